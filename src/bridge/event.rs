@@ -1,0 +1,403 @@
+//! The vocabulary between the bridge and its two wings: what comes in ([`Event`]) and what goes out ([`Action`]).
+//!
+//! Values only. The left wing turns topics and payloads into these words and back, the right wing turns
+//! [`Exchange`]s into [`Outcome`]s; neither needs to know the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::{Address, Availability, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route};
+use crate::smarthome::message::{Nameplate, Reading, Reply, Request};
+
+/// Something that happened outside and that the bridge should know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Someone wants something of a plug. Answered by exactly one [`Update::Result`].
+    Command {
+        /// Given by the sender, unique while the daemon runs.
+        id: CommandId,
+        /// The plug's name in the topic; there may be no such plug.
+        plug: PlugName,
+        /// What is wanted.
+        order: Order,
+    },
+    /// Someone wants something of the bridge itself. Answered by exactly one [`Update::Response`].
+    Request {
+        /// Given by the sender, unique while the daemon runs.
+        id: RequestId,
+        /// What is wanted.
+        ask: Ask,
+    },
+    /// An exchange ended. Each [`Action::Perform`] that was not abandoned ends in exactly one of these.
+    Done {
+        /// Which exchange.
+        exchange: ExchangeId,
+        /// How it went.
+        outcome: Outcome,
+    },
+    /// A plug made itself heard on the LAN.
+    Sighted(Sighting),
+    /// The account's device list was read.
+    Account(Vec<AccountPlug>),
+    /// The cloud as a whole changed its mood.
+    Cloud(CloudStatus),
+}
+
+/// Something that the bridge wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Speak to a plug; an [`Event::Done`] is expected before [`Exchange::deadline`].
+    Perform(Exchange),
+    /// Drop this exchange now, resetting its connection. No [`Event::Done`] is expected any more.
+    Abandon(ExchangeId),
+    /// Tell the broker.
+    Publish(Update),
+    /// Look around on the LAN now, and ask these addresses directly.
+    Discover {
+        /// Last known addresses of plugs that are missing, for other subnets.
+        probe: Vec<Address>,
+    },
+    /// Ask the account for its device list.
+    ListAccount,
+    /// Write down what is known of a plug, so that it outlives a restart.
+    Remember(KnownPlug),
+    /// Remove a plug from what is written down.
+    Forget(DeviceId),
+}
+
+/// Names one command while it is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
+/// Names one request to the bridge while it is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Names one exchange; never used twice while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExchangeId(pub u64);
+
+/// Names one plug inside the process, stable while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlugKey(pub u32);
+
+/// What someone may ask of the bridge itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Look for plugs now.
+    Discover,
+    /// Read this plug now, or all of them.
+    Refresh(Option<PlugName>),
+    /// Remove this plug and all that the broker keeps of it.
+    Forget(PlugName),
+}
+
+/// One request to one plug over one route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exchange {
+    /// Its name.
+    pub id: ExchangeId,
+    /// Which plug; the right wing keeps one connection for each.
+    pub plug: PlugKey,
+    /// What the plug is called, for the trace line.
+    pub label: Arc<str>,
+    /// Where to.
+    pub target: Target,
+    /// What to say.
+    pub request: Request,
+    /// By when an answer must be there.
+    pub deadline: Instant,
+    /// A command that someone waits for, rather than a poll: goes first where calls are counted.
+    pub urgent: bool,
+    /// The plate of the last reading, so that an unchanged one need not be copied again.
+    pub plate: Option<Arc<Nameplate>>,
+}
+
+impl Exchange {
+    /// The route that the target lies on.
+    pub fn route(&self) -> Route {
+        match self.target {
+            Target::Local { .. } => Route::Local,
+            Target::Cloud { .. } => Route::Cloud,
+        }
+    }
+}
+
+/// Where an exchange goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To an address on the LAN, where this plug is expected.
+    Local {
+        /// Where to connect to.
+        address: Address,
+        /// Who must answer there before anything is changed.
+        expect: Identity,
+    },
+    /// Through the account.
+    Cloud {
+        /// The plug's name in the account.
+        device_id: DeviceId,
+    },
+}
+
+/// What is known of who a plug is. An empty one admits anybody, and so learns.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Its device id, the stronger proof.
+    pub device_id: Option<DeviceId>,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+}
+
+impl Identity {
+    /// Whether a plug with this plate may be the one. A known device id decides alone.
+    pub fn admits(&self, plate: &Nameplate) -> bool {
+        match (&self.device_id, self.mac) {
+            (Some(expected), _) => plate.device_id.as_ref() == Some(expected),
+            (None, Some(expected)) => plate.mac == Some(expected),
+            (None, None) => true,
+        }
+    }
+}
+
+/// How an exchange went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The answer, or why there is none.
+    pub result: Result<Reply, Failure>,
+    /// What the plug at the other end said of itself when a new connection asked who answers. After
+    /// [`Failure::WrongPlug`] it is the other plug's.
+    pub hello: Option<Reading>,
+}
+
+impl Outcome {
+    /// An outcome without a greeting.
+    pub fn of(result: Result<Reply, Failure>) -> Self {
+        Self { result, hello: None }
+    }
+}
+
+/// A plug that answered a broadcast or a probe on the LAN.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sighting {
+    /// Where its answer came from, with the port for TCP.
+    pub address: Address,
+    /// What it said.
+    pub said: Said,
+}
+
+/// What a sighted plug said of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// It speaks the XOR language and told its state.
+    SysInfo(Box<Reading>),
+    /// It answered only the newer discovery, so TCP 9999 does not serve it.
+    Other(OtherDialect),
+}
+
+/// A device that was found but that the LAN wire cannot speak to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherDialect {
+    /// Its MAC address; the device id of that discovery is another one than `deviceId`.
+    pub mac: Option<Mac>,
+    /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for the other command set.
+    pub kind: Box<str>,
+    /// Model and region.
+    pub model: Box<str>,
+    /// `KLAP`, `AES`, … as it calls its encryption.
+    pub encryption: Box<str>,
+}
+
+/// A row of the account's device list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountPlug {
+    /// Joins the row with what the LAN knows.
+    pub device_id: DeviceId,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// Its name in the account.
+    pub alias: Box<str>,
+    /// Model and region.
+    pub model: Box<str>,
+    /// `IOT.SMARTPLUGSWITCH` for this family.
+    pub kind: Box<str>,
+    /// Whether the cloud sees it connected.
+    pub connected: bool,
+}
+
+/// The mood of the cloud as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CloudStatus {
+    /// Not configured.
+    #[default]
+    Off,
+    /// The last call was answered.
+    Ok,
+    /// Calls fail or are held back; they are tried again by themselves.
+    Down(Box<str>),
+    /// Not used until the user acts. The text says why and what to do.
+    Stopped(Box<str>),
+}
+
+/// What is worth keeping of a plug over a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPlug {
+    /// Who it is.
+    pub device_id: DeviceId,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// The name it was given, once.
+    pub name: PlugName,
+    /// Where it was last.
+    pub address: Option<Address>,
+}
+
+/// Something that the broker should show.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// `<plug>/state`, retained.
+    State(PlugName, PlugState),
+    /// `<plug>/info`, retained, and the plug's discovery document.
+    Info(PlugName, PlugInfo),
+    /// `<plug>/availability`, retained.
+    Availability(PlugName, Availability),
+    /// `<plug>/result`.
+    Result(CommandResult),
+    /// `bridge/event`.
+    Happened(Happening),
+    /// `bridge/info`, retained.
+    Bridge(BridgeInfo),
+    /// `bridge/response/<x>`.
+    Response {
+        /// Which request this answers.
+        id: RequestId,
+        /// Why it could not be done.
+        result: Result<(), String>,
+    },
+    /// The first round of reads is done: `bridge/state` may turn `online`.
+    Ready,
+    /// The plug is gone for good: clear everything retained of it.
+    Gone(PlugName),
+}
+
+/// What `<plug>/state` says: always what was read back, never what is wished.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlugState {
+    /// The relay as last read.
+    pub relay: RelayState,
+    /// The route that serves the plug now.
+    pub route: Option<Route>,
+    /// The little light as last read.
+    pub led: Option<RelayState>,
+    /// When the relay went on.
+    pub on_since: Option<Instant>,
+}
+
+/// What `<plug>/info` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlugInfo {
+    /// Alias, model, versions, MAC and device id.
+    pub plate: Arc<Nameplate>,
+    /// Where it is on the LAN, without the port.
+    pub host: Option<Box<str>>,
+    /// Wi-Fi signal, dBm.
+    pub rssi: Option<i32>,
+    /// Whether the plug says that it is connected to TP-Link's cloud.
+    pub cloud_connected: Option<bool>,
+}
+
+/// What `bridge/info` says beside what the left wing knows itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BridgeInfo {
+    /// How many plugs there are.
+    pub plugs: usize,
+    /// How many of them are online.
+    pub online: usize,
+    /// The mood of the cloud.
+    pub cloud: CloudStatus,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandResult {
+    /// Which command.
+    pub id: CommandId,
+    /// To which plug.
+    pub plug: PlugName,
+    /// How.
+    pub ended: Ended,
+    /// The relay as last read, if it ever was.
+    pub state: Option<RelayState>,
+    /// The route on which it was read back.
+    pub route: Option<Route>,
+    /// From the command's arrival to its end.
+    pub took: Duration,
+}
+
+/// The three ends of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Done and read back.
+    Ok,
+    /// Not done, for this reason.
+    Error(String),
+    /// A newer command for the same thing came first.
+    Superseded,
+}
+
+/// Something worth a line on `bridge/event` and in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// What kind of thing.
+    pub what: What,
+    /// To which plug, if to one.
+    pub plug: Option<PlugName>,
+    /// In words.
+    pub detail: String,
+}
+
+/// The kinds of [`Happening`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum What {
+    /// A plug was seen for the first time.
+    PlugFound,
+    /// A plug was removed.
+    PlugGone,
+    /// A plug answers again after having been offline, or for the first time.
+    PlugOnline,
+    /// A plug missed several polls on every route.
+    PlugOffline,
+    /// Another route serves a plug now.
+    RouteChanged,
+    /// A plug answers at another address.
+    AddressChanged,
+    /// A command could not be carried out in its time.
+    CommandFailed,
+    /// A late execution of an older command was put right.
+    DriftCorrected,
+    /// The cloud is not used until the user acts.
+    CloudStopped,
+    /// The cloud answers again.
+    CloudOk,
+    /// A device was found that cannot be served on the LAN.
+    Unsupported,
+}
+
+impl What {
+    /// The word on `bridge/event`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PlugFound => "plug_found",
+            Self::PlugGone => "plug_gone",
+            Self::PlugOnline => "plug_online",
+            Self::PlugOffline => "plug_offline",
+            Self::RouteChanged => "route_changed",
+            Self::AddressChanged => "address_changed",
+            Self::CommandFailed => "command_failed",
+            Self::DriftCorrected => "drift_corrected",
+            Self::CloudStopped => "cloud_stopped",
+            Self::CloudOk => "cloud_ok",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! THE DECISIONS.
+pub mod event;

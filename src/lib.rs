@@ -1,0 +1,11 @@
+//! hs100d.
+pub mod bridge;
+pub mod config;
+pub mod model;
+pub mod mqtt;
+pub mod secret;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod smarthome;
+pub mod store;
+pub mod transport;

@@ -1,0 +1,2 @@
+//! transport
+pub mod cloud;
