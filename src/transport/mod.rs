@@ -1,2 +1,3 @@
-//! transport
+//! RIGHT WING.
 pub mod cloud;
+pub mod discovery;
