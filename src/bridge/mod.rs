@@ -382,7 +382,7 @@ impl Bridge {
             self.rename(key, name, now);
         }
         self.registry.enter(key, &identity);
-        self.with_plug(key, now, |plug, desk| {
+        self.touch(key, now, |plug, desk| {
             plug.identity = identity;
             plug.adopt_policy(policy, desk.now);
             plug.settle_at(address);
@@ -399,7 +399,7 @@ impl Bridge {
             Some(_) => return self.remove(key, now),
         };
         self.rename(key, name, now);
-        self.with_plug(key, now, |plug, _| plug.remembered_at(known.address));
+        self.touch(key, now, |plug, _| plug.remembered_at(known.address));
     }
 
     /// Takes note of who answered. False if the plug turns out to be another entry's, and is given up for it.
@@ -507,7 +507,7 @@ impl Bridge {
         }
         self.registry.enter_name(key, name);
         self.remember(key);
-        self.with_plug(key, now, Plug::republish);
+        self.touch(key, now, Plug::republish);
     }
 
     fn forget(&mut self, key: PlugKey, name: &PlugName, now: Instant) -> Result<(), String> {
@@ -519,7 +519,7 @@ impl Bridge {
     }
 
     fn remove(&mut self, key: PlugKey, now: Instant) {
-        self.with_plug(key, now, Plug::retire);
+        self.touch(key, now, Plug::retire);
         let before = self.census_of(key);
         let Some(plug) = self.plugs[key.0 as usize].take() else { return };
         self.count(before, Census::default(), now);
@@ -569,16 +569,31 @@ impl Bridge {
         self.actions.push_back(Action::Publish(update));
     }
 
-    /// Does something with a plug, lets it take every step that has become due, and keeps the count.
+    /// Does something with a plug, and lets it take every step that has become due.
     fn with_plug(&mut self, key: PlugKey, now: Instant, act: impl FnOnce(&mut Plug, &mut Desk<'_>)) {
+        let wake = self.touch(key, now, |plug, desk| {
+            act(plug, desk);
+            plug.advance(desk)
+        });
+        if wake.is_some() {
+            self.timers.set(key, wake);
+        }
+    }
+
+    /// Does something with a plug, and keeps the count of what changed by it.
+    fn touch<T>(
+        &mut self,
+        key: PlugKey,
+        now: Instant,
+        act: impl FnOnce(&mut Plug, &mut Desk<'_>) -> T,
+    ) -> Option<T> {
         let before = self.census_of(key);
-        let Some(plug) = self.plugs.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let plug = self.plugs.get_mut(key.0 as usize)?.as_mut()?;
         let mut desk = Desk { now, cloud: &self.cloud, actions: &mut self.actions, serial: &mut self.serial };
-        act(plug, &mut desk);
-        let wake = plug.advance(&mut desk);
-        self.timers.set(key, Some(wake));
+        let result = act(plug, &mut desk);
         let after = self.census_of(key);
         self.count(before, after, now);
+        Some(result)
     }
 
     fn census_of(&self, key: PlugKey) -> Census {

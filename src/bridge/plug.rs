@@ -911,7 +911,7 @@ impl Plug {
     fn show_info(&mut self, desk: &mut Desk<'_>) {
         let (Some(name), Some(reported)) = (&self.name, &self.reported) else { return };
         if let Some((shown, at)) = &self.shown_info {
-            let only_signal = Arc::ptr_eq(&shown.plate, &reported.reading.plate)
+            let only_signal = shown.plate == reported.reading.plate
                 && shown.address == self.address
                 && shown.cloud_connected == self.cloud_connected;
             if only_signal && (shown.rssi == reported.reading.rssi || *at + SIGNAL_EVERY > desk.now) {
