@@ -4,6 +4,7 @@
 //! a pretended time. A day passes in milliseconds, and a livelock is a failure, not a hang.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
