@@ -48,8 +48,8 @@ async fn serve(stream: &mut TcpStream, plug: &PlugHandle) -> io::Result<()> {
     }
 }
 
-/// Reads what is there, once the plug is awake. Until then nothing leaves the socket, so that a client's reset can
-/// still take it back.
+/// Reads what is there, once the plug is awake. Until then nothing leaves the socket, and a client's reset takes it
+/// back: Linux would hand out what came before the reset, the small network stack of a plug does not.
 async fn read_some(stream: &TcpStream, plug: &PlugHandle, received: &mut Vec<u8>) -> io::Result<usize> {
     let mut changes = plug.changes();
     loop {
@@ -58,6 +58,9 @@ async fn read_some(stream: &TcpStream, plug: &PlugHandle, received: &mut Vec<u8>
             if changes.changed().await.is_err() {
                 return Ok(0);
             }
+        }
+        if let Some(reset) = stream.take_error()? {
+            return Err(reset);
         }
         let mut buffer = [0; 2048];
         match stream.try_read(&mut buffer) {
