@@ -72,7 +72,11 @@ pub(super) fn document<T>(
     read: impl FnOnce(&mut Table<'_, '_>) -> T,
 ) -> Result<(T, Known), Vec<Fault>> {
     let lines = Lines::of(text);
-    let root = DeTable::parse(text).map_err(|error| vec![lines.not_toml(text, &error)])?;
+    let (root, errors) = DeTable::parse_recoverable(text);
+    // One slip makes the parser stumble over what follows as well; the first place is the one to look at.
+    if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|span| span.start)) {
+        return Err(vec![lines.not_toml(text, error)]);
+    }
     let mut notes = Notes { lines, faults: Vec::new(), known: Known::default(), strangers: Vec::new() };
     let value = Table { notes: &mut notes, name: "", line: 1, entries: root.into_inner() }.read(read);
     let Notes { mut faults, known, strangers, .. } = notes;
