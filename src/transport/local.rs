@@ -70,12 +70,24 @@ impl Lan {
             Reply::CloudInfo(_) | Reply::Done => return Err(Failure::Garbage("no sysinfo".into()).into()),
         };
         ask.prove(&hello)?;
+        wire.proven = Some(Arc::clone(&hello.plate));
         let result = match self.ask_on(wire, ask).await {
+            Err(Trouble::DeadBeforeAnswer) => self.ask_after_hello(ask).await,
+            answer => answer,
+        };
+        let result = match result {
             Ok(reply) => Ok(reply),
             Err(Trouble::DeadBeforeAnswer) => Err(Failure::Closed),
             Err(Trouble::Failed(outcome)) => outcome.result,
         };
         Ok(Outcome { result, hello: Some(hello) })
+    }
+
+    /// Some firmwares close after each answer, the one to the greeting included. Who lives at the address was proved
+    /// a moment ago, so the request may go first on one more connection.
+    async fn ask_after_hello(&self, ask: &Ask<'_>) -> Result<Reply, Trouble> {
+        let wire = Wire::connect(ask.address).await?;
+        self.ask_on(wire, ask).await
     }
 
     /// Says the exchange's request on a wire, and keeps the wire if all went well.

@@ -95,7 +95,8 @@ impl SimCloud {
         let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
         let (reachable, _) = watch::channel(true);
-        let inner = Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
+        let inner =
+            Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
         let state = Arc::new(State { inner: Mutex::new(inner), bell });
         let open = |(number, listener): (usize, TcpListener)| {
             let (said, door) = watch::channel(true);

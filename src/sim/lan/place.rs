@@ -299,4 +299,3 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
