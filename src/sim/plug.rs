@@ -499,8 +499,14 @@ mod tests {
         let table = [
             (r#"{"emeter":{"get_realtime":{}}}"#, json!({"emeter": not_supported})),
             (r#"{"system":{"get_weather":{}}}"#, json!({"system": {"get_weather": no_member}})),
-            (r#"{"system":{"set_relay_state":{"state":2}}}"#, json!({"system": {"set_relay_state": invalid}})),
-            (r#"{"system":{"set_relay_state":{"state":true}}}"#, json!({"system": {"set_relay_state": invalid}})),
+            (
+                r#"{"system":{"set_relay_state":{"state":2}}}"#,
+                json!({"system": {"set_relay_state": invalid}}),
+            ),
+            (
+                r#"{"system":{"set_relay_state":{"state":true}}}"#,
+                json!({"system": {"set_relay_state": invalid}}),
+            ),
             (r#"{"system":{"set_relay_state":{}}}"#, json!({"system": {"set_relay_state": invalid}})),
             (r#"{"system":{"set_relay_state":null}}"#, json!({"system": {"set_relay_state": invalid}})),
             (r#"{"system":{"set_relay_state":{"state":1}}}"#, json!({"system": {"set_relay_state": done}})),
@@ -508,7 +514,10 @@ mod tests {
             (r#"{"system":{"set_dev_alias":{"alias":7}}}"#, json!({"system": {"set_dev_alias": invalid}})),
             (r#"{"system":{"reboot":{"delay":"1"}}}"#, json!({"system": {"reboot": invalid}})),
             (r#"{"system":7}"#, json!({"system": invalid})),
-            (r#"{"time":{"get_timezone":{}}}"#, json!({"time": {"get_timezone": {"index": 39, "err_code": 0}}})),
+            (
+                r#"{"time":{"get_timezone":{}}}"#,
+                json!({"time": {"get_timezone": {"index": 39, "err_code": 0}}}),
+            ),
             (r#"{"context":{"child_ids":[]},"system":{}}"#, json!({"system": {}})),
             ("{}", json!({})),
         ];
@@ -530,8 +539,16 @@ mod tests {
     #[test]
     fn sysinfo_has_the_fields_of_its_hardware_and_only_those() {
         let table = [
-            (Model::HS100_HW1, vec!["type", "fwId", "latitude"], vec!["mic_type", "next_action", "latitude_i"]),
-            (Model::HS100_HW2, vec!["type", "fwId", "latitude_i", "next_action"], vec!["mic_type", "latitude"]),
+            (
+                Model::HS100_HW1,
+                vec!["type", "fwId", "latitude"],
+                vec!["mic_type", "next_action", "latitude_i"],
+            ),
+            (
+                Model::HS100_HW2,
+                vec!["type", "fwId", "latitude_i", "next_action"],
+                vec!["mic_type", "latitude"],
+            ),
             (Model::HS100_HW4, vec!["mic_type", "status", "ntc_state"], vec!["type", "fwId", "latitude"]),
         ];
         for (model, present, absent) in table {
@@ -568,7 +585,10 @@ mod tests {
         assert_eq!(ask(&mut plug, request, now)["system"]["get_sysinfo"]["err_code"], 0);
         plug.ignores_null = true;
         assert_eq!(ask(&mut plug, request, now), json!({"system": {}}));
-        assert_eq!(ask(&mut plug, &request.replace("null", "{}"), now)["system"]["get_sysinfo"]["err_code"], 0);
+        assert_eq!(
+            ask(&mut plug, &request.replace("null", "{}"), now)["system"]["get_sysinfo"]["err_code"],
+            0
+        );
     }
 
     #[test]
@@ -626,7 +646,10 @@ mod tests {
         let reply = ask(&mut plug, r#"{"system":{"set_relay_state":{"state":1}}}"#, now);
         assert_eq!(reply["system"]["set_relay_state"]["err_code"], -7);
         assert!(!plug.is_on() && plug.switchings().count() == 0);
-        assert_eq!(ask(&mut plug, r#"{"system":{"get_sysinfo":{}}}"#, now)["system"]["get_sysinfo"]["err_code"], 0);
+        assert_eq!(
+            ask(&mut plug, r#"{"system":{"get_sysinfo":{}}}"#, now)["system"]["get_sysinfo"]["err_code"],
+            0
+        );
     }
 
     #[test]
@@ -655,7 +678,10 @@ mod tests {
         let (mut plug, now) = plug(Model::HS100_HW1);
         let connected = |plug: &mut SimPlug| {
             let info = ask(plug, r#"{"cnCloud":{"get_info":{}}}"#, now);
-            (info["cnCloud"]["get_info"]["binded"].clone(), info["cnCloud"]["get_info"]["cld_connection"].clone())
+            (
+                info["cnCloud"]["get_info"]["binded"].clone(),
+                info["cnCloud"]["get_info"]["cld_connection"].clone(),
+            )
         };
         assert_eq!(connected(&mut plug), (json!(1), json!(1)));
         plug.cloud = CloudLink::Offline;

@@ -508,7 +508,8 @@ mod tests {
         let mut desk = desk();
         let (token, refresh_token) = log_in(&mut desk);
         let good = json!({"appType": "Kasa_Android", "terminalUUID": "", "refreshToken": refresh_token});
-        let mut code = |params: Value| call(&mut desk, Method::RefreshToken, &params, None)["error_code"].clone();
+        let mut code =
+            |params: Value| call(&mut desk, Method::RefreshToken, &params, None)["error_code"].clone();
         assert_eq!(code(without(good.clone(), "refreshToken")), -20104);
         assert_eq!(code(without(good.clone(), "terminalUUID")), -20104);
         assert_eq!(code(without(good.clone(), "appType")), -20104);

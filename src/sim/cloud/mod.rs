@@ -95,7 +95,8 @@ impl SimCloud {
         let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
         let (reachable, _) = watch::channel(true);
-        let inner = Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
+        let inner =
+            Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
         let state = Arc::new(State { inner: Mutex::new(inner), bell });
         let open = |(number, listener): (usize, TcpListener)| {
             let (said, door) = watch::channel(true);
@@ -117,7 +118,12 @@ impl SimCloud {
         self.hosts.get(host).map_or_else(String::new, |host| format!("http://{}", host.address))
     }
 
-    /// Lets the cloud know a plug.
+    /// How many regional hosts there are.
+    pub fn regions(&self) -> usize {
+        self.hosts.len().saturating_sub(1)
+    }
+
+    /// Lets the cloud know a plug, by the device id that it has now.
     pub fn add(&self, plug: &PlugHandle) {
         self.state.lock().desk.add(plug.clone());
     }

@@ -17,7 +17,8 @@ use tokio::time::{Sleep, sleep};
 use super::desk::{BODY_IS_NULL, GENERIC_ERROR, JSON_FORMAT_ERROR, NO_SUCH_METHOD};
 
 /// What proxies and login portals send.
-const HTML_PAGE: &str = "<!DOCTYPE html><html><title>Not the cloud</title><p>Please come back later.</p></html>";
+const HTML_PAGE: &str =
+    "<!DOCTYPE html><html><title>Not the cloud</title><p>Please come back later.</p></html>";
 
 /// Checks what must hold of any call; otherwise the HTTP status and the code that it is answered with.
 pub(super) fn check(parts: &Parts, body: &[u8]) -> Result<Value, (StatusCode, i64)> {
@@ -48,7 +49,8 @@ fn unescape(text: &str) -> String {
     let mut bytes = text.bytes();
     let mut plain = Vec::new();
     while let Some(byte) = bytes.next() {
-        let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16)).unwrap_or_default() as u8;
+        let digit =
+            |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16)).unwrap_or_default() as u8;
         plain.push(match byte {
             b'%' => digit(bytes.next()) << 4 | digit(bytes.next()),
             b'+' => b' ',
