@@ -118,7 +118,12 @@ impl SimCloud {
         self.hosts.get(host).map_or_else(String::new, |host| format!("http://{}", host.address))
     }
 
-    /// Lets the cloud know a plug.
+    /// How many regional hosts there are.
+    pub fn regions(&self) -> usize {
+        self.hosts.len().saturating_sub(1)
+    }
+
+    /// Lets the cloud know a plug, by the device id that it has now.
     pub fn add(&self, plug: &PlugHandle) {
         self.state.lock().desk.add(plug.clone());
     }
@@ -332,37 +337,64 @@ async fn serve(
     let method = name.map_or(Method::Other, Method::named);
     let _under_way = UnderWay::begin(&state, record(&parts, &body, method, host));
     let fault = state.lock().rules.fall(method, Instant::now());
-    let ok = StatusCode::OK;
-    let mut pace = Pace::Whole;
-    let mut pause = Duration::ZERO;
-    let mut is_list_empty = false;
-    match fault {
-        None => {}
-        Some(CloudFault::Code(code)) => return Ok(wire::json(ok, &failure(code), pace)),
-        Some(CloudFault::NestedCode(code)) => {
-            return Ok(wire::json(ok, &success(json!({"errorCode": code.to_string()})), pace));
-        }
-        Some(CloudFault::Status(status)) => {
-            return Ok(wire::html(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)));
-        }
-        Some(CloudFault::Html) => return Ok(wire::html(ok)),
-        Some(CloudFault::Redirect(to)) => return Ok(wire::redirect(&to)),
-        Some(CloudFault::Silent) => match std::future::pending::<Infallible>().await {},
-        Some(CloudFault::Close) => return Err(HangUp),
-        Some(CloudFault::Latency(time)) => pause = time,
-        Some(CloudFault::CutOff) => pace = Pace::CutOff(Cut::Before),
-        Some(CloudFault::SlowBytes(interval)) => pace = Pace::Drip(interval, None),
-        Some(CloudFault::EmptyList) => is_list_empty = true,
-    }
+    let manner = match course(fault) {
+        Course::Answer(manner) => manner,
+        Course::Instead(response) => return Ok(response),
+        Course::HangUp => return Err(HangUp),
+        Course::Never => match std::future::pending::<Infallible>().await {},
+    };
     let (status, mut answer) = match call {
-        Ok(call) => (ok, answer(&state, host, method, &call, parts.uri.query()).await),
+        Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, parts.uri.query()).await),
         Err((status, code)) => (status, failure(code)),
     };
-    if is_list_empty && answer["result"]["deviceList"].is_array() {
+    if manner.empties_list && answer["result"]["deviceList"].is_array() {
         answer["result"]["deviceList"] = json!([]);
     }
-    sleep(pause).await;
-    Ok(wire::json(status, &answer, pace))
+    sleep(manner.pause).await;
+    Ok(wire::json(status, &answer, manner.pace))
+}
+
+/// What becomes of a call under a fault.
+enum Course {
+    /// It is answered, in this manner.
+    Answer(Manner),
+    /// This is sent instead of an answer.
+    Instead(Response<Reply>),
+    /// The connection is closed.
+    HangUp,
+    /// Nothing, for ever.
+    Never,
+}
+
+/// How an answer is given.
+struct Manner {
+    pause: Duration,
+    pace: Pace,
+    empties_list: bool,
+}
+
+fn course(fault: Option<CloudFault>) -> Course {
+    let as_it_should = Manner { pause: Duration::ZERO, pace: Pace::Whole, empties_list: false };
+    let json = |answer| Course::Instead(wire::json(StatusCode::OK, &answer, Pace::Whole));
+    let Some(fault) = fault else { return Course::Answer(as_it_should) };
+    match fault {
+        CloudFault::Code(code) => json(failure(code)),
+        CloudFault::NestedCode(code) => json(success(json!({"errorCode": code.to_string()}))),
+        CloudFault::Status(status) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            Course::Instead(wire::html(status))
+        }
+        CloudFault::Html => Course::Instead(wire::html(StatusCode::OK)),
+        CloudFault::Redirect(to) => Course::Instead(wire::redirect(&to)),
+        CloudFault::Silent => Course::Never,
+        CloudFault::Close => Course::HangUp,
+        CloudFault::Latency(pause) => Course::Answer(Manner { pause, ..as_it_should }),
+        CloudFault::CutOff => Course::Answer(Manner { pace: Pace::CutOff(Cut::Before), ..as_it_should }),
+        CloudFault::SlowBytes(interval) => {
+            Course::Answer(Manner { pace: Pace::Drip(interval, None), ..as_it_should })
+        }
+        CloudFault::EmptyList => Course::Answer(Manner { empties_list: true, ..as_it_should }),
+    }
 }
 
 fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord {
@@ -420,5 +452,272 @@ async fn ask(plug: PlugHandle, request: String) -> Value {
         (CloudLink::NoReply, Some(_)) => success(json!({})),
         (CloudLink::Garbage, Some(_)) => success(json!({"responseData": "<html>not a plug</html>"})),
         (_, Some(reply)) => success(json!({"responseData": reply})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    use super::super::model::Model;
+    use super::super::plug::SimPlug;
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(5);
+    /// Long enough to be sure that nothing comes.
+    const NOTHING_COMES: Duration = Duration::from_millis(200);
+    const PASSWORD: &str = "\"'\\/{}$\u{fc} ";
+    const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
+
+    struct Scene {
+        cloud: SimCloud,
+        plug: PlugHandle,
+        bell: Bell,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let bell = Bell::new();
+            let account = Account::new("user@example.com", PASSWORD);
+            let addresses = [SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)); 3];
+            let cloud = SimCloud::start(account, &addresses, bell.clone()).await.unwrap();
+            let plug = SimPlug::new(Model::HS100_HW1, 7, "Lamp", Instant::now());
+            let plug = PlugHandle::new(plug, bell.clone());
+            cloud.add(&plug);
+            Self { cloud, plug, bell }
+        }
+
+        async fn call(&self, host: usize, query: &str, call: &Value) -> io::Result<(u16, String)> {
+            post(self.cloud.hosts[host].address, query, "application/json", &call.to_string()).await
+        }
+
+        async fn log_in(&self) -> io::Result<String> {
+            let (_, body) = self.call(0, "", &login()).await?;
+            let answer: Value = serde_json::from_str(&body)?;
+            Ok(answer["result"]["token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned())
+        }
+
+        async fn switch_on(&self, host: usize, token: &str) -> io::Result<Value> {
+            let params = json!({"deviceId": self.plug.device_id(), "requestData": ON});
+            let call = json!({"method": "passthrough", "params": params});
+            let (status, body) = self.call(host, &format!("?token={token}"), &call).await?;
+            assert_eq!(status, 200);
+            Ok(serde_json::from_str(&body)?)
+        }
+    }
+
+    fn login() -> Value {
+        json!({"method": "login", "url": "https://wap.tplinkcloud.com", "params": {
+            "appType": "Kasa_Android", "cloudUserName": "user@example.com", "cloudPassword": PASSWORD,
+            "terminalUUID": "b6085622-86e0-4940-8fd3-4b60862de994", "refreshTokenNeeded": true}})
+    }
+
+    async fn post(address: SocketAddr, query: &str, kind: &str, body: &str) -> io::Result<(u16, String)> {
+        let head = format!("POST /{query} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\n");
+        send(address, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await
+    }
+
+    /// Status and body; an error where the connection ends before the announced length.
+    async fn send(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let mut body = vec![0; length.unwrap().parse().unwrap()];
+        stream.read_exact(&mut body).await?;
+        Ok((head[9..12].parse().unwrap(), String::from_utf8(body).unwrap()))
+    }
+
+    fn code(body: &str) -> i64 {
+        serde_json::from_str::<Value>(body).unwrap()["error_code"].as_i64().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_plug_is_switched_at_its_own_host_by_whoever_logged_in() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        let answer = scene.switch_on(1, &token).await.unwrap();
+        let reply = r#"{"system":{"set_relay_state":{"err_code":0}}}"#;
+        assert_eq!(answer, json!({"error_code": 0, "result": {"responseData": reply}}));
+        assert!(scene.plug.is_on());
+        assert_eq!(scene.plug.switchings()[0].by, Origin::Cloud);
+        for wrong_host in [0, 2] {
+            assert_eq!(scene.switch_on(wrong_host, &token).await.unwrap()["error_code"], -20571);
+        }
+        assert_eq!(scene.switch_on(1, "made-up").await.unwrap()["error_code"], -20651);
+        assert_eq!(scene.plug.traffic().cloud_requests, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_call_is_answered_by_code() {
+        let scene = Scene::new().await;
+        let address = scene.cloud.hosts[0].address;
+        let json = "application/json";
+        let login = login().to_string();
+        let table = [
+            (post(address, "", json, &login).await, 200, 0),
+            (post(address, "", "application/json;charset=UTF-8", &login).await, 200, 0),
+            (post(address, "", "application/x-www-form-urlencoded", &login).await, 200, -10100),
+            (post(address, "", json, "{\"method\":\"login\"").await, 200, -10100),
+            (post(address, "", json, "[]").await, 200, -10100),
+            (post(address, "", json, "null").await, 200, -10101),
+            (post(address, "", json, "").await, 400, -10000),
+            (post(address, "api", json, &login).await, 404, -20103),
+            (post(address, "", json, "{\"method\":\"logout\"}").await, 200, -20103),
+            (send(address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await, 405, -10000),
+        ];
+        for (row, (answer, status, error_code)) in table.into_iter().enumerate() {
+            let (seen_status, body) = answer.unwrap();
+            assert_eq!((seen_status, code(&body)), (status, error_code), "row {row}");
+        }
+    }
+
+    /// What a client of a faulty cloud sees of a passthrough.
+    #[derive(Debug, PartialEq)]
+    enum Seen {
+        Code(i64),
+        Nested(String),
+        Status(u16),
+        NoJson,
+        Nothing,
+        Ended,
+    }
+
+    #[tokio::test]
+    async fn each_fault_shows_as_it_should_and_acts_only_where_it_says_so() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        let tick = Duration::from_millis(1);
+        let table = [
+            (CloudFault::Code(-20004), Seen::Code(-20004), false),
+            (CloudFault::NestedCode(-20651), Seen::Nested("-20651".into()), false),
+            (CloudFault::Status(503), Seen::Status(503), false),
+            (CloudFault::Html, Seen::NoJson, false),
+            (CloudFault::Redirect("http://127.0.0.1:9/".into()), Seen::Status(307), false),
+            (CloudFault::Silent, Seen::Nothing, false),
+            (CloudFault::Close, Seen::Ended, false),
+            (CloudFault::Latency(tick), Seen::Code(0), true),
+            (CloudFault::CutOff, Seen::Ended, true),
+            (CloudFault::SlowBytes(tick), Seen::Code(0), true),
+            (CloudFault::EmptyList, Seen::Code(0), true),
+        ];
+        for (fault, expected, acts) in table {
+            let before = scene.plug.traffic().relay_orders;
+            scene.cloud.fail(Some(Method::Passthrough), Times::Next(1), fault.clone());
+            let params = json!({"deviceId": scene.plug.device_id(), "requestData": ON});
+            let call = json!({"method": "passthrough", "params": params});
+            let query = format!("?token={token}");
+            let bound = if expected == Seen::Nothing { NOTHING_COMES } else { BOUND };
+            let seen = match timeout(bound, scene.call(1, &query, &call)).await {
+                Err(_) => Seen::Nothing,
+                Ok(Err(_)) => Seen::Ended,
+                Ok(Ok((200, body))) => match serde_json::from_str::<Value>(&body) {
+                    Err(_) => Seen::NoJson,
+                    Ok(answer) => match answer["result"]["errorCode"].as_str() {
+                        Some(nested) => Seen::Nested(nested.to_owned()),
+                        None => Seen::Code(answer["error_code"].as_i64().unwrap()),
+                    },
+                },
+                Ok(Ok((status, _))) => Seen::Status(status),
+            };
+            assert_eq!(seen, expected, "{fault:?}");
+            assert_eq!(scene.plug.traffic().relay_orders - before, u64::from(acts), "{fault:?}");
+        }
+        assert_eq!(scene.switch_on(1, &token).await.unwrap()["error_code"], 0, "each fell once");
+    }
+
+    #[tokio::test]
+    async fn each_link_to_a_plug_shows_as_it_should_and_acts_only_where_it_says_so() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        let tick = Duration::from_millis(1);
+        let done = json!({"system": {"set_relay_state": {"err_code": 0}}});
+        let refused = r#"{"system":{"set_relay_state":{"err_code":-3,"err_msg":"invalid argument"}}}"#;
+        let success = |data: Value| json!({"error_code": 0, "result": {"responseData": data}});
+        let offline = json!({"error_code": -20571, "msg": "Device is offline"});
+        let timed_out = json!({"error_code": -20002, "msg": "Request timeout"});
+        let table = [
+            (CloudLink::Works, success(done.to_string().into()), true),
+            (CloudLink::Offline, offline, false),
+            (CloudLink::TimesOut(tick), timed_out.clone(), false),
+            (CloudLink::TimesOutButActs(tick), timed_out, true),
+            (CloudLink::Latency(tick), success(done.to_string().into()), true),
+            (CloudLink::ObjectReply, success(done.clone()), true),
+            (CloudLink::NoReply, json!({"error_code": 0, "result": {}}), true),
+            (CloudLink::Garbage, success("<html>not a plug</html>".into()), true),
+            (CloudLink::DeviceError(-3), success(refused.into()), false),
+        ];
+        for (link, expected, acts) in table {
+            let before = scene.plug.traffic().relay_orders;
+            scene.plug.set_cloud(link);
+            assert_eq!(scene.switch_on(1, &token).await.unwrap(), expected, "{link:?}");
+            assert_eq!(scene.plug.traffic().relay_orders - before, u64::from(acts), "{link:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_on_its_way_to_a_plug_gets_there_though_the_client_has_hung_up() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(100)));
+        let asking = scene.switch_on(1, &token);
+        assert!(timeout(Duration::from_millis(50), asking).await.is_err());
+        scene.bell.wait_until(BOUND, || scene.plug.is_on()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cloud_that_is_down_refuses_and_comes_back_where_it_was() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        scene.cloud.set_reachable(false).await.unwrap();
+        for host in 0..3 {
+            let error = scene.call(host, "", &login()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+        scene.cloud.set_reachable(true).await.unwrap();
+        assert_eq!(scene.switch_on(1, &token).await.unwrap()["error_code"], 0);
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_kept_and_seen_side_by_side() {
+        let scene = Scene::new().await;
+        scene.cloud.fail(Some(Method::Login), Times::Always, CloudFault::Latency(NOTHING_COMES));
+        let (one, other) = tokio::join!(scene.log_in(), scene.log_in());
+        assert_ne!(one.unwrap(), other.unwrap());
+        assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 2));
+        assert_eq!((scene.cloud.calls(Method::DeviceList), scene.cloud.tokens_issued()), (0, 2));
+        let record = scene.cloud.records().pop().unwrap();
+        assert_eq!((record.method, record.host, record.uri.as_str()), (Method::Login, 0, "/"));
+        assert_eq!(record.body, login().to_string());
+        scene.cloud.mend();
+        scene.log_in().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_list_may_be_empty_for_once() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        scene.cloud.fail(None, Times::Next(1), CloudFault::EmptyList);
+        let list = json!({"method": "getDeviceList"});
+        let query = format!("?appName=Kasa_Android&token={token}");
+        let (_, body) = scene.call(0, &query, &list).await.unwrap();
+        assert_eq!(body, r#"{"error_code":0,"result":{"deviceList":[]}}"#);
+        let (_, body) = scene.call(0, &query, &list).await.unwrap();
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["result"]["deviceList"][0]["appServerUrl"], scene.cloud.host_url(1));
+    }
+
+    #[tokio::test]
+    async fn only_loopback_addresses_are_listened_at() {
+        let outside = [SocketAddr::from(([192, 0, 2, 1], 0))];
+        let error = SimCloud::start(Account::new("", ""), &outside, Bell::new()).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

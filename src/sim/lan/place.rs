@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
@@ -37,7 +37,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 pub struct Place {
     address: SocketAddr,
     xor: Arc<Ear>,
-    tdp: Option<Arc<Ear>>,
+    /// There from the moment on when the plug first answers the newer discovery; most never do.
+    tdp: Arc<OnceLock<Arc<Ear>>>,
     door: watch::Receiver<Option<Door>>,
     task: JoinHandle<()>,
 }
@@ -53,11 +54,7 @@ impl Place {
         let (listener, socket) = bind(address).await?;
         let address = listener.local_addr()?;
         let xor = Arc::new(Ear { discovery: Discovery::Xor, socket, plug: plug.clone() });
-        // Several plugs may share one address with different ports; the first of them answers there.
-        let tdp = match UdpSocket::bind((address.ip(), tdp_port)).await {
-            Ok(socket) => Some(Arc::new(Ear { discovery: Discovery::Tdp, socket, plug: plug.clone() })),
-            Err(_) => None,
-        };
+        let tdp = Arc::new(OnceLock::new());
         let (said, door) = watch::channel(None);
         let keeper = Keeper {
             plug,
@@ -66,7 +63,9 @@ impl Place {
             talks: JoinSet::new(),
             said,
             bell,
-            ears: [Some(Arc::clone(&xor)), tdp.clone()],
+            xor: Arc::clone(&xor),
+            tdp: Arc::clone(&tdp),
+            tdp_port,
         };
         Ok(Self { address, xor, tdp, door, task: tokio::spawn(keeper.run()) })
     }
@@ -85,7 +84,7 @@ impl Place {
     pub(super) fn ear(&self, discovery: Discovery) -> Option<Arc<Ear>> {
         match discovery {
             Discovery::Xor => Some(Arc::clone(&self.xor)),
-            Discovery::Tdp => self.tdp.clone(),
+            Discovery::Tdp => self.tdp.get().cloned(),
         }
     }
 
@@ -157,26 +156,27 @@ struct Keeper {
     /// The other end is the place's `door`.
     said: watch::Sender<Option<Door>>,
     bell: Bell,
-    ears: [Option<Arc<Ear>>; 2],
+    xor: Arc<Ear>,
+    tdp: Arc<OnceLock<Arc<Ear>>>,
+    tdp_port: u16,
 }
 
 impl Keeper {
     async fn run(mut self) {
         let mut changes = self.plug.changes();
-        let mut datagrams = [vec![0; MAX_DATAGRAM], vec![0; MAX_DATAGRAM]];
-        let [xor, tdp] = self.ears.clone();
-        let [for_xor, for_tdp] = &mut datagrams;
+        let (mut for_xor, mut for_tdp) = (vec![0; MAX_DATAGRAM], vec![0; MAX_DATAGRAM]);
         loop {
             changes.mark_unchanged();
             if self.arrange().await.is_err() {
                 sleep(TRY_AGAIN).await;
                 continue;
             }
+            let (xor, tdp) = (Some(&*self.xor), self.tdp.get().map(|ear| &**ear));
             let next_change = self.plug.read(|plug| plug.next_change(Instant::now()));
             tokio::select! {
                 stream = self.entrance.take() => self.welcome(stream).await,
-                heard = hear(xor.as_deref(), for_xor) => reply(xor.as_deref(), for_xor, heard).await,
-                heard = hear(tdp.as_deref(), for_tdp) => reply(tdp.as_deref(), for_tdp, heard).await,
+                heard = hear(xor, &mut for_xor) => reply(xor, &for_xor, heard).await,
+                heard = hear(tdp, &mut for_tdp) => reply(tdp, &for_tdp, heard).await,
                 Some(_) = self.talks.join_next() => {}
                 _ = changes.changed() => {}
                 () = until(next_change) => {}
@@ -193,6 +193,11 @@ impl Keeper {
             self.talks.shutdown().await;
             self.entrance = Entrance::make(wanted, self.address).await?;
         }
+        if self.tdp.get().is_none() && self.plug.read(|plug| plug.dialect.answers_tdp()) {
+            let socket = UdpSocket::bind((self.address.ip(), self.tdp_port)).await?;
+            let ear = Ear { discovery: Discovery::Tdp, socket, plug: self.plug.clone() };
+            self.tdp.get_or_init(|| Arc::new(ear));
+        }
         if *self.said.borrow() != Some(wanted) {
             self.said.send_replace(Some(wanted));
             self.bell.ring();
@@ -202,9 +207,7 @@ impl Keeper {
 
     async fn welcome(&mut self, stream: io::Result<TcpStream>) {
         match stream {
-            Ok(stream) => {
-                self.talks.spawn(talk::converse(stream, self.plug.clone()));
-            }
+            Ok(stream) => drop(self.talks.spawn(talk::converse(stream, self.plug.clone()))),
             Err(_) => sleep(TRY_AGAIN).await,
         }
     }
