@@ -36,6 +36,8 @@ const READY_AFTER: Duration = Duration::from_secs(3);
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// While a plug is missing it is looked for in these pauses.
 const SEARCH: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
+/// How often the account is asked for its device list.
+const LIST_EVERY: Duration = Duration::from_secs(1800);
 /// So many last known addresses are asked directly in one search.
 const PROBES: usize = 256;
 /// The kind of device that this family is. Bulbs and the newer command set have others.
@@ -86,6 +88,8 @@ pub struct Bridge {
     ready_at: Option<Instant>,
     summary: Summary,
     search: Search,
+    /// When the account is asked for its device list next; never without a cloud.
+    list_at: Option<Instant>,
     /// Devices that were named as not supported, so that each is named once.
     strangers: HashSet<Box<str>>,
 }
@@ -130,6 +134,7 @@ impl Bridge {
             ready_at: Some(now + READY_AFTER),
             summary: Summary { due: Some(now), told: None },
             search: Search::default(),
+            list_at: None,
             strangers: HashSet::new(),
         };
         bridge.reload(settings, now);
@@ -145,6 +150,7 @@ impl Bridge {
             (true, CloudStatus::Off) => self.cloud = CloudStatus::Down("not asked yet".into()),
             (true, _) => {}
         }
+        self.list_at = settings.cloud.then_some(now);
         let mut known = settings.known;
         let listed = settings.plugs.into_iter().map(|plug| self.list(plug, &mut known, now)).collect();
         self.listed = listed;
@@ -164,6 +170,15 @@ impl Bridge {
             }
         }
         self.summary.due.get_or_insert(now);
+    }
+
+    /// Tells the broker again all that it should show: for another broker, or one that starts empty.
+    pub fn republish(&mut self, now: Instant) {
+        for key in self.keys() {
+            self.touch(key, now, Plug::republish);
+        }
+        self.publish(Update::Ready);
+        self.summary.due = Some(now);
     }
 
     /// Takes one event in.
@@ -190,6 +205,10 @@ impl Bridge {
         if self.search.due.take_if(|at| *at <= now).is_some() {
             self.look_for_missing(now);
         }
+        if self.list_at.take_if(|at| *at <= now).is_some() {
+            self.list_at = Some(now + LIST_EVERY);
+            self.actions.push_back(Action::ListAccount);
+        }
         if self.summary.due.take_if(|at| *at <= now).is_some() {
             self.summary.told = Some(now);
             let Census { plugs, online, .. } = self.census;
@@ -207,7 +226,10 @@ impl Bridge {
         let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
         // The moment of the first round's end lies in the past: due at once.
         let ready = self.ready_at.map(|at| if first_round_done { at - READY_AFTER } else { at });
-        [self.timers.next(), ready, self.search.due, self.summary.due].into_iter().flatten().min()
+        [self.timers.next(), ready, self.search.due, self.list_at, self.summary.due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What is worth keeping of every plug.
