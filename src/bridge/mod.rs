@@ -442,8 +442,12 @@ impl Bridge {
             let detail =
                 format!("{} and {} are the same plug; serving it as the latter", name(loser), name(winner));
             self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, detail }));
+            let address = self.plug(loser).and_then(|plug| plug.address().cloned());
             self.remove(loser, now);
             if loser == key {
+                if let Some(address) = address {
+                    self.with_plug(winner, now, |plug, desk| plug.sighted(address, desk));
+                }
                 return false;
             }
         }
@@ -484,7 +488,8 @@ impl Bridge {
         };
         let name = self.registry.name_for(&plate.alias, &plate);
         let detail = format!("{} in the account", plate.model);
-        self.welcome(Identity { device_id: plate.device_id, mac: plate.mac }, name, detail, now);
+        let key = self.welcome(Identity { device_id: plate.device_id, mac: plate.mac }, name, detail, now);
+        self.with_plug(key, now, |_, _| {});
     }
 
     fn welcome(&mut self, identity: Identity, name: PlugName, detail: String, now: Instant) -> PlugKey {
