@@ -29,7 +29,15 @@ impl Bell {
         self.0.send_replace(());
     }
 
+    /// Hears each ring from here on.
+    pub fn listen(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
+
     /// Waits until `condition` holds, for at most `bound`.
+    ///
+    /// # Errors
+    /// When it does not come true in time.
     pub async fn wait_until(
         &self,
         bound: Duration,
