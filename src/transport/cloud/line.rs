@@ -9,7 +9,8 @@ use crate::transport::cloud::api::{Page, Trouble};
 use crate::transport::cloud::codes::Reaction;
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::http::{Http, Limits};
-use crate::transport::cloud::session::{Gate, Pass, Refused};
+use crate::transport::cloud::keeper::Gate;
+use crate::transport::cloud::session::{Pass, Refused};
 
 /// The way to the cloud. Cheap to clone.
 #[derive(Debug, Clone)]

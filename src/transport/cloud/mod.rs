@@ -4,7 +4,7 @@
 //!   Cloud ---- perform --> line --> http        one call, one token, one POST
 //!     |                    |  ^
 //!     |                    v  |
-//!     |                   session               one task: the token's life, the pace, the mood
+//!     |                  keeper --> session      one task: the token's life, the pace, the mood
 //!     +-- find, list --> directory              one task: which server has which plug
 //! ```
 //!
@@ -17,6 +17,7 @@ pub mod codes;
 mod directory;
 pub mod host;
 mod http;
+mod keeper;
 mod line;
 pub mod pace;
 mod session;
@@ -36,8 +37,9 @@ use codes::PlugFault;
 use directory::{Directory, Reader};
 use host::{BadHost, check_host};
 use http::Http;
+use keeper::Keeper;
 use line::{Call, Line};
-use session::{Account, Keeper};
+use session::Account;
 
 /// The largest answer of a plug. The LAN's frames are bounded alike.
 const PASSTHROUGH_SIZE: usize = 64 * 1024;

@@ -1,31 +1,18 @@
 //! The token's life: how it is got, shared, renewed and given up, and when the cloud is left alone.
 //!
-//! [`Session`] decides, as a value with `now` as an argument. One task owns it and makes its logins and refreshes,
-//! so that at most one is in flight for all plugs and no lock is needed. Everybody else holds a [`Gate`].
+//! Decisions only: no socket, no channel, no clock. Every question comes with `now`, and the answer says what
+//! should be done about it; [`crate::transport::cloud::keeper`] does it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep_until, timeout_at};
-use tracing::{debug, warn};
-
-use crate::bridge::event::{CloudStatus, Event};
+use crate::bridge::event::CloudStatus;
 use crate::secret::Secret;
-use crate::transport::cloud::api::{self, Granted, Page, Trouble};
+use crate::transport::cloud::api::{self, Granted, Trouble};
 use crate::transport::cloud::codes::{Reaction, Row};
 use crate::transport::cloud::host::Host;
-use crate::transport::cloud::http::{Http, Limits};
 use crate::transport::cloud::pace::{Allowance, BackOff, Bucket};
-use crate::transport::cloud::{CloudError, Tokens, Vault};
-
-/// For one login or refresh, connecting included.
-const AUTH_TIME: Duration = Duration::from_secs(10);
-/// An honest answer to a login has less than a kilobyte.
-const AUTH_SIZE: usize = 64 * 1024;
-/// Asks that may lie before the task before those that ask must wait.
-const QUEUE: usize = 256;
+use crate::transport::cloud::{CloudError, Tokens};
 
 /// Held back by TP-Link: minutes to an hour.
 const HOLD: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
@@ -34,323 +21,8 @@ const REST: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs
 /// Two that use one account and push each other out would do so for ever; this is how often we take part.
 const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 
-/// A token as it is handed out. Tokens are told apart by number: a login may bring the very same text again.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pass {
-    /// Counts up.
-    pub number: u64,
-    /// Goes with the call.
-    pub token: Secret,
-}
-
-/// Where calls ask to be let in, and say how they went. Cheap to clone; the task ends with the last one.
-#[derive(Debug, Clone)]
-pub(super) struct Gate {
-    asks: mpsc::Sender<Ask>,
-}
-
-/// What the task is asked.
-enum Ask {
-    /// May a call be made now?
-    Admit { urgent: bool, answer: oneshot::Sender<Result<(), Denied>> },
-    /// A token, and not this one.
-    Pass { refused: Option<Refused>, answer: oneshot::Sender<Result<Arc<Pass>, CloudError>> },
-    /// A call with this token was answered.
-    Answered { pass: u64 },
-    /// A call with this token met trouble. What should be made of it?
-    Failed { pass: u64, trouble: Trouble, answer: oneshot::Sender<CloudError> },
-    /// The user brings a password.
-    Login { password: Secret, answer: oneshot::Sender<Result<(), CloudError>> },
-    /// The user acted; perhaps there are other tokens.
-    Rearm(Option<Tokens>),
-}
-
-/// A token that the cloud did not take.
-#[derive(Debug, Clone)]
-pub(super) struct Refused {
-    /// Which.
-    pub pass: u64,
-    /// How the cloud put it.
-    pub trouble: Trouble,
-}
-
-/// Why a call may not be made now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Denied {
-    /// The bucket is empty; from then on there is something in it.
-    NotBefore(Instant),
-    /// Not at all for now.
-    Error(CloudError),
-}
-
-impl Gate {
-    /// Waits until a call may be made, an urgent one within its deadline, and for the token to make it with.
-    pub(super) async fn enter(&self, urgent: bool, deadline: Instant) -> Result<Arc<Pass>, CloudError> {
-        self.admit(urgent, deadline).await?;
-        self.pass(None, deadline).await
-    }
-
-    /// Waits for another token than the one that the cloud refused.
-    pub(super) async fn renew(&self, refused: Refused, deadline: Instant) -> Result<Arc<Pass>, CloudError> {
-        let pass = self.pass(Some(refused), deadline).await?;
-        self.admit(true, deadline).await?;
-        Ok(pass)
-    }
-
-    /// Says that a call was answered.
-    pub(super) async fn answered(&self, pass: &Pass) {
-        // Without the task there is nobody left who would care.
-        let _ = self.asks.send(Ask::Answered { pass: pass.number }).await;
-    }
-
-    /// Says that a call met trouble, and learns what the caller should make of it.
-    pub(super) async fn failed(&self, pass: &Pass, trouble: Trouble) -> CloudError {
-        let pass = pass.number;
-        self.ask(|answer| Ask::Failed { pass, trouble, answer }).await.unwrap_or_else(|gone| gone)
-    }
-
-    /// Logs in with the user's own password, whatever happened before.
-    pub(super) async fn login(&self, password: Secret) -> Result<(), CloudError> {
-        self.ask(|answer| Ask::Login { password, answer }).await?
-    }
-
-    /// Forgets why the cloud was left alone.
-    pub(super) async fn rearm(&self, tokens: Option<Tokens>) {
-        // As above.
-        let _ = self.asks.send(Ask::Rearm(tokens)).await;
-    }
-
-    async fn admit(&self, urgent: bool, deadline: Instant) -> Result<(), CloudError> {
-        loop {
-            match self.ask(|answer| Ask::Admit { urgent, answer }).await? {
-                Ok(()) => return Ok(()),
-                Err(Denied::NotBefore(at)) if urgent && at < deadline => sleep_until(at.into()).await,
-                Err(Denied::NotBefore(_)) => return Err(CloudError::Throttled),
-                Err(Denied::Error(error)) => return Err(error),
-            }
-        }
-    }
-
-    async fn pass(&self, refused: Option<Refused>, deadline: Instant) -> Result<Arc<Pass>, CloudError> {
-        let answer = self.ask(|answer| Ask::Pass { refused, answer });
-        // Nothing was sent for this call yet, so that it cannot be carried out late.
-        timeout_at(deadline.into(), answer)
-            .await
-            .unwrap_or_else(|_| Err(CloudError::Down("the login was not answered in time".into())))?
-    }
-
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, CloudError> {
-        let gone = || CloudError::Down("it was shut down".into());
-        let (answer, answered) = oneshot::channel();
-        self.asks.send(ask(answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
-    }
-}
-
-/// What the session is about.
-pub(super) struct Account {
-    /// The e-mail address.
-    pub username: String,
-    /// Its password, if there is one to log in with.
-    pub password: Option<Secret>,
-    /// Names this installation to the cloud.
-    pub terminal: uuid::Uuid,
-    /// Where to log in.
-    pub host: Host,
-}
-
-/// The task that owns the session: its channel, and what it reaches out to.
-pub(super) struct Keeper {
-    session: Session,
-    asks: mpsc::Receiver<Ask>,
-    /// Asks that wait for the login or refresh under way.
-    waiting: VecDeque<Ask>,
-    http: Http,
-    host: Host,
-    vault: Arc<dyn Vault>,
-    mood: watch::Sender<CloudStatus>,
-    events: mpsc::UnboundedSender<Event>,
-}
-
-/// A login or refresh that is to be made.
-struct Errand {
-    kind: Kind,
-    json: Vec<u8>,
-    /// Who asked for it by hand.
-    answer: Option<oneshot::Sender<Result<(), CloudError>>>,
-}
-
-impl Keeper {
-    /// A keeper and the gate that leads to it. Nothing happens until somebody asks.
-    pub(super) fn new(
-        account: Account,
-        tokens: Option<Tokens>,
-        http: Http,
-        vault: Arc<dyn Vault>,
-        events: mpsc::UnboundedSender<Event>,
-    ) -> (Self, Gate, watch::Receiver<CloudStatus>) {
-        let (sender, asks) = mpsc::channel(QUEUE);
-        let (mood, moods) = watch::channel(CloudStatus::Off);
-        let host = account.host.clone();
-        let session = Session::new(account, tokens);
-        let keeper = Self { session, asks, waiting: VecDeque::new(), http, host, vault, mood, events };
-        (keeper, Gate { asks: sender }, moods)
-    }
-
-    /// Serves until every gate is gone.
-    pub(super) async fn run(mut self) {
-        while let Some(ask) = self.asks.recv().await {
-            let mut errand = self.handle(ask);
-            self.tell_mood();
-            while let Some(next) = errand.take() {
-                let Some(done) = self.go(next).await else { return };
-                errand = done;
-            }
-        }
-    }
-
-    /// Answers an ask, or says which errand must be run first; the ask then waits for it.
-    fn handle(&mut self, ask: Ask) -> Option<Errand> {
-        let now = Instant::now();
-        match ask {
-            Ask::Admit { urgent, answer } => {
-                // A caller that went away meanwhile needs no answer; so with all answers here.
-                let _ = answer.send(self.session.admit(urgent, now));
-                None
-            }
-            Ask::Pass { answer, .. } if answer.is_closed() => None,
-            Ask::Pass { refused, answer } => match self.session.pass(refused.as_ref(), now) {
-                Step::Use(pass) => {
-                    let _ = answer.send(Ok(pass));
-                    None
-                }
-                Step::Refuse(error) => {
-                    let _ = answer.send(Err(error));
-                    None
-                }
-                Step::Run(kind) => {
-                    self.waiting.push_back(Ask::Pass { refused, answer });
-                    Some(Errand { json: self.session.words(kind), kind, answer: None })
-                }
-            },
-            Ask::Answered { pass } => {
-                self.session.answered(pass, now);
-                None
-            }
-            Ask::Failed { pass, trouble, answer } => {
-                let _ = answer.send(self.session.failed(pass, &trouble, now));
-                None
-            }
-            Ask::Login { password, answer } => {
-                let json = self.session.login_by_hand(&password, now);
-                Some(Errand { kind: Kind::Login, json, answer: Some(answer) })
-            }
-            Ask::Rearm(tokens) => {
-                self.session.rearm(tokens);
-                None
-            }
-        }
-    }
-
-    /// Runs one errand while asks go on being served; those that need its result wait. Returns the errand that
-    /// comes next, or nothing at all when the last gate is gone.
-    async fn go(&mut self, errand: Errand) -> Option<Option<Errand>> {
-        let limits = Limits { deadline: Instant::now() + AUTH_TIME, size: AUTH_SIZE, resend: false };
-        let (http, host) = (self.http.clone(), self.host.clone());
-        let post = http.post(&host, errand.json, limits);
-        tokio::pin!(post);
-        let page = loop {
-            tokio::select! {
-                page = &mut post => break page,
-                ask = self.asks.recv() => match ask? {
-                    waits @ (Ask::Pass { .. } | Ask::Login { .. }) => self.waiting.push_back(waits),
-                    // None of the others leads to an errand.
-                    ask => { self.handle(ask); }
-                },
-            }
-            self.tell_mood();
-        };
-        let outcome = self.settle(errand.kind, page);
-        let next = self.serve_waiting();
-        let saved = self.save(outcome.as_ref().ok()).await;
-        self.tell_mood();
-        if let Some(answer) = errand.answer {
-            // As above: nobody may be left to hear it.
-            let _ = answer.send(outcome.and(saved));
-        }
-        Some(next)
-    }
-
-    fn settle(&mut self, kind: Kind, page: Result<Page, Trouble>) -> Result<Tokens, CloudError> {
-        let granted = page.and_then(|page| api::read_granted(&page));
-        let settled = self.session.settle(kind, granted, Instant::now());
-        match &settled {
-            Ok(_) => debug!(?kind, "the account gave a token"),
-            Err(error) => debug!(?kind, %error, "the account gave no token"),
-        }
-        settled
-    }
-
-    /// Asks everybody again who waited, until one of them needs another errand.
-    fn serve_waiting(&mut self) -> Option<Errand> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        while let Some(ask) = waiting.pop_front() {
-            if let Some(errand) = self.handle(ask) {
-                self.waiting.extend(waiting);
-                return Some(errand);
-            }
-        }
-        None
-    }
-
-    /// A token that cannot be written down serves until the restart, so this is no reason to stop.
-    async fn save(&self, tokens: Option<&Tokens>) -> Result<(), CloudError> {
-        let Some(tokens) = tokens.cloned() else { return Ok(()) };
-        let vault = Arc::clone(&self.vault);
-        let saved = tokio::task::spawn_blocking(move || vault.save(&tokens)).await;
-        let error = match saved {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the store gave up".to_owned(),
-        };
-        warn!(%error, "the account's token cannot be saved; the next start will have to log in again");
-        Err(CloudError::NotSaved(error.into()))
-    }
-
-    fn tell_mood(&self) {
-        let mood = self.session.mood();
-        self.mood.send_if_modified(|told| {
-            let changed = told != mood;
-            if changed {
-                told.clone_from(mood);
-                // Without the loop there is nobody left to tell.
-                let _ = self.events.send(Event::Cloud(mood.clone()));
-            }
-            changed
-        });
-    }
-}
-
-/// The two ways to a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Login,
-    Refresh,
-}
-
-/// What comes of asking for a token.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// This one is good, as far as is known.
-    Use(Arc<Pass>),
-    /// There will be one after this.
-    Run(Kind),
-    /// There is none.
-    Refuse(CloudError),
-}
-
-/// The decisions. No socket, no clock, no channel.
-struct Session {
+/// One account, its token, and what stands against using it.
+pub(super) struct Session {
     account: Account,
     /// The account's terminal as text, made once.
     terminal: String,
@@ -376,7 +48,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(account: Account, tokens: Option<Tokens>) -> Self {
+    pub(super) fn new(account: Account, tokens: Option<Tokens>) -> Self {
         let seed = account.terminal.as_u64_pair().1;
         let mut session = Self {
             terminal: account.terminal.to_string(),
@@ -398,13 +70,13 @@ impl Session {
     }
 
     /// Whether a call may be made now.
-    fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
+    pub(super) fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
         self.check_open(now).map_err(Denied::Error)?;
         self.bucket.take(urgent, now).map_err(Denied::NotBefore)
     }
 
     /// The token to use, or the way to one.
-    fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
+    pub(super) fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
         if let Err(error) = self.check_open(now) {
             return Step::Refuse(error);
         }
@@ -418,7 +90,7 @@ impl Session {
     }
 
     /// What goes over the wire for it.
-    fn words(&self, kind: Kind) -> Vec<u8> {
+    pub(super) fn words(&self, kind: Kind) -> Vec<u8> {
         match (kind, &self.refresh_token, &self.account.password) {
             (Kind::Refresh, Some(token), _) => api::refresh(token, &self.terminal),
             (Kind::Login, _, Some(password)) => api::login(&self.account.username, password, &self.terminal),
@@ -428,7 +100,7 @@ impl Session {
     }
 
     /// Takes in how a login or refresh went. What is to be saved, or why there is nothing.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         kind: Kind,
         granted: Result<Granted, Trouble>,
@@ -441,7 +113,7 @@ impl Session {
     }
 
     /// A call was answered, with whatever it said of the plug.
-    fn answered(&mut self, number: u64, now: Instant) {
+    pub(super) fn answered(&mut self, number: u64, now: Instant) {
         if self.pass.as_ref().is_some_and(|pass| pass.number == number) {
             self.proven = true;
             self.rest.succeed();
@@ -454,7 +126,7 @@ impl Session {
     }
 
     /// A call met trouble, after the one repetition that a token's fault allows.
-    fn failed(&mut self, number: u64, trouble: &Trouble, now: Instant) -> CloudError {
+    pub(super) fn failed(&mut self, number: u64, trouble: &Trouble, now: Instant) -> CloudError {
         match (trouble.reaction(), trouble) {
             (Reaction::Plug(fault), _) => {
                 self.answered(number, now);
@@ -473,14 +145,14 @@ impl Session {
     }
 
     /// The user logs in by hand, which no limit stands against.
-    fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Vec<u8> {
+    pub(super) fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Vec<u8> {
         self.rearm(None);
         self.logins.spend(now);
         api::login(&self.account.username, password, &self.terminal)
     }
 
     /// The user acted: everything may be tried again, with these tokens if there are any.
-    fn rearm(&mut self, tokens: Option<Tokens>) {
+    pub(super) fn rearm(&mut self, tokens: Option<Tokens>) {
         if self.stopped.take().is_some() {
             self.mood = CloudStatus::Down("armed again and not tried yet".into());
         }
@@ -491,7 +163,7 @@ impl Session {
     }
 
     /// The mood of the cloud as a whole.
-    fn mood(&self) -> &CloudStatus {
+    pub(super) fn mood(&self) -> &CloudStatus {
         &self.mood
     }
 
@@ -654,6 +326,63 @@ impl Session {
     }
 }
 
+/// A token as it is handed out. Tokens are told apart by number: a login may bring the very same text again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pass {
+    /// Counts up.
+    pub number: u64,
+    /// Goes with the call.
+    pub token: Secret,
+}
+
+/// A token that the cloud did not take.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    /// Which.
+    pub pass: u64,
+    /// How the cloud put it.
+    pub trouble: Trouble,
+}
+
+/// Why a call may not be made now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The bucket is empty; from then on there is something in it.
+    NotBefore(Instant),
+    /// Not at all for now.
+    Error(CloudError),
+}
+
+/// What the session is about.
+pub(super) struct Account {
+    /// The e-mail address.
+    pub username: String,
+    /// Its password, if there is one to log in with.
+    pub password: Option<Secret>,
+    /// Names this installation to the cloud.
+    pub terminal: uuid::Uuid,
+    /// Where to log in.
+    pub host: Host,
+}
+
+/// The two ways to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Login,
+    Refresh,
+}
+
+/// What comes of asking for a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// This one is good, as far as is known.
+    Use(Arc<Pass>),
+    /// There will be one after this.
+    Run(Kind),
+    /// There is none.
+    Refuse(CloudError),
+}
+
 /// A code that stands in no table.
 fn is_unwritten(trouble: &Trouble) -> bool {
     matches!(trouble, Trouble::Code(code) if Row::of(*code).is_none())
@@ -665,4 +394,308 @@ fn reached_the_account(trouble: &Trouble) -> bool {
         trouble,
         Trouble::Unreachable(_) | Trouble::Http(_) | Trouble::NotAnAnswer(_) | Trouble::TooLarge
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::cloud::codes::PlugFault;
+    use crate::transport::cloud::host::check_host;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    fn session(password: Option<&str>, tokens: Option<Tokens>) -> Session {
+        let account = Account {
+            username: "me@example.com".to_owned(),
+            password: password.map(secret),
+            terminal: uuid::Uuid::from_u128(7),
+            host: check_host("https://wap.tplinkcloud.com").unwrap(),
+        };
+        Session::new(account, tokens)
+    }
+
+    fn saved(username: &str, refresh: Option<&str>) -> Option<Tokens> {
+        let refresh_token = refresh.map(secret);
+        Some(Tokens { username: username.to_owned(), token: secret("saved"), refresh_token })
+    }
+
+    fn granted(token: &str, refresh: Option<&str>) -> Result<Granted, Trouble> {
+        Ok(Granted { token: secret(token), refresh_token: refresh.map(secret) })
+    }
+
+    fn used(step: Step) -> (u64, String) {
+        match step {
+            Step::Use(pass) => (pass.number, pass.token.expose().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(pass: u64, code: i64) -> Refused {
+        Refused { pass, trouble: Trouble::Code(code) }
+    }
+
+    /// A session with a token that has served, and what refreshes it.
+    fn proven(password: Option<&str>) -> Session {
+        session(password, saved("me@example.com", Some("refresh")))
+    }
+
+    #[test]
+    fn the_first_call_logs_in_once_and_what_comes_of_it_is_saved() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+        let tokens = session.settle(Kind::Login, granted("t1", Some("r1")), now).unwrap();
+        assert_eq!((tokens.token.expose(), tokens.username.as_str()), ("t1", "me@example.com"));
+        assert_eq!(tokens.refresh_token, Some(secret("r1")));
+        assert_eq!(used(session.pass(None, now)), (1, "t1".to_owned()));
+    }
+
+    #[test]
+    fn a_saved_token_needs_no_login_and_one_of_another_account_is_none() {
+        let now = Instant::now();
+        let mut own = session(Some("pw"), saved("me@example.com", None));
+        assert_eq!(used(own.pass(None, now)), (1, "saved".to_owned()));
+        let mut others = session(Some("pw"), saved("you@example.com", Some("r")));
+        assert_eq!(others.pass(None, now), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn a_refused_token_is_refreshed_once_for_all_who_held_it() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+        let tokens = session.settle(Kind::Refresh, granted("t2", None), now).unwrap();
+        assert_eq!(tokens.refresh_token, Some(secret("refresh")), "the old one stays in force");
+        for _ in 0..3 {
+            assert_eq!(used(session.pass(Some(&refused(1, -20651)), now)), (2, "t2".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_refused_refresh_leads_to_one_login() {
+        let now = Instant::now();
+        for code in [-20655, -20656, -20651, -20104, -20103, -77777] {
+            let mut session = proven(Some("pw"));
+            assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+            assert!(session.settle(Kind::Refresh, Err(Trouble::Code(code)), now).is_err());
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
+            session.settle(Kind::Login, granted("t2", None), now).unwrap();
+            assert_eq!(used(session.pass(None, now)).1, "t2");
+        }
+    }
+
+    #[test]
+    fn a_call_that_says_the_refresh_token_is_dead_goes_straight_to_the_login() {
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20655)), Instant::now()), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn a_refresh_that_fails_in_passing_keeps_the_refresh_token_and_rests() {
+        let now = Instant::now();
+        for trouble in [
+            Trouble::TimedOut,
+            Trouble::Broken,
+            Trouble::Http(502),
+            Trouble::Code(-20000),
+            Trouble::NotAnAnswer("".into()),
+        ] {
+            let mut session = proven(Some("pw"));
+            session.pass(Some(&refused(1, -20651)), now);
+            assert!(session.settle(Kind::Refresh, Err(trouble.clone()), now).is_err());
+            assert!(
+                matches!(session.pass(None, now + SECOND), Step::Refuse(CloudError::Down(_))),
+                "{trouble}"
+            );
+            assert_eq!(session.pass(None, now + MINUTE), Step::Run(Kind::Refresh), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_there_is_tried_again_at_the_next_call() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        for _ in 0..20 {
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+            let error = session.settle(Kind::Login, Err(Trouble::Unreachable("refused".into())), now);
+            assert!(matches!(error, Err(CloudError::Down(_))));
+        }
+        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+    }
+
+    #[test]
+    fn nothing_is_tried_twice_after_a_wrong_password_a_lock_or_two_step_verification() {
+        for code in [-20601, -20661, -20662, -23003, -20677, -20600, -20602, -20675, -20001, -23001] {
+            let now = Instant::now();
+            let mut session = session(Some("pw"), None);
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+            let error = session.settle(Kind::Login, Err(Trouble::Code(code)), now).unwrap_err();
+            let CloudError::Stopped(why) = &error else { panic!("{code}: {error:?}") };
+            assert!(why.contains("reload"), "{code}: no remedy in {why:?}");
+            assert_eq!(session.mood(), &CloudStatus::Stopped(why.clone()));
+            for later in [now, now + HOUR, now + 100 * HOUR] {
+                assert_eq!(session.admit(true, later), Err(Denied::Error(error.clone())), "{code}");
+                assert_eq!(session.pass(None, later), Step::Refuse(error.clone()), "{code}");
+            }
+            session.rearm(None);
+            assert!(matches!(session.mood(), CloudStatus::Down(_)));
+            assert_eq!(session.admit(true, now), Ok(()));
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_stop_outlasts_the_answers_to_calls_that_were_made_before_it() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        let stopped = session.failed(1, &Trouble::Code(-20661), now);
+        assert!(matches!(stopped, CloudError::Stopped(_)));
+        session.answered(1, now);
+        session.failed(1, &Trouble::Http(502), now);
+        assert!(matches!(session.mood(), CloudStatus::Stopped(_)));
+        assert_eq!(session.admit(true, now), Err(Denied::Error(stopped)));
+    }
+
+    #[test]
+    fn without_password_and_without_a_good_token_it_stops_and_says_what_to_do() {
+        let now = Instant::now();
+        let mut session = proven(None);
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+        assert!(session.settle(Kind::Refresh, Err(Trouble::Code(-20655)), now).is_err());
+        let Step::Refuse(CloudError::Stopped(why)) = session.pass(None, now) else { panic!() };
+        assert!(why.contains("hs100d cloud login"), "{why}");
+        session.rearm(saved("me@example.com", None));
+        assert_eq!(used(session.pass(None, now)).1, "saved");
+    }
+
+    #[test]
+    fn a_throttled_account_is_left_alone_for_long_and_never_logged_in_for_it() {
+        for trouble in
+            [Trouble::Code(-20004), Trouble::Code(-10200), Trouble::Code(-20003), Trouble::Http(429)]
+        {
+            let now = Instant::now();
+            let mut session = session(Some("pw"), None);
+            session.pass(None, now);
+            assert_eq!(session.settle(Kind::Login, Err(trouble.clone()), now), Err(CloudError::Throttled));
+            assert!(matches!(session.mood(), CloudStatus::Down(_)));
+            let held = Err(Denied::Error(CloudError::Throttled));
+            assert_eq!(session.admit(true, now + 2 * MINUTE - SECOND), held, "{trouble}");
+            assert_eq!(
+                session.pass(Some(&refused(0, -20651)), now + MINUTE),
+                Step::Refuse(CloudError::Throttled)
+            );
+            assert_eq!(session.admit(true, now + 3 * MINUTE), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_black_list_is_waited_out_for_an_hour_at_least() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.failed(1, &Trouble::Blacklisted, now), CloudError::Throttled);
+        assert!(session.admit(true, now + HOUR - SECOND).is_err());
+        assert!(session.admit(true, now + 2 * HOUR).is_ok());
+    }
+
+    #[test]
+    fn a_late_answer_does_not_end_a_hold() {
+        let now = Instant::now();
+        let mut session = proven(None);
+        session.failed(1, &Trouble::Code(-20004), now);
+        session.answered(1, now + SECOND);
+        assert!(session.admit(true, now + SECOND).is_err());
+        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+        session.answered(1, now + 3 * MINUTE);
+        assert_eq!(session.mood(), &CloudStatus::Ok);
+    }
+
+    #[test]
+    fn logins_are_ten_minutes_apart() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        session.pass(None, now);
+        session.settle(Kind::Login, granted("t1", None), now).unwrap();
+        session.answered(1, now);
+        assert_eq!(
+            session.pass(Some(&refused(1, -20651)), now + MINUTE),
+            Step::Refuse(CloudError::Throttled)
+        );
+        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+        assert_eq!(session.pass(None, now + 10 * MINUTE), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn an_outage_at_the_login_does_not_use_up_the_days_logins() {
+        let mut now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        for _ in 0..20 {
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+            assert!(session.settle(Kind::Login, Err(Trouble::Http(503)), now).is_err());
+            assert!(matches!(session.pass(None, now + 10 * SECOND), Step::Refuse(_)), "it rests");
+            now += 13 * MINUTE;
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_refused_from_the_first_minute_is_not_replaced_for_ever() {
+        let mut now = Instant::now();
+        let mut session = proven(None);
+        let mut refreshes = 0;
+        for _ in 0..600 {
+            let mut step = session.pass(None, now);
+            if let Step::Use(pass) = &step {
+                step = session.pass(Some(&refused(pass.number, -20651)), now);
+            }
+            if step == Step::Run(Kind::Refresh) {
+                refreshes += 1;
+                session.settle(Kind::Refresh, granted("useless", None), now).unwrap();
+                let (number, _) = used(session.pass(None, now));
+                session.failed(number, &Trouble::Code(-20651), now);
+            }
+            now += SECOND;
+        }
+        assert!((3..=7).contains(&refreshes), "{refreshes} refreshes in ten minutes");
+    }
+
+    #[test]
+    fn being_pushed_out_by_another_login_is_answered_once_in_ten_minutes() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20675)), now), Step::Run(Kind::Refresh));
+        session.settle(Kind::Refresh, granted("t2", None), now).unwrap();
+        session.answered(2, now);
+        let again = session.pass(Some(&refused(2, -20675)), now + MINUTE);
+        assert!(matches!(again, Step::Refuse(CloudError::Down(_))), "{again:?}");
+        assert!(matches!(session.pass(None, now + 10 * MINUTE), Step::Refuse(_)));
+        assert_eq!(session.pass(None, now + 20 * MINUTE), Step::Run(Kind::Refresh));
+    }
+
+    #[test]
+    fn a_plugs_fault_leaves_the_session_healthy() {
+        let now = Instant::now();
+        let mut session = proven(None);
+        assert_eq!(session.failed(1, &Trouble::Code(-20571), now), CloudError::Plug(PlugFault::Offline));
+        assert_eq!(session.mood(), &CloudStatus::Ok);
+        assert_eq!(session.failed(1, &Trouble::Code(-20573), now), CloudError::Faulty(-20573));
+        assert_eq!(session.mood(), &CloudStatus::Ok);
+        assert_eq!(used(session.pass(None, now)).0, 1);
+    }
+
+    #[test]
+    fn a_login_by_hand_goes_past_every_limit() {
+        let now = Instant::now();
+        let mut session = session(Some("wrong"), None);
+        session.pass(None, now);
+        assert!(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now).is_err());
+        let words = String::from_utf8(session.login_by_hand(&secret("right"), now)).unwrap();
+        assert!(words.contains("right") && !words.contains("wrong"));
+        session.settle(Kind::Login, granted("t", None), now).unwrap();
+        assert_eq!(used(session.pass(None, now)).1, "t");
+    }
 }
