@@ -1,5 +1,7 @@
 //! A bad config gets one line for each fault, with file, line, key and remedy, and never a secret.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,5 +1,7 @@
 //! What a good config means: the defaults of the interface, what is inherited, where passwords come from.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
 use std::collections::HashSet;
 use std::fs;
 use std::net::Ipv4Addr;
