@@ -395,7 +395,11 @@ fn log(happening: &Happening) {
     let Happening { what, plug, detail } = happening;
     let (word, plug) = (what.word(), plug.as_ref().map_or("", |plug| plug.as_str()));
     match what {
-        What::PlugOffline | What::CommandFailed | What::DriftCorrected | What::CloudStopped | What::Unsupported => {
+        What::PlugOffline
+        | What::CommandFailed
+        | What::DriftCorrected
+        | What::CloudStopped
+        | What::Unsupported => {
             tracing::warn!(plug, "{word}: {detail}");
         }
         _ => tracing::info!(plug, "{word}: {detail}"),

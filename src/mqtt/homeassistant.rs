@@ -609,7 +609,7 @@ mod tests {
                 feature: "TIM".into(),
                 dev_name: "Wi-Fi Smart Plug".into(),
             }),
-            host: Some("192.168.1.20".into()),
+            address: crate::model::Address::new("192.168.1.20", 9999),
             rssi: Some(-51),
             cloud_connected: Some(true),
         }

@@ -103,7 +103,7 @@ impl Link {
 
     /// Shows plugs and bridge as away, waits for the broker to have taken that, and disconnects; all of it within
     /// the given time, after which the last will has to say it.
-    pub async fn stop(self, within: Duration) {
+    pub async fn stop(&self, within: Duration) {
         let (done, stopped) = oneshot::channel();
         let _ = self.desk.send(Word::Stop(within, done));
         // An error means that the task has ended already.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::bridge::event::{
     Ask, BridgeInfo, CloudStatus, CommandResult, Ended, Happening, PlugInfo, PlugState,
 };
-use crate::model::{Order, PlugName, RelayState, Switch, Wishes};
+use crate::model::{Address, Order, PlugName, RelayState, Switch, Wishes};
 
 use super::topics::Part;
 
@@ -127,7 +127,7 @@ pub fn info(info: &PlugInfo) -> Vec<u8> {
         sw_version: &plate.sw_version,
         mac: plate.mac.map(|mac| mac.to_string()),
         device_id: plate.device_id.as_ref().map(|id| id.as_str()),
-        host: info.host.as_deref(),
+        host: info.address.as_ref().map(Address::host),
         rssi: info.rssi,
         cloud_connection: info.cloud_connected,
     })
@@ -222,7 +222,7 @@ struct InfoDocument<'a> {
     sw_version: &'a str,
     mac: Option<String>,
     device_id: Option<&'a str>,
-    host: Option<&'a str>,
+    host: Option<String>,
     rssi: Option<i32>,
     cloud_connection: Option<bool>,
 }
