@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::fault::{CloudLink, Dialect, LanFault};
-use super::model::{Model, Wording};
+use crate::sim::fault::{CloudLink, Dialect, LanFault};
+use crate::sim::model::{Model, Wording};
 
 /// How many switchings are remembered: a demo that runs for months must not grow.
 const REMEMBERED_SWITCHINGS: usize = 1000;

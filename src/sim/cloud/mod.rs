@@ -34,10 +34,10 @@ use tokio::time::sleep;
 use self::desk::{Account, Answer, Call, DEVICE_OFFLINE, Desk, REQUEST_TIMEOUT, failure, success};
 use self::rule::{CloudFault, Method, Rule, Rules, Times};
 use self::wire::{Cut, Pace, Reply};
-use super::bell::{Bell, NotInTime};
-use super::fault::CloudLink;
-use super::handle::PlugHandle;
-use super::plug::Origin;
+use crate::sim::bell::{Bell, NotInTime};
+use crate::sim::fault::CloudLink;
+use crate::sim::handle::PlugHandle;
+use crate::sim::plug::Origin;
 
 /// How many calls are remembered whole: a demo that runs for months must not grow.
 const REMEMBERED_CALLS: usize = 1000;
@@ -462,9 +462,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
-    use super::super::model::Model;
-    use super::super::plug::SimPlug;
     use super::*;
+    use crate::sim::model::Model;
+    use crate::sim::plug::SimPlug;
 
     const BOUND: Duration = Duration::from_secs(5);
     /// Long enough to be sure that nothing comes.
@@ -666,9 +666,13 @@ mod tests {
     async fn what_is_on_its_way_to_a_plug_gets_there_though_the_client_has_hung_up() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
-        scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(100)));
-        let asking = scene.switch_on(1, &token);
-        assert!(timeout(Duration::from_millis(50), asking).await.is_err());
+        scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(200)));
+        let has_arrived = || scene.cloud.calls(Method::Passthrough) == 1;
+        tokio::select! {
+            answer = scene.switch_on(1, &token) => panic!("answered before the client could hang up: {answer:?}"),
+            arrived = scene.bell.wait_until(BOUND, has_arrived) => arrived.unwrap(),
+        }
+        assert!(!scene.plug.is_on());
         scene.bell.wait_until(BOUND, || scene.plug.is_on()).await.unwrap();
     }
 
@@ -688,14 +692,20 @@ mod tests {
     #[tokio::test]
     async fn calls_are_counted_kept_and_seen_side_by_side() {
         let scene = Scene::new().await;
-        scene.cloud.fail(Some(Method::Login), Times::Always, CloudFault::Latency(NOTHING_COMES));
-        let (one, other) = tokio::join!(scene.log_in(), scene.log_in());
-        assert_ne!(one.unwrap(), other.unwrap());
-        assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 2));
+        let first = scene.log_in().await.unwrap();
+        assert_ne!(scene.log_in().await.unwrap(), first);
+        assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 1));
         assert_eq!((scene.cloud.calls(Method::DeviceList), scene.cloud.tokens_issued()), (0, 2));
+        scene.cloud.fail(Some(Method::Login), Times::Next(2), CloudFault::Silent);
+        let two_hang = || scene.cloud.most_at_once(Method::Login) == 2;
+        tokio::select! {
+            _ = async { tokio::join!(scene.log_in(), scene.log_in()) } => panic!("answered by a silent cloud"),
+            both = scene.bell.wait_until(BOUND, two_hang) => both.unwrap(),
+        }
         let record = scene.cloud.records().pop().unwrap();
         assert_eq!((record.method, record.host, record.uri.as_str()), (Method::Login, 0, "/"));
         assert_eq!(record.body, login().to_string());
+        scene.cloud.fail(None, Times::Always, CloudFault::Close);
         scene.cloud.mend();
         scene.log_in().await.unwrap();
     }
