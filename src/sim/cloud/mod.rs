@@ -522,7 +522,10 @@ mod tests {
 
     /// Status and body; an error where the connection ends before the announced length.
     async fn send(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(address).await?;
+        send_on(&mut TcpStream::connect(address).await?, request).await
+    }
+
+    async fn send_on(stream: &mut TcpStream, request: &str) -> io::Result<(u16, String)> {
         stream.write_all(request.as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -634,6 +637,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cut_off_answer_ends_after_its_first_half() {
+        let scene = Scene::new().await;
+        scene.cloud.fail(None, Times::Next(1), CloudFault::CutOff);
+        let mut stream = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
+        let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
+        let whole = failure(desk::JSON_FORMAT_ERROR).to_string();
+        assert!(head.contains(&format!("content-length: {}", whole.len())), "{head}");
+        assert_eq!(body, &whole[..whole.len() / 2]);
+    }
+
+    #[tokio::test]
     async fn each_link_to_a_plug_shows_as_it_should_and_acts_only_where_it_says_so() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
@@ -680,7 +698,12 @@ mod tests {
     async fn a_cloud_that_is_down_refuses_and_comes_back_where_it_was() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
+        let mut kept = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
+        let (status, _) = send_on(&mut kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(status, 405);
         scene.cloud.set_reachable(false).await.unwrap();
+        let ended = timeout(BOUND, kept.read(&mut [0; 1])).await.unwrap();
+        assert!(matches!(ended, Ok(0) | Err(_)), "a kept connection is gone");
         for host in 0..3 {
             let error = scene.call(host, "", &login()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
