@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::super::handle::PlugHandle;
 use super::rule::Method;
+use crate::sim::handle::PlugHandle;
 
 /// Live tokens of one account; older ones give way. One who modelled the real cloud found twenty.
 const MOST_TOKENS: usize = 20;
@@ -370,10 +370,10 @@ fn new_token() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::bell::Bell;
-    use super::super::super::model::Model;
-    use super::super::super::plug::SimPlug;
     use super::*;
+    use crate::sim::bell::Bell;
+    use crate::sim::model::Model;
+    use crate::sim::plug::SimPlug;
 
     const USER: &str = "user@example.com";
     const PASSWORD: &str = "\"'\\/{}$ü ";

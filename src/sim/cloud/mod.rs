@@ -34,10 +34,10 @@ use tokio::time::sleep;
 use self::desk::{Account, Answer, Call, DEVICE_OFFLINE, Desk, REQUEST_TIMEOUT, failure, success};
 use self::rule::{CloudFault, Method, Rule, Rules, Times};
 use self::wire::{Cut, Pace, Reply};
-use super::bell::{Bell, NotInTime};
-use super::fault::CloudLink;
-use super::handle::PlugHandle;
-use super::plug::Origin;
+use crate::sim::bell::{Bell, NotInTime};
+use crate::sim::fault::CloudLink;
+use crate::sim::handle::PlugHandle;
+use crate::sim::plug::Origin;
 
 /// How many calls are remembered whole: a demo that runs for months must not grow.
 const REMEMBERED_CALLS: usize = 1000;
@@ -462,9 +462,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
-    use super::super::model::Model;
-    use super::super::plug::SimPlug;
     use super::*;
+    use crate::sim::model::Model;
+    use crate::sim::plug::SimPlug;
 
     const BOUND: Duration = Duration::from_secs(5);
     /// Long enough to be sure that nothing comes.
@@ -522,7 +522,10 @@ mod tests {
 
     /// Status and body; an error where the connection ends before the announced length.
     async fn send(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(address).await?;
+        send_on(&mut TcpStream::connect(address).await?, request).await
+    }
+
+    async fn send_on(stream: &mut TcpStream, request: &str) -> io::Result<(u16, String)> {
         stream.write_all(request.as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -634,6 +637,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cut_off_answer_ends_after_its_first_half() {
+        let scene = Scene::new().await;
+        scene.cloud.fail(None, Times::Next(1), CloudFault::CutOff);
+        let mut stream = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
+        let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
+        let whole = failure(desk::JSON_FORMAT_ERROR).to_string();
+        assert!(head.contains(&format!("content-length: {}", whole.len())), "{head}");
+        assert_eq!(body, &whole[..whole.len() / 2]);
+    }
+
+    #[tokio::test]
     async fn each_link_to_a_plug_shows_as_it_should_and_acts_only_where_it_says_so() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
@@ -666,9 +684,13 @@ mod tests {
     async fn what_is_on_its_way_to_a_plug_gets_there_though_the_client_has_hung_up() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
-        scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(100)));
-        let asking = scene.switch_on(1, &token);
-        assert!(timeout(Duration::from_millis(50), asking).await.is_err());
+        scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(200)));
+        let has_arrived = || scene.cloud.calls(Method::Passthrough) == 1;
+        tokio::select! {
+            answer = scene.switch_on(1, &token) => panic!("answered before the client could hang up: {answer:?}"),
+            arrived = scene.bell.wait_until(BOUND, has_arrived) => arrived.unwrap(),
+        }
+        assert!(!scene.plug.is_on());
         scene.bell.wait_until(BOUND, || scene.plug.is_on()).await.unwrap();
     }
 
@@ -676,7 +698,12 @@ mod tests {
     async fn a_cloud_that_is_down_refuses_and_comes_back_where_it_was() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
+        let mut kept = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
+        let (status, _) = send_on(&mut kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(status, 405);
         scene.cloud.set_reachable(false).await.unwrap();
+        let ended = timeout(BOUND, kept.read(&mut [0; 1])).await.unwrap();
+        assert!(matches!(ended, Ok(0) | Err(_)), "a kept connection is gone");
         for host in 0..3 {
             let error = scene.call(host, "", &login()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
@@ -688,14 +715,20 @@ mod tests {
     #[tokio::test]
     async fn calls_are_counted_kept_and_seen_side_by_side() {
         let scene = Scene::new().await;
-        scene.cloud.fail(Some(Method::Login), Times::Always, CloudFault::Latency(NOTHING_COMES));
-        let (one, other) = tokio::join!(scene.log_in(), scene.log_in());
-        assert_ne!(one.unwrap(), other.unwrap());
-        assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 2));
+        let first = scene.log_in().await.unwrap();
+        assert_ne!(scene.log_in().await.unwrap(), first);
+        assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 1));
         assert_eq!((scene.cloud.calls(Method::DeviceList), scene.cloud.tokens_issued()), (0, 2));
+        scene.cloud.fail(Some(Method::Login), Times::Next(2), CloudFault::Silent);
+        let two_hang = || scene.cloud.most_at_once(Method::Login) == 2;
+        tokio::select! {
+            _ = async { tokio::join!(scene.log_in(), scene.log_in()) } => panic!("answered by a silent cloud"),
+            both = scene.bell.wait_until(BOUND, two_hang) => both.unwrap(),
+        }
         let record = scene.cloud.records().pop().unwrap();
         assert_eq!((record.method, record.host, record.uri.as_str()), (Method::Login, 0, "/"));
         assert_eq!(record.body, login().to_string());
+        scene.cloud.fail(None, Times::Always, CloudFault::Close);
         scene.cloud.mend();
         scene.log_in().await.unwrap();
     }
