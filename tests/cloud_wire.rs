@@ -222,19 +222,30 @@ async fn a_bad_url_in_the_config_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_plug_of_another_region_is_found_at_the_server_that_the_list_names_next() {
-    let (canned, bench) = bench().await;
-    let region = CannedCloud::start().await;
-    bench.read(KETTLE).await.unwrap();
-    canned.fail("passthrough", -20571);
-    canned.with(|account| account.rows = vec![row(KETTLE, &region.url)]);
-    // The list was read a moment ago, and is not read again at once for a plug that may simply be offline.
-    assert_eq!(bench.read(KETTLE).await, Err(Failure::CloudOffline));
-    assert_eq!(canned.count("getDeviceList"), 1);
+async fn a_plug_that_moved_to_another_region_is_found_there() {
+    for code in [-20571, -20580] {
+        let (canned, bench) = bench().await;
+        let region = CannedCloud::start().await;
+        bench.read(KETTLE).await.unwrap();
+        canned.fail("passthrough", code);
+        canned.with(|account| account.rows = vec![row(KETTLE, &region.url)]);
+        assert_eq!(bench.ask(KETTLE, Request::SetRelay(RelayState::On)).await, Ok(Reply::Done));
+        assert!(region.with(|account| account.relay_on));
+        assert_eq!(canned.count("getDeviceList"), 2);
+        assert_eq!(bench.read(KETTLE).await, Ok(RelayState::On));
+        assert_eq!(region.count("passthrough"), 2);
+    }
+}
 
-    let (canned, bench) = (canned, Bench::new(&region, None, Some(tokens("token-0", None))));
-    region.with(|account| account.rows = vec![row(KETTLE, &canned.url)]);
-    assert_eq!(bench.read(KETTLE).await, Err(Failure::CloudOffline));
+#[tokio::test]
+async fn a_plug_that_is_simply_offline_has_the_list_read_once_and_no_login() {
+    let (canned, bench) = bench().await;
+    canned.fail("passthrough", -20571);
+    for _ in 0..10 {
+        assert_eq!(bench.read(KETTLE).await, Err(Failure::CloudOffline));
+    }
+    assert_eq!((canned.count("getDeviceList"), canned.count("passthrough")), (2, 10));
+    assert_eq!(canned.count("login") + canned.count("refreshToken"), 0);
 }
 
 #[tokio::test]
@@ -244,7 +255,7 @@ async fn a_plug_that_the_account_does_not_list_is_not_in_the_account_and_the_lis
     for _ in 0..10 {
         assert_eq!(bench.read(KETTLE).await, Err(Failure::NotInAccount));
     }
-    assert_eq!((canned.count("getDeviceList"), canned.count("passthrough")), (1, 0));
+    assert_eq!((canned.count("getDeviceList"), canned.count("passthrough")), (2, 0));
     assert_eq!(bench.read(LAMP).await, Ok(RelayState::Off), "without a server of its own, the account's");
 }
 
