@@ -37,7 +37,8 @@ pub struct Options<'a> {
 /// Starts logging for this process. Returns what is to be warned of, now that it can be.
 pub fn start(options: Options<'_>) -> Option<String> {
     let (filter, mut warning) = filter(options);
-    let journal = options.journal_stream.filter(|stream| is_standard_error(stream)).map(|_| tracing_journald::layer());
+    let journal =
+        options.journal_stream.filter(|stream| is_standard_error(stream)).map(|_| tracing_journald::layer());
     let layer = match journal {
         Some(Ok(journal)) => journal
             .with_syslog_identifier(OURS.to_owned())
@@ -219,7 +220,9 @@ mod tests {
         let mut repeated = Repeated::default();
         assert_eq!(repeated.ended(start), None);
         let said: Vec<u64> = (0..4 * 3600)
-            .filter_map(|second| repeated.failed("refused", start + Duration::from_secs(second)).map(|_| second))
+            .filter_map(|second| {
+                repeated.failed("refused", start + Duration::from_secs(second)).map(|_| second)
+            })
             .collect();
         assert_eq!(said, [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980]);
         let past = repeated.ended(start + Duration::from_secs(4 * 3600)).unwrap();
