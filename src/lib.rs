@@ -2,6 +2,7 @@
 pub mod bridge;
 pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod logging;
 pub mod model;
 pub mod mqtt;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::bridge::event::KnownPlug;
 use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::secret::Secret;
-use crate::transport::cloud::Tokens;
+use crate::transport::cloud::{Tokens, Vault};
 
 /// Names, addresses, terminal and instance.
 const STATE: &str = "state.json";
@@ -285,6 +285,12 @@ impl TokenFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Unwritable { path, error }),
             _ => Ok(()),
         }
+    }
+}
+
+impl Vault for TokenFile {
+    fn save(&self, tokens: &Tokens) -> io::Result<()> {
+        Self::save(self, tokens).map_err(io::Error::other)
     }
 }
 

@@ -1,1 +1,23 @@
-//! sim
+//! THE PRETEND HOUSE: plugs as values, a LAN and a TP-Link cloud to reach them by, all of it on loopback.
+//!
+//! It serves `demo`, the tests and whoever wants to try something without a plug. It shares the codec
+//! ([`crate::smarthome::cipher`], [`crate::smarthome::frame`]) with the daemon and nothing else: its JSON is its
+//! own, written from what is known of real plugs and of the real cloud, so that the two can contradict each other.
+//!
+//! - [`plug`]: one plug as a value, without sockets and without a clock; [`model`] says what it is,
+//!   [`fault`] what is wrong with it, [`handle`] shares it between the LAN, the cloud and a test.
+//! - [`lan`]: plugs behind TCP and UDP on addresses of 127.0.0.0/8.
+//! - [`cloud`]: plugs behind an HTTP server that behaves as TP-Link's.
+//! - [`house`]: all of it put together.
+//!
+//! Nothing here listens on or sends to an address outside 127.0.0.0/8. A house costs no thread: its tasks run on
+//! the runtime that started it, and they end when it is dropped.
+
+pub mod bell;
+pub mod cloud;
+pub mod fault;
+pub mod handle;
+pub mod house;
+pub mod lan;
+pub mod model;
+pub mod plug;

@@ -1,0 +1,151 @@
+//! A pretend house to try things against: HS100 plugs on loopback, and a TP-Link cloud that knows them.
+//!
+//! ```text
+//! cargo run --example sim_house                     two plugs at 127.0.0.11:9999 and 127.0.0.12:9999, and a cloud
+//! cargo run --example sim_house -- --plugs 10
+//! cargo run --example sim_house -- --port 0         where 9999 is taken: any free port
+//! ```
+//!
+//! Whatever speaks to plugs can be pointed at them: `kasa --host 127.0.0.11 --type plug on`. The relays are shown as
+//! they click. Type `help` to press a button, cut a plug off the LAN or take it out of the cloud.
+
+use std::error::Error;
+use std::io::BufRead;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use clap::Parser;
+use hs100d::model::RelayState;
+use hs100d::sim::cloud::desk::Account;
+use hs100d::sim::fault::{CloudLink, LanFault};
+use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::model::Model;
+use tokio::sync::mpsc;
+
+const HELP: &str = "press N                              press the button of plug N
+lan N works|refused|silent|garbage   how plug N behaves on the LAN
+cloud N works|offline                how the cloud reaches plug N
+show                                 list the plugs
+Ctrl-C                               end";
+
+/// A pretend house to try things against: plugs on loopback, and a cloud that knows them.
+#[derive(Parser)]
+struct Options {
+    /// How many plugs
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=5000))]
+    plugs: u16,
+    /// Where the first plug lives; the others follow at the next addresses
+    #[arg(long, default_value_t = Ipv4Addr::new(127, 0, 0, 11))]
+    first: Ipv4Addr,
+    /// The plugs' port, TCP and UDP; 0 takes a free one
+    #[arg(long, default_value_t = 9999)]
+    port: u16,
+    /// Where the cloud is; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.2:0")]
+    cloud: SocketAddr,
+    /// The e-mail address of the account
+    #[arg(long, default_value = Blueprint::ACCOUNT.0)]
+    username: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let house = build(&options).await?;
+    show(&house);
+    let (url, password) = (house.cloud().url(), Blueprint::ACCOUNT.1);
+    println!("The cloud is {url}, the account {}, its password {password}", options.username);
+    println!("Type `help` for what you can do to them");
+    let mut lines = standard_input();
+    let mut heard = house.bell().listen();
+    let mut seen: Vec<u64> = vec![0; house.plugs().len()];
+    loop {
+        tokio::select! {
+            Some(line) = lines.recv() => {
+                if obey(&house, &line).await.is_none() {
+                    println!("{HELP}");
+                }
+            }
+            _ = heard.changed() => tell_switchings(&house, &mut seen),
+        }
+    }
+}
+
+async fn build(options: &Options) -> Result<House, String> {
+    let mut blueprint = Blueprint::of(&[]);
+    let alias = |number: u16| format!("Pretend plug {number}");
+    blueprint.plugs = (1..=options.plugs).map(|number| (Model::HS100_HW1, alias(number))).collect();
+    blueprint.first_plug = options.first;
+    blueprint.port = options.port;
+    blueprint.account = Account::new(&options.username, Blueprint::ACCOUNT.1);
+    blueprint.cloud = vec![options.cloud, SocketAddr::new(options.cloud.ip(), 0)];
+    House::start(blueprint).await.map_err(|error| {
+        format!("cannot build the house on port {}: {error}: try --port 0, or another --first", options.port)
+    })
+}
+
+fn show(house: &House) {
+    for (number, plug) in (1..).zip(house.plugs()) {
+        let address = house.lan().address(plug).map_or("nowhere".to_owned(), |address| address.to_string());
+        let (alias, mac, id) = (plug.alias(), plug.mac(), plug.device_id());
+        let relay = RelayState::from_bool(plug.is_on());
+        println!("{number}: {alias}, {relay}, at {address}, MAC {mac}, device id {id}");
+    }
+    println!("Broadcasts are heard at {}", house.lan().broadcast());
+}
+
+/// Lines from standard input, read on a thread because nothing else can.
+fn standard_input() -> mpsc::UnboundedReceiver<String> {
+    let (sender, lines) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// Does what a line says; `None` if it says nothing that is known.
+async fn obey(house: &House, line: &str) -> Option<()> {
+    let mut words = line.split_whitespace();
+    let command = words.next()?;
+    if command == "show" {
+        show(house);
+        return Some(());
+    }
+    let number: usize = words.next()?.parse().ok()?;
+    let plug = house.plugs().get(number.checked_sub(1)?)?;
+    match (command, words.next()) {
+        ("press", None) => plug.press_button(),
+        ("lan", Some(fault)) => house.lan().set_fault(plug, lan_fault(fault)?).await.ok()?,
+        ("cloud", Some("works")) => plug.set_cloud(CloudLink::Works),
+        ("cloud", Some("offline")) => plug.set_cloud(CloudLink::Offline),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn lan_fault(word: &str) -> Option<LanFault> {
+    match word {
+        "works" => Some(LanFault::Works),
+        "refused" => Some(LanFault::Refused),
+        "silent" => Some(LanFault::Silent),
+        "garbage" => Some(LanFault::Garbage),
+        _ => None,
+    }
+}
+
+/// Tells each click of a relay since the last time.
+fn tell_switchings(house: &House, seen: &mut [u64]) {
+    for (plug, seen) in house.plugs().iter().zip(seen) {
+        let orders = plug.traffic().relay_orders;
+        let fresh = usize::try_from(orders - *seen).unwrap_or(usize::MAX);
+        let log = plug.switchings();
+        for switching in log.iter().skip(log.len().saturating_sub(fresh)) {
+            let relay = RelayState::from_bool(switching.on);
+            println!("{}: {relay}, by {:?}", plug.alias(), switching.by);
+        }
+        *seen = orders;
+    }
+}

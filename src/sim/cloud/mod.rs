@@ -1,0 +1,723 @@
+//! The pretend cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface was seen to.
+//!
+//! Owns the listening sockets and what a test may turn while it runs. What is answered is [`desk`]'s, what HTTP makes
+//! of it [`wire`]'s, what goes wrong [`rule`]'s. It serves the same plugs as the LAN, by the same handles.
+//!
+//! Host 0 is the global entry, where clients log in and list; plugs live on the regional hosts 1, 2, …, each of
+//! them a port. A passthrough at a host that is not the plug's own is answered -20571, as by the real ones.
+
+pub mod desk;
+pub mod rule;
+mod wire;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+
+use self::desk::{Account, Answer, Call, DEVICE_OFFLINE, Desk, REQUEST_TIMEOUT, failure, success};
+use self::rule::{CloudFault, Method, Rule, Rules, Times};
+use self::wire::{Cut, Pace, Reply};
+use super::bell::{Bell, NotInTime};
+use super::fault::CloudLink;
+use super::handle::PlugHandle;
+use super::plug::Origin;
+
+/// How many calls are remembered whole: a demo that runs for months must not grow.
+const REMEMBERED_CALLS: usize = 1000;
+
+/// The longest body that is read.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// The pause after a socket could not be opened or a connection not be taken.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// A cloud of pretend plugs. It ends when it is dropped.
+pub struct SimCloud {
+    state: Arc<State>,
+    reachable: watch::Sender<bool>,
+    hosts: Vec<Host>,
+}
+
+/// One call as it came in.
+#[derive(Clone)]
+pub struct CallRecord {
+    /// When.
+    pub at: Instant,
+    /// Which call.
+    pub method: Method,
+    /// To which host.
+    pub host: usize,
+    /// Path and query.
+    pub uri: String,
+    /// The `Content-Type`, empty if there was none.
+    pub content_type: String,
+    /// The `User-Agent`, empty if there was none.
+    pub user_agent: String,
+    /// The body, to the byte if it was UTF-8. It may hold the password and tokens of the pretend account.
+    pub body: String,
+}
+
+impl SimCloud {
+    /// Listens at these loopback addresses: the global entry first, then a regional host for each other. Port 0 takes
+    /// a free one.
+    ///
+    /// # Errors
+    /// When an address is not a loopback one, or is taken.
+    pub async fn start(account: Account, addresses: &[SocketAddr], bell: Bell) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        for address in addresses {
+            if !address.ip().is_loopback() {
+                let why = format!("{address}: a pretend cloud lives on loopback only");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            listeners.push(TcpListener::bind(address).await?);
+        }
+        let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
+        let (reachable, _) = watch::channel(true);
+        let inner =
+            Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
+        let state = Arc::new(State { inner: Mutex::new(inner), bell });
+        let open = |(number, listener): (usize, TcpListener)| {
+            let (said, door) = watch::channel(true);
+            let keeper = Keeper { state: Arc::clone(&state), number, said };
+            let task = tokio::spawn(keeper.run(listener, addresses[number], reachable.subscribe()));
+            Host { address: addresses[number], open: door, task: task.abort_handle() }
+        };
+        let hosts = listeners.into_iter().enumerate().map(open).collect();
+        Ok(Self { state, reachable, hosts })
+    }
+
+    /// The global entry, where clients log in: `http://127.…:port`, without a slash at the end.
+    pub fn url(&self) -> String {
+        self.host_url(0)
+    }
+
+    /// One of the hosts; empty if there is no such.
+    pub fn host_url(&self, host: usize) -> String {
+        self.hosts.get(host).map_or_else(String::new, |host| format!("http://{}", host.address))
+    }
+
+    /// How many regional hosts there are.
+    pub fn regions(&self) -> usize {
+        self.hosts.len().saturating_sub(1)
+    }
+
+    /// Lets the cloud know a plug, by the device id that it has now.
+    pub fn add(&self, plug: &PlugHandle) {
+        self.state.lock().desk.add(plug.clone());
+    }
+
+    /// Changes the account: password, lock, two-step verification, …
+    pub fn account(&self, change: impl FnOnce(&mut Account)) {
+        change(&mut self.state.lock().desk.account);
+    }
+
+    /// Voids every token that there is, as when they expire. -20651 is what the real cloud says then.
+    pub fn void_tokens(&self, code: i64) {
+        self.state.lock().desk.void_tokens(code);
+    }
+
+    /// Voids every refresh token that there is: -20655 expired, -20656 incorrect.
+    pub fn void_refresh_tokens(&self, code: i64) {
+        self.state.lock().desk.void_refresh_tokens(code);
+    }
+
+    /// Lets a fault fall on these calls (`None`: on all), after the rules that are there already.
+    pub fn fail(&self, on: Option<Method>, times: Times, fault: CloudFault) {
+        self.state.lock().rules.add(Rule { on, times, fault });
+    }
+
+    /// Takes all faults away. Calls that are held up already stay so.
+    pub fn mend(&self) {
+        self.state.lock().rules.clear();
+    }
+
+    /// Closes or opens all hosts and returns once that is done. While closed, connections are refused and those that
+    /// were open are gone.
+    ///
+    /// # Errors
+    /// When the sockets could not be closed or opened in time.
+    pub async fn set_reachable(&self, reachable: bool) -> Result<(), NotInTime> {
+        self.reachable.send_replace(reachable);
+        let agree = || self.hosts.iter().all(|host| *host.open.borrow() == reachable);
+        self.state.bell.wait_until(SETTLING, agree).await
+    }
+
+    /// How many calls of this kind came in.
+    pub fn calls(&self, method: Method) -> u64 {
+        self.state.lock().ledger.counts[method.index()]
+    }
+
+    /// The most calls of this kind that were ever under way at once.
+    pub fn most_at_once(&self, method: Method) -> u64 {
+        self.state.lock().ledger.most_under_way[method.index()]
+    }
+
+    /// How many tokens were handed out, by logins and refreshes.
+    pub fn tokens_issued(&self) -> u64 {
+        self.state.lock().desk.tokens_issued
+    }
+
+    /// Whether this token is good.
+    pub fn is_good(&self, token: &str) -> bool {
+        self.state.lock().desk.is_good(token)
+    }
+
+    /// The last thousand calls, oldest first.
+    pub fn records(&self) -> Vec<CallRecord> {
+        self.state.lock().ledger.records.iter().cloned().collect()
+    }
+}
+
+impl Drop for SimCloud {
+    fn drop(&mut self) {
+        for host in &self.hosts {
+            host.task.abort();
+        }
+    }
+}
+
+/// One host of the cloud.
+struct Host {
+    address: SocketAddr,
+    /// The other end is the keeper's `said`.
+    open: watch::Receiver<bool>,
+    task: AbortHandle,
+}
+
+/// What all hosts share.
+struct State {
+    inner: Mutex<Inner>,
+    bell: Bell,
+}
+
+struct Inner {
+    desk: Desk,
+    rules: Rules,
+    ledger: Ledger,
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who called, and how often. Tables are indexed by method.
+#[derive(Default)]
+struct Ledger {
+    counts: [u64; Method::ALL.len()],
+    under_way: [u64; Method::ALL.len()],
+    most_under_way: [u64; Method::ALL.len()],
+    records: VecDeque<CallRecord>,
+}
+
+/// Counts a call as under way as long as it lives.
+struct UnderWay {
+    state: Arc<State>,
+    method: Method,
+}
+
+impl UnderWay {
+    fn begin(state: &Arc<State>, record: CallRecord) -> Self {
+        let method = record.method;
+        let mut inner = state.lock();
+        let ledger = &mut inner.ledger;
+        let place = method.index();
+        ledger.counts[place] += 1;
+        ledger.under_way[place] += 1;
+        ledger.most_under_way[place] = ledger.most_under_way[place].max(ledger.under_way[place]);
+        if ledger.records.len() == REMEMBERED_CALLS {
+            ledger.records.pop_front();
+        }
+        ledger.records.push_back(record);
+        drop(inner);
+        state.bell.ring();
+        Self { state: Arc::clone(state), method }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.state.lock().ledger.under_way[self.method.index()] -= 1;
+        self.state.bell.ring();
+    }
+}
+
+/// The task of one host.
+struct Keeper {
+    state: Arc<State>,
+    number: usize,
+    said: watch::Sender<bool>,
+}
+
+impl Keeper {
+    async fn run(self, first: TcpListener, address: SocketAddr, mut reachable: watch::Receiver<bool>) {
+        let mut listener = Some(first);
+        let mut talks = JoinSet::new();
+        loop {
+            let wanted = *reachable.borrow_and_update();
+            if !wanted {
+                listener = None;
+                talks.shutdown().await;
+            } else if listener.is_none() {
+                listener = TcpListener::bind(address).await.ok();
+            }
+            self.said.send_replace(listener.is_some());
+            self.state.bell.ring();
+            while listener.is_some() == wanted {
+                tokio::select! {
+                    stream = take(listener.as_ref()) => match stream {
+                        Ok(stream) => drop(talks.spawn(converse(Arc::clone(&self.state), self.number, stream))),
+                        Err(_) => sleep(TRY_AGAIN).await,
+                    },
+                    Some(_) = talks.join_next() => {}
+                    changed = reachable.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                }
+            }
+            if wanted && listener.is_none() {
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn take(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => Ok(listener.accept().await?.0),
+        None => std::future::pending().await,
+    }
+}
+
+async fn converse(state: Arc<State>, host: usize, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| serve(Arc::clone(&state), host, request));
+    // How a connection ends is the client's business.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// The connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the pretend cloud hangs up")]
+struct HangUp;
+
+async fn serve(
+    state: Arc<State>,
+    host: usize,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, HangUp> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| HangUp)?.to_bytes();
+    let call = wire::check(&parts, &body);
+    let name = call.as_ref().ok().and_then(|call| call["method"].as_str());
+    let method = name.map_or(Method::Other, Method::named);
+    let _under_way = UnderWay::begin(&state, record(&parts, &body, method, host));
+    let fault = state.lock().rules.fall(method, Instant::now());
+    let manner = match course(fault) {
+        Course::Answer(manner) => manner,
+        Course::Instead(response) => return Ok(response),
+        Course::HangUp => return Err(HangUp),
+        Course::Never => match std::future::pending::<Infallible>().await {},
+    };
+    let (status, mut answer) = match call {
+        Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, parts.uri.query()).await),
+        Err((status, code)) => (status, failure(code)),
+    };
+    if manner.empties_list && answer["result"]["deviceList"].is_array() {
+        answer["result"]["deviceList"] = json!([]);
+    }
+    sleep(manner.pause).await;
+    Ok(wire::json(status, &answer, manner.pace))
+}
+
+/// What becomes of a call under a fault.
+enum Course {
+    /// It is answered, in this manner.
+    Answer(Manner),
+    /// This is sent instead of an answer.
+    Instead(Response<Reply>),
+    /// The connection is closed.
+    HangUp,
+    /// Nothing, for ever.
+    Never,
+}
+
+/// How an answer is given.
+struct Manner {
+    pause: Duration,
+    pace: Pace,
+    empties_list: bool,
+}
+
+fn course(fault: Option<CloudFault>) -> Course {
+    let as_it_should = Manner { pause: Duration::ZERO, pace: Pace::Whole, empties_list: false };
+    let json = |answer| Course::Instead(wire::json(StatusCode::OK, &answer, Pace::Whole));
+    let Some(fault) = fault else { return Course::Answer(as_it_should) };
+    match fault {
+        CloudFault::Code(code) => json(failure(code)),
+        CloudFault::NestedCode(code) => json(success(json!({"errorCode": code.to_string()}))),
+        CloudFault::Status(status) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            Course::Instead(wire::html(status))
+        }
+        CloudFault::Html => Course::Instead(wire::html(StatusCode::OK)),
+        CloudFault::Redirect(to) => Course::Instead(wire::redirect(&to)),
+        CloudFault::Silent => Course::Never,
+        CloudFault::Close => Course::HangUp,
+        CloudFault::Latency(pause) => Course::Answer(Manner { pause, ..as_it_should }),
+        CloudFault::CutOff => Course::Answer(Manner { pace: Pace::CutOff(Cut::Before), ..as_it_should }),
+        CloudFault::SlowBytes(interval) => {
+            Course::Answer(Manner { pace: Pace::Drip(interval, None), ..as_it_should })
+        }
+        CloudFault::EmptyList => Course::Answer(Manner { empties_list: true, ..as_it_should }),
+    }
+}
+
+fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord {
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    CallRecord {
+        at: Instant::now(),
+        method,
+        host,
+        uri: parts.uri.to_string(),
+        content_type: header(CONTENT_TYPE).to_owned(),
+        user_agent: header(USER_AGENT).to_owned(),
+        body: String::from_utf8_lossy(body).into_owned(),
+    }
+}
+
+async fn answer(state: &State, host: usize, method: Method, call: &Value, query: Option<&str>) -> Value {
+    let token = wire::token_in_query(query);
+    let call = Call { method, params: &call["params"], token: token.as_deref(), host };
+    let answer = state.lock().desk.answer(&call);
+    match answer {
+        Answer::Now(answer) => answer,
+        Answer::Ask { plug, request } => ask(plug, request).await,
+    }
+}
+
+/// Asks a plug, as its link to the cloud allows.
+async fn ask(plug: PlugHandle, request: String) -> Value {
+    let link = plug.read(|plug| match plug.is_cloud_connected(Instant::now()) {
+        true => plug.cloud,
+        false => CloudLink::Offline,
+    });
+    let wait = match link {
+        CloudLink::Offline => return failure(DEVICE_OFFLINE),
+        CloudLink::TimesOut(wait) => {
+            sleep(wait).await;
+            return failure(REQUEST_TIMEOUT);
+        }
+        CloudLink::TimesOutButActs(wait) | CloudLink::Latency(wait) => wait,
+        _ => Duration::ZERO,
+    };
+    // On a task of its own: what is on its way to the plug gets there, even if the client has hung up.
+    let on_its_way = tokio::spawn(async move {
+        sleep(wait).await;
+        plug.with(|plug| match link {
+            CloudLink::DeviceError(code) => plug.refuse(request.as_bytes(), code, Origin::Cloud),
+            _ => plug.handle(request.as_bytes(), Origin::Cloud, Instant::now()),
+        })
+    });
+    let reply = on_its_way.await.ok().flatten().and_then(|reply| String::from_utf8(reply).ok());
+    match (link, reply) {
+        (CloudLink::TimesOutButActs(_), _) | (_, None) => failure(REQUEST_TIMEOUT),
+        (CloudLink::ObjectReply, Some(reply)) => {
+            success(json!({"responseData": serde_json::from_str::<Value>(&reply).unwrap_or_default()}))
+        }
+        (CloudLink::NoReply, Some(_)) => success(json!({})),
+        (CloudLink::Garbage, Some(_)) => success(json!({"responseData": "<html>not a plug</html>"})),
+        (_, Some(reply)) => success(json!({"responseData": reply})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    use super::super::model::Model;
+    use super::super::plug::SimPlug;
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(5);
+    /// Long enough to be sure that nothing comes.
+    const NOTHING_COMES: Duration = Duration::from_millis(200);
+    const PASSWORD: &str = "\"'\\/{}$\u{fc} ";
+    const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
+
+    struct Scene {
+        cloud: SimCloud,
+        plug: PlugHandle,
+        bell: Bell,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let bell = Bell::new();
+            let account = Account::new("user@example.com", PASSWORD);
+            let addresses = [SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)); 3];
+            let cloud = SimCloud::start(account, &addresses, bell.clone()).await.unwrap();
+            let plug = SimPlug::new(Model::HS100_HW1, 7, "Lamp", Instant::now());
+            let plug = PlugHandle::new(plug, bell.clone());
+            cloud.add(&plug);
+            Self { cloud, plug, bell }
+        }
+
+        async fn call(&self, host: usize, query: &str, call: &Value) -> io::Result<(u16, String)> {
+            post(self.cloud.hosts[host].address, query, "application/json", &call.to_string()).await
+        }
+
+        async fn log_in(&self) -> io::Result<String> {
+            let (_, body) = self.call(0, "", &login()).await?;
+            let answer: Value = serde_json::from_str(&body)?;
+            Ok(answer["result"]["token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned())
+        }
+
+        async fn switch_on(&self, host: usize, token: &str) -> io::Result<Value> {
+            let params = json!({"deviceId": self.plug.device_id(), "requestData": ON});
+            let call = json!({"method": "passthrough", "params": params});
+            let (status, body) = self.call(host, &format!("?token={token}"), &call).await?;
+            assert_eq!(status, 200);
+            Ok(serde_json::from_str(&body)?)
+        }
+    }
+
+    fn login() -> Value {
+        json!({"method": "login", "url": "https://wap.tplinkcloud.com", "params": {
+            "appType": "Kasa_Android", "cloudUserName": "user@example.com", "cloudPassword": PASSWORD,
+            "terminalUUID": "b6085622-86e0-4940-8fd3-4b60862de994", "refreshTokenNeeded": true}})
+    }
+
+    async fn post(address: SocketAddr, query: &str, kind: &str, body: &str) -> io::Result<(u16, String)> {
+        let head = format!("POST /{query} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\n");
+        send(address, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await
+    }
+
+    /// Status and body; an error where the connection ends before the announced length.
+    async fn send(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let mut body = vec![0; length.unwrap().parse().unwrap()];
+        stream.read_exact(&mut body).await?;
+        Ok((head[9..12].parse().unwrap(), String::from_utf8(body).unwrap()))
+    }
+
+    fn code(body: &str) -> i64 {
+        serde_json::from_str::<Value>(body).unwrap()["error_code"].as_i64().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_plug_is_switched_at_its_own_host_by_whoever_logged_in() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        let answer = scene.switch_on(1, &token).await.unwrap();
+        let reply = r#"{"system":{"set_relay_state":{"err_code":0}}}"#;
+        assert_eq!(answer, json!({"error_code": 0, "result": {"responseData": reply}}));
+        assert!(scene.plug.is_on());
+        assert_eq!(scene.plug.switchings()[0].by, Origin::Cloud);
+        for wrong_host in [0, 2] {
+            assert_eq!(scene.switch_on(wrong_host, &token).await.unwrap()["error_code"], -20571);
+        }
+        assert_eq!(scene.switch_on(1, "made-up").await.unwrap()["error_code"], -20651);
+        assert_eq!(scene.plug.traffic().cloud_requests, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_call_is_answered_by_code() {
+        let scene = Scene::new().await;
+        let address = scene.cloud.hosts[0].address;
+        let json = "application/json";
+        let login = login().to_string();
+        let table = [
+            (post(address, "", json, &login).await, 200, 0),
+            (post(address, "", "application/json;charset=UTF-8", &login).await, 200, 0),
+            (post(address, "", "application/x-www-form-urlencoded", &login).await, 200, -10100),
+            (post(address, "", json, "{\"method\":\"login\"").await, 200, -10100),
+            (post(address, "", json, "[]").await, 200, -10100),
+            (post(address, "", json, "null").await, 200, -10101),
+            (post(address, "", json, "").await, 400, -10000),
+            (post(address, "api", json, &login).await, 404, -20103),
+            (post(address, "", json, "{\"method\":\"logout\"}").await, 200, -20103),
+            (send(address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await, 405, -10000),
+        ];
+        for (row, (answer, status, error_code)) in table.into_iter().enumerate() {
+            let (seen_status, body) = answer.unwrap();
+            assert_eq!((seen_status, code(&body)), (status, error_code), "row {row}");
+        }
+    }
+
+    /// What a client of a faulty cloud sees of a passthrough.
+    #[derive(Debug, PartialEq)]
+    enum Seen {
+        Code(i64),
+        Nested(String),
+        Status(u16),
+        NoJson,
+        Nothing,
+        Ended,
+    }
+
+    #[tokio::test]
+    async fn each_fault_shows_as_it_should_and_acts_only_where_it_says_so() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        let tick = Duration::from_millis(1);
+        let table = [
+            (CloudFault::Code(-20004), Seen::Code(-20004), false),
+            (CloudFault::NestedCode(-20651), Seen::Nested("-20651".into()), false),
+            (CloudFault::Status(503), Seen::Status(503), false),
+            (CloudFault::Html, Seen::NoJson, false),
+            (CloudFault::Redirect("http://127.0.0.1:9/".into()), Seen::Status(307), false),
+            (CloudFault::Silent, Seen::Nothing, false),
+            (CloudFault::Close, Seen::Ended, false),
+            (CloudFault::Latency(tick), Seen::Code(0), true),
+            (CloudFault::CutOff, Seen::Ended, true),
+            (CloudFault::SlowBytes(tick), Seen::Code(0), true),
+            (CloudFault::EmptyList, Seen::Code(0), true),
+        ];
+        for (fault, expected, acts) in table {
+            let before = scene.plug.traffic().relay_orders;
+            scene.cloud.fail(Some(Method::Passthrough), Times::Next(1), fault.clone());
+            let params = json!({"deviceId": scene.plug.device_id(), "requestData": ON});
+            let call = json!({"method": "passthrough", "params": params});
+            let query = format!("?token={token}");
+            let bound = if expected == Seen::Nothing { NOTHING_COMES } else { BOUND };
+            let seen = match timeout(bound, scene.call(1, &query, &call)).await {
+                Err(_) => Seen::Nothing,
+                Ok(Err(_)) => Seen::Ended,
+                Ok(Ok((200, body))) => match serde_json::from_str::<Value>(&body) {
+                    Err(_) => Seen::NoJson,
+                    Ok(answer) => match answer["result"]["errorCode"].as_str() {
+                        Some(nested) => Seen::Nested(nested.to_owned()),
+                        None => Seen::Code(answer["error_code"].as_i64().unwrap()),
+                    },
+                },
+                Ok(Ok((status, _))) => Seen::Status(status),
+            };
+            assert_eq!(seen, expected, "{fault:?}");
+            assert_eq!(scene.plug.traffic().relay_orders - before, u64::from(acts), "{fault:?}");
+        }
+        assert_eq!(scene.switch_on(1, &token).await.unwrap()["error_code"], 0, "each fell once");
+    }
+
+    #[tokio::test]
+    async fn each_link_to_a_plug_shows_as_it_should_and_acts_only_where_it_says_so() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        let tick = Duration::from_millis(1);
+        let done = json!({"system": {"set_relay_state": {"err_code": 0}}});
+        let refused = r#"{"system":{"set_relay_state":{"err_code":-3,"err_msg":"invalid argument"}}}"#;
+        let success = |data: Value| json!({"error_code": 0, "result": {"responseData": data}});
+        let offline = json!({"error_code": -20571, "msg": "Device is offline"});
+        let timed_out = json!({"error_code": -20002, "msg": "Request timeout"});
+        let table = [
+            (CloudLink::Works, success(done.to_string().into()), true),
+            (CloudLink::Offline, offline, false),
+            (CloudLink::TimesOut(tick), timed_out.clone(), false),
+            (CloudLink::TimesOutButActs(tick), timed_out, true),
+            (CloudLink::Latency(tick), success(done.to_string().into()), true),
+            (CloudLink::ObjectReply, success(done.clone()), true),
+            (CloudLink::NoReply, json!({"error_code": 0, "result": {}}), true),
+            (CloudLink::Garbage, success("<html>not a plug</html>".into()), true),
+            (CloudLink::DeviceError(-3), success(refused.into()), false),
+        ];
+        for (link, expected, acts) in table {
+            let before = scene.plug.traffic().relay_orders;
+            scene.plug.set_cloud(link);
+            assert_eq!(scene.switch_on(1, &token).await.unwrap(), expected, "{link:?}");
+            assert_eq!(scene.plug.traffic().relay_orders - before, u64::from(acts), "{link:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_on_its_way_to_a_plug_gets_there_though_the_client_has_hung_up() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(100)));
+        let asking = scene.switch_on(1, &token);
+        assert!(timeout(Duration::from_millis(50), asking).await.is_err());
+        scene.bell.wait_until(BOUND, || scene.plug.is_on()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cloud_that_is_down_refuses_and_comes_back_where_it_was() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        scene.cloud.set_reachable(false).await.unwrap();
+        for host in 0..3 {
+            let error = scene.call(host, "", &login()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+        scene.cloud.set_reachable(true).await.unwrap();
+        assert_eq!(scene.switch_on(1, &token).await.unwrap()["error_code"], 0);
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_kept_and_seen_side_by_side() {
+        let scene = Scene::new().await;
+        scene.cloud.fail(Some(Method::Login), Times::Always, CloudFault::Latency(NOTHING_COMES));
+        let (one, other) = tokio::join!(scene.log_in(), scene.log_in());
+        assert_ne!(one.unwrap(), other.unwrap());
+        assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 2));
+        assert_eq!((scene.cloud.calls(Method::DeviceList), scene.cloud.tokens_issued()), (0, 2));
+        let record = scene.cloud.records().pop().unwrap();
+        assert_eq!((record.method, record.host, record.uri.as_str()), (Method::Login, 0, "/"));
+        assert_eq!(record.body, login().to_string());
+        scene.cloud.mend();
+        scene.log_in().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_list_may_be_empty_for_once() {
+        let scene = Scene::new().await;
+        let token = scene.log_in().await.unwrap();
+        scene.cloud.fail(None, Times::Next(1), CloudFault::EmptyList);
+        let list = json!({"method": "getDeviceList"});
+        let query = format!("?appName=Kasa_Android&token={token}");
+        let (_, body) = scene.call(0, &query, &list).await.unwrap();
+        assert_eq!(body, r#"{"error_code":0,"result":{"deviceList":[]}}"#);
+        let (_, body) = scene.call(0, &query, &list).await.unwrap();
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["result"]["deviceList"][0]["appServerUrl"], scene.cloud.host_url(1));
+    }
+
+    #[tokio::test]
+    async fn only_loopback_addresses_are_listened_at() {
+        let outside = [SocketAddr::from(([192, 0, 2, 1], 0))];
+        let error = SimCloud::start(Account::new("", ""), &outside, Bell::new()).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,141 @@
+//! What can be wrong with a plug, as plain values: a test tables over them, a running house changes them.
+//!
+//! A rule for all of them: a fault that spoils the *answer* spoils only the answer, the request is carried out; a
+//! fault that loses the *request* carries nothing out. [`LanFault::carries_out`] is that rule.
+
+use std::time::Duration;
+
+/// How a plug behaves on TCP 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LanFault {
+    /// As it should.
+    #[default]
+    Works,
+    /// Nothing listens; kept connections are gone.
+    Refused,
+    /// Connections are not taken: a new one waits for ever. On Linux, by a full backlog.
+    NotAccepting,
+    /// Takes the connection and the request, never answers, never acts.
+    Silent,
+    /// Takes the request and carries it out after this time, without ever answering.
+    SilentButActs(Duration),
+    /// Takes connections and reads nothing. What waits in the socket is read and carried out once it wakes,
+    /// unless the client has reset the connection by then.
+    Asleep,
+    /// Acts and answers after this time.
+    Latency(Duration),
+    /// Acts, then answers one byte at a time, this far apart.
+    SlowBytes(Duration),
+    /// Reads the request and resets the connection.
+    ResetAfterRequest,
+    /// Reads the request and closes the connection.
+    CloseWithoutReply,
+    /// Acts, answers as it should, then closes, as some firmwares do.
+    CloseAfterEachReply,
+    /// Acts, then answers bytes that are no JSON, in a right frame.
+    Garbage,
+    /// Acts, then answers only the first half of the JSON, in a right frame.
+    CutOffJson,
+    /// Acts, then announces more bytes than any plug would send, and sends few.
+    HugeLength,
+    /// Answers each method with this `err_code`.
+    DeviceError(i64),
+}
+
+impl LanFault {
+    /// One of each, with mild times, for tables.
+    pub const ALL: [Self; 15] = [
+        Self::Works,
+        Self::Refused,
+        Self::NotAccepting,
+        Self::Silent,
+        Self::SilentButActs(Duration::from_millis(50)),
+        Self::Asleep,
+        Self::Latency(Duration::from_millis(50)),
+        Self::SlowBytes(Duration::from_millis(1)),
+        Self::ResetAfterRequest,
+        Self::CloseWithoutReply,
+        Self::CloseAfterEachReply,
+        Self::Garbage,
+        Self::CutOffJson,
+        Self::HugeLength,
+        Self::DeviceError(-1),
+    ];
+
+    /// Whether a request sent to a plug with this fault is carried out, be it late.
+    pub fn carries_out(self) -> bool {
+        match self {
+            Self::Works => true,
+            Self::Refused => false,
+            Self::NotAccepting => false,
+            Self::Silent => false,
+            Self::SilentButActs(_) => true,
+            Self::Asleep => false,
+            Self::Latency(_) => true,
+            Self::SlowBytes(_) => true,
+            Self::ResetAfterRequest => false,
+            Self::CloseWithoutReply => false,
+            Self::CloseAfterEachReply => true,
+            Self::Garbage => true,
+            Self::CutOffJson => true,
+            Self::HugeLength => true,
+            Self::DeviceError(_) => false,
+        }
+    }
+
+    /// Whether the plug hears and answers UDP as well. One that is dead or deaf on TCP is so on UDP.
+    pub fn answers_datagrams(self) -> bool {
+        !matches!(
+            self,
+            Self::Refused | Self::NotAccepting | Self::Silent | Self::SilentButActs(_) | Self::Asleep
+        )
+    }
+}
+
+/// Which language a plug speaks on the LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// The XOR language, on TCP and UDP 9999.
+    #[default]
+    Xor,
+    /// KLAP only: TCP 9999 refuses, only the newer discovery is answered.
+    Klap,
+    /// The XOR language, and the newer discovery is answered as well.
+    Both,
+}
+
+impl Dialect {
+    /// Whether TCP and UDP 9999 are served.
+    pub fn speaks_xor(self) -> bool {
+        !matches!(self, Self::Klap)
+    }
+
+    /// Whether the newer discovery is answered.
+    pub fn answers_tdp(self) -> bool {
+        !matches!(self, Self::Xor)
+    }
+}
+
+/// How a plug is reached through the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CloudLink {
+    /// Connected.
+    #[default]
+    Works,
+    /// Not connected: the cloud answers -20571 at once, the device list says status 0.
+    Offline,
+    /// The cloud waits this long for the plug, then answers -20002; nothing is carried out.
+    TimesOut(Duration),
+    /// As `TimesOut`, but the plug carries the request out when the wait ends.
+    TimesOutButActs(Duration),
+    /// Acts and answers after this time.
+    Latency(Duration),
+    /// Acts; the answer comes as a JSON object instead of a text that holds JSON.
+    ObjectReply,
+    /// Acts; the answer has no `responseData`.
+    NoReply,
+    /// Acts; `responseData` is a text that is no JSON.
+    Garbage,
+    /// Answers each method with this `err_code`.
+    DeviceError(i64),
+}

@@ -1,0 +1,105 @@
+//! One plug, shared: by the LAN, the cloud and whoever wrote the test. The lock is held for one call, never over an
+//! await.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::bell::Bell;
+use super::fault::CloudLink;
+use super::plug::{SimPlug, Switching, Traffic};
+
+/// Shares one [`SimPlug`]. Cheap to clone; all clones are one plug.
+#[derive(Clone)]
+pub struct PlugHandle(Arc<Shared>);
+
+struct Shared {
+    plug: Mutex<SimPlug>,
+    /// Heard by the plug's own place on the LAN.
+    changed: watch::Sender<()>,
+    /// Heard by whoever waits for something in the house.
+    bell: Bell,
+}
+
+impl PlugHandle {
+    /// Shares `plug`; `bell` is rung at each change of it.
+    pub fn new(plug: SimPlug, bell: Bell) -> Self {
+        Self(Arc::new(Shared { plug: Mutex::new(plug), changed: watch::Sender::new(()), bell }))
+    }
+
+    /// Looks at the plug.
+    pub fn read<R>(&self, look: impl FnOnce(&SimPlug) -> R) -> R {
+        look(&self.lock())
+    }
+
+    /// Changes the plug: any of its fields and faults. Takes effect on the next request; where the listening socket
+    /// must close or open for it, wait with [`SimLan::settled`](super::lan::SimLan::settled).
+    pub fn with<R>(&self, change: impl FnOnce(&mut SimPlug) -> R) -> R {
+        let result = change(&mut self.lock());
+        self.0.changed.send_replace(());
+        self.0.bell.ring();
+        result
+    }
+
+    /// Presses the button on the plug, which toggles the relay.
+    pub fn press_button(&self) {
+        self.with(|plug| plug.press_button(Instant::now()));
+    }
+
+    /// Whether the relay is on.
+    pub fn is_on(&self) -> bool {
+        self.read(SimPlug::is_on)
+    }
+
+    /// Whether the little light is on.
+    pub fn is_led_on(&self) -> bool {
+        self.read(SimPlug::is_led_on)
+    }
+
+    /// Its whole device id.
+    pub fn device_id(&self) -> String {
+        self.read(|plug| plug.device_id.clone())
+    }
+
+    /// Its MAC address, with colons.
+    pub fn mac(&self) -> String {
+        self.read(|plug| plug.mac.clone())
+    }
+
+    /// The user's name for it.
+    pub fn alias(&self) -> String {
+        self.read(|plug| plug.alias.clone())
+    }
+
+    /// The last switchings of the relay, oldest first.
+    pub fn switchings(&self) -> Vec<Switching> {
+        self.read(|plug| plug.switchings().copied().collect())
+    }
+
+    /// How much was asked of it.
+    pub fn traffic(&self) -> Traffic {
+        self.read(|plug| plug.traffic)
+    }
+
+    /// Changes how the cloud reaches it.
+    pub fn set_cloud(&self, link: CloudLink) {
+        self.with(|plug| plug.cloud = link);
+    }
+
+    /// Hears each change from here on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SimPlug> {
+        self.0.plug.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PlugHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.lock(), f)
+    }
+}

@@ -1,0 +1,542 @@
+//! The pretend LAN: plugs behind TCP and UDP on addresses of 127.0.0.0/8, as many as wanted.
+//!
+//! Owns who is plugged in where. What happens at one address is [`place`]'s, what happens on one connection
+//! [`talk`]'s. Plugs may be moved, swapped, plugged in and taken out while it runs.
+//!
+//! A broadcast is heard on 127.255.255.255; on Linux each plug can have its own address of 127.0.0.0/8 and
+//! answers from there, as a real one does.
+
+pub mod place;
+pub mod talk;
+pub mod tdp;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::task::AbortHandle;
+
+use self::place::Place;
+use super::bell::{Bell, NotInTime};
+use super::fault::LanFault;
+use super::handle::PlugHandle;
+
+/// The broadcast address of 127.0.0.0/8.
+pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+
+/// How long [`SimLan::settled`] waits for a socket to close or open; it takes microseconds.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// How many plugs answer a broadcast at once. More would overrun the asker's socket buffer.
+const ANSWERS_AT_ONCE: usize = 64;
+
+/// The pause between such bursts.
+const BETWEEN_BURSTS: Duration = Duration::from_millis(2);
+
+/// The longest datagram that is read; requests are a few hundred bytes, the key probe of TDP 501.
+const MAX_DATAGRAM: usize = 2048;
+
+/// A LAN of pretend plugs. It ends when it is dropped.
+pub struct SimLan {
+    port: u16,
+    tdp_port: u16,
+    places: Arc<Places>,
+    bell: Bell,
+    listeners: Vec<AbortHandle>,
+}
+
+/// Who is plugged in where, by device id.
+type Places = Mutex<BTreeMap<String, Place>>;
+
+impl SimLan {
+    /// Listens for broadcasts on `port` and, for the newer discovery, on `tdp_port`; 0 takes a free one.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub async fn start(port: u16, tdp_port: u16, bell: Bell) -> io::Result<Self> {
+        let places = Arc::new(Places::default());
+        let xor = UdpSocket::bind((BROADCAST, port)).await?;
+        let tdp = UdpSocket::bind((BROADCAST, tdp_port)).await?;
+        Ok(Self {
+            port: xor.local_addr()?.port(),
+            tdp_port: tdp.local_addr()?.port(),
+            listeners: vec![
+                tokio::spawn(hear(xor, Discovery::Xor, Arc::clone(&places))).abort_handle(),
+                tokio::spawn(hear(tdp, Discovery::Tdp, Arc::clone(&places))).abort_handle(),
+            ],
+            places,
+            bell,
+        })
+    }
+
+    /// The port on which broadcasts are heard and on which plugs belong.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port of the newer discovery.
+    pub fn tdp_port(&self) -> u16 {
+        self.tdp_port
+    }
+
+    /// Where to send a broadcast.
+    pub fn broadcast(&self) -> SocketAddr {
+        (BROADCAST, self.port).into()
+    }
+
+    /// Plugs a plug in at this address and returns once it can be reached there. Port 0 takes a free one. Where it
+    /// was before, it is gone.
+    ///
+    /// # Errors
+    /// When the address is not a loopback one, or is taken.
+    pub async fn plug_in(&self, plug: &PlugHandle, address: SocketAddr) -> io::Result<SocketAddr> {
+        if !address.ip().is_loopback() {
+            let why = format!("{address}: a pretend plug lives on 127.0.0.0/8 only");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        self.unplug(plug).await;
+        let place = Place::open(plug.clone(), address, self.tdp_port, self.bell.clone()).await?;
+        let address = place.address();
+        self.places().insert(plug.device_id(), place);
+        self.bell.ring();
+        Ok(address)
+    }
+
+    /// Takes a plug out of the LAN: its address refuses connections, those that were open are gone.
+    pub async fn unplug(&self, plug: &PlugHandle) {
+        let place = self.places().remove(&plug.device_id());
+        if let Some(place) = place {
+            place.close().await;
+        }
+        self.bell.ring();
+    }
+
+    /// Lets two plugs swap their addresses, as a router that forgot its leases does.
+    ///
+    /// # Errors
+    /// When one of them is not plugged in.
+    pub async fn swap(&self, one: &PlugHandle, other: &PlugHandle) -> io::Result<()> {
+        let not_here = || io::Error::new(io::ErrorKind::NotFound, "only plugs that are plugged in can swap");
+        let at_one = self.address(one).ok_or_else(not_here)?;
+        let at_other = self.address(other).ok_or_else(not_here)?;
+        self.unplug(one).await;
+        self.unplug(other).await;
+        self.plug_in(one, at_other).await?;
+        self.plug_in(other, at_one).await?;
+        Ok(())
+    }
+
+    /// Where a plug is.
+    pub fn address(&self, plug: &PlugHandle) -> Option<SocketAddr> {
+        self.places().get(&plug.device_id()).map(Place::address)
+    }
+
+    /// Changes what is wrong with a plug on the LAN and returns once its sockets are as the fault says, so that the
+    /// next connection meets it.
+    ///
+    /// # Errors
+    /// When its sockets could not be closed or opened in time.
+    pub async fn set_fault(&self, plug: &PlugHandle, fault: LanFault) -> Result<(), NotInTime> {
+        plug.with(|plug| plug.lan = fault);
+        self.settled(plug).await
+    }
+
+    /// Waits until a plug's listening socket is as its state demands, after a change by [`PlugHandle::with`].
+    ///
+    /// # Errors
+    /// When it could not be closed or opened in time.
+    pub async fn settled(&self, plug: &PlugHandle) -> Result<(), NotInTime> {
+        let id = plug.device_id();
+        let agrees = || {
+            let wanted = plug.read(|plug| plug.door(Instant::now()));
+            self.places().get(&id).is_none_or(|place| place.door() == Some(wanted))
+        };
+        self.bell.wait_until(SETTLING, agrees).await
+    }
+
+    fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+        lock(&self.places)
+    }
+}
+
+impl Drop for SimLan {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            listener.abort();
+        }
+    }
+}
+
+/// Which question a broadcast socket hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// `get_sysinfo` under the XOR cipher.
+    Xor,
+    /// The newer one, for plugs that speak KLAP.
+    Tdp,
+}
+
+/// Hears broadcasts and lets each plug answer from its own address.
+async fn hear(socket: UdpSocket, discovery: Discovery, places: Arc<Places>) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        let Ok((length, asker)) = socket.recv_from(&mut buffer).await else {
+            tokio::time::sleep(BETWEEN_BURSTS).await;
+            continue;
+        };
+        let answering: Vec<_> = lock(&places).values().filter_map(|place| place.ear(discovery)).collect();
+        for burst in answering.chunks(ANSWERS_AT_ONCE) {
+            for ear in burst.iter().filter(|ear| ear.hears_broadcasts()) {
+                ear.answer(&buffer[..length], asker).await;
+            }
+            if answering.len() > ANSWERS_AT_ONCE {
+                tokio::time::sleep(BETWEEN_BURSTS).await;
+            }
+        }
+    }
+}
+
+fn lock(places: &Places) -> MutexGuard<'_, BTreeMap<String, Place>> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    use super::super::fault::Dialect;
+    use super::super::model::Model;
+    use super::super::plug::SimPlug;
+    use super::*;
+    use crate::smarthome::{cipher, frame};
+
+    const BOUND: Duration = Duration::from_secs(5);
+    /// Long enough to be sure that nothing comes.
+    const NOTHING_COMES: Duration = Duration::from_millis(200);
+    const SYSINFO: &str = r#"{"system":{"get_sysinfo":{}}}"#;
+    const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
+    const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 0);
+
+    struct Scene {
+        lan: SimLan,
+        bell: Bell,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let bell = Bell::new();
+            Self { lan: SimLan::start(0, 0, bell.clone()).await.unwrap(), bell }
+        }
+
+        async fn plug(&self, number: u32) -> (PlugHandle, SocketAddr) {
+            let plug = SimPlug::new(Model::HS100_HW1, number, "Lamp", Instant::now());
+            let plug = PlugHandle::new(plug, self.bell.clone());
+            let address = self.lan.plug_in(&plug, ANY_PORT).await.unwrap();
+            (plug, address)
+        }
+    }
+
+    fn framed(json: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::build(&mut bytes, |payload| payload.extend_from_slice(json.as_bytes()));
+        bytes
+    }
+
+    async fn read_reply(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+        let mut header = [0; 4];
+        stream.read_exact(&mut header).await?;
+        let length = u32::from_be_bytes(header);
+        assert!(length < 65536, "announced {length}");
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await?;
+        cipher::decrypt(&mut payload);
+        Ok(payload)
+    }
+
+    async fn ask(stream: &mut TcpStream, json: &str) -> std::io::Result<Value> {
+        stream.write_all(&framed(json)).await?;
+        Ok(serde_json::from_slice(&read_reply(stream).await?)?)
+    }
+
+    fn is_sysinfo_of(reply: &Value, plug: &PlugHandle) -> bool {
+        reply["system"]["get_sysinfo"]["deviceId"] == plug.device_id().as_str()
+    }
+
+    #[tokio::test]
+    async fn several_requests_on_one_connection_are_answered_in_turn() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(is_sysinfo_of(&ask(&mut stream, SYSINFO).await.unwrap(), &plug));
+        assert_eq!(ask(&mut stream, ON).await.unwrap()["system"]["set_relay_state"]["err_code"], 0);
+        assert!(plug.is_on());
+        let both = [framed(SYSINFO), framed(SYSINFO)].concat();
+        stream.write_all(&both).await.unwrap();
+        for _ in 0..2 {
+            read_reply(&mut stream).await.unwrap();
+        }
+        assert_eq!((plug.traffic().connections, plug.traffic().lan_requests), (1, 4));
+    }
+
+    #[tokio::test]
+    async fn a_request_split_over_segments_is_put_together() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for byte in framed(ON) {
+            stream.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        read_reply(&mut stream).await.unwrap();
+        assert!(plug.is_on());
+    }
+
+    #[tokio::test]
+    async fn a_huge_request_and_one_that_is_no_json_end_the_connection() {
+        let scene = Scene::new().await;
+        let (_plug, address) = scene.plug(1).await;
+        for request in [vec![0xff; 4], framed("{"), framed("")] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&request).await.unwrap();
+            assert_eq!(timeout(BOUND, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "{request:?}");
+        }
+    }
+
+    /// What a client of a faulty plug sees.
+    #[derive(Debug, PartialEq)]
+    enum Seen {
+        Answer(i64),
+        NoConnection(io::ErrorKind),
+        ConnectHangs,
+        Nothing,
+        Closed,
+        Reset,
+        NoJson,
+        Huge,
+    }
+
+    async fn look(address: SocketAddr, request: &str) -> Seen {
+        let mut stream = match timeout(NOTHING_COMES, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Seen::NoConnection(error.kind()),
+            Err(_) => return Seen::ConnectHangs,
+        };
+        // Whatever still waits at the plug goes with the connection, and into no other row of a table.
+        stream.set_zero_linger().unwrap();
+        stream.write_all(&framed(request)).await.unwrap();
+        let mut header = [0; 4];
+        match timeout(NOTHING_COMES, stream.read_exact(&mut header)).await {
+            Err(_) => return Seen::Nothing,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Seen::Reset,
+            Ok(Err(_)) => return Seen::Closed,
+            Ok(Ok(_)) => {}
+        }
+        let length = u32::from_be_bytes(header) as usize;
+        if length > frame::MAX_PAYLOAD {
+            return Seen::Huge;
+        }
+        let mut payload = vec![0; length];
+        timeout(BOUND, stream.read_exact(&mut payload)).await.unwrap().unwrap();
+        cipher::decrypt(&mut payload);
+        match serde_json::from_slice::<Value>(&payload) {
+            Ok(reply) => Seen::Answer(reply["system"]["set_relay_state"]["err_code"].as_i64().unwrap()),
+            Err(_) => Seen::NoJson,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_fault_shows_as_it_should_and_acts_only_where_it_says_so() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        for fault in LanFault::ALL {
+            let before = plug.traffic().relay_orders;
+            scene.lan.set_fault(&plug, fault).await.unwrap();
+            let seen = look(address, ON).await;
+            let expected = match fault {
+                LanFault::Works | LanFault::Latency(_) => Seen::Answer(0),
+                LanFault::SlowBytes(_) | LanFault::CloseAfterEachReply => Seen::Answer(0),
+                LanFault::DeviceError(code) => Seen::Answer(code),
+                LanFault::Refused => Seen::NoConnection(io::ErrorKind::ConnectionRefused),
+                LanFault::NotAccepting => Seen::ConnectHangs,
+                LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => Seen::Nothing,
+                LanFault::ResetAfterRequest => Seen::Reset,
+                LanFault::CloseWithoutReply => Seen::Closed,
+                LanFault::Garbage | LanFault::CutOffJson => Seen::NoJson,
+                LanFault::HugeLength => Seen::Huge,
+            };
+            assert_eq!(seen, expected, "{fault:?}");
+            if fault.carries_out() {
+                let acted = || plug.traffic().relay_orders == before + 1;
+                scene.bell.wait_until(BOUND, acted).await.unwrap_or_else(|why| panic!("{fault:?}: {why}"));
+            }
+            assert_eq!(plug.traffic().relay_orders - before, u64::from(fault.carries_out()), "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plug_that_refused_is_found_again_at_the_same_address() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        ask(&mut kept, SYSINFO).await.unwrap();
+        for fault in [LanFault::Refused, LanFault::NotAccepting] {
+            scene.lan.set_fault(&plug, fault).await.unwrap();
+            assert!(ask(&mut kept, SYSINFO).await.is_err(), "a kept connection is gone under {fault:?}");
+            assert_eq!(plug.traffic().open, 0);
+            scene.lan.set_fault(&plug, LanFault::Works).await.unwrap();
+            kept = TcpStream::connect(address).await.unwrap();
+            assert!(is_sysinfo_of(&ask(&mut kept, SYSINFO).await.unwrap(), &plug));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plug_that_wakes_up_carries_out_what_waits_for_it() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        scene.lan.set_fault(&plug, LanFault::Asleep).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&framed(ON)).await.unwrap();
+        assert!(timeout(NOTHING_COMES, stream.readable()).await.is_err());
+        scene.lan.set_fault(&plug, LanFault::Works).await.unwrap();
+        read_reply(&mut stream).await.unwrap();
+        assert!(plug.is_on());
+    }
+
+    #[tokio::test]
+    async fn a_reset_takes_back_what_waits_for_a_sleeping_plug() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        scene.lan.set_fault(&plug, LanFault::Asleep).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&framed(ON)).await.unwrap();
+        scene.bell.wait_until(BOUND, || plug.traffic().open == 1).await.unwrap();
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+        scene.lan.set_fault(&plug, LanFault::Works).await.unwrap();
+        scene.bell.wait_until(BOUND, || plug.traffic().open == 0).await.unwrap();
+        assert!(!plug.is_on() && plug.switchings().is_empty());
+    }
+
+    #[tokio::test]
+    async fn plugs_swap_and_leave_and_come_back_elsewhere() {
+        let scene = Scene::new().await;
+        let ((one, at_one), (other, at_other)) = (scene.plug(1).await, scene.plug(2).await);
+        scene.lan.swap(&one, &other).await.unwrap();
+        assert_eq!((scene.lan.address(&one), scene.lan.address(&other)), (Some(at_other), Some(at_one)));
+        let mut stream = TcpStream::connect(at_one).await.unwrap();
+        assert!(is_sysinfo_of(&ask(&mut stream, SYSINFO).await.unwrap(), &other));
+
+        scene.lan.unplug(&other).await;
+        assert_eq!(scene.lan.address(&other), None);
+        assert!(ask(&mut stream, SYSINFO).await.is_err());
+        let refused = TcpStream::connect(at_one).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(scene.lan.swap(&one, &other).await.is_err());
+
+        let elsewhere = SocketAddr::from(([127, 0, 0, 77], at_one.port()));
+        scene.lan.plug_in(&other, elsewhere).await.unwrap();
+        let mut stream = TcpStream::connect(elsewhere).await.unwrap();
+        assert!(is_sysinfo_of(&ask(&mut stream, SYSINFO).await.unwrap(), &other));
+    }
+
+    #[tokio::test]
+    async fn a_plug_is_away_while_it_restarts_and_comes_back_by_itself() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        ask(&mut stream, r#"{"system":{"reboot":{"delay":0}}}"#).await.unwrap();
+        let mut byte = [0; 1];
+        assert!(matches!(timeout(BOUND, stream.read(&mut byte)).await.unwrap(), Ok(0) | Err(_)));
+        let is_back = || plug.read(|plug| plug.is_up(Instant::now()));
+        scene.bell.wait_until(BOUND, is_back).await.unwrap();
+        scene.lan.settled(&plug).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(is_sysinfo_of(&ask(&mut stream, SYSINFO).await.unwrap(), &plug));
+    }
+
+    #[tokio::test]
+    async fn only_loopback_addresses_can_be_plugged_in_at() {
+        let scene = Scene::new().await;
+        let (plug, _) = scene.plug(1).await;
+        let outside = SocketAddr::from(([192, 0, 2, 1], 0));
+        let error = scene.lan.plug_in(&plug, outside).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    async fn asker() -> UdpSocket {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket
+    }
+
+    fn datagram(json: &str) -> Vec<u8> {
+        framed(json).split_off(4)
+    }
+
+    async fn answers(socket: &UdpSocket) -> BTreeMap<SocketAddr, Vec<u8>> {
+        let mut answers = BTreeMap::new();
+        let mut buffer = [0; 2048];
+        while let Ok(Ok((length, from))) = timeout(NOTHING_COMES, socket.recv_from(&mut buffer)).await {
+            answers.insert(from, buffer[..length].to_vec());
+        }
+        answers
+    }
+
+    #[tokio::test]
+    async fn a_broadcast_is_answered_by_each_plug_from_its_own_address() {
+        let scene = Scene::new().await;
+        let mut plugs = Vec::new();
+        for (number, last) in [(1, 21), (2, 22), (3, 23), (4, 24)] {
+            let (plug, _) = scene.plug(number).await;
+            let address = SocketAddr::from(([127, 0, 0, last], scene.lan.port()));
+            scene.lan.plug_in(&plug, address).await.unwrap();
+            plugs.push((plug, address));
+        }
+        plugs[2].0.with(|plug| plug.hears_broadcasts = false);
+        scene.lan.set_fault(&plugs[3].0, LanFault::Refused).await.unwrap();
+        let socket = asker().await;
+        socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
+        let answers = answers(&socket).await;
+        assert_eq!(answers.keys().copied().collect::<Vec<_>>(), [plugs[0].1, plugs[1].1]);
+        for (plug, address) in &plugs[..2] {
+            let mut answer = answers[address].clone();
+            cipher::decrypt(&mut answer);
+            assert!(is_sysinfo_of(&serde_json::from_slice(&answer).unwrap(), plug));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plug_that_hears_no_broadcast_answers_when_it_is_asked_itself() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        plug.with(|plug| plug.hears_broadcasts = false);
+        let socket = asker().await;
+        socket.send_to(&datagram(SYSINFO), address).await.unwrap();
+        assert_eq!(answers(&socket).await.into_keys().collect::<Vec<_>>(), [address]);
+    }
+
+    #[tokio::test]
+    async fn a_plug_that_speaks_only_klap_refuses_tcp_and_answers_the_newer_discovery_alone() {
+        let scene = Scene::new().await;
+        let (plug, address) = scene.plug(1).await;
+        plug.with(|plug| plug.dialect = Dialect::Klap);
+        scene.lan.settled(&plug).await.unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let socket = asker().await;
+        socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
+        assert!(answers(&socket).await.is_empty());
+        let probe = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];
+        socket.send_to(&probe, (BROADCAST, scene.lan.tdp_port())).await.unwrap();
+        let answers = answers(&socket).await;
+        let body: Value = serde_json::from_slice(&answers.values().next().unwrap()[16..]).unwrap();
+        assert_eq!(body["result"]["mac"], "50-C7-BF-00-00-01");
+    }
+}

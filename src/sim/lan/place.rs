@@ -1,0 +1,304 @@
+//! One address on the pretend LAN with one plug at it: its listening socket, its ears for UDP, and the task that
+//! opens and closes them as the plug's state demands.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::super::bell::Bell;
+use super::super::fault::LanFault;
+use super::super::handle::PlugHandle;
+use super::super::plug::{Door, Origin, SimPlug};
+use super::{Discovery, MAX_DATAGRAM, talk, tdp};
+use crate::smarthome::cipher;
+
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 128;
+
+/// Tries to find a port that is free for both TCP and UDP, when any port will do.
+const PORT_TRIES: usize = 8;
+
+/// After this long a connection to a jammed door counts as hanging.
+const HANGS: Duration = Duration::from_millis(100);
+
+/// Connections that a backlog of none may still take before it is full.
+const MOST_FILLERS: usize = 4;
+
+/// The pause after a socket could not be opened or a connection not be taken.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// A plug at an address. Closed when dropped.
+pub struct Place {
+    address: SocketAddr,
+    xor: Arc<Ear>,
+    /// There from the moment on when the plug first answers the newer discovery; most never do.
+    tdp: Arc<OnceLock<Arc<Ear>>>,
+    door: watch::Receiver<Option<Door>>,
+    task: JoinHandle<()>,
+}
+
+impl Place {
+    /// Binds the sockets and starts to serve.
+    pub(super) async fn open(
+        plug: PlugHandle,
+        address: SocketAddr,
+        tdp_port: u16,
+        bell: Bell,
+    ) -> io::Result<Self> {
+        let (listener, socket) = bind(address).await?;
+        let address = listener.local_addr()?;
+        let xor = Arc::new(Ear { discovery: Discovery::Xor, socket, plug: plug.clone() });
+        let tdp = Arc::new(OnceLock::new());
+        let (said, door) = watch::channel(None);
+        let keeper = Keeper {
+            plug,
+            address,
+            entrance: Entrance::Open(listener),
+            talks: JoinSet::new(),
+            said,
+            bell,
+            xor: Arc::clone(&xor),
+            tdp: Arc::clone(&tdp),
+            tdp_port,
+        };
+        Ok(Self { address, xor, tdp, door, task: tokio::spawn(keeper.run()) })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its listening socket is; `None` while that changes.
+    pub fn door(&self) -> Option<Door> {
+        *self.door.borrow()
+    }
+
+    /// The ear that hears this kind of question.
+    pub(super) fn ear(&self, discovery: Discovery) -> Option<Arc<Ear>> {
+        match discovery {
+            Discovery::Xor => Some(Arc::clone(&self.xor)),
+            Discovery::Tdp => self.tdp.get().cloned(),
+        }
+    }
+
+    /// Closes its sockets and returns once they are closed.
+    pub(super) async fn close(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A UDP socket at a plug's own address, from which it answers.
+pub(super) struct Ear {
+    discovery: Discovery,
+    socket: UdpSocket,
+    plug: PlugHandle,
+}
+
+impl Ear {
+    /// Whether broadcasts reach the plug at all.
+    pub(super) fn hears_broadcasts(&self) -> bool {
+        self.plug.read(|plug| plug.hears_broadcasts)
+    }
+
+    /// Answers one datagram, or not, as the plug's state says.
+    pub(super) async fn answer(&self, datagram: &[u8], asker: SocketAddr) {
+        let now = Instant::now();
+        let answers = |plug: &SimPlug| plug.is_up(now) && plug.lan.answers_datagrams();
+        let reply = match self.discovery {
+            _ if !self.plug.read(answers) => None,
+            Discovery::Xor => self.answer_xor(datagram, now),
+            Discovery::Tdp => self.answer_tdp(datagram),
+        };
+        if let Some(reply) = reply {
+            // An asker that has gone away misses its answer, as with any datagram.
+            let _ = self.socket.send_to(&reply, asker).await;
+        }
+    }
+
+    fn answer_xor(&self, datagram: &[u8], now: Instant) -> Option<Vec<u8>> {
+        let mut request = datagram.to_vec();
+        cipher::decrypt(&mut request);
+        let mut reply = self.plug.with(|plug| match plug.lan {
+            _ if !plug.dialect.speaks_xor() => None,
+            LanFault::DeviceError(code) => plug.refuse(&request, code, Origin::Lan),
+            fault => talk::spoil(fault, plug.handle(&request, Origin::Lan, now)?),
+        })?;
+        cipher::encrypt(&mut reply);
+        Some(reply)
+    }
+
+    fn answer_tdp(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let here = self.socket.local_addr().ok()?;
+        self.plug.read(|plug| plug.dialect.answers_tdp().then(|| tdp::answer(datagram, plug, here.ip())))?
+    }
+}
+
+/// The task of one place.
+struct Keeper {
+    plug: PlugHandle,
+    address: SocketAddr,
+    entrance: Entrance,
+    talks: JoinSet<()>,
+    /// The other end is the place's `door`.
+    said: watch::Sender<Option<Door>>,
+    bell: Bell,
+    xor: Arc<Ear>,
+    tdp: Arc<OnceLock<Arc<Ear>>>,
+    tdp_port: u16,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut changes = self.plug.changes();
+        let (mut for_xor, mut for_tdp) = (vec![0; MAX_DATAGRAM], vec![0; MAX_DATAGRAM]);
+        loop {
+            changes.mark_unchanged();
+            if self.arrange().await.is_err() {
+                sleep(TRY_AGAIN).await;
+                continue;
+            }
+            let (xor, tdp) = (Some(&*self.xor), self.tdp.get().map(|ear| &**ear));
+            let next_change = self.plug.read(|plug| plug.next_change(Instant::now()));
+            tokio::select! {
+                stream = self.entrance.take() => self.welcome(stream).await,
+                heard = hear(xor, &mut for_xor) => reply(xor, &for_xor, heard).await,
+                heard = hear(tdp, &mut for_tdp) => reply(tdp, &for_tdp, heard).await,
+                Some(_) = self.talks.join_next() => {}
+                _ = changes.changed() => {}
+                () = until(next_change) => {}
+            }
+        }
+    }
+
+    /// Makes the listening socket what the plug's state demands.
+    async fn arrange(&mut self) -> io::Result<()> {
+        let wanted = self.plug.read(|plug| plug.door(Instant::now()));
+        if self.entrance.door() != wanted {
+            self.said.send_replace(None);
+            self.entrance = Entrance::Shut;
+            self.talks.shutdown().await;
+            self.entrance = Entrance::make(wanted, self.address).await?;
+        }
+        if self.tdp.get().is_none() && self.plug.read(|plug| plug.dialect.answers_tdp()) {
+            let socket = UdpSocket::bind((self.address.ip(), self.tdp_port)).await?;
+            let ear = Ear { discovery: Discovery::Tdp, socket, plug: self.plug.clone() };
+            self.tdp.get_or_init(|| Arc::new(ear));
+        }
+        if *self.said.borrow() != Some(wanted) {
+            self.said.send_replace(Some(wanted));
+            self.bell.ring();
+        }
+        Ok(())
+    }
+
+    async fn welcome(&mut self, stream: io::Result<TcpStream>) {
+        match stream {
+            Ok(stream) => drop(self.talks.spawn(talk::converse(stream, self.plug.clone()))),
+            Err(_) => sleep(TRY_AGAIN).await,
+        }
+    }
+}
+
+/// The listening socket in one of its states.
+enum Entrance {
+    Open(TcpListener),
+    Shut,
+    /// Never taken from, and filled up by connections of our own.
+    Jammed {
+        _listener: TcpListener,
+        _fillers: Vec<TcpStream>,
+    },
+}
+
+impl Entrance {
+    fn door(&self) -> Door {
+        match self {
+            Self::Open(_) => Door::Open,
+            Self::Shut => Door::Shut,
+            Self::Jammed { .. } => Door::Jammed,
+        }
+    }
+
+    async fn make(door: Door, address: SocketAddr) -> io::Result<Self> {
+        match door {
+            Door::Open => listen(address, BACKLOG).map(Self::Open),
+            Door::Shut => Ok(Self::Shut),
+            Door::Jammed => {
+                let listener = listen(address, 0)?;
+                let mut fillers = Vec::new();
+                while fillers.len() < MOST_FILLERS {
+                    match timeout(HANGS, TcpStream::connect(address)).await {
+                        Ok(stream) => fillers.push(stream?),
+                        Err(_) => break,
+                    }
+                }
+                Ok(Self::Jammed { _listener: listener, _fillers: fillers })
+            }
+        }
+    }
+
+    /// The next connection; never one while the door is not open.
+    async fn take(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::Open(listener) => Ok(listener.accept().await?.0),
+            Self::Shut | Self::Jammed { .. } => std::future::pending().await,
+        }
+    }
+}
+
+/// Binds TCP and UDP at one address and the same port.
+async fn bind(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
+    let tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    let mut outcome = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..tries {
+        let listener = listen(address, BACKLOG)?;
+        outcome = match UdpSocket::bind(listener.local_addr()?).await {
+            Ok(socket) => return Ok((listener, socket)),
+            Err(error) => Err(error),
+        };
+    }
+    outcome
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections that ended a moment ago must not keep the plug from coming back at its address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
+}
+
+async fn hear(ear: Option<&Ear>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match ear {
+        Some(ear) => ear.socket.recv_from(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reply(ear: Option<&Ear>, buffer: &[u8], heard: io::Result<(usize, SocketAddr)>) {
+    match (ear, heard) {
+        (Some(ear), Ok((length, asker))) => ear.answer(&buffer[..length], asker).await,
+        _ => sleep(TRY_AGAIN).await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,187 @@
+//! One TCP connection to a pretend plug: frames in, frames out, and what a faulty plug does instead.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::super::fault::LanFault;
+use super::super::handle::PlugHandle;
+use super::super::plug::Origin;
+use crate::smarthome::cipher;
+use crate::smarthome::frame::{self, Frame, HEADER_LEN};
+
+/// What a plug answers that has lost its mind. No JSON, and not even UTF-8.
+const GARBAGE: &[u8] = b"\xff\xfe<html>not a plug</html>";
+
+/// What [`LanFault::HugeLength`] announces.
+const HUGE: u32 = 0x7fff_ffff;
+
+/// Serves one connection until one side ends it.
+pub(super) async fn converse(mut stream: TcpStream, plug: PlugHandle) {
+    let _open = Open::count(plug.clone());
+    let _ = stream.set_nodelay(true);
+    // How a connection ends is the client's business; the plug forgets it.
+    let _ = serve(&mut stream, &plug).await;
+}
+
+async fn serve(stream: &mut TcpStream, plug: &PlugHandle) -> io::Result<()> {
+    let mut received = Vec::new();
+    loop {
+        match frame::parse(&received) {
+            Frame::Whole { end } => {
+                let mut request: Vec<u8> = received.drain(..end).skip(HEADER_LEN).collect();
+                cipher::decrypt(&mut request);
+                if answer(stream, plug, request).await? == Then::HangUp {
+                    return Ok(());
+                }
+            }
+            Frame::TooLarge(_) => return Ok(()),
+            Frame::Incomplete(_) => {
+                if read_some(stream, plug, &mut received).await? == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Reads what is there, once the plug is awake. Until then nothing leaves the socket, and a client's reset takes it
+/// back: Linux would hand out what came before the reset, the small network stack of a plug does not.
+async fn read_some(stream: &TcpStream, plug: &PlugHandle, received: &mut Vec<u8>) -> io::Result<usize> {
+    let mut changes = plug.changes();
+    loop {
+        stream.readable().await?;
+        while plug.read(|plug| plug.lan == LanFault::Asleep) {
+            if changes.changed().await.is_err() {
+                return Ok(0);
+            }
+        }
+        if let Some(reset) = stream.take_error()? {
+            return Err(reset);
+        }
+        let mut buffer = [0; 2048];
+        match stream.try_read(&mut buffer) {
+            Ok(length) => {
+                received.extend_from_slice(&buffer[..length]);
+                return Ok(length);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What comes after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The next request, on the same connection.
+    GoOn,
+    /// Nothing.
+    HangUp,
+}
+
+async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: Vec<u8>) -> io::Result<Then> {
+    let fault = plug.read(|plug| plug.lan);
+    match fault {
+        // Set after the connection was taken, and its task has not been ended yet.
+        LanFault::Refused | LanFault::NotAccepting => return Ok(Then::HangUp),
+        LanFault::Silent => return hear_only(plug),
+        LanFault::SilentButActs(after) => {
+            tokio::spawn(act_late(plug.clone(), request, after));
+            return Ok(Then::GoOn);
+        }
+        LanFault::ResetAfterRequest => {
+            hear_only(plug)?;
+            stream.set_zero_linger()?;
+            return Ok(Then::HangUp);
+        }
+        LanFault::CloseWithoutReply => {
+            hear_only(plug)?;
+            return Ok(Then::HangUp);
+        }
+        LanFault::Latency(time) => sleep(time).await,
+        _ => {}
+    }
+    let reply = plug.with(|plug| match fault {
+        LanFault::DeviceError(code) => plug.refuse(&request, code, Origin::Lan),
+        _ => plug.handle(&request, Origin::Lan, Instant::now()),
+    });
+    match reply.and_then(|reply| spoil(fault, reply)) {
+        Some(reply) => send(stream, fault, &reply).await,
+        None => Ok(Then::HangUp),
+    }
+}
+
+/// What is left of a right answer under this fault.
+pub(super) fn spoil(fault: LanFault, mut reply: Vec<u8>) -> Option<Vec<u8>> {
+    match fault {
+        LanFault::Garbage => Some(GARBAGE.to_vec()),
+        LanFault::CutOffJson => {
+            reply.truncate(reply.len() / 2);
+            Some(reply)
+        }
+        _ => Some(reply),
+    }
+}
+
+async fn send(stream: &mut TcpStream, fault: LanFault, reply: &[u8]) -> io::Result<Then> {
+    let mut bytes = Vec::new();
+    frame::build(&mut bytes, |payload| payload.extend_from_slice(reply));
+    match fault {
+        LanFault::SlowBytes(interval) => drip(stream, &bytes, interval).await?,
+        LanFault::HugeLength => {
+            bytes[..HEADER_LEN].copy_from_slice(&HUGE.to_be_bytes());
+            stream.write_all(&bytes).await?;
+        }
+        LanFault::CloseAfterEachReply => {
+            stream.write_all(&bytes).await?;
+            stream.shutdown().await?;
+            return Ok(Then::HangUp);
+        }
+        _ => stream.write_all(&bytes).await?,
+    }
+    Ok(Then::GoOn)
+}
+
+async fn drip(stream: &mut TcpStream, bytes: &[u8], interval: Duration) -> io::Result<()> {
+    for byte in bytes {
+        stream.write_all(&[*byte]).await?;
+        sleep(interval).await;
+    }
+    Ok(())
+}
+
+/// A request that is read and then lost.
+fn hear_only(plug: &PlugHandle) -> io::Result<Then> {
+    plug.with(|plug| plug.traffic.lan_requests += 1);
+    Ok(Then::GoOn)
+}
+
+/// Outlives the connection: the client may be gone when the relay clicks.
+async fn act_late(plug: PlugHandle, request: Vec<u8>, after: Duration) {
+    sleep(after).await;
+    plug.with(|plug| plug.handle(&request, Origin::Lan, Instant::now()));
+}
+
+/// Counts a connection while it is open.
+struct Open(PlugHandle);
+
+impl Open {
+    fn count(plug: PlugHandle) -> Self {
+        plug.with(|plug| {
+            plug.traffic.connections += 1;
+            plug.traffic.open += 1;
+            plug.traffic.most_open = plug.traffic.most_open.max(plug.traffic.open);
+        });
+        Self(plug)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.with(|plug| plug.traffic.open -= 1);
+    }
+}

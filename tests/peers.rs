@@ -1,0 +1,326 @@
+//! Programs written by others, at work in our pretend house. Where they and we understand each other, the house is
+//! right; the daemon is then tested against the house, and against a plug of theirs.
+//!
+//! `tests/peers/install.sh` fetches them into `target/peers`. Where that is impossible these tests say so and pass,
+//! unless `HS100D_REQUIRE_PEERS` is 1, as it is in CI.
+
+#![cfg(feature = "sim")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use hs100d::sim::cloud::desk::Account;
+use hs100d::sim::cloud::rule::Method;
+use hs100d::sim::fault::{Dialect, LanFault};
+use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::model::Model;
+use hs100d::sim::plug::Origin;
+use hs100d::smarthome::{cipher, frame};
+use serde_json::{Value, json};
+
+/// The longest that one run of a peer may take. They take a second or two; a busy machine is slower.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// What a password may hold, and what trips whoever builds JSON by hand.
+const PASSWORD: &str = "\"'\\/{}$ü ";
+
+/// The addresses of one LAN are wanted by the next test as well; port and house are each test's own.
+fn house_of(plugs: &[(Model, &str)]) -> Blueprint {
+    let mut blueprint = Blueprint::of(&[]);
+    blueprint.plugs = plugs.iter().map(|(model, alias)| (*model, (*alias).to_owned())).collect();
+    blueprint.account = Account::new("user@example.com", PASSWORD);
+    blueprint
+}
+
+/// Where the peers are, or `None` where they cannot be had and need not be.
+fn peers() -> Option<&'static Path> {
+    static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match INSTALLED.get_or_init(install) {
+        Ok(folder) => Some(folder),
+        Err(why) if std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1") => {
+            panic!("HS100D_REQUIRE_PEERS=1, and the peers cannot be installed: {why}")
+        }
+        Err(why) => {
+            skip(&format!("the peers cannot be installed: {why}"));
+            None
+        }
+    }
+}
+
+/// Says so past the test harness, which swallows what a passing test prints.
+fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+fn install() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("target/peers");
+    let mut script = Command::new("sh");
+    script.arg(root.join("tests/peers/install.sh")).arg(&folder);
+    let done = script.output().map_err(|error| format!("sh: {error}"))?;
+    if done.status.success() {
+        Ok(folder)
+    } else {
+        Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
+    }
+}
+
+/// Runs a peer to its end on a thread of its own and gives back what it printed.
+async fn run(mut command: Command, input: String) -> String {
+    tokio::task::spawn_blocking(move || {
+        let mut output = tempfile::tempfile().unwrap();
+        let both = [output.try_clone().unwrap(), output.try_clone().unwrap()];
+        let [out, err] = both.map(Stdio::from);
+        let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let mut child = Ended(child);
+        let end = Instant::now() + BOUND;
+        let status = loop {
+            match child.0.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() > end => break None,
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut printed = String::new();
+        output.seek(SeekFrom::Start(0)).unwrap();
+        output.read_to_string(&mut printed).unwrap();
+        assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}\n{printed}");
+        printed
+    })
+    .await
+    .unwrap()
+}
+
+/// A child that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// python-kasa's command line, with these arguments.
+async fn kasa(peers: &Path, house: &House, arguments: &[&str]) -> String {
+    let mut command = Command::new(peers.join("python/bin/kasa"));
+    command.args(["--port", &house.lan().port().to_string()]).args(arguments);
+    run(command, String::new()).await
+}
+
+/// python-kasa's command line about the first plug of a house.
+async fn kasa_plug(peers: &Path, house: &House, arguments: &[&str]) -> String {
+    let host = house.lan().address(house.plug(0)).unwrap().ip().to_string();
+    let about = ["--host", &host, "--type", "plug"];
+    kasa(peers, house, &[&about, arguments].concat()).await
+}
+
+#[tokio::test]
+async fn python_kasa_reads_and_works_each_of_our_plugs() {
+    let Some(peers) = peers() else { return };
+    for model in [Model::HS100_HW1, Model::HS100_HW2, Model::HS100_HW4] {
+        let house = House::start(house_of(&[(model, "Küche ☕")])).await.unwrap();
+        let plug = house.plug(0);
+
+        let printed = kasa_plug(peers, &house, &["--json", "sysinfo"]).await;
+        let sysinfo: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(sysinfo["deviceId"], plug.device_id().as_str());
+        assert_eq!((&sysinfo["alias"], &sysinfo["model"]), (&json!("Küche ☕"), &json!(model.name)));
+        assert_eq!((&sysinfo["relay_state"], &sysinfo["led_off"]), (&json!(0), &json!(0)));
+
+        kasa_plug(peers, &house, &["on"]).await;
+        assert!(plug.is_on());
+        kasa_plug(peers, &house, &["off"]).await;
+        assert!(!plug.is_on());
+        let log: Vec<_> = plug.switchings().iter().map(|switching| (switching.on, switching.by)).collect();
+        assert_eq!(log, [(true, Origin::Lan), (false, Origin::Lan)]);
+
+        kasa_plug(peers, &house, &["led", "off"]).await;
+        assert!(!plug.is_led_on());
+        kasa_plug(peers, &house, &["alias", "Büro"]).await;
+        assert_eq!(plug.alias(), "Büro");
+
+        let printed = kasa_plug(peers, &house, &["state"]).await;
+        assert!(printed.contains("Büro - HS100") && printed.contains("Device state: False"), "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_gets_on_with_the_oddities_of_our_plugs() {
+    let Some(peers) = peers() else { return };
+    let house = House::start(house_of(&[(Model::HS100_HW1, "Lamp")])).await.unwrap();
+    let mild = [
+        LanFault::CloseAfterEachReply,
+        LanFault::Latency(Duration::from_millis(50)),
+        LanFault::SlowBytes(Duration::from_millis(1)),
+    ];
+    for fault in mild {
+        house.lan().set_fault(house.plug(0), fault).await.unwrap();
+        for (word, on) in [("on", true), ("off", false)] {
+            kasa_plug(peers, &house, &[word]).await;
+            assert_eq!(house.plug(0).is_on(), on, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_finds_our_plugs_by_broadcast() {
+    let Some(peers) = peers() else { return };
+    let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW2, "Kettle"), (Model::HS100_HW4, "Hidden")];
+    let house = House::start(house_of(&plugs)).await.unwrap();
+    house.plug(2).with(|plug| plug.hears_broadcasts = false);
+    let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "2", "discover", "list"];
+    let printed = kasa(peers, &house, &arguments).await;
+    for plug in &house.plugs()[..2] {
+        let address = house.lan().address(plug).unwrap().ip().to_string();
+        let line = printed.lines().find(|line| line.contains(&address));
+        let line = line.unwrap_or_else(|| panic!("no {address} in {printed}"));
+        assert!(line.contains(&plug.alias()), "{line}");
+    }
+    assert!(!printed.contains("Hidden"), "{printed}");
+}
+
+#[tokio::test]
+async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
+    let Some(peers) = peers() else { return };
+    let mut blueprint = house_of(&[(Model::HS100_HW4, "Lamp")]);
+    blueprint.first_plug = [127, 0, 3, 1].into();
+    blueprint.tdp_port = 20002; // The peer asks there and nowhere else.
+    let house = match House::start(blueprint).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            return skip("127.255.255.255:20002 is taken");
+        }
+        started => started.unwrap(),
+    };
+    house.plug(0).with(|plug| plug.dialect = Dialect::Klap);
+    house.lan().settled(house.plug(0)).await.unwrap();
+    let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "2", "discover", "list"];
+    let printed = kasa(peers, &house, &arguments).await;
+    let line = printed.lines().find(|line| line.contains("127.0.3.1"));
+    assert!(line.is_some_and(|line| line.contains("KLAP")), "{printed}");
+}
+
+/// Lets a client of the cloud log in, list, switch on and off, and holds what it saw against what happened.
+async fn use_the_cloud(command: Command) {
+    let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW4, "Küche ☕")];
+    let mut blueprint = house_of(&plugs);
+    blueprint.cloud.push(blueprint.cloud[0]);
+    let house = House::start(blueprint).await.unwrap();
+    let task = json!({
+        "url": house.cloud().url(),
+        "username": "user@example.com",
+        "password": PASSWORD,
+        "terminal": "b6085622-86e0-4940-8fd3-4b60862de994",
+        "alias": "Küche ☕",
+    });
+    let printed = run(command, task.to_string()).await;
+    let seen: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(seen, json!({"devices": ["Lamp", "Küche ☕"], "states": [false, true, false]}));
+
+    let log: Vec<_> =
+        house.plug(1).switchings().iter().map(|switching| (switching.on, switching.by)).collect();
+    assert_eq!(log, [(true, Origin::Cloud), (false, Origin::Cloud)]);
+    assert!(house.plug(0).switchings().is_empty(), "the other plug was left alone");
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+    assert_eq!(house.cloud().calls(Method::Passthrough), 5);
+    let records = house.cloud().records();
+    let login: Value = serde_json::from_str(&records[0].body).unwrap();
+    assert_eq!(login["params"]["cloudPassword"], PASSWORD);
+    let hosts =
+        records.iter().filter(|record| record.method == Method::Passthrough).map(|record| record.host);
+    assert!(hosts.eq([2; 5]), "each passthrough went to the plug's own host");
+}
+
+#[tokio::test]
+async fn tplink_cloud_api_of_npm_works_our_cloud() {
+    let Some(peers) = peers() else { return };
+    use_the_cloud(node(peers, "cloud.js")).await;
+}
+
+#[tokio::test]
+async fn tplink_cloud_api_of_pypi_works_our_cloud() {
+    let Some(peers) = peers() else { return };
+    let mut command = Command::new(peers.join("python/bin/python"));
+    command.arg(script("cloud.py"));
+    use_the_cloud(command).await;
+}
+
+#[test]
+fn a_plug_that_someone_else_wrote_understands_our_frames_and_has_a_button() {
+    let Some(peers) = peers() else { return };
+    let mut plug = TheirPlug::start(peers);
+    assert_eq!(plug.say("state"), "off");
+    let sysinfo = plug.ask(r#"{"system":{"get_sysinfo":{}}}"#);
+    assert_eq!(sysinfo["system"]["get_sysinfo"]["alias"], "Their lamp");
+    assert_eq!(sysinfo["system"]["get_sysinfo"]["deviceId"], TheirPlug::DEVICE_ID);
+    let done = plug.ask(r#"{"system":{"set_relay_state":{"state":1}}}"#);
+    assert_eq!(done, json!({"system": {"set_relay_state": {"err_code": 0}}}));
+    assert_eq!(plug.say("state"), "on");
+    assert_eq!(plug.say("press"), "off");
+    let sysinfo = plug.ask(r#"{"system":{"get_sysinfo":{}}}"#);
+    assert_eq!(sysinfo["system"]["get_sysinfo"]["relay_state"], 0);
+}
+
+/// A plug of tplink-smarthome-simulator, in a process of its own.
+struct TheirPlug {
+    address: SocketAddr,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _child: Ended,
+}
+
+impl TheirPlug {
+    const DEVICE_ID: &str = "80060000000000000000000000000000000000AA";
+
+    fn start(peers: &Path) -> Self {
+        let mut command = node(peers, "plug.js");
+        command.args(["127.0.0.31", "0", "Their lamp", "50:C7:BF:00:00:AA", Self::DEVICE_ID]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        let mut words = ready.split_whitespace().skip(1);
+        let (ip, port) = (words.next().unwrap(), words.next().unwrap());
+        Self { address: format!("{ip}:{port}").parse().unwrap(), input, output, _child: Ended(child) }
+    }
+
+    /// One line to its standard input, one line back.
+    fn say(&mut self, line: &str) -> String {
+        writeln!(self.input, "{line}").unwrap();
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).unwrap();
+        answer.trim_end().to_owned()
+    }
+
+    /// One request over TCP.
+    fn ask(&self, json: &str) -> Value {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let mut bytes = Vec::new();
+        frame::build(&mut bytes, |payload| payload.extend_from_slice(json.as_bytes()));
+        stream.write_all(&bytes).unwrap();
+        let mut header = [0; frame::HEADER_LEN];
+        stream.read_exact(&mut header).unwrap();
+        let mut reply = vec![0; u32::from_be_bytes(header) as usize];
+        stream.read_exact(&mut reply).unwrap();
+        cipher::decrypt(&mut reply);
+        serde_json::from_slice(&reply).unwrap()
+    }
+}
+
+fn node(peers: &Path, name: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(script(name)).env("NODE_PATH", peers.join("node/node_modules"));
+    command
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
