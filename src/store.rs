@@ -168,7 +168,7 @@ impl Store {
 
     /// Where the account's tokens are kept.
     pub fn token_file(&self) -> TokenFile {
-        TokenFile { directory: self.directory.clone() }
+        TokenFile::of(&self.directory)
     }
 
     fn fresh(directory: &Path) -> Self {
@@ -241,6 +241,16 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
+    /// That of the store in this directory, whether it is there yet or not.
+    pub fn of(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Whether there was a login, without a look at what it brought.
+    pub fn is_there(&self) -> bool {
+        self.directory.join(TOKENS).exists()
+    }
+
     /// The tokens of the last login, if there was one.
     ///
     /// # Errors
