@@ -1,6 +1,9 @@
 //! hs100d.
 pub mod bridge;
+pub mod commands;
 pub mod config;
+pub mod daemon;
+pub mod logging;
 pub mod model;
 pub mod mqtt;
 pub mod secret;

@@ -1,1 +1,489 @@
-//! store
+//! What outlives a restart: names, last known addresses, the terminal's UUID, the instance, and the account's tokens.
+//!
+//! Two files in one directory of ours (0700), both 0600 and both replaced as a whole, so that whoever pulls the plug
+//! leaves the old version or the new one: `state.json`, and `cloud.token`, which is a password equivalent. A damaged
+//! file is set aside and begun anew; a directory that cannot be used is said so once and lived without. Nothing here
+//! is a reason not to start. What is remembered is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::bridge::event::KnownPlug;
+use crate::model::{Address, DeviceId, Mac, PlugName};
+use crate::secret::Secret;
+use crate::transport::cloud::{Tokens, Vault};
+
+/// Names, addresses, terminal and instance.
+const STATE: &str = "state.json";
+/// The account's tokens.
+const TOKENS: &str = "cloud.token";
+/// The form of both files. A file with a higher number was written by a newer hs100d.
+const VERSION: u32 = 1;
+/// For the eyes of our own user only.
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_DIRECTORY: u32 = 0o700;
+/// What group and others may do.
+const OTHERS: u32 = 0o077;
+/// The mark of a directory that everybody shares.
+const STICKY: u32 = 0o1000;
+/// The largest file that is read: ten thousand plugs need some 2 MB.
+const LARGEST: u64 = 64 << 20;
+/// No write takes this long, so an unfinished file older than this has lost its writer.
+const ABANDONED: Duration = Duration::from_secs(3600);
+/// How many hexadecimal digits tell the installations of one house apart.
+const INSTANCE_LEN: usize = 8;
+
+/// The memory of one installation. All of it is in memory; [`Snapshot::write`] puts it on disk.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    terminal: Uuid,
+    instance: String,
+    plugs: Arc<BTreeMap<DeviceId, KnownPlug>>,
+    changed: bool,
+    /// A snapshot is out and its fate not known; a second one could be overtaken by it.
+    saving: bool,
+    /// What lies on disk could not be read and is left alone.
+    hands_off: bool,
+}
+
+/// What could not be written, in one line with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be written: {error}: make room, or make the directory writable for this user", path.display())]
+pub struct Unwritable {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub error: io::Error,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which is made if it is not there. Always succeeds; what went wrong on the way
+    /// is told in lines fit for the log.
+    pub fn open(directory: &Path) -> (Self, Vec<String>) {
+        let mut store = Self::fresh(directory);
+        if let Err(error) = prepare(directory) {
+            let directory = directory.display();
+            let remedy =
+                "names and tokens will be lost with the next restart; make it writable for this user";
+            return (
+                store,
+                vec![format!("the state directory {directory} cannot be used: {error}: {remedy}")],
+            );
+        }
+        let mut warnings = Vec::new();
+        match load(directory, STATE, |bytes| store.restore(bytes)) {
+            Loaded::Well(skipped) => warnings.extend(skipped),
+            Loaded::Missing => {}
+            Loaded::Damaged(warning) => warnings.push(warning),
+            Loaded::Unreadable(warning) => {
+                store.hands_off = true;
+                warnings.push(format!("{warning}; until then nothing is saved"));
+            }
+        }
+        // An installation keeps its name from its first moment, not from the first plug on.
+        if let Err(unwritable) = store.save() {
+            warnings.push(unwritable.to_string());
+        }
+        (store, warnings)
+    }
+
+    /// The UUID that this installation shows to the cloud as its terminal.
+    pub fn terminal(&self) -> Uuid {
+        self.terminal
+    }
+
+    /// Eight hexadecimal digits, drawn once: the default client id and the bridge device are named by them.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// What is known of plugs from earlier runs, in the order of their device ids.
+    pub fn known_plugs(&self) -> Vec<KnownPlug> {
+        self.plugs.values().cloned().collect()
+    }
+
+    /// Keeps what is known of a plug. Cheap; nothing is written yet.
+    pub fn remember(&mut self, plug: KnownPlug) {
+        if self.plugs.get(&plug.device_id) != Some(&plug) {
+            Arc::make_mut(&mut self.plugs).insert(plug.device_id.clone(), plug);
+            self.changed = true;
+        }
+    }
+
+    /// Drops what is known of a plug. Cheap; nothing is written yet.
+    pub fn forget(&mut self, device_id: &DeviceId) {
+        if self.plugs.contains_key(device_id) {
+            Arc::make_mut(&mut self.plugs).remove(device_id);
+            self.changed = true;
+        }
+    }
+
+    /// Whether there is something to write and nobody is writing.
+    pub fn is_due(&self) -> bool {
+        self.changed && !self.saving && !self.hands_off
+    }
+
+    /// What is to be written now, as a value that can be sent to a thread that may block; `None` if nothing is due.
+    /// Its end is to be told to [`Store::written`].
+    pub fn snapshot(&mut self) -> Option<Snapshot> {
+        if !self.is_due() {
+            return None;
+        }
+        self.changed = false;
+        self.saving = true;
+        Some(Snapshot {
+            directory: self.directory.clone(),
+            terminal: self.terminal,
+            instance: self.instance.clone(),
+            plugs: Arc::clone(&self.plugs),
+        })
+    }
+
+    /// A snapshot was written, or not: then it is due again.
+    pub fn written(&mut self, succeeded: bool) {
+        self.saving = false;
+        self.changed |= !succeeded;
+    }
+
+    /// Writes what is due, here and now. For callers that may block.
+    ///
+    /// # Errors
+    /// The file that could not be written; the change stays due.
+    pub fn save(&mut self) -> Result<(), Unwritable> {
+        let Some(snapshot) = self.snapshot() else { return Ok(()) };
+        let result = snapshot.write();
+        self.written(result.is_ok());
+        result
+    }
+
+    /// Where the account's tokens are kept.
+    pub fn token_file(&self) -> TokenFile {
+        TokenFile::of(&self.directory)
+    }
+
+    fn fresh(directory: &Path) -> Self {
+        let mut instance = Uuid::new_v4().simple().to_string();
+        instance.truncate(INSTANCE_LEN);
+        Self {
+            directory: directory.to_owned(),
+            terminal: Uuid::new_v4(),
+            instance,
+            plugs: Arc::default(),
+            changed: true,
+            saving: false,
+            hands_off: false,
+        }
+    }
+
+    /// Takes over what was on disk; the error says what is wrong with it. The value says what was skipped.
+    fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, String> {
+        let state: StateFile = parse(bytes)?;
+        let is_instance =
+            state.instance.len() == INSTANCE_LEN && state.instance.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_instance {
+            return Err("its instance is not eight hexadecimal digits".to_owned());
+        }
+        self.terminal =
+            Uuid::parse_str(&state.terminal).map_err(|_| "its terminal is not a UUID".to_owned())?;
+        self.instance = state.instance;
+        let rows = state.plugs.len();
+        self.plugs = Arc::new(state.plugs.into_iter().filter_map(PlugRow::plug).collect());
+        let skipped = rows - self.plugs.len();
+        self.changed = skipped > 0;
+        Ok((skipped > 0).then(|| {
+            format!(
+                "{}: {skipped} plugs in it make no sense and are dropped",
+                self.directory.join(STATE).display()
+            )
+        }))
+    }
+}
+
+/// What is to be written, taken at one moment. Cheap to make: the plugs are shared until one of them changes.
+#[derive(Debug)]
+pub struct Snapshot {
+    directory: PathBuf,
+    terminal: Uuid,
+    instance: String,
+    plugs: Arc<BTreeMap<DeviceId, KnownPlug>>,
+}
+
+impl Snapshot {
+    /// Puts it on disk. Blocks until the disk has it.
+    ///
+    /// # Errors
+    /// The file that could not be written; what was there before still is.
+    pub fn write(&self) -> Result<(), Unwritable> {
+        let state = StateFile {
+            version: VERSION,
+            terminal: self.terminal.to_string(),
+            instance: self.instance.clone(),
+            plugs: self.plugs.values().map(PlugRow::of).collect(),
+        };
+        replace(&self.directory, STATE, &state)
+    }
+}
+
+/// The account's tokens on disk. A handle: cheap to clone, and nothing is remembered but the place.
+#[derive(Debug, Clone)]
+pub struct TokenFile {
+    directory: PathBuf,
+}
+
+impl TokenFile {
+    /// That of the store in this directory, whether it is there yet or not.
+    pub fn of(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// Whether there was a login, without a look at what it brought.
+    pub fn is_there(&self) -> bool {
+        self.directory.join(TOKENS).exists()
+    }
+
+    /// The tokens of the last login, if there was one.
+    ///
+    /// # Errors
+    /// A line fit for the log, if there is a file but no tokens in it. Then it has been set aside.
+    pub fn load(&self) -> Result<Option<Tokens>, String> {
+        let mut tokens = None;
+        let loaded = load(&self.directory, TOKENS, |bytes| {
+            tokens = Some(parse::<TokensFile>(bytes)?.tokens());
+            Ok(())
+        });
+        match loaded {
+            Loaded::Well(()) | Loaded::Missing => Ok(tokens),
+            Loaded::Damaged(warning) | Loaded::Unreadable(warning) => Err(warning),
+        }
+    }
+
+    /// Keeps the tokens. Blocks until the disk has them.
+    ///
+    /// # Errors
+    /// The file that could not be written; what was there before still is.
+    pub fn save(&self, tokens: &Tokens) -> Result<(), Unwritable> {
+        replace(&self.directory, TOKENS, &TokensFile::of(tokens))
+    }
+
+    /// Removes the tokens; that there are none is fine.
+    ///
+    /// # Errors
+    /// The file that could not be removed.
+    pub fn clear(&self) -> Result<(), Unwritable> {
+        let path = self.directory.join(TOKENS);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Unwritable { path, error }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Vault for TokenFile {
+    fn save(&self, tokens: &Tokens) -> io::Result<()> {
+        Self::save(self, tokens).map_err(io::Error::other)
+    }
+}
+
+/// `state.json` as it lies on disk.
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    version: u32,
+    terminal: String,
+    instance: String,
+    plugs: Vec<PlugRow>,
+}
+
+/// One plug in `state.json`.
+#[derive(Serialize, Deserialize)]
+struct PlugRow {
+    device_id: String,
+    name: String,
+    mac: Option<String>,
+    address: Option<String>,
+}
+
+impl PlugRow {
+    fn of(plug: &KnownPlug) -> Self {
+        Self {
+            device_id: plug.device_id.as_str().to_owned(),
+            name: plug.name.to_string(),
+            mac: plug.mac.map(|mac| mac.to_string()),
+            address: plug.address.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// Without a device id and a name there is no plug; MAC and address are learned again.
+    fn plug(self) -> Option<(DeviceId, KnownPlug)> {
+        /// The plugs' own port; addresses are written with theirs, so this is for files that somebody edited.
+        const PORT: u16 = 9999;
+        let device_id = DeviceId::new(&self.device_id)?;
+        let plug = KnownPlug {
+            device_id: device_id.clone(),
+            name: PlugName::new(&self.name).ok()?,
+            mac: self.mac.as_deref().and_then(Mac::new),
+            address: self.address.as_deref().and_then(|text| Address::new(text, PORT)),
+        };
+        Some((device_id, plug))
+    }
+}
+
+/// `cloud.token` as it lies on disk.
+#[derive(Serialize, Deserialize)]
+struct TokensFile {
+    version: u32,
+    username: String,
+    token: String,
+    refresh_token: Option<String>,
+}
+
+impl TokensFile {
+    fn of(tokens: &Tokens) -> Self {
+        Self {
+            version: VERSION,
+            username: tokens.username.clone(),
+            token: tokens.token.expose().to_owned(),
+            refresh_token: tokens.refresh_token.as_ref().map(|token| token.expose().to_owned()),
+        }
+    }
+
+    fn tokens(self) -> Tokens {
+        Tokens {
+            username: self.username,
+            token: Secret::new(self.token),
+            refresh_token: self.refresh_token.map(Secret::new),
+        }
+    }
+}
+
+/// How the reading of a file went. The texts are for the log.
+enum Loaded<T> {
+    Well(T),
+    Missing,
+    Damaged(String),
+    Unreadable(String),
+}
+
+/// Reads a file and lets `take` make sense of it; where it cannot, the file is set aside.
+fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, String>) -> Loaded<T> {
+    let path = directory.join(name);
+    let bytes = match read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Loaded::Missing;
+        }
+        Err(error) => {
+            let path = path.display();
+            return Loaded::Unreadable(format!(
+                "{path} cannot be read: {error}: make it a file that this user may read"
+            ));
+        }
+    };
+    match take(&bytes) {
+        Ok(value) => Loaded::Well(value),
+        Err(what) => Loaded::Damaged(set_aside(&path, &what)),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    // A restored backup may have been laid open to everybody.
+    if file.metadata()?.permissions().mode() & OTHERS != 0 {
+        file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Only the version is looked at before the rest, so that a newer file is told from a broken one.
+fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    // What serde says of a file with tokens could quote them: the place says enough.
+    let place = |error: serde_json::Error| format!("it is not what we wrote (line {})", error.line());
+    match serde_json::from_slice::<Versioned>(bytes).map_err(place)?.version {
+        VERSION => serde_json::from_slice(bytes).map_err(place),
+        newer => Err(format!("its version is {newer}, and this hs100d knows {VERSION}")),
+    }
+}
+
+fn set_aside(path: &Path, what: &str) -> String {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    match fs::rename(path, &aside) {
+        Ok(()) => {
+            let aside = Path::new(&aside).display();
+            format!("{} is damaged: {what}: set aside as {aside} and begun anew", path.display())
+        }
+        Err(error) => format!("{} is damaged: {what}: begun anew, not set aside: {error}", path.display()),
+    }
+}
+
+/// Makes the directory, sweeps what writers that were killed left behind, and sees whether it can be written to.
+fn prepare(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
+    close(directory)?;
+    for entry in fs::read_dir(directory)?.flatten() {
+        let is_ours = entry.path().extension().is_some_and(|extension| extension == "new");
+        let age = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
+        if is_ours && age.is_some_and(|age| age > ABANDONED) {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
+    let probe = unfinished(directory, "probe");
+    private(&probe)?;
+    fs::remove_file(probe)
+}
+
+/// Takes the directory from other users' eyes, if it is plainly ours: somebody may have named `/tmp` by mistake.
+fn close(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.permissions().mode();
+    let is_ours =
+        || Ok::<_, io::Error>(directory.join(STATE).exists() || fs::read_dir(directory)?.next().is_none());
+    if mode & OTHERS != 0 && mode & STICKY == 0 && is_ours()? {
+        // Not the owner: then somebody else has decided on this.
+        fs::set_permissions(directory, Permissions::from_mode(PRIVATE_DIRECTORY)).ok();
+    }
+    Ok(())
+}
+
+/// Puts a value in place of a file: written beside it, brought to the disk, and renamed over it.
+fn replace(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), Unwritable> {
+    let path = directory.join(name);
+    let temporary = unfinished(directory, name);
+    write(&temporary, value).and_then(|()| fs::rename(&temporary, &path)).map_err(|error| {
+        fs::remove_file(&temporary).ok();
+        Unwritable { path, error }
+    })?;
+    // The file is whole either way; where a directory cannot be synchronised, only its newness hangs on luck.
+    File::open(directory).and_then(|directory| directory.sync_all()).ok();
+    Ok(())
+}
+
+/// Where a file is written before it is one. A command beside the daemon writes elsewhere than the daemon.
+fn unfinished(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.{}.new", std::process::id()))
+}
+
+fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec_pretty(value)?;
+    let mut file = private(path)?;
+    file.write_all(&bytes)?;
+    file.sync_all()
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)
+}

@@ -75,7 +75,19 @@ pub struct RequestId(pub u64);
 
 /// Names one exchange; never used twice while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ExchangeId(pub u64);
+pub struct ExchangeId(u64);
+
+impl ExchangeId {
+    /// Names an exchange of this plug. Serial numbers come round after four thousand million exchanges.
+    pub fn new(plug: PlugKey, serial: u32) -> Self {
+        Self(u64::from(plug.0) << 32 | u64::from(serial))
+    }
+
+    /// The plug that it belongs to.
+    pub fn plug(self) -> PlugKey {
+        PlugKey((self.0 >> 32) as u32)
+    }
+}
 
 /// Names one plug inside the process, stable while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -298,8 +310,8 @@ pub struct PlugState {
 pub struct PlugInfo {
     /// Alias, model, versions, MAC and device id.
     pub plate: Arc<Nameplate>,
-    /// Where it is on the LAN, without the port.
-    pub host: Option<Box<str>>,
+    /// Where it is on the LAN.
+    pub address: Option<Address>,
     /// Wi-Fi signal, dBm.
     pub rssi: Option<i32>,
     /// Whether the plug says that it is connected to TP-Link's cloud.

@@ -1,10 +1,47 @@
-//! THE DECISIONS.
-pub mod event;
-pub mod route;
+//! THE DECISIONS, as a value: events in, actions out, `now` as an argument. No socket, no clock, no async.
+//!
+//! The [`Bridge`] owns every plug and decides which route a command takes, when a plug is read, what counts as done
+//! and what the broker is told. Whoever drives it calls [`Bridge::handle`] for each event, [`Bridge::handle_timeout`]
+//! when [`Bridge::poll_timeout`] has come, and carries out what [`Bridge::poll_action`] gives.
 
-use crate::model::{Address, PlugName};
-use event::{Identity, KnownPlug};
+mod backoff;
+pub mod event;
+mod plug;
+mod pursuit;
+mod registry;
+pub mod route;
+mod slug;
+mod timers;
+mod wish;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::{Address, Failure, Order, PlugName};
+use crate::smarthome::message::{Nameplate, Reading, Reply};
+use backoff::Backoff;
+use event::{
+    AccountPlug, Action, Ask, BridgeInfo, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId,
+    Happening, Identity, KnownPlug, OtherDialect, Outcome, PlugKey, RequestId, Said, Sighting, Update, What,
+};
+use plug::{Desk, Plug};
+use registry::Registry;
 use route::RoutePolicy;
+use timers::Timers;
+
+/// After a start the broker is told `online` when the first round of reads is done, or after this time.
+const READY_AFTER: Duration = Duration::from_secs(3);
+/// `bridge/info` counts plugs; it is told no more often than this.
+const SUMMARY_EVERY: Duration = Duration::from_secs(1);
+/// While a plug is missing it is looked for in these pauses.
+const SEARCH: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
+/// How often the account is asked for its device list.
+const LIST_EVERY: Duration = Duration::from_secs(1800);
+/// So many last known addresses are asked directly in one search.
+const PROBES: usize = 256;
+/// The kind of device that this family is. Bulbs and the newer command set have others.
+const PLUG_KIND: &str = "IOT.SMARTPLUGSWITCH";
 
 /// What the bridge is told at start and at each reload.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -32,4 +69,612 @@ pub struct PlugSettings {
     pub address: Option<Address>,
     /// How it is reached.
     pub policy: RoutePolicy,
+}
+
+/// The whole daemon as a value.
+#[derive(Debug)]
+pub struct Bridge {
+    plugs: Vec<Option<Plug>>,
+    /// The plugs that stand in the user's own list.
+    listed: HashSet<PlugKey>,
+    registry: Registry,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    serial: u32,
+    adopt: bool,
+    policy: RoutePolicy,
+    cloud: CloudStatus,
+    census: Census,
+    ready_at: Option<Instant>,
+    summary: Summary,
+    search: Search,
+    /// When the account is asked for its device list next; never without a cloud.
+    list_at: Option<Instant>,
+    /// Devices that were named as not supported, so that each is named once.
+    strangers: HashSet<Box<str>>,
+}
+
+/// What is counted over all plugs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Census {
+    plugs: usize,
+    online: usize,
+    untried: usize,
+    missing: usize,
+}
+
+/// When `bridge/info` is told next.
+#[derive(Debug, Default)]
+struct Summary {
+    due: Option<Instant>,
+    told: Option<Instant>,
+}
+
+/// When missing plugs are looked for next.
+#[derive(Debug, Default)]
+struct Search {
+    due: Option<Instant>,
+    rounds: u32,
+}
+
+impl Bridge {
+    /// A bridge with these plugs. The first actions are ready at once.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let mut bridge = Self {
+            plugs: Vec::new(),
+            listed: HashSet::new(),
+            registry: Registry::default(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            serial: 0,
+            adopt: false,
+            policy: RoutePolicy::default(),
+            cloud: CloudStatus::Off,
+            census: Census::default(),
+            ready_at: Some(now + READY_AFTER),
+            summary: Summary { due: Some(now), told: None },
+            search: Search::default(),
+            list_at: None,
+            strangers: HashSet::new(),
+        };
+        bridge.reload(settings, now);
+        bridge
+    }
+
+    /// Takes the settings of a config that was read again. Plugs that stay keep their state and their connection.
+    pub fn reload(&mut self, settings: Settings, now: Instant) {
+        self.adopt = settings.adopt;
+        self.policy = settings.policy;
+        match (settings.cloud, &self.cloud) {
+            (false, _) => self.cloud = CloudStatus::Off,
+            (true, CloudStatus::Off) => self.cloud = CloudStatus::Down("not asked yet".into()),
+            (true, _) => {}
+        }
+        self.list_at = settings.cloud.then_some(now);
+        let mut known = settings.known;
+        let listed = settings.plugs.into_iter().map(|plug| self.list(plug, &mut known, now)).collect();
+        self.listed = listed;
+        for plug in known {
+            if settings.adopt && self.registry.find(Some(&plug.device_id), plug.mac).is_none() {
+                self.revive(plug, now);
+            }
+        }
+        for key in self.keys() {
+            if !self.adopt && !self.listed.contains(&key) {
+                self.remove(key, now);
+            } else if !self.listed.contains(&key) {
+                let policy = self.policy;
+                self.with_plug(key, now, |plug, desk| plug.adopt_policy(policy, desk.now));
+            } else {
+                self.with_plug(key, now, |_, _| {});
+            }
+        }
+        self.summary.due.get_or_insert(now);
+    }
+
+    /// Tells the broker again all that it should show: for another broker, or one that starts empty.
+    pub fn republish(&mut self, now: Instant) {
+        for key in self.keys() {
+            self.touch(key, now, Plug::republish);
+        }
+        self.publish(Update::Ready);
+        self.summary.due = Some(now);
+    }
+
+    /// Takes one event in.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Command { id, plug, order } => self.on_command(id, plug, order, now),
+            Event::Request { id, ask } => self.on_request(id, ask, now),
+            Event::Done { exchange, outcome } => self.on_done(exchange, outcome, now),
+            Event::Sighted(sighting) => self.on_sighting(sighting, now),
+            Event::Account(rows) => self.on_account(rows, now),
+            Event::Cloud(status) => self.on_cloud(status, now),
+        }
+    }
+
+    /// Does what has become due by `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(key) = self.timers.pop_expired(now) {
+            self.with_plug(key, now, |_, _| {});
+        }
+        let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
+        if self.ready_at.take_if(|at| *at <= now || first_round_done).is_some() {
+            self.publish(Update::Ready);
+        }
+        if self.search.due.take_if(|at| *at <= now).is_some() {
+            self.look_for_missing(now);
+        }
+        if self.list_at.take_if(|at| *at <= now).is_some() {
+            self.list_at = Some(now + LIST_EVERY);
+            self.actions.push_back(Action::ListAccount);
+        }
+        if self.summary.due.take_if(|at| *at <= now).is_some() {
+            self.summary.told = Some(now);
+            let Census { plugs, online, .. } = self.census;
+            self.publish(Update::Bridge(BridgeInfo { plugs, online, cloud: self.cloud.clone() }));
+        }
+    }
+
+    /// The next thing to carry out.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Bridge::handle_timeout`] wants to be called, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
+        // The moment of the first round's end lies in the past: due at once.
+        let ready = self.ready_at.map(|at| if first_round_done { at - READY_AFTER } else { at });
+        [self.timers.next(), ready, self.search.due, self.list_at, self.summary.due]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What is worth keeping of every plug.
+    pub fn known_plugs(&self) -> impl Iterator<Item = KnownPlug> + '_ {
+        self.plugs.iter().flatten().filter_map(Plug::known)
+    }
+
+    // --- events -----------------------------------------------------------------------------------------------
+
+    fn on_command(&mut self, id: CommandId, name: PlugName, order: Order, now: Instant) {
+        match self.registry.named(&name) {
+            Some(key) => self.with_plug(key, now, |plug, desk| plug.command(id, order, desk)),
+            None => {
+                let ended = Ended::Error(format!("there is no plug called {name}"));
+                let result =
+                    CommandResult { id, plug: name, ended, state: None, route: None, took: Duration::ZERO };
+                self.publish(Update::Result(result));
+            }
+        }
+    }
+
+    fn on_request(&mut self, id: RequestId, ask: Ask, now: Instant) {
+        let named = |bridge: &Self, name: &PlugName| {
+            bridge.registry.named(name).ok_or_else(|| format!("there is no plug called {name}"))
+        };
+        let result = match ask {
+            Ask::Discover => {
+                self.look_for_missing(now);
+                self.actions.push_back(Action::ListAccount);
+                Ok(())
+            }
+            Ask::Refresh(None) => {
+                for key in self.keys() {
+                    self.with_plug(key, now, |plug, desk| plug.refresh(desk.now));
+                }
+                Ok(())
+            }
+            Ask::Refresh(Some(name)) => {
+                named(self, &name).map(|key| self.with_plug(key, now, |plug, desk| plug.refresh(desk.now)))
+            }
+            Ask::Forget(name) => named(self, &name).and_then(|key| self.forget(key, &name, now)),
+        };
+        self.publish(Update::Response { id, result });
+    }
+
+    fn on_done(&mut self, exchange: ExchangeId, outcome: Outcome, now: Instant) {
+        let key = exchange.plug();
+        let Some(plug) = self.plug(key).filter(|plug| plug.route_of(exchange).is_some()) else { return };
+        let at = plug.address().cloned();
+        match (&outcome.result, &outcome.hello) {
+            (Err(Failure::WrongPlug { .. }), Some(stranger)) => {
+                let stranger = stranger.clone();
+                self.with_plug(key, now, |plug, desk| {
+                    plug.lost_address();
+                    plug.done(exchange, outcome, desk);
+                });
+                if let Some(address) = at {
+                    self.on_sighting(Sighting { address, said: Said::SysInfo(Box::new(stranger)) }, now);
+                }
+                return;
+            }
+            (Ok(Reply::SysInfo(reading)), _) | (_, Some(reading)) => {
+                let plate = Arc::clone(&reading.plate);
+                if !self.learn(key, &plate, now) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.with_plug(key, now, |plug, desk| plug.done(exchange, outcome, desk));
+    }
+
+    fn on_sighting(&mut self, sighting: Sighting, now: Instant) {
+        let Sighting { address, said } = sighting;
+        let reading = match said {
+            Said::SysInfo(reading) => reading,
+            Said::Other(device) => return self.on_other_dialect(&address, &device),
+        };
+        let plate = &reading.plate;
+        match self.registry.find(plate.device_id.as_ref(), plate.mac) {
+            Some(key) => self.with_plug(key, now, |plug, desk| plug.sighted(address, desk)),
+            // An entry that knows only this address will learn on its own connection who lives there.
+            None if self.is_home(&address) => {}
+            None if self.adopt && is_plug(&plate.kind) => self.adopt_from_lan(&reading, address, now),
+            None if self.adopt => self.name_stranger(&plate.model, &plate.kind, &address.host()),
+            None => {}
+        }
+    }
+
+    fn on_other_dialect(&mut self, address: &Address, device: &OtherDialect) {
+        let key = device.mac.map_or_else(|| address.to_string(), |mac| mac.to_string());
+        if !self.strangers.insert(key.into()) {
+            return;
+        }
+        let OtherDialect { model, kind, encryption, .. } = device;
+        let detail = if is_plug(kind) {
+            format!(
+                "{model} at {} speaks {encryption}, not TCP 9999: it is served over the cloud, if the account lists it; \
+                 the Kasa app's \"Third-Party Compatibility\" may open TCP 9999 again",
+                address.host()
+            )
+        } else {
+            format!("{model} at {} is a {kind}, which hs100d does not support", address.host())
+        };
+        self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));
+    }
+
+    fn on_account(&mut self, rows: Vec<AccountPlug>, now: Instant) {
+        for row in rows {
+            if !is_plug(&row.kind) {
+                if self.adopt {
+                    self.name_stranger(&row.model, &row.kind, "the account");
+                }
+                continue;
+            }
+            match self.registry.find(Some(&row.device_id), row.mac) {
+                Some(key) => self.join_account(key, &row, now),
+                None if self.adopt => self.adopt_from_account(row, now),
+                None => {}
+            }
+        }
+    }
+
+    fn on_cloud(&mut self, status: CloudStatus, now: Instant) {
+        if status == self.cloud || self.cloud == CloudStatus::Off {
+            return;
+        }
+        let opened = status == CloudStatus::Ok;
+        let happening = match &status {
+            CloudStatus::Stopped(why) => Some((What::CloudStopped, why.to_string())),
+            CloudStatus::Ok => Some((What::CloudOk, "the cloud answers".to_owned())),
+            CloudStatus::Off | CloudStatus::Down(_) => None,
+        };
+        self.cloud = status;
+        if let Some((what, detail)) = happening {
+            self.publish(Update::Happened(Happening { what, plug: None, detail }));
+        }
+        for key in self.keys() {
+            self.with_plug(key, now, |plug, desk| {
+                if opened {
+                    plug.cloud_changed(desk.now);
+                }
+            });
+        }
+        self.tell_soon(now);
+    }
+
+    // --- who is who -------------------------------------------------------------------------------------------
+
+    /// Brings one entry of the user's list to a plug: one that stands already, one from an earlier run, or a new one.
+    fn list(&mut self, entry: PlugSettings, known: &mut Vec<KnownPlug>, now: Instant) -> PlugKey {
+        let PlugSettings { name, mut identity, address, policy } = entry;
+        let is_it = |plug: &KnownPlug| match (&identity.device_id, identity.mac) {
+            (Some(id), _) => *id == plug.device_id,
+            (None, Some(mac)) => plug.mac == Some(mac),
+            (None, None) => address.is_some() && plug.address == address,
+        };
+        let remembered = known.iter().position(is_it).map(|place| known.swap_remove(place));
+        if let Some(plug) = &remembered {
+            identity.device_id.get_or_insert_with(|| plug.device_id.clone());
+            identity.mac = identity.mac.or(plug.mac);
+        }
+        let standing = self
+            .registry
+            .find(identity.device_id.as_ref(), identity.mac)
+            .or_else(|| name.as_ref().and_then(|name| self.registry.named(name)))
+            .or_else(|| self.at_home(address.as_ref()));
+        let key = standing
+            .unwrap_or_else(|| self.add(Plug::new(self.next_key(), identity.clone(), policy, now), now));
+        let given = name.or_else(|| remembered.as_ref().map(|plug| plug.name.clone()));
+        if let Some(name) = given {
+            self.rename(key, name, now);
+        }
+        self.registry.enter(key, &identity);
+        self.touch(key, now, |plug, desk| {
+            plug.identity = identity;
+            plug.adopt_policy(policy, desk.now);
+            plug.settle_at(address);
+            plug.remembered_at(remembered.and_then(|plug| plug.address));
+        });
+        key
+    }
+
+    fn revive(&mut self, known: KnownPlug, now: Instant) {
+        let identity = Identity { device_id: Some(known.device_id), mac: known.mac };
+        let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
+        let name = match self.registry.named(&known.name) {
+            None => known.name,
+            Some(_) => return self.remove(key, now),
+        };
+        self.rename(key, name, now);
+        self.touch(key, now, |plug, _| plug.remembered_at(known.address));
+    }
+
+    /// Takes note of who answered. False if the plug turns out to be another entry's, and is given up for it.
+    fn learn(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) -> bool {
+        let Some(plug) = self.plug(key) else { return false };
+        let complete =
+            plug.identity.device_id.is_some() && (plug.identity.mac.is_some() || plate.mac.is_none());
+        if complete && plug.name.is_some() {
+            return true;
+        }
+        let Some(device_id) = &plate.device_id else { return true };
+        let twin = self.registry.find(Some(device_id), None).filter(|&twin| twin != key);
+        if let Some(twin) = twin {
+            let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
+            let name = |key| {
+                self.plug(key).and_then(|plug| plug.name.as_ref()).map_or("one entry", PlugName::as_str)
+            };
+            let detail =
+                format!("{} and {} are the same plug; serving it as the latter", name(loser), name(winner));
+            self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, detail }));
+            let address = self.plug(loser).and_then(|plug| plug.address().cloned());
+            self.remove(loser, now);
+            if loser == key {
+                if let Some(address) = address {
+                    self.with_plug(winner, now, |plug, desk| plug.sighted(address, desk));
+                }
+                return false;
+            }
+        }
+        let identity = Identity { device_id: Some(device_id.clone()), mac: plate.mac };
+        self.registry.enter(key, &identity);
+        let unnamed = self.plug(key).is_some_and(|plug| plug.name.is_none());
+        let name = unnamed.then(|| self.registry.name_for(&plate.alias, plate));
+        if let Some(plug) = self.plugs[key.0 as usize].as_mut() {
+            plug.identity = identity;
+        }
+        match name {
+            Some(name) => self.rename(key, name, now),
+            None => self.remember(key),
+        }
+        true
+    }
+
+    fn adopt_from_lan(&mut self, reading: &Reading, address: Address, now: Instant) {
+        let plate = &reading.plate;
+        let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
+        let name = self.registry.name_for(&plate.alias, plate);
+        let detail = format!("{} at {}", plate.model, address.host());
+        let key = self.welcome(identity, name, detail, now);
+        self.with_plug(key, now, |plug, desk| plug.sighted(address, desk));
+    }
+
+    fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
+        let plate = Nameplate {
+            device_id: Some(row.device_id),
+            mac: row.mac,
+            alias: row.alias,
+            model: row.model,
+            hw_version: "".into(),
+            sw_version: "".into(),
+            kind: row.kind,
+            feature: "".into(),
+            dev_name: "".into(),
+        };
+        let name = self.registry.name_for(&plate.alias, &plate);
+        let detail = format!("{} in the account", plate.model);
+        let key = self.welcome(Identity { device_id: plate.device_id, mac: plate.mac }, name, detail, now);
+        self.with_plug(key, now, |_, _| {});
+    }
+
+    fn welcome(&mut self, identity: Identity, name: PlugName, detail: String, now: Instant) -> PlugKey {
+        let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
+        self.publish(Update::Happened(Happening { what: What::PlugFound, plug: Some(name.clone()), detail }));
+        self.rename(key, name, now);
+        key
+    }
+
+    fn join_account(&mut self, key: PlugKey, row: &AccountPlug, now: Instant) {
+        let Some(plug) = self.plug(key) else { return };
+        if plug.identity.device_id.is_some() {
+            return;
+        }
+        let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
+        self.registry.enter(key, &identity);
+        self.with_plug(key, now, |plug, desk| {
+            plug.identity = identity;
+            plug.refresh(desk.now);
+        });
+        self.remember(key);
+    }
+
+    fn name_stranger(&mut self, model: &str, kind: &str, place: &str) {
+        if self.strangers.insert(format!("{model} {kind} {place}").into()) {
+            let detail = format!("{model} ({kind}), found at {place}, is not a plug that hs100d supports");
+            self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));
+        }
+    }
+
+    /// Gives a plug its name, and clears what the broker keeps under the one before.
+    fn rename(&mut self, key: PlugKey, name: PlugName, now: Instant) {
+        let Some(plug) = self.plugs[key.0 as usize].as_mut() else { return };
+        if plug.name.as_ref() == Some(&name) {
+            return;
+        }
+        let before = plug.name.clone();
+        plug.christen(name.clone());
+        if let Some(before) = before {
+            self.registry.strike_name(&before);
+            self.publish(Update::Gone(before));
+        }
+        self.registry.enter_name(key, name);
+        self.remember(key);
+        self.touch(key, now, Plug::republish);
+    }
+
+    fn forget(&mut self, key: PlugKey, name: &PlugName, now: Instant) -> Result<(), String> {
+        if self.listed.contains(&key) {
+            return Err(format!("{name} stands in the config: remove its [[plug]] entry there and reload"));
+        }
+        self.remove(key, now);
+        Ok(())
+    }
+
+    fn remove(&mut self, key: PlugKey, now: Instant) {
+        self.touch(key, now, Plug::retire);
+        let before = self.census_of(key);
+        let Some(plug) = self.plugs[key.0 as usize].take() else { return };
+        self.count(before, Census::default(), now);
+        self.timers.set(key, None);
+        self.registry.strike(key);
+        self.listed.remove(&key);
+        if let Some(name) = plug.name {
+            let gone = Happening { what: What::PlugGone, plug: Some(name.clone()), detail: String::new() };
+            self.publish(Update::Happened(gone));
+            self.publish(Update::Gone(name));
+        }
+        if let Some(device_id) = plug.identity.device_id {
+            self.actions.push_back(Action::Forget(device_id));
+        }
+    }
+
+    fn remember(&mut self, key: PlugKey) {
+        if let Some(known) = self.plug(key).and_then(Plug::known) {
+            self.actions.push_back(Action::Remember(known));
+        }
+    }
+
+    // --- plumbing ---------------------------------------------------------------------------------------------
+
+    fn plug(&self, key: PlugKey) -> Option<&Plug> {
+        self.plugs.get(key.0 as usize)?.as_ref()
+    }
+
+    fn keys(&self) -> Vec<PlugKey> {
+        self.plugs.iter().flatten().map(|plug| plug.key).collect()
+    }
+
+    fn next_key(&self) -> PlugKey {
+        PlugKey(u32::try_from(self.plugs.len()).unwrap_or(u32::MAX))
+    }
+
+    fn add(&mut self, plug: Plug, now: Instant) -> PlugKey {
+        let key = plug.key;
+        self.registry.enter(key, &plug.identity);
+        self.plugs.push(Some(plug));
+        let entered = self.census_of(key);
+        self.count(Census::default(), entered, now);
+        key
+    }
+
+    fn publish(&mut self, update: Update) {
+        self.actions.push_back(Action::Publish(update));
+    }
+
+    /// Does something with a plug, and lets it take every step that has become due.
+    fn with_plug(&mut self, key: PlugKey, now: Instant, act: impl FnOnce(&mut Plug, &mut Desk<'_>)) {
+        let wake = self.touch(key, now, |plug, desk| {
+            act(plug, desk);
+            plug.advance(desk)
+        });
+        if wake.is_some() {
+            self.timers.set(key, wake);
+        }
+    }
+
+    /// Does something with a plug, and keeps the count of what changed by it.
+    fn touch<T>(
+        &mut self,
+        key: PlugKey,
+        now: Instant,
+        act: impl FnOnce(&mut Plug, &mut Desk<'_>) -> T,
+    ) -> Option<T> {
+        let before = self.census_of(key);
+        let plug = self.plugs.get_mut(key.0 as usize)?.as_mut()?;
+        let mut desk = Desk { now, cloud: &self.cloud, actions: &mut self.actions, serial: &mut self.serial };
+        let result = act(plug, &mut desk);
+        let after = self.census_of(key);
+        self.count(before, after, now);
+        Some(result)
+    }
+
+    fn census_of(&self, key: PlugKey) -> Census {
+        self.plug(key).map_or_else(Census::default, |plug| Census {
+            plugs: 1,
+            online: plug.is_online().into(),
+            untried: (!plug.was_tried()).into(),
+            missing: plug.is_missing().into(),
+        })
+    }
+
+    fn count(&mut self, before: Census, after: Census, now: Instant) {
+        if before == after {
+            return;
+        }
+        let census = &mut self.census;
+        census.plugs = census.plugs + after.plugs - before.plugs;
+        census.online = census.online + after.online - before.online;
+        census.untried = census.untried + after.untried - before.untried;
+        census.missing = census.missing + after.missing - before.missing;
+        if (before.plugs, before.online) != (after.plugs, after.online) {
+            self.tell_soon(now);
+        }
+        if after.missing > before.missing {
+            self.search = Search { due: Some(now), rounds: 0 };
+        }
+    }
+
+    fn tell_soon(&mut self, now: Instant) {
+        let due = self.summary.told.map_or(now, |told| now.max(told + SUMMARY_EVERY));
+        self.summary.due.get_or_insert(due);
+    }
+
+    fn look_for_missing(&mut self, now: Instant) {
+        let missing = self.plugs.iter().flatten().filter(|plug| plug.is_missing());
+        let probe: Vec<_> = missing.filter_map(|plug| plug.address().cloned()).take(PROBES).collect();
+        self.actions.push_back(Action::Discover { probe });
+        if self.census.missing > 0 {
+            self.search.rounds += 1;
+            self.search.due = Some(now + SEARCH.pause(self.search.rounds));
+        }
+    }
+
+    fn at_home(&self, address: Option<&Address>) -> Option<PlugKey> {
+        let address = address?;
+        let lives_there = |plug: &&Plug| plug.home() == Some(address);
+        self.plugs.iter().flatten().find(lives_there).map(|plug| plug.key)
+    }
+
+    fn is_home(&self, address: &Address) -> bool {
+        self.at_home(Some(address)).is_some()
+    }
+}
+
+fn is_plug(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case(PLUG_KIND)
 }

@@ -1,6 +1,8 @@
 //! How a plug is reached: what the user wrote ([`RoutePolicy`]), what we saw, and the plan for one command.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::model::{Route, Verdict};
 
 /// Which routes may be used, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +48,159 @@ impl Default for RoutePolicy {
             energy_interval: Duration::from_secs(15),
             local_timeout: Duration::from_secs(3),
             cloud_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+/// How long a hiccup is waited out before the LAN is asked again.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// A resting LAN is probed this often …
+const PROBE: Duration = Duration::from_secs(10);
+/// … for this long …
+const PROBE_OFTEN_FOR: Duration = Duration::from_secs(600);
+/// … and this often afterwards.
+const PROBE_SELDOM: Duration = Duration::from_secs(60);
+/// After each refused read over the cloud the next one waits so many poll intervals.
+const CLOUD_PATIENCE: [u32; 4] = [1, 2, 5, 10];
+/// Hiccups in a row after which a route is rested.
+const HICCUPS: u32 = 2;
+
+/// What we saw of one route to one plug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Health {
+    /// Not tried yet.
+    #[default]
+    Untried,
+    /// Its last exchange was answered.
+    Up,
+    /// It failed in a way that may have been a hiccup, so many times in a row.
+    Doubtful(u32),
+    /// It does not work; it is probed now and then and used again from its first answer.
+    Resting {
+        /// Since when.
+        since: Instant,
+        /// Failures since then.
+        failures: u32,
+    },
+}
+
+/// What we saw of both routes to one plug.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Routes {
+    health: [Health; 2],
+}
+
+/// Which routes to try for one command, in order, and how long after the command each may start although the ones
+/// before it have not failed.
+pub(super) type Plan = Vec2<(Route, Duration)>;
+
+impl Routes {
+    pub(super) fn health(&self, route: Route) -> Health {
+        self.health[route.index()]
+    }
+
+    pub(super) fn is_up(&self, route: Route) -> bool {
+        self.health(route) == Health::Up
+    }
+
+    pub(super) fn is_resting(&self, route: Route) -> bool {
+        matches!(self.health(route), Health::Resting { .. })
+    }
+
+    /// The plug answered over this route.
+    pub(super) fn answered(&mut self, route: Route) {
+        self.health[route.index()] = Health::Up;
+    }
+
+    /// An exchange over this route failed.
+    pub(super) fn failed(&mut self, route: Route, verdict: Verdict, now: Instant) {
+        let health = &mut self.health[route.index()];
+        *health = match (*health, verdict) {
+            (_, Verdict::PlugRefuses) => Health::Up,
+            (Health::Resting { since, failures }, _) => Health::Resting { since, failures: failures + 1 },
+            (_, Verdict::RouteDown) => Health::Resting { since: now, failures: 1 },
+            (Health::Doubtful(hiccups), _) if hiccups + 1 >= HICCUPS => {
+                Health::Resting { since: now, failures: hiccups + 1 }
+            }
+            (Health::Doubtful(hiccups), _) => Health::Doubtful(hiccups + 1),
+            (Health::Untried | Health::Up, _) => Health::Doubtful(1),
+        };
+    }
+
+    /// The other route had to answer in this one's place.
+    pub(super) fn overtaken(&mut self, route: Route, now: Instant) {
+        if !self.is_resting(route) {
+            self.health[route.index()] = Health::Resting { since: now, failures: 1 };
+        }
+    }
+
+    /// What was seen no longer counts: the plug is somewhere else, or the cloud is another.
+    pub(super) fn forget(&mut self, route: Route) {
+        self.health[route.index()] = Health::Untried;
+    }
+
+    /// The order of routes for one command. A resting LAN comes last, yet is never dropped.
+    pub(super) fn plan(&self, usable: [bool; 2], policy: &RoutePolicy) -> Plan {
+        let [local, cloud] = usable;
+        let cloud_first = self.is_resting(Route::Local) && !self.is_resting(Route::Cloud);
+        match (local, cloud) {
+            (true, true) if cloud_first => {
+                Plan::two((Route::Cloud, Duration::ZERO), (Route::Local, policy.cloud_after))
+            }
+            (true, true) => Plan::two((Route::Local, Duration::ZERO), (Route::Cloud, policy.cloud_after)),
+            (true, false) => Plan::one((Route::Local, Duration::ZERO)),
+            (false, true) => Plan::one((Route::Cloud, Duration::ZERO)),
+            (false, false) => Plan::none(),
+        }
+    }
+
+    /// The pause before the next read over this route, by what was seen of it.
+    pub(super) fn poll_pause(&self, route: Route, policy: &RoutePolicy, now: Instant) -> Duration {
+        match (route, self.health(route)) {
+            (Route::Local, Health::Untried | Health::Up) => policy.poll_interval,
+            (Route::Local, Health::Doubtful(_)) => SECOND_LOOK,
+            (Route::Local, Health::Resting { since, .. }) if now < since + PROBE_OFTEN_FOR => PROBE,
+            (Route::Local, Health::Resting { .. }) => PROBE_SELDOM,
+            (Route::Cloud, Health::Resting { failures, .. }) => {
+                let step = (failures.saturating_sub(1) as usize).min(CLOUD_PATIENCE.len() - 1);
+                policy.cloud_poll_interval * CLOUD_PATIENCE[step]
+            }
+            (Route::Cloud, Health::Doubtful(_)) => policy.cloud_poll_interval.min(PROBE),
+            (Route::Cloud, Health::Untried | Health::Up) => policy.cloud_poll_interval,
+        }
+    }
+}
+
+/// A list of at most two, in place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vec2<T>([Option<T>; 2]);
+
+impl<T: Copy> Vec2<T> {
+    const fn none() -> Self {
+        Self([None, None])
+    }
+
+    const fn one(first: T) -> Self {
+        Self([Some(first), None])
+    }
+
+    const fn two(first: T, second: T) -> Self {
+        Self([Some(first), Some(second)])
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.0.iter().flatten().copied()
+    }
+}
+
+impl Plan {
+    /// The same routes with this one first, if it is among them.
+    pub(super) fn led_by(self, first: Option<Route>, head_start: Duration) -> Self {
+        match self.0 {
+            [Some((before, _)), Some((after, _))] if first == Some(after) => {
+                Self::two((after, Duration::ZERO), (before, head_start))
+            }
+            _ => self,
         }
     }
 }

@@ -1,1 +1,210 @@
-//! config
+//! What the config means. A [`Config`] cannot be invalid: whoever holds one need not check it again.
+//!
+//! [`file`](self) (private) has the TOML as written and judges each value by itself, `meaning` judges them together
+//! and fills in what was not written, [`place`] knows where to look. Nobody below this room knows that there is a
+//! file; every room is told its options in its own words.
+
+pub mod duration;
+mod file;
+mod meaning;
+pub mod place;
+mod plugs;
+mod reader;
+mod url;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use self::place::{Environment, Place};
+use self::reader::Fault;
+use crate::bridge;
+use crate::mqtt::{self, broker, homeassistant};
+use crate::secret::Secret;
+use crate::transport::{cloud, discovery};
+
+/// The largest config that is read: ten thousand plugs with every key set need a quarter of it.
+const LARGEST: u64 = 16 << 20;
+/// As many faults as fit on a screen; whoever has more mends these first.
+const FAULTS_SHOWN: usize = 10;
+
+/// Everything that the user decided, with the defaults where nothing was said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Which broker, and how to log in there.
+    pub broker: Broker,
+    /// What to be called at the broker; `None` lets the installation name itself.
+    pub client_id: Option<String>,
+    /// The first level of every topic of ours.
+    pub base_topic: String,
+    /// What Home Assistant is told.
+    pub homeassistant: homeassistant::Options,
+    /// How to look for plugs on the LAN, if that is wanted at all.
+    pub discovery: Option<discovery::Options>,
+    /// The LAN wire.
+    pub local: Local,
+    /// The account, if there is one.
+    pub cloud: Option<Cloud>,
+    /// What the bridge is told, but for what the store remembers: [`bridge::Settings::known`] is empty.
+    pub bridge: bridge::Settings,
+    /// What is legal but unwise, a line each, to be logged once logging stands.
+    pub warnings: Vec<String>,
+}
+
+/// Which broker the plugs are shown at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Broker {
+    /// Our own, on loopback.
+    Embedded {
+        /// Where it listens. Port 0 takes any that is free.
+        listen: SocketAddr,
+    },
+    /// One that is there already.
+    Outside {
+        /// Host name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// TLS, if it is wanted.
+        tls: Option<mqtt::TlsOptions>,
+        /// Who we are there.
+        username: Option<String>,
+        /// And the proof.
+        password: Option<Secret>,
+    },
+}
+
+/// The LAN wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// Whether plugs are spoken to over the LAN at all.
+    pub enabled: bool,
+    /// The port that plugs listen on.
+    pub port: u16,
+}
+
+/// The cloud wire.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cloud {
+    /// The account and where it lives.
+    pub options: cloud::Options,
+    /// Between two reads of a plug that the LAN does not reach.
+    pub poll_interval: Duration,
+}
+
+/// What the left wing is started with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MqttChoice {
+    /// The embedded broker, and the link to it.
+    Embedded {
+        /// What the broker is told.
+        broker: broker::Options,
+        /// What the link is told. Its port is the one asked for: 0 where the broker takes any.
+        link: mqtt::Options,
+    },
+    /// The link to a broker that is there already.
+    Outside(mqtt::Options),
+}
+
+/// Why a config cannot be used: a line for each fault, with file, line, key and remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Invalid {
+    /// At least one, without an end of line, in the order of the file.
+    pub lines: Vec<String>,
+}
+
+impl Config {
+    /// Reads the config from where it is. Files that it names (passwords, certificates) are looked at as well.
+    ///
+    /// # Errors
+    /// All that is wrong, a line each; nothing of it holds a secret.
+    pub fn load(place: &Place, environment: &Environment) -> Result<Self, Invalid> {
+        let invalid = |faults: Vec<Fault>| Invalid::of(place, &faults);
+        let text = match place.path() {
+            Some(path) => read(path).map_err(|fault| invalid(vec![fault]))?,
+            None => String::new(),
+        };
+        let file = file::File::read(&text).map_err(invalid)?;
+        meaning::judge(file, place, environment).map_err(invalid)
+    }
+
+    /// What the left wing is started with on this machine.
+    pub fn mqtt(&self, instance: &str, state_dir: &Path) -> MqttChoice {
+        match &self.broker {
+            Broker::Embedded { listen } => MqttChoice::Embedded {
+                broker: broker::Options { listen: *listen, state_dir: state_dir.to_owned() },
+                link: self.link(instance, listen.ip().to_string(), listen.port()),
+            },
+            Broker::Outside { host, port, tls, username, password } => MqttChoice::Outside(mqtt::Options {
+                tls: tls.clone(),
+                username: username.clone(),
+                password: password.clone(),
+                ..self.link(instance, host.clone(), *port)
+            }),
+        }
+    }
+
+    fn link(&self, instance: &str, host: String, port: u16) -> mqtt::Options {
+        mqtt::Options {
+            host,
+            port,
+            tls: None,
+            username: None,
+            password: None,
+            client_id: self.client_id.clone().unwrap_or_else(|| format!("hs100d-{instance}")),
+            base_topic: self.base_topic.clone(),
+            instance: instance.to_owned(),
+            homeassistant: self.homeassistant.clone(),
+        }
+    }
+}
+
+impl Invalid {
+    fn of(place: &Place, faults: &[Fault]) -> Self {
+        let mut lines: Vec<String> =
+            faults.iter().take(FAULTS_SHOWN).map(|fault| placed(place, fault)).collect();
+        if let Some(more) = faults.len().checked_sub(FAULTS_SHOWN + 1) {
+            lines.push(format!("{}: and {} more: correct these first", name(place), more + 1));
+        }
+        Self { lines }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n"))
+    }
+}
+
+/// Every key that a config may hold, as `table.key`; those of `[[plug]]` as `plug.key`.
+pub fn keys() -> Vec<String> {
+    file::known().keys().collect()
+}
+
+/// `FILE:LINE: key: what`, or `FILE: key: what` for what has no line.
+fn placed(place: &Place, fault: &Fault) -> String {
+    let gap = if fault.line.is_some() { "" } else { " " };
+    format!("{}:{gap}{fault}", name(place))
+}
+
+fn name(place: &Place) -> String {
+    place.path().map_or_else(|| "built-in config".to_owned(), |path| path.display().to_string())
+}
+
+fn read(path: &Path) -> Result<String, Fault> {
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(|error| {
+        Fault::of("", format!("cannot be read: {error}: check the path and its permissions"))
+    })?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Fault::of("", format!("is larger than {} MiB: is it a config file?", LARGEST >> 20)));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Fault { line: Some(line), ..Fault::of("", "is not UTF-8 text: save the file as UTF-8") }
+    })
+}

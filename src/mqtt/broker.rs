@@ -1,4 +1,8 @@
-//! The embedded broker.
+//! The embedded broker: for houses that have none, for `demo`, and for tests.
+//!
+//! It speaks MQTT 5 and 3.1.1 on one port and keeps retained messages over a restart. It knows no users, so that it
+//! refuses to listen anywhere but on this machine. Built without the feature `broker`, starting it is an error that
+//! says so.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,8 +10,369 @@ use std::path::PathBuf;
 /// Where the embedded broker listens and keeps what is retained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Loopback only, unless users are configured.
+    /// On loopback only. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The folder that outlives a restart.
+    /// The folder that outlives a restart; the broker has one of its own in it.
     pub state_dir: PathBuf,
+}
+
+/// Why the embedded broker does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Anybody on the network could switch the plugs.
+    #[error(
+        "broker.listen: {0} is reachable from other machines, and the embedded broker knows no users: use \
+         127.0.0.1, or a broker of your own with mqtt.url"
+    )]
+    NotLoopback(SocketAddr),
+    /// Somebody else listens there.
+    #[error(
+        "broker.listen: {0} is taken: set mqtt.url to use the broker that listens there, or another port in \
+         broker.listen"
+    )]
+    PortTaken(SocketAddr),
+    /// The system does not let us listen there.
+    #[error("broker.listen: cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process keeps its messages in our folder.
+    #[error(
+        "{0}: another embedded broker keeps its messages there: stop it first, or use another state directory"
+    )]
+    StoreInUse(PathBuf),
+    /// It started, and ended by itself.
+    #[error("the embedded broker failed to start: {0}")]
+    Failed(String),
+    /// The program was built without it.
+    #[error(
+        "this hs100d was built without the embedded broker: set mqtt.url, or build it with the feature \"broker\""
+    )]
+    NotBuilt,
+}
+
+#[cfg(not(feature = "broker"))]
+mod absent {
+    use super::{BrokerError, Options, SocketAddr};
+
+    /// A broker that is not there; it cannot be made.
+    #[derive(Debug)]
+    pub struct EmbeddedBroker(std::convert::Infallible);
+
+    impl EmbeddedBroker {
+        /// Always fails.
+        ///
+        /// # Errors
+        ///
+        /// [`BrokerError::NotBuilt`].
+        pub async fn start(_: Options) -> Result<Self, BrokerError> {
+            Err(BrokerError::NotBuilt)
+        }
+
+        /// Where it listens.
+        pub fn addr(&self) -> SocketAddr {
+            match self.0 {}
+        }
+
+        /// Stops it.
+        pub async fn stop(self) {
+            match self.0 {}
+        }
+    }
+}
+
+#[cfg(not(feature = "broker"))]
+pub use absent::EmbeddedBroker;
+#[cfg(feature = "broker")]
+pub use present::EmbeddedBroker;
+
+#[cfg(feature = "broker")]
+mod present {
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::net::{SocketAddr, TcpListener};
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use mqtt5::broker::config::{StorageBackend, StorageConfig};
+    use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
+    use tokio::task::JoinHandle;
+
+    use super::{BrokerError, Options};
+
+    /// The broker's own folder in the state directory.
+    const FOLDER: &str = "broker";
+    /// Where a folder goes that cannot be read, for whoever wants to know why.
+    const DAMAGED: &str = "broker.damaged";
+    /// The largest packet that is taken, in bytes. Nothing in a house of plugs comes near it.
+    const LARGEST_PACKET: usize = 1024 * 1024;
+    /// The largest message that is kept, in bytes: the documents of Home Assistant have a few thousand.
+    const LARGEST_KEPT: usize = 256 * 1024;
+    /// How many messages are kept: ten thousand plugs have four topics and one document each.
+    const MOST_KEPT: usize = 100_000;
+    /// Clients on one machine.
+    const MOST_CLIENTS: usize = 1000;
+    /// How long a client that went away may find its session again.
+    const LONGEST_SESSION: Duration = Duration::from_secs(24 * 3600);
+    /// What clients get to end their connections when the broker stops.
+    const DRAIN: Duration = Duration::from_secs(6);
+
+    /// A broker that runs for as long as this value lives.
+    #[derive(Debug)]
+    pub struct EmbeddedBroker {
+        address: SocketAddr,
+        shutdown: Shutdown,
+        task: JoinHandle<()>,
+    }
+
+    impl EmbeddedBroker {
+        /// Starts it, and returns once clients can connect. A store that cannot be read is put aside, and one that
+        /// cannot be written is done without; both with a warning.
+        ///
+        /// # Errors
+        ///
+        /// See [`BrokerError`].
+        pub async fn start(options: Options) -> Result<Self, BrokerError> {
+            let Options { listen, state_dir } = options;
+            if !listen.ip().is_loopback() {
+                return Err(BrokerError::NotLoopback(listen));
+            }
+            let folder = state_dir.join(FOLDER);
+            let first = match prepare(&folder) {
+                Ok(()) => Self::try_start(listen, Some(&folder)).await,
+                Err(error) => Err(BrokerError::Failed(error.to_string())),
+            };
+            let Err(BrokerError::Failed(why)) = first else { return first };
+            if is_in_use(&folder) {
+                return Err(BrokerError::StoreInUse(folder));
+            }
+            Self::start_anew(listen, &state_dir, &folder, &why).await
+        }
+
+        /// Where it listens.
+        pub fn addr(&self) -> SocketAddr {
+            self.address
+        }
+
+        /// Ends all connections and waits until everything is on disk.
+        pub async fn stop(mut self) {
+            self.shutdown.signal();
+            if tokio::time::timeout(DRAIN, &mut self.task).await.is_err() {
+                self.task.abort();
+            }
+        }
+
+        /// With an empty store, or at last with none.
+        async fn start_anew(
+            listen: SocketAddr,
+            state_dir: &Path,
+            folder: &Path,
+            why: &str,
+        ) -> Result<Self, BrokerError> {
+            let aside = state_dir.join(DAMAGED);
+            match put_aside(folder, &aside).and_then(|()| prepare(folder)) {
+                Ok(()) => {
+                    tracing::warn!(
+                        "{}: what the embedded broker kept cannot be used ({why}): moved to {}, starting empty",
+                        folder.display(),
+                        aside.display()
+                    );
+                    let second = Self::try_start(listen, Some(folder)).await;
+                    if !matches!(second, Err(BrokerError::Failed(_))) {
+                        return second;
+                    }
+                }
+                Err(error) => tracing::debug!("{}: cannot be put aside: {error}", folder.display()),
+            }
+            tracing::warn!(
+                "{}: cannot be used ({why}): what the embedded broker keeps will not outlive a restart",
+                folder.display()
+            );
+            Self::try_start(listen, None).await
+        }
+
+        async fn try_start(listen: SocketAddr, folder: Option<&Path>) -> Result<Self, BrokerError> {
+            let mut broker = match MqttBroker::with_config(config(listen, folder)).await {
+                Ok(broker) => broker,
+                Err(error) => return Err(port_trouble(listen).unwrap_or_else(|| failed(&error))),
+            };
+            let address = broker.local_addr().unwrap_or(listen);
+            let shutdown = Shutdown(broker.shutdown_handle());
+            let mut ready = broker.ready_receiver();
+            let mut run = tokio::spawn(async move { broker.run().await });
+            tokio::select! {
+                // The sender goes with the broker, in which case `run` tells why.
+                Ok(_) = ready.wait_for(|ready| *ready) => {}
+                ended = &mut run => {
+                    return Err(match ended {
+                        Ok(Err(error)) => failed(&error),
+                        _ => BrokerError::Failed("it ended by itself".to_owned()),
+                    });
+                }
+            }
+            let task = tokio::spawn(async move {
+                if let Ok(Err(error)) = run.await {
+                    tracing::error!("the embedded broker has ended: {error}");
+                }
+            });
+            Ok(Self { address, shutdown, task })
+        }
+    }
+
+    /// Ends the broker at the latest when it is dropped.
+    struct Shutdown(BrokerShutdownHandle);
+
+    impl Shutdown {
+        fn signal(&self) {
+            self.0.shutdown();
+        }
+    }
+
+    impl Drop for Shutdown {
+        fn drop(&mut self) {
+            self.signal();
+        }
+    }
+
+    impl std::fmt::Debug for Shutdown {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Shutdown")
+        }
+    }
+
+    fn config(listen: SocketAddr, folder: Option<&Path>) -> BrokerConfig {
+        let storage = match folder {
+            Some(folder) => {
+                StorageConfig::new().with_backend(StorageBackend::File).with_base_dir(folder.to_owned())
+            }
+            None => StorageConfig::new().with_backend(StorageBackend::Memory),
+        };
+        let mut config = BrokerConfig::new()
+            .with_bind_address(listen)
+            .with_max_clients(MOST_CLIENTS)
+            .with_session_expiry(LONGEST_SESSION)
+            .with_max_packet_size(LARGEST_PACKET)
+            .with_max_retained_messages(MOST_KEPT)
+            .with_max_retained_message_size(LARGEST_KEPT);
+        config.storage_config = storage;
+        // Figures about the broker, kept every few seconds, would only wear the disk.
+        config.sys_topics_enabled = false;
+        config
+    }
+
+    /// Makes the folder, for this user alone.
+    fn prepare(folder: &Path) -> std::io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+    }
+
+    fn put_aside(folder: &Path, aside: &Path) -> std::io::Result<()> {
+        if let Err(error) = fs::remove_dir_all(aside)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        fs::rename(folder, aside)
+    }
+
+    /// The broker locks this file in its folder for as long as it runs.
+    fn is_in_use(folder: &Path) -> bool {
+        let lock: PathBuf = folder.join(".lock");
+        fs::File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
+    }
+
+    /// Whether it is the port that stands in the way; the broker itself says so in words only.
+    fn port_trouble(listen: SocketAddr) -> Option<BrokerError> {
+        let source = TcpListener::bind(listen).err()?;
+        Some(match source.kind() {
+            ErrorKind::AddrInUse => BrokerError::PortTaken(listen),
+            _ => BrokerError::Listen { address: listen, source },
+        })
+    }
+
+    fn failed(error: &mqtt5::MqttError) -> BrokerError {
+        // Its messages may have several lines.
+        let text = error.to_string();
+        BrokerError::Failed(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+#[cfg(all(test, feature = "broker"))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+
+    fn options(state_dir: &Path) -> Options {
+        Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), state_dir: state_dir.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_others_can_reach_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:1883"] {
+            let options = Options { listen: listen.parse().unwrap(), ..options(folder.path()) };
+            let error = EmbeddedBroker::start(options).await.unwrap_err();
+            assert!(matches!(error, BrokerError::NotLoopback(_)), "{error}");
+            assert!(!error.to_string().contains('\n') && error.to_string().contains("broker.listen"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = Options { listen: other.local_addr().unwrap(), ..options(folder.path()) };
+        let error = EmbeddedBroker::start(options).await.unwrap_err();
+        assert!(matches!(error, BrokerError::PortTaken(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_store_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("broker");
+        for damage in ["version", "file"] {
+            std::fs::remove_dir_all(&store).or_else(|_| std::fs::remove_file(&store)).ok();
+            match damage {
+                "version" => {
+                    std::fs::create_dir_all(&store).unwrap();
+                    std::fs::write(store.join(".storage_version"), [0xff, 0xfe, 0]).unwrap();
+                }
+                _ => std::fs::write(&store, "not a folder").unwrap(),
+            }
+            let broker = EmbeddedBroker::start(options(folder.path())).await.unwrap();
+            assert!(tokio::net::TcpStream::connect(broker.addr()).await.is_ok(), "{damage}");
+            broker.stop().await;
+            assert!(folder.path().join("broker.damaged").exists(), "{damage}");
+            assert!(store.join("retained").is_dir(), "{damage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_store_is_for_one_user_and_one_broker() {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = EmbeddedBroker::start(options(folder.path())).await.unwrap();
+        let mode = std::fs::metadata(folder.path().join("broker")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let error = EmbeddedBroker::start(options(folder.path())).await.unwrap_err();
+        assert!(matches!(error, BrokerError::StoreInUse(_)), "{error}");
+        broker.stop().await;
+        EmbeddedBroker::start(options(folder.path())).await.unwrap().stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_written_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        // A state directory that is a file can neither hold a folder nor be put aside.
+        let state_dir = folder.path().join("state");
+        std::fs::write(&state_dir, "").unwrap();
+        let broker = EmbeddedBroker::start(options(&state_dir)).await.unwrap();
+        assert!(tokio::net::TcpStream::connect(broker.addr()).await.is_ok());
+        broker.stop().await;
+    }
 }

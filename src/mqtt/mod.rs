@@ -1,10 +1,26 @@
-//! LEFT WING.
+//! The left wing: updates of the bridge out to the broker, commands in.
+//!
+//! [`Link`] is all that the daemon sees. Behind it, [`desk`] decides what is to be sent and what a message means,
+//! [`link`] keeps one connection, [`wire`] opens its socket, and [`trouble`] says why there is none.
+//!
+//! The broker is a view of a table. Nothing queues on the way to it, so that nothing is stale when it arrives.
+
 pub mod broker;
+mod desk;
 pub mod homeassistant;
+mod link;
+pub mod payload;
+mod table;
+pub mod topics;
+mod trouble;
+mod wire;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::bridge::event::{Event, RequestId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::bridge::event::{Event, RequestId, Update};
 use crate::secret::Secret;
 
 /// How to reach the broker, and what to be called there.
@@ -22,7 +38,7 @@ pub struct Options {
     pub password: Option<Secret>,
     /// The client id.
     pub client_id: String,
-    /// The first level of every topic of ours.
+    /// The first level of every topic of ours; [`topics::check_base`] says whether it can be one.
     pub base_topic: String,
     /// Stable per installation: names the bridge device in Home Assistant.
     pub instance: String,
@@ -46,6 +62,61 @@ pub enum Inbound {
     Event(Event),
     /// Someone asked for a reload of the config. Answered through [`crate::bridge::event::Update::Response`].
     Reload(RequestId),
-    /// The connection changed. `Err` says why there is none, in one line with the remedy.
+    /// The connection changed. `Err` says why there is none, or what does not work on it, in one line with the
+    /// remedy; said once, and again only after it has changed.
     Link(Result<(), String>),
+}
+
+/// The way to the broker. It connects by itself, again and again, for as long as it lives.
+///
+/// Dropped without [`Link::stop`], it falls silent like a process that was killed, and the broker publishes the
+/// last will.
+#[derive(Debug)]
+pub struct Link {
+    desk: mpsc::UnboundedSender<Word>,
+}
+
+/// What the daemon says to the task that keeps the connection.
+#[derive(Debug)]
+enum Word {
+    /// Show or say this.
+    Publish(Box<Update>),
+    /// Say goodbye within this time, then answer.
+    Stop(Duration, oneshot::Sender<()>),
+}
+
+impl Link {
+    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`; when nobody
+    /// receives it any more, the link falls silent.
+    pub fn start(options: Options, inbound: mpsc::UnboundedSender<Inbound>) -> Self {
+        let (desk, words) = mpsc::unbounded_channel();
+        tokio::spawn(link::Courier::new(options, words, inbound).run());
+        Self { desk }
+    }
+
+    /// Shows or says something. Never waits and never fails: what the broker should keep is kept here until it
+    /// has it, what is for the moment is dropped while there is no connection.
+    pub fn publish(&self, update: Update) {
+        // The other end goes only with the link itself.
+        let _ = self.desk.send(Word::Publish(Box::new(update)));
+    }
+
+    /// Shows plugs and bridge as away, waits for the broker to have taken that, and disconnects; all of it within
+    /// the given time, after which the last will has to say it.
+    pub async fn stop(&self, within: Duration) {
+        let (done, stopped) = oneshot::channel();
+        let _ = self.desk.send(Word::Stop(within, done));
+        // An error means that the task has ended already.
+        let _ = stopped.await;
+    }
+}
+
+/// Tries the broker once: connects under a name of its own, asks for the subscriptions that the daemon needs, and
+/// leaves. Nothing is published, and a running daemon is not disturbed.
+///
+/// # Errors
+///
+/// What does not work, where, and what to do, in one line.
+pub async fn probe(options: Options, within: Duration) -> Result<(), String> {
+    link::probe(options, within).await
 }

@@ -1,0 +1,129 @@
+//! Who is who: device id, MAC address and topic name, each leading to one plug; and how a plug gets its name.
+
+use std::collections::HashMap;
+
+use super::event::{Identity, PlugKey};
+use super::slug::slug;
+use crate::model::{DeviceId, Mac, PlugName};
+use crate::smarthome::message::Nameplate;
+
+/// The ways from an identity to a plug.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    by_device_id: HashMap<DeviceId, PlugKey>,
+    by_mac: HashMap<Mac, PlugKey>,
+    by_name: HashMap<PlugName, PlugKey>,
+}
+
+impl Registry {
+    pub(super) fn named(&self, name: &PlugName) -> Option<PlugKey> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The plug with this identity: by its device id, else by its MAC.
+    pub(super) fn find(&self, device_id: Option<&DeviceId>, mac: Option<Mac>) -> Option<PlugKey> {
+        let by_device_id = device_id.and_then(|id| self.by_device_id.get(id));
+        by_device_id.or_else(|| mac.and_then(|mac| self.by_mac.get(&mac))).copied()
+    }
+
+    pub(super) fn enter(&mut self, key: PlugKey, identity: &Identity) {
+        if let Some(device_id) = &identity.device_id {
+            self.by_device_id.insert(device_id.clone(), key);
+        }
+        if let Some(mac) = identity.mac {
+            self.by_mac.insert(mac, key);
+        }
+    }
+
+    pub(super) fn enter_name(&mut self, key: PlugKey, name: PlugName) {
+        self.by_name.insert(name, key);
+    }
+
+    pub(super) fn strike(&mut self, key: PlugKey) {
+        self.by_device_id.retain(|_, &mut entry| entry != key);
+        self.by_mac.retain(|_, &mut entry| entry != key);
+        self.by_name.retain(|_, &mut entry| entry != key);
+    }
+
+    pub(super) fn strike_name(&mut self, name: &PlugName) {
+        self.by_name.remove(name);
+    }
+
+    /// A name for a plug that the user gave none: the slug of its alias, else of its model; with the last digits of
+    /// its MAC, and then a number, where another plug has the name already.
+    pub(super) fn name_for(&self, alias: &str, plate: &Nameplate) -> PlugName {
+        let mut base = slug(alias);
+        if base.is_empty() {
+            base = slug(&plate.model);
+        }
+        if base.is_empty() || base == PlugName::RESERVED {
+            base = "plug".into();
+        }
+        let mut endings =
+            std::iter::once(String::new()).chain(plate.mac.map(|mac| format!("-{}", mac.tail())));
+        let mut number = 1;
+        loop {
+            let ending = endings.next().unwrap_or_else(|| {
+                number += 1;
+                format!("-{number}")
+            });
+            let free = |name: &PlugName| !self.by_name.contains_key(name);
+            if let Some(name) = joined(&base, &ending).filter(free) {
+                return name;
+            }
+        }
+    }
+}
+
+/// `base` and `ending` in at most as many characters as a name may have.
+fn joined(base: &str, ending: &str) -> Option<PlugName> {
+    let room = PlugName::MAX_LEN.saturating_sub(ending.len());
+    let base = &base[..base.len().min(room)];
+    PlugName::new(&format!("{}{ending}", base.trim_end_matches('-'))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plate(model: &str, mac: &str) -> Nameplate {
+        Nameplate {
+            device_id: None,
+            mac: Mac::new(mac),
+            alias: "".into(),
+            model: model.into(),
+            hw_version: "".into(),
+            sw_version: "".into(),
+            kind: "".into(),
+            feature: "".into(),
+            dev_name: "".into(),
+        }
+    }
+
+    #[test]
+    fn the_first_to_ask_has_the_plain_slug_and_later_ones_an_ending() {
+        let mut registry = Registry::default();
+        let mut name = |alias, mac| {
+            let name = registry.name_for(alias, &plate("HS100(EU)", mac));
+            registry.enter_name(PlugKey(0), name.clone());
+            name.to_string()
+        };
+        assert_eq!(name("Lamp", "50:C7:BF:00:00:01"), "lamp");
+        assert_eq!(name("Lamp", "50:C7:BF:00:00:02"), "lamp-0002");
+        assert_eq!(name("lamp!", "50:C7:BF:01:00:02"), "lamp-2");
+        assert_eq!(name("", "50:C7:BF:00:00:03"), "hs100-eu");
+        assert_eq!(name("🔌", "50:C7:BF:00:00:04"), "hs100-eu-0004");
+        assert_eq!(name("bridge", "50:C7:BF:00:00:05"), "plug");
+    }
+
+    #[test]
+    fn a_long_alias_gives_a_name_that_fits_with_its_ending() {
+        let mut registry = Registry::default();
+        let alias = "ä".repeat(300);
+        let first = registry.name_for(&alias, &plate("", "50:C7:BF:00:00:01"));
+        registry.enter_name(PlugKey(0), first.clone());
+        let second = registry.name_for(&alias, &plate("", "50:C7:BF:00:00:02"));
+        assert_eq!(first.as_str().len(), 64);
+        assert!(second.as_str().ends_with("a-0002") && second.as_str().len() == 64, "{second}");
+    }
+}

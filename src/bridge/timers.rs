@@ -1,0 +1,72 @@
+//! The wake-ups of ten thousand plugs, found without looking at each: one deadline a key, ordered by time.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::event::PlugKey;
+
+/// At most one deadline for each plug.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    queue: BTreeSet<(Instant, PlugKey)>,
+    armed: Vec<Option<Instant>>,
+}
+
+impl Timers {
+    /// Arms the plug's timer, moves it, or with `None` stops it.
+    pub(super) fn set(&mut self, key: PlugKey, at: Option<Instant>) {
+        let place = key.0 as usize;
+        if self.armed.len() <= place {
+            self.armed.resize(place + 1, None);
+        }
+        if self.armed[place] == at {
+            return;
+        }
+        if let Some(old) = self.armed[place].take() {
+            self.queue.remove(&(old, key));
+        }
+        if let Some(at) = at {
+            self.queue.insert((at, key));
+            self.armed[place] = Some(at);
+        }
+    }
+
+    /// The earliest deadline of all.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.queue.first().map(|&(at, _)| at)
+    }
+
+    /// Takes one plug whose deadline has passed.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<PlugKey> {
+        let &(at, key) = self.queue.first()?;
+        if at > now {
+            return None;
+        }
+        self.set(key, None);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn plugs_are_woken_in_the_order_of_their_time_and_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timers = Timers::default();
+        timers.set(PlugKey(7), Some(at(3)));
+        timers.set(PlugKey(1), Some(at(2)));
+        timers.set(PlugKey(2), Some(at(1)));
+        timers.set(PlugKey(1), Some(at(4)));
+        timers.set(PlugKey(2), None);
+        assert_eq!(timers.next(), Some(at(3)));
+        assert_eq!(timers.pop_expired(at(2)), None);
+        assert_eq!(timers.pop_expired(at(9)), Some(PlugKey(7)));
+        assert_eq!(timers.pop_expired(at(9)), Some(PlugKey(1)));
+        assert_eq!(timers.pop_expired(at(9)), None);
+        assert_eq!(timers.next(), None);
+    }
+}

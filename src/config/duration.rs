@@ -1,0 +1,78 @@
+//! Durations as people write them: text with a unit, `700ms`, `5s`, `1m 30s`.
+//!
+//! A bare number is refused, because a file that says `poll_interval = 5` leaves everybody guessing.
+
+use std::time::Duration;
+
+/// The units that are understood. Weeks, months and years have no use here and would only hide a typo.
+const UNITS: [&str; 6] = ["ms", "s", "m", "min", "h", "d"];
+
+/// Reads a duration; the error says, in a few words, what to write instead.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("has no unit: write \"{text}s\" for seconds"));
+    }
+    let mut words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+    if let Some(stranger) = words.find(|word| !UNITS.contains(word)) {
+        return Err(format!("has the unit {stranger:?}: use ms, s, m, h or d"));
+    }
+    humantime::parse_duration(text).map_err(|_| format!("is {text:?}: write it like \"5s\" or \"1m 30s\""))
+}
+
+/// Writes a duration with the largest unit that leaves no rest, so that what is read can be said back.
+pub fn show(duration: Duration) -> String {
+    const LARGEST_FIRST: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let ms = duration.as_millis();
+    match LARGEST_FIRST.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_text_with_a_unit() {
+        for (text, ms) in [
+            ("700ms", 700),
+            ("5s", 5_000),
+            (" 5 s ", 5_000),
+            ("2m", 120_000),
+            ("2min", 120_000),
+            ("1m 30s", 90_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_the_remedy() {
+        for (text, remedy) in [
+            ("5", "write \"5s\""),
+            ("", "write it like"),
+            ("s", "write it like"),
+            ("-5s", "write it like"),
+            ("five s", "\"five\": use ms, s, m, h or d"),
+            ("2weeks", "\"weeks\": use ms, s, m, h or d"),
+            ("99999999999999999999d", "write it like"),
+            ("5s\n6", "write it like"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(remedy) && !error.contains('\n'), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_said_back_as_one_would_write_it() {
+        for text in ["0s", "700ms", "5s", "90s", "2m", "1h", "1d", "36h"] {
+            assert_eq!(show(parse(text).unwrap()), text);
+        }
+    }
+}

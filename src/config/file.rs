@@ -1,0 +1,337 @@
+//! The TOML as written: every key there is, each value judged by itself (type, unit, range, form).
+//!
+//! What the values mean together, and what stands where nothing was written, is said in [`super::meaning`].
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::{self, At, Fault, Known, Table, quoted};
+use super::url::{CloudUrl, MqttUrl};
+use crate::bridge::route::Policy;
+use crate::model::{DeviceId, Mac, PlugName};
+use crate::mqtt::homeassistant::Discovery as Documents;
+use crate::secret::Secret;
+
+/// A range of durations.
+type Span = RangeInclusive<Duration>;
+
+/// Broadcasting more often than this would be a nuisance to the network, less often would find nothing in a day.
+const DISCOVERY_INTERVAL: Span = seconds(5, 86_400);
+/// One exchange takes a plug some 20 ms to 500 ms; one that needs 30 s is not there.
+const LOCAL_TIMEOUT: Span = milliseconds(100, 30_000);
+/// Plugs stall when they are asked more often than once a second.
+const POLL_INTERVAL: Span = seconds(1, 3_600);
+/// As for polls, but a day between two readings of a meter still makes sense.
+const ENERGY_INTERVAL: Span = seconds(1, 86_400);
+/// The account is throttled for all its plugs together, so polls over it are rare.
+const CLOUD_POLL_INTERVAL: Span = seconds(5, 86_400);
+/// Under 50 ms every command would go both ways; beyond 30 s the LAN's own time limit has long passed.
+const CLOUD_AFTER: Span = milliseconds(50, 30_000);
+/// A command that comes later than ten minutes surprises whoever stands beside the heater.
+const COMMAND_TTL: Span = seconds(1, 600);
+/// The longest topic prefix or client id; brokers differ in what they take beyond.
+const NAME_LEN: usize = 128;
+/// The most broadcast addresses, more than a house has networks.
+const BROADCASTS: usize = 64;
+
+/// The words of `policy` and `route`.
+const POLICIES: [(&str, Policy); 3] =
+    [("local-then-cloud", Policy::LocalThenCloud), ("local", Policy::Local), ("cloud", Policy::Cloud)];
+/// The words of `homeassistant.discovery`.
+const DOCUMENTS: [(&str, Documents); 3] =
+    [("device", Documents::Device), ("component", Documents::Component), ("off", Documents::Off)];
+
+/// The whole file. Where nothing was written stands `None`.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) mqtt: Mqtt,
+    pub(super) broker: Broker,
+    pub(super) homeassistant: HomeAssistant,
+    pub(super) discovery: Discovery,
+    pub(super) local: Local,
+    pub(super) cloud: Option<Cloud>,
+    pub(super) routing: Routing,
+    pub(super) plugs: Vec<Plug>,
+}
+
+impl File {
+    /// Reads the text of a config file, or says all that is wrong with it.
+    pub(super) fn read(text: &str) -> Result<Self, Vec<Fault>> {
+        reader::document(text, Self::take).map(|(file, _)| file)
+    }
+
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            mqtt: t.table("mqtt", Mqtt::take).unwrap_or_default(),
+            broker: t.table("broker", Broker::take).unwrap_or_default(),
+            homeassistant: t.table("homeassistant", HomeAssistant::take).unwrap_or_default(),
+            discovery: t.table("discovery", Discovery::take).unwrap_or_default(),
+            local: t.table("local", Local::take).unwrap_or_default(),
+            cloud: t.table("cloud", Cloud::take),
+            routing: t.table("routing", Routing::take).unwrap_or_default(),
+            plugs: t.tables("plug", Plug::take),
+        }
+    }
+}
+
+/// Every key that a config file may hold, as `table.key`, in alphabetical order.
+pub(super) fn known() -> Known {
+    reader::document("", File::take).map(|(_, known)| known).unwrap_or_default()
+}
+
+/// `[mqtt]`
+#[derive(Debug, Default)]
+pub(super) struct Mqtt {
+    pub(super) url: Option<At<MqttUrl>>,
+    pub(super) username: Option<At<String>>,
+    pub(super) password: Password,
+    pub(super) client_id: Option<At<String>>,
+    pub(super) base_topic: Option<At<String>>,
+    pub(super) ca_file: Option<At<PathBuf>>,
+    pub(super) client_cert_file: Option<At<PathBuf>>,
+    pub(super) client_key_file: Option<At<PathBuf>>,
+}
+
+impl Mqtt {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            url: t.parsed("url", MqttUrl::read),
+            username: t.text("username"),
+            password: Password::take(t),
+            client_id: t.parsed("client_id", client_id),
+            base_topic: t.parsed("base_topic", topic),
+            ca_file: t.parsed("ca_file", path),
+            client_cert_file: t.parsed("client_cert_file", path),
+            client_key_file: t.parsed("client_key_file", path),
+        }
+    }
+}
+
+/// The two ways to write a password.
+#[derive(Debug, Default)]
+pub(super) struct Password {
+    pub(super) text: Option<At<Secret>>,
+    pub(super) file: Option<At<PathBuf>>,
+}
+
+impl Password {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self { text: t.secret("password"), file: t.parsed("password_file", path) }
+    }
+}
+
+/// `[broker]`
+#[derive(Debug, Default)]
+pub(super) struct Broker {
+    pub(super) listen: Option<At<SocketAddr>>,
+}
+
+impl Broker {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self { listen: t.parsed("listen", listen) }
+    }
+}
+
+/// `[homeassistant]`
+#[derive(Debug, Default)]
+pub(super) struct HomeAssistant {
+    pub(super) discovery: Option<At<Documents>>,
+    pub(super) discovery_prefix: Option<At<String>>,
+    pub(super) status_topic: Option<At<String>>,
+}
+
+impl HomeAssistant {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            discovery: t.word("discovery", &DOCUMENTS),
+            discovery_prefix: t.parsed("discovery_prefix", topic),
+            status_topic: t.parsed("status_topic", topic),
+        }
+    }
+}
+
+/// `[discovery]`
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    pub(super) lan: Option<At<bool>>,
+    pub(super) adopt: Option<At<bool>>,
+    pub(super) interval: Option<At<Duration>>,
+    pub(super) broadcast: Option<At<Vec<Ipv4Addr>>>,
+}
+
+impl Discovery {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            lan: t.flag("lan"),
+            adopt: t.flag("adopt"),
+            interval: t.duration("interval", DISCOVERY_INTERVAL),
+            broadcast: t.list("broadcast", BROADCASTS, broadcast),
+        }
+    }
+}
+
+/// `[local]`
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    pub(super) enabled: Option<At<bool>>,
+    pub(super) port: Option<At<u16>>,
+    pub(super) timeout: Option<At<Duration>>,
+    pub(super) poll_interval: Option<At<Duration>>,
+    pub(super) energy_interval: Option<At<Duration>>,
+}
+
+impl Local {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            enabled: t.flag("enabled"),
+            port: t.port("port"),
+            timeout: t.duration("timeout", LOCAL_TIMEOUT),
+            poll_interval: t.duration("poll_interval", POLL_INTERVAL),
+            energy_interval: t.duration("energy_interval", ENERGY_INTERVAL),
+        }
+    }
+}
+
+/// `[cloud]`
+#[derive(Debug)]
+pub(super) struct Cloud {
+    pub(super) line: usize,
+    pub(super) username: Option<At<Secret>>,
+    pub(super) password: Password,
+    pub(super) url: Option<At<CloudUrl>>,
+    pub(super) poll_interval: Option<At<Duration>>,
+}
+
+impl Cloud {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            line: t.line(),
+            // An account's e-mail address is not quoted in complaints either.
+            username: t.secret("username"),
+            password: Password::take(t),
+            url: t.parsed("url", CloudUrl::read),
+            poll_interval: t.duration("poll_interval", CLOUD_POLL_INTERVAL),
+        }
+    }
+}
+
+/// `[routing]`, of which each key may also stand in a `[[plug]]`.
+#[derive(Debug, Default)]
+pub(super) struct Routing {
+    pub(super) policy: Option<At<Policy>>,
+    pub(super) cloud_after: Option<At<Duration>>,
+    pub(super) command_ttl: Option<At<Duration>>,
+}
+
+impl Routing {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            policy: t.word("policy", &POLICIES),
+            cloud_after: t.duration("cloud_after", CLOUD_AFTER),
+            command_ttl: t.duration("command_ttl", COMMAND_TTL),
+        }
+    }
+}
+
+/// `[[plug]]`
+#[derive(Debug)]
+pub(super) struct Plug {
+    pub(super) line: usize,
+    pub(super) name: Option<At<PlugName>>,
+    pub(super) device_id: Option<At<DeviceId>>,
+    pub(super) mac: Option<At<Mac>>,
+    pub(super) host: Option<At<String>>,
+    /// What `[[plug]]` calls its policy. `policy`, as in `[routing]`, is understood as well.
+    pub(super) route: Option<At<Policy>>,
+    pub(super) routing: Routing,
+    pub(super) poll_interval: Option<At<Duration>>,
+    pub(super) energy_interval: Option<At<Duration>>,
+}
+
+impl Plug {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            line: t.line(),
+            name: t
+                .parsed("name", |text| PlugName::new(text).map_err(|bad| format!("{} {bad}", quoted(text)))),
+            device_id: t.parsed("device_id", device_id),
+            mac: t.parsed("mac", mac),
+            host: t.text("host"),
+            route: t.word("route", &POLICIES),
+            routing: Routing::take(t),
+            poll_interval: t.duration("poll_interval", POLL_INTERVAL),
+            energy_interval: t.duration("energy_interval", ENERGY_INTERVAL),
+        }
+    }
+}
+
+fn client_id(text: &str) -> Result<String, String> {
+    if text.chars().count() > NAME_LEN || text.chars().any(char::is_control) {
+        return Err(format!("must be 1 to {NAME_LEN} characters, none of them a control character"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A topic, or the first levels of one.
+fn topic(text: &str) -> Result<String, String> {
+    let bad =
+        |what: &str| Err(format!("{what}: write it like \"hs100d\" or \"home/plugs\" (is {})", quoted(text)));
+    if text.chars().count() > NAME_LEN {
+        return bad(&format!("is longer than {NAME_LEN} characters"));
+    }
+    if text.contains(['+', '#']) || text.starts_with('$') {
+        return bad("may not hold + or #, nor begin with $");
+    }
+    if text.split('/').any(str::is_empty) {
+        return bad("has an empty level");
+    }
+    if text.chars().any(char::is_control) {
+        return bad("holds a control character");
+    }
+    Ok(text.to_owned())
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err("holds a NUL character: write a path".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let is = quoted(text);
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("must be an address and a port, like \"127.0.0.1:1883\" (is {is})"))?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "must be a loopback address, because the embedded broker asks nobody for a password: \
+             write \"127.0.0.1:1883\", or give mqtt.url and use a broker of your own (is {is})"
+        ));
+    }
+    Ok(address)
+}
+
+fn broadcast(text: &str) -> Result<Ipv4Addr, String> {
+    let address = text.parse::<Ipv4Addr>().ok().filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
+    address.ok_or_else(|| format!("must hold IPv4 addresses like \"192.168.7.255\" (holds {})", quoted(text)))
+}
+
+fn device_id(text: &str) -> Result<DeviceId, String> {
+    DeviceId::new(text)
+        .ok_or_else(|| "must be hexadecimal digits, as `hs100d discover` shows them, 40 as a rule".to_owned())
+}
+
+fn mac(text: &str) -> Result<Mac, String> {
+    Mac::new(text).ok_or_else(|| format!("must be written like \"50:C7:BF:01:02:03\" (is {})", quoted(text)))
+}
+
+const fn seconds(least: u64, most: u64) -> Span {
+    RangeInclusive::new(Duration::from_secs(least), Duration::from_secs(most))
+}
+
+const fn milliseconds(least: u64, most: u64) -> Span {
+    RangeInclusive::new(Duration::from_millis(least), Duration::from_millis(most))
+}

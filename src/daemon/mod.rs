@@ -1,0 +1,407 @@
+//! The loop: carries events into the bridge and its actions out, reads the one clock, and owns the life of every
+//! room from start to drain. It decides nothing about plugs.
+
+pub mod signals;
+mod systemd;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use crate::bridge::event::{Action, BridgeInfo, Event, Happening, Update, What};
+use crate::bridge::{Bridge, Settings};
+use crate::config::{Config, Invalid, MqttChoice};
+use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
+use crate::mqtt::{Inbound, Link};
+use crate::store::{Snapshot, Store};
+use crate::transport::Transport;
+use crate::transport::cloud::{Cloud, StartError as CloudStartError};
+use crate::transport::discovery::Discovery;
+use signals::Request;
+use systemd::Systemd;
+
+/// Changes that come together are written down together.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// Exchanges that are under way at the end get this long; systemd waits longer than all of this together.
+const FINISH_WITHIN: Duration = Duration::from_millis(1500);
+/// The broker gets this long to take the last words.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+/// With nothing to do the loop turns once in this time.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Reads the config again.
+pub type Reread = Box<dyn Fn() -> Result<Config, Invalid> + Send>;
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The embedded broker.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The cloud wire.
+    #[error(transparent)]
+    Cloud(#[from] CloudStartError),
+}
+
+/// All rooms, and the loop that joins them.
+pub struct Daemon {
+    bridge: Bridge,
+    transport: Transport,
+    cloud_events: mpsc::UnboundedReceiver<Event>,
+    discovery: Option<Discovery>,
+    left: LeftWing,
+    store: Store,
+    state_dir: PathBuf,
+    save_at: Option<Instant>,
+    saving: JoinSet<bool>,
+    config: Config,
+    reread: Reread,
+    systemd: Systemd,
+    /// What the status line says.
+    info: BridgeInfo,
+    link_state: Result<(), String>,
+}
+
+/// The link to the broker, and the broker where it is our own.
+struct LeftWing {
+    choice: MqttChoice,
+    link: Link,
+    inbound: mpsc::UnboundedReceiver<Inbound>,
+    broker: Option<EmbeddedBroker>,
+}
+
+impl Daemon {
+    /// Builds every room. No network is waited for: what is out of reach is tried until it is there.
+    pub async fn start(
+        config: Config,
+        store: Store,
+        state_dir: PathBuf,
+        reread: Reread,
+    ) -> Result<Self, StartError> {
+        let left = LeftWing::start(config.mqtt(store.instance(), &state_dir)).await?;
+        let (tell, cloud_events) = mpsc::unbounded_channel();
+        let cloud = start_cloud(&config, &store, tell)?;
+        let settings = settings(&config, &store);
+        Ok(Self {
+            bridge: Bridge::new(settings, Instant::now()),
+            transport: Transport::new(cloud),
+            cloud_events,
+            discovery: config.discovery.clone().map(Discovery::start),
+            left,
+            store,
+            state_dir,
+            save_at: None,
+            saving: JoinSet::new(),
+            config,
+            reread,
+            systemd: Systemd::default(),
+            info: BridgeInfo::default(),
+            link_state: Err("not connected yet".to_owned()),
+        })
+    }
+
+    /// Where the embedded broker listens, if there is one.
+    pub fn broker_address(&self) -> Option<SocketAddr> {
+        self.left.broker.as_ref().map(EmbeddedBroker::addr)
+    }
+
+    /// Turns until asked to stop, then drains: exchanges under way end or are dropped, plugs and bridge go `offline`
+    /// at the broker, and what is worth keeping is written.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        self.carry_out(Instant::now());
+        self.systemd.ready();
+        self.tell_status();
+        let watchdog = self.systemd.watchdog_interval().unwrap_or(IDLE);
+        let mut alive_at = Instant::now() + watchdog;
+        loop {
+            let wake = self.wake_at().min(alive_at);
+            let event = tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    Some(Request::Reload) => { self.reload(None).await; None }
+                    Some(Request::Stop) | None => break,
+                },
+                (exchange, outcome) = self.transport.next() => Some(Event::Done { exchange, outcome }),
+                Some(inbound) = self.left.inbound.recv() => self.take_in(inbound).await,
+                Some(event) = self.cloud_events.recv() => Some(event),
+                sighting = heard(&mut self.discovery) => Some(Event::Sighted(sighting)),
+                Some(saved) = self.saving.join_next() => { self.saved(saved.unwrap_or(false)); None }
+                () = sleep_until(wake.into()) => None,
+            };
+            let now = Instant::now();
+            if let Some(event) = event {
+                self.bridge.handle(event, now);
+            }
+            if self.bridge.poll_timeout().is_some_and(|at| at <= now) {
+                self.bridge.handle_timeout(now);
+            }
+            if alive_at <= now {
+                self.systemd.alive();
+                alive_at = now + watchdog;
+            }
+            self.carry_out(now);
+        }
+        self.drain().await;
+    }
+
+    // --- in -----------------------------------------------------------------------------------------------------
+
+    fn wake_at(&self) -> Instant {
+        let save_at = self.save_at.filter(|_| self.saving.is_empty());
+        let idle = Instant::now() + IDLE;
+        [self.bridge.poll_timeout(), save_at].into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    async fn take_in(&mut self, inbound: Inbound) -> Option<Event> {
+        match inbound {
+            Inbound::Event(event) => return Some(event),
+            Inbound::Reload(id) => self.reload(Some(id)).await,
+            Inbound::Link(state) => {
+                self.link_state = state;
+                self.tell_status();
+            }
+        }
+        None
+    }
+
+    // --- out ----------------------------------------------------------------------------------------------------
+
+    fn carry_out(&mut self, now: Instant) {
+        while let Some(action) = self.bridge.poll_action() {
+            match action {
+                Action::Perform(exchange) => self.transport.perform(exchange),
+                Action::Abandon(exchange) => self.transport.abandon(exchange),
+                Action::Publish(update) => self.publish(update),
+                Action::Discover { probe } => {
+                    if let Some(discovery) = &self.discovery {
+                        discovery.look(probe);
+                    }
+                }
+                Action::ListAccount => self.list_account(),
+                Action::Remember(plug) => {
+                    self.store.remember(plug);
+                    self.save_at.get_or_insert(now + SAVE_AFTER);
+                }
+                Action::Forget(device_id) => {
+                    self.store.forget(&device_id);
+                    self.save_at.get_or_insert(now + SAVE_AFTER);
+                }
+            }
+        }
+        if self.save_at.is_some_and(|at| at <= now) && self.saving.is_empty() {
+            self.save();
+        }
+    }
+
+    fn publish(&mut self, update: Update) {
+        match &update {
+            Update::Happened(happening) => log(happening),
+            Update::Bridge(info) => {
+                self.info = info.clone();
+                self.tell_status();
+            }
+            _ => {}
+        }
+        self.left.link.publish(update);
+    }
+
+    fn tell_status(&mut self) {
+        self.systemd.status(&self.info, &self.link_state);
+    }
+
+    /// The list itself comes as an event.
+    fn list_account(&self) {
+        let Some(cloud) = self.transport.cloud().cloned() else { return };
+        tokio::spawn(async move {
+            if let Err(error) = cloud.list().await {
+                tracing::debug!(%error, "the account's device list could not be read");
+            }
+        });
+    }
+
+    /// Writes off the loop: a disk may take its time, a command may not wait for it.
+    fn save(&mut self) {
+        self.save_at = None;
+        if let Some(snapshot) = self.store.snapshot() {
+            self.saving.spawn_blocking(move || write(&snapshot));
+        }
+    }
+
+    fn saved(&mut self, succeeded: bool) {
+        self.store.written(succeeded);
+        if !succeeded {
+            self.save_at = Some(Instant::now() + IDLE);
+        }
+    }
+
+    // --- reload and end -----------------------------------------------------------------------------------------
+
+    /// Takes a new config over, or says what is wrong with it and keeps the old one.
+    async fn reload(&mut self, asked_by: Option<crate::bridge::event::RequestId>) {
+        self.systemd.reloading();
+        let result = match (self.reread)() {
+            Ok(config) => self.adopt(config).await,
+            Err(invalid) => Err(invalid.lines.join("; ")),
+        };
+        match &result {
+            Ok(()) => tracing::info!("the config was read again"),
+            Err(why) => tracing::error!("the config was not taken over, the old one stays: {why}"),
+        }
+        if let Some(id) = asked_by {
+            self.left.link.publish(Update::Response { id, result });
+        }
+        self.systemd.ready();
+    }
+
+    async fn adopt(&mut self, config: Config) -> Result<(), String> {
+        let choice = config.mqtt(self.store.instance(), &self.state_dir);
+        let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
+            == self.config.cloud.as_ref().map(|cloud| &cloud.options);
+        if same_account {
+            self.rearm_cloud().await;
+        } else {
+            let (tell, events) = mpsc::unbounded_channel();
+            let cloud = start_cloud(&config, &self.store, tell).map_err(|error| error.to_string())?;
+            self.transport.set_cloud(cloud);
+            self.cloud_events = events;
+        }
+        if config.discovery != self.config.discovery {
+            self.discovery = config.discovery.clone().map(Discovery::start);
+        }
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.bridge.reload(settings(&config, &self.store), Instant::now());
+        self.config = config;
+        if choice == self.left.choice {
+            return Ok(());
+        }
+        self.left.restart(choice).await.map_err(|error| error.to_string())?;
+        self.bridge.republish(Instant::now());
+        Ok(())
+    }
+
+    async fn rearm_cloud(&self) {
+        let Some(cloud) = self.transport.cloud() else { return };
+        let tokens = self.store.token_file().load().unwrap_or_else(|why| {
+            tracing::warn!("{why}");
+            None
+        });
+        cloud.rearm(tokens).await;
+    }
+
+    async fn drain(mut self) {
+        self.systemd.stopping();
+        let finish = async {
+            while !self.transport.is_idle() {
+                let (exchange, outcome) = self.transport.next().await;
+                self.bridge.handle(Event::Done { exchange, outcome }, Instant::now());
+                while let Some(action) = self.bridge.poll_action() {
+                    if let Action::Publish(update) = action {
+                        self.left.link.publish(update);
+                    }
+                }
+            }
+        };
+        if timeout(FINISH_WITHIN, finish).await.is_err() {
+            tracing::debug!("dropping what plugs have not answered yet");
+        }
+        self.transport.close();
+        self.left.stop().await;
+        if let Err(error) = self.store.save() {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+impl LeftWing {
+    async fn start(choice: MqttChoice) -> Result<Self, BrokerError> {
+        let (tell, inbound) = mpsc::unbounded_channel();
+        let (broker, options) = match choice.clone() {
+            MqttChoice::Outside(options) => (None, options),
+            MqttChoice::Embedded { broker, mut link } => {
+                let broker = EmbeddedBroker::start(broker).await?;
+                link.port = broker.addr().port();
+                (Some(broker), link)
+            }
+        };
+        Ok(Self { choice, link: Link::start(options, tell), inbound, broker })
+    }
+
+    /// Says good-bye and begins anew. Where the new broker cannot be started, the old one is started again.
+    async fn restart(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
+        self.stop().await;
+        let old = std::mem::replace(&mut self.choice, choice.clone());
+        match Self::start(choice).await {
+            Ok(wing) => *self = wing,
+            Err(error) => {
+                *self = Self::start(old).await?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop(&mut self) {
+        self.link.stop(FAREWELL_WITHIN).await;
+        if let Some(broker) = self.broker.take() {
+            broker.stop().await;
+        }
+    }
+}
+
+fn settings(config: &Config, store: &Store) -> Settings {
+    Settings { known: store.known_plugs(), ..config.bridge.clone() }
+}
+
+fn start_cloud(
+    config: &Config,
+    store: &Store,
+    tell: mpsc::UnboundedSender<Event>,
+) -> Result<Option<Cloud>, CloudStartError> {
+    let Some(cloud) = &config.cloud else { return Ok(None) };
+    let vault = store.token_file();
+    let tokens = vault.load().unwrap_or_else(|why| {
+        tracing::warn!("{why}");
+        None
+    });
+    Cloud::start(cloud.options.clone(), store.terminal(), tokens, Arc::new(vault), tell).map(Some)
+}
+
+async fn heard(discovery: &mut Option<Discovery>) -> crate::bridge::event::Sighting {
+    match discovery {
+        Some(discovery) => discovery.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn write(snapshot: &Snapshot) -> bool {
+    match snapshot.write() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("{error}");
+            false
+        }
+    }
+}
+
+/// One line for each change that a person may want to know of.
+fn log(happening: &Happening) {
+    let Happening { what, plug, detail } = happening;
+    let (word, plug) = (what.word(), plug.as_ref().map_or("", |plug| plug.as_str()));
+    match what {
+        What::PlugOffline
+        | What::CommandFailed
+        | What::DriftCorrected
+        | What::CloudStopped
+        | What::Unsupported => {
+            tracing::warn!(plug, "{word}: {detail}");
+        }
+        _ => tracing::info!(plug, "{word}: {detail}"),
+    }
+}

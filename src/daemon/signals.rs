@@ -1,0 +1,45 @@
+//! The signals that the daemon listens to, and why.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Reasons to stop or to read the config again.
+#[derive(Debug)]
+pub struct Signals {
+    /// systemd and `kill` stop a service so.
+    terminate: Signal,
+    /// Ctrl-C on a terminal.
+    interrupt: Signal,
+    /// A service's way to be told of a new config.
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Finish what is under way and end.
+    Stop,
+    /// Read the config again.
+    Reload,
+}
+
+impl Signals {
+    /// Listens from here on; before, these signals would have ended the process.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal. Cancel safe.
+    pub async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.terminate.recv() => Request::Stop,
+            _ = self.interrupt.recv() => Request::Stop,
+            _ = self.hang_up.recv() => Request::Reload,
+        }
+    }
+}

@@ -1,0 +1,589 @@
+//! What the link decides: updates in, values and letters out; messages in, commands out.
+//!
+//! A value without a socket. It keeps the last-value table, knows who waits for which answer, and finds what an
+//! earlier run left behind on the broker. When something is sent, and over what, is for [`super::link`].
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use rumqttc::QoS;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::bridge::event::{
+    BridgeInfo, CommandId, CommandResult, Event, PlugInfo, PlugState, RequestId, Update,
+};
+use crate::model::{Availability, PlugName};
+
+use super::homeassistant::{Abilities, Document, Found, Press};
+use super::payload::{self, Clock, Wanted};
+use super::table::{Kept, Rank, Table};
+use super::topics::{self, Heard, Leaf, Part, Topics};
+use super::{Inbound, Options};
+
+/// Commands and requests that may wait for their answers at once; ten thousand plugs switched by one scene fit.
+const MOST_WAITING: usize = 16_384;
+/// An answer that has not come by then will not come; far longer than any command may take.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// Letters that may wait for room in the connection; twice as many as there may be answers outstanding.
+const MOST_LETTERS: usize = 2 * MOST_WAITING;
+/// Leftovers of earlier runs that are remembered; beyond that they are not ours to count.
+const MOST_LEFTOVERS: usize = 50_000;
+
+/// Names for commands and requests, unique while the daemon runs, so that a link which follows another after a
+/// reload cannot take its answers for its own.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What the broker should show, who waits for an answer, and what is still to be said.
+#[derive(Debug)]
+pub(super) struct Desk {
+    topics: Topics,
+    press: Press,
+    status_topic: String,
+    instance: String,
+    started: SystemTime,
+    table: Table,
+    letters: VecDeque<Letter>,
+    is_connected: bool,
+    plugs: HashMap<PlugName, Plug>,
+    bridge: BridgeInfo,
+    commands: Waiting<Reply>,
+    requests: Waiting<(String, Reply)>,
+    leftovers: Leftovers,
+}
+
+/// Something to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    /// The broker keeps it.
+    Kept(Kept),
+    /// It is for those who listen at this moment.
+    Letter(Letter),
+}
+
+/// A message that nobody keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Letter {
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) correlation: Option<Bytes>,
+}
+
+/// A message that came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    /// The broker had kept it: with retain-as-published off no live message says so.
+    pub(super) kept: bool,
+    pub(super) response_topic: Option<&'a str>,
+    pub(super) correlation: Option<&'a Bytes>,
+}
+
+/// What follows from a message.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Nothing outside this room.
+    None,
+    /// Somebody else has to act.
+    Inbound(Inbound),
+    /// Home Assistant has started and will want to hear everything again.
+    Birth,
+}
+
+/// What is known of a plug on this side.
+#[derive(Debug, Default)]
+struct Plug {
+    info: Option<PlugInfo>,
+    /// Once seen, an ability stays: a plug that is read over another route is still the same plug.
+    has: Abilities,
+    /// The topics of its documents that the broker keeps.
+    documents: Vec<String>,
+}
+
+/// Where an answer goes beside the topic for everybody.
+#[derive(Debug, Clone, Default)]
+struct Reply {
+    transaction: Option<Value>,
+    topic: Option<String>,
+    correlation: Option<Bytes>,
+}
+
+impl Desk {
+    pub(super) fn new(options: &Options, started: SystemTime) -> Self {
+        let topics = Topics::new(&options.base_topic);
+        let press = Press::new(&options.homeassistant, topics.clone(), &options.instance);
+        let mut desk = Self {
+            topics,
+            press,
+            status_topic: options.homeassistant.status_topic.clone(),
+            instance: options.instance.clone(),
+            started,
+            table: Table::default(),
+            letters: VecDeque::new(),
+            is_connected: false,
+            plugs: HashMap::new(),
+            bridge: BridgeInfo::default(),
+            commands: Waiting::default(),
+            requests: Waiting::default(),
+            leftovers: Leftovers::default(),
+        };
+        for Document { topic, payload } in desk.press.bridge() {
+            desk.table.put(topic, payload, Rank::Document, QoS::AtLeastOnce);
+        }
+        desk
+    }
+
+    /// Takes what the bridge wants to be shown or said.
+    pub(super) fn handle_update(&mut self, update: Update, clock: Clock) {
+        match update {
+            Update::State(plug, state) => self.show_state(plug, &state, clock),
+            Update::Info(plug, info) => self.show_info(plug, info),
+            Update::Availability(plug, availability) => self.show_availability(plug, availability),
+            Update::Result(result) => self.answer_command(&result),
+            Update::Happened(happening) => {
+                self.say(self.topics.bridge_event(), payload::happening(&happening, clock));
+            }
+            Update::Bridge(info) => self.show_bridge(info),
+            Update::Response { id, result } => {
+                self.answer_request(id, result.as_ref().copied().map_err(String::as_str))
+            }
+            Update::Ready => {
+                self.end_first_round();
+                self.show_online();
+            }
+            Update::Gone(plug) => self.forget(&plug),
+        }
+    }
+
+    /// Takes a message; says what follows from it.
+    pub(super) fn handle_message(&mut self, message: Message<'_>, now: Instant) -> Effect {
+        if message.topic == self.status_topic {
+            let has_started = message.payload == b"online" && !message.kept;
+            return if has_started { Effect::Birth } else { Effect::None };
+        }
+        if message.kept {
+            self.look_at_kept(message);
+            return Effect::None;
+        }
+        match self.topics.parse(message.topic) {
+            Some(Heard::Command { plug, part }) => self.take_command(plug, part, message, now),
+            Some(Heard::Request(name)) => self.take_request(name, message, now),
+            None => Effect::None,
+        }
+    }
+
+    /// The filters to subscribe to for as long as the connection lives.
+    pub(super) fn filters(&self) -> Vec<String> {
+        let mut filters = self.topics.command_filters().to_vec();
+        filters.push(self.status_topic.clone());
+        filters
+    }
+
+    /// The filters to listen to for a moment, until [`Desk::end_search`]; none once that was called.
+    pub(super) fn search_filters(&self) -> Vec<String> {
+        if self.leftovers.is_searched {
+            return Vec::new();
+        }
+        let mut filters = self.press.filters();
+        filters.push(self.topics.leftover_filter());
+        filters.push(self.topics.bridge_info());
+        filters
+    }
+
+    /// All that should be kept has had the time to come by. Documents go out from here on: those that change
+    /// their form have to be unloaded first.
+    pub(super) fn end_search(&mut self) {
+        self.leftovers.is_searched = true;
+        let found: Vec<_> = self.leftovers.documents.keys().cloned().collect();
+        for topic in found {
+            self.claim(&topic);
+        }
+        self.clear_leftovers();
+    }
+
+    /// Has `bridge/state` say `online`.
+    pub(super) fn show_online(&mut self) {
+        self.put_bridge_info();
+        self.put_bridge_state(Availability::Online);
+    }
+
+    /// A connection stands: everything goes out again.
+    pub(super) fn connected(&mut self) {
+        self.is_connected = true;
+        self.table.send_all();
+    }
+
+    /// The connection is gone, and with it whatever was for those who listened.
+    pub(super) fn disconnected(&mut self) {
+        self.is_connected = false;
+        if !self.letters.is_empty() {
+            tracing::debug!(
+                "{} results and events are dropped: not connected to the broker",
+                self.letters.len()
+            );
+            self.letters.clear();
+        }
+    }
+
+    /// Has everything said once more, for a Home Assistant that has just started.
+    pub(super) fn announce_again(&mut self) {
+        self.table.send_all();
+    }
+
+    /// Shows that plugs and bridge are away, before the daemon goes.
+    pub(super) fn show_away(&mut self) {
+        let names: Vec<_> = self.plugs.keys().cloned().collect();
+        for plug in names {
+            self.show_availability(plug, Availability::Offline);
+        }
+        self.put_bridge_state(Availability::Offline);
+    }
+
+    /// The next thing to send: letters first, since somebody waits for them.
+    pub(super) fn take(&mut self) -> Option<Outgoing> {
+        let letter = self.letters.pop_front().map(Outgoing::Letter);
+        letter.or_else(|| self.table.take(!self.leftovers.is_searched).map(Outgoing::Kept))
+    }
+
+    /// Takes back what [`Desk::take`] gave, because there was no room for it.
+    pub(super) fn put_back(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Kept(kept) => self.table.put_back(&kept),
+            Outgoing::Letter(letter) => self.letters.push_front(letter),
+        }
+    }
+
+    fn show_state(&mut self, plug: PlugName, state: &PlugState, clock: Clock) {
+        let topic = self.topics.plug(plug.as_str(), Leaf::State);
+        // Said even when nothing changed: after a command that failed it puts a toggle back in its place.
+        self.table.put_again(topic, payload::state(state, clock), Rank::State, QoS::AtLeastOnce);
+        let known = self.known(&plug);
+        let is_new = state.led.is_some() && !known.has.led;
+        known.has.led |= state.led.is_some();
+        if is_new {
+            self.print(&plug);
+        }
+    }
+
+    fn show_info(&mut self, plug: PlugName, info: PlugInfo) {
+        let topic = self.topics.plug(plug.as_str(), Leaf::Info);
+        self.table.put(topic, payload::info(&info), Rank::Info, QoS::AtMostOnce);
+        let known = self.known(&plug);
+        let is_new = known.info.as_ref().is_none_or(|before| before.plate != info.plate)
+            || (info.cloud_connected.is_some() && !known.has.cloud);
+        known.has.cloud |= info.cloud_connected.is_some();
+        known.info = Some(info);
+        if is_new {
+            self.print(&plug);
+        }
+    }
+
+    fn show_availability(&mut self, plug: PlugName, availability: Availability) {
+        let topic = self.topics.plug(plug.as_str(), Leaf::Availability);
+        self.table.put(topic, availability.to_string().into_bytes(), Rank::Availability, QoS::AtLeastOnce);
+        self.known(&plug);
+    }
+
+    fn show_bridge(&mut self, info: BridgeInfo) {
+        self.bridge = info;
+        self.put_bridge_info();
+    }
+
+    fn put_bridge_info(&mut self) {
+        let info = payload::bridge_info(&self.bridge, &self.instance, self.started);
+        self.table.put(self.topics.bridge_info(), info, Rank::Info, QoS::AtLeastOnce);
+    }
+
+    fn put_bridge_state(&mut self, availability: Availability) {
+        let state = availability.to_string().into_bytes();
+        self.table.put(self.topics.bridge_state(), state, Rank::Bridge, QoS::AtLeastOnce);
+    }
+
+    fn end_first_round(&mut self) {
+        self.leftovers.is_round_done = true;
+        self.clear_leftovers();
+    }
+
+    fn forget(&mut self, name: &PlugName) {
+        let plug = self.plugs.remove(name).unwrap_or_default();
+        for leaf in Leaf::KEPT {
+            self.table.clear(self.topics.plug(name.as_str(), leaf));
+        }
+        for topic in plug.documents {
+            self.table.clear(topic);
+        }
+    }
+
+    /// The plug, with what an earlier run left of it if this is the first that is heard of it.
+    fn known(&mut self, name: &PlugName) -> &mut Plug {
+        self.plugs
+            .entry(name.clone())
+            .or_insert_with(|| Plug { documents: self.leftovers.documents_of(name), ..Plug::default() })
+    }
+
+    /// Writes the plug's documents, and takes back those that it had under other topics.
+    fn print(&mut self, name: &PlugName) {
+        let Some(plug) = self.plugs.get_mut(name) else { return };
+        let Some(info) = &plug.info else { return };
+        let nothing = BTreeMap::new();
+        let before = self.press.device_topic(info).and_then(|topic| self.leftovers.documents.get(&topic));
+        let before = before.map_or(&nothing, |found| &found.components);
+        let documents = self.press.plug(name, info, plug.has, before);
+        let topics: Vec<String> = documents.iter().map(|document| document.topic.clone()).collect();
+        let retired: Vec<String> = plug.documents.drain(..).filter(|old| !topics.contains(old)).collect();
+        let form = topics.first().map(|topic| self.press.is_device_topic(topic));
+        plug.documents = topics;
+        for Document { topic, payload } in documents {
+            self.table.put(topic, payload, Rank::Document, QoS::AtLeastOnce);
+        }
+        for topic in retired {
+            let is_moved = form.is_some_and(|form| form != self.press.is_device_topic(&topic));
+            self.retire(topic, is_moved);
+        }
+    }
+
+    /// Takes a document back. If its entities go on in another document, Home Assistant is asked first to let go
+    /// of them without forgetting what the user made of them.
+    fn retire(&mut self, topic: String, is_moved: bool) {
+        if is_moved {
+            self.say(topic.clone(), MIGRATE.to_vec());
+        }
+        self.table.clear(topic);
+    }
+
+    fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
+        let Wanted { result, transaction } = payload::command(part, message.payload);
+        let reply = Reply::to(message, transaction);
+        let name = PlugName::new(plug).map_err(|why| format!("no such plug: its name {why}"));
+        let (name, order) = match (name, result) {
+            (Ok(name), Ok(order)) => (name, order),
+            (Err(why), _) | (_, Err(why)) => {
+                self.refuse(plug, &why, &reply);
+                return Effect::None;
+            }
+        };
+        let Some(id) = self.commands.add(reply.clone(), now) else {
+            self.refuse(plug, "too many commands are under way: send it again later", &reply);
+            return Effect::None;
+        };
+        Effect::Inbound(Inbound::Event(Event::Command { id: CommandId(id), plug: name, order }))
+    }
+
+    fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
+        let Wanted { result, transaction } = payload::request(name, message.payload);
+        let reply = Reply::to(message, transaction);
+        let request = match result {
+            Ok(request) => request,
+            Err(why) => {
+                self.respond(name, Err(&why), &reply);
+                return Effect::None;
+            }
+        };
+        let Some(id) = self.requests.add((name.to_owned(), reply.clone()), now).map(RequestId) else {
+            self.respond(name, Err("too many requests are under way: send it again later"), &reply);
+            return Effect::None;
+        };
+        Effect::Inbound(match request {
+            payload::Request::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
+            payload::Request::Reload => Inbound::Reload(id),
+        })
+    }
+
+    fn answer_command(&mut self, result: &CommandResult) {
+        let reply = self.commands.remove(result.id.0).unwrap_or_default();
+        let answer = payload::result(result, reply.transaction.as_ref());
+        self.answer(self.topics.plug(result.plug.as_str(), Leaf::Result), answer, &reply);
+    }
+
+    fn answer_request(&mut self, id: RequestId, result: Result<(), &str>) {
+        // An answer to a request that another link took has nowhere to go.
+        let Some((name, reply)) = self.requests.remove(id.0) else { return };
+        self.respond(&name, result, &reply);
+    }
+
+    fn refuse(&mut self, plug: &str, why: &str, reply: &Reply) {
+        let topic = self.topics.plug(plug, Leaf::Result);
+        if topics::check_topic(&topic).is_err() {
+            tracing::debug!("a command to a plug that cannot exist is dropped");
+            return;
+        }
+        tracing::debug!(plug, "refused a command: {why}");
+        self.answer(topic, payload::refusal(why, reply.transaction.as_ref()), reply);
+    }
+
+    fn respond(&mut self, name: &str, result: Result<(), &str>, reply: &Reply) {
+        let answer = payload::response(result, reply.transaction.as_ref());
+        self.answer(self.topics.response(name), answer, reply);
+    }
+
+    fn answer(&mut self, topic: String, answer: Vec<u8>, reply: &Reply) {
+        match &reply.topic {
+            Some(own) if *own != topic => {
+                self.write(Letter { topic, payload: answer.clone(), correlation: None });
+                self.write(Letter {
+                    topic: own.clone(),
+                    payload: answer,
+                    correlation: reply.correlation.clone(),
+                });
+            }
+            _ => self.write(Letter { topic, payload: answer, correlation: reply.correlation.clone() }),
+        }
+    }
+
+    fn say(&mut self, topic: String, payload: Vec<u8>) {
+        self.write(Letter { topic, payload, correlation: None });
+    }
+
+    /// Letters are for those who listen; without a connection there is nobody, and later it would be stale.
+    fn write(&mut self, letter: Letter) {
+        if self.is_connected && self.letters.len() < MOST_LETTERS {
+            self.letters.push_back(letter);
+        } else {
+            tracing::debug!(topic = letter.topic, "not said: no connection to the broker, or no room in it");
+        }
+    }
+
+    fn look_at_kept(&mut self, message: Message<'_>) {
+        let leftovers = &mut self.leftovers;
+        if leftovers.is_searched || message.payload.is_empty() {
+            if self.topics.parse(message.topic).is_some() {
+                tracing::debug!(topic = message.topic, "a command that the broker kept is not executed");
+            }
+        } else if message.topic == self.topics.bridge_info() {
+            leftovers.is_base_ours = instance_of(message.payload).is_some_and(|found| found == self.instance);
+        } else if let Some(plug) = self.topics.parse_availability(message.topic) {
+            leftovers.add_plug(plug);
+        } else if self.press.is_document_topic(message.topic)
+            && let Some(found) = self.press.recognise(message.payload)
+        {
+            leftovers.add_document(message.topic, found);
+        }
+    }
+
+    /// Hands a document that was found to the plug that it is about, if that plug is known.
+    fn claim(&mut self, topic: &str) {
+        let found = self.leftovers.documents.get(topic);
+        let Some(name) = found.and_then(|found| found.plug.clone()) else { return };
+        let Some(plug) = self.plugs.get_mut(&name) else { return };
+        if !plug.documents.iter().any(|known| known == topic) {
+            plug.documents.push(topic.to_owned());
+        }
+        self.print(&name);
+    }
+
+    /// Once the search and the first round of reads are both done, whatever still belongs to no plug is cleared.
+    fn clear_leftovers(&mut self) {
+        if !(self.leftovers.is_searched && self.leftovers.is_round_done) {
+            return;
+        }
+        self.leftovers.documents.retain(|topic, found| {
+            let is_served = found.plug.as_ref().is_some_and(|plug| self.plugs.contains_key(plug));
+            let is_wanted = is_served || self.table.holds(topic);
+            if !is_wanted {
+                tracing::info!(topic, "clearing a discovery document that an earlier run left behind");
+                self.table.clear(topic.clone());
+            }
+            is_wanted
+        });
+        for plug in std::mem::take(&mut self.leftovers.plugs) {
+            if self.leftovers.is_base_ours && !self.plugs.contains_key(&plug) {
+                tracing::info!(%plug, "clearing what an earlier run left behind of a plug");
+                self.forget(&plug);
+            }
+        }
+    }
+}
+
+/// Asks Home Assistant to unload the entities of a document while keeping what the user made of them.
+const MIGRATE: &[u8] = br#"{"migrate_discovery": true}"#;
+
+/// What the broker still keeps from earlier runs.
+#[derive(Debug, Default)]
+struct Leftovers {
+    is_searched: bool,
+    is_round_done: bool,
+    /// `bridge/info` was ours too, so that the plugs under this base are ours to clear.
+    is_base_ours: bool,
+    documents: HashMap<String, Found>,
+    /// The topics of those documents, by the plug that they are about.
+    topics: HashMap<PlugName, Vec<String>>,
+    plugs: HashSet<PlugName>,
+}
+
+impl Leftovers {
+    fn add_document(&mut self, topic: &str, found: Found) {
+        if self.documents.len() >= MOST_LEFTOVERS || self.documents.contains_key(topic) {
+            return;
+        }
+        if let Some(plug) = &found.plug {
+            self.topics.entry(plug.clone()).or_default().push(topic.to_owned());
+        }
+        self.documents.insert(topic.to_owned(), found);
+    }
+
+    fn add_plug(&mut self, plug: PlugName) {
+        if self.plugs.len() < MOST_LEFTOVERS {
+            self.plugs.insert(plug);
+        }
+    }
+
+    fn documents_of(&self, plug: &PlugName) -> Vec<String> {
+        self.topics.get(plug).cloned().unwrap_or_default()
+    }
+}
+
+fn instance_of(bridge_info: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Info {
+        instance: String,
+    }
+    serde_json::from_slice::<Info>(bridge_info).ok().map(|info| info.instance)
+}
+
+impl Reply {
+    fn to(message: Message<'_>, transaction: Option<Value>) -> Self {
+        let topic = message.response_topic.filter(|topic| match topics::check_topic(topic) {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::debug!("a response topic that {why} is not used");
+                false
+            }
+        });
+        Self { transaction, topic: topic.map(str::to_owned), correlation: message.correlation.cloned() }
+    }
+}
+
+/// Answers that are awaited, by the id that was given out for each.
+#[derive(Debug)]
+struct Waiting<T>(BTreeMap<u64, (Instant, T)>);
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Gives out an id; `None` if too many answers are awaited already.
+    fn add(&mut self, reply: T, now: Instant) -> Option<u64> {
+        // Ids rise, so that the first is the oldest.
+        while let Some(oldest) = self.0.first_entry()
+            && now.saturating_duration_since(oldest.get().0) > LONGEST_WAIT
+        {
+            oldest.remove();
+        }
+        if self.0.len() >= MOST_WAITING {
+            return None;
+        }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        self.0.insert(id, (now, reply));
+        Some(id)
+    }
+
+    fn remove(&mut self, id: u64) -> Option<T> {
+        self.0.remove(&id).map(|(_, reply)| reply)
+    }
+}

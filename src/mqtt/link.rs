@@ -1,0 +1,621 @@
+//! The task that keeps the connection: connects, subscribes, carries what the desk has to send, and starts over.
+//!
+//! Each connection has an event loop of its own, so that nothing which was handed to one can come out of the next.
+//! While a connection is being waited for, the daemon's words are taken all the same: they only change the table.
+
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use rumqttc::{
+    AsyncClient, Broker, ClientError, ConnAck, ConnectProperties, ConnectionError, EventLoop, Incoming,
+    LastWill, LastWillProperties, MqttOptions, Outgoing as Sent, PubAck, PubAckReason, Publish,
+    PublishOptions, PublishProperties, QoS, RetainForwardRule, SubAck, SubscribeFilterInput,
+    SubscribeReasonCode,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use super::desk::{Desk, Effect, Message, Outgoing};
+use super::payload::Clock;
+use super::topics::Topics;
+use super::trouble::{Kind, Patience, STABLE, Trouble, Voice, share};
+use super::wire::{self, Progress};
+use super::{Inbound, Options, Word};
+
+/// Half of what it takes to notice a broker that went away without a word.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// From dialling to the broker's first word.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker keeps the last will back after a connection broke.
+const WILL_DELAY: u32 = 5;
+/// How long the broker remembers us; only so that the will's delay counts.
+const SESSION_EXPIRY: u32 = 10;
+/// The largest packet that we take, in bytes: a message of 64 kB is refused with an answer rather than unseen.
+const LARGEST_PACKET: u32 = 128 * 1024;
+/// Acknowledgements that may be outstanding; the broker's own limit goes first.
+const IN_FLIGHT: u16 = 100;
+/// Values that may wait inside the event loop. Few, since they are no longer the latest when they wait.
+const HANDED_OVER: usize = 64;
+/// `bridge/state` turns `online` after this time even if the first round of reads is not done.
+const ONLINE_AFTER: Duration = Duration::from_secs(3);
+/// How long what is kept may take to come by after a connect.
+const SEARCH: Duration = Duration::from_secs(2);
+/// Home Assistant has everything again within ten seconds of its birth message: the longest wait, and the shortest.
+const BIRTH_SPREAD: Duration = Duration::from_secs(7);
+const BIRTH_FIRST: Duration = Duration::from_secs(1);
+/// Words of the daemon that are taken in one go before the network has its turn.
+const WORDS_AT_ONCE: usize = 1024;
+/// What a packet has beside topic, payload and correlation data, generously.
+const PACKET_OVERHEAD: usize = 32;
+
+/// Owns the desk and carries between it and the broker.
+pub(super) struct Courier {
+    options: Options,
+    desk: Desk,
+    words: mpsc::UnboundedReceiver<Word>,
+    inbound: mpsc::UnboundedSender<Inbound>,
+    patience: Patience,
+    voice: Voice,
+    /// What was last said to the daemon of the connection.
+    told: Option<Result<(), String>>,
+    /// When `bridge/state` turns `online` at the latest; none once it has.
+    online_at: Option<Instant>,
+    /// When everything is said again for a Home Assistant that has started.
+    announce_at: Option<Instant>,
+    births: u64,
+    goodbye: Option<Goodbye>,
+}
+
+/// The daemon wants to go.
+struct Goodbye {
+    by: Instant,
+    done: oneshot::Sender<()>,
+}
+
+/// How a connection ended.
+enum End {
+    /// On request, or because nobody is left to serve.
+    Stopped,
+    /// For this reason, after it had stood for so long; none if it never did.
+    Lost(Trouble, Option<Duration>),
+}
+
+/// What is known of one connection.
+struct Line {
+    client: AsyncClient,
+    since: Option<Instant>,
+    /// The first subscription, whose answer tells whether commands can be heard.
+    commands: Option<u16>,
+    search_until: Option<Instant>,
+    limits: Limits,
+    /// Publishes that the broker has yet to acknowledge.
+    unacknowledged: usize,
+    is_leaving: bool,
+}
+
+/// What the broker said that it takes.
+struct Limits {
+    packet: usize,
+    qos: QoS,
+    keeps: bool,
+}
+
+impl Courier {
+    pub(super) fn new(
+        options: Options,
+        words: mpsc::UnboundedReceiver<Word>,
+        inbound: mpsc::UnboundedSender<Inbound>,
+    ) -> Self {
+        Self {
+            desk: Desk::new(&options, SystemTime::now()),
+            patience: Patience::new(&options.instance),
+            options,
+            words,
+            inbound,
+            voice: Voice::default(),
+            told: None,
+            online_at: Some(Instant::now() + ONLINE_AFTER),
+            announce_at: None,
+            births: 0,
+            goodbye: None,
+        }
+    }
+
+    /// Connects for as long as somebody wants it.
+    pub(super) async fn run(mut self) {
+        loop {
+            let end = self.connection().await;
+            self.desk.disconnected();
+            let End::Lost(trouble, lasted) = end else { break };
+            let (trouble, wait) = self.patience.weigh(trouble, lasted, &self.options);
+            self.complain(trouble.text);
+            if self.goodbye.is_some() || !self.rest(wait).await {
+                break;
+            }
+        }
+        if let Some(goodbye) = self.goodbye {
+            // Nobody need wait for it.
+            let _ = goodbye.done.send(());
+        }
+    }
+
+    /// One connection, from dialling to its end.
+    async fn connection(&mut self) -> End {
+        let progress = Progress::default();
+        let (client, mut events) =
+            AsyncClient::builder(mqtt_options(&self.options, &progress)).capacity(HANDED_OVER).build();
+        let mut line = Line::new(client);
+        loop {
+            let event = match self.next_event(&mut events, &mut line).await {
+                Ok(event) => event,
+                Err(end) => return end,
+            };
+            match event {
+                Ok(event) => self.handle_event(event, &mut line),
+                Err(ConnectionError::RequestsDone) => return End::Stopped,
+                Err(_) if line.is_leaving => return End::Stopped,
+                Err(error) => {
+                    let trouble = Trouble::explain(&error, &progress, &self.options);
+                    return End::Lost(trouble, line.since.map(|since| since.elapsed()));
+                }
+            }
+            self.handle_time(&mut line);
+            self.send(&mut line);
+        }
+    }
+
+    /// Waits for the connection's next event, and meanwhile takes the daemon's words and watches the clock. The
+    /// wait itself is never broken off but for good: half a packet may be on its way.
+    async fn next_event(
+        &mut self,
+        events: &mut EventLoop,
+        line: &mut Line,
+    ) -> Result<Result<rumqttc::Event, ConnectionError>, End> {
+        // With a keep-alive there is an event at least once in its interval, unless the network takes no more.
+        let keep_alive = events.options.keep_alive();
+        let patience = if keep_alive.is_zero() { Duration::MAX } else { keep_alive.max(KEEP_ALIVE) * 2 };
+        let mut silence = pin!(tokio::time::sleep(patience));
+        let mut poll = pin!(events.poll());
+        loop {
+            let next_time = self.next_time(line);
+            tokio::select! {
+                biased;
+                event = &mut poll => return Ok(event),
+                word = self.words.recv() => {
+                    let Some(word) = word else { return Err(End::Stopped) };
+                    self.take_words(word);
+                    if self.goodbye.is_some() && line.since.is_none() {
+                        return Err(End::Stopped);
+                    }
+                }
+                () = sleep_until(next_time.into()) => {
+                    if self.goodbye.as_ref().is_some_and(|goodbye| goodbye.by <= Instant::now()) {
+                        return Err(End::Stopped);
+                    }
+                }
+                () = &mut silence => {
+                    let lasted = line.since.map(|since| since.elapsed());
+                    return Err(End::Lost(Trouble::silent(&self.options), lasted));
+                }
+            }
+            self.handle_time(line);
+            self.send(line);
+        }
+    }
+
+    /// Waits before the next try; false if there is to be none.
+    async fn rest(&mut self, wait: Duration) -> bool {
+        let mut wait = pin!(tokio::time::sleep(wait));
+        loop {
+            tokio::select! {
+                () = &mut wait => return true,
+                word = self.words.recv() => {
+                    let Some(word) = word else { return false };
+                    self.take_words(word);
+                    if self.goodbye.is_some() {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_words(&mut self, first: Word) {
+        let clock = Clock::now();
+        self.take_word(first, clock);
+        for _ in 1..WORDS_AT_ONCE {
+            let Ok(word) = self.words.try_recv() else { break };
+            self.take_word(word, clock);
+        }
+    }
+
+    fn take_word(&mut self, word: Word, clock: Clock) {
+        match word {
+            Word::Publish(update) => self.desk.handle_update(*update, clock),
+            Word::Stop(within, done) => {
+                self.online_at = None;
+                self.desk.show_away();
+                self.goodbye = Some(Goodbye { by: clock.instant + within, done });
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: rumqttc::Event, line: &mut Line) {
+        match event {
+            rumqttc::Event::Incoming(Incoming::ConnAck(welcome)) => self.greet(&welcome, line),
+            rumqttc::Event::Incoming(Incoming::SubAck(answer)) => self.check_subscriptions(&answer, line),
+            rumqttc::Event::Incoming(Incoming::Publish(message)) => self.hear(&message),
+            rumqttc::Event::Incoming(Incoming::PubAck(answer)) => self.check_publish(&answer, line),
+            rumqttc::Event::Outgoing(Sent::Subscribe(id)) => {
+                line.commands.get_or_insert(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection stands: listen, look for leftovers, say everything.
+    fn greet(&mut self, welcome: &ConnAck, line: &mut Line) {
+        line.since = Some(Instant::now());
+        line.limits = Limits::of(welcome);
+        if !line.limits.keeps {
+            let text = format!(
+                "the broker at {}:{}: it keeps no messages, so that whoever connects later sees no plug: \
+                 allow retained messages there",
+                self.options.host, self.options.port
+            );
+            self.voice.warn(&text, Instant::now());
+        }
+        let commands = self.desk.filters().into_iter().map(command_filter).collect::<Vec<_>>();
+        self.subscribe(line, commands);
+        let search = self.desk.search_filters().into_iter().map(search_filter).collect::<Vec<_>>();
+        if !search.is_empty() {
+            self.subscribe(line, search);
+            line.search_until = Some(Instant::now() + SEARCH);
+        }
+        self.desk.connected();
+    }
+
+    fn subscribe(&mut self, line: &Line, filters: Vec<SubscribeFilterInput>) {
+        // There is room: nothing else has been handed over on this connection.
+        if let Err(error) = line.client.try_subscribe_many(filters) {
+            tracing::error!("cannot subscribe at the broker: {error}");
+        }
+    }
+
+    fn check_subscriptions(&mut self, answer: &SubAck, line: &Line) {
+        if line.commands != Some(answer.pkid) {
+            // The search is a courtesy; a broker that does not allow it keeps what is left behind.
+            if let Some(refusal) = refusals(answer).next() {
+                tracing::debug!("the broker does not let us look for leftovers ({refusal:?})");
+            }
+            return;
+        }
+        let filters = self.desk.filters();
+        let denied: Vec<&str> = answer
+            .return_codes
+            .iter()
+            .zip(&filters)
+            .filter(|(code, _)| !matches!(code, SubscribeReasonCode::Success(_)))
+            .map(|(_, filter)| filter.as_str())
+            .collect();
+        if denied.is_empty() {
+            self.tell(Ok(()));
+            return;
+        }
+        let Options { host, port, .. } = &self.options;
+        self.complain(format!(
+            "the broker at {host}:{port}: it does not let us subscribe to {}: commands cannot be heard until the \
+             user in mqtt.username may read these topics",
+            denied.join(", ")
+        ));
+    }
+
+    fn check_publish(&mut self, answer: &PubAck, line: &mut Line) {
+        line.unacknowledged = line.unacknowledged.saturating_sub(1);
+        let Options { host, port, base_topic, homeassistant, .. } = &self.options;
+        let remedy = match answer.reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return,
+            PubAckReason::NotAuthorized => format!(
+                "allow the user in mqtt.username to write to {base_topic}/# and {}/#",
+                homeassistant.discovery_prefix
+            ),
+            PubAckReason::QuotaExceeded => "raise its limit on (retained) messages".to_owned(),
+            _ => "see its own log".to_owned(),
+        };
+        let text = format!(
+            "the broker at {host}:{port}: it does not take a message of ours ({:?}): {remedy}",
+            answer.reason
+        );
+        self.voice.warn(&text, Instant::now());
+    }
+
+    fn hear(&mut self, message: &Publish) {
+        let Ok(topic) = std::str::from_utf8(&message.topic) else { return };
+        let properties = message.properties.as_ref();
+        let effect = self.desk.handle_message(
+            Message {
+                topic,
+                payload: &message.payload,
+                kept: message.retain,
+                response_topic: properties.and_then(|p| p.response_topic.as_deref()),
+                correlation: properties.and_then(|p| p.correlation_data.as_ref()),
+            },
+            Instant::now(),
+        );
+        match effect {
+            Effect::None => {}
+            // Nobody receives any more: the daemon is going.
+            Effect::Inbound(inbound) => drop(self.inbound.send(inbound)),
+            Effect::Birth => self.plan_announcement(),
+        }
+    }
+
+    /// Not at once, since every bridge in the house hears the same birth message.
+    fn plan_announcement(&mut self) {
+        self.births += 1;
+        let wait = BIRTH_FIRST + share(BIRTH_SPREAD, &self.options.instance, self.births);
+        self.announce_at.get_or_insert(Instant::now() + wait);
+    }
+
+    /// The next moment at which something is due on this side.
+    fn next_time(&self, line: &Line) -> Instant {
+        let stable = line.since.map(|since| since + STABLE).filter(|at| *at > Instant::now());
+        [self.online_at, self.announce_at, line.search_until, stable, self.goodbye.as_ref().map(|g| g.by)]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
+    }
+
+    fn handle_time(&mut self, line: &mut Line) {
+        let now = Instant::now();
+        if self.online_at.take_if(|at| *at <= now).is_some() {
+            self.desk.show_online();
+        }
+        if self.announce_at.take_if(|at| *at <= now).is_some() {
+            tracing::debug!("saying everything again for Home Assistant, which has started");
+            self.desk.announce_again();
+        }
+        if line.search_until.take_if(|at| *at <= now).is_some() {
+            self.end_search(line);
+        }
+        if line.since.is_some_and(|since| now >= since + STABLE) && self.told == Some(Ok(())) {
+            self.voice.rest();
+        }
+    }
+
+    fn end_search(&mut self, line: &Line) {
+        let filters = self.desk.search_filters();
+        self.desk.end_search();
+        if let Err(error) = line.client.try_unsubscribe_many(filters) {
+            tracing::debug!("cannot end the search for leftovers: {error}");
+        }
+    }
+
+    /// Hands over what the desk has, as far as there is room.
+    fn send(&mut self, line: &mut Line) {
+        if line.since.is_none() || line.is_leaving {
+            return;
+        }
+        while let Some(outgoing) = self.desk.take() {
+            match line.hand_over(&outgoing) {
+                Handed::Over => {}
+                Handed::NoRoom => return self.desk.put_back(outgoing),
+                Handed::TooLarge(size) => self.refuse_size(&outgoing, size, line.limits.packet),
+                Handed::Impossible => tracing::debug!("cannot be published: {outgoing:?}"),
+            }
+        }
+        if self.goodbye.is_some() && line.unacknowledged == 0 {
+            line.leave();
+        }
+    }
+
+    fn refuse_size(&mut self, outgoing: &Outgoing, size: usize, limit: usize) {
+        let topic = match outgoing {
+            Outgoing::Kept(kept) => &*kept.topic,
+            Outgoing::Letter(letter) => &letter.topic,
+        };
+        let Options { host, port, .. } = &self.options;
+        let text = format!(
+            "the broker at {host}:{port}: it takes packets of {limit} bytes at most, and the one for {topic} has \
+             {size}: raise its limit (in mosquitto max_packet_size)"
+        );
+        self.voice.warn(&text, Instant::now());
+    }
+
+    fn complain(&mut self, text: String) {
+        self.voice.warn(&text, Instant::now());
+        self.tell(Err(text));
+    }
+
+    /// Says to the daemon how the connection is, if that is news.
+    fn tell(&mut self, now: Result<(), String>) {
+        if self.told.as_ref() == Some(&now) {
+            return;
+        }
+        if now.is_ok() {
+            tracing::info!("connected to the broker at {}:{}", self.options.host, self.options.port);
+        }
+        self.told = Some(now.clone());
+        // Nobody receives any more: the daemon is going.
+        let _ = self.inbound.send(Inbound::Link(now));
+    }
+}
+
+/// What became of something that was to be sent.
+enum Handed {
+    Over,
+    NoRoom,
+    TooLarge(usize),
+    Impossible,
+}
+
+impl Line {
+    fn new(client: AsyncClient) -> Self {
+        Self {
+            client,
+            since: None,
+            commands: None,
+            search_until: None,
+            limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },
+            unacknowledged: 0,
+            is_leaving: false,
+        }
+    }
+
+    fn hand_over(&mut self, outgoing: &Outgoing) -> Handed {
+        let (topic, payload, correlation, qos, keep) = match outgoing {
+            Outgoing::Kept(kept) => (&*kept.topic, kept.payload.clone(), None, kept.qos, self.limits.keeps),
+            Outgoing::Letter(letter) => {
+                let payload = Bytes::copy_from_slice(&letter.payload);
+                (letter.topic.as_str(), payload, letter.correlation.clone(), QoS::AtLeastOnce, false)
+            }
+        };
+        let size = topic.len() + payload.len() + correlation.as_ref().map_or(0, Bytes::len) + PACKET_OVERHEAD;
+        if size > self.limits.packet {
+            return Handed::TooLarge(size);
+        }
+        let qos = if self.limits.qos == QoS::AtMostOnce { QoS::AtMostOnce } else { qos };
+        let mut options = PublishOptions::new(qos).retain(keep);
+        if let Some(correlation) = correlation {
+            let properties =
+                PublishProperties { correlation_data: Some(correlation), ..PublishProperties::default() };
+            options = options.properties(properties);
+        }
+        match self.client.try_publish(topic, payload, options) {
+            Ok(()) => {
+                self.unacknowledged += usize::from(qos != QoS::AtMostOnce);
+                Handed::Over
+            }
+            Err(ClientError::RequestChannelFull(_)) => Handed::NoRoom,
+            Err(_) => Handed::Impossible,
+        }
+    }
+
+    /// Everything is with the broker: a DISCONNECT, so that it drops the will.
+    fn leave(&mut self) {
+        self.is_leaving = self.client.try_disconnect().is_ok();
+    }
+}
+
+impl Limits {
+    fn of(welcome: &ConnAck) -> Self {
+        let said = welcome.properties.as_ref();
+        let packet = said.and_then(|said| said.max_packet_size).and_then(|size| usize::try_from(size).ok());
+        Self {
+            packet: packet.unwrap_or(usize::MAX),
+            qos: if said.and_then(|said| said.max_qos) == Some(0) {
+                QoS::AtMostOnce
+            } else {
+                QoS::AtLeastOnce
+            },
+            keeps: said.and_then(|said| said.retain_available) != Some(0),
+        }
+    }
+}
+
+/// Never what the broker kept, and live messages without a mark that they will be kept.
+fn command_filter(filter: String) -> SubscribeFilterInput {
+    SubscribeFilterInput::new(filter, QoS::AtLeastOnce)
+        .preserve_retain(false)
+        .retain_forward_rule(RetainForwardRule::Never)
+}
+
+fn search_filter(filter: String) -> SubscribeFilterInput {
+    SubscribeFilterInput::new(filter, QoS::AtMostOnce).no_local(true).preserve_retain(false)
+}
+
+fn refusals(answer: &SubAck) -> impl Iterator<Item = &SubscribeReasonCode> {
+    answer.return_codes.iter().filter(|code| !matches!(code, SubscribeReasonCode::Success(_)))
+}
+
+fn mqtt_options(options: &Options, progress: &Progress) -> MqttOptions {
+    let mut mqtt = bare_options(options, progress);
+    let will = LastWill::new(
+        Topics::new(&options.base_topic).bridge_state(),
+        "offline",
+        QoS::AtLeastOnce,
+        true,
+        Some(LastWillProperties {
+            delay_interval: Some(WILL_DELAY),
+            payload_format_indicator: None,
+            message_expiry_interval: None,
+            content_type: None,
+            response_topic: None,
+            correlation_data: None,
+            user_properties: Vec::new(),
+        }),
+    );
+    mqtt.set_last_will(will);
+    mqtt
+}
+
+/// A connection without a will.
+fn bare_options(options: &Options, progress: &Progress) -> MqttOptions {
+    let mut mqtt =
+        MqttOptions::new(options.client_id.clone(), Broker::tcp(options.host.clone(), options.port));
+    let mut properties = ConnectProperties::new();
+    properties.session_expiry_interval = Some(SESSION_EXPIRY);
+    properties.max_packet_size = Some(LARGEST_PACKET);
+    mqtt.set_connect_properties(properties)
+        .set_clean_start(true)
+        .set_keep_alive(u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX))
+        .set_connect_timeout(CONNECT_TIMEOUT)
+        .set_outgoing_inflight_upper_limit(IN_FLIGHT);
+    match (&options.username, &options.password) {
+        (Some(name), Some(password)) => {
+            mqtt.set_credentials(name.clone(), password.expose().to_owned());
+        }
+        (Some(name), None) => {
+            mqtt.set_username(name.clone());
+        }
+        (None, Some(password)) => {
+            mqtt.set_password(password.expose().to_owned());
+        }
+        (None, None) => {}
+    }
+    let (host, port, tls) = (options.host.clone(), options.port, options.tls.clone());
+    let progress = progress.clone();
+    mqtt.set_socket_connector(move |_, _| {
+        let (host, tls, progress) = (host.clone(), tls.clone(), progress.clone());
+        async move { Ok(wire::open(&host, port, tls.as_ref(), progress).await?) }
+    });
+    mqtt
+}
+
+/// See [`super::probe`].
+pub(super) async fn probe(mut options: Options, within: Duration) -> Result<(), String> {
+    options.client_id.push_str("-check");
+    let progress = Progress::default();
+    let (client, mut events) = AsyncClient::builder(bare_options(&options, &progress)).build();
+    let filters = Topics::new(&options.base_topic).command_filters();
+    let asked = client.try_subscribe_many(filters.map(command_filter));
+    let answer = tokio::time::timeout(within, async {
+        asked.map_err(|error| error.to_string())?;
+        loop {
+            match events.poll().await {
+                Ok(rumqttc::Event::Incoming(Incoming::SubAck(answer))) => return Ok(answer),
+                Ok(_) => {}
+                Err(error) => return Err(Trouble::explain(&error, &progress, &options).text),
+            }
+        }
+    });
+    let answer = answer.await.unwrap_or_else(|_| Err(Trouble::silent(&options).text))?;
+    // The answer is there; whether the goodbye arrives makes no difference to it.
+    let _ = client.try_disconnect();
+    let _ =
+        tokio::time::timeout(Duration::from_secs(1), async { while events.poll().await.is_ok() {} }).await;
+    match refusals(&answer).next() {
+        None => Ok(()),
+        Some(why) => Err(Trouble::new(
+            Kind::Refused,
+            format!(
+                "the broker at {}:{}: it does not let us subscribe below {}/ ({why:?}): allow the user in \
+                 mqtt.username to read there",
+                options.host, options.port, options.base_topic
+            ),
+        )
+        .text),
+    }
+}

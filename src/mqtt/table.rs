@@ -1,0 +1,212 @@
+//! The last-value table: everything that the broker should keep, as it is known now.
+//!
+//! Connecting means publishing all of it; a value that changes twice before it could be sent is sent once.
+//! Nothing in here is a queue of values, only of topics whose value has yet to go out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rumqttc::QoS;
+
+/// What the broker keeps, and which of it has yet to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    values: HashMap<Arc<str>, Value>,
+    unsent: [VecDeque<Arc<str>>; Rank::COUNT],
+}
+
+/// The order in which values go out. Home Assistant makes an entity from its document, shows it once it hears
+/// that it is available, and so finds its state there; `bridge/state` comes after all that it vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// What Home Assistant makes entities from.
+    Document,
+    /// Whether a plug can be reached.
+    Availability,
+    /// What a plug's relay is doing.
+    State,
+    /// Everything that nobody waits for.
+    Info,
+    /// Whether the daemon is there.
+    Bridge,
+    /// What has to vanish from the broker.
+    Cleared,
+}
+
+/// One value to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) topic: Arc<str>,
+    pub(super) payload: Bytes,
+    pub(super) qos: QoS,
+}
+
+#[derive(Debug)]
+struct Value {
+    payload: Bytes,
+    qos: QoS,
+    rank: Rank,
+    unsent: bool,
+}
+
+impl Rank {
+    const COUNT: usize = 6;
+    const ALL: [Self; Self::COUNT] =
+        [Self::Document, Self::Availability, Self::State, Self::Info, Self::Bridge, Self::Cleared];
+}
+
+impl Table {
+    /// Takes a value; sends it only if it is another one than before.
+    pub(super) fn put(&mut self, topic: String, payload: Vec<u8>, rank: Rank, qos: QoS) {
+        let same = self.values.get(topic.as_str()).is_some_and(|v| v.payload == payload && v.rank == rank);
+        if !same {
+            self.put_again(topic, payload, rank, qos);
+        }
+    }
+
+    /// Takes a value and sends it even if it is the same as before.
+    pub(super) fn put_again(&mut self, topic: String, payload: Vec<u8>, rank: Rank, qos: QoS) {
+        let topic: Arc<str> = topic.into();
+        let waits = self.values.get(&topic).is_some_and(|value| value.unsent && value.rank == rank);
+        let value = Value { payload: payload.into(), qos, rank, unsent: true };
+        self.values.insert(Arc::clone(&topic), value);
+        if !waits {
+            self.unsent[rank as usize].push_back(topic);
+        }
+    }
+
+    /// Has the broker forget what it keeps there. Said again at each connection, since the broker that hears it
+    /// may not be the one that remembers.
+    pub(super) fn clear(&mut self, topic: String) {
+        self.put(topic, Vec::new(), Rank::Cleared, QoS::AtLeastOnce);
+    }
+
+    /// Whether a value, rather than its absence, stands at this topic.
+    pub(super) fn holds(&self, topic: &str) -> bool {
+        self.values.get(topic).is_some_and(|value| value.rank != Rank::Cleared)
+    }
+
+    /// The next value to send, in the order of [`Rank`]. Documents may be held back.
+    pub(super) fn take(&mut self, hold_documents: bool) -> Option<Kept> {
+        let first = if hold_documents { Rank::Availability } else { Rank::Document };
+        for rank in Rank::ALL.into_iter().filter(|rank| *rank >= first) {
+            while let Some(topic) = self.unsent[rank as usize].pop_front() {
+                // A topic that went to another rank meanwhile waits there.
+                let Some(value) = self.values.get_mut(&topic).filter(|v| v.unsent && v.rank == rank) else {
+                    continue;
+                };
+                value.unsent = false;
+                return Some(Kept { topic, payload: value.payload.clone(), qos: value.qos });
+            }
+        }
+        None
+    }
+
+    /// Takes back a value that could not be handed over, to be the first of its rank again.
+    pub(super) fn put_back(&mut self, kept: &Kept) {
+        let Some(value) = self.values.get_mut(&kept.topic).filter(|value| !value.unsent) else { return };
+        value.unsent = true;
+        self.unsent[value.rank as usize].push_front(Arc::clone(&kept.topic));
+    }
+
+    /// Has everything sent once more: after a connect, and for Home Assistant after its own start.
+    pub(super) fn send_all(&mut self) {
+        for (topic, value) in &mut self.values {
+            if !value.unsent {
+                value.unsent = true;
+                self.unsent[value.rank as usize].push_back(Arc::clone(topic));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(table: &mut Table, topic: &str, payload: &str, rank: Rank) {
+        table.put(topic.to_owned(), payload.as_bytes().to_vec(), rank, QoS::AtLeastOnce);
+    }
+
+    fn drain(table: &mut Table) -> Vec<String> {
+        let show = |kept: Kept| format!("{} {}", kept.topic, String::from_utf8_lossy(&kept.payload));
+        std::iter::from_fn(|| table.take(false)).map(show).collect()
+    }
+
+    #[test]
+    fn values_go_out_by_rank_and_only_the_last_one_of_a_topic() {
+        let mut table = Table::default();
+        put(&mut table, "bridge", "online", Rank::Bridge);
+        put(&mut table, "state", "off", Rank::State);
+        put(&mut table, "document", "{}", Rank::Document);
+        put(&mut table, "state", "on", Rank::State);
+        put(&mut table, "availability", "online", Rank::Availability);
+        assert_eq!(drain(&mut table), ["document {}", "availability online", "state on", "bridge online"]);
+        assert_eq!(drain(&mut table), [""; 0]);
+    }
+
+    #[test]
+    fn an_equal_value_is_sent_only_when_asked_for() {
+        let mut table = Table::default();
+        put(&mut table, "info", "a", Rank::Info);
+        drain(&mut table);
+        put(&mut table, "info", "a", Rank::Info);
+        assert_eq!(table.take(false), None);
+        table.put_again("info".to_owned(), b"a".to_vec(), Rank::Info, QoS::AtMostOnce);
+        assert_eq!(drain(&mut table), ["info a"]);
+    }
+
+    #[test]
+    fn a_connect_sends_everything_once_each() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1", Rank::State);
+        drain(&mut table);
+        put(&mut table, "b", "2", Rank::State);
+        table.send_all();
+        table.send_all();
+        let mut sent = drain(&mut table);
+        sent.sort();
+        assert_eq!(sent, ["a 1", "b 2"]);
+    }
+
+    #[test]
+    fn a_value_that_found_no_room_is_the_next_one_again_unless_a_newer_one_came() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1", Rank::State);
+        put(&mut table, "b", "2", Rank::State);
+        let a = table.take(false).unwrap();
+        table.put_back(&a);
+        assert_eq!(drain(&mut table), ["a 1", "b 2"]);
+        put(&mut table, "a", "3", Rank::State);
+        let a = table.take(false).unwrap();
+        put(&mut table, "a", "4", Rank::State);
+        table.put_back(&a);
+        assert_eq!(drain(&mut table), ["a 4"]);
+    }
+
+    #[test]
+    fn what_is_cleared_goes_out_last_and_stays_cleared() {
+        let mut table = Table::default();
+        put(&mut table, "document", "{}", Rank::Document);
+        table.clear("document".to_owned());
+        put(&mut table, "bridge", "online", Rank::Bridge);
+        assert!(!table.holds("document"));
+        assert_eq!(drain(&mut table), ["bridge online", "document "]);
+        table.send_all();
+        assert_eq!(drain(&mut table), ["bridge online", "document "]);
+        put(&mut table, "document", "{}", Rank::Document);
+        assert!(table.holds("document"));
+        assert_eq!(drain(&mut table), ["document {}"]);
+    }
+
+    #[test]
+    fn documents_can_be_held_back() {
+        let mut table = Table::default();
+        put(&mut table, "document", "{}", Rank::Document);
+        put(&mut table, "state", "on", Rank::State);
+        assert_eq!(&*table.take(true).unwrap().topic, "state");
+        assert_eq!(table.take(true), None);
+        assert_eq!(drain(&mut table), ["document {}"]);
+    }
+}

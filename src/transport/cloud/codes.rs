@@ -1,0 +1,234 @@
+//! Every error code of the cloud that is known, and what to do about each: one table.
+//!
+//! Decided on numbers only: the texts that the server sends along are localised in places, so they are neither
+//! read nor shown; the names here are our own.
+
+/// What to do about an error of the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    /// A fault at the other end that passes: try again later.
+    Retry,
+    /// The token is no good: refresh it, or log in once, then repeat the call once.
+    Renew,
+    /// Neither the token nor what refreshes it is any good: log in once, then repeat the call once.
+    Login,
+    /// Another login of the account pushed ours out, or so one reading of the code has it; another has it that
+    /// the account is locked. Renewed seldom when a call meets it, and stopped for when a login does.
+    Elsewhere,
+    /// Trying again would harm (a lock, a mail to the owner). Nothing until the user did this.
+    Stop(&'static str),
+    /// Too many calls: none for minutes, then for longer, and no login for it.
+    HoldBack,
+    /// Held back for an hour at once, by the server's own word.
+    HoldBackLong,
+    /// About one plug; the session is healthy.
+    Plug(PlugFault),
+    /// The request is at fault, which is ours.
+    Faulty,
+}
+
+/// What the cloud says about one plug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlugFault {
+    /// It is not connected to the cloud, or another region serves it.
+    #[error("the cloud says that the plug is offline")]
+    Offline,
+    /// The cloud asked it and heard nothing in time; it may act yet.
+    #[error("the plug did not answer the cloud in time")]
+    Silent,
+    /// The account does not own it.
+    #[error("the account does not list the plug")]
+    NotListed,
+    /// The cloud does not know its hardware or firmware.
+    #[error("the cloud does not know this kind of plug")]
+    Unknown,
+}
+
+/// One code, or a run of codes that mean the same.
+#[derive(Debug)]
+pub struct Row {
+    /// The code nearest to zero.
+    pub first: i64,
+    /// The code farthest from zero.
+    pub last: i64,
+    /// What it is called, for people.
+    pub name: &'static str,
+    /// What to do.
+    pub reaction: Reaction,
+}
+
+impl Row {
+    /// The row of a code; none for success and for codes that nobody has written about.
+    pub fn of(code: i64) -> Option<&'static Self> {
+        CODES.iter().find(|row| (row.last..=row.first).contains(&code))
+    }
+}
+
+/// What to do about a code. One that nobody has written about passes, perhaps; it is never a token's fault.
+pub fn reaction(code: i64) -> Reaction {
+    Row::of(code).map_or(Reaction::Retry, |row| row.reaction)
+}
+
+/// What a code is called.
+pub fn name(code: i64) -> &'static str {
+    Row::of(code).map_or("an error that is not known here", |row| row.name)
+}
+
+const PASSWORD: &str = "correct [cloud] username and password and reload, or run `hs100d cloud login`; it is not tried again before";
+const ACCOUNT: &str = "sort it out in the Kasa app, then reload or run `hs100d cloud login`";
+const LOCKED: &str = "wait an hour, log in with the Kasa app, then reload or run `hs100d cloud login`";
+const TWO_STEP: &str =
+    "turn two-step verification off in the Kasa app (Me > Account), then reload or run `hs100d cloud login`";
+const ENTRY: &str = "set [cloud] url to https://wap.tplinkcloud.com and reload";
+const REPORT: &str = "please report it; a reload tries again";
+
+/// The table, ordered by number.
+pub static CODES: &[Row] = &[
+    one(-1, "unknown error", Reaction::Retry),
+    one(-10000, "generic error", Reaction::Faulty),
+    one(-10100, "JSON format error", Reaction::Faulty),
+    one(-10101, "no JSON in the body", Reaction::Faulty),
+    one(-10200, "too many requests from this address", Reaction::HoldBack),
+    one(-10201, "too many requests for this account", Reaction::HoldBack),
+    one(-10301, "signature does not match", Reaction::Stop(REPORT)),
+    one(-20000, "internal error of the server", Reaction::Retry),
+    one(-20001, "permission denied", Reaction::Stop(ACCOUNT)),
+    one(-20002, "the plug did not answer the cloud in time", Reaction::Plug(PlugFault::Silent)),
+    one(-20003, "server busy", Reaction::HoldBack),
+    one(-20004, "rate limit exceeded", Reaction::HoldBack),
+    one(-20100, "JSON without id", Reaction::Faulty),
+    one(-20103, "no such method", Reaction::Faulty),
+    one(-20104, "a parameter is missing", Reaction::Faulty),
+    one(-20105, "a parameter has the wrong type", Reaction::Faulty),
+    one(-20106, "a parameter is out of range", Reaction::Faulty),
+    one(-20107, "a parameter is invalid", Reaction::Faulty),
+    one(-20200, "not an e-mail address", Reaction::Stop(PASSWORD)),
+    one(-20201, "not a phone number", Reaction::Stop(PASSWORD)),
+    one(-20202, "not a user name", Reaction::Stop(PASSWORD)),
+    one(-20212, "wrong server for this account", Reaction::Stop(ENTRY)),
+    one(-20500, "malformed device id", Reaction::Plug(PlugFault::NotListed)),
+    one(-20501, "device id not found", Reaction::Plug(PlugFault::NotListed)),
+    one(-20504, "hardware id not found", Reaction::Plug(PlugFault::Unknown)),
+    one(-20505, "firmware id not found", Reaction::Plug(PlugFault::Unknown)),
+    one(-20506, "the plug belongs to another account", Reaction::Plug(PlugFault::NotListed)),
+    one(-20507, "the plug was removed from the account", Reaction::Plug(PlugFault::NotListed)),
+    one(-20520, "invalid hardware id", Reaction::Plug(PlugFault::Unknown)),
+    one(-20521, "invalid firmware id", Reaction::Plug(PlugFault::Unknown)),
+    one(-20522, "invalid device id", Reaction::Plug(PlugFault::NotListed)),
+    one(-20530, "device not found", Reaction::Plug(PlugFault::NotListed)),
+    one(-20571, "the plug is offline", Reaction::Plug(PlugFault::Offline)),
+    one(-20573, "no request for the plug", Reaction::Faulty),
+    one(-20580, "the plug is not bound to this account", Reaction::Plug(PlugFault::NotListed)),
+    one(-20600, "no such account", Reaction::Stop(PASSWORD)),
+    one(-20601, "wrong e-mail address or password", Reaction::Stop(PASSWORD)),
+    one(-20602, "the account is not active", Reaction::Stop(ACCOUNT)),
+    one(-20604, "malformed user name", Reaction::Stop(PASSWORD)),
+    one(-20608, "account out of range", Reaction::Stop(PASSWORD)),
+    one(-20610, "wrong type of account", Reaction::Stop(PASSWORD)),
+    one(-20615, "malformed password", Reaction::Stop(PASSWORD)),
+    one(-20651, "token expired", Reaction::Renew),
+    one(-20652, "token incorrect", Reaction::Renew),
+    one(-20655, "refresh token expired", Reaction::Login),
+    one(-20656, "refresh token incorrect", Reaction::Login),
+    one(-20661, "the account is locked", Reaction::Stop(LOCKED)),
+    one(-20662, "locked for too many verification codes", Reaction::Stop(LOCKED)),
+    run(-20671, -20674, "an activation or reset mail is pending", Reaction::Stop(ACCOUNT)),
+    one(-20675, "logged in elsewhere, or locked", Reaction::Elsewhere),
+    one(-20676, "verification code not accepted", Reaction::Stop(ACCOUNT)),
+    one(-20677, "the account uses two-step verification", Reaction::Stop(TWO_STEP)),
+    run(-20801, -20803, "logged in with another app", Reaction::Renew),
+    one(-21001, "too many verification codes from this address", Reaction::HoldBackLong),
+    one(-23001, "app not known", Reaction::Stop(REPORT)),
+    // The server's text is "App version is too old", which is how it turns two-step accounts away from this API.
+    one(-23003, "the account uses two-step verification", Reaction::Stop(TWO_STEP)),
+    one(-25001, "the plug's own token expired", Reaction::Plug(PlugFault::Offline)),
+    one(-25002, "the plug's own token is incorrect", Reaction::Plug(PlugFault::Offline)),
+    one(-30000, "internal error of a module", Reaction::Retry),
+    run(-30500, -30599, "internal error of a module", Reaction::Retry),
+];
+
+const fn one(code: i64, name: &'static str, reaction: Reaction) -> Row {
+    run(code, code, name, reaction)
+}
+
+const fn run(first: i64, last: i64, name: &'static str, reaction: Reaction) -> Row {
+    Row { first, last, name, reaction }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each code that has been written about, by the kind of reaction that is right for it.
+    const KNOWN: &[(&str, &[i64])] = &[
+        ("retry", &[-1, -20000, -30000, -30500, -30512, -30599]),
+        ("renew", &[-20651, -20652, -20801, -20802, -20803]),
+        ("login", &[-20655, -20656]),
+        ("elsewhere", &[-20675]),
+        ("stop", &[-10301, -20001, -20200, -20201, -20202, -20212, -20600, -20601, -20602, -20604, -20608]),
+        ("stop", &[-20610, -20615, -20661, -20662, -20671, -20672, -20673, -20674, -20676, -20677]),
+        ("stop", &[-23001, -23003]),
+        ("hold back", &[-10200, -10201, -20003, -20004]),
+        ("hold back long", &[-21001]),
+        ("plug", &[-20002, -20500, -20501, -20504, -20505, -20506, -20507, -20520, -20521, -20522, -20530]),
+        ("plug", &[-20571, -20580, -25001, -25002]),
+        ("faulty", &[-10000, -10100, -10101, -20100, -20103, -20104, -20105, -20106, -20107, -20573]),
+    ];
+
+    fn kind(reaction: Reaction) -> &'static str {
+        match reaction {
+            Reaction::Retry => "retry",
+            Reaction::Renew => "renew",
+            Reaction::Login => "login",
+            Reaction::Elsewhere => "elsewhere",
+            Reaction::Stop(_) => "stop",
+            Reaction::HoldBack => "hold back",
+            Reaction::HoldBackLong => "hold back long",
+            Reaction::Plug(_) => "plug",
+            Reaction::Faulty => "faulty",
+        }
+    }
+
+    #[test]
+    fn every_code_that_is_known_has_a_row_with_the_right_reaction() {
+        for (expected, codes) in KNOWN {
+            for &code in *codes {
+                let row = Row::of(code).unwrap_or_else(|| panic!("{code} has no row"));
+                assert_eq!(kind(row.reaction), *expected, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_is_named_in_the_list_above() {
+        for row in CODES {
+            let named =
+                KNOWN.iter().any(|(_, codes)| codes.contains(&row.first) && codes.contains(&row.last));
+            assert!(named, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_ordered_and_no_code_stands_twice() {
+        for row in CODES {
+            assert!(row.last <= row.first, "{row:?}");
+        }
+        for pair in CODES.windows(2) {
+            assert!(pair[1].first < pair[0].last, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_nobody_wrote_about_is_retried_and_never_blamed_on_the_token() {
+        for code in [1, -2, -20650, -20653, -20657, -99999, i64::MIN, i64::MAX] {
+            assert_eq!(reaction(code), Reaction::Retry, "{code}");
+        }
+    }
+
+    #[test]
+    fn offline_and_silent_plugs_are_told_apart() {
+        assert_eq!(reaction(-20571), Reaction::Plug(PlugFault::Offline));
+        assert_eq!(reaction(-20002), Reaction::Plug(PlugFault::Silent));
+        assert_eq!(reaction(-20580), Reaction::Plug(PlugFault::NotListed));
+    }
+}

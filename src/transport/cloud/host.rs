@@ -1,0 +1,188 @@
+//! Which hosts may be trusted with a password or a token.
+//!
+//! The account's server names, for each plug, the server to send the token to next. Nobody follows such a name
+//! unchecked: [`check_host`] admits hosts under `tplinkcloud.com` over https, and loopback hosts over plain http
+//! for the pretend house and the tests. Refuses everything else, and knows no exceptions.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use reqwest::Url;
+
+/// The vendor's domain; hosts under it and itself.
+const DOMAIN: &str = "tplinkcloud.com";
+
+/// A host that may be sent a token. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// Scheme, host and port, with the closing slash.
+    url: Arc<str>,
+    loopback: bool,
+}
+
+/// Why a text does not name a host that may be sent a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum BadHost {
+    /// It cannot be read as a URL.
+    #[error("is not a URL such as https://wap.tplinkcloud.com")]
+    NotAUrl,
+    /// Another scheme than https, or http to a host that is not this machine.
+    #[error("must begin with https:// (plain http is accepted for loopback hosts only)")]
+    NotHttps,
+    /// A name or a password stands before the host.
+    #[error("must not hold a user name or a password")]
+    UserInfo,
+    /// Something follows the host.
+    #[error("must end after the host: no path, no query, no fragment")]
+    NotBare,
+    /// A port other than 443.
+    #[error("must use port 443")]
+    Port,
+    /// An address instead of a name.
+    #[error("must name a host under tplinkcloud.com, not an IP address")]
+    IpLiteral,
+    /// A host of somebody else.
+    #[error("must name a host under tplinkcloud.com")]
+    Foreign,
+    /// The account lives on loopback and names a host outside, or the other way round.
+    #[error("must not lead from the internet to this machine, or from this machine to the internet")]
+    OtherWorld,
+}
+
+/// Reads a URL of the cloud, or says why no secret may be sent there.
+///
+/// https to `tplinkcloud.com` or a host under it, port 443; or plain http to a loopback host, any port.
+pub fn check_host(url: &str) -> Result<Host, BadHost> {
+    let url = Url::parse(url).map_err(|_| BadHost::NotAUrl)?;
+    let name = url.host_str().ok_or(BadHost::NotAUrl)?;
+    let loopback = is_loopback(name);
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        _ => return Err(BadHost::NotHttps),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(BadHost::UserInfo);
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(BadHost::NotBare);
+    }
+    if url.scheme() == "https" {
+        check_vendor(&url)?;
+    }
+    Ok(Host { loopback, url: url.as_str().into() })
+}
+
+impl Host {
+    /// Whether it is on this machine, so that plain http is no leak.
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// Takes the server that this host names for a plug: checked, and of the same world as this one, so that
+    /// neither the internet can direct a token to a port of this machine, nor a pretend cloud to the internet.
+    pub(super) fn check_server(&self, url: &str) -> Result<Self, BadHost> {
+        let server = check_host(url)?;
+        if server.loopback == self.loopback { Ok(server) } else { Err(BadHost::OtherWorld) }
+    }
+
+    /// The one URL that calls go to: the path is always `/`.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.url.trim_end_matches('/'))
+    }
+}
+
+/// The rules for https. `domain` is absent for an address in any of its spellings.
+fn check_vendor(url: &Url) -> Result<(), BadHost> {
+    let domain = url.domain().ok_or(BadHost::IpLiteral)?;
+    if domain != DOMAIN && !domain.strip_suffix(DOMAIN).is_some_and(|rest| rest.ends_with('.')) {
+        return Err(BadHost::Foreign);
+    }
+    // The default port reads as absent.
+    if url.port().is_some() { Err(BadHost::Port) } else { Ok(()) }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vendors_hosts_are_admitted_over_https() {
+        for good in [
+            "https://wap.tplinkcloud.com",
+            "https://use1-wap.tplinkcloud.com/",
+            "https://WAP.TPLinkCloud.com:443",
+            "https://tplinkcloud.com",
+        ] {
+            let host = check_host(good).unwrap();
+            assert!(!host.is_loopback(), "{good}");
+            assert!(host.url().ends_with(".com/"), "{good}");
+        }
+        assert_eq!(
+            check_host("https://WAP.tplinkcloud.com:443/").unwrap().to_string(),
+            "https://wap.tplinkcloud.com"
+        );
+    }
+
+    #[test]
+    fn loopback_hosts_are_admitted_over_plain_http() {
+        for good in ["http://127.0.0.1:18181", "http://127.9.9.9", "http://[::1]:80/", "http://localhost:1"] {
+            assert!(check_host(good).unwrap().is_loopback(), "{good}");
+        }
+    }
+
+    #[test]
+    fn no_other_host_is_ever_admitted() {
+        for (bad, why) in [
+            ("", BadHost::NotAUrl),
+            ("wap.tplinkcloud.com", BadHost::NotAUrl),
+            ("https://", BadHost::NotAUrl),
+            ("http://wap.tplinkcloud.com", BadHost::NotHttps),
+            ("ftp://wap.tplinkcloud.com", BadHost::NotHttps),
+            ("http://127.0.0.1.example", BadHost::NotHttps),
+            ("http://localhost.example", BadHost::NotHttps),
+            ("https://eviltplinkcloud.com", BadHost::Foreign),
+            ("https://tplinkcloud.com.evil.example", BadHost::Foreign),
+            ("https://wap.tplinkcloud.com.", BadHost::Foreign),
+            ("https://wap.tplinknbu.com", BadHost::Foreign),
+            ("https://localhost", BadHost::Foreign),
+            ("https://127.0.0.1", BadHost::IpLiteral),
+            ("https://0x7f000001", BadHost::IpLiteral),
+            ("https://[::1]", BadHost::IpLiteral),
+            ("https://user@wap.tplinkcloud.com", BadHost::UserInfo),
+            ("https://:pw@wap.tplinkcloud.com", BadHost::UserInfo),
+            ("https://wap.tplinkcloud.com@evil.example", BadHost::UserInfo),
+            ("https://evil.example\\@wap.tplinkcloud.com", BadHost::NotBare),
+            ("https://evil.example/.tplinkcloud.com", BadHost::NotBare),
+            ("https://wap.tplinkcloud.com/api", BadHost::NotBare),
+            ("https://wap.tplinkcloud.com?x", BadHost::NotBare),
+            ("https://wap.tplinkcloud.com/#x", BadHost::NotBare),
+            ("https://wap.tplinkcloud.com:8443", BadHost::Port),
+            ("https://wap.tplinkcloud.com:80", BadHost::Port),
+        ] {
+            assert_eq!(check_host(bad), Err(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_must_be_of_the_same_world_as_the_account() {
+        let internet = check_host("https://wap.tplinkcloud.com").unwrap();
+        let pretend = check_host("http://127.0.0.1:18181").unwrap();
+        assert!(internet.check_server("https://eu-wap.tplinkcloud.com").is_ok());
+        assert!(pretend.check_server("http://127.0.0.1:18182").is_ok());
+        assert_eq!(internet.check_server("http://127.0.0.1:18182"), Err(BadHost::OtherWorld));
+        assert_eq!(pretend.check_server("https://eu-wap.tplinkcloud.com"), Err(BadHost::OtherWorld));
+    }
+}

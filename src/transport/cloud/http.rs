@@ -1,0 +1,141 @@
+//! HTTP for the cloud: one POST, one bounded answer. Knows hosts and bytes, not what they mean.
+//!
+//! Redirects are never followed, because a redirect would replay a password or a token to a host that nobody
+//! checked. No error text holds a URL or a body.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response};
+use tokio::time::timeout_at;
+
+use crate::transport::cloud::api::{Page, Trouble};
+use crate::transport::cloud::host::Host;
+
+/// For one connection to come about, TLS included.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A kept connection that rests for longer is closed, before the other end does it under a request.
+const IDLE: Duration = Duration::from_secs(50);
+/// Kept connections to one host. Calls are a second apart on average, so that few run side by side.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// A client with its pool of connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: Client,
+}
+
+/// How far one call may go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// By when the whole answer must be there.
+    pub deadline: Instant,
+    /// The largest answer, in bytes.
+    pub size: usize,
+    /// Whether the request is sent again when a connection breaks before anything came back. Right for what can
+    /// be said twice without harm, and so never for a password.
+    pub resend: bool,
+}
+
+impl Http {
+    /// A client for an account on this host. Reads the system's certificate authorities unless the account lives
+    /// on loopback; fails when there are none.
+    pub(super) fn new(account: &Host) -> Result<Self, reqwest::Error> {
+        // The one TLS provider of the process; an error says that it has been chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = Client::builder()
+            .redirect(Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .tcp_nodelay(true)
+            .user_agent(concat!("hs100d/", env!("CARGO_PKG_VERSION")));
+        let builder = match account.is_loopback() {
+            true => builder.no_proxy().tls_certs_only([]),
+            false => builder.https_only(true),
+        };
+        Ok(Self { client: builder.build()? })
+    }
+
+    /// Posts JSON and reads the answer, whatever its status.
+    pub(super) async fn post(&self, host: &Host, json: Vec<u8>, limits: Limits) -> Result<Page, Trouble> {
+        let exchange = async {
+            let response = match self.send(host, json.clone()).await {
+                Err(Trouble::Broken) if limits.resend => self.send(host, json).await?,
+                sent => sent?,
+            };
+            read(response, limits.size).await
+        };
+        timeout_at(limits.deadline.into(), exchange).await.unwrap_or(Err(Trouble::TimedOut))
+    }
+
+    async fn send(&self, host: &Host, json: Vec<u8>) -> Result<Response, Trouble> {
+        let json_type = HeaderValue::from_static("application/json");
+        let request = self.client.post(host.url()).header(CONTENT_TYPE, json_type).body(json);
+        request.send().await.map_err(|error| sort(&error))
+    }
+}
+
+async fn read(mut response: Response, limit: usize) -> Result<Page, Trouble> {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| sort(&error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(Trouble::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let body =
+        String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into());
+    Ok(Page { status, body })
+}
+
+fn sort(error: &reqwest::Error) -> Trouble {
+    if error.is_connect() {
+        Trouble::Unreachable(why_unreachable(error).into())
+    } else if error.is_timeout() {
+        Trouble::TimedOut
+    } else {
+        Trouble::Broken
+    }
+}
+
+/// What stands between us and the host, in words of our own wherever something can be done about it.
+fn why_unreachable(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "the host does not answer".to_owned();
+    }
+    if error.is_dns() {
+        return "the host's name does not resolve".to_owned();
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(error) = cause {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return describe_tls(tls);
+        }
+        let io = error.downcast_ref::<std::io::Error>();
+        if let Some(inner) = io.and_then(std::io::Error::get_ref) {
+            // The wrapped error is not among an io::Error's sources; its own sources are.
+            cause = Some(inner);
+            continue;
+        }
+        if let Some(io) = io {
+            return io.kind().to_string();
+        }
+        cause = error.source();
+    }
+    "the connection failed".to_owned()
+}
+
+/// A certificate that does not fit is often a clock that was not set yet, so this passes by itself.
+fn describe_tls(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            "its certificate is not accepted; is the clock right, does a proxy intercept TLS?".to_owned()
+        }
+        _ => "TLS failed; does something else answer in the host's place?".to_owned(),
+    }
+}

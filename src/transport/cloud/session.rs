@@ -1,0 +1,720 @@
+//! The token's life: how it is got, shared, renewed and given up, and when the cloud is left alone.
+//!
+//! Decisions only: no socket, no channel, no clock. Every question comes with `now`, and the answer says what
+//! should be done about it; [`crate::transport::cloud::keeper`] does it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bridge::event::CloudStatus;
+use crate::secret::Secret;
+use crate::transport::cloud::api::{self, Granted, Trouble};
+use crate::transport::cloud::codes::{Reaction, Row};
+use crate::transport::cloud::host::Host;
+use crate::transport::cloud::pace::{Allowance, BackOff, Bucket};
+use crate::transport::cloud::{CloudError, Tokens};
+
+/// Held back by TP-Link: minutes to an hour.
+const HOLD: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
+/// Logins and refreshes that fail in passing.
+const REST: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10 * 60));
+/// Two that use one account and push each other out would do so for ever; this is how often we take part.
+const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
+
+/// One account, its token, and what stands against using it.
+pub(super) struct Session {
+    account: Account,
+    /// The account's terminal as text, made once.
+    terminal: String,
+    /// The token in use. Absent: none yet, or refused.
+    pass: Option<Arc<Pass>>,
+    /// Whether a call was ever answered with it. A token that is refused from its first minute on is no matter of
+    /// age, and another one would fare no better.
+    proven: bool,
+    refresh_token: Option<Secret>,
+    /// Passes given so far.
+    given: u64,
+    /// Why nothing is tried until the user acts.
+    stopped: Option<Box<str>>,
+    /// Calls that are held back by TP-Link.
+    hold: BackOff,
+    /// Logins and refreshes that wait after one failed.
+    rest: BackOff,
+    logins: Allowance,
+    /// When another login last pushed ours out.
+    pushed_out: Option<Instant>,
+    bucket: Bucket,
+    mood: CloudStatus,
+}
+
+impl Session {
+    pub(super) fn new(account: Account, tokens: Option<Tokens>) -> Self {
+        let seed = account.terminal.as_u64_pair().1;
+        let mut session = Self {
+            terminal: account.terminal.to_string(),
+            account,
+            pass: None,
+            proven: false,
+            refresh_token: None,
+            given: 0,
+            stopped: None,
+            hold: BackOff::new(HOLD.0, HOLD.1, seed),
+            rest: BackOff::new(REST.0, REST.1, seed),
+            logins: Allowance::default(),
+            pushed_out: None,
+            bucket: Bucket::default(),
+            mood: CloudStatus::Off,
+        };
+        session.load(tokens);
+        session
+    }
+
+    /// Whether a call may be made now.
+    pub(super) fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
+        self.check_open(now).map_err(Denied::Error)?;
+        self.bucket.take(urgent, now).map_err(Denied::NotBefore)
+    }
+
+    /// The token to use, or the way to one.
+    pub(super) fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
+        if let Err(error) = self.check_open(now) {
+            return Step::Refuse(error);
+        }
+        if let Some(refused) = refused {
+            self.give_up(refused.pass, &refused.trouble, now);
+        }
+        match &self.pass {
+            Some(pass) => Step::Use(Arc::clone(pass)),
+            None => self.plan(now),
+        }
+    }
+
+    /// What goes over the wire for it.
+    pub(super) fn words(&self, kind: Kind) -> Vec<u8> {
+        match (kind, &self.refresh_token, &self.account.password) {
+            (Kind::Refresh, Some(token), _) => api::refresh(token, &self.terminal),
+            (Kind::Login, _, Some(password)) => api::login(&self.account.username, password, &self.terminal),
+            // `plan` names no way for which the means are missing.
+            (Kind::Refresh, None, _) | (Kind::Login, _, None) => Vec::new(),
+        }
+    }
+
+    /// Takes in how a login or refresh went.
+    pub(super) fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
+        match granted {
+            Ok(granted) => Settled::Granted(self.accept(granted)),
+            Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
+                self.refresh_token = None;
+                Settled::WayClosed(self.down(format!("the login could not be refreshed: {trouble}")))
+            }
+            Err(trouble) => Settled::Failed(self.reject(kind, &trouble, now)),
+        }
+    }
+
+    /// A call was answered, with whatever it said of the plug.
+    pub(super) fn answered(&mut self, number: u64, now: Instant) {
+        if self.pass.as_ref().is_some_and(|pass| pass.number == number) {
+            self.proven = true;
+            self.rest.succeed();
+        }
+        // An answer to a call that was made before the cloud turned us away changes nothing.
+        if self.check_open(now).is_ok() {
+            self.hold.succeed();
+            self.mood = CloudStatus::Ok;
+        }
+    }
+
+    /// A call met trouble, after the one repetition that a token's fault allows.
+    pub(super) fn failed(&mut self, number: u64, trouble: &Trouble, now: Instant) -> CloudError {
+        match (trouble.reaction(), trouble) {
+            (Reaction::Plug(fault), _) => {
+                self.answered(number, now);
+                CloudError::Plug(fault)
+            }
+            (Reaction::Faulty, Trouble::Code(code)) => {
+                self.answered(number, now);
+                CloudError::Faulty(*code)
+            }
+            (Reaction::Renew | Reaction::Login | Reaction::Elsewhere, _) => {
+                self.give_up(number, trouble, now);
+                CloudError::Down(format!("the token is refused: {trouble}").into())
+            }
+            _ => self.suffer(trouble, now),
+        }
+    }
+
+    /// The user logs in by hand, which no limit stands against.
+    pub(super) fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Vec<u8> {
+        self.rearm(None);
+        self.logins.spend(now);
+        api::login(&self.account.username, password, &self.terminal)
+    }
+
+    /// The user acted: everything may be tried again, with these tokens if there are any.
+    pub(super) fn rearm(&mut self, tokens: Option<Tokens>) {
+        if self.stopped.take().is_some() {
+            self.mood = CloudStatus::Down("armed again and not tried yet".into());
+        }
+        self.rest.succeed();
+        self.logins.forgive();
+        self.pushed_out = None;
+        self.load(tokens);
+    }
+
+    /// The mood of the cloud as a whole.
+    pub(super) fn mood(&self) -> &CloudStatus {
+        &self.mood
+    }
+
+    /// Tokens of another account are none.
+    fn load(&mut self, tokens: Option<Tokens>) {
+        let Some(tokens) = tokens.filter(|tokens| tokens.username == self.account.username) else { return };
+        self.refresh_token = tokens.refresh_token;
+        self.hand_out(tokens.token);
+        // It served before the restart, so that its age may be what is wrong with it.
+        self.proven = true;
+    }
+
+    fn hand_out(&mut self, token: Secret) {
+        self.given += 1;
+        self.proven = false;
+        self.pass = Some(Arc::new(Pass { number: self.given, token }));
+    }
+
+    fn check_open(&self, now: Instant) -> Result<(), CloudError> {
+        match (&self.stopped, self.hold.holds(now)) {
+            (Some(why), _) => Err(CloudError::Stopped(why.clone())),
+            (None, Some(_)) => Err(CloudError::Throttled),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// The token of this number is no good. One that was given since may be.
+    fn give_up(&mut self, number: u64, trouble: &Trouble, now: Instant) {
+        if self.pass.as_ref().is_none_or(|pass| pass.number != number) {
+            return;
+        }
+        self.pass = None;
+        match trouble.reaction() {
+            Reaction::Login => self.refresh_token = None,
+            Reaction::Elsewhere => {
+                let seldom = self.pushed_out.is_none_or(|last| now >= last + ELSEWHERE_GAP);
+                if seldom { self.pushed_out = Some(now) } else { self.rest.fail_long(now) }
+            }
+            _ => {}
+        }
+        if !self.proven {
+            self.rest.fail(now);
+        }
+        if self.rest.holds(now).is_some() {
+            self.down(format!("the token is refused: {trouble}"));
+        }
+    }
+
+    /// The way to a token: the refresh token before the password.
+    fn plan(&mut self, now: Instant) -> Step {
+        if self.rest.holds(now).is_some() {
+            return Step::Refuse(self.current_error());
+        }
+        if self.refresh_token.is_some() {
+            return Step::Run(Kind::Refresh);
+        }
+        if self.account.password.is_none() {
+            return Step::Refuse(self.stop(
+                "there is no password and no login that is still good: run `hs100d cloud login`, or set [cloud] \
+                 password_file and reload"
+                    .into(),
+            ));
+        }
+        if self.logins.not_before(now).is_some() {
+            self.down("the next login waits: they are made ten minutes apart, and six a day at most");
+            return Step::Refuse(CloudError::Throttled);
+        }
+        self.logins.spend(now);
+        Step::Run(Kind::Login)
+    }
+
+    fn accept(&mut self, granted: Granted) -> Tokens {
+        // An answer that names no refresh token leaves the old one in force.
+        self.refresh_token = granted.refresh_token.or(self.refresh_token.take());
+        self.hand_out(granted.token.clone());
+        Tokens {
+            username: self.account.username.clone(),
+            token: granted.token,
+            refresh_token: self.refresh_token.clone(),
+        }
+    }
+
+    fn reject(&mut self, kind: Kind, trouble: &Trouble, now: Instant) -> CloudError {
+        match trouble.reaction() {
+            Reaction::Elsewhere => self.stop(format!(
+                "{trouble}: log in with the Kasa app, then reload or run `hs100d cloud login`"
+            )),
+            Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
+            _ => {
+                if kind == Kind::Login && !reached_the_account(trouble) {
+                    self.logins.give_back();
+                }
+                // Connecting in vain costs the account nothing, and is limited by the calls that want it.
+                if !matches!(trouble, Trouble::Unreachable(_)) {
+                    self.rest.fail(now);
+                }
+                self.suffer(trouble, now)
+            }
+        }
+    }
+
+    /// What a trouble means for the cloud as a whole.
+    fn suffer(&mut self, trouble: &Trouble, now: Instant) -> CloudError {
+        match trouble.reaction() {
+            Reaction::Stop(remedy) => self.stop(format!("{trouble}: {remedy}")),
+            Reaction::HoldBack => {
+                self.hold.fail(now);
+                self.held_back(trouble, "within the hour")
+            }
+            Reaction::HoldBackLong => {
+                self.hold.fail_long(now);
+                self.held_back(trouble, "in about an hour")
+            }
+            Reaction::Retry | Reaction::Faulty | Reaction::Plug(_) => self.down(trouble.to_string()),
+            Reaction::Renew | Reaction::Login | Reaction::Elsewhere => self.down(trouble.to_string()),
+        }
+    }
+
+    fn stop(&mut self, why: String) -> CloudError {
+        let why: Box<str> = why.into();
+        self.stopped = Some(why.clone());
+        self.mood = CloudStatus::Stopped(why.clone());
+        CloudError::Stopped(why)
+    }
+
+    fn held_back(&mut self, trouble: &Trouble, until: &str) -> CloudError {
+        self.down(format!("TP-Link holds our calls back: {trouble}; tried again {until}"));
+        CloudError::Throttled
+    }
+
+    /// A stop outlasts whatever is heard after it of calls that were made before.
+    fn down(&mut self, why: impl Into<Box<str>>) -> CloudError {
+        let why = why.into();
+        if self.stopped.is_none() {
+            self.mood = CloudStatus::Down(why.clone());
+        }
+        CloudError::Down(why)
+    }
+
+    fn current_error(&self) -> CloudError {
+        match &self.mood {
+            CloudStatus::Down(why) => CloudError::Down(why.clone()),
+            CloudStatus::Stopped(why) => CloudError::Stopped(why.clone()),
+            CloudStatus::Ok | CloudStatus::Off => CloudError::Throttled,
+        }
+    }
+}
+
+/// A token as it is handed out. Tokens are told apart by number: a login may bring the very same text again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pass {
+    /// Counts up.
+    pub number: u64,
+    /// Goes with the call.
+    pub token: Secret,
+}
+
+/// A token that the cloud did not take.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    /// Which.
+    pub pass: u64,
+    /// How the cloud put it.
+    pub trouble: Trouble,
+}
+
+/// Why a call may not be made now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The bucket is empty; from then on there is something in it.
+    NotBefore(Instant),
+    /// Not at all for now.
+    Error(CloudError),
+}
+
+/// What the session is about.
+pub(super) struct Account {
+    /// The e-mail address.
+    pub username: String,
+    /// Its password, if there is one to log in with.
+    pub password: Option<Secret>,
+    /// Names this installation to the cloud.
+    pub terminal: uuid::Uuid,
+    /// Where to log in.
+    pub host: Host,
+}
+
+/// The two ways to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Login,
+    Refresh,
+}
+
+/// What comes of asking for a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// This one is good, as far as is known.
+    Use(Arc<Pass>),
+    /// There will be one after this.
+    Run(Kind),
+    /// There is none.
+    Refuse(CloudError),
+}
+
+/// What came of a login or refresh.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// A token, and what is to be saved.
+    Granted(Tokens),
+    /// No token, but another way to one may be open.
+    WayClosed(CloudError),
+    /// No token for now, for nobody who waits.
+    Failed(CloudError),
+}
+
+/// Whether a refresh that failed so will fail for ever. A refusal that nobody has written about counts as one: it
+/// must not lock us out while the password is at hand.
+fn ends_the_refresh_token(trouble: &Trouble) -> bool {
+    match trouble.reaction() {
+        Reaction::Renew | Reaction::Login | Reaction::Faulty | Reaction::Plug(_) => true,
+        Reaction::Retry => matches!(trouble, Trouble::Code(code) if Row::of(*code).is_none()),
+        Reaction::Elsewhere | Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => false,
+    }
+}
+
+/// Whether the account may have seen the login. A proxy's page or an outage must not use up the day's logins.
+fn reached_the_account(trouble: &Trouble) -> bool {
+    !matches!(
+        trouble,
+        Trouble::Unreachable(_) | Trouble::Http(_) | Trouble::NotAnAnswer(_) | Trouble::TooLarge
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::cloud::codes::PlugFault;
+    use crate::transport::cloud::host::check_host;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    fn session(password: Option<&str>, tokens: Option<Tokens>) -> Session {
+        let account = Account {
+            username: "me@example.com".to_owned(),
+            password: password.map(secret),
+            terminal: uuid::Uuid::from_u128(7),
+            host: check_host("https://wap.tplinkcloud.com").unwrap(),
+        };
+        Session::new(account, tokens)
+    }
+
+    fn saved(username: &str, refresh: Option<&str>) -> Option<Tokens> {
+        let refresh_token = refresh.map(secret);
+        Some(Tokens { username: username.to_owned(), token: secret("saved"), refresh_token })
+    }
+
+    fn granted(token: &str, refresh: Option<&str>) -> Result<Granted, Trouble> {
+        Ok(Granted { token: secret(token), refresh_token: refresh.map(secret) })
+    }
+
+    fn tokens(settled: Settled) -> Tokens {
+        match settled {
+            Settled::Granted(tokens) => tokens,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn failure(settled: Settled) -> CloudError {
+        match settled {
+            Settled::Failed(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn used(step: Step) -> (u64, String) {
+        match step {
+            Step::Use(pass) => (pass.number, pass.token.expose().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(pass: u64, code: i64) -> Refused {
+        Refused { pass, trouble: Trouble::Code(code) }
+    }
+
+    /// A session with a token that has served, and what refreshes it.
+    fn proven(password: Option<&str>) -> Session {
+        session(password, saved("me@example.com", Some("refresh")))
+    }
+
+    #[test]
+    fn the_first_call_logs_in_once_and_what_comes_of_it_is_saved() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+        let tokens = tokens(session.settle(Kind::Login, granted("t1", Some("r1")), now));
+        assert_eq!((tokens.token.expose(), tokens.username.as_str()), ("t1", "me@example.com"));
+        assert_eq!(tokens.refresh_token, Some(secret("r1")));
+        assert_eq!(used(session.pass(None, now)), (1, "t1".to_owned()));
+    }
+
+    #[test]
+    fn a_saved_token_needs_no_login_and_one_of_another_account_is_none() {
+        let now = Instant::now();
+        let mut own = session(Some("pw"), saved("me@example.com", None));
+        assert_eq!(used(own.pass(None, now)), (1, "saved".to_owned()));
+        let mut others = session(Some("pw"), saved("you@example.com", Some("r")));
+        assert_eq!(others.pass(None, now), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn a_refused_token_is_refreshed_once_for_all_who_held_it() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+        let tokens = tokens(session.settle(Kind::Refresh, granted("t2", None), now));
+        assert_eq!(tokens.refresh_token, Some(secret("refresh")), "the old one stays in force");
+        for _ in 0..3 {
+            assert_eq!(used(session.pass(Some(&refused(1, -20651)), now)), (2, "t2".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_refused_refresh_leads_to_one_login() {
+        let now = Instant::now();
+        for code in [-20655, -20656, -20651, -20104, -20103, -77777] {
+            let mut session = proven(Some("pw"));
+            assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+            let settled = session.settle(Kind::Refresh, Err(Trouble::Code(code)), now);
+            assert!(matches!(settled, Settled::WayClosed(_)), "{settled:?}");
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
+            tokens(session.settle(Kind::Login, granted("t2", None), now));
+            assert_eq!(used(session.pass(None, now)).1, "t2");
+        }
+    }
+
+    #[test]
+    fn a_call_that_says_the_refresh_token_is_dead_goes_straight_to_the_login() {
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20655)), Instant::now()), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn a_refresh_that_fails_in_passing_keeps_the_refresh_token_and_rests() {
+        let now = Instant::now();
+        for trouble in [
+            Trouble::TimedOut,
+            Trouble::Broken,
+            Trouble::Http(502),
+            Trouble::Code(-20000),
+            Trouble::NotAnAnswer("".into()),
+        ] {
+            let mut session = proven(Some("pw"));
+            session.pass(Some(&refused(1, -20651)), now);
+            failure(session.settle(Kind::Refresh, Err(trouble.clone()), now));
+            assert!(
+                matches!(session.pass(None, now + SECOND), Step::Refuse(CloudError::Down(_))),
+                "{trouble}"
+            );
+            assert_eq!(session.pass(None, now + MINUTE), Step::Run(Kind::Refresh), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_not_there_is_tried_again_at_the_next_call() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        for _ in 0..20 {
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+            let settled = session.settle(Kind::Login, Err(Trouble::Unreachable("refused".into())), now);
+            assert!(matches!(failure(settled), CloudError::Down(_)));
+        }
+        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+    }
+
+    #[test]
+    fn nothing_is_tried_twice_after_a_wrong_password_a_lock_or_two_step_verification() {
+        for code in [-20601, -20661, -20662, -23003, -20677, -20600, -20602, -20675, -20001, -23001] {
+            let now = Instant::now();
+            let mut session = session(Some("pw"), None);
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+            let error = failure(session.settle(Kind::Login, Err(Trouble::Code(code)), now));
+            let CloudError::Stopped(why) = &error else { panic!("{code}: {error:?}") };
+            assert!(why.contains("reload"), "{code}: no remedy in {why:?}");
+            assert_eq!(session.mood(), &CloudStatus::Stopped(why.clone()));
+            for later in [now, now + HOUR, now + 100 * HOUR] {
+                assert_eq!(session.admit(true, later), Err(Denied::Error(error.clone())), "{code}");
+                assert_eq!(session.pass(None, later), Step::Refuse(error.clone()), "{code}");
+            }
+            session.rearm(None);
+            assert!(matches!(session.mood(), CloudStatus::Down(_)));
+            assert_eq!(session.admit(true, now), Ok(()));
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_stop_outlasts_the_answers_to_calls_that_were_made_before_it() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        let stopped = session.failed(1, &Trouble::Code(-20661), now);
+        assert!(matches!(stopped, CloudError::Stopped(_)));
+        session.answered(1, now);
+        session.failed(1, &Trouble::Http(502), now);
+        assert!(matches!(session.mood(), CloudStatus::Stopped(_)));
+        assert_eq!(session.admit(true, now), Err(Denied::Error(stopped)));
+    }
+
+    #[test]
+    fn without_password_and_without_a_good_token_it_stops_and_says_what_to_do() {
+        let now = Instant::now();
+        let mut session = proven(None);
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+        session.settle(Kind::Refresh, Err(Trouble::Code(-20655)), now);
+        let Step::Refuse(CloudError::Stopped(why)) = session.pass(None, now) else { panic!() };
+        assert!(why.contains("hs100d cloud login"), "{why}");
+        session.rearm(saved("me@example.com", None));
+        assert_eq!(used(session.pass(None, now)).1, "saved");
+    }
+
+    #[test]
+    fn a_throttled_account_is_left_alone_for_long_and_never_logged_in_for_it() {
+        for trouble in
+            [Trouble::Code(-20004), Trouble::Code(-10200), Trouble::Code(-20003), Trouble::Http(429)]
+        {
+            let now = Instant::now();
+            let mut session = session(Some("pw"), None);
+            session.pass(None, now);
+            assert_eq!(
+                failure(session.settle(Kind::Login, Err(trouble.clone()), now)),
+                CloudError::Throttled
+            );
+            assert!(matches!(session.mood(), CloudStatus::Down(_)));
+            let held = Err(Denied::Error(CloudError::Throttled));
+            assert_eq!(session.admit(true, now + 2 * MINUTE - SECOND), held, "{trouble}");
+            assert_eq!(
+                session.pass(Some(&refused(0, -20651)), now + MINUTE),
+                Step::Refuse(CloudError::Throttled)
+            );
+            assert_eq!(session.admit(true, now + 3 * MINUTE), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_black_list_is_waited_out_for_an_hour_at_least() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.failed(1, &Trouble::Blacklisted, now), CloudError::Throttled);
+        assert!(session.admit(true, now + HOUR - SECOND).is_err());
+        assert!(session.admit(true, now + 2 * HOUR).is_ok());
+    }
+
+    #[test]
+    fn a_late_answer_does_not_end_a_hold() {
+        let now = Instant::now();
+        let mut session = proven(None);
+        session.failed(1, &Trouble::Code(-20004), now);
+        session.answered(1, now + SECOND);
+        assert!(session.admit(true, now + SECOND).is_err());
+        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+        session.answered(1, now + 3 * MINUTE);
+        assert_eq!(session.mood(), &CloudStatus::Ok);
+    }
+
+    #[test]
+    fn logins_are_ten_minutes_apart() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        session.pass(None, now);
+        tokens(session.settle(Kind::Login, granted("t1", None), now));
+        session.answered(1, now);
+        assert_eq!(
+            session.pass(Some(&refused(1, -20651)), now + MINUTE),
+            Step::Refuse(CloudError::Throttled)
+        );
+        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+        assert_eq!(session.pass(None, now + 10 * MINUTE), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn an_outage_at_the_login_does_not_use_up_the_days_logins() {
+        let mut now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        for _ in 0..20 {
+            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
+            failure(session.settle(Kind::Login, Err(Trouble::Http(503)), now));
+            assert!(matches!(session.pass(None, now + 10 * SECOND), Step::Refuse(_)), "it rests");
+            now += 13 * MINUTE;
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_refused_from_the_first_minute_is_not_replaced_for_ever() {
+        let mut now = Instant::now();
+        let mut session = proven(None);
+        let mut refreshes = 0;
+        for _ in 0..600 {
+            let mut step = session.pass(None, now);
+            if let Step::Use(pass) = &step {
+                step = session.pass(Some(&refused(pass.number, -20651)), now);
+            }
+            if step == Step::Run(Kind::Refresh) {
+                refreshes += 1;
+                tokens(session.settle(Kind::Refresh, granted("useless", None), now));
+                let (number, _) = used(session.pass(None, now));
+                session.failed(number, &Trouble::Code(-20651), now);
+            }
+            now += SECOND;
+        }
+        assert!((3..=7).contains(&refreshes), "{refreshes} refreshes in ten minutes");
+    }
+
+    #[test]
+    fn being_pushed_out_by_another_login_is_answered_once_in_ten_minutes() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20675)), now), Step::Run(Kind::Refresh));
+        tokens(session.settle(Kind::Refresh, granted("t2", None), now));
+        session.answered(2, now);
+        let again = session.pass(Some(&refused(2, -20675)), now + MINUTE);
+        assert!(matches!(again, Step::Refuse(CloudError::Down(_))), "{again:?}");
+        assert!(matches!(session.pass(None, now + 10 * MINUTE), Step::Refuse(_)));
+        assert_eq!(session.pass(None, now + 20 * MINUTE), Step::Run(Kind::Refresh));
+    }
+
+    #[test]
+    fn a_plugs_fault_leaves_the_session_healthy() {
+        let now = Instant::now();
+        let mut session = proven(None);
+        assert_eq!(session.failed(1, &Trouble::Code(-20571), now), CloudError::Plug(PlugFault::Offline));
+        assert_eq!(session.mood(), &CloudStatus::Ok);
+        assert_eq!(session.failed(1, &Trouble::Code(-20573), now), CloudError::Faulty(-20573));
+        assert_eq!(session.mood(), &CloudStatus::Ok);
+        assert_eq!(used(session.pass(None, now)).0, 1);
+    }
+
+    #[test]
+    fn a_login_by_hand_goes_past_every_limit() {
+        let now = Instant::now();
+        let mut session = session(Some("wrong"), None);
+        session.pass(None, now);
+        failure(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
+        let words = String::from_utf8(session.login_by_hand(&secret("right"), now)).unwrap();
+        assert!(words.contains("right") && !words.contains("wrong"));
+        tokens(session.settle(Kind::Login, granted("t", None), now));
+        assert_eq!(used(session.pass(None, now)).1, "t");
+    }
+}

@@ -1,0 +1,283 @@
+//! The LAN wire: TCP 9999, one kept connection a plug, one request in flight, each request in one write.
+//!
+//! Owns the connections and the sorting of what can go wrong with them into [`Failure`]s. Knows nothing of routes or
+//! retries, with one exception that belongs to the wire: many plugs close a connection that has rested, so a kept
+//! connection that turns out to be dead before the first byte of an answer is replaced, and the request said again.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::bridge::event::{Exchange, Identity, Outcome, PlugKey};
+use crate::model::{Address, Failure};
+use crate::smarthome::cipher;
+use crate::smarthome::frame::{self, Frame, HEADER_LEN};
+use crate::smarthome::message::{Nameplate, NotAnAnswer, Reading, Reply, Request};
+
+/// Most answers fit; a longer one grows its buffer as its bytes arrive, never by what its length word says.
+const USUAL_ANSWER: usize = 2048;
+/// So many buffers are kept for the next exchanges.
+const SPARE_BUFFERS: usize = 64;
+
+/// All plugs' connections.
+#[derive(Debug, Default)]
+pub struct Lan {
+    kept: Mutex<HashMap<PlugKey, Wire>>,
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Lan {
+    /// Carries one exchange out, by its deadline. Dropping the future before its end resets the connection, so that
+    /// the kernel does not deliver the request later.
+    pub async fn perform(&self, exchange: &Exchange, address: &Address, expect: &Identity) -> Outcome {
+        let deadline = Instant::from_std(exchange.deadline);
+        let ask = Ask { exchange, address, expect };
+        timeout_at(deadline, self.ask(&ask)).await.unwrap_or_else(|_| Outcome::of(Err(Failure::Silent)))
+    }
+
+    /// Closes every connection that is not in use.
+    pub fn close(&self) {
+        self.kept().clear();
+    }
+
+    async fn ask(&self, ask: &Ask<'_>) -> Outcome {
+        if let Some(wire) = self.take_kept(ask) {
+            match self.ask_on(wire, ask).await {
+                Err(Trouble::DeadBeforeAnswer) => {}
+                Ok(reply) => return Outcome::of(Ok(reply)),
+                Err(Trouble::Failed(outcome)) => return *outcome,
+            }
+        }
+        match self.ask_anew(ask).await {
+            Ok(outcome) => outcome,
+            Err(Trouble::DeadBeforeAnswer) => Outcome::of(Err(Failure::Closed)),
+            Err(Trouble::Failed(outcome)) => *outcome,
+        }
+    }
+
+    /// Connects, and lets the plug prove who it is before anything is asked that changes it.
+    async fn ask_anew(&self, ask: &Ask<'_>) -> Result<Outcome, Trouble> {
+        let mut wire = Wire::connect(ask.address).await?;
+        if ask.exchange.request == Request::SysInfo {
+            return self.ask_on(wire, ask).await.map(|reply| Outcome::of(Ok(reply)));
+        }
+        let hello = match self.say(&mut wire, Request::SysInfo, ask.exchange.plate.as_ref()).await? {
+            Reply::SysInfo(reading) => reading,
+            Reply::CloudInfo(_) | Reply::Done => return Err(Failure::Garbage("no sysinfo".into()).into()),
+        };
+        ask.prove(&hello)?;
+        wire.proven = Some(Arc::clone(&hello.plate));
+        let result = match self.ask_on(wire, ask).await {
+            Err(Trouble::DeadBeforeAnswer) => self.ask_after_hello(ask).await,
+            answer => answer,
+        };
+        let result = match result {
+            Ok(reply) => Ok(reply),
+            Err(Trouble::DeadBeforeAnswer) => Err(Failure::Closed),
+            Err(Trouble::Failed(outcome)) => outcome.result,
+        };
+        Ok(Outcome { result, hello: Some(hello) })
+    }
+
+    /// Some firmwares close after each answer, the one to the greeting included. Who lives at the address was proved
+    /// a moment ago, so the request may go first on one more connection.
+    async fn ask_after_hello(&self, ask: &Ask<'_>) -> Result<Reply, Trouble> {
+        let wire = Wire::connect(ask.address).await?;
+        self.ask_on(wire, ask).await
+    }
+
+    /// Says the exchange's request on a wire, and keeps the wire if all went well.
+    async fn ask_on(&self, mut wire: Wire, ask: &Ask<'_>) -> Result<Reply, Trouble> {
+        let answer = self.say(&mut wire, ask.exchange.request, ask.exchange.plate.as_ref()).await;
+        if let Ok(Reply::SysInfo(reading)) = &answer {
+            ask.prove(reading)?;
+            wire.proven = Some(Arc::clone(&reading.plate));
+        }
+        // A plug that says no has answered: its wire is sound.
+        let sound = matches!(&answer, Ok(_))
+            || matches!(&answer, Err(Trouble::Failed(outcome)) if matches!(outcome.result, Err(Failure::Device { .. })));
+        if sound && !wire.spent {
+            self.kept().insert(ask.exchange.plug, wire);
+        }
+        answer
+    }
+
+    async fn say(
+        &self,
+        wire: &mut Wire,
+        request: Request,
+        plate: Option<&Arc<Nameplate>>,
+    ) -> Result<Reply, Trouble> {
+        let mut buffer = self.take_buffer();
+        frame::build(&mut buffer, |out| request.write_json(out));
+        wire.exchange(&mut buffer).await?;
+        let reply = request.read_reply(&buffer, plate).map_err(|fault| Trouble::from(Failure::from(fault)));
+        self.give_buffer(buffer);
+        reply
+    }
+
+    /// The kept connection, if it leads to where the plug is expected and to whom.
+    fn take_kept(&self, ask: &Ask<'_>) -> Option<Wire> {
+        let wire = self.kept().remove(&ask.exchange.plug)?;
+        let fits = wire.address == *ask.address
+            && wire.proven.as_ref().is_some_and(|plate| ask.expect.admits(plate));
+        fits.then_some(wire)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<PlugKey, Wire>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_buffer(&self) -> Vec<u8> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(USUAL_ANSWER))
+    }
+
+    fn give_buffer(&self, buffer: Vec<u8>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_BUFFERS && buffer.capacity() <= 4 * USUAL_ANSWER {
+            spare.push(buffer);
+        }
+    }
+}
+
+/// What is asked, where, and of whom.
+struct Ask<'a> {
+    exchange: &'a Exchange,
+    address: &'a Address,
+    expect: &'a Identity,
+}
+
+impl Ask<'_> {
+    fn prove(&self, reading: &Reading) -> Result<(), Trouble> {
+        if self.expect.admits(&reading.plate) {
+            return Ok(());
+        }
+        let id =
+            reading.plate.device_id.as_ref().map_or_else(|| "without an id".to_owned(), ToString::to_string);
+        let found = format!("\"{}\" {id}", reading.plate.alias.escape_debug()).into();
+        let outcome = Outcome { result: Err(Failure::WrongPlug { found }), hello: Some(reading.clone()) };
+        Err(Trouble::Failed(Box::new(outcome)))
+    }
+}
+
+/// One connection. Dropped in the middle of an exchange it is reset.
+#[derive(Debug)]
+struct Wire {
+    stream: TcpStream,
+    address: Address,
+    /// Who answered on it.
+    proven: Option<Arc<Nameplate>>,
+    in_flight: bool,
+    /// Something came that was not asked for: what comes next could be taken for another request's answer.
+    spent: bool,
+}
+
+impl Wire {
+    async fn connect(address: &Address) -> Result<Self, Trouble> {
+        let connected = match address {
+            Address::Socket(socket) => TcpStream::connect(socket).await,
+            Address::Name(name, port) => TcpStream::connect((&**name, *port)).await,
+        };
+        let stream = connected.map_err(|error| sort_connect_error(&error))?;
+        // The devices' buffers are easily overrun: one segment a request, at once.
+        stream.set_nodelay(true).map_err(|error| sort_error(&error))?;
+        Ok(Self { stream, address: address.clone(), proven: None, in_flight: false, spent: false })
+    }
+
+    /// Writes the frame in `buffer` and replaces it by the answer's plain payload.
+    async fn exchange(&mut self, buffer: &mut Vec<u8>) -> Result<(), Trouble> {
+        self.in_flight = true;
+        self.stream.write_all(buffer).await.map_err(|error| dead_or_failed(&error))?;
+        buffer.clear();
+        let end = loop {
+            match frame::parse(buffer) {
+                Frame::Whole { end } => break end,
+                Frame::TooLarge(length) => {
+                    return Err(Failure::Garbage(format!("it announces {length} bytes").into()).into());
+                }
+                Frame::Incomplete(missing) => buffer.reserve(missing.min(USUAL_ANSWER)),
+            }
+            match self.stream.read_buf(buffer).await {
+                Ok(0) if buffer.is_empty() => return Err(Trouble::DeadBeforeAnswer),
+                Ok(0) => return Err(Failure::Closed.into()),
+                Ok(_) => {}
+                Err(error) if buffer.is_empty() => return Err(dead_or_failed(&error)),
+                Err(error) => return Err(sort_error(&error).into()),
+            }
+        };
+        self.in_flight = false;
+        self.spent = buffer.len() > end;
+        buffer.truncate(end);
+        buffer.drain(..HEADER_LEN);
+        cipher::decrypt(buffer);
+        Ok(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.in_flight {
+            // Whether it worked cannot matter any more: the connection is given up either way.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+/// Why an exchange ended early.
+enum Trouble {
+    /// The connection was dead before the first byte of an answer.
+    DeadBeforeAnswer,
+    Failed(Box<Outcome>),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(Outcome::of(Err(failure))))
+    }
+}
+
+impl From<NotAnAnswer> for Failure {
+    fn from(fault: NotAnAnswer) -> Self {
+        match fault {
+            NotAnAnswer::Device { code, message } => Self::Device { code, message },
+            NotAnAnswer::Malformed(why) => Self::Garbage(why),
+            NotAnAnswer::Missing { .. } => Self::Garbage(fault.to_string().into()),
+        }
+    }
+}
+
+fn dead_or_failed(error: &io::Error) -> Trouble {
+    match sort_error(error) {
+        Failure::Closed => Trouble::DeadBeforeAnswer,
+        failure => failure.into(),
+    }
+}
+
+fn sort_connect_error(error: &io::Error) -> Failure {
+    match sort_error(error) {
+        // A connection that ends while it is being made was refused by something on the way.
+        Failure::Closed => Failure::Refused,
+        failure => failure,
+    }
+}
+
+fn sort_error(error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Failure::Refused,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Failure::Closed,
+        ErrorKind::BrokenPipe | ErrorKind::NotConnected | ErrorKind::UnexpectedEof => Failure::Closed,
+        ErrorKind::TimedOut => Failure::Silent,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+            Failure::NoRoute
+        }
+        _ => {
+            tracing::debug!(%error, "a connection to a plug failed in an unusual way");
+            Failure::NoRoute
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! The test bench of the bridge: model plugs, faults as plain fields, and a clock that is moved by hand.
+//!
+//! A [`Scenario`] carries out what the bridge wants on its models and hands back what comes of it, in the order of
+//! a pretended time. A day passes in milliseconds, and a livelock is a failure, not a hang.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the bench")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hs100d::bridge::event::{
+    Action, CloudStatus, CommandId, CommandResult, Ended, Event, Exchange, ExchangeId, Identity, KnownPlug,
+    Outcome, PlugState, Said, Sighting, Target, Update, What,
+};
+use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::{Bridge, PlugSettings, Settings};
+use hs100d::model::{
+    Address, Availability, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route, Switch, Wishes,
+};
+use hs100d::smarthome::message::{CloudInfo, Nameplate, Reading, Reply, Request};
+
+/// More steps than this without an end are a livelock.
+const MOST_STEPS: usize = 200_000;
+
+/// How the LAN treats a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lan {
+    Works,
+    Slow(Duration),
+    Refused,
+    NoRoute,
+    Silent,
+    /// No answer ever, but the request is carried out that much later.
+    SilentButActs(Duration),
+    ResetAfterRequest,
+    ClosedWithoutReply,
+    Garbage,
+    CutOffJson,
+    HugeLength,
+    DeviceError,
+    AnotherPlug,
+}
+
+/// How the cloud treats a request, as its wire tells the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cloud {
+    Works,
+    Slow(Duration),
+    /// No cloud in the config.
+    Off,
+    Down,
+    Silent,
+    /// The wire refreshes the token and asks again.
+    TokenExpired,
+    /// The wire logs in anew and asks again.
+    RefreshRefused,
+    Throttled,
+    PlugOffline,
+    /// The wire stops and says why.
+    WrongPassword,
+}
+
+/// A plug in the model world.
+#[derive(Debug, Clone)]
+pub struct ModelPlug {
+    pub name: String,
+    pub device_id: DeviceId,
+    pub mac: Mac,
+    pub alias: String,
+    pub address: Option<Address>,
+    pub relay: RelayState,
+    pub led: RelayState,
+    pub lan: Lan,
+    pub cloud: Cloud,
+    /// Every switching, with its time since the start.
+    pub switched: Vec<(Duration, RelayState)>,
+}
+
+pub struct Scenario {
+    pub bridge: Bridge,
+    pub now: Instant,
+    start: Instant,
+    pub plugs: Vec<ModelPlug>,
+    pending: BTreeMap<(Instant, u64), Pending>,
+    serial: u64,
+    next_command: u64,
+    /// What the broker was told, with its time since the start.
+    pub told: Vec<(Duration, Update)>,
+    /// What was asked over the wires.
+    pub asked: Vec<(Duration, Route, Request)>,
+    pub remembered: BTreeMap<String, KnownPlug>,
+    pub discoveries: usize,
+}
+
+enum Pending {
+    Answer(ExchangeId, Outcome),
+    Act(usize, Request),
+    Event(Event),
+}
+
+/// The time that a model LAN and a model cloud take for one answer.
+pub const LAN_TRIP: Duration = Duration::from_millis(4);
+pub const CLOUD_TRIP: Duration = Duration::from_millis(150);
+
+pub fn device_id(number: usize) -> DeviceId {
+    DeviceId::new(&format!("8006{number:036X}")).unwrap()
+}
+
+pub fn mac(number: usize) -> Mac {
+    Mac::new(&format!("50C7BF{number:06X}")).unwrap()
+}
+
+pub fn address(number: usize) -> Address {
+    Address::new(&format!("192.0.2.{number}"), 9999).unwrap()
+}
+
+pub fn plug_name(number: usize) -> PlugName {
+    PlugName::new(&format!("plug-{number}")).unwrap()
+}
+
+pub fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl Scenario {
+    /// A house with so many plugs, all listed in the config by address, device id and name `plug-1` …, and a cloud.
+    pub fn with_plugs(count: usize) -> Self {
+        Self::with(count, RoutePolicy::default(), true)
+    }
+
+    /// The same under a policy, with or without a cloud.
+    pub fn with(count: usize, policy: RoutePolicy, cloud: bool) -> Self {
+        let plugs: Vec<_> = (1..=count).map(|number| ModelPlug::new(number, cloud)).collect();
+        let entries = (1..=count).map(|number| PlugSettings {
+            name: Some(plug_name(number)),
+            identity: Identity { device_id: Some(device_id(number)), mac: Some(mac(number)) },
+            address: Some(address(number)),
+            policy,
+        });
+        let settings = Settings { plugs: entries.collect(), known: vec![], adopt: false, policy, cloud };
+        Self::from_settings(settings, plugs)
+    }
+
+    pub fn from_settings(settings: Settings, plugs: Vec<ModelPlug>) -> Self {
+        let start = Instant::now();
+        let cloud = settings.cloud;
+        let mut scenario = Self {
+            bridge: Bridge::new(settings, start),
+            now: start,
+            start,
+            plugs,
+            pending: BTreeMap::new(),
+            serial: 0,
+            next_command: 0,
+            told: vec![],
+            asked: vec![],
+            remembered: BTreeMap::new(),
+            discoveries: 0,
+        };
+        scenario.carry_out();
+        if cloud {
+            scenario.event(Event::Cloud(CloudStatus::Ok));
+        }
+        scenario
+    }
+
+    /// The same with its plugs read and at rest.
+    pub fn settled(count: usize) -> Self {
+        let mut scenario = Self::with_plugs(count);
+        scenario.run_for(seconds(4));
+        scenario.forget_the_past();
+        scenario
+    }
+
+    pub fn forget_the_past(&mut self) {
+        self.told.clear();
+        self.asked.clear();
+        for plug in &mut self.plugs {
+            plug.switched.clear();
+        }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    pub fn plug(&mut self, number: usize) -> &mut ModelPlug {
+        &mut self.plugs[number - 1]
+    }
+
+    /// Somebody presses the button.
+    pub fn press(&mut self, number: usize) {
+        let at = self.elapsed();
+        let plug = self.plug(number);
+        plug.relay = !plug.relay;
+        plug.switched.push((at, plug.relay));
+    }
+
+    /// Says something to the bridge now.
+    pub fn event(&mut self, event: Event) {
+        self.bridge.handle(event, self.now);
+        self.carry_out();
+    }
+
+    pub fn send(&mut self, number: usize, order: Order) -> CommandId {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.event(Event::Command { id, plug: plug_name(number), order });
+        id
+    }
+
+    pub fn switch(&mut self, number: usize, state: RelayState) -> CommandId {
+        self.send(number, Order::Set(Wishes { relay: Some(Switch::To(state)), led: None }))
+    }
+
+    pub fn toggle(&mut self, number: usize) -> CommandId {
+        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None }))
+    }
+
+    /// The LAN says that this plug is at its address.
+    pub fn sight(&mut self, number: usize) {
+        let plug = self.plug(number).clone();
+        let said = Said::SysInfo(Box::new(plug.reading()));
+        let address = plug.address.expect("a sighted plug has an address");
+        self.event(Event::Sighted(Sighting { address, said }));
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        for _ in 0..MOST_STEPS {
+            if !self.step(end) {
+                self.now = end;
+                return;
+            }
+        }
+        panic!("no end after {MOST_STEPS} steps: {:?}", self.bridge);
+    }
+
+    /// Lets time pass until the condition holds; how long that took.
+    pub fn run_until(&mut self, bound: Duration, mut condition: impl FnMut(&Self) -> bool) -> Duration {
+        let begun = self.now;
+        let end = self.now + bound;
+        for _ in 0..MOST_STEPS {
+            if condition(self) {
+                return self.now - begun;
+            }
+            assert!(self.step(end), "not within {bound:?}: {:#?}\nasked {:#?}", self.told, self.asked);
+        }
+        panic!("no end after {MOST_STEPS} steps");
+    }
+
+    /// Runs until the command has its result, which must come within the bound.
+    pub fn result(&mut self, id: CommandId, bound: Duration) -> (CommandResult, Duration) {
+        let took = self.run_until(bound, |scenario| scenario.results(id).next().is_some());
+        let result = self.results(id).next().unwrap().clone();
+        (result, took)
+    }
+
+    pub fn results(&self, id: CommandId) -> impl Iterator<Item = &CommandResult> {
+        self.told.iter().filter_map(move |(_, update)| match update {
+            Update::Result(result) if result.id == id => Some(result),
+            _ => None,
+        })
+    }
+
+    /// The last state that the broker was told.
+    pub fn shown(&self, number: usize) -> Option<&PlugState> {
+        self.told.iter().rev().find_map(|(_, update)| match update {
+            Update::State(name, state) if *name == plug_name(number) => Some(state),
+            _ => None,
+        })
+    }
+
+    /// Every availability that the broker was told, in order, with its time.
+    pub fn availability(&self, number: usize) -> Vec<(Duration, Availability)> {
+        let told = self.told.iter().filter_map(|(at, update)| match update {
+            Update::Availability(name, availability) if *name == plug_name(number) => {
+                Some((*at, *availability))
+            }
+            _ => None,
+        });
+        told.collect()
+    }
+
+    pub fn happened(&self, what: What) -> usize {
+        let is_it = |(_, update): &&(_, Update)| matches!(update, Update::Happened(it) if it.what == what);
+        self.told.iter().filter(is_it).count()
+    }
+
+    /// The routes over which something that switches was asked, in order.
+    pub fn switching_routes(&self) -> Vec<Route> {
+        let switching = self.asked.iter().filter(|(_, _, request)| request.changes_something());
+        switching.map(|&(_, route, _)| route).collect()
+    }
+
+    /// Goes to the next moment at which something happens, unless that is after `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let next_pending = self.pending.first_key_value().map(|(&(at, _), _)| at);
+        let next_timeout = self.bridge.poll_timeout();
+        let Some(next) = next_pending.into_iter().chain(next_timeout).min().filter(|&next| next <= end)
+        else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        match self.pending.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            Some(entry) => match entry.remove() {
+                Pending::Answer(exchange, outcome) => {
+                    self.bridge.handle(Event::Done { exchange, outcome }, self.now);
+                }
+                Pending::Act(plug, request) => self.act(plug, request),
+                Pending::Event(event) => self.bridge.handle(event, self.now),
+            },
+            None => self.bridge.handle_timeout(self.now),
+        }
+        self.carry_out();
+        true
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.bridge.poll_action() {
+            match action {
+                Action::Perform(exchange) => self.perform(exchange),
+                Action::Abandon(id) => {
+                    self.pending
+                        .retain(|_, pending| !matches!(pending, Pending::Answer(other, _) if *other == id));
+                }
+                Action::Publish(update) => self.told.push((self.elapsed(), update)),
+                Action::Remember(known) => {
+                    self.remembered.insert(known.device_id.as_str().into(), known);
+                }
+                Action::Forget(id) => {
+                    self.remembered.remove(id.as_str());
+                }
+                Action::Discover { .. } => self.discoveries += 1,
+                Action::ListAccount => {}
+            }
+        }
+    }
+
+    fn perform(&mut self, exchange: Exchange) {
+        let route = exchange.route();
+        assert!(exchange.deadline > self.now, "an exchange without time: {exchange:?}");
+        self.asked.push((self.elapsed(), route, exchange.request));
+        let in_flight =
+            |pending: &&Pending| matches!(pending, Pending::Answer(id, _) if id.plug() == exchange.id.plug());
+        assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");
+        match &exchange.target {
+            Target::Local { address, expect } => self.perform_local(&exchange, address, expect),
+            Target::Cloud { device_id } => self.perform_cloud(&exchange, device_id),
+        }
+    }
+
+    fn perform_local(&mut self, exchange: &Exchange, address: &Address, expect: &Identity) {
+        let Some(place) = self.plugs.iter().position(|plug| plug.address.as_ref() == Some(address)) else {
+            return self.answer(exchange, millis(1), Outcome::of(Err(Failure::NoRoute)));
+        };
+        let plug = &self.plugs[place];
+        let plate = plug.reading().plate;
+        if !expect.admits(&plate) {
+            let found = plug.device_id.to_string().into();
+            let hello = Some(plug.reading());
+            return self.answer(
+                exchange,
+                LAN_TRIP,
+                Outcome { result: Err(Failure::WrongPlug { found }), hello },
+            );
+        }
+        let (after, failure) = match plug.lan {
+            Lan::Works => return self.act_and_answer(place, exchange, LAN_TRIP),
+            Lan::Slow(trip) => return self.act_and_answer(place, exchange, trip),
+            Lan::Refused => (millis(1), Failure::Refused),
+            Lan::NoRoute => (millis(1), Failure::NoRoute),
+            Lan::Silent => return self.stay_silent(exchange),
+            Lan::SilentButActs(after) => {
+                self.later(after, Pending::Act(place, exchange.request));
+                return self.stay_silent(exchange);
+            }
+            Lan::ResetAfterRequest | Lan::ClosedWithoutReply => (LAN_TRIP, Failure::Closed),
+            Lan::Garbage => (LAN_TRIP, Failure::Garbage("not JSON".into())),
+            Lan::CutOffJson => (LAN_TRIP, Failure::Garbage("JSON cut off".into())),
+            Lan::HugeLength => (LAN_TRIP, Failure::Garbage("a length of 4 GiB".into())),
+            Lan::DeviceError if exchange.request.changes_something() => {
+                (LAN_TRIP, Failure::Device { code: -3, message: "invalid argument".into() })
+            }
+            Lan::DeviceError => return self.act_and_answer(place, exchange, LAN_TRIP),
+            Lan::AnotherPlug => (LAN_TRIP, Failure::WrongPlug { found: "8006…FFFF".into() }),
+        };
+        self.answer(exchange, after, Outcome::of(Err(failure)));
+    }
+
+    fn perform_cloud(&mut self, exchange: &Exchange, device_id: &DeviceId) {
+        let Some(place) = self.plugs.iter().position(|plug| plug.device_id == *device_id) else {
+            return self.answer(exchange, CLOUD_TRIP, Outcome::of(Err(Failure::NotInAccount)));
+        };
+        let (after, failure) = match self.plugs[place].cloud {
+            Cloud::Works => return self.act_and_answer(place, exchange, CLOUD_TRIP),
+            Cloud::Slow(trip) => return self.act_and_answer(place, exchange, trip),
+            Cloud::TokenExpired => return self.act_and_answer(place, exchange, CLOUD_TRIP * 3),
+            Cloud::RefreshRefused => return self.act_and_answer(place, exchange, CLOUD_TRIP * 4),
+            Cloud::Off => panic!("the bridge asked a cloud that is not configured"),
+            Cloud::Down => (millis(5), Failure::CloudDown("connection refused".into())),
+            Cloud::Silent => return self.stay_silent(exchange),
+            Cloud::Throttled => (millis(1), Failure::Throttled),
+            Cloud::PlugOffline => (CLOUD_TRIP, Failure::CloudOffline),
+            Cloud::WrongPassword => {
+                let why: Box<str> = "wrong password".into();
+                self.later(CLOUD_TRIP, Pending::Event(Event::Cloud(CloudStatus::Stopped(why.clone()))));
+                (CLOUD_TRIP, Failure::CloudStopped(why))
+            }
+        };
+        self.answer(exchange, after, Outcome::of(Err(failure)));
+    }
+
+    fn act_and_answer(&mut self, place: usize, exchange: &Exchange, trip: Duration) {
+        if exchange.deadline < self.now + trip {
+            self.later(trip, Pending::Act(place, exchange.request));
+            return self.stay_silent(exchange);
+        }
+        self.act(place, exchange.request);
+        let plug = &self.plugs[place];
+        let reply = match exchange.request {
+            Request::SysInfo => Reply::SysInfo(plug.reading()),
+            Request::CloudInfo => Reply::CloudInfo(CloudInfo { bound: true, connected: true }),
+            _ => Reply::Done,
+        };
+        self.answer(exchange, trip, Outcome::of(Ok(reply)));
+    }
+
+    fn act(&mut self, place: usize, request: Request) {
+        let at = self.elapsed();
+        let plug = &mut self.plugs[place];
+        match request {
+            Request::SetRelay(state) => {
+                plug.switched.push((at, state));
+                plug.relay = state;
+            }
+            Request::SetLed(state) => plug.led = state,
+            Request::SysInfo | Request::CloudInfo | Request::Reboot => {}
+        }
+    }
+
+    fn stay_silent(&mut self, exchange: &Exchange) {
+        self.answer(exchange, exchange.deadline - self.now, Outcome::of(Err(Failure::Silent)));
+    }
+
+    fn answer(&mut self, exchange: &Exchange, after: Duration, outcome: Outcome) {
+        self.later(after, Pending::Answer(exchange.id, outcome));
+    }
+
+    fn later(&mut self, after: Duration, pending: Pending) {
+        self.serial += 1;
+        self.pending.insert((self.now + after, self.serial), pending);
+    }
+}
+
+impl ModelPlug {
+    pub fn new(number: usize, cloud: bool) -> Self {
+        Self {
+            name: plug_name(number).to_string(),
+            device_id: device_id(number),
+            mac: mac(number),
+            alias: format!("Plug {number}"),
+            address: Some(address(number)),
+            relay: RelayState::Off,
+            led: RelayState::On,
+            lan: Lan::Works,
+            cloud: if cloud { Cloud::Works } else { Cloud::Off },
+            switched: vec![],
+        }
+    }
+
+    pub fn reading(&self) -> Reading {
+        Reading {
+            plate: Arc::new(Nameplate {
+                device_id: Some(self.device_id.clone()),
+                mac: Some(self.mac),
+                alias: self.alias.as_str().into(),
+                model: "HS100(EU)".into(),
+                hw_version: "1.0".into(),
+                sw_version: "1.2.5".into(),
+                kind: "IOT.SMARTPLUGSWITCH".into(),
+                feature: "TIM".into(),
+                dev_name: "Wi-Fi Smart Plug".into(),
+            }),
+            relay: Some(self.relay),
+            led: Some(self.led),
+            on_time: None,
+            rssi: Some(-50),
+        }
+    }
+}
+
+/// A result that says that the command was done.
+pub fn is_ok(result: &CommandResult) -> bool {
+    result.ended == Ended::Ok
+}
+
+/// A policy of this kind with the usual numbers.
+pub fn policy(policy: Policy) -> RoutePolicy {
+    RoutePolicy { policy, ..RoutePolicy::default() }
+}

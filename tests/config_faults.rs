@@ -1,0 +1,266 @@
+//! A bad config gets one line for each fault, with file, line, key and remedy, and never a secret.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use hs100d::config::Config;
+use hs100d::config::place::{Environment, Place};
+
+/// The lines that a config text gets, the directory cut off.
+fn lines(text: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hs100d.toml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let prefix = format!("{}/", directory.path().display());
+    let lines = match Config::load(&Place::Named(path), &Environment::default()) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => invalid.lines,
+    };
+    assert!(lines.iter().all(|line| !line.contains('\n')), "one line each: {lines:?}");
+    lines.iter().map(|line| line.replace(&prefix, "")).collect()
+}
+
+#[test]
+fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
+    let table: &[(&str, &str)] = &[
+        // Keys and tables.
+        ("[mqtt]\nuri = \"x\"", "hs100d.toml:2: mqtt.uri: is not known: did you mean `url`?"),
+        ("[locale]", "hs100d.toml:1: locale: is not known: did you mean `local`?"),
+        (
+            "[mqtt]\npoll_intervall = \"5s\"",
+            "hs100d.toml:2: mqtt.poll_intervall: is not known: remove it, or write ",
+        ),
+        (
+            "[mqtt]\nlisten = \"x\"",
+            "hs100d.toml:2: mqtt.listen: is not known here, only in [broker]: move it there",
+        ),
+        ("mqtt = true", "hs100d.toml:1: mqtt: must be a table: write [mqtt]"),
+        ("[plug]\nname = \"a\"", "hs100d.toml:1: plug: must be written [[plug]], in double brackets"),
+        ("plug = [1]", "hs100d.toml:1: plug: must hold tables only (holds a number)"),
+        // Types.
+        ("[local]\nenabled = \"yes\"", "hs100d.toml:2: local.enabled: must be true or false, without quotes"),
+        ("[local]\nport = \"9999\"", "hs100d.toml:2: local.port: must be a number without quotes"),
+        ("[discovery]\nbroadcast = \"1.2.3.4\"", "hs100d.toml:2: discovery.broadcast: must be a list"),
+        ("[discovery]\nbroadcast = [1]", "hs100d.toml:2: discovery.broadcast: must hold texts in quotes"),
+        (
+            "[mqtt]\nclient_id = 1979-05-27",
+            "hs100d.toml:2: mqtt.client_id: must be text in quotes (is a date)",
+        ),
+        (
+            "[mqtt]\nbase_topic = \"\"",
+            "hs100d.toml:2: mqtt.base_topic: is empty: fill it in, or remove the line",
+        ),
+        // Durations and numbers.
+        ("[local]\npoll_interval = 5", "hs100d.toml:2: local.poll_interval: has no unit: write \"5s\""),
+        ("[local]\npoll_interval = \"5\"", "hs100d.toml:2: local.poll_interval: has no unit: write \"5s\""),
+        (
+            "[local]\npoll_interval = \"5 weeks\"",
+            "local.poll_interval: has the unit \"weeks\": use ms, s, m, h or d",
+        ),
+        ("[local]\npoll_interval = \"0s\"", "local.poll_interval: must be between 1s and 1h (is 0s)"),
+        ("[local]\ntimeout = \"31s\"", "local.timeout: must be between 100ms and 30s (is 31s)"),
+        ("[local]\nenergy_interval = \"2d\"", "local.energy_interval: must be between 1s and 1d (is 2d)"),
+        ("[local]\nport = 0", "local.port: must be between 1 and 65535 (is 0)"),
+        ("[discovery]\ninterval = \"1s\"", "discovery.interval: must be between 5s and 1d (is 1s)"),
+        (
+            "[cloud]\nusername = \"a\"\npoll_interval = \"1s\"",
+            "cloud.poll_interval: must be between 5s and 1d",
+        ),
+        ("[routing]\ncloud_after = \"1ms\"", "routing.cloud_after: must be between 50ms and 30s (is 1ms)"),
+        ("[routing]\ncommand_ttl = \"1h\"", "routing.command_ttl: must be between 1s and 10m (is 1h)"),
+        // Words, topics, addresses.
+        (
+            "[routing]\npolicy = \"lan\"",
+            "routing.policy: must be `local-then-cloud`, `local` or `cloud` (is \"lan\")",
+        ),
+        ("[homeassistant]\ndiscovery = true", "homeassistant.discovery: must be text in quotes"),
+        (
+            "[homeassistant]\ndiscovery = \"on\"",
+            "homeassistant.discovery: must be `device`, `component` or `off`",
+        ),
+        ("[homeassistant]\nstatus_topic = \"ha/#\"", "homeassistant.status_topic: may not hold + or #"),
+        ("[mqtt]\nbase_topic = \"/hs\"", "mqtt.base_topic: has an empty level"),
+        ("[mqtt]\nbase_topic = \"$SYS\"", "mqtt.base_topic: may not hold + or #, nor begin with $"),
+        ("[broker]\nlisten = \"1883\"", "broker.listen: must be an address and a port"),
+        ("[broker]\nlisten = \"0.0.0.0:1883\"", "broker.listen: must be a loopback address"),
+        ("[discovery]\nbroadcast = [\"::1\"]", "discovery.broadcast: must hold IPv4 addresses"),
+        // The broker.
+        ("[mqtt]\nurl = \"broker\"", "mqtt.url: must begin with mqtt:// or, for TLS, with mqtts://"),
+        ("[mqtt]\nurl = \"mqtt://b/x\"", "mqtt.url: must end after host and port"),
+        (
+            "[mqtt]\nusername = \"a\"",
+            "hs100d.toml:2: mqtt.username: is for a broker of your own: add mqtt.url",
+        ),
+        (
+            "[mqtt]\npassword = \"a\"",
+            "hs100d.toml:2: mqtt.password: is for a broker of your own: add mqtt.url",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtt://b\"\npassword = \"a\"",
+            "hs100d.toml:3: mqtt.password: goes with a user name",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtt://b\"\nca_file = \"a\"",
+            "hs100d.toml:3: mqtt.ca_file: needs TLS: write mqtts://",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtts://b\"\nca_file = \"a\"",
+            "hs100d.toml:3: mqtt.ca_file: a cannot be read: No such file",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtts://b\"\nclient_cert_file = \"a\"",
+            "goes with a key: add mqtt.client_key_file",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtts://b\"\nclient_key_file = \"a\"",
+            "goes with a certificate: add mqtt.client_cert_file",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtt://b\"\nusername = \"u\"\npassword = \"a\"\npassword_file = \"b\"",
+            "hs100d.toml:5: mqtt.password_file: contradicts the password in line 4: keep one of the two",
+        ),
+        (
+            "[mqtt]\nurl = \"mqtt://b\"\nusername = \"u\"\npassword_file = \"missing\"",
+            "hs100d.toml:4: mqtt.password_file: missing cannot be read: No such file",
+        ),
+        // The cloud.
+        ("\n[cloud]", "hs100d.toml:2: cloud.username: is missing: add the e-mail address of the account"),
+        (
+            "[cloud]\nusername = \"a\"\nurl = \"http://wap.tplinkcloud.com\"",
+            "cloud.url: would send the password in",
+        ),
+        ("[cloud]\nusername = \"a\"\nurl = \"https://example.com\"", "cloud.url: is no host of TP-Link's"),
+        // Routes that are not there.
+        (
+            "[local]\nenabled = false",
+            "hs100d.toml:2: local.enabled: leaves no way to reach a plug: add [cloud]",
+        ),
+        ("[routing]\npolicy = \"cloud\"", "hs100d.toml:2: routing.policy: needs an account: add [cloud]"),
+        (
+            "[local]\nenabled = false\n[cloud]\nusername = \"a\"\n[routing]\npolicy = \"local\"",
+            "hs100d.toml:6: routing.policy: needs the LAN: set local.enabled to true",
+        ),
+        (
+            "[[plug]]\nmac = \"50:C7:BF:00:00:01\"\nroute = \"cloud\"",
+            "hs100d.toml:3: plug.route: needs an account",
+        ),
+        // Plugs.
+        (
+            "[[plug]]\nname = \"a\"",
+            "hs100d.toml:1: plug: does not say which plug it is: add device_id, mac or host",
+        ),
+        ("[[plug]]\nname = \"bridge\"", "hs100d.toml:2: plug.name: \"bridge\" is taken by the daemon itself"),
+        ("[[plug]]\nname = \"Lamp\"", "hs100d.toml:2: plug.name: \"Lamp\" may hold a-z, 0-9, - and _ only"),
+        ("[[plug]]\nmac = \"50:C7\"", "hs100d.toml:2: plug.mac: must be written like \"50:C7:BF:01:02:03\""),
+        ("[[plug]]\ndevice_id = \"lamp\"", "hs100d.toml:2: plug.device_id: must be hexadecimal digits"),
+        ("[[plug]]\nhost = \"192.168.1.300\"", "hs100d.toml:2: plug.host: must be an address or a host name"),
+        (
+            "[[plug]]\nname = \"a\"\nhost = \"h1\"\n[[plug]]\nname = \"a\"\nhost = \"h2\"",
+            "hs100d.toml:5: plug.name: is the same as in line 2: one [[plug]] is one plug",
+        ),
+        (
+            "[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n[[plug]]\nmac = \"50c7bf000001\"",
+            "hs100d.toml:4: plug.mac: is the same as in line 2",
+        ),
+        (
+            "[[plug]]\ndevice_id = \"8006ABCDEF\"\n[[plug]]\ndevice_id = \"8006abcdef\"",
+            "hs100d.toml:4: plug.device_id: is the same as in line 2",
+        ),
+        (
+            "[[plug]]\nhost = \"10.0.0.1\"\n[[plug]]\nhost = \"10.0.0.1:9999\"",
+            "hs100d.toml:4: plug.host: is the same as in line 2",
+        ),
+        (
+            "[[plug]]\nhost = \"h\"\nroute = \"local\"\npolicy = \"local\"",
+            "hs100d.toml:4: plug.policy: says the same as the route in line 3",
+        ),
+        (
+            "[cloud]\nusername = \"a\"\n[[plug]]\nhost = \"h\"\nroute = \"cloud\"",
+            "hs100d.toml:4: plug.host: does not tell the cloud which plug it is: add device_id or mac",
+        ),
+    ];
+    for (text, expected) in table {
+        let lines = lines(text);
+        let [line] = &lines[..] else { panic!("{text:?} should get one line: {lines:#?}") };
+        assert!(line.starts_with("hs100d.toml:") && line.contains(expected), "{text:?}\n{line}\n{expected}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let told = lines("[local]\nport = 0\ntimeout = 3\n[mqtt]\nuri = \"x\"\n[[plug]]\nmac = \"x\"\n");
+    let places: Vec<&str> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["hs100d.toml:2", "hs100d.toml:3", "hs100d.toml:5", "hs100d.toml:7"], "{told:#?}");
+}
+
+#[test]
+fn more_mistakes_than_fit_on_a_screen_are_counted() {
+    let told = lines(&"[[plug]]\nhost = 5\n".repeat(25));
+    assert_eq!(told.len(), 11);
+    assert_eq!(told[10], "hs100d.toml: and 15 more: correct these first");
+    assert_eq!(lines(&"[[plug]]\nhost = 5\n".repeat(10)).len(), 10);
+}
+
+#[test]
+fn a_file_that_is_no_config_is_told_so() {
+    let told = lines("[mqtt]\nbase_topic = \"a\nb\"\n");
+    assert!(told[0].starts_with("hs100d.toml:2:16: is not TOML: "), "{told:?}");
+    let directory = tempfile::tempdir().unwrap();
+    let load = |path| Config::load(&Place::Named(path), &Environment::default()).unwrap_err().lines;
+
+    let missing = load(directory.path().join("none.toml"));
+    assert!(missing[0].contains("none.toml: cannot be read: No such file"), "{missing:?}");
+    let folder = load(directory.path().to_owned());
+    assert!(folder[0].contains(": cannot be read: Is a directory"), "{folder:?}");
+
+    let latin1 = directory.path().join("latin1.toml");
+    fs::write(&latin1, b"# fine\n# gr\xfcn\n").unwrap();
+    let told = load(latin1);
+    assert!(told[0].ends_with("latin1.toml:2: is not UTF-8 text: save the file as UTF-8"), "{told:?}");
+    let huge = directory.path().join("huge.toml");
+    fs::File::create(&huge).unwrap().set_len(17 << 20).unwrap();
+    let told = load(huge);
+    assert!(told[0].contains("is larger than 16 MiB"), "{told:?}");
+}
+
+#[test]
+fn no_fault_quotes_a_secret_whatever_is_wrong_beside_it() {
+    for text in [
+        "[mqtt]\npassword = hunter2",
+        "[mqtt]\npassword = \"hunter2",
+        "[mqtt]\npassword = \"hunter2\\q\"",
+        "[mqtt]\npassword = [\"hunter2\"]",
+        "[mqtt]\npassword = { hunter2 = \"hunter2\" }",
+        "[mqtt]\npassword = \"hunter2\"\npassword = \"hunter2\"",
+        "[mqtt]\npassword = \"hunter2\"",
+        "[mqtt]\nurl = \"mqtt://me:hunter2@broker\"",
+        "[mqtt]\nurl = \"mqtt://me:hunter2/x@broker\"",
+        "[cloud]\nurl = \"https://me:hunter2@wap.tplinkcloud.com\"",
+        "[cloud]\nusername = \"hunter2@example.com\"\nurl = \"http://x\"",
+        "[cloud]\nusername = [\"hunter2@example.com\"]",
+    ] {
+        let told = lines(text);
+        assert!(!told.is_empty(), "{text:?} is wrong");
+        assert!(told.iter().all(|line| !line.contains("hunter2")), "{told:?}");
+    }
+}
+
+#[test]
+fn a_password_file_that_holds_no_password_is_told_by_its_name_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("hs100d.toml");
+    fs::write(&config, "[mqtt]\nurl = \"mqtt://b\"\nusername = \"u\"\npassword_file = \"p\"").unwrap();
+    for (bytes, expected) in [
+        (&b"\n"[..], "/p is empty: write the password into it"),
+        (b"hunter2\xff", "/p is not UTF-8 text"),
+        (&[b'x'; 9000], "/p is longer than 4096 bytes"),
+    ] {
+        fs::write(directory.path().join("p"), bytes).unwrap();
+        let told = Config::load(&Place::Named(config.clone()), &Environment::default()).unwrap_err().lines;
+        assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
+        assert!(!told[0].contains("hunter2") && !told[0].contains("xxx"), "{told:?}");
+    }
+}

@@ -1,0 +1,317 @@
+//! Stories of who is who: plugs that are found, move, swap, look alike, are renamed and are forgotten.
+
+mod common;
+
+use common::*;
+use hs100d::bridge::event::{AccountPlug, Ask, Ended, Event, Identity, KnownPlug, RequestId, Update, What};
+use hs100d::bridge::route::RoutePolicy;
+use hs100d::bridge::{PlugSettings, Settings};
+use hs100d::model::{Address, Availability, PlugName, RelayState, Route};
+
+fn name(text: &str) -> PlugName {
+    PlugName::new(text).unwrap()
+}
+
+/// A house whose plugs nobody listed, and a bridge that adopts what it finds.
+fn adopting(count: usize, known: Vec<KnownPlug>) -> Scenario {
+    let plugs = (1..=count).map(|number| ModelPlug::new(number, true)).collect();
+    let settings =
+        Settings { plugs: vec![], known, adopt: true, policy: RoutePolicy::default(), cloud: true };
+    Scenario::from_settings(settings, plugs)
+}
+
+fn known(number: usize) -> KnownPlug {
+    KnownPlug {
+        device_id: device_id(number),
+        mac: Some(mac(number)),
+        name: plug_name(number),
+        address: Some(address(number)),
+    }
+}
+
+fn by_host(number: usize, called: Option<&str>) -> PlugSettings {
+    PlugSettings {
+        name: called.map(name),
+        identity: Identity::default(),
+        address: Some(address(number)),
+        policy: RoutePolicy::default(),
+    }
+}
+
+fn row(number: usize, alias: &str, kind: &str) -> AccountPlug {
+    AccountPlug {
+        device_id: device_id(number),
+        mac: Some(mac(number)),
+        alias: alias.into(),
+        model: "HS100(EU)".into(),
+        kind: kind.into(),
+        connected: true,
+    }
+}
+
+fn gone(house: &Scenario) -> Vec<String> {
+    let gone = house.told.iter().filter_map(|(_, update)| match update {
+        Update::Gone(plug) => Some(plug.to_string()),
+        _ => None,
+    });
+    gone.collect()
+}
+
+#[test]
+fn a_plug_that_is_sighted_is_adopted_named_by_its_alias_and_read() {
+    let mut house = adopting(1, vec![]);
+    house.plug(1).alias = "Kitchen Kettle".into();
+    house.sight(1);
+    house.run_for(seconds(1));
+    let availability = Update::Availability(name("kitchen-kettle"), Availability::Online);
+    assert!(house.told.iter().any(|(_, update)| *update == availability), "{:?}", house.told);
+    assert_eq!(house.happened(What::PlugFound), 1);
+    assert_eq!(house.remembered.values().next().unwrap().name, name("kitchen-kettle"));
+
+    house.plug(1).alias = "Something Else".into();
+    house.sight(1);
+    house.run_for(seconds(20));
+    assert_eq!(house.remembered.values().next().unwrap().name, name("kitchen-kettle"), "topics do not move");
+    assert_eq!(house.happened(What::PlugFound), 1);
+}
+
+#[test]
+fn what_is_not_a_plug_is_named_once_and_left_alone() {
+    let mut house = adopting(0, vec![]);
+    for _ in 0..3 {
+        house.event(Event::Account(vec![row(9, "Bulb", "IOT.SMARTBULB"), row(8, "Tapo", "SMART.TAPOPLUG")]));
+    }
+    house.run_for(seconds(5));
+    assert_eq!(house.happened(What::Unsupported), 2);
+    assert_eq!(house.happened(What::PlugFound), 0);
+}
+
+#[test]
+fn a_plug_that_only_the_account_knows_is_adopted_and_served_over_the_cloud() {
+    let mut house = adopting(1, vec![]);
+    house.plug(1).address = None;
+    house.event(Event::Account(vec![row(1, "Plug 1", "IOT.SMARTPLUGSWITCH")]));
+    house.run_until(seconds(2), |house| house.shown(1).is_some());
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud));
+    house.event(Event::Account(vec![]));
+    house.run_for(seconds(60));
+    assert_eq!(gone(&house), Vec::<String>::new(), "an empty list forgets nothing");
+
+    house.plug(1).address = Some(address(1));
+    house.sight(1);
+    house.run_until(seconds(1), |house| house.shown(1).unwrap().route == Some(Route::Local));
+}
+
+#[test]
+fn two_plugs_of_one_alias_have_two_names_whoever_comes_first_later() {
+    let mut house = adopting(2, vec![]);
+    house.plug(1).alias = "Lamp".into();
+    house.plug(2).alias = "Lamp".into();
+    house.sight(2);
+    house.sight(1);
+    house.run_for(seconds(1));
+    let names: Vec<_> = house.remembered.values().map(|known| known.name.to_string()).collect();
+    assert_eq!(names, ["lamp-0001", "lamp"]);
+}
+
+#[test]
+fn plugs_of_an_earlier_run_are_read_at_their_last_addresses_without_any_search() {
+    let mut house = adopting(30, (1..=30).map(known).collect());
+    house.run_until(seconds(1), |house| (1..=30).all(|number| house.shown(number).is_some()));
+    house.run_for(millis(1));
+    assert!(
+        house.told.iter().any(|(_, update)| *update == Update::Ready),
+        "the first round of reads is done"
+    );
+}
+
+#[test]
+fn a_plug_that_moved_is_followed_within_ten_seconds_and_no_command_is_lost() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.plug(1).cloud = Cloud::PlugOffline;
+    house.run_for(seconds(4));
+    let moved = Address::new("192.0.2.99", 9999).unwrap();
+    house.plug(1).address = Some(moved.clone());
+    let command = house.switch(1, RelayState::On);
+    house.run_for(millis(500));
+    assert!(house.discoveries > 0, "a missing plug is looked for");
+    house.sight(1);
+    let (result, _) = house.result(command, seconds(9));
+    assert_eq!((is_ok(&result), result.route), (true, Some(Route::Local)));
+    assert_eq!(house.happened(What::AddressChanged), 1);
+    assert_eq!(house.remembered[device_id(1).as_str()].address, Some(moved));
+}
+
+#[test]
+fn two_plugs_that_swap_addresses_are_told_apart_and_the_wrong_one_never_switches() {
+    let mut house = adopting(2, vec![known(1), known(2)]);
+    house.plug(1).cloud = Cloud::Down;
+    house.plug(2).cloud = Cloud::Down;
+    house.run_for(seconds(4));
+    house.plug(1).address = Some(address(2));
+    house.plug(2).address = Some(address(1));
+    let command = house.switch(1, RelayState::On);
+    assert!(is_ok(&house.result(command, seconds(10)).0));
+    house.run_for(seconds(30));
+    assert_eq!(house.plug(1).relay, RelayState::On);
+    assert_eq!(house.plug(2).switched, []);
+    assert_eq!(house.remembered[device_id(1).as_str()].address, Some(address(2)));
+    assert_eq!(house.remembered[device_id(2).as_str()].address, Some(address(1)));
+}
+
+#[test]
+fn a_plug_replaced_by_another_at_its_address_is_offline_and_the_other_is_its_own_plug() {
+    let mut house = adopting(2, vec![known(1)]);
+    house.plug(2).address = None;
+    house.run_for(seconds(4));
+    house.plug(1).address = None;
+    house.plug(1).cloud = Cloud::PlugOffline;
+    house.plug(2).address = Some(address(1));
+    house.run_for(seconds(60));
+    assert_eq!(house.availability(1).last().unwrap().1, Availability::Offline);
+    assert_eq!(house.availability(2).last().unwrap().1, Availability::Online);
+}
+
+#[test]
+fn a_plug_seen_through_a_reflector_stays_where_it_answers() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    let here = house.plug(1).address.clone();
+    house.plug(1).address = Some(Address::new("192.0.2.254", 9999).unwrap());
+    house.sight(1);
+    house.plug(1).address = here;
+    house.run_for(seconds(60));
+    assert_eq!(house.happened(What::AddressChanged), 0);
+}
+
+#[test]
+fn an_entry_by_host_learns_who_lives_there_and_is_named_by_the_user() {
+    let plugs = vec![ModelPlug::new(1, true)];
+    let settings = Settings { plugs: vec![by_host(1, Some("kettle"))], cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, plugs);
+    house.run_for(seconds(4));
+    let known = &house.remembered[device_id(1).as_str()];
+    assert_eq!((known.name.as_str(), known.mac), ("kettle", Some(mac(1))));
+
+    // Another plug at the address is not taken for it.
+    house.plugs[0].device_id = device_id(2);
+    house.plugs[0].mac = mac(2);
+    house.run_for(seconds(60));
+    let offline = Update::Availability(name("kettle"), Availability::Offline);
+    assert!(house.told.iter().any(|(_, update)| *update == offline));
+}
+
+#[test]
+fn an_entry_by_host_without_a_name_is_named_by_its_alias() {
+    let plugs = vec![ModelPlug::new(1, true)];
+    let settings = Settings { plugs: vec![by_host(1, None)], ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, plugs);
+    house.run_until(seconds(2), |house| house.shown(1).is_some());
+}
+
+#[test]
+fn one_plug_listed_twice_is_served_once() {
+    let mut plug = ModelPlug::new(1, false);
+    plug.cloud = Cloud::Off;
+    let mut by_id = by_host(2, Some("second"));
+    by_id.identity.device_id = Some(device_id(1));
+    by_id.address = None;
+    let settings = Settings { plugs: vec![by_host(1, Some("first")), by_id], ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![plug]);
+    house.run_for(seconds(60));
+    let online = |plug: &str| {
+        house.told.iter().any(|(_, update)| *update == Update::Availability(name(plug), Availability::Online))
+    };
+    assert_eq!(u8::from(online("first")) + u8::from(online("second")), 1);
+    assert_eq!(gone(&house).len(), 1);
+}
+
+#[test]
+fn an_account_row_gives_an_entry_by_mac_its_device_id() {
+    let mut entry = by_host(1, Some("kettle"));
+    entry.address = None;
+    entry.identity.mac = Some(mac(1));
+    let settings = Settings { plugs: vec![entry], cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![ModelPlug::new(1, true)]);
+    house.run_for(seconds(2));
+    house.event(Event::Account(vec![row(1, "x", "IOT.SMARTPLUGSWITCH")]));
+    let online = Update::Availability(name("kettle"), Availability::Online);
+    house.run_until(seconds(2), |house| house.told.iter().any(|(_, update)| *update == online));
+}
+
+#[test]
+fn a_plug_that_is_given_another_name_by_the_user_leaves_nothing_under_the_old_one() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    let mut entry = by_host(1, Some("kettle"));
+    entry.identity.device_id = Some(device_id(1));
+    let settings = Settings { plugs: vec![entry], adopt: true, cloud: true, ..Settings::default() };
+    let now = house.now;
+    house.bridge.reload(settings, now);
+    house.run_for(seconds(1));
+    assert_eq!(gone(&house), ["plug-1"]);
+    let online = Update::Availability(name("kettle"), Availability::Online);
+    assert!(house.told.iter().any(|(_, update)| *update == online));
+    let state = |update: &Update| matches!(update, Update::State(plug, _) if *plug == name("kettle"));
+    assert!(house.told.iter().any(|(_, update)| state(update)));
+}
+
+#[test]
+fn a_forgotten_plug_is_removed_with_all_that_the_broker_shows_and_a_listed_one_is_not() {
+    let mut house = adopting(2, vec![known(1)]);
+    house.run_for(seconds(4));
+    let ask = |house: &mut Scenario, number| {
+        let ask = Ask::Forget(plug_name(number));
+        house.event(Event::Request { id: RequestId(number as u64), ask });
+        house.run_for(seconds(1));
+        let answers = house.told.iter().rev().find_map(|(_, update)| match update {
+            Update::Response { id, result } if *id == RequestId(number as u64) => Some(result.clone()),
+            _ => None,
+        });
+        answers.unwrap()
+    };
+    assert!(ask(&mut house, 2).unwrap_err().contains("no plug called plug-2"));
+    assert_eq!(ask(&mut house, 1), Ok(()));
+    assert_eq!(gone(&house), ["plug-1"]);
+    assert!(house.remembered.is_empty());
+
+    let mut house = Scenario::settled(1);
+    assert!(ask(&mut house, 1).unwrap_err().contains("remove its [[plug]] entry"));
+    assert_eq!(gone(&house), Vec::<String>::new());
+}
+
+#[test]
+fn a_command_to_a_plug_that_is_removed_still_has_its_result() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    house.plug(1).lan = Lan::Silent;
+    let command = house.switch(1, RelayState::On);
+    house.event(Event::Request { id: RequestId(1), ask: Ask::Forget(plug_name(1)) });
+    assert!(matches!(house.results(command).next().unwrap().ended, Ended::Error(_)));
+}
+
+#[test]
+fn a_command_to_a_plug_that_does_not_exist_is_answered() {
+    let mut house = Scenario::settled(1);
+    let command = house.switch(7, RelayState::On);
+    let Ended::Error(why) = &house.results(command).next().unwrap().ended else { panic!() };
+    assert!(why.contains("no plug called plug-7"), "{why}");
+}
+
+#[test]
+fn without_adoption_only_listed_plugs_are_served() {
+    let settings = Settings { plugs: vec![], known: vec![known(1)], adopt: false, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
+    house.sight(1);
+    house.event(Event::Account(vec![row(1, "x", "IOT.SMARTPLUGSWITCH")]));
+    house.run_for(seconds(60));
+    assert_eq!(house.asked, []);
+}
+
+#[test]
+fn an_empty_house_is_ready_after_three_seconds() {
+    let mut house = adopting(0, vec![]);
+    let took =
+        house.run_until(seconds(4), |house| house.told.iter().any(|(_, update)| *update == Update::Ready));
+    assert_eq!(took, seconds(3));
+}

@@ -1,0 +1,203 @@
+//! The LAN wire over real sockets, against pretend plugs with every fault they have.
+
+#![cfg(feature = "sim")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
+use hs100d::model::{Address, DeviceId, Failure, RelayState};
+use hs100d::sim::bell::Bell;
+use hs100d::sim::fault::LanFault;
+use hs100d::sim::handle::PlugHandle;
+use hs100d::sim::lan::SimLan;
+use hs100d::sim::model::Model;
+use hs100d::sim::plug::SimPlug;
+use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::local::Lan;
+
+/// Long enough for whatever is going to be answered at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For what is known not to be answered.
+const IMPATIENCE: Duration = Duration::from_millis(300);
+const ON: Request = Request::SetRelay(RelayState::On);
+
+struct House {
+    lan: SimLan,
+    bell: Bell,
+    plugs: Vec<PlugHandle>,
+    addresses: Vec<SocketAddr>,
+    wire: Lan,
+}
+
+impl House {
+    async fn with_plugs(count: u32) -> Self {
+        let bell = Bell::new();
+        let lan = SimLan::start(0, 0, bell.clone()).await.unwrap();
+        let mut house = Self { lan, bell, plugs: vec![], addresses: vec![], wire: Lan::default() };
+        for number in 1..=count {
+            let plug = SimPlug::new(Model::HS100_HW1, number, &format!("Plug {number}"), Instant::now());
+            let plug = PlugHandle::new(plug, house.bell.clone());
+            house.addresses.push(house.lan.plug_in(&plug, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap());
+            house.plugs.push(plug);
+        }
+        house
+    }
+
+    fn exchange(&self, number: usize, request: Request, patience: Duration) -> Exchange {
+        let device_id = DeviceId::new(&self.plugs[number].device_id());
+        Exchange {
+            id: ExchangeId::new(PlugKey(number as u32), 1),
+            plug: PlugKey(number as u32),
+            label: "a plug".into(),
+            target: Target::Local {
+                address: Address::Socket(self.addresses[number]),
+                expect: Identity { device_id, mac: None },
+            },
+            request,
+            deadline: Instant::now() + patience,
+            urgent: true,
+            plate: None,
+        }
+    }
+
+    async fn ask(&self, number: usize, request: Request, patience: Duration) -> Outcome {
+        let exchange = self.exchange(number, request, patience);
+        let Target::Local { address, expect } = &exchange.target else { unreachable!() };
+        self.wire.perform(&exchange, address, expect).await
+    }
+}
+
+#[tokio::test]
+async fn a_plug_is_asked_on_one_kept_connection() {
+    let house = House::with_plugs(1).await;
+    for _ in 0..20 {
+        let outcome = house.ask(0, Request::SysInfo, PATIENCE).await;
+        assert!(matches!(outcome.result, Ok(Reply::SysInfo(_))), "{outcome:?}");
+    }
+    assert_eq!(house.ask(0, ON, PATIENCE).await.result, Ok(Reply::Done));
+    assert!(house.plugs[0].is_on());
+    assert_eq!(house.ask(0, Request::SetLed(RelayState::Off), PATIENCE).await.result, Ok(Reply::Done));
+    assert!(!house.plugs[0].is_led_on());
+    let traffic = house.plugs[0].traffic();
+    assert_eq!((traffic.connections, traffic.lan_requests), (1, 22));
+}
+
+#[tokio::test]
+async fn each_fault_of_the_lan_is_its_own_failure() {
+    let expected = |fault| match fault {
+        LanFault::Refused => Some(Failure::Refused),
+        LanFault::NotAccepting | LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => {
+            Some(Failure::Silent)
+        }
+        LanFault::ResetAfterRequest | LanFault::CloseWithoutReply => Some(Failure::Closed),
+        LanFault::Garbage => Some(Failure::Garbage("not JSON at byte 1".into())),
+        LanFault::CutOffJson | LanFault::HugeLength => Some(Failure::Garbage("".into())),
+        LanFault::DeviceError(code) => Some(Failure::Device { code, message: "".into() }),
+        LanFault::Works | LanFault::Latency(_) | LanFault::SlowBytes(_) | LanFault::CloseAfterEachReply => {
+            None
+        }
+    };
+    let house = House::with_plugs(1).await;
+    for fault in LanFault::ALL {
+        house.lan.set_fault(&house.plugs[0], fault).await.unwrap();
+        house.wire.close();
+        let expected = expected(fault);
+        let patience = if expected == Some(Failure::Silent) { IMPATIENCE } else { PATIENCE };
+        let outcome = house.ask(0, Request::SysInfo, patience).await;
+        match (&outcome.result, &expected) {
+            (Ok(Reply::SysInfo(_)), None) => {}
+            (Err(failure), Some(expected)) => {
+                assert_eq!(
+                    std::mem::discriminant(failure),
+                    std::mem::discriminant(expected),
+                    "{fault:?}: {failure}"
+                );
+            }
+            _ => panic!("{fault:?}: {outcome:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_plug_closed_meanwhile_is_replaced_and_the_request_said_once_more() {
+    let house = House::with_plugs(1).await;
+    house.lan.set_fault(&house.plugs[0], LanFault::CloseAfterEachReply).await.unwrap();
+    for state in [RelayState::On, RelayState::Off, RelayState::On] {
+        for request in [Request::SetRelay(state), Request::SysInfo, Request::SysInfo] {
+            let outcome = house.ask(0, request, PATIENCE).await;
+            assert!(outcome.result.is_ok(), "a dead connection is no failure: {outcome:?}");
+        }
+        assert_eq!(house.plugs[0].is_on(), state.is_on());
+    }
+    assert_eq!(house.plugs[0].switchings().len(), 3);
+}
+
+#[tokio::test]
+async fn the_wrong_plug_at_an_address_is_asked_who_it_is_and_nothing_else() {
+    let mut house = House::with_plugs(2).await;
+    house.addresses.swap(0, 1);
+    for (request, number) in [(ON, 0), (ON, 1), (Request::SetLed(RelayState::Off), 0), (Request::SysInfo, 1)]
+    {
+        let outcome = house.ask(number, request, PATIENCE).await;
+        assert!(matches!(outcome.result, Err(Failure::WrongPlug { .. })), "{outcome:?}");
+        let found = outcome.hello.expect("the other plug's own words");
+        let other = DeviceId::new(&house.plugs[1 - number].device_id());
+        assert_eq!(found.plate.device_id, other);
+    }
+    for plug in &house.plugs {
+        assert!(!plug.is_on() && plug.is_led_on() && plug.switchings().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn plugs_that_swap_their_addresses_under_kept_connections_are_never_mixed_up() {
+    let house = House::with_plugs(2).await;
+    for number in 0..2 {
+        assert!(house.ask(number, Request::SysInfo, PATIENCE).await.result.is_ok());
+    }
+    house.lan.swap(&house.plugs[0], &house.plugs[1]).await.unwrap();
+    let outcome = house.ask(0, ON, PATIENCE).await;
+    assert!(matches!(outcome.result, Err(Failure::WrongPlug { .. })), "{outcome:?}");
+    assert!(house.plugs.iter().all(|plug| plug.switchings().is_empty()));
+}
+
+#[tokio::test]
+async fn a_request_that_timed_out_is_taken_back_before_the_plug_wakes() {
+    let house = House::with_plugs(1).await;
+    assert!(house.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
+    house.lan.set_fault(&house.plugs[0], LanFault::Asleep).await.unwrap();
+    assert_eq!(house.ask(0, ON, IMPATIENCE).await.result, Err(Failure::Silent));
+    house.lan.set_fault(&house.plugs[0], LanFault::Works).await.unwrap();
+    let outcome = house.ask(0, Request::SysInfo, PATIENCE).await;
+    assert!(outcome.result.is_ok(), "{outcome:?}");
+    house.bell.wait_until(PATIENCE, || house.plugs[0].traffic().open <= 1).await.unwrap();
+    assert!(house.plugs[0].switchings().is_empty(), "the kernel delivered a request whose time was over");
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_dropped_resets_its_connection() {
+    let house = House::with_plugs(1).await;
+    house.lan.set_fault(&house.plugs[0], LanFault::Silent).await.unwrap();
+    let exchange = house.exchange(0, Request::SysInfo, PATIENCE);
+    let Target::Local { address, expect } = &exchange.target else { unreachable!() };
+    tokio::select! {
+        outcome = house.wire.perform(&exchange, address, expect) => panic!("{outcome:?}"),
+        heard = house.bell.wait_until(PATIENCE, || house.plugs[0].traffic().lan_requests == 1) => heard.unwrap(),
+    }
+    house.bell.wait_until(PATIENCE, || house.plugs[0].traffic().open == 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_name_is_resolved_and_one_that_does_not_resolve_is_no_route() {
+    let mut house = House::with_plugs(1).await;
+    let port = house.addresses[0].port();
+    let mut exchange = house.exchange(0, Request::SysInfo, PATIENCE);
+    let Target::Local { expect, .. } = exchange.target.clone() else { unreachable!() };
+    let localhost = Address::new("localhost", port).unwrap();
+    let outcome = house.wire.perform(&exchange, &localhost, &expect).await;
+    assert!(matches!(outcome.result, Ok(_) | Err(Failure::Refused)), "{outcome:?}");
+    house.addresses[0] = (Ipv4Addr::LOCALHOST, 1).into();
+    exchange.deadline = Instant::now() + PATIENCE;
+    assert_eq!(house.ask(0, Request::SysInfo, PATIENCE).await.result, Err(Failure::Refused));
+}

@@ -1,0 +1,421 @@
+//! Stories of one plug, a LAN and a cloud that fail in turn, on a hand-moved clock.
+
+mod common;
+
+use common::*;
+use hs100d::bridge::event::{CloudStatus, Ended, Event, What};
+use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
+use hs100d::smarthome::message::Request;
+use std::time::Duration;
+
+const TTL: Duration = Duration::from_secs(10);
+
+/// What one row of the failure table must come to.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    done: bool,
+    /// The route of the result.
+    route: Option<Route>,
+    /// The routes that were asked to switch, each once, in the order of the first asking.
+    tried: Vec<Route>,
+    /// The result comes within this time.
+    within: Duration,
+}
+
+fn expected(lan: Lan, cloud: Cloud) -> Row {
+    use Route::{Cloud as C, Local as L};
+    let row = |done, route, tried: &[Route], within| Row { done, route, tried: tried.to_vec(), within };
+    let cloud_trips = match cloud {
+        Cloud::TokenExpired => CLOUD_TRIP * 6,
+        Cloud::RefreshRefused => CLOUD_TRIP * 8,
+        _ => CLOUD_TRIP * 2,
+    };
+    let cloud_works = matches!(cloud, Cloud::Works | Cloud::TokenExpired | Cloud::RefreshRefused);
+    let cloud_exists = cloud != Cloud::Off;
+    match lan {
+        Lan::Works => row(true, Some(L), &[L], LAN_TRIP * 2),
+        Lan::DeviceError => row(false, Some(L), &[L], LAN_TRIP),
+        Lan::Silent if cloud_works => row(true, Some(C), &[L, C], millis(700) + cloud_trips),
+        _ if cloud_works => row(true, Some(C), &[L, C], LAN_TRIP + cloud_trips),
+        _ if cloud_exists => row(false, None, &[L, C], TTL),
+        _ => row(false, None, &[L], TTL),
+    }
+}
+
+#[test]
+fn every_row_of_the_failure_table_takes_its_route_within_its_bound() {
+    let lans = [
+        Lan::Works,
+        Lan::Refused,
+        Lan::NoRoute,
+        Lan::Silent,
+        Lan::ResetAfterRequest,
+        Lan::ClosedWithoutReply,
+        Lan::Garbage,
+        Lan::CutOffJson,
+        Lan::HugeLength,
+        Lan::DeviceError,
+        Lan::AnotherPlug,
+    ];
+    let clouds = [
+        Cloud::Works,
+        Cloud::Off,
+        Cloud::Down,
+        Cloud::Silent,
+        Cloud::TokenExpired,
+        Cloud::RefreshRefused,
+        Cloud::Throttled,
+        Cloud::PlugOffline,
+        Cloud::WrongPassword,
+    ];
+    for (lan, cloud) in lans.into_iter().flat_map(|lan| clouds.map(|cloud| (lan, cloud))) {
+        let expected = expected(lan, cloud);
+        let mut house = Scenario::with(1, RoutePolicy::default(), cloud != Cloud::Off);
+        house.run_for(seconds(4));
+        house.forget_the_past();
+        house.plug(1).lan = lan;
+        house.plug(1).cloud = cloud;
+
+        let command = house.switch(1, RelayState::On);
+        let (result, took) = house.result(command, TTL);
+
+        let mut tried = house.switching_routes();
+        tried.dedup();
+        tried.truncate(2);
+        let row = Row { done: is_ok(&result), route: result.route, tried, within: expected.within };
+        assert_eq!(row, expected, "{lan:?} x {cloud:?}: {result:?}");
+        assert!(took <= expected.within, "{lan:?} x {cloud:?} took {took:?}");
+        let relay = house.plug(1).relay;
+        assert_eq!(relay.is_on(), expected.done, "{lan:?} x {cloud:?}");
+        house.run_for(millis(1));
+        if expected.done || lan == Lan::DeviceError {
+            assert_eq!(house.shown(1).expect("a state").relay, relay, "{lan:?} x {cloud:?}");
+        }
+        house.run_for(seconds(60));
+        assert_eq!(house.results(command).count(), 1, "{lan:?} x {cloud:?}: exactly one result");
+        assert_eq!(
+            house.plug(1).relay.is_on(),
+            expected.done,
+            "{lan:?} x {cloud:?}: nothing is done after its time"
+        );
+    }
+}
+
+#[test]
+fn a_refused_lan_is_probed_and_used_again_from_its_first_answer() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_until(seconds(6), |house| house.happened(What::RouteChanged) == 1);
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud));
+    house.run_for(seconds(120));
+    assert_eq!(house.availability(1), [], "the cloud keeps it online");
+
+    house.plug(1).lan = Lan::Works;
+    house.run_until(seconds(11), |house| {
+        house.shown(1).is_some_and(|state| state.route == Some(Route::Local))
+    });
+    house.forget_the_past();
+    let command = house.switch(1, RelayState::On);
+    let (result, _) = house.result(command, LAN_TRIP * 2);
+    assert_eq!((result.route, house.switching_routes()), (Some(Route::Local), vec![Route::Local]));
+}
+
+#[test]
+fn a_resting_lan_comes_after_the_cloud_and_is_not_dropped() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(20));
+    house.forget_the_past();
+    let command = house.switch(1, RelayState::On);
+    let (result, took) = house.result(command, seconds(1));
+    assert!(is_ok(&result) && took <= CLOUD_TRIP * 2, "{result:?} {took:?}");
+    assert_eq!(house.switching_routes(), [Route::Cloud]);
+
+    house.plug(1).cloud = Cloud::Silent;
+    house.plug(1).lan = Lan::Works;
+    house.forget_the_past();
+    let command = house.switch(1, RelayState::Off);
+    let (result, took) = house.result(command, seconds(1));
+    assert_eq!(result.route, Some(Route::Local), "{result:?}");
+    assert!(took <= millis(700) + LAN_TRIP * 2, "{took:?}");
+}
+
+#[test]
+fn a_silent_lan_is_rested_once_the_cloud_had_to_answer() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Silent;
+    let first = house.switch(1, RelayState::On);
+    assert!(house.result(first, seconds(2)).1 >= millis(700));
+    let second = house.switch(1, RelayState::Off);
+    let (result, took) = house.result(second, seconds(2));
+    assert!(
+        is_ok(&result) && took <= CLOUD_TRIP * 2,
+        "the second command does not wait for the LAN: {took:?}"
+    );
+}
+
+#[test]
+fn without_a_cloud_a_command_is_tried_on_the_lan_until_its_time_is_over() {
+    let mut house = Scenario::with(1, policy(Policy::Local), false);
+    house.run_for(seconds(4));
+    house.plug(1).lan = Lan::Refused;
+    let command = house.switch(1, RelayState::On);
+    house.run_for(seconds(5));
+    house.plug(1).lan = Lan::Works;
+    let (result, _) = house.result(command, seconds(5));
+    assert!(is_ok(&result), "{result:?}");
+}
+
+#[test]
+fn a_command_that_no_route_delivers_is_dropped_in_its_time_and_the_truth_is_shown_again() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Silent;
+    house.plug(1).cloud = Cloud::PlugOffline;
+    let command = house.switch(1, RelayState::On);
+    let (result, took) = house.result(command, TTL);
+    assert_eq!(took, TTL);
+    let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
+    assert!(why.contains("local: no answer in time") && why.contains("cloud: the cloud says"), "{why}");
+    assert_eq!(house.shown(1).unwrap().relay, RelayState::Off, "published again although it did not change");
+    assert_eq!(house.happened(What::CommandFailed), 1);
+}
+
+#[test]
+fn two_commands_at_once_leave_the_second_one_standing() {
+    for second in [RelayState::Off, RelayState::On] {
+        let mut house = Scenario::settled(1);
+        let older = house.switch(1, !second);
+        let newer = house.switch(1, second);
+        assert_eq!(house.result(older, seconds(1)).0.ended, Ended::Superseded);
+        assert!(is_ok(&house.result(newer, seconds(1)).0));
+        house.run_for(seconds(30));
+        assert_eq!(house.plug(1).relay, second);
+    }
+}
+
+#[test]
+fn many_commands_while_one_is_under_way_fold_into_one() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Slow(millis(300));
+    let commands: Vec<_> = (0..100).map(|n| house.switch(1, RelayState::from_bool(n % 2 == 1))).collect();
+    house.run_for(seconds(10));
+    assert!(house.switching_routes().len() <= 3, "{:?}", house.asked);
+    assert_eq!(house.plug(1).relay, RelayState::On);
+    for command in commands {
+        assert_eq!(house.results(command).count(), 1);
+    }
+}
+
+#[test]
+fn a_newer_command_does_not_wait_behind_a_hung_older_one() {
+    let mut house = Scenario::with(1, policy(Policy::Local), false);
+    house.run_for(seconds(4));
+    house.plug(1).lan = Lan::Silent;
+    house.switch(1, RelayState::On);
+    house.run_for(seconds(1));
+    house.plug(1).lan = Lan::Works;
+    let newer = house.switch(1, RelayState::Off);
+    let (result, took) = house.result(newer, seconds(1));
+    assert!(is_ok(&result) && took <= LAN_TRIP * 2, "{took:?}");
+}
+
+#[test]
+fn a_late_execution_of_an_older_command_is_put_right_once() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::SilentButActs(millis(2500));
+    house.switch(1, RelayState::On);
+    house.run_for(seconds(1));
+    let newer = house.switch(1, RelayState::Off);
+    assert!(is_ok(&house.result(newer, seconds(2)).0));
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(30));
+    let plug = house.plug(1);
+    assert_eq!(plug.relay, RelayState::Off, "{:?}", plug.switched);
+    assert_eq!(house.happened(What::DriftCorrected), 1);
+
+    house.press(1);
+    house.run_for(seconds(30));
+    assert_eq!(house.plug(1).relay, RelayState::On, "the button stands");
+    assert_eq!(house.happened(What::DriftCorrected), 1);
+}
+
+#[test]
+fn a_command_whose_time_is_over_is_never_revived() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Silent;
+    house.plug(1).cloud = Cloud::Down;
+    let command = house.switch(1, RelayState::On);
+    house.result(command, TTL);
+    house.plug(1).lan = Lan::Works;
+    house.plug(1).cloud = Cloud::Works;
+    house.run_for(seconds(120));
+    assert_eq!(house.plug(1).switched, []);
+}
+
+#[test]
+fn the_button_pressed_elsewhere_is_seen_within_one_poll_and_stands() {
+    let mut house = Scenario::settled(1);
+    let command = house.switch(1, RelayState::On);
+    house.result(command, seconds(1));
+    house.press(1);
+    house.run_until(seconds(5) + LAN_TRIP, |house| house.shown(1).is_some_and(|state| !state.relay.is_on()));
+    house.run_for(seconds(60));
+    assert_eq!(house.plug(1).relay, RelayState::Off);
+}
+
+#[test]
+fn a_toggle_is_resolved_against_what_is_read_and_not_against_what_was_believed() {
+    let mut house = Scenario::settled(1);
+    house.press(1);
+    let command = house.toggle(1);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    assert_eq!(house.plug(1).relay, RelayState::Off, "the button had switched it on unseen");
+    let command = house.toggle(1);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    assert_eq!(house.plug(1).relay, RelayState::On);
+}
+
+#[test]
+fn two_toggles_at_once_leave_the_plug_as_it_was() {
+    let mut house = Scenario::settled(1);
+    house.toggle(1);
+    let second = house.toggle(1);
+    assert!(is_ok(&house.result(second, seconds(1)).0));
+    assert_eq!(house.plug(1).relay, RelayState::Off);
+}
+
+#[test]
+fn a_plug_is_offline_after_three_missed_polls_and_thirty_seconds_and_online_at_its_first_answer() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Silent;
+    house.plug(1).cloud = Cloud::PlugOffline;
+    let gone = house.elapsed();
+    house.run_for(seconds(26));
+    assert_eq!(house.availability(1), []);
+    house.run_until(seconds(30), |house| !house.availability(1).is_empty());
+    let (at, availability) = house.availability(1)[0];
+    assert_eq!(availability, Availability::Offline);
+    assert!(at - gone >= seconds(25) && at - gone <= seconds(45), "{:?}", at - gone);
+    assert_eq!(house.shown(1).unwrap().route, None);
+
+    house.plug(1).lan = Lan::Works;
+    house.run_until(seconds(11), |house| house.availability(1).len() == 2);
+    assert_eq!(house.availability(1)[1].1, Availability::Online);
+}
+
+#[test]
+fn one_missed_poll_changes_nothing() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::ClosedWithoutReply;
+    house.run_until(seconds(6), |house| !house.asked.is_empty());
+    house.run_for(LAN_TRIP);
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(60));
+    assert_eq!(house.happened(What::RouteChanged), 0);
+    assert_eq!(house.availability(1), []);
+}
+
+#[test]
+fn a_plug_that_the_lan_reaches_costs_no_cloud_call() {
+    let mut house = Scenario::settled(3);
+    house.run_for(seconds(3600));
+    assert!(house.asked.iter().all(|&(_, route, _)| route == Route::Local));
+}
+
+#[test]
+fn a_plug_that_only_the_cloud_reaches_is_polled_at_the_clouds_own_interval() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(60));
+    house.forget_the_past();
+    house.run_for(seconds(600));
+    let cloud = house.asked.iter().filter(|&&(_, route, _)| route == Route::Cloud).count();
+    assert!((9..=11).contains(&cloud), "{cloud}");
+    let probes = house.asked.iter().filter(|&&(_, route, _)| route == Route::Local).count();
+    assert!((50..=61).contains(&probes), "{probes}");
+}
+
+#[test]
+fn a_stopped_cloud_is_left_alone_and_named_in_the_result() {
+    let mut house = Scenario::settled(1);
+    house.event(Event::Cloud(CloudStatus::Stopped("wrong password".into())));
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(300));
+    let command = house.switch(1, RelayState::On);
+    let (result, _) = house.result(command, TTL);
+    let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
+    assert!(why.contains("cloud: the cloud is stopped (wrong password)"), "{why}");
+    assert!(house.asked.iter().all(|&(_, route, _)| route == Route::Local));
+
+    house.event(Event::Cloud(CloudStatus::Ok));
+    house.forget_the_past();
+    house
+        .run_until(seconds(2), |house| house.shown(1).is_some_and(|state| state.route == Some(Route::Cloud)));
+}
+
+#[test]
+fn one_dead_plug_delays_no_other() {
+    let mut house = Scenario::settled(100);
+    house.plug(1).lan = Lan::Silent;
+    house.plug(1).cloud = Cloud::Silent;
+    house.switch(1, RelayState::On);
+    for number in 2..=100 {
+        let command = house.switch(number, RelayState::On);
+        let (_, took) = house.result(command, seconds(1));
+        assert!(took <= LAN_TRIP * 3, "{number}: {took:?}");
+    }
+}
+
+#[test]
+fn a_command_of_two_parts_is_answered_once_when_both_are_done() {
+    let mut house = Scenario::settled(1);
+    let both = Wishes { relay: Some(Switch::To(RelayState::On)), led: Some(RelayState::Off) };
+    let command = house.send(1, Order::Set(both));
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    assert_eq!((house.plug(1).relay, house.plug(1).led), (RelayState::On, RelayState::Off));
+    let shown = house.shown(1).unwrap();
+    assert_eq!((shown.relay, shown.led), (RelayState::On, Some(RelayState::Off)));
+    house.run_for(seconds(20));
+    assert_eq!(house.results(command).count(), 1);
+}
+
+#[test]
+fn a_plug_asked_to_be_read_is_read_at_once() {
+    let mut house = Scenario::settled(1);
+    house.press(1);
+    let command = house.send(1, Order::Read);
+    let (result, took) = house.result(command, seconds(1));
+    assert_eq!((result.state, took), (Some(RelayState::On), LAN_TRIP));
+    assert_eq!(house.shown(1).unwrap().relay, RelayState::On);
+}
+
+#[test]
+fn a_plug_that_restarts_without_an_answer_has_done_what_it_was_told() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::ClosedWithoutReply;
+    let command = house.send(1, Order::Reboot);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    assert_eq!(house.asked.iter().filter(|(_, _, request)| *request == Request::Reboot).count(), 1);
+}
+
+#[test]
+fn a_reading_that_was_asked_for_before_a_command_does_not_undo_what_is_shown() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(20));
+    // A slow read over the cloud is under way when the LAN comes back and is used.
+    house.plug(1).cloud = Cloud::Slow(seconds(8));
+    house.run_until(seconds(70), |house| {
+        house.asked.last().is_some_and(|&(_, route, _)| route == Route::Cloud)
+    });
+    house.plug(1).lan = Lan::Works;
+    house.forget_the_past();
+    let command = house.switch(1, RelayState::On);
+    assert_eq!(house.result(command, seconds(9)).0.route, Some(Route::Local));
+    house.run_for(seconds(30));
+    let flickered = house.told.iter().any(|(_, update)| {
+        matches!(update, hs100d::bridge::event::Update::State(_, state) if state.relay == RelayState::Off)
+    });
+    assert!(!flickered, "{:?}", house.told);
+}

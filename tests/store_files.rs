@@ -1,0 +1,285 @@
+//! What outlives a restart does so whole, whatever happens to the process, the file or the disk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use hs100d::bridge::event::KnownPlug;
+use hs100d::model::{Address, DeviceId, Mac, PlugName};
+use hs100d::secret::Secret;
+use hs100d::store::Store;
+use hs100d::transport::cloud::Tokens;
+
+fn plug(n: usize, address: &str) -> KnownPlug {
+    KnownPlug {
+        device_id: DeviceId::new(&format!("{n:040X}")).unwrap(),
+        mac: Mac::new(&format!("50C7BF{n:06X}")),
+        name: PlugName::new(&format!("plug-{n}")).unwrap(),
+        address: Address::new(address, 9999),
+    }
+}
+
+fn open(directory: &Path) -> Store {
+    let (store, warnings) = Store::open(directory);
+    assert_eq!(warnings, [""; 0]);
+    store
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn tokens() -> Tokens {
+    Tokens {
+        username: "me@example.com".to_owned(),
+        token: Secret::new("hunter2".to_owned()),
+        refresh_token: Some(Secret::new("hunter3".to_owned())),
+    }
+}
+
+/// A directory that is there, and the place of a state directory in it that is not.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("state/hs100d");
+    (parent, directory)
+}
+
+#[test]
+fn what_was_saved_is_there_after_a_restart() {
+    let (_parent, directory) = place();
+    let mut store = open(&directory);
+    let (terminal, instance) = (store.terminal(), store.instance().to_owned());
+    assert!(instance.len() == 8 && instance.bytes().all(|b| b.is_ascii_hexdigit()), "{instance}");
+    assert!(!store.is_due(), "the installation has its name on disk at once");
+
+    let plugs = [
+        plug(1, "192.168.1.20"),
+        plug(2, "[fe80::1]:9998"),
+        KnownPlug { address: None, mac: None, ..plug(3, "x") },
+    ];
+    plugs.iter().cloned().for_each(|plug| store.remember(plug));
+    store.remember(plug(4, "plug.lan"));
+    store.forget(&plug(4, "").device_id);
+    store.save().unwrap();
+
+    let store = open(&directory);
+    assert_eq!((store.terminal(), store.instance()), (terminal, instance.as_str()));
+    assert_eq!(store.known_plugs(), plugs);
+    assert_eq!((mode(&directory), mode(&directory.join("state.json"))), (0o700, 0o600));
+}
+
+#[test]
+fn tokens_are_kept_for_our_eyes_only_and_cleared() {
+    let (_parent, directory) = place();
+    let file = open(&directory).token_file();
+    assert_eq!(file.load(), Ok(None));
+    file.clear().unwrap();
+    file.save(&tokens()).unwrap();
+    assert_eq!(file.load(), Ok(Some(tokens())));
+    let path = directory.join("cloud.token");
+    assert_eq!(mode(&path), 0o600);
+
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    file.load().unwrap();
+    assert_eq!(mode(&path), 0o600, "a restored backup is closed again");
+    file.clear().unwrap();
+    assert_eq!(file.load(), Ok(None));
+}
+
+#[test]
+fn a_directory_that_is_plainly_ours_is_closed_and_a_shared_one_left_alone() {
+    let ours = tempfile::tempdir().unwrap();
+    fs::set_permissions(ours.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    open(ours.path());
+    assert_eq!(mode(ours.path()), 0o700);
+
+    let shared = tempfile::tempdir().unwrap();
+    fs::write(shared.path().join("somebody-elses"), "").unwrap();
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    open(shared.path());
+    assert_eq!(mode(shared.path()), 0o755);
+}
+
+#[test]
+fn nothing_is_due_when_nothing_changed_and_only_one_snapshot_is_out() {
+    let (_parent, directory) = place();
+    let mut store = open(&directory);
+    store.remember(plug(1, "10.0.0.1"));
+    store.save().unwrap();
+    store.remember(plug(1, "10.0.0.1"));
+    store.forget(&plug(2, "").device_id);
+    assert!(store.snapshot().is_none(), "nothing changed");
+
+    store.remember(plug(1, "10.0.0.2"));
+    let snapshot = store.snapshot().unwrap();
+    store.remember(plug(1, "10.0.0.3"));
+    assert!(store.snapshot().is_none(), "the first one is still out");
+    snapshot.write().unwrap();
+    store.written(true);
+    assert_eq!(open(&directory).known_plugs(), [plug(1, "10.0.0.2")]);
+    assert!(store.is_due());
+    let snapshot = store.snapshot().unwrap();
+    store.written(false);
+    assert!(store.is_due(), "what was not written is due again");
+    drop(snapshot);
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_begun_anew() {
+    for damage in [
+        &b""[..],
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        br#"{"version":1}"#,
+        br#"{"version":2,"plugs":"otherwise"}"#,
+        br#"{"version":1,"terminal":"x","instance":"01234567","plugs":[]}"#,
+        br#"{"version":1,"terminal":"8d2e4b0e-6d3f-4c3e-9a6e-0d0f1f1f1f1f","instance":"../..","plugs":[]}"#,
+    ] {
+        let (_parent, directory) = place();
+        drop(open(&directory));
+        fs::write(directory.join("state.json"), damage).unwrap();
+        let (store, warnings) = Store::open(&directory);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.contains("state.json is damaged: ") && !warning.contains('\n'), "{warning}");
+        assert_eq!(fs::read(directory.join("state.json.damaged")).unwrap(), damage);
+        assert_eq!(open(&directory).instance(), store.instance(), "the new one is on disk already");
+    }
+}
+
+#[test]
+fn a_plug_that_makes_no_sense_costs_itself_and_no_other() {
+    let (_parent, directory) = place();
+    let mut store = open(&directory);
+    store.remember(plug(1, "10.0.0.1"));
+    store.remember(plug(2, "10.0.0.2"));
+    store.save().unwrap();
+    let path = directory.join("state.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("plug-1", "Plug One")).unwrap();
+    let (store, warnings) = Store::open(&directory);
+    assert!(warnings.len() == 1 && warnings[0].contains("1 plugs in it make no sense"), "{warnings:?}");
+    assert_eq!(store.known_plugs(), [plug(2, "10.0.0.2")]);
+    open(&directory);
+}
+
+#[test]
+fn a_damaged_token_file_is_set_aside_without_being_quoted() {
+    let (_parent, directory) = place();
+    let file = open(&directory).token_file();
+    fs::write(directory.join("cloud.token"), r#"{"version":1,"username":"me","token":["hunter2"]}"#).unwrap();
+    let warning = file.load().unwrap_err();
+    assert!(warning.contains("cloud.token is damaged") && !warning.contains("hunter2"), "{warning}");
+    assert_eq!(file.load(), Ok(None));
+    assert!(directory.join("cloud.token.damaged").exists());
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_said_once_and_lived_without() {
+    let parent = tempfile::tempdir().unwrap();
+    fs::write(parent.path().join("file"), "").unwrap();
+    let (mut store, warnings) = Store::open(&parent.path().join("file/state"));
+    assert!(warnings.len() == 1 && warnings[0].contains("cannot be used: Not a directory"), "{warnings:?}");
+    store.remember(plug(1, "10.0.0.1"));
+    assert_eq!(store.known_plugs().len(), 1);
+    assert!(store.save().unwrap_err().to_string().contains("state.json cannot be written: "));
+    assert!(store.is_due(), "it is tried again");
+    assert!(store.token_file().save(&tokens()).is_err());
+    assert_eq!(store.token_file().load(), Ok(None));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_left_alone() {
+    let (_parent, directory) = place();
+    fs::create_dir_all(directory.join("state.json")).unwrap();
+    let (mut store, warnings) = Store::open(&directory);
+    assert!(warnings.len() == 1 && warnings[0].contains("until then nothing is saved"), "{warnings:?}");
+    store.remember(plug(1, "10.0.0.1"));
+    store.save().unwrap();
+    assert!(directory.join("state.json").is_dir());
+}
+
+/// Runs one of the ignored functions below in a process of its own.
+fn child(name: &str, directory: &Path) -> Command {
+    let mut command = Command::new("/bin/sh");
+    // Files of at most 8 blocks in a child that is told that the disk is full; the signal would end it otherwise.
+    let script = if name == "child_on_a_full_disk" {
+        r#"trap "" XFSZ; ulimit -f 8; exec "$@""#
+    } else {
+        r#"exec "$@""#
+    };
+    command.args(["-c", script, "sh"]).arg(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--ignored", "--nocapture"]);
+    command.env("HS100D_TEST_DIRECTORY", directory).stdin(Stdio::null());
+    command
+}
+
+/// Where a child works; `None` where somebody runs ignored tests without being its parent.
+fn directory_of_child() -> Option<PathBuf> {
+    std::env::var_os("HS100D_TEST_DIRECTORY").map(PathBuf::from)
+}
+
+const PLUGS: usize = 300;
+const VERSIONS: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
+
+#[test]
+#[ignore = "the child of a_kill_at_any_moment_leaves_one_version_or_the_other"]
+fn child_that_writes_without_end() {
+    let Some(directory) = directory_of_child() else { return };
+    let mut store = open(&directory);
+    for address in VERSIONS.iter().cycle() {
+        (0..PLUGS).for_each(|n| store.remember(plug(n, address)));
+        store.save().unwrap();
+        println!("saved");
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_one_version_or_the_other() {
+    let (_parent, directory) = place();
+    let mut found = [0; VERSIONS.len()];
+    for round in 0..30 {
+        let mut writer =
+            child("child_that_writes_without_end", &directory).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+        let mut saved = lines.map_while(Result::ok).filter(|line| line == "saved");
+        assert_eq!(saved.by_ref().take(1 + round % 4).count(), 1 + round % 4, "the child writes");
+        // A little later each round, so that the kill meets the writer at all its steps.
+        (0..round * 20_000).for_each(|n| _ = std::hint::black_box(n));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        drop(saved);
+
+        let plugs = open(&directory).known_plugs();
+        let version = VERSIONS.iter().position(|address| plugs[0] == plug(0, address)).expect("a version");
+        assert_eq!(plugs, (0..PLUGS).map(|n| plug(n, VERSIONS[version])).collect::<Vec<_>>());
+        found[version] += 1;
+    }
+    assert!(found.iter().all(|times| *times > 0), "both versions were met: {found:?}");
+}
+
+#[test]
+#[ignore = "the child of a_full_disk_leaves_what_was_there"]
+fn child_on_a_full_disk() {
+    let Some(directory) = directory_of_child() else { return };
+    let mut store = open(&directory);
+    (0..PLUGS).for_each(|n| store.remember(plug(n, "10.0.0.1")));
+    println!("\n{}", store.save().unwrap_err());
+}
+
+#[test]
+fn a_full_disk_leaves_what_was_there() {
+    let (_parent, directory) = place();
+    let mut store = open(&directory);
+    store.remember(plug(1, "10.0.0.1"));
+    store.save().unwrap();
+    let output = child("child_on_a_full_disk", &directory).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("state.json cannot be written: File too large"), "{said}");
+    assert_eq!(open(&directory).known_plugs(), [plug(1, "10.0.0.1")]);
+    let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["state.json"], "nothing unfinished is left");
+}
