@@ -79,9 +79,4 @@ impl Account {
             crate::daemon::start_cloud(config, store, tell).map_err(crate::daemon::StartError::from)?;
         Ok(Self { cloud, events })
     }
-
-    /// No account.
-    pub(super) fn none() -> Self {
-        Self { cloud: None, events: mpsc::unbounded_channel().1 }
-    }
 }

@@ -290,7 +290,7 @@ pub fn info(plug: &str) -> PlugInfo {
             feature: "TIM".into(),
             dev_name: "Wi-Fi Smart Plug".into(),
         }),
-        host: Some("127.0.0.1".into()),
+        address: hs100d::model::Address::new("127.0.0.1", 9999),
         rssi: Some(-50),
         cloud_connected: None,
     }
