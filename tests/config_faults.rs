@@ -130,9 +130,12 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ("\n[cloud]", "hs100d.toml:2: cloud.username: is missing: add the e-mail address of the account"),
         (
             "[cloud]\nusername = \"a\"\nurl = \"http://wap.tplinkcloud.com\"",
-            "cloud.url: would send the password in",
+            "cloud.url: must begin with https://",
         ),
-        ("[cloud]\nusername = \"a\"\nurl = \"https://example.com\"", "cloud.url: is no host of TP-Link's"),
+        (
+            "[cloud]\nusername = \"a\"\nurl = \"https://example.com\"",
+            "cloud.url: must name a host under tplinkcloud.com",
+        ),
         // Routes that are not there.
         (
             "[local]\nenabled = false",
