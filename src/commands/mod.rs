@@ -4,12 +4,14 @@
 //! Each command is a file of its own with a `run`. What goes wrong comes back as a [`Failed`] and is printed
 //! at one place, `hs100d: what: why: what to do`, a line each, on standard error.
 
+mod ask;
 pub mod check;
 pub mod cloud;
 pub mod completions;
 #[cfg(feature = "sim")]
 pub mod demo;
 pub mod discover;
+mod errand;
 pub mod forget;
 pub mod man;
 pub mod plug;

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::bell::Bell;
-use super::fault::CloudLink;
-use super::plug::{SimPlug, Switching, Traffic};
+use crate::sim::bell::Bell;
+use crate::sim::fault::CloudLink;
+use crate::sim::plug::{SimPlug, Switching, Traffic};
 
 /// Shares one [`SimPlug`]. Cheap to clone; all clones are one plug.
 #[derive(Clone)]

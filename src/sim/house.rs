@@ -6,13 +6,13 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::bell::{Bell, NotInTime};
-use super::cloud::SimCloud;
-use super::cloud::desk::Account;
-use super::handle::PlugHandle;
-use super::lan::SimLan;
-use super::model::Model;
-use super::plug::SimPlug;
+use crate::sim::bell::{Bell, NotInTime};
+use crate::sim::cloud::SimCloud;
+use crate::sim::cloud::desk::Account;
+use crate::sim::handle::PlugHandle;
+use crate::sim::lan::SimLan;
+use crate::sim::model::Model;
+use crate::sim::plug::SimPlug;
 
 /// Where the first plug of a house lives unless the blueprint says otherwise. Not 127.0.0.1: programs connect
 /// from there, and one that looks for a refusing plug could then meet itself.

@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::fault::{CloudLink, Dialect, LanFault};
-use super::model::{Model, Wording};
+use crate::sim::fault::{CloudLink, Dialect, LanFault};
+use crate::sim::model::{Model, Wording};
 
 /// How many switchings are remembered: a demo that runs for months must not grow.
 const REMEMBERED_SWITCHINGS: usize = 1000;
@@ -576,6 +576,13 @@ mod tests {
         let request = r#"{"system":{"get_sysinfo":{},"set_relay_state":{"state":0}}}"#;
         assert_eq!(ask(&mut plug, request, now)["system"]["get_sysinfo"]["relay_state"], 1);
         assert!(!plug.is_on());
+    }
+
+    #[test]
+    fn of_two_equal_keys_the_last_one_holds() {
+        let (mut plug, now) = plug(Model::HS100_HW1);
+        ask(&mut plug, r#"{"system":{"set_relay_state":{"state":0},"set_relay_state":{"state":1}}}"#, now);
+        assert_eq!(plug.switchings().map(|switching| switching.on).collect::<Vec<_>>(), [true]);
     }
 
     #[test]

@@ -20,9 +20,9 @@ use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
 use self::place::Place;
-use super::bell::{Bell, NotInTime};
-use super::fault::LanFault;
-use super::handle::PlugHandle;
+use crate::sim::bell::{Bell, NotInTime};
+use crate::sim::fault::LanFault;
+use crate::sim::handle::PlugHandle;
 
 /// The broadcast address of 127.0.0.0/8.
 pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
@@ -210,10 +210,10 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::time::timeout;
 
-    use super::super::fault::Dialect;
-    use super::super::model::Model;
-    use super::super::plug::SimPlug;
     use super::*;
+    use crate::sim::fault::Dialect;
+    use crate::sim::model::Model;
+    use crate::sim::plug::SimPlug;
     use crate::smarthome::{cipher, frame};
 
     const BOUND: Duration = Duration::from_secs(5);
@@ -322,8 +322,8 @@ mod tests {
         Huge,
     }
 
-    async fn look(address: SocketAddr, request: &str) -> Seen {
-        let mut stream = match timeout(NOTHING_COMES, TcpStream::connect(address)).await {
+    async fn look(address: SocketAddr, request: &str, bound: Duration) -> Seen {
+        let mut stream = match timeout(bound, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Seen::NoConnection(error.kind()),
             Err(_) => return Seen::ConnectHangs,
@@ -332,7 +332,7 @@ mod tests {
         stream.set_zero_linger().unwrap();
         stream.write_all(&framed(request)).await.unwrap();
         let mut header = [0; 4];
-        match timeout(NOTHING_COMES, stream.read_exact(&mut header)).await {
+        match timeout(bound, stream.read_exact(&mut header)).await {
             Err(_) => return Seen::Nothing,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Seen::Reset,
             Ok(Err(_)) => return Seen::Closed,
@@ -358,7 +358,6 @@ mod tests {
         for fault in LanFault::ALL {
             let before = plug.traffic().relay_orders;
             scene.lan.set_fault(&plug, fault).await.unwrap();
-            let seen = look(address, ON).await;
             let expected = match fault {
                 LanFault::Works | LanFault::Latency(_) => Seen::Answer(0),
                 LanFault::SlowBytes(_) | LanFault::CloseAfterEachReply => Seen::Answer(0),
@@ -371,6 +370,8 @@ mod tests {
                 LanFault::Garbage | LanFault::CutOffJson => Seen::NoJson,
                 LanFault::HugeLength => Seen::Huge,
             };
+            let nothing_comes = matches!(expected, Seen::ConnectHangs | Seen::Nothing);
+            let seen = look(address, ON, if nothing_comes { NOTHING_COMES } else { BOUND }).await;
             assert_eq!(seen, expected, "{fault:?}");
             if fault.carries_out() {
                 let acted = || plug.traffic().relay_orders == before + 1;
@@ -480,13 +481,16 @@ mod tests {
         framed(json).split_off(4)
     }
 
-    async fn answers(socket: &UdpSocket) -> BTreeMap<SocketAddr, Vec<u8>> {
+    /// Waits for so many answers, and then for one too many.
+    async fn answers(socket: &UdpSocket, expected: usize) -> BTreeMap<SocketAddr, Vec<u8>> {
         let mut answers = BTreeMap::new();
         let mut buffer = [0; 2048];
-        while let Ok(Ok((length, from))) = timeout(NOTHING_COMES, socket.recv_from(&mut buffer)).await {
+        loop {
+            let bound = if answers.len() < expected { BOUND } else { NOTHING_COMES };
+            let Ok(answer) = timeout(bound, socket.recv_from(&mut buffer)).await else { return answers };
+            let (length, from) = answer.unwrap();
             answers.insert(from, buffer[..length].to_vec());
         }
-        answers
     }
 
     #[tokio::test]
@@ -503,7 +507,7 @@ mod tests {
         scene.lan.set_fault(&plugs[3].0, LanFault::Refused).await.unwrap();
         let socket = asker().await;
         socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
-        let answers = answers(&socket).await;
+        let answers = answers(&socket, 2).await;
         assert_eq!(answers.keys().copied().collect::<Vec<_>>(), [plugs[0].1, plugs[1].1]);
         for (plug, address) in &plugs[..2] {
             let mut answer = answers[address].clone();
@@ -519,7 +523,7 @@ mod tests {
         plug.with(|plug| plug.hears_broadcasts = false);
         let socket = asker().await;
         socket.send_to(&datagram(SYSINFO), address).await.unwrap();
-        assert_eq!(answers(&socket).await.into_keys().collect::<Vec<_>>(), [address]);
+        assert_eq!(answers(&socket, 1).await.into_keys().collect::<Vec<_>>(), [address]);
     }
 
     #[tokio::test]
@@ -532,10 +536,10 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let socket = asker().await;
         socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
-        assert!(answers(&socket).await.is_empty());
+        assert!(answers(&socket, 0).await.is_empty());
         let probe = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];
         socket.send_to(&probe, (BROADCAST, scene.lan.tdp_port())).await.unwrap();
-        let answers = answers(&socket).await;
+        let answers = answers(&socket, 1).await;
         let body: Value = serde_json::from_slice(&answers.values().next().unwrap()[16..]).unwrap();
         assert_eq!(body["result"]["mac"], "50-C7-BF-00-00-01");
     }

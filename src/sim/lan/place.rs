@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::super::bell::Bell;
-use super::super::fault::LanFault;
-use super::super::handle::PlugHandle;
-use super::super::plug::{Door, Origin, SimPlug};
 use super::{Discovery, MAX_DATAGRAM, talk, tdp};
+use crate::sim::bell::Bell;
+use crate::sim::fault::LanFault;
+use crate::sim::handle::PlugHandle;
+use crate::sim::plug::{Door, Origin, SimPlug};
 use crate::smarthome::cipher;
 
 /// Connections that wait to be taken.

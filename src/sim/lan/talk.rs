@@ -7,9 +7,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::super::fault::LanFault;
-use super::super::handle::PlugHandle;
-use super::super::plug::Origin;
+use crate::sim::fault::LanFault;
+use crate::sim::handle::PlugHandle;
+use crate::sim::plug::Origin;
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 
-use super::super::plug::SimPlug;
+use crate::sim::plug::SimPlug;
 
 /// Bytes of the header.
 const HEADER_LEN: usize = 16;
@@ -68,8 +68,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Instant;
 
-    use super::super::super::model::Model;
     use super::*;
+    use crate::sim::model::Model;
 
     const SHORT_PROBE: [u8; 16] = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];
 

@@ -38,15 +38,11 @@ const QUEUE: usize = 256;
 #[derive(Debug, Clone)]
 pub(super) struct Directory {
     asks: mpsc::Sender<Ask>,
-    listing: watch::Receiver<Listing>,
+    rows: watch::Receiver<Rows>,
 }
 
-/// What the account listed, and when. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-struct Listing {
-    rows: Arc<HashMap<DeviceId, Arc<Row>>>,
-    read_at: Option<Instant>,
-}
+/// The rows by device id. Cheap to clone.
+type Rows = Arc<HashMap<DeviceId, Arc<Row>>>;
 
 /// Why the list should be read, and who waits for it.
 #[derive(Debug)]
@@ -63,7 +59,8 @@ impl Directory {
     /// The row of a plug; reads the list when it is not there.
     pub(super) async fn find(&self, id: &DeviceId, deadline: Instant) -> Result<Arc<Row>, CloudError> {
         if let Some(row) = self.known(id) {
-            self.freshen();
+            // A full queue means that the task is busy with the same thing.
+            let _ = self.asks.try_send(Ask::Freshen);
             return Ok(row);
         }
         self.ask(Ask::Look, deadline).await?;
@@ -80,19 +77,12 @@ impl Directory {
     /// All rows, as fresh as the account should be asked for them.
     pub(super) async fn list(&self) -> Result<Vec<Row>, CloudError> {
         self.ask(Ask::List, Instant::now() + LIST_TIME * 2).await?;
-        let rows = Arc::clone(&self.listing.borrow().rows);
+        let rows = self.rows.borrow().clone();
         Ok(rows.values().map(|row| Row::clone(row)).collect())
     }
 
     fn known(&self, id: &DeviceId) -> Option<Arc<Row>> {
-        self.listing.borrow().rows.get(id).cloned()
-    }
-
-    fn freshen(&self) {
-        if self.listing.borrow().is_old(Instant::now()) {
-            // A full queue means that the task is busy with the same thing.
-            let _ = self.asks.try_send(Ask::Freshen);
-        }
+        self.rows.borrow().get(id).cloned()
     }
 
     async fn ask<F>(&self, ask: F, deadline: Instant) -> Result<(), CloudError>
@@ -109,27 +99,13 @@ impl Directory {
     }
 }
 
-impl Listing {
-    fn is_old(&self, now: Instant) -> bool {
-        self.read_at.is_some_and(|read_at| now >= read_at + OLD)
-    }
-
-    fn is_fresh(&self, now: Instant) -> bool {
-        self.read_at.is_some_and(|read_at| now < read_at + FRESH)
-    }
-}
-
 /// The task that reads the list.
 pub(super) struct Reader {
     asks: mpsc::Receiver<Ask>,
     line: Line,
-    listing: watch::Sender<Listing>,
+    book: Book,
+    rows: watch::Sender<Rows>,
     events: mpsc::UnboundedSender<Event>,
-    /// Holds while the list need not be read again for a plug that is not in it.
-    look: BackOff,
-    /// Holds after a reading failed.
-    failing: BackOff,
-    failure: CloudError,
     /// Plugs whose servers were refused, and warned of.
     warned: HashSet<DeviceId>,
 }
@@ -138,50 +114,32 @@ impl Reader {
     /// A reader and the directory that it fills. `seed` spreads its waits. Nothing happens until somebody asks.
     pub(super) fn new(line: Line, events: mpsc::UnboundedSender<Event>, seed: u64) -> (Self, Directory) {
         let (sender, asks) = mpsc::channel(QUEUE);
-        let (listing, seen) = watch::channel(Listing::default());
-        let reader = Self {
-            asks,
-            line,
-            listing,
-            events,
-            look: BackOff::new(LOOK.0, LOOK.1, seed),
-            failing: BackOff::new(FAILING.0, FAILING.1, seed),
-            failure: CloudError::Throttled,
-            warned: HashSet::new(),
-        };
-        (reader, Directory { asks: sender, listing: seen })
+        let book = Book::new(seed);
+        let (rows, seen) = watch::channel(book.rows.clone());
+        let reader = Self { asks, line, book, rows, events, warned: HashSet::new() };
+        (reader, Directory { asks: sender, rows: seen })
     }
 
     /// Serves until every directory is gone.
     pub(super) async fn run(mut self) {
         while let Some(ask) = self.asks.recv().await {
-            let Some(ask) = self.answer_at_once(ask, Instant::now()) else { continue };
-            if self.read(ask).await.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Answers what needs no reading; gives back what does.
-    fn answer_at_once(&mut self, ask: Ask, now: Instant) -> Option<Ask> {
-        let listing = self.listing.borrow();
-        let failing = self.failing.holds(now).map(|_| Err(self.failure.clone()));
-        let enough = match &ask {
-            // Several calls may have noticed before the first one's reading was done.
-            Ask::Freshen => failing.or((!listing.is_old(now)).then_some(Ok(()))),
-            Ask::Look(answer) if answer.is_closed() => Some(Ok(())),
-            Ask::Look(_) => failing.or(self.look.holds(now).map(|_| Ok(()))),
-            Ask::List(_) => failing.or(listing.is_fresh(now).then_some(Ok(()))),
-        };
-        drop(listing);
-        match enough {
-            None => Some(ask),
-            Some(result) => {
-                if matches!((&ask, &result), (Ask::List(_), Ok(()))) {
-                    self.tell_rows();
+            let need = match &ask {
+                Ask::Freshen => self.book.freshen(Instant::now()),
+                Ask::Look(answer) if answer.is_closed() => Need::Nothing,
+                Ask::Look(_) => self.book.look(Instant::now()),
+                Ask::List(_) => self.book.list(Instant::now()),
+            };
+            match need {
+                Need::Nothing => {
+                    if matches!(ask, Ask::List(_)) {
+                        self.tell_rows();
+                    }
+                    ask.answer(Ok(()));
                 }
-                ask.answer(result);
-                None
+                Need::Patience(error) => ask.answer(Err(error)),
+                Need::Reading => {
+                    let Some(()) = self.read(ask).await else { return };
+                }
             }
         }
     }
@@ -195,56 +153,32 @@ impl Reader {
         let fetched = loop {
             tokio::select! {
                 fetched = &mut reading => break fetched,
-                ask = self.asks.recv() => waiting.push(ask?),
+                ask = self.asks.recv() => match ask? {
+                    Ask::Freshen => {}
+                    ask => waiting.push(ask),
+                },
             }
         };
-        let now = Instant::now();
-        let result = match fetched {
-            Ok(rows) => {
-                self.take_in(rows, now);
-                Ok(())
-            }
-            Err(error) => {
-                self.note_failure(&error, now);
-                Err(error)
-            }
-        };
+        let result = fetched.map(|rows| self.take_in(rows));
+        if let Err(error) = &result {
+            self.book.fail(error, Instant::now());
+        }
         for ask in waiting {
             ask.answer(result.clone());
         }
         Some(())
     }
 
-    fn take_in(&mut self, rows: Vec<Row>, now: Instant) {
-        self.failing.succeed();
-        let known = Arc::clone(&self.listing.borrow().rows);
-        if rows.is_empty() && !known.is_empty() {
-            // Seen for weeks on a throttled account, between full lists.
-            warn!(
-                known = known.len(),
-                "the account's list came back empty; the plugs known from it are kept"
-            );
-            self.look.fail(now);
-            self.listing.send_modify(|listing| listing.read_at = Some(now));
-            return;
-        }
+    fn take_in(&mut self, rows: Vec<Row>) {
         self.warn_of_refused_servers(&rows);
-        let rows: HashMap<_, _> =
-            rows.into_iter().map(|row| (row.device_id.clone(), Arc::new(row))).collect();
-        debug!(plugs = rows.len(), "the account's list was read");
-        if rows != *known {
-            self.look.succeed();
-        }
-        self.look.fail(now);
-        self.listing.send_replace(Listing { rows: Arc::new(rows), read_at: Some(now) });
-        self.tell_rows();
-    }
-
-    /// What the session holds back of itself needs no second brake.
-    fn note_failure(&mut self, error: &CloudError, now: Instant) {
-        if matches!(error, CloudError::Down(_) | CloudError::Faulty(_)) {
-            self.failing.fail(now);
-            self.failure = error.clone();
+        if self.book.take_in(rows, Instant::now()) {
+            debug!(plugs = self.book.rows.len(), "the account's list was read");
+            self.rows.send_replace(self.book.rows.clone());
+            self.tell_rows();
+        } else {
+            // Seen for weeks on a throttled account, between full lists.
+            let known = self.book.rows.len();
+            warn!(known, "the account's list came back empty; the plugs known from it are kept");
         }
     }
 
@@ -262,9 +196,98 @@ impl Reader {
     }
 
     fn tell_rows(&self) {
-        let plugs = self.listing.borrow().rows.values().map(|row| row.to_account_plug()).collect();
+        let plugs = self.book.rows.values().map(|row| row.to_account_plug()).collect();
         // Without the loop there is nobody left to tell.
         let _ = self.events.send(Event::Account(plugs));
+    }
+}
+
+/// What the account listed, and when to ask it again. No socket, no clock.
+struct Book {
+    rows: Rows,
+    read_at: Option<Instant>,
+    /// Holds while another look would bring nothing new, to judge by the last one.
+    look: BackOff,
+    /// Holds after a reading failed in this way.
+    failing: BackOff,
+    failure: CloudError,
+}
+
+/// What an ask needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    /// What is known is good enough.
+    Nothing,
+    /// The list must be read.
+    Reading,
+    /// It was tried a moment ago, and this came of it.
+    Patience(CloudError),
+}
+
+impl Book {
+    fn new(seed: u64) -> Self {
+        Self {
+            rows: Rows::default(),
+            read_at: None,
+            look: BackOff::new(LOOK.0, LOOK.1, seed),
+            failing: BackOff::new(FAILING.0, FAILING.1, seed),
+            failure: CloudError::Throttled,
+        }
+    }
+
+    /// A call used the list.
+    fn freshen(&self, now: Instant) -> Need {
+        self.unless(self.read_at.is_some_and(|read_at| now < read_at + OLD), now)
+    }
+
+    /// A plug is not in the list, or not where it says.
+    fn look(&self, now: Instant) -> Need {
+        self.unless(self.look.holds(now).is_some(), now)
+    }
+
+    /// Somebody wants to see it.
+    fn list(&self, now: Instant) -> Need {
+        self.unless(self.read_at.is_some_and(|read_at| now < read_at + FRESH), now)
+    }
+
+    fn unless(&self, enough: bool, now: Instant) -> Need {
+        match (enough, self.failing.holds(now)) {
+            (true, _) => Need::Nothing,
+            (false, Some(_)) => Need::Patience(self.failure.clone()),
+            (false, None) => Need::Reading,
+        }
+    }
+
+    /// Takes in a list that was read. False: it is empty and was not before, which is not believed.
+    fn take_in(&mut self, rows: Vec<Row>, now: Instant) -> bool {
+        self.failing.succeed();
+        self.read_at = Some(now);
+        let believed = !rows.is_empty() || self.rows.is_empty();
+        let rows: HashMap<_, _> =
+            rows.into_iter().map(|row| (row.device_id.clone(), Arc::new(row))).collect();
+        if believed && self.leads_elsewhere(&rows) {
+            self.look.succeed();
+        } else {
+            self.look.fail(now);
+        }
+        if believed {
+            self.rows = Arc::new(rows);
+        }
+        believed
+    }
+
+    /// A reading failed. What the session holds back of itself needs no second brake.
+    fn fail(&mut self, error: &CloudError, now: Instant) {
+        if matches!(error, CloudError::Down(_) | CloudError::Faulty(_)) {
+            self.failing.fail(now);
+            self.failure = error.clone();
+        }
+    }
+
+    /// Whether these rows lead to a plug or a server that was not known. Who is connected changes all the time.
+    fn leads_elsewhere(&self, rows: &HashMap<DeviceId, Arc<Row>>) -> bool {
+        let server = |id| self.rows.get(id).map(|row| &row.server);
+        rows.len() != self.rows.len() || rows.values().any(|row| server(&row.device_id) != Some(&row.server))
     }
 }
 
@@ -290,4 +313,96 @@ async fn fetch(line: &Line) -> Result<Vec<Row>, CloudError> {
         read: |page: &api::Page| api::read_device_list(page, &line.account),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::cloud::host::check_host;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn row(n: u32, server: &str) -> Row {
+        Row {
+            device_id: DeviceId::new(&format!("{n:040}")).unwrap(),
+            mac: None,
+            alias: "".into(),
+            model: "".into(),
+            kind: "".into(),
+            server: check_host(server),
+            connected: true,
+            same_region: true,
+        }
+    }
+
+    const HERE: &str = "https://wap.tplinkcloud.com";
+    const THERE: &str = "https://eu-wap.tplinkcloud.com";
+
+    #[test]
+    fn the_list_is_read_when_first_needed_and_when_it_is_old() {
+        let now = Instant::now();
+        let mut book = Book::new(7);
+        assert_eq!((book.look(now), book.list(now)), (Need::Reading, Need::Reading));
+        assert!(book.take_in(vec![row(1, HERE)], now));
+        assert_eq!(book.freshen(now + 30 * MINUTE - SECOND), Need::Nothing);
+        assert_eq!(book.freshen(now + 30 * MINUTE), Need::Reading);
+        assert_eq!(book.list(now + MINUTE - SECOND), Need::Nothing);
+        assert_eq!(book.list(now + MINUTE), Need::Reading);
+    }
+
+    #[test]
+    fn a_plug_that_stays_missing_has_the_list_read_ever_more_seldom() {
+        let mut now = Instant::now();
+        let mut book = Book::new(7);
+        let mut readings = 0;
+        for _ in 0..24 * 60 {
+            if book.look(now) == Need::Reading {
+                readings += 1;
+                book.take_in(vec![row(1, HERE)], now);
+            }
+            now += MINUTE;
+        }
+        assert!((24..=55).contains(&readings), "{readings} readings in a day");
+    }
+
+    #[test]
+    fn a_list_that_leads_elsewhere_makes_looking_worth_while_again() {
+        let now = Instant::now();
+        let mut book = Book::new(7);
+        book.take_in(vec![row(1, HERE)], now);
+        book.take_in(vec![row(1, HERE)], now);
+        assert_eq!(book.look(now), Need::Nothing);
+        book.take_in(vec![row(1, THERE)], now);
+        assert_eq!(book.look(now), Need::Reading);
+        book.take_in(vec![Row { connected: false, ..row(1, THERE) }], now);
+        assert_eq!(book.look(now), Need::Nothing, "who is connected is no news");
+    }
+
+    #[test]
+    fn an_empty_list_forgets_nothing_unless_there_was_nothing() {
+        let now = Instant::now();
+        let mut book = Book::new(7);
+        assert!(book.take_in(vec![], now));
+        assert!(book.take_in(vec![row(1, HERE), row(2, HERE)], now));
+        assert!(!book.take_in(vec![], now));
+        assert_eq!(book.rows.len(), 2);
+        assert!(book.take_in(vec![row(2, HERE)], now));
+        assert_eq!(book.rows.len(), 1, "a plug that was removed is gone");
+    }
+
+    #[test]
+    fn a_reading_that_fails_is_not_repeated_at_once_and_forgets_nothing() {
+        let now = Instant::now();
+        let mut book = Book::new(7);
+        book.take_in(vec![row(1, HERE)], now);
+        let later = now + 40 * MINUTE;
+        let error = CloudError::Down("HTTP status 502".into());
+        book.fail(&error, later);
+        assert_eq!(book.freshen(later), Need::Patience(error));
+        assert_eq!(book.freshen(later + 10 * SECOND), Need::Reading);
+        assert_eq!(book.rows.len(), 1);
+        book.fail(&CloudError::Throttled, later + 10 * SECOND);
+        assert_eq!(book.freshen(later + 10 * SECOND), Need::Reading, "the session's own brake is enough");
+    }
 }

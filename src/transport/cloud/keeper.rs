@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::transport::cloud::api::{self, Page, Trouble};
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::http::{Http, Limits};
-use crate::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Session, Step};
+use crate::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Session, Settled, Step};
 use crate::transport::cloud::{CloudError, Tokens, Vault};
 
 /// For one login or refresh, connecting included.
@@ -199,42 +199,51 @@ impl Keeper {
             }
             self.tell_mood();
         };
-        let outcome = self.settle(errand.kind, page);
-        let next = self.serve_waiting();
-        let saved = self.save(outcome.as_ref().ok()).await;
+        let settled = self.settle(errand.kind, page);
+        let next = self.serve_waiting(&settled);
+        let result = match settled {
+            Settled::Granted(tokens) => self.save(tokens).await,
+            Settled::WayClosed(error) | Settled::Failed(error) => Err(error),
+        };
         self.tell_mood();
         if let Some(answer) = errand.answer {
             // As above: nobody may be left to hear it.
-            let _ = answer.send(outcome.and(saved));
+            let _ = answer.send(result);
         }
         Some(next)
     }
 
-    fn settle(&mut self, kind: Kind, page: Result<Page, Trouble>) -> Result<Tokens, CloudError> {
+    fn settle(&mut self, kind: Kind, page: Result<Page, Trouble>) -> Settled {
         let granted = page.and_then(|page| api::read_granted(&page));
-        let settled = self.session.settle(kind, granted, Instant::now());
-        match &settled {
+        match &granted {
             Ok(_) => debug!(?kind, "the account gave a token"),
-            Err(error) => debug!(?kind, %error, "the account gave no token"),
+            Err(trouble) => debug!(?kind, %trouble, "the account gave no token"),
         }
-        settled
+        self.session.settle(kind, granted, Instant::now())
     }
 
-    /// Asks everybody again who waited, until one of them needs another errand.
-    fn serve_waiting(&mut self) -> Option<Errand> {
+    /// Serves everybody who waited, until one of them needs another errand.
+    fn serve_waiting(&mut self, settled: &Settled) -> Option<Errand> {
         let mut waiting = std::mem::take(&mut self.waiting);
         while let Some(ask) = waiting.pop_front() {
-            if let Some(errand) = self.handle(ask) {
+            let errand = match (ask, settled) {
+                // Asking again would only run the same errand again, and so on while anybody waits.
+                (Ask::Pass { answer, .. }, Settled::Failed(error)) => {
+                    let _ = answer.send(Err(error.clone()));
+                    None
+                }
+                (ask, _) => self.handle(ask),
+            };
+            if errand.is_some() {
                 self.waiting.extend(waiting);
-                return Some(errand);
+                return errand;
             }
         }
         None
     }
 
     /// A token that cannot be written down serves until the restart, so this is no reason to stop.
-    async fn save(&self, tokens: Option<&Tokens>) -> Result<(), CloudError> {
-        let Some(tokens) = tokens.cloned() else { return Ok(()) };
+    async fn save(&self, tokens: Tokens) -> Result<(), CloudError> {
         let vault = Arc::clone(&self.vault);
         let saved = tokio::task::spawn_blocking(move || vault.save(&tokens)).await;
         let error = match saved {

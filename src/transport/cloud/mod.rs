@@ -24,6 +24,7 @@ mod session;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -45,7 +46,7 @@ use session::Account;
 const PASSTHROUGH_SIZE: usize = 64 * 1024;
 
 /// The account and where it lives.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// The account's e-mail address.
     pub username: String,
@@ -62,7 +63,7 @@ impl fmt::Debug for Options {
 }
 
 /// What stays on disk of a login. Password equivalents.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Tokens {
     /// The account that they belong to; tokens of another account are not used.
     pub username: String,
@@ -184,6 +185,9 @@ impl Cloud {
     }
 
     async fn pass_through(&self, exchange: &Exchange, device_id: &DeviceId) -> Result<Reply, Failure> {
+        if exchange.deadline <= Instant::now() {
+            return Err(Failure::Silent);
+        }
         let row = self.directory.find(device_id, exchange.deadline).await?;
         let result = self.ask_at(&row, exchange).await;
         match result {

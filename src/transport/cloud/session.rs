@@ -99,16 +99,15 @@ impl Session {
         }
     }
 
-    /// Takes in how a login or refresh went. What is to be saved, or why there is nothing.
-    pub(super) fn settle(
-        &mut self,
-        kind: Kind,
-        granted: Result<Granted, Trouble>,
-        now: Instant,
-    ) -> Result<Tokens, CloudError> {
+    /// Takes in how a login or refresh went.
+    pub(super) fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
         match granted {
-            Ok(granted) => Ok(self.accept(granted)),
-            Err(trouble) => Err(self.reject(kind, &trouble, now)),
+            Ok(granted) => Settled::Granted(self.accept(granted)),
+            Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
+                self.refresh_token = None;
+                Settled::WayClosed(self.down(format!("the login could not be refreshed: {trouble}")))
+            }
+            Err(trouble) => Settled::Failed(self.reject(kind, &trouble, now)),
         }
     }
 
@@ -247,20 +246,12 @@ impl Session {
     }
 
     fn reject(&mut self, kind: Kind, trouble: &Trouble, now: Instant) -> CloudError {
-        match (kind, trouble.reaction()) {
-            (_, Reaction::Elsewhere) => self.stop(format!(
+        match trouble.reaction() {
+            Reaction::Elsewhere => self.stop(format!(
                 "{trouble}: log in with the Kasa app, then reload or run `hs100d cloud login`"
             )),
-            (Kind::Refresh, Reaction::Renew | Reaction::Login | Reaction::Faulty | Reaction::Plug(_)) => {
-                self.drop_refresh_token(trouble)
-            }
-            // A refusal that nobody has written about must not lock us out while the password is at hand.
-            (Kind::Refresh, Reaction::Retry) if is_unwritten(trouble) => self.drop_refresh_token(trouble),
-            (Kind::Login, Reaction::Renew | Reaction::Login | Reaction::Faulty | Reaction::Plug(_)) => {
-                self.rest.fail(now);
-                self.down(format!("the login failed: {trouble}"))
-            }
-            (_, Reaction::Retry) => {
+            Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
+            _ => {
                 if kind == Kind::Login && !reached_the_account(trouble) {
                     self.logins.give_back();
                 }
@@ -270,13 +261,7 @@ impl Session {
                 }
                 self.suffer(trouble, now)
             }
-            (_, Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong) => self.suffer(trouble, now),
         }
-    }
-
-    fn drop_refresh_token(&mut self, trouble: &Trouble) -> CloudError {
-        self.refresh_token = None;
-        self.down(format!("the login could not be refreshed: {trouble}"))
     }
 
     /// What a trouble means for the cloud as a whole.
@@ -383,9 +368,25 @@ pub(super) enum Step {
     Refuse(CloudError),
 }
 
-/// A code that stands in no table.
-fn is_unwritten(trouble: &Trouble) -> bool {
-    matches!(trouble, Trouble::Code(code) if Row::of(*code).is_none())
+/// What came of a login or refresh.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// A token, and what is to be saved.
+    Granted(Tokens),
+    /// No token, but another way to one may be open.
+    WayClosed(CloudError),
+    /// No token for now, for nobody who waits.
+    Failed(CloudError),
+}
+
+/// Whether a refresh that failed so will fail for ever. A refusal that nobody has written about counts as one: it
+/// must not lock us out while the password is at hand.
+fn ends_the_refresh_token(trouble: &Trouble) -> bool {
+    match trouble.reaction() {
+        Reaction::Renew | Reaction::Login | Reaction::Faulty | Reaction::Plug(_) => true,
+        Reaction::Retry => matches!(trouble, Trouble::Code(code) if Row::of(*code).is_none()),
+        Reaction::Elsewhere | Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => false,
+    }
 }
 
 /// Whether the account may have seen the login. A proxy's page or an outage must not use up the day's logins.
@@ -429,6 +430,20 @@ mod tests {
         Ok(Granted { token: secret(token), refresh_token: refresh.map(secret) })
     }
 
+    fn tokens(settled: Settled) -> Tokens {
+        match settled {
+            Settled::Granted(tokens) => tokens,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn failure(settled: Settled) -> CloudError {
+        match settled {
+            Settled::Failed(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn used(step: Step) -> (u64, String) {
         match step {
             Step::Use(pass) => (pass.number, pass.token.expose().to_owned()),
@@ -450,7 +465,7 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-        let tokens = session.settle(Kind::Login, granted("t1", Some("r1")), now).unwrap();
+        let tokens = tokens(session.settle(Kind::Login, granted("t1", Some("r1")), now));
         assert_eq!((tokens.token.expose(), tokens.username.as_str()), ("t1", "me@example.com"));
         assert_eq!(tokens.refresh_token, Some(secret("r1")));
         assert_eq!(used(session.pass(None, now)), (1, "t1".to_owned()));
@@ -470,7 +485,7 @@ mod tests {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
         assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
-        let tokens = session.settle(Kind::Refresh, granted("t2", None), now).unwrap();
+        let tokens = tokens(session.settle(Kind::Refresh, granted("t2", None), now));
         assert_eq!(tokens.refresh_token, Some(secret("refresh")), "the old one stays in force");
         for _ in 0..3 {
             assert_eq!(used(session.pass(Some(&refused(1, -20651)), now)), (2, "t2".to_owned()));
@@ -483,9 +498,10 @@ mod tests {
         for code in [-20655, -20656, -20651, -20104, -20103, -77777] {
             let mut session = proven(Some("pw"));
             assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
-            assert!(session.settle(Kind::Refresh, Err(Trouble::Code(code)), now).is_err());
+            let settled = session.settle(Kind::Refresh, Err(Trouble::Code(code)), now);
+            assert!(matches!(settled, Settled::WayClosed(_)), "{settled:?}");
             assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
-            session.settle(Kind::Login, granted("t2", None), now).unwrap();
+            tokens(session.settle(Kind::Login, granted("t2", None), now));
             assert_eq!(used(session.pass(None, now)).1, "t2");
         }
     }
@@ -508,7 +524,7 @@ mod tests {
         ] {
             let mut session = proven(Some("pw"));
             session.pass(Some(&refused(1, -20651)), now);
-            assert!(session.settle(Kind::Refresh, Err(trouble.clone()), now).is_err());
+            failure(session.settle(Kind::Refresh, Err(trouble.clone()), now));
             assert!(
                 matches!(session.pass(None, now + SECOND), Step::Refuse(CloudError::Down(_))),
                 "{trouble}"
@@ -523,8 +539,8 @@ mod tests {
         let mut session = session(Some("pw"), None);
         for _ in 0..20 {
             assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-            let error = session.settle(Kind::Login, Err(Trouble::Unreachable("refused".into())), now);
-            assert!(matches!(error, Err(CloudError::Down(_))));
+            let settled = session.settle(Kind::Login, Err(Trouble::Unreachable("refused".into())), now);
+            assert!(matches!(failure(settled), CloudError::Down(_)));
         }
         assert!(matches!(session.mood(), CloudStatus::Down(_)));
     }
@@ -535,7 +551,7 @@ mod tests {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
             assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-            let error = session.settle(Kind::Login, Err(Trouble::Code(code)), now).unwrap_err();
+            let error = failure(session.settle(Kind::Login, Err(Trouble::Code(code)), now));
             let CloudError::Stopped(why) = &error else { panic!("{code}: {error:?}") };
             assert!(why.contains("reload"), "{code}: no remedy in {why:?}");
             assert_eq!(session.mood(), &CloudStatus::Stopped(why.clone()));
@@ -567,7 +583,7 @@ mod tests {
         let now = Instant::now();
         let mut session = proven(None);
         assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
-        assert!(session.settle(Kind::Refresh, Err(Trouble::Code(-20655)), now).is_err());
+        session.settle(Kind::Refresh, Err(Trouble::Code(-20655)), now);
         let Step::Refuse(CloudError::Stopped(why)) = session.pass(None, now) else { panic!() };
         assert!(why.contains("hs100d cloud login"), "{why}");
         session.rearm(saved("me@example.com", None));
@@ -582,7 +598,10 @@ mod tests {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
             session.pass(None, now);
-            assert_eq!(session.settle(Kind::Login, Err(trouble.clone()), now), Err(CloudError::Throttled));
+            assert_eq!(
+                failure(session.settle(Kind::Login, Err(trouble.clone()), now)),
+                CloudError::Throttled
+            );
             assert!(matches!(session.mood(), CloudStatus::Down(_)));
             let held = Err(Denied::Error(CloudError::Throttled));
             assert_eq!(session.admit(true, now + 2 * MINUTE - SECOND), held, "{trouble}");
@@ -620,7 +639,7 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         session.pass(None, now);
-        session.settle(Kind::Login, granted("t1", None), now).unwrap();
+        tokens(session.settle(Kind::Login, granted("t1", None), now));
         session.answered(1, now);
         assert_eq!(
             session.pass(Some(&refused(1, -20651)), now + MINUTE),
@@ -636,7 +655,7 @@ mod tests {
         let mut session = session(Some("pw"), None);
         for _ in 0..20 {
             assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-            assert!(session.settle(Kind::Login, Err(Trouble::Http(503)), now).is_err());
+            failure(session.settle(Kind::Login, Err(Trouble::Http(503)), now));
             assert!(matches!(session.pass(None, now + 10 * SECOND), Step::Refuse(_)), "it rests");
             now += 13 * MINUTE;
         }
@@ -654,7 +673,7 @@ mod tests {
             }
             if step == Step::Run(Kind::Refresh) {
                 refreshes += 1;
-                session.settle(Kind::Refresh, granted("useless", None), now).unwrap();
+                tokens(session.settle(Kind::Refresh, granted("useless", None), now));
                 let (number, _) = used(session.pass(None, now));
                 session.failed(number, &Trouble::Code(-20651), now);
             }
@@ -668,7 +687,7 @@ mod tests {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
         assert_eq!(session.pass(Some(&refused(1, -20675)), now), Step::Run(Kind::Refresh));
-        session.settle(Kind::Refresh, granted("t2", None), now).unwrap();
+        tokens(session.settle(Kind::Refresh, granted("t2", None), now));
         session.answered(2, now);
         let again = session.pass(Some(&refused(2, -20675)), now + MINUTE);
         assert!(matches!(again, Step::Refuse(CloudError::Down(_))), "{again:?}");
@@ -692,10 +711,10 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("wrong"), None);
         session.pass(None, now);
-        assert!(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now).is_err());
+        failure(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
         let words = String::from_utf8(session.login_by_hand(&secret("right"), now)).unwrap();
         assert!(words.contains("right") && !words.contains("wrong"));
-        session.settle(Kind::Login, granted("t", None), now).unwrap();
+        tokens(session.settle(Kind::Login, granted("t", None), now));
         assert_eq!(used(session.pass(None, now)).1, "t");
     }
 }

@@ -1,0 +1,341 @@
+//! A canned cloud for the tests of the cloud wire: a few lines of HTTP on loopback, an account as plain fields,
+//! and a way to answer anything at all in place of the truth. It shares no code with the wire that it tests.
+
+#![allow(dead_code)] // Each test binary uses its own part of it.
+#![allow(clippy::unwrap_used)] // As in any test.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hs100d::bridge::event::{CloudStatus, Event, Exchange, ExchangeId, PlugKey, Target};
+use hs100d::model::{DeviceId, Failure, RelayState};
+use hs100d::secret::Secret;
+use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::cloud::{Cloud, Options, Tokens, Vault};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+pub(crate) const KETTLE: &str = "8006000000000000000000000000000000000007";
+pub(crate) const LAMP: &str = "8006000000000000000000000000000000000008";
+pub(crate) const USERNAME: &str = "me@example.com";
+pub(crate) const PASSWORD: &str = "\"'\\/{}$ü ";
+pub(crate) const TERMINAL: Uuid = Uuid::from_u128(0x1234_5678);
+
+/// What the canned cloud believes. Tests change it as they go.
+pub(crate) struct Account {
+    pub(crate) password: &'static str,
+    pub(crate) token: String,
+    pub(crate) refresh_token: String,
+    /// Answers with this code instead, by method.
+    pub(crate) errors: HashMap<&'static str, i64>,
+    /// Answers with this instead of anything else, by method.
+    pub(crate) instead: HashMap<&'static str, Raw>,
+    pub(crate) rows: Vec<Value>,
+    pub(crate) relay_on: bool,
+    /// So many connections are closed at the next request, without an answer.
+    pub(crate) drop_next: usize,
+    /// Each request, in order: its head and its JSON.
+    pub(crate) seen: Vec<(String, Value)>,
+    given: u32,
+}
+
+/// Bytes to answer with, and what to do then.
+#[derive(Clone)]
+pub(crate) struct Raw {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) then: Then,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Then {
+    Close,
+    Hang,
+}
+
+impl Raw {
+    pub(crate) fn http(status: &str, headers: &str, body: &str) -> Self {
+        let length = body.len();
+        let bytes =
+            format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into_bytes();
+        Self { bytes, then: Then::Close }
+    }
+}
+
+pub(crate) struct CannedCloud {
+    pub(crate) url: String,
+    account: Arc<Mutex<Account>>,
+}
+
+impl CannedCloud {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let account = Arc::new(Mutex::new(Account {
+            password: PASSWORD,
+            token: "token-0".to_owned(),
+            refresh_token: "refresh-0".to_owned(),
+            errors: HashMap::new(),
+            instead: HashMap::new(),
+            rows: vec![row(KETTLE, &url), row(LAMP, &url)],
+            relay_on: false,
+            drop_next: 0,
+            seen: Vec::new(),
+            given: 0,
+        }));
+        let shared = Arc::clone(&account);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { url, account }
+    }
+
+    /// Looks at the account or changes it.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Account) -> T) -> T {
+        f(&mut self.account.lock().unwrap())
+    }
+
+    /// How often this method was called.
+    pub(crate) fn count(&self, method: &str) -> usize {
+        self.with(|account| account.seen.iter().filter(|(_, json)| json["method"] == method).count())
+    }
+
+    pub(crate) fn fail(&self, method: &'static str, code: i64) {
+        self.with(|account| account.errors.insert(method, code));
+    }
+
+    pub(crate) fn heal(&self, method: &'static str) {
+        self.with(|account| {
+            account.errors.remove(method);
+            account.instead.remove(method);
+        });
+    }
+
+    pub(crate) fn instead(&self, method: &'static str, raw: Raw) {
+        self.with(|account| account.instead.insert(method, raw));
+    }
+
+    /// The token in use is good no more.
+    pub(crate) fn expire_token(&self) {
+        self.with(|account| account.token = "another".to_owned());
+    }
+}
+
+pub(crate) fn row(id: &str, server: &str) -> Value {
+    json!({"deviceId": id, "alias": "Kettle", "deviceMac": "50C7BF000007", "deviceModel": "HS100(EU)",
+        "deviceType": "IOT.SMARTPLUGSWITCH", "appServerUrl": server, "status": 1, "isSameRegion": true})
+}
+
+/// Answers requests on one connection until the other end has had enough.
+async fn serve(mut stream: TcpStream, account: Arc<Mutex<Account>>) {
+    let mut buffer = Vec::new();
+    while let Some((head, json)) = read_request(&mut stream, &mut buffer).await {
+        let raw = answer(&mut account.lock().unwrap(), head, json);
+        if stream.write_all(&raw.bytes).await.is_err() {
+            return;
+        }
+        match raw.then {
+            Then::Close if raw.bytes.starts_with(b"HTTP/1.1 200 OK\r\nX-Keep") => {}
+            Then::Close => return,
+            // Reads on without an answer, until the client gives up.
+            Then::Hang => while stream.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {},
+        }
+    }
+}
+
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, Value)> {
+    loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
+            let length: usize =
+                head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?;
+            if buffer.len() >= end + 4 + length {
+                let json = serde_json::from_slice(&buffer[end + 4..end + 4 + length]).unwrap_or(Value::Null);
+                buffer.drain(..end + 4 + length);
+                return Some((head, json));
+            }
+        }
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+fn answer(account: &mut Account, head: String, json: Value) -> Raw {
+    account.seen.push((head, json.clone()));
+    let method = json["method"].as_str().unwrap_or_default();
+    if let Some(fewer) = account.drop_next.checked_sub(1) {
+        account.drop_next = fewer;
+        return Raw { bytes: vec![], then: Then::Close };
+    }
+    if let Some(raw) = account.instead.get(method) {
+        return raw.clone();
+    }
+    let result = match account.errors.get(method) {
+        Some(&code) => Err(code),
+        None => carry_out(account, method, &json["params"]),
+    };
+    let body = match result {
+        Ok(result) => json!({"error_code": 0, "result": result}),
+        Err(code) => json!({"error_code": code, "msg": "localised text"}),
+    };
+    Raw::http("200 OK", "X-Keep: yes\r\n", &body.to_string())
+}
+
+fn carry_out(account: &mut Account, method: &str, params: &Value) -> Result<Value, i64> {
+    match method {
+        "login" => {
+            let all = ["appType", "cloudUserName", "cloudPassword", "terminalUUID"];
+            if all.iter().any(|&name| params[name].is_null()) {
+                return Err(-20104);
+            }
+            if params["cloudPassword"] != account.password || params["cloudUserName"] != USERNAME {
+                return Err(-20601);
+            }
+            Ok(account.give(params["refreshTokenNeeded"] == true))
+        }
+        "refreshToken" if params["refreshToken"] == account.refresh_token => Ok(account.give(true)),
+        "refreshToken" => Err(-20655),
+        _ if params["token"] != account.token => Err(-20651),
+        "getDeviceList" => Ok(json!({"deviceList": account.rows})),
+        "passthrough" => {
+            let words: Value = serde_json::from_str(params["requestData"].as_str().ok_or(-20573)?).unwrap();
+            Ok(
+                json!({"responseData": account.plug(params["deviceId"].as_str().unwrap(), &words).to_string()}),
+            )
+        }
+        _ => Err(-20103),
+    }
+}
+
+impl Account {
+    fn give(&mut self, with_refresh_token: bool) -> Value {
+        self.given += 1;
+        self.token = format!("secret-token-{}", self.given);
+        let mut result = json!({"accountId": "1", "token": self.token});
+        if with_refresh_token {
+            self.refresh_token = format!("secret-refresh-{}", self.given);
+            result["refreshToken"] = json!(self.refresh_token);
+        }
+        result
+    }
+
+    fn plug(&mut self, id: &str, words: &Value) -> Value {
+        if let Some(state) = words["system"]["set_relay_state"]["state"].as_i64() {
+            self.relay_on = state == 1;
+            return json!({"system": {"set_relay_state": {"err_code": 0}}});
+        }
+        json!({"system": {"get_sysinfo": {"err_code": 0, "deviceId": id, "alias": "Kettle",
+            "model": "HS100(EU)", "relay_state": i32::from(self.relay_on)}}})
+    }
+}
+
+/// Keeps tokens in memory, as the store does on disk.
+#[derive(Default)]
+pub(crate) struct Drawer {
+    pub(crate) saved: Mutex<Vec<Tokens>>,
+    pub(crate) jammed: bool,
+}
+
+impl Vault for Drawer {
+    fn save(&self, tokens: &Tokens) -> std::io::Result<()> {
+        if self.jammed {
+            return Err(std::io::Error::other("disk full"));
+        }
+        self.saved.lock().unwrap().push(tokens.clone());
+        Ok(())
+    }
+}
+
+/// A wire to a canned cloud, with what it keeps and what it says.
+pub(crate) struct Bench {
+    pub(crate) cloud: Cloud,
+    pub(crate) drawer: Arc<Drawer>,
+    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+}
+
+pub(crate) fn options(canned: &CannedCloud, password: Option<&str>) -> Options {
+    Options {
+        username: USERNAME.to_owned(),
+        password: password.map(|password| Secret::new(password.to_owned())),
+        url: canned.url.clone(),
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(canned: &CannedCloud, password: Option<&str>, tokens: Option<Tokens>) -> Self {
+        Self::with_drawer(canned, password, tokens, Drawer::default())
+    }
+
+    pub(crate) fn with_drawer(
+        canned: &CannedCloud,
+        password: Option<&str>,
+        tokens: Option<Tokens>,
+        drawer: Drawer,
+    ) -> Self {
+        let drawer = Arc::new(drawer);
+        let (sender, events) = mpsc::unbounded_channel();
+        let vault: Arc<dyn Vault> = drawer.clone();
+        let cloud = Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender).unwrap();
+        Self { cloud, drawer, events }
+    }
+
+    pub(crate) async fn ask(&self, id: &str, request: Request) -> Result<Reply, Failure> {
+        self.cloud.perform(&exchange(id, request, Duration::from_secs(10))).await.result
+    }
+
+    pub(crate) async fn read(&self, id: &str) -> Result<RelayState, Failure> {
+        match self.ask(id, Request::SysInfo).await? {
+            Reply::SysInfo(reading) => Ok(reading.relay.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The moods that were told so far.
+    pub(crate) fn moods(&mut self) -> Vec<CloudStatus> {
+        let mut moods = Vec::new();
+        while let Ok(event) = self.events.try_recv() {
+            if let Event::Cloud(mood) = event {
+                moods.push(mood);
+            }
+        }
+        moods
+    }
+}
+
+pub(crate) fn exchange(id: &str, request: Request, time: Duration) -> Exchange {
+    Exchange {
+        id: ExchangeId::new(hs100d::bridge::event::PlugKey(1), 1),
+        plug: PlugKey(1),
+        label: "kettle".into(),
+        target: Target::Cloud { device_id: DeviceId::new(id).unwrap() },
+        request,
+        deadline: Instant::now() + time,
+        urgent: true,
+        plate: None,
+    }
+}
+
+pub(crate) fn tokens(token: &str, refresh_token: Option<&str>) -> Tokens {
+    Tokens {
+        username: USERNAME.to_owned(),
+        token: Secret::new(token.to_owned()),
+        refresh_token: refresh_token.map(|token| Secret::new(token.to_owned())),
+    }
+}
+
+/// Waits until something is so, and no longer than anyone would.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain until {what}");
+}
