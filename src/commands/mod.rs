@@ -11,6 +11,7 @@ pub mod completions;
 #[cfg(feature = "sim")]
 pub mod demo;
 pub mod discover;
+mod doctor;
 mod errand;
 pub mod forget;
 pub mod man;
