@@ -88,6 +88,8 @@ struct Line {
     /// The first subscription, whose answer tells whether commands can be heard.
     commands: Option<u16>,
     search_until: Option<Instant>,
+    /// The filters of the search, for as long as they are subscribed to.
+    searched: Vec<String>,
     limits: Limits,
     /// Publishes that the broker has yet to acknowledge.
     unacknowledged: usize,
@@ -266,19 +268,29 @@ impl Courier {
             );
             self.voice.warn(&text, Instant::now());
         }
-        let commands = self.desk.filters().into_iter().map(command_filter).collect::<Vec<_>>();
-        self.subscribe(line, commands);
-        let search = self.desk.search_filters().into_iter().map(search_filter).collect::<Vec<_>>();
-        if !search.is_empty() {
-            self.subscribe(line, search);
-            line.search_until = Some(Instant::now() + SEARCH);
-        }
+        self.subscribe(line, self.desk.filters(), command_filter);
+        self.search(line);
         self.desk.connected();
     }
 
-    fn subscribe(&mut self, line: &Line, filters: Vec<SubscribeFilterInput>) {
+    /// Looks for what earlier runs left behind, unless that was done already.
+    fn search(&self, line: &mut Line) {
+        let filters = self.desk.search_filters();
+        if filters.is_empty() {
+            return;
+        }
+        line.search_until = Some(Instant::now() + SEARCH);
+        // A courtesy must not cost the connection at a broker that takes small packets only.
+        let size: usize = filters.iter().map(|filter| filter.len() + PACKET_OVERHEAD).sum();
+        if size <= line.limits.packet {
+            self.subscribe(line, filters.clone(), search_filter);
+            line.searched = filters;
+        }
+    }
+
+    fn subscribe(&self, line: &Line, filters: Vec<String>, how: fn(String) -> SubscribeFilterInput) {
         // There is room: nothing else has been handed over on this connection.
-        if let Err(error) = line.client.try_subscribe_many(filters) {
+        if let Err(error) = line.client.try_subscribe_many(filters.into_iter().map(how)) {
             tracing::error!("cannot subscribe at the broker: {error}");
         }
     }
@@ -385,10 +397,12 @@ impl Courier {
         }
     }
 
-    fn end_search(&mut self, line: &Line) {
-        let filters = self.desk.search_filters();
+    fn end_search(&mut self, line: &mut Line) {
         self.desk.end_search();
-        if let Err(error) = line.client.try_unsubscribe_many(filters) {
+        let filters = std::mem::take(&mut line.searched);
+        if !filters.is_empty()
+            && let Err(error) = line.client.try_unsubscribe_many(filters)
+        {
             tracing::debug!("cannot end the search for leftovers: {error}");
         }
     }
@@ -458,6 +472,7 @@ impl Line {
             since: None,
             commands: None,
             search_until: None,
+            searched: Vec::new(),
             limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },
             unacknowledged: 0,
             is_leaving: false,
