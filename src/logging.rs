@@ -1,1 +1,244 @@
-//! x
+//! What the daemon says of itself while it runs: plain lines on a terminal, structured fields under journald.
+//!
+//! Everything goes to standard error. This file decides how lines look, which are let through, and when a
+//! failure that repeats itself is said again; what is worth a line is decided where it happens.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, registry};
+
+/// Our own lines; everything else that logs is a library.
+const OURS: &str = "hs100d";
+
+/// How lines look and which are let through, as the command line and the environment have it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// How often `-v` was given, less how often `-q` was.
+    pub verbosity: i8,
+    /// `$RUST_LOG`, which goes before the verbosity: `hs100d=debug,mqtt5=info`.
+    pub rust_log: Option<&'a str>,
+    /// `$JOURNAL_STREAM`: the file that systemd connected to the journal, as `device:inode`.
+    pub journal_stream: Option<&'a str>,
+    /// `$NO_COLOR` is set.
+    pub no_color: bool,
+}
+
+/// Starts logging for this process. Returns what is to be warned of, now that it can be.
+pub fn start(options: Options<'_>) -> Option<String> {
+    let (filter, mut warning) = filter(options);
+    let journal =
+        options.journal_stream.filter(|stream| is_standard_error(stream)).map(|_| tracing_journald::layer());
+    let layer = match journal {
+        Some(Ok(journal)) => journal
+            .with_syslog_identifier(OURS.to_owned())
+            .with_field_prefix(Some(OURS.to_ascii_uppercase()))
+            .boxed(),
+        Some(Err(error)) => {
+            warning.get_or_insert(format!("the journal cannot be reached: {error}: plain lines instead"));
+            plain(options).without_time().boxed()
+        }
+        None => plain(options).with_timer(Seconds).boxed(),
+    };
+    // A second start, as tests in one process would have it, changes nothing.
+    registry().with(layer.with_filter(filter)).try_init().ok();
+    warning
+}
+
+/// Which lines are let through, and what is wrong with `$RUST_LOG`.
+fn filter(options: Options<'_>) -> (Targets, Option<String>) {
+    let (ours, others) = match options.verbosity {
+        ..=-2 => (LevelFilter::ERROR, LevelFilter::ERROR),
+        -1 => (LevelFilter::WARN, LevelFilter::WARN),
+        0 => (LevelFilter::INFO, LevelFilter::WARN),
+        1 => (LevelFilter::DEBUG, LevelFilter::WARN),
+        2.. => (LevelFilter::TRACE, LevelFilter::INFO),
+    };
+    let default = Targets::new().with_default(others).with_target(OURS, ours);
+    match options.rust_log.map(str::parse::<Targets>) {
+        None => (default, None),
+        Some(Ok(targets)) => (targets, None),
+        Some(Err(error)) => (default, Some(format!("RUST_LOG: {error}: write it like hs100d=debug,warn"))),
+    }
+}
+
+type PlainLayer = tracing_subscriber::fmt::Layer<
+    registry::Registry,
+    tracing_subscriber::fmt::format::DefaultFields,
+    tracing_subscriber::fmt::format::Format,
+    fn() -> io::Stderr,
+>;
+
+fn plain(options: Options<'_>) -> PlainLayer {
+    tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr as fn() -> io::Stderr)
+        .with_ansi(io::stderr().is_terminal() && !options.no_color)
+        .with_target(options.verbosity > 0)
+}
+
+/// The variable is inherited by whatever a service starts, so only the file itself tells whether it is meant.
+fn is_standard_error(journal_stream: &str) -> bool {
+    let file = || File::from(io::stderr().as_fd().try_clone_to_owned().ok()?).metadata().ok();
+    file().is_some_and(|meta| journal_stream == format!("{}:{}", meta.dev(), meta.ino()))
+}
+
+/// The time of a line to the second, in UTC: more would only be in the way of reading.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        write!(w, "{}", humantime::format_rfc3339_seconds(SystemTime::now()))
+    }
+}
+
+/// How long a failure that goes on is not said again after its first time; then twice as long, and so on.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// Once an hour is enough for whoever reads the log, and often enough to be found in it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// A failure that changes its reason is said again, but two that take turns do not fill the log.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Says when a failure that repeats itself is worth a line: its first time, at growing intervals, and its
+/// end.
+///
+/// A value without a clock; whoever has something that can fail keeps one.
+#[derive(Debug, Clone, Default)]
+pub struct Repeated(Option<Streak>);
+
+/// A failure that is going on.
+#[derive(Debug, Clone)]
+struct Streak {
+    what: String,
+    times: u64,
+    since: Instant,
+    said: Instant,
+    pause: Duration,
+}
+
+/// A failure that has ended. Prints as `after 12 failures in 3m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// How often it happened.
+    pub times: u64,
+    /// From its first time to its end.
+    pub lasted: Duration,
+}
+
+impl Repeated {
+    /// It failed. `Some` means that a line is due and how often it has failed by now, this time included.
+    pub fn failed(&mut self, what: &str, now: Instant) -> Option<u64> {
+        let Some(streak) = &mut self.0 else {
+            let what = what.to_owned();
+            self.0 = Some(Streak { what, times: 1, since: now, said: now, pause: FIRST_PAUSE });
+            return Some(1);
+        };
+        streak.times += 1;
+        let silent = now.saturating_duration_since(streak.said);
+        let changed = streak.what != what && silent >= SHORTEST_PAUSE;
+        if silent < streak.pause && !changed {
+            return None;
+        }
+        if changed {
+            what.clone_into(&mut streak.what);
+        } else {
+            streak.pause = (streak.pause * 2).min(LONGEST_PAUSE);
+        }
+        streak.said = now;
+        Some(streak.times)
+    }
+
+    /// It works. `Some` means that a line is due, because it had failed before.
+    pub fn ended(&mut self, now: Instant) -> Option<Past> {
+        let streak = self.0.take()?;
+        Some(Past { times: streak.times, lasted: now.saturating_duration_since(streak.since) })
+    }
+}
+
+impl fmt::Display for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failures = if self.times == 1 { "failure" } else { "failures" };
+        let lasted = humantime::format_duration(Duration::from_secs(self.lasted.as_secs()));
+        write!(f, "after {} {failures} in {lasted}", self.times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    fn lets_through(options: Options<'_>, target: &str) -> Option<Level> {
+        let (filter, _) = filter(options);
+        [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
+            .into_iter()
+            .find(|level| filter.would_enable(target, level))
+    }
+
+    #[test]
+    fn verbosity_is_about_our_own_lines_first() {
+        for (verbosity, ours, others) in [
+            (-3, Level::ERROR, Level::ERROR),
+            (-1, Level::WARN, Level::WARN),
+            (0, Level::INFO, Level::WARN),
+            (1, Level::DEBUG, Level::WARN),
+            (5, Level::TRACE, Level::INFO),
+        ] {
+            let options = Options { verbosity, ..Options::default() };
+            assert_eq!(lets_through(options, "hs100d::daemon"), Some(ours));
+            assert_eq!(lets_through(options, "mqtt5::broker"), Some(others));
+        }
+    }
+
+    #[test]
+    fn rust_log_goes_before_the_verbosity_and_a_bad_one_is_told() {
+        let good = Options { rust_log: Some("warn,hs100d=trace"), ..Options::default() };
+        assert_eq!(lets_through(good, "hs100d::mqtt"), Some(Level::TRACE));
+        assert_eq!(lets_through(good, "mqtt5"), Some(Level::WARN));
+        let bad = Options { rust_log: Some("hs100d=loud"), ..Options::default() };
+        assert_eq!(lets_through(bad, "hs100d::mqtt"), Some(Level::INFO));
+        assert!(filter(bad).1.unwrap().contains("write it like hs100d=debug,warn"));
+    }
+
+    #[test]
+    fn another_journal_stream_than_ours_is_not_ours() {
+        assert!(!is_standard_error("1:1"));
+        assert!(!is_standard_error("nonsense"));
+    }
+
+    #[test]
+    fn a_failure_that_goes_on_is_said_ever_more_seldom_and_once_when_it_ends() {
+        let start = Instant::now();
+        let mut repeated = Repeated::default();
+        assert_eq!(repeated.ended(start), None);
+        let said: Vec<u64> = (0..4 * 3600)
+            .filter_map(|second| {
+                repeated.failed("refused", start + Duration::from_secs(second)).map(|_| second)
+            })
+            .collect();
+        assert_eq!(said, [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980]);
+        let past = repeated.ended(start + Duration::from_secs(4 * 3600)).unwrap();
+        assert_eq!(past.to_string(), "after 14400 failures in 4h");
+        assert_eq!(repeated.failed("refused", start), Some(1), "it begins anew");
+    }
+
+    #[test]
+    fn a_failure_that_changes_its_reason_is_said_again_but_not_in_a_flood() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut repeated = Repeated::default();
+        assert_eq!(repeated.failed("refused", at(0)), Some(1));
+        assert_eq!(repeated.failed("silent", at(1)), None);
+        assert_eq!(repeated.failed("silent", at(11)), Some(3));
+        assert_eq!(repeated.failed("silent", at(30)), None);
+    }
+}

@@ -53,6 +53,11 @@ impl PlugName {
         Ok(Self(text.into()))
     }
 
+    /// What a plug is called while nobody has named it: `plug`.
+    pub fn placeholder() -> Self {
+        Self("plug".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,5 +1,7 @@
 //! Stories of who is who: plugs that are found, move, swap, look alike, are renamed and are forgotten.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
+
 mod common;
 
 use common::*;

@@ -1,5 +1,6 @@
 //! The LAN wire over real sockets, against pretend plugs with every fault they have.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 #![cfg(feature = "sim")]
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,1 +1,397 @@
-//! x
+//! The command line: what there is to say, what each command is called with, and the codes that they end
+//! with.
+//!
+//! Each command is a file of its own with a `run`. What goes wrong comes back as a [`Failed`] and is printed
+//! at one place, `hs100d: what: why: what to do`, a line each, on standard error.
+
+mod ask;
+pub mod check;
+pub mod cloud;
+pub mod completions;
+#[cfg(feature = "sim")]
+pub mod demo;
+pub mod discover;
+mod errand;
+pub mod forget;
+pub mod man;
+pub mod plug;
+pub mod run;
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::config::place::{self, Environment, Place};
+use crate::config::{Config, Invalid};
+use crate::logging;
+use crate::store::Unwritable;
+
+/// One daemon for TP-Link HS100 smart plugs: the LAN first, the cloud when the LAN does not answer, MQTT for
+/// Home Assistant.
+#[derive(Debug, Parser)]
+#[command(name = "hs100d", version, after_long_help = exit_codes())]
+pub struct Cli {
+    /// The config file, instead of $HS100D_CONFIG, ~/.config/hs100d/hs100d.toml or /etc/hs100d/hs100d.toml
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// Say more; twice: everything
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    verbose: u8,
+
+    /// Say less: warnings and errors; twice: errors
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    quiet: u8,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What can be asked for. Without a word it is the daemon.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (the default)
+    Run,
+    /// Run the daemon in a pretend house on loopback, with simulated plugs and a simulated cloud
+    #[cfg(feature = "sim")]
+    Demo(demo::Args),
+    /// Read the config and say what would be done
+    Check(check::Args),
+    /// List the plugs on the LAN
+    Discover(discover::Args),
+    /// Speak to one plug, without MQTT
+    Plug(plug::Args),
+    /// Log in to the TP-Link account, log out, or list its devices
+    #[command(subcommand, arg_required_else_help = false)]
+    Cloud(cloud::Command),
+    /// Remove a plug from the store, and everything of it that the broker keeps
+    Forget(forget::Args),
+    /// Print the completions for a shell
+    Completions(completions::Args),
+    /// Print the man page
+    Man,
+}
+
+/// How a command ended, by the codes of `sysexits.h` where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, or stopped on request.
+    Done = 0,
+    /// A command failed: the plug did not answer, for one.
+    CommandFailed = 1,
+    /// The command line makes no sense.
+    Usage = 64,
+    /// A needed service is not there: the broker, the cloud, a port.
+    Unavailable = 69,
+    /// A bug in hs100d.
+    Bug = 70,
+    /// A permission is missing.
+    Permission = 77,
+    /// The config is wrong.
+    Config = 78,
+}
+
+/// What every command is given beside its own arguments.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The config file that the command line names.
+    pub config: Option<PathBuf>,
+    /// The environment variables.
+    pub environment: Environment,
+}
+
+/// Why a command did not end well: what to exit with, and what to print, a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The code.
+    pub exit: Exit,
+    /// `what: why: what to do`; the name of the program is put before each.
+    pub lines: Vec<String>,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    on_panic();
+    let ended = match Cli::try_parse() {
+        Ok(cli) => start(cli, Environment::of_process()),
+        Err(error) if error.use_stderr() => Err(Failed::new(Exit::Usage, usage(&error))),
+        // Help and version were asked for.
+        Err(asked) => told(asked.print()),
+    };
+    match ended {
+        Ok(()) => Exit::Done.into(),
+        Err(failed) => {
+            failed.print();
+            failed.exit.into()
+        }
+    }
+}
+
+fn start(cli: Cli, environment: Environment) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failed::new(Exit::Unavailable, format!("cannot start: {error}: raise the limit on open files"))
+    })?;
+    let ended = runtime.block_on(dispatch(cli, environment));
+    // A thread that waits for somebody to type a password does not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
+    let command = cli.command.unwrap_or(Command::Run);
+    let context = Context { config: cli.config, environment };
+    // A daemon tells what happens; a command that prints its answer tells only what goes wrong.
+    let floor = if command.is_daemon() { 0 } else { -1 };
+    context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));
+    match command {
+        Command::Run => run::run(&context).await,
+        #[cfg(feature = "sim")]
+        Command::Demo(args) => demo::run(args, &context).await,
+        Command::Check(args) => check::run(args, &context).await,
+        Command::Discover(args) => discover::run(args, &context).await,
+        Command::Plug(args) => plug::run(args, &context).await,
+        Command::Cloud(command) => cloud::run(command, &context).await,
+        Command::Forget(args) => forget::run(args, &context).await,
+        Command::Completions(args) => completions::run(args),
+        Command::Man => man::run(),
+    }
+}
+
+/// Prints on standard output. That nobody reads on, as with `| head`, is no failure.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub fn say(text: &str) -> Result<(), Failed> {
+    let mut out = io::stdout().lock();
+    told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+fn told(printed: io::Result<()>) -> Result<(), Failed> {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let line = format!("standard output: {error}: what follows is not printed; make room there");
+            Err(Failed::new(Exit::CommandFailed, line))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Command {
+    fn is_daemon(&self) -> bool {
+        match self {
+            Self::Run => true,
+            #[cfg(feature = "sim")]
+            Self::Demo(_) => true,
+            Self::Check(_)
+            | Self::Discover(_)
+            | Self::Plug(_)
+            | Self::Cloud(_)
+            | Self::Forget(_)
+            | Self::Completions(_)
+            | Self::Man => false,
+        }
+    }
+}
+
+impl Context {
+    /// Where the config is read from.
+    pub fn place(&self) -> Place {
+        Place::find(self.config.as_deref(), &self.environment)
+    }
+
+    /// Reads the config.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn config(&self) -> Result<Config, Invalid> {
+        Config::load(&self.place(), &self.environment)
+    }
+
+    /// Where what outlives a restart is kept.
+    pub fn state_dir(&self) -> PathBuf {
+        place::state_dir(&self.environment)
+    }
+
+    fn start_logging(&self, verbosity: i8) {
+        let text = |name| self.environment.get(name).and_then(|value| value.to_str());
+        let warning = logging::start(logging::Options {
+            verbosity,
+            rust_log: text("RUST_LOG"),
+            journal_stream: text("JOURNAL_STREAM"),
+            no_color: text("NO_COLOR").is_some(),
+        });
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+impl Failed {
+    /// A failure of one line.
+    pub fn new(exit: Exit, line: impl Into<String>) -> Self {
+        Self { exit, lines: vec![line.into()] }
+    }
+
+    fn print(&self) {
+        let mut err = io::stderr().lock();
+        for line in &self.lines {
+            // Where standard error is gone there is nobody left to tell.
+            writeln!(err, "hs100d: {}", line.replace(['\n', '\r'], " ")).ok();
+        }
+    }
+}
+
+impl From<Invalid> for Failed {
+    fn from(invalid: Invalid) -> Self {
+        Self { exit: Exit::Config, lines: invalid.lines }
+    }
+}
+
+impl From<Unwritable> for Failed {
+    fn from(unwritable: Unwritable) -> Self {
+        let permission = unwritable.error.kind() == io::ErrorKind::PermissionDenied;
+        let exit = if permission { Exit::Permission } else { Exit::CommandFailed };
+        Self::new(exit, unwritable.to_string())
+    }
+}
+
+impl Exit {
+    /// Every code, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Done,
+        Self::CommandFailed,
+        Self::Usage,
+        Self::Unavailable,
+        Self::Bug,
+        Self::Permission,
+        Self::Config,
+    ];
+
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, for the help.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done, or stopped on request",
+            Self::CommandFailed => "a command failed (the plug did not answer, …)",
+            Self::Usage => "the command line makes no sense",
+            Self::Unavailable => "a needed service is not there (the broker, the cloud, a port)",
+            Self::Bug => "a bug in hs100d",
+            Self::Permission => "a permission is missing",
+            Self::Config => "the config is wrong",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+fn exit_codes() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for exit in Exit::ALL {
+        _ = write!(text, "\n  {:>2}  {}", exit.code(), exit.meaning());
+    }
+    text
+}
+
+fn clamped(times: u8) -> i8 {
+    i8::try_from(times).unwrap_or(i8::MAX).min(3)
+}
+
+/// What clap says over several lines, on one: what is wrong, its tip, and where the help is.
+fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut paragraphs =
+        text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let first = paragraphs.next().unwrap_or_default();
+    let what = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+    let tip = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
+    let remedy =
+        tip.map_or_else(|| "see `hs100d --help`".to_owned(), |tip| format!("{tip}, or see `hs100d --help`"));
+    format!("{what}: {remedy}")
+}
+
+/// A panic is a bug: it is told in one line, and nothing goes on half dead.
+pub fn on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let what = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let line = format!("this is a bug, at {place}: {what}: please report it with this line");
+        Failed::new(Exit::Bug, line).print();
+        std::process::exit(Exit::Bug.code().into());
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn mistake(words: &[&str]) -> String {
+        usage(&Cli::try_parse_from([&["hs100d"], words].concat()).expect_err("a mistake"))
+    }
+
+    #[test]
+    fn the_command_line_fits_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_on_the_command_line_is_told_on_one_line() {
+        for (words, expected) in [
+            (
+                &["chek"][..],
+                "unrecognized subcommand 'chek': a similar subcommand exists: 'check', or see `hs100d --help`",
+            ),
+            (&["--loud"], "unexpected argument '--loud' found: see `hs100d --help`"),
+            (
+                &["plug"],
+                "the following required arguments were not provided: <TARGET> <VERB>: see `hs100d --help`",
+            ),
+            (
+                &["-v", "-q"],
+                "the argument '--verbose...' cannot be used with '--quiet...': see `hs100d --help`",
+            ),
+        ] {
+            assert_eq!(mistake(words), expected);
+        }
+        let verb = mistake(&["plug", "lamp", "of"]);
+        assert!(
+            verb.starts_with("invalid value 'of' for '<VERB>' [possible values: info, on, off, "),
+            "{verb}"
+        );
+        let timeout = mistake(&["discover", "--timeout", "5"]);
+        assert!(timeout.contains("has no unit: write \"5s\""), "{timeout}");
+    }
+
+    #[test]
+    fn global_options_may_stand_before_or_after_the_command() {
+        for words in [["hs100d", "-v", "--config", "f", "check"], ["hs100d", "check", "-v", "--config", "f"]]
+        {
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert_eq!((cli.verbose, cli.config.unwrap().to_str()), (1, Some("f")));
+        }
+    }
+
+    #[test]
+    fn a_failure_prints_on_its_line_whatever_is_in_it() {
+        let failed = Failed::from(Invalid { lines: vec!["a".to_owned(), "b".to_owned()] });
+        assert_eq!((failed.exit, failed.lines.len()), (Exit::Config, 2));
+        assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 64, 69, 70, 77, 78]);
+    }
+}

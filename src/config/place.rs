@@ -13,6 +13,17 @@ const SYSTEM_CONFIG: &str = "/etc";
 /// Where a system service has its state, for processes that have neither `$STATE_DIRECTORY` nor a home.
 const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
+/// Where config and state are, in words, for the man page.
+pub const FILES: &[(&str, &str)] = &[
+    ("--config FILE, $HS100D_CONFIG", "The config, where it is named."),
+    ("$XDG_CONFIG_HOME/hs100d/hs100d.toml", "Else the user's own; ~/.config where the variable is not set."),
+    ("/etc/hs100d/hs100d.toml", "Else the system's; without any of them the built-in defaults hold."),
+    (
+        "$STATE_DIRECTORY, $XDG_STATE_HOME/hs100d, ~/.local/state/hs100d",
+        "Names, last known addresses and the account's tokens. The first that is given is used.",
+    ),
+];
+
 /// The environment variables, as they stood when this was made.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);

@@ -35,7 +35,7 @@ const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Reads the config again.
-pub type Reread = Box<dyn Fn() -> Result<Config, Invalid> + Send>;
+pub type Reread = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -359,7 +359,8 @@ fn settings(config: &Config, store: &Store) -> Settings {
     Settings { known: store.known_plugs(), ..config.bridge.clone() }
 }
 
-fn start_cloud(
+/// The cloud wire of the config, if there is one, with the tokens that are kept.
+pub fn start_cloud(
     config: &Config,
     store: &Store,
     tell: mpsc::UnboundedSender<Event>,

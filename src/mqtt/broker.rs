@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     fn options(state_dir: &Path) -> Options {
-        Options { listen: "127.0.0.1:0".parse().unwrap(), state_dir: state_dir.to_owned() }
+        Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), state_dir: state_dir.to_owned() }
     }
 
     #[tokio::test]

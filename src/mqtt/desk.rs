@@ -148,7 +148,7 @@ impl Desk {
             }
             Update::Bridge(info) => self.show_bridge(info),
             Update::Response { id, result } => {
-                self.answer_request(id, result.as_ref().map(|()| ()).map_err(|e| &**e))
+                self.answer_request(id, result.as_ref().copied().map_err(String::as_str))
             }
             Update::Ready => {
                 self.end_first_round();

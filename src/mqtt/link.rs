@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 use super::desk::{Desk, Effect, Message, Outgoing};
 use super::payload::Clock;
 use super::topics::Topics;
-use super::trouble::{Kind, Patience, STABLE, Trouble, Voice, share};
+use super::trouble::{Patience, STABLE, Trouble, Voice, share};
 use super::wire::{self, Progress};
 use super::{Inbound, Options, Word};
 
@@ -516,7 +516,7 @@ impl Limits {
 }
 
 /// Never what the broker kept, and live messages without a mark that they will be kept.
-fn command_filter(filter: String) -> SubscribeFilterInput {
+pub(super) fn command_filter(filter: String) -> SubscribeFilterInput {
     SubscribeFilterInput::new(filter, QoS::AtLeastOnce)
         .preserve_retain(false)
         .retain_forward_rule(RetainForwardRule::Never)
@@ -526,7 +526,7 @@ fn search_filter(filter: String) -> SubscribeFilterInput {
     SubscribeFilterInput::new(filter, QoS::AtMostOnce).no_local(true).preserve_retain(false)
 }
 
-fn refusals(answer: &SubAck) -> impl Iterator<Item = &SubscribeReasonCode> {
+pub(super) fn refusals(answer: &SubAck) -> impl Iterator<Item = &SubscribeReasonCode> {
     answer.return_codes.iter().filter(|code| !matches!(code, SubscribeReasonCode::Success(_)))
 }
 
@@ -552,7 +552,7 @@ fn mqtt_options(options: &Options, progress: &Progress) -> MqttOptions {
 }
 
 /// A connection without a will.
-fn bare_options(options: &Options, progress: &Progress) -> MqttOptions {
+pub(super) fn bare_options(options: &Options, progress: &Progress) -> MqttOptions {
     let mut mqtt =
         MqttOptions::new(options.client_id.clone(), Broker::tcp(options.host.clone(), options.port));
     let mut properties = ConnectProperties::new();
@@ -582,40 +582,4 @@ fn bare_options(options: &Options, progress: &Progress) -> MqttOptions {
         async move { Ok(wire::open(&host, port, tls.as_ref(), progress).await?) }
     });
     mqtt
-}
-
-/// See [`super::probe`].
-pub(super) async fn probe(mut options: Options, within: Duration) -> Result<(), String> {
-    options.client_id.push_str("-check");
-    let progress = Progress::default();
-    let (client, mut events) = AsyncClient::builder(bare_options(&options, &progress)).build();
-    let filters = Topics::new(&options.base_topic).command_filters();
-    let asked = client.try_subscribe_many(filters.map(command_filter));
-    let answer = tokio::time::timeout(within, async {
-        asked.map_err(|error| error.to_string())?;
-        loop {
-            match events.poll().await {
-                Ok(rumqttc::Event::Incoming(Incoming::SubAck(answer))) => return Ok(answer),
-                Ok(_) => {}
-                Err(error) => return Err(Trouble::explain(&error, &progress, &options).text),
-            }
-        }
-    });
-    let answer = answer.await.unwrap_or_else(|_| Err(Trouble::silent(&options).text))?;
-    // The answer is there; whether the goodbye arrives makes no difference to it.
-    let _ = client.try_disconnect();
-    let _ =
-        tokio::time::timeout(Duration::from_secs(1), async { while events.poll().await.is_ok() {} }).await;
-    match refusals(&answer).next() {
-        None => Ok(()),
-        Some(why) => Err(Trouble::new(
-            Kind::Refused,
-            format!(
-                "the broker at {}:{}: it does not let us subscribe below {}/ ({why:?}): allow the user in \
-                 mqtt.username to read there",
-                options.host, options.port, options.base_topic
-            ),
-        )
-        .text),
-    }
 }

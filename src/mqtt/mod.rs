@@ -5,6 +5,7 @@
 //!
 //! The broker is a view of a table. Nothing queues on the way to it, so that nothing is stale when it arrives.
 
+mod ask;
 pub mod broker;
 mod desk;
 pub mod homeassistant;
@@ -118,5 +119,20 @@ impl Link {
 ///
 /// What does not work, where, and what to do, in one line.
 pub async fn probe(options: Options, within: Duration) -> Result<(), String> {
-    link::probe(options, within).await
+    ask::probe(options, within).await
+}
+
+/// Asks something of a daemon at this broker, by `bridge/request/<name>`, and gives its answer; `None` when nobody
+/// answers in time.
+///
+/// # Errors
+///
+/// Why the broker cannot be asked at, in one line with the remedy.
+pub async fn request(
+    options: Options,
+    name: &str,
+    payload: &serde_json::Value,
+    within: Duration,
+) -> Result<Option<serde_json::Value>, String> {
+    ask::request(options, name, payload, within).await
 }

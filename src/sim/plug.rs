@@ -579,6 +579,13 @@ mod tests {
     }
 
     #[test]
+    fn of_two_equal_keys_the_last_one_holds() {
+        let (mut plug, now) = plug(Model::HS100_HW1);
+        ask(&mut plug, r#"{"system":{"set_relay_state":{"state":0},"set_relay_state":{"state":1}}}"#, now);
+        assert_eq!(plug.switchings().map(|switching| switching.on).collect::<Vec<_>>(), [true]);
+    }
+
+    #[test]
     fn null_as_argument_is_answered_by_old_firmwares_and_ignored_by_some() {
         let (mut plug, now) = plug(Model::HS100_HW1);
         let request = r#"{"system":{"get_sysinfo":null}}"#;

@@ -20,6 +20,8 @@ use crate::model::{Address, Mac};
 use crate::smarthome::cipher;
 use crate::smarthome::message::{Reply, Request};
 
+/// Between two rounds, where the user says nothing else.
+const INTERVAL: Duration = Duration::from_secs(60);
 /// Where newer firmwares listen for a discovery of another form.
 const TDP_PORT: u16 = 20002;
 /// The shortest probe of that form: version 2, operation 1, no payload, and the checksum of just that.
@@ -44,6 +46,13 @@ pub struct Options {
     pub broadcast: Vec<Ipv4Addr>,
     /// The port that plugs listen on, UDP and TCP.
     pub port: u16,
+}
+
+impl Options {
+    /// Every minute, on every interface, for plugs that listen on this port.
+    pub fn usual(port: u16) -> Self {
+        Self { interval: INTERVAL, broadcast: Vec::new(), port }
+    }
 }
 
 /// The running search. Ends when dropped.

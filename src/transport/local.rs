@@ -98,8 +98,8 @@ impl Lan {
             wire.proven = Some(Arc::clone(&reading.plate));
         }
         // A plug that says no has answered: its wire is sound.
-        let sound = matches!(&answer, Ok(_))
-            || matches!(&answer, Err(Trouble::Failed(outcome)) if matches!(outcome.result, Err(Failure::Device { .. })));
+        let says_no = |trouble: &Trouble| matches!(trouble, Trouble::Failed(outcome) if matches!(outcome.result, Err(Failure::Device { .. })));
+        let sound = answer.as_ref().err().is_none_or(says_no);
         if sound && !wire.spent {
             self.kept().insert(ask.exchange.plug, wire);
         }

@@ -1,6 +1,6 @@
 //! The pretend cloud as a value: an account, its sessions, its plugs, and the answers to the four calls. No socket.
 //!
-//! A call comes in as parsed JSON and leaves as an [`Answer`]; what has to wait for a plug is handed back to the
+//! A call comes in as parsed JSON and leaves as an answer; what has to wait for a plug is handed back to the
 //! server, which may wait. Codes and texts are those that the real cloud was seen to send.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -216,6 +216,7 @@ impl Desk {
         (token, refresh_token)
     }
 
+    /// The token that was refreshed is void at once: a client that has calls under way with it must cope.
     fn refresh(&mut self, params: &Value) -> Result<Value, i64> {
         let app_type = text(params, "appType")?;
         let terminal = text(params, "terminalUUID")?;

@@ -1,55 +1,33 @@
 //! The pretend cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface was seen to.
 //!
-//! Owns the listening sockets and what a test may turn while it runs. What is answered is [`desk`]'s, what HTTP makes
-//! of it [`wire`]'s, what goes wrong [`rule`]'s. It serves the same plugs as the LAN, by the same handles.
+//! Owns what a test may turn while it runs. What is answered is [`desk`]'s, what goes wrong is [`rule`]'s; the sockets
+//! are `server`'s, and HTTP is `wire`'s. It serves the same plugs as the LAN, by the same handles.
 //!
 //! Host 0 is the global entry, where clients log in and list; plugs live on the regional hosts 1, 2, …, each of
 //! them a port. A passthrough at a host that is not the plug's own is answered -20571, as by the real ones.
 
 pub mod desk;
 pub mod rule;
+mod server;
 mod wire;
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, USER_AGENT};
-use hyper::http::request::Parts;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::task::AbortHandle;
 
-use self::desk::{Account, Answer, Call, DEVICE_OFFLINE, Desk, REQUEST_TIMEOUT, failure, success};
+use self::desk::{Account, Desk};
 use self::rule::{CloudFault, Method, Rule, Rules, Times};
-use self::wire::{Cut, Pace, Reply};
+use self::server::{Inner, Keeper, Ledger, State};
 use crate::sim::bell::{Bell, NotInTime};
-use crate::sim::fault::CloudLink;
 use crate::sim::handle::PlugHandle;
-use crate::sim::plug::Origin;
-
-/// How many calls are remembered whole: a demo that runs for months must not grow.
-const REMEMBERED_CALLS: usize = 1000;
-
-/// The longest body that is read.
-const MAX_BODY: usize = 1024 * 1024;
 
 /// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
-
-/// The pause after a socket could not be opened or a connection not be taken.
-const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// A cloud of pretend plugs. It ends when it is dropped.
 pub struct SimCloud {
@@ -206,265 +184,20 @@ struct Host {
     task: AbortHandle,
 }
 
-/// What all hosts share.
-struct State {
-    inner: Mutex<Inner>,
-    bell: Bell,
-}
-
-struct Inner {
-    desk: Desk,
-    rules: Rules,
-    ledger: Ledger,
-}
-
-impl State {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Who called, and how often. Tables are indexed by method.
-#[derive(Default)]
-struct Ledger {
-    counts: [u64; Method::ALL.len()],
-    under_way: [u64; Method::ALL.len()],
-    most_under_way: [u64; Method::ALL.len()],
-    records: VecDeque<CallRecord>,
-}
-
-/// Counts a call as under way as long as it lives.
-struct UnderWay {
-    state: Arc<State>,
-    method: Method,
-}
-
-impl UnderWay {
-    fn begin(state: &Arc<State>, record: CallRecord) -> Self {
-        let method = record.method;
-        let mut inner = state.lock();
-        let ledger = &mut inner.ledger;
-        let place = method.index();
-        ledger.counts[place] += 1;
-        ledger.under_way[place] += 1;
-        ledger.most_under_way[place] = ledger.most_under_way[place].max(ledger.under_way[place]);
-        if ledger.records.len() == REMEMBERED_CALLS {
-            ledger.records.pop_front();
-        }
-        ledger.records.push_back(record);
-        drop(inner);
-        state.bell.ring();
-        Self { state: Arc::clone(state), method }
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.state.lock().ledger.under_way[self.method.index()] -= 1;
-        self.state.bell.ring();
-    }
-}
-
-/// The task of one host.
-struct Keeper {
-    state: Arc<State>,
-    number: usize,
-    said: watch::Sender<bool>,
-}
-
-impl Keeper {
-    async fn run(self, first: TcpListener, address: SocketAddr, mut reachable: watch::Receiver<bool>) {
-        let mut listener = Some(first);
-        let mut talks = JoinSet::new();
-        loop {
-            let wanted = *reachable.borrow_and_update();
-            if !wanted {
-                listener = None;
-                talks.shutdown().await;
-            } else if listener.is_none() {
-                listener = TcpListener::bind(address).await.ok();
-            }
-            self.said.send_replace(listener.is_some());
-            self.state.bell.ring();
-            while listener.is_some() == wanted {
-                tokio::select! {
-                    stream = take(listener.as_ref()) => match stream {
-                        Ok(stream) => drop(talks.spawn(converse(Arc::clone(&self.state), self.number, stream))),
-                        Err(_) => sleep(TRY_AGAIN).await,
-                    },
-                    Some(_) = talks.join_next() => {}
-                    changed = reachable.changed() => match changed {
-                        Ok(()) => break,
-                        Err(_) => return,
-                    },
-                }
-            }
-            if wanted && listener.is_none() {
-                sleep(TRY_AGAIN).await;
-            }
-        }
-    }
-}
-
-async fn take(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
-    match listener {
-        Some(listener) => Ok(listener.accept().await?.0),
-        None => std::future::pending().await,
-    }
-}
-
-async fn converse(state: Arc<State>, host: usize, stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| serve(Arc::clone(&state), host, request));
-    // How a connection ends is the client's business.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-}
-
-/// The connection is closed without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the pretend cloud hangs up")]
-struct HangUp;
-
-async fn serve(
-    state: Arc<State>,
-    host: usize,
-    request: Request<Incoming>,
-) -> Result<Response<Reply>, HangUp> {
-    let (parts, body) = request.into_parts();
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| HangUp)?.to_bytes();
-    let call = wire::check(&parts, &body);
-    let name = call.as_ref().ok().and_then(|call| call["method"].as_str());
-    let method = name.map_or(Method::Other, Method::named);
-    let _under_way = UnderWay::begin(&state, record(&parts, &body, method, host));
-    let fault = state.lock().rules.fall(method, Instant::now());
-    let manner = match course(fault) {
-        Course::Answer(manner) => manner,
-        Course::Instead(response) => return Ok(response),
-        Course::HangUp => return Err(HangUp),
-        Course::Never => match std::future::pending::<Infallible>().await {},
-    };
-    let (status, mut answer) = match call {
-        Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, parts.uri.query()).await),
-        Err((status, code)) => (status, failure(code)),
-    };
-    if manner.empties_list && answer["result"]["deviceList"].is_array() {
-        answer["result"]["deviceList"] = json!([]);
-    }
-    sleep(manner.pause).await;
-    Ok(wire::json(status, &answer, manner.pace))
-}
-
-/// What becomes of a call under a fault.
-enum Course {
-    /// It is answered, in this manner.
-    Answer(Manner),
-    /// This is sent instead of an answer.
-    Instead(Response<Reply>),
-    /// The connection is closed.
-    HangUp,
-    /// Nothing, for ever.
-    Never,
-}
-
-/// How an answer is given.
-struct Manner {
-    pause: Duration,
-    pace: Pace,
-    empties_list: bool,
-}
-
-fn course(fault: Option<CloudFault>) -> Course {
-    let as_it_should = Manner { pause: Duration::ZERO, pace: Pace::Whole, empties_list: false };
-    let json = |answer| Course::Instead(wire::json(StatusCode::OK, &answer, Pace::Whole));
-    let Some(fault) = fault else { return Course::Answer(as_it_should) };
-    match fault {
-        CloudFault::Code(code) => json(failure(code)),
-        CloudFault::NestedCode(code) => json(success(json!({"errorCode": code.to_string()}))),
-        CloudFault::Status(status) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-            Course::Instead(wire::html(status))
-        }
-        CloudFault::Html => Course::Instead(wire::html(StatusCode::OK)),
-        CloudFault::Redirect(to) => Course::Instead(wire::redirect(&to)),
-        CloudFault::Silent => Course::Never,
-        CloudFault::Close => Course::HangUp,
-        CloudFault::Latency(pause) => Course::Answer(Manner { pause, ..as_it_should }),
-        CloudFault::CutOff => Course::Answer(Manner { pace: Pace::CutOff(Cut::Before), ..as_it_should }),
-        CloudFault::SlowBytes(interval) => {
-            Course::Answer(Manner { pace: Pace::Drip(interval, None), ..as_it_should })
-        }
-        CloudFault::EmptyList => Course::Answer(Manner { empties_list: true, ..as_it_should }),
-    }
-}
-
-fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord {
-    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    CallRecord {
-        at: Instant::now(),
-        method,
-        host,
-        uri: parts.uri.to_string(),
-        content_type: header(CONTENT_TYPE).to_owned(),
-        user_agent: header(USER_AGENT).to_owned(),
-        body: String::from_utf8_lossy(body).into_owned(),
-    }
-}
-
-async fn answer(state: &State, host: usize, method: Method, call: &Value, query: Option<&str>) -> Value {
-    let token = wire::token_in_query(query);
-    let call = Call { method, params: &call["params"], token: token.as_deref(), host };
-    let answer = state.lock().desk.answer(&call);
-    match answer {
-        Answer::Now(answer) => answer,
-        Answer::Ask { plug, request } => ask(plug, request).await,
-    }
-}
-
-/// Asks a plug, as its link to the cloud allows.
-async fn ask(plug: PlugHandle, request: String) -> Value {
-    let link = plug.read(|plug| match plug.is_cloud_connected(Instant::now()) {
-        true => plug.cloud,
-        false => CloudLink::Offline,
-    });
-    let wait = match link {
-        CloudLink::Offline => return failure(DEVICE_OFFLINE),
-        CloudLink::TimesOut(wait) => {
-            sleep(wait).await;
-            return failure(REQUEST_TIMEOUT);
-        }
-        CloudLink::TimesOutButActs(wait) | CloudLink::Latency(wait) => wait,
-        _ => Duration::ZERO,
-    };
-    // On a task of its own: what is on its way to the plug gets there, even if the client has hung up.
-    let on_its_way = tokio::spawn(async move {
-        sleep(wait).await;
-        plug.with(|plug| match link {
-            CloudLink::DeviceError(code) => plug.refuse(request.as_bytes(), code, Origin::Cloud),
-            _ => plug.handle(request.as_bytes(), Origin::Cloud, Instant::now()),
-        })
-    });
-    let reply = on_its_way.await.ok().flatten().and_then(|reply| String::from_utf8(reply).ok());
-    match (link, reply) {
-        (CloudLink::TimesOutButActs(_), _) | (_, None) => failure(REQUEST_TIMEOUT),
-        (CloudLink::ObjectReply, Some(reply)) => {
-            success(json!({"responseData": serde_json::from_str::<Value>(&reply).unwrap_or_default()}))
-        }
-        (CloudLink::NoReply, Some(_)) => success(json!({})),
-        (CloudLink::Garbage, Some(_)) => success(json!({"responseData": "<html>not a plug</html>"})),
-        (_, Some(reply)) => success(json!({"responseData": reply})),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
+    use serde_json::{Value, json};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::time::timeout;
 
+    use super::desk::failure;
     use super::*;
+    use crate::sim::fault::CloudLink;
     use crate::sim::model::Model;
-    use crate::sim::plug::SimPlug;
+    use crate::sim::plug::{Origin, SimPlug};
 
     const BOUND: Duration = Duration::from_secs(5);
     /// Long enough to be sure that nothing comes.
@@ -522,7 +255,10 @@ mod tests {
 
     /// Status and body; an error where the connection ends before the announced length.
     async fn send(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(address).await?;
+        send_on(&mut TcpStream::connect(address).await?, request).await
+    }
+
+    async fn send_on(stream: &mut TcpStream, request: &str) -> io::Result<(u16, String)> {
         stream.write_all(request.as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -634,6 +370,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cut_off_answer_ends_after_its_first_half() {
+        let scene = Scene::new().await;
+        scene.cloud.fail(None, Times::Next(1), CloudFault::CutOff);
+        let mut stream = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
+        let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
+        let whole = failure(desk::JSON_FORMAT_ERROR).to_string();
+        assert!(head.contains(&format!("content-length: {}", whole.len())), "{head}");
+        assert_eq!(body, &whole[..whole.len() / 2]);
+    }
+
+    #[tokio::test]
     async fn each_link_to_a_plug_shows_as_it_should_and_acts_only_where_it_says_so() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
@@ -680,7 +431,12 @@ mod tests {
     async fn a_cloud_that_is_down_refuses_and_comes_back_where_it_was() {
         let scene = Scene::new().await;
         let token = scene.log_in().await.unwrap();
+        let mut kept = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
+        let (status, _) = send_on(&mut kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(status, 405);
         scene.cloud.set_reachable(false).await.unwrap();
+        let ended = timeout(BOUND, kept.read(&mut [0; 1])).await.unwrap();
+        assert!(matches!(ended, Ok(0) | Err(_)), "a kept connection is gone");
         for host in 0..3 {
             let error = scene.call(host, "", &login()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

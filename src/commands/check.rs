@@ -1,0 +1,315 @@
+//! `check`: reads the config and says what would be done, in words or as JSON. Changes nothing.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Context, Exit, Failed, say};
+use crate::bridge::PlugSettings;
+use crate::bridge::route::{Policy, RoutePolicy};
+use crate::config::duration::show;
+use crate::config::{Broker, Cloud, Config};
+use crate::mqtt::homeassistant::Discovery;
+use crate::secret::shortened;
+use crate::store::TokenFile;
+
+/// What `check` is called with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Try the broker, the cloud account and each plug as well
+    #[arg(long)]
+    pub online: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks the config.
+///
+/// # Errors
+/// All that is wrong with the config; with `--online`, that something does not answer.
+pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+    let place = context.place();
+    let state_dir = context.state_dir();
+    let config = match Config::load(&place, &context.environment) {
+        Ok(config) => config,
+        Err(invalid) if args.json => {
+            say(&json(&Mistakes { valid: false, errors: &invalid.lines })?)?;
+            return Err(invalid.into());
+        }
+        Err(invalid) => return Err(invalid.into()),
+    };
+    let plan = Plan::of(&config, place.path(), &state_dir);
+    say(&if args.json { json(&plan)? } else { plan.to_string() })?;
+    if args.online {
+        return Err(Failed::new(Exit::Bug, "check --online: is not built in: use another version"));
+    }
+    Ok(())
+}
+
+/// What would be done, as it is printed.
+#[derive(Debug, Serialize)]
+struct Plan<'a> {
+    valid: bool,
+    config: Option<&'a Path>,
+    state_dir: &'a Path,
+    broker: BrokerPlan,
+    client_id: &'a str,
+    base_topic: &'a str,
+    homeassistant: &'static str,
+    local: Option<LocalPlan>,
+    discovery: Option<DiscoveryPlan>,
+    cloud: Option<CloudPlan>,
+    routing: RoutingPlan,
+    adopt: bool,
+    plugs: Vec<PlugPlan>,
+    warnings: &'a [String],
+}
+
+/// What is printed instead of a plan.
+#[derive(Debug, Serialize)]
+struct Mistakes<'a> {
+    valid: bool,
+    errors: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct BrokerPlan {
+    embedded: bool,
+    address: String,
+    tls: bool,
+    username: Option<String>,
+    password: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct LocalPlan {
+    port: u16,
+    timeout: String,
+}
+
+#[derive(Debug, Serialize)]
+struct DiscoveryPlan {
+    interval: String,
+    broadcast: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CloudPlan {
+    account: String,
+    url: String,
+    login: &'static str,
+    poll_interval: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RoutingPlan {
+    policy: &'static str,
+    cloud_after: String,
+    command_ttl: String,
+    poll_interval: String,
+    energy_interval: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PlugPlan {
+    name: Option<String>,
+    device_id: Option<String>,
+    mac: Option<String>,
+    host: Option<String>,
+    routing: RoutingPlan,
+}
+
+impl<'a> Plan<'a> {
+    fn of(config: &'a Config, path: Option<&'a Path>, state_dir: &'a Path) -> Self {
+        Self {
+            valid: true,
+            config: path,
+            state_dir,
+            broker: BrokerPlan::of(&config.broker),
+            client_id: config.client_id.as_deref().unwrap_or("hs100d-<instance>"),
+            base_topic: &config.base_topic,
+            homeassistant: match config.homeassistant.discovery {
+                Discovery::Device => "device",
+                Discovery::Component => "component",
+                Discovery::Off => "off",
+            },
+            local: config.local.enabled.then(|| LocalPlan {
+                port: config.local.port,
+                timeout: show(config.bridge.policy.local_timeout),
+            }),
+            discovery: config.discovery.as_ref().map(|discovery| DiscoveryPlan {
+                interval: show(discovery.interval),
+                broadcast: discovery.broadcast.iter().map(ToString::to_string).collect(),
+            }),
+            cloud: config.cloud.as_ref().map(|cloud| CloudPlan::of(cloud, &TokenFile::of(state_dir))),
+            routing: RoutingPlan::of(config.bridge.policy),
+            adopt: config.bridge.adopt,
+            plugs: config.bridge.plugs.iter().map(PlugPlan::of).collect(),
+            warnings: &config.warnings,
+        }
+    }
+}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.config {
+            Some(path) => writeln!(f, "config     {}", path.display())?,
+            None => writeln!(f, "config     none: built-in defaults")?,
+        }
+        writeln!(f, "state      {}", self.state_dir.display())?;
+        writeln!(f, "broker     {}", self.broker)?;
+        writeln!(f, "topics     {}/<plug>/…, as client {}", self.base_topic, self.client_id)?;
+        match self.homeassistant {
+            "off" => writeln!(f, "documents  none for Home Assistant")?,
+            form => writeln!(f, "documents  {form} by {form}, for Home Assistant")?,
+        }
+        match &self.local {
+            Some(local) => {
+                writeln!(f, "LAN        port {}, at most {} an exchange", local.port, local.timeout)?
+            }
+            None => writeln!(f, "LAN        not used")?,
+        }
+        match &self.discovery {
+            Some(discovery) => writeln!(f, "search     {discovery}")?,
+            None => writeln!(f, "search     none")?,
+        }
+        match &self.cloud {
+            Some(cloud) => writeln!(f, "cloud      {cloud}")?,
+            None => writeln!(f, "cloud      not used")?,
+        }
+        writeln!(f, "routing    {}", self.routing)?;
+        writeln!(
+            f,
+            "plugs      {}",
+            if self.adopt { "every one that is found" } else { "only those below" }
+        )?;
+        self.plugs.iter().try_for_each(|plug| writeln!(f, "  {plug}"))?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        writeln!(f, "The config is good.")
+    }
+}
+
+impl BrokerPlan {
+    fn of(broker: &Broker) -> Self {
+        match broker {
+            Broker::Embedded { listen } => Self {
+                embedded: true,
+                address: listen.to_string(),
+                tls: false,
+                username: None,
+                password: false,
+            },
+            Broker::Outside { host, port, tls, username, password } => Self {
+                embedded: false,
+                address: if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                },
+                tls: tls.is_some(),
+                username: username.clone(),
+                password: password.is_some(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for BrokerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.embedded {
+            return write!(f, "embedded, on {}", self.address);
+        }
+        write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.address)?;
+        match (&self.username, self.password) {
+            (Some(user), true) => write!(f, " as {user}, with a password"),
+            (Some(user), false) => write!(f, " as {user}, without a password"),
+            (None, _) => f.write_str(" without a login"),
+        }
+    }
+}
+
+impl fmt::Display for DiscoveryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to =
+            if self.broadcast.is_empty() { "every network".to_owned() } else { self.broadcast.join(", ") };
+        write!(f, "a broadcast to {to} every {}", self.interval)
+    }
+}
+
+impl CloudPlan {
+    fn of(cloud: &Cloud, tokens: &TokenFile) -> Self {
+        Self {
+            account: shortened(&cloud.options.username),
+            url: cloud.options.url.clone(),
+            login: match (cloud.options.password.is_some(), tokens.is_there()) {
+                (true, _) => "with a password",
+                (false, true) => "with the token of an earlier login",
+                (false, false) => "not yet: run `hs100d cloud login`",
+            },
+            poll_interval: show(cloud.poll_interval),
+        }
+    }
+}
+
+impl fmt::Display for CloudPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, url, login, poll_interval } = self;
+        write!(f, "{account} at {url}, {login}; a read every {poll_interval} of what the LAN does not reach")
+    }
+}
+
+impl RoutingPlan {
+    fn of(policy: RoutePolicy) -> Self {
+        Self {
+            policy: match policy.policy {
+                Policy::LocalThenCloud => "local-then-cloud",
+                Policy::Local => "local",
+                Policy::Cloud => "cloud",
+            },
+            cloud_after: show(policy.cloud_after),
+            command_ttl: show(policy.command_ttl),
+            poll_interval: show(policy.poll_interval),
+            energy_interval: show(policy.energy_interval),
+        }
+    }
+}
+
+impl fmt::Display for RoutingPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, cloud_after, command_ttl, poll_interval, energy_interval } = self;
+        write!(f, "{policy}, cloud after {cloud_after}, commands kept {command_ttl}, ")?;
+        write!(f, "a read every {poll_interval}, of meters every {energy_interval}")
+    }
+}
+
+impl PlugPlan {
+    fn of(plug: &PlugSettings) -> Self {
+        Self {
+            name: plug.name.as_ref().map(ToString::to_string),
+            // Shortened, as everywhere that people copy from into bug reports.
+            device_id: plug.identity.device_id.as_ref().map(ToString::to_string),
+            mac: plug.identity.mac.map(|mac| mac.to_string()),
+            host: plug.address.as_ref().map(ToString::to_string),
+            routing: RoutingPlan::of(plug.policy),
+        }
+    }
+}
+
+impl fmt::Display for PlugPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.as_deref().unwrap_or("(named by its alias)"))?;
+        let parts = [("id", &self.device_id), ("mac", &self.mac), ("at", &self.host)];
+        for (what, value) in parts.into_iter().filter_map(|(what, value)| Some((what, value.as_ref()?))) {
+            write!(f, "  {what} {value}")?;
+        }
+        write!(f, "  {}", self.routing)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String, Failed> {
+    let bug = |error| Failed::new(Exit::Bug, format!("check: {error}: please report it"));
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(bug)
+}

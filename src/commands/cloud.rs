@@ -1,0 +1,138 @@
+//! `cloud`: the TP-Link account.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::errand::Account;
+use super::{Context, Exit, Failed, ask, say};
+use crate::bridge::event::AccountPlug;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::transport::cloud::api::Row;
+use crate::transport::cloud::{Cloud, CloudError};
+
+/// What can be done with the account.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Log in: asks for the password, or reads it from standard input, and keeps a token, never the password
+    Login,
+    /// Forget the token
+    Logout,
+    /// List the account's devices
+    Devices {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// The config has no account, or the cloud says no.
+pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
+    let config = context.config()?;
+    let store = Store::open(&context.state_dir()).0;
+    if let Command::Logout = command {
+        store.token_file().clear()?;
+        say(
+            "Logged out here: the token is deleted. TP-Link knows no way to end it there; changing the account's \
+             password does.\n",
+        )?;
+        return ask::reload(&config, &store).await;
+    }
+    let account = Account::of(&config, &store)?;
+    let Some(cloud) = &account.cloud else {
+        let line = "cloud: there is no account: add a [cloud] table with `username` to the config";
+        return Err(Failed::new(Exit::Config, line));
+    };
+    match command {
+        Command::Login => {
+            cloud.login(password().await?).await?;
+            say("Logged in. The token is kept, the password is not.\n")?;
+            ask::reload(&config, &store).await
+        }
+        Command::Devices { json } => devices(cloud, &store, json).await,
+        Command::Logout => Ok(()),
+    }
+}
+
+/// Typed without an echo, or the first line of standard input.
+async fn password() -> Result<Secret, Failed> {
+    let read = tokio::task::spawn_blocking(|| {
+        if io::stdin().is_terminal() {
+            return rpassword::prompt_password("Password of the TP-Link account: ");
+        }
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    });
+    match read.await {
+        Ok(Ok(password)) if password.is_empty() => {
+            Err(Failed::new(Exit::Usage, "password: none was given: type it, or pipe it in"))
+        }
+        Ok(Ok(password)) => Ok(Secret::new(password)),
+        Ok(Err(error)) => {
+            Err(Failed::new(Exit::CommandFailed, format!("password: {error}: type it, or pipe it in")))
+        }
+        Err(_) => Err(Failed::new(Exit::CommandFailed, "password: it could not be read: try again")),
+    }
+}
+
+/// The account's devices, joined with where the LAN knew them last.
+async fn devices(cloud: &Cloud, store: &Store, as_json: bool) -> Result<(), Failed> {
+    let rows = cloud.list().await?;
+    let known = store.known_plugs();
+    let host_of = |plug: &AccountPlug| {
+        let known = known.iter().find(|known| known.device_id == plug.device_id)?;
+        known.address.as_ref().map(crate::model::Address::host)
+    };
+    let rows: Vec<_> = rows.iter().map(|row| (row, row.to_account_plug())).collect();
+    if as_json {
+        let rows: Vec<_> = rows.iter().map(|(row, plug)| document(row, plug, host_of(plug))).collect();
+        return say(&format!("{}\n", json!(rows)));
+    }
+    if rows.is_empty() {
+        return say("The account lists no devices.\n");
+    }
+    for (row, plug) in &rows {
+        let online = if plug.connected { "online" } else { "offline" };
+        let (id, alias, server) = (plug.device_id.as_str(), plug.alias.escape_debug(), server_of(row));
+        let host = host_of(plug).unwrap_or_else(|| "-".to_owned());
+        say(&format!("{id}  {online:<7}  {:<12}  {server}  {host}  {alias}\n", plug.model))?;
+    }
+    Ok(())
+}
+
+fn document(row: &Row, plug: &AccountPlug, host: Option<String>) -> serde_json::Value {
+    json!({
+        "device_id": plug.device_id.as_str(),
+        "alias": &*plug.alias,
+        "model": &*plug.model,
+        "type": &*plug.kind,
+        "mac": plug.mac.map(|mac| mac.to_string()),
+        "server": server_of(row),
+        "online": plug.connected,
+        "host": host,
+    })
+}
+
+fn server_of(row: &Row) -> String {
+    match &row.server {
+        Ok(host) => host.to_string(),
+        Err(why) => format!("({why})"),
+    }
+}
+
+impl From<CloudError> for Failed {
+    fn from(error: CloudError) -> Self {
+        let exit = match &error {
+            CloudError::NotSaved(_) => Exit::Permission,
+            CloudError::Stopped(_) | CloudError::Plug(_) | CloudError::Faulty(_) => Exit::CommandFailed,
+            CloudError::Down(_) | CloudError::Silent | CloudError::Throttled => Exit::Unavailable,
+        };
+        Self::new(exit, format!("cloud: {error}"))
+    }
+}

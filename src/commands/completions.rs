@@ -1,0 +1,23 @@
+//! `completions`: what a shell needs to know to complete our command line.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, Failed, say};
+
+/// What `completions` is called with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Whose completions
+    shell: Shell,
+}
+
+/// Prints the completions.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub fn run(args: Args) -> Result<(), Failed> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "hs100d", &mut script);
+    say(&String::from_utf8_lossy(&script))
+}

@@ -1,0 +1,295 @@
+//! `demo`: the real daemon in a pretend house on loopback, and a story that shows what it is for.
+//!
+//! Every step is seen to work, at the broker and at the pretend plug, or the story ends there and says so.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Context, Exit, Failed, say};
+use crate::config::Config;
+use crate::config::place::{Environment, Place};
+use crate::daemon::Daemon;
+use crate::daemon::signals::{Request, Signals};
+use crate::sim::fault::LanFault;
+use crate::sim::handle::PlugHandle;
+use crate::sim::house::{Blueprint, House};
+use crate::store::Store;
+
+/// Each step must be seen within this time; a resting LAN is probed every ten seconds.
+const STEP: Duration = Duration::from_secs(20);
+/// The port that MQTT clients try first.
+const USUAL_PORT: u16 = 1883;
+/// What the house holds, and the one that the story is about.
+const PLUGS: [&str; 3] = ["Kitchen Kettle", "Küche ☕", "Christmas Tree"];
+const HERO: &str = "kitchen-kettle";
+
+/// What `demo` is called with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// End after one round, with success only if every step was seen to work
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Tells the story, then keeps the house until Ctrl-C.
+///
+/// # Errors
+/// A step was not seen to work, or the house could not be built.
+pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
+    let scratch = Scratch::new()?;
+    let house =
+        House::start(Blueprint::of(&PLUGS)).await.map_err(|error| cannot("build the house", &error))?;
+    let broker = free_address()?;
+    let file = scratch.0.join("hs100d.toml");
+    let text = config_text(&house, broker);
+    std::fs::write(&file, &text).map_err(|error| cannot("write the config", &error))?;
+    let reread = {
+        let file = file.clone();
+        Box::new(move || Config::load(&Place::Named(file.clone()), &Environment::of([])))
+    };
+    let daemon = Daemon::start(reread()?, Store::open(&scratch.0).0, scratch.0.clone(), reread).await?;
+    let (tell, requests) = mpsc::channel(1);
+    let mut signals = Signals::listen().map_err(|error| cannot("listen to signals", &error))?;
+    let daemon = tokio::spawn(daemon.run(requests));
+
+    let mut story = Story::begin(&house, broker, &text)?;
+    let told = async {
+        story.tell().await?;
+        if args.once { Ok(()) } else { story.go_on().await }
+    };
+    let ended = tokio::select! {
+        ended = told => ended,
+        _ = signals.next() => say("\nStopping.\n"),
+    };
+    // The daemon may have ended by itself; then there is nobody to tell.
+    let _ = tell.send(Request::Stop).await;
+    daemon.await.map_err(|error| cannot("stop the daemon", &error))?;
+    ended
+}
+
+/// The story as it goes: the house that it happens in, and a client at the broker that sees it.
+struct Story<'a> {
+    house: &'a House,
+    hero: &'a PlugHandle,
+    client: AsyncClient,
+    heard: mpsc::UnboundedReceiver<(String, String)>,
+    broker: SocketAddr,
+    begun: Instant,
+}
+
+impl<'a> Story<'a> {
+    fn begin(house: &'a House, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
+        say(&format!(
+            "A pretend house on loopback: {} plugs, a cloud at {}, and the real daemon with this config:\n\n{}\n\
+             Watch it from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
+            PLUGS.len(),
+            house.cloud().url(),
+            config.lines().map(|line| format!("    {line}\n")).collect::<String>(),
+            broker.ip(),
+            broker.port(),
+        ))?;
+        let (client, heard) = watch(broker);
+        Ok(Self { house, hero: house.plug(0), client, heard, broker, begun: Instant::now() })
+    }
+
+    async fn tell(&mut self) -> Result<(), Failed> {
+        self.scene("The daemon looks around on the LAN and finds the plugs.")?;
+        for name in [HERO, "kuche", "christmas-tree"] {
+            self.see(&format!("hs100d/{name}/availability"), |payload| payload == "online").await?;
+        }
+
+        self.scene("A command over the LAN.")?;
+        self.command("ON", true, "local").await?;
+
+        self.scene("Somebody presses the button on the plug: seen with the next poll.")?;
+        self.hero.press_button();
+        self.see_state(|state| state["state"] == "OFF").await?;
+
+        self.scene(
+            "The LAN is cut: the plug takes connections and answers nothing. The same command again.",
+        )?;
+        self.set_lan(LanFault::Silent).await?;
+        self.command("ON", true, "cloud").await?;
+
+        self.scene("Once the LAN is known to be down, the cloud is asked at once.")?;
+        self.command("OFF", false, "cloud").await?;
+
+        self.scene("The LAN is back. It is probed every ten seconds, and used again from its first answer.")?;
+        self.set_lan(LanFault::Works).await?;
+        self.see_state(|state| state["route"] == "local").await?;
+        self.command("ON", true, "local").await?;
+
+        let (logins, lists) = (
+            self.house.cloud().calls(crate::sim::cloud::rule::Method::Login),
+            self.house.cloud().calls(crate::sim::cloud::rule::Method::DeviceList),
+        );
+        say(&format!(
+            "\nEvery step was seen to work. The cloud saw {logins} login and {lists} device list.\n"
+        ))
+    }
+
+    /// Keeps the house for whoever wants to try things, and shows what the broker hears.
+    async fn go_on(&mut self) -> Result<(), Failed> {
+        say("\nThe house stays until Ctrl-C. Try, for example:\n\n")?;
+        say(&format!("    mosquitto_pub -h 127.0.0.1 -p {} -t hs100d/kuche/set -m TOGGLE\n\n", self.port()))?;
+        while let Some((topic, payload)) = self.heard.recv().await {
+            if topic.ends_with("/state") || topic.ends_with("/event") || topic.ends_with("/result") {
+                self.line(&topic, &payload)?;
+            }
+        }
+        Ok(())
+    }
+
+    // --- steps ------------------------------------------------------------------------------------------------
+
+    /// Sends a command, and sees its result at the broker and at the plug.
+    async fn command(&mut self, word: &str, on: bool, route: &str) -> Result<(), Failed> {
+        let topic = format!("hs100d/{HERO}/set");
+        say(&format!("{:>9}  -> {topic} {word}\n", self.clock()))?;
+        self.client
+            .publish(topic, word, PublishOptions::at_least_once())
+            .await
+            .map_err(|error| cannot("publish", &error))?;
+        let result = self.see(&format!("hs100d/{HERO}/result"), |_| true).await?;
+        let result: Value = serde_json::from_str(&result).unwrap_or_default();
+        if result["status"] != "ok" || result["route"] != route {
+            return Err(not_seen(&format!("the command {word} done over the {route} route")));
+        }
+        if self.hero.is_on() != on {
+            return Err(not_seen(&format!("the plug switched {word}")));
+        }
+        Ok(())
+    }
+
+    async fn set_lan(&self, fault: LanFault) -> Result<(), Failed> {
+        self.house.lan().set_fault(self.hero, fault).await.map_err(|error| cannot("change the LAN", &error))
+    }
+
+    async fn see_state(&mut self, fits: impl Fn(&Value) -> bool) -> Result<(), Failed> {
+        let fits = |payload: &str| serde_json::from_str(payload).is_ok_and(|state: Value| fits(&state));
+        self.see(&format!("hs100d/{HERO}/state"), fits).await.map(drop)
+    }
+
+    /// Waits for a message, and shows it.
+    async fn see(&mut self, topic: &str, fits: impl Fn(&str) -> bool) -> Result<String, Failed> {
+        let heard = &mut self.heard;
+        let waiting = async {
+            while let Some((at, payload)) = heard.recv().await {
+                if at == topic && fits(&payload) {
+                    return Some(payload);
+                }
+            }
+            None
+        };
+        match timeout(STEP, waiting).await {
+            Ok(Some(payload)) => {
+                self.line(topic, &payload)?;
+                Ok(payload)
+            }
+            _ => Err(not_seen(&format!("{topic} as it should be"))),
+        }
+    }
+
+    // --- words ------------------------------------------------------------------------------------------------
+
+    fn scene(&self, words: &str) -> Result<(), Failed> {
+        say(&format!("\n* {words}\n"))
+    }
+
+    fn line(&self, topic: &str, payload: &str) -> Result<(), Failed> {
+        say(&format!("{:>9}  {topic} {payload}\n", self.clock()))
+    }
+
+    fn clock(&self) -> String {
+        format!("{:.3} s", self.begun.elapsed().as_secs_f64())
+    }
+
+    fn port(&self) -> u16 {
+        self.broker.port()
+    }
+}
+
+/// A client that hears everything below `hs100d/`.
+fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, String)>) {
+    let mut options = MqttOptions::new("hs100d-demo-watcher", (broker.ip().to_string(), broker.port()));
+    options.set_keep_alive(30);
+    let (client, mut events) = AsyncClient::builder(options).capacity(16).build();
+    let (tell, heard) = mpsc::unbounded_channel();
+    let subscriber = client.clone();
+    tokio::spawn(async move {
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+                    if subscriber.try_subscribe("hs100d/#", QoS::AtLeastOnce).is_err() {
+                        return;
+                    }
+                }
+                Ok(Event::Incoming(Incoming::Publish(message))) => {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    if tell.send((text(&message.topic), text(&message.payload))).is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    });
+    (client, heard)
+}
+
+/// Where MQTT clients look first, or any free port of loopback.
+fn free_address() -> Result<SocketAddr, Failed> {
+    let usual = TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT));
+    let listener = usual.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let address = listener.and_then(|listener| listener.local_addr());
+    address.map_err(|error| cannot("find a free port", &error))
+}
+
+fn config_text(house: &House, broker: SocketAddr) -> String {
+    let (username, password) = Blueprint::ACCOUNT;
+    format!(
+        "[broker]\nlisten = \"{broker}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n[local]\nport = {}\n\n\
+         [cloud]\nusername = \"{username}\"\npassword = \"{password}\"\nurl = \"{}\"\n",
+        house.lan().port(),
+        house.cloud().url(),
+    )
+}
+
+fn cannot(what: &str, error: &dyn std::fmt::Display) -> Failed {
+    Failed::new(Exit::Unavailable, format!("demo: cannot {what}: {error}"))
+}
+
+fn not_seen(what: &str) -> Failed {
+    Failed::new(Exit::CommandFailed, format!("demo: not seen within {STEP:?}: {what}: run it again with -v"))
+}
+
+/// A folder of its own, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failed> {
+        let path = std::env::temp_dir().join(format!("hs100d-demo-{}", uuid::Uuid::new_v4().simple()));
+        make_private(&path).map_err(|error| cannot("make a temporary folder", &error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left behind in the temporary folder harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().mode(0o700).create(path)
+}

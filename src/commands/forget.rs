@@ -1,0 +1,45 @@
+//! `forget`: removes a plug from the store, and everything of it that the broker keeps.
+
+use serde_json::json;
+
+use super::ask::{self, Answer};
+use super::{Context, Exit, Failed, say};
+use crate::store::Store;
+
+/// What `forget` is called with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The name that it has in its topics
+    pub plug: String,
+}
+
+/// Asks the running daemon to do it; where there is none, takes the plug out of the store, and the next daemon clears
+/// what the broker kept of it.
+///
+/// # Errors
+/// There is no such plug, or it stands in the config.
+pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+    let config = context.config()?;
+    let mut store = Store::open(&context.state_dir()).0;
+    let refused = |why: String| Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.plug)));
+    match ask::daemon(&config, &store, "forget", &json!({ "plug": args.plug })).await {
+        Answer::Done => return say(&format!("{} is forgotten.\n", args.plug)),
+        Answer::Refused(why) => return refused(why),
+        Answer::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
+    }
+    if config
+        .bridge
+        .plugs
+        .iter()
+        .any(|entry| entry.name.as_ref().is_some_and(|name| name.as_str() == args.plug))
+    {
+        return refused("it stands in the config: remove its [[plug]] entry there".to_owned());
+    }
+    let known = store.known_plugs().into_iter().find(|plug| plug.name.as_str() == args.plug);
+    let Some(known) = known else {
+        return refused("no plug of that name is known: see the names below the base topic".to_owned());
+    };
+    store.forget(&known.device_id);
+    store.save()?;
+    say(&format!("{} is forgotten; the next start of the daemon clears it at the broker.\n", args.plug))
+}

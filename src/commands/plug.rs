@@ -1,0 +1,279 @@
+//! `plug`: one order to one plug, without MQTT and without a daemon.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::errand::{self, Account, Done};
+use super::{Context, Exit, Failed, say};
+use crate::bridge::PlugSettings;
+use crate::bridge::event::{Ended, Identity, KnownPlug, Said, Sighting};
+use crate::bridge::route::Policy;
+use crate::config::Config;
+use crate::model::{Address, DeviceId, Mac, Order, RelayState, Switch, Wishes};
+use crate::store::Store;
+use crate::transport::discovery::Discovery;
+
+/// How long a name is looked for on the LAN that nobody knows yet.
+const SEARCH: Duration = Duration::from_secs(3);
+
+/// What `plug` is called with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Its configured name, alias, address, MAC or device id
+    pub target: String,
+
+    /// What to do
+    pub verb: Verb,
+
+    /// By this way only
+    #[arg(long)]
+    pub via: Option<Via>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with a plug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verb {
+    /// Read it
+    Info,
+    /// Switch it on
+    On,
+    /// Switch it off
+    Off,
+    /// Switch it to the other state
+    Toggle,
+    /// Switch its little light on
+    LedOn,
+    /// Switch its little light off
+    LedOff,
+    /// Restart its firmware; the relay keeps its state
+    Reboot,
+}
+
+/// The two ways to a plug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// The LAN
+    Local,
+    /// The cloud
+    Cloud,
+}
+
+/// Finds the plug, carries the order out and prints how it ended.
+///
+/// # Errors
+/// The config is wrong, nobody knows the plug, or it could not be done.
+pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+    let config = context.config()?;
+    let store = Store::open(&context.state_dir()).0;
+    let account = Account::of(&config, &store)?;
+    if args.via == Some(Via::Cloud) && account.cloud.is_none() {
+        let line = "--via cloud: there is no account: add a [cloud] table to the config";
+        return Err(Failed::new(Exit::Config, line));
+    }
+    let mut entry = find(&args.target, &config, &store, &account).await?;
+    match args.via {
+        Some(Via::Local) => entry.policy.policy = Policy::Local,
+        Some(Via::Cloud) => entry.policy.policy = Policy::Cloud,
+        None => {}
+    }
+    let done = errand::run(entry, account, args.verb.order()).await;
+    if let Ended::Error(why) = &done.result.ended {
+        return Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.target)));
+    }
+    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb) })
+}
+
+impl Verb {
+    fn order(self) -> Order {
+        let relay = |switch| Order::Set(Wishes { relay: Some(switch), led: None });
+        let led = |state| Order::Set(Wishes { relay: None, led: Some(state) });
+        match self {
+            Self::Info => Order::Read,
+            Self::On => relay(Switch::To(RelayState::On)),
+            Self::Off => relay(Switch::To(RelayState::Off)),
+            Self::Toggle => relay(Switch::Toggle),
+            Self::LedOn => led(RelayState::On),
+            Self::LedOff => led(RelayState::Off),
+            Self::Reboot => Order::Reboot,
+        }
+    }
+}
+
+/// The plug that the user means: by what the config says, then the store, then the plug itself or the account.
+async fn find(
+    target: &str,
+    config: &Config,
+    store: &Store,
+    account: &Account,
+) -> Result<PlugSettings, Failed> {
+    let wanted = Wanted::new(target, config.local.port);
+    let known = store.known_plugs();
+    let remembered = |identity: &Identity| {
+        let is_it = |plug: &&KnownPlug| {
+            identity.device_id.as_ref() == Some(&plug.device_id)
+                || (identity.mac.is_some() && identity.mac == plug.mac)
+        };
+        known.iter().find(is_it).and_then(|plug| plug.address.clone())
+    };
+    if let Some(entry) = config.bridge.plugs.iter().find(|entry| wanted.is_entry(entry)) {
+        let address = entry.address.clone().or_else(|| remembered(&entry.identity));
+        return Ok(PlugSettings { address, ..entry.clone() });
+    }
+    if let Some(plug) = known.iter().find(|plug| wanted.is_known(plug)) {
+        return Ok(entry(plug.device_id.clone(), plug.mac, plug.address.clone(), config));
+    }
+    if let Some(sighting) = look(&wanted, config).await {
+        let Said::SysInfo(reading) = sighting.said else { return Err(nobody(target)) };
+        let identity = Identity { device_id: reading.plate.device_id.clone(), mac: reading.plate.mac };
+        let policy = config.bridge.policy;
+        return Ok(PlugSettings { name: None, identity, address: Some(sighting.address), policy });
+    }
+    if let Some(cloud) = &account.cloud {
+        let rows =
+            cloud.list().await.map_err(|error| Failed::new(Exit::Unavailable, format!("cloud: {error}")))?;
+        let row = rows.iter().map(crate::transport::cloud::api::Row::to_account_plug);
+        let is_it =
+            |row: &crate::bridge::event::AccountPlug| wanted.is(Some(&row.device_id), row.mac, &row.alias);
+        if let Some(row) = { row }.find(is_it) {
+            return Ok(entry(row.device_id, row.mac, None, config));
+        }
+    }
+    // An address that nobody has seen may still be a plug's.
+    match wanted.address {
+        Some(address) if wanted.mac.is_none() && wanted.device_id.is_none() && wanted.is_numeric => {
+            let policy = config.bridge.policy;
+            Ok(PlugSettings { name: None, identity: Identity::default(), address: Some(address), policy })
+        }
+        _ => Err(nobody(target)),
+    }
+}
+
+fn entry(device_id: DeviceId, mac: Option<Mac>, address: Option<Address>, config: &Config) -> PlugSettings {
+    let identity = Identity { device_id: Some(device_id), mac };
+    PlugSettings { name: None, identity, address, policy: config.bridge.policy }
+}
+
+fn nobody(target: &str) -> Failed {
+    let line =
+        format!("{target}: no plug of that name, address, MAC or device id is known: try `hs100d discover`");
+    Failed::new(Exit::CommandFailed, line)
+}
+
+/// Asks the LAN who is called so.
+async fn look(wanted: &Wanted<'_>, config: &Config) -> Option<Sighting> {
+    if wanted.is_numeric {
+        return None;
+    }
+    let mut discovery = Discovery::start(config.discovery.clone()?);
+    let search = async {
+        loop {
+            let sighting = discovery.next().await;
+            if let Said::SysInfo(reading) = &sighting.said {
+                let plate = &reading.plate;
+                if wanted.is(plate.device_id.as_ref(), plate.mac, &plate.alias) {
+                    return sighting;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(SEARCH, search).await.ok()
+}
+
+/// What the user's word may stand for.
+struct Wanted<'a> {
+    text: &'a str,
+    address: Option<Address>,
+    /// It is an IP address, which cannot be a name.
+    is_numeric: bool,
+    mac: Option<Mac>,
+    device_id: Option<DeviceId>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(text: &'a str, port: u16) -> Self {
+        let address = Address::new(text, port);
+        let is_numeric = matches!(address, Some(Address::Socket(_)));
+        let mac = Mac::new(text);
+        let device_id = DeviceId::new(text).filter(|_| mac.is_none());
+        Self { text, address, is_numeric, mac, device_id }
+    }
+
+    fn is(&self, device_id: Option<&DeviceId>, mac: Option<Mac>, alias: &str) -> bool {
+        (self.device_id.is_some() && self.device_id.as_ref() == device_id)
+            || (self.mac.is_some() && self.mac == mac)
+            || alias.to_lowercase() == self.text.to_lowercase()
+    }
+
+    fn is_entry(&self, entry: &PlugSettings) -> bool {
+        let name = entry.name.as_ref().map_or("", |name| name.as_str());
+        self.is(entry.identity.device_id.as_ref(), entry.identity.mac, name)
+            || (self.address.is_some() && self.address == entry.address)
+    }
+
+    fn is_known(&self, plug: &KnownPlug) -> bool {
+        self.is(Some(&plug.device_id), plug.mac, plug.name.as_str())
+            || (self.is_numeric && self.address == plug.address)
+    }
+}
+
+fn in_words(done: &Done, verb: Verb) -> String {
+    let route = done.result.route.map_or("no route".to_owned(), |route| route.to_string());
+    let took = done.result.took.as_millis();
+    let state = done.result.state.map_or("unknown".to_owned(), |state| state.to_string());
+    if verb == Verb::Reboot {
+        return format!("restarting ({route}, {took} ms)\n");
+    }
+    let mut text = format!("{state} ({route}, {took} ms)\n");
+    let (Some(info), Verb::Info) = (&done.info, verb) else { return text };
+    let plate = &info.plate;
+    let mut line = |key: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            _ = writeln!(text, "{key:<10}{value}");
+        }
+    };
+    line("alias", Some(plate.alias.escape_debug().to_string()));
+    line("model", Some(plate.model.to_string()));
+    line("hardware", Some(plate.hw_version.to_string()));
+    line("firmware", Some(plate.sw_version.to_string()));
+    line("mac", plate.mac.map(|mac| mac.to_string()));
+    line("device id", plate.device_id.as_ref().map(|id| id.as_str().to_owned()));
+    line("address", info.address.as_ref().map(ToString::to_string));
+    line("signal", info.rssi.map(|dbm| format!("{dbm} dBm")));
+    line("led", done.state.as_ref().and_then(|state| state.led).map(|led| led.to_string()));
+    line("on since", done.state.as_ref().and_then(|state| state.on_since).map(date));
+    text
+}
+
+fn as_json(done: &Done) -> String {
+    let plate = done.info.as_ref().map(|info| &info.plate);
+    let state = done.state.as_ref();
+    let text = json!({
+        "state": done.result.state.map(|state| state.to_string()),
+        "route": done.result.route.map(|route| route.to_string()),
+        "took_ms": u64::try_from(done.result.took.as_millis()).unwrap_or(u64::MAX),
+        "led": state.and_then(|state| state.led).map(|led| led.to_string()),
+        "on_since": state.and_then(|state| state.on_since).map(date),
+        "alias": plate.map(|plate| &*plate.alias),
+        "model": plate.map(|plate| &*plate.model),
+        "hw_version": plate.map(|plate| &*plate.hw_version),
+        "sw_version": plate.map(|plate| &*plate.sw_version),
+        "mac": plate.and_then(|plate| plate.mac).map(|mac| mac.to_string()),
+        "device_id": plate.and_then(|plate| plate.device_id.as_ref()).map(DeviceId::as_str),
+        "host": done.info.as_ref().and_then(|info| info.address.as_ref()).map(Address::host),
+        "rssi": done.info.as_ref().and_then(|info| info.rssi),
+    });
+    format!("{text}\n")
+}
+
+fn date(instant: Instant) -> String {
+    let ago = instant.elapsed();
+    let at = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+    humantime::format_rfc3339_seconds(at).to_string()
+}

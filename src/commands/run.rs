@@ -1,0 +1,49 @@
+//! `run`: the daemon, until a signal ends it.
+
+use tokio::sync::mpsc;
+
+use super::{Context, Exit, Failed};
+use crate::daemon::signals::Signals;
+use crate::daemon::{Daemon, StartError};
+use crate::mqtt::broker::BrokerError;
+use crate::store::Store;
+
+/// Signals that wait for the loop; more of them say nothing new.
+const WAITING: usize = 4;
+
+/// Runs until SIGTERM or SIGINT; SIGHUP reads the config again.
+///
+/// # Errors
+/// The config is wrong, or the embedded broker cannot listen. What is merely out of reach is waited for.
+pub async fn run(context: &Context) -> Result<(), Failed> {
+    let config = context.config()?;
+    let state_dir = context.state_dir();
+    let (store, complaints) = Store::open(&state_dir);
+    for warning in config.warnings.iter().chain(&complaints) {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::listen().map_err(|error| {
+        Failed::new(Exit::Unavailable, format!("signals: {error}: nothing else can be tried"))
+    })?;
+    let reread = {
+        let context = context.clone();
+        Box::new(move || context.config())
+    };
+    let daemon = Daemon::start(config, store, state_dir, reread).await?;
+    tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));
+    let (tell, requests) = mpsc::channel(WAITING);
+    tokio::spawn(async move { while tell.send(signals.next().await).await.is_ok() {} });
+    daemon.run(requests).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        let exit = match &error {
+            StartError::Broker(BrokerError::NotLoopback(_)) => Exit::Config,
+            StartError::Broker(_) | StartError::Cloud(_) => Exit::Unavailable,
+        };
+        Self::new(exit, error.to_string())
+    }
+}

@@ -1,0 +1,296 @@
+//! What happens behind one host of the pretend cloud: connections are taken, calls are counted, faults fall, plugs
+//! are asked.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::CallRecord;
+use super::desk::{Answer, Call, DEVICE_OFFLINE, Desk, REQUEST_TIMEOUT, failure, success};
+use super::rule::{CloudFault, Method, Rules};
+use super::wire::{self, Cut, Pace, Reply};
+use crate::sim::bell::Bell;
+use crate::sim::fault::CloudLink;
+use crate::sim::handle::PlugHandle;
+use crate::sim::plug::Origin;
+
+/// How many calls are remembered whole: a demo that runs for months must not grow.
+const REMEMBERED_CALLS: usize = 1000;
+
+/// The longest body that is read.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// The pause after a socket could not be opened or a connection not be taken.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// What all hosts share.
+pub(super) struct State {
+    pub(super) inner: Mutex<Inner>,
+    pub(super) bell: Bell,
+}
+
+/// What a lock on the state opens.
+pub(super) struct Inner {
+    pub(super) desk: Desk,
+    pub(super) rules: Rules,
+    pub(super) ledger: Ledger,
+}
+
+impl State {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who called, and how often. Tables are indexed by method.
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) counts: [u64; Method::ALL.len()],
+    under_way: [u64; Method::ALL.len()],
+    pub(super) most_under_way: [u64; Method::ALL.len()],
+    pub(super) records: VecDeque<CallRecord>,
+}
+
+/// Counts a call as under way as long as it lives.
+struct UnderWay {
+    state: Arc<State>,
+    method: Method,
+}
+
+impl UnderWay {
+    fn begin(state: &Arc<State>, record: CallRecord) -> Self {
+        let method = record.method;
+        let mut inner = state.lock();
+        let ledger = &mut inner.ledger;
+        let place = method.index();
+        ledger.counts[place] += 1;
+        ledger.under_way[place] += 1;
+        ledger.most_under_way[place] = ledger.most_under_way[place].max(ledger.under_way[place]);
+        if ledger.records.len() == REMEMBERED_CALLS {
+            ledger.records.pop_front();
+        }
+        ledger.records.push_back(record);
+        drop(inner);
+        state.bell.ring();
+        Self { state: Arc::clone(state), method }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.state.lock().ledger.under_way[self.method.index()] -= 1;
+        self.state.bell.ring();
+    }
+}
+
+/// The task of one host.
+pub(super) struct Keeper {
+    pub(super) state: Arc<State>,
+    pub(super) number: usize,
+    pub(super) said: watch::Sender<bool>,
+}
+
+impl Keeper {
+    pub(super) async fn run(
+        self,
+        first: TcpListener,
+        address: SocketAddr,
+        mut reachable: watch::Receiver<bool>,
+    ) {
+        let mut listener = Some(first);
+        let mut talks = JoinSet::new();
+        loop {
+            let wanted = *reachable.borrow_and_update();
+            if !wanted {
+                listener = None;
+                talks.shutdown().await;
+            } else if listener.is_none() {
+                listener = TcpListener::bind(address).await.ok();
+            }
+            self.said.send_replace(listener.is_some());
+            self.state.bell.ring();
+            while listener.is_some() == wanted {
+                tokio::select! {
+                    stream = take(listener.as_ref()) => match stream {
+                        Ok(stream) => drop(talks.spawn(converse(Arc::clone(&self.state), self.number, stream))),
+                        Err(_) => sleep(TRY_AGAIN).await,
+                    },
+                    Some(_) = talks.join_next() => {}
+                    changed = reachable.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                }
+            }
+            if wanted && listener.is_none() {
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn take(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => Ok(listener.accept().await?.0),
+        None => std::future::pending().await,
+    }
+}
+
+async fn converse(state: Arc<State>, host: usize, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| serve(Arc::clone(&state), host, request));
+    // How a connection ends is the client's business.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// The connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the pretend cloud hangs up")]
+struct HangUp;
+
+async fn serve(
+    state: Arc<State>,
+    host: usize,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, HangUp> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| HangUp)?.to_bytes();
+    let call = wire::check(&parts, &body);
+    let name = call.as_ref().ok().and_then(|call| call["method"].as_str());
+    let method = name.map_or(Method::Other, Method::named);
+    let _under_way = UnderWay::begin(&state, record(&parts, &body, method, host));
+    let fault = state.lock().rules.fall(method, Instant::now());
+    let manner = match course(fault) {
+        Course::Answer(manner) => manner,
+        Course::Instead(response) => return Ok(response),
+        Course::HangUp => return Err(HangUp),
+        Course::Never => match std::future::pending::<Infallible>().await {},
+    };
+    let (status, mut answer) = match call {
+        Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, parts.uri.query()).await),
+        Err((status, code)) => (status, failure(code)),
+    };
+    if manner.empties_list && answer["result"]["deviceList"].is_array() {
+        answer["result"]["deviceList"] = json!([]);
+    }
+    sleep(manner.pause).await;
+    Ok(wire::json(status, &answer, manner.pace))
+}
+
+/// What becomes of a call under a fault.
+enum Course {
+    /// It is answered, in this manner.
+    Answer(Manner),
+    /// This is sent instead of an answer.
+    Instead(Response<Reply>),
+    /// The connection is closed.
+    HangUp,
+    /// Nothing, for ever.
+    Never,
+}
+
+/// How an answer is given.
+struct Manner {
+    pause: Duration,
+    pace: Pace,
+    empties_list: bool,
+}
+
+fn course(fault: Option<CloudFault>) -> Course {
+    let as_it_should = Manner { pause: Duration::ZERO, pace: Pace::Whole, empties_list: false };
+    let json = |answer| Course::Instead(wire::json(StatusCode::OK, &answer, Pace::Whole));
+    let Some(fault) = fault else { return Course::Answer(as_it_should) };
+    match fault {
+        CloudFault::Code(code) => json(failure(code)),
+        CloudFault::NestedCode(code) => json(success(json!({"errorCode": code.to_string()}))),
+        CloudFault::Status(status) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            Course::Instead(wire::html(status))
+        }
+        CloudFault::Html => Course::Instead(wire::html(StatusCode::OK)),
+        CloudFault::Redirect(to) => Course::Instead(wire::redirect(&to)),
+        CloudFault::Silent => Course::Never,
+        CloudFault::Close => Course::HangUp,
+        CloudFault::Latency(pause) => Course::Answer(Manner { pause, ..as_it_should }),
+        CloudFault::CutOff => Course::Answer(Manner { pace: Pace::CutOff(Cut::Before), ..as_it_should }),
+        CloudFault::SlowBytes(interval) => {
+            Course::Answer(Manner { pace: Pace::Drip(interval, None), ..as_it_should })
+        }
+        CloudFault::EmptyList => Course::Answer(Manner { empties_list: true, ..as_it_should }),
+    }
+}
+
+fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord {
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    CallRecord {
+        at: Instant::now(),
+        method,
+        host,
+        uri: parts.uri.to_string(),
+        content_type: header(CONTENT_TYPE).to_owned(),
+        user_agent: header(USER_AGENT).to_owned(),
+        body: String::from_utf8_lossy(body).into_owned(),
+    }
+}
+
+async fn answer(state: &State, host: usize, method: Method, call: &Value, query: Option<&str>) -> Value {
+    let token = wire::token_in_query(query);
+    let call = Call { method, params: &call["params"], token: token.as_deref(), host };
+    let answer = state.lock().desk.answer(&call);
+    match answer {
+        Answer::Now(answer) => answer,
+        Answer::Ask { plug, request } => ask(plug, request).await,
+    }
+}
+
+/// Asks a plug, as its link to the cloud allows.
+async fn ask(plug: PlugHandle, request: String) -> Value {
+    let link = plug.read(|plug| match plug.is_cloud_connected(Instant::now()) {
+        true => plug.cloud,
+        false => CloudLink::Offline,
+    });
+    let wait = match link {
+        CloudLink::Offline => return failure(DEVICE_OFFLINE),
+        CloudLink::TimesOut(wait) => {
+            sleep(wait).await;
+            return failure(REQUEST_TIMEOUT);
+        }
+        CloudLink::TimesOutButActs(wait) | CloudLink::Latency(wait) => wait,
+        _ => Duration::ZERO,
+    };
+    // On a task of its own: what is on its way to the plug gets there, even if the client has hung up.
+    let on_its_way = tokio::spawn(async move {
+        sleep(wait).await;
+        plug.with(|plug| match link {
+            CloudLink::DeviceError(code) => plug.refuse(request.as_bytes(), code, Origin::Cloud),
+            _ => plug.handle(request.as_bytes(), Origin::Cloud, Instant::now()),
+        })
+    });
+    let reply = on_its_way.await.ok().flatten().and_then(|reply| String::from_utf8(reply).ok());
+    match (link, reply) {
+        (CloudLink::TimesOutButActs(_), _) | (_, None) => failure(REQUEST_TIMEOUT),
+        (CloudLink::ObjectReply, Some(reply)) => {
+            success(json!({"responseData": serde_json::from_str::<Value>(&reply).unwrap_or_default()}))
+        }
+        (CloudLink::NoReply, Some(_)) => success(json!({})),
+        (CloudLink::Garbage, Some(_)) => success(json!({"responseData": "<html>not a plug</html>"})),
+        (_, Some(reply)) => success(json!({"responseData": reply})),
+    }
+}

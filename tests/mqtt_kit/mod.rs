@@ -1,0 +1,572 @@
+//! What the stories about the link need: real brokers, somebody who listens, the daemon's end of a link, and a
+//! broker that misbehaves. Every wait has a bound, and none of them hopes.
+
+#![allow(dead_code, reason = "each file of stories uses its own part of the kit")]
+
+use std::future::Future;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
+use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
+use hs100d::mqtt::broker::{self, EmbeddedBroker};
+use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::{Inbound, Link, Options};
+use hs100d::smarthome::message::Nameplate;
+use rumqttc::{AsyncClient, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+/// How long anything may take that is not itself a wait; far longer than it does.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+/// Waits for something that has to come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("never came: {what}"))
+}
+
+/// The brokers that each story is told with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brand {
+    Embedded,
+    Mosquitto,
+}
+
+/// All brokers that are here. Where CI runs, all of them have to be.
+pub fn brands() -> Vec<Brand> {
+    if has_mosquitto() { vec![Brand::Embedded, Brand::Mosquitto] } else { vec![Brand::Embedded] }
+}
+
+/// Whether mosquitto can be run; its absence is said, and in CI it is a failure.
+pub fn has_mosquitto() -> bool {
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .chain([PathBuf::from("/usr/sbin")])
+        .any(|folder| folder.join("mosquitto").is_file());
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "mosquitto is not installed: apt-get install mosquitto");
+        println!("skipped: mosquitto is not installed");
+    }
+    found
+}
+
+/// A broker on a free port of this machine.
+pub struct House {
+    pub port: u16,
+    extra: String,
+    folder: TempDir,
+    running: Running,
+}
+
+enum Running {
+    Embedded(Option<EmbeddedBroker>),
+    Mosquitto(Process),
+}
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl House {
+    pub async fn start(brand: Brand) -> Self {
+        match brand {
+            Brand::Embedded => {
+                let folder = tempfile::tempdir().unwrap();
+                let broker = embedded(0, folder.path()).await;
+                let port = broker.addr().port();
+                Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
+            }
+            Brand::Mosquitto => Self::mosquitto("allow_anonymous true\n", &[]).await,
+        }
+    }
+
+    /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
+    pub async fn mosquitto(lines: &str, files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let port = free_port();
+        let extra = lines.replace("FOLDER", &folder.path().display().to_string());
+        let process = mosquitto(port, &extra, folder.path()).await;
+        Self { port, extra, folder, running: Running::Mosquitto(process) }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The broker goes, its memory too, and a new one comes at the same place.
+    pub async fn restart_without_store(&mut self) {
+        let port = self.port;
+        match &mut self.running {
+            Running::Embedded(broker) => {
+                broker.take().unwrap().stop().await;
+                self.folder = tempfile::tempdir().unwrap();
+                *broker = Some(embedded(port, self.folder.path()).await);
+            }
+            Running::Mosquitto(process) => {
+                let _ = process.0.kill();
+                let _ = process.0.wait();
+                *process = mosquitto(port, &self.extra, self.folder.path()).await;
+            }
+        }
+    }
+
+    /// The embedded broker goes and comes back with what it kept.
+    pub async fn restart_with_store(&mut self) {
+        let Running::Embedded(broker) = &mut self.running else {
+            panic!("only the embedded broker keeps its store")
+        };
+        broker.take().unwrap().stop().await;
+        *broker = Some(embedded(self.port, self.folder.path()).await);
+    }
+}
+
+async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let options = broker::Options { listen, state_dir: state_dir.to_owned() };
+    within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
+}
+
+async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
+    let config = folder.join("mosquitto.conf");
+    // Without `user` a mosquitto that root starts could not read the folder.
+    let text = format!("listener {port} 127.0.0.1\nuser root\npersistence false\n{extra}");
+    std::fs::File::create(&config).unwrap().write_all(text.as_bytes()).unwrap();
+    let path = std::env::join_paths(
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .chain([PathBuf::from("/usr/sbin")]),
+    );
+    let child = Command::new("mosquitto")
+        .env("PATH", path.unwrap())
+        .arg("-c")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let process = Process(child);
+    within("mosquitto", async {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    process
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Options of a daemon in its own corner of the broker.
+pub fn options(port: u16) -> Options {
+    Options {
+        host: "127.0.0.1".to_owned(),
+        port,
+        tls: None,
+        username: None,
+        password: None,
+        client_id: "hs100d-test".to_owned(),
+        base_topic: "home/hs100d".to_owned(),
+        instance: "test".to_owned(),
+        homeassistant: homeassistant::Options {
+            discovery: Discovery::Device,
+            discovery_prefix: "homeassistant".to_owned(),
+            status_topic: "homeassistant/status".to_owned(),
+        },
+    }
+}
+
+/// The daemon's end of a link.
+pub struct Daemon {
+    pub link: Link,
+    pub inbound: mpsc::UnboundedReceiver<Inbound>,
+}
+
+impl Daemon {
+    pub fn start(options: Options) -> Self {
+        let (sender, inbound) = mpsc::unbounded_channel();
+        Self { link: Link::start(options, sender), inbound }
+    }
+
+    pub async fn connected(port: u16) -> Self {
+        let mut daemon = Self::start(options(port));
+        daemon.connects().await;
+        daemon
+    }
+
+    /// Waits until a connection stands and commands are heard.
+    pub async fn connects(&mut self) {
+        within("a connection", async {
+            loop {
+                if let Some(Inbound::Link(Ok(()))) = self.inbound.recv().await {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the link says that something is wrong.
+    pub async fn complains(&mut self) -> String {
+        within("a complaint", async {
+            loop {
+                if let Some(Inbound::Link(Err(text))) = self.inbound.recv().await {
+                    return text;
+                }
+            }
+        })
+        .await
+    }
+
+    pub async fn hears(&mut self) -> Inbound {
+        within("something from the broker", self.inbound.recv()).await.expect("the link has ended")
+    }
+
+    pub async fn hears_command(&mut self) -> (CommandId, PlugName, Order) {
+        match self.hears().await {
+            Inbound::Event(Event::Command { id, plug, order }) => (id, plug, order),
+            other => panic!("not a command: {other:?}"),
+        }
+    }
+
+    pub fn publish(&self, update: Update) {
+        self.link.publish(update);
+    }
+
+    /// Shows a plug as the bridge does when it was read.
+    pub fn show_plug(&self, plug: &str) {
+        self.publish(Update::Info(name(plug), info(plug)));
+        self.publish(Update::State(name(plug), state(RelayState::On)));
+        self.publish(Update::Availability(name(plug), Availability::Online));
+    }
+
+    pub fn answer(&self, id: CommandId, plug: &PlugName) {
+        self.publish(Update::Result(CommandResult {
+            id,
+            plug: plug.clone(),
+            ended: Ended::Ok,
+            state: Some(RelayState::On),
+            route: Some(Route::Local),
+            took: Duration::from_millis(12),
+        }));
+    }
+}
+
+pub fn name(text: &str) -> PlugName {
+    PlugName::new(text).unwrap()
+}
+
+pub fn state(relay: RelayState) -> PlugState {
+    PlugState { relay, route: Some(Route::Local), led: Some(RelayState::On), on_since: None }
+}
+
+/// A plug's info; its device id is made from its name.
+pub fn info(plug: &str) -> PlugInfo {
+    PlugInfo {
+        plate: Arc::new(Nameplate {
+            device_id: DeviceId::new(&device_id(plug)),
+            mac: None,
+            alias: plug.into(),
+            model: "HS100(EU)".into(),
+            hw_version: "1.0".into(),
+            sw_version: "1.2.6".into(),
+            kind: "IOT.SMARTPLUGSWITCH".into(),
+            feature: "TIM".into(),
+            dev_name: "Wi-Fi Smart Plug".into(),
+        }),
+        address: hs100d::model::Address::new("127.0.0.1", 9999),
+        rssi: Some(-50),
+        cloud_connected: None,
+    }
+}
+
+pub fn device_id(plug: &str) -> String {
+    let digits: String = plug.bytes().map(|byte| format!("{byte:02X}")).collect();
+    format!("{digits:0<40.40}")
+}
+
+pub fn document_topic(plug: &str) -> String {
+    format!("homeassistant/device/hs100d_{}/config", device_id(plug))
+}
+
+/// A message as somebody else sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub topic: String,
+    pub payload: String,
+    pub kept: bool,
+    pub correlation: Option<Bytes>,
+}
+
+/// Somebody else at the broker, who hears everything and can speak.
+pub struct Ear {
+    client: AsyncClient,
+    log: Arc<Log>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Log {
+    seen: Mutex<Vec<Seen>>,
+    news: Notify,
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Ear {
+    pub async fn listen(port: u16) -> Self {
+        Self::listen_to(port, "#", None).await
+    }
+
+    pub async fn listen_to(port: u16, filter: &str, login: Option<(&str, &str)>) -> Self {
+        let mut options = MqttOptions::new(format!("ear-{}", free_port()), ("127.0.0.1", port));
+        options.set_max_packet_size(Some(4 << 20));
+        if let Some((name, password)) = login {
+            options.set_credentials(name.to_owned(), password.to_owned());
+        }
+        let (client, mut events) = AsyncClient::builder(options).capacity(100).build();
+        client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
+        let log = Arc::new(Log::default());
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move {
+                let mut ready = Some(ready);
+                loop {
+                    match events.poll().await {
+                        Ok(rumqttc::Event::Incoming(Packet::Publish(message))) => log.add(&message),
+                        Ok(rumqttc::Event::Incoming(Packet::SubAck(_))) => {
+                            if let Some(ready) = ready.take() {
+                                let _ = ready.send(());
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(_) => return,
+                    }
+                }
+            }
+        });
+        within("the listener", is_ready).await.unwrap();
+        Self { client, log, task }
+    }
+
+    pub fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once()).unwrap();
+    }
+
+    pub fn keep(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once().retained()).unwrap();
+    }
+
+    /// A command whose answer is to come to a topic of one's own.
+    pub fn ask(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
+        let properties = PublishProperties {
+            response_topic: Some(answer_to.to_owned()),
+            correlation_data: Some(Bytes::from_static(correlation)),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::at_least_once().properties(properties);
+        self.client.try_publish(topic, payload.to_owned(), options).unwrap();
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.log.seen.lock().unwrap().clone()
+    }
+
+    pub fn forget_everything(&self) {
+        self.log.seen.lock().unwrap().clear();
+    }
+
+    /// Waits until what was heard so far satisfies a condition, and gives what that makes of it.
+    pub async fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Seen]) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let news = self.log.news.notified();
+                if let Some(found) = condition(&self.log.seen.lock().unwrap()) {
+                    return found;
+                }
+                news.await;
+            }
+        };
+        match tokio::time::timeout(BOUND, wait).await {
+            Ok(found) => found,
+            Err(_) => panic!("never heard: {what}; heard: {:#?}", self.seen()),
+        }
+    }
+
+    /// Waits for a message on a topic that holds a text.
+    pub async fn hears(&self, topic: &str, part: &str) -> Seen {
+        let matches = |seen: &&Seen| seen.topic == topic && seen.payload.contains(part);
+        self.until(&format!("{topic} with {part:?}"), |all| all.iter().find(matches).cloned()).await
+    }
+}
+
+impl Log {
+    fn add(&self, message: &rumqttc::Publish) {
+        let seen = Seen {
+            topic: String::from_utf8(message.topic.to_vec()).unwrap(),
+            payload: String::from_utf8_lossy(&message.payload).into_owned(),
+            kept: message.retain,
+            correlation: message.properties.as_ref().and_then(|p| p.correlation_data.clone()),
+        };
+        self.seen.lock().unwrap().push(seen);
+        self.news.notify_waiters();
+    }
+}
+
+/// What the broker keeps at this moment, as somebody who has just come is told.
+pub async fn kept(port: u16) -> Vec<Seen> {
+    let ear = Ear::listen(port).await;
+    // A message to oneself comes after all that is kept.
+    ear.say("kit/mark", "here");
+    ear.until("the mark", |all| all.iter().any(|seen| seen.topic == "kit/mark").then_some(())).await;
+    ear.seen().into_iter().filter(|seen| seen.kept).collect()
+}
+
+/// Waits until what the broker keeps satisfies a condition.
+pub async fn until_kept(port: u16, what: &str, condition: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+    let deadline = tokio::time::Instant::now() + BOUND;
+    loop {
+        let all = kept(port).await;
+        if condition(&all) {
+            return all;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never kept: {what}; kept: {all:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How a broker misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Takes the connection and says nothing.
+    Silent,
+    /// Answers like a broker that knows MQTT 3 only.
+    OnlyMqtt3,
+    /// Hangs up right after the CONNACK.
+    HangsUp,
+    /// Says that another client has our id.
+    TakesOver,
+    /// Takes packets of so many bytes.
+    Small(u32),
+    /// Never acknowledges a publish.
+    NoPubAck,
+    /// None: acknowledges everything, and keeps a log.
+    None,
+}
+
+/// A broker that does one thing wrong, and remembers what it was told.
+pub struct FaultBroker {
+    pub port: u16,
+    log: Arc<Mutex<Vec<Packet>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for FaultBroker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl FaultBroker {
+    pub async fn start(fault: Fault) -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let task = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream, fault, Arc::clone(&log)));
+                }
+            }
+        });
+        Self { port, log, task }
+    }
+
+    pub fn log(&self) -> Vec<Packet> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn connects(&self) -> usize {
+        self.log().iter().filter(|packet| matches!(packet, Packet::Connect(..))).count()
+    }
+}
+
+async fn serve(mut stream: TcpStream, fault: Fault, log: Arc<Mutex<Vec<Packet>>>) {
+    let mut buffer = BytesMut::new();
+    loop {
+        let packet = match Packet::read(&mut buffer, None) {
+            Ok(packet) => packet,
+            Err(_) => match stream.read_buf(&mut buffer).await {
+                Ok(count) if count > 0 => continue,
+                _ => return,
+            },
+        };
+        log.lock().unwrap().push(packet.clone());
+        let (answers, hangs_up) = answer(&packet, fault);
+        if stream.write_all(&answers).await.is_err() || hangs_up {
+            return;
+        }
+    }
+}
+
+fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
+    match (packet, fault) {
+        (Packet::Connect(..), Fault::Silent) => (Vec::new(), false),
+        (Packet::Connect(..), Fault::OnlyMqtt3) => (vec![0x20, 2, 0, 1], true),
+        (Packet::Connect(..), Fault::HangsUp) => (vec![0x20, 3, 0, 0, 0], true),
+        (Packet::Connect(..), Fault::TakesOver) => (vec![0x20, 3, 0, 0, 0, 0xE0, 2, 0x8E, 0], true),
+        (Packet::Connect(..), Fault::Small(size)) => {
+            let mut welcome = vec![0x20, 8, 0, 0, 5, 0x27];
+            welcome.extend(size.to_be_bytes());
+            (welcome, false)
+        }
+        (Packet::Connect(..), _) => (vec![0x20, 3, 0, 0, 0], false),
+        (Packet::Publish(message), fault) if message.qos == QoS::AtLeastOnce && fault != Fault::NoPubAck => {
+            (acknowledge(0x40, message.pkid), false)
+        }
+        (Packet::Subscribe(wish), _) => {
+            let count = u8::try_from(wish.filters.len()).unwrap();
+            let [high, low] = wish.pkid.to_be_bytes();
+            let mut granted = vec![0x90, 3 + count, high, low, 0];
+            granted.extend(std::iter::repeat_n(1, wish.filters.len()));
+            (granted, false)
+        }
+        (Packet::Unsubscribe(wish), _) => {
+            let count = u8::try_from(wish.filters.len()).unwrap();
+            let [high, low] = wish.pkid.to_be_bytes();
+            let mut done = vec![0xB0, 3 + count, high, low, 0];
+            done.extend(std::iter::repeat_n(0, wish.filters.len()));
+            (done, false)
+        }
+        (Packet::PingReq, _) => (vec![0xD0, 0], false),
+        (Packet::Disconnect(_), _) => (Vec::new(), true),
+        _ => (Vec::new(), false),
+    }
+}
+
+fn acknowledge(kind: u8, id: u16) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    vec![kind, 2, high, low]
+}
