@@ -115,6 +115,8 @@ impl Bridge {
             kind: row.kind,
             feature: "".into(),
             dev_name: "".into(),
+            dims: false,
+            outlets: Box::default(),
         };
         let name = self.registry.name_for(&plate.alias, &plate);
         let detail = format!("{} in the account", plate.model);

@@ -97,6 +97,8 @@ mod tests {
             kind: "".into(),
             feature: "".into(),
             dev_name: "".into(),
+            dims: false,
+            outlets: Box::default(),
         }
     }
 

@@ -10,22 +10,89 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Value, json};
 
 use crate::model::{DeviceId, Mac, RelayState};
 
-/// One thing asked of a plug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One thing asked of a plug. `None` for an outlet means the device as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Who are you, and how are you?
     SysInfo,
-    /// Switch the relay.
+    /// Switch the relay of a device that has one.
     SetRelay(RelayState),
+    /// Switch several outlets of a strip at once.
+    SetOutlets(Outlets, RelayState),
     /// Switch the little light. The wire says it the other way round: `off` 1 is dark.
     SetLed(RelayState),
+    /// Dim to 1..=100 %. Does not switch on.
+    SetBrightness(u8),
+    /// Dim over so many milliseconds to 0..=100 %; 0 ends dark and off, anything else switches on.
+    Fade(u8, u32),
+    /// Call it so.
+    SetAlias(Option<Outlet>, Arc<str>),
     /// Restart the firmware in a second. With a delay of 0 it would never answer.
     Reboot,
     /// Is the plug bound to an account, and connected to TP-Link's cloud?
     CloudInfo,
+    /// What does the meter show?
+    Meter(Option<Outlet>),
+    /// What was used on each day of this month (year, month)?
+    MeterDays(Option<Outlet>, u16, u8),
+    /// What was used in each month of this year?
+    MeterMonths(Option<Outlet>, u16),
+    /// What time is it with you?
+    Clock,
+    /// Is a count-down running?
+    CountDown(Option<Outlet>),
+    /// Forget every count-down; only one has room.
+    StopCountDown(Option<Outlet>),
+    /// In so many seconds, bring the relay into this state by yourself.
+    StartCountDown(Option<Outlet>, u32, RelayState),
+    /// What is on your schedule?
+    Schedule(Option<Outlet>),
+}
+
+/// An outlet of a strip, counted from 0.
+pub type Outlet = u8;
+
+/// Some outlets of one strip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outlets(u32);
+
+impl Outlets {
+    /// Just this one. Strips have six at most; beyond 31 there is none.
+    pub fn one(outlet: Outlet) -> Self {
+        Self(1_u32.checked_shl(outlet.into()).unwrap_or(0))
+    }
+
+    /// Both these and those.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether this one is among them.
+    pub fn has(self, outlet: Outlet) -> bool {
+        self.0 & Self::one(outlet).0 != 0
+    }
+
+    /// Each of them, in order.
+    pub fn iter(self) -> impl Iterator<Item = Outlet> {
+        (0..32).filter(move |&outlet| self.has(outlet))
+    }
+}
+
+/// How a strip's outlets are called on a wire. Firmwares differ in the form of the ids, and one firmware over its
+/// transports; the last two characters are always the outlet's own.
+#[derive(Debug, Clone, Copy)]
+pub enum OutletIds<'a> {
+    /// As the strip itself gave them over this wire.
+    AsGiven(&'a [OutletPlate]),
+    /// The strip's device id and two digits, as the cloud wants them.
+    Long(&'a DeviceId),
+    /// The device has none.
+    None,
 }
 
 /// What a plug answered, decoded.
@@ -35,6 +102,16 @@ pub enum Reply {
     SysInfo(Reading),
     /// The answer to [`Request::CloudInfo`].
     CloudInfo(CloudInfo),
+    /// The answer to [`Request::Meter`].
+    Meter(Meter),
+    /// The answer to [`Request::MeterDays`] and [`Request::MeterMonths`]: number of the day or month, and kWh.
+    Used(Vec<(u8, f64)>),
+    /// The answer to [`Request::Clock`].
+    Clock(Date),
+    /// The answer to [`Request::CountDown`]: seconds left and the state that it ends in, if one is running.
+    CountDown(Option<(u32, RelayState)>),
+    /// The answer to [`Request::Schedule`].
+    Schedule(Arc<[Rule]>),
     /// It was done; nothing more is said.
     Done,
 }
@@ -52,6 +129,19 @@ pub struct Reading {
     pub on_time: Option<u64>,
     /// Wi-Fi signal in dBm, negative.
     pub rssi: Option<i32>,
+    /// How bright a dimmer is set, 0..=100 %, whether it is on or not.
+    pub brightness: Option<u8>,
+    /// The outlets of a strip, in the order of [`Nameplate::outlets`].
+    pub outlets: Box<[OutletState]>,
+}
+
+/// One outlet's relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutletState {
+    /// Whether it is on.
+    pub relay: RelayState,
+    /// Seconds since it went on; only while it is on.
+    pub on_time: Option<u64>,
 }
 
 /// Who a plug is: the part of `get_sysinfo` that seldom changes.
@@ -75,6 +165,32 @@ pub struct Nameplate {
     pub feature: Box<str>,
     /// The product name; tells switches and dimmers from plugs.
     pub dev_name: Box<str>,
+    /// Whether it tells a brightness.
+    pub dims: bool,
+    /// The outlets of a strip.
+    pub outlets: Box<[OutletPlate]>,
+}
+
+/// Who an outlet is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutletPlate {
+    /// Its id in the form that the strip gave over this wire: two digits, or the strip's device id and two digits.
+    pub id: Box<str>,
+    /// The name that its owner gave it; may be empty.
+    pub alias: Box<str>,
+}
+
+/// What a device of this family is, decided by what it says and never by its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A plug with one relay.
+    Plug,
+    /// A wall switch with one relay.
+    Switch,
+    /// One relay and a brightness.
+    Dimmer,
+    /// Several outlets.
+    Strip,
 }
 
 impl Nameplate {
@@ -82,6 +198,58 @@ impl Nameplate {
     pub fn has_meter(&self) -> bool {
         self.feature.split(':').any(|feature| feature == "ENE")
     }
+
+    /// What it is.
+    pub fn what(&self) -> Kind {
+        if !self.outlets.is_empty() {
+            Kind::Strip
+        } else if self.dims {
+            Kind::Dimmer
+        } else if self.dev_name.to_ascii_lowercase().contains("light") {
+            Kind::Switch
+        } else {
+            Kind::Plug
+        }
+    }
+}
+
+/// What a meter shows, in the units that MQTT tells. Absent what the firmware does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Meter {
+    /// W, as the plug measures it: real power, not voltage times current.
+    pub power: Option<f64>,
+    /// V
+    pub voltage: Option<f64>,
+    /// A
+    pub current: Option<f64>,
+    /// kWh since the meter was new or lost its power.
+    pub total: Option<f64>,
+}
+
+/// The plug's own wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Date {
+    /// Year.
+    pub year: u16,
+    /// Month, 1..=12.
+    pub month: u8,
+    /// Day of the month, 1..=31.
+    pub day: u8,
+}
+
+/// One entry of a plug's own schedule, as far as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What the user called it.
+    pub name: Box<str>,
+    /// Whether it is used.
+    pub enabled: bool,
+    /// What it does; `None` where the firmware says neither.
+    pub then: Option<RelayState>,
+    /// When, in words: `07:30`, `sunrise`, `sunset`.
+    pub at: Box<str>,
+    /// On which days of the week, Sunday first.
+    pub days: [bool; 7],
 }
 
 /// What `cnCloud.get_info` tells. The account's name that it also holds is not kept.
@@ -118,34 +286,97 @@ pub enum NotAnAnswer {
 }
 
 impl Request {
-    /// Appends the request as JSON.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
-        let json: &[u8] = match self {
-            Self::SysInfo => br#"{"system":{"get_sysinfo":{}}}"#,
-            Self::SetRelay(RelayState::On) => br#"{"system":{"set_relay_state":{"state":1}}}"#,
-            Self::SetRelay(RelayState::Off) => br#"{"system":{"set_relay_state":{"state":0}}}"#,
-            Self::SetLed(RelayState::On) => br#"{"system":{"set_led_off":{"off":0}}}"#,
-            Self::SetLed(RelayState::Off) => br#"{"system":{"set_led_off":{"off":1}}}"#,
-            Self::Reboot => br#"{"system":{"reboot":{"delay":1}}}"#,
-            Self::CloudInfo => br#"{"cnCloud":{"get_info":{}}}"#,
-        };
-        out.extend_from_slice(json);
+    /// Appends the request as JSON, naming outlets as this wire wants them.
+    pub fn write_json(&self, ids: OutletIds<'_>, out: &mut Vec<u8>) {
+        if *self == Self::SysInfo {
+            // Said far more often than all else together.
+            return out.extend_from_slice(br#"{"system":{"get_sysinfo":{}}}"#);
+        }
+        let (module, method) = self.method();
+        let mut object = serde_json::Map::new();
+        if let Some(ids) = self.outlets().map(|outlets| ids.list(outlets)) {
+            object.insert("context".into(), json!({ "child_ids": ids }));
+        }
+        object.insert(module.into(), json!({ method: self.argument() }));
+        // Writing a value to memory cannot fail.
+        let _ = serde_json::to_writer(out, &object);
     }
 
     /// The module and the method that this request names, under which the answer stands too.
     pub fn method(&self) -> (&'static str, &'static str) {
         match self {
             Self::SysInfo => ("system", "get_sysinfo"),
-            Self::SetRelay(_) => ("system", "set_relay_state"),
+            Self::SetRelay(_) | Self::SetOutlets(..) => ("system", "set_relay_state"),
             Self::SetLed(_) => ("system", "set_led_off"),
+            Self::SetBrightness(_) => ("smartlife.iot.dimmer", "set_brightness"),
+            Self::Fade(..) => ("smartlife.iot.dimmer", "set_dimmer_transition"),
+            Self::SetAlias(..) => ("system", "set_dev_alias"),
             Self::Reboot => ("system", "reboot"),
             Self::CloudInfo => ("cnCloud", "get_info"),
+            Self::Meter(_) => ("emeter", "get_realtime"),
+            Self::MeterDays(..) => ("emeter", "get_daystat"),
+            Self::MeterMonths(..) => ("emeter", "get_monthstat"),
+            Self::Clock => ("time", "get_time"),
+            Self::CountDown(_) => ("count_down", "get_rules"),
+            Self::StopCountDown(_) => ("count_down", "delete_all_rules"),
+            Self::StartCountDown(..) => ("count_down", "add_rule"),
+            Self::Schedule(_) => ("schedule", "get_rules"),
         }
     }
 
     /// Whether carrying it out changes the plug.
     pub fn changes_something(&self) -> bool {
-        !matches!(self, Self::SysInfo | Self::CloudInfo)
+        match self {
+            Self::SetRelay(_)
+            | Self::SetOutlets(..)
+            | Self::SetLed(_)
+            | Self::SetBrightness(_)
+            | Self::Fade(..) => true,
+            Self::SetAlias(..) | Self::Reboot | Self::StopCountDown(_) | Self::StartCountDown(..) => true,
+            Self::SysInfo
+            | Self::CloudInfo
+            | Self::Meter(_)
+            | Self::MeterDays(..)
+            | Self::MeterMonths(..) => false,
+            Self::Clock | Self::CountDown(_) | Self::Schedule(_) => false,
+        }
+    }
+
+    /// The outlets that it is about, where it is not about the device as a whole.
+    fn outlets(&self) -> Option<Outlets> {
+        match self {
+            Self::SetOutlets(outlets, _) => Some(*outlets),
+            Self::SetAlias(outlet, _) | Self::Meter(outlet) | Self::MeterDays(outlet, ..) => {
+                outlet.map(Outlets::one)
+            }
+            Self::MeterMonths(outlet, _) | Self::CountDown(outlet) | Self::StopCountDown(outlet) => {
+                outlet.map(Outlets::one)
+            }
+            Self::StartCountDown(outlet, ..) | Self::Schedule(outlet) => outlet.map(Outlets::one),
+            Self::SysInfo | Self::SetRelay(_) | Self::SetLed(_) | Self::SetBrightness(_) | Self::Fade(..) => {
+                None
+            }
+            Self::Reboot | Self::CloudInfo | Self::Clock => None,
+        }
+    }
+
+    /// What stands under the method. Integers where the firmwares want them, and `{}`, never `null`.
+    fn argument(&self) -> Value {
+        match self {
+            Self::SetRelay(state) | Self::SetOutlets(_, state) => json!({ "state": u8::from(state.is_on()) }),
+            Self::SetLed(state) => json!({ "off": u8::from(!state.is_on()) }),
+            Self::SetBrightness(percent) => json!({ "brightness": percent }),
+            Self::Fade(percent, over) => json!({ "brightness": percent, "duration": over.max(&1) }),
+            Self::SetAlias(_, alias) => json!({ "alias": &**alias }),
+            Self::Reboot => json!({ "delay": 1 }),
+            Self::MeterDays(_, year, month) => json!({ "year": year, "month": month }),
+            Self::MeterMonths(_, year) => json!({ "year": year }),
+            Self::StartCountDown(_, delay, then) => {
+                json!({ "enable": 1, "delay": delay, "act": u8::from(then.is_on()), "name": "hs100d" })
+            }
+            Self::SysInfo | Self::CloudInfo | Self::Meter(_) | Self::Clock => json!({}),
+            Self::CountDown(_) | Self::StopCountDown(_) | Self::Schedule(_) => json!({}),
+        }
     }
 
     /// Reads the answer to this request. `known` is the plate of the reading before, reused when it still fits,
@@ -164,11 +395,33 @@ impl Request {
                     connected: raw.cld_connection == Num(1),
                 }))
             }
-            Self::SetRelay(_) | Self::SetLed(_) | Self::Reboot => {
-                let IgnoredAny = self.find_method(&text)?;
-                Ok(Reply::Done)
+            Self::Meter(_) => self.find_method::<RawMeter>(&text).map(|raw| Reply::Meter(raw.into())),
+            Self::MeterDays(..) => {
+                self.find_method::<RawDays>(&text).map(|raw| Reply::Used(used(&raw.day_list)))
+            }
+            Self::MeterMonths(..) => {
+                self.find_method::<RawMonths>(&text).map(|raw| Reply::Used(used(&raw.month_list)))
+            }
+            Self::Clock => self.find_method::<RawDate>(&text)?.date().map(Reply::Clock),
+            Self::CountDown(_) => {
+                self.find_method::<RawCountDowns>(&text).map(|raw| Reply::CountDown(raw.running()))
+            }
+            Self::Schedule(_) => {
+                self.find_method::<RawRules<'_>>(&text).map(|raw| Reply::Schedule(raw.rules()))
+            }
+            Self::SetRelay(_)
+            | Self::SetOutlets(..)
+            | Self::SetLed(_)
+            | Self::SetBrightness(_)
+            | Self::Fade(..) => self.read_done(&text),
+            Self::SetAlias(..) | Self::Reboot | Self::StopCountDown(_) | Self::StartCountDown(..) => {
+                self.read_done(&text)
             }
         }
+    }
+
+    fn read_done(&self, text: &str) -> Result<Reply, NotAnAnswer> {
+        self.find_method(text).map(|IgnoredAny| Reply::Done)
     }
 
     fn find_method<'a, T: Deserialize<'a>>(&self, text: &'a str) -> Result<T, NotAnAnswer> {
@@ -269,6 +522,165 @@ impl<'de> Deserialize<'de> for Num {
     }
 }
 
+impl OutletIds<'_> {
+    fn list(self, outlets: Outlets) -> Vec<String> {
+        outlets.iter().map(|outlet| self.of(outlet)).collect()
+    }
+
+    fn of(self, outlet: Outlet) -> String {
+        match self {
+            Self::AsGiven(plates) => plates
+                .get(usize::from(outlet))
+                .map_or_else(|| format!("{outlet:02}"), |plate| plate.id.to_string()),
+            Self::Long(device_id) => format!("{}{outlet:02}", device_id.as_str()),
+            Self::None => format!("{outlet:02}"),
+        }
+    }
+}
+
+/// Old firmwares tell A, V, W and kWh, newer ones mA, mV, mW and Wh; the keys tell which.
+#[derive(Deserialize)]
+struct RawMeter {
+    current: Option<f64>,
+    voltage: Option<f64>,
+    power: Option<f64>,
+    total: Option<f64>,
+    current_ma: Option<f64>,
+    voltage_mv: Option<f64>,
+    power_mw: Option<f64>,
+    total_wh: Option<f64>,
+}
+
+impl From<RawMeter> for Meter {
+    fn from(raw: RawMeter) -> Self {
+        let thousandth = |small: Option<f64>| small.map(|value| value / 1000.0);
+        Self {
+            power: raw.power.or(thousandth(raw.power_mw)),
+            voltage: raw.voltage.or(thousandth(raw.voltage_mv)),
+            current: raw.current.or(thousandth(raw.current_ma)),
+            total: raw.total.or(thousandth(raw.total_wh)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawDays {
+    #[serde(default)]
+    day_list: Vec<RawUse>,
+}
+
+#[derive(Deserialize)]
+struct RawMonths {
+    #[serde(default)]
+    month_list: Vec<RawUse>,
+}
+
+#[derive(Deserialize)]
+struct RawUse {
+    day: Option<u8>,
+    #[serde(default)]
+    month: u8,
+    energy: Option<f64>,
+    energy_wh: Option<f64>,
+}
+
+fn used(list: &[RawUse]) -> Vec<(u8, f64)> {
+    let entry = |raw: &RawUse| {
+        let kwh = raw.energy.or_else(|| raw.energy_wh.map(|wh| wh / 1000.0))?;
+        Some((raw.day.unwrap_or(raw.month), kwh))
+    };
+    list.iter().filter_map(entry).collect()
+}
+
+#[derive(Deserialize)]
+struct RawDate {
+    #[serde(default)]
+    year: Num,
+    #[serde(default)]
+    month: Num,
+    #[serde(default)]
+    mday: Num,
+}
+
+impl RawDate {
+    fn date(&self) -> Result<Date, NotAnAnswer> {
+        let (year, month, day) =
+            (u16::try_from(self.year.0), u8::try_from(self.month.0), u8::try_from(self.mday.0));
+        match (year, month, day) {
+            (Ok(year), Ok(month @ 1..=12), Ok(day @ 1..=31)) => Ok(Date { year, month, day }),
+            _ => Err(NotAnAnswer::Malformed("a date that does not exist".into())),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawCountDowns {
+    #[serde(default)]
+    rule_list: Vec<RawCountDown>,
+}
+
+#[derive(Deserialize)]
+struct RawCountDown {
+    #[serde(default)]
+    enable: Num,
+    #[serde(default)]
+    remain: Num,
+    #[serde(default)]
+    act: Num,
+}
+
+impl RawCountDowns {
+    fn running(&self) -> Option<(u32, RelayState)> {
+        let rule = self.rule_list.iter().find(|rule| rule.enable.0 != 0 && rule.remain.0 > 0)?;
+        Some((u32::try_from(rule.remain.0).ok()?, RelayState::from_bool(rule.act.0 != 0)))
+    }
+}
+
+#[derive(Deserialize)]
+struct RawRules<'a> {
+    #[serde(borrow, default)]
+    rule_list: Vec<RawRule<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawRule<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(default)]
+    enable: Num,
+    #[serde(default)]
+    sact: Option<Num>,
+    #[serde(default)]
+    stime_opt: Num,
+    #[serde(default)]
+    smin: Num,
+    #[serde(default)]
+    wday: Vec<Num>,
+}
+
+impl RawRules<'_> {
+    fn rules(&self) -> Arc<[Rule]> {
+        self.rule_list.iter().map(RawRule::rule).collect()
+    }
+}
+
+impl RawRule<'_> {
+    fn rule(&self) -> Rule {
+        let at = match self.stime_opt.0 {
+            1 => "sunrise".to_owned(),
+            2 => "sunset".to_owned(),
+            _ => format!("{:02}:{:02}", self.smin.0.div_euclid(60), self.smin.0.rem_euclid(60)),
+        };
+        let then = match self.sact.map(|act| act.0) {
+            Some(0) => Some(RelayState::Off),
+            Some(1) => Some(RelayState::On),
+            _ => None,
+        };
+        let days = std::array::from_fn(|day| self.wday.get(day).is_some_and(|on| on.0 != 0));
+        Rule { name: (*self.name).into(), enabled: self.enable.0 != 0, then, at: at.into(), days }
+    }
+}
+
 #[derive(Deserialize)]
 struct RawCloudInfo {
     #[serde(default)]
@@ -307,22 +719,50 @@ struct RawSysInfo<'a> {
     led_off: Option<Num>,
     on_time: Option<Num>,
     rssi: Option<Num>,
+    brightness: Option<Num>,
+    #[serde(borrow, default)]
+    children: Vec<RawOutlet<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawOutlet<'a> {
+    #[serde(borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    alias: Cow<'a, str>,
+    #[serde(default)]
+    state: Num,
+    on_time: Option<Num>,
+}
+
+impl RawOutlet<'_> {
+    fn into_plate(self) -> OutletPlate {
+        OutletPlate { id: self.id.into(), alias: self.alias.into() }
+    }
+
+    fn state(&self) -> OutletState {
+        let relay = RelayState::from_bool(self.state.0 != 0);
+        OutletState { relay, on_time: on_time(relay, self.on_time) }
+    }
+}
+
+/// Some strips count on for outlets that are off.
+fn on_time(relay: RelayState, seconds: Option<Num>) -> Option<u64> {
+    seconds.filter(|_| relay.is_on()).and_then(|seconds| u64::try_from(seconds.0).ok())
 }
 
 impl RawSysInfo<'_> {
     fn into_reading(self, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
         let relay = self.relay_state.map(|state| RelayState::from_bool(state.0 != 0));
-        if self.device_id.is_empty() && relay.is_none() {
+        if self.device_id.is_empty() && relay.is_none() && self.children.is_empty() {
             return Err(NotAnAnswer::Malformed("neither deviceId nor relay_state in it".into()));
         }
         Ok(Reading {
             relay,
             led: self.led_off.map(|off| RelayState::from_bool(off.0 == 0)),
-            // Some strips count on for outlets that are off.
-            on_time: match relay {
-                Some(RelayState::On) => self.on_time.and_then(|seconds| u64::try_from(seconds.0).ok()),
-                _ => None,
-            },
+            on_time: relay.and_then(|relay| on_time(relay, self.on_time)),
+            brightness: self.brightness.and_then(|percent| u8::try_from(percent.0.clamp(0, 100)).ok()),
+            outlets: self.children.iter().map(RawOutlet::state).collect(),
             rssi: self.rssi.and_then(|dbm| i32::try_from(dbm.0).ok()).filter(|&dbm| dbm != 0),
             plate: match known {
                 Some(plate) if self.is_of(plate) => Arc::clone(plate),
@@ -349,6 +789,13 @@ impl RawSysInfo<'_> {
             && plate.kind.as_ref() == self.kind()
             && plate.feature.as_ref() == self.feature
             && plate.dev_name.as_ref() == self.dev_name
+            && plate.dims == self.brightness.is_some()
+            && plate.outlets.len() == self.children.len()
+            && plate
+                .outlets
+                .iter()
+                .zip(&self.children)
+                .all(|(plate, raw)| *plate.id == *raw.id && *plate.alias == *raw.alias)
     }
 
     fn into_plate(self) -> Nameplate {
@@ -362,6 +809,8 @@ impl RawSysInfo<'_> {
             sw_version: self.sw_ver.into(),
             feature: self.feature.into(),
             dev_name: self.dev_name.into(),
+            dims: self.brightness.is_some(),
+            outlets: self.children.into_iter().map(RawOutlet::into_plate).collect(),
         }
     }
 }

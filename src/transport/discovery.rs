@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::bridge::event::{OtherDialect, Said, Sighting};
 use crate::model::{Address, Mac};
 use crate::smarthome::cipher;
-use crate::smarthome::message::{Reply, Request};
+use crate::smarthome::message::{OutletIds, Reply, Request};
 
 /// Between two rounds, where the user says nothing else.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -119,7 +119,7 @@ impl Search {
         let ways = self.ways_out();
         self.open_sockets(&ways);
         let mut xor = Vec::new();
-        Request::SysInfo.write_json(&mut xor);
+        Request::SysInfo.write_json(OutletIds::None, &mut xor);
         cipher::encrypt(&mut xor);
         for datagram in 0..DATAGRAMS {
             if datagram > 0 {

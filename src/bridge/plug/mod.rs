@@ -220,7 +220,7 @@ impl Plug {
         self.bury_dead_wishes(desk);
         let mut wake = Wake(desk.now + LOOK_AT_LEAST_EVERY);
         match self.job() {
-            Some(job) => self.pursue(job, &mut wake, desk),
+            Some(job) => self.pursue(&job, &mut wake, desk),
             None => {
                 self.pursuit = None;
                 self.poll(&mut wake, desk);

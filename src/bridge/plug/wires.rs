@@ -33,20 +33,20 @@ impl Plug {
         Route::ALL.into_iter().find(flies)
     }
 
-    pub(super) fn pursue(&mut self, job: Job, wake: &mut Wake, desk: &mut Desk<'_>) {
-        let pursuit = match self.pursuit {
-            Some(pursuit) if pursuit.job == job => pursuit,
-            _ => Pursuit::new(job, desk.now),
+    pub(super) fn pursue(&mut self, job: &Job, wake: &mut Wake, desk: &mut Desk<'_>) {
+        let pursuit = match self.pursuit.take() {
+            Some(pursuit) if pursuit.job == *job => pursuit,
+            _ => Pursuit::new(job.clone(), desk.now),
         };
-        self.pursuit = Some(pursuit);
         let mut earlier_failed = true;
         for (route, head_start) in self.plan_for(job, desk).iter() {
             self.try_route(route, pursuit.due(route, head_start, earlier_failed), job, wake, desk);
             earlier_failed &= pursuit.has_failed(route) && !self.is_saying(route, job);
         }
+        self.pursuit = Some(pursuit);
     }
 
-    pub(super) fn plan_for(&self, job: Job, desk: &Desk<'_>) -> Plan {
+    pub(super) fn plan_for(&self, job: &Job, desk: &Desk<'_>) -> Plan {
         let plan = self.routes.plan(self.usable(desk), &self.policy);
         let proven = self.wishes[job.slot.index()].as_ref().and_then(Wish::proven_route);
         plan.led_by(proven, self.policy.cloud_after)
@@ -56,7 +56,7 @@ impl Plug {
         &mut self,
         route: Route,
         due: Option<Instant>,
-        job: Job,
+        job: &Job,
         wake: &mut Wake,
         desk: &mut Desk<'_>,
     ) {
@@ -76,11 +76,11 @@ impl Plug {
             }
             self.abandon(route, desk);
         }
-        self.start(route, job.request, true, desk);
+        self.start(route, job.request.clone(), true, desk);
     }
 
     /// Whether the job's request is on this wire already.
-    pub(super) fn is_saying(&self, route: Route, job: Job) -> bool {
+    pub(super) fn is_saying(&self, route: Route, job: &Job) -> bool {
         self.lanes[route.index()].as_ref().is_some_and(|flight| {
             flight.request == job.request
                 && (job.request.changes_something() || flight.started >= job.not_before)
@@ -130,7 +130,8 @@ impl Plug {
             deadline = deadline.min(wish.deadline);
         }
         let id = desk.next_exchange(self.key);
-        self.lanes[route.index()] = Some(InFlight { id, request, started: desk.now, deadline });
+        self.lanes[route.index()] =
+            Some(InFlight { id, request: request.clone(), started: desk.now, deadline });
         let plate = self.reported.as_ref().map(|reported| Arc::clone(&reported.reading.plate));
         let label = Arc::clone(&self.label);
         desk.actions.push_back(Action::Perform(Exchange {
@@ -190,6 +191,8 @@ impl Plug {
                 self.cloud_connected = Some(info.connected);
                 self.show(desk);
             }
+            Reply::Meter(_) | Reply::Used(_) | Reply::Clock(_) | Reply::CountDown(_) | Reply::Schedule(_) => {
+            }
             Reply::Done => self.acted(route, flight, desk),
         }
     }
@@ -218,7 +221,7 @@ impl Plug {
 
     pub(super) fn failed(&mut self, route: Route, flight: &InFlight, failure: &Failure, desk: &mut Desk<'_>) {
         // A plug that restarts may well be gone before it has answered.
-        if (flight.request, failure) == (Request::Reboot, &Failure::Closed) {
+        if flight.request == Request::Reboot && *failure == Failure::Closed {
             return self.answered(route, flight, Reply::Done, desk);
         }
         if failure.may_act_later() {
