@@ -341,6 +341,24 @@ async fn a_port_where_nobody_speaks_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_broker_that_allows_no_subscription_is_shown_the_states_and_complained_of() {
+    let broker = FaultBroker::start(Fault::Deaf).await;
+    let mut daemon = Daemon::start(options(broker.port));
+    let complaint = daemon.complains().await;
+    assert!(complaint.contains("does not let us subscribe to home/hs100d/+/set, "), "{complaint}");
+    assert!(complaint.contains("mqtt.username"), "{complaint}");
+    daemon.show_plug("kettle");
+    daemon.link.stop(BOUND).await;
+    let log = broker.hears_goodbye().await;
+    let said = |rest: &str| {
+        let wanted = topic(rest);
+        log.iter().any(|packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes()))
+    };
+    assert!(said("kettle/state") && said("bridge/state"), "{log:?}");
+    assert_eq!(broker.connects(), 1);
+}
+
+#[tokio::test]
 async fn being_dropped_three_times_right_after_connecting_gives_way() {
     let broker = FaultBroker::start(Fault::HangsUp).await;
     let mut daemon = Daemon::start(options(broker.port));
