@@ -449,7 +449,14 @@ impl Courier {
             return;
         }
         if now.is_ok() {
-            tracing::info!("connected to the broker at {}:{}", self.options.host, self.options.port);
+            self.voice.inform(
+                &format!(
+                    "connected to the broker at {host}:{port}",
+                    host = self.options.host,
+                    port = self.options.port
+                ),
+                Instant::now(),
+            );
         }
         self.told = Some(now.clone());
         // Nobody receives any more: the daemon is going.

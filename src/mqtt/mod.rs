@@ -86,8 +86,7 @@ enum Word {
 }
 
 impl Link {
-    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`; when nobody
-    /// receives it any more, the link falls silent.
+    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`.
     pub fn start(options: Options, inbound: mpsc::UnboundedSender<Inbound>) -> Self {
         let (desk, words) = mpsc::unbounded_channel();
         tokio::spawn(link::Courier::new(options, words, inbound).run());

@@ -326,6 +326,15 @@ impl Voice {
         }
     }
 
+    /// Good news, which a connection that comes and goes must not repeat either.
+    pub(super) fn inform(&mut self, text: &str, now: Instant) {
+        if self.is_due(text, now) {
+            tracing::info!("{text}");
+        } else {
+            tracing::debug!("{text}");
+        }
+    }
+
     /// Whether to raise the voice.
     fn is_due(&mut self, text: &str, now: Instant) -> bool {
         if let Some((due, interval)) = self.said.get_mut(text) {
