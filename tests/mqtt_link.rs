@@ -374,19 +374,24 @@ async fn being_dropped_three_times_right_after_connecting_gives_way() {
 async fn a_packet_that_is_too_large_for_the_broker_is_not_sent_and_harms_nothing() {
     let broker = FaultBroker::start(Fault::Small(400)).await;
     let daemon = Daemon::connected(broker.port).await;
-    daemon.show_plug("kettle");
-    daemon.publish(Update::Ready);
+    let happens = |detail: String| {
+        daemon.publish(Update::Happened(Happening { what: What::PlugFound, plug: None, detail }));
+    };
+    happens("x".repeat(400));
+    happens("small enough".to_owned());
     daemon.link.stop(BOUND).await;
     let log = broker.hears_goodbye().await;
-    let published: Vec<_> = log
+    let events: Vec<_> = log
         .iter()
         .filter_map(|packet| match packet {
-            Packet::Publish(message) => Some(String::from_utf8_lossy(&message.topic).into_owned()),
+            Packet::Publish(message) if message.topic == topic("bridge/event").as_bytes() => {
+                Some(&message.payload)
+            }
             _ => None,
         })
         .collect();
-    assert!(published.contains(&topic("kettle/state")), "{published:?}");
-    assert!(!published.iter().any(|topic| topic.starts_with("homeassistant/")), "{published:?}");
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(String::from_utf8_lossy(events[0]).contains("small enough"));
     assert_eq!(broker.connects(), 1);
 }
 
