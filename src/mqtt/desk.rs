@@ -3,38 +3,27 @@
 //! A value without a socket. It keeps the last-value table, knows who waits for which answer, and finds what an
 //! earlier run left behind on the broker. When something is sent, and over what, is for [`super::link`].
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use rumqttc::QoS;
-use serde::Deserialize;
-use serde_json::Value;
 
 use crate::bridge::event::{
     BridgeInfo, CommandId, CommandResult, Event, PlugInfo, PlugState, RequestId, Update,
 };
 use crate::model::{Availability, PlugName};
 
-use super::homeassistant::{Abilities, Document, Found, Press};
+use super::homeassistant::{Abilities, Document, Press};
+use super::leftovers::{Leftovers, instance_of};
 use super::payload::{self, Clock, Wanted};
+use super::replies::{MOST_WAITING, Reply, Waiting};
 use super::table::{Kept, Rank, Table};
 use super::topics::{self, Heard, Leaf, Part, Topics};
 use super::{Inbound, Options};
 
-/// Commands and requests that may wait for their answers at once; ten thousand plugs switched by one scene fit.
-const MOST_WAITING: usize = 16_384;
-/// An answer that has not come by then will not come; far longer than any command may take.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Letters that may wait for room in the connection; twice as many as there may be answers outstanding.
 const MOST_LETTERS: usize = 2 * MOST_WAITING;
-/// Leftovers of earlier runs that are remembered; beyond that they are not ours to count.
-const MOST_LEFTOVERS: usize = 50_000;
-
-/// Names for commands and requests, unique while the daemon runs, so that a link which follows another after a
-/// reload cannot take its answers for its own.
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What the broker should show, who waits for an answer, and what is still to be said.
 #[derive(Debug)]
@@ -103,14 +92,6 @@ struct Plug {
     has: Abilities,
     /// The topics of its documents that the broker keeps.
     documents: Vec<String>,
-}
-
-/// Where an answer goes beside the topic for everybody.
-#[derive(Debug, Clone, Default)]
-struct Reply {
-    transaction: Option<Value>,
-    topic: Option<String>,
-    correlation: Option<Bytes>,
 }
 
 impl Desk {
@@ -363,7 +344,7 @@ impl Desk {
 
     fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = payload::command(part, message.payload);
-        let reply = Reply::to(message, transaction);
+        let reply = Reply::to(message.response_topic, message.correlation, transaction);
         let name = PlugName::new(plug).map_err(|why| format!("no such plug: its name {why}"));
         let (name, order) = match (name, result) {
             (Ok(name), Ok(order)) => (name, order),
@@ -381,7 +362,7 @@ impl Desk {
 
     fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = payload::request(name, message.payload);
-        let reply = Reply::to(message, transaction);
+        let reply = Reply::to(message.response_topic, message.correlation, transaction);
         let request = match result {
             Ok(request) => request,
             Err(why) => {
@@ -504,97 +485,10 @@ impl Desk {
 /// Asks Home Assistant to unload the entities of a document while keeping what the user made of them.
 const MIGRATE: &[u8] = br#"{"migrate_discovery": true}"#;
 
-/// What the broker still keeps from earlier runs.
-#[derive(Debug, Default)]
-struct Leftovers {
-    is_searched: bool,
-    is_round_done: bool,
-    /// `bridge/info` was ours too, so that the plugs under this base are ours to clear.
-    is_base_ours: bool,
-    documents: HashMap<String, Found>,
-    /// The topics of those documents, by the plug that they are about.
-    topics: HashMap<PlugName, Vec<String>>,
-    plugs: HashSet<PlugName>,
-}
-
-impl Leftovers {
-    fn add_document(&mut self, topic: &str, found: Found) {
-        if self.documents.len() >= MOST_LEFTOVERS || self.documents.contains_key(topic) {
-            return;
-        }
-        if let Some(plug) = &found.plug {
-            self.topics.entry(plug.clone()).or_default().push(topic.to_owned());
-        }
-        self.documents.insert(topic.to_owned(), found);
-    }
-
-    fn add_plug(&mut self, plug: PlugName) {
-        if self.plugs.len() < MOST_LEFTOVERS {
-            self.plugs.insert(plug);
-        }
-    }
-
-    fn documents_of(&self, plug: &PlugName) -> Vec<String> {
-        self.topics.get(plug).cloned().unwrap_or_default()
-    }
-}
-
-fn instance_of(bridge_info: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Info {
-        instance: String,
-    }
-    serde_json::from_slice::<Info>(bridge_info).ok().map(|info| info.instance)
-}
-
-impl Reply {
-    fn to(message: Message<'_>, transaction: Option<Value>) -> Self {
-        let topic = message.response_topic.filter(|topic| match topics::check_topic(topic) {
-            Ok(()) => true,
-            Err(why) => {
-                tracing::debug!("a response topic that {why} is not used");
-                false
-            }
-        });
-        Self { transaction, topic: topic.map(str::to_owned), correlation: message.correlation.cloned() }
-    }
-}
-
-/// Answers that are awaited, by the id that was given out for each.
-#[derive(Debug)]
-struct Waiting<T>(BTreeMap<u64, (Instant, T)>);
-
-impl<T> Default for Waiting<T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<T> Waiting<T> {
-    /// Gives out an id; `None` if too many answers are awaited already.
-    fn add(&mut self, reply: T, now: Instant) -> Option<u64> {
-        // Ids rise, so that the first is the oldest.
-        while let Some(oldest) = self.0.first_entry()
-            && now.saturating_duration_since(oldest.get().0) > LONGEST_WAIT
-        {
-            oldest.remove();
-        }
-        if self.0.len() >= MOST_WAITING {
-            return None;
-        }
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        self.0.insert(id, (now, reply));
-        Some(id)
-    }
-
-    fn remove(&mut self, id: u64) -> Option<T> {
-        self.0.remove(&id).map(|(_, reply)| reply)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use crate::bridge::event::{Ask, Ended};
@@ -793,36 +687,16 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_never_given_twice_even_by_two_desks() {
-        let mut ids: Vec<u64> = Vec::new();
-        for _ in 0..2 {
-            let mut desk = connected();
-            for _ in 0..3 {
-                let get = message("hs100d/kettle/get", "", false);
-                ids.push(command_id(desk.handle_message(get, Instant::now())));
-            }
-        }
-        let mut unique = ids.clone();
-        unique.dedup();
-        assert_eq!(unique.len(), 6);
-        assert!(ids.is_sorted());
-    }
-
-    #[test]
-    fn commands_without_an_answer_do_not_pile_up() {
+    fn too_many_commands_are_refused_with_a_result() {
         let mut desk = connected();
-        let start = Instant::now();
+        let now = Instant::now();
         let get = message("hs100d/kettle/get", "", false);
         for _ in 0..MOST_WAITING {
-            command_id(desk.handle_message(get, start));
+            command_id(desk.handle_message(get, now));
         }
-        assert!(matches!(desk.handle_message(get, start), Effect::None));
+        assert!(matches!(desk.handle_message(get, now), Effect::None));
         let refused = sent(&mut desk);
         assert!(refused[0].1.contains("too many commands"), "{refused:?}");
-        // Answers that have not come for so long will not come.
-        let later = start + LONGEST_WAIT + Duration::from_secs(1);
-        command_id(desk.handle_message(get, later));
-        assert_eq!(desk.commands.0.len(), 1);
     }
 
     #[test]

@@ -8,8 +8,10 @@
 pub mod broker;
 mod desk;
 pub mod homeassistant;
+mod leftovers;
 mod link;
 pub mod payload;
+mod replies;
 mod table;
 pub mod topics;
 mod trouble;
