@@ -72,6 +72,25 @@ async fn the_embedded_broker_keeps_what_it_was_given_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_client_of_the_embedded_broker_may_speak_mqtt_3_1_1() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let house = House::start(Brand::Embedded).await;
+    let mut daemon = Daemon::connected(house.port).await;
+    let mut old = tokio::net::TcpStream::connect(("127.0.0.1", house.port)).await.unwrap();
+    old.write_all(b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03old").await.unwrap();
+    let mut welcome = [0; 4];
+    within("the old client's CONNACK", old.read_exact(&mut welcome)).await.unwrap();
+    assert_eq!(welcome, [0x20, 2, 0, 0]);
+    let target = topic("kettle/set");
+    let mut publish =
+        vec![0x30, u8::try_from(target.len() + 4).unwrap(), 0, u8::try_from(target.len()).unwrap()];
+    publish.extend(target.as_bytes());
+    publish.extend(b"ON");
+    old.write_all(&publish).await.unwrap();
+    assert_eq!(daemon.hears_command().await.2, on());
+}
+
+#[tokio::test]
 async fn a_kept_command_is_never_executed_and_a_live_one_is_whatever_its_flag() {
     for brand in brands() {
         let house = House::start(brand).await;

@@ -182,7 +182,6 @@ impl Courier {
         loop {
             let next_time = self.next_time(line);
             tokio::select! {
-                biased;
                 event = &mut poll => return Ok(event),
                 word = self.words.recv() => {
                     let Some(word) = word else { return Err(End::Stopped) };
@@ -317,8 +316,8 @@ impl Courier {
         }
         let Options { host, port, .. } = &self.options;
         self.complain(format!(
-            "the broker at {host}:{port}: it does not let us subscribe to {}: commands cannot be heard until the \
-             user in mqtt.username may read these topics",
+            "the broker at {host}:{port}: it does not let us subscribe to {}: what is sent there is not heard until \
+             the user in mqtt.username may read these topics",
             denied.join(", ")
         ));
     }

@@ -1,7 +1,7 @@
 //! The left wing: updates of the bridge out to the broker, commands in.
 //!
-//! [`Link`] is all that the daemon sees. Behind it, [`desk`] decides what is to be sent and what a message means,
-//! [`link`] keeps one connection, [`wire`] opens its socket, and [`trouble`] says why there is none.
+//! [`Link`] is all that the daemon sees. Behind it, `desk` decides what is to be sent and what a message means,
+//! `link` keeps one connection, `wire` opens its socket, and `trouble` says why there is none.
 //!
 //! The broker is a view of a table. Nothing queues on the way to it, so that nothing is stale when it arrives.
 

@@ -60,7 +60,7 @@ impl Trouble {
     /// A broker that neither answers nor hangs up.
     pub(super) fn silent(options: &Options) -> Self {
         let Options { host, port, .. } = options;
-        Self::new(Kind::Away, format!("the broker at {host}:{port}: does not answer any more"))
+        Self::new(Kind::Away, format!("the broker at {host}:{port}: does not answer"))
     }
 }
 
@@ -132,7 +132,7 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
             io_trouble(error, progress)
         }
-        StateError::AwaitPingResp => (Kind::Away, "does not answer any more".to_owned()),
+        StateError::AwaitPingResp => (Kind::Away, "does not answer".to_owned()),
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
             (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most"))
         }
