@@ -1,7 +1,7 @@
 //! What the daemon says of itself while it runs: plain lines on a terminal, structured fields under journald.
 //!
-//! Everything goes to standard error. This file decides how lines look, which are let through, and when a failure
-//! that repeats itself is said again; what is worth a line is decided where it happens.
+//! Everything goes to standard error. This file decides how lines look, which are let through, and when a
+//! failure that repeats itself is said again; what is worth a line is decided where it happens.
 
 use std::fmt;
 use std::fs::File;
@@ -108,7 +108,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// A failure that changes its reason is said again, but two that take turns do not fill the log.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Says when a failure that repeats itself is worth a line: its first time, at growing intervals, and its end.
+/// Says when a failure that repeats itself is worth a line: its first time, at growing intervals, and its
+/// end.
 ///
 /// A value without a clock; whoever has something that can fail keeps one.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident.
 //!
-//! A secret comes from text, from a file or from systemd's credentials directory. What is said when that fails
-//! names the file and never what is in it.
+//! A secret comes from text, from a file or from systemd's credentials directory. What is said when that
+//! fails names the file and never what is in it.
 
 use std::fmt;
 use std::fs::File;
@@ -40,7 +40,8 @@ impl Secret {
         Self(SecretString::from(text))
     }
 
-    /// Reads a file that holds the secret and nothing else, but for one end of line, which editors leave behind.
+    /// Reads a file that holds the secret and nothing else, but for one end of line, which editors leave
+    /// behind.
     pub fn from_file(path: &Path) -> Result<Self, BadSecret> {
         let mut bytes = Vec::new();
         File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
@@ -57,8 +58,8 @@ impl Secret {
         if text.is_empty() { Err(BadSecret::Empty) } else { Ok(Self::new(text)) }
     }
 
-    /// Reads a credential that systemd may have passed. One that is missing or empty was not given: an empty one
-    /// is how a unit says that the credential is optional.
+    /// Reads a credential that systemd may have passed. One that is missing or empty was not given: an empty
+    /// one is how a unit says that the credential is optional.
     pub fn from_credential(directory: &Path, name: &str) -> Result<Option<Self>, BadSecret> {
         match Self::from_file(&directory.join(name)) {
             Ok(secret) => Ok(Some(secret)),

@@ -1,9 +1,10 @@
-//! What outlives a restart: names, last known addresses, the terminal's UUID, the instance, and the account's tokens.
+//! What outlives a restart: names, last known addresses, the terminal's UUID, the instance, and the account's
+//! tokens.
 //!
-//! Two files in one directory of ours (0700), both 0600 and both replaced as a whole, so that whoever pulls the plug
-//! leaves the old version or the new one: `state.json`, and `cloud.token`, which is a password equivalent. A damaged
-//! file is set aside and begun anew; a directory that cannot be used is said so once and lived without. Nothing here
-//! is a reason not to start. What is remembered is decided elsewhere.
+//! Two files in one directory of ours (0700), both 0600 and both replaced as a whole, so that whoever pulls
+//! the plug leaves the old version or the new one: `state.json`, and `cloud.token`, which is a password
+//! equivalent. A damaged file is set aside and begun anew; a directory that cannot be used is said so once
+//! and lived without. Nothing here is a reason not to start. What is remembered is decided elsewhere.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -67,8 +68,8 @@ pub struct Unwritable {
 }
 
 impl Store {
-    /// Opens the store in `directory`, which is made if it is not there. Always succeeds; what went wrong on the way
-    /// is told in lines fit for the log.
+    /// Opens the store in `directory`, which is made if it is not there. Always succeeds; what went wrong on
+    /// the way is told in lines fit for the log.
     pub fn open(directory: &Path) -> (Self, Vec<String>) {
         let mut store = Self::fresh(directory);
         if let Err(error) = prepare(directory) {
@@ -133,8 +134,8 @@ impl Store {
         self.changed && !self.saving && !self.hands_off
     }
 
-    /// What is to be written now, as a value that can be sent to a thread that may block; `None` if nothing is due.
-    /// Its end is to be told to [`Store::written`].
+    /// What is to be written now, as a value that can be sent to a thread that may block; `None` if nothing
+    /// is due. Its end is to be told to [`Store::written`].
     pub fn snapshot(&mut self) -> Option<Snapshot> {
         if !self.is_due() {
             return None;
@@ -431,7 +432,8 @@ fn set_aside(path: &Path, what: &str) -> String {
     }
 }
 
-/// Makes the directory, sweeps what writers that were killed left behind, and sees whether it can be written to.
+/// Makes the directory, sweeps what writers that were killed left behind, and sees whether it can be written
+/// to.
 fn prepare(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
     close(directory)?;
@@ -447,7 +449,8 @@ fn prepare(directory: &Path) -> io::Result<()> {
     fs::remove_file(probe)
 }
 
-/// Takes the directory from other users' eyes, if it is plainly ours: somebody may have named `/tmp` by mistake.
+/// Takes the directory from other users' eyes, if it is plainly ours: somebody may have named `/tmp` by
+/// mistake.
 fn close(directory: &Path) -> io::Result<()> {
     let mode = fs::metadata(directory)?.permissions().mode();
     let is_ours =

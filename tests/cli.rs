@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -179,6 +180,26 @@ fn nobody_reading_on_is_no_failure_and_a_full_disk_is_one() {
         assert_eq!(code(&output), 1);
         assert!(err(&output).starts_with("hs100d: standard output: No space left"), "{}", err(&output));
     }
+}
+
+#[test]
+fn a_journal_that_cannot_be_reached_is_warned_of_in_plain_lines() {
+    if Path::new("/run/systemd/journal/socket").exists() {
+        return; // There is a journal here, and a test has nothing to say in it.
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut stderr = tempfile::tempfile().unwrap();
+    let meta = stderr.metadata().unwrap();
+    let mut command = hs100d(home.path());
+    command.arg("check").env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()));
+    assert!(command.stdout(Stdio::null()).stderr(stderr.try_clone().unwrap()).status().unwrap().success());
+    let mut told = String::new();
+    stderr.rewind().unwrap();
+    stderr.read_to_string(&mut told).unwrap();
+    assert!(told.trim_start().starts_with("WARN the journal cannot be reached: "), "{told}");
+
+    let elsewhere = hs100d(home.path()).arg("check").env("JOURNAL_STREAM", "1:1").output().unwrap();
+    assert_eq!(err(&elsewhere), "", "the stream of whoever started us is not ours");
 }
 
 #[test]

@@ -130,9 +130,12 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ("\n[cloud]", "hs100d.toml:2: cloud.username: is missing: add the e-mail address of the account"),
         (
             "[cloud]\nusername = \"a\"\nurl = \"http://wap.tplinkcloud.com\"",
-            "cloud.url: would send the password in",
+            "cloud.url: must begin with https://",
         ),
-        ("[cloud]\nusername = \"a\"\nurl = \"https://example.com\"", "cloud.url: is no host of TP-Link's"),
+        (
+            "[cloud]\nusername = \"a\"\nurl = \"https://example.com\"",
+            "cloud.url: must name a host under tplinkcloud.com",
+        ),
         // Routes that are not there.
         (
             "[local]\nenabled = false",
@@ -262,5 +265,44 @@ fn a_password_file_that_holds_no_password_is_told_by_its_name_only() {
         let told = Config::load(&Place::Named(config.clone()), &Environment::default()).unwrap_err().lines;
         assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
         assert!(!told[0].contains("hunter2") && !told[0].contains("xxx"), "{told:?}");
+    }
+}
+
+/// Pieces of which files may be made, whole and broken.
+const PIECES: [&str; 24] = [
+    "[mqtt]",
+    "[[plug]]",
+    "[cloud]",
+    "[local",
+    "\n",
+    "\r\n",
+    "\u{feff}",
+    " = ",
+    "url",
+    "password",
+    "host",
+    "port",
+    "\"mqtt://b\"",
+    "\"",
+    "\"\"\"",
+    "'",
+    "\\",
+    "5",
+    "true",
+    "[1, \"x\"]",
+    "{ a = 1 }",
+    "# grün",
+    "é",
+    "\0",
+];
+
+proptest::proptest! {
+    #[test]
+    fn whatever_a_file_holds_it_is_a_config_or_gets_lines(
+        text in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40)
+    ) {
+        // `lines` itself sees to it that each is one.
+        let told = lines(&text.concat());
+        proptest::prop_assert!(told.len() <= 11 && told.iter().all(|line| line.starts_with("hs100d.toml:")));
     }
 }

@@ -1,5 +1,5 @@
-//! The rules of the house, read from the source: imports go down only, the deciding rooms know no clock, and every
-//! file says what it owns.
+//! The rules of the house, read from the source: imports go down only, the deciding rooms know no clock, and
+//! every file says what it owns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -18,8 +18,8 @@ const FLOORS: [&[&str]; 8] = [
     &["main"],
 ];
 
-/// The pretend house shares the plug's language with the code under test and nothing else, or a mistake in both
-/// would never be seen.
+/// The pretend house shares the plug's language with the code under test and nothing else, or a mistake in
+/// both would never be seen.
 const SIM_MAY_IMPORT: [&str; 4] = ["model", "secret", "logging", "smarthome"];
 
 /// Rooms that decide and may not know what time it is, roll dice or wait.

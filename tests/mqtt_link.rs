@@ -130,7 +130,7 @@ async fn every_command_is_answered_exactly_once_and_to_its_own_topic_as_well() {
                 let results: Vec<_> =
                     all.iter().filter(|seen| seen.topic == topic("kettle/result")).collect();
                 let last = results.last()?.payload.contains(r#""status":"ok""#) && results.len() > 1;
-                last.then(|| results.len())
+                last.then_some(results.len())
             })
             .await;
         assert_eq!(results, 8, "{brand:?}");
@@ -190,19 +190,53 @@ async fn a_large_message_under_our_topics_does_not_loop_the_connection() {
 
 #[tokio::test]
 async fn when_another_client_takes_our_id_we_say_so_and_give_way() {
-    for brand in brands() {
-        let house = House::start(brand).await;
-        let mut first = Daemon::connected(house.port).await;
-        let mut second = Daemon::connected(house.port).await;
-        let complaint = first.complains().await;
-        assert!(complaint.contains("another client has connected with our client id"), "{complaint}");
-        assert!(complaint.contains("mqtt.client_id"), "{complaint}");
-        // The second is left in peace: it hears a command, and no complaint comes before it.
-        let ear = Ear::listen(house.port).await;
-        ear.say(&topic("kettle/set"), "ON");
-        assert_eq!(second.hears_command().await.2, on(), "{brand:?}");
-        assert!(first.inbound.try_recv().is_err(), "{brand:?}: the first came back");
+    // The embedded broker says what happened; this one, like the specification wants it, at once.
+    let house = House::start(Brand::Embedded).await;
+    let mut first = Daemon::connected(house.port).await;
+    let mut second = Daemon::connected(house.port).await;
+    let complaint = first.complains().await;
+    assert!(complaint.contains("another client has connected with our client id"), "{complaint}");
+    assert!(complaint.contains("mqtt.client_id") && complaint.contains("gives way"), "{complaint}");
+    // The second is left in peace: it hears a command, and no complaint comes before it.
+    let ear = Ear::listen(house.port).await;
+    ear.say(&topic("kettle/set"), "ON");
+    assert_eq!(second.hears_command().await.2, on());
+    assert!(first.inbound.try_recv().is_err(), "the first came back");
+}
+
+#[tokio::test]
+async fn two_with_one_client_id_do_not_fight_even_where_the_broker_gives_no_reason() {
+    // Mosquitto 2.0 hangs up without a word.
+    if !has_mosquitto() {
+        return;
     }
+    let house = House::start(Brand::Mosquitto).await;
+    let (mut one, mut other) = (Daemon::start(options(house.port)), Daemon::start(options(house.port)));
+    let one_gave_way = within("one to give way", async {
+        loop {
+            let (is_one, heard) = tokio::select! {
+                heard = one.inbound.recv() => (true, heard),
+                heard = other.inbound.recv() => (false, heard),
+            };
+            if matches!(heard, Some(Inbound::Link(Err(text))) if text.contains("gives way")) {
+                return is_one;
+            }
+        }
+    })
+    .await;
+    let (mut stays, mut gone) = if one_gave_way { (other, one) } else { (one, other) };
+    let ear = Ear::listen(house.port).await;
+    within("a command to be heard by the one that stays", async {
+        loop {
+            ear.say(&topic("kettle/set"), "ON");
+            let heard = tokio::time::timeout(Duration::from_millis(200), stays.hears_event()).await;
+            if heard.is_ok() {
+                return;
+            }
+        }
+    })
+    .await;
+    assert!(gone.inbound.try_recv().is_err(), "the other came back");
 }
 
 #[tokio::test]
@@ -219,7 +253,10 @@ async fn the_will_appears_when_the_daemon_is_killed_and_not_when_it_leaves() {
         let daemon = Daemon::connected(house.port).await;
         daemon.show_plug("kettle");
         daemon.publish(Update::Ready);
-        until_kept(house.port, "online again", |kept| has(kept, &topic("bridge/state"), "online")).await;
+        until_kept(house.port, "online again", |kept| {
+            has(kept, &topic("bridge/state"), "online") && has(kept, &document_topic("kettle"), "")
+        })
+        .await;
         daemon.link.stop(BOUND).await;
         let left = kept(house.port).await;
         assert!(has(&left, &topic("bridge/state"), "offline"), "{brand:?} {left:?}");
@@ -235,7 +272,7 @@ async fn stopping_waits_for_the_broker_before_it_disconnects() {
     daemon.show_plug("kettle");
     daemon.publish(Update::Ready);
     daemon.link.stop(BOUND).await;
-    let log = broker.log();
+    let log = broker.hears_goodbye().await;
     let said = |wanted: &str, payload: &str| {
         log.iter().rposition(
             |packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes() && p.payload == payload.as_bytes()),
@@ -322,7 +359,7 @@ async fn a_packet_that_is_too_large_for_the_broker_is_not_sent_and_harms_nothing
     daemon.show_plug("kettle");
     daemon.publish(Update::Ready);
     daemon.link.stop(BOUND).await;
-    let log = broker.log();
+    let log = broker.hears_goodbye().await;
     let published: Vec<_> = log
         .iter()
         .filter_map(|packet| match packet {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::doctor::{self, Finding};
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{Policy, RoutePolicy};
@@ -41,12 +42,16 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         }
         Err(invalid) => return Err(invalid.into()),
     };
-    let plan = Plan::of(&config, place.path(), &state_dir);
-    say(&if args.json { json(&plan)? } else { plan.to_string() })?;
-    if args.online {
-        return Err(Failed::new(Exit::Bug, "check --online: is not built in: use another version"));
+    let mut plan = Plan::of(&config, place.path(), &state_dir);
+    if !args.json {
+        say(&plan.to_string())?;
     }
-    Ok(())
+    if args.online {
+        plan.online = Some(doctor::examine(&config, &state_dir).await?);
+    }
+    let findings = plan.online.as_deref().unwrap_or_default();
+    say(&if args.json { json(&plan)? } else { doctor::in_words(findings) })?;
+    doctor::verdict(findings)
 }
 
 /// What would be done, as it is printed.
@@ -66,6 +71,9 @@ struct Plan<'a> {
     adopt: bool,
     plugs: Vec<PlugPlan>,
     warnings: &'a [String],
+    /// What came of trying it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<Vec<Finding>>,
 }
 
 /// What is printed instead of a plan.
@@ -149,6 +157,7 @@ impl<'a> Plan<'a> {
             adopt: config.bridge.adopt,
             plugs: config.bridge.plugs.iter().map(PlugPlan::of).collect(),
             warnings: &config.warnings,
+            online: None,
         }
     }
 }

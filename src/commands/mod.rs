@@ -1,7 +1,8 @@
-//! The command line: what there is to say, what each command is called with, and the codes that they end with.
+//! The command line: what there is to say, what each command is called with, and the codes that they end
+//! with.
 //!
-//! Each command is a file of its own with a `run`. What goes wrong comes back as a [`Failed`] and is printed at one
-//! place, `hs100d: what: why: what to do`, a line each, on standard error.
+//! Each command is a file of its own with a `run`. What goes wrong comes back as a [`Failed`] and is printed
+//! at one place, `hs100d: what: why: what to do`, a line each, on standard error.
 
 mod ask;
 pub mod check;
@@ -10,6 +11,7 @@ pub mod completions;
 #[cfg(feature = "sim")]
 pub mod demo;
 pub mod discover;
+mod doctor;
 mod errand;
 pub mod forget;
 pub mod man;
@@ -28,8 +30,8 @@ use crate::config::{Config, Invalid};
 use crate::logging;
 use crate::store::Unwritable;
 
-/// One daemon for TP-Link HS100 smart plugs: the LAN first, the cloud when the LAN does not answer, MQTT for Home
-/// Assistant.
+/// One daemon for TP-Link HS100 smart plugs: the LAN first, the cloud when the LAN does not answer, MQTT for
+/// Home Assistant.
 #[derive(Debug, Parser)]
 #[command(name = "hs100d", version, after_long_help = exit_codes())]
 pub struct Cli {

@@ -8,16 +8,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::{self, At, Fault, Known, Table, quoted};
-use super::url::{CloudUrl, MqttUrl};
+use super::url::MqttUrl;
 use crate::bridge::route::Policy;
 use crate::model::{DeviceId, Mac, PlugName};
 use crate::mqtt::homeassistant::Discovery as Documents;
 use crate::secret::Secret;
+use crate::transport::cloud::host::{BadHost, check_host};
 
 /// A range of durations.
 type Span = RangeInclusive<Duration>;
 
-/// Broadcasting more often than this would be a nuisance to the network, less often would find nothing in a day.
+/// Broadcasting more often than this would be a nuisance to the network, less often would find nothing in a
+/// day.
 const DISCOVERY_INTERVAL: Span = seconds(5, 86_400);
 /// One exchange takes a plug some 20 ms to 500 ms; one that needs 30 s is not there.
 const LOCAL_TIMEOUT: Span = milliseconds(100, 30_000);
@@ -200,7 +202,7 @@ pub(super) struct Cloud {
     pub(super) line: usize,
     pub(super) username: Option<At<Secret>>,
     pub(super) password: Password,
-    pub(super) url: Option<At<CloudUrl>>,
+    pub(super) url: Option<At<String>>,
     pub(super) poll_interval: Option<At<Duration>>,
 }
 
@@ -211,7 +213,7 @@ impl Cloud {
             // An account's e-mail address is not quoted in complaints either.
             username: t.secret("username"),
             password: Password::take(t),
-            url: t.parsed("url", CloudUrl::read),
+            url: t.parsed("url", cloud_url),
             poll_interval: t.duration("poll_interval", CLOUD_POLL_INTERVAL),
         }
     }
@@ -265,6 +267,13 @@ impl Plug {
             energy_interval: t.duration("energy_interval", ENERGY_INTERVAL),
         }
     }
+}
+
+fn cloud_url(text: &str) -> Result<String, String> {
+    check_host(text).map(|host| host.to_string()).map_err(|bad| match bad {
+        BadHost::UserInfo => format!("{bad}: move them to cloud.username and cloud.password"),
+        _ => bad.to_string(),
+    })
 }
 
 fn client_id(text: &str) -> Result<String, String> {

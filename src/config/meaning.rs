@@ -1,4 +1,5 @@
-//! From what was written to what it means: the values judged together, and the defaults where nothing was written.
+//! From what was written to what it means: the values judged together, and the defaults where nothing was
+//! written.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -76,16 +77,8 @@ impl Judge<'_> {
         let discovery = self.discovery(&file.discovery, local);
         let adopt = or(file.discovery.adopt.as_ref(), true);
         let plugs = plugs::judge(self, file.plugs, policy, local.port, ways);
-        if plugs.is_empty() && !adopt {
-            self.warn(said(
-                file.discovery.adopt.as_ref(),
-                "is false and there is no [[plug]]: no plug will be served",
-            ));
-        } else if plugs.is_empty() && discovery.is_none() && !ways.cloud {
-            self.warn(said(
-                file.discovery.lan.as_ref(),
-                "is false and there is neither [cloud] nor [[plug]]: no plug will be served",
-            ));
+        if plugs.is_empty() {
+            self.look_for_plugs(&file.discovery, ways);
         }
         Config {
             client_id: file.mqtt.client_id.clone().map(|at| at.value),
@@ -103,11 +96,7 @@ impl Judge<'_> {
     fn broker(&mut self, mqtt: file::Mqtt, broker: file::Broker) -> Broker {
         let Some(url) = &mqtt.url else {
             self.refuse(&mqtt, true, "is for a broker of your own: add mqtt.url, or remove this line");
-            let listen = or(broker.listen.as_ref(), LISTEN);
-            if let (0, Some(at)) = (listen.port(), &broker.listen) {
-                self.warn(at.fault("has port 0: the broker will be at another port after each start"));
-            }
-            return Broker::Embedded { listen };
+            return self.embedded(&broker);
         };
         if let Some(listen) = &broker.listen {
             self.warn(listen.fault("has no effect: mqtt.url names another broker than the embedded one"));
@@ -130,6 +119,14 @@ impl Judge<'_> {
         }
         let password = password.filter(|_| !nobody);
         Broker::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
+    }
+
+    fn embedded(&mut self, broker: &file::Broker) -> Broker {
+        let listen = or(broker.listen.as_ref(), LISTEN);
+        if let (0, Some(at)) = (listen.port(), &broker.listen) {
+            self.warn(at.fault("has port 0: the broker will be at another port after each start"));
+        }
+        Broker::Embedded { listen }
     }
 
     /// Complains of all keys that make no sense without TLS or, with `login`, without a broker of one's own.
@@ -173,7 +170,7 @@ impl Judge<'_> {
             options: cloud::Options {
                 username: written.username.map(|at| at.value.expose().to_owned()).unwrap_or_default(),
                 password: self.password(written.password, "cloud.password"),
-                url: written.url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value.0),
+                url: written.url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value),
             },
         }
     }
@@ -240,6 +237,18 @@ impl Judge<'_> {
             broadcast: written.broadcast.clone().map(|at| at.value).unwrap_or_default(),
             port: local.port,
         })
+    }
+
+    /// Warns of a config without a [[plug]] by which no plug can be found either.
+    fn look_for_plugs(&mut self, written: &file::Discovery, ways: Ways) {
+        let unwanted = |at: &&At<bool>| !at.value;
+        if let Some(adopt) = written.adopt.as_ref().filter(unwanted) {
+            self.warn(adopt.fault("is false and there is no [[plug]]: no plug will be served"));
+        } else if let (false, Some(lan)) = (ways.cloud, written.lan.as_ref().filter(unwanted)) {
+            self.warn(
+                lan.fault("is false and there is neither [cloud] nor [[plug]]: no plug will be served"),
+            );
+        }
     }
 
     /// What was written goes before the credential that systemd passed.
@@ -333,10 +342,6 @@ fn homeassistant(written: file::HomeAssistant) -> homeassistant::Options {
 /// What was written, else the default.
 pub(super) fn or<T: Copy>(written: Option<&At<T>>, default: T) -> T {
     written.map_or(default, |at| at.value)
-}
-
-fn said<T>(written: Option<&At<T>>, what: &str) -> Fault {
-    written.map_or_else(|| Fault::of("discovery", what), |at| at.fault(what))
 }
 
 fn others_may_read(path: &Path) -> bool {

@@ -1,8 +1,8 @@
 //! What the config means. A [`Config`] cannot be invalid: whoever holds one need not check it again.
 //!
-//! [`file`](self) (private) has the TOML as written and judges each value by itself, `meaning` judges them together
-//! and fills in what was not written, [`place`] knows where to look. Nobody below this room knows that there is a
-//! file; every room is told its options in its own words.
+//! `file` has the TOML as written and judges each value by itself, `meaning` and `plugs` judge them together
+//! and fills in what was not written, [`place`] knows where to look. Nobody below this room knows that there
+//! is a file; every room is told its options in its own words.
 
 pub mod duration;
 mod file;
@@ -117,7 +117,8 @@ pub struct Invalid {
 }
 
 impl Config {
-    /// Reads the config from where it is. Files that it names (passwords, certificates) are looked at as well.
+    /// Reads the config from where it is. Files that it names (passwords, certificates) are looked at as
+    /// well.
     ///
     /// # Errors
     /// All that is wrong, a line each; nothing of it holds a secret.

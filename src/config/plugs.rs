@@ -11,7 +11,8 @@ use crate::bridge::event::Identity;
 use crate::bridge::route::{Policy, RoutePolicy};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 
-/// Makes settings of the entries. `inherited` stands where an entry says nothing; `port` where a host has none.
+/// Makes settings of the entries. `inherited` stands where an entry says nothing; `port` where a host has
+/// none.
 pub(super) fn judge(
     judge: &mut Judge<'_>,
     entries: Vec<Plug>,
@@ -62,7 +63,10 @@ fn plug(
 fn address(judge: &mut Judge<'_>, host: &At<String>, port: u16) -> Option<At<Address>> {
     let address = Address::new(&host.value, port);
     if address.is_none() {
-        judge.fault(host.fault("must be an address or a host name, with a port if it is not the usual one: write it like \"192.168.1.20\""));
+        judge.fault(host.fault(
+            "must be an address or a host name, with a port if it is not local.port: \
+             write it like \"192.168.1.20\" or \"kettle.lan:9999\"",
+        ));
     }
     address.map(|value| At { key: host.key.clone(), line: host.line, value })
 }
@@ -110,9 +114,12 @@ fn look_at_identity(judge: &mut Judge<'_>, entry: &Plug, policy: RoutePolicy, wa
         return judge.fault(Fault { line: Some(entry.line), ..nobody });
     };
     match policy.policy {
-        Policy::Cloud => judge.fault(host.fault("does not tell the cloud which plug it is: add device_id or mac")),
+        Policy::Cloud => {
+            judge.fault(host.fault("does not tell the cloud which plug it is: add device_id or mac"))
+        }
         Policy::LocalThenCloud if ways.cloud => judge.warn(host.fault(
-            "is all that is said of the plug: the cloud can help only after the LAN has answered once; add device_id or mac",
+            "is all that is said of the plug: the cloud can help only after the LAN has answered once; \
+             add device_id or mac",
         )),
         Policy::LocalThenCloud | Policy::Local => {}
     }

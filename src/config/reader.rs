@@ -1,8 +1,8 @@
 //! A typed reader over TOML that remembers lines: it says what is wrong, where, and what to do, and goes on.
 //!
-//! It knows types, units and ranges, but no key of ours; [`super::file`] knows those. A key counts as known when
-//! somebody asked for it, so there is no second list of keys to keep in step. Values are quoted in complaints
-//! except those of secrets; a line of the file never is, for it may hold one.
+//! It knows types, units and ranges, but no key of ours; [`super::file`] knows those. A key counts as known
+//! when somebody asked for it, so there is no second list of keys to keep in step. Values are quoted in
+//! complaints except those of secrets; a line of the file never is, for it may hold one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -66,7 +66,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads a whole document. `read` takes out what it knows; what is left over is a fault, as is all that did not fit.
+/// Reads a whole document. `read` takes out what it knows; what is left over is a fault, as is all that did
+/// not fit.
 pub(super) fn document<T>(
     text: &str,
     read: impl FnOnce(&mut Table<'_, '_>) -> T,

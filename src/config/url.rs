@@ -1,14 +1,10 @@
-//! The two URLs of the config, taken apart: scheme, host and port, and nothing else.
+//! The URL of a broker, taken apart: scheme, host and port, and nothing else.
 //!
-//! A URL that holds a password is refused without being quoted.
-
-use std::net::IpAddr;
+//! A URL that holds a password is refused without being quoted. The cloud's URL has its rules where tokens
+//! are sent: [`crate::transport::cloud::host::check_host`].
 
 use super::reader::quoted;
 use crate::model::Address;
-
-/// The domain that TP-Link's cloud lives under; the account's password goes nowhere else.
-const CLOUD_DOMAIN: &str = "tplinkcloud.com";
 
 /// Where a broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +13,6 @@ pub(super) struct MqttUrl {
     pub(super) port: u16,
     pub(super) tls: bool,
 }
-
-/// Where the cloud's entrance is: scheme, host and port, without a slash at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CloudUrl(pub(super) String);
 
 /// What is wrong with a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +25,6 @@ enum BadUrl {
     Path,
     /// No host, or one that cannot be, or a port that cannot be.
     Host,
-    /// Plain http to a host that is not this machine.
-    PlainHttp,
-    /// A host that is not TP-Link's.
-    Stranger,
 }
 
 impl MqttUrl {
@@ -53,9 +41,7 @@ impl MqttUrl {
                     quoted(text)
                 )
             }
-            BadUrl::Scheme | BadUrl::PlainHttp | BadUrl::Stranger => {
-                "must begin with mqtt:// or, for TLS, with mqtts://".to_owned()
-            }
+            BadUrl::Scheme => "must begin with mqtt:// or, for TLS, with mqtts://".to_owned(),
         })
     }
 
@@ -72,47 +58,6 @@ impl MqttUrl {
             Address::Name(_, port) => port,
         };
         Ok(Self { host: address.host(), port, tls })
-    }
-}
-
-impl CloudUrl {
-    /// Reads the URL, or says what to write instead.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
-        Self::parse(text).map_err(|bad| match bad {
-            BadUrl::Scheme => "must begin with https://".to_owned(),
-            BadUrl::UserInfo => {
-                "holds a user name or password: move them to cloud.username and cloud.password".to_owned()
-            }
-            BadUrl::Path => "must end after the host: write it like https://wap.tplinkcloud.com".to_owned(),
-            BadUrl::Host => {
-                format!("has no usable host: write it like https://wap.tplinkcloud.com (is {})", quoted(text))
-            }
-            BadUrl::PlainHttp => {
-                "would send the password in the clear: write https:// (http is for loopback hosts only)"
-                    .to_owned()
-            }
-            BadUrl::Stranger => {
-                "is no host of TP-Link's: the account's password goes to hosts under tplinkcloud.com only"
-                    .to_owned()
-            }
-        })
-    }
-
-    fn parse(text: &str) -> Result<Self, BadUrl> {
-        let (scheme, authority) = split(text)?;
-        let default_port = match scheme.as_str() {
-            "https" => 443,
-            "http" => 80,
-            _ => return Err(BadUrl::Scheme),
-        };
-        let host = address(authority, default_port)?.host().to_ascii_lowercase();
-        match (scheme.as_str(), is_loopback(&host)) {
-            (_, true) => {}
-            ("http", false) => return Err(BadUrl::PlainHttp),
-            _ if is_tp_link(&host) => {}
-            _ => return Err(BadUrl::Stranger),
-        }
-        Ok(Self(format!("{scheme}://{}", authority.to_ascii_lowercase())))
     }
 }
 
@@ -134,14 +79,6 @@ fn address(authority: &str, default_port: u16) -> Result<Address, BadUrl> {
     // Brackets set an IPv6 address apart from a port; without a port there is nothing to set apart.
     let bare = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(authority);
     Address::new(bare, default_port).ok_or(BadUrl::Host)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn is_tp_link(host: &str) -> bool {
-    host.strip_suffix(CLOUD_DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]
@@ -177,28 +114,6 @@ mod tests {
             ("mqtt://192.168.1.300", BadUrl::Host),
         ] {
             assert_eq!(MqttUrl::parse(text), Err(bad), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_cloud_is_https_at_tp_links_or_anything_on_this_machine() {
-        for (text, expected) in [
-            ("https://wap.tplinkcloud.com", Ok("https://wap.tplinkcloud.com")),
-            ("https://EU-WAP.tplinkcloud.com/", Ok("https://eu-wap.tplinkcloud.com")),
-            ("https://tplinkcloud.com:8443", Ok("https://tplinkcloud.com:8443")),
-            ("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080")),
-            ("http://localhost:8080", Ok("http://localhost:8080")),
-            ("http://[::1]:8080", Ok("http://[::1]:8080")),
-            ("http://wap.tplinkcloud.com", Err(BadUrl::PlainHttp)),
-            ("http://localhost.example.com", Err(BadUrl::PlainHttp)),
-            ("https://example.com", Err(BadUrl::Stranger)),
-            ("https://eviltplinkcloud.com", Err(BadUrl::Stranger)),
-            ("https://wap.tplinkcloud.com.example.com", Err(BadUrl::Stranger)),
-            ("https://wap.tplinkcloud.com#@example.com", Err(BadUrl::UserInfo)),
-            ("https://example.com\\.tplinkcloud.com", Err(BadUrl::Host)),
-            ("ftp://wap.tplinkcloud.com", Err(BadUrl::Scheme)),
-        ] {
-            assert_eq!(CloudUrl::parse(text), expected.map(|url| CloudUrl(url.to_owned())), "{text}");
         }
     }
 }

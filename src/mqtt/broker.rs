@@ -118,13 +118,15 @@ mod present {
     const MOST_CLIENTS: usize = 1000;
     /// How long a client that went away may find its session again.
     const LONGEST_SESSION: Duration = Duration::from_secs(24 * 3600);
-    /// What clients get to end their connections when the broker stops.
+    /// What clients get to end their connections when the broker stops; a will of ours is held back for 5 s.
     const DRAIN: Duration = Duration::from_secs(6);
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
     /// A broker that runs for as long as this value lives.
     #[derive(Debug)]
     pub struct EmbeddedBroker {
         address: SocketAddr,
+        folder: Option<PathBuf>,
         shutdown: Shutdown,
         task: JoinHandle<()>,
     }
@@ -158,10 +160,18 @@ mod present {
             self.address
         }
 
-        /// Ends all connections and waits until everything is on disk.
+        /// Ends all connections, and waits until everything is on disk and the store is free for a successor.
         pub async fn stop(mut self) {
             self.shutdown.signal();
-            if tokio::time::timeout(DRAIN, &mut self.task).await.is_err() {
+            let ended = async {
+                // An error would be a panic in there, which is an end as well.
+                let _ = (&mut self.task).await;
+                // A last will that is being held back holds on to the store.
+                while self.folder.as_deref().is_some_and(is_in_use) {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            if tokio::time::timeout(DRAIN, ended).await.is_err() {
                 self.task.abort();
             }
         }
@@ -219,7 +229,7 @@ mod present {
                     tracing::error!("the embedded broker has ended: {error}");
                 }
             });
-            Ok(Self { address, shutdown, task })
+            Ok(Self { address, folder: folder.map(Path::to_owned), shutdown, task })
         }
     }
 

@@ -23,6 +23,8 @@ use super::trouble::{Patience, STABLE, Trouble, Voice, share};
 use super::wire::{self, Progress};
 use super::{Inbound, Options, Word};
 
+/// A broker that has not answered a subscription by then is told the states all the same.
+const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
 /// Half of what it takes to notice a broker that went away without a word.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// From dialling to the broker's first word.
@@ -87,7 +89,11 @@ struct Line {
     since: Option<Instant>,
     /// The first subscription, whose answer tells whether commands can be heard.
     commands: Option<u16>,
+    /// Whether that answer is there. A plug is not shown as there before commands to it are heard.
+    hears: bool,
     search_until: Option<Instant>,
+    /// The filters of the search, for as long as they are subscribed to.
+    searched: Vec<String>,
     limits: Limits,
     /// Publishes that the broker has yet to acknowledge.
     unacknowledged: usize,
@@ -266,24 +272,34 @@ impl Courier {
             );
             self.voice.warn(&text, Instant::now());
         }
-        let commands = self.desk.filters().into_iter().map(command_filter).collect::<Vec<_>>();
-        self.subscribe(line, commands);
-        let search = self.desk.search_filters().into_iter().map(search_filter).collect::<Vec<_>>();
-        if !search.is_empty() {
-            self.subscribe(line, search);
-            line.search_until = Some(Instant::now() + SEARCH);
-        }
+        self.subscribe(line, self.desk.filters(), command_filter);
+        self.search(line);
         self.desk.connected();
     }
 
-    fn subscribe(&mut self, line: &Line, filters: Vec<SubscribeFilterInput>) {
+    /// Looks for what earlier runs left behind, unless that was done already.
+    fn search(&self, line: &mut Line) {
+        let filters = self.desk.search_filters();
+        if filters.is_empty() {
+            return;
+        }
+        line.search_until = Some(Instant::now() + SEARCH);
+        // A courtesy must not cost the connection at a broker that takes small packets only.
+        let size: usize = filters.iter().map(|filter| filter.len() + PACKET_OVERHEAD).sum();
+        if size <= line.limits.packet {
+            self.subscribe(line, filters.clone(), search_filter);
+            line.searched = filters;
+        }
+    }
+
+    fn subscribe(&self, line: &Line, filters: Vec<String>, how: fn(String) -> SubscribeFilterInput) {
         // There is room: nothing else has been handed over on this connection.
-        if let Err(error) = line.client.try_subscribe_many(filters) {
+        if let Err(error) = line.client.try_subscribe_many(filters.into_iter().map(how)) {
             tracing::error!("cannot subscribe at the broker: {error}");
         }
     }
 
-    fn check_subscriptions(&mut self, answer: &SubAck, line: &Line) {
+    fn check_subscriptions(&mut self, answer: &SubAck, line: &mut Line) {
         if line.commands != Some(answer.pkid) {
             // The search is a courtesy; a broker that does not allow it keeps what is left behind.
             if let Some(refusal) = refusals(answer).next() {
@@ -291,6 +307,7 @@ impl Courier {
             }
             return;
         }
+        line.hears = true;
         let filters = self.desk.filters();
         let denied: Vec<&str> = answer
             .return_codes
@@ -361,11 +378,19 @@ impl Courier {
     /// The next moment at which something is due on this side.
     fn next_time(&self, line: &Line) -> Instant {
         let stable = line.since.map(|since| since + STABLE).filter(|at| *at > Instant::now());
-        [self.online_at, self.announce_at, line.search_until, stable, self.goodbye.as_ref().map(|g| g.by)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
+        let subscribed = line.since.map(|since| since + SUBSCRIBED_WITHIN).filter(|_| !line.hears);
+        [
+            self.online_at,
+            self.announce_at,
+            line.search_until,
+            stable,
+            subscribed,
+            self.goodbye.as_ref().map(|g| g.by),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
     }
 
     fn handle_time(&mut self, line: &mut Line) {
@@ -385,17 +410,21 @@ impl Courier {
         }
     }
 
-    fn end_search(&mut self, line: &Line) {
-        let filters = self.desk.search_filters();
+    fn end_search(&mut self, line: &mut Line) {
         self.desk.end_search();
-        if let Err(error) = line.client.try_unsubscribe_many(filters) {
+        let filters = std::mem::take(&mut line.searched);
+        if !filters.is_empty()
+            && let Err(error) = line.client.try_unsubscribe_many(filters)
+        {
             tracing::debug!("cannot end the search for leftovers: {error}");
         }
     }
 
     /// Hands over what the desk has, as far as there is room.
     fn send(&mut self, line: &mut Line) {
-        if line.since.is_none() || line.is_leaving {
+        let answer_by = line.since.map(|since| since + SUBSCRIBED_WITHIN);
+        let may_speak = answer_by.is_some_and(|by| line.hears || by <= Instant::now());
+        if !may_speak || line.is_leaving {
             return;
         }
         while let Some(outgoing) = self.desk.take() {
@@ -457,7 +486,9 @@ impl Line {
             client,
             since: None,
             commands: None,
+            hears: false,
             search_until: None,
+            searched: Vec::new(),
             limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },
             unacknowledged: 0,
             is_leaving: false,

@@ -76,6 +76,11 @@ fn reason(error: &ConnectionError, progress: &Progress) -> (Kind, String) {
     if progress.is_refusal_in_mqtt_3() {
         return (Kind::Refused, NO_V5.to_owned());
     }
+    if let (ConnectionError::MqttState(StateError::ConnectionAborted), Some(code)) =
+        (error, progress.last_words())
+    {
+        return disconnected(code, None);
+    }
     match error {
         ConnectionError::ConnectionRefused(code) => refused(*code),
         ConnectionError::MqttState(state) => broken(state, progress),
@@ -122,9 +127,11 @@ fn refused(code: ConnectReturnCode) -> (Kind, String) {
 fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
     match error {
         StateError::ServerDisconnect { reason_code, reason_string } => {
-            disconnected(*reason_code, reason_string)
+            disconnected(*reason_code, reason_string.as_deref())
         }
-        StateError::Io(error) => io_trouble(error, progress),
+        StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
+            io_trouble(error, progress)
+        }
         StateError::AwaitPingResp => (Kind::Away, "does not answer any more".to_owned()),
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
             (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most"))
@@ -140,9 +147,9 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
     }
 }
 
-fn disconnected(code: DisconnectReasonCode, words: &Option<String>) -> (Kind, String) {
+fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> (Kind, String) {
     use DisconnectReasonCode as Code;
-    let said = words.as_deref().map(|words| format!(", saying {words:?}")).unwrap_or_default();
+    let said = words.map(|words| format!(", saying {words:?}")).unwrap_or_default();
     match code {
         Code::SessionTakenOver => (Kind::TakenOver, TAKEN_OVER.to_owned()),
         Code::NotAuthorized => (

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use rumqttc::DisconnectReasonCode;
 use rumqttc::tokio_rustls::TlsConnector;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -65,7 +66,23 @@ struct Seen {
     stage: Stage,
     /// The first bytes that the broker sent.
     first: Vec<u8>,
+    /// The last bytes that it sent.
+    last: Vec<u8>,
 }
+
+impl Seen {
+    fn read(&mut self, bytes: &[u8]) {
+        let room = FIRST - self.first.len();
+        self.first.extend(bytes.iter().take(room));
+        self.last.extend(&bytes[bytes.len().saturating_sub(LAST)..]);
+        self.last.drain(..self.last.len().saturating_sub(LAST));
+    }
+}
+
+/// As many bytes as a CONNACK of MQTT 3 has.
+const FIRST: usize = 4;
+/// As many bytes as the shortest DISCONNECT with a reason has.
+const LAST: usize = 3;
 
 /// The stages of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +104,15 @@ impl Progress {
     /// Whether the broker's first words were a refusal in MQTT 3: a CONNACK of two bytes with a reason.
     pub(super) fn is_refusal_in_mqtt_3(&self) -> bool {
         matches!(self.lock().first[..], [0x20, 0x02, 0x00, 1..=5])
+    }
+
+    /// The reason in a DISCONNECT of the shortest form, which the specification allows and the client that we use
+    /// does not read.
+    pub(super) fn last_words(&self) -> Option<DisconnectReasonCode> {
+        match self.lock().last[..] {
+            [0xE0, 0x01, code] => DisconnectReasonCode::try_from(code).ok(),
+            _ => None,
+        }
     }
 
     fn reach(&self, stage: Stage) {
@@ -122,7 +148,7 @@ pub(super) async fn open(
         }
     };
     progress.reach(Stage::Open);
-    Ok(Tap { stream, progress, full: false })
+    Ok(Tap { stream, progress })
 }
 
 /// Tries the addresses of a name one after the other.
@@ -198,15 +224,14 @@ fn pem_fault(error: &rustls::pki_types::pem::Error, wanted: &str) -> String {
     }
 }
 
-/// A stream that remembers the first bytes that came in, since an answer in MQTT 3 is none to an MQTT 5 reader.
+/// A stream that hears a broker out.
+///
+/// It remembers the first and the last bytes that came in, for those who explain the end. And it lets a write pass
+/// that fails because the broker has hung up: its last words, which say why, are still to be read.
 pub(super) struct Tap {
     stream: Box<dyn Stream>,
     progress: Progress,
-    full: bool,
 }
-
-/// As many bytes as a CONNACK of MQTT 3 has.
-const TAPPED: usize = 4;
 
 impl AsyncRead for Tap {
     fn poll_read(
@@ -216,13 +241,8 @@ impl AsyncRead for Tap {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if !self.full {
-            let mut seen = self.progress.lock();
-            let room = TAPPED - seen.first.len();
-            seen.first.extend(buf.filled()[before..].iter().take(room));
-            let full = seen.first.len() == TAPPED;
-            drop(seen);
-            self.full = full;
+        if polled.is_ready() {
+            self.progress.lock().read(&buf.filled()[before..]);
         }
         polled
     }
@@ -230,27 +250,28 @@ impl AsyncRead for Tap {
 
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        hear_out(Pin::new(&mut self.stream).poll_write(cx, buf), buf.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        hear_out(Pin::new(&mut self.stream).poll_flush(cx), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+/// Takes a broken pipe for done; the reader finds the end behind the last words.
+fn hear_out<T>(polled: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match polled {
+        Poll::Ready(Err(error))
+            if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) =>
+        {
+            Poll::Ready(Ok(done))
+        }
+        polled => polled,
     }
 }
 
@@ -283,6 +304,22 @@ mod tests {
             assert!(error.contains(hint), "{error}");
             assert!(!error.contains("AAAA"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_first_and_the_last_words_are_remembered_however_they_are_cut() {
+        for size in 1..=7 {
+            let progress = Progress::default();
+            for part in [0x20, 2, 0, 5, 9, 9, 9, 9, 0xE0, 0x01, 0x8E].chunks(size) {
+                progress.lock().read(part);
+            }
+            assert!(progress.is_refusal_in_mqtt_3());
+            assert_eq!(progress.last_words(), Some(DisconnectReasonCode::SessionTakenOver));
+        }
+        let progress = Progress::default();
+        progress.lock().read(&[0x20, 3, 0, 0, 0]);
+        assert!(!progress.is_refusal_in_mqtt_3());
+        assert_eq!(progress.last_words(), None);
     }
 
     #[tokio::test]

@@ -310,7 +310,7 @@ impl Bench {
 
 pub(crate) fn exchange(id: &str, request: Request, time: Duration) -> Exchange {
     Exchange {
-        id: ExchangeId::new(hs100d::bridge::event::PlugKey(1), 1),
+        id: ExchangeId::new(PlugKey(1), 1),
         plug: PlugKey(1),
         label: "kettle".into(),
         target: Target::Cloud { device_id: DeviceId::new(id).unwrap() },

@@ -26,27 +26,27 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 /// How long anything may take that is not itself a wait; far longer than it does.
-pub const BOUND: Duration = Duration::from_secs(20);
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
 /// Waits for something that has to come.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
 /// The brokers that each story is told with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Brand {
+pub(crate) enum Brand {
     Embedded,
     Mosquitto,
 }
 
 /// All brokers that are here. Where CI runs, all of them have to be.
-pub fn brands() -> Vec<Brand> {
+pub(crate) fn brands() -> Vec<Brand> {
     if has_mosquitto() { vec![Brand::Embedded, Brand::Mosquitto] } else { vec![Brand::Embedded] }
 }
 
 /// Whether mosquitto can be run; its absence is said, and in CI it is a failure.
-pub fn has_mosquitto() -> bool {
+pub(crate) fn has_mosquitto() -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain([PathBuf::from("/usr/sbin")])
         .any(|folder| folder.join("mosquitto").is_file());
@@ -58,8 +58,8 @@ pub fn has_mosquitto() -> bool {
 }
 
 /// A broker on a free port of this machine.
-pub struct House {
-    pub port: u16,
+pub(crate) struct House {
+    pub(crate) port: u16,
     extra: String,
     folder: TempDir,
     running: Running,
@@ -81,7 +81,7 @@ impl Drop for Process {
 }
 
 impl House {
-    pub async fn start(brand: Brand) -> Self {
+    pub(crate) async fn start(brand: Brand) -> Self {
         match brand {
             Brand::Embedded => {
                 let folder = tempfile::tempdir().unwrap();
@@ -94,7 +94,7 @@ impl House {
     }
 
     /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
-    pub async fn mosquitto(lines: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) async fn mosquitto(lines: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
@@ -105,12 +105,12 @@ impl House {
         Self { port, extra, folder, running: Running::Mosquitto(process) }
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// The broker goes, its memory too, and a new one comes at the same place.
-    pub async fn restart_without_store(&mut self) {
+    pub(crate) async fn restart_without_store(&mut self) {
         let port = self.port;
         match &mut self.running {
             Running::Embedded(broker) => {
@@ -127,7 +127,7 @@ impl House {
     }
 
     /// The embedded broker goes and comes back with what it kept.
-    pub async fn restart_with_store(&mut self) {
+    pub(crate) async fn restart_with_store(&mut self) {
         let Running::Embedded(broker) = &mut self.running else {
             panic!("only the embedded broker keeps its store")
         };
@@ -169,12 +169,12 @@ async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
     process
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Options of a daemon in its own corner of the broker.
-pub fn options(port: u16) -> Options {
+pub(crate) fn options(port: u16) -> Options {
     Options {
         host: "127.0.0.1".to_owned(),
         port,
@@ -193,25 +193,25 @@ pub fn options(port: u16) -> Options {
 }
 
 /// The daemon's end of a link.
-pub struct Daemon {
-    pub link: Link,
-    pub inbound: mpsc::UnboundedReceiver<Inbound>,
+pub(crate) struct Daemon {
+    pub(crate) link: Link,
+    pub(crate) inbound: mpsc::UnboundedReceiver<Inbound>,
 }
 
 impl Daemon {
-    pub fn start(options: Options) -> Self {
+    pub(crate) fn start(options: Options) -> Self {
         let (sender, inbound) = mpsc::unbounded_channel();
         Self { link: Link::start(options, sender), inbound }
     }
 
-    pub async fn connected(port: u16) -> Self {
+    pub(crate) async fn connected(port: u16) -> Self {
         let mut daemon = Self::start(options(port));
         daemon.connects().await;
         daemon
     }
 
     /// Waits until a connection stands and commands are heard.
-    pub async fn connects(&mut self) {
+    pub(crate) async fn connects(&mut self) {
         within("a connection", async {
             loop {
                 if let Some(Inbound::Link(Ok(()))) = self.inbound.recv().await {
@@ -223,7 +223,7 @@ impl Daemon {
     }
 
     /// Waits until the link says that something is wrong.
-    pub async fn complains(&mut self) -> String {
+    pub(crate) async fn complains(&mut self) -> String {
         within("a complaint", async {
             loop {
                 if let Some(Inbound::Link(Err(text))) = self.inbound.recv().await {
@@ -234,29 +234,38 @@ impl Daemon {
         .await
     }
 
-    pub async fn hears(&mut self) -> Inbound {
+    pub(crate) async fn hears(&mut self) -> Inbound {
         within("something from the broker", self.inbound.recv()).await.expect("the link has ended")
     }
 
-    pub async fn hears_command(&mut self) -> (CommandId, PlugName, Order) {
+    /// Waits for something for the bridge, whatever the connection does meanwhile.
+    pub(crate) async fn hears_event(&mut self) -> Event {
+        loop {
+            if let Inbound::Event(event) = self.hears().await {
+                return event;
+            }
+        }
+    }
+
+    pub(crate) async fn hears_command(&mut self) -> (CommandId, PlugName, Order) {
         match self.hears().await {
             Inbound::Event(Event::Command { id, plug, order }) => (id, plug, order),
             other => panic!("not a command: {other:?}"),
         }
     }
 
-    pub fn publish(&self, update: Update) {
+    pub(crate) fn publish(&self, update: Update) {
         self.link.publish(update);
     }
 
     /// Shows a plug as the bridge does when it was read.
-    pub fn show_plug(&self, plug: &str) {
+    pub(crate) fn show_plug(&self, plug: &str) {
         self.publish(Update::Info(name(plug), info(plug)));
         self.publish(Update::State(name(plug), state(RelayState::On)));
         self.publish(Update::Availability(name(plug), Availability::Online));
     }
 
-    pub fn answer(&self, id: CommandId, plug: &PlugName) {
+    pub(crate) fn answer(&self, id: CommandId, plug: &PlugName) {
         self.publish(Update::Result(CommandResult {
             id,
             plug: plug.clone(),
@@ -268,16 +277,16 @@ impl Daemon {
     }
 }
 
-pub fn name(text: &str) -> PlugName {
+pub(crate) fn name(text: &str) -> PlugName {
     PlugName::new(text).unwrap()
 }
 
-pub fn state(relay: RelayState) -> PlugState {
+pub(crate) fn state(relay: RelayState) -> PlugState {
     PlugState { relay, route: Some(Route::Local), led: Some(RelayState::On), on_since: None }
 }
 
 /// A plug's info; its device id is made from its name.
-pub fn info(plug: &str) -> PlugInfo {
+pub(crate) fn info(plug: &str) -> PlugInfo {
     PlugInfo {
         plate: Arc::new(Nameplate {
             device_id: DeviceId::new(&device_id(plug)),
@@ -296,26 +305,26 @@ pub fn info(plug: &str) -> PlugInfo {
     }
 }
 
-pub fn device_id(plug: &str) -> String {
+pub(crate) fn device_id(plug: &str) -> String {
     let digits: String = plug.bytes().map(|byte| format!("{byte:02X}")).collect();
     format!("{digits:0<40.40}")
 }
 
-pub fn document_topic(plug: &str) -> String {
+pub(crate) fn document_topic(plug: &str) -> String {
     format!("homeassistant/device/hs100d_{}/config", device_id(plug))
 }
 
 /// A message as somebody else sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub topic: String,
-    pub payload: String,
-    pub kept: bool,
-    pub correlation: Option<Bytes>,
+pub(crate) struct Seen {
+    pub(crate) topic: String,
+    pub(crate) payload: String,
+    pub(crate) kept: bool,
+    pub(crate) correlation: Option<Bytes>,
 }
 
 /// Somebody else at the broker, who hears everything and can speak.
-pub struct Ear {
+pub(crate) struct Ear {
     client: AsyncClient,
     log: Arc<Log>,
     task: JoinHandle<()>,
@@ -334,11 +343,11 @@ impl Drop for Ear {
 }
 
 impl Ear {
-    pub async fn listen(port: u16) -> Self {
+    pub(crate) async fn listen(port: u16) -> Self {
         Self::listen_to(port, "#", None).await
     }
 
-    pub async fn listen_to(port: u16, filter: &str, login: Option<(&str, &str)>) -> Self {
+    pub(crate) async fn listen_to(port: u16, filter: &str, login: Option<(&str, &str)>) -> Self {
         let mut options = MqttOptions::new(format!("ear-{}", free_port()), ("127.0.0.1", port));
         options.set_max_packet_size(Some(4 << 20));
         if let Some((name, password)) = login {
@@ -370,16 +379,16 @@ impl Ear {
         Self { client, log, task }
     }
 
-    pub fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+    pub(crate) fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once()).unwrap();
     }
 
-    pub fn keep(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+    pub(crate) fn keep(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once().retained()).unwrap();
     }
 
     /// A command whose answer is to come to a topic of one's own.
-    pub fn ask(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
+    pub(crate) fn ask(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
         let properties = PublishProperties {
             response_topic: Some(answer_to.to_owned()),
             correlation_data: Some(Bytes::from_static(correlation)),
@@ -389,16 +398,16 @@ impl Ear {
         self.client.try_publish(topic, payload.to_owned(), options).unwrap();
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.log.seen.lock().unwrap().clone()
     }
 
-    pub fn forget_everything(&self) {
+    pub(crate) fn forget_everything(&self) {
         self.log.seen.lock().unwrap().clear();
     }
 
     /// Waits until what was heard so far satisfies a condition, and gives what that makes of it.
-    pub async fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Seen]) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Seen]) -> Option<T>) -> T {
         let wait = async {
             loop {
                 let news = self.log.news.notified();
@@ -415,7 +424,7 @@ impl Ear {
     }
 
     /// Waits for a message on a topic that holds a text.
-    pub async fn hears(&self, topic: &str, part: &str) -> Seen {
+    pub(crate) async fn hears(&self, topic: &str, part: &str) -> Seen {
         let matches = |seen: &&Seen| seen.topic == topic && seen.payload.contains(part);
         self.until(&format!("{topic} with {part:?}"), |all| all.iter().find(matches).cloned()).await
     }
@@ -435,7 +444,7 @@ impl Log {
 }
 
 /// What the broker keeps at this moment, as somebody who has just come is told.
-pub async fn kept(port: u16) -> Vec<Seen> {
+pub(crate) async fn kept(port: u16) -> Vec<Seen> {
     let ear = Ear::listen(port).await;
     // A message to oneself comes after all that is kept.
     ear.say("kit/mark", "here");
@@ -444,7 +453,7 @@ pub async fn kept(port: u16) -> Vec<Seen> {
 }
 
 /// Waits until what the broker keeps satisfies a condition.
-pub async fn until_kept(port: u16, what: &str, condition: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+pub(crate) async fn until_kept(port: u16, what: &str, condition: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
     let deadline = tokio::time::Instant::now() + BOUND;
     loop {
         let all = kept(port).await;
@@ -458,7 +467,7 @@ pub async fn until_kept(port: u16, what: &str, condition: impl Fn(&[Seen]) -> bo
 
 /// How a broker misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Takes the connection and says nothing.
     Silent,
     /// Answers like a broker that knows MQTT 3 only.
@@ -476,8 +485,8 @@ pub enum Fault {
 }
 
 /// A broker that does one thing wrong, and remembers what it was told.
-pub struct FaultBroker {
-    pub port: u16,
+pub(crate) struct FaultBroker {
+    pub(crate) port: u16,
     log: Arc<Mutex<Vec<Packet>>>,
     task: JoinHandle<()>,
 }
@@ -489,7 +498,7 @@ impl Drop for FaultBroker {
 }
 
 impl FaultBroker {
-    pub async fn start(fault: Fault) -> Self {
+    pub(crate) async fn start(fault: Fault) -> Self {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -504,11 +513,22 @@ impl FaultBroker {
         Self { port, log, task }
     }
 
-    pub fn log(&self) -> Vec<Packet> {
+    pub(crate) fn log(&self) -> Vec<Packet> {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn connects(&self) -> usize {
+    /// Waits for a DISCONNECT, and gives everything up to it.
+    pub(crate) async fn hears_goodbye(&self) -> Vec<Packet> {
+        within("a DISCONNECT", async {
+            while !self.log().iter().any(|packet| matches!(packet, Packet::Disconnect(_))) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        self.log()
+    }
+
+    pub(crate) fn connects(&self) -> usize {
         self.log().iter().filter(|packet| matches!(packet, Packet::Connect(..))).count()
     }
 }

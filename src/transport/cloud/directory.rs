@@ -25,8 +25,8 @@ const OLD: Duration = Duration::from_secs(30 * 60);
 const FRESH: Duration = Duration::from_secs(60);
 /// Between readings for a plug that is missing or seems to have moved; doubles while they bring nothing new.
 const LOOK: (Duration, Duration) = (Duration::from_secs(60), OLD);
-/// Between readings that fail.
-const FAILING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Between readings that fail. Short, because until the first one succeeds no plug can be reached.
+const FAILING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
 /// For one reading.
 const LIST_TIME: Duration = Duration::from_secs(15);
 /// Ten thousand plugs of some 600 bytes.
@@ -53,6 +53,8 @@ enum Ask {
     Look(oneshot::Sender<Result<(), CloudError>>),
     /// Somebody wants to see it.
     List(oneshot::Sender<Result<(), CloudError>>),
+    /// The user acted, so that what failed may succeed.
+    Rearm,
 }
 
 impl Directory {
@@ -79,6 +81,12 @@ impl Directory {
         self.ask(Ask::List, Instant::now() + LIST_TIME * 2).await?;
         let rows = self.rows.borrow().clone();
         Ok(rows.values().map(|row| Row::clone(row)).collect())
+    }
+
+    /// Forgets that readings failed.
+    pub(super) async fn rearm(&self) {
+        // Without the task there is nothing to forget.
+        let _ = self.asks.send(Ask::Rearm).await;
     }
 
     fn known(&self, id: &DeviceId) -> Option<Arc<Row>> {
@@ -128,6 +136,7 @@ impl Reader {
                 Ask::Look(answer) if answer.is_closed() => Need::Nothing,
                 Ask::Look(_) => self.book.look(Instant::now()),
                 Ask::List(_) => self.book.list(Instant::now()),
+                Ask::Rearm => self.book.rearm(),
             };
             match need {
                 Need::Nothing => {
@@ -164,6 +173,9 @@ impl Reader {
             self.book.fail(error, Instant::now());
         }
         for ask in waiting {
+            if matches!(ask, Ask::Rearm) {
+                self.book.rearm();
+            }
             ask.answer(result.clone());
         }
         Some(())
@@ -250,6 +262,12 @@ impl Book {
         self.unless(self.read_at.is_some_and(|read_at| now < read_at + FRESH), now)
     }
 
+    /// The user acted.
+    fn rearm(&mut self) -> Need {
+        self.failing.succeed();
+        Need::Nothing
+    }
+
     fn unless(&self, enough: bool, now: Instant) -> Need {
         match (enough, self.failing.holds(now)) {
             (true, _) => Need::Nothing,
@@ -294,7 +312,7 @@ impl Book {
 impl Ask {
     fn answer(self, result: Result<(), CloudError>) {
         match self {
-            Self::Freshen => {}
+            Self::Freshen | Self::Rearm => {}
             // Whoever waited may have gone.
             Self::Look(answer) | Self::List(answer) => drop(answer.send(result)),
         }
@@ -399,8 +417,11 @@ mod tests {
         let later = now + 40 * MINUTE;
         let error = CloudError::Down("HTTP status 502".into());
         book.fail(&error, later);
-        assert_eq!(book.freshen(later), Need::Patience(error));
+        assert_eq!(book.freshen(later), Need::Patience(error.clone()));
         assert_eq!(book.freshen(later + 10 * SECOND), Need::Reading);
+        book.fail(&error, later);
+        book.rearm();
+        assert_eq!(book.freshen(later), Need::Reading, "the user acted");
         assert_eq!(book.rows.len(), 1);
         book.fail(&CloudError::Throttled, later + 10 * SECOND);
         assert_eq!(book.freshen(later + 10 * SECOND), Need::Reading, "the session's own brake is enough");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Client, ClientBuilder, Response};
 use tokio::time::timeout_at;
 
 use crate::transport::cloud::api::{Page, Trouble};
@@ -43,21 +43,7 @@ impl Http {
     /// A client for an account on this host. Reads the system's certificate authorities unless the account lives
     /// on loopback; fails when there are none.
     pub(super) fn new(account: &Host) -> Result<Self, reqwest::Error> {
-        // The one TLS provider of the process; an error says that it has been chosen already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = Client::builder()
-            .redirect(Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .tcp_nodelay(true)
-            .user_agent(concat!("hs100d/", env!("CARGO_PKG_VERSION")));
-        let builder = match account.is_loopback() {
-            true => builder.no_proxy().tls_certs_only([]),
-            false => builder.https_only(true),
-        };
-        Ok(Self { client: builder.build()? })
+        Ok(Self { client: prepare(account).build()? })
     }
 
     /// Posts JSON and reads the answer, whatever its status.
@@ -76,6 +62,23 @@ impl Http {
         let json_type = HeaderValue::from_static("application/json");
         let request = self.client.post(host.url()).header(CONTENT_TYPE, json_type).body(json);
         request.send().await.map_err(|error| sort(&error))
+    }
+}
+
+fn prepare(account: &Host) -> ClientBuilder {
+    // The one TLS provider of the process; an error says that it has been chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder()
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .tcp_nodelay(true)
+        .user_agent(concat!("hs100d/", env!("CARGO_PKG_VERSION")));
+    match account.is_loopback() {
+        true => builder.no_proxy().tls_certs_only([]),
+        false => builder.https_only(true),
     }
 }
 
@@ -137,5 +140,59 @@ fn describe_tls(error: &rustls::Error) -> String {
             "its certificate is not accepted; is the clock right, does a proxy intercept TLS?".to_owned()
         }
         _ => "TLS failed; does something else answer in the host's place?".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    /// What becomes of a call over https to a server that treats its first connection so.
+    async fn call(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = Host::unchecked(&format!("https://localhost:{}/", listener.local_addr().unwrap().port()));
+        let client = prepare(&host).no_proxy().build();
+        let http = Http { client: client.expect("certificate authorities on the machine that tests") };
+        let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
+        let limits = Limits { deadline: Instant::now() + CONNECT, size: 1, resend: false };
+        let trouble = http.post(&host, b"secret".to_vec(), limits).await.unwrap_err();
+        server.join().unwrap();
+        assert!(matches!(trouble, Trouble::Unreachable(_)), "{trouble:?}");
+        trouble.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_vouches_for_is_not_accepted() {
+        let said = call(|mut stream| {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+            let config = rustls::ServerConfig::builder()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .unwrap();
+            let mut tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            let mut read = Vec::new();
+            // Ends in the client's refusal, before it has sent anything.
+            let _ = rustls::Stream::new(&mut tls, &mut stream).read_to_end(&mut read);
+            assert_eq!(read, b"");
+        })
+        .await;
+        assert!(said.contains("certificate") && said.contains("clock"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_speaks_no_tls_is_told_apart() {
+        let said = call(|mut stream| {
+            let _ = stream.read(&mut [0; 16]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        })
+        .await;
+        assert!(said.contains("TLS failed"), "{said}");
     }
 }

@@ -171,12 +171,15 @@ impl Cloud {
 
     /// Logs in with a password that the user has just given, whatever stood against it, and saves the token.
     pub async fn login(&self, password: Secret) -> Result<(), CloudError> {
+        self.directory.rearm().await;
         self.line.gate.login(password).await
     }
 
-    /// The user acted: what stopped the cloud is forgotten, and `tokens`, if there are any, are used from here on.
+    /// The user acted: what stopped the cloud is forgotten. `tokens` are what lies on disk by then; they are used
+    /// unless a token in memory serves well.
     pub async fn rearm(&self, tokens: Option<Tokens>) {
         self.line.gate.rearm(tokens).await;
+        self.directory.rearm().await;
     }
 
     /// The mood of the cloud; `Off` until the first call has ended.

@@ -150,15 +150,19 @@ impl Session {
         api::login(&self.account.username, password, &self.terminal)
     }
 
-    /// The user acted: everything may be tried again, with these tokens if there are any.
+    /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept,
+    /// because what lies on disk may be older than it.
     pub(super) fn rearm(&mut self, tokens: Option<Tokens>) {
+        let in_use = self.pass.is_some() && self.stopped.is_none();
         if self.stopped.take().is_some() {
             self.mood = CloudStatus::Down("armed again and not tried yet".into());
         }
         self.rest.succeed();
         self.logins.forgive();
         self.pushed_out = None;
-        self.load(tokens);
+        if !in_use {
+            self.load(tokens);
+        }
     }
 
     /// The mood of the cloud as a whole.
@@ -588,6 +592,16 @@ mod tests {
         assert!(why.contains("hs100d cloud login"), "{why}");
         session.rearm(saved("me@example.com", None));
         assert_eq!(used(session.pass(None, now)).1, "saved");
+    }
+
+    #[test]
+    fn a_reload_does_not_put_an_older_token_from_the_disk_in_the_place_of_one_that_serves() {
+        let now = Instant::now();
+        let mut session = session(Some("pw"), None);
+        session.pass(None, now);
+        tokens(session.settle(Kind::Login, granted("fresh", None), now));
+        session.rearm(saved("me@example.com", None));
+        assert_eq!(used(session.pass(None, now)).1, "fresh");
     }
 
     #[test]
