@@ -84,14 +84,17 @@ impl Drop for Process {
 impl House {
     pub(crate) async fn start(brand: Brand) -> Self {
         match brand {
-            Brand::Embedded => {
-                let folder = tempfile::tempdir().unwrap();
-                let broker = embedded(0, folder.path()).await;
-                let port = broker.addr().port();
-                Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
-            }
+            Brand::Embedded => Self::embedded_at(0).await,
             Brand::Mosquitto => Self::mosquitto("allow_anonymous true\n", &[]).await,
         }
+    }
+
+    /// The embedded broker at this port; 0 takes a free one.
+    pub(crate) async fn embedded_at(port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = embedded(port, folder.path()).await;
+        let port = broker.addr().port();
+        Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
     }
 
     /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
