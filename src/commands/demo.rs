@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions};
+use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, NetworkOptions, PublishOptions};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -220,6 +220,9 @@ impl<'a> Story<'a> {
 fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, String)>) {
     let mut options = MqttOptions::new("hs100d-demo-watcher", (broker.ip().to_string(), broker.port()));
     options.set_keep_alive(30);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     let (client, mut events) = AsyncClient::builder(options).capacity(16).build();
     let (tell, heard) = mpsc::unbounded_channel();
     let subscriber = client.clone();

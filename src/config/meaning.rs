@@ -235,7 +235,7 @@ impl Judge<'_> {
         wanted.then(|| discovery::Options {
             interval: or(written.interval.as_ref(), DISCOVERY_INTERVAL),
             broadcast: written.broadcast.clone().map(|at| at.value).unwrap_or_default(),
-            port: local.port,
+            ..discovery::Options::usual(local.port)
         })
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use crate::bridge::event::{Action, BridgeInfo, Event, Happening, Update, What};
+use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Update, What};
 use crate::bridge::{Bridge, Settings};
 use crate::config::{Config, Invalid, MqttChoice};
 use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
@@ -348,8 +348,10 @@ impl LeftWing {
     }
 
     async fn stop(&mut self) {
+        let guests = self.broker.as_ref().map_or(0, EmbeddedBroker::clients);
         self.link.stop(FAREWELL_WITHIN).await;
         if let Some(broker) = self.broker.take() {
+            broker.see_off(guests).await;
             broker.stop().await;
         }
     }
@@ -359,7 +361,8 @@ fn settings(config: &Config, store: &Store) -> Settings {
     Settings { known: store.known_plugs(), ..config.bridge.clone() }
 }
 
-/// The cloud wire of the config, if there is one, with the tokens that are kept.
+/// The cloud wire of the config, if there is one, with the tokens that are kept. Where it cannot be started for want of
+/// something on this machine, the LAN goes on alone and the cloud counts as stopped.
 pub fn start_cloud(
     config: &Config,
     store: &Store,
@@ -371,7 +374,15 @@ pub fn start_cloud(
         tracing::warn!("{why}");
         None
     });
-    Cloud::start(cloud.options.clone(), store.terminal(), tokens, Arc::new(vault), tell).map(Some)
+    match Cloud::start(cloud.options.clone(), store.terminal(), tokens, Arc::new(vault), tell.clone()) {
+        Err(error @ CloudStartError::NoAuthorities) => {
+            let stopped = CloudStatus::Stopped(error.to_string().into());
+            // The receiver is held by whoever called.
+            let _ = tell.send(Event::Cloud(stopped));
+            Ok(None)
+        }
+        started => started.map(Some),
+    }
 }
 
 async fn heard(discovery: &mut Option<Discovery>) -> crate::bridge::event::Sighting {

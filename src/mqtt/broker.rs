@@ -77,6 +77,16 @@ mod absent {
             match self.0 {}
         }
 
+        /// How many clients are connected.
+        pub fn clients(&self) -> usize {
+            match self.0 {}
+        }
+
+        /// Waits for a goodbye.
+        pub async fn see_off(&self, _guests: usize) {
+            match self.0 {}
+        }
+
         /// Stops it.
         pub async fn stop(self) {
             match self.0 {}
@@ -96,9 +106,12 @@ mod present {
     use std::net::{SocketAddr, TcpListener};
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use mqtt5::broker::config::{StorageBackend, StorageConfig};
+    use mqtt5::broker::sys_topics::BrokerStats;
     use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
     use tokio::task::JoinHandle;
 
@@ -118,8 +131,10 @@ mod present {
     const MOST_CLIENTS: usize = 1000;
     /// How long a client that went away may find its session again.
     const LONGEST_SESSION: Duration = Duration::from_secs(24 * 3600);
-    /// What clients get to end their connections when the broker stops; a will of ours is held back for 5 s.
-    const DRAIN: Duration = Duration::from_secs(6);
+    /// How long a goodbye that was sent may take to be read.
+    const LAST_WORD: Duration = Duration::from_millis(500);
+    /// What clients get to end their connections when the broker stops. A will that is held back for longer is lost.
+    const DRAIN: Duration = Duration::from_millis(1500);
     const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
     /// A broker that runs for as long as this value lives.
@@ -128,6 +143,7 @@ mod present {
         address: SocketAddr,
         folder: Option<PathBuf>,
         shutdown: Shutdown,
+        stats: Arc<BrokerStats>,
         task: JoinHandle<()>,
     }
 
@@ -158,6 +174,23 @@ mod present {
         /// Where it listens.
         pub fn addr(&self) -> SocketAddr {
             self.address
+        }
+
+        /// How many clients are connected.
+        pub fn clients(&self) -> usize {
+            self.stats.clients_connected.load(Ordering::Relaxed)
+        }
+
+        /// Waits, though not for long, until there are fewer clients than `guests`: for a goodbye that was sent and
+        /// must be read before [`EmbeddedBroker::stop`] cuts it off, or its will would be published.
+        pub async fn see_off(&self, guests: usize) {
+            let left = async {
+                while self.clients() >= guests.max(1) {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            // Whoever has not left by then is shown out.
+            let _ = tokio::time::timeout(LAST_WORD, left).await;
         }
 
         /// Ends all connections, and waits until everything is on disk and the store is free for a successor.
@@ -212,6 +245,7 @@ mod present {
             };
             let address = broker.local_addr().unwrap_or(listen);
             let shutdown = Shutdown(broker.shutdown_handle());
+            let stats = broker.stats();
             let mut ready = broker.ready_receiver();
             let mut run = tokio::spawn(async move { broker.run().await });
             tokio::select! {
@@ -229,7 +263,7 @@ mod present {
                     tracing::error!("the embedded broker has ended: {error}");
                 }
             });
-            Ok(Self { address, folder: folder.map(Path::to_owned), shutdown, task })
+            Ok(Self { address, folder: folder.map(Path::to_owned), shutdown, stats, task })
         }
     }
 

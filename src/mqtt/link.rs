@@ -23,6 +23,8 @@ use super::trouble::{Patience, STABLE, Trouble, Voice, share};
 use super::wire::{self, Progress};
 use super::{Inbound, Options, Word};
 
+/// A broker that has not answered a subscription by then is told the states all the same.
+const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
 /// Half of what it takes to notice a broker that went away without a word.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// From dialling to the broker's first word.
@@ -87,6 +89,8 @@ struct Line {
     since: Option<Instant>,
     /// The first subscription, whose answer tells whether commands can be heard.
     commands: Option<u16>,
+    /// Whether that answer is there. A plug is not shown as there before commands to it are heard.
+    hears: bool,
     search_until: Option<Instant>,
     /// The filters of the search, for as long as they are subscribed to.
     searched: Vec<String>,
@@ -295,7 +299,7 @@ impl Courier {
         }
     }
 
-    fn check_subscriptions(&mut self, answer: &SubAck, line: &Line) {
+    fn check_subscriptions(&mut self, answer: &SubAck, line: &mut Line) {
         if line.commands != Some(answer.pkid) {
             // The search is a courtesy; a broker that does not allow it keeps what is left behind.
             if let Some(refusal) = refusals(answer).next() {
@@ -303,6 +307,7 @@ impl Courier {
             }
             return;
         }
+        line.hears = true;
         let filters = self.desk.filters();
         let denied: Vec<&str> = answer
             .return_codes
@@ -373,11 +378,19 @@ impl Courier {
     /// The next moment at which something is due on this side.
     fn next_time(&self, line: &Line) -> Instant {
         let stable = line.since.map(|since| since + STABLE).filter(|at| *at > Instant::now());
-        [self.online_at, self.announce_at, line.search_until, stable, self.goodbye.as_ref().map(|g| g.by)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
+        let subscribed = line.since.map(|since| since + SUBSCRIBED_WITHIN).filter(|_| !line.hears);
+        [
+            self.online_at,
+            self.announce_at,
+            line.search_until,
+            stable,
+            subscribed,
+            self.goodbye.as_ref().map(|g| g.by),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
     }
 
     fn handle_time(&mut self, line: &mut Line) {
@@ -409,7 +422,9 @@ impl Courier {
 
     /// Hands over what the desk has, as far as there is room.
     fn send(&mut self, line: &mut Line) {
-        if line.since.is_none() || line.is_leaving {
+        let answer_by = line.since.map(|since| since + SUBSCRIBED_WITHIN);
+        let may_speak = answer_by.is_some_and(|by| line.hears || by <= Instant::now());
+        if !may_speak || line.is_leaving {
             return;
         }
         while let Some(outgoing) = self.desk.take() {
@@ -471,6 +486,7 @@ impl Line {
             client,
             since: None,
             commands: None,
+            hears: false,
             search_until: None,
             searched: Vec::new(),
             limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },

@@ -22,8 +22,8 @@ use crate::smarthome::message::{Reply, Request};
 
 /// Between two rounds, where the user says nothing else.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Where newer firmwares listen for a discovery of another form.
-const TDP_PORT: u16 = 20002;
+/// Where newer firmwares listen for a discovery of another form, UDP.
+pub const TDP_PORT: u16 = 20002;
 /// The shortest probe of that form: version 2, operation 1, no payload, and the checksum of just that.
 const TDP_PROBE: [u8; 16] = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];
 /// The bytes before the JSON of an answer of that form.
@@ -46,12 +46,14 @@ pub struct Options {
     pub broadcast: Vec<Ipv4Addr>,
     /// The port that plugs listen on, UDP and TCP.
     pub port: u16,
+    /// The port of the newer discovery: [`TDP_PORT`], but for pretend plugs.
+    pub tdp_port: u16,
 }
 
 impl Options {
     /// Every minute, on every interface, for plugs that listen on this port.
     pub fn usual(port: u16) -> Self {
-        Self { interval: INTERVAL, broadcast: Vec::new(), port }
+        Self { interval: INTERVAL, broadcast: Vec::new(), port, tdp_port: TDP_PORT }
     }
 }
 
@@ -125,7 +127,7 @@ impl Search {
             }
             for (local, target) in &ways {
                 self.send(*local, &xor, SocketAddr::from((*target, self.options.port))).await;
-                self.send(*local, &TDP_PROBE, SocketAddr::from((*target, TDP_PORT))).await;
+                self.send(*local, &TDP_PROBE, SocketAddr::from((*target, self.options.tdp_port))).await;
             }
             for address in probe {
                 if let (Address::Socket(target), Some((local, _))) = (address, ways.first()) {
