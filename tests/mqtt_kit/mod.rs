@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ enum Running {
 }
 
 /// A process that ends with the test.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -83,14 +84,17 @@ impl Drop for Process {
 impl House {
     pub(crate) async fn start(brand: Brand) -> Self {
         match brand {
-            Brand::Embedded => {
-                let folder = tempfile::tempdir().unwrap();
-                let broker = embedded(0, folder.path()).await;
-                let port = broker.addr().port();
-                Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
-            }
+            Brand::Embedded => Self::embedded_at(0).await,
             Brand::Mosquitto => Self::mosquitto("allow_anonymous true\n", &[]).await,
         }
+    }
+
+    /// The embedded broker at this port; 0 takes a free one.
+    pub(crate) async fn embedded_at(port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = embedded(port, folder.path()).await;
+        let port = broker.addr().port();
+        Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
     }
 
     /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
@@ -169,8 +173,21 @@ async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
     process
 }
 
+/// A port that is free and stays so: below those that connections leave from, and never the same twice.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 12_000;
+    const COUNT: u32 = 20_000;
+    /// Test programs that run side by side begin this far apart.
+    const APART: u32 = 97;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number =
+            std::process::id().wrapping_mul(APART).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + u16::try_from(number % COUNT).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Options of a daemon in its own corner of the broker.
