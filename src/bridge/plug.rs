@@ -194,9 +194,9 @@ impl Plug {
         }
     }
 
-    /// Its address turned out to be another plug's.
+    /// Its address turned out to be another plug's. Where the user wrote that it lives it may come back to.
     pub(super) fn lost_address(&mut self) {
-        self.address = self.home.clone().filter(|home| Some(home) != self.address.as_ref());
+        self.address.clone_from(&self.home);
     }
 
     /// The cloud works again, or is another: what was seen of it no longer counts.
@@ -666,6 +666,11 @@ impl Plug {
         self.routes.failed(route, verdict, desk.now);
         if !self.is_reached() {
             self.misses += 1;
+        }
+        // An answer of the cloud from before its last interval proves nothing; it is asked again first.
+        if route == Route::Local && self.poll_at[Route::Cloud.index()] > desk.now {
+            self.choose_serving(desk);
+            self.show(desk);
         }
         if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
             self.move_to(address, desk);

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ enum Running {
 }
 
 /// A process that ends with the test.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -169,8 +170,21 @@ async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
     process
 }
 
+/// A port that is free and stays so: below those that connections leave from, and never the same twice.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 12_000;
+    const COUNT: u32 = 20_000;
+    /// Test programs that run side by side begin this far apart.
+    const APART: u32 = 97;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number =
+            std::process::id().wrapping_mul(APART).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + u16::try_from(number % COUNT).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Options of a daemon in its own corner of the broker.
