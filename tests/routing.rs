@@ -275,6 +275,22 @@ fn a_late_execution_of_an_older_command_is_put_right_once() {
 }
 
 #[test]
+fn a_command_that_was_carried_out_unseen_is_not_undone_when_its_time_is_over() {
+    let mut house = Scenario::settled(1);
+    let settled = house.switch(1, RelayState::Off);
+    house.result(settled, seconds(1));
+    house.plug(1).lan = Lan::SilentButActs(millis(100));
+    house.plug(1).cloud = Cloud::Silent;
+    let command = house.switch(1, RelayState::On);
+    assert!(matches!(house.result(command, TTL).0.ended, Ended::Error(_)));
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(60));
+    assert_eq!(house.plug(1).relay, RelayState::On, "it was done within its time");
+    assert_eq!(house.happened(What::DriftCorrected), 0);
+    assert_eq!(house.shown(1).unwrap().relay, RelayState::On);
+}
+
+#[test]
 fn a_command_whose_time_is_over_is_never_revived() {
     let mut house = Scenario::settled(1);
     house.plug(1).lan = Lan::Silent;

@@ -1,0 +1,316 @@
+//! One plug: what it reported, what is wanted of it, what is under way, when it is read next, and whether it can be
+//! reached.
+//!
+//! A command only ever sets a wish, a reading only ever sets what is reported; [`Plug::advance`] compares the two and
+//! takes the next step. At most one exchange is in flight on each route.
+
+mod polls;
+mod readings;
+mod shown;
+mod wires;
+mod wishes;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bridge::event::{
+    Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugInfo, PlugKey, PlugState,
+    Update, What,
+};
+use crate::bridge::pursuit::Pursuit;
+use crate::bridge::route::{Policy, RoutePolicy, Routes};
+use crate::bridge::wish::{Slot, Wish};
+use crate::model::{Address, Availability, PlugName, RelayState, Route};
+use crate::smarthome::message::{Reading, Request};
+
+/// A plug with nothing due is looked at this often all the same.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
+/// The right wing keeps its deadlines; should it ever lose an exchange, the bridge lets go of it this much later.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+
+/// One plug.
+#[derive(Debug)]
+pub(in crate::bridge) struct Plug {
+    pub(in crate::bridge) key: PlugKey,
+    /// What it is called; a plug that only an address is known of has no name before its first answer.
+    pub(in crate::bridge) name: Option<PlugName>,
+    label: Arc<str>,
+    pub(in crate::bridge) identity: Identity,
+    policy: RoutePolicy,
+    /// The address that the user wrote.
+    home: Option<Address>,
+    /// Where it is believed to be.
+    address: Option<Address>,
+    /// Where it was sighted as well, while it still answered at `address`.
+    rumour: Option<Address>,
+    routes: Routes,
+    lanes: [Option<InFlight>; 2],
+    wishes: [Option<Wish>; 4],
+    pursuit: Option<Pursuit>,
+    reported: Option<Reported>,
+    /// When the plug last confirmed that it changed something.
+    acted: Option<Instant>,
+    /// The state that should hold: of the newest confirmed command, or of the button since.
+    settled: Option<RelayState>,
+    /// Until when a request of a command older than the settled one may still be carried out. Put right once.
+    defended_until: Option<Instant>,
+    /// Until when a request that got no answer may still switch the relay to off, to on.
+    stray: [Option<Instant>; 2],
+    poll_at: [Instant; 2],
+    cloud_info_at: Instant,
+    cloud_info_misses: u32,
+    cloud_connected: Option<bool>,
+    born: Instant,
+    last_heard: Option<Instant>,
+    misses: u32,
+    availability: Option<Availability>,
+    serving: Option<Route>,
+    shown_state: Option<PlugState>,
+    shown_info: Option<(PlugInfo, Instant)>,
+}
+
+/// What the bridge hands to a plug so that it can act.
+pub(in crate::bridge) struct Desk<'a> {
+    pub(in crate::bridge) now: Instant,
+    pub(in crate::bridge) cloud: &'a CloudStatus,
+    pub(in crate::bridge) actions: &'a mut VecDeque<Action>,
+    pub(in crate::bridge) serial: &'a mut u32,
+}
+
+#[derive(Debug, Clone)]
+struct InFlight {
+    id: ExchangeId,
+    request: Request,
+    started: Instant,
+    deadline: Instant,
+}
+
+/// What was last read back.
+#[derive(Debug, Clone)]
+struct Reported {
+    reading: Reading,
+    /// When the question was asked that this answers; an answer to an older question is older news.
+    asked: Instant,
+    on_since: Option<Instant>,
+}
+
+impl Plug {
+    pub(in crate::bridge) fn new(
+        key: PlugKey,
+        identity: Identity,
+        policy: RoutePolicy,
+        now: Instant,
+    ) -> Self {
+        // Ten thousand plugs are not all asked in the first instant.
+        let first_poll = now + Duration::from_millis(key.0.into());
+        Self {
+            key,
+            name: None,
+            label: "".into(),
+            identity,
+            policy,
+            home: None,
+            address: None,
+            rumour: None,
+            routes: Routes::default(),
+            lanes: [None, None],
+            wishes: [const { None }; 4],
+            pursuit: None,
+            reported: None,
+            acted: None,
+            settled: None,
+            defended_until: None,
+            stray: [None, None],
+            poll_at: [first_poll; 2],
+            cloud_info_at: first_poll,
+            cloud_info_misses: 0,
+            cloud_connected: None,
+            born: now,
+            last_heard: None,
+            misses: 0,
+            availability: None,
+            serving: None,
+            shown_state: None,
+            shown_info: None,
+        }
+    }
+
+    // --- what the bridge tells it -----------------------------------------------------------------------------
+
+    /// Gives the plug its name, once.
+    pub(in crate::bridge) fn christen(&mut self, name: PlugName) {
+        self.label = name.as_str().into();
+        self.name = Some(name);
+    }
+
+    /// The user wrote where the plug is.
+    pub(in crate::bridge) fn settle_at(&mut self, home: Option<Address>) {
+        if self.home != home {
+            self.home.clone_from(&home);
+            if home.is_some() {
+                self.address = home;
+                self.routes.forget(Route::Local);
+            }
+        }
+        if self.name.is_none() {
+            self.label =
+                self.address.as_ref().map_or_else(|| "a plug".into(), |address| address.to_string().into());
+        }
+    }
+
+    /// The user wrote another policy.
+    pub(in crate::bridge) fn adopt_policy(&mut self, policy: RoutePolicy, now: Instant) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.poll_at = [now; 2];
+        }
+    }
+
+    /// Somebody saw the plug at this address. Believed at once where the known address does not answer.
+    pub(in crate::bridge) fn sighted(&mut self, address: Address, desk: &mut Desk<'_>) {
+        if self.address.as_ref() == Some(&address) {
+            self.rumour = None;
+            if !self.routes.is_up(Route::Local) {
+                self.poll_at[Route::Local.index()] = desk.now;
+            }
+        } else if self.address.is_some() && self.routes.is_up(Route::Local) {
+            self.rumour = Some(address);
+        } else {
+            self.move_to(address, desk);
+        }
+    }
+
+    /// Where the plug was in an earlier run.
+    pub(in crate::bridge) fn remembered_at(&mut self, address: Option<Address>) {
+        if self.address.is_none() {
+            self.address = address;
+        }
+    }
+
+    /// Its address turned out to be another plug's. Where the user wrote that it lives it may come back to.
+    pub(in crate::bridge) fn lost_address(&mut self) {
+        self.address.clone_from(&self.home);
+    }
+
+    /// The cloud works again, or is another: what was seen of it no longer counts.
+    pub(in crate::bridge) fn cloud_changed(&mut self, now: Instant) {
+        self.routes.forget(Route::Cloud);
+        self.poll_at[Route::Cloud.index()] = now + Duration::from_millis(u64::from(self.key.0) * 10);
+    }
+
+    /// Read it soon.
+    pub(in crate::bridge) fn refresh(&mut self, now: Instant) {
+        self.poll_at = [now; 2];
+    }
+
+    /// Everything of the plug that the broker shows.
+    pub(in crate::bridge) fn republish(&mut self, desk: &mut Desk<'_>) {
+        self.shown_state = None;
+        self.shown_info = None;
+        if let (Some(name), Some(availability)) = (self.name.clone(), self.availability) {
+            desk.publish(Update::Availability(name, availability));
+        }
+        self.show(desk);
+    }
+
+    /// Takes every step that is due, and says when the next one is.
+    pub(in crate::bridge) fn advance(&mut self, desk: &mut Desk<'_>) -> Instant {
+        self.let_go_of_lost(desk);
+        self.bury_dead_wishes(desk);
+        let mut wake = Wake(desk.now + LOOK_AT_LEAST_EVERY);
+        match self.job() {
+            Some(job) => self.pursue(job, &mut wake, desk),
+            None => {
+                self.pursuit = None;
+                self.poll(&mut wake, desk);
+            }
+        }
+        self.judge(&mut wake, desk);
+        for flight in self.lanes.iter().flatten() {
+            wake.by(flight.deadline + LOST_AFTER);
+        }
+        for wish in self.wishes.iter().flatten() {
+            wake.by(wish.deadline);
+        }
+        wake.0
+    }
+
+    // --- what it tells ----------------------------------------------------------------------------------------
+
+    pub(in crate::bridge) fn is_online(&self) -> bool {
+        self.availability == Some(Availability::Online)
+    }
+
+    /// Whether the last exchange on some route was answered.
+    fn is_reached(&self) -> bool {
+        Route::ALL.into_iter().any(|route| self.routes.is_up(route))
+    }
+
+    /// Whether the first attempt to read it has come to an end.
+    pub(in crate::bridge) fn was_tried(&self) -> bool {
+        self.last_heard.is_some() || self.misses > 0
+    }
+
+    /// Whether looking for it on the LAN would help.
+    pub(in crate::bridge) fn is_missing(&self) -> bool {
+        self.policy.policy != Policy::Cloud
+            && (self.address.is_none() || self.routes.is_resting(Route::Local))
+    }
+
+    pub(in crate::bridge) fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    /// The address that the user wrote.
+    pub(in crate::bridge) fn home(&self) -> Option<&Address> {
+        self.home.as_ref()
+    }
+
+    pub(in crate::bridge) fn known(&self) -> Option<KnownPlug> {
+        Some(KnownPlug {
+            device_id: self.identity.device_id.clone()?,
+            mac: self.identity.mac,
+            name: self.name.clone()?,
+            address: self.address.clone(),
+        })
+    }
+
+    /// Ends all that is under way, because the plug is removed.
+    pub(in crate::bridge) fn retire(&mut self, desk: &mut Desk<'_>) {
+        for slot in Slot::ALL {
+            self.end(slot, Ended::Error("the plug was removed".into()), None, desk);
+        }
+        for route in Route::ALL {
+            self.abandon(route, desk);
+        }
+    }
+}
+
+impl Desk<'_> {
+    fn cloud_is_open(&self) -> bool {
+        matches!(self.cloud, CloudStatus::Ok | CloudStatus::Down(_))
+    }
+
+    fn next_exchange(&mut self, plug: PlugKey) -> ExchangeId {
+        *self.serial = self.serial.wrapping_add(1);
+        ExchangeId::new(plug, *self.serial)
+    }
+
+    pub(in crate::bridge) fn publish(&mut self, update: Update) {
+        self.actions.push_back(Action::Publish(update));
+    }
+
+    pub(in crate::bridge) fn happened(&mut self, what: What, plug: Option<&PlugName>, detail: String) {
+        self.publish(Update::Happened(Happening { what, plug: plug.cloned(), detail }));
+    }
+}
+
+/// The earliest moment of several.
+struct Wake(Instant);
+
+impl Wake {
+    fn by(&mut self, at: Instant) {
+        self.0 = self.0.min(at);
+    }
+}

@@ -1,0 +1,289 @@
+//! What is said to a plug, and over which route: at most one exchange in flight on each, abandoned when it hangs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Desk, InFlight, LOST_AFTER, Plug, Wake};
+use crate::bridge::event::{Action, CloudStatus, Ended, Exchange, ExchangeId, Outcome, Target, What};
+use crate::bridge::pursuit::{Job, Pursuit};
+use crate::bridge::route::{Plan, Policy};
+use crate::bridge::wish::{Slot, Step, Want, Wish};
+use crate::model::{Address, Failure, RelayState, Route, Verdict};
+use crate::smarthome::message::{Reply, Request};
+
+impl Plug {
+    /// An exchange of this plug ended.
+    pub(in crate::bridge) fn done(&mut self, id: ExchangeId, outcome: Outcome, desk: &mut Desk<'_>) {
+        let Some(route) = self.route_of(id) else { return };
+        let Some(flight) = self.lanes[route.index()].take() else { return };
+        if let (Some(hello), false) =
+            (outcome.hello, matches!(outcome.result, Err(Failure::WrongPlug { .. })))
+        {
+            self.read(hello, flight.started, route, desk);
+        }
+        match outcome.result {
+            Ok(reply) => self.answered(route, &flight, reply, desk),
+            Err(failure) => self.failed(route, &flight, &failure, desk),
+        }
+    }
+
+    /// The route on which this exchange is in flight, unless it was given up.
+    pub(in crate::bridge) fn route_of(&self, id: ExchangeId) -> Option<Route> {
+        let flies = |route: &Route| self.lanes[route.index()].as_ref().is_some_and(|flight| flight.id == id);
+        Route::ALL.into_iter().find(flies)
+    }
+
+    pub(super) fn pursue(&mut self, job: Job, wake: &mut Wake, desk: &mut Desk<'_>) {
+        let pursuit = match self.pursuit {
+            Some(pursuit) if pursuit.job == job => pursuit,
+            _ => Pursuit::new(job, desk.now),
+        };
+        self.pursuit = Some(pursuit);
+        let mut earlier_failed = true;
+        for (route, head_start) in self.plan_for(job, desk).iter() {
+            self.try_route(route, pursuit.due(route, head_start, earlier_failed), job, wake, desk);
+            earlier_failed &= pursuit.has_failed(route) && !self.is_saying(route, job);
+        }
+    }
+
+    pub(super) fn plan_for(&self, job: Job, desk: &Desk<'_>) -> Plan {
+        let plan = self.routes.plan(self.usable(desk), &self.policy);
+        let proven = self.wishes[job.slot.index()].as_ref().and_then(Wish::proven_route);
+        plan.led_by(proven, self.policy.cloud_after)
+    }
+
+    pub(super) fn try_route(
+        &mut self,
+        route: Route,
+        due: Option<Instant>,
+        job: Job,
+        wake: &mut Wake,
+        desk: &mut Desk<'_>,
+    ) {
+        let Some(due) = due else { return };
+        if self.is_saying(route, job) {
+            return;
+        }
+        if due > desk.now {
+            return wake.by(due);
+        }
+        if let Some(flight) = &self.lanes[route.index()] {
+            // Something older is on the wire. An answer is a matter of milliseconds; when it stays away, the wire is
+            // not waited for any longer.
+            let patience = flight.started + self.policy.cloud_after;
+            if patience > desk.now {
+                return wake.by(patience);
+            }
+            self.abandon(route, desk);
+        }
+        self.start(route, job.request, true, desk);
+    }
+
+    /// Whether the job's request is on this wire already.
+    pub(super) fn is_saying(&self, route: Route, job: Job) -> bool {
+        self.lanes[route.index()].as_ref().is_some_and(|flight| {
+            flight.request == job.request
+                && (job.request.changes_something() || flight.started >= job.not_before)
+        })
+    }
+
+    pub(super) fn usable(&self, desk: &Desk<'_>) -> [bool; 2] {
+        [
+            self.may_use(Route::Local) && self.address.is_some(),
+            self.may_use(Route::Cloud) && desk.cloud_is_open(),
+        ]
+    }
+
+    /// Whether the user lets this route be used, and the plug can be named on it.
+    pub(super) fn may_use(&self, route: Route) -> bool {
+        match (route, self.policy.policy) {
+            (Route::Local, Policy::Cloud) | (Route::Cloud, Policy::Local) => false,
+            (Route::Local, _) => true,
+            (Route::Cloud, _) => self.identity.device_id.is_some(),
+        }
+    }
+
+    /// Why a route that the user lets be used cannot be tried at all.
+    pub(super) fn why_unusable(&self, route: Route, desk: &Desk<'_>) -> Option<Failure> {
+        match (route, desk.cloud) {
+            _ if !self.may_use(route) => None,
+            (Route::Local, _) => self.address.is_none().then_some(Failure::NoAddress),
+            (Route::Cloud, CloudStatus::Stopped(why)) => Some(Failure::CloudStopped(why.clone())),
+            (Route::Cloud, _) => None,
+        }
+    }
+
+    pub(super) fn start(&mut self, route: Route, request: Request, urgent: bool, desk: &mut Desk<'_>) {
+        let target = match (route, &self.address, &self.identity.device_id) {
+            (Route::Local, Some(address), _) => {
+                Target::Local { address: address.clone(), expect: self.identity.clone() }
+            }
+            (Route::Cloud, _, Some(device_id)) => Target::Cloud { device_id: device_id.clone() },
+            _ => return,
+        };
+        let limit = match route {
+            Route::Local => self.policy.local_timeout,
+            Route::Cloud => self.policy.cloud_timeout,
+        };
+        let mut deadline = desk.now + limit;
+        if let (true, Some(wish)) = (request.changes_something(), self.wishes.iter().flatten().next()) {
+            deadline = deadline.min(wish.deadline);
+        }
+        let id = desk.next_exchange(self.key);
+        self.lanes[route.index()] = Some(InFlight { id, request, started: desk.now, deadline });
+        let plate = self.reported.as_ref().map(|reported| Arc::clone(&reported.reading.plate));
+        let label = Arc::clone(&self.label);
+        desk.actions.push_back(Action::Perform(Exchange {
+            id,
+            plug: self.key,
+            label,
+            target,
+            request,
+            deadline,
+            urgent,
+            plate,
+        }));
+    }
+
+    pub(super) fn abandon(&mut self, route: Route, desk: &mut Desk<'_>) {
+        if let Some(flight) = self.lanes[route.index()].take() {
+            desk.actions.push_back(Action::Abandon(flight.id));
+            self.note_stray(&flight);
+        }
+    }
+
+    pub(super) fn let_go_of_lost(&mut self, desk: &mut Desk<'_>) {
+        for route in Route::ALL {
+            let lost = |flight: &InFlight| flight.deadline + LOST_AFTER <= desk.now;
+            let Some(flight) = self.lanes[route.index()].clone().filter(lost) else { continue };
+            self.abandon(route, desk);
+            self.failed(route, &flight, &Failure::Silent, desk);
+        }
+    }
+
+    /// A request that got no answer may still be carried out until its time is over.
+    pub(super) fn note_stray(&mut self, flight: &InFlight) {
+        if let Request::SetRelay(state) = flight.request {
+            let until = &mut self.stray[usize::from(state.is_on())];
+            *until = (*until).max(Some(flight.deadline));
+        }
+    }
+
+    /// Until when an older request may still bring the relay into this state.
+    pub(super) fn stray_until(&self, state: RelayState) -> Option<Instant> {
+        let flying = self.lanes.iter().flatten().filter(|flight| flight.request == Request::SetRelay(state));
+        flying.map(|flight| flight.deadline).max().max(self.stray[usize::from(state.is_on())])
+    }
+
+    pub(super) fn answered(&mut self, route: Route, flight: &InFlight, reply: Reply, desk: &mut Desk<'_>) {
+        self.heard(route, desk);
+        if route == Route::Cloud {
+            self.note_overtaken(desk.now);
+        }
+        match reply {
+            Reply::SysInfo(reading) => {
+                self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
+                self.read(reading, flight.started, route, desk);
+            }
+            Reply::CloudInfo(info) => {
+                self.cloud_info_misses = 0;
+                self.cloud_connected = Some(info.connected);
+                self.show(desk);
+            }
+            Reply::Done => self.acted(route, flight, desk),
+        }
+    }
+
+    /// The cloud had to answer because the LAN kept silent: the LAN rests, until it answers.
+    pub(super) fn note_overtaken(&mut self, now: Instant) {
+        let Some(flight) = &self.lanes[Route::Local.index()] else { return };
+        if flight.started + self.policy.cloud_after <= now {
+            self.routes.overtaken(Route::Local, now);
+        }
+    }
+
+    pub(super) fn acted(&mut self, route: Route, flight: &InFlight, desk: &mut Desk<'_>) {
+        self.acted = Some(desk.now);
+        let done = |wish: &&mut Wish| wish.step == Step::Act && wish.request() == flight.request;
+        if let Some(wish) = self.wishes.iter_mut().flatten().find(done) {
+            if wish.want == Want::Reboot {
+                return self.end(Slot::Reboot, Ended::Ok, Some(route), desk);
+            }
+            wish.step = Step::ReadBack { acted: desk.now, route, mismatches: 0, not_before: desk.now };
+            return;
+        }
+        // An older request was carried out late: look at once what it did.
+        self.poll_at[route.index()] = desk.now;
+    }
+
+    pub(super) fn failed(&mut self, route: Route, flight: &InFlight, failure: &Failure, desk: &mut Desk<'_>) {
+        // A plug that restarts may well be gone before it has answered.
+        if (flight.request, failure) == (Request::Reboot, &Failure::Closed) {
+            return self.answered(route, flight, Reply::Done, desk);
+        }
+        if failure.may_act_later() {
+            self.note_stray(flight);
+        }
+        if flight.request == Request::CloudInfo {
+            self.cloud_info_misses += 1;
+            return;
+        }
+        match failure.verdict() {
+            Verdict::PlugRefuses => self.heard(route, desk),
+            verdict => self.route_failed(route, verdict, desk),
+        }
+        self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
+        let Some(pursuit) = self.pursuit.as_mut().filter(|pursuit| pursuit.job.request == flight.request)
+        else {
+            return;
+        };
+        pursuit.failed(route, failure, desk.now);
+        let slot = pursuit.job.slot;
+        if let Some(wish) = &mut self.wishes[slot.index()] {
+            wish.failures[route.index()] = Some(failure.clone());
+        }
+        if failure.verdict() == Verdict::PlugRefuses {
+            self.end(slot, Ended::Error(format!("{route}: {failure}")), Some(route), desk);
+        }
+    }
+
+    pub(super) fn route_failed(&mut self, route: Route, verdict: Verdict, desk: &mut Desk<'_>) {
+        self.routes.failed(route, verdict, desk.now);
+        if !self.is_reached() {
+            self.misses += 1;
+        }
+        // An answer of the cloud from before its last interval proves nothing; it is asked again first.
+        if route == Route::Local && self.poll_at[Route::Cloud.index()] > desk.now {
+            self.choose_serving(desk);
+            self.show(desk);
+        }
+        if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
+            self.move_to(address, desk);
+        }
+    }
+
+    pub(super) fn move_to(&mut self, address: Address, desk: &mut Desk<'_>) {
+        let from = self.address.replace(address.clone());
+        self.rumour = None;
+        self.routes.forget(Route::Local);
+        self.poll_at[Route::Local.index()] = desk.now;
+        self.abandon(Route::Local, desk);
+        self.pursuit = None;
+        if let (Some(from), Some(name)) = (from, &self.name) {
+            desk.happened(What::AddressChanged, Some(name), format!("{from} -> {address}"));
+        }
+        if let Some(known) = self.known() {
+            desk.actions.push_back(Action::Remember(known));
+        }
+    }
+
+    pub(super) fn heard(&mut self, route: Route, desk: &mut Desk<'_>) {
+        self.last_heard = Some(desk.now);
+        self.misses = 0;
+        self.routes.answered(route);
+        if route == Route::Local {
+            self.rumour = None;
+        }
+        self.choose_serving(desk);
+    }
+}
