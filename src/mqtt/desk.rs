@@ -548,7 +548,7 @@ mod tests {
                 feature: "TIM".into(),
                 dev_name: "Plug".into(),
             }),
-            host: None,
+            address: None,
             rssi: None,
             cloud_connected: None,
         }
