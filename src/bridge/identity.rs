@@ -25,7 +25,7 @@ impl Bridge {
         let standing = self
             .registry
             .find(identity.device_id.as_ref(), identity.mac)
-            .or_else(|| name.as_ref().and_then(|name| self.registry.named(name)))
+            .or_else(|| name.as_ref().and_then(|name| self.called(name, &identity)))
             .or_else(|| self.at_home(address.as_ref()));
         let key = standing
             .unwrap_or_else(|| self.add(Plug::new(self.next_key(), identity.clone(), policy, now), now));
@@ -38,9 +38,19 @@ impl Bridge {
             plug.identity = identity;
             plug.adopt_policy(policy, desk.now);
             plug.settle_at(address);
-            plug.remembered_at(remembered.and_then(|plug| plug.address));
+            plug.remembered_at(remembered.as_ref().and_then(|plug| plug.address.clone()));
         });
+        self.name_outlets(key, remembered.map(|plug| plug.outlets).unwrap_or_default(), now);
         key
+    }
+
+    /// The plug of this name, unless it is known to be another than the one that is meant.
+    fn called(&self, name: &PlugName, identity: &Identity) -> Option<PlugKey> {
+        let (key, _) = self.registry.named(name).filter(|(_, outlet)| outlet.is_none())?;
+        let known = self.plug(key)?.identity.device_id.as_ref();
+        let contradicts =
+            known.is_some() && identity.device_id.is_some() && known != identity.device_id.as_ref();
+        (!contradicts).then_some(key)
     }
 
     pub(super) fn revive(&mut self, known: KnownPlug, now: Instant) {
@@ -48,9 +58,11 @@ impl Bridge {
         let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
         let name = match self.registry.named(&known.name) {
             None => known.name,
-            Some(_) => return self.remove(key, now),
+            // The user gave the name to another plug meanwhile.
+            Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
         };
         self.rename(key, name, now);
+        self.name_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| plug.remembered_at(known.address));
     }
 
@@ -60,6 +72,7 @@ impl Bridge {
         let complete =
             plug.identity.device_id.is_some() && (plug.identity.mac.is_some() || plate.mac.is_none());
         if complete && plug.name.is_some() {
+            self.learn_outlets(key, plate, now);
             return true;
         }
         let Some(device_id) = &plate.device_id else { return true };
@@ -84,7 +97,7 @@ impl Bridge {
         let identity = Identity { device_id: Some(device_id.clone()), mac: plate.mac };
         self.registry.enter(key, &identity);
         let unnamed = self.plug(key).is_some_and(|plug| plug.name.is_none());
-        let name = unnamed.then(|| self.registry.name_for(&plate.alias, plate));
+        let name = unnamed.then(|| self.registry.name_for(&plate.alias, &plate.model, plate.mac));
         if let Some(plug) = self.plugs[key.0 as usize].as_mut() {
             plug.identity = identity;
         }
@@ -92,35 +105,51 @@ impl Bridge {
             Some(name) => self.rename(key, name, now),
             None => self.remember(key),
         }
+        self.learn_outlets(key, plate, now);
         true
+    }
+
+    /// Names the outlets of a strip that tells of them for the first time.
+    fn learn_outlets(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) {
+        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() != plate.outlets.len())
+        else {
+            return;
+        };
+        let strip = plug.name.clone().unwrap_or_else(PlugName::placeholder);
+        let mut names: Vec<_> = plug.outlet_names().cloned().collect();
+        names.truncate(plate.outlets.len());
+        for (number, outlet) in (1..).zip(&*plate.outlets).skip(names.len()) {
+            let name = self.registry.name_for(&outlet.alias, &format!("{strip}-{number}"), plate.mac);
+            // Taken from here on, so that the next outlet does not get it too.
+            self.registry.enter_name((key, None), name.clone());
+            names.push(name);
+        }
+        self.name_outlets(key, names, now);
+        self.remember(key);
+    }
+
+    fn name_outlets(&mut self, key: PlugKey, names: Vec<PlugName>, now: Instant) {
+        for (outlet, name) in (0..).zip(&names) {
+            self.registry.enter_name((key, Some(outlet)), name.clone());
+        }
+        if !names.is_empty() {
+            self.touch(key, now, |plug, _| plug.christen_outlets(names));
+        }
     }
 
     pub(super) fn adopt_from_lan(&mut self, reading: &Reading, address: Address, now: Instant) {
         let plate = &reading.plate;
         let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
-        let name = self.registry.name_for(&plate.alias, plate);
+        let name = self.registry.name_for(&plate.alias, &plate.model, plate.mac);
         let detail = format!("{} at {}", plate.model, address.host());
         let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |plug, desk| plug.sighted(address, desk));
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
-        let plate = Nameplate {
-            device_id: Some(row.device_id),
-            mac: row.mac,
-            alias: row.alias,
-            model: row.model,
-            hw_version: "".into(),
-            sw_version: "".into(),
-            kind: row.kind,
-            feature: "".into(),
-            dev_name: "".into(),
-            dims: false,
-            outlets: Box::default(),
-        };
-        let name = self.registry.name_for(&plate.alias, &plate);
-        let detail = format!("{} in the account", plate.model);
-        let key = self.welcome(Identity { device_id: plate.device_id, mac: plate.mac }, name, detail, now);
+        let name = self.registry.name_for(&row.alias, &row.model, row.mac);
+        let detail = format!("{} in the account", row.model);
+        let key = self.welcome(Identity { device_id: Some(row.device_id), mac: row.mac }, name, detail, now);
         self.with_plug(key, now, |_, _| {});
     }
 
@@ -170,7 +199,13 @@ impl Bridge {
             self.registry.strike_name(&before);
             self.publish(Update::Gone(before));
         }
-        self.registry.enter_name(key, name);
+        if let Some((other, None)) = self.registry.named(&name).filter(|&(other, _)| other != key) {
+            // What the user names goes before what the daemon named by itself.
+            let mac = self.plug(other).and_then(|plug| plug.identity.mac);
+            let free = self.registry.name_for(name.as_str(), "", mac);
+            self.rename(other, free, now);
+        }
+        self.registry.enter_name((key, None), name);
         self.remember(key);
         self.touch(key, now, Plug::republish);
     }
@@ -191,6 +226,9 @@ impl Bridge {
         self.timers.set(key, None);
         self.registry.strike(key);
         self.listed.remove(&key);
+        for outlet in plug.outlet_names() {
+            self.publish(Update::Gone(outlet.clone()));
+        }
         if let Some(name) = plug.name {
             let gone = Happening { what: What::PlugGone, plug: Some(name.clone()), detail: String::new() };
             self.publish(Update::Happened(gone));

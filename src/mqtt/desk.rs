@@ -125,6 +125,10 @@ impl Desk {
             Update::State(plug, state) => self.show_state(plug, &state, clock),
             Update::Info(plug, info) => self.show_info(plug, info),
             Update::Availability(plug, availability) => self.show_availability(plug, availability),
+            Update::Energy(plug, energy) => {
+                let topic = self.topics.plug(plug.as_str(), Leaf::Energy);
+                self.table.put(topic, payload::energy(&energy), Rank::Info, QoS::AtMostOnce);
+            }
             Update::Result(result) => self.answer_command(&result),
             Update::Happened(happening) => {
                 self.say(self.topics.bridge_event(), payload::happening(&happening, clock));
