@@ -175,6 +175,25 @@ fn a_plug_replaced_by_another_at_its_address_is_offline_and_the_other_is_its_own
 }
 
 #[test]
+fn a_plug_is_looked_for_again_where_the_user_placed_it_after_another_lived_there() {
+    let mut house = Scenario::with(2, RoutePolicy::default(), false);
+    house.run_for(seconds(4));
+    house.plug(1).address = None;
+    house.plug(2).address = Some(address(1));
+    let command = house.switch(1, RelayState::On);
+    let (result, _) = house.result(command, seconds(10));
+    let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
+    assert!(why.contains("local: another plug answers at the address"), "{why}");
+    house.plug(1).address = Some(address(1));
+    house.plug(2).address = Some(address(2));
+    house.run_for(seconds(11));
+    for number in [1, 2] {
+        let command = house.switch(number, RelayState::On);
+        assert_eq!(house.result(command, LAN_TRIP * 2).0.route, Some(Route::Local), "{number}");
+    }
+}
+
+#[test]
 fn a_plug_seen_through_a_reflector_stays_where_it_answers() {
     let mut house = adopting(1, vec![known(1)]);
     house.run_for(seconds(4));

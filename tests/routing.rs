@@ -156,6 +156,40 @@ fn a_silent_lan_is_rested_once_the_cloud_had_to_answer() {
 }
 
 #[test]
+fn the_cloud_serves_from_the_moment_at_which_the_lan_rests_if_it_has_just_answered() {
+    for lan in
+        [Lan::ResetAfterRequest, Lan::ClosedWithoutReply, Lan::Garbage, Lan::CutOffJson, Lan::HugeLength]
+    {
+        let mut house = Scenario::settled(1);
+        house.plug(1).lan = lan;
+        let command = house.switch(1, RelayState::On);
+        assert_eq!(house.result(command, seconds(1)).0.route, Some(Route::Cloud), "{lan:?}");
+        assert_eq!(house.shown(1).unwrap().route, Some(Route::Local), "{lan:?}: it may have been a hiccup");
+        house.run_for(seconds(2));
+        assert_eq!(
+            house.shown(1).unwrap().route,
+            Some(Route::Cloud),
+            "{lan:?}: the second look failed as well"
+        );
+        assert_eq!(house.happened(What::RouteChanged), 1, "{lan:?}");
+    }
+}
+
+#[test]
+fn an_answer_of_the_cloud_from_long_ago_does_not_make_it_serve() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(20));
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(300));
+    house.forget_the_past();
+    house.plug(1).lan = Lan::Refused;
+    house.plug(1).cloud = Cloud::PlugOffline;
+    house.run_for(seconds(20));
+    assert_eq!(house.happened(What::RouteChanged), 0, "{:?}", house.told);
+}
+
+#[test]
 fn without_a_cloud_a_command_is_tried_on_the_lan_until_its_time_is_over() {
     let mut house = Scenario::with(1, policy(Policy::Local), false);
     house.run_for(seconds(4));

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ enum Running {
 }
 
 /// A process that ends with the test.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -83,14 +84,17 @@ impl Drop for Process {
 impl House {
     pub(crate) async fn start(brand: Brand) -> Self {
         match brand {
-            Brand::Embedded => {
-                let folder = tempfile::tempdir().unwrap();
-                let broker = embedded(0, folder.path()).await;
-                let port = broker.addr().port();
-                Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
-            }
+            Brand::Embedded => Self::embedded_at(0).await,
             Brand::Mosquitto => Self::mosquitto("allow_anonymous true\n", &[]).await,
         }
+    }
+
+    /// The embedded broker at this port; 0 takes a free one.
+    pub(crate) async fn embedded_at(port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = embedded(port, folder.path()).await;
+        let port = broker.addr().port();
+        Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
     }
 
     /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
@@ -169,8 +173,21 @@ async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
     process
 }
 
+/// A port that is free and stays so: below those that connections leave from, and never the same twice.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 12_000;
+    const COUNT: u32 = 20_000;
+    /// Test programs that run side by side begin this far apart.
+    const APART: u32 = 97;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number =
+            std::process::id().wrapping_mul(APART).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + u16::try_from(number % COUNT).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Options of a daemon in its own corner of the broker.
@@ -480,6 +497,8 @@ pub(crate) enum Fault {
     TakesOver,
     /// Takes packets of so many bytes.
     Small(u32),
+    /// Allows no subscription.
+    Deaf,
     /// Never acknowledges a publish.
     NoPubAck,
     /// None: acknowledges everything, and keeps a log.
@@ -568,24 +587,22 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
         (Packet::Publish(message), fault) if message.qos == QoS::AtLeastOnce && fault != Fault::NoPubAck => {
             (acknowledge(0x40, message.pkid), false)
         }
-        (Packet::Subscribe(wish), _) => {
-            let count = u8::try_from(wish.filters.len()).unwrap();
-            let [high, low] = wish.pkid.to_be_bytes();
-            let mut granted = vec![0x90, 3 + count, high, low, 0];
-            granted.extend(std::iter::repeat_n(1, wish.filters.len()));
-            (granted, false)
+        (Packet::Subscribe(wish), Fault::Deaf) => {
+            (answer_each(0x90, wish.pkid, 0x87, wish.filters.len()), false)
         }
-        (Packet::Unsubscribe(wish), _) => {
-            let count = u8::try_from(wish.filters.len()).unwrap();
-            let [high, low] = wish.pkid.to_be_bytes();
-            let mut done = vec![0xB0, 3 + count, high, low, 0];
-            done.extend(std::iter::repeat_n(0, wish.filters.len()));
-            (done, false)
-        }
+        (Packet::Subscribe(wish), _) => (answer_each(0x90, wish.pkid, 1, wish.filters.len()), false),
+        (Packet::Unsubscribe(wish), _) => (answer_each(0xB0, wish.pkid, 0, wish.filters.len()), false),
         (Packet::PingReq, _) => (vec![0xD0, 0], false),
         (Packet::Disconnect(_), _) => (Vec::new(), true),
         _ => (Vec::new(), false),
     }
+}
+
+fn answer_each(kind: u8, id: u16, code: u8, count: usize) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    let mut packet = vec![kind, 3 + u8::try_from(count).unwrap(), high, low, 0];
+    packet.extend(std::iter::repeat_n(code, count));
+    packet
 }
 
 fn acknowledge(kind: u8, id: u16) -> Vec<u8> {

@@ -188,9 +188,9 @@ impl Plug {
         }
     }
 
-    /// Its address turned out to be another plug's.
+    /// Its address turned out to be another plug's. Where the user wrote that it lives it may come back to.
     pub(in crate::bridge) fn lost_address(&mut self) {
-        self.address = self.home.clone().filter(|home| Some(home) != self.address.as_ref());
+        self.address.clone_from(&self.home);
     }
 
     /// The cloud works again, or is another: what was seen of it no longer counts.

@@ -255,6 +255,11 @@ impl Plug {
         if !self.is_reached() {
             self.misses += 1;
         }
+        // An answer of the cloud from before its last interval proves nothing; it is asked again first.
+        if route == Route::Local && self.poll_at[Route::Cloud.index()] > desk.now {
+            self.choose_serving(desk);
+            self.show(desk);
+        }
         if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
             self.move_to(address, desk);
         }
