@@ -551,6 +551,8 @@ mod tests {
                 kind: "IOT.SMARTPLUGSWITCH".into(),
                 feature: "TIM".into(),
                 dev_name: "Plug".into(),
+                dims: false,
+                outlets: Box::default(),
             }),
             address: None,
             rssi: None,

@@ -608,6 +608,8 @@ mod tests {
                 kind: "IOT.SMARTPLUGSWITCH".into(),
                 feature: "TIM".into(),
                 dev_name: "Wi-Fi Smart Plug".into(),
+                dims: false,
+                outlets: Box::default(),
             }),
             address: crate::model::Address::new("192.168.1.20", 9999),
             rssi: Some(-51),

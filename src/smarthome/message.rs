@@ -927,7 +927,7 @@ impl<'de> DeserializeSeed<'de> for Body {
 mod tests {
     use super::*;
 
-    fn read(request: Request, json: &str) -> Result<Reply, NotAnAnswer> {
+    fn read(request: &Request, json: &str) -> Result<Reply, NotAnAnswer> {
         request.read_reply(json.as_bytes(), None)
     }
 
@@ -951,7 +951,7 @@ mod tests {
             [Request::SysInfo, Request::SetRelay(RelayState::On), led, Request::Reboot, Request::CloudInfo]
         {
             let mut json = Vec::new();
-            request.write_json(&mut json);
+            request.write_json(OutletIds::None, &mut json);
             let json = String::from_utf8(json).unwrap();
             let (module, method) = request.method();
             let value: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -1016,26 +1016,26 @@ mod tests {
         let device = |code, message: &str| Err(NotAnAnswer::Device { code, message: message.into() });
         let relay = Request::SetRelay(RelayState::On);
         assert_eq!(
-            read(relay, r#"{"err_code":-1,"err_msg":"module not support"}"#),
+            read(&relay, r#"{"err_code":-1,"err_msg":"module not support"}"#),
             device(-1, "module not support")
         );
-        assert_eq!(read(relay, r#"{"system":{"err_code":-2}}"#), device(-2, "member not supported"));
+        assert_eq!(read(&relay, r#"{"system":{"err_code":-2}}"#), device(-2, "member not supported"));
         assert_eq!(
-            read(relay, r#"{"system":{"set_relay_state":{"err_code":-3}}}"#),
+            read(&relay, r#"{"system":{"set_relay_state":{"err_code":-3}}}"#),
             device(-3, "invalid argument")
         );
-        assert_eq!(read(relay, r#"{"system":{"set_relay_state":{"err_code":0}}}"#), Ok(Reply::Done));
+        assert_eq!(read(&relay, r#"{"system":{"set_relay_state":{"err_code":0}}}"#), Ok(Reply::Done));
     }
 
     #[test]
     fn an_error_of_another_module_spoils_nothing() {
         let json = r#"{"emeter":{"err_code":-1},"system":{"set_relay_state":{"err_code":0}},"err_code":0}"#;
-        assert_eq!(read(Request::SetRelay(RelayState::On), json), Ok(Reply::Done));
+        assert_eq!(read(&Request::SetRelay(RelayState::On), json), Ok(Reply::Done));
     }
 
     #[test]
     fn what_is_no_answer_is_said_without_quoting_it() {
-        let malformed = |json| match read(Request::SysInfo, json) {
+        let malformed = |json| match read(&Request::SysInfo, json) {
             Err(NotAnAnswer::Malformed(why)) => why.to_string(),
             other => panic!("{json}: {other:?}"),
         };
@@ -1045,17 +1045,17 @@ mod tests {
         assert!(malformed(r#"{"system":{"get_sysinfo":{"err_code":0}}}"#).contains("neither deviceId"));
         assert!(!malformed("<html>secret</html>").contains("secret"));
         assert_eq!(
-            read(Request::SysInfo, r#"{"system":{}}"#),
+            read(&Request::SysInfo, r#"{"system":{}}"#),
             Err(NotAnAnswer::Missing { module: "system", method: "get_sysinfo" })
         );
-        assert!(matches!(read(Request::SysInfo, "{}"), Err(NotAnAnswer::Missing { .. })));
-        assert!(matches!(read(Request::SysInfo, ""), Err(NotAnAnswer::Malformed(_))));
+        assert!(matches!(read(&Request::SysInfo, "{}"), Err(NotAnAnswer::Missing { .. })));
+        assert!(matches!(read(&Request::SysInfo, ""), Err(NotAnAnswer::Malformed(_))));
     }
 
     #[test]
     fn the_cloud_info_keeps_only_what_is_needed() {
         let json = r#"{"cnCloud":{"get_info":{"username":"me@example.com","binded":1,"cld_connection":0,"err_code":0}}}"#;
-        let info = read(Request::CloudInfo, json).unwrap();
+        let info = read(&Request::CloudInfo, json).unwrap();
         assert_eq!(info, Reply::CloudInfo(CloudInfo { bound: true, connected: false }));
     }
 }

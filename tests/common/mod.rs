@@ -314,7 +314,7 @@ impl Scenario {
                 Pending::Answer(exchange, outcome) => {
                     self.bridge.handle(Event::Done { exchange, outcome }, self.now);
                 }
-                Pending::Act(plug, request) => self.act(plug, request),
+                Pending::Act(plug, request) => self.act(plug, &request),
                 Pending::Event(event) => self.bridge.handle(event, self.now),
             },
             None => self.bridge.handle_timeout(self.now),
@@ -347,7 +347,7 @@ impl Scenario {
     fn perform(&mut self, exchange: Exchange) {
         let route = exchange.route();
         assert!(exchange.deadline > self.now, "an exchange without time: {exchange:?}");
-        self.asked.push((self.elapsed(), route, exchange.request));
+        self.asked.push((self.elapsed(), route, exchange.request.clone()));
         let in_flight =
             |pending: &&Pending| matches!(pending, Pending::Answer(id, _) if id.plug() == exchange.id.plug());
         assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");
@@ -379,7 +379,7 @@ impl Scenario {
             Lan::NoRoute => (millis(1), Failure::NoRoute),
             Lan::Silent => return self.stay_silent(exchange),
             Lan::SilentButActs(after) => {
-                self.later(after, Pending::Act(place, exchange.request));
+                self.later(after, Pending::Act(place, exchange.request.clone()));
                 return self.stay_silent(exchange);
             }
             Lan::ResetAfterRequest | Lan::ClosedWithoutReply => (LAN_TRIP, Failure::Closed),
@@ -420,12 +420,12 @@ impl Scenario {
 
     fn act_and_answer(&mut self, place: usize, exchange: &Exchange, trip: Duration) {
         if exchange.deadline < self.now + trip {
-            self.later(trip, Pending::Act(place, exchange.request));
+            self.later(trip, Pending::Act(place, exchange.request.clone()));
             return self.stay_silent(exchange);
         }
-        self.act(place, exchange.request);
+        self.act(place, &exchange.request);
         let plug = &self.plugs[place];
-        let reply = match exchange.request {
+        let reply = match &exchange.request {
             Request::SysInfo => Reply::SysInfo(plug.reading()),
             Request::CloudInfo => Reply::CloudInfo(CloudInfo { bound: true, connected: true }),
             _ => Reply::Done,
@@ -433,16 +433,16 @@ impl Scenario {
         self.answer(exchange, trip, Outcome::of(Ok(reply)));
     }
 
-    fn act(&mut self, place: usize, request: Request) {
+    fn act(&mut self, place: usize, request: &Request) {
         let at = self.elapsed();
         let plug = &mut self.plugs[place];
         match request {
             Request::SetRelay(state) => {
-                plug.switched.push((at, state));
-                plug.relay = state;
+                plug.switched.push((at, *state));
+                plug.relay = *state;
             }
-            Request::SetLed(state) => plug.led = state,
-            Request::SysInfo | Request::CloudInfo | Request::Reboot => {}
+            Request::SetLed(state) => plug.led = *state,
+            _ => {}
         }
     }
 
@@ -488,11 +488,15 @@ impl ModelPlug {
                 kind: "IOT.SMARTPLUGSWITCH".into(),
                 feature: "TIM".into(),
                 dev_name: "Wi-Fi Smart Plug".into(),
+                dims: false,
+                outlets: Box::default(),
             }),
             relay: Some(self.relay),
             led: Some(self.led),
             on_time: None,
             rssi: Some(-50),
+            brightness: None,
+            outlets: Box::default(),
         }
     }
 }

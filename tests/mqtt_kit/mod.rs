@@ -315,6 +315,8 @@ pub(crate) fn info(plug: &str) -> PlugInfo {
             kind: "IOT.SMARTPLUGSWITCH".into(),
             feature: "TIM".into(),
             dev_name: "Wi-Fi Smart Plug".into(),
+            dims: false,
+            outlets: Box::default(),
         }),
         address: hs100d::model::Address::new("127.0.0.1", 9999),
         rssi: Some(-50),
