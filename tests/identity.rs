@@ -28,6 +28,7 @@ fn known(number: usize) -> KnownPlug {
         mac: Some(mac(number)),
         name: plug_name(number),
         address: Some(address(number)),
+        outlets: vec![],
     }
 }
 

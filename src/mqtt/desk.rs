@@ -557,6 +557,9 @@ mod tests {
             address: None,
             rssi: None,
             cloud_connected: None,
+            outlet: None,
+            outlets: Arc::default(),
+            schedule: None,
         }
     }
 
@@ -565,7 +568,7 @@ mod tests {
     }
 
     fn state(led: Option<RelayState>) -> PlugState {
-        PlugState { relay: RelayState::On, route: None, led, on_since: None }
+        PlugState { relay: RelayState::On, route: None, led, on_since: None, brightness: None, until: None }
     }
 
     fn update(desk: &mut Desk, update: Update) {

@@ -539,7 +539,7 @@ mod tests {
     #[test]
     fn json_may_wish_for_several_things_and_carries_a_transaction() {
         let wanted = command(Part::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
-        let wishes = Wishes { relay: Some(Switch::Toggle), led: Some(RelayState::Off) };
+        let wishes = Wishes { relay: Some(Switch::Toggle), led: Some(RelayState::Off), ..Wishes::default() };
         assert_eq!(wanted, Wanted { result: Ok(Order::Set(wishes)), transaction: Some(json!(7)) });
         assert_eq!(set_text(r#"{"state": true}"#), relay(Switch::To(RelayState::On)));
         assert_eq!(set_text(r#"{"state": 0}"#), relay(Switch::To(RelayState::Off)));
@@ -653,12 +653,21 @@ mod tests {
             route: Some(Route::Cloud),
             led: Some(RelayState::Off),
             on_since: Some(clock.instant),
+            brightness: None,
+            until: None,
         };
         assert_eq!(
             text(state(&plug, clock)),
             r#"{"state":"ON","route":"cloud","led":"OFF","on_since":"1970-01-01T00:00:00Z"}"#
         );
-        plug = PlugState { relay: RelayState::Off, route: None, led: None, on_since: None };
+        plug = PlugState {
+            relay: RelayState::Off,
+            route: None,
+            led: None,
+            on_since: None,
+            brightness: None,
+            until: None,
+        };
         assert_eq!(text(state(&plug, clock)), r#"{"state":"OFF","route":"none","on_since":null}"#);
     }
 

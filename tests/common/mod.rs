@@ -216,11 +216,14 @@ impl Scenario {
     }
 
     pub fn switch(&mut self, number: usize, state: RelayState) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::To(state)), led: None }))
+        self.send(
+            number,
+            Order::Set(Wishes { relay: Some(Switch::To(state)), led: None, ..Wishes::default() }),
+        )
     }
 
     pub fn toggle(&mut self, number: usize) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None }))
+        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None, ..Wishes::default() }))
     }
 
     /// The LAN says that this plug is at its address.

@@ -41,6 +41,13 @@ enum Topic {
     Month,
 }
 
+impl Topic {
+    /// Whether it is asked over the cloud as well, where calls are counted.
+    fn is_worth_a_call(self) -> bool {
+        matches!(self, Self::Date | Self::Meter | Self::Today | Self::Month)
+    }
+}
+
 impl Aside {
     /// The questions that suit a device with this plate.
     pub(super) fn all_for(plate: &Nameplate, now: Instant) -> Vec<Self> {
@@ -120,8 +127,7 @@ impl Plug {
             return;
         }
         let date = self.date;
-        // What comes through the cloud is connected to it.
-        let open = |aside: &&mut Aside| route == Route::Local || aside.what != Topic::CloudInfo;
+        let open = |aside: &&mut Aside| route == Route::Local || aside.what.is_worth_a_call();
         let answerable = |aside: &&mut Aside| aside.request(date).is_some();
         let next = self.asides.iter_mut().filter(open).filter(answerable).min_by_key(|aside| aside.due);
         let Some(aside) = next else { return };
@@ -162,7 +168,7 @@ fn pause(
     };
     match route {
         Route::Local => pause,
-        // Calls to the cloud are counted.
-        Route::Cloud => pause.max(policy.cloud_poll_interval),
+        Route::Cloud if what == Topic::Meter => pause.max(policy.cloud_poll_interval),
+        Route::Cloud => pause.max(SELDOM),
     }
 }
