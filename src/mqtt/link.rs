@@ -186,7 +186,6 @@ impl Courier {
         loop {
             let next_time = self.next_time(line);
             tokio::select! {
-                biased;
                 event = &mut poll => return Ok(event),
                 word = self.words.recv() => {
                     let Some(word) = word else { return Err(End::Stopped) };
@@ -322,8 +321,8 @@ impl Courier {
         }
         let Options { host, port, .. } = &self.options;
         self.complain(format!(
-            "the broker at {host}:{port}: it does not let us subscribe to {}: commands cannot be heard until the \
-             user in mqtt.username may read these topics",
+            "the broker at {host}:{port}: it does not let us subscribe to {}: what is sent there is not heard until \
+             the user in mqtt.username may read these topics",
             denied.join(", ")
         ));
     }
@@ -464,7 +463,14 @@ impl Courier {
             return;
         }
         if now.is_ok() {
-            tracing::info!("connected to the broker at {}:{}", self.options.host, self.options.port);
+            self.voice.inform(
+                &format!(
+                    "connected to the broker at {host}:{port}",
+                    host = self.options.host,
+                    port = self.options.port
+                ),
+                Instant::now(),
+            );
         }
         self.told = Some(now.clone());
         // Nobody receives any more: the daemon is going.

@@ -504,6 +504,8 @@ pub(crate) enum Fault {
     TakesOver,
     /// Takes packets of so many bytes.
     Small(u32),
+    /// Allows no subscription.
+    Deaf,
     /// Never acknowledges a publish.
     NoPubAck,
     /// None: acknowledges everything, and keeps a log.
@@ -592,24 +594,22 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
         (Packet::Publish(message), fault) if message.qos == QoS::AtLeastOnce && fault != Fault::NoPubAck => {
             (acknowledge(0x40, message.pkid), false)
         }
-        (Packet::Subscribe(wish), _) => {
-            let count = u8::try_from(wish.filters.len()).unwrap();
-            let [high, low] = wish.pkid.to_be_bytes();
-            let mut granted = vec![0x90, 3 + count, high, low, 0];
-            granted.extend(std::iter::repeat_n(1, wish.filters.len()));
-            (granted, false)
+        (Packet::Subscribe(wish), Fault::Deaf) => {
+            (answer_each(0x90, wish.pkid, 0x87, wish.filters.len()), false)
         }
-        (Packet::Unsubscribe(wish), _) => {
-            let count = u8::try_from(wish.filters.len()).unwrap();
-            let [high, low] = wish.pkid.to_be_bytes();
-            let mut done = vec![0xB0, 3 + count, high, low, 0];
-            done.extend(std::iter::repeat_n(0, wish.filters.len()));
-            (done, false)
-        }
+        (Packet::Subscribe(wish), _) => (answer_each(0x90, wish.pkid, 1, wish.filters.len()), false),
+        (Packet::Unsubscribe(wish), _) => (answer_each(0xB0, wish.pkid, 0, wish.filters.len()), false),
         (Packet::PingReq, _) => (vec![0xD0, 0], false),
         (Packet::Disconnect(_), _) => (Vec::new(), true),
         _ => (Vec::new(), false),
     }
+}
+
+fn answer_each(kind: u8, id: u16, code: u8, count: usize) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    let mut packet = vec![kind, 3 + u8::try_from(count).unwrap(), high, low, 0];
+    packet.extend(std::iter::repeat_n(code, count));
+    packet
 }
 
 fn acknowledge(kind: u8, id: u16) -> Vec<u8> {
