@@ -370,6 +370,29 @@ async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_an
 }
 
 #[tokio::test]
+async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
+    let house = house().await;
+    let broker = broker().await;
+    let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
+    settle(&scene.ear).await;
+    let before = until_kept(broker.port, "everything", is_whole).await;
+    house.plug(0).with(|plug| plug.powered = false);
+    house.lan().settled(house.plug(0)).await.unwrap();
+    scene.daemon.stop().await;
+
+    let scene = Scene::at(scene.home).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"plugs": 3, "online": 2})).await;
+    scene.ear.hears("hs100d/bridge/state", "online").await;
+    // Documents go out after a look at what an earlier run left behind, and what that left is cleared then.
+    scene.ear.forget_everything();
+    let document = "homeassistant/device/hs100d_8006000000000000000000000000000000000002/config";
+    scene.ear.hears(document, "Küche").await;
+    let after = kept(broker.port).await;
+    assert!(by_topic(&after).keys().eq(by_topic(&before).keys()), "{after:#?}");
+    assert!(shows(&after, "hs100d/lamp/availability", "offline"));
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_69_in_one_line_with_the_remedy() {
     let house = house().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
