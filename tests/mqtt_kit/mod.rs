@@ -109,6 +109,23 @@ impl House {
         Self { port, extra, folder, running: Running::Mosquitto(process) }
     }
 
+    /// Mosquitto with these users, all with one password, as its own tool writes them.
+    pub(crate) async fn with_users(users: &[&str], password: &str, acl: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("passwords");
+        std::fs::write(&file, "").unwrap();
+        for user in users {
+            let done = Command::new("mosquitto_passwd")
+                .args(["-b".as_ref(), file.as_os_str(), user.as_ref(), password.as_ref()])
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        let passwords = std::fs::read_to_string(&file).unwrap();
+        let lines = "allow_anonymous false\npassword_file FOLDER/passwords\nacl_file FOLDER/acl\n";
+        Self::mosquitto(lines, &[("passwords", &passwords), ("acl", acl)]).await
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
