@@ -251,6 +251,8 @@ impl Secrets {
     fn learn(&mut self, house: &House, home: &Home) {
         self.add(ACCOUNT.1);
         self.add(USER.1);
+        // What no escaping changes, however often it is done.
+        self.all.extend(["/{}$".to_owned(), "{qtt}".to_owned()]);
         for record in house.cloud().records() {
             if let Some((_, token)) = record.uri.split_once("token=") {
                 self.add(token.split('&').next().unwrap());
