@@ -916,6 +916,8 @@ mod tests {
         desk.connected();
         left_behind(&mut desk, Discovery::Component, "kettle", 'A');
         update(&mut desk, Update::Info(name("kettle"), info('A')));
+        // Nothing is taken back while the search holds back what takes its place.
+        assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/info"]);
         desk.end_search();
         update(&mut desk, Update::Ready);
         let sent = sent(&mut desk);
