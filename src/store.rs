@@ -311,6 +311,8 @@ struct PlugRow {
     name: String,
     mac: Option<String>,
     address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    home: Option<String>,
 }
 
 impl PlugRow {
@@ -320,6 +322,7 @@ impl PlugRow {
             name: plug.name.to_string(),
             mac: plug.mac.map(|mac| mac.to_string()),
             address: plug.address.as_ref().map(ToString::to_string),
+            home: plug.home.as_ref().map(ToString::to_string),
         }
     }
 
@@ -333,6 +336,7 @@ impl PlugRow {
             name: PlugName::new(&self.name).ok()?,
             mac: self.mac.as_deref().and_then(Mac::new),
             address: self.address.as_deref().and_then(|text| Address::new(text, PORT)),
+            home: self.home.as_deref().and_then(|text| Address::new(text, PORT)),
         };
         Some((device_id, plug))
     }

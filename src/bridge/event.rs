@@ -170,6 +170,14 @@ impl Identity {
             (None, None) => true,
         }
     }
+
+    /// Whether both say who they are, and are not the same.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        match (&self.device_id, &other.device_id) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            _ => matches!((self.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs),
+        }
+    }
 }
 
 /// How an exchange went.
@@ -262,6 +270,8 @@ pub struct KnownPlug {
     pub name: PlugName,
     /// Where it was last.
     pub address: Option<Address>,
+    /// The address that the user wrote: an entry that says nothing else of its plug is about this one.
+    pub home: Option<Address>,
 }
 
 /// Something that the broker should show.
