@@ -184,6 +184,14 @@ impl Address {
             .then(|| Self::Name(host.into(), port))
     }
 
+    /// The numeric address, if it is one.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(socket) => Some(*socket),
+            Self::Name(..) => None,
+        }
+    }
+
     /// The host without the port, as `info` shows it.
     pub fn host(&self) -> String {
         match self {

@@ -170,6 +170,14 @@ impl Identity {
             (None, None) => true,
         }
     }
+
+    /// Whether both say who they are, and are not the same.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        match (&self.device_id, &other.device_id) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            _ => matches!((self.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs),
+        }
+    }
 }
 
 /// How an exchange went.
@@ -264,11 +272,15 @@ pub struct KnownPlug {
     pub address: Option<Address>,
     /// Of a strip: what its outlets were called, in their order.
     pub outlets: Vec<PlugName>,
+    /// The address that the user wrote: an entry that says nothing else of its plug is about this one.
+    pub home: Option<Address>,
 }
 
 /// Something that the broker should show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
+    /// There is a plug of this name, though it may not have been heard yet: what the broker keeps of it stays.
+    Expected(PlugName),
     /// `<plug>/state`, retained.
     State(PlugName, PlugState),
     /// `<plug>/info`, retained, and the plug's discovery document.

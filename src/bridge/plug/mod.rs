@@ -30,6 +30,8 @@ use relays::Relay;
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
 /// The right wing keeps its deadlines; should it ever lose an exchange, the bridge lets go of it this much later.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+/// A sighting is of this moment for so long; a plug answers each datagram of a round.
+const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// One plug.
 #[derive(Debug)]
@@ -44,8 +46,14 @@ pub(in crate::bridge) struct Plug {
     home: Option<Address>,
     /// Where it is believed to be.
     address: Option<Address>,
-    /// Where it was sighted as well, while it still answered at `address`.
+    /// Where it answered last.
+    answered_at: Option<Address>,
+    /// Where it was sighted as well, while it still answered at `address` or had not been tried there.
     rumour: Option<Address>,
+    /// `address` comes from a sighting and has neither answered nor failed since.
+    untested: bool,
+    /// When it last made itself heard on the LAN.
+    sighted: Option<Instant>,
     routes: Routes,
     lanes: [Option<InFlight>; 2],
     wishes: Vec<Wish>,
@@ -112,7 +120,10 @@ impl Plug {
             policy,
             home: None,
             address: None,
+            answered_at: None,
             rumour: None,
+            untested: false,
+            sighted: None,
             routes: Routes::default(),
             lanes: [None, None],
             wishes: Vec::new(),
@@ -165,24 +176,29 @@ impl Plug {
         }
     }
 
-    /// Somebody saw the plug at this address. Believed at once where the known address does not answer.
+    /// Somebody saw the plug at this address. Believed at once where the known address does not answer, and tried next
+    /// where another sighting is just being tried: one of the two may be a reflection.
     pub(in crate::bridge) fn sighted(&mut self, address: Address, desk: &mut Desk<'_>) {
+        self.sighted = Some(desk.now);
         if self.address.as_ref() == Some(&address) {
             self.rumour = None;
             if !self.routes.is_up(Route::Local) {
                 self.poll_at[Route::Local.index()] = desk.now;
             }
-        } else if self.address.is_some() && self.routes.is_up(Route::Local) {
+        } else if self.address.is_some() && (self.routes.is_up(Route::Local) || self.untested) {
             self.rumour = Some(address);
         } else {
             self.move_to(address, desk);
         }
     }
 
-    /// Where the plug was in an earlier run.
+    /// Where the plug was in an earlier run. Should it be gone from there, it is tried where the user wrote.
     pub(in crate::bridge) fn remembered_at(&mut self, address: Option<Address>) {
-        if self.address.is_none() {
-            self.address = address;
+        self.answered_at = self.answered_at.take().or_else(|| address.clone());
+        let is_settled = self.address.is_some() && self.was_tried();
+        if let Some(address) = address.filter(|address| !is_settled && self.address.as_ref() != Some(address))
+        {
+            self.rumour = self.address.replace(address);
         }
     }
 
@@ -259,6 +275,22 @@ impl Plug {
         self.address.as_ref()
     }
 
+    /// Where it may be: where it is believed to be, and where the user wrote that it is.
+    pub(in crate::bridge) fn places(&self) -> impl Iterator<Item = &Address> {
+        let home = self.home.iter().filter(|&home| self.address.as_ref() != Some(home));
+        self.address.iter().chain(home)
+    }
+
+    /// Whether it answers at its address on the LAN.
+    pub(in crate::bridge) fn is_here(&self) -> bool {
+        self.routes.is_up(Route::Local)
+    }
+
+    /// Whether it answers our language on the LAN, on TCP or just now on UDP.
+    pub(in crate::bridge) fn speaks_here(&self, now: Instant) -> bool {
+        self.is_here() || self.sighted.is_some_and(|at| at + JUST_NOW >= now)
+    }
+
     /// The address that the user wrote.
     pub(in crate::bridge) fn home(&self) -> Option<&Address> {
         self.home.as_ref()
@@ -271,6 +303,7 @@ impl Plug {
             name: self.name.clone()?,
             address: self.address.clone(),
             outlets: self.outlet_names().cloned().collect(),
+            home: self.home.clone(),
         })
     }
 

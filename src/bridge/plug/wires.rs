@@ -264,6 +264,9 @@ impl Plug {
             verdict => self.route_failed(route, verdict, desk),
         }
         self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
+        if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
+            return self.move_to(address, desk);
+        }
         self.note_failure(route, flight, failure, desk);
     }
 
@@ -294,24 +297,19 @@ impl Plug {
             self.choose_serving(desk);
             self.show(desk);
         }
-        if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
-            self.move_to(address, desk);
+        if route == Route::Local {
+            self.untested = false;
         }
     }
 
     pub(super) fn move_to(&mut self, address: Address, desk: &mut Desk<'_>) {
-        let from = self.address.replace(address.clone());
+        self.address = Some(address);
         self.rumour = None;
+        self.untested = self.may_use(Route::Local);
         self.routes.forget(Route::Local);
         self.poll_at[Route::Local.index()] = desk.now;
         self.abandon(Route::Local, desk);
         self.pursuit = None;
-        if let (Some(from), Some(name)) = (from, &self.name) {
-            desk.happened(What::AddressChanged, Some(name), format!("{from} -> {address}"));
-        }
-        if let Some(known) = self.known() {
-            desk.actions.push_back(Action::Remember(known));
-        }
     }
 
     pub(super) fn heard(&mut self, route: Route, desk: &mut Desk<'_>) {
@@ -320,8 +318,25 @@ impl Plug {
         self.routes.answered(route);
         if route == Route::Local {
             self.rumour = None;
+            self.untested = false;
+            self.note_address(desk);
         }
         self.choose_serving(desk);
+    }
+
+    /// It answers where it is believed to be.
+    fn note_address(&mut self, desk: &mut Desk<'_>) {
+        let Some(address) = self.address.as_ref().filter(|&here| self.answered_at.as_ref() != Some(here))
+        else {
+            return;
+        };
+        let before = self.answered_at.replace(address.clone());
+        if let (Some(before), Some(name)) = (before, &self.name) {
+            desk.happened(What::AddressChanged, Some(name), format!("{before} -> {address}"));
+        }
+        if let Some(known) = self.known() {
+            desk.actions.push_back(Action::Remember(known));
+        }
     }
 }
 
