@@ -1,5 +1,7 @@
 //! Stories of meters, strips, dimmers, names and count-downs, on a hand-moved clock.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
+
 mod common;
 
 use std::sync::Arc;
