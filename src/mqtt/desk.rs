@@ -16,7 +16,8 @@ use crate::model::{Availability, PlugName};
 
 use super::homeassistant::{Abilities, Document, Press};
 use super::leftovers::{Leftovers, instance_of};
-use super::payload::{self, Clock, Wanted};
+use super::orders::{self, Wanted};
+use super::payload::{self, Clock};
 use super::replies::{MOST_WAITING, Reply, Waiting};
 use super::table::{Kept, Rank, Table};
 use super::topics::{self, Heard, Leaf, Part, Topics};
@@ -347,7 +348,7 @@ impl Desk {
     }
 
     fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
-        let Wanted { result, transaction } = payload::command(part, message.payload);
+        let Wanted { result, transaction } = orders::command(part, message.payload);
         let reply = Reply::to(message.response_topic, message.correlation, transaction);
         let name = PlugName::new(plug).map_err(|why| format!("no such plug: its name {why}"));
         let (name, order) = match (name, result) {
@@ -365,7 +366,7 @@ impl Desk {
     }
 
     fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
-        let Wanted { result, transaction } = payload::request(name, message.payload);
+        let Wanted { result, transaction } = orders::request(name, message.payload);
         let reply = Reply::to(message.response_topic, message.correlation, transaction);
         let request = match result {
             Ok(request) => request,
@@ -379,8 +380,8 @@ impl Desk {
             return Effect::None;
         };
         Effect::Inbound(match request {
-            payload::Request::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
-            payload::Request::Reload => Inbound::Reload(id),
+            orders::Request::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
+            orders::Request::Reload => Inbound::Reload(id),
         })
     }
 
