@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -311,6 +311,11 @@ struct PlugRow {
     name: String,
     mac: Option<String>,
     address: Option<String>,
+    /// Of a strip; files of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    outlets: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    home: Option<String>,
 }
 
 impl PlugRow {
@@ -320,6 +325,8 @@ impl PlugRow {
             name: plug.name.to_string(),
             mac: plug.mac.map(|mac| mac.to_string()),
             address: plug.address.as_ref().map(ToString::to_string),
+            outlets: plug.outlets.iter().map(ToString::to_string).collect(),
+            home: plug.home.as_ref().map(ToString::to_string),
         }
     }
 
@@ -333,6 +340,14 @@ impl PlugRow {
             name: PlugName::new(&self.name).ok()?,
             mac: self.mac.as_deref().and_then(Mac::new),
             address: self.address.as_deref().and_then(|text| Address::new(text, PORT)),
+            // All or none: an outlet's place in the list is its number.
+            outlets: self
+                .outlets
+                .iter()
+                .map(|name| PlugName::new(name).ok())
+                .collect::<Option<_>>()
+                .unwrap_or_default(),
+            home: self.home.as_deref().and_then(|text| Address::new(text, PORT)),
         };
         Some((device_id, plug))
     }
@@ -483,8 +498,18 @@ fn unfinished(directory: &Path, name: &str) -> PathBuf {
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec_pretty(value)?;
     let mut file = private(path)?;
+    belong_to_the_directory(path, &file);
     file.write_all(&bytes)?;
     file.sync_all()
+}
+
+/// What root writes beside a daemon that runs as a user of its own, as `cloud login` does, the daemon must be able to
+/// read. Whoever is not root cannot give files away and does not need to.
+fn belong_to_the_directory(path: &Path, file: &File) {
+    let owner = path.parent().and_then(|directory| fs::metadata(directory).ok());
+    if let Some(owner) = owner {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid())).ok();
+    }
 }
 
 fn private(path: &Path) -> io::Result<File> {

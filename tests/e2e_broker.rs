@@ -14,7 +14,12 @@ use e2e_kit::{Config, Home, Scene, happens, holds, house_of, json_of, sees};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::house::House;
 use hs100d::sim::plug::Origin;
-use mqtt_kit::{BOUND, Brand, Ear, House as Broker, Seen, free_port, has_mosquitto, kept, until_kept};
+use mqtt_kit::{
+    BOUND, Brand, Ear, House as Broker, Seen, free_port, has_mosquitto, kept, until_kept, within,
+};
+use rumqttc::{
+    AsyncClient, ConnectProperties, Event, LastWill, LastWillProperties, MqttOptions, Packet, QoS,
+};
 use serde_json::json;
 
 /// A broker of somebody else's: mosquitto, or where that is missing the embedded one on its own.
@@ -53,14 +58,17 @@ fn all_are(seen: &[Seen], availability: &str) -> bool {
     topics.chain(["hs100d/bridge/state".to_owned()]).all(|topic| shows(seen, &topic, availability))
 }
 
+/// Each plug has state, info, availability and a document; the bridge state, info and a document.
+fn is_whole(all: &[Seen]) -> bool {
+    all.len() == 4 * NAMES.len() + 3
+}
+
 #[tokio::test]
 async fn everything_retained_is_back_after_the_broker_came_back_without_its_store() {
     let house = house().await;
     let mut broker = broker().await;
     let scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
     settle(&scene.ear).await;
-    // Each plug has state, info, availability and a document; the bridge state, info and a document.
-    let is_whole = |all: &[Seen]| all.len() == 4 * NAMES.len() + 3;
     let before = until_kept(broker.port, "everything", is_whole).await;
 
     broker.restart_without_store().await;
@@ -80,6 +88,7 @@ async fn a_daemon_that_was_killed_is_seen_to_be_gone_and_a_restart_takes_over() 
     let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
     settle(&scene.ear).await;
     scene.command("lamp", json!({"state": "ON"})).await;
+    let before = until_kept(broker.port, "everything", is_whole).await;
 
     scene.daemon.kill().await;
     scene.ear.hears("hs100d/bridge/state", "offline").await;
@@ -91,7 +100,8 @@ async fn a_daemon_that_was_killed_is_seen_to_be_gone_and_a_restart_takes_over() 
     until_kept(broker.port, "everybody online", |all| all_are(all, "online")).await;
     let result = scene.command("lamp", json!({"state": "TOGGLE"})).await;
     assert!(holds(&result, &json!({"status": "ok", "state": "OFF"})), "{result}");
-    assert_eq!(by_topic(&kept(broker.port).await).keys().count(), 15, "one set of topics, not two");
+    let after = kept(broker.port).await;
+    assert!(by_topic(&after).keys().eq(by_topic(&before).keys()), "the same topics: {after:#?}");
 }
 
 #[tokio::test]
@@ -166,6 +176,74 @@ async fn a_config_with_another_broker_is_followed_there() {
 }
 
 #[tokio::test]
+async fn the_embedded_broker_moves_to_another_port_with_all_that_it_keeps() {
+    let house = house().await;
+    let [one, other] = [free_port(), free_port()];
+    let config = |port| Config::of(&house).set("broker", "listen", format!("127.0.0.1:{port}"));
+    let scene = Scene::start(&config(one)).await;
+    settle(&scene.ear).await;
+    scene.ear.keep("another/client", "was here");
+    until_kept(one, "the other's", |all| shows(all, "another/client", "was here")).await;
+    // A last will that is being held back holds on to the broker's store.
+    die_with_a_will(one, Duration::from_secs(4)).await;
+
+    scene.home.write(&config(other).text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says(&format!("connected to the broker at 127.0.0.1:{other}")).await;
+    until_kept(other, "everybody online", |all| all_are(all, "online")).await;
+    assert!(shows(&kept(other).await, "another/client", "was here"));
+    let ear = Ear::listen(other).await;
+    ear.say("hs100d/lamp/set", "ON");
+    sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+}
+
+/// A client that dies, and whose will the broker keeps back for so long.
+async fn die_with_a_will(port: u16, delay: Duration) {
+    let delay = u32::try_from(delay.as_secs()).unwrap();
+    let mut options = MqttOptions::new("mortal", ("127.0.0.1", port));
+    let properties = LastWillProperties {
+        delay_interval: Some(delay),
+        payload_format_indicator: None,
+        message_expiry_interval: None,
+        content_type: None,
+        response_topic: None,
+        correlation_data: None,
+        user_properties: Vec::new(),
+    };
+    options.set_last_will(LastWill::new("mortal/will", "gone", QoS::AtMostOnce, false, Some(properties)));
+    options.set_connect_properties(ConnectProperties {
+        session_expiry_interval: Some(delay),
+        ..Default::default()
+    });
+    let (_client, mut events) = AsyncClient::builder(options).capacity(1).build();
+    let connected =
+        async { while !matches!(events.poll().await, Ok(Event::Incoming(Packet::ConnAck(_)))) {} };
+    within("the mortal client", connected).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_had_leaves_all_as_it_was() {
+    let house = house().await;
+    let scene = Scene::start(&Config::of(&house)).await;
+    settle(&scene.ear).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    // The name of a plug goes with the rest: a config is taken over as a whole or not at all.
+    let config = Config::of(&house).set("broker", "listen", address.clone()).plug("tree", &house, 2);
+    scene.home.write(&config.text());
+    scene.daemon.signal("HUP");
+    let line = scene.daemon.says("the config was not taken over, the old one stays: ").await;
+    assert!(line.contains(&format!("broker.listen: {address} is taken")), "{line}");
+
+    let line = scene.daemon.says_again("connected to the broker at ", 2).await;
+    let port = line.rsplit(':').next().unwrap().parse().unwrap();
+    until_kept(port, "everybody online", |all| all_are(all, "online")).await;
+    let ear = Ear::listen(port).await;
+    ear.say("hs100d/christmas-tree/set", "ON");
+    sees(&ear, "hs100d/christmas-tree/result", json!({"status": "ok", "state": "ON"})).await;
+}
+
+#[tokio::test]
 async fn of_two_commands_within_a_millisecond_the_second_holds() {
     let house = house().await;
     let scene = Scene::start(&Config::of(&house)).await;
@@ -199,7 +277,8 @@ async fn a_command_that_the_broker_kept_is_not_executed_at_any_connect() {
     let house = house().await;
     // The embedded broker stands for any that has kept it over its own restart.
     let mut broker = Broker::start(Brand::Embedded).await;
-    Ear::listen(broker.port).await.keep("hs100d/lamp/set", "ON");
+    let somebody = Ear::listen(broker.port).await;
+    somebody.keep("hs100d/lamp/set", "ON");
     until_kept(broker.port, "the command", |all| shows(all, "hs100d/lamp/set", "ON")).await;
     let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
     settle(&scene.ear).await;
@@ -274,30 +353,43 @@ async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_an
     scene.ear.keep("another/client", "was here");
     until_kept(scene.port, "the other's", |all| shows(all, "another/client", "was here")).await;
 
-    // A plug that cannot be read any more: what is known of it, the broker knows.
-    house.plug(0).with(|plug| plug.powered = false);
-    house.lan().settled(house.plug(0)).await.unwrap();
     scene.daemon.stop().await;
     let mut scene = Scene::at(scene.home).await;
-    let known = |all: &[Seen]| {
+    until_kept(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    let is_there = |all: &[Seen]| {
         let state = all.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of);
-        let info = all.iter().find(|seen| seen.topic == "hs100d/lamp/info").map(json_of);
-        shows(all, "another/client", "was here")
-            && shows(all, "hs100d/lamp/availability", "offline")
-            && shows(all, "hs100d/bridge/state", "online")
-            && state.is_some_and(|state| state["state"] == "ON")
-            && info.is_some_and(|info| info["alias"] == "Lamp")
-            && all.iter().filter(|seen| seen.topic.starts_with("homeassistant/device/")).count() == 4
+        shows(all, "another/client", "was here") && state.is_some_and(|state| state["state"] == "ON")
     };
-    until_kept(scene.port, "what was there before", known).await;
+    assert!(is_there(&kept(scene.port).await));
 
     scene.daemon.kill().await;
     let scene = Scene::at(scene.home).await;
-    until_kept(scene.port, "what was there before the kill", known).await;
-    house.plug(0).with(|plug| plug.powered = true);
-    house.lan().settled(house.plug(0)).await.unwrap();
-    scene.request("refresh", json!({})).await;
     until_kept(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    assert!(is_there(&kept(scene.port).await));
+    assert_eq!(scene.command("lamp", json!({"state": "OFF"})).await["status"], "ok");
+}
+
+#[tokio::test]
+async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
+    let house = house().await;
+    let broker = broker().await;
+    let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
+    settle(&scene.ear).await;
+    let before = until_kept(broker.port, "everything", is_whole).await;
+    house.plug(0).with(|plug| plug.powered = false);
+    house.lan().settled(house.plug(0)).await.unwrap();
+    scene.daemon.stop().await;
+
+    let scene = Scene::at(scene.home).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"plugs": 3, "online": 2})).await;
+    scene.ear.hears("hs100d/bridge/state", "online").await;
+    // Documents go out after a look at what an earlier run left behind, and what that left is cleared then.
+    scene.ear.forget_everything();
+    let document = "homeassistant/device/hs100d_8006000000000000000000000000000000000002/config";
+    scene.ear.hears(document, "Küche").await;
+    let after = kept(broker.port).await;
+    assert!(by_topic(&after).keys().eq(by_topic(&before).keys()), "{after:#?}");
+    assert!(shows(&after, "hs100d/lamp/availability", "offline"));
 }
 
 #[tokio::test]
@@ -306,8 +398,8 @@ async fn a_port_that_is_taken_is_69_in_one_line_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let home = Home::new(&Config::of(&house).set("broker", "listen", address.clone()));
-    let ended = home.run(&["run"]).await;
-    let line = ended.failed(69);
+    let ended = home.run(&["-q", "run"]).await;
+    let line = ended.last_line(69);
     let start = format!("hs100d: broker.listen: {address} is taken: ");
     assert!(line.starts_with(&start) && line.contains("mqtt.url"), "{line}");
     assert_eq!(ended.out, "");
@@ -319,7 +411,7 @@ async fn two_daemons_of_one_installation_do_not_share_a_store() {
     let scene = Scene::start(&Config::of(&house)).await;
     settle(&scene.ear).await;
     let ended = scene.home.run(&["run"]).await;
-    let line = ended.failed(69);
+    let line = ended.last_line(69);
     assert!(line.contains("another embedded broker keeps its messages there"), "{line}");
     assert_eq!(scene.command("lamp", json!({"state": "ON"})).await["status"], "ok");
 }

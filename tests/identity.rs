@@ -5,10 +5,12 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{AccountPlug, Ask, Ended, Event, Identity, KnownPlug, RequestId, Update, What};
+use hs100d::bridge::event::{
+    AccountPlug, Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Update, What,
+};
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Address, Availability, PlugName, RelayState, Route};
+use hs100d::model::{Address, Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
 
 fn name(text: &str) -> PlugName {
     PlugName::new(text).unwrap()
@@ -28,6 +30,8 @@ fn known(number: usize) -> KnownPlug {
         mac: Some(mac(number)),
         name: plug_name(number),
         address: Some(address(number)),
+        outlets: vec![],
+        home: None,
     }
 }
 
@@ -330,9 +334,313 @@ fn without_adoption_only_listed_plugs_are_served() {
 }
 
 #[test]
+fn every_plug_of_an_earlier_run_is_expected_before_the_first_round_is_said_to_be_done() {
+    let mut house = adopting(2, vec![known(1), known(2)]);
+    house.plug(2).lan = Lan::Silent;
+    house.plug(2).cloud = Cloud::Silent;
+    house.run_for(seconds(4));
+    let place = |wanted: &Update| house.told.iter().position(|(_, update)| update == wanted);
+    let ready = place(&Update::Ready).expect("ready");
+    for number in [1, 2] {
+        assert!(place(&Update::Expected(plug_name(number))).is_some_and(|at| at < ready), "plug {number}");
+    }
+}
+
+#[test]
 fn an_empty_house_is_ready_after_three_seconds() {
     let mut house = adopting(0, vec![]);
     let took =
         house.run_until(seconds(4), |house| house.told.iter().any(|(_, update)| *update == Update::Ready));
     assert_eq!(took, seconds(3));
+}
+
+#[test]
+fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
+    let aliases = [
+        "",
+        "☕🔌",
+        "a/b/c",
+        "+",
+        "#",
+        &"ä".repeat(150),
+        &"ä".repeat(150),
+        "K\u{fffd}\0\n\"'",
+        "bridge",
+        "日本",
+    ];
+    let mut house = adopting(aliases.len(), vec![]);
+    for (number, alias) in (1..).zip(aliases) {
+        house.plug(number).alias = alias.into();
+        house.sight(number);
+    }
+    house.run_for(seconds(2));
+    let names: Vec<_> = house.remembered.values().map(|known| known.name.to_string()).collect();
+    let long = "a".repeat(64);
+    let cut = format!("{}-0007", &long[..59]);
+    let expected = [
+        "hs100-eu",
+        "hs100-eu-0002",
+        "a-b-c",
+        "hs100-eu-0004",
+        "hs100-eu-0005",
+        &long,
+        &cut,
+        "k",
+        "plug",
+        "hs100-eu-000a",
+    ];
+    assert_eq!(names, expected);
+    for name in &names {
+        let online = Update::Availability(PlugName::new(name).unwrap(), Availability::Online);
+        assert!(house.told.iter().any(|(_, update)| *update == online), "{name}");
+    }
+}
+
+#[test]
+fn a_plug_that_does_not_say_who_it_is_is_not_adopted_again_and_again() {
+    let mut house = adopting(1, vec![]);
+    for _ in 0..3 {
+        let mut reading = house.plug(1).reading();
+        let plate = std::sync::Arc::make_mut(&mut reading.plate);
+        (plate.device_id, plate.mac) = (None, None);
+        let said = hs100d::bridge::event::Said::SysInfo(Box::new(reading));
+        house.event(Event::Sighted(hs100d::bridge::event::Sighting { address: address(1), said }));
+    }
+    house.run_for(seconds(5));
+    assert_eq!((house.happened(What::PlugFound), house.asked.len()), (0, 0));
+}
+
+#[test]
+fn one_mac_with_two_device_ids_is_two_plugs_and_no_endless_chase() {
+    let mut house = adopting(2, vec![known(1)]);
+    house.plug(2).mac = mac(1);
+    house.run_for(seconds(4));
+    house.plug(1).address = None;
+    house.plug(1).cloud = Cloud::PlugOffline;
+    house.sight(2);
+    house.run_for(seconds(60));
+    assert_eq!(house.happened(What::AddressChanged), 0);
+    assert_eq!(house.availability(1).last().unwrap().1, Availability::Offline);
+    assert_eq!(house.remembered.len(), 2);
+    assert!(house.asked.len() < 100, "{} requests in a minute", house.asked.len());
+}
+
+#[test]
+fn a_plug_that_comes_back_elsewhere_is_found_though_a_reflector_speaks_last() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.plug(1).cloud = Cloud::PlugOffline;
+    house.run_for(seconds(4));
+    house.plug(1).address = None;
+    house.run_for(seconds(20));
+    let (there, mirror) = (Address::new("192.0.2.99", 9999), Address::new("192.0.2.254", 9999));
+    for _ in 0..3 {
+        for place in [&there, &mirror] {
+            house.plug(1).address.clone_from(place);
+            house.sight(1);
+        }
+    }
+    house.plug(1).address.clone_from(&there);
+    let back = house.elapsed();
+    house.run_until(seconds(5), |house| {
+        house.asked.iter().any(|&(at, ..)| at > back)
+            && house.remembered[device_id(1).as_str()].address == there
+    });
+    house.run_for(seconds(10));
+    assert_eq!(house.remembered[device_id(1).as_str()].address, there);
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+}
+
+/// Sends commands to both plugs all the time while `change` happens in their midst. What each was told last.
+fn command_both_through(house: &mut Scenario, change: impl FnOnce(&mut Scenario)) -> [RelayState; 2] {
+    let mut change = Some(change);
+    let mut commands = vec![];
+    for step in 0..60 {
+        if step == 20 {
+            change.take().unwrap()(house);
+        }
+        // The first plug is only ever switched on and off, the second only ever off, so that whoever switched the
+        // wrong one is found out.
+        let state = RelayState::from_bool(step % 2 == 1);
+        commands.push(house.switch(1, state));
+        commands.push(house.switch(2, RelayState::Off));
+        house.run_for(millis(250));
+    }
+    house.run_for(seconds(20));
+    for command in commands {
+        let ends: Vec<_> = house.results(command).map(|result| &result.ended).collect();
+        assert!(matches!(ends[..], [Ended::Ok | Ended::Superseded]), "{command:?} ended as {ends:?}");
+    }
+    [RelayState::On, RelayState::Off]
+}
+
+#[test]
+fn commands_that_flow_while_two_plugs_swap_addresses_are_neither_lost_nor_misdirected() {
+    for broadcasts_work in [true, false] {
+        let mut house = adopting(2, vec![known(1), known(2)]);
+        house.broadcasts_work = broadcasts_work;
+        house.plug(1).cloud = Cloud::PlugOffline;
+        house.plug(2).cloud = Cloud::PlugOffline;
+        house.run_for(seconds(4));
+        let expected = command_both_through(&mut house, |house| {
+            house.plug(1).address = Some(address(2));
+            house.plug(2).address = Some(address(1));
+        });
+        assert_eq!([house.plug(1).relay, house.plug(2).relay], expected);
+        assert!(house.plug(2).switched.iter().all(|(_, state)| *state == RelayState::Off), "misdirected");
+        assert_eq!(house.happened(What::AddressChanged), 2);
+    }
+}
+
+#[test]
+fn commands_that_flow_while_a_plug_moves_into_the_place_of_another_are_neither_lost_nor_misdirected() {
+    let mut house = adopting(2, vec![known(1), known(2)]);
+    house.broadcasts_work = true;
+    house.plug(1).cloud = Cloud::PlugOffline;
+    house.plug(2).cloud = Cloud::PlugOffline;
+    house.run_for(seconds(4));
+    let expected = command_both_through(&mut house, |house| {
+        // What was said to the second is on its way and never arrives.
+        house.plug(2).lan = Lan::Silent;
+        house.switch(2, RelayState::Off);
+        house.plug(2).lan = Lan::Works;
+        house.plug(2).address = Address::new("192.0.2.77", 9999);
+        house.plug(1).address = Some(address(2));
+    });
+    assert_eq!([house.plug(1).relay, house.plug(2).relay], expected);
+    assert!(house.plug(2).switched.iter().all(|(_, state)| *state == RelayState::Off), "misdirected");
+}
+
+#[test]
+fn a_rumour_is_followed_at_once_when_the_old_address_fails() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    // The plug is sighted at its new address while the old one, as far as anybody knows, still answers.
+    house.plug(1).address = Address::new("192.0.2.99", 9999);
+    house.sight(1);
+    assert_eq!(house.happened(What::AddressChanged), 0);
+    // Within one poll, which fails; another one is not waited for.
+    house.run_until(seconds(6), |house| house.happened(What::AddressChanged) == 1);
+}
+
+#[test]
+fn a_name_in_the_config_wins_over_a_plug_that_was_called_so_before() {
+    // At a reload: the adopted plug keeps being served, under another name.
+    let mut house = adopting(2, vec![known(1)]);
+    house.run_for(seconds(4));
+    let mut entry = by_host(2, Some("plug-1"));
+    entry.identity.device_id = Some(device_id(2));
+    let settings = Settings { plugs: vec![entry], adopt: true, cloud: true, ..Settings::default() };
+    let now = house.now;
+    house.bridge.reload(settings.clone(), now);
+    house.run_for(seconds(4));
+    let names = |house: &Scenario| {
+        let names = house.remembered.values().map(|known| known.name.to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(&house), ["plug-1-0001", "plug-1"]);
+    assert_eq!(gone(&house), ["plug-1"]);
+    let online = Update::Availability(name("plug-1-0001"), Availability::Online);
+    assert!(house.told.iter().any(|(_, update)| *update == online));
+
+    // At a start with what the store remembers.
+    let settings = Settings { known: vec![known(1)], ..settings };
+    let plugs = vec![ModelPlug::new(1, true), ModelPlug::new(2, true)];
+    let mut house = Scenario::from_settings(settings, plugs);
+    house.run_for(seconds(4));
+    assert_eq!(names(&house), ["plug-1-0001", "plug-1"]);
+    let command = house.switch(1, RelayState::On);
+    assert!(is_ok(&house.result(command, seconds(5)).0));
+    assert_eq!((house.plug(1).relay, house.plug(2).relay), (RelayState::Off, RelayState::On));
+}
+
+#[test]
+fn an_entry_by_host_whose_plug_was_followed_elsewhere_knows_it_after_a_restart() {
+    let settings = Settings { plugs: vec![by_host(1, Some("kettle"))], cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings.clone(), vec![ModelPlug::new(1, true)]);
+    house.run_for(seconds(4));
+    let there = Address::new("192.0.2.99", 9999);
+    house.plug(1).address.clone_from(&there);
+    house.run_for(seconds(6));
+    house.sight(1);
+    house.run_for(seconds(6));
+    let kept: Vec<_> = house.remembered.values().cloned().collect();
+    assert_eq!((&kept[0].address, &kept[0].home), (&there, &Some(address(1))));
+
+    // Meanwhile another plug has come to live where the first one was.
+    let mut plugs = vec![ModelPlug::new(1, true), ModelPlug::new(2, true)];
+    plugs[0].address.clone_from(&there);
+    plugs[1].address = Some(address(1));
+    let settings = Settings { known: kept, adopt: true, ..settings };
+    let mut house = Scenario::from_settings(settings, plugs);
+    let kettle = Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), ..Wishes::default() });
+    house.event(Event::Command { id: CommandId(7), plug: name("kettle"), order: kettle });
+    assert!(is_ok(&house.result(CommandId(7), seconds(1)).0));
+    assert_eq!((house.plug(1).relay, house.plug(2).relay), (RelayState::On, RelayState::Off));
+
+    // The other is its own plug; it is not held off by the entry that it does not fit.
+    house.sight(2);
+    house.run_for(seconds(1));
+    assert_eq!(house.availability(2).last().unwrap().1, Availability::Online);
+
+    // And where the last address has gone silent, the one that the user wrote is tried.
+    let known = KnownPlug { name: name("kettle"), address: there, home: Some(address(1)), ..known(1) };
+    let settings = Settings {
+        plugs: vec![by_host(1, Some("kettle"))],
+        known: vec![known],
+        cloud: false,
+        ..Settings::default()
+    };
+    let mut house = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
+    let online = Update::Availability(name("kettle"), Availability::Online);
+    house.run_until(seconds(4), |house| house.told.iter().any(|(_, update)| *update == online));
+}
+
+#[test]
+fn a_reload_unlearns_nothing() {
+    let settings = Settings { plugs: vec![by_host(1, Some("kettle"))], ..Settings::default() };
+    let mut house = Scenario::from_settings(settings.clone(), vec![ModelPlug::new(1, false)]);
+    house.run_for(seconds(4));
+    let now = house.now;
+    house.bridge.reload(settings, now);
+    house.plugs[0].device_id = device_id(2);
+    house.plugs[0].mac = mac(2);
+    house.run_for(seconds(60));
+    let offline = Update::Availability(name("kettle"), Availability::Offline);
+    assert!(house.told.iter().any(|(_, update)| *update == offline), "another plug was taken for it");
+}
+
+#[test]
+fn a_plug_that_was_adopted_and_then_listed_by_its_address_keeps_its_name() {
+    let mut house = adopting(1, vec![KnownPlug { name: name("given-once"), ..known(1) }]);
+    house.run_for(seconds(4));
+    let settings =
+        Settings { plugs: vec![by_host(1, None)], adopt: true, cloud: true, ..Settings::default() };
+    let now = house.now;
+    house.bridge.reload(settings.clone(), now);
+    house.run_for(seconds(4));
+    assert_eq!(gone(&house), Vec::<String>::new());
+
+    // The same at a start, where the entry has to find out first whose address that is.
+    let settings = Settings { known: vec![KnownPlug { name: name("given-once"), ..known(1) }], ..settings };
+    let mut house = Scenario::from_settings(settings, vec![ModelPlug::new(1, true)]);
+    house.run_for(seconds(4));
+    assert_eq!(house.remembered[device_id(1).as_str()].name, name("given-once"));
+    assert_eq!(house.remembered[device_id(1).as_str()].home, Some(address(1)));
+    let last = house.told.iter().rev().find_map(|(_, update)| match update {
+        Update::State(plug, _) => Some(plug.clone()),
+        Update::Gone(plug) => Some(name(&format!("{plug}-is-gone"))),
+        _ => None,
+    });
+    assert_eq!(last, Some(name("given-once")));
+}
+
+#[test]
+fn names_that_were_given_once_are_kept_while_adoption_is_switched_off() {
+    let mut house = adopting(1, vec![KnownPlug { name: name("given-once"), ..known(1) }]);
+    house.run_for(seconds(4));
+    let now = house.now;
+    house.bridge.reload(Settings { adopt: false, cloud: true, ..Settings::default() }, now);
+    house.run_for(seconds(1));
+    assert_eq!(gone(&house), ["given-once"]);
+    assert_eq!(house.remembered[device_id(1).as_str()].name, name("given-once"));
 }

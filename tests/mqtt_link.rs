@@ -25,7 +25,7 @@ fn has(kept: &[Seen], topic: &str, part: &str) -> bool {
 }
 
 fn on() -> Order {
-    Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), led: None })
+    Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), led: None, ..Wishes::default() })
 }
 
 #[tokio::test]
@@ -374,6 +374,22 @@ async fn a_broker_that_allows_no_subscription_is_shown_the_states_and_complained
         log.iter().any(|packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes()))
     };
     assert!(said("kettle/state") && said("bridge/state"), "{log:?}");
+    assert_eq!(broker.connects(), 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_answers_no_subscription_is_told_the_states_all_the_same() {
+    let broker = FaultBroker::start(Fault::NoSubAck).await;
+    let daemon = Daemon::start(options(broker.port));
+    daemon.show_plug("kettle");
+    let wanted = topic("kettle/state");
+    let said = |packet: &Packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes());
+    within("the state", async {
+        while !broker.log().iter().any(said) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     assert_eq!(broker.connects(), 1);
 }
 

@@ -15,21 +15,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 
 const PASSWORD: &str = r#""'\/{}$ü "#;
 
-/// The users `daemon` and `guest` with one password, as mosquitto's own tool writes them.
+/// The users `daemon` and `guest` with one password.
 async fn house_with_users(acl: &str) -> House {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("passwords");
-    std::fs::write(&file, "").unwrap();
-    for user in ["daemon", "guest"] {
-        let done = std::process::Command::new("mosquitto_passwd")
-            .args(["-b".as_ref(), file.as_os_str(), user.as_ref(), PASSWORD.as_ref()])
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{done:?}");
-    }
-    let passwords = std::fs::read_to_string(&file).unwrap();
-    let lines = "allow_anonymous false\npassword_file FOLDER/passwords\nacl_file FOLDER/acl\n";
-    House::mosquitto(lines, &[("passwords", &passwords), ("acl", acl)]).await
+    House::with_users(&["daemon", "guest"], PASSWORD, acl).await
 }
 
 fn with_login(port: u16, user: &str, password: &str) -> Options {

@@ -4,18 +4,26 @@ use std::time::Instant;
 
 use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey, Update, What};
 use super::plug::Plug;
-use super::{Bridge, Census, PlugSettings};
-use crate::model::{Address, PlugName};
-use crate::smarthome::message::{Nameplate, Reading};
+use super::{Bridge, Census, MOST_PLUGS, PlugSettings};
+use crate::model::{Address, DeviceId, Mac, PlugName};
+use crate::smarthome::message::{Nameplate, Outlet, Reading};
 
 impl Bridge {
+    /// The plug with this identity. One MAC with two device ids is two plugs.
+    pub(super) fn recognise(&self, device_id: Option<&DeviceId>, mac: Option<Mac>) -> Option<PlugKey> {
+        let key = self.registry.find(device_id, mac)?;
+        let known = self.plug(key)?.identity.device_id.as_ref();
+        let is_other = matches!((device_id, known), (Some(ours), Some(theirs)) if ours != theirs);
+        (!is_other).then_some(key)
+    }
+
     /// Brings one entry of the user's list to a plug: one that stands already, one from an earlier run, or a new one.
     pub(super) fn list(&mut self, entry: PlugSettings, known: &mut Vec<KnownPlug>, now: Instant) -> PlugKey {
         let PlugSettings { name, mut identity, address, policy } = entry;
         let is_it = |plug: &KnownPlug| match (&identity.device_id, identity.mac) {
             (Some(id), _) => *id == plug.device_id,
             (None, Some(mac)) => plug.mac == Some(mac),
-            (None, None) => address.is_some() && plug.address == address,
+            (None, None) => address.is_some() && plug.home == address,
         };
         let remembered = known.iter().position(is_it).map(|place| known.swap_remove(place));
         if let Some(plug) = &remembered {
@@ -23,10 +31,14 @@ impl Bridge {
             identity.mac = identity.mac.or(plug.mac);
         }
         let standing = self
-            .registry
-            .find(identity.device_id.as_ref(), identity.mac)
-            .or_else(|| name.as_ref().and_then(|name| self.registry.named(name)))
-            .or_else(|| self.at_home(address.as_ref()));
+            .recognise(identity.device_id.as_ref(), identity.mac)
+            .or_else(|| self.entry_before(name.as_ref(), address.as_ref(), &identity));
+        if let Some(before) = standing.and_then(|key| self.plug(key)).map(|plug| plug.identity.clone()) {
+            identity = Identity {
+                device_id: identity.device_id.or(before.device_id),
+                mac: identity.mac.or(before.mac),
+            };
+        }
         let key = standing
             .unwrap_or_else(|| self.add(Plug::new(self.next_key(), identity.clone(), policy, now), now));
         let given = name.or_else(|| remembered.as_ref().map(|plug| plug.name.clone()));
@@ -34,24 +46,52 @@ impl Bridge {
             self.rename(key, name, now);
         }
         self.registry.enter(key, &identity);
+        let outlets = remembered.as_ref().map(|plug| plug.outlets.clone()).unwrap_or_default();
+        // Where the user has written another address since, that is the newer word.
+        let last = remembered.filter(|plug| address.is_none() || plug.home == address);
         self.touch(key, now, |plug, desk| {
             plug.identity = identity;
             plug.adopt_policy(policy, desk.now);
             plug.settle_at(address);
-            plug.remembered_at(remembered.and_then(|plug| plug.address));
+            plug.remembered_at(last.and_then(|plug| plug.address));
         });
+        if !outlets.is_empty() {
+            self.name_outlets(key, outlets, now);
+        }
+        self.remember(key);
         key
     }
 
+    /// The plug of an entry that was written otherwise before: of the same name, or at the same address, and not
+    /// plainly another.
+    fn entry_before(
+        &self,
+        name: Option<&PlugName>,
+        address: Option<&Address>,
+        identity: &Identity,
+    ) -> Option<PlugKey> {
+        let named = name.and_then(|name| self.registry.named(name));
+        let named = named.and_then(|(key, outlet)| outlet.is_none().then_some(key));
+        let named = named.filter(|key| self.listed.contains(key));
+        let lives_there =
+            |plug: &&Plug| plug.home() == address || (plug.is_here() && plug.address() == address);
+        let placed = address.and_then(|_| self.plugs.iter().flatten().find(lives_there)).map(|plug| plug.key);
+        let may_be = |key: &PlugKey| self.plug(*key).is_some_and(|plug| !plug.identity.contradicts(identity));
+        named.filter(may_be).or(placed.filter(may_be))
+    }
+
+    /// Brings a plug of an earlier run back.
     pub(super) fn revive(&mut self, known: KnownPlug, now: Instant) {
         let identity = Identity { device_id: Some(known.device_id), mac: known.mac };
         let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
         let name = match self.registry.named(&known.name) {
             None => known.name,
-            Some(_) => return self.remove(key, now),
+            Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
         };
         self.rename(key, name, now);
+        self.name_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| plug.remembered_at(known.address));
+        self.remember(key);
     }
 
     /// Takes note of who answered. False if the plug turns out to be another entry's, and is given up for it.
@@ -60,31 +100,18 @@ impl Bridge {
         let complete =
             plug.identity.device_id.is_some() && (plug.identity.mac.is_some() || plate.mac.is_none());
         if complete && plug.name.is_some() {
+            self.learn_outlets(key, plate, now);
             return true;
         }
         let Some(device_id) = &plate.device_id else { return true };
         let twin = self.registry.find(Some(device_id), None).filter(|&twin| twin != key);
-        if let Some(twin) = twin {
-            let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
-            let name = |key| {
-                self.plug(key).and_then(|plug| plug.name.as_ref()).map_or("one entry", PlugName::as_str)
-            };
-            let detail =
-                format!("{} and {} are the same plug; serving it as the latter", name(loser), name(winner));
-            self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, detail }));
-            let address = self.plug(loser).and_then(|plug| plug.address().cloned());
-            self.remove(loser, now);
-            if loser == key {
-                if let Some(address) = address {
-                    self.with_plug(winner, now, |plug, desk| plug.sighted(address, desk));
-                }
-                return false;
-            }
+        if twin.is_some_and(|twin| self.join_twins(key, twin, now) != key) {
+            return false;
         }
         let identity = Identity { device_id: Some(device_id.clone()), mac: plate.mac };
         self.registry.enter(key, &identity);
         let unnamed = self.plug(key).is_some_and(|plug| plug.name.is_none());
-        let name = unnamed.then(|| self.registry.name_for(&plate.alias, plate));
+        let name = unnamed.then(|| self.registry.name_for(&plate.alias, &plate.model, plate.mac));
         if let Some(plug) = self.plugs[key.0 as usize].as_mut() {
             plug.identity = identity;
         }
@@ -92,35 +119,82 @@ impl Bridge {
             Some(name) => self.rename(key, name, now),
             None => self.remember(key),
         }
+        self.learn_outlets(key, plate, now);
         true
+    }
+
+    /// Names the outlets of a strip that tells of them for the first time.
+    fn learn_outlets(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) {
+        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() != plate.outlets.len())
+        else {
+            return;
+        };
+        let strip = plug.name.clone().unwrap_or_else(PlugName::placeholder);
+        let mut names: Vec<_> = plug.outlet_names().cloned().collect();
+        for (number, outlet) in (1..).zip(&*plate.outlets).skip(names.len()) {
+            let name = self.registry.name_for(&outlet.alias, &format!("{strip}-{number}"), plate.mac);
+            // Taken from here on, so that the next outlet does not get it too.
+            self.registry.enter_name((key, None), name.clone());
+            names.push(name);
+        }
+        let fewer = plate.outlets.len().min(names.len());
+        for name in names.drain(fewer..) {
+            self.registry.strike_name(&name);
+            self.publish(Update::Gone(name));
+        }
+        self.name_outlets(key, names, now);
+        self.remember(key);
+    }
+
+    fn name_outlets(&mut self, key: PlugKey, names: Vec<PlugName>, now: Instant) {
+        for (outlet, name) in (0..).zip(&names) {
+            self.registry.enter_name((key, Some(outlet)), name.clone());
+            self.publish(Update::Expected(name.clone()));
+        }
+        self.touch(key, now, |plug, _| plug.christen_outlets(names));
+    }
+
+    /// Two entries turned out to be one plug: the user's own goes on, and the other is given up. Which one stays.
+    fn join_twins(&mut self, key: PlugKey, twin: PlugKey, now: Instant) -> PlugKey {
+        let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
+        let name = |key| self.plug(key).and_then(|plug| plug.name.clone());
+        let (lost, kept) = (name(loser), name(winner));
+        let word =
+            |name: &Option<PlugName>| name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
+        let detail =
+            format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept));
+        self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, detail }));
+        let address = self.plug(loser).and_then(|plug| plug.address().cloned());
+        self.remove(loser, now);
+        if let (None, Some(name)) = (kept, lost) {
+            self.rename(winner, name, now);
+        }
+        if let (true, Some(address)) = (loser == key, address) {
+            self.with_plug(winner, now, |plug, desk| plug.sighted(address, desk));
+        }
+        winner
+    }
+
+    /// Whether a plug that was found may be served. One that does not say who it is could not be told from the next.
+    pub(super) fn may_adopt(&self, plate: &Nameplate) -> bool {
+        let says_who = plate.device_id.is_some() || plate.mac.is_some();
+        self.adopt && says_who && self.census.plugs < MOST_PLUGS
     }
 
     pub(super) fn adopt_from_lan(&mut self, reading: &Reading, address: Address, now: Instant) {
         let plate = &reading.plate;
         let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
-        let name = self.registry.name_for(&plate.alias, plate);
+        let name = self.registry.name_for(&plate.alias, &plate.model, plate.mac);
         let detail = format!("{} at {}", plate.model, address.host());
         let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |plug, desk| plug.sighted(address, desk));
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
-        let plate = Nameplate {
-            device_id: Some(row.device_id),
-            mac: row.mac,
-            alias: row.alias,
-            model: row.model,
-            hw_version: "".into(),
-            sw_version: "".into(),
-            kind: row.kind,
-            feature: "".into(),
-            dev_name: "".into(),
-            dims: false,
-            outlets: Box::default(),
-        };
-        let name = self.registry.name_for(&plate.alias, &plate);
-        let detail = format!("{} in the account", plate.model);
-        let key = self.welcome(Identity { device_id: plate.device_id, mac: plate.mac }, name, detail, now);
+        let name = self.registry.name_for(&row.alias, &row.model, row.mac);
+        let detail = format!("{} in the account", row.model);
+        let identity = Identity { device_id: Some(row.device_id), mac: row.mac };
+        let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |_, _| {});
     }
 
@@ -151,15 +225,18 @@ impl Bridge {
         self.remember(key);
     }
 
-    pub(super) fn name_stranger(&mut self, model: &str, kind: &str, place: &str) {
-        if self.strangers.insert(format!("{model} {kind} {place}").into()) {
-            let detail = format!("{model} ({kind}), found at {place}, is not a plug that hs100d supports");
-            self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));
-        }
-    }
-
-    /// Gives a plug its name, and clears what the broker keeps under the one before.
+    /// Gives a plug its name, and clears what the broker keeps under the one before. Another plug that has the name
+    /// takes a new one.
     pub(super) fn rename(&mut self, key: PlugKey, name: PlugName, now: Instant) {
+        match self.registry.named(&name) {
+            Some((holder, None)) if holder != key => {
+                let mac = self.plug(holder).and_then(|plug| plug.identity.mac);
+                let other = self.registry.name_for(name.as_str(), "", mac);
+                self.rename(holder, other, now);
+            }
+            Some((holder, Some(outlet))) => self.rename_outlet(holder, outlet, now),
+            _ => {}
+        }
         let Some(plug) = self.plugs[key.0 as usize].as_mut() else { return };
         if plug.name.as_ref() == Some(&name) {
             return;
@@ -170,7 +247,22 @@ impl Bridge {
             self.registry.strike_name(&before);
             self.publish(Update::Gone(before));
         }
-        self.registry.enter_name(key, name);
+        self.registry.enter_name((key, None), name.clone());
+        self.publish(Update::Expected(name));
+        self.remember(key);
+        self.touch(key, now, Plug::republish);
+    }
+
+    /// An outlet gives its name up for a plug that the user calls so.
+    fn rename_outlet(&mut self, key: PlugKey, outlet: Outlet, now: Instant) {
+        let Some(plug) = self.plug(key) else { return };
+        let mut names: Vec<_> = plug.outlet_names().cloned().collect();
+        let Some(name) = names.get_mut(usize::from(outlet)) else { return };
+        let other = self.registry.name_for(name.as_str(), "", plug.identity.mac);
+        let before = std::mem::replace(name, other);
+        self.registry.strike_name(&before);
+        self.publish(Update::Gone(before));
+        self.name_outlets(key, names, now);
         self.remember(key);
         self.touch(key, now, Plug::republish);
     }
@@ -179,10 +271,13 @@ impl Bridge {
         if self.listed.contains(&key) {
             return Err(format!("{name} stands in the config: remove its [[plug]] entry there and reload"));
         }
+        let device_id = self.plug(key).and_then(|plug| plug.identity.device_id.clone());
         self.remove(key, now);
+        self.actions.extend(device_id.map(Action::Forget));
         Ok(())
     }
 
+    /// Removes a plug from the house. What is written down of it stays.
     pub(super) fn remove(&mut self, key: PlugKey, now: Instant) {
         self.touch(key, now, Plug::retire);
         let before = self.census_of(key);
@@ -191,13 +286,13 @@ impl Bridge {
         self.timers.set(key, None);
         self.registry.strike(key);
         self.listed.remove(&key);
+        for outlet in plug.outlet_names() {
+            self.publish(Update::Gone(outlet.clone()));
+        }
         if let Some(name) = plug.name {
             let gone = Happening { what: What::PlugGone, plug: Some(name.clone()), detail: String::new() };
             self.publish(Update::Happened(gone));
             self.publish(Update::Gone(name));
-        }
-        if let Some(device_id) = plug.identity.device_id {
-            self.actions.push_back(Action::Forget(device_id));
         }
     }
 
@@ -205,5 +300,11 @@ impl Bridge {
         if let Some(known) = self.plug(key).and_then(Plug::known) {
             self.actions.push_back(Action::Remember(known));
         }
+    }
+
+    /// Whether an entry at this address has yet to learn whether this is its plug.
+    pub(super) fn is_awaited_at(&self, address: &Address, plate: &Nameplate) -> bool {
+        let awaits = |plug: &Plug| plug.home() == Some(address) && plug.identity.admits(plate);
+        self.plugs.iter().flatten().any(awaits)
     }
 }

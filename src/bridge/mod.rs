@@ -12,6 +12,7 @@ mod pursuit;
 mod registry;
 pub mod route;
 mod slug;
+mod strangers;
 mod timers;
 mod wish;
 
@@ -24,11 +25,12 @@ use crate::smarthome::message::Reply;
 use backoff::Backoff;
 use event::{
     AccountPlug, Action, Ask, BridgeInfo, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId,
-    Happening, Identity, KnownPlug, OtherDialect, Outcome, PlugKey, RequestId, Said, Sighting, Update, What,
+    Happening, Identity, KnownPlug, Outcome, PlugKey, RequestId, Said, Sighting, Update, What,
 };
 use plug::{Desk, Plug};
 use registry::Registry;
 use route::RoutePolicy;
+use strangers::Strangers;
 use timers::Timers;
 
 /// After a start the broker is told `online` when the first round of reads is done, or after this time.
@@ -39,8 +41,12 @@ const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 const SEARCH: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 /// How often the account is asked for its device list.
 const LIST_EVERY: Duration = Duration::from_secs(1800);
-/// So many last known addresses are asked directly in one search.
+/// A list that did not come is asked for again in these pauses: at boot the network may not be there yet.
+const LIST_AGAIN: Backoff = Backoff { first: Duration::from_secs(15), longest: LIST_EVERY };
+/// So many last known addresses are asked directly in one search; the next search goes on behind them.
 const PROBES: usize = 256;
+/// More plugs than anybody has are not adopted: somebody on the LAN makes them up.
+const MOST_PLUGS: usize = 20_000;
 /// The kind of device that this family is. Bulbs and the newer command set have others.
 const PLUG_KIND: &str = "IOT.SMARTPLUGSWITCH";
 
@@ -91,8 +97,9 @@ pub struct Bridge {
     search: Search,
     /// When the account is asked for its device list next; never without a cloud.
     list_at: Option<Instant>,
-    /// Devices that were named as not supported, so that each is named once.
-    strangers: HashSet<Box<str>>,
+    /// How often the list was asked for since it last came.
+    list_misses: u32,
+    strangers: Strangers,
 }
 
 /// What is counted over all plugs.
@@ -116,6 +123,10 @@ struct Summary {
 struct Search {
     due: Option<Instant>,
     rounds: u32,
+    /// When the last one began.
+    begun: Option<Instant>,
+    /// The plug with which the next one begins to ask directly.
+    first: u32,
 }
 
 impl Bridge {
@@ -136,7 +147,8 @@ impl Bridge {
             summary: Summary { due: Some(now), told: None },
             search: Search::default(),
             list_at: None,
-            strangers: HashSet::new(),
+            list_misses: 0,
+            strangers: Strangers::default(),
         };
         bridge.reload(settings, now);
         bridge
@@ -152,11 +164,12 @@ impl Bridge {
             (true, _) => {}
         }
         self.list_at = settings.cloud.then_some(now);
+        self.list_misses = 0;
         let mut known = settings.known;
         let listed = settings.plugs.into_iter().map(|plug| self.list(plug, &mut known, now)).collect();
         self.listed = listed;
         for plug in known {
-            if settings.adopt && self.registry.find(Some(&plug.device_id), plug.mac).is_none() {
+            if settings.adopt && self.recognise(Some(&plug.device_id), plug.mac).is_none() {
                 self.revive(plug, now);
             }
         }
@@ -165,7 +178,11 @@ impl Bridge {
                 self.remove(key, now);
             } else if !self.listed.contains(&key) {
                 let policy = self.policy;
-                self.with_plug(key, now, |plug, desk| plug.adopt_policy(policy, desk.now));
+                self.with_plug(key, now, |plug, desk| {
+                    plug.adopt_policy(policy, desk.now);
+                    plug.settle_at(None);
+                });
+                self.remember(key);
             } else {
                 self.with_plug(key, now, |_, _| {});
             }
@@ -207,9 +224,11 @@ impl Bridge {
             self.look_for_missing(now);
         }
         if self.list_at.take_if(|at| *at <= now).is_some() {
-            self.list_at = Some(now + LIST_EVERY);
+            self.list_misses += 1;
+            self.list_at = Some(now + LIST_AGAIN.pause(self.list_misses));
             self.actions.push_back(Action::ListAccount);
         }
+        self.judge_strangers(now);
         if self.summary.due.take_if(|at| *at <= now).is_some() {
             self.summary.told = Some(now);
             let Census { plugs, online, .. } = self.census;
@@ -227,10 +246,8 @@ impl Bridge {
         let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
         // The moment of the first round's end lies in the past: due at once.
         let ready = self.ready_at.map(|at| if first_round_done { at - READY_AFTER } else { at });
-        [self.timers.next(), ready, self.search.due, self.list_at, self.summary.due]
-            .into_iter()
-            .flatten()
-            .min()
+        let search = [self.search.due, self.list_at, self.strangers.due()];
+        [self.timers.next(), ready, self.summary.due].into_iter().chain(search).flatten().min()
     }
 
     /// What is worth keeping of every plug.
@@ -242,7 +259,7 @@ impl Bridge {
 
     fn on_command(&mut self, id: CommandId, name: PlugName, order: Order, now: Instant) {
         match self.registry.named(&name) {
-            Some(key) => self.with_plug(key, now, |plug, desk| plug.command(id, order, desk)),
+            Some((key, part)) => self.with_plug(key, now, |plug, desk| plug.command(id, part, order, desk)),
             None => {
                 let ended = Ended::Error(format!("there is no plug called {name}"));
                 let result =
@@ -254,7 +271,11 @@ impl Bridge {
 
     fn on_request(&mut self, id: RequestId, ask: Ask, now: Instant) {
         let named = |bridge: &Self, name: &PlugName| {
-            bridge.registry.named(name).ok_or_else(|| format!("there is no plug called {name}"))
+            bridge
+                .registry
+                .named(name)
+                .map(|(key, _)| key)
+                .ok_or_else(|| format!("there is no plug called {name}"))
         };
         let result = match ask {
             Ask::Discover => {
@@ -307,48 +328,31 @@ impl Bridge {
         let Sighting { address, said } = sighting;
         let reading = match said {
             Said::SysInfo(reading) => reading,
-            Said::Other(device) => return self.on_other_dialect(&address, &device),
+            Said::Other(device) => return self.on_other_dialect(address, device, now),
         };
         let plate = &reading.plate;
-        match self.registry.find(plate.device_id.as_ref(), plate.mac) {
+        self.strangers.welcome(plate.mac);
+        match self.recognise(plate.device_id.as_ref(), plate.mac) {
             Some(key) => self.with_plug(key, now, |plug, desk| plug.sighted(address, desk)),
             // An entry that knows only this address will learn on its own connection who lives there.
-            None if self.is_home(&address) => {}
-            None if self.adopt && is_plug(&plate.kind) => self.adopt_from_lan(&reading, address, now),
-            None if self.adopt => self.name_stranger(&plate.model, &plate.kind, &address.host()),
+            None if self.is_awaited_at(&address, plate) => {}
+            None if !is_plug(&plate.kind) => self.name_stranger_on_lan(plate, &address),
+            None if self.may_adopt(plate) => self.adopt_from_lan(&reading, address, now),
             None => {}
         }
     }
 
-    fn on_other_dialect(&mut self, address: &Address, device: &OtherDialect) {
-        let key = device.mac.map_or_else(|| address.to_string(), |mac| mac.to_string());
-        if !self.strangers.insert(key.into()) {
-            return;
-        }
-        let OtherDialect { model, kind, encryption, .. } = device;
-        let detail = if is_plug(kind) {
-            format!(
-                "{model} at {} speaks {encryption}, not TCP 9999: it is served over the cloud, if the account lists it; \
-                 the Kasa app's \"Third-Party Compatibility\" may open TCP 9999 again",
-                address.host()
-            )
-        } else {
-            format!("{model} at {} is a {kind}, which hs100d does not support", address.host())
-        };
-        self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));
-    }
-
     fn on_account(&mut self, rows: Vec<AccountPlug>, now: Instant) {
+        self.list_misses = 0;
+        self.list_at = self.list_at.map(|_| now + LIST_EVERY);
         for row in rows {
             if !is_plug(&row.kind) {
-                if self.adopt {
-                    self.name_stranger(&row.model, &row.kind, "the account");
-                }
+                self.name_stranger_in_account(&row);
                 continue;
             }
-            match self.registry.find(Some(&row.device_id), row.mac) {
+            match self.recognise(Some(&row.device_id), row.mac) {
                 Some(key) => self.join_account(key, &row, now),
-                None if self.adopt => self.adopt_from_account(row, now),
+                None if self.adopt && self.census.plugs < MOST_PLUGS => self.adopt_from_account(row, now),
                 None => {}
             }
         }
@@ -454,7 +458,10 @@ impl Bridge {
             self.tell_soon(now);
         }
         if after.missing > before.missing {
-            self.search = Search { due: Some(now), rounds: 0 };
+            // At once, unless the last search has only just begun: plugs go missing all together when a router restarts.
+            let due = self.search.begun.map_or(now, |begun| now.max(begun + SEARCH.first));
+            self.search.due = Some(self.search.due.map_or(due, |earlier| earlier.min(due)));
+            self.search.rounds = 0;
         }
     }
 
@@ -464,23 +471,18 @@ impl Bridge {
     }
 
     fn look_for_missing(&mut self, now: Instant) {
-        let missing = self.plugs.iter().flatten().filter(|plug| plug.is_missing());
-        let probe: Vec<_> = missing.filter_map(|plug| plug.address().cloned()).take(PROBES).collect();
+        let (before, from) = self.plugs.split_at(self.plugs.len().min(self.search.first as usize));
+        let missing = from.iter().chain(before).flatten().filter(|plug| plug.is_missing());
+        let mut missing = missing.filter(|plug| plug.places().next().is_some());
+        let asked: Vec<_> = missing.by_ref().take(PROBES).collect();
+        let probe = asked.iter().flat_map(|plug| plug.places().cloned()).collect();
+        self.search.first = missing.next().map_or(0, |next| next.key.0);
+        self.search.begun = Some(now);
         self.actions.push_back(Action::Discover { probe });
         if self.census.missing > 0 {
             self.search.rounds += 1;
             self.search.due = Some(now + SEARCH.pause(self.search.rounds));
         }
-    }
-
-    fn at_home(&self, address: Option<&Address>) -> Option<PlugKey> {
-        let address = address?;
-        let lives_there = |plug: &&Plug| plug.home() == Some(address);
-        self.plugs.iter().flatten().find(lives_there).map(|plug| plug.key)
-    }
-
-    fn is_home(&self, address: &Address) -> bool {
-        self.at_home(Some(address)).is_some()
     }
 }
 

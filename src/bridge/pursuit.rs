@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::wish::Slot;
 use crate::model::{Failure, Route};
-use crate::smarthome::message::Request;
+use crate::smarthome::message::{Outlet, Request};
 
 /// Pauses between tries of one command over the LAN.
 const LAN_RETRY: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
@@ -16,6 +16,7 @@ const CLOUD_RETRY: Backoff = Backoff { first: Duration::from_secs(2), longest: D
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) slot: Slot,
+    pub(super) part: Option<Outlet>,
     pub(super) request: Request,
     /// When the wish arrived, which tells it from the one before it.
     pub(super) arrived: Instant,

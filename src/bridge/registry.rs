@@ -5,18 +5,21 @@ use std::collections::HashMap;
 use super::event::{Identity, PlugKey};
 use super::slug::slug;
 use crate::model::{DeviceId, Mac, PlugName};
-use crate::smarthome::message::Nameplate;
+use crate::smarthome::message::Outlet;
+
+/// A plug, or one outlet of a strip.
+pub(super) type Place = (PlugKey, Option<Outlet>);
 
 /// The ways from an identity to a plug.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     by_device_id: HashMap<DeviceId, PlugKey>,
     by_mac: HashMap<Mac, PlugKey>,
-    by_name: HashMap<PlugName, PlugKey>,
+    by_name: HashMap<PlugName, Place>,
 }
 
 impl Registry {
-    pub(super) fn named(&self, name: &PlugName) -> Option<PlugKey> {
+    pub(super) fn named(&self, name: &PlugName) -> Option<Place> {
         self.by_name.get(name).copied()
     }
 
@@ -35,32 +38,31 @@ impl Registry {
         }
     }
 
-    pub(super) fn enter_name(&mut self, key: PlugKey, name: PlugName) {
-        self.by_name.insert(name, key);
+    pub(super) fn enter_name(&mut self, place: Place, name: PlugName) {
+        self.by_name.insert(name, place);
     }
 
     pub(super) fn strike(&mut self, key: PlugKey) {
         self.by_device_id.retain(|_, &mut entry| entry != key);
         self.by_mac.retain(|_, &mut entry| entry != key);
-        self.by_name.retain(|_, &mut entry| entry != key);
+        self.by_name.retain(|_, &mut (entry, _)| entry != key);
     }
 
     pub(super) fn strike_name(&mut self, name: &PlugName) {
         self.by_name.remove(name);
     }
 
-    /// A name for a plug that the user gave none: the slug of its alias, else of its model; with the last digits of
+    /// A name for a plug that the user gave none: the slug of its alias, else of its model or strip; with the last digits of
     /// its MAC, and then a number, where another plug has the name already.
-    pub(super) fn name_for(&self, alias: &str, plate: &Nameplate) -> PlugName {
+    pub(super) fn name_for(&self, alias: &str, otherwise: &str, mac: Option<Mac>) -> PlugName {
         let mut base = slug(alias);
         if base.is_empty() {
-            base = slug(&plate.model);
+            base = slug(otherwise);
         }
         if base.is_empty() || base == PlugName::RESERVED {
             base = "plug".into();
         }
-        let mut endings =
-            std::iter::once(String::new()).chain(plate.mac.map(|mac| format!("-{}", mac.tail())));
+        let mut endings = std::iter::once(String::new()).chain(mac.map(|mac| format!("-{}", mac.tail())));
         let mut number = 1;
         loop {
             let ending = endings.next().unwrap_or_else(|| {
@@ -86,28 +88,12 @@ fn joined(base: &str, ending: &str) -> Option<PlugName> {
 mod tests {
     use super::*;
 
-    fn plate(model: &str, mac: &str) -> Nameplate {
-        Nameplate {
-            device_id: None,
-            mac: Mac::new(mac),
-            alias: "".into(),
-            model: model.into(),
-            hw_version: "".into(),
-            sw_version: "".into(),
-            kind: "".into(),
-            feature: "".into(),
-            dev_name: "".into(),
-            dims: false,
-            outlets: Box::default(),
-        }
-    }
-
     #[test]
     fn the_first_to_ask_has_the_plain_slug_and_later_ones_an_ending() {
         let mut registry = Registry::default();
         let mut name = |alias, mac| {
-            let name = registry.name_for(alias, &plate("HS100(EU)", mac));
-            registry.enter_name(PlugKey(0), name.clone());
+            let name = registry.name_for(alias, "HS100(EU)", Mac::new(mac));
+            registry.enter_name((PlugKey(0), None), name.clone());
             name.to_string()
         };
         assert_eq!(name("Lamp", "50:C7:BF:00:00:01"), "lamp");
@@ -122,9 +108,9 @@ mod tests {
     fn a_long_alias_gives_a_name_that_fits_with_its_ending() {
         let mut registry = Registry::default();
         let alias = "ä".repeat(300);
-        let first = registry.name_for(&alias, &plate("", "50:C7:BF:00:00:01"));
-        registry.enter_name(PlugKey(0), first.clone());
-        let second = registry.name_for(&alias, &plate("", "50:C7:BF:00:00:02"));
+        let first = registry.name_for(&alias, "", Mac::new("50:C7:BF:00:00:01"));
+        registry.enter_name((PlugKey(0), None), first.clone());
+        let second = registry.name_for(&alias, "", Mac::new("50:C7:BF:00:00:02"));
         assert_eq!(first.as_str().len(), 64);
         assert!(second.as_str().ends_with("a-0002") && second.as_str().len() == 64, "{second}");
     }

@@ -92,8 +92,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
 
 impl Verb {
     fn order(self) -> Order {
-        let relay = |switch| Order::Set(Wishes { relay: Some(switch), led: None });
-        let led = |state| Order::Set(Wishes { relay: None, led: Some(state) });
+        let relay = |switch| Order::Set(Wishes { relay: Some(switch), ..Wishes::default() });
+        let led = |state| Order::Set(Wishes { led: Some(state), ..Wishes::default() });
         match self {
             Self::Info => Order::Read,
             Self::On => relay(Switch::To(RelayState::On)),

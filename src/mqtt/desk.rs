@@ -122,9 +122,14 @@ impl Desk {
     /// Takes what the bridge wants to be shown or said.
     pub(super) fn handle_update(&mut self, update: Update, clock: Clock) {
         match update {
+            Update::Expected(plug) => drop(self.known(&plug)),
             Update::State(plug, state) => self.show_state(plug, &state, clock),
             Update::Info(plug, info) => self.show_info(plug, info),
             Update::Availability(plug, availability) => self.show_availability(plug, availability),
+            Update::Energy(plug, energy) => {
+                let topic = self.topics.plug(plug.as_str(), Leaf::Energy);
+                self.table.put(topic, payload::energy(&energy), Rank::Info, QoS::AtMostOnce);
+            }
             Update::Result(result) => self.answer_command(&result),
             Update::Happened(happening) => {
                 self.say(self.topics.bridge_event(), payload::happening(&happening, clock));
@@ -553,6 +558,9 @@ mod tests {
             address: None,
             rssi: None,
             cloud_connected: None,
+            outlet: None,
+            outlets: Arc::default(),
+            schedule: None,
         }
     }
 
@@ -561,7 +569,7 @@ mod tests {
     }
 
     fn state(led: Option<RelayState>) -> PlugState {
-        PlugState { relay: RelayState::On, route: None, led, on_since: None }
+        PlugState { relay: RelayState::On, route: None, led, on_since: None, brightness: None, until: None }
     }
 
     fn update(desk: &mut Desk, update: Update) {
@@ -865,7 +873,7 @@ mod tests {
         let mut desk = desk();
         desk.connected();
         left_behind(&mut desk, Discovery::Device, "kettle", 'A');
-        update(&mut desk, Update::Availability(name("kettle"), Availability::Offline));
+        update(&mut desk, Update::Expected(name("kettle")));
         desk.end_search();
         update(&mut desk, Update::Ready);
         assert_eq!(cleared(&mut desk), [""; 0]);
@@ -918,6 +926,8 @@ mod tests {
         desk.connected();
         left_behind(&mut desk, Discovery::Component, "kettle", 'A');
         update(&mut desk, Update::Info(name("kettle"), info('A')));
+        // Nothing is taken back while the search holds back what takes its place.
+        assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/info"]);
         desk.end_search();
         update(&mut desk, Update::Ready);
         let sent = sent(&mut desk);

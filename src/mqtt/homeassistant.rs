@@ -614,6 +614,9 @@ mod tests {
             address: crate::model::Address::new("192.168.1.20", 9999),
             rssi: Some(-51),
             cloud_connected: Some(true),
+            outlet: None,
+            outlets: Arc::default(),
+            schedule: None,
         }
     }
 

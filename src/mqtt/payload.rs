@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::bridge::event::{
-    Ask, BridgeInfo, CloudStatus, CommandResult, Ended, Happening, PlugInfo, PlugState,
+    Ask, BridgeInfo, CloudStatus, CommandResult, Ended, Energy, Happening, PlugInfo, PlugState,
 };
 use crate::model::{Address, Order, PlugName, RelayState, Switch, Wishes};
 
@@ -114,6 +114,18 @@ pub fn state(state: &PlugState, clock: Clock) -> Vec<u8> {
         route: state.route.map_or_else(|| "none".to_owned(), |route| route.to_string()),
         led: state.led.map(|led| led.to_string()),
         on_since: state.on_since.map(|instant| clock.date(instant)),
+    })
+}
+
+/// `<plug>/energy`.
+pub fn energy(energy: &Energy) -> Vec<u8> {
+    json(&EnergyDocument {
+        power: energy.meter.power,
+        voltage: energy.meter.voltage,
+        current: energy.meter.current,
+        energy_total: energy.meter.total,
+        energy_today: energy.today,
+        energy_month: energy.month,
     })
 }
 
@@ -225,6 +237,16 @@ struct InfoDocument<'a> {
     host: Option<String>,
     rssi: Option<i32>,
     cloud_connection: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct EnergyDocument {
+    power: Option<f64>,
+    voltage: Option<f64>,
+    current: Option<f64>,
+    energy_total: Option<f64>,
+    energy_today: Option<f64>,
+    energy_month: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -382,11 +404,11 @@ fn reboot(word: &str) -> Result<Order, String> {
 }
 
 fn wish_relay(switch: Switch) -> Order {
-    Order::Set(Wishes { relay: Some(switch), led: None })
+    Order::Set(Wishes { relay: Some(switch), ..Wishes::default() })
 }
 
 fn wish_led(state: RelayState) -> Order {
-    Order::Set(Wishes { relay: None, led: Some(state) })
+    Order::Set(Wishes { led: Some(state), ..Wishes::default() })
 }
 
 /// A key for an error text: cut, and with nothing in it that could forge a log line.
@@ -517,7 +539,7 @@ mod tests {
     #[test]
     fn json_may_wish_for_several_things_and_carries_a_transaction() {
         let wanted = command(Part::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
-        let wishes = Wishes { relay: Some(Switch::Toggle), led: Some(RelayState::Off) };
+        let wishes = Wishes { relay: Some(Switch::Toggle), led: Some(RelayState::Off), ..Wishes::default() };
         assert_eq!(wanted, Wanted { result: Ok(Order::Set(wishes)), transaction: Some(json!(7)) });
         assert_eq!(set_text(r#"{"state": true}"#), relay(Switch::To(RelayState::On)));
         assert_eq!(set_text(r#"{"state": 0}"#), relay(Switch::To(RelayState::Off)));
@@ -631,12 +653,21 @@ mod tests {
             route: Some(Route::Cloud),
             led: Some(RelayState::Off),
             on_since: Some(clock.instant),
+            brightness: None,
+            until: None,
         };
         assert_eq!(
             text(state(&plug, clock)),
             r#"{"state":"ON","route":"cloud","led":"OFF","on_since":"1970-01-01T00:00:00Z"}"#
         );
-        plug = PlugState { relay: RelayState::Off, route: None, led: None, on_since: None };
+        plug = PlugState {
+            relay: RelayState::Off,
+            route: None,
+            led: None,
+            on_since: None,
+            brightness: None,
+            until: None,
+        };
         assert_eq!(text(state(&plug, clock)), r#"{"state":"OFF","route":"none","on_since":null}"#);
     }
 

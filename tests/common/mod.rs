@@ -92,6 +92,12 @@ pub struct Scenario {
     pub asked: Vec<(Duration, Route, Request)>,
     pub remembered: BTreeMap<String, KnownPlug>,
     pub discoveries: usize,
+    /// Whom each search was to ask directly, with its time since the start.
+    pub searches: Vec<(Duration, Vec<Address>)>,
+    /// Whether plugs answer a search by themselves.
+    pub broadcasts_work: bool,
+    /// When the account's list was asked for, since the start.
+    pub listings: Vec<Duration>,
 }
 
 enum Pending {
@@ -162,6 +168,9 @@ impl Scenario {
             asked: vec![],
             remembered: BTreeMap::new(),
             discoveries: 0,
+            searches: vec![],
+            broadcasts_work: false,
+            listings: vec![],
         };
         scenario.carry_out();
         if cloud {
@@ -216,11 +225,14 @@ impl Scenario {
     }
 
     pub fn switch(&mut self, number: usize, state: RelayState) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::To(state)), led: None }))
+        self.send(
+            number,
+            Order::Set(Wishes { relay: Some(Switch::To(state)), led: None, ..Wishes::default() }),
+        )
     }
 
     pub fn toggle(&mut self, number: usize) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None }))
+        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None, ..Wishes::default() }))
     }
 
     /// The LAN says that this plug is at its address.
@@ -338,8 +350,22 @@ impl Scenario {
                 Action::Forget(id) => {
                     self.remembered.remove(id.as_str());
                 }
-                Action::Discover { .. } => self.discoveries += 1,
-                Action::ListAccount => {}
+                Action::Discover { probe } => self.search(probe),
+                Action::ListAccount => self.listings.push(self.elapsed()),
+            }
+        }
+    }
+
+    fn search(&mut self, probe: Vec<Address>) {
+        self.discoveries += 1;
+        self.searches.push((self.elapsed(), probe));
+        if !self.broadcasts_work {
+            return;
+        }
+        for plug in self.plugs.clone().iter().filter(|plug| plug.lan == Lan::Works) {
+            if let Some(address) = plug.address.clone() {
+                let said = Said::SysInfo(Box::new(plug.reading()));
+                self.later(LAN_TRIP, Pending::Event(Event::Sighted(Sighting { address, said })));
             }
         }
     }

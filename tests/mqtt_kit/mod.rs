@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
 use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
-use hs100d::mqtt::broker::{self, EmbeddedBroker};
+use hs100d::mqtt::broker::{self, BrokerError, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, Discovery};
 use hs100d::mqtt::{Inbound, Link, Options};
 use hs100d::smarthome::message::Nameplate;
@@ -109,6 +109,23 @@ impl House {
         Self { port, extra, folder, running: Running::Mosquitto(process) }
     }
 
+    /// Mosquitto with these users, all with one password, as its own tool writes them.
+    pub(crate) async fn with_users(users: &[&str], password: &str, acl: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("passwords");
+        std::fs::write(&file, "").unwrap();
+        for user in users {
+            let done = Command::new("mosquitto_passwd")
+                .args(["-b".as_ref(), file.as_os_str(), user.as_ref(), password.as_ref()])
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        let passwords = std::fs::read_to_string(&file).unwrap();
+        let lines = "allow_anonymous false\npassword_file FOLDER/passwords\nacl_file FOLDER/acl\n";
+        Self::mosquitto(lines, &[("passwords", &passwords), ("acl", acl)]).await
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -143,7 +160,16 @@ impl House {
 async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let options = broker::Options { listen, state_dir: state_dir.to_owned() };
-    within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
+    within("the embedded broker", async {
+        loop {
+            match EmbeddedBroker::start(options.clone()).await {
+                // The one before it holds on to it while it holds a last will back.
+                Err(BrokerError::StoreInUse(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                started => break started.unwrap(),
+            }
+        }
+    })
+    .await
 }
 
 async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
@@ -299,7 +325,14 @@ pub(crate) fn name(text: &str) -> PlugName {
 }
 
 pub(crate) fn state(relay: RelayState) -> PlugState {
-    PlugState { relay, route: Some(Route::Local), led: Some(RelayState::On), on_since: None }
+    PlugState {
+        relay,
+        route: Some(Route::Local),
+        led: Some(RelayState::On),
+        on_since: None,
+        brightness: None,
+        until: None,
+    }
 }
 
 /// A plug's info; its device id is made from its name.
@@ -321,6 +354,9 @@ pub(crate) fn info(plug: &str) -> PlugInfo {
         address: hs100d::model::Address::new("127.0.0.1", 9999),
         rssi: Some(-50),
         cloud_connected: None,
+        outlet: None,
+        outlets: Arc::default(),
+        schedule: None,
     }
 }
 
@@ -499,6 +535,8 @@ pub(crate) enum Fault {
     Small(u32),
     /// Allows no subscription.
     Deaf,
+    /// Never answers a subscription.
+    NoSubAck,
     /// Never acknowledges a publish.
     NoPubAck,
     /// None: acknowledges everything, and keeps a log.
@@ -590,6 +628,7 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
         (Packet::Subscribe(wish), Fault::Deaf) => {
             (answer_each(0x90, wish.pkid, 0x87, wish.filters.len()), false)
         }
+        (Packet::Subscribe(_), Fault::NoSubAck) => (Vec::new(), false),
         (Packet::Subscribe(wish), _) => (answer_each(0x90, wish.pkid, 1, wish.filters.len()), false),
         (Packet::Unsubscribe(wish), _) => (answer_each(0xB0, wish.pkid, 0, wish.filters.len()), false),
         (Packet::PingReq, _) => (vec![0xD0, 0], false),

@@ -6,6 +6,7 @@
 
 mod polls;
 mod readings;
+mod relays;
 mod shown;
 mod wires;
 mod wishes;
@@ -15,19 +16,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bridge::event::{
-    Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugInfo, PlugKey, PlugState,
-    Update, What,
+    Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugKey, Update, What,
 };
 use crate::bridge::pursuit::Pursuit;
 use crate::bridge::route::{Policy, RoutePolicy, Routes};
-use crate::bridge::wish::{Slot, Wish};
-use crate::model::{Address, Availability, PlugName, RelayState, Route};
-use crate::smarthome::message::{Reading, Request};
+use crate::bridge::wish::Wish;
+use crate::model::{Address, Availability, PlugName, Route};
+use crate::smarthome::message::{Date, Reading, Request};
+use polls::Aside;
+use relays::Relay;
 
 /// A plug with nothing due is looked at this often all the same.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
 /// The right wing keeps its deadlines; should it ever lose an exchange, the bridge lets go of it this much later.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+/// A sighting is of this moment for so long; a plug answers each datagram of a round.
+const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// One plug.
 #[derive(Debug)]
@@ -42,32 +46,37 @@ pub(in crate::bridge) struct Plug {
     home: Option<Address>,
     /// Where it is believed to be.
     address: Option<Address>,
-    /// Where it was sighted as well, while it still answered at `address`.
+    /// Where it answered last.
+    answered_at: Option<Address>,
+    /// Where it was sighted as well, while it still answered at `address` or had not been tried there.
     rumour: Option<Address>,
+    /// `address` comes from a sighting and has neither answered nor failed since.
+    untested: bool,
+    /// When it last made itself heard on the LAN.
+    sighted: Option<Instant>,
     routes: Routes,
     lanes: [Option<InFlight>; 2],
-    wishes: [Option<Wish>; 4],
+    wishes: Vec<Wish>,
     pursuit: Option<Pursuit>,
     reported: Option<Reported>,
+    /// The device's own relay, or what a strip shows as a whole.
+    device: Relay,
+    /// The outlets of a strip.
+    outlets: Vec<Relay>,
+    /// What they are called.
+    outlet_list: Arc<[PlugName]>,
     /// When the plug last confirmed that it changed something.
     acted: Option<Instant>,
-    /// The state that should hold: of the newest confirmed command, or of the button since.
-    settled: Option<RelayState>,
-    /// Until when a request of a command older than the settled one may still be carried out. Put right once.
-    defended_until: Option<Instant>,
-    /// Until when a request that got no answer may still switch the relay to off, to on.
-    stray: [Option<Instant>; 2],
     poll_at: [Instant; 2],
-    cloud_info_at: Instant,
-    cloud_info_misses: u32,
+    asides: Vec<Aside>,
+    /// The plug's own date, for what its meter calls today.
+    date: Option<Date>,
     cloud_connected: Option<bool>,
     born: Instant,
     last_heard: Option<Instant>,
     misses: u32,
     availability: Option<Availability>,
     serving: Option<Route>,
-    shown_state: Option<PlugState>,
-    shown_info: Option<(PlugInfo, Instant)>,
 }
 
 /// What the bridge hands to a plug so that it can act.
@@ -92,7 +101,6 @@ struct Reported {
     reading: Reading,
     /// When the question was asked that this answers; an answer to an older question is older news.
     asked: Instant,
-    on_since: Option<Instant>,
 }
 
 impl Plug {
@@ -112,27 +120,28 @@ impl Plug {
             policy,
             home: None,
             address: None,
+            answered_at: None,
             rumour: None,
+            untested: false,
+            sighted: None,
             routes: Routes::default(),
             lanes: [None, None],
-            wishes: [const { None }; 4],
+            wishes: Vec::new(),
             pursuit: None,
             reported: None,
+            device: Relay::default(),
+            outlets: Vec::new(),
+            outlet_list: Arc::default(),
             acted: None,
-            settled: None,
-            defended_until: None,
-            stray: [None, None],
             poll_at: [first_poll; 2],
-            cloud_info_at: first_poll,
-            cloud_info_misses: 0,
+            asides: Vec::new(),
+            date: None,
             cloud_connected: None,
             born: now,
             last_heard: None,
             misses: 0,
             availability: None,
             serving: None,
-            shown_state: None,
-            shown_info: None,
         }
     }
 
@@ -167,24 +176,29 @@ impl Plug {
         }
     }
 
-    /// Somebody saw the plug at this address. Believed at once where the known address does not answer.
+    /// Somebody saw the plug at this address. Believed at once where the known address does not answer, and tried next
+    /// where another sighting is just being tried: one of the two may be a reflection.
     pub(in crate::bridge) fn sighted(&mut self, address: Address, desk: &mut Desk<'_>) {
+        self.sighted = Some(desk.now);
         if self.address.as_ref() == Some(&address) {
             self.rumour = None;
             if !self.routes.is_up(Route::Local) {
                 self.poll_at[Route::Local.index()] = desk.now;
             }
-        } else if self.address.is_some() && self.routes.is_up(Route::Local) {
+        } else if self.address.is_some() && (self.routes.is_up(Route::Local) || self.untested) {
             self.rumour = Some(address);
         } else {
             self.move_to(address, desk);
         }
     }
 
-    /// Where the plug was in an earlier run.
+    /// Where the plug was in an earlier run. Should it be gone from there, it is tried where the user wrote.
     pub(in crate::bridge) fn remembered_at(&mut self, address: Option<Address>) {
-        if self.address.is_none() {
-            self.address = address;
+        self.answered_at = self.answered_at.take().or_else(|| address.clone());
+        let is_settled = self.address.is_some() && self.was_tried();
+        if let Some(address) = address.filter(|address| !is_settled && self.address.as_ref() != Some(address))
+        {
+            self.rumour = self.address.replace(address);
         }
     }
 
@@ -206,10 +220,9 @@ impl Plug {
 
     /// Everything of the plug that the broker shows.
     pub(in crate::bridge) fn republish(&mut self, desk: &mut Desk<'_>) {
-        self.shown_state = None;
-        self.shown_info = None;
-        if let (Some(name), Some(availability)) = (self.name.clone(), self.availability) {
-            desk.publish(Update::Availability(name, availability));
+        self.forget_shown();
+        if let Some(availability) = self.availability {
+            self.tell_availability(availability, desk);
         }
         self.show(desk);
     }
@@ -230,7 +243,7 @@ impl Plug {
         for flight in self.lanes.iter().flatten() {
             wake.by(flight.deadline + LOST_AFTER);
         }
-        for wish in self.wishes.iter().flatten() {
+        for wish in self.wishes.iter() {
             wake.by(wish.deadline);
         }
         wake.0
@@ -262,6 +275,22 @@ impl Plug {
         self.address.as_ref()
     }
 
+    /// Where it may be: where it is believed to be, and where the user wrote that it is.
+    pub(in crate::bridge) fn places(&self) -> impl Iterator<Item = &Address> {
+        let home = self.home.iter().filter(|&home| self.address.as_ref() != Some(home));
+        self.address.iter().chain(home)
+    }
+
+    /// Whether it answers at its address on the LAN.
+    pub(in crate::bridge) fn is_here(&self) -> bool {
+        self.routes.is_up(Route::Local)
+    }
+
+    /// Whether it answers our language on the LAN, on TCP or just now on UDP.
+    pub(in crate::bridge) fn speaks_here(&self, now: Instant) -> bool {
+        self.is_here() || self.sighted.is_some_and(|at| at + JUST_NOW >= now)
+    }
+
     /// The address that the user wrote.
     pub(in crate::bridge) fn home(&self) -> Option<&Address> {
         self.home.as_ref()
@@ -273,13 +302,16 @@ impl Plug {
             mac: self.identity.mac,
             name: self.name.clone()?,
             address: self.address.clone(),
+            outlets: self.outlet_names().cloned().collect(),
+            home: self.home.clone(),
         })
     }
 
     /// Ends all that is under way, because the plug is removed.
     pub(in crate::bridge) fn retire(&mut self, desk: &mut Desk<'_>) {
-        for slot in Slot::ALL {
-            self.end(slot, Ended::Error("the plug was removed".into()), None, desk);
+        while let Some(wish) = self.wishes.first() {
+            let (slot, part) = (wish.slot(), wish.part);
+            self.end(slot, part, Ended::Error("the plug was removed".into()), None, desk);
         }
         for route in Route::ALL {
             self.abandon(route, desk);

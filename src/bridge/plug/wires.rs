@@ -7,9 +7,9 @@ use super::{Desk, InFlight, LOST_AFTER, Plug, Wake};
 use crate::bridge::event::{Action, CloudStatus, Ended, Exchange, ExchangeId, Outcome, Target, What};
 use crate::bridge::pursuit::{Job, Pursuit};
 use crate::bridge::route::{Plan, Policy};
-use crate::bridge::wish::{Slot, Step, Want, Wish};
+use crate::bridge::wish::{Slot, Wish};
 use crate::model::{Address, Failure, RelayState, Route, Verdict};
-use crate::smarthome::message::{Reply, Request};
+use crate::smarthome::message::{Outlet, Reply, Request};
 
 impl Plug {
     /// An exchange of this plug ended.
@@ -48,7 +48,7 @@ impl Plug {
 
     pub(super) fn plan_for(&self, job: &Job, desk: &Desk<'_>) -> Plan {
         let plan = self.routes.plan(self.usable(desk), &self.policy);
-        let proven = self.wishes[job.slot.index()].as_ref().and_then(Wish::proven_route);
+        let proven = self.wish_for(job.slot, job.part).and_then(Wish::proven_route);
         plan.led_by(proven, self.policy.cloud_after)
     }
 
@@ -126,7 +126,7 @@ impl Plug {
             Route::Cloud => self.policy.cloud_timeout,
         };
         let mut deadline = desk.now + limit;
-        if let (true, Some(wish)) = (request.changes_something(), self.wishes.iter().flatten().next()) {
+        if let Some(wish) = self.wishes.iter().find(|wish| wish.is_said_by(&request)) {
             deadline = deadline.min(wish.deadline);
         }
         let id = desk.next_exchange(self.key);
@@ -164,16 +164,19 @@ impl Plug {
 
     /// A request that got no answer may still be carried out until its time is over.
     pub(super) fn note_stray(&mut self, flight: &InFlight) {
-        if let Request::SetRelay(state) = flight.request {
-            let until = &mut self.stray[usize::from(state.is_on())];
-            *until = (*until).max(Some(flight.deadline));
+        for part in self.parts() {
+            if let Some(state) = switches(&flight.request, part) {
+                let until = &mut self.relay_mut(part).stray[usize::from(state.is_on())];
+                *until = (*until).max(Some(flight.deadline));
+            }
         }
     }
 
     /// Until when an older request may still bring the relay into this state.
-    pub(super) fn stray_until(&self, state: RelayState) -> Option<Instant> {
-        let flying = self.lanes.iter().flatten().filter(|flight| flight.request == Request::SetRelay(state));
-        flying.map(|flight| flight.deadline).max().max(self.stray[usize::from(state.is_on())])
+    pub(super) fn stray_until(&self, part: Option<Outlet>, state: RelayState) -> Option<Instant> {
+        let says_it = |flight: &&InFlight| switches(&flight.request, part) == Some(state);
+        let flying = self.lanes.iter().flatten().filter(says_it).map(|flight| flight.deadline).max();
+        flying.max(self.relay(part)?.stray[usize::from(state.is_on())])
     }
 
     pub(super) fn answered(&mut self, route: Route, flight: &InFlight, reply: Reply, desk: &mut Desk<'_>) {
@@ -186,14 +189,33 @@ impl Plug {
                 self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
                 self.read(reading, flight.started, route, desk);
             }
-            Reply::CloudInfo(info) => {
-                self.cloud_info_misses = 0;
+            Reply::Done => self.acted(route, flight, desk),
+            told => {
+                self.aside_ended(&flight.request, true, desk.now);
+                self.told(told, route, flight, desk);
+            }
+        }
+    }
+
+    /// Takes the answer to a slow question.
+    fn told(&mut self, told: Reply, route: Route, flight: &InFlight, desk: &mut Desk<'_>) {
+        match (told, &flight.request) {
+            (Reply::CloudInfo(info), _) => {
                 self.cloud_connected = Some(info.connected);
                 self.show(desk);
             }
-            Reply::Meter(_) | Reply::Used(_) | Reply::Clock(_) | Reply::CountDown(_) | Reply::Schedule(_) => {
+            (Reply::Clock(date), _) => self.date = Some(date),
+            (Reply::Meter(meter), Request::Meter(part)) => self.read_meter(*part, meter, desk),
+            (Reply::Used(days), Request::MeterDays(part, ..)) => self.read_today(*part, &days, desk),
+            (Reply::Used(months), Request::MeterMonths(part, _)) => self.read_month(*part, &months, desk),
+            (Reply::CountDown(running), Request::CountDown(part)) => {
+                self.read_count_down(*part, running, route, desk);
             }
-            Reply::Done => self.acted(route, flight, desk),
+            (Reply::Schedule(rules), Request::Schedule(part)) => {
+                self.relay_mut(*part).schedule = Some(rules);
+                self.show(desk);
+            }
+            _ => tracing::debug!("an answer to another question than was asked"),
         }
     }
 
@@ -207,16 +229,23 @@ impl Plug {
 
     pub(super) fn acted(&mut self, route: Route, flight: &InFlight, desk: &mut Desk<'_>) {
         self.acted = Some(desk.now);
-        let done = |wish: &&mut Wish| wish.step == Step::Act && wish.request() == flight.request;
-        if let Some(wish) = self.wishes.iter_mut().flatten().find(done) {
-            if wish.want == Want::Reboot {
-                return self.end(Slot::Reboot, Ended::Ok, Some(route), desk);
-            }
-            wish.step = Step::ReadBack { acted: desk.now, route, mismatches: 0, not_before: desk.now };
-            return;
+        let mut was_wished = false;
+        for wish in self.wishes.iter_mut().filter(|wish| wish.is_said_by(&flight.request)) {
+            was_wished = true;
+            wish.step = wish.next_step(route, desk.now);
         }
-        // An older request was carried out late: look at once what it did.
-        self.poll_at[route.index()] = desk.now;
+        self.end_what_is_not_read_back(route, desk);
+        if !was_wished {
+            // An older request was carried out late: look at once what it did.
+            self.poll_at[route.index()] = desk.now;
+        }
+    }
+
+    /// A restart shows itself in nothing that could be read.
+    fn end_what_is_not_read_back(&mut self, route: Route, desk: &mut Desk<'_>) {
+        if self.wish_for(Slot::Reboot, None).is_some_and(Wish::is_read_back) {
+            self.end(Slot::Reboot, None, Ended::Ok, Some(route), desk);
+        }
     }
 
     pub(super) fn failed(&mut self, route: Route, flight: &InFlight, failure: &Failure, desk: &mut Desk<'_>) {
@@ -227,26 +256,34 @@ impl Plug {
         if failure.may_act_later() {
             self.note_stray(flight);
         }
-        if flight.request == Request::CloudInfo {
-            self.cloud_info_misses += 1;
-            return;
+        if self.aside_ended(&flight.request, false, desk.now) {
+            return self.note_failure(route, flight, failure, desk);
         }
         match failure.verdict() {
             Verdict::PlugRefuses => self.heard(route, desk),
             verdict => self.route_failed(route, verdict, desk),
         }
         self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
-        let Some(pursuit) = self.pursuit.as_mut().filter(|pursuit| pursuit.job.request == flight.request)
-        else {
-            return;
-        };
-        pursuit.failed(route, failure, desk.now);
-        let slot = pursuit.job.slot;
-        if let Some(wish) = &mut self.wishes[slot.index()] {
-            wish.failures[route.index()] = Some(failure.clone());
+        if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
+            return self.move_to(address, desk);
         }
-        if failure.verdict() == Verdict::PlugRefuses {
-            self.end(slot, Ended::Error(format!("{route}: {failure}")), Some(route), desk);
+        self.note_failure(route, flight, failure, desk);
+    }
+
+    /// Tells the wishes that waited for this.
+    fn note_failure(&mut self, route: Route, flight: &InFlight, failure: &Failure, desk: &mut Desk<'_>) {
+        if let Some(pursuit) = self.pursuit.as_mut().filter(|pursuit| pursuit.job.request == flight.request) {
+            pursuit.failed(route, failure, desk.now);
+        }
+        let mut refused = Vec::new();
+        for wish in self.wishes.iter_mut().filter(|wish| wish.is_said_by(&flight.request)) {
+            wish.failures[route.index()] = Some(failure.clone());
+            if failure.verdict() == Verdict::PlugRefuses {
+                refused.push((wish.slot(), wish.part));
+            }
+        }
+        for (slot, part) in refused {
+            self.end(slot, part, Ended::Error(format!("{route}: {failure}")), Some(route), desk);
         }
     }
 
@@ -260,24 +297,19 @@ impl Plug {
             self.choose_serving(desk);
             self.show(desk);
         }
-        if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
-            self.move_to(address, desk);
+        if route == Route::Local {
+            self.untested = false;
         }
     }
 
     pub(super) fn move_to(&mut self, address: Address, desk: &mut Desk<'_>) {
-        let from = self.address.replace(address.clone());
+        self.address = Some(address);
         self.rumour = None;
+        self.untested = self.may_use(Route::Local);
         self.routes.forget(Route::Local);
         self.poll_at[Route::Local.index()] = desk.now;
         self.abandon(Route::Local, desk);
         self.pursuit = None;
-        if let (Some(from), Some(name)) = (from, &self.name) {
-            desk.happened(What::AddressChanged, Some(name), format!("{from} -> {address}"));
-        }
-        if let Some(known) = self.known() {
-            desk.actions.push_back(Action::Remember(known));
-        }
     }
 
     pub(super) fn heard(&mut self, route: Route, desk: &mut Desk<'_>) {
@@ -286,7 +318,34 @@ impl Plug {
         self.routes.answered(route);
         if route == Route::Local {
             self.rumour = None;
+            self.untested = false;
+            self.note_address(desk);
         }
         self.choose_serving(desk);
+    }
+
+    /// It answers where it is believed to be.
+    fn note_address(&mut self, desk: &mut Desk<'_>) {
+        let Some(address) = self.address.as_ref().filter(|&here| self.answered_at.as_ref() != Some(here))
+        else {
+            return;
+        };
+        let before = self.answered_at.replace(address.clone());
+        if let (Some(before), Some(name)) = (before, &self.name) {
+            desk.happened(What::AddressChanged, Some(name), format!("{before} -> {address}"));
+        }
+        if let Some(known) = self.known() {
+            desk.actions.push_back(Action::Remember(known));
+        }
+    }
+}
+
+/// What a request does to the relay of this part.
+fn switches(request: &Request, part: Option<Outlet>) -> Option<RelayState> {
+    match (request, part) {
+        (Request::SetRelay(state), None) => Some(*state),
+        (Request::SetOutlets(outlets, state), Some(outlet)) if outlets.has(outlet) => Some(*state),
+        (Request::Fade(percent, _), None) => Some(RelayState::from_bool(*percent > 0)),
+        _ => None,
     }
 }

@@ -1,0 +1,112 @@
+//! What was found and cannot be served as it is: devices of other kinds, and plugs that speak another language on the
+//! LAN. Each is named once.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::event::{AccountPlug, Happening, OtherDialect, Update, What};
+use super::{Bridge, is_plug};
+use crate::model::{Address, Mac};
+use crate::smarthome::message::Nameplate;
+
+/// Some firmwares answer both discoveries: whoever answers the newer one has this long to answer the older one too.
+const HEARING_OUT: Duration = Duration::from_secs(2);
+/// So many are remembered, so that each is named once. A flood of made-up ones ends here.
+const MOST: usize = 1000;
+
+/// Who was named, and who may have to be.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    named: HashSet<Box<str>>,
+    /// Answered the newer discovery only, so far. The next to be judged comes first.
+    heard: VecDeque<(Instant, Address, OtherDialect)>,
+}
+
+impl Strangers {
+    /// When the next one has been heard out.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.heard.front().map(|&(due, ..)| due)
+    }
+
+    /// The plug speaks our language again; should it stop, that is worth another word.
+    pub(super) fn welcome(&mut self, mac: Option<Mac>) {
+        if let Some(mac) = mac.filter(|_| !self.named.is_empty()) {
+            self.named.remove(&*mac.to_string());
+        }
+    }
+
+    /// Whether this one has not been named before.
+    fn is_first(&mut self, key: String) -> bool {
+        self.named.len() < MOST && self.named.insert(key.into())
+    }
+}
+
+impl Bridge {
+    pub(super) fn on_other_dialect(&mut self, address: Address, device: OtherDialect, now: Instant) {
+        let Strangers { named, heard } = &mut self.strangers;
+        let is_heard = heard.iter().any(|(_, place, other)| *place == address || other.mac == device.mac);
+        if !is_heard && heard.len() < MOST && !named.contains(&*key_of(&address, &device)) {
+            heard.push_back((now + HEARING_OUT, address, device));
+        }
+    }
+
+    /// Names those that had the time to answer in our language and did not.
+    pub(super) fn judge_strangers(&mut self, now: Instant) {
+        while self.strangers.due().is_some_and(|due| due <= now) {
+            if let Some((_, address, device)) = self.strangers.heard.pop_front() {
+                self.judge_stranger(&address, &device, now);
+            }
+        }
+    }
+
+    fn judge_stranger(&mut self, address: &Address, device: &OtherDialect, now: Instant) {
+        let known = device.mac.and_then(|mac| self.recognise(None, Some(mac)));
+        let plug = known.and_then(|key| self.plug(key));
+        if plug.is_some_and(|plug| plug.speaks_here(now)) || (plug.is_none() && !self.adopt) {
+            return;
+        }
+        let plug = plug.and_then(|plug| plug.name.clone());
+        if !self.strangers.is_first(key_of(address, device)) {
+            return;
+        }
+        let OtherDialect { model, kind, encryption, .. } = device;
+        let host = address.host();
+        let detail = if is_plug(kind) {
+            let language = if encryption.is_empty() { "another language" } else { encryption };
+            format!(
+                "found {model} at {host}: it speaks {language}, not TCP 9999; it is served over the cloud, if the \
+                 account lists it; the Kasa app's \"Third-Party Compatibility\" may open TCP 9999 again"
+            )
+        } else {
+            format!("found {model} at {host}: it is a {kind}, which hs100d does not support")
+        };
+        self.publish(Update::Happened(Happening { what: What::Unsupported, plug, detail }));
+    }
+
+    /// A device that answers in our language and is no plug.
+    pub(super) fn name_stranger_on_lan(&mut self, plate: &Nameplate, address: &Address) {
+        let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned());
+        let key = plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_else(|| address.to_string());
+        let place = format!("at {}", address.host());
+        self.name_stranger(key, &plate.alias, &plate.model, &plate.kind, &place);
+    }
+
+    /// A row of the account that is no plug.
+    pub(super) fn name_stranger_in_account(&mut self, row: &AccountPlug) {
+        let key = row.mac.map_or_else(|| row.device_id.as_str().to_owned(), |mac| mac.to_string());
+        self.name_stranger(key, &row.alias, &row.model, &row.kind, "in the account");
+    }
+
+    fn name_stranger(&mut self, key: String, alias: &str, model: &str, kind: &str, place: &str) {
+        if self.adopt && self.strangers.is_first(key) {
+            let alias = alias.escape_debug();
+            let detail =
+                format!("found \"{alias}\" {place}: it is a {kind} ({model}), which hs100d does not support");
+            self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));
+        }
+    }
+}
+
+fn key_of(address: &Address, device: &OtherDialect) -> String {
+    device.mac.map_or_else(|| address.to_string(), |mac| mac.to_string())
+}
