@@ -48,12 +48,21 @@ pub(crate) fn brands() -> Vec<Brand> {
 
 /// Whether mosquitto can be run; its absence is said, and in CI it is a failure.
 pub(crate) fn has_mosquitto() -> bool {
+    has("mosquitto", "mosquitto")
+}
+
+/// Whether mosquitto's own clients can be run, likewise.
+pub(crate) fn has_mosquitto_clients() -> bool {
+    has("mosquitto_pub", "mosquitto-clients") && has("mosquitto_sub", "mosquitto-clients")
+}
+
+fn has(program: &str, package: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain([PathBuf::from("/usr/sbin")])
-        .any(|folder| folder.join("mosquitto").is_file());
+        .any(|folder| folder.join(program).is_file());
     if !found {
-        assert!(std::env::var_os("CI").is_none(), "mosquitto is not installed: apt-get install mosquitto");
-        println!("skipped: mosquitto is not installed");
+        assert!(std::env::var_os("CI").is_none(), "{program} is not installed: apt-get install {package}");
+        println!("skipped: {program} is not installed");
     }
     found
 }
