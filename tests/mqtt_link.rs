@@ -378,6 +378,22 @@ async fn a_broker_that_allows_no_subscription_is_shown_the_states_and_complained
 }
 
 #[tokio::test]
+async fn a_broker_that_answers_no_subscription_is_told_the_states_all_the_same() {
+    let broker = FaultBroker::start(Fault::NoSubAck).await;
+    let daemon = Daemon::start(options(broker.port));
+    daemon.show_plug("kettle");
+    let wanted = topic("kettle/state");
+    let said = |packet: &Packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes());
+    within("the state", async {
+        while !broker.log().iter().any(said) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(broker.connects(), 1);
+}
+
+#[tokio::test]
 async fn being_dropped_three_times_right_after_connecting_gives_way() {
     let broker = FaultBroker::start(Fault::HangsUp).await;
     let mut daemon = Daemon::start(options(broker.port));

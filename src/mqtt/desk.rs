@@ -122,6 +122,7 @@ impl Desk {
     /// Takes what the bridge wants to be shown or said.
     pub(super) fn handle_update(&mut self, update: Update, clock: Clock) {
         match update {
+            Update::Expected(plug) => drop(self.known(&plug)),
             Update::State(plug, state) => self.show_state(plug, &state, clock),
             Update::Info(plug, info) => self.show_info(plug, info),
             Update::Availability(plug, availability) => self.show_availability(plug, availability),
@@ -863,7 +864,7 @@ mod tests {
         let mut desk = desk();
         desk.connected();
         left_behind(&mut desk, Discovery::Device, "kettle", 'A');
-        update(&mut desk, Update::Availability(name("kettle"), Availability::Offline));
+        update(&mut desk, Update::Expected(name("kettle")));
         desk.end_search();
         update(&mut desk, Update::Ready);
         assert_eq!(cleared(&mut desk), [""; 0]);
@@ -916,6 +917,8 @@ mod tests {
         desk.connected();
         left_behind(&mut desk, Discovery::Component, "kettle", 'A');
         update(&mut desk, Update::Info(name("kettle"), info('A')));
+        // Nothing is taken back while the search holds back what takes its place.
+        assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/info"]);
         desk.end_search();
         update(&mut desk, Update::Ready);
         let sent = sent(&mut desk);

@@ -47,9 +47,10 @@ impl Leftovers {
         }
     }
 
-    /// The topics of the documents about a plug.
+    /// The topics of the documents about a plug. None before the search is over, since nothing may be taken back
+    /// before what takes its place is sent.
     pub(super) fn documents_of(&self, plug: &PlugName) -> Vec<String> {
-        self.topics.get(plug).cloned().unwrap_or_default()
+        self.topics.get(plug).filter(|_| self.is_searched).cloned().unwrap_or_default()
     }
 }
 

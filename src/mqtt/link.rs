@@ -376,20 +376,20 @@ impl Courier {
 
     /// The next moment at which something is due on this side.
     fn next_time(&self, line: &Line) -> Instant {
-        let stable = line.since.map(|since| since + STABLE).filter(|at| *at > Instant::now());
-        let subscribed = line.since.map(|since| since + SUBSCRIBED_WITHIN).filter(|_| !line.hears);
+        let now = Instant::now();
+        let after = |wait| line.since.map(|since| since + wait).filter(|at| *at > now);
         [
             self.online_at,
             self.announce_at,
             line.search_until,
-            stable,
-            subscribed,
+            after(STABLE),
+            after(SUBSCRIBED_WITHIN),
             self.goodbye.as_ref().map(|g| g.by),
         ]
         .into_iter()
         .flatten()
         .min()
-        .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
+        .unwrap_or(now + KEEP_ALIVE)
     }
 
     fn handle_time(&mut self, line: &mut Line) {

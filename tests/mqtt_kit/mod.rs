@@ -532,6 +532,8 @@ pub(crate) enum Fault {
     Small(u32),
     /// Allows no subscription.
     Deaf,
+    /// Never answers a subscription.
+    NoSubAck,
     /// Never acknowledges a publish.
     NoPubAck,
     /// None: acknowledges everything, and keeps a log.
@@ -623,6 +625,7 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
         (Packet::Subscribe(wish), Fault::Deaf) => {
             (answer_each(0x90, wish.pkid, 0x87, wish.filters.len()), false)
         }
+        (Packet::Subscribe(_), Fault::NoSubAck) => (Vec::new(), false),
         (Packet::Subscribe(wish), _) => (answer_each(0x90, wish.pkid, 1, wish.filters.len()), false),
         (Packet::Unsubscribe(wish), _) => (answer_each(0xB0, wish.pkid, 0, wish.filters.len()), false),
         (Packet::PingReq, _) => (vec![0xD0, 0], false),
