@@ -351,27 +351,16 @@ fn an_empty_house_is_ready_after_three_seconds() {
 }
 
 #[test]
-fn a_plug_that_does_not_answer_at_the_start_is_told_of_before_the_house_is_ready() {
-    let mut plugs = vec![ModelPlug::new(1, true), ModelPlug::new(2, true)];
-    plugs[0].lan = Lan::Refused;
-    plugs[0].cloud = Cloud::PlugOffline;
-    let settings =
-        Settings { known: vec![known(1), known(2)], adopt: true, cloud: true, ..Settings::default() };
-    let mut house = Scenario::from_settings(settings, plugs);
-    house.run_until(seconds(4), |house| house.told.iter().any(|(_, update)| *update == Update::Ready));
-    let told: Vec<_> = house.told.iter().map(|(_, update)| update).collect();
-    let place = |wanted: &Update| told.iter().position(|update| *update == wanted);
-    let offline = place(&Update::Availability(plug_name(1), Availability::Offline));
-    assert!(offline.is_some() && offline < place(&Update::Ready), "{told:?}");
-    let never_flaps: Vec<_> =
-        house.availability(2).into_iter().map(|(_, availability)| availability).collect();
-    assert_eq!(never_flaps, [Availability::Online]);
-
-    // That it stays away is an event all the same, and its first answer makes it online.
-    house.run_for(seconds(60));
-    assert_eq!(house.happened(What::PlugOffline), 1);
-    house.plug(1).lan = Lan::Works;
-    house.run_until(seconds(11), |house| {
-        house.availability(1).last().is_some_and(|(_, availability)| *availability == Availability::Online)
-    });
+fn another_broker_is_told_of_a_plug_that_was_not_heard_yet() {
+    let mut plug = ModelPlug::new(1, true);
+    (plug.lan, plug.cloud) = (Lan::Refused, Cloud::PlugOffline);
+    let settings = Settings { known: vec![known(1)], adopt: true, cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![plug]);
+    house.run_for(seconds(4));
+    house.forget_the_past();
+    house.bridge.republish(house.now);
+    house.run_for(seconds(1));
+    let place = |wanted: &Update| house.told.iter().position(|(_, update)| update == wanted);
+    let expected = place(&Update::Expected(plug_name(1)));
+    assert!(expected.is_some() && expected < place(&Update::Ready), "{:?}", house.told);
 }

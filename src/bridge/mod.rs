@@ -178,7 +178,7 @@ impl Bridge {
         for key in self.keys() {
             self.touch(key, now, Plug::republish);
         }
-        self.get_ready(now);
+        self.publish(Update::Ready);
         self.summary.due = Some(now);
     }
 
@@ -201,7 +201,7 @@ impl Bridge {
         }
         let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
         if self.ready_at.take_if(|at| *at <= now || first_round_done).is_some() {
-            self.get_ready(now);
+            self.publish(Update::Ready);
         }
         if self.search.due.take_if(|at| *at <= now).is_some() {
             self.look_for_missing(now);
@@ -376,14 +376,6 @@ impl Bridge {
             });
         }
         self.tell_soon(now);
-    }
-
-    /// Before the word is given, each plug has been told of: what the broker keeps of others is an earlier run's.
-    fn get_ready(&mut self, now: Instant) {
-        for key in self.keys() {
-            self.touch(key, now, Plug::show_silence);
-        }
-        self.publish(Update::Ready);
     }
 
     // --- plumbing ---------------------------------------------------------------------------------------------

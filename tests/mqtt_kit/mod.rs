@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
 use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
-use hs100d::mqtt::broker::{self, BrokerError, EmbeddedBroker};
+use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, Discovery};
 use hs100d::mqtt::{Inbound, Link, Options};
 use hs100d::smarthome::message::Nameplate;
@@ -169,16 +169,7 @@ impl House {
 async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let options = broker::Options { listen, state_dir: state_dir.to_owned() };
-    within("the embedded broker", async {
-        loop {
-            match EmbeddedBroker::start(options.clone()).await {
-                // The one before it holds on to it while it holds a last will back.
-                Err(BrokerError::StoreInUse(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
-                started => break started.unwrap(),
-            }
-        }
-    })
-    .await
+    within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
 }
 
 async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {

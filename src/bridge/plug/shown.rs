@@ -44,13 +44,6 @@ impl Plug {
         desk.happened(What::PlugOnline, Some(&name), detail);
     }
 
-    /// Nothing has been heard of it so far. It may answer yet, and is there when it does.
-    pub(in crate::bridge) fn show_silence(&mut self, desk: &mut Desk<'_>) {
-        if let (Some(name), None) = (&self.name, self.availability) {
-            desk.publish(Update::Availability(name.clone(), Availability::Offline));
-        }
-    }
-
     /// The LAN serves while it works; the cloud from its first answer without it.
     pub(super) fn choose_serving(&mut self, desk: &mut Desk<'_>) {
         let route = match (self.routes.is_up(Route::Local), self.routes.is_up(Route::Cloud)) {
