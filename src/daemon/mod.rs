@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Update, What};
 use crate::bridge::{Bridge, Settings};
@@ -31,10 +31,6 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The broker gets this long to take the last words.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
-/// A broker that has stopped holds on to its store for as long as it holds a client's last will back. Ours comes
-/// after five seconds; whoever asks for more cannot be waited for.
-const STORE_WITHIN: Duration = Duration::from_secs(6);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// With nothing to do the loop turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -358,15 +354,9 @@ impl LeftWing {
         Err(error)
     }
 
-    /// Starts in the place of what has stopped, once its store is free.
+    /// Starts in the place of what has stopped.
     async fn begin(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
-        let give_up = Instant::now() + STORE_WITHIN;
-        *self = loop {
-            match Self::start(choice.clone()).await {
-                Err(BrokerError::StoreInUse(_)) if Instant::now() < give_up => sleep(LOOK_AGAIN).await,
-                started => break started?,
-            }
-        };
+        *self = Self::start(choice).await?;
         Ok(())
     }
 
