@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -487,8 +487,18 @@ fn unfinished(directory: &Path, name: &str) -> PathBuf {
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec_pretty(value)?;
     let mut file = private(path)?;
+    belong_to_the_directory(path, &file);
     file.write_all(&bytes)?;
     file.sync_all()
+}
+
+/// What root writes beside a daemon that runs as a user of its own, as `cloud login` does, the daemon must be able to
+/// read. Whoever is not root cannot give files away and does not need to.
+fn belong_to_the_directory(path: &Path, file: &File) {
+    let owner = path.parent().and_then(|directory| fs::metadata(directory).ok());
+    if let Some(owner) = owner {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid())).ok();
+    }
 }
 
 fn private(path: &Path) -> io::Result<File> {

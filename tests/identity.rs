@@ -333,6 +333,19 @@ fn without_adoption_only_listed_plugs_are_served() {
 }
 
 #[test]
+fn every_plug_of_an_earlier_run_is_expected_before_the_first_round_is_said_to_be_done() {
+    let mut house = adopting(2, vec![known(1), known(2)]);
+    house.plug(2).lan = Lan::Silent;
+    house.plug(2).cloud = Cloud::Silent;
+    house.run_for(seconds(4));
+    let place = |wanted: &Update| house.told.iter().position(|(_, update)| update == wanted);
+    let ready = place(&Update::Ready).expect("ready");
+    for number in [1, 2] {
+        assert!(place(&Update::Expected(plug_name(number))).is_some_and(|at| at < ready), "plug {number}");
+    }
+}
+
+#[test]
 fn an_empty_house_is_ready_after_three_seconds() {
     let mut house = adopting(0, vec![]);
     let took =

@@ -72,6 +72,25 @@ async fn the_embedded_broker_keeps_what_it_was_given_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_client_of_the_embedded_broker_may_speak_mqtt_3_1_1() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let house = House::start(Brand::Embedded).await;
+    let mut daemon = Daemon::connected(house.port).await;
+    let mut old = tokio::net::TcpStream::connect(("127.0.0.1", house.port)).await.unwrap();
+    old.write_all(b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03old").await.unwrap();
+    let mut welcome = [0; 4];
+    within("the old client's CONNACK", old.read_exact(&mut welcome)).await.unwrap();
+    assert_eq!(welcome, [0x20, 2, 0, 0]);
+    let target = topic("kettle/set");
+    let mut publish =
+        vec![0x30, u8::try_from(target.len() + 4).unwrap(), 0, u8::try_from(target.len()).unwrap()];
+    publish.extend(target.as_bytes());
+    publish.extend(b"ON");
+    old.write_all(&publish).await.unwrap();
+    assert_eq!(daemon.hears_command().await.2, on());
+}
+
+#[tokio::test]
 async fn a_kept_command_is_never_executed_and_a_live_one_is_whatever_its_flag() {
     for brand in brands() {
         let house = House::start(brand).await;
@@ -341,6 +360,40 @@ async fn a_port_where_nobody_speaks_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_broker_that_allows_no_subscription_is_shown_the_states_and_complained_of() {
+    let broker = FaultBroker::start(Fault::Deaf).await;
+    let mut daemon = Daemon::start(options(broker.port));
+    let complaint = daemon.complains().await;
+    assert!(complaint.contains("does not let us subscribe to home/hs100d/+/set, "), "{complaint}");
+    assert!(complaint.contains("mqtt.username"), "{complaint}");
+    daemon.show_plug("kettle");
+    daemon.link.stop(BOUND).await;
+    let log = broker.hears_goodbye().await;
+    let said = |rest: &str| {
+        let wanted = topic(rest);
+        log.iter().any(|packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes()))
+    };
+    assert!(said("kettle/state") && said("bridge/state"), "{log:?}");
+    assert_eq!(broker.connects(), 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_answers_no_subscription_is_told_the_states_all_the_same() {
+    let broker = FaultBroker::start(Fault::NoSubAck).await;
+    let daemon = Daemon::start(options(broker.port));
+    daemon.show_plug("kettle");
+    let wanted = topic("kettle/state");
+    let said = |packet: &Packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes());
+    within("the state", async {
+        while !broker.log().iter().any(said) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(broker.connects(), 1);
+}
+
+#[tokio::test]
 async fn being_dropped_three_times_right_after_connecting_gives_way() {
     let broker = FaultBroker::start(Fault::HangsUp).await;
     let mut daemon = Daemon::start(options(broker.port));
@@ -356,19 +409,24 @@ async fn being_dropped_three_times_right_after_connecting_gives_way() {
 async fn a_packet_that_is_too_large_for_the_broker_is_not_sent_and_harms_nothing() {
     let broker = FaultBroker::start(Fault::Small(400)).await;
     let daemon = Daemon::connected(broker.port).await;
-    daemon.show_plug("kettle");
-    daemon.publish(Update::Ready);
+    let happens = |detail: String| {
+        daemon.publish(Update::Happened(Happening { what: What::PlugFound, plug: None, detail }));
+    };
+    happens("x".repeat(400));
+    happens("small enough".to_owned());
     daemon.link.stop(BOUND).await;
     let log = broker.hears_goodbye().await;
-    let published: Vec<_> = log
+    let events: Vec<_> = log
         .iter()
         .filter_map(|packet| match packet {
-            Packet::Publish(message) => Some(String::from_utf8_lossy(&message.topic).into_owned()),
+            Packet::Publish(message) if message.topic == topic("bridge/event").as_bytes() => {
+                Some(&message.payload)
+            }
             _ => None,
         })
         .collect();
-    assert!(published.contains(&topic("kettle/state")), "{published:?}");
-    assert!(!published.iter().any(|topic| topic.starts_with("homeassistant/")), "{published:?}");
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(String::from_utf8_lossy(events[0]).contains("small enough"));
     assert_eq!(broker.connects(), 1);
 }
 

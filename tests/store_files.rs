@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -165,6 +165,24 @@ fn a_plug_that_makes_no_sense_costs_itself_and_no_other() {
     assert!(warnings.len() == 1 && warnings[0].contains("1 plugs in it make no sense"), "{warnings:?}");
     assert_eq!(store.known_plugs(), [plug(2, "10.0.0.2")]);
     open(&directory);
+}
+
+/// As root only, who alone can give files away; for anybody else it says no more than that nothing breaks.
+#[test]
+fn what_root_writes_beside_a_daemon_of_another_user_belongs_to_that_user() {
+    let (_parent, directory) = place();
+    fs::create_dir_all(&directory).unwrap();
+    // Whoever has the number 4242 is nobody here.
+    let owner = if chown(&directory, Some(4242), Some(4242)).is_ok() {
+        4242
+    } else {
+        fs::metadata(&directory).unwrap().uid()
+    };
+    open(&directory).token_file().save(&tokens()).unwrap();
+    for file in ["state.json", "cloud.token"] {
+        assert_eq!(fs::metadata(directory.join(file)).unwrap().uid(), owner, "{file}");
+        assert_eq!(mode(&directory.join(file)), 0o600, "{file}");
+    }
 }
 
 #[test]

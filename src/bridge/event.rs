@@ -277,6 +277,8 @@ pub struct KnownPlug {
 /// Something that the broker should show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
+    /// There is a plug of this name, though it may not have been heard yet: what the broker keeps of it stays.
+    Expected(PlugName),
     /// `<plug>/state`, retained.
     State(PlugName, PlugState),
     /// `<plug>/info`, retained, and the plug's discovery document.

@@ -239,7 +239,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Warns of a config without a [[plug]] by which no plug can be found either.
+    /// Warns of a config without a `[[plug]]` by which no plug can be found either.
     fn look_for_plugs(&mut self, written: &file::Discovery, ways: Ways) {
         let unwanted = |at: &&At<bool>| !at.value;
         if let Some(adopt) = written.adopt.as_ref().filter(unwanted) {

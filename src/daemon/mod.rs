@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Update, What};
 use crate::bridge::{Bridge, Settings};
@@ -31,6 +31,10 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The broker gets this long to take the last words.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+/// A broker that has stopped holds on to its store for as long as it holds a client's last will back. Ours comes
+/// after five seconds; whoever asks for more cannot be waited for.
+const STORE_WITHIN: Duration = Duration::from_secs(6);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// With nothing to do the loop turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -69,7 +73,8 @@ pub struct Daemon {
 
 /// The link to the broker, and the broker where it is our own.
 struct LeftWing {
-    choice: MqttChoice,
+    /// What it was started with; none while nothing runs, so that the next reload tries again.
+    choice: Option<MqttChoice>,
     link: Link,
     inbound: mpsc::UnboundedReceiver<Inbound>,
     broker: Option<EmbeddedBroker>,
@@ -258,17 +263,21 @@ impl Daemon {
         self.systemd.ready();
     }
 
+    /// What can fail goes first, so that a config is taken over as a whole or not at all.
     async fn adopt(&mut self, config: Config) -> Result<(), String> {
-        let choice = config.mqtt(self.store.instance(), &self.state_dir);
         let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
-        if same_account {
-            self.rearm_cloud().await;
-        } else {
-            let (tell, events) = mpsc::unbounded_channel();
-            let cloud = start_cloud(&config, &self.store, tell).map_err(|error| error.to_string())?;
-            self.transport.set_cloud(cloud);
-            self.cloud_events = events;
+        let (tell, events) = mpsc::unbounded_channel();
+        let other_account = (!same_account).then(|| start_cloud(&config, &self.store, tell));
+        let other_account = other_account.transpose().map_err(|error| error.to_string())?;
+        let choice = config.mqtt(self.store.instance(), &self.state_dir);
+        self.follow_broker(choice).await.map_err(|error| error.to_string())?;
+        match other_account {
+            None => self.rearm_cloud().await,
+            Some(cloud) => {
+                self.transport.set_cloud(cloud);
+                self.cloud_events = events;
+            }
         }
         if config.discovery != self.config.discovery {
             self.discovery = config.discovery.clone().map(Discovery::start);
@@ -278,12 +287,17 @@ impl Daemon {
         }
         self.bridge.reload(settings(&config, &self.store), Instant::now());
         self.config = config;
-        if choice == self.left.choice {
+        Ok(())
+    }
+
+    async fn follow_broker(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
+        if self.left.choice.as_ref() == Some(&choice) {
             return Ok(());
         }
-        self.left.restart(choice).await.map_err(|error| error.to_string())?;
+        let restarted = self.left.restart(choice).await;
+        // The link is another one even where it leads to the old broker, and knows nothing yet.
         self.bridge.republish(Instant::now());
-        Ok(())
+        restarted
     }
 
     async fn rearm_cloud(&self) {
@@ -330,20 +344,29 @@ impl LeftWing {
                 (Some(broker), link)
             }
         };
-        Ok(Self { choice, link: Link::start(options, tell), inbound, broker })
+        Ok(Self { choice: Some(choice), link: Link::start(options, tell), inbound, broker })
     }
 
     /// Says good-bye and begins anew. Where the new broker cannot be started, the old one is started again.
     async fn restart(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
         self.stop().await;
-        let old = std::mem::replace(&mut self.choice, choice.clone());
-        match Self::start(choice).await {
-            Ok(wing) => *self = wing,
-            Err(error) => {
-                *self = Self::start(old).await?;
-                return Err(error);
-            }
+        let old = self.choice.take();
+        let Err(error) = self.begin(choice).await else { return Ok(()) };
+        if let Some(old) = old {
+            self.begin(old).await?;
         }
+        Err(error)
+    }
+
+    /// Starts in the place of what has stopped, once its store is free.
+    async fn begin(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
+        let give_up = Instant::now() + STORE_WITHIN;
+        *self = loop {
+            match Self::start(choice.clone()).await {
+                Err(BrokerError::StoreInUse(_)) if Instant::now() < give_up => sleep(LOOK_AGAIN).await,
+                started => break started?,
+            }
+        };
         Ok(())
     }
 

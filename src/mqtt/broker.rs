@@ -108,7 +108,7 @@ mod present {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use mqtt5::broker::config::{StorageBackend, StorageConfig};
     use mqtt5::broker::sys_topics::BrokerStats;
@@ -136,6 +136,9 @@ mod present {
     /// What clients get to end their connections when the broker stops. A will that is held back for longer is lost.
     const DRAIN: Duration = Duration::from_millis(1500);
     const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    /// How long a broker that was stopped in this process may still hold the store: until the last will of a client
+    /// that was killed is published, which for ours is 5 s.
+    const STORE_FREE_WITHIN: Duration = Duration::from_secs(6);
 
     /// A broker that runs for as long as this value lives.
     #[derive(Debug)]
@@ -160,15 +163,16 @@ mod present {
                 return Err(BrokerError::NotLoopback(listen));
             }
             let folder = state_dir.join(FOLDER);
+            Self::wait_for_store(listen, &folder).await?;
             let first = match prepare(&folder) {
                 Ok(()) => Self::try_start(listen, Some(&folder)).await,
                 Err(error) => Err(BrokerError::Failed(error.to_string())),
             };
-            let Err(BrokerError::Failed(why)) = first else { return first };
-            if is_in_use(&folder) {
-                return Err(BrokerError::StoreInUse(folder));
+            match first {
+                Err(BrokerError::Failed(_)) if is_in_use(&folder) => Err(BrokerError::StoreInUse(folder)),
+                Err(BrokerError::Failed(why)) => Self::start_anew(listen, &state_dir, &folder, &why).await,
+                first => first,
             }
-            Self::start_anew(listen, &state_dir, &folder, &why).await
         }
 
         /// Where it listens.
@@ -207,6 +211,21 @@ mod present {
             if tokio::time::timeout(DRAIN, ended).await.is_err() {
                 self.task.abort();
             }
+        }
+
+        /// Waits until nobody else holds the store, unless the port says already that somebody is there to stay.
+        async fn wait_for_store(listen: SocketAddr, folder: &Path) -> Result<(), BrokerError> {
+            let give_up = Instant::now() + STORE_FREE_WITHIN;
+            while is_in_use(folder) {
+                if let Some(trouble) = port_trouble(listen) {
+                    return Err(trouble);
+                }
+                if Instant::now() >= give_up {
+                    return Err(BrokerError::StoreInUse(folder.to_owned()));
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Ok(())
         }
 
         /// With an empty store, or at last with none.

@@ -1,7 +1,7 @@
 //! What Home Assistant is told: one document a device (or one an entity), typed, as its MQTT integration reads it.
 //!
 //! Entities are those of Home Assistant's own integration for these plugs, plus the route in use. This room only
-//! writes documents and recognises them again; when they are sent is decided in [`super::desk`].
+//! writes documents and recognises them again; when they are sent is decided in `desk`.
 //!
 //! Nothing that identifies an entity holds the instance, so that entities survive a move to another machine.
 //! What tells whose document it is stands in `via_device`, which names the bridge.

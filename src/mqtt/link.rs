@@ -186,7 +186,6 @@ impl Courier {
         loop {
             let next_time = self.next_time(line);
             tokio::select! {
-                biased;
                 event = &mut poll => return Ok(event),
                 word = self.words.recv() => {
                     let Some(word) = word else { return Err(End::Stopped) };
@@ -322,8 +321,8 @@ impl Courier {
         }
         let Options { host, port, .. } = &self.options;
         self.complain(format!(
-            "the broker at {host}:{port}: it does not let us subscribe to {}: commands cannot be heard until the \
-             user in mqtt.username may read these topics",
+            "the broker at {host}:{port}: it does not let us subscribe to {}: what is sent there is not heard until \
+             the user in mqtt.username may read these topics",
             denied.join(", ")
         ));
     }
@@ -377,20 +376,20 @@ impl Courier {
 
     /// The next moment at which something is due on this side.
     fn next_time(&self, line: &Line) -> Instant {
-        let stable = line.since.map(|since| since + STABLE).filter(|at| *at > Instant::now());
-        let subscribed = line.since.map(|since| since + SUBSCRIBED_WITHIN).filter(|_| !line.hears);
+        let now = Instant::now();
+        let after = |wait| line.since.map(|since| since + wait).filter(|at| *at > now);
         [
             self.online_at,
             self.announce_at,
             line.search_until,
-            stable,
-            subscribed,
+            after(STABLE),
+            after(SUBSCRIBED_WITHIN),
             self.goodbye.as_ref().map(|g| g.by),
         ]
         .into_iter()
         .flatten()
         .min()
-        .unwrap_or_else(|| Instant::now() + KEEP_ALIVE)
+        .unwrap_or(now + KEEP_ALIVE)
     }
 
     fn handle_time(&mut self, line: &mut Line) {
@@ -464,7 +463,14 @@ impl Courier {
             return;
         }
         if now.is_ok() {
-            tracing::info!("connected to the broker at {}:{}", self.options.host, self.options.port);
+            self.voice.inform(
+                &format!(
+                    "connected to the broker at {host}:{port}",
+                    host = self.options.host,
+                    port = self.options.port
+                ),
+                Instant::now(),
+            );
         }
         self.told = Some(now.clone());
         // Nobody receives any more: the daemon is going.

@@ -1,7 +1,7 @@
 //! The left wing: updates of the bridge out to the broker, commands in.
 //!
-//! [`Link`] is all that the daemon sees. Behind it, [`desk`] decides what is to be sent and what a message means,
-//! [`link`] keeps one connection, [`wire`] opens its socket, and [`trouble`] says why there is none.
+//! [`Link`] is all that the daemon sees. Behind it, `desk` decides what is to be sent and what a message means,
+//! `link` keeps one connection, `wire` opens its socket, and `trouble` says why there is none.
 //!
 //! The broker is a view of a table. Nothing queues on the way to it, so that nothing is stale when it arrives.
 
@@ -9,8 +9,10 @@ mod ask;
 pub mod broker;
 mod desk;
 pub mod homeassistant;
+mod leftovers;
 mod link;
 pub mod payload;
+mod replies;
 mod table;
 pub mod topics;
 mod trouble;
@@ -87,8 +89,7 @@ enum Word {
 }
 
 impl Link {
-    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`; when nobody
-    /// receives it any more, the link falls silent.
+    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`.
     pub fn start(options: Options, inbound: mpsc::UnboundedSender<Inbound>) -> Self {
         let (desk, words) = mpsc::unbounded_channel();
         tokio::spawn(link::Courier::new(options, words, inbound).run());

@@ -103,6 +103,15 @@ impl Table {
         None
     }
 
+    /// The value of one topic out of its turn, if it has yet to be sent.
+    pub(super) fn take_topic(&mut self, topic: &str) -> Option<Kept> {
+        let (topic, _) = self.values.get_key_value(topic)?;
+        let topic = Arc::clone(topic);
+        let value = self.values.get_mut(&topic).filter(|value| value.unsent)?;
+        value.unsent = false;
+        Some(Kept { topic, payload: value.payload.clone(), qos: value.qos })
+    }
+
     /// Takes back a value that could not be handed over, to be the first of its rank again.
     pub(super) fn put_back(&mut self, kept: &Kept) {
         let Some(value) = self.values.get_mut(&kept.topic).filter(|value| !value.unsent) else { return };
@@ -198,6 +207,19 @@ mod tests {
         put(&mut table, "document", "{}", Rank::Document);
         assert!(table.holds("document"));
         assert_eq!(drain(&mut table), ["document {}"]);
+    }
+
+    #[test]
+    fn one_topic_can_be_taken_out_of_its_turn_and_is_not_sent_twice() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1", Rank::State);
+        put(&mut table, "b", "2", Rank::State);
+        assert_eq!(&*table.take_topic("b").unwrap().topic, "b");
+        assert_eq!(table.take_topic("b"), None);
+        assert_eq!(table.take_topic("c"), None);
+        assert_eq!(drain(&mut table), ["a 1"]);
+        put(&mut table, "b", "3", Rank::State);
+        assert_eq!(drain(&mut table), ["b 3"]);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Trouble {
     /// A broker that neither answers nor hangs up.
     pub(super) fn silent(options: &Options) -> Self {
         let Options { host, port, .. } = options;
-        Self::new(Kind::Away, format!("the broker at {host}:{port}: does not answer any more"))
+        Self::new(Kind::Away, format!("the broker at {host}:{port}: does not answer"))
     }
 }
 
@@ -132,7 +132,7 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
             io_trouble(error, progress)
         }
-        StateError::AwaitPingResp => (Kind::Away, "does not answer any more".to_owned()),
+        StateError::AwaitPingResp => (Kind::Away, "does not answer".to_owned()),
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
             (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most"))
         }
@@ -321,6 +321,15 @@ impl Voice {
     pub(super) fn warn(&mut self, text: &str, now: Instant) {
         if self.is_due(text, now) {
             tracing::warn!("{text}");
+        } else {
+            tracing::debug!("{text}");
+        }
+    }
+
+    /// Good news, which a connection that comes and goes must not repeat either.
+    pub(super) fn inform(&mut self, text: &str, now: Instant) {
+        if self.is_due(text, now) {
+            tracing::info!("{text}");
         } else {
             tracing::debug!("{text}");
         }

@@ -142,7 +142,11 @@ pub(super) async fn open(
             progress.reach(Stage::Handshake);
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|why| WireError::Handshake(io::Error::other(why)))?;
-            let config = tls_config(options)?;
+            let options = options.clone();
+            // Files may lie on a disk that takes its time.
+            let config = tokio::task::spawn_blocking(move || tls_config(&options))
+                .await
+                .map_err(|error| WireError::Handshake(io::Error::other(error)))??;
             let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
             Box::new(handshake.await.map_err(WireError::Handshake)?)
         }

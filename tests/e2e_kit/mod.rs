@@ -198,6 +198,14 @@ impl Ended {
         self.err.trim_end()
     }
 
+    /// The line that it ended with, after what it may have logged, if it ended with this code.
+    pub(crate) fn last_line(&self, code: i32) -> &str {
+        assert_eq!(self.code, code, "{self:?}");
+        let ours = self.err.lines().filter(|line| line.starts_with("hs100d: "));
+        assert_eq!(ours.count(), 1, "{self:?}");
+        self.err.trim_end().lines().last().unwrap()
+    }
+
     /// What it printed as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.ok()).unwrap_or_else(|error| panic!("{error}: {self:?}"))

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
 use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
-use hs100d::mqtt::broker::{self, EmbeddedBroker};
+use hs100d::mqtt::broker::{self, BrokerError, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, Discovery};
 use hs100d::mqtt::{Inbound, Link, Options};
 use hs100d::smarthome::message::Nameplate;
@@ -84,14 +84,17 @@ impl Drop for Process {
 impl House {
     pub(crate) async fn start(brand: Brand) -> Self {
         match brand {
-            Brand::Embedded => {
-                let folder = tempfile::tempdir().unwrap();
-                let broker = embedded(0, folder.path()).await;
-                let port = broker.addr().port();
-                Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
-            }
+            Brand::Embedded => Self::embedded_at(0).await,
             Brand::Mosquitto => Self::mosquitto("allow_anonymous true\n", &[]).await,
         }
+    }
+
+    /// The embedded broker at this port; 0 takes a free one.
+    pub(crate) async fn embedded_at(port: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = embedded(port, folder.path()).await;
+        let port = broker.addr().port();
+        Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
     }
 
     /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
@@ -104,6 +107,23 @@ impl House {
         let extra = lines.replace("FOLDER", &folder.path().display().to_string());
         let process = mosquitto(port, &extra, folder.path()).await;
         Self { port, extra, folder, running: Running::Mosquitto(process) }
+    }
+
+    /// Mosquitto with these users, all with one password, as its own tool writes them.
+    pub(crate) async fn with_users(users: &[&str], password: &str, acl: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("passwords");
+        std::fs::write(&file, "").unwrap();
+        for user in users {
+            let done = Command::new("mosquitto_passwd")
+                .args(["-b".as_ref(), file.as_os_str(), user.as_ref(), password.as_ref()])
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        let passwords = std::fs::read_to_string(&file).unwrap();
+        let lines = "allow_anonymous false\npassword_file FOLDER/passwords\nacl_file FOLDER/acl\n";
+        Self::mosquitto(lines, &[("passwords", &passwords), ("acl", acl)]).await
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -140,7 +160,16 @@ impl House {
 async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let options = broker::Options { listen, state_dir: state_dir.to_owned() };
-    within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
+    within("the embedded broker", async {
+        loop {
+            match EmbeddedBroker::start(options.clone()).await {
+                // The one before it holds on to it while it holds a last will back.
+                Err(BrokerError::StoreInUse(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                started => break started.unwrap(),
+            }
+        }
+    })
+    .await
 }
 
 async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
@@ -492,6 +521,10 @@ pub(crate) enum Fault {
     TakesOver,
     /// Takes packets of so many bytes.
     Small(u32),
+    /// Allows no subscription.
+    Deaf,
+    /// Never answers a subscription.
+    NoSubAck,
     /// Never acknowledges a publish.
     NoPubAck,
     /// None: acknowledges everything, and keeps a log.
@@ -580,24 +613,23 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
         (Packet::Publish(message), fault) if message.qos == QoS::AtLeastOnce && fault != Fault::NoPubAck => {
             (acknowledge(0x40, message.pkid), false)
         }
-        (Packet::Subscribe(wish), _) => {
-            let count = u8::try_from(wish.filters.len()).unwrap();
-            let [high, low] = wish.pkid.to_be_bytes();
-            let mut granted = vec![0x90, 3 + count, high, low, 0];
-            granted.extend(std::iter::repeat_n(1, wish.filters.len()));
-            (granted, false)
+        (Packet::Subscribe(wish), Fault::Deaf) => {
+            (answer_each(0x90, wish.pkid, 0x87, wish.filters.len()), false)
         }
-        (Packet::Unsubscribe(wish), _) => {
-            let count = u8::try_from(wish.filters.len()).unwrap();
-            let [high, low] = wish.pkid.to_be_bytes();
-            let mut done = vec![0xB0, 3 + count, high, low, 0];
-            done.extend(std::iter::repeat_n(0, wish.filters.len()));
-            (done, false)
-        }
+        (Packet::Subscribe(_), Fault::NoSubAck) => (Vec::new(), false),
+        (Packet::Subscribe(wish), _) => (answer_each(0x90, wish.pkid, 1, wish.filters.len()), false),
+        (Packet::Unsubscribe(wish), _) => (answer_each(0xB0, wish.pkid, 0, wish.filters.len()), false),
         (Packet::PingReq, _) => (vec![0xD0, 0], false),
         (Packet::Disconnect(_), _) => (Vec::new(), true),
         _ => (Vec::new(), false),
     }
+}
+
+fn answer_each(kind: u8, id: u16, code: u8, count: usize) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    let mut packet = vec![kind, 3 + u8::try_from(count).unwrap(), high, low, 0];
+    packet.extend(std::iter::repeat_n(code, count));
+    packet
 }
 
 fn acknowledge(kind: u8, id: u16) -> Vec<u8> {

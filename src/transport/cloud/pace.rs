@@ -19,7 +19,7 @@ const LOGINS: usize = 6;
 /// A day.
 const LOGIN_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A bucket of calls: [`BURST`] at most, refilled one each [`REFILL`]. Polls leave [`RESERVE`] to commands.
+/// A bucket of calls: `BURST` at most, refilled one each `REFILL`. Polls leave `RESERVE` to commands.
 #[derive(Debug, Clone, Default)]
 pub struct Bucket {
     /// When the bucket will be full again; absent: it is. All there is to know of it.

@@ -1,0 +1,73 @@
+//! Switches one plug on the LAN by its address, over the LAN wire alone: no daemon, no broker, no cloud.
+//!
+//! ```text
+//! cargo run --example switch -- 192.168.1.20 on
+//! ```
+//!
+//! Whoever lives at the address is asked for its name first, because a new connection always proves who answers; an
+//! empty [`Identity`] lets anybody in. `cargo run --example sim_house` has plugs to try it on.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
+use hs100d::model::{Address, Failure, RelayState};
+use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::local::Lan;
+
+const USAGE: &str = "switch ADDRESS[:PORT] on|off";
+/// Where the plugs of this family listen.
+const PORT: u16 = 9999;
+/// On one network a plug answers within milliseconds; after this it is not there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let Some((address, wanted)) = understand(&words) else {
+        eprintln!("usage: {USAGE}");
+        return ExitCode::from(64);
+    };
+    match switch(address, wanted).await {
+        Ok(told) => println!("{told}"),
+        Err(failure) => {
+            eprintln!("switch: {failure}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn understand(words: &[String]) -> Option<(Address, RelayState)> {
+    let [address, state] = words else { return None };
+    let wanted = match state.as_str() {
+        "on" => RelayState::On,
+        "off" => RelayState::Off,
+        _ => return None,
+    };
+    Some((Address::new(address, PORT)?, wanted))
+}
+
+/// Switches the plug and reads back what became of it.
+pub(crate) async fn switch(address: Address, wanted: RelayState) -> Result<String, Failure> {
+    let lan = Lan::default();
+    say(&lan, &address, Request::SetRelay(wanted)).await?;
+    let Reply::SysInfo(reading) = say(&lan, &address, Request::SysInfo).await? else { unreachable!() };
+    let relay = reading.relay.map_or("without a relay".to_owned(), |relay| relay.to_string());
+    Ok(format!("{} is {relay}", reading.plate.alias))
+}
+
+async fn say(lan: &Lan, address: &Address, request: Request) -> Result<Reply, Failure> {
+    let (plug, anybody) = (PlugKey(0), Identity::default());
+    let exchange = Exchange {
+        id: ExchangeId::new(plug, 0),
+        plug,
+        label: "plug".into(),
+        target: Target::Local { address: address.clone(), expect: anybody.clone() },
+        request,
+        deadline: Instant::now() + PATIENCE,
+        urgent: true,
+        plate: None,
+    };
+    lan.perform(&exchange, address, &anybody).await.result
+}

@@ -1,0 +1,87 @@
+//! Finds the plugs of the LAN and tells what they do: the smallest daemon that there can be, and so the whole
+//! pattern on one page. The bridge decides, this loop acts, and only the loop reads the clock.
+//!
+//! ```text
+//! cargo run --example watch                                  every interface's broadcast address
+//! cargo run --example watch -- 127.255.255.255               the house of `cargo run --example sim_house`
+//! cargo run --example watch -- 192.168.7.255:9999            another subnet, another port
+//! ```
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hs100d::bridge::event::{Action, Event, Update};
+use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::{Bridge, Settings};
+use hs100d::model::Address;
+use hs100d::transport::Transport;
+use hs100d::transport::discovery::{Discovery, Options};
+use tokio::time::sleep_until;
+
+/// Where the plugs of this family listen.
+const PORT: u16 = 9999;
+/// A loop with nothing to do turns once in this time.
+const IDLE: Duration = Duration::from_secs(60);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let options = match std::env::args().nth(1).map(|word| Address::new(&word, PORT)) {
+        None => Options::usual(PORT),
+        Some(Some(Address::Socket(SocketAddr::V4(target)))) => towards(target.into()),
+        Some(_) => {
+            eprintln!("usage: watch [BROADCAST_ADDRESS[:PORT]]");
+            return ExitCode::from(64);
+        }
+    };
+    watch(options, |told| println!("{told}")).await;
+    ExitCode::SUCCESS
+}
+
+/// How to look for plugs at one broadcast address only.
+pub(crate) fn towards(target: SocketAddr) -> Options {
+    let broadcast = match target {
+        SocketAddr::V4(target) => vec![*target.ip()],
+        SocketAddr::V6(_) => Vec::new(),
+    };
+    Options { broadcast, ..Options::usual(target.port()) }
+}
+
+/// Watches for as long as the future lives.
+pub(crate) async fn watch(options: Options, mut tell: impl FnMut(String)) {
+    let policy = RoutePolicy { policy: Policy::Local, ..RoutePolicy::default() };
+    let settings = Settings { adopt: true, policy, ..Settings::default() };
+    let mut bridge = Bridge::new(settings, Instant::now());
+    let mut transport = Transport::new(None);
+    let mut discovery = Discovery::start(options);
+    loop {
+        while let Some(action) = bridge.poll_action() {
+            match action {
+                Action::Perform(exchange) => transport.perform(exchange),
+                Action::Abandon(exchange) => transport.abandon(exchange),
+                Action::Discover { probe } => discovery.look(probe),
+                Action::Publish(update) => drop(in_words(update).map(&mut tell)),
+                Action::Remember(_) | Action::Forget(_) | Action::ListAccount => {}
+            }
+        }
+        let wake = bridge.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
+        let event = tokio::select! {
+            (exchange, outcome) = transport.next() => Some(Event::Done { exchange, outcome }),
+            sighting = discovery.next() => Some(Event::Sighted(sighting)),
+            () = sleep_until(wake.into()) => None,
+        };
+        match event {
+            Some(event) => bridge.handle(event, Instant::now()),
+            None => bridge.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+fn in_words(update: Update) -> Option<String> {
+    match update {
+        Update::State(plug, state) => Some(format!("{plug} is {}", state.relay)),
+        Update::Availability(plug, availability) => Some(format!("{plug} is {availability}")),
+        Update::Happened(happening) => Some(format!("{}: {}", happening.what.word(), happening.detail)),
+        _ => None,
+    }
+}
