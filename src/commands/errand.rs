@@ -37,6 +37,8 @@ pub(super) async fn run(
     order: Order,
 ) -> Done {
     let device = entry.name.get_or_insert_with(PlugName::placeholder).clone();
+    // Whose device id is known, of him the account's list tells nothing that is needed here.
+    let is_nameless = entry.identity.device_id.is_none() && entry.identity.mac.is_some();
     let settings = Settings {
         policy: entry.policy,
         plugs: vec![entry],
@@ -48,6 +50,7 @@ pub(super) async fn run(
         transport: Transport::new(account.cloud.take()),
         bridge: Bridge::new(settings, Instant::now()),
         events: account.events,
+        is_nameless,
     };
     let Some(outlet) = outlet else { return errand.carry(device, order).await };
     let asked = errand.carry(device, Order::Read).await;
@@ -63,6 +66,8 @@ struct Errand {
     transport: Transport,
     bridge: Bridge,
     events: mpsc::UnboundedReceiver<Event>,
+    /// Only the account can tell its device id.
+    is_nameless: bool,
 }
 
 impl Errand {
@@ -78,6 +83,7 @@ impl Errand {
                     Action::Publish(Update::State(of, told)) if of == plug => state = Some(told),
                     Action::Publish(Update::Info(of, told)) if of == plug => info = Some(told),
                     Action::Publish(Update::Result(result)) => return Done { result, state, info },
+                    Action::ListAccount if self.is_nameless => list(self.transport.cloud()),
                     Action::Publish(_) | Action::Discover { .. } | Action::ListAccount => {}
                     Action::Remember(_) | Action::Forget(_) => {}
                 }
@@ -94,6 +100,16 @@ impl Errand {
             }
         }
     }
+}
+
+/// The list itself comes as an event.
+fn list(cloud: Option<&Cloud>) {
+    let Some(cloud) = cloud.cloned() else { return };
+    tokio::spawn(async move {
+        if let Err(error) = cloud.list().await {
+            tracing::debug!(%error, "the account's device list could not be read");
+        }
+    });
 }
 
 /// The cloud wire of the config, if there is one, and what it tells.

@@ -278,8 +278,10 @@ impl Daemon {
     async fn adopt(&mut self, config: Config) -> Result<(), String> {
         let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
+        // Whoever logged out took the token away; the one in memory goes with it.
+        let logged_out = !self.store.token_file().is_there();
         let (tell, events) = mpsc::unbounded_channel();
-        let other_account = (!same_account).then(|| start_cloud(&config, &self.store, tell));
+        let other_account = (!same_account || logged_out).then(|| start_cloud(&config, &self.store, tell));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
         self.follow_broker(choice).await.map_err(|error| error.to_string())?;

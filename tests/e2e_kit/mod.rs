@@ -157,6 +157,11 @@ impl Home {
 
     /// Runs one command that reads from standard input.
     pub(crate) async fn run_with(&self, words: &[&str], input: &str) -> Ended {
+        within(&format!("the end of {words:?}"), self.run_to_its_end(words, input)).await
+    }
+
+    /// The same, however long it takes.
+    pub(crate) async fn run_to_its_end(&self, words: &[&str], input: &str) -> Ended {
         let mut files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
         let [out, err] = files.each_ref().map(|file| Stdio::from(file.try_clone().unwrap()));
         let mut command = self.program();
@@ -164,7 +169,7 @@ impl Home {
         let mut process = Process(child.unwrap());
         // A command that needs no input may have ended before it is written.
         let _ = process.0.stdin.take().unwrap().write_all(input.as_bytes());
-        let code = exit_code(&mut process, &format!("the end of {words:?}")).await;
+        let code = exit_code(&mut process).await;
         let [out, err] = files.each_mut().map(whole);
         Ended { code, out, err }
     }
@@ -311,7 +316,7 @@ impl Daemon {
 
     /// Waits for its end; the exit code, or -1 after a signal.
     pub(crate) async fn ends(&mut self) -> i32 {
-        exit_code(&mut self.talker.process, "the daemon's end").await
+        within("the daemon's end", exit_code(&mut self.talker.process)).await
     }
 
     /// Asks it to stop, and waits until it has.
@@ -433,16 +438,13 @@ fn new_transaction() -> String {
     format!("t{}.", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn exit_code(process: &mut Process, what: &str) -> i32 {
-    within(what, async {
-        loop {
-            if let Some(status) = process.0.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+async fn exit_code(process: &mut Process) -> i32 {
+    loop {
+        if let Some(status) = process.0.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
         }
-    })
-    .await
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn whole(file: &mut File) -> String {
