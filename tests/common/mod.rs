@@ -136,7 +136,7 @@ pub fn mac(number: usize) -> Mac {
 }
 
 pub fn address(number: usize) -> Address {
-    Address::new(&format!("192.0.2.{number}"), 9999).unwrap()
+    Address::new(&format!("192.0.{}.{}", 2 + number / 256, number % 256), 9999).unwrap()
 }
 
 pub fn plug_name(number: usize) -> PlugName {

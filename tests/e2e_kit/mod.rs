@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -90,15 +91,14 @@ impl Config {
     }
 
     /// A plug of the house, by all that can be said of it.
-    pub(crate) fn plug(mut self, name: &str, house: &House, number: usize) -> Self {
+    pub(crate) fn plug(self, name: &str, house: &House, number: usize) -> Self {
         let plug = house.plug(number);
-        let host = house.lan().address(plug).unwrap().to_string();
-        self.plugs.push(format!(
-            "name = {}\ndevice_id = {}\nhost = {}\n",
-            json!(name),
-            json!(plug.device_id()),
-            json!(host)
-        ));
+        self.entry(name, &plug.device_id(), &house.lan().address(plug).unwrap().to_string())
+    }
+
+    pub(crate) fn entry(mut self, name: &str, device_id: &str, host: &str) -> Self {
+        let [name, device_id, host] = [name, device_id, host].map(|text| json!(text));
+        self.plugs.push(format!("name = {name}\ndevice_id = {device_id}\nhost = {host}\n"));
         self
     }
 
@@ -147,7 +147,7 @@ impl Home {
     pub(crate) fn daemon_that_logs(&self, levels: &str) -> Daemon {
         let mut command = self.program();
         let child = command.env("RUST_LOG", levels).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        Daemon::of(child.unwrap())
+        Daemon { talker: Talker::of(child.unwrap()) }
     }
 
     /// Runs one command to its end.
@@ -212,8 +212,8 @@ impl Ended {
     }
 }
 
-/// The daemon while it runs.
-pub(crate) struct Daemon {
+/// A process that says things, line by line, and ends with its test.
+pub(crate) struct Talker {
     process: Process,
     log: Arc<Log>,
 }
@@ -224,10 +224,15 @@ struct Log {
     news: Notify,
 }
 
-impl Daemon {
-    fn of(mut child: Child) -> Self {
+impl Talker {
+    /// What this child says on its pipe, which is standard error if both are piped.
+    pub(crate) fn of(mut child: Child) -> Self {
         let log = Arc::new(Log::default());
-        let (written, lines) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()).lines());
+        let pipe: Box<dyn Read + Send> = match (child.stderr.take(), child.stdout.take()) {
+            (Some(stderr), _) => Box::new(stderr),
+            (None, stdout) => Box::new(stdout.unwrap()),
+        };
+        let (written, lines) = (Arc::clone(&log), BufReader::new(pipe).lines());
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 written.lines.lock().unwrap().push(line);
@@ -235,10 +240,6 @@ impl Daemon {
             }
         });
         Self { process: Process(child), log }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
     }
 
     /// All that it has said so far.
@@ -265,6 +266,35 @@ impl Daemon {
         })
         .await
     }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.lines();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("--- the last lines of process {}:\n{}\n---", self.process.0.id(), last.join("\n"));
+        }
+    }
+}
+
+/// The daemon while it runs; what it says is its log.
+pub(crate) struct Daemon {
+    talker: Talker,
+}
+
+impl Deref for Daemon {
+    type Target = Talker;
+
+    fn deref(&self) -> &Talker {
+        &self.talker
+    }
+}
+
+impl Daemon {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
 
     /// The port of the broker that it has connected to, once it hears commands there.
     pub(crate) async fn is_connected(&self) -> u16 {
@@ -281,7 +311,7 @@ impl Daemon {
 
     /// Waits for its end; the exit code, or -1 after a signal.
     pub(crate) async fn ends(&mut self) -> i32 {
-        exit_code(&mut self.process, "the daemon's end").await
+        exit_code(&mut self.talker.process, "the daemon's end").await
     }
 
     /// Asks it to stop, and waits until it has.
@@ -292,18 +322,8 @@ impl Daemon {
 
     /// Ends it as the kernel does when memory runs out.
     pub(crate) async fn kill(&mut self) {
-        self.process.0.kill().unwrap();
+        self.talker.process.0.kill().unwrap();
         assert_eq!(self.ends().await, -1, "after SIGKILL");
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let lines = self.lines();
-            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-            eprintln!("--- the daemon's last lines:\n{}\n---", last.join("\n"));
-        }
     }
 }
 
