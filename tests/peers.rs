@@ -31,8 +31,7 @@ const PASSWORD: &str = "\"'\\/{}$ü ";
 
 /// The addresses of one LAN are wanted by the next test as well; port and house are each test's own.
 fn house_of(plugs: &[(Model, &str)]) -> Blueprint {
-    let mut blueprint = Blueprint::of(&[]);
-    blueprint.plugs = plugs.iter().map(|(model, alias)| (*model, (*alias).to_owned())).collect();
+    let mut blueprint = Blueprint::of_models(plugs);
     blueprint.account = Account::new("user@example.com", PASSWORD);
     blueprint
 }
