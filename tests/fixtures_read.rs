@@ -39,6 +39,61 @@ fn every_recording_of_a_real_device_is_read_right() {
     say(&format!("read {kinds:?}, {meters} of them with a meter"));
 }
 
+/// The pretend devices were made after real ones; this holds them against those of which there are recordings.
+#[cfg(feature = "sim")]
+#[test]
+fn our_pretend_devices_have_the_fields_of_the_real_ones() {
+    use hs100d::sim::model::Model;
+    use hs100d::sim::plug::{Origin, SimPlug};
+    let Some(folder) = std::env::var_os("HS100D_FIXTURES") else {
+        return say("skipped: HS100D_FIXTURES names no folder of recordings");
+    };
+    let recordings = recordings(Path::new(&folder));
+    let mut compared = 0;
+    for (word, model) in Model::ALL {
+        let version = model.sw_ver.split(' ').next().unwrap();
+        let name = format!("{}_{}_{version}", model.name, model.hw_ver);
+        let Some((_, recording)) = recordings.iter().find(|(found, _)| *found == name) else { continue };
+        let now = std::time::Instant::now();
+        let mut plug = SimPlug::new(model, 1, "Lamp", now);
+        let mut ask = |request: &str| -> Value {
+            serde_json::from_slice(&plug.handle(request.as_bytes(), Origin::Lan, now).unwrap()).unwrap()
+        };
+        let ours = ask(r#"{"system":{"get_sysinfo":{}}}"#);
+        let (ours, real) = (&ours["system"]["get_sysinfo"], &recording["system"]["get_sysinfo"]);
+        assert_eq!(fields(ours), fields(real), "{word}");
+        assert_eq!(children(ours).len(), children(real).len(), "{word}");
+        for (ours, real) in children(ours).iter().zip(children(real)) {
+            assert_eq!(fields(ours), fields(real), "an outlet of {word}");
+        }
+        for told in ["model", "hw_ver", "sw_ver", "dev_name", "feature"] {
+            assert_eq!(ours[told], real[told], "{word}");
+        }
+        let ours = ask(r#"{"emeter":{"get_realtime":{}}}"#);
+        if recording["emeter"]["get_realtime"]["err_code"] == 0 {
+            let (ours, real) = (&ours["emeter"]["get_realtime"], &recording["emeter"]["get_realtime"]);
+            assert_eq!(fields(ours), fields(real), "the meter of {word}");
+        }
+        compared += 1;
+    }
+    say(&format!("compared {compared} of {} pretend models with recordings", Model::ALL.len()));
+}
+
+/// The names and kinds of an object's fields.
+#[cfg(feature = "sim")]
+fn fields(object: &Value) -> BTreeMap<&str, &'static str> {
+    let kind = |value: &Value| match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "integer",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    };
+    object.as_object().unwrap().iter().map(|(name, value)| (name.as_str(), kind(value))).collect()
+}
+
 /// All files of the folder that hold a `get_sysinfo` of this family; bulbs and range extenders are another.
 fn recordings(folder: &Path) -> Vec<(String, Value)> {
     let mut found = Vec::new();
