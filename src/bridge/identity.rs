@@ -247,8 +247,7 @@ impl Bridge {
             self.registry.strike_name(&before);
             self.publish(Update::Gone(before));
         }
-        self.registry.enter_name((key, None), name.clone());
-        self.publish(Update::Expected(name));
+        self.registry.enter_name((key, None), name);
         self.remember(key);
         self.touch(key, now, Plug::republish);
     }
@@ -305,6 +304,6 @@ impl Bridge {
     /// Whether an entry at this address has yet to learn whether this is its plug.
     pub(super) fn is_awaited_at(&self, address: &Address, plate: &Nameplate) -> bool {
         let awaits = |plug: &Plug| plug.home() == Some(address) && plug.identity.admits(plate);
-        self.plugs.iter().flatten().any(awaits)
+        self.listed.iter().filter_map(|&key| self.plug(key)).any(awaits)
     }
 }

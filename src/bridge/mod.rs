@@ -220,7 +220,8 @@ impl Bridge {
         if self.ready_at.take_if(|at| *at <= now || first_round_done).is_some() {
             self.publish(Update::Ready);
         }
-        if self.search.due.take_if(|at| *at <= now).is_some() {
+        // Whoever was missing when the search was arranged may have been found since.
+        if self.search.due.take_if(|at| *at <= now).is_some() && self.census.missing > 0 {
             self.look_for_missing(now);
         }
         if self.list_at.take_if(|at| *at <= now).is_some() {

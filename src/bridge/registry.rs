@@ -16,6 +16,8 @@ pub(super) struct Registry {
     by_device_id: HashMap<DeviceId, PlugKey>,
     by_mac: HashMap<Mac, PlugKey>,
     by_name: HashMap<PlugName, Place>,
+    /// The last number that was put behind a name, so that a thousand plugs of one alias are not counted anew each time.
+    numbers: HashMap<String, u32>,
 }
 
 impl Registry {
@@ -54,7 +56,7 @@ impl Registry {
 
     /// A name for a plug that the user gave none: the slug of its alias, else of its model or strip; with the last digits of
     /// its MAC, and then a number, where another plug has the name already.
-    pub(super) fn name_for(&self, alias: &str, otherwise: &str, mac: Option<Mac>) -> PlugName {
+    pub(super) fn name_for(&mut self, alias: &str, otherwise: &str, mac: Option<Mac>) -> PlugName {
         let mut base = slug(alias);
         if base.is_empty() {
             base = slug(otherwise);
@@ -62,15 +64,17 @@ impl Registry {
         if base.is_empty() || base == PlugName::RESERVED {
             base = "plug".into();
         }
-        let mut endings = std::iter::once(String::new()).chain(mac.map(|mac| format!("-{}", mac.tail())));
-        let mut number = 1;
-        loop {
-            let ending = endings.next().unwrap_or_else(|| {
-                number += 1;
-                format!("-{number}")
-            });
-            let free = |name: &PlugName| !self.by_name.contains_key(name);
+        let plain = [Some(String::new()), mac.map(|mac| format!("-{}", mac.tail()))];
+        let free = |name: &PlugName| !self.by_name.contains_key(name);
+        for ending in plain.into_iter().flatten() {
             if let Some(name) = joined(&base, &ending).filter(free) {
+                return name;
+            }
+        }
+        let number = self.numbers.entry(base.clone()).or_insert(1);
+        loop {
+            *number += 1;
+            if let Some(name) = joined(&base, &format!("-{number}")).filter(free) {
                 return name;
             }
         }

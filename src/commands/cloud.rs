@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::errand::Account;
+use super::table::Table;
 use super::{Context, Exit, Failed, ask, say};
 use crate::bridge::event::AccountPlug;
 use crate::secret::Secret;
@@ -89,7 +90,8 @@ async fn devices(cloud: &Cloud, store: &Store, as_json: bool) -> Result<(), Fail
         let known = known.iter().find(|known| known.device_id == plug.device_id)?;
         known.address.as_ref().map(crate::model::Address::host)
     };
-    let rows: Vec<_> = rows.iter().map(|row| (row, row.to_account_plug())).collect();
+    let mut rows: Vec<_> = rows.iter().map(|row| (row, row.to_account_plug())).collect();
+    rows.sort_by(|(_, a), (_, b)| (&a.alias, &a.device_id).cmp(&(&b.alias, &b.device_id)));
     if as_json {
         let rows: Vec<_> = rows.iter().map(|(row, plug)| document(row, plug, host_of(plug))).collect();
         return say(&format!("{}\n", json!(rows)));
@@ -97,13 +99,18 @@ async fn devices(cloud: &Cloud, store: &Store, as_json: bool) -> Result<(), Fail
     if rows.is_empty() {
         return say("The account lists no devices.\n");
     }
+    let mut table = Table::new(["ALIAS", "MODEL", "DEVICE ID", "CLOUD", "SERVER", "ADDRESS"]);
     for (row, plug) in &rows {
-        let online = if plug.connected { "online" } else { "offline" };
-        let (id, alias, server) = (plug.device_id.as_str(), plug.alias.escape_debug(), server_of(row));
-        let host = host_of(plug).unwrap_or_else(|| "-".to_owned());
-        say(&format!("{id}  {online:<7}  {:<12}  {server}  {host}  {alias}\n", plug.model))?;
+        table.row([
+            plug.alias.escape_debug().to_string(),
+            plug.model.escape_debug().to_string(),
+            plug.device_id.as_str().to_owned(),
+            if plug.connected { "online" } else { "offline" }.to_owned(),
+            server_of(row),
+            host_of(plug).unwrap_or_default(),
+        ]);
     }
-    Ok(())
+    say(&table.to_string())
 }
 
 fn document(row: &Row, plug: &AccountPlug, host: Option<String>) -> serde_json::Value {

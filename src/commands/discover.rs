@@ -1,14 +1,13 @@
 //! `discover`: the plugs on the LAN, as a table or as JSON.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::table::Table;
 use super::{Context, Failed, say};
-use crate::bridge::event::{Said, Sighting};
+use crate::bridge::event::{Identity, Said, Sighting};
 use crate::model::{Address, DeviceId};
 use crate::transport::discovery::{self, Discovery};
 
@@ -20,7 +19,7 @@ pub struct Args {
     pub json: bool,
 
     /// How long to wait for answers
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::config::duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::duration::parse)]
     pub timeout: Duration,
 }
 
@@ -32,27 +31,36 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let config = context.config()?;
     let mut discovery =
         Discovery::start(config.discovery.unwrap_or_else(|| discovery::Options::usual(config.local.port)));
-    let mut found = BTreeMap::new();
+    let mut rows: Vec<Row> = Vec::new();
     let search = async {
         loop {
             let Sighting { address, said } = discovery.next().await;
-            let row = Row::of(&address, &said);
-            // A plug that answers in both forms is the one that TCP 9999 serves.
-            match found.get(&row.place) {
-                Some(Row { is_xor: true, .. }) => {}
-                _ => drop(found.insert(row.place.clone(), row)),
-            }
+            take_in(&mut rows, Row::of(&address, &said));
         }
     };
     // The search ends with its time; that is how it is meant to end.
     let _ = tokio::time::timeout(args.timeout, search).await;
-    let rows: Vec<_> = found.into_values().collect();
+    let garbage = discovery.tally().garbage;
+    if garbage > 0 {
+        tracing::info!("{garbage} answers that came were no plug's");
+    }
+    rows.sort_by(|a, b| a.place.cmp(&b.place));
     say(&if args.json { as_json(&rows) } else { as_table(&rows) })
+}
+
+/// Lists each plug once, whatever it is seen through. One that answers in both forms is one that TCP 9999 serves.
+fn take_in(rows: &mut Vec<Row>, row: Row) {
+    match rows.iter_mut().find(|known| known.is_same(&row)) {
+        Some(known) if row.is_xor && !known.is_xor => *known = row,
+        Some(_) => {}
+        None => rows.push(row),
+    }
 }
 
 /// One plug, as it is printed.
 struct Row {
-    /// What the rows are ordered by, and what makes two answers one plug's.
+    who: Identity,
+    /// What the rows are ordered by.
     place: (Option<Ipv4Addr>, String),
     is_xor: bool,
     cells: [String; 8],
@@ -77,7 +85,7 @@ impl Row {
                 });
                 let cells = [
                     plate.alias.escape_debug().to_string(),
-                    plate.model.to_string(),
+                    plate.model.escape_debug().to_string(),
                     host,
                     mac.unwrap_or_default(),
                     device_id.unwrap_or_default().to_owned(),
@@ -85,28 +93,34 @@ impl Row {
                     reading.rssi.map(|dbm| format!("{dbm} dBm")).unwrap_or_default(),
                     "xor".to_owned(),
                 ];
-                Self { place, is_xor: true, cells, json }
+                let who = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
+                Self { who, place, is_xor: true, cells, json }
             }
             Said::Other(device) => {
                 let mac = device.mac.map(|mac| mac.to_string());
-                let protocol = device.encryption.to_lowercase();
+                let encryption = device.encryption.to_lowercase();
+                let protocol = if encryption.is_empty() { "other" } else { &encryption };
                 let json = json!({
                     "alias": null, "model": &*device.model, "host": host, "mac": mac, "device_id": null,
                     "state": null, "rssi": null, "protocol": protocol, "type": &*device.kind,
                 });
-                let model = device.model.to_string();
-                let cells = [
-                    String::new(),
-                    model,
-                    host,
-                    mac.unwrap_or_default(),
-                    String::new(),
-                    String::new(),
-                    String::new(),
-                    protocol,
-                ];
-                Self { place, is_xor: false, cells, json }
+                let mut cells = [const { String::new() }; 8];
+                cells[1] = device.model.escape_debug().to_string();
+                cells[2] = host;
+                cells[3] = mac.unwrap_or_default();
+                cells[7] = protocol.escape_debug().to_string();
+                Self { who: Identity { device_id: None, mac: device.mac }, place, is_xor: false, cells, json }
             }
+        }
+    }
+
+    /// By device id, else by MAC, else by the place.
+    fn is_same(&self, other: &Self) -> bool {
+        match (&self.who, &other.who) {
+            (ours, theirs) if ours.contradicts(theirs) => false,
+            (Identity { device_id: Some(_), .. }, Identity { device_id: Some(_), .. }) => true,
+            (Identity { mac: Some(_), .. }, Identity { mac: Some(_), .. }) => true,
+            _ => self.place == other.place,
         }
     }
 }
@@ -122,20 +136,58 @@ fn as_table(rows: &[Row]) -> String {
                 may keep the question or the answer away.\n"
             .to_owned();
     }
-    let mut widths = HEADINGS.map(str::len);
+    let mut table = Table::new(HEADINGS);
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(&row.cells) {
-            *width = (*width).max(cell.chars().count());
+        table.row(row.cells.clone());
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::event::OtherDialect;
+    use crate::model::Mac;
+    use crate::smarthome::message::{Reply, Request};
+
+    fn xor(host: &str, id: &str, mac: &str) -> Row {
+        let json =
+            format!(r#"{{"system":{{"get_sysinfo":{{"deviceId":"{id}","mac":"{mac}","relay_state":1}}}}}}"#);
+        let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
+            panic!()
+        };
+        Row::of(&Address::new(host, 9999).unwrap(), &Said::SysInfo(Box::new(reading)))
+    }
+
+    fn other(host: &str, mac: &str) -> Row {
+        let device = OtherDialect {
+            mac: Mac::new(mac),
+            kind: "IOT.SMARTPLUGSWITCH".into(),
+            model: "HS100(UK)".into(),
+            encryption: "KLAP".into(),
+        };
+        Row::of(&Address::new(host, 9999).unwrap(), &Said::Other(device))
+    }
+
+    #[test]
+    fn each_plug_is_listed_once_by_its_device_id_else_its_mac_else_its_address() {
+        let mut rows = Vec::new();
+        for row in [
+            other("192.0.2.1", "50C7BF000001"),
+            xor("192.0.2.1", "80060001", "50C7BF000001"),
+            other("192.0.2.1", "50C7BF000001"),
+            // The same plug in a mirror, and another plug with its MAC.
+            xor("192.0.2.254", "80060001", "50C7BF000001"),
+            xor("192.0.2.2", "80060002", "50C7BF000001"),
+            other("192.0.2.3", "50C7BF000003"),
+            other("192.0.2.4", "none"),
+            other("192.0.2.4", "none"),
+        ] {
+            take_in(&mut rows, row);
         }
+        let listed: Vec<_> = rows.iter().map(|row| (row.cells[2].as_str(), row.cells[7].as_str())).collect();
+        let expected =
+            [("192.0.2.1", "xor"), ("192.0.2.2", "xor"), ("192.0.2.3", "klap"), ("192.0.2.4", "klap")];
+        assert_eq!(listed, expected);
     }
-    let mut text = String::new();
-    let mut line = |cells: [&str; 8]| {
-        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        _ = writeln!(text, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
-    };
-    line(HEADINGS);
-    for row in rows {
-        line(row.cells.each_ref().map(String::as_str));
-    }
-    text
 }

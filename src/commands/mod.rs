@@ -17,6 +17,7 @@ pub mod forget;
 pub mod man;
 pub mod plug;
 pub mod run;
+mod table;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Update, What};
 use crate::bridge::{Bridge, Settings};
 use crate::config::{Config, Invalid, MqttChoice};
+use crate::logging::Repeated;
 use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
 use crate::mqtt::{Inbound, Link};
-use crate::store::{Snapshot, Store};
+use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
 use crate::transport::cloud::{Cloud, StartError as CloudStartError};
 use crate::transport::discovery::Discovery;
@@ -31,10 +32,6 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The broker gets this long to take the last words.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
-/// A broker that has stopped holds on to its store for as long as it holds a client's last will back. Ours comes
-/// after five seconds; whoever asks for more cannot be waited for.
-const STORE_WITHIN: Duration = Duration::from_secs(6);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// With nothing to do the loop turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -62,7 +59,8 @@ pub struct Daemon {
     store: Store,
     state_dir: PathBuf,
     save_at: Option<Instant>,
-    saving: JoinSet<bool>,
+    saving: JoinSet<Result<(), Unwritable>>,
+    unsaved: Repeated,
     config: Config,
     reread: Reread,
     systemd: Systemd,
@@ -102,6 +100,7 @@ impl Daemon {
             state_dir,
             save_at: None,
             saving: JoinSet::new(),
+            unsaved: Repeated::default(),
             config,
             reread,
             systemd: Systemd::default(),
@@ -134,8 +133,8 @@ impl Daemon {
                 (exchange, outcome) = self.transport.next() => Some(Event::Done { exchange, outcome }),
                 Some(inbound) = self.left.inbound.recv() => self.take_in(inbound).await,
                 Some(event) = self.cloud_events.recv() => Some(event),
+                Some(saved) = self.saving.join_next() => { self.saved(saved.ok()); None }
                 sighting = heard(&mut self.discovery) => Some(Event::Sighted(sighting)),
-                Some(saved) = self.saving.join_next() => { self.saved(saved.unwrap_or(false)); None }
                 () = sleep_until(wake.into()) => None,
             };
             let now = Instant::now();
@@ -233,15 +232,27 @@ impl Daemon {
     fn save(&mut self) {
         self.save_at = None;
         if let Some(snapshot) = self.store.snapshot() {
-            self.saving.spawn_blocking(move || write(&snapshot));
+            self.saving.spawn_blocking(move || snapshot.write());
         }
     }
 
-    fn saved(&mut self, succeeded: bool) {
-        self.store.written(succeeded);
-        if !succeeded {
-            self.save_at = Some(Instant::now() + IDLE);
+    /// A writing ended; `None` if it was lost.
+    fn saved(&mut self, result: Option<Result<(), Unwritable>>) {
+        let now = Instant::now();
+        self.store.written(matches!(result, Some(Ok(()))));
+        match result {
+            Some(Ok(())) => {
+                if let Some(past) = self.unsaved.ended(now) {
+                    tracing::info!("names and addresses are saved again {past}");
+                }
+                return;
+            }
+            Some(Err(error)) if self.unsaved.failed(&error.to_string(), now).is_some() => {
+                tracing::warn!("{error}");
+            }
+            Some(Err(_)) | None => {}
         }
+        self.save_at = Some(now + IDLE);
     }
 
     // --- reload and end -----------------------------------------------------------------------------------------
@@ -267,8 +278,10 @@ impl Daemon {
     async fn adopt(&mut self, config: Config) -> Result<(), String> {
         let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
+        // Whoever logged out took the token away; the one in memory goes with it.
+        let logged_out = !self.store.token_file().is_there();
         let (tell, events) = mpsc::unbounded_channel();
-        let other_account = (!same_account).then(|| start_cloud(&config, &self.store, tell));
+        let other_account = (!same_account || logged_out).then(|| start_cloud(&config, &self.store, tell));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
         self.follow_broker(choice).await.map_err(|error| error.to_string())?;
@@ -316,8 +329,10 @@ impl Daemon {
                 let (exchange, outcome) = self.transport.next().await;
                 self.bridge.handle(Event::Done { exchange, outcome }, Instant::now());
                 while let Some(action) = self.bridge.poll_action() {
-                    if let Action::Publish(update) = action {
-                        self.left.link.publish(update);
+                    match action {
+                        Action::Publish(update) => self.left.link.publish(update),
+                        Action::Remember(plug) => self.store.remember(plug),
+                        _ => {}
                     }
                 }
             }
@@ -327,6 +342,10 @@ impl Daemon {
         }
         self.transport.close();
         self.left.stop().await;
+        // What is being written must not come after what is written last.
+        while let Some(saved) = self.saving.join_next().await {
+            self.saved(saved.ok());
+        }
         if let Err(error) = self.store.save() {
             tracing::warn!("{error}");
         }
@@ -358,15 +377,9 @@ impl LeftWing {
         Err(error)
     }
 
-    /// Starts in the place of what has stopped, once its store is free.
+    /// Starts in the place of what has stopped.
     async fn begin(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
-        let give_up = Instant::now() + STORE_WITHIN;
-        *self = loop {
-            match Self::start(choice.clone()).await {
-                Err(BrokerError::StoreInUse(_)) if Instant::now() < give_up => sleep(LOOK_AGAIN).await,
-                started => break started?,
-            }
-        };
+        *self = Self::start(choice).await?;
         Ok(())
     }
 
@@ -412,16 +425,6 @@ async fn heard(discovery: &mut Option<Discovery>) -> crate::bridge::event::Sight
     match discovery {
         Some(discovery) => discovery.next().await,
         None => std::future::pending().await,
-    }
-}
-
-fn write(snapshot: &Snapshot) -> bool {
-    match snapshot.write() {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!("{error}");
-            false
-        }
     }
 }
 

@@ -10,7 +10,8 @@
 //! - [`cloud`]: plugs behind an HTTP server that behaves as TP-Link's.
 //! - [`house`]: all of it put together.
 //!
-//! Nothing here listens on or sends to an address outside 127.0.0.0/8. A house costs no thread: its tasks run on
+//! Nothing here listens on or sends to an address outside 127.0.0.0/8, unless a test has made a network namespace of
+//! its own and says so. A house costs no thread: its tasks run on
 //! the runtime that started it, and they end when it is dropped.
 
 pub mod bell;

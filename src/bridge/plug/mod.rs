@@ -221,6 +221,9 @@ impl Plug {
     /// Everything of the plug that the broker shows.
     pub(in crate::bridge) fn republish(&mut self, desk: &mut Desk<'_>) {
         self.forget_shown();
+        for name in self.parts().filter_map(|part| self.name_of(part)) {
+            desk.publish(Update::Expected(name.clone()));
+        }
         if let Some(availability) = self.availability {
             self.tell_availability(availability, desk);
         }

@@ -12,7 +12,7 @@ pub mod tdp;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,7 @@ const MAX_DATAGRAM: usize = 2048;
 
 /// A LAN of pretend plugs. It ends when it is dropped.
 pub struct SimLan {
+    broadcast: Ipv4Addr,
     port: u16,
     tdp_port: u16,
     places: Arc<Places>,
@@ -57,10 +58,29 @@ impl SimLan {
     /// # Errors
     /// When a port is taken.
     pub async fn start(port: u16, tdp_port: u16, bell: Bell) -> io::Result<Self> {
+        Self::start_at(BROADCAST, port, tdp_port, bell).await
+    }
+
+    /// The same for a network of 254 addresses that is not loopback. For tests that have made a network namespace with
+    /// nothing else in it; anywhere else its plugs would live among real ones.
+    ///
+    /// # Errors
+    /// When a port is taken, or the address is none of this machine's.
+    pub async fn start_in_namespace(
+        broadcast: Ipv4Addr,
+        port: u16,
+        tdp_port: u16,
+        bell: Bell,
+    ) -> io::Result<Self> {
+        Self::start_at(broadcast, port, tdp_port, bell).await
+    }
+
+    async fn start_at(broadcast: Ipv4Addr, port: u16, tdp_port: u16, bell: Bell) -> io::Result<Self> {
         let places = Arc::new(Places::default());
-        let xor = UdpSocket::bind((BROADCAST, port)).await?;
-        let tdp = UdpSocket::bind((BROADCAST, tdp_port)).await?;
+        let xor = UdpSocket::bind((broadcast, port)).await?;
+        let tdp = UdpSocket::bind((broadcast, tdp_port)).await?;
         Ok(Self {
+            broadcast,
             port: xor.local_addr()?.port(),
             tdp_port: tdp.local_addr()?.port(),
             listeners: vec![
@@ -84,16 +104,16 @@ impl SimLan {
 
     /// Where to send a broadcast.
     pub fn broadcast(&self) -> SocketAddr {
-        (BROADCAST, self.port).into()
+        (self.broadcast, self.port).into()
     }
 
     /// Plugs a plug in at this address and returns once it can be reached there. Port 0 takes a free one. Where it
     /// was before, it is gone.
     ///
     /// # Errors
-    /// When the address is not a loopback one, or is taken.
+    /// When the address is not one of this LAN, or is taken.
     pub async fn plug_in(&self, plug: &PlugHandle, address: SocketAddr) -> io::Result<SocketAddr> {
-        if !address.ip().is_loopback() {
+        if !self.has(address.ip()) {
             let why = format!("{address}: a pretend plug lives on 127.0.0.0/8 only");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
@@ -155,6 +175,15 @@ impl SimLan {
             self.places().get(&id).is_none_or(|place| place.door() == Some(wanted))
         };
         self.bell.wait_until(SETTLING, agrees).await
+    }
+
+    /// Whether the address is one of this LAN.
+    fn has(&self, address: IpAddr) -> bool {
+        match address {
+            _ if self.broadcast == BROADCAST => address.is_loopback(),
+            IpAddr::V4(address) => address.octets()[..3] == self.broadcast.octets()[..3],
+            IpAddr::V6(_) => false,
+        }
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {

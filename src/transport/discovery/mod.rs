@@ -2,7 +2,7 @@
 //!
 //! Owns when it is asked, and from where to where: each interface has a socket bound to its own address, because a
 //! broadcast leaves by one interface only; single plugs are asked from a socket bound to none. Asks for `get_sysinfo`
-//! and nothing else: some firmwares crash on more. How one socket hears is [`ear`]'s, what an answer says [`answer`]'s.
+//! and nothing else: some firmwares crash on more. How one socket hears is `ear`'s, what an answer says `answer`'s.
 
 mod answer;
 mod ear;
@@ -170,7 +170,7 @@ impl Search {
                     return Some(probe);
                 }
                 () = sleep_until(due.min(look)) => {
-                    if due <= Instant::now() || self.is_any_way_new() {
+                    if self.look_at_interfaces() || due <= Instant::now() {
                         return Some(Vec::new());
                     }
                 }
@@ -181,8 +181,7 @@ impl Search {
     async fn round(&mut self, probe: &[Address]) {
         self.tell_tally();
         self.rounds = self.rounds.wrapping_add(1);
-        self.ways = self.ways_out();
-        self.open_ears();
+        self.look_at_interfaces();
         let questions = self.questions(probe);
         for datagram in 0..DATAGRAMS {
             if datagram > 0 {
@@ -220,9 +219,13 @@ impl Search {
         questions
     }
 
-    fn is_any_way_new(&mut self) -> bool {
+    /// Opens and closes sockets as interfaces came and went. Whether there is a way that was not there before.
+    fn look_at_interfaces(&mut self) -> bool {
         let ways = self.ways_out();
-        ways.iter().any(|way| !self.ways.contains(way))
+        let is_any_new = ways.iter().any(|way| !self.ways.contains(way));
+        self.ways = ways;
+        self.open_ears();
+        is_any_new
     }
 
     fn ways_out(&mut self) -> Vec<Way> {
@@ -251,7 +254,13 @@ impl Search {
     fn open_ears(&mut self) {
         let mut wanted: HashSet<Ipv4Addr> = self.ways.iter().map(|way| way.local).collect();
         wanted.insert(Ipv4Addr::UNSPECIFIED);
-        self.ears.retain(|local, ear| wanted.contains(local) && ear.is_sound());
+        self.ears.retain(|local, ear| {
+            let stays = wanted.contains(local) && ear.is_sound();
+            if !stays {
+                tracing::debug!(%local, "the address or its socket is gone; nobody is asked from there");
+            }
+            stays
+        });
         self.closed.retain(|local, _| wanted.contains(local));
         for local in wanted {
             if self.ears.contains_key(&local) {
@@ -260,6 +269,7 @@ impl Search {
             let trouble = self.closed.entry(local).or_default();
             match Ear::open(local, Arc::clone(&self.hearing)) {
                 Ok(ear) => {
+                    tracing::debug!(%local, "plugs are asked from this address");
                     self.ears.insert(local, ear);
                     self.closed.remove(&local);
                 }

@@ -34,9 +34,10 @@ fn of_address(address: &Ifv4Addr) -> Option<Way> {
     if address.is_loopback() || address.prefixlen > LONGEST_PREFIX {
         return None;
     }
-    // Whoever gave the interface its address may have left the broadcast address out.
+    // Whoever gave the interface its address may have left the broadcast address out; then the system says nothing, no
+    // address, or the interface's own.
     let all_ones = Ipv4Addr::from_bits(address.ip.to_bits() | !address.netmask.to_bits());
-    let said = address.broadcast.filter(|said| !said.is_unspecified());
+    let said = address.broadcast.filter(|&said| !said.is_unspecified() && said != address.ip);
     Some(Way { local: address.ip, target: said.unwrap_or(all_ones) })
 }
 
@@ -57,6 +58,7 @@ mod tests {
             ("10.1.2.3", 20, Some("10.1.15.255"), Some("10.1.15.255")),
             // `ip addr add` without `brd +`, and what some containers are given.
             ("192.168.7.20", 24, None, Some("192.168.7.255")),
+            ("192.168.7.20", 24, Some("192.168.7.20"), Some("192.168.7.255")),
             ("172.17.0.2", 16, Some("0.0.0.0"), Some("172.17.255.255")),
             // Two ends of a wire, and a single host: nobody else is there.
             ("10.0.0.1", 31, None, None),

@@ -1,0 +1,45 @@
+//! Rows in aligned columns, as commands print them.
+
+use std::fmt;
+
+/// Rows of so many columns under their headings. Prints as lines, each column as wide as its widest cell.
+pub(super) struct Table<const N: usize> {
+    lines: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub(super) fn new(headings: [&str; N]) -> Self {
+        Self { lines: vec![headings.map(str::to_owned)] }
+    }
+
+    /// Puts a row below the others. What others wrote, such as an alias, is to be escaped before.
+    pub(super) fn row(&mut self, cells: [String; N]) {
+        self.lines.push(cells);
+    }
+}
+
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width =
+            |column: usize| self.lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; N] = std::array::from_fn(width);
+        for cells in &self.lines {
+            let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_in_characters() {
+        let mut table = Table::new(["NAME", "X"]);
+        table.row(["Küche".to_owned(), "1".to_owned()]);
+        table.row([String::new(), String::new()]);
+        assert_eq!(table.to_string(), "NAME   X\nKüche  1\n\n");
+    }
+}

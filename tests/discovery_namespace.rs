@@ -1,0 +1,292 @@
+//! Real broadcasts: plugs in two subnets, each at the other end of an Ethernet cable, and a daemon that knows of none of
+//! them and asks on whatever interfaces it has.
+//!
+//! All of it lives in network namespaces that the test makes and that end with it: one for the daemon, and one for the
+//! plugs of each subnet. Nothing of the machine's own network is in them. Where no namespace may be made the test says
+//! so and passes. Its three parts are three processes of this file.
+
+#![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod discovery_kit;
+mod e2e_kit;
+mod mqtt_kit;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use discovery_kit::{all_are_shown, assert_own_commands_alone, name, so_many_moved, switch_all_through};
+use e2e_kit::{Config, Scene};
+use hs100d::sim::bell::Bell;
+use hs100d::sim::handle::PlugHandle;
+use hs100d::sim::lan::SimLan;
+use hs100d::sim::model::Model;
+use hs100d::sim::plug::SimPlug;
+use serde_json::json;
+
+/// What tells a process of this file which part it plays; the parts do nothing without it.
+const ROLE: &str = "HS100D_TEST_NAMESPACE";
+/// The whole of it takes some ten seconds.
+const BOUND: Duration = Duration::from_secs(180);
+/// In each subnet.
+const PLUGS: usize = 15;
+/// In each subnet so many are given other addresses.
+const MOVED: usize = 5;
+const PORT: u16 = 9999;
+const TDP_PORT: u16 = 20002;
+/// Comes before what a network says; the test harness says things, too.
+const MARK: &str = "@ ";
+
+#[test]
+fn plugs_in_two_subnets_are_found_and_followed_by_real_broadcasts_on_interfaces_that_come_and_go() {
+    let Some(unshare) = namespaces() else {
+        // Past the test harness, which swallows what a passing test prints.
+        let _ = writeln!(std::io::stderr(), "skipped: no network namespace may be made here");
+        return;
+    };
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(std::env::current_exe().unwrap());
+    command.args(part("the_daemon_in_its_namespace")).env(ROLE, "daemon").stdin(Stdio::null());
+    let mut child = mqtt_kit::Process(command.spawn().unwrap());
+    let end = Instant::now() + BOUND;
+    let status = loop {
+        match child.0.try_wait().unwrap() {
+            Some(status) => break status,
+            None => assert!(Instant::now() < end, "no end after {BOUND:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success(), "{status}: its words are above");
+}
+
+/// How namespaces are made here, if they may be: as root, or as root of a namespace of users.
+fn namespaces() -> Option<&'static [&'static str]> {
+    let works = |words: &&&[&str]| {
+        let mut command = Command::new("unshare");
+        command
+            .args(**words)
+            .args(["unshare", "--net", "ip", "link"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    [&["--net"][..], &["--map-root-user", "--net"]].iter().find(works).copied()
+}
+
+fn part(name: &str) -> [&str; 4] {
+    ["--exact", name, "--ignored", "--nocapture"]
+}
+
+fn plays(role: &str) -> bool {
+    std::env::var_os(ROLE).is_some_and(|value| value == role)
+}
+
+fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {words}: {status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a part of the other test, for a namespace of its own"]
+async fn the_daemon_in_its_namespace() {
+    if !plays("daemon") {
+        return;
+    }
+    let foreign = if_addrs::get_if_addrs().unwrap().into_iter().filter(|interface| !interface.is_loopback());
+    assert_eq!(foreign.count(), 0, "this is not an empty namespace");
+    ip("link set lo up");
+    let mut one = Network::make(1);
+    one.connect("10.77.1.1/24 brd +");
+    // Default settings but for the interval: by itself a second round would come tomorrow.
+    let config = Config::default().set("broker", "listen", "127.0.0.1:0").set("discovery", "interval", "1d");
+    let scene = Arc::new(Scene::start(&config).await);
+    all_are_shown(&scene.ear, &one.hosts()).await;
+
+    // An interface comes while the daemon runs, of a sort that has no broadcast address written down.
+    let mut two = Network::make(2);
+    two.connect("10.77.2.1/24");
+    all_are_shown(&scene.ear, &two.hosts()).await;
+
+    // Plugs move in both subnets while commands flow to all.
+    let moving = async {
+        for number in 0..MOVED {
+            one.move_to(number * 3, 100 + number);
+            two.move_to(number * 3, 100 + number);
+        }
+    };
+    let commands = switch_all_through(&scene, 2 * PLUGS, moving).await;
+    for (number, count) in commands.into_iter().enumerate() {
+        let network = if number < PLUGS { &mut one } else { &mut two };
+        assert_own_commands_alone(&name(number), network.switchings(number % PLUGS), count);
+    }
+    so_many_moved(&scene.ear, 2 * MOVED).await;
+    let hosts = one.hosts().into_iter().chain(two.hosts()).collect();
+    all_are_shown(&scene.ear, &hosts).await;
+
+    // The second interface goes, and comes back with another address; a plug has moved meanwhile.
+    two.cut();
+    scene.daemon.says("gone; nobody is asked from there local=10.77.2.1").await;
+    two.connect("10.77.2.2/24 brd +");
+    two.move_to(1, 200);
+    all_are_shown(&scene.ear, &two.hosts()).await;
+
+    // A restart without any broadcast: everybody is where they were.
+    let hosts = one.hosts().into_iter().chain(two.hosts()).collect();
+    let Some(Scene { home, mut daemon, .. }) = Arc::into_inner(scene) else { panic!("a command goes on") };
+    daemon.stop().await;
+    home.write(&config.set("discovery", "broadcast", ["127.255.255.254"]).text());
+    let scene = Scene::at(home).await;
+    all_are_shown(&scene.ear, &hosts).await;
+    let result = scene.command(&name(2 * PLUGS - 1), json!({ "state": "ON" })).await;
+    assert_eq!(result["status"], "ok", "{result}");
+}
+
+/// One subnet: its plugs in a process and a namespace of their own, and a cable to them.
+struct Network {
+    number: usize,
+    process: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Where each of its plugs is.
+    hosts: Vec<String>,
+}
+
+impl Network {
+    fn make(number: usize) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(std::env::current_exe().unwrap()).args(part("a_network_of_plugs"));
+        command.env(ROLE, number.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let ask = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        let mut network = Self {
+            number,
+            process,
+            ask,
+            answers,
+            hosts: (11..).take(PLUGS).map(|last| format!("10.77.{number}.{last}")).collect(),
+        };
+        assert_eq!(network.hear(), "in its namespace");
+        network
+    }
+
+    /// Lays a cable and switches it on at both ends; all its plugs are where they were.
+    fn connect(&mut self, address: &str) {
+        let (number, pid) = (self.number, self.process.id());
+        ip(&format!("link add lan{number} type veth peer name eth0 netns {pid}"));
+        ip(&format!("address add {address} dev lan{number}"));
+        ip(&format!("link set lan{number} up"));
+        assert_eq!(self.say(&format!("connect {}", self.hosts.join(" "))), "connected");
+    }
+
+    fn cut(&self) {
+        ip(&format!("link delete lan{}", self.number));
+    }
+
+    fn move_to(&mut self, plug: usize, last: usize) {
+        let host = format!("10.77.{}.{last}", self.number);
+        assert_eq!(self.say(&format!("move {plug} {host}")), "moved");
+        self.hosts[plug] = host;
+    }
+
+    /// Where each of its plugs is, by the name that it has at the broker.
+    fn hosts(&self) -> BTreeMap<String, String> {
+        (0..).map(|plug| name((self.number - 1) * PLUGS + plug)).zip(self.hosts.iter().cloned()).collect()
+    }
+
+    fn switchings(&mut self, plug: usize) -> Vec<bool> {
+        serde_json::from_str(&self.say(&format!("switchings {plug}"))).unwrap()
+    }
+
+    fn say(&mut self, line: &str) -> String {
+        writeln!(self.ask, "{line}").unwrap();
+        self.hear()
+    }
+
+    fn hear(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.answers.read_line(&mut line).unwrap() > 0, "network {} has ended", self.number);
+            if let Some((_, words)) = line.split_once(MARK) {
+                return words.trim_end().to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The plugs of one subnet, told by lines on standard input where to be.
+#[tokio::test]
+#[ignore = "a part of the other test, for a namespace of its own"]
+async fn a_network_of_plugs() {
+    let Some(number) = std::env::var(ROLE).ok().and_then(|role| role.parse::<usize>().ok()) else { return };
+    assert_eq!(if_addrs::get_if_addrs().unwrap().len(), 0, "this is not an empty namespace");
+    let bell = Bell::new();
+    let plug = |plug: usize| {
+        let serial = (number - 1) * PLUGS + plug + 1;
+        let plug = SimPlug::new(Model::HS100_HW1, serial as u32, &format!("Plug {serial}"), Instant::now());
+        PlugHandle::new(plug, bell.clone())
+    };
+    let plugs: Vec<_> = (0..PLUGS).map(plug).collect();
+    let mut lan = None;
+    println!("{MARK}in its namespace");
+    let (tell, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    // The end of standard input is the end of the test.
+    std::thread::spawn(move || {
+        std::io::stdin().lock().lines().map_while(Result::ok).for_each(|l| drop(tell.send(l)))
+    });
+    while let Some(line) = lines.recv().await {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["connect", ref hosts @ ..] => {
+                // With the first address of a network all others of it would go; so the first is nobody's.
+                ip(&format!("address add 10.77.{number}.9/24 brd + dev eth0"));
+                for host in hosts {
+                    ip(&format!("address add {host}/24 brd + dev eth0"));
+                }
+                ip("link set eth0 up");
+                if lan.is_none() {
+                    lan = Some(open(number, &bell, &plugs, hosts).await);
+                }
+                println!("{MARK}connected");
+            }
+            ["move", plug, host] => {
+                let (lan, plug) = (lan.as_ref().unwrap(), &plugs[plug.parse::<usize>().unwrap()]);
+                let before = lan.address(plug).unwrap().ip();
+                ip(&format!("address add {host}/24 brd + dev eth0"));
+                lan.plug_in(plug, at(host)).await.unwrap();
+                ip(&format!("address del {before}/24 dev eth0"));
+                println!("{MARK}moved");
+            }
+            ["switchings", plug] => {
+                let log = plugs[plug.parse::<usize>().unwrap()].switchings();
+                let states: Vec<bool> = log.iter().map(|switching| switching.on).collect();
+                println!("{MARK}{}", json!(states));
+            }
+            _ => panic!("{line:?}"),
+        }
+    }
+}
+
+async fn open(number: usize, bell: &Bell, plugs: &[PlugHandle], hosts: &[&str]) -> SimLan {
+    let broadcast = Ipv4Addr::new(10, 77, number as u8, 255);
+    let lan = SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, bell.clone()).await.unwrap();
+    for (plug, host) in plugs.iter().zip(hosts) {
+        lan.plug_in(plug, at(host)).await.unwrap();
+    }
+    lan
+}
+
+fn at(host: &str) -> SocketAddr {
+    SocketAddr::new(host.parse().unwrap(), PORT)
+}

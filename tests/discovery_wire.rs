@@ -1,0 +1,225 @@
+//! The search over real sockets: what is asked, who is heard, and what does no harm. All on loopback.
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hs100d::bridge::event::{Said, Sighting};
+use hs100d::model::Address;
+use hs100d::sim::fault::{Dialect, LanFault};
+use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::model::Model;
+use hs100d::smarthome::cipher;
+use hs100d::transport::discovery::{Discovery, Options};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+/// For whatever is going to be heard at all.
+const BOUND: Duration = Duration::from_secs(20);
+/// Long enough to be sure that nothing comes.
+const NOTHING_COMES: Duration = Duration::from_millis(300);
+/// A day: the round at the start is the only one that comes by itself.
+const NEVER: Duration = Duration::from_secs(86_400);
+const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+/// A broadcast to here is heard by nobody.
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
+
+async fn house_of(aliases: &[&str]) -> House {
+    House::start(Blueprint::of(aliases)).await.unwrap()
+}
+
+fn options(house: &House, broadcast: Ipv4Addr) -> Options {
+    Options {
+        interval: NEVER,
+        broadcast: vec![broadcast],
+        port: house.lan().port(),
+        tdp_ports: vec![house.lan().tdp_port()],
+    }
+}
+
+fn address(house: &House, number: usize) -> Address {
+    Address::Socket(house.lan().address(house.plug(number)).unwrap())
+}
+
+async fn next(discovery: &mut Discovery) -> Sighting {
+    timeout(BOUND, discovery.next()).await.expect("nothing was heard")
+}
+
+/// Hears so many different plugs, by address; what each said last.
+async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, Said> {
+    let mut heard = BTreeMap::new();
+    while heard.len() < count {
+        let Sighting { address, said } = next(discovery).await;
+        heard.insert(address.to_string(), said);
+    }
+    heard
+}
+
+#[tokio::test]
+async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
+    let house = house_of(&["Lamp", "Küche ☕", ""]).await;
+    let mut discovery = Discovery::start(options(&house, LOOPBACK));
+    let heard = hears(&mut discovery, 3).await;
+    for (number, plug) in house.plugs().iter().enumerate() {
+        let Said::SysInfo(reading) = &heard[&address(&house, number).to_string()] else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(reading.plate.device_id.as_ref().unwrap().as_str(), plug.device_id());
+        assert_eq!(&*reading.plate.alias, plug.alias());
+    }
+    // One datagram may be lost: whoever misses the first hears the second or the third.
+    house.plug(0).with(|plug| plug.lan = LanFault::Silent);
+    while timeout(NOTHING_COMES, discovery.next()).await.is_ok() {}
+    discovery.look(vec![]);
+    let heard = hears(&mut discovery, 2).await;
+    assert!(!heard.contains_key(&address(&house, 0).to_string()));
+    house.plug(0).with(|plug| plug.lan = LanFault::Works);
+    while next(&mut discovery).await.address != address(&house, 0) {}
+}
+
+#[tokio::test]
+async fn after_each_interval_everybody_is_asked_again() {
+    let house = house_of(&["Lamp"]).await;
+    house.plug(0).with(|plug| plug.hears_broadcasts = false);
+    let interval = Duration::from_millis(50);
+    let mut discovery = Discovery::start(Options { interval, ..options(&house, LOOPBACK) });
+    assert!(timeout(NOTHING_COMES * 3, discovery.next()).await.is_err());
+    house.plug(0).with(|plug| plug.hears_broadcasts = true);
+    for _ in 0..7 {
+        next(&mut discovery).await;
+    }
+}
+
+#[tokio::test]
+async fn a_plug_that_hears_no_broadcast_is_found_when_it_is_asked_itself() {
+    let house = house_of(&["Lamp"]).await;
+    house.plug(0).with(|plug| plug.hears_broadcasts = false);
+    let mut discovery = Discovery::start(options(&house, NOWHERE));
+    assert!(timeout(NOTHING_COMES, discovery.next()).await.is_err());
+    discovery.look(vec![address(&house, 0)]);
+    assert_eq!(next(&mut discovery).await.address, address(&house, 0));
+}
+
+#[tokio::test]
+async fn no_address_that_is_to_be_asked_is_lost_however_many_requests_come_during_a_round() {
+    let house = house_of(&["Lamp", "Kettle", "Fan", "Radio", "Clock", "Heater", "Pump", "Iron"]).await;
+    let mut discovery = Discovery::start(options(&house, NOWHERE));
+    for number in 0..house.plugs().len() {
+        discovery.look(vec![address(&house, number)]);
+    }
+    hears(&mut discovery, house.plugs().len()).await;
+}
+
+#[tokio::test]
+async fn a_plug_that_answers_from_another_port_is_spoken_to_at_its_own() {
+    let house = house_of(&[]).await;
+    let (ask, mut discovery) = stranger(&house).await;
+    let odd = UdpSocket::bind("127.0.0.77:0").await.unwrap();
+    odd.send_to(&sysinfo(1, 0), ask).await.unwrap();
+    let sighted = next(&mut discovery).await.address;
+    assert_eq!(sighted, Address::Socket(SocketAddr::from(([127, 0, 0, 77], house.lan().port()))));
+}
+
+#[tokio::test]
+async fn an_answer_as_large_as_a_datagram_can_be_is_understood() {
+    let house = house_of(&[]).await;
+    let (ask, mut discovery) = stranger(&house).await;
+    let strip = UdpSocket::bind("127.0.0.78:0").await.unwrap();
+    for size in [1_400, 4_096, 60_000] {
+        strip.send_to(&sysinfo(size, size), ask).await.unwrap();
+        let Said::SysInfo(reading) = next(&mut discovery).await.said else { panic!("{size}") };
+        assert_eq!(reading.plate.device_id.as_ref().unwrap().as_str(), format!("8006{size:036X}"));
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_being_heard() {
+    let house = house_of(&["Lamp", "Kettle"]).await;
+    let (ask, mut discovery) = stranger(&house).await;
+    let flood = tokio::spawn(async move {
+        let rude = UdpSocket::bind("127.0.0.79:0").await.unwrap();
+        let garbage = [&b"M-SEARCH * HTTP/1.1"[..], &[0; 1400], b"", &[0xff; 9000], b"{}"];
+        for datagram in garbage.iter().cycle() {
+            let _ = rude.send_to(datagram, ask).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..5 {
+        discovery.look(vec![address(&house, 0), address(&house, 1)]);
+        let heard: BTreeSet<_> = hears(&mut discovery, 2).await.into_keys().collect();
+        let expected: BTreeSet<_> = (0..2).map(|number| address(&house, number).to_string()).collect();
+        assert_eq!(heard, expected, "nobody else");
+    }
+    flood.abort();
+    let tally = discovery.tally();
+    assert!(tally.garbage > 5 && tally.answers >= 10, "{tally:?}");
+}
+
+#[tokio::test]
+async fn a_plug_that_speaks_only_klap_answers_the_newer_discovery_by_broadcast_and_when_it_is_asked_itself() {
+    let mut blueprint = Blueprint::of(&[]);
+    blueprint.plugs = vec![(Model::HS100_HW4, "Lamp".to_owned())];
+    let house = House::start(blueprint).await.unwrap();
+    house.plug(0).with(|plug| plug.dialect = Dialect::Klap);
+    house.lan().settled(house.plug(0)).await.unwrap();
+    for (broadcast, probe) in [(LOOPBACK, vec![]), (NOWHERE, vec![address(&house, 0)])] {
+        let mut discovery = Discovery::start(options(&house, broadcast));
+        discovery.look(probe);
+        let Sighting { address: at, said } = next(&mut discovery).await;
+        let Said::Other(device) = said else { panic!("{said:?}") };
+        assert_eq!(
+            (at, &*device.encryption, &*device.kind),
+            (address(&house, 0), "KLAP", "IOT.SMARTPLUGSWITCH")
+        );
+        assert_eq!(device.mac.unwrap().to_string(), house.plug(0).mac());
+        assert_eq!(discovery.tally().garbage, 0);
+    }
+}
+
+#[tokio::test]
+async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
+    let house = house_of(&[]).await;
+    let (port, tdp_port) = (house.lan().port(), house.lan().tdp_port());
+    let at = |port| UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 80), port));
+    let (xor, tdp) = (at(port).await.unwrap(), at(tdp_port).await.unwrap());
+    let discovery = Discovery::start(options(&house, NOWHERE));
+    discovery.look(vec![Address::Socket(xor.local_addr().unwrap())]);
+    let (mut old, mut new) = (Vec::new(), BTreeSet::new());
+    let mut buffer = vec![0; 2048];
+    for _ in 0..3 {
+        let length = timeout(BOUND, xor.recv(&mut buffer)).await.unwrap().unwrap();
+        cipher::decrypt(&mut buffer[..length]);
+        old.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+        for _ in 0..2 {
+            let length = timeout(BOUND, tdp.recv(&mut buffer)).await.unwrap().unwrap();
+            new.insert(buffer[..length].to_vec());
+        }
+    }
+    assert_eq!(old, [r#"{"system":{"get_sysinfo":{}}}"#; 3]);
+    let new: Vec<_> = new.into_iter().collect();
+    assert_eq!(new.len(), 2, "the same two each time");
+    assert!(new[0].len() == 16 && new[1].ends_with(br#"\n"}}"#));
+}
+
+/// A search that has asked only one stranger, and where to answer it.
+async fn stranger(house: &House) -> (SocketAddr, Discovery) {
+    let stranger = UdpSocket::bind(("127.0.0.76", house.lan().port())).await.unwrap();
+    let discovery = Discovery::start(options(house, NOWHERE));
+    discovery.look(vec![Address::Socket(stranger.local_addr().unwrap())]);
+    let (_, from) = timeout(BOUND, stranger.recv_from(&mut [0; 2048])).await.unwrap().unwrap();
+    (from, discovery)
+}
+
+/// The answer of a plug, made so much longer than need be.
+fn sysinfo(number: usize, padding: usize) -> Vec<u8> {
+    let padding = "x".repeat(padding);
+    let json = format!(
+        r#"{{"system":{{"get_sysinfo":{{"deviceId":"8006{number:036X}","relay_state":1,"children":"{padding}"}}}}}}"#
+    );
+    let mut datagram = json.into_bytes();
+    cipher::encrypt(&mut datagram);
+    datagram
+}
