@@ -309,6 +309,17 @@ async fn a_plug_of_the_config_that_has_an_address_needs_no_broadcast() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_learned_a_moment_before_the_end_is_written_down() {
+    let house = house_of(&["Lamp"]).await;
+    let Scene { home, mut daemon, ear, .. } = Scene::start(&lan_alone(&house)).await;
+    is_online(&ear, "lamp").await;
+    daemon.stop().await;
+    let text = std::fs::read_to_string(home.state_dir().join("state.json")).unwrap();
+    let place = house.lan().address(house.plug(0)).unwrap().to_string();
+    assert!(text.contains("\"lamp\"") && text.contains(&place), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_that_cannot_be_written_to_is_said_and_stops_nothing() {
     let house = house_of(&["Lamp"]).await;
     let home = Home::new(&lan_alone(&house));
