@@ -1,17 +1,14 @@
 //! Programs written by others, at work in our pretend house. Where they and we understand each other, the house is
-//! right; the daemon is then tested against the house, and against a plug of theirs.
-//!
-//! `tests/peers/install.sh` fetches them into `target/peers`. Where that is impossible these tests say so and pass,
-//! unless `HS100D_REQUIRE_PEERS` is 1, as it is in CI.
+//! right; the daemon is then tested against the house, and against a plug of theirs in `e2e_peers.rs`.
 
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+mod peers_kit;
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hs100d::sim::cloud::desk::Account;
@@ -20,11 +17,8 @@ use hs100d::sim::fault::{Dialect, LanFault};
 use hs100d::sim::house::{Blueprint, House};
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::Origin;
-use hs100d::smarthome::{cipher, frame};
+use peers_kit::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
 use serde_json::{Value, json};
-
-/// The longest that one run of a peer may take. They take a second or two; a busy machine is slower.
-const BOUND: Duration = Duration::from_secs(120);
 
 /// What a password may hold, and what trips whoever builds JSON by hand.
 const PASSWORD: &str = "\"'\\/{}$ü ";
@@ -37,39 +31,6 @@ fn house_of(plugs: &[(Model, &str)]) -> Blueprint {
     blueprint
 }
 
-/// Where the peers are, or `None` where they cannot be had and need not be.
-fn peers() -> Option<&'static Path> {
-    static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match INSTALLED.get_or_init(install) {
-        Ok(folder) => Some(folder),
-        Err(why) if std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1") => {
-            panic!("HS100D_REQUIRE_PEERS=1, and the peers cannot be installed: {why}")
-        }
-        Err(why) => {
-            skip(&format!("the peers cannot be installed: {why}"));
-            None
-        }
-    }
-}
-
-/// Says so past the test harness, which swallows what a passing test prints.
-fn skip(why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
-}
-
-fn install() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = root.join("target/peers");
-    let mut script = Command::new("sh");
-    script.arg(root.join("tests/peers/install.sh")).arg(&folder);
-    let done = script.output().map_err(|error| format!("sh: {error}"))?;
-    if done.status.success() {
-        Ok(folder)
-    } else {
-        Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
-    }
-}
-
 /// Runs a peer to its end on a thread of its own and gives back what it printed.
 async fn run(mut command: Command, input: String) -> String {
     tokio::task::spawn_blocking(move || {
@@ -79,7 +40,7 @@ async fn run(mut command: Command, input: String) -> String {
         let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let mut child = Ended(child);
-        let end = Instant::now() + BOUND;
+        let end = Instant::now() + PATIENCE;
         let status = loop {
             match child.0.try_wait().unwrap() {
                 Some(status) => break Some(status),
@@ -95,16 +56,6 @@ async fn run(mut command: Command, input: String) -> String {
     })
     .await
     .unwrap()
-}
-
-/// A child that does not outlive its test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// python-kasa's command line, with these arguments.
@@ -304,62 +255,4 @@ fn a_plug_that_someone_else_wrote_understands_our_frames_and_has_a_button() {
     assert_eq!(plug.say("press"), "off");
     let sysinfo = plug.ask(r#"{"system":{"get_sysinfo":{}}}"#);
     assert_eq!(sysinfo["system"]["get_sysinfo"]["relay_state"], 0);
-}
-
-/// A plug of tplink-smarthome-simulator, in a process of its own.
-struct TheirPlug {
-    address: SocketAddr,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    _child: Ended,
-}
-
-impl TheirPlug {
-    const DEVICE_ID: &str = "80060000000000000000000000000000000000AA";
-
-    fn start(peers: &Path) -> Self {
-        let mut command = node(peers, "plug.js");
-        command.args(["127.0.0.31", "0", "Their lamp", "50:C7:BF:00:00:AA", Self::DEVICE_ID]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let input = child.stdin.take().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut ready = String::new();
-        output.read_line(&mut ready).unwrap();
-        let mut words = ready.split_whitespace().skip(1);
-        let (ip, port) = (words.next().unwrap(), words.next().unwrap());
-        Self { address: format!("{ip}:{port}").parse().unwrap(), input, output, _child: Ended(child) }
-    }
-
-    /// One line to its standard input, one line back.
-    fn say(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").unwrap();
-        let mut answer = String::new();
-        self.output.read_line(&mut answer).unwrap();
-        answer.trim_end().to_owned()
-    }
-
-    /// One request over TCP.
-    fn ask(&self, json: &str) -> Value {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(BOUND)).unwrap();
-        let mut bytes = Vec::new();
-        frame::build(&mut bytes, |payload| payload.extend_from_slice(json.as_bytes()));
-        stream.write_all(&bytes).unwrap();
-        let mut header = [0; frame::HEADER_LEN];
-        stream.read_exact(&mut header).unwrap();
-        let mut reply = vec![0; u32::from_be_bytes(header) as usize];
-        stream.read_exact(&mut reply).unwrap();
-        cipher::decrypt(&mut reply);
-        serde_json::from_slice(&reply).unwrap()
-    }
-}
-
-fn node(peers: &Path, name: &str) -> Command {
-    let mut command = Command::new("node");
-    command.arg(script(name)).env("NODE_PATH", peers.join("node/node_modules"));
-    command
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
 }

@@ -203,8 +203,7 @@ impl Bridge {
             self.registry.strike_name(&before);
             self.publish(Update::Gone(before));
         }
-        self.registry.enter_name(key, name.clone());
-        self.publish(Update::Expected(name));
+        self.registry.enter_name(key, name);
         self.remember(key);
         self.touch(key, now, Plug::republish);
     }

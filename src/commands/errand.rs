@@ -30,6 +30,8 @@ pub(super) struct Done {
 /// Carries one order to a plug and waits for its result, which comes within the entry's `command_ttl`.
 pub(super) async fn run(mut entry: PlugSettings, mut account: Account, order: Order) -> Done {
     let plug = entry.name.get_or_insert_with(PlugName::placeholder).clone();
+    // Whose device id is known, of him the account's list tells nothing that is needed here.
+    let is_nameless = entry.identity.device_id.is_none() && entry.identity.mac.is_some();
     let settings = Settings {
         policy: entry.policy,
         plugs: vec![entry],
@@ -49,6 +51,7 @@ pub(super) async fn run(mut entry: PlugSettings, mut account: Account, order: Or
                 Action::Publish(Update::State(_, told)) => state = Some(told),
                 Action::Publish(Update::Info(_, told)) => info = Some(told),
                 Action::Publish(Update::Result(result)) => return Done { result, state, info },
+                Action::ListAccount if is_nameless => list(transport.cloud()),
                 Action::Publish(_) | Action::Discover { .. } | Action::ListAccount => {}
                 Action::Remember(_) | Action::Forget(_) => {}
             }
@@ -64,6 +67,16 @@ pub(super) async fn run(mut entry: PlugSettings, mut account: Account, order: Or
             None => bridge.handle_timeout(Instant::now()),
         }
     }
+}
+
+/// The list itself comes as an event.
+fn list(cloud: Option<&Cloud>) {
+    let Some(cloud) = cloud.cloned() else { return };
+    tokio::spawn(async move {
+        if let Err(error) = cloud.list().await {
+            tracing::debug!(%error, "the account's device list could not be read");
+        }
+    });
 }
 
 /// The cloud wire of the config, if there is one, and what it tells.

@@ -78,6 +78,13 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         return Err(Failed::new(Exit::Config, line));
     }
     let mut entry = find(&args.target, &config, &store, &account).await?;
+    if args.via == Some(Via::Cloud) && entry.identity == Identity::default() {
+        let line = format!(
+            "{}: is an address, which tells the cloud nothing: use its name, MAC or device id",
+            args.target
+        );
+        return Err(Failed::new(Exit::Usage, line));
+    }
     match args.via {
         Some(Via::Local) => entry.policy.policy = Policy::Local,
         Some(Via::Cloud) => entry.policy.policy = Policy::Cloud,
@@ -129,6 +136,11 @@ async fn find(
     if let Some(plug) = known.iter().find(|plug| wanted.is_known(plug)) {
         return Ok(entry(plug.device_id.clone(), plug.mac, plug.address.clone(), config));
     }
+    // An address that nobody has seen may still be a plug's; in the account nobody goes by one.
+    if let (true, Some(address)) = (wanted.is_numeric, &wanted.address) {
+        let (identity, policy) = (Identity::default(), config.bridge.policy);
+        return Ok(PlugSettings { name: None, identity, address: Some(address.clone()), policy });
+    }
     if let Some(sighting) = look(&wanted, config).await {
         let Said::SysInfo(reading) = sighting.said else { return Err(nobody(target)) };
         let identity = Identity { device_id: reading.plate.device_id.clone(), mac: reading.plate.mac };
@@ -145,14 +157,7 @@ async fn find(
             return Ok(entry(row.device_id, row.mac, None, config));
         }
     }
-    // An address that nobody has seen may still be a plug's.
-    match wanted.address {
-        Some(address) if wanted.mac.is_none() && wanted.device_id.is_none() && wanted.is_numeric => {
-            let policy = config.bridge.policy;
-            Ok(PlugSettings { name: None, identity: Identity::default(), address: Some(address), policy })
-        }
-        _ => Err(nobody(target)),
-    }
+    Err(nobody(target))
 }
 
 fn entry(device_id: DeviceId, mac: Option<Mac>, address: Option<Address>, config: &Config) -> PlugSettings {
@@ -168,9 +173,6 @@ fn nobody(target: &str) -> Failed {
 
 /// Asks the LAN who is called so.
 async fn look(wanted: &Wanted<'_>, config: &Config) -> Option<Sighting> {
-    if wanted.is_numeric {
-        return None;
-    }
     let mut discovery = Discovery::start(config.discovery.clone()?);
     let search = async {
         loop {

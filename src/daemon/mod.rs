@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Update, What};
 use crate::bridge::{Bridge, Settings};
@@ -32,10 +32,6 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The broker gets this long to take the last words.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
-/// A broker that has stopped holds on to its store for as long as it holds a client's last will back. Ours comes
-/// after five seconds; whoever asks for more cannot be waited for.
-const STORE_WITHIN: Duration = Duration::from_secs(6);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// With nothing to do the loop turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -282,8 +278,10 @@ impl Daemon {
     async fn adopt(&mut self, config: Config) -> Result<(), String> {
         let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
+        // Whoever logged out took the token away; the one in memory goes with it.
+        let logged_out = !self.store.token_file().is_there();
         let (tell, events) = mpsc::unbounded_channel();
-        let other_account = (!same_account).then(|| start_cloud(&config, &self.store, tell));
+        let other_account = (!same_account || logged_out).then(|| start_cloud(&config, &self.store, tell));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
         self.follow_broker(choice).await.map_err(|error| error.to_string())?;
@@ -379,15 +377,9 @@ impl LeftWing {
         Err(error)
     }
 
-    /// Starts in the place of what has stopped, once its store is free.
+    /// Starts in the place of what has stopped.
     async fn begin(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
-        let give_up = Instant::now() + STORE_WITHIN;
-        *self = loop {
-            match Self::start(choice.clone()).await {
-                Err(BrokerError::StoreInUse(_)) if Instant::now() < give_up => sleep(LOOK_AGAIN).await,
-                started => break started?,
-            }
-        };
+        *self = Self::start(choice).await?;
         Ok(())
     }
 

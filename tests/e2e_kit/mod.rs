@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -90,15 +91,14 @@ impl Config {
     }
 
     /// A plug of the house, by all that can be said of it.
-    pub(crate) fn plug(mut self, name: &str, house: &House, number: usize) -> Self {
+    pub(crate) fn plug(self, name: &str, house: &House, number: usize) -> Self {
         let plug = house.plug(number);
-        let host = house.lan().address(plug).unwrap().to_string();
-        self.plugs.push(format!(
-            "name = {}\ndevice_id = {}\nhost = {}\n",
-            json!(name),
-            json!(plug.device_id()),
-            json!(host)
-        ));
+        self.entry(name, &plug.device_id(), &house.lan().address(plug).unwrap().to_string())
+    }
+
+    pub(crate) fn entry(mut self, name: &str, device_id: &str, host: &str) -> Self {
+        let [name, device_id, host] = [name, device_id, host].map(|text| json!(text));
+        self.plugs.push(format!("name = {name}\ndevice_id = {device_id}\nhost = {host}\n"));
         self
     }
 
@@ -147,7 +147,7 @@ impl Home {
     pub(crate) fn daemon_that_logs(&self, levels: &str) -> Daemon {
         let mut command = self.program();
         let child = command.env("RUST_LOG", levels).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        Daemon::of(child.unwrap())
+        Daemon { talker: Talker::of(child.unwrap()) }
     }
 
     /// Runs one command to its end.
@@ -157,6 +157,11 @@ impl Home {
 
     /// Runs one command that reads from standard input.
     pub(crate) async fn run_with(&self, words: &[&str], input: &str) -> Ended {
+        within(&format!("the end of {words:?}"), self.run_to_its_end(words, input)).await
+    }
+
+    /// The same, however long it takes.
+    pub(crate) async fn run_to_its_end(&self, words: &[&str], input: &str) -> Ended {
         let mut files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
         let [out, err] = files.each_ref().map(|file| Stdio::from(file.try_clone().unwrap()));
         let mut command = self.program();
@@ -164,7 +169,7 @@ impl Home {
         let mut process = Process(child.unwrap());
         // A command that needs no input may have ended before it is written.
         let _ = process.0.stdin.take().unwrap().write_all(input.as_bytes());
-        let code = exit_code(&mut process, &format!("the end of {words:?}")).await;
+        let code = exit_code(&mut process).await;
         let [out, err] = files.each_mut().map(whole);
         Ended { code, out, err }
     }
@@ -212,8 +217,8 @@ impl Ended {
     }
 }
 
-/// The daemon while it runs.
-pub(crate) struct Daemon {
+/// A process that says things, line by line, and ends with its test.
+pub(crate) struct Talker {
     process: Process,
     log: Arc<Log>,
 }
@@ -224,10 +229,15 @@ struct Log {
     news: Notify,
 }
 
-impl Daemon {
-    fn of(mut child: Child) -> Self {
+impl Talker {
+    /// What this child says on its pipe, which is standard error if both are piped.
+    pub(crate) fn of(mut child: Child) -> Self {
         let log = Arc::new(Log::default());
-        let (written, lines) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()).lines());
+        let pipe: Box<dyn Read + Send> = match (child.stderr.take(), child.stdout.take()) {
+            (Some(stderr), _) => Box::new(stderr),
+            (None, stdout) => Box::new(stdout.unwrap()),
+        };
+        let (written, lines) = (Arc::clone(&log), BufReader::new(pipe).lines());
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 written.lines.lock().unwrap().push(line);
@@ -235,10 +245,6 @@ impl Daemon {
             }
         });
         Self { process: Process(child), log }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
     }
 
     /// All that it has said so far.
@@ -265,6 +271,35 @@ impl Daemon {
         })
         .await
     }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.lines();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("--- the last lines of process {}:\n{}\n---", self.process.0.id(), last.join("\n"));
+        }
+    }
+}
+
+/// The daemon while it runs; what it says is its log.
+pub(crate) struct Daemon {
+    talker: Talker,
+}
+
+impl Deref for Daemon {
+    type Target = Talker;
+
+    fn deref(&self) -> &Talker {
+        &self.talker
+    }
+}
+
+impl Daemon {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
 
     /// The port of the broker that it has connected to, once it hears commands there.
     pub(crate) async fn is_connected(&self) -> u16 {
@@ -281,7 +316,7 @@ impl Daemon {
 
     /// Waits for its end; the exit code, or -1 after a signal.
     pub(crate) async fn ends(&mut self) -> i32 {
-        exit_code(&mut self.process, "the daemon's end").await
+        within("the daemon's end", exit_code(&mut self.talker.process)).await
     }
 
     /// Asks it to stop, and waits until it has.
@@ -292,18 +327,8 @@ impl Daemon {
 
     /// Ends it as the kernel does when memory runs out.
     pub(crate) async fn kill(&mut self) {
-        self.process.0.kill().unwrap();
+        self.talker.process.0.kill().unwrap();
         assert_eq!(self.ends().await, -1, "after SIGKILL");
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let lines = self.lines();
-            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-            eprintln!("--- the daemon's last lines:\n{}\n---", last.join("\n"));
-        }
     }
 }
 
@@ -413,16 +438,13 @@ fn new_transaction() -> String {
     format!("t{}.", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn exit_code(process: &mut Process, what: &str) -> i32 {
-    within(what, async {
-        loop {
-            if let Some(status) = process.0.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+async fn exit_code(process: &mut Process) -> i32 {
+    loop {
+        if let Some(status) = process.0.try_wait().unwrap() {
+            return status.code().unwrap_or(-1);
         }
-    })
-    .await
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn whole(file: &mut File) -> String {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
 use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
-use hs100d::mqtt::broker::{self, BrokerError, EmbeddedBroker};
+use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, Discovery};
 use hs100d::mqtt::{Inbound, Link, Options};
 use hs100d::smarthome::message::Nameplate;
@@ -48,12 +48,21 @@ pub(crate) fn brands() -> Vec<Brand> {
 
 /// Whether mosquitto can be run; its absence is said, and in CI it is a failure.
 pub(crate) fn has_mosquitto() -> bool {
+    has("mosquitto", "mosquitto")
+}
+
+/// Whether mosquitto's own clients can be run, likewise.
+pub(crate) fn has_mosquitto_clients() -> bool {
+    has("mosquitto_pub", "mosquitto-clients") && has("mosquitto_sub", "mosquitto-clients")
+}
+
+fn has(program: &str, package: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain([PathBuf::from("/usr/sbin")])
-        .any(|folder| folder.join("mosquitto").is_file());
+        .any(|folder| folder.join(program).is_file());
     if !found {
-        assert!(std::env::var_os("CI").is_none(), "mosquitto is not installed: apt-get install mosquitto");
-        println!("skipped: mosquitto is not installed");
+        assert!(std::env::var_os("CI").is_none(), "{program} is not installed: apt-get install {package}");
+        println!("skipped: {program} is not installed");
     }
     found
 }
@@ -160,16 +169,7 @@ impl House {
 async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let options = broker::Options { listen, state_dir: state_dir.to_owned() };
-    within("the embedded broker", async {
-        loop {
-            match EmbeddedBroker::start(options.clone()).await {
-                // The one before it holds on to it while it holds a last will back.
-                Err(BrokerError::StoreInUse(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
-                started => break started.unwrap(),
-            }
-        }
-    })
-    .await
+    within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
 }
 
 async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {

@@ -224,7 +224,9 @@ impl Plug {
     pub(in crate::bridge) fn republish(&mut self, desk: &mut Desk<'_>) {
         self.shown_state = None;
         self.shown_info = None;
-        if let (Some(name), Some(availability)) = (self.name.clone(), self.availability) {
+        let Some(name) = self.name.clone() else { return };
+        desk.publish(Update::Expected(name.clone()));
+        if let Some(availability) = self.availability {
             desk.publish(Update::Availability(name, availability));
         }
         self.show(desk);

@@ -2,7 +2,7 @@
 //!
 //! Owns when it is asked, and from where to where: each interface has a socket bound to its own address, because a
 //! broadcast leaves by one interface only; single plugs are asked from a socket bound to none. Asks for `get_sysinfo`
-//! and nothing else: some firmwares crash on more. How one socket hears is [`ear`]'s, what an answer says [`answer`]'s.
+//! and nothing else: some firmwares crash on more. How one socket hears is `ear`'s, what an answer says `answer`'s.
 
 mod answer;
 mod ear;

@@ -1,0 +1,378 @@
+//! The commands beside the daemon, at work in a pretend house: what they do to plugs, account, store and broker, what
+//! they print, and what they exit with.
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod e2e_kit;
+mod mqtt_kit;
+
+use std::fs;
+use std::time::Duration;
+
+use e2e_kit::{ACCOUNT, Config, Home, Scene, holds, house_of, sees};
+use hs100d::sim::cloud::rule::Method;
+use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
+use hs100d::sim::house::House;
+use hs100d::sim::plug::Origin;
+use mqtt_kit::{Seen, free_port, until_kept};
+use serde_json::{Value, json};
+
+/// The demo tells its story in half a minute; a busy machine is slower.
+const A_STORY: Duration = Duration::from_secs(120);
+
+async fn house() -> House {
+    house_of(&["Lamp", "Küche ☕"]).await
+}
+
+fn last_origin(house: &House, number: usize) -> Option<Origin> {
+    house.plug(number).switchings().last().map(|switching| switching.by)
+}
+
+#[tokio::test]
+async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
+    let house = house().await;
+    let home = Home::new(&Config::of(&house).plug("tree", &house, 0));
+    let plug = house.plug(1);
+    let address = house.lan().address(plug).unwrap();
+    let bare_mac = plug.mac().replace(':', "").to_lowercase();
+    let targets = [
+        "küche ☕".to_owned(),
+        address.ip().to_string(),
+        address.to_string(),
+        plug.mac(),
+        bare_mac,
+        plug.device_id(),
+    ];
+    for (time, target) in targets.iter().enumerate() {
+        let (word, state) = if time % 2 == 0 { ("on", "ON") } else { ("off", "OFF") };
+        let done = home.run(&["plug", target, word, "--json"]).await.json();
+        assert!(holds(&done, &json!({"state": state, "route": "local"})), "{target}: {done}");
+        assert_eq!((plug.is_on(), last_origin(&house, 1)), (word == "on", Some(Origin::Lan)), "{target}");
+    }
+    assert_eq!(plug.switchings().len(), targets.len());
+    assert_eq!(house.plug(0).switchings(), [], "nobody else was meant");
+    let done = home.run(&["plug", "tree", "toggle"]).await;
+    assert!(done.ok().starts_with("ON (local, "), "{done:?}");
+    assert!(house.plug(0).is_on());
+    let asked: Vec<_> = house.cloud().records().into_iter().map(|record| record.body).collect();
+    assert_eq!(asked, [""; 0], "what the LAN knows costs no login");
+}
+
+#[tokio::test]
+async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
+    let house = house().await;
+    let home = Home::new(&Config::of(&house).plug("lamp", &house, 0));
+    let plug = house.plug(0);
+    for (via, origin) in [("local", Origin::Lan), ("cloud", Origin::Cloud)] {
+        let run = async |verb| home.run(&["plug", "lamp", verb, "--via", via]).await;
+        assert!(run("on").await.ok().starts_with(&format!("ON ({via}, ")));
+        assert!(plug.is_on() && last_origin(&house, 0) == Some(origin));
+        assert!(run("toggle").await.ok().starts_with(&format!("OFF ({via}, ")));
+        assert!(!plug.is_on());
+        assert!(run("off").await.ok().starts_with(&format!("OFF ({via}, ")));
+        run("led-off").await.ok();
+        assert!(!plug.is_led_on());
+        let info = run("info").await;
+        for line in [
+            "OFF (",
+            "alias     Lamp\n",
+            "model     HS100(EU)\n",
+            "mac       50:C7:BF:00:00:01\n",
+            "led       OFF\n",
+        ] {
+            assert!(info.ok().contains(line), "{line:?} in {info:?}");
+        }
+        run("led-on").await.ok();
+        assert!(plug.is_led_on());
+        let restarts = plug.traffic().restarts;
+        assert!(run("reboot").await.ok().starts_with(&format!("restarting ({via}, ")));
+        assert_eq!(plug.traffic().restarts, restarts + 1);
+        plug.with(|plug| plug.boot_time = Duration::ZERO);
+    }
+    assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first call serves the others");
+    let info = home.run(&["plug", "lamp", "info", "--json"]).await.json();
+    let expected = json!({"state": "OFF", "led": "ON", "alias": "Lamp", "mac": plug.mac(), "device_id": plug.device_id(), "host": "127.0.0.11"});
+    assert!(holds(&info, &expected), "{info}");
+}
+
+#[tokio::test]
+async fn without_the_lan_a_plug_is_found_in_the_account_and_without_both_it_is_said_why() {
+    let house = house().await;
+    let home = Home::new(&Config::of(&house).set("routing", "command_ttl", "1s"));
+    house.lan().unplug(house.plug(0)).await;
+    let done = home.run(&["plug", "lamp", "on", "--json"]).await.json();
+    assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
+
+    house.plug(0).set_cloud(CloudLink::Offline);
+    let failed = home.run(&["plug", &house.plug(0).mac(), "off"]).await;
+    let line = failed.failed(1);
+    assert!(line.contains("cloud: the cloud says that the plug is offline"), "{line}");
+    assert!(house.plug(0).is_on());
+
+    let nobody = home.run(&["plug", "Fridge", "on"]).await;
+    let line = nobody.failed(1);
+    assert!(
+        line.starts_with("hs100d: Fridge: no plug of that name") && line.contains("hs100d discover"),
+        "{line}"
+    );
+    house.lan().set_fault(house.plug(1), LanFault::Refused).await.unwrap();
+    let address = house.lan().address(house.plug(1)).unwrap().to_string();
+    let failed = home.run(&["plug", &address, "on"]).await;
+    let line = failed.failed(1);
+    assert!(line.contains("local: connection refused"), "{line}");
+
+    home.write(&Config::of(&house).without("cloud").text());
+    let failed = home.run(&["plug", "lamp", "on", "--via", "cloud"]).await;
+    assert!(failed.failed(78).contains("add a [cloud] table"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn an_address_needs_no_account_and_a_mac_is_looked_up_there() {
+    let house = house().await;
+    let config = Config::of(&house).without_search().set("routing", "command_ttl", "5s");
+    let home = Home::new(&config);
+    let address = house.lan().address(house.plug(0)).unwrap().to_string();
+    let meant = home.run(&["plug", &address, "on", "--via", "cloud"]).await;
+    assert!(meant.failed(64).contains("is an address, which tells the cloud nothing"), "{meant:?}");
+    house.cloud().set_reachable(false).await.unwrap();
+    let done = home.run(&["plug", &address, "on", "--json"]).await.json();
+    assert!(holds(&done, &json!({"state": "ON", "route": "local"})), "{done}");
+
+    house.cloud().set_reachable(true).await.unwrap();
+    home.write(&(config.text() + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:02\"\n"));
+    let done = home.run(&["plug", "kitchen", "on", "--json"]).await.json();
+    assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
+    assert_eq!(last_origin(&house, 1), Some(Origin::Cloud));
+}
+
+#[tokio::test]
+async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
+    let house = house_of(&["Lamp", "Küche ☕", "Old\u{1b}[31m"]).await;
+    house.plug(1).press_button();
+    let home = Home::new(&Config::of(&house));
+    let table = home.run(&["discover", "--timeout", "1s"]).await;
+    let lines: Vec<_> = table.ok().lines().collect();
+    assert_eq!(lines.len(), 4, "{table:?}");
+    let headings: Vec<_> = lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
+    assert_eq!(headings, ["NAME", "MODEL", "ADDRESS", "MAC", "DEVICE ID", "STATE", "SIGNAL", "PROTOCOL"]);
+    for part in [
+        "Küche ☕",
+        "HS100(EU)",
+        "127.0.0.12",
+        "50:C7:BF:00:00:02",
+        &house.plug(1).device_id(),
+        "  ON  ",
+        "-47 dBm",
+        "xor",
+    ] {
+        assert!(lines[2].contains(part), "{part:?} in {}", lines[2]);
+    }
+    assert!(!table.out.contains('\u{1b}'), "an alias paints no terminal");
+
+    let rows = home.run(&["discover", "--timeout", "1s", "--json"]).await.json();
+    let expected = json!({"alias": "Küche ☕", "model": "HS100(EU)", "host": "127.0.0.12", "mac": "50:C7:BF:00:00:02",
+        "device_id": house.plug(1).device_id(), "state": "ON", "rssi": -47, "protocol": "xor"});
+    assert_eq!((rows.as_array().unwrap().len(), &rows[1]), (3, &expected));
+
+    for plug in house.plugs() {
+        plug.with(|plug| plug.dialect = Dialect::Klap);
+        house.lan().settled(plug).await.unwrap();
+    }
+    let none = home.run(&["discover", "--timeout", "300ms"]).await;
+    assert!(none.ok().starts_with("No plug answered. "), "{none:?}");
+    assert_eq!(home.run(&["discover", "--timeout", "300ms", "--json"]).await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
+    let house = house().await;
+    house.plug(1).set_cloud(CloudLink::Offline);
+    let without_password = Config::of(&house).without("cloud").set("cloud", "username", ACCOUNT.0).set(
+        "cloud",
+        "url",
+        house.cloud().url(),
+    );
+    let home = Home::new(&without_password);
+    let needed = home.run(&["cloud", "devices"]).await;
+    let line = needed.failed(1);
+    assert!(
+        line.starts_with("hs100d: cloud: the cloud is stopped: ") && line.contains("hs100d cloud login"),
+        "{line}"
+    );
+    assert_eq!(house.cloud().records().len(), 0);
+
+    let wrong = home.run_with(&["cloud", "login"], "guessed\n").await;
+    assert!(wrong.failed(1).contains("wrong e-mail address or password"), "{wrong:?}");
+    assert_eq!(
+        home.run_with(&["cloud", "login"], "\n").await.failed(64),
+        "hs100d: password: none was given: type it, or pipe it in"
+    );
+    let right = home.run_with(&["cloud", "login"], &format!("{}\n", ACCOUNT.1)).await;
+    assert!(right.ok().starts_with("Logged in. The token is kept, the password is not.\n"), "{right:?}");
+    assert_eq!(house.cloud().calls(Method::Login), 2);
+
+    let devices = home.run(&["cloud", "devices"]).await;
+    let lines: Vec<_> = devices.ok().lines().skip(1).collect();
+    assert_eq!(lines.len(), 2, "{devices:?}");
+    let server = house.cloud().host_url(1);
+    for (line, parts) in lines.iter().zip([["Küche ☕", "  offline"], ["Lamp", "  online "]]) {
+        assert!(parts.iter().chain(&["HS100(EU)", &server[..]]).all(|part| line.contains(part)), "{line}");
+    }
+    let rows = home.run(&["cloud", "devices", "--json"]).await.json();
+    let expected = json!({"device_id": house.plug(0).device_id(), "alias": "Lamp", "model": "HS100(EU)", "online": true});
+    assert!(holds(&rows[1], &expected) && rows[0]["online"] == false, "{rows}");
+
+    let token = home.state_dir().join("cloud.token");
+    assert!(token.exists());
+    assert!(home.run(&["cloud", "logout"]).await.ok().starts_with("Logged out here"));
+    assert!(!token.exists());
+    home.run(&["cloud", "devices"]).await.failed(1);
+    assert_eq!(house.cloud().calls(Method::Login), 2);
+
+    house.cloud().set_reachable(false).await.unwrap();
+    let down = home.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    assert!(down.failed(69).contains("the cloud is out of reach"), "{down:?}");
+    home.write(&Config::of(&house).without("cloud").text());
+    assert!(home.run(&["cloud", "devices"]).await.failed(78).contains("add a [cloud] table"));
+}
+
+#[tokio::test]
+async fn a_login_by_hand_arms_the_running_daemon_and_a_logout_disarms_it() {
+    let house = house().await;
+    let config = Config::of(&house)
+        .without("cloud")
+        .set("cloud", "username", ACCOUNT.0)
+        .set("cloud", "url", house.cloud().url())
+        .set("broker", "listen", format!("127.0.0.1:{}", free_port()))
+        .set("routing", "command_ttl", "2s");
+    let scene = Scene::start(&config).await;
+    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
+    let login = scene.home.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    assert!(login.ok().ends_with("The running daemon was told.\n"), "{login:?}");
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
+
+    assert!(scene.home.run(&["cloud", "logout"]).await.ok().ends_with("The running daemon was told.\n"));
+    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
+    let calls = house.cloud().records().len();
+    let result = scene.command("lamp", json!({"state": "OFF"})).await;
+    assert!(result["error"].as_str().unwrap().contains("cloud: the cloud is stopped"), "{result}");
+    assert_eq!(house.cloud().records().len(), calls, "the token in memory is forgotten as well");
+}
+
+/// The names in the store.
+fn known(home: &Home) -> Vec<String> {
+    let text = fs::read_to_string(home.state_dir().join("state.json")).unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    let plugs = state["plugs"].as_array().unwrap();
+    plugs.iter().map(|plug| plug["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn of_plug(all: &[Seen], name: &str, number: usize) -> usize {
+    let topics = format!("hs100d/{name}/");
+    let document = format!("{number:036X}/config");
+    all.iter().filter(|seen| seen.topic.starts_with(&topics) || seen.topic.ends_with(&document)).count()
+}
+
+#[tokio::test]
+async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_without_a_daemon() {
+    let house = house().await;
+    let config =
+        Config::of(&house).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let mut scene = Scene::start(&config).await;
+    // State, info, availability and the document of each.
+    until_kept(scene.port, "both plugs", |all| of_plug(all, "lamp", 1) == 4 && of_plug(all, "kuche", 2) == 4)
+        .await;
+
+    assert_eq!(
+        scene.home.run(&["forget", "fridge"]).await.failed(1),
+        "hs100d: fridge: there is no plug called fridge"
+    );
+    house.lan().unplug(house.plug(0)).await;
+    assert_eq!(scene.home.run(&["forget", "lamp"]).await.ok(), "lamp is forgotten.\n");
+    until_kept(scene.port, "the other plug only", |all| {
+        of_plug(all, "lamp", 1) == 0 && of_plug(all, "kuche", 2) == 4
+    })
+    .await;
+    scene.daemon.stop().await;
+    assert_eq!(known(&scene.home), ["kuche"]);
+
+    house.lan().unplug(house.plug(1)).await;
+    let forgotten = scene.home.run(&["forget", "kuche"]).await;
+    assert_eq!(forgotten.ok(), "kuche is forgotten; the next start of the daemon clears it at the broker.\n");
+    assert!(known(&scene.home).is_empty());
+    let again = scene.home.run(&["forget", "kuche"]).await;
+    assert!(again.failed(1).starts_with("hs100d: kuche: no plug of that name is known"), "{again:?}");
+    let scene = Scene::at(scene.home).await;
+    until_kept(scene.port, "no plug", |all| of_plug(all, "kuche", 2) == 0).await;
+
+    scene.home.write(&config.clone().plug("tree", &house_of(&["Tree"]).await, 0).text());
+    scene.request("reload", json!({})).await;
+    let listed = scene.home.run(&["forget", "tree"]).await;
+    assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+    let Scene { mut daemon, home, .. } = scene;
+    daemon.stop().await;
+    let listed = home.run(&["forget", "tree"]).await;
+    assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_bad_config_is_78_with_the_same_lines_for_every_command_and_a_good_one_is_0() {
+    let house = house().await;
+    let config = Config::of(&house);
+    let home = Home::new(&config);
+    let good = home.run(&["check"]).await;
+    assert!(good.ok().ends_with("The config is good.\n"), "{good:?}");
+    let file = home.config().display().to_string();
+
+    home.write(&config.clone().set("routing", "policy", "cloudy").set("local", "timeout", "3").text());
+    let bad = home.run(&["check"]).await;
+    let lines: Vec<_> = bad.err.lines().collect();
+    assert_eq!((bad.code, lines.len(), bad.out.as_str()), (78, 2, ""), "{bad:?}");
+    assert!(
+        lines[0].starts_with(&format!("hs100d: {file}:")) && lines[0].contains("local.timeout"),
+        "{lines:?}"
+    );
+    assert!(lines[1].contains("routing.policy") && lines[1].contains("local-then-cloud"), "{lines:?}");
+    let each: [&[&str]; 6] = [
+        &["run"],
+        &["plug", "lamp", "on"],
+        &["discover"],
+        &["cloud", "devices"],
+        &["forget", "lamp"],
+        &["check", "--online"],
+    ];
+    for words in each {
+        let same = home.run(words).await;
+        assert_eq!((same.code, &same.err, same.out.as_str()), (78, &bad.err, ""), "{words:?}");
+    }
+    assert!(!home.state_dir().exists(), "nothing was begun");
+    assert_eq!(house.plug(0).traffic().lan_requests, 0);
+}
+
+#[tokio::test]
+async fn the_demo_shows_the_whole_story_and_ends_with_success() {
+    let home = Home::new(&Config::default());
+    let demo = tokio::time::timeout(A_STORY, home.run_to_its_end(&["demo", "--once"], "")).await.unwrap();
+    assert_eq!(demo.code, 0, "{demo:?}");
+    for part in [
+        "mosquitto_sub -h 127.0.0.1 -p ",
+        "hs100d/kitchen-kettle/availability online",
+        "\"route\":\"local\"",
+        "The LAN is cut",
+        "\"route\":\"cloud\"",
+        "The LAN is back",
+        "Every step was seen to work. The cloud saw 1 login and 1 device list.",
+    ] {
+        assert!(demo.out.contains(part), "{part:?} in {}", demo.out);
+    }
+    let routes = ["\"route\":\"local\"", "\"route\":\"cloud\""].map(|route| demo.out.matches(route).count());
+    assert!(routes.iter().all(|count| *count >= 2), "{routes:?}");
+    assert!(!home.state_dir().exists(), "it leaves nothing behind");
+}
