@@ -23,7 +23,7 @@ const SEARCH: Duration = Duration::from_secs(3);
 /// What `plug` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Its configured name, alias, address, MAC or device id
+    /// Its configured name, alias, address, MAC or device id; an outlet of a strip by its name or alias
     pub target: String,
 
     /// What to do
