@@ -1,8 +1,9 @@
-//! A pretend house to try things against: HS100 plugs on loopback, and a TP-Link cloud that knows them.
+//! A pretend house to try things against: plugs, strips and dimmers on loopback, and a TP-Link cloud that knows them.
 //!
 //! ```text
 //! cargo run --example sim_house                     two plugs at 127.0.0.11:9999 and 127.0.0.12:9999, and a cloud
 //! cargo run --example sim_house -- --plugs 10
+//! cargo run --example sim_house -- --models hs110,hs300,hs220     a plug with a meter, a strip, a dimmer
 //! cargo run --example sim_house -- --port 0         where 9999 is taken: any free port
 //! ```
 //!
@@ -19,9 +20,11 @@ use hs100d::sim::cloud::desk::Account;
 use hs100d::sim::fault::{CloudLink, LanFault};
 use hs100d::sim::house::{Blueprint, House};
 use hs100d::sim::model::Model;
+use hs100d::sim::plug::SimPlug;
 use tokio::sync::mpsc;
 
-const HELP: &str = "press N                              press the button of plug N
+const HELP: &str =
+    "press N [OUTLET]                     press the button of plug N, or of an outlet of strip N
 lan N works|refused|silent|garbage   how plug N behaves on the LAN
 cloud N works|offline                how the cloud reaches plug N
 show                                 list the plugs
@@ -33,6 +36,9 @@ struct Options {
     /// How many plugs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=5000))]
     plugs: u16,
+    /// One device of each of these models, instead of plain HS100 plugs
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',', value_parser = model, conflicts_with = "plugs")]
+    models: Vec<Model>,
     /// Where the first plug lives; the others follow at the next addresses
     #[arg(long, default_value_t = Ipv4Addr::new(127, 0, 0, 11))]
     first: Ipv4Addr,
@@ -72,8 +78,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn build(options: &Options) -> Result<House, String> {
     let mut blueprint = Blueprint::of(&[]);
-    let alias = |number: u16| format!("Pretend plug {number}");
-    blueprint.plugs = (1..=options.plugs).map(|number| (Model::HS100_HW1, alias(number))).collect();
+    let plain = || vec![Model::HS100_HW1; options.plugs.into()];
+    let models = if options.models.is_empty() { plain() } else { options.models.clone() };
+    blueprint.plugs =
+        (1..).zip(models).map(|(number, model)| (model, format!("Pretend plug {number}"))).collect();
     blueprint.first_plug = options.first;
     blueprint.port = options.port;
     blueprint.account = Account::new(&options.username, Blueprint::ACCOUNT.1);
@@ -83,12 +91,21 @@ async fn build(options: &Options) -> Result<House, String> {
     })
 }
 
+/// The model of this word, or the words that there are.
+fn model(word: &str) -> Result<Model, String> {
+    let words = || Model::ALL.map(|(word, _)| word).join(", ");
+    Model::named(word).ok_or_else(|| format!("the models are {}", words()))
+}
+
 fn show(house: &House) {
     for (number, plug) in (1..).zip(house.plugs()) {
         let address = house.lan().address(plug).map_or("nowhere".to_owned(), |address| address.to_string());
         let (alias, mac, id) = (plug.alias(), plug.mac(), plug.device_id());
-        let relay = RelayState::from_bool(plug.is_on());
-        println!("{number}: {alias}, {relay}, at {address}, MAC {mac}, device id {id}");
+        let model = plug.read(|plug| plug.model.name);
+        let relays: Vec<_> =
+            plug.outlets_on().into_iter().map(|on| RelayState::from_bool(on).to_string()).collect();
+        let relays = relays.join(" ");
+        println!("{number}: {alias}, {model}, {relays}, at {address}, MAC {mac}, device id {id}");
     }
     println!("Broadcasts are heard at {}", house.lan().broadcast());
 }
@@ -118,6 +135,11 @@ async fn obey(house: &House, line: &str) -> Option<()> {
     let plug = house.plugs().get(number.checked_sub(1)?)?;
     match (command, words.next()) {
         ("press", None) => plug.press_button(),
+        ("press", Some(outlet)) => {
+            let outlet = outlet.parse::<usize>().ok()?.checked_sub(1)?;
+            plug.outlets_on().get(outlet)?;
+            plug.press_button_of(outlet);
+        }
         ("lan", Some(fault)) => house.lan().set_fault(plug, lan_fault(fault)?).await.ok()?,
         ("cloud", Some("works")) => plug.set_cloud(CloudLink::Works),
         ("cloud", Some("offline")) => plug.set_cloud(CloudLink::Offline),
@@ -144,7 +166,12 @@ fn tell_switchings(house: &House, seen: &mut [u64]) {
         let log = plug.switchings();
         for switching in log.iter().skip(log.len().saturating_sub(fresh)) {
             let relay = RelayState::from_bool(switching.on);
-            println!("{}: {relay}, by {:?}", plug.alias(), switching.by);
+            let outlet = if plug.read(SimPlug::is_strip) {
+                format!(", outlet {}", switching.outlet + 1)
+            } else {
+                String::new()
+            };
+            println!("{}{outlet}: {relay}, by {:?}", plug.alias(), switching.by);
         }
         *seen = orders;
     }

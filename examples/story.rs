@@ -149,15 +149,15 @@ impl Story {
         }
         let (at, outcome) = match route {
             Route::Local if !self.lan_works => (exchange.deadline, Outcome::of(Err(Failure::Silent))),
-            Route::Local => (self.now + LAN_TRIP, Outcome::of(Ok(self.plug_answers(exchange.request)))),
-            Route::Cloud => (self.now + CLOUD_TRIP, Outcome::of(Ok(self.plug_answers(exchange.request)))),
+            Route::Local => (self.now + LAN_TRIP, Outcome::of(Ok(self.plug_answers(&exchange.request)))),
+            Route::Cloud => (self.now + CLOUD_TRIP, Outcome::of(Ok(self.plug_answers(&exchange.request)))),
         };
         self.on_the_way.push((at, exchange.id, outcome));
     }
 
-    fn plug_answers(&mut self, request: Request) -> Reply {
+    fn plug_answers(&mut self, request: &Request) -> Reply {
         match request {
-            Request::SetRelay(state) => self.relay = state,
+            Request::SetRelay(state) => self.relay = *state,
             Request::SysInfo => return Reply::SysInfo(self.reading()),
             _ => {}
         }
@@ -176,8 +176,18 @@ impl Story {
             kind: "IOT.SMARTPLUGSWITCH".into(),
             feature: "TIM".into(),
             dev_name: nothing(),
+            dims: false,
+            outlets: Box::default(),
         };
-        Reading { plate: Arc::new(plate), relay: Some(self.relay), led: None, on_time: None, rssi: None }
+        Reading {
+            plate: Arc::new(plate),
+            relay: Some(self.relay),
+            led: None,
+            on_time: None,
+            rssi: None,
+            brightness: None,
+            outlets: Box::default(),
+        }
     }
 
     fn publish(&mut self, update: Update) {

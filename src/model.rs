@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a plug is called in topics and Home Assistant entity ids: `a-z 0-9 - _`, 1 to 64 characters.
 ///
@@ -308,12 +309,20 @@ pub enum Order {
 }
 
 /// The parts of a plug's state that one order may set together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
     /// The relay.
     pub relay: Option<Switch>,
     /// The plug's own little light.
     pub led: Option<RelayState>,
+    /// How bright a dimmer is to be, 0..=100 %. More than 0 switches on, 0 switches off.
+    pub brightness: Option<u8>,
+    /// How long the way to that brightness may take.
+    pub transition: Option<Duration>,
+    /// After this long the plug itself switches to the other state; zero ends a count-down that is running.
+    pub lasting: Option<Duration>,
+    /// What it is to be called.
+    pub alias: Option<Arc<str>>,
 }
 
 /// What a relay is asked to do.

@@ -311,6 +311,9 @@ struct PlugRow {
     name: String,
     mac: Option<String>,
     address: Option<String>,
+    /// Of a strip; files of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    outlets: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     home: Option<String>,
 }
@@ -322,6 +325,7 @@ impl PlugRow {
             name: plug.name.to_string(),
             mac: plug.mac.map(|mac| mac.to_string()),
             address: plug.address.as_ref().map(ToString::to_string),
+            outlets: plug.outlets.iter().map(ToString::to_string).collect(),
             home: plug.home.as_ref().map(ToString::to_string),
         }
     }
@@ -336,6 +340,13 @@ impl PlugRow {
             name: PlugName::new(&self.name).ok()?,
             mac: self.mac.as_deref().and_then(Mac::new),
             address: self.address.as_deref().and_then(|text| Address::new(text, PORT)),
+            // All or none: an outlet's place in the list is its number.
+            outlets: self
+                .outlets
+                .iter()
+                .map(|name| PlugName::new(name).ok())
+                .collect::<Option<_>>()
+                .unwrap_or_default(),
             home: self.home.as_deref().and_then(|text| Address::new(text, PORT)),
         };
         Some((device_id, plug))

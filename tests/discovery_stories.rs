@@ -25,6 +25,7 @@ fn known(number: usize) -> KnownPlug {
         name: plug_name(number),
         address: Some(address(number)),
         home: None,
+        outlets: vec![],
     }
 }
 

@@ -225,7 +225,7 @@ async fn stranger(house: &House) -> (SocketAddr, Discovery) {
 fn sysinfo(number: usize, padding: usize) -> Vec<u8> {
     let padding = "x".repeat(padding);
     let json = format!(
-        r#"{{"system":{{"get_sysinfo":{{"deviceId":"8006{number:036X}","relay_state":1,"children":"{padding}"}}}}}}"#
+        r#"{{"system":{{"get_sysinfo":{{"deviceId":"8006{number:036X}","relay_state":1,"oemId":"{padding}"}}}}}}"#
     );
     let mut datagram = json.into_bytes();
     cipher::encrypt(&mut datagram);

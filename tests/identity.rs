@@ -30,6 +30,7 @@ fn known(number: usize) -> KnownPlug {
         mac: Some(mac(number)),
         name: plug_name(number),
         address: Some(address(number)),
+        outlets: vec![],
         home: None,
     }
 }
@@ -571,7 +572,7 @@ fn an_entry_by_host_whose_plug_was_followed_elsewhere_knows_it_after_a_restart()
     plugs[1].address = Some(address(1));
     let settings = Settings { known: kept, adopt: true, ..settings };
     let mut house = Scenario::from_settings(settings, plugs);
-    let kettle = Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), led: None });
+    let kettle = Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), ..Wishes::default() });
     house.event(Event::Command { id: CommandId(7), plug: name("kettle"), order: kettle });
     assert!(is_ok(&house.result(CommandId(7), seconds(1)).0));
     assert_eq!((house.plug(1).relay, house.plug(2).relay), (RelayState::On, RelayState::Off));

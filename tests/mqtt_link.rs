@@ -25,7 +25,7 @@ fn has(kept: &[Seen], topic: &str, part: &str) -> bool {
 }
 
 fn on() -> Order {
-    Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), led: None })
+    Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), led: None, ..Wishes::default() })
 }
 
 #[tokio::test]

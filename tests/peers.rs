@@ -17,16 +17,19 @@ use hs100d::sim::fault::{Dialect, LanFault};
 use hs100d::sim::house::{Blueprint, House};
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::Origin;
+use hs100d::sim::plug::meter::Meter;
 use peers_kit::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
 use serde_json::{Value, json};
 
 /// What a password may hold, and what trips whoever builds JSON by hand.
 const PASSWORD: &str = "\"'\\/{}$ü ";
 
+/// Held while a plug of the newer discovery is about, on its one port, and while a peer stumbles over such a plug.
+static NEWER_DISCOVERY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The addresses of one LAN are wanted by the next test as well; port and house are each test's own.
 fn house_of(plugs: &[(Model, &str)]) -> Blueprint {
-    let mut blueprint = Blueprint::of(&[]);
-    blueprint.plugs = plugs.iter().map(|(model, alias)| (*model, (*alias).to_owned())).collect();
+    let mut blueprint = Blueprint::of_models(plugs);
     blueprint.account = Account::new("user@example.com", PASSWORD);
     blueprint
 }
@@ -67,8 +70,13 @@ async fn kasa(peers: &Path, house: &House, arguments: &[&str]) -> String {
 
 /// python-kasa's command line about the first plug of a house.
 async fn kasa_plug(peers: &Path, house: &House, arguments: &[&str]) -> String {
+    kasa_device(peers, house, "plug", arguments).await
+}
+
+/// python-kasa's command line about the first device of a house, of a type of which the peer has several.
+async fn kasa_device(peers: &Path, house: &House, kind: &str, arguments: &[&str]) -> String {
     let host = house.lan().address(house.plug(0)).unwrap().ip().to_string();
-    let about = ["--host", &host, "--type", "plug"];
+    let about = ["--host", &host, "--type", kind];
     kasa(peers, house, &[&about, arguments].concat()).await
 }
 
@@ -99,6 +107,118 @@ async fn python_kasa_reads_and_works_each_of_our_plugs() {
 
         let printed = kasa_plug(peers, &house, &["state"]).await;
         assert!(printed.contains("Büro - HS100") && printed.contains("Device state: False"), "{printed}");
+    }
+}
+
+/// What a meter shows in these tests, in W, V, A and kWh.
+fn metered() -> Meter {
+    let days = [((2026, 1, 2), 0.75), ((2026, 1, 31), 1.5), ((2026, 11, 2), 4.0)];
+    Meter { power: 61.753, voltage: 230.837, current: 0.451, total: 16.323, days: days.into() }
+}
+
+/// The peer prints what it makes of a meter, whichever units it was told in.
+fn expect_energy(printed: &str) {
+    for line in ["Current: 0.451 A", "Voltage: 230.837 V", "Power: 61.753 W", "Total consumption: 16.323 kWh"]
+    {
+        assert!(printed.contains(line), "no {line} in {printed}");
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_reads_both_generations_of_our_meters() {
+    let Some(peers) = peers() else { return };
+    for model in [Model::HS110_HW1, Model::HS110_HW4, Model::KP115] {
+        let house = House::start(house_of(&[(model, "Lamp")])).await.unwrap();
+        house.plug(0).press_button();
+        house.plug(0).with(|plug| plug.outlets[0].meter = metered());
+        expect_energy(&kasa_plug(peers, &house, &["energy"]).await);
+        let days = kasa_plug(peers, &house, &["energy", "--month", "2026-01"]).await;
+        assert!(days.contains("\n2, 0.75\n31, 1.5\n"), "{days}");
+        let months = kasa_plug(peers, &house, &["energy", "--year", "2026"]).await;
+        assert!(months.contains("\n1, 2.25\n11, 4.0\n"), "{months}");
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_works_each_outlet_of_our_strips() {
+    let Some(peers) = peers() else { return };
+    for model in [Model::KP303, Model::HS300, Model::HS107] {
+        let house = House::start(house_of(&[(model, "Desk")])).await.unwrap();
+        let strip = house.plug(0);
+        let count = strip.outlets_on().len();
+        let only = |outlet| (0..count).map(|other| other == outlet).collect::<Vec<_>>();
+
+        kasa_device(peers, &house, "strip", &["on", "--child-index", "1"]).await;
+        assert_eq!(strip.outlets_on(), only(1), "{}", model.name);
+        let child = ["alias", "--child-index", "1", "Büro ☕"];
+        kasa_device(peers, &house, "strip", &child).await;
+        assert_eq!(strip.read(|plug| plug.outlets[1].alias.clone()), "Büro ☕");
+        kasa_device(peers, &house, "strip", &["off", "--child", "Büro ☕"]).await;
+        assert_eq!(strip.outlets_on(), vec![false; count]);
+        kasa_device(peers, &house, "strip", &["on"]).await;
+        assert_eq!(strip.outlets_on(), vec![true; count]);
+        kasa_device(peers, &house, "strip", &["led", "off"]).await;
+        assert!(!strip.is_led_on());
+        kasa_device(peers, &house, "strip", &["alias", "Leiste"]).await;
+        assert_eq!(strip.alias(), "Leiste");
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_reads_the_meter_of_one_outlet_of_our_strip() {
+    let Some(peers) = peers() else { return };
+    let house = House::start(house_of(&[(Model::HS300, "Desk")])).await.unwrap();
+    house.plug(0).press_button_of(4);
+    house.plug(0).with(|plug| plug.outlets[4].meter = metered());
+    expect_energy(&kasa_device(peers, &house, "strip", &["energy", "--child-index", "4"]).await);
+    let other = kasa_device(peers, &house, "strip", &["energy", "--child-index", "3"]).await;
+    assert!(other.contains("Power: 0.0 W") && !other.contains("16.323"), "{other}");
+}
+
+#[tokio::test]
+async fn python_kasa_dims_our_dimmers() {
+    let Some(peers) = peers() else { return };
+    for model in [Model::HS220, Model::KP405] {
+        let house = House::start(house_of(&[(model, "Hall")])).await.unwrap();
+        let dimmer = house.plug(0);
+        let light = || (dimmer.read(|plug| plug.dimmer.brightness), dimmer.is_on());
+        kasa_device(peers, &house, "dimmer", &["brightness", "33"]).await;
+        assert_eq!(light(), (33, true), "the peer switches on as well");
+        let printed = kasa_device(peers, &house, "dimmer", &["brightness"]).await;
+        assert!(printed.contains("Brightness: 33"), "{printed}");
+        kasa_device(peers, &house, "dimmer", &["off", "--transition", "100"]).await;
+        assert_eq!(light(), (33, false));
+        kasa_device(peers, &house, "dimmer", &["brightness", "80", "--transition", "100"]).await;
+        assert_eq!(light(), (80, true));
+        kasa_device(peers, &house, "dimmer", &["off"]).await;
+        assert_eq!(light(), (80, false));
+        kasa_device(peers, &house, "dimmer", &["on", "--transition", "100"]).await;
+        assert_eq!(light(), (80, true));
+        kasa_device(peers, &house, "dimmer", &["led", "off"]).await;
+        assert!(!dimmer.is_led_on());
+        kasa_device(peers, &house, "dimmer", &["alias", "Flur ☕"]).await;
+        assert_eq!(dimmer.alias(), "Flur ☕");
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_knows_what_our_devices_are() {
+    let Some(peers) = peers() else { return };
+    let _nobody_else = NEWER_DISCOVERY.lock().await;
+    let plugs: Vec<_> = Model::ALL.iter().map(|&(word, model)| (model, word)).collect();
+    let house = House::start(house_of(&plugs)).await.unwrap();
+    let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "3", "discover"];
+    let printed = kasa(peers, &house, &arguments).await;
+    let headings: Vec<_> = house.plugs().iter().map(|plug| format!("\n== {} - ", plug.alias())).collect();
+    let found: Vec<_> = headings.iter().map(|heading| printed.find(heading)).collect();
+    for (plug, start) in house.plugs().iter().zip(&found) {
+        let model = plug.read(|plug| plug.model);
+        let start = start.unwrap_or_else(|| panic!("no {} in {printed}", plug.alias()));
+        let end = found.iter().flatten().copied().filter(|&other| other > start).min();
+        let told = &printed[start..end.unwrap_or(printed.len())];
+        assert_eq!(told.matches("(Socket for ").count(), usize::from(model.outlets), "{told}");
+        assert_eq!(told.contains("(current_consumption)"), model.meter.is_some(), "{told}");
+        assert_eq!(told.contains("(brightness)"), model.dims, "{told}");
     }
 }
 
@@ -179,6 +299,7 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
 #[tokio::test]
 async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
     let Some(peers) = peers() else { return };
+    let _nobody_else = NEWER_DISCOVERY.lock().await;
     let mut blueprint = house_of(&[(Model::HS100_HW4, "Lamp")]);
     blueprint.first_plug = [127, 0, 3, 1].into();
     blueprint.tdp_port = 20002; // The peer asks there and nowhere else.

@@ -420,7 +420,8 @@ fn one_dead_plug_delays_no_other() {
 #[test]
 fn a_command_of_two_parts_is_answered_once_when_both_are_done() {
     let mut house = Scenario::settled(1);
-    let both = Wishes { relay: Some(Switch::To(RelayState::On)), led: Some(RelayState::Off) };
+    let both =
+        Wishes { relay: Some(Switch::To(RelayState::On)), led: Some(RelayState::Off), ..Wishes::default() };
     let command = house.send(1, Order::Set(both));
     assert!(is_ok(&house.result(command, seconds(1)).0));
     assert_eq!((house.plug(1).relay, house.plug(1).led), (RelayState::On, RelayState::Off));

@@ -20,6 +20,7 @@ fn plug(n: usize, address: &str) -> KnownPlug {
         mac: Mac::new(&format!("50C7BF{n:06X}")),
         name: PlugName::new(&format!("plug-{n}")).unwrap(),
         address: Address::new(address, 9999),
+        outlets: vec![],
         home: None,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{Address, Availability, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route};
-use crate::smarthome::message::{Nameplate, Reading, Reply, Request};
+use crate::smarthome::message::{Meter, Nameplate, Outlet, Reading, Reply, Request, Rule};
 
 /// Something that happened outside and that the bridge should know.
 #[derive(Debug, Clone, PartialEq)]
@@ -270,6 +270,8 @@ pub struct KnownPlug {
     pub name: PlugName,
     /// Where it was last.
     pub address: Option<Address>,
+    /// Of a strip: what its outlets were called, in their order.
+    pub outlets: Vec<PlugName>,
     /// The address that the user wrote: an entry that says nothing else of its plug is about this one.
     pub home: Option<Address>,
 }
@@ -283,6 +285,8 @@ pub enum Update {
     State(PlugName, PlugState),
     /// `<plug>/info`, retained, and the plug's discovery document.
     Info(PlugName, PlugInfo),
+    /// `<plug>/energy`, retained.
+    Energy(PlugName, Energy),
     /// `<plug>/availability`, retained.
     Availability(PlugName, Availability),
     /// `<plug>/result`.
@@ -315,6 +319,10 @@ pub struct PlugState {
     pub led: Option<RelayState>,
     /// When the relay went on.
     pub on_since: Option<Instant>,
+    /// How bright a dimmer is set, 0..=100 %.
+    pub brightness: Option<u8>,
+    /// When a count-down switches it to the other state.
+    pub until: Option<Instant>,
 }
 
 /// What `<plug>/info` says.
@@ -328,6 +336,32 @@ pub struct PlugInfo {
     pub rssi: Option<i32>,
     /// Whether the plug says that it is connected to TP-Link's cloud.
     pub cloud_connected: Option<bool>,
+    /// Of an outlet: which one it is, and of which strip.
+    pub outlet: Option<OutletInfo>,
+    /// Of a strip: what its outlets are called, in their order.
+    pub outlets: Arc<[PlugName]>,
+    /// What stands on its own schedule, once that was read.
+    pub schedule: Option<Arc<[Rule]>>,
+}
+
+/// Which outlet a plug is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutletInfo {
+    /// Counted from 0, as in [`Nameplate::outlets`].
+    pub number: Outlet,
+    /// What the strip is called.
+    pub strip: PlugName,
+}
+
+/// What `<plug>/energy` says.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Energy {
+    /// What the meter shows.
+    pub meter: Meter,
+    /// kWh since midnight by the plug's own clock.
+    pub today: Option<f64>,
+    /// kWh since the first of the month by the plug's own clock.
+    pub month: Option<f64>,
 }
 
 /// What `bridge/info` says beside what the left wing knows itself.

@@ -6,7 +6,7 @@ use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey,
 use super::plug::Plug;
 use super::{Bridge, Census, MOST_PLUGS, PlugSettings};
 use crate::model::{Address, DeviceId, Mac, PlugName};
-use crate::smarthome::message::{Nameplate, Reading};
+use crate::smarthome::message::{Nameplate, Outlet, Reading};
 
 impl Bridge {
     /// The plug with this identity. One MAC with two device ids is two plugs.
@@ -46,6 +46,7 @@ impl Bridge {
             self.rename(key, name, now);
         }
         self.registry.enter(key, &identity);
+        let outlets = remembered.as_ref().map(|plug| plug.outlets.clone()).unwrap_or_default();
         // Where the user has written another address since, that is the newer word.
         let last = remembered.filter(|plug| address.is_none() || plug.home == address);
         self.touch(key, now, |plug, desk| {
@@ -54,6 +55,9 @@ impl Bridge {
             plug.settle_at(address);
             plug.remembered_at(last.and_then(|plug| plug.address));
         });
+        if !outlets.is_empty() {
+            self.name_outlets(key, outlets, now);
+        }
         self.remember(key);
         key
     }
@@ -66,7 +70,9 @@ impl Bridge {
         address: Option<&Address>,
         identity: &Identity,
     ) -> Option<PlugKey> {
-        let named = name.and_then(|name| self.registry.named(name)).filter(|key| self.listed.contains(key));
+        let named = name.and_then(|name| self.registry.named(name));
+        let named = named.and_then(|(key, outlet)| outlet.is_none().then_some(key));
+        let named = named.filter(|key| self.listed.contains(key));
         let lives_there =
             |plug: &&Plug| plug.home() == address || (plug.is_here() && plug.address() == address);
         let placed = address.and_then(|_| self.plugs.iter().flatten().find(lives_there)).map(|plug| plug.key);
@@ -83,6 +89,7 @@ impl Bridge {
             Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
         };
         self.rename(key, name, now);
+        self.name_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| plug.remembered_at(known.address));
         self.remember(key);
     }
@@ -93,6 +100,7 @@ impl Bridge {
         let complete =
             plug.identity.device_id.is_some() && (plug.identity.mac.is_some() || plate.mac.is_none());
         if complete && plug.name.is_some() {
+            self.learn_outlets(key, plate, now);
             return true;
         }
         let Some(device_id) = &plate.device_id else { return true };
@@ -111,7 +119,39 @@ impl Bridge {
             Some(name) => self.rename(key, name, now),
             None => self.remember(key),
         }
+        self.learn_outlets(key, plate, now);
         true
+    }
+
+    /// Names the outlets of a strip that tells of them for the first time.
+    fn learn_outlets(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) {
+        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() != plate.outlets.len())
+        else {
+            return;
+        };
+        let strip = plug.name.clone().unwrap_or_else(PlugName::placeholder);
+        let mut names: Vec<_> = plug.outlet_names().cloned().collect();
+        for (number, outlet) in (1..).zip(&*plate.outlets).skip(names.len()) {
+            let name = self.registry.name_for(&outlet.alias, &format!("{strip}-{number}"), plate.mac);
+            // Taken from here on, so that the next outlet does not get it too.
+            self.registry.enter_name((key, None), name.clone());
+            names.push(name);
+        }
+        let fewer = plate.outlets.len().min(names.len());
+        for name in names.drain(fewer..) {
+            self.registry.strike_name(&name);
+            self.publish(Update::Gone(name));
+        }
+        self.name_outlets(key, names, now);
+        self.remember(key);
+    }
+
+    fn name_outlets(&mut self, key: PlugKey, names: Vec<PlugName>, now: Instant) {
+        for (outlet, name) in (0..).zip(&names) {
+            self.registry.enter_name((key, Some(outlet)), name.clone());
+            self.publish(Update::Expected(name.clone()));
+        }
+        self.touch(key, now, |plug, _| plug.christen_outlets(names));
     }
 
     /// Two entries turned out to be one plug: the user's own goes on, and the other is given up. Which one stays.
@@ -188,10 +228,14 @@ impl Bridge {
     /// Gives a plug its name, and clears what the broker keeps under the one before. Another plug that has the name
     /// takes a new one.
     pub(super) fn rename(&mut self, key: PlugKey, name: PlugName, now: Instant) {
-        if let Some(holder) = self.registry.named(&name).filter(|&holder| holder != key) {
-            let mac = self.plug(holder).and_then(|plug| plug.identity.mac);
-            let other = self.registry.name_for(name.as_str(), "", mac);
-            self.rename(holder, other, now);
+        match self.registry.named(&name) {
+            Some((holder, None)) if holder != key => {
+                let mac = self.plug(holder).and_then(|plug| plug.identity.mac);
+                let other = self.registry.name_for(name.as_str(), "", mac);
+                self.rename(holder, other, now);
+            }
+            Some((holder, Some(outlet))) => self.rename_outlet(holder, outlet, now),
+            _ => {}
         }
         let Some(plug) = self.plugs[key.0 as usize].as_mut() else { return };
         if plug.name.as_ref() == Some(&name) {
@@ -203,7 +247,21 @@ impl Bridge {
             self.registry.strike_name(&before);
             self.publish(Update::Gone(before));
         }
-        self.registry.enter_name(key, name);
+        self.registry.enter_name((key, None), name);
+        self.remember(key);
+        self.touch(key, now, Plug::republish);
+    }
+
+    /// An outlet gives its name up for a plug that the user calls so.
+    fn rename_outlet(&mut self, key: PlugKey, outlet: Outlet, now: Instant) {
+        let Some(plug) = self.plug(key) else { return };
+        let mut names: Vec<_> = plug.outlet_names().cloned().collect();
+        let Some(name) = names.get_mut(usize::from(outlet)) else { return };
+        let other = self.registry.name_for(name.as_str(), "", plug.identity.mac);
+        let before = std::mem::replace(name, other);
+        self.registry.strike_name(&before);
+        self.publish(Update::Gone(before));
+        self.name_outlets(key, names, now);
         self.remember(key);
         self.touch(key, now, Plug::republish);
     }
@@ -227,6 +285,9 @@ impl Bridge {
         self.timers.set(key, None);
         self.registry.strike(key);
         self.listed.remove(&key);
+        for outlet in plug.outlet_names() {
+            self.publish(Update::Gone(outlet.clone()));
+        }
         if let Some(name) = plug.name {
             let gone = Happening { what: What::PlugGone, plug: Some(name.clone()), detail: String::new() };
             self.publish(Update::Happened(gone));

@@ -260,7 +260,7 @@ impl Bridge {
 
     fn on_command(&mut self, id: CommandId, name: PlugName, order: Order, now: Instant) {
         match self.registry.named(&name) {
-            Some(key) => self.with_plug(key, now, |plug, desk| plug.command(id, order, desk)),
+            Some((key, part)) => self.with_plug(key, now, |plug, desk| plug.command(id, part, order, desk)),
             None => {
                 let ended = Ended::Error(format!("there is no plug called {name}"));
                 let result =
@@ -272,7 +272,11 @@ impl Bridge {
 
     fn on_request(&mut self, id: RequestId, ask: Ask, now: Instant) {
         let named = |bridge: &Self, name: &PlugName| {
-            bridge.registry.named(name).ok_or_else(|| format!("there is no plug called {name}"))
+            bridge
+                .registry
+                .named(name)
+                .map(|(key, _)| key)
+                .ok_or_else(|| format!("there is no plug called {name}"))
         };
         let result = match ask {
             Ask::Discover => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::wish::Slot;
 use crate::model::{Failure, Route};
-use crate::smarthome::message::Request;
+use crate::smarthome::message::{Outlet, Request};
 
 /// Pauses between tries of one command over the LAN.
 const LAN_RETRY: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
@@ -13,9 +13,10 @@ const LAN_RETRY: Backoff = Backoff { first: Duration::from_millis(250), longest:
 const CLOUD_RETRY: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(4) };
 
 /// What is being pursued. Another job is another pursuit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) slot: Slot,
+    pub(super) part: Option<Outlet>,
     pub(super) request: Request,
     /// When the wish arrived, which tells it from the one before it.
     pub(super) arrived: Instant,
@@ -24,7 +25,7 @@ pub(super) struct Job {
 }
 
 /// How the pursuit of one job has gone so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Pursuit {
     pub(super) job: Job,
     begun: Instant,
@@ -40,7 +41,8 @@ struct Tries {
 
 impl Pursuit {
     pub(super) fn new(job: Job, now: Instant) -> Self {
-        Self { job, begun: now.max(job.not_before), tries: [Tries::default(); 2] }
+        let begun = now.max(job.not_before);
+        Self { job, begun, tries: [Tries::default(); 2] }
     }
 
     /// When a route may start that by plan waits `head_start` for the routes before it.

@@ -5,19 +5,23 @@ use std::collections::HashMap;
 use super::event::{Identity, PlugKey};
 use super::slug::slug;
 use crate::model::{DeviceId, Mac, PlugName};
+use crate::smarthome::message::Outlet;
+
+/// A plug, or one outlet of a strip.
+pub(super) type Place = (PlugKey, Option<Outlet>);
 
 /// The ways from an identity to a plug.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     by_device_id: HashMap<DeviceId, PlugKey>,
     by_mac: HashMap<Mac, PlugKey>,
-    by_name: HashMap<PlugName, PlugKey>,
+    by_name: HashMap<PlugName, Place>,
     /// The last number that was put behind a name, so that a thousand plugs of one alias are not counted anew each time.
     numbers: HashMap<String, u32>,
 }
 
 impl Registry {
-    pub(super) fn named(&self, name: &PlugName) -> Option<PlugKey> {
+    pub(super) fn named(&self, name: &PlugName) -> Option<Place> {
         self.by_name.get(name).copied()
     }
 
@@ -36,26 +40,26 @@ impl Registry {
         }
     }
 
-    pub(super) fn enter_name(&mut self, key: PlugKey, name: PlugName) {
-        self.by_name.insert(name, key);
+    pub(super) fn enter_name(&mut self, place: Place, name: PlugName) {
+        self.by_name.insert(name, place);
     }
 
     pub(super) fn strike(&mut self, key: PlugKey) {
         self.by_device_id.retain(|_, &mut entry| entry != key);
         self.by_mac.retain(|_, &mut entry| entry != key);
-        self.by_name.retain(|_, &mut entry| entry != key);
+        self.by_name.retain(|_, &mut (entry, _)| entry != key);
     }
 
     pub(super) fn strike_name(&mut self, name: &PlugName) {
         self.by_name.remove(name);
     }
 
-    /// A name for a plug that the user gave none: the slug of its alias, else of its model; with the last digits of
+    /// A name for a plug that the user gave none: the slug of its alias, else of its model or strip; with the last digits of
     /// its MAC, and then a number, where another plug has the name already.
-    pub(super) fn name_for(&mut self, alias: &str, model: &str, mac: Option<Mac>) -> PlugName {
+    pub(super) fn name_for(&mut self, alias: &str, otherwise: &str, mac: Option<Mac>) -> PlugName {
         let mut base = slug(alias);
         if base.is_empty() {
-            base = slug(model);
+            base = slug(otherwise);
         }
         if base.is_empty() || base == PlugName::RESERVED {
             base = "plug".into();
@@ -93,7 +97,7 @@ mod tests {
         let mut registry = Registry::default();
         let mut name = |alias, mac| {
             let name = registry.name_for(alias, "HS100(EU)", Mac::new(mac));
-            registry.enter_name(PlugKey(0), name.clone());
+            registry.enter_name((PlugKey(0), None), name.clone());
             name.to_string()
         };
         assert_eq!(name("Lamp", "50:C7:BF:00:00:01"), "lamp");
@@ -109,7 +113,7 @@ mod tests {
         let mut registry = Registry::default();
         let alias = "ä".repeat(300);
         let first = registry.name_for(&alias, "", Mac::new("50:C7:BF:00:00:01"));
-        registry.enter_name(PlugKey(0), first.clone());
+        registry.enter_name((PlugKey(0), None), first.clone());
         let second = registry.name_for(&alias, "", Mac::new("50:C7:BF:00:00:02"));
         assert_eq!(first.as_str().len(), 64);
         assert!(second.as_str().ends_with("a-0002") && second.as_str().len() == 64, "{second}");

@@ -1,17 +1,20 @@
 //! What is wanted of one plug and not yet true: a wish has a deadline, an act and a read-back, and dies with its time.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::event::CommandId;
 use crate::model::{Failure, RelayState, Route};
-use crate::smarthome::message::Request;
+use crate::smarthome::message::{Outlet, Outlets, Request};
 
-/// One thing wanted of a plug.
+/// One thing wanted of a plug, or of one outlet of a strip.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
     pub(super) want: Want,
+    /// Which outlet; `None` for the device as a whole.
+    pub(super) part: Option<Outlet>,
     /// Who waits for the result; nobody, when the bridge itself puts a drift right.
-    pub(super) command: Option<CommandId>,
+    pub(super) command: Option<Asked>,
     pub(super) arrived: Instant,
     /// After this moment the wish is dead.
     pub(super) deadline: Instant,
@@ -20,32 +23,44 @@ pub(super) struct Wish {
     pub(super) failures: [Option<Failure>; 2],
 }
 
-/// The kinds of wish. A newer wish of a kind takes the older one's place.
+/// The command behind a wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) id: CommandId,
+    /// To which part it was said: a strip's command becomes wishes for its outlets.
+    pub(super) of: Option<Outlet>,
+}
+
+/// The kinds of wish, in the order in which they are pursued. A newer wish of a kind takes the older one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Slot {
+    /// Before the relay: a dimmer is to come on at the new level.
+    Brightness,
     Relay,
+    /// After the relay: what is counted down to is the other state.
+    CountDown,
     Led,
+    Alias,
     Reboot,
     Read,
 }
 
-impl Slot {
-    /// In the order in which they are pursued.
-    pub(super) const ALL: [Self; 4] = [Self::Relay, Self::Led, Self::Reboot, Self::Read];
-
-    pub(super) const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Want {
     /// The relay in this state.
     Relay(RelayState),
     /// The relay the other way round than it is read to be; `false` after a second toggle: as it is.
     FlipRelay(bool),
+    /// This level, 1..=100 %.
+    Brightness(u8),
+    /// This level, 0..=100 %, reached over so much time; the relay follows.
+    Fade(u8, Duration),
     /// The little light in this state.
     Led(RelayState),
+    /// This name.
+    Alias(Arc<str>),
+    /// In so many seconds, this state; 0 seconds: no count-down.
+    CountDown(u32, RelayState),
     /// A restart.
     Reboot,
     /// A reading.
@@ -55,30 +70,40 @@ pub(super) enum Want {
 /// How far a wish has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Room has to be made for it: an older count-down goes.
+    Clear,
     /// It has to be said to the plug.
     Act,
     /// The plug has said that it did it; now it is read back.
     ReadBack {
-        /// When the plug said so: older readings prove nothing.
-        acted: Instant,
         /// The route that worked.
         route: Route,
         /// Readings that did not show it yet.
         mismatches: u32,
-        /// The relay shown by a reading may lag behind, so another one is asked for no earlier than this.
+        /// The state shown by a reading may lag behind, so another one is asked for no earlier than this.
         not_before: Instant,
     },
 }
 
 impl Wish {
-    pub(super) fn new(want: Want, command: Option<CommandId>, arrived: Instant, deadline: Instant) -> Self {
-        Self { want, command, arrived, deadline, step: Step::Act, failures: [None, None] }
+    pub(super) fn new(
+        want: Want,
+        part: Option<Outlet>,
+        command: Option<Asked>,
+        arrived: Instant,
+        deadline: Instant,
+    ) -> Self {
+        let step = if matches!(want, Want::CountDown(..)) { Step::Clear } else { Step::Act };
+        Self { want, part, command, arrived, deadline, step, failures: [None, None] }
     }
 
     pub(super) fn slot(&self) -> Slot {
         match self.want {
             Want::Relay(_) | Want::FlipRelay(_) => Slot::Relay,
+            Want::Brightness(_) | Want::Fade(..) => Slot::Brightness,
+            Want::CountDown(..) => Slot::CountDown,
             Want::Led(_) => Slot::Led,
+            Want::Alias(_) => Slot::Alias,
             Want::Reboot => Slot::Reboot,
             Want::Read => Slot::Read,
         }
@@ -86,20 +111,55 @@ impl Wish {
 
     /// What to say next.
     pub(super) fn request(&self) -> Request {
-        match (self.step, self.want) {
+        match (self.step, &self.want) {
+            (Step::Clear, _) => Request::StopCountDown(self.part),
+            (Step::ReadBack { .. }, Want::CountDown(..)) => Request::CountDown(self.part),
             (Step::ReadBack { .. }, _) => Request::SysInfo,
-            (Step::Act, Want::Relay(state)) => Request::SetRelay(state),
+            (Step::Act, Want::Relay(state)) => match self.part {
+                Some(outlet) => Request::SetOutlets(Outlets::one(outlet), *state),
+                None => Request::SetRelay(*state),
+            },
             (Step::Act, Want::FlipRelay(_)) => Request::SysInfo,
-            (Step::Act, Want::Led(state)) => Request::SetLed(state),
+            (Step::Act, Want::Brightness(percent)) => Request::SetBrightness(*percent),
+            (Step::Act, Want::Fade(percent, over)) => {
+                Request::Fade(*percent, u32::try_from(over.as_millis()).unwrap_or(u32::MAX))
+            }
+            (Step::Act, Want::Led(state)) => Request::SetLed(*state),
+            (Step::Act, Want::Alias(alias)) => Request::SetAlias(self.part, Arc::clone(alias)),
+            (Step::Act, Want::CountDown(seconds, then)) => {
+                Request::StartCountDown(self.part, *seconds, *then)
+            }
             (Step::Act, Want::Reboot) => Request::Reboot,
             (Step::Act, Want::Read) => Request::SysInfo,
+        }
+    }
+
+    /// Whether this request, which may be about several outlets, says what the wish has to say next.
+    pub(super) fn is_said_by(&self, request: &Request) -> bool {
+        match (self.step, &self.want, self.part, request) {
+            (Step::Act, Want::Relay(state), Some(outlet), Request::SetOutlets(outlets, said)) => {
+                state == said && outlets.has(outlet)
+            }
+            _ => self.request() == *request,
+        }
+    }
+
+    /// Where it goes on once the plug has said that it did what was asked.
+    pub(super) fn next_step(&self, route: Route, now: Instant) -> Step {
+        let not_before = match self.want {
+            Want::Fade(_, over) => now + over,
+            _ => now,
+        };
+        match (self.step, &self.want) {
+            (Step::Clear, Want::CountDown(1.., _)) => Step::Act,
+            _ => Step::ReadBack { route, mismatches: 0, not_before },
         }
     }
 
     /// Before this moment an answer to [`Wish::request`] would prove nothing.
     pub(super) fn not_before(&self) -> Instant {
         match self.step {
-            Step::Act => self.arrived,
+            Step::Clear | Step::Act => self.arrived,
             Step::ReadBack { not_before, .. } => not_before,
         }
     }
@@ -107,9 +167,13 @@ impl Wish {
     /// The route to prefer: the one that has just worked.
     pub(super) fn proven_route(&self) -> Option<Route> {
         match self.step {
-            Step::Act => None,
+            Step::Clear | Step::Act => None,
             Step::ReadBack { route, .. } => Some(route),
         }
+    }
+
+    pub(super) fn is_read_back(&self) -> bool {
+        matches!(self.step, Step::ReadBack { .. })
     }
 
     /// Why it came to nothing, in words.

@@ -91,7 +91,7 @@ impl<'a> Story<'a> {
              Watch it from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
             PLUGS.len(),
             house.cloud().url(),
-            config.lines().map(|line| format!("    {line}\n")).collect::<String>(),
+            config.lines().map(indented).collect::<String>(),
             broker.ip(),
             broker.port(),
         ))?;
@@ -264,6 +264,10 @@ fn config_text(house: &House, broker: SocketAddr) -> String {
         house.lan().port(),
         house.cloud().url(),
     )
+}
+
+fn indented(line: &str) -> String {
+    if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }
 }
 
 fn cannot(what: &str, error: &dyn std::fmt::Display) -> Failed {

@@ -19,7 +19,7 @@ pub struct Args {
     pub json: bool,
 
     /// How long to wait for answers
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::config::duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::duration::parse)]
     pub timeout: Duration,
 }
 

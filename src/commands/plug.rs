@@ -9,10 +9,11 @@ use serde_json::json;
 use super::errand::{self, Account, Done};
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
-use crate::bridge::event::{Ended, Identity, KnownPlug, Said, Sighting};
+use crate::bridge::event::{Ended, Identity, KnownPlug, PlugInfo, Said, Sighting};
 use crate::bridge::route::Policy;
 use crate::config::Config;
 use crate::model::{Address, DeviceId, Mac, Order, RelayState, Switch, Wishes};
+use crate::smarthome::message::{Nameplate, Outlet, OutletPlate};
 use crate::store::Store;
 use crate::transport::discovery::Discovery;
 
@@ -77,7 +78,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         let line = "--via cloud: there is no account: add a [cloud] table to the config";
         return Err(Failed::new(Exit::Config, line));
     }
-    let mut entry = find(&args.target, &config, &store, &account).await?;
+    let (mut entry, outlet) = find(&args.target, &config, &store, &account).await?;
     if args.via == Some(Via::Cloud) && entry.identity == Identity::default() {
         let line = format!(
             "{}: is an address, which tells the cloud nothing: use its name, MAC or device id",
@@ -90,7 +91,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         Some(Via::Cloud) => entry.policy.policy = Policy::Cloud,
         None => {}
     }
-    let done = errand::run(entry, account, args.verb.order()).await;
+    let done = errand::run(entry, outlet, account, args.verb.order()).await;
     if let Ended::Error(why) = &done.result.ended {
         return Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.target)));
     }
@@ -99,8 +100,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
 
 impl Verb {
     fn order(self) -> Order {
-        let relay = |switch| Order::Set(Wishes { relay: Some(switch), led: None });
-        let led = |state| Order::Set(Wishes { relay: None, led: Some(state) });
+        let relay = |switch| Order::Set(Wishes { relay: Some(switch), ..Wishes::default() });
+        let led = |state| Order::Set(Wishes { led: Some(state), ..Wishes::default() });
         match self {
             Self::Info => Order::Read,
             Self::On => relay(Switch::To(RelayState::On)),
@@ -113,13 +114,13 @@ impl Verb {
     }
 }
 
-/// The plug that the user means: by what the config says, then the store, then the plug itself or the account.
+/// The plug that the user means, and which outlet of it if it is a strip: by what the config says, then the store, then the plug itself or the account.
 async fn find(
     target: &str,
     config: &Config,
     store: &Store,
     account: &Account,
-) -> Result<PlugSettings, Failed> {
+) -> Result<(PlugSettings, Option<Outlet>), Failed> {
     let wanted = Wanted::new(target, config.local.port);
     let known = store.known_plugs();
     let remembered = |identity: &Identity| {
@@ -131,21 +132,23 @@ async fn find(
     };
     if let Some(entry) = config.bridge.plugs.iter().find(|entry| wanted.is_entry(entry)) {
         let address = entry.address.clone().or_else(|| remembered(&entry.identity));
-        return Ok(PlugSettings { address, ..entry.clone() });
+        return Ok((PlugSettings { address, ..entry.clone() }, None));
     }
-    if let Some(plug) = known.iter().find(|plug| wanted.is_known(plug)) {
-        return Ok(entry(plug.device_id.clone(), plug.mac, plug.address.clone(), config));
+    if let Some(plug) = known.iter().find(|plug| wanted.is_known(plug) || wanted.outlet_of(plug).is_some()) {
+        let outlet = wanted.outlet_of(plug);
+        return Ok((entry(plug.device_id.clone(), plug.mac, plug.address.clone(), config), outlet));
     }
     // An address that nobody has seen may still be a plug's; in the account nobody goes by one.
     if let (true, Some(address)) = (wanted.is_numeric, &wanted.address) {
         let (identity, policy) = (Identity::default(), config.bridge.policy);
-        return Ok(PlugSettings { name: None, identity, address: Some(address.clone()), policy });
+        return Ok((PlugSettings { name: None, identity, address: Some(address.clone()), policy }, None));
     }
     if let Some(sighting) = look(&wanted, config).await {
         let Said::SysInfo(reading) = sighting.said else { return Err(nobody(target)) };
         let identity = Identity { device_id: reading.plate.device_id.clone(), mac: reading.plate.mac };
         let policy = config.bridge.policy;
-        return Ok(PlugSettings { name: None, identity, address: Some(sighting.address), policy });
+        let outlet = wanted.outlet_on(&reading.plate);
+        return Ok((PlugSettings { name: None, identity, address: Some(sighting.address), policy }, outlet));
     }
     if let Some(cloud) = &account.cloud {
         let rows =
@@ -154,7 +157,7 @@ async fn find(
         let is_it =
             |row: &crate::bridge::event::AccountPlug| wanted.is(Some(&row.device_id), row.mac, &row.alias);
         if let Some(row) = { row }.find(is_it) {
-            return Ok(entry(row.device_id, row.mac, None, config));
+            return Ok((entry(row.device_id, row.mac, None, config), None));
         }
     }
     Err(nobody(target))
@@ -179,7 +182,8 @@ async fn look(wanted: &Wanted<'_>, config: &Config) -> Option<Sighting> {
             let sighting = discovery.next().await;
             if let Said::SysInfo(reading) = &sighting.said {
                 let plate = &reading.plate;
-                if wanted.is(plate.device_id.as_ref(), plate.mac, &plate.alias) {
+                let is_it = wanted.is(plate.device_id.as_ref(), plate.mac, &plate.alias);
+                if is_it || wanted.outlet_on(plate).is_some() {
                     return sighting;
                 }
             }
@@ -219,6 +223,18 @@ impl<'a> Wanted<'a> {
             || (self.address.is_some() && self.address == entry.address)
     }
 
+    /// The outlet that had this name in an earlier run.
+    fn outlet_of(&self, plug: &KnownPlug) -> Option<Outlet> {
+        let place = plug.outlets.iter().position(|name| name.as_str() == self.text)?;
+        Outlet::try_from(place).ok()
+    }
+
+    /// The outlet that its owner calls so.
+    fn outlet_on(&self, plate: &Nameplate) -> Option<Outlet> {
+        let is_it = |outlet: &OutletPlate| outlet.alias.to_lowercase() == self.text.to_lowercase();
+        Outlet::try_from(plate.outlets.iter().position(is_it)?).ok()
+    }
+
     fn is_known(&self, plug: &KnownPlug) -> bool {
         self.is(Some(&plug.device_id), plug.mac, plug.name.as_str())
             || (self.is_numeric && self.address == plug.address)
@@ -240,7 +256,7 @@ fn in_words(done: &Done, verb: Verb) -> String {
             _ = writeln!(text, "{key:<10}{value}");
         }
     };
-    line("alias", Some(plate.alias.escape_debug().to_string()));
+    line("alias", Some(alias(info).escape_debug().to_string()));
     line("model", Some(plate.model.to_string()));
     line("hardware", Some(plate.hw_version.to_string()));
     line("firmware", Some(plate.sw_version.to_string()));
@@ -248,9 +264,19 @@ fn in_words(done: &Done, verb: Verb) -> String {
     line("device id", plate.device_id.as_ref().map(|id| id.as_str().to_owned()));
     line("address", info.address.as_ref().map(ToString::to_string));
     line("signal", info.rssi.map(|dbm| format!("{dbm} dBm")));
+    line(
+        "level",
+        done.state.as_ref().and_then(|state| state.brightness).map(|percent| format!("{percent} %")),
+    );
     line("led", done.state.as_ref().and_then(|state| state.led).map(|led| led.to_string()));
     line("on since", done.state.as_ref().and_then(|state| state.on_since).map(date));
     text
+}
+
+/// What its owner calls the plug, or the outlet.
+fn alias(info: &PlugInfo) -> &str {
+    let outlet = info.outlet.as_ref().and_then(|outlet| info.plate.outlets.get(usize::from(outlet.number)));
+    outlet.map_or(&info.plate.alias, |outlet| &outlet.alias)
 }
 
 fn as_json(done: &Done) -> String {
@@ -262,7 +288,8 @@ fn as_json(done: &Done) -> String {
         "took_ms": u64::try_from(done.result.took.as_millis()).unwrap_or(u64::MAX),
         "led": state.and_then(|state| state.led).map(|led| led.to_string()),
         "on_since": state.and_then(|state| state.on_since).map(date),
-        "alias": plate.map(|plate| &*plate.alias),
+        "alias": done.info.as_ref().map(alias),
+        "brightness": state.and_then(|state| state.brightness),
         "model": plate.map(|plate| &*plate.model),
         "hw_version": plate.map(|plate| &*plate.hw_version),
         "sw_version": plate.map(|plate| &*plate.sw_version),

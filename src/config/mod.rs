@@ -4,7 +4,6 @@
 //! and fills in what was not written, [`place`] knows where to look. Nobody below this room knows that there
 //! is a file; every room is told its options in its own words.
 
-pub mod duration;
 mod file;
 mod meaning;
 pub mod place;

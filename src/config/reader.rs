@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::duration;
+use crate::duration;
 use crate::secret::Secret;
 
 /// A value together with where it was written.

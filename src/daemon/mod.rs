@@ -17,6 +17,7 @@ use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Up
 use crate::bridge::{Bridge, Settings};
 use crate::config::{Config, Invalid, MqttChoice};
 use crate::logging::Repeated;
+use crate::model::PlugName;
 use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
 use crate::mqtt::{Inbound, Link};
 use crate::store::{Store, Unwritable};
@@ -431,15 +432,14 @@ async fn heard(discovery: &mut Option<Discovery>) -> crate::bridge::event::Sight
 /// One line for each change that a person may want to know of.
 fn log(happening: &Happening) {
     let Happening { what, plug, detail } = happening;
-    let (word, plug) = (what.word(), plug.as_ref().map_or("", |plug| plug.as_str()));
+    let plug = plug.as_ref().map(PlugName::as_str);
+    let line = if detail.is_empty() { what.word().to_owned() } else { format!("{}: {detail}", what.word()) };
     match what {
         What::PlugOffline
         | What::CommandFailed
         | What::DriftCorrected
         | What::CloudStopped
-        | What::Unsupported => {
-            tracing::warn!(plug, "{word}: {detail}");
-        }
-        _ => tracing::info!(plug, "{word}: {detail}"),
+        | What::Unsupported => tracing::warn!(plug, "{line}"),
+        _ => tracing::info!(plug, "{line}"),
     }
 }

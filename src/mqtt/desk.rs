@@ -14,9 +14,11 @@ use crate::bridge::event::{
 };
 use crate::model::{Availability, PlugName};
 
-use super::homeassistant::{Abilities, Document, Press};
+use super::homeassistant::{Abilities, Document, Found, Press};
 use super::leftovers::{Leftovers, instance_of};
-use super::payload::{self, Clock, Wanted};
+use super::moves::{LET_GO, Moves};
+use super::orders::{self, Wanted};
+use super::payload::{self, Clock};
 use super::replies::{MOST_WAITING, Reply, Waiting};
 use super::table::{Kept, Rank, Table};
 use super::topics::{self, Heard, Leaf, Part, Topics};
@@ -41,6 +43,7 @@ pub(super) struct Desk {
     commands: Waiting<Reply>,
     requests: Waiting<(String, Reply)>,
     leftovers: Leftovers,
+    moves: Moves,
 }
 
 /// Something to send.
@@ -92,6 +95,8 @@ struct Plug {
     has: Abilities,
     /// The topics of its documents that the broker keeps.
     documents: Vec<String>,
+    /// The components that its document in device form had before this run.
+    components: BTreeMap<String, String>,
 }
 
 impl Desk {
@@ -112,6 +117,7 @@ impl Desk {
             commands: Waiting::default(),
             requests: Waiting::default(),
             leftovers: Leftovers::default(),
+            moves: Moves::default(),
         };
         for Document { topic, payload } in desk.press.bridge() {
             desk.table.put(topic, payload, Rank::Document, QoS::AtLeastOnce);
@@ -126,6 +132,10 @@ impl Desk {
             Update::State(plug, state) => self.show_state(plug, &state, clock),
             Update::Info(plug, info) => self.show_info(plug, info),
             Update::Availability(plug, availability) => self.show_availability(plug, availability),
+            Update::Energy(plug, energy) => {
+                let topic = self.topics.plug(plug.as_str(), Leaf::Energy);
+                self.table.put(topic, payload::energy(&energy), Rank::Info, QoS::AtMostOnce);
+            }
             Update::Result(result) => self.answer_command(&result),
             Update::Happened(happening) => {
                 self.say(self.topics.bridge_event(), payload::happening(&happening, clock));
@@ -181,11 +191,28 @@ impl Desk {
     /// their form have to be unloaded first.
     pub(super) fn end_search(&mut self) {
         self.leftovers.is_searched = true;
-        let found: Vec<_> = self.leftovers.documents.keys().cloned().collect();
-        for topic in found {
-            self.claim(&topic);
+        let found = self.leftovers.take_device(self.press.bridge_device());
+        for (topic, _) in found {
+            if !self.table.holds(&topic) {
+                self.retire(topic);
+            }
+        }
+        for name in self.heirs() {
+            self.print(&name);
         }
         self.clear_leftovers();
+    }
+
+    /// Whether Home Assistant has been asked to let go of entities, and the new documents are on their way.
+    pub(super) fn is_moving(&self) -> bool {
+        self.leftovers.is_searched && self.moves.is_said()
+    }
+
+    /// Home Assistant has had the time to let go: the old documents can go.
+    pub(super) fn end_moves(&mut self) {
+        for topic in self.moves.finish() {
+            self.table.clear(topic);
+        }
     }
 
     /// Has `bridge/state` say `online`.
@@ -197,6 +224,7 @@ impl Desk {
     /// A connection stands: everything goes out again.
     pub(super) fn connected(&mut self) {
         self.is_connected = true;
+        self.moves.say_again();
         self.table.send_all();
     }
 
@@ -233,8 +261,15 @@ impl Desk {
         {
             return Some(Outgoing::Kept(kept));
         }
-        let letter = self.letters.pop_front().map(Outgoing::Letter);
-        letter.or_else(|| self.table.take(!self.leftovers.is_searched).map(Outgoing::Kept))
+        if let Some(letter) = self.letters.pop_front() {
+            return Some(Outgoing::Letter(letter));
+        }
+        let are_documents_held = !self.leftovers.is_searched;
+        if !are_documents_held && let Some(topic) = self.moves.next() {
+            let payload = LET_GO.to_vec();
+            return Some(Outgoing::Letter(Letter { topic, payload, correlation: None, after: None }));
+        }
+        self.table.take(are_documents_held).map(Outgoing::Kept)
     }
 
     /// Takes back what [`Desk::take`] gave, because there was no room for it.
@@ -261,8 +296,11 @@ impl Desk {
         let topic = self.topics.plug(plug.as_str(), Leaf::Info);
         self.table.put(topic, payload::info(&info), Rank::Info, QoS::AtMostOnce);
         let known = self.known(&plug);
-        let is_new = known.info.as_ref().is_none_or(|before| before.plate != info.plate)
-            || (info.cloud_connected.is_some() && !known.has.cloud);
+        let is_same = |before: &PlugInfo| {
+            before.plate == info.plate && before.outlets == info.outlets && before.outlet == info.outlet
+        };
+        let is_new =
+            !known.info.as_ref().is_some_and(is_same) || (info.cloud_connected.is_some() && !known.has.cloud);
         known.has.cloud |= info.cloud_connected.is_some();
         known.info = Some(info);
         if is_new {
@@ -301,50 +339,48 @@ impl Desk {
         for leaf in Leaf::KEPT {
             self.table.clear(self.topics.plug(name.as_str(), leaf));
         }
-        for topic in plug.documents {
+        for topic in plug.documents.into_iter().chain(self.leftovers.take_plug(name)) {
             self.table.clear(topic);
         }
     }
 
-    /// The plug, with what an earlier run left of it if this is the first that is heard of it.
     fn known(&mut self, name: &PlugName) -> &mut Plug {
-        self.plugs
-            .entry(name.clone())
-            .or_insert_with(|| Plug { documents: self.leftovers.documents_of(name), ..Plug::default() })
+        self.plugs.entry(name.clone()).or_default()
     }
 
-    /// Writes the plug's documents, and takes back those that it had under other topics.
+    /// Writes the plug's documents, and takes back those that its device had under other topics.
     fn print(&mut self, name: &PlugName) {
         let Some(plug) = self.plugs.get_mut(name) else { return };
-        let Some(info) = &plug.info else { return };
-        let nothing = BTreeMap::new();
-        let before = self.press.device_topic(info).and_then(|topic| self.leftovers.documents.get(&topic));
-        let before = before.map_or(&nothing, |found| &found.components);
-        let documents = self.press.plug(name, info, plug.has, before);
+        let device = plug.info.as_ref().and_then(|info| self.press.device(info));
+        for (topic, found) in device.map(|device| self.leftovers.take_device(&device)).unwrap_or_default() {
+            plug.inherit(topic, found, &self.press);
+        }
+        let Some(info) = plug.info.as_ref().filter(|_| !plug.is_awaited(&self.press)) else { return };
+        let documents = self.press.plug(name, info, plug.has, &plug.components);
         let topics: Vec<String> = documents.iter().map(|document| document.topic.clone()).collect();
         let retired: Vec<String> = plug.documents.drain(..).filter(|old| !topics.contains(old)).collect();
-        let form = topics.first().map(|topic| self.press.is_device_topic(topic));
         plug.documents = topics;
         for Document { topic, payload } in documents {
             self.table.put(topic, payload, Rank::Document, QoS::AtLeastOnce);
         }
         for topic in retired {
-            let is_moved = form.is_some_and(|form| form != self.press.is_device_topic(&topic));
-            self.retire(topic, is_moved);
+            self.retire(topic);
+        }
+        if self.leftovers.is_settled() {
+            self.clear_of_others(name);
         }
     }
 
-    /// Takes a document back. If its entities go on in another document, Home Assistant is asked first to let go
-    /// of them without forgetting what the user made of them.
-    fn retire(&mut self, topic: String, is_moved: bool) {
-        if is_moved {
-            self.say(topic.clone(), MIGRATE.to_vec());
+    /// Takes a document back. If its entities go on in the other form, they move first.
+    fn retire(&mut self, topic: String) {
+        if self.press.is_other_form(&topic) {
+            self.moves.add(topic);
+        } else {
+            self.table.clear(topic);
         }
-        self.table.clear(topic);
     }
-
     fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
-        let Wanted { result, transaction } = payload::command(part, message.payload);
+        let Wanted { result, transaction } = orders::command(part, message.payload);
         let reply = Reply::to(message.response_topic, message.correlation, transaction);
         let name = PlugName::new(plug).map_err(|why| format!("no such plug: its name {why}"));
         let (name, order) = match (name, result) {
@@ -362,7 +398,7 @@ impl Desk {
     }
 
     fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
-        let Wanted { result, transaction } = payload::request(name, message.payload);
+        let Wanted { result, transaction } = orders::request(name, message.payload);
         let reply = Reply::to(message.response_topic, message.correlation, transaction);
         let request = match result {
             Ok(request) => request,
@@ -376,8 +412,8 @@ impl Desk {
             return Effect::None;
         };
         Effect::Inbound(match request {
-            payload::Request::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
-            payload::Request::Reload => Inbound::Reload(id),
+            orders::Request::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
+            orders::Request::Reload => Inbound::Reload(id),
         })
     }
 
@@ -449,25 +485,24 @@ impl Desk {
         }
     }
 
-    /// Hands a document that was found to the plug that it is about, if that plug is known.
-    fn claim(&mut self, topic: &str) {
-        let found = self.leftovers.documents.get(topic);
-        let Some(name) = found.and_then(|found| found.plug.clone()) else { return };
-        let Some(plug) = self.plugs.get_mut(&name) else { return };
-        if !plug.documents.iter().any(|known| known == topic) {
-            plug.documents.push(topic.to_owned());
-        }
-        self.print(&name);
+    /// The plugs that an earlier run left documents of.
+    fn heirs(&self) -> Vec<PlugName> {
+        let is_left = |plug: &Plug| {
+            let device = plug.info.as_ref().and_then(|info| self.press.device(info));
+            device.is_some_and(|device| self.leftovers.has_device(&device))
+        };
+        self.plugs.iter().filter(|(_, plug)| is_left(plug)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Once the search and the first round of reads are both done, whatever still belongs to no plug is cleared.
+    /// A plug that has not answered yet keeps what is told under its name.
     fn clear_leftovers(&mut self) {
-        if !(self.leftovers.is_searched && self.leftovers.is_round_done) {
+        if !self.leftovers.is_settled() {
             return;
         }
         self.leftovers.documents.retain(|topic, found| {
-            let is_served = found.plug.as_ref().is_some_and(|plug| self.plugs.contains_key(plug));
-            let is_wanted = is_served || self.table.holds(topic);
+            let plug = found.plug.as_ref().and_then(|plug| self.plugs.get(plug));
+            let is_wanted = plug.is_some_and(|plug| plug.is_awaited(&self.press)) || self.table.holds(topic);
             if !is_wanted {
                 tracing::info!(topic, "clearing a discovery document that an earlier run left behind");
                 self.table.clear(topic.clone());
@@ -481,10 +516,36 @@ impl Desk {
             }
         }
     }
+
+    /// The plug has answered, and is not the one that had its name in an earlier run.
+    fn clear_of_others(&mut self, name: &PlugName) {
+        for topic in self.leftovers.take_plug(name) {
+            if !self.table.holds(&topic) {
+                self.table.clear(topic);
+            }
+        }
+    }
 }
 
-/// Asks Home Assistant to unload the entities of a document while keeping what the user made of them.
-const MIGRATE: &[u8] = br#"{"migrate_discovery": true}"#;
+impl Plug {
+    /// Whether it has yet to say what its documents need; until then those of an earlier run stand.
+    fn is_awaited(&self, press: &Press) -> bool {
+        self.info.as_ref().is_none_or(|info| info.outlet.is_none() && press.device(info).is_none())
+    }
+
+    /// Goes on with a document of an earlier run, which shows what the plug was able to do then.
+    fn inherit(&mut self, topic: String, found: Found, press: &Press) {
+        let has = press.abilities(&topic, &found);
+        self.has.led |= has.led;
+        self.has.cloud |= has.cloud;
+        if press.is_device_topic(&topic) {
+            self.components.extend(found.components);
+        }
+        if !self.documents.contains(&topic) {
+            self.documents.push(topic);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -492,10 +553,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bridge::event::{Ask, Ended};
+    use crate::bridge::event::{Ask, Ended, OutletInfo};
     use crate::model::{DeviceId, Order, RelayState};
     use crate::mqtt::homeassistant::{self, Discovery};
-    use crate::smarthome::message::Nameplate;
+    use crate::smarthome::message::{Nameplate, OutletPlate};
 
     fn desk_with(discovery: Discovery) -> Desk {
         let options = Options {
@@ -548,10 +609,15 @@ mod tests {
                 kind: "IOT.SMARTPLUGSWITCH".into(),
                 feature: "TIM".into(),
                 dev_name: "Plug".into(),
+                dims: false,
+                outlets: Box::default(),
             }),
             address: None,
             rssi: None,
             cloud_connected: None,
+            outlet: None,
+            outlets: Arc::default(),
+            schedule: None,
         }
     }
 
@@ -560,7 +626,7 @@ mod tests {
     }
 
     fn state(led: Option<RelayState>) -> PlugState {
-        PlugState { relay: RelayState::On, route: None, led, on_since: None }
+        PlugState { relay: RelayState::On, route: None, led, on_since: None, brightness: None, until: None }
     }
 
     fn update(desk: &mut Desk, update: Update) {
@@ -886,50 +952,256 @@ mod tests {
         assert!(!cleared.contains(&document('A')), "{cleared:?}");
     }
 
+    /// What the last document at this topic says.
+    fn shown<'a>(sent: &'a [(String, String)], topic: &str) -> &'a str {
+        sent.iter().rfind(|(t, _)| *t == topic).map_or("", |(_, text)| text.as_str())
+    }
+
     #[test]
-    fn a_component_that_the_earlier_document_had_is_taken_back() {
+    fn an_entity_that_the_plug_once_had_stays_while_it_has_not_been_seen_again() {
+        for form in [Discovery::Device, Discovery::Component] {
+            let mut desk = desk_with(form);
+            desk.connected();
+            left_behind(&mut desk, form, "kettle", 'A');
+            update(&mut desk, Update::State(name("kettle"), state(None)));
+            update(&mut desk, Update::Info(name("kettle"), info('A')));
+            desk.end_search();
+            update(&mut desk, Update::Ready);
+            let sent = sent(&mut desk);
+            assert!(sent.iter().any(|(_, text)| text.contains("kettle/set/led")), "{form:?}: {sent:#?}");
+            assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{form:?}: {sent:#?}");
+        }
+    }
+
+    #[test]
+    fn a_component_that_there_is_no_more_is_taken_back_once() {
+        let earlier =
+            r#"{"origin":{"name":"hs100d"},"device":{"identifiers":["hs100d_ID"],"via_device":"hs100d_test"},
+            "components":{"old":{"platform":"sensor","unique_id":"x"},"older":{"platform":"sensor"}}}"#
+                .replace("ID", &"A".repeat(40));
         let mut desk = desk();
         desk.connected();
-        left_behind(&mut desk, Discovery::Device, "kettle", 'A');
-        desk.end_search();
-        update(&mut desk, Update::Ready);
-        update(&mut desk, Update::State(name("kettle"), state(None)));
+        desk.handle_message(message(&document('A'), &earlier, true), Instant::now());
         update(&mut desk, Update::Info(name("kettle"), info('A')));
+        desk.end_search();
         let sent = sent(&mut desk);
-        let shown = sent.iter().rfind(|(topic, _)| *topic == document('A')).map(|(_, text)| text.as_str());
-        // The earlier run's plug was forgotten at the first round's end, so that nothing is left to take back.
-        assert!(!shown.unwrap().contains(r#""led":{"platform":"switch"}"#), "{shown:?}");
+        let shown = shown(&sent, &document('A'));
+        assert!(shown.contains(r#""old":{"platform":"sensor"}"#), "{shown}");
+        assert!(!shown.contains("older"), "{shown}");
+    }
 
-        let mut desk = self::desk();
-        desk.connected();
-        left_behind(&mut desk, Discovery::Device, "kettle", 'A');
-        update(&mut desk, Update::State(name("kettle"), state(None)));
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
-        desk.end_search();
-        let sent = self::sent(&mut desk);
-        let shown = sent.iter().rfind(|(topic, _)| *topic == document('A')).map(|(_, text)| text.as_str());
-        assert!(shown.unwrap().contains(r#""led":{"platform":"switch"}"#), "{shown:?}");
+    /// Where each of these messages stands among those that were sent.
+    fn places<const N: usize>(sent: &[(String, String)], wanted: [(&str, &str); N]) -> [usize; N] {
+        wanted.map(|(topic, part)| {
+            let is_it = |(t, text): &(String, String)| {
+                t == topic && if part.is_empty() { text.is_empty() } else { text.contains(part) }
+            };
+            sent.iter().position(is_it).unwrap_or_else(|| panic!("no {topic} with {part:?}: {sent:#?}"))
+        })
     }
 
     #[test]
     fn another_form_is_announced_before_it_comes_and_cleared_after() {
-        let mut desk = desk_with(Discovery::Device);
+        let relay = format!("homeassistant/switch/hs100d_{}/hs100d_relay/config", "A".repeat(40));
+        let bridge = "homeassistant/device/hs100d_test/config";
+        let part = "homeassistant/binary_sensor/hs100d_test/hs100d_connection/config";
+        for (before, after, old, new, old_bridge, new_bridge) in [
+            (Discovery::Component, Discovery::Device, &relay, &document('A'), part, bridge),
+            (Discovery::Device, Discovery::Component, &document('A'), &relay, bridge, part),
+        ] {
+            let mut desk = desk_with(after);
+            desk.connected();
+            left_behind(&mut desk, before, "kettle", 'A');
+            update(&mut desk, Update::Info(name("kettle"), info('A')));
+            desk.end_search();
+            update(&mut desk, Update::Ready);
+            let sent = sent(&mut desk);
+            let steps = [(old.as_str(), "migrate_discovery"), (new.as_str(), "unique_id")];
+            assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
+            let steps = [(old_bridge, "migrate_discovery"), (new_bridge, "unique_id")];
+            assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
+            // Home Assistant is given time before the old documents go.
+            assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{sent:#?}");
+            assert!(desk.is_moving());
+            desk.end_moves();
+            assert!(!desk.is_moving());
+            let cleared = cleared(&mut desk);
+            assert!(cleared.contains(old) && cleared.contains(&old_bridge.to_owned()), "{cleared:?}");
+            assert!(!cleared.contains(new), "{cleared:?}");
+        }
+    }
+
+    #[test]
+    fn a_move_begins_anew_on_a_new_connection() {
+        let relay = format!("homeassistant/switch/hs100d_{}/hs100d_relay/config", "A".repeat(40));
+        let mut desk = desk();
         desk.connected();
         left_behind(&mut desk, Discovery::Component, "kettle", 'A');
         update(&mut desk, Update::Info(name("kettle"), info('A')));
         // Nothing is taken back while the search holds back what takes its place.
         assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/info"]);
         desk.end_search();
+        for _ in 0..2 {
+            let sent = sent(&mut desk);
+            let steps = [(relay.as_str(), "migrate_discovery"), (&document('A'), "unique_id")];
+            assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
+            desk.disconnected();
+            assert!(desk.is_moving());
+            desk.connected();
+            assert!(!desk.is_moving());
+        }
+    }
+
+    #[test]
+    fn documents_that_are_switched_off_are_cleared_without_a_move() {
+        for before in [Discovery::Device, Discovery::Component] {
+            let mut desk = desk_with(Discovery::Off);
+            desk.connected();
+            left_behind(&mut desk, before, "kettle", 'A');
+            update(&mut desk, Update::Info(name("kettle"), info('A')));
+            desk.end_search();
+            update(&mut desk, Update::Ready);
+            let sent = sent(&mut desk);
+            let documents = || sent.iter().filter(|(topic, _)| topic.starts_with("homeassistant/"));
+            assert!(documents().count() >= 2 && documents().all(|(_, text)| text.is_empty()), "{sent:#?}");
+        }
+    }
+
+    #[test]
+    fn two_plugs_that_have_swapped_their_names_both_keep_their_entities() {
+        for swapped in [["kettle", "lamp"], ["lamp", "kettle"]] {
+            let mut desk = desk();
+            desk.connected();
+            left_behind(&mut desk, Discovery::Device, "lamp", 'A');
+            left_behind(&mut desk, Discovery::Device, "kettle", 'B');
+            for plug in swapped {
+                update(&mut desk, Update::Info(name(plug), info(if plug == "kettle" { 'A' } else { 'B' })));
+            }
+            desk.end_search();
+            update(&mut desk, Update::Ready);
+            assert_eq!(cleared(&mut desk), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_plug_that_answers_late_and_is_another_one_clears_what_its_name_had() {
+        let mut desk = desk();
+        desk.connected();
+        left_behind(&mut desk, Discovery::Device, "kettle", 'A');
+        update(&mut desk, Update::Availability(name("kettle"), Availability::Offline));
+        desk.end_search();
         update(&mut desk, Update::Ready);
-        let sent = sent(&mut desk);
-        let relay = format!("homeassistant/switch/hs100d_{}/hs100d_relay/config", "A".repeat(40));
-        let at = |wanted: &str, part: &str| {
-            sent.iter().position(|(t, p)| t == wanted && p.contains(part)).unwrap()
+        assert_eq!(cleared(&mut desk), [""; 0]);
+        update(&mut desk, Update::Info(name("kettle"), info('B')));
+        assert_eq!(cleared(&mut desk), [document('A')]);
+    }
+
+    /// A strip's own info, and that of its outlets.
+    fn strip() -> [(PlugName, PlugInfo); 3] {
+        let outlet = |id: &str, alias: &str| OutletPlate { id: id.into(), alias: alias.into() };
+        let mut strip = info('D');
+        let plate = Arc::make_mut(&mut strip.plate);
+        plate.outlets = [outlet("00", "Lamp"), outlet("01", "Fan")].into();
+        plate.feature = "TIM:ENE".into();
+        strip.outlets = [name("lamp"), name("fan")].into();
+        let part = |number| PlugInfo {
+            outlet: Some(OutletInfo { number, strip: name("desk") }),
+            outlets: Arc::default(),
+            ..strip.clone()
         };
-        let migrate = at(&relay, "migrate_discovery");
-        let shown = at(&document('A'), "components");
-        let cleared = sent.iter().position(|(t, p)| *t == relay && p.is_empty()).unwrap();
-        assert!(migrate < shown && shown < cleared, "{sent:#?}");
+        [(name("desk"), strip.clone()), (name("lamp"), part(0)), (name("fan"), part(1))]
+    }
+
+    fn show_strip(desk: &mut Desk) {
+        for (name, info) in strip() {
+            update(desk, Update::Info(name.clone(), info));
+            update(desk, Update::State(name.clone(), state(None)));
+            update(desk, Update::Availability(name, Availability::Online));
+        }
+    }
+
+    #[test]
+    fn a_strip_has_one_document_and_its_outlets_have_topics_of_their_own() {
+        let mut desk = connected();
+        show_strip(&mut desk);
+        let sent = sent(&mut desk);
+        let documents: Vec<_> =
+            sent.iter().filter(|(topic, _)| topic.starts_with("homeassistant/")).collect();
+        assert_eq!(documents.len(), 1, "{documents:#?}");
+        for part in ["hs100d/lamp/set", "hs100d/fan/energy", "hs100d/desk/set/reboot"] {
+            assert!(documents[0].1.contains(part), "{part}: {documents:#?}");
+        }
+        assert!(topics(&sent).contains(&"hs100d/fan/state") && topics(&sent).contains(&"hs100d/lamp/info"));
+
+        // One outlet changes its name: the strip's document is written anew, once.
+        let mut renamed = strip();
+        for (_, info) in &mut renamed {
+            Arc::make_mut(&mut info.plate).outlets[1].alias = "Heater".into();
+        }
+        for (name, info) in renamed {
+            update(&mut desk, Update::Info(name, info));
+        }
+        let sent = self::sent(&mut desk);
+        let documents: Vec<_> =
+            sent.iter().filter(|(topic, _)| topic.starts_with("homeassistant/")).collect();
+        assert!(documents.len() == 1 && documents[0].1.contains("Heater"), "{sent:#?}");
+    }
+
+    #[test]
+    fn a_strip_keeps_its_entities_until_its_outlets_have_their_names_again() {
+        let mut earlier = connected();
+        show_strip(&mut earlier);
+        update(&mut earlier, Update::Ready);
+        let mut desk = desk();
+        desk.connected();
+        for (topic, payload) in sent(&mut earlier) {
+            desk.handle_message(message(&topic, &payload, true), Instant::now());
+        }
+        let [(desk_name, info), ..] = strip();
+        let unnamed = PlugInfo { outlets: Arc::default(), ..info };
+        update(&mut desk, Update::Info(desk_name, unnamed));
+        for outlet in ["lamp", "fan"] {
+            update(&mut desk, Update::Availability(name(outlet), Availability::Offline));
+        }
+        desk.end_search();
+        update(&mut desk, Update::Ready);
+        let document = |sent: &[(String, String)]| shown(sent, &document('D')).to_owned();
+        let first = sent(&mut desk);
+        let of_strip = |topic: &&str| topic.contains(&"D".repeat(40));
+        assert!(!topics(&first).iter().any(of_strip), "{first:#?}");
+        show_strip(&mut desk);
+        let shown = document(&sent(&mut desk));
+        assert!(shown.contains("01_relay") && !shown.contains(r#"{"platform":"switch"}"#), "{shown}");
+    }
+
+    #[test]
+    fn the_entities_of_a_strip_move_between_the_forms_with_it() {
+        let id = "D".repeat(40);
+        let fan = format!("homeassistant/switch/hs100d_{id}01/hs100d_relay/config");
+        for (before, after, old, new) in [
+            (Discovery::Component, Discovery::Device, &fan, &document('D')),
+            (Discovery::Device, Discovery::Component, &document('D'), &fan),
+        ] {
+            let mut earlier = desk_with(before);
+            earlier.connected();
+            earlier.end_search();
+            show_strip(&mut earlier);
+            update(&mut earlier, Update::Ready);
+            let mut desk = desk_with(after);
+            desk.connected();
+            for (topic, payload) in sent(&mut earlier) {
+                desk.handle_message(message(&topic, &payload, true), Instant::now());
+            }
+            show_strip(&mut desk);
+            desk.end_search();
+            update(&mut desk, Update::Ready);
+            let sent = sent(&mut desk);
+            let steps = [(old.as_str(), "migrate_discovery"), (new.as_str(), "unique_id")];
+            assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
+            assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{sent:#?}");
+            desk.end_moves();
+            assert!(cleared(&mut desk).contains(old));
+        }
     }
 
     #[test]

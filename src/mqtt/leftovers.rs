@@ -22,10 +22,12 @@ pub(super) struct Leftovers {
     pub(super) is_round_done: bool,
     /// `bridge/info` was ours too, so that the plugs under this base are ours to clear.
     pub(super) is_base_ours: bool,
-    /// Our documents, by topic.
+    /// Our documents, by topic, that nobody has taken over yet.
     pub(super) documents: HashMap<String, Found>,
-    /// The topics of those documents, by the plug that they are about.
-    topics: HashMap<PlugName, Vec<String>>,
+    /// Their topics, by the plug whose availability they name.
+    by_plug: HashMap<PlugName, Vec<String>>,
+    /// Their topics, by the device that they are about.
+    by_device: HashMap<String, Vec<String>>,
     /// Plugs whose availability is kept under our base.
     pub(super) plugs: HashSet<PlugName>,
 }
@@ -36,8 +38,9 @@ impl Leftovers {
             return;
         }
         if let Some(plug) = &found.plug {
-            self.topics.entry(plug.clone()).or_default().push(topic.to_owned());
+            self.by_plug.entry(plug.clone()).or_default().push(topic.to_owned());
         }
+        self.by_device.entry(found.device.clone()).or_default().push(topic.to_owned());
         self.documents.insert(topic.to_owned(), found);
     }
 
@@ -47,10 +50,25 @@ impl Leftovers {
         }
     }
 
-    /// The topics of the documents about a plug. None before the search is over, since nothing may be taken back
-    /// before what takes its place is sent.
-    pub(super) fn documents_of(&self, plug: &PlugName) -> Vec<String> {
-        self.topics.get(plug).filter(|_| self.is_searched).cloned().unwrap_or_default()
+    /// Whether all that is known and all that was found can be told apart.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_searched && self.is_round_done
+    }
+
+    pub(super) fn has_device(&self, id: &str) -> bool {
+        self.by_device.contains_key(id)
+    }
+
+    /// Everything that was found of a device, for whoever goes on with it.
+    pub(super) fn take_device(&mut self, id: &str) -> Vec<(String, Found)> {
+        let topics = self.by_device.remove(id).unwrap_or_default();
+        topics.into_iter().filter_map(|topic| self.documents.remove_entry(&topic)).collect()
+    }
+
+    /// The topics of what was found under the name of a plug, whichever device it was.
+    pub(super) fn take_plug(&mut self, name: &PlugName) -> Vec<String> {
+        let topics = self.by_plug.remove(name).unwrap_or_default();
+        topics.into_iter().filter(|topic| self.documents.remove(topic).is_some()).collect()
     }
 }
 

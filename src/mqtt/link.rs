@@ -43,6 +43,8 @@ const HANDED_OVER: usize = 64;
 const ONLINE_AFTER: Duration = Duration::from_secs(3);
 /// How long what is kept may take to come by after a connect.
 const SEARCH: Duration = Duration::from_secs(2);
+/// What Home Assistant is given to take over entities from one document into another.
+const MOVE: Duration = Duration::from_secs(3);
 /// Home Assistant has everything again within ten seconds of its birth message: the longest wait, and the shortest.
 const BIRTH_SPREAD: Duration = Duration::from_secs(7);
 const BIRTH_FIRST: Duration = Duration::from_secs(1);
@@ -94,6 +96,8 @@ struct Line {
     search_until: Option<Instant>,
     /// The filters of the search, for as long as they are subscribed to.
     searched: Vec<String>,
+    /// When entities have had the time to move; none while none do.
+    moved_at: Option<Instant>,
     limits: Limits,
     /// Publishes that the broker has yet to acknowledge.
     unacknowledged: usize,
@@ -382,6 +386,7 @@ impl Courier {
             self.online_at,
             self.announce_at,
             line.search_until,
+            line.moved_at,
             after(STABLE),
             after(SUBSCRIBED_WITHIN),
             self.goodbye.as_ref().map(|g| g.by),
@@ -403,6 +408,9 @@ impl Courier {
         }
         if line.search_until.take_if(|at| *at <= now).is_some() {
             self.end_search(line);
+        }
+        if line.moved_at.take_if(|at| *at <= now).is_some() {
+            self.desk.end_moves();
         }
         if line.since.is_some_and(|since| now >= since + STABLE) && self.told == Some(Ok(())) {
             self.voice.rest();
@@ -433,6 +441,9 @@ impl Courier {
                 Handed::TooLarge(size) => self.refuse_size(&outgoing, size, line.limits.packet),
                 Handed::Impossible => tracing::debug!("cannot be published: {outgoing:?}"),
             }
+        }
+        if self.desk.is_moving() {
+            line.moved_at.get_or_insert_with(|| Instant::now() + MOVE);
         }
         if self.goodbye.is_some() && line.unacknowledged == 0 {
             line.leave();
@@ -495,6 +506,7 @@ impl Line {
             hears: false,
             search_until: None,
             searched: Vec::new(),
+            moved_at: None,
             limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },
             unacknowledged: 0,
             is_leaving: false,

@@ -11,6 +11,8 @@ mod desk;
 pub mod homeassistant;
 mod leftovers;
 mod link;
+mod moves;
+pub mod orders;
 pub mod payload;
 mod replies;
 mod table;

@@ -1,78 +1,17 @@
-//! Payloads: command words and JSON in, states and results out.
+//! Payloads that go out: states, results and what else there is to tell, as JSON.
 //!
-//! Pure: bytes to values and back. What comes in is what strangers send, so that everything is bounded, a wrong
-//! word is answered with what would have been right, and no error text repeats more of a payload than one key.
+//! Pure: values to bytes. What comes in is read in [`super::orders`].
 
-use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::bridge::event::{
-    Ask, BridgeInfo, CloudStatus, CommandResult, Ended, Happening, PlugInfo, PlugState,
+    BridgeInfo, CloudStatus, CommandResult, Ended, Energy, Happening, PlugInfo, PlugState,
 };
-use crate::model::{Address, Order, PlugName, RelayState, Switch, Wishes};
-
-use super::topics::Part;
-
-/// The largest command that is read, in bytes.
-pub const MAX_COMMAND: usize = 4096;
-
-/// How much of a key that we do not know an error repeats, in characters.
-const KEY_SHOWN: usize = 32;
-
-/// A command or request as it was read: what is wanted, or why that cannot be said, and what to echo.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Wanted<T> {
-    /// What is wanted, or what is wrong with it in one line.
-    pub result: Result<T, String>,
-    /// The sender's own mark, echoed in the answer; there even when the rest could not be used.
-    pub transaction: Option<Value>,
-}
-
-/// Reads what came on one of a plug's command topics.
-pub fn command(part: Part<'_>, payload: &[u8]) -> Wanted<Order> {
-    match part {
-        Part::All => set(payload),
-        Part::Led => plain(payload, |text| Ok(wish_led(led(text)?))),
-        Part::Reboot => plain(payload, reboot),
-        Part::Brightness => plain(payload, |_| Err(NO_BRIGHTNESS.to_owned())),
-        Part::Read => read(payload),
-        Part::Unknown(name) => {
-            let hint = "there are set, set/led, set/reboot and get";
-            plain(payload, |_| Err(format!("set/{}: no such command: {hint}", shown(name))))
-        }
-    }
-}
-
-/// What a request to the daemon asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// Something for the bridge.
-    Ask(Ask),
-    /// Read the config again.
-    Reload,
-}
-
-/// Reads what came on `bridge/request/<name>`.
-pub fn request(name: &str, payload: &[u8]) -> Wanted<Request> {
-    let RequestFields { plug, transaction } = match request_fields(payload) {
-        Ok(fields) => fields,
-        Err((fault, transaction)) => return Wanted { result: Err(fault), transaction },
-    };
-    let result = match (name, plug) {
-        ("discover", None) => Ok(Request::Ask(Ask::Discover)),
-        ("refresh", plug) => Ok(Request::Ask(Ask::Refresh(plug))),
-        ("forget", Some(plug)) => Ok(Request::Ask(Ask::Forget(plug))),
-        ("forget", None) => Err("say which plug: its name, or {\"plug\": \"name\"}".to_owned()),
-        ("reload", None) => Ok(Request::Reload),
-        ("discover" | "reload", Some(_)) => Err(format!("{name} is not about one plug")),
-        _ => Err("no such request: there are discover, refresh, forget and reload".to_owned()),
-    };
-    Wanted { result, transaction }
-}
+use crate::model::{Address, PlugName};
+use crate::smarthome::message::Rule;
 
 /// The same moment on the clock that never jumps and on the one with a date.
 #[derive(Debug, Clone, Copy)]
@@ -114,14 +53,36 @@ pub fn state(state: &PlugState, clock: Clock) -> Vec<u8> {
         route: state.route.map_or_else(|| "none".to_owned(), |route| route.to_string()),
         led: state.led.map(|led| led.to_string()),
         on_since: state.on_since.map(|instant| clock.date(instant)),
+        brightness: state.brightness.filter(|percent| *percent > 0),
+        until: state.until.map(|instant| clock.date(instant)),
     })
 }
 
-/// `<plug>/info`.
+/// `<plug>/energy`: what is known of it, to one digit more than anybody shows.
+pub fn energy(energy: &Energy) -> Vec<u8> {
+    json(&EnergyDocument {
+        power: digits(energy.meter.power, 2),
+        voltage: digits(energy.meter.voltage, 1),
+        current: digits(energy.meter.current, 3),
+        energy_total: digits(energy.meter.total, 3),
+        energy_today: digits(energy.today, 3),
+        energy_month: digits(energy.month, 3),
+    })
+}
+
+/// A measure with so many digits after the point; nothing for what is no number.
+fn digits(measure: Option<f64>, count: i32) -> Option<f64> {
+    let scale = 10_f64.powi(count);
+    measure.map(|measure| (measure * scale).round() / scale).filter(|measure| measure.is_finite())
+}
+
+/// `<plug>/info`. An outlet has its own name and the strip's plate.
 pub fn info(info: &PlugInfo) -> Vec<u8> {
     let plate = &info.plate;
+    let outlet = info.outlet.as_ref();
+    let own = outlet.and_then(|outlet| plate.outlets.get(usize::from(outlet.number)));
     json(&InfoDocument {
-        alias: &plate.alias,
+        alias: own.map_or(&plate.alias, |own| &own.alias),
         model: &plate.model,
         hw_version: &plate.hw_version,
         sw_version: &plate.sw_version,
@@ -130,6 +91,10 @@ pub fn info(info: &PlugInfo) -> Vec<u8> {
         host: info.address.as_ref().map(Address::host),
         rssi: info.rssi,
         cloud_connection: info.cloud_connected,
+        outlet: outlet.map(|outlet| u16::from(outlet.number) + 1),
+        strip: outlet.map(|outlet| outlet.strip.as_str()),
+        outlets: info.outlets.iter().map(PlugName::as_str).collect(),
+        schedule: info.schedule.as_ref().map(|rules| rules.iter().map(RuleDocument::of).collect()),
     })
 }
 
@@ -211,9 +176,13 @@ struct StateDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     led: Option<String>,
     on_since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    brightness: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
 }
 
-// All keys are always there, so that a template that reads one never fails.
+// All keys that every plug has are always there, so that a template that reads one never fails.
 #[derive(Serialize)]
 struct InfoDocument<'a> {
     alias: &'a str,
@@ -225,6 +194,51 @@ struct InfoDocument<'a> {
     host: Option<String>,
     rssi: Option<i32>,
     cloud_connection: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outlet: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strip: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outlets: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<Vec<RuleDocument<'a>>>,
+}
+
+#[derive(Serialize)]
+struct RuleDocument<'a> {
+    name: &'a str,
+    enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    at: &'a str,
+    days: Vec<&'static str>,
+}
+
+impl<'a> RuleDocument<'a> {
+    fn of(rule: &'a Rule) -> Self {
+        let days = WEEK.into_iter().zip(rule.days).filter_map(|(day, is_on)| is_on.then_some(day));
+        let state = rule.then.map(|state| state.to_string());
+        Self { name: &rule.name, enabled: rule.enabled, state, at: &rule.at, days: days.collect() }
+    }
+}
+
+/// The days of the week as [`Rule::days`] counts them.
+const WEEK: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+#[derive(Serialize)]
+struct EnergyDocument {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    power: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    voltage: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_total: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_today: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy_month: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -274,330 +288,15 @@ struct ResponseDocument<'a> {
     error: Option<&'a str>,
 }
 
-const NO_BRIGHTNESS: &str = "brightness: this plug cannot be dimmed";
-const STATE_WORDS: &str = "ON, OFF or TOGGLE";
-const LED_WORDS: &str = "ON or OFF";
-
-/// `set`: a word, or JSON with several wishes at once.
-fn set(payload: &[u8]) -> Wanted<Order> {
-    if !is_object(payload) {
-        return plain(payload, |text| Ok(wish_relay(switch(text)?)));
-    }
-    let Fields { entries, transaction, fault } = fields(payload);
-    let result = match fault.or_else(|| too_large(payload)) {
-        Some(fault) => Err(fault),
-        None => wishes(&entries).map(Order::Set),
-    };
-    Wanted { result, transaction }
-}
-
-/// `get`: anything goes; only the mark is of interest.
-fn read(payload: &[u8]) -> Wanted<Order> {
-    let transaction = if is_object(payload) { fields(payload).transaction } else { None };
-    Wanted { result: too_large(payload).map_or(Ok(Order::Read), Err), transaction }
-}
-
-/// A topic whose payload is one word.
-fn plain(payload: &[u8], meaning: impl FnOnce(&str) -> Result<Order, String>) -> Wanted<Order> {
-    // JSON is not for these topics, but its sender may still be told which of its commands failed.
-    let transaction = if is_object(payload) { fields(payload).transaction } else { None };
-    Wanted { result: word(payload).and_then(meaning), transaction }
-}
-
-fn word(payload: &[u8]) -> Result<&str, String> {
-    if let Some(fault) = too_large(payload) {
-        return Err(fault);
-    }
-    let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8".to_owned())?.trim();
-    if text.is_empty() { Err("the payload is empty".to_owned()) } else { Ok(text) }
-}
-
-fn too_large(payload: &[u8]) -> Option<String> {
-    let size = payload.len();
-    (size > MAX_COMMAND).then(|| format!("the payload has {size} bytes: at most {MAX_COMMAND} are read"))
-}
-
-fn is_object(payload: &[u8]) -> bool {
-    payload.trim_ascii_start().first() == Some(&b'{')
-}
-
-fn wishes(entries: &[(String, Value)]) -> Result<Wishes, String> {
-    let mut wishes = Wishes::default();
-    for (key, value) in entries {
-        match key.as_str() {
-            "state" => {
-                wishes.relay = Some(value_word(value).and_then(|word| switch(&word)).map_err(named(key))?)
-            }
-            "led" => wishes.led = Some(value_word(value).and_then(|word| led(&word)).map_err(named(key))?),
-            "brightness" => return Err(NO_BRIGHTNESS.to_owned()),
-            "for" => return Err("for: count-downs are not supported".to_owned()),
-            "alias" => return Err("alias: renaming a plug is not supported".to_owned()),
-            _ => return Err(format!("{}: no such key: there are state, led and transaction", shown(key))),
-        }
-    }
-    if wishes == Wishes::default() {
-        return Err("nothing to do: give state or led".to_owned());
-    }
-    Ok(wishes)
-}
-
-fn named(key: &str) -> impl Fn(String) -> String {
-    move |fault| format!("{key}: {fault}")
-}
-
-/// Words, `true`, `false`, `1` and `0` mean the same with and without quotation marks.
-fn value_word(value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(word) => Ok(word.clone()),
-        Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
-        _ => Err("neither a word nor true or false".to_owned()),
-    }
-}
-
-fn switch(word: &str) -> Result<Switch, String> {
-    if word.eq_ignore_ascii_case("toggle") {
-        return Ok(Switch::Toggle);
-    }
-    on_off(word).map(Switch::To).ok_or_else(|| format!("not a word for a plug: use {STATE_WORDS}"))
-}
-
-fn led(word: &str) -> Result<RelayState, String> {
-    on_off(word).ok_or_else(|| format!("not a word for the LED: use {LED_WORDS}"))
-}
-
-fn on_off(word: &str) -> Option<RelayState> {
-    match word.to_ascii_lowercase().as_str() {
-        "on" | "true" | "1" => Some(RelayState::On),
-        "off" | "false" | "0" => Some(RelayState::Off),
-        _ => None,
-    }
-}
-
-fn reboot(word: &str) -> Result<Order, String> {
-    if word.eq_ignore_ascii_case("press") {
-        Ok(Order::Reboot)
-    } else {
-        Err("send PRESS to reboot".to_owned())
-    }
-}
-
-fn wish_relay(switch: Switch) -> Order {
-    Order::Set(Wishes { relay: Some(switch), led: None })
-}
-
-fn wish_led(state: RelayState) -> Order {
-    Order::Set(Wishes { relay: None, led: Some(state) })
-}
-
-/// A key for an error text: cut, and with nothing in it that could forge a log line.
-fn shown(key: &str) -> String {
-    key.chars().take(KEY_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-struct RequestFields {
-    plug: Option<PlugName>,
-    transaction: Option<Value>,
-}
-
-fn request_fields(payload: &[u8]) -> Result<RequestFields, (String, Option<Value>)> {
-    if !is_object(payload) {
-        return match word(payload) {
-            Ok(name) => plug_name(name)
-                .map(|plug| RequestFields { plug: Some(plug), transaction: None })
-                .map_err(|fault| (fault, None)),
-            Err(_) if payload.trim_ascii().is_empty() && payload.len() <= MAX_COMMAND => {
-                Ok(RequestFields { plug: None, transaction: None })
-            }
-            Err(fault) => Err((fault, None)),
-        };
-    }
-    let Fields { entries, transaction, fault } = fields(payload);
-    if let Some(fault) = fault.or_else(|| too_large(payload)) {
-        return Err((fault, transaction));
-    }
-    match request_plug(&entries) {
-        Ok(plug) => Ok(RequestFields { plug, transaction }),
-        Err(fault) => Err((fault, transaction)),
-    }
-}
-
-fn request_plug(entries: &[(String, Value)]) -> Result<Option<PlugName>, String> {
-    let mut plug = None;
-    for (key, value) in entries {
-        match (key.as_str(), value) {
-            ("plug", Value::Null) => {}
-            ("plug", Value::String(name)) => plug = Some(plug_name(name)?),
-            ("plug", _) => return Err("plug: not a name".to_owned()),
-            _ => return Err(format!("{}: no such key: there are plug and transaction", shown(key))),
-        }
-    }
-    Ok(plug)
-}
-
-fn plug_name(name: &str) -> Result<PlugName, String> {
-    PlugName::new(name).map_err(|why| format!("plug: the name {why}"))
-}
-
-/// The entries of a JSON object, as far as they could be read.
-#[derive(Default)]
-struct Fields {
-    entries: Vec<(String, Value)>,
-    transaction: Option<Value>,
-    fault: Option<String>,
-}
-
-/// Reads an object entry by entry, so that the mark survives a fault that comes after it.
-fn fields(payload: &[u8]) -> Fields {
-    let mut fields = Fields::default();
-    if std::str::from_utf8(payload).is_err() {
-        fields.fault = Some("the payload is not UTF-8".to_owned());
-        return fields;
-    }
-    let mut reader = serde_json::Deserializer::from_slice(payload);
-    let read = reader.deserialize_map(&mut fields).and_then(|()| reader.end());
-    fields.fault = read.err().map(|fault| format!("not a command in JSON: {fault}"));
-    fields
-}
-
-impl<'de> Visitor<'de> for &mut Fields {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value::<Value>()?;
-            let twice = match key.as_str() {
-                "transaction" => self.transaction.is_some(),
-                _ => self.entries.iter().any(|(other, _)| *other == key),
-            };
-            if twice {
-                return Err(A::Error::custom(format_args!("{} is there twice", shown(&key))));
-            }
-            match key.as_str() {
-                "transaction" => self.transaction = Some(value),
-                _ => self.entries.push((key, value)),
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::bridge::event::{CommandId, What};
-    use crate::model::Route;
-    use proptest::prelude::*;
+    use crate::bridge::event::{CommandId, OutletInfo, What};
+    use crate::model::{DeviceId, RelayState, Route};
+    use crate::smarthome::message::{Meter, Nameplate, OutletPlate};
     use serde_json::json;
-
-    fn set_text(payload: &str) -> Result<Order, String> {
-        command(Part::All, payload.as_bytes()).result
-    }
-
-    fn relay(switch: Switch) -> Result<Order, String> {
-        Ok(wish_relay(switch))
-    }
-
-    #[test]
-    fn words_are_read_in_any_case() {
-        for word in ["ON", "on", "On", " on\n", "true", "TRUE", "1"] {
-            assert_eq!(set_text(word), relay(Switch::To(RelayState::On)), "{word}");
-        }
-        for word in ["OFF", "off", "false", "0"] {
-            assert_eq!(set_text(word), relay(Switch::To(RelayState::Off)), "{word}");
-        }
-        for word in ["TOGGLE", "toggle"] {
-            assert_eq!(set_text(word), relay(Switch::Toggle), "{word}");
-        }
-    }
-
-    #[test]
-    fn json_may_wish_for_several_things_and_carries_a_transaction() {
-        let wanted = command(Part::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
-        let wishes = Wishes { relay: Some(Switch::Toggle), led: Some(RelayState::Off) };
-        assert_eq!(wanted, Wanted { result: Ok(Order::Set(wishes)), transaction: Some(json!(7)) });
-        assert_eq!(set_text(r#"{"state": true}"#), relay(Switch::To(RelayState::On)));
-        assert_eq!(set_text(r#"{"state": 0}"#), relay(Switch::To(RelayState::Off)));
-    }
-
-    #[test]
-    fn each_command_topic_has_its_own_words() {
-        let read = |part, text: &str| command(part, text.as_bytes()).result;
-        assert_eq!(read(Part::Led, "on"), Ok(wish_led(RelayState::On)));
-        assert_eq!(read(Part::Reboot, "press"), Ok(Order::Reboot));
-        assert_eq!(read(Part::Read, ""), Ok(Order::Read));
-        assert_eq!(read(Part::Read, "whatever"), Ok(Order::Read));
-        assert_eq!(read(Part::Led, "toggle").unwrap_err(), "not a word for the LED: use ON or OFF");
-        assert_eq!(read(Part::Reboot, "now").unwrap_err(), "send PRESS to reboot");
-        assert_eq!(read(Part::Brightness, "50").unwrap_err(), "brightness: this plug cannot be dimmed");
-        assert!(read(Part::Unknown("colour"), "red").unwrap_err().starts_with("set/colour: no such command"));
-    }
-
-    #[test]
-    fn what_cannot_be_done_names_the_key() {
-        let refused = |text: &str| set_text(text).unwrap_err();
-        assert_eq!(refused(r#"{"state":"ON","brightness":5}"#), "brightness: this plug cannot be dimmed");
-        assert_eq!(refused(r#"{"state":"ON","for":"30m"}"#), "for: count-downs are not supported");
-        assert_eq!(refused(r#"{"alias":"x"}"#), "alias: renaming a plug is not supported");
-        assert_eq!(
-            refused(r#"{"colour":"red"}"#),
-            "colour: no such key: there are state, led and transaction"
-        );
-        assert_eq!(refused(r#"{"state":"up"}"#), "state: not a word for a plug: use ON, OFF or TOGGLE");
-        assert_eq!(refused(r#"{"led":[1]}"#), "led: neither a word nor true or false");
-        assert_eq!(refused(r#"{"transaction":1}"#), "nothing to do: give state or led");
-        assert!(refused(r#"{"state":"ON","state":"OFF"}"#).contains("state is there twice"));
-        assert_eq!(refused("up"), "not a word for a plug: use ON, OFF or TOGGLE");
-        assert_eq!(refused(""), "the payload is empty");
-        assert_eq!(command(Part::All, b"\xff\xfe").result.unwrap_err(), "the payload is not UTF-8");
-        assert_eq!(command(Part::All, b"{\xff}").result.unwrap_err(), "the payload is not UTF-8");
-        assert_eq!(refused(&"x".repeat(4097)), "the payload has 4097 bytes: at most 4096 are read");
-    }
-
-    #[test]
-    fn a_transaction_is_echoed_even_when_the_rest_is_broken() {
-        let marks = [
-            r#"{"transaction":"t1","state":ON}"#,
-            r#"{"transaction":"t1","state":"#,
-            r#"{"transaction":"t1"} trailing"#,
-            r#"{"transaction":"t1","state":"ON","state":"OFF"}"#,
-            r#"{"state":"up","transaction":"t1"}"#,
-            &format!(r#"{{"transaction":"t1","state":"{}"}}"#, "x".repeat(5000)),
-        ];
-        for payload in marks {
-            for part in [Part::All, Part::Led, Part::Unknown("x")] {
-                let wanted = command(part, payload.as_bytes());
-                assert!(wanted.result.is_err(), "{payload}");
-                assert_eq!(wanted.transaction, Some(json!("t1")), "{payload}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_request_is_empty_a_name_or_json() {
-        let read = |name, text: &str| request(name, text.as_bytes()).result;
-        let kettle = PlugName::new("kettle").unwrap();
-        assert_eq!(read("discover", ""), Ok(Request::Ask(Ask::Discover)));
-        assert_eq!(read("refresh", ""), Ok(Request::Ask(Ask::Refresh(None))));
-        assert_eq!(read("refresh", "kettle"), Ok(Request::Ask(Ask::Refresh(Some(kettle.clone())))));
-        assert_eq!(read("forget", r#"{"plug":"kettle"}"#), Ok(Request::Ask(Ask::Forget(kettle))));
-        assert_eq!(read("reload", "{}"), Ok(Request::Reload));
-        for (name, text, hint) in [
-            ("forget", "", "say which plug"),
-            ("forget", "Kettle", "plug: the name may hold"),
-            ("forget", r#"{"plug":5}"#, "plug: not a name"),
-            ("reload", "kettle", "not about one plug"),
-            ("refresh", r#"{"plugs":"kettle"}"#, "plugs: no such key"),
-            ("explode", "", "no such request"),
-        ] {
-            assert!(read(name, text).unwrap_err().contains(hint), "{name} {text}");
-        }
-        assert_eq!(request("forget", br#"{"transaction":"t","plug":}"#).transaction, Some(json!("t")));
-        assert!(request("refresh", &[b' '; 5000]).result.is_err());
-    }
 
     fn text(payload: Vec<u8>) -> String {
         String::from_utf8(payload).unwrap()
@@ -631,13 +330,116 @@ mod tests {
             route: Some(Route::Cloud),
             led: Some(RelayState::Off),
             on_since: Some(clock.instant),
+            brightness: None,
+            until: None,
         };
         assert_eq!(
             text(state(&plug, clock)),
             r#"{"state":"ON","route":"cloud","led":"OFF","on_since":"1970-01-01T00:00:00Z"}"#
         );
-        plug = PlugState { relay: RelayState::Off, route: None, led: None, on_since: None };
+        plug = PlugState {
+            relay: RelayState::Off,
+            route: None,
+            led: None,
+            on_since: None,
+            brightness: None,
+            until: None,
+        };
         assert_eq!(text(state(&plug, clock)), r#"{"state":"OFF","route":"none","on_since":null}"#);
+    }
+
+    #[test]
+    fn a_dimmer_tells_its_brightness_and_a_count_down_its_end() {
+        let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };
+        let mut plug = PlugState {
+            relay: RelayState::On,
+            route: Some(Route::Local),
+            led: None,
+            on_since: None,
+            brightness: Some(40),
+            until: Some(clock.instant + Duration::from_secs(1800)),
+        };
+        assert_eq!(
+            text(state(&plug, clock)),
+            r#"{"state":"ON","route":"local","on_since":null,"brightness":40,"until":"1970-01-01T00:30:00Z"}"#
+        );
+        plug.brightness = Some(0);
+        plug.until = None;
+        assert_eq!(text(state(&plug, clock)), r#"{"state":"ON","route":"local","on_since":null}"#);
+    }
+
+    #[test]
+    fn a_meter_is_told_in_sensible_digits_and_without_what_it_does_not_know() {
+        let meter = Meter {
+            power: Some(0.928_511),
+            voltage: Some(231.067_823),
+            current: Some(0.014_937),
+            total: Some(55.139),
+        };
+        assert_eq!(
+            text(energy(&Energy { meter, today: Some(0.0), month: Some(1.000_4) })),
+            r#"{"power":0.93,"voltage":231.1,"current":0.015,"energy_total":55.139,"energy_today":0.0,"energy_month":1.0}"#
+        );
+        let strange = Meter { power: Some(f64::NAN), voltage: Some(f64::INFINITY), ..Meter::default() };
+        assert_eq!(text(energy(&Energy { meter: strange, ..Energy::default() })), "{}");
+    }
+
+    fn strip() -> PlugInfo {
+        let outlet = |id: &str, alias: &str| OutletPlate { id: id.into(), alias: alias.into() };
+        PlugInfo {
+            plate: Arc::new(Nameplate {
+                device_id: DeviceId::new("8006AABBCCDD"),
+                mac: None,
+                alias: "Desk".into(),
+                model: "HS300(US)".into(),
+                hw_version: "1.0".into(),
+                sw_version: "1.0.6".into(),
+                kind: "IOT.SMARTPLUGSWITCH".into(),
+                feature: "TIM:ENE".into(),
+                dev_name: "Wi-Fi Smart Power Strip".into(),
+                dims: false,
+                outlets: [outlet("00", "Lamp"), outlet("01", "")].into(),
+            }),
+            address: None,
+            rssi: Some(-40),
+            cloud_connected: None,
+            outlet: None,
+            outlets: ["lamp", "desk-2"].map(|name| PlugName::new(name).unwrap()).into(),
+            schedule: None,
+        }
+    }
+
+    #[test]
+    fn a_strip_names_its_outlets_and_an_outlet_its_strip() {
+        let shown: Value = serde_json::from_slice(&info(&strip())).unwrap();
+        assert_eq!((&shown["alias"], &shown["outlets"]), (&json!("Desk"), &json!(["lamp", "desk-2"])));
+        assert!(shown.get("outlet").is_none() && shown.get("strip").is_none(), "{shown}");
+
+        let part = OutletInfo { number: 0, strip: PlugName::new("desk").unwrap() };
+        let outlet = PlugInfo { outlet: Some(part), outlets: Arc::default(), ..strip() };
+        let shown: Value = serde_json::from_slice(&info(&outlet)).unwrap();
+        assert_eq!((&shown["alias"], &shown["device_id"]), (&json!("Lamp"), &json!("8006AABBCCDD")));
+        assert_eq!((&shown["outlet"], &shown["strip"]), (&json!(1), &json!("desk")));
+        assert!(shown.get("outlets").is_none(), "{shown}");
+    }
+
+    #[test]
+    fn a_schedule_is_listed_once_it_was_read() {
+        let rule = Rule {
+            name: "Morning".into(),
+            enabled: true,
+            then: Some(RelayState::On),
+            at: "07:30".into(),
+            days: [false, true, false, false, false, true, false],
+        };
+        let plug = PlugInfo { schedule: Some([rule].into()), ..strip() };
+        let shown: Value = serde_json::from_slice(&info(&plug)).unwrap();
+        assert_eq!(
+            shown["schedule"],
+            json!([{"name": "Morning", "enabled": true, "state": "ON", "at": "07:30", "days": ["mon", "fri"]}])
+        );
+        let unread: Value = serde_json::from_slice(&info(&strip())).unwrap();
+        assert!(unread.get("schedule").is_none(), "{unread}");
     }
 
     #[test]
@@ -690,19 +492,5 @@ mod tests {
             text(happening(&event, clock)),
             r#"{"event":"route_changed","plug":"kettle","detail":"to cloud","at":"1970-01-01T00:00:00Z"}"#
         );
-    }
-
-    proptest! {
-        #[test]
-        fn no_payload_makes_the_reader_stumble(payload in proptest::collection::vec(any::<u8>(), 0..200), tail in any::<bool>()) {
-            let mut payload = payload;
-            if tail {
-                payload.insert(0, b'{');
-            }
-            for part in [Part::All, Part::Led, Part::Brightness, Part::Reboot, Part::Read, Part::Unknown("x")] {
-                command(part, &payload);
-            }
-            request("forget", &payload);
-        }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::sim::bell::Bell;
 use crate::sim::fault::CloudLink;
+use crate::sim::plug::outlet::Outlet;
 use crate::sim::plug::{SimPlug, Switching, Traffic};
 
 /// Shares one [`SimPlug`]. Cheap to clone; all clones are one plug.
@@ -31,13 +32,21 @@ impl PlugHandle {
 
     /// Looks at the plug.
     pub fn read<R>(&self, look: impl FnOnce(&SimPlug) -> R) -> R {
-        look(&self.lock())
+        let mut plug = self.lock();
+        plug.pass_time(Instant::now());
+        look(&plug)
     }
 
     /// Changes the plug: any of its fields and faults. Takes effect on the next request; where the listening socket
     /// must close or open for it, wait with [`SimLan::settled`](super::lan::SimLan::settled).
     pub fn with<R>(&self, change: impl FnOnce(&mut SimPlug) -> R) -> R {
-        let result = change(&mut self.lock());
+        let result = {
+            let mut plug = self.lock();
+            plug.pass_time(Instant::now());
+            let result = change(&mut plug);
+            plug.pass_time(Instant::now());
+            result
+        };
         self.0.changed.send_replace(());
         self.0.bell.ring();
         result
@@ -48,9 +57,22 @@ impl PlugHandle {
         self.with(|plug| plug.press_button(Instant::now()));
     }
 
-    /// Whether the relay is on.
+    /// Presses the button of one outlet of a strip, counted from 0.
+    ///
+    /// # Panics
+    /// When there is no such outlet.
+    pub fn press_button_of(&self, outlet: usize) {
+        self.with(|plug| plug.press_button_of(outlet, Instant::now()));
+    }
+
+    /// Whether the relay is on; of a strip, any of them.
     pub fn is_on(&self) -> bool {
         self.read(SimPlug::is_on)
+    }
+
+    /// Whether the relay of each outlet is on; of a device that is no strip, of the only one.
+    pub fn outlets_on(&self) -> Vec<bool> {
+        self.read(|plug| plug.outlets.iter().map(Outlet::is_on).collect())
     }
 
     /// Whether the little light is on.

@@ -46,9 +46,15 @@ impl Blueprint {
 
     /// A house with these plugs, all of them HS100 of the first hardware, and a cloud of one region.
     pub fn of(aliases: &[&str]) -> Self {
+        let plugs: Vec<_> = aliases.iter().map(|alias| (Model::HS100_HW1, *alias)).collect();
+        Self::of_models(&plugs)
+    }
+
+    /// A house with these devices and a cloud of one region.
+    pub fn of_models(plugs: &[(Model, &str)]) -> Self {
         let (username, password) = Self::ACCOUNT;
         Self {
-            plugs: aliases.iter().map(|alias| (Model::HS100_HW1, (*alias).to_owned())).collect(),
+            plugs: plugs.iter().map(|&(model, alias)| (model, alias.to_owned())).collect(),
             first_plug: FIRST_PLUG,
             port: 0,
             tdp_port: 0,
@@ -171,6 +177,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::sim::plug::Origin;
 
     #[tokio::test]
     async fn houses_stand_side_by_side() {
@@ -208,5 +215,21 @@ mod tests {
         blueprint.port = one.lan().port();
         let error = House::start(blueprint).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn a_count_down_ends_by_itself_and_the_house_hears_it() {
+        let house = House::start(Blueprint::of_models(&[(Model::KP303, "Desk")])).await.unwrap();
+        let strip = house.plug(0);
+        strip.press_button_of(2);
+        let id = strip.read(|plug| plug.outlet_id(2, Origin::Lan));
+        let request = format!(
+            r#"{{"context":{{"child_ids":["{id}"]}},"count_down":{{"add_rule":{{"enable":1,"delay":1,"act":0}}}}}}"#
+        );
+        strip.with(|plug| plug.handle(request.as_bytes(), Origin::Lan, Instant::now())).unwrap();
+        assert_eq!(strip.outlets_on(), [false, false, true]);
+        let rung = || strip.switchings().last().is_some_and(|last| last.by == Origin::CountDown);
+        house.wait_until(Duration::from_secs(10), rung).await.unwrap();
+        assert_eq!(strip.outlets_on(), [false; 3]);
     }
 }

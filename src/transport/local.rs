@@ -16,7 +16,7 @@ use crate::bridge::event::{Exchange, Identity, Outcome, PlugKey};
 use crate::model::{Address, Failure};
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
-use crate::smarthome::message::{Nameplate, NotAnAnswer, Reading, Reply, Request};
+use crate::smarthome::message::{Nameplate, NotAnAnswer, OutletIds, Reading, Reply, Request};
 
 /// Most answers fit; a longer one grows its buffer as its bytes arrive, never by what its length word says.
 const USUAL_ANSWER: usize = 2048;
@@ -65,9 +65,9 @@ impl Lan {
         if ask.exchange.request == Request::SysInfo {
             return self.ask_on(wire, ask).await.map(|reply| Outcome::of(Ok(reply)));
         }
-        let hello = match self.say(&mut wire, Request::SysInfo, ask.exchange.plate.as_ref()).await? {
+        let hello = match self.say(&mut wire, &Request::SysInfo, ask.exchange.plate.as_ref()).await? {
             Reply::SysInfo(reading) => reading,
-            Reply::CloudInfo(_) | Reply::Done => return Err(Failure::Garbage("no sysinfo".into()).into()),
+            _ => return Err(Failure::Garbage("no sysinfo".into()).into()),
         };
         ask.prove(&hello)?;
         wire.proven = Some(Arc::clone(&hello.plate));
@@ -92,7 +92,7 @@ impl Lan {
 
     /// Says the exchange's request on a wire, and keeps the wire if all went well.
     async fn ask_on(&self, mut wire: Wire, ask: &Ask<'_>) -> Result<Reply, Trouble> {
-        let answer = self.say(&mut wire, ask.exchange.request, ask.exchange.plate.as_ref()).await;
+        let answer = self.say(&mut wire, &ask.exchange.request, ask.exchange.plate.as_ref()).await;
         if let Ok(Reply::SysInfo(reading)) = &answer {
             ask.prove(reading)?;
             wire.proven = Some(Arc::clone(&reading.plate));
@@ -109,11 +109,12 @@ impl Lan {
     async fn say(
         &self,
         wire: &mut Wire,
-        request: Request,
+        request: &Request,
         plate: Option<&Arc<Nameplate>>,
     ) -> Result<Reply, Trouble> {
         let mut buffer = self.take_buffer();
-        frame::build(&mut buffer, |out| request.write_json(out));
+        let ids = plate.map_or(OutletIds::None, |plate| OutletIds::AsGiven(&plate.outlets));
+        frame::build(&mut buffer, |out| request.write_json(ids, out));
         wire.exchange(&mut buffer).await?;
         let reply = request.read_reply(&buffer, plate).map_err(|fault| Trouble::from(Failure::from(fault)));
         self.give_buffer(buffer);

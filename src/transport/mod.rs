@@ -103,7 +103,7 @@ async fn perform(lan: &Lan, cloud: Option<&Cloud>, exchange: &Exchange) -> Outco
 async fn traced(exchange: &Exchange, work: impl Future<Output = Outcome>) -> Outcome {
     let begun = Instant::now();
     let outcome = work.await;
-    let (plug, route, request) = (&*exchange.label, exchange.route(), exchange.request);
+    let (plug, route, request) = (&*exchange.label, exchange.route(), &exchange.request);
     let took = begun.elapsed();
     match &outcome.result {
         Ok(_) => tracing::debug!(plug, %route, ?request, ?took, "answered"),

@@ -19,7 +19,9 @@ use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{
     Address, Availability, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route, Switch, Wishes,
 };
-use hs100d::smarthome::message::{CloudInfo, Nameplate, Reading, Reply, Request};
+use hs100d::smarthome::message::{
+    CloudInfo, Date, Meter, Nameplate, OutletPlate, OutletState, Reading, Reply, Request,
+};
 
 /// More steps than this without an end are a livelock.
 const MOST_STEPS: usize = 200_000;
@@ -76,7 +78,22 @@ pub struct ModelPlug {
     pub cloud: Cloud,
     /// Every switching, with its time since the start.
     pub switched: Vec<(Duration, RelayState)>,
+    /// Of a dimmer.
+    pub brightness: Option<u8>,
+    /// Of a strip: what each outlet is called and whether it is on.
+    pub outlets: Vec<(String, RelayState)>,
+    /// What its meters show, by outlet or for the one plug; none without a meter.
+    pub meters: Vec<Meter>,
+    /// What was used on each day of this month and in each month of this year, by meter.
+    pub used: Vec<[f64; 2]>,
+    /// The running count-down of each relay.
+    pub count_down: Vec<Option<(Duration, RelayState)>>,
+    /// Modules that it does not know.
+    pub lacks: Vec<&'static str>,
 }
+
+/// The day and the month on every model plug's own clock.
+pub const TODAY: Date = Date { year: 2026, month: 11, day: 22 };
 
 pub struct Scenario {
     pub bridge: Bridge,
@@ -225,11 +242,14 @@ impl Scenario {
     }
 
     pub fn switch(&mut self, number: usize, state: RelayState) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::To(state)), led: None }))
+        self.send(
+            number,
+            Order::Set(Wishes { relay: Some(Switch::To(state)), led: None, ..Wishes::default() }),
+        )
     }
 
     pub fn toggle(&mut self, number: usize) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None }))
+        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None, ..Wishes::default() }))
     }
 
     /// The LAN says that this plug is at its address.
@@ -323,7 +343,7 @@ impl Scenario {
                 Pending::Answer(exchange, outcome) => {
                     self.bridge.handle(Event::Done { exchange, outcome }, self.now);
                 }
-                Pending::Act(plug, request) => self.act(plug, request),
+                Pending::Act(plug, request) => self.act(plug, &request),
                 Pending::Event(event) => self.bridge.handle(event, self.now),
             },
             None => self.bridge.handle_timeout(self.now),
@@ -370,7 +390,7 @@ impl Scenario {
     fn perform(&mut self, exchange: Exchange) {
         let route = exchange.route();
         assert!(exchange.deadline > self.now, "an exchange without time: {exchange:?}");
-        self.asked.push((self.elapsed(), route, exchange.request));
+        self.asked.push((self.elapsed(), route, exchange.request.clone()));
         let in_flight =
             |pending: &&Pending| matches!(pending, Pending::Answer(id, _) if id.plug() == exchange.id.plug());
         assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");
@@ -402,7 +422,7 @@ impl Scenario {
             Lan::NoRoute => (millis(1), Failure::NoRoute),
             Lan::Silent => return self.stay_silent(exchange),
             Lan::SilentButActs(after) => {
-                self.later(after, Pending::Act(place, exchange.request));
+                self.later(after, Pending::Act(place, exchange.request.clone()));
                 return self.stay_silent(exchange);
             }
             Lan::ResetAfterRequest | Lan::ClosedWithoutReply => (LAN_TRIP, Failure::Closed),
@@ -443,29 +463,70 @@ impl Scenario {
 
     fn act_and_answer(&mut self, place: usize, exchange: &Exchange, trip: Duration) {
         if exchange.deadline < self.now + trip {
-            self.later(trip, Pending::Act(place, exchange.request));
+            self.later(trip, Pending::Act(place, exchange.request.clone()));
             return self.stay_silent(exchange);
         }
-        self.act(place, exchange.request);
-        let plug = &self.plugs[place];
-        let reply = match exchange.request {
-            Request::SysInfo => Reply::SysInfo(plug.reading()),
-            Request::CloudInfo => Reply::CloudInfo(CloudInfo { bound: true, connected: true }),
-            _ => Reply::Done,
-        };
+        if self.plugs[place].lacks.contains(&exchange.request.method().0) {
+            let failure = Failure::Device { code: -1, message: "module not support".into() };
+            return self.answer(exchange, trip, Outcome::of(Err(failure)));
+        }
+        self.act(place, &exchange.request);
+        let reply = self.reply(place, &exchange.request);
         self.answer(exchange, trip, Outcome::of(Ok(reply)));
     }
 
-    fn act(&mut self, place: usize, request: Request) {
+    fn reply(&self, place: usize, request: &Request) -> Reply {
+        let plug = &self.plugs[place];
+        let of = |outlet: &Option<u8>| usize::from(outlet.unwrap_or(0));
+        match request {
+            Request::SysInfo => Reply::SysInfo(plug.reading()),
+            Request::CloudInfo => Reply::CloudInfo(CloudInfo { bound: true, connected: true }),
+            Request::Clock => Reply::Clock(TODAY),
+            Request::Meter(outlet) => Reply::Meter(plug.meters[of(outlet)]),
+            Request::MeterDays(outlet, ..) => {
+                Reply::Used(vec![(1, 9.0), (TODAY.day, plug.used[of(outlet)][0])])
+            }
+            Request::MeterMonths(outlet, _) => Reply::Used(vec![(TODAY.month, plug.used[of(outlet)][1])]),
+            Request::CountDown(outlet) => {
+                let running = plug.count_down[of(outlet)].filter(|(at, _)| *at > self.elapsed());
+                let left = |at: Duration| u32::try_from((at - self.elapsed()).as_secs()).unwrap();
+                Reply::CountDown(running.map(|(at, then)| (left(at), then)))
+            }
+            Request::Schedule(_) => Reply::Schedule(Arc::default()),
+            _ => Reply::Done,
+        }
+    }
+
+    fn act(&mut self, place: usize, request: &Request) {
         let at = self.elapsed();
         let plug = &mut self.plugs[place];
+        let of = |outlet: &Option<u8>| usize::from(outlet.unwrap_or(0));
         match request {
             Request::SetRelay(state) => {
-                plug.switched.push((at, state));
-                plug.relay = state;
+                plug.switched.push((at, *state));
+                plug.relay = *state;
             }
-            Request::SetLed(state) => plug.led = state,
-            Request::SysInfo | Request::CloudInfo | Request::Reboot => {}
+            Request::SetOutlets(outlets, state) => {
+                for outlet in outlets.iter() {
+                    plug.outlets[usize::from(outlet)].1 = *state;
+                    plug.switched.push((at, *state));
+                }
+            }
+            Request::SetLed(state) => plug.led = *state,
+            Request::SetBrightness(percent) => plug.brightness = Some(*percent),
+            Request::Fade(percent, _) => {
+                plug.relay = RelayState::from_bool(*percent > 0);
+                plug.brightness = Some((*percent).max(1));
+            }
+            Request::SetAlias(None, alias) => plug.alias = alias.to_string(),
+            Request::SetAlias(Some(outlet), alias) => {
+                plug.outlets[usize::from(*outlet)].0 = alias.to_string()
+            }
+            Request::StopCountDown(outlet) => plug.count_down[of(outlet)] = None,
+            Request::StartCountDown(outlet, delay, then) => {
+                plug.count_down[of(outlet)] = Some((at + Duration::from_secs((*delay).into()), *then));
+            }
+            _ => {}
         }
     }
 
@@ -496,6 +557,22 @@ impl ModelPlug {
             lan: Lan::Works,
             cloud: if cloud { Cloud::Works } else { Cloud::Off },
             switched: vec![],
+            brightness: None,
+            outlets: vec![],
+            meters: vec![],
+            used: vec![],
+            count_down: vec![None],
+            lacks: vec![],
+        }
+    }
+
+    /// The same as a strip of so many outlets.
+    pub fn strip(number: usize, outlets: usize) -> Self {
+        let outlet = |n| (format!("Outlet {n}"), RelayState::Off);
+        Self {
+            outlets: (1..=outlets).map(outlet).collect(),
+            count_down: vec![None; outlets],
+            ..Self::new(number, true)
         }
     }
 
@@ -509,15 +586,27 @@ impl ModelPlug {
                 hw_version: "1.0".into(),
                 sw_version: "1.2.5".into(),
                 kind: "IOT.SMARTPLUGSWITCH".into(),
-                feature: "TIM".into(),
+                feature: if self.meters.is_empty() { "TIM" } else { "TIM:ENE" }.into(),
                 dev_name: "Wi-Fi Smart Plug".into(),
+                dims: self.brightness.is_some(),
+                outlets: self.outlets.iter().enumerate().map(outlet_plate).collect(),
             }),
-            relay: Some(self.relay),
+            relay: self.outlets.is_empty().then_some(self.relay),
             led: Some(self.led),
             on_time: None,
             rssi: Some(-50),
+            brightness: self.brightness,
+            outlets: self
+                .outlets
+                .iter()
+                .map(|(_, relay)| OutletState { relay: *relay, on_time: None })
+                .collect(),
         }
     }
+}
+
+fn outlet_plate((number, (alias, _)): (usize, &(String, RelayState))) -> OutletPlate {
+    OutletPlate { id: format!("{number:02}").into(), alias: alias.as_str().into() }
 }
 
 /// A result that says that the command was done.

@@ -325,7 +325,14 @@ pub(crate) fn name(text: &str) -> PlugName {
 }
 
 pub(crate) fn state(relay: RelayState) -> PlugState {
-    PlugState { relay, route: Some(Route::Local), led: Some(RelayState::On), on_since: None }
+    PlugState {
+        relay,
+        route: Some(Route::Local),
+        led: Some(RelayState::On),
+        on_since: None,
+        brightness: None,
+        until: None,
+    }
 }
 
 /// A plug's info; its device id is made from its name.
@@ -341,10 +348,15 @@ pub(crate) fn info(plug: &str) -> PlugInfo {
             kind: "IOT.SMARTPLUGSWITCH".into(),
             feature: "TIM".into(),
             dev_name: "Wi-Fi Smart Plug".into(),
+            dims: false,
+            outlets: Box::default(),
         }),
         address: hs100d::model::Address::new("127.0.0.1", 9999),
         rssi: Some(-50),
         cloud_connected: None,
+        outlet: None,
+        outlets: Arc::default(),
+        schedule: None,
     }
 }
 

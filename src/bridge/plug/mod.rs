@@ -6,6 +6,7 @@
 
 mod polls;
 mod readings;
+mod relays;
 mod shown;
 mod wires;
 mod wishes;
@@ -15,14 +16,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bridge::event::{
-    Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugInfo, PlugKey, PlugState,
-    Update, What,
+    Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugKey, Update, What,
 };
 use crate::bridge::pursuit::Pursuit;
 use crate::bridge::route::{Policy, RoutePolicy, Routes};
-use crate::bridge::wish::{Slot, Wish};
-use crate::model::{Address, Availability, PlugName, RelayState, Route};
-use crate::smarthome::message::{Reading, Request};
+use crate::bridge::wish::Wish;
+use crate::model::{Address, Availability, PlugName, Route};
+use crate::smarthome::message::{Date, Reading, Request};
+use polls::Aside;
+use relays::Relay;
 
 /// A plug with nothing due is looked at this often all the same.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
@@ -54,28 +56,27 @@ pub(in crate::bridge) struct Plug {
     sighted: Option<Instant>,
     routes: Routes,
     lanes: [Option<InFlight>; 2],
-    wishes: [Option<Wish>; 4],
+    wishes: Vec<Wish>,
     pursuit: Option<Pursuit>,
     reported: Option<Reported>,
+    /// The device's own relay, or what a strip shows as a whole.
+    device: Relay,
+    /// The outlets of a strip.
+    outlets: Vec<Relay>,
+    /// What they are called.
+    outlet_list: Arc<[PlugName]>,
     /// When the plug last confirmed that it changed something.
     acted: Option<Instant>,
-    /// The state that should hold: of the newest confirmed command, or of the button since.
-    settled: Option<RelayState>,
-    /// Until when a request of a command older than the settled one may still be carried out. Put right once.
-    defended_until: Option<Instant>,
-    /// Until when a request that got no answer may still switch the relay to off, to on.
-    stray: [Option<Instant>; 2],
     poll_at: [Instant; 2],
-    cloud_info_at: Instant,
-    cloud_info_misses: u32,
+    asides: Vec<Aside>,
+    /// The plug's own date, for what its meter calls today.
+    date: Option<Date>,
     cloud_connected: Option<bool>,
     born: Instant,
     last_heard: Option<Instant>,
     misses: u32,
     availability: Option<Availability>,
     serving: Option<Route>,
-    shown_state: Option<PlugState>,
-    shown_info: Option<(PlugInfo, Instant)>,
 }
 
 /// What the bridge hands to a plug so that it can act.
@@ -100,7 +101,6 @@ struct Reported {
     reading: Reading,
     /// When the question was asked that this answers; an answer to an older question is older news.
     asked: Instant,
-    on_since: Option<Instant>,
 }
 
 impl Plug {
@@ -126,24 +126,22 @@ impl Plug {
             sighted: None,
             routes: Routes::default(),
             lanes: [None, None],
-            wishes: [const { None }; 4],
+            wishes: Vec::new(),
             pursuit: None,
             reported: None,
+            device: Relay::default(),
+            outlets: Vec::new(),
+            outlet_list: Arc::default(),
             acted: None,
-            settled: None,
-            defended_until: None,
-            stray: [None, None],
             poll_at: [first_poll; 2],
-            cloud_info_at: first_poll,
-            cloud_info_misses: 0,
+            asides: Vec::new(),
+            date: None,
             cloud_connected: None,
             born: now,
             last_heard: None,
             misses: 0,
             availability: None,
             serving: None,
-            shown_state: None,
-            shown_info: None,
         }
     }
 
@@ -222,12 +220,12 @@ impl Plug {
 
     /// Everything of the plug that the broker shows.
     pub(in crate::bridge) fn republish(&mut self, desk: &mut Desk<'_>) {
-        self.shown_state = None;
-        self.shown_info = None;
-        let Some(name) = self.name.clone() else { return };
-        desk.publish(Update::Expected(name.clone()));
+        self.forget_shown();
+        for name in self.parts().filter_map(|part| self.name_of(part)) {
+            desk.publish(Update::Expected(name.clone()));
+        }
         if let Some(availability) = self.availability {
-            desk.publish(Update::Availability(name, availability));
+            self.tell_availability(availability, desk);
         }
         self.show(desk);
     }
@@ -238,7 +236,7 @@ impl Plug {
         self.bury_dead_wishes(desk);
         let mut wake = Wake(desk.now + LOOK_AT_LEAST_EVERY);
         match self.job() {
-            Some(job) => self.pursue(job, &mut wake, desk),
+            Some(job) => self.pursue(&job, &mut wake, desk),
             None => {
                 self.pursuit = None;
                 self.poll(&mut wake, desk);
@@ -248,7 +246,7 @@ impl Plug {
         for flight in self.lanes.iter().flatten() {
             wake.by(flight.deadline + LOST_AFTER);
         }
-        for wish in self.wishes.iter().flatten() {
+        for wish in self.wishes.iter() {
             wake.by(wish.deadline);
         }
         wake.0
@@ -307,14 +305,16 @@ impl Plug {
             mac: self.identity.mac,
             name: self.name.clone()?,
             address: self.address.clone(),
+            outlets: self.outlet_names().cloned().collect(),
             home: self.home.clone(),
         })
     }
 
     /// Ends all that is under way, because the plug is removed.
     pub(in crate::bridge) fn retire(&mut self, desk: &mut Desk<'_>) {
-        for slot in Slot::ALL {
-            self.end(slot, Ended::Error("the plug was removed".into()), None, desk);
+        while let Some(wish) = self.wishes.first() {
+            let (slot, part) = (wish.slot(), wish.part);
+            self.end(slot, part, Ended::Error("the plug was removed".into()), None, desk);
         }
         for route in Route::ALL {
             self.abandon(route, desk);

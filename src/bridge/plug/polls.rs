@@ -1,4 +1,4 @@
-//! When a plug is read without anybody asking.
+//! When a plug is read without anybody asking: its state again and again, and a few slower questions besides.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,80 @@ use super::{Desk, Plug, Wake};
 use crate::bridge::backoff::spread;
 use crate::bridge::event::CloudStatus;
 use crate::model::{Route, Verdict};
-use crate::smarthome::message::Request;
+use crate::smarthome::message::{Date, Nameplate, Outlet, Request};
 
-/// How often a plug is asked whether it is connected to TP-Link's cloud.
-const CLOUD_INFO_EVERY: Duration = Duration::from_secs(300);
-/// A plug that failed to tell so often in a row is not asked again: some firmwares take the question badly.
-const CLOUD_INFO_TRIES: u32 = 2;
+/// How often the slow questions are put.
+const SELDOM: Duration = Duration::from_secs(300);
+/// Strips take a reading of each outlet badly when it comes more often than this.
+const STRIP_METER: Duration = Duration::from_secs(60);
+/// How often what was used today is asked for, at the most.
+const TODAY: Duration = Duration::from_secs(60);
+/// How often the plug's own date is asked for, which tells what `today` is.
+const DATE: Duration = Duration::from_secs(600);
+/// A question that failed so often in a row …
+const TRIES: u32 = 2;
+/// … is put this seldom: some firmwares take what they do not know badly.
+const RELUCTANTLY: Duration = Duration::from_secs(1800);
+
+/// A question besides the state of the relay.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Aside {
+    what: Topic,
+    part: Option<Outlet>,
+    due: Instant,
+    misses: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    CloudInfo,
+    CountDown,
+    Schedule,
+    Date,
+    Meter,
+    Today,
+    Month,
+}
+
+impl Topic {
+    /// Whether it is asked over the cloud as well, where calls are counted.
+    fn is_worth_a_call(self) -> bool {
+        matches!(self, Self::Date | Self::Meter | Self::Today | Self::Month)
+    }
+}
+
+impl Aside {
+    /// The questions that suit a device with this plate.
+    pub(super) fn all_for(plate: &Nameplate, now: Instant) -> Vec<Self> {
+        let ask = |what, part| Self { what, part, due: now, misses: 0 };
+        let outlets = u8::try_from(plate.outlets.len()).unwrap_or(u8::MAX);
+        let parts: Vec<_> = if outlets == 0 { vec![None] } else { (0..outlets).map(Some).collect() };
+        let mut all = vec![ask(Topic::CloudInfo, None)];
+        if plate.has_meter() {
+            all.push(ask(Topic::Date, None));
+            for topic in [Topic::Meter, Topic::Today, Topic::Month] {
+                all.extend(parts.iter().map(|&part| ask(topic, part)));
+            }
+        }
+        for topic in [Topic::CountDown, Topic::Schedule] {
+            all.extend(parts.iter().map(|&part| ask(topic, part)));
+        }
+        all
+    }
+
+    /// What to say; nothing while the date that it needs is not known.
+    fn request(&self, date: Option<Date>) -> Option<Request> {
+        Some(match self.what {
+            Topic::CloudInfo => Request::CloudInfo,
+            Topic::CountDown => Request::CountDown(self.part),
+            Topic::Schedule => Request::Schedule(self.part),
+            Topic::Date => Request::Clock,
+            Topic::Meter => Request::Meter(self.part),
+            Topic::Today => Request::MeterDays(self.part, date?.year, date?.month),
+            Topic::Month => Request::MeterMonths(self.part, date?.year),
+        })
+    }
+}
 
 impl Plug {
     pub(super) fn poll(&mut self, wake: &mut Wake, desk: &mut Desk<'_>) {
@@ -23,10 +91,10 @@ impl Plug {
         if self.may_use(Route::Cloud) && cloud_needed && *desk.cloud != CloudStatus::Off {
             self.poll_route(Route::Cloud, cloud, wake, desk);
         }
-        self.ask_cloud_info(wake, desk);
+        self.ask_aside(wake, desk);
     }
 
-    pub(super) fn poll_route(&mut self, route: Route, usable: bool, wake: &mut Wake, desk: &mut Desk<'_>) {
+    fn poll_route(&mut self, route: Route, usable: bool, wake: &mut Wake, desk: &mut Desk<'_>) {
         if self.lanes[route.index()].is_some() {
             return;
         }
@@ -52,15 +120,55 @@ impl Plug {
         (started + pause).max(now)
     }
 
-    pub(super) fn ask_cloud_info(&mut self, wake: &mut Wake, desk: &mut Desk<'_>) {
-        let calm = self.reported.is_some() && self.routes.is_up(Route::Local);
-        if !calm || self.cloud_info_misses >= CLOUD_INFO_TRIES || self.lanes[Route::Local.index()].is_some() {
+    /// Puts the slow question that has waited longest, one at a time, over the route that serves the plug.
+    fn ask_aside(&mut self, wake: &mut Wake, desk: &mut Desk<'_>) {
+        let Some(route) = self.serving.filter(|&route| self.routes.is_up(route)) else { return };
+        if self.lanes[route.index()].is_some() {
             return;
         }
-        if self.cloud_info_at > desk.now {
-            return wake.by(self.cloud_info_at);
+        let date = self.date;
+        let open = |aside: &&mut Aside| route == Route::Local || aside.what.is_worth_a_call();
+        let answerable = |aside: &&mut Aside| aside.request(date).is_some();
+        let next = self.asides.iter_mut().filter(open).filter(answerable).min_by_key(|aside| aside.due);
+        let Some(aside) = next else { return };
+        if aside.due > desk.now {
+            return wake.by(aside.due);
         }
-        self.cloud_info_at = desk.now + CLOUD_INFO_EVERY;
-        self.start(Route::Local, Request::CloudInfo, false, desk);
+        let Some(request) = aside.request(date) else { return };
+        let pause = pause(aside.what, aside.part, route, &self.policy);
+        aside.due = desk.now + pause;
+        self.start(route, request, false, desk);
+    }
+
+    /// Takes note of how a slow question went, if this is one. One that the plug cannot answer spoils nothing else.
+    pub(super) fn aside_ended(&mut self, request: &Request, answered: bool, now: Instant) -> bool {
+        let date = self.date;
+        let is_it = |aside: &&mut Aside| aside.request(date).as_ref() == Some(request);
+        let Some(aside) = self.asides.iter_mut().find(is_it) else { return false };
+        aside.misses = if answered { 0 } else { aside.misses + 1 };
+        if aside.misses >= TRIES {
+            aside.due = now + RELUCTANTLY;
+        }
+        true
+    }
+}
+
+fn pause(
+    what: Topic,
+    part: Option<Outlet>,
+    route: Route,
+    policy: &crate::bridge::route::RoutePolicy,
+) -> Duration {
+    let pause = match what {
+        Topic::CloudInfo | Topic::CountDown | Topic::Schedule | Topic::Month => SELDOM,
+        Topic::Date => DATE,
+        Topic::Meter if part.is_some() => policy.energy_interval.max(STRIP_METER),
+        Topic::Meter => policy.energy_interval,
+        Topic::Today => policy.energy_interval.max(TODAY),
+    };
+    match route {
+        Route::Local => pause,
+        Route::Cloud if what == Topic::Meter => pause.max(policy.cloud_poll_interval),
+        Route::Cloud => pause.max(SELDOM),
     }
 }

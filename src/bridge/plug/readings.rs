@@ -1,12 +1,14 @@
 //! What a plug says of itself: whether that fulfils a wish, is a button pressed, or an older command carried out late.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::polls::Aside;
 use super::{Desk, Plug, Reported};
-use crate::bridge::event::{Ended, What};
+use crate::bridge::event::{Ended, Energy, What};
 use crate::bridge::wish::{Slot, Step, Want, Wish};
 use crate::model::{RelayState, Route};
-use crate::smarthome::message::Reading;
+use crate::smarthome::message::{Meter, Outlet, Reading};
 
 /// The relay shown by a reading may lag behind the command by about a third of a second.
 const SECOND_READING: Duration = Duration::from_millis(350);
@@ -19,68 +21,127 @@ impl Plug {
     /// Takes a reading. `asked` is when the question was put: what was asked before the last known change is old.
     pub(super) fn read(&mut self, reading: Reading, asked: Instant, route: Route, desk: &mut Desk<'_>) {
         let previous = self.reported.as_ref().map(|reported| reported.asked);
-        if previous.is_some_and(|previous| asked < previous) || self.acted.is_some_and(|acted| asked < acted)
-        {
+        let is_old = |known: Option<Instant>| known.is_some_and(|known| asked < known);
+        if is_old(previous) || is_old(self.acted) {
             return;
         }
-        let on_since = self.on_since(&reading, desk.now);
-        let (relay, led) = (reading.relay, reading.led);
-        self.reported = Some(Reported { reading, asked, on_since });
+        let is_another = |known: &Reported| !Arc::ptr_eq(&known.reading.plate, &reading.plate);
+        if self.reported.as_ref().is_none_or(is_another) {
+            self.learn_kind(&reading, desk.now);
+        }
+        self.reported = Some(Reported { reading, asked });
+        self.note_on_since(desk.now);
         self.come_online(desk);
-        if let Some(relay) = relay {
-            self.compare_relay(relay, previous, route, desk);
+        for part in self.parts() {
+            if let Some(relay) = self.relay_of(part).filter(|_| part.is_some() || !self.is_strip()) {
+                self.compare_relay(part, relay, previous, route, desk);
+            }
         }
-        if let Some(led) = led {
-            self.compare(Slot::Led, Want::Led(led), route, desk);
-        }
-        if self.wishes[Slot::Read.index()].as_ref().is_some_and(|wish| asked >= wish.arrived) {
-            self.show(desk);
-            self.end(Slot::Read, Ended::Ok, Some(route), desk);
-        }
+        self.compare_rest(asked, route, desk);
         self.show(desk);
     }
 
-    pub(super) fn on_since(&self, reading: &Reading, now: Instant) -> Option<Instant> {
-        let computed = now.checked_sub(Duration::from_secs(reading.on_time?))?;
-        let same = |known: &Instant| {
-            known.saturating_duration_since(computed).max(computed.saturating_duration_since(*known))
-                <= SAME_MOMENT
-        };
-        let known = self.reported.as_ref().and_then(|reported| reported.on_since);
-        Some(known.filter(same).unwrap_or(computed))
+    /// What suits a device of this kind is asked from here on.
+    fn learn_kind(&mut self, reading: &Reading, now: Instant) {
+        let plate = &reading.plate;
+        let known = self.reported.as_ref().map(|reported| &reported.reading.plate);
+        let same = known.is_some_and(|known| {
+            known.feature == plate.feature && known.outlets.len() == plate.outlets.len()
+        });
+        if !same {
+            self.asides = Aside::all_for(plate, now);
+        }
     }
 
-    pub(super) fn compare_relay(
+    fn is_strip(&self) -> bool {
+        self.reported.as_ref().is_some_and(|reported| !reported.reading.outlets.is_empty())
+    }
+
+    fn note_on_since(&mut self, now: Instant) {
+        for part in self.parts() {
+            let on_time = self.on_time_of(part);
+            let relay = self.relay_of(part);
+            let known = self.relay_mut(part);
+            known.on_since = same_moment(known.on_since, on_time, now);
+            // A count-down that has done its work is over.
+            known
+                .until
+                .take_if(|(at, then)| *at <= now || (Some(*then) == relay && *at <= now + SAME_MOMENT));
+        }
+    }
+
+    fn on_time_of(&self, part: Option<Outlet>) -> Option<u64> {
+        let reading = &self.reported.as_ref()?.reading;
+        match part {
+            None => reading.on_time,
+            Some(outlet) => reading.outlets.get(usize::from(outlet))?.on_time,
+        }
+    }
+
+    fn compare_relay(
         &mut self,
+        part: Option<Outlet>,
         relay: RelayState,
         previous: Option<Instant>,
         route: Route,
         desk: &mut Desk<'_>,
     ) {
-        let Some(wish) = &mut self.wishes[Slot::Relay.index()] else {
-            if self.is_late_execution(relay, previous) {
-                return self.put_right(relay, desk);
+        let Some(wish) = self.wish_for_mut(Slot::Relay, part) else {
+            if self.is_late_execution(part, relay, previous) {
+                return self.put_right(part, relay, desk);
             }
-            self.settled = Some(relay);
+            self.relay_mut(part).settled = Some(relay);
             return;
         };
         if let Want::FlipRelay(flip) = wish.want {
             wish.want = Want::Relay(if flip { !relay } else { relay });
             return;
         }
-        if self.compare(Slot::Relay, Want::Relay(relay), route, desk) {
-            self.settled = Some(relay);
-            self.watch_for_strays(relay, route);
+        if self.compare(Slot::Relay, part, |want| *want == Want::Relay(relay), route, desk) {
+            self.relay_mut(part).settled = Some(relay);
+            self.watch_for_strays(part, relay, route);
         }
     }
 
-    /// Whether the wish in this slot is at its read-back and `read` is it.
-    pub(super) fn compare(&mut self, slot: Slot, read: Want, route: Route, desk: &mut Desk<'_>) -> bool {
-        let Some(wish) = &mut self.wishes[slot.index()] else { return false };
+    /// Everything but the relays.
+    fn compare_rest(&mut self, asked: Instant, route: Route, desk: &mut Desk<'_>) {
+        let Some(Reported { reading, .. }) = &self.reported else { return };
+        let (led, brightness, relay, plate) =
+            (reading.led, reading.brightness, reading.relay, Arc::clone(&reading.plate));
+        let is_bright = |want: &Want| match want {
+            Want::Brightness(percent) => brightness == Some(*percent),
+            Want::Fade(0, _) => relay == Some(RelayState::Off),
+            Want::Fade(percent, _) => brightness == Some(*percent) && relay == Some(RelayState::On),
+            _ => false,
+        };
+        self.compare(Slot::Brightness, None, is_bright, route, desk);
+        self.compare(Slot::Led, None, |want| led.is_some_and(|led| *want == Want::Led(led)), route, desk);
+        for part in self.parts() {
+            let alias = match part {
+                None => Some(&plate.alias),
+                Some(outlet) => plate.outlets.get(usize::from(outlet)).map(|outlet| &outlet.alias),
+            };
+            let is_called = |want: &Want| matches!(want, Want::Alias(name) if alias.is_some_and(|alias| **alias == **name));
+            self.compare(Slot::Alias, part, is_called, route, desk);
+        }
+        if self.wish_for(Slot::Read, None).is_some_and(|wish| asked >= wish.arrived) {
+            self.end(Slot::Read, None, Ended::Ok, Some(route), desk);
+        }
+    }
+
+    /// Whether the wish of this kind is at its read-back and what was read is it.
+    fn compare(
+        &mut self,
+        slot: Slot,
+        part: Option<Outlet>,
+        fulfilled: impl Fn(&Want) -> bool,
+        route: Route,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        let Some(wish) = self.wish_for_mut(slot, part) else { return false };
         let Step::ReadBack { mismatches, not_before, .. } = &mut wish.step else { return false };
-        if wish.want == read {
-            self.show(desk);
-            self.end(slot, Ended::Ok, Some(route), desk);
+        if fulfilled(&wish.want) {
+            self.end(slot, part, Ended::Ok, Some(route), desk);
             return true;
         }
         *mismatches += 1;
@@ -92,9 +153,10 @@ impl Plug {
     }
 
     /// Requests of older commands may still be carried out: look again when the last of them is dead.
-    pub(super) fn watch_for_strays(&mut self, settled: RelayState, route: Route) {
-        self.defended_until = self.stray_until(!settled);
-        if let Some(until) = self.defended_until {
+    fn watch_for_strays(&mut self, part: Option<Outlet>, settled: RelayState, route: Route) {
+        let until = self.stray_until(part, !settled);
+        self.relay_mut(part).defended_until = until;
+        if let Some(until) = until {
             let poll_at = &mut self.poll_at[route.index()];
             *poll_at = (*poll_at).min(until);
         }
@@ -102,16 +164,81 @@ impl Plug {
 
     /// A state that differs from the settled one, while a request of an older command may have been carried out
     /// since the reading before.
-    pub(super) fn is_late_execution(&self, relay: RelayState, previous: Option<Instant>) -> bool {
-        let drifted = self.settled.is_some_and(|settled| settled != relay);
-        drifted && self.defended_until.is_some_and(|until| previous.is_some_and(|previous| previous <= until))
+    fn is_late_execution(&self, part: Option<Outlet>, relay: RelayState, previous: Option<Instant>) -> bool {
+        let Some(known) = self.relay(part) else { return false };
+        let drifted = known.settled.is_some_and(|settled| settled != relay);
+        drifted
+            && known.defended_until.is_some_and(|until| previous.is_some_and(|previous| previous <= until))
     }
 
-    pub(super) fn put_right(&mut self, relay: RelayState, desk: &mut Desk<'_>) {
-        self.defended_until = None;
+    fn put_right(&mut self, part: Option<Outlet>, relay: RelayState, desk: &mut Desk<'_>) {
         let detail = format!("an older command switched it {relay} late; switching it {} again", !relay);
-        desk.happened(What::DriftCorrected, self.name.as_ref(), detail);
+        desk.happened(What::DriftCorrected, self.name_of(part), detail);
         let deadline = desk.now + self.policy.command_ttl;
-        self.wish(Wish::new(Want::Relay(!relay), None, desk.now, deadline), desk);
+        self.wish(Wish::new(Want::Relay(!relay), part, None, desk.now, deadline), desk);
     }
+
+    // --- the answers to slow questions ----------------------------------------------------------------------------
+
+    pub(super) fn read_meter(&mut self, part: Option<Outlet>, meter: Meter, desk: &mut Desk<'_>) {
+        let energy = self.relay_mut(part).energy.get_or_insert_with(Energy::default);
+        energy.meter = meter;
+        self.show_energy(part, desk);
+    }
+
+    /// What was used, day by day; a day that is not listed used nothing.
+    pub(super) fn read_today(&mut self, part: Option<Outlet>, days: &[(u8, f64)], desk: &mut Desk<'_>) {
+        let Some(date) = self.date else { return };
+        let energy = self.relay_mut(part).energy.get_or_insert_with(Energy::default);
+        energy.today = Some(used_in(days, date.day));
+        self.show_energy(part, desk);
+    }
+
+    /// What was used, month by month.
+    pub(super) fn read_month(&mut self, part: Option<Outlet>, months: &[(u8, f64)], desk: &mut Desk<'_>) {
+        let Some(date) = self.date else { return };
+        let energy = self.relay_mut(part).energy.get_or_insert_with(Energy::default);
+        energy.month = Some(used_in(months, date.month));
+        self.show_energy(part, desk);
+    }
+
+    /// Whether a count-down runs, which may be what a wish waits for.
+    pub(super) fn read_count_down(
+        &mut self,
+        part: Option<Outlet>,
+        running: Option<(u32, RelayState)>,
+        route: Route,
+        desk: &mut Desk<'_>,
+    ) {
+        let end = |(seconds, then): (u32, RelayState)| (desk.now + Duration::from_secs(seconds.into()), then);
+        let known = self.relay_mut(part);
+        known.until = match (known.until, running.map(end)) {
+            // Whole seconds waver: the same end is not told anew.
+            (Some((known, was)), Some((at, then))) if was == then && is_same(known, at) => {
+                Some((known, then))
+            }
+            (_, found) => found,
+        };
+        self.show(desk);
+        let fulfilled = |want: &Want| match want {
+            Want::CountDown(0, _) => running.is_none(),
+            Want::CountDown(_, then) => running.is_some_and(|(_, found)| found == *then),
+            _ => false,
+        };
+        self.compare(Slot::CountDown, part, fulfilled, route, desk);
+    }
+}
+
+fn used_in(list: &[(u8, f64)], wanted: u8) -> f64 {
+    list.iter().find(|(number, _)| *number == wanted).map_or(0.0, |(_, kwh)| *kwh)
+}
+
+/// When the relay went on, computed anew only where it differs from what was known.
+fn same_moment(known: Option<Instant>, on_time: Option<u64>, now: Instant) -> Option<Instant> {
+    let computed = now.checked_sub(Duration::from_secs(on_time?))?;
+    Some(known.filter(|&known| is_same(known, computed)).unwrap_or(computed))
+}
+
+fn is_same(one: Instant, other: Instant) -> bool {
+    one.saturating_duration_since(other).max(other.saturating_duration_since(one)) <= SAME_MOMENT
 }

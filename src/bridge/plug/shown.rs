@@ -1,12 +1,13 @@
-//! What the broker is told of a plug, and when it counts as there.
+//! What the broker is told of a plug and of the outlets of a strip, and when a plug counts as there.
 
 use std::sync::Arc;
-
 use std::time::Duration;
 
+use super::relays::Shown;
 use super::{Desk, Plug, Wake};
-use crate::bridge::event::{PlugInfo, PlugState, Update, What};
-use crate::model::{Availability, Route};
+use crate::bridge::event::{OutletInfo, PlugInfo, PlugState, Update, What};
+use crate::model::{Availability, PlugName, Route};
+use crate::smarthome::message::Outlet;
 
 /// So many reads in a row must fail, on whatever routes there are …
 const MISSES_UNTIL_OFFLINE: u32 = 3;
@@ -30,7 +31,7 @@ impl Plug {
         let Some(name) = self.name.clone() else { return };
         self.availability = Some(Availability::Offline);
         self.serving = None;
-        desk.publish(Update::Availability(name.clone(), Availability::Offline));
+        self.tell_availability(Availability::Offline, desk);
         desk.happened(What::PlugOffline, Some(&name), "no answer on any route".into());
         self.show(desk);
     }
@@ -39,9 +40,15 @@ impl Plug {
         let Some(name) = self.name.clone().filter(|_| !self.is_online()) else { return };
         self.availability = Some(Availability::Online);
         self.show_info(desk);
-        desk.publish(Update::Availability(name.clone(), Availability::Online));
+        self.tell_availability(Availability::Online, desk);
         let detail = self.serving.map_or_else(String::new, |route| format!("over the {route} route"));
         desk.happened(What::PlugOnline, Some(&name), detail);
+    }
+
+    pub(super) fn tell_availability(&self, availability: Availability, desk: &mut Desk<'_>) {
+        for name in self.parts().filter_map(|part| self.name_of(part)) {
+            desk.publish(Update::Availability(name.clone(), availability));
+        }
     }
 
     /// The LAN serves while it works; the cloud from its first answer without it.
@@ -60,35 +67,84 @@ impl Plug {
         }
     }
 
+    /// Tells what differs from what was told last.
     pub(super) fn show(&mut self, desk: &mut Desk<'_>) {
         self.show_info(desk);
-        let (Some(name), Some(reported)) = (&self.name, &self.reported) else { return };
-        let Some(relay) = reported.reading.relay else { return };
-        let state =
-            PlugState { relay, route: self.serving, led: reported.reading.led, on_since: reported.on_since };
-        if self.shown_state.as_ref() != Some(&state) {
-            desk.publish(Update::State(name.clone(), state.clone()));
-            self.shown_state = Some(state);
+        for part in self.parts() {
+            let Some((name, state)) = self.name_of(part).cloned().zip(self.state_of(part)) else { continue };
+            let shown = &mut self.relay_mut(part).shown.state;
+            if shown.as_ref() != Some(&state) {
+                *shown = Some(state.clone());
+                desk.publish(Update::State(name, state));
+            }
         }
     }
 
-    pub(super) fn show_info(&mut self, desk: &mut Desk<'_>) {
-        let (Some(name), Some(reported)) = (&self.name, &self.reported) else { return };
-        if let Some((shown, at)) = &self.shown_info {
-            let only_signal = shown.plate == reported.reading.plate
-                && shown.address == self.address
-                && shown.cloud_connected == self.cloud_connected;
-            if only_signal && (shown.rssi == reported.reading.rssi || *at + SIGNAL_EVERY > desk.now) {
-                return;
-            }
+    pub(super) fn show_energy(&mut self, part: Option<Outlet>, desk: &mut Desk<'_>) {
+        let Some(name) = self.name_of(part).cloned() else { return };
+        let relay = self.relay_mut(part);
+        if let Some(energy) = relay.energy.filter(|_| relay.energy != relay.shown.energy) {
+            relay.shown.energy = Some(energy);
+            desk.publish(Update::Energy(name, energy));
         }
-        let info = PlugInfo {
-            plate: Arc::clone(&reported.reading.plate),
-            address: self.address.clone(),
-            rssi: reported.reading.rssi,
-            cloud_connected: self.cloud_connected,
+    }
+
+    /// What was told is told again at the next occasion.
+    pub(super) fn forget_shown(&mut self) {
+        for part in self.parts() {
+            self.relay_mut(part).shown = Shown::default();
+        }
+    }
+
+    pub(super) fn forget_shown_states(&mut self) {
+        for part in self.parts() {
+            self.relay_mut(part).shown.state = None;
+        }
+    }
+
+    fn state_of(&self, part: Option<Outlet>) -> Option<PlugState> {
+        let reading = &self.reported.as_ref()?.reading;
+        let relay = self.relay(part)?;
+        Some(PlugState {
+            relay: self.relay_of(part)?,
+            route: self.serving,
+            led: reading.led.filter(|_| part.is_none()),
+            on_since: relay.on_since,
+            brightness: reading.brightness.filter(|_| part.is_none()),
+            until: relay.until.map(|(at, _)| at),
+        })
+    }
+
+    fn show_info(&mut self, desk: &mut Desk<'_>) {
+        for part in self.parts() {
+            let Some((name, info)) = self.name_of(part).cloned().zip(self.info_of(part)) else { continue };
+            let shown = &mut self.relay_mut(part).shown.info;
+            if let Some((known, at)) = shown {
+                let wavers = known.rssi != info.rssi && *at + SIGNAL_EVERY > desk.now;
+                if *known == info || (wavers && PlugInfo { rssi: known.rssi, ..info.clone() } == *known) {
+                    continue;
+                }
+            }
+            *shown = Some((info.clone(), desk.now));
+            desk.publish(Update::Info(name, info));
+        }
+    }
+
+    fn info_of(&self, part: Option<Outlet>) -> Option<PlugInfo> {
+        let reading = &self.reported.as_ref()?.reading;
+        let strip = || Some(OutletInfo { number: part?, strip: self.name.clone()? });
+        let outlets: Arc<[PlugName]> = match part {
+            None => Arc::clone(&self.outlet_list),
+            Some(_) => Arc::default(),
         };
-        desk.publish(Update::Info(name.clone(), info.clone()));
-        self.shown_info = Some((info, desk.now));
+        Some(PlugInfo {
+            plate: Arc::clone(&reading.plate),
+            address: self.address.clone(),
+            rssi: reading.rssi,
+            cloud_connected: self.cloud_connected,
+            outlet: strip(),
+            outlets,
+            schedule: self.relay(part)?.schedule.clone(),
+        })
     }
 }

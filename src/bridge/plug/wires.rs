@@ -7,9 +7,9 @@ use super::{Desk, InFlight, LOST_AFTER, Plug, Wake};
 use crate::bridge::event::{Action, CloudStatus, Ended, Exchange, ExchangeId, Outcome, Target, What};
 use crate::bridge::pursuit::{Job, Pursuit};
 use crate::bridge::route::{Plan, Policy};
-use crate::bridge::wish::{Slot, Step, Want, Wish};
+use crate::bridge::wish::{Slot, Wish};
 use crate::model::{Address, Failure, RelayState, Route, Verdict};
-use crate::smarthome::message::{Reply, Request};
+use crate::smarthome::message::{Outlet, Reply, Request};
 
 impl Plug {
     /// An exchange of this plug ended.
@@ -33,22 +33,22 @@ impl Plug {
         Route::ALL.into_iter().find(flies)
     }
 
-    pub(super) fn pursue(&mut self, job: Job, wake: &mut Wake, desk: &mut Desk<'_>) {
-        let pursuit = match self.pursuit {
-            Some(pursuit) if pursuit.job == job => pursuit,
-            _ => Pursuit::new(job, desk.now),
+    pub(super) fn pursue(&mut self, job: &Job, wake: &mut Wake, desk: &mut Desk<'_>) {
+        let pursuit = match self.pursuit.take() {
+            Some(pursuit) if pursuit.job == *job => pursuit,
+            _ => Pursuit::new(job.clone(), desk.now),
         };
-        self.pursuit = Some(pursuit);
         let mut earlier_failed = true;
         for (route, head_start) in self.plan_for(job, desk).iter() {
             self.try_route(route, pursuit.due(route, head_start, earlier_failed), job, wake, desk);
             earlier_failed &= pursuit.has_failed(route) && !self.is_saying(route, job);
         }
+        self.pursuit = Some(pursuit);
     }
 
-    pub(super) fn plan_for(&self, job: Job, desk: &Desk<'_>) -> Plan {
+    pub(super) fn plan_for(&self, job: &Job, desk: &Desk<'_>) -> Plan {
         let plan = self.routes.plan(self.usable(desk), &self.policy);
-        let proven = self.wishes[job.slot.index()].as_ref().and_then(Wish::proven_route);
+        let proven = self.wish_for(job.slot, job.part).and_then(Wish::proven_route);
         plan.led_by(proven, self.policy.cloud_after)
     }
 
@@ -56,7 +56,7 @@ impl Plug {
         &mut self,
         route: Route,
         due: Option<Instant>,
-        job: Job,
+        job: &Job,
         wake: &mut Wake,
         desk: &mut Desk<'_>,
     ) {
@@ -76,11 +76,11 @@ impl Plug {
             }
             self.abandon(route, desk);
         }
-        self.start(route, job.request, true, desk);
+        self.start(route, job.request.clone(), true, desk);
     }
 
     /// Whether the job's request is on this wire already.
-    pub(super) fn is_saying(&self, route: Route, job: Job) -> bool {
+    pub(super) fn is_saying(&self, route: Route, job: &Job) -> bool {
         self.lanes[route.index()].as_ref().is_some_and(|flight| {
             flight.request == job.request
                 && (job.request.changes_something() || flight.started >= job.not_before)
@@ -126,11 +126,12 @@ impl Plug {
             Route::Cloud => self.policy.cloud_timeout,
         };
         let mut deadline = desk.now + limit;
-        if let (true, Some(wish)) = (request.changes_something(), self.wishes.iter().flatten().next()) {
+        if let Some(wish) = self.wishes.iter().find(|wish| wish.is_said_by(&request)) {
             deadline = deadline.min(wish.deadline);
         }
         let id = desk.next_exchange(self.key);
-        self.lanes[route.index()] = Some(InFlight { id, request, started: desk.now, deadline });
+        self.lanes[route.index()] =
+            Some(InFlight { id, request: request.clone(), started: desk.now, deadline });
         let plate = self.reported.as_ref().map(|reported| Arc::clone(&reported.reading.plate));
         let label = Arc::clone(&self.label);
         desk.actions.push_back(Action::Perform(Exchange {
@@ -163,16 +164,19 @@ impl Plug {
 
     /// A request that got no answer may still be carried out until its time is over.
     pub(super) fn note_stray(&mut self, flight: &InFlight) {
-        if let Request::SetRelay(state) = flight.request {
-            let until = &mut self.stray[usize::from(state.is_on())];
-            *until = (*until).max(Some(flight.deadline));
+        for part in self.parts() {
+            if let Some(state) = switches(&flight.request, part) {
+                let until = &mut self.relay_mut(part).stray[usize::from(state.is_on())];
+                *until = (*until).max(Some(flight.deadline));
+            }
         }
     }
 
     /// Until when an older request may still bring the relay into this state.
-    pub(super) fn stray_until(&self, state: RelayState) -> Option<Instant> {
-        let flying = self.lanes.iter().flatten().filter(|flight| flight.request == Request::SetRelay(state));
-        flying.map(|flight| flight.deadline).max().max(self.stray[usize::from(state.is_on())])
+    pub(super) fn stray_until(&self, part: Option<Outlet>, state: RelayState) -> Option<Instant> {
+        let says_it = |flight: &&InFlight| switches(&flight.request, part) == Some(state);
+        let flying = self.lanes.iter().flatten().filter(says_it).map(|flight| flight.deadline).max();
+        flying.max(self.relay(part)?.stray[usize::from(state.is_on())])
     }
 
     pub(super) fn answered(&mut self, route: Route, flight: &InFlight, reply: Reply, desk: &mut Desk<'_>) {
@@ -185,12 +189,33 @@ impl Plug {
                 self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
                 self.read(reading, flight.started, route, desk);
             }
-            Reply::CloudInfo(info) => {
-                self.cloud_info_misses = 0;
+            Reply::Done => self.acted(route, flight, desk),
+            told => {
+                self.aside_ended(&flight.request, true, desk.now);
+                self.told(told, route, flight, desk);
+            }
+        }
+    }
+
+    /// Takes the answer to a slow question.
+    fn told(&mut self, told: Reply, route: Route, flight: &InFlight, desk: &mut Desk<'_>) {
+        match (told, &flight.request) {
+            (Reply::CloudInfo(info), _) => {
                 self.cloud_connected = Some(info.connected);
                 self.show(desk);
             }
-            Reply::Done => self.acted(route, flight, desk),
+            (Reply::Clock(date), _) => self.date = Some(date),
+            (Reply::Meter(meter), Request::Meter(part)) => self.read_meter(*part, meter, desk),
+            (Reply::Used(days), Request::MeterDays(part, ..)) => self.read_today(*part, &days, desk),
+            (Reply::Used(months), Request::MeterMonths(part, _)) => self.read_month(*part, &months, desk),
+            (Reply::CountDown(running), Request::CountDown(part)) => {
+                self.read_count_down(*part, running, route, desk);
+            }
+            (Reply::Schedule(rules), Request::Schedule(part)) => {
+                self.relay_mut(*part).schedule = Some(rules);
+                self.show(desk);
+            }
+            _ => tracing::debug!("an answer to another question than was asked"),
         }
     }
 
@@ -204,29 +229,35 @@ impl Plug {
 
     pub(super) fn acted(&mut self, route: Route, flight: &InFlight, desk: &mut Desk<'_>) {
         self.acted = Some(desk.now);
-        let done = |wish: &&mut Wish| wish.step == Step::Act && wish.request() == flight.request;
-        if let Some(wish) = self.wishes.iter_mut().flatten().find(done) {
-            if wish.want == Want::Reboot {
-                return self.end(Slot::Reboot, Ended::Ok, Some(route), desk);
-            }
-            wish.step = Step::ReadBack { acted: desk.now, route, mismatches: 0, not_before: desk.now };
-            return;
+        let mut was_wished = false;
+        for wish in self.wishes.iter_mut().filter(|wish| wish.is_said_by(&flight.request)) {
+            was_wished = true;
+            wish.step = wish.next_step(route, desk.now);
         }
-        // An older request was carried out late: look at once what it did.
-        self.poll_at[route.index()] = desk.now;
+        self.end_what_is_not_read_back(route, desk);
+        if !was_wished {
+            // An older request was carried out late: look at once what it did.
+            self.poll_at[route.index()] = desk.now;
+        }
+    }
+
+    /// A restart shows itself in nothing that could be read.
+    fn end_what_is_not_read_back(&mut self, route: Route, desk: &mut Desk<'_>) {
+        if self.wish_for(Slot::Reboot, None).is_some_and(Wish::is_read_back) {
+            self.end(Slot::Reboot, None, Ended::Ok, Some(route), desk);
+        }
     }
 
     pub(super) fn failed(&mut self, route: Route, flight: &InFlight, failure: &Failure, desk: &mut Desk<'_>) {
         // A plug that restarts may well be gone before it has answered.
-        if (flight.request, failure) == (Request::Reboot, &Failure::Closed) {
+        if flight.request == Request::Reboot && *failure == Failure::Closed {
             return self.answered(route, flight, Reply::Done, desk);
         }
         if failure.may_act_later() {
             self.note_stray(flight);
         }
-        if flight.request == Request::CloudInfo {
-            self.cloud_info_misses += 1;
-            return;
+        if self.aside_ended(&flight.request, false, desk.now) {
+            return self.note_failure(route, flight, failure, desk);
         }
         match failure.verdict() {
             Verdict::PlugRefuses => self.heard(route, desk),
@@ -236,17 +267,23 @@ impl Plug {
         if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
             return self.move_to(address, desk);
         }
-        let Some(pursuit) = self.pursuit.as_mut().filter(|pursuit| pursuit.job.request == flight.request)
-        else {
-            return;
-        };
-        pursuit.failed(route, failure, desk.now);
-        let slot = pursuit.job.slot;
-        if let Some(wish) = &mut self.wishes[slot.index()] {
-            wish.failures[route.index()] = Some(failure.clone());
+        self.note_failure(route, flight, failure, desk);
+    }
+
+    /// Tells the wishes that waited for this.
+    fn note_failure(&mut self, route: Route, flight: &InFlight, failure: &Failure, desk: &mut Desk<'_>) {
+        if let Some(pursuit) = self.pursuit.as_mut().filter(|pursuit| pursuit.job.request == flight.request) {
+            pursuit.failed(route, failure, desk.now);
         }
-        if failure.verdict() == Verdict::PlugRefuses {
-            self.end(slot, Ended::Error(format!("{route}: {failure}")), Some(route), desk);
+        let mut refused = Vec::new();
+        for wish in self.wishes.iter_mut().filter(|wish| wish.is_said_by(&flight.request)) {
+            wish.failures[route.index()] = Some(failure.clone());
+            if failure.verdict() == Verdict::PlugRefuses {
+                refused.push((wish.slot(), wish.part));
+            }
+        }
+        for (slot, part) in refused {
+            self.end(slot, part, Ended::Error(format!("{route}: {failure}")), Some(route), desk);
         }
     }
 
@@ -300,5 +337,15 @@ impl Plug {
         if let Some(known) = self.known() {
             desk.actions.push_back(Action::Remember(known));
         }
+    }
+}
+
+/// What a request does to the relay of this part.
+fn switches(request: &Request, part: Option<Outlet>) -> Option<RelayState> {
+    match (request, part) {
+        (Request::SetRelay(state), None) => Some(*state),
+        (Request::SetOutlets(outlets, state), Some(outlet)) if outlets.has(outlet) => Some(*state),
+        (Request::Fade(percent, _), None) => Some(RelayState::from_bool(*percent > 0)),
+        _ => None,
     }
 }

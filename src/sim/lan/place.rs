@@ -134,8 +134,8 @@ impl Ear {
         cipher::decrypt(&mut request);
         let mut reply = self.plug.with(|plug| match plug.lan {
             _ if !plug.dialect.speaks_xor() => None,
-            LanFault::DeviceError(code) => plug.refuse(&request, code, Origin::Lan),
-            fault => talk::spoil(fault, plug.handle(&request, Origin::Lan, now)?),
+            LanFault::DeviceError(code) => plug.refuse(&request, code, Origin::Datagram),
+            fault => talk::spoil(fault, plug.handle(&request, Origin::Datagram, now)?),
         })?;
         cipher::encrypt(&mut reply);
         Some(reply)
@@ -179,7 +179,7 @@ impl Keeper {
                 heard = hear(tdp, &mut for_tdp) => reply(tdp, &for_tdp, heard).await,
                 Some(_) = self.talks.join_next() => {}
                 _ = changes.changed() => {}
-                () = until(next_change) => {}
+                () = until(next_change) => self.plug.with(|plug| plug.pass_time(Instant::now())),
             }
         }
     }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use crate::bridge::event::AccountPlug;
 use crate::model::{DeviceId, Mac};
 use crate::secret::Secret;
-use crate::smarthome::message::Request;
+use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes::{self, Reaction};
 use crate::transport::cloud::host::{BadHost, Host};
 
@@ -105,7 +105,7 @@ pub(super) fn passthrough(token: &Secret, device_id: &DeviceId, request: &Reques
         request_data: &'a str,
     }
     let mut words = Vec::new();
-    request.write_json(&mut words);
+    request.write_json(OutletIds::Long(device_id), &mut words);
     let words = String::from_utf8_lossy(&words);
     let params = Passthrough { pass: Pass::of(token), device_id: device_id.as_str(), request_data: &words };
     Call { method: "passthrough", params }.to_json()

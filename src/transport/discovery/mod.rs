@@ -22,7 +22,7 @@ use crate::bridge::event::Sighting;
 use crate::logging::Repeated;
 use crate::model::Address;
 use crate::smarthome::cipher;
-use crate::smarthome::message::Request;
+use crate::smarthome::message::{OutletIds, Request};
 use ear::{Ear, Hearing};
 use ways::Way;
 
@@ -198,7 +198,7 @@ impl Search {
     /// Every datagram of a round, once.
     fn questions(&self, probe: &[Address]) -> Vec<Question> {
         let mut xor = Vec::new();
-        Request::SysInfo.write_json(&mut xor);
+        Request::SysInfo.write_json(OutletIds::None, &mut xor);
         cipher::encrypt(&mut xor);
         let xor: Arc<[u8]> = xor.into();
         let newer = [Arc::from(tdp::SHORT_PROBE), Arc::from(tdp::key_probe(self.rounds))];

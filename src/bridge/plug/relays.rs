@@ -1,0 +1,94 @@
+//! The relays of a device: one, or one for each outlet of a strip; what each is called and what was made of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Plug;
+use crate::bridge::event::{Energy, PlugInfo, PlugState};
+use crate::model::{PlugName, RelayState};
+use crate::smarthome::message::{Kind, Outlet, Rule};
+
+/// One relay, and all that is told of it.
+#[derive(Debug, Default)]
+pub(super) struct Relay {
+    /// Of an outlet: its own name. The device's is the plug's.
+    pub(super) name: Option<PlugName>,
+    /// The state that should hold: of the newest confirmed command, or of the button since.
+    pub(super) settled: Option<RelayState>,
+    /// Until when a request of a command older than the settled one may still be carried out. Put right once.
+    pub(super) defended_until: Option<Instant>,
+    /// Until when a request that got no answer may still switch it to off, to on.
+    pub(super) stray: [Option<Instant>; 2],
+    pub(super) on_since: Option<Instant>,
+    /// When a count-down switches it, and to what.
+    pub(super) until: Option<(Instant, RelayState)>,
+    pub(super) energy: Option<Energy>,
+    pub(super) schedule: Option<Arc<[Rule]>>,
+    pub(super) shown: Shown,
+}
+
+/// What the broker was told last.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) state: Option<PlugState>,
+    pub(super) info: Option<(PlugInfo, Instant)>,
+    pub(super) energy: Option<Energy>,
+}
+
+impl Plug {
+    /// The device itself, then its outlets.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Option<Outlet>> + use<> {
+        let outlets = u8::try_from(self.outlets.len()).unwrap_or(u8::MAX);
+        std::iter::once(None).chain((0..outlets).map(Some))
+    }
+
+    pub(super) fn relay(&self, part: Option<Outlet>) -> Option<&Relay> {
+        match part {
+            None => Some(&self.device),
+            Some(outlet) => self.outlets.get(usize::from(outlet)),
+        }
+    }
+
+    pub(super) fn relay_mut(&mut self, part: Option<Outlet>) -> &mut Relay {
+        match part.and_then(|outlet| self.outlets.get_mut(usize::from(outlet))) {
+            Some(relay) => relay,
+            None => &mut self.device,
+        }
+    }
+
+    /// What this part is called, if it has a name already.
+    pub(super) fn name_of(&self, part: Option<Outlet>) -> Option<&PlugName> {
+        match part {
+            None => self.name.as_ref(),
+            Some(_) => self.relay(part)?.name.as_ref(),
+        }
+    }
+
+    /// The relay as last read; a strip is on while any outlet is.
+    pub(super) fn relay_of(&self, part: Option<Outlet>) -> Option<RelayState> {
+        let reading = &self.reported.as_ref()?.reading;
+        match part {
+            Some(outlet) => reading.outlets.get(usize::from(outlet)).map(|outlet| outlet.relay),
+            None if reading.outlets.is_empty() => reading.relay,
+            None => Some(RelayState::from_bool(reading.outlets.iter().any(|outlet| outlet.relay.is_on()))),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.reported.as_ref().map(|reported| reported.reading.plate.what())
+    }
+
+    /// Gives the outlets of a strip their names, in their order.
+    pub(in crate::bridge) fn christen_outlets(&mut self, names: Vec<PlugName>) {
+        self.outlets.resize_with(names.len(), Relay::default);
+        self.outlet_list = names.iter().cloned().collect();
+        for (relay, name) in self.outlets.iter_mut().zip(names) {
+            relay.name = Some(name);
+        }
+    }
+
+    /// What its outlets are called.
+    pub(in crate::bridge) fn outlet_names(&self) -> impl Iterator<Item = &PlugName> {
+        self.outlets.iter().filter_map(|relay| relay.name.as_ref())
+    }
+}

@@ -1,0 +1,370 @@
+//! Which entities a device has, and what Home Assistant is told of each.
+//!
+//! Names, classes, units and what is on by default are as Home Assistant's own integration for these devices has
+//! them. A key is part of the entity's identity and so never changes.
+
+use crate::bridge::event::PlugInfo;
+use crate::model::PlugName;
+use crate::mqtt::topics::{Leaf, Part, Topics};
+use crate::smarthome::message::{Kind, Nameplate};
+
+use super::Abilities;
+use super::document::{Availability, Entity, Light};
+
+const RELAY: &str = "relay";
+const LIGHT: &str = "light";
+const LED: &str = "led";
+const REBOOT: &str = "reboot";
+const ROUTE: &str = "route";
+const ON_SINCE: &str = "on_since";
+const UNTIL: &str = "until";
+const SIGNAL: &str = "signal";
+const HOST: &str = "host";
+const CLOUD: &str = "cloud";
+const POWER: &str = "power";
+const VOLTAGE: &str = "voltage";
+const CURRENT: &str = "current";
+const ENERGY_TODAY: &str = "energy_today";
+const ENERGY_MONTH: &str = "energy_month";
+const ENERGY_TOTAL: &str = "energy_total";
+const CONNECTION: &str = "connection";
+const CLOUD_STATUS: &str = "cloud_status";
+
+/// Every entity that any document of ours may hold, with its platform.
+pub(super) const ALL: [(&str, &str); 18] = [
+    (RELAY, "switch"),
+    (LIGHT, "light"),
+    (LED, "switch"),
+    (REBOOT, "button"),
+    (ROUTE, "sensor"),
+    (ON_SINCE, "sensor"),
+    (UNTIL, "sensor"),
+    (SIGNAL, "sensor"),
+    (HOST, "sensor"),
+    (CLOUD, "binary_sensor"),
+    (POWER, "sensor"),
+    (VOLTAGE, "sensor"),
+    (CURRENT, "sensor"),
+    (ENERGY_TODAY, "sensor"),
+    (ENERGY_MONTH, "sensor"),
+    (ENERGY_TOTAL, "sensor"),
+    (CONNECTION, "binary_sensor"),
+    (CLOUD_STATUS, "sensor"),
+];
+
+impl Abilities {
+    /// What a document that was kept since an earlier run says of its device: what was seen then is still there.
+    pub(super) fn of<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        keys.fold(Self::default(), |has, key| Self {
+            led: has.led || key == LED,
+            cloud: has.cloud || key == CLOUD,
+        })
+    }
+}
+
+/// The entities of a plug, a switch, a dimmer, or a strip with all its outlets.
+pub(super) fn of_plug(
+    topics: &Topics,
+    id: &str,
+    name: &PlugName,
+    info: &PlugInfo,
+    has: Abilities,
+) -> Vec<Entity> {
+    let device = Subject { topics, id, name, outlet: None };
+    let mut entities = device.entities_of_device(has);
+    let plate = &info.plate;
+    if plate.what() == Kind::Strip {
+        for (number, name) in info.outlets.iter().enumerate() {
+            let outlet = Outlet::new(plate, number);
+            entities.extend(Subject { topics, id, name, outlet: Some(outlet) }.entities_of_relay(plate));
+        }
+    } else {
+        entities.extend(device.entities_of_relay(plate));
+    }
+    entities
+}
+
+/// The entities of the bridge itself.
+pub(super) fn of_bridge(topics: &Topics, id: &str) -> Vec<Entity> {
+    let entity = |key: &'static str| Entity {
+        unique_id: format!("{id}_{key}"),
+        default_entity_id: entity_id(platform(key), id, key),
+        entity_category: Some("diagnostic"),
+        ..blank(key)
+    };
+    vec![
+        Entity {
+            name: Some("Connection".to_owned()),
+            device_class: Some("connectivity"),
+            payload_on: Some("online"),
+            payload_off: Some("offline"),
+            state_topic: Some(topics.bridge_state()),
+            ..entity(CONNECTION)
+        },
+        // Not shown as it was last while the bridge is away; the connection itself is never unavailable.
+        Entity {
+            name: Some("Cloud status".to_owned()),
+            device_class: Some("enum"),
+            options: Some(&["off", "ok", "down", "stopped"]),
+            icon: Some("mdi:cloud-outline"),
+            state_topic: Some(topics.bridge_info()),
+            value_template: Some("{{ value_json.cloud.status }}"),
+            ..entity(CLOUD_STATUS)
+        }
+        .available_by(vec![Availability { topic: topics.bridge_state() }]),
+    ]
+}
+
+/// What entities are about: a device, or one outlet of it.
+struct Subject<'a> {
+    topics: &'a Topics,
+    /// The device's id, of an outlet the strip's.
+    id: &'a str,
+    /// Under which its topics are.
+    name: &'a PlugName,
+    outlet: Option<Outlet>,
+}
+
+/// What tells an outlet from the strip's others.
+struct Outlet {
+    /// The last two characters of its id, which are its own in whatever form the id came.
+    digits: String,
+    label: String,
+}
+
+impl Outlet {
+    fn new(plate: &Nameplate, number: usize) -> Self {
+        let plate = plate.outlets.get(number);
+        let digits = plate.and_then(|plate| plate.id.get(plate.id.len().checked_sub(2)?..));
+        let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let alias = plate.map(|plate| plate.alias.trim()).filter(|alias| !alias.is_empty());
+        Self {
+            digits: digits.map_or_else(|| format!("{number:02}"), str::to_owned),
+            label: alias.map_or_else(|| format!("Outlet {}", number + 1), str::to_owned),
+        }
+    }
+}
+
+impl Subject<'_> {
+    /// What a device has once, however many outlets it has.
+    fn entities_of_device(&self, has: Abilities) -> Vec<Entity> {
+        let mut entities = vec![self.reboot(), self.route(), self.signal(), self.host()];
+        if has.led {
+            entities.push(self.led());
+        }
+        if has.cloud {
+            entities.push(self.cloud());
+        }
+        entities
+    }
+
+    /// What goes with a relay.
+    fn entities_of_relay(&self, plate: &Nameplate) -> Vec<Entity> {
+        let main = match plate.what() {
+            Kind::Dimmer => self.dimmer(),
+            Kind::Switch => self.switch("switch"),
+            Kind::Plug | Kind::Strip => self.switch("outlet"),
+        };
+        let mut entities = vec![main, self.on_since(), self.until()];
+        if plate.has_meter() {
+            entities.extend(self.meter());
+        }
+        entities
+    }
+
+    /// The main entity: it carries the name of the device, or of the outlet, alone.
+    fn switch(&self, class: &'static str) -> Entity {
+        Entity {
+            device_class: Some(class),
+            command_topic: Some(self.command(Part::All)),
+            value_template: Some("{{ value_json.state }}"),
+            ..self.main(RELAY)
+        }
+    }
+
+    fn dimmer(&self) -> Entity {
+        let light = Light {
+            state_value_template: "{{ value_json.state }}",
+            brightness_state_topic: self.topic(Leaf::State),
+            // An empty one is passed over.
+            brightness_value_template: "{{ value_json.brightness | default('') }}",
+            brightness_command_topic: self.command(Part::Brightness),
+            brightness_scale: 100,
+            // One command for "on at 40 %", rather than two that overtake each other.
+            on_command_type: "brightness",
+        };
+        Entity { command_topic: Some(self.command(Part::All)), light: Some(light), ..self.main(LIGHT) }
+    }
+
+    fn led(&self) -> Entity {
+        Entity {
+            entity_category: Some("config"),
+            icon: Some("mdi:led-on"),
+            command_topic: Some(self.command(Part::Led)),
+            value_template: Some("{{ value_json.led }}"),
+            ..self.entity(LED, "LED", Leaf::State)
+        }
+    }
+
+    fn reboot(&self) -> Entity {
+        Entity {
+            device_class: Some("restart"),
+            entity_category: Some("config"),
+            state_topic: None,
+            command_topic: Some(self.command(Part::Reboot)),
+            payload_press: Some("PRESS"),
+            ..self.entity(REBOOT, "Restart", Leaf::State)
+        }
+    }
+
+    fn route(&self) -> Entity {
+        Entity {
+            device_class: Some("enum"),
+            entity_category: Some("diagnostic"),
+            options: Some(&["local", "cloud", "none"]),
+            icon: Some("mdi:routes"),
+            value_template: Some("{{ value_json.route }}"),
+            ..self.entity(ROUTE, "Route", Leaf::State)
+        }
+    }
+
+    fn on_since(&self) -> Entity {
+        Entity {
+            device_class: Some("timestamp"),
+            entity_category: Some("diagnostic"),
+            enabled_by_default: Some(false),
+            value_template: Some("{{ value_json.on_since }}"),
+            ..self.entity(ON_SINCE, "On since", Leaf::State)
+        }
+    }
+
+    fn until(&self) -> Entity {
+        Entity {
+            device_class: Some("timestamp"),
+            entity_category: Some("diagnostic"),
+            enabled_by_default: Some(false),
+            icon: Some("mdi:timer-outline"),
+            // Written as `None`, which is how an unknown state is told.
+            value_template: Some("{{ value_json.until | default(none) }}"),
+            ..self.entity(UNTIL, "Count-down end", Leaf::State)
+        }
+    }
+
+    fn signal(&self) -> Entity {
+        Entity {
+            device_class: Some("signal_strength"),
+            entity_category: Some("diagnostic"),
+            unit_of_measurement: Some("dBm"),
+            state_class: Some("measurement"),
+            enabled_by_default: Some(false),
+            value_template: Some("{{ value_json.rssi }}"),
+            ..self.entity(SIGNAL, "Signal strength", Leaf::Info)
+        }
+    }
+
+    fn host(&self) -> Entity {
+        Entity {
+            entity_category: Some("diagnostic"),
+            icon: Some("mdi:ip-network"),
+            enabled_by_default: Some(false),
+            value_template: Some("{{ value_json.host }}"),
+            ..self.entity(HOST, "Host address", Leaf::Info)
+        }
+    }
+
+    fn cloud(&self) -> Entity {
+        Entity {
+            device_class: Some("connectivity"),
+            entity_category: Some("diagnostic"),
+            enabled_by_default: Some(false),
+            // What the template engine makes of JSON's true and false.
+            payload_on: Some("True"),
+            payload_off: Some("False"),
+            value_template: Some("{{ value_json.cloud_connection }}"),
+            ..self.entity(CLOUD, "Cloud connection", Leaf::Info)
+        }
+    }
+
+    fn meter(&self) -> [Entity; 6] {
+        let measured = |key, name, class, unit, precision, template| Entity {
+            device_class: Some(class),
+            unit_of_measurement: Some(unit),
+            state_class: Some("measurement"),
+            suggested_display_precision: Some(precision),
+            value_template: Some(template),
+            ..self.entity(key, name, Leaf::Energy)
+        };
+        // A meter that begins anew, at midnight or after a power cut, counts on from where it was.
+        let counted = |key, name, template| Entity {
+            state_class: Some("total_increasing"),
+            ..measured(key, name, "energy", "kWh", 3, template)
+        };
+        [
+            measured(POWER, "Current consumption", "power", "W", 1, "{{ value_json.power | default(none) }}"),
+            measured(VOLTAGE, "Voltage", "voltage", "V", 1, "{{ value_json.voltage | default(none) }}"),
+            measured(CURRENT, "Current", "current", "A", 2, "{{ value_json.current | default(none) }}"),
+            counted(ENERGY_TODAY, "Today's consumption", "{{ value_json.energy_today | default(none) }}"),
+            counted(
+                ENERGY_MONTH,
+                "This month's consumption",
+                "{{ value_json.energy_month | default(none) }}",
+            ),
+            counted(ENERGY_TOTAL, "Total consumption", "{{ value_json.energy_total | default(none) }}"),
+        ]
+    }
+
+    fn main(&self, key: &'static str) -> Entity {
+        Entity {
+            name: self.outlet.as_ref().map(|outlet| outlet.label.clone()),
+            default_entity_id: entity_id(platform(key), self.name.as_str(), ""),
+            ..self.entity(key, "", Leaf::State)
+        }
+    }
+
+    /// An entity that reads this topic, with nothing said yet of what it reads there.
+    fn entity(&self, key: &'static str, name: &str, leaf: Leaf) -> Entity {
+        let (digits, name) = match &self.outlet {
+            Some(outlet) => (outlet.digits.as_str(), format!("{} {name}", outlet.label)),
+            None => ("", name.to_owned()),
+        };
+        let entity = Entity {
+            outlet: self.outlet.as_ref().map(|outlet| outlet.digits.clone()),
+            name: Some(name),
+            unique_id: format!("{}{digits}_{key}", self.id),
+            default_entity_id: entity_id(platform(key), self.name.as_str(), key),
+            state_topic: Some(self.topic(leaf)),
+            ..blank(key)
+        };
+        if self.outlet.is_none() { entity } else { entity.available_by(availability(self.topics, self.name)) }
+    }
+
+    fn topic(&self, leaf: Leaf) -> String {
+        self.topics.plug(self.name.as_str(), leaf)
+    }
+
+    fn command(&self, part: Part<'_>) -> String {
+        self.topics.command(self.name.as_str(), part)
+    }
+}
+
+/// A plug, or an outlet, is there while the bridge is and while it can be reached.
+pub(super) fn availability(topics: &Topics, name: &PlugName) -> Vec<Availability> {
+    vec![
+        Availability { topic: topics.bridge_state() },
+        Availability { topic: topics.plug(name.as_str(), Leaf::Availability) },
+    ]
+}
+
+fn blank(key: &'static str) -> Entity {
+    Entity { key, platform: platform(key), ..Entity::default() }
+}
+
+fn platform(key: &str) -> &'static str {
+    ALL.iter().find(|(known, _)| *known == key).map_or("sensor", |(_, platform)| platform)
+}
+
+/// The entity id to begin with; what the user renames stays renamed.
+fn entity_id(platform: &str, owner: &str, key: &str) -> String {
+    let owner = owner.replace('-', "_").to_ascii_lowercase();
+    if key.is_empty() { format!("{platform}.{owner}") } else { format!("{platform}.{owner}_{key}") }
+}

@@ -1,0 +1,91 @@
+//! Whom of a strip a request is about: its `context`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::sim::plug::words::{ENTRY_NOT_EXIST, INVALID_ARGUMENT};
+
+/// The outlets that a request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Context {
+    /// None: it is about the device as a whole.
+    Whole,
+    /// These, in this order; nobody, if the list is empty.
+    These(Vec<usize>),
+    /// A list that cannot be followed: what is about outlets is answered with this error, all else is done.
+    Wrong(i64),
+}
+
+impl Context {
+    /// Reads what stands under `context`, which is passed over unless it has a `child_ids`. One id that is not among
+    /// `ids` spoils the whole list.
+    pub(super) fn read(context: &Value, ids: &BTreeMap<String, usize>) -> Self {
+        let list = match &context["child_ids"] {
+            Value::Null => return Self::Whole,
+            Value::Array(list) => list,
+            _ => return Self::Wrong(INVALID_ARGUMENT),
+        };
+        let find = |id: &Value| ids.get(id.as_str().ok_or(INVALID_ARGUMENT)?).copied().ok_or(ENTRY_NOT_EXIST);
+        match list.iter().map(find).collect() {
+            Ok(outlets) => Self::These(outlets),
+            Err(code) => Self::Wrong(code),
+        }
+    }
+
+    /// For methods that act on each outlet named: all of `count`, if none is.
+    pub(super) fn each(&self, count: usize) -> Result<Vec<usize>, i64> {
+        match self {
+            Self::Whole => Ok((0..count).collect()),
+            Self::These(outlets) => Ok(outlets.clone()),
+            Self::Wrong(code) => Err(*code),
+        }
+    }
+
+    /// For methods that act on one outlet: the first one named, or the strip's first, if none is.
+    pub(super) fn first(&self) -> Result<Option<usize>, i64> {
+        match self {
+            Self::Whole => Ok(Some(0)),
+            Self::These(outlets) => Ok(outlets.first().copied()),
+            Self::Wrong(code) => Err(*code),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_context_is_followed_passed_over_or_wrong_as_a_whole() {
+        let ids = BTreeMap::from([("00".to_owned(), 0), ("01".to_owned(), 1)]);
+        let table = [
+            (Value::Null, Context::Whole),
+            (json!({}), Context::Whole),
+            (json!([]), Context::Whole),
+            (json!({"children": ["00"]}), Context::Whole),
+            (json!({"child_ids": []}), Context::These(vec![])),
+            (json!({"child_ids": ["01", "00"]}), Context::These(vec![1, 0])),
+            (json!({"child_ids": ["00", "02"]}), Context::Wrong(-14)),
+            (json!({"child_ids": ["0"]}), Context::Wrong(-14)),
+            (json!({"child_ids": [0]}), Context::Wrong(-3)),
+            (json!({"child_ids": {}}), Context::Wrong(-3)),
+        ];
+        for (context, expected) in table {
+            assert_eq!(Context::read(&context, &ids), expected, "{context}");
+        }
+    }
+
+    #[test]
+    fn some_methods_act_on_each_outlet_and_some_on_the_first() {
+        let two = Context::These(vec![4, 1]);
+        assert_eq!((two.each(6), two.first()), (Ok(vec![4, 1]), Ok(Some(4))));
+        assert_eq!((Context::Whole.each(3), Context::Whole.first()), (Ok(vec![0, 1, 2]), Ok(Some(0))));
+        let nobody = Context::These(vec![]);
+        assert_eq!((nobody.each(6), nobody.first()), (Ok(vec![]), Ok(None)));
+        let wrong = Context::Wrong(-14);
+        assert_eq!((wrong.each(6), wrong.first()), (Err(-14), Err(-14)));
+    }
+}

@@ -1,0 +1,62 @@
+//! One outlet: a relay with what hangs on it. A plug, a switch and a dimmer have one, a strip several.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::sim::plug::meter::Meter;
+use crate::sim::plug::rules::Rules;
+
+/// An outlet. What a test may want to change is public.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    /// The user's name for it, on a strip. A device with one relay has only its own.
+    pub alias: String,
+    /// What its meter shows, where the model has one.
+    pub meter: Meter,
+    /// What it does by itself.
+    pub rules: Rules,
+    on_since: Option<Instant>,
+}
+
+impl Outlet {
+    pub(super) fn new(alias: String) -> Self {
+        Self { alias, meter: Meter::default(), rules: Rules::default(), on_since: None }
+    }
+
+    /// Whether its relay is on.
+    pub fn is_on(&self) -> bool {
+        self.on_since.is_some()
+    }
+
+    /// Brings the relay into this state; whether that changed anything.
+    pub(super) fn switch(&mut self, on: bool, now: Instant) -> bool {
+        let changes = on != self.is_on();
+        if changes {
+            self.on_since = on.then_some(now);
+        }
+        changes
+    }
+
+    /// Seconds since the relay went on, 0 while it is off.
+    pub(super) fn on_time(&self, now: Instant) -> u64 {
+        self.on_since.map_or(0, |since| now.saturating_duration_since(since).as_secs())
+    }
+
+    /// It as one of the `children` of a strip.
+    pub(super) fn as_child(&self, id: &str, now: Instant) -> Value {
+        json!({
+            "id": id,
+            "state": u8::from(self.is_on()),
+            "alias": self.alias,
+            "on_time": self.on_time(now),
+            "next_action": {"type": -1},
+        })
+    }
+
+    /// What the loss of power takes from it.
+    pub(super) fn lose_power(&mut self) {
+        self.meter.lose_power();
+        self.rules.lose_power();
+    }
+}

@@ -1,0 +1,281 @@
+//! The walk through a reply to the one method that was asked, past the three levels at which firmwares put errors:
+//! the whole, the module, the method.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::smarthome::message::number::Num;
+
+/// Why a text is not the answer that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnAnswer {
+    /// Not JSON, cut off, or of another shape. The text names the fault, never the contents.
+    #[error("{0}")]
+    Malformed(Box<str>),
+    /// JSON that does not hold the method that was asked.
+    #[error("the answer has no {module}.{method}")]
+    Missing {
+        /// The module that was asked.
+        module: &'static str,
+        /// The method that was asked.
+        method: &'static str,
+    },
+    /// The plug says that it could not do it.
+    #[error("{code} ({message})")]
+    Device {
+        /// `err_code`
+        code: i64,
+        /// `err_msg`, or what the code is known to mean.
+        message: Box<str>,
+    },
+}
+
+/// Reads what stands under this method of this module.
+pub(super) fn find_method<'a, T: Deserialize<'a>>(
+    text: &'a str,
+    (module, method): (&'static str, &'static str),
+) -> Result<T, NotAnAnswer> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let found = Within { key: module, inner: Within { key: method, inner: Body } }
+        .deserialize(&mut json)
+        .map_err(|error| malformed(&error))?;
+    let found = found.part_or_error()?.map(Found::part_or_error).transpose()?.flatten();
+    let Some(body) = found else {
+        return Err(NotAnAnswer::Missing { module, method });
+    };
+    let status: Status<'_> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
+    status.check()?;
+    serde_json::from_str(body.get()).map_err(|error| malformed(&error))
+}
+
+/// A serde error without the words that it would quote from the reply.
+fn malformed(error: &serde_json::Error) -> NotAnAnswer {
+    let what = match error.classify() {
+        serde_json::error::Category::Eof => "JSON cut off",
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Data => "JSON of another shape",
+        serde_json::error::Category::Io => "unreadable",
+    };
+    NotAnAnswer::Malformed(format!("{what} at byte {}", error.column()).into())
+}
+
+/// `err_code` and `err_msg`, wherever they stand.
+#[derive(Deserialize)]
+struct Status<'a> {
+    #[serde(default)]
+    err_code: Num,
+    #[serde(borrow, default)]
+    err_msg: Option<Cow<'a, str>>,
+}
+
+impl Status<'_> {
+    fn check(&self) -> Result<(), NotAnAnswer> {
+        match self.err_code.0 {
+            0 => Ok(()),
+            code => Err(NotAnAnswer::Device { code, message: self.message(code).into() }),
+        }
+    }
+
+    fn message(&self, code: i64) -> &str {
+        match (&self.err_msg, code) {
+            (Some(message), _) if !message.is_empty() => message,
+            (_, -1) => "module not supported",
+            (_, -2) => "member not supported",
+            (_, -3) => "invalid argument",
+            (_, -10) => "table is full",
+            (_, -11) => "its clock is not set",
+            (_, -14) => "no such entry",
+            _ => "no reason given",
+        }
+    }
+}
+
+/// What was found at one level: the part that was looked for, and the error that may stand beside it.
+struct Found<T> {
+    part: Option<T>,
+    error: Option<NotAnAnswer>,
+}
+
+impl<T> Found<T> {
+    /// An error beside the part that was asked for belongs to something else.
+    fn part_or_error(self) -> Result<Option<T>, NotAnAnswer> {
+        match (self.part, self.error) {
+            (Some(part), _) => Ok(Some(part)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Looks for one key of an object and reads only what stands there, and the level's own error.
+struct Within<S> {
+    key: &'static str,
+    inner: S,
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Within<S> {
+    type Value = Found<S::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Within<S> {
+    type Value = Found<S::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with {}", self.key)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut inner = Some(self.inner);
+        let mut part = None;
+        let mut status = Status { err_code: Num(0), err_msg: None };
+        while let Some(key) = map.next_key_seed(KeyIn { wanted: self.key })? {
+            match (key, inner.take()) {
+                (Key::Wanted, Some(seed)) => part = Some(map.next_value_seed(seed)?),
+                (key, unused) => {
+                    inner = unused;
+                    match key {
+                        Key::ErrCode => status.err_code = map.next_value()?,
+                        Key::ErrMsg => status.err_msg = map.next_value()?,
+                        Key::Wanted | Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+            }
+        }
+        Ok(Found { part, error: status.check().err() })
+    }
+}
+
+/// Which of the keys that matter at one level this is.
+enum Key {
+    Wanted,
+    ErrCode,
+    ErrMsg,
+    Other,
+}
+
+/// Tells a key without keeping it.
+struct KeyIn {
+    wanted: &'static str,
+}
+
+impl<'de> DeserializeSeed<'de> for KeyIn {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyIn {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(match key {
+            key if key == self.wanted => Key::Wanted,
+            "err_code" => Key::ErrCode,
+            "err_msg" => Key::ErrMsg,
+            _ => Key::Other,
+        })
+    }
+}
+
+/// The method's own body, kept as text and read by who knows its fields.
+struct Body;
+
+impl<'de> DeserializeSeed<'de> for Body {
+    type Value = &'de RawValue;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        Deserialize::deserialize(deserializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METER: (&str, &str) = ("emeter", "get_realtime");
+
+    fn find(json: &str) -> Result<(), NotAnAnswer> {
+        find_method(json, METER).map(|IgnoredAny| ())
+    }
+
+    fn device(code: i64, message: &str) -> Result<(), NotAnAnswer> {
+        Err(NotAnAnswer::Device { code, message: message.into() })
+    }
+
+    #[test]
+    fn an_error_is_found_at_each_of_its_three_levels() {
+        let words = "module not support";
+        let table = [
+            (r#"{"err_code":-1,"err_msg":"module not support"}"#, device(-1, words)),
+            (r#"{"emeter":{"err_code":-1,"err_msg":"module not support"}}"#, device(-1, words)),
+            (
+                r#"{"emeter":{"get_realtime":{"err_code":-1,"err_msg":"module not support"}}}"#,
+                device(-1, words),
+            ),
+            (r#"{"emeter":{"get_realtime":{"err_code":"-2"}}}"#, device(-2, "member not supported")),
+            (r#"{"emeter":{"err_code":-3,"err_msg":""}}"#, device(-3, "invalid argument")),
+            (r#"{"emeter":{"get_realtime":{"err_code":-14}}}"#, device(-14, "no such entry")),
+            (r#"{"emeter":{"get_realtime":{"err_code":-10002}}}"#, device(-10002, "no reason given")),
+            (r#"{"emeter":{"get_realtime":{"err_code":0}}}"#, Ok(())),
+            (r#"{"emeter":{"get_realtime":{}}}"#, Ok(())),
+        ];
+        for (json, expected) in table {
+            assert_eq!(find(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_something_else_spoils_nothing() {
+        for json in [
+            r#"{"system":{"err_code":-1},"emeter":{"get_realtime":{"err_code":0}}}"#,
+            r#"{"emeter":{"get_daystat":{"err_code":-3},"get_realtime":{}},"err_code":-1}"#,
+            r#"{"emeter":{"err_code":-1,"get_realtime":{"power":1}}}"#,
+        ] {
+            assert_eq!(find(json), Ok(()), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_is_missing() {
+        for json in
+            ["{}", r#"{"emeter":{}}"#, r#"{"emeter":{"err_code":0}}"#, r#"{"system":{"get_realtime":{}}}"#]
+        {
+            assert_eq!(
+                find(json),
+                Err(NotAnAnswer::Missing { module: "emeter", method: "get_realtime" }),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_said_without_quoting_it() {
+        let table = [
+            ("", "JSON cut off"),
+            (r#"{"emeter":{"get_realtime":{"pow"#, "JSON cut off"),
+            ("<html>secret</html>", "not JSON"),
+            (r#"{"emeter":"secret"}"#, "JSON of another shape"),
+            (r#"{"emeter":{"get_realtime":"secret"}}"#, "JSON of another shape"),
+            (r#"{"emeter":{"get_realtime":{"err_code":"secret"}}}"#, "JSON of another shape"),
+            (r#"["secret"]"#, "JSON of another shape"),
+        ];
+        for (json, expected) in table {
+            let Err(NotAnAnswer::Malformed(why)) = find(json) else { panic!("{json}") };
+            assert!(why.starts_with(expected) && !why.contains("secret"), "{json}: {why}");
+        }
+    }
+}

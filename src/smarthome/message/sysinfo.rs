@@ -1,0 +1,453 @@
+//! What `get_sysinfo` tells: who a plug is, what it is, and how it is.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::model::{DeviceId, Mac, RelayState};
+use crate::smarthome::message::answer::NotAnAnswer;
+use crate::smarthome::message::number::Num;
+use crate::smarthome::message::outlets::MOST_OUTLETS;
+
+/// What `get_sysinfo` tells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// What seldom changes. Shared with the reading before, as long as it is the same.
+    pub plate: Arc<Nameplate>,
+    /// The relay; absent on strips, whose outlets have one each.
+    pub relay: Option<RelayState>,
+    /// The little light, where the plug has one.
+    pub led: Option<RelayState>,
+    /// Seconds since the relay went on; only while it is on.
+    pub on_time: Option<u64>,
+    /// Wi-Fi signal in dBm, negative.
+    pub rssi: Option<i32>,
+    /// How bright a dimmer is set, 0..=100 %, whether it is on or not.
+    pub brightness: Option<u8>,
+    /// The outlets of a strip, in the order of [`Nameplate::outlets`].
+    pub outlets: Box<[OutletState]>,
+}
+
+/// One outlet's relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutletState {
+    /// Whether it is on.
+    pub relay: RelayState,
+    /// Seconds since it went on; only while it is on.
+    pub on_time: Option<u64>,
+}
+
+/// Who a plug is: the part of `get_sysinfo` that seldom changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nameplate {
+    /// Its identity; absent only in replies that are not a plug's.
+    pub device_id: Option<DeviceId>,
+    /// Its MAC address, which firmwares name in different ways.
+    pub mac: Option<Mac>,
+    /// The name that its owner gave it, any text; may be empty.
+    pub alias: Box<str>,
+    /// Model and region, such as `HS100(EU)`.
+    pub model: Box<str>,
+    /// Hardware version, such as `4.1`.
+    pub hw_version: Box<str>,
+    /// Firmware version, whole.
+    pub sw_version: Box<str>,
+    /// `IOT.SMARTPLUGSWITCH` for all of this family.
+    pub kind: Box<str>,
+    /// Colon-separated abilities: `TIM`, with `ENE` where the plug has a meter.
+    pub feature: Box<str>,
+    /// The product name; tells switches and dimmers from plugs.
+    pub dev_name: Box<str>,
+    /// Whether it tells a brightness.
+    pub dims: bool,
+    /// The outlets of a strip.
+    pub outlets: Box<[OutletPlate]>,
+}
+
+/// Who an outlet is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutletPlate {
+    /// Its id in the form that the strip gave over this wire: two digits, or the strip's device id and two digits.
+    pub id: Box<str>,
+    /// The name that its owner gave it; may be empty.
+    pub alias: Box<str>,
+}
+
+/// What a device of this family is, decided by what it says and never by its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A plug with one relay.
+    Plug,
+    /// A wall switch with one relay.
+    Switch,
+    /// One relay and a brightness.
+    Dimmer,
+    /// Several outlets.
+    Strip,
+}
+
+impl Nameplate {
+    /// Whether the plug has an energy meter. Never ask `emeter` of one that does not say so.
+    pub fn has_meter(&self) -> bool {
+        self.feature.split(':').any(|feature| feature == "ENE")
+    }
+
+    /// What it is.
+    pub fn what(&self) -> Kind {
+        if !self.outlets.is_empty() {
+            Kind::Strip
+        } else if self.dims {
+            Kind::Dimmer
+        } else if self.is_wall_switch() {
+            Kind::Switch
+        } else {
+            Kind::Plug
+        }
+    }
+
+    /// Wall switches are called light switches; a plug for lights would be called a plug.
+    fn is_wall_switch(&self) -> bool {
+        let name = self.dev_name.to_ascii_lowercase();
+        name.contains("light") && !name.contains("plug")
+    }
+}
+
+/// `system.get_sysinfo`. Firmwares name the same thing in different ways; none has all of these.
+#[derive(Deserialize)]
+pub(super) struct RawSysInfo<'a> {
+    #[serde(rename = "deviceId", borrow, default)]
+    device_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    mac: Cow<'a, str>,
+    #[serde(borrow, default)]
+    mic_mac: Cow<'a, str>,
+    #[serde(borrow, default)]
+    ethernet_mac: Cow<'a, str>,
+    #[serde(borrow, default)]
+    alias: Cow<'a, str>,
+    #[serde(borrow, default)]
+    model: Cow<'a, str>,
+    #[serde(borrow, default)]
+    hw_ver: Cow<'a, str>,
+    #[serde(borrow, default)]
+    sw_ver: Cow<'a, str>,
+    #[serde(rename = "type", borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    mic_type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    feature: Cow<'a, str>,
+    #[serde(borrow, default)]
+    dev_name: Cow<'a, str>,
+    relay_state: Option<Num>,
+    led_off: Option<Num>,
+    on_time: Option<Num>,
+    rssi: Option<Num>,
+    brightness: Option<Num>,
+    #[serde(borrow, default)]
+    children: Vec<RawOutlet<'a>>,
+}
+
+impl RawSysInfo<'_> {
+    pub(super) fn into_reading(mut self, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
+        let relay = self.relay_state.map(|state| RelayState::from_bool(state.0 != 0));
+        if self.device_id.is_empty() && relay.is_none() && self.children.is_empty() {
+            return Err(NotAnAnswer::Malformed("neither deviceId nor relay_state in it".into()));
+        }
+        self.children.sort_by(|one, other| one.own_digits().cmp(other.own_digits()));
+        self.children.truncate(MOST_OUTLETS);
+        Ok(Reading {
+            relay,
+            led: self.led_off.map(|off| RelayState::from_bool(off.0 == 0)),
+            on_time: relay.and_then(|relay| on_time(relay, self.on_time)),
+            brightness: self.brightness.and_then(|percent| u8::try_from(percent.0.clamp(0, 100)).ok()),
+            outlets: self.children.iter().map(RawOutlet::state).collect(),
+            rssi: self.rssi.and_then(|dbm| i32::try_from(dbm.0).ok()).filter(|&dbm| dbm != 0),
+            plate: match known {
+                Some(plate) if self.is_of(plate) => Arc::clone(plate),
+                _ => Arc::new(self.into_plate()),
+            },
+        })
+    }
+
+    fn mac(&self) -> Option<Mac> {
+        [&self.mac, &self.mic_mac, &self.ethernet_mac].into_iter().find_map(|text| Mac::new(text))
+    }
+
+    fn kind(&self) -> &str {
+        if self.kind.is_empty() { &self.mic_type } else { &self.kind }
+    }
+
+    fn is_of(&self, plate: &Nameplate) -> bool {
+        let same_id = match &plate.device_id {
+            Some(id) => id.as_str().eq_ignore_ascii_case(&self.device_id),
+            None => DeviceId::new(&self.device_id).is_none(),
+        };
+        same_id
+            && plate.alias.as_ref() == self.alias
+            && plate.mac == self.mac()
+            && plate.model.as_ref() == self.model
+            && plate.hw_version.as_ref() == self.hw_ver
+            && plate.sw_version.as_ref() == self.sw_ver
+            && plate.kind.as_ref() == self.kind()
+            && plate.feature.as_ref() == self.feature
+            && plate.dev_name.as_ref() == self.dev_name
+            && plate.dims == self.brightness.is_some()
+            && plate.outlets.len() == self.children.len()
+            && plate
+                .outlets
+                .iter()
+                .zip(&self.children)
+                .all(|(plate, raw)| *plate.id == *raw.id && *plate.alias == *raw.alias)
+    }
+
+    fn into_plate(self) -> Nameplate {
+        Nameplate {
+            device_id: DeviceId::new(&self.device_id),
+            mac: self.mac(),
+            kind: self.kind().into(),
+            alias: self.alias.into(),
+            model: self.model.into(),
+            hw_version: self.hw_ver.into(),
+            sw_version: self.sw_ver.into(),
+            feature: self.feature.into(),
+            dev_name: self.dev_name.into(),
+            dims: self.brightness.is_some(),
+            outlets: self.children.into_iter().map(RawOutlet::into_plate).collect(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawOutlet<'a> {
+    #[serde(borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    alias: Cow<'a, str>,
+    #[serde(default)]
+    state: Num,
+    on_time: Option<Num>,
+}
+
+impl RawOutlet<'_> {
+    /// The last two characters: the outlet's own, in both forms of the ids.
+    fn own_digits(&self) -> &[u8] {
+        let id = self.id.as_bytes();
+        &id[id.len().saturating_sub(2)..]
+    }
+
+    fn into_plate(self) -> OutletPlate {
+        OutletPlate { id: self.id.into(), alias: self.alias.into() }
+    }
+
+    fn state(&self) -> OutletState {
+        let relay = RelayState::from_bool(self.state.0 != 0);
+        OutletState { relay, on_time: on_time(relay, self.on_time) }
+    }
+}
+
+/// Some strips count on for outlets that are off.
+fn on_time(relay: RelayState, seconds: Option<Num>) -> Option<u64> {
+    seconds.filter(|_| relay.is_on()).and_then(|seconds| u64::try_from(seconds.0).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smarthome::message::{Reply, Request};
+
+    fn reading(json: &[u8], known: Option<&Arc<Nameplate>>) -> Reading {
+        match Request::SysInfo.read_reply(json, known) {
+            Ok(Reply::SysInfo(reading)) => reading,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An HS100 as hardware 1.0 answers, in our own words.
+    const HS100: &str = r#"{"system":{"get_sysinfo":{"err_code":0,"sw_ver":"1.2.5 Build 171129 Rel.174814",
+        "hw_ver":"1.0","type":"IOT.SMARTPLUGSWITCH","model":"HS100(EU)","mac":"50:C7:BF:00:00:07",
+        "deviceId":"8006000000000000000000000000000000000007","alias":"K\u00fcche","dev_name":"Wi-Fi Smart Plug",
+        "relay_state":1,"on_time":61,"feature":"TIM","led_off":0,"rssi":-43,"latitude":0.5,"unheard_of":[{}]}}}"#;
+
+    #[test]
+    fn sysinfo_is_read_whole() {
+        let reading = reading(HS100.as_bytes(), None);
+        assert_eq!(reading.relay, Some(RelayState::On));
+        assert_eq!(reading.led, Some(RelayState::On));
+        assert_eq!((reading.on_time, reading.rssi), (Some(61), Some(-43)));
+        assert_eq!(&*reading.plate.alias, "Küche");
+        assert_eq!(&*reading.plate.kind, "IOT.SMARTPLUGSWITCH");
+        assert_eq!(reading.plate.mac, Mac::new("50C7BF000007"));
+        assert!(!reading.plate.has_meter());
+    }
+
+    #[test]
+    fn a_plate_that_still_fits_is_shared_and_another_is_not() {
+        let first = reading(HS100.as_bytes(), None);
+        let again = reading(HS100.as_bytes(), Some(&first.plate));
+        assert!(Arc::ptr_eq(&first.plate, &again.plate));
+        let renamed = reading(HS100.replace("K\\u00fcche", "Bad").as_bytes(), Some(&first.plate));
+        assert!(!Arc::ptr_eq(&first.plate, &renamed.plate));
+        assert_eq!(&*renamed.plate.alias, "Bad");
+    }
+
+    #[test]
+    fn newer_firmwares_name_the_kind_and_the_mac_otherwise() {
+        let json = HS100.replace("\"type\"", "\"mic_type\"").replace("\"mac\"", "\"mic_mac\"");
+        let reading = reading(json.as_bytes(), None);
+        assert_eq!(&*reading.plate.kind, "IOT.SMARTPLUGSWITCH");
+        assert_eq!(reading.plate.mac, Mac::new("50C7BF000007"));
+    }
+
+    #[test]
+    fn numbers_may_be_integers_floats_or_strings() {
+        let json = HS100.replace("\"relay_state\":1", "\"relay_state\":1.0").replace("-43", "\"-43\"");
+        let reading = reading(json.as_bytes(), None);
+        assert_eq!((reading.relay, reading.rssi), (Some(RelayState::On), Some(-43)));
+    }
+
+    #[test]
+    fn on_time_is_told_only_while_the_relay_is_on() {
+        let json = HS100.replace("\"relay_state\":1", "\"relay_state\":0");
+        assert_eq!(reading(json.as_bytes(), None).on_time, None);
+    }
+
+    #[test]
+    fn an_alias_that_is_not_utf8_is_shown_lossily() {
+        let mut json = HS100.replace("K\\u00fcche", "K?che").into_bytes();
+        let place = json.iter().position(|&b| b == b'?').unwrap();
+        json[place] = 0xfc;
+        assert_eq!(&*reading(&json, None).plate.alias, "K\u{fffd}che");
+    }
+    /// A strip of three, in our own words: the last id first, and a count for an outlet that is off.
+    const STRIP: &str = r#"{"system":{"get_sysinfo":{"err_code":0,"sw_ver":"1.0.3","hw_ver":"1.0","model":"KP303(UK)",
+        "mic_type":"IOT.SMARTPLUGSWITCH","mac":"1C:3B:F3:00:00:09","alias":"Desk","feature":"TIM","led_off":1,
+        "deviceId":"8006000000000000000000000000000000000009","rssi":-68,"child_num":3,"children":[
+        {"id":"02","alias":"Lamp ☕","state":1,"on_time":-32407,"next_action":{"type":-1}},
+        {"id":"00","alias":"Kettle","state":1,"on_time":79701,"next_action":{"type":-1}},
+        {"id":"01","alias":"","state":0,"on_time":1484408,"next_action":{"type":-1}}]}}}"#;
+
+    fn long_ids(json: &str) -> String {
+        json.replace(r#""id":"0"#, r#""id":"80060000000000000000000000000000000000090"#)
+    }
+
+    #[test]
+    fn the_outlets_of_a_strip_are_ordered_by_the_last_two_characters_of_their_ids() {
+        for json in [STRIP.to_owned(), long_ids(STRIP)] {
+            let reading = reading(json.as_bytes(), None);
+            let aliases: Vec<_> = reading.plate.outlets.iter().map(|outlet| &*outlet.alias).collect();
+            assert_eq!(aliases, ["Kettle", "", "Lamp ☕"]);
+            let relays: Vec<_> = reading.outlets.iter().map(|outlet| outlet.relay.is_on()).collect();
+            assert_eq!(relays, [true, false, true]);
+            assert!(
+                reading
+                    .plate
+                    .outlets
+                    .iter()
+                    .zip(["00", "01", "02"])
+                    .all(|(outlet, id)| outlet.id.ends_with(id))
+            );
+        }
+        assert_eq!(
+            &*reading(STRIP.as_bytes(), None).plate.outlets[1].id,
+            "01",
+            "in the form in which it was given"
+        );
+        assert_eq!(reading(long_ids(STRIP).as_bytes(), None).plate.outlets[1].id.len(), 42);
+    }
+
+    #[test]
+    fn the_time_of_an_outlet_is_told_only_while_it_is_on_and_only_if_it_can_be() {
+        let reading = reading(STRIP.as_bytes(), None);
+        let times: Vec<_> = reading.outlets.iter().map(|outlet| outlet.on_time).collect();
+        assert_eq!(times, [Some(79701), None, None]);
+        assert_eq!((reading.relay, reading.on_time, reading.led), (None, None, Some(RelayState::Off)));
+    }
+
+    #[test]
+    fn the_plate_of_a_strip_is_shared_until_an_outlet_is_renamed() {
+        let first = reading(STRIP.as_bytes(), None);
+        let switched = STRIP.replace(r#""state":1"#, r#""state":0"#);
+        let again = reading(switched.as_bytes(), Some(&first.plate));
+        assert!(Arc::ptr_eq(&first.plate, &again.plate));
+        assert_ne!(first.outlets, again.outlets);
+        let changes = [
+            STRIP.replace("Kettle", "Fan"),
+            long_ids(STRIP),
+            STRIP.replace(
+                r#"{"id":"02","alias":"Lamp ☕","state":1,"on_time":-32407,"next_action":{"type":-1}},"#,
+                "",
+            ),
+        ];
+        for changed in changes {
+            assert!(!Arc::ptr_eq(&first.plate, &reading(changed.as_bytes(), Some(&first.plate)).plate));
+        }
+    }
+
+    #[test]
+    fn more_outlets_than_any_strip_has_are_not_believed() {
+        let children: Vec<_> = (0..100).map(|n| format!(r#"{{"id":"{n:02}","state":1}}"#)).collect();
+        let json = format!(r#"{{"system":{{"get_sysinfo":{{"children":[{}]}}}}}}"#, children.join(","));
+        let reading = reading(json.as_bytes(), None);
+        assert_eq!((reading.outlets.len(), reading.plate.outlets.len()), (MOST_OUTLETS, MOST_OUTLETS));
+    }
+
+    #[test]
+    fn what_a_device_is_follows_from_what_it_says() {
+        let dimming = HS100.replace("\"led_off\":0", "\"led_off\":0,\"brightness\":25");
+        let named = |name| HS100.replace("Wi-Fi Smart Plug", name);
+        let table = [
+            (HS100.to_owned(), Kind::Plug),
+            (named("Smart Wi-Fi Plug Lite"), Kind::Plug),
+            (named("Smart Wi-Fi Plug with Night Light"), Kind::Plug),
+            (named(""), Kind::Plug),
+            (named("Smart Wi-Fi Light Switch"), Kind::Switch),
+            (named("Smart Light Switch with PIR"), Kind::Switch),
+            (dimming.clone(), Kind::Dimmer),
+            (dimming.replace("Wi-Fi Smart Plug", "Kasa Smart Wi-Fi Outdoor Plug-In Dimmer"), Kind::Dimmer),
+            (dimming.replace("Wi-Fi Smart Plug", "Smart Wi-Fi Light Switch"), Kind::Dimmer),
+            (STRIP.to_owned(), Kind::Strip),
+            (HS100.replace("\"led_off\":0", "\"children\":[],\"child_num\":0"), Kind::Plug),
+        ];
+        for (json, kind) in table {
+            assert_eq!(reading(json.as_bytes(), None).plate.what(), kind, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_dimmer_tells_its_brightness_whether_it_is_on_or_off() {
+        let brightness = |told: &str| {
+            let json =
+                HS100.replace("\"relay_state\":1", &format!("\"relay_state\":0,\"brightness\":{told}"));
+            let reading = reading(json.as_bytes(), None);
+            assert!(reading.plate.dims);
+            reading.brightness
+        };
+        assert_eq!(
+            (brightness("25"), brightness("0"), brightness("\"100\"")),
+            (Some(25), Some(0), Some(100))
+        );
+        assert_eq!((brightness("-1"), brightness("1e9")), (Some(0), Some(100)));
+        let plain = reading(HS100.as_bytes(), None);
+        assert_eq!((plain.brightness, plain.plate.dims), (None, false));
+    }
+
+    #[test]
+    fn a_meter_is_there_only_where_the_feature_is_told_whole() {
+        let has_meter = |feature: &str| {
+            reading(HS100.replace("\"TIM\"", &format!("\"{feature}\"")).as_bytes(), None).plate.has_meter()
+        };
+        assert!(has_meter("TIM:ENE") && has_meter("ENE") && has_meter("ENE:TIM"));
+        assert!(!has_meter("TIM") && !has_meter("") && !has_meter("TIM:ENERGY") && !has_meter("SCENE"));
+    }
+
+    #[test]
+    fn a_reply_that_is_no_plugs_is_refused() {
+        let read = |json: &str| Request::SysInfo.read_reply(json.as_bytes(), None);
+        let Err(NotAnAnswer::Malformed(why)) = read(r#"{"system":{"get_sysinfo":{"err_code":0}}}"#) else {
+            panic!()
+        };
+        assert!(why.contains("neither deviceId"), "{why}");
+    }
+}

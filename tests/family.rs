@@ -1,0 +1,304 @@
+//! Stories of meters, strips, dimmers, names and count-downs, on a hand-moved clock.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::*;
+use hs100d::bridge::Settings;
+use hs100d::bridge::event::{CommandId, Ended, Energy, Event, KnownPlug, PlugInfo, PlugState, Update};
+use hs100d::model::{Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
+use hs100d::smarthome::message::{Meter, Outlets, Request};
+
+fn name(text: &str) -> PlugName {
+    PlugName::new(text).unwrap()
+}
+
+fn house_of(plug: ModelPlug) -> Scenario {
+    let known = KnownPlug {
+        device_id: device_id(1),
+        mac: Some(mac(1)),
+        name: plug_name(1),
+        address: Some(address(1)),
+        home: None,
+        outlets: vec![],
+    };
+    let settings = Settings { known: vec![known], adopt: true, cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![plug]);
+    house.run_for(seconds(4));
+    house
+}
+
+fn metered(number: usize) -> ModelPlug {
+    let meter = Meter { power: Some(61.7), voltage: Some(230.8), current: Some(0.451), total: Some(16.3) };
+    ModelPlug { meters: vec![meter], used: vec![[0.5, 7.25]], ..ModelPlug::new(number, true) }
+}
+
+fn send(house: &mut Scenario, plug: &str, id: u64, wishes: Wishes) -> CommandId {
+    let id = CommandId(1000 + id);
+    house.event(Event::Command { id, plug: name(plug), order: Order::Set(wishes) });
+    id
+}
+
+fn relay(state: RelayState) -> Wishes {
+    Wishes { relay: Some(Switch::To(state)), ..Wishes::default() }
+}
+
+fn state<'a>(house: &'a Scenario, plug: &str) -> Option<&'a PlugState> {
+    house.told.iter().rev().find_map(|(_, update)| match update {
+        Update::State(found, state) if found.as_str() == plug => Some(state),
+        _ => None,
+    })
+}
+
+fn info<'a>(house: &'a Scenario, plug: &str) -> &'a PlugInfo {
+    let infos = house.told.iter().rev().find_map(|(_, update)| match update {
+        Update::Info(found, info) if found.as_str() == plug => Some(info),
+        _ => None,
+    });
+    infos.unwrap_or_else(|| panic!("no info of {plug}: {:#?}", house.told))
+}
+
+fn energies(house: &Scenario, plug: &str) -> Vec<Energy> {
+    let energies = house.told.iter().filter_map(|(_, update)| match update {
+        Update::Energy(found, energy) if found.as_str() == plug => Some(*energy),
+        _ => None,
+    });
+    energies.collect()
+}
+
+fn asked(house: &Scenario, wanted: impl Fn(&Request) -> bool) -> usize {
+    house.asked.iter().filter(|(_, _, request)| wanted(request)).count()
+}
+
+#[test]
+fn a_meter_is_read_at_its_own_interval_and_told_when_it_changes() {
+    let mut house = house_of(metered(1));
+    let energy = energies(&house, "plug-1").pop().expect("an energy");
+    assert_eq!(energy.meter, house.plug(1).meters[0]);
+    assert_eq!((energy.today, energy.month), (Some(0.5), Some(7.25)));
+
+    house.forget_the_past();
+    house.run_for(seconds(60));
+    assert_eq!(asked(&house, |request| matches!(request, Request::Meter(None))), 4);
+    assert_eq!(energies(&house, "plug-1"), [], "nothing changed");
+    house.plug(1).meters[0].power = Some(5.0);
+    house.run_for(seconds(16));
+    assert_eq!(energies(&house, "plug-1").pop().unwrap().meter.power, Some(5.0));
+}
+
+#[test]
+fn a_plug_without_a_meter_is_never_asked_for_one() {
+    let mut house = house_of(ModelPlug::new(1, true));
+    house.run_for(seconds(3600));
+    assert_eq!(asked(&house, |request| request.method().0 == "emeter" || request.method().0 == "time"), 0);
+}
+
+#[test]
+fn a_meter_that_fails_spoils_nothing_else_and_is_asked_less_often() {
+    let mut plug = metered(1);
+    plug.lacks = vec!["emeter", "schedule", "count_down", "cnCloud"];
+    let mut house = house_of(plug);
+    house.run_for(seconds(600));
+    assert_eq!(house.availability(1).len(), 1, "online once and for all");
+    assert!(asked(&house, |request| matches!(request, Request::Meter(None))) <= 3);
+    let command = house.switch(1, RelayState::On);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+}
+
+#[test]
+fn a_strip_is_shown_outlet_by_outlet_and_as_a_whole() {
+    let mut house = house_of(ModelPlug::strip(1, 3));
+    for plug in ["plug-1", "outlet-1", "outlet-2", "outlet-3"] {
+        assert_eq!(state(&house, plug).unwrap().relay, RelayState::Off, "{plug}");
+        let online = Update::Availability(name(plug), Availability::Online);
+        assert!(house.told.iter().any(|(_, update)| *update == online), "{plug}");
+    }
+    let outlet = info(&house, "outlet-2").outlet.clone().unwrap();
+    assert_eq!((outlet.number, outlet.strip.as_str()), (1, "plug-1"));
+    let names: Vec<_> = info(&house, "plug-1").outlets.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["outlet-1", "outlet-2", "outlet-3"]);
+    assert_eq!(state(&house, "plug-1").unwrap().led, Some(RelayState::On));
+    assert_eq!(state(&house, "outlet-1").unwrap().led, None, "the LED is the strip's");
+
+    let command = send(&mut house, "outlet-2", 1, relay(RelayState::On));
+    let (result, _) = house.result(command, seconds(1));
+    assert_eq!(
+        (result.plug.as_str(), result.state, result.route),
+        ("outlet-2", Some(RelayState::On), Some(Route::Local))
+    );
+    assert_eq!(
+        house.plug(1).outlets.iter().map(|(_, relay)| relay.is_on()).collect::<Vec<_>>(),
+        [false, true, false]
+    );
+    assert_eq!(state(&house, "plug-1").unwrap().relay, RelayState::On, "on while any outlet is");
+    assert_eq!(state(&house, "outlet-1").unwrap().relay, RelayState::Off);
+}
+
+#[test]
+fn the_names_of_outlets_are_kept_over_a_restart() {
+    let house = house_of(ModelPlug::strip(1, 2));
+    let known = house.remembered[device_id(1).as_str()].clone();
+    assert_eq!(known.outlets, [name("outlet-1"), name("outlet-2")]);
+    let mut plug = ModelPlug::strip(1, 2);
+    plug.outlets[0].0 = "Renamed".into();
+    let settings = Settings { known: vec![known], adopt: true, cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![plug]);
+    house.run_for(seconds(4));
+    assert!(state(&house, "outlet-1").is_some() && state(&house, "renamed").is_none());
+}
+
+#[test]
+fn several_outlets_at_once_go_as_one_request() {
+    let mut house = house_of(ModelPlug::strip(1, 3));
+    house.plug(1).lan = Lan::Slow(millis(300));
+    house.run_for(seconds(6));
+    house.forget_the_past();
+    let first = send(&mut house, "outlet-1", 1, relay(RelayState::On));
+    let second = send(&mut house, "outlet-2", 2, relay(RelayState::On));
+    let third = send(&mut house, "outlet-3", 3, relay(RelayState::On));
+    for command in [first, second, third] {
+        assert!(is_ok(&house.result(command, seconds(3)).0));
+    }
+    let last = Request::SetOutlets(Outlets::one(1).and(Outlets::one(2)), RelayState::On);
+    assert!(asked(&house, |request| request.changes_something()) <= 2, "{:?}", house.asked);
+    assert_eq!(asked(&house, |request| *request == last), 1, "{:?}", house.asked);
+}
+
+#[test]
+fn a_command_to_the_strip_switches_all_its_outlets_in_one_request_and_is_answered_once() {
+    let mut house = house_of(ModelPlug::strip(1, 3));
+    house.forget_the_past();
+    let command = send(&mut house, "plug-1", 1, relay(RelayState::On));
+    let (result, _) = house.result(command, seconds(1));
+    assert!(is_ok(&result) && result.plug.as_str() == "plug-1");
+    assert!(house.plug(1).outlets.iter().all(|(_, relay)| relay.is_on()));
+    assert_eq!(asked(&house, |request| request.changes_something()), 1);
+    house.run_for(seconds(20));
+    assert_eq!(house.results(command).count(), 1);
+}
+
+#[test]
+fn a_strip_whose_lan_is_silent_is_switched_over_the_cloud() {
+    let mut house = house_of(ModelPlug::strip(1, 2));
+    house.plug(1).lan = Lan::Silent;
+    let command = send(&mut house, "outlet-2", 1, relay(RelayState::On));
+    let (result, took) = house.result(command, seconds(2));
+    assert_eq!((is_ok(&result), result.route), (true, Some(Route::Cloud)));
+    assert!(took <= millis(700) + CLOUD_TRIP * 2);
+}
+
+#[test]
+fn a_late_execution_for_one_outlet_is_put_right_there_alone() {
+    let mut house = house_of(ModelPlug::strip(1, 2));
+    house.plug(1).lan = Lan::SilentButActs(millis(2500));
+    send(&mut house, "outlet-1", 1, relay(RelayState::On));
+    house.run_for(seconds(1));
+    let newer = send(&mut house, "outlet-1", 2, relay(RelayState::Off));
+    assert!(is_ok(&house.result(newer, seconds(2)).0));
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(30));
+    assert!(house.plug(1).outlets.iter().all(|(_, relay)| !relay.is_on()));
+}
+
+#[test]
+fn each_outlet_has_its_own_meter_which_is_asked_once_a_minute() {
+    let mut plug = ModelPlug::strip(1, 2);
+    plug.meters =
+        vec![Meter { power: Some(1.0), ..Meter::default() }, Meter { power: Some(2.0), ..Meter::default() }];
+    plug.used = vec![[0.1, 1.0], [0.2, 2.0]];
+    let mut house = house_of(plug);
+    assert_eq!(energies(&house, "outlet-2").pop().unwrap().meter.power, Some(2.0));
+    assert_eq!(energies(&house, "outlet-1").pop().unwrap().today, Some(0.1));
+    house.forget_the_past();
+    house.run_for(seconds(600));
+    let readings = asked(&house, |request| matches!(request, Request::Meter(Some(0))));
+    assert!((9..=10).contains(&readings), "{readings}");
+    assert_eq!(asked(&house, |request| matches!(request, Request::Meter(None))), 0);
+}
+
+#[test]
+fn on_at_a_level_sets_the_level_first_and_zero_is_off() {
+    let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
+    house.forget_the_past();
+    let command = send(&mut house, "plug-1", 1, Wishes { brightness: Some(33), ..Wishes::default() });
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    let acts: Vec<_> = house.asked.iter().map(|(_, _, request)| request.clone()).collect();
+    let acts: Vec<_> = acts.into_iter().filter(Request::changes_something).collect();
+    assert_eq!(acts, [Request::SetBrightness(33), Request::SetRelay(RelayState::On)]);
+    let shown = state(&house, "plug-1").unwrap();
+    assert_eq!((shown.relay, shown.brightness), (RelayState::On, Some(33)));
+
+    let command = send(&mut house, "plug-1", 2, Wishes { brightness: Some(0), ..Wishes::default() });
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    assert_eq!((house.plug(1).relay, house.plug(1).brightness), (RelayState::Off, Some(33)));
+}
+
+#[test]
+fn what_cannot_be_dimmed_says_so() {
+    let mut house = house_of(ModelPlug::new(1, true));
+    let command = send(&mut house, "plug-1", 1, Wishes { brightness: Some(33), ..Wishes::default() });
+    let Ended::Error(why) = &house.result(command, seconds(1)).0.ended else { panic!() };
+    assert!(why.contains("cannot be dimmed"), "{why}");
+}
+
+#[test]
+fn a_fade_may_take_longer_than_commands_live() {
+    let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
+    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(30)), ..Wishes::default() };
+    let command = send(&mut house, "plug-1", 1, wishes);
+    let (result, took) = house.result(command, seconds(31));
+    assert!(is_ok(&result) && took >= seconds(30), "{took:?}");
+}
+
+#[test]
+fn a_fade_ends_at_its_level_and_in_its_time() {
+    let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
+    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(2)), ..Wishes::default() };
+    let command = send(&mut house, "plug-1", 1, wishes);
+    let (result, took) = house.result(command, seconds(3));
+    assert!(is_ok(&result) && took >= seconds(2), "{took:?}");
+    assert_eq!(asked(&house, |request| *request == Request::Fade(20, 2000)), 1);
+}
+
+#[test]
+fn a_command_for_a_while_makes_the_plug_itself_switch_back() {
+    let mut house = house_of(ModelPlug::new(1, true));
+    let wishes = Wishes { lasting: Some(seconds(1800)), ..relay(RelayState::On) };
+    let command = send(&mut house, "plug-1", 1, wishes);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    let (at, then) = house.plug(1).count_down[0].expect("a count-down");
+    assert_eq!(then, RelayState::Off);
+    assert!(at.as_secs() >= 1800);
+    let until = state(&house, "plug-1").unwrap().until.expect("until");
+    assert!(until > house.now + seconds(1790) && until < house.now + seconds(1801));
+
+    let stop = Wishes { lasting: Some(seconds(0)), ..Wishes::default() };
+    let command = send(&mut house, "plug-1", 2, stop);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    assert_eq!(house.plug(1).count_down[0], None);
+    assert_eq!(state(&house, "plug-1").unwrap().until, None);
+}
+
+#[test]
+fn for_a_while_needs_a_state() {
+    let mut house = house_of(ModelPlug::new(1, true));
+    let command = send(&mut house, "plug-1", 1, Wishes { lasting: Some(seconds(9)), ..Wishes::default() });
+    let Ended::Error(why) = &house.result(command, seconds(1)).0.ended else { panic!() };
+    assert!(why.contains("`for` needs a `state`"), "{why}");
+}
+
+#[test]
+fn a_plug_and_an_outlet_can_be_called_otherwise() {
+    let mut house = house_of(ModelPlug::strip(1, 2));
+    let alias = |text: &str| Wishes { alias: Some(Arc::from(text)), ..Wishes::default() };
+    let strip = send(&mut house, "plug-1", 1, alias("Küche ☕"));
+    assert!(is_ok(&house.result(strip, seconds(1)).0));
+    let outlet = send(&mut house, "outlet-2", 2, alias("Toaster"));
+    assert!(is_ok(&house.result(outlet, seconds(1)).0));
+    assert_eq!(house.plug(1).alias, "Küche ☕");
+    assert_eq!(house.plug(1).outlets[1].0, "Toaster");
+    assert!(state(&house, "toaster").is_none(), "topics do not move");
+}
