@@ -62,6 +62,7 @@ fn what_was_saved_is_there_after_a_restart() {
         plug(1, "192.168.1.20"),
         plug(2, "[fe80::1]:9998"),
         KnownPlug { address: None, mac: None, ..plug(3, "x") },
+        KnownPlug { home: Address::new("192.168.1.99:19999", 9999), ..plug(5, "192.168.1.21") },
     ];
     plugs.iter().cloned().for_each(|plug| store.remember(plug));
     store.remember(plug(4, "plug.lan"));
