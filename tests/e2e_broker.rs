@@ -119,6 +119,7 @@ async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
     scene.daemon.stop().await;
     let left = kept(broker.port).await;
     assert!(all_are(&left, "offline"), "{left:#?}");
+    scene.ear.hears("hs100d/bridge/state", "offline").await;
     assert!(scene.daemon.lines().iter().all(|line| !line.contains("ERROR")), "{:#?}", scene.daemon.lines());
     // The connection was ended by a DISCONNECT, or the will would come five seconds later.
     let offline = scene.ear.seen().into_iter().filter(|seen| seen.topic == "hs100d/bridge/state");
