@@ -4,7 +4,7 @@
 //! recordings of real devices: every method's argument is `{}`, never `null` (some firmwares answer `null` with
 //! nothing), and each method is asked alone, because some firmwares crash on requests for modules that they lack.
 //!
-//! Here stands what can be said and answered; [`answer`] finds the answer in a reply, and each other file reads one
+//! Here stands what can be said and answered; `answer` finds the answer in a reply, and each other file reads one
 //! kind of answer.
 
 mod answer;
