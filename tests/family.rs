@@ -245,6 +245,15 @@ fn what_cannot_be_dimmed_says_so() {
 }
 
 #[test]
+fn a_fade_may_take_longer_than_commands_live() {
+    let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
+    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(30)), ..Wishes::default() };
+    let command = send(&mut house, "plug-1", 1, wishes);
+    let (result, took) = house.result(command, seconds(31));
+    assert!(is_ok(&result) && took >= seconds(30), "{took:?}");
+}
+
+#[test]
 fn a_fade_ends_at_its_level_and_in_its_time() {
     let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
     let wishes = Wishes { brightness: Some(20), transition: Some(seconds(2)), ..Wishes::default() };

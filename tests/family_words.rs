@@ -3,7 +3,7 @@
 //! The words and the pretend house were written apart, from what is known of real devices; here they meet.
 
 #![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -258,6 +258,45 @@ async fn python_kasa_finds_our_plugs_by_broadcast() {
 }
 
 #[tokio::test]
+async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_them() {
+    let Some(peers) = peers() else { return };
+    let plugs = [
+        (Model::HS100_HW1, "Lamp"),
+        (Model::HS100_HW2, "Küche ☕"),
+        (Model::HS100_HW4, ""),
+        (Model::HS100_HW1, "Hidden"),
+    ];
+    let house = House::start(house_of(&plugs)).await.unwrap();
+    house.plug(1).press_button();
+    house.plug(3).with(|plug| plug.hears_broadcasts = false);
+
+    let arguments = ["--json", "--target", "127.255.255.255", "--discovery-timeout", "2", "discover"];
+    let printed: Value = serde_json::from_str(&kasa(peers, &house, &arguments).await).unwrap();
+    let theirs = printed.as_object().unwrap().iter().map(|(host, said)| {
+        let sysinfo = &said["system"]["get_sysinfo"];
+        let state = if sysinfo["relay_state"] == 1 { "ON" } else { "OFF" };
+        json!({
+            "alias": sysinfo["alias"], "model": sysinfo["model"], "host": host, "mac": sysinfo["mac"],
+            "device_id": sysinfo["deviceId"], "state": state, "rssi": sysinfo["rssi"], "protocol": "xor",
+        })
+    });
+    let mut theirs: Vec<Value> = theirs.collect();
+    theirs.sort_by_key(|row| row["host"].to_string());
+
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("hs100d.toml");
+    let port = house.lan().port();
+    let text = format!("[local]\nport = {port}\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n");
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hs100d"));
+    command.env_clear().env("HOME", home.path()).arg("--config").arg(&config);
+    command.args(["discover", "--json", "--timeout", "2s"]);
+    let ours: Vec<Value> = serde_json::from_str(&run(command, String::new()).await).unwrap();
+    assert_eq!(ours, theirs);
+    assert_eq!(ours.len(), 3);
+}
+
+#[tokio::test]
 async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
     let Some(peers) = peers() else { return };
     let _nobody_else = NEWER_DISCOVERY.lock().await;

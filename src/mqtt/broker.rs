@@ -162,6 +162,10 @@ mod present {
             if !listen.ip().is_loopback() {
                 return Err(BrokerError::NotLoopback(listen));
             }
+            // The broker would say so too, in a line of its own.
+            if let Some(trouble) = port_trouble(listen) {
+                return Err(trouble);
+            }
             let folder = state_dir.join(FOLDER);
             Self::wait_for_store(listen, &folder).await?;
             let first = match prepare(&folder) {

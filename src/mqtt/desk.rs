@@ -355,7 +355,7 @@ impl Desk {
         for (topic, found) in device.map(|device| self.leftovers.take_device(&device)).unwrap_or_default() {
             plug.inherit(topic, found, &self.press);
         }
-        let Some(info) = &plug.info else { return };
+        let Some(info) = plug.info.as_ref().filter(|_| !plug.is_awaited(&self.press)) else { return };
         let documents = self.press.plug(name, info, plug.has, &plug.components);
         let topics: Vec<String> = documents.iter().map(|document| document.topic.clone()).collect();
         let retired: Vec<String> = plug.documents.drain(..).filter(|old| !topics.contains(old)).collect();
@@ -502,7 +502,7 @@ impl Desk {
         }
         self.leftovers.documents.retain(|topic, found| {
             let plug = found.plug.as_ref().and_then(|plug| self.plugs.get(plug));
-            let is_wanted = plug.is_some_and(|plug| plug.info.is_none()) || self.table.holds(topic);
+            let is_wanted = plug.is_some_and(|plug| plug.is_awaited(&self.press)) || self.table.holds(topic);
             if !is_wanted {
                 tracing::info!(topic, "clearing a discovery document that an earlier run left behind");
                 self.table.clear(topic.clone());
@@ -528,6 +528,11 @@ impl Desk {
 }
 
 impl Plug {
+    /// Whether it has yet to say what its documents need; until then those of an earlier run stand.
+    fn is_awaited(&self, press: &Press) -> bool {
+        self.info.as_ref().is_none_or(|info| info.outlet.is_none() && press.device(info).is_none())
+    }
+
     /// Goes on with a document of an earlier run, which shows what the plug was able to do then.
     fn inherit(&mut self, topic: String, found: Found, press: &Press) {
         let has = press.abilities(&topic, &found);
@@ -1140,6 +1145,33 @@ mod tests {
         let documents: Vec<_> =
             sent.iter().filter(|(topic, _)| topic.starts_with("homeassistant/")).collect();
         assert!(documents.len() == 1 && documents[0].1.contains("Heater"), "{sent:#?}");
+    }
+
+    #[test]
+    fn a_strip_keeps_its_entities_until_its_outlets_have_their_names_again() {
+        let mut earlier = connected();
+        show_strip(&mut earlier);
+        update(&mut earlier, Update::Ready);
+        let mut desk = desk();
+        desk.connected();
+        for (topic, payload) in sent(&mut earlier) {
+            desk.handle_message(message(&topic, &payload, true), Instant::now());
+        }
+        let [(desk_name, info), ..] = strip();
+        let unnamed = PlugInfo { outlets: Arc::default(), ..info };
+        update(&mut desk, Update::Info(desk_name, unnamed));
+        for outlet in ["lamp", "fan"] {
+            update(&mut desk, Update::Availability(name(outlet), Availability::Offline));
+        }
+        desk.end_search();
+        update(&mut desk, Update::Ready);
+        let document = |sent: &[(String, String)]| shown(sent, &document('D')).to_owned();
+        let first = sent(&mut desk);
+        let of_strip = |topic: &&str| topic.contains(&"D".repeat(40));
+        assert!(!topics(&first).iter().any(of_strip), "{first:#?}");
+        show_strip(&mut desk);
+        let shown = document(&sent(&mut desk));
+        assert!(shown.contains("01_relay") && !shown.contains(r#"{"platform":"switch"}"#), "{shown}");
     }
 
     #[test]

@@ -27,9 +27,9 @@ const KEY_SHOWN: usize = 32;
 const FULL: u8 = 100;
 /// Longer ones are slower than an eye can follow; who wants a sunrise sends several.
 const LONGEST_TRANSITION: Duration = Duration::from_secs(60);
-/// What the timer in TP-Link's own app can be set to, and a minute more.
+/// A bound of ours: who wants a plug back tomorrow wants a schedule.
 const LONGEST_COUNT_DOWN: Duration = Duration::from_secs(24 * 3600);
-/// As many characters as TP-Link's own app takes.
+/// A bound of ours, in characters: the devices' own is written down nowhere, and their buffers are small.
 const LONGEST_ALIAS: usize = 31;
 
 /// A command or request as it was read: what is wanted, or why that cannot be said, and what to echo.

@@ -1,6 +1,7 @@
-// A plug that someone else wrote: one HS100 of tplink-smarthome-simulator.
+// A plug that someone else wrote: one HS100 of tplink-smarthome-simulator, or another of its models (hs110, hs110v2,
+// hs220, hs300).
 //
-//     node plug.js ADDRESS PORT ALIAS MAC DEVICE_ID        with NODE_PATH at the installed packages
+//     node plug.js ADDRESS PORT ALIAS MAC DEVICE_ID [MODEL]   with NODE_PATH at the installed packages
 //
 // It says `ready ADDRESS PORT` once it listens (port 0 takes a free one). Then, line by line from standard input:
 //
@@ -14,8 +15,8 @@
 const readline = require("node:readline");
 const { Device } = require("tplink-smarthome-simulator");
 
-const [address, port, alias, mac, deviceId] = process.argv.slice(2);
-const plug = new Device({ model: "hs100", address, port: Number(port), alias, data: { mac, deviceId } });
+const [address, port, alias, mac, deviceId, model = "hs100"] = process.argv.slice(2);
+const plug = new Device({ model, address, port: Number(port), alias, data: { mac, deviceId } });
 
 // A client that resets its connection is no reason to die.
 plug.deviceNetworking.on("error", (error) => console.error(`plug: ${error.message}`));

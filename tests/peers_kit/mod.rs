@@ -73,8 +73,13 @@ impl TheirPlug {
     pub(crate) const DEVICE_ID: &str = "80060000000000000000000000000000000000AA";
 
     pub(crate) fn start(peers: &Path) -> Self {
+        Self::of_model(peers, "hs100")
+    }
+
+    /// One of the models that the package knows.
+    pub(crate) fn of_model(peers: &Path, model: &str) -> Self {
         let mut command = node(peers, "plug.js");
-        command.args(["127.0.0.31", "0", "Their lamp", "50:C7:BF:00:00:AA", Self::DEVICE_ID]);
+        command.args(["127.0.0.31", "0", "Their lamp", "50:C7:BF:00:00:AA", Self::DEVICE_ID, model]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());

@@ -19,7 +19,9 @@ impl Plug {
         desk: &mut Desk<'_>,
     ) {
         let asked = Asked { id, of: part };
-        let deadline = desk.now + self.policy.command_ttl;
+        // A fade is not late before it can have ended.
+        let fade = if let Order::Set(wishes) = &order { wishes.transition } else { None };
+        let deadline = desk.now + self.policy.command_ttl + fade.unwrap_or_default();
         match self.wants(part, order) {
             Ok(wants) => {
                 for (part, want) in wants {

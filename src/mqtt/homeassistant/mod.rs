@@ -126,12 +126,13 @@ impl Press {
         self.print(&self.bridge, &device, &[], &entities, &BTreeMap::new())
     }
 
-    /// The id under which a device's entities are known for good, if it is to have documents.
+    /// The id under which a device's entities are known for good, if it is to have documents. A strip whose outlets
+    /// have no names yet waits for them, or its document would take back entities that are about to come.
     pub(super) fn device(&self, info: &PlugInfo) -> Option<String> {
-        if info.outlet.is_some() {
+        let plate = &info.plate;
+        if info.outlet.is_some() || info.outlets.len() < plate.outlets.len() {
             return None;
         }
-        let plate = &info.plate;
         let mac = || plate.mac.map(|mac| mac.to_string().replace(':', ""));
         let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned()).or_else(mac)?;
         Some(format!("{ORIGIN}_{id}"))
@@ -436,6 +437,15 @@ mod tests {
             let topic = format!("hs100d/{}/availability", owner.unwrap_or("kitchen-kettle"));
             let expected = serde_json::json!([{"topic": "hs100d/bridge/state"}, {"topic": topic}]);
             assert_eq!((&shown["availability"], &shown["availability_mode"]), (&expected, &"all".into()));
+        }
+    }
+
+    #[test]
+    fn a_strip_waits_for_the_names_of_its_outlets() {
+        let [.., (_, strip)] = kinds();
+        for known in 0..2 {
+            let unnamed = PlugInfo { outlets: strip.outlets[..known].into(), ..strip.clone() };
+            assert_eq!(press(Discovery::Device).plug(&kettle(), &unnamed, ALL, &none_gone()), []);
         }
     }
 
