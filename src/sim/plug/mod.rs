@@ -3,10 +3,10 @@
 //! No socket, no task, no clock: `now` is an argument. What travels over TCP, UDP and through the cloud is the
 //! same JSON, so one [`SimPlug::handle`] serves all three. Faults are fields; the LAN and the cloud obey them.
 //!
-//! Here stand the device as a whole and the way of a request to it; what each method does is `methods`' business. An
-//! `outlet` has a relay, a `meter` and `rules`; the device has a `clock` and may have a `dimmer`. How
-//! requests and answers are worded is `words`' business, whom of a strip they are about `context`'s, what the
-//! device tells of itself `sysinfo`'s.
+//! Here stand the device as a whole and the way of a request to it; what each method does is in `methods`. An
+//! [`outlet`] has a relay, a [`meter`] and [`rules`]; the device has a [`clock`] and may have a [`dimmer`]. How
+//! requests and answers are worded is in `words`, whom of a strip they are about in `context`, what the device tells
+//! of itself in `sysinfo`.
 
 pub mod clock;
 mod context;
