@@ -4,6 +4,7 @@
 #![cfg(feature = "sim")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
@@ -13,8 +14,8 @@ use hs100d::sim::fault::LanFault;
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
-use hs100d::sim::plug::SimPlug;
-use hs100d::smarthome::message::{Reply, Request};
+use hs100d::sim::plug::{Origin, SimPlug};
+use hs100d::smarthome::message::{Outlets, Reply, Request};
 use hs100d::transport::local::Lan;
 
 /// Long enough for whatever is going to be answered at all.
@@ -201,4 +202,37 @@ async fn a_host_name_is_resolved_and_one_that_does_not_resolve_is_no_route() {
     house.addresses[0] = (Ipv4Addr::LOCALHOST, 1).into();
     exchange.deadline = Instant::now() + PATIENCE;
     assert_eq!(house.ask(0, Request::SysInfo, PATIENCE).await.result, Err(Failure::Refused));
+}
+
+#[tokio::test]
+async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wire() {
+    let bell = Bell::new();
+    let lan = SimLan::start(0, 0, bell.clone()).await.unwrap();
+    let strip = PlugHandle::new(SimPlug::new(Model::HS300, 1, "Strip", Instant::now()), bell);
+    let address = lan.plug_in(&strip, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    let asked_by_datagram = br#"{"system":{"get_sysinfo":{}}}"#;
+    let answer =
+        strip.with(|strip| strip.handle(asked_by_datagram, Origin::Datagram, Instant::now())).unwrap();
+    let Ok(Reply::SysInfo(elsewhere)) = Request::SysInfo.read_reply(&answer, None) else { unreachable!() };
+    for (fault, outlet) in [(LanFault::Works, 2), (LanFault::CloseAfterEachReply, 4)] {
+        lan.set_fault(&strip, fault).await.unwrap();
+        let wire = Lan::default();
+        let device_id = DeviceId::new(&strip.device_id());
+        let (address, expect) = (Address::Socket(address), Identity { device_id, mac: None });
+        let exchange = Exchange {
+            id: ExchangeId::new(PlugKey(0), 1),
+            plug: PlugKey(0),
+            label: "a strip".into(),
+            target: Target::Local { address: address.clone(), expect: expect.clone() },
+            request: Request::SetOutlets(Outlets::one(outlet), RelayState::On),
+            deadline: Instant::now() + PATIENCE,
+            urgent: true,
+            plate: Some(Arc::clone(&elsewhere.plate)),
+        };
+        for _ in 0..2 {
+            let outcome = wire.perform(&exchange, &address, &expect).await;
+            assert_eq!(outcome.result, Ok(Reply::Done), "{fault:?}");
+        }
+        assert!(strip.outlets_on()[usize::from(outlet)], "{fault:?}");
+    }
 }

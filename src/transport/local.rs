@@ -72,7 +72,7 @@ impl Lan {
         ask.prove(&hello)?;
         wire.proven = Some(Arc::clone(&hello.plate));
         let result = match self.ask_on(wire, ask).await {
-            Err(Trouble::DeadBeforeAnswer) => self.ask_after_hello(ask).await,
+            Err(Trouble::DeadBeforeAnswer) => self.ask_after_hello(ask, &hello).await,
             answer => answer,
         };
         let result = match result {
@@ -85,8 +85,9 @@ impl Lan {
 
     /// Some firmwares close after each answer, the one to the greeting included. Who lives at the address was proved
     /// a moment ago, so the request may go first on one more connection.
-    async fn ask_after_hello(&self, ask: &Ask<'_>) -> Result<Reply, Trouble> {
-        let wire = Wire::connect(ask.address).await?;
+    async fn ask_after_hello(&self, ask: &Ask<'_>, hello: &Reading) -> Result<Reply, Trouble> {
+        let mut wire = Wire::connect(ask.address).await?;
+        wire.proven = Some(Arc::clone(&hello.plate));
         self.ask_on(wire, ask).await
     }
 
@@ -113,7 +114,9 @@ impl Lan {
         plate: Option<&Arc<Nameplate>>,
     ) -> Result<Reply, Trouble> {
         let mut buffer = self.take_buffer();
-        let ids = plate.map_or(OutletIds::None, |plate| OutletIds::AsGiven(&plate.outlets));
+        // The bridge's plate may be from another wire, on which the same strip calls its outlets otherwise.
+        let given = wire.proven.as_ref().or(plate);
+        let ids = given.map_or(OutletIds::None, |plate| OutletIds::AsGiven(&plate.outlets));
         frame::build(&mut buffer, |out| request.write_json(ids, out));
         wire.exchange(&mut buffer).await?;
         let reply = request.read_reply(&buffer, plate).map_err(|fault| Trouble::from(Failure::from(fault)));
