@@ -151,6 +151,18 @@ fn the_names_of_outlets_are_kept_over_a_restart() {
 }
 
 #[test]
+fn an_answer_that_leaves_outlets_out_costs_nobody_their_topics() {
+    let mut house = house_of(ModelPlug::strip(1, 3));
+    let outlets = std::mem::take(&mut house.plug(1).outlets);
+    house.run_for(seconds(20));
+    house.plug(1).outlets = outlets;
+    house.run_for(seconds(20));
+    assert!(!house.told.iter().any(|(_, update)| matches!(update, Update::Gone(_))), "{:#?}", house.told);
+    let command = send(&mut house, "outlet-3", 1, relay(RelayState::On));
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+}
+
+#[test]
 fn several_outlets_at_once_go_as_one_request() {
     let mut house = house_of(ModelPlug::strip(1, 3));
     house.plug(1).lan = Lan::Slow(millis(300));

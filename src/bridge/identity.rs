@@ -123,9 +123,10 @@ impl Bridge {
         true
     }
 
-    /// Names the outlets of a strip that tells of them for the first time.
+    /// Names the outlets of a strip that tells of them for the first time. One that tells of fewer than before keeps
+    /// the names that it has: an answer that leaves outlets out must not cost anybody their topics.
     fn learn_outlets(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) {
-        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() != plate.outlets.len())
+        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() < plate.outlets.len())
         else {
             return;
         };
@@ -136,11 +137,6 @@ impl Bridge {
             // Taken from here on, so that the next outlet does not get it too.
             self.registry.enter_name((key, None), name.clone());
             names.push(name);
-        }
-        let fewer = plate.outlets.len().min(names.len());
-        for name in names.drain(fewer..) {
-            self.registry.strike_name(&name);
-            self.publish(Update::Gone(name));
         }
         self.name_outlets(key, names, now);
         self.remember(key);
