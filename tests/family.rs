@@ -90,6 +90,16 @@ fn a_meter_is_read_at_its_own_interval_and_told_when_it_changes() {
 }
 
 #[test]
+fn another_broker_is_told_what_the_meter_showed_last() {
+    let mut house = house_of(metered(1));
+    house.forget_the_past();
+    let now = house.now;
+    house.bridge.republish(now);
+    house.run_for(millis(1));
+    assert_eq!(energies(&house, "plug-1").len(), 1, "{:#?}", house.told);
+}
+
+#[test]
 fn a_plug_without_a_meter_is_never_asked_for_one() {
     let mut house = house_of(ModelPlug::new(1, true));
     house.run_for(seconds(3600));

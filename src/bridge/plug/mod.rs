@@ -228,6 +228,9 @@ impl Plug {
             self.tell_availability(availability, desk);
         }
         self.show(desk);
+        for part in self.parts() {
+            self.show_energy(part, desk);
+        }
     }
 
     /// Takes every step that is due, and says when the next one is.
