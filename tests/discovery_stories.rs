@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use hs100d::bridge::event::{
-    AccountPlug, Ask, Event, Happening, Identity, KnownPlug, OtherDialect, RequestId, Said, Sighting, Update,
-    What,
+    Ask, Event, Happening, Identity, OtherDialect, RequestId, Said, Sighting, Update, What,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -18,34 +17,12 @@ use hs100d::model::{Address, PlugName, Route};
 
 const PLUG: &str = "IOT.SMARTPLUGSWITCH";
 
-fn known(number: usize) -> KnownPlug {
-    KnownPlug {
-        device_id: device_id(number),
-        mac: Some(mac(number)),
-        name: plug_name(number),
-        address: Some(address(number)),
-        home: None,
-        outlets: vec![],
-    }
-}
-
 /// A house whose plugs nobody listed; the first so many of them are known from an earlier run.
 fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
     let plugs = (1..=count).map(|number| ModelPlug::new(number, cloud)).collect();
     let known = (1..=remembered).map(known).collect();
     let settings = Settings { plugs: vec![], known, adopt: true, policy: RoutePolicy::default(), cloud };
     Scenario::from_settings(settings, plugs)
-}
-
-fn row(number: usize, alias: &str, kind: &str) -> AccountPlug {
-    AccountPlug {
-        device_id: device_id(number),
-        mac: Some(mac(number)),
-        alias: alias.into(),
-        model: "HS100(UK)".into(),
-        kind: kind.into(),
-        connected: true,
-    }
 }
 
 /// A plug answers the newer discovery.

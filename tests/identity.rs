@@ -5,9 +5,7 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{
-    AccountPlug, Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Update, What,
-};
+use hs100d::bridge::event::{Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Update, What};
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Address, Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
@@ -24,34 +22,12 @@ fn adopting(count: usize, known: Vec<KnownPlug>) -> Scenario {
     Scenario::from_settings(settings, plugs)
 }
 
-fn known(number: usize) -> KnownPlug {
-    KnownPlug {
-        device_id: device_id(number),
-        mac: Some(mac(number)),
-        name: plug_name(number),
-        address: Some(address(number)),
-        outlets: vec![],
-        home: None,
-    }
-}
-
 fn by_host(number: usize, called: Option<&str>) -> PlugSettings {
     PlugSettings {
         name: called.map(name),
         identity: Identity::default(),
         address: Some(address(number)),
         policy: RoutePolicy::default(),
-    }
-}
-
-fn row(number: usize, alias: &str, kind: &str) -> AccountPlug {
-    AccountPlug {
-        device_id: device_id(number),
-        mac: Some(mac(number)),
-        alias: alias.into(),
-        model: "HS100(EU)".into(),
-        kind: kind.into(),
-        connected: true,
     }
 }
 

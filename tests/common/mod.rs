@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
-    Action, CloudStatus, CommandId, CommandResult, Ended, Event, Exchange, ExchangeId, Identity, KnownPlug,
-    Outcome, PlugState, Said, Sighting, Target, Update, What,
+    AccountPlug, Action, CloudStatus, CommandId, CommandResult, Ended, Event, Exchange, ExchangeId, Identity,
+    KnownPlug, Outcome, PlugState, Said, Sighting, Target, Update, What,
 };
 use hs100d::bridge::route::{Policy, RoutePolicy};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
@@ -141,6 +141,30 @@ pub fn address(number: usize) -> Address {
 
 pub fn plug_name(number: usize) -> PlugName {
     PlugName::new(&format!("plug-{number}")).unwrap()
+}
+
+/// What the store remembers of a plug from an earlier run.
+pub fn known(number: usize) -> KnownPlug {
+    KnownPlug {
+        device_id: device_id(number),
+        mac: Some(mac(number)),
+        name: plug_name(number),
+        address: Some(address(number)),
+        home: None,
+        outlets: vec![],
+    }
+}
+
+/// A row of the account's list, of a device that is connected.
+pub fn row(number: usize, alias: &str, kind: &str) -> AccountPlug {
+    AccountPlug {
+        device_id: device_id(number),
+        mac: Some(mac(number)),
+        alias: alias.into(),
+        model: "HS100(UK)".into(),
+        kind: kind.into(),
+        connected: true,
+    }
 }
 
 pub fn seconds(seconds: u64) -> Duration {

@@ -120,17 +120,9 @@ pub(super) struct Asker<'a> {
 mod tests {
     use serde_json::json;
 
+    use super::super::tests::{ask, plug};
     use super::*;
     use crate::sim::model::{Ids, Model};
-
-    fn plug(model: Model) -> (SimPlug, Instant) {
-        let now = Instant::now();
-        (SimPlug::new(model, 7, "Küche ☕", now), now)
-    }
-
-    fn ask(plug: &mut SimPlug, request: &str, now: Instant) -> Value {
-        serde_json::from_slice(&plug.handle(request.as_bytes(), Origin::Lan, now).unwrap()).unwrap()
-    }
 
     #[test]
     fn each_request_gets_the_answer_of_a_real_plug() {

@@ -344,12 +344,12 @@ mod tests {
 
     use super::*;
 
-    fn plug(model: Model) -> (SimPlug, Instant) {
+    pub(super) fn plug(model: Model) -> (SimPlug, Instant) {
         let now = Instant::now();
         (SimPlug::new(model, 7, "Küche ☕", now), now)
     }
 
-    fn ask(plug: &mut SimPlug, request: &str, now: Instant) -> Value {
+    pub(super) fn ask(plug: &mut SimPlug, request: &str, now: Instant) -> Value {
         serde_json::from_slice(&plug.handle(request.as_bytes(), Origin::Lan, now).unwrap()).unwrap()
     }
 
