@@ -28,13 +28,14 @@ if command -v flock >/dev/null; then
     flock 9
 fi
 
-wanted=$(cat "$here/requirements.txt" "$here/package.json" "$here/install.sh" | cksum)
+# The folder's own path counts: a venv that was moved along with its checkout starts nothing any more.
+wanted=$( { cat "$here/requirements.txt" "$here/package.json" "$here/install.sh"; pwd; } | cksum)
 if [ "$(cat installed 2>/dev/null || true)" = "$wanted" ]; then
     exit 0
 fi
 rm -f installed
 
-python3 -m venv python >install.log 2>&1 || fail "python3 cannot make a venv (see $folder/install.log)"
+python3 -m venv --clear python >install.log 2>&1 || fail "python3 cannot make a venv (see $folder/install.log)"
 python/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 20 \
     --requirement "$here/requirements.txt" >>install.log 2>&1 || fail "pip failed (see $folder/install.log)"
 
