@@ -29,7 +29,7 @@ const MOST_LETTERS: usize = 2 * MOST_WAITING;
 
 /// What the broker should show, who waits for an answer, and what is still to be said.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub struct Desk {
     topics: Topics,
     press: Press,
     status_topic: String,
@@ -48,7 +48,7 @@ pub(super) struct Desk {
 
 /// Something to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outgoing {
+pub enum Outgoing {
     /// The broker keeps it.
     Kept(Kept),
     /// It is for those who listen at this moment.
@@ -57,28 +57,35 @@ pub(super) enum Outgoing {
 
 /// A message that nobody keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Letter {
-    pub(super) topic: String,
-    pub(super) payload: Vec<u8>,
-    pub(super) correlation: Option<Bytes>,
+pub struct Letter {
+    /// Where to.
+    pub topic: String,
+    /// What it says.
+    pub payload: Vec<u8>,
+    /// What the question brought along, which goes back with the answer.
+    pub correlation: Option<Bytes>,
     /// What has to be known before: whoever reads that a command is done finds the state that it led to.
     after: Option<String>,
 }
 
 /// A message that came in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) topic: &'a str,
-    pub(super) payload: &'a [u8],
+pub struct Message<'a> {
+    /// Where it was sent to.
+    pub topic: &'a str,
+    /// What it says.
+    pub payload: &'a [u8],
     /// The broker had kept it: with retain-as-published off no live message says so.
-    pub(super) kept: bool,
-    pub(super) response_topic: Option<&'a str>,
-    pub(super) correlation: Option<&'a Bytes>,
+    pub kept: bool,
+    /// Where the sender wants its answer.
+    pub response_topic: Option<&'a str>,
+    /// What is to go with that answer.
+    pub correlation: Option<&'a Bytes>,
 }
 
 /// What follows from a message.
 #[derive(Debug)]
-pub(super) enum Effect {
+pub enum Effect {
     /// Nothing outside this room.
     None,
     /// Somebody else has to act.
@@ -100,7 +107,8 @@ struct Plug {
 }
 
 impl Desk {
-    pub(super) fn new(options: &Options, started: SystemTime) -> Self {
+    /// An empty desk; the documents of the bridge itself wait to be sent.
+    pub fn new(options: &Options, started: SystemTime) -> Self {
         let topics = Topics::new(&options.base_topic);
         let press = Press::new(&options.homeassistant, topics.clone(), &options.instance);
         let mut desk = Self {
@@ -126,7 +134,7 @@ impl Desk {
     }
 
     /// Takes what the bridge wants to be shown or said.
-    pub(super) fn handle_update(&mut self, update: Update, clock: Clock) {
+    pub fn handle_update(&mut self, update: Update, clock: Clock) {
         match update {
             Update::Expected(plug) => drop(self.known(&plug)),
             Update::State(plug, state) => self.show_state(plug, &state, clock),
@@ -153,7 +161,7 @@ impl Desk {
     }
 
     /// Takes a message; says what follows from it.
-    pub(super) fn handle_message(&mut self, message: Message<'_>, now: Instant) -> Effect {
+    pub fn handle_message(&mut self, message: Message<'_>, now: Instant) -> Effect {
         if message.topic == self.status_topic {
             let has_started = message.payload == b"online" && !message.kept;
             return if has_started { Effect::Birth } else { Effect::None };
@@ -170,14 +178,14 @@ impl Desk {
     }
 
     /// The filters to subscribe to for as long as the connection lives.
-    pub(super) fn filters(&self) -> Vec<String> {
+    pub fn filters(&self) -> Vec<String> {
         let mut filters = self.topics.command_filters().to_vec();
         filters.push(self.status_topic.clone());
         filters
     }
 
     /// The filters to listen to for a moment, until [`Desk::end_search`]; none once that was called.
-    pub(super) fn search_filters(&self) -> Vec<String> {
+    pub fn search_filters(&self) -> Vec<String> {
         if self.leftovers.is_searched {
             return Vec::new();
         }
@@ -189,7 +197,7 @@ impl Desk {
 
     /// All that should be kept has had the time to come by. Documents go out from here on: those that change
     /// their form have to be unloaded first.
-    pub(super) fn end_search(&mut self) {
+    pub fn end_search(&mut self) {
         self.leftovers.is_searched = true;
         let found = self.leftovers.take_device(self.press.bridge_device());
         for (topic, _) in found {
@@ -204,32 +212,32 @@ impl Desk {
     }
 
     /// Whether Home Assistant has been asked to let go of entities, and the new documents are on their way.
-    pub(super) fn is_moving(&self) -> bool {
+    pub fn is_moving(&self) -> bool {
         self.leftovers.is_searched && self.moves.is_said()
     }
 
     /// Home Assistant has had the time to let go: the old documents can go.
-    pub(super) fn end_moves(&mut self) {
+    pub fn end_moves(&mut self) {
         for topic in self.moves.finish() {
             self.table.clear(topic);
         }
     }
 
     /// Has `bridge/state` say `online`.
-    pub(super) fn show_online(&mut self) {
+    pub fn show_online(&mut self) {
         self.put_bridge_info();
         self.put_bridge_state(Availability::Online);
     }
 
     /// A connection stands: everything goes out again.
-    pub(super) fn connected(&mut self) {
+    pub fn connected(&mut self) {
         self.is_connected = true;
         self.moves.say_again();
         self.table.send_all();
     }
 
     /// The connection is gone, and with it whatever was for those who listened.
-    pub(super) fn disconnected(&mut self) {
+    pub fn disconnected(&mut self) {
         self.is_connected = false;
         if !self.letters.is_empty() {
             tracing::debug!(
@@ -241,12 +249,12 @@ impl Desk {
     }
 
     /// Has everything said once more, for a Home Assistant that has just started.
-    pub(super) fn announce_again(&mut self) {
+    pub fn announce_again(&mut self) {
         self.table.send_all();
     }
 
     /// Shows that plugs and bridge are away, before the daemon goes.
-    pub(super) fn show_away(&mut self) {
+    pub fn show_away(&mut self) {
         let names: Vec<_> = self.plugs.keys().cloned().collect();
         for plug in names {
             self.show_availability(plug, Availability::Offline);
@@ -255,7 +263,7 @@ impl Desk {
     }
 
     /// The next thing to send: letters first, since somebody waits for them.
-    pub(super) fn take(&mut self) -> Option<Outgoing> {
+    pub fn take(&mut self) -> Option<Outgoing> {
         if let Some(before) = self.letters.front().and_then(|letter| letter.after.as_deref())
             && let Some(kept) = self.table.take_topic(before)
         {
@@ -273,7 +281,7 @@ impl Desk {
     }
 
     /// Takes back what [`Desk::take`] gave, because there was no room for it.
-    pub(super) fn put_back(&mut self, outgoing: Outgoing) {
+    pub fn put_back(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Kept(kept) => self.table.put_back(&kept),
             Outgoing::Letter(letter) => self.letters.push_front(letter),

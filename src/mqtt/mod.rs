@@ -7,7 +7,7 @@
 
 mod ask;
 pub mod broker;
-mod desk;
+pub mod desk;
 pub mod homeassistant;
 mod leftovers;
 mod link;

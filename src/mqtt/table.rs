@@ -36,10 +36,13 @@ pub(super) enum Rank {
 
 /// One value to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Kept {
-    pub(super) topic: Arc<str>,
-    pub(super) payload: Bytes,
-    pub(super) qos: QoS,
+pub struct Kept {
+    /// Where it stands.
+    pub topic: Arc<str>,
+    /// What it says; nothing has the broker forget what it keeps there.
+    pub payload: Bytes,
+    /// How sure the broker must be to have it.
+    pub qos: QoS,
 }
 
 #[derive(Debug)]

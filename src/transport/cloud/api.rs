@@ -128,7 +128,7 @@ impl fmt::Debug for Page {
 
 /// Why a call has no result. Prints in our own words, never in the server's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// No connection came about, so nothing was sent.
     #[error("no connection: {0}")]
     Unreachable(Box<str>),
@@ -157,7 +157,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// What to do about it.
-    pub(super) fn reaction(&self) -> Reaction {
+    pub fn reaction(&self) -> Reaction {
         match self {
             Self::Unreachable(_) => Reaction::Retry,
             Self::Broken => Reaction::Retry,
@@ -277,8 +277,10 @@ impl Number<'_> {
 
 /// What a login or a refresh brings. A refresh may keep the old refresh token by not naming one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Granted {
+pub struct Granted {
+    /// Goes with every call.
     pub token: Secret,
+    /// Buys the next token; absent: the one before stays good.
     pub refresh_token: Option<Secret>,
 }
 

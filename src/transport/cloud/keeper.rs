@@ -1,9 +1,8 @@
-//! The one task that owns the session, and the gate through which everybody speaks to it.
+//! The one task that owns the office, and the gate through which everybody speaks to it.
 //!
-//! It makes the logins and refreshes that the [`Session`] asks for, one at a time for all plugs, and goes on
+//! It makes the logins and refreshes that the [`Office`] gives out, one at a time for all plugs, and goes on
 //! answering meanwhile. That there is one owner is what makes locks needless.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,11 @@ use tracing::{debug, warn};
 
 use crate::bridge::event::{CloudStatus, Event};
 use crate::secret::Secret;
-use crate::transport::cloud::api::{self, Page, Trouble};
+use crate::transport::cloud::api::{self, Trouble};
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::http::{Http, Limits};
-use crate::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Session, Settled, Step};
+use crate::transport::cloud::office::{Ask, Errand, Office};
+use crate::transport::cloud::session::{Account, Denied, Pass, Refused, Settled};
 use crate::transport::cloud::{CloudError, Tokens, Vault};
 
 /// For one login or refresh, connecting included.
@@ -33,17 +33,14 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Waits until a call may be made, an urgent one within its deadline, and for the token to make it with.
+    /// Waits for the token to make a call with, and then until it may be made, an urgent one within its deadline.
     pub(super) async fn enter(&self, urgent: bool, deadline: Instant) -> Result<Arc<Pass>, CloudError> {
-        self.admit(urgent, deadline).await?;
-        self.pass(None, deadline).await
+        self.pass(None, urgent, deadline).await
     }
 
     /// Waits for another token than the one that the cloud refused.
     pub(super) async fn renew(&self, refused: Refused, deadline: Instant) -> Result<Arc<Pass>, CloudError> {
-        let pass = self.pass(Some(refused), deadline).await?;
-        self.admit(true, deadline).await?;
-        Ok(pass)
+        self.pass(Some(refused), true, deadline).await
     }
 
     /// Says that a call was answered.
@@ -80,12 +77,20 @@ impl Gate {
         }
     }
 
-    async fn pass(&self, refused: Option<Refused>, deadline: Instant) -> Result<Arc<Pass>, CloudError> {
+    async fn pass(
+        &self,
+        refused: Option<Refused>,
+        urgent: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Pass>, CloudError> {
         let answer = self.ask(|answer| Ask::Pass { refused, answer });
         // Nothing was sent for this call yet, so that it cannot be carried out late.
-        timeout_at(deadline.into(), answer)
+        let pass = timeout_at(deadline.into(), answer)
             .await
-            .unwrap_or_else(|_| Err(CloudError::Down("the login was not answered in time".into())))?
+            .unwrap_or_else(|_| Err(CloudError::Down("the login was not answered in time".into())))??;
+        // Counted only now: calls that waited for one login together are not to go out all at once.
+        self.admit(urgent, deadline).await?;
+        Ok(pass)
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, CloudError> {
@@ -96,12 +101,10 @@ impl Gate {
     }
 }
 
-/// The task that owns the session: its channel, and what it reaches out to.
+/// The task that owns the office: its channel, and what it reaches out to.
 pub(super) struct Keeper {
-    session: Session,
+    office: Office,
     asks: mpsc::Receiver<Ask>,
-    /// Asks that wait for the login or refresh under way.
-    waiting: VecDeque<Ask>,
     http: Http,
     host: Host,
     vault: Arc<dyn Vault>,
@@ -121,62 +124,19 @@ impl Keeper {
         let (sender, asks) = mpsc::channel(QUEUE);
         let (mood, moods) = watch::channel(CloudStatus::Off);
         let host = account.host.clone();
-        let session = Session::new(account, tokens);
-        let keeper = Self { session, asks, waiting: VecDeque::new(), http, host, vault, mood, events };
+        let office = Office::new(account, tokens);
+        let keeper = Self { office, asks, http, host, vault, mood, events };
         (keeper, Gate { asks: sender }, moods)
     }
 
     /// Serves until every gate is gone.
     pub(super) async fn run(mut self) {
         while let Some(ask) = self.asks.recv().await {
-            let mut errand = self.handle(ask);
+            let mut errand = self.office.take(ask, Instant::now());
             self.tell_mood();
             while let Some(next) = errand.take() {
                 let Some(done) = self.go(next).await else { return };
                 errand = done;
-            }
-        }
-    }
-
-    /// Answers an ask, or says which errand must be run first; the ask then waits for it.
-    fn handle(&mut self, ask: Ask) -> Option<Errand> {
-        let now = Instant::now();
-        match ask {
-            Ask::Admit { urgent, answer } => {
-                // A caller that went away meanwhile needs no answer; so with all answers here.
-                let _ = answer.send(self.session.admit(urgent, now));
-                None
-            }
-            Ask::Pass { answer, .. } if answer.is_closed() => None,
-            Ask::Pass { refused, answer } => match self.session.pass(refused.as_ref(), now) {
-                Step::Use(pass) => {
-                    let _ = answer.send(Ok(pass));
-                    None
-                }
-                Step::Refuse(error) => {
-                    let _ = answer.send(Err(error));
-                    None
-                }
-                Step::Run(kind) => {
-                    self.waiting.push_back(Ask::Pass { refused, answer });
-                    Some(Errand { json: self.session.words(kind), kind, answer: None })
-                }
-            },
-            Ask::Answered { pass } => {
-                self.session.answered(pass, now);
-                None
-            }
-            Ask::Failed { pass, trouble, answer } => {
-                let _ = answer.send(self.session.failed(pass, &trouble, now));
-                None
-            }
-            Ask::Login { password, answer } => {
-                let json = self.session.login_by_hand(&password, now);
-                Some(Errand { kind: Kind::Login, json, answer: Some(answer) })
-            }
-            Ask::Rearm(tokens) => {
-                self.session.rearm(tokens);
-                None
             }
         }
     }
@@ -191,16 +151,17 @@ impl Keeper {
         let page = loop {
             tokio::select! {
                 page = &mut post => break page,
-                ask = self.asks.recv() => match ask? {
-                    waits @ (Ask::Pass { .. } | Ask::Login { .. }) => self.waiting.push_back(waits),
-                    // None of the others leads to an errand.
-                    ask => { self.handle(ask); }
-                },
+                // None leads to an errand while this one is under way.
+                ask = self.asks.recv() => drop(self.office.take(ask?, Instant::now())),
             }
             self.tell_mood();
         };
-        let settled = self.settle(errand.kind, page);
-        let next = self.serve_waiting(&settled);
+        let granted = page.and_then(|page| api::read_granted(&page));
+        match &granted {
+            Ok(_) => debug!(kind = ?errand.kind, "the account gave a token"),
+            Err(trouble) => debug!(kind = ?errand.kind, %trouble, "the account gave no token"),
+        }
+        let (settled, next) = self.office.settle(granted, Instant::now());
         let result = match settled {
             Settled::Granted(tokens) => self.save(tokens).await,
             Settled::WayClosed(error) | Settled::Failed(error) => Err(error),
@@ -211,35 +172,6 @@ impl Keeper {
             let _ = answer.send(result);
         }
         Some(next)
-    }
-
-    fn settle(&mut self, kind: Kind, page: Result<Page, Trouble>) -> Settled {
-        let granted = page.and_then(|page| api::read_granted(&page));
-        match &granted {
-            Ok(_) => debug!(?kind, "the account gave a token"),
-            Err(trouble) => debug!(?kind, %trouble, "the account gave no token"),
-        }
-        self.session.settle(kind, granted, Instant::now())
-    }
-
-    /// Serves everybody who waited, until one of them needs another errand.
-    fn serve_waiting(&mut self, settled: &Settled) -> Option<Errand> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        while let Some(ask) = waiting.pop_front() {
-            let errand = match (ask, settled) {
-                // Asking again would only run the same errand again, and so on while anybody waits.
-                (Ask::Pass { answer, .. }, Settled::Failed(error)) => {
-                    let _ = answer.send(Err(error.clone()));
-                    None
-                }
-                (ask, _) => self.handle(ask),
-            };
-            if errand.is_some() {
-                self.waiting.extend(waiting);
-                return errand;
-            }
-        }
-        None
     }
 
     /// A token that cannot be written down serves until the restart, so this is no reason to stop.
@@ -256,7 +188,7 @@ impl Keeper {
     }
 
     fn tell_mood(&self) {
-        let mood = self.session.mood();
+        let mood = self.office.mood();
         self.mood.send_if_modified(|told| {
             let changed = told != mood;
             if changed {
@@ -269,26 +201,25 @@ impl Keeper {
     }
 }
 
-/// What the task is asked.
-enum Ask {
-    /// May a call be made now?
-    Admit { urgent: bool, answer: oneshot::Sender<Result<(), Denied>> },
-    /// A token, and not this one.
-    Pass { refused: Option<Refused>, answer: oneshot::Sender<Result<Arc<Pass>, CloudError>> },
-    /// A call with this token was answered.
-    Answered { pass: u64 },
-    /// A call with this token met trouble. What should be made of it?
-    Failed { pass: u64, trouble: Trouble, answer: oneshot::Sender<CloudError> },
-    /// The user brings a password.
-    Login { password: Secret, answer: oneshot::Sender<Result<(), CloudError>> },
-    /// The user acted; perhaps there are other tokens.
-    Rearm(Option<Tokens>),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A login or refresh that is to be made.
-struct Errand {
-    kind: Kind,
-    json: Vec<u8>,
-    /// Who asked for it by hand.
-    answer: Option<oneshot::Sender<Result<(), CloudError>>>,
+    #[tokio::test]
+    async fn a_call_counts_from_when_it_has_a_token_so_that_a_slow_login_saves_nothing_up() {
+        let (asks, mut asked) = mpsc::channel(QUEUE);
+        let gate = Gate { asks };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let entering = tokio::spawn(async move { gate.enter(true, deadline).await });
+        let pass = Arc::new(Pass { number: 1, token: Secret::new("token".to_owned()) });
+        match asked.recv().await {
+            Some(Ask::Pass { refused: None, answer }) => answer.send(Ok(Arc::clone(&pass))).unwrap(),
+            _ => panic!("the token comes first"),
+        }
+        match asked.recv().await {
+            Some(Ask::Admit { urgent: true, answer }) => answer.send(Ok(())).unwrap(),
+            _ => panic!("then it is counted"),
+        }
+        assert_eq!(entering.await.unwrap(), Ok(pass));
+    }
 }

@@ -4,11 +4,12 @@
 //!   Cloud ---- perform --> line --> http        one call, one token, one POST
 //!     |                    |  ^
 //!     |                    v  |
-//!     |                  keeper --> session      one task: the token's life, the pace, the mood
+//!     |                  keeper --> office       one task: who waits, the one login
+//!     |                             session      the token's life, the pace, the mood
 //!     +-- find, list --> directory              one task: which server has which plug
 //! ```
 //!
-//! Below them, pure: `api` (the words), `codes` (the table of errors), `host` (who may be sent a token), `pace`
+//! Below them, pure: `office` and `session`, `api` (the words), `codes` (the table of errors), `host` (who may be sent a token), `pace`
 //! (how often). Nothing here touches the network before the first call, nothing decides about routes, and no
 //! secret reaches a log, an error or a `Debug` text.
 
@@ -19,8 +20,9 @@ pub mod host;
 mod http;
 mod keeper;
 mod line;
+pub mod office;
 pub mod pace;
-mod session;
+pub mod session;
 
 use std::fmt;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ const REST: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs
 const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 
 /// One account, its token, and what stands against using it.
-pub(super) struct Session {
+pub struct Session {
     account: Account,
     /// The account's terminal as text, made once.
     terminal: String,
@@ -48,7 +48,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(account: Account, tokens: Option<Tokens>) -> Self {
+    /// A session of this account, with the tokens that were kept of it.
+    pub fn new(account: Account, tokens: Option<Tokens>) -> Self {
         let seed = account.terminal.as_u64_pair().1;
         let mut session = Self {
             terminal: account.terminal.to_string(),
@@ -70,13 +71,13 @@ impl Session {
     }
 
     /// Whether a call may be made now.
-    pub(super) fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
+    pub fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
         self.check_open(now).map_err(Denied::Error)?;
         self.bucket.take(urgent, now).map_err(Denied::NotBefore)
     }
 
     /// The token to use, or the way to one.
-    pub(super) fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
+    pub fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
         if let Err(error) = self.check_open(now) {
             return Step::Refuse(error);
         }
@@ -90,7 +91,7 @@ impl Session {
     }
 
     /// What goes over the wire for it.
-    pub(super) fn words(&self, kind: Kind) -> Vec<u8> {
+    pub fn words(&self, kind: Kind) -> Vec<u8> {
         match (kind, &self.refresh_token, &self.account.password) {
             (Kind::Refresh, Some(token), _) => api::refresh(token, &self.terminal),
             (Kind::Login, _, Some(password)) => api::login(&self.account.username, password, &self.terminal),
@@ -100,7 +101,7 @@ impl Session {
     }
 
     /// Takes in how a login or refresh went.
-    pub(super) fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
+    pub fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
         match granted {
             Ok(granted) => Settled::Granted(self.accept(granted)),
             Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
@@ -112,7 +113,7 @@ impl Session {
     }
 
     /// A call was answered, with whatever it said of the plug.
-    pub(super) fn answered(&mut self, number: u64, now: Instant) {
+    pub fn answered(&mut self, number: u64, now: Instant) {
         if self.pass.as_ref().is_some_and(|pass| pass.number == number) {
             self.proven = true;
             self.rest.succeed();
@@ -125,7 +126,7 @@ impl Session {
     }
 
     /// A call met trouble, after the one repetition that a token's fault allows.
-    pub(super) fn failed(&mut self, number: u64, trouble: &Trouble, now: Instant) -> CloudError {
+    pub fn failed(&mut self, number: u64, trouble: &Trouble, now: Instant) -> CloudError {
         match (trouble.reaction(), trouble) {
             (Reaction::Plug(fault), _) => {
                 self.answered(number, now);
@@ -144,7 +145,7 @@ impl Session {
     }
 
     /// The user logs in by hand, which no limit stands against.
-    pub(super) fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Vec<u8> {
+    pub fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Vec<u8> {
         self.rearm(None);
         self.logins.spend(now);
         api::login(&self.account.username, password, &self.terminal)
@@ -152,7 +153,7 @@ impl Session {
 
     /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept,
     /// because what lies on disk may be older than it.
-    pub(super) fn rearm(&mut self, tokens: Option<Tokens>) {
+    pub fn rearm(&mut self, tokens: Option<Tokens>) {
         let in_use = self.pass.is_some() && self.stopped.is_none();
         if self.stopped.take().is_some() {
             self.mood = CloudStatus::Down("armed again and not tried yet".into());
@@ -166,7 +167,7 @@ impl Session {
     }
 
     /// The mood of the cloud as a whole.
-    pub(super) fn mood(&self) -> &CloudStatus {
+    pub fn mood(&self) -> &CloudStatus {
         &self.mood
     }
 
@@ -317,7 +318,7 @@ impl Session {
 
 /// A token as it is handed out. Tokens are told apart by number: a login may bring the very same text again.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pass {
+pub struct Pass {
     /// Counts up.
     pub number: u64,
     /// Goes with the call.
@@ -326,7 +327,7 @@ pub(super) struct Pass {
 
 /// A token that the cloud did not take.
 #[derive(Debug, Clone)]
-pub(super) struct Refused {
+pub struct Refused {
     /// Which.
     pub pass: u64,
     /// How the cloud put it.
@@ -335,7 +336,7 @@ pub(super) struct Refused {
 
 /// Why a call may not be made now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Denied {
+pub enum Denied {
     /// The bucket is empty; from then on there is something in it.
     NotBefore(Instant),
     /// Not at all for now.
@@ -343,7 +344,7 @@ pub(super) enum Denied {
 }
 
 /// What the session is about.
-pub(super) struct Account {
+pub struct Account {
     /// The e-mail address.
     pub username: String,
     /// Its password, if there is one to log in with.
@@ -356,14 +357,16 @@ pub(super) struct Account {
 
 /// The two ways to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// By the password.
     Login,
+    /// By the refresh token.
     Refresh,
 }
 
 /// What comes of asking for a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// This one is good, as far as is known.
     Use(Arc<Pass>),
     /// There will be one after this.
@@ -374,7 +377,7 @@ pub(super) enum Step {
 
 /// What came of a login or refresh.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub enum Settled {
     /// A token, and what is to be saved.
     Granted(Tokens),
     /// No token, but another way to one may be open.

@@ -1,0 +1,240 @@
+//! Who is let in, who waits, and the one login or refresh that is under way: the order in which the session is asked.
+//!
+//! A value without a task: whatever wants something of the account comes as an [`Ask`], which is answered at once or
+//! waits for an [`Errand`]. There is never more than one errand, whoever asks; [`super::keeper`] runs it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::bridge::event::CloudStatus;
+use crate::secret::Secret;
+use crate::transport::cloud::api::{Granted, Trouble};
+use crate::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Session, Settled, Step};
+use crate::transport::cloud::{CloudError, Tokens};
+
+/// The session, and those who wait for it.
+pub struct Office {
+    session: Session,
+    /// The login or refresh that was given out and has not been settled.
+    under_way: Option<Kind>,
+    /// Asks that wait for it.
+    waiting: VecDeque<Ask>,
+}
+
+/// What is asked.
+pub enum Ask {
+    /// May a call be made now?
+    Admit {
+        /// Someone waits for it, so that it may use the bucket to the last.
+        urgent: bool,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<(), Denied>>,
+    },
+    /// A token, and not this one.
+    Pass {
+        /// The token that the cloud did not take, if there was one.
+        refused: Option<Refused>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Arc<Pass>, CloudError>>,
+    },
+    /// A call with this token was answered.
+    Answered {
+        /// Which token.
+        pass: u64,
+    },
+    /// A call with this token met trouble. What should be made of it?
+    Failed {
+        /// Which token.
+        pass: u64,
+        /// What happened.
+        trouble: Trouble,
+        /// Where the answer goes.
+        answer: oneshot::Sender<CloudError>,
+    },
+    /// The user brings a password.
+    Login {
+        /// The password.
+        password: Secret,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<(), CloudError>>,
+    },
+    /// The user acted; perhaps there are other tokens.
+    Rearm(Option<Tokens>),
+}
+
+/// A login or refresh that is to be made. Nothing else is given out before [`Office::settle`].
+pub struct Errand {
+    /// Which of the two.
+    pub kind: Kind,
+    /// What goes over the wire. Holds secrets.
+    pub json: Vec<u8>,
+    /// Who asked for it by hand.
+    pub answer: Option<oneshot::Sender<Result<(), CloudError>>>,
+}
+
+impl Office {
+    /// An office for this account, with the tokens that were kept of it. Nothing happens until somebody asks.
+    pub fn new(account: Account, tokens: Option<Tokens>) -> Self {
+        Self { session: Session::new(account, tokens), under_way: None, waiting: VecDeque::new() }
+    }
+
+    /// Answers an ask, or says which errand must be run first; the ask then waits for it, as do those that come
+    /// after it and need its result.
+    pub fn take(&mut self, ask: Ask, now: Instant) -> Option<Errand> {
+        match ask {
+            ask @ (Ask::Pass { .. } | Ask::Login { .. }) if self.under_way.is_some() => {
+                self.waiting.push_back(ask);
+                None
+            }
+            ask => self.handle(ask, now),
+        }
+    }
+
+    /// Takes in how the errand went, and serves everybody who waited, until one of them needs another errand.
+    pub fn settle(&mut self, granted: Result<Granted, Trouble>, now: Instant) -> (Settled, Option<Errand>) {
+        // Without an errand there is nothing to settle; a login then changes the least.
+        let kind = self.under_way.take().unwrap_or(Kind::Login);
+        let settled = self.session.settle(kind, granted, now);
+        let next = self.serve_waiting(&settled, now);
+        (settled, next)
+    }
+
+    /// The mood of the cloud as a whole.
+    pub fn mood(&self) -> &CloudStatus {
+        self.session.mood()
+    }
+
+    /// How many wait for the errand that is under way.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn handle(&mut self, ask: Ask, now: Instant) -> Option<Errand> {
+        match ask {
+            Ask::Admit { urgent, answer } => {
+                // A caller that went away meanwhile needs no answer; so with all answers here.
+                let _ = answer.send(self.session.admit(urgent, now));
+                None
+            }
+            Ask::Pass { answer, .. } if answer.is_closed() => None,
+            Ask::Pass { refused, answer } => match self.session.pass(refused.as_ref(), now) {
+                Step::Use(pass) => {
+                    let _ = answer.send(Ok(pass));
+                    None
+                }
+                Step::Refuse(error) => {
+                    let _ = answer.send(Err(error));
+                    None
+                }
+                Step::Run(kind) => {
+                    self.waiting.push_back(Ask::Pass { refused, answer });
+                    let json = self.session.words(kind);
+                    Some(self.give_out(Errand { kind, json, answer: None }))
+                }
+            },
+            Ask::Answered { pass } => {
+                self.session.answered(pass, now);
+                None
+            }
+            Ask::Failed { pass, trouble, answer } => {
+                let _ = answer.send(self.session.failed(pass, &trouble, now));
+                None
+            }
+            Ask::Login { password, answer } => {
+                let json = self.session.login_by_hand(&password, now);
+                Some(self.give_out(Errand { kind: Kind::Login, json, answer: Some(answer) }))
+            }
+            Ask::Rearm(tokens) => {
+                self.session.rearm(tokens);
+                None
+            }
+        }
+    }
+
+    fn give_out(&mut self, errand: Errand) -> Errand {
+        self.under_way = Some(errand.kind);
+        errand
+    }
+
+    fn serve_waiting(&mut self, settled: &Settled, now: Instant) -> Option<Errand> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        while let Some(ask) = waiting.pop_front() {
+            let errand = match (ask, settled) {
+                // Asking again would only run the same errand again, and so on while anybody waits.
+                (Ask::Pass { answer, .. }, Settled::Failed(error)) => {
+                    let _ = answer.send(Err(error.clone()));
+                    None
+                }
+                (ask, _) => self.handle(ask, now),
+            };
+            if errand.is_some() {
+                self.waiting.extend(waiting);
+                return errand;
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::transport::cloud::host::check_host;
+
+    fn office() -> Office {
+        let account = Account {
+            username: "me@example.com".to_owned(),
+            password: Some(Secret::new("pretend".to_owned())),
+            terminal: uuid::Uuid::nil(),
+            host: check_host("https://wap.tplinkcloud.com").unwrap(),
+        };
+        Office::new(account, None)
+    }
+
+    fn pass() -> (Ask, oneshot::Receiver<Result<Arc<Pass>, CloudError>>) {
+        let (answer, answered) = oneshot::channel();
+        (Ask::Pass { refused: None, answer }, answered)
+    }
+
+    fn token() -> Granted {
+        Granted { token: Secret::new("token".to_owned()), refresh_token: None }
+    }
+
+    #[test]
+    fn a_hundred_who_want_a_token_at_once_make_one_login() {
+        let (mut office, now) = (office(), Instant::now());
+        let mut waiting = Vec::new();
+        let mut errands = 0;
+        for _ in 0..100 {
+            let (ask, answered) = pass();
+            errands += usize::from(office.take(ask, now).is_some());
+            waiting.push(answered);
+        }
+        assert_eq!((errands, office.waiting()), (1, 100));
+        let (settled, next) = office.settle(Ok(token()), now);
+        assert!(matches!(settled, Settled::Granted(_)) && next.is_none());
+        assert!(waiting.iter_mut().all(|answered| matches!(answered.try_recv(), Ok(Ok(_)))));
+    }
+
+    #[test]
+    fn a_login_by_hand_waits_for_the_one_under_way_and_is_made_after_it() {
+        let (mut office, now) = (office(), Instant::now());
+        let (ask, gone) = pass();
+        drop(gone);
+        assert!(office.take(ask, now).is_none(), "nobody waits for it any more");
+        let (ask, mut answered) = pass();
+        assert!(office.take(ask, now).is_some());
+        let (answer, _logged_in) = oneshot::channel();
+        assert!(office.take(Ask::Login { password: Secret::new("new".to_owned()), answer }, now).is_none());
+        let (_, next) = office.settle(Err(Trouble::Code(-20601)), now);
+        assert!(matches!(answered.try_recv(), Ok(Err(CloudError::Stopped(_)))));
+        assert!(next.is_some_and(|errand| errand.answer.is_some()), "the user's own comes all the same");
+        let (later, _kept) = pass();
+        assert!(office.take(later, now + Duration::from_secs(1)).is_none(), "it waits again");
+    }
+}
