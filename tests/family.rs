@@ -213,6 +213,45 @@ fn a_strip_whose_lan_is_silent_is_switched_over_the_cloud() {
 }
 
 #[test]
+fn what_is_said_for_several_outlets_at_once_is_over_when_the_first_of_their_commands_is() {
+    let mut house = house_of(ModelPlug::strip(1, 3));
+    house.forget_the_past();
+    house.plug(1).lan = Lan::Silent;
+    house.plug(1).cloud = Cloud::Down;
+    send(&mut house, "outlet-1", 1, relay(RelayState::On));
+    send(&mut house, "outlet-2", 2, relay(RelayState::On));
+    let first_ends = house.elapsed() + seconds(10);
+    house.run_for(seconds(5));
+    send(&mut house, "outlet-3", 3, relay(RelayState::On));
+    send(&mut house, "outlet-1", 4, relay(RelayState::Off));
+    house.run_for(seconds(20));
+
+    let says_second =
+        |request: &Request| matches!(request, Request::SetOutlets(outlets, RelayState::On) if outlets.has(1));
+    let asked = house.asked.iter().zip(&house.deadlines).filter(|((_, _, request), _)| says_second(request));
+    let deadlines: Vec<_> = asked.map(|(_, deadline)| *deadline).collect();
+    assert!(deadlines.len() > 3 && deadlines.iter().all(|&deadline| deadline <= first_ends), "{deadlines:?}");
+    assert!(deadlines.contains(&first_ends), "{deadlines:?}");
+}
+
+#[test]
+fn a_command_to_a_strip_that_was_not_read_yet_takes_the_place_of_an_older_one_to_its_outlet() {
+    let remembered = house_of(ModelPlug::strip(1, 2)).remembered.into_values().collect();
+    let settings = Settings { known: remembered, adopt: true, cloud: true, ..Settings::default() };
+    let mut strip = ModelPlug::strip(1, 2);
+    strip.lan = Lan::Silent;
+    strip.cloud = Cloud::Down;
+    let mut house = Scenario::from_settings(settings, vec![strip]);
+    let older = send(&mut house, "outlet-1", 1, relay(RelayState::On));
+    let newer = send(&mut house, "plug-1", 2, relay(RelayState::Off));
+    assert_eq!(house.results(older).next().unwrap().ended, Ended::Superseded);
+    house.plug(1).lan = Lan::Works;
+    assert!(is_ok(&house.result(newer, seconds(10)).0));
+    house.run_for(seconds(10));
+    assert!(house.plug(1).switched.iter().all(|(_, state)| *state == RelayState::Off), "{:?}", house.asked);
+}
+
+#[test]
 fn a_late_execution_for_one_outlet_is_put_right_there_alone() {
     let mut house = house_of(ModelPlug::strip(1, 2));
     house.plug(1).lan = Lan::SilentButActs(millis(2500));

@@ -107,6 +107,8 @@ pub struct Scenario {
     pub told: Vec<(Duration, Update)>,
     /// What was asked over the wires.
     pub asked: Vec<(Duration, Route, Request)>,
+    /// By when each of them had to be over, since the start.
+    pub deadlines: Vec<Duration>,
     pub remembered: BTreeMap<String, KnownPlug>,
     pub discoveries: usize,
     /// Whom each search was to ask directly, with its time since the start.
@@ -207,6 +209,7 @@ impl Scenario {
             next_command: 0,
             told: vec![],
             asked: vec![],
+            deadlines: vec![],
             remembered: BTreeMap::new(),
             discoveries: 0,
             searches: vec![],
@@ -231,6 +234,7 @@ impl Scenario {
     pub fn forget_the_past(&mut self) {
         self.told.clear();
         self.asked.clear();
+        self.deadlines.clear();
         for plug in &mut self.plugs {
             plug.switched.clear();
         }
@@ -415,6 +419,7 @@ impl Scenario {
         let route = exchange.route();
         assert!(exchange.deadline > self.now, "an exchange without time: {exchange:?}");
         self.asked.push((self.elapsed(), route, exchange.request.clone()));
+        self.deadlines.push(exchange.deadline - self.start);
         let in_flight =
             |pending: &&Pending| matches!(pending, Pending::Answer(id, _) if id.plug() == exchange.id.plug());
         assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");

@@ -125,10 +125,9 @@ impl Plug {
             Route::Local => self.policy.local_timeout,
             Route::Cloud => self.policy.cloud_timeout,
         };
-        let mut deadline = desk.now + limit;
-        if let Some(wish) = self.wishes.iter().find(|wish| wish.is_said_by(&request)) {
-            deadline = deadline.min(wish.deadline);
-        }
+        // What is said for several outlets at once may not outlive the first of their wishes.
+        let said = self.wishes.iter().filter(|wish| wish.is_said_by(&request)).map(|wish| wish.deadline);
+        let deadline = said.fold(desk.now + limit, Instant::min);
         let id = desk.next_exchange(self.key);
         self.lanes[route.index()] =
             Some(InFlight { id, request: request.clone(), started: desk.now, deadline });

@@ -88,14 +88,15 @@ impl Plug {
         if wants.is_empty() { Err("the command asks for nothing") } else { Ok(wants) }
     }
 
-    /// The parts whose relays a command to this part switches: a strip's own switches all its outlets.
+    /// The parts whose relays a command to this part switches: a strip's own switches all its outlets, those that are
+    /// known from an earlier run among them.
     fn relay_parts(&self, part: Option<Outlet>) -> Vec<Option<Outlet>> {
-        match (part, &self.reported) {
+        let reading = self.reported.as_ref().map(|reported| &reported.reading);
+        let outlets = reading.map_or(0, |reading| reading.outlets.len()).max(self.outlets.len());
+        match (part, reading) {
             (Some(outlet), _) => vec![Some(outlet)],
-            (None, Some(reported)) if !reported.reading.outlets.is_empty() => {
-                (0..).zip(&*reported.reading.outlets).map(|(outlet, _)| Some(outlet)).collect()
-            }
-            (None, Some(reported)) if reported.reading.relay.is_none() => vec![],
+            (None, _) if outlets > 0 => (0..).take(outlets).map(Some).collect(),
+            (None, Some(reading)) if reading.relay.is_none() => vec![],
             (None, _) => vec![None],
         }
     }
