@@ -5,7 +5,9 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Update, What};
+use hs100d::bridge::event::{
+    Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Said, Sighting, Update, What,
+};
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Address, Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
@@ -496,6 +498,20 @@ fn a_rumour_is_followed_at_once_when_the_old_address_fails() {
     assert_eq!(house.happened(What::AddressChanged), 0);
     // Within one poll, which fails; another one is not waited for.
     house.run_until(seconds(6), |house| house.happened(What::AddressChanged) == 1);
+}
+
+#[test]
+fn a_false_rumour_does_not_make_anybody_forget_where_the_plug_answered_last() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    house.plug(1).lan = Lan::Silent;
+    house.run_for(seconds(30));
+    let elsewhere = Address::new("192.0.2.99", 9999).unwrap();
+    let said = Said::SysInfo(Box::new(house.plug(1).reading()));
+    house.event(Event::Sighted(Sighting { address: elsewhere.clone(), said }));
+    house.run_for(seconds(70));
+    let (_, last) = house.searches.last().unwrap();
+    assert_eq!(*last, [elsewhere, address(1)]);
 }
 
 #[test]

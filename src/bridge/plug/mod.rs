@@ -281,10 +281,14 @@ impl Plug {
         self.address.as_ref()
     }
 
-    /// Where it may be: where it is believed to be, and where the user wrote that it is.
+    /// Where it may be: where it is believed to be, where it answered last, and where the user wrote that it is.
     pub(in crate::bridge) fn places(&self) -> impl Iterator<Item = &Address> {
-        let home = self.home.iter().filter(|&home| self.address.as_ref() != Some(home));
-        self.address.iter().chain(home)
+        let (here, last, home) = (&self.address, &self.answered_at, &self.home);
+        let last = last.iter().filter(move |&last| here.as_ref() != Some(last));
+        let home = home
+            .iter()
+            .filter(move |&home| here.as_ref() != Some(home) && self.answered_at.as_ref() != Some(home));
+        here.iter().chain(last).chain(home)
     }
 
     /// Whether it answers at its address on the LAN.
