@@ -1,0 +1,556 @@
+//! The account and the cloud behind it: a server that is a model, and on our side the real office, which lets calls
+//! in, shares one token among all, and keeps the account from being asked too often.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hs100d::bridge::event::{AccountPlug, CloudStatus, Event, ExchangeId, Outcome};
+use hs100d::model::Failure;
+use hs100d::secret::Secret;
+use hs100d::smarthome::message::Reply;
+use hs100d::transport::cloud::api::{Granted, Trouble};
+use hs100d::transport::cloud::codes::Reaction;
+use hs100d::transport::cloud::host::check_host;
+use hs100d::transport::cloud::office::{Ask, Errand, Office};
+use hs100d::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Settled};
+use hs100d::transport::cloud::{CloudError, Tokens};
+use tokio::sync::oneshot;
+
+use super::lan::Flight;
+use super::plugs::{Far, Temper};
+use super::{Sabotage, World};
+
+/// The way to the cloud or from it, and through it to a plug.
+const TRIP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(120));
+/// Now and then the cloud has to wake the plug.
+const WAKING: f64 = 0.02;
+const LONGEST_WAKING: Duration = Duration::from_secs(12);
+/// For one login or refresh, as the keeper has it.
+const AUTH_TIME: Duration = Duration::from_secs(10);
+/// For one reading of the list, as the directory has it.
+const LIST_TIME: Duration = Duration::from_secs(15);
+/// How long the cloud waits for a plug.
+const PLUG_TIME: Duration = Duration::from_secs(8);
+
+const USER: &str = "somebody@example.com";
+
+pub const TOKEN_EXPIRED: i64 = -20651;
+const REFRESH_EXPIRED: i64 = -20655;
+const PLUG_OFFLINE: i64 = -20571;
+const PLUG_SILENT: i64 = -20002;
+const RATE_LIMIT: i64 = -20004;
+const LOCKED: i64 = -20661;
+/// Refusals that only the user can mend: wrong password, locked, two-step verification. The first and the last meet
+/// a login only, which is why the tokens of such an account die first.
+pub const FINAL: [i64; 3] = [-20601, LOCKED, -20677];
+
+/// The server.
+#[derive(Debug, Default)]
+pub struct Cloud {
+    pub reach: Reach,
+    pub throttles: bool,
+    /// What the account answers to everything.
+    pub refusal: Option<i64>,
+    /// The tokens that it takes, by number.
+    token: Option<u32>,
+    refresh: Option<u32>,
+    issued: u32,
+}
+
+/// Whether the server can be reached, and is itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    #[default]
+    Up,
+    Unreachable,
+    Silent,
+    Slow,
+    /// A proxy's page.
+    Garbage,
+    BadGateway,
+    Breaks,
+}
+
+impl Reach {
+    pub const FAULTS: [Self; 6] =
+        [Self::Unreachable, Self::Silent, Self::Slow, Self::Garbage, Self::BadGateway, Self::Breaks];
+}
+
+impl Cloud {
+    pub fn is_reached(&self) -> bool {
+        !matches!(self.reach, Reach::Unreachable)
+    }
+
+    /// What it takes no more.
+    pub fn forget_tokens(&mut self, and_refresh: bool) {
+        self.token = None;
+        if and_refresh {
+            self.refresh = None;
+        }
+    }
+
+    /// The server's own opinion of a call with this token.
+    fn judge(&self, token: &str) -> Result<(), Trouble> {
+        match (self.reach, self.refusal) {
+            (Reach::Garbage, _) => Err(Trouble::NotAnAnswer("a proxy's page".into())),
+            (Reach::BadGateway, _) => Err(Trouble::Http(502)),
+            (Reach::Breaks, _) => Err(Trouble::Broken),
+            _ if self.throttles => Err(Trouble::Code(RATE_LIMIT)),
+            (_, Some(LOCKED)) => Err(Trouble::Code(LOCKED)),
+            _ if self.token.is_none_or(|known| token != text(known)) => Err(Trouble::Code(TOKEN_EXPIRED)),
+            _ => Ok(()),
+        }
+    }
+
+    fn log_in(&mut self, kind: Kind, brought: &str) -> Result<Granted, Trouble> {
+        match (self.reach, self.refusal) {
+            (Reach::Garbage, _) => return Err(Trouble::NotAnAnswer("a proxy's page".into())),
+            (Reach::BadGateway, _) => return Err(Trouble::Http(502)),
+            (Reach::Breaks, _) => return Err(Trouble::Broken),
+            _ if self.throttles => return Err(Trouble::Code(RATE_LIMIT)),
+            (_, Some(code)) => return Err(Trouble::Code(code)),
+            _ => {}
+        }
+        let knows_refresh =
+            self.refresh.is_some_and(|known| brought.contains(&format!("\"{}\"", text(known))));
+        if kind == Kind::Refresh && !knows_refresh {
+            return Err(Trouble::Code(REFRESH_EXPIRED));
+        }
+        self.issued += 1;
+        let number = self.issued;
+        (self.token, self.refresh) = (Some(number), Some(number));
+        let secret = Secret::new(text(number));
+        Ok(Granted { token: secret.clone(), refresh_token: Some(secret) })
+    }
+}
+
+fn text(token: u32) -> String {
+    format!("token-{token}")
+}
+
+/// Our side of it.
+pub struct Calls {
+    office: Office,
+    told: CloudStatus,
+    calls: BTreeMap<u64, Call>,
+    next: u64,
+    auth: Option<(Kind, String)>,
+}
+
+/// One call, from the wish to make it to what came of it.
+struct Call {
+    exchange: Option<ExchangeId>,
+    urgent: bool,
+    deadline: Duration,
+    stage: Stage,
+    /// It was refused once for its token.
+    is_second: bool,
+}
+
+enum Stage {
+    New,
+    WantsToken(oneshot::Receiver<Result<Arc<Pass>, CloudError>>),
+    /// Has one, and is to be let in.
+    HasToken(Arc<Pass>),
+    Sent(Arc<Pass>),
+}
+
+/// What happens next to a call or a login.
+pub enum Next {
+    Enter(u64),
+    Arrives(u64),
+    AsksPlug(u64),
+    Answered(u64, Box<Result<Answer, Trouble>>),
+    Deadline(u64),
+    LogsIn,
+    LoggedIn(Box<Result<Granted, Trouble>>),
+}
+
+/// What a call brings.
+pub enum Answer {
+    Plug(Result<Reply, Failure>),
+    List(Vec<AccountPlug>),
+}
+
+impl Calls {
+    pub fn new(tokens: Option<Tokens>) -> Self {
+        let account = Account {
+            username: USER.to_owned(),
+            password: Some(Secret::new("pretend".to_owned())),
+            terminal: uuid::Uuid::from_u128(0x1234_5678),
+            host: check_host("https://wap.tplinkcloud.com").expect("a host"),
+        };
+        let office = Office::new(account, tokens);
+        Self { office, told: CloudStatus::Off, calls: BTreeMap::new(), next: 0, auth: None }
+    }
+
+    pub fn weight(&self) -> usize {
+        (self.calls.len() + self.office.waiting()) * 256
+    }
+}
+
+impl World {
+    /// An exchange over the cloud begins with a token.
+    pub(super) fn begin_call(&mut self, flight: Flight) {
+        let (exchange, urgent, deadline) = (flight.exchange.id, flight.exchange.urgent, flight.deadline);
+        self.keep(flight);
+        self.open_call(Some(exchange), urgent, deadline);
+    }
+
+    /// The account is asked for its list.
+    pub(super) fn list_account(&mut self) {
+        let is_asked = self
+            .daemon
+            .as_ref()
+            .is_some_and(|it| it.calls.calls.values().any(|call| call.exchange.is_none()));
+        if !is_asked {
+            self.open_call(None, true, self.at + LIST_TIME);
+        }
+    }
+
+    fn open_call(&mut self, exchange: Option<ExchangeId>, urgent: bool, deadline: Duration) {
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        daemon.calls.next += 1;
+        let number = daemon.calls.next;
+        let call = Call { exchange, urgent, deadline, stage: Stage::New, is_second: false };
+        daemon.calls.calls.insert(number, call);
+        self.account(deadline, Next::Deadline(number));
+        self.want_token(number, None);
+        self.tell_mood();
+    }
+
+    /// The exchange was given up, and the call with it.
+    pub(super) fn drop_call(&mut self, exchange: ExchangeId) {
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.calls.calls.retain(|_, call| call.exchange != Some(exchange));
+        }
+    }
+
+    pub(super) fn account_step(&mut self, step: Next) {
+        match step {
+            Next::Enter(number) => self.enter(number),
+            Next::Arrives(number) => self.call_arrives(number),
+            Next::AsksPlug(number) => self.cloud_asks_plug(number),
+            Next::Answered(number, answer) => self.call_answered(number, *answer),
+            Next::Deadline(number) => self.call_is_due(number),
+            Next::LogsIn => self.cloud_logs_in(),
+            Next::LoggedIn(granted) => self.logged_in(*granted),
+        }
+        self.serve_those_who_wait();
+        self.tell_mood();
+    }
+
+    /// The user acted: whatever was forbidden is tried again.
+    pub(super) fn rearm_account(&mut self) {
+        self.judge.user_acted();
+        let tokens = self.disk.tokens.clone();
+        self.ask_office(Ask::Rearm(tokens));
+        self.tell_mood();
+    }
+
+    // --- a call, step by step -------------------------------------------------------------------------------------
+
+    fn enter(&mut self, number: u64) {
+        let Some(call) = self.call(number) else { return };
+        let (urgent, deadline) = (call.urgent || call.is_second, call.deadline);
+        let (answer, mut answered) = oneshot::channel();
+        self.ask_office(Ask::Admit { urgent, answer });
+        let admitted = answered.try_recv().expect("the office says at once whether a call may be made");
+        let admitted = if self.plan.sabotage == Some(Sabotage::Overspends) { Ok(()) } else { admitted };
+        match admitted {
+            Ok(()) => self.send_call(number),
+            Err(Denied::NotBefore(at)) if urgent && self.since_start(at) < deadline => {
+                self.account(self.since_start(at), Next::Enter(number));
+            }
+            Err(Denied::NotBefore(_)) => self.call_failed(number, CloudError::Throttled),
+            Err(Denied::Error(error)) => self.call_failed(number, error),
+        }
+    }
+
+    fn want_token(&mut self, number: u64, refused: Option<Refused>) {
+        let (answer, answered) = oneshot::channel();
+        let Some(call) = self.call(number) else { return };
+        call.stage = Stage::WantsToken(answered);
+        self.ask_office(Ask::Pass { refused, answer });
+        self.serve_those_who_wait();
+    }
+
+    /// Calls whose token has come go on.
+    fn serve_those_who_wait(&mut self) {
+        loop {
+            let Some(daemon) = self.daemon.as_mut() else { return };
+            let served = daemon.calls.calls.iter_mut().find_map(|(&number, call)| match &mut call.stage {
+                Stage::WantsToken(answered) => answered.try_recv().ok().map(|answer| (number, answer)),
+                _ => None,
+            });
+            let Some((number, answer)) = served else { return };
+            match answer {
+                Err(error) => self.call_failed(number, error),
+                Ok(pass) => {
+                    let Some(call) = self.call(number) else { continue };
+                    call.stage = Stage::HasToken(pass);
+                    self.enter(number);
+                }
+            }
+        }
+    }
+
+    fn send_call(&mut self, number: u64) {
+        let Some(call) = self.call(number) else { return };
+        let Stage::HasToken(pass) = &call.stage else { return };
+        call.stage = Stage::Sent(Arc::clone(pass));
+        self.tally.cloud_calls += 1;
+        self.judge.calls_cloud();
+        match self.cloud.reach {
+            Reach::Unreachable => {
+                let trouble = Trouble::Unreachable("connection refused".into());
+                self.account(self.at + Duration::from_millis(20), answer(number, Err(trouble)));
+            }
+            // The deadline ends it.
+            Reach::Silent => {}
+            _ => {
+                let trip = self.cloud_trip();
+                self.account(self.at + trip, Next::Arrives(number));
+            }
+        }
+    }
+
+    fn call_arrives(&mut self, number: u64) {
+        let Some(call) = self.call(number) else { return };
+        let (Stage::Sent(pass), exchange) = (&call.stage, call.exchange) else { return };
+        let pass = Arc::clone(pass);
+        let trip = self.cloud_trip();
+        let opinion = self.cloud.judge(pass.token.expose());
+        if let Err(trouble) = opinion {
+            return self.account(self.at + trip, answer(number, Err(trouble)));
+        }
+        let Some(exchange) = exchange else {
+            let rows = self.plugs.iter().map(|plug| AccountPlug {
+                device_id: plug.device_id.clone(),
+                mac: Some(plug.mac),
+                alias: plug.plate.alias.clone(),
+                model: plug.plate.model.clone(),
+                kind: plug.plate.kind.clone(),
+                connected: plug.far != Far::Offline,
+            });
+            let rows = Answer::List(rows.collect());
+            return self.account(self.at + trip, answer(number, Ok(rows)));
+        };
+        let Some(flight) = self.flight(self.life, exchange) else { return };
+        let (plug, deadline) = (flight.plug, flight.deadline);
+        match self.plugs[plug].far {
+            _ if self.plugs[plug].temper == Temper::Dark => {
+                self.account(self.at + trip, answer(number, Err(Trouble::Code(PLUG_OFFLINE))));
+            }
+            Far::Offline => self.account(self.at + trip, answer(number, Err(Trouble::Code(PLUG_OFFLINE)))),
+            Far::Silent => {
+                self.account(self.at + PLUG_TIME, answer(number, Err(Trouble::Code(PLUG_SILENT))));
+            }
+            Far::Late => {
+                let left = deadline.saturating_sub(self.at);
+                let after = left.mul_f64(self.dice.fraction());
+                self.errant_of(exchange, after);
+            }
+            Far::Connected => {
+                let waking = if self.dice.chance(WAKING) {
+                    self.dice.long_tailed(Duration::from_millis(200), LONGEST_WAKING)
+                } else {
+                    trip
+                };
+                self.account(self.at + waking, Next::AsksPlug(number));
+            }
+        }
+    }
+
+    fn errant_of(&mut self, exchange: ExchangeId, after: Duration) {
+        let Some(flight) = self.daemon.as_mut().and_then(|daemon| daemon.wires.take(exchange)) else {
+            return;
+        };
+        self.send_errant(&flight, after);
+        self.keep(flight);
+    }
+
+    fn cloud_asks_plug(&mut self, number: u64) {
+        let Some(exchange) = self.call(number).and_then(|call| call.exchange) else { return };
+        let Some(flight) = self.flight(self.life, exchange) else { return };
+        let (plug, request, causes) = (flight.plug, flight.exchange.request.clone(), flight.causes.clone());
+        if self.plugs[plug].temper == Temper::Dark {
+            return self.account(self.at + PLUG_TIME, answer(number, Err(Trouble::Code(PLUG_SILENT))));
+        }
+        self.do_as_told(plug, plug, &request, &causes);
+        let reply = self.plugs[plug].answer(&request, self.at);
+        let trip = self.cloud_trip();
+        self.account(self.at + trip, answer(number, Ok(Answer::Plug(reply))));
+    }
+
+    fn call_answered(&mut self, number: u64, answer: Result<Answer, Trouble>) {
+        let Some(call) = self.call(number) else { return };
+        let (Stage::Sent(pass), false) = (&call.stage, call.is_second) else {
+            return self.conclude_call(number, answer);
+        };
+        let pass = pass.number;
+        match answer {
+            Err(trouble) if is_the_tokens_fault(&trouble) => {
+                call.is_second = true;
+                self.want_token(number, Some(Refused { pass, trouble }));
+            }
+            answer => self.conclude_call(number, answer),
+        }
+    }
+
+    fn conclude_call(&mut self, number: u64, answer: Result<Answer, Trouble>) {
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        let Some(call) = daemon.calls.calls.remove(&number) else { return };
+        let Stage::Sent(pass) = call.stage else { return };
+        let pass = pass.number;
+        let result = match answer {
+            Ok(answer) => {
+                self.ask_office(Ask::Answered { pass });
+                Ok(answer)
+            }
+            Err(Trouble::TimedOut) if call.exchange.is_some() => Err(CloudError::Silent),
+            Err(trouble) => {
+                if matches!(trouble.reaction(), Reaction::Stop(_)) {
+                    self.judge.account_refuses();
+                }
+                let (answer, mut answered) = oneshot::channel();
+                self.ask_office(Ask::Failed { pass, trouble, answer });
+                Err(answered.try_recv().expect("the office says at once what to make of it"))
+            }
+        };
+        self.tell_mood();
+        match (call.exchange, result) {
+            (Some(exchange), Ok(Answer::Plug(reply))) => self.answered(exchange, Outcome::of(reply)),
+            (Some(exchange), Err(error)) => self.answered(exchange, Outcome::of(Err(error.into()))),
+            (None, Ok(Answer::List(rows))) => self.hear(Event::Account(rows)),
+            _ => {}
+        }
+    }
+
+    /// What was refused before it was sent.
+    fn call_failed(&mut self, number: u64, error: CloudError) {
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        let Some(call) = daemon.calls.calls.remove(&number) else { return };
+        let life = self.life;
+        if let Some(id) = call.exchange {
+            // Not within this turn: who asked is still busy asking.
+            let outcome = Box::new(Outcome::of(Err(error.into())));
+            self.push(self.at, super::Next::Answer { life, id, outcome });
+        }
+    }
+
+    fn call_is_due(&mut self, number: u64) {
+        let Some(call) = self.call(number) else { return };
+        match &call.stage {
+            Stage::Sent(_) => self.conclude_call(number, Err(Trouble::TimedOut)),
+            _ => self.call_failed(number, CloudError::Down("the login was not answered in time".into())),
+        }
+    }
+
+    // --- logins ---------------------------------------------------------------------------------------------------
+
+    fn ask_office(&mut self, ask: Ask) {
+        let now = self.now();
+        let errand = self.daemon.as_mut().and_then(|daemon| daemon.calls.office.take(ask, now));
+        if let Some(errand) = errand {
+            self.run_errand(errand);
+        }
+    }
+
+    fn run_errand(&mut self, errand: Errand) {
+        self.judge.asks_for_token();
+        if self.plan.sabotage == Some(Sabotage::LogsInTwice) && self.dice.chance(0.2) {
+            self.judge.asks_for_token();
+        }
+        self.tell(None, format!("the account is asked for a token: {:?}", errand.kind));
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        daemon.calls.auth = Some((errand.kind, String::from_utf8(errand.json).expect("JSON")));
+        let wait = match self.cloud.reach {
+            Reach::Silent => AUTH_TIME,
+            _ => self.cloud_trip(),
+        };
+        self.account(self.at + wait, Next::LogsIn);
+    }
+
+    fn cloud_logs_in(&mut self) {
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        let Some((kind, brought)) = daemon.calls.auth.take() else { return };
+        let granted = match self.cloud.reach {
+            Reach::Unreachable => Err(Trouble::Unreachable("connection refused".into())),
+            Reach::Silent => Err(Trouble::TimedOut),
+            _ => self.cloud.log_in(kind, &brought),
+        };
+        let is_seen = matches!(granted, Ok(_) | Err(Trouble::Code(_) | Trouble::TimedOut | Trouble::Broken));
+        if is_seen && kind == Kind::Login {
+            self.judge.login_is_seen();
+        }
+        self.tally.logins += u64::from(is_seen && kind == Kind::Login);
+        let trip = self.cloud_trip();
+        self.account(self.at + trip, Next::LoggedIn(Box::new(granted)));
+    }
+
+    fn logged_in(&mut self, granted: Result<Granted, Trouble>) {
+        self.judge.token_settled();
+        if let Err(trouble) = &granted {
+            self.tell(None, format!("the account gives no token: {trouble}"));
+            if matches!(trouble.reaction(), Reaction::Stop(_)) {
+                self.judge.account_refuses();
+            }
+        }
+        let now = self.now();
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        let (settled, next) = daemon.calls.office.settle(granted, now);
+        if let Settled::Granted(tokens) = settled {
+            self.disk.tokens = Some(tokens);
+        }
+        if self.plan.sabotage == Some(Sabotage::ForgivesItself) {
+            self.cloud.forget_tokens(true);
+            self.ask_office(Ask::Rearm(None));
+        }
+        let insists =
+            self.plan.sabotage == Some(Sabotage::LogsInAfterRefusal) && self.cloud.refusal.is_some();
+        if insists {
+            self.judge.asks_for_token();
+            self.judge.token_settled();
+        }
+        if let Some(errand) = next {
+            self.run_errand(errand);
+        }
+    }
+
+    // --- bits -----------------------------------------------------------------------------------------------------
+
+    fn tell_mood(&mut self) {
+        let life = self.life;
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        let mood = daemon.calls.office.mood();
+        if *mood != daemon.calls.told {
+            daemon.calls.told = mood.clone();
+            let event = Box::new(Event::Cloud(mood.clone()));
+            self.push(self.at, super::Next::Heard { life, event });
+        }
+    }
+
+    fn account(&mut self, at: Duration, step: Next) {
+        let life = self.life;
+        self.push(at, super::Next::Account { life, step });
+    }
+
+    fn call(&mut self, number: u64) -> Option<&mut Call> {
+        self.daemon.as_mut()?.calls.calls.get_mut(&number)
+    }
+
+    fn cloud_trip(&mut self) -> Duration {
+        let trip = self.dice.between(TRIP.0, TRIP.1);
+        if self.cloud.reach == Reach::Slow { trip * 40 } else { trip }
+    }
+}
+
+fn answer(number: u64, answer: Result<Answer, Trouble>) -> Next {
+    Next::Answered(number, Box::new(answer))
+}
+
+fn is_the_tokens_fault(trouble: &Trouble) -> bool {
+    matches!(trouble.reaction(), Reaction::Renew | Reaction::Login | Reaction::Elsewhere)
+}

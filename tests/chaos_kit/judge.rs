@@ -1,0 +1,552 @@
+//! The promises, and who holds the house to them. The judge sees what happens in the world and what the daemon says
+//! and asks; it knows nothing of how the daemon decides.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use hs100d::bridge::event::{CommandId, Ended, ExchangeId};
+use hs100d::model::{RelayState, Route};
+
+use super::story::Stamp;
+
+/// An answer that comes this much after a command's time is late.
+const GRACE: Duration = Duration::from_secs(1);
+/// Calls that may be made at once, and how often one more may be.
+const BURST: f64 = 60.0;
+const CALLS_A_SECOND: f64 = 1.0;
+/// Between two logins that nobody asked for, and how many of them there may be in a day.
+const LOGIN_GAP: Duration = Duration::from_secs(600);
+const LOGINS_A_DAY: usize = 6;
+const DAY: Duration = Duration::from_secs(86_400);
+/// A command to a plug that nothing is wrong with is done by then, the longest hiccup of a healthy LAN included.
+const PROMPT: Duration = Duration::from_secs(8);
+/// What the daemon holds may grow by this much over what it held at the first rest.
+const GROWTH: (usize, usize) = (3, 2);
+const SLACK: usize = 32 * 1024;
+
+/// What must hold at every step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Promise {
+    /// Once all is mended, a plug is in the state of the newest command or button.
+    Settles,
+    /// Once all is mended, every plug is online, on its first route, and shown as it is.
+    ComesHome,
+    /// Nothing is switched that nobody asked for, or asked for too long ago.
+    NothingUnasked,
+    /// An older command is put right only where one can have been carried out late.
+    CorrectsWithCause,
+    /// One request in flight on each wire.
+    OneOnAWire,
+    /// Never two logins or refreshes at once.
+    OneLogin,
+    /// No login after a refusal that only the user can mend.
+    NoLoginAfterRefusal,
+    /// Logins are ten minutes apart and six a day.
+    FewLogins,
+    /// Bursts of sixty calls, one a second on average, in any window.
+    Budget,
+    /// What the broker shows is what was read last.
+    ShowsWhatWasRead,
+    /// A plug that cannot be reached is shown as offline.
+    SaysOffline,
+    /// No other plug is switched than the one that was meant.
+    RightPlug,
+    /// Every command has exactly one result, in its time.
+    OneResult,
+    /// A command to a healthy plug is done, whatever goes wrong elsewhere.
+    ServesTheHealthy,
+    /// No table grows without bound.
+    Bounded,
+    /// Time goes on: no turn of the loop leads to the next one for ever.
+    GoesOn,
+}
+
+impl Promise {
+    pub const ALL: [Self; 16] = [
+        Self::Settles,
+        Self::ComesHome,
+        Self::NothingUnasked,
+        Self::CorrectsWithCause,
+        Self::OneOnAWire,
+        Self::OneLogin,
+        Self::NoLoginAfterRefusal,
+        Self::FewLogins,
+        Self::Budget,
+        Self::ShowsWhatWasRead,
+        Self::SaysOffline,
+        Self::RightPlug,
+        Self::OneResult,
+        Self::ServesTheHealthy,
+        Self::Bounded,
+        Self::GoesOn,
+    ];
+}
+
+/// A promise that was not kept.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    pub promise: Promise,
+    pub plug: Option<usize>,
+    pub at: Duration,
+    pub words: String,
+    /// What led to it.
+    pub story: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?} is broken", Stamp(self.at), self.promise)?;
+        if let Some(plug) = self.plug {
+            write!(f, " by plug-{plug}")?;
+        }
+        write!(f, ": {}\n{}", self.words, self.story)
+    }
+}
+
+/// What the judge writes down.
+#[derive(Debug)]
+pub struct Judge {
+    pub at: Duration,
+    books: Vec<Book>,
+    commands: HashMap<CommandId, Command>,
+    broken: Option<Broken>,
+    calls: f64,
+    called: Duration,
+    auth_in_flight: bool,
+    refused: bool,
+    logins: Vec<Duration>,
+    first_weight: Option<usize>,
+}
+
+/// What is known of one plug.
+#[derive(Debug)]
+struct Book {
+    relays: Vec<Page>,
+    in_flight: [Option<ExchangeId>; 2],
+    /// When the question was asked that was answered last.
+    asked: Option<Duration>,
+    /// When the plug last said that it did something.
+    acted: Option<Duration>,
+}
+
+/// What is known of one relay.
+#[derive(Debug, Clone)]
+struct Page {
+    newest: Option<CommandId>,
+    /// Whether the newest command has ended, and well.
+    ended: Option<bool>,
+    standing: RelayState,
+    by: By,
+    /// A correction that is under way: until when, and to what once that is known.
+    correction: Option<(Duration, Option<RelayState>)>,
+    /// Until when a request that was not answered may still switch it off, on.
+    strays: [Option<Duration>; 2],
+    read: Option<RelayState>,
+}
+
+/// What brought a relay where it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Start,
+    Hand,
+    Command(CommandId),
+    Correction,
+    /// Something that may be undone or not.
+    Unclear,
+}
+
+#[derive(Debug)]
+struct Command {
+    plug: usize,
+    /// The relays that it is about, and what each is to be; nothing for a toggle that is not decided yet.
+    wants: Vec<(usize, Option<RelayState>)>,
+    /// How many things it asks for, the relays' states among them.
+    parts: usize,
+    arrived: Duration,
+    deadline: Duration,
+    ended: bool,
+}
+
+/// Why a request switches something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Command(CommandId),
+    /// The bridge puts something right; the command that was newest then.
+    Correction(Option<CommandId>),
+}
+
+impl Judge {
+    pub fn new(relays: impl Iterator<Item = Vec<RelayState>>) -> Self {
+        let page = |standing: RelayState| Page {
+            newest: None,
+            ended: None,
+            standing,
+            by: By::Start,
+            correction: None,
+            strays: [None; 2],
+            read: None,
+        };
+        let book = |relays: Vec<RelayState>| Book {
+            relays: relays.into_iter().map(page).collect(),
+            in_flight: [None; 2],
+            asked: None,
+            acted: None,
+        };
+        Self {
+            at: Duration::ZERO,
+            books: relays.map(book).collect(),
+            commands: HashMap::new(),
+            broken: None,
+            calls: 0.0,
+            called: Duration::ZERO,
+            auth_in_flight: false,
+            refused: false,
+            logins: vec![],
+            first_weight: None,
+        }
+    }
+
+    /// The first promise that was broken.
+    pub fn verdict(&mut self) -> Option<Broken> {
+        self.broken.take()
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    pub fn complain(&mut self, promise: Promise, plug: Option<usize>, words: impl Into<String>) {
+        let (at, words) = (self.at, words.into());
+        self.broken.get_or_insert(Broken { promise, plug, at, words, story: String::new() });
+    }
+
+    /// The daemon is another process: what the old one had under way is gone with it.
+    pub fn daemon_is_new(&mut self) {
+        for book in &mut self.books {
+            book.in_flight = [None; 2];
+            book.asked = None;
+            book.acted = None;
+            for page in &mut book.relays {
+                page.read = None;
+                page.correction = None;
+                // Nobody is left to defend what is there.
+                if page.ended.is_none() && page.newest.is_some() {
+                    page.by = By::Unclear;
+                    page.ended = Some(false);
+                }
+                if page.strays.iter().flatten().any(|&until| until >= self.at) {
+                    page.by = By::Unclear;
+                }
+            }
+        }
+        self.commands.clear();
+        self.auth_in_flight = false;
+        self.user_acted();
+        self.calls = 0.0;
+    }
+
+    // --- commands -------------------------------------------------------------------------------------------------
+
+    pub fn command(
+        &mut self,
+        id: CommandId,
+        plug: usize,
+        wants: Vec<(usize, Option<RelayState>)>,
+        other_parts: usize,
+        patience: Duration,
+    ) {
+        let before: Vec<_> =
+            wants.iter().filter_map(|&(relay, _)| self.books[plug].relays[relay].newest).collect();
+        for &(relay, _) in &wants {
+            let page = &mut self.books[plug].relays[relay];
+            (page.newest, page.ended, page.correction) = (Some(id), None, None);
+        }
+        for before in before {
+            self.forget_if_over(plug, before);
+        }
+        let parts = wants.len() + other_parts;
+        let (arrived, deadline) = (self.at, self.at + patience);
+        self.commands.insert(id, Command { plug, wants, parts, arrived, deadline, ended: false });
+    }
+
+    /// Forgets a command that has its result and that no relay owes its state to.
+    fn forget_if_over(&mut self, plug: usize, id: CommandId) {
+        let is_newest = self.books[plug].relays.iter().any(|page| page.newest == Some(id));
+        if !is_newest && self.commands.get(&id).is_some_and(|command| command.ended) {
+            self.commands.remove(&id);
+        }
+    }
+
+    /// A command has its result. `was_well`: whether nothing stood in its way, from well before it came.
+    pub fn result(&mut self, id: CommandId, ended: &Ended, was_well: bool, was_frozen: Duration) {
+        let Some(command) = self.commands.get_mut(&id).filter(|command| !command.ended) else {
+            return self.complain(Promise::OneResult, None, format!("command {} is answered again", id.0));
+        };
+        command.ended = true;
+        let (plug, took, late) =
+            (command.plug, self.at - command.arrived, self.at > command.deadline + was_frozen + GRACE);
+        let wants = command.wants.clone();
+        for (relay, _) in &wants {
+            let page = &mut self.books[plug].relays[*relay];
+            if page.newest == Some(id) {
+                page.ended = Some(*ended == Ended::Ok);
+            }
+        }
+        self.forget_if_over(plug, id);
+        if late {
+            self.complain(
+                Promise::OneResult,
+                Some(plug),
+                format!("command {} is answered after {took:?}", id.0),
+            );
+        }
+        if let (Ended::Error(why), true) = (ended, was_well) {
+            let words = format!("command {} failed although nothing was wrong: {why}", id.0);
+            self.complain(Promise::ServesTheHealthy, Some(plug), words);
+        }
+        if was_well && took > PROMPT {
+            let words = format!("command {} took {took:?} although nothing was wrong", id.0);
+            self.complain(Promise::ServesTheHealthy, Some(plug), words);
+        }
+    }
+
+    /// Whether commands are still without a result.
+    pub fn hold_to_account(&mut self) {
+        let overdue = |command: &&Command| !command.ended && command.deadline + GRACE * 5 < self.at;
+        let overdue =
+            self.commands.iter().find(|(_, command)| overdue(command)).map(|(id, it)| (id.0, it.plug));
+        if let Some((id, plug)) = overdue {
+            self.complain(Promise::OneResult, Some(plug), format!("command {id} has no result"));
+        }
+    }
+
+    // --- wires ----------------------------------------------------------------------------------------------------
+
+    pub fn asks(&mut self, plug: usize, route: Route, id: ExchangeId) {
+        if self.books[plug].in_flight[route.index()].replace(id).is_some() {
+            self.complain(
+                Promise::OneOnAWire,
+                Some(plug),
+                format!("two requests in flight on the {route} route"),
+            );
+        }
+    }
+
+    /// An exchange ended or was given up.
+    pub fn ends(&mut self, plug: usize, route: Route, id: ExchangeId) {
+        self.books[plug].in_flight[route.index()].take_if(|flying| *flying == id);
+    }
+
+    /// A request that switches this relay is on its way, to be over by its deadline. Says on whose behalf.
+    pub fn switches(
+        &mut self,
+        plug: usize,
+        relay: usize,
+        state: RelayState,
+        deadline: Duration,
+    ) -> Option<Cause> {
+        let at = self.at;
+        let page = &mut self.books[plug].relays[relay];
+        let until = &mut page.strays[usize::from(state.is_on())];
+        *until = (*until).max(Some(deadline));
+        if let Some(id) = page.newest
+            && let Some(command) = self.commands.get_mut(&id)
+            // A command may have its result for one part and go on with the others.
+            && (!command.ended || command.parts > 1)
+            && let Some((_, want)) = command.wants.iter_mut().find(|(place, _)| *place == relay)
+            && *want.get_or_insert(state) == state
+            && deadline <= command.deadline
+        {
+            return Some(Cause::Command(id));
+        }
+        if let Some((until, wanted)) = &mut page.correction
+            && *wanted.get_or_insert(state) == state
+            && deadline <= *until
+        {
+            return Some(Cause::Correction(page.newest));
+        }
+        let newest = page.newest.map_or_else(|| "none".to_owned(), |id| id.0.to_string());
+        let known = page.newest.and_then(|id| self.commands.get(&id));
+        let words = format!(
+            "{state} is said at {}, to be over by {}, and the newest command is {newest}: {known:?}",
+            Stamp(at),
+            Stamp(deadline)
+        );
+        self.complain(Promise::NothingUnasked, Some(plug), words);
+        None
+    }
+
+    /// The request that switched was answered: it will not act again.
+    pub fn switched(&mut self, plug: usize, relay: usize, state: RelayState, deadline: Duration) {
+        let at = self.at;
+        let until = &mut self.books[plug].relays[relay].strays[usize::from(state.is_on())];
+        if until.is_some_and(|until| until <= deadline) {
+            *until = Some(at);
+        }
+    }
+
+    /// The bridge says that it puts a relay right.
+    pub fn corrects(&mut self, plug: usize, relay: usize, patience: Duration, since: Duration) {
+        let at = self.at;
+        let page = &mut self.books[plug].relays[relay];
+        page.correction = Some((at + patience, None));
+        let drift = page.read;
+        let cause = drift.and_then(|drift| page.strays[usize::from(drift.is_on())]);
+        if cause.is_none_or(|until| until + since < at) {
+            let words =
+                format!("it was switched back from {drift:?} although no older command can have done that");
+            self.complain(Promise::CorrectsWithCause, Some(plug), words);
+        }
+    }
+
+    // --- the world ------------------------------------------------------------------------------------------------
+
+    /// A hand, or a current that went away.
+    pub fn hand(&mut self, plug: usize, relay: usize, state: RelayState) {
+        let page = &mut self.books[plug].relays[relay];
+        (page.standing, page.by) = (state, By::Hand);
+    }
+
+    /// A relay carried out what it was told.
+    pub fn carried_out(&mut self, plug: usize, relay: usize, state: RelayState, cause: Option<Cause>) {
+        let page = &mut self.books[plug].relays[relay];
+        match cause {
+            Some(Cause::Command(id)) if page.newest == Some(id) => {
+                (page.standing, page.by) = (state, By::Command(id));
+            }
+            Some(Cause::Correction(newest)) if page.newest == newest => {
+                (page.standing, page.by) = (state, By::Correction);
+            }
+            // An older one: a newest that was confirmed, or may yet be, is defended against it.
+            _ if matches!(page.by, By::Command(id) if page.newest == Some(id)) => {}
+            _ if page.by == By::Correction => {}
+            _ => page.by = By::Unclear,
+        }
+    }
+
+    /// Whether another plug than the meant one was switched.
+    pub fn switched_in_place_of(&mut self, meant: usize, found: usize) {
+        if meant != found {
+            let words = format!("plug-{found} was switched in the place of plug-{meant}");
+            self.complain(Promise::RightPlug, Some(meant), words);
+        }
+    }
+
+    /// A relay that nothing is wrong with any more.
+    pub fn at_rest(&mut self, plug: usize, relay: usize, state: RelayState) {
+        let page = &self.books[plug].relays[relay];
+        let is_clear = match page.by {
+            By::Start => page.newest.is_none(),
+            By::Hand | By::Correction => true,
+            By::Command(id) => page.newest == Some(id) && page.ended == Some(true),
+            By::Unclear => false,
+        };
+        if is_clear && state != page.standing {
+            let words = format!("relay {relay} is {state} and should be {} by {:?}", page.standing, page.by);
+            self.complain(Promise::Settles, Some(plug), words);
+        }
+    }
+
+    // --- what is shown --------------------------------------------------------------------------------------------
+
+    /// The daemon was told how the relays are, in the answer to a question of that moment.
+    pub fn read(&mut self, plug: usize, asked: Duration, relays: impl Iterator<Item = RelayState>) {
+        let book = &mut self.books[plug];
+        if book.asked.is_some_and(|known| asked < known) || book.acted.is_some_and(|acted| asked < acted) {
+            return;
+        }
+        book.asked = Some(asked);
+        for (page, state) in book.relays.iter_mut().zip(relays) {
+            page.read = Some(state);
+        }
+    }
+
+    /// The plug said that it did something.
+    pub fn acted(&mut self, plug: usize) {
+        self.books[plug].acted = Some(self.at);
+    }
+
+    /// What was read last of this relay, or of a strip as a whole.
+    pub fn last_read(&self, plug: usize, relay: Option<usize>) -> Option<RelayState> {
+        let relays = &self.books[plug].relays;
+        match relay {
+            Some(relay) => relays[relay].read,
+            None => {
+                let all: Option<Vec<_>> = relays.iter().map(|page| page.read).collect();
+                all.map(|all| RelayState::from_bool(all.into_iter().any(RelayState::is_on)))
+            }
+        }
+    }
+
+    // --- the account ----------------------------------------------------------------------------------------------
+
+    pub fn calls_cloud(&mut self) {
+        let passed = (self.at - self.called).as_secs_f64();
+        self.called = self.at;
+        self.calls = (self.calls - passed * CALLS_A_SECOND).max(0.0) + 1.0;
+        if self.calls > BURST + 1e-6 {
+            self.complain(
+                Promise::Budget,
+                None,
+                format!("{:.1} calls over the second-long average", self.calls),
+            );
+        }
+    }
+
+    pub fn asks_for_token(&mut self) {
+        if self.auth_in_flight {
+            self.complain(Promise::OneLogin, None, "a second login while one is under way");
+        }
+        if self.refused {
+            self.complain(
+                Promise::NoLoginAfterRefusal,
+                None,
+                "a login although the account said no for good",
+            );
+        }
+        self.auth_in_flight = true;
+    }
+
+    /// The answer to a login or refresh is there.
+    pub fn token_settled(&mut self) {
+        self.auth_in_flight = false;
+    }
+
+    /// The account has seen a login.
+    pub fn login_is_seen(&mut self) {
+        let at = self.at;
+        if self.logins.last().is_some_and(|&last| at < last + LOGIN_GAP - Duration::from_secs(30)) {
+            self.complain(Promise::FewLogins, None, "two logins within ten minutes");
+        }
+        self.logins.retain(|&login| at < login + DAY - Duration::from_secs(30));
+        self.logins.push(at);
+        if self.logins.len() > LOGINS_A_DAY {
+            self.complain(Promise::FewLogins, None, format!("{} logins in a day", self.logins.len()));
+        }
+    }
+
+    /// The account said something that only its owner can mend.
+    pub fn account_refuses(&mut self) {
+        self.refused = true;
+    }
+
+    pub fn user_acted(&mut self) {
+        self.refused = false;
+        self.logins.clear();
+    }
+
+    // --- growth ---------------------------------------------------------------------------------------------------
+
+    /// How much the daemon holds, at a moment of rest.
+    pub fn weigh(&mut self, weight: usize) {
+        let first = *self.first_weight.get_or_insert(weight);
+        if weight > first * GROWTH.0 / GROWTH.1 + SLACK {
+            self.complain(
+                Promise::Bounded,
+                None,
+                format!("it holds {weight} bytes of text, and {first} at first"),
+            );
+        }
+    }
+}

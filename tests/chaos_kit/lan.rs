@@ -1,0 +1,387 @@
+//! The LAN: requests on their way to an address, who lives there, and what becomes of them. And whatever happens at
+//! the plug itself, over whichever route a request came.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hs100d::bridge::event::{Event, Exchange, ExchangeId, Identity, Outcome, Said, Sighting, Target};
+use hs100d::model::{Address, Failure, RelayState, Route};
+use hs100d::smarthome::message::{Reply, Request};
+
+use super::judge::Cause;
+use super::plugs::{self, Air, Far, Temper};
+use super::{Next, Sabotage, World};
+
+/// A healthy LAN's way there or back.
+const TRIP: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(6));
+/// Now and then a healthy LAN takes longer; so often, and up to so long.
+const HICCUP: f64 = 0.002;
+const LONGEST_HICCUP: Duration = Duration::from_millis(1200);
+/// When a connection that was closed and not reset still delivers, at the latest.
+const LONG_AFTER: Duration = Duration::from_secs(60);
+/// How long nobody answers at an address where nobody lives.
+const NO_ROUTE: Duration = Duration::from_millis(2900);
+
+/// What is under way on the wires.
+#[derive(Default)]
+pub struct Wires {
+    flights: HashMap<ExchangeId, Flight>,
+}
+
+impl Wires {
+    pub fn take(&mut self, id: ExchangeId) -> Option<Flight> {
+        self.flights.remove(&id)
+    }
+}
+
+/// One request under way.
+pub struct Flight {
+    pub exchange: Exchange,
+    pub plug: usize,
+    pub asked: Duration,
+    pub deadline: Duration,
+    /// Why it switches each relay that it does.
+    pub causes: Vec<(usize, Option<Cause>)>,
+    fate: Fate,
+}
+
+/// What becomes of a request and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    /// The plug acts, and the answer is lost.
+    Unanswered,
+    Reset,
+    Garbage,
+}
+
+/// A request that nobody waits for any more.
+pub struct Errant {
+    pub plug: usize,
+    pub request: Request,
+    pub route: Route,
+    pub place: Option<u16>,
+    pub causes: Vec<(usize, Option<Cause>)>,
+}
+
+impl World {
+    pub(super) fn perform(&mut self, mut exchange: Exchange) {
+        let meant = exchange.label.strip_prefix("plug-").and_then(|number| number.parse().ok());
+        let Some(plug) = meant.filter(|&plug: &usize| plug < self.plugs.len()) else { return };
+        self.sabotage_exchange(&mut exchange, plug);
+        let (id, route, deadline) = (exchange.id, exchange.route(), self.since_start(exchange.deadline));
+        self.tally.exchanges += 1;
+        self.judge.asks(plug, route, id);
+        let causes = self.causes_of(plug, &exchange.request, deadline);
+        if !causes.is_empty() || self.story.wants_polls(plug) {
+            let line = format!("asked over the {route} route, {:?}: {:?}", exchange.target, exchange.request);
+            self.tell(Some(plug), line);
+        }
+        let flight = Flight { exchange, plug, asked: self.at, deadline, causes, fate: Fate::Answered };
+        match route {
+            Route::Local => self.send_local(flight),
+            Route::Cloud => self.begin_call(flight),
+        }
+    }
+
+    fn causes_of(
+        &mut self,
+        plug: usize,
+        request: &Request,
+        deadline: Duration,
+    ) -> Vec<(usize, Option<Cause>)> {
+        let Some((relays, state)) = self.plugs[plug].switched_by(request) else { return vec![] };
+        let cause = |relay| (relay, self.judge.switches(plug, relay, state, deadline));
+        relays.into_iter().map(cause).collect()
+    }
+
+    /// Sends a request to its address, and decides what becomes of it on the way.
+    fn send_local(&mut self, mut flight: Flight) {
+        let (id, life) = (flight.exchange.id, self.life);
+        let Target::Local { address, .. } = &flight.exchange.target else { return };
+        let there = plugs::place(address).and_then(|place| *self.places.get(usize::from(place))?);
+        let Some(there) = there else {
+            let wait = self.dice.one_of(&[NO_ROUTE, Duration::from_millis(3)]);
+            return self.fail_after(flight, wait, Failure::NoRoute);
+        };
+        let trip = self.trip();
+        let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(flight.plug));
+        let air = if self.weather.lan_is_down || is_deaf { Air::Dead } else { self.plugs[there].air };
+        let left = flight.deadline.saturating_sub(self.at);
+        let (reaches_after, fate) = match air {
+            _ if self.plugs[there].temper == Temper::Dark => (None, Fate::Unanswered),
+            Air::Clear => (Some(trip), Fate::Answered),
+            Air::Slow(slow) => (Some(slow.mul_f64(0.3 + self.dice.fraction())), Fate::Answered),
+            Air::Dead => (None, Fate::Unanswered),
+            Air::Refused => return self.fail_after(flight, trip, Failure::Refused),
+            Air::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => (None, Fate::Unanswered),
+            Air::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => {
+                (Some(trip), Fate::Unanswered)
+            }
+            Air::Lossy(_) => (Some(trip), Fate::Answered),
+            Air::Resets if self.dice.chance(0.5) => return self.fail_after(flight, trip, Failure::Closed),
+            Air::Resets => (Some(trip), Fate::Reset),
+            Air::Garbage => (Some(trip), Fate::Garbage),
+            Air::Late => (Some(left.mul_f64(self.dice.fraction())), Fate::Unanswered),
+            Air::Twice => (Some(trip), Fate::Answered),
+        };
+        if air == Air::Twice {
+            // The first time without a word, as on a connection that dies; the answer is to the second.
+            let again = trip.mul_f64(self.dice.fraction());
+            self.send_errant(&flight, again);
+        }
+        // What the kernel could not deliver goes with the connection, if that is reset.
+        if reaches_after.is_none() && self.plan.sabotage == Some(Sabotage::ClosesInsteadOfResetting) {
+            let after = LONG_AFTER.mul_f64(self.dice.fraction());
+            self.send_errant(&flight, after);
+        }
+        flight.fate = fate;
+        match reaches_after.filter(|&after| after < left) {
+            Some(after) => self.later(after, Next::Arrive { life, id }),
+            None => self.push(flight.deadline, silence(life, id)),
+        }
+        self.keep(flight);
+    }
+
+    /// A request has come to its address: whoever lives there proves who he is, does what he is told, and answers.
+    pub(super) fn arrived(&mut self, life: u32, id: ExchangeId) {
+        let Some(flight) = self.flight(life, id) else { return };
+        let (plug, fate, deadline) = (flight.plug, flight.fate, flight.deadline);
+        let request = flight.exchange.request.clone();
+        let (found, identity) = match &flight.exchange.target {
+            Target::Local { address, expect } => {
+                let place = plugs::place(address).map(usize::from);
+                (place.and_then(|place| self.places[place]), expect.clone())
+            }
+            Target::Cloud { .. } => (Some(plug), Identity::default()),
+        };
+        let Some(found) = found.filter(|&found| self.plugs[found].temper != Temper::Dark) else {
+            return self.push(deadline, silence(life, id));
+        };
+        if !identity.admits(&self.plugs[found].plate) {
+            let hello = Some(self.plugs[found].reading(self.at));
+            let failure = Failure::WrongPlug { found: "another".into() };
+            return self.answer_by(life, id, Outcome { result: Err(failure), hello }, deadline);
+        }
+        let causes = self.flight(life, id).map(|flight| flight.causes.clone()).unwrap_or_default();
+        self.do_as_told(plug, found, &request, &causes);
+        let result = self.plugs[found].answer(&request, self.at);
+        let outcome = match fate {
+            Fate::Unanswered => return self.push(deadline, silence(life, id)),
+            Fate::Reset => Outcome::of(Err(Failure::Closed)),
+            Fate::Garbage => Outcome::of(Err(Failure::Garbage("rubbish".into()))),
+            // A connection that is new begins with a greeting.
+            Fate::Answered if request != Request::SysInfo && self.dice.chance(0.3) => {
+                Outcome { result, hello: Some(self.plugs[found].reading(self.at)) }
+            }
+            Fate::Answered => Outcome::of(result),
+        };
+        self.answer_by(life, id, outcome, deadline);
+    }
+
+    /// Brings an answer back, if there is time for the way.
+    fn answer_by(&mut self, life: u32, id: ExchangeId, outcome: Outcome, deadline: Duration) {
+        let at = self.at + self.trip();
+        if at < deadline {
+            self.push(at, Next::Answer { life, id, outcome: Box::new(outcome) });
+        } else {
+            self.push(deadline, silence(life, id));
+        }
+    }
+
+    /// Relays switch, unless the plug is of another mind.
+    pub(super) fn do_as_told(
+        &mut self,
+        meant: usize,
+        found: usize,
+        request: &Request,
+        causes: &[(usize, Option<Cause>)],
+    ) {
+        let Some((relays, state)) = self.plugs[found].switched_by(request) else { return };
+        if matches!(self.plugs[found].temper, Temper::Lies | Temper::Stubborn) {
+            return;
+        }
+        self.judge.switched_in_place_of(meant, found);
+        let there = self.plugs[found].relays.len();
+        for relay in relays.into_iter().filter(|&relay| relay < there) {
+            let cause = causes.iter().find(|(place, _)| *place == relay).and_then(|(_, cause)| *cause);
+            self.switch(found, relay, state, cause);
+        }
+    }
+
+    fn switch(&mut self, plug: usize, relay: usize, state: RelayState, cause: Option<Cause>) {
+        self.tally.switchings += 1;
+        let at = self.at;
+        self.plugs[plug].turn(relay, state, at);
+        self.judge.carried_out(plug, relay, state, cause);
+        self.tell(Some(plug), format!("relay {relay} is switched {state} by {cause:?}"));
+    }
+
+    pub(super) fn arrived_late(&mut self, errant: Errant) {
+        let Errant { plug, request, route, place, causes } = errant;
+        let found = match place {
+            Some(place) => self.places[usize::from(place)],
+            None => Some(plug),
+        };
+        let is_there = |plug: usize| self.plugs[plug].temper != Temper::Dark;
+        // A connection ends at the plug that it began at.
+        if found != Some(plug) || !is_there(plug) {
+            return;
+        }
+        self.tell(Some(plug), format!("what was said over the {route} route comes late: {request:?}"));
+        self.do_as_told(plug, plug, &request, &causes);
+        let at = self.at;
+        let _ = self.plugs[plug].answer(&request, at);
+    }
+
+    /// What is given up is reset. It may have been read by the plug all the same.
+    pub(super) fn abandon(&mut self, id: ExchangeId) {
+        let Some(flight) = self.daemon.as_mut().and_then(|daemon| daemon.wires.flights.remove(&id)) else {
+            return;
+        };
+        self.judge.ends(flight.plug, flight.exchange.route(), id);
+        self.drop_call(id);
+        self.may_come_late(&flight);
+    }
+
+    /// The daemon is gone: its connections end, and what was on them may have been read.
+    pub(super) fn lose_exchanges(&mut self, wires: Wires) {
+        let mut flights: Vec<_> = wires.flights.into_values().collect();
+        flights.sort_by_key(|flight| flight.exchange.id);
+        for flight in flights {
+            self.may_come_late(&flight);
+        }
+    }
+
+    fn may_come_late(&mut self, flight: &Flight) {
+        let is_heard = match flight.exchange.route() {
+            Route::Local => !self.weather.lan_is_down && self.plugs[flight.plug].air != Air::Dead,
+            Route::Cloud => self.plugs[flight.plug].far != Far::Offline && self.cloud.is_reached(),
+        };
+        if is_heard && !flight.causes.is_empty() && self.dice.chance(0.5) {
+            let left = flight.deadline.saturating_sub(self.at);
+            let after = left.mul_f64(self.dice.fraction());
+            self.send_errant(flight, after);
+        }
+    }
+
+    pub(super) fn send_errant(&mut self, flight: &Flight, after: Duration) {
+        let place = match &flight.exchange.target {
+            Target::Local { address, .. } => plugs::place(address),
+            Target::Cloud { .. } => None,
+        };
+        let errant = Errant {
+            plug: flight.plug,
+            request: flight.exchange.request.clone(),
+            route: flight.exchange.route(),
+            place,
+            causes: flight.causes.clone(),
+        };
+        self.later(after, Next::Late(Box::new(errant)));
+    }
+
+    /// The daemon gets an answer.
+    pub(super) fn answered(&mut self, id: ExchangeId, outcome: Outcome) {
+        let Some(flight) = self.daemon.as_mut().and_then(|daemon| daemon.wires.flights.remove(&id)) else {
+            return;
+        };
+        let plug = flight.plug;
+        self.judge.ends(plug, flight.exchange.route(), id);
+        let is_another = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
+        if let Some(hello) = outcome.hello.as_ref().filter(|_| !is_another) {
+            self.judge.read(plug, flight.asked, relays_of(hello));
+        }
+        match &outcome.result {
+            Ok(Reply::SysInfo(reading)) => self.judge.read(plug, flight.asked, relays_of(reading)),
+            Ok(Reply::Done) => {
+                self.judge.acted(plug);
+                if let Some((relays, state)) = self.plugs[plug].switched_by(&flight.exchange.request) {
+                    for relay in relays {
+                        self.judge.switched(plug, relay, state, flight.deadline);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if !flight.causes.is_empty() || self.story.wants_polls(plug) {
+            let heard = match &outcome.result {
+                Ok(Reply::SysInfo(reading)) => format!("{:?}", relays_of(reading).collect::<Vec<_>>()),
+                other => format!("{other:?}"),
+            };
+            let line = format!("answered over the {} route: {heard}", flight.exchange.route());
+            self.tell(Some(plug), line);
+        }
+        self.touched.push(plug);
+        self.hear(Event::Done { exchange: id, outcome });
+    }
+
+    pub(super) fn fail_after(&mut self, flight: Flight, wait: Duration, failure: Failure) {
+        let (id, life) = (flight.exchange.id, self.life);
+        let at = (self.at + wait).min(flight.deadline);
+        self.keep(flight);
+        self.push(at, Next::Answer { life, id, outcome: Box::new(Outcome::of(Err(failure))) });
+    }
+
+    pub(super) fn keep(&mut self, flight: Flight) {
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.wires.flights.insert(flight.exchange.id, flight);
+        }
+    }
+
+    pub(super) fn flight(&self, life: u32, id: ExchangeId) -> Option<&Flight> {
+        let daemon = self.daemon.as_ref().filter(|_| life == self.life)?;
+        daemon.wires.flights.get(&id)
+    }
+
+    fn trip(&mut self) -> Duration {
+        if self.dice.chance(HICCUP) {
+            return self.dice.long_tailed(TRIP.1, LONGEST_HICCUP);
+        }
+        self.dice.between(TRIP.0, TRIP.1)
+    }
+
+    // --- discovery ------------------------------------------------------------------------------------------------
+
+    /// A broadcast, and questions to a few addresses.
+    pub(super) fn look_around(&mut self, probe: &[Address]) {
+        if self.weather.lan_is_down {
+            return;
+        }
+        let asked: Vec<_> = probe.iter().filter_map(plugs::place).collect();
+        for plug in 0..self.plugs.len() {
+            let Self { plugs, dice, weather, .. } = self;
+            let it = &plugs[plug];
+            let is_asked = asked.contains(&it.place);
+            let hears = is_asked || it.hears_broadcasts();
+            let is_lost = !weather.is_resting && dice.chance(0.1);
+            let answers =
+                it.temper != Temper::Dark && !matches!(it.air, Air::Dead | Air::Refused) && !is_lost;
+            if hears && answers {
+                self.sight(plug, self.plugs[plug].place);
+            }
+        }
+    }
+
+    /// The daemon hears that a plug is at this place, whether it is or not.
+    pub(super) fn sight(&mut self, plug: usize, place: u16) {
+        let said = Said::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
+        let event = Event::Sighted(Sighting { address: plugs::address(place), said });
+        let (wait, life) = (self.trip(), self.life);
+        self.later(wait, Next::Heard { life, event: Box::new(event) });
+    }
+}
+
+fn silence(life: u32, id: ExchangeId) -> Next {
+    Next::Answer { life, id, outcome: Box::new(Outcome::of(Err(Failure::Silent))) }
+}
+
+fn relays_of(reading: &hs100d::smarthome::message::Reading) -> impl Iterator<Item = RelayState> + '_ {
+    reading.relay.into_iter().chain(reading.outlets.iter().map(|outlet| outlet.relay))
+}
+
+impl Sabotage {
+    /// Whether the LAN of this plug never works again.
+    pub(super) fn deafens(self, plug: usize) -> bool {
+        self == Self::NeverComesHome && plug == 3
+    }
+}
