@@ -275,6 +275,42 @@ fn a_late_execution_of_an_older_command_is_put_right_once() {
 }
 
 #[test]
+fn a_late_execution_is_looked_for_over_the_route_that_serves_by_then() {
+    let poll_interval = seconds(300);
+    let mut house = Scenario::with(1, RoutePolicy { poll_interval, ..RoutePolicy::default() }, true);
+    house.run_for(seconds(400));
+    house.plug(1).lan = Lan::SilentButActs(millis(2800));
+    house.switch(1, RelayState::On);
+    house.run_for(millis(100));
+    // The cloud confirms it, and then the LAN answers.
+    house.plug(1).lan = Lan::Slow(millis(1200));
+    let newer = house.switch(1, RelayState::Off);
+    let (result, _) = house.result(newer, seconds(3));
+    assert_eq!((is_ok(&result), result.route), (true, Some(Route::Cloud)));
+    house.run_for(seconds(20));
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(house.plug(1).relay, RelayState::Off, "the older one came last");
+}
+
+#[test]
+fn what_is_seen_long_after_an_older_command_can_have_come_is_let_be() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::SilentButActs(millis(2500));
+    house.switch(1, RelayState::On);
+    house.run_for(seconds(1));
+    let newer = house.switch(1, RelayState::Off);
+    assert!(is_ok(&house.result(newer, seconds(2)).0));
+    house.plug(1).lan = Lan::Silent;
+    house.plug(1).cloud = Cloud::Down;
+    house.run_for(seconds(1800));
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(120));
+    assert_eq!(house.plug(1).relay, RelayState::On, "half an hour later nothing is switched any more");
+    assert_eq!(house.happened(What::DriftCorrected), 0);
+    assert_eq!(house.shown(1).unwrap().relay, RelayState::On);
+}
+
+#[test]
 fn a_command_that_was_carried_out_unseen_is_not_undone_when_its_time_is_over() {
     let mut house = Scenario::settled(1);
     let settled = house.switch(1, RelayState::Off);

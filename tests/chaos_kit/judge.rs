@@ -143,6 +143,8 @@ struct Page {
     /// Until when a request that was not answered may still switch it off, on.
     strays: [Option<Duration>; 2],
     read: Option<RelayState>,
+    /// An older command undid the newest, which may be put right until then: nobody has seen it yet.
+    undone: Option<Duration>,
 }
 
 /// What brought a relay where it should be.
@@ -186,6 +188,7 @@ impl Judge {
             correction: None,
             strays: [None; 2],
             read: None,
+            undone: None,
         };
         let book = |relays: Vec<RelayState>| Book {
             relays: relays.into_iter().map(page).collect(),
@@ -377,23 +380,14 @@ impl Judge {
         None
     }
 
-    /// The request that switched was answered: it will not act again.
-    pub fn switched(&mut self, plug: usize, relay: usize, state: RelayState, deadline: Duration) {
-        let at = self.at;
-        let until = &mut self.books[plug].relays[relay].strays[usize::from(state.is_on())];
-        if until.is_some_and(|until| until <= deadline) {
-            *until = Some(at);
-        }
-    }
-
     /// The bridge says that it puts a relay right.
-    pub fn corrects(&mut self, plug: usize, relay: usize, patience: Duration, since: Duration) {
+    pub fn corrects(&mut self, plug: usize, relay: usize, patience: Duration) {
         let at = self.at;
         let page = &mut self.books[plug].relays[relay];
         page.correction = Some((at + patience, None));
         let drift = page.read;
         let cause = drift.and_then(|drift| page.strays[usize::from(drift.is_on())]);
-        if cause.is_none_or(|until| until + since < at) {
+        if cause.is_none_or(|until| until + patience < at) {
             let words =
                 format!("it was switched back from {drift:?} although no older command can have done that");
             self.complain(Promise::CorrectsWithCause, Some(plug), words);
@@ -409,8 +403,16 @@ impl Judge {
     }
 
     /// A relay carried out what it was told.
-    pub fn carried_out(&mut self, plug: usize, relay: usize, state: RelayState, cause: Option<Cause>) {
+    pub fn carried_out(
+        &mut self,
+        plug: usize,
+        relay: usize,
+        state: RelayState,
+        cause: Option<Cause>,
+        patience: Duration,
+    ) {
         let page = &mut self.books[plug].relays[relay];
+        page.undone = None;
         match cause {
             Some(Cause::Command(id)) if page.newest == Some(id) => {
                 (page.standing, page.by) = (state, By::Command(id));
@@ -419,8 +421,11 @@ impl Judge {
                 (page.standing, page.by) = (state, By::Correction);
             }
             // An older one: a newest that was confirmed, or may yet be, is defended against it.
-            _ if matches!(page.by, By::Command(id) if page.newest == Some(id)) => {}
-            _ if page.by == By::Correction => {}
+            _ if matches!(page.by, By::Command(id) if page.newest == Some(id))
+                || page.by == By::Correction =>
+            {
+                page.undone = page.strays[usize::from(state.is_on())].map(|until| until + patience);
+            }
             _ => page.by = By::Unclear,
         }
     }
@@ -442,6 +447,8 @@ impl Judge {
             By::Command(id) => page.newest == Some(id) && page.ended == Some(true),
             By::Unclear => false,
         };
+        // Seen too late, it is let be.
+        let is_clear = is_clear && page.undone.is_none();
         if is_clear && state != page.standing {
             let words = format!("relay {relay} is {state} and should be {} by {:?}", page.standing, page.by);
             self.complain(Promise::Settles, Some(plug), words);
@@ -457,8 +464,10 @@ impl Judge {
             return;
         }
         book.asked = Some(asked);
+        let at = self.at;
         for (page, state) in book.relays.iter_mut().zip(relays) {
             page.read = Some(state);
+            page.undone.take_if(|until| at <= *until);
         }
     }
 

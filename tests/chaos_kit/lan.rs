@@ -213,7 +213,8 @@ impl World {
         self.tally.switchings += 1;
         let at = self.at;
         self.plugs[plug].turn(relay, state, at);
-        self.judge.carried_out(plug, relay, state, cause);
+        let patience = self.policies[plug].command_ttl;
+        self.judge.carried_out(plug, relay, state, cause, patience);
         self.tell(Some(plug), format!("relay {relay} is switched {state} by {cause:?}"));
     }
 
@@ -293,14 +294,7 @@ impl World {
         }
         match &outcome.result {
             Ok(Reply::SysInfo(reading)) => self.judge.read(plug, flight.asked, relays_of(reading)),
-            Ok(Reply::Done) => {
-                self.judge.acted(plug);
-                if let Some((relays, state)) = self.plugs[plug].switched_by(&flight.exchange.request) {
-                    for relay in relays {
-                        self.judge.switched(plug, relay, state, flight.deadline);
-                    }
-                }
-            }
+            Ok(Reply::Done) => self.judge.acted(plug),
             _ => {}
         }
         if !flight.causes.is_empty() || self.story.wants_polls(plug) {

@@ -417,9 +417,7 @@ impl World {
                 if let (What::DriftCorrected, Some((plug, relay))) = (what, of) {
                     self.tally.corrections += 1;
                     let policy = self.policies[plug];
-                    // The reading before the one that showed it may be an interval old.
-                    let since = policy.poll_interval * 2 + policy.cloud_poll_interval * 10;
-                    self.judge.corrects(plug, relay.unwrap_or(0), policy.command_ttl, since);
+                    self.judge.corrects(plug, relay.unwrap_or(0), policy.command_ttl);
                 }
                 let line = format!("{}: {detail}", what.word());
                 self.tell(of.map(|(plug, _)| plug), line);

@@ -95,7 +95,7 @@ impl World {
             }
             Update::State(name, state) if self.sabotages(Sabotage::CorrectsButtons) => {
                 if let Some((plug, relay)) = self.whose(&name).filter(|_| self.dice.chance(0.01)) {
-                    self.judge.corrects(plug, relay.unwrap_or(0), Duration::ZERO, Duration::ZERO);
+                    self.judge.corrects(plug, relay.unwrap_or(0), Duration::ZERO);
                 }
                 Some(Update::State(name, state))
             }

@@ -117,7 +117,14 @@ impl Plug {
         } else {
             pause
         };
-        (started + pause).max(now)
+        let next = (started + pause).max(now);
+        self.strays_are_dead(now).map_or(next, |dead| dead.min(next))
+    }
+
+    /// When what older commands may still do can be seen, if it cannot yet.
+    fn strays_are_dead(&self, now: Instant) -> Option<Instant> {
+        let until = |part| self.relay(part)?.defended_until.filter(|&until| until > now);
+        self.parts().filter_map(until).min()
     }
 
     /// Puts the slow question that has waited longest, one at a time, over the route that serves the plug.

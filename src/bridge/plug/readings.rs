@@ -87,7 +87,7 @@ impl Plug {
         desk: &mut Desk<'_>,
     ) {
         let Some(wish) = self.wish_for_mut(Slot::Relay, part) else {
-            if self.is_late_execution(part, relay, previous) {
+            if self.is_late_execution(part, relay, previous, desk.now) {
                 return self.put_right(part, relay, desk);
             }
             self.relay_mut(part).settled = Some(relay);
@@ -99,7 +99,7 @@ impl Plug {
         }
         if self.compare(Slot::Relay, part, |want| *want == Want::Relay(relay), route, desk) {
             self.relay_mut(part).settled = Some(relay);
-            self.watch_for_strays(part, relay, route);
+            self.watch_for_strays(part, relay);
         }
     }
 
@@ -152,23 +152,30 @@ impl Plug {
         false
     }
 
-    /// Requests of older commands may still be carried out: look again when the last of them is dead.
-    fn watch_for_strays(&mut self, part: Option<Outlet>, settled: RelayState, route: Route) {
-        let until = self.stray_until(part, !settled);
+    /// Requests of older commands may still be carried out: look again when the last of them is dead and what it did can
+    /// be seen, over whichever route serves the plug by then.
+    fn watch_for_strays(&mut self, part: Option<Outlet>, settled: RelayState) {
+        let until = self.stray_until(part, !settled).map(|until| until + SECOND_READING);
         self.relay_mut(part).defended_until = until;
         if let Some(until) = until {
-            let poll_at = &mut self.poll_at[route.index()];
-            *poll_at = (*poll_at).min(until);
+            self.poll_at = self.poll_at.map(|poll_at| poll_at.min(until));
         }
     }
 
     /// A state that differs from the settled one, while a request of an older command may have been carried out
-    /// since the reading before.
-    fn is_late_execution(&self, part: Option<Outlet>, relay: RelayState, previous: Option<Instant>) -> bool {
+    /// since the reading before. Seen later than any command may come, it is let be: a hand may have been there since.
+    fn is_late_execution(
+        &self,
+        part: Option<Outlet>,
+        relay: RelayState,
+        previous: Option<Instant>,
+        now: Instant,
+    ) -> bool {
         let Some(known) = self.relay(part) else { return false };
-        let drifted = known.settled.is_some_and(|settled| settled != relay);
-        drifted
-            && known.defended_until.is_some_and(|until| previous.is_some_and(|previous| previous <= until))
+        let Some((settled, until)) = known.settled.zip(known.defended_until) else { return false };
+        let may_be =
+            previous.is_some_and(|previous| previous <= until) && now <= until + self.policy.command_ttl;
+        settled != relay && may_be
     }
 
     fn put_right(&mut self, part: Option<Outlet>, relay: RelayState, desk: &mut Desk<'_>) {
