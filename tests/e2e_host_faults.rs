@@ -10,8 +10,10 @@ mod mqtt_kit;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use e2e_kit::{Config, Home, Scene, holds, house_of, json_of};
@@ -135,6 +137,39 @@ async fn scene_on_disk(house: &House, unshare: &[&str], mount: &str) -> (Scene, 
     (scene, inside)
 }
 
+/// A disk without room; whatever is given back on it is taken at once. There is room again when it is dropped.
+struct Full {
+    file: PathBuf,
+    /// It goes on for as long as the sender is there.
+    filler: Option<(JoinHandle<()>, mpsc::Sender<()>)>,
+}
+
+impl Full {
+    fn fill(disk: &Path) -> Self {
+        let file = disk.join("filler");
+        let mut writer = File::create(&file).unwrap();
+        let mut fill = move || while writer.write_all(&[0; 512]).is_ok() {};
+        fill();
+        let (give_up, given_up) = mpsc::channel();
+        let filler = std::thread::spawn(move || {
+            while given_up.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
+                fill();
+            }
+        });
+        Self { file, filler: Some((filler, give_up)) }
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        if let Some((filler, goes_on)) = self.filler.take() {
+            drop(goes_on);
+            let _ = filler.join();
+        }
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
 /// Waits until the file on the disk holds this.
 async fn is_written(file: &PathBuf, part: &str) {
     within(&format!("{part} in {}", file.display()), async {
@@ -171,10 +206,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     is_written(&state, "\"fan\"").await;
     let before = fs::read_to_string(&state).unwrap();
 
-    let filler = disk.join("filler");
-    let mut file = File::create(&filler).unwrap();
-    while file.write_all(&[0; 512]).is_ok() {}
-    drop(file);
+    let full = Full::fill(&disk);
     moves(&scene, &house).await;
     let line = scene.daemon.says("state.json cannot be written: No space left on device").await;
     assert!(line.contains(" WARN ") && line.contains("make room"), "{line}");
@@ -185,7 +217,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     assert_eq!(fs::read_to_string(&state).unwrap(), before, "what was there is whole");
     let said = warnings(&scene);
 
-    fs::remove_file(&filler).unwrap();
+    drop(full);
     scene.daemon.says("names and addresses are saved again").await;
     let address = house.lan().address(house.plug(0)).unwrap().to_string();
     is_written(&state, &address).await;
