@@ -22,11 +22,11 @@ use hs100d::sim::house::House;
 use mqtt_kit::{Ear, free_port, within};
 use serde_json::json;
 
-/// More than the plugs of the crowd have together.
+/// Too few for a connection to each plug of the crowd beside all else that the daemon has open.
 const FEW_FILES: &str = "ulimit -n 64; exec \"$@\"";
-const CROWD: usize = 60;
+const CROWD: usize = 42;
 /// So many of them fall silent: when they are read, each has a connection that waits for an answer.
-const SILENT: usize = 50;
+const SILENT: usize = 36;
 /// What the daemon may use of one core meanwhile, in the build without optimisation, on a machine with other things to
 /// do; one that asks the system without a pause uses all of it.
 const BUSY: f64 = 0.5;
