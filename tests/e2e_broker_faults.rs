@@ -14,7 +14,7 @@ mod mqtt_kit;
 use broker_line::{BrokerLine, Trouble};
 use e2e_kit::{Config, Daemon, Home, Scene, holds, house_of, json_of};
 use hs100d::sim::house::House;
-use mqtt_kit::{BOUND, Brand, Ear, House as Broker};
+use mqtt_kit::{BOUND, Brand, Ear, House as Broker, within};
 use serde_json::json;
 
 const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
@@ -73,14 +73,16 @@ impl Stage {
             scene.shows(plug, json!({"route": "local"})).await;
             let state = if house.plug(number).is_on() { "OFF" } else { "ON" };
             // What was sent to a broker whose daemon did not hear it is lost; so it is said until it is heard.
-            let result = loop {
-                let transaction = scene.send(plug, json!({ "state": state }));
-                let heard = tokio::time::timeout(BOUND / 20, scene.result(plug, &transaction)).await;
-                match heard {
-                    Ok(result) => break result,
-                    Err(_) => assert_eq!(scene.results(plug, &transaction), [json!(null); 0]),
+            let result = within("a result", async {
+                loop {
+                    let transaction = scene.send(plug, json!({ "state": state }));
+                    let heard = tokio::time::timeout(BOUND / 20, scene.result(plug, &transaction)).await;
+                    if let Ok(result) = heard {
+                        return result;
+                    }
                 }
-            };
+            })
+            .await;
             assert!(holds(&result, &json!({"status": "ok", "state": state})), "{result}");
             scene.shows(plug, json!({ "state": state })).await;
         }
