@@ -3,15 +3,19 @@
 //! Everything goes to standard error. This file decides how lines look, which are let through, and when a
 //! failure that repeats itself is said again; what is worth a line is decided where it happens.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, Targets, dynamic_filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -51,7 +55,9 @@ pub fn start(options: Options<'_>) -> Option<String> {
         None => plain(options).with_timer(Seconds).boxed(),
     };
     // A second start, as tests in one process would have it, changes nothing.
-    registry().with(layer.with_filter(filter)).try_init().ok();
+    let damper = Damper::default();
+    let damped = dynamic_filter_fn(move |line, _| damper.lets_through(line, Instant::now()));
+    registry().with(layer.with_filter(filter.and(damped))).try_init().ok();
     warning
 }
 
@@ -69,6 +75,21 @@ fn filter(options: Options<'_>) -> (Targets, Option<String>) {
         None => (default, None),
         Some(Ok(targets)) => (targets, None),
         Some(Err(error)) => (default, Some(format!("RUST_LOG: {error}: write it like hs100d=debug,warn"))),
+    }
+}
+
+/// Lets what libraries complain of through once, and then at growing intervals: on a full disk the embedded broker
+/// complains of each message, and without a file to open for a client it does so as fast as it can.
+#[derive(Debug, Default)]
+struct Damper(Mutex<HashMap<Identifier, Repeated>>);
+
+impl Damper {
+    fn lets_through(&self, line: &Metadata<'_>, now: Instant) -> bool {
+        if *line.level() > Level::WARN || line.target().starts_with(OURS) {
+            return true;
+        }
+        let mut complaints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.entry(line.callsite()).or_default().failed("", now).is_some()
     }
 }
 
@@ -175,7 +196,6 @@ impl fmt::Display for Past {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracing::Level;
 
     fn lets_through(options: Options<'_>, target: &str) -> Option<Level> {
         let (filter, _) = filter(options);
@@ -207,6 +227,33 @@ mod tests {
         let bad = Options { rust_log: Some("hs100d=loud"), ..Options::default() };
         assert_eq!(lets_through(bad, "hs100d::mqtt"), Some(Level::INFO));
         assert!(filter(bad).1.unwrap().contains("write it like hs100d=debug,warn"));
+    }
+
+    #[test]
+    fn what_a_library_complains_of_again_and_again_is_let_through_at_growing_intervals() {
+        fn line(target: &'static str, level: Level) -> Metadata<'static> {
+            let fields = tracing::field::FieldSet::new(&[], tracing::callsite::Identifier(&SITE));
+            Metadata::new("line", target, level, None, None, None, fields, tracing::metadata::Kind::EVENT)
+        }
+        struct Site;
+        static SITE: Site = Site;
+        impl tracing::Callsite for Site {
+            fn set_interest(&self, _: tracing::subscriber::Interest) {}
+            fn metadata(&self) -> &Metadata<'_> {
+                unreachable!()
+            }
+        }
+        let (damper, start) = (Damper::default(), Instant::now());
+        let passed = |target, level, second| {
+            damper.lets_through(&line(target, level), start + Duration::from_secs(second))
+        };
+        let said: Vec<u64> = (0..200).filter(|&second| passed("mqtt5", Level::ERROR, second)).collect();
+        assert_eq!(said, [0, 60, 180]);
+        assert!((0..200).all(|second| passed("mqtt5", Level::DEBUG, second)), "who asks for all gets all");
+        assert!(
+            (0..200).all(|second| passed("hs100d::daemon", Level::WARN, second)),
+            "ours are weighed elsewhere"
+        );
     }
 
     #[test]

@@ -346,6 +346,9 @@ pub enum Failure {
     /// The network answered that the host cannot be reached, or its name does not resolve.
     #[error("no route to the host")]
     NoRoute,
+    /// Nothing was asked: this process may not open as many connections at once.
+    #[error("too many files are open")]
+    OutOfFiles,
     /// No answer within the time limit.
     #[error("no answer in time")]
     Silent,
@@ -410,6 +413,7 @@ impl Failure {
             Self::NoAddress => Verdict::RouteDown,
             Self::Refused => Verdict::RouteDown,
             Self::NoRoute => Verdict::RouteDown,
+            Self::OutOfFiles => Verdict::RouteDoubtful,
             Self::Silent => Verdict::RouteDoubtful,
             Self::Closed => Verdict::RouteDoubtful,
             Self::Garbage(_) => Verdict::RouteDoubtful,

@@ -11,11 +11,10 @@
 mod discovery_kit;
 mod e2e_kit;
 mod mqtt_kit;
+mod namespace_kit;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,10 +25,9 @@ use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::SimPlug;
+use namespace_kit::{Player, answer, ip, play_apart, role, told};
 use serde_json::json;
 
-/// What tells a process of this file which part it plays; the parts do nothing without it.
-const ROLE: &str = "HS100D_TEST_NAMESPACE";
 /// The whole of it takes some ten seconds.
 const BOUND: Duration = Duration::from_secs(180);
 /// In each subnet.
@@ -38,62 +36,16 @@ const PLUGS: usize = 15;
 const MOVED: usize = 5;
 const PORT: u16 = 9999;
 const TDP_PORT: u16 = 20002;
-/// Comes before what a network says; the test harness says things, too.
-const MARK: &str = "@ ";
 
 #[test]
 fn plugs_in_two_subnets_are_found_and_followed_by_real_broadcasts_on_interfaces_that_come_and_go() {
-    let Some(unshare) = namespaces() else {
-        // Past the test harness, which swallows what a passing test prints.
-        let _ = writeln!(std::io::stderr(), "skipped: no network namespace may be made here");
-        return;
-    };
-    let mut command = Command::new("unshare");
-    command.args(unshare).arg(std::env::current_exe().unwrap());
-    command.args(part("the_daemon_in_its_namespace")).env(ROLE, "daemon").stdin(Stdio::null());
-    let mut child = mqtt_kit::Process(command.spawn().unwrap());
-    let end = Instant::now() + BOUND;
-    let status = loop {
-        match child.0.try_wait().unwrap() {
-            Some(status) => break status,
-            None => assert!(Instant::now() < end, "no end after {BOUND:?}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert!(status.success(), "{status}: its words are above");
-}
-
-/// How namespaces are made here, if they may be: as root, or as root of a namespace of users.
-fn namespaces() -> Option<&'static [&'static str]> {
-    let works = |words: &&&[&str]| {
-        let mut command = Command::new("unshare");
-        command
-            .args(**words)
-            .args(["unshare", "--net", "ip", "link"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    [&["--net"][..], &["--map-root-user", "--net"]].iter().find(works).copied()
-}
-
-fn part(name: &str) -> [&str; 4] {
-    ["--exact", name, "--ignored", "--nocapture"]
-}
-
-fn plays(role: &str) -> bool {
-    std::env::var_os(ROLE).is_some_and(|value| value == role)
-}
-
-fn ip(words: &str) {
-    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {words}: {status}");
+    play_apart("the_daemon_in_its_namespace", "daemon", BOUND);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a part of the other test, for a namespace of its own"]
 async fn the_daemon_in_its_namespace() {
-    if !plays("daemon") {
+    if role().as_deref() != Some("daemon") {
         return;
     }
     let foreign = if_addrs::get_if_addrs().unwrap().into_iter().filter(|interface| !interface.is_loopback());
@@ -148,39 +100,27 @@ async fn the_daemon_in_its_namespace() {
 /// One subnet: its plugs in a process and a namespace of their own, and a cable to them.
 struct Network {
     number: usize,
-    process: Child,
-    ask: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    plugs: Player,
     /// Where each of its plugs is.
     hosts: Vec<String>,
 }
 
 impl Network {
     fn make(number: usize) -> Self {
-        let mut command = Command::new("unshare");
-        command.arg("--net").arg(std::env::current_exe().unwrap()).args(part("a_network_of_plugs"));
-        command.env(ROLE, number.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let ask = process.stdin.take().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap());
-        let mut network = Self {
+        Self {
             number,
-            process,
-            ask,
-            answers,
+            plugs: Player::start("a_network_of_plugs", &number.to_string()),
             hosts: (11..).take(PLUGS).map(|last| format!("10.77.{number}.{last}")).collect(),
-        };
-        assert_eq!(network.hear(), "in its namespace");
-        network
+        }
     }
 
     /// Lays a cable and switches it on at both ends; all its plugs are where they were.
     fn connect(&mut self, address: &str) {
-        let (number, pid) = (self.number, self.process.id());
+        let (number, pid) = (self.number, self.plugs.pid());
         ip(&format!("link add lan{number} type veth peer name eth0 netns {pid}"));
         ip(&format!("address add {address} dev lan{number}"));
         ip(&format!("link set lan{number} up"));
-        assert_eq!(self.say(&format!("connect {}", self.hosts.join(" "))), "connected");
+        assert_eq!(self.plugs.say(&format!("connect {}", self.hosts.join(" "))), "connected");
     }
 
     fn cut(&self) {
@@ -189,7 +129,7 @@ impl Network {
 
     fn move_to(&mut self, plug: usize, last: usize) {
         let host = format!("10.77.{}.{last}", self.number);
-        assert_eq!(self.say(&format!("move {plug} {host}")), "moved");
+        assert_eq!(self.plugs.say(&format!("move {plug} {host}")), "moved");
         self.hosts[plug] = host;
     }
 
@@ -199,29 +139,7 @@ impl Network {
     }
 
     fn switchings(&mut self, plug: usize) -> Vec<bool> {
-        serde_json::from_str(&self.say(&format!("switchings {plug}"))).unwrap()
-    }
-
-    fn say(&mut self, line: &str) -> String {
-        writeln!(self.ask, "{line}").unwrap();
-        self.hear()
-    }
-
-    fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert!(self.answers.read_line(&mut line).unwrap() > 0, "network {} has ended", self.number);
-            if let Some((_, words)) = line.split_once(MARK) {
-                return words.trim_end().to_owned();
-            }
-        }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        serde_json::from_str(&self.plugs.say(&format!("switchings {plug}"))).unwrap()
     }
 }
 
@@ -229,8 +147,8 @@ impl Drop for Network {
 #[tokio::test]
 #[ignore = "a part of the other test, for a namespace of its own"]
 async fn a_network_of_plugs() {
-    let Some(number) = std::env::var(ROLE).ok().and_then(|role| role.parse::<usize>().ok()) else { return };
-    assert_eq!(if_addrs::get_if_addrs().unwrap().len(), 0, "this is not an empty namespace");
+    let Some(number) = role().and_then(|role| role.parse::<usize>().ok()) else { return };
+    let mut lines = told();
     let bell = Bell::new();
     let plug = |plug: usize| {
         let serial = (number - 1) * PLUGS + plug + 1;
@@ -239,12 +157,6 @@ async fn a_network_of_plugs() {
     };
     let plugs: Vec<_> = (0..PLUGS).map(plug).collect();
     let mut lan = None;
-    println!("{MARK}in its namespace");
-    let (tell, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    // The end of standard input is the end of the test.
-    std::thread::spawn(move || {
-        std::io::stdin().lock().lines().map_while(Result::ok).for_each(|l| drop(tell.send(l)))
-    });
     while let Some(line) = lines.recv().await {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -258,7 +170,7 @@ async fn a_network_of_plugs() {
                 if lan.is_none() {
                     lan = Some(open(number, &bell, &plugs, hosts).await);
                 }
-                println!("{MARK}connected");
+                answer("connected");
             }
             ["move", plug, host] => {
                 let (lan, plug) = (lan.as_ref().unwrap(), &plugs[plug.parse::<usize>().unwrap()]);
@@ -266,12 +178,12 @@ async fn a_network_of_plugs() {
                 ip(&format!("address add {host}/24 brd + dev eth0"));
                 lan.plug_in(plug, at(host)).await.unwrap();
                 ip(&format!("address del {before}/24 dev eth0"));
-                println!("{MARK}moved");
+                answer("moved");
             }
             ["switchings", plug] => {
                 let log = plugs[plug.parse::<usize>().unwrap()].switchings();
                 let states: Vec<bool> = log.iter().map(|switching| switching.on).collect();
-                println!("{MARK}{}", json!(states));
+                answer(&json!(states).to_string());
             }
             _ => panic!("{line:?}"),
         }

@@ -1,6 +1,10 @@
 //! The failure table over real sockets: what the LAN does to a command, crossed with what the cloud does to it. The
 //! whole table runs on a hand-moved clock in `routing.rs`; here each row and each column of it meets the real daemon,
 //! a plug, and a broker.
+//!
+//! ```text
+//! HS100D_NUMBERS=1 cargo test --test e2e_routes -- --nocapture     row by row: how it ended, and after how long
+//! ```
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -8,6 +12,7 @@
 mod e2e_kit;
 mod mqtt_kit;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use e2e_kit::{Config, Home, Scene, blueprint_of, happens, holds, house_of, json_of, sees};
@@ -16,11 +21,27 @@ use hs100d::sim::fault::{CloudLink, LanFault};
 use hs100d::sim::house::House;
 use hs100d::sim::plug::Origin;
 use mqtt_kit::BOUND;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// So many houses stand at once, each with a daemon.
+/// Asks for the numbers: then one house stands at a time, and every bound is kept to the millisecond.
+const NUMBERS: &str = "HS100D_NUMBERS";
+/// So many houses stand at once otherwise, each with a daemon …
 const AT_ONCE: usize = 12;
+/// … and this is what they may cost each other.
+const SLACK: Duration = Duration::from_secs(2);
+/// A command that no route delivers is dropped after this time.
+const COMMAND_TTL: Duration = Duration::from_secs(4);
+/// What is promised of a LAN that refuses, breaks off or talks nonsense: it is left for the cloud within this time.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
+/// What is promised of a LAN that says nothing.
+const SILENT_WITHIN: Duration = Duration::from_secs(1);
+/// What a cloud in a bad mood adds to one call.
+const SLOW: Duration = Duration::from_millis(300);
+/// An answer that comes so late is none.
+const LATE: Duration = Duration::from_secs(6);
+/// How far apart the bytes of a plug are that has all the time in the world.
+const DRIP: Duration = Duration::from_millis(200);
 /// The error codes of the cloud that the table needs.
 const TOKEN_EXPIRED: i64 = -20651;
 const REFRESH_TOKEN_EXPIRED: i64 = -20655;
@@ -39,6 +60,8 @@ enum Lan {
 enum Cloud {
     Works,
     Slow,
+    /// It answers when the command's time is over.
+    Late,
     Silent,
     Down,
     TokenExpired,
@@ -93,7 +116,10 @@ const TABLE: &[Row] = &[
     (Plug(L::Silent), C::TokenExpired, Done("cloud"), &[ByCloud]),
     (Plug(L::Silent), C::Silent, Failed(&["local: no answer in time", "cloud: no answer in time"]), &[]),
     (Plug(L::Silent), C::Off, Failed(&["(local: no answer in time)"]), &[]),
+    // It takes connections and reads nothing; what waits for it must be taken back before it wakes.
+    (Plug(L::Asleep), C::Off, Failed(&["(local: no answer in time)"]), &[]),
     (Plug(L::NotAccepting), C::Works, Done("cloud"), &[ByCloud]),
+    (Plug(L::NotAccepting), C::Off, Failed(&["(local: no answer in time)"]), &[]),
     (Plug(L::ResetAfterRequest), C::Works, Done("cloud"), &[ByCloud]),
     (
         Plug(L::ResetAfterRequest),
@@ -103,6 +129,17 @@ const TABLE: &[Row] = &[
     ),
     (Plug(L::CloseWithoutReply), C::Works, Done("cloud"), &[ByCloud]),
     (Plug(L::CloseWithoutReply), C::Off, Failed(&["(local: connection closed before the answer)"]), &[]),
+    (Plug(L::ResetInAnswer), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (Plug(L::ResetInAnswer), C::Off, Failed(&["(local: connection closed before the answer)"]), &[ByLan]),
+    (Plug(L::SlowBytes(DRIP)), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (Plug(L::SlowBytes(DRIP)), C::Off, Failed(&["(local: no answer in time)"]), &[ByLan]),
+    // It does what it is told at once, and says so when nobody listens any more.
+    (
+        Plug(L::Refused),
+        C::Late,
+        Failed(&["local: connection refused", "cloud: no answer in time"]),
+        &[ByCloud],
+    ),
     // A fault that spoils the answer spoils only the answer: the plug switches, and the LAN cannot prove it.
     (Plug(L::Garbage), C::Works, Done("cloud"), &[ByLan, ByCloud]),
     (Plug(L::CutOffJson), C::Works, Done("cloud"), &[ByLan, ByCloud]),
@@ -127,28 +164,36 @@ const TABLE: &[Row] = &[
 
 #[tokio::test]
 async fn each_row_and_column_of_the_failure_table_ends_as_it_should_over_real_sockets() {
+    let numbers = std::env::var_os(NUMBERS).is_some();
+    let (at_once, slack) = if numbers { (1, Duration::ZERO) } else { (AT_ONCE, SLACK) };
     let mut stories = JoinSet::new();
-    let mut rows = TABLE.iter();
-    let mut broken = 0;
+    let mut rows = TABLE.iter().enumerate();
+    let mut told = BTreeMap::new();
     loop {
-        while stories.len() < AT_ONCE
-            && let Some(row) = rows.next()
+        while stories.len() < at_once
+            && let Some((number, row)) = rows.next()
         {
-            stories.spawn(story(row));
+            stories.spawn(async move { (number, story(row, slack).await) });
         }
         match stories.join_next().await {
-            Some(told) => broken += usize::from(told.is_err()),
+            Some(Ok((number, line))) => drop(told.insert(number, line)),
+            // Its words are above.
+            Some(Err(_)) => {}
             None => break,
         }
     }
-    assert_eq!(broken, 0, "rows that ended otherwise, see above");
+    println!("{:<24}{:<16}{:>8}{:>9}  ended as", "LAN", "cloud", "took", "bound");
+    told.values().for_each(|line| println!("{line}"));
+    println!("{} of {} rows ended as they should, each within its bound", told.len(), TABLE.len());
+    assert_eq!(told.len(), TABLE.len(), "rows that ended otherwise, see above");
 }
 
-/// One command to one plug while this is wrong; then all is mended, and the plug is read.
-async fn story(row: &Row) {
+/// One command to one plug while this is wrong, and one to a neighbour that nothing is wrong with; then all is mended, and
+/// the plug is read. A line on how it ended.
+async fn story(row: &Row, slack: Duration) -> String {
     let (lan, cloud, end, switched_by) = *row;
     let what = format!("{lan:?} x {cloud:?}");
-    let house = house_of(&["Lamp", "Other"]).await;
+    let house = house_of(&["Lamp", "Other", "Neighbour"]).await;
     let scene = Scene::at(home(&house, cloud).await).await;
     settle(&house, &scene, cloud).await;
     break_lan(&house, lan).await;
@@ -156,7 +201,12 @@ async fn story(row: &Row) {
     let before = calls(&house);
 
     let transaction = scene.send("lamp", json!({"state": "ON"}));
+    let neighbour = scene.command("neighbour", json!({"state": "ON"})).await;
+    assert!(holds(&neighbour, &json!({"status": "ok", "route": "local"})), "{what}: {neighbour}");
+    assert!(took(&neighbour) <= REFUSED_WITHIN + slack, "{what}: the neighbour waited: {neighbour}");
     let result = scene.result("lamp", &transaction).await;
+    let bound = bound(lan, cloud, end);
+    assert!(took(&result) <= bound + slack, "{what}: more than {bound:?}: {result}");
     match end {
         Done(route) => {
             let done = json!({"status": "ok", "state": "ON", "route": route});
@@ -188,6 +238,31 @@ async fn story(row: &Row) {
     let claims = states.filter(|seen| json_of(seen)["state"] == "ON").count();
     assert_eq!(claims > 0, !switchings.is_empty(), "{what}: a state was published that never was");
     assert_eq!(scene.results("lamp", &transaction).len(), 1, "{what}: one command, one result");
+    let ended = match end {
+        Done(route) => format!("ok, {route}"),
+        Failed(_) => result["error"].as_str().unwrap().to_owned(),
+    };
+    let (lan, cloud) = (what.split(" x ").next().unwrap(), format!("{cloud:?}"));
+    let ms = |time: Duration| format!("{} ms", time.as_millis());
+    format!("{lan:<24}{cloud:<16}{:>8}{:>9}  {ended}", ms(took(&result)), ms(bound))
+}
+
+fn took(result: &Value) -> Duration {
+    Duration::from_millis(result["took_ms"].as_u64().unwrap())
+}
+
+/// How long a command may take from its arrival to its result.
+fn bound(lan: Lan, cloud: Cloud, end: End) -> Duration {
+    let over_the_lan = match lan {
+        Plug(L::Silent | L::Asleep | L::NotAccepting | L::SlowBytes(_)) => SILENT_WITHIN,
+        _ => REFUSED_WITHIN,
+    };
+    match (end, lan) {
+        // The order and the reading after it.
+        (Done(_), _) if cloud == Cloud::Slow => over_the_lan + 2 * SLOW,
+        (Done(_), _) | (Failed(_), Plug(L::DeviceError(_))) => over_the_lan,
+        (Failed(_), _) => COMMAND_TTL + REFUSED_WITHIN,
+    }
 }
 
 /// Everything stands still but for the command: no poll falls in between, and nobody is looked for.
@@ -195,8 +270,9 @@ async fn home(house: &House, cloud: Cloud) -> Home {
     let config = Config::of(house)
         .without_search()
         .plug("lamp", house, 0)
+        .plug("neighbour", house, 2)
         .set("local", "poll_interval", "1h")
-        .set("routing", "command_ttl", "4s");
+        .set("routing", "command_ttl", format!("{}s", COMMAND_TTL.as_secs()));
     let config = match cloud {
         Cloud::Off => config.without("cloud"),
         Cloud::WrongPassword => config.set("cloud", "password", "guessed"),
@@ -212,7 +288,9 @@ async fn home(house: &House, cloud: Cloud) -> Home {
 
 /// Waits until the plug was read, by LAN, and the account as well.
 async fn settle(house: &House, scene: &Scene, cloud: Cloud) {
-    scene.shows("lamp", json!({"state": "OFF", "route": "local"})).await;
+    for plug in ["lamp", "neighbour"] {
+        scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
+    }
     sees(&scene.ear, "hs100d/lamp/info", json!({"cloud_connection": true})).await;
     let status = match cloud {
         Cloud::Off => "off",
@@ -237,8 +315,9 @@ async fn break_cloud(house: &House, fault: Cloud) {
     match fault {
         Cloud::Works | Cloud::WrongPassword | Cloud::Off => {}
         Cloud::Slow => {
-            cloud.fail(passthrough, Times::Always, CloudFault::Latency(Duration::from_millis(300)));
+            cloud.fail(passthrough, Times::Always, CloudFault::Latency(SLOW));
         }
+        Cloud::Late => cloud.fail(passthrough, Times::Always, CloudFault::Latency(LATE)),
         Cloud::Silent => cloud.fail(None, Times::Always, CloudFault::Silent),
         Cloud::Down => cloud.set_reachable(false).await.unwrap(),
         Cloud::TokenExpired => cloud.void_tokens(TOKEN_EXPIRED),
@@ -302,8 +381,34 @@ fn hold_calls_against(cloud: Cloud, end: End, before: &Calls, after: &Calls, wha
         Cloud::Works | Cloud::Slow => assert_eq!(passthroughs, 2, "{what}"),
         Cloud::Throttled => assert_eq!(passthroughs, 1, "{what}: asked again although it is held back"),
         Cloud::WrongPassword => assert_eq!((passthroughs, after.logins), (0, 1), "{what}"),
-        Cloud::Silent | Cloud::Down | Cloud::PlugOffline | Cloud::Off => {}
+        Cloud::Late | Cloud::Silent | Cloud::Down | Cloud::PlugOffline | Cloud::Off => {}
     }
+}
+
+#[tokio::test]
+async fn what_the_cloud_carries_out_after_the_deadline_is_shown_and_left_as_it_is() {
+    let house = house_of(&["Lamp"]).await;
+    let config = Config::of(&house)
+        .without_search()
+        .plug("lamp", &house, 0)
+        .set("local", "poll_interval", "1s")
+        .set("routing", "command_ttl", "1s");
+    let scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"state": "OFF", "route": "local"})).await;
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    scene.shows("lamp", json!({"route": "cloud"})).await;
+    house.plug(0).set_cloud(CloudLink::Latency(Duration::from_secs(2)));
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    let error = result["error"].as_str().unwrap_or_default();
+    assert!(result["status"] == "error" && error.contains("cloud: no answer in time"), "{result}");
+    assert!(house.plug(0).switchings().is_empty(), "it was too late before it was done");
+
+    house.wait_until(BOUND, || house.plug(0).is_on()).await.unwrap();
+    house.plug(0).set_cloud(CloudLink::Works);
+    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    scene.shows("lamp", json!({"state": "ON", "route": "local"})).await;
+    scene.read("lamp").await;
+    assert_eq!(house.plug(0).switchings().len(), 1, "nobody undoes it");
 }
 
 #[tokio::test]

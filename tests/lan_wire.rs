@@ -92,7 +92,9 @@ async fn each_fault_of_the_lan_is_its_own_failure() {
         LanFault::NotAccepting | LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => {
             Some(Failure::Silent)
         }
-        LanFault::ResetAfterRequest | LanFault::CloseWithoutReply => Some(Failure::Closed),
+        LanFault::ResetAfterRequest | LanFault::ResetInAnswer | LanFault::CloseWithoutReply => {
+            Some(Failure::Closed)
+        }
         LanFault::Garbage => Some(Failure::Garbage("not JSON at byte 1".into())),
         LanFault::CutOffJson | LanFault::HugeLength => Some(Failure::Garbage("".into())),
         LanFault::DeviceError(code) => Some(Failure::Device { code, message: "".into() }),

@@ -156,6 +156,22 @@ fn a_silent_lan_is_rested_once_the_cloud_had_to_answer() {
 }
 
 #[test]
+fn at_whatever_moment_of_a_poll_a_silent_lan_meets_a_command_it_is_rested_by_it() {
+    for tenths in 0..60 {
+        let mut house = Scenario::settled(1);
+        house.plug(1).lan = Lan::Silent;
+        house.run_for(millis(tenths * 100));
+        let first = house.switch(1, RelayState::On);
+        let (_, took) = house.result(first, seconds(2));
+        assert!(took <= millis(700) + CLOUD_TRIP * 2, "after {tenths} tenths of a second: {took:?}");
+        assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud), "after {tenths} tenths of a second");
+        let second = house.switch(1, RelayState::Off);
+        let (_, took) = house.result(second, seconds(2));
+        assert!(took <= CLOUD_TRIP * 2, "the second waits for the LAN after {tenths} tenths: {took:?}");
+    }
+}
+
+#[test]
 fn the_cloud_serves_from_the_moment_at_which_the_lan_rests_if_it_has_just_answered() {
     for lan in
         [Lan::ResetAfterRequest, Lan::ClosedWithoutReply, Lan::Garbage, Lan::CutOffJson, Lan::HugeLength]

@@ -344,6 +344,7 @@ fn remedy(failure: &Failure) -> &'static str {
         Failure::Unsupported(_) => "it can be reached over the other route only",
         Failure::Throttled => "wait some minutes; do not restart or log in again in the meantime",
         Failure::CloudStopped(_) => "see the line of the cloud",
+        Failure::OutOfFiles => "close what else is running in this session, or raise its limit",
         Failure::Abandoned => "try again",
     }
 }

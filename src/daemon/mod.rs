@@ -29,6 +29,8 @@ use systemd::Systemd;
 
 /// Changes that come together are written down together.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// What could not be written is tried again after this time: somebody may have made room.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
 /// Exchanges that are under way at the end get this long; systemd waits longer than all of this together.
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The broker gets this long to take the last words.
@@ -253,7 +255,7 @@ impl Daemon {
             }
             Some(Err(_)) | None => {}
         }
-        self.save_at = Some(now + IDLE);
+        self.save_at = Some(now + SAVE_AGAIN);
     }
 
     // --- reload and end -----------------------------------------------------------------------------------------

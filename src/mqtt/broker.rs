@@ -127,8 +127,9 @@ mod present {
     const LARGEST_KEPT: usize = 256 * 1024;
     /// How many messages are kept: ten thousand plugs have four topics and one document each.
     const MOST_KEPT: usize = 100_000;
-    /// Clients on one machine.
-    const MOST_CLIENTS: usize = 1000;
+    /// Clients on one machine. With the connections to plugs they fit into the 1024 files that a process may usually
+    /// open: when those have run out, the broker asks the system for the next client again and again without a pause.
+    const MOST_CLIENTS: usize = 128;
     /// How long a client that went away may find its session again.
     const LONGEST_SESSION: Duration = Duration::from_secs(24 * 3600);
     /// How long a goodbye that was sent may take to be read.

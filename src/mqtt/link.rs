@@ -25,6 +25,10 @@ use super::{Inbound, Options, Word};
 
 /// A broker that has not answered a subscription by then is told the states all the same.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
+/// Rights that were denied may have been granted in the meantime: so often that is tried.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// A broker that acknowledges nothing for this long, although something waits for it, never will on this connection.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
 /// Half of what it takes to notice a broker that went away without a word.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// From dialling to the broker's first word.
@@ -93,6 +97,8 @@ struct Line {
     commands: Option<u16>,
     /// Whether that answer is there. A plug is not shown as there before commands to it are heard.
     hears: bool,
+    /// When a subscription that was denied is asked for again.
+    ask_again_at: Option<Instant>,
     search_until: Option<Instant>,
     /// The filters of the search, for as long as they are subscribed to.
     searched: Vec<String>,
@@ -101,6 +107,8 @@ struct Line {
     limits: Limits,
     /// Publishes that the broker has yet to acknowledge.
     unacknowledged: usize,
+    /// Since when nothing was acknowledged; none while nothing waits for it.
+    unheard_since: Option<Instant>,
     is_leaving: bool,
 }
 
@@ -199,8 +207,13 @@ impl Courier {
                     }
                 }
                 () = sleep_until(next_time.into()) => {
-                    if self.goodbye.as_ref().is_some_and(|goodbye| goodbye.by <= Instant::now()) {
+                    let now = Instant::now();
+                    if self.goodbye.as_ref().is_some_and(|goodbye| goodbye.by <= now) {
                         return Err(End::Stopped);
+                    }
+                    if line.unheard_since.is_some_and(|since| since + ACKNOWLEDGED_WITHIN <= now) {
+                        let lasted = line.since.map(|since| since.elapsed());
+                        return Err(End::Lost(Trouble::unacknowledged(&self.options), lasted));
                     }
                 }
                 () = &mut silence => {
@@ -296,7 +309,7 @@ impl Courier {
     }
 
     fn subscribe(&self, line: &Line, filters: Vec<String>, how: fn(String) -> SubscribeFilterInput) {
-        // There is room: nothing else has been handed over on this connection.
+        // There is room at a connection's start, when nothing else has been handed over on it, and nearly always later.
         if let Err(error) = line.client.try_subscribe_many(filters.into_iter().map(how)) {
             tracing::error!("cannot subscribe at the broker: {error}");
         }
@@ -323,6 +336,7 @@ impl Courier {
             self.tell(Ok(()));
             return;
         }
+        line.ask_again_at = Some(Instant::now() + ASK_AGAIN);
         let Options { host, port, .. } = &self.options;
         self.complain(format!(
             "the broker at {host}:{port}: it does not let us subscribe to {}: what is sent there is not heard until \
@@ -333,6 +347,7 @@ impl Courier {
 
     fn check_publish(&mut self, answer: &PubAck, line: &mut Line) {
         line.unacknowledged = line.unacknowledged.saturating_sub(1);
+        line.unheard_since = (line.unacknowledged > 0).then(Instant::now);
         let Options { host, port, base_topic, homeassistant, .. } = &self.options;
         let remedy = match answer.reason {
             PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return,
@@ -385,8 +400,10 @@ impl Courier {
         [
             self.online_at,
             self.announce_at,
+            line.ask_again_at,
             line.search_until,
             line.moved_at,
+            line.unheard_since.map(|since| since + ACKNOWLEDGED_WITHIN),
             after(STABLE),
             after(SUBSCRIBED_WITHIN),
             self.goodbye.as_ref().map(|g| g.by),
@@ -405,6 +422,10 @@ impl Courier {
         if self.announce_at.take_if(|at| *at <= now).is_some() {
             tracing::debug!("saying everything again for Home Assistant, which has started");
             self.desk.announce_again();
+        }
+        if line.ask_again_at.take_if(|at| *at <= now).is_some() {
+            line.commands = None;
+            self.subscribe(line, self.desk.filters(), command_filter);
         }
         if line.search_until.take_if(|at| *at <= now).is_some() {
             self.end_search(line);
@@ -504,11 +525,13 @@ impl Line {
             since: None,
             commands: None,
             hears: false,
+            ask_again_at: None,
             search_until: None,
             searched: Vec::new(),
             moved_at: None,
             limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },
             unacknowledged: 0,
+            unheard_since: None,
             is_leaving: false,
         }
     }
@@ -534,7 +557,10 @@ impl Line {
         }
         match self.client.try_publish(topic, payload, options) {
             Ok(()) => {
-                self.unacknowledged += usize::from(qos != QoS::AtMostOnce);
+                if qos != QoS::AtMostOnce {
+                    self.unacknowledged += 1;
+                    self.unheard_since.get_or_insert_with(Instant::now);
+                }
                 Handed::Over
             }
             Err(ClientError::RequestChannelFull(_)) => Handed::NoRoom,

@@ -62,6 +62,14 @@ impl Trouble {
         let Options { host, port, .. } = options;
         Self::new(Kind::Away, format!("the broker at {host}:{port}: does not answer"))
     }
+
+    /// A broker that has room for no more of our messages, because it says of none that it has it.
+    pub(super) fn unacknowledged(options: &Options) -> Self {
+        let Options { host, port, .. } = options;
+        let text =
+            format!("the broker at {host}:{port}: takes our messages and acknowledges none: see its own log");
+        Self::new(Kind::Away, text)
+    }
 }
 
 const TAKEN_OVER: &str = "another client has connected with our client id: give each its own mqtt.client_id; \
@@ -137,7 +145,11 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
             (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most"))
         }
         StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded { pkt_size, .. }) => {
-            (Kind::TooLarge, format!("sent a packet of {pkt_size} bytes, although it knows our limit"))
+            let why = format!(
+                "sent a packet of {pkt_size} bytes, although it knows our limit: remove the large message that it \
+                 keeps under our topics"
+            );
+            (Kind::TooLarge, why)
         }
         StateError::ConnectionAborted if progress.stage() != Stage::Open => {
             (Kind::Away, "hung up".to_owned())

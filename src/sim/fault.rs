@@ -28,6 +28,8 @@ pub enum LanFault {
     SlowBytes(Duration),
     /// Reads the request and resets the connection.
     ResetAfterRequest,
+    /// Acts, then sends half of the answer and resets the connection.
+    ResetInAnswer,
     /// Reads the request and closes the connection.
     CloseWithoutReply,
     /// Acts, answers as it should, then closes, as some firmwares do.
@@ -44,7 +46,7 @@ pub enum LanFault {
 
 impl LanFault {
     /// One of each, with mild times, for tables.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Works,
         Self::Refused,
         Self::NotAccepting,
@@ -54,6 +56,7 @@ impl LanFault {
         Self::Latency(Duration::from_millis(50)),
         Self::SlowBytes(Duration::from_millis(1)),
         Self::ResetAfterRequest,
+        Self::ResetInAnswer,
         Self::CloseWithoutReply,
         Self::CloseAfterEachReply,
         Self::Garbage,
@@ -74,6 +77,7 @@ impl LanFault {
             Self::Latency(_) => true,
             Self::SlowBytes(_) => true,
             Self::ResetAfterRequest => false,
+            Self::ResetInAnswer => true,
             Self::CloseWithoutReply => false,
             Self::CloseAfterEachReply => true,
             Self::Garbage => true,

@@ -17,6 +17,7 @@ use crate::model::{Address, Failure};
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 use crate::smarthome::message::{Nameplate, NotAnAnswer, OutletIds, Reading, Reply, Request};
+use crate::transport::share::{Share, is_out_of_files};
 
 /// Most answers fit; a longer one grows its buffer as its bytes arrive, never by what its length word says.
 const USUAL_ANSWER: usize = 2048;
@@ -28,6 +29,7 @@ const SPARE_BUFFERS: usize = 64;
 pub struct Lan {
     kept: Mutex<HashMap<PlugKey, Wire>>,
     spare: Mutex<Vec<Vec<u8>>>,
+    share: Share,
 }
 
 impl Lan {
@@ -61,7 +63,7 @@ impl Lan {
 
     /// Connects, and lets the plug prove who it is before anything is asked that changes it.
     async fn ask_anew(&self, ask: &Ask<'_>) -> Result<Outcome, Trouble> {
-        let mut wire = Wire::connect(ask.address).await?;
+        let mut wire = self.connect(ask.address).await?;
         if ask.exchange.request == Request::SysInfo {
             return self.ask_on(wire, ask).await.map(|reply| Outcome::of(Ok(reply)));
         }
@@ -86,9 +88,25 @@ impl Lan {
     /// Some firmwares close after each answer, the one to the greeting included. Who lives at the address was proved
     /// a moment ago, so the request may go first on one more connection.
     async fn ask_after_hello(&self, ask: &Ask<'_>, hello: &Reading) -> Result<Reply, Trouble> {
-        let mut wire = Wire::connect(ask.address).await?;
+        let mut wire = self.connect(ask.address).await?;
         wire.proven = Some(Arc::clone(&hello.plate));
         self.ask_on(wire, ask).await
+    }
+
+    /// Connects, as long as enough is left for those who cannot wait.
+    async fn connect(&self, address: &Address) -> Result<Wire, Trouble> {
+        let wire = Wire::connect(address).await?;
+        let now = Instant::now().into_std();
+        match wire {
+            Some(wire) if self.share.admits(&wire.stream) => {
+                self.share.found_one(now);
+                Ok(wire)
+            }
+            _ => {
+                self.share.missed_one(now);
+                Err(Failure::OutOfFiles.into())
+            }
+        }
     }
 
     /// Says the exchange's request on a wire, and keeps the wire if all went well.
@@ -101,7 +119,7 @@ impl Lan {
         // A plug that says no has answered: its wire is sound.
         let says_no = |trouble: &Trouble| matches!(trouble, Trouble::Failed(outcome) if matches!(outcome.result, Err(Failure::Device { .. })));
         let sound = answer.as_ref().err().is_none_or(says_no);
-        if sound && !wire.spent {
+        if sound && !wire.spent && self.share.keeps(&wire.stream) {
             self.kept().insert(ask.exchange.plug, wire);
         }
         answer
@@ -182,15 +200,19 @@ struct Wire {
 }
 
 impl Wire {
-    async fn connect(address: &Address) -> Result<Self, Trouble> {
+    /// None if no more files may be opened.
+    async fn connect(address: &Address) -> Result<Option<Self>, Trouble> {
         let connected = match address {
             Address::Socket(socket) => TcpStream::connect(socket).await,
             Address::Name(name, port) => TcpStream::connect((&**name, *port)).await,
         };
-        let stream = connected.map_err(|error| sort_connect_error(&error))?;
+        let stream = match connected {
+            Err(error) if is_out_of_files(&error) => return Ok(None),
+            connected => connected.map_err(|error| sort_connect_error(&error))?,
+        };
         // The devices' buffers are easily overrun: one segment a request, at once.
         stream.set_nodelay(true).map_err(|error| sort_error(&error))?;
-        Ok(Self { stream, address: address.clone(), proven: None, in_flight: false, spent: false })
+        Ok(Some(Self { stream, address: address.clone(), proven: None, in_flight: false, spent: false }))
     }
 
     /// Writes the frame in `buffer` and replaces it by the answer's plain payload.

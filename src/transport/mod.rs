@@ -5,6 +5,7 @@
 pub mod cloud;
 pub mod discovery;
 pub mod local;
+mod share;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -145,7 +145,20 @@ impl Home {
     }
 
     pub(crate) fn daemon_that_logs(&self, levels: &str) -> Daemon {
-        let mut command = self.program();
+        Self::spawned(self.program(), levels)
+    }
+
+    /// Starts the daemon by way of another program with these arguments, which becomes it in the end.
+    pub(crate) fn daemon_by(&self, words: &[&str]) -> Daemon {
+        let program = self.program();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(program.get_program()).args(program.get_args());
+        command.env_clear().envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        Self::spawned(command, "hs100d=debug,warn")
+    }
+
+    fn spawned(mut command: Command, levels: &str) -> Daemon {
         let child = command.env("RUST_LOG", levels).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         Daemon { talker: Talker::of(child.unwrap()) }
     }

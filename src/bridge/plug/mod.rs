@@ -92,6 +92,8 @@ struct InFlight {
     id: ExchangeId,
     request: Request,
     started: Instant,
+    /// Since when its route has been asked without an answer: from before its start, if it took a hung one's place.
+    unanswered_since: Instant,
     deadline: Instant,
 }
 

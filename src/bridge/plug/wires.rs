@@ -67,6 +67,7 @@ impl Plug {
         if due > desk.now {
             return wake.by(due);
         }
+        let mut unanswered_since = desk.now;
         if let Some(flight) = &self.lanes[route.index()] {
             // Something older is on the wire. An answer is a matter of milliseconds; when it stays away, the wire is
             // not waited for any longer.
@@ -74,9 +75,13 @@ impl Plug {
             if patience > desk.now {
                 return wake.by(patience);
             }
+            unanswered_since = flight.unanswered_since;
             self.abandon(route, desk);
         }
         self.start(route, job.request.clone(), true, desk);
+        if let Some(flight) = &mut self.lanes[route.index()] {
+            flight.unanswered_since = unanswered_since;
+        }
     }
 
     /// Whether the job's request is on this wire already.
@@ -129,8 +134,13 @@ impl Plug {
         let said = self.wishes.iter().filter(|wish| wish.is_said_by(&request)).map(|wish| wish.deadline);
         let deadline = said.fold(desk.now + limit, Instant::min);
         let id = desk.next_exchange(self.key);
-        self.lanes[route.index()] =
-            Some(InFlight { id, request: request.clone(), started: desk.now, deadline });
+        self.lanes[route.index()] = Some(InFlight {
+            id,
+            request: request.clone(),
+            started: desk.now,
+            unanswered_since: desk.now,
+            deadline,
+        });
         let plate = self.reported.as_ref().map(|reported| Arc::clone(&reported.reading.plate));
         let label = Arc::clone(&self.label);
         desk.actions.push_back(Action::Perform(Exchange {
@@ -222,7 +232,7 @@ impl Plug {
     /// The cloud had to answer because the LAN kept silent: the LAN rests, until it answers.
     pub(super) fn note_overtaken(&mut self, now: Instant) {
         let Some(flight) = &self.lanes[Route::Local.index()] else { return };
-        if flight.started + self.policy.cloud_after <= now {
+        if flight.unanswered_since + self.policy.cloud_after <= now {
             self.routes.overtaken(Route::Local, now);
         }
     }

@@ -372,7 +372,10 @@ mod tests {
             return Seen::Huge;
         }
         let mut payload = vec![0; length];
-        timeout(BOUND, stream.read_exact(&mut payload)).await.unwrap().unwrap();
+        match timeout(BOUND, stream.read_exact(&mut payload)).await.unwrap() {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Seen::Reset,
+            read => read.unwrap(),
+        };
         cipher::decrypt(&mut payload);
         match serde_json::from_slice::<Value>(&payload) {
             Ok(reply) => Seen::Answer(reply["system"]["set_relay_state"]["err_code"].as_i64().unwrap()),
@@ -394,7 +397,7 @@ mod tests {
                 LanFault::Refused => Seen::NoConnection(io::ErrorKind::ConnectionRefused),
                 LanFault::NotAccepting => Seen::ConnectHangs,
                 LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => Seen::Nothing,
-                LanFault::ResetAfterRequest => Seen::Reset,
+                LanFault::ResetAfterRequest | LanFault::ResetInAnswer => Seen::Reset,
                 LanFault::CloseWithoutReply => Seen::Closed,
                 LanFault::Garbage | LanFault::CutOffJson => Seen::NoJson,
                 LanFault::HugeLength => Seen::Huge,

@@ -136,6 +136,11 @@ async fn send(stream: &mut TcpStream, fault: LanFault, reply: &[u8]) -> io::Resu
             bytes[..HEADER_LEN].copy_from_slice(&HUGE.to_be_bytes());
             stream.write_all(&bytes).await?;
         }
+        LanFault::ResetInAnswer => {
+            stream.write_all(&bytes[..bytes.len() / 2]).await?;
+            stream.set_zero_linger()?;
+            return Ok(Then::HangUp);
+        }
         LanFault::CloseAfterEachReply => {
             stream.write_all(&bytes).await?;
             stream.shutdown().await?;

@@ -13,6 +13,7 @@ use tokio::time::timeout_at;
 
 use crate::transport::cloud::api::{Page, Trouble};
 use crate::transport::cloud::host::Host;
+use crate::transport::share::is_out_of_files;
 
 /// For one connection to come about, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -124,6 +125,9 @@ fn why_unreachable(error: &reqwest::Error) -> String {
             // The wrapped error is not among an io::Error's sources; its own sources are.
             cause = Some(inner);
             continue;
+        }
+        if io.is_some_and(is_out_of_files) {
+            return "too many files are open; raise the limit".to_owned();
         }
         if let Some(io) = io {
             return io.kind().to_string();
