@@ -5,7 +5,12 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Update, What};
+use std::sync::Arc;
+
+use hs100d::bridge::event::{
+    AccountPlug, Ask, CommandId, Ended, Event, Happening, Identity, KnownPlug, OtherDialect, RequestId, Said,
+    Sighting, Update, What,
+};
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Address, Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
@@ -369,6 +374,34 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
     for name in &names {
         let online = Update::Availability(PlugName::new(name).unwrap(), Availability::Online);
         assert!(house.told.iter().any(|(_, update)| *update == online), "{name}");
+    }
+}
+
+/// Found by the fuzzer: a model of two lines was two lines of the log.
+#[test]
+fn what_strangers_call_themselves_stays_on_one_short_line() {
+    let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
+    let other = OtherDialect { mac: None, kind: forged(), model: forged(), encryption: forged() };
+    let klap = OtherDialect { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
+    let mut house = adopting(1, vec![]);
+    for (number, device) in (8..).zip([other, klap]) {
+        house.event(Event::Sighted(Sighting { address: address(number), said: Said::Other(device) }));
+    }
+    let bulb = AccountPlug { alias: forged(), model: forged(), ..row(9, "", "IOT.\nBULB") };
+    house.event(Event::Account(vec![
+        bulb,
+        AccountPlug { model: forged(), ..row(3, "Lamp", "IOT.SMARTPLUGSWITCH") },
+    ]));
+    let mut reading = house.plug(1).reading();
+    Arc::make_mut(&mut reading.plate).model = forged();
+    let said = Said::SysInfo(Box::new(reading));
+    house.event(Event::Sighted(Sighting { address: address(1), said }));
+    house.run_for(seconds(5));
+    assert_eq!((house.happened(What::Unsupported), house.happened(What::PlugFound)), (3, 2));
+    for (_, update) in &house.told {
+        if let Update::Happened(Happening { detail, .. }) = update {
+            assert!(detail.len() < 512 && !detail.chars().any(char::is_control), "{detail:?}");
+        }
     }
 }
 

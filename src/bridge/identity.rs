@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey, Update, What};
 use super::plug::Plug;
-use super::{Bridge, Census, MOST_PLUGS, PlugSettings};
+use super::{Bridge, Census, MOST_PLUGS, PlugSettings, in_passing};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::smarthome::message::{Nameplate, Outlet, Reading};
 
@@ -181,14 +181,14 @@ impl Bridge {
         let plate = &reading.plate;
         let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
         let name = self.registry.name_for(&plate.alias, &plate.model, plate.mac);
-        let detail = format!("{} at {}", plate.model, address.host());
+        let detail = format!("{} at {}", in_passing(&plate.model), address.host());
         let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |plug, desk| plug.sighted(address, desk));
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
         let name = self.registry.name_for(&row.alias, &row.model, row.mac);
-        let detail = format!("{} in the account", row.model);
+        let detail = format!("{} in the account", in_passing(&row.model));
         let identity = Identity { device_id: Some(row.device_id), mac: row.mac };
         let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |_, _| {});
