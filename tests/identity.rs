@@ -405,6 +405,30 @@ fn what_strangers_call_themselves_stays_on_one_short_line() {
     }
 }
 
+/// Found by the fuzzer: two plugs spoke on one topic, and commands went to the last of them.
+#[test]
+fn outlets_that_come_back_under_a_name_that_is_taken_have_one_of_their_own() {
+    let outlets = ["plug-1", "lamp", "lamp", "plug-2"].map(name).to_vec();
+    let strip = KnownPlug { outlets, ..known(2) };
+    for listed in [false, true] {
+        let mut house = adopting(2, vec![]);
+        let entry = PlugSettings {
+            identity: Identity { device_id: Some(device_id(2)), mac: None },
+            ..by_host(2, None)
+        };
+        let plugs = if listed { vec![entry] } else { vec![] };
+        let known = vec![known(1), strip.clone()];
+        house.bridge.reload(Settings { plugs, known, adopt: true, ..Settings::default() }, house.now);
+        let plugs: Vec<_> = house.bridge.known_plugs().collect();
+        let mut names: Vec<_> =
+            plugs.iter().flat_map(|plug| plug.outlets.iter().chain([&plug.name])).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 6, "{plugs:?}");
+        assert!(names.contains(&&name("plug-1")) && names.contains(&&name("plug-2")), "{names:?}");
+    }
+}
+
 #[test]
 fn a_plug_that_does_not_say_who_it_is_is_not_adopted_again_and_again() {
     let mut house = adopting(1, vec![]);

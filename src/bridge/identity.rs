@@ -56,7 +56,7 @@ impl Bridge {
             plug.remembered_at(last.and_then(|plug| plug.address));
         });
         if !outlets.is_empty() {
-            self.name_outlets(key, outlets, now);
+            self.revive_outlets(key, outlets, now);
         }
         self.remember(key);
         key
@@ -89,7 +89,7 @@ impl Bridge {
             Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
         };
         self.rename(key, name, now);
-        self.name_outlets(key, known.outlets, now);
+        self.revive_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| plug.remembered_at(known.address));
         self.remember(key);
     }
@@ -140,6 +140,19 @@ impl Bridge {
         }
         self.name_outlets(key, names, now);
         self.remember(key);
+    }
+
+    /// Names the outlets as they were called in an earlier run, but for a name that is another plug's by now.
+    fn revive_outlets(&mut self, key: PlugKey, mut names: Vec<PlugName>, now: Instant) {
+        for (outlet, name) in (0..).zip(&mut names) {
+            let place = (key, Some(outlet));
+            if self.registry.named(name).is_some_and(|holder| holder != place) {
+                let mac = self.plug(key).and_then(|plug| plug.identity.mac);
+                *name = self.registry.name_for(name.as_str(), "", mac);
+            }
+            self.registry.enter_name(place, name.clone());
+        }
+        self.name_outlets(key, names, now);
     }
 
     fn name_outlets(&mut self, key: PlugKey, names: Vec<PlugName>, now: Instant) {
