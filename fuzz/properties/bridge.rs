@@ -514,6 +514,15 @@ impl House {
         self.pass(LIFE_OF_A_COMMAND);
         assert!(self.owed.is_empty(), "never answered: {:?}", self.owed);
         assert!(self.asked.is_empty(), "never answered: {:?}", self.asked);
+        self.nothing_is_shown_of_what_is_not_there();
+    }
+
+    /// Whoever is told all of it anew is told of the same plugs: of each that went the broker was told.
+    fn nothing_is_shown_of_what_is_not_there(&mut self) {
+        let shown = std::mem::take(&mut self.shown);
+        self.bridge.republish(self.now);
+        self.carry_out();
+        assert_eq!(self.shown, shown);
     }
 }
 

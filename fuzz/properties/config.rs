@@ -32,6 +32,7 @@ pub fn hold(input: &[u8]) {
         Ok(config) => {
             config_holds(config);
             is_read_back(config);
+            is_read_back(&with_other_times(config));
             for warning in &config.warnings {
                 fits_a_line(warning, LONGEST_COMPLAINT);
             }
@@ -113,6 +114,24 @@ fn is_read_back(config: &Config) {
     let again = read(&text).unwrap_or_else(|invalid| panic!("{invalid}\nin\n{text}"));
     let without_warnings = Config { warnings: config.warnings.clone(), ..again };
     assert!(without_warnings == *config, "{without_warnings:#?}\nis not\n{config:#?}\nof\n{text}");
+}
+
+/// What is not read at all is read back as well where it stands at its default, so here nothing does.
+fn with_other_times(config: &Config) -> Config {
+    let times = |policy: RoutePolicy, step: u64| RoutePolicy {
+        cloud_after: Duration::from_millis(800 + step),
+        command_ttl: Duration::from_millis(11_000 + step),
+        poll_interval: Duration::from_millis(6_000 + step),
+        energy_interval: Duration::from_millis(16_000 + step),
+        local_timeout: Duration::from_millis(4_000),
+        ..policy
+    };
+    let mut other = config.clone();
+    other.bridge.policy = times(config.bridge.policy, 0);
+    for (step, plug) in (1..).zip(&mut other.bridge.plugs) {
+        plug.policy = times(plug.policy, step);
+    }
+    other
 }
 
 fn written(config: &Config) -> String {
