@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use crate::model::shown;
-
 /// The most of a text that is none that a complaint repeats, in characters.
 const SHOWN: usize = 32;
 
@@ -23,10 +21,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
     let mut words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
     if let Some(stranger) = words.find(|word| !UNITS.contains(word)) {
-        return Err(format!("has the unit \"{}\": use ms, s, m, h or d", shown(stranger, SHOWN)));
+        return Err(format!("has the unit {:?}: use ms, s, m, h or d", begun(stranger)));
     }
     humantime::parse_duration(text)
-        .map_err(|_| format!("is \"{}\": write it like \"5s\" or \"1m 30s\"", shown(text, SHOWN)))
+        .map_err(|_| format!("is {:?}: write it like \"5s\" or \"1m 30s\"", begun(text)))
+}
+
+/// As much of a text as a complaint repeats.
+fn begun(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// Writes a duration with the largest unit that leaves no rest, so that what is read can be said back.
