@@ -31,6 +31,7 @@ flags=(
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
     -Cllvm-args=-sanitizer-coverage-pc-table
     -Cllvm-args=-sanitizer-coverage-trace-compares
+    '--cfg fuzzing'
 )
 host=$(rustc -vV | sed -n 's/^host: //p')
 built=$PWD/../target/fuzz
@@ -56,11 +57,11 @@ fuzz() {
         "$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1)"
 }
 
-# Small files first, so that of two that reach the same the shorter stays.
+# Few and small ones: as many as it takes to reach each branch once.
 keep() {
     local target=$1 before
     before=$(find "corpus/$target" -type f | wc -l)
-    "$bin/$target" -merge=1 -use_counters=0 -max_len=1024 "corpus/$target" "$found/$target" 2>"$log"
+    "$bin/$target" -set_cover_merge=1 -use_counters=0 -max_len=100 "corpus/$target" "$found/$target" 2>"$log"
     echo "$target: $before files, now $(find "corpus/$target" -type f | wc -l)"
 }
 
@@ -68,14 +69,17 @@ if ! command -v c++ >/dev/null; then
     echo "there is no C++ compiler: nothing is fuzzed; \`cargo test --test strangers\` holds the same properties"
     exit 0
 fi
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+log=$scratch/log
 if [ "$mode" = brief ]; then
     build timeout "$BUILD_LIMIT" || {
         [ $? -eq 124 ] || exit 1
         echo "not built within $BUILD_LIMIT: nothing is fuzzed this time; the next run goes on from there"
         exit 0
     }
+    # What longer runs have gathered would take longer than there is time for.
+    found=$scratch/found
 else
     build env
 fi

@@ -203,8 +203,13 @@ const CASES: u32 = 1500;
 /// Each of these writes files.
 const CASES_ON_DISK: u32 = 200;
 
+/// So often. What is found is printed, and belongs into the corpus and not into a file of proptest's.
+fn tried(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
+    #![proptest_config(tried(CASES))]
 
     #[test]
     fn no_frame_breaks_a_property(input in input("frames")) { properties::frames::hold(&input) }
@@ -225,7 +230,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES_ON_DISK, ..ProptestConfig::default() })]
+    #![proptest_config(tried(CASES_ON_DISK))]
 
     #[test]
     fn no_file_of_the_store_breaks_a_property(input in input("store")) { properties::store::hold(&input) }
