@@ -5,8 +5,8 @@
 #     fuzz/run.sh --brief               a few seconds each and a quick build, for .ci/run
 #     fuzz/run.sh --keep [TARGET…]      takes into the corpus what reached code that no file of it reaches
 #
-# Needs cargo and a C++ compiler, for libFuzzer; neither cargo-fuzz nor a nightly toolchain, though `cargo fuzz` works
-# as well. What breaks a property is left in fuzz/artifacts, and its name is printed.
+# Needs cargo and a C++ compiler, for libFuzzer; neither cargo-fuzz nor a nightly toolchain, though the folders are
+# laid out as cargo-fuzz wants them. What breaks a property is left in fuzz/artifacts, and its name is printed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
