@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+/// The most of a text that is none that a complaint repeats, in characters.
+const SHOWN: usize = 32;
+
 /// The units that are understood. Weeks, months and years have no use here and would only hide a typo.
 const UNITS: [&str; 6] = ["ms", "s", "m", "min", "h", "d"];
 
@@ -11,13 +14,22 @@ const UNITS: [&str; 6] = ["ms", "s", "m", "min", "h", "d"];
 pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("has no unit: write \"{text}s\" for seconds"));
+        return Err(match text.len() {
+            ..=SHOWN => format!("has no unit: write \"{text}s\" for seconds"),
+            _ => "has no unit: write it like \"5s\"".to_owned(),
+        });
     }
     let mut words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
     if let Some(stranger) = words.find(|word| !UNITS.contains(word)) {
-        return Err(format!("has the unit {stranger:?}: use ms, s, m, h or d"));
+        return Err(format!("has the unit {:?}: use ms, s, m, h or d", begun(stranger)));
     }
-    humantime::parse_duration(text).map_err(|_| format!("is {text:?}: write it like \"5s\" or \"1m 30s\""))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("is {:?}: write it like \"5s\" or \"1m 30s\"", begun(text)))
+}
+
+/// As much of a text as a complaint repeats.
+fn begun(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// Writes a duration with the largest unit that leaves no rest, so that what is read can be said back.
@@ -66,6 +78,15 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(remedy) && !error.contains('\n'), "{text:?}: {error}");
+        }
+    }
+
+    /// Found by the fuzzer: a command of four thousand letters had a result of four thousand.
+    #[test]
+    fn what_is_no_duration_is_repeated_in_part_only() {
+        for text in ["9".repeat(4000), "y".repeat(4000), format!("5s {}", "-".repeat(4000))] {
+            let error = parse(&text).expect_err("no duration");
+            assert!(error.len() < 128, "{error}");
         }
     }
 

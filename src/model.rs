@@ -435,6 +435,17 @@ impl Failure {
     }
 }
 
+/// A stranger's words for a line of ours: at most so many characters, and nothing in them that could forge another line
+/// or move a cursor.
+pub fn shown(text: &str, most: usize) -> String {
+    let mut escaped = text.escape_debug();
+    let mut shown: String = escaped.by_ref().take(most).collect();
+    if escaped.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,6 +469,15 @@ mod tests {
         assert_eq!(format!("{id} {id:?}"), "8006…AABB 8006…AABB");
         assert_eq!(DeviceId::new("not hex at all"), None);
         assert_eq!(DeviceId::new(""), None);
+    }
+
+    #[test]
+    fn a_strangers_words_stay_on_our_line_and_within_bounds() {
+        assert_eq!(shown("module not support", 80), "module not support");
+        assert_eq!(shown("Küche ☕", 7), "Küche ☕");
+        assert_eq!(shown("no\r\nforged\u{1b}[2J", 80), "no\\r\\nforged\\u{1b}[2J");
+        assert_eq!(shown("日本語", 2), "日本…");
+        assert_eq!(shown("\n\n", 3), "\\n\\…");
     }
 
     #[test]

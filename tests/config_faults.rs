@@ -82,6 +82,11 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "homeassistant.discovery: must be `device`, `component` or `off`",
         ),
         ("[homeassistant]\nstatus_topic = \"ha/#\"", "homeassistant.status_topic: may not hold + or #"),
+        // Found by the fuzzer: letters of several bytes made a topic that brokers do not take.
+        (
+            "[mqtt]\nbase_topic = \"日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日\"",
+            "mqtt.base_topic: is longer than 128 bytes",
+        ),
         ("[mqtt]\nbase_topic = \"/hs\"", "mqtt.base_topic: has an empty level"),
         ("[mqtt]\nbase_topic = \"$SYS\"", "mqtt.base_topic: may not hold + or #, nor begin with $"),
         ("[broker]\nlisten = \"1883\"", "broker.listen: must be an address and a port"),

@@ -5,8 +5,11 @@
 mod common;
 
 use common::*;
+use std::sync::Arc;
+
 use hs100d::bridge::event::{
-    Ask, CommandId, Ended, Event, Identity, KnownPlug, RequestId, Said, Sighting, Update, What,
+    AccountPlug, Ask, CommandId, Ended, Event, Happening, Identity, KnownPlug, OtherDialect, RequestId, Said,
+    Sighting, Update, What,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -371,6 +374,58 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
     for name in &names {
         let online = Update::Availability(PlugName::new(name).unwrap(), Availability::Online);
         assert!(house.told.iter().any(|(_, update)| *update == online), "{name}");
+    }
+}
+
+/// Found by the fuzzer: a model of two lines was two lines of the log.
+#[test]
+fn what_strangers_call_themselves_stays_on_one_short_line() {
+    let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
+    let other = OtherDialect { mac: None, kind: forged(), model: forged(), encryption: forged() };
+    let klap = OtherDialect { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
+    let mut house = adopting(1, vec![]);
+    for (number, device) in (8..).zip([other, klap]) {
+        house.event(Event::Sighted(Sighting { address: address(number), said: Said::Other(device) }));
+    }
+    let bulb = AccountPlug { alias: forged(), model: forged(), ..row(9, "", "IOT.\nBULB") };
+    house.event(Event::Account(vec![
+        bulb,
+        AccountPlug { model: forged(), ..row(3, "Lamp", "IOT.SMARTPLUGSWITCH") },
+    ]));
+    let mut reading = house.plug(1).reading();
+    Arc::make_mut(&mut reading.plate).model = forged();
+    let said = Said::SysInfo(Box::new(reading));
+    house.event(Event::Sighted(Sighting { address: address(1), said }));
+    house.run_for(seconds(5));
+    assert_eq!((house.happened(What::Unsupported), house.happened(What::PlugFound)), (3, 2));
+    for (_, update) in &house.told {
+        if let Update::Happened(Happening { detail, .. }) = update {
+            assert!(detail.len() < 512 && !detail.chars().any(char::is_control), "{detail:?}");
+        }
+    }
+}
+
+/// Found by the fuzzer: two plugs spoke on one topic, and commands went to the last of them.
+#[test]
+fn outlets_that_come_back_under_a_name_that_is_taken_have_one_of_their_own() {
+    let outlets = ["plug-1", "lamp", "lamp", "plug-2"].map(name).to_vec();
+    let strip = KnownPlug { outlets, ..known(2) };
+    for listed in [false, true] {
+        let mut house = adopting(2, vec![]);
+        let entry = PlugSettings {
+            identity: Identity { device_id: Some(device_id(2)), mac: None },
+            ..by_host(2, None)
+        };
+        let plugs = if listed { vec![entry] } else { vec![] };
+        let known = vec![known(1), strip.clone()];
+        house.bridge.reload(Settings { plugs, known, adopt: true, ..Settings::default() }, house.now);
+        let plugs: Vec<_> = house.bridge.known_plugs().collect();
+        let mut names: Vec<_> =
+            plugs.iter().flat_map(|plug| plug.outlets.iter().chain([&plug.name])).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 6, "{plugs:?}");
+        assert!(names.contains(&&name("plug-1")) && names.contains(&&name("plug-2")), "{names:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey, Update, What};
 use super::plug::Plug;
-use super::{Bridge, Census, MOST_PLUGS, PlugSettings};
+use super::{Bridge, Census, MOST_PLUGS, PlugSettings, in_passing};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::smarthome::message::{Nameplate, Outlet, Reading};
 
@@ -56,7 +56,7 @@ impl Bridge {
             plug.remembered_at(last.and_then(|plug| plug.address));
         });
         if !outlets.is_empty() {
-            self.name_outlets(key, outlets, now);
+            self.revive_outlets(key, outlets, now);
         }
         self.remember(key);
         key
@@ -89,7 +89,7 @@ impl Bridge {
             Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
         };
         self.rename(key, name, now);
-        self.name_outlets(key, known.outlets, now);
+        self.revive_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| plug.remembered_at(known.address));
         self.remember(key);
     }
@@ -142,6 +142,19 @@ impl Bridge {
         self.remember(key);
     }
 
+    /// Names the outlets as they were called in an earlier run, but for a name that is another plug's by now.
+    fn revive_outlets(&mut self, key: PlugKey, mut names: Vec<PlugName>, now: Instant) {
+        for (outlet, name) in (0..).zip(&mut names) {
+            let place = (key, Some(outlet));
+            if self.registry.named(name).is_some_and(|holder| holder != place) {
+                let mac = self.plug(key).and_then(|plug| plug.identity.mac);
+                *name = self.registry.name_for(name.as_str(), "", mac);
+            }
+            self.registry.enter_name(place, name.clone());
+        }
+        self.name_outlets(key, names, now);
+    }
+
     fn name_outlets(&mut self, key: PlugKey, names: Vec<PlugName>, now: Instant) {
         for (outlet, name) in (0..).zip(&names) {
             self.registry.enter_name((key, Some(outlet)), name.clone());
@@ -181,14 +194,14 @@ impl Bridge {
         let plate = &reading.plate;
         let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
         let name = self.registry.name_for(&plate.alias, &plate.model, plate.mac);
-        let detail = format!("{} at {}", plate.model, address.host());
+        let detail = format!("{} at {}", in_passing(&plate.model), address.host());
         let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |plug, desk| plug.sighted(address, desk));
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
         let name = self.registry.name_for(&row.alias, &row.model, row.mac);
-        let detail = format!("{} in the account", row.model);
+        let detail = format!("{} in the account", in_passing(&row.model));
         let identity = Identity { device_id: Some(row.device_id), mac: row.mac };
         let key = self.welcome(identity, name, detail, now);
         self.with_plug(key, now, |_, _| {});

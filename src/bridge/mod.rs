@@ -20,7 +20,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Address, Failure, Order, PlugName};
+use crate::model::{Address, Failure, Order, PlugName, shown};
 use crate::smarthome::message::Reply;
 use backoff::Backoff;
 use event::{
@@ -485,6 +485,12 @@ impl Bridge {
             self.search.due = Some(now + SEARCH.pause(self.search.rounds));
         }
     }
+}
+
+/// What a device says of itself, for the words of a happening: it may be anybody's, and goes to the log.
+fn in_passing(said: &str) -> String {
+    const MOST: usize = 40;
+    shown(said, MOST)
 }
 
 fn is_plug(kind: &str) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::event::{AccountPlug, Happening, OtherDialect, Update, What};
-use super::{Bridge, is_plug};
+use super::{Bridge, in_passing, is_plug};
 use crate::model::{Address, Mac};
 use crate::smarthome::message::Nameplate;
 
@@ -69,10 +69,11 @@ impl Bridge {
         if !self.strangers.is_first(key_of(address, device)) {
             return;
         }
-        let OtherDialect { model, kind, encryption, .. } = device;
+        let [model, kind, encryption] =
+            [&device.model, &device.kind, &device.encryption].map(|it| in_passing(it));
         let host = address.host();
-        let detail = if is_plug(kind) {
-            let language = if encryption.is_empty() { "another language" } else { encryption };
+        let detail = if is_plug(&device.kind) {
+            let language = if encryption.is_empty() { "another language" } else { &*encryption };
             format!(
                 "found {model} at {host}: it speaks {language}, not TCP 9999; it is served over the cloud, if the \
                  account lists it; the Kasa app's \"Third-Party Compatibility\" may open TCP 9999 again"
@@ -99,7 +100,7 @@ impl Bridge {
 
     fn name_stranger(&mut self, key: String, alias: &str, model: &str, kind: &str, place: &str) {
         if self.adopt && self.strangers.is_first(key) {
-            let alias = alias.escape_debug();
+            let [alias, kind, model] = [alias, kind, model].map(in_passing);
             let detail =
                 format!("found \"{alias}\" {place}: it is a {kind} ({model}), which hs100d does not support");
             self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));

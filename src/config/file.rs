@@ -33,7 +33,7 @@ const CLOUD_POLL_INTERVAL: Span = seconds(5, 86_400);
 const CLOUD_AFTER: Span = milliseconds(50, 30_000);
 /// A command that comes later than ten minutes surprises whoever stands beside the heater.
 const COMMAND_TTL: Span = seconds(1, 600);
-/// The longest topic prefix or client id; brokers differ in what they take beyond.
+/// The longest topic prefix, in bytes, or client id, in characters; brokers differ in what they take beyond.
 const NAME_LEN: usize = 128;
 /// The most broadcast addresses, more than a house has networks.
 const BROADCASTS: usize = 64;
@@ -287,8 +287,9 @@ fn client_id(text: &str) -> Result<String, String> {
 fn topic(text: &str) -> Result<String, String> {
     let bad =
         |what: &str| Err(format!("{what}: write it like \"hs100d\" or \"home/plugs\" (is {})", quoted(text)));
-    if text.chars().count() > NAME_LEN {
-        return bad(&format!("is longer than {NAME_LEN} characters"));
+    // Brokers count bytes.
+    if text.len() > NAME_LEN {
+        return bad(&format!("is longer than {NAME_LEN} bytes"));
     }
     if text.contains(['+', '#']) || text.starts_with('$') {
         return bad("may not hold + or #, nor begin with $");

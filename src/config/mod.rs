@@ -127,7 +127,16 @@ impl Config {
             Some(path) => read(path).map_err(|fault| invalid(vec![fault]))?,
             None => String::new(),
         };
-        let file = file::File::read(&text).map_err(invalid)?;
+        Self::read(&text, place, environment)
+    }
+
+    /// Reads the config from the text of the file at this place, which is not opened for it.
+    ///
+    /// # Errors
+    /// As those of [`Config::load`].
+    pub fn read(text: &str, place: &Place, environment: &Environment) -> Result<Self, Invalid> {
+        let invalid = |faults: Vec<Fault>| Invalid::of(place, &faults);
+        let file = file::File::read(text).map_err(invalid)?;
         meaning::judge(file, place, environment).map_err(invalid)
     }
 

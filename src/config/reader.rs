@@ -12,6 +12,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use crate::duration;
+use crate::model::shown;
 use crate::secret::Secret;
 
 /// A value together with where it was written.
@@ -138,7 +139,7 @@ impl<'t> Table<'_, 't> {
         self.value(key, |value| match value {
             DeValue::Integer(number) => match number.to_string().replace('_', "").parse() {
                 Ok(port) if port != 0 => Ok(port),
-                _ => Err(format!("must be between 1 and 65535 (is {number})")),
+                _ => Err(format!("must be between 1 and 65535 (is {})", digits(&number))),
             },
             other => Err(format!("must be a number without quotes (is {})", kind(&other))),
         })
@@ -154,7 +155,7 @@ impl<'t> Table<'_, 't> {
             let duration = match value {
                 DeValue::String(text) => duration::parse(&text)?,
                 DeValue::Integer(n) => {
-                    return Err(format!("has no unit: write \"{n}s\" for seconds, in quotes"));
+                    return Err(format!("has no unit: write \"{}s\" for seconds, in quotes", digits(&n)));
                 }
                 other => return Err(format!("must be a duration like \"5s\" (is {})", kind(&other))),
             };
@@ -351,6 +352,9 @@ impl Lines {
 /// The longest value that is quoted whole in a complaint.
 const QUOTED: usize = 60;
 
+/// As many digits as any number of use has.
+const DIGITS: usize = 20;
+
 /// A value of the user's for a one-line message.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
@@ -359,9 +363,15 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
+/// A number as it was written, of which TOML bounds the digits no more than we do its sense.
+fn digits(number: &toml::de::DeInteger<'_>) -> String {
+    shown(&number.to_string(), DIGITS)
+}
+
 fn whole_key(table: &str, key: &str) -> String {
     // A key may be anything in quotes; a complaint stays on its line.
-    let key = if key.chars().any(char::is_control) { quoted(key) } else { key.to_owned() };
+    let is_plain = key.len() <= QUOTED && !key.chars().any(char::is_control);
+    let key = if is_plain { key.to_owned() } else { quoted(key) };
     if table.is_empty() { key } else { format!("{table}.{key}") }
 }
 
@@ -439,6 +449,23 @@ mod tests {
                 "11: mqqt: is not known: did you mean `mqtt`?",
             ]
         );
+    }
+
+    /// Found by the fuzzer: the line was as long as the number or the key.
+    #[test]
+    fn a_fault_is_a_line_of_bounded_length_whatever_is_wrong() {
+        let (digits, key) = ("9".repeat(5000), "k".repeat(5000));
+        for text in [
+            format!("[mqtt]\nport = {digits}"),
+            format!("[[plug]]\npoll_interval = {digits}"),
+            format!("[[plug]]\npoll_interval = \"{digits}\""),
+            format!("[[plug]]\npoll_interval = \"5{key}\""),
+            format!("[mqtt]\n{key} = 1"),
+            format!("[{key}]"),
+        ] {
+            let [fault] = &faults(&text)[..] else { panic!("one fault: {text}") };
+            assert!(fault.len() < 300, "{fault}");
+        }
     }
 
     #[test]

@@ -491,6 +491,17 @@ mod tests {
         }
     }
 
+    /// Found by the fuzzer: it came back as the number next to it, which its sender does not know.
+    #[test]
+    fn a_number_for_a_mark_comes_back_as_the_same_number() {
+        for mark in
+            ["1844674407370.9553", "0.1", "18446744073709551615", "-3", "5e-324", "1.7976931348623157e+308"]
+        {
+            let wanted = command(Part::All, format!(r#"{{"state":"ON","transaction":{mark}}}"#).as_bytes());
+            assert_eq!(wanted.transaction.unwrap().to_string(), mark);
+        }
+    }
+
     #[test]
     fn a_request_is_empty_a_name_or_json() {
         let read = |name, text: &str| request(name, text.as_bytes()).result;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bridge::event::{Exchange, Identity, Outcome, PlugKey};
-use crate::model::{Address, Failure};
+use crate::model::{Address, Failure, shown};
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 use crate::smarthome::message::{Nameplate, NotAnAnswer, OutletIds, Reading, Reply, Request};
@@ -21,6 +21,8 @@ use crate::transport::share::{Share, is_out_of_files};
 
 /// Most answers fit; a longer one grows its buffer as its bytes arrive, never by what its length word says.
 const USUAL_ANSWER: usize = 2048;
+/// The most of a stranger's alias that is repeated, in characters; the apps take 31.
+const ALIAS_SHOWN: usize = 40;
 /// So many buffers are kept for the next exchanges.
 const SPARE_BUFFERS: usize = 64;
 
@@ -181,7 +183,7 @@ impl Ask<'_> {
         }
         let id =
             reading.plate.device_id.as_ref().map_or_else(|| "without an id".to_owned(), ToString::to_string);
-        let found = format!("\"{}\" {id}", reading.plate.alias.escape_debug()).into();
+        let found = format!("\"{}\" {id}", shown(&reading.plate.alias, ALIAS_SHOWN)).into();
         let outcome = Outcome { result: Err(Failure::WrongPlug { found }), hello: Some(reading.clone()) };
         Err(Trouble::Failed(Box::new(outcome)))
     }

@@ -8,7 +8,11 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::model::shown;
 use crate::smarthome::message::number::Num;
+
+/// The most of a plug's own reason that is repeated, in characters; firmwares say three words.
+const REASON_SHOWN: usize = 80;
 
 /// Why a text is not the answer that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +80,10 @@ impl Status<'_> {
     fn check(&self) -> Result<(), NotAnAnswer> {
         match self.err_code.0 {
             0 => Ok(()),
-            code => Err(NotAnAnswer::Device { code, message: self.message(code).into() }),
+            code => {
+                let message = shown(self.message(code), REASON_SHOWN).into();
+                Err(NotAnAnswer::Device { code, message })
+            }
         }
     }
 
@@ -236,6 +243,14 @@ mod tests {
         for (json, expected) in table {
             assert_eq!(find(json), expected, "{json}");
         }
+    }
+
+    /// Found by the fuzzer: it went to the log and to `result` as it came.
+    #[test]
+    fn a_plugs_own_reason_is_one_short_line() {
+        let json = format!(r#"{{"err_code":-9,"err_msg":"no\r\nforged: {}"}}"#, "x".repeat(60_000));
+        let Err(NotAnAnswer::Device { code: -9, message }) = find(&json) else { panic!("no error") };
+        assert!(message.starts_with("no\\r\\nforged: xxx") && message.chars().count() == 81, "{message}");
     }
 
     #[test]

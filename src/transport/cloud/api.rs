@@ -36,7 +36,7 @@ impl<P: Serialize> Call<P> {
 }
 
 /// `login`. All four parameters are mandatory; `refreshTokenNeeded` brings the refresh token.
-pub(super) fn login(username: &str, password: &Secret, terminal: &str) -> Vec<u8> {
+pub fn login(username: &str, password: &Secret, terminal: &str) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Login<'a> {
@@ -58,7 +58,7 @@ pub(super) fn login(username: &str, password: &Secret, terminal: &str) -> Vec<u8
 }
 
 /// `refreshToken`, with the app and the terminal of the login.
-pub(super) fn refresh(refresh_token: &Secret, terminal: &str) -> Vec<u8> {
+pub fn refresh(refresh_token: &Secret, terminal: &str) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Refresh<'a> {
@@ -90,12 +90,12 @@ impl<'a> Pass<'a> {
 }
 
 /// `getDeviceList`.
-pub(super) fn device_list(token: &Secret) -> Vec<u8> {
+pub fn device_list(token: &Secret) -> Vec<u8> {
     Call { method: "getDeviceList", params: Pass::of(token) }.to_json()
 }
 
 /// `passthrough`. `requestData` is a string that holds the plug's own JSON, not an object.
-pub(super) fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> Vec<u8> {
+pub fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Passthrough<'a> {
@@ -113,7 +113,7 @@ pub(super) fn passthrough(token: &Secret, device_id: &DeviceId, request: &Reques
 
 /// What came back over HTTP.
 #[derive(PartialEq, Eq)]
-pub(super) struct Page {
+pub struct Page {
     /// The HTTP status.
     pub status: u16,
     /// The body, whole; may hold tokens. What is not UTF-8 in it is replaced, as in an odd alias.
@@ -174,7 +174,7 @@ impl Trouble {
 
 /// Reads a page as far as its `result`, which an error at either level of the envelope takes the place of. No
 /// `result` is an empty one.
-pub(super) fn open(page: &Page) -> Result<&str, Trouble> {
+pub fn open(page: &Page) -> Result<&str, Trouble> {
     match read_object(&page.body) {
         Ok(envelope) => open_envelope(page, &envelope),
         Err(_) if is_blacklisting(&page.body) => Err(Trouble::Blacklisted),
@@ -285,7 +285,7 @@ pub struct Granted {
 }
 
 /// Reads the answer to a login or a refresh; nothing but `token` is required in it.
-pub(super) fn read_granted(page: &Page) -> Result<Granted, Trouble> {
+pub fn read_granted(page: &Page) -> Result<Granted, Trouble> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Raw {
@@ -305,7 +305,7 @@ pub(super) fn read_granted(page: &Page) -> Result<Granted, Trouble> {
 
 /// Reads the answer to a passthrough as far as the plug's own words, which come as a text or, from a few devices,
 /// as an object.
-pub(super) fn read_passthrough(page: &Page) -> Result<Cow<'_, str>, Trouble> {
+pub fn read_passthrough(page: &Page) -> Result<Cow<'_, str>, Trouble> {
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(rename = "responseData", borrow)]
@@ -325,7 +325,7 @@ pub(super) fn read_passthrough(page: &Page) -> Result<Cow<'_, str>, Trouble> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The error of a device that took the request for one of the other command set, such as -1003.
-pub(super) fn smart_error(response_data: &str) -> Option<i64> {
+pub fn smart_error(response_data: &str) -> Option<i64> {
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(borrow, default)]
@@ -380,7 +380,7 @@ fn is_smart(kind: &str) -> bool {
 
 /// Reads the device list. A list that is missing is an empty one; a row that cannot be read is left out, and the
 /// others stay. A server that is not named is the account's own.
-pub(super) fn read_device_list(page: &Page, account: &Host) -> Result<Vec<Row>, Trouble> {
+pub fn read_device_list(page: &Page, account: &Host) -> Result<Vec<Row>, Trouble> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Raw<'a> {

@@ -6,7 +6,7 @@ use crate::smarthome::cipher;
 use crate::smarthome::message::{Reply, Request};
 
 /// Reads a datagram, which is overwritten on the way; `None` for what is no plug's answer.
-pub(super) fn understand(datagram: &mut [u8]) -> Option<Said> {
+pub fn understand(datagram: &mut [u8]) -> Option<Said> {
     if let Some(device) = tdp::read(datagram) {
         return Some(Said::Other(device));
     }

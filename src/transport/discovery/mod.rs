@@ -4,7 +4,7 @@
 //! broadcast leaves by one interface only; single plugs are asked from a socket bound to none. Asks for `get_sysinfo`
 //! and nothing else: some firmwares crash on more. How one socket hears is `ear`'s, what an answer says `answer`'s.
 
-mod answer;
+pub mod answer;
 mod ear;
 mod tdp;
 mod ways;

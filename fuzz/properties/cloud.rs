@@ -1,0 +1,195 @@
+//! What the cloud answers, and the servers that it names.
+
+use hs100d::model::{DeviceId, RelayState};
+use hs100d::secret::Secret;
+use hs100d::smarthome::message::Request;
+use hs100d::transport::cloud::api::{self, Granted, Page, Row, Trouble};
+use hs100d::transport::cloud::codes;
+use hs100d::transport::cloud::host::{Host, check_host};
+use serde_json::{Value, json};
+
+use super::said::fits_a_line;
+
+/// The HTTP statuses that pages come with.
+const STATUSES: [u16; 8] = [200, 200, 200, 307, 403, 429, 500, 502];
+/// The longest that is said of a page that is no answer.
+const LONGEST_COMPLAINT: usize = 200;
+/// All that is said of a page whose words cannot be used. None of it is the server's.
+const COMPLAINTS: [&str; 7] = [
+    "an empty answer",
+    "JSON cut off",
+    "JSON of another shape than expected",
+    "an answer that is not JSON, as from a proxy or a login page in between",
+    "an answer without error_code",
+    "an answer without a token",
+    "an answer without responseData",
+];
+
+/// The first byte chooses the HTTP status; the rest is the body.
+pub fn hold(input: &[u8]) {
+    let Some((&choice, body)) = input.split_first() else { return };
+    let status = STATUSES[usize::from(choice) % STATUSES.len()];
+    let page = Page { status, body: String::from_utf8_lossy(body).into_owned() };
+    assert_eq!(format!("{page:?}"), format!("HTTP {status} with {} bytes", page.body.len()));
+    an_envelope_opens_only_to_success(&page);
+    granted_tokens_are_kept_and_not_shown(&page);
+    a_passthrough_brings_the_plugs_own_words(&page);
+    rows_lead_only_to_hosts_that_may_have_the_token(&page);
+    a_host_is_admitted_for_what_it_is(&page.body);
+    what_we_say_is_json_whatever_is_in_it(&page.body);
+}
+
+fn an_envelope_opens_only_to_success(page: &Page) {
+    match api::open(page) {
+        Ok(result) => {
+            assert_eq!(page.status, 200);
+            serde_json::from_str::<serde::de::IgnoredAny>(result).expect("a result is JSON");
+        }
+        Err(trouble) => complaint_holds(&trouble, page.status),
+    }
+}
+
+/// Complaints are in our own words, whatever the server wrote.
+fn complaint_holds(trouble: &Trouble, status: u16) {
+    fits_a_line(&trouble.to_string(), LONGEST_COMPLAINT);
+    match trouble {
+        Trouble::NotAnAnswer(words) => assert!(COMPLAINTS.contains(&&**words), "{words}"),
+        Trouble::Code(code) => {
+            assert_ne!(*code, 0);
+            assert_eq!(trouble.to_string(), format!("{} (error {code})", codes::name(*code)));
+        }
+        Trouble::Http(told) => assert!(*told == status && status != 200),
+        Trouble::Blacklisted => {}
+        _ => panic!("{trouble:?} is not of the page"),
+    }
+    let _ = trouble.reaction();
+}
+
+fn granted_tokens_are_kept_and_not_shown(page: &Page) {
+    let granted = match api::read_granted(page) {
+        Ok(granted) => granted,
+        Err(trouble) => return complaint_holds(&trouble, page.status),
+    };
+    let Granted { token, refresh_token } = &granted;
+    assert!(!token.expose().is_empty() && refresh_token.as_ref().is_none_or(|it| !it.expose().is_empty()));
+    let refresh = if refresh_token.is_some() { "Some([redacted])" } else { "None" };
+    let shown = format!("Granted {{ token: [redacted], refresh_token: {refresh} }}");
+    assert_eq!(format!("{granted:?}"), shown);
+    let refresh_token = refresh_token.as_ref().map(Secret::expose);
+    let again = success(json!({"token": token.expose(), "refreshToken": refresh_token}));
+    assert_eq!(api::read_granted(&again), Ok(granted));
+}
+
+fn a_passthrough_brings_the_plugs_own_words(page: &Page) {
+    let words = match api::read_passthrough(page) {
+        Ok(words) => words,
+        Err(trouble) => return complaint_holds(&trouble, page.status),
+    };
+    assert_ne!(api::smart_error(&words), Some(0));
+    let again = success(json!({ "responseData": words }));
+    assert_eq!(api::read_passthrough(&again).as_deref(), Ok(&*words));
+}
+
+fn rows_lead_only_to_hosts_that_may_have_the_token(page: &Page) {
+    for account in ["https://wap.tplinkcloud.com", "http://127.0.0.1:18181"] {
+        let account = check_host(account).unwrap();
+        let rows = match api::read_device_list(page, &account) {
+            Ok(rows) => rows,
+            Err(trouble) => return complaint_holds(&trouble, page.status),
+        };
+        for row in &rows {
+            match &row.server {
+                Ok(server) => {
+                    assert_eq!(server.is_loopback(), account.is_loopback(), "{server}");
+                    may_have_a_token(server);
+                }
+                Err(bad) => fits_a_line(&bad.to_string(), LONGEST_COMPLAINT),
+            }
+            assert_eq!(row.to_account_plug().device_id, row.device_id);
+        }
+        the_list_reads_back(&rows, &account);
+    }
+}
+
+/// Rows of the other family are left out: their aliases are written in another way than they are read.
+fn the_list_reads_back(rows: &[Row], account: &Host) {
+    let ours: Vec<Row> =
+        rows.iter().filter(|row| row.is_supported() && row.server.is_ok()).cloned().collect();
+    let written = ours.iter().map(|row| {
+        json!({
+            "deviceId": row.device_id.as_str(),
+            "deviceMac": row.mac.map(|mac| mac.to_string()),
+            "alias": row.alias,
+            "deviceModel": row.model,
+            "deviceType": row.kind,
+            "appServerUrl": row.server.as_ref().unwrap().to_string(),
+            "status": u8::from(row.connected),
+            "isSameRegion": row.same_region,
+        })
+    });
+    let page = success(json!({ "deviceList": written.collect::<Vec<_>>() }));
+    assert_eq!(api::read_device_list(&page, account), Ok(ours));
+}
+
+/// The body as an URL, as if it had been named.
+fn a_host_is_admitted_for_what_it_is(text: &str) {
+    match check_host(text) {
+        Ok(host) => {
+            may_have_a_token(&host);
+            assert_eq!(check_host(&host.to_string()).as_ref(), Ok(&host), "{text}");
+        }
+        Err(bad) => fits_a_line(&bad.to_string(), LONGEST_COMPLAINT),
+    }
+}
+
+/// A second and plainer reading of the rules, by the letters of what is printed.
+fn may_have_a_token(host: &Host) {
+    let url = host.to_string();
+    if let Some(name) = url.strip_prefix("https://") {
+        assert!(!host.is_loopback(), "{url}");
+        assert!(name == "tplinkcloud.com" || name.ends_with(".tplinkcloud.com"), "{url}");
+        let is_bare =
+            |b: u8| !matches!(b, b'/' | b':' | b'@' | b'?' | b'#' | b'\\' | b'%') && b > b' ' && b < 127;
+        assert!(name.bytes().all(is_bare), "{url}");
+        return;
+    }
+    let name = url.strip_prefix("http://").expect("http or https");
+    let is_here = |start: &str| {
+        let rest = name.strip_prefix(start);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':') && rest[1..].parse::<u16>().is_ok())
+    };
+    let v4 = name.split(':').next().unwrap();
+    let is_loopback_v4 = v4.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.octets()[0] == 127);
+    assert!(
+        host.is_loopback() && (is_here("localhost") || is_here("[::1]") || is_loopback_v4 && is_here(v4)),
+        "{url}"
+    );
+}
+
+/// Passwords, tokens and names hold whatever they hold.
+fn what_we_say_is_json_whatever_is_in_it(text: &str) {
+    let secret = Secret::new(text.to_owned());
+    let said =
+        |call: Vec<u8>| serde_json::from_slice::<Value>(&call).expect("a call is JSON")["params"].take();
+    let login = said(api::login(text, &secret, text));
+    for key in ["cloudUserName", "cloudPassword", "terminalUUID"] {
+        assert_eq!(login[key], text);
+    }
+    assert_eq!(said(api::refresh(&secret, text))["refreshToken"], text);
+    assert_eq!(said(api::device_list(&secret))["token"], text);
+    let id = DeviceId::new("8006000000000000000000000000000000000007").unwrap();
+    let alias = Request::SetAlias(None, text.into());
+    for (request, words) in [
+        (Request::SetRelay(RelayState::On), json!({"system": {"set_relay_state": {"state": 1}}})),
+        (alias, json!({"system": {"set_dev_alias": {"alias": text}}})),
+    ] {
+        let params = said(api::passthrough(&secret, &id, &request));
+        assert_eq!(params["token"], text);
+        let data = params["requestData"].as_str().expect("requestData is a text");
+        assert_eq!(serde_json::from_str::<Value>(data).expect("which holds JSON"), words);
+    }
+}
+
+fn success(result: Value) -> Page {
+    Page { status: 200, body: json!({"error_code": 0, "result": result}).to_string() }
+}

@@ -1,0 +1,32 @@
+//! What must hold whatever strangers send, a file for each way in. Each is a function from bytes that panics when
+//! something does not hold: the fuzz targets call it, and so do the plain tests in `tests/strangers.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a property fails")]
+#![allow(missing_docs, unreachable_pub, reason = "two crates include these files, and neither is a library")]
+
+pub mod bridge;
+pub mod cloud;
+pub mod config;
+pub mod datagrams;
+pub mod frames;
+pub mod orders;
+pub mod replies;
+pub mod said;
+pub mod store;
+pub mod topics;
+
+/// Takes what a stranger sent, and panics when a property does not hold.
+pub type Property = fn(&[u8]);
+
+/// Every way in, by the name of its fuzz target and of its corpus.
+pub const ALL: [(&str, Property); 9] = [
+    ("frames", frames::hold),
+    ("replies", replies::hold),
+    ("datagrams", datagrams::hold),
+    ("cloud", cloud::hold),
+    ("orders", orders::hold),
+    ("topics", topics::hold),
+    ("config", config::hold),
+    ("store", store::hold),
+    ("bridge", bridge::hold),
+];

@@ -1,0 +1,206 @@
+//! The replies of a plug, over whichever wire they came.
+
+use std::sync::Arc;
+
+use hs100d::model::{DeviceId, Failure, Mac, RelayState};
+use hs100d::smarthome::message::{Nameplate, NotAnAnswer, OutletIds, Outlets, Reading, Reply, Request, Rule};
+use serde_json::{Map, Value, json};
+
+use super::said::fits_a_line;
+
+/// No strip has more outlets, and none that tells of more is believed.
+const MOST_OUTLETS: usize = 32;
+/// The longest that is said of a reply that is none: our words, and eighty letters of the plug's, of up to four bytes.
+const LONGEST_COMPLAINT: usize = 128 + 80 * 4;
+
+/// The first byte chooses what was asked; the rest is what came back.
+pub fn hold(input: &[u8]) {
+    let Some((&choice, json)) = input.split_first() else { return };
+    let requests = requests();
+    let request = &requests[usize::from(choice) % requests.len()];
+    let answer = request.read_reply(json, None);
+    assert_eq!(answer, request.read_reply(json, None), "read twice");
+    match answer {
+        Ok(reply) => reply_holds(request, &reply, json),
+        Err(fault) => complaint_holds(fault),
+    }
+}
+
+/// One of each kind. The place of each is what seeds of the corpus begin with.
+pub fn requests() -> Vec<Request> {
+    let (on, off) = (RelayState::On, RelayState::Off);
+    vec![
+        Request::SysInfo,
+        Request::Meter(None),
+        Request::MeterDays(None, 2026, 11),
+        Request::MeterMonths(Some(1), 2026),
+        Request::Clock,
+        Request::CountDown(None),
+        Request::Schedule(None),
+        Request::CloudInfo,
+        Request::SetRelay(on),
+        Request::SetOutlets(Outlets::one(0).and(Outlets::one(5)), off),
+        Request::SetLed(on),
+        Request::SetBrightness(33),
+        Request::Fade(0, 0),
+        Request::SetAlias(None, "Lamp".into()),
+        Request::Reboot,
+        Request::StopCountDown(None),
+        Request::StartCountDown(Some(2), 1800, off),
+    ]
+}
+
+fn reply_holds(request: &Request, reply: &Reply, json: &[u8]) {
+    match (request, reply) {
+        (Request::SysInfo, Reply::SysInfo(reading)) => reading_holds(reading, json),
+        (Request::Meter(_), Reply::Meter(meter)) => {
+            let told = [meter.power, meter.voltage, meter.current, meter.total];
+            assert!(told.into_iter().flatten().all(f64::is_finite), "{meter:?}");
+        }
+        (Request::MeterDays(..) | Request::MeterMonths(..), Reply::Used(used)) => {
+            assert!(used.iter().all(|(number, kwh)| *number >= 1 && kwh.is_finite()), "{used:?}");
+        }
+        (Request::Clock, Reply::Clock(date)) => {
+            let exists = date.year >= 1 && (1..=12).contains(&date.month) && (1..=31).contains(&date.day);
+            assert!(exists, "{date:?}");
+            let (year, month, mday) = (date.year, date.month, date.day);
+            reads_back(request, reply, json!({"year": year, "month": month, "mday": mday}));
+        }
+        (Request::CountDown(_), Reply::CountDown(running)) => {
+            assert!(running.is_none_or(|(seconds, _)| seconds > 0), "{running:?}");
+            let rules = running.map(|(left, then)| json!({"enable": 1, "remain": left, "act": bit(then)}));
+            reads_back(request, reply, json!({"rule_list": rules.into_iter().collect::<Vec<_>>()}));
+        }
+        (Request::Schedule(_), Reply::Schedule(rules)) => rules.iter().for_each(rule_holds),
+        (Request::CloudInfo, Reply::CloudInfo(info)) => {
+            let (bound, connected) = (u8::from(info.bound), u8::from(info.connected));
+            reads_back(request, reply, json!({"binded": bound, "cld_connection": connected}));
+        }
+        (request, Reply::Done) if request.changes_something() => reads_back(request, reply, json!({})),
+        _ => panic!("{request:?} was answered {reply:?}"),
+    }
+}
+
+/// What was understood, said in the plainest words, is understood as the same.
+fn reads_back(request: &Request, reply: &Reply, body: Value) {
+    let (module, method) = request.method();
+    let json = json!({ module: { method: body } }).to_string();
+    assert_eq!(request.read_reply(json.as_bytes(), None).as_ref(), Ok(reply), "{json}");
+}
+
+fn reading_holds(reading: &Reading, json: &[u8]) {
+    let plate = &reading.plate;
+    assert!(reading.on_time.is_none() || reading.relay.is_some_and(RelayState::is_on));
+    assert!(reading.rssi != Some(0) && reading.brightness.is_none_or(|percent| percent <= 100));
+    assert_eq!(plate.dims, reading.brightness.is_some());
+    assert_eq!(plate.outlets.len(), reading.outlets.len());
+    assert!(plate.outlets.len() <= MOST_OUTLETS);
+    assert!(reading.outlets.iter().all(|outlet| outlet.on_time.is_none() || outlet.relay.is_on()));
+    identity_holds(plate);
+    let again = json!({"system": {"get_sysinfo": sysinfo(reading)}}).to_string();
+    let reply = Request::SysInfo.read_reply(again.as_bytes(), None);
+    assert_eq!(reply, Ok(Reply::SysInfo(reading.clone())), "{again}");
+    // A plate that is known already is shared, and what is known of another plug changes nothing.
+    let Ok(Reply::SysInfo(known)) = Request::SysInfo.read_reply(json, Some(plate)) else {
+        panic!("once more")
+    };
+    assert!(Arc::ptr_eq(&known.plate, plate));
+    let another = Arc::new(Nameplate { alias: format!("{} too", plate.alias).into(), ..(**plate).clone() });
+    let after_another = Request::SysInfo.read_reply(json, Some(&another));
+    assert_eq!(after_another, Ok(Reply::SysInfo(reading.clone())));
+    requests_to_its_outlets_name_them(plate);
+}
+
+fn identity_holds(plate: &Nameplate) {
+    if let Some(id) = &plate.device_id {
+        let digits = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
+        assert!((8..=64).contains(&id.as_str().len()) && digits(id.as_str()), "{}", id.as_str());
+        assert_eq!(DeviceId::new(id.as_str()).as_ref(), Some(id));
+        assert!(format!("{id} {id:?}").chars().count() <= 2 * 9 + 1, "prints whole");
+    }
+    if let Some(mac) = plate.mac {
+        assert_eq!(Mac::new(&mac.to_string()), Some(mac));
+    }
+}
+
+/// As a plug would tell this reading.
+fn sysinfo(reading: &Reading) -> Value {
+    let plate = &reading.plate;
+    let mut told = Map::new();
+    let mut tell = |key: &str, value: Option<Value>| told.extend(value.map(|value| (key.to_owned(), value)));
+    tell("deviceId", plate.device_id.as_ref().map(|id| json!(id.as_str())));
+    tell("mac", plate.mac.map(|mac| json!(mac.to_string())));
+    for (key, text) in [
+        ("alias", &plate.alias),
+        ("model", &plate.model),
+        ("hw_ver", &plate.hw_version),
+        ("sw_ver", &plate.sw_version),
+        ("type", &plate.kind),
+        ("feature", &plate.feature),
+        ("dev_name", &plate.dev_name),
+    ] {
+        tell(key, Some(json!(text)));
+    }
+    tell("relay_state", reading.relay.map(|state| json!(bit(state))));
+    tell("led_off", reading.led.map(|state| json!(bit(!state))));
+    tell("on_time", reading.on_time.map(|seconds| json!(seconds)));
+    tell("rssi", reading.rssi.map(|dbm| json!(dbm)));
+    tell("brightness", reading.brightness.map(|percent| json!(percent)));
+    let outlets = plate.outlets.iter().zip(&reading.outlets).map(|(plate, state)| {
+        let on_time = state.on_time.unwrap_or_default();
+        let mut outlet = json!({"id": plate.id, "alias": plate.alias, "state": bit(state.relay)});
+        if state.on_time.is_some() {
+            outlet["on_time"] = json!(on_time);
+        }
+        outlet
+    });
+    tell("children", Some(outlets.collect()).filter(|outlets: &Value| *outlets != json!([])));
+    // What has nothing by which it could be told from no plug at all was admitted for something odd.
+    if plate.device_id.is_none() && reading.relay.is_none() && plate.outlets.is_empty() {
+        tell("deviceId", Some(json!("no id")));
+    }
+    told.into()
+}
+
+/// The ids of outlets are a stranger's words that go out again.
+fn requests_to_its_outlets_name_them(plate: &Nameplate) {
+    for (outlet, told) in (0..).zip(&plate.outlets) {
+        let mut words = Vec::new();
+        let request = Request::SetOutlets(Outlets::one(outlet), RelayState::On);
+        request.write_json(OutletIds::AsGiven(&plate.outlets), &mut words);
+        let words: Value = serde_json::from_slice(&words).expect("a request is JSON");
+        let expected =
+            json!({"context": {"child_ids": [told.id]}, "system": {"set_relay_state": {"state": 1}}});
+        assert_eq!(words, expected);
+    }
+    let mut words = Vec::new();
+    Request::SetAlias(None, (&*plate.alias).into()).write_json(OutletIds::None, &mut words);
+    let words: Value = serde_json::from_slice(&words).expect("a request is JSON");
+    assert_eq!(words, json!({"system": {"set_dev_alias": {"alias": plate.alias}}}));
+}
+
+fn rule_holds(rule: &Rule) {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, ':' | '+' | '-');
+    assert!(rule.at.len() <= 32 && rule.at.chars().all(is_plain), "{:?}", rule.at);
+}
+
+/// Nothing of the reply stands in the complaint but a code and, bounded, the plug's own reason.
+fn complaint_holds(fault: NotAnAnswer) {
+    if let NotAnAnswer::Malformed(why) = &fault {
+        let words = why.trim_end_matches(|c: char| c.is_ascii_digit());
+        let ours = [
+            "JSON cut off at byte ",
+            "not JSON at byte ",
+            "JSON of another shape at byte ",
+            "neither deviceId nor relay_state in it",
+            "a date that does not exist",
+        ];
+        assert!(ours.contains(&words), "{why}");
+    }
+    fits_a_line(&fault.to_string(), LONGEST_COMPLAINT);
+    fits_a_line(&Failure::from(fault).to_string(), LONGEST_COMPLAINT);
+}
+
+fn bit(state: RelayState) -> u8 {
+    state.is_on().into()
+}

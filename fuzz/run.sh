@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Fuzzes: all targets one after the other, or those that are named.
+#
+#     fuzz/run.sh [TARGET…]             a minute each, from an optimised build; SECONDS_EACH=… for longer
+#     fuzz/run.sh --brief               a few seconds each and a quick build, for .ci/run
+#     fuzz/run.sh --keep [TARGET…]      takes into the corpus what reached code that no file of it reaches
+#
+# Needs cargo and a C++ compiler, for libFuzzer; neither cargo-fuzz nor a nightly toolchain, though the folders are
+# laid out as cargo-fuzz wants them. What breaks a property is left in fuzz/artifacts, and its name is printed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+ALL=(frames replies datagrams cloud orders topics config store bridge)
+# A build of `--brief` that takes longer is left for the next run, which goes on from there.
+BUILD_LIMIT=60s
+BRIEF_SECONDS=2
+
+mode=full
+case "${1-}" in
+--brief | --keep) mode=${1#--}; shift ;;
+esac
+targets=("$@")
+[ "${#targets[@]}" -gt 0 ] || targets=("${ALL[@]}")
+profile=release
+[ "$mode" != brief ] || profile=dev
+
+# What cargo-fuzz passes as well: counters at every branch, and the operands of comparisons. All of it is stable.
+flags=(
+    -Cpasses=sancov-module
+    -Cllvm-args=-sanitizer-coverage-level=4
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
+    -Cllvm-args=-sanitizer-coverage-pc-table
+    -Cllvm-args=-sanitizer-coverage-trace-compares
+    '--cfg fuzzing'
+)
+host=$(rustc -vV | sed -n 's/^host: //p')
+built=$PWD/../target/fuzz
+found=$built/found
+
+build() {
+    # Naming the host keeps the flags from build scripts, which are no fuzzers.
+    RUSTFLAGS="${flags[*]}" CARGO_TARGET_DIR=$built "$@" cargo build --locked --profile "$profile" --target "$host"
+}
+
+# One target: the files of the corpus first, then what can be made of them.
+fuzz() {
+    local target=$1 seconds=$2
+    mkdir -p "$found/$target" artifacts
+    # Longer inputs find nothing more, only more slowly; the time and the memory are far beyond what any input needs.
+    "$bin/$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -dict=words.dict \
+        -artifact_prefix="artifacts/$target-" -print_final_stats=1 "$found/$target" "corpus/$target" 2>"$log" || {
+        tail -n 40 "$log" >&2
+        echo "fuzz/run.sh: $target: see above, and fuzz/artifacts" >&2
+        return 1
+    }
+    printf '%-10s %s, %s\n' "$target" "$(grep -o '^Done .*' "$log")" \
+        "$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1)"
+}
+
+# Few and small ones: as many as it takes to reach each branch once.
+keep() {
+    local target=$1 before
+    before=$(find "corpus/$target" -type f | wc -l)
+    "$bin/$target" -set_cover_merge=1 -use_counters=0 -max_len=100 "corpus/$target" "$found/$target" 2>"$log"
+    echo "$target: $before files, now $(find "corpus/$target" -type f | wc -l)"
+}
+
+if ! command -v c++ >/dev/null; then
+    echo "there is no C++ compiler: nothing is fuzzed; \`cargo test --test strangers\` holds the same properties"
+    exit 0
+fi
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+log=$scratch/log
+if [ "$mode" = brief ]; then
+    build timeout "$BUILD_LIMIT" || {
+        [ $? -eq 124 ] || exit 1
+        echo "not built within $BUILD_LIMIT: nothing is fuzzed this time; the next run goes on from there"
+        exit 0
+    }
+    # What longer runs have gathered would take longer than there is time for.
+    found=$scratch/found
+else
+    build env
+fi
+bin=$built/$host/$profile
+[ "$profile" != dev ] || bin=$built/$host/debug
+
+# The store writes files, and nobody needs them afterwards.
+[ ! -w /dev/shm ] || export TMPDIR=/dev/shm
+for target in "${targets[@]}"; do
+    case $mode in
+    brief) fuzz "$target" "$BRIEF_SECONDS" ;;
+    full) fuzz "$target" "${SECONDS_EACH:-60}" ;;
+    keep) keep "$target" ;;
+    esac
+done
