@@ -363,7 +363,7 @@ impl World {
         }
         // A scene switches several at once, a nervous hand one several times.
         let (count, same) =
-            if self.dice.chance(0.1) { (1 + self.dice.below(6), self.dice.chance(0.5)) } else { (1, true) };
+            if self.dice.chance(0.2) { (1 + self.dice.below(6), self.dice.chance(0.5)) } else { (1, true) };
         for n in 0..count {
             let plug = if same { plug } else { (plug + n) % self.plugs.len() };
             self.send_command(plug);
@@ -381,7 +381,7 @@ impl World {
         self.tell(Some(plug), format!("somebody switches relay {relay} {state} by hand"));
     }
 
-    fn send_command(&mut self, plug: usize) {
+    pub(super) fn send_command(&mut self, plug: usize) {
         let it = &self.plugs[plug];
         let outlet =
             it.is_strip().then(|| self.dice.below(it.relays.len() + 1)).filter(|&n| n < it.relays.len());

@@ -167,6 +167,13 @@ pub enum Next {
     LoggedIn(Box<Result<Granted, Trouble>>),
 }
 
+impl Next {
+    /// Whether it happens on our side, and not in the cloud.
+    pub fn is_for_the_daemon(&self) -> bool {
+        !matches!(self, Self::Arrives(_) | Self::AsksPlug(_) | Self::LogsIn)
+    }
+}
+
 /// What a call brings.
 pub enum Answer {
     Plug(Result<Reply, Failure>),
@@ -193,6 +200,10 @@ impl Calls {
 impl World {
     /// An exchange over the cloud begins with a token.
     pub(super) fn begin_call(&mut self, flight: Flight) {
+        if self.gives_up_corrections(&flight) {
+            let trip = self.cloud_trip();
+            return self.fail_after(flight, trip, Failure::Garbage("rubbish".into()));
+        }
         let (exchange, urgent, deadline) = (flight.exchange.id, flight.exchange.urgent, flight.deadline);
         self.keep(flight);
         self.open_call(Some(exchange), urgent, deadline);
@@ -374,11 +385,16 @@ impl World {
     fn cloud_asks_plug(&mut self, number: u64) {
         let Some(exchange) = self.call(number).and_then(|call| call.exchange) else { return };
         let Some(flight) = self.flight(self.life, exchange) else { return };
-        let (plug, request, causes) = (flight.plug, flight.exchange.request.clone(), flight.causes.clone());
+        let (plug, request, causes, deadline) =
+            (flight.plug, flight.exchange.request.clone(), flight.causes.clone(), flight.deadline);
+        // Nobody waits any more, and the cloud has seen it.
+        if self.at > deadline {
+            return;
+        }
         if self.plugs[plug].temper == Temper::Dark {
             return self.account(self.at + PLUG_TIME, answer(number, Err(Trouble::Code(PLUG_SILENT))));
         }
-        self.do_as_told(plug, plug, &request, &causes);
+        self.do_as_told(plug, plug, &request, &causes, deadline);
         let reply = self.plugs[plug].answer(&request, self.at);
         let trip = self.cloud_trip();
         self.account(self.at + trip, answer(number, Ok(Answer::Plug(reply))));

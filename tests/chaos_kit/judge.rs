@@ -12,6 +12,10 @@ use super::story::Stamp;
 
 /// An answer that comes this much after a command's time is late.
 const GRACE: Duration = Duration::from_secs(1);
+/// What an older command undid is put right within this time, or let be.
+const SEEN_WITHIN: Duration = Duration::from_secs(15);
+/// What is mended is reached within this time by whoever is trying.
+const SOON: Duration = Duration::from_secs(6);
 /// Calls that may be made at once, and how often one more may be.
 const BURST: f64 = 60.0;
 const CALLS_A_SECOND: f64 = 1.0;
@@ -117,6 +121,8 @@ pub struct Judge {
     refused: bool,
     logins: Vec<Duration>,
     first_weight: Option<usize>,
+    /// When everything was mended last.
+    mended: Duration,
 }
 
 /// What is known of one plug.
@@ -207,6 +213,7 @@ impl Judge {
             refused: false,
             logins: vec![],
             first_weight: None,
+            mended: Duration::ZERO,
         }
     }
 
@@ -290,6 +297,7 @@ impl Judge {
         let (plug, took, late) =
             (command.plug, self.at - command.arrived, self.at > command.deadline + was_frozen + GRACE);
         let wants = command.wants.clone();
+        let is_of_relays_only = !wants.is_empty() && command.parts == wants.len();
         for (relay, _) in &wants {
             let page = &mut self.books[plug].relays[*relay];
             if page.newest == Some(id) {
@@ -297,6 +305,12 @@ impl Judge {
             }
         }
         self.forget_if_over(plug, id);
+        let has_newer =
+            |(relay, _): &(usize, Option<RelayState>)| self.books[plug].relays[*relay].newest != Some(id);
+        if *ended == Ended::Superseded && is_of_relays_only && !wants.iter().any(has_newer) {
+            let words = format!("command {} is superseded, and there is no newer one", id.0);
+            self.complain(Promise::OneResult, Some(plug), words);
+        }
         if late {
             self.complain(
                 Promise::OneResult,
@@ -384,10 +398,10 @@ impl Judge {
     pub fn corrects(&mut self, plug: usize, relay: usize, patience: Duration) {
         let at = self.at;
         let page = &mut self.books[plug].relays[relay];
-        page.correction = Some((at + patience, None));
+        page.correction = Some((at + patience.max(SEEN_WITHIN), None));
         let drift = page.read;
         let cause = drift.and_then(|drift| page.strays[usize::from(drift.is_on())]);
-        if cause.is_none_or(|until| until + patience < at) {
+        if cause.is_none_or(|until| until + SEEN_WITHIN + GRACE < at) {
             let words =
                 format!("it was switched back from {drift:?} although no older command can have done that");
             self.complain(Promise::CorrectsWithCause, Some(plug), words);
@@ -403,14 +417,7 @@ impl Judge {
     }
 
     /// A relay carried out what it was told.
-    pub fn carried_out(
-        &mut self,
-        plug: usize,
-        relay: usize,
-        state: RelayState,
-        cause: Option<Cause>,
-        patience: Duration,
-    ) {
+    pub fn carried_out(&mut self, plug: usize, relay: usize, state: RelayState, cause: Option<Cause>) {
         let page = &mut self.books[plug].relays[relay];
         page.undone = None;
         match cause {
@@ -424,7 +431,7 @@ impl Judge {
             _ if matches!(page.by, By::Command(id) if page.newest == Some(id))
                 || page.by == By::Correction =>
             {
-                page.undone = page.strays[usize::from(state.is_on())].map(|until| until + patience);
+                page.undone = page.strays[usize::from(state.is_on())].map(|until| until + SEEN_WITHIN);
             }
             _ => page.by = By::Unclear,
         }
@@ -438,6 +445,19 @@ impl Judge {
         }
     }
 
+    /// Whether a request was carried out while it could be waited for.
+    pub fn switched_in_time(&mut self, plug: usize, deadline: Duration) {
+        if self.at > deadline {
+            let words = format!("a request is carried out that was to be over by {}", Stamp(deadline));
+            self.complain(Promise::NothingUnasked, Some(plug), words);
+        }
+    }
+
+    /// Everything is mended.
+    pub fn all_is_mended(&mut self) {
+        self.mended = self.at;
+    }
+
     /// A relay that nothing is wrong with any more.
     pub fn at_rest(&mut self, plug: usize, relay: usize, state: RelayState) {
         let page = &self.books[plug].relays[relay];
@@ -447,8 +467,10 @@ impl Judge {
             By::Command(id) => page.newest == Some(id) && page.ended == Some(true),
             By::Unclear => false,
         };
-        // Seen too late, it is let be.
-        let is_clear = is_clear && page.undone.is_none();
+        // Seen too late, it is let be; and a correction whose time was over before anything could be reached is over.
+        let in_vain =
+            page.correction.is_some_and(|(until, _)| page.by != By::Correction && until < self.mended + SOON);
+        let is_clear = is_clear && page.undone.is_none() && !in_vain;
         if is_clear && state != page.standing {
             let words = format!("relay {relay} is {state} and should be {} by {:?}", page.standing, page.by);
             self.complain(Promise::Settles, Some(plug), words);

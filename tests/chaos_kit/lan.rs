@@ -62,6 +62,7 @@ pub struct Errant {
     pub route: Route,
     pub place: Option<u16>,
     pub causes: Vec<(usize, Option<Cause>)>,
+    pub deadline: Duration,
 }
 
 impl World {
@@ -105,6 +106,9 @@ impl World {
             return self.fail_after(flight, wait, Failure::NoRoute);
         };
         let trip = self.trip();
+        if self.gives_up_corrections(&flight) {
+            return self.fail_after(flight, trip, Failure::Garbage("rubbish".into()));
+        }
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(flight.plug));
         let air = if self.weather.lan_is_down || is_deaf { Air::Dead } else { self.plugs[there].air };
         let left = flight.deadline.saturating_sub(self.at);
@@ -164,14 +168,14 @@ impl World {
             return self.answer_by(life, id, Outcome { result: Err(failure), hello }, deadline);
         }
         let causes = self.flight(life, id).map(|flight| flight.causes.clone()).unwrap_or_default();
-        self.do_as_told(plug, found, &request, &causes);
+        self.do_as_told(plug, found, &request, &causes, deadline);
         let result = self.plugs[found].answer(&request, self.at);
         let outcome = match fate {
             Fate::Unanswered => return self.push(deadline, silence(life, id)),
             Fate::Reset => Outcome::of(Err(Failure::Closed)),
             Fate::Garbage => Outcome::of(Err(Failure::Garbage("rubbish".into()))),
             // A connection that is new begins with a greeting.
-            Fate::Answered if request != Request::SysInfo && self.dice.chance(0.3) => {
+            Fate::Answered if request != Request::SysInfo && found == plug && self.dice.chance(0.3) => {
                 Outcome { result, hello: Some(self.plugs[found].reading(self.at)) }
             }
             Fate::Answered => Outcome::of(result),
@@ -196,11 +200,13 @@ impl World {
         found: usize,
         request: &Request,
         causes: &[(usize, Option<Cause>)],
+        deadline: Duration,
     ) {
         let Some((relays, state)) = self.plugs[found].switched_by(request) else { return };
         if matches!(self.plugs[found].temper, Temper::Lies | Temper::Stubborn) {
             return;
         }
+        self.judge.switched_in_time(found, deadline);
         self.judge.switched_in_place_of(meant, found);
         let there = self.plugs[found].relays.len();
         for relay in relays.into_iter().filter(|&relay| relay < there) {
@@ -213,13 +219,12 @@ impl World {
         self.tally.switchings += 1;
         let at = self.at;
         self.plugs[plug].turn(relay, state, at);
-        let patience = self.policies[plug].command_ttl;
-        self.judge.carried_out(plug, relay, state, cause, patience);
+        self.judge.carried_out(plug, relay, state, cause);
         self.tell(Some(plug), format!("relay {relay} is switched {state} by {cause:?}"));
     }
 
     pub(super) fn arrived_late(&mut self, errant: Errant) {
-        let Errant { plug, request, route, place, causes } = errant;
+        let Errant { plug, request, route, place, causes, deadline } = errant;
         let found = match place {
             Some(place) => self.places[usize::from(place)],
             None => Some(plug),
@@ -230,7 +235,7 @@ impl World {
             return;
         }
         self.tell(Some(plug), format!("what was said over the {route} route comes late: {request:?}"));
-        self.do_as_told(plug, plug, &request, &causes);
+        self.do_as_told(plug, plug, &request, &causes, deadline);
         let at = self.at;
         let _ = self.plugs[plug].answer(&request, at);
     }
@@ -259,8 +264,8 @@ impl World {
             Route::Local => !self.weather.lan_is_down && self.plugs[flight.plug].air != Air::Dead,
             Route::Cloud => self.plugs[flight.plug].far != Far::Offline && self.cloud.is_reached(),
         };
-        if is_heard && !flight.causes.is_empty() && self.dice.chance(0.5) {
-            let left = flight.deadline.saturating_sub(self.at);
+        let left = flight.deadline.saturating_sub(self.at);
+        if is_heard && !left.is_zero() && !flight.causes.is_empty() && self.dice.chance(0.5) {
             let after = left.mul_f64(self.dice.fraction());
             self.send_errant(flight, after);
         }
@@ -277,6 +282,7 @@ impl World {
             route: flight.exchange.route(),
             place,
             causes: flight.causes.clone(),
+            deadline: flight.deadline,
         };
         self.later(after, Next::Late(Box::new(errant)));
     }

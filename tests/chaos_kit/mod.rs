@@ -485,7 +485,8 @@ impl World {
 impl Next {
     fn is_for_the_daemon(&self) -> bool {
         match self {
-            Self::Answer { .. } | Self::Heard { .. } | Self::Account { .. } => true,
+            Self::Answer { .. } | Self::Heard { .. } => true,
+            Self::Account { step, .. } => step.is_for_the_daemon(),
             Self::Broker(next) => next.is_for_the_daemon(),
             Self::Arrive { .. } | Self::Late(_) | Self::Hand(_) | Self::Change(_) => false,
         }

@@ -69,7 +69,8 @@ pub enum Air {
 }
 
 impl Air {
-    pub const FAULTS: [Self; 10] = [
+    /// What is late is the hardest to bear, and so comes most often.
+    pub const FAULTS: [Self; 12] = [
         Self::Lossy(30),
         Self::Lossy(80),
         Self::Slow(Duration::from_millis(900)),
@@ -78,6 +79,8 @@ impl Air {
         Self::Refused,
         Self::Resets,
         Self::Garbage,
+        Self::Late,
+        Self::Late,
         Self::Late,
         Self::Twice,
     ];

@@ -6,13 +6,16 @@ use hs100d::bridge::event::{Exchange, Identity, Outcome, Target, Update};
 use hs100d::model::{Availability, Failure};
 
 use super::World;
-use super::judge::Promise;
+use super::judge::{Cause, Promise};
+use super::lan::Flight;
 
 /// One fault of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
     /// Connections are closed and not reset, so that the kernel delivers a request whose time is over.
     ClosesInsteadOfResetting,
+    /// What an older command did late is seen, and nothing comes of that.
+    GivesUpCorrections,
     NeverComesHome,
     /// A wish outlives its time.
     KeepsDeadWishes,
@@ -40,8 +43,9 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every fault, and the promise that it breaks.
-    pub const ALL: [(Self, Promise); 17] = [
-        (Self::ClosesInsteadOfResetting, Promise::Settles),
+    pub const ALL: [(Self, Promise); 18] = [
+        (Self::ClosesInsteadOfResetting, Promise::NothingUnasked),
+        (Self::GivesUpCorrections, Promise::Settles),
         (Self::NeverComesHome, Promise::ComesHome),
         (Self::KeepsDeadWishes, Promise::NothingUnasked),
         (Self::CorrectsButtons, Promise::CorrectsWithCause),
@@ -71,7 +75,7 @@ impl World {
             Some(Sabotage::KeepsDeadWishes) if exchange.request.changes_something() => {
                 exchange.deadline += Duration::from_secs(40);
             }
-            Some(Sabotage::TrustsAddresses) => {
+            Some(Sabotage::TrustsAddresses) if exchange.request.changes_something() => {
                 if let Target::Local { expect, .. } = &mut exchange.target {
                     *expect = Identity::default();
                 }
@@ -102,6 +106,12 @@ impl World {
             Update::Availability(_, Availability::Offline) if self.sabotages(Sabotage::HidesTheDead) => None,
             update => Some(update),
         }
+    }
+
+    /// Whether this request, which puts something right, goes nowhere.
+    pub(super) fn gives_up_corrections(&self, flight: &Flight) -> bool {
+        let corrects = |&(_, cause): &(usize, Option<Cause>)| matches!(cause, Some(Cause::Correction(_)));
+        self.sabotages(Sabotage::GivesUpCorrections) && flight.causes.iter().any(corrects)
     }
 
     /// Somebody waits for an answer, and everybody waits with him.

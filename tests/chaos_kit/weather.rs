@@ -19,6 +19,8 @@ const HELD_BACK: Duration = Duration::from_secs(5400);
 const REST: Duration = Duration::from_secs(900);
 /// No command is under way for so long.
 const LONG_PAST: Duration = Duration::from_secs(600);
+/// So long before everything is mended, everybody has his last word.
+const LAST_WORDS: Duration = Duration::from_secs(6);
 /// From the last poll that is answered to three that are not, on both routes.
 const DARK_FOR: Duration = Duration::from_secs(360);
 
@@ -44,6 +46,10 @@ pub enum Change {
     /// A plug that has been dark since then must be shown as offline.
     MustBeDark(usize, Duration),
     DaemonStarts,
+    /// Somebody sends a command to this plug.
+    Word(usize),
+    /// Everybody changes his mind about everything, while much is late.
+    LastWords,
     Rest,
     /// By now this plug must be where it belongs, and shown as it is.
     MustBeHome(usize),
@@ -182,6 +188,8 @@ impl World {
                     self.start_daemon();
                 }
             }
+            Change::Word(plug) => self.send_command(plug),
+            Change::LastWords => self.last_words(),
             Change::Rest => self.rest(),
             Change::MustBeHome(plug) => self.must_be_right(plug),
             Change::Verdict => self.verdict(),
@@ -471,7 +479,21 @@ impl World {
             Season::Year => Duration::from_secs(23 * 3600),
             Season::Storm => Duration::from_secs(3600),
         };
+        self.later(wait - LAST_WORDS, Next::Change(Change::LastWords));
         self.later(wait, Next::Change(Change::Rest));
+    }
+
+    /// The hardest moment to be right after: of several commands to each plug the last has to hold, and the others may
+    /// come after it.
+    fn last_words(&mut self) {
+        for plug in 0..self.plugs.len() {
+            if self.dice.chance(0.5) && self.plugs[plug].air == Air::Clear {
+                self.plugs[plug].air = Air::Late;
+                self.is_troubled(plug);
+            }
+            self.send_command(plug);
+            self.later(LAST_WORDS / 5, Next::Change(Change::Word(plug)));
+        }
     }
 
     /// Everything is mended, and everybody keeps his hands off.
@@ -490,6 +512,7 @@ impl World {
             (plug.air, plug.far, plug.temper) = (Air::Clear, Far::Connected, Temper::Sound);
         }
         self.all_are_troubled();
+        self.judge.all_is_mended();
         if self.daemon.is_none() {
             self.start_daemon();
         }

@@ -8,6 +8,8 @@ use crate::bridge::event::CloudStatus;
 use crate::model::{Route, Verdict};
 use crate::smarthome::message::{Date, Nameplate, Outlet, Request};
 
+/// After a look that failed for what an older command may have done late.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How often the slow questions are put.
 const SELDOM: Duration = Duration::from_secs(300);
 /// Strips take a reading of each outlet badly when it comes more often than this.
@@ -102,7 +104,9 @@ impl Plug {
             return wake.by(self.poll_at[route.index()]);
         }
         if usable {
-            return self.start(route, Request::SysInfo, false, desk);
+            // A look for what an older command may have done late belongs to the newer one.
+            let urgent = self.strays_are_dead(desk.now).is_none() && self.is_watched(desk.now);
+            return self.start(route, Request::SysInfo, urgent, desk);
         }
         self.route_failed(route, Verdict::RouteDown, desk);
         self.poll_at[route.index()] = self.next_poll(route, desk.now, desk.now);
@@ -117,8 +121,19 @@ impl Plug {
         } else {
             pause
         };
-        let next = (started + pause).max(now);
-        self.strays_are_dead(now).map_or(next, |dead| dead.min(next))
+        (started + pause).max(now)
+    }
+
+    /// The same, unless it has to be looked sooner for what an older command may have done late.
+    pub(super) fn sooner_if_watched(&self, next: Instant, now: Instant) -> Instant {
+        let look = self.strays_are_dead(now).or_else(|| self.is_watched(now).then(|| now + LOOK_AGAIN));
+        look.map_or(next, |look| look.min(next))
+    }
+
+    /// Whether an older command may have done something that nobody has seen.
+    fn is_watched(&self, now: Instant) -> bool {
+        let asked = self.reported.as_ref().map(|reported| reported.asked);
+        self.parts().any(|part| self.relay(part).is_some_and(|relay| relay.is_watched(asked, now)))
     }
 
     /// When what older commands may still do can be seen, if it cannot yet.

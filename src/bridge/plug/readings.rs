@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::polls::Aside;
+use super::relays::SEEN_WITHIN;
 use super::{Desk, Plug, Reported};
 use crate::bridge::event::{Ended, Energy, What};
 use crate::bridge::wish::{Slot, Step, Want, Wish};
@@ -163,7 +164,7 @@ impl Plug {
     }
 
     /// A state that differs from the settled one, while a request of an older command may have been carried out
-    /// since the reading before. Seen later than any command may come, it is let be: a hand may have been there since.
+    /// since the reading before.
     fn is_late_execution(
         &self,
         part: Option<Outlet>,
@@ -172,16 +173,14 @@ impl Plug {
         now: Instant,
     ) -> bool {
         let Some(known) = self.relay(part) else { return false };
-        let Some((settled, until)) = known.settled.zip(known.defended_until) else { return false };
-        let may_be =
-            previous.is_some_and(|previous| previous <= until) && now <= until + self.policy.command_ttl;
-        settled != relay && may_be
+        known.settled.is_some_and(|settled| settled != relay) && known.is_watched(previous, now)
     }
 
     fn put_right(&mut self, part: Option<Outlet>, relay: RelayState, desk: &mut Desk<'_>) {
         let detail = format!("an older command switched it {relay} late; switching it {} again", !relay);
         desk.happened(What::DriftCorrected, self.name_of(part), detail);
-        let deadline = desk.now + self.policy.command_ttl;
+        // As long as it could have been seen: a short life of commands is no reason to give up early.
+        let deadline = desk.now + self.policy.command_ttl.max(SEEN_WITHIN);
         self.wish(Wish::new(Want::Relay(!relay), part, None, desk.now, deadline), desk);
     }
 

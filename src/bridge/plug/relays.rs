@@ -1,7 +1,7 @@
 //! The relays of a device: one, or one for each outlet of a strip; what each is called and what was made of it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Plug;
 use crate::bridge::event::{Energy, PlugInfo, PlugState};
@@ -25,6 +25,18 @@ pub(super) struct Relay {
     pub(super) energy: Option<Energy>,
     pub(super) schedule: Option<Arc<[Rule]>>,
     pub(super) shown: Shown,
+}
+
+/// What an older command did late is put right if it is seen within this time, in which a look that fails can be
+/// repeated. Later it is let be: a hand may have been there since.
+pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(15);
+
+impl Relay {
+    /// Whether an older command may have switched it unseen since the last reading, whose question was put then.
+    pub(super) fn is_watched(&self, asked: Option<Instant>, now: Instant) -> bool {
+        let Some((until, asked)) = self.defended_until.zip(asked) else { return false };
+        asked <= until && now <= until + SEEN_WITHIN
+    }
 }
 
 /// What the broker was told last.

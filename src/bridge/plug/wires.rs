@@ -158,7 +158,7 @@ impl Plug {
     pub(super) fn abandon(&mut self, route: Route, desk: &mut Desk<'_>) {
         if let Some(flight) = self.lanes[route.index()].take() {
             desk.actions.push_back(Action::Abandon(flight.id));
-            self.note_stray(&flight);
+            self.note_stray(&flight.request, flight.deadline);
         }
     }
 
@@ -172,11 +172,11 @@ impl Plug {
     }
 
     /// A request that got no answer may still be carried out until its time is over.
-    pub(super) fn note_stray(&mut self, flight: &InFlight) {
+    pub(super) fn note_stray(&mut self, request: &Request, until: Instant) {
         for part in self.parts() {
-            if let Some(state) = switches(&flight.request, part) {
-                let until = &mut self.relay_mut(part).stray[usize::from(state.is_on())];
-                *until = (*until).max(Some(flight.deadline));
+            if let Some(state) = switches(request, part) {
+                let known = &mut self.relay_mut(part).stray[usize::from(state.is_on())];
+                *known = (*known).max(Some(until));
             }
         }
     }
@@ -195,8 +195,9 @@ impl Plug {
         }
         match reply {
             Reply::SysInfo(reading) => {
-                self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
+                let next = self.next_poll(route, flight.started, desk.now);
                 self.read(reading, flight.started, route, desk);
+                self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
             }
             Reply::Done => self.acted(route, flight, desk),
             told => {
@@ -246,7 +247,9 @@ impl Plug {
         }
         self.end_what_is_not_read_back(route, desk);
         if !was_wished {
-            // An older request was carried out late: look at once what it did, over whichever route serves.
+            // An older request was carried out late: look at once what it did, over whichever route serves. The reading
+            // that confirms the newer one may not show it yet.
+            self.note_stray(&flight.request, desk.now);
             self.poll_at = [desk.now; 2];
         }
     }
@@ -264,7 +267,7 @@ impl Plug {
             return self.answered(route, flight, Reply::Done, desk);
         }
         if failure.may_act_later() {
-            self.note_stray(flight);
+            self.note_stray(&flight.request, flight.deadline);
         }
         if self.aside_ended(&flight.request, false, desk.now) {
             return self.note_failure(route, flight, failure, desk);
@@ -273,7 +276,8 @@ impl Plug {
             Verdict::PlugRefuses => self.heard(route, desk),
             verdict => self.route_failed(route, verdict, desk),
         }
-        self.poll_at[route.index()] = self.next_poll(route, flight.started, desk.now);
+        let next = self.next_poll(route, flight.started, desk.now);
+        self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
         if let Some(address) = self.rumour.take_if(|_| route == Route::Local) {
             return self.move_to(address, desk);
         }
