@@ -1,9 +1,10 @@
 //! A broker that can be restarted, and the cable between it and the daemon, which can be pulled.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as Probe};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as Probe, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hs100d::mqtt::broker::{EmbeddedBroker, Options};
@@ -111,11 +112,21 @@ fn mosquitto() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// A port that is free, below those that connections leave from, so that it stays so while its broker is away.
-fn free_port() -> Result<u16, Fault> {
-    let first = 12_000 + u16::try_from(std::process::id() % 18_000)?;
-    let is_free = |port: &u16| Probe::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    (first..first + 500).find(is_free).ok_or_else(|| "no free port".into())
+/// A port that is free, below those that connections leave from, so that it stays so while nobody listens there.
+pub(crate) fn free_port() -> Result<u16, Fault> {
+    /// Runs that go on side by side begin this far apart.
+    const APART: u32 = 97;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..500 {
+        let number =
+            std::process::id().wrapping_mul(APART).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = 12_000 + u16::try_from(number % 20_000)?;
+        let everywhere = (Ipv4Addr::UNSPECIFIED, port);
+        if Probe::bind(everywhere).is_ok() && UdpSocket::bind(everywhere).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port".into())
 }
 
 /// What lies between the daemon and the broker. The broker's own restarts go through it.

@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use super::broker::{Broker, Cable};
+use super::broker::{Broker, Cable, free_port};
 use super::crowd::{Book, Listener, Target};
 use super::process::{Daemon, Fault};
 
@@ -61,6 +61,8 @@ impl Stage {
         let mut blueprint = Blueprint::of(&[]);
         blueprint.plugs = (1..=plugs).map(|number| (model(number), format!("Plug {number}"))).collect();
         blueprint.first_plug = Ipv4Addr::new(127, 0, 1, 1);
+        // Where a swap leaves an address free for a moment, nobody's connection may settle.
+        blueprint.port = free_port()?;
         let house = House::start(blueprint).await?;
         let targets = targets(&house);
         let folder = tempfile::tempdir()?;

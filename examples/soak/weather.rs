@@ -160,7 +160,8 @@ impl Weather {
             Card::Swap => {
                 let other = stage.house.plug(self.dice.number(0..stage.house.plugs().len()));
                 if plug.device_id() != other.device_id() {
-                    stage.house.lan().swap(plug, other).await?;
+                    let swapped = stage.house.lan().swap(plug, other).await;
+                    swapped.map_err(|error| format!("two plugs could not swap addresses: {error}"))?;
                 }
             }
             Card::Button => {
