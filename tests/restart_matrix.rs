@@ -438,7 +438,7 @@ struct Log {
     heard: Vec<Heard>,
     /// How much had been heard when the last connection began or ended.
     before: usize,
-    /// While connected.
+    /// While connected and subscribed.
     client: Option<AsyncClient>,
 }
 
@@ -550,19 +550,30 @@ impl Client {
     }
 }
 
+/// What everybody here listens to.
+const FILTERS: [&str; 2] = ["homeassistant/#", "hs100d/#"];
+
 /// One connection, to its end.
 async fn connection(id: &str, port: u16, is_home_assistant: bool, log: &Mutex<Log>, news: &Notify) {
     let options = MqttOptions::new(id.to_owned(), ("127.0.0.1", port));
     let (client, mut events) = AsyncClient::builder(options).capacity(100).build();
+    let mut unanswered = FILTERS.len();
     while let Ok(event) = events.poll().await {
         let mut log = log.lock().unwrap();
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
                 log.before = log.heard.len();
-                log.client = Some(client.clone());
-                for filter in ["homeassistant/#", "hs100d/#"] {
+                for filter in FILTERS {
                     client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
                 }
+            }
+            Event::Incoming(Packet::SubAck(_)) => {
+                unanswered -= 1;
+                if unanswered > 0 {
+                    continue;
+                }
+                log.client = Some(client.clone());
+                // Who listens is told: a birth that went ahead of the subscriptions could be answered to nobody.
                 if is_home_assistant {
                     let birth = PublishOptions::at_most_once();
                     client.try_publish("homeassistant/status", "online", birth).unwrap();
