@@ -94,6 +94,11 @@ impl Pair {
         cells.filter(|pair| pair.manner == Manner::RightAfter || !pair.is_one_thing()).collect()
     }
 
+    /// A birth has everything said again, and so could hide what was not said by itself.
+    fn has_birth(&self) -> bool {
+        [self.first, self.second].contains(&Member::HomeAssistant)
+    }
+
     fn is_one_thing(&self) -> bool {
         let is_broker = |member| matches!(member, Member::BrokerWithStore | Member::BrokerWithoutStore);
         self.first == self.second || (is_broker(self.first) && is_broker(self.second))
@@ -148,7 +153,7 @@ struct Told {
 /// Two restarts, and what they leave behind.
 async fn story(pair: Pair) -> Told {
     let what = format!("{pair:?}");
-    let mut scene = Scene::start().await;
+    let mut scene = Scene::start(pair.has_birth()).await;
     let before = scene.settle().await;
 
     scene.restart(pair).await;
@@ -179,12 +184,14 @@ struct Scene {
     home: Home,
     daemon: Option<Daemon>,
     home_assistant: Option<Client>,
+    /// Whether Home Assistant says that it was born, at each of its connects.
+    has_birth: bool,
     /// Is there all along, and sees what Home Assistant would.
     witness: Client,
 }
 
 impl Scene {
-    async fn start() -> Self {
+    async fn start(has_birth: bool) -> Self {
         let house = house_of(&["Lamp", "Kettle", "Attic"]).await;
         for (number, _) in PLUGS.iter().enumerate().filter(|(_, (_, is_on))| *is_on) {
             house.plug(number).press_button();
@@ -195,8 +202,9 @@ impl Scene {
         let home = Home::new(&config);
         let daemon = home.daemon();
         let witness = Client::start("witness", broker.port, false);
-        let home_assistant = Client::start("home-assistant", broker.port, true);
-        Self { house, broker, home, daemon: Some(daemon), home_assistant: Some(home_assistant), witness }
+        let home_assistant = Client::start("home-assistant", broker.port, has_birth);
+        let home_assistant = Some(home_assistant);
+        Self { house, broker, home, daemon: Some(daemon), home_assistant, has_birth, witness }
     }
 
     /// Waits until all is shown that there is to show, and gives it.
@@ -262,7 +270,7 @@ impl Scene {
     async fn comes_back(&mut self, member: Member) {
         match member {
             Member::HomeAssistant => {
-                self.home_assistant = Some(Client::start("home-assistant", self.broker.port, true));
+                self.home_assistant = Some(Client::start("home-assistant", self.broker.port, self.has_birth));
             }
             Member::BrokerWithStore | Member::BrokerWithoutStore => self.broker.comes_back().await,
             Member::Daemon => self.daemon = Some(self.home.daemon()),
@@ -277,7 +285,7 @@ impl Scene {
         self.house.lan().settled(lamp).await.unwrap();
     }
 
-    /// Waits until the broker keeps exactly this, Home Assistant was told of every entity since its birth, and each
+    /// Waits until the broker keeps exactly this, a Home Assistant that was born was told of every entity since, and each
     /// plug was read anew; gives the time until it was right to stay.
     async fn is_as(&self, expected: &Picture, what: &str) -> Duration {
         let documents: Vec<_> = expected.keys().filter(|topic| topic.ends_with("/config")).collect();
@@ -286,7 +294,8 @@ impl Scene {
         loop {
             let picture = self.picture().await;
             let untold = self.home_assistant.as_ref().unwrap().untold(&documents);
-            let is_right = picture == *expected && untold.is_empty() && self.witness.is_there();
+            let is_told = untold.is_empty() || !self.has_birth;
+            let is_right = picture == *expected && is_told && self.witness.is_there();
             right_since = if is_right { right_since.or_else(|| Some(Instant::now())) } else { None };
             let are_read = self.readings().iter().zip(&readings).all(|(after, before)| after > before);
             if let Some(since) = right_since.filter(|_| are_read) {
@@ -463,14 +472,14 @@ impl Drop for Client {
 }
 
 impl Client {
-    /// Connects, and says that it was born whenever it has, as Home Assistant does, if it is that.
-    fn start(id: &'static str, port: u16, is_home_assistant: bool) -> Self {
+    /// Connects and listens; one with a birth says so then, each time, as Home Assistant does.
+    fn start(id: &'static str, port: u16, has_birth: bool) -> Self {
         let (log, news) = (Arc::<Mutex<Log>>::default(), Arc::new(Notify::new()));
         let task = tokio::spawn({
             let (log, news) = (Arc::clone(&log), Arc::clone(&news));
             async move {
                 loop {
-                    connection(id, port, is_home_assistant, &log, &news).await;
+                    connection(id, port, has_birth, &log, &news).await;
                     log.lock().unwrap().ends();
                     sleep(LOOK_AGAIN).await;
                 }
@@ -554,7 +563,7 @@ impl Client {
 const FILTERS: [&str; 2] = ["homeassistant/#", "hs100d/#"];
 
 /// One connection, to its end.
-async fn connection(id: &str, port: u16, is_home_assistant: bool, log: &Mutex<Log>, news: &Notify) {
+async fn connection(id: &str, port: u16, has_birth: bool, log: &Mutex<Log>, news: &Notify) {
     let options = MqttOptions::new(id.to_owned(), ("127.0.0.1", port));
     let (client, mut events) = AsyncClient::builder(options).capacity(100).build();
     let mut unanswered = FILTERS.len();
@@ -574,7 +583,7 @@ async fn connection(id: &str, port: u16, is_home_assistant: bool, log: &Mutex<Lo
                 }
                 log.client = Some(client.clone());
                 // Who listens is told: a birth that went ahead of the subscriptions could be answered to nobody.
-                if is_home_assistant {
+                if has_birth {
                     let birth = PublishOptions::at_most_once();
                     client.try_publish("homeassistant/status", "online", birth).unwrap();
                 }
