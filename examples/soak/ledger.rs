@@ -217,3 +217,55 @@ impl fmt::Display for Sum {
         write!(f, "slowest result                                {:>8.1}s", self.slowest.as_secs_f64())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One command with this acknowledgement and so many results, a second after it was sent.
+    fn account(ack: Ack, results: u32, outage: Option<(u32, u32)>) -> Sum {
+        let (mut ledger, begun) = (Ledger::default(), Instant::now());
+        let sent = begun + 60 * SECOND;
+        if let Some((from, to)) = outage {
+            ledger.break_off(begun + from * SECOND);
+            ledger.resume(begun + to * SECOND);
+        }
+        let transaction = ledger.send(false, sent);
+        ledger.acknowledge(transaction, ack);
+        for _ in 0..results {
+            ledger.result(Some(transaction as u64), "ok", sent + SECOND);
+        }
+        ledger.close()
+    }
+
+    #[test]
+    fn a_command_without_a_result_is_excused_by_an_outage_in_its_life_and_by_nothing_else() {
+        assert_eq!(account(Ack::Taken, 1, None).ok, 1);
+        assert_eq!(account(Ack::Taken, 0, None).faults, ["command 0 has no result"]);
+        assert_eq!(account(Ack::Taken, 0, Some((50, 59))).faults.len(), 1, "over before it was sent");
+        assert_eq!(account(Ack::Taken, 0, Some((76, 80))).faults.len(), 1, "when it was long due");
+        assert_eq!(account(Ack::Taken, 0, Some((50, 61))).lost, 1);
+        assert_eq!(account(Ack::Taken, 0, Some((74, 80))).lost, 1);
+    }
+
+    #[test]
+    fn nothing_excuses_a_second_result_or_one_where_nobody_listens() {
+        let outage = Some((50, 70));
+        assert_eq!(account(Ack::Taken, 2, outage).faults, ["command 0 has more than one result"]);
+        assert_eq!(account(Ack::CutOff, 2, outage).faults.len(), 1);
+        assert_eq!(account(Ack::Nobody, 1, outage).faults.len(), 1);
+        assert_eq!(account(Ack::Nobody, 0, None).nobody, 1);
+        assert_eq!(account(Ack::Awaited, 0, None).faults.len(), 1);
+    }
+
+    #[test]
+    fn a_result_that_belongs_to_no_command_is_counted() {
+        let mut ledger = Ledger::default();
+        ledger.result(Some(3), "ok", Instant::now());
+        ledger.result(None, "ok", Instant::now());
+        ledger.answer(Some(3));
+        assert_eq!(ledger.close().strangers, 3);
+    }
+}
