@@ -160,6 +160,18 @@ async fn sighup_takes_a_good_config_over_and_keeps_the_old_one_against_a_bad_one
 }
 
 #[tokio::test]
+async fn sigusr1_has_the_daemon_write_its_figures_and_go_on() {
+    let house = house().await;
+    let scene = Scene::start(&Config::of(&house)).await;
+    settle(&scene.ear).await;
+    scene.daemon.signal("USR1");
+    let line = scene.daemon.says("figures plugs=3 online=3 exchanges=").await;
+    let tasks: u32 = line.rsplit("tasks=").next().unwrap().parse().unwrap();
+    assert!(tasks > 0, "{line}");
+    assert_eq!(scene.command("lamp", json!({"state": "ON"})).await["status"], "ok");
+}
+
+#[tokio::test]
 async fn a_config_with_another_broker_is_followed_there() {
     let house = house().await;
     let [one, other] = [broker().await, broker().await];

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(dead_code, reason = "nobody calls a main here")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use hs100d::model::{Address, Failure, RelayState};
@@ -12,6 +13,8 @@ use hs100d::sim::fault::LanFault;
 use hs100d::sim::house::{Blueprint, House};
 use tokio::sync::mpsc;
 
+#[path = "../examples/soak/main.rs"]
+mod soak;
 #[path = "../examples/story.rs"]
 mod story;
 #[path = "../examples/switch.rs"]
@@ -60,6 +63,16 @@ async fn hear(told: &mut mpsc::UnboundedReceiver<String>, wanted: &[&str]) {
         let line = told.recv().await.unwrap();
         missing.retain(|wanted| *wanted != line);
     }
+}
+
+/// The whole soak in half a minute: the real daemon, a storm of each kind of fault, and the account of every command.
+#[tokio::test]
+async fn a_short_soak_ends_with_everything_as_it_was_and_every_command_accounted_for() {
+    let options = soak::Options { minutes: 0.25, plugs: 20, seed: 1 };
+    let daemon = Path::new(env!("CARGO_BIN_EXE_hs100d"));
+    let report = soak::soak(&options, daemon, |line| println!("{line}")).await.unwrap();
+    println!("{}", report.text);
+    assert_eq!(report.faults, [""; 0]);
 }
 
 #[test]

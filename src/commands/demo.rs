@@ -101,9 +101,7 @@ impl<'a> Story<'a> {
 
     async fn tell(&mut self) -> Result<(), Failed> {
         self.scene("The daemon looks around on the LAN and finds the plugs.")?;
-        for name in [HERO, "kuche", "christmas-tree"] {
-            self.see(&format!("hs100d/{name}/availability"), |payload| payload == "online").await?;
-        }
+        self.see_online(&[HERO, "kuche", "christmas-tree"]).await?;
 
         self.scene("A command over the LAN.")?;
         self.command("ON", true, "local").await?;
@@ -149,6 +147,19 @@ impl<'a> Story<'a> {
 
     // --- steps ------------------------------------------------------------------------------------------------
 
+    /// Waits until each of these plugs is online. They come in any order.
+    async fn see_online(&mut self, plugs: &[&str]) -> Result<(), Failed> {
+        let mut missing: Vec<_> = plugs.iter().map(|name| format!("hs100d/{name}/availability")).collect();
+        while !missing.is_empty() {
+            let is_missing = |topic: &str, payload: &str| {
+                payload == "online" && missing.iter().any(|missing| missing == topic)
+            };
+            let (seen, _) = self.see_one(&missing.join(", "), is_missing).await?;
+            missing.retain(|topic| *topic != seen);
+        }
+        Ok(())
+    }
+
     /// Sends a command, and sees its result at the broker and at the plug.
     async fn command(&mut self, word: &str, on: bool, route: &str) -> Result<(), Failed> {
         let topic = format!("hs100d/{HERO}/set");
@@ -177,23 +188,33 @@ impl<'a> Story<'a> {
         self.see(&format!("hs100d/{HERO}/state"), fits).await.map(drop)
     }
 
-    /// Waits for a message, and shows it.
+    /// Waits for a message on a topic, and shows it.
     async fn see(&mut self, topic: &str, fits: impl Fn(&str) -> bool) -> Result<String, Failed> {
+        let (_, payload) = self.see_one(topic, |at, payload| at == topic && fits(payload)).await?;
+        Ok(payload)
+    }
+
+    /// Waits for any message that fits topic and payload, and shows it.
+    async fn see_one(
+        &mut self,
+        what: &str,
+        fits: impl Fn(&str, &str) -> bool,
+    ) -> Result<(String, String), Failed> {
         let heard = &mut self.heard;
         let waiting = async {
-            while let Some((at, payload)) = heard.recv().await {
-                if at == topic && fits(&payload) {
-                    return Some(payload);
+            while let Some((topic, payload)) = heard.recv().await {
+                if fits(&topic, &payload) {
+                    return Some((topic, payload));
                 }
             }
             None
         };
         match timeout(STEP, waiting).await {
-            Ok(Some(payload)) => {
-                self.line(topic, &payload)?;
-                Ok(payload)
+            Ok(Some((topic, payload))) => {
+                self.line(&topic, &payload)?;
+                Ok((topic, payload))
             }
-            _ => Err(not_seen(&format!("{topic} as it should be"))),
+            _ => Err(not_seen(&format!("{what} as it should be"))),
         }
     }
 
@@ -299,4 +320,27 @@ impl Drop for Scratch {
 fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn plugs_may_come_online_in_any_order() {
+        let house = House::start(Blueprint::of(&PLUGS)).await.unwrap();
+        let (client, _events) =
+            AsyncClient::builder(MqttOptions::new("test", "localhost")).capacity(1).build();
+        for order in [["lamp", "kettle", "fan"], ["fan", "lamp", "kettle"], ["kettle", "fan", "lamp"]] {
+            let (tell, heard) = mpsc::unbounded_channel();
+            for name in order {
+                tell.send((format!("hs100d/{name}/availability"), "online".to_owned())).unwrap();
+            }
+            drop(tell);
+            let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let (client, begun) = (client.clone(), Instant::now());
+            let mut story = Story { house: &house, hero: house.plug(0), client, heard, broker, begun };
+            assert!(story.see_online(&["lamp", "kettle", "fan"]).await.is_ok(), "{order:?}");
+        }
+    }
 }

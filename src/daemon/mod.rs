@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -131,6 +132,7 @@ impl Daemon {
                 biased;
                 request = requests.recv() => match request {
                     Some(Request::Reload) => { self.reload(None).await; None }
+                    Some(Request::Figures) => { self.tell_figures(); None }
                     Some(Request::Stop) | None => break,
                 },
                 (exchange, outcome) = self.transport.next() => Some(Event::Done { exchange, outcome }),
@@ -219,6 +221,14 @@ impl Daemon {
 
     fn tell_status(&mut self) {
         self.systemd.status(&self.info, &self.link_state);
+    }
+
+    /// Figures that stay where they are while all is well: what grows here without more plugs is a leak.
+    fn tell_figures(&self) {
+        let BridgeInfo { plugs, online, .. } = self.info;
+        let exchanges = self.transport.under_way();
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        tracing::info!(plugs, online, exchanges, tasks, "figures");
     }
 
     /// The list itself comes as an event.

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Reasons to stop or to read the config again.
+/// Reasons to stop, to read the config again, or to tell how things are.
 #[derive(Debug)]
 pub struct Signals {
     /// systemd and `kill` stop a service so.
@@ -13,6 +13,8 @@ pub struct Signals {
     interrupt: Signal,
     /// A service's way to be told of a new config.
     hang_up: Signal,
+    /// Asks for figures, as other daemons have it.
+    user: Signal,
 }
 
 /// What a signal asks for.
@@ -22,6 +24,8 @@ pub enum Request {
     Stop,
     /// Read the config again.
     Reload,
+    /// Write to the log how much there is at this moment.
+    Figures,
 }
 
 impl Signals {
@@ -31,6 +35,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -40,6 +45,7 @@ impl Signals {
             _ = self.terminate.recv() => Request::Stop,
             _ = self.interrupt.recv() => Request::Stop,
             _ = self.hang_up.recv() => Request::Reload,
+            _ = self.user.recv() => Request::Figures,
         }
     }
 }

@@ -77,6 +77,11 @@ impl Transport {
         }
     }
 
+    /// How many exchanges are under way.
+    pub fn under_way(&self) -> usize {
+        self.handles.len()
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.handles.is_empty()

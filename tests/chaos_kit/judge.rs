@@ -489,7 +489,8 @@ impl Judge {
         let at = self.at;
         for (page, state) in book.relays.iter_mut().zip(relays) {
             page.read = Some(state);
-            page.undone.take_if(|until| at <= *until);
+            let is_seen = state != page.standing;
+            page.undone.take_if(|until| is_seen && at <= *until);
         }
     }
 

@@ -172,7 +172,7 @@ async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
 }
 
-async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
+pub(crate) async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
     let config = folder.join("mosquitto.conf");
     // Without `user` a mosquitto that root starts could not read the folder.
     let text = format!("listener {port} 127.0.0.1\nuser root\npersistence false\n{extra}");

@@ -480,6 +480,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn plugs_swap_while_a_broadcast_is_being_answered() {
+        let scene = Scene::new().await;
+        let mut plugs = Vec::new();
+        // One more than answer at once, so that all of them are held while the rest waits its turn.
+        for number in 1..=ANSWERS_AT_ONCE as u32 + 1 {
+            let (plug, _) = scene.plug(number).await;
+            let address = SocketAddr::from(([127, 0, 1, number as u8], scene.lan.port()));
+            scene.lan.plug_in(&plug, address).await.unwrap();
+            plugs.push(plug);
+        }
+        let socket = asker().await;
+        socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
+        timeout(BOUND, socket.recv_from(&mut [0; 2048])).await.unwrap().unwrap();
+        scene.lan.swap(&plugs[0], &plugs[1]).await.unwrap();
+        assert_eq!(scene.lan.address(&plugs[0]).unwrap().ip(), IpAddr::from([127, 0, 1, 2]));
+    }
+
+    #[tokio::test]
     async fn a_plug_is_away_while_it_restarts_and_comes_back_by_itself() {
         let scene = Scene::new().await;
         let (plug, address) = scene.plug(1).await;

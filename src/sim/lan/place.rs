@@ -33,6 +33,9 @@ const MOST_FILLERS: usize = 4;
 /// The pause after a socket could not be opened or a connection not be taken.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
+/// The pause before it is looked again whether a socket is still in use.
+const LET_GO: Duration = Duration::from_millis(1);
+
 /// A plug at an address. Closed when dropped.
 pub struct Place {
     address: SocketAddr,
@@ -92,6 +95,14 @@ impl Place {
     pub(super) async fn close(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
+        // A broadcast that is being answered holds on to all ears until each plug has had its turn.
+        while self.is_held() {
+            sleep(LET_GO).await;
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        [Some(&self.xor), self.tdp.get()].into_iter().flatten().any(|ear| Arc::strong_count(ear) > 1)
     }
 }
 

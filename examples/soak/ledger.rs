@@ -1,0 +1,271 @@
+//! The account of every command: whether the broker took it, and how often it was answered. Knows no socket.
+//!
+//! What a publisher can know is little: the broker's acknowledgement says whether anybody was subscribed, and a result
+//! says the rest. While the connection of the daemon or of the listener is broken, messages may be lost, and MQTT says
+//! so; a command whose life touches such a time may go without a result. None may ever have two.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// From a command to its result, at most: it is dropped after ten seconds, and said so.
+const LIFE: Duration = Duration::from_secs(15);
+
+/// What the broker said to a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ack {
+    /// Nothing yet.
+    Awaited,
+    /// It goes to somebody.
+    Taken,
+    /// Nobody is subscribed (reason 0x10).
+    Nobody,
+    /// The connection ended before it said anything.
+    CutOff,
+}
+
+/// How a command ended, as its result has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok,
+    Error,
+    Superseded,
+}
+
+impl Status {
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        match word {
+            "ok" => Some(Self::Ok),
+            "error" => Some(Self::Error),
+            "superseded" => Some(Self::Superseded),
+            _ => None,
+        }
+    }
+}
+
+/// One command. Its transaction is its place in the ledger.
+#[derive(Debug)]
+struct Entry {
+    sent: Instant,
+    ack: Ack,
+    /// When its first result came, and what it said.
+    ended: Option<(Instant, Status)>,
+    results: u32,
+    /// Answers at a response topic of its own, if it named one.
+    answers: Option<u32>,
+}
+
+/// All commands, and the times in which messages may be lost.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    entries: Vec<Entry>,
+    outages: Vec<(Instant, Option<Instant>)>,
+    /// Results that belong to no command.
+    strangers: u64,
+}
+
+impl Ledger {
+    /// Enters a command that is about to be sent; gives its transaction.
+    pub(crate) fn send(&mut self, wants_answer: bool, now: Instant) -> usize {
+        let answers = wants_answer.then_some(0);
+        self.entries.push(Entry { sent: now, ack: Ack::Awaited, ended: None, results: 0, answers });
+        self.entries.len() - 1
+    }
+
+    pub(crate) fn acknowledge(&mut self, transaction: usize, ack: Ack) {
+        if let Some(entry) = self.entries.get_mut(transaction) {
+            entry.ack = ack;
+        }
+    }
+
+    /// A result came, at the topic for everybody.
+    pub(crate) fn result(&mut self, transaction: Option<u64>, status: &str, now: Instant) {
+        let entry = transaction.and_then(|place| self.entries.get_mut(usize::try_from(place).ok()?));
+        match (entry, Status::named(status)) {
+            (Some(entry), Some(status)) => {
+                entry.results += 1;
+                entry.ended.get_or_insert((now, status));
+            }
+            _ => self.strangers += 1,
+        }
+    }
+
+    /// A result came, at a response topic.
+    pub(crate) fn answer(&mut self, transaction: Option<u64>) {
+        let entry = transaction.and_then(|place| self.entries.get_mut(usize::try_from(place).ok()?));
+        match entry.and_then(|entry| entry.answers.as_mut()) {
+            Some(answers) => *answers += 1,
+            None => self.strangers += 1,
+        }
+    }
+
+    /// From here on messages may be lost.
+    pub(crate) fn break_off(&mut self, now: Instant) {
+        self.outages.push((now, None));
+    }
+
+    /// The outage is over: both who listens and the daemon hear everything again.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        if let Some((_, end)) = self.outages.last_mut() {
+            *end = Some(now);
+        }
+    }
+
+    /// How many commands wait for their result and may still get it.
+    pub(crate) fn open(&self, now: Instant) -> usize {
+        let waits = |entry: &&Entry| {
+            entry.results == 0 && entry.ack != Ack::Nobody && now.duration_since(entry.sent) < LIFE
+        };
+        self.entries
+            .iter()
+            .rev()
+            .take_while(|entry| now.duration_since(entry.sent) < LIFE)
+            .filter(waits)
+            .count()
+    }
+
+    /// Adds it all up.
+    pub(crate) fn close(&self) -> Sum {
+        let mut sum =
+            Sum { commands: self.entries.len() as u64, strangers: self.strangers, ..Sum::default() };
+        for (place, entry) in self.entries.iter().enumerate() {
+            self.count(place, entry, &mut sum);
+        }
+        sum
+    }
+
+    fn count(&self, place: usize, entry: &Entry, sum: &mut Sum) {
+        let excused = self.may_be_lost(entry);
+        let answers = entry.answers.unwrap_or(0);
+        match (entry.results, &entry.ack, &entry.ended) {
+            (2.., ..) => sum.fault(place, "has more than one result"),
+            (_, Ack::Awaited, _) => sum.fault(place, "was never acknowledged, though its connection stood"),
+            (1.., Ack::Nobody, _) => sum.fault(place, "was answered, though nobody was subscribed"),
+            (0, Ack::Nobody, _) => sum.nobody += 1,
+            (0, Ack::CutOff, _) => sum.cut_off += 1,
+            (0, Ack::Taken, _) if excused => sum.lost += 1,
+            (0, Ack::Taken, _) => sum.fault(place, "has no result"),
+            (1, Ack::Taken | Ack::CutOff, Some((at, status))) => {
+                match status {
+                    Status::Ok => sum.ok += 1,
+                    Status::Error => sum.error += 1,
+                    Status::Superseded => sum.superseded += 1,
+                }
+                let took = at.duration_since(entry.sent);
+                sum.slowest = sum.slowest.max(took);
+                if took > LIFE {
+                    sum.fault(place, "was answered after its time");
+                }
+            }
+            (1, _, None) => sum.fault(place, "has a result that never came"),
+        }
+        if answers > 1 {
+            sum.fault(place, "has more than one answer at its response topic");
+        }
+        if entry.answers.is_some() && answers != entry.results && !excused && entry.results < 2 {
+            sum.fault(place, "was not answered at its response topic as at the topic for all");
+        }
+    }
+
+    /// Whether some part of its life lies in an outage.
+    fn may_be_lost(&self, entry: &Entry) -> bool {
+        let dead = entry.sent + LIFE;
+        self.outages.iter().any(|(from, to)| *from <= dead && to.is_none_or(|to| entry.sent <= to))
+    }
+
+    pub(crate) fn sent(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn outages(&self) -> usize {
+        self.outages.len()
+    }
+}
+
+/// What became of all commands.
+#[derive(Debug, Default)]
+pub(crate) struct Sum {
+    pub(crate) commands: u64,
+    pub(crate) ok: u64,
+    pub(crate) error: u64,
+    pub(crate) superseded: u64,
+    pub(crate) nobody: u64,
+    pub(crate) cut_off: u64,
+    pub(crate) lost: u64,
+    pub(crate) strangers: u64,
+    pub(crate) slowest: Duration,
+    /// Commands that are not accounted for.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Sum {
+    fn fault(&mut self, transaction: usize, what: &str) {
+        self.faults.push(format!("command {transaction} {what}"));
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { commands, ok, error, superseded, nobody, cut_off, lost, .. } = self;
+        writeln!(f, "commands sent                                 {commands:>9}")?;
+        writeln!(f, "  with exactly one result: ok                 {ok:>9}")?;
+        writeln!(f, "                           error              {error:>9}")?;
+        writeln!(f, "                           superseded         {superseded:>9}")?;
+        writeln!(f, "  the broker said that nobody listens (0x10)  {nobody:>9}")?;
+        writeln!(f, "  the sender's connection broke at once       {cut_off:>9}")?;
+        writeln!(f, "  lost with the daemon's or listener's link   {lost:>9}")?;
+        writeln!(f, "  not accounted for                           {:>9}", self.faults.len())?;
+        write!(f, "slowest result                                {:>8.1}s", self.slowest.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One command with this acknowledgement and so many results, a second after it was sent.
+    fn account(ack: Ack, results: u32, outage: Option<(u32, u32)>) -> Sum {
+        let (mut ledger, begun) = (Ledger::default(), Instant::now());
+        let sent = begun + 60 * SECOND;
+        if let Some((from, to)) = outage {
+            ledger.break_off(begun + from * SECOND);
+            ledger.resume(begun + to * SECOND);
+        }
+        let transaction = ledger.send(false, sent);
+        ledger.acknowledge(transaction, ack);
+        for _ in 0..results {
+            ledger.result(Some(transaction as u64), "ok", sent + SECOND);
+        }
+        ledger.close()
+    }
+
+    #[test]
+    fn a_command_without_a_result_is_excused_by_an_outage_in_its_life_and_by_nothing_else() {
+        assert_eq!(account(Ack::Taken, 1, None).ok, 1);
+        assert_eq!(account(Ack::Taken, 0, None).faults, ["command 0 has no result"]);
+        assert_eq!(account(Ack::Taken, 0, Some((50, 59))).faults.len(), 1, "over before it was sent");
+        assert_eq!(account(Ack::Taken, 0, Some((76, 80))).faults.len(), 1, "when it was long due");
+        assert_eq!(account(Ack::Taken, 0, Some((50, 61))).lost, 1);
+        assert_eq!(account(Ack::Taken, 0, Some((74, 80))).lost, 1);
+    }
+
+    #[test]
+    fn nothing_excuses_a_second_result_or_one_where_nobody_listens() {
+        let outage = Some((50, 70));
+        assert_eq!(account(Ack::Taken, 2, outage).faults, ["command 0 has more than one result"]);
+        assert_eq!(account(Ack::CutOff, 2, outage).faults.len(), 1);
+        assert_eq!(account(Ack::Nobody, 1, outage).faults.len(), 1);
+        assert_eq!(account(Ack::Nobody, 0, None).nobody, 1);
+        assert_eq!(account(Ack::Awaited, 0, None).faults.len(), 1);
+    }
+
+    #[test]
+    fn a_result_that_belongs_to_no_command_is_counted() {
+        let mut ledger = Ledger::default();
+        ledger.result(Some(3), "ok", Instant::now());
+        ledger.result(None, "ok", Instant::now());
+        ledger.answer(Some(3));
+        assert_eq!(ledger.close().strangers, 3);
+    }
+}
