@@ -309,6 +309,26 @@ fn a_late_execution_is_looked_for_over_the_route_that_serves_by_then() {
 }
 
 #[test]
+fn a_look_for_a_late_execution_is_repeated_and_what_it_finds_is_put_right_however_short_commands_live() {
+    let command_ttl = seconds(2);
+    let mut house = Scenario::with(1, RoutePolicy { command_ttl, ..RoutePolicy::default() }, true);
+    house.run_for(seconds(4));
+    house.plug(1).lan = Lan::SilentButActs(millis(1500));
+    house.switch(1, RelayState::On);
+    house.run_for(millis(100));
+    house.plug(1).lan = Lan::Silent;
+    let newer = house.switch(1, RelayState::Off);
+    assert!(is_ok(&house.result(newer, command_ttl).0));
+    // Nobody can look when the older one has come.
+    house.plug(1).cloud = Cloud::Throttled;
+    house.run_for(seconds(6));
+    house.plug(1).cloud = Cloud::Works;
+    house.run_for(seconds(6));
+    assert_eq!(house.plug(1).relay, RelayState::Off, "the older one came last");
+    assert_eq!(house.happened(What::DriftCorrected), 1);
+}
+
+#[test]
 fn what_is_seen_long_after_an_older_command_can_have_come_is_let_be() {
     let mut house = Scenario::settled(1);
     house.plug(1).lan = Lan::SilentButActs(millis(2500));
