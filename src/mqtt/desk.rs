@@ -1,7 +1,7 @@
 //! What the link decides: updates in, values and letters out; messages in, commands out.
 //!
 //! A value without a socket. It keeps the last-value table, knows who waits for which answer, and finds what an
-//! earlier run left behind on the broker. When something is sent, and over what, is for [`super::link`].
+//! earlier run left behind on the broker. When something is sent, and over what, is for `link`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Instant, SystemTime};

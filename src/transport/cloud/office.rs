@@ -1,7 +1,7 @@
 //! Who is let in, who waits, and the one login or refresh that is under way: the order in which the session is asked.
 //!
 //! A value without a task: whatever wants something of the account comes as an [`Ask`], which is answered at once or
-//! waits for an [`Errand`]. There is never more than one errand, whoever asks; [`super::keeper`] runs it.
+//! waits for an [`Errand`]. There is never more than one errand, whoever asks; `keeper` runs it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The token's life: how it is got, shared, renewed and given up, and when the cloud is left alone.
 //!
 //! Decisions only: no socket, no channel, no clock. Every question comes with `now`, and the answer says what
-//! should be done about it; [`crate::transport::cloud::keeper`] does it.
+//! should be done about it; `keeper` does it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
