@@ -1,6 +1,7 @@
 //! Chance that can be played again: the same seed throws the same dice on every machine and with every version of
-//! every library, which is why they are our own.
+//! every library, which is why they are our own. The soak throws them as well.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// A stream of numbers that looks random (SplitMix64).
@@ -21,9 +22,24 @@ impl Dice {
         x ^ (x >> 31)
     }
 
+    /// Dice of somebody else, whose throws do not depend on how often these are thrown.
+    pub fn lend(&mut self) -> Self {
+        Self(self.next())
+    }
+
     /// 0 up to, and without, `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// Any number of the range; its start if the range is empty.
+    pub fn number(&mut self, range: Range<usize>) -> usize {
+        range.start + self.below(range.len())
+    }
+
+    /// Whether something happens that happens once in so many times.
+    pub fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
     }
 
     /// From 0 up to, and without, 1.
@@ -39,6 +55,23 @@ impl Dice {
     /// One of them.
     pub fn one_of<T: Copy>(&mut self, several: &[T]) -> T {
         several[self.below(several.len())]
+    }
+
+    /// The same where they cannot be copied. There has to be one.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+
+    /// In another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+
+    /// So many milliseconds.
+    pub fn millis(&mut self, range: Range<usize>) -> Duration {
+        Duration::from_millis(self.number(range) as u64)
     }
 
     /// Evenly between the two.
