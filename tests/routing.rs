@@ -459,6 +459,19 @@ fn a_plug_that_only_the_cloud_reaches_is_polled_at_the_clouds_own_interval() {
 }
 
 #[test]
+fn a_poll_that_was_kept_back_says_nothing_until_the_last_answer_is_old() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Silent;
+    house.run_until(seconds(60), |house| house.happened(What::RouteChanged) == 1);
+    house.plug(1).cloud = Cloud::Throttled;
+    house.run_for(seconds(230));
+    assert_eq!(house.availability(1), [], "the cloud reached it a few minutes ago");
+    house.run_until(seconds(300), |house| house.availability(1).len() == 1);
+    house.plug(1).cloud = Cloud::Works;
+    house.run_until(seconds(40), |house| house.availability(1).len() == 2);
+}
+
+#[test]
 fn a_stopped_cloud_is_left_alone_and_named_in_the_result() {
     let mut house = Scenario::settled(1);
     house.event(Event::Cloud(CloudStatus::Stopped("wrong password".into())));

@@ -118,6 +118,8 @@ pub struct Judge {
     calls: f64,
     called: Duration,
     auth_in_flight: bool,
+    /// The user acted since the account was last asked for a token.
+    acted_since: bool,
     refused: bool,
     logins: Vec<Duration>,
     first_weight: Option<usize>,
@@ -210,6 +212,7 @@ impl Judge {
             calls: 0.0,
             called: Duration::ZERO,
             auth_in_flight: false,
+            acted_since: false,
             refused: false,
             logins: vec![],
             first_weight: None,
@@ -538,6 +541,7 @@ impl Judge {
             );
         }
         self.auth_in_flight = true;
+        self.acted_since = false;
     }
 
     /// The answer to a login or refresh is there.
@@ -547,6 +551,10 @@ impl Judge {
 
     /// The account has seen a login.
     pub fn login_is_seen(&mut self) {
+        // The user wiped the slate while it was on its way.
+        if self.acted_since {
+            return;
+        }
         let at = self.at;
         if self.logins.last().is_some_and(|&last| at < last + LOGIN_GAP - Duration::from_secs(30)) {
             self.complain(Promise::FewLogins, None, "two logins within ten minutes");
@@ -564,6 +572,7 @@ impl Judge {
     }
 
     pub fn user_acted(&mut self) {
+        self.acted_since = true;
         self.refused = false;
         self.logins.clear();
     }

@@ -21,8 +21,9 @@ const REST: Duration = Duration::from_secs(900);
 const LONG_PAST: Duration = Duration::from_secs(600);
 /// So long before everything is mended, everybody has his last word.
 const LAST_WORDS: Duration = Duration::from_secs(6);
-/// From the last poll that is answered to three that are not, on both routes.
-const DARK_FOR: Duration = Duration::from_secs(360);
+/// From the last poll that is answered to three that are not, on both routes, with an answer over the cloud counting for
+/// five minutes.
+const DARK_FOR: Duration = Duration::from_secs(600);
 
 /// The state of things that concern everybody.
 #[derive(Debug, Default)]

@@ -30,6 +30,8 @@ use relays::Relay;
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
 /// The right wing keeps its deadlines; should it ever lose an exchange, the bridge lets go of it this much later.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+/// So many intervals of its polls an answer over the cloud counts for.
+const FRESH_POLLS: u32 = 5;
 /// A sighting is of this moment for so long; a plug answers each datagram of a round.
 const JUST_NOW: Duration = Duration::from_secs(5);
 
@@ -263,9 +265,11 @@ impl Plug {
         self.availability == Some(Availability::Online)
     }
 
-    /// Whether the last exchange on some route was answered.
-    fn is_reached(&self) -> bool {
-        Route::ALL.into_iter().any(|route| self.routes.is_up(route))
+    /// Whether the last exchange on some route was answered; over the cloud, where polls may be kept back, not long ago.
+    fn is_reached(&self, now: Instant) -> bool {
+        let fresh = self.policy.cloud_poll_interval * FRESH_POLLS;
+        let is_fresh = || self.last_heard.is_some_and(|heard| now < heard + fresh);
+        self.routes.is_up(Route::Local) || (self.routes.is_up(Route::Cloud) && is_fresh())
     }
 
     /// Whether the first attempt to read it has come to an end.

@@ -136,6 +136,11 @@ impl Plug {
         self.parts().any(|part| self.relay(part).is_some_and(|relay| relay.is_watched(asked, now)))
     }
 
+    /// How long a poll that was kept back waits for the next try: less than one that was answered, and not all at once.
+    pub(super) fn kept_back_pause(&self) -> Duration {
+        self.policy.cloud_poll_interval.mul_f64(0.25 + 0.25 * spread(self.key.0))
+    }
+
     /// When what older commands may still do can be seen, if it cannot yet.
     fn strays_are_dead(&self, now: Instant) -> Option<Instant> {
         let until = |part| self.relay(part)?.defended_until.filter(|&until| until > now);

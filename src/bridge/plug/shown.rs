@@ -22,7 +22,7 @@ impl Plug {
             return;
         }
         let silent_until = self.last_heard.unwrap_or(self.born) + SILENCE_UNTIL_OFFLINE;
-        if self.is_reached() {
+        if self.is_reached(desk.now) {
             return;
         }
         if silent_until > desk.now {

@@ -272,6 +272,13 @@ impl Plug {
         if self.aside_ended(&flight.request, false, desk.now) {
             return self.note_failure(route, flight, failure, desk);
         }
+        let is_wished = self.wishes.iter().any(|wish| wish.is_said_by(&flight.request));
+        if *failure == Failure::Throttled && !is_wished {
+            // A poll that was kept back says nothing about the plug. Those that got none come round again first.
+            let next = desk.now + self.kept_back_pause();
+            self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
+            return;
+        }
         match failure.verdict() {
             Verdict::PlugRefuses => self.heard(route, desk),
             verdict => self.route_failed(route, verdict, desk),
@@ -303,7 +310,7 @@ impl Plug {
 
     pub(super) fn route_failed(&mut self, route: Route, verdict: Verdict, desk: &mut Desk<'_>) {
         self.routes.failed(route, verdict, desk.now);
-        if !self.is_reached() {
+        if !self.is_reached(desk.now) {
             self.misses += 1;
         }
         // An answer of the cloud from before its last interval proves nothing; it is asked again first.
