@@ -3,8 +3,9 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{CloudStatus, Ended, Event, What};
+use hs100d::bridge::event::{CloudStatus, Ended, Event, Identity, What};
 use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
 use hs100d::smarthome::message::Request;
 use std::time::Duration;
@@ -469,6 +470,22 @@ fn a_poll_that_was_kept_back_says_nothing_until_the_last_answer_is_old() {
     house.run_until(seconds(300), |house| house.availability(1).len() == 1);
     house.plug(1).cloud = Cloud::Works;
     house.run_until(seconds(40), |house| house.availability(1).len() == 2);
+}
+
+#[test]
+fn a_plug_that_never_answered_is_offline_also_while_polls_are_kept_back() {
+    let mut plug = ModelPlug::new(1, true);
+    plug.cloud = Cloud::Throttled;
+    let entry = PlugSettings {
+        name: Some(plug_name(1)),
+        identity: Identity { device_id: Some(device_id(1)), mac: None },
+        address: None,
+        policy: policy(Policy::Cloud),
+    };
+    let settings = Settings { plugs: vec![entry], cloud: true, ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, vec![plug]);
+    house.run_until(seconds(300), |house| house.availability(1).len() == 1);
+    assert_eq!(house.availability(1)[0].1, Availability::Offline);
 }
 
 #[test]

@@ -274,7 +274,11 @@ impl Plug {
         }
         let is_wished = self.wishes.iter().any(|wish| wish.is_said_by(&flight.request));
         if *failure == Failure::Throttled && !is_wished {
-            // A poll that was kept back says nothing about the plug. Those that got none come round again first.
+            // A poll that was kept back says nothing about a plug that answered lately.
+            if !self.is_reached(desk.now) {
+                self.route_failed(route, failure.verdict(), desk);
+            }
+            // Those that got none come round again first.
             let next = desk.now + self.kept_back_pause();
             self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
             return;
