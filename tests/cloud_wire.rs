@@ -155,9 +155,10 @@ async fn a_password_is_never_sent_twice_when_the_connection_breaks() {
 
 #[tokio::test]
 async fn a_host_that_is_not_there_is_down_and_is_tried_again() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // Held, so that nobody else comes to listen there.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", held.local_addr().unwrap());
     let mut canned = CannedCloud::start().await;
     let working = std::mem::replace(&mut canned.url, url);
     let bench = Bench::new(&canned, Some(PASSWORD), None);

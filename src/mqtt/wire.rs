@@ -328,9 +328,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_without_a_listener_is_refused_and_a_name_without_an_address_is_not_resolved() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        // Held, so that nobody else comes to listen there.
+        let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
         let progress = Progress::default();
         assert!(matches!(open("127.0.0.1", port, None, progress.clone()).await, Err(WireError::Refused)));
         assert_eq!(progress.stage(), Stage::Dialling);

@@ -20,5 +20,6 @@ pub mod fault;
 pub mod handle;
 pub mod house;
 pub mod lan;
+mod listener;
 pub mod model;
 pub mod plug;

@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -25,6 +24,7 @@ use self::rule::{CloudFault, Method, Rule, Rules, Times};
 use self::server::{Inner, Keeper, Ledger, State};
 use crate::sim::bell::{Bell, NotInTime};
 use crate::sim::handle::PlugHandle;
+use crate::sim::listener::{BACKLOG, Listener};
 
 /// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -68,15 +68,16 @@ impl SimCloud {
                 let why = format!("{address}: a pretend cloud lives on loopback only");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
-            listeners.push(TcpListener::bind(address).await?);
+            listeners.push(Listener::bind(*address, BACKLOG)?);
         }
-        let addresses: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let addresses: Vec<_> =
+            listeners.iter().map(|listener| listener.local_addr()).collect::<Result<_, _>>()?;
         let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
         let (reachable, _) = watch::channel(true);
         let inner =
             Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
         let state = Arc::new(State { inner: Mutex::new(inner), bell });
-        let open = |(number, listener): (usize, TcpListener)| {
+        let open = |(number, listener): (usize, Listener)| {
             let (said, door) = watch::channel(true);
             let keeper = Keeper { state: Arc::clone(&state), number, said };
             let task = tokio::spawn(keeper.run(listener, addresses[number], reachable.subscribe()));

@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -29,6 +29,7 @@ use super::wire::{self, Cut, Pace, Reply};
 use crate::sim::bell::Bell;
 use crate::sim::fault::CloudLink;
 use crate::sim::handle::PlugHandle;
+use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::plug::Origin;
 
 /// How many calls are remembered whole: a demo that runs for months must not grow.
@@ -110,7 +111,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) async fn run(
         self,
-        first: TcpListener,
+        first: Listener,
         address: SocketAddr,
         mut reachable: watch::Receiver<bool>,
     ) {
@@ -122,7 +123,7 @@ impl Keeper {
                 listener = None;
                 talks.shutdown().await;
             } else if listener.is_none() {
-                listener = TcpListener::bind(address).await.ok();
+                listener = Listener::bind(address, BACKLOG).ok();
             }
             self.said.send_replace(listener.is_some());
             self.state.bell.ring();
@@ -146,7 +147,7 @@ impl Keeper {
     }
 }
 
-async fn take(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+async fn take(listener: Option<&Listener>) -> io::Result<TcpStream> {
     match listener {
         Some(listener) => Ok(listener.accept().await?.0),
         None => std::future::pending().await,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
@@ -15,11 +15,9 @@ use super::{Discovery, MAX_DATAGRAM, talk, tdp};
 use crate::sim::bell::Bell;
 use crate::sim::fault::LanFault;
 use crate::sim::handle::PlugHandle;
+use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::plug::{Door, Origin, SimPlug};
 use crate::smarthome::cipher;
-
-/// Connections that wait to be taken.
-const BACKLOG: u32 = 128;
 
 /// Tries to find a port that is free for both TCP and UDP, when any port will do.
 const PORT_TRIES: usize = 8;
@@ -226,11 +224,11 @@ impl Keeper {
 
 /// The listening socket in one of its states.
 enum Entrance {
-    Open(TcpListener),
+    Open(Listener),
     Shut,
     /// Never taken from, and filled up by connections of our own.
     Jammed {
-        _listener: TcpListener,
+        _listener: Listener,
         _fillers: Vec<TcpStream>,
     },
 }
@@ -246,10 +244,10 @@ impl Entrance {
 
     async fn make(door: Door, address: SocketAddr) -> io::Result<Self> {
         match door {
-            Door::Open => listen(address, BACKLOG).map(Self::Open),
+            Door::Open => Listener::bind(address, BACKLOG).map(Self::Open),
             Door::Shut => Ok(Self::Shut),
             Door::Jammed => {
-                let listener = listen(address, 0)?;
+                let listener = Listener::bind(address, 0)?;
                 let mut fillers = Vec::new();
                 while fillers.len() < MOST_FILLERS {
                     match timeout(HANGS, TcpStream::connect(address)).await {
@@ -272,25 +270,17 @@ impl Entrance {
 }
 
 /// Binds TCP and UDP at one address and the same port.
-async fn bind(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
+async fn bind(address: SocketAddr) -> io::Result<(Listener, UdpSocket)> {
     let tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     let mut outcome = Err(io::ErrorKind::AddrInUse.into());
     for _ in 0..tries {
-        let listener = listen(address, BACKLOG)?;
+        let listener = Listener::bind(address, BACKLOG)?;
         outcome = match UdpSocket::bind(listener.local_addr()?).await {
             Ok(socket) => return Ok((listener, socket)),
             Err(error) => Err(error),
         };
     }
     outcome
-}
-
-fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Connections that ended a moment ago must not keep the plug from coming back at its address.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(backlog)
 }
 
 async fn hear(ear: Option<&Ear>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
