@@ -389,7 +389,7 @@ impl Desk {
     }
     fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = orders::command(part, message.payload);
-        let reply = Reply::to(message.response_topic, message.correlation, transaction);
+        let reply = self.reply_to(&message, &self.topics.plug(plug, Leaf::Result), transaction);
         let name = PlugName::new(plug).map_err(|why| format!("no such plug: its name {why}"));
         let (name, order) = match (name, result) {
             (Ok(name), Ok(order)) => (name, order),
@@ -398,7 +398,7 @@ impl Desk {
                 return Effect::None;
             }
         };
-        let Some(id) = self.commands.add(reply.clone(), now) else {
+        let Some(id) = self.commands.add(reply.clone(), reply.weight(), now) else {
             self.refuse(plug, "too many commands are under way: send it again later", &reply);
             return Effect::None;
         };
@@ -407,7 +407,7 @@ impl Desk {
 
     fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = orders::request(name, message.payload);
-        let reply = Reply::to(message.response_topic, message.correlation, transaction);
+        let reply = self.reply_to(&message, &self.topics.response(name), transaction);
         let request = match result {
             Ok(request) => request,
             Err(why) => {
@@ -415,7 +415,8 @@ impl Desk {
                 return Effect::None;
             }
         };
-        let Some(id) = self.requests.add((name.to_owned(), reply.clone()), now).map(RequestId) else {
+        let waiting = (name.to_owned(), reply.clone());
+        let Some(id) = self.requests.add(waiting, reply.weight(), now).map(RequestId) else {
             self.respond(name, Err("too many requests are under way: send it again later"), &reply);
             return Effect::None;
         };
@@ -423,6 +424,21 @@ impl Desk {
             orders::Request::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
             orders::Request::Reload => Inbound::Reload(id),
         })
+    }
+
+    /// Where the answer goes beside its `usual` topic. Not to another one of ours: there it would be a command to
+    /// somebody else, or be taken for what a plug says, on behalf of a client who may do neither.
+    fn reply_to(&self, message: &Message<'_>, usual: &str, transaction: Option<serde_json::Value>) -> Reply {
+        let is_ours = |topic: &str| {
+            self.topics.is_below_base(topic)
+                || self.press.is_below_prefix(topic)
+                || topic == self.status_topic
+        };
+        let topic = message.response_topic.filter(|topic| *topic == usual || !is_ours(topic));
+        if topic != message.response_topic {
+            tracing::debug!("a response topic that is one of our own is not used");
+        }
+        Reply::to(topic, message.correlation, transaction)
     }
 
     fn answer_command(&mut self, result: &CommandResult) {
@@ -792,12 +808,30 @@ mod tests {
     }
 
     #[test]
-    fn a_response_topic_that_would_cost_the_connection_is_not_used() {
+    fn a_response_topic_that_would_cost_the_connection_or_is_one_of_ours_is_not_used() {
         for bad in ["", "a/#", "+", "$SYS/x", "a\u{0}b"] {
             let mut desk = connected();
             let set = Message { response_topic: Some(bad), ..message("hs100d/kettle/set", "up", false) };
             desk.handle_message(set, Instant::now());
             assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/result"], "{bad:?}");
+        }
+        // Nor one that would make a command, a request or a lie of it.
+        for ours in [
+            "hs100d/heater/set",
+            "hs100d/kettle/set",
+            "hs100d/heater/state",
+            "hs100d/heater/result",
+            "hs100d/bridge/request/forget",
+            "homeassistant/device/hs100d_8006/config",
+            "homeassistant/status",
+        ] {
+            let mut desk = connected();
+            for topic in ["hs100d/kettle/set", "hs100d/bridge/request/nothing"] {
+                let asked = Message { response_topic: Some(ours), ..message(topic, "up", false) };
+                desk.handle_message(asked, Instant::now());
+            }
+            let expected = ["hs100d/kettle/result", "hs100d/bridge/response/nothing"];
+            assert_eq!(topics(&sent(&mut desk)), expected, "{ours:?}");
         }
         let mut desk = connected();
         let same = "hs100d/kettle/result";

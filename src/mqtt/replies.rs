@@ -11,6 +11,8 @@ use super::topics;
 
 /// Commands and requests that may wait for their answers at once; ten thousand plugs switched by one scene fit.
 pub(super) const MOST_WAITING: usize = 16_384;
+/// What those who wait want to see again (their marks and topics) may come to this many bytes in all.
+const MOST_WEIGHT: usize = 16 << 20;
 /// An answer that has not come by then will not come; far longer than any command may take.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -39,40 +41,66 @@ impl Reply {
                 false
             }
         });
-        Self { transaction, topic: topic.map(str::to_owned), correlation: correlation.cloned() }
+        Self {
+            transaction,
+            topic: topic.map(str::to_owned),
+            // A copy, because the original holds on to the whole message.
+            correlation: correlation.map(|mark| Bytes::copy_from_slice(mark)),
+        }
+    }
+
+    /// How many bytes are kept for it.
+    pub(super) fn weight(&self) -> usize {
+        let transaction = self.transaction.as_ref().and_then(Value::as_str).map_or(0, str::len);
+        transaction
+            + self.topic.as_ref().map_or(0, String::len)
+            + self.correlation.as_ref().map_or(0, Bytes::len)
     }
 }
 
 /// Answers that are awaited, by the id that was given out for each.
 #[derive(Debug)]
-pub(super) struct Waiting<T>(BTreeMap<u64, (Instant, T)>);
+pub(super) struct Waiting<T> {
+    answers: BTreeMap<u64, Awaited<T>>,
+    weight: usize,
+}
+
+#[derive(Debug)]
+struct Awaited<T> {
+    since: Instant,
+    weight: usize,
+    by: T,
+}
 
 impl<T> Default for Waiting<T> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { answers: BTreeMap::new(), weight: 0 }
     }
 }
 
 impl<T> Waiting<T> {
-    /// Gives out an id; `None` if too many answers are awaited already.
-    pub(super) fn add(&mut self, reply: T, now: Instant) -> Option<u64> {
+    /// Gives out an id; `None` if too many answers are awaited already, or too much is kept for them.
+    pub(super) fn add(&mut self, by: T, weight: usize, now: Instant) -> Option<u64> {
         // Ids rise, so that the first is the oldest.
-        while let Some(oldest) = self.0.first_entry()
-            && now.saturating_duration_since(oldest.get().0) > LONGEST_WAIT
+        while let Some((&oldest, awaited)) = self.answers.first_key_value()
+            && now.saturating_duration_since(awaited.since) > LONGEST_WAIT
         {
-            oldest.remove();
+            self.remove(oldest);
         }
-        if self.0.len() >= MOST_WAITING {
+        if self.answers.len() >= MOST_WAITING || self.weight + weight > MOST_WEIGHT {
             return None;
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        self.0.insert(id, (now, reply));
+        self.weight += weight;
+        self.answers.insert(id, Awaited { since: now, weight, by });
         Some(id)
     }
 
     /// The question is answered.
     pub(super) fn remove(&mut self, id: u64) -> Option<T> {
-        self.0.remove(&id).map(|(_, reply)| reply)
+        let awaited = self.answers.remove(&id)?;
+        self.weight -= awaited.weight;
+        Some(awaited.by)
     }
 }
 
@@ -85,20 +113,39 @@ mod tests {
         let mut waiting = Waiting::default();
         let start = Instant::now();
         for _ in 0..MOST_WAITING {
-            assert!(waiting.add((), start).is_some());
+            assert!(waiting.add((), 0, start).is_some());
         }
-        assert_eq!(waiting.add((), start + LONGEST_WAIT), None);
+        assert_eq!(waiting.add((), 0, start + LONGEST_WAIT), None);
         let later = start + LONGEST_WAIT + Duration::from_secs(1);
-        assert!(waiting.add((), later).is_some());
-        assert_eq!(waiting.0.len(), 1);
+        assert!(waiting.add((), 0, later).is_some());
+        assert_eq!(waiting.answers.len(), 1);
+    }
+
+    #[test]
+    fn marks_and_topics_of_any_size_do_not_pile_up() {
+        let mut waiting = Waiting::default();
+        let (start, mark) = (Instant::now(), Bytes::from(vec![0; 100_000]));
+        let reply = Reply::to(Some("me/answers"), Some(&mark), Some(Value::from("t".repeat(60_000))));
+        assert_eq!(reply.weight(), 160_010);
+        let mut ids = Vec::new();
+        while let Some(id) = waiting.add(reply.clone(), reply.weight(), start) {
+            ids.push(id);
+        }
+        assert_eq!(ids.len(), MOST_WEIGHT / reply.weight());
+        waiting.remove(ids[0]);
+        assert!(
+            waiting.add(reply.clone(), reply.weight(), start).is_some(),
+            "what was answered weighs nothing"
+        );
     }
 
     #[test]
     fn an_id_is_never_given_twice_and_answers_once() {
         let (mut one, mut other) = (Waiting::default(), Waiting::default());
         let now = Instant::now();
-        let ids: Vec<u64> =
-            (0..6).filter_map(|n| if n % 2 == 0 { one.add(n, now) } else { other.add(n, now) }).collect();
+        let ids: Vec<u64> = (0..6)
+            .filter_map(|n| if n % 2 == 0 { one.add(n, 0, now) } else { other.add(n, 0, now) })
+            .collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
         assert_eq!((one.remove(ids[0]), one.remove(ids[0]), one.remove(ids[1])), (Some(0), None, None));
     }

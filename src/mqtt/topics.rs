@@ -24,6 +24,11 @@ impl Topics {
         Self { base: base.into() }
     }
 
+    /// Whether a topic is one of these, or could be.
+    pub fn is_below_base(&self, topic: &str) -> bool {
+        is_below(&self.base, topic)
+    }
+
     /// Whether the daemon is there, and its last will.
     pub fn bridge_state(&self) -> String {
         format!("{}/{}/state", self.base, PlugName::RESERVED)
@@ -235,6 +240,11 @@ pub fn check_topic(text: &str) -> Result<(), BadTopic> {
         return Err(BadTopic::Control);
     }
     if text.len() > MAX_TOPIC { Err(BadTopic::TooLong) } else { Ok(()) }
+}
+
+/// Whether a topic is on a level below these first levels.
+pub fn is_below(first: &str, topic: &str) -> bool {
+    topic.strip_prefix(first).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn is_request_name(name: &str) -> bool {

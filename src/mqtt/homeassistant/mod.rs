@@ -19,7 +19,7 @@ use self::document::{
     Availability, Common, Component, Device, DeviceDocument, Entity, EntityDocument, KeptDocument, Origin,
 };
 use super::payload;
-use super::topics::Topics;
+use super::topics::{self, Topics};
 
 /// Our name in every document's `origin`, and the first part of every id of ours.
 const ORIGIN: &str = "hs100d";
@@ -93,6 +93,11 @@ impl Press {
             bridge: format!("{ORIGIN}_{}", object_id(instance)),
             topics,
         }
+    }
+
+    /// Whether a topic is where Home Assistant looks for documents.
+    pub(super) fn is_below_prefix(&self, topic: &str) -> bool {
+        topics::is_below(&self.prefix, topic)
     }
 
     /// The documents about a plug. None, if it says neither device id nor MAC, since there would be nothing
