@@ -1,14 +1,21 @@
-//! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident.
+//! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident. And the
+//! texts that hold them on their way to a wire or from a file, as a [`Draft`], wiped as well.
 //!
 //! A secret comes from text, from a file or from systemd's credentials directory. What is said when that
 //! fails names the file and never what is in it.
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::mem;
+use std::ops::Deref;
 use std::path::Path;
+use std::str::Utf8Error;
 
+use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The largest file that is read for a secret, far more than any password.
 const LONGEST: u64 = 4096;
@@ -35,27 +42,25 @@ pub enum BadSecret {
 }
 
 impl Secret {
-    /// Takes the text over.
-    pub fn new(text: String) -> Self {
-        Self(SecretString::from(text))
+    /// Takes the text over, and wipes the place that it stood in.
+    pub fn new(mut text: String) -> Self {
+        // A text with room to spare would be moved by what it becomes, and its old place not wiped.
+        let secret = Self(SecretString::from(text.as_str()));
+        text.zeroize();
+        secret
     }
 
     /// Reads a file that holds the secret and nothing else, but for one end of line, which editors leave
     /// behind.
     pub fn from_file(path: &Path) -> Result<Self, BadSecret> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+        let bytes = Draft::read(File::open(path)?, LONGEST + 1)?;
         if bytes.len() as u64 > LONGEST {
             return Err(BadSecret::TooLong);
         }
-        let mut text = String::from_utf8(bytes).map_err(|_| BadSecret::NotText)?;
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
-            }
-        }
-        if text.is_empty() { Err(BadSecret::Empty) } else { Ok(Self::new(text)) }
+        let text = bytes.into_text().map_err(|_| BadSecret::NotText)?;
+        let line =
+            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        if line.is_empty() { Err(BadSecret::Empty) } else { Ok(Self::new(line.to_owned())) }
     }
 
     /// Reads a credential that systemd may have passed. One that is missing or empty was not given: an empty
@@ -73,6 +78,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
+
+    /// Whether these bytes are it, in a time that tells nobody how far they are right.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        self.expose().as_bytes().ct_eq(bytes).into()
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -83,11 +93,83 @@ impl fmt::Debug for Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
+        self.is(other.expose().as_bytes())
     }
 }
 
 impl Eq for Secret {}
+
+/// Bytes with a secret in them on their way to or from a wire or a file. They are wiped when dropped, and so is every
+/// place that they have outgrown.
+#[derive(Default, PartialEq, Eq)]
+pub struct Draft(Zeroizing<Vec<u8>>);
+
+impl Draft {
+    /// Room for a call to the cloud or a file with a token.
+    const ROOM: usize = 1024;
+
+    /// Reads to the end, or as far as `limit`.
+    ///
+    /// # Errors
+    /// As the source has them; what was read until then is wiped.
+    pub fn read(from: impl Read, limit: u64) -> io::Result<Self> {
+        let (mut from, mut draft) = (from.take(limit), Self::default());
+        let mut piece = Zeroizing::new([0; Self::ROOM]);
+        loop {
+            match from.read(piece.as_mut()) {
+                Ok(0) => return Ok(draft),
+                Ok(read) => draft.write_all(&piece[..read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As text, or as it was and where it ceases to be text.
+    pub fn into_text(mut self) -> Result<Zeroizing<String>, (Self, Utf8Error)> {
+        let text = String::from_utf8(mem::take(&mut *self.0));
+        text.map(Zeroizing::new).map_err(|error| {
+            let place = error.utf8_error();
+            (Self(Zeroizing::new(error.into_bytes())), place)
+        })
+    }
+
+    /// To be sent: shared by its clones without being copied, and wiped with the last of them.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self.0)
+    }
+}
+
+impl Deref for Draft {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let needed = self.len() + bytes.len();
+        if needed > self.0.capacity() {
+            let mut larger = Vec::with_capacity(needed.max(self.0.capacity() * 2).max(Self::ROOM));
+            larger.extend_from_slice(self);
+            self.0 = Zeroizing::new(larger);
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[redacted: {} bytes]", self.len())
+    }
+}
 
 /// An e-mail address so shortened that its owner knows it and nobody else does: `m…@example.com`.
 pub fn shortened(account: &str) -> String {
@@ -149,6 +231,68 @@ mod tests {
         std::fs::write(directory.path().join("mqtt.password"), "hunter2\n").unwrap();
         let given = Secret::from_credential(directory.path(), "mqtt.password").unwrap().unwrap();
         assert_eq!(given.expose(), "hunter2");
+    }
+
+    /// What stands at a place in this process's memory by now; nothing if the place is gone.
+    fn memory(place: usize, room: &mut [u8]) -> &[u8] {
+        use std::os::unix::fs::FileExt;
+        let memory = File::open("/proc/self/mem").unwrap();
+        match memory.read_exact_at(room, place as u64) {
+            Ok(()) => room,
+            Err(_) => &[],
+        }
+    }
+
+    #[test]
+    fn a_secret_leaves_nothing_behind_where_it_stood() {
+        const LEN: usize = 3000;
+        let hunter = [b'\x17'; 64];
+        let is_there =
+            |place, room: &mut [u8]| memory(place, room).windows(hunter.len()).any(|w| w == hunter);
+        // Room for looking is made first, or it would be made where the secret stood.
+        let mut room = vec![0; LEN];
+
+        let mut text = String::with_capacity(LEN * 2);
+        text.extend(std::iter::repeat_n('\x17', LEN));
+        let place = text.as_ptr().addr();
+        assert!(is_there(place, &mut room), "what is there is seen");
+        let secret = Secret::new(text);
+        assert!(!is_there(place, &mut room), "where it came from");
+        let place = secret.expose().as_ptr().addr();
+        let copy = secret.clone();
+        drop(secret);
+        assert!(!is_there(place, &mut room), "where it was kept");
+        drop(copy);
+
+        let mut draft = Draft::default();
+        let mut places = Vec::with_capacity(LEN);
+        for _ in 0..LEN / hunter.len() {
+            draft.write_all(&hunter).unwrap();
+            places.push(draft.as_ptr().addr());
+        }
+        places.dedup();
+        assert!(places.len() > 1, "it has moved");
+        let mut small = vec![0; Draft::ROOM];
+        assert!(!is_there(places[0], &mut small), "what it outgrew");
+        let sent = draft.into_bytes();
+        let (place, clone) = (sent.as_ptr().addr(), sent.clone());
+        drop(sent);
+        assert!(is_there(place, &mut room[..hunter.len()]), "shared, not copied");
+        drop(clone);
+        assert!(!is_there(place, &mut room), "what was sent");
+    }
+
+    #[test]
+    fn a_draft_holds_what_was_written_and_prints_nothing_of_it() {
+        let text = "hunter2 ".repeat(1000);
+        let draft = Draft::read(text.as_bytes(), 4001).unwrap();
+        assert_eq!(
+            (&draft[..], format!("{draft:?}")),
+            (&text.as_bytes()[..4001], "[redacted: 4001 bytes]".to_owned())
+        );
+        assert_eq!(*draft.into_text().unwrap(), text[..4001]);
+        let (draft, place) = Draft::read(&b"ab\xff"[..], 9).unwrap().into_text().unwrap_err();
+        assert_eq!((&draft[..], place.valid_up_to()), (&b"ab\xff"[..], 2));
     }
 
     #[test]

@@ -8,18 +8,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zeroize::Zeroize;
 
+use crate::access::Access;
 use crate::bridge::event::KnownPlug;
 use crate::model::{Address, DeviceId, Mac, PlugName};
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::transport::cloud::{Tokens, Vault};
 
 /// Names, addresses, terminal and instance.
@@ -56,6 +60,24 @@ pub struct Store {
     hands_off: bool,
 }
 
+/// Who else may put files of his own in the place of ours, in one line with the remedy; `None` if nobody may, or if
+/// there is no directory yet.
+pub fn exposure(directory: &Path) -> Option<String> {
+    let access = Access::of(directory)?;
+    let directory = directory.display();
+    if access.everybody_writes() {
+        return Some(format!(
+            "the state directory {directory} can be written by every user, who could put another token there: \
+             chmod 700 {directory}"
+        ));
+    }
+    let owner = access.stranger()?;
+    Some(format!(
+        "the state directory {directory} belongs to user {owner}, who could put another token there: give it to \
+         the user that hs100d runs as"
+    ))
+}
+
 /// What could not be written, in one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be written: {error}: make room, or make the directory writable for this user", path.display())]
@@ -81,7 +103,7 @@ impl Store {
                 vec![format!("the state directory {directory} cannot be used: {error}: {remedy}")],
             );
         }
-        let mut warnings = Vec::new();
+        let mut warnings = Vec::from_iter(exposure(directory));
         match load(directory, STATE, |bytes| store.restore(bytes)) {
             Loaded::Well(skipped) => warnings.extend(skipped),
             Loaded::Missing => {}
@@ -372,12 +394,19 @@ impl TokensFile {
         }
     }
 
-    fn tokens(self) -> Tokens {
+    fn tokens(mut self) -> Tokens {
         Tokens {
-            username: self.username,
-            token: Secret::new(self.token),
-            refresh_token: self.refresh_token.map(Secret::new),
+            username: mem::take(&mut self.username),
+            token: Secret::new(mem::take(&mut self.token)),
+            refresh_token: self.refresh_token.take().map(Secret::new),
         }
+    }
+}
+
+impl Drop for TokensFile {
+    fn drop(&mut self) {
+        self.token.zeroize();
+        self.refresh_token.zeroize();
     }
 }
 
@@ -410,15 +439,23 @@ fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, S
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+/// Reads what we wrote. A link leads to what somebody else chose, and a file of another user's may change under us:
+/// in a directory that others write to, neither is ours.
+fn read(path: &Path) -> io::Result<Draft> {
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
+    let meta = file.metadata()?;
+    let owner_of_all =
+        path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|meta| meta.uid());
+    let stranger = Access::from_metadata(&meta).stranger().filter(|owner| Some(*owner) != owner_of_all);
+    if let Some(owner) = stranger {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
+    }
     // A restored backup may have been laid open to everybody.
-    if file.metadata()?.permissions().mode() & OTHERS != 0 {
+    if meta.mode() & OTHERS != 0 {
         file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
     }
-    let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Draft::read(file, LARGEST)
 }
 
 /// Only the version is looked at before the rest, so that a newer file is told from a broken one.
@@ -496,7 +533,8 @@ fn unfinished(directory: &Path, name: &str) -> PathBuf {
 }
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let bytes = serde_json::to_vec_pretty(value)?;
+    let mut bytes = Draft::default();
+    serde_json::to_writer_pretty(&mut bytes, value)?;
     let mut file = private(path)?;
     belong_to_the_directory(path, &file);
     file.write_all(&bytes)?;
@@ -512,6 +550,11 @@ fn belong_to_the_directory(path: &Path, file: &File) {
     }
 }
 
+/// A new file, whatever lay there: a link would be written through, and a file keeps the mode that it has.
 fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(PRIVATE_FILE).open(path)
 }

@@ -90,7 +90,31 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ("[mqtt]\nbase_topic = \"/hs\"", "mqtt.base_topic: has an empty level"),
         ("[mqtt]\nbase_topic = \"$SYS\"", "mqtt.base_topic: may not hold + or #, nor begin with $"),
         ("[broker]\nlisten = \"1883\"", "broker.listen: must be an address and a port"),
-        ("[broker]\nlisten = \"0.0.0.0:1883\"", "broker.listen: must be a loopback address"),
+        (
+            "[broker]\nlisten = \"0.0.0.0:1883\"",
+            "broker.listen: must be a loopback address while there is no [[broker.user]]",
+        ),
+        (
+            "[broker]\nuser = { name = \"a\" }",
+            "broker.user: must be written [[broker.user]], in double brackets",
+        ),
+        (
+            "[[broker.user]]\npassword = \"a\"",
+            "hs100d.toml:1: broker.user.name: is missing: say who may log in",
+        ),
+        (
+            "[[broker.user]]\nname = \"a\"",
+            "hs100d.toml:1: broker.user.password_file: is missing: add it, or password",
+        ),
+        ("[[broker.user]]\nname = \"a\"\npassword = \"\"", "hs100d.toml:3: broker.user.password: is empty"),
+        (
+            "[[broker.user]]\nname = \"a\"\npasword = \"a\"",
+            "broker.user.pasword: is not known: did you mean `password`?",
+        ),
+        (
+            "[[broker.user]]\nname = \"a\"\npassword = \"a\"\n[[broker.user]]\nname = \"a\"\npassword = \"b\"",
+            "hs100d.toml:5: broker.user.name: is there already: give each user a name of his own",
+        ),
         ("[discovery]\nbroadcast = [\"::1\"]", "discovery.broadcast: must hold IPv4 addresses"),
         // The broker.
         ("[mqtt]\nurl = \"broker\"", "mqtt.url: must begin with mqtt:// or, for TLS, with mqtts://"),

@@ -14,6 +14,7 @@ use hs100d::config::place::{Environment, Place};
 use hs100d::config::{self, Broker, Config, MqttChoice};
 use hs100d::model::{Address, PlugName};
 use hs100d::mqtt::homeassistant::Discovery;
+use hs100d::secret::Secret;
 
 /// A directory with a config in it that only its owner may read.
 struct Written {
@@ -60,7 +61,10 @@ const BROKER: &str = "[mqtt]\nurl = \"mqtt://broker.lan\"\nusername = \"me\"\n";
 fn without_a_file_the_defaults_of_the_interface_hold() {
     let config = Config::load(&Place::Nowhere, &Environment::default()).unwrap();
     assert_eq!(config, load(""), "an empty file says nothing either");
-    assert_eq!(config.broker, Broker::Embedded { listen: "127.0.0.1:1883".parse().unwrap() });
+    assert_eq!(
+        config.broker,
+        Broker::Embedded { listen: "127.0.0.1:1883".parse().unwrap(), users: Vec::new() }
+    );
     assert_eq!((config.base_topic.as_str(), &config.client_id), ("hs100d", &None));
     assert_eq!(config.homeassistant.discovery, Discovery::Device);
     assert_eq!(config.homeassistant.discovery_prefix, "homeassistant");
@@ -364,4 +368,60 @@ fn ten_thousand_plugs_are_read_in_one_go() {
         .unwrap();
     }
     assert_eq!(load(&text).bridge.plugs.len(), 10_000);
+}
+
+#[test]
+fn users_of_the_embedded_broker_are_read_and_let_it_listen_anywhere() {
+    let written = Written::new(
+        "[broker]\nlisten = \"0.0.0.0:1883\"\n\
+         [[broker.user]]\nname = \"ha\"\npassword_file = \"ha.password\"\n\
+         [[broker.user]]\nname = \"me\"\npassword = \"pw\"\n",
+    );
+    written.file("ha.password", "hunter2\n", 0o600);
+    let config = written.load(&Environment::default());
+    let MqttChoice::Embedded { broker, link } = config.mqtt("12345678", Path::new("/s")) else { panic!() };
+    let users: Vec<_> = broker.users.iter().map(|user| (&*user.name, user.password.expose())).collect();
+    assert_eq!(users, [("ha", "hunter2"), ("me", "pw")]);
+    assert_eq!((link.host.as_str(), link.port), ("127.0.0.1", 1883), "what listens everywhere is near");
+    assert_eq!(
+        (link.username.as_deref(), link.password.as_ref().map(Secret::expose)),
+        (Some("ha"), Some("hunter2"))
+    );
+
+    let any = load("broker = { listen = \"[::]:1\", user = [{ name = \"a\", password = \"b\" }] }");
+    let MqttChoice::Embedded { link, .. } = any.mqtt("12345678", Path::new("/s")) else { panic!() };
+    assert_eq!(link.host, "::1");
+}
+
+#[test]
+fn what_others_on_the_machine_may_do_to_the_config_and_its_passwords_is_warned_of() {
+    let text = "[cloud]\nusername = \"me\"\npassword_file = \"pw\"\n";
+    let warned = |name: &str, mode: u32| {
+        let written = Written::new(text);
+        written.file("pw", "secret", 0o600);
+        let path = written.directory.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        written.load(&Environment::default()).warnings
+    };
+    for (file, mode, expected) in [
+        ("pw", 0o640, None),
+        ("pw", 0o604, Some("pw holds a password and every user may read it: chmod o-r ")),
+        ("pw", 0o602, Some("pw holds a password and every user may change it: chmod o-w ")),
+        ("hs100d.toml", 0o644, None),
+        ("hs100d.toml", 0o646, Some("every user may change it: chmod o-w ")),
+        (".", 0o755, None),
+        (".", 0o777, Some("where every user may replace it: chmod o-w ")),
+        (".", 0o1777, None),
+    ] {
+        let warnings = warned(file, mode);
+        match expected {
+            None => assert!(warnings.is_empty(), "{file} {mode:o}: {warnings:?}"),
+            Some(expected) => {
+                assert!(
+                    warnings.len() == 1 && warnings[0].contains(expected),
+                    "{file} {mode:o}: {warnings:?}"
+                );
+            }
+        }
+    }
 }

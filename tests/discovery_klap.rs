@@ -59,7 +59,8 @@ impl Served {
 
 fn config_of(house: &House) -> Config {
     let mut config = Config::load(&Place::Nowhere, &Environment::default()).unwrap();
-    config.broker = Broker::Embedded { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
+    config.broker =
+        Broker::Embedded { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), users: Vec::new() };
     config.discovery = Some(discovery::Options {
         broadcast: vec![BROADCAST],
         tdp_ports: vec![house.lan().tdp_port()],

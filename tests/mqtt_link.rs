@@ -335,7 +335,7 @@ async fn a_broker_that_is_away_is_named_once_and_found_when_it_comes() {
     );
     let folder = tempfile::tempdir().unwrap();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let options = mqtt::broker::Options { listen, state_dir: folder.path().to_owned() };
+    let options = mqtt::broker::Options { listen, users: Vec::new(), state_dir: folder.path().to_owned() };
     let broker = mqtt::broker::EmbeddedBroker::start(options).await.unwrap();
     match daemon.hears().await {
         Inbound::Link(Ok(())) => {}

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -221,6 +221,47 @@ fn a_file_that_cannot_be_read_is_left_alone() {
     store.remember(plug(1, "10.0.0.1"));
     store.save().unwrap();
     assert!(directory.join("state.json").is_dir());
+}
+
+#[test]
+fn a_link_that_somebody_planted_is_neither_read_nor_written_through() {
+    let (parent, directory) = place();
+    open(&directory).token_file().save(&tokens()).unwrap();
+    let elsewhere = parent.path().join("elsewhere");
+    let unfinished = format!("cloud.token.{}.new", std::process::id());
+    fs::rename(directory.join("cloud.token"), &elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o644)).unwrap();
+    for link in ["cloud.token", &unfinished] {
+        symlink(&elsewhere, directory.join(link)).unwrap();
+    }
+    let planted = fs::read(&elsewhere).unwrap();
+    let file = open(&directory).token_file();
+    let refused = file.load().unwrap_err();
+    assert!(refused.contains("cloud.token cannot be read: ") && !refused.contains("hunter"), "{refused}");
+
+    let other = Tokens { token: Secret::new("hunter9".to_owned()), ..tokens() };
+    file.save(&other).unwrap();
+    assert_eq!(file.load(), Ok(Some(other)), "the link is replaced by a file");
+    assert_eq!(
+        (fs::read(&elsewhere).unwrap(), mode(&elsewhere)),
+        (planted, 0o644),
+        "what it led to is as it was"
+    );
+}
+
+#[test]
+fn a_state_directory_that_everybody_writes_to_is_warned_of_unless_it_can_be_closed() {
+    let shared = tempfile::tempdir().unwrap();
+    fs::write(shared.path().join("something"), "").unwrap();
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (_, warnings) = Store::open(shared.path());
+    let expected = "can be written by every user, who could put another token there: chmod 700 ";
+    assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+    open(shared.path());
+    assert_eq!(mode(shared.path()), 0o700, "it is plainly ours by now");
+
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    open(shared.path());
 }
 
 /// Runs one of the ignored functions below in a process of its own.

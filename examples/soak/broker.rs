@@ -69,7 +69,7 @@ impl Broker {
             Some(program) => Running::Mosquitto(self.start_mosquitto(&program).await?),
             None => {
                 let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-                let options = Options { listen, state_dir: self.folder.clone() };
+                let options = Options { listen, users: Vec::new(), state_dir: self.folder.clone() };
                 Running::Embedded(EmbeddedBroker::start(options).await?)
             }
         };

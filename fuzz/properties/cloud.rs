@@ -1,7 +1,7 @@
 //! What the cloud answers, and the servers that it names.
 
 use hs100d::model::{DeviceId, RelayState};
-use hs100d::secret::Secret;
+use hs100d::secret::{Draft, Secret};
 use hs100d::smarthome::message::Request;
 use hs100d::transport::cloud::api::{self, Granted, Page, Row, Trouble};
 use hs100d::transport::cloud::codes;
@@ -169,8 +169,7 @@ fn may_have_a_token(host: &Host) {
 /// Passwords, tokens and names hold whatever they hold.
 fn what_we_say_is_json_whatever_is_in_it(text: &str) {
     let secret = Secret::new(text.to_owned());
-    let said =
-        |call: Vec<u8>| serde_json::from_slice::<Value>(&call).expect("a call is JSON")["params"].take();
+    let said = |call: Draft| serde_json::from_slice::<Value>(&call).expect("a call is JSON")["params"].take();
     let login = said(api::login(text, &secret, text));
     for key in ["cloudUserName", "cloudPassword", "terminalUUID"] {
         assert_eq!(login[key], text);

@@ -56,7 +56,10 @@ fn config_holds(config: &Config) {
     assert!(topics::check_topic(&config.homeassistant.status_topic).is_ok());
     assert!(config.local.port != 0);
     match &config.broker {
-        Broker::Embedded { listen } => assert!(listen.ip().is_loopback(), "{listen}"),
+        Broker::Embedded { listen, users } => {
+            assert!(listen.ip().is_loopback() || !users.is_empty(), "{listen}");
+            assert!(users.iter().all(|user| !user.name.is_empty() && !user.password.expose().is_empty()));
+        }
         Broker::Outside { host, port, .. } => assert!(!host.is_empty() && *port != 0),
     }
     if let Some(cloud) = &config.cloud {
@@ -176,7 +179,15 @@ fn mqtt(config: &Config, out: &mut String) {
     put_some(out, "mqtt.client_id", config.client_id.as_deref().map(text));
     put(out, "mqtt.base_topic", text(&config.base_topic));
     match &config.broker {
-        Broker::Embedded { listen } => put(out, "broker.listen", text(&listen.to_string())),
+        Broker::Embedded { listen, users } => {
+            put(out, "broker.listen", text(&listen.to_string()));
+            let pair = |(key, value): (&str, &str)| (key.to_owned(), text(value));
+            let users = users.iter().map(|user| {
+                let pairs = [("name", &*user.name), ("password", user.password.expose())];
+                Value::Table(pairs.map(pair).into_iter().collect())
+            });
+            put(out, "broker.user", Value::Array(users.collect()));
+        }
         Broker::Outside { host, port, tls, username, password } => {
             let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
@@ -260,7 +271,7 @@ fn secrets(table: &Table) -> Vec<&str> {
             Value::String(text) if key.contains("passw") && !key.contains("file") => {
                 found.push(text.as_str())
             }
-            Value::Array(items) if key == "plug" => {
+            Value::Array(items) if matches!(key.as_str(), "plug" | "user") => {
                 found.extend(items.iter().filter_map(Value::as_table).flat_map(secrets));
             }
             _ => {}

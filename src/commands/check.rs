@@ -13,7 +13,7 @@ use crate::config::{Broker, Cloud, Config};
 use crate::duration::show;
 use crate::mqtt::homeassistant::Discovery;
 use crate::secret::shortened;
-use crate::store::TokenFile;
+use crate::store::{self, TokenFile};
 
 /// What `check` is called with.
 #[derive(Debug, clap::Args)]
@@ -70,7 +70,7 @@ struct Plan<'a> {
     routing: RoutingPlan,
     adopt: bool,
     plugs: Vec<PlugPlan>,
-    warnings: &'a [String],
+    warnings: Vec<String>,
     /// What came of trying it.
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<Vec<Finding>>,
@@ -156,7 +156,7 @@ impl<'a> Plan<'a> {
             routing: RoutingPlan::of(config.bridge.policy),
             adopt: config.bridge.adopt,
             plugs: config.bridge.plugs.iter().map(PlugPlan::of).collect(),
-            warnings: &config.warnings,
+            warnings: config.warnings.iter().cloned().chain(store::exposure(state_dir)).collect(),
             online: None,
         }
     }
@@ -204,12 +204,12 @@ impl fmt::Display for Plan<'_> {
 impl BrokerPlan {
     fn of(broker: &Broker) -> Self {
         match broker {
-            Broker::Embedded { listen } => Self {
+            Broker::Embedded { listen, users } => Self {
                 embedded: true,
                 address: listen.to_string(),
                 tls: false,
-                username: None,
-                password: false,
+                username: users.first().map(|user| user.name.clone()),
+                password: !users.is_empty(),
             },
             Broker::Outside { host, port, tls, username, password } => Self {
                 embedded: false,
@@ -229,7 +229,9 @@ impl BrokerPlan {
 impl fmt::Display for BrokerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.embedded {
-            return write!(f, "embedded, on {}", self.address);
+            write!(f, "embedded, on {}", self.address)?;
+            let Some(user) = &self.username else { return Ok(()) };
+            return write!(f, ", for its users only, as {user}");
         }
         write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.address)?;
         match (&self.username, self.password) {

@@ -1,6 +1,8 @@
 //! `cloud`: the TP-Link account.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -9,7 +11,7 @@ use super::errand::Account;
 use super::table::Table;
 use super::{Context, Exit, Failed, ask, say};
 use crate::bridge::event::AccountPlug;
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::store::Store;
 use crate::transport::cloud::api::Row;
 use crate::transport::cloud::{Cloud, CloudError};
@@ -66,20 +68,29 @@ async fn password() -> Result<Secret, Failed> {
         if io::stdin().is_terminal() {
             return rpassword::prompt_password("Password of the TP-Link account: ");
         }
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
-        Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+        first_line(File::from(io::stdin().as_fd().try_clone_to_owned()?))
     });
-    match read.await {
-        Ok(Ok(password)) if password.is_empty() => {
+    match read.await.map(|read| read.map(Secret::new)) {
+        Ok(Ok(password)) if password.expose().is_empty() => {
             Err(Failed::new(Exit::Usage, "password: none was given: type it, or pipe it in"))
         }
-        Ok(Ok(password)) => Ok(Secret::new(password)),
+        Ok(Ok(password)) => Ok(password),
         Ok(Err(error)) => {
             Err(Failed::new(Exit::CommandFailed, format!("password: {error}: type it, or pipe it in")))
         }
         Err(_) => Err(Failed::new(Exit::CommandFailed, "password: it could not be read: try again")),
     }
+}
+
+/// Read past the buffer of standard input, in which the password would stay.
+fn first_line(mut from: impl io::Read) -> io::Result<String> {
+    let mut line = Draft::default();
+    let mut letter = [0];
+    while from.read(&mut letter)? > 0 && letter != *b"\n" {
+        line.write_all(&letter)?;
+    }
+    let text = line.into_text().map_err(|(_, error)| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(text.trim_end_matches('\r').to_owned())
 }
 
 /// The account's devices, joined with where the LAN knew them last.

@@ -17,6 +17,7 @@ pub mod forget;
 pub mod man;
 pub mod plug;
 pub mod run;
+mod shutters;
 mod table;
 
 use std::fmt::Write as _;
@@ -149,6 +150,9 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     // A daemon tells what happens; a command that prints its answer tells only what goes wrong.
     let floor = if command.is_daemon() { 0 } else { -1 };
     context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));
+    if let Err(line) = shutters::close() {
+        tracing::warn!("{line}");
+    }
     match command {
         Command::Run => run::run(&context).await,
         #[cfg(feature = "sim")]
@@ -242,9 +246,15 @@ impl Failed {
         let mut err = io::stderr().lock();
         for line in &self.lines {
             // Where standard error is gone there is nobody left to tell.
-            writeln!(err, "hs100d: {}", line.replace(['\n', '\r'], " ")).ok();
+            writeln!(err, "hs100d: {}", on_one_line(line)).ok();
         }
     }
+}
+
+/// Whoever wrote a part of it, a line neither ends early nor moves the cursor.
+fn on_one_line(line: &str) -> String {
+    let calm = |c: char| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { '\u{fffd}' };
+    line.chars().map(|c| if c.is_control() { calm(c) } else { c }).collect()
 }
 
 impl From<Invalid> for Failed {
@@ -394,6 +404,10 @@ mod tests {
     fn a_failure_prints_on_its_line_whatever_is_in_it() {
         let failed = Failed::from(Invalid { lines: vec!["a".to_owned(), "b".to_owned()] });
         assert_eq!((failed.exit, failed.lines.len()), (Exit::Config, 2));
+        assert_eq!(
+            on_one_line("a\u{1b}[2J\u{9b}2J\u{7}\r\nhs100d: b"),
+            "a\u{fffd}[2J\u{fffd}2J\u{fffd}  hs100d: b"
+        );
         assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 64, 69, 70, 77, 78]);
     }
 }

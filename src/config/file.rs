@@ -73,7 +73,7 @@ impl File {
             local: t.table("local", Local::take).unwrap_or_default(),
             cloud: t.table("cloud", Cloud::take),
             routing: t.table("routing", Routing::take).unwrap_or_default(),
-            plugs: t.tables("plug", Plug::take),
+            plugs: t.tables("plug", "plug", Plug::take),
         }
     }
 }
@@ -128,11 +128,26 @@ impl Password {
 #[derive(Debug, Default)]
 pub(super) struct Broker {
     pub(super) listen: Option<At<SocketAddr>>,
+    pub(super) users: Vec<BrokerUser>,
 }
 
 impl Broker {
     fn take(t: &mut Table<'_, '_>) -> Self {
-        Self { listen: t.parsed("listen", listen) }
+        Self { listen: t.parsed("listen", listen), users: t.tables("user", "broker.user", BrokerUser::take) }
+    }
+}
+
+/// `[[broker.user]]`
+#[derive(Debug)]
+pub(super) struct BrokerUser {
+    pub(super) line: usize,
+    pub(super) name: Option<At<String>>,
+    pub(super) password: Password,
+}
+
+impl BrokerUser {
+    fn take(t: &mut Table<'_, '_>) -> Self {
+        Self { line: t.line(), name: t.text("name"), password: Password::take(t) }
     }
 }
 
@@ -311,17 +326,8 @@ fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    let is = quoted(text);
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| format!("must be an address and a port, like \"127.0.0.1:1883\" (is {is})"))?;
-    if !address.ip().is_loopback() {
-        return Err(format!(
-            "must be a loopback address, because the embedded broker asks nobody for a password: \
-             write \"127.0.0.1:1883\", or give mqtt.url and use a broker of your own (is {is})"
-        ));
-    }
-    Ok(address)
+    text.parse()
+        .map_err(|_| format!("must be an address and a port, like \"127.0.0.1:1883\" (is {})", quoted(text)))
 }
 
 fn broadcast(text: &str) -> Result<Ipv4Addr, String> {

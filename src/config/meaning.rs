@@ -1,8 +1,9 @@
 //! From what was written to what it means: the values judged together, and the defaults where nothing was
 //! written.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use super::place::{Environment, Place};
 use super::reader::{At, Fault};
 use super::url::MqttUrl;
 use super::{Broker, Cloud, Config, Local, placed, plugs};
+use crate::access::Access;
 use crate::bridge::Settings;
 use crate::bridge::route::{Policy, RoutePolicy};
-use crate::mqtt::{TlsOptions, homeassistant};
+use crate::mqtt::{TlsOptions, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
 
@@ -96,10 +98,14 @@ impl Judge<'_> {
     fn broker(&mut self, mqtt: file::Mqtt, broker: file::Broker) -> Broker {
         let Some(url) = &mqtt.url else {
             self.refuse(&mqtt, true, "is for a broker of your own: add mqtt.url, or remove this line");
-            return self.embedded(&broker);
+            return self.embedded(broker);
         };
+        let unused = "has no effect: mqtt.url names another broker than the embedded one";
         if let Some(listen) = &broker.listen {
-            self.warn(listen.fault("has no effect: mqtt.url names another broker than the embedded one"));
+            self.warn(listen.fault(unused));
+        }
+        if let Some(user) = broker.users.first() {
+            self.warn(Fault { line: Some(user.line), ..Fault::of("broker.user", unused) });
         }
         let MqttUrl { host, port, tls } = url.value.clone();
         let tls = if tls {
@@ -121,12 +127,38 @@ impl Judge<'_> {
         Broker::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
     }
 
-    fn embedded(&mut self, broker: &file::Broker) -> Broker {
+    fn embedded(&mut self, broker: file::Broker) -> Broker {
         let listen = or(broker.listen.as_ref(), LISTEN);
         if let (0, Some(at)) = (listen.port(), &broker.listen) {
             self.warn(at.fault("has port 0: the broker will be at another port after each start"));
         }
-        Broker::Embedded { listen }
+        if let (false, true, Some(at)) = (listen.ip().is_loopback(), broker.users.is_empty(), &broker.listen)
+        {
+            self.fault(at.fault(format!(
+                "must be a loopback address while there is no [[broker.user]], or everybody on the network could \
+                 switch the plugs: add a user with a password, or write \"127.0.0.1:1883\" (is \"{listen}\")"
+            )));
+        }
+        let mut names = HashSet::new();
+        let users = broker.users.into_iter().filter_map(|user| self.user(user, &mut names)).collect();
+        Broker::Embedded { listen, users }
+    }
+
+    fn user(&mut self, written: file::BrokerUser, names: &mut HashSet<String>) -> Option<broker::User> {
+        let file::BrokerUser { line, name, password } = written;
+        let missing = |key, what: &str| Fault { line: Some(line), ..Fault::of(key, what) };
+        if name.is_none() {
+            self.fault(missing("broker.user.name", "is missing: say who may log in"));
+        }
+        if let Some(again) = name.as_ref().filter(|name| !names.insert(name.value.clone())) {
+            self.fault(again.fault("is there already: give each user a name of his own"));
+        }
+        if password.text.is_none() && password.file.is_none() {
+            self.fault(missing("broker.user.password_file", "is missing: add it, or password"));
+            return None;
+        }
+        let password = self.written_password(password)?;
+        Some(broker::User { name: name?.value, password })
     }
 
     /// Complains of all keys that make no sense without TLS or, with `login`, without a broker of one's own.
@@ -253,6 +285,13 @@ impl Judge<'_> {
 
     /// What was written goes before the credential that systemd passed.
     fn password(&mut self, written: Password, credential: &str) -> Option<Secret> {
+        if written.text.is_none() && written.file.is_none() {
+            return self.credential(credential);
+        }
+        self.written_password(written)
+    }
+
+    fn written_password(&mut self, written: Password) -> Option<Secret> {
         match (written.text, written.file) {
             (Some(text), Some(file)) => {
                 self.fault(
@@ -265,7 +304,7 @@ impl Judge<'_> {
             }
             (Some(text), None) => Some(text.value),
             (None, Some(file)) => self.password_file(&file),
-            (None, None) => self.credential(credential),
+            (None, None) => None,
         }
     }
 
@@ -305,20 +344,45 @@ impl Judge<'_> {
         self.place.path().and_then(Path::parent).map_or_else(|| path.to_owned(), |parent| parent.join(path))
     }
 
-    /// Warns of a file with a secret that every user of the machine may read.
+    /// Warns of a file with a secret that others on the machine may read or change.
     fn guard(&mut self, at: &At<PathBuf>, path: &Path, what: &str) {
-        if others_may_read(path) {
-            let path = path.display();
+        let Some(access) = Access::of(path) else { return };
+        let path = path.display();
+        if access.everybody_reads() {
             self.warn(at.fault(format!("{path} {what} and every user may read it: chmod o-r {path}")));
+        }
+        for trouble in meddling(access, &path) {
+            self.warn(at.fault(format!("{path} {what} and {trouble}")));
         }
     }
 
+    /// The same of the config itself, which says where passwords are sent, and of the directory that it can be
+    /// replaced in.
     fn look_at_the_file(&mut self, file: &File) {
-        let cloud = file.cloud.as_ref().and_then(|cloud| cloud.password.text.as_ref());
-        let holds_password = file.mqtt.password.text.is_some() || cloud.is_some();
-        if let (true, Some(path)) = (holds_password, self.place.path().filter(|path| others_may_read(path))) {
-            let remedy = format!("holds a password and every user may read it: chmod o-r {}", path.display());
-            self.warn(Fault::of("", remedy));
+        let Some(path) = self.place.path() else { return };
+        let written = [Some(&file.mqtt.password), file.cloud.as_ref().map(|cloud| &cloud.password)];
+        let users = file.broker.users.iter().map(|user| &user.password);
+        let holds_password =
+            written.into_iter().flatten().chain(users).any(|password| password.text.is_some());
+        if let Some(access) = Access::of(path) {
+            if holds_password && access.everybody_reads() {
+                let remedy =
+                    format!("holds a password and every user may read it: chmod o-r {}", path.display());
+                self.warn(Fault::of("", remedy));
+            }
+            let troubles: Vec<_> = meddling(access, &path.display()).collect();
+            troubles.into_iter().for_each(|trouble| self.warn(Fault::of("", trouble)));
+        }
+        // The parent of a bare name is written as nothing.
+        let parent =
+            path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent });
+        if let Some(parent) = parent.filter(|parent| Access::of(parent).is_some_and(Access::everybody_writes))
+        {
+            let parent = parent.display();
+            self.warn(Fault::of(
+                "",
+                format!("lies in {parent}, where every user may replace it: chmod o-w {parent}"),
+            ));
         }
     }
 }
@@ -344,8 +408,11 @@ pub(super) fn or<T: Copy>(written: Option<&At<T>>, default: T) -> T {
     written.map_or(default, |at| at.value)
 }
 
-fn others_may_read(path: &Path) -> bool {
-    /// The permission bit that lets everybody read.
-    const OTHERS_READ: u32 = 0o004;
-    std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & OTHERS_READ != 0)
+/// Who else may change a file, with the remedy.
+fn meddling(access: Access, path: &impl fmt::Display) -> impl Iterator<Item = String> {
+    let everybody = access.everybody_writes().then(|| format!("every user may change it: chmod o-w {path}"));
+    let stranger = access
+        .stranger()
+        .map(|owner| format!("belongs to user {owner}, who may change it: chown root {path}"));
+    everybody.into_iter().chain(stranger)
 }

@@ -13,16 +13,17 @@ mod url;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use self::place::{Environment, Place};
 use self::reader::Fault;
 use crate::bridge;
 use crate::mqtt::{self, broker, homeassistant};
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::transport::{cloud, discovery};
 
 /// The largest config that is read: ten thousand plugs with every key set need a quarter of it.
@@ -56,10 +57,12 @@ pub struct Config {
 /// Which broker the plugs are shown at.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Broker {
-    /// Our own, on loopback.
+    /// Our own.
     Embedded {
-        /// Where it listens. Port 0 takes any that is free.
+        /// Where it listens: on loopback, unless there are users. Port 0 takes any that is free.
         listen: SocketAddr,
+        /// Who may log in there; nobody: everybody who reaches it.
+        users: Vec<broker::User>,
     },
     /// One that is there already.
     Outside {
@@ -125,7 +128,7 @@ impl Config {
         let invalid = |faults: Vec<Fault>| Invalid::of(place, &faults);
         let text = match place.path() {
             Some(path) => read(path).map_err(|fault| invalid(vec![fault]))?,
-            None => String::new(),
+            None => Zeroizing::default(),
         };
         Self::read(&text, place, environment)
     }
@@ -143,9 +146,18 @@ impl Config {
     /// What the left wing is started with on this machine.
     pub fn mqtt(&self, instance: &str, state_dir: &Path) -> MqttChoice {
         match &self.broker {
-            Broker::Embedded { listen } => MqttChoice::Embedded {
-                broker: broker::Options { listen: *listen, state_dir: state_dir.to_owned() },
-                link: self.link(instance, listen.ip().to_string(), listen.port()),
+            Broker::Embedded { listen, users } => MqttChoice::Embedded {
+                broker: broker::Options {
+                    listen: *listen,
+                    users: users.clone(),
+                    state_dir: state_dir.to_owned(),
+                },
+                link: mqtt::Options {
+                    // Whoever reads this config knows each of them; commands beside the daemon do so as well.
+                    username: users.first().map(|user| user.name.clone()),
+                    password: users.first().map(|user| user.password.clone()),
+                    ..self.link(instance, near(listen.ip()).to_string(), listen.port())
+                },
             },
             Broker::Outside { host, port, tls, username, password } => MqttChoice::Outside(mqtt::Options {
                 tls: tls.clone(),
@@ -193,6 +205,15 @@ pub fn keys() -> Vec<String> {
     file::known().keys().collect()
 }
 
+/// Where to reach, from here, what listens on this address.
+fn near(listen: IpAddr) -> IpAddr {
+    match listen {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        one => one,
+    }
+}
+
 /// `FILE:LINE: key: what`, or `FILE: key: what` for what has no line.
 fn placed(place: &Place, fault: &Fault) -> String {
     let gap = if fault.line.is_some() { "" } else { " " };
@@ -203,16 +224,16 @@ fn name(place: &Place) -> String {
     place.path().map_or_else(|| "built-in config".to_owned(), |path| path.display().to_string())
 }
 
-fn read(path: &Path) -> Result<String, Fault> {
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(|error| {
+/// The text may hold passwords, so it is wiped when it has been read.
+fn read(path: &Path) -> Result<Zeroizing<String>, Fault> {
+    let bytes = File::open(path).and_then(|file| Draft::read(file, LARGEST + 1)).map_err(|error| {
         Fault::of("", format!("cannot be read: {error}: check the path and its permissions"))
     })?;
     if bytes.len() as u64 > LARGEST {
         return Err(Fault::of("", format!("is larger than {} MiB: is it a config file?", LARGEST >> 20)));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    bytes.into_text().map_err(|(bytes, error)| {
+        let before = &bytes[..error.valid_up_to()];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         Fault { line: Some(line), ..Fault::of("", "is not UTF-8 text: save the file as UTF-8") }
     })

@@ -4,6 +4,7 @@
 //! when somebody asked for it, so there is no second list of keys to keep in step. Values are quoted in
 //! complaints except those of secrets; a line of the file never is, for it may hold one.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -112,18 +113,26 @@ impl<'t> Table<'_, 't> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<At<T>> {
+        self.text_of(key, |text| parse(&text))
+    }
+
+    fn text_of<T>(
+        &mut self,
+        key: &'static str,
+        take: impl FnOnce(Cow<'t, str>) -> Result<T, String>,
+    ) -> Option<At<T>> {
         self.value(key, |value| match value {
             DeValue::String(text) if text.is_empty() => {
                 Err("is empty: fill it in, or remove the line".to_owned())
             }
-            DeValue::String(text) => parse(&text),
+            DeValue::String(text) => take(text),
             other => Err(format!("must be text in quotes (is {})", kind(&other))),
         })
     }
 
     /// Text that is not quoted in any complaint.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<At<Secret>> {
-        self.parsed(key, |text| Ok(Secret::new(text.to_owned())))
+        self.text_of(key, |text| Ok(Secret::new(text.into_owned())))
     }
 
     /// `true` or `false`.
@@ -219,20 +228,25 @@ impl<'t> Table<'_, 't> {
         written.then_some(value)
     }
 
-    /// Any number of tables by this name.
-    pub(super) fn tables<T>(&mut self, key: &'static str, read: impl Fn(&mut Table<'_, '_>) -> T) -> Vec<T> {
+    /// Any number of tables under this key; `name` is what the file calls them, with the tables that they are in.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        read: impl Fn(&mut Table<'_, '_>) -> T,
+    ) -> Vec<T> {
         // Read once from nothing, so that the keys are known even where the file has no such table.
-        Table { notes: &mut *self.notes, name: key, line: 0, entries: DeTable::new() }.read(&read);
+        Table { notes: &mut *self.notes, name, line: 0, entries: DeTable::new() }.read(&read);
         let found = self.value(key, |value| match value {
             DeValue::Array(items) => Ok(items),
-            other => Err(format!("must be written [[{key}]], in double brackets (is {})", kind(&other))),
+            other => Err(format!("must be written [[{name}]], in double brackets (is {})", kind(&other))),
         });
         let mut values = Vec::new();
         for item in found.map(|at| at.value).into_iter().flatten() {
             let line = self.notes.lines.line(item.span().start);
             match item.into_inner() {
                 DeValue::Table(entries) => {
-                    values.push(Table { notes: &mut *self.notes, name: key, line, entries }.read(&read));
+                    values.push(Table { notes: &mut *self.notes, name, line, entries }.read(&read));
                 }
                 other => self.complain(key, line, format!("must hold tables only (holds {})", kind(&other))),
             }
@@ -303,7 +317,9 @@ pub(super) struct Known(BTreeSet<(&'static str, &'static str)>);
 impl Known {
     /// The keys as one writes them with a dot, tables left out.
     pub(super) fn keys(&self) -> impl Iterator<Item = String> {
-        self.0.iter().filter(|(table, _)| !table.is_empty()).map(|(table, key)| whole_key(table, key))
+        let keys = self.0.iter().filter(|(table, _)| !table.is_empty());
+        let is_table = |name: &str| self.0.iter().any(|(table, _)| *table == name);
+        keys.map(|(table, key)| whole_key(table, key)).filter(move |name| !is_table(name))
     }
 
     /// Says of a key that nobody knows which known one may have been meant.
@@ -414,7 +430,7 @@ mod tests {
     fn faults(text: &str) -> Vec<String> {
         let read = |t: &mut Table<'_, '_>| {
             t.table("mqtt", |t| (t.text("url"), t.secret("password"), t.port("port"), t.flag("clean")));
-            t.tables("plug", |t| {
+            t.tables("plug", "plug", |t| {
                 t.duration("poll_interval", Duration::from_secs(1)..=Duration::from_secs(3600))
             });
         };

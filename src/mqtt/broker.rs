@@ -1,19 +1,32 @@
 //! The embedded broker: for houses that have none, for `demo`, and for tests.
 //!
-//! It speaks MQTT 5 and 3.1.1 on one port and keeps retained messages over a restart. It knows no users, so that it
+//! It speaks MQTT 5 and 3.1.1 on one port and keeps retained messages over a restart. Unless it was told of users, it
 //! refuses to listen anywhere but on this machine. Built without the feature `broker`, starting it is an error that
 //! says so.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::secret::Secret;
+
 /// Where the embedded broker listens and keeps what is retained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// On loopback only. Port 0 takes a free one.
+    /// On loopback only, unless there are users. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Who may log in; nobody: whoever reaches it need not.
+    pub users: Vec<User>,
     /// The folder that outlives a restart; the broker has one of its own in it.
     pub state_dir: PathBuf,
+}
+
+/// Somebody who may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user name.
+    pub name: String,
+    /// And the proof.
+    pub password: Secret,
 }
 
 /// Why the embedded broker does not run.
@@ -21,8 +34,8 @@ pub struct Options {
 pub enum BrokerError {
     /// Anybody on the network could switch the plugs.
     #[error(
-        "broker.listen: {0} is reachable from other machines, and the embedded broker knows no users: use \
-         127.0.0.1, or a broker of your own with mqtt.url"
+        "broker.listen: {0} is reachable from other machines, and there is no [[broker.user]]: add one, or use \
+         127.0.0.1"
     )]
     NotLoopback(SocketAddr),
     /// Somebody else listens there.
@@ -115,7 +128,8 @@ mod present {
     use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
     use tokio::task::JoinHandle;
 
-    use super::{BrokerError, Options};
+    use super::{BrokerError, Options, User};
+    use crate::mqtt::doorman::Doorman;
 
     /// The broker's own folder in the state directory.
     const FOLDER: &str = "broker";
@@ -127,7 +141,7 @@ mod present {
     const LARGEST_KEPT: usize = 256 * 1024;
     /// How many messages are kept: ten thousand plugs have four topics and one document each.
     const MOST_KEPT: usize = 100_000;
-    /// Clients on one machine. With the connections to plugs they fit into the 1024 files that a process may usually
+    /// Clients of one house. With the connections to plugs they fit into the 1024 files that a process may usually
     /// open: when those have run out, the broker asks the system for the next client again and again without a pause.
     const MOST_CLIENTS: usize = 128;
     /// How long a client that went away may find its session again.
@@ -159,8 +173,8 @@ mod present {
         ///
         /// See [`BrokerError`].
         pub async fn start(options: Options) -> Result<Self, BrokerError> {
-            let Options { listen, state_dir } = options;
-            if !listen.ip().is_loopback() {
+            let Options { listen, users, state_dir } = options;
+            if !listen.ip().is_loopback() && users.is_empty() {
                 return Err(BrokerError::NotLoopback(listen));
             }
             // The broker would say so too, in a line of its own.
@@ -170,12 +184,14 @@ mod present {
             let folder = state_dir.join(FOLDER);
             Self::wait_for_store(listen, &folder).await?;
             let first = match prepare(&folder) {
-                Ok(()) => Self::try_start(listen, Some(&folder)).await,
+                Ok(()) => Self::try_start(listen, &users, Some(&folder)).await,
                 Err(error) => Err(BrokerError::Failed(error.to_string())),
             };
             match first {
                 Err(BrokerError::Failed(_)) if is_in_use(&folder) => Err(BrokerError::StoreInUse(folder)),
-                Err(BrokerError::Failed(why)) => Self::start_anew(listen, &state_dir, &folder, &why).await,
+                Err(BrokerError::Failed(why)) => {
+                    Self::start_anew(listen, &users, &state_dir, &folder, &why).await
+                }
                 first => first,
             }
         }
@@ -236,6 +252,7 @@ mod present {
         /// With an empty store, or at last with none.
         async fn start_anew(
             listen: SocketAddr,
+            users: &[User],
             state_dir: &Path,
             folder: &Path,
             why: &str,
@@ -248,7 +265,7 @@ mod present {
                         folder.display(),
                         aside.display()
                     );
-                    let second = Self::try_start(listen, Some(folder)).await;
+                    let second = Self::try_start(listen, users, Some(folder)).await;
                     if !matches!(second, Err(BrokerError::Failed(_))) {
                         return second;
                     }
@@ -259,14 +276,21 @@ mod present {
                 "{}: cannot be used ({why}): what the embedded broker keeps will not outlive a restart",
                 folder.display()
             );
-            Self::try_start(listen, None).await
+            Self::try_start(listen, users, None).await
         }
 
-        async fn try_start(listen: SocketAddr, folder: Option<&Path>) -> Result<Self, BrokerError> {
+        async fn try_start(
+            listen: SocketAddr,
+            users: &[User],
+            folder: Option<&Path>,
+        ) -> Result<Self, BrokerError> {
             let mut broker = match MqttBroker::with_config(config(listen, folder)).await {
                 Ok(broker) => broker,
                 Err(error) => return Err(port_trouble(listen).unwrap_or_else(|| failed(&error))),
             };
+            if !users.is_empty() {
+                broker = broker.with_auth_provider(Arc::new(Doorman::new(users.to_vec())));
+            }
             let address = broker.local_addr().unwrap_or(listen);
             let shutdown = Shutdown(broker.shutdown_handle());
             let stats = broker.stats();
@@ -377,11 +401,12 @@ mod tests {
     use super::*;
 
     fn options(state_dir: &Path) -> Options {
-        Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), state_dir: state_dir.to_owned() }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Options { listen, users: Vec::new(), state_dir: state_dir.to_owned() }
     }
 
     #[tokio::test]
-    async fn an_address_that_others_can_reach_is_refused() {
+    async fn an_address_that_others_can_reach_is_refused_without_users() {
         let folder = tempfile::tempdir().unwrap();
         for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:1883"] {
             let options = Options { listen: listen.parse().unwrap(), ..options(folder.path()) };

@@ -8,6 +8,8 @@
 mod ask;
 pub mod broker;
 pub mod desk;
+#[cfg(feature = "broker")]
+mod doorman;
 pub mod homeassistant;
 mod leftovers;
 mod link;

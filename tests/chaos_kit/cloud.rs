@@ -481,7 +481,7 @@ impl World {
         }
         self.tell(None, format!("the account is asked for a token: {:?}", errand.kind));
         let Some(daemon) = self.daemon.as_mut() else { return };
-        daemon.calls.auth = Some((errand.kind, String::from_utf8(errand.json).expect("JSON")));
+        daemon.calls.auth = Some((errand.kind, String::from_utf8(errand.json.to_vec()).expect("JSON")));
         let wait = match self.cloud.reach {
             Reach::Silent => AUTH_TIME,
             _ => self.cloud_trip(),

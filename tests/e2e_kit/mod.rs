@@ -260,6 +260,10 @@ impl Talker {
         Self { process: Process(child), log }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// All that it has said so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().clone()

@@ -168,7 +168,7 @@ impl House {
 
 async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let options = broker::Options { listen, state_dir: state_dir.to_owned() };
+    let options = broker::Options { listen, users: Vec::new(), state_dir: state_dir.to_owned() };
     within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
 }
 

@@ -10,10 +10,11 @@ use std::fmt;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use zeroize::Zeroize;
 
 use crate::bridge::event::AccountPlug;
 use crate::model::{DeviceId, Mac};
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes::{self, Reaction};
 use crate::transport::cloud::host::{BadHost, Host};
@@ -29,14 +30,16 @@ struct Call<P> {
 }
 
 impl<P: Serialize> Call<P> {
-    fn to_json(&self) -> Vec<u8> {
-        // Structs of texts always serialize; there is no error to report.
-        serde_json::to_vec(self).unwrap_or_default()
+    fn to_json(&self) -> Draft {
+        let mut json = Draft::default();
+        // Structs of texts always serialize, and memory always takes them; there is no error to report.
+        serde_json::to_writer(&mut json, self).ok();
+        json
     }
 }
 
 /// `login`. All four parameters are mandatory; `refreshTokenNeeded` brings the refresh token.
-pub fn login(username: &str, password: &Secret, terminal: &str) -> Vec<u8> {
+pub fn login(username: &str, password: &Secret, terminal: &str) -> Draft {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Login<'a> {
@@ -58,7 +61,7 @@ pub fn login(username: &str, password: &Secret, terminal: &str) -> Vec<u8> {
 }
 
 /// `refreshToken`, with the app and the terminal of the login.
-pub fn refresh(refresh_token: &Secret, terminal: &str) -> Vec<u8> {
+pub fn refresh(refresh_token: &Secret, terminal: &str) -> Draft {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Refresh<'a> {
@@ -90,12 +93,12 @@ impl<'a> Pass<'a> {
 }
 
 /// `getDeviceList`.
-pub fn device_list(token: &Secret) -> Vec<u8> {
+pub fn device_list(token: &Secret) -> Draft {
     Call { method: "getDeviceList", params: Pass::of(token) }.to_json()
 }
 
 /// `passthrough`. `requestData` is a string that holds the plug's own JSON, not an object.
-pub fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> Vec<u8> {
+pub fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> Draft {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Passthrough<'a> {
@@ -118,6 +121,12 @@ pub struct Page {
     pub status: u16,
     /// The body, whole; may hold tokens. What is not UTF-8 in it is replaced, as in an odd alias.
     pub body: String,
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.body.zeroize();
+    }
 }
 
 impl fmt::Debug for Page {
@@ -489,7 +498,7 @@ mod tests {
         page(200, &body.to_string())
     }
 
-    fn said(json: Vec<u8>) -> Value {
+    fn said(json: Draft) -> Value {
         serde_json::from_slice(&json).unwrap()
     }
 

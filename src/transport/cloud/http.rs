@@ -4,13 +4,17 @@
 //! checked. No error text holds a URL or a body.
 
 use std::error::Error;
+use std::io::Write;
+use std::mem;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
 use tokio::time::timeout_at;
 
+use crate::secret::Draft;
 use crate::transport::cloud::api::{Page, Trouble};
 use crate::transport::cloud::host::Host;
 use crate::transport::share::is_out_of_files;
@@ -48,7 +52,8 @@ impl Http {
     }
 
     /// Posts JSON and reads the answer, whatever its status.
-    pub(super) async fn post(&self, host: &Host, json: Vec<u8>, limits: Limits) -> Result<Page, Trouble> {
+    pub(super) async fn post(&self, host: &Host, json: Draft, limits: Limits) -> Result<Page, Trouble> {
+        let json = json.into_bytes();
         let exchange = async {
             let response = match self.send(host, json.clone()).await {
                 Err(Trouble::Broken) if limits.resend => self.send(host, json).await?,
@@ -59,7 +64,7 @@ impl Http {
         timeout_at(limits.deadline.into(), exchange).await.unwrap_or(Err(Trouble::TimedOut))
     }
 
-    async fn send(&self, host: &Host, json: Vec<u8>) -> Result<Response, Trouble> {
+    async fn send(&self, host: &Host, json: Bytes) -> Result<Response, Trouble> {
         let json_type = HeaderValue::from_static("application/json");
         let request = self.client.post(host.url()).header(CONTENT_TYPE, json_type).body(json);
         request.send().await.map_err(|error| sort(&error))
@@ -85,15 +90,18 @@ fn prepare(account: &Host) -> ClientBuilder {
 
 async fn read(mut response: Response, limit: usize) -> Result<Page, Trouble> {
     let status = response.status().as_u16();
-    let mut body = Vec::new();
+    let mut body = Draft::default();
     while let Some(chunk) = response.chunk().await.map_err(|error| sort(&error))? {
         if body.len() + chunk.len() > limit {
             return Err(Trouble::TooLarge);
         }
-        body.extend_from_slice(&chunk);
+        // Memory takes all that fits into the limit.
+        body.write_all(&chunk).map_err(|_| Trouble::TooLarge)?;
     }
-    let body =
-        String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into());
+    let body = match body.into_text() {
+        Ok(mut text) => mem::take(&mut *text),
+        Err((bytes, _)) => String::from_utf8_lossy(&bytes).into_owned(),
+    };
     Ok(Page { status, body })
 }
 
@@ -165,7 +173,7 @@ mod tests {
         let http = Http { client: client.expect("certificate authorities on the machine that tests") };
         let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
         let limits = Limits { deadline: Instant::now() + CONNECT, size: 1, resend: false };
-        let trouble = http.post(&host, b"secret".to_vec(), limits).await.unwrap_err();
+        let trouble = http.post(&host, Draft::default(), limits).await.unwrap_err();
         server.join().unwrap();
         assert!(matches!(trouble, Trouble::Unreachable(_)), "{trouble:?}");
         trouble.to_string()

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::{Page, Trouble};
 use crate::transport::cloud::codes::Reaction;
@@ -45,7 +45,7 @@ impl Line {
     /// Makes a call, at most twice.
     pub(super) async fn call<T, W, R>(&self, call: Call<'_, W, R>) -> Result<T, CloudError>
     where
-        W: Fn(&Secret) -> Vec<u8>,
+        W: Fn(&Secret) -> Draft,
         R: Fn(&Page) -> Result<T, Trouble>,
     {
         let pass = self.gate.enter(call.urgent, call.deadline).await?;
@@ -62,7 +62,7 @@ impl Line {
 
     async fn send<T, W, R>(&self, call: &Call<'_, W, R>, pass: &Pass) -> Result<T, Trouble>
     where
-        W: Fn(&Secret) -> Vec<u8>,
+        W: Fn(&Secret) -> Draft,
         R: Fn(&Page) -> Result<T, Trouble>,
     {
         // All that is asked of plugs may be said twice: states are absolute, and a reboot is under way by then.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::bridge::event::CloudStatus;
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::transport::cloud::api::{Granted, Trouble};
 use crate::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Session, Settled, Step};
 use crate::transport::cloud::{CloudError, Tokens};
@@ -70,7 +70,7 @@ pub struct Errand {
     /// Which of the two.
     pub kind: Kind,
     /// What goes over the wire. Holds secrets.
-    pub json: Vec<u8>,
+    pub json: Draft,
     /// Who asked for it by hand.
     pub answer: Option<oneshot::Sender<Result<(), CloudError>>>,
 }

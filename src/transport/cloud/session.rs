@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bridge::event::CloudStatus;
-use crate::secret::Secret;
+use crate::secret::{Draft, Secret};
 use crate::transport::cloud::api::{self, Granted, Trouble};
 use crate::transport::cloud::codes::{Reaction, Row};
 use crate::transport::cloud::host::Host;
@@ -91,12 +91,12 @@ impl Session {
     }
 
     /// What goes over the wire for it.
-    pub fn words(&self, kind: Kind) -> Vec<u8> {
+    pub fn words(&self, kind: Kind) -> Draft {
         match (kind, &self.refresh_token, &self.account.password) {
             (Kind::Refresh, Some(token), _) => api::refresh(token, &self.terminal),
             (Kind::Login, _, Some(password)) => api::login(&self.account.username, password, &self.terminal),
             // `plan` names no way for which the means are missing.
-            (Kind::Refresh, None, _) | (Kind::Login, _, None) => Vec::new(),
+            (Kind::Refresh, None, _) | (Kind::Login, _, None) => Draft::default(),
         }
     }
 
@@ -145,7 +145,7 @@ impl Session {
     }
 
     /// The user logs in by hand, which no limit stands against.
-    pub fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Vec<u8> {
+    pub fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Draft {
         self.rearm(None);
         self.logins.spend(now);
         api::login(&self.account.username, password, &self.terminal)
@@ -729,7 +729,7 @@ mod tests {
         let mut session = session(Some("wrong"), None);
         session.pass(None, now);
         failure(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
-        let words = String::from_utf8(session.login_by_hand(&secret("right"), now)).unwrap();
+        let words = session.login_by_hand(&secret("right"), now).into_text().unwrap();
         assert!(words.contains("right") && !words.contains("wrong"));
         tokens(session.settle(Kind::Login, granted("t", None), now));
         assert_eq!(used(session.pass(None, now)).1, "t");

@@ -1,0 +1,80 @@
+//! Who else on this machine may read or change a file or a directory, told from its owner and its mode. Changes nothing.
+//!
+//! Groups are trusted: a file of root's that a service reads by its group is how services are set up.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What every user of the machine may do.
+const EVERYBODY_READS: u32 = 0o004;
+const EVERYBODY_WRITES: u32 = 0o002;
+/// The mark of a directory that everybody shares and where nobody may touch what is another's, such as `/tmp`.
+const STICKY: u32 = 0o1000;
+/// May do everything everywhere anyway.
+const ROOT: u32 = 0;
+
+/// The owner and the mode of a file or a directory, and who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    owner: u32,
+    mode: u32,
+    us: u32,
+}
+
+impl Access {
+    /// Of what this path leads to, links followed; `None` where it leads to nothing that may be looked at.
+    pub fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|meta| Self::from_metadata(&meta))
+    }
+
+    /// As it was just seen.
+    pub fn from_metadata(meta: &fs::Metadata) -> Self {
+        Self { owner: meta.uid(), mode: meta.mode(), us: rustix::process::geteuid().as_raw() }
+    }
+
+    /// Every user may read it.
+    pub fn everybody_reads(self) -> bool {
+        self.mode & EVERYBODY_READS != 0
+    }
+
+    /// Every user may change the file, or put another one in the place of each file in the directory.
+    pub fn everybody_writes(self) -> bool {
+        self.mode & EVERYBODY_WRITES != 0 && self.mode & STICKY == 0
+    }
+
+    /// The user that it belongs to, if that is neither us nor root. Root looks after the files of services that run
+    /// as somebody else, so to root nobody is a stranger.
+    pub fn stranger(self) -> Option<u32> {
+        (self.us != ROOT && self.owner != self.us && self.owner != ROOT).then_some(self.owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_everybody_may_do_is_told_from_the_mode() {
+        for (mode, reads, writes) in [
+            (0o100_600, false, false),
+            (0o100_640, false, false),
+            (0o100_664, true, false),
+            (0o100_602, false, true),
+            (0o040_777, true, true),
+            (0o041_777, true, false),
+        ] {
+            let access = Access { owner: 1000, mode, us: 1000 };
+            assert_eq!((access.everybody_reads(), access.everybody_writes()), (reads, writes), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_neither_us_nor_root_and_root_knows_none() {
+        for (owner, us, stranger) in
+            [(1000, 1000, None), (0, 1000, None), (1001, 1000, Some(1001)), (1001, 0, None)]
+        {
+            assert_eq!(Access { owner, mode: 0o600, us }.stranger(), stranger, "{owner} {us}");
+        }
+    }
+}
