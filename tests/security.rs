@@ -178,6 +178,39 @@ async fn a_client_of_the_broker_has_no_other_plug_switched_by_the_answer_to_his_
     assert!(scene.ear.seen().iter().all(|seen| seen.topic != "hs100d/heater/set"), "nothing was said there");
 }
 
+#[tokio::test]
+async fn whatever_a_plug_calls_itself_it_makes_no_topic_no_line_and_no_template_of_its_own() {
+    let name = "+/#/../set\n2026-01-01 ERROR forged\u{1b}[2J\", \"x\": \"{{ 7 * 7 }}\u{202e}";
+    let house = house_of(&[name]).await;
+    let scene = Scene::start(&Config::of(&house)).await;
+    let is_info =
+        |topic: &str| topic.starts_with("hs100d/") && topic.ends_with("/info") && !topic.contains("/bridge/");
+    let info = scene
+        .ear
+        .until("what the plug says of itself", |all| all.iter().rfind(|seen| is_info(&seen.topic)).cloned())
+        .await;
+    let told: serde_json::Value = serde_json::from_str(&info.payload).unwrap();
+    assert_eq!(told["alias"], name, "as it is, within quotes");
+    let document = |all: &[mqtt_kit::Seen]| {
+        let of_plug = |topic: &str| topic.starts_with("homeassistant/device/") && topic.contains("8006");
+        all.iter().rfind(|seen| seen.topic.ends_with("/config") && of_plug(&seen.topic)).cloned()
+    };
+    let document = scene.ear.until("its document", document).await;
+    let document: serde_json::Value = serde_json::from_str(&document.payload).unwrap();
+    assert_eq!(document["device"]["name"], name);
+    let rest = json!({"components": document["components"], "availability": document["availability"]});
+    assert!(rest.to_string().contains("_template") && !rest.to_string().contains("7 * 7"), "{rest}");
+
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_-".contains(c);
+    for seen in scene.ear.seen() {
+        assert!(seen.topic.chars().all(plain), "{}", seen.topic);
+    }
+    scene.daemon.says("plug_found").await;
+    for line in scene.daemon.lines() {
+        assert!(!line.chars().any(char::is_control) && !line.starts_with("2026-01-01"), "{line}");
+    }
+}
+
 /// The tests that there are, by file and by name.
 fn tests(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

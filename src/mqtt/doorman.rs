@@ -16,8 +16,8 @@ use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use super::broker::User;
 use crate::logging::Repeated;
 
-/// A client that was wrong waits this long for its answer, and takes up one of the few connections meanwhile: at that
-/// pace no password of eight letters is guessed in a lifetime.
+/// A client that was wrong waits this long for its answer, on a connection that is of no more use then: whoever guesses
+/// needs as many connections as he makes guesses in a second.
 const PAUSE: Duration = Duration::from_secs(1);
 
 type Verdict<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
