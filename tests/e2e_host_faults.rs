@@ -11,12 +11,12 @@ mod mqtt_kit;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use e2e_kit::{Config, Home, Scene, holds, house_of, json_of};
+use e2e_kit::{Config, Home, Scene, holds, house_of, json_of, mounts};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::house::House;
 use mqtt_kit::{Ear, free_port, within};
@@ -106,22 +106,6 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
     let said = warnings(&scene);
     let about_files = said.iter().filter(|line| line.contains("files")).count();
     assert_eq!(about_files, 1, "{said:#?}");
-}
-
-/// How a mount is made that nobody else sees, if it may be: as root, or as root of a namespace of users.
-fn mounts() -> Option<Vec<&'static str>> {
-    let works = |words: &&[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(*words).args(["mount", "-t", "tmpfs", "none", "/mnt"]);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    let ways: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
-    let Some(way) = ways.into_iter().find(works) else {
-        // Past the test harness, which swallows what a passing test prints.
-        let _ = writeln!(std::io::stderr(), "skipped: nothing may be mounted here");
-        return None;
-    };
-    Some([&["unshare"], way].concat())
 }
 
 /// A daemon whose state directory is a disk of its own, and the way there from outside.

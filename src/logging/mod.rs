@@ -20,6 +20,7 @@ use std::time::Instant;
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{FilterExt, Targets, dynamic_filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -30,6 +31,15 @@ pub use repeated::{Past, Repeated};
 
 /// Our own lines; everything else that logs is a library.
 const OURS: &str = "hs100d";
+
+/// How bad a line is in the journal's words, as other services mean them.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
 
 /// How lines look and which are let through, as the command line and the environment have it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +63,7 @@ pub fn start(options: Options<'_>) -> Option<String> {
         Some(Ok(journal)) => journal
             .with_syslog_identifier(OURS.to_owned())
             .with_field_prefix(Some(OURS.to_ascii_uppercase()))
+            .with_priority_mappings(PRIORITIES)
             .boxed(),
         Some(Err(error)) => {
             warning.get_or_insert(format!("the journal cannot be reached: {error}: plain lines instead"));
