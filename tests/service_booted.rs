@@ -180,6 +180,16 @@ fn it_runs_as_nobody_else_and_logs_to_the_journal_with_its_name() {
 }
 
 #[test]
+fn a_config_that_is_wrong_ends_it_with_an_error_and_is_not_tried_again() {
+    let Some(machine) = Machine::boot() else { return };
+    machine.write("/etc/hs100d/hs100d.toml", "[mqtt]\nport = 1883\n");
+    assert!(!machine.run("systemctl start hs100d").status.success());
+    assert_eq!([machine.shows("ExecMainStatus"), machine.shows("ActiveState")], ["78", "failed"]);
+    let errors = || machine.ok("journalctl -t hs100d -p err -o cat --no-pager");
+    until("the error", || errors().contains("mqtt.port: is not known"));
+}
+
+#[test]
 fn it_is_reloaded_and_restarted_when_it_hangs() {
     let Some(machine) = Machine::boot() else { return };
     machine.ok("mkdir -p /etc/systemd/system/hs100d.service.d");

@@ -78,6 +78,12 @@ pub fn start(options: Options<'_>) -> Option<String> {
     warning
 }
 
+/// What stands before a line that is printed and means the end, so that the journal takes it for an error.
+pub fn mark_of_error() -> &'static str {
+    let stream = std::env::var("JOURNAL_STREAM");
+    if stream.is_ok_and(|stream| is_standard_error(&stream)) { "<3>" } else { "" }
+}
+
 /// Which lines are let through, and what is wrong with `$RUST_LOG`.
 fn filter(options: Options<'_>) -> (Targets, Option<String>) {
     let (ours, others) = match options.verbosity {
