@@ -456,9 +456,7 @@ impl Bridge {
         let census = &mut self.census;
         census.plugs = census.plugs + after.plugs - before.plugs;
         census.online = census.online + after.online - before.online;
-        for route in Route::ALL.map(Route::index) {
-            census.served[route] = census.served[route] + after.served[route] - before.served[route];
-        }
+        census.served = [0, 1].map(|route| census.served[route] + after.served[route] - before.served[route]);
         census.untried = census.untried + after.untried - before.untried;
         census.missing = census.missing + after.missing - before.missing;
         if (before.plugs, before.online, before.served) != (after.plugs, after.online, after.served) {

@@ -434,8 +434,16 @@ mod tests {
                 Kind::Refused,
                 "mqtt.client_id",
             ),
-            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), Kind::Away, "busy"),
+            (
+                ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy),
+                Kind::Away,
+                ": see its own log",
+            ),
             (wire(WireError::Refused), Kind::Away, "mqtt.url"),
+            (wire(WireError::Connect(io::Error::other("x"))), Kind::Away, ": check the network"),
+            (ConnectionError::Io(io::Error::other("x")), Kind::Away, ": see its own log"),
+            (ConnectionError::MqttState(StateError::AwaitPingResp), Kind::Away, ": see that it runs"),
+            (ConnectionError::MqttState(StateError::ConnectionAborted), Kind::Dropped, ": see its own log"),
             (wire(WireError::Resolve(io::Error::other("x"))), Kind::Away, "mqtt.url"),
             (wire(WireError::NoRoots), Kind::Refused, "mqtt.ca_file"),
             (
