@@ -28,7 +28,7 @@ pub struct Secret(SecretString);
 #[derive(Debug, thiserror::Error)]
 pub enum BadSecret {
     /// It cannot be read.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read: {0}: check the path, and that this user may read it")]
     Unreadable(#[from] io::Error),
     /// There is nothing in it, or only the end of a line.
     #[error("is empty: write the password into it")]

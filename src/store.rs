@@ -225,7 +225,7 @@ impl Store {
         self.changed = skipped > 0;
         Ok((skipped > 0).then(|| {
             format!(
-                "{}: {skipped} plugs in it make no sense and are dropped",
+                "{}: {skipped} plugs in it make no sense: they are dropped, and named anew when they are found",
                 self.directory.join(STATE).display()
             )
         }))

@@ -39,7 +39,7 @@ fn sight_other(house: &mut Scenario, number: usize, kind: &str, encryption: &str
 /// What was said of devices that cannot be served: of which plug, and how.
 fn unsupported(house: &Scenario) -> Vec<(Option<String>, String)> {
     let said = house.told.iter().filter_map(|(_, update)| match update {
-        Update::Happened(Happening { what: What::Unsupported, plug, detail }) => {
+        Update::Happened(Happening { what: What::Unsupported, plug, detail, .. }) => {
             Some((plug.as_ref().map(ToString::to_string), detail.clone()))
         }
         _ => None,

@@ -154,3 +154,45 @@ fn every_file_says_first_what_it_owns() {
         sources().iter().filter(silent).map(|source| source.path.display().to_string()).collect();
     assert!(faults.is_empty(), "without `//!`: {}", faults.join(", "));
 }
+
+/// What a line that a person reads may carry beside its message.
+const FIELDS: [&str; 4] = ["event", "plug", "route", "reason"];
+
+/// The fields that the first argument list in `text` gives to a line of the log.
+fn fields(text: &str) -> Vec<&str> {
+    let mut fields = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.starts_with('"') {
+        let name = rest.trim_start_matches(['%', '?']);
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+        fields.push(&name[..end]);
+        let Some((_, behind)) = rest.split_once(',') else { break };
+        rest = behind.trim_start();
+    }
+    fields
+}
+
+/// `journalctl` shows the message and nothing else, so what a person needs stands in it; fields are for programs, and
+/// they are always the same ones.
+#[test]
+fn lines_for_people_say_all_in_their_message() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        let code: String = source.code().map(|(_, line)| format!("{line}\n")).collect();
+        for level in ["info!(", "warn!(", "error!("] {
+            for (at, _) in code.match_indices(level) {
+                let unknown = fields(&code[at + level.len()..]).into_iter().filter(|it| !FIELDS.contains(it));
+                let n = code[..at].lines().count();
+                faults.extend(unknown.map(|it| format!("src/{}:{n}: {it}", source.path.display())));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "say it in the message:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn a_field_that_only_the_journal_would_show_would_be_seen() {
+    assert_eq!(fields("\"all is well\")"), [""; 0]);
+    assert_eq!(fields("event = \"x\", %plug, \"{plug}: {error}\")"), ["event", "plug"]);
+    assert_eq!(fields("\n    %local,\n    ?error,\n    \"no socket\"\n)"), ["local", "error"]);
+}

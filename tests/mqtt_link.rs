@@ -181,6 +181,7 @@ async fn requests_to_the_bridge_are_answered() {
         daemon.publish(Update::Happened(Happening {
             what: What::PlugFound,
             plug: Some(name("kettle")),
+            route: None,
             detail: "at 127.0.0.1".to_owned(),
         }));
         ear.hears(&topic("bridge/event"), r#""event":"plug_found","plug":"kettle""#).await;
@@ -410,7 +411,12 @@ async fn a_packet_that_is_too_large_for_the_broker_is_not_sent_and_harms_nothing
     let broker = FaultBroker::start(Fault::Small(400)).await;
     let daemon = Daemon::connected(broker.port).await;
     let happens = |detail: String| {
-        daemon.publish(Update::Happened(Happening { what: What::PlugFound, plug: None, detail }));
+        daemon.publish(Update::Happened(Happening {
+            what: What::PlugFound,
+            plug: None,
+            route: None,
+            detail,
+        }));
     };
     happens("x".repeat(400));
     happens("small enough".to_owned());

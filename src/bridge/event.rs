@@ -259,6 +259,11 @@ pub enum CloudStatus {
     Stopped(Box<str>),
 }
 
+impl CloudStatus {
+    /// Why it is down as long as nobody has tried: no failure.
+    pub const NOT_ASKED: &str = "not asked yet";
+}
+
 /// What is worth keeping of a plug over a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPlug {
@@ -371,6 +376,8 @@ pub struct BridgeInfo {
     pub plugs: usize,
     /// How many of them are online.
     pub online: usize,
+    /// How many of those each route serves, by [`Route::index`].
+    pub served: [usize; 2],
     /// The mood of the cloud.
     pub cloud: CloudStatus,
 }
@@ -410,6 +417,8 @@ pub struct Happening {
     pub what: What,
     /// To which plug, if to one.
     pub plug: Option<PlugName>,
+    /// Over which route, if over one.
+    pub route: Option<Route>,
     /// In words.
     pub detail: String,
 }

@@ -172,7 +172,7 @@ impl Bridge {
             |name: &Option<PlugName>| name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
         let detail =
             format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept));
-        self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, detail }));
+        self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, route: None, detail }));
         let address = self.plug(loser).and_then(|plug| plug.address().cloned());
         self.remove(loser, now);
         if let (None, Some(name)) = (kept, lost) {
@@ -215,7 +215,12 @@ impl Bridge {
         now: Instant,
     ) -> PlugKey {
         let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
-        self.publish(Update::Happened(Happening { what: What::PlugFound, plug: Some(name.clone()), detail }));
+        self.publish(Update::Happened(Happening {
+            what: What::PlugFound,
+            plug: Some(name.clone()),
+            route: None,
+            detail,
+        }));
         self.rename(key, name, now);
         key
     }
@@ -298,7 +303,12 @@ impl Bridge {
             self.publish(Update::Gone(outlet.clone()));
         }
         if let Some(name) = plug.name {
-            let gone = Happening { what: What::PlugGone, plug: Some(name.clone()), detail: String::new() };
+            let gone = Happening {
+                what: What::PlugGone,
+                plug: Some(name.clone()),
+                route: None,
+                detail: String::new(),
+            };
             self.publish(Update::Happened(gone));
             self.publish(Update::Gone(name));
         }

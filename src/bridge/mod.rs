@@ -20,7 +20,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Address, Failure, Order, PlugName, shown};
+use crate::model::{Address, Failure, Order, PlugName, Route, shown};
 use crate::smarthome::message::Reply;
 use backoff::Backoff;
 use event::{
@@ -107,6 +107,8 @@ pub struct Bridge {
 struct Census {
     plugs: usize,
     online: usize,
+    /// Of those online, by the route that serves them.
+    served: [usize; 2],
     untried: usize,
     missing: usize,
 }
@@ -160,7 +162,7 @@ impl Bridge {
         self.policy = settings.policy;
         match (settings.cloud, &self.cloud) {
             (false, _) => self.cloud = CloudStatus::Off,
-            (true, CloudStatus::Off) => self.cloud = CloudStatus::Down("not asked yet".into()),
+            (true, CloudStatus::Off) => self.cloud = CloudStatus::Down(CloudStatus::NOT_ASKED.into()),
             (true, _) => {}
         }
         self.list_at = settings.cloud.then_some(now);
@@ -232,8 +234,8 @@ impl Bridge {
         self.judge_strangers(now);
         if self.summary.due.take_if(|at| *at <= now).is_some() {
             self.summary.told = Some(now);
-            let Census { plugs, online, .. } = self.census;
-            self.publish(Update::Bridge(BridgeInfo { plugs, online, cloud: self.cloud.clone() }));
+            let Census { plugs, online, served, .. } = self.census;
+            self.publish(Update::Bridge(BridgeInfo { plugs, online, served, cloud: self.cloud.clone() }));
         }
     }
 
@@ -371,7 +373,7 @@ impl Bridge {
         };
         self.cloud = status;
         if let Some((what, detail)) = happening {
-            self.publish(Update::Happened(Happening { what, plug: None, detail }));
+            self.publish(Update::Happened(Happening { what, plug: None, route: None, detail }));
         }
         for key in self.keys() {
             self.with_plug(key, now, |plug, desk| {
@@ -441,6 +443,7 @@ impl Bridge {
         self.plug(key).map_or_else(Census::default, |plug| Census {
             plugs: 1,
             online: plug.is_online().into(),
+            served: Route::ALL.map(|route| plug.is_served_over(route).into()),
             untried: (!plug.was_tried()).into(),
             missing: plug.is_missing().into(),
         })
@@ -453,9 +456,10 @@ impl Bridge {
         let census = &mut self.census;
         census.plugs = census.plugs + after.plugs - before.plugs;
         census.online = census.online + after.online - before.online;
+        census.served = [0, 1].map(|route| census.served[route] + after.served[route] - before.served[route]);
         census.untried = census.untried + after.untried - before.untried;
         census.missing = census.missing + after.missing - before.missing;
-        if (before.plugs, before.online) != (after.plugs, after.online) {
+        if (before.plugs, before.online, before.served) != (after.plugs, after.online, after.served) {
             self.tell_soon(now);
         }
         if after.missing > before.missing {

@@ -81,7 +81,7 @@ impl Bridge {
         } else {
             format!("found {model} at {host}: it is a {kind}, which hs100d does not support")
         };
-        self.publish(Update::Happened(Happening { what: What::Unsupported, plug, detail }));
+        self.publish(Update::Happened(Happening { what: What::Unsupported, plug, route: None, detail }));
     }
 
     /// A device that answers in our language and is no plug.
@@ -103,7 +103,12 @@ impl Bridge {
             let [alias, kind, model] = [alias, kind, model].map(in_passing);
             let detail =
                 format!("found \"{alias}\" {place}: it is a {kind} ({model}), which hs100d does not support");
-            self.publish(Update::Happened(Happening { what: What::Unsupported, plug: None, detail }));
+            self.publish(Update::Happened(Happening {
+                what: What::Unsupported,
+                plug: None,
+                route: None,
+                detail,
+            }));
         }
     }
 }

@@ -243,10 +243,11 @@ impl Failed {
     }
 
     fn print(&self) {
+        let mark = logging::mark_of_error();
         let mut err = io::stderr().lock();
         for line in &self.lines {
             // Where standard error is gone there is nobody left to tell.
-            writeln!(err, "hs100d: {}", on_one_line(line)).ok();
+            writeln!(err, "{mark}hs100d: {}", on_one_line(line)).ok();
         }
     }
 }

@@ -100,7 +100,7 @@ impl Judge<'_> {
             self.refuse(&mqtt, true, "is for a broker of your own: add mqtt.url, or remove this line");
             return self.embedded(broker);
         };
-        let unused = "has no effect: mqtt.url names another broker than the embedded one";
+        let unused = "has no effect: mqtt.url names another broker than the embedded one; remove one of them";
         if let Some(listen) = &broker.listen {
             self.warn(listen.fault(unused));
         }
@@ -121,7 +121,10 @@ impl Judge<'_> {
         }
         let password = self.password(mqtt.password, "mqtt.password");
         if nobody && password.is_some() {
-            self.warn(Fault::of("mqtt.username", "is missing: the credential mqtt.password is not used"));
+            self.warn(Fault::of(
+                "mqtt.username",
+                "is missing: the credential mqtt.password is not used without it",
+            ));
         }
         let password = password.filter(|_| !nobody);
         Broker::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
@@ -130,7 +133,9 @@ impl Judge<'_> {
     fn embedded(&mut self, broker: file::Broker) -> Broker {
         let listen = or(broker.listen.as_ref(), LISTEN);
         if let (0, Some(at)) = (listen.port(), &broker.listen) {
-            self.warn(at.fault("has port 0: the broker will be at another port after each start"));
+            self.warn(
+                at.fault("has port 0, so the broker is at another port after each start: write the port"),
+            );
         }
         if let (false, true, Some(at)) = (listen.ip().is_loopback(), broker.users.is_empty(), &broker.listen)
         {
@@ -257,7 +262,7 @@ impl Judge<'_> {
         let at = written.cloud_after.as_ref().or(written.command_ttl.as_ref());
         if let (true, Some(at)) = (both && policy.cloud_after >= policy.command_ttl, at) {
             self.warn(at.fault(
-                "makes cloud_after no shorter than command_ttl: a silent LAN leaves no time for the cloud",
+                "makes cloud_after no shorter than command_ttl: a silent LAN leaves no time for the cloud; shorten it",
             ));
         }
     }
@@ -275,11 +280,11 @@ impl Judge<'_> {
     fn look_for_plugs(&mut self, written: &file::Discovery, ways: Ways) {
         let unwanted = |at: &&At<bool>| !at.value;
         if let Some(adopt) = written.adopt.as_ref().filter(unwanted) {
-            self.warn(adopt.fault("is false and there is no [[plug]]: no plug will be served"));
+            self.warn(adopt.fault("is false and there is no [[plug]]: no plug will be served; add one"));
         } else if let (false, Some(lan)) = (ways.cloud, written.lan.as_ref().filter(unwanted)) {
-            self.warn(
-                lan.fault("is false and there is neither [cloud] nor [[plug]]: no plug will be served"),
-            );
+            self.warn(lan.fault(
+                "is false and there is neither [cloud] nor [[plug]]: no plug will be served; add one of them",
+            ));
         }
     }
 

@@ -98,9 +98,11 @@ fn policy(judge: &mut Judge<'_>, entry: &mut Plug, inherited: RoutePolicy, ways:
     };
     judge.look_at_times(&entry.routing, policy, ways);
     if let (Policy::Cloud, Some(interval)) = (policy.policy, &entry.poll_interval) {
-        judge.warn(interval.fault(
-            "has no effect on a plug that is reached over the cloud only: cloud.poll_interval counts",
-        ));
+        judge.warn(
+            interval.fault(
+                "has no effect on a plug that is reached over the cloud only: set cloud.poll_interval",
+            ),
+        );
     }
     policy
 }

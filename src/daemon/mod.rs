@@ -1,6 +1,7 @@
 //! The loop: carries events into the bridge and its actions out, reads the one clock, and owns the life of every
 //! room from start to drain. It decides nothing about plugs.
 
+mod news;
 pub mod signals;
 mod systemd;
 
@@ -14,17 +15,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Happening, Update, What};
+use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Update};
 use crate::bridge::{Bridge, Settings};
 use crate::config::{Config, Invalid, MqttChoice};
 use crate::logging::Repeated;
-use crate::model::PlugName;
 use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
 use crate::mqtt::{Inbound, Link};
 use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
 use crate::transport::cloud::{Cloud, StartError as CloudStartError};
 use crate::transport::discovery::Discovery;
+use news::News;
 use signals::Request;
 use systemd::Systemd;
 
@@ -68,6 +69,7 @@ pub struct Daemon {
     config: Config,
     reread: Reread,
     systemd: Systemd,
+    news: News,
     /// What the status line says.
     info: BridgeInfo,
     link_state: Result<(), String>,
@@ -108,6 +110,7 @@ impl Daemon {
             config,
             reread,
             systemd: Systemd::default(),
+            news: News::default(),
             info: BridgeInfo::default(),
             link_state: Err("not connected yet".to_owned()),
         })
@@ -154,6 +157,7 @@ impl Daemon {
                 alive_at = now + watchdog;
             }
             self.carry_out(now);
+            self.news.look_at_cloud(&self.info, now);
         }
         self.drain().await;
     }
@@ -185,7 +189,7 @@ impl Daemon {
             match action {
                 Action::Perform(exchange) => self.transport.perform(exchange),
                 Action::Abandon(exchange) => self.transport.abandon(exchange),
-                Action::Publish(update) => self.publish(update),
+                Action::Publish(update) => self.publish(update, now),
                 Action::Discover { probe } => {
                     if let Some(discovery) = &self.discovery {
                         discovery.look(probe);
@@ -207,14 +211,11 @@ impl Daemon {
         }
     }
 
-    fn publish(&mut self, update: Update) {
-        match &update {
-            Update::Happened(happening) => log(happening),
-            Update::Bridge(info) => {
-                self.info = info.clone();
-                self.tell_status();
-            }
-            _ => {}
+    fn publish(&mut self, update: Update, now: Instant) {
+        self.news.tell(&update, now);
+        if let Update::Bridge(info) = &update {
+            self.info = info.clone();
+            self.tell_status();
         }
         self.left.link.publish(update);
     }
@@ -228,7 +229,7 @@ impl Daemon {
         let BridgeInfo { plugs, online, .. } = self.info;
         let exchanges = self.transport.under_way();
         let tasks = Handle::current().metrics().num_alive_tasks();
-        tracing::info!(plugs, online, exchanges, tasks, "figures");
+        tracing::info!("figures plugs={plugs} online={online} exchanges={exchanges} tasks={tasks}");
     }
 
     /// The list itself comes as an event.
@@ -438,20 +439,5 @@ async fn heard(discovery: &mut Option<Discovery>) -> crate::bridge::event::Sight
     match discovery {
         Some(discovery) => discovery.next().await,
         None => std::future::pending().await,
-    }
-}
-
-/// One line for each change that a person may want to know of.
-fn log(happening: &Happening) {
-    let Happening { what, plug, detail } = happening;
-    let plug = plug.as_ref().map(PlugName::as_str);
-    let line = if detail.is_empty() { what.word().to_owned() } else { format!("{}: {detail}", what.word()) };
-    match what {
-        What::PlugOffline
-        | What::CommandFailed
-        | What::DriftCorrected
-        | What::CloudStopped
-        | What::Unsupported => tracing::warn!(plug, "{line}"),
-        _ => tracing::info!(plug, "{line}"),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::bridge::event::{BridgeInfo, CloudStatus};
+use crate::model::Route;
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -48,7 +49,9 @@ impl Systemd {
             CloudStatus::Stopped(_) => "stopped",
         };
         let broker = if broker.is_ok() { "connected" } else { "not connected" };
-        let line = format!("{} of {} plugs online, cloud {cloud}, broker {broker}", info.online, info.plugs);
+        let BridgeInfo { plugs, online, served, .. } = info;
+        let line =
+            format!("{online} of {plugs} plugs online{}, cloud {cloud}, broker {broker}", routes(*served));
         if line != self.told {
             tell(&[NotifyState::Status(&line)]);
             self.told = line;
@@ -56,8 +59,32 @@ impl Systemd {
     }
 }
 
+/// How plugs are reached: ` (11 LAN, 1 cloud)`, or nothing where none is.
+fn routes(served: [usize; 2]) -> String {
+    let names = [(Route::Local, "LAN"), (Route::Cloud, "cloud")];
+    let counts = names.map(|(route, name)| (served[route.index()], name));
+    let words: Vec<_> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_routes_are_named_that_serve_somebody() {
+        assert_eq!(routes([11, 1]), " (11 LAN, 1 cloud)");
+        assert_eq!(routes([0, 2]), " (2 cloud)");
+        assert_eq!(routes([0, 0]), "");
     }
 }

@@ -45,7 +45,9 @@ pub enum BrokerError {
     )]
     PortTaken(SocketAddr),
     /// The system does not let us listen there.
-    #[error("broker.listen: cannot listen on {address}: {source}")]
+    #[error(
+        "broker.listen: cannot listen on {address}: {source}: set another address or port in broker.listen"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -58,7 +60,7 @@ pub enum BrokerError {
     )]
     StoreInUse(PathBuf),
     /// It started, and ended by itself.
-    #[error("the embedded broker failed to start: {0}")]
+    #[error("the embedded broker failed to start: {0}: set mqtt.url to use another broker")]
     Failed(String),
     /// The program was built without it.
     #[error(
@@ -261,7 +263,8 @@ mod present {
             match put_aside(folder, &aside).and_then(|()| prepare(folder)) {
                 Ok(()) => {
                     tracing::warn!(
-                        "{}: what the embedded broker kept cannot be used ({why}): moved to {}, starting empty",
+                        "{}: what the embedded broker kept cannot be used ({why}): it starts empty; the old files are in \
+                         {}, delete them",
                         folder.display(),
                         aside.display()
                     );
@@ -273,7 +276,8 @@ mod present {
                 Err(error) => tracing::debug!("{}: cannot be put aside: {error}", folder.display()),
             }
             tracing::warn!(
-                "{}: cannot be used ({why}): what the embedded broker keeps will not outlive a restart",
+                "{}: cannot be used ({why}): what the embedded broker keeps will not outlive a restart; make room \
+                 there, make it writable for this user, and restart hs100d",
                 folder.display()
             );
             Self::try_start(listen, users, None).await
@@ -308,7 +312,7 @@ mod present {
             }
             let task = tokio::spawn(async move {
                 if let Ok(Err(error)) = run.await {
-                    tracing::error!("the embedded broker has ended: {error}");
+                    tracing::error!("the embedded broker has ended: {error}: restart hs100d");
                 }
             });
             Ok(Self { address, folder: folder.map(Path::to_owned), shutdown, stats, task })

@@ -528,14 +528,14 @@ impl Desk {
             let plug = found.plug.as_ref().and_then(|plug| self.plugs.get(plug));
             let is_wanted = plug.is_some_and(|plug| plug.is_awaited(&self.press)) || self.table.holds(topic);
             if !is_wanted {
-                tracing::info!(topic, "clearing a discovery document that an earlier run left behind");
+                tracing::info!("{topic}: clearing a discovery document that an earlier run left behind");
                 self.table.clear(topic.clone());
             }
             is_wanted
         });
         for plug in std::mem::take(&mut self.leftovers.plugs) {
             if self.leftovers.is_base_ours && !self.plugs.contains_key(&plug) {
-                tracing::info!(%plug, "clearing what an earlier run left behind of a plug");
+                tracing::info!(%plug, "{plug}: clearing what an earlier run left behind of it");
                 self.forget(&plug);
             }
         }

@@ -311,7 +311,7 @@ impl Courier {
     fn subscribe(&self, line: &Line, filters: Vec<String>, how: fn(String) -> SubscribeFilterInput) {
         // There is room at a connection's start, when nothing else has been handed over on it, and nearly always later.
         if let Err(error) = line.client.try_subscribe_many(filters.into_iter().map(how)) {
-            tracing::error!("cannot subscribe at the broker: {error}");
+            tracing::error!("cannot subscribe at the broker: {error}: no command is heard; restart hs100d");
         }
     }
 

@@ -473,7 +473,8 @@ mod tests {
 
     #[test]
     fn the_bridge_tells_of_itself_and_of_what_happened() {
-        let info = BridgeInfo { plugs: 3, online: 2, cloud: CloudStatus::Stopped("wrong password".into()) };
+        let cloud = CloudStatus::Stopped("wrong password".into());
+        let info = BridgeInfo { plugs: 3, online: 2, served: [1, 1], cloud };
         let shown = text(bridge_info(&info, "abc", SystemTime::UNIX_EPOCH));
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
@@ -486,6 +487,7 @@ mod tests {
         let event = Happening {
             what: What::RouteChanged,
             plug: PlugName::new("kettle").ok(),
+            route: Some(Route::Cloud),
             detail: "to cloud".to_owned(),
         };
         assert_eq!(

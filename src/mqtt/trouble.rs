@@ -60,7 +60,7 @@ impl Trouble {
     /// A broker that neither answers nor hangs up.
     pub(super) fn silent(options: &Options) -> Self {
         let Options { host, port, .. } = options;
-        Self::new(Kind::Away, format!("the broker at {host}:{port}: does not answer"))
+        Self::new(Kind::Away, format!("the broker at {host}:{port}: {SILENT}"))
     }
 
     /// A broker that has room for no more of our messages, because it says of none that it has it.
@@ -72,6 +72,8 @@ impl Trouble {
     }
 }
 
+const SILENT: &str = "does not answer: see that it runs and is not overloaded";
+const HUNG_UP: &str = "hung up: see its own log";
 const TAKEN_OVER: &str = "another client has connected with our client id: give each its own mqtt.client_id; \
      this one gives way for five minutes";
 const DROPPED_AGAIN: &str = "hung up three times right after connecting, most likely because another client \
@@ -94,7 +96,7 @@ fn reason(error: &ConnectionError, progress: &Progress) -> (Kind, String) {
         ConnectionError::MqttState(state) => broken(state, progress),
         ConnectionError::Io(error) => io_trouble(error, progress),
         ConnectionError::Timeout(_) => (Kind::Away, timed_out(progress.stage()).to_owned()),
-        other => (Kind::Dropped, other.to_string()),
+        other => (Kind::Dropped, format!("{other}: see its own log")),
     }
 }
 
@@ -125,7 +127,7 @@ fn refused(code: ConnectReturnCode) -> (Kind, String) {
         | Code::ServerBusy
         | Code::ServiceUnavailable
         | Code::ConnectionRateExceeded => {
-            return (Kind::Away, format!("it is too busy ({code:?})"));
+            return (Kind::Away, format!("it is too busy ({code:?}): see its own log"));
         }
         other => format!("it refuses the connection ({other:?}): see its own log"),
     };
@@ -140,9 +142,9 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
             io_trouble(error, progress)
         }
-        StateError::AwaitPingResp => (Kind::Away, "does not answer".to_owned()),
+        StateError::AwaitPingResp => (Kind::Away, SILENT.to_owned()),
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
-            (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most"))
+            (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most: raise its limit"))
         }
         StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded { pkt_size, .. }) => {
             let why = format!(
@@ -151,11 +153,9 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
             );
             (Kind::TooLarge, why)
         }
-        StateError::ConnectionAborted if progress.stage() != Stage::Open => {
-            (Kind::Away, "hung up".to_owned())
-        }
-        StateError::ConnectionAborted => (Kind::Dropped, "hung up".to_owned()),
-        other => (Kind::Dropped, format!("the connection ended: {other}")),
+        StateError::ConnectionAborted if progress.stage() != Stage::Open => (Kind::Away, HUNG_UP.to_owned()),
+        StateError::ConnectionAborted => (Kind::Dropped, HUNG_UP.to_owned()),
+        other => (Kind::Dropped, format!("the connection ended: {other}: see its own log")),
     }
 }
 
@@ -170,14 +170,15 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> (Kind, Strin
                 "it ended the connection as not authorised{said}: check the rights of mqtt.username there"
             ),
         ),
-        Code::ServerShuttingDown => (Kind::Away, "is shutting down".to_owned()),
-        Code::PacketTooLarge => {
-            (Kind::TooLarge, format!("ended the connection over a packet that is too large for it{said}"))
-        }
+        Code::ServerShuttingDown => (Kind::Away, "is shutting down: start it again".to_owned()),
+        Code::PacketTooLarge => (
+            Kind::TooLarge,
+            format!("ended the connection over a packet that is too large for it{said}: raise its limit"),
+        ),
         Code::UseAnotherServer | Code::ServerMoved => {
             (Kind::Refused, format!("it sends us to another server{said}: set mqtt.url to that one"))
         }
-        other => (Kind::Dropped, format!("ended the connection ({other:?}{said})")),
+        other => (Kind::Dropped, format!("ended the connection ({other:?}{said}): see its own log")),
     }
 }
 
@@ -189,7 +190,9 @@ fn io_trouble(error: &std::io::Error, progress: &Progress) -> (Kind, String) {
                 "connection refused: check that it runs and that mqtt.url has the right port".to_owned(),
             ),
             WireError::Resolve(_) => (Kind::Away, format!("{wire}: check the host in mqtt.url")),
-            WireError::Connect(_) => (Kind::Away, wire.to_string()),
+            WireError::Connect(_) => {
+                (Kind::Away, format!("{wire}: check the network between here and there"))
+            }
             WireError::File { .. } => (Kind::Refused, wire.to_string()),
             WireError::NoRoots => {
                 (Kind::Refused, format!("{wire}: install ca-certificates or set mqtt.ca_file"))
@@ -202,9 +205,9 @@ fn io_trouble(error: &std::io::Error, progress: &Progress) -> (Kind, String) {
         return handshake(error);
     }
     if progress.stage() == Stage::Open {
-        (Kind::Dropped, "hung up".to_owned())
+        (Kind::Dropped, HUNG_UP.to_owned())
     } else {
-        (Kind::Away, error.to_string())
+        (Kind::Away, format!("{error}: see its own log"))
     }
 }
 
@@ -221,7 +224,7 @@ fn handshake(error: &std::io::Error) -> (Kind, String) {
         Some(Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. })) => {
             "its certificate has expired: renew it, or set this machine's clock".to_owned()
         }
-        Some(Tls::InvalidCertificate(bad)) => format!("its certificate is not good: {bad}"),
+        Some(Tls::InvalidCertificate(bad)) => format!("its certificate is not good: {bad}: give it another"),
         Some(Tls::AlertReceived(Alert::CertificateRequired)) => {
             "it wants a client certificate: set mqtt.client_cert_file and mqtt.client_key_file".to_owned()
         }
@@ -233,7 +236,7 @@ fn handshake(error: &std::io::Error) -> (Kind, String) {
         Some(Tls::InvalidMessage(_)) => {
             "it does not speak TLS on this port: is it the one for mqtts?".to_owned()
         }
-        Some(other) => format!("TLS failed: {other}"),
+        Some(other) => format!("TLS failed: {other}: see its own log"),
         None => return (Kind::Away, "hung up during TLS: is this its port for mqtts?".to_owned()),
     };
     (Kind::Refused, why)
@@ -431,8 +434,16 @@ mod tests {
                 Kind::Refused,
                 "mqtt.client_id",
             ),
-            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), Kind::Away, "busy"),
+            (
+                ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy),
+                Kind::Away,
+                ": see its own log",
+            ),
             (wire(WireError::Refused), Kind::Away, "mqtt.url"),
+            (wire(WireError::Connect(io::Error::other("x"))), Kind::Away, ": check the network"),
+            (ConnectionError::Io(io::Error::other("x")), Kind::Away, ": see its own log"),
+            (ConnectionError::MqttState(StateError::AwaitPingResp), Kind::Away, ": see that it runs"),
+            (ConnectionError::MqttState(StateError::ConnectionAborted), Kind::Dropped, ": see its own log"),
             (wire(WireError::Resolve(io::Error::other("x"))), Kind::Away, "mqtt.url"),
             (wire(WireError::NoRoots), Kind::Refused, "mqtt.ca_file"),
             (

@@ -70,7 +70,7 @@ impl Transport {
                 Some(Ok(_)) => {}
                 Some(Err(error)) if error.is_cancelled() => {}
                 Some(Err(error)) => {
-                    tracing::error!(%error, "an exchange was lost; the bridge lets go of it in time")
+                    tracing::error!("an exchange was lost: {error}: this is a bug, please report it");
                 }
                 None => std::future::pending().await,
             }

@@ -412,7 +412,7 @@ impl World {
                 );
                 self.tell(of.map(|(plug, _)| plug), line);
             }
-            Update::Happened(Happening { what, plug, detail }) => {
+            Update::Happened(Happening { what, plug, detail, .. }) => {
                 let of = plug.as_ref().and_then(|name| self.whose(name));
                 if let (What::DriftCorrected, Some((plug, relay))) = (what, of) {
                     self.tally.corrections += 1;

@@ -265,6 +265,10 @@ impl Plug {
         self.availability == Some(Availability::Online)
     }
 
+    pub(in crate::bridge) fn is_served_over(&self, route: Route) -> bool {
+        self.is_online() && self.serving == Some(route)
+    }
+
     /// Whether the last exchange on some route was answered; over the cloud, where polls may be kept back, not long ago.
     fn is_reached(&self, now: Instant) -> bool {
         let fresh = self.policy.cloud_poll_interval * FRESH_POLLS;
@@ -349,8 +353,14 @@ impl Desk<'_> {
         self.actions.push_back(Action::Publish(update));
     }
 
-    pub(in crate::bridge) fn happened(&mut self, what: What, plug: Option<&PlugName>, detail: String) {
-        self.publish(Update::Happened(Happening { what, plug: plug.cloned(), detail }));
+    pub(in crate::bridge) fn happened(
+        &mut self,
+        what: What,
+        plug: Option<&PlugName>,
+        route: Option<Route>,
+        detail: String,
+    ) {
+        self.publish(Update::Happened(Happening { what, plug: plug.cloned(), route, detail }));
     }
 }
 

@@ -178,7 +178,7 @@ impl Plug {
 
     fn put_right(&mut self, part: Option<Outlet>, relay: RelayState, desk: &mut Desk<'_>) {
         let detail = format!("an older command switched it {relay} late; switching it {} again", !relay);
-        desk.happened(What::DriftCorrected, self.name_of(part), detail);
+        desk.happened(What::DriftCorrected, self.name_of(part), self.serving, detail);
         // As long as it could have been seen: a short life of commands is no reason to give up early.
         let deadline = desk.now + self.policy.command_ttl.max(SEEN_WITHIN);
         self.wish(Wish::new(Want::Relay(!relay), part, None, desk.now, deadline), desk);

@@ -32,7 +32,7 @@ impl Plug {
         self.availability = Some(Availability::Offline);
         self.serving = None;
         self.tell_availability(Availability::Offline, desk);
-        desk.happened(What::PlugOffline, Some(&name), "no answer on any route".into());
+        desk.happened(What::PlugOffline, Some(&name), None, "no answer on any route".into());
         self.show(desk);
     }
 
@@ -42,7 +42,7 @@ impl Plug {
         self.show_info(desk);
         self.tell_availability(Availability::Online, desk);
         let detail = self.serving.map_or_else(String::new, |route| format!("over the {route} route"));
-        desk.happened(What::PlugOnline, Some(&name), detail);
+        desk.happened(What::PlugOnline, Some(&name), self.serving, detail);
     }
 
     pub(super) fn tell_availability(&self, availability: Availability, desk: &mut Desk<'_>) {
@@ -63,7 +63,7 @@ impl Plug {
         };
         let before = self.serving.replace(route);
         if let (Some(before), Some(name)) = (before.filter(|&before| before != route), &self.name) {
-            desk.happened(What::RouteChanged, Some(name), format!("{before} -> {route}"));
+            desk.happened(What::RouteChanged, Some(name), Some(route), format!("{before} -> {route}"));
         }
     }
 

@@ -357,7 +357,12 @@ impl Plug {
         };
         let before = self.answered_at.replace(address.clone());
         if let (Some(before), Some(name)) = (before, &self.name) {
-            desk.happened(What::AddressChanged, Some(name), format!("{before} -> {address}"));
+            desk.happened(
+                What::AddressChanged,
+                Some(name),
+                Some(Route::Local),
+                format!("{before} -> {address}"),
+            );
         }
         if let Some(known) = self.known() {
             desk.actions.push_back(Action::Remember(known));

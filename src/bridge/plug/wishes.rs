@@ -172,7 +172,7 @@ impl Plug {
     ) {
         let Some(plug) = self.name_of(asked.of).cloned() else { return };
         if let Ended::Error(why) = &ended {
-            desk.happened(What::CommandFailed, Some(&plug), why.clone());
+            desk.happened(What::CommandFailed, Some(&plug), route, why.clone());
             // Whoever showed the wish as a fact must see the truth again.
             self.forget_shown_states();
         }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout_at;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::bridge::event::Event;
+use crate::logging::Repeated;
 use crate::model::DeviceId;
 use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::{self, Row};
@@ -116,6 +117,8 @@ pub(super) struct Reader {
     events: mpsc::UnboundedSender<Event>,
     /// Plugs whose servers were refused, and warned of.
     warned: HashSet<DeviceId>,
+    /// Lists that came back empty.
+    emptied: Repeated,
 }
 
 impl Reader {
@@ -124,7 +127,8 @@ impl Reader {
         let (sender, asks) = mpsc::channel(QUEUE);
         let book = Book::new(seed);
         let (rows, seen) = watch::channel(book.rows.clone());
-        let reader = Self { asks, line, book, rows, events, warned: HashSet::new() };
+        let reader =
+            Self { asks, line, book, rows, events, warned: HashSet::new(), emptied: Repeated::default() };
         (reader, Directory { asks: sender, rows: seen })
     }
 
@@ -185,12 +189,17 @@ impl Reader {
         self.warn_of_refused_servers(&rows);
         if self.book.take_in(rows, Instant::now()) {
             debug!(plugs = self.book.rows.len(), "the account's list was read");
+            if let Some(past) = self.emptied.ended(Instant::now()) {
+                info!("the account's list is whole again {past}");
+            }
             self.rows.send_replace(self.book.rows.clone());
             self.tell_rows();
         } else {
             // Seen for weeks on a throttled account, between full lists.
             let known = self.book.rows.len();
-            warn!(known, "the account's list came back empty; the plugs known from it are kept");
+            if self.emptied.failed("", Instant::now()).is_some() {
+                info!("the account's list came back empty; the {known} plugs known from it are kept");
+            }
         }
     }
 
@@ -200,7 +209,9 @@ impl Reader {
                 Ok(_) => drop(self.warned.remove(&row.device_id)),
                 Err(why) if self.warned.insert(row.device_id.clone()) => warn!(
                     plug = %row.device_id,
-                    "the account names a server for this plug that is not used, because it {why}"
+                    "{}: the account names a server for it that is not used, because it {why}: it is served over \
+                     the LAN only; please report this",
+                    row.device_id
                 ),
                 Err(_) => {}
             }

@@ -183,7 +183,7 @@ impl Keeper {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the store gave up".to_owned(),
         };
-        warn!(%error, "the account's token cannot be saved; the next start will have to log in again");
+        warn!("the account's token cannot be saved: {error}: until it is, each start logs in anew");
         Err(CloudError::NotSaved(error.into()))
     }
 

@@ -156,7 +156,7 @@ impl Session {
     pub fn rearm(&mut self, tokens: Option<Tokens>) {
         let in_use = self.pass.is_some() && self.stopped.is_none();
         if self.stopped.take().is_some() {
-            self.mood = CloudStatus::Down("armed again and not tried yet".into());
+            self.mood = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
         }
         self.rest.succeed();
         self.logins.forgive();

@@ -242,7 +242,9 @@ impl Search {
             }
             Err(error) => {
                 if self.listing.failed(&error.to_string(), std::time::Instant::now()).is_some() {
-                    tracing::warn!(%error, "the network interfaces cannot be listed: set discovery.broadcast");
+                    tracing::warn!(
+                        "the network interfaces cannot be listed: {error}: set discovery.broadcast"
+                    );
                 }
                 Vec::new()
             }
@@ -275,7 +277,10 @@ impl Search {
                 }
                 Err(error) => {
                     if trouble.failed(&error.to_string(), std::time::Instant::now()).is_some() {
-                        tracing::warn!(%local, %error, "no socket to look for plugs from this address");
+                        tracing::warn!(
+                            "no socket to look for plugs from {local}: {error}: plugs there are not found; write \
+                             their host in [[plug]]"
+                        );
                     }
                 }
             }

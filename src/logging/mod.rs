@@ -1,29 +1,45 @@
 //! What the daemon says of itself while it runs: plain lines on a terminal, structured fields under journald.
 //!
-//! Everything goes to standard error. This file decides how lines look, which are let through, and when a
+//! Everything goes to standard error. This room decides how lines look, which are let through, and when a
 //! failure that repeats itself is said again; what is worth a line is decided where it happens.
+//!
+//! The message of a line says all that a person needs, since `journalctl` shows nothing else. What a program may
+//! want to pick it by stands beside it in the fields `event`, `plug`, `route` and `reason`.
+
+mod plain;
+mod repeated;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{FilterExt, Targets, dynamic_filter_fn};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
+use plain::Seconds;
+pub use repeated::{Past, Repeated};
+
 /// Our own lines; everything else that logs is a library.
 const OURS: &str = "hs100d";
+
+/// How bad a line is in the journal's words, as other services mean them.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
 
 /// How lines look and which are let through, as the command line and the environment have it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,18 +63,25 @@ pub fn start(options: Options<'_>) -> Option<String> {
         Some(Ok(journal)) => journal
             .with_syslog_identifier(OURS.to_owned())
             .with_field_prefix(Some(OURS.to_ascii_uppercase()))
+            .with_priority_mappings(PRIORITIES)
             .boxed(),
         Some(Err(error)) => {
             warning.get_or_insert(format!("the journal cannot be reached: {error}: plain lines instead"));
-            plain(options).without_time().boxed()
+            plain::layer(options).without_time().boxed()
         }
-        None => plain(options).with_timer(Seconds).boxed(),
+        None => plain::layer(options).with_timer(Seconds).boxed(),
     };
     // A second start, as tests in one process would have it, changes nothing.
     let damper = Damper::default();
     let damped = dynamic_filter_fn(move |line, _| damper.lets_through(line, Instant::now()));
     registry().with(layer.with_filter(filter.and(damped))).try_init().ok();
     warning
+}
+
+/// What stands before a line that is printed and means the end, so that the journal takes it for an error.
+pub fn mark_of_error() -> &'static str {
+    let stream = std::env::var("JOURNAL_STREAM");
+    if stream.is_ok_and(|stream| is_standard_error(&stream)) { "<3>" } else { "" }
 }
 
 /// Which lines are let through, and what is wrong with `$RUST_LOG`.
@@ -93,108 +116,16 @@ impl Damper {
     }
 }
 
-type PlainLayer = tracing_subscriber::fmt::Layer<
-    registry::Registry,
-    tracing_subscriber::fmt::format::DefaultFields,
-    tracing_subscriber::fmt::format::Format,
-    fn() -> io::Stderr,
->;
-
-fn plain(options: Options<'_>) -> PlainLayer {
-    tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr as fn() -> io::Stderr)
-        .with_ansi(io::stderr().is_terminal() && !options.no_color)
-        .with_target(options.verbosity > 0)
-}
-
 /// The variable is inherited by whatever a service starts, so only the file itself tells whether it is meant.
 fn is_standard_error(journal_stream: &str) -> bool {
     let file = || File::from(io::stderr().as_fd().try_clone_to_owned().ok()?).metadata().ok();
     file().is_some_and(|meta| journal_stream == format!("{}:{}", meta.dev(), meta.ino()))
 }
 
-/// The time of a line to the second, in UTC: more would only be in the way of reading.
-struct Seconds;
-
-impl FormatTime for Seconds {
-    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
-        write!(w, "{}", humantime::format_rfc3339_seconds(SystemTime::now()))
-    }
-}
-
-/// How long a failure that goes on is not said again after its first time; then twice as long, and so on.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-/// Once an hour is enough for whoever reads the log, and often enough to be found in it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// A failure that changes its reason is said again, but two that take turns do not fill the log.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Says when a failure that repeats itself is worth a line: its first time, at growing intervals, and its
-/// end.
-///
-/// A value without a clock; whoever has something that can fail keeps one.
-#[derive(Debug, Clone, Default)]
-pub struct Repeated(Option<Streak>);
-
-/// A failure that is going on.
-#[derive(Debug, Clone)]
-struct Streak {
-    what: String,
-    times: u64,
-    since: Instant,
-    said: Instant,
-    pause: Duration,
-}
-
-/// A failure that has ended. Prints as `after 12 failures in 3m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Past {
-    /// How often it happened.
-    pub times: u64,
-    /// From its first time to its end.
-    pub lasted: Duration,
-}
-
-impl Repeated {
-    /// It failed. `Some` means that a line is due and how often it has failed by now, this time included.
-    pub fn failed(&mut self, what: &str, now: Instant) -> Option<u64> {
-        let Some(streak) = &mut self.0 else {
-            let what = what.to_owned();
-            self.0 = Some(Streak { what, times: 1, since: now, said: now, pause: FIRST_PAUSE });
-            return Some(1);
-        };
-        streak.times += 1;
-        let silent = now.saturating_duration_since(streak.said);
-        let changed = streak.what != what && silent >= SHORTEST_PAUSE;
-        if silent < streak.pause && !changed {
-            return None;
-        }
-        if changed {
-            what.clone_into(&mut streak.what);
-        } else {
-            streak.pause = (streak.pause * 2).min(LONGEST_PAUSE);
-        }
-        streak.said = now;
-        Some(streak.times)
-    }
-
-    /// It works. `Some` means that a line is due, because it had failed before.
-    pub fn ended(&mut self, now: Instant) -> Option<Past> {
-        let streak = self.0.take()?;
-        Some(Past { times: streak.times, lasted: now.saturating_duration_since(streak.since) })
-    }
-}
-
-impl fmt::Display for Past {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failures = if self.times == 1 { "failure" } else { "failures" };
-        let lasted = humantime::format_duration(Duration::from_secs(self.lasted.as_secs()));
-        write!(f, "after {} {failures} in {lasted}", self.times)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn lets_through(options: Options<'_>, target: &str) -> Option<Level> {
@@ -260,32 +191,5 @@ mod tests {
     fn another_journal_stream_than_ours_is_not_ours() {
         assert!(!is_standard_error("1:1"));
         assert!(!is_standard_error("nonsense"));
-    }
-
-    #[test]
-    fn a_failure_that_goes_on_is_said_ever_more_seldom_and_once_when_it_ends() {
-        let start = Instant::now();
-        let mut repeated = Repeated::default();
-        assert_eq!(repeated.ended(start), None);
-        let said: Vec<u64> = (0..4 * 3600)
-            .filter_map(|second| {
-                repeated.failed("refused", start + Duration::from_secs(second)).map(|_| second)
-            })
-            .collect();
-        assert_eq!(said, [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980]);
-        let past = repeated.ended(start + Duration::from_secs(4 * 3600)).unwrap();
-        assert_eq!(past.to_string(), "after 14400 failures in 4h");
-        assert_eq!(repeated.failed("refused", start), Some(1), "it begins anew");
-    }
-
-    #[test]
-    fn a_failure_that_changes_its_reason_is_said_again_but_not_in_a_flood() {
-        let start = Instant::now();
-        let at = |second| start + Duration::from_secs(second);
-        let mut repeated = Repeated::default();
-        assert_eq!(repeated.failed("refused", at(0)), Some(1));
-        assert_eq!(repeated.failed("silent", at(1)), None);
-        assert_eq!(repeated.failed("silent", at(11)), Some(3));
-        assert_eq!(repeated.failed("silent", at(30)), None);
     }
 }

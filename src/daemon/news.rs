@@ -1,0 +1,225 @@
+//! The lines of the log about plugs and the cloud: what is worth one, how loud, and how often.
+//!
+//! A line says all by itself, since `journalctl` shows the message only; the fields beside it are for programs.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::bridge::event::{BridgeInfo, CloudStatus, CommandResult, Ended, Happening, Update, What};
+use crate::logging::Repeated;
+use crate::model::{PlugName, Route};
+
+/// So many times in a row a plug may change its route, or come and go, before that is said at growing intervals only.
+const CHANGES_SAID: u32 = 6;
+/// After so much quiet a plug is steady again.
+const STEADY_AFTER: Duration = Duration::from_secs(600);
+
+const CLOUD_REMEDY: &str = "it is tried again by itself; hs100d check --online says more";
+
+/// What has been said, and of what.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Plugs that do not do what they are told, until one does again.
+    failing: HashMap<PlugName, Repeated>,
+    /// Plugs that have come, gone or changed their route.
+    restless: HashMap<PlugName, Restless>,
+    cloud: Repeated,
+    restless_cloud: Restless,
+}
+
+impl News {
+    /// Says what of this update a person may want to know.
+    pub(super) fn tell(&mut self, update: &Update, now: Instant) {
+        match update {
+            Update::Happened(happening) => self.tell_happening(happening, now),
+            Update::Result(result) => self.tell_result(result, now),
+            Update::Gone(plug) => {
+                self.failing.remove(plug);
+                self.restless.remove(plug);
+            }
+            _ => {}
+        }
+    }
+
+    /// To be called at every turn, since a cloud that is down stays so without a word.
+    pub(super) fn look_at_cloud(&mut self, info: &BridgeInfo, now: Instant) {
+        match &info.cloud {
+            CloudStatus::Down(reason) if **reason != *CloudStatus::NOT_ASKED => self.cloud_fails(reason, now),
+            CloudStatus::Ok => {
+                if let Some(past) = self.cloud.ended(now) {
+                    self.cloud_answers(&format!("again after {}", past.lasted()), now);
+                }
+            }
+            CloudStatus::Down(_) | CloudStatus::Off | CloudStatus::Stopped(_) => drop(self.cloud.ended(now)),
+        }
+    }
+
+    fn cloud_fails(&mut self, reason: &str, now: Instant) {
+        let begins = !self.cloud.is_going_on();
+        if self.cloud.failed(reason, now).is_none() || (begins && self.restless_cloud.changed(now).is_none())
+        {
+            return;
+        }
+        let route = Route::Cloud.to_string();
+        tracing::warn!(event = "cloud_down", route, reason, "cloud_down: {reason}: {CLOUD_REMEDY}");
+    }
+
+    fn cloud_answers(&mut self, since: &str, now: Instant) {
+        if self.restless_cloud.changed(now).is_some() {
+            let route = Route::Cloud.to_string();
+            tracing::info!(event = "cloud_ok", route, "cloud_ok: it answers {since}");
+        }
+    }
+
+    fn tell_happening(&mut self, happening: &Happening, now: Instant) {
+        let Happening { what, plug, route, detail } = happening;
+        let (is_due, times) = match (what, plug) {
+            // Where it was in trouble, that is said with the end of it.
+            (What::CloudOk, _) if self.cloud.is_going_on() => return,
+            (What::CloudOk, _) => return self.cloud_answers("now", now),
+            (What::CommandFailed, Some(plug)) => {
+                let times = self.failing.entry(plug.clone()).or_default().failed(detail, now);
+                (times.is_some(), times.unwrap_or_default())
+            }
+            (What::PlugOnline | What::PlugOffline | What::RouteChanged, Some(plug)) => {
+                let times = self.restless.entry(plug.clone()).or_default().changed(now);
+                (times.is_some(), times.filter(|&times| times > CHANGES_SAID).unwrap_or_default().into())
+            }
+            _ => (true, 0),
+        };
+        let line = line(happening, times);
+        let (event, plug) = (what.word(), plug.as_ref().map(PlugName::as_str));
+        let (route, reason) =
+            (route.map(tracing::field::display), Some(detail.as_str()).filter(|it| !it.is_empty()));
+        match (is_due, is_trouble(*what)) {
+            (true, true) => tracing::warn!(event, plug, route, reason, "{line}"),
+            (true, false) => tracing::info!(event, plug, route, reason, "{line}"),
+            (false, _) => tracing::debug!(event, plug, route, reason, "{line}"),
+        }
+    }
+
+    fn tell_result(&mut self, result: &CommandResult, now: Instant) {
+        if result.ended != Ended::Ok {
+            return;
+        }
+        if let Some(past) = self.failing.remove(&result.plug).and_then(|mut failing| failing.ended(now)) {
+            let (plug, route) = (result.plug.as_str(), result.route.map(tracing::field::display));
+            tracing::info!(
+                event = "command_ok",
+                plug,
+                route,
+                "{plug}: command_ok: it does what it is told {past}"
+            );
+        }
+    }
+}
+
+/// Whether somebody should do something about it.
+fn is_trouble(what: What) -> bool {
+    match what {
+        What::PlugOffline | What::CommandFailed | What::CloudStopped | What::Unsupported => true,
+        What::PlugFound
+        | What::PlugGone
+        | What::PlugOnline
+        | What::RouteChanged
+        | What::AddressChanged
+        | What::DriftCorrected
+        | What::CloudOk => false,
+    }
+}
+
+/// `kettle: plug_offline: no answer on any route: what to do`.
+fn line(happening: &Happening, times: u64) -> String {
+    let Happening { what, plug, detail, .. } = happening;
+    let plug = plug.as_ref().map(|plug| plug.as_str().to_owned());
+    let detail = Some(detail.clone()).filter(|detail| !detail.is_empty());
+    let parts = [plug, Some(what.word().to_owned()), detail, remedy(*what).map(str::to_owned)];
+    let line = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
+    if times > 1 { format!("{line} ({times} times by now)") } else { line }
+}
+
+/// What to do, where the detail does not say it.
+fn remedy(what: What) -> Option<&'static str> {
+    match what {
+        What::PlugOffline => Some("see that it has power and Wi-Fi; hs100d check --online says more"),
+        What::CommandFailed => Some("hs100d check --online tries each way to it"),
+        _ => None,
+    }
+}
+
+/// How often a plug has come, gone or changed its route without much quiet between.
+#[derive(Debug, Default)]
+struct Restless {
+    changes: u32,
+    last: Option<Instant>,
+    beyond: Repeated,
+}
+
+impl Restless {
+    /// It changed. `Some` means that a line is due, and how often it has by now, this time included.
+    fn changed(&mut self, now: Instant) -> Option<u32> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) >= STEADY_AFTER) {
+            *self = Self::default();
+        }
+        self.last = Some(now);
+        self.changes = self.changes.saturating_add(1);
+        let is_due = self.changes <= CHANGES_SAID || self.beyond.failed("", now).is_some();
+        is_due.then_some(self.changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plug_that_comes_and_goes_all_day_fills_no_log_and_a_steady_one_is_heard() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut restless = Restless::default();
+        let said: Vec<u64> =
+            (0..8640).map(|n| n * 10).filter(|&second| restless.changed(at(second)).is_some()).collect();
+        assert_eq!(said[..9], [0, 10, 20, 30, 40, 50, 60, 120, 240]);
+        assert!(said.len() < 40, "{said:?}");
+        assert_eq!(restless.changed(at(86_400 + 600)), Some(1), "it was quiet for long");
+    }
+
+    #[test]
+    fn every_trouble_names_what_to_do() {
+        let lines = [What::PlugOffline, What::CommandFailed].map(|what| {
+            let plug = PlugName::new("kettle").ok();
+            line(&Happening { what, plug, route: None, detail: "no answer".to_owned() }, 1)
+        });
+        assert!(lines[0].starts_with("kettle: plug_offline: no answer: see that it has power"), "{lines:?}");
+        assert!(
+            lines[1].starts_with("kettle: command_failed: no answer: hs100d check --online"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_command_that_fails_again_and_again_is_said_seldom_and_its_end_once() {
+        let (start, mut news) = (Instant::now(), News::default());
+        let plug = PlugName::new("kettle").unwrap();
+        let failed = Update::Happened(Happening {
+            what: What::CommandFailed,
+            plug: Some(plug.clone()),
+            route: None,
+            detail: "no answer".to_owned(),
+        });
+        for second in 0..100 {
+            news.tell(&failed, start + Duration::from_secs(second));
+        }
+        assert_eq!(news.failing.len(), 1);
+        let result = CommandResult {
+            id: crate::bridge::event::CommandId(1),
+            plug,
+            ended: Ended::Ok,
+            state: None,
+            route: None,
+            took: Duration::ZERO,
+        };
+        news.tell(&Update::Result(result), start + Duration::from_secs(100));
+        assert!(news.failing.is_empty(), "nothing is kept of what has ended");
+    }
+}
