@@ -19,8 +19,7 @@ use crate::store::TokenFile;
 /// What `check` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Try the broker, the cloud account and each plug as well, and say what is likely wrong and what helps; with -v
-    /// each try
+    /// Try the broker, the cloud account and each plug as well, and say what is likely wrong; with -v each try
     #[arg(long)]
     pub online: bool,
 

@@ -215,7 +215,10 @@ fn io_trouble(error: &std::io::Error, progress: &Progress) -> Reason {
 fn handshake(error: &std::io::Error) -> Reason {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
     match tls_error(error) {
-        Some(Tls::InvalidCertificate(Bad::UnknownIssuer)) => Obstacle::CertificateUntrusted.into(),
+        // A bad signature is one by another authority of the same name, as when it was made anew.
+        Some(Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature)) => {
+            Obstacle::CertificateUntrusted.into()
+        }
         Some(Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
             Obstacle::CertificateName.into()
         }
