@@ -4,7 +4,7 @@
 //! shortened, so that no log line holds a whole device id by accident.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,13 +168,14 @@ impl Address {
         if let Ok(socket) = text.parse::<SocketAddr>() {
             return (socket.port() != 0).then_some(Self::Socket(socket));
         }
+        let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Some(ip) = bracketed.and_then(|inside| inside.parse::<Ipv6Addr>().ok()) {
+            return Some(Self::Socket(SocketAddr::new(ip.into(), default_port)));
+        }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().ok().filter(|&port| port != 0)?),
             None => (text, default_port),
         };
-        if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            return Some(Self::Socket(SocketAddr::new(ip, port)));
-        }
         let is_label = |label: &str| {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
@@ -500,9 +501,21 @@ mod tests {
         assert_eq!(text("plug.lan:99").as_deref(), Some("plug.lan:99"));
         assert_eq!(text("fe80::1").as_deref(), Some("[fe80::1]:9999"));
         assert_eq!(text("[fe80::1]:99").as_deref(), Some("[fe80::1]:99"));
-        for bad in
-            ["", "192.168.1", "192.168.1.300", "plug lan", "plug.lan:0", "plug.lan:99999", "http://plug"]
-        {
+        assert_eq!(text("[::1]").as_deref(), Some("[::1]:9999"));
+        for bad in [
+            "",
+            "192.168.1",
+            "192.168.1.300",
+            "plug lan",
+            "plug.lan:0",
+            "plug.lan:99999",
+            "http://plug",
+            "[::1",
+            "::1]",
+            "[127.0.0.1]",
+            "[plug]",
+            "[::1]:0",
+        ] {
             assert_eq!(text(bad), None, "{bad}");
         }
     }

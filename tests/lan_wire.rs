@@ -88,10 +88,12 @@ async fn a_plug_is_asked_on_one_kept_connection() {
 #[tokio::test]
 async fn each_fault_of_the_lan_is_its_own_failure() {
     let expected = |fault| match fault {
-        LanFault::Refused => Some(Failure::Refused),
-        LanFault::NotAccepting | LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => {
-            Some(Failure::Silent)
-        }
+        LanFault::Refused | LanFault::PortDead => Some(Failure::Refused),
+        LanFault::NotAccepting
+        | LanFault::PortFiltered
+        | LanFault::Silent
+        | LanFault::SilentButActs(_)
+        | LanFault::Asleep => Some(Failure::Silent),
         LanFault::ResetAfterRequest | LanFault::ResetInAnswer | LanFault::CloseWithoutReply => {
             Some(Failure::Closed)
         }

@@ -573,5 +573,5 @@ async fn a_probe_disturbs_nobody() {
     }
     let port = free_port();
     let error = mqtt::probe(options(port), BOUND).await.unwrap_err();
-    assert!(error.contains("connection refused"), "{error}");
+    assert!(error.text.contains("connection refused"), "{error}");
 }

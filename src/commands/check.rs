@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::doctor::{self, Finding};
+use super::doctor;
+use super::doctor::report::Report;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{Policy, RoutePolicy};
@@ -18,7 +19,7 @@ use crate::store::{self, TokenFile};
 /// What `check` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Try the broker, the cloud account and each plug as well
+    /// Try the broker, the cloud account and each plug as well, and say what is likely wrong; with -v each try
     #[arg(long)]
     pub online: bool,
 
@@ -49,9 +50,12 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     if args.online {
         plan.online = Some(doctor::examine(&config, &state_dir).await?);
     }
-    let findings = plan.online.as_deref().unwrap_or_default();
-    say(&if args.json { json(&plan)? } else { doctor::in_words(findings) })?;
-    doctor::verdict(findings)
+    if args.json {
+        say(&json(&plan)?)?;
+    } else if let Some(report) = &plan.online {
+        say(&report.in_words(context.is_verbose))?;
+    }
+    plan.online.as_ref().map_or(Ok(()), Report::verdict)
 }
 
 /// What would be done, as it is printed.
@@ -73,7 +77,7 @@ struct Plan<'a> {
     warnings: Vec<String>,
     /// What came of trying it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    online: Option<Vec<Finding>>,
+    online: Option<Report>,
 }
 
 /// What is printed instead of a plan.

@@ -105,6 +105,8 @@ pub struct Context {
     pub config: Option<PathBuf>,
     /// The environment variables.
     pub environment: Environment,
+    /// More is to be said.
+    pub is_verbose: bool,
 }
 
 /// Why a command did not end well: what to exit with, and what to print, a line each.
@@ -146,7 +148,7 @@ fn start(cli: Cli, environment: Environment) -> Result<(), Failed> {
 
 async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     let command = cli.command.unwrap_or(Command::Run);
-    let context = Context { config: cli.config, environment };
+    let context = Context { config: cli.config, environment, is_verbose: cli.verbose > 0 };
     // A daemon tells what happens; a command that prints its answer tells only what goes wrong.
     let floor = if command.is_daemon() { 0 } else { -1 };
     context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));

@@ -12,13 +12,15 @@ use crate::bridge::PlugSettings;
 use crate::bridge::event::{Ended, Identity, KnownPlug, PlugInfo, Said, Sighting};
 use crate::bridge::route::Policy;
 use crate::config::Config;
-use crate::model::{Address, DeviceId, Mac, Order, RelayState, Switch, Wishes};
+use crate::model::{Address, DeviceId, Mac, Order, RelayState, Switch, Wishes, shown};
 use crate::smarthome::message::{Nameplate, Outlet, OutletPlate};
 use crate::store::Store;
 use crate::transport::discovery::Discovery;
 
 /// How long a name is looked for on the LAN that nobody knows yet.
 const SEARCH: Duration = Duration::from_secs(3);
+/// The most of a device's own words that is printed on a line, in characters.
+const WORDS_SHOWN: usize = 80;
 
 /// What `plug` is called with.
 #[derive(Debug, clap::Args)]
@@ -256,10 +258,11 @@ fn in_words(done: &Done, verb: Verb) -> String {
             _ = writeln!(text, "{key:<10}{value}");
         }
     };
-    line("alias", Some(alias(info).escape_debug().to_string()));
-    line("model", Some(plate.model.to_string()));
-    line("hardware", Some(plate.hw_version.to_string()));
-    line("firmware", Some(plate.sw_version.to_string()));
+    let theirs = |words: &str| Some(shown(words, WORDS_SHOWN));
+    line("alias", theirs(alias(info)));
+    line("model", theirs(&plate.model));
+    line("hardware", theirs(&plate.hw_version));
+    line("firmware", theirs(&plate.sw_version));
     line("mac", plate.mac.map(|mac| mac.to_string()));
     line("device id", plate.device_id.as_ref().map(|id| id.as_str().to_owned()));
     line("address", info.address.as_ref().map(ToString::to_string));

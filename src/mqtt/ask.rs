@@ -5,37 +5,58 @@
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, PublishOptions};
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, PublishOptions, SubscribeFilterInput};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::Options;
 use super::link::{bare_options, command_filter, refusals};
+use super::obstacle::Obstacle;
 use super::topics::Topics;
-use super::trouble::{Kind, Trouble};
+use super::trouble::Trouble;
 use super::wire::Progress;
+use super::{Options, Probed, Unusable};
 
 /// How long the goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// What a broker keeps comes with its answer, or within this time after it.
+const KEPT_WITHIN: Duration = Duration::from_millis(300);
 
 /// See [`super::probe`].
-pub(super) async fn probe(options: Options, within: Duration) -> Result<(), String> {
+pub(super) async fn probe(options: Options, within: Duration) -> Result<Probed, Unusable> {
     let mut call = Call::start(options, "check");
-    let filters = Topics::new(&call.options.base_topic).command_filters();
-    let asked = call.client.try_subscribe_many(filters.map(command_filter));
-    let answer = tokio::time::timeout(within, async {
-        asked.map_err(|error| error.to_string())?;
-        loop {
-            if let Incoming::SubAck(answer) = call.next().await? {
-                return Ok(answer);
-            }
+    let topics = Topics::new(&call.options.base_topic);
+    let commands = topics.command_filters();
+    let needed = commands.len();
+    let kept = [topics.bridge_state(), topics.bridge_info()];
+    let filters =
+        commands.map(command_filter).into_iter().chain(kept.each_ref().map(|topic| kept_filter(topic)));
+    let asked = call.client.try_subscribe_many(filters);
+    asked.map_err(|error| Trouble::of(Obstacle::HungUp, &error.to_string(), &call.options))?;
+    let mut probed = Probed::default();
+    let mut answer = None;
+    let end = Instant::now() + within;
+    loop {
+        // What the broker keeps comes around its answer; that nothing is kept shows only in that nothing comes.
+        let wait = if answer.is_some() { Instant::now() + KEPT_WITHIN } else { end };
+        match timeout_at(wait.min(end), call.next()).await {
+            Ok(Ok(Incoming::SubAck(codes))) => answer = Some(codes),
+            Ok(Ok(Incoming::Publish(message))) => probed.take_in(&kept, &message.topic, &message.payload),
+            Ok(Ok(_)) => {}
+            Ok(Err(trouble)) => return Err(trouble.into()),
+            Err(_) => break,
         }
-    });
-    let answer = answer.await.unwrap_or_else(|_| Err(Trouble::silent(&call.options).text))?;
+        if answer.is_some() && probed.is_whole() {
+            break;
+        }
+    }
+    let Some(mut answer) = answer else { return Err(Trouble::silent(&call.options).into()) };
     call.end().await;
+    // The daemon need not be allowed to read what it says itself.
+    answer.return_codes.truncate(needed);
     match refusals(&answer).next() {
-        None => Ok(()),
-        Some(why) => Err(call.denied(&format!("{why:?}"))),
+        None => Ok(probed),
+        Some(why) => Err(call.denied(&format!("{why:?}")).into()),
     }
 }
 
@@ -56,10 +77,10 @@ pub(super) async fn request(
     let answer = tokio::time::timeout(within, async {
         asked.map_err(|error| error.to_string())?;
         loop {
-            match call.next().await? {
+            match call.next().await.map_err(|trouble| trouble.text)? {
                 Incoming::SubAck(answer) => {
                     if let Some(why) = refusals(&answer).next() {
-                        return Err(call.denied(&format!("{why:?}")));
+                        return Err(call.denied(&format!("{why:?}")).text);
                     }
                     let sent =
                         call.client.try_publish(&*asks, payload.to_string(), PublishOptions::at_least_once());
@@ -97,12 +118,12 @@ impl Call {
         Self { options, progress, client, events }
     }
 
-    async fn next(&mut self) -> Result<Incoming, String> {
+    async fn next(&mut self) -> Result<Incoming, Trouble> {
         loop {
             match self.events.poll().await {
                 Ok(Event::Incoming(incoming)) => return Ok(incoming),
                 Ok(_) => {}
-                Err(error) => return Err(Trouble::explain(&error, &self.progress, &self.options).text),
+                Err(error) => return Err(Trouble::explain(&error, &self.progress, &self.options)),
             }
         }
     }
@@ -113,12 +134,33 @@ impl Call {
         let _ = tokio::time::timeout(GOODBYE, async { while self.events.poll().await.is_ok() {} }).await;
     }
 
-    fn denied(&self, why: &str) -> String {
-        let Options { host, port, base_topic, .. } = &self.options;
-        let text = format!(
-            "the broker at {host}:{port}: it does not let us subscribe below {base_topic}/ ({why}): allow the user \
-             in mqtt.username to read there"
-        );
-        Trouble::new(Kind::Refused, text).text
+    fn denied(&self, why: &str) -> Trouble {
+        let why = format!("it does not let us subscribe below {}/ ({why})", self.options.base_topic);
+        Trouble::of(Obstacle::SubscriptionDenied, &why, &self.options)
     }
+}
+
+impl Probed {
+    /// Takes in what the broker keeps on one of these topics, the state and the info.
+    fn take_in(&mut self, [state, info]: &[String; 2], topic: &[u8], payload: &[u8]) {
+        if topic == state.as_bytes() {
+            self.state = Some(String::from_utf8_lossy(payload).into_owned());
+        } else if topic == info.as_bytes() {
+            self.info = serde_json::from_slice(payload).ok();
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.state.is_some() && self.info.is_some()
+    }
+}
+
+impl From<Trouble> for Unusable {
+    fn from(Trouble { obstacle, text, .. }: Trouble) -> Self {
+        Self { obstacle, text }
+    }
+}
+
+fn kept_filter(topic: &str) -> SubscribeFilterInput {
+    SubscribeFilterInput::new(topic.to_owned(), QoS::AtMostOnce).preserve_retain(true)
 }

@@ -14,6 +14,7 @@ pub mod homeassistant;
 mod leftovers;
 mod link;
 mod moves;
+pub mod obstacle;
 pub mod orders;
 pub mod payload;
 mod replies;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::bridge::event::{Event, RequestId, Update};
 use crate::secret::Secret;
+use obstacle::Obstacle;
 
 /// How to reach the broker, and what to be called there.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,13 +119,32 @@ impl Link {
     }
 }
 
-/// Tries the broker once: connects under a name of its own, asks for the subscriptions that the daemon needs, and
-/// leaves. Nothing is published, and a running daemon is not disturbed.
+/// What a broker that takes us keeps of a daemon there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Probed {
+    /// `bridge/state`.
+    pub state: Option<String>,
+    /// `bridge/info`.
+    pub info: Option<serde_json::Value>,
+}
+
+/// Why a broker is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Unusable {
+    /// What stands in the way.
+    pub obstacle: Obstacle,
+    /// What does not work, where, and what to do, in one line.
+    pub text: String,
+}
+
+/// Tries the broker once: connects under a name of its own, asks for the subscriptions that the daemon needs, reads
+/// what a daemon has left there of itself, and leaves. Nothing is published, and a running daemon is not disturbed.
 ///
 /// # Errors
 ///
-/// What does not work, where, and what to do, in one line.
-pub async fn probe(options: Options, within: Duration) -> Result<(), String> {
+/// What does not work.
+pub async fn probe(options: Options, within: Duration) -> Result<Probed, Unusable> {
     ask::probe(options, within).await
 }
 

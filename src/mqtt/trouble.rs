@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateError};
 
 use super::Options;
+use super::obstacle::Obstacle;
 use super::wire::{Progress, Stage, WireError};
 
 /// Another client uses our client id: how long we leave the broker to it.
@@ -26,6 +27,8 @@ const DROPS: u32 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) kind: Kind,
+    /// What stands in the way.
+    pub(super) obstacle: Obstacle,
     /// What, where, and what to do.
     pub(super) text: String,
 }
@@ -46,45 +49,63 @@ pub(super) enum Kind {
 }
 
 impl Trouble {
-    pub(super) fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+    /// This, in these words, at this broker.
+    pub(super) fn of(obstacle: Obstacle, why: &str, options: &Options) -> Self {
+        let Options { host, port, .. } = options;
+        let text = format!("the broker at {host}:{port}: {why}: {}", obstacle.remedy());
+        Self { kind: obstacle.kind(), obstacle, text }
     }
 
     /// What an error of the connection means.
     pub(super) fn explain(error: &ConnectionError, progress: &Progress, options: &Options) -> Self {
-        let (kind, why) = reason(error, progress);
-        let Options { host, port, .. } = options;
-        Self::new(kind, format!("the broker at {host}:{port}: {why}"))
+        let Reason { obstacle, kind, why } = reason(error, progress);
+        Self { kind, ..Self::of(obstacle, &why, options) }
     }
 
     /// A broker that neither answers nor hangs up.
     pub(super) fn silent(options: &Options) -> Self {
-        let Options { host, port, .. } = options;
-        Self::new(Kind::Away, format!("the broker at {host}:{port}: {SILENT}"))
+        Self::of(Obstacle::Silent, "does not answer", options)
     }
 
     /// A broker that has room for no more of our messages, because it says of none that it has it.
     pub(super) fn unacknowledged(options: &Options) -> Self {
-        let Options { host, port, .. } = options;
-        let text =
-            format!("the broker at {host}:{port}: takes our messages and acknowledges none: see its own log");
-        Self::new(Kind::Away, text)
+        Self::of(Obstacle::Unacknowledged, "takes our messages and acknowledges none", options)
     }
 }
 
-const SILENT: &str = "does not answer: see that it runs and is not overloaded";
-const HUNG_UP: &str = "hung up: see its own log";
-const TAKEN_OVER: &str = "another client has connected with our client id: give each its own mqtt.client_id; \
-     this one gives way for five minutes";
+const TAKEN_OVER: &str = "another client has connected with our client id";
 const DROPPED_AGAIN: &str = "hung up three times right after connecting, most likely because another client \
-     uses our client id: give each its own mqtt.client_id; this one gives way for five minutes";
-const NO_V5: &str = "it does not speak MQTT 5: update it (mosquitto 1.6, RabbitMQ 3.13 and later do), or leave \
-     mqtt.url out to use the embedded broker";
-const LOGIN: &str = "it refuses the login: check mqtt.username and mqtt.password";
+     uses our client id";
 
-fn reason(error: &ConnectionError, progress: &Progress) -> (Kind, String) {
+/// An obstacle in the words of this case.
+struct Reason {
+    obstacle: Obstacle,
+    kind: Kind,
+    why: String,
+}
+
+impl Reason {
+    /// It will be another time, whatever the obstacle usually means.
+    fn passing(self) -> Self {
+        Self { kind: Kind::Away, ..self }
+    }
+}
+
+impl From<Obstacle> for Reason {
+    fn from(obstacle: Obstacle) -> Self {
+        (obstacle, obstacle.sign()).into()
+    }
+}
+
+impl<T: Into<String>> From<(Obstacle, T)> for Reason {
+    fn from((obstacle, why): (Obstacle, T)) -> Self {
+        Self { obstacle, kind: obstacle.kind(), why: why.into() }
+    }
+}
+
+fn reason(error: &ConnectionError, progress: &Progress) -> Reason {
     if progress.is_refusal_in_mqtt_3() {
-        return (Kind::Refused, NO_V5.to_owned());
+        return Obstacle::NoMqtt5.into();
     }
     if let (ConnectionError::MqttState(StateError::ConnectionAborted), Some(code)) =
         (error, progress.last_words())
@@ -95,46 +116,36 @@ fn reason(error: &ConnectionError, progress: &Progress) -> (Kind, String) {
         ConnectionError::ConnectionRefused(code) => refused(*code),
         ConnectionError::MqttState(state) => broken(state, progress),
         ConnectionError::Io(error) => io_trouble(error, progress),
-        ConnectionError::Timeout(_) => (Kind::Away, timed_out(progress.stage()).to_owned()),
-        other => (Kind::Dropped, format!("{other}: see its own log")),
+        ConnectionError::Timeout(_) => timed_out(progress.stage()),
+        other => (Obstacle::HungUp, other.to_string()).into(),
     }
 }
 
-fn timed_out(stage: Stage) -> &'static str {
+fn timed_out(stage: Stage) -> Reason {
     match stage {
-        Stage::Dialling => "no answer: check that it runs and that mqtt.url is right",
-        Stage::Handshake => "no answer to TLS: is this its port for mqtts?",
-        Stage::Open => {
-            "it takes the connection and says nothing: is this an MQTT port, and not one for mqtts?"
-        }
+        Stage::Dialling => (Obstacle::Silent, "no answer").into(),
+        Stage::Handshake => Reason::from((Obstacle::NoTls, "no answer to TLS")).passing(),
+        Stage::Open => Obstacle::Mute.into(),
     }
 }
 
-fn refused(code: ConnectReturnCode) -> (Kind, String) {
+fn refused(code: ConnectReturnCode) -> Reason {
     use ConnectReturnCode as Code;
-    let why = match code {
-        Code::BadUserNamePassword | Code::NotAuthorized => LOGIN.to_owned(),
-        Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => NO_V5.to_owned(),
-        Code::ClientIdentifierNotValid | Code::BadClientId => {
-            "it does not take our client id: set another mqtt.client_id".to_owned()
-        }
-        Code::Banned => "it has banned this client: see its own log".to_owned(),
-        Code::RetainNotSupported | Code::QoSNotSupported => {
-            "it keeps no messages or knows no QoS 1, and the last will needs both: use another broker"
-                .to_owned()
-        }
+    match code {
+        Code::BadUserNamePassword | Code::NotAuthorized => Obstacle::LoginRefused.into(),
+        Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => Obstacle::NoMqtt5.into(),
+        Code::ClientIdentifierNotValid | Code::BadClientId => Obstacle::ClientIdRefused.into(),
+        Code::Banned => Obstacle::Banned.into(),
+        Code::RetainNotSupported | Code::QoSNotSupported => Obstacle::Unfit.into(),
         Code::ServerUnavailable
         | Code::ServerBusy
         | Code::ServiceUnavailable
-        | Code::ConnectionRateExceeded => {
-            return (Kind::Away, format!("it is too busy ({code:?}): see its own log"));
-        }
-        other => format!("it refuses the connection ({other:?}): see its own log"),
-    };
-    (Kind::Refused, why)
+        | Code::ConnectionRateExceeded => (Obstacle::Busy, format!("it is too busy ({code:?})")).into(),
+        other => (Obstacle::Denied, format!("it refuses the connection ({other:?})")).into(),
+    }
 }
 
-fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
+fn broken(error: &StateError, progress: &Progress) -> Reason {
     match error {
         StateError::ServerDisconnect { reason_code, reason_string } => {
             disconnected(*reason_code, reason_string.as_deref())
@@ -142,104 +153,89 @@ fn broken(error: &StateError, progress: &Progress) -> (Kind, String) {
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
             io_trouble(error, progress)
         }
-        StateError::AwaitPingResp => (Kind::Away, SILENT.to_owned()),
+        StateError::AwaitPingResp => (Obstacle::Silent, "does not answer").into(),
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
-            (Kind::TooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most: raise its limit"))
+            (Obstacle::PacketTooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most")).into()
         }
         StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded { pkt_size, .. }) => {
-            let why = format!(
-                "sent a packet of {pkt_size} bytes, although it knows our limit: remove the large message that it \
-                 keeps under our topics"
-            );
-            (Kind::TooLarge, why)
+            let why = format!("sent a packet of {pkt_size} bytes, although it knows our limit");
+            (Obstacle::MessageTooLarge, why).into()
         }
-        StateError::ConnectionAborted if progress.stage() != Stage::Open => (Kind::Away, HUNG_UP.to_owned()),
-        StateError::ConnectionAborted => (Kind::Dropped, HUNG_UP.to_owned()),
-        other => (Kind::Dropped, format!("the connection ended: {other}: see its own log")),
+        StateError::ConnectionAborted if progress.stage() != Stage::Open => {
+            Reason::from((Obstacle::HungUp, "hung up")).passing()
+        }
+        StateError::ConnectionAborted => (Obstacle::HungUp, "hung up").into(),
+        other => (Obstacle::HungUp, format!("the connection ended: {other}")).into(),
     }
 }
 
-fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> (Kind, String) {
+fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> Reason {
     use DisconnectReasonCode as Code;
     let said = words.map(|words| format!(", saying {words:?}")).unwrap_or_default();
     match code {
-        Code::SessionTakenOver => (Kind::TakenOver, TAKEN_OVER.to_owned()),
-        Code::NotAuthorized => (
-            Kind::Refused,
-            format!(
-                "it ended the connection as not authorised{said}: check the rights of mqtt.username there"
-            ),
-        ),
-        Code::ServerShuttingDown => (Kind::Away, "is shutting down: start it again".to_owned()),
-        Code::PacketTooLarge => (
-            Kind::TooLarge,
-            format!("ended the connection over a packet that is too large for it{said}: raise its limit"),
-        ),
-        Code::UseAnotherServer | Code::ServerMoved => {
-            (Kind::Refused, format!("it sends us to another server{said}: set mqtt.url to that one"))
+        Code::SessionTakenOver => (Obstacle::ClientIdTaken, TAKEN_OVER).into(),
+        Code::NotAuthorized => {
+            (Obstacle::NotAuthorized, format!("it ended the connection as not authorised{said}")).into()
         }
-        other => (Kind::Dropped, format!("ended the connection ({other:?}{said}): see its own log")),
+        Code::ServerShuttingDown => (Obstacle::Busy, "is shutting down").into(),
+        Code::PacketTooLarge => {
+            let why = format!("ended the connection over a packet that is too large for it{said}");
+            (Obstacle::PacketTooLarge, why).into()
+        }
+        Code::UseAnotherServer | Code::ServerMoved => {
+            (Obstacle::Moved, format!("it sends us to another server{said}")).into()
+        }
+        other => (Obstacle::HungUp, format!("ended the connection ({other:?}{said})")).into(),
     }
 }
 
-fn io_trouble(error: &std::io::Error, progress: &Progress) -> (Kind, String) {
+fn io_trouble(error: &std::io::Error, progress: &Progress) -> Reason {
     if let Some(wire) = error.get_ref().and_then(|inner| inner.downcast_ref::<WireError>()) {
-        return match wire {
-            WireError::Refused => (
-                Kind::Away,
-                "connection refused: check that it runs and that mqtt.url has the right port".to_owned(),
-            ),
-            WireError::Resolve(_) => (Kind::Away, format!("{wire}: check the host in mqtt.url")),
-            WireError::Connect(_) => {
-                (Kind::Away, format!("{wire}: check the network between here and there"))
-            }
-            WireError::File { .. } => (Kind::Refused, wire.to_string()),
-            WireError::NoRoots => {
-                (Kind::Refused, format!("{wire}: install ca-certificates or set mqtt.ca_file"))
-            }
-            WireError::Handshake(error) => handshake(error),
+        let obstacle = match wire {
+            WireError::Refused => Obstacle::Refused,
+            WireError::Resolve(_) => Obstacle::NameUnresolved,
+            WireError::Connect(_) => Obstacle::Unreachable,
+            WireError::File { .. } => Obstacle::FileUnusable,
+            WireError::NoRoots => Obstacle::NoRoots,
+            WireError::Handshake(error) => return handshake(error),
         };
+        return (obstacle, wire.to_string()).into();
     }
     // With TLS 1.3 the broker looks at our certificate only after we take the handshake for done.
     if tls_error(error).is_some() {
         return handshake(error);
     }
     if progress.stage() == Stage::Open {
-        (Kind::Dropped, HUNG_UP.to_owned())
+        (Obstacle::HungUp, "hung up").into()
     } else {
-        (Kind::Away, format!("{error}: see its own log"))
+        (Obstacle::Unreachable, error.to_string()).into()
     }
 }
 
-fn handshake(error: &std::io::Error) -> (Kind, String) {
+fn handshake(error: &std::io::Error) -> Reason {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
-    let why = match tls_error(error) {
-        Some(Tls::InvalidCertificate(Bad::UnknownIssuer)) => {
-            "nobody whom we trust has signed its certificate: set mqtt.ca_file to the authority's certificate"
-                .to_owned()
+    match tls_error(error) {
+        // A bad signature is one by another authority of the same name, as when it was made anew.
+        Some(Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature)) => {
+            Obstacle::CertificateUntrusted.into()
         }
         Some(Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
-            "its certificate is for another name: use the name in the certificate in mqtt.url".to_owned()
+            Obstacle::CertificateName.into()
         }
         Some(Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. })) => {
-            "its certificate has expired: renew it, or set this machine's clock".to_owned()
+            Obstacle::CertificateExpired.into()
         }
-        Some(Tls::InvalidCertificate(bad)) => format!("its certificate is not good: {bad}: give it another"),
-        Some(Tls::AlertReceived(Alert::CertificateRequired)) => {
-            "it wants a client certificate: set mqtt.client_cert_file and mqtt.client_key_file".to_owned()
+        Some(Tls::InvalidCertificate(bad)) => {
+            (Obstacle::CertificateBad, format!("its certificate is not good: {bad}")).into()
         }
+        Some(Tls::AlertReceived(Alert::CertificateRequired)) => Obstacle::ClientCertificateMissing.into(),
         Some(Tls::AlertReceived(alert)) => {
-            format!(
-                "it refuses TLS with us ({alert:?}): check mqtt.client_cert_file and mqtt.client_key_file"
-            )
+            (Obstacle::ClientCertificateRefused, format!("it refuses TLS with us ({alert:?})")).into()
         }
-        Some(Tls::InvalidMessage(_)) => {
-            "it does not speak TLS on this port: is it the one for mqtts?".to_owned()
-        }
-        Some(other) => format!("TLS failed: {other}: see its own log"),
-        None => return (Kind::Away, "hung up during TLS: is this its port for mqtts?".to_owned()),
-    };
-    (Kind::Refused, why)
+        Some(Tls::InvalidMessage(_)) => (Obstacle::NoTls, "it does not speak TLS on this port").into(),
+        Some(other) => (Obstacle::Tls, format!("TLS failed: {other}")).into(),
+        None => Reason::from((Obstacle::NoTls, "hung up during TLS")).passing(),
+    }
 }
 
 fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
@@ -281,10 +277,8 @@ impl Patience {
         let right_after = lasted.is_some_and(|lasted| lasted < RIGHT_AFTER);
         self.drops = if trouble.kind == Kind::Dropped && right_after { self.drops + 1 } else { 0 };
         if self.drops == DROPS {
-            let Options { host, port, .. } = options;
-            let text = format!("the broker at {host}:{port}: {DROPPED_AGAIN}");
             self.drops = 0;
-            return (Trouble::new(Kind::TakenOver, text), GIVE_WAY);
+            return (Trouble::of(Obstacle::ClientIdTaken, DROPPED_AGAIN, options), GIVE_WAY);
         }
         let wait = if trouble.kind == Kind::TakenOver { GIVE_WAY } else { self.next_wait(trouble.kind) };
         (trouble, wait)
@@ -434,16 +428,8 @@ mod tests {
                 Kind::Refused,
                 "mqtt.client_id",
             ),
-            (
-                ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy),
-                Kind::Away,
-                ": see its own log",
-            ),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), Kind::Away, "busy"),
             (wire(WireError::Refused), Kind::Away, "mqtt.url"),
-            (wire(WireError::Connect(io::Error::other("x"))), Kind::Away, ": check the network"),
-            (ConnectionError::Io(io::Error::other("x")), Kind::Away, ": see its own log"),
-            (ConnectionError::MqttState(StateError::AwaitPingResp), Kind::Away, ": see that it runs"),
-            (ConnectionError::MqttState(StateError::ConnectionAborted), Kind::Dropped, ": see its own log"),
             (wire(WireError::Resolve(io::Error::other("x"))), Kind::Away, "mqtt.url"),
             (wire(WireError::NoRoots), Kind::Refused, "mqtt.ca_file"),
             (
@@ -488,7 +474,7 @@ mod tests {
     #[test]
     fn waits_grow_to_a_limit_and_begin_anew_after_a_stable_connection() {
         let mut patience = Patience::new("test");
-        let away = || Trouble::new(Kind::Away, "away");
+        let away = || Trouble::of(Obstacle::Silent, "away", &options());
         let waits: Vec<_> = (0..8).map(|_| patience.weigh(away(), None, &options()).1).collect();
         assert!(
             waits[0] <= Duration::from_millis(600) && waits[0] >= Duration::from_millis(400),
@@ -505,15 +491,16 @@ mod tests {
     #[test]
     fn a_broker_that_says_no_is_not_pestered() {
         let mut patience = Patience::new("test");
-        let waits: Vec<_> =
-            (0..8).map(|_| patience.weigh(Trouble::new(Kind::Refused, "no"), None, &options()).1).collect();
+        let waits: Vec<_> = (0..8)
+            .map(|_| patience.weigh(Trouble::of(Obstacle::Denied, "no", &options()), None, &options()).1)
+            .collect();
         assert!(waits[0] >= Duration::from_secs(4) && waits[7] >= Duration::from_secs(48), "{waits:?}");
         assert!(waits[7] <= Duration::from_secs(72), "{waits:?}");
     }
 
     #[test]
     fn three_drops_right_after_connecting_give_way_and_others_do_not() {
-        let dropped = || Trouble::new(Kind::Dropped, "hung up");
+        let dropped = || Trouble::of(Obstacle::HungUp, "hung up", &options());
         let soon = Some(Duration::from_millis(20));
         let mut patience = Patience::new("test");
         assert_ne!(patience.weigh(dropped(), soon, &options()).1, GIVE_WAY);

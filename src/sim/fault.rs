@@ -15,6 +15,10 @@ pub enum LanFault {
     Refused,
     /// Connections are not taken: a new one waits for ever. On Linux, by a full backlog.
     NotAccepting,
+    /// Nothing listens on TCP, while datagrams are answered: a port that has died after weeks.
+    PortDead,
+    /// Connections hang as with a firewall between, while datagrams are answered.
+    PortFiltered,
     /// Takes the connection and the request, never answers, never acts.
     Silent,
     /// Takes the request and carries it out after this time, without ever answering.
@@ -46,10 +50,12 @@ pub enum LanFault {
 
 impl LanFault {
     /// One of each, with mild times, for tables.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Works,
         Self::Refused,
         Self::NotAccepting,
+        Self::PortDead,
+        Self::PortFiltered,
         Self::Silent,
         Self::SilentButActs(Duration::from_millis(50)),
         Self::Asleep,
@@ -71,6 +77,8 @@ impl LanFault {
             Self::Works => true,
             Self::Refused => false,
             Self::NotAccepting => false,
+            Self::PortDead => false,
+            Self::PortFiltered => false,
             Self::Silent => false,
             Self::SilentButActs(_) => true,
             Self::Asleep => false,

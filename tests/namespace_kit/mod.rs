@@ -3,6 +3,8 @@
 //! A test that needs one starts a part of its own file in it, as a process of its own; that part may start more of them.
 //! The parts are ignored tests, and do nothing unless they are told which part they play.
 
+#![allow(dead_code, reason = "each file of stories uses its own part of the kit")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};

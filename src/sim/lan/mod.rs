@@ -394,8 +394,10 @@ mod tests {
                 LanFault::Works | LanFault::Latency(_) => Seen::Answer(0),
                 LanFault::SlowBytes(_) | LanFault::CloseAfterEachReply => Seen::Answer(0),
                 LanFault::DeviceError(code) => Seen::Answer(code),
-                LanFault::Refused => Seen::NoConnection(io::ErrorKind::ConnectionRefused),
-                LanFault::NotAccepting => Seen::ConnectHangs,
+                LanFault::Refused | LanFault::PortDead => {
+                    Seen::NoConnection(io::ErrorKind::ConnectionRefused)
+                }
+                LanFault::NotAccepting | LanFault::PortFiltered => Seen::ConnectHangs,
                 LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => Seen::Nothing,
                 LanFault::ResetAfterRequest | LanFault::ResetInAnswer => Seen::Reset,
                 LanFault::CloseWithoutReply => Seen::Closed,

@@ -87,7 +87,9 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: Vec<u8>) -> 
     let fault = plug.read(|plug| plug.lan);
     match fault {
         // Set after the connection was taken, and its task has not been ended yet.
-        LanFault::Refused | LanFault::NotAccepting => return Ok(Then::HangUp),
+        LanFault::Refused | LanFault::NotAccepting | LanFault::PortDead | LanFault::PortFiltered => {
+            return Ok(Then::HangUp);
+        }
         LanFault::Silent => return hear_only(plug),
         LanFault::SilentButActs(after) => {
             tokio::spawn(act_late(plug.clone(), request, after));

@@ -239,8 +239,8 @@ impl SimPlug {
     pub fn door(&self, now: Instant) -> Door {
         match self.lan {
             _ if !self.is_up(now) || !self.dialect.speaks_xor() => Door::Shut,
-            LanFault::Refused => Door::Shut,
-            LanFault::NotAccepting => Door::Jammed,
+            LanFault::Refused | LanFault::PortDead => Door::Shut,
+            LanFault::NotAccepting | LanFault::PortFiltered => Door::Jammed,
             _ => Door::Open,
         }
     }

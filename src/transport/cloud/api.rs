@@ -140,7 +140,7 @@ impl fmt::Debug for Page {
 pub enum Trouble {
     /// No connection came about, so nothing was sent.
     #[error("no connection: {0}")]
-    Unreachable(Box<str>),
+    Unreachable(NoWay),
     /// The connection broke after the request had begun.
     #[error("the connection broke before the whole answer was there")]
     Broken,
@@ -153,6 +153,9 @@ pub enum Trouble {
     /// An HTTP status that is no success, without a code.
     #[error("HTTP status {0}")]
     Http(u16),
+    /// Somebody else's page.
+    #[error("an answer that is not JSON, as from a proxy or a login page in between")]
+    NotJson,
     /// Not the JSON that was expected.
     #[error("{0}")]
     NotAnAnswer(Box<str>),
@@ -174,10 +177,43 @@ impl Trouble {
             Self::TooLarge => Reaction::Retry,
             Self::Http(403 | 429) => Reaction::HoldBack,
             Self::Http(_) => Reaction::Retry,
+            Self::NotJson => Reaction::Retry,
             Self::NotAnAnswer(_) => Reaction::Retry,
             Self::Blacklisted => Reaction::HoldBackLong,
             Self::Code(code) => codes::reaction(*code),
         }
+    }
+}
+
+/// Why no connection came about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoWay {
+    /// Nothing came back.
+    #[error("the host does not answer")]
+    Silent,
+    /// There is no such name, or nobody to ask for it.
+    #[error("the host's name does not resolve")]
+    NameUnresolved,
+    /// Its certificate is not valid at this hour, which says as much of our own clock.
+    #[error("its certificate is not valid at this hour; is the clock right?")]
+    Clock,
+    /// Its certificate is not accepted.
+    #[error("its certificate is not accepted; is the clock right, does a proxy intercept TLS?")]
+    Certificate,
+    /// It speaks no TLS.
+    #[error("TLS failed; does something else answer in the host's place?")]
+    Tls,
+    /// Nothing was tried.
+    #[error("too many files are open; raise the limit")]
+    OutOfFiles,
+    /// What the system says.
+    #[error("{0}")]
+    Other(Box<str>),
+}
+
+impl From<&str> for NoWay {
+    fn from(why: &str) -> Self {
+        Self::Other(why.into())
     }
 }
 
@@ -241,7 +277,7 @@ fn misshapen() -> Trouble {
 }
 
 fn not_json() -> Trouble {
-    Trouble::NotAnAnswer("an answer that is not JSON, as from a proxy or a login page in between".into())
+    Trouble::NotJson
 }
 
 #[derive(Deserialize)]

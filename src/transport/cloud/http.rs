@@ -15,7 +15,7 @@ use reqwest::{Client, ClientBuilder, Response};
 use tokio::time::timeout_at;
 
 use crate::secret::Draft;
-use crate::transport::cloud::api::{Page, Trouble};
+use crate::transport::cloud::api::{NoWay, Page, Trouble};
 use crate::transport::cloud::host::Host;
 use crate::transport::share::is_out_of_files;
 
@@ -107,7 +107,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Page, Trouble> {
 
 fn sort(error: &reqwest::Error) -> Trouble {
     if error.is_connect() {
-        Trouble::Unreachable(why_unreachable(error).into())
+        Trouble::Unreachable(why_unreachable(error))
     } else if error.is_timeout() {
         Trouble::TimedOut
     } else {
@@ -115,18 +115,18 @@ fn sort(error: &reqwest::Error) -> Trouble {
     }
 }
 
-/// What stands between us and the host, in words of our own wherever something can be done about it.
-fn why_unreachable(error: &reqwest::Error) -> String {
+/// What stands between us and the host, told apart wherever something can be done about it.
+fn why_unreachable(error: &reqwest::Error) -> NoWay {
     if error.is_timeout() {
-        return "the host does not answer".to_owned();
+        return NoWay::Silent;
     }
     if error.is_dns() {
-        return "the host's name does not resolve".to_owned();
+        return NoWay::NameUnresolved;
     }
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return describe_tls(tls);
+            return sort_tls(tls);
         }
         let io = error.downcast_ref::<std::io::Error>();
         if let Some(inner) = io.and_then(std::io::Error::get_ref) {
@@ -135,23 +135,25 @@ fn why_unreachable(error: &reqwest::Error) -> String {
             continue;
         }
         if io.is_some_and(is_out_of_files) {
-            return "too many files are open; raise the limit".to_owned();
+            return NoWay::OutOfFiles;
         }
         if let Some(io) = io {
-            return io.kind().to_string();
+            return NoWay::Other(io.kind().to_string().into());
         }
         cause = error.source();
     }
-    "the connection failed".to_owned()
+    "the connection failed".into()
 }
 
 /// A certificate that does not fit is often a clock that was not set yet, so this passes by itself.
-fn describe_tls(error: &rustls::Error) -> String {
+fn sort_tls(error: &rustls::Error) -> NoWay {
+    use rustls::{CertificateError as Bad, Error as Tls};
     match error {
-        rustls::Error::InvalidCertificate(_) => {
-            "its certificate is not accepted; is the clock right, does a proxy intercept TLS?".to_owned()
-        }
-        _ => "TLS failed; does something else answer in the host's place?".to_owned(),
+        Tls::InvalidCertificate(
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+        ) => NoWay::Clock,
+        Tls::InvalidCertificate(_) => NoWay::Certificate,
+        _ => NoWay::Tls,
     }
 }
 

@@ -101,6 +101,15 @@ impl Gate {
     }
 }
 
+/// How the cloud is, for whoever looks.
+#[derive(Debug, Clone)]
+pub(super) struct Moods {
+    /// As the daemon tells it.
+    pub(super) mood: watch::Receiver<CloudStatus>,
+    /// What stands behind it.
+    pub(super) trouble: watch::Receiver<Option<Trouble>>,
+}
+
 /// The task that owns the office: its channel, and what it reaches out to.
 pub(super) struct Keeper {
     office: Office,
@@ -109,6 +118,7 @@ pub(super) struct Keeper {
     host: Host,
     vault: Arc<dyn Vault>,
     mood: watch::Sender<CloudStatus>,
+    trouble: watch::Sender<Option<Trouble>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -120,13 +130,14 @@ impl Keeper {
         http: Http,
         vault: Arc<dyn Vault>,
         events: mpsc::UnboundedSender<Event>,
-    ) -> (Self, Gate, watch::Receiver<CloudStatus>) {
+    ) -> (Self, Gate, Moods) {
         let (sender, asks) = mpsc::channel(QUEUE);
         let (mood, moods) = watch::channel(CloudStatus::Off);
+        let (trouble, troubles) = watch::channel(None);
         let host = account.host.clone();
         let office = Office::new(account, tokens);
-        let keeper = Self { office, asks, http, host, vault, mood, events };
-        (keeper, Gate { asks: sender }, moods)
+        let keeper = Self { office, asks, http, host, vault, mood, trouble, events };
+        (keeper, Gate { asks: sender }, Moods { mood: moods, trouble: troubles })
     }
 
     /// Serves until every gate is gone.
@@ -188,6 +199,15 @@ impl Keeper {
     }
 
     fn tell_mood(&self) {
+        // Before the answer that it belongs to.
+        let trouble = self.office.trouble();
+        self.trouble.send_if_modified(|told| {
+            let changed = told.as_ref() != trouble;
+            if changed {
+                *told = trouble.cloned();
+            }
+            changed
+        });
         let mood = self.office.mood();
         self.mood.send_if_modified(|told| {
             let changed = told != mood;

@@ -28,19 +28,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
 use crate::secret::Secret;
 use crate::smarthome::message::{NotAnAnswer, Reply};
-use api::Row;
+use api::{Row, Trouble};
 use codes::PlugFault;
 use directory::{Directory, Reader};
 use host::{BadHost, check_host};
 use http::Http;
-use keeper::Keeper;
+use keeper::{Keeper, Moods};
 use line::{Call, Line};
 use session::Account;
 
@@ -130,7 +130,7 @@ pub enum CloudError {
 pub struct Cloud {
     line: Line,
     directory: Directory,
-    mood: watch::Receiver<CloudStatus>,
+    moods: Moods,
 }
 
 impl Cloud {
@@ -149,12 +149,12 @@ impl Cloud {
         let http = Http::new(&host).map_err(|_| StartError::NoAuthorities)?;
         let Options { username, password, .. } = options;
         let account = Account { username, password, terminal, host: host.clone() };
-        let (keeper, gate, mood) = Keeper::new(account, tokens, http.clone(), vault, events.clone());
+        let (keeper, gate, moods) = Keeper::new(account, tokens, http.clone(), vault, events.clone());
         let line = Line { gate, http, account: host };
         let (reader, directory) = Reader::new(line.clone(), events, terminal.as_u64_pair().1);
         tokio::spawn(keeper.run());
         tokio::spawn(reader.run());
-        Ok(Self { line, directory, mood })
+        Ok(Self { line, directory, moods })
     }
 
     /// Carries an exchange to its plug and back, within its deadline. May be dropped at any time.
@@ -186,7 +186,12 @@ impl Cloud {
 
     /// The mood of the cloud; `Off` until the first call has ended.
     pub fn status(&self) -> CloudStatus {
-        self.mood.borrow().clone()
+        self.moods.mood.borrow().clone()
+    }
+
+    /// What came back that stands behind a call that failed, as long as it does. Nothing where no call was made.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.moods.trouble.borrow().clone()
     }
 
     async fn pass_through(&self, exchange: &Exchange, device_id: &DeviceId) -> Result<Reply, Failure> {

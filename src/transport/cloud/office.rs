@@ -107,6 +107,11 @@ impl Office {
         self.session.mood()
     }
 
+    /// What stands behind a mood that is not good.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.session.trouble()
+    }
+
     /// How many wait for the errand that is under way.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -45,6 +45,8 @@ pub struct Session {
     pushed_out: Option<Instant>,
     bucket: Bucket,
     mood: CloudStatus,
+    /// What stands behind the mood, where that is not good.
+    trouble: Option<Trouble>,
 }
 
 impl Session {
@@ -65,6 +67,7 @@ impl Session {
             pushed_out: None,
             bucket: Bucket::default(),
             mood: CloudStatus::Off,
+            trouble: None,
         };
         session.load(tokens);
         session
@@ -106,6 +109,7 @@ impl Session {
             Ok(granted) => Settled::Granted(self.accept(granted)),
             Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
                 self.refresh_token = None;
+                self.trouble = Some(trouble.clone());
                 Settled::WayClosed(self.down(format!("the login could not be refreshed: {trouble}")))
             }
             Err(trouble) => Settled::Failed(self.reject(kind, &trouble, now)),
@@ -122,6 +126,7 @@ impl Session {
         if self.check_open(now).is_ok() {
             self.hold.succeed();
             self.mood = CloudStatus::Ok;
+            self.trouble = None;
         }
     }
 
@@ -171,6 +176,11 @@ impl Session {
         &self.mood
     }
 
+    /// What was met last and still stands, if the mood is not good for it.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
     /// Tokens of another account are none.
     fn load(&mut self, tokens: Option<Tokens>) {
         let Some(tokens) = tokens.filter(|tokens| tokens.username == self.account.username) else { return };
@@ -200,6 +210,7 @@ impl Session {
             return;
         }
         self.pass = None;
+        self.trouble = Some(trouble.clone());
         match trouble.reaction() {
             Reaction::Login => self.refresh_token = None,
             Reaction::Elsewhere => {
@@ -242,6 +253,7 @@ impl Session {
     fn accept(&mut self, granted: Granted) -> Tokens {
         // An answer that names no refresh token leaves the old one in force.
         self.refresh_token = granted.refresh_token.or(self.refresh_token.take());
+        self.trouble = None;
         self.hand_out(granted.token.clone());
         Tokens {
             username: self.account.username.clone(),
@@ -251,6 +263,7 @@ impl Session {
     }
 
     fn reject(&mut self, kind: Kind, trouble: &Trouble, now: Instant) -> CloudError {
+        self.trouble = Some(trouble.clone());
         match trouble.reaction() {
             Reaction::Elsewhere => self.stop(format!(
                 "{trouble}: log in with the Kasa app, then reload or run `hs100d cloud login`"
@@ -271,6 +284,7 @@ impl Session {
 
     /// What a trouble means for the cloud as a whole.
     fn suffer(&mut self, trouble: &Trouble, now: Instant) -> CloudError {
+        self.trouble = Some(trouble.clone());
         match trouble.reaction() {
             Reaction::Stop(remedy) => self.stop(format!("{trouble}: {remedy}")),
             Reaction::HoldBack => {
@@ -400,7 +414,11 @@ fn ends_the_refresh_token(trouble: &Trouble) -> bool {
 fn reached_the_account(trouble: &Trouble) -> bool {
     !matches!(
         trouble,
-        Trouble::Unreachable(_) | Trouble::Http(_) | Trouble::NotAnAnswer(_) | Trouble::TooLarge
+        Trouble::Unreachable(_)
+            | Trouble::Http(_)
+            | Trouble::NotJson
+            | Trouble::NotAnAnswer(_)
+            | Trouble::TooLarge
     )
 }
 

@@ -84,11 +84,21 @@ pub struct Tally {
 impl Discovery {
     /// Starts with a round at once.
     pub fn start(options: Options) -> Self {
+        Self::begin(options, true, Vec::new())
+    }
+
+    /// Asks these addresses directly, at once, and broadcasts to nobody.
+    pub fn start_without_broadcast(options: Options, probe: Vec<Address>) -> Self {
+        Self::begin(options, false, probe)
+    }
+
+    fn begin(options: Options, broadcasts: bool, probe: Vec<Address>) -> Self {
         let (ask, asked) = mpsc::channel(ASKS);
         let (tell, sightings) = mpsc::channel(WAITING);
         let hearing = Arc::new(Hearing::new(options.port, tell));
         let mut task = JoinSet::new();
-        task.spawn(Search::new(options, Arc::clone(&hearing)).run(asked));
+        let search = Search { broadcasts, ..Search::new(options, Arc::clone(&hearing)) };
+        task.spawn(search.run(asked, probe));
         Self { ask, sightings, hearing, _task: task }
     }
 
@@ -115,6 +125,8 @@ impl Discovery {
 /// The search as its task sees it.
 struct Search {
     options: Options,
+    /// Whether anybody is asked who is not named.
+    broadcasts: bool,
     hearing: Arc<Hearing>,
     ways: Vec<Way>,
     /// By the address that each is bound to.
@@ -134,6 +146,7 @@ impl Search {
     fn new(options: Options, hearing: Arc<Hearing>) -> Self {
         Self {
             options,
+            broadcasts: true,
             hearing,
             ways: Vec::new(),
             ears: HashMap::new(),
@@ -144,8 +157,7 @@ impl Search {
         }
     }
 
-    async fn run(mut self, mut asked: mpsc::Receiver<Vec<Address>>) {
-        let mut probe = Vec::new();
+    async fn run(mut self, mut asked: mpsc::Receiver<Vec<Address>>, mut probe: Vec<Address>) {
         loop {
             self.round(&probe).await;
             match self.next_round(&mut asked).await {
@@ -229,6 +241,9 @@ impl Search {
     }
 
     fn ways_out(&mut self) -> Vec<Way> {
+        if !self.broadcasts {
+            return Vec::new();
+        }
         if !self.options.broadcast.is_empty() {
             let to = |&target| Way { local: Ipv4Addr::UNSPECIFIED, target };
             return self.options.broadcast.iter().map(to).collect();

@@ -1,0 +1,141 @@
+//! The broker: whether it takes us, and what a daemon has left there of itself.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::cause;
+use super::report::{Finding, Subject, Try};
+use crate::config::MqttChoice;
+use crate::model::shown;
+use crate::mqtt::{self, Options, Probed, Unusable};
+
+/// A broker answers in milliseconds, one far away in a second.
+const WITHIN: Duration = Duration::from_secs(10);
+/// The most of a daemon's words that is repeated, in characters.
+const WORDS_SHOWN: usize = 300;
+
+/// What is known of a running daemon.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Daemon {
+    /// It says that it is there.
+    pub(super) is_online: bool,
+    /// Why it has stopped using the account.
+    pub(super) cloud_stopped: Option<String>,
+}
+
+/// Tries the broker that the config chooses.
+pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
+    match choice {
+        MqttChoice::Outside(options) => {
+            let (tries, probed) = probe(options).await;
+            let finding = match &probed {
+                Ok(_) => Finding::good(Subject::Broker, "takes us and lets us hear commands"),
+                Err(unusable) => unusable_finding(unusable),
+            };
+            (finding.after(tries), Daemon::of(probed.ok().as_ref()))
+        }
+        MqttChoice::Embedded { broker, link } => {
+            let listening = Instant::now();
+            let listen = TcpListener::bind(broker.listen);
+            let what = format!("listen on {}", broker.listen);
+            match listen {
+                Ok(_) => {
+                    let found = format!("the embedded one can listen on {}", broker.listen);
+                    let tries = vec![Try::since(listening, what, "possible")];
+                    (Finding::good(Subject::Broker, found).after(tries), Daemon::default())
+                }
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    let tried = Try::since(listening, what, "taken");
+                    let (mut tries, probed) = probe(link).await;
+                    tries.insert(0, tried);
+                    let daemon = Daemon::of(probed.ok().as_ref());
+                    let finding = if daemon.is_online {
+                        let found = format!("the running daemon's own one serves {}", broker.listen);
+                        Finding::good(Subject::Broker, found)
+                    } else {
+                        let found = format!("{} is taken, and not by a daemon of ours", broker.listen);
+                        Finding::bad(Subject::Broker, found, cause::PORT_TAKEN)
+                    };
+                    (finding.after(tries), daemon)
+                }
+                Err(error) => {
+                    let found = format!("the embedded one cannot listen on {}: {error}", broker.listen);
+                    let tries = vec![Try::since(listening, what, error.to_string())];
+                    let finding = Finding::bad(Subject::Broker, found, cause::PORT_UNUSABLE);
+                    (finding.after(tries), Daemon::default())
+                }
+            }
+        }
+    }
+}
+
+/// The line of an obstacle ends in its remedy, which the finding tells by itself.
+fn unusable_finding(unusable: &Unusable) -> Finding {
+    let remedy = format!(": {}", unusable.obstacle.remedy());
+    let found = unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text);
+    Finding::bad(Subject::Broker, found, unusable.obstacle.into())
+}
+
+async fn probe(options: Options) -> (Vec<Try>, Result<Probed, Unusable>) {
+    let tls = if options.tls.is_some() { " over TLS" } else { "" };
+    let what = format!("connect to {}:{}{tls} and subscribe", options.host, options.port);
+    let begun = Instant::now();
+    let probed = mqtt::probe(options, WITHIN).await;
+    let mut tries = Vec::new();
+    match &probed {
+        Ok(kept) => {
+            tries.push(Try::since(begun, what, "taken, and let hear commands"));
+            tries.push(Try::new("read what a daemon keeps there", describe(kept)));
+        }
+        Err(unusable) => tries.push(Try::since(begun, what, unusable_words(unusable))),
+    }
+    (tries, probed)
+}
+
+fn unusable_words(unusable: &Unusable) -> String {
+    shown(&unusable.text, WORDS_SHOWN)
+}
+
+fn describe(kept: &Probed) -> String {
+    let text = |value: &Value| value.as_str().map(|text| shown(text, WORDS_SHOWN));
+    let state = kept.state.as_deref().map(|state| shown(state, WORDS_SHOWN));
+    let Some(state) = state else { return "nothing: no daemon has been at this broker".to_owned() };
+    let Some(info) = &kept.info else { return format!("the daemon is {state}") };
+    let version = text(&info["version"]).unwrap_or_default();
+    let cloud = text(&info["cloud"]["status"]).unwrap_or_default();
+    let number = |key: &str| info[key].as_u64().unwrap_or_default();
+    let (plugs, online) = (number("plugs"), number("online"));
+    format!("the daemon {version} is {state}, {online} of {plugs} plugs online, cloud {cloud}")
+}
+
+impl Daemon {
+    fn of(probed: Option<&Probed>) -> Self {
+        let Some(Probed { state, info }) = probed else { return Self::default() };
+        let is_online = state.as_deref() == Some("online");
+        let cloud = info.as_ref().map(|info| &info["cloud"]);
+        let stopped = cloud.filter(|cloud| is_online && cloud["status"] == "stopped");
+        let reason = |cloud: &Value| shown(cloud["reason"].as_str().unwrap_or_default(), WORDS_SHOWN);
+        Self { is_online, cloud_stopped: stopped.map(reason) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_daemon_that_is_gone_stops_nobody_from_trying_the_account() {
+        let info = json!({"version": "1", "plugs": 3, "online": 2, "cloud": {"status": "stopped", "reason": "a\nb"}});
+        let kept = |state: &str| Probed { state: Some(state.to_owned()), info: Some(info.clone()) };
+        let stopped = Daemon::of(Some(&kept("online")));
+        assert_eq!(stopped, Daemon { is_online: true, cloud_stopped: Some("a\\nb".to_owned()) });
+        assert_eq!(Daemon::of(Some(&kept("offline"))), Daemon::default());
+        assert_eq!(Daemon::of(None), Daemon::default());
+        assert_eq!(describe(&kept("online")), "the daemon 1 is online, 2 of 3 plugs online, cloud stopped");
+        assert!(describe(&Probed::default()).starts_with("nothing"));
+    }
+}

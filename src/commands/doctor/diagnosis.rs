@@ -1,0 +1,504 @@
+//! From the pattern of what came back to the likely cause: what an expert would conclude. Pure.
+
+use super::cause::{self, Cause};
+use crate::model::Failure;
+use crate::transport::cloud::CloudError;
+use crate::transport::cloud::api::{NoWay, Trouble};
+use crate::transport::cloud::codes::Reaction;
+
+/// All that was seen of one plug.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Evidence {
+    /// What came of asking it over TCP.
+    pub(super) lan: LanView,
+    /// Where its address is, as seen from this machine.
+    pub(super) place: Place,
+    /// What its address, or its MAC address, answered to datagrams.
+    pub(super) datagrams: Datagrams,
+    /// Who answered the broadcast.
+    pub(super) broadcast: Broadcast,
+    /// How the cloud sees it.
+    pub(super) cloud: CloudView,
+}
+
+/// What came of asking over TCP.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum LanView {
+    /// The plug is not to be reached so.
+    NotUsed,
+    /// It answered.
+    Answers,
+    /// Its name leads nowhere.
+    NameUnresolved,
+    /// It takes connections, and no answer comes.
+    Mute,
+    /// It failed so, also on its second try if one makes sense.
+    Failed(Failure),
+}
+
+/// Where an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On one of this machine's networks.
+    Here,
+    /// On none of them.
+    Elsewhere,
+    /// There is no address, or the networks are not known.
+    Unknown,
+}
+
+/// What is answered over UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Datagrams {
+    /// Nothing.
+    Nothing,
+    /// The old language.
+    Xor,
+    /// The newer discovery, by a plug of this family.
+    Newer,
+    /// The newer discovery, by a device of another family.
+    OtherFamily,
+}
+
+/// Who answered the broadcast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broadcast {
+    /// The LAN is not searched.
+    NotSent,
+    /// No plug at all.
+    Nobody,
+    /// Others, or this one where it is known to be.
+    Somebody,
+    /// This one, elsewhere than it is known to be.
+    ElsewhereThanKnown,
+}
+
+/// How the cloud sees a plug.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum CloudView {
+    /// It is not to be reached so.
+    NotUsed,
+    /// The account does not answer, or the plug cannot be found in it by what is known of it.
+    Unknown,
+    /// The account does not list it.
+    NotListed,
+    /// It is listed as a device of another family.
+    OtherFamily,
+    /// The account names a server that no token is sent to.
+    ServerRefused,
+    /// Listed as not connected.
+    Offline,
+    /// Listed as connected; it was not asked.
+    Connected,
+    /// It answered.
+    Answers,
+    /// Listed as connected, yet its server says that it is not.
+    Misplaced,
+    /// Asking it failed so.
+    Failed(Failure),
+}
+
+impl CloudView {
+    /// Whether the plug lives, as far as the cloud can tell.
+    fn is_alive(&self) -> Option<bool> {
+        match self {
+            Self::Connected | Self::Answers | Self::Misplaced => Some(true),
+            Self::Failed(Failure::Silent | Failure::Device { .. }) => Some(true),
+            Self::Offline => Some(false),
+            Self::NotUsed | Self::Unknown | Self::NotListed => None,
+            Self::OtherFamily | Self::ServerRefused | Self::Failed(_) => None,
+        }
+    }
+}
+
+/// What is wrong with a plug, if something is.
+pub(super) fn of_plug(evidence: &Evidence) -> Option<Cause> {
+    match &evidence.lan {
+        LanView::NotUsed => match &evidence.cloud {
+            CloudView::NotUsed => Some(cause::NO_WAY),
+            CloudView::Unknown => Some(cause::ACCOUNT_FIRST),
+            cloud => of_cloud_view(cloud),
+        },
+        LanView::Answers => of_cloud_view(&evidence.cloud),
+        LanView::NameUnresolved => Some(cause::NAME_UNRESOLVED),
+        LanView::Mute => Some(match evidence.datagrams {
+            Datagrams::OtherFamily => cause::OTHER_FAMILY,
+            _ => cause::HANGS,
+        }),
+        LanView::Failed(failure) => Some(of_lan_failure(failure, evidence)),
+    }
+}
+
+fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
+    if matches!(failure, Failure::OutOfFiles) {
+        return cause::TOO_MANY_FILES;
+    }
+    if matches!(failure, Failure::Device { .. }) {
+        return cause::PLUG_REFUSES;
+    }
+    if evidence.broadcast == Broadcast::ElsewhereThanKnown {
+        return cause::ADDRESS_CHANGED;
+    }
+    if evidence.datagrams == Datagrams::OtherFamily || evidence.cloud == CloudView::OtherFamily {
+        return cause::OTHER_FAMILY;
+    }
+    match failure {
+        Failure::WrongPlug { .. } => cause::ANOTHER_PLUG,
+        Failure::Refused => of_refusal(evidence),
+        Failure::NoAddress | Failure::NoRoute | Failure::Silent => of_silence(failure, evidence),
+        Failure::Closed => cause::CLOSES_CONNECTION,
+        _ => cause::NOT_A_PLUG,
+    }
+}
+
+/// Somebody is at the address, and has nothing behind the port.
+fn of_refusal(evidence: &Evidence) -> Cause {
+    match (evidence.datagrams, evidence.cloud.is_alive()) {
+        (Datagrams::Newer, _) => cause::PORT_CLOSED_BY_FIRMWARE,
+        (Datagrams::Xor, _) => cause::PORT_DEAD,
+        (_, Some(true)) => cause::PORT_CLOSED_BY_FIRMWARE,
+        (_, Some(false)) => cause::ANOTHER_DEVICE,
+        (_, None) => cause::PORT_CLOSED,
+    }
+}
+
+/// Nothing comes back from the address, or there is none.
+fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
+    let is_alive = evidence.cloud.is_alive();
+    match (evidence.datagrams, evidence.place) {
+        (Datagrams::Newer, _) => return cause::PORT_CLOSED_BY_FIRMWARE,
+        (Datagrams::Xor, _) => return cause::FILTERED,
+        (_, Place::Elsewhere) if is_alive != Some(false) => return cause::BEHIND_ROUTER,
+        _ => {}
+    }
+    let is_unsearched = evidence.broadcast == Broadcast::NotSent && *failure == Failure::NoAddress;
+    match is_alive {
+        Some(false) => cause::UNPLUGGED,
+        _ if is_unsearched => cause::NO_ADDRESS,
+        Some(true) => cause::ISOLATED,
+        None if evidence.broadcast == Broadcast::Nobody => cause::NOBODY_HEARD,
+        None => cause::NOT_FOUND,
+    }
+}
+
+fn of_cloud_view(view: &CloudView) -> Option<Cause> {
+    match view {
+        CloudView::NotUsed | CloudView::Connected | CloudView::Answers => None,
+        // The account's own line tells.
+        CloudView::Unknown => None,
+        CloudView::NotListed => Some(cause::NOT_IN_ACCOUNT),
+        CloudView::OtherFamily => Some(cause::OTHER_FAMILY),
+        CloudView::ServerRefused => Some(cause::SERVER_REFUSED),
+        CloudView::Offline => Some(cause::CLOUD_OFFLINE),
+        CloudView::Misplaced => Some(cause::WRONG_SERVER),
+        CloudView::Failed(failure) => Some(match failure {
+            Failure::Silent | Failure::Garbage(_) | Failure::Closed => cause::CLOUD_SILENT,
+            Failure::CloudOffline => cause::CLOUD_OFFLINE,
+            Failure::NotInAccount => cause::NOT_IN_ACCOUNT,
+            Failure::Unsupported(_) => cause::OTHER_FAMILY,
+            Failure::Device { .. } => cause::PLUG_REFUSES,
+            Failure::WrongPlug { .. } => cause::ANOTHER_PLUG,
+            _ => cause::CLOUD_REFUSED,
+        }),
+    }
+}
+
+/// What is wrong with the account, by the error of its list and what came back that stands behind it.
+pub(super) fn of_account(error: &CloudError, trouble: Option<&Trouble>) -> Cause {
+    match (error, trouble) {
+        (CloudError::NotSaved(_), _) => cause::TOKEN_NOT_SAVED,
+        (CloudError::Faulty(_), _) => cause::UNEXPECTED,
+        (CloudError::Stopped(_), None) => cause::LOGIN_MISSING,
+        (CloudError::Throttled, None) => cause::THROTTLED,
+        (_, None) => cause::CLOUD_OUT_OF_ORDER,
+        (stopped, Some(trouble)) => of_trouble(trouble, matches!(stopped, CloudError::Stopped(_))),
+    }
+}
+
+fn of_trouble(trouble: &Trouble, is_stopped: bool) -> Cause {
+    match trouble {
+        Trouble::Unreachable(way) => match way {
+            NoWay::NameUnresolved => cause::NO_INTERNET,
+            NoWay::Silent | NoWay::Other(_) => cause::CLOUD_UNREACHABLE,
+            NoWay::Clock => cause::CLOCK_WRONG,
+            NoWay::Certificate | NoWay::Tls => cause::TLS_INTERCEPTED,
+            NoWay::OutOfFiles => cause::TOO_MANY_FILES,
+        },
+        Trouble::NotJson | Trouble::Http(300..400 | 511) => cause::CAPTIVE_PORTAL,
+        Trouble::Blacklisted => cause::BLACKLISTED,
+        Trouble::Code(code) => of_code(*code, is_stopped),
+        _ => match trouble.reaction() {
+            Reaction::HoldBack | Reaction::HoldBackLong => cause::THROTTLED,
+            _ => cause::CLOUD_OUT_OF_ORDER,
+        },
+    }
+}
+
+fn of_code(code: i64, is_stopped: bool) -> Cause {
+    match code {
+        -20600 => cause::ACCOUNT_UNKNOWN,
+        -20601 => cause::PASSWORD_REFUSED,
+        -20202..=-20200 | -20604 | -20608 | -20610 | -20615 => cause::USERNAME_MALFORMED,
+        -20212 => cause::WRONG_REGION,
+        -20661 | -20662 => cause::ACCOUNT_LOCKED,
+        -20677 | -23003 => cause::TWO_STEP,
+        -20675 => cause::ELSEWHERE,
+        -10301 | -23001 => cause::UNEXPECTED,
+        _ => match Trouble::Code(code).reaction() {
+            Reaction::Renew | Reaction::Login if is_stopped => cause::LOGIN_EXPIRED,
+            Reaction::Renew | Reaction::Login => cause::TOKEN_REFUSED,
+            Reaction::Elsewhere => cause::ELSEWHERE,
+            Reaction::Stop(_) => cause::ACCOUNT_NEEDS_CARE,
+            Reaction::HoldBack | Reaction::HoldBackLong => cause::THROTTLED,
+            Reaction::Retry | Reaction::Plug(_) => cause::CLOUD_OUT_OF_ORDER,
+            Reaction::Faulty => cause::UNEXPECTED,
+        },
+    }
+}
+
+/// What looks odd about an e-mail address that the cloud does not know. It ignores case, but nothing else.
+pub(super) fn oddity(username: &str) -> Option<&'static str> {
+    if username.contains(char::is_whitespace) {
+        Some("there is a space in it")
+    } else if !username.contains('@') {
+        Some("there is no @ in it")
+    } else if !username.is_ascii() {
+        Some("there is a letter in it that is not ASCII")
+    } else if username.contains('+') {
+        Some("it has a part after +, which must be the one that the account was registered with")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::obstacle::Obstacle;
+    use crate::transport::cloud::codes::CODES;
+
+    fn refused() -> LanView {
+        LanView::Failed(Failure::Refused)
+    }
+
+    fn silent() -> LanView {
+        LanView::Failed(Failure::Silent)
+    }
+
+    fn no_address() -> LanView {
+        LanView::Failed(Failure::NoAddress)
+    }
+
+    fn wrong() -> LanView {
+        LanView::Failed(Failure::WrongPlug { found: "\"Fan\" 8006…0002".into() })
+    }
+
+    #[test]
+    fn each_pattern_of_what_came_back_has_its_cause() {
+        use Broadcast::{ElsewhereThanKnown as Moved, Nobody, NotSent, Somebody};
+        use CloudView as C;
+        use Datagrams::{Newer, Nothing, OtherFamily, Xor};
+        use Place::{Elsewhere, Here, Unknown};
+        let table: Vec<(LanView, Place, Datagrams, Broadcast, CloudView, Option<Cause>)> = vec![
+            // All is well.
+            (LanView::Answers, Here, Xor, Somebody, C::NotUsed, None),
+            (LanView::Answers, Here, Nothing, Nobody, C::Answers, None),
+            (LanView::Answers, Here, Xor, Somebody, C::Connected, None),
+            (LanView::Answers, Elsewhere, Nothing, NotSent, C::Unknown, None),
+            (LanView::NotUsed, Unknown, Nothing, NotSent, C::Answers, None),
+            (LanView::NotUsed, Unknown, Nothing, NotSent, C::Unknown, Some(cause::ACCOUNT_FIRST)),
+            (LanView::NotUsed, Unknown, Nothing, NotSent, C::NotUsed, Some(cause::NO_WAY)),
+            // The LAN works, the cloud does not.
+            (LanView::Answers, Here, Xor, Somebody, C::NotListed, Some(cause::NOT_IN_ACCOUNT)),
+            (LanView::Answers, Here, Xor, Somebody, C::Offline, Some(cause::CLOUD_OFFLINE)),
+            (LanView::Answers, Here, Xor, Somebody, C::Misplaced, Some(cause::WRONG_SERVER)),
+            (LanView::Answers, Here, Xor, Somebody, C::ServerRefused, Some(cause::SERVER_REFUSED)),
+            (LanView::Answers, Here, Xor, Somebody, C::Failed(Failure::Silent), Some(cause::CLOUD_SILENT)),
+            (
+                LanView::NotUsed,
+                Unknown,
+                Nothing,
+                NotSent,
+                C::Failed(Failure::Throttled),
+                Some(cause::CLOUD_REFUSED),
+            ),
+            (LanView::NotUsed, Unknown, Nothing, NotSent, C::OtherFamily, Some(cause::OTHER_FAMILY)),
+            // Refused: who is it that refuses?
+            (refused(), Here, Newer, Somebody, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Newer, Somebody, C::Offline, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Nothing, Nobody, C::Answers, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Xor, Somebody, C::Answers, Some(cause::PORT_DEAD)),
+            (refused(), Here, Nothing, Somebody, C::Offline, Some(cause::ANOTHER_DEVICE)),
+            (refused(), Here, Nothing, Somebody, C::Unknown, Some(cause::PORT_CLOSED)),
+            (refused(), Here, OtherFamily, Somebody, C::Unknown, Some(cause::OTHER_FAMILY)),
+            (refused(), Here, Nothing, Somebody, C::OtherFamily, Some(cause::OTHER_FAMILY)),
+            (refused(), Here, Nothing, Moved, C::Offline, Some(cause::ADDRESS_CHANGED)),
+            // Silent: is it there at all?
+            (silent(), Here, Nothing, Nobody, C::Answers, Some(cause::ISOLATED)),
+            (silent(), Here, Nothing, Somebody, C::Connected, Some(cause::ISOLATED)),
+            (silent(), Here, Nothing, Somebody, C::Misplaced, Some(cause::ISOLATED)),
+            (silent(), Elsewhere, Nothing, Nobody, C::Answers, Some(cause::BEHIND_ROUTER)),
+            (silent(), Elsewhere, Nothing, Nobody, C::NotUsed, Some(cause::BEHIND_ROUTER)),
+            (silent(), Elsewhere, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
+            (silent(), Here, Nothing, Somebody, C::Offline, Some(cause::UNPLUGGED)),
+            (silent(), Here, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
+            (silent(), Here, Nothing, Nobody, C::NotListed, Some(cause::NOBODY_HEARD)),
+            (silent(), Here, Xor, Somebody, C::NotUsed, Some(cause::FILTERED)),
+            (silent(), Here, Newer, Somebody, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (silent(), Elsewhere, Nothing, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
+            (LanView::Failed(Failure::NoRoute), Here, Nothing, Somebody, C::Offline, Some(cause::UNPLUGGED)),
+            (
+                LanView::Failed(Failure::NoRoute),
+                Elsewhere,
+                Nothing,
+                Nobody,
+                C::Unknown,
+                Some(cause::BEHIND_ROUTER),
+            ),
+            (LanView::Mute, Here, Nothing, Somebody, C::Answers, Some(cause::HANGS)),
+            (LanView::Mute, Here, OtherFamily, Somebody, C::Unknown, Some(cause::OTHER_FAMILY)),
+            // No address.
+            (no_address(), Unknown, Nothing, Somebody, C::Answers, Some(cause::ISOLATED)),
+            (no_address(), Unknown, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
+            (no_address(), Unknown, Nothing, Nobody, C::NotUsed, Some(cause::NOBODY_HEARD)),
+            (no_address(), Unknown, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
+            (no_address(), Unknown, Nothing, NotSent, C::Answers, Some(cause::NO_ADDRESS)),
+            (no_address(), Unknown, Nothing, NotSent, C::Offline, Some(cause::UNPLUGGED)),
+            (LanView::NameUnresolved, Unknown, Nothing, Nobody, C::Answers, Some(cause::NAME_UNRESOLVED)),
+            // Somebody answers, and wrongly.
+            (wrong(), Here, Xor, Somebody, C::Answers, Some(cause::ANOTHER_PLUG)),
+            (wrong(), Here, Xor, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
+            (
+                LanView::Failed(Failure::Garbage("no JSON".into())),
+                Here,
+                Nothing,
+                Nobody,
+                C::NotUsed,
+                Some(cause::NOT_A_PLUG),
+            ),
+            (
+                LanView::Failed(Failure::Closed),
+                Here,
+                Nothing,
+                Nobody,
+                C::NotUsed,
+                Some(cause::CLOSES_CONNECTION),
+            ),
+            (
+                LanView::Failed(Failure::Device { code: -1, message: "no".into() }),
+                Here,
+                Xor,
+                Moved,
+                C::Answers,
+                Some(cause::PLUG_REFUSES),
+            ),
+            (
+                LanView::Failed(Failure::OutOfFiles),
+                Here,
+                Nothing,
+                Nobody,
+                C::Answers,
+                Some(cause::TOO_MANY_FILES),
+            ),
+        ];
+        for (lan, place, datagrams, broadcast, cloud, expected) in table {
+            let evidence = Evidence { lan, place, datagrams, broadcast, cloud };
+            let found = of_plug(&evidence);
+            assert_eq!(found.map(|cause| cause.word), expected.map(|cause| cause.word), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn each_error_of_the_account_has_its_cause() {
+        let stopped = || CloudError::Stopped("why".into());
+        let down = || CloudError::Down("why".into());
+        let code = |code| Some(Trouble::Code(code));
+        let no_way = |way| Some(Trouble::Unreachable(way));
+        for (error, trouble, expected) in [
+            (stopped(), None, cause::LOGIN_MISSING),
+            (stopped(), code(-20651), cause::LOGIN_EXPIRED),
+            (stopped(), code(-20655), cause::LOGIN_EXPIRED),
+            (down(), code(-20651), cause::TOKEN_REFUSED),
+            (stopped(), code(-20601), cause::PASSWORD_REFUSED),
+            (stopped(), code(-20600), cause::ACCOUNT_UNKNOWN),
+            (stopped(), code(-20200), cause::USERNAME_MALFORMED),
+            (stopped(), code(-20202), cause::USERNAME_MALFORMED),
+            (stopped(), code(-20615), cause::USERNAME_MALFORMED),
+            (stopped(), code(-20677), cause::TWO_STEP),
+            (stopped(), code(-23003), cause::TWO_STEP),
+            (stopped(), code(-20661), cause::ACCOUNT_LOCKED),
+            (stopped(), code(-20662), cause::ACCOUNT_LOCKED),
+            (stopped(), code(-20602), cause::ACCOUNT_NEEDS_CARE),
+            (stopped(), code(-20675), cause::ELSEWHERE),
+            (stopped(), code(-20212), cause::WRONG_REGION),
+            (CloudError::Throttled, code(-20004), cause::THROTTLED),
+            (CloudError::Throttled, Some(Trouble::Http(429)), cause::THROTTLED),
+            (CloudError::Throttled, None, cause::THROTTLED),
+            (CloudError::Throttled, Some(Trouble::Blacklisted), cause::BLACKLISTED),
+            (down(), no_way(NoWay::NameUnresolved), cause::NO_INTERNET),
+            (down(), no_way(NoWay::Silent), cause::CLOUD_UNREACHABLE),
+            (down(), no_way("connection refused".into()), cause::CLOUD_UNREACHABLE),
+            (down(), no_way(NoWay::Clock), cause::CLOCK_WRONG),
+            (down(), no_way(NoWay::Certificate), cause::TLS_INTERCEPTED),
+            (down(), no_way(NoWay::Tls), cause::TLS_INTERCEPTED),
+            (down(), no_way(NoWay::OutOfFiles), cause::TOO_MANY_FILES),
+            (down(), Some(Trouble::NotJson), cause::CAPTIVE_PORTAL),
+            (down(), Some(Trouble::Http(302)), cause::CAPTIVE_PORTAL),
+            (down(), Some(Trouble::Http(502)), cause::CLOUD_OUT_OF_ORDER),
+            (down(), Some(Trouble::TimedOut), cause::CLOUD_OUT_OF_ORDER),
+            (down(), code(-20000), cause::CLOUD_OUT_OF_ORDER),
+            (down(), None, cause::CLOUD_OUT_OF_ORDER),
+            (CloudError::Faulty(-20104), None, cause::UNEXPECTED),
+            (CloudError::NotSaved("disk full".into()), None, cause::TOKEN_NOT_SAVED),
+        ] {
+            assert_eq!(of_account(&error, trouble.as_ref()).word, expected.word, "{error:?} {trouble:?}");
+        }
+    }
+
+    #[test]
+    fn no_code_that_stops_the_account_is_called_an_outage() {
+        for row in CODES.iter().filter(|row| matches!(row.reaction, Reaction::Stop(_))) {
+            let cause = of_account(&CloudError::Stopped("why".into()), Some(&Trouble::Code(row.first)));
+            assert_ne!(cause, cause::CLOUD_OUT_OF_ORDER, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_about_an_address_is_named() {
+        assert_eq!(oddity("me@example.com"), None);
+        assert_eq!(oddity("Me@Example.com"), None, "the cloud ignores case");
+        for (odd, hint) in
+            [("me @example.com", "space"), ("me.example.com", "no @"), ("me+h@example.com", "after +")]
+        {
+            assert!(oddity(odd).is_some_and(|said| said.contains(hint)), "{odd}");
+        }
+    }
+
+    const PAGE: &str = include_str!("../../../docs/TROUBLESHOOTING.md");
+
+    #[test]
+    fn the_page_on_trouble_has_every_cause_with_its_sign_and_remedy() {
+        let obstacles = Obstacle::ALL.map(Cause::from);
+        let all = [cause::PLUG, cause::ACCOUNT, cause::EMBEDDED, &obstacles];
+        for cause in all.into_iter().flatten() {
+            let row = format!("| `{}` | {} | {} |", cause.word, cause.sign, cause.remedy);
+            assert!(PAGE.contains(&row), "there is no row\n{row}");
+        }
+        let rows = PAGE.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, all.into_iter().flatten().count(), "a row there is of no cause");
+    }
+
+    #[test]
+    fn every_word_is_plain_and_stands_for_one_cause() {
+        let obstacles = Obstacle::ALL.map(Cause::from);
+        let all = [cause::PLUG, cause::ACCOUNT, cause::EMBEDDED, &obstacles];
+        let mut words: Vec<_> = all.into_iter().flatten().map(|cause| cause.word).collect();
+        let plain =
+            |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        assert!(words.iter().all(plain), "{words:?}");
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+}

@@ -1,0 +1,141 @@
+//! Who is examined: the plugs of the config, and with adoption those of the store, those that make themselves heard on
+//! the LAN, and those of the account.
+
+use std::time::Duration;
+
+use super::plugs::OnLan;
+use crate::bridge::event::{Identity, KnownPlug, OtherDialect, Said, Sighting};
+use crate::bridge::route::{Policy, RoutePolicy};
+use crate::config::Config;
+use crate::model::{Address, shown};
+use crate::store::Store;
+use crate::transport::cloud::api::Row;
+
+/// The most of a stranger's alias or model that is repeated, in characters; the apps take 31.
+pub(super) const NAME_SHOWN: usize = 40;
+
+/// A plug to be examined.
+#[derive(Debug, Clone)]
+pub(super) struct Patient {
+    /// For a line of ours.
+    pub(super) name: String,
+    pub(super) identity: Identity,
+    pub(super) address: Option<Address>,
+    /// The address was written by the user, so that a plug that moved is worth a word.
+    pub(super) is_written: bool,
+    pub(super) policy: Policy,
+    /// The longest that a question may take, by route.
+    pub(super) patience: [Duration; 2],
+}
+
+/// The plugs of the config, and with adoption those of the store.
+pub(super) fn of(config: &Config, store: &Store) -> Vec<Patient> {
+    let known = store.known_plugs();
+    let remembered = |identity: &Identity| {
+        let is_it = |plug: &&KnownPlug| is_same(identity, &identity_of(plug));
+        known.iter().find(is_it)
+    };
+    let mut patients: Vec<Patient> = Vec::new();
+    for entry in &config.bridge.plugs {
+        let stored = remembered(&entry.identity);
+        let address = entry.address.clone().or_else(|| stored.and_then(|plug| plug.address.clone()));
+        let name = entry.name.as_ref().map(ToString::to_string);
+        let name = name.or_else(|| address.as_ref().map(ToString::to_string));
+        // The store may know what the user left out.
+        let mac = entry.identity.mac.or_else(|| stored.and_then(|plug| plug.mac));
+        patients.push(Patient {
+            name: name.unwrap_or_else(|| "without a name".to_owned()),
+            identity: Identity { mac, ..entry.identity.clone() },
+            address,
+            is_written: entry.address.is_some(),
+            ..blank(entry.policy)
+        });
+    }
+    if config.bridge.adopt {
+        for plug in &known {
+            let (identity, address) = (identity_of(plug), plug.address.clone());
+            if !patients.iter().any(|patient| patient.is(&identity, address.as_ref())) {
+                let name = plug.name.to_string();
+                patients.push(Patient { name, identity, address, ..blank(config.bridge.policy) });
+            }
+        }
+    }
+    patients
+}
+
+/// With those that were heard and that nobody knew, if they are to be adopted.
+pub(super) fn with_heard(mut patients: Vec<Patient>, heard: &[Sighting], config: &Config) -> Vec<Patient> {
+    for Sighting { address, said } in heard.iter().filter(|_| config.bridge.adopt) {
+        let (identity, name) = match said {
+            Said::SysInfo(reading) => {
+                let plate = &reading.plate;
+                let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
+                (identity, shown(&plate.alias, NAME_SHOWN))
+            }
+            Said::Other(device) if is_of_the_family(device) => {
+                let identity = Identity { device_id: None, mac: device.mac };
+                (identity, format!("{} at {}", shown(&device.model, NAME_SHOWN), address.host()))
+            }
+            Said::Other(_) => continue,
+        };
+        if !patients.iter().any(|patient| patient.is(&identity, Some(address))) {
+            let address = Some(address.clone());
+            patients.push(Patient { name, identity, address, ..blank(config.bridge.policy) });
+        }
+    }
+    patients
+}
+
+/// With those that only the account knows, if they are to be adopted.
+pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, config: &Config) -> Vec<OnLan> {
+    let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| row.is_supported()).collect();
+    rows.sort_by(|a, b| a.device_id.cmp(&b.device_id));
+    for row in rows.into_iter().filter(|_| config.bridge.adopt) {
+        let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
+        if !on_the_lan.iter().any(|known| known.patient.is(&identity, None)) {
+            let name = shown(&row.alias, NAME_SHOWN);
+            let patient = Patient { name, identity, ..blank(config.bridge.policy) };
+            on_the_lan.push(OnLan::without_address(patient, config));
+        }
+    }
+    on_the_lan
+}
+
+impl Patient {
+    /// Whether this is about the same plug.
+    fn is(&self, identity: &Identity, address: Option<&Address>) -> bool {
+        if self.identity.contradicts(identity) {
+            return false;
+        }
+        is_same(&self.identity, identity) || (address.is_some() && self.address.as_ref() == address)
+    }
+}
+
+/// Whether it is a device of this family, whatever it speaks.
+pub(super) fn is_of_the_family(device: &OtherDialect) -> bool {
+    device.kind.starts_with("IOT.")
+}
+
+/// Whether both say who they are, and are the same.
+pub(super) fn is_same(one: &Identity, other: &Identity) -> bool {
+    match (&one.device_id, &other.device_id) {
+        (Some(ours), Some(theirs)) => ours == theirs,
+        _ => one.mac.is_some() && one.mac == other.mac,
+    }
+}
+
+fn identity_of(plug: &KnownPlug) -> Identity {
+    Identity { device_id: Some(plug.device_id.clone()), mac: plug.mac }
+}
+
+/// Nobody, to be reached so.
+fn blank(policy: RoutePolicy) -> Patient {
+    Patient {
+        name: String::new(),
+        identity: Identity::default(),
+        address: None,
+        is_written: false,
+        policy: policy.policy,
+        patience: [policy.local_timeout, policy.cloud_timeout],
+    }
+}

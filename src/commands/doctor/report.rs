@@ -1,0 +1,179 @@
+//! How the doctor's findings are told: a line each for people, with every try below it if they want to know more, and
+//! an object that stays the same for programs.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::cause::Cause;
+use crate::commands::{Exit, Failed};
+
+/// All findings.
+#[derive(Debug, Serialize)]
+pub(in crate::commands) struct Report {
+    /// Whether nothing is wrong.
+    ok: bool,
+    subjects: Vec<Finding>,
+}
+
+/// What was found of one subject.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    subject: Subject,
+    /// Of a plug.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    ok: bool,
+    /// What came back, in one line.
+    found: String,
+    /// The likely cause, if something is wrong: a word that stays.
+    cause: Option<&'static str>,
+    /// What helps.
+    remedy: Option<String>,
+    tries: Vec<Try>,
+}
+
+/// Whom a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Subject {
+    Broker,
+    Cloud,
+    Plug,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Try {
+    what: String,
+    came_back: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took_ms: Option<u64>,
+}
+
+impl Report {
+    pub(super) fn of(findings: impl IntoIterator<Item = Finding>) -> Self {
+        let subjects: Vec<_> = findings.into_iter().collect();
+        Self { ok: subjects.iter().all(|finding| finding.ok), subjects }
+    }
+
+    /// A line each; with the tries below it if wanted.
+    pub(in crate::commands) fn in_words(&self, with_tries: bool) -> String {
+        let mut text = String::new();
+        for finding in &self.subjects {
+            _ = writeln!(text, "{}", finding.line());
+            for Try { what, came_back, took_ms } in finding.tries.iter().filter(|_| with_tries) {
+                let took = took_ms.map_or_else(String::new, |took| format!(" ({took} ms)"));
+                _ = writeln!(text, "        {what}: {came_back}{took}");
+            }
+        }
+        text
+    }
+
+    /// What to exit with.
+    pub(in crate::commands) fn verdict(&self) -> Result<(), Failed> {
+        if self.ok {
+            return Ok(());
+        }
+        let failed = self.subjects.iter().filter(|finding| !finding.ok).count();
+        let line = format!(
+            "check: {failed} of {} do not work as they should: see the lines above, `-v` for each try, and \
+             docs/TROUBLESHOOTING.md",
+            self.subjects.len()
+        );
+        Err(Failed::new(Exit::Unavailable, line))
+    }
+}
+
+impl Finding {
+    /// Nothing is wrong.
+    pub(super) fn good(subject: Subject, found: impl Into<String>) -> Self {
+        let found = found.into();
+        Self { subject, name: None, ok: true, found, cause: None, remedy: None, tries: Vec::new() }
+    }
+
+    /// Something is wrong, most likely for this cause.
+    pub(super) fn bad(subject: Subject, found: impl Into<String>, cause: Cause) -> Self {
+        let (cause, remedy) = (Some(cause.word), Some(cause.remedy.to_owned()));
+        Self { ok: false, cause, remedy, ..Self::good(subject, found) }
+    }
+
+    /// Good without a cause, bad with one.
+    pub(super) fn of(subject: Subject, found: impl Into<String>, cause: Option<Cause>) -> Self {
+        let found = found.into();
+        match cause {
+            None => Self::good(subject, found),
+            Some(cause) => Self::bad(subject, found, cause),
+        }
+    }
+
+    pub(super) fn named(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    pub(super) fn after(self, tries: Vec<Try>) -> Self {
+        Self { tries, ..self }
+    }
+
+    fn line(&self) -> String {
+        let verdict = if self.ok { "ok  " } else { "FAIL" };
+        let subject = match (self.subject, &self.name) {
+            (Subject::Broker, _) => "broker",
+            (Subject::Cloud, _) => "cloud",
+            (Subject::Plug, Some(name)) => &format!("plug {name}"),
+            (Subject::Plug, None) => "plug",
+        };
+        let mut line = format!("{verdict}  {subject}: {}", self.found);
+        if let (Some(cause), Some(remedy)) = (self.cause, &self.remedy) {
+            _ = write!(line, ": {remedy} [{cause}]");
+        }
+        line
+    }
+}
+
+impl Try {
+    pub(super) fn new(what: impl Into<String>, came_back: impl Into<String>) -> Self {
+        Self { what: what.into(), came_back: came_back.into(), took_ms: None }
+    }
+
+    /// One that began then and has just ended.
+    pub(super) fn since(begun: Instant, what: impl Into<String>, came_back: impl Into<String>) -> Self {
+        let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self { took_ms: Some(took), ..Self::new(what, came_back) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cause;
+    use super::*;
+
+    fn report() -> Report {
+        let tries = vec![Try::new("get_sysinfo over TCP at 192.0.2.7:9999", "connection refused")];
+        let plug = Finding::bad(Subject::Plug, "LAN: connection refused", cause::PORT_DEAD);
+        Report::of([Finding::good(Subject::Broker, "takes us"), plug.named("lamp").after(tries)])
+    }
+
+    #[test]
+    fn people_are_told_in_a_line_each_and_more_only_if_they_ask() {
+        let remedy = cause::PORT_DEAD.remedy;
+        let line = format!("FAIL  plug lamp: LAN: connection refused: {remedy} [port-dead]\n");
+        assert_eq!(report().in_words(false), format!("ok    broker: takes us\n{line}"));
+        let tried = "        get_sysinfo over TCP at 192.0.2.7:9999: connection refused\n";
+        assert_eq!(report().in_words(true), format!("ok    broker: takes us\n{line}{tried}"));
+        assert_eq!(report().verdict().unwrap_err().exit, Exit::Unavailable);
+    }
+
+    #[test]
+    fn programs_are_told_in_an_object_that_stays() {
+        let told = serde_json::to_value(report()).unwrap();
+        let expected = serde_json::json!({"ok": false, "subjects": [
+            {"subject": "broker", "ok": true, "found": "takes us", "cause": null, "remedy": null, "tries": []},
+            {"subject": "plug", "name": "lamp", "ok": false, "found": "LAN: connection refused", "cause": "port-dead",
+             "remedy": cause::PORT_DEAD.remedy,
+             "tries": [{"what": "get_sysinfo over TCP at 192.0.2.7:9999", "came_back": "connection refused"}]},
+        ]});
+        assert_eq!(told, expected);
+    }
+}
