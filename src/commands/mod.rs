@@ -74,8 +74,8 @@ enum Command {
     Forget(forget::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
-    /// Print the man page
-    Man,
+    /// Print a man page
+    Man(man::Args),
 }
 
 /// How a command ended, by the codes of `sysexits.h` where there is one.
@@ -165,7 +165,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
         Command::Cloud(command) => cloud::run(command, &context).await,
         Command::Forget(args) => forget::run(args, &context).await,
         Command::Completions(args) => completions::run(args),
-        Command::Man => man::run(),
+        Command::Man(args) => man::run(args),
     }
 }
 
@@ -200,7 +200,7 @@ impl Command {
             | Self::Cloud(_)
             | Self::Forget(_)
             | Self::Completions(_)
-            | Self::Man => false,
+            | Self::Man(_) => false,
         }
     }
 }

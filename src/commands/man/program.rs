@@ -1,36 +1,29 @@
-//! `man`: the one man page, with all commands on it.
+//! hs100d(1): the one page of the program, with all commands on it.
 
 use std::io;
 
-use clap::CommandFactory;
+use clap::builder::PossibleValue;
+use clap::{Arg, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, Exit, Failed, say};
+use super::super::{Cli, Exit};
+use super::{see_also, title};
 use crate::config::place;
 
-/// Prints the man page, in roff.
-///
-/// # Errors
-/// Standard output cannot be written to.
-pub fn run() -> Result<(), Failed> {
-    let mut page = Vec::new();
-    render(&mut page).map_err(|error| Failed::new(Exit::Bug, format!("man: {error}: please report it")))?;
-    say(&String::from_utf8_lossy(&page))
-}
-
-fn render(page: &mut Vec<u8>) -> io::Result<()> {
+pub(super) fn render(page: &mut Vec<u8>) -> io::Result<()> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let man = Man::new(command.clone()).section("8").manual("System Manager's Manual");
-    man.render_title(page)?;
+    let man = Man::new(command.clone());
+    title(page, "hs100d", "1", "User Commands")?;
     man.render_name_section(page)?;
     man.render_synopsis_section(page)?;
     man.render_description_section(page)?;
     man.render_options_section(page)?;
     commands(&command).to_writer(page)?;
     files().to_writer(page)?;
-    exit_status().to_writer(page)
+    exit_status().to_writer(page)?;
+    see_also(&[("hs100d.toml", "5"), ("mosquitto_sub", "1"), ("systemctl", "1")]).to_writer(page)
 }
 
 fn commands(command: &clap::Command) -> Roff {
@@ -46,10 +39,18 @@ fn commands(command: &clap::Command) -> Roff {
             .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
         {
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            roff.control("br", []).text([bold(argument.to_string()), roman(format!(": {help}."))]);
+            let choice = choice(argument);
+            roff.control("br", []).text([bold(argument.to_string()), roman(format!(": {help}{choice}."))]);
         }
     }
     roff
+}
+
+/// The words that an argument is one of, if it is.
+fn choice(argument: &Arg) -> String {
+    let values = if argument.get_action().takes_values() { argument.get_possible_values() } else { vec![] };
+    let words: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
+    if words.is_empty() { String::new() } else { format!(", one of {}", words.join(", ")) }
 }
 
 /// The commands that do something, those under `cloud` included.

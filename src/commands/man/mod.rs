@@ -1,0 +1,64 @@
+//! `man`: the man pages. Nothing of them is written twice: hs100d(1) is made of the command line's own help, and
+//! hs100d.toml(5) of the annotated example.
+
+mod config;
+mod program;
+
+use std::io::{self, Write as _};
+
+use clap::ValueEnum;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use super::{Exit, Failed, say};
+
+/// What `man` is called with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which page
+    #[arg(value_enum, default_value_t = Page::Program)]
+    page: Page,
+}
+
+/// The pages that there are.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Page {
+    /// hs100d(1), the program
+    #[value(name = "hs100d")]
+    Program,
+    /// hs100d.toml(5), the config
+    #[value(name = "hs100d.toml")]
+    Config,
+}
+
+/// Prints a man page, in roff.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub fn run(args: Args) -> Result<(), Failed> {
+    let mut page = Vec::new();
+    match args.page {
+        Page::Program => program::render(&mut page),
+        Page::Config => config::render(&mut page),
+    }
+    .map_err(|error: io::Error| Failed::new(Exit::Bug, format!("man: {error}: please report it")))?;
+    say(&String::from_utf8_lossy(&page))
+}
+
+/// The first line of a page. The empty date is written out: left away, what follows would take its place.
+fn title(page: &mut Vec<u8>, name: &str, section: &str, manual: &str) -> io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(page, ".TH {name} {section} \"\" \"hs100d {version}\" \"{manual}\"")
+}
+
+/// The last section of a page: others to read, as name and section.
+fn see_also(pages: &[(&str, &str)]) -> Roff {
+    let mut roff = Roff::default();
+    roff.control("SH", ["SEE ALSO"]);
+    let mut text = Vec::new();
+    for (name, section) in pages {
+        let comma = if text.is_empty() { "" } else { ", " };
+        text.extend([roman(comma), bold(*name), roman(format!("({section})"))]);
+    }
+    roff.text(text);
+    roff
+}
