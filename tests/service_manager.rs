@@ -91,6 +91,8 @@ fn config(plug: u16, cloud: u16, broker: u16) -> Config {
     Config::default()
         .without_search()
         .at_broker(broker)
+        // An exchange that nobody ended would outlast what the daemon may take to end.
+        .set("local", "timeout", "20s")
         .set("cloud", "username", ACCOUNT.0)
         .set("cloud", "password", ACCOUNT.1)
         .set("cloud", "url", format!("http://127.0.0.1:{cloud}"))
