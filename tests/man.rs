@@ -13,9 +13,18 @@ fn page(name: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hs100d")).args(["man", name]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    [("\\-", "-"), ("\\fB", ""), ("\\fI", ""), ("\\fR", ""), ("\\&", ""), ("\\(aq", "'"), ("\\*(Aq", "'"), ("\\\\", "\\")]
-        .iter()
-        .fold(text, |text, (escape, plain)| text.replace(escape, plain))
+    [
+        ("\\-", "-"),
+        ("\\fB", ""),
+        ("\\fI", ""),
+        ("\\fR", ""),
+        ("\\&", ""),
+        ("\\(aq", "'"),
+        ("\\*(Aq", "'"),
+        ("\\\\", "\\"),
+    ]
+    .iter()
+    .fold(text, |text, (escape, plain)| text.replace(escape, plain))
 }
 
 /// Every word and every help text of a command and those below it.

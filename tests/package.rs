@@ -58,7 +58,17 @@ impl Tree {
         let enter = "mount -t proc proc \"$1/proc\" && exec chroot \"$1\" env -i HOME=/root LC_ALL=C.UTF-8 \
                      PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -euc \"$2\"";
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=10", PATIENCE, "unshare", "--mount", "--pid", "--fork", "--net", "sh", "-c"]);
+        command.args([
+            "--kill-after=10",
+            PATIENCE,
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--net",
+            "sh",
+            "-c",
+        ]);
         command.args([enter, "sh"]).arg(self.directory.path()).arg(script).stdin(Stdio::null());
         command.output().unwrap()
     }
@@ -167,7 +177,10 @@ fn installed_beside_a_broker(tree: &Tree) {
                   apt-get install -y --no-install-recommends /hs100d.deb";
     let told = tree.must(listen);
     fs::remove_file(tree.path("listens")).unwrap();
-    assert!(told.contains("url = \"mqtt://127.0.0.1\"") && told.contains("systemctl restart hs100d"), "{told}");
+    assert!(
+        told.contains("url = \"mqtt://127.0.0.1\"") && told.contains("systemctl restart hs100d"),
+        "{told}"
+    );
     tree.must("apt-get purge -y hs100d");
     tree.asked();
 }
@@ -179,7 +192,9 @@ fn installed(tree: &Tree) {
     assert!(tree.is_there("etc/systemd/system/multi-user.target.wants/hs100d.service"), "it is enabled");
     assert_eq!(tree.must("systemd-analyze verify /usr/lib/systemd/system/hs100d.service"), "");
     let conffiles = tree.must("dpkg-query --show --showformat '${Conffiles}' hs100d");
-    assert!(conffiles.trim().starts_with("/etc/hs100d/hs100d.toml ") && conffiles.trim().lines().count() == 1);
+    assert!(
+        conffiles.trim().starts_with("/etc/hs100d/hs100d.toml ") && conffiles.trim().lines().count() == 1
+    );
 
     // As shipped, the config says nothing, for a default that it holds would outlive its version.
     let meaning = |told: String| told.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
