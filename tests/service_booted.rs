@@ -185,7 +185,7 @@ fn a_config_that_is_wrong_ends_it_with_an_error_and_is_not_tried_again() {
     machine.write("/etc/hs100d/hs100d.toml", "[mqtt]\nport = 1883\n");
     assert!(!machine.run("systemctl start hs100d").status.success());
     assert_eq!([machine.shows("ExecMainStatus"), machine.shows("ActiveState")], ["78", "failed"]);
-    let errors = || machine.ok("journalctl -t hs100d -p err -o cat --no-pager");
+    let errors = || machine.ok("journalctl -u hs100d -p err -o cat --no-pager");
     until("the error", || errors().contains("mqtt.port: is not known"));
 }
 
