@@ -14,6 +14,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use e2e_kit::{Config, Home, Scene, Talker, holds, house_of, sees};
 use mqtt_kit::{BOUND, Ear, Process};
@@ -74,10 +75,10 @@ async fn a_crash_leaves_no_core_and_no_process_of_the_same_user_looks_into_ours(
 
     let sleep = Process(command(&as_nobody(Path::new("sleep"))).arg("60").spawn().unwrap());
     let opened = || owners(sleep.0.id()) == (uid, uid);
-    let deadline = std::time::Instant::now() + BOUND;
+    let deadline = Instant::now() + BOUND;
     while !opened() {
-        assert!(std::time::Instant::now() < deadline, "what is not closed looks otherwise");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(Instant::now() < deadline, "what is not closed looks otherwise");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
