@@ -58,18 +58,9 @@ impl Tree {
         let enter = "mount -t proc proc \"$1/proc\" && exec chroot \"$1\" env -i HOME=/root LC_ALL=C.UTF-8 \
                      PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -euc \"$2\"";
         let mut command = Command::new("timeout");
-        command.args([
-            "--kill-after=10",
-            PATIENCE,
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--net",
-            "sh",
-            "-c",
-        ]);
-        command.args([enter, "sh"]).arg(self.directory.path()).arg(script).stdin(Stdio::null());
+        command.args(["--kill-after=10", PATIENCE]);
+        command.args(["unshare", "--mount", "--pid", "--fork", "--net", "sh", "-c", enter, "sh"]);
+        command.arg(self.directory.path()).arg(script).stdin(Stdio::null());
         command.output().unwrap()
     }
 
@@ -122,11 +113,15 @@ fn prepared(file: &str) -> Option<PathBuf> {
     } else {
         return Some(path);
     };
+    skip(&why);
+    None
+}
+
+/// Says so past the test harness, which swallows what a passing test prints.
+fn skip(why: &str) {
     let required = std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1");
     assert!(!required, "HS100D_REQUIRE_PEERS=1, and {why}");
-    // Past the test harness, which swallows what a passing test prints.
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
-    None
 }
 
 /// The same package as an earlier version, whose config had another text.
@@ -177,10 +172,9 @@ fn installed_beside_a_broker(tree: &Tree) {
                   apt-get install -y --no-install-recommends /hs100d.deb";
     let told = tree.must(listen);
     fs::remove_file(tree.path("listens")).unwrap();
-    assert!(
-        told.contains("url = \"mqtt://127.0.0.1\"") && told.contains("systemctl restart hs100d"),
-        "{told}"
-    );
+    for remedy in ["url = \"mqtt://127.0.0.1\"", "systemctl restart hs100d"] {
+        assert!(told.contains(remedy), "{told}");
+    }
     tree.must("apt-get purge -y hs100d");
     tree.asked();
 }
@@ -192,11 +186,13 @@ fn installed(tree: &Tree) {
     assert!(tree.is_there("etc/systemd/system/multi-user.target.wants/hs100d.service"), "it is enabled");
     assert_eq!(tree.must("systemd-analyze verify /usr/lib/systemd/system/hs100d.service"), "");
     let conffiles = tree.must("dpkg-query --show --showformat '${Conffiles}' hs100d");
-    assert!(
-        conffiles.trim().starts_with("/etc/hs100d/hs100d.toml ") && conffiles.trim().lines().count() == 1
-    );
+    let conffiles: Vec<_> = conffiles.split_whitespace().filter(|word| word.starts_with('/')).collect();
+    assert_eq!(conffiles, ["/etc/hs100d/hs100d.toml"]);
 
     // As shipped, the config says nothing, for a default that it holds would outlive its version.
+    let config = fs::read_to_string(tree.path("etc/hs100d/hs100d.toml")).unwrap();
+    let in_force = config.lines().find(|line| !line.is_empty() && !line.starts_with(['#', '[']));
+    assert_eq!(in_force, None);
     let meaning = |told: String| told.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     let shipped = tree.must("hs100d check");
     assert!(shipped.contains("/etc/hs100d/hs100d.toml"), "{shipped}");
@@ -261,10 +257,7 @@ fn lintian_finds_no_error() {
     let done = Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(package).output();
     match done {
         Ok(done) => assert!(done.status.success(), "{}", said(&done)),
-        Err(error) => {
-            let required = std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1");
-            assert!(!required, "HS100D_REQUIRE_PEERS=1, and lintian cannot be run: {error}");
-        }
+        Err(error) => skip(&format!("lintian cannot be run: {error}")),
     }
 }
 
