@@ -107,10 +107,10 @@ impl Plug {
         if usable {
             // A look for what an older command may have done late belongs to the newer one.
             let urgent = self.strays_are_dead(desk.now).is_none() && self.is_watched(desk.now);
-            if route == Route::Local && !urgent && !std::mem::take(&mut self.has_place) {
-                let place = desk.turns.take_place(desk.now);
-                if place > desk.now {
-                    self.has_place = true;
+            if route == Route::Local && !urgent {
+                let place = desk.turns.take_place(self.has_place, desk.now);
+                self.has_place = place > desk.now;
+                if self.has_place {
                     self.poll_at[route.index()] = place;
                     return wake.by(place);
                 }
