@@ -96,9 +96,9 @@ fn payload_state(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| payload::state(black_box(&state), clock));
 }
 
-/// A poll from its timer to the reading taken in: decisions and codec, no sockets.
+/// Polls from their timer to the readings taken in, up to sixteen that share a wake-up: decisions and codec, no sockets.
 #[divan::bench(args = [1, 100, 10_000])]
-fn step_poll(bencher: Bencher<'_, '_>, plugs: usize) {
+fn step_polls(bencher: Bencher<'_, '_>, plugs: usize) {
     let mut steady = Steady::of(plugs);
     bencher.bench_local(|| steady.poll());
 }

@@ -129,7 +129,7 @@ pub(crate) async fn start(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> 
         let mut shown = Samples::default();
         for _ in 0..if size.quick || plugs > 1000 { 1 } else { 5 } {
             stage.clear();
-            let daemon = stage.daemon(&stage.config(plugs, USUAL_POLL))?;
+            let mut daemon = stage.daemon(&stage.config(plugs, USUAL_POLL))?;
             ready.add(daemon.ready().await?.as_secs_f64() * 1000.0);
             let last = stage.all_shown(plugs, &daemon).await?;
             shown.add((last - daemon.started).as_secs_f64());

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tokio::net::UnixDatagram;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
 use super::broker::Broker;
@@ -142,7 +142,7 @@ impl Stage {
 pub(crate) struct Daemon {
     pub(crate) process: Process,
     pub(crate) started: Instant,
-    notify: UnixDatagram,
+    ready: oneshot::Receiver<Instant>,
     log: PathBuf,
 }
 
@@ -154,7 +154,7 @@ impl Daemon {
         if socket.exists() {
             fs::remove_file(&socket)?;
         }
-        let notify = UnixDatagram::bind(&socket)?;
+        let ready = read_notices(UnixDatagram::bind(&socket)?);
         let mut command = Command::new(program);
         command
             .env_clear()
@@ -168,18 +168,14 @@ impl Daemon {
             .stderr(File::create(&log)?);
         let started = Instant::now();
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
-        Ok(Self { process: Process(child), started, notify, log })
+        Ok(Self { process: Process(child), started, ready, log })
     }
 
     /// Waits until it has told systemd that it is ready; gives how long that took from its start.
-    pub(crate) async fn ready(&self) -> Result<Duration, Fault> {
-        let mut buffer = [0; 1024];
-        loop {
-            let read = tokio::time::timeout(BOUND, self.notify.recv(&mut buffer)).await;
-            let length = read.map_err(|_| format!("it does not become ready\n{}", self.log()))??;
-            if buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
-                return Ok(self.started.elapsed());
-            }
+    pub(crate) async fn ready(&mut self) -> Result<Duration, Fault> {
+        match tokio::time::timeout(BOUND, &mut self.ready).await {
+            Ok(Ok(at)) => Ok(at - self.started),
+            _ => Err(format!("it does not become ready\n{}", self.log()).into()),
         }
     }
 
@@ -195,6 +191,29 @@ impl Daemon {
         let status = ended.map_err(|_| format!("the daemon does not stop\n{}", self.log()))??;
         if status.success() { Ok(()) } else { Err(format!("it ended with {status}\n{}", self.log()).into()) }
     }
+}
+
+/// Reads what systemd would, all the time: whoever is not read from has to wait.
+fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
+    let (tell, ready) = oneshot::channel();
+    let mut tell = Some(tell);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        // Its last word is that it stops; a daemon that is killed says nothing, and the thread ends with this process.
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let said = |word: &[u8]| buffer[..length].split(|byte| *byte == b'\n').any(|line| line == word);
+            if said(b"STOPPING=1") {
+                return;
+            }
+            if said(b"READY=1")
+                && let Some(tell) = tell.take()
+            {
+                // Nobody waits for it.
+                let _ = tell.send(Instant::now());
+            }
+        }
+    });
+    ready
 }
 
 /// What a process has used of the processor, all threads that live together.

@@ -95,7 +95,7 @@ impl Steady {
         steady
     }
 
-    /// Goes on until one more plug has been read.
+    /// Goes on until one more plug has been read, and with it those that share the wake-up.
     pub fn poll(&mut self) {
         let wanted = self.polls + 1;
         self.until(|steady| steady.polls >= wanted);
