@@ -22,7 +22,13 @@ pub(crate) async fn chain(broker: u16, port: u16, count: usize) -> Result<(), Fa
     }
     let frames = [plugs::switch_frame(false), plugs::switch_frame(true)];
     let mut answer = Vec::new();
-    let options = MqttOptions::new("bare-chain", Broker::tcp("127.0.0.1", broker));
+    let mut options = MqttOptions::new("bare-chain", Broker::tcp("127.0.0.1", broker));
+    // As the daemon's own: nothing waits for more to be said.
+    options.set_socket_connector(move |_, _| async move {
+        let stream = TcpStream::connect(("127.0.0.1", broker)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    });
     let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
     client.subscribe("bare/+/set", QoS::AtLeastOnce).await?;
     loop {

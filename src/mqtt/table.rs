@@ -310,7 +310,7 @@ mod tests {
     fn a_document_is_printed_when_it_is_sent_and_sent_when_it_has_changed() {
         let mut table = Table::default();
         let lamp = PlugName::new("lamp").unwrap();
-        let mut put = |table: &mut Table, text: &str| {
+        let put = |table: &mut Table, text: &str| {
             table.put_document("document".to_owned(), &lamp, text.as_bytes());
         };
         put(&mut table, "one");
