@@ -79,10 +79,10 @@ impl Broker {
     async fn start_mosquitto(&self, program: &Path) -> Result<Process, Fault> {
         let config = self.folder.join("mosquitto.conf");
         // Without `user` a mosquitto that root starts could not read the folder. The limits are those of a broker that
-        // drops nothing by itself: what is counted here is the daemon.
+        // drops nothing by itself and holds nothing back: what is counted here is the daemon.
         let text = format!(
             "listener {} 127.0.0.1\nuser root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             max_queued_messages 0\nmax_inflight_messages 0\n",
+             max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n",
             self.port,
             self.folder.display()
         );

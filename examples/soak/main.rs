@@ -20,10 +20,9 @@ mod process;
 mod stage;
 mod weather;
 
-use std::env;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,32 +70,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<Report, Fault> {
-    let report = soak(options, &program()?, |line| println!("{line}")).await?;
+    let report = soak(options, &process::program()?, |line| println!("{line}")).await?;
     println!("\n{}", report.text);
     Ok(report)
-}
-
-/// The daemon's own program, which lies beside the folder of the examples; built anew where cargo runs us.
-fn program() -> Result<PathBuf, Fault> {
-    let examples = env::current_exe()?;
-    let folder = examples.ancestors().nth(2).ok_or("not run from a folder of cargo's")?.to_owned();
-    if let (Some(cargo), Some(manifest)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR")) {
-        let release = folder.ends_with("release").then_some("--release");
-        let manifest = Path::new(&manifest).join("Cargo.toml");
-        let built = Command::new(cargo)
-            .args(["build", "--quiet", "--bin", "hs100d", "--manifest-path"])
-            .arg(manifest)
-            .args(release)
-            .status()?;
-        if !built.success() {
-            return Err("the daemon could not be built".into());
-        }
-    }
-    let program = folder.join("hs100d");
-    if program.is_file() {
-        return Ok(program);
-    }
-    Err(format!("{} is not there: build it with cargo build --release", program.display()).into())
 }
 
 /// How it ended.

@@ -1,5 +1,6 @@
 //! Programs that run beside this one: how they are ended, signalled and measured.
 
+use std::env;
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,29 @@ const LINES_KEPT: usize = 20;
 const FIGURES: &str = "figures plugs=";
 /// Each connection to the broker is a line; at info, one that repeats itself is not said each time.
 const LEVELS: &str = "hs100d=info,hs100d::mqtt=debug,warn";
+
+/// The daemon's own program, which lies beside the folder of the examples; built anew where cargo runs us.
+pub(crate) fn program() -> Result<PathBuf, Fault> {
+    let examples = env::current_exe()?;
+    let folder = examples.ancestors().nth(2).ok_or("not run from a folder of cargo's")?.to_owned();
+    if let (Some(cargo), Some(manifest)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR")) {
+        let release = folder.ends_with("release").then_some("--release");
+        let manifest = Path::new(&manifest).join("Cargo.toml");
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--bin", "hs100d", "--manifest-path"])
+            .arg(manifest)
+            .args(release)
+            .status()?;
+        if !built.success() {
+            return Err("the daemon could not be built".into());
+        }
+    }
+    let program = folder.join("hs100d");
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(format!("{} is not there: build it with cargo build --release", program.display()).into())
+}
 
 /// A process that ends with us.
 pub(crate) struct Process(pub(crate) Child);

@@ -14,6 +14,7 @@ pub mod route;
 mod slug;
 mod strangers;
 mod timers;
+mod turns;
 mod wish;
 
 use std::collections::{HashSet, VecDeque};
@@ -32,6 +33,7 @@ use registry::Registry;
 use route::RoutePolicy;
 use strangers::Strangers;
 use timers::Timers;
+use turns::Turns;
 
 /// After a start the broker is told `online` when the first round of reads is done, or after this time.
 const READY_AFTER: Duration = Duration::from_secs(3);
@@ -45,6 +47,8 @@ const LIST_EVERY: Duration = Duration::from_secs(1800);
 const LIST_AGAIN: Backoff = Backoff { first: Duration::from_secs(15), longest: LIST_EVERY };
 /// So many last known addresses are asked directly in one search; the next search goes on behind them.
 const PROBES: usize = 256;
+/// Room for so many actions is kept while there are none.
+const SOME_ACTIONS: usize = 256;
 /// More plugs than anybody has are not adopted: somebody on the LAN makes them up.
 const MOST_PLUGS: usize = 20_000;
 /// The kind of device that this family is. Bulbs and the newer command set have others.
@@ -86,6 +90,7 @@ pub struct Bridge {
     listed: HashSet<PlugKey>,
     registry: Registry,
     timers: Timers,
+    turns: Turns,
     actions: VecDeque<Action>,
     serial: u32,
     adopt: bool,
@@ -139,6 +144,7 @@ impl Bridge {
             listed: HashSet::new(),
             registry: Registry::default(),
             timers: Timers::default(),
+            turns: Turns::default(),
             actions: VecDeque::new(),
             serial: 0,
             adopt: false,
@@ -215,8 +221,13 @@ impl Bridge {
 
     /// Does what has become due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let mut is_awake = false;
         while let Some(key) = self.timers.pop_expired(now) {
             self.with_plug(key, now, |_, _| {});
+            is_awake = true;
+        }
+        if is_awake {
+            self.read_ahead(now);
         }
         let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
         if self.ready_at.take_if(|at| *at <= now || first_round_done).is_some() {
@@ -241,7 +252,12 @@ impl Bridge {
 
     /// The next thing to carry out.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() {
+            // A start, or a new config, has much to say; that much is not said again.
+            self.actions.shrink_to(SOME_ACTIONS);
+        }
+        action
     }
 
     /// When [`Bridge::handle_timeout`] wants to be called, if nothing happens before.
@@ -432,11 +448,29 @@ impl Bridge {
     ) -> Option<T> {
         let before = self.census_of(key);
         let plug = self.plugs.get_mut(key.0 as usize)?.as_mut()?;
-        let mut desk = Desk { now, cloud: &self.cloud, actions: &mut self.actions, serial: &mut self.serial };
+        let mut desk = Desk {
+            now,
+            cloud: &self.cloud,
+            actions: &mut self.actions,
+            serial: &mut self.serial,
+            turns: &mut self.turns,
+        };
         let result = act(plug, &mut desk);
         let after = self.census_of(key);
         self.count(before, after, now);
         Some(result)
+    }
+
+    /// Reads plugs now that would be read in a moment: at the rates of a house it is waking up that costs, not reading.
+    fn read_ahead(&mut self, now: Instant) {
+        let mut place = (now, PlugKey(u32::MAX));
+        while self.turns.has_place(now)
+            && let Some(next @ (_, key)) = self.timers.after(place)
+            && self.plug(key).is_some_and(|plug| plug.may_be_read_ahead(next.0, now))
+        {
+            place = next;
+            self.with_plug(key, now, |plug, desk| plug.read_ahead(desk.now));
+        }
     }
 
     fn census_of(&self, key: PlugKey) -> Census {

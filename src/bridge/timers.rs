@@ -1,6 +1,7 @@
 //! The wake-ups of ten thousand plugs, found without looking at each: one deadline a key, ordered by time.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Instant;
 
 use super::event::PlugKey;
@@ -36,6 +37,11 @@ impl Timers {
         self.queue.first().map(|&(at, _)| at)
     }
 
+    /// The earliest deadline behind this one.
+    pub(super) fn after(&self, place: (Instant, PlugKey)) -> Option<(Instant, PlugKey)> {
+        self.queue.range((Bound::Excluded(place), Bound::Unbounded)).next().copied()
+    }
+
     /// Takes one plug whose deadline has passed.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<PlugKey> {
         let &(at, key) = self.queue.first()?;
@@ -63,6 +69,9 @@ mod tests {
         timers.set(PlugKey(1), Some(at(4)));
         timers.set(PlugKey(2), None);
         assert_eq!(timers.next(), Some(at(3)));
+        assert_eq!(timers.after((at(1), PlugKey(9))), Some((at(3), PlugKey(7))));
+        assert_eq!(timers.after((at(3), PlugKey(7))), Some((at(4), PlugKey(1))));
+        assert_eq!(timers.after((at(4), PlugKey(1))), None);
         assert_eq!(timers.pop_expired(at(2)), None);
         assert_eq!(timers.pop_expired(at(9)), Some(PlugKey(7)));
         assert_eq!(timers.pop_expired(at(9)), Some(PlugKey(1)));

@@ -87,7 +87,7 @@ struct LeftWing {
 impl Daemon {
     /// Builds every room. No network is waited for: what is out of reach is tried until it is there.
     pub async fn start(
-        config: Config,
+        mut config: Config,
         store: Store,
         state_dir: PathBuf,
         reread: Reread,
@@ -95,7 +95,7 @@ impl Daemon {
         let left = LeftWing::start(config.mqtt(store.instance(), &state_dir)).await?;
         let (tell, cloud_events) = mpsc::unbounded_channel();
         let cloud = start_cloud(&config, &store, tell)?;
-        let settings = settings(&config, &store);
+        let settings = settings(&mut config, &store);
         Ok(Self {
             bridge: Bridge::new(settings, Instant::now()),
             transport: Transport::new(cloud),
@@ -289,7 +289,7 @@ impl Daemon {
     }
 
     /// What can fail goes first, so that a config is taken over as a whole or not at all.
-    async fn adopt(&mut self, config: Config) -> Result<(), String> {
+    async fn adopt(&mut self, mut config: Config) -> Result<(), String> {
         let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
         // Whoever logged out took the token away; the one in memory goes with it.
@@ -312,7 +312,7 @@ impl Daemon {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        self.bridge.reload(settings(&config, &self.store), Instant::now());
+        self.bridge.reload(settings(&mut config, &self.store), Instant::now());
         self.config = config;
         Ok(())
     }
@@ -407,8 +407,10 @@ impl LeftWing {
     }
 }
 
-fn settings(config: &Config, store: &Store) -> Settings {
-    Settings { known: store.known_plugs(), ..config.bridge.clone() }
+/// What the bridge is told. The list of plugs goes over to it: there may be ten thousand, and nobody else asks for them.
+fn settings(config: &mut Config, store: &Store) -> Settings {
+    let plugs = std::mem::take(&mut config.bridge.plugs);
+    Settings { plugs, known: store.known_plugs(), ..config.bridge.clone() }
 }
 
 /// The cloud wire of the config, if there is one, with the tokens that are kept. Where it cannot be started for want of

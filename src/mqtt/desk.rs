@@ -265,7 +265,8 @@ impl Desk {
     /// The next thing to send: letters first, since somebody waits for them.
     pub fn take(&mut self) -> Option<Outgoing> {
         if let Some(before) = self.letters.front().and_then(|letter| letter.after.as_deref())
-            && let Some(kept) = self.table.take_topic(before)
+            && let Some(taken) = self.table.take_topic(before)
+            && let Some(kept) = taken.printed(|plug, topic| self.document(plug, topic))
         {
             return Some(Outgoing::Kept(kept));
         }
@@ -277,7 +278,12 @@ impl Desk {
             let payload = LET_GO.to_vec();
             return Some(Outgoing::Letter(Letter { topic, payload, correlation: None, after: None }));
         }
-        self.table.take(are_documents_held).map(Outgoing::Kept)
+        while let Some(taken) = self.table.take(are_documents_held) {
+            if let Some(kept) = taken.printed(|plug, topic| self.document(plug, topic)) {
+                return Some(Outgoing::Kept(kept));
+            }
+        }
+        None
     }
 
     /// Takes back what [`Desk::take`] gave, because there was no room for it.
@@ -369,7 +375,7 @@ impl Desk {
         let retired: Vec<String> = plug.documents.drain(..).filter(|old| !topics.contains(old)).collect();
         plug.documents = topics;
         for Document { topic, payload } in documents {
-            self.table.put(topic, payload, Rank::Document, QoS::AtLeastOnce);
+            self.table.put_document(topic, name, &payload);
         }
         for topic in retired {
             self.retire(topic);
@@ -377,6 +383,13 @@ impl Desk {
         if self.leftovers.is_settled() {
             self.clear_of_others(name);
         }
+    }
+
+    /// The plug's document at this topic, as it is now.
+    fn document(&self, name: &PlugName, topic: &str) -> Option<Bytes> {
+        let plug = self.plugs.get(name)?;
+        let documents = self.press.plug(name, plug.info.as_ref()?, plug.has, &plug.components);
+        documents.into_iter().find(|document| document.topic == topic).map(|document| document.payload.into())
     }
 
     /// Takes a document back. If its entities go on in the other form, they move first.

@@ -1,13 +1,17 @@
 //! The last-value table: everything that the broker should keep, as it is known now.
 //!
 //! Connecting means publishing all of it; a value that changes twice before it could be sent is sent once.
-//! Nothing in here is a queue of values, only of topics whose value has yet to go out.
+//! Nothing in here is a queue of values, only of topics whose value has yet to go out. Documents are long, and can be
+//! printed again whenever they are sent: of these only a digest is kept.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rumqttc::QoS;
+
+use crate::model::PlugName;
 
 /// What the broker keeps, and which of it has yet to be sent.
 #[derive(Debug, Default)]
@@ -15,6 +19,9 @@ pub(super) struct Table {
     values: HashMap<Arc<str>, Value>,
     unsent: [VecDeque<Arc<str>>; Rank::COUNT],
 }
+
+/// Queues that were longer are given back when they are empty.
+const SOME: usize = 64;
 
 /// The order in which values go out. Home Assistant makes an entity from its document, shows it once it hears
 /// that it is available, and so finds its state there; `bridge/state` comes after all that it vouches for.
@@ -45,9 +52,37 @@ pub struct Kept {
     pub qos: QoS,
 }
 
+/// What stands at a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// This.
+    Here(Bytes),
+    /// A document of this plug with this digest.
+    Document(PlugName, u64),
+}
+
+/// One value to send, which may have to be printed first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) topic: Arc<str>,
+    pub(super) content: Content,
+    pub(super) qos: QoS,
+}
+
+impl Taken {
+    /// With its text, which `print` gives for documents; none for a document that is no more.
+    pub(super) fn printed(self, print: impl FnOnce(&PlugName, &str) -> Option<Bytes>) -> Option<Kept> {
+        let payload = match self.content {
+            Content::Here(payload) => payload,
+            Content::Document(plug, _) => print(&plug, &self.topic)?,
+        };
+        Some(Kept { topic: self.topic, payload, qos: self.qos })
+    }
+}
+
 #[derive(Debug)]
 struct Value {
-    payload: Bytes,
+    content: Content,
     qos: QoS,
     rank: Rank,
     unsent: bool,
@@ -62,19 +97,39 @@ impl Rank {
 impl Table {
     /// Takes a value; sends it only if it is another one than before.
     pub(super) fn put(&mut self, topic: String, payload: Vec<u8>, rank: Rank, qos: QoS) {
-        let same = self.values.get(topic.as_str()).is_some_and(|v| v.payload == payload && v.rank == rank);
-        if !same {
+        let is_same = |content: &Content| matches!(content, Content::Here(known) if *known == payload);
+        if !self.has(&topic, rank, is_same) {
             self.put_again(topic, payload, rank, qos);
         }
     }
 
     /// Takes a value and sends it even if it is the same as before.
     pub(super) fn put_again(&mut self, topic: String, payload: Vec<u8>, rank: Rank, qos: QoS) {
-        let topic: Arc<str> = topic.into();
-        let waits = self.values.get(&topic).is_some_and(|value| value.unsent && value.rank == rank);
-        let value = Value { payload: payload.into(), qos, rank, unsent: true };
-        self.values.insert(Arc::clone(&topic), value);
-        if !waits {
+        // Without the room that was left in it: it may stay for good.
+        let content = Content::Here(payload.into_boxed_slice().into());
+        self.enter(topic, Value { content, qos, rank, unsent: true });
+    }
+
+    /// Takes a document of a plug; sends it only if it is another one than before.
+    pub(super) fn put_document(&mut self, topic: String, plug: &PlugName, payload: &[u8]) {
+        let content = Content::Document(plug.clone(), digest(payload));
+        if !self.has(&topic, Rank::Document, |known| *known == content) {
+            self.enter(topic, Value { content, qos: QoS::AtLeastOnce, rank: Rank::Document, unsent: true });
+        }
+    }
+
+    fn has(&self, topic: &str, rank: Rank, is_it: impl FnOnce(&Content) -> bool) -> bool {
+        self.values.get(topic).is_some_and(|value| value.rank == rank && is_it(&value.content))
+    }
+
+    fn enter(&mut self, topic: String, value: Value) {
+        let rank = value.rank;
+        let topic = match self.values.get_key_value(topic.as_str()) {
+            Some((known, _)) => Arc::clone(known),
+            None => topic.into(),
+        };
+        let before = self.values.insert(Arc::clone(&topic), value);
+        if !before.is_some_and(|before| before.unsent && before.rank == rank) {
             self.unsent[rank as usize].push_back(topic);
         }
     }
@@ -91,7 +146,7 @@ impl Table {
     }
 
     /// The next value to send, in the order of [`Rank`]. Documents may be held back.
-    pub(super) fn take(&mut self, hold_documents: bool) -> Option<Kept> {
+    pub(super) fn take(&mut self, hold_documents: bool) -> Option<Taken> {
         let first = if hold_documents { Rank::Availability } else { Rank::Document };
         for rank in Rank::ALL.into_iter().filter(|rank| *rank >= first) {
             while let Some(topic) = self.unsent[rank as usize].pop_front() {
@@ -100,19 +155,21 @@ impl Table {
                     continue;
                 };
                 value.unsent = false;
-                return Some(Kept { topic, payload: value.payload.clone(), qos: value.qos });
+                return Some(Taken { topic, content: value.content.clone(), qos: value.qos });
             }
+            // What a start filled is not needed again at this size.
+            self.unsent[rank as usize].shrink_to(SOME);
         }
         None
     }
 
     /// The value of one topic out of its turn, if it has yet to be sent.
-    pub(super) fn take_topic(&mut self, topic: &str) -> Option<Kept> {
+    pub(super) fn take_topic(&mut self, topic: &str) -> Option<Taken> {
         let (topic, _) = self.values.get_key_value(topic)?;
         let topic = Arc::clone(topic);
         let value = self.values.get_mut(&topic).filter(|value| value.unsent)?;
         value.unsent = false;
-        Some(Kept { topic, payload: value.payload.clone(), qos: value.qos })
+        Some(Taken { topic, content: value.content.clone(), qos: value.qos })
     }
 
     /// Takes back a value that could not be handed over, to be the first of its rank again.
@@ -133,6 +190,13 @@ impl Table {
     }
 }
 
+/// Tells one document from another, in this process.
+fn digest(payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(payload);
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,9 +205,16 @@ mod tests {
         table.put(topic.to_owned(), payload.as_bytes().to_vec(), rank, QoS::AtLeastOnce);
     }
 
+    fn kept(taken: Taken) -> Kept {
+        taken.printed(|plug, _| Some(format!("printed for {plug}").into())).unwrap()
+    }
+
+    fn shown(kept: &Kept) -> String {
+        format!("{} {}", kept.topic, String::from_utf8_lossy(&kept.payload))
+    }
+
     fn drain(table: &mut Table) -> Vec<String> {
-        let show = |kept: Kept| format!("{} {}", kept.topic, String::from_utf8_lossy(&kept.payload));
-        std::iter::from_fn(|| table.take(false)).map(show).collect()
+        std::iter::from_fn(|| table.take(false)).map(|taken| shown(&kept(taken))).collect()
     }
 
     #[test]
@@ -187,11 +258,11 @@ mod tests {
         let mut table = Table::default();
         put(&mut table, "a", "1", Rank::State);
         put(&mut table, "b", "2", Rank::State);
-        let a = table.take(false).unwrap();
+        let a = kept(table.take(false).unwrap());
         table.put_back(&a);
         assert_eq!(drain(&mut table), ["a 1", "b 2"]);
         put(&mut table, "a", "3", Rank::State);
-        let a = table.take(false).unwrap();
+        let a = kept(table.take(false).unwrap());
         put(&mut table, "a", "4", Rank::State);
         table.put_back(&a);
         assert_eq!(drain(&mut table), ["a 4"]);
@@ -233,5 +304,27 @@ mod tests {
         assert_eq!(&*table.take(true).unwrap().topic, "state");
         assert_eq!(table.take(true), None);
         assert_eq!(drain(&mut table), ["document {}"]);
+    }
+
+    #[test]
+    fn a_document_is_printed_when_it_is_sent_and_sent_when_it_has_changed() {
+        let mut table = Table::default();
+        let lamp = PlugName::new("lamp").unwrap();
+        let put = |table: &mut Table, text: &str| {
+            table.put_document("document".to_owned(), &lamp, text.as_bytes());
+        };
+        put(&mut table, "one");
+        put(&mut table, "two");
+        assert_eq!(drain(&mut table), ["document printed for lamp"]);
+        put(&mut table, "two");
+        assert_eq!(drain(&mut table), [""; 0]);
+        put(&mut table, "three");
+        assert_eq!(drain(&mut table), ["document printed for lamp"]);
+        table.send_all();
+        assert_eq!(drain(&mut table), ["document printed for lamp"]);
+        table.clear("document".to_owned());
+        assert_eq!(drain(&mut table), ["document "]);
+        put(&mut table, "three");
+        assert_eq!(drain(&mut table), ["document printed for lamp"]);
     }
 }

@@ -56,7 +56,8 @@ impl Lan {
                 Err(Trouble::Failed(outcome)) => return *outcome,
             }
         }
-        match self.ask_anew(ask).await {
+        // Rare, and in a box of its own, or each poll over a kept connection would carry the room that this needs.
+        match Box::pin(self.ask_anew(ask)).await {
             Ok(outcome) => outcome,
             Err(Trouble::DeadBeforeAnswer) => Outcome::of(Err(Failure::Closed)),
             Err(Trouble::Failed(outcome)) => *outcome,

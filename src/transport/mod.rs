@@ -98,7 +98,8 @@ impl Transport {
 async fn perform(lan: &Lan, cloud: Option<&Cloud>, exchange: &Exchange) -> Outcome {
     match (&exchange.target, cloud) {
         (Target::Local { address, expect }, _) => lan.perform(exchange, address, expect).await,
-        (Target::Cloud { .. }, Some(cloud)) => cloud.perform(exchange).await,
+        // In a box of its own, or a poll over the LAN would carry the room that this one needs.
+        (Target::Cloud { .. }, Some(cloud)) => Box::pin(cloud.perform(exchange)).await,
         (Target::Cloud { .. }, None) => {
             Outcome::of(Err(Failure::CloudStopped("no account is configured".into())))
         }

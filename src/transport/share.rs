@@ -45,12 +45,12 @@ impl Share {
 
     /// Whether a connection that was just opened may be used.
     pub(super) fn admits(&self, connection: &impl AsRawFd) -> bool {
-        self.is_below(connection, |limit| limit / 4 * 3)
+        self.is_below(connection, |limit| limit / 8 * 7)
     }
 
     /// Whether it may stay open for the next request.
     pub(super) fn keeps(&self, connection: &impl AsRawFd) -> bool {
-        self.is_below(connection, |limit| limit / 2)
+        self.is_below(connection, |limit| limit / 4 * 3)
     }
 
     /// The system gives the lowest number that is free, so that a number tells how many are taken.
@@ -107,7 +107,7 @@ mod tests {
         let number = u64::try_from(file.as_raw_fd()).unwrap();
         let share = |limit| Share::of(Some(limit));
         assert!(share(number * 4).keeps(&file) && share(number * 4).admits(&file));
-        assert!(!share(number * 3 / 2).keeps(&file) && share(number * 3 / 2 + 4).admits(&file));
+        assert!(!share(number * 5 / 4).keeps(&file) && share(number * 5 / 4 + 8).admits(&file));
         assert!(!share(number).admits(&file));
         assert!(Share::of(None).keeps(&file));
         assert!(Share::default().keeps(&file), "a test has more files than it needs");

@@ -20,6 +20,7 @@ use crate::bridge::event::{
 };
 use crate::bridge::pursuit::Pursuit;
 use crate::bridge::route::{Policy, RoutePolicy, Routes};
+use crate::bridge::turns::Turns;
 use crate::bridge::wish::Wish;
 use crate::model::{Address, Availability, PlugName, Route};
 use crate::smarthome::message::{Date, Reading, Request};
@@ -70,6 +71,8 @@ pub(in crate::bridge) struct Plug {
     /// When the plug last confirmed that it changed something.
     acted: Option<Instant>,
     poll_at: [Instant; 2],
+    /// `poll_at` of the LAN is a place in a turn, given out when many plugs wanted to be read.
+    has_place: bool,
     asides: Vec<Aside>,
     /// The plug's own date, for what its meter calls today.
     date: Option<Date>,
@@ -87,6 +90,7 @@ pub(in crate::bridge) struct Desk<'a> {
     pub(in crate::bridge) cloud: &'a CloudStatus,
     pub(in crate::bridge) actions: &'a mut VecDeque<Action>,
     pub(in crate::bridge) serial: &'a mut u32,
+    pub(in crate::bridge) turns: &'a mut Turns,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +101,15 @@ struct InFlight {
     /// Since when its route has been asked without an answer: from before its start, if it took a hung one's place.
     unanswered_since: Instant,
     deadline: Instant,
+}
+
+impl InFlight {
+    /// A read over the LAN leaves its turn to others.
+    fn leaves(&self, route: Route, desk: &mut Desk<'_>) {
+        if route == Route::Local && self.request == Request::SysInfo {
+            desk.turns.ended(self.started, desk.now);
+        }
+    }
 }
 
 /// What was last read back.
@@ -114,8 +127,6 @@ impl Plug {
         policy: RoutePolicy,
         now: Instant,
     ) -> Self {
-        // Ten thousand plugs are not all asked in the first instant.
-        let first_poll = now + Duration::from_millis(key.0.into());
         Self {
             key,
             name: None,
@@ -137,7 +148,9 @@ impl Plug {
             outlets: Vec::new(),
             outlet_list: Arc::default(),
             acted: None,
-            poll_at: [first_poll; 2],
+            // The cloud's calls are counted.
+            poll_at: [now, now + Duration::from_millis(key.0.into())],
+            has_place: false,
             asides: Vec::new(),
             date: None,
             cloud_connected: None,

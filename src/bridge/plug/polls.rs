@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Desk, Plug, Wake};
 use crate::bridge::backoff::spread;
 use crate::bridge::event::CloudStatus;
+use crate::bridge::turns;
 use crate::model::{Route, Verdict};
 use crate::smarthome::message::{Date, Nameplate, Outlet, Request};
 
@@ -106,11 +107,33 @@ impl Plug {
         if usable {
             // A look for what an older command may have done late belongs to the newer one.
             let urgent = self.strays_are_dead(desk.now).is_none() && self.is_watched(desk.now);
+            if route == Route::Local && !urgent {
+                let place = desk.turns.take_place(self.has_place, desk.now);
+                self.has_place = place > desk.now;
+                if self.has_place {
+                    self.poll_at[route.index()] = place;
+                    return wake.by(place);
+                }
+            }
             return self.start(route, Request::SysInfo, urgent, desk);
         }
         self.route_failed(route, Verdict::RouteDown, desk);
         self.poll_at[route.index()] = self.next_poll(route, desk.now, desk.now);
         wake.by(self.poll_at[route.index()]);
+    }
+
+    /// Whether it would wake up at this moment only to be read over the LAN as usual, and soon.
+    pub(in crate::bridge) fn may_be_read_ahead(&self, wakes: Instant, now: Instant) -> bool {
+        self.poll_at[Route::Local.index()] == wakes
+            && !self.has_place
+            && self.routes.is_up(Route::Local)
+            && self.wishes.is_empty()
+            && wakes <= now + turns::ahead(self.policy.poll_interval)
+    }
+
+    /// It is read now.
+    pub(in crate::bridge) fn read_ahead(&mut self, now: Instant) {
+        self.poll_at[Route::Local.index()] = now;
     }
 
     pub(super) fn next_poll(&self, route: Route, started: Instant, now: Instant) -> Instant {

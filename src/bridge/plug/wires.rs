@@ -16,6 +16,7 @@ impl Plug {
     pub(in crate::bridge) fn done(&mut self, id: ExchangeId, outcome: Outcome, desk: &mut Desk<'_>) {
         let Some(route) = self.route_of(id) else { return };
         let Some(flight) = self.lanes[route.index()].take() else { return };
+        flight.leaves(route, desk);
         if let (Some(hello), false) =
             (outcome.hello, matches!(outcome.result, Err(Failure::WrongPlug { .. })))
         {
@@ -134,6 +135,9 @@ impl Plug {
         let said = self.wishes.iter().filter(|wish| wish.is_said_by(&request)).map(|wish| wish.deadline);
         let deadline = said.fold(desk.now + limit, Instant::min);
         let id = desk.next_exchange(self.key);
+        if route == Route::Local && request == Request::SysInfo {
+            desk.turns.begun(desk.now);
+        }
         self.lanes[route.index()] = Some(InFlight {
             id,
             request: request.clone(),
@@ -157,6 +161,7 @@ impl Plug {
 
     pub(super) fn abandon(&mut self, route: Route, desk: &mut Desk<'_>) {
         if let Some(flight) = self.lanes[route.index()].take() {
+            flight.leaves(route, desk);
             desk.actions.push_back(Action::Abandon(flight.id));
             self.note_stray(&flight.request, flight.deadline);
         }

@@ -1,0 +1,230 @@
+//! Commands: how long from publish to relay and to the state that was read back, alone, among silent plugs, en masse.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+
+use super::figures::{Row, Samples, short};
+use super::plugs::{self, Switched};
+use super::process::Fault;
+use super::stage::{BOUND, Stage, pass};
+use super::{Say, Size};
+
+/// A command that has not led to its state by then is lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// Between two commands, so that each meets the polls at another moment.
+const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
+
+/// What became of many commands, in milliseconds.
+#[derive(Default)]
+struct Latency {
+    relay: Samples,
+    state: Samples,
+    lost: usize,
+}
+
+impl Latency {
+    fn summary(&self) -> String {
+        format!("relay {}, state {}, {} lost", self.relay.summary(), self.state.summary(), self.lost)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.relay.add_all(&other.relay);
+        self.state.add_all(&other.state);
+        self.lost += other.lost;
+    }
+}
+
+/// Sends commands one after the other; `plug_of` chooses the plug of each.
+async fn measure(
+    stage: &mut Stage,
+    base: &str,
+    count: usize,
+    plug_of: impl Fn(usize) -> usize,
+) -> Result<Latency, Fault> {
+    let mut latency = Latency::default();
+    for number in 0..count {
+        let plug = plug_of(number);
+        let on = !stage.plugs.is_on(plug);
+        stage.clear();
+        let topic = format!("{base}/{}/set", plugs::name(plug));
+        let sent = stage.line.publish(&topic, if on { "ON" } else { "OFF" })?;
+        let state = format!("{base}/{}/state", plugs::name(plug));
+        match outcome(stage, sent, (plug, on), &state).await {
+            Some((relay, state)) => {
+                latency.relay.add(millis(relay));
+                latency.state.add(millis(state));
+            }
+            None => latency.lost += 1,
+        }
+        pass(Duration::from_millis(PAUSES[number % PAUSES.len()])).await;
+    }
+    Ok(latency)
+}
+
+async fn outcome(
+    stage: &mut Stage,
+    sent: Instant,
+    wanted: (usize, bool),
+    topic: &str,
+) -> Option<(Duration, Duration)> {
+    let by = (sent + LOST_AFTER).into();
+    let word = format!(r#""state":"{}""#, if wanted.1 { "ON" } else { "OFF" });
+    let relay = loop {
+        let Switched { plug, on, at } = timeout_at(by, stage.switched.recv()).await.ok()??;
+        if (plug, on) == wanted {
+            break at;
+        }
+    };
+    loop {
+        let heard = timeout_at(by, stage.heard.recv()).await.ok()??;
+        if heard.topic == topic && String::from_utf8_lossy(&heard.payload).contains(&word) {
+            return Some((relay - sent, heard.at - sent));
+        }
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// 1. Publish to relay and publish to state, against the bare chain, while so many plugs are polled.
+pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<Vec<Row>, Fault> {
+    let mut stage = Stage::set(&size.program, plugs).await?;
+    let count = if size.quick { 20 } else { 500 };
+    // Not one after the other in the order of the polls.
+    let plug_of = |number: usize| (number * 7919 + 13) % plugs;
+    // The yardstick before and after, since the machine may have something else to do.
+    let mut bare = bare_latency(&mut stage, count, plug_of, say).await?;
+    let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
+    // The slow questions of the first round are over.
+    pass(Duration::from_secs(if size.quick { 1 } else { 6 })).await;
+    measure(&mut stage, "hs100d", 5, plug_of).await?;
+    let ours = measure(&mut stage, "hs100d", 2 * count, plug_of).await?;
+    say(&format!("hs100d, {plugs} plugs polled: {}", ours.summary()));
+    daemon.stop().await?;
+    bare.add(&bare_latency(&mut stage, count, plug_of, say).await?);
+    let row = |what: &str, ours: &Samples, bare: &Samples, percent, times| {
+        let what = format!("1. {what} p{percent}, {plugs} plugs polled");
+        Row::against(what, ours.percentile(percent), bare.percentile(percent), times, "ms")
+    };
+    Ok(vec![
+        row("publish to relay", &ours.relay, &bare.relay, 50.0, 1.2),
+        row("publish to relay", &ours.relay, &bare.relay, 99.0, 1.5),
+        row("publish to state", &ours.state, &bare.state, 50.0, 2.0),
+        row("publish to state", &ours.state, &bare.state, 99.0, 2.0),
+        Row::at_most(format!("1. commands lost, {plugs} plugs polled"), ours.lost as f64, 0.0, ""),
+    ])
+}
+
+async fn bare_latency(
+    stage: &mut Stage,
+    count: usize,
+    plug_of: impl Fn(usize) -> usize + Copy,
+    say: Say<'_>,
+) -> Result<Latency, Fault> {
+    let chain = stage.bare_chain().await?;
+    measure(stage, "bare", 5, plug_of).await?;
+    let measured = measure(stage, "bare", count, plug_of).await?;
+    drop(chain);
+    say(&format!("bare chain: {}", measured.summary()));
+    Ok(measured)
+}
+
+/// 2. Commands to the others, and the age of their states, while none, one, or half of 200 plugs are silent.
+pub(crate) async fn silent(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
+    const PLUGS: usize = 200;
+    let mut stage = Stage::set(&size.program, PLUGS).await?;
+    let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
+    let count = if size.quick { 20 } else { 400 };
+    let settle = Duration::from_secs(if size.quick { 2 } else { 12 });
+    let mut rows = Vec::new();
+    let mut calm = None;
+    for silent in [0, 1, PLUGS / 2] {
+        (0..silent).for_each(|plug| stage.plugs.set_silent(plug, true));
+        // The first polls after the fall are those that still wait for it.
+        let noted = Instant::now();
+        stage.plugs.note_gaps();
+        let others = |number: usize| silent + (number * 7919 + 13) % (PLUGS - silent);
+        let mut latency = Latency::default();
+        if silent == 0 {
+            latency.add(&measure(&mut stage, "hs100d", count, others).await?);
+        } else {
+            for number in 0..count {
+                let to_silent = format!("hs100d/{}/set", plugs::name(number % silent));
+                stage.line.publish(&to_silent, "ON")?;
+                latency.add(&measure(&mut stage, "hs100d", 1, |_| others(number)).await?);
+            }
+        }
+        pass(settle.saturating_sub(noted.elapsed())).await;
+        let age = Samples::from(stage.plugs.gaps());
+        say(&format!("{silent} of {PLUGS} silent: {}; age {}", latency.summary(), age.summary()));
+        let (relay, oldest) = (latency.relay.percentile(99.0), age.percentile(99.0));
+        let Some((calm_relay, calm_oldest)) = calm else {
+            calm = Some((relay, oldest));
+            continue;
+        };
+        let what = format!("2. publish to relay p99 of the others, {silent} of {PLUGS} silent");
+        rows.push(Row::against(what, relay, calm_relay, 1.5, "ms"));
+        let what = format!("2. age of the others' states p99, {silent} of {PLUGS} silent");
+        rows.push(Row::against(what, oldest, calm_oldest, 1.1, "ms"));
+    }
+    daemon.stop().await?;
+    Ok(rows)
+}
+
+/// 6. Every one of 1,000 plugs is switched by commands that come within 10 ms.
+pub(crate) async fn mass(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
+    let plugs = if size.quick { 100 } else { 1000 };
+    let mut stage = Stage::set(&size.program, plugs).await?;
+    let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
+    pass(Duration::from_secs(if size.quick { 1 } else { 6 })).await;
+    let mut rows = Vec::new();
+    for (round, word) in ["ON", "OFF", "ON"].into_iter().enumerate() {
+        stage.clear();
+        let messages: Vec<_> =
+            (0..plugs).map(|plug| (format!("hs100d/{}/set", plugs::name(plug)), word)).collect();
+        let sent = stage.line.publish_all(&messages)?;
+        let handed = sent.elapsed();
+        let mut switched = HashMap::new();
+        let by = (sent + LOST_AFTER).into();
+        while switched.len() < plugs {
+            match timeout_at(by, stage.switched.recv()).await {
+                Ok(Some(seen)) => drop(switched.insert(seen.plug, seen.at)),
+                _ => break,
+            }
+        }
+        let last = switched.values().max().map_or(f64::NAN, |last| millis(*last - sent));
+        let results = results(&mut stage, plugs, sent).await;
+        say(&format!(
+            "round {}: {} of {plugs} switched, the last after {} ms, {results} results; sent within {} ms",
+            round + 1,
+            switched.len(),
+            short(last),
+            short(millis(handed))
+        ));
+        let what = format!("6. the last of {plugs} switched at once, round {}", round + 1);
+        rows.push(Row::at_most(what, last, 1000.0, "ms"));
+        let lost = plugs - switched.len().min(results);
+        rows.push(Row::at_most(format!("6. lost, round {}", round + 1), lost as f64, 0.0, ""));
+    }
+    daemon.stop().await?;
+    Ok(rows)
+}
+
+/// Counts the commands that ended well.
+async fn results(stage: &mut Stage, wanted: usize, sent: Instant) -> usize {
+    let by = (sent + BOUND.min(LOST_AFTER * 2)).into();
+    let mut good = 0;
+    while good < wanted {
+        match timeout_at(by, stage.heard.recv()).await {
+            Ok(Some(heard)) if heard.topic.ends_with("/result") => {
+                good += usize::from(String::from_utf8_lossy(&heard.payload).contains(r#""ok""#));
+            }
+            Ok(Some(_)) => {}
+            _ => break,
+        }
+    }
+    good
+}

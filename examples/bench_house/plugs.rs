@@ -1,0 +1,312 @@
+//! Pretend plugs that are as fast as plugs can be: ten thousand of them in one thread, each at an address of its own.
+//!
+//! They know what a measured daemon says and no more; `hs100d::sim` has plugs that behave. One listening socket serves
+//! all addresses, since a file for each would be too many: a connection tells by its own end which plug is meant.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hs100d::smarthome::cipher;
+use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::process::Fault;
+
+/// The network of the first plug: 127.16.0.0, then upwards.
+const FIRST: u32 = 0x7f10_0000;
+/// Connections that may wait to be taken.
+const BACKLOG: i32 = 4096;
+const SYSINFO: &[u8] = br#"{"system":{"get_sysinfo":{}}}"#;
+
+/// A relay that has just been switched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Switched {
+    pub(crate) plug: usize,
+    pub(crate) on: bool,
+    pub(crate) at: Instant,
+}
+
+/// All plugs. They end when it is dropped.
+pub(crate) struct Plugs {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    plugs: Vec<Plug>,
+    begun: Instant,
+    /// Questions that were answered, whatever they were.
+    asked: AtomicU64,
+    /// An answer takes so long, in microseconds.
+    delay: AtomicU64,
+    in_flight: AtomicU64,
+    most_in_flight: AtomicU64,
+    /// Between two reads of the same plug, while somebody wants to know.
+    gaps: Mutex<Option<Vec<f64>>>,
+    switched: mpsc::UnboundedSender<Switched>,
+}
+
+struct Plug {
+    /// The answer to `get_sysinfo` as it goes over the wire, off and on.
+    frames: [Box<[u8]>; 2],
+    is_on: AtomicBool,
+    is_silent: AtomicBool,
+    /// Microseconds since the beginning; 0 before the first read.
+    read_at: AtomicU64,
+}
+
+impl Plugs {
+    /// So many of them, all off. Each switching is told.
+    pub(crate) fn start(count: usize, switched: mpsc::UnboundedSender<Switched>) -> Result<Self, Fault> {
+        let listener = listen().map_err(|error| format!("the plugs' socket: {error}"))?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared {
+            plugs: (0..count).map(Plug::new).collect(),
+            begun: Instant::now(),
+            asked: AtomicU64::new(0),
+            delay: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            most_in_flight: AtomicU64::new(0),
+            gaps: Mutex::new(None),
+            switched,
+        });
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let served = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || runtime.block_on(serve(listener, served, stopped)));
+        Ok(Self { port, shared, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.shared.plugs.len()
+    }
+
+    pub(crate) fn is_on(&self, plug: usize) -> bool {
+        self.shared.plugs[plug].is_on.load(Ordering::Relaxed)
+    }
+
+    /// From here on this plug hears and says nothing, or answers again.
+    pub(crate) fn set_silent(&self, plug: usize, silent: bool) {
+        self.shared.plugs[plug].is_silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// From here on an answer takes so long.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.shared.delay.store(delay.as_micros() as u64, Ordering::Relaxed);
+        self.shared.most_in_flight.store(0, Ordering::Relaxed);
+    }
+
+    /// How many questions have been answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.shared.asked.load(Ordering::Relaxed)
+    }
+
+    /// The most that were being answered at one time since [`Plugs::set_delay`].
+    pub(crate) fn most_in_flight(&self) -> u64 {
+        self.shared.most_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Begins to note the time between two reads of a plug that answers.
+    pub(crate) fn note_gaps(&self) {
+        for plug in &self.shared.plugs {
+            plug.read_at.store(0, Ordering::Relaxed);
+        }
+        *self.shared.gaps() = Some(Vec::new());
+    }
+
+    /// What was noted, in milliseconds; a plug that is overdue now counts with what it has waited.
+    pub(crate) fn gaps(&self) -> Vec<f64> {
+        let mut gaps = self.shared.gaps().take().unwrap_or_default();
+        let now = self.shared.now();
+        for plug in self.shared.plugs.iter().filter(|plug| !plug.is_silent.load(Ordering::Relaxed)) {
+            match plug.read_at.load(Ordering::Relaxed) {
+                0 => {}
+                at => gaps.push(now.saturating_sub(at) as f64 / 1000.0),
+            }
+        }
+        gaps
+    }
+}
+
+impl Drop for Plugs {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
+    }
+
+    fn gaps(&self) -> std::sync::MutexGuard<'_, Option<Vec<f64>>> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Plug {
+    fn new(number: usize) -> Self {
+        Self {
+            frames: [0, 1].map(|relay| framed(&sysinfo(number, relay))),
+            is_on: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            read_at: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What a plug is called in topics.
+pub(crate) fn name(plug: usize) -> String {
+    format!("plug-{plug:05}")
+}
+
+/// The plug that is called so.
+pub(crate) fn number(name: &str) -> Option<usize> {
+    name.strip_prefix("plug-")?.parse().ok()
+}
+
+pub(crate) fn device_id(plug: usize) -> String {
+    format!("8006{plug:036X}")
+}
+
+pub(crate) fn address(plug: usize) -> Ipv4Addr {
+    Ipv4Addr::from(FIRST + plug as u32 + 1)
+}
+
+/// One frame that switches a relay.
+pub(crate) fn switch_frame(on: bool) -> Box<[u8]> {
+    framed(&format!(r#"{{"system":{{"set_relay_state":{{"state":{}}}}}}}"#, u8::from(on)))
+}
+
+/// The frame that asks how a plug is.
+pub(crate) fn ask_frame() -> Box<[u8]> {
+    framed(std::str::from_utf8(SYSINFO).unwrap_or_default())
+}
+
+fn framed(json: &str) -> Box<[u8]> {
+    let mut bytes = Vec::new();
+    frame::build(&mut bytes, |payload| payload.extend_from_slice(json.as_bytes()));
+    bytes.into()
+}
+
+/// An HS100 of the first hardware, in our own words.
+fn sysinfo(number: usize, relay: u8) -> String {
+    let mac = format!("50:C7:BF:{:02X}:{:02X}:{:02X}", number >> 16 & 255, number >> 8 & 255, number & 255);
+    format!(
+        r#"{{"system":{{"get_sysinfo":{{"err_code":0,"sw_ver":"1.2.5 Build 171129 Rel.174814","hw_ver":"1.0","type":"IOT.SMARTPLUGSWITCH","model":"HS100(EU)","mac":"{mac}","deviceId":"{}","hwId":"22603EA5E716DEAEA6642A30BE87AFCB","fwId":"00000000000000000000000000000000","oemId":"812A90EB2FCF306A993FAD8748024B07","alias":"Plug {number}","dev_name":"Wi-Fi Smart Plug","icon_hash":"","relay_state":{relay},"on_time":0,"active_mode":"schedule","feature":"TIM","updating":0,"rssi":-52,"led_off":0,"latitude":0.5,"longitude":0.5}}}}}}"#,
+        device_id(number)
+    )
+}
+
+/// All of loopback and nothing else.
+fn listen() -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind_device(Some(b"lo"))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            taken = listener.accept() => {
+                let Ok((stream, _)) = taken else {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                tokio::spawn(converse(stream, Arc::clone(&shared)));
+            }
+        }
+    }
+}
+
+async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
+    let Some(number) = stream.local_addr().ok().and_then(number_at) else { return };
+    if number < shared.plugs.len() && stream.set_nodelay(true).is_ok() {
+        // How a connection ends is the client's business.
+        let _ = answer_all(&mut stream, number, &shared).await;
+    }
+}
+
+fn number_at(address: SocketAddr) -> Option<usize> {
+    let IpAddr::V4(address) = address.ip() else { return None };
+    Some(u32::from(address).checked_sub(FIRST + 1)? as usize)
+}
+
+async fn answer_all(stream: &mut TcpStream, number: usize, shared: &Shared) -> io::Result<()> {
+    let mut received = Vec::with_capacity(128);
+    while stream.read_buf(&mut received).await? > 0 {
+        while let Frame::Whole { end } = frame::parse(&received) {
+            let mut request: Vec<u8> = received.drain(..end).skip(HEADER_LEN).collect();
+            cipher::decrypt(&mut request);
+            answer(stream, number, shared, &request).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn answer(stream: &mut TcpStream, number: usize, shared: &Shared, request: &[u8]) -> io::Result<()> {
+    let plug = &shared.plugs[number];
+    if plug.is_silent.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+    shared.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
+    let delay = shared.delay.load(Ordering::Relaxed);
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_micros(delay)).await;
+    }
+    let written = if request == SYSINFO {
+        note_read(plug, shared);
+        let on = plug.is_on.load(Ordering::Relaxed);
+        stream.write_all(&plug.frames[usize::from(on)]).await
+    } else {
+        let reply = other_reply(number, plug, shared, request);
+        stream.write_all(&framed(&reply)).await
+    };
+    shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+    shared.asked.fetch_add(1, Ordering::Relaxed);
+    written
+}
+
+fn note_read(plug: &Plug, shared: &Shared) {
+    let now = shared.now();
+    let before = plug.read_at.swap(now, Ordering::Relaxed);
+    if let Some(gaps) = shared.gaps().as_mut().filter(|_| before > 0) {
+        gaps.push((now - before) as f64 / 1000.0);
+    }
+}
+
+/// Switches, or says of anything else that there is nothing.
+fn other_reply(number: usize, plug: &Plug, shared: &Shared, request: &[u8]) -> String {
+    let said: HashMap<String, HashMap<String, serde_json::Value>> =
+        serde_json::from_slice(request).unwrap_or_default();
+    let Some((module, methods)) = said.into_iter().next() else { return "{}".to_owned() };
+    let Some((method, argument)) = methods.into_iter().next() else { return "{}".to_owned() };
+    if method == "set_relay_state" {
+        let on = argument["state"] == 1;
+        plug.is_on.store(on, Ordering::Relaxed);
+        // Nobody measures any more.
+        let _ = shared.switched.send(Switched { plug: number, on, at: Instant::now() });
+        return format!(r#"{{"{module}":{{"{method}":{{"err_code":0}}}}}}"#);
+    }
+    format!(
+        r#"{{"{module}":{{"{method}":{{"binded":0,"cld_connection":0,"rule_list":[],"enable":0,"err_code":0}}}}}}"#
+    )
+}

@@ -1,0 +1,252 @@
+//! What every bench needs: the plugs, a broker, somebody at it, and programs that are measured from outside.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
+
+use super::broker::Broker;
+use super::line::{Heard, Line};
+use super::plugs::{self, Plugs, Switched};
+use super::process::{Fault, Process};
+
+/// Whatever should come comes by then, or the bench ends.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+/// The daemon may take so long to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// Plugs, broker, and one who listens.
+pub(crate) struct Stage {
+    pub(crate) plugs: Plugs,
+    pub(crate) broker: Broker,
+    pub(crate) line: Line,
+    pub(crate) heard: mpsc::UnboundedReceiver<Heard>,
+    pub(crate) switched: mpsc::UnboundedReceiver<Switched>,
+    pub(crate) program: PathBuf,
+    folder: TempDir,
+}
+
+impl Stage {
+    pub(crate) async fn set(program: &Path, count: usize) -> Result<Self, Fault> {
+        let folder = tempfile::tempdir()?;
+        let (tell, switched) = mpsc::unbounded_channel();
+        let plugs = Plugs::start(count, tell)?;
+        let broker = Broker::start(folder.path()).await?;
+        let (tell, heard) = mpsc::unbounded_channel();
+        let filters = ["hs100d/+/state", "hs100d/+/result", "hs100d/bridge/state", "bare/+/state"];
+        let line = Line::connect(broker.port, &filters, tell)?;
+        Ok(Self { plugs, broker, line, heard, switched, program: program.to_owned(), folder })
+    }
+
+    /// A config that names each of the first `count` plugs.
+    pub(crate) fn config(&self, count: usize, poll_interval: Duration) -> String {
+        let mut text = format!(
+            "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n\
+             [local]\nport = {}\npoll_interval = \"{}ms\"\n",
+            self.broker.port,
+            self.plugs.port,
+            poll_interval.as_millis()
+        );
+        for plug in 0..count {
+            // Writing to a text cannot fail.
+            let _ = write!(
+                text,
+                "\n[[plug]]\nname = \"{}\"\nhost = \"{}\"\ndevice_id = \"{}\"\n",
+                plugs::name(plug),
+                plugs::address(plug),
+                plugs::device_id(plug)
+            );
+        }
+        text
+    }
+
+    /// Starts the daemon; the state that an earlier one left is its own.
+    pub(crate) fn daemon(&self, config: &str) -> Result<Daemon, Fault> {
+        Daemon::start(&self.program, self.folder.path(), config)
+    }
+
+    /// Starts the daemon and waits until all plugs are shown.
+    pub(crate) async fn daemon_with_all(&mut self, poll_interval: Duration) -> Result<Daemon, Fault> {
+        let count = self.plugs.count();
+        let daemon = self.daemon(&self.config(count, poll_interval))?;
+        self.all_shown(count, &daemon).await?;
+        Ok(daemon)
+    }
+
+    /// Waits until the state of so many plugs has been told; gives the moment of the last.
+    pub(crate) async fn all_shown(&mut self, count: usize, daemon: &Daemon) -> Result<Instant, Fault> {
+        let by = Instant::now() + BOUND;
+        let mut shown = HashSet::new();
+        loop {
+            let heard = timeout_at(by.into(), self.heard.recv()).await;
+            let Ok(Some(heard)) = heard else {
+                let log = daemon.log();
+                return Err(format!("{} of {count} plugs are shown\n{log}", shown.len()).into());
+            };
+            if !heard.kept && heard.topic.starts_with("hs100d/") && heard.topic.ends_with("/state") {
+                shown.insert(heard.topic);
+                // `bridge/state` is no plug's.
+                shown.remove("hs100d/bridge/state");
+                if shown.len() == count {
+                    return Ok(heard.at);
+                }
+            }
+        }
+    }
+
+    /// Forgets what was heard so far.
+    pub(crate) fn clear(&mut self) {
+        while self.heard.try_recv().is_ok() {}
+        while self.switched.try_recv().is_ok() {}
+    }
+
+    /// One of the yardsticks, as a process; returns when it stands.
+    pub(crate) async fn yardstick(&self, words: &[String]) -> Result<Process, Fault> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().ok_or("its output is piped")?;
+        let process = Process(child);
+        let first = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).map(|_| line)
+        });
+        match tokio::time::timeout(BOUND, first).await {
+            Ok(Ok(Ok(line))) if line == "ready\n" => Ok(process),
+            _ => Err(format!("the yardstick {words:?} does not stand").into()),
+        }
+    }
+
+    pub(crate) async fn bare_chain(&self) -> Result<Process, Fault> {
+        let (broker, port) = (self.broker.port.to_string(), self.plugs.port.to_string());
+        self.yardstick(&["bare-chain".into(), broker, port, self.plugs.count().to_string()]).await
+    }
+
+    pub(crate) async fn bare_poll(&self, every: Duration) -> Result<Process, Fault> {
+        let (port, count) = (self.plugs.port.to_string(), self.plugs.count().to_string());
+        self.yardstick(&["bare-poll".into(), port, count, every.as_millis().to_string()]).await
+    }
+}
+
+/// The daemon as a process.
+pub(crate) struct Daemon {
+    pub(crate) process: Process,
+    pub(crate) started: Instant,
+    ready: oneshot::Receiver<Instant>,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub(crate) fn start(program: &Path, folder: &Path, config: &str) -> Result<Self, Fault> {
+        let (file, log, socket) = (folder.join("hs100d.toml"), folder.join("log"), folder.join("notify"));
+        fs::write(&file, config)?;
+        fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+        if socket.exists() {
+            fs::remove_file(&socket)?;
+        }
+        let ready = read_notices(UnixDatagram::bind(&socket)?);
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("HOME", folder)
+            .env("STATE_DIRECTORY", folder.join("state"))
+            .env("NOTIFY_SOCKET", &socket)
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?);
+        let started = Instant::now();
+        let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        Ok(Self { process: Process(child), started, ready, log })
+    }
+
+    /// Waits until it has told systemd that it is ready; gives how long that took from its start.
+    pub(crate) async fn ready(&mut self) -> Result<Duration, Fault> {
+        match tokio::time::timeout(BOUND, &mut self.ready).await {
+            Ok(Ok(at)) => Ok(at - self.started),
+            _ => Err(format!("it does not become ready\n{}", self.log()).into()),
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(10).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<(), Fault> {
+        self.process.signal("TERM")?;
+        let ended = tokio::time::timeout(STOP_WITHIN, self.process.ends()).await;
+        let status = ended.map_err(|_| format!("the daemon does not stop\n{}", self.log()))??;
+        if status.success() { Ok(()) } else { Err(format!("it ended with {status}\n{}", self.log()).into()) }
+    }
+}
+
+/// Reads what systemd would, all the time: whoever is not read from has to wait.
+fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
+    let (tell, ready) = oneshot::channel();
+    let mut tell = Some(tell);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        // Its last word is that it stops; a daemon that is killed says nothing, and the thread ends with this process.
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let said = |word: &[u8]| buffer[..length].split(|byte| *byte == b'\n').any(|line| line == word);
+            if said(b"STOPPING=1") {
+                return;
+            }
+            if said(b"READY=1")
+                && let Some(tell) = tell.take()
+            {
+                // Nobody waits for it.
+                let _ = tell.send(Instant::now());
+            }
+        }
+    });
+    ready
+}
+
+/// What a process has used of the processor, all threads that live together.
+pub(crate) fn cpu(Process(child): &Process) -> Result<Duration, Fault> {
+    let mut total = 0;
+    for task in fs::read_dir(proc(child).join("task"))? {
+        // One that has ended meanwhile counts no more.
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        total += text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+/// Resident memory, in kB.
+pub(crate) fn memory(Process(child): &Process) -> Result<f64, Fault> {
+    let status = fs::read_to_string(proc(child).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    Ok(number.ok_or("the kernel tells no VmRSS")?)
+}
+
+/// How often it gave the processor away to wait: each is a wake-up.
+pub(crate) fn waits(Process(child): &Process) -> Result<u64, Fault> {
+    let status = fs::read_to_string(proc(child).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0))
+}
+
+fn proc(child: &Child) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", child.id()))
+}
+
+/// Lets time pass.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}

@@ -1,0 +1,107 @@
+//! How much memory is taken anew in the steady state: counted, so that it does not creep up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+mod steady_kit;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
+use hs100d::model::Address;
+use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
+use hs100d::smarthome::message::{Nameplate, Reply, Request};
+use hs100d::transport::Transport;
+use steady_kit::{Steady, framed, sysinfo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What is counted is the mean over so many, so that a table which doubles once in a while does not decide.
+const ROUNDS: u64 = 500;
+
+/// How often memory was taken on this thread in all rounds.
+fn taken(mut act: impl FnMut()) -> f64 {
+    allocation_counter::measure(|| (0..ROUNDS).for_each(|_| act())).count_total as f64
+}
+
+/// Prints the figure, which docs/PERFORMANCE.md has.
+fn at_most(bound: f64, what: &str, taken: f64) {
+    println!("allocations a {what}: {taken:.2}");
+    assert!(taken <= bound, "a {what} takes memory {taken:.2} times, and {bound} were enough once");
+}
+
+#[test]
+fn a_poll_that_shows_nothing_new_takes_hardly_any_memory() {
+    let mut steady = Steady::of(50);
+    let before = (steady.sent, steady.polls);
+    let taken = taken(|| steady.poll());
+    let polls = steady.polls - before.1;
+    assert!(polls >= ROUNDS, "{polls}");
+    at_most(0.5, "poll, decisions and codec", taken / polls as f64);
+    assert!(steady.sent <= before.0 + polls / 50, "and hardly anything is said to the broker");
+}
+
+#[test]
+fn a_command_takes_little_memory() {
+    let mut steady = Steady::of(50);
+    at_most(30.0, "command, desk, decisions and codec", taken(|| steady.command()) / ROUNDS as f64);
+}
+
+#[test]
+fn a_poll_over_the_wire_takes_hardly_any_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let address = plug();
+    let mut transport = Transport::new(None);
+    let mut plate = None;
+    let mut serial = 0;
+    let label = Arc::from("lamp");
+    let mut poll = |transport: &mut Transport| {
+        serial += 1;
+        let exchange = exchange(serial, &label, address, plate.clone());
+        let outcome = runtime.block_on(async {
+            transport.perform(exchange);
+            transport.next().await.1
+        });
+        let Ok(Reply::SysInfo(reading)) = outcome.result else { panic!("{outcome:?}") };
+        plate = Some(reading.plate);
+    };
+    (0..10).for_each(|_| poll(&mut transport));
+    at_most(2.5, "poll, wire", taken(|| poll(&mut transport)) / ROUNDS as f64);
+}
+
+fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, plate: Option<Arc<Nameplate>>) -> Exchange {
+    Exchange {
+        id: ExchangeId::new(PlugKey(0), serial),
+        plug: PlugKey(0),
+        label: Arc::clone(label),
+        target: Target::Local { address: Address::Socket(address), expect: Identity::default() },
+        request: Request::SysInfo,
+        deadline: Instant::now() + Duration::from_secs(30),
+        urgent: false,
+        plate,
+    }
+}
+
+/// A plug in a thread of its own, whose memory is not counted.
+fn plug() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = framed(&sysinfo(1, 0));
+            let mut heard = Vec::new();
+            while stream.read_buf(&mut heard).await.is_ok_and(|length| length > 0) {
+                while let Frame::Whole { end } = frame::parse(&heard) {
+                    assert!(end > HEADER_LEN);
+                    heard.drain(..end);
+                    stream.write_all(&answer).await.unwrap();
+                }
+            }
+        });
+    });
+    address
+}

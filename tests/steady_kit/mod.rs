@@ -1,0 +1,202 @@
+//! The daemon in its steady state, without sockets and without waiting: bridge, codec and desk on a clock that is moved by
+//! hand, plugs that answer at once. For whoever counts what a poll or a command costs.
+
+#![allow(dead_code, unreachable_pub, reason = "each program uses its own part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot go on says so by a panic")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+use hs100d::bridge::event::{Action, Event, Exchange, Identity, Outcome};
+use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::{Bridge, PlugSettings, Settings};
+use hs100d::model::{Address, DeviceId, PlugName};
+use hs100d::mqtt::desk::{Desk, Effect, Message, Outgoing};
+use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::payload::Clock;
+use hs100d::mqtt::{Inbound, Options};
+use hs100d::smarthome::cipher;
+use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
+use hs100d::smarthome::message::{OutletIds, Reply, Request};
+
+/// So long until the first round and the slow questions behind it are over.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+const MOST_STEPS: usize = 1_000_000;
+
+/// Bridge, desk and plugs.
+pub struct Steady {
+    pub bridge: Bridge,
+    pub desk: Desk,
+    now: Instant,
+    clock: Clock,
+    plugs: Vec<Plug>,
+    wire: Vec<u8>,
+    next: usize,
+    pub polls: u64,
+    /// What the desk had to send.
+    pub sent: u64,
+}
+
+struct Plug {
+    topic: String,
+    on: bool,
+    /// The answer to `get_sysinfo`, off and on.
+    frames: [Vec<u8>; 2],
+}
+
+/// An HS100 of the first hardware, in our own words.
+pub fn sysinfo(number: usize, relay: u8) -> String {
+    format!(
+        r#"{{"system":{{"get_sysinfo":{{"err_code":0,"sw_ver":"1.2.5 Build 171129 Rel.174814","hw_ver":"1.0","type":"IOT.SMARTPLUGSWITCH","model":"HS100(EU)","mac":"50:C7:BF:00:{:02X}:{:02X}","deviceId":"8006{number:036X}","hwId":"22603EA5E716DEAEA6642A30BE87AFCB","fwId":"00000000000000000000000000000000","oemId":"812A90EB2FCF306A993FAD8748024B07","alias":"Plug {number}","dev_name":"Wi-Fi Smart Plug","icon_hash":"","relay_state":{relay},"on_time":0,"active_mode":"schedule","feature":"TIM","updating":0,"rssi":-52,"led_off":0,"latitude":0.5,"longitude":0.5}}}}}}"#,
+        number >> 8 & 255,
+        number & 255,
+    )
+}
+
+pub fn framed(json: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::build(&mut bytes, |payload| payload.extend_from_slice(json.as_bytes()));
+    bytes
+}
+
+impl Steady {
+    /// So many plugs, all read and shown.
+    pub fn of(count: usize) -> Self {
+        let begun = Instant::now();
+        let clock = Clock { instant: begun, system: SystemTime::UNIX_EPOCH };
+        let policy = RoutePolicy { policy: Policy::Local, ..RoutePolicy::default() };
+        let plugs = (0..count).map(|number| PlugSettings {
+            name: Some(PlugName::new(&format!("plug-{number}")).unwrap()),
+            identity: Identity { device_id: DeviceId::new(&format!("8006{number:036X}")), mac: None },
+            address: Some(Address::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 9999)))),
+            policy,
+        });
+        let settings = Settings { plugs: plugs.collect(), policy, ..Settings::default() };
+        let mut desk = Desk::new(&options(), SystemTime::UNIX_EPOCH);
+        desk.connected();
+        desk.end_search();
+        let plug = |number| Plug {
+            topic: format!("hs100d/plug-{number}/set"),
+            on: false,
+            frames: [0, 1].map(|relay| framed(&sysinfo(number, relay))),
+        };
+        let mut steady = Self {
+            bridge: Bridge::new(settings, begun),
+            desk,
+            now: begun,
+            clock,
+            plugs: (0..count).map(plug).collect(),
+            wire: Vec::with_capacity(2048),
+            next: 0,
+            polls: 0,
+            sent: 0,
+        };
+        steady.until(|steady| steady.now >= begun + SETTLED_AFTER);
+        steady
+    }
+
+    /// Goes on until one more plug has been read, and with it those that share the wake-up.
+    pub fn poll(&mut self) {
+        let wanted = self.polls + 1;
+        self.until(|steady| steady.polls >= wanted);
+    }
+
+    /// A command to the next plug, until its result has been handed over.
+    pub fn command(&mut self) {
+        let number = self.next % self.plugs.len();
+        self.next += 1;
+        let payload: &[u8] = if self.plugs[number].on { b"OFF" } else { b"ON" };
+        let message = Message {
+            topic: &self.plugs[number].topic,
+            payload,
+            kept: false,
+            response_topic: None,
+            correlation: None,
+        };
+        let Effect::Inbound(Inbound::Event(event)) = self.desk.handle_message(message, self.now) else {
+            panic!("no command");
+        };
+        self.bridge.handle(event, self.now);
+        let result = self.carry_out();
+        assert!(result, "the command was not done");
+    }
+
+    fn until(&mut self, is_over: impl Fn(&Self) -> bool) {
+        for _ in 0..MOST_STEPS {
+            if is_over(self) {
+                return;
+            }
+            self.now = self.bridge.poll_timeout().unwrap().max(self.now);
+            self.bridge.handle_timeout(self.now);
+            self.carry_out();
+        }
+        panic!("it does not come about");
+    }
+
+    /// Carries out what the bridge wants; says whether a letter went out.
+    fn carry_out(&mut self) -> bool {
+        let mut has_written = false;
+        loop {
+            while let Some(action) = self.bridge.poll_action() {
+                match action {
+                    Action::Perform(exchange) => {
+                        let result = Ok(self.answer(&exchange));
+                        let done = Event::Done { exchange: exchange.id, outcome: Outcome::of(result) };
+                        self.bridge.handle(done, self.now);
+                    }
+                    Action::Publish(update) => self.desk.handle_update(update, self.clock),
+                    _ => {}
+                }
+            }
+            let Some(outgoing) = self.desk.take() else { return has_written };
+            self.sent += 1;
+            has_written |= matches!(outgoing, Outgoing::Letter(_));
+        }
+    }
+
+    /// As the wire does it: the request becomes a frame, the answer's frame becomes a reply.
+    fn answer(&mut self, exchange: &Exchange) -> Reply {
+        let request = &exchange.request;
+        frame::build(&mut self.wire, |out| request.write_json(OutletIds::None, out));
+        self.wire.clear();
+        let plug = &mut self.plugs[exchange.plug.0 as usize];
+        match request {
+            Request::SysInfo => {
+                self.polls += 1;
+                self.wire.extend_from_slice(&plug.frames[usize::from(plug.on)]);
+            }
+            Request::SetRelay(state) => {
+                plug.on = state.is_on();
+                frame::build(&mut self.wire, |out| {
+                    out.extend_from_slice(br#"{"system":{"set_relay_state":{"err_code":0}}}"#);
+                });
+            }
+            other => {
+                let (module, method) = other.method();
+                let said = format!(r#"{{"{module}":{{"{method}":{{"rule_list":[],"err_code":0}}}}}}"#);
+                frame::build(&mut self.wire, |out| out.extend_from_slice(said.as_bytes()));
+            }
+        }
+        let Frame::Whole { end } = frame::parse(&self.wire) else { panic!("half a frame") };
+        cipher::decrypt(&mut self.wire[HEADER_LEN..end]);
+        request.read_reply(&self.wire[HEADER_LEN..end], exchange.plate.as_ref()).unwrap()
+    }
+}
+
+fn options() -> Options {
+    Options {
+        host: "127.0.0.1".to_owned(),
+        port: 1883,
+        tls: None,
+        username: None,
+        password: None,
+        client_id: "hs100d-steady".to_owned(),
+        base_topic: "hs100d".to_owned(),
+        instance: "steady".to_owned(),
+        homeassistant: homeassistant::Options {
+            discovery: Discovery::Device,
+            discovery_prefix: "homeassistant".to_owned(),
+            status_topic: "homeassistant/status".to_owned(),
+        },
+    }
+}
