@@ -6,6 +6,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// What kind a path is of; only files and directories can be changed by writing to them.
+const KIND: u32 = 0o170_000;
+const FILE: u32 = 0o100_000;
+const DIRECTORY: u32 = 0o040_000;
 /// What every user of the machine may do.
 const EVERYBODY_READS: u32 = 0o004;
 const EVERYBODY_WRITES: u32 = 0o002;
@@ -38,9 +42,12 @@ impl Access {
         self.mode & EVERYBODY_READS != 0
     }
 
-    /// Every user may change the file, or put another one in the place of each file in the directory.
+    /// Every user may change the file, or put another one in the place of each file in the directory. Nobody changes
+    /// `/dev/null` by writing to it.
     pub fn everybody_writes(self) -> bool {
-        self.mode & EVERYBODY_WRITES != 0 && self.mode & STICKY == 0
+        [FILE, DIRECTORY].contains(&(self.mode & KIND))
+            && self.mode & EVERYBODY_WRITES != 0
+            && self.mode & STICKY == 0
     }
 
     /// The user that it belongs to, if that is neither us nor root. Root looks after the files of services that run
@@ -63,6 +70,7 @@ mod tests {
             (0o100_602, false, true),
             (0o040_777, true, true),
             (0o041_777, true, false),
+            (0o020_666, true, false),
         ] {
             let access = Access { owner: 1000, mode, us: 1000 };
             assert_eq!((access.everybody_reads(), access.everybody_writes()), (reads, writes), "{mode:o}");

@@ -161,6 +161,7 @@ impl Daemon {
             .env("HOME", folder)
             .env("STATE_DIRECTORY", folder.join("state"))
             .env("NOTIFY_SOCKET", &socket)
+            .envs(of_the_unit())
             .arg("--config")
             .arg(&file)
             .stdin(Stdio::null())
@@ -194,6 +195,13 @@ impl Daemon {
 }
 
 /// Reads what systemd would, all the time: whoever is not read from has to wait.
+/// The environment that the service has.
+fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let unit = include_str!("../../contrib/systemd/hs100d.service");
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    lines.flat_map(|line| line.split(' ')).filter_map(|variable| variable.split_once('='))
+}
+
 fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
     let (tell, ready) = oneshot::channel();
     let mut tell = Some(tell);
