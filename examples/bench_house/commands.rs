@@ -13,6 +13,10 @@ use super::{Say, Size};
 
 /// A command that has not led to its state by then is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
+/// The yardstick and the daemon take turns so often.
+const ROUNDS: usize = 10;
+/// The yardstick has connections to so many plugs; for more there may not be files enough.
+const CHAINED: usize = 100;
 /// Between two commands, so that each meets the polls at another moment.
 const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
 
@@ -89,22 +93,34 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// 1. Publish to relay and publish to state, against the bare chain, while so many plugs are polled.
+/// 1. Publish to relay and publish to state, against the bare chain, while so many plugs are polled. Both take turns in
+/// the same minute: the machine is as awake, and as busy, for the one as for the other.
 pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let mut stage = Stage::set(&size.program, plugs).await?;
-    let count = if size.quick { 20 } else { 500 };
-    // Not one after the other in the order of the polls.
-    let plug_of = |number: usize| (number * 7919 + 13) % plugs;
-    // The yardstick before and after, since the machine may have something else to do.
-    let mut bare = bare_latency(&mut stage, count, plug_of, say).await?;
+    // Each has plugs of its own, or the one would switch behind the other's back.
+    let chained = (plugs / 2).min(CHAINED);
+    let chain = stage.bare_chain(chained).await?;
     let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
     // The slow questions of the first round are over.
     pass(Duration::from_secs(if size.quick { 1 } else { 6 })).await;
-    measure(&mut stage, "hs100d", 5, plug_of).await?;
-    let ours = measure(&mut stage, "hs100d", 2 * count, plug_of).await?;
+    let count = if size.quick { 5 } else { 100 };
+    let (mut ours, mut bare) = (Latency::default(), Latency::default());
+    for round in 0..=ROUNDS {
+        // Not one after the other in the order of the polls.
+        let any = |number: usize| (round * count + number) * 7919 + 13;
+        let own_plug = |number| chained + any(number) % (plugs - chained);
+        let own = measure(&mut stage, "hs100d", count, own_plug).await?;
+        let other = measure(&mut stage, "bare", count, |number| any(number) % chained).await?;
+        // In the first one they warm up.
+        if round > 0 {
+            ours.add(&own);
+            bare.add(&other);
+        }
+    }
+    say(&format!("bare chain: {}", bare.summary()));
     say(&format!("hs100d, {plugs} plugs polled: {}", ours.summary()));
+    drop(chain);
     daemon.stop().await?;
-    bare.add(&bare_latency(&mut stage, count, plug_of, say).await?);
     let row = |what: &str, ours: &Samples, bare: &Samples, percent, times| {
         let what = format!("1. {what} p{percent}, {plugs} plugs polled");
         Row::against(what, ours.percentile(percent), bare.percentile(percent), times, "ms")
@@ -116,20 +132,6 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
         row("publish to state", &ours.state, &bare.state, 99.0, 2.0),
         Row::at_most(format!("1. commands lost, {plugs} plugs polled"), ours.lost as f64, 0.0, ""),
     ])
-}
-
-async fn bare_latency(
-    stage: &mut Stage,
-    count: usize,
-    plug_of: impl Fn(usize) -> usize + Copy,
-    say: Say<'_>,
-) -> Result<Latency, Fault> {
-    let chain = stage.bare_chain().await?;
-    measure(stage, "bare", 5, plug_of).await?;
-    let measured = measure(stage, "bare", count, plug_of).await?;
-    drop(chain);
-    say(&format!("bare chain: {}", measured.summary()));
-    Ok(measured)
 }
 
 /// 2. Commands to the others, and the age of their states, while none, one, or half of 200 plugs are silent.

@@ -127,9 +127,9 @@ impl Stage {
         }
     }
 
-    pub(crate) async fn bare_chain(&self) -> Result<Process, Fault> {
+    pub(crate) async fn bare_chain(&self, plugs: usize) -> Result<Process, Fault> {
         let (broker, port) = (self.broker.port.to_string(), self.plugs.port.to_string());
-        self.yardstick(&["bare-chain".into(), broker, port, self.plugs.count().to_string()]).await
+        self.yardstick(&["bare-chain".into(), broker, port, plugs.to_string()]).await
     }
 
     pub(crate) async fn bare_poll(&self, every: Duration) -> Result<Process, Fault> {

@@ -33,7 +33,10 @@ pub async fn run(context: &Context) -> Result<(), Failed> {
     tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));
     let (tell, requests) = mpsc::channel(WAITING);
     tokio::spawn(async move { while tell.send(signals.next().await).await.is_ok() {} });
-    daemon.run(requests).await;
+    // As a task: what the runtime was started for is looked at only after it has asked the kernel for news.
+    if let Err(lost) = tokio::spawn(daemon.run(requests)).await {
+        return Err(Failed::new(Exit::Bug, format!("the loop ended: {lost}: please report this")));
+    }
     tracing::info!("stopped");
     Ok(())
 }
