@@ -93,8 +93,9 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// 1. Publish to relay and publish to state, against the bare chain, while so many plugs are polled. Both take turns in
-/// the same minute: the machine is as awake, and as busy, for the one as for the other.
+/// 1. Publish to relay and publish to state, against the bare chain, while so many plugs are polled.
+///
+/// Both take turns in the same minute: the machine is as awake, and as busy, for the one as for the other.
 pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let mut stage = Stage::set(&size.program, plugs).await?;
     // Each has plugs of its own, or the one would switch behind the other's back.
