@@ -8,6 +8,7 @@ use hs100d::bridge::route::{Policy, RoutePolicy};
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
 use hs100d::smarthome::message::Request;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -444,6 +445,23 @@ fn a_plug_that_the_lan_reaches_costs_no_cloud_call() {
     let mut house = Scenario::settled(3);
     house.run_for(seconds(3600));
     assert!(house.asked.iter().all(|&(_, route, _)| route == Route::Local));
+}
+
+#[test]
+fn polls_that_are_due_in_a_moment_share_a_wake_up_and_are_hardly_more_for_it() {
+    let mut house = Scenario::settled(100);
+    house.run_for(seconds(60));
+    house.forget_the_past();
+    house.run_for(seconds(300));
+    let mut polls_at = BTreeMap::new();
+    for (at, ..) in house.asked.iter().filter(|(_, _, request)| *request == Request::SysInfo) {
+        *polls_at.entry(*at).or_insert(0) += 1;
+    }
+    let polls: usize = polls_at.values().sum();
+    // Every five seconds; a twentieth of that may be saved at the most.
+    assert!((6000..=6320).contains(&polls), "{polls}");
+    assert!(polls_at.len() * 2 < polls, "{} wake-ups for {polls} polls", polls_at.len());
+    assert!(polls_at.values().all(|together| *together <= 16), "never more than so many at once");
 }
 
 #[test]
