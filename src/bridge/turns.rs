@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// So many plugs are read in one turn at the most …
-pub(super) const TOGETHER: usize = 16;
+const TOGETHER: usize = 16;
 /// … and one turn follows the other in this time at the least. After a start, or when the whole machine has slept, every
 /// plug wants to be read at once.
 const APART: Duration = Duration::from_millis(4);

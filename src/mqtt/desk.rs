@@ -388,8 +388,9 @@ impl Desk {
     /// The plug's document at this topic, as it is now.
     fn document(&self, name: &PlugName, topic: &str) -> Option<Bytes> {
         let plug = self.plugs.get(name)?;
-        let documents = self.press.plug(name, plug.info.as_ref()?, plug.has, &plug.components);
-        documents.into_iter().find(|document| document.topic == topic).map(|document| document.payload.into())
+        let info = plug.info.as_ref()?;
+        let document = self.press.plug_at(topic, name, info, plug.has, &plug.components)?;
+        Some(document.payload.into())
     }
 
     /// Takes a document back. If its entities go on in the other form, they move first.
@@ -402,7 +403,7 @@ impl Desk {
     }
     fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = orders::command(part, message.payload);
-        let reply = self.reply_to(&message, &self.topics.plug(plug, Leaf::Result), transaction);
+        let reply = self.reply_to(&message, || self.topics.plug(plug, Leaf::Result), transaction);
         let name = PlugName::new(plug).map_err(|why| format!("no such plug: its name {why}"));
         let (name, order) = match (name, result) {
             (Ok(name), Ok(order)) => (name, order),
@@ -420,7 +421,7 @@ impl Desk {
 
     fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = orders::request(name, message.payload);
-        let reply = self.reply_to(&message, &self.topics.response(name), transaction);
+        let reply = self.reply_to(&message, || self.topics.response(name), transaction);
         let request = match result {
             Ok(request) => request,
             Err(why) => {
@@ -441,13 +442,18 @@ impl Desk {
 
     /// Where the answer goes beside its `usual` topic. Not to another one of ours: there it would be a command to
     /// somebody else, or be taken for what a plug says, on behalf of a client who may do neither.
-    fn reply_to(&self, message: &Message<'_>, usual: &str, transaction: Option<serde_json::Value>) -> Reply {
+    fn reply_to(
+        &self,
+        message: &Message<'_>,
+        usual: impl Fn() -> String,
+        transaction: Option<serde_json::Value>,
+    ) -> Reply {
         let is_ours = |topic: &str| {
             self.topics.is_below_base(topic)
                 || self.press.is_below_prefix(topic)
                 || topic == self.status_topic
         };
-        let topic = message.response_topic.filter(|topic| *topic == usual || !is_ours(topic));
+        let topic = message.response_topic.filter(|topic| !is_ours(topic) || *topic == usual());
         if topic != message.response_topic {
             tracing::debug!("a response topic that is one of our own is not used");
         }

@@ -103,10 +103,15 @@ struct InFlight {
     deadline: Instant,
 }
 
+/// Whether a request is one of those that take turns.
+fn takes_turns(route: Route, request: &Request) -> bool {
+    route == Route::Local && *request == Request::SysInfo
+}
+
 impl InFlight {
     /// A read over the LAN leaves its turn to others.
     fn leaves(&self, route: Route, desk: &mut Desk<'_>) {
-        if route == Route::Local && self.request == Request::SysInfo {
+        if takes_turns(route, &self.request) {
             desk.turns.ended(self.started, desk.now);
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Desk, InFlight, LOST_AFTER, Plug, Wake};
+use super::{Desk, InFlight, LOST_AFTER, Plug, Wake, takes_turns};
 use crate::bridge::event::{Action, CloudStatus, Ended, Exchange, ExchangeId, Outcome, Target, What};
 use crate::bridge::pursuit::{Job, Pursuit};
 use crate::bridge::route::{Plan, Policy};
@@ -135,7 +135,7 @@ impl Plug {
         let said = self.wishes.iter().filter(|wish| wish.is_said_by(&request)).map(|wish| wish.deadline);
         let deadline = said.fold(desk.now + limit, Instant::min);
         let id = desk.next_exchange(self.key);
-        if route == Route::Local && request == Request::SysInfo {
+        if takes_turns(route, &request) {
             desk.turns.begun(desk.now);
         }
         self.lanes[route.index()] = Some(InFlight {

@@ -110,10 +110,33 @@ impl Press {
         has: Abilities,
         gone: &BTreeMap<String, String>,
     ) -> Vec<Document> {
+        self.some_of_plug(name, info, has, gone, |_| true)
+    }
+
+    /// The one of these documents that stands at this topic.
+    pub(super) fn plug_at(
+        &self,
+        topic: &str,
+        name: &PlugName,
+        info: &PlugInfo,
+        has: Abilities,
+        gone: &BTreeMap<String, String>,
+    ) -> Option<Document> {
+        self.some_of_plug(name, info, has, gone, |other| other == topic).pop()
+    }
+
+    fn some_of_plug(
+        &self,
+        name: &PlugName,
+        info: &PlugInfo,
+        has: Abilities,
+        gone: &BTreeMap<String, String>,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Vec<Document> {
         let Some(id) = self.device(info) else { return Vec::new() };
         let entities = entities::of_plug(&self.topics, &id, name, info, has);
         let device = self.plug_device(name, &id, info);
-        self.print(&id, &device, &entities::availability(&self.topics, name), &entities, gone)
+        self.print(&id, &device, &entities::availability(&self.topics, name), &entities, gone, is_wanted)
     }
 
     /// The documents about the bridge itself.
@@ -128,7 +151,7 @@ impl Press {
             via_device: None,
         };
         let entities = entities::of_bridge(&self.topics, &self.bridge);
-        self.print(&self.bridge, &device, &[], &entities, &BTreeMap::new())
+        self.print(&self.bridge, &device, &[], &entities, &BTreeMap::new(), |_| true)
     }
 
     /// The id under which a device's entities are known for good, if it is to have documents. A strip whose outlets
@@ -201,6 +224,12 @@ impl Press {
         format!("{}/device/{id}/config", self.prefix)
     }
 
+    fn topic_of_entity(&self, id: &str, entity: &Entity) -> String {
+        let Entity { platform, key, outlet, .. } = entity;
+        let part = outlet.as_deref().unwrap_or_default();
+        format!("{}/{platform}/{id}{part}/{ORIGIN}_{key}/config", self.prefix)
+    }
+
     fn print(
         &self,
         id: &str,
@@ -208,47 +237,22 @@ impl Press {
         availability: &[Availability],
         entities: &[Entity],
         gone: &BTreeMap<String, String>,
+        is_wanted: impl Fn(&str) -> bool,
     ) -> Vec<Document> {
+        let print_device =
+            |topic| Document { topic, payload: print_device(device, availability, entities, gone) };
+        let print_entity = |entity| {
+            let topic = Some(self.topic_of_entity(id, entity)).filter(|topic| is_wanted(topic))?;
+            Some(Document { topic, payload: print_entity(device, availability, entity) })
+        };
         match self.form {
-            Discovery::Device => vec![self.print_device(id, device, availability, entities, gone)],
-            Discovery::Component => {
-                entities.iter().map(|entity| self.print_entity(id, device, availability, entity)).collect()
+            Discovery::Device => {
+                let topic = Some(self.topic_of_device(id)).filter(|topic| is_wanted(topic));
+                topic.map(print_device).into_iter().collect()
             }
+            Discovery::Component => entities.iter().filter_map(print_entity).collect(),
             Discovery::Off => Vec::new(),
         }
-    }
-
-    fn print_device(
-        &self,
-        id: &str,
-        device: &Device<'_>,
-        availability: &[Availability],
-        entities: &[Entity],
-        gone: &BTreeMap<String, String>,
-    ) -> Document {
-        let mut components: BTreeMap<String, Component<'_>> =
-            entities.iter().map(|entity| (entity.component(), Component::Is(entity))).collect();
-        for (key, platform) in gone {
-            components.entry(key.clone()).or_insert(Component::Gone { platform });
-        }
-        let document =
-            DeviceDocument { device, origin: Origin::ours(), common: Common::of(availability), components };
-        Document { topic: self.topic_of_device(id), payload: payload::json(&document) }
-    }
-
-    fn print_entity(
-        &self,
-        id: &str,
-        device: &Device<'_>,
-        availability: &[Availability],
-        entity: &Entity,
-    ) -> Document {
-        let shared = if entity.availability.is_some() { &[] } else { availability };
-        let document = EntityDocument { device, origin: Origin::ours(), common: Common::of(shared), entity };
-        let Entity { platform, key, outlet, .. } = entity;
-        let part = outlet.as_deref().unwrap_or_default();
-        let topic = format!("{}/{platform}/{id}{part}/{ORIGIN}_{key}/config", self.prefix);
-        Document { topic, payload: payload::json(&document) }
     }
 
     fn plug_device<'a>(&'a self, name: &'a PlugName, id: &'a str, info: &'a PlugInfo) -> Device<'a> {
@@ -263,6 +267,30 @@ impl Press {
             via_device: Some(&self.bridge),
         }
     }
+}
+
+fn print_device(
+    device: &Device<'_>,
+    availability: &[Availability],
+    entities: &[Entity],
+    gone: &BTreeMap<String, String>,
+) -> Vec<u8> {
+    let mut components: BTreeMap<String, Component<'_>> =
+        entities.iter().map(|entity| (entity.component(), Component::Is(entity))).collect();
+    for (key, platform) in gone {
+        components.entry(key.clone()).or_insert(Component::Gone { platform });
+    }
+    payload::json(&DeviceDocument {
+        device,
+        origin: Origin::ours(),
+        common: Common::of(availability),
+        components,
+    })
+}
+
+fn print_entity(device: &Device<'_>, availability: &[Availability], entity: &Entity) -> Vec<u8> {
+    let shared = if entity.availability.is_some() { &[] } else { availability };
+    payload::json(&EntityDocument { device, origin: Origin::ours(), common: Common::of(shared), entity })
 }
 
 /// Home Assistant takes `a-z A-Z 0-9 _ -` in the topic of a document and ignores the document otherwise.
@@ -532,6 +560,19 @@ mod tests {
         }
         assert!(!press.is_document_topic("homeassistantx/device/a/config"));
         assert!(!press.is_document_topic("hs100d/kettle/state"));
+    }
+
+    #[test]
+    fn a_document_is_printed_by_itself_as_among_the_others() {
+        let info = info();
+        for form in [Discovery::Device, Discovery::Component] {
+            let press = press(form);
+            for document in press.plug(&kettle(), &info, ALL, &none_gone()) {
+                let alone = press.plug_at(&document.topic, &kettle(), &info, ALL, &none_gone());
+                assert_eq!(alone.as_ref(), Some(&document));
+            }
+            assert_eq!(press.plug_at("homeassistant/elsewhere", &kettle(), &info, ALL, &none_gone()), None);
+        }
     }
 
     #[test]
