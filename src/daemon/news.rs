@@ -81,7 +81,12 @@ impl News {
                 let times = self.failing.entry(plug.clone()).or_default().failed(detail, now);
                 (times.is_some(), times.unwrap_or_default())
             }
+            // It comes for the first time, or after long: that is no unrest yet.
+            (What::PlugOnline, Some(plug)) if !self.restless.contains_key(plug) => (true, 0),
             (What::PlugOnline | What::PlugOffline | What::RouteChanged, Some(plug)) => {
+                if self.restless.len() == self.restless.capacity() {
+                    self.restless.retain(|_, restless| !restless.is_steady(now));
+                }
                 let times = self.restless.entry(plug.clone()).or_default().changed(now);
                 (times.is_some(), times.filter(|&times| times > CHANGES_SAID).unwrap_or_default().into())
             }
@@ -158,13 +163,17 @@ struct Restless {
 impl Restless {
     /// It changed. `Some` means that a line is due, and how often it has by now, this time included.
     fn changed(&mut self, now: Instant) -> Option<u32> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) >= STEADY_AFTER) {
+        if self.is_steady(now) {
             *self = Self::default();
         }
         self.last = Some(now);
         self.changes = self.changes.saturating_add(1);
         let is_due = self.changes <= CHANGES_SAID || self.beyond.failed("", now).is_some();
         is_due.then_some(self.changes)
+    }
+
+    fn is_steady(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now.saturating_duration_since(last) >= STEADY_AFTER)
     }
 }
 
@@ -182,6 +191,21 @@ mod tests {
         assert_eq!(said[..9], [0, 10, 20, 30, 40, 50, 60, 120, 240]);
         assert!(said.len() < 40, "{said:?}");
         assert_eq!(restless.changed(at(86_400 + 600)), Some(1), "it was quiet for long");
+    }
+
+    #[test]
+    fn of_plugs_that_have_been_steady_for_long_nothing_is_kept() {
+        let (start, mut news) = (Instant::now(), News::default());
+        let mut tell = |what, number: u32, at| {
+            let plug = PlugName::new(&format!("plug-{number}")).ok();
+            news.tell_happening(&Happening { what, plug, route: None, detail: String::new() }, at);
+            news.restless.len()
+        };
+        assert_eq!((0..1000).map(|number| tell(What::PlugOnline, number, start)).max(), Some(0));
+        assert_eq!((0..1000).map(|number| tell(What::PlugOffline, number, start)).max(), Some(1000));
+        let later = start + STEADY_AFTER;
+        let kept = (1000..3000).map(|number| tell(What::PlugOffline, number, later)).last();
+        assert_eq!(kept, Some(2000), "the thousand of the morning are forgotten");
     }
 
     #[test]
