@@ -7,6 +7,7 @@
 //! and lived without. Nothing here is a reason not to start. What is remembered is decided elsewhere.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::mem;
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 use zeroize::Zeroize;
 
@@ -210,7 +212,7 @@ impl Store {
 
     /// Takes over what was on disk; the error says what is wrong with it. The value says what was skipped.
     fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, String> {
-        let state: StateFile = parse(bytes)?;
+        let state: StateFile<RowsRead> = parse(bytes)?;
         let is_instance =
             state.instance.len() == INSTANCE_LEN && state.instance.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_instance {
@@ -219,9 +221,8 @@ impl Store {
         self.terminal =
             Uuid::parse_str(&state.terminal).map_err(|_| "its terminal is not a UUID".to_owned())?;
         self.instance = state.instance;
-        let rows = state.plugs.len();
-        self.plugs = Arc::new(state.plugs.into_iter().filter_map(PlugRow::plug).collect());
-        let skipped = rows - self.plugs.len();
+        let skipped = state.plugs.rows - state.plugs.sensible.len();
+        self.plugs = Arc::new(state.plugs.sensible);
         self.changed = skipped > 0;
         Ok((skipped > 0).then(|| {
             format!(
@@ -251,7 +252,7 @@ impl Snapshot {
             version: VERSION,
             terminal: self.terminal.to_string(),
             instance: self.instance.clone(),
-            plugs: self.plugs.values().map(PlugRow::of).collect(),
+            plugs: RowsToWrite(&self.plugs),
         };
         replace(&self.directory, STATE, &state)
     }
@@ -319,11 +320,50 @@ impl Vault for TokenFile {
 
 /// `state.json` as it lies on disk.
 #[derive(Serialize, Deserialize)]
-struct StateFile {
+struct StateFile<Plugs> {
     version: u32,
     terminal: String,
     instance: String,
-    plugs: Vec<PlugRow>,
+    plugs: Plugs,
+}
+
+/// Rows made one by one as they are written: there may be ten thousand.
+struct RowsToWrite<'a>(&'a BTreeMap<DeviceId, KnownPlug>);
+
+impl Serialize for RowsToWrite<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.values().map(PlugRow::of))
+    }
+}
+
+/// Rows taken over one by one as they are read.
+#[derive(Default)]
+struct RowsRead {
+    sensible: BTreeMap<DeviceId, KnownPlug>,
+    rows: usize,
+}
+
+impl<'de> Deserialize<'de> for RowsRead {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = RowsRead;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of plugs")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RowsRead, A::Error> {
+                let mut read = RowsRead::default();
+                while let Some(row) = list.next_element::<PlugRow>()? {
+                    read.rows += 1;
+                    read.sensible.extend(row.plug());
+                }
+                Ok(read)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
 }
 
 /// One plug in `state.json`.
