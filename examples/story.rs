@@ -165,17 +165,16 @@ impl Story {
     }
 
     fn reading(&self) -> Reading {
-        let nothing = || Box::<str>::default();
         let plate = Nameplate {
             device_id: self.device_id.clone(),
             mac: None,
             alias: "Kettle".into(),
             model: "HS100(EU)".into(),
-            hw_version: nothing(),
-            sw_version: nothing(),
+            hw_version: "".into(),
+            sw_version: "".into(),
             kind: "IOT.SMARTPLUGSWITCH".into(),
             feature: "TIM".into(),
-            dev_name: nothing(),
+            dev_name: "".into(),
             dims: false,
             outlets: Box::default(),
         };

@@ -26,9 +26,11 @@ const IDLE: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let options = match std::env::args().nth(1).map(|word| Address::new(&word, PORT)) {
+    let word = std::env::args().nth(1);
+    let target = word.as_deref().map(|word| Address::new(word, PORT).and_then(|address| address.socket()));
+    let options = match target {
         None => Options::usual(PORT),
-        Some(Some(Address::Socket(SocketAddr::V4(target)))) => towards(target.into()),
+        Some(Some(target @ SocketAddr::V4(_))) => towards(target),
         Some(_) => {
             eprintln!("usage: watch [BROADCAST_ADDRESS[:PORT]]");
             return ExitCode::from(64);

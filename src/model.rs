@@ -4,7 +4,7 @@
 //! shortened, so that no log line holds a whole device id by accident.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,11 @@ impl PlugName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name as text, without a copy of its own.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -152,25 +157,46 @@ impl fmt::Debug for Mac {
 
 /// Where a plug listens on the LAN. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Address {
+pub struct Address(Place);
+
+/// Each plug has several, so it is small for those that nearly all have.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Place {
+    V4(SocketAddrV4),
+    V6(Arc<SocketAddrV6>),
+    Name(Arc<(Box<str>, u16)>),
+}
+
+/// What to connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination<'a> {
     /// A numeric address.
     Socket(SocketAddr),
-    /// A host name, resolved anew at each connection.
-    Name(Arc<str>, u16),
+    /// A host name, resolved anew at each connection, and a port.
+    Name(&'a str, u16),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(socket: SocketAddr) -> Self {
+        Self(match socket {
+            SocketAddr::V4(socket) => Place::V4(socket),
+            SocketAddr::V6(socket) => Place::V6(socket.into()),
+        })
+    }
 }
 
 impl Address {
     /// Reads `host` or `host:port`, where host is an IPv4 address, a bracketed or bare IPv6 address, or a name.
     pub fn new(text: &str, default_port: u16) -> Option<Self> {
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Some(Self::Socket(SocketAddr::new(ip, default_port)));
+            return Some(SocketAddr::new(ip, default_port).into());
         }
         if let Ok(socket) = text.parse::<SocketAddr>() {
-            return (socket.port() != 0).then_some(Self::Socket(socket));
+            return (socket.port() != 0).then(|| socket.into());
         }
         let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if let Some(ip) = bracketed.and_then(|inside| inside.parse::<Ipv6Addr>().ok()) {
-            return Some(Self::Socket(SocketAddr::new(ip.into(), default_port)));
+            return Some(SocketAddr::new(ip.into(), default_port).into());
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().ok().filter(|&port| port != 0)?),
@@ -182,31 +208,48 @@ impl Address {
         // A last label of digits only is a mistyped IPv4 address, not a name.
         let mistyped_ip = host.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
         (host.len() <= 253 && !mistyped_ip && host.split('.').all(is_label))
-            .then(|| Self::Name(host.into(), port))
+            .then(|| Self(Place::Name(Arc::new((host.into(), port)))))
+    }
+
+    /// What to connect to.
+    pub fn destination(&self) -> Destination<'_> {
+        match &self.0 {
+            Place::V4(socket) => Destination::Socket((*socket).into()),
+            Place::V6(socket) => Destination::Socket((**socket).into()),
+            Place::Name(named) => Destination::Name(&named.0, named.1),
+        }
     }
 
     /// The numeric address, if it is one.
     pub fn socket(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Socket(socket) => Some(*socket),
-            Self::Name(..) => None,
+        match self.destination() {
+            Destination::Socket(socket) => Some(socket),
+            Destination::Name(..) => None,
+        }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        match self.destination() {
+            Destination::Socket(socket) => socket.port(),
+            Destination::Name(_, port) => port,
         }
     }
 
     /// The host without the port, as `info` shows it.
     pub fn host(&self) -> String {
-        match self {
-            Self::Socket(socket) => socket.ip().to_string(),
-            Self::Name(name, _) => name.to_string(),
+        match self.destination() {
+            Destination::Socket(socket) => socket.ip().to_string(),
+            Destination::Name(name, _) => name.to_owned(),
         }
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(socket) => write!(f, "{socket}"),
-            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        match self.destination() {
+            Destination::Socket(socket) => write!(f, "{socket}"),
+            Destination::Name(name, port) => write!(f, "{name}:{port}"),
         }
     }
 }
@@ -289,12 +332,19 @@ pub enum Availability {
     Offline,
 }
 
-impl fmt::Display for Availability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Availability {
+    /// The word for it on MQTT.
+    pub const fn word(self) -> &'static str {
+        match self {
             Self::Online => "online",
             Self::Offline => "offline",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Availability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

@@ -74,7 +74,7 @@ fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, plate: Option<Ar
         id: ExchangeId::new(PlugKey(0), serial),
         plug: PlugKey(0),
         label: Arc::clone(label),
-        target: Target::Local { address: Address::Socket(address), expect: Identity::default() },
+        target: Target::Local { address: Address::from(address), expect: Identity::default() },
         request: Request::SysInfo,
         deadline: Instant::now() + Duration::from_secs(30),
         urgent: false,

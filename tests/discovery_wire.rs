@@ -41,7 +41,7 @@ fn options(house: &House, broadcast: Ipv4Addr) -> Options {
 }
 
 fn address(house: &House, number: usize) -> Address {
-    Address::Socket(house.lan().address(house.plug(number)).unwrap())
+    Address::from(house.lan().address(house.plug(number)).unwrap())
 }
 
 async fn next(discovery: &mut Discovery) -> Sighting {
@@ -128,7 +128,7 @@ async fn a_plug_that_answers_from_another_port_is_spoken_to_at_its_own() {
     let odd = UdpSocket::bind("127.0.0.77:0").await.unwrap();
     odd.send_to(&sysinfo(1, 0), ask).await.unwrap();
     let sighted = next(&mut discovery).await.address;
-    assert_eq!(sighted, Address::Socket(SocketAddr::from(([127, 0, 0, 77], house.lan().port()))));
+    assert_eq!(sighted, Address::from(SocketAddr::from(([127, 0, 0, 77], house.lan().port()))));
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
     let at = |port| UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 80), port));
     let (xor, tdp) = (at(port).await.unwrap(), at(tdp_port).await.unwrap());
     let discovery = Discovery::start(options(&house, NOWHERE));
-    discovery.look(vec![Address::Socket(xor.local_addr().unwrap())]);
+    discovery.look(vec![Address::from(xor.local_addr().unwrap())]);
     let (mut old, mut new) = (Vec::new(), BTreeSet::new());
     let mut buffer = vec![0; 2048];
     for _ in 0..3 {
@@ -216,7 +216,7 @@ async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
 async fn stranger(house: &House) -> (SocketAddr, Discovery) {
     let stranger = UdpSocket::bind(("127.0.0.76", house.lan().port())).await.unwrap();
     let discovery = Discovery::start(options(house, NOWHERE));
-    discovery.look(vec![Address::Socket(stranger.local_addr().unwrap())]);
+    discovery.look(vec![Address::from(stranger.local_addr().unwrap())]);
     let (_, from) = timeout(BOUND, stranger.recv_from(&mut [0; 2048])).await.unwrap().unwrap();
     (from, discovery)
 }

@@ -29,7 +29,7 @@ const BOUND: Duration = Duration::from_secs(30);
 async fn switch_switches_a_plug_by_its_address_and_says_what_became_of_it() {
     let house = House::start(Blueprint::of(&["Lamp"])).await.unwrap();
     let lamp = house.plug(0);
-    let address = Address::Socket(house.lan().address(lamp).unwrap());
+    let address = Address::from(house.lan().address(lamp).unwrap());
     assert_eq!(switch::switch(address.clone(), RelayState::On).await, Ok("Lamp is ON".to_owned()));
     assert!(lamp.is_on());
     assert_eq!(switch::switch(address.clone(), RelayState::Off).await, Ok("Lamp is OFF".to_owned()));

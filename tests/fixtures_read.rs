@@ -139,9 +139,9 @@ fn expect_plate(name: &str, sysinfo: &Value, plate: &Nameplate) {
     assert_eq!(plate.mac, Mac::new(text("mac")), "{name}");
     assert!(plate.mac.is_some(), "{name} has a MAC address");
     let shown =
-        [&plate.alias, &plate.model, &plate.hw_version, &plate.sw_version, &plate.feature, &plate.dev_name];
+        [&*plate.alias, &plate.model, &plate.hw_version, &plate.sw_version, &plate.feature, &plate.dev_name];
     let told = ["alias", "model", "hw_ver", "sw_ver", "feature", "dev_name"].map(text);
-    assert_eq!(shown.map(|text| &**text), told, "{name}");
+    assert_eq!(shown, told, "{name}");
     assert_eq!(&*plate.kind, "IOT.SMARTPLUGSWITCH", "{name}");
     assert_eq!(plate.has_meter(), text("feature").contains("ENE"), "{name}");
     assert_eq!(plate.dims, sysinfo.get("brightness").is_some(), "{name}");

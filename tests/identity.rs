@@ -393,7 +393,7 @@ fn what_strangers_call_themselves_stays_on_one_short_line() {
         AccountPlug { model: forged(), ..row(3, "Lamp", "IOT.SMARTPLUGSWITCH") },
     ]));
     let mut reading = house.plug(1).reading();
-    Arc::make_mut(&mut reading.plate).model = forged();
+    Arc::make_mut(&mut reading.plate).model = forged().into();
     let said = Said::SysInfo(Box::new(reading));
     house.event(Event::Sighted(Sighting { address: address(1), said }));
     house.run_for(seconds(5));

@@ -53,7 +53,7 @@ impl House {
             plug: PlugKey(number as u32),
             label: "a plug".into(),
             target: Target::Local {
-                address: Address::Socket(self.addresses[number]),
+                address: Address::from(self.addresses[number]),
                 expect: Identity { device_id, mac: None },
             },
             request,
@@ -222,7 +222,7 @@ async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wir
         lan.set_fault(&strip, fault).await.unwrap();
         let wire = Lan::default();
         let device_id = DeviceId::new(&strip.device_id());
-        let (address, expect) = (Address::Socket(address), Identity { device_id, mac: None });
+        let (address, expect) = (Address::from(address), Identity { device_id, mac: None });
         let exchange = Exchange {
             id: ExchangeId::new(PlugKey(0), 1),
             plug: PlugKey(0),

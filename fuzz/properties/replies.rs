@@ -131,13 +131,13 @@ fn sysinfo(reading: &Reading) -> Value {
     tell("deviceId", plate.device_id.as_ref().map(|id| json!(id.as_str())));
     tell("mac", plate.mac.map(|mac| json!(mac.to_string())));
     for (key, text) in [
-        ("alias", &plate.alias),
-        ("model", &plate.model),
-        ("hw_ver", &plate.hw_version),
-        ("sw_ver", &plate.sw_version),
-        ("type", &plate.kind),
-        ("feature", &plate.feature),
-        ("dev_name", &plate.dev_name),
+        ("alias", &*plate.alias),
+        ("model", &*plate.model),
+        ("hw_ver", &*plate.hw_version),
+        ("sw_ver", &*plate.sw_version),
+        ("type", &*plate.kind),
+        ("feature", &*plate.feature),
+        ("dev_name", &*plate.dev_name),
     ] {
         tell(key, Some(json!(text)));
     }

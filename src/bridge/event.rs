@@ -289,7 +289,7 @@ pub enum Update {
     /// `<plug>/state`, retained.
     State(PlugName, PlugState),
     /// `<plug>/info`, retained, and the plug's discovery document.
-    Info(PlugName, PlugInfo),
+    Info(PlugName, Arc<PlugInfo>),
     /// `<plug>/energy`, retained.
     Energy(PlugName, Energy),
     /// `<plug>/availability`, retained.

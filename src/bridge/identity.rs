@@ -1,5 +1,6 @@
 //! Who is who: how plugs come into the house, are recognised, named, joined with the account, and leave it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey, Update, What};
@@ -20,6 +21,7 @@ impl Bridge {
     /// Brings one entry of the user's list to a plug: one that stands already, one from an earlier run, or a new one.
     pub(super) fn list(&mut self, entry: PlugSettings, known: &mut Vec<KnownPlug>, now: Instant) -> PlugKey {
         let PlugSettings { name, mut identity, address, policy } = entry;
+        let policy = self.shared(policy);
         let is_it = |plug: &KnownPlug| match (&identity.device_id, identity.mac) {
             (Some(id), _) => *id == plug.device_id,
             (None, Some(mac)) => plug.mac == Some(mac),
@@ -39,8 +41,9 @@ impl Bridge {
                 mac: identity.mac.or(before.mac),
             };
         }
-        let key = standing
-            .unwrap_or_else(|| self.add(Plug::new(self.next_key(), identity.clone(), policy, now), now));
+        let key = standing.unwrap_or_else(|| {
+            self.add(Plug::new(self.next_key(), identity.clone(), Arc::clone(&policy), now), now)
+        });
         let given = name.or_else(|| remembered.as_ref().map(|plug| plug.name.clone()));
         if let Some(name) = given {
             self.rename(key, name, now);
@@ -83,7 +86,7 @@ impl Bridge {
     /// Brings a plug of an earlier run back.
     pub(super) fn revive(&mut self, known: KnownPlug, now: Instant) {
         let identity = Identity { device_id: Some(known.device_id), mac: known.mac };
-        let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
+        let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
         let name = match self.registry.named(&known.name) {
             None => known.name,
             Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
@@ -214,7 +217,7 @@ impl Bridge {
         detail: String,
         now: Instant,
     ) -> PlugKey {
-        let key = self.add(Plug::new(self.next_key(), identity, self.policy, now), now);
+        let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
         self.publish(Update::Happened(Happening {
             what: What::PlugFound,
             plug: Some(name.clone()),

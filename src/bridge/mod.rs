@@ -16,6 +16,7 @@ mod strangers;
 mod timers;
 mod turns;
 mod wish;
+mod words;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use route::RoutePolicy;
 use strangers::Strangers;
 use timers::Timers;
 use turns::Turns;
+use words::Words;
 
 /// After a start the broker is told `online` when the first round of reads is done, or after this time.
 const READY_AFTER: Duration = Duration::from_secs(3);
@@ -91,10 +93,11 @@ pub struct Bridge {
     registry: Registry,
     timers: Timers,
     turns: Turns,
+    words: Words,
     actions: VecDeque<Action>,
     serial: u32,
     adopt: bool,
-    policy: RoutePolicy,
+    policy: Arc<RoutePolicy>,
     cloud: CloudStatus,
     census: Census,
     ready_at: Option<Instant>,
@@ -145,10 +148,11 @@ impl Bridge {
             registry: Registry::default(),
             timers: Timers::default(),
             turns: Turns::default(),
+            words: Words::default(),
             actions: VecDeque::new(),
             serial: 0,
             adopt: false,
-            policy: RoutePolicy::default(),
+            policy: Arc::default(),
             cloud: CloudStatus::Off,
             census: Census::default(),
             ready_at: Some(now + READY_AFTER),
@@ -165,7 +169,7 @@ impl Bridge {
     /// Takes the settings of a config that was read again. Plugs that stay keep their state and their connection.
     pub fn reload(&mut self, settings: Settings, now: Instant) {
         self.adopt = settings.adopt;
-        self.policy = settings.policy;
+        self.policy = Arc::new(settings.policy);
         match (settings.cloud, &self.cloud) {
             (false, _) => self.cloud = CloudStatus::Off,
             (true, CloudStatus::Off) => self.cloud = CloudStatus::Down(CloudStatus::NOT_ASKED.into()),
@@ -185,7 +189,7 @@ impl Bridge {
             if !self.adopt && !self.listed.contains(&key) {
                 self.remove(key, now);
             } else if !self.listed.contains(&key) {
-                let policy = self.policy;
+                let policy = Arc::clone(&self.policy);
                 self.with_plug(key, now, |plug, desk| {
                     plug.adopt_policy(policy, desk.now);
                     plug.settle_at(None);
@@ -424,6 +428,11 @@ impl Bridge {
         key
     }
 
+    /// Nearly every plug is reached as all are: ten thousand need not have the same policy each for itself.
+    fn shared(&self, policy: RoutePolicy) -> Arc<RoutePolicy> {
+        if policy == *self.policy { Arc::clone(&self.policy) } else { Arc::new(policy) }
+    }
+
     fn publish(&mut self, update: Update) {
         self.actions.push_back(Action::Publish(update));
     }
@@ -454,6 +463,7 @@ impl Bridge {
             actions: &mut self.actions,
             serial: &mut self.serial,
             turns: &mut self.turns,
+            words: &mut self.words,
         };
         let result = act(plug, &mut desk);
         let after = self.census_of(key);

@@ -1,5 +1,6 @@
 //! One order to one plug without a daemon: the same bridge and the same wires, for as long as it takes.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -25,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Done {
     pub(super) result: CommandResult,
     pub(super) state: Option<PlugState>,
-    pub(super) info: Option<PlugInfo>,
+    pub(super) info: Option<Arc<PlugInfo>>,
 }
 
 /// Carries one order to a plug, or to one outlet of a strip, and waits for its result. It comes within the entry's

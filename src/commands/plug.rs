@@ -207,7 +207,7 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn new(text: &'a str, port: u16) -> Self {
         let address = Address::new(text, port);
-        let is_numeric = matches!(address, Some(Address::Socket(_)));
+        let is_numeric = address.as_ref().and_then(Address::socket).is_some();
         let mac = Mac::new(text);
         let device_id = DeviceId::new(text).filter(|_| mac.is_none());
         Self { text, address, is_numeric, mac, device_id }
@@ -291,7 +291,7 @@ fn as_json(done: &Done) -> String {
         "took_ms": u64::try_from(done.result.took.as_millis()).unwrap_or(u64::MAX),
         "led": state.and_then(|state| state.led).map(|led| led.to_string()),
         "on_since": state.and_then(|state| state.on_since).map(date),
-        "alias": done.info.as_ref().map(alias),
+        "alias": done.info.as_ref().map(|info| alias(info)),
         "brightness": state.and_then(|state| state.brightness),
         "model": plate.map(|plate| &*plate.model),
         "hw_version": plate.map(|plate| &*plate.hw_version),

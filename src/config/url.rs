@@ -53,11 +53,7 @@ impl MqttUrl {
             _ => return Err(BadUrl::Scheme),
         };
         let address = address(authority, default_port)?;
-        let port = match address {
-            Address::Socket(socket) => socket.port(),
-            Address::Name(_, port) => port,
-        };
-        Ok(Self { host: address.host(), port, tls })
+        Ok(Self { host: address.host(), port: address.port(), tls })
     }
 }
 

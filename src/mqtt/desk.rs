@@ -4,6 +4,7 @@
 //! earlier run left behind on the broker. When something is sent, and over what, is for `link`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -97,11 +98,11 @@ pub enum Effect {
 /// What is known of a plug on this side.
 #[derive(Debug, Default)]
 struct Plug {
-    info: Option<PlugInfo>,
+    info: Option<Arc<PlugInfo>>,
     /// Once seen, an ability stays: a plug that is read over another route is still the same plug.
     has: Abilities,
     /// The topics of its documents that the broker keeps.
-    documents: Vec<String>,
+    documents: Vec<Arc<str>>,
     /// The components that its document in device form had before this run.
     components: BTreeMap<String, String>,
 }
@@ -128,7 +129,7 @@ impl Desk {
             moves: Moves::default(),
         };
         for Document { topic, payload } in desk.press.bridge() {
-            desk.table.put(topic, payload, Rank::Document, QoS::AtLeastOnce);
+            desk.table.put(&topic, payload, Rank::Document, QoS::AtLeastOnce);
         }
         desk
     }
@@ -142,7 +143,7 @@ impl Desk {
             Update::Availability(plug, availability) => self.show_availability(plug, availability),
             Update::Energy(plug, energy) => {
                 let topic = self.topics.plug(plug.as_str(), Leaf::Energy);
-                self.table.put(topic, payload::energy(&energy), Rank::Info, QoS::AtMostOnce);
+                self.table.put(&topic, payload::energy(&energy), Rank::Info, QoS::AtMostOnce);
             }
             Update::Result(result) => self.answer_command(&result),
             Update::Happened(happening) => {
@@ -202,7 +203,7 @@ impl Desk {
         let found = self.leftovers.take_device(self.press.bridge_device());
         for (topic, _) in found {
             if !self.table.holds(&topic) {
-                self.retire(topic);
+                self.retire(&topic);
             }
         }
         for name in self.heirs() {
@@ -219,7 +220,7 @@ impl Desk {
     /// Home Assistant has had the time to let go: the old documents can go.
     pub fn end_moves(&mut self) {
         for topic in self.moves.finish() {
-            self.table.clear(topic);
+            self.table.clear(&topic);
         }
     }
 
@@ -266,7 +267,7 @@ impl Desk {
     pub fn take(&mut self) -> Option<Outgoing> {
         if let Some(before) = self.letters.front().and_then(|letter| letter.after.as_deref())
             && let Some(taken) = self.table.take_topic(before)
-            && let Some(kept) = taken.printed(|plug, topic| self.document(plug, topic))
+            && let Some(kept) = taken.printed(|plug, topic, rank| self.printed(plug, topic, rank))
         {
             return Some(Outgoing::Kept(kept));
         }
@@ -279,7 +280,7 @@ impl Desk {
             return Some(Outgoing::Letter(Letter { topic, payload, correlation: None, after: None }));
         }
         while let Some(taken) = self.table.take(are_documents_held) {
-            if let Some(kept) = taken.printed(|plug, topic| self.document(plug, topic)) {
+            if let Some(kept) = taken.printed(|plug, topic, rank| self.printed(plug, topic, rank)) {
                 return Some(Outgoing::Kept(kept));
             }
         }
@@ -297,7 +298,7 @@ impl Desk {
     fn show_state(&mut self, plug: PlugName, state: &PlugState, clock: Clock) {
         let topic = self.topics.plug(plug.as_str(), Leaf::State);
         // Said even when nothing changed: after a command that failed it puts a toggle back in its place.
-        self.table.put_again(topic, payload::state(state, clock), Rank::State, QoS::AtLeastOnce);
+        self.table.put_again(&topic, payload::state(state, clock), Rank::State, QoS::AtLeastOnce);
         let known = self.known(&plug);
         let is_new = state.led.is_some() && !known.has.led;
         known.has.led |= state.led.is_some();
@@ -306,11 +307,11 @@ impl Desk {
         }
     }
 
-    fn show_info(&mut self, plug: PlugName, info: PlugInfo) {
+    fn show_info(&mut self, plug: PlugName, info: Arc<PlugInfo>) {
         let topic = self.topics.plug(plug.as_str(), Leaf::Info);
-        self.table.put(topic, payload::info(&info), Rank::Info, QoS::AtMostOnce);
+        self.table.put_info(&topic, &plug, &payload::info(&info));
         let known = self.known(&plug);
-        let is_same = |before: &PlugInfo| {
+        let is_same = |before: &Arc<PlugInfo>| {
             before.plate == info.plate && before.outlets == info.outlets && before.outlet == info.outlet
         };
         let is_new =
@@ -324,7 +325,7 @@ impl Desk {
 
     fn show_availability(&mut self, plug: PlugName, availability: Availability) {
         let topic = self.topics.plug(plug.as_str(), Leaf::Availability);
-        self.table.put(topic, availability.to_string().into_bytes(), Rank::Availability, QoS::AtLeastOnce);
+        self.table.put_word(&topic, availability.word(), Rank::Availability);
         self.known(&plug);
     }
 
@@ -335,12 +336,11 @@ impl Desk {
 
     fn put_bridge_info(&mut self) {
         let info = payload::bridge_info(&self.bridge, &self.instance, self.started);
-        self.table.put(self.topics.bridge_info(), info, Rank::Info, QoS::AtLeastOnce);
+        self.table.put(&self.topics.bridge_info(), info, Rank::Info, QoS::AtLeastOnce);
     }
 
     fn put_bridge_state(&mut self, availability: Availability) {
-        let state = availability.to_string().into_bytes();
-        self.table.put(self.topics.bridge_state(), state, Rank::Bridge, QoS::AtLeastOnce);
+        self.table.put_word(&self.topics.bridge_state(), availability.word(), Rank::Bridge);
     }
 
     fn end_first_round(&mut self) {
@@ -351,10 +351,13 @@ impl Desk {
     fn forget(&mut self, name: &PlugName) {
         let plug = self.plugs.remove(name).unwrap_or_default();
         for leaf in Leaf::KEPT {
-            self.table.clear(self.topics.plug(name.as_str(), leaf));
+            self.table.clear(&self.topics.plug(name.as_str(), leaf));
         }
-        for topic in plug.documents.into_iter().chain(self.leftovers.take_plug(name)) {
-            self.table.clear(topic);
+        for topic in plug.documents {
+            self.table.clear(&topic);
+        }
+        for topic in self.leftovers.take_plug(name) {
+            self.table.clear(&topic);
         }
     }
 
@@ -371,36 +374,39 @@ impl Desk {
         }
         let Some(info) = plug.info.as_ref().filter(|_| !plug.is_awaited(&self.press)) else { return };
         let documents = self.press.plug(name, info, plug.has, &plug.components);
-        let topics: Vec<String> = documents.iter().map(|document| document.topic.clone()).collect();
-        let retired: Vec<String> = plug.documents.drain(..).filter(|old| !topics.contains(old)).collect();
-        plug.documents = topics;
+        let mut retired = std::mem::take(&mut plug.documents);
         for Document { topic, payload } in documents {
-            self.table.put_document(topic, name, &payload);
+            retired.retain(|old| **old != *topic);
+            plug.documents.push(self.table.put_document(&topic, name, &payload));
         }
         for topic in retired {
-            self.retire(topic);
+            self.retire(&topic);
         }
         if self.leftovers.is_settled() {
             self.clear_of_others(name);
         }
     }
 
-    /// The plug's document at this topic, as it is now.
-    fn document(&self, name: &PlugName, topic: &str) -> Option<Bytes> {
+    /// What is printed of the plug at this topic, as it is now.
+    fn printed(&self, name: &PlugName, topic: &str, rank: Rank) -> Option<Bytes> {
         let plug = self.plugs.get(name)?;
         let info = plug.info.as_ref()?;
+        if rank == Rank::Info {
+            return Some(payload::info(info).into());
+        }
         let document = self.press.plug_at(topic, name, info, plug.has, &plug.components)?;
         Some(document.payload.into())
     }
 
     /// Takes a document back. If its entities go on in the other form, they move first.
-    fn retire(&mut self, topic: String) {
-        if self.press.is_other_form(&topic) {
-            self.moves.add(topic);
+    fn retire(&mut self, topic: &str) {
+        if self.press.is_other_form(topic) {
+            self.moves.add(topic.to_owned());
         } else {
             self.table.clear(topic);
         }
     }
+
     fn take_command(&mut self, plug: &str, part: Part<'_>, message: Message<'_>, now: Instant) -> Effect {
         let Wanted { result, transaction } = orders::command(part, message.payload);
         let reply = self.reply_to(&message, || self.topics.plug(plug, Leaf::Result), transaction);
@@ -548,7 +554,7 @@ impl Desk {
             let is_wanted = plug.is_some_and(|plug| plug.is_awaited(&self.press)) || self.table.holds(topic);
             if !is_wanted {
                 tracing::info!("{topic}: clearing a discovery document that an earlier run left behind");
-                self.table.clear(topic.clone());
+                self.table.clear(topic);
             }
             is_wanted
         });
@@ -564,7 +570,7 @@ impl Desk {
     fn clear_of_others(&mut self, name: &PlugName) {
         for topic in self.leftovers.take_plug(name) {
             if !self.table.holds(&topic) {
-                self.table.clear(topic);
+                self.table.clear(&topic);
             }
         }
     }
@@ -584,15 +590,14 @@ impl Plug {
         if press.is_device_topic(&topic) {
             self.components.extend(found.components);
         }
-        if !self.documents.contains(&topic) {
-            self.documents.push(topic);
+        if !self.documents.iter().any(|known| **known == *topic) {
+            self.documents.push(topic.into());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -713,7 +718,7 @@ mod tests {
     fn everything_goes_out_in_the_order_that_serves_home_assistant() {
         let mut desk = desk();
         update(&mut desk, Update::Ready);
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         update(&mut desk, Update::State(name("kettle"), state(None)));
         update(&mut desk, Update::Availability(name("kettle"), Availability::Online));
         desk.connected();
@@ -893,7 +898,7 @@ mod tests {
     #[test]
     fn a_light_that_was_seen_once_stays_in_the_document() {
         let mut desk = connected();
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         update(&mut desk, Update::State(name("kettle"), state(Some(RelayState::On))));
         let shown = sent(&mut desk);
         assert!(
@@ -907,21 +912,21 @@ mod tests {
     #[test]
     fn an_unchanged_plate_is_not_written_again() {
         let mut desk = connected();
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         sent(&mut desk);
         let moved = PlugInfo { rssi: Some(-60), ..info('A') };
-        update(&mut desk, Update::Info(name("kettle"), moved.clone()));
+        update(&mut desk, Update::Info(name("kettle"), moved.clone().into()));
         assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/info"]);
-        update(&mut desk, Update::Info(name("kettle"), moved));
+        update(&mut desk, Update::Info(name("kettle"), moved.into()));
         assert_eq!(sent(&mut desk), []);
     }
 
     #[test]
     fn another_plug_under_the_same_name_takes_the_place_of_the_first() {
         let mut desk = connected();
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         sent(&mut desk);
-        update(&mut desk, Update::Info(name("kettle"), info('B')));
+        update(&mut desk, Update::Info(name("kettle"), info('B').into()));
         let sent = sent(&mut desk);
         assert_eq!(topics(&sent), [&document('B'), "hs100d/kettle/info", &document('A')]);
         assert_eq!(sent[2].1, "");
@@ -930,7 +935,7 @@ mod tests {
     #[test]
     fn a_plug_that_is_gone_is_cleared_at_every_connection() {
         let mut desk = connected();
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         sent(&mut desk);
         desk.disconnected();
         update(&mut desk, Update::Gone(name("kettle")));
@@ -953,7 +958,7 @@ mod tests {
         earlier.end_search();
         let lit = state(Some(RelayState::On));
         update(&mut earlier, Update::State(name(plug), lit));
-        update(&mut earlier, Update::Info(name(plug), info(digit)));
+        update(&mut earlier, Update::Info(name(plug), info(digit).into()));
         update(&mut earlier, Update::Availability(name(plug), Availability::Online));
         update(&mut earlier, Update::Ready);
         for (topic, payload) in sent(&mut earlier) {
@@ -1005,7 +1010,7 @@ mod tests {
         let mut desk = desk();
         desk.connected();
         left_behind(&mut desk, Discovery::Device, "kettle", 'A');
-        update(&mut desk, Update::Info(name("teapot"), info('A')));
+        update(&mut desk, Update::Info(name("teapot"), info('A').into()));
         desk.end_search();
         update(&mut desk, Update::Ready);
         let cleared = cleared(&mut desk);
@@ -1025,7 +1030,7 @@ mod tests {
             desk.connected();
             left_behind(&mut desk, form, "kettle", 'A');
             update(&mut desk, Update::State(name("kettle"), state(None)));
-            update(&mut desk, Update::Info(name("kettle"), info('A')));
+            update(&mut desk, Update::Info(name("kettle"), info('A').into()));
             desk.end_search();
             update(&mut desk, Update::Ready);
             let sent = sent(&mut desk);
@@ -1043,7 +1048,7 @@ mod tests {
         let mut desk = desk();
         desk.connected();
         desk.handle_message(message(&document('A'), &earlier, true), Instant::now());
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         desk.end_search();
         let sent = sent(&mut desk);
         let shown = shown(&sent, &document('A'));
@@ -1073,7 +1078,7 @@ mod tests {
             let mut desk = desk_with(after);
             desk.connected();
             left_behind(&mut desk, before, "kettle", 'A');
-            update(&mut desk, Update::Info(name("kettle"), info('A')));
+            update(&mut desk, Update::Info(name("kettle"), info('A').into()));
             desk.end_search();
             update(&mut desk, Update::Ready);
             let sent = sent(&mut desk);
@@ -1098,7 +1103,7 @@ mod tests {
         let mut desk = desk();
         desk.connected();
         left_behind(&mut desk, Discovery::Component, "kettle", 'A');
-        update(&mut desk, Update::Info(name("kettle"), info('A')));
+        update(&mut desk, Update::Info(name("kettle"), info('A').into()));
         // Nothing is taken back while the search holds back what takes its place.
         assert_eq!(topics(&sent(&mut desk)), ["hs100d/kettle/info"]);
         desk.end_search();
@@ -1119,7 +1124,7 @@ mod tests {
             let mut desk = desk_with(Discovery::Off);
             desk.connected();
             left_behind(&mut desk, before, "kettle", 'A');
-            update(&mut desk, Update::Info(name("kettle"), info('A')));
+            update(&mut desk, Update::Info(name("kettle"), info('A').into()));
             desk.end_search();
             update(&mut desk, Update::Ready);
             let sent = sent(&mut desk);
@@ -1136,7 +1141,10 @@ mod tests {
             left_behind(&mut desk, Discovery::Device, "lamp", 'A');
             left_behind(&mut desk, Discovery::Device, "kettle", 'B');
             for plug in swapped {
-                update(&mut desk, Update::Info(name(plug), info(if plug == "kettle" { 'A' } else { 'B' })));
+                update(
+                    &mut desk,
+                    Update::Info(name(plug), info(if plug == "kettle" { 'A' } else { 'B' }).into()),
+                );
             }
             desk.end_search();
             update(&mut desk, Update::Ready);
@@ -1153,7 +1161,7 @@ mod tests {
         desk.end_search();
         update(&mut desk, Update::Ready);
         assert_eq!(cleared(&mut desk), [""; 0]);
-        update(&mut desk, Update::Info(name("kettle"), info('B')));
+        update(&mut desk, Update::Info(name("kettle"), info('B').into()));
         assert_eq!(cleared(&mut desk), [document('A')]);
     }
 
@@ -1175,7 +1183,7 @@ mod tests {
 
     fn show_strip(desk: &mut Desk) {
         for (name, info) in strip() {
-            update(desk, Update::Info(name.clone(), info));
+            update(desk, Update::Info(name.clone(), info.into()));
             update(desk, Update::State(name.clone(), state(None)));
             update(desk, Update::Availability(name, Availability::Online));
         }
@@ -1200,7 +1208,7 @@ mod tests {
             Arc::make_mut(&mut info.plate).outlets[1].alias = "Heater".into();
         }
         for (name, info) in renamed {
-            update(&mut desk, Update::Info(name, info));
+            update(&mut desk, Update::Info(name, info.into()));
         }
         let sent = self::sent(&mut desk);
         let documents: Vec<_> =
@@ -1220,7 +1228,7 @@ mod tests {
         }
         let [(desk_name, info), ..] = strip();
         let unnamed = PlugInfo { outlets: Arc::default(), ..info };
-        update(&mut desk, Update::Info(desk_name, unnamed));
+        update(&mut desk, Update::Info(desk_name, unnamed.into()));
         for outlet in ["lamp", "fan"] {
             update(&mut desk, Update::Availability(name(outlet), Availability::Offline));
         }

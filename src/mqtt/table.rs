@@ -1,8 +1,8 @@
 //! The last-value table: everything that the broker should keep, as it is known now.
 //!
 //! Connecting means publishing all of it; a value that changes twice before it could be sent is sent once.
-//! Nothing in here is a queue of values, only of topics whose value has yet to go out. Documents are long, and can be
-//! printed again whenever they are sent: of these only a digest is kept.
+//! Nothing in here is a queue of values, only of topics whose value has yet to go out. Of a plug's `info` and documents,
+//! which are long and can be printed again whenever they are sent, only a digest is kept.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -56,9 +56,11 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
     /// This.
-    Here(Bytes),
-    /// A document of this plug with this digest.
-    Document(PlugName, u64),
+    Here(Box<[u8]>),
+    /// One of few words.
+    Word(&'static str),
+    /// What can be printed again of this plug, with its digest.
+    Printed(PlugName, u64),
 }
 
 /// One value to send, which may have to be printed first.
@@ -66,15 +68,17 @@ pub(super) enum Content {
 pub(super) struct Taken {
     pub(super) topic: Arc<str>,
     pub(super) content: Content,
+    pub(super) rank: Rank,
     pub(super) qos: QoS,
 }
 
 impl Taken {
-    /// With its text, which `print` gives for documents; none for a document that is no more.
-    pub(super) fn printed(self, print: impl FnOnce(&PlugName, &str) -> Option<Bytes>) -> Option<Kept> {
+    /// With its text, which `print` gives for what is not kept as text; none for what is no more.
+    pub(super) fn printed(self, print: impl FnOnce(&PlugName, &str, Rank) -> Option<Bytes>) -> Option<Kept> {
         let payload = match self.content {
-            Content::Here(payload) => payload,
-            Content::Document(plug, _) => print(&plug, &self.topic)?,
+            Content::Here(payload) => payload.into(),
+            Content::Word(word) => Bytes::from_static(word.as_bytes()),
+            Content::Printed(plug, _) => print(&plug, &self.topic, self.rank)?,
         };
         Some(Kept { topic: self.topic, payload, qos: self.qos })
     }
@@ -96,47 +100,53 @@ impl Rank {
 
 impl Table {
     /// Takes a value; sends it only if it is another one than before.
-    pub(super) fn put(&mut self, topic: String, payload: Vec<u8>, rank: Rank, qos: QoS) {
-        let is_same = |content: &Content| matches!(content, Content::Here(known) if *known == payload);
-        if !self.has(&topic, rank, is_same) {
-            self.put_again(topic, payload, rank, qos);
-        }
+    pub(super) fn put(&mut self, topic: &str, payload: Vec<u8>, rank: Rank, qos: QoS) {
+        self.put_content(topic, Content::here(payload), rank, qos);
     }
 
     /// Takes a value and sends it even if it is the same as before.
-    pub(super) fn put_again(&mut self, topic: String, payload: Vec<u8>, rank: Rank, qos: QoS) {
-        // Without the room that was left in it: it may stay for good.
-        let content = Content::Here(payload.into_boxed_slice().into());
-        self.enter(topic, Value { content, qos, rank, unsent: true });
+    pub(super) fn put_again(&mut self, topic: &str, payload: Vec<u8>, rank: Rank, qos: QoS) {
+        self.enter(topic, Value { content: Content::here(payload), qos, rank, unsent: true });
     }
 
-    /// Takes a document of a plug; sends it only if it is another one than before.
-    pub(super) fn put_document(&mut self, topic: String, plug: &PlugName, payload: &[u8]) {
-        let content = Content::Document(plug.clone(), digest(payload));
-        if !self.has(&topic, Rank::Document, |known| *known == content) {
-            self.enter(topic, Value { content, qos: QoS::AtLeastOnce, rank: Rank::Document, unsent: true });
+    /// Takes a word; sends it only if it is another one than before.
+    pub(super) fn put_word(&mut self, topic: &str, word: &'static str, rank: Rank) {
+        self.put_content(topic, Content::Word(word), rank, QoS::AtLeastOnce);
+    }
+
+    /// Takes who and where a plug is; sends it only if it is something else than before.
+    pub(super) fn put_info(&mut self, topic: &str, plug: &PlugName, payload: &[u8]) {
+        self.put_content(topic, Content::printed(plug, payload), Rank::Info, QoS::AtMostOnce);
+    }
+
+    /// Takes a document of a plug; sends it only if it is another one than before. Gives the topic as it is kept here.
+    pub(super) fn put_document(&mut self, topic: &str, plug: &PlugName, payload: &[u8]) -> Arc<str> {
+        self.put_content(topic, Content::printed(plug, payload), Rank::Document, QoS::AtLeastOnce)
+    }
+
+    fn put_content(&mut self, topic: &str, content: Content, rank: Rank, qos: QoS) -> Arc<str> {
+        match self.values.get_key_value(topic) {
+            Some((topic, value)) if value.rank == rank && value.content == content => Arc::clone(topic),
+            _ => self.enter(topic, Value { content, qos, rank, unsent: true }),
         }
     }
 
-    fn has(&self, topic: &str, rank: Rank, is_it: impl FnOnce(&Content) -> bool) -> bool {
-        self.values.get(topic).is_some_and(|value| value.rank == rank && is_it(&value.content))
-    }
-
-    fn enter(&mut self, topic: String, value: Value) {
+    fn enter(&mut self, topic: &str, value: Value) -> Arc<str> {
         let rank = value.rank;
-        let topic = match self.values.get_key_value(topic.as_str()) {
+        let topic = match self.values.get_key_value(topic) {
             Some((known, _)) => Arc::clone(known),
             None => topic.into(),
         };
         let before = self.values.insert(Arc::clone(&topic), value);
         if !before.is_some_and(|before| before.unsent && before.rank == rank) {
-            self.unsent[rank as usize].push_back(topic);
+            self.unsent[rank as usize].push_back(Arc::clone(&topic));
         }
+        topic
     }
 
     /// Has the broker forget what it keeps there. Said again at each connection, since the broker that hears it
     /// may not be the one that remembers.
-    pub(super) fn clear(&mut self, topic: String) {
+    pub(super) fn clear(&mut self, topic: &str) {
         self.put(topic, Vec::new(), Rank::Cleared, QoS::AtLeastOnce);
     }
 
@@ -155,7 +165,7 @@ impl Table {
                     continue;
                 };
                 value.unsent = false;
-                return Some(Taken { topic, content: value.content.clone(), qos: value.qos });
+                return Some(Taken { topic, content: value.content.clone(), rank, qos: value.qos });
             }
             // What a start filled is not needed again at this size.
             self.unsent[rank as usize].shrink_to(SOME);
@@ -169,7 +179,7 @@ impl Table {
         let topic = Arc::clone(topic);
         let value = self.values.get_mut(&topic).filter(|value| value.unsent)?;
         value.unsent = false;
-        Some(Taken { topic, content: value.content.clone(), qos: value.qos })
+        Some(Taken { topic, content: value.content.clone(), rank: value.rank, qos: value.qos })
     }
 
     /// Takes back a value that could not be handed over, to be the first of its rank again.
@@ -190,7 +200,18 @@ impl Table {
     }
 }
 
-/// Tells one document from another, in this process.
+impl Content {
+    fn here(payload: Vec<u8>) -> Self {
+        // Without the room that was left in it: it may stay for good.
+        Self::Here(payload.into_boxed_slice())
+    }
+
+    fn printed(plug: &PlugName, payload: &[u8]) -> Self {
+        Self::Printed(plug.clone(), digest(payload))
+    }
+}
+
+/// Tells one text from another, in this process.
 fn digest(payload: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(payload);
@@ -202,11 +223,11 @@ mod tests {
     use super::*;
 
     fn put(table: &mut Table, topic: &str, payload: &str, rank: Rank) {
-        table.put(topic.to_owned(), payload.as_bytes().to_vec(), rank, QoS::AtLeastOnce);
+        table.put(topic, payload.as_bytes().to_vec(), rank, QoS::AtLeastOnce);
     }
 
     fn kept(taken: Taken) -> Kept {
-        taken.printed(|plug, _| Some(format!("printed for {plug}").into())).unwrap()
+        taken.printed(|plug, _, rank| Some(format!("{rank:?} of {plug}").into())).unwrap()
     }
 
     fn shown(kept: &Kept) -> String {
@@ -236,7 +257,7 @@ mod tests {
         drain(&mut table);
         put(&mut table, "info", "a", Rank::Info);
         assert_eq!(table.take(false), None);
-        table.put_again("info".to_owned(), b"a".to_vec(), Rank::Info, QoS::AtMostOnce);
+        table.put_again("info", b"a".to_vec(), Rank::Info, QoS::AtMostOnce);
         assert_eq!(drain(&mut table), ["info a"]);
     }
 
@@ -272,7 +293,7 @@ mod tests {
     fn what_is_cleared_goes_out_last_and_stays_cleared() {
         let mut table = Table::default();
         put(&mut table, "document", "{}", Rank::Document);
-        table.clear("document".to_owned());
+        table.clear("document");
         put(&mut table, "bridge", "online", Rank::Bridge);
         assert!(!table.holds("document"));
         assert_eq!(drain(&mut table), ["bridge online", "document "]);
@@ -311,20 +332,20 @@ mod tests {
         let mut table = Table::default();
         let lamp = PlugName::new("lamp").unwrap();
         let put = |table: &mut Table, text: &str| {
-            table.put_document("document".to_owned(), &lamp, text.as_bytes());
+            table.put_document("document", &lamp, text.as_bytes());
         };
         put(&mut table, "one");
         put(&mut table, "two");
-        assert_eq!(drain(&mut table), ["document printed for lamp"]);
+        assert_eq!(drain(&mut table), ["document Document of lamp"]);
         put(&mut table, "two");
         assert_eq!(drain(&mut table), [""; 0]);
         put(&mut table, "three");
-        assert_eq!(drain(&mut table), ["document printed for lamp"]);
+        assert_eq!(drain(&mut table), ["document Document of lamp"]);
         table.send_all();
-        assert_eq!(drain(&mut table), ["document printed for lamp"]);
-        table.clear("document".to_owned());
+        assert_eq!(drain(&mut table), ["document Document of lamp"]);
+        table.clear("document");
         assert_eq!(drain(&mut table), ["document "]);
         put(&mut table, "three");
-        assert_eq!(drain(&mut table), ["document printed for lamp"]);
+        assert_eq!(drain(&mut table), ["document Document of lamp"]);
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bridge::event::{Exchange, Identity, Outcome, PlugKey};
-use crate::model::{Address, Failure, shown};
+use crate::model::{Address, Destination, Failure, shown};
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 use crate::smarthome::message::{Nameplate, NotAnAnswer, OutletIds, Reading, Reply, Request};
@@ -205,9 +205,9 @@ struct Wire {
 impl Wire {
     /// None if no more files may be opened.
     async fn connect(address: &Address) -> Result<Option<Self>, Trouble> {
-        let connected = match address {
-            Address::Socket(socket) => TcpStream::connect(socket).await,
-            Address::Name(name, port) => TcpStream::connect((&**name, *port)).await,
+        let connected = match address.destination() {
+            Destination::Socket(socket) => TcpStream::connect(socket).await,
+            Destination::Name(name, port) => TcpStream::connect((name, port)).await,
         };
         let stream = match connected {
             Err(error) if is_out_of_files(&error) => return Ok(None),

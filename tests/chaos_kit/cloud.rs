@@ -341,8 +341,8 @@ impl World {
                 device_id: plug.device_id.clone(),
                 mac: Some(plug.mac),
                 alias: plug.plate.alias.clone(),
-                model: plug.plate.model.clone(),
-                kind: plug.plate.kind.clone(),
+                model: (*plug.plate.model).into(),
+                kind: (*plug.plate.kind).into(),
                 connected: plug.far != Far::Offline,
             });
             let rows = Answer::List(rows.collect());

@@ -246,8 +246,7 @@ pub fn address(place: u16) -> Address {
 
 /// The place that is called so.
 pub fn place(address: &Address) -> Option<u16> {
-    let Address::Socket(socket) = address else { return None };
-    let std::net::IpAddr::V4(ip) = socket.ip() else { return None };
+    let std::net::IpAddr::V4(ip) = address.socket()?.ip() else { return None };
     let [192, 0, high, low] = ip.octets() else { return None };
     Some(u16::from_be_bytes([high.checked_sub(2)?, low]))
 }

@@ -303,7 +303,7 @@ impl Daemon {
 
     /// Shows a plug as the bridge does when it was read.
     pub(crate) fn show_plug(&self, plug: &str) {
-        self.publish(Update::Info(name(plug), info(plug)));
+        self.publish(Update::Info(name(plug), info(plug).into()));
         self.publish(Update::State(name(plug), state(RelayState::On)));
         self.publish(Update::Availability(name(plug), Availability::Online));
     }

@@ -68,7 +68,7 @@ impl Steady {
         let plugs = (0..count).map(|number| PlugSettings {
             name: Some(PlugName::new(&format!("plug-{number}")).unwrap()),
             identity: Identity { device_id: DeviceId::new(&format!("8006{number:036X}")), mac: None },
-            address: Some(Address::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 9999)))),
+            address: Some(Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 9999)))),
             policy,
         });
         let settings = Settings { plugs: plugs.collect(), policy, ..Settings::default() };

@@ -22,6 +22,7 @@ use crate::bridge::pursuit::Pursuit;
 use crate::bridge::route::{Policy, RoutePolicy, Routes};
 use crate::bridge::turns::Turns;
 use crate::bridge::wish::Wish;
+use crate::bridge::words::Words;
 use crate::model::{Address, Availability, PlugName, Route};
 use crate::smarthome::message::{Date, Reading, Request};
 use polls::Aside;
@@ -44,7 +45,8 @@ pub(in crate::bridge) struct Plug {
     pub(in crate::bridge) name: Option<PlugName>,
     label: Arc<str>,
     pub(in crate::bridge) identity: Identity,
-    policy: RoutePolicy,
+    /// One for all plugs that are reached in the same way.
+    policy: Arc<RoutePolicy>,
     /// The address that the user wrote.
     home: Option<Address>,
     /// Where it is believed to be.
@@ -60,7 +62,7 @@ pub(in crate::bridge) struct Plug {
     routes: Routes,
     lanes: [Option<InFlight>; 2],
     wishes: Vec<Wish>,
-    pursuit: Option<Pursuit>,
+    pursuit: Option<Box<Pursuit>>,
     reported: Option<Reported>,
     /// The device's own relay, or what a strip shows as a whole.
     device: Relay,
@@ -91,6 +93,7 @@ pub(in crate::bridge) struct Desk<'a> {
     pub(in crate::bridge) actions: &'a mut VecDeque<Action>,
     pub(in crate::bridge) serial: &'a mut u32,
     pub(in crate::bridge) turns: &'a mut Turns,
+    pub(in crate::bridge) words: &'a mut Words,
 }
 
 #[derive(Debug, Clone)]
@@ -129,7 +132,7 @@ impl Plug {
     pub(in crate::bridge) fn new(
         key: PlugKey,
         identity: Identity,
-        policy: RoutePolicy,
+        policy: Arc<RoutePolicy>,
         now: Instant,
     ) -> Self {
         Self {
@@ -171,7 +174,7 @@ impl Plug {
 
     /// Gives the plug its name, once.
     pub(in crate::bridge) fn christen(&mut self, name: PlugName) {
-        self.label = name.as_str().into();
+        self.label = name.shared();
         self.name = Some(name);
     }
 
@@ -191,7 +194,7 @@ impl Plug {
     }
 
     /// The user wrote another policy.
-    pub(in crate::bridge) fn adopt_policy(&mut self, policy: RoutePolicy, now: Instant) {
+    pub(in crate::bridge) fn adopt_policy(&mut self, policy: Arc<RoutePolicy>, now: Instant) {
         if self.policy != policy {
             self.policy = policy;
             self.poll_at = [now; 2];

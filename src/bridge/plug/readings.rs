@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::polls::Aside;
 use super::relays::SEEN_WITHIN;
 use super::{Desk, Plug, Reported};
-use crate::bridge::event::{Ended, Energy, What};
+use crate::bridge::event::{Ended, What};
 use crate::bridge::wish::{Slot, Step, Want, Wish};
 use crate::model::{RelayState, Route};
 use crate::smarthome::message::{Meter, Outlet, Reading};
@@ -20,7 +20,7 @@ const SAME_MOMENT: Duration = Duration::from_millis(2500);
 
 impl Plug {
     /// Takes a reading. `asked` is when the question was put: what was asked before the last known change is old.
-    pub(super) fn read(&mut self, reading: Reading, asked: Instant, route: Route, desk: &mut Desk<'_>) {
+    pub(super) fn read(&mut self, mut reading: Reading, asked: Instant, route: Route, desk: &mut Desk<'_>) {
         let previous = self.reported.as_ref().map(|reported| reported.asked);
         let is_old = |known: Option<Instant>| known.is_some_and(|known| asked < known);
         if is_old(previous) || is_old(self.acted) {
@@ -28,6 +28,7 @@ impl Plug {
         }
         let is_another = |known: &Reported| !Arc::ptr_eq(&known.reading.plate, &reading.plate);
         if self.reported.as_ref().is_none_or(is_another) {
+            reading.plate = desk.words.share(&reading.plate, self.identity.device_id.as_ref());
             self.learn_kind(&reading, desk.now);
         }
         self.reported = Some(Reported { reading, asked });
@@ -187,24 +188,21 @@ impl Plug {
     // --- the answers to slow questions ----------------------------------------------------------------------------
 
     pub(super) fn read_meter(&mut self, part: Option<Outlet>, meter: Meter, desk: &mut Desk<'_>) {
-        let energy = self.relay_mut(part).energy.get_or_insert_with(Energy::default);
-        energy.meter = meter;
+        self.relay_mut(part).metered.get_or_insert_default().energy.meter = meter;
         self.show_energy(part, desk);
     }
 
     /// What was used, day by day; a day that is not listed used nothing.
     pub(super) fn read_today(&mut self, part: Option<Outlet>, days: &[(u8, f64)], desk: &mut Desk<'_>) {
         let Some(date) = self.date else { return };
-        let energy = self.relay_mut(part).energy.get_or_insert_with(Energy::default);
-        energy.today = Some(used_in(days, date.day));
+        self.relay_mut(part).metered.get_or_insert_default().energy.today = Some(used_in(days, date.day));
         self.show_energy(part, desk);
     }
 
     /// What was used, month by month.
     pub(super) fn read_month(&mut self, part: Option<Outlet>, months: &[(u8, f64)], desk: &mut Desk<'_>) {
         let Some(date) = self.date else { return };
-        let energy = self.relay_mut(part).energy.get_or_insert_with(Energy::default);
-        energy.month = Some(used_in(months, date.month));
+        self.relay_mut(part).metered.get_or_insert_default().energy.month = Some(used_in(months, date.month));
         self.show_energy(part, desk);
     }
 

@@ -22,7 +22,8 @@ pub(super) struct Relay {
     pub(super) on_since: Option<Instant>,
     /// When a count-down switches it, and to what.
     pub(super) until: Option<(Instant, RelayState)>,
-    pub(super) energy: Option<Energy>,
+    /// Few plugs have a meter.
+    pub(super) metered: Option<Box<Metered>>,
     pub(super) schedule: Option<Arc<[Rule]>>,
     pub(super) shown: Shown,
 }
@@ -43,8 +44,14 @@ impl Relay {
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     pub(super) state: Option<PlugState>,
-    pub(super) info: Option<(PlugInfo, Instant)>,
-    pub(super) energy: Option<Energy>,
+    pub(super) info: Option<(Arc<PlugInfo>, Instant)>,
+}
+
+/// What a meter told, and what of it the broker was told last.
+#[derive(Debug, Default)]
+pub(super) struct Metered {
+    pub(super) energy: Energy,
+    pub(super) shown: Option<Energy>,
 }
 
 impl Plug {

@@ -82,17 +82,21 @@ impl Plug {
 
     pub(super) fn show_energy(&mut self, part: Option<Outlet>, desk: &mut Desk<'_>) {
         let Some(name) = self.name_of(part).cloned() else { return };
-        let relay = self.relay_mut(part);
-        if let Some(energy) = relay.energy.filter(|_| relay.energy != relay.shown.energy) {
-            relay.shown.energy = Some(energy);
-            desk.publish(Update::Energy(name, energy));
+        let Some(metered) = &mut self.relay_mut(part).metered else { return };
+        if metered.shown != Some(metered.energy) {
+            metered.shown = Some(metered.energy);
+            desk.publish(Update::Energy(name, metered.energy));
         }
     }
 
     /// What was told is told again at the next occasion.
     pub(super) fn forget_shown(&mut self) {
         for part in self.parts() {
-            self.relay_mut(part).shown = Shown::default();
+            let relay = self.relay_mut(part);
+            relay.shown = Shown::default();
+            if let Some(metered) = &mut relay.metered {
+                metered.shown = None;
+            }
         }
     }
 
@@ -121,11 +125,12 @@ impl Plug {
             let shown = &mut self.relay_mut(part).shown.info;
             if let Some((known, at)) = shown {
                 let wavers = known.rssi != info.rssi && *at + SIGNAL_EVERY > desk.now;
-                if *known == info || (wavers && PlugInfo { rssi: known.rssi, ..info.clone() } == *known) {
+                if **known == info || (wavers && PlugInfo { rssi: known.rssi, ..info.clone() } == **known) {
                     continue;
                 }
             }
-            *shown = Some((info.clone(), desk.now));
+            let info = Arc::new(info);
+            *shown = Some((Arc::clone(&info), desk.now));
             desk.publish(Update::Info(name, info));
         }
     }

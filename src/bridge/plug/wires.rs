@@ -37,7 +37,7 @@ impl Plug {
     pub(super) fn pursue(&mut self, job: &Job, wake: &mut Wake, desk: &mut Desk<'_>) {
         let pursuit = match self.pursuit.take() {
             Some(pursuit) if pursuit.job == *job => pursuit,
-            _ => Pursuit::new(job.clone(), desk.now),
+            _ => Box::new(Pursuit::new(job.clone(), desk.now)),
         };
         let mut earlier_failed = true;
         for (route, head_start) in self.plan_for(job, desk).iter() {

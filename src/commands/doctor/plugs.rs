@@ -16,7 +16,7 @@ use super::report::{Finding, Subject, Try};
 use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Said, Sighting, Target};
 use crate::bridge::route::Policy;
 use crate::config::Config;
-use crate::model::{Address, Failure, Route, shown};
+use crate::model::{Address, Destination, Failure, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request};
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
@@ -132,10 +132,10 @@ async fn side_by_side<T: Send + 'static>(
 async fn sockets_of(patients: &[Patient]) -> Vec<Option<SocketAddr>> {
     let addresses: Vec<_> = patients.iter().map(|patient| patient.address.clone()).collect();
     side_by_side(addresses.into_iter().map(|address| async move {
-        match address? {
-            Address::Socket(socket) => Some(socket),
-            Address::Name(name, port) => {
-                let found = timeout(LOOK_UP, lookup_host((&*name, port))).await;
+        match address?.destination() {
+            Destination::Socket(socket) => Some(socket),
+            Destination::Name(name, port) => {
+                let found = timeout(LOOK_UP, lookup_host((name, port))).await;
                 found.ok()?.ok()?.next()
             }
         }
@@ -149,7 +149,7 @@ async fn heard_by_broadcast(config: &Config) -> Option<Vec<Sighting>> {
 }
 
 async fn heard_directly(config: &Config, sockets: impl Iterator<Item = &SocketAddr>) -> Vec<Sighting> {
-    let addresses: Vec<_> = sockets.copied().map(Address::Socket).collect();
+    let addresses: Vec<_> = sockets.copied().map(Address::from).collect();
     if addresses.is_empty() {
         return Vec::new();
     }
@@ -191,7 +191,7 @@ async fn examine_on_lan(
     let moved = is_elsewhere && patient.is_written;
     let socket = if moved { socket } else { seen_at.or(socket) };
     if !moved && let Some(seen) = seen_at {
-        patient.address = Some(Address::Socket(seen));
+        patient.address = Some(seen.into());
     }
     let broadcast = match &heard.broadcast {
         None => Broadcast::NotSent,
@@ -310,7 +310,7 @@ async fn ask(
     let mut failure = Failure::NoAddress;
     for _ in 0..2 {
         let begun = Instant::now();
-        let address = Address::Socket(socket);
+        let address = Address::from(socket);
         let target = Target::Local { address: address.clone(), expect: patient.identity.clone() };
         let exchange = exchange(patient, target, Route::Local);
         match lan.perform(&exchange, &address, &patient.identity).await.result {

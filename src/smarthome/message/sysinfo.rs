@@ -48,17 +48,17 @@ pub struct Nameplate {
     /// The name that its owner gave it, any text; may be empty.
     pub alias: Box<str>,
     /// Model and region, such as `HS100(EU)`.
-    pub model: Box<str>,
+    pub model: Arc<str>,
     /// Hardware version, such as `4.1`.
-    pub hw_version: Box<str>,
+    pub hw_version: Arc<str>,
     /// Firmware version, whole.
-    pub sw_version: Box<str>,
+    pub sw_version: Arc<str>,
     /// `IOT.SMARTPLUGSWITCH` for all of this family.
-    pub kind: Box<str>,
+    pub kind: Arc<str>,
     /// Colon-separated abilities: `TIM`, with `ENE` where the plug has a meter.
-    pub feature: Box<str>,
+    pub feature: Arc<str>,
     /// The product name; tells switches and dimmers from plugs.
-    pub dev_name: Box<str>,
+    pub dev_name: Arc<str>,
     /// Whether it tells a brightness.
     pub dims: bool,
     /// The outlets of a strip.

@@ -149,7 +149,7 @@ impl Hearing {
     fn address_of(&self, from: SocketAddr) -> Address {
         let probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         let port = if probed.contains(&from) { from.port() } else { self.port };
-        Address::Socket(SocketAddr::new(from.ip(), port))
+        SocketAddr::new(from.ip(), port).into()
     }
 }
 
