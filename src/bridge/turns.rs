@@ -1,4 +1,5 @@
-//! How reads of many plugs share the wake-ups of the daemon, and how they are kept apart: at most so many begin together.
+//! How reads of many plugs share the wake-ups of the daemon, and how they are kept apart: at most so many begin together,
+//! and at most so many wait for their answers.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,12 @@ const TOGETHER: usize = 16;
 const APART: Duration = Duration::from_millis(4);
 /// So many reads may be waiting for their answers; who comes then takes a later turn …
 const IN_FLIGHT: usize = 256;
-/// … but for those that have waited so long: a silent plug must not keep others from being read.
+/// … but for those that have waited so long: a silent plug must not keep others from being read. Where answers take their
+/// time, because the plugs or this machine are busy, silence is told from slowness only after so many times as long …
 const YOUNG: Duration = Duration::from_millis(250);
+const TIMES_AS_LONG: u32 = 4;
+/// … but at last.
+const OLD: Duration = Duration::from_secs(3);
 /// A read is taken along if it is due within this part of its interval.
 const AHEAD: u32 = 20;
 
@@ -21,15 +26,24 @@ pub(super) struct Turns {
     latest: Option<(Instant, usize)>,
     /// Reads that wait for their answers, by when they began.
     young: Young,
+    /// How long an answer takes just now.
+    usual: Duration,
 }
 
 /// Counts reads that began in this span of time and in the one before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Young {
+    span: Duration,
     /// When this span began.
     since: Option<Instant>,
     now: usize,
     before: usize,
+}
+
+impl Default for Young {
+    fn default() -> Self {
+        Self { span: YOUNG, since: None, now: 0, before: 0 }
+    }
 }
 
 impl Turns {
@@ -56,6 +70,13 @@ impl Turns {
         self.young.now += 1;
     }
 
+    /// A read that began then was answered.
+    pub(super) fn answered(&mut self, begun: Instant, now: Instant) {
+        self.ended(begun, now);
+        self.usual = (self.usual * 7 + now.saturating_duration_since(begun)) / 8;
+        self.young.span = (self.usual * TIMES_AS_LONG).clamp(YOUNG, OLD);
+    }
+
     /// A read that began then is over.
     pub(super) fn ended(&mut self, begun: Instant, now: Instant) {
         self.young.pass(now);
@@ -76,12 +97,12 @@ impl Young {
 
     fn pass(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
-        if now >= since + 2 * YOUNG {
+        if now >= since + 2 * self.span {
             (self.now, self.before) = (0, 0);
             self.since = Some(now);
-        } else if now >= since + YOUNG {
+        } else if now >= since + self.span {
             (self.now, self.before) = (0, self.now);
-            self.since = Some(since + YOUNG);
+            self.since = Some(since + self.span);
         }
     }
 
@@ -89,7 +110,7 @@ impl Young {
         let Some(since) = self.since else { return };
         if begun >= since {
             self.now = self.now.saturating_sub(1);
-        } else if begun + YOUNG >= since {
+        } else if begun + self.span >= since {
             self.before = self.before.saturating_sub(1);
         }
     }
@@ -150,5 +171,23 @@ mod tests {
         assert!(turns.take_place(true, later) == later, "the silent ones have waited long enough");
         (0..10).for_each(|_| turns.ended(start, later));
         assert_eq!(turns.young.count(later), 0);
+    }
+
+    #[test]
+    fn where_answers_take_their_time_slow_plugs_are_not_taken_for_silent_ones() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        let begin_all = |turns: &mut Turns, at| (0..IN_FLIGHT).for_each(|_| turns.begun(at));
+        begin_all(&mut turns, start);
+        let slow = start + 2 * YOUNG;
+        (0..IN_FLIGHT / 2).for_each(|_| turns.answered(start, slow));
+        begin_all(&mut turns, slow);
+        assert!(turns.take_place(true, slow + 2 * YOUNG) > slow + 2 * YOUNG, "they may still answer");
+        let late = slow + 2 * OLD;
+        assert_eq!(turns.take_place(true, late), late, "no plug is waited for that long");
+        begin_all(&mut turns, late);
+        (0..IN_FLIGHT).for_each(|_| turns.answered(late, late));
+        begin_all(&mut turns, late);
+        assert_eq!(turns.take_place(true, late + 2 * YOUNG), late + 2 * YOUNG, "they are quick again");
     }
 }

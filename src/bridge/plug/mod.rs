@@ -108,13 +108,18 @@ struct InFlight {
 
 /// Whether a request is one of those that take turns.
 fn takes_turns(route: Route, request: &Request) -> bool {
-    route == Route::Local && *request == Request::SysInfo
+    route == Route::Local && !request.changes_something()
 }
 
 impl InFlight {
-    /// A read over the LAN leaves its turn to others.
-    fn leaves(&self, route: Route, desk: &mut Desk<'_>) {
-        if takes_turns(route, &self.request) {
+    /// A question over the LAN leaves its turn to others.
+    fn leaves(&self, route: Route, was_answered: bool, desk: &mut Desk<'_>) {
+        if !takes_turns(route, &self.request) {
+            return;
+        }
+        if was_answered {
+            desk.turns.answered(self.started, desk.now);
+        } else {
             desk.turns.ended(self.started, desk.now);
         }
     }

@@ -30,6 +30,8 @@ pub(super) struct Aside {
     what: Topic,
     part: Option<Outlet>,
     due: Instant,
+    /// `due` is a place in a turn, given out when much was asked.
+    has_place: bool,
     misses: u32,
 }
 
@@ -54,7 +56,7 @@ impl Topic {
 impl Aside {
     /// The questions that suit a device with this plate.
     pub(super) fn all_for(plate: &Nameplate, now: Instant) -> Vec<Self> {
-        let ask = |what, part| Self { what, part, due: now, misses: 0 };
+        let ask = |what, part| Self { what, part, due: now, has_place: false, misses: 0 };
         let outlets = u8::try_from(plate.outlets.len()).unwrap_or(u8::MAX);
         let parts: Vec<_> = if outlets == 0 { vec![None] } else { (0..outlets).map(Some).collect() };
         let mut all = vec![ask(Topic::CloudInfo, None)];
@@ -183,6 +185,14 @@ impl Plug {
         let Some(aside) = next else { return };
         if aside.due > desk.now {
             return wake.by(aside.due);
+        }
+        if route == Route::Local {
+            let place = desk.turns.take_place(aside.has_place, desk.now);
+            aside.has_place = place > desk.now;
+            if aside.has_place {
+                aside.due = place;
+                return wake.by(place);
+            }
         }
         let Some(request) = aside.request(date) else { return };
         let pause = pause(aside.what, aside.part, route, &self.policy);

@@ -16,7 +16,7 @@ impl Plug {
     pub(in crate::bridge) fn done(&mut self, id: ExchangeId, outcome: Outcome, desk: &mut Desk<'_>) {
         let Some(route) = self.route_of(id) else { return };
         let Some(flight) = self.lanes[route.index()].take() else { return };
-        flight.leaves(route, desk);
+        flight.leaves(route, outcome.result.is_ok(), desk);
         if let (Some(hello), false) =
             (outcome.hello, matches!(outcome.result, Err(Failure::WrongPlug { .. })))
         {
@@ -161,7 +161,7 @@ impl Plug {
 
     pub(super) fn abandon(&mut self, route: Route, desk: &mut Desk<'_>) {
         if let Some(flight) = self.lanes[route.index()].take() {
-            flight.leaves(route, desk);
+            flight.leaves(route, false, desk);
             desk.actions.push_back(Action::Abandon(flight.id));
             self.note_stray(&flight.request, flight.deadline);
         }
