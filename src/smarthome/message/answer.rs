@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -54,6 +55,18 @@ pub(super) fn find_method<'a, T: Deserialize<'a>>(
     let status: Status<'_> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
     status.check()?;
     serde_json::from_str(body.get()).map_err(|error| malformed(&error))
+}
+
+/// The same in one go over the text, for what is read far more often than all else; `T` has to see to the method's own
+/// error itself. None if anything is wrong, which [`find_method`] then finds words for.
+pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
+    text: &'a str,
+    (module, method): (&'static str, &'static str),
+) -> Option<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let body = PhantomData::<T>;
+    let found = Within { key: module, inner: Within { key: method, inner: body } }.deserialize(&mut json);
+    found.ok()?.part?.part
 }
 
 /// A serde error without the words that it would quote from the reply.

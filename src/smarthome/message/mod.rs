@@ -29,7 +29,7 @@ pub use self::outlets::{Outlet, OutletIds, Outlets};
 pub use self::rules::Rule;
 pub use self::sysinfo::{Kind, Nameplate, OutletPlate, OutletState, Reading};
 
-use self::answer::find_method;
+use self::answer::{find_method, find_method_at_once};
 use self::meter::{RawDate, RawDays, RawMeter, RawMonths};
 use self::number::Num;
 use self::rules::{RawCountDowns, RawRules};
@@ -101,7 +101,9 @@ impl Request {
         let method = self.method();
         match self {
             Self::SysInfo => {
-                find_method::<RawSysInfo<'_>>(&text, method)?.into_reading(known).map(Reply::SysInfo)
+                let sound = find_method_at_once(&text, method).filter(RawSysInfo::is_sound);
+                let told = sound.map_or_else(|| find_method(&text, method), Ok)?;
+                told.into_reading(known).map(Reply::SysInfo)
             }
             Self::CloudInfo => Ok(Reply::CloudInfo(find_method::<RawCloudInfo>(&text, method)?.into())),
             Self::Meter(_) => Ok(Reply::Meter(find_method::<RawMeter>(&text, method)?.into())),

@@ -147,9 +147,16 @@ pub(super) struct RawSysInfo<'a> {
     brightness: Option<Num>,
     #[serde(borrow, default)]
     children: Vec<RawOutlet<'a>>,
+    #[serde(default)]
+    err_code: Num,
 }
 
 impl RawSysInfo<'_> {
+    /// Whether no error is told in it.
+    pub(super) fn is_sound(&self) -> bool {
+        self.err_code.0 == 0
+    }
+
     pub(super) fn into_reading(mut self, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
         let relay = self.relay_state.map(|state| RelayState::from_bool(state.0 != 0));
         if self.device_id.is_empty() && relay.is_none() && self.children.is_empty() {
