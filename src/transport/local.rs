@@ -4,9 +4,8 @@
 //! retries, with one exception that belongs to the wire: many plugs close a connection that has rested, so a kept
 //! connection that turns out to be dead before the first byte of an answer is replaced, and the request said again.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,7 +28,7 @@ const SPARE_BUFFERS: usize = 64;
 /// All plugs' connections.
 #[derive(Debug, Default)]
 pub struct Lan {
-    kept: Mutex<HashMap<PlugKey, Wire>>,
+    kept: Mutex<Kept>,
     spare: Mutex<Vec<Vec<u8>>>,
     share: Share,
 }
@@ -45,7 +44,7 @@ impl Lan {
 
     /// Closes every connection that is not in use.
     pub fn close(&self) {
-        self.kept().clear();
+        self.kept().0.clear();
     }
 
     async fn ask(&self, ask: &Ask<'_>) -> Outcome {
@@ -123,7 +122,7 @@ impl Lan {
         let says_no = |trouble: &Trouble| matches!(trouble, Trouble::Failed(outcome) if matches!(outcome.result, Err(Failure::Device { .. })));
         let sound = answer.as_ref().err().is_none_or(says_no);
         if sound && !wire.spent && self.share.keeps(&wire.stream) {
-            self.kept().insert(ask.exchange.plug, wire);
+            self.kept().keep(ask.exchange.plug, wire);
         }
         answer
     }
@@ -147,13 +146,13 @@ impl Lan {
 
     /// The kept connection, if it leads to where the plug is expected and to whom.
     fn take_kept(&self, ask: &Ask<'_>) -> Option<Wire> {
-        let wire = self.kept().remove(&ask.exchange.plug)?;
+        let wire = self.kept().take(ask.exchange.plug)?;
         let fits = wire.address == *ask.address
             && wire.proven.as_ref().is_some_and(|plate| ask.expect.admits(plate));
         fits.then_some(wire)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<PlugKey, Wire>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,6 +166,24 @@ impl Lan {
         if spare.len() < SPARE_BUFFERS && buffer.capacity() <= 4 * USUAL_ANSWER {
             spare.push(buffer);
         }
+    }
+}
+
+/// Connections that rest. Keys of plugs are given out one after the other, so they are places in a list.
+#[derive(Debug, Default)]
+struct Kept(Vec<Option<Wire>>);
+
+impl Kept {
+    fn keep(&mut self, plug: PlugKey, wire: Wire) {
+        let place = plug.0 as usize;
+        if self.0.len() <= place {
+            self.0.resize_with(place + 1, || None);
+        }
+        self.0[place] = Some(wire);
+    }
+
+    fn take(&mut self, plug: PlugKey) -> Option<Wire> {
+        self.0.get_mut(plug.0 as usize)?.take()
     }
 }
 

@@ -48,7 +48,9 @@ impl Transport {
         let id = exchange.id;
         let (lan, cloud) = (Arc::clone(&self.lan), self.cloud.clone());
         let handle = self.under_way.spawn(async move {
-            let outcome = traced(&exchange, perform(&lan, cloud.as_ref(), &exchange)).await;
+            let begun = Instant::now();
+            let outcome = perform(&lan, cloud.as_ref(), &exchange).await;
+            trace(&exchange, &outcome, begun);
             (id, outcome)
         });
         self.handles.insert(id, handle);
@@ -106,15 +108,12 @@ async fn perform(lan: &Lan, cloud: Option<&Cloud>, exchange: &Exchange) -> Outco
     }
 }
 
-/// Runs the exchange and leaves one line in the log, at debug.
-async fn traced(exchange: &Exchange, work: impl Future<Output = Outcome>) -> Outcome {
-    let begun = Instant::now();
-    let outcome = work.await;
+/// One line in the log, at debug.
+fn trace(exchange: &Exchange, outcome: &Outcome, begun: Instant) {
     let (plug, route, request) = (&*exchange.label, exchange.route(), &exchange.request);
     let took = begun.elapsed();
     match &outcome.result {
         Ok(_) => tracing::debug!(plug, %route, ?request, ?took, "answered"),
         Err(failure) => tracing::debug!(plug, %route, ?request, ?took, %failure, "not answered"),
     }
-    outcome
 }
