@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::relays::Shown;
-use super::{Desk, Plug, Wake};
+use super::{Desk, Plug, Reported, Wake};
 use crate::bridge::event::{OutletInfo, PlugInfo, PlugState, Update, What};
 use crate::model::{Availability, PlugName, Route};
 use crate::smarthome::message::Outlet;
@@ -121,18 +121,30 @@ impl Plug {
 
     fn show_info(&mut self, desk: &mut Desk<'_>) {
         for part in self.parts() {
-            let Some((name, info)) = self.name_of(part).cloned().zip(self.info_of(part)) else { continue };
-            let shown = &mut self.relay_mut(part).shown.info;
-            if let Some((known, at)) = shown {
-                let wavers = known.rssi != info.rssi && *at + SIGNAL_EVERY > desk.now;
-                if **known == info || (wavers && PlugInfo { rssi: known.rssi, ..info.clone() } == **known) {
-                    continue;
-                }
+            let shown = self.relay(part).and_then(|relay| relay.shown.info.as_ref());
+            if shown.is_some_and(|(known, at)| self.is_told(part, known, *at + SIGNAL_EVERY > desk.now)) {
+                continue;
             }
+            let Some((name, info)) = self.name_of(part).cloned().zip(self.info_of(part)) else { continue };
             let info = Arc::new(info);
-            *shown = Some((Arc::clone(&info), desk.now));
+            self.relay_mut(part).shown.info = Some((Arc::clone(&info), desk.now));
             desk.publish(Update::Info(name, info));
         }
+    }
+
+    /// Whether this is all still so, the signal excepted where it was told just now. Nearly every reading ends here.
+    fn is_told(&self, part: Option<Outlet>, known: &PlugInfo, just_now: bool) -> bool {
+        let (Some(Reported { reading, .. }), Some(relay)) = (&self.reported, self.relay(part)) else {
+            return true;
+        };
+        let PlugInfo { plate, address, rssi, cloud_connected, outlet, outlets, schedule } = known;
+        *plate == reading.plate
+            && *address == self.address
+            && (just_now || *rssi == reading.rssi)
+            && *cloud_connected == self.cloud_connected
+            && outlet.as_ref().map(|outlet| &outlet.strip) == part.and(self.name.as_ref())
+            && (part.is_some() || *outlets == self.outlet_list)
+            && *schedule == relay.schedule
     }
 
     fn info_of(&self, part: Option<Outlet>) -> Option<PlugInfo> {
