@@ -4,6 +4,7 @@
 //!     cargo run --release --example chaos -- --seed 7 --days 365
 //!     cargo run --release --example chaos -- --storm --seeds 1-200 --days 0.25
 //!     cargo run --release --example chaos -- --storm --seed 7 --days 1 --story plug-3 --sabotage AsksTwice
+//!     cargo run --release --example chaos -- --dead-lan --days 1
 //!
 //! The same seed has the same story, so that a broken promise can be looked at again.
 
@@ -39,6 +40,9 @@ struct Args {
     /// Something breaks every few seconds, not every hour, and plugs are asked as by default
     #[arg(long)]
     storm: bool,
+    /// Nothing breaks but the LAN, which is dead throughout
+    #[arg(long, conflicts_with = "storm")]
+    dead_lan: bool,
     /// What to tell while it is played: `house` (what a single run tells), a plug by name, `all` or `none`
     #[arg(long, value_parser = listener)]
     story: Option<Listener>,
@@ -111,14 +115,22 @@ fn plan(args: &Args, seed: u64) -> Plan {
         seed,
         lasts: Duration::from_secs_f64(args.days * 86_400.0),
         plugs: args.plugs,
-        season: if args.storm { Season::Storm } else { Season::Year },
+        season: match (args.storm, args.dead_lan) {
+            (true, _) => Season::Storm,
+            (_, true) => Season::DeadLan,
+            (false, false) => Season::Year,
+        },
         sabotage: args.sabotage,
         listener: args.story.unwrap_or(if args.seeds.is_some() { Listener::Nobody } else { Listener::House }),
     }
 }
 
 fn complain(args: &Args, seed: u64, broken: &chaos_kit::Broken) {
-    let season = if args.storm { "--storm " } else { "" };
+    let season = match (args.storm, args.dead_lan) {
+        (true, _) => "--storm ",
+        (_, true) => "--dead-lan ",
+        (false, false) => "",
+    };
     println!("seed {seed}: {broken}");
     println!(
         "Again: cargo run --release --example chaos -- {season}--seed {seed} --days {} --plugs {}",

@@ -27,6 +27,17 @@ fn a_few_stormy_hours_break_no_promise() {
     }
 }
 
+/// Each of a hundred plugs would be read once a minute over the cloud, and that alone is more than the budget.
+#[test]
+fn over_a_day_of_a_dead_lan_the_cloud_is_used_to_its_budget_and_no_more() {
+    let plan = Plan { plugs: 100, season: Season::DeadLan, ..plan(1, 24) };
+    let lasts = plan.lasts.as_secs();
+    let tally = World::new(plan).play().unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(tally.cloud_calls <= lasts + 60, "{tally:?}");
+    assert!(tally.cloud_calls >= lasts * 9 / 10, "it is made use of: {tally:?}");
+    assert!(tally.done > 0 && tally.done + tally.superseded >= tally.commands * 9 / 10, "{tally:?}");
+}
+
 #[test]
 fn the_same_seed_tells_the_same_story() {
     let play = |seed| World::new(plan(seed, 1)).play().expect("no promise is broken");

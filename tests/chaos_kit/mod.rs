@@ -76,6 +76,8 @@ pub enum Season {
     Year,
     /// As much as there can be: something breaks every few seconds; plugs are asked as by default.
     Storm,
+    /// The LAN is dead from the beginning to the end and nothing else goes wrong; plugs are asked as by default.
+    DeadLan,
 }
 
 /// What was seen in one run.
@@ -498,6 +500,7 @@ fn policy(season: Season, number: usize, dice: &mut Dice) -> RoutePolicy {
     let seconds = Duration::from_secs;
     let poll_interval = match season {
         Season::Storm => dice.one_of(&[seconds(5), seconds(5), seconds(15), seconds(60)]),
+        Season::DeadLan => seconds(5),
         // A hundred plugs at five seconds are six hundred million polls a year.
         Season::Year if number.is_multiple_of(50) => seconds(5),
         Season::Year if number.is_multiple_of(10) => seconds(60),

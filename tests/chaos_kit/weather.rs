@@ -118,6 +118,8 @@ impl Kind {
         Duration::from_secs(match season {
             Season::Year => year,
             Season::Storm => storm,
+            // Nothing of this breaks then.
+            Season::DeadLan => u64::MAX,
         })
     }
 
@@ -151,14 +153,21 @@ pub fn hand_every(season: Season) -> Duration {
     match season {
         Season::Year => Duration::from_secs(360),
         Season::Storm => Duration::from_secs(6),
+        Season::DeadLan => Duration::from_secs(120),
     }
 }
 
 impl World {
     pub(super) fn begin_weather(&mut self) {
         self.weather.troubled = vec![Duration::ZERO; self.plugs.len()];
-        for kind in Kind::ALL {
-            self.break_later(kind);
+        if self.plan.season == Season::DeadLan {
+            self.weather.lan_is_down = true;
+            self.all_are_troubled();
+            self.tell(None, "the LAN is dead");
+        } else {
+            for kind in Kind::ALL {
+                self.break_later(kind);
+            }
         }
         for hand in 0..3 {
             let wait = self.dice.wait(hand_every(self.plan.season));
@@ -335,7 +344,7 @@ impl World {
     fn how_long(&mut self) -> Duration {
         let most = match self.plan.season {
             Season::Year => Duration::from_secs(6 * 3600),
-            Season::Storm => Duration::from_secs(900),
+            Season::Storm | Season::DeadLan => Duration::from_secs(900),
         };
         self.dice.long_tailed(Duration::from_millis(300), most)
     }
@@ -479,6 +488,7 @@ impl World {
         let wait = match self.plan.season {
             Season::Year => Duration::from_secs(23 * 3600),
             Season::Storm => Duration::from_secs(3600),
+            Season::DeadLan => return,
         };
         self.later(wait - LAST_WORDS, Next::Change(Change::LastWords));
         self.later(wait, Next::Change(Change::Rest));
