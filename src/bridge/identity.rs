@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::before::{Inhabitants, Remembered};
 use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey, Update, What};
 use super::plug::Plug;
 use super::{Bridge, Census, MOST_PLUGS, PlugSettings, in_passing};
@@ -19,22 +20,23 @@ impl Bridge {
     }
 
     /// Brings one entry of the user's list to a plug: one that stands already, one from an earlier run, or a new one.
-    pub(super) fn list(&mut self, entry: PlugSettings, known: &mut Vec<KnownPlug>, now: Instant) -> PlugKey {
+    pub(super) fn list(
+        &mut self,
+        entry: PlugSettings,
+        remembered: &mut Remembered,
+        inhabitants: &Inhabitants,
+        now: Instant,
+    ) -> PlugKey {
         let PlugSettings { name, mut identity, address, policy } = entry;
         let policy = self.shared(policy);
-        let is_it = |plug: &KnownPlug| match (&identity.device_id, identity.mac) {
-            (Some(id), _) => *id == plug.device_id,
-            (None, Some(mac)) => plug.mac == Some(mac),
-            (None, None) => address.is_some() && plug.home == address,
-        };
-        let remembered = known.iter().position(is_it).map(|place| known.swap_remove(place));
+        let remembered = remembered.take(&identity, address.as_ref());
         if let Some(plug) = &remembered {
             identity.device_id.get_or_insert_with(|| plug.device_id.clone());
             identity.mac = identity.mac.or(plug.mac);
         }
         let standing = self
             .recognise(identity.device_id.as_ref(), identity.mac)
-            .or_else(|| self.entry_before(name.as_ref(), address.as_ref(), &identity));
+            .or_else(|| self.entry_before(name.as_ref(), address.as_ref(), inhabitants, &identity));
         if let Some(before) = standing.and_then(|key| self.plug(key)).map(|plug| plug.identity.clone()) {
             identity = Identity {
                 device_id: identity.device_id.or(before.device_id),
@@ -71,14 +73,16 @@ impl Bridge {
         &self,
         name: Option<&PlugName>,
         address: Option<&Address>,
+        inhabitants: &Inhabitants,
         identity: &Identity,
     ) -> Option<PlugKey> {
         let named = name.and_then(|name| self.registry.named(name));
         let named = named.and_then(|(key, outlet)| outlet.is_none().then_some(key));
         let named = named.filter(|key| self.listed.contains(key));
         let lives_there =
-            |plug: &&Plug| plug.home() == address || (plug.is_here() && plug.address() == address);
-        let placed = address.and_then(|_| self.plugs.iter().flatten().find(lives_there)).map(|plug| plug.key);
+            |plug: &Plug| plug.home() == address || (plug.is_here() && plug.address() == address);
+        let placed = address.and_then(|address| inhabitants.at(address));
+        let placed = placed.filter(|&key| self.plug(key).is_some_and(lives_there));
         let may_be = |key: &PlugKey| self.plug(*key).is_some_and(|plug| !plug.identity.contradicts(identity));
         named.filter(may_be).or(placed.filter(may_be))
     }

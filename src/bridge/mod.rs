@@ -5,6 +5,7 @@
 //! when [`Bridge::poll_timeout`] has come, and carries out what [`Bridge::poll_action`] gives.
 
 mod backoff;
+mod before;
 pub mod event;
 mod identity;
 mod plug;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use crate::model::{Address, Failure, Order, PlugName, Route, shown};
 use crate::smarthome::message::Reply;
 use backoff::Backoff;
+use before::{Inhabitants, Remembered};
 use event::{
     AccountPlug, Action, Ask, BridgeInfo, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId,
     Happening, Identity, KnownPlug, Outcome, PlugKey, RequestId, Said, Sighting, Update, What,
@@ -177,10 +179,12 @@ impl Bridge {
         }
         self.list_at = settings.cloud.then_some(now);
         self.list_misses = 0;
-        let mut known = settings.known;
-        let listed = settings.plugs.into_iter().map(|plug| self.list(plug, &mut known, now)).collect();
+        let mut remembered = Remembered::new(settings.known);
+        let inhabitants = Inhabitants::of(self.plugs.iter().flatten());
+        let entries = settings.plugs.into_iter();
+        let listed = entries.map(|entry| self.list(entry, &mut remembered, &inhabitants, now)).collect();
         self.listed = listed;
-        for plug in known {
+        for plug in remembered.into_rest() {
             if settings.adopt && self.recognise(Some(&plug.device_id), plug.mac).is_none() {
                 self.revive(plug, now);
             }
