@@ -15,8 +15,11 @@ use super::{Say, Size};
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// The yardstick and the daemon take turns so often.
 const ROUNDS: usize = 10;
-/// The yardstick has connections to so many plugs; for more there may not be files enough.
+/// The yardstick has connections to so many plugs, since for more there may not be files enough, and so many others are
+/// commanded through the daemon: what rests longer is colder, in the kernel too.
 const CHAINED: usize = 100;
+/// The slow questions of so many plugs are over in a second, each of which has three, at the least.
+const SETTLED_A_SECOND: usize = 500;
 /// Between two commands, so that each meets the polls at another moment.
 const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
 
@@ -102,14 +105,13 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
     let chained = (plugs / 2).min(CHAINED);
     let chain = stage.bare_chain(chained).await?;
     let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
-    // The slow questions of the first round are over.
-    pass(Duration::from_secs(if size.quick { 1 } else { 6 })).await;
+    pass(settling(size, plugs)).await;
     let count = if size.quick { 5 } else { 100 };
     let (mut ours, mut bare) = (Latency::default(), Latency::default());
     for round in 0..=ROUNDS {
         // Not one after the other in the order of the polls.
         let any = |number: usize| (round * count + number) * 7919 + 13;
-        let own_plug = |number| chained + any(number) % (plugs - chained);
+        let own_plug = |number| chained + any(number) % chained * (plugs / chained - 1);
         let own = measure(&mut stage, "hs100d", count, own_plug).await?;
         let other = measure(&mut stage, "bare", count, |number| any(number) % chained).await?;
         // In the first one they warm up.
@@ -133,6 +135,11 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
         row("publish to state", &ours.state, &bare.state, 99.0, 2.0),
         Row::at_most(format!("1. commands lost, {plugs} plugs polled"), ours.lost as f64, 0.0, ""),
     ])
+}
+
+/// Until the slow questions of the first round are over.
+fn settling(size: &Size, plugs: usize) -> Duration {
+    Duration::from_secs(if size.quick { 1 } else { 6 + plugs / SETTLED_A_SECOND } as u64)
 }
 
 /// 2. Commands to the others, and the age of their states, while none, one, or half of 200 plugs are silent.
@@ -182,7 +189,7 @@ pub(crate) async fn mass(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let plugs = if size.quick { 100 } else { 1000 };
     let mut stage = Stage::set(&size.program, plugs).await?;
     let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
-    pass(Duration::from_secs(if size.quick { 1 } else { 6 })).await;
+    pass(settling(size, plugs)).await;
     let mut rows = Vec::new();
     for (round, word) in ["ON", "OFF", "ON"].into_iter().enumerate() {
         stage.clear();

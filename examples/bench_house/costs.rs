@@ -56,8 +56,8 @@ pub(crate) async fn polls(
     tell("bare poll", &bare_cost);
     drop(bare);
     let daemon = stage.daemon_with_all(every).await?;
-    // The first round is over, and with it the slow questions.
-    pass(every.mul_f64(1.5).min(lasts)).await;
+    // The slow questions of ten thousand plugs take a few rounds.
+    pass((every * 4).min(lasts)).await;
     let own_cost = cost(&stage, &daemon.process, lasts).await?;
     tell("hs100d", &own_cost);
     // As far away as plugs on a Wi-Fi are.
