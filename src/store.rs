@@ -32,6 +32,8 @@ use crate::transport::cloud::{Tokens, Vault};
 const STATE: &str = "state.json";
 /// The account's tokens.
 const TOKENS: &str = "cloud.token";
+/// Written to see whether something can be.
+const PROBE: &str = "probe";
 /// The form of both files. A file with a higher number was written by a newer hs100d.
 const VERSION: u32 = 1;
 /// For the eyes of our own user only.
@@ -530,13 +532,13 @@ fn prepare(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
     close(directory)?;
     for entry in fs::read_dir(directory)?.flatten() {
-        let is_ours = entry.path().extension().is_some_and(|extension| extension == "new");
+        let is_ours = entry.file_name().to_str().is_some_and(is_unfinished);
         let age = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
         if is_ours && age.is_some_and(|age| age > ABANDONED) {
             fs::remove_file(entry.path()).ok();
         }
     }
-    let probe = unfinished(directory, "probe");
+    let probe = unfinished(directory, PROBE);
     private(&probe)?;
     fs::remove_file(probe)
 }
@@ -570,6 +572,14 @@ fn replace(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), U
 /// Where a file is written before it is one. A command beside the daemon writes elsewhere than the daemon.
 fn unfinished(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.{}.new", std::process::id()))
+}
+
+/// Whether a file of this name is one of those, of whichever process.
+fn is_unfinished(name: &str) -> bool {
+    let middle =
+        [STATE, TOKENS, PROBE].into_iter().find_map(|ours| name.strip_prefix(ours)?.strip_prefix('.'));
+    let process = middle.and_then(|rest| rest.strip_suffix(".new"));
+    process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use hs100d::bridge::event::KnownPlug;
 use hs100d::model::{Address, DeviceId, Mac, PlugName};
@@ -221,6 +222,21 @@ fn a_file_that_cannot_be_read_is_left_alone() {
     store.remember(plug(1, "10.0.0.1"));
     store.save().unwrap();
     assert!(directory.join("state.json").is_dir());
+}
+
+#[test]
+fn only_what_writers_of_ours_left_behind_is_swept_away() {
+    let (_parent, directory) = place();
+    open(&directory);
+    let long_ago = SystemTime::now() - Duration::from_secs(86_400);
+    let (ours, others) =
+        (["state.json.77.new", "probe.1.new"], ["thesis.new", "state.json.mine.new", "cloud.token.new"]);
+    for name in ours.into_iter().chain(others) {
+        fs::File::create(directory.join(name)).unwrap().set_modified(long_ago).unwrap();
+    }
+    open(&directory);
+    assert!(ours.iter().all(|name| !directory.join(name).exists()));
+    assert!(others.iter().all(|name| directory.join(name).exists()));
 }
 
 #[test]
