@@ -82,6 +82,15 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "homeassistant.discovery: must be `device`, `component` or `off`",
         ),
         ("[homeassistant]\nstatus_topic = \"ha/#\"", "homeassistant.status_topic: may not hold + or #"),
+        (
+            "[homeassistant]\nstatus_topic = \"hs100d/bridge/state\"",
+            "homeassistant.status_topic: lies below mqtt.base_topic",
+        ),
+        (
+            "[mqtt]\nbase_topic = \"a/b\"\n[homeassistant]\nstatus_topic = \"a/b/kettle/set\"",
+            "homeassistant.status_topic: lies below mqtt.base_topic",
+        ),
+        ("[discovery]\nbroadcast = []", "hs100d.toml:2: discovery.broadcast: is empty: leave it out"),
         // Found by the fuzzer: letters of several bytes made a topic that brokers do not take.
         (
             "[mqtt]\nbase_topic = \"日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日\"",

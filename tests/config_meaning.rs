@@ -316,6 +316,14 @@ fn what_is_legal_but_unwise_is_warned_of() {
             "[discovery]\nlan = false".to_owned(),
             "discovery.lan: is false and there is neither [cloud] nor [[plug]]",
         ),
+        (
+            "[discovery]\nlan = false\n[[plug]]\nmac = \"50C7BF000001\"".to_owned(),
+            "plug: cannot be found: nothing says where it is",
+        ),
+        (
+            format!("{cloud}[discovery]\nlan = false\n[[plug]]\nmac = \"50C7BF000001\"\nroute = \"local\""),
+            "plug: cannot be found: nothing says where it is",
+        ),
         ("[broker]\nlisten = \"127.0.0.1:0\"".to_owned(), "broker.listen: has port 0"),
         (
             "[broker]\nlisten = \"127.0.0.1:1\"\n[mqtt]\nurl = \"mqtt://b\"".to_owned(),

@@ -15,6 +15,7 @@ use super::{Broker, Cloud, Config, Local, placed, plugs};
 use crate::access::Access;
 use crate::bridge::Settings;
 use crate::bridge::route::{Policy, RoutePolicy};
+use crate::mqtt::topics::is_below;
 use crate::mqtt::{TlsOptions, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
@@ -54,6 +55,8 @@ pub(super) struct Judge<'a> {
 pub(super) struct Ways {
     pub(super) local: bool,
     pub(super) cloud: bool,
+    /// Whether the LAN is searched for plugs whose address is not written.
+    pub(super) search: bool,
 }
 
 impl Judge<'_> {
@@ -70,7 +73,7 @@ impl Judge<'_> {
             enabled: or(file.local.enabled.as_ref(), true),
             port: or(file.local.port.as_ref(), PLUG_PORT),
         };
-        let ways = Ways { local: local.enabled, cloud: file.cloud.is_some() };
+        let ways = Ways { local: local.enabled, cloud: file.cloud.is_some(), search: true };
         if let (false, false, Some(enabled)) = (ways.local, ways.cloud, &file.local.enabled) {
             self.fault(enabled.fault("leaves no way to reach a plug: add [cloud], or set it to true"));
         }
@@ -78,15 +81,17 @@ impl Judge<'_> {
         let policy = self.policy(&file.routing, &file.local, cloud.as_ref(), ways);
         let discovery = self.discovery(&file.discovery, local);
         let adopt = or(file.discovery.adopt.as_ref(), true);
+        let ways = Ways { search: discovery.is_some(), ..ways };
         let plugs = plugs::judge(self, file.plugs, policy, local.port, ways);
         if plugs.is_empty() {
             self.look_for_plugs(&file.discovery, ways);
         }
+        let base_topic = file.mqtt.base_topic.clone().map_or_else(|| "hs100d".to_owned(), |at| at.value);
         Config {
             client_id: file.mqtt.client_id.clone().map(|at| at.value),
-            base_topic: file.mqtt.base_topic.clone().map_or_else(|| "hs100d".to_owned(), |at| at.value),
             broker: self.broker(file.mqtt, file.broker),
-            homeassistant: homeassistant(file.homeassistant),
+            homeassistant: self.homeassistant(file.homeassistant, &base_topic),
+            base_topic,
             discovery,
             local,
             bridge: Settings { plugs, known: Vec::new(), adopt, policy, cloud: ways.cloud },
@@ -267,13 +272,36 @@ impl Judge<'_> {
         }
     }
 
-    fn discovery(&self, written: &file::Discovery, local: Local) -> Option<discovery::Options> {
+    fn discovery(&mut self, written: &file::Discovery, local: Local) -> Option<discovery::Options> {
+        if let Some(nowhere) = written.broadcast.as_ref().filter(|at| at.value.is_empty()) {
+            self.fault(nowhere.fault(
+                "is empty: leave it out to search every network, or write lan = false to search none",
+            ));
+        }
         let wanted = or(written.lan.as_ref(), true) && local.enabled;
         wanted.then(|| discovery::Options {
             interval: or(written.interval.as_ref(), DISCOVERY_INTERVAL),
             broadcast: written.broadcast.clone().map(|at| at.value).unwrap_or_default(),
             ..discovery::Options::usual(local.port)
         })
+    }
+
+    fn homeassistant(&mut self, written: file::HomeAssistant, base_topic: &str) -> homeassistant::Options {
+        if let Some(topic) = written.status_topic.as_ref().filter(|at| is_below(base_topic, &at.value)) {
+            self.fault(topic.fault(
+                "lies below mqtt.base_topic, where only plugs and the bridge speak: name the topic on which Home \
+                 Assistant says that it has started",
+            ));
+        }
+        homeassistant::Options {
+            discovery: or(written.discovery.as_ref(), homeassistant::Discovery::Device),
+            discovery_prefix: written
+                .discovery_prefix
+                .map_or_else(|| "homeassistant".to_owned(), |at| at.value),
+            status_topic: written
+                .status_topic
+                .map_or_else(|| "homeassistant/status".to_owned(), |at| at.value),
+        }
     }
 
     /// Warns of a config without a `[[plug]]` by which no plug can be found either.
@@ -397,14 +425,6 @@ impl Password {
     fn fault(&self, what: &str) -> Option<Fault> {
         let text = self.text.as_ref().map(|at| at.fault(what));
         text.or_else(|| self.file.as_ref().map(|at| at.fault(what)))
-    }
-}
-
-fn homeassistant(written: file::HomeAssistant) -> homeassistant::Options {
-    homeassistant::Options {
-        discovery: or(written.discovery.as_ref(), homeassistant::Discovery::Device),
-        discovery_prefix: written.discovery_prefix.map_or_else(|| "homeassistant".to_owned(), |at| at.value),
-        status_topic: written.status_topic.map_or_else(|| "homeassistant/status".to_owned(), |at| at.value),
     }
 }
 

@@ -109,6 +109,14 @@ fn policy(judge: &mut Judge<'_>, entry: &mut Plug, inherited: RoutePolicy, ways:
 
 fn look_at_identity(judge: &mut Judge<'_>, entry: &Plug, policy: RoutePolicy, ways: Ways) {
     if entry.device_id.is_some() || entry.mac.is_some() {
+        let helps = policy.policy != Policy::Local && ways.cloud;
+        if entry.host.is_none() && !ways.search && !helps {
+            let lost = Fault::of(
+                "plug",
+                "cannot be found: nothing says where it is, the LAN is not searched, and no cloud can be asked; add host",
+            );
+            judge.warn(Fault { line: Some(entry.line), ..lost });
+        }
         return;
     }
     let Some(host) = &entry.host else {
