@@ -13,6 +13,7 @@ use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateErr
 use super::Options;
 use super::obstacle::Obstacle;
 use super::wire::{Progress, Stage, WireError};
+use crate::model::shown;
 
 /// Another client uses our client id: how long we leave the broker to it.
 pub(super) const GIVE_WAY: Duration = Duration::from_secs(300);
@@ -73,6 +74,8 @@ impl Trouble {
     }
 }
 
+/// So many characters of a broker's own words are repeated.
+const SAID: usize = 200;
 const TAKEN_OVER: &str = "another client has connected with our client id";
 const DROPPED_AGAIN: &str = "hung up three times right after connecting, most likely because another client \
      uses our client id";
@@ -117,12 +120,14 @@ fn reason(error: &ConnectionError, progress: &Progress) -> Reason {
         ConnectionError::MqttState(state) => broken(state, progress),
         ConnectionError::Io(error) => io_trouble(error, progress),
         ConnectionError::Timeout(_) => timed_out(progress.stage()),
-        other => (Obstacle::HungUp, other.to_string()).into(),
+        ConnectionError::NotConnAck(_) => Obstacle::Mute.into(),
+        other => (Obstacle::HungUp, shown(&other.to_string(), SAID)).into(),
     }
 }
 
 fn timed_out(stage: Stage) -> Reason {
     match stage {
+        Stage::Resolving => (Obstacle::NameUnresolved, "no answer to the question for its name").into(),
         Stage::Dialling => (Obstacle::Silent, "no answer").into(),
         Stage::Handshake => Reason::from((Obstacle::NoTls, "no answer to TLS")).passing(),
         Stage::Open => Obstacle::Mute.into(),
@@ -171,13 +176,17 @@ fn broken(error: &StateError, progress: &Progress) -> Reason {
 
 fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> Reason {
     use DisconnectReasonCode as Code;
-    let said = words.map(|words| format!(", saying {words:?}")).unwrap_or_default();
+    let said = words.map(|words| format!(", saying \"{}\"", shown(words, SAID))).unwrap_or_default();
     match code {
         Code::SessionTakenOver => (Obstacle::ClientIdTaken, TAKEN_OVER).into(),
         Code::NotAuthorized => {
             (Obstacle::NotAuthorized, format!("it ended the connection as not authorised{said}")).into()
         }
         Code::ServerShuttingDown => (Obstacle::Busy, "is shutting down").into(),
+        Code::ServerBusy | Code::ConnectionRateExceeded => {
+            (Obstacle::Busy, format!("it is too busy ({code:?}{said})")).into()
+        }
+        Code::RetainNotSupported | Code::QoSNotSupported => Obstacle::Unfit.into(),
         Code::PacketTooLarge => {
             let why = format!("ended the connection over a packet that is too large for it{said}");
             (Obstacle::PacketTooLarge, why).into()
@@ -185,7 +194,14 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> Reason {
         Code::UseAnotherServer | Code::ServerMoved => {
             (Obstacle::Moved, format!("it sends us to another server{said}")).into()
         }
-        other => (Obstacle::HungUp, format!("ended the connection ({other:?}{said})")).into(),
+        // Some say no more than this of a client whose id another one came with.
+        Code::NormalDisconnection | Code::UnspecifiedError | Code::AdministrativeAction => {
+            (Obstacle::HungUp, format!("ended the connection ({code:?}{said})")).into()
+        }
+        Code::KeepAliveTimeout => {
+            Reason::from((Obstacle::HungUp, format!("heard too little of us ({code:?}{said})"))).passing()
+        }
+        other => (Obstacle::Denied, format!("it ended the connection ({other:?}{said})")).into(),
     }
 }
 
@@ -229,8 +245,23 @@ fn handshake(error: &std::io::Error) -> Reason {
             (Obstacle::CertificateBad, format!("its certificate is not good: {bad}")).into()
         }
         Some(Tls::AlertReceived(Alert::CertificateRequired)) => Obstacle::ClientCertificateMissing.into(),
+        Some(Tls::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError),
+        )) => (Obstacle::ClientCertificateRefused, format!("it refuses TLS with us ({alert:?})")).into(),
+        // Before TLS 1.3 this is also what is said to who shows no certificate.
+        Some(Tls::AlertReceived(Alert::HandshakeFailure)) => {
+            let why = "it agrees on no TLS with us (HandshakeFailure): no cipher in common, or it wants a certificate of ours";
+            (Obstacle::Tls, why).into()
+        }
         Some(Tls::AlertReceived(alert)) => {
-            (Obstacle::ClientCertificateRefused, format!("it refuses TLS with us ({alert:?})")).into()
+            (Obstacle::Tls, format!("it refuses TLS with us ({alert:?})")).into()
         }
         Some(Tls::InvalidMessage(_)) => (Obstacle::NoTls, "it does not speak TLS on this port").into(),
         Some(other) => (Obstacle::Tls, format!("TLS failed: {other}")).into(),
@@ -404,9 +435,15 @@ mod tests {
         wire(WireError::Handshake(io::Error::new(io::ErrorKind::InvalidData, error)))
     }
 
-    #[test]
-    fn every_refusal_names_the_broker_and_the_remedy() {
+    fn hung_up(reason_code: DisconnectReasonCode) -> ConnectionError {
+        let reason_string = Some("because\nI say so".to_owned());
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string })
+    }
+
+    #[tokio::test]
+    async fn every_refusal_names_the_broker_and_the_remedy() {
         use rustls::{AlertDescription, CertificateError};
+        let elapsed = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
         let cases: Vec<(ConnectionError, Kind, &str)> = vec![
             (
                 ConnectionError::ConnectionRefused(ConnectReturnCode::BadUserNamePassword),
@@ -461,6 +498,17 @@ mod tests {
                 Kind::TakenOver,
                 "mqtt.client_id",
             ),
+            (hung_up(DisconnectReasonCode::ServerBusy), Kind::Away, "busy"),
+            (hung_up(DisconnectReasonCode::QuotaExceeded), Kind::Refused, "QuotaExceeded"),
+            (hung_up(DisconnectReasonCode::RetainNotSupported), Kind::Refused, "another broker"),
+            (hung_up(DisconnectReasonCode::UnspecifiedError), Kind::Dropped, "UnspecifiedError"),
+            (ConnectionError::Timeout(elapsed), Kind::Away, "mqtt.url"),
+            (
+                tls(rustls::Error::AlertReceived(AlertDescription::BadCertificate)),
+                Kind::Refused,
+                "mqtt.client_cert_file",
+            ),
+            (tls(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)), Kind::Refused, "TLS"),
         ];
         for (error, kind, hint) in cases {
             let trouble = explain(error);

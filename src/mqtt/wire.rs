@@ -87,8 +87,10 @@ const LAST: usize = 3;
 /// The stages of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Stage {
-    /// Looking for the host.
+    /// Asking for the host's addresses.
     #[default]
+    Resolving,
+    /// Looking for the host.
     Dialling,
     /// The host answered; TLS has yet to be agreed upon.
     Handshake,
@@ -133,6 +135,7 @@ pub(super) async fn open(
 ) -> Result<Tap, WireError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(WireError::Resolve)?;
+    progress.reach(Stage::Dialling);
     let tcp = dial(addresses).await?;
     // A command's result must not wait for the next one.
     tcp.set_nodelay(true).map_err(WireError::Connect)?;
