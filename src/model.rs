@@ -432,6 +432,9 @@ pub enum Failure {
     /// The account does not list the plug, or does not own it.
     #[error("the account does not list the plug")]
     NotInAccount,
+    /// The cloud refuses the request, which says nothing of the plug.
+    #[error("{0}")]
+    CloudRefused(Box<str>),
     /// The plug is one that this route cannot speak to.
     #[error("not supported over this route ({0})")]
     Unsupported(Box<str>),
@@ -473,6 +476,7 @@ impl Failure {
             Self::CloudDown(_) => Verdict::RouteDown,
             Self::CloudOffline => Verdict::RouteDown,
             Self::NotInAccount => Verdict::RouteDown,
+            Self::CloudRefused(_) => Verdict::RouteDown,
             Self::Unsupported(_) => Verdict::RouteDown,
             Self::Throttled => Verdict::RouteDown,
             Self::CloudStopped(_) => Verdict::RouteDown,

@@ -76,7 +76,8 @@ fn may_pass_soon(failure: &Failure) -> bool {
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => true,
         Failure::CloudDown(_) | Failure::OutOfFiles => true,
         Failure::Device { .. } => false,
-        Failure::CloudOffline | Failure::NotInAccount | Failure::Unsupported(_) => false,
+        Failure::CloudOffline | Failure::NotInAccount => false,
+        Failure::CloudRefused(_) | Failure::Unsupported(_) => false,
         Failure::Throttled | Failure::CloudStopped(_) => false,
     }
 }

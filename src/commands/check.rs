@@ -1,4 +1,4 @@
-//! `check`: reads the config and says what would be done, in words or as JSON. Changes nothing.
+//! `check`: reads the config and says what would be done, in words or as JSON. Switches nothing.
 
 use std::fmt;
 use std::path::Path;

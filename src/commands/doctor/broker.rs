@@ -51,12 +51,16 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
                     let tried = Try::since(listening, what, "taken");
                     let (mut tries, probed) = probe(link).await;
                     tries.insert(0, tried);
-                    let daemon = Daemon::of(probed.ok().as_ref());
+                    let daemon = Daemon::of(probed.as_ref().ok());
                     let finding = if daemon.is_online {
                         let found = format!("the running daemon's own one serves {}", broker.listen);
                         Finding::good(Subject::Broker, found)
                     } else {
-                        let found = format!("{} is taken, and not by a daemon of ours", broker.listen);
+                        let why =
+                            probed.as_ref().err().map(|unusable| format!(" ({})", unusable.obstacle.sign()));
+                        let why = why.unwrap_or_default();
+                        let listen = broker.listen;
+                        let found = format!("{listen} is taken, and no daemon of ours was seen there{why}");
                         Finding::bad(Subject::Broker, found, cause::PORT_TAKEN)
                     };
                     (finding.after(tries), daemon)

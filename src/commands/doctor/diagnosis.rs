@@ -102,9 +102,11 @@ impl CloudView {
     /// Whether the plug lives, as far as the cloud can tell.
     fn is_alive(&self) -> Option<bool> {
         match self {
-            Self::Connected | Self::Answers | Self::Misplaced => Some(true),
+            Self::Connected | Self::Answers => Some(true),
             Self::Failed(Failure::Silent | Failure::Device { .. }) => Some(true),
             Self::Offline => Some(false),
+            // One of the two is out of date, or it is a server that does not have the plug.
+            Self::Misplaced => None,
             Self::NotUsed | Self::Unknown | Self::NotListed => None,
             Self::OtherFamily | Self::ServerRefused | Self::Failed(_) => None,
         }
@@ -175,6 +177,8 @@ fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
     match is_alive {
         Some(false) => cause::UNPLUGGED,
         _ if is_unsearched => cause::NO_ADDRESS,
+        // Whoever hears nobody at all cannot say of one that it is kept apart.
+        _ if evidence.broadcast == Broadcast::Nobody && *failure == Failure::NoAddress => cause::NOBODY_HEARD,
         Some(true) => cause::ISOLATED,
         None if evidence.broadcast == Broadcast::Nobody => cause::NOBODY_HEARD,
         None => cause::NOT_FOUND,
@@ -323,6 +327,22 @@ mod tests {
                 Some(cause::CLOUD_REFUSED),
             ),
             (LanView::NotUsed, Unknown, Nothing, NotSent, C::OtherFamily, Some(cause::OTHER_FAMILY)),
+            (
+                LanView::NotUsed,
+                Unknown,
+                Nothing,
+                NotSent,
+                C::Failed(Failure::Unsupported("it answers as a Tapo device does".into())),
+                Some(cause::OTHER_FAMILY),
+            ),
+            (
+                LanView::Answers,
+                Here,
+                Xor,
+                Somebody,
+                C::Failed(Failure::CloudRefused("-10000".into())),
+                Some(cause::CLOUD_REFUSED),
+            ),
             // Refused: who is it that refuses?
             (refused(), Here, Newer, Somebody, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
             (refused(), Here, Newer, Somebody, C::Offline, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
@@ -336,7 +356,8 @@ mod tests {
             // Silent: is it there at all?
             (silent(), Here, Nothing, Nobody, C::Answers, Some(cause::ISOLATED)),
             (silent(), Here, Nothing, Somebody, C::Connected, Some(cause::ISOLATED)),
-            (silent(), Here, Nothing, Somebody, C::Misplaced, Some(cause::ISOLATED)),
+            (silent(), Here, Nothing, Somebody, C::Misplaced, Some(cause::NOT_FOUND)),
+            (refused(), Here, Nothing, Somebody, C::Misplaced, Some(cause::PORT_CLOSED)),
             (silent(), Elsewhere, Nothing, Nobody, C::Answers, Some(cause::BEHIND_ROUTER)),
             (silent(), Elsewhere, Nothing, Nobody, C::NotUsed, Some(cause::BEHIND_ROUTER)),
             (silent(), Elsewhere, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
@@ -360,6 +381,7 @@ mod tests {
             // No address.
             (no_address(), Unknown, Nothing, Somebody, C::Answers, Some(cause::ISOLATED)),
             (no_address(), Unknown, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
+            (no_address(), Unknown, Nothing, Nobody, C::Answers, Some(cause::NOBODY_HEARD)),
             (no_address(), Unknown, Nothing, Nobody, C::NotUsed, Some(cause::NOBODY_HEARD)),
             (no_address(), Unknown, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
             (no_address(), Unknown, Nothing, NotSent, C::Answers, Some(cause::NO_ADDRESS)),

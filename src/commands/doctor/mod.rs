@@ -1,7 +1,8 @@
 //! `check --online`: tries the broker, the account and each plug, and says for each what came back, the likely cause
 //! and what helps.
 //!
-//! Reads only: no plug is switched, and a running daemon is not disturbed. Here stands the order of the examination;
+//! No plug is switched, and a running daemon is not disturbed; what is written is the store, as at each start, and the
+//! token of a login. Here stands the order of the examination;
 //! what each part is asked is in `broker`, `account` and `plugs`, what is concluded in `diagnosis`, how it is told in
 //! `report`.
 
@@ -24,7 +25,10 @@ use report::Report;
 
 /// Tries everything that the config names, the store remembers, or that makes itself heard.
 pub(super) async fn examine(config: &Config, state_dir: &Path) -> Result<Report, Failed> {
-    let store = Store::open(state_dir).0;
+    let (store, complaints) = Store::open(state_dir);
+    for complaint in &complaints {
+        tracing::warn!("{complaint}");
+    }
     let Account { cloud, events: _events } = Account::of(config, &store)?;
     // Whether the daemon has given the account up is told by the broker, and comes before the account is tried.
     let broker_and_account = async {

@@ -90,12 +90,14 @@ pub(super) fn with_heard(mut patients: Vec<Patient>, heard: &[Sighting], config:
 pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, config: &Config) -> Vec<OnLan> {
     let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| row.is_supported()).collect();
     rows.sort_by(|a, b| a.device_id.cmp(&b.device_id));
+    // With adoption whoever was heard is one of them.
+    let is_anybody_heard = on_the_lan.iter().any(OnLan::heard_somebody);
     for row in rows.into_iter().filter(|_| config.bridge.adopt) {
         let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
         if !on_the_lan.iter().any(|known| known.patient.is(&identity, None)) {
             let name = shown(&row.alias, NAME_SHOWN);
             let patient = Patient { name, identity, ..blank(config.bridge.policy) };
-            on_the_lan.push(OnLan::without_address(patient, config));
+            on_the_lan.push(OnLan::without_address(patient, is_anybody_heard, config));
         }
     }
     on_the_lan

@@ -85,19 +85,22 @@ pub(super) async fn examine_cloud(
     config: &Config,
 ) -> Vec<Finding> {
     let has_account = config.cloud.is_some();
+    let row_of = |on_lan: &OnLan| rows.and_then(|rows| row_of(rows, &on_lan.patient.identity));
     let mut left = OVER_THE_CLOUD;
     let mut may_ask = vec![false; on_the_lan.len()];
     for wants in [true, false] {
-        let of_this_kind = |on_lan: &&OnLan| (on_lan.view != LanView::Answers) == wants;
-        for (number, _) in on_the_lan.iter().enumerate().filter(|(_, on_lan)| of_this_kind(on_lan)) {
-            may_ask[number] = left > 0;
-            left = left.saturating_sub(1);
+        for (number, on_lan) in on_the_lan.iter().enumerate() {
+            let is_askable =
+                on_lan.patient.policy != Policy::Local && row_of(on_lan).is_some_and(is_worth_a_call);
+            if is_askable && (on_lan.view != LanView::Answers) == wants {
+                may_ask[number] = left > 0;
+                left = left.saturating_sub(1);
+            }
         }
     }
     let jobs = on_the_lan.into_iter().zip(may_ask).map(|(on_lan, may_ask)| {
-        let row = rows.map(|rows| row_of(rows, &on_lan.patient.identity));
         let is_listing = rows.is_some_and(|rows| !rows.is_empty());
-        let (row, cloud) = (row.flatten().cloned(), cloud.cloned());
+        let (row, cloud) = (row_of(&on_lan).cloned(), cloud.cloned());
         async move {
             let asked = AskCloud { has_account, row, is_listing, cloud, may_ask };
             asked.conclude(on_lan).await
@@ -376,16 +379,21 @@ impl OnLan {
     }
 
     /// One that the LAN knows nothing of.
-    pub(super) fn without_address(patient: Patient, config: &Config) -> Self {
+    pub(super) fn without_address(patient: Patient, is_anybody_heard: bool, config: &Config) -> Self {
         let mut unknown = Self::not_used(patient);
         if config.local.enabled && unknown.patient.policy != Policy::Cloud {
             unknown.view = LanView::Failed(Failure::NoAddress);
             unknown.found = Failure::NoAddress.to_string();
         }
         if config.discovery.is_some() {
-            unknown.broadcast = Broadcast::Somebody;
+            unknown.broadcast = if is_anybody_heard { Broadcast::Somebody } else { Broadcast::Nobody };
         }
         unknown
+    }
+
+    /// Whether the broadcast brought an answer, of whichever plug.
+    pub(super) fn heard_somebody(&self) -> bool {
+        matches!(self.broadcast, Broadcast::Somebody | Broadcast::ElsewhereThanKnown)
     }
 }
 
@@ -487,6 +495,11 @@ impl AskCloud {
             }
         }
     }
+}
+
+/// Whether there is anything to ask about a plug that the account lists so.
+fn is_worth_a_call(row: &Row) -> bool {
+    row.is_supported() && row.connected && row.server.is_ok()
 }
 
 /// The account's row of a plug.

@@ -249,7 +249,7 @@ impl From<CloudError> for Failure {
             CloudError::Throttled => Self::Throttled,
             CloudError::Stopped(why) => Self::CloudStopped(why),
             CloudError::Plug(fault) => fault.into(),
-            CloudError::Faulty(_) => Self::Unsupported(error.to_string().into()),
+            CloudError::Faulty(_) => Self::CloudRefused(error.to_string().into()),
             CloudError::NotSaved(why) => Self::CloudDown(why),
         }
     }
@@ -261,7 +261,7 @@ impl From<PlugFault> for Failure {
             PlugFault::Offline => Self::CloudOffline,
             PlugFault::Silent => Self::Silent,
             PlugFault::NotListed => Self::NotInAccount,
-            PlugFault::Unknown => Self::Unsupported(fault.to_string().into()),
+            PlugFault::Unknown => Self::CloudRefused(fault.to_string().into()),
         }
     }
 }
