@@ -173,6 +173,18 @@ fn an_answer_that_leaves_outlets_out_costs_nobody_their_topics() {
 }
 
 #[test]
+fn outlets_that_are_told_of_late_are_shown_like_the_others() {
+    let strip = ModelPlug::strip(1, 3);
+    let mut house = house_of(ModelPlug { outlets: strip.outlets[..1].to_vec(), ..strip.clone() });
+    house.plug(1).outlets = strip.outlets;
+    house.run_for(seconds(6));
+    for outlet in ["outlet-1", "outlet-2", "outlet-3"] {
+        let online = Update::Availability(name(outlet), Availability::Online);
+        assert!(house.told.iter().any(|(_, update)| *update == online), "{outlet}: {:#?}", house.told);
+    }
+}
+
+#[test]
 fn several_outlets_at_once_go_as_one_request() {
     let mut house = house_of(ModelPlug::strip(1, 3));
     house.plug(1).lan = Lan::Slow(millis(300));
@@ -312,6 +324,38 @@ fn a_fade_may_take_longer_than_commands_live() {
     let command = send(&mut house, "plug-1", 1, wishes);
     let (result, took) = house.result(command, seconds(31));
     assert!(is_ok(&result) && took >= seconds(30), "{took:?}");
+}
+
+#[test]
+fn while_a_lamp_fades_it_hears_other_commands() {
+    let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
+    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(60)), ..Wishes::default() };
+    let fade = send(&mut house, "plug-1", 1, wishes);
+    house.run_for(seconds(5));
+    let led = Wishes { led: Some(RelayState::Off), ..Wishes::default() };
+    let command = send(&mut house, "plug-1", 2, led);
+    assert!(is_ok(&house.result(command, seconds(1)).0));
+    // A hand at the button is seen, as always.
+    house.plug(1).relay = RelayState::Off;
+    house.run_until(seconds(6), |house| state(house, "plug-1").unwrap().relay == RelayState::Off);
+    house.plug(1).relay = RelayState::On;
+    house.run_for(seconds(40));
+    assert_eq!(asked(&house, |request| matches!(request, Request::Fade(..))), 1, "polls show no mistake");
+    assert!(house.results(fade).next().is_none());
+}
+
+#[test]
+fn a_fade_is_broken_off_by_a_newer_command_to_the_relay() {
+    let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
+    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(60)), ..Wishes::default() };
+    let fade = send(&mut house, "plug-1", 1, wishes);
+    house.run_for(seconds(5));
+    let off = send(&mut house, "plug-1", 2, relay(RelayState::Off));
+    assert!(is_ok(&house.result(off, seconds(1)).0));
+    assert_eq!(house.result(fade, seconds(0)).0.ended, Ended::Superseded);
+    house.run_for(seconds(90));
+    assert_eq!(house.plug(1).relay, RelayState::Off, "the fade does not light it again");
+    assert_eq!(asked(&house, |request| matches!(request, Request::Fade(..))), 1);
 }
 
 #[test]

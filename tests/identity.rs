@@ -657,6 +657,38 @@ fn a_reload_unlearns_nothing() {
 }
 
 #[test]
+fn a_corrected_address_is_tried_at_once() {
+    let wrong = PlugSettings { address: Some(address(9)), ..by_host(1, Some("kettle")) };
+    let settings = Settings { plugs: vec![wrong], ..Settings::default() };
+    let mut house = Scenario::from_settings(settings.clone(), vec![ModelPlug::new(1, false)]);
+    // It is looked for at the wrong address once a minute by now.
+    house.run_for(seconds(1000));
+    let tries = house.asked.len();
+    house.run_until(seconds(70), |house| house.asked.len() > tries);
+    house.run_for(seconds(5));
+    let now = house.now;
+    house.bridge.reload(Settings { plugs: vec![by_host(1, Some("kettle"))], ..settings }, now);
+    let online = Update::Availability(name("kettle"), Availability::Online);
+    house.run_until(seconds(2), |house| house.told.iter().any(|(_, update)| *update == online));
+}
+
+/// It used to be credited to the new address.
+#[test]
+fn what_answers_at_the_old_address_after_a_reload_says_nothing_of_the_new_one() {
+    let settings = Settings { plugs: vec![by_host(1, Some("kettle"))], ..Settings::default() };
+    let mut house = Scenario::from_settings(settings.clone(), vec![ModelPlug::new(1, false)]);
+    house.run_for(seconds(4));
+    let asked = house.asked.len();
+    house.run_until(seconds(6), |house| house.asked.len() > asked);
+    let nowhere = PlugSettings { address: Some(address(9)), ..by_host(1, Some("kettle")) };
+    let now = house.now;
+    house.bridge.reload(Settings { plugs: vec![nowhere], ..settings }, now);
+    house.run_for(seconds(4));
+    let moved = |update: &Update| matches!(update, Update::Happened(it) if it.what == What::AddressChanged);
+    assert!(!house.told.iter().any(|(_, update)| moved(update)), "{:#?}", house.told);
+}
+
+#[test]
 fn a_plug_that_was_adopted_and_then_listed_by_its_address_keeps_its_name() {
     let mut house = adopting(1, vec![KnownPlug { name: name("given-once"), ..known(1) }]);
     house.run_for(seconds(4));

@@ -57,7 +57,7 @@ impl Bridge {
         self.touch(key, now, |plug, desk| {
             plug.identity = identity;
             plug.adopt_policy(policy, desk.now);
-            plug.settle_at(address);
+            plug.settle_at(address, desk);
             plug.remembered_at(last.and_then(|plug| plug.address));
         });
         if !outlets.is_empty() {
@@ -147,6 +147,8 @@ impl Bridge {
         }
         self.name_outlets(key, names, now);
         self.remember(key);
+        // The strip may have been shown for long; of these nothing has been told.
+        self.touch(key, now, Plug::republish);
     }
 
     /// Names the outlets as they were called in an earlier run, but for a name that is another plug's by now.

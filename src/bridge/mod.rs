@@ -196,7 +196,7 @@ impl Bridge {
                 let policy = Arc::clone(&self.policy);
                 self.with_plug(key, now, |plug, desk| {
                     plug.adopt_policy(policy, desk.now);
-                    plug.settle_at(None);
+                    plug.settle_at(None, desk);
                 });
                 self.remember(key);
             } else {

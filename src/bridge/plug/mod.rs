@@ -73,8 +73,8 @@ pub(in crate::bridge) struct Plug {
     /// When the plug last confirmed that it changed something.
     acted: Option<Instant>,
     poll_at: [Instant; 2],
-    /// `poll_at` of the LAN is a place in a turn, given out when many plugs wanted to be read.
-    has_place: bool,
+    /// The place in a turn that was given out when many plugs wanted to be read over the LAN; it counts while `poll_at` is it.
+    place: Option<Instant>,
     asides: Vec<Aside>,
     /// The plug's own date, for what its meter calls today.
     date: Option<Date>,
@@ -163,7 +163,7 @@ impl Plug {
             acted: None,
             // The cloud's calls are counted.
             poll_at: [now, now + Duration::from_millis(key.0.into())],
-            has_place: false,
+            place: None,
             asides: Vec::new(),
             date: None,
             cloud_connected: None,
@@ -184,12 +184,12 @@ impl Plug {
     }
 
     /// The user wrote where the plug is.
-    pub(in crate::bridge) fn settle_at(&mut self, home: Option<Address>) {
+    pub(in crate::bridge) fn settle_at(&mut self, home: Option<Address>, desk: &mut Desk<'_>) {
         if self.home != home {
             self.home.clone_from(&home);
-            if home.is_some() {
-                self.address = home;
-                self.routes.forget(Route::Local);
+            if let Some(home) = home.filter(|home| self.address.as_ref() != Some(home)) {
+                self.move_to(home, desk);
+                self.untested = false;
             }
         }
         if self.name.is_none() {
@@ -268,12 +268,14 @@ impl Plug {
         self.let_go_of_lost(desk);
         self.bury_dead_wishes(desk);
         let mut wake = Wake(desk.now + LOOK_AT_LEAST_EVERY);
-        match self.job() {
+        let job = self.job(desk.now);
+        let is_due = job.as_ref().is_some_and(|job| job.not_before <= desk.now);
+        match job {
             Some(job) => self.pursue(&job, &mut wake, desk),
-            None => {
-                self.pursuit = None;
-                self.poll(&mut wake, desk);
-            }
+            None => self.pursuit = None,
+        }
+        if !is_due {
+            self.poll(&mut wake, desk);
         }
         self.judge(&mut wake, desk);
         for flight in self.lanes.iter().flatten() {

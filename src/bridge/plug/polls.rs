@@ -110,9 +110,9 @@ impl Plug {
             // A look for what an older command may have done late belongs to the newer one.
             let urgent = self.strays_are_dead(desk.now).is_none() && self.is_watched(desk.now);
             if route == Route::Local && !urgent {
-                let place = desk.turns.take_place(self.has_place, desk.now);
-                self.has_place = place > desk.now;
-                if self.has_place {
+                let place = desk.turns.take_place(self.has_place(), desk.now);
+                if place > desk.now {
+                    self.place = Some(place);
                     self.poll_at[route.index()] = place;
                     return wake.by(place);
                 }
@@ -127,10 +127,14 @@ impl Plug {
     /// Whether it would wake up at this moment only to be read over the LAN as usual, and soon.
     pub(in crate::bridge) fn may_be_read_ahead(&self, wakes: Instant, now: Instant) -> bool {
         self.poll_at[Route::Local.index()] == wakes
-            && !self.has_place
+            && !self.has_place()
             && self.routes.is_up(Route::Local)
             && self.wishes.is_empty()
             && wakes <= now + turns::ahead(self.policy.poll_interval)
+    }
+
+    fn has_place(&self) -> bool {
+        self.place == Some(self.poll_at[Route::Local.index()])
     }
 
     /// It is read now.

@@ -142,6 +142,10 @@ impl Plug {
     ) -> bool {
         let Some(wish) = self.wish_for_mut(slot, part) else { return false };
         let Step::ReadBack { mismatches, not_before, .. } = &mut wish.step else { return false };
+        // A poll in the middle of a fade shows neither where it began nor where it ends.
+        if matches!(wish.want, Want::Fade(..)) && desk.now < *not_before {
+            return false;
+        }
         if fulfilled(&wish.want) {
             self.end(slot, part, Ended::Ok, Some(route), desk);
             return true;

@@ -135,9 +135,18 @@ impl Plug {
         if slot == Slot::Relay {
             // What stood until here need not be defended against what is wanted from here on.
             self.relay_mut(wish.part).defended_until = None;
+            self.break_off_fade(&wish, desk);
         }
         self.end(slot, wish.part, Ended::Superseded, None, desk);
         self.wishes.push(wish);
+    }
+
+    /// A newer command to the relay is the last word: a fade that was pursued further would light the lamp again.
+    fn break_off_fade(&mut self, newer: &Wish, desk: &mut Desk<'_>) {
+        let is_other = |wish: &Wish| matches!(wish.want, Want::Fade(..)) && wish.command != newer.command;
+        if newer.command.is_some() && self.wish_for(Slot::Brightness, newer.part).is_some_and(is_other) {
+            self.end(Slot::Brightness, newer.part, Ended::Superseded, None, desk);
+        }
     }
 
     /// Ends the wish of this kind, if there is one. A command of several parts is answered once: with the first
@@ -210,9 +219,11 @@ impl Plug {
         }
     }
 
-    /// What to pursue first: acts before read-backs of the same kind, so that one reading serves several.
-    pub(super) fn job(&self) -> Option<Job> {
-        let first = self.wishes.iter().min_by_key(|wish| (wish.slot(), wish.is_read_back(), wish.arrived))?;
+    /// What to pursue first: what can be said or read now, and acts before read-backs of the same kind, so that one
+    /// reading serves several.
+    pub(super) fn job(&self, now: Instant) -> Option<Job> {
+        let order = |wish: &&Wish| (wish.not_before() > now, wish.slot(), wish.is_read_back(), wish.arrived);
+        let first = self.wishes.iter().min_by_key(order)?;
         Some(Job {
             slot: first.slot(),
             part: first.part,
