@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Update};
@@ -146,6 +146,7 @@ impl Daemon {
                 () = sleep_until(wake.into()) => None,
             };
             let now = Instant::now();
+            let is_command = matches!(event, Some(Event::Command { .. }));
             if let Some(event) = event {
                 self.bridge.handle(event, now);
             }
@@ -157,6 +158,10 @@ impl Daemon {
                 alive_at = now + watchdog;
             }
             self.carry_out(now);
+            if is_command {
+                // What it leads to goes out before anything else is looked at.
+                yield_now().await;
+            }
             self.news.look_at_cloud(&self.info, now);
         }
         self.drain().await;

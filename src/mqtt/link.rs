@@ -14,6 +14,7 @@ use rumqttc::{
     SubscribeReasonCode,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::desk::{Desk, Effect, Message, Outgoing};
@@ -170,6 +171,11 @@ impl Courier {
                 Err(end) => return end,
             };
             match event {
+                Ok(rumqttc::Event::Incoming(Incoming::Publish(message))) => {
+                    self.hear(&message);
+                    // A command is carried out before its line is looked after.
+                    yield_now().await;
+                }
                 Ok(event) => self.handle_event(event, &mut line),
                 Err(ConnectionError::RequestsDone) => return End::Stopped,
                 Err(_) if line.is_leaving => return End::Stopped,
@@ -267,7 +273,6 @@ impl Courier {
         match event {
             rumqttc::Event::Incoming(Incoming::ConnAck(welcome)) => self.greet(&welcome, line),
             rumqttc::Event::Incoming(Incoming::SubAck(answer)) => self.check_subscriptions(&answer, line),
-            rumqttc::Event::Incoming(Incoming::Publish(message)) => self.hear(&message),
             rumqttc::Event::Incoming(Incoming::PubAck(answer)) => self.check_publish(&answer, line),
             rumqttc::Event::Outgoing(Sent::Subscribe(id)) => {
                 line.commands.get_or_insert(id);
