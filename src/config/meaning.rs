@@ -272,12 +272,7 @@ impl Judge<'_> {
         }
     }
 
-    fn discovery(&mut self, written: &file::Discovery, local: Local) -> Option<discovery::Options> {
-        if let Some(nowhere) = written.broadcast.as_ref().filter(|at| at.value.is_empty()) {
-            self.fault(nowhere.fault(
-                "is empty: leave it out to search every network, or write lan = false to search none",
-            ));
-        }
+    fn discovery(&self, written: &file::Discovery, local: Local) -> Option<discovery::Options> {
         let wanted = or(written.lan.as_ref(), true) && local.enabled;
         wanted.then(|| discovery::Options {
             interval: or(written.interval.as_ref(), DISCOVERY_INTERVAL),
