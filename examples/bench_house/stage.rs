@@ -194,7 +194,6 @@ impl Daemon {
     }
 }
 
-/// Reads what systemd would, all the time: whoever is not read from has to wait.
 /// The environment that the service has.
 fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
     let unit = include_str!("../../contrib/systemd/hs100d.service");
@@ -202,6 +201,7 @@ fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
     lines.flat_map(|line| line.split(' ')).filter_map(|variable| variable.split_once('='))
 }
 
+/// Reads what systemd would, all the time: whoever is not read from has to wait.
 fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
     let (tell, ready) = oneshot::channel();
     let mut tell = Some(tell);

@@ -47,9 +47,20 @@ impl Default for Young {
 }
 
 impl Turns {
+    /// Whether what is due has to wait for a later turn; then `due` is moved to its place there, which `place` remembers
+    /// for as long as `due` is not moved elsewhere.
+    pub(super) fn puts_off(&mut self, due: &mut Instant, place: &mut Option<Instant>, now: Instant) -> bool {
+        let given = self.take_place(*place == Some(*due), now);
+        if given > now {
+            *due = given;
+            *place = Some(given);
+        }
+        given > now
+    }
+
     /// Takes a place in the next turn that has one; it may be now. Where `reserved`, this is the turn that was given
     /// out before.
-    pub(super) fn take_place(&mut self, reserved: bool, now: Instant) -> Instant {
+    fn take_place(&mut self, reserved: bool, now: Instant) -> Instant {
         let is_full = self.young.count(now) >= IN_FLIGHT;
         if reserved && !is_full {
             return now;

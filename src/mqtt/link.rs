@@ -172,9 +172,10 @@ impl Courier {
             };
             match event {
                 Ok(rumqttc::Event::Incoming(Incoming::Publish(message))) => {
-                    self.hear(&message);
-                    // A command is carried out before its line is looked after.
-                    yield_now().await;
+                    if self.hear(&message) {
+                        // A command is carried out before its line is looked after.
+                        yield_now().await;
+                    }
                 }
                 Ok(event) => self.handle_event(event, &mut line),
                 Err(ConnectionError::RequestsDone) => return End::Stopped,
@@ -370,8 +371,9 @@ impl Courier {
         self.voice.warn(&text, Instant::now());
     }
 
-    fn hear(&mut self, message: &Publish) {
-        let Ok(topic) = std::str::from_utf8(&message.topic) else { return };
+    /// Takes a message; says whether something was handed on to the daemon.
+    fn hear(&mut self, message: &Publish) -> bool {
+        let Ok(topic) = std::str::from_utf8(&message.topic) else { return false };
         let properties = message.properties.as_ref();
         let effect = self.desk.handle_message(
             Message {
@@ -384,10 +386,13 @@ impl Courier {
             Instant::now(),
         );
         match effect {
-            Effect::None => {}
-            // Nobody receives any more: the daemon is going.
-            Effect::Inbound(inbound) => drop(self.inbound.send(inbound)),
-            Effect::Birth => self.plan_announcement(),
+            Effect::None => false,
+            // Otherwise nobody receives any more: the daemon is going.
+            Effect::Inbound(inbound) => self.inbound.send(inbound).is_ok(),
+            Effect::Birth => {
+                self.plan_announcement();
+                false
+            }
         }
     }
 

@@ -30,8 +30,8 @@ pub(super) struct Aside {
     what: Topic,
     part: Option<Outlet>,
     due: Instant,
-    /// `due` is a place in a turn, given out when much was asked.
-    has_place: bool,
+    /// The place in a turn that was given out when much was asked; it counts while `due` is it.
+    place: Option<Instant>,
     misses: u32,
 }
 
@@ -56,7 +56,7 @@ impl Topic {
 impl Aside {
     /// The questions that suit a device with this plate.
     pub(super) fn all_for(plate: &Nameplate, now: Instant) -> Vec<Self> {
-        let ask = |what, part| Self { what, part, due: now, has_place: false, misses: 0 };
+        let ask = |what, part| Self { what, part, due: now, place: None, misses: 0 };
         let outlets = u8::try_from(plate.outlets.len()).unwrap_or(u8::MAX);
         let parts: Vec<_> = if outlets == 0 { vec![None] } else { (0..outlets).map(Some).collect() };
         let mut all = vec![ask(Topic::CloudInfo, None)];
@@ -110,11 +110,9 @@ impl Plug {
             // A look for what an older command may have done late belongs to the newer one.
             let urgent = self.strays_are_dead(desk.now).is_none() && self.is_watched(desk.now);
             if route == Route::Local && !urgent {
-                let place = desk.turns.take_place(self.has_place(), desk.now);
-                if place > desk.now {
-                    self.place = Some(place);
-                    self.poll_at[route.index()] = place;
-                    return wake.by(place);
+                let due = &mut self.poll_at[route.index()];
+                if desk.turns.puts_off(due, &mut self.place, desk.now) {
+                    return wake.by(*due);
                 }
             }
             return self.start(route, Request::SysInfo, urgent, desk);
@@ -127,14 +125,10 @@ impl Plug {
     /// Whether it would wake up at this moment only to be read over the LAN as usual, and soon.
     pub(in crate::bridge) fn may_be_read_ahead(&self, wakes: Instant, now: Instant) -> bool {
         self.poll_at[Route::Local.index()] == wakes
-            && !self.has_place()
+            && self.place != Some(wakes)
             && self.routes.is_up(Route::Local)
             && self.wishes.is_empty()
             && wakes <= now + turns::ahead(self.policy.poll_interval)
-    }
-
-    fn has_place(&self) -> bool {
-        self.place == Some(self.poll_at[Route::Local.index()])
     }
 
     /// It is read now.
@@ -190,13 +184,8 @@ impl Plug {
         if aside.due > desk.now {
             return wake.by(aside.due);
         }
-        if route == Route::Local {
-            let place = desk.turns.take_place(aside.has_place, desk.now);
-            aside.has_place = place > desk.now;
-            if aside.has_place {
-                aside.due = place;
-                return wake.by(place);
-            }
+        if route == Route::Local && desk.turns.puts_off(&mut aside.due, &mut aside.place, desk.now) {
+            return wake.by(aside.due);
         }
         let Some(request) = aside.request(date) else { return };
         let pause = pause(aside.what, aside.part, route, &self.policy);

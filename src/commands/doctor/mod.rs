@@ -2,9 +2,8 @@
 //! and what helps.
 //!
 //! No plug is switched, and a running daemon is not disturbed; what is written is the store, as at each start, and the
-//! token of a login. Here stands the order of the examination;
-//! what each part is asked is in `broker`, `account` and `plugs`, what is concluded in `diagnosis`, how it is told in
-//! `report`.
+//! token of a login. Here stands the order of the examination; what each part is asked is in `broker`, `account` and
+//! `plugs`, what is concluded in `diagnosis`, how it is told in `report`.
 
 mod account;
 mod broker;
