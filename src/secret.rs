@@ -1,8 +1,8 @@
 //! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident. And the
 //! texts that hold them on their way to a wire or from a file, as a [`Draft`], wiped as well.
 //!
-//! A secret comes from text, from a file or from systemd's credentials directory. What is said when that
-//! fails names the file and never what is in it.
+//! A secret comes from text, from a file, from standard input or from systemd's credentials directory, from all of them as
+//! one line. What is said when that fails names the file and never what is in it.
 
 use std::fmt;
 use std::fs::File;
@@ -30,15 +30,18 @@ pub enum BadSecret {
     /// It cannot be read.
     #[error("cannot be read: {0}: check the path, and that this user may read it")]
     Unreadable(#[from] io::Error),
-    /// There is nothing in it, or only the end of a line.
+    /// There is nothing in it, or only blank lines.
     #[error("is empty: write the password into it")]
     Empty,
     /// More than one password can be long.
     #[error("is longer than {LONGEST} bytes: it should hold the password and nothing else")]
     TooLong,
     /// Bytes that are no text.
-    #[error("is not UTF-8 text: it should hold the password and nothing else")]
+    #[error("is not UTF-8 text: save it as UTF-8, with the password and nothing else in it")]
     NotText,
+    /// Which of the lines is meant, nobody can tell.
+    #[error("has text in more than one line: it should hold the password in its first line and nothing else")]
+    MoreLines,
 }
 
 impl Secret {
@@ -50,17 +53,19 @@ impl Secret {
         secret
     }
 
-    /// Reads a file that holds the secret and nothing else, but for one end of line, which editors leave
-    /// behind.
+    /// Reads a file that holds the secret and nothing else.
     pub fn from_file(path: &Path) -> Result<Self, BadSecret> {
-        let bytes = Draft::read(File::open(path)?, LONGEST + 1)?;
+        Self::read(File::open(path)?)
+    }
+
+    /// Reads a secret to the end of what holds it: one line. What editors and shells leave around it is not part of it.
+    pub fn read(from: impl Read) -> Result<Self, BadSecret> {
+        let bytes = Draft::read(from, LONGEST + 1)?;
         if bytes.len() as u64 > LONGEST {
             return Err(BadSecret::TooLong);
         }
         let text = bytes.into_text().map_err(|_| BadSecret::NotText)?;
-        let line =
-            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        if line.is_empty() { Err(BadSecret::Empty) } else { Ok(Self::new(line.to_owned())) }
+        Ok(Self::new(only_line(&text)?.to_owned()))
     }
 
     /// Reads a credential that systemd may have passed. One that is missing or empty was not given: an empty
@@ -83,6 +88,17 @@ impl Secret {
     pub fn is(&self, bytes: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(bytes).into()
     }
+}
+
+/// The one line of a text, without the byte order mark before it and the ends of lines behind it. Spaces in it stay.
+fn only_line(text: &str) -> Result<&str, BadSecret> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
+    if !rest.trim().is_empty() {
+        return Err(BadSecret::MoreLines);
+    }
+    let line = line.trim_end_matches('\r');
+    if line.is_empty() { Err(BadSecret::Empty) } else { Ok(line) }
 }
 
 impl fmt::Debug for Secret {
@@ -198,12 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn one_end_of_line_is_not_part_of_the_secret_and_everything_else_is() {
+    fn ends_of_lines_and_a_byte_order_mark_are_not_part_of_the_secret_and_everything_else_is() {
         for (bytes, secret) in [
             (&b"hunter2"[..], "hunter2"),
             (b"hunter2\n", "hunter2"),
             (b"hunter2\r\n", "hunter2"),
-            (b"hunter2\n\n", "hunter2\n"),
+            (b"hunter2\r", "hunter2"),
+            (b"hunter2\n\n", "hunter2"),
+            (b"hunter2\r\n\r\n \t\n", "hunter2"),
+            (b"\xef\xbb\xbfhunter2\r\n", "hunter2"),
             (b" hunter2 \n", " hunter2 "),
             ("\"'\\/{}$ü \n".as_bytes(), "\"'\\/{}$ü "),
         ] {
@@ -215,6 +234,9 @@ mod tests {
     fn a_file_that_holds_no_secret_is_refused_without_being_quoted() {
         assert!(matches!(read(b""), Err(BadSecret::Empty)));
         assert!(matches!(read(b"\n"), Err(BadSecret::Empty)));
+        assert!(matches!(read(b"\xef\xbb\xbf\r\n\n"), Err(BadSecret::Empty)));
+        assert!(matches!(read(b"hunter2\nhunter3\n"), Err(BadSecret::MoreLines)));
+        assert!(matches!(read(b"\n\nhunter2"), Err(BadSecret::MoreLines)));
         assert!(matches!(read(b"hunter2\xff"), Err(BadSecret::NotText)));
         assert!(matches!(read(&[b'x'; 5000]), Err(BadSecret::TooLong)));
         let missing = Secret::from_file(Path::new("/nonexistent/secret"));
@@ -228,9 +250,14 @@ mod tests {
         assert_eq!(Secret::from_credential(directory.path(), "mqtt.password").unwrap(), None);
         std::fs::write(directory.path().join("mqtt.password"), "\n").unwrap();
         assert_eq!(Secret::from_credential(directory.path(), "mqtt.password").unwrap(), None);
-        std::fs::write(directory.path().join("mqtt.password"), "hunter2\n").unwrap();
+        std::fs::write(directory.path().join("mqtt.password"), "\u{feff}hunter2\r\n\r\n").unwrap();
         let given = Secret::from_credential(directory.path(), "mqtt.password").unwrap().unwrap();
         assert_eq!(given.expose(), "hunter2");
+        std::fs::write(directory.path().join("mqtt.password"), "hunter2\nhunter3\n").unwrap();
+        assert!(matches!(
+            Secret::from_credential(directory.path(), "mqtt.password"),
+            Err(BadSecret::MoreLines)
+        ));
     }
 
     /// What stands at a place in this process's memory by now; nothing if the place is gone.

@@ -28,7 +28,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
     let table: &[(&str, &str)] = &[
         // Keys and tables.
         ("[mqtt]\nuri = \"x\"", "hs100d.toml:2: mqtt.uri: is not known: did you mean `url`?"),
-        ("[locale]", "hs100d.toml:1: locale: is not known: did you mean `local`?"),
+        ("[locale]", "hs100d.toml:1: locale: is not known: did you mean [local]?"),
         (
             "[mqtt]\npoll_intervall = \"5s\"",
             "hs100d.toml:2: mqtt.poll_intervall: is not known: remove it, or write ",
@@ -36,6 +36,10 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         (
             "[mqtt]\nlisten = \"x\"",
             "hs100d.toml:2: mqtt.listen: is not known here, only in [broker]: move it there",
+        ),
+        (
+            "password = \"a\"",
+            "password: is not known here, only in [[broker.user]], [cloud] or [mqtt]: move it there",
         ),
         ("mqtt = true", "hs100d.toml:1: mqtt: must be a table: write [mqtt]"),
         ("[plug]\nname = \"a\"", "hs100d.toml:1: plug: must be written [[plug]], in double brackets"),
@@ -76,7 +80,10 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "[routing]\npolicy = \"lan\"",
             "routing.policy: must be `local-then-cloud`, `local` or `cloud` (is \"lan\")",
         ),
-        ("[homeassistant]\ndiscovery = true", "homeassistant.discovery: must be text in quotes"),
+        (
+            "[homeassistant]\ndiscovery = true",
+            "homeassistant.discovery: must be `device`, `component` or `off`, in quotes (is true or false)",
+        ),
         (
             "[homeassistant]\ndiscovery = \"on\"",
             "homeassistant.discovery: must be `device`, `component` or `off`",
@@ -121,7 +128,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ),
         (
             "[[broker.user]]\nname = \"a\"\npassword = \"a\"\n[[broker.user]]\nname = \"a\"\npassword = \"b\"",
-            "hs100d.toml:5: broker.user.name: is there already: give each user a name of his own",
+            "hs100d.toml:5: broker.user.name: \"a\" is there already: give each user a name of its own",
         ),
         ("[discovery]\nbroadcast = [\"::1\"]", "discovery.broadcast: must hold IPv4 addresses"),
         // The broker.
@@ -199,19 +206,19 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ("[[plug]]\nhost = \"192.168.1.300\"", "hs100d.toml:2: plug.host: must be an address or a host name"),
         (
             "[[plug]]\nname = \"a\"\nhost = \"h1\"\n[[plug]]\nname = \"a\"\nhost = \"h2\"",
-            "hs100d.toml:5: plug.name: is the same as in line 2: one [[plug]] is one plug",
+            "hs100d.toml:5: plug.name: \"a\" is in line 2 already: each [[plug]] is one plug; remove one of the two",
         ),
         (
             "[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n[[plug]]\nmac = \"50c7bf000001\"",
-            "hs100d.toml:4: plug.mac: is the same as in line 2",
+            "hs100d.toml:4: plug.mac: \"50:C7:BF:00:00:01\" is in line 2 already",
         ),
         (
             "[[plug]]\ndevice_id = \"8006ABCDEF\"\n[[plug]]\ndevice_id = \"8006abcdef\"",
-            "hs100d.toml:4: plug.device_id: is the same as in line 2",
+            "hs100d.toml:4: plug.device_id: \"8006…CDEF\" is in line 2 already",
         ),
         (
             "[[plug]]\nhost = \"10.0.0.1\"\n[[plug]]\nhost = \"10.0.0.1:9999\"",
-            "hs100d.toml:4: plug.host: is the same as in line 2",
+            "hs100d.toml:4: plug.host: \"10.0.0.1:9999\" is in line 2 already",
         ),
         (
             "[[plug]]\nhost = \"h\"\nroute = \"local\"\npolicy = \"local\"",
@@ -226,6 +233,110 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         let lines = lines(text);
         let [line] = &lines[..] else { panic!("{text:?} should get one line: {lines:#?}") };
         assert!(line.starts_with("hs100d.toml:") && line.contains(expected), "{text:?}\n{line}\n{expected}");
+    }
+}
+
+/// What newcomers guess, and the line that they find to copy.
+#[test]
+fn a_key_that_a_newcomer_guesses_is_told_with_the_right_key_and_the_value_in_its_form() {
+    let table: &[(&str, &str)] = &[
+        (
+            "[mqtt]\nhost = \"10.0.0.2\"",
+            "2: mqtt.host: is not known: host, port and TLS are one key: write url = \"mqtt://10.0.0.2:1883\"",
+        ),
+        ("[mqtt]\nport = 1884", "write url = \"mqtt://broker.lan:1884\""),
+        ("[mqtt]\nserver = \"tcp://pi.lan:1884\"", "write url = \"mqtt://pi.lan:1884\""),
+        ("[mqtt]\nbroker = \"fd00::2\"", "write url = \"mqtt://[fd00::2]:1883\""),
+        ("[mqtt]\nserver = \"me:hunter2@pi.lan\"", "write url = \"mqtt://broker.lan:1883\""),
+        ("[mqtt]\ntls = true", "write url = \"mqtts://broker.lan:8883\""),
+        ("[mqtt]\nuser = \"ha\"", "2: mqtt.user: is not known: write username = \"ha\""),
+        ("[mqtt]\npass = \"hunter2\"", "write password_file = \"/etc/hs100d/mqtt.password\""),
+        ("[mqtt]\ntopic = \"plugs/\"", "2: mqtt.topic: is not known: write base_topic = \"plugs\""),
+        ("[mqtt]\nclientid = \"pi\"", "write client_id = \"pi\""),
+        ("[mqtt]\nqos = 1", "hs100d chooses it by itself; remove this line"),
+        (
+            "[broker]\nport = 1884",
+            "2: broker.port: is not known: address and port are one key: write listen = \"127.0.0.1:1884\"",
+        ),
+        ("[broker]\nhost = \"0.0.0.0\"", "write listen = \"0.0.0.0:1883\""),
+        (
+            "[broker]\nhost = \"10.0.0.2\"",
+            "[broker] is the embedded one: write below [mqtt] url = \"mqtt://10.0.0.2:1883\"",
+        ),
+        ("[broker]\nurl = \"mqtt://10.0.0.2\"", "write below [mqtt] url = \"mqtt://10.0.0.2:1883\""),
+        ("[broker]\nusername = \"ha\"", "write [[broker.user]] and below it name = \"homeassistant\""),
+        (
+            "broker = \"10.0.0.2:1884\"",
+            "1: broker: must be a table: write [broker] and below [mqtt] for a broker of your own url = \"mqtt://10.0.0.2:1884\"",
+        ),
+        (
+            "[cloud]\nusername = \"a\"\nemail = \"hunter2@example.com\"",
+            "3: cloud.email: is not known: write username = \"me@example.com\"",
+        ),
+        (
+            "[cloud]\nusername = \"a\"\nuser = \"hunter2\"",
+            "3: cloud.user: is not known: write username = \"me@example.com\"",
+        ),
+        ("[cloud]\nusername = \"a\"\nenabled = false", "remove the whole [cloud] table"),
+        ("[cloud]\nusername = \"a\"\ninterval = 30", "write poll_interval = \"30s\""),
+        (
+            "[[plug]]\nmac = \"50:C7:BF:00:00:01\"\nip = \"10.0.0.3\"",
+            "3: plug.ip: is not known: write host = \"10.0.0.3\"",
+        ),
+        (
+            "[[plug]]\nhost = \"10.0.0.3\"\nalias = \"Kitchen Lamp!\"",
+            "3: plug.alias: is not known: write name = \"kitchen-lamp\", as its topic is to be called; which plug it is, device_id, mac or host says",
+        ),
+        ("[[plug]]\nhost = \"10.0.0.3\"\nid = \"8006AB\"", "write device_id = \"8006AB\""),
+        ("[[plug]]\nhost = \"10.0.0.3\"\ntype = \"HS100\"", "the plug says it itself; remove this line"),
+        ("[[plugs]]\nhost = \"10.0.0.3\"", "1: plugs: is not known: write [[plug]], in double brackets"),
+        (
+            "[log]\nlevel = \"debug\"",
+            "1: log: is not known: how much is logged is said on the command line: remove it, and start hs100d with -v",
+        ),
+        ("log_level = \"debug\"", "start hs100d with -v"),
+        ("[hass]", "write [homeassistant]"),
+        ("discovery = true", "1: discovery: must be a table: write [discovery] and below it lan = true"),
+        ("discovery = false", "write [discovery] and below it lan = false"),
+        ("cloud = true", "write [cloud] and below it username = \"me@example.com\""),
+        ("[discovery]\nenabled = false", "2: discovery.enabled: is not known: write lan = false"),
+        ("[homeassistant]\nenabled = false", "write discovery = \"off\""),
+        ("[homeassistant]\nprefix = \"ha\"", "write discovery_prefix = \"ha\""),
+        ("[local]\ninterval = 10", "write poll_interval = \"10s\""),
+        ("[routing]\nmode = \"cloud\"", "write policy = \"cloud\""),
+    ];
+    for (text, expected) in table {
+        let lines = lines(text);
+        let [line] = &lines[..] else { panic!("{text:?} should get one line: {lines:#?}") };
+        assert!(line.starts_with("hs100d.toml:") && line.contains(expected), "{text:?}\n{line}\n{expected}");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+    let told = lines("[mqtt]\nhost = \"pi.lan\"\nport = 8883\n");
+    let whole = "write url = \"mqtts://pi.lan:8883\"";
+    assert!(told.len() == 2 && told.iter().all(|line| line.ends_with(whole)), "{told:#?}");
+}
+
+#[test]
+fn what_is_given_twice_is_named_with_both_lines() {
+    for (text, expected) in [
+        (
+            "[mqtt]\nurl = \"mqtt://a\"\n\nurl = \"mqtt://b\"",
+            "hs100d.toml:4: mqtt.url: is there already, in line 2: keep one of the two",
+        ),
+        (
+            "[mqtt]\n[local]\n[mqtt]\nurl = \"mqtt://b\"",
+            "hs100d.toml:3: mqtt: is there already, in line 1: put all its keys below one of the two",
+        ),
+        (
+            "[plug]\nhost = \"a\"\n[plug]\nhost = \"b\"",
+            "hs100d.toml:3: plug: is there already, in line 1: write each as [[plug]], in double brackets",
+        ),
+        (
+            "[[plug]]\nhost = \"a\"\n[[plug]]\nname = \"a\"\nname = \"b\"",
+            "hs100d.toml:5: plug.name: is there already, in line 4: keep one of the two",
+        ),
+    ] {
+        assert_eq!(lines(text), [expected], "{text:?}");
     }
 }
 
@@ -296,6 +407,10 @@ fn a_password_file_that_holds_no_password_is_told_by_its_name_only() {
     for (bytes, expected) in [
         (&b"\n"[..], "/p is empty: write the password into it"),
         (b"hunter2\xff", "/p is not UTF-8 text"),
+        (
+            b"hunter2\nhunter2\n",
+            "/p has text in more than one line: it should hold the password in its first line",
+        ),
         (&[b'x'; 9000], "/p is longer than 4096 bytes"),
     ] {
         fs::write(directory.path().join("p"), bytes).unwrap();

@@ -208,7 +208,10 @@ async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
         home.run_with(&["cloud", "login"], "\n").await.failed(64),
         "hs100d: password: none was given: type it, or pipe it in"
     );
-    let right = home.run_with(&["cloud", "login"], &format!("{}\n", ACCOUNT.1)).await;
+    let two = home.run_with(&["cloud", "login"], &format!("{}\nguessed\n", ACCOUNT.1)).await;
+    assert!(two.failed(64).starts_with("hs100d: password: standard input has text in more than one line"));
+    let from_windows = format!("\u{feff}{}\r\n\r\n", ACCOUNT.1);
+    let right = home.run_with(&["cloud", "login"], &from_windows).await;
     assert!(right.ok().starts_with("Logged in. The token is kept, the password is not.\n"), "{right:?}");
     assert_eq!(house.cloud().calls(Method::Login), 2);
 

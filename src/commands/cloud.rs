@@ -1,7 +1,7 @@
 //! `cloud`: the TP-Link account.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 
 use clap::Subcommand;
@@ -11,7 +11,7 @@ use super::errand::Account;
 use super::table::Table;
 use super::{Context, Exit, Failed, ask, say};
 use crate::bridge::event::AccountPlug;
-use crate::secret::{Draft, Secret};
+use crate::secret::{BadSecret, Secret};
 use crate::store::Store;
 use crate::transport::cloud::api::Row;
 use crate::transport::cloud::{Cloud, CloudError};
@@ -62,35 +62,29 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
     }
 }
 
-/// Typed without an echo, or the first line of standard input.
+/// Typed without an echo, or all of standard input, which is read past its buffer: the password would stay in it.
 async fn password() -> Result<Secret, Failed> {
     let read = tokio::task::spawn_blocking(|| {
-        if io::stdin().is_terminal() {
-            return rpassword::prompt_password("Password of the TP-Link account: ");
+        let input = io::stdin();
+        if !input.is_terminal() {
+            return Secret::read(File::from(input.as_fd().try_clone_to_owned()?));
         }
-        first_line(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+        match rpassword::prompt_password("Password of the TP-Link account: ")? {
+            typed if typed.is_empty() => Err(BadSecret::Empty),
+            typed => Ok(Secret::new(typed)),
+        }
     });
-    match read.await.map(|read| read.map(Secret::new)) {
-        Ok(Ok(password)) if password.expose().is_empty() => {
+    match read.await {
+        Ok(Ok(password)) => Ok(password),
+        Ok(Err(BadSecret::Empty)) => {
             Err(Failed::new(Exit::Usage, "password: none was given: type it, or pipe it in"))
         }
-        Ok(Ok(password)) => Ok(password),
-        Ok(Err(error)) => {
+        Ok(Err(BadSecret::Unreadable(error))) => {
             Err(Failed::new(Exit::CommandFailed, format!("password: {error}: type it, or pipe it in")))
         }
+        Ok(Err(bad)) => Err(Failed::new(Exit::Usage, format!("password: standard input {bad}"))),
         Err(_) => Err(Failed::new(Exit::CommandFailed, "password: it could not be read: try again")),
     }
-}
-
-/// Read past the buffer of standard input, in which the password would stay.
-fn first_line(mut from: impl io::Read) -> io::Result<String> {
-    let mut line = Draft::default();
-    let mut letter = [0];
-    while from.read(&mut letter)? > 0 && letter != *b"\n" {
-        line.write_all(&letter)?;
-    }
-    let text = line.into_text().map_err(|(_, error)| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(text.trim_end_matches('\r').to_owned())
 }
 
 /// The account's devices, joined with where the LAN knew them last.

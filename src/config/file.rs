@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::{self, At, Fault, Known, Table, quoted};
+use super::suggest::suggest;
 use super::url::MqttUrl;
 use crate::bridge::route::Policy;
 use crate::model::{DeviceId, Mac, PlugName};
@@ -61,7 +62,7 @@ pub(super) struct File {
 impl File {
     /// Reads the text of a config file, or says all that is wrong with it.
     pub(super) fn read(text: &str) -> Result<Self, Vec<Fault>> {
-        reader::document(text, Self::take).map(|(file, _)| file)
+        reader::document(text, suggest, Self::take).map(|(file, _)| file)
     }
 
     fn take(t: &mut Table<'_, '_>) -> Self {
@@ -80,7 +81,7 @@ impl File {
 
 /// Every key that a config file may hold, as `table.key`, in alphabetical order.
 pub(super) fn known() -> Known {
-    reader::document("", File::take).map(|(_, known)| known).unwrap_or_default()
+    reader::document("", suggest, File::take).map(|(_, known)| known).unwrap_or_default()
 }
 
 /// `[mqtt]`

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::file::{self, File, Password};
 use super::place::{Environment, Place};
-use super::reader::{At, Fault};
+use super::reader::{At, Fault, quoted};
 use super::url::MqttUrl;
 use super::{Broker, Cloud, Config, Local, placed, plugs};
 use crate::access::Access;
@@ -161,7 +161,10 @@ impl Judge<'_> {
             self.fault(missing("broker.user.name", "is missing: say who may log in"));
         }
         if let Some(again) = name.as_ref().filter(|name| !names.insert(name.value.clone())) {
-            self.fault(again.fault("is there already: give each user a name of his own"));
+            self.fault(again.fault(format!(
+                "{} is there already: give each user a name of its own",
+                quoted(&again.value)
+            )));
         }
         if password.text.is_none() && password.file.is_none() {
             self.fault(missing("broker.user.password_file", "is missing: add it, or password"));

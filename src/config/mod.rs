@@ -9,6 +9,7 @@ mod meaning;
 pub mod place;
 mod plugs;
 mod reader;
+mod suggest;
 mod url;
 
 use std::fmt;

@@ -1,11 +1,12 @@
 //! The `[[plug]]` entries: each must say who the plug is, and no two may speak of the same one.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 
 use super::file::Plug;
 use super::meaning::{Judge, Ways, or};
-use super::reader::{At, Fault};
+use super::reader::{At, Fault, quoted};
 use crate::bridge::PlugSettings;
 use crate::bridge::event::Identity;
 use crate::bridge::route::{Policy, RoutePolicy};
@@ -71,11 +72,18 @@ fn address(judge: &mut Judge<'_>, host: &At<String>, port: u16) -> Option<At<Add
     address.map(|value| At { key: host.key.clone(), line: host.line, value })
 }
 
-fn unique<T: Clone + Eq + Hash>(judge: &mut Judge<'_>, seen: &mut HashMap<T, usize>, at: Option<&At<T>>) {
+fn unique<T: Clone + Eq + Hash + fmt::Display>(
+    judge: &mut Judge<'_>,
+    seen: &mut HashMap<T, usize>,
+    at: Option<&At<T>>,
+) {
     let Some(at) = at else { return };
     match seen.get(&at.value) {
         Some(line) => {
-            judge.fault(at.fault(format!("is the same as in line {line}: one [[plug]] is one plug")))
+            let value = quoted(&at.value.to_string());
+            judge.fault(at.fault(format!(
+                "{value} is in line {line} already: each [[plug]] is one plug; remove one of the two, or correct it"
+            )));
         }
         None => _ = seen.insert(at.value.clone(), at.line),
     }

@@ -2,7 +2,8 @@
 //!
 //! It knows types, units and ranges, but no key of ours; [`super::file`] knows those. A key counts as known
 //! when somebody asked for it, so there is no second list of keys to keep in step. Values are quoted in
-//! complaints except those of secrets; a line of the file never is, for it may hold one.
+//! complaints except those of secrets; a line of the file never is, for it may hold one. What to write instead of a key
+//! that is not known is said by a [`Suggest`] of the caller's, where that has something better than the nearest key.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -72,15 +73,22 @@ impl fmt::Display for Fault {
 /// not fit.
 pub(super) fn document<T>(
     text: &str,
+    suggest: Suggest,
     read: impl FnOnce(&mut Table<'_, '_>) -> T,
 ) -> Result<(T, Known), Vec<Fault>> {
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
+    let known = Known::default();
+    let mut notes = Notes { lines, faults: Vec::new(), known, strangers: Vec::new(), suggest };
     // One slip makes the parser stumble over what follows as well; the first place is the one to look at.
     if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|span| span.start)) {
-        return Err(vec![lines.not_toml(text, error)]);
+        // Read from nothing, so that the keys are known.
+        Table { notes: &mut notes, name: "", line: 0, entries: DeTable::new() }.read(read);
+        let Notes { lines, known, .. } = notes;
+        return Err(vec![
+            lines.given_twice(text, error, &known).unwrap_or_else(|| lines.not_toml(text, error)),
+        ]);
     }
-    let mut notes = Notes { lines, faults: Vec::new(), known: Known::default(), strangers: Vec::new() };
     let value = Table { notes: &mut notes, name: "", line: 1, entries: root.into_inner() }.read(read);
     let Notes { mut faults, known, strangers, .. } = notes;
     faults.extend(strangers.iter().map(|stranger| known.introduce(stranger)));
@@ -178,11 +186,13 @@ impl<'t> Table<'_, 't> {
 
     /// One word of a few.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<At<T>> {
-        self.parsed(key, |text| match words.iter().find(|(word, _)| *word == text) {
-            Some((_, meaning)) => Ok(*meaning),
-            None => {
-                Err(format!("must be {} (is {})", one_of(words.iter().map(|(word, _)| word)), quoted(text)))
-            }
+        let all = || one_of(words.iter().map(|(word, _)| format!("`{word}`")));
+        self.value(key, |value| match value {
+            DeValue::String(text) => match words.iter().find(|(word, _)| *word == text) {
+                Some((_, meaning)) => Ok(*meaning),
+                None => Err(format!("must be {} (is {})", all(), quoted(&text))),
+            },
+            other => Err(format!("must be {}, in quotes (is {})", all(), kind(&other))),
         })
     }
 
@@ -214,10 +224,13 @@ impl<'t> Table<'_, 't> {
         key: &'static str,
         read: impl FnOnce(&mut Table<'_, '_>) -> T,
     ) -> Option<T> {
+        let suggest = self.notes.suggest;
         let found = self.value(key, |value| match value {
             DeValue::Table(entries) => Ok(entries),
             other => {
-                Err(format!("must be a table: write [{key}] and its keys below it (is {})", kind(&other)))
+                let unknown = Unknown { table: "", key, value: &other, beside: &DeTable::new() };
+                let below = suggest(&unknown).unwrap_or_else(|| "its keys below it".to_owned());
+                Err(format!("must be a table: write [{key}] and {below} (is {})", kind(&other)))
             }
         });
         let (line, entries, written) = match found {
@@ -235,6 +248,7 @@ impl<'t> Table<'_, 't> {
         name: &'static str,
         read: impl Fn(&mut Table<'_, '_>) -> T,
     ) -> Vec<T> {
+        self.notes.known.lists.insert(name);
         // Read once from nothing, so that the keys are known even where the file has no such table.
         Table { notes: &mut *self.notes, name, line: 0, entries: DeTable::new() }.read(&read);
         let found = self.value(key, |value| match value {
@@ -257,12 +271,16 @@ impl<'t> Table<'_, 't> {
     /// Lets `read` take what it knows and notes what it left over.
     fn read<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let value = read(&mut self);
-        for (key, _) in self.entries {
+        for (key, value) in &self.entries {
+            let (table, beside) = (self.name, &self.entries);
             let line = self.notes.lines.line(key.span().start);
+            let unknown = Unknown { table, key: key.get_ref(), value: value.get_ref(), beside };
+            let advice = (self.notes.suggest)(&unknown);
             self.notes.strangers.push(Stranger {
-                table: self.name,
-                key: key.into_inner().into_owned(),
+                table,
+                key: key.get_ref().clone().into_owned(),
                 line,
+                advice,
             });
         }
         value
@@ -273,7 +291,7 @@ impl<'t> Table<'_, 't> {
         key: &'static str,
         read: impl FnOnce(DeValue<'t>) -> Result<T, String>,
     ) -> Option<At<T>> {
-        self.notes.known.0.insert((self.name, key));
+        self.notes.known.keys.insert((self.name, key));
         let (written_key, value) = self.entries.remove_entry(key)?;
         let line = self.notes.lines.line(written_key.span().start);
         match read(value.into_inner()) {
@@ -301,6 +319,43 @@ struct Notes {
     faults: Vec<Fault>,
     known: Known,
     strangers: Vec<Stranger>,
+    suggest: Suggest,
+}
+
+/// Says what to write instead of a key that is not known, or below a table that was written as a value.
+pub(super) type Suggest = fn(&Unknown<'_>) -> Option<String>;
+
+/// A key that nobody asked for, with its value and what else in its table nobody asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unknown<'a> {
+    /// The table, empty for the file's own keys.
+    pub(super) table: &'static str,
+    /// The key as it is written.
+    pub(super) key: &'a str,
+    value: &'a DeValue<'a>,
+    beside: &'a DeTable<'a>,
+}
+
+impl Unknown<'_> {
+    /// Its value in one word, if it is one.
+    pub(super) fn value(&self) -> Option<Cow<'_, str>> {
+        word(self.value)
+    }
+
+    /// The value of the first of these keys that stands beside it and is not known either, or that it is itself.
+    pub(super) fn beside(&self, keys: &[&str]) -> Option<Cow<'_, str>> {
+        keys.iter().find_map(|key| word(self.beside.get(*key)?.get_ref()))
+    }
+}
+
+/// A value that is text, a number or a flag.
+fn word<'a>(value: &'a DeValue<'_>) -> Option<Cow<'a, str>> {
+    match value {
+        DeValue::String(text) => Some(Cow::Borrowed(text)),
+        DeValue::Integer(number) => Some(number.to_string().replace('_', "").into()),
+        DeValue::Boolean(flag) => Some(if *flag { "true" } else { "false" }.into()),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
 }
 
 /// A key that nobody asked for.
@@ -308,36 +363,63 @@ struct Stranger {
     table: &'static str,
     key: String,
     line: usize,
+    advice: Option<String>,
 }
 
 /// Every key that was asked for, with its table; the tables themselves are in the table without a name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known(BTreeSet<(&'static str, &'static str)>);
+pub(super) struct Known {
+    keys: BTreeSet<(&'static str, &'static str)>,
+    /// The tables of which there may be many.
+    lists: BTreeSet<&'static str>,
+}
 
 impl Known {
     /// The keys as one writes them with a dot, tables left out.
     pub(super) fn keys(&self) -> impl Iterator<Item = String> {
-        let keys = self.0.iter().filter(|(table, _)| !table.is_empty());
-        let is_table = |name: &str| self.0.iter().any(|(table, _)| *table == name);
-        keys.map(|(table, key)| whole_key(table, key)).filter(move |name| !is_table(name))
+        let keys = self.keys.iter().filter(|(table, _)| !table.is_empty());
+        keys.map(|(table, key)| whole_key(table, key)).filter(move |name| !self.is_table(name))
+    }
+
+    fn is_table(&self, name: &str) -> bool {
+        self.keys.iter().any(|(table, _)| *table == name)
+    }
+
+    /// A table as its line is written.
+    fn header(&self, table: &str) -> String {
+        if self.lists.contains(table) { format!("[[{table}]]") } else { format!("[{table}]") }
+    }
+
+    /// A key as it is written in its table, which may be a table itself.
+    fn written(&self, table: &str, key: &str) -> String {
+        let name = whole_key(table, key);
+        if self.is_table(&name) { self.header(&name) } else { format!("`{key}`") }
     }
 
     /// Says of a key that nobody knows which known one may have been meant.
     fn introduce(&self, stranger: &Stranger) -> Fault {
-        let Stranger { table, key, line } = stranger;
-        Fault { line: Some(*line), column: None, key: whole_key(table, key), what: self.advise(table, key) }
+        let Stranger { table, key, line, advice } = stranger;
+        let what = match advice {
+            Some(advice) => format!("is not known: {advice}"),
+            None => self.advise(table, key),
+        };
+        Fault { line: Some(*line), column: None, key: whole_key(table, key), what }
     }
 
     fn advise(&self, table: &str, key: &str) -> String {
-        let neighbours: Vec<&str> = self.0.iter().filter(|(t, _)| *t == table).map(|(_, key)| *key).collect();
+        let neighbours: Vec<&str> =
+            self.keys.iter().filter(|(t, _)| *t == table).map(|(_, key)| *key).collect();
         let nearest = neighbours.iter().min_by_key(|known| distance(key, known));
         if let Some(near) = nearest.filter(|near| distance(key, near) <= key.chars().count().max(4) / 2) {
-            return format!("is not known: did you mean `{near}`?");
+            return format!("is not known: did you mean {}?", self.written(table, near));
         }
-        let here = one_of(&neighbours);
-        match self.0.iter().find(|(t, k)| *k == key && !t.is_empty()) {
-            Some((home, _)) => format!("is not known here, only in [{home}]: move it there, or write {here}"),
-            None => format!("is not known: remove it, or write {here}"),
+        let here = one_of(neighbours.iter().map(|known| self.written(table, known)));
+        let homes = self.keys.iter().filter(|(t, k)| *k == key && !t.is_empty());
+        let homes = one_of(homes.map(|(home, _)| self.header(home)));
+        if homes.is_empty() {
+            format!("is not known: remove it, or write {here}")
+        } else {
+            format!("is not known here, only in {homes}: move it there, or write {here}")
         }
     }
 }
@@ -363,6 +445,44 @@ impl Lines {
         let what = format!("is not TOML: {}: correct it from there", error.message());
         Fault { line: Some(line), column: Some(column), key: String::new(), what }
     }
+
+    /// A key or a table that is there already, if that is what the parser complains of.
+    fn given_twice(&self, text: &str, error: &toml::de::Error, known: &Known) -> Option<Fault> {
+        let span = error.span().filter(|_| error.message() == "duplicate key")?;
+        let line = self.line(span.start);
+        let key = text.get(span)?;
+        let before: Vec<&str> = text
+            .lines()
+            .take(line - 1)
+            .map(|line| line.trim_start_matches('\u{feff}').trim_start())
+            .collect();
+        let place = |at: usize| format!("is there already, in line {}", at + 1);
+        let fault = |key: String, what: String| Fault { line: Some(line), column: None, key, what };
+        let here = text.lines().nth(line - 1)?.trim();
+        if here.starts_with('[') {
+            let name = here.trim_start_matches('[').split(']').next()?.trim();
+            let at = before.iter().position(|earlier| header(earlier) == Some(name))?;
+            let remedy = if known.lists.contains(name) {
+                format!("write each as [[{name}]], in double brackets")
+            } else {
+                "put all its keys below one of the two".to_owned()
+            };
+            return Some(fault(whole_key("", name), format!("{}: {remedy}", place(at))));
+        }
+        let section = before.iter().rposition(|line| line.starts_with('['));
+        let table = section.and_then(|at| header(before[at])).unwrap_or_default();
+        let is_key =
+            |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+        let begin = section.map_or(0, |at| at + 1);
+        let at = begin + before[begin..].iter().position(|line| is_key(line))?;
+        Some(fault(whole_key(table, key), format!("{}: keep one of the two", place(at))))
+    }
+}
+
+/// The table whose line this is.
+fn header(line: &str) -> Option<&str> {
+    let name = line.strip_prefix('[')?;
+    name.strip_prefix('[').unwrap_or(name).split(']').next().map(str::trim)
 }
 
 /// The longest value that is quoted whole in a complaint.
@@ -402,8 +522,8 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn one_of(words: impl IntoIterator<Item = impl fmt::Display>) -> String {
-    let mut words: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+fn one_of(words: impl IntoIterator<Item = String>) -> String {
+    let mut words: Vec<String> = words.into_iter().collect();
     let last = words.pop().unwrap_or_default();
     if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
 }
@@ -434,7 +554,7 @@ mod tests {
                 t.duration("poll_interval", Duration::from_secs(1)..=Duration::from_secs(3600))
             });
         };
-        match document(text, read) {
+        match document(text, |_| None, read) {
             Ok(_) => Vec::new(),
             Err(faults) => faults.iter().map(ToString::to_string).collect(),
         }
@@ -462,7 +582,7 @@ mod tests {
                 "5: mqtt.clean: must be true or false, without quotes (is text in quotes)",
                 "8: plug.poll_interval: has no unit: write \"5s\" for seconds, in quotes",
                 "10: plug.poll_interval: must be between 1s and 1h (is 0s)",
-                "11: mqqt: is not known: did you mean `mqtt`?",
+                "11: mqqt: is not known: did you mean [mqtt]?",
             ]
         );
     }
@@ -488,7 +608,7 @@ mod tests {
     fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
         assert_eq!(
             faults("[mqtt]\npoll_interval = \"5s\"\n"),
-            ["2: mqtt.poll_interval: is not known here, only in [plug]: move it there, or write `clean`, \
+            ["2: mqtt.poll_interval: is not known here, only in [[plug]]: move it there, or write `clean`, \
                  `password`, `port` or `url`"]
         );
     }
@@ -499,7 +619,10 @@ mod tests {
             ("[mqtt]\npassword = hunter2\n", "2:12: is not TOML: "),
             ("[mqtt]\npassword = \"hunter2\n", "2:"),
             ("[mqtt]\npassword = \"hunter2\"hunter2\"\n", "2:"),
-            ("[mqtt]\npassword = \"hunter2\"\npassword = \"hunter2\"\n", "3:1: is not TOML: duplicate key"),
+            (
+                "[mqtt]\npassword = \"hunter2\"\npassword = \"hunter2\"\n",
+                "3: mqtt.password: is there already, in line 2: keep one of the two",
+            ),
             ("[mqtt\nhunter2", "1:"),
             ("password = \"\\hunter2\"", "1:"),
         ] {

@@ -3,6 +3,7 @@
 //! It refuses to guess: each step that can fail has an error of its own, because the remedy differs. The files of
 //! certificates and keys are read anew for each connection, so that a renewed certificate is used without a restart.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -18,6 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::TlsOptions;
+use crate::secret::Draft;
+
+/// The largest PEM file that is read: the authorities of a whole system have some 250 kB.
+const LARGEST_PEM: u64 = 16 << 20;
 
 /// A stream to a broker, with or without TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -185,7 +190,7 @@ pub(super) fn tls_config(options: &TlsOptions) -> Result<ClientConfig, WireError
         return Ok(config.with_no_client_auth());
     };
     let chain = certificates(certificate_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file)
+    let key = PrivateKeyDer::from_pem_slice(behind_mark(&pem(key_file)?))
         .map_err(|error| WireError::File { file: key_file.clone(), why: pem_fault(&error, "private key") })?;
     config.with_client_auth_cert(chain, key).map_err(|error| WireError::File {
         file: certificate_file.clone(),
@@ -213,13 +218,24 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, WireError> 
         file: file.to_owned(),
         why: pem_fault(error, "certificate"),
     };
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).map_err(|error| fault(&error))?.collect();
+    let pem = pem(file)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(behind_mark(&pem)).collect();
     match found {
         Ok(found) if found.is_empty() => Err(fault(&rustls::pki_types::pem::Error::NoItemsFound)),
         Ok(found) => Ok(found),
         Err(error) => Err(fault(&error)),
     }
+}
+
+/// What stands in a PEM file. It may be a private key, so it is wiped when it has been read.
+fn pem(file: &Path) -> Result<Draft, WireError> {
+    let read = File::open(file).and_then(|opened| Draft::read(opened, LARGEST_PEM));
+    read.map_err(|error| WireError::File { file: file.to_owned(), why: format!("cannot be read: {error}") })
+}
+
+/// The byte order mark that some editors put before a text is no part of its first line.
+fn behind_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
 
 /// What is wrong with a PEM file, without a word of what it holds.
@@ -311,6 +327,15 @@ mod tests {
             assert!(error.contains(hint), "{error}");
             assert!(!error.contains("AAAA"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_certificate_does_not_hide_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let pem = "-----BEGIN CERTIFICATE-----\r\nAAAA\r\n-----END CERTIFICATE-----\r\n";
+        std::fs::write(&file, format!("\u{feff}{pem}")).unwrap();
+        assert_eq!(certificates(&file).unwrap().len(), 1);
     }
 
     #[test]

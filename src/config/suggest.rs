@@ -1,0 +1,346 @@
+//! What to write instead of the keys that newcomers guess: the right key, with the guessed value in its form.
+//!
+//! Pure: a key that is not known in, a remedy out. Values that may be secret (an account's address, what holds an `@`)
+//! are shown as an example, never as they were written.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::reader::Unknown;
+use crate::model::PlugName;
+
+/// The keys under which a broker's host is guessed.
+const HOSTS: [&str; 10] =
+    ["host", "hostname", "server", "broker", "address", "addr", "ip", "ip_address", "uri", "url"];
+/// The keys under which TLS is guessed.
+const TLS: [&str; 4] = ["tls", "ssl", "use_tls", "use_ssl"];
+/// The keys under which a user name is guessed.
+const USERS: [&str; 7] = ["user", "username", "user_name", "login", "account", "email", "mail"];
+/// The keys under which a password is guessed.
+const PASSWORDS: [&str; 5] = ["pass", "passwd", "pwd", "password", "secret"];
+/// The keys under which something is guessed to be turned on and off.
+const FLAGS: [&str; 5] = ["enabled", "enable", "active", "on", "use"];
+/// The keys under which the time between two reads is guessed.
+const INTERVALS: [&str; 6] = ["interval", "poll", "polling", "poll_time", "refresh", "scan_interval"];
+/// The longest value that is shown, in characters.
+const SHOWN: usize = 60;
+const MQTT_PORT: u16 = 1883;
+const MQTTS_PORT: u16 = 8883;
+
+/// The remedy for a key that is not known, or for a table that was written as a value; `None` if it is no usual guess.
+pub(super) fn suggest(unknown: &Unknown<'_>) -> Option<String> {
+    let key = unknown.key.to_ascii_lowercase().replace('-', "_");
+    match unknown.table {
+        "" => file(&key, unknown),
+        "mqtt" => mqtt(&key, unknown),
+        "broker" => broker(&key, unknown),
+        "homeassistant" => homeassistant(&key, unknown),
+        "discovery" => discovery(&key, unknown),
+        "local" => local(&key, unknown),
+        "cloud" => cloud(&key, unknown),
+        "routing" => routing(&key, unknown),
+        "plug" => plug(&key, unknown),
+        _ => None,
+    }
+}
+
+/// A key of no table, or a table that was written as a value.
+fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    let is_off = value.as_deref() == Some("false");
+    Some(match key {
+        "log" | "logs" | "logging" | "logger" | "log_level" | "loglevel" | "level" | "verbose"
+        | "verbosity" | "debug" => {
+            "how much is logged is said on the command line: remove it, and start hs100d with -v for more lines or -q \
+             for fewer"
+                .to_owned()
+        }
+        "home_assistant" | "hass" | "ha" => "write [homeassistant]".to_owned(),
+        "kasa" | "tplink" | "tp_link" | "tapo" | "account" | "accounts" => {
+            "write [cloud] for the TP-Link account".to_owned()
+        }
+        "lan" | "network" => "write [local] for how plugs are spoken to, [discovery] for how they are found".to_owned(),
+        "plugs" | "device" | "devices" | "switch" | "switches" | "outlet" => {
+            "write [[plug]], in double brackets, once for each plug".to_owned()
+        }
+        // These are known as tables.
+        "mqtt" | "broker" => {
+            format!("below [mqtt] for a broker of your own {}", line("url", &broker_url(value.as_deref(), unknown)))
+        }
+        "homeassistant" => format!("below it {}", line("discovery", form_of_documents(is_off))),
+        "discovery" => format!("below it lan = {}", !is_off),
+        "local" => format!("below it enabled = {}", !is_off),
+        "cloud" if is_off => "its keys below it, or leave it out to go without the cloud".to_owned(),
+        "cloud" => format!("below it {}", line("username", "me@example.com")),
+        _ => return None,
+    })
+}
+
+fn mqtt(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        // The nearest key says it better.
+        "uri" => return None,
+        "port" => broker_of_ones_own(None, unknown),
+        _ if HOSTS.contains(&key) || TLS.contains(&key) => broker_of_ones_own(None, unknown),
+        _ if USERS.contains(&key) => {
+            format!("write {}", line("username", value.as_deref().unwrap_or("hs100d")))
+        }
+        _ if PASSWORDS.contains(&key) => password_file("/etc/hs100d/mqtt.password"),
+        "topic" | "prefix" | "topic_prefix" | "root_topic" | "base" | "mqtt_topic" | "root" => {
+            format!(
+                "write {}",
+                line("base_topic", value.as_deref().map_or("hs100d", |topic| topic.trim_matches('/')))
+            )
+        }
+        "client" | "clientid" | "id" => {
+            format!("write {}", line("client_id", value.as_deref().unwrap_or("hs100d-pi")))
+        }
+        "ca" | "cafile" | "ca_cert" | "cacert" | "ca_path" | "ca_certs" => {
+            format!("write {}", line("ca_file", value.as_deref().unwrap_or("/etc/hs100d/ca.pem")))
+        }
+        "cert" | "certfile" | "cert_file" | "client_cert" | "certificate" => {
+            format!(
+                "write {}",
+                line("client_cert_file", value.as_deref().unwrap_or("/etc/hs100d/client.pem"))
+            )
+        }
+        "key" | "keyfile" | "key_file" | "client_key" => {
+            format!("write {}", line("client_key_file", value.as_deref().unwrap_or("/etc/hs100d/client.key")))
+        }
+        "qos" | "retain" | "keepalive" | "keep_alive" | "version" | "protocol" | "protocol_version" => {
+            "hs100d chooses it by itself; remove this line".to_owned()
+        }
+        _ if FLAGS.contains(&key) => "MQTT is always on; remove this line".to_owned(),
+        _ => return None,
+    })
+}
+
+fn broker(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let host = unknown.beside(&HOSTS);
+    let host = host.as_deref().filter(|host| !host.contains("://"));
+    let own: Option<IpAddr> = match host {
+        None | Some("localhost") => Some(IpAddr::from([127, 0, 0, 1])),
+        Some(host) => host.parse().ok().filter(|ip: &IpAddr| ip.is_loopback() || ip.is_unspecified()),
+    };
+    Some(match key {
+        "url" | "uri" | "server" => broker_of_ones_own(Some("[broker] is the embedded one"), unknown),
+        _ if key == "port" || key == "bind" || HOSTS.contains(&key) => match own {
+            Some(ip) => {
+                let listen = SocketAddr::new(ip, port(unknown).unwrap_or(MQTT_PORT));
+                format!("address and port are one key: write {}", line("listen", &listen.to_string()))
+            }
+            None => broker_of_ones_own(Some("[broker] is the embedded one"), unknown),
+        },
+        _ if USERS.contains(&key) || PASSWORDS.contains(&key) || key == "users" => {
+            format!(
+                "a user of the embedded broker is a table: write [[broker.user]] and below it {} and {}",
+                line("name", "homeassistant"),
+                line("password_file", "/etc/hs100d/homeassistant.password")
+            )
+        }
+        _ if FLAGS.contains(&key) => {
+            "the embedded broker runs as long as mqtt.url is not there; remove this line".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn homeassistant(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        _ if FLAGS.contains(&key) => {
+            format!("write {}", line("discovery", form_of_documents(value.as_deref() == Some("false"))))
+        }
+        "prefix" | "topic" | "discovery_topic" | "base_topic" => {
+            format!("write {}", line("discovery_prefix", value.as_deref().unwrap_or("homeassistant")))
+        }
+        "status" | "birth_topic" | "birth" => {
+            format!("write {}", line("status_topic", value.as_deref().unwrap_or("homeassistant/status")))
+        }
+        _ => return None,
+    })
+}
+
+fn discovery(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        _ if FLAGS.contains(&key) => format!("write lan = {}", value.as_deref() != Some("false")),
+        "broadcasts" | "network" | "networks" | "subnet" | "subnets" | "address" | "target" => {
+            let value = value.as_deref().unwrap_or("192.168.7.255");
+            format!("write the broadcast address of that network: broadcast = [{value:?}]")
+        }
+        _ => return None,
+    })
+}
+
+fn local(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        _ if FLAGS.contains(&key) || key == "lan" => {
+            format!("write enabled = {}", value.as_deref() != Some("false"))
+        }
+        _ if INTERVALS.contains(&key) => {
+            format!("write {}", line("poll_interval", &duration(value.as_deref(), "5s")))
+        }
+        _ => return None,
+    })
+}
+
+fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        // An account's address is shown nowhere.
+        _ if USERS.contains(&key) => format!("write {}", line("username", "me@example.com")),
+        _ if PASSWORDS.contains(&key) => {
+            format!(
+                "{}, or leave it out and run `hs100d cloud login`",
+                password_file("/etc/hs100d/cloud.password")
+            )
+        }
+        "token" => "a token comes of `hs100d cloud login`; remove this line".to_owned(),
+        "host" | "server" | "region" | "endpoint" | "uri" => {
+            format!(
+                "write {}, or leave it out: TP-Link names the right server itself",
+                line("url", "https://wap.tplinkcloud.com")
+            )
+        }
+        _ if FLAGS.contains(&key) && value.as_deref() == Some("false") => {
+            "to go without the cloud, remove the whole [cloud] table".to_owned()
+        }
+        _ if FLAGS.contains(&key) => "[cloud] itself turns it on; remove this line".to_owned(),
+        _ if INTERVALS.contains(&key) => {
+            format!("write {}", line("poll_interval", &duration(value.as_deref(), "60s")))
+        }
+        _ => return None,
+    })
+}
+
+fn routing(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        "route" | "mode" | "order" | "prefer" => {
+            format!("write {}", line("policy", value.as_deref().unwrap_or("local-then-cloud")))
+        }
+        "ttl" | "command_timeout" => {
+            format!("write {}", line("command_ttl", &duration(value.as_deref(), "10s")))
+        }
+        _ => return None,
+    })
+}
+
+fn plug(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        "ip" | "ip_address" | "address" | "addr" | "hostname" => {
+            format!("write {}", line("host", value.as_deref().unwrap_or("192.168.1.20")))
+        }
+        "alias" | "title" | "label" | "friendly_name" | "topic" | "slug" => {
+            let name = value.as_deref().map(name).filter(|name| PlugName::new(name).is_ok());
+            format!(
+                "write {}, as its topic is to be called; which plug it is, device_id, mac or host says",
+                line("name", name.as_deref().unwrap_or("kitchen-kettle"))
+            )
+        }
+        "id" | "deviceid" | "device" => {
+            let id = value.as_deref().filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            format!("write {}, as `hs100d discover` shows it", line("device_id", id.unwrap_or("8006…")))
+        }
+        "mac_address" | "macaddr" => {
+            format!("write {}", line("mac", value.as_deref().unwrap_or("50:C7:BF:01:02:03")))
+        }
+        "mode" | "prefer" | "via" => {
+            format!("write {}", line("route", value.as_deref().unwrap_or("local-then-cloud")))
+        }
+        "type" | "model" | "protocol" => "the plug says it itself; remove this line".to_owned(),
+        _ if INTERVALS.contains(&key) => {
+            format!("write {}", line("poll_interval", &duration(value.as_deref(), "5s")))
+        }
+        _ if USERS.contains(&key) || PASSWORDS.contains(&key) => {
+            "the account stands in [cloud], once for all plugs".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn broker_of_ones_own(why: Option<&str>, unknown: &Unknown<'_>) -> String {
+    let why = why.unwrap_or("host, port and TLS are one key");
+    let table = if unknown.table == "mqtt" { "" } else { "below [mqtt] " };
+    format!("{why}: write {table}{}", line("url", &broker_url(None, unknown)))
+}
+
+/// What was written of a broker in several keys, in one.
+fn broker_url(given: Option<&str>, unknown: &Unknown<'_>) -> String {
+    let written = unknown.beside(&HOSTS);
+    let written = given.or(written.as_deref()).filter(|host| is_fit_to_show(host)).unwrap_or_default();
+    let (scheme, authority) = written.split_once("://").unwrap_or(("", written));
+    let authority = authority.split('/').next().unwrap_or_default();
+    let (host, own_port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.ends_with(']')) => {
+            (host, port.parse().ok())
+        }
+        _ => (authority, None),
+    };
+    // A flag was written where a host belongs.
+    let host = if host.is_empty() || matches!(host, "true" | "false") { "broker.lan" } else { host };
+    let host =
+        if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    let port = port(unknown).or(own_port);
+    let flag = unknown.beside(&TLS);
+    let is_secure = matches!(scheme, "mqtts" | "ssl" | "tls" | "tcps")
+        || flag.map_or(port == Some(MQTTS_PORT), |flag| flag != "false");
+    let (scheme, usual) = if is_secure { ("mqtts", MQTTS_PORT) } else { ("mqtt", MQTT_PORT) };
+    format!("{scheme}://{host}:{}", port.unwrap_or(usual))
+}
+
+fn port(unknown: &Unknown<'_>) -> Option<u16> {
+    unknown.beside(&["port"])?.parse().ok().filter(|port| *port != 0)
+}
+
+fn password_file(example: &str) -> String {
+    format!(
+        "write {}, a file with nothing but the password in it, or password",
+        line("password_file", example)
+    )
+}
+
+fn form_of_documents(is_off: bool) -> &'static str {
+    if is_off { "off" } else { "device" }
+}
+
+/// A number is so many seconds.
+fn duration(written: Option<&str>, example: &str) -> String {
+    match written {
+        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("{text}s"),
+        Some(text) => text.to_owned(),
+        None => example.to_owned(),
+    }
+}
+
+/// An alias as a name may be written.
+fn name(alias: &str) -> String {
+    let mut name = String::new();
+    for c in alias.chars().flat_map(char::to_lowercase) {
+        match c {
+            'a'..='z' | '0'..='9' | '_' => name.push(c),
+            _ if name.is_empty() || name.ends_with('-') => {}
+            _ => name.push('-'),
+        }
+    }
+    name.truncate(name.trim_end_matches('-').len());
+    name
+}
+
+/// A line of the file.
+fn line(key: &str, value: &str) -> String {
+    format!("{key} = {value:?}")
+}
+
+/// The value as it may be repeated.
+fn shown(unknown: &Unknown<'_>) -> Option<String> {
+    unknown.value().filter(|value| is_fit_to_show(value)).map(std::borrow::Cow::into_owned)
+}
+
+/// An `@` stands between a name with a password and a host, or in an account's address.
+fn is_fit_to_show(value: &str) -> bool {
+    !value.is_empty() && value.chars().count() <= SHOWN && !value.chars().any(|c| c.is_control() || c == '@')
+}
