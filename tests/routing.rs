@@ -429,6 +429,50 @@ fn a_plug_is_offline_after_three_missed_polls_and_thirty_seconds_and_online_at_i
 }
 
 #[test]
+fn the_route_is_none_as_soon_as_no_route_answers_and_told_again_with_the_first_answer() {
+    // (the LAN, the cloud, from the failure to `none`): a poll, and for a hiccup the look after it.
+    let rows = [
+        (Lan::Refused, Cloud::Off, seconds(6)),
+        (Lan::NoRoute, Cloud::Off, seconds(6)),
+        (Lan::ClosedWithoutReply, Cloud::Off, seconds(7)),
+        (Lan::Silent, Cloud::Off, seconds(13)),
+        (Lan::Refused, Cloud::PlugOffline, seconds(7)),
+        (Lan::Refused, Cloud::Down, seconds(7)),
+        (Lan::Refused, Cloud::WrongPassword, seconds(7)),
+    ];
+    for (lan, cloud, bound) in rows {
+        let mut house = Scenario::with(1, RoutePolicy::default(), cloud != Cloud::Off);
+        house.run_for(seconds(4));
+        assert_eq!(house.shown(1).unwrap().route, Some(Route::Local), "{lan:?} x {cloud:?}");
+        house.plug(1).lan = lan;
+        house.plug(1).cloud = cloud;
+        let is_none = |house: &Scenario| house.shown(1).unwrap().route.is_none();
+        house.run_until(bound, is_none);
+        assert_eq!(house.availability(1).len(), 1, "{lan:?} x {cloud:?}: long before it counts as offline");
+        house.run_for(seconds(90));
+        assert!(is_none(&house), "{lan:?} x {cloud:?}: and it stays so");
+        house.plug(1).lan = Lan::Works;
+        house.run_until(seconds(11), |house| house.shown(1).unwrap().route == Some(Route::Local));
+    }
+}
+
+#[test]
+fn the_route_is_none_once_the_cloud_that_served_is_stopped_or_fails_as_well() {
+    for cloud in [Cloud::PlugOffline, Cloud::WrongPassword, Cloud::Down] {
+        let mut house = Scenario::settled(1);
+        house.plug(1).lan = Lan::Refused;
+        house.run_until(seconds(7), |house| house.shown(1).is_some_and(|s| s.route == Some(Route::Cloud)));
+        house.plug(1).cloud = cloud;
+        house.run_until(seconds(75), |house| house.shown(1).unwrap().route.is_none());
+    }
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_until(seconds(7), |house| house.shown(1).is_some_and(|s| s.route == Some(Route::Cloud)));
+    house.event(Event::Cloud(CloudStatus::Stopped("wrong password".into())));
+    house.run_until(seconds(1), |house| house.shown(1).unwrap().route.is_none());
+}
+
+#[test]
 fn one_missed_poll_changes_nothing() {
     let mut house = Scenario::settled(1);
     house.plug(1).lan = Lan::ClosedWithoutReply;

@@ -403,6 +403,8 @@ impl Bridge {
             self.with_plug(key, now, |plug, desk| {
                 if opened {
                     plug.cloud_changed(desk.now);
+                } else {
+                    plug.cloud_closed(desk);
                 }
             });
         }

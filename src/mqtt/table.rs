@@ -37,7 +37,10 @@ pub(super) enum Rank {
     Info,
     /// Whether the daemon is there.
     Bridge,
-    /// What has to vanish from the broker.
+    /// Documents that have to vanish from the broker: before the topics that the entities in them read, or Home
+    /// Assistant reads each emptied topic by a template that expects JSON.
+    ClearedDocument,
+    /// What else has to vanish from the broker.
     Cleared,
 }
 
@@ -93,9 +96,20 @@ struct Value {
 }
 
 impl Rank {
-    const COUNT: usize = 6;
-    const ALL: [Self; Self::COUNT] =
-        [Self::Document, Self::Availability, Self::State, Self::Info, Self::Bridge, Self::Cleared];
+    const COUNT: usize = 7;
+    const ALL: [Self; Self::COUNT] = [
+        Self::Document,
+        Self::Availability,
+        Self::State,
+        Self::Info,
+        Self::Bridge,
+        Self::ClearedDocument,
+        Self::Cleared,
+    ];
+
+    const fn is_cleared(self) -> bool {
+        matches!(self, Self::ClearedDocument | Self::Cleared)
+    }
 }
 
 impl Table {
@@ -150,9 +164,14 @@ impl Table {
         self.put(topic, Vec::new(), Rank::Cleared, QoS::AtLeastOnce);
     }
 
+    /// The same for a document.
+    pub(super) fn clear_document(&mut self, topic: &str) {
+        self.put(topic, Vec::new(), Rank::ClearedDocument, QoS::AtLeastOnce);
+    }
+
     /// Whether a value, rather than its absence, stands at this topic.
     pub(super) fn holds(&self, topic: &str) -> bool {
-        self.values.get(topic).is_some_and(|value| value.rank != Rank::Cleared)
+        self.values.get(topic).is_some_and(|value| !value.rank.is_cleared())
     }
 
     /// The next value to send, in the order of [`Rank`]. Documents may be held back.
@@ -302,6 +321,23 @@ mod tests {
         put(&mut table, "document", "{}", Rank::Document);
         assert!(table.holds("document"));
         assert_eq!(drain(&mut table), ["document {}"]);
+    }
+
+    #[test]
+    fn documents_vanish_before_the_topics_that_they_read_at_each_connection() {
+        let mut table = Table::default();
+        for plug in 0..20 {
+            table.clear(&format!("topic {plug}"));
+            table.clear_document(&format!("document {plug}"));
+        }
+        for _ in 0..2 {
+            let sent = drain(&mut table);
+            let (documents, topics) = sent.split_at(20);
+            assert!(documents.iter().all(|line| line.starts_with("document")), "{sent:?}");
+            assert!(topics.iter().all(|line| line.starts_with("topic")), "{sent:?}");
+            table.send_all();
+        }
+        assert!(!table.holds("document 1") && !table.holds("topic 1"));
     }
 
     #[test]

@@ -97,9 +97,14 @@ impl Topics {
 
     /// The plug whose availability this topic tells, for the search after leftovers.
     pub fn parse_availability(&self, topic: &str) -> Option<PlugName> {
+        self.parse_told(topic, Leaf::Availability)
+    }
+
+    /// The plug that tells this on the topic.
+    pub(super) fn parse_told(&self, topic: &str, told: Leaf) -> Option<PlugName> {
         let rest = topic.strip_prefix(&*self.base)?.strip_prefix('/')?;
         let (plug, leaf) = rest.split_once('/')?;
-        (leaf == Leaf::Availability.as_str()).then(|| PlugName::new(plug).ok())?
+        (leaf == told.as_str()).then(|| PlugName::new(plug).ok())?
     }
 }
 

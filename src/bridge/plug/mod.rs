@@ -84,6 +84,8 @@ pub(in crate::bridge) struct Plug {
     misses: u32,
     availability: Option<Availability>,
     serving: Option<Route>,
+    /// Each route that could be used has failed since the last answer.
+    unserved: bool,
 }
 
 /// What the bridge hands to a plug so that it can act.
@@ -172,6 +174,7 @@ impl Plug {
             misses: 0,
             availability: None,
             serving: None,
+            unserved: false,
         }
     }
 
@@ -241,6 +244,12 @@ impl Plug {
     pub(in crate::bridge) fn cloud_changed(&mut self, now: Instant) {
         self.routes.forget(Route::Cloud);
         self.poll_at[Route::Cloud.index()] = now + Duration::from_millis(u64::from(self.key.0) * 10);
+    }
+
+    /// The cloud cannot be used any more.
+    pub(in crate::bridge) fn cloud_closed(&mut self, desk: &mut Desk<'_>) {
+        self.note_unserved(desk);
+        self.show(desk);
     }
 
     /// Read it soon.

@@ -106,12 +106,20 @@ impl Plug {
         }
     }
 
+    /// Takes note when each route that could be used has failed. One that has yet to be tried, or has failed only once
+    /// in a way that may be a hiccup, may still answer.
+    pub(super) fn note_unserved(&mut self, desk: &Desk<'_>) {
+        let usable = self.usable(desk);
+        let may_answer = |route: &Route| usable[route.index()] && !self.routes.is_resting(*route);
+        self.unserved |= !Route::ALL.iter().any(may_answer);
+    }
+
     fn state_of(&self, part: Option<Outlet>) -> Option<PlugState> {
         let reading = &self.reported.as_ref()?.reading;
         let relay = self.relay(part)?;
         Some(PlugState {
             relay: self.relay_of(part)?,
-            route: self.serving,
+            route: self.serving.filter(|_| !self.unserved),
             led: reading.led.filter(|_| part.is_none()),
             on_since: relay.on_since,
             brightness: reading.brightness.filter(|_| part.is_none()),

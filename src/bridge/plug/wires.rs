@@ -325,8 +325,9 @@ impl Plug {
         // An answer of the cloud from before its last interval proves nothing; it is asked again first.
         if route == Route::Local && self.poll_at[Route::Cloud.index()] > desk.now {
             self.choose_serving(desk);
-            self.show(desk);
         }
+        self.note_unserved(desk);
+        self.show(desk);
         if route == Route::Local {
             self.untested = false;
         }
@@ -345,6 +346,7 @@ impl Plug {
     pub(super) fn heard(&mut self, route: Route, desk: &mut Desk<'_>) {
         self.last_heard = Some(desk.now);
         self.misses = 0;
+        self.unserved = false;
         self.routes.answered(route);
         if route == Route::Local {
             self.rumour = None;

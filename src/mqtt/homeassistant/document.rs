@@ -171,6 +171,7 @@ pub(super) struct KeptDocument {
     pub(super) device: KeptDevice,
     #[serde(default)]
     pub(super) availability: Vec<KeptAvailability>,
+    pub(super) state_topic: Option<String>,
     #[serde(default)]
     pub(super) components: BTreeMap<String, KeptComponent>,
 }

@@ -209,7 +209,9 @@ impl Subject<'_> {
     fn reboot(&self) -> Entity {
         Entity {
             device_class: Some("restart"),
-            entity_category: Some("config"),
+            // Not on a dashboard by itself: one touch cuts the power for a moment.
+            entity_category: Some("diagnostic"),
+            enabled_by_default: Some(false),
             state_topic: None,
             command_topic: Some(self.command(Part::Reboot)),
             payload_press: Some("PRESS"),
@@ -226,6 +228,8 @@ impl Subject<'_> {
             value_template: Some("{{ value_json.route }}"),
             ..self.entity(ROUTE, "Route", Leaf::State)
         }
+        // Whether the plug can be reached does not count here: `none` is to be seen.
+        .available_by(vec![Availability { topic: self.topics.bridge_state() }])
     }
 
     fn on_since(&self) -> Entity {

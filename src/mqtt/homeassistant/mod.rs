@@ -19,7 +19,7 @@ use self::document::{
     Availability, Common, Component, Device, DeviceDocument, Entity, EntityDocument, KeptDocument, Origin,
 };
 use super::payload;
-use super::topics::{self, Topics};
+use super::topics::{self, Leaf, Topics};
 
 /// Our name in every document's `origin`, and the first part of every id of ours.
 const ORIGIN: &str = "hs100d";
@@ -79,7 +79,7 @@ pub(super) struct Abilities {
 pub(super) struct Found {
     /// The id of the device that it is about.
     pub(super) device: String,
-    /// The plug that its availability is told by, if it is about one.
+    /// The plug that it is about, by its topics, if it is about one.
     pub(super) plug: Option<PlugName>,
     /// The ids and platforms of its components, if it is in device form.
     pub(super) components: BTreeMap<String, String>,
@@ -213,7 +213,10 @@ impl Press {
         let device = kept.device.identifiers.into_iter().next()?;
         let is_ours = kept.origin.name == ORIGIN
             && (kept.device.via_device.as_deref() == Some(&self.bridge) || device == self.bridge);
-        let plug = kept.availability.iter().find_map(|a| self.topics.parse_availability(&a.topic));
+        let available = kept.availability.iter().find_map(|a| self.topics.parse_availability(&a.topic));
+        // The route is there while the bridge is, and names its plug only by what it reads.
+        let of_state = |topic: &String| self.topics.parse_told(topic, Leaf::State);
+        let plug = available.or_else(|| kept.state_topic.as_ref().and_then(of_state));
         // What was taken back by then is over and done with.
         let there = kept.components.into_iter().filter(|(_, component)| component.unique_id.is_some());
         let components = there.map(|(key, component)| (key, component.platform)).collect();
@@ -468,8 +471,34 @@ mod tests {
             let shown: Value = serde_json::from_str(&text).unwrap();
             let owner = ["desk-2", "lamp"].into_iter().find(|name| text.contains(&format!("hs100d/{name}/")));
             let topic = format!("hs100d/{}/availability", owner.unwrap_or("kitchen-kettle"));
-            let expected = serde_json::json!([{"topic": "hs100d/bridge/state"}, {"topic": topic}]);
+            let mut expected = serde_json::json!([{"topic": "hs100d/bridge/state"}, {"topic": topic}]);
+            if shown["name"] == "Route" {
+                expected.as_array_mut().unwrap().pop();
+            }
             assert_eq!((&shown["availability"], &shown["availability_mode"]), (&expected, &"all".into()));
+        }
+    }
+
+    #[test]
+    fn the_route_is_there_as_long_as_the_bridge_so_that_none_is_seen() {
+        let [.., (_, strip)] = kinds();
+        for info in [info(), strip] {
+            let documents = press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone());
+            let document: Value = serde_json::from_slice(&documents[0].payload).unwrap();
+            let route = &document["components"]["route"];
+            assert_eq!(route["availability"], serde_json::json!([{"topic": "hs100d/bridge/state"}]));
+            assert!(route["options"].as_array().unwrap().contains(&"none".into()));
+        }
+    }
+
+    #[test]
+    fn the_button_that_restarts_a_plug_is_nowhere_until_the_user_enables_it() {
+        for (_, info) in kinds() {
+            let documents = press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone());
+            let document: Value = serde_json::from_slice(&documents[0].payload).unwrap();
+            let restart = &document["components"]["reboot"];
+            assert_eq!(restart["entity_category"], "diagnostic");
+            assert_eq!(restart["enabled_by_default"], false);
         }
     }
 
