@@ -7,8 +7,11 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use hs100d::bridge::Settings;
-use hs100d::bridge::event::{CommandId, Ended, Energy, Event, KnownPlug, PlugInfo, PlugState, Update};
+use hs100d::bridge::event::{
+    CommandId, Ended, Energy, Event, Identity, KnownPlug, PlugInfo, PlugState, Update,
+};
+use hs100d::bridge::route::RoutePolicy;
+use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
 use hs100d::smarthome::message::{Meter, Outlets, Request};
 
@@ -406,4 +409,65 @@ fn a_plug_and_an_outlet_can_be_called_otherwise() {
     assert_eq!(house.plug(1).alias, "Küche ☕");
     assert_eq!(house.plug(1).outlets[1].0, "Toaster");
     assert!(state(&house, "toaster").is_none(), "topics do not move");
+}
+
+/// A house in which this plug is known by its address and was never read.
+fn house_of_unread(plug: ModelPlug) -> Scenario {
+    let entry = PlugSettings {
+        name: Some(plug_name(1)),
+        identity: Identity::default(),
+        address: Some(address(1)),
+        policy: RoutePolicy::default(),
+    };
+    let settings = Settings { plugs: vec![entry], adopt: true, cloud: true, ..Settings::default() };
+    Scenario::from_settings(settings, vec![plug])
+}
+
+#[test]
+fn a_command_to_a_strip_that_was_never_read_is_split_over_its_outlets_once_they_are_known() {
+    let toggle = Wishes { relay: Some(Switch::Toggle), ..Wishes::default() };
+    let for_a_while = Wishes { lasting: Some(seconds(1800)), ..relay(RelayState::On) };
+    for wishes in [relay(RelayState::On), toggle, for_a_while.clone()] {
+        let mut strip = ModelPlug::strip(1, 3);
+        strip.lan = Lan::Slow(millis(50));
+        let mut house = house_of_unread(strip);
+        let command = send(&mut house, "plug-1", 1, wishes.clone());
+        let (result, _) = house.result(command, seconds(10));
+        assert!(is_ok(&result), "{wishes:?}: {result:?}\n{:?}", house.asked);
+        assert!(house.plug(1).outlets.iter().all(|(_, relay)| relay.is_on()), "{wishes:?}");
+        if wishes == for_a_while {
+            assert!(house.plug(1).count_down.iter().all(Option::is_some), "{:?}", house.plug(1).count_down);
+        }
+        let is_for_all = |request: &Request| matches!(request, Request::SetRelay(_));
+        assert_eq!(asked(&house, is_for_all), 0, "{wishes:?}: {:?}", house.asked);
+        assert!(asked(&house, |request| *request == Request::SysInfo) <= 6, "{:?}", house.asked);
+        house.run_for(seconds(20));
+        assert_eq!(house.results(command).count(), 1, "{wishes:?}");
+    }
+}
+
+#[test]
+fn a_device_that_turns_out_to_have_no_relay_says_so_at_once() {
+    let mut plug = ModelPlug::new(1, true);
+    plug.has_relay = false;
+    let mut house = house_of_unread(plug);
+    let command = send(&mut house, "plug-1", 1, relay(RelayState::On));
+    let (result, _) = house.result(command, seconds(1));
+    assert_eq!(result.ended, Ended::Error("this device has no relay of its own".into()));
+    assert_eq!(asked(&house, Request::changes_something), 0, "{:?}", house.asked);
+}
+
+#[test]
+fn an_outlet_that_the_strip_no_longer_tells_of_is_not_asked_for_without_a_pause() {
+    let mut house = house_of(ModelPlug::strip(1, 3));
+    house.plug(1).hides = 1;
+    house.run_for(seconds(20));
+    let toggle = Wishes { relay: Some(Switch::Toggle), ..Wishes::default() };
+    for (id, wishes) in [toggle, relay(RelayState::On)].into_iter().enumerate() {
+        house.forget_the_past();
+        let command = send(&mut house, "outlet-3", id as u64, wishes);
+        let (result, _) = house.result(command, seconds(10));
+        assert!(matches!(result.ended, Ended::Error(_)), "{result:?}");
+        assert!(house.asked.len() <= 60, "{} requests in ten seconds", house.asked.len());
+    }
 }

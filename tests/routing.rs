@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{CloudStatus, Ended, Event, Identity, What};
+use hs100d::bridge::event::{Ask, CloudStatus, Ended, Event, Identity, RequestId, What};
 use hs100d::bridge::route::{Policy, RoutePolicy};
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
@@ -633,4 +633,36 @@ fn a_reading_that_was_asked_for_before_a_command_does_not_undo_what_is_shown() {
         matches!(update, hs100d::bridge::event::Update::State(_, state) if state.relay == RelayState::Off)
     });
     assert!(!flickered, "{:?}", house.told);
+}
+
+#[test]
+fn nobody_can_make_a_plug_be_asked_without_a_pause() {
+    let refresh = |number: u64| Event::Request { id: RequestId(number), ask: Ask::Refresh(None) };
+    let mut house = Scenario::settled(1);
+    for number in 0..400 {
+        house.event(refresh(number));
+        house.run_for(millis(5));
+    }
+    assert!(house.asked.len() <= 10, "{} requests in two seconds of refreshes", house.asked.len());
+
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.plug(1).cloud = Cloud::Down;
+    house.run_for(seconds(20));
+    house.forget_the_past();
+    for _ in 0..400 {
+        house.sight(1);
+        house.run_for(millis(5));
+    }
+    assert!(house.asked.len() <= 10, "{} requests in two seconds of sightings", house.asked.len());
+}
+
+#[test]
+fn the_first_look_after_a_command_is_not_put_off() {
+    let mut house = Scenario::settled(1);
+    for number in 0..20 {
+        let command = if number % 2 == 0 { house.toggle(1) } else { house.switch(1, RelayState::Off) };
+        let (result, took) = house.result(command, LAN_TRIP * 3);
+        assert!(is_ok(&result), "{result:?} after {took:?}");
+    }
 }

@@ -70,6 +70,8 @@ pub(super) enum Want {
 /// How far a wish has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The device was never read: what it is has to be known first, since a strip's wish is one for each outlet.
+    Identify,
     /// Room has to be made for it: an older count-down goes.
     Clear,
     /// It has to be said to the plug.
@@ -85,6 +87,13 @@ pub(super) enum Step {
     },
 }
 
+impl Want {
+    /// With what it begins.
+    pub(super) fn first_step(&self) -> Step {
+        if matches!(self, Self::CountDown(..)) { Step::Clear } else { Step::Act }
+    }
+}
+
 impl Wish {
     pub(super) fn new(
         want: Want,
@@ -93,8 +102,13 @@ impl Wish {
         arrived: Instant,
         deadline: Instant,
     ) -> Self {
-        let step = if matches!(want, Want::CountDown(..)) { Step::Clear } else { Step::Act };
+        let step = want.first_step();
         Self { want, part, command, arrived, deadline, step, failures: [None, None] }
+    }
+
+    /// The same for this outlet of the strip that the device turned out to be.
+    pub(super) fn for_outlet(&self, outlet: Outlet) -> Self {
+        Self::new(self.want.clone(), Some(outlet), self.command, self.arrived, self.deadline)
     }
 
     pub(super) fn slot(&self) -> Slot {
@@ -112,6 +126,7 @@ impl Wish {
     /// What to say next.
     pub(super) fn request(&self) -> Request {
         match (self.step, &self.want) {
+            (Step::Identify, _) => Request::SysInfo,
             (Step::Clear, _) => Request::StopCountDown(self.part),
             (Step::ReadBack { .. }, Want::CountDown(..)) => Request::CountDown(self.part),
             (Step::ReadBack { .. }, _) => Request::SysInfo,
@@ -159,7 +174,7 @@ impl Wish {
     /// Before this moment an answer to [`Wish::request`] would prove nothing.
     pub(super) fn not_before(&self) -> Instant {
         match self.step {
-            Step::Clear | Step::Act => self.arrived,
+            Step::Identify | Step::Clear | Step::Act => self.arrived,
             Step::ReadBack { not_before, .. } => not_before,
         }
     }
@@ -167,9 +182,14 @@ impl Wish {
     /// The route to prefer: the one that has just worked.
     pub(super) fn proven_route(&self) -> Option<Route> {
         match self.step {
-            Step::Clear | Step::Act => None,
+            Step::Identify | Step::Clear | Step::Act => None,
             Step::ReadBack { route, .. } => Some(route),
         }
+    }
+
+    /// Whether it is about the relay of a device, and not about an outlet's.
+    pub(super) fn is_for_the_relay_of_a_device(&self) -> bool {
+        self.part.is_none() && matches!(self.slot(), Slot::Relay | Slot::CountDown)
     }
 
     pub(super) fn is_read_back(&self) -> bool {

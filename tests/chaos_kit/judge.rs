@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hs100d::bridge::event::{CommandId, Ended, ExchangeId};
 use hs100d::model::{RelayState, Route};
+use hs100d::smarthome::message::Request;
 
 use super::story::Stamp;
 
@@ -25,6 +26,8 @@ const LOGINS_A_DAY: usize = 6;
 const DAY: Duration = Duration::from_secs(86_400);
 /// A command to a plug that nothing is wrong with is done by then, the longest hiccup of a healthy LAN included.
 const PROMPT: Duration = Duration::from_secs(8);
+/// Nothing is asked again over the same route within this time, unless a command came or was confirmed since.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// What the daemon holds may grow by this much over what it held at the first rest.
 const GROWTH: (usize, usize) = (3, 2);
 const SLACK: usize = 32 * 1024;
@@ -42,6 +45,9 @@ pub enum Promise {
     CorrectsWithCause,
     /// One request in flight on each wire.
     OneOnAWire,
+    /// The same is not asked again over the same route within a quarter of a second, unless a command came or was confirmed
+    /// since.
+    RepeatsSlowly,
     /// Never two logins or refreshes at once.
     OneLogin,
     /// No login after a refusal that only the user can mend.
@@ -67,12 +73,13 @@ pub enum Promise {
 }
 
 impl Promise {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Settles,
         Self::ComesHome,
         Self::NothingUnasked,
         Self::CorrectsWithCause,
         Self::OneOnAWire,
+        Self::RepeatsSlowly,
         Self::OneLogin,
         Self::NoLoginAfterRefusal,
         Self::FewLogins,
@@ -132,6 +139,10 @@ pub struct Judge {
 struct Book {
     relays: Vec<Page>,
     in_flight: [Option<ExchangeId>; 2],
+    /// What was asked on each route within [`REPEAT_AFTER`], and when.
+    asked_lately: [Vec<(Request, Duration)>; 2],
+    /// When a command last came, or was confirmed.
+    stirred: Option<Duration>,
     /// When the question was asked that was answered last.
     asked: Option<Duration>,
     /// When the plug last said that it did something.
@@ -201,6 +212,8 @@ impl Judge {
         let book = |relays: Vec<RelayState>| Book {
             relays: relays.into_iter().map(page).collect(),
             in_flight: [None; 2],
+            asked_lately: Default::default(),
+            stirred: None,
             asked: None,
             acted: None,
         };
@@ -238,6 +251,7 @@ impl Judge {
     pub fn daemon_is_new(&mut self) {
         for book in &mut self.books {
             book.in_flight = [None; 2];
+            book.asked_lately = Default::default();
             book.asked = None;
             book.acted = None;
             for page in &mut book.relays {
@@ -278,6 +292,7 @@ impl Judge {
         for before in before {
             self.forget_if_over(plug, before);
         }
+        self.books[plug].stirred = Some(self.at);
         let parts = wants.len() + other_parts;
         let (arrived, deadline) = (self.at, self.at + patience);
         self.commands.insert(id, Command { plug, wants, parts, arrived, deadline, ended: false });
@@ -350,6 +365,20 @@ impl Judge {
                 Some(plug),
                 format!("two requests in flight on the {route} route"),
             );
+        }
+    }
+
+    /// Whether this comes too soon after the same was asked.
+    pub fn repeats(&mut self, plug: usize, route: Route, request: &Request) {
+        let at = self.at;
+        let Book { asked_lately, stirred, .. } = &mut self.books[plug];
+        let lately = &mut asked_lately[route.index()];
+        lately.retain(|&(_, asked)| at < asked + REPEAT_AFTER);
+        let before = lately.iter().rev().find(|(known, _)| known == request).map(|&(_, asked)| asked);
+        lately.push((request.clone(), at));
+        if let Some(before) = before.filter(|&before| stirred.is_none_or(|stirred| stirred <= before)) {
+            let words = format!("{request:?} again over the {route} route after {:?}", at - before);
+            self.complain(Promise::RepeatsSlowly, Some(plug), words);
         }
     }
 
@@ -500,6 +529,7 @@ impl Judge {
     /// The plug said that it did something.
     pub fn acted(&mut self, plug: usize) {
         self.books[plug].acted = Some(self.at);
+        self.books[plug].stirred = Some(self.at);
     }
 
     /// What was read last of this relay, or of a strip as a whole.

@@ -73,6 +73,7 @@ impl World {
         let (id, route, deadline) = (exchange.id, exchange.route(), self.since_start(exchange.deadline));
         self.tally.exchanges += 1;
         self.judge.asks(plug, route, id);
+        self.judge.repeats(plug, route, &exchange.request);
         let causes = self.causes_of(plug, &exchange.request, deadline);
         if !causes.is_empty() || self.story.wants_polls(plug) {
             let line = format!("asked over the {route} route, {:?}: {:?}", exchange.target, exchange.request);

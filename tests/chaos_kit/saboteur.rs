@@ -22,6 +22,8 @@ pub enum Sabotage {
     /// A button is taken for an older command.
     CorrectsButtons,
     AsksTwice,
+    /// What was answered is asked again at once.
+    Hammers,
     LogsInTwice,
     LogsInAfterRefusal,
     /// Limits on logins are forgotten again and again.
@@ -43,13 +45,14 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every fault, and the promise that it breaks.
-    pub const ALL: [(Self, Promise); 18] = [
+    pub const ALL: [(Self, Promise); 19] = [
         (Self::ClosesInsteadOfResetting, Promise::NothingUnasked),
         (Self::GivesUpCorrections, Promise::Settles),
         (Self::NeverComesHome, Promise::ComesHome),
         (Self::KeepsDeadWishes, Promise::NothingUnasked),
         (Self::CorrectsButtons, Promise::CorrectsWithCause),
         (Self::AsksTwice, Promise::OneOnAWire),
+        (Self::Hammers, Promise::RepeatsSlowly),
         (Self::LogsInTwice, Promise::OneLogin),
         (Self::LogsInAfterRefusal, Promise::NoLoginAfterRefusal),
         (Self::ForgivesItself, Promise::FewLogins),
@@ -83,6 +86,9 @@ impl World {
             Some(Sabotage::AsksTwice) if self.dice.chance(0.001) => {
                 let (route, id) = (exchange.route(), exchange.id);
                 self.judge.asks(plug, route, id);
+            }
+            Some(Sabotage::Hammers) if self.dice.chance(0.001) => {
+                self.judge.repeats(plug, exchange.route(), &exchange.request);
             }
             _ => {}
         }

@@ -88,6 +88,10 @@ pub struct ModelPlug {
     pub used: Vec<[f64; 2]>,
     /// The running count-down of each relay.
     pub count_down: Vec<Option<(Duration, RelayState)>>,
+    /// Whether it has one at all; a strip's outlets have.
+    pub has_relay: bool,
+    /// So many of its last outlets it does not tell of.
+    pub hides: usize,
     /// Modules that it does not know.
     pub lacks: Vec<&'static str>,
 }
@@ -591,6 +595,8 @@ impl ModelPlug {
             meters: vec![],
             used: vec![],
             count_down: vec![None],
+            has_relay: true,
+            hides: 0,
             lacks: vec![],
         }
     }
@@ -606,6 +612,7 @@ impl ModelPlug {
     }
 
     pub fn reading(&self) -> Reading {
+        let outlets = &self.outlets[..self.outlets.len() - self.hides];
         Reading {
             plate: Arc::new(Nameplate {
                 device_id: Some(self.device_id.clone()),
@@ -618,18 +625,14 @@ impl ModelPlug {
                 feature: if self.meters.is_empty() { "TIM" } else { "TIM:ENE" }.into(),
                 dev_name: "Wi-Fi Smart Plug".into(),
                 dims: self.brightness.is_some(),
-                outlets: self.outlets.iter().enumerate().map(outlet_plate).collect(),
+                outlets: outlets.iter().enumerate().map(outlet_plate).collect(),
             }),
-            relay: self.outlets.is_empty().then_some(self.relay),
+            relay: (self.has_relay && self.outlets.is_empty()).then_some(self.relay),
             led: Some(self.led),
             on_time: None,
             rssi: Some(-50),
             brightness: self.brightness,
-            outlets: self
-                .outlets
-                .iter()
-                .map(|(_, relay)| OutletState { relay: *relay, on_time: None })
-                .collect(),
+            outlets: outlets.iter().map(|(_, relay)| OutletState { relay: *relay, on_time: None }).collect(),
         }
     }
 }

@@ -34,6 +34,9 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
 const LOST_AFTER: Duration = Duration::from_secs(2);
 /// So many intervals of its polls an answer over the cloud counts for.
 const FRESH_POLLS: u32 = 5;
+/// No question is put and no request made over the same route again within this time, whatever fails, unless a command
+/// came or was confirmed since: firmwares take a flood of requests badly, and cloud calls are counted.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// A sighting is of this moment for so long; a plug answers each datagram of a round.
 const JUST_NOW: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,10 @@ pub(in crate::bridge) struct Plug {
     sighted: Option<Instant>,
     routes: Routes,
     lanes: [Option<InFlight>; 2],
+    /// What was asked last on each route.
+    last_asked: [LastAsked; 2],
+    /// When a command last came or was confirmed: what was asked before may be asked again at once.
+    stirred: Option<Instant>,
     wishes: Vec<Wish>,
     pursuit: Option<Box<Pursuit>>,
     reported: Option<Reported>,
@@ -106,6 +113,31 @@ struct InFlight {
     /// Since when its route has been asked without an answer: from before its start, if it took a hung one's place.
     unanswered_since: Instant,
     deadline: Instant,
+}
+
+/// What was asked last on one route, and when.
+#[derive(Debug, Default)]
+struct LastAsked {
+    sysinfo: Option<Instant>,
+    other: Option<(Request, Instant)>,
+}
+
+impl LastAsked {
+    /// When this was asked last, unless something else was since.
+    fn at(&self, request: &Request) -> Option<Instant> {
+        match (request, &self.other) {
+            (Request::SysInfo, _) => self.sysinfo,
+            (_, Some((last, at))) if last == request => Some(*at),
+            _ => None,
+        }
+    }
+
+    fn note(&mut self, request: &Request, now: Instant) {
+        match request {
+            Request::SysInfo => self.sysinfo = Some(now),
+            _ => self.other = Some((request.clone(), now)),
+        }
+    }
 }
 
 /// Whether a request is one of those that take turns.
@@ -156,6 +188,8 @@ impl Plug {
             sighted: None,
             routes: Routes::default(),
             lanes: [None, None],
+            last_asked: Default::default(),
+            stirred: None,
             wishes: Vec::new(),
             pursuit: None,
             reported: None,

@@ -115,7 +115,8 @@ impl Plug {
                     return wake.by(*due);
                 }
             }
-            return self.start(route, Request::SysInfo, urgent, desk);
+            self.start(route, Request::SysInfo, urgent, wake, desk);
+            return;
         }
         self.route_failed(route, Verdict::RouteDown, desk);
         self.poll_at[route.index()] = self.next_poll(route, desk.now, desk.now);
@@ -177,10 +178,11 @@ impl Plug {
             return;
         }
         let date = self.date;
-        let open = |aside: &&mut Aside| route == Route::Local || aside.what.is_worth_a_call();
-        let answerable = |aside: &&mut Aside| aside.request(date).is_some();
-        let next = self.asides.iter_mut().filter(open).filter(answerable).min_by_key(|aside| aside.due);
-        let Some(aside) = next else { return };
+        let open = |aside: &Aside| route == Route::Local || aside.what.is_worth_a_call();
+        let can_be_asked = |(_, aside): &(usize, &Aside)| open(aside) && aside.request(date).is_some();
+        let next = self.asides.iter().enumerate().filter(can_be_asked).min_by_key(|(_, aside)| aside.due);
+        let Some((place, _)) = next else { return };
+        let aside = &mut self.asides[place];
         if aside.due > desk.now {
             return wake.by(aside.due);
         }
@@ -189,8 +191,9 @@ impl Plug {
         }
         let Some(request) = aside.request(date) else { return };
         let pause = pause(aside.what, aside.part, route, &self.policy);
-        aside.due = desk.now + pause;
-        self.start(route, request, false, desk);
+        if self.start(route, request, false, wake, desk) {
+            self.asides[place].due = desk.now + pause;
+        }
     }
 
     /// Takes note of how a slow question went, if this is one. One that the plug cannot answer spoils nothing else.

@@ -34,9 +34,14 @@ impl Plug {
         self.reported = Some(Reported { reading, asked });
         self.note_on_since(desk.now);
         self.come_online(desk);
+        self.assign_to_relays(desk);
         for part in self.parts() {
-            if let Some(relay) = self.relay_of(part).filter(|_| part.is_some() || !self.is_strip()) {
-                self.compare_relay(part, relay, previous, route, desk);
+            match self.relay_of(part) {
+                Some(relay) if part.is_some() || !self.is_strip() => {
+                    self.compare_relay(part, relay, previous, route, desk);
+                }
+                None if part.is_some() => self.miss_outlet(part, route, desk),
+                _ => {}
             }
         }
         self.compare_rest(asked, route, desk);
@@ -103,6 +108,16 @@ impl Plug {
             self.relay_mut(part).settled = Some(relay);
             self.watch_for_strays(part, relay);
         }
+    }
+
+    /// The strip told nothing of this outlet.
+    fn miss_outlet(&mut self, part: Option<Outlet>, route: Route, desk: &mut Desk<'_>) {
+        let Some(wish) = self.wish_for(Slot::Relay, part) else { return };
+        if matches!(wish.want, Want::FlipRelay(_)) {
+            let why = "the strip does not tell of this outlet: switch it on or off instead";
+            return self.end(Slot::Relay, part, Ended::Error(why.into()), Some(route), desk);
+        }
+        self.compare(Slot::Relay, part, |_| false, route, desk);
     }
 
     /// Everything but the relays.

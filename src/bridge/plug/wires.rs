@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Desk, InFlight, LOST_AFTER, Plug, Wake, takes_turns};
+use super::{Desk, InFlight, LOST_AFTER, Plug, REPEAT_AFTER, Wake, takes_turns};
 use crate::bridge::event::{Action, CloudStatus, Ended, Exchange, ExchangeId, Outcome, Target, What};
 use crate::bridge::pursuit::{Job, Pursuit};
 use crate::bridge::route::{Plan, Policy};
@@ -68,7 +68,6 @@ impl Plug {
         if due > desk.now {
             return wake.by(due);
         }
-        let mut unanswered_since = desk.now;
         if let Some(flight) = &self.lanes[route.index()] {
             // Something older is on the wire. An answer is a matter of milliseconds; when it stays away, the wire is
             // not waited for any longer.
@@ -76,13 +75,8 @@ impl Plug {
             if patience > desk.now {
                 return wake.by(patience);
             }
-            unanswered_since = flight.unanswered_since;
-            self.abandon(route, desk);
         }
-        self.start(route, job.request.clone(), true, desk);
-        if let Some(flight) = &mut self.lanes[route.index()] {
-            flight.unanswered_since = unanswered_since;
-        }
+        self.start(route, job.request.clone(), true, wake, desk);
     }
 
     /// Whether the job's request is on this wire already.
@@ -119,14 +113,29 @@ impl Plug {
         }
     }
 
-    pub(super) fn start(&mut self, route: Route, request: Request, urgent: bool, desk: &mut Desk<'_>) {
+    /// Asks the plug, in the place of what is on this route, unless the same was asked just now. Whether it was asked.
+    pub(super) fn start(
+        &mut self,
+        route: Route,
+        request: Request,
+        urgent: bool,
+        wake: &mut Wake,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        if let Some(at) = self.too_soon_until(route, &request, desk.now) {
+            wake.by(at);
+            return false;
+        }
         let target = match (route, &self.address, &self.identity.device_id) {
             (Route::Local, Some(address), _) => {
                 Target::Local { address: address.clone(), expect: self.identity.clone() }
             }
             (Route::Cloud, _, Some(device_id)) => Target::Cloud { device_id: device_id.clone() },
-            _ => return,
+            _ => return false,
         };
+        let unanswered_since =
+            self.lanes[route.index()].as_ref().map_or(desk.now, |flight| flight.unanswered_since);
+        self.abandon(route, desk);
         let limit = match route {
             Route::Local => self.policy.local_timeout,
             Route::Cloud => self.policy.cloud_timeout,
@@ -135,16 +144,12 @@ impl Plug {
         let said = self.wishes.iter().filter(|wish| wish.is_said_by(&request)).map(|wish| wish.deadline);
         let deadline = said.fold(desk.now + limit, Instant::min);
         let id = desk.next_exchange(self.key);
+        self.last_asked[route.index()].note(&request, desk.now);
         if takes_turns(route, &request) {
             desk.turns.begun(desk.now);
         }
-        self.lanes[route.index()] = Some(InFlight {
-            id,
-            request: request.clone(),
-            started: desk.now,
-            unanswered_since: desk.now,
-            deadline,
-        });
+        self.lanes[route.index()] =
+            Some(InFlight { id, request: request.clone(), started: desk.now, unanswered_since, deadline });
         let plate = self.reported.as_ref().map(|reported| Arc::clone(&reported.reading.plate));
         let label = Arc::clone(&self.label);
         desk.actions.push_back(Action::Perform(Exchange {
@@ -157,6 +162,14 @@ impl Plug {
             urgent,
             plate,
         }));
+        true
+    }
+
+    /// Until when this request would come too soon after the last of its kind.
+    fn too_soon_until(&self, route: Route, request: &Request, now: Instant) -> Option<Instant> {
+        let last = self.last_asked[route.index()].at(request)?;
+        let is_stirred = self.stirred.is_some_and(|stirred| stirred > last);
+        Some(last + REPEAT_AFTER).filter(|&until| until > now && !is_stirred)
     }
 
     pub(super) fn abandon(&mut self, route: Route, desk: &mut Desk<'_>) {
@@ -245,6 +258,7 @@ impl Plug {
 
     pub(super) fn acted(&mut self, route: Route, flight: &InFlight, desk: &mut Desk<'_>) {
         self.acted = Some(desk.now);
+        self.stirred = Some(desk.now);
         let mut was_wished = false;
         for wish in self.wishes.iter_mut().filter(|wish| wish.is_said_by(&flight.request)) {
             was_wished = true;

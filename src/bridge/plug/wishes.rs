@@ -9,6 +9,9 @@ use crate::bridge::wish::{Asked, Slot, Step, Want, Wish};
 use crate::model::{Failure, Order, RelayState, Route, Switch, Wishes};
 use crate::smarthome::message::{Kind, Outlet, Outlets, Request};
 
+/// Why a relay cannot be switched that is not there.
+const NO_RELAY: &str = "this device has no relay of its own";
+
 impl Plug {
     /// Takes a command to the device or to one of its outlets; each ends in exactly one result.
     pub(in crate::bridge) fn command(
@@ -19,13 +22,18 @@ impl Plug {
         desk: &mut Desk<'_>,
     ) {
         let asked = Asked { id, of: part };
+        self.stirred = Some(desk.now);
         // A fade is not late before it can have ended.
         let fade = if let Order::Set(wishes) = &order { wishes.transition } else { None };
         let deadline = desk.now + self.policy.command_ttl + fade.unwrap_or_default();
         match self.wants(part, order) {
             Ok(wants) => {
                 for (part, want) in wants {
-                    self.wish(Wish::new(want, part, Some(asked), desk.now, deadline), desk);
+                    let mut wish = Wish::new(want, part, Some(asked), desk.now, deadline);
+                    if self.reported.is_none() && wish.is_for_the_relay_of_a_device() {
+                        wish.step = Step::Identify;
+                    }
+                    self.wish(wish, desk);
                 }
             }
             Err(why) => self.report(asked, desk.now, Ended::Error(why.into()), None, desk),
@@ -64,7 +72,7 @@ impl Plug {
         if let Some(switch) = relay {
             let parts = self.relay_parts(part);
             if parts.is_empty() {
-                return Err("this device has no relay of its own");
+                return Err(NO_RELAY);
             }
             for part in parts {
                 wants.push((part, self.resolve(part, switch)));
@@ -98,6 +106,41 @@ impl Plug {
             (None, _) if outlets > 0 => (0..).take(outlets).map(Some).collect(),
             (None, Some(reading)) if reading.relay.is_none() => vec![],
             (None, _) => vec![None],
+        }
+    }
+
+    /// What a whole device's relay was to do before it was known what the device is. A strip's outlets do it instead.
+    pub(super) fn assign_to_relays(&mut self, desk: &mut Desk<'_>) {
+        let Some(parts) =
+            self.wishes.iter().any(Wish::is_for_the_relay_of_a_device).then(|| self.relay_parts(None))
+        else {
+            return;
+        };
+        for slot in [Slot::Relay, Slot::CountDown] {
+            match (&parts[..], self.wish_for_mut(slot, None)) {
+                (_, None) => {}
+                ([None], Some(wish)) if wish.step == Step::Identify => wish.step = wish.want.first_step(),
+                ([None], Some(_)) => {}
+                ([], Some(_)) => self.end(slot, None, Ended::Error(NO_RELAY.into()), None, desk),
+                (outlets, Some(_)) => self.split(slot, outlets.iter().flatten().copied(), desk),
+            }
+        }
+    }
+
+    /// Makes of the whole device's wish of this kind one for each outlet, unless a newer one is there.
+    fn split(&mut self, slot: Slot, outlets: impl Iterator<Item = Outlet>, desk: &mut Desk<'_>) {
+        let is_it = |wish: &Wish| wish.slot() == slot && wish.part.is_none();
+        let Some(place) = self.wishes.iter().position(is_it) else { return };
+        let whole = self.wishes.swap_remove(place);
+        for outlet in outlets {
+            let newest = self.wish_for(slot, Some(outlet)).map(|wish| wish.arrived);
+            if newest.is_none_or(|newest| newest <= whole.arrived) {
+                self.wish(whole.for_outlet(outlet), desk);
+            }
+        }
+        let is_left = self.wishes.iter().any(|wish| wish.command == whole.command);
+        if let Some(asked) = whole.command.filter(|_| !is_left) {
+            self.report(asked, whole.arrived, Ended::Superseded, None, desk);
         }
     }
 
