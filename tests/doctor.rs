@@ -43,12 +43,18 @@ async fn examined(home: &Home, subject: &str) -> Told {
     let (told, text) =
         tokio::join!(home.run(&["check", "--online", "--json"]), home.run(&["check", "--online"]));
     let object = subject_of(&told, subject);
-    let (verdict, code) = if object["ok"] == true { ("ok  ", 0) } else { ("FAIL", 69) };
+    let (verdict, code) = match (object["ok"] == true, object["cause"].is_null()) {
+        (true, true) => ("ok  ", 0),
+        (true, false) => ("note", 0),
+        (false, _) => ("FAIL", 69),
+    };
     let start = format!("{verdict}  {subject}: ");
     let lines: Vec<_> = text.out.lines().filter(|line| line.starts_with(&start)).collect();
     assert_eq!(lines.len(), 1, "one line of {subject}: {text:?}\n{told:?}");
     if code == 69 {
         assert_eq!((text.code, told.code), (69, 69), "{text:?}");
+    }
+    if object["cause"].is_string() {
         let end = format!(": {} [{}]", object["remedy"].as_str().unwrap(), object["cause"].as_str().unwrap());
         assert!(lines[0].ends_with(&end), "{end}\n{text:?}");
     }
@@ -194,6 +200,25 @@ async fn what_the_account_says_of_a_plug_is_weighed() {
     house.plug(1).with(|plug| plug.bound = false);
     assert_eq!(examined(&home, "cloud").await.cause(), "account-empty");
     assert_eq!(examined(&home, "plug lamp").await.cause(), "none", "an empty list says nothing of a plug");
+}
+
+#[tokio::test]
+async fn a_plug_that_the_account_does_not_list_is_a_note_while_the_lan_reaches_it_and_no_route_needs_the_cloud() {
+    let (house, home) = scene().await;
+    house.plug(0).with(|plug| plug.bound = false);
+    let told = home.run(&["check", "--online"]).await;
+    let notes: Vec<_> = told.ok().lines().filter(|line| line.starts_with("note  ")).collect();
+    assert_eq!(notes.len(), 1, "{told:?}");
+    assert!(notes[0].starts_with("note  plug lamp: LAN: HS100(EU) answers"), "{told:?}");
+    assert!(notes[0].ends_with("or set route = \"local\" [not-in-account]"), "{told:?}");
+
+    house.lan().set_fault(house.plug(0), LanFault::NotAccepting).await.unwrap();
+    assert_eq!(examined(&home, "plug lamp").await.object["ok"], false, "nothing serves it");
+    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    let config = Config::of(&house).set("local", "timeout", "500ms").set("discovery", "adopt", false);
+    let home = Home::new(&config.set("routing", "policy", "cloud").plug("lamp", &house, 0));
+    let told = examined(&home, "plug lamp").await;
+    assert_eq!((told.cause(), &told.object["ok"]), ("not-in-account", &json!(false)));
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ causes! {
         "this process may not open more connections",
         "close what else is running in this session, or raise its limit (ulimit -n)";
     NOT_IN_ACCOUNT = "not-in-account",
-        "the account does not list it",
+        "the account does not list it; only a note where the LAN reaches it",
         "add it to this account in the Kasa app, use the account that it belongs to, or set route = \"local\"";
     CLOUD_OFFLINE = "cloud-offline",
         "the cloud says that it is not connected",

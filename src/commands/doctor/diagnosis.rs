@@ -131,6 +131,11 @@ pub(super) fn of_plug(evidence: &Evidence) -> Option<Cause> {
     }
 }
 
+/// Whether what [`of_plug`] names is a note: the plug is served over the LAN, and was never meant for this account.
+pub(super) fn is_a_note(evidence: &Evidence) -> bool {
+    evidence.lan == LanView::Answers && evidence.cloud == CloudView::NotListed
+}
+
 fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
     if matches!(failure, Failure::OutOfFiles) {
         return cause::TOO_MANY_FILES;
@@ -427,6 +432,21 @@ mod tests {
             let evidence = Evidence { lan, place, datagrams, broadcast, cloud };
             let found = of_plug(&evidence);
             assert_eq!(found.map(|cause| cause.word), expected.map(|cause| cause.word), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_plug_that_the_account_does_not_list_is_a_note_unless_it_needs_the_cloud() {
+        let is_a_note = |lan, cloud| {
+            let (place, datagrams, broadcast) = (Place::Here, Datagrams::Nothing, Broadcast::Somebody);
+            is_a_note(&Evidence { lan, place, datagrams, broadcast, cloud })
+        };
+        assert!(is_a_note(LanView::Answers, CloudView::NotListed));
+        for lan in [LanView::NotUsed, LanView::Mute, refused(), silent(), no_address()] {
+            assert!(!is_a_note(lan.clone(), CloudView::NotListed), "{lan:?}");
+        }
+        for cloud in [CloudView::Offline, CloudView::Misplaced, CloudView::Failed(Failure::Silent)] {
+            assert!(!is_a_note(LanView::Answers, cloud.clone()), "{cloud:?}");
         }
     }
 

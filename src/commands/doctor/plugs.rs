@@ -424,7 +424,11 @@ impl AskCloud {
         let found: Vec<_> = on_the_lan.into_iter().chain(over_the_cloud).collect();
         let cause = diagnosis::of_plug(&evidence);
         let found = if found.is_empty() { "no way to it is in use".to_owned() } else { found.join("; ") };
-        Finding::of(Subject::Plug, found, cause).named(patient.name).after(tries)
+        let finding = match cause {
+            Some(cause) if diagnosis::is_a_note(&evidence) => Finding::note(Subject::Plug, found, cause),
+            cause => Finding::of(Subject::Plug, found, cause),
+        };
+        finding.named(patient.name).after(tries)
     }
 
     /// How the cloud sees the plug, and in words.

@@ -27,9 +27,9 @@ pub(super) struct Finding {
     ok: bool,
     /// What came back, in one line.
     found: String,
-    /// The likely cause, if something is wrong: a word that stays.
+    /// The likely cause, if something is wrong or a note is due: a word that stays.
     cause: Option<&'static str>,
-    /// What helps.
+    /// What helps, or what a note suggests.
     remedy: Option<String>,
     tries: Vec<Try>,
 }
@@ -99,6 +99,11 @@ impl Finding {
         Self { ok: false, cause, remedy, ..Self::good(subject, found) }
     }
 
+    /// Nothing is wrong, yet something is worth knowing.
+    pub(super) fn note(subject: Subject, found: impl Into<String>, cause: Cause) -> Self {
+        Self { ok: true, ..Self::bad(subject, found, cause) }
+    }
+
     /// Good without a cause, bad with one.
     pub(super) fn of(subject: Subject, found: impl Into<String>, cause: Option<Cause>) -> Self {
         let found = found.into();
@@ -117,7 +122,11 @@ impl Finding {
     }
 
     fn line(&self) -> String {
-        let verdict = if self.ok { "ok  " } else { "FAIL" };
+        let verdict = match (self.ok, self.cause) {
+            (true, None) => "ok  ",
+            (true, Some(_)) => "note",
+            (false, _) => "FAIL",
+        };
         let subject = match (self.subject, &self.name) {
             (Subject::Broker, _) => "broker",
             (Subject::Cloud, _) => "cloud",
@@ -163,6 +172,17 @@ mod tests {
         let tried = "        get_sysinfo over TCP at 192.0.2.7:9999: connection refused\n";
         assert_eq!(report().in_words(true), format!("ok    broker: takes us\n{line}{tried}"));
         assert_eq!(report().verdict().unwrap_err().exit, Exit::Unavailable);
+    }
+
+    #[test]
+    fn a_note_is_told_with_its_cause_and_fails_nothing() {
+        let cause = cause::NOT_IN_ACCOUNT;
+        let report = Report::of([Finding::note(Subject::Plug, "LAN: answers", cause).named("lamp")]);
+        let line = format!("note  plug lamp: LAN: answers: {} [not-in-account]\n", cause.remedy);
+        assert_eq!((report.in_words(false), report.verdict()), (line, Ok(())));
+        let told = serde_json::to_value(report).unwrap();
+        assert_eq!((&told["ok"], &told["subjects"][0]["ok"]), (&true.into(), &true.into()));
+        assert_eq!(told["subjects"][0]["cause"], "not-in-account");
     }
 
     #[test]
