@@ -124,6 +124,20 @@ impl Store {
         (store, warnings)
     }
 
+    /// Reads what is there and writes nothing, neither now nor later: for a command that only looks. What cannot be read
+    /// counts as not there.
+    pub fn read_only(directory: &Path) -> Self {
+        let mut store = Self { hands_off: true, ..Self::fresh(directory) };
+        let path = directory.join(STATE);
+        let taken = open(&path).and_then(|file| Draft::read(file, LARGEST));
+        match taken.map(|bytes| store.restore(&bytes)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(what)) => tracing::debug!("{}: {what}", path.display()),
+            Err(error) => tracing::debug!("{} cannot be read: {error}", path.display()),
+        }
+        store
+    }
+
     /// The UUID that this installation shows to the cloud as its terminal.
     pub fn terminal(&self) -> Uuid {
         self.terminal
@@ -481,9 +495,19 @@ fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, S
     }
 }
 
-/// Reads what we wrote. A link leads to what somebody else chose, and a file of another user's may change under us:
-/// in a directory that others write to, neither is ours.
+/// Reads what we wrote.
 fn read(path: &Path) -> io::Result<Draft> {
+    let file = open(path)?;
+    // A restored backup may have been laid open to everybody.
+    if file.metadata()?.mode() & OTHERS != 0 {
+        file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
+    }
+    Draft::read(file, LARGEST)
+}
+
+/// Opens what we wrote. A link leads to what somebody else chose, and a file of another user's may change under us:
+/// in a directory that others write to, neither is ours.
+fn open(path: &Path) -> io::Result<File> {
     let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
     let meta = file.metadata()?;
@@ -493,11 +517,7 @@ fn read(path: &Path) -> io::Result<Draft> {
     if let Some(owner) = stranger {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
     }
-    // A restored backup may have been laid open to everybody.
-    if meta.mode() & OTHERS != 0 {
-        file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
-    }
-    Draft::read(file, LARGEST)
+    Ok(file)
 }
 
 /// Only the version is looked at before the rest, so that a newer file is told from a broken one.

@@ -8,6 +8,7 @@ mod e2e_kit;
 mod mqtt_kit;
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 
 use e2e_kit::{Config, Home, Scene, blueprint_of, happens, house_of, json_of, sees};
 use hs100d::sim::fault::{CloudLink, LanFault};
@@ -50,7 +51,7 @@ async fn discover_lists_the_plugs_as_a_table_and_as_json() {
     let expected = |number: usize| {
         let plug = house.plug(number);
         json!({
-            "alias": plug.alias(), "mac": plug.mac(), "device_id": plug.device_id(), "protocol": "xor",
+            "alias": plug.alias(), "topic_name": null, "mac": plug.mac(), "device_id": plug.device_id(), "protocol": "xor",
             "host": house.lan().address(plug).unwrap().ip().to_string(),
             "state": if plug.is_on() { "ON" } else { "OFF" },
             "model": plug.read(|plug| plug.model.name), "rssi": plug.read(|plug| plug.rssi),
@@ -76,8 +77,78 @@ async fn discover_lists_the_plugs_as_a_table_and_as_json() {
 
     house.plugs().iter().for_each(|plug| plug.with(|plug| plug.lan = LanFault::Silent));
     let nobody = home.run(&["discover", "--timeout", "500ms"]).await;
-    assert!(nobody.ok().starts_with("No plug answered."), "{nobody:?}");
+    let start = "No plug answered. Asked by broadcast: 127.255.255.255. ";
+    assert!(nobody.ok().starts_with(start), "{nobody:?}");
     assert_eq!(home.run(&["discover", "--json", "--timeout", "500ms"]).await.json(), json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discover_tells_topic_names_and_the_outlets_of_strips_and_writes_nothing() {
+    let mut blueprint = blueprint_of(&[]);
+    blueprint.plugs = vec![(Model::KP303, "Lab Strip".to_owned()), (Model::HS100_HW1, "Küche".to_owned())];
+    let house = House::start(blueprint).await.unwrap();
+    house.plug(0).with(|strip| strip.press_button_of(1, std::time::Instant::now()));
+    let config = lan_alone(&house);
+    let home = Home::new(&config);
+    let nameless = home.run(&["discover", "--json", "--timeout", "1s"]).await.json();
+    assert_eq!((&nameless[0]["topic_name"], &nameless[0]["state"]), (&Value::Null, &json!("ON")));
+    assert_eq!(nameless[0]["outlets"][1]["topic_name"], Value::Null);
+    assert!(!home.state_dir().exists(), "a look makes no state directory");
+
+    let Scene { home, mut daemon, ear, .. } = Scene::at(home).await;
+    for plug in ["lab-strip", "kuche"] {
+        is_online(&ear, plug).await;
+    }
+    daemon.stop().await;
+    let before = std::fs::read_to_string(home.state_dir().join("state.json")).unwrap();
+    let named = home.run(&["discover", "--json", "--timeout", "1s"]).await.json();
+    assert_eq!((&named[0]["topic_name"], &named[1]["topic_name"]), (&json!("lab-strip"), &json!("kuche")));
+    let alias = |number: usize| house.plug(0).read(|strip| strip.outlets[number].alias.clone());
+    let topic_name = |number: usize| named[0]["outlets"][number]["topic_name"].as_str().unwrap();
+    let outlet = |number: usize, state: &str| json!({"outlet": number + 1, "alias": alias(number), "topic_name": topic_name(number), "state": state});
+    assert_eq!(named[0]["outlets"], json!([outlet(0, "OFF"), outlet(1, "ON"), outlet(2, "OFF")]));
+    assert!(before.contains(&format!("\"{}\"", topic_name(2))), "{before}");
+
+    let table = home.run(&["discover", "--timeout", "1s"]).await;
+    let lines: Vec<&str> = table.ok().lines().collect();
+    assert_eq!(lines.len(), 6, "a line for each plug and each outlet: {table:?}");
+    let start = lines[0].find("TOPIC NAME").unwrap();
+    assert!(lines[1][start..].starts_with("lab-strip "), "{table:?}");
+    assert!(lines[3].starts_with(&format!("  {} ", alias(1))), "{table:?}");
+    assert!(lines[3][start..].starts_with(topic_name(1)) && lines[3].contains("  outlet 2 "), "{table:?}");
+    assert!(lines[3].ends_with("  ON") && lines[4].ends_with("  OFF"), "{table:?}");
+
+    // A name of the config goes before that of the store.
+    home.write(&config.plug("kettle", &house, 1).text());
+    let named = home.run(&["discover", "--json", "--timeout", "1s"]).await.json();
+    assert_eq!(named[1]["topic_name"], "kettle");
+    assert_eq!(std::fs::read_to_string(home.state_dir().join("state.json")).unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discover_shows_on_a_terminal_whom_it_asked_and_how_long_it_goes_on() {
+    let house = house_of(&["Lamp"]).await;
+    let home = Home::new(&lan_alone(&house));
+    // Every machine with a package for Debian has it, in bsdutils.
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "there is no `script`: apt-get install bsdutils");
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_hs100d");
+    let words = format!("'{program}' --config '{}' discover --timeout 1200ms", home.config().display());
+    let mut terminal = std::process::Command::new("script");
+    terminal
+        .args(["-qefc", &words, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("STATE_DIRECTORY", home.state_dir());
+    let shown =
+        tokio::task::spawn_blocking(move || terminal.stdin(Stdio::null()).output().unwrap()).await.unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let (before, table) = shown.split_once("NAME ").unwrap();
+    assert!(before.starts_with("Asked by broadcast: 127.255.255.255\r\n"), "{shown:?}");
+    assert!(before.contains("1 found, ") && before.contains(" s left"), "{shown:?}");
+    assert!(before.ends_with("\r\u{1b}[K"), "what was shown meanwhile is gone: {shown:?}");
+    assert!(table.contains("Lamp ") && !table.contains('\u{1b}'), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use hs100d::sim::fault::{Dialect, LanFault};
 use hs100d::sim::house::{Blueprint, House};
 use hs100d::sim::model::Model;
 use hs100d::smarthome::cipher;
-use hs100d::transport::discovery::{Discovery, Options};
+use hs100d::transport::discovery::{Discovery, Options, Way};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -70,6 +70,7 @@ async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
         assert_eq!(reading.plate.device_id.as_ref().unwrap().as_str(), plug.device_id());
         assert_eq!(&*reading.plate.alias, plug.alias());
     }
+    assert_eq!(discovery.asked(), [Way { local: Ipv4Addr::UNSPECIFIED, target: LOOPBACK }]);
     // One datagram may be lost: whoever misses the first hears the second or the third.
     house.plug(0).with(|plug| plug.lan = LanFault::Silent);
     while timeout(NOTHING_COMES, discovery.next()).await.is_ok() {}

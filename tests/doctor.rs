@@ -203,7 +203,8 @@ async fn what_the_account_says_of_a_plug_is_weighed() {
 }
 
 #[tokio::test]
-async fn a_plug_that_the_account_does_not_list_is_a_note_while_the_lan_reaches_it_and_no_route_needs_the_cloud() {
+async fn a_plug_that_the_account_does_not_list_is_a_note_while_the_lan_reaches_it_and_no_route_needs_the_cloud()
+ {
     let (house, home) = scene().await;
     house.plug(0).with(|plug| plug.bound = false);
     let told = home.run(&["check", "--online"]).await;

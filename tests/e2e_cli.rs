@@ -155,7 +155,8 @@ async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
     let lines: Vec<_> = table.ok().lines().collect();
     assert_eq!(lines.len(), 4, "{table:?}");
     let headings: Vec<_> = lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
-    assert_eq!(headings, ["NAME", "MODEL", "ADDRESS", "MAC", "DEVICE ID", "STATE", "SIGNAL", "PROTOCOL"]);
+    let columns = "NAME, TOPIC NAME, MODEL, ADDRESS, MAC, DEVICE ID, STATE, SIGNAL, PROTOCOL";
+    assert_eq!(headings.join(", "), columns);
     for part in [
         "Küche ☕",
         "HS100(EU)",
@@ -171,7 +172,7 @@ async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
     assert!(!table.out.contains('\u{1b}'), "an alias paints no terminal");
 
     let rows = home.run(&["discover", "--timeout", "1s", "--json"]).await.json();
-    let expected = json!({"alias": "Küche ☕", "model": "HS100(EU)", "host": "127.0.0.12", "mac": "50:C7:BF:00:00:02",
+    let expected = json!({"alias": "Küche ☕", "topic_name": null, "model": "HS100(EU)", "host": "127.0.0.12", "mac": "50:C7:BF:00:00:02",
         "device_id": house.plug(1).device_id(), "state": "ON", "rssi": -47, "protocol": "xor"});
     assert_eq!((rows.as_array().unwrap().len(), &rows[1]), (3, &expected));
 

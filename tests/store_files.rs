@@ -52,6 +52,30 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
+fn a_look_at_the_store_reads_what_is_there_and_writes_nothing() {
+    let (_parent, directory) = place();
+    assert_eq!(Store::read_only(&directory).known_plugs(), []);
+    assert!(!directory.exists(), "no directory is made");
+    let mut store = open(&directory);
+    store.remember(plug(1, "192.0.2.1:9999"));
+    store.save().unwrap();
+    let file = directory.join("state.json");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut look = Store::read_only(&directory);
+    assert_eq!((look.known_plugs(), look.instance()), (store.known_plugs(), store.instance()));
+    look.remember(plug(2, "192.0.2.2:9999"));
+    look.save().unwrap();
+    assert_eq!((open(&directory).known_plugs().len(), mode(&directory)), (1, 0o700));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    Store::read_only(&directory);
+    assert_eq!(mode(&file), 0o644);
+    fs::write(&file, "not ours").unwrap();
+    assert_eq!(Store::read_only(&directory).known_plugs(), []);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "not ours", "nor is it set aside");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+}
+
+#[test]
 fn what_was_saved_is_there_after_a_restart() {
     let (_parent, directory) = place();
     let mut store = open(&directory);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::doctor;
 use super::doctor::report::Report;
+use super::progress::Progress;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{Policy, RoutePolicy};
@@ -48,6 +49,8 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         say(&plan.to_string())?;
     }
     if args.online {
+        let mut progress = Progress::on_stderr(&context.environment);
+        progress.show("Trying the broker, the account and each plug …");
         plan.online = Some(doctor::examine(&config, &state_dir).await?);
     }
     if args.json {

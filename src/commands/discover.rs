@@ -4,12 +4,17 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
 
+use super::known::Known;
+use super::progress::Progress;
 use super::table::Table;
 use super::{Context, Failed, say};
 use crate::bridge::event::{Identity, Said, Sighting};
-use crate::model::{Address, DeviceId};
-use crate::transport::discovery::{self, Discovery};
+use crate::model::{Address, DeviceId, PlugName, RelayState};
+use crate::smarthome::message::Reading;
+use crate::store::Store;
+use crate::transport::discovery::{self, Discovery, Way};
 
 /// What `discover` is called with.
 #[derive(Debug, clap::Args)]
@@ -23,29 +28,69 @@ pub struct Args {
     pub timeout: Duration,
 }
 
+/// How often what is shown meanwhile is shown anew.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
+/// By then the first round has asked every network.
+const ASKED_BY: Duration = Duration::from_millis(100);
+
 /// Looks for plugs until the time is over, and lists each once.
 ///
 /// # Errors
 /// The config is wrong.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let config = context.config()?;
+    let store = Store::read_only(&context.state_dir());
+    let options = config.discovery.clone();
     let mut discovery =
-        Discovery::start(config.discovery.unwrap_or_else(|| discovery::Options::usual(config.local.port)));
-    let mut rows: Vec<Row> = Vec::new();
-    let search = async {
-        loop {
-            let Sighting { address, said } = discovery.next().await;
-            take_in(&mut rows, Row::of(&address, &said));
-        }
-    };
-    // The search ends with its time; that is how it is meant to end.
-    let _ = tokio::time::timeout(args.timeout, search).await;
+        Discovery::start(options.unwrap_or_else(|| discovery::Options::usual(config.local.port)));
+    let mut progress = Progress::on_stderr(&context.environment);
+    let rows = search(&mut discovery, args.timeout, &Known::of(&config, &store), &mut progress).await;
+    drop(progress);
     let garbage = discovery.tally().garbage;
     if garbage > 0 {
         tracing::info!("{garbage} answers that came were no plug's");
     }
+    let asked = listed(&discovery.asked());
+    tracing::info!("asked by broadcast: {asked}");
+    say(&if args.json { as_json(&rows) } else { as_table(&rows, &asked) })
+}
+
+/// The rows of all that answer in this time, in the order of their addresses.
+async fn search(
+    discovery: &mut Discovery,
+    time: Duration,
+    known: &Known<'_>,
+    progress: &mut Progress,
+) -> Vec<Row> {
+    let begun = Instant::now();
+    let end = begun + time;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut show_at = begun + ASKED_BY;
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            Sighting { address, said } = discovery.next() => take_in(&mut rows, Row::of(&address, &said, known)),
+            () = sleep_until(show_at.min(end)) => {
+                let now = Instant::now();
+                if now >= end {
+                    break;
+                }
+                if !std::mem::replace(&mut is_told, true) {
+                    progress.leave(&format!("Asked by broadcast: {}", listed(&discovery.asked())));
+                }
+                progress.show(&format!("{} found, {} s left", rows.len(), (end - now).as_secs() + 1));
+                show_at = now + SHOW_EVERY;
+            }
+        }
+    }
     rows.sort_by(|a, b| a.place.cmp(&b.place));
-    say(&if args.json { as_json(&rows) } else { as_table(&rows) })
+    rows
+}
+
+/// Which networks were asked, in words.
+fn listed(asked: &[Way]) -> String {
+    let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
+    if asked.is_empty() { "no network".to_owned() } else { asked.join(", ") }
 }
 
 /// Lists each plug once, whatever it is seen through. One that answers in both forms is one that TCP 9999 serves.
@@ -63,28 +108,35 @@ struct Row {
     /// What the rows are ordered by.
     place: (Option<Ipv4Addr>, String),
     is_xor: bool,
-    cells: [String; 8],
+    cells: [String; COLUMNS],
+    /// Those of its outlets, to stand below it.
+    outlets: Vec<[String; COLUMNS]>,
     json: Value,
 }
 
-const HEADINGS: [&str; 8] = ["NAME", "MODEL", "ADDRESS", "MAC", "DEVICE ID", "STATE", "SIGNAL", "PROTOCOL"];
+const COLUMNS: usize = 9;
+const HEADINGS: [&str; COLUMNS] =
+    ["NAME", "TOPIC NAME", "MODEL", "ADDRESS", "MAC", "DEVICE ID", "STATE", "SIGNAL", "PROTOCOL"];
 
 impl Row {
-    fn of(address: &Address, said: &Said) -> Self {
+    fn of(address: &Address, said: &Said, known: &Known<'_>) -> Self {
         let host = address.host();
         let place = (host.parse().ok(), host.clone());
         match said {
             Said::SysInfo(reading) => {
                 let plate = &reading.plate;
+                let who = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
+                let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
                 let mac = plate.mac.map(|mac| mac.to_string());
                 let device_id = plate.device_id.as_ref().map(DeviceId::as_str);
-                let state = reading.relay.map(|relay| relay.to_string());
-                let json = json!({
-                    "alias": &*plate.alias, "model": &*plate.model, "host": host, "mac": mac, "device_id": device_id,
-                    "state": state, "rssi": reading.rssi, "protocol": "xor",
+                let state = state_of(reading).map(|relay| relay.to_string());
+                let mut json = json!({
+                    "alias": &*plate.alias, "topic_name": topic_name, "model": &*plate.model, "host": host, "mac": mac,
+                    "device_id": device_id, "state": state, "rssi": reading.rssi, "protocol": "xor",
                 });
                 let cells = [
                     plate.alias.escape_debug().to_string(),
+                    topic_name.unwrap_or_default().to_owned(),
                     plate.model.escape_debug().to_string(),
                     host,
                     mac.unwrap_or_default(),
@@ -93,23 +145,30 @@ impl Row {
                     reading.rssi.map(|dbm| format!("{dbm} dBm")).unwrap_or_default(),
                     "xor".to_owned(),
                 ];
-                let who = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
-                Self { who, place, is_xor: true, cells, json }
+                let outlets: Vec<_> = Outlet::all(reading, known.outlets(&who)).collect();
+                if !outlets.is_empty() {
+                    json["outlets"] = outlets.iter().map(Outlet::json).collect();
+                }
+                let outlets = outlets.iter().map(Outlet::cells).collect();
+                Self { who, place, is_xor: true, cells, outlets, json }
             }
             Said::Other(device) => {
+                let who = Identity { device_id: None, mac: device.mac };
+                let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
                 let mac = device.mac.map(|mac| mac.to_string());
                 let encryption = device.encryption.to_lowercase();
                 let protocol = if encryption.is_empty() { "other" } else { &encryption };
                 let json = json!({
-                    "alias": null, "model": &*device.model, "host": host, "mac": mac, "device_id": null,
-                    "state": null, "rssi": null, "protocol": protocol, "type": &*device.kind,
+                    "alias": null, "topic_name": topic_name, "model": &*device.model, "host": host, "mac": mac,
+                    "device_id": null, "state": null, "rssi": null, "protocol": protocol, "type": &*device.kind,
                 });
-                let mut cells = [const { String::new() }; 8];
-                cells[1] = device.model.escape_debug().to_string();
-                cells[2] = host;
-                cells[3] = mac.unwrap_or_default();
-                cells[7] = protocol.escape_debug().to_string();
-                Self { who: Identity { device_id: None, mac: device.mac }, place, is_xor: false, cells, json }
+                let mut cells = [const { String::new() }; COLUMNS];
+                cells[1] = topic_name.unwrap_or_default().to_owned();
+                cells[2] = device.model.escape_debug().to_string();
+                cells[3] = host;
+                cells[4] = mac.unwrap_or_default();
+                cells[8] = protocol.escape_debug().to_string();
+                Self { who, place, is_xor: false, cells, outlets: Vec::new(), json }
             }
         }
     }
@@ -125,20 +184,67 @@ impl Row {
     }
 }
 
+/// One outlet of a strip, as it is printed.
+struct Outlet<'a> {
+    /// From 1, as in the outlet's `info`.
+    number: usize,
+    alias: &'a str,
+    topic_name: Option<&'a PlugName>,
+    state: Option<RelayState>,
+}
+
+impl<'a> Outlet<'a> {
+    fn all(reading: &'a Reading, names: &'a [PlugName]) -> impl Iterator<Item = Self> {
+        reading.plate.outlets.iter().enumerate().map(|(place, plate)| Self {
+            number: place + 1,
+            alias: &plate.alias,
+            topic_name: names.get(place),
+            state: reading.outlets.get(place).map(|outlet| outlet.relay),
+        })
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "outlet": self.number,
+            "alias": self.alias,
+            "topic_name": self.topic_name.map(PlugName::as_str),
+            "state": self.state.map(|state| state.to_string()),
+        })
+    }
+
+    fn cells(&self) -> [String; COLUMNS] {
+        let mut cells = [const { String::new() }; COLUMNS];
+        cells[0] = format!("  {}", self.alias.escape_debug());
+        cells[1] = self.topic_name.map(ToString::to_string).unwrap_or_default();
+        cells[2] = format!("outlet {}", self.number);
+        cells[6] = self.state.map(|state| state.to_string()).unwrap_or_default();
+        cells
+    }
+}
+
+/// A strip is on while any of its outlets is.
+fn state_of(reading: &Reading) -> Option<RelayState> {
+    let any = || reading.outlets.iter().any(|outlet| outlet.relay.is_on());
+    reading.relay.or_else(|| (!reading.outlets.is_empty()).then(|| RelayState::from_bool(any())))
+}
+
 fn as_json(rows: &[Row]) -> String {
     let rows: Vec<_> = rows.iter().map(|row| &row.json).collect();
     format!("{}\n", json!(rows))
 }
 
-fn as_table(rows: &[Row]) -> String {
+fn as_table(rows: &[Row], asked: &str) -> String {
     if rows.is_empty() {
-        return "No plug answered. They answer on the same network only; AP isolation, another VLAN or a firewall \
-                may keep the question or the answer away.\n"
-            .to_owned();
+        return format!(
+            "No plug answered. Asked by broadcast: {asked}. Plugs answer on the same network only; AP isolation, \
+             another VLAN or a firewall may keep the question or the answer away: ask other networks with \
+             discovery.broadcast, or one plug with `hs100d plug ADDRESS info`.\n"
+        );
     }
     let mut table = Table::new(HEADINGS);
     for row in rows {
         table.row(row.cells.clone());
+        row.outlets.iter().for_each(|cells| table.row(cells.clone()));
     }
     table.to_string()
 }
@@ -147,6 +253,8 @@ fn as_table(rows: &[Row]) -> String {
 mod tests {
     use super::*;
     use crate::bridge::event::OtherDialect;
+    use crate::config::Config;
+    use crate::config::place::{Environment, Place};
     use crate::model::Mac;
     use crate::smarthome::message::{Reply, Request};
 
@@ -156,7 +264,7 @@ mod tests {
         let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
             panic!()
         };
-        Row::of(&Address::new(host, 9999).unwrap(), &Said::SysInfo(Box::new(reading)))
+        row(host, &Said::SysInfo(Box::new(reading)))
     }
 
     fn other(host: &str, mac: &str) -> Row {
@@ -166,7 +274,13 @@ mod tests {
             model: "HS100(UK)".into(),
             encryption: "KLAP".into(),
         };
-        Row::of(&Address::new(host, 9999).unwrap(), &Said::Other(device))
+        row(host, &Said::Other(device))
+    }
+
+    fn row(host: &str, said: &Said) -> Row {
+        let config = Config::read("", &Place::Nowhere, &Environment::default()).unwrap();
+        let known = Known { config: &config, plugs: Vec::new() };
+        Row::of(&Address::new(host, 9999).unwrap(), said, &known)
     }
 
     #[test]
@@ -185,7 +299,7 @@ mod tests {
         ] {
             take_in(&mut rows, row);
         }
-        let listed: Vec<_> = rows.iter().map(|row| (row.cells[2].as_str(), row.cells[7].as_str())).collect();
+        let listed: Vec<_> = rows.iter().map(|row| (row.cells[3].as_str(), row.cells[8].as_str())).collect();
         let expected =
             [("192.0.2.1", "xor"), ("192.0.2.2", "xor"), ("192.0.2.3", "klap"), ("192.0.2.4", "klap")];
         assert_eq!(listed, expected);

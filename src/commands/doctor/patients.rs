@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::plugs::OnLan;
 use crate::bridge::event::{Identity, KnownPlug, OtherDialect, Said, Sighting};
 use crate::bridge::route::{Policy, RoutePolicy};
+use crate::commands::known::{identity_of, is_same};
 use crate::config::Config;
 use crate::model::{Address, shown};
 use crate::store::Store;
@@ -116,18 +117,6 @@ impl Patient {
 /// Whether it is a device of this family, whatever it speaks.
 pub(super) fn is_of_the_family(device: &OtherDialect) -> bool {
     device.kind.starts_with("IOT.")
-}
-
-/// Whether both say who they are, and are the same.
-pub(super) fn is_same(one: &Identity, other: &Identity) -> bool {
-    match (&one.device_id, &other.device_id) {
-        (Some(ours), Some(theirs)) => ours == theirs,
-        _ => one.mac.is_some() && one.mac == other.mac,
-    }
-}
-
-fn identity_of(plug: &KnownPlug) -> Identity {
-    Identity { device_id: Some(plug.device_id.clone()), mac: plug.mac }
 }
 
 /// Nobody, to be reached so.

@@ -11,10 +11,11 @@ use tokio::time::timeout;
 
 use super::diagnosis::{self, Broadcast, CloudView, Datagrams, Evidence, LanView, Place};
 use super::networks::Networks;
-use super::patients::{NAME_SHOWN, Patient, is_of_the_family, is_same, with_heard};
+use super::patients::{NAME_SHOWN, Patient, is_of_the_family, with_heard};
 use super::report::{Finding, Subject, Try};
 use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Said, Sighting, Target};
 use crate::bridge::route::Policy;
+use crate::commands::known::is_same;
 use crate::config::Config;
 use crate::model::{Address, Destination, Failure, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request};

@@ -3,7 +3,7 @@
 //! Answers are taken from any source port. What is no plug's answer is counted and skipped; what comes faster than it
 //! can be taken in is counted and dropped. Nothing that is heard makes anybody wait.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::Tally;
 use super::answer::understand;
+use super::ways::Way;
 use crate::bridge::event::Sighting;
 use crate::logging::Repeated;
 use crate::model::Address;
@@ -54,16 +55,20 @@ impl Ear {
         !self.listening.is_finished()
     }
 
-    /// Sends one datagram, or says that it could not.
-    pub(super) async fn ask(&mut self, target: SocketAddr, words: &[u8]) {
+    /// Sends one datagram, or says that it could not. Whether the system took it.
+    pub(super) async fn ask(&mut self, target: SocketAddr, words: &[u8]) -> bool {
         let sent = timeout(SEND_WITHIN, self.socket.send_to(words, target)).await;
         match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(_) => drop(self.sending.ended(Instant::now())),
+            Ok(_) => {
+                self.sending.ended(Instant::now());
+                true
+            }
             Err(error) => {
                 if self.sending.failed(&error.to_string(), Instant::now()).is_some() {
                     let local = self.local;
                     tracing::debug!(%local, %target, %error, "a discovery datagram was not sent");
                 }
+                false
             }
         }
     }
@@ -89,7 +94,7 @@ impl Drop for Ear {
     }
 }
 
-/// What all ears share: whom they tell, what they count, and who was asked directly.
+/// What all ears share: whom they tell, what they count, and who was asked.
 #[derive(Debug)]
 pub(super) struct Hearing {
     /// The port that plugs listen on, whichever they answer from.
@@ -97,6 +102,8 @@ pub(super) struct Hearing {
     tell: mpsc::Sender<Sighting>,
     /// Who was asked directly in this round.
     pub(super) probed: Mutex<HashSet<SocketAddr>>,
+    /// The networks that were asked since the start: a broadcast to each was sent.
+    pub(super) asked: Mutex<BTreeSet<Way>>,
     answers: AtomicU64,
     garbage: AtomicU64,
     dropped: AtomicU64,
@@ -110,6 +117,7 @@ impl Hearing {
             port,
             tell,
             probed: Mutex::default(),
+            asked: Mutex::default(),
             answers: AtomicU64::new(0),
             garbage: AtomicU64::new(0),
             dropped: AtomicU64::new(0),

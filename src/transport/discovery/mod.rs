@@ -24,7 +24,7 @@ use crate::model::Address;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{OutletIds, Request};
 use ear::{Ear, Hearing};
-use ways::Way;
+pub use ways::Way;
 
 /// Between two rounds, where the user says nothing else.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -116,6 +116,12 @@ impl Discovery {
         }
     }
 
+    /// The networks that were asked by broadcast since the start, in the order of their addresses.
+    pub fn asked(&self) -> Vec<Way> {
+        let asked = self.hearing.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().copied().collect()
+    }
+
     /// What has come in since the start.
     pub fn tally(&self) -> Tally {
         self.hearing.tally()
@@ -200,8 +206,12 @@ impl Search {
                 sleep(APART).await;
             }
             for (local, target, words) in &questions {
-                if let Some(ear) = self.ears.get_mut(local) {
-                    ear.ask(*target, words).await;
+                let Some(ear) = self.ears.get_mut(local) else { continue };
+                let is_it = |way: &&Way| way.local == *local && way.target == target.ip();
+                if ear.ask(*target, words).await
+                    && let Some(way) = self.ways.iter().find(is_it)
+                {
+                    self.hearing.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(*way);
                 }
             }
         }

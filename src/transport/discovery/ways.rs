@@ -1,5 +1,6 @@
 //! From which of this machine's addresses to which broadcast address: read from the interfaces as they are now.
 
+use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -9,12 +10,19 @@ use if_addrs::{IfAddr, Ifv4Addr};
 const LONGEST_PREFIX: u8 = 30;
 
 /// A way for a broadcast to leave this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way {
-    /// The interface's own address.
-    pub(super) local: Ipv4Addr,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The interface's own address; unspecified where the system chooses it.
+    pub local: Ipv4Addr,
     /// The broadcast address of its network.
-    pub(super) target: Ipv4Addr,
+    pub target: Ipv4Addr,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { local, target } = self;
+        if local.is_unspecified() { write!(f, "{target}") } else { write!(f, "{target} from {local}") }
+    }
 }
 
 /// One way for each address of each interface that can broadcast at this moment. Loopback is none.
@@ -69,6 +77,8 @@ mod tests {
             let target = way.map(|way| way.target.to_string());
             assert_eq!(target.as_deref(), expected, "{ip}/{prefixlen}");
             assert!(way.is_none_or(|way| way.local.to_string() == ip));
+            let told = way.map(|way| way.to_string());
+            assert_eq!(told, expected.map(|target| format!("{target} from {ip}")));
         }
     }
 }

@@ -1,0 +1,59 @@
+//! What config and store know of plugs, together: which entry is about a plug, what it is called in its topics, and where
+//! it was last.
+
+use crate::bridge::PlugSettings;
+use crate::bridge::event::{Identity, KnownPlug};
+use crate::config::Config;
+use crate::model::{Address, PlugName};
+use crate::store::Store;
+
+/// The entries of the config, and the plugs of earlier runs.
+pub(super) struct Known<'a> {
+    pub(super) config: &'a Config,
+    pub(super) plugs: Vec<KnownPlug>,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn of(config: &'a Config, store: &Store) -> Self {
+        Self { config, plugs: store.known_plugs() }
+    }
+
+    /// The entry about this plug: by device id, by MAC, or by the address if it says nothing else.
+    pub(super) fn entry(&self, who: &Identity, address: Option<&Address>) -> Option<&'a PlugSettings> {
+        let entries = &self.config.bridge.plugs;
+        let by_identity = entries.iter().find(|entry| is_same(&entry.identity, who));
+        let is_there = |entry: &&PlugSettings| {
+            entry.identity == Identity::default() && address.is_some() && entry.address.as_ref() == address
+        };
+        by_identity.or_else(|| entries.iter().find(is_there))
+    }
+
+    /// What an earlier run knew of this plug.
+    pub(super) fn plug(&self, who: &Identity) -> Option<&KnownPlug> {
+        self.plugs.iter().find(|plug| is_same(&identity_of(plug), who))
+    }
+
+    /// What it is called in its topics: by the config, else as the daemon named it.
+    pub(super) fn name(&self, who: &Identity, address: Option<&Address>) -> Option<&PlugName> {
+        let entry = self.entry(who, address).and_then(|entry| entry.name.as_ref());
+        entry.or_else(|| self.plug(who).map(|plug| &plug.name))
+    }
+
+    /// What its outlets are called in their topics, in their order; empty while the daemon has not named them.
+    pub(super) fn outlets(&self, who: &Identity) -> &[PlugName] {
+        self.plug(who).map_or(&[], |plug| &plug.outlets)
+    }
+}
+
+/// Who a plug of an earlier run is.
+pub(super) fn identity_of(plug: &KnownPlug) -> Identity {
+    Identity { device_id: Some(plug.device_id.clone()), mac: plug.mac }
+}
+
+/// Whether both say who they are, and are the same. Two device ids decide alone.
+pub(super) fn is_same(one: &Identity, other: &Identity) -> bool {
+    match (&one.device_id, &other.device_id) {
+        (Some(ours), Some(theirs)) => ours == theirs,
+        _ => one.mac.is_some() && one.mac == other.mac,
+    }
+}

@@ -1,0 +1,78 @@
+//! What a command that takes a while shows meanwhile: lines on standard error, on a terminal only.
+
+use std::io::{self, IsTerminal as _, Stderr, Write};
+
+use crate::config::place::Environment;
+
+/// To the beginning of the line, and clear it.
+const CLEAR: &str = "\r\x1b[K";
+
+/// One line that is replaced again and again, and gone when this is dropped. Without a terminal nothing is shown.
+pub(super) struct Progress<W: Write = Stderr> {
+    terminal: Option<W>,
+    is_shown: bool,
+}
+
+impl Progress {
+    /// On standard error, if it is a terminal that can clear a line.
+    pub(super) fn on_stderr(environment: &Environment) -> Self {
+        let is_dumb = environment.get("TERM").is_some_and(|term| term == "dumb");
+        let stderr = io::stderr();
+        Self::on(Some(stderr).filter(|stderr| stderr.is_terminal() && !is_dumb))
+    }
+}
+
+impl<W: Write> Progress<W> {
+    fn on(terminal: Option<W>) -> Self {
+        Self { terminal, is_shown: false }
+    }
+
+    /// Shows this in place of what was shown before.
+    pub(super) fn show(&mut self, text: &str) {
+        self.write(text);
+        self.is_shown = self.terminal.is_some();
+    }
+
+    /// Shows this for good.
+    pub(super) fn leave(&mut self, text: &str) {
+        self.write(&format!("{text}\n"));
+        self.is_shown = false;
+    }
+
+    fn write(&mut self, text: &str) {
+        let Some(terminal) = &mut self.terminal else { return };
+        let clear = if self.is_shown { CLEAR } else { "" };
+        // A terminal that went away has nobody before it.
+        let _ = write!(terminal, "{clear}{text}").and_then(|()| terminal.flush());
+    }
+}
+
+impl<W: Write> Drop for Progress<W> {
+    fn drop(&mut self) {
+        if self.is_shown {
+            self.write("");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_replaced_and_cleared_on_a_terminal_and_nothing_is_written_elsewhere() {
+        let mut shown = Vec::new();
+        let mut progress = Progress::on(Some(&mut shown));
+        progress.show("5 s left");
+        progress.show("4 s left");
+        progress.leave("asked two networks");
+        progress.show("3 s left");
+        drop(progress);
+        let expected = format!("5 s left{CLEAR}4 s left{CLEAR}asked two networks\n3 s left{CLEAR}");
+        assert_eq!(String::from_utf8(shown).unwrap(), expected);
+        let mut nowhere = Progress::<Vec<u8>>::on(None);
+        nowhere.show("5 s left");
+        nowhere.leave("asked two networks");
+        assert!(!nowhere.is_shown);
+    }
+}
