@@ -334,7 +334,7 @@ impl World {
         self.daemon = Some(Daemon {
             bridge: Bridge::new(self.settings(), now),
             wires: Wires::default(),
-            calls: Calls::new(self.disk.tokens.clone()),
+            calls: Calls::new(self.disk.tokens.clone(), self.cloud.written_password),
             link: Link::new(self.wall_clock()),
             began: self.at,
         });
