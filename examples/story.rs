@@ -186,6 +186,7 @@ impl Story {
             rssi: None,
             brightness: None,
             outlets: Box::default(),
+            unread: Box::default(),
         }
     }
 

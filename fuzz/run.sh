@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-ALL=(frames replies datagrams cloud orders topics config store bridge)
+ALL=(frames replies sysinfo datagrams cloud orders topics config store bridge)
 # A build of `--brief` that takes longer is left for the next run, which goes on from there.
 BUILD_LIMIT=60s
 BRIEF_SECONDS=2

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use common::*;
 use hs100d::bridge::event::{
-    Ask, Event, Happening, Identity, OtherDialect, RequestId, Said, Sighting, Update, What,
+    Ask, Ended, Event, Happening, Identity, OtherDialect, RequestId, Said, Sighting, Update, What,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Address, PlugName, Route};
-
-const PLUG: &str = "IOT.SMARTPLUGSWITCH";
+use hs100d::model::{Address, Availability, PlugName, RelayState, Route};
 
 /// A house whose plugs nobody listed; the first so many of them are known from an earlier run.
 fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
@@ -167,6 +165,108 @@ fn a_plug_that_speaks_only_klap_is_named_once_and_served_over_the_cloud_where_th
         detail.contains("HS100(UK) at 192.0.2.1: it speaks KLAP") && detail.contains("cloud"),
         "{detail}"
     );
+}
+
+/// As 27 bulbs filled a log with 648 lines in 42 seconds.
+#[test]
+fn a_bulb_that_answers_every_datagram_is_named_once() {
+    let mut house = adopting(2, 0, true);
+    house.plug(1).kind = BULB;
+    for _ in 0..20 {
+        house.sight(1);
+        house.sight(1);
+        house.sight(2);
+        house.event(Event::Account(vec![row(1, "Plug 1", BULB)]));
+        house.run_for(seconds(60));
+    }
+    let [(None, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+    assert!(detail.contains("it is a IOT.SMARTBULB (HS100(EU)), which hs100d does not support"), "{detail}");
+    assert_eq!(house.happened(What::PlugFound), 1, "the plug beside it");
+}
+
+#[test]
+fn a_bulb_where_the_user_wrote_a_plug_is_not_supported_and_nothing_of_it_is_announced() {
+    for cloud in [false, true] {
+        let mut bulb = ModelPlug::new(1, cloud);
+        bulb.kind = BULB;
+        let entry = PlugSettings {
+            name: Some(plug_name(1)),
+            identity: Identity::default(),
+            address: Some(address(1)),
+            policy: RoutePolicy::default(),
+        };
+        let settings = Settings { plugs: vec![entry], cloud, ..Settings::default() };
+        let mut house = Scenario::from_settings(settings, vec![bulb]);
+        let command = house.switch(1, RelayState::On);
+        let result = house.result(command, seconds(11)).0;
+        let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
+        assert!(why.contains("not supported") && why.contains("IOT.SMARTBULB"), "{why}");
+        house.run_for(seconds(120));
+        let is_shown = |update: &Update| {
+            matches!(
+                update,
+                Update::State(..) | Update::Info(..) | Update::Availability(_, Availability::Online)
+            )
+        };
+        assert!(!house.told.iter().any(|(_, update)| is_shown(update)), "{:#?}", house.told);
+        let [(Some(plug), detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+        assert_eq!(plug, "plug-1");
+        assert!(detail.contains("at 192.0.2.1: it is a IOT.SMARTBULB"), "{detail}");
+    }
+}
+
+#[test]
+fn two_devices_with_one_device_id_are_said_once_with_both_macs_and_addresses() {
+    let mut house = adopting(2, 0, false);
+    house.plug(2).device_id = device_id(1);
+    for _ in 0..5 {
+        house.sight(1);
+        house.sight(2);
+        house.run_for(seconds(60));
+    }
+    let [(plug, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+    assert_eq!(plug.as_deref(), Some("plug-1"));
+    for told in [
+        "\"Plug 2\" (192.0.2.2, MAC 50:C7:BF:00:00:02)",
+        "plug-1 (192.0.2.1, MAC 50:C7:BF:00:00:01)",
+        "run a second hs100d",
+    ] {
+        assert!(detail.contains(told), "{told}: {detail}");
+    }
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+    // Without the first the second has its place.
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(20));
+    house.sight(2);
+    house.run_for(seconds(5));
+    assert_eq!(unsupported(&house).len(), 1);
+}
+
+#[test]
+fn two_entries_whose_plugs_have_one_device_id_are_not_taken_for_one_plug() {
+    let entry = |number| PlugSettings {
+        name: Some(plug_name(number)),
+        identity: Identity::default(),
+        address: Some(address(number)),
+        policy: RoutePolicy::default(),
+    };
+    let mut plugs = vec![ModelPlug::new(1, false), ModelPlug::new(2, false)];
+    plugs[1].device_id = device_id(1);
+    let settings = Settings { plugs: vec![entry(1), entry(2)], ..Settings::default() };
+    let mut house = Scenario::from_settings(settings, plugs);
+    house.run_for(seconds(60));
+    let said: Vec<_> = house
+        .told
+        .iter()
+        .filter_map(|(_, update)| match update {
+            Update::Happened(Happening { what: What::PlugGone, plug: None, detail, .. }) => Some(detail),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    for told in ["192.0.2.1, MAC 50:C7:BF:00:00:01", "192.0.2.2, MAC 50:C7:BF:00:00:02", "second hs100d"] {
+        assert!(said[0].contains(told), "{told}: {said:?}");
+    }
 }
 
 #[test]

@@ -93,6 +93,94 @@ fn a_meter_is_read_at_its_own_interval_and_told_when_it_changes() {
 }
 
 #[test]
+fn a_total_that_falls_for_one_reading_is_not_told_and_one_that_stays_low_is() {
+    let mut house = house_of(metered(1));
+    let total = |house: &Scenario| energies(house, "plug-1").pop().and_then(|energy| energy.meter.total);
+    let mut read = |shown: f64| {
+        house.plug(1).meters[0].total = Some(shown);
+        house.run_for(seconds(15));
+        total(&house)
+    };
+    assert_eq!([read(16.3), read(0.0), read(16.31)], [Some(16.3), Some(16.3), Some(16.31)]);
+    assert_eq!([read(0.0), read(0.01), read(0.02)], [Some(16.31), Some(0.01), Some(0.02)], "confirmed");
+    assert_eq!([read(65_535.0), read(0.03)], [Some(0.02), Some(0.03)], "nor what no plug can have used");
+}
+
+#[test]
+fn a_power_that_no_plug_can_carry_is_dropped_and_what_was_known_stays() {
+    let mut house = house_of(metered(1));
+    house.plug(1).meters[0] = Meter { power: Some(65_535.0), current: Some(0.6), ..house.plug(1).meters[0] };
+    house.run_for(seconds(15));
+    let meter = energies(&house, "plug-1").pop().unwrap().meter;
+    assert_eq!((meter.power, meter.current), (Some(61.7), Some(0.6)));
+    assert!(energies(&house, "plug-1").iter().all(|energy| energy.meter.power < Some(4049.0)));
+}
+
+#[test]
+fn what_was_used_is_absent_where_the_answer_does_not_tell_it() {
+    let mut house = house_of(ModelPlug { tells_use: false, ..metered(1) });
+    let energy = energies(&house, "plug-1").pop().unwrap();
+    assert_eq!((energy.today, energy.month, energy.meter.total), (None, None, Some(16.3)));
+    house.plug(1).tells_use = true;
+    house.run_for(seconds(300));
+    assert_eq!(energies(&house, "plug-1").pop().unwrap().today, Some(0.5));
+}
+
+#[test]
+fn a_meter_is_read_once_about_a_second_after_each_switching() {
+    let mut strip = ModelPlug::strip(1, 2);
+    strip.meters = vec![Meter { power: Some(0.0), ..Meter::default() }; 2];
+    strip.used = vec![[0.0, 0.0]; 2];
+    for (mut house, plug, part) in
+        [(house_of(metered(1)), "plug-1", None), (house_of(strip), "outlet-2", Some(1))]
+    {
+        house.run_for(seconds(20));
+        for (id, state) in [(1, RelayState::On), (2, RelayState::Off)] {
+            house.forget_the_past();
+            let begun = house.elapsed();
+            let command = send(&mut house, plug, id, relay(state));
+            assert!(is_ok(&house.result(command, seconds(1)).0));
+            house.run_for(seconds(4));
+            let read: Vec<_> = house
+                .asked
+                .iter()
+                .filter(|(at, _, request)| *request == Request::Meter(part) && *at >= begun + millis(500))
+                .map(|(at, ..)| *at - begun)
+                .collect();
+            assert!(read.iter().any(|at| (millis(900)..millis(1500)).contains(at)), "{plug}: {read:?}");
+            assert!(read.len() <= 2, "once, and perhaps by its own interval: {read:?}");
+        }
+        let others = asked(&house, |request| matches!(request, Request::Meter(other) if *other != part));
+        assert!(others <= 1, "the other outlet's is not");
+    }
+}
+
+#[test]
+fn since_when_a_plug_is_on_is_the_same_within_five_seconds_and_while_its_count_stands_still() {
+    let mut plug = ModelPlug::new(1, true);
+    (plug.relay, plug.on_time) = (RelayState::On, Some(3600));
+    let mut house = house_of(plug);
+    let since = |house: &Scenario| state(house, "plug-1").unwrap().on_since;
+    let first = since(&house);
+    house.forget_the_past();
+    for second in 0..600 {
+        let counted = 3600 + second + [0, 4, 1, 5, 2][second as usize % 5];
+        house.plug(1).on_time = Some(counted);
+        house.run_for(seconds(1));
+    }
+    let states = |house: &Scenario| {
+        house.told.iter().filter(|(_, update)| matches!(update, Update::State(..))).count()
+    };
+    assert_eq!(states(&house), 0, "{:#?}", house.told);
+    house.run_for(seconds(600));
+    assert_eq!(states(&house), 0, "it stands still");
+    // Switched off and on between two polls.
+    house.plug(1).on_time = Some(1);
+    house.run_for(seconds(6));
+    assert!(states(&house) == 1 && since(&house) > first);
+}
+
+#[test]
 fn another_broker_is_told_what_the_meter_showed_last() {
     let mut house = house_of(metered(1));
     house.forget_the_past();

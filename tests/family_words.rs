@@ -62,7 +62,7 @@ impl Wire {
     }
 
     fn outlets_on(&mut self) -> Vec<bool> {
-        self.read().outlets.iter().map(|outlet| outlet.relay.is_on()).collect()
+        self.read().outlets.iter().map(|outlet| outlet.relay.unwrap().is_on()).collect()
     }
 }
 

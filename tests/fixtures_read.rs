@@ -173,12 +173,13 @@ fn kind_by_product_name(sysinfo: &Value) -> Kind {
 fn expect_state(name: &str, sysinfo: &Value, reading: &Reading) {
     let relay = |value: &Value| value.as_i64().map(|state| RelayState::from_bool(state == 1));
     assert_eq!(reading.relay, relay(&sysinfo["relay_state"]), "{name}");
+    assert!(reading.unread.is_empty() && reading.is_plug(), "{name}: {:?}", reading.unread);
     assert_eq!(reading.led, relay(&sysinfo["led_off"]).map(|off| !off), "{name}");
     assert_eq!(reading.on_time, time_on(&sysinfo["relay_state"], &sysinfo["on_time"]), "{name}");
     assert_eq!(reading.rssi.map(i64::from), sysinfo["rssi"].as_i64(), "{name}");
     assert_eq!(reading.brightness.map(u64::from), sysinfo["brightness"].as_u64(), "{name}");
     for (outlet, child) in reading.outlets.iter().zip(children(sysinfo)) {
-        assert_eq!(Some(outlet.relay), relay(&child["state"]), "{name}");
+        assert_eq!(outlet.relay, relay(&child["state"]), "{name}");
         assert_eq!(outlet.on_time, time_on(&child["state"], &child["on_time"]), "{name}");
     }
 }

@@ -62,6 +62,43 @@ fn a_plug_that_is_sighted_is_adopted_named_by_its_alias_and_read() {
     assert_eq!(house.happened(What::PlugFound), 1);
 }
 
+/// Its device id cannot be read: all that tells who it is is its MAC.
+#[test]
+fn a_plug_without_a_readable_device_id_is_served_by_its_mac() {
+    // Written down by its address alone, found, and known from an earlier run.
+    for (plugs, known) in [(vec![by_host(1, None)], vec![]), (vec![], vec![]), (vec![], vec![known(1)])] {
+        let settings = Settings { plugs, known, adopt: true, ..Settings::default() };
+        let mut house = Scenario::from_settings(
+            settings,
+            vec![ModelPlug { tells_id: false, ..ModelPlug::new(1, false) }],
+        );
+        for _ in 0..3 {
+            house.sight(1);
+            house.run_for(seconds(20));
+        }
+        let is_shown = |(_, update): &&(_, Update)| matches!(update, Update::State(..));
+        assert_eq!(house.told.iter().filter(is_shown).count(), 1, "{:#?}", house.told);
+        assert!(house.happened(What::PlugFound) <= 1 && house.happened(What::PlugOffline) == 0);
+        let command = house.switch(1, RelayState::On);
+        assert!(is_ok(&house.result(command, seconds(1)).0));
+        // Once it can be read, it is no other plug.
+        house.plug(1).tells_id = true;
+        house.sight(1);
+        house.run_for(seconds(20));
+        assert_eq!((house.happened(What::PlugGone), house.remembered.len()), (0, 1), "{:#?}", house.told);
+    }
+}
+
+#[test]
+fn a_plug_of_another_mac_without_a_device_id_is_not_taken_for_a_known_one() {
+    let known = Identity { device_id: Some(device_id(1)), mac: Some(mac(1)) };
+    let plate = |number, tells_id| ModelPlug { tells_id, ..ModelPlug::new(number, false) }.reading().plate;
+    assert!(known.admits(&plate(1, true)) && known.admits(&plate(1, false)));
+    assert!(!known.admits(&plate(2, true)) && !known.admits(&plate(2, false)));
+    let by_id = Identity { mac: None, ..known };
+    assert!(by_id.admits(&plate(1, true)) && !by_id.admits(&plate(1, false)));
+}
+
 #[test]
 fn what_is_not_a_plug_is_named_once_and_left_alone() {
     let mut house = adopting(0, vec![]);

@@ -15,8 +15,10 @@ use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::{Origin, SimPlug};
+use hs100d::smarthome::frame;
 use hs100d::smarthome::message::{Outlets, Reply, Request};
 use hs100d::transport::local::Lan;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Long enough for whatever is going to be answered at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,6 +70,41 @@ impl House {
         let Target::Local { address, expect } = &exchange.target else { unreachable!() };
         self.wire.perform(&exchange, address, expect).await
     }
+}
+
+#[tokio::test]
+async fn a_bulb_is_asked_what_it_is_and_nothing_else() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = Address::from(listener.local_addr().unwrap());
+    let heard = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let json = br#"{"system":{"get_sysinfo":{"deviceId":"80120001","mic_type":"IOT.SMARTBULB","model":"LB130(EU)",
+            "mic_mac":"50C7BF000001","light_state":{"on_off":1},"err_code":0}}}"#;
+        let mut answer = Vec::new();
+        frame::build(&mut answer, |out| out.extend_from_slice(json));
+        let mut request = vec![0; 4 + 29];
+        stream.read_exact(&mut request).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
+        let mut more = Vec::new();
+        drop(stream.read_to_end(&mut more).await);
+        more.len()
+    });
+    let expect = Identity::default();
+    let exchange = Exchange {
+        id: ExchangeId::new(PlugKey(0), 1),
+        plug: PlugKey(0),
+        label: "a plug".into(),
+        target: Target::Local { address: address.clone(), expect: expect.clone() },
+        request: ON,
+        deadline: Instant::now() + PATIENCE,
+        urgent: true,
+        plate: None,
+    };
+    let outcome = Lan::default().perform(&exchange, &address, &expect).await;
+    let Err(Failure::Unsupported(kind)) = &outcome.result else { panic!("{outcome:?}") };
+    assert_eq!(&**kind, "it is a IOT.SMARTBULB (LB130(EU))");
+    assert!(outcome.hello.is_some());
+    assert_eq!(heard.await.unwrap(), 0, "nothing else was asked");
 }
 
 #[tokio::test]

@@ -216,6 +216,10 @@ proptest! {
     #[test]
     fn no_reply_breaks_a_property(input in input("replies")) { properties::replies::hold(&input) }
     #[test]
+    fn no_odd_field_of_a_sysinfo_breaks_a_property(input in input("sysinfo")) {
+        properties::sysinfo::hold(&input);
+    }
+    #[test]
     fn no_datagram_breaks_a_property(input in input("datagrams")) { properties::datagrams::hold(&input) }
     #[test]
     fn no_page_of_the_cloud_breaks_a_property(input in input("cloud")) { properties::cloud::hold(&input) }

@@ -167,7 +167,7 @@ fn reading(script: &mut Script<'_>) -> Reading {
         dims,
         outlets: (0..outlets).map(outlet).collect(),
     };
-    let told = OutletState { relay, on_time: on_time.filter(|_| relay.is_on()) };
+    let told = OutletState { relay: Some(relay), on_time: on_time.filter(|_| relay.is_on()) };
     Reading {
         plate: plate.into(),
         relay: (outlets == 0).then_some(relay),
@@ -176,6 +176,7 @@ fn reading(script: &mut Script<'_>) -> Reading {
         rssi: Some(-40),
         brightness: dims.then_some(flags % 101),
         outlets: vec![told; outlets].into(),
+        unread: Box::default(),
     }
 }
 

@@ -13,15 +13,17 @@ pub mod orders;
 pub mod replies;
 pub mod said;
 pub mod store;
+pub mod sysinfo;
 pub mod topics;
 
 /// Takes what a stranger sent, and panics when a property does not hold.
 pub type Property = fn(&[u8]);
 
 /// Every way in, by the name of its fuzz target and of its corpus.
-pub const ALL: [(&str, Property); 9] = [
+pub const ALL: [(&str, Property); 10] = [
     ("frames", frames::hold),
     ("replies", replies::hold),
+    ("sysinfo", sysinfo::hold),
     ("datagrams", datagrams::hold),
     ("cloud", cloud::hold),
     ("orders", orders::hold),

@@ -162,12 +162,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether a plug with this plate may be the one. A known device id decides alone.
+    /// Whether a plug with this plate may be the one. A known device id decides alone, unless the plate has none.
     pub fn admits(&self, plate: &Nameplate) -> bool {
-        match (&self.device_id, self.mac) {
-            (Some(expected), _) => plate.device_id.as_ref() == Some(expected),
-            (None, Some(expected)) => plate.mac == Some(expected),
-            (None, None) => true,
+        match (&self.device_id, &plate.device_id, self.mac) {
+            (Some(expected), Some(found), _) => found == expected,
+            (_, _, Some(expected)) => plate.mac == Some(expected),
+            (Some(_), None, None) => false,
+            (None, _, None) => true,
         }
     }
 
@@ -194,6 +195,14 @@ impl Outcome {
     /// An outcome without a greeting.
     pub fn of(result: Result<Reply, Failure>) -> Self {
         Self { result, hello: None }
+    }
+
+    /// What the plug told of itself, be it asked for that or greeted.
+    pub fn reading(&self) -> Option<&Reading> {
+        match &self.result {
+            Ok(Reply::SysInfo(reading)) => Some(reading),
+            _ => self.hello.as_ref(),
+        }
     }
 }
 

@@ -104,18 +104,28 @@ impl Bridge {
     /// Takes note of who answered. False if the plug turns out to be another entry's, and is given up for it.
     pub(super) fn learn(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) -> bool {
         let Some(plug) = self.plug(key) else { return false };
-        let complete =
-            plug.identity.device_id.is_some() && (plug.identity.mac.is_some() || plate.mac.is_none());
-        if complete && plug.name.is_some() {
+        let Identity { device_id, mac } = &plug.identity;
+        let is_complete =
+            (device_id.is_some() || plate.device_id.is_none()) && (mac.is_some() || plate.mac.is_none());
+        if is_complete && plug.name.is_some() {
             self.learn_outlets(key, plate, now);
             return true;
         }
-        let Some(device_id) = &plate.device_id else { return true };
-        let twin = self.registry.find(Some(device_id), None).filter(|&twin| twin != key);
-        if twin.is_some_and(|twin| self.join_twins(key, twin, now) != key) {
+        if plate.device_id.is_none() && plate.mac.is_none() {
+            return true;
+        }
+        let identity = Identity {
+            device_id: plate.device_id.clone().or_else(|| device_id.clone()),
+            mac: plate.mac.or(*mac),
+        };
+        let twin = match &plate.device_id {
+            Some(device_id) => self.registry.find(Some(device_id), None),
+            None => self.registry.find(None, plate.mac),
+        };
+        let twin = twin.filter(|&twin| twin != key);
+        if twin.is_some_and(|twin| self.join_twins(key, twin, plate, now) != key) {
             return false;
         }
-        let identity = Identity { device_id: Some(device_id.clone()), mac: plate.mac };
         self.registry.enter(key, &identity);
         let unnamed = self.plug(key).is_some_and(|plug| plug.name.is_none());
         let name = unnamed.then(|| self.registry.name_for(&plate.alias, &plate.model, plate.mac));
@@ -172,25 +182,60 @@ impl Bridge {
         self.touch(key, now, |plug, _| plug.christen_outlets(names));
     }
 
-    /// Two entries turned out to be one plug: the user's own goes on, and the other is given up. Which one stays.
-    fn join_twins(&mut self, key: PlugKey, twin: PlugKey, now: Instant) -> PlugKey {
+    /// Two entries turned out to be one plug, or two with one device id: the user's own goes on, and the other is given
+    /// up. Which one stays.
+    fn join_twins(&mut self, key: PlugKey, twin: PlugKey, plate: &Nameplate, now: Instant) -> PlugKey {
         let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
+        let mac = self.plug(twin).and_then(|plug| plug.identity.mac);
+        let are_two = matches!((mac, plate.mac), (Some(one), Some(other)) if one != other);
         let name = |key| self.plug(key).and_then(|plug| plug.name.clone());
         let (lost, kept) = (name(loser), name(winner));
         let word =
             |name: &Option<PlugName>| name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
-        let detail =
-            format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept));
+        let detail = if are_two {
+            let places = [(key, plate.mac), (twin, mac)]
+                .map(|(key, mac)| (self.plug(key).and_then(Plug::address).map(Address::host), mac));
+            let served = if winner == key { &places[0] } else { &places[1] };
+            let other = if winner == key { &places[1] } else { &places[0] };
+            same_device_id(&word(&lost), other, &word(&kept), served)
+        } else {
+            format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept))
+        };
         self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, route: None, detail }));
         let address = self.plug(loser).and_then(|plug| plug.address().cloned());
         self.remove(loser, now);
         if let (None, Some(name)) = (kept, lost) {
             self.rename(winner, name, now);
         }
-        if let (true, Some(address)) = (loser == key, address) {
+        if let (true, Some(address)) = (loser == key && !are_two, address) {
             self.with_plug(winner, now, |plug, desk| plug.sighted(address, desk));
         }
         winner
+    }
+
+    /// Whether the device that was heard at this address is another one than the plug that has its device id, and that
+    /// plug is there. Says so once.
+    pub(super) fn is_second_of_its_id(
+        &mut self,
+        key: PlugKey,
+        plate: &Nameplate,
+        address: &Address,
+        now: Instant,
+    ) -> bool {
+        let Some(plug) = self.plug(key) else { return false };
+        let (Some(mac), Some(found)) = (plug.identity.mac, plate.mac) else { return false };
+        let is_other = mac != found && plate.device_id.is_some() && plug.address() != Some(address);
+        if !is_other || !plug.speaks_here(now) {
+            return false;
+        }
+        let name = plug.name.clone();
+        let served = (plug.address().map(Address::host), Some(mac));
+        let other = (Some(address.host()), Some(found));
+        let kept = name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
+        let alias = format!("\"{}\"", in_passing(&plate.alias));
+        let detail = format!("found {}", same_device_id(&alias, &other, &kept, &served));
+        self.name_second_of_its_id(found, name, detail);
+        true
     }
 
     /// Whether a plug that was found may be served. One that does not say who it is could not be told from the next.
@@ -334,4 +379,21 @@ impl Bridge {
         let awaits = |plug: &Plug| plug.home() == Some(address) && plug.identity.admits(plate);
         self.listed.iter().filter_map(|&key| self.plug(key)).any(awaits)
     }
+}
+
+/// Where a device is on the LAN, and its MAC.
+type Whereabouts = (Option<String>, Option<Mac>);
+
+/// Two devices have one device id, by which alone plugs are told apart.
+fn same_device_id(other: &str, its: &Whereabouts, kept: &str, served: &Whereabouts) -> String {
+    let words = |(host, mac): &Whereabouts| {
+        let host = host.as_deref().unwrap_or("an unknown address");
+        mac.map_or_else(|| host.to_owned(), |mac| format!("{host}, MAC {mac}"))
+    };
+    format!(
+        "{other} ({}): it has the device id of {kept} ({}), and only {kept} is served; to serve the other as well, run a \
+         second hs100d with its `host` in [[plug]] and adopt = false",
+        words(its),
+        words(served),
+    )
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::{Address, Failure, Order, PlugName, Route, shown};
-use crate::smarthome::message::Reply;
+use crate::smarthome::message::{Reply, is_plug_kind};
 use backoff::Backoff;
 use before::{Inhabitants, Remembered};
 use event::{
@@ -55,8 +55,6 @@ const PROBES: usize = 256;
 const SOME_ACTIONS: usize = 256;
 /// More plugs than anybody has are not adopted: somebody on the LAN makes them up.
 const MOST_PLUGS: usize = 20_000;
-/// The kind of device that this family is. Bulbs and the newer command set have others.
-const PLUG_KIND: &str = "IOT.SMARTPLUGSWITCH";
 
 /// What the bridge is told at start and at each reload.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -328,6 +326,12 @@ impl Bridge {
         let key = exchange.plug();
         let Some(plug) = self.plug(key).filter(|plug| plug.route_of(exchange).is_some()) else { return };
         let at = plug.address().cloned();
+        let is_wrong = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
+        let told = outcome.reading().filter(|_| !is_wrong);
+        if let Some((reading, kind)) = told.and_then(|reading| Some((reading.clone(), reading.other_kind()?)))
+        {
+            return self.on_other_kind(key, exchange, &reading, kind, now);
+        }
         match (&outcome.result, &outcome.hello) {
             (Err(Failure::WrongPlug { .. }), Some(stranger)) => {
                 let stranger = stranger.clone();
@@ -358,12 +362,15 @@ impl Bridge {
             Said::Other(device) => return self.on_other_dialect(address, device, now),
         };
         let plate = &reading.plate;
-        self.strangers.welcome(plate.mac);
+        if reading.is_plug() {
+            self.strangers.welcome(plate.mac);
+        }
         match self.recognise(plate.device_id.as_ref(), plate.mac) {
+            Some(key) if self.is_second_of_its_id(key, plate, &address, now) => {}
             Some(key) => self.with_plug(key, now, |plug, desk| plug.sighted(address, desk)),
             // An entry that knows only this address will learn on its own connection who lives there.
             None if self.is_awaited_at(&address, plate) => {}
-            None if !is_plug(&plate.kind) => self.name_stranger_on_lan(plate, &address),
+            None if !reading.is_plug() => self.name_stranger_on_lan(plate, &address),
             None if self.may_adopt(plate) => self.adopt_from_lan(&reading, address, now),
             None => {}
         }
@@ -373,7 +380,7 @@ impl Bridge {
         self.list_misses = 0;
         self.list_at = self.list_at.map(|_| now + LIST_EVERY);
         for row in rows {
-            if !is_plug(&row.kind) {
+            if !is_plug_kind(&row.kind) {
                 self.name_stranger_in_account(&row);
                 continue;
             }
@@ -545,8 +552,4 @@ impl Bridge {
 fn in_passing(said: &str) -> String {
     const MOST: usize = 40;
     shown(said, MOST)
-}
-
-fn is_plug(kind: &str) -> bool {
-    kind.eq_ignore_ascii_case(PLUG_KIND)
 }

@@ -4,10 +4,10 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::event::{AccountPlug, Happening, OtherDialect, Update, What};
-use super::{Bridge, in_passing, is_plug};
-use crate::model::{Address, Mac};
-use crate::smarthome::message::Nameplate;
+use super::event::{AccountPlug, ExchangeId, Happening, OtherDialect, Outcome, PlugKey, Update, What};
+use super::{Bridge, in_passing};
+use crate::model::{Address, Failure, Mac, PlugName};
+use crate::smarthome::message::{Nameplate, Reading, is_plug_kind};
 
 /// Some firmwares answer both discoveries: whoever answers the newer one has this long to answer the older one too.
 const HEARING_OUT: Duration = Duration::from_secs(2);
@@ -72,7 +72,8 @@ impl Bridge {
         let [model, kind, encryption] =
             [&device.model, &device.kind, &device.encryption].map(|it| in_passing(it));
         let host = address.host();
-        let detail = if is_plug(&device.kind) {
+        let kind = if kind.is_empty() { "device that does not say what it is".to_owned() } else { kind };
+        let detail = if is_plug_kind(&device.kind) {
             let language = if encryption.is_empty() { "another language" } else { &*encryption };
             format!(
                 "found {model} at {host}: it speaks {language}, not TCP 9999; it is served over the cloud, if the \
@@ -84,10 +85,40 @@ impl Bridge {
         self.publish(Update::Happened(Happening { what: What::Unsupported, plug, route: None, detail }));
     }
 
+    /// A bulb or the like answers where the user wrote that a plug is. It is named, and fails like a plug that is not there.
+    pub(super) fn on_other_kind(
+        &mut self,
+        key: PlugKey,
+        exchange: ExchangeId,
+        reading: &Reading,
+        kind: String,
+        now: Instant,
+    ) {
+        let plate = &reading.plate;
+        let plug = self.plug(key);
+        let host = plug.and_then(|plug| plug.address()).map_or("the cloud".to_owned(), Address::host);
+        let plug = plug.and_then(|plug| plug.name.clone());
+        if self.strangers.is_first(key_on_lan(plate, &host)) {
+            let alias = in_passing(&plate.alias);
+            let detail = format!("found \"{alias}\" at {host}: {kind}, which hs100d does not support");
+            let what = What::Unsupported;
+            self.publish(Update::Happened(Happening { what, plug, route: None, detail }));
+        }
+        let failure = Failure::Unsupported(kind.into());
+        self.with_plug(key, now, |plug, desk| plug.done(exchange, Outcome::of(Err(failure)), desk));
+    }
+
+    /// A device has the device id of another one.
+    pub(super) fn name_second_of_its_id(&mut self, mac: Mac, plug: Option<PlugName>, detail: String) {
+        if self.strangers.is_first(format!("second {mac}")) {
+            let what = What::Unsupported;
+            self.publish(Update::Happened(Happening { what, plug, route: None, detail }));
+        }
+    }
+
     /// A device that answers in our language and is no plug.
     pub(super) fn name_stranger_on_lan(&mut self, plate: &Nameplate, address: &Address) {
-        let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned());
-        let key = plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_else(|| address.to_string());
+        let key = key_on_lan(plate, &address.host());
         let place = format!("at {}", address.host());
         self.name_stranger(key, &plate.alias, &plate.model, &plate.kind, &place);
     }
@@ -115,4 +146,9 @@ impl Bridge {
 
 fn key_of(address: &Address, device: &OtherDialect) -> String {
     device.mac.map_or_else(|| address.to_string(), |mac| mac.to_string())
+}
+
+fn key_on_lan(plate: &Nameplate, host: &str) -> String {
+    let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned());
+    plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_else(|| host.to_owned())
 }

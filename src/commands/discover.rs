@@ -1,5 +1,6 @@
 //! `discover`: the plugs on the LAN, as a table or as JSON.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::table::Table;
 use super::{Context, Failed, say};
 use crate::bridge::event::{Identity, Said, Sighting};
 use crate::model::{Address, DeviceId, PlugName, RelayState};
-use crate::smarthome::message::Reading;
+use crate::smarthome::message::{OutletState, Reading};
 use crate::store::Store;
 use crate::transport::discovery::{self, Discovery, Way};
 
@@ -112,6 +113,8 @@ struct Row {
     /// Those of its outlets, to stand below it.
     outlets: Vec<[String; COLUMNS]>,
     json: Value,
+    /// The fields of its answer that could not be read.
+    unread: String,
 }
 
 const COLUMNS: usize = 9;
@@ -134,6 +137,14 @@ impl Row {
                     "alias": &*plate.alias, "topic_name": topic_name, "model": &*plate.model, "host": host, "mac": mac,
                     "device_id": device_id, "state": state, "rssi": reading.rssi, "protocol": "xor",
                 });
+                if !reading.unread.is_empty() {
+                    json["unread"] = json!(reading.unread);
+                }
+                let is_other = reading.other_kind().is_some();
+                if is_other {
+                    json["type"] = json!(&*plate.kind);
+                }
+                let no_state = || if is_other { "not supported".to_owned() } else { String::new() };
                 let cells = [
                     plate.alias.escape_debug().to_string(),
                     topic_name.unwrap_or_default().to_owned(),
@@ -141,7 +152,7 @@ impl Row {
                     host,
                     mac.unwrap_or_default(),
                     device_id.unwrap_or_default().to_owned(),
-                    state.unwrap_or_default(),
+                    state.unwrap_or_else(no_state),
                     reading.rssi.map(|dbm| format!("{dbm} dBm")).unwrap_or_default(),
                     "xor".to_owned(),
                 ];
@@ -150,7 +161,8 @@ impl Row {
                     json["outlets"] = outlets.iter().map(Outlet::json).collect();
                 }
                 let outlets = outlets.iter().map(Outlet::cells).collect();
-                Self { who, place, is_xor: true, cells, outlets, json }
+                let unread = reading.unread.join(", ");
+                Self { who, place, is_xor: true, cells, outlets, json, unread }
             }
             Said::Other(device) => {
                 let who = Identity { device_id: None, mac: device.mac };
@@ -168,15 +180,22 @@ impl Row {
                 cells[3] = host;
                 cells[4] = mac.unwrap_or_default();
                 cells[8] = protocol.escape_debug().to_string();
-                Self { who, place, is_xor: false, cells, outlets: Vec::new(), json }
+                Self { who, place, is_xor: false, cells, outlets: Vec::new(), json, unread: String::new() }
             }
         }
+    }
+
+    /// Whether two devices have one device id.
+    fn has_id_of(&self, other: &Self) -> bool {
+        let macs_differ =
+            matches!((self.who.mac, other.who.mac), (Some(ours), Some(theirs)) if ours != theirs);
+        macs_differ && self.who.device_id.is_some() && self.who.device_id == other.who.device_id
     }
 
     /// By device id, else by MAC, else by the place.
     fn is_same(&self, other: &Self) -> bool {
         match (&self.who, &other.who) {
-            (ours, theirs) if ours.contradicts(theirs) => false,
+            (ours, theirs) if ours.contradicts(theirs) || self.has_id_of(other) => false,
             (Identity { device_id: Some(_), .. }, Identity { device_id: Some(_), .. }) => true,
             (Identity { mac: Some(_), .. }, Identity { mac: Some(_), .. }) => true,
             _ => self.place == other.place,
@@ -199,7 +218,7 @@ impl<'a> Outlet<'a> {
             number: place + 1,
             alias: &plate.alias,
             topic_name: names.get(place),
-            state: reading.outlets.get(place).map(|outlet| outlet.relay),
+            state: reading.outlets.get(place).and_then(|outlet| outlet.relay),
         })
     }
 
@@ -222,10 +241,32 @@ impl<'a> Outlet<'a> {
     }
 }
 
-/// A strip is on while any of its outlets is.
+/// A strip is on while any of its outlets is, and off if all of them are.
 fn state_of(reading: &Reading) -> Option<RelayState> {
-    let any = || reading.outlets.iter().any(|outlet| outlet.relay.is_on());
-    reading.relay.or_else(|| (!reading.outlets.is_empty()).then(|| RelayState::from_bool(any())))
+    let is = |state| move |outlet: &OutletState| outlet.relay == Some(state);
+    let any_on = reading.outlets.iter().any(is(RelayState::On));
+    let all_off = !reading.outlets.is_empty() && reading.outlets.iter().all(is(RelayState::Off));
+    reading.relay.or_else(|| (any_on || all_off).then(|| RelayState::from_bool(any_on)))
+}
+
+/// What has to be said of rows beside what stands in them.
+fn remarks(rows: &[Row]) -> String {
+    let mut remarks = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        let host = &row.place.1;
+        if !row.unread.is_empty() {
+            _ = writeln!(remarks, "{host}: {} cannot be read and counts as absent", row.unread);
+        }
+        if let Some(other) = rows[..number].iter().find(|other| row.has_id_of(other)) {
+            _ = writeln!(
+                remarks,
+                "{host}: it has the device id of {}, though another MAC: the daemon serves one of them; run a second \
+                 hs100d for the other",
+                other.place.1
+            );
+        }
+    }
+    remarks
 }
 
 fn as_json(rows: &[Row]) -> String {
@@ -246,7 +287,7 @@ fn as_table(rows: &[Row], asked: &str) -> String {
         table.row(row.cells.clone());
         row.outlets.iter().for_each(|cells| table.row(cells.clone()));
     }
-    table.to_string()
+    format!("{table}{}", remarks(rows))
 }
 
 #[cfg(test)]
@@ -281,6 +322,45 @@ mod tests {
         let config = Config::read("", &Place::Nowhere, &Environment::default()).unwrap();
         let known = Known { config: &config, plugs: Vec::new() };
         Row::of(&Address::new(host, 9999).unwrap(), said, &known)
+    }
+
+    #[test]
+    fn two_devices_with_one_device_id_are_both_listed_and_remarked_on() {
+        let mut rows = Vec::new();
+        for row in [
+            xor("192.0.2.1", "80060001", "50C7BF000001"),
+            xor("192.0.2.2", "80060001", "50C7BF000002"),
+            xor("192.0.2.2", "80060001", "50C7BF000002"),
+        ] {
+            take_in(&mut rows, row);
+        }
+        assert_eq!(rows.len(), 2);
+        let table = as_table(&rows, "");
+        let said = "192.0.2.2: it has the device id of 192.0.2.1, though another MAC";
+        assert_eq!(table.matches(said).count(), 1, "{table}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_a_plug_is_named_below_the_table() {
+        let json =
+            r#"{"system":{"get_sysinfo":{"deviceId":"80060001","relay_state":1,"alias":null,"rssi":""}}}"#;
+        let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
+            panic!()
+        };
+        let row = row("192.0.2.1", &Said::SysInfo(Box::new(reading)));
+        assert_eq!(row.json["unread"], json!(["alias", "rssi"]));
+        let table = as_table(&[row], "");
+        assert!(table.ends_with("\n192.0.2.1: alias, rssi cannot be read and counts as absent\n"), "{table}");
+    }
+
+    #[test]
+    fn a_bulb_is_listed_as_not_supported() {
+        let json = r#"{"system":{"get_sysinfo":{"deviceId":"80060001","mic_type":"IOT.SMARTBULB","light_state":{}}}}"#;
+        let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
+            panic!()
+        };
+        let row = row("192.0.2.1", &Said::SysInfo(Box::new(reading)));
+        assert_eq!((row.cells[6].as_str(), &row.json["type"]), ("not supported", &json!("IOT.SMARTBULB")));
     }
 
     #[test]

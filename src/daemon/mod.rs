@@ -153,6 +153,7 @@ impl Daemon {
             let now = Instant::now();
             let is_command = matches!(event, Some(Event::Command { .. }));
             if let Some(event) = event {
+                self.news.look_at(&event);
                 self.bridge.handle(event, now);
             }
             if self.bridge.poll_timeout().is_some_and(|at| at <= now) {

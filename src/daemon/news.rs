@@ -2,17 +2,24 @@
 //!
 //! A line says all by itself, since `journalctl` shows the message only; the fields beside it are for programs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::bridge::event::{BridgeInfo, CloudStatus, CommandResult, Ended, Happening, Update, What};
+use crate::bridge::event::{
+    BridgeInfo, CloudStatus, CommandResult, Ended, Event, Happening, Said, Sighting, Update, What,
+};
 use crate::logging::Repeated;
-use crate::model::{PlugName, Route};
+use crate::model::{PlugName, Route, shown};
 
 /// So many times in a row a plug may change its route, or come and go, before that is said at growing intervals only.
 const CHANGES_SAID: u32 = 6;
 /// After so much quiet a plug is steady again.
 const STEADY_AFTER: Duration = Duration::from_secs(600);
+
+/// So many unreadable fields are remembered, so that each is named once. A flood of made-up plugs ends here.
+const MOST_UNREAD: usize = 1000;
+/// The most of a plug's alias that is repeated, in characters; the apps take 31.
+const ALIAS_SHOWN: usize = 40;
 
 const CLOUD_REMEDY: &str = "it is tried again by itself; hs100d check --online says more";
 
@@ -25,6 +32,8 @@ pub(super) struct News {
     restless: HashMap<PlugName, Restless>,
     cloud: Repeated,
     restless_cloud: Restless,
+    /// Fields that could not be read, with the plug that told them.
+    unread: HashSet<(String, &'static str)>,
 }
 
 impl News {
@@ -38,6 +47,28 @@ impl News {
                 self.restless.remove(plug);
             }
             _ => {}
+        }
+    }
+
+    /// Names each field that a plug tells in a way that cannot be read, once.
+    pub(super) fn look_at(&mut self, event: &Event) {
+        let reading = match event {
+            Event::Done { outcome, .. } => outcome.reading(),
+            Event::Sighted(Sighting { said: Said::SysInfo(reading), .. }) => Some(&**reading),
+            _ => None,
+        };
+        let Some(reading) = reading.filter(|reading| !reading.unread.is_empty()) else { return };
+        let plate = &reading.plate;
+        let id = plate.device_id.as_ref().map(ToString::to_string);
+        let plug = plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_default();
+        let mut fields = reading.unread.to_vec();
+        fields.retain(|field| self.unread.len() < MOST_UNREAD && self.unread.insert((plug.clone(), field)));
+        if !fields.is_empty() {
+            let alias = shown(&plate.alias, ALIAS_SHOWN);
+            tracing::debug!(
+                "\"{alias}\" ({plug}): get_sysinfo: {} cannot be read and counts as absent",
+                fields.join(", ")
+            );
         }
     }
 

@@ -70,10 +70,10 @@ pub fn energy(energy: &Energy) -> Vec<u8> {
     })
 }
 
-/// A measure with so many digits after the point; nothing for what is no number.
+/// A measure with so many digits after the point; nothing for what is no number. Adding 0 makes 0 of -0.
 fn digits(measure: Option<f64>, count: i32) -> Option<f64> {
     let scale = 10_f64.powi(count);
-    measure.map(|measure| (measure * scale).round() / scale).filter(|measure| measure.is_finite())
+    measure.map(|measure| (measure * scale).round() / scale + 0.0).filter(|measure| measure.is_finite())
 }
 
 /// `<plug>/info`. An outlet has its own name and the strip's plate.

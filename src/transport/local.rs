@@ -197,7 +197,9 @@ struct Ask<'a> {
 impl Ask<'_> {
     fn prove(&self, reading: &Reading) -> Result<(), Trouble> {
         if self.expect.admits(&reading.plate) {
-            return Ok(());
+            let Some(kind) = reading.other_kind() else { return Ok(()) };
+            let result = Err(Failure::Unsupported(kind.into()));
+            return Err(Trouble::Failed(Box::new(Outcome { result, hello: Some(reading.clone()) })));
         }
         let id =
             reading.plate.device_id.as_ref().map_or_else(|| "without an id".to_owned(), ToString::to_string);

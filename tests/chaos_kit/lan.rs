@@ -377,7 +377,7 @@ fn silence(life: u32, id: ExchangeId) -> Next {
 }
 
 fn relays_of(reading: &hs100d::smarthome::message::Reading) -> impl Iterator<Item = RelayState> + '_ {
-    reading.relay.into_iter().chain(reading.outlets.iter().map(|outlet| outlet.relay))
+    reading.relay.into_iter().chain(reading.outlets.iter().filter_map(|outlet| outlet.relay))
 }
 
 impl Sabotage {

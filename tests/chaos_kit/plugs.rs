@@ -224,7 +224,7 @@ impl Plug {
             if lags { !relay.state } else { relay.state }
         };
         let on_time = |relay: &Relay| seen(relay).is_on().then(|| at.saturating_sub(relay.changed).as_secs());
-        let outlet = |relay: &Relay| OutletState { relay: seen(relay), on_time: on_time(relay) };
+        let outlet = |relay: &Relay| OutletState { relay: Some(seen(relay)), on_time: on_time(relay) };
         let single = self.relays.first().filter(|_| !self.is_strip());
         Reading {
             plate: Arc::clone(&self.plate),
@@ -234,6 +234,7 @@ impl Plug {
             rssi: Some(-50),
             brightness: None,
             outlets: if self.is_strip() { self.relays.iter().map(outlet).collect() } else { Box::default() },
+            unread: Box::default(),
         }
     }
 }

@@ -94,7 +94,18 @@ pub struct ModelPlug {
     pub hides: usize,
     /// Modules that it does not know.
     pub lacks: Vec<&'static str>,
+    /// What it says that it is; a bulb has no relay.
+    pub kind: &'static str,
+    /// Whether its device id can be read.
+    pub tells_id: bool,
+    /// What it says of how long it is on.
+    pub on_time: Option<u64>,
+    /// Whether it tells what was used on each day and in each month.
+    pub tells_use: bool,
 }
+
+pub const PLUG: &str = "IOT.SMARTPLUGSWITCH";
+pub const BULB: &str = "IOT.SMARTBULB";
 
 /// The day and the month on every model plug's own clock.
 pub const TODAY: Date = Date { year: 2026, month: 11, day: 22 };
@@ -516,6 +527,7 @@ impl Scenario {
             Request::CloudInfo => Reply::CloudInfo(CloudInfo { bound: true, connected: true }),
             Request::Clock => Reply::Clock(TODAY),
             Request::Meter(outlet) => Reply::Meter(plug.meters[of(outlet)]),
+            Request::MeterDays(..) | Request::MeterMonths(..) if !plug.tells_use => Reply::NotTold,
             Request::MeterDays(outlet, ..) => {
                 Reply::Used(vec![(1, 9.0), (TODAY.day, plug.used[of(outlet)][0])])
             }
@@ -598,6 +610,10 @@ impl ModelPlug {
             has_relay: true,
             hides: 0,
             lacks: vec![],
+            kind: PLUG,
+            tells_id: true,
+            on_time: None,
+            tells_use: true,
         }
     }
 
@@ -615,24 +631,28 @@ impl ModelPlug {
         let outlets = &self.outlets[..self.outlets.len() - self.hides];
         Reading {
             plate: Arc::new(Nameplate {
-                device_id: Some(self.device_id.clone()),
+                device_id: self.tells_id.then(|| self.device_id.clone()),
                 mac: Some(self.mac),
                 alias: self.alias.as_str().into(),
                 model: "HS100(EU)".into(),
                 hw_version: "1.0".into(),
                 sw_version: "1.2.5".into(),
-                kind: "IOT.SMARTPLUGSWITCH".into(),
+                kind: self.kind.into(),
                 feature: if self.meters.is_empty() { "TIM" } else { "TIM:ENE" }.into(),
                 dev_name: "Wi-Fi Smart Plug".into(),
                 dims: self.brightness.is_some(),
                 outlets: outlets.iter().enumerate().map(outlet_plate).collect(),
             }),
-            relay: (self.has_relay && self.outlets.is_empty()).then_some(self.relay),
+            relay: (self.has_relay && self.kind != BULB && self.outlets.is_empty()).then_some(self.relay),
             led: Some(self.led),
-            on_time: None,
+            on_time: self.on_time.filter(|_| self.relay.is_on()),
             rssi: Some(-50),
             brightness: self.brightness,
-            outlets: outlets.iter().map(|(_, relay)| OutletState { relay: *relay, on_time: None }).collect(),
+            outlets: outlets
+                .iter()
+                .map(|(_, relay)| OutletState { relay: Some(*relay), on_time: None })
+                .collect(),
+            unread: Box::default(),
         }
     }
 }

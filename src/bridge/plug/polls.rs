@@ -7,7 +7,7 @@ use crate::bridge::backoff::spread;
 use crate::bridge::event::CloudStatus;
 use crate::bridge::turns;
 use crate::model::{Route, Verdict};
-use crate::smarthome::message::{Date, Nameplate, Outlet, Request};
+use crate::smarthome::message::{Date, Nameplate, Outlet, Reading, Request};
 
 /// After a look that failed for what an older command may have done late.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -15,6 +15,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const SELDOM: Duration = Duration::from_secs(300);
 /// Strips take a reading of each outlet badly when it comes more often than this.
 const STRIP_METER: Duration = Duration::from_secs(60);
+/// After a switching the meter is read once, when what it shows has settled.
+const METER_AFTER_SWITCHING: Duration = Duration::from_secs(1);
 /// How often what was used today is asked for, at the most.
 const TODAY: Duration = Duration::from_secs(60);
 /// How often the plug's own date is asked for, which tells what `today` is.
@@ -193,6 +195,24 @@ impl Plug {
         let pause = pause(aside.what, aside.part, route, &self.policy);
         if self.start(route, request, false, wake, desk) {
             self.asides[place].due = desk.now + pause;
+        }
+    }
+
+    /// Has the meters read soon whose relays this reading shows in another state than the one before. Over the LAN only:
+    /// calls over the cloud are counted.
+    pub(super) fn read_meter_after_switching(&mut self, reading: &Reading, now: Instant) {
+        let Some(before) = self.reported.as_ref().filter(|_| self.serving == Some(Route::Local)) else {
+            return;
+        };
+        let is_meter = |aside: &&mut Aside| aside.what == Topic::Meter && aside.misses < TRIES;
+        for aside in self.asides.iter_mut().filter(is_meter) {
+            let relay = |reading: &Reading| match aside.part {
+                None => reading.relay,
+                Some(outlet) => reading.outlets.get(usize::from(outlet))?.relay,
+            };
+            if relay(&before.reading).zip(relay(reading)).is_some_and(|(was, is)| was != is) {
+                aside.due = now + METER_AFTER_SWITCHING;
+            }
         }
     }
 

@@ -9,14 +9,16 @@ use super::{Desk, Plug, Reported};
 use crate::bridge::event::{Ended, What};
 use crate::bridge::wish::{Slot, Step, Want, Wish};
 use crate::model::{RelayState, Route};
-use crate::smarthome::message::{Meter, Outlet, Reading};
+use crate::smarthome::message::{Date, Meter, Outlet, Reading};
 
 /// The relay shown by a reading may lag behind the command by about a third of a second.
 const SECOND_READING: Duration = Duration::from_millis(350);
 /// So many readings that do not show the wished state, and it is said again.
 const MISMATCHES_UNTIL_AGAIN: u32 = 3;
-/// Two moments of switching on that are computed from whole seconds are the same within this.
+/// Two ends of a count-down that are computed from whole seconds are the same within this.
 const SAME_MOMENT: Duration = Duration::from_millis(2500);
+/// Two moments of switching on are the same within this: what firmwares count jumps by some seconds.
+const SAME_SWITCHING: Duration = Duration::from_secs(5);
 
 impl Plug {
     /// Takes a reading. `asked` is when the question was put: what was asked before the last known change is old.
@@ -31,6 +33,7 @@ impl Plug {
             reading.plate = desk.words.share(&reading.plate, self.identity.device_id.as_ref());
             self.learn_kind(&reading, desk.now);
         }
+        self.read_meter_after_switching(&reading, desk.now);
         self.reported = Some(Reported { reading, asked });
         self.note_on_since(desk.now);
         self.come_online(desk);
@@ -69,7 +72,11 @@ impl Plug {
             let on_time = self.on_time_of(part);
             let relay = self.relay_of(part);
             let known = self.relay_mut(part);
-            known.on_since = same_moment(known.on_since, on_time, now);
+            let stands_still = known.on_since.is_some() && on_time.is_some() && known.counted == on_time;
+            if !stands_still {
+                known.on_since = same_moment(known.on_since, on_time, now);
+            }
+            known.counted = on_time;
             // A count-down that has done its work is over.
             known
                 .until
@@ -206,22 +213,51 @@ impl Plug {
 
     // --- the answers to slow questions ----------------------------------------------------------------------------
 
-    pub(super) fn read_meter(&mut self, part: Option<Outlet>, meter: Meter, desk: &mut Desk<'_>) {
-        self.relay_mut(part).metered.get_or_insert_default().energy.meter = meter;
+    pub(super) fn read_meter(&mut self, part: Option<Outlet>, mut meter: Meter, desk: &mut Desk<'_>) {
+        let dropped = meter.drop_impossible();
+        let label = Arc::clone(&self.label);
+        let metered = self.relay_mut(part).metered.get_or_insert_default();
+        if dropped > 0 {
+            metered.dropped = metered.dropped.saturating_add(dropped);
+            let (plug, times) = (&*label, metered.dropped);
+            tracing::debug!(plug, ?part, "the meter told what no plug can carry; dropped, {times} by now");
+            let known = metered.energy.meter;
+            meter.power = meter.power.or(known.power);
+            meter.voltage = meter.voltage.or(known.voltage);
+            meter.current = meter.current.or(known.current);
+        }
+        meter.total = metered.total.believe(meter.total, None, desk.now);
+        metered.energy.meter = meter;
         self.show_energy(part, desk);
     }
 
-    /// What was used, day by day; a day that is not listed used nothing.
-    pub(super) fn read_today(&mut self, part: Option<Outlet>, days: &[(u8, f64)], desk: &mut Desk<'_>) {
-        let Some(date) = self.date else { return };
-        self.relay_mut(part).metered.get_or_insert_default().energy.today = Some(used_in(days, date.day));
+    /// What was used on the days of a month; a day that is not listed used nothing. Without a list it is not known.
+    pub(super) fn read_today(
+        &mut self,
+        part: Option<Outlet>,
+        of: (u16, u8),
+        days: Option<&[(u8, f64)]>,
+        desk: &mut Desk<'_>,
+    ) {
+        let Some(date) = self.date.filter(|date| (date.year, date.month) == of) else { return };
+        let metered = self.relay_mut(part).metered.get_or_insert_default();
+        let told = days.map(|days| used_in(days, date.day));
+        metered.energy.today = metered.today.believe(told, Some(date), desk.now);
         self.show_energy(part, desk);
     }
 
-    /// What was used, month by month.
-    pub(super) fn read_month(&mut self, part: Option<Outlet>, months: &[(u8, f64)], desk: &mut Desk<'_>) {
-        let Some(date) = self.date else { return };
-        self.relay_mut(part).metered.get_or_insert_default().energy.month = Some(used_in(months, date.month));
+    /// What was used in the months of a year.
+    pub(super) fn read_month(
+        &mut self,
+        part: Option<Outlet>,
+        of: u16,
+        months: Option<&[(u8, f64)]>,
+        desk: &mut Desk<'_>,
+    ) {
+        let Some(date) = self.date.filter(|date| date.year == of) else { return };
+        let metered = self.relay_mut(part).metered.get_or_insert_default();
+        let told = months.map(|months| used_in(months, date.month));
+        metered.energy.month = metered.month.believe(told, Some(Date { day: 0, ..date }), desk.now);
         self.show_energy(part, desk);
     }
 
@@ -237,7 +273,7 @@ impl Plug {
         let known = self.relay_mut(part);
         known.until = match (known.until, running.map(end)) {
             // Whole seconds waver: the same end is not told anew.
-            (Some((known, was)), Some((at, then))) if was == then && is_same(known, at) => {
+            (Some((known, was)), Some((at, then))) if was == then && is_same(known, at, SAME_MOMENT) => {
                 Some((known, then))
             }
             (_, found) => found,
@@ -259,9 +295,9 @@ fn used_in(list: &[(u8, f64)], wanted: u8) -> f64 {
 /// When the relay went on, computed anew only where it differs from what was known.
 fn same_moment(known: Option<Instant>, on_time: Option<u64>, now: Instant) -> Option<Instant> {
     let computed = now.checked_sub(Duration::from_secs(on_time?))?;
-    Some(known.filter(|&known| is_same(known, computed)).unwrap_or(computed))
+    Some(known.filter(|&known| is_same(known, computed, SAME_SWITCHING)).unwrap_or(computed))
 }
 
-fn is_same(one: Instant, other: Instant) -> bool {
-    one.saturating_duration_since(other).max(other.saturating_duration_since(one)) <= SAME_MOMENT
+fn is_same(one: Instant, other: Instant, within: Duration) -> bool {
+    one.saturating_duration_since(other).max(other.saturating_duration_since(one)) <= within
 }

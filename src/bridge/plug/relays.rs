@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Plug;
 use crate::bridge::event::{Energy, PlugInfo, PlugState};
 use crate::model::{PlugName, RelayState};
-use crate::smarthome::message::{Kind, Outlet, Rule};
+use crate::smarthome::message::{Date, Kind, MOST_POWER, Outlet, OutletState, Rule};
 
 /// One relay, and all that is told of it.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub(super) struct Relay {
     /// Until when a request that got no answer may still switch it to off, to on.
     pub(super) stray: [Option<Instant>; 2],
     pub(super) on_since: Option<Instant>,
+    /// The seconds since then, as last read: some firmwares stop counting.
+    pub(super) counted: Option<u64>,
     /// When a count-down switches it, and to what.
     pub(super) until: Option<(Instant, RelayState)>,
     /// Few plugs have a meter.
@@ -52,6 +54,47 @@ pub(super) struct Shown {
 pub(super) struct Metered {
     pub(super) energy: Energy,
     pub(super) shown: Option<Energy>,
+    pub(super) total: Counter,
+    pub(super) today: Counter,
+    pub(super) month: Counter,
+    /// How many values were dropped that no plug can have measured.
+    pub(super) dropped: u32,
+}
+
+/// A count of kWh that only grows until it begins anew. Home Assistant takes a fall for such a beginning and counts all
+/// that comes after it again, so one reading alone is not believed that falls, or grows by more than a plug can carry.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    /// The count that was believed last, and when.
+    last: Option<(f64, Instant)>,
+    /// The day or the month that it is about; nothing of a count for all time.
+    period: Option<Date>,
+    /// The reading before this one was not believed.
+    is_doubted: bool,
+}
+
+/// kWh: counts of some firmwares go on in steps of up to this much.
+const COUNTER_STEP: f64 = 0.1;
+
+impl Counter {
+    /// The count as it is to be told. A new period begins anew without a doubt.
+    pub(super) fn believe(&mut self, told: Option<f64>, period: Option<Date>, now: Instant) -> Option<f64> {
+        if self.period != period {
+            *self = Self { period, ..Self::default() };
+        }
+        let told = told?;
+        if let Some((last, at)) = self.last {
+            let hours = now.saturating_duration_since(at).as_secs_f64() / 3600.0;
+            let most = last + COUNTER_STEP + MOST_POWER / 1000.0 * hours;
+            let is_odd = told < last || told > most;
+            self.is_doubted = is_odd && !self.is_doubted;
+            if self.is_doubted {
+                return Some(last);
+            }
+        }
+        self.last = Some((told, now));
+        Some(told)
+    }
 }
 
 impl Plug {
@@ -87,9 +130,14 @@ impl Plug {
     pub(super) fn relay_of(&self, part: Option<Outlet>) -> Option<RelayState> {
         let reading = &self.reported.as_ref()?.reading;
         match part {
-            Some(outlet) => reading.outlets.get(usize::from(outlet)).map(|outlet| outlet.relay),
+            Some(outlet) => reading.outlets.get(usize::from(outlet)).and_then(|outlet| outlet.relay),
             None if reading.outlets.is_empty() => reading.relay,
-            None => Some(RelayState::from_bool(reading.outlets.iter().any(|outlet| outlet.relay.is_on()))),
+            None => {
+                let is = |outlet: &OutletState, state| outlet.relay == Some(state);
+                let all_off = reading.outlets.iter().all(|outlet| is(outlet, RelayState::Off));
+                let any_on = reading.outlets.iter().any(|outlet| is(outlet, RelayState::On));
+                (any_on || all_off).then_some(RelayState::from_bool(any_on))
+            }
         }
     }
 

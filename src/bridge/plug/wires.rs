@@ -234,8 +234,16 @@ impl Plug {
             }
             (Reply::Clock(date), _) => self.date = Some(date),
             (Reply::Meter(meter), Request::Meter(part)) => self.read_meter(*part, meter, desk),
-            (Reply::Used(days), Request::MeterDays(part, ..)) => self.read_today(*part, &days, desk),
-            (Reply::Used(months), Request::MeterMonths(part, _)) => self.read_month(*part, &months, desk),
+            (Reply::Used(days), Request::MeterDays(part, year, month)) => {
+                self.read_today(*part, (*year, *month), Some(&days), desk);
+            }
+            (Reply::NotTold, Request::MeterDays(part, year, month)) => {
+                self.read_today(*part, (*year, *month), None, desk);
+            }
+            (Reply::Used(months), Request::MeterMonths(part, year)) => {
+                self.read_month(*part, *year, Some(&months), desk);
+            }
+            (Reply::NotTold, Request::MeterMonths(part, year)) => self.read_month(*part, *year, None, desk),
             (Reply::CountDown(running), Request::CountDown(part)) => {
                 self.read_count_down(*part, running, route, desk);
             }

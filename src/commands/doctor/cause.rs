@@ -54,6 +54,9 @@ causes! {
     OTHER_FAMILY = "other-family",
         "it is of the SMART family (Tapo, newer Kasa), by its own word or the account's",
         "hs100d does not speak its language; leave it to the Tapo integration";
+    OTHER_KIND = "not-supported",
+        "it is a bulb, a camera or another device that is no plug, by its own word",
+        "remove its [[plug]] entry: hs100d serves plugs, strips and wall switches only";
     PORT_DEAD = "port-dead",
         "its TCP port refuses, while it answers datagrams at the same address",
         "cut its power for a moment: a port that has died after weeks comes back so";

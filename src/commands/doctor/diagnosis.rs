@@ -84,6 +84,8 @@ pub(super) enum CloudView {
     NotListed,
     /// It is listed as a device of another family.
     OtherFamily,
+    /// It is a bulb, a camera or the like.
+    OtherKind,
     /// The account names a server that no token is sent to.
     ServerRefused,
     /// Listed as not connected.
@@ -108,7 +110,7 @@ impl CloudView {
             // One of the two is out of date, or it is a server that does not have the plug.
             Self::Misplaced => None,
             Self::NotUsed | Self::Unknown | Self::NotListed => None,
-            Self::OtherFamily | Self::ServerRefused | Self::Failed(_) => None,
+            Self::OtherFamily | Self::OtherKind | Self::ServerRefused | Self::Failed(_) => None,
         }
     }
 }
@@ -142,6 +144,9 @@ fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
     }
     if matches!(failure, Failure::Device { .. }) {
         return cause::PLUG_REFUSES;
+    }
+    if matches!(failure, Failure::Unsupported(_)) {
+        return cause::OTHER_KIND;
     }
     if evidence.broadcast == Broadcast::ElsewhereThanKnown {
         return cause::ADDRESS_CHANGED;
@@ -197,6 +202,7 @@ fn of_cloud_view(view: &CloudView) -> Option<Cause> {
         CloudView::Unknown => None,
         CloudView::NotListed => Some(cause::NOT_IN_ACCOUNT),
         CloudView::OtherFamily => Some(cause::OTHER_FAMILY),
+        CloudView::OtherKind => Some(cause::OTHER_KIND),
         CloudView::ServerRefused => Some(cause::SERVER_REFUSED),
         CloudView::Offline => Some(cause::CLOUD_OFFLINE),
         CloudView::Misplaced => Some(cause::WRONG_SERVER),
@@ -298,6 +304,10 @@ mod tests {
         LanView::Failed(Failure::NoAddress)
     }
 
+    fn bulb() -> LanView {
+        LanView::Failed(Failure::Unsupported("it is a IOT.SMARTBULB (LB130(EU))".into()))
+    }
+
     fn wrong() -> LanView {
         LanView::Failed(Failure::WrongPlug { found: "\"Fan\" 8006…0002".into() })
     }
@@ -393,6 +403,9 @@ mod tests {
             (no_address(), Unknown, Nothing, NotSent, C::Offline, Some(cause::UNPLUGGED)),
             (LanView::NameUnresolved, Unknown, Nothing, Nobody, C::Answers, Some(cause::NAME_UNRESOLVED)),
             // Somebody answers, and wrongly.
+            (bulb(), Here, Xor, Somebody, C::NotUsed, Some(cause::OTHER_KIND)),
+            (bulb(), Here, Xor, Moved, C::Answers, Some(cause::OTHER_KIND)),
+            (LanView::NotUsed, Unknown, Nothing, NotSent, C::OtherKind, Some(cause::OTHER_KIND)),
             (wrong(), Here, Xor, Somebody, C::Answers, Some(cause::ANOTHER_PLUG)),
             (wrong(), Here, Xor, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
             (

@@ -9,6 +9,7 @@ use crate::bridge::route::{Policy, RoutePolicy};
 use crate::commands::known::{identity_of, is_same};
 use crate::config::Config;
 use crate::model::{Address, shown};
+use crate::smarthome::message::is_plug_kind;
 use crate::store::Store;
 use crate::transport::cloud::api::Row;
 
@@ -68,16 +69,16 @@ pub(super) fn of(config: &Config, store: &Store) -> Vec<Patient> {
 pub(super) fn with_heard(mut patients: Vec<Patient>, heard: &[Sighting], config: &Config) -> Vec<Patient> {
     for Sighting { address, said } in heard.iter().filter(|_| config.bridge.adopt) {
         let (identity, name) = match said {
-            Said::SysInfo(reading) => {
+            Said::SysInfo(reading) if reading.is_plug() => {
                 let plate = &reading.plate;
                 let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
                 (identity, shown(&plate.alias, NAME_SHOWN))
             }
-            Said::Other(device) if is_of_the_family(device) => {
+            Said::Other(device) if is_plug_kind(&device.kind) => {
                 let identity = Identity { device_id: None, mac: device.mac };
                 (identity, format!("{} at {}", shown(&device.model, NAME_SHOWN), address.host()))
             }
-            Said::Other(_) => continue,
+            Said::SysInfo(_) | Said::Other(_) => continue,
         };
         if !patients.iter().any(|patient| patient.is(&identity, Some(address))) {
             let address = Some(address.clone());
@@ -89,7 +90,7 @@ pub(super) fn with_heard(mut patients: Vec<Patient>, heard: &[Sighting], config:
 
 /// With those that only the account knows, if they are to be adopted.
 pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, config: &Config) -> Vec<OnLan> {
-    let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| row.is_supported()).collect();
+    let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| is_plug_kind(&row.kind)).collect();
     rows.sort_by(|a, b| a.device_id.cmp(&b.device_id));
     // With adoption whoever was heard is one of them.
     let is_anybody_heard = on_the_lan.iter().any(OnLan::heard_somebody);

@@ -487,7 +487,10 @@ impl AskCloud {
         let target = Target::Cloud { device_id: row.device_id.clone() };
         let exchange = exchange(patient, target, Route::Cloud);
         match cloud.perform(&exchange).await.result {
-            Ok(Reply::SysInfo(reading)) => (CloudView::Answers, describe(&reading)),
+            Ok(Reply::SysInfo(reading)) => match reading.other_kind() {
+                None => (CloudView::Answers, describe(&reading)),
+                Some(kind) => (CloudView::OtherKind, kind),
+            },
             Ok(_) => (CloudView::Failed(Failure::Garbage("no sysinfo".into())), "no sysinfo".to_owned()),
             Err(failure) => {
                 let words = failure.to_string();

@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::model::shown;
+use crate::smarthome::lenient::if_readable;
 use crate::smarthome::message::number::Num;
 
 /// The most of a plug's own reason that is repeated, in characters; firmwares say three words.
@@ -42,23 +43,29 @@ pub enum NotAnAnswer {
 /// Reads what stands under this method of this module.
 pub(super) fn find_method<'a, T: Deserialize<'a>>(
     text: &'a str,
-    (module, method): (&'static str, &'static str),
+    method: (&'static str, &'static str),
 ) -> Result<T, NotAnAnswer> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let found = Within { key: module, inner: Within { key: method, inner: Body } }
-        .deserialize(&mut json)
-        .map_err(|error| malformed(&error))?;
-    let found = found.part_or_error()?.map(Found::part_or_error).transpose()?.flatten();
-    let Some(body) = found else {
-        return Err(NotAnAnswer::Missing { module, method });
-    };
+    let body = find_body(text, method)?;
     let status: Status<'_> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
     status.check()?;
     serde_json::from_str(body.get()).map_err(|error| malformed(&error))
 }
 
+/// What stands under this method of this module, as it was sent.
+pub(super) fn find_body<'a>(
+    text: &'a str,
+    (module, method): (&'static str, &'static str),
+) -> Result<&'a RawValue, NotAnAnswer> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let found = Within { key: module, inner: Within { key: method, inner: Body } }
+        .deserialize(&mut json)
+        .map_err(|error| malformed(&error))?;
+    let found = found.part_or_error()?.map(Found::part_or_error).transpose()?.flatten();
+    found.ok_or(NotAnAnswer::Missing { module, method })
+}
+
 /// The same in one go over the text, for what is read far more often than all else; `T` has to see to the method's own
-/// error itself. None if anything is wrong, which [`find_method`] then finds words for.
+/// error itself. None if anything is wrong, which [`find_body`] then finds words for.
 pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
     text: &'a str,
     (module, method): (&'static str, &'static str),
@@ -70,7 +77,7 @@ pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
 }
 
 /// A serde error without the words that it would quote from the reply.
-fn malformed(error: &serde_json::Error) -> NotAnAnswer {
+pub(super) fn malformed(error: &serde_json::Error) -> NotAnAnswer {
     let what = match error.classify() {
         serde_json::error::Category::Eof => "JSON cut off",
         serde_json::error::Category::Syntax => "not JSON",
@@ -82,15 +89,19 @@ fn malformed(error: &serde_json::Error) -> NotAnAnswer {
 
 /// `err_code` and `err_msg`, wherever they stand.
 #[derive(Deserialize)]
-struct Status<'a> {
+pub(super) struct Status<'a> {
     #[serde(default)]
     err_code: Num,
     #[serde(borrow, default)]
     err_msg: Option<Cow<'a, str>>,
 }
 
-impl Status<'_> {
-    fn check(&self) -> Result<(), NotAnAnswer> {
+impl<'a> Status<'a> {
+    pub(super) fn new(err_code: Num, err_msg: Cow<'a, str>) -> Self {
+        Self { err_code, err_msg: Some(err_msg) }
+    }
+
+    pub(super) fn check(&self) -> Result<(), NotAnAnswer> {
         match self.err_code.0 {
             0 => Ok(()),
             code => {
@@ -162,8 +173,11 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Within<S> {
                 (key, unused) => {
                     inner = unused;
                     match key {
-                        Key::ErrCode => status.err_code = map.next_value()?,
-                        Key::ErrMsg => status.err_msg = map.next_value()?,
+                        Key::ErrCode => {
+                            status.err_code =
+                                map.next_value_seed(IfReadable(PhantomData))?.unwrap_or_default();
+                        }
+                        Key::ErrMsg => status.err_msg = map.next_value_seed(IfReadable(PhantomData))?,
                         Key::Wanted | Key::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
@@ -208,6 +222,17 @@ impl Visitor<'_> for KeyIn {
             "err_msg" => Key::ErrMsg,
             _ => Key::Other,
         })
+    }
+}
+
+/// What may be odd without spoiling the part that was asked for.
+struct IfReadable<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for IfReadable<T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if_readable(deserializer)
     }
 }
 
@@ -272,6 +297,7 @@ mod tests {
             r#"{"system":{"err_code":-1},"emeter":{"get_realtime":{"err_code":0}}}"#,
             r#"{"emeter":{"get_daystat":{"err_code":-3},"get_realtime":{}},"err_code":-1}"#,
             r#"{"emeter":{"err_code":-1,"get_realtime":{"power":1}}}"#,
+            r#"{"err_code":{},"err_msg":7,"emeter":{"err_code":null,"err_msg":[],"get_realtime":{}}}"#,
         ] {
             assert_eq!(find(json), Ok(()), "{json}");
         }

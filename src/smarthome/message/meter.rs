@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use crate::smarthome::lenient::if_readable;
 use crate::smarthome::message::answer::NotAnAnswer;
 use crate::smarthome::message::number::{Amount, Num};
 
@@ -17,6 +18,28 @@ pub struct Meter {
     pub current: Option<f64>,
     /// kWh since the meter was new or lost its power.
     pub total: Option<f64>,
+}
+
+/// V: 240 V and the 10 % above it that the mains may have (IEC 60038), rounded up. The meters of the family end there.
+const MOST_VOLTAGE: f64 = 300.0;
+/// W: no plug of the family, and no outlet of a strip, is made for more than 16 A, at 230 V and the 10 % above it that
+/// the mains may have (IEC 60038).
+pub const MOST_POWER: f64 = 16.0 * 253.0;
+/// A: [`MOST_POWER`] at 230 V, so that an overload of a moment is told as long as its power is.
+const MOST_CURRENT: f64 = MOST_POWER / 230.0;
+
+impl Meter {
+    /// Takes the values out that no plug can have measured. How many those were.
+    pub fn drop_impossible(&mut self) -> u32 {
+        let most = [
+            (&mut self.power, MOST_POWER),
+            (&mut self.voltage, MOST_VOLTAGE),
+            (&mut self.current, MOST_CURRENT),
+            (&mut self.total, f64::MAX),
+        ];
+        let dropped = most.into_iter().filter_map(|(value, most)| value.take_if(|value| value.abs() > most));
+        u32::try_from(dropped.count()).unwrap_or(u32::MAX)
+    }
 }
 
 /// The date on the plug's own wall clock.
@@ -34,13 +57,21 @@ pub struct Date {
 /// tell which. A strip may add `slot_id`, which says nothing that was not asked.
 #[derive(Deserialize)]
 pub(super) struct RawMeter {
+    #[serde(default, deserialize_with = "if_readable")]
     current: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     voltage: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     power: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     total: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     current_ma: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     voltage_mv: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     power_mw: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     total_wh: Option<Amount>,
 }
 
@@ -63,39 +94,70 @@ fn in_units(whole: Option<Amount>, thousandths: Option<Amount>) -> Option<f64> {
 /// `emeter.get_daystat`. Days on which nothing was used are left out.
 #[derive(Deserialize)]
 pub(super) struct RawDays {
-    #[serde(default)]
-    day_list: Vec<RawUse>,
+    #[serde(default, deserialize_with = "if_readable")]
+    day_list: Option<Vec<IfReadable>>,
 }
 
 /// `emeter.get_monthstat`.
 #[derive(Deserialize)]
 pub(super) struct RawMonths {
-    #[serde(default)]
-    month_list: Vec<RawUse>,
+    #[serde(default, deserialize_with = "if_readable")]
+    month_list: Option<Vec<IfReadable>>,
 }
+
+/// An entry, unless it cannot be read.
+#[derive(Deserialize)]
+struct IfReadable(#[serde(deserialize_with = "if_readable")] Option<RawUse>);
 
 #[derive(Deserialize)]
 struct RawUse {
-    #[serde(default)]
-    day: Num,
-    #[serde(default)]
-    month: Num,
+    #[serde(default, deserialize_with = "if_readable")]
+    year: Option<Num>,
+    #[serde(default, deserialize_with = "if_readable")]
+    month: Option<Num>,
+    #[serde(default, deserialize_with = "if_readable")]
+    day: Option<Num>,
+    #[serde(default, deserialize_with = "if_readable")]
     energy: Option<Amount>,
+    #[serde(default, deserialize_with = "if_readable")]
     energy_wh: Option<Amount>,
 }
 
 impl RawDays {
-    /// Number of the day, and kWh.
-    pub(super) fn used(&self) -> Vec<(u8, f64)> {
-        self.day_list.iter().filter_map(|raw| raw.at(raw.day)).collect()
+    /// Number of the day, and kWh, of the days of this month; nothing if the answer has none that can be read.
+    pub(super) fn used(&self, year: u16, month: u8) -> Option<Vec<(u8, f64)>> {
+        let is_of = |raw: &RawUse| is_as_asked(raw.year, year.into()) && is_as_asked(raw.month, month.into());
+        used(self.day_list.as_deref()?, is_of, |raw| raw.day)
     }
 }
 
 impl RawMonths {
-    /// Number of the month, and kWh.
-    pub(super) fn used(&self) -> Vec<(u8, f64)> {
-        self.month_list.iter().filter_map(|raw| raw.at(raw.month)).collect()
+    /// Number of the month, and kWh, of the months of this year; nothing if the answer has none that can be read.
+    pub(super) fn used(&self, year: u16) -> Option<Vec<(u8, f64)>> {
+        used(self.month_list.as_deref()?, |raw| is_as_asked(raw.year, year.into()), |raw| raw.month)
     }
+}
+
+/// The entries of a list. Firmwares list more than was asked for: `is_of` says which count. A list of which nothing can
+/// be read does not mean that nothing was used.
+fn used(
+    list: &[IfReadable],
+    is_of: impl Fn(&RawUse) -> bool,
+    number: impl Fn(&RawUse) -> Option<Num>,
+) -> Option<Vec<(u8, f64)>> {
+    let readable: Vec<_> = list
+        .iter()
+        .filter_map(|entry| entry.0.as_ref())
+        .filter_map(|raw| Some((raw, raw.at(number(raw)?)?)))
+        .collect();
+    let is_unreadable = readable.is_empty() && !list.is_empty();
+    let counts = readable.into_iter().filter(|(raw, _)| is_of(raw)).map(|(_, used)| used);
+    (!is_unreadable).then(|| counts.collect())
+}
+
+/// What an entry does not say is as it was asked for.
+fn is_as_asked(told: Option<Num>, asked: i64) -> bool {
+    told.is_none_or(|told| told.0 == asked)
 }
 
 impl RawUse {
@@ -162,19 +224,56 @@ mod tests {
 
     #[test]
     fn use_is_read_in_kwh_from_both_generations_and_missing_days_stay_missing() {
-        let days = |json| serde_json::from_str::<RawDays>(json).unwrap().used();
+        let days = |json| serde_json::from_str::<RawDays>(json).unwrap().used(2026, 11).unwrap();
         let old = r#"{"day_list":[{"year":2026,"month":11,"day":2,"energy":0.75},{"year":2026,"month":11,"day":22,"energy":1}]}"#;
         let new = r#"{"day_list":[{"year":2026,"month":11,"day":2,"energy_wh":750},{"year":2026,"month":11,"day":22,"energy_wh":1000}]}"#;
         assert_eq!(days(old), [(2, 0.75), (22, 1.0)]);
         assert_eq!(days(new), days(old));
         assert_eq!(days(r#"{"day_list":[],"err_code":0}"#), []);
-        assert_eq!(days(r#"{"err_code":0}"#), []);
+    }
+
+    #[test]
+    fn an_answer_without_a_list_or_with_nothing_readable_in_it_tells_nothing() {
+        for json in
+            ["{}", r#"{"err_code":0}"#, r#"{"day_list":null}"#, r#"{"day_list":[{}]}"#, r#"{"day_list":{}}"#]
+        {
+            assert_eq!(serde_json::from_str::<RawDays>(json).unwrap().used(2026, 11), None, "{json}");
+        }
+        assert_eq!(serde_json::from_str::<RawMonths>("{}").unwrap().used(2026), None);
+    }
+
+    #[test]
+    fn days_of_another_month_and_months_of_another_year_do_not_count() {
+        let json = r#"{"day_list":[{"year":2026,"month":10,"day":22,"energy":9},{"year":2025,"month":11,"day":22,"energy":8},
+            {"year":2026,"month":11,"day":22,"energy":1},null,{"day":23,"energy":2},{"day":[],"energy":3}]}"#;
+        let days: RawDays = serde_json::from_str(json).unwrap();
+        assert_eq!(days.used(2026, 11), Some(vec![(22, 1.0), (23, 2.0)]));
+        assert_eq!(days.used(2024, 11), Some(vec![(23, 2.0)]));
+        let json =
+            r#"{"month_list":[{"year":2025,"month":11,"energy":9},{"year":2026,"month":11,"energy":1}]}"#;
+        assert_eq!(serde_json::from_str::<RawMonths>(json).unwrap().used(2026), Some(vec![(11, 1.0)]));
+    }
+
+    #[test]
+    fn an_odd_value_of_a_meter_costs_itself_alone() {
+        let odd = meter(r#"{"power":"57.6 W","voltage":null,"current":{},"current_ma":250,"total":"12.5"}"#);
+        assert_eq!(odd, Meter { current: Some(0.25), total: Some(12.5), ..Meter::default() });
+    }
+
+    #[test]
+    fn what_no_plug_can_have_measured_is_dropped_and_counted() {
+        let most =
+            Meter { power: Some(MOST_POWER), voltage: Some(264.0), current: Some(16.0), total: Some(1e6) };
+        let mut meter = most;
+        assert_eq!((meter.drop_impossible(), meter), (0, most));
+        let mut meter = Meter { power: Some(5000.0), voltage: Some(-2300.0), current: Some(65.5), ..most };
+        assert_eq!((meter.drop_impossible(), meter), (3, Meter { total: Some(1e6), ..Meter::default() }));
     }
 
     #[test]
     fn an_entry_without_its_number_or_its_energy_is_left_out() {
         let json = r#"{"month_list":[{"month":300,"energy":1},{"month":-1,"energy":1},{"energy":1},{"month":4},{"month":5,"time":9},{"month":"6","energy_wh":1.5}]}"#;
-        assert_eq!(serde_json::from_str::<RawMonths>(json).unwrap().used(), [(6, 0.0015)]);
+        assert_eq!(serde_json::from_str::<RawMonths>(json).unwrap().used(2026), Some(vec![(6, 0.0015)]));
     }
 
     #[test]

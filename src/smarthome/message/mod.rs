@@ -22,14 +22,15 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::model::RelayState;
+use crate::smarthome::lenient::{if_readable, repaired};
 
 pub use self::answer::NotAnAnswer;
-pub use self::meter::{Date, Meter};
+pub use self::meter::{Date, MOST_POWER, Meter};
 pub use self::outlets::{Outlet, OutletIds, Outlets};
 pub use self::rules::Rule;
-pub use self::sysinfo::{Kind, Nameplate, OutletPlate, OutletState, Reading};
+pub use self::sysinfo::{Kind, Nameplate, OutletPlate, OutletState, Reading, is_plug_kind};
 
-use self::answer::{find_method, find_method_at_once};
+use self::answer::{find_body, find_method, find_method_at_once};
 use self::meter::{RawDate, RawDays, RawMeter, RawMonths};
 use self::number::Num;
 use self::rules::{RawCountDowns, RawRules};
@@ -98,22 +99,35 @@ impl Request {
     /// When the text is no answer to this request, or one that says no.
     pub fn read_reply(&self, json: &[u8], known: Option<&Arc<Nameplate>>) -> Result<Reply, NotAnAnswer> {
         let text = String::from_utf8_lossy(json);
+        match self.read_text(&text, known) {
+            Err(fault @ NotAnAnswer::Malformed(_)) => {
+                repaired(&text).map_or(Err(fault), |text: String| self.read_text(&text, known))
+            }
+            answer => answer,
+        }
+    }
+
+    fn read_text(&self, text: &str, known: Option<&Arc<Nameplate>>) -> Result<Reply, NotAnAnswer> {
         let method = self.method();
         match self {
             Self::SysInfo => {
-                let sound = find_method_at_once(&text, method).filter(RawSysInfo::is_sound);
-                let told = sound.map_or_else(|| find_method(&text, method), Ok)?;
+                let sound = find_method_at_once(text, method).filter(RawSysInfo::is_sound);
+                let told = sound.map_or_else(|| RawSysInfo::by_field(find_body(text, method)?), Ok)?;
                 told.into_reading(known).map(Reply::SysInfo)
             }
-            Self::CloudInfo => Ok(Reply::CloudInfo(find_method::<RawCloudInfo>(&text, method)?.into())),
-            Self::Meter(_) => Ok(Reply::Meter(find_method::<RawMeter>(&text, method)?.into())),
-            Self::MeterDays(..) => Ok(Reply::Used(find_method::<RawDays>(&text, method)?.used())),
-            Self::MeterMonths(..) => Ok(Reply::Used(find_method::<RawMonths>(&text, method)?.used())),
-            Self::Clock => find_method::<RawDate>(&text, method)?.date().map(Reply::Clock),
-            Self::CountDown(_) => {
-                Ok(Reply::CountDown(find_method::<RawCountDowns>(&text, method)?.running()))
+            Self::CloudInfo => Ok(Reply::CloudInfo(find_method::<RawCloudInfo>(text, method)?.into())),
+            Self::Meter(_) => Ok(Reply::Meter(find_method::<RawMeter>(text, method)?.into())),
+            Self::MeterDays(_, year, month) => {
+                let used = find_method::<RawDays>(text, method)?.used(*year, *month);
+                Ok(used.map_or(Reply::NotTold, Reply::Used))
             }
-            Self::Schedule(_) => Ok(Reply::Schedule(find_method::<RawRules<'_>>(&text, method)?.rules())),
+            Self::MeterMonths(_, year) => {
+                let used = find_method::<RawMonths>(text, method)?.used(*year);
+                Ok(used.map_or(Reply::NotTold, Reply::Used))
+            }
+            Self::Clock => find_method::<RawDate>(text, method)?.date().map(Reply::Clock),
+            Self::CountDown(_) => Ok(Reply::CountDown(find_method::<RawCountDowns>(text, method)?.running())),
+            Self::Schedule(_) => Ok(Reply::Schedule(find_method::<RawRules<'_>>(text, method)?.rules())),
             Self::SetRelay(_)
             | Self::SetOutlets(..)
             | Self::SetLed(_)
@@ -122,7 +136,7 @@ impl Request {
             | Self::SetAlias(..)
             | Self::Reboot
             | Self::StopCountDown(_)
-            | Self::StartCountDown(..) => find_method(&text, method).map(|IgnoredAny| Reply::Done),
+            | Self::StartCountDown(..) => find_method(text, method).map(|IgnoredAny| Reply::Done),
         }
     }
 
@@ -234,6 +248,8 @@ pub enum Reply {
     Meter(Meter),
     /// The answer to [`Request::MeterDays`] and [`Request::MeterMonths`]: number of the day or month, and kWh.
     Used(Vec<(u8, f64)>),
+    /// An answer to [`Request::MeterDays`] or [`Request::MeterMonths`] that does not tell it.
+    NotTold,
     /// The answer to [`Request::Clock`].
     Clock(Date),
     /// The answer to [`Request::CountDown`]: seconds left and the state that it ends in, if one is running.
@@ -256,15 +272,15 @@ pub struct CloudInfo {
 /// `cnCloud.get_info`.
 #[derive(Deserialize)]
 struct RawCloudInfo {
-    #[serde(default)]
-    binded: Num,
+    #[serde(default, deserialize_with = "if_readable")]
+    binded: Option<Num>,
     #[serde(default)]
     cld_connection: Num,
 }
 
 impl From<RawCloudInfo> for CloudInfo {
     fn from(raw: RawCloudInfo) -> Self {
-        Self { bound: raw.binded.0 == 1, connected: raw.cld_connection.0 == 1 }
+        Self { bound: raw.binded == Some(Num(1)), connected: raw.cld_connection.0 == 1 }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::model::RelayState;
+use crate::smarthome::lenient::if_readable;
 use crate::smarthome::message::number::Num;
 
 /// One entry of a plug's own schedule, as far as it is shown.
@@ -61,8 +62,12 @@ impl RawCountDown {
 #[derive(Deserialize)]
 pub(super) struct RawRules<'a> {
     #[serde(borrow, default)]
-    rule_list: Vec<RawRule<'a>>,
+    rule_list: Vec<IfReadable<'a>>,
 }
+
+/// A rule, unless it cannot be read.
+#[derive(Deserialize)]
+struct IfReadable<'a>(#[serde(borrow, deserialize_with = "if_readable")] Option<RawRule<'a>>);
 
 /// The start (`s…`) is what the apps offer; a rule may have an end (`e…`) instead or as well, which is shown only
 /// where there is no start.
@@ -90,7 +95,7 @@ struct RawRule<'a> {
 
 impl RawRules<'_> {
     pub(super) fn rules(&self) -> Arc<[Rule]> {
-        self.rule_list.iter().map(RawRule::rule).collect()
+        self.rule_list.iter().filter_map(|rule| rule.0.as_ref()).map(RawRule::rule).collect()
     }
 }
 
@@ -206,6 +211,13 @@ mod tests {
     fn a_rule_without_a_start_is_shown_by_its_end() {
         let rule = rule(r#"{"stime_opt":-1,"smin":0,"sact":-1,"etime_opt":0,"emin":1439,"eact":0}"#);
         assert_eq!((&*rule.at, rule.then), ("23:59", Some(RelayState::Off)));
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_read_does_not_hide_the_others() {
+        let json = r#"{"rule_list":[{"name":null},7,{"name":"late","stime_opt":0,"smin":60}]}"#;
+        let rules = serde_json::from_str::<RawRules<'_>>(json).unwrap().rules();
+        assert_eq!(rules.iter().map(|rule| &*rule.name).collect::<Vec<_>>(), ["late"]);
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::model::{DeviceId, Mac, RelayState};
-use crate::smarthome::message::answer::NotAnAnswer;
+use crate::model::{DeviceId, Mac, RelayState, shown};
+use crate::smarthome::lenient::Fields;
+use crate::smarthome::message::answer::{NotAnAnswer, Status, malformed};
 use crate::smarthome::message::number::Num;
 use crate::smarthome::message::outlets::MOST_OUTLETS;
 
@@ -27,13 +29,45 @@ pub struct Reading {
     pub brightness: Option<u8>,
     /// The outlets of a strip, in the order of [`Nameplate::outlets`].
     pub outlets: Box<[OutletState]>,
+    /// The fields of the reply that could not be read, and count as absent.
+    pub unread: Box<[&'static str]>,
+}
+
+/// The most of a device's own kind or model that is repeated, in characters.
+const KIND_SHOWN: usize = 40;
+
+/// Whether this is the kind of device that this family is. Bulbs and the newer command set have others.
+pub fn is_plug_kind(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case("IOT.SMARTPLUGSWITCH")
+}
+
+impl Reading {
+    /// Whether it is of the family that this program serves: by its own word, or by its relay where that word is
+    /// missing or names no family.
+    pub fn is_plug(&self) -> bool {
+        let kind = self.plate.kind.as_bytes();
+        let names =
+            |family: &[u8]| kind.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family));
+        is_plug_kind(&self.plate.kind) || (self.has_relay() && !names(b"IOT.") && !names(b"SMART."))
+    }
+
+    /// What it is instead, if it is no plug and has nothing to switch: a bulb, a camera.
+    pub fn other_kind(&self) -> Option<String> {
+        let Nameplate { kind, model, .. } = &*self.plate;
+        let other = || format!("it is a {} ({})", shown(kind, KIND_SHOWN), shown(model, KIND_SHOWN));
+        (!self.is_plug() && !self.has_relay()).then(other)
+    }
+
+    fn has_relay(&self) -> bool {
+        self.relay.is_some() || !self.outlets.is_empty()
+    }
 }
 
 /// One outlet's relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutletState {
-    /// Whether it is on.
-    pub relay: RelayState,
+    /// Whether it is on; absent if that could not be read.
+    pub relay: Option<RelayState>,
     /// Seconds since it went on; only while it is on.
     pub on_time: Option<u64>,
 }
@@ -149,18 +183,56 @@ pub(super) struct RawSysInfo<'a> {
     children: Vec<RawOutlet<'a>>,
     #[serde(default)]
     err_code: Num,
+    #[serde(skip)]
+    unread: Vec<&'static str>,
 }
 
-impl RawSysInfo<'_> {
+impl<'a> RawSysInfo<'a> {
     /// Whether no error is told in it.
     pub(super) fn is_sound(&self) -> bool {
         self.err_code.0 == 0
     }
 
+    /// Reads a reply that serde's derived reader refuses. A plug that says who it is and how it is has answered,
+    /// whatever error it tells beside that.
+    pub(super) fn by_field(body: &'a RawValue) -> Result<Self, NotAnAnswer> {
+        let mut told: Fields<'a> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
+        let mut sysinfo = Self {
+            device_id: told.text("deviceId"),
+            mac: told.text("mac"),
+            mic_mac: told.text("mic_mac"),
+            ethernet_mac: told.text("ethernet_mac"),
+            alias: told.text("alias"),
+            model: told.text("model"),
+            hw_ver: told.text("hw_ver"),
+            sw_ver: told.text("sw_ver"),
+            kind: told.text("type"),
+            mic_type: told.text("mic_type"),
+            feature: told.text("feature"),
+            dev_name: told.text("dev_name"),
+            relay_state: told.value("relay_state"),
+            led_off: told.value("led_off"),
+            on_time: told.value("on_time"),
+            rssi: told.value("rssi"),
+            brightness: told.value("brightness"),
+            children: RawOutlet::all_by_field(&mut told),
+            err_code: told.value("err_code").unwrap_or_default(),
+            unread: Vec::new(),
+        };
+        let says_who = !sysinfo.device_id.is_empty() || sysinfo.mac().is_some();
+        let says_how = sysinfo.relay_state.is_some() || !sysinfo.children.is_empty();
+        if !(says_who && says_how) {
+            Status::new(sysinfo.err_code, told.text("err_msg")).check()?;
+        }
+        sysinfo.unread = told.unread();
+        Ok(sysinfo)
+    }
+
     pub(super) fn into_reading(mut self, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
         let relay = self.relay_state.map(|state| RelayState::from_bool(state.0 != 0));
-        if self.device_id.is_empty() && relay.is_none() && self.children.is_empty() {
-            return Err(NotAnAnswer::Malformed("neither deviceId nor relay_state in it".into()));
+        let is_mute = self.device_id.is_empty() && relay.is_none() && self.children.is_empty();
+        if is_mute && self.mac().is_none() {
+            return Err(NotAnAnswer::Malformed("neither deviceId, MAC nor relay_state in it".into()));
         }
         self.children.sort_by(|one, other| one.own_digits().cmp(other.own_digits()));
         self.children.truncate(MOST_OUTLETS);
@@ -171,6 +243,7 @@ impl RawSysInfo<'_> {
             brightness: self.brightness.and_then(|percent| u8::try_from(percent.0.clamp(0, 100)).ok()),
             outlets: self.children.iter().map(RawOutlet::state).collect(),
             rssi: self.rssi.and_then(|dbm| i32::try_from(dbm.0).ok()).filter(|&dbm| dbm != 0),
+            unread: std::mem::take(&mut self.unread).into(),
             plate: match known {
                 Some(plate) if self.is_of(plate) => Arc::clone(plate),
                 _ => Arc::new(self.into_plate()),
@@ -232,12 +305,50 @@ struct RawOutlet<'a> {
     id: Cow<'a, str>,
     #[serde(borrow, default)]
     alias: Cow<'a, str>,
-    #[serde(default)]
-    state: Num,
+    state: Option<Num>,
     on_time: Option<Num>,
 }
 
-impl RawOutlet<'_> {
+impl<'a> RawOutlet<'a> {
+    /// The outlets of a reply that is read field by field. One whose id cannot be read has the number that the others
+    /// leave free, in the form of theirs.
+    fn all_by_field(told: &mut Fields<'a>) -> Vec<Self> {
+        let items = told.list("children");
+        let mut outlets: Vec<Self> = Vec::new();
+        for item in items.into_iter().take(MOST_OUTLETS) {
+            let (outlet, is_whole) = Self::by_field(item);
+            if !is_whole {
+                told.note_unread("children");
+            }
+            outlets.push(outlet);
+        }
+        let strip = outlets.iter().find_map(|outlet| outlet.id.get(..outlet.id.len().checked_sub(2)?));
+        let strip = strip.unwrap_or_default().to_owned();
+        for place in 0..outlets.len() {
+            if outlets[place].id.is_empty() {
+                let is_free =
+                    |digits: &String| !outlets.iter().any(|outlet| outlet.own_digits() == digits.as_bytes());
+                let digits = (0..=MOST_OUTLETS).map(|number| format!("{number:02}")).find(is_free);
+                outlets[place].id = format!("{strip}{}", digits.unwrap_or_default()).into();
+            }
+        }
+        outlets
+    }
+
+    /// One of them, and whether all of it could be read.
+    fn by_field(item: &'a RawValue) -> (Self, bool) {
+        let Ok(mut told) = serde_json::from_str::<Fields<'a>>(item.get()) else {
+            return (Self { id: Cow::default(), alias: Cow::default(), state: None, on_time: None }, false);
+        };
+        let outlet = Self {
+            id: told.text("id"),
+            alias: told.text("alias"),
+            state: told.value("state"),
+            on_time: told.value("on_time"),
+        };
+        (outlet, told.unread().is_empty())
+    }
+
     /// The last two characters: the outlet's own, in both forms of the ids.
     fn own_digits(&self) -> &[u8] {
         let id = self.id.as_bytes();
@@ -249,8 +360,8 @@ impl RawOutlet<'_> {
     }
 
     fn state(&self) -> OutletState {
-        let relay = RelayState::from_bool(self.state.0 != 0);
-        OutletState { relay, on_time: on_time(relay, self.on_time) }
+        let relay = self.state.map(|state| RelayState::from_bool(state.0 != 0));
+        OutletState { relay, on_time: relay.and_then(|relay| on_time(relay, self.on_time)) }
     }
 }
 
@@ -345,7 +456,7 @@ mod tests {
             let reading = reading(json.as_bytes(), None);
             let aliases: Vec<_> = reading.plate.outlets.iter().map(|outlet| &*outlet.alias).collect();
             assert_eq!(aliases, ["Kettle", "", "Lamp ☕"]);
-            let relays: Vec<_> = reading.outlets.iter().map(|outlet| outlet.relay.is_on()).collect();
+            let relays: Vec<_> = reading.outlets.iter().map(|outlet| outlet.relay.unwrap().is_on()).collect();
             assert_eq!(relays, [true, false, true]);
             assert!(
                 reading
@@ -456,5 +567,84 @@ mod tests {
             panic!()
         };
         assert!(why.contains("neither deviceId"), "{why}");
+        let refused = read(r#"{"system":{"get_sysinfo":{"err_code":-3,"alias":null,"err_msg":"no"}}}"#);
+        assert_eq!(refused, Err(NotAnAnswer::Device { code: -3, message: "no".into() }));
+        assert!(matches!(read(r#"{"system":{"get_sysinfo":[1]}}"#), Err(NotAnAnswer::Malformed(_))));
+    }
+
+    /// Each of these hid the plug altogether: no answer, no line in `discover`.
+    #[test]
+    fn one_odd_field_costs_itself_alone() {
+        let sound = reading(HS100.as_bytes(), None);
+        let swap = |one: &str, other: &str| {
+            assert!(HS100.contains(one), "{one}");
+            HS100.replace(one, other)
+        };
+        let table: &[(String, &[&str])] = &[
+            (swap(r#""alias":"K\u00fcche""#, r#""alias":null"#), &["alias"]),
+            (swap(r#""sw_ver":"1.2.5 Build 171129 Rel.174814""#, r#""sw_ver":null"#), &["sw_ver"]),
+            (swap(r#""feature":"TIM""#, r#""feature":null"#), &["feature"]),
+            (swap(r#""led_off":0"#, r#""led_off":0,"children":null"#), &["children"]),
+            (swap(r#""hw_ver":"1.0""#, r#""hw_ver":1.0"#), &[]),
+            (swap("-43", r#""""#), &["rssi"]),
+            (swap("-43", r#""-61dBm""#), &["rssi"]),
+            (swap(r#""led_off":0"#, r#""led_off":[],"led_off":{}"#), &["led_off"]),
+            (swap(r#""led_off":0"#, r#""led_off":0,"led_off":0"#), &[]),
+            (swap(r#""err_code":0"#, r#""err_code":"none""#), &["err_code"]),
+            (swap(r#""err_code":0"#, r#""err_code":-1"#), &[]),
+            (swap("K\\u00fcche", "K\\ud83d"), &[]),
+            (swap("K\\u00fcche", "K\n\u{1}"), &[]),
+            (format!("\u{feff}{HS100}"), &[]),
+        ];
+        for (json, unread) in table {
+            let odd = reading(json.as_bytes(), None);
+            let who = (&odd.plate.device_id, odd.plate.mac, odd.relay, odd.on_time, &odd.plate.model);
+            let expected =
+                (&sound.plate.device_id, sound.plate.mac, sound.relay, sound.on_time, &sound.plate.model);
+            assert_eq!((who, &*odd.unread), (expected, *unread), "{json}");
+            assert!(odd.is_plug());
+        }
+        let read = |json: String| reading(json.as_bytes(), None);
+        assert_eq!(&*read(swap(r#""hw_ver":"1.0""#, r#""hw_ver":1.0"#)).plate.hw_version, "1.0");
+        assert_eq!(&*read(swap("K\\u00fcche", "K\\ud83d")).plate.alias, "K\u{fffd}");
+        assert_eq!(&*read(swap("K\\u00fcche", "K\n\u{1}")).plate.alias, "K\n\u{1}");
+    }
+
+    #[test]
+    fn an_odd_outlet_keeps_its_place_and_the_others_theirs() {
+        let table = [
+            (r#""id":"00""#, r#""id":null"#, [Some(true), Some(false), Some(true)]),
+            (r#""id":"02""#, r#""id":{}"#, [Some(true), Some(false), Some(true)]),
+            (r#""state":0"#, r#""state":"x""#, [Some(true), None, Some(true)]),
+            (r#""alias":"""#, r#""alias":[]"#, [Some(true), Some(false), Some(true)]),
+        ];
+        for (one, other, relays) in table {
+            for (strip, one) in [(STRIP.to_owned(), one.to_owned()), (long_ids(STRIP), long_ids(one))] {
+                let odd = reading(strip.replace(&one, other).as_bytes(), None);
+                let told: Vec<_> =
+                    odd.outlets.iter().map(|outlet| outlet.relay.map(RelayState::is_on)).collect();
+                assert_eq!((&told[..], &*odd.unread), (&relays[..], &["children"][..]), "{other}");
+                let sound = reading(strip.as_bytes(), None);
+                let ids = |reading: &Reading| -> Vec<Box<str>> {
+                    reading.plate.outlets.iter().map(|outlet| outlet.id.clone()).collect()
+                };
+                assert_eq!(ids(&odd), ids(&sound), "{other}");
+            }
+        }
+        let kettle = r#"{"id":"00","alias":"Kettle","state":1,"on_time":79701,"next_action":{"type":-1}}"#;
+        let odd = reading(STRIP.replace(kettle, "7").as_bytes(), None);
+        assert_eq!((&*odd.plate.outlets[0].id, odd.outlets[0].relay), ("00", None));
+        assert_eq!((&*odd.plate.outlets[2].alias, &*odd.unread), ("Lamp ☕", &["children"][..]));
+    }
+
+    #[test]
+    fn what_does_not_say_what_it_is_is_a_plug_if_it_has_a_relay() {
+        let kind_of = |kind: &str| HS100.replace(r#""type":"IOT.SMARTPLUGSWITCH""#, kind);
+        let is_plug = |kind: &str| reading(kind_of(kind).as_bytes(), None).is_plug();
+        assert!(is_plug(r#""type":null"#) && is_plug(r#""type":"""#) && is_plug(r#""type":5"#));
+        assert!(is_plug(r#""type":"iot.smartplugswitch""#) && is_plug(r#""mic_type":"IOT.SMARTPLUGSWITCH""#));
+        assert!(!is_plug(r#""type":"IOT.SMARTBULB""#) && !is_plug(r#""type":"SMART.TAPOPLUG""#));
+        let bulb = kind_of(r#""type":"""#).replace("relay_state", "light_state");
+        assert!(!reading(bulb.as_bytes(), None).is_plug());
     }
 }

@@ -3,12 +3,9 @@
 //!
 //! Only so much of it as tells who is there and that another language is spoken; the language itself is not here.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-
 use crate::bridge::event::OtherDialect;
 use crate::model::Mac;
+use crate::smarthome::lenient::{Fields, repaired};
 
 /// The bytes before the JSON.
 const HEADER: usize = 16;
@@ -43,37 +40,21 @@ pub(super) fn key_probe(number: u32) -> Vec<u8> {
 /// Reads an answer; `None` for what is none. Nobody checks the sixteen bytes before the JSON, and firmwares differ.
 pub(super) fn read(datagram: &[u8]) -> Option<OtherDialect> {
     let json = datagram.get(HEADER..).filter(|json| json.first() == Some(&b'{'))?;
-    let Answer { result } = serde_json::from_slice(json).ok()?;
-    Some(OtherDialect {
-        mac: Mac::new(&result.mac),
-        kind: result.device_type.into(),
-        model: result.device_model.into(),
-        encryption: result.mgt_encrypt_schm.encrypt_type.into(),
-    })
+    let text = String::from_utf8_lossy(json);
+    read_json(&text).or_else(|| read_json(&repaired(&text)?))
 }
 
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    result: Device<'a>,
-}
-
-#[derive(Deserialize)]
-struct Device<'a> {
-    #[serde(borrow)]
-    mac: Cow<'a, str>,
-    #[serde(borrow)]
-    device_type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    device_model: Cow<'a, str>,
-    #[serde(borrow, default)]
-    mgt_encrypt_schm: Encryption<'a>,
-}
-
-#[derive(Deserialize, Default)]
-struct Encryption<'a> {
-    #[serde(borrow, default)]
-    encrypt_type: Cow<'a, str>,
+/// Each field by itself; a device that says neither what it is nor its MAC says nothing.
+fn read_json(text: &str) -> Option<OtherDialect> {
+    let mut result = serde_json::from_str::<Fields<'_>>(text).ok()?.object("result")?;
+    let encryption = result.object("mgt_encrypt_schm");
+    let device = OtherDialect {
+        mac: Mac::new(&result.text("mac")),
+        kind: result.text("device_type").into(),
+        model: result.text("device_model").into(),
+        encryption: encryption.map_or_else(Box::default, |mut it| it.text("encrypt_type").into()),
+    };
+    (device.mac.is_some() || !device.kind.is_empty()).then_some(device)
 }
 
 fn probe(number: u32, payload: &[u8]) -> Vec<u8> {
@@ -124,6 +105,29 @@ mod tests {
             assert_eq!(answer(json), None, "{json}");
         }
         assert_eq!(read(&SHORT_PROBE), None, "our own question is no answer");
+    }
+
+    #[test]
+    fn one_odd_field_does_not_hide_the_device() {
+        let whole = r#"{"result":{"device_type":"SMART.TAPOPLUG","device_model":"P100","mac":"CC32E5000001",
+            "mgt_encrypt_schm":{"encrypt_type":"AES"}}}"#;
+        let sound = answer(whole).unwrap();
+        for (one, other) in [
+            (r#""P100""#, "null"),
+            (r#""P100""#, "\"a\nb\""),
+            (r#"{"encrypt_type":"AES"}"#, "null"),
+            (r#""CC32E5000001""#, "[]"),
+            (r#""SMART.TAPOPLUG""#, "null"),
+            (r#""P100""#, r#""P100","mac":"CC32E5000001""#),
+            (r#""P100""#, r#""\ud83d""#),
+        ] {
+            let odd = answer(&whole.replace(one, other)).unwrap();
+            let is_named = odd.mac == sound.mac || odd.kind == sound.kind;
+            assert!(
+                is_named && (odd.encryption == sound.encryption || one.starts_with('{')),
+                "{other}: {odd:?}"
+            );
+        }
     }
 
     /// Both computed by a program that somebody else wrote.

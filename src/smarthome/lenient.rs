@@ -1,0 +1,210 @@
+//! Reads JSON that is not quite JSON, or whose fields are not what they should be: each field by itself, so that one
+//! odd value does not hide the others. Slower than serde's derived readers, and used only where those fail.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What many editors put before a text, and JSON does not allow.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// A JSON object, key by key in its order, each with the text of its value. A key may come twice.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    entries: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// Keys that are there with a value that cannot be read.
+    unread: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The text there, or nothing. A number counts as the text that it is written as.
+    pub fn text(&mut self, key: &'static str) -> Cow<'a, str> {
+        self.read(key, as_text).unwrap_or_default()
+    }
+
+    /// What stands there, if it is one of these. Firmwares say `null` for what they do not have.
+    pub fn value<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        self.read(key, |json| serde_json::from_str::<Option<T>>(json).ok()).flatten()
+    }
+
+    /// The items of the list there, or nothing.
+    pub fn list(&mut self, key: &'static str) -> Vec<&'a RawValue> {
+        self.read(key, |json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+
+    /// The object there, or nothing.
+    pub fn object(&mut self, key: &'static str) -> Option<Self> {
+        self.read(key, |json| serde_json::from_str(json).ok())
+    }
+
+    /// Says of a key that a part of its value cannot be read.
+    pub fn note_unread(&mut self, key: &'static str) {
+        if !self.unread.contains(&key) {
+            self.unread.push(key);
+        }
+    }
+
+    /// The keys whose values could not be read, of those that were asked for.
+    pub fn unread(self) -> Vec<&'static str> {
+        self.unread
+    }
+
+    /// The last value of this key that can be read.
+    fn read<T>(&mut self, key: &'static str, mut read: impl FnMut(&'a str) -> Option<T>) -> Option<T> {
+        let mut values = self.entries.iter().rev().filter(|(found, _)| found == key).peekable();
+        values.peek()?;
+        let found = values.find_map(|(_, json)| read(json.get()));
+        if found.is_none() {
+            self.note_unread(key);
+        }
+        found
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnyObject)
+    }
+}
+
+struct AnyObject;
+
+impl<'de> Visitor<'de> for AnyObject {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((Text(key), value)) = map.next_entry()? {
+            entries.push((key, value));
+        }
+        Ok(Fields { entries, unread: Vec::new() })
+    }
+}
+
+/// A text, borrowed where it holds no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn as_text(json: &str) -> Option<Cow<'_, str>> {
+    match json.bytes().next()? {
+        b'"' => match serde_json::from_str(json) {
+            Ok(Text(text)) => Some(text),
+            Err(_) => serde_json::from_str(&repaired(json)?).ok().map(|text: String| text.into()),
+        },
+        b'-' | b'0'..=b'9' => Some(json.into()),
+        _ => None,
+    }
+}
+
+/// For a field of a derived reader: what cannot be read is absent.
+pub fn if_readable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let json: &RawValue = Deserialize::deserialize(deserializer)?;
+    Ok(serde_json::from_str(json.get()).ok())
+}
+
+/// The text without what keeps it from being JSON and is harmless: a byte order mark before it, control characters as
+/// they are, and halves of surrogate pairs. None if there is nothing of the kind in it.
+pub fn repaired(text: &str) -> Option<String> {
+    let json = text.trim_start_matches(BYTE_ORDER_MARK);
+    let mut repaired = String::with_capacity(json.len());
+    let mut is_in_string = false;
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        let mut length = c.len_utf8();
+        match c {
+            '\\' if is_in_string => {
+                let (escape, taken) = escape(rest);
+                repaired.push_str(escape);
+                length = taken;
+            }
+            '\0'..='\x1f' if is_in_string => repaired.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '\0'..='\x1f' => repaired.push(' '),
+            _ => {
+                is_in_string ^= c == '"';
+                repaired.push(c);
+            }
+        }
+        rest = &rest[length..];
+    }
+    (repaired != text).then_some(repaired)
+}
+
+/// The escape with which this begins, or what stands for it, and its length.
+fn escape(text: &str) -> (&str, usize) {
+    const UNIT: usize = r"\u0000".len();
+    let unit = |text: &str| -> Option<u16> {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+    };
+    match unit(text) {
+        Some(0xd800..=0xdbff) => match text.get(UNIT..).and_then(unit) {
+            Some(0xdc00..=0xdfff) => (&text[..2 * UNIT], 2 * UNIT),
+            _ => (r"\ufffd", UNIT),
+        },
+        Some(0xdc00..=0xdfff) => (r"\ufffd", UNIT),
+        Some(_) => (&text[..UNIT], UNIT),
+        None => {
+            // The backslash, and what it takes the meaning of: it may be a quotation mark.
+            let escaped = text.chars().nth(1).filter(|&c| !c.is_control());
+            let length = 1 + escaped.map_or(0, char::len_utf8);
+            (&text[..length], length)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(json: &str) -> Fields<'_> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn each_field_is_read_by_itself_and_the_unreadable_ones_are_named() {
+        let mut fields = fields(
+            r#"{"a":"x","b":null,"c":1.0,"d":{},"e":"-61dBm","f":null,"g":7,"h":[1,{}],"i":"","j":"\ud83d?"}"#,
+        );
+        let texts = ["a", "b", "c", "d", "absent", "j"].map(|key| fields.text(key).into_owned());
+        assert_eq!(texts, ["x", "", "1.0", "", "", "\u{fffd}?"]);
+        assert_eq!(["e", "f", "g"].map(|key| fields.value::<i64>(key)), [None, None, Some(7)]);
+        assert_eq!((fields.list("h").len(), fields.list("i").len()), (2, 0));
+        assert_eq!(fields.unread(), ["b", "d", "e", "i"], "null is no number, and nothing odd");
+    }
+
+    #[test]
+    fn of_a_key_that_comes_twice_the_last_readable_value_counts() {
+        let mut fields = fields(r#"{"a":"first","a":"second","a":null,"b":1,"b":2}"#);
+        assert_eq!((&*fields.text("a"), fields.value("b")), ("second", Some(2)));
+        assert!(fields.unread().is_empty());
+    }
+
+    #[test]
+    fn what_is_harmless_is_repaired_and_what_is_json_is_left_as_it_is() {
+        let table = [
+            ("\u{feff}{}", Some("{}")),
+            ("{\"a\":\"x\ny\u{1}\"}", Some("{\"a\":\"x\\u000ay\\u0001\"}")),
+            ("{\0}\u{7}", Some("{ } ")),
+            (r#"{"a":"\ud83d","b":"\udd0c"}"#, Some(r#"{"a":"\ufffd","b":"\ufffd"}"#)),
+            (r#"{"a":"\ud83dx\ud83d\ud83d\udd0c"}"#, Some(r#"{"a":"\ufffdx\ufffd\ud83d\udd0c"}"#)),
+            (r#"{"a":"\ud83d\udd0c \"\\ {"}"#, None),
+            (r#"{"a":"\"#, None),
+            (r#"{"a":"\u12"}"#, None),
+            ("{\"a\":\"\\\n\"}", Some("{\"a\":\"\\\\u000a\"}")),
+        ];
+        for (text, expected) in table {
+            assert_eq!(repaired(text).as_deref(), expected, "{text:?}");
+        }
+    }
+}
