@@ -256,7 +256,8 @@ impl Desk {
 
     /// Shows that plugs and bridge are away, before the daemon goes.
     pub fn show_away(&mut self) {
-        let names: Vec<_> = self.plugs.keys().cloned().collect();
+        let mut names: Vec<_> = self.plugs.keys().cloned().collect();
+        names.sort_unstable();
         for plug in names {
             self.show_availability(plug, Availability::Offline);
         }
@@ -534,13 +535,16 @@ impl Desk {
         }
     }
 
-    /// The plugs that an earlier run left documents of.
+    /// The plugs that an earlier run left documents of, in the order of their names: the same on each run.
     fn heirs(&self) -> Vec<PlugName> {
         let is_left = |plug: &Plug| {
             let device = plug.info.as_ref().and_then(|info| self.press.device(info));
             device.is_some_and(|device| self.leftovers.has_device(&device))
         };
-        self.plugs.iter().filter(|(_, plug)| is_left(plug)).map(|(name, _)| name.clone()).collect()
+        let left = self.plugs.iter().filter(|(_, plug)| is_left(plug)).map(|(name, _)| name.clone());
+        let mut names: Vec<_> = left.collect();
+        names.sort_unstable();
+        names
     }
 
     /// Once the search and the first round of reads are both done, whatever still belongs to no plug is cleared.

@@ -2,7 +2,7 @@
 //!
 //! It only remembers. Whose a document is says [`super::homeassistant`]; what is cleared, and when, [`super::desk`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 
@@ -22,14 +22,14 @@ pub(super) struct Leftovers {
     pub(super) is_round_done: bool,
     /// `bridge/info` was ours too, so that the plugs under this base are ours to clear.
     pub(super) is_base_ours: bool,
-    /// Our documents, by topic, that nobody has taken over yet.
-    pub(super) documents: HashMap<String, Found>,
+    /// Our documents, by topic, that nobody has taken over yet. In order, as they are cleared.
+    pub(super) documents: BTreeMap<String, Found>,
     /// Their topics, by the plug whose availability they name.
     by_plug: HashMap<PlugName, Vec<String>>,
     /// Their topics, by the device that they are about.
     by_device: HashMap<String, Vec<String>>,
     /// Plugs whose availability is kept under our base.
-    pub(super) plugs: HashSet<PlugName>,
+    pub(super) plugs: BTreeSet<PlugName>,
 }
 
 impl Leftovers {

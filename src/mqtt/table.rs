@@ -216,6 +216,9 @@ impl Table {
                 self.unsent[value.rank as usize].push_back(Arc::clone(topic));
             }
         }
+        for queue in &mut self.unsent {
+            queue.make_contiguous().sort_unstable();
+        }
     }
 }
 
@@ -291,6 +294,18 @@ mod tests {
         let mut sent = drain(&mut table);
         sent.sort();
         assert_eq!(sent, ["a 1", "b 2"]);
+    }
+
+    #[test]
+    fn all_is_sent_in_the_order_of_the_topics_so_that_each_run_sends_the_same() {
+        let mut table = Table::default();
+        let topics = (0..50).map(|plug| format!("plug-{plug:02}"));
+        topics.for_each(|topic| put(&mut table, &topic, "1", Rank::State));
+        drain(&mut table);
+        put(&mut table, "plug-49", "2", Rank::State);
+        table.send_all();
+        let sent = drain(&mut table);
+        assert!(sent.len() == 50 && sent.is_sorted(), "{sent:?}");
     }
 
     #[test]
