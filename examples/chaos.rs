@@ -3,6 +3,7 @@
 //!
 //!     cargo run --release --example chaos -- --seed 7 --days 365
 //!     cargo run --release --example chaos -- --storm --seeds 1-200 --days 0.25
+//!     cargo run --release --example chaos -- --storm --seeds 1-20000 --days 0.25 --keep-going
 //!     cargo run --release --example chaos -- --storm --seed 7 --days 1 --story plug-3 --sabotage AsksTwice
 //!     cargo run --release --example chaos -- --dead-lan --days 1
 //!
@@ -31,6 +32,9 @@ struct Args {
     /// Play all of these, as many at once as there are cores
     #[arg(long, value_name = "FIRST-LAST", value_parser = seeds)]
     seeds: Option<RangeInclusive<u64>>,
+    /// Play all of the seeds, also after one has broken a promise, and name each that has
+    #[arg(long, requires = "seeds")]
+    keep_going: bool,
     /// How long, on the clock of the house
     #[arg(long, default_value_t = 1.0)]
     days: f64,
@@ -89,7 +93,8 @@ fn play_all(args: &Args, seeds: RangeInclusive<u64>) -> Result<(u64, Tally), ()>
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > *seeds.end() || broke.load(Ordering::Relaxed) {
+                    let is_over = broke.load(Ordering::Relaxed) && !args.keep_going;
+                    if seed > *seeds.end() || is_over {
                         return;
                     }
                     match World::new(plan(args, seed)).play() {

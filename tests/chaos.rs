@@ -3,6 +3,8 @@
 
 mod chaos_kit;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use chaos_kit::{Listener, Plan, Promise, Sabotage, Season, World};
@@ -39,10 +41,20 @@ fn over_a_day_of_a_dead_lan_the_cloud_is_used_to_its_budget_and_no_more() {
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story() {
-    let play = |seed| World::new(plan(seed, 1)).play().expect("no promise is broken");
-    assert_eq!(play(3), play(3));
-    assert_ne!(play(3), play(4));
+fn the_same_seed_tells_the_same_story_to_the_byte() {
+    let play = |seed| {
+        let mut world = World::new(Plan { listener: Listener::Written, ..plan(seed, 2) });
+        let tally = world.play().unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        (tally, world.written().to_owned())
+    };
+    let ((tally, story), (again, same_story)) = (play(3), play(3));
+    let lines = story.lines().zip(same_story.lines()).enumerate();
+    for (number, (line, same)) in lines {
+        assert_eq!(line, same, "line {number}");
+    }
+    assert_eq!((tally, story.len()), (again, same_story.len()));
+    assert!(story.contains("bytes of text"), "it has a rest in it");
+    assert_ne!(story, play(4).1);
 }
 
 #[test]
@@ -58,4 +70,61 @@ fn each_promise_can_be_broken_and_is_seen_to_be() {
     for promise in Promise::ALL {
         assert!(Sabotage::ALL.iter().any(|&(_, broken)| broken == promise), "nothing breaks {promise:?}");
     }
+}
+
+/// The output of a command that goes well.
+fn output(folder: &Path, words: &str) -> String {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", words]).current_dir(folder).env("SOURCES", env!("CARGO_MANIFEST_DIR"));
+    // A hook that has the tests run may name its own repository.
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        bash.env_remove(name);
+    }
+    let output = bash.output().expect("bash runs");
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[test]
+fn the_gate_draws_the_same_fresh_seeds_from_a_commit_in_a_shallow_clone_and_in_an_exported_tree() {
+    if Command::new("git").arg("--version").output().is_err() {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a folder");
+    let repo = scratch.path().join("repo");
+    std::fs::create_dir(&repo).expect("a folder");
+    let commit = "git add -A && git -c user.name=x -c user.email=x@example.com -c commit.gpgsign=false \
+                  commit -q -m x --no-verify";
+    output(
+        &repo,
+        r#"cp -r "$SOURCES"/{.ci,.gitattributes,Cargo.toml,Cargo.lock} . && mkdir src tests examples"#,
+    );
+    // As it is before it is exported.
+    output(&repo, "echo '$Format:%H$' >.ci/commit");
+    output(&repo, &format!("git init -q && {commit}"));
+
+    let drawn = |folder: &str| output(&scratch.path().join(folder), ".ci/fresh-seeds 200");
+    let first = drawn("repo");
+    let head = output(&repo, "git rev-parse HEAD");
+    let (seeds, from) = first.split_once(' ').expect("the seeds and where they come from");
+    let (start, end) = seeds.split_once('-').expect("a range");
+    let [start, end] = [start, end].map(|number| number.parse::<u64>().expect("a seed"));
+    assert_eq!((end - start, from), (199, head.as_str()));
+    assert_eq!(format!("{start:012x}"), head[..12], "drawn from the commit");
+
+    output(scratch.path(), "git clone -q --depth 1 file://$PWD/repo shallow");
+    assert_eq!(drawn("shallow"), first);
+    output(scratch.path(), "mkdir exported && git -C repo archive HEAD | tar -x -C exported");
+    assert_eq!(drawn("exported"), first);
+    // Neither the id of its commit nor that of the repository around it.
+    output(
+        scratch.path(),
+        "mkdir repo/copy && cp -r repo/.ci repo/Cargo.* repo/src repo/tests repo/examples repo/copy",
+    );
+    let copied = drawn("repo/copy");
+    assert!(!copied.contains(from) && copied.contains('-'), "{copied}");
+    assert_eq!(drawn("repo/copy"), copied);
+
+    output(&repo, commit);
+    assert_ne!(drawn("repo"), first);
 }

@@ -63,12 +63,9 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
     }
 
     scene.home.write(&config(&house, broker.port).set("cloud", "password", WRONG).text());
-    scene.daemon.signal("HUP");
-    // With the right password it would log in once more.
-    scene.daemon.says("the config was read again").await;
     house.cloud().void_tokens(TOKEN_EXPIRED);
     house.cloud().void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
-    scene.command("lamp", json!({"state": "ON"})).await;
+    scene.daemon.signal("HUP");
     sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     scene.command("lamp", json!({"state": "ON"})).await;
     secrets.learn(&house, &scene.home);
@@ -164,36 +161,6 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
     let calls = [Method::Login, Method::RefreshToken].map(|method| house.cloud().calls(method));
     assert_eq!(calls, [2, 0], "the token was kept");
-}
-
-#[tokio::test]
-async fn a_reload_sends_no_refused_password_again_and_logs_how_it_ends() {
-    let house = house_of(&["Lamp"]).await;
-    let right = Config::of(&house);
-    let wrong = |password| right.clone().set("cloud", "password", password);
-    let scene = Scene::start(&wrong("wrong-1")).await;
-    let stopped = "WARN cloud_stopped: wrong e-mail address or password";
-    scene.daemon.says_again(stopped, 1).await;
-    let refused_before = "WARN cloud_stopped: TP-Link has refused this e-mail address and password";
-    for (times, password) in [(1, "wrong-1"), (2, "wrong-1")] {
-        scene.home.write(&wrong(password).text());
-        scene.daemon.signal("HUP");
-        scene.daemon.says_again(refused_before, times).await;
-    }
-    assert_eq!(house.cloud().calls(Method::Login), 1);
-
-    scene.home.write(&wrong("wrong-2").text());
-    scene.daemon.signal("HUP");
-    scene.daemon.says_again(stopped, 2).await;
-    scene.home.write(&wrong("wrong-1").text());
-    scene.daemon.signal("HUP");
-    scene.daemon.says_again(refused_before, 3).await;
-    assert_eq!(house.cloud().calls(Method::Login), 2, "nor one that was refused before another");
-
-    scene.home.write(&right.text());
-    scene.daemon.signal("HUP");
-    scene.daemon.says("INFO cloud_ok").await;
-    assert_eq!(house.cloud().calls(Method::Login), 3);
 }
 
 #[tokio::test]

@@ -21,7 +21,6 @@ use crate::config::{Config, Invalid, MqttChoice};
 use crate::logging::Repeated;
 use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
 use crate::mqtt::{Inbound, Link};
-use crate::secret::RefusedLogins;
 use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
 use crate::transport::cloud::{Cloud, StartError as CloudStartError};
@@ -63,8 +62,6 @@ pub struct Daemon {
     discovery: Option<Discovery>,
     left: LeftWing,
     store: Store,
-    /// What servers have refused since the start, over all configs.
-    refused: RefusedLogins,
     state_dir: PathBuf,
     save_at: Option<Instant>,
     saving: JoinSet<Result<(), Unwritable>>,
@@ -97,8 +94,7 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let left = LeftWing::start(config.mqtt(store.instance(), &state_dir)).await?;
         let (tell, cloud_events) = mpsc::unbounded_channel();
-        let refused = RefusedLogins::default();
-        let cloud = start_cloud(&config, &store, tell, &refused)?;
+        let cloud = start_cloud(&config, &store, tell)?;
         let settings = settings(&mut config, &store);
         Ok(Self {
             bridge: Bridge::new(settings, Instant::now()),
@@ -107,7 +103,6 @@ impl Daemon {
             discovery: config.discovery.clone().map(Discovery::start),
             left,
             store,
-            refused,
             state_dir,
             save_at: None,
             saving: JoinSet::new(),
@@ -306,17 +301,13 @@ impl Daemon {
         // Whoever logged out took the token away; the one in memory goes with it.
         let logged_out = !self.store.token_file().is_there();
         let (tell, events) = mpsc::unbounded_channel();
-        let is_other = !same_account || logged_out;
-        let other_account = is_other.then(|| start_cloud(&config, &self.store, tell, &self.refused));
+        let other_account = (!same_account || logged_out).then(|| start_cloud(&config, &self.store, tell));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
         self.follow_broker(choice).await.map_err(|error| error.to_string())?;
         match other_account {
             None => self.rearm_cloud().await,
             Some(cloud) => {
-                if let Some(before) = self.transport.cloud() {
-                    before.retire().await;
-                }
                 self.transport.set_cloud(cloud);
                 self.cloud_events = events;
             }
@@ -327,12 +318,7 @@ impl Daemon {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let now = Instant::now();
-        self.bridge.reload(settings(&mut config, &self.store), now);
-        if is_other {
-            // What the other account says is told even where the one before said the same.
-            self.bridge.handle(Event::Cloud(CloudStatus::Down(CloudStatus::NOT_ASKED.into())), now);
-        }
+        self.bridge.reload(settings(&mut config, &self.store), Instant::now());
         self.config = config;
         Ok(())
     }
@@ -433,13 +419,12 @@ fn settings(config: &mut Config, store: &Store) -> Settings {
     Settings { plugs, known: store.known_plugs(), ..config.bridge.clone() }
 }
 
-/// The cloud wire of the config, if there is one, with the tokens that are kept and without logins that were refused. Where it cannot be started for want of
+/// The cloud wire of the config, if there is one, with the tokens that are kept. Where it cannot be started for want of
 /// something on this machine, the LAN goes on alone and the cloud counts as stopped.
 pub fn start_cloud(
     config: &Config,
     store: &Store,
     tell: mpsc::UnboundedSender<Event>,
-    refused: &RefusedLogins,
 ) -> Result<Option<Cloud>, CloudStartError> {
     let Some(cloud) = &config.cloud else { return Ok(None) };
     let vault = store.token_file();
@@ -447,8 +432,7 @@ pub fn start_cloud(
         tracing::warn!("{why}");
         None
     });
-    let (options, vault) = (cloud.options.clone(), Arc::new(vault));
-    match Cloud::start(options, store.terminal(), tokens, vault, tell.clone(), refused.clone()) {
+    match Cloud::start(cloud.options.clone(), store.terminal(), tokens, Arc::new(vault), tell.clone()) {
         Err(error @ CloudStartError::NoAuthorities) => {
             let stopped = CloudStatus::Stopped(error.to_string().into());
             // The receiver is held by whoever called.

@@ -137,7 +137,7 @@ impl Link {
     }
 
     pub fn weight(&self) -> usize {
-        format!("{:?}", self.desk).len()
+        super::weight_of(&self.desk)
     }
 }
 
@@ -287,6 +287,9 @@ impl World {
         }
         while let Some(outgoing) = link.desk.take() {
             self.tally.messages += 1;
+            if self.story.wants_messages() {
+                self.story.tell(at, None, format!("to the broker: {outgoing:?}"));
+            }
             if let Outgoing::Kept(kept) = outgoing {
                 self.broker.keep(&kept.topic, &kept.payload);
             }
@@ -419,14 +422,14 @@ impl World {
         match daemon.link.desk.handle_message(message, now) {
             Effect::Inbound(Inbound::Event(event)) => {
                 if let Event::Command { id, plug, order } = &event {
-                    let line = format!("command {} to {plug}: {order:?}", id.0);
-                    let Some((plug, outlet)) = self.whose(plug) else { return };
-                    self.tell(Some(plug), line);
+                    let name = plug;
+                    let Some((plug, outlet)) = self.whose(name) else { return };
                     let wants = self.wants(plug, outlet, order);
                     let has_led = matches!(order, Order::Set(wishes) if wishes.led.is_some());
                     self.tally.commands += 1;
                     let patience = self.policies[plug].command_ttl;
-                    self.judge.command(*id, plug, wants, usize::from(has_led), patience);
+                    let number = self.judge.command(*id, plug, wants, usize::from(has_led), patience);
+                    self.tell(Some(plug), format!("command {number} to {name}: {order:?}"));
                     self.touched.push(plug);
                 }
                 self.hear(event);

@@ -1,7 +1,7 @@
 //! The promises, and who holds the house to them. The judge sees what happens in the world and what the daemon says
 //! and asks; it knows nothing of how the daemon decides.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,9 +20,8 @@ const SOON: Duration = Duration::from_secs(6);
 /// Calls that may be made at once, and how often one more may be.
 const BURST: f64 = 60.0;
 const CALLS_A_SECOND: f64 = 1.0;
-/// How many logins that nobody asked for there may be in ten minutes, and how many in a day.
+/// Between two logins that nobody asked for, and how many of them there may be in a day.
 const LOGIN_GAP: Duration = Duration::from_secs(600);
-const LOGINS_IN_GAP: usize = 2;
 const LOGINS_A_DAY: usize = 6;
 const DAY: Duration = Duration::from_secs(86_400);
 /// A command to a plug that nothing is wrong with is done by then, the longest hiccup of a healthy LAN included.
@@ -51,9 +50,9 @@ pub enum Promise {
     RepeatsSlowly,
     /// Never two logins or refreshes at once.
     OneLogin,
-    /// No login after a refusal that only the user can mend, and none ever with a password that was refused.
+    /// No login after a refusal that only the user can mend.
     NoLoginAfterRefusal,
-    /// Logins are two in ten minutes and six a day.
+    /// Logins are ten minutes apart and six a day.
     FewLogins,
     /// Bursts of sixty calls, one a second on average, in any window.
     Budget,
@@ -120,8 +119,12 @@ impl fmt::Display for Broken {
 #[derive(Debug)]
 pub struct Judge {
     pub at: Duration,
+    /// How many commands there have been.
+    issued: u64,
+    /// Those without a result, as the daemon calls them.
+    under_way: BTreeMap<CommandId, Number>,
     books: Vec<Book>,
-    commands: HashMap<CommandId, Command>,
+    commands: BTreeMap<Number, Command>,
     broken: Option<Broken>,
     calls: f64,
     called: Duration,
@@ -130,8 +133,6 @@ pub struct Judge {
     acted_since: bool,
     refused: bool,
     logins: Vec<Duration>,
-    /// Passwords that the account has refused since the daemon's start.
-    refused_passwords: HashSet<u32>,
     first_weight: Option<usize>,
     /// When everything was mended last.
     mended: Duration,
@@ -155,7 +156,7 @@ struct Book {
 /// What is known of one relay.
 #[derive(Debug, Clone)]
 struct Page {
-    newest: Option<CommandId>,
+    newest: Option<Number>,
     /// Whether the newest command has ended, and well.
     ended: Option<bool>,
     standing: RelayState,
@@ -174,10 +175,21 @@ struct Page {
 enum By {
     Start,
     Hand,
-    Command(CommandId),
-    Correction,
+    Command(Number),
+    /// Something was put right; the command that was newest then.
+    Correction(Option<Number>),
     /// Something that may be undone or not.
     Unclear,
+}
+
+/// A command, by its number in the story. The daemon's own numbers go on from run to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number(u64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 #[derive(Debug)]
@@ -192,12 +204,19 @@ struct Command {
     ended: bool,
 }
 
+impl Command {
+    /// What it wants of this relay, if it does and that is decided.
+    fn wants_of(&self, relay: usize) -> Option<RelayState> {
+        self.wants.iter().find(|(place, _)| *place == relay)?.1
+    }
+}
+
 /// Why a request switches something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    Command(CommandId),
+    Command(Number),
     /// The bridge puts something right; the command that was newest then.
-    Correction(Option<CommandId>),
+    Correction(Option<Number>),
 }
 
 impl Judge {
@@ -222,8 +241,10 @@ impl Judge {
         };
         Self {
             at: Duration::ZERO,
+            issued: 0,
+            under_way: BTreeMap::new(),
             books: relays.map(book).collect(),
-            commands: HashMap::new(),
+            commands: BTreeMap::new(),
             broken: None,
             calls: 0.0,
             called: Duration::ZERO,
@@ -231,7 +252,6 @@ impl Judge {
             acted_since: false,
             refused: false,
             logins: vec![],
-            refused_passwords: HashSet::new(),
             first_weight: None,
             mended: Duration::ZERO,
         }
@@ -272,8 +292,8 @@ impl Judge {
             }
         }
         self.commands.clear();
+        self.under_way.clear();
         self.auth_in_flight = false;
-        self.refused_passwords.clear();
         self.user_acted();
         self.calls = 0.0;
     }
@@ -287,12 +307,15 @@ impl Judge {
         wants: Vec<(usize, Option<RelayState>)>,
         other_parts: usize,
         patience: Duration,
-    ) {
+    ) -> Number {
+        self.issued += 1;
+        let number = Number(self.issued);
+        self.under_way.insert(id, number);
         let before: Vec<_> =
             wants.iter().filter_map(|&(relay, _)| self.books[plug].relays[relay].newest).collect();
         for &(relay, _) in &wants {
             let page = &mut self.books[plug].relays[relay];
-            (page.newest, page.ended, page.correction) = (Some(id), None, None);
+            (page.newest, page.ended, page.correction) = (Some(number), None, None);
         }
         for before in before {
             self.forget_if_over(plug, before);
@@ -300,11 +323,12 @@ impl Judge {
         self.books[plug].stirred = Some(self.at);
         let parts = wants.len() + other_parts;
         let (arrived, deadline) = (self.at, self.at + patience);
-        self.commands.insert(id, Command { plug, wants, parts, arrived, deadline, ended: false });
+        self.commands.insert(number, Command { plug, wants, parts, arrived, deadline, ended: false });
+        number
     }
 
     /// Forgets a command that has its result and that no relay owes its state to.
-    fn forget_if_over(&mut self, plug: usize, id: CommandId) {
+    fn forget_if_over(&mut self, plug: usize, id: Number) {
         let is_newest = self.books[plug].relays.iter().any(|page| page.newest == Some(id));
         if !is_newest && self.commands.get(&id).is_some_and(|command| command.ended) {
             self.commands.remove(&id);
@@ -312,9 +336,17 @@ impl Judge {
     }
 
     /// A command has its result. `was_well`: whether nothing stood in its way, from well before it came.
-    pub fn result(&mut self, id: CommandId, ended: &Ended, was_well: bool, was_frozen: Duration) {
-        let Some(command) = self.commands.get_mut(&id).filter(|command| !command.ended) else {
-            return self.complain(Promise::OneResult, None, format!("command {} is answered again", id.0));
+    pub fn result(
+        &mut self,
+        id: CommandId,
+        ended: &Ended,
+        was_well: bool,
+        was_frozen: Duration,
+    ) -> Option<Number> {
+        let id = self.under_way.remove(&id);
+        let Some((id, command)) = id.and_then(|id| Some((id, self.commands.get_mut(&id)?))) else {
+            self.complain(Promise::OneResult, None, "a command is answered again, or was never sent");
+            return None;
         };
         command.ended = true;
         let (plug, took, late) =
@@ -331,31 +363,28 @@ impl Judge {
         let has_newer =
             |(relay, _): &(usize, Option<RelayState>)| self.books[plug].relays[*relay].newest != Some(id);
         if *ended == Ended::Superseded && is_of_relays_only && !wants.iter().any(has_newer) {
-            let words = format!("command {} is superseded, and there is no newer one", id.0);
+            let words = format!("command {id} is superseded, and there is no newer one");
             self.complain(Promise::OneResult, Some(plug), words);
         }
         if late {
-            self.complain(
-                Promise::OneResult,
-                Some(plug),
-                format!("command {} is answered after {took:?}", id.0),
-            );
+            self.complain(Promise::OneResult, Some(plug), format!("command {id} is answered after {took:?}"));
         }
         if let (Ended::Error(why), true) = (ended, was_well) {
-            let words = format!("command {} failed although nothing was wrong: {why}", id.0);
+            let words = format!("command {id} failed although nothing was wrong: {why}");
             self.complain(Promise::ServesTheHealthy, Some(plug), words);
         }
         if was_well && took > PROMPT {
-            let words = format!("command {} took {took:?} although nothing was wrong", id.0);
+            let words = format!("command {id} took {took:?} although nothing was wrong");
             self.complain(Promise::ServesTheHealthy, Some(plug), words);
         }
+        Some(id)
     }
 
     /// Whether commands are still without a result.
     pub fn hold_to_account(&mut self) {
         let overdue = |command: &&Command| !command.ended && command.deadline + GRACE * 5 < self.at;
         let overdue =
-            self.commands.iter().find(|(_, command)| overdue(command)).map(|(id, it)| (id.0, it.plug));
+            self.commands.iter().find(|(_, command)| overdue(command)).map(|(id, it)| (*id, it.plug));
         if let Some((id, plug)) = overdue {
             self.complain(Promise::OneResult, Some(plug), format!("command {id} has no result"));
         }
@@ -420,7 +449,7 @@ impl Judge {
         {
             return Some(Cause::Correction(page.newest));
         }
-        let newest = page.newest.map_or_else(|| "none".to_owned(), |id| id.0.to_string());
+        let newest = page.newest.map_or_else(|| "none".to_owned(), |id| id.to_string());
         let known = page.newest.and_then(|id| self.commands.get(&id));
         let words = format!(
             "{state} is said at {}, to be over by {}, and the newest command is {newest}: {known:?}",
@@ -455,19 +484,28 @@ impl Judge {
 
     /// A relay carried out what it was told.
     pub fn carried_out(&mut self, plug: usize, relay: usize, state: RelayState, cause: Option<Cause>) {
+        let newest = self.books[plug].relays[relay].newest;
+        let wanted = newest.and_then(|id| self.commands.get(&id)?.wants_of(relay));
         let page = &mut self.books[plug].relays[relay];
         page.undone = None;
-        match cause {
-            Some(Cause::Command(id)) if page.newest == Some(id) => {
-                (page.standing, page.by) = (state, By::Command(id));
+        let is_defended = match page.by {
+            By::Command(id) => newest == Some(id),
+            By::Correction(of) => newest == of,
+            By::Start | By::Hand | By::Unclear => false,
+        };
+        match (cause, newest) {
+            (Some(Cause::Correction(of)), _) if newest == of => {
+                (page.standing, page.by) = (state, By::Correction(of));
             }
-            Some(Cause::Correction(newest)) if page.newest == newest => {
-                (page.standing, page.by) = (state, By::Correction);
+            (Some(Cause::Command(id)), Some(newest)) if id == newest => {
+                (page.standing, page.by) = (state, By::Command(newest));
+            }
+            // What an older one said is the newest's as well, if it wants the same: it need not be said again.
+            (Some(_), Some(newest)) if wanted == Some(state) && page.by != By::Hand => {
+                (page.standing, page.by) = (state, By::Command(newest));
             }
             // An older one: a newest that was confirmed, or may yet be, is defended against it.
-            _ if matches!(page.by, By::Command(id) if page.newest == Some(id))
-                || page.by == By::Correction =>
-            {
+            _ if is_defended => {
                 page.undone = page.strays[usize::from(state.is_on())].map(|until| until + SEEN_WITHIN);
             }
             _ => page.by = By::Unclear,
@@ -500,13 +538,14 @@ impl Judge {
         let page = &self.books[plug].relays[relay];
         let is_clear = match page.by {
             By::Start => page.newest.is_none(),
-            By::Hand | By::Correction => true,
+            By::Hand => true,
+            By::Correction(of) => page.newest == of,
             By::Command(id) => page.newest == Some(id) && page.ended == Some(true),
             By::Unclear => false,
         };
         // Seen too late, it is let be; and a correction whose time was over before anything could be reached is over.
-        let in_vain =
-            page.correction.is_some_and(|(until, _)| page.by != By::Correction && until < self.mended + SOON);
+        let by_correction = matches!(page.by, By::Correction(_));
+        let in_vain = page.correction.is_some_and(|(until, _)| !by_correction && until < self.mended + SOON);
         let is_clear = is_clear && page.undone.is_none() && !in_vain;
         if is_clear && state != page.standing {
             let words = format!("relay {relay} is {state} and should be {} by {:?}", page.standing, page.by);
@@ -579,18 +618,6 @@ impl Judge {
         self.acted_since = false;
     }
 
-    /// A login goes out with the password of this number.
-    pub fn sends_login(&mut self, password: u32) {
-        if self.refused_passwords.contains(&password) {
-            self.complain(Promise::NoLoginAfterRefusal, None, "a password that was refused goes out again");
-        }
-    }
-
-    /// The account does not take the password of this number.
-    pub fn refuses_login(&mut self, password: u32) {
-        self.refused_passwords.insert(password);
-    }
-
     /// The answer to a login or refresh is there.
     pub fn token_settled(&mut self) {
         self.auth_in_flight = false;
@@ -603,9 +630,8 @@ impl Judge {
             return;
         }
         let at = self.at;
-        let lately = self.logins.iter().filter(|&&login| at < login + LOGIN_GAP - Duration::from_secs(30));
-        if lately.count() >= LOGINS_IN_GAP {
-            self.complain(Promise::FewLogins, None, "a third login within ten minutes");
+        if self.logins.last().is_some_and(|&last| at < last + LOGIN_GAP - Duration::from_secs(30)) {
+            self.complain(Promise::FewLogins, None, "two logins within ten minutes");
         }
         self.logins.retain(|&login| at < login + DAY - Duration::from_secs(30));
         self.logins.push(at);
@@ -637,5 +663,96 @@ impl Judge {
                 format!("it holds {weight} bytes of text, and {first} at first"),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ON: RelayState = RelayState::On;
+    const OFF: RelayState = RelayState::Off;
+
+    /// A judge of one plug, which is off.
+    struct Court(Judge);
+
+    impl Court {
+        fn new() -> Self {
+            Self(Judge::new(std::iter::once(vec![OFF])))
+        }
+
+        fn at(&mut self, seconds: u64) -> &mut Judge {
+            self.0.at = Duration::from_secs(seconds);
+            &mut self.0
+        }
+
+        /// A command to the relay, which is said to the plug at once.
+        fn says(&mut self, id: u64, state: RelayState) -> Option<Cause> {
+            let judge = &mut self.0;
+            let patience = Duration::from_secs(10);
+            judge.command(CommandId(id), 0, vec![(0, Some(state))], 0, patience);
+            judge.switches(0, 0, state, judge.at + Duration::from_secs(3))
+        }
+
+        /// What an older command did late is put right.
+        fn puts_right(&mut self, state: RelayState) {
+            let judge = &mut self.0;
+            judge.corrects(0, 0, Duration::from_secs(10));
+            let cause = judge.switches(0, 0, state, judge.at + Duration::from_secs(3));
+            judge.carried_out(0, 0, state, cause);
+        }
+
+        fn rests_at(&mut self, state: RelayState) -> Option<Broken> {
+            self.0.all_is_mended();
+            self.0.at_rest(0, 0, state);
+            self.0.verdict()
+        }
+    }
+
+    /// A relay that was put right once, and off.
+    fn put_right() -> Court {
+        let mut court = Court::new();
+        court.at(0);
+        let on = court.says(1, ON);
+        court.at(1);
+        let off = court.says(2, OFF);
+        court.0.carried_out(0, 0, OFF, off);
+        court.0.result(CommandId(1), &Ended::Superseded, false, Duration::ZERO);
+        court.0.result(CommandId(2), &Ended::Ok, false, Duration::ZERO);
+        court.at(2).carried_out(0, 0, ON, on);
+        court.0.read(0, Duration::from_secs(2), std::iter::once(ON));
+        court.puts_right(OFF);
+        assert!(court.0.verdict().is_none());
+        court
+    }
+
+    #[test]
+    fn what_was_put_right_stands_until_the_next_command_is_carried_out() {
+        assert!(put_right().rests_at(OFF).is_none());
+        assert_eq!(put_right().rests_at(ON).map(|broken| broken.promise), Some(Promise::Settles));
+    }
+
+    #[test]
+    fn a_request_of_an_older_command_that_wants_the_same_as_the_newest_is_the_newests() {
+        for (state, is_right) in [(ON, true), (OFF, false)] {
+            let mut court = put_right();
+            court.at(100);
+            let said = court.says(3, ON);
+            // The request is on its way; the same command again says nothing of its own.
+            court.0.command(CommandId(4), 0, vec![(0, Some(ON))], 0, Duration::from_secs(10));
+            court.0.result(CommandId(3), &Ended::Superseded, false, Duration::ZERO);
+            court.at(101).carried_out(0, 0, ON, said);
+            court.0.read(0, Duration::from_secs(101), std::iter::once(ON));
+            court.0.result(CommandId(4), &Ended::Ok, false, Duration::ZERO);
+            assert_eq!(court.rests_at(state).is_none(), is_right, "{state} in the end");
+        }
+    }
+
+    #[test]
+    fn each_command_has_its_own_number_whatever_the_daemon_calls_it() {
+        let mut court = Court::new();
+        let cause = court.says(7, ON);
+        court.0.daemon_is_new();
+        assert_ne!(court.says(7, OFF), cause);
     }
 }

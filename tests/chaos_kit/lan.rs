@@ -1,7 +1,7 @@
 //! The LAN: requests on their way to an address, who lives there, and what becomes of them. And whatever happens at
 //! the plug itself, over whichever route a request came.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hs100d::bridge::event::{Event, Exchange, ExchangeId, Identity, Outcome, Said, Sighting, Target};
@@ -25,7 +25,7 @@ const NO_ROUTE: Duration = Duration::from_millis(2900);
 /// What is under way on the wires.
 #[derive(Default)]
 pub struct Wires {
-    flights: HashMap<ExchangeId, Flight>,
+    flights: BTreeMap<ExchangeId, Flight>,
 }
 
 impl Wires {
@@ -106,7 +106,7 @@ impl World {
             let wait = self.dice.one_of(&[NO_ROUTE, Duration::from_millis(3)]);
             return self.fail_after(flight, wait, Failure::NoRoute);
         };
-        let trip = self.trip();
+        let trip = self.trip(flight.plug);
         if self.gives_up_corrections(&flight) {
             return self.fail_after(flight, trip, Failure::Garbage("rubbish".into()));
         }
@@ -186,7 +186,8 @@ impl World {
 
     /// Brings an answer back, if there is time for the way.
     fn answer_by(&mut self, life: u32, id: ExchangeId, outcome: Outcome, deadline: Duration) {
-        let at = self.at + self.trip();
+        let Some(plug) = self.flight(life, id).map(|flight| flight.plug) else { return };
+        let at = self.at + self.trip(plug);
         if at < deadline {
             self.push(at, Next::Answer { life, id, outcome: Box::new(outcome) });
         } else {
@@ -253,9 +254,7 @@ impl World {
 
     /// The daemon is gone: its connections end, and what was on them may have been read.
     pub(super) fn lose_exchanges(&mut self, wires: Wires) {
-        let mut flights: Vec<_> = wires.flights.into_values().collect();
-        flights.sort_by_key(|flight| flight.exchange.id);
-        for flight in flights {
+        for flight in wires.flights.into_values() {
             self.may_come_late(&flight);
         }
     }
@@ -334,9 +333,11 @@ impl World {
         daemon.wires.flights.get(&id)
     }
 
-    fn trip(&mut self) -> Duration {
+    fn trip(&mut self, plug: usize) -> Duration {
         if self.dice.chance(HICCUP) {
-            return self.dice.long_tailed(TRIP.1, LONGEST_HICCUP);
+            let takes = self.dice.long_tailed(TRIP.1, LONGEST_HICCUP);
+            self.hiccups(plug, takes);
+            return takes;
         }
         self.dice.between(TRIP.0, TRIP.1)
     }
@@ -367,7 +368,7 @@ impl World {
     pub(super) fn sight(&mut self, plug: usize, place: u16) {
         let said = Said::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
         let event = Event::Sighted(Sighting { address: plugs::address(place), said });
-        let (wait, life) = (self.trip(), self.life);
+        let (wait, life) = (self.trip(plug), self.life);
         self.later(wait, Next::Heard { life, event: Box::new(event) });
     }
 }

@@ -26,8 +26,6 @@ pub enum Sabotage {
     Hammers,
     LogsInTwice,
     LogsInAfterRefusal,
-    /// A reload forgets which password was refused.
-    RepeatsRefusedLogins,
     /// Limits on logins are forgotten again and again.
     ForgivesItself,
     Overspends,
@@ -57,7 +55,6 @@ impl Sabotage {
         (Self::Hammers, Promise::RepeatsSlowly),
         (Self::LogsInTwice, Promise::OneLogin),
         (Self::LogsInAfterRefusal, Promise::NoLoginAfterRefusal),
-        (Self::RepeatsRefusedLogins, Promise::NoLoginAfterRefusal),
         (Self::ForgivesItself, Promise::FewLogins),
         (Self::Overspends, Promise::Budget),
         (Self::ShowsTheWish, Promise::ShowsWhatWasRead),

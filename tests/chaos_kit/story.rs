@@ -20,6 +20,8 @@ pub enum Listener {
     Plug(usize),
     /// Somebody who wants to hear everything but polls.
     All,
+    /// Somebody who has all of it written down, polls and messages to the broker included, to read it afterwards.
+    Written,
 }
 
 /// The last that happened, by plug; the house comes last.
@@ -27,27 +29,37 @@ pub enum Listener {
 pub struct Story {
     lines: Vec<VecDeque<(Duration, Box<str>)>>,
     listener: Listener,
+    written: String,
 }
 
 impl Story {
     pub fn new(plugs: usize, listener: Listener) -> Self {
-        Self { lines: vec![VecDeque::new(); plugs + 1], listener }
+        Self { lines: vec![VecDeque::new(); plugs + 1], listener, written: String::new() }
+    }
+
+    /// All that was written down.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// Whether each message to the broker is worth a line.
+    pub fn wants_messages(&self) -> bool {
+        self.listener == Listener::Written
     }
 
     /// Whether polls of this plug are worth a line.
     pub fn wants_polls(&self, plug: usize) -> bool {
-        self.listener == Listener::Plug(plug)
+        matches!(self.listener, Listener::Plug(_) | Listener::Written) && self.hears(Some(plug))
     }
 
     pub fn tell(&mut self, at: Duration, plug: Option<usize>, line: impl Into<Box<str>>) {
         let line = line.into();
-        let is_heard = match (self.listener, plug) {
-            (Listener::All, _) | (Listener::House | Listener::Plug(_), None) => true,
-            (Listener::Plug(wanted), Some(plug)) => wanted == plug,
-            (Listener::Nobody, _) | (Listener::House, Some(_)) => false,
-        };
-        if is_heard {
-            println!("{}  {}{line}", Stamp(at), Who(plug));
+        if self.hears(plug) {
+            let text = format!("{}  {}{line}\n", Stamp(at), Who(plug));
+            match self.listener {
+                Listener::Written => self.written.push_str(&text),
+                _ => print!("{text}"),
+            }
         }
         let house = self.lines.len() - 1;
         let lines = &mut self.lines[plug.unwrap_or(house)];
@@ -55,6 +67,14 @@ impl Story {
             lines.pop_front();
         }
         lines.push_back((at, line));
+    }
+
+    fn hears(&self, plug: Option<usize>) -> bool {
+        match (self.listener, plug) {
+            (Listener::All | Listener::Written, _) | (Listener::House | Listener::Plug(_), None) => true,
+            (Listener::Plug(wanted), Some(plug)) => wanted == plug,
+            (Listener::Nobody, _) | (Listener::House, Some(_)) => false,
+        }
     }
 
     /// The last lines about a plug and about the house, in their order.

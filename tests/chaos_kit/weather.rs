@@ -1,6 +1,7 @@
 //! What breaks, when, for how long, and what mends it. Now and then everything is mended at once and nobody touches
 //! anything, and then all must be as it should.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use hs100d::bridge::event::{Event, Said, Sighting};
@@ -19,6 +20,8 @@ const HELD_BACK: Duration = Duration::from_secs(5400);
 const REST: Duration = Duration::from_secs(900);
 /// No command is under way for so long.
 const LONG_PAST: Duration = Duration::from_secs(600);
+/// What a command needs beside the hiccups on its way: an older request is given up first, and a second reading is put off.
+const NEEDED: Duration = Duration::from_millis(1100);
 /// So long before everything is mended, everybody has his last word.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 /// From the last poll that is answered to three that are not, on both routes, with an answer over the cloud counting for
@@ -32,6 +35,8 @@ pub struct Weather {
     pub is_resting: bool,
     /// When something last stood in the way to each plug on the LAN.
     troubled: Vec<Duration>,
+    /// What of late took long on the way to which plug or from it, although the LAN is healthy; from when until when.
+    hiccups: VecDeque<(usize, Duration, Duration)>,
     /// When the cloud last held calls back.
     throttled: Option<Duration>,
     /// Which round of faults it is; what mends in an earlier one is mended already.
@@ -320,7 +325,7 @@ impl World {
             }
             Kind::Throttle => self.cloud.throttles = false,
             Kind::Account => {
-                self.account_is_sorted_out();
+                self.cloud.refusal = None;
                 self.tell(None, "the user sorts the account out");
                 self.reload();
             }
@@ -479,7 +484,25 @@ impl World {
         let is_well = (it.air, it.temper) == (Air::Clear, Temper::Sound) && !self.weather.lan_is_down;
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(plug));
         let uses_lan = self.policies[plug].policy != Policy::Cloud && !is_deaf;
-        uses_lan && is_well && since + HEALED_WITHIN + self.policies[plug].poll_interval < arrived
+        // Two in a row are more than the shortest life of a command.
+        let had_time = self.hiccups_since(plug, arrived) + NEEDED < self.policies[plug].command_ttl;
+        uses_lan && is_well && had_time && since + HEALED_WITHIN + self.policies[plug].poll_interval < arrived
+    }
+
+    /// What goes to this plug now, or comes from it, takes so long.
+    pub(super) fn hiccups(&mut self, plug: usize, takes: Duration) {
+        let at = self.at;
+        let hiccups = &mut self.weather.hiccups;
+        while hiccups.front().is_some_and(|&(_, from, _)| from + LONG_PAST < at) {
+            hiccups.pop_front();
+        }
+        hiccups.push_back((plug, at, at + takes));
+    }
+
+    /// How much of the time since then went into hiccups on the way to this plug.
+    fn hiccups_since(&self, plug: usize, since: Duration) -> Duration {
+        let of_it = self.weather.hiccups.iter().filter(|(it, ..)| *it == plug);
+        of_it.map(|&(_, from, until)| until.min(self.at).saturating_sub(from.max(since))).sum()
     }
 
     // --- rest -----------------------------------------------------------------------------------------------------
@@ -517,8 +540,7 @@ impl World {
             self.cloud.throttles = false;
             self.weather.throttled = Some(self.at);
         }
-        self.cloud.reach = Reach::Up;
-        self.account_is_sorted_out();
+        (self.cloud.reach, self.cloud.refusal) = (Reach::Up, None);
         (self.broker.is_up, self.broker.stalled_until) = (true, self.at);
         for plug in &mut self.plugs {
             (plug.air, plug.far, plug.temper) = (Air::Clear, Far::Connected, Temper::Sound);

@@ -17,7 +17,7 @@ use crate::model::{DeviceId, Mac};
 use crate::secret::{Draft, Secret};
 use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes::{self, Reaction};
-use crate::transport::cloud::host::{Host, RefusedServer};
+use crate::transport::cloud::host::{BadHost, Host};
 
 /// The app that we log in as. The cloud rejects names that it does not know; this one has the V1 API.
 const APP_TYPE: &str = "Kasa_Android";
@@ -393,7 +393,7 @@ pub struct Row {
     /// `IOT.SMARTPLUGSWITCH` for this family; `SMART.…` for those that speak another language.
     pub kind: Box<str>,
     /// The server that has the plug's connection, or why it may not be used.
-    pub server: Result<Host, RefusedServer>,
+    pub server: Result<Host, BadHost>,
     /// Whether the cloud sees it connected.
     pub connected: bool,
     /// Whether the plug lives in the region of the account.
@@ -522,7 +522,7 @@ mod tests {
 
     use super::*;
     use crate::model::RelayState;
-    use crate::transport::cloud::host::{BadHost, check_host};
+    use crate::transport::cloud::host::check_host;
 
     const ID: &str = "8006000000000000000000000000000000000007";
 
@@ -711,7 +711,7 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!((&*rows[0].alias, rows[0].connected, rows[0].same_region), ("", false, true));
         assert_eq!(rows[0].server, Ok(account()));
-        assert_eq!(rows[1].server.as_ref().unwrap_err().why, BadHost::Foreign);
+        assert_eq!(rows[1].server, Err(BadHost::Foreign));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! One task reads the list, so that one reading is in flight whoever wants it; everybody reads what it found.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,6 @@ use crate::model::DeviceId;
 use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::{self, Row};
 use crate::transport::cloud::codes::PlugFault;
-use crate::transport::cloud::host::RefusedServer;
 use crate::transport::cloud::line::{Call, Line};
 use crate::transport::cloud::pace::BackOff;
 
@@ -117,7 +116,7 @@ pub(super) struct Reader {
     rows: watch::Sender<Rows>,
     events: mpsc::UnboundedSender<Event>,
     /// Plugs whose servers were refused, and warned of.
-    warned: HashMap<DeviceId, RefusedServer>,
+    warned: HashSet<DeviceId>,
     /// Lists that came back empty.
     emptied: Repeated,
 }
@@ -129,7 +128,7 @@ impl Reader {
         let book = Book::new(seed);
         let (rows, seen) = watch::channel(book.rows.clone());
         let reader =
-            Self { asks, line, book, rows, events, warned: HashMap::new(), emptied: Repeated::default() };
+            Self { asks, line, book, rows, events, warned: HashSet::new(), emptied: Repeated::default() };
         (reader, Directory { asks: sender, rows: seen })
     }
 
@@ -206,17 +205,15 @@ impl Reader {
 
     fn warn_of_refused_servers(&mut self, rows: &[Row]) {
         for row in rows.iter().filter(|row| row.is_supported()) {
-            let Err(refused) = &row.server else {
-                self.warned.remove(&row.device_id);
-                continue;
-            };
-            if self.warned.insert(row.device_id.clone(), refused.clone()).as_ref() != Some(refused) {
-                warn!(
+            match row.server {
+                Ok(_) => drop(self.warned.remove(&row.device_id)),
+                Err(why) if self.warned.insert(row.device_id.clone()) => warn!(
                     plug = %row.device_id,
-                    "{}: the account names the server {} for it, which is not used because it {}: the plug is served \
-                     over the LAN only; please report this",
-                    row.device_id, refused.named, refused.why
-                );
+                    "{}: the account names a server for it that is not used, because it {why}: it is served over \
+                     the LAN only; please report this",
+                    row.device_id
+                ),
+                Err(_) => {}
             }
         }
     }
@@ -310,7 +307,7 @@ impl Book {
 
     /// A reading failed. What the session holds back of itself needs no second brake.
     fn fail(&mut self, error: &CloudError, now: Instant) {
-        if matches!(error, CloudError::Down(_) | CloudError::OnlyHere(_) | CloudError::Faulty(_)) {
+        if matches!(error, CloudError::Down(_) | CloudError::Faulty(_)) {
             self.failing.fail(now);
             self.failure = error.clone();
         }
@@ -340,7 +337,7 @@ async fn fetch(line: &Line) -> Result<Vec<Row>, CloudError> {
         urgent: true,
         deadline: Instant::now() + LIST_TIME,
         size: LIST_SIZE,
-        about: None,
+        relayed: false,
         words: api::device_list,
         read: |page: &api::Page| api::read_device_list(page, &line.account),
     })
@@ -362,7 +359,7 @@ mod tests {
             alias: "".into(),
             model: "".into(),
             kind: "".into(),
-            server: Ok(check_host(server).unwrap()),
+            server: check_host(server),
             connected: true,
             same_region: true,
         }

@@ -16,7 +16,6 @@ use crate::transport::cloud::api::{self, Trouble};
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::http::{Http, Limits};
 use crate::transport::cloud::office::{Ask, Errand, Office};
-use crate::transport::cloud::outage::About;
 use crate::transport::cloud::session::{Account, Denied, Pass, Refused, Settled};
 use crate::transport::cloud::{CloudError, Tokens, Vault};
 
@@ -45,15 +44,15 @@ impl Gate {
     }
 
     /// Says that a call was answered.
-    pub(super) async fn answered(&self, pass: &Pass, about: About) {
+    pub(super) async fn answered(&self, pass: &Pass) {
         // Without the task there is nobody left who would care.
-        let _ = self.asks.send(Ask::Answered { pass: pass.number, about }).await;
+        let _ = self.asks.send(Ask::Answered { pass: pass.number }).await;
     }
 
     /// Says that a call met trouble, and learns what the caller should make of it.
-    pub(super) async fn failed(&self, pass: &Pass, about: About, trouble: Trouble) -> CloudError {
+    pub(super) async fn failed(&self, pass: &Pass, trouble: Trouble) -> CloudError {
         let pass = pass.number;
-        self.ask(|answer| Ask::Failed { pass, about, trouble, answer }).await.unwrap_or_else(|gone| gone)
+        self.ask(|answer| Ask::Failed { pass, trouble, answer }).await.unwrap_or_else(|gone| gone)
     }
 
     /// Logs in with the user's own password, whatever happened before.
@@ -65,12 +64,6 @@ impl Gate {
     pub(super) async fn rearm(&self, tokens: Option<Tokens>) {
         // As above.
         let _ = self.asks.send(Ask::Rearm(tokens)).await;
-    }
-
-    /// No token is got or saved from here on.
-    pub(super) async fn retire(&self) {
-        // As above.
-        let _ = self.asks.send(Ask::Retire).await;
     }
 
     async fn admit(&self, urgent: bool, deadline: Instant) -> Result<(), CloudError> {
