@@ -20,6 +20,7 @@ use serde_json::json;
 const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
 const SESSION_TAKEN_OVER: u8 = 0x8E;
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
+const PACKET_TOO_LARGE: u8 = 0x95;
 /// More than may be outstanding at once, and than wait inside the client.
 const MORE_THAN_FIT: usize = 120;
 
@@ -144,6 +145,29 @@ async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
     stage.line.set(Trouble::None);
     stage.says_once("takes our messages and acknowledges none: see its own log").await;
     stage.works().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_go_on() {
+    let stage = Stage::set(Trouble::RefusesMessages(PACKET_TOO_LARGE)).await;
+    let line = stage.says_once("it does not take the message of ").await;
+    assert!(line.contains(" bytes at ") && line.contains("PacketTooLarge, 0x95"), "{line}");
+    assert!(line.contains("(in mosquitto message_size_limit)"), "{line}");
+    let ear = Ear::listen(stage.broker.port).await;
+    for state in ["ON", "OFF", "ON", "OFF"] {
+        let orders = stage.house.plug(0).traffic().relay_orders;
+        ear.say("hs100d/lamp/set", state);
+        let heard = || stage.house.plug(0).traffic().relay_orders > orders;
+        stage.house.wait_until(BOUND, heard).await.unwrap();
+    }
+    stage.plugs_are_served().await;
+    assert_eq!(stage.line.connected(), 1, "the connection is not given up for it");
+    let lines = stage.daemon.lines();
+    let warnings =
+        lines.iter().filter(|line| line.contains(" WARN ") && line.contains("it does not take")).count();
+    assert!(warnings <= 11, "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("client id")), "{lines:#?}");
+    stage.heals().await;
 }
 
 #[tokio::test]

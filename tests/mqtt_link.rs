@@ -437,6 +437,82 @@ async fn a_packet_that_is_too_large_for_the_broker_is_not_sent_and_harms_nothing
 }
 
 #[tokio::test]
+async fn a_message_that_the_broker_refuses_costs_neither_the_connection_nor_the_other_messages() {
+    // Reasons that MQTT 5 lists for a PUBACK, some that it has for other packets (mosquitto uses 0x95), and one that it
+    // does not know.
+    for reason in [0x80, 0x83, 0x87, 0x90, 0x91, 0x95, 0x97, 0x99, 0x9A, 0x81, 0xEE] {
+        let broker = FaultBroker::start(Fault::Refuses(reason, "homeassistant/device/")).await;
+        let mut daemon = Daemon::connected(broker.port).await;
+        daemon.show_plug("kettle");
+        broker.hears_publish(1, &document_topic("kettle")).await;
+        daemon.publish(Update::State(name("kettle"), state(RelayState::Off)));
+        daemon.publish(Update::Ready);
+        daemon.link.stop(BOUND).await;
+        // What was refused counts as answered, or there would be no DISCONNECT.
+        broker.hears_goodbye().await;
+        assert_eq!(broker.connects(), 1, "{reason:#04X}");
+        assert!(broker.has_heard(1, "kettle/state") && broker.has_heard(1, "bridge/state"), "{reason:#04X}");
+        assert!(daemon.inbound.try_recv().is_err(), "{reason:#04X}: the connection is complained of");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_acknowledges_too_much_keeps_its_connection() {
+    let broker = FaultBroker::start(Fault::AcknowledgesTooMuch).await;
+    let mut daemon = Daemon::connected(broker.port).await;
+    daemon.show_plug("kettle");
+    broker.hears_publish(1, &document_topic("kettle")).await;
+    daemon.link.stop(BOUND).await;
+    broker.hears_goodbye().await;
+    assert_eq!(broker.connects(), 1);
+    assert!(daemon.inbound.try_recv().is_err(), "the connection is complained of");
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_up_over_one_message_gets_the_others_and_is_not_left_to_another_client() {
+    let broker = FaultBroker::start(Fault::HangsUpOver("kettle/availability")).await;
+    let mut daemon = Daemon::start(options(broker.port));
+    daemon.show_plug("kettle");
+    let complaint = within("the message to be named", async {
+        loop {
+            let complaint = daemon.complains().await;
+            assert!(!complaint.contains("gives way"), "{complaint}");
+            if complaint.contains("home/hs100d/kettle/availability") {
+                return complaint;
+            }
+        }
+    })
+    .await;
+    assert!(
+        complaint.contains("it does not take a message of ours, most likely the one of 6 bytes"),
+        "{complaint}"
+    );
+    broker.hears_publish(4, "kettle/state").await;
+    assert!(!broker.has_heard(4, "kettle/availability"));
+    // Changed, it is tried again.
+    daemon.publish(Update::Availability(name("kettle"), Availability::Offline));
+    broker.hears_publish(4, "kettle/availability").await;
+}
+
+#[tokio::test]
+async fn a_message_over_which_the_broker_disconnects_is_named_and_left_out_at_once() {
+    for reason in [0x95, 0x90, 0x99] {
+        let broker = FaultBroker::start(Fault::DisconnectsOver(reason, "kettle/availability")).await;
+        let mut daemon = Daemon::start(options(broker.port));
+        daemon.show_plug("kettle");
+        let complaint = daemon.complains().await;
+        assert!(complaint.contains("most likely the one of"), "{reason:#04X} {complaint}");
+        assert!(!complaint.contains("client_id"), "{reason:#04X} {complaint}");
+    }
+    // The oldest message that is not acknowledged is that one; a packet that is too large is the largest.
+    let broker = FaultBroker::start(Fault::DisconnectsOver(0x90, "kettle/availability")).await;
+    let daemon = Daemon::start(options(broker.port));
+    daemon.show_plug("kettle");
+    broker.hears_publish(2, "kettle/state").await;
+    assert!(!broker.has_heard(2, "kettle/availability"));
+}
+
+#[tokio::test]
 async fn home_assistant_hears_everything_again_after_its_birth() {
     for brand in brands() {
         let house = House::start(brand).await;

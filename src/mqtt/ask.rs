@@ -1,16 +1,19 @@
 //! Asking things of a broker from outside the daemon: whether it would take us, and a request to a daemon there.
 //!
-//! Each question is a connection of its own under a name of its own, so a running daemon is not disturbed.
+//! Each question is a connection of its own under a client id of its own, so a running daemon is not disturbed.
 
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, PublishOptions, SubscribeFilterInput};
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, PublishOptions, SubscribeFilterInput};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::link::{bare_options, command_filter, refusals};
+use super::homeassistant::Discovery;
+use super::link::{
+    Limits, NOT_AUTHORIZED, bare_options, command_filter, mqtt_options, reason_text, refusal, refusals,
+};
 use super::obstacle::Obstacle;
 use super::topics::Topics;
 use super::trouble::Trouble;
@@ -24,6 +27,14 @@ const KEPT_WITHIN: Duration = Duration::from_millis(300);
 
 /// See [`super::probe`].
 pub(super) async fn probe(options: Options, within: Duration) -> Result<Probed, Unusable> {
+    let end = Instant::now() + within;
+    let probed = read(options.clone(), end).await?;
+    write(options, probed.state.as_deref(), end).await?;
+    Ok(probed)
+}
+
+/// Subscribes to what the daemon subscribes to, and reads what a daemon keeps there.
+async fn read(options: Options, end: Instant) -> Result<Probed, Unusable> {
     let mut call = Call::start(options, "check");
     let topics = Topics::new(&call.options.base_topic);
     let commands = topics.command_filters();
@@ -35,7 +46,6 @@ pub(super) async fn probe(options: Options, within: Duration) -> Result<Probed, 
     asked.map_err(|error| Trouble::of(Obstacle::HungUp, &error.to_string(), &call.options))?;
     let mut probed = Probed::default();
     let mut answer = None;
-    let end = Instant::now() + within;
     loop {
         // What the broker keeps comes around its answer; that nothing is kept shows only in that nothing comes.
         let wait = if answer.is_some() { Instant::now() + KEPT_WITHIN } else { end };
@@ -58,6 +68,31 @@ pub(super) async fn probe(options: Options, within: Duration) -> Result<Probed, 
         None => Ok(probed),
         Some(why) => Err(call.denied(&format!("{why:?}")).into()),
     }
+}
+
+/// Connects with the daemon's last will and writes where the daemon writes, so that nothing is left there. The will
+/// repeats the state that is retained at its topic: it changes nothing if this process is killed.
+async fn write(options: Options, state: Option<&str>, end: Instant) -> Result<(), Trouble> {
+    let mut call = Call::with_will(options, state.unwrap_or("offline"));
+    let refused = match timeout_at(end, call.write()).await {
+        Ok(written) => written?,
+        Err(_) => Some(Trouble::silent(&call.options)),
+    };
+    call.end().await;
+    refused.map_or(Ok(()), Err)
+}
+
+/// An empty retained message to each of these leaves nothing behind, and means nothing to anybody.
+fn topics_to_try(options: &Options) -> impl Iterator<Item = String> + use<> {
+    let homeassistant = &options.homeassistant;
+    let document = match homeassistant.discovery {
+        Discovery::Device => Some("device"),
+        Discovery::Component => Some("switch"),
+        Discovery::Off => None,
+    };
+    let document =
+        document.map(|kind| format!("{}/{kind}/hs100d_check/config", homeassistant.discovery_prefix));
+    std::iter::once(format!("{}/bridge/check", options.base_topic)).chain(document)
 }
 
 /// See [`super::request`].
@@ -111,11 +146,75 @@ struct Call {
 }
 
 impl Call {
-    fn start(mut options: Options, purpose: &str) -> Self {
+    fn start(options: Options, purpose: &str) -> Self {
+        Self::with(options, purpose, bare_options)
+    }
+
+    /// With the daemon's last will, which says this.
+    fn with_will(options: Options, state: &str) -> Self {
+        Self::with(options, "check", |options, progress| mqtt_options(options, progress, state))
+    }
+
+    fn with(
+        mut options: Options,
+        purpose: &str,
+        settings: impl FnOnce(&Options, &Progress) -> MqttOptions,
+    ) -> Self {
         options.client_id = format!("{}-{purpose}-{}", options.client_id, std::process::id());
         let progress = Progress::default();
-        let (client, events) = AsyncClient::builder(bare_options(&options, &progress)).build();
+        let (client, events) = AsyncClient::builder(settings(&options, &progress)).build();
         Self { options, progress, client, events }
+    }
+
+    /// Writes to each of [`topics_to_try`]. Gives what the broker refuses; an error has ended the connection.
+    async fn write(&mut self) -> Result<Option<Trouble>, Trouble> {
+        loop {
+            match self.next().await {
+                Ok(Incoming::ConnAck(welcome)) => {
+                    let Limits { qos, keeps, .. } = Limits::of(&welcome);
+                    if qos == QoS::AtMostOnce || !keeps {
+                        let why = Obstacle::Unfit.sign();
+                        return Ok(Some(Trouble::of(Obstacle::Unfit, why, &self.options)));
+                    }
+                    break;
+                }
+                Ok(_) => {}
+                // The same login was taken without a last will.
+                Err(trouble) if trouble.obstacle == Obstacle::LoginRefused => {
+                    let topic = Topics::new(&self.options.base_topic).bridge_state();
+                    let why = format!("it refuses a last will at {topic}");
+                    return Err(Trouble::of(Obstacle::WriteDenied, &why, &self.options));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        for topic in topics_to_try(&self.options) {
+            let options = PublishOptions::at_least_once().retained();
+            let sent = self.client.try_publish(&*topic, Vec::new(), options);
+            sent.map_err(|error| Trouble::of(Obstacle::HungUp, &error.to_string(), &self.options))?;
+            if let Some(code) = self.acknowledged(&topic).await? {
+                let obstacle =
+                    if code == NOT_AUTHORIZED { Obstacle::WriteDenied } else { Obstacle::MessageRefused };
+                let why = format!("it does not take a message at {topic} ({})", reason_text(code));
+                return Ok(Some(Trouble::of(obstacle, &why, &self.options)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the acknowledgement of a message; the reason if the broker refuses it.
+    async fn acknowledged(&mut self, topic: &str) -> Result<Option<u8>, Trouble> {
+        loop {
+            match self.next().await {
+                Ok(Incoming::PubAck(answer)) => return Ok(refusal(&answer, &self.progress)),
+                Ok(_) => {}
+                Err(trouble) if matches!(trouble.obstacle, Obstacle::HungUp | Obstacle::NotAuthorized) => {
+                    let why = format!("it ended the connection over a message at {topic}");
+                    return Err(Trouble::of(Obstacle::WriteDenied, &why, &self.options));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
     }
 
     async fn next(&mut self) -> Result<Incoming, Trouble> {

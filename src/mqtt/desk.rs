@@ -21,7 +21,7 @@ use super::moves::{LET_GO, Moves};
 use super::orders::{self, Wanted};
 use super::payload::{self, Clock};
 use super::replies::{MOST_WAITING, Reply, Waiting};
-use super::table::{Kept, Rank, Table};
+use super::table::{Kept, Rank, Table, Until};
 use super::topics::{self, Heard, Leaf, Part, Topics};
 use super::{Inbound, Options};
 
@@ -251,7 +251,22 @@ impl Desk {
 
     /// Has everything said once more, for a Home Assistant that has just started.
     pub fn announce_again(&mut self) {
-        self.table.send_all();
+        self.table.send_again();
+    }
+
+    /// The broker does not take what was sent there: it is left out until it changes, or a new connection stands.
+    pub fn refused(&mut self, topic: &str) {
+        self.table.leave_out(topic, Until::NextConnection);
+    }
+
+    /// What was sent there has cost the connection: it is left out until it changes, or [`Desk::trust_again`].
+    pub fn blame(&mut self, topic: &str) {
+        self.table.leave_out(topic, Until::Told);
+    }
+
+    /// A connection stood for long: the next one tries everything again.
+    pub fn trust_again(&mut self) {
+        self.table.send_blamed();
     }
 
     /// Shows that plugs and bridge are away, before the daemon goes.

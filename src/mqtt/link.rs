@@ -3,14 +3,16 @@
 //! Each connection has an event loop of its own, so that nothing which was handed to one can come out of the next.
 //! While a connection is being waited for, the daemon's words are taken all the same: they only change the table.
 
+use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, Broker, ClientError, ConnAck, ConnectProperties, ConnectionError, EventLoop, Incoming,
-    LastWill, LastWillProperties, MqttOptions, Outgoing as Sent, PubAck, PubAckReason, Publish,
-    PublishOptions, PublishProperties, QoS, RetainForwardRule, SubAck, SubscribeFilterInput,
+    AsyncClient, Broker, ClientError, ConnAck, ConnectProperties, ConnectionError, DisconnectReasonCode,
+    EventLoop, Incoming, LastWill, LastWillProperties, MqttOptions, Outgoing as Sent, PubAck, PubAckReason,
+    Publish, PublishOptions, PublishProperties, QoS, RetainForwardRule, SubAck, SubscribeFilterInput,
     SubscribeReasonCode,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -18,11 +20,13 @@ use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::desk::{Desk, Effect, Message, Outgoing};
+use super::obstacle::Obstacle;
 use super::payload::Clock;
 use super::topics::Topics;
-use super::trouble::{Patience, STABLE, Trouble, Voice, share};
+use super::trouble::{Patience, SAID, STABLE, Trouble, Unacknowledged, Voice, share};
 use super::wire::{self, Progress};
 use super::{Inbound, Options, Word};
+use crate::model::shown;
 
 /// A broker that has not answered a subscription by then is told the states all the same.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
@@ -57,6 +61,14 @@ const BIRTH_FIRST: Duration = Duration::from_secs(1);
 const WORDS_AT_ONCE: usize = 1024;
 /// What a packet has beside topic, payload and correlation data, generously.
 const PACKET_OVERHEAD: usize = 32;
+/// Reasons for which a broker does not take a message, as MQTT 5 numbers them.
+pub(super) const NOT_AUTHORIZED: u8 = 0x87;
+const TOPIC_NAME_INVALID: u8 = 0x90;
+const PACKET_TOO_LARGE: u8 = 0x95;
+const QUOTA_EXCEEDED: u8 = 0x97;
+/// So many messages that the broker refuses are named on one connection, so that a broker that refuses all of them does
+/// not fill the log.
+const NAMED_REFUSALS: u32 = 10;
 
 /// Owns the desk and carries between it and the broker.
 pub(super) struct Courier {
@@ -86,8 +98,9 @@ struct Goodbye {
 enum End {
     /// On request, or because nobody is left to serve.
     Stopped,
-    /// For this reason, after it had stood for so long; none if it never did.
-    Lost(Trouble, Option<Duration>),
+    /// For this reason, after it had stood for so long, none if it never did; and the message that the broker had yet to
+    /// acknowledge, which may be the reason.
+    Lost(Trouble, Option<Duration>, Option<Unacknowledged>),
 }
 
 /// What is known of one connection.
@@ -105,19 +118,50 @@ struct Line {
     searched: Vec<String>,
     /// When entities have had the time to move; none while none do.
     moved_at: Option<Instant>,
+    progress: Progress,
     limits: Limits,
-    /// Publishes that the broker has yet to acknowledge.
+    /// Messages that the client library has yet to send, in their order.
+    handed_over: VecDeque<InFlight>,
+    /// Messages that were sent and that the broker has yet to acknowledge, with their packet ids, the oldest first.
+    in_flight: VecDeque<(u16, InFlight)>,
+    /// Publishes that the broker has yet to acknowledge, sent or not.
     unacknowledged: usize,
+    /// How many messages that the broker refuses were named in the log.
+    refusals: u32,
     /// Since when nothing was acknowledged; none while nothing waits for it.
     unheard_since: Option<Instant>,
     is_leaving: bool,
 }
 
+/// A message on its way to the broker.
+#[derive(Debug)]
+struct InFlight {
+    topic: Topic,
+    /// The length of its payload.
+    size: usize,
+}
+
+/// Where a message goes: to a topic of the table, or to one of its own.
+#[derive(Debug)]
+enum Topic {
+    Kept(Arc<str>),
+    Own(String),
+}
+
+impl InFlight {
+    fn topic(&self) -> &str {
+        match &self.topic {
+            Topic::Kept(topic) => topic,
+            Topic::Own(topic) => topic,
+        }
+    }
+}
+
 /// What the broker said that it takes.
-struct Limits {
-    packet: usize,
-    qos: QoS,
-    keeps: bool,
+pub(super) struct Limits {
+    pub(super) packet: usize,
+    pub(super) qos: QoS,
+    pub(super) keeps: bool,
 }
 
 impl Courier {
@@ -146,10 +190,16 @@ impl Courier {
         loop {
             let end = self.connection().await;
             self.desk.disconnected();
-            let End::Lost(trouble, lasted) = end else { break };
-            let (trouble, wait) = self.patience.weigh(trouble, lasted, &self.options);
-            self.complain(trouble.text);
-            if self.goodbye.is_some() || !self.rest(wait).await {
+            let End::Lost(trouble, lasted, suspect) = end else { break };
+            if lasted.is_some_and(|lasted| lasted >= STABLE) {
+                self.desk.trust_again();
+            }
+            let verdict = self.patience.weigh(trouble, lasted, suspect, &self.options);
+            if let Some(message) = verdict.blamed {
+                self.desk.blame(&message.topic);
+            }
+            self.complain(verdict.trouble.text);
+            if self.goodbye.is_some() || !self.rest(verdict.wait).await {
                 break;
             }
         }
@@ -162,9 +212,10 @@ impl Courier {
     /// One connection, from dialling to its end.
     async fn connection(&mut self) -> End {
         let progress = Progress::default();
-        let (client, mut events) =
-            AsyncClient::builder(mqtt_options(&self.options, &progress)).capacity(HANDED_OVER).build();
-        let mut line = Line::new(client);
+        let (client, mut events) = AsyncClient::builder(mqtt_options(&self.options, &progress, "offline"))
+            .capacity(HANDED_OVER)
+            .build();
+        let mut line = Line::new(client, progress);
         loop {
             let event = match self.next_event(&mut events, &mut line).await {
                 Ok(event) => event,
@@ -181,8 +232,7 @@ impl Courier {
                 Err(ConnectionError::RequestsDone) => return End::Stopped,
                 Err(_) if line.is_leaving => return End::Stopped,
                 Err(error) => {
-                    let trouble = Trouble::explain(&error, &progress, &self.options);
-                    return End::Lost(trouble, line.since.map(|since| since.elapsed()));
+                    return line.lost(Trouble::explain(&error, &line.progress, &self.options));
                 }
             }
             self.handle_time(&mut line);
@@ -219,13 +269,11 @@ impl Courier {
                         return Err(End::Stopped);
                     }
                     if line.unheard_since.is_some_and(|since| since + ACKNOWLEDGED_WITHIN <= now) {
-                        let lasted = line.since.map(|since| since.elapsed());
-                        return Err(End::Lost(Trouble::unacknowledged(&self.options), lasted));
+                        return Err(line.lost(Trouble::unacknowledged(&self.options)));
                     }
                 }
                 () = &mut silence => {
-                    let lasted = line.since.map(|since| since.elapsed());
-                    return Err(End::Lost(Trouble::silent(&self.options), lasted));
+                    return Err(line.lost(Trouble::silent(&self.options)));
                 }
             }
             self.handle_time(line);
@@ -275,6 +323,7 @@ impl Courier {
             rumqttc::Event::Incoming(Incoming::ConnAck(welcome)) => self.greet(&welcome, line),
             rumqttc::Event::Incoming(Incoming::SubAck(answer)) => self.check_subscriptions(&answer, line),
             rumqttc::Event::Incoming(Incoming::PubAck(answer)) => self.check_publish(&answer, line),
+            rumqttc::Event::Outgoing(Sent::Publish(id)) => line.sent(id),
             rumqttc::Event::Outgoing(Sent::Subscribe(id)) => {
                 line.commands.get_or_insert(id);
             }
@@ -354,19 +403,48 @@ impl Courier {
     fn check_publish(&mut self, answer: &PubAck, line: &mut Line) {
         line.unacknowledged = line.unacknowledged.saturating_sub(1);
         line.unheard_since = (line.unacknowledged > 0).then(Instant::now);
+        let message = line.acknowledged(answer.pkid);
+        let Some(code) = refusal(answer, &line.progress) else { return };
+        let Some(InFlight { topic, size }) = message else { return };
+        let topic = match topic {
+            Topic::Kept(topic) => {
+                self.desk.refused(&topic);
+                topic
+            }
+            Topic::Own(topic) => topic.into(),
+        };
+        let said = answer.properties.as_ref().and_then(|properties| properties.reason_string.as_deref());
+        self.name_refusal(&topic, size, code, said, line);
+    }
+
+    /// Says which message the broker does not take.
+    fn name_refusal(&mut self, topic: &str, size: usize, code: u8, said: Option<&str>, line: &mut Line) {
         let Options { host, port, base_topic, homeassistant, .. } = &self.options;
-        let remedy = match answer.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return,
-            PubAckReason::NotAuthorized => format!(
+        let remedy = match code {
+            NOT_AUTHORIZED => format!(
                 "allow the user in mqtt.username to write to {base_topic}/# and {}/#",
                 homeassistant.discovery_prefix
             ),
-            PubAckReason::QuotaExceeded => "raise its limit on (retained) messages".to_owned(),
+            TOPIC_NAME_INVALID => "allow the topic there, or set another mqtt.base_topic".to_owned(),
+            PACKET_TOO_LARGE => {
+                "raise its limit on the size of messages (in mosquitto message_size_limit)".to_owned()
+            }
+            QUOTA_EXCEEDED => "raise its limit on (retained) messages".to_owned(),
             _ => "see its own log".to_owned(),
         };
+        let reason = reason_text(code);
+        let said = said.map(|words| format!(", saying \"{}\"", shown(words, SAID))).unwrap_or_default();
         let text = format!(
-            "the broker at {host}:{port}: it does not take a message of ours ({:?}): {remedy}",
-            answer.reason
+            "the broker at {host}:{port}: it does not take the message of {size} bytes at {topic} ({reason}{said}): \
+             {remedy}; until it changes it is left out on this connection"
+        );
+        if line.refusals < NAMED_REFUSALS {
+            line.refusals += u32::from(self.voice.warn_of(&format!("{topic} {code}"), &text, Instant::now()));
+            return;
+        }
+        tracing::debug!("{text}");
+        let text = format!(
+            "the broker at {host}:{port}: it does not take more messages of ours: hs100d -v names each in the log"
         );
         self.voice.warn(&text, Instant::now());
     }
@@ -467,7 +545,7 @@ impl Courier {
         }
         while let Some(outgoing) = self.desk.take() {
             match line.hand_over(&outgoing) {
-                Handed::Over => {}
+                Handed::Over => line.handed_over.push_back(outgoing.into()),
                 Handed::NoRoom => return self.desk.put_back(outgoing),
                 Handed::TooLarge(size) => self.refuse_size(&outgoing, size, line.limits.packet),
                 Handed::Impossible => tracing::debug!("cannot be published: {outgoing:?}"),
@@ -491,7 +569,7 @@ impl Courier {
             "the broker at {host}:{port}: it takes packets of {limit} bytes at most, and the one for {topic} has \
              {size}: raise its limit (in mosquitto max_packet_size)"
         );
-        self.voice.warn(&text, Instant::now());
+        self.voice.warn_of(topic, &text, Instant::now());
     }
 
     fn complain(&mut self, text: String) {
@@ -520,6 +598,29 @@ impl Courier {
     }
 }
 
+impl From<Outgoing> for InFlight {
+    fn from(outgoing: Outgoing) -> Self {
+        match outgoing {
+            Outgoing::Kept(kept) => Self { topic: Topic::Kept(kept.topic), size: kept.payload.len() },
+            Outgoing::Letter(letter) => Self { topic: Topic::Own(letter.topic), size: letter.payload.len() },
+        }
+    }
+}
+
+/// The reason with which the broker refuses a message; none if it takes it.
+pub(super) fn refusal(answer: &PubAck, progress: &Progress) -> Option<u8> {
+    let is_taken = matches!(answer.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
+    progress.take_reason(answer.pkid).or((!is_taken).then_some(answer.reason as u8))
+}
+
+/// The name of a reason as MQTT 5 has it, and its number.
+pub(super) fn reason_text(code: u8) -> String {
+    match DisconnectReasonCode::try_from(code) {
+        Ok(reason) => format!("{reason:?}, {code:#04X}"),
+        Err(_) => format!("reason {code:#04X}"),
+    }
+}
+
 /// What became of something that was to be sent.
 enum Handed {
     Over,
@@ -529,9 +630,10 @@ enum Handed {
 }
 
 impl Line {
-    fn new(client: AsyncClient) -> Self {
+    fn new(client: AsyncClient, progress: Progress) -> Self {
         Self {
             client,
+            progress,
             since: None,
             commands: None,
             hears: false,
@@ -540,7 +642,10 @@ impl Line {
             searched: Vec::new(),
             moved_at: None,
             limits: Limits { packet: usize::MAX, qos: QoS::AtLeastOnce, keeps: true },
+            handed_over: VecDeque::new(),
+            in_flight: VecDeque::new(),
             unacknowledged: 0,
+            refusals: 0,
             unheard_since: None,
             is_leaving: false,
         }
@@ -578,6 +683,33 @@ impl Line {
         }
     }
 
+    /// The library has sent the next message, with this packet id; 0 if it will not be acknowledged.
+    fn sent(&mut self, id: u16) {
+        if let Some(message) = self.handed_over.pop_front()
+            && id != 0
+        {
+            self.in_flight.push_back((id, message));
+        }
+    }
+
+    /// The message with this packet id, which the broker has acknowledged.
+    fn acknowledged(&mut self, id: u16) -> Option<InFlight> {
+        let at = self.in_flight.iter().position(|(known, _)| *known == id)?;
+        self.in_flight.remove(at).map(|(_, message)| message)
+    }
+
+    fn lost(&self, trouble: Trouble) -> End {
+        let in_flight = || self.in_flight.iter().map(|(_, message)| message);
+        let suspect = if trouble.obstacle == Obstacle::PacketTooLarge {
+            in_flight().chain(&self.handed_over).max_by_key(|message| message.size)
+        } else {
+            in_flight().next()
+        };
+        let suspect =
+            suspect.map(|message| Unacknowledged { topic: message.topic().to_owned(), size: message.size });
+        End::Lost(trouble, self.since.map(|since| since.elapsed()), suspect)
+    }
+
     /// Everything is with the broker: a DISCONNECT, so that it drops the will.
     fn leave(&mut self) {
         self.is_leaving = self.client.try_disconnect().is_ok();
@@ -585,7 +717,7 @@ impl Line {
 }
 
 impl Limits {
-    fn of(welcome: &ConnAck) -> Self {
+    pub(super) fn of(welcome: &ConnAck) -> Self {
         let said = welcome.properties.as_ref();
         let packet = said.and_then(|said| said.max_packet_size).and_then(|size| usize::try_from(size).ok());
         Self {
@@ -615,11 +747,12 @@ pub(super) fn refusals(answer: &SubAck) -> impl Iterator<Item = &SubscribeReason
     answer.return_codes.iter().filter(|code| !matches!(code, SubscribeReasonCode::Success(_)))
 }
 
-fn mqtt_options(options: &Options, progress: &Progress) -> MqttOptions {
+/// A connection with this as its last will.
+pub(super) fn mqtt_options(options: &Options, progress: &Progress, will: &str) -> MqttOptions {
     let mut mqtt = bare_options(options, progress);
     let will = LastWill::new(
         Topics::new(&options.base_topic).bridge_state(),
-        "offline",
+        will.to_owned(),
         QoS::AtLeastOnce,
         true,
         Some(LastWillProperties {

@@ -7,6 +7,7 @@
 
 mod ask;
 pub mod broker;
+mod certificates;
 pub mod desk;
 #[cfg(feature = "broker")]
 mod doorman;
@@ -16,6 +17,7 @@ mod link;
 mod moves;
 pub mod obstacle;
 pub mod orders;
+mod packets;
 pub mod payload;
 mod replies;
 mod table;
@@ -138,8 +140,9 @@ pub struct Unusable {
     pub text: String,
 }
 
-/// Tries the broker once: connects under a name of its own, asks for the subscriptions that the daemon needs, reads
-/// what a daemon has left there of itself, and leaves. Nothing is published, and a running daemon is not disturbed.
+/// Tries the broker once, under client ids of its own: asks for the subscriptions that the daemon needs, reads what a
+/// daemon has left there of itself, and writes with the daemon's last will and settings below the base topic and below the
+/// discovery prefix. Nothing stays there, and a running daemon is not disturbed.
 ///
 /// # Errors
 ///

@@ -15,6 +15,10 @@ pub enum Obstacle {
     Unreachable,
     /// It takes connections, and does not speak.
     Mute,
+    /// It speaks TLS on this port, and we do not.
+    SpeaksTls,
+    /// Something else than a broker answers on this port.
+    NotMqtt,
     /// It speaks no TLS on this port.
     NoTls,
     /// A file that the config names cannot be used.
@@ -25,8 +29,18 @@ pub enum Obstacle {
     CertificateUntrusted,
     /// Its certificate is for another name.
     CertificateName,
+    /// Its certificate has no subjectAltName, where names stand that count.
+    CertificateWithoutName,
+    /// Its certificate is of X.509 version 1, which has no extensions.
+    CertificateVersion,
+    /// Its certificate is one of an authority.
+    CertificateAuthority,
+    /// Its certificate is signed with an algorithm that is not accepted any more.
+    CertificateWeak,
     /// Its certificate has expired, or our clock is wrong.
     CertificateExpired,
+    /// Its certificate is not valid yet, or our clock is wrong.
+    CertificateNotYet,
     /// Its certificate is not good for another reason.
     CertificateBad,
     /// It wants a certificate of ours.
@@ -55,10 +69,16 @@ pub enum Obstacle {
     NotAuthorized,
     /// We may not hear commands.
     SubscriptionDenied,
+    /// We may not show states or announce plugs.
+    WriteDenied,
     /// It sends us to another broker.
     Moved,
     /// A packet of ours is too large for it.
     PacketTooLarge,
+    /// It does not take a message of ours.
+    MessageRefused,
+    /// What it sends breaks the rules of MQTT 5.
+    Protocol,
     /// A message that it keeps is too large for us.
     MessageTooLarge,
     /// It hung up.
@@ -69,17 +89,24 @@ pub enum Obstacle {
 
 impl Obstacle {
     /// Every one, in the order in which a connection meets them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 40] = [
         Self::NameUnresolved,
         Self::Refused,
         Self::Silent,
         Self::Unreachable,
+        Self::SpeaksTls,
+        Self::NotMqtt,
         Self::NoTls,
         Self::FileUnusable,
         Self::NoRoots,
         Self::CertificateUntrusted,
         Self::CertificateName,
+        Self::CertificateWithoutName,
+        Self::CertificateVersion,
+        Self::CertificateAuthority,
+        Self::CertificateWeak,
         Self::CertificateExpired,
+        Self::CertificateNotYet,
         Self::CertificateBad,
         Self::ClientCertificateMissing,
         Self::ClientCertificateRefused,
@@ -95,9 +122,12 @@ impl Obstacle {
         Self::Busy,
         Self::Denied,
         Self::SubscriptionDenied,
+        Self::WriteDenied,
         Self::Moved,
         Self::PacketTooLarge,
+        Self::MessageRefused,
         Self::MessageTooLarge,
+        Self::Protocol,
         Self::HungUp,
         Self::Unacknowledged,
     ];
@@ -140,6 +170,14 @@ impl Obstacle {
                 "it takes the connection and says nothing",
                 "is this an MQTT port, and not one for mqtts?",
             ),
+            Self::SpeaksTls => {
+                ("broker-speaks-tls", "it speaks TLS on this port", "is mqtts:// meant in mqtt.url?")
+            }
+            Self::NotMqtt => (
+                "not-a-broker",
+                "what answers on this port does not speak MQTT",
+                "check the host and the port in mqtt.url",
+            ),
             Self::NoTls => {
                 ("broker-speaks-no-tls", "no TLS comes about on the port", "is this its port for mqtts?")
             }
@@ -168,11 +206,37 @@ impl Obstacle {
                 "its certificate has expired",
                 "renew it, or set this machine's clock",
             ),
-            Self::CertificateBad => (
-                "certificate-bad",
-                "its certificate is not good",
-                "give it a certificate that is, or set this machine's clock",
+            Self::CertificateWithoutName => (
+                "certificate-without-name",
+                "its certificate names its host in CN only, not in subjectAltName, which alone counts",
+                "make it anew with openssl's -addext \"subjectAltName=DNS:NAME\", NAME being the host in mqtt.url \
+                 (IP:ADDRESS for an address)",
             ),
+            Self::CertificateVersion => (
+                "certificate-version-1",
+                "its certificate is of X.509 version 1, which names no hosts",
+                "sign it anew with `openssl x509 -req … -extfile FILE`, FILE holding the line \
+                 subjectAltName=DNS:NAME, NAME being the host in mqtt.url",
+            ),
+            Self::CertificateAuthority => (
+                "certificate-of-an-authority",
+                "its certificate is one for signing others (CA:TRUE)",
+                "set mqtt.ca_file to this very certificate, or make it anew with openssl's -addext \
+                 basicConstraints=CA:FALSE",
+            ),
+            Self::CertificateWeak => (
+                "certificate-weak",
+                "its certificate is signed with an algorithm that is not accepted any more, such as SHA-1",
+                "sign it anew with openssl's -sha256",
+            ),
+            Self::CertificateNotYet => (
+                "certificate-not-yet-valid",
+                "its certificate is not valid yet",
+                "set this machine's clock, or wait until it is",
+            ),
+            Self::CertificateBad => {
+                ("certificate-bad", "its certificate is not good", "give it another certificate")
+            }
             Self::ClientCertificateMissing => (
                 "client-certificate-missing",
                 "it wants a client certificate",
@@ -205,7 +269,7 @@ impl Obstacle {
             Self::Unfit => (
                 "broker-unfit",
                 "it keeps no messages or knows no QoS 1, and the last will needs both",
-                "use another broker",
+                "allow both there (in mosquitto retain_available and max_qos), or use another broker",
             ),
             Self::Busy => ("broker-busy", "it is too busy, or going down", "try again in a while"),
             Self::Denied => ("connection-denied", "it refuses the connection", "see its own log"),
@@ -219,10 +283,23 @@ impl Obstacle {
                 "it does not let us subscribe",
                 "allow the user in mqtt.username to read there",
             ),
+            Self::WriteDenied => (
+                "write-denied",
+                "it does not let us write",
+                "allow the user in mqtt.username to write below mqtt.base_topic and homeassistant.discovery_prefix",
+            ),
             Self::Moved => ("broker-moved", "it sends us to another server", "set mqtt.url to that one"),
             Self::PacketTooLarge => {
                 ("packet-too-large", "a packet of ours is too large for it", "raise its limit")
             }
+            Self::MessageRefused => {
+                ("message-refused", "it does not take a message of ours", "see its own log")
+            }
+            Self::Protocol => (
+                "broker-breaks-mqtt",
+                "it does not keep to MQTT 5",
+                "update it, or report this with its name and version",
+            ),
             Self::MessageTooLarge => (
                 "message-too-large",
                 "a message under our topics is too large for us",
@@ -239,15 +316,18 @@ impl Obstacle {
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::Refused | Self::Silent | Self::NameUnresolved | Self::Unreachable => Kind::Away,
-            Self::Mute | Self::Busy | Self::Unacknowledged => Kind::Away,
+            Self::Mute | Self::Busy | Self::Unacknowledged | Self::Protocol => Kind::Away,
             Self::FileUnusable | Self::NoRoots => Kind::Refused,
-            Self::NoTls | Self::Tls => Kind::Refused,
+            Self::SpeaksTls | Self::NotMqtt | Self::NoTls | Self::Tls => Kind::Refused,
             Self::CertificateUntrusted | Self::CertificateName => Kind::Refused,
-            Self::CertificateExpired | Self::CertificateBad => Kind::Refused,
+            Self::CertificateWithoutName | Self::CertificateVersion => Kind::Refused,
+            Self::CertificateAuthority | Self::CertificateWeak => Kind::Refused,
+            Self::CertificateExpired | Self::CertificateNotYet | Self::CertificateBad => Kind::Refused,
             Self::ClientCertificateMissing | Self::ClientCertificateRefused => Kind::Refused,
             Self::NoMqtt5 | Self::LoginRefused | Self::ClientIdRefused => Kind::Refused,
             Self::Banned | Self::Unfit | Self::Denied => Kind::Refused,
             Self::NotAuthorized | Self::SubscriptionDenied | Self::Moved => Kind::Refused,
+            Self::MessageRefused | Self::WriteDenied => Kind::Refused,
             Self::ClientIdTaken => Kind::TakenOver,
             Self::PacketTooLarge | Self::MessageTooLarge => Kind::TooLarge,
             Self::HungUp => Kind::Dropped,

@@ -93,6 +93,17 @@ struct Value {
     qos: QoS,
     rank: Rank,
     unsent: bool,
+    /// Until when it is not sent, unless it changes.
+    left_out: Option<Until>,
+}
+
+/// How long a value that the broker does not take is left out, unless it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until the next connection.
+    NextConnection,
+    /// Until [`Table::send_blamed`], since it may have cost the last connection.
+    Told,
 }
 
 impl Rank {
@@ -120,7 +131,11 @@ impl Table {
 
     /// Takes a value and sends it even if it is the same as before.
     pub(super) fn put_again(&mut self, topic: &str, payload: Vec<u8>, rank: Rank, qos: QoS) {
-        self.enter(topic, Value { content: Content::here(payload), qos, rank, unsent: true });
+        let content = Content::here(payload);
+        let is_refused = |value: &Value| value.left_out.is_some() && value.content == content;
+        if !self.values.get(topic).is_some_and(is_refused) {
+            self.enter(topic, Value::new(content, qos, rank));
+        }
     }
 
     /// Takes a word; sends it only if it is another one than before.
@@ -141,7 +156,7 @@ impl Table {
     fn put_content(&mut self, topic: &str, content: Content, rank: Rank, qos: QoS) -> Arc<str> {
         match self.values.get_key_value(topic) {
             Some((topic, value)) if value.rank == rank && value.content == content => Arc::clone(topic),
-            _ => self.enter(topic, Value { content, qos, rank, unsent: true }),
+            _ => self.enter(topic, Value::new(content, qos, rank)),
         }
     }
 
@@ -208,10 +223,18 @@ impl Table {
         self.unsent[value.rank as usize].push_front(Arc::clone(&kept.topic));
     }
 
-    /// Has everything sent once more: after a connect, and for Home Assistant after its own start.
+    /// Has everything sent on a new connection.
     pub(super) fn send_all(&mut self) {
+        for value in self.values.values_mut() {
+            value.left_out.take_if(|until| *until == Until::NextConnection);
+        }
+        self.send_again();
+    }
+
+    /// Has everything that the broker takes sent once more, for Home Assistant after its own start.
+    pub(super) fn send_again(&mut self) {
         for (topic, value) in &mut self.values {
-            if !value.unsent {
+            if !value.unsent && value.left_out.is_none() {
                 value.unsent = true;
                 self.unsent[value.rank as usize].push_back(Arc::clone(topic));
             }
@@ -219,6 +242,26 @@ impl Table {
         for queue in &mut self.unsent {
             queue.make_contiguous().sort_unstable();
         }
+    }
+
+    /// Leaves out what was sent there, unless it has changed since.
+    pub(super) fn leave_out(&mut self, topic: &str, until: Until) {
+        if let Some(value) = self.values.get_mut(topic).filter(|value| !value.unsent) {
+            value.left_out = Some(until);
+        }
+    }
+
+    /// Lets the next connection try again what may have cost an earlier one.
+    pub(super) fn send_blamed(&mut self) {
+        for value in self.values.values_mut() {
+            value.left_out = None;
+        }
+    }
+}
+
+impl Value {
+    fn new(content: Content, qos: QoS, rank: Rank) -> Self {
+        Self { content, qos, rank, unsent: true, left_out: None }
     }
 }
 
@@ -366,6 +409,40 @@ mod tests {
         assert_eq!(drain(&mut table), ["a 1"]);
         put(&mut table, "b", "3", Rank::State);
         assert_eq!(drain(&mut table), ["b 3"]);
+    }
+
+    #[test]
+    fn what_the_broker_refuses_is_left_out_until_it_changes_or_the_next_connection() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1", Rank::State);
+        put(&mut table, "b", "2", Rank::State);
+        drain(&mut table);
+        table.leave_out("a", Until::NextConnection);
+        table.send_again();
+        table.put_again("a", b"1".to_vec(), Rank::State, QoS::AtLeastOnce);
+        assert_eq!(drain(&mut table), ["b 2"]);
+        put(&mut table, "a", "3", Rank::State);
+        // An answer that comes late is about the value before.
+        table.leave_out("a", Until::NextConnection);
+        assert_eq!(drain(&mut table), ["a 3"]);
+        table.leave_out("a", Until::NextConnection);
+        table.send_all();
+        let mut sent = drain(&mut table);
+        sent.sort();
+        assert_eq!(sent, ["a 3", "b 2"]);
+    }
+
+    #[test]
+    fn what_may_have_cost_the_connection_is_not_sent_on_the_next_one() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1", Rank::State);
+        drain(&mut table);
+        table.leave_out("a", Until::Told);
+        table.send_all();
+        assert_eq!(drain(&mut table), [""; 0]);
+        table.send_blamed();
+        table.send_all();
+        assert_eq!(drain(&mut table), ["a 1"]);
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateError};
+use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, Packet, StateError};
+use rustls::CertificateError;
 
 use super::Options;
+use super::certificates::webpki_error;
 use super::obstacle::Obstacle;
 use super::wire::{Progress, Stage, WireError};
 use crate::model::shown;
@@ -59,7 +61,7 @@ impl Trouble {
 
     /// What an error of the connection means.
     pub(super) fn explain(error: &ConnectionError, progress: &Progress, options: &Options) -> Self {
-        let Reason { obstacle, kind, why } = reason(error, progress);
+        let Reason { obstacle, kind, why } = reason(error, progress, options.tls.is_some());
         Self { kind, ..Self::of(obstacle, &why, options) }
     }
 
@@ -72,10 +74,30 @@ impl Trouble {
     pub(super) fn unacknowledged(options: &Options) -> Self {
         Self::of(Obstacle::Unacknowledged, "takes our messages and acknowledges none", options)
     }
+
+    /// The connection ended, most likely over this message.
+    pub(super) fn over(self, message: &Unacknowledged, options: &Options) -> Self {
+        let Options { host, port, .. } = options;
+        let Unacknowledged { topic, size } = message;
+        let remedy = self.obstacle.remedy();
+        let why = self.obstacle.sign();
+        let text = format!(
+            "the broker at {host}:{port}: {why}, most likely the one of {size} bytes at {topic}: {remedy}; until it \
+             changes the message is left out"
+        );
+        Self { text, ..self }
+    }
+}
+
+/// A message that the broker had yet to acknowledge when the connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unacknowledged {
+    pub(super) topic: String,
+    pub(super) size: usize,
 }
 
 /// So many characters of a broker's own words are repeated.
-const SAID: usize = 200;
+pub(super) const SAID: usize = 200;
 const TAKEN_OVER: &str = "another client has connected with our client id";
 const DROPPED_AGAIN: &str = "hung up three times right after connecting, most likely because another client \
      uses our client id";
@@ -106,22 +128,26 @@ impl<T: Into<String>> From<(Obstacle, T)> for Reason {
     }
 }
 
-fn reason(error: &ConnectionError, progress: &Progress) -> Reason {
+fn reason(error: &ConnectionError, progress: &Progress, has_tls: bool) -> Reason {
     if progress.is_refusal_in_mqtt_3() {
         return Obstacle::NoMqtt5.into();
     }
-    if let (ConnectionError::MqttState(StateError::ConnectionAborted), Some(code)) =
-        (error, progress.last_words())
-    {
-        return disconnected(code, None);
+    if progress.is_tls() {
+        return Obstacle::SpeaksTls.into();
+    }
+    if progress.is_no_mqtt() {
+        return Obstacle::NotMqtt.into();
     }
     match error {
         ConnectionError::ConnectionRefused(code) => refused(*code),
-        ConnectionError::MqttState(state) => broken(state, progress),
-        ConnectionError::Io(error) => io_trouble(error, progress),
+        ConnectionError::MqttState(state) => broken(state, progress, has_tls),
+        ConnectionError::Io(error) => io_trouble(error, progress, has_tls),
         ConnectionError::Timeout(_) => timed_out(progress.stage()),
-        ConnectionError::NotConnAck(_) => Obstacle::Mute.into(),
-        other => (Obstacle::HungUp, shown(&other.to_string(), SAID)).into(),
+        ConnectionError::NotConnAck(packet) => match &**packet {
+            Packet::Disconnect(packet) => disconnected(packet.reason_code, None, progress),
+            _ => (Obstacle::Protocol, "its first packet is no CONNACK").into(),
+        },
+        other => Reason::from((Obstacle::HungUp, shown(&other.to_string(), SAID))).passing(),
     }
 }
 
@@ -150,33 +176,50 @@ fn refused(code: ConnectReturnCode) -> Reason {
     }
 }
 
-fn broken(error: &StateError, progress: &Progress) -> Reason {
+fn broken(error: &StateError, progress: &Progress, has_tls: bool) -> Reason {
     match error {
         StateError::ServerDisconnect { reason_code, reason_string } => {
-            disconnected(*reason_code, reason_string.as_deref())
+            disconnected(*reason_code, reason_string.as_deref(), progress)
         }
         StateError::Io(error) | StateError::Deserialization(rumqttc::Error::Io(error)) => {
-            io_trouble(error, progress)
+            io_trouble(error, progress, has_tls)
         }
         StateError::AwaitPingResp => (Obstacle::Silent, "does not answer").into(),
         StateError::OutgoingPacketTooLarge { pkt_size, max } => {
             (Obstacle::PacketTooLarge, format!("takes no packet of {pkt_size} bytes, {max} at most")).into()
         }
-        StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded { pkt_size, .. }) => {
+        StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded { pkt_size, .. })
+        | StateError::IncomingPacketTooLarge { pkt_size, .. } => {
             let why = format!("sent a packet of {pkt_size} bytes, although it knows our limit");
             (Obstacle::MessageTooLarge, why).into()
         }
-        StateError::ConnectionAborted if progress.stage() != Stage::Open => {
-            Reason::from((Obstacle::HungUp, "hung up")).passing()
+        StateError::ConnectionAborted => hung_up(progress, has_tls),
+        StateError::Deserialization(_) | StateError::Unsolicited(_) | StateError::ProtocolViolation(_) => {
+            let why = format!("{} ({})", Obstacle::Protocol.sign(), shown(&error.to_string(), SAID));
+            (Obstacle::Protocol, why).into()
         }
-        StateError::ConnectionAborted => (Obstacle::HungUp, "hung up").into(),
-        other => (Obstacle::HungUp, format!("the connection ended: {other}")).into(),
+        StateError::RetainNotSupported => Obstacle::Unfit.into(),
+        // What is left is our own doing.
+        other => Reason::from((Obstacle::HungUp, format!("the connection ended: {other}"))).passing(),
     }
 }
 
-fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> Reason {
+fn hung_up(progress: &Progress, has_tls: bool) -> Reason {
+    let reason: Reason = if progress.is_silent() && !has_tls {
+        // A server that expects TLS takes a CONNECT for noise.
+        (Obstacle::Mute, "hung up without a word").into()
+    } else {
+        (Obstacle::HungUp, "hung up").into()
+    };
+    if progress.stage() == Stage::Open { reason } else { reason.passing() }
+}
+
+fn disconnected(code: DisconnectReasonCode, words: Option<&str>, progress: &Progress) -> Reason {
     use DisconnectReasonCode as Code;
     let said = words.map(|words| format!(", saying \"{}\"", shown(words, SAID))).unwrap_or_default();
+    if let Some(code) = progress.disconnect_reason() {
+        return (Obstacle::Denied, format!("it ended the connection (reason {code:#04X}{said})")).into();
+    }
     match code {
         Code::SessionTakenOver => (Obstacle::ClientIdTaken, TAKEN_OVER).into(),
         Code::NotAuthorized => {
@@ -190,6 +233,10 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> Reason {
         Code::PacketTooLarge => {
             let why = format!("ended the connection over a packet that is too large for it{said}");
             (Obstacle::PacketTooLarge, why).into()
+        }
+        Code::TopicNameInvalid | Code::PayloadFormatInvalid | Code::QuotaExceeded => {
+            let why = format!("it ended the connection over a message of ours ({code:?}{said})");
+            (Obstacle::MessageRefused, why).into()
         }
         Code::UseAnotherServer | Code::ServerMoved => {
             (Obstacle::Moved, format!("it sends us to another server{said}")).into()
@@ -205,7 +252,7 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>) -> Reason {
     }
 }
 
-fn io_trouble(error: &std::io::Error, progress: &Progress) -> Reason {
+fn io_trouble(error: &std::io::Error, progress: &Progress, has_tls: bool) -> Reason {
     if let Some(wire) = error.get_ref().and_then(|inner| inner.downcast_ref::<WireError>()) {
         let obstacle = match wire {
             WireError::Refused => Obstacle::Refused,
@@ -222,28 +269,16 @@ fn io_trouble(error: &std::io::Error, progress: &Progress) -> Reason {
         return handshake(error);
     }
     if progress.stage() == Stage::Open {
-        (Obstacle::HungUp, "hung up").into()
+        hung_up(progress, has_tls)
     } else {
         (Obstacle::Unreachable, error.to_string()).into()
     }
 }
 
 fn handshake(error: &std::io::Error) -> Reason {
-    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
+    use rustls::{AlertDescription as Alert, Error as Tls};
     match tls_error(error) {
-        // A bad signature is one by another authority of the same name, as when it was made anew.
-        Some(Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature)) => {
-            Obstacle::CertificateUntrusted.into()
-        }
-        Some(Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
-            Obstacle::CertificateName.into()
-        }
-        Some(Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. })) => {
-            Obstacle::CertificateExpired.into()
-        }
-        Some(Tls::InvalidCertificate(bad)) => {
-            (Obstacle::CertificateBad, format!("its certificate is not good: {bad}")).into()
-        }
+        Some(Tls::InvalidCertificate(bad)) => bad_certificate(bad),
         Some(Tls::AlertReceived(Alert::CertificateRequired)) => Obstacle::ClientCertificateMissing.into(),
         Some(Tls::AlertReceived(
             alert @ (Alert::BadCertificate
@@ -269,6 +304,27 @@ fn handshake(error: &std::io::Error) -> Reason {
     }
 }
 
+fn bad_certificate(error: &CertificateError) -> Reason {
+    use CertificateError as Bad;
+    match error {
+        // A bad signature is one by another authority of the same name, as when it was made anew.
+        Bad::UnknownIssuer | Bad::BadSignature => Obstacle::CertificateUntrusted.into(),
+        Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            Obstacle::CertificateWithoutName.into()
+        }
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => Obstacle::CertificateName.into(),
+        Bad::Expired | Bad::ExpiredContext { .. } => Obstacle::CertificateExpired.into(),
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => Obstacle::CertificateNotYet.into(),
+        Bad::UnsupportedSignatureAlgorithmContext { .. }
+        | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Obstacle::CertificateWeak.into(),
+        bad => match webpki_error(bad) {
+            Some(webpki::Error::UnsupportedCertVersion) => Obstacle::CertificateVersion.into(),
+            Some(webpki::Error::CaUsedAsEndEntity) => Obstacle::CertificateAuthority.into(),
+            _ => (Obstacle::CertificateBad, format!("its certificate is not good: {bad}")).into(),
+        },
+    }
+}
+
 fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
     let mut next: Option<&(dyn Error + 'static)> = error.get_ref().map(|inner| inner as _);
     while let Some(inner) = next {
@@ -287,32 +343,76 @@ pub(super) struct Patience {
     seed: u64,
     tries: u32,
     drops: u32,
+    /// The message that the broker had not acknowledged at each of these drops; none if it was not the same one.
+    suspect: Option<Unacknowledged>,
+    /// A message was left out already, and the drops did not end.
+    has_blamed: bool,
+}
+
+/// What follows from the end of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) trouble: Trouble,
+    /// How long to wait before the next try.
+    pub(super) wait: Duration,
+    /// The message that must not go out again.
+    pub(super) blamed: Option<Unacknowledged>,
 }
 
 impl Patience {
     pub(super) fn new(instance: &str) -> Self {
-        Self { seed: hash(instance), tries: 0, drops: 0 }
+        Self { seed: hash(instance), tries: 0, drops: 0, suspect: None, has_blamed: false }
     }
 
-    /// Weighs a connection that ended, or never was (`lasted` is none), and says how long to wait. A connection
-    /// that is dropped again and again turns into one that was taken over.
+    /// Weighs a connection that ended, or never was (`lasted` is none), while the broker had yet to acknowledge
+    /// `suspect`. A connection that is dropped again and again was taken over by another client, unless each time it was
+    /// the same message that was not acknowledged.
     pub(super) fn weigh(
         &mut self,
         trouble: Trouble,
         lasted: Option<Duration>,
+        suspect: Option<Unacknowledged>,
         options: &Options,
-    ) -> (Trouble, Duration) {
+    ) -> Verdict {
         if lasted.is_some_and(|lasted| lasted >= STABLE) {
             self.tries = 0;
+            self.has_blamed = false;
         }
-        let right_after = lasted.is_some_and(|lasted| lasted < RIGHT_AFTER);
-        self.drops = if trouble.kind == Kind::Dropped && right_after { self.drops + 1 } else { 0 };
+        if matches!(trouble.obstacle, Obstacle::PacketTooLarge | Obstacle::MessageRefused)
+            && let Some(message) = suspect
+        {
+            self.drops = 0;
+            return self.blame(trouble, message, options);
+        }
+        self.count_drop(trouble.kind, lasted, suspect);
         if self.drops == DROPS {
             self.drops = 0;
-            return (Trouble::of(Obstacle::ClientIdTaken, DROPPED_AGAIN, options), GIVE_WAY);
+            if let Some(message) = self.suspect.take().filter(|_| !self.has_blamed) {
+                self.has_blamed = true;
+                return self.blame(Trouble::of(Obstacle::MessageRefused, "", options), message, options);
+            }
+            let trouble = Trouble::of(Obstacle::ClientIdTaken, DROPPED_AGAIN, options);
+            return Verdict { trouble, wait: GIVE_WAY, blamed: None };
         }
         let wait = if trouble.kind == Kind::TakenOver { GIVE_WAY } else { self.next_wait(trouble.kind) };
-        (trouble, wait)
+        Verdict { trouble, wait, blamed: None }
+    }
+
+    fn count_drop(&mut self, kind: Kind, lasted: Option<Duration>, suspect: Option<Unacknowledged>) {
+        if kind != Kind::Dropped || lasted.is_none_or(|lasted| lasted >= RIGHT_AFTER) {
+            self.drops = 0;
+            return;
+        }
+        let is_first = self.drops == 0;
+        self.drops += 1;
+        self.suspect = suspect.filter(|message| {
+            is_first || self.suspect.as_ref().is_some_and(|before| before.topic == message.topic)
+        });
+    }
+
+    fn blame(&mut self, trouble: Trouble, message: Unacknowledged, options: &Options) -> Verdict {
+        let trouble = trouble.over(&message, options);
+        Verdict { wait: self.next_wait(trouble.kind), trouble, blamed: Some(message) }
     }
 
     fn next_wait(&mut self, kind: Kind) -> Duration {
@@ -359,11 +459,18 @@ impl Voice {
 
     /// A warning.
     pub(super) fn warn(&mut self, text: &str, now: Instant) {
-        if self.is_due(text, now) {
+        self.warn_of(text, text, now);
+    }
+
+    /// A warning of something whose text changes from time to time, which is not news. Says whether it was due.
+    pub(super) fn warn_of(&mut self, what: &str, text: &str, now: Instant) -> bool {
+        let is_due = self.is_due(what, now);
+        if is_due {
             tracing::warn!("{text}");
         } else {
             tracing::debug!("{text}");
         }
+        is_due
     }
 
     /// Good news, which a connection that comes and goes must not repeat either.
@@ -442,7 +549,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_refusal_names_the_broker_and_the_remedy() {
-        use rustls::{AlertDescription, CertificateError};
+        use rustls::AlertDescription;
         let elapsed = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
         let cases: Vec<(ConnectionError, Kind, &str)> = vec![
             (
@@ -502,6 +609,7 @@ mod tests {
             (hung_up(DisconnectReasonCode::QuotaExceeded), Kind::Refused, "QuotaExceeded"),
             (hung_up(DisconnectReasonCode::RetainNotSupported), Kind::Refused, "another broker"),
             (hung_up(DisconnectReasonCode::UnspecifiedError), Kind::Dropped, "UnspecifiedError"),
+            (ConnectionError::MqttState(StateError::Unsolicited(7)), Kind::Away, "does not keep to MQTT 5"),
             (ConnectionError::Timeout(elapsed), Kind::Away, "mqtt.url"),
             (
                 tls(rustls::Error::AlertReceived(AlertDescription::BadCertificate)),
@@ -523,45 +631,125 @@ mod tests {
     fn waits_grow_to_a_limit_and_begin_anew_after_a_stable_connection() {
         let mut patience = Patience::new("test");
         let away = || Trouble::of(Obstacle::Silent, "away", &options());
-        let waits: Vec<_> = (0..8).map(|_| patience.weigh(away(), None, &options()).1).collect();
+        let weigh = |patience: &mut Patience, lasted| patience.weigh(away(), lasted, None, &options()).wait;
+        let waits: Vec<_> = (0..8).map(|_| weigh(&mut patience, None)).collect();
         assert!(
             waits[0] <= Duration::from_millis(600) && waits[0] >= Duration::from_millis(400),
             "{waits:?}"
         );
         assert!(waits[..4].is_sorted(), "{waits:?}");
         assert!(waits[7] >= Duration::from_secs(4) && waits[7] <= Duration::from_secs(6), "{waits:?}");
-        let after = patience.weigh(away(), Some(STABLE), &options()).1;
+        let after = weigh(&mut patience, Some(STABLE));
         assert!(after <= Duration::from_millis(600), "{after:?}");
         let mut same = Patience::new("test");
-        assert_eq!(same.weigh(away(), None, &options()).1, waits[0]);
+        assert_eq!(weigh(&mut same, None), waits[0]);
     }
 
     #[test]
     fn a_broker_that_says_no_is_not_pestered() {
         let mut patience = Patience::new("test");
         let waits: Vec<_> = (0..8)
-            .map(|_| patience.weigh(Trouble::of(Obstacle::Denied, "no", &options()), None, &options()).1)
+            .map(|_| {
+                patience.weigh(Trouble::of(Obstacle::Denied, "no", &options()), None, None, &options()).wait
+            })
             .collect();
         assert!(waits[0] >= Duration::from_secs(4) && waits[7] >= Duration::from_secs(48), "{waits:?}");
         assert!(waits[7] <= Duration::from_secs(72), "{waits:?}");
     }
 
+    const SOON: Option<Duration> = Some(Duration::from_millis(20));
+
+    fn weigh_drop(patience: &mut Patience, lasted: Option<Duration>, topic: Option<&str>) -> Verdict {
+        let suspect = topic.map(|topic| Unacknowledged { topic: topic.to_owned(), size: 2000 });
+        patience.weigh(Trouble::of(Obstacle::HungUp, "hung up", &options()), lasted, suspect, &options())
+    }
+
     #[test]
     fn three_drops_right_after_connecting_give_way_and_others_do_not() {
-        let dropped = || Trouble::of(Obstacle::HungUp, "hung up", &options());
-        let soon = Some(Duration::from_millis(20));
-        let mut patience = Patience::new("test");
-        assert_ne!(patience.weigh(dropped(), soon, &options()).1, GIVE_WAY);
-        assert_ne!(patience.weigh(dropped(), soon, &options()).1, GIVE_WAY);
-        let (trouble, wait) = patience.weigh(dropped(), soon, &options());
-        assert_eq!((trouble.kind, wait), (Kind::TakenOver, GIVE_WAY));
-        assert!(trouble.text.contains("mqtt.client_id"), "{trouble:?}");
+        for topics in [[None; 3], [Some("a"), Some("b"), Some("a")], [Some("a"), Some("a"), None]] {
+            let mut patience = Patience::new("test");
+            let verdicts = topics.map(|topic| weigh_drop(&mut patience, SOON, topic));
+            assert!(verdicts[..2].iter().all(|verdict| verdict.wait != GIVE_WAY), "{verdicts:?}");
+            assert_eq!((verdicts[2].trouble.kind, verdicts[2].wait), (Kind::TakenOver, GIVE_WAY));
+            assert!(verdicts[2].trouble.text.contains("mqtt.client_id"), "{verdicts:?}");
+        }
         for lasted in [Some(Duration::from_secs(10)), None] {
             let mut patience = Patience::new("test");
             for _ in 0..9 {
-                assert_ne!(patience.weigh(dropped(), lasted, &options()).1, GIVE_WAY);
+                assert_ne!(weigh_drop(&mut patience, lasted, None).wait, GIVE_WAY);
             }
         }
+    }
+
+    #[test]
+    fn drops_over_one_message_are_put_down_to_it_once_and_only_then_to_another_client() {
+        let mut patience = Patience::new("test");
+        let verdicts: Vec<_> = (0..6).map(|_| weigh_drop(&mut patience, SOON, Some("a"))).collect();
+        assert!(verdicts[..5].iter().all(|verdict| verdict.wait != GIVE_WAY), "{verdicts:?}");
+        let blamed: Vec<_> = verdicts.iter().map(|verdict| verdict.blamed.is_some()).collect();
+        assert_eq!(blamed, [false, false, true, false, false, false]);
+        assert!(verdicts[2].trouble.text.contains("the one of 2000 bytes at a"), "{verdicts:?}");
+        assert_eq!(verdicts[5].wait, GIVE_WAY);
+    }
+
+    #[test]
+    fn what_a_broker_does_wrong_is_never_put_down_to_another_client() {
+        use rumqttc::{Error, ProtocolViolation as Violation};
+        let seen = [
+            StateError::Unsolicited(7),
+            StateError::Deserialization(Error::InvalidConnectReturnCode(0x95)),
+            StateError::Deserialization(Error::MalformedPacket),
+            StateError::ProtocolViolation(Violation::DuplicateConnAck),
+            StateError::ServerDisconnect {
+                reason_code: DisconnectReasonCode::PacketTooLarge,
+                reason_string: None,
+            },
+            StateError::ServerDisconnect {
+                reason_code: DisconnectReasonCode::MalformedPacket,
+                reason_string: None,
+            },
+            StateError::OutgoingPacketTooLarge { pkt_size: 9, max: 8 },
+            StateError::InvalidState,
+            StateError::RetainNotSupported,
+        ];
+        for error in seen {
+            let text = error.to_string();
+            let trouble = explain(ConnectionError::MqttState(error));
+            let mut patience = Patience::new("test");
+            for _ in 0..9 {
+                let verdict = patience.weigh(trouble.clone(), SOON, None, &options());
+                assert_ne!(verdict.wait, GIVE_WAY, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_over_which_the_broker_disconnects_is_blamed_at_once() {
+        let mut patience = Patience::new("test");
+        for code in [DisconnectReasonCode::PacketTooLarge, DisconnectReasonCode::TopicNameInvalid] {
+            let message = Unacknowledged { topic: "a/b".to_owned(), size: 33_000 };
+            let verdict = patience.weigh(explain(hung_up(code)), SOON, Some(message.clone()), &options());
+            assert_eq!(verdict.blamed, Some(message));
+            assert!(verdict.trouble.text.contains("33000 bytes at a/b"), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_for_something_else_is_told_from_the_first_bytes() {
+        let aborted = || ConnectionError::MqttState(StateError::ConnectionAborted);
+        for (first, obstacle) in [
+            (&[0x15, 3, 3, 0, 2, 2, 70][..], Obstacle::SpeaksTls),
+            (b"HTTP/1.1 400 Bad Request", Obstacle::NotMqtt),
+            (b"SSH-2.0-OpenSSH_9.2", Obstacle::NotMqtt),
+            (&[0x20, 2, 0, 1], Obstacle::NoMqtt5),
+            (&[0x20, 3, 0, 0, 0], Obstacle::HungUp),
+            (&[], Obstacle::Mute),
+        ] {
+            let trouble = Trouble::explain(&aborted(), &Progress::having_read(first), &options());
+            assert_eq!(trouble.obstacle, obstacle, "{trouble:?}");
+        }
+        let tls = Options { tls: Some(Default::default()), ..options() };
+        assert_eq!(Trouble::explain(&aborted(), &Progress::default(), &tls).obstacle, Obstacle::HungUp);
     }
 
     #[test]

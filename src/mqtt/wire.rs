@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use rumqttc::DisconnectReasonCode;
+use bytes::{Buf, BytesMut};
 use rumqttc::tokio_rustls::TlsConnector;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::TlsOptions;
+use super::certificates::Verifier;
+use super::packets::Packets;
 use crate::secret::Draft;
 
 /// The largest PEM file that is read: the authorities of a whole system have some 250 kB.
@@ -71,23 +73,23 @@ struct Seen {
     stage: Stage,
     /// The first bytes that the broker sent.
     first: Vec<u8>,
-    /// The last bytes that it sent.
-    last: Vec<u8>,
+    packets: Packets,
 }
 
 impl Seen {
-    fn read(&mut self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8], out: &mut BytesMut) {
         let room = FIRST - self.first.len();
         self.first.extend(bytes.iter().take(room));
-        self.last.extend(&bytes[bytes.len().saturating_sub(LAST)..]);
-        self.last.drain(..self.last.len().saturating_sub(LAST));
+        self.packets.read(bytes, out);
     }
 }
 
 /// As many bytes as a CONNACK of MQTT 3 has.
 const FIRST: usize = 4;
-/// As many bytes as the shortest DISCONNECT with a reason has.
-const LAST: usize = 3;
+/// So many bytes are read at once.
+const CHUNK: usize = 8 * 1024;
+/// The first byte of a CONNACK, of a DISCONNECT, and of an AUTH: what a broker may say first.
+const FIRST_PACKETS: [u8; 3] = [0x20, 0xE0, 0xF0];
 
 /// The stages of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,13 +115,37 @@ impl Progress {
         matches!(self.lock().first[..], [0x20, 0x02, 0x00, 1..=5])
     }
 
-    /// The reason in a DISCONNECT of the shortest form, which the specification allows and the client that we use
-    /// does not read.
-    pub(super) fn last_words(&self) -> Option<DisconnectReasonCode> {
-        match self.lock().last[..] {
-            [0xE0, 0x01, code] => DisconnectReasonCode::try_from(code).ok(),
-            _ => None,
-        }
+    /// Whether the broker sent nothing at all.
+    pub(super) fn is_silent(&self) -> bool {
+        self.lock().first.is_empty()
+    }
+
+    /// Whether what it sent first is a record of TLS, an alert or a part of the handshake.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.lock().first[..], [0x15 | 0x16, 0x03, ..])
+    }
+
+    /// Whether what it sent first is no packet that a broker begins with.
+    pub(super) fn is_no_mqtt(&self) -> bool {
+        self.lock().first.first().is_some_and(|first| !FIRST_PACKETS.contains(first))
+    }
+
+    /// The reason with which this packet was acknowledged, where MQTT 5 has none of this number.
+    pub(super) fn take_reason(&self, id: u16) -> Option<u8> {
+        self.lock().packets.take_reason(id)
+    }
+
+    /// The reason with which the broker disconnected, where MQTT 5 has none of this number.
+    pub(super) fn disconnect_reason(&self) -> Option<u8> {
+        self.lock().packets.disconnect_reason()
+    }
+
+    /// As it is after these bytes from the broker.
+    #[cfg(test)]
+    pub(super) fn having_read(bytes: &[u8]) -> Self {
+        let progress = Self::default();
+        progress.lock().read(bytes, &mut BytesMut::new());
+        progress
     }
 
     fn reach(&self, stage: Stage) {
@@ -160,7 +186,7 @@ pub(super) async fn open(
         }
     };
     progress.reach(Stage::Open);
-    Ok(Tap { stream, progress })
+    Ok(Tap { stream, progress, chunk: vec![0; CHUNK].into(), readable: BytesMut::new() })
 }
 
 /// Tries the addresses of a name one after the other.
@@ -182,10 +208,18 @@ async fn dial(addresses: impl Iterator<Item = std::net::SocketAddr>) -> Result<T
 /// What is trusted and what is shown, read from the files of this moment.
 pub(super) fn tls_config(options: &TlsOptions) -> Result<ClientConfig, WireError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| WireError::Handshake(io::Error::other(error)))?
-        .with_root_certificates(roots(options.ca_file.as_deref())?);
+        .map_err(|error| WireError::Handshake(io::Error::other(error)))?;
+    let config = match &options.ca_file {
+        None => config.with_root_certificates(system_roots()?),
+        Some(file) => {
+            let certificates = certificates(file)?;
+            let verifier = Verifier::new(roots(file, &certificates)?, certificates, provider)
+                .map_err(|error| WireError::File { file: file.clone(), why: error.to_string() })?;
+            config.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
     let Some((certificate_file, key_file)) = &options.client else {
         return Ok(config.with_no_client_auth());
     };
@@ -198,17 +232,20 @@ pub(super) fn tls_config(options: &TlsOptions) -> Result<ClientConfig, WireError
     })
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, WireError> {
+fn system_roots() -> Result<RootCertStore, WireError> {
     let mut roots = RootCertStore::empty();
-    let Some(file) = ca_file else {
-        // A broken certificate among the system's is no reason to trust none of them.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() { Err(WireError::NoRoots) } else { Ok(roots) };
-    };
-    for certificate in certificates(file)? {
-        roots
-            .add(certificate)
-            .map_err(|error| WireError::File { file: file.to_owned(), why: error.to_string() })?;
+    // A broken certificate among the system's is no reason to trust none of them.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(WireError::NoRoots) } else { Ok(roots) }
+}
+
+fn roots(file: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, WireError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|error| {
+            let why = format!("holds a certificate that cannot be used: {error}");
+            WireError::File { file: file.to_owned(), why }
+        })?;
     }
     Ok(roots)
 }
@@ -249,11 +286,14 @@ fn pem_fault(error: &rustls::pki_types::pem::Error, wanted: &str) -> String {
 
 /// A stream that hears a broker out.
 ///
-/// It remembers the first and the last bytes that came in, for those who explain the end. And it lets a write pass
-/// that fails because the broker has hung up: its last words, which say why, are still to be read.
+/// It remembers the first bytes that came in, to explain the end, and hands on what [`Packets`] makes of the rest. And
+/// it lets a write pass that fails because the broker has hung up: its last packet, which says why, is still to be read.
 pub(super) struct Tap {
     stream: Box<dyn Stream>,
     progress: Progress,
+    chunk: Box<[u8]>,
+    /// What was read and has yet to be handed on.
+    readable: BytesMut,
 }
 
 impl AsyncRead for Tap {
@@ -262,18 +302,29 @@ impl AsyncRead for Tap {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() {
-            self.progress.lock().read(&buf.filled()[before..]);
+        let this = &mut *self;
+        while this.readable.is_empty() {
+            let mut chunk = ReadBuf::new(&mut this.chunk);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut chunk))?;
+            if chunk.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.progress.lock().read(chunk.filled(), &mut this.readable);
         }
-        polled
+        let part = this.readable.len().min(buf.remaining());
+        buf.put_slice(&this.readable[..part]);
+        this.readable.advance(part);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        hear_out(Pin::new(&mut self.stream).poll_write(cx, buf), buf.len())
+        let polled = hear_out(Pin::new(&mut self.stream).poll_write(cx, buf), buf.len());
+        if let Poll::Ready(Ok(written)) = polled {
+            self.progress.lock().packets.written(&buf[..written]);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -320,7 +371,7 @@ mod tests {
             (&missing, "cannot be read"),
             (&empty, "holds no certificate"),
             (&broken, "is not a PEM file"),
-            (&nonsense, ""),
+            (&nonsense, "holds a certificate that cannot be used"),
         ] {
             let error = tls_config(&options(Some(file.clone()), None)).unwrap_err().to_string();
             assert!(error.starts_with(&file.display().to_string()), "{error}");
@@ -338,20 +389,25 @@ mod tests {
         assert_eq!(certificates(&file).unwrap().len(), 1);
     }
 
-    #[test]
-    fn the_first_and_the_last_words_are_remembered_however_they_are_cut() {
-        for size in 1..=7 {
-            let progress = Progress::default();
-            for part in [0x20, 2, 0, 5, 9, 9, 9, 9, 0xE0, 0x01, 0x8E].chunks(size) {
-                progress.lock().read(part);
-            }
-            assert!(progress.is_refusal_in_mqtt_3());
-            assert_eq!(progress.last_words(), Some(DisconnectReasonCode::SessionTakenOver));
-        }
+    fn having_read(bytes: &[u8], size: usize) -> Progress {
         let progress = Progress::default();
-        progress.lock().read(&[0x20, 3, 0, 0, 0]);
-        assert!(!progress.is_refusal_in_mqtt_3());
-        assert_eq!(progress.last_words(), None);
+        bytes.chunks(size).for_each(|part| progress.lock().read(part, &mut BytesMut::new()));
+        progress
+    }
+
+    #[test]
+    fn what_comes_first_tells_what_listens_however_it_is_cut() {
+        for size in 1..=7 {
+            let refusal = having_read(&[0x20, 2, 0, 5, 9, 9, 9, 9], size);
+            assert!(refusal.is_refusal_in_mqtt_3() && !refusal.is_no_mqtt());
+            let welcome = having_read(&[0x20, 3, 0, 0, 0], size);
+            assert!(!welcome.is_refusal_in_mqtt_3() && !welcome.is_no_mqtt() && !welcome.is_tls());
+            let tls = having_read(&[0x15, 3, 3, 0, 2, 2, 70], size);
+            assert!(tls.is_tls() && tls.is_no_mqtt());
+            let web = having_read(b"HTTP/1.1 400", size);
+            assert!(!web.is_tls() && web.is_no_mqtt() && !web.is_silent());
+        }
+        assert!(Progress::default().is_silent());
     }
 
     #[tokio::test]

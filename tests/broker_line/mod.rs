@@ -36,6 +36,8 @@ pub(crate) enum Trouble {
     Stalls,
     /// Publishes go through, their acknowledgements do not.
     DropsAcks,
+    /// Publishes go through, and their acknowledgements say that the broker does not take them, with this reason.
+    RefusesMessages(u8),
     /// Each subscription is refused.
     Denies,
     /// After each subscription a kept message comes that is larger than the daemon takes.
@@ -144,6 +146,9 @@ async fn hand_on(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, trouble: &wa
         let trouble = *trouble.borrow();
         match (packet[0], trouble) {
             (PUBACK, Trouble::DropsAcks) => continue,
+            (PUBACK, Trouble::RefusesMessages(reason)) => {
+                packet = vec![PUBACK, 3, packet[2], packet[3], reason]
+            }
             (SUBACK, Trouble::Denies) => deny(&mut packet),
             (SUBACK, Trouble::Oversize) => packet.extend(oversize()),
             _ => {}

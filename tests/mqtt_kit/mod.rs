@@ -539,6 +539,14 @@ pub(crate) enum Fault {
     NoSubAck,
     /// Never acknowledges a publish.
     NoPubAck,
+    /// Refuses, with this reason, each publish whose topic holds this.
+    Refuses(u8, &'static str),
+    /// Hangs up when a publish comes whose topic holds this.
+    HangsUpOver(&'static str),
+    /// Disconnects with this reason when a publish comes whose topic holds this.
+    DisconnectsOver(u8, &'static str),
+    /// Acknowledges everything twice, and things that it was never sent.
+    AcknowledgesTooMuch,
     /// None: acknowledges everything, and keeps a log.
     None,
 }
@@ -587,6 +595,26 @@ impl FaultBroker {
         self.log()
     }
 
+    /// Waits for a publish to a topic that holds this, on the connection of this number.
+    pub(crate) async fn hears_publish(&self, connection: usize, part: &str) {
+        within(&format!("{part:?} on connection {connection}"), async {
+            while !self.has_heard(connection, part) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Whether such a publish came on the connection of this number, the first being 1.
+    pub(crate) fn has_heard(&self, connection: usize, part: &str) -> bool {
+        let mut connects = 0;
+        self.log().iter().any(|packet| {
+            connects += usize::from(matches!(packet, Packet::Connect(..)));
+            let is_it = |message: &rumqttc::Publish| String::from_utf8_lossy(&message.topic).contains(part);
+            connects == connection && matches!(packet, Packet::Publish(message) if is_it(message))
+        })
+    }
+
     pub(crate) fn connects(&self) -> usize {
         self.log().iter().filter(|packet| matches!(packet, Packet::Connect(..))).count()
     }
@@ -622,6 +650,25 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
             (welcome, false)
         }
         (Packet::Connect(..), _) => (vec![0x20, 3, 0, 0, 0], false),
+        (Packet::Publish(message), Fault::Refuses(reason, part)) if holds(message, part) => {
+            let [high, low] = message.pkid.to_be_bytes();
+            (vec![0x40, 4, high, low, reason, 0], false)
+        }
+        (Packet::Publish(message), Fault::HangsUpOver(part)) if holds(message, part) => (Vec::new(), true),
+        (Packet::Publish(message), Fault::DisconnectsOver(reason, part)) if holds(message, part) => {
+            (vec![0xE0, 1, reason], true)
+        }
+        (Packet::Publish(message), Fault::AcknowledgesTooMuch) if message.qos == QoS::AtLeastOnce => {
+            let once = acknowledge(0x40, message.pkid);
+            (
+                [&once[..], &once, &acknowledge(0x40, 9999), &acknowledge(0x50, 1), &acknowledge(0x70, 1)]
+                    .concat(),
+                false,
+            )
+        }
+        (Packet::Subscribe(wish), Fault::AcknowledgesTooMuch) => {
+            (answer_each(0x90, wish.pkid, 1, wish.filters.len()).repeat(2), false)
+        }
         (Packet::Publish(message), fault) if message.qos == QoS::AtLeastOnce && fault != Fault::NoPubAck => {
             (acknowledge(0x40, message.pkid), false)
         }
@@ -635,6 +682,11 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
         (Packet::Disconnect(_), _) => (Vec::new(), true),
         _ => (Vec::new(), false),
     }
+}
+
+/// Whether the message is acknowledged and goes to a topic that holds this.
+fn holds(message: &rumqttc::Publish, part: &str) -> bool {
+    message.qos == QoS::AtLeastOnce && String::from_utf8_lossy(&message.topic).contains(part)
 }
 
 fn answer_each(kind: u8, id: u16, code: u8, count: usize) -> Vec<u8> {

@@ -32,7 +32,9 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
         MqttChoice::Outside(options) => {
             let (tries, probed) = probe(options).await;
             let finding = match &probed {
-                Ok(_) => Finding::good(Subject::Broker, "takes us and lets us hear commands"),
+                Ok(_) => {
+                    Finding::good(Subject::Broker, "takes us, lets us hear commands, and takes what we write")
+                }
                 Err(unusable) => unusable_finding(unusable),
             };
             (finding.after(tries), Daemon::of(probed.ok().as_ref()))
@@ -85,13 +87,13 @@ fn unusable_finding(unusable: &Unusable) -> Finding {
 
 async fn probe(options: Options) -> (Vec<Try>, Result<Probed, Unusable>) {
     let tls = if options.tls.is_some() { " over TLS" } else { "" };
-    let what = format!("connect to {}:{}{tls} and subscribe", options.host, options.port);
+    let what = format!("connect to {}:{}{tls}, subscribe and write", options.host, options.port);
     let begun = Instant::now();
     let probed = mqtt::probe(options, WITHIN).await;
     let mut tries = Vec::new();
     match &probed {
         Ok(kept) => {
-            tries.push(Try::since(begun, what, "taken, and let hear commands"));
+            tries.push(Try::since(begun, what, "taken, let hear commands and let write"));
             tries.push(Try::new("read what a daemon keeps there", describe(kept)));
         }
         Err(unusable) => tries.push(Try::since(begun, what, unusable_words(unusable))),
