@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD};
+
 /// What kind a path is of; only files and directories can be changed by writing to them.
 const KIND: u32 = 0o170_000;
 const FILE: u32 = 0o100_000;
@@ -57,6 +59,15 @@ impl Access {
     }
 }
 
+/// Whether this user may read and write in the directory, and what it writes there belongs to the directory's owner: root
+/// gives its files to the owner, any other user cannot.
+pub fn may_keep_files(directory: &Path) -> bool {
+    let Some(access) = Access::of(directory) else { return false };
+    let wanted = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    (access.us == ROOT || access.us == access.owner)
+        && rustix::fs::accessat(CWD, directory, wanted, AtFlags::EACCESS).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +85,16 @@ mod tests {
         ] {
             let access = Access { owner: 1000, mode, us: 1000 };
             assert_eq!((access.everybody_reads(), access.everybody_writes()), (reads, writes), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn files_are_kept_in_a_directory_of_ours_and_nowhere_else() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(may_keep_files(place.path()));
+        assert!(!may_keep_files(&place.path().join("missing")));
+        if rustix::process::geteuid().as_raw() != ROOT {
+            assert!(!may_keep_files(Path::new("/")), "it is root's");
         }
     }
 

@@ -508,9 +508,13 @@ fn read(path: &Path) -> io::Result<Draft> {
 /// Opens what we wrote. A link leads to what somebody else chose, and a file of another user's may change under us:
 /// in a directory that others write to, neither is ours.
 fn open(path: &Path) -> io::Result<File> {
-    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(nofollow).open(path)?;
+    // A pipe would have root's command wait for a writer for ever.
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
     let owner_of_all =
         path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|meta| meta.uid());
     let stranger = Access::from_metadata(&meta).stranger().filter(|owner| Some(*owner) != owner_of_all);

@@ -7,15 +7,19 @@
 mod e2e_kit;
 mod mqtt_kit;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::Duration;
 
-use e2e_kit::{ACCOUNT, Config, Home, Scene, holds, house_of, sees};
+use e2e_kit::{ACCOUNT, Config, Home, Scene, blueprint_of, holds, house_of, sees};
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::house::House;
+use hs100d::sim::model::Model;
 use hs100d::sim::plug::Origin;
-use mqtt_kit::{Seen, free_port, until_kept};
+use mqtt_kit::{Seen, free_port, until_kept, within};
 use serde_json::{Value, json};
 
 /// The demo tells its story in half a minute; a busy machine is slower.
@@ -125,6 +129,113 @@ async fn without_the_lan_a_plug_is_found_in_the_account_and_without_both_it_is_s
     home.write(&Config::of(&house).without("cloud").text());
     let failed = home.run(&["plug", "lamp", "on", "--via", "cloud"]).await;
     assert!(failed.failed(78).contains("add a [cloud] table"), "{failed:?}");
+}
+
+/// What is not waited for: a story that waits until this is over comes to no end.
+const NEVER: &str = "10m";
+
+#[tokio::test]
+async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name_fits_one() {
+    let mut blueprint = blueprint_of(&["Lamp", "lamp", "Strip 2"]);
+    blueprint.plugs.push((Model::KP303, "Strip".to_owned()));
+    let house = House::start(blueprint).await.unwrap();
+    let config = Config::of(&house).without("cloud");
+    let home = Home::new(&config);
+    let both = home.run(&["plug", "Lamp", "on"]).await;
+    let line = "hs100d: Lamp: 2 plugs are called so: at 127.0.0.11 (50:C7:BF:00:00:01); at 127.0.0.12 (50:C7:BF:00:00:02): \
+                use a topic name, an address or a MAC";
+    assert_eq!(both.failed(1), line);
+    let both = home.run(&["plug", "strip 2", "on"]).await;
+    let line = both.failed(1);
+    assert!(line.contains("at 127.0.0.13 (") && line.contains("outlet 2 at 127.0.0.14 ("), "{line}");
+
+    let mut scene = Scene::at(home).await;
+    let is_lamp = |seen: &&Seen| seen.topic.starts_with("hs100d/lamp") && seen.topic.ends_with("/info");
+    let count = |all: &[Seen]| {
+        all.iter().filter(is_lamp).map(|seen| seen.topic.clone()).collect::<BTreeSet<_>>().len()
+    };
+    scene.ear.until("both lamps", |all| (count(all) == 2).then_some(())).await;
+    scene.daemon.stop().await;
+    let home = scene.home;
+    let names = known(&home);
+    let named = |part: &str| names.iter().filter(|name| name.starts_with(part)).cloned().collect::<Vec<_>>();
+    let lamps = named("lamp");
+    assert_eq!(lamps.len(), 2, "{names:?}");
+    let both = home.run(&["plug", "LAMP", "off"]).await;
+    assert!(lamps.iter().all(|name| both.failed(1).contains(&format!("{name} at 127.0.0.1"))), "{both:?}");
+    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()), "nobody was switched");
+
+    // Topic names stay, whatever the plugs are called by now, and nobody need be looked for.
+    for number in 0..2 {
+        house.plug(number).with(|plug| (plug.alias, plug.hears_broadcasts) = ("Another".to_owned(), false));
+    }
+    for name in &lamps {
+        home.run(&["plug", name, "on"]).await.ok();
+    }
+    assert_eq!([0, 1].map(|number| house.plug(number).switchings().len()), [1, 1]);
+}
+
+#[tokio::test]
+async fn two_devices_of_the_account_with_one_alias_are_an_error_too() {
+    let house = house_of(&["Lamp", "Lamp"]).await;
+    let home = Home::new(&Config::of(&house).without_search());
+    let both = home.run(&["plug", "lamp", "on"]).await;
+    let line = both.failed(1);
+    assert!(line.contains("50:C7:BF:00:00:01") && line.contains("50:C7:BF:00:00:02"), "{line}");
+    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()));
+}
+
+#[tokio::test]
+async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
+    let house = house().await;
+    let config = Config::of(&house).set("routing", "command_ttl", NEVER);
+    let home = Home::new(&config.clone().plug("lamp", &house, 0));
+    let says = async |home: &Home, words: &[&str], parts: &[&str]| {
+        let ended = home.run(words).await;
+        let line = ended.failed(1);
+        assert!(parts.iter().all(|part| line.contains(part)) && !line.contains("not done in time"), "{line}");
+    };
+    house.plug(0).with(|plug| plug.bound = false);
+    let unlisted = "cloud: the account does not list the plug: add it to this account in the Kasa app";
+    says(&home, &["plug", "lamp", "on", "--via", "cloud"], &["hs100d: lamp: cloud: ", unlisted]).await;
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    let refused =
+        "lamp: local: connection refused; cloud: the account does not list the plug: nothing listens there";
+    says(&home, &["plug", "lamp", "on"], &[refused]).await;
+    let address = house.lan().address(house.plug(0)).unwrap().to_string();
+    let nowhere = Home::new(&config);
+    let refused = "local: connection refused: nothing listens there: check the address";
+    says(&nowhere, &["plug", &address, "on"], &[refused]).await;
+    says(&home, &["plug", "lamp", "on", "--via", "local"], &["lamp: local: connection refused: "]).await;
+    let nobody = "on the LAN, and the account does not list it: see `hs100d discover`";
+    says(&nowhere, &["plug", "Fridge", "on"], &["Fridge: no plug of that name", nobody]).await;
+    // Without an address and with a MAC alone, the account's list decides.
+    let by_mac = config.clone().without_search().text()
+        + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:01\"\n";
+    nowhere.write(&by_mac);
+    says(&nowhere, &["plug", "kitchen", "on"], &["kitchen: ", "cloud: the account does not list the plug"])
+        .await;
+    house.cloud().set_reachable(false).await.unwrap();
+    says(&nowhere, &["plug", "kitchen", "on"], &["kitchen: ", "cloud: the cloud is out of reach ("]).await;
+    house.cloud().set_reachable(true).await.unwrap();
+    let wrong = config.set("cloud", "password", "guessed").plug("lamp", &house, 0);
+    let stopped =
+        ["local: connection refused; cloud: the cloud is stopped (", "wrong e-mail address or password"];
+    says(&Home::new(&wrong), &["plug", "lamp", "on"], &stopped).await;
+}
+
+#[tokio::test]
+async fn the_entry_of_a_plug_holds_whatever_it_is_called_on_the_command_line() {
+    let house = house().await;
+    let config = Config::of(&house).set("routing", "command_ttl", NEVER);
+    let id = house.plug(0).device_id();
+    let entry = format!("[[plug]]\nname = \"kettle\"\ndevice_id = \"{id}\"\nroute = \"local\"\n");
+    let home = Home::new(&config);
+    home.write(&(config.text() + &entry));
+    house.lan().set_fault(house.plug(0), LanFault::PortDead).await.unwrap();
+    let told = home.run(&["plug", "Lamp", "on"]).await;
+    assert!(told.failed(1).starts_with("hs100d: Lamp: local: connection refused: "), "{told:?}");
+    assert!(house.plug(0).switchings().is_empty() && house.cloud().records().is_empty(), "the LAN alone");
 }
 
 #[tokio::test]
@@ -324,6 +435,146 @@ async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_witho
     daemon.stop().await;
     let listed = home.run(&["forget", "tree"]).await;
     assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+}
+
+/// What stands in for `/etc` and `/var/lib` of a machine with the service, for commands in a mount namespace.
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+/// The user that the service ran as, and one that has nothing to do with it.
+const SERVICE: u32 = 61_500;
+const SOMEBODY: u32 = 12_345;
+/// The program is bound where every user may run it.
+const BESIDE_SERVICE: &str = "mount --bind \"$1/lib\" /var/lib && mount --bind \"$2\" \"$1/hs100d\" && \
+     { [ ! -d /etc/ssl ] || mount --bind /etc/ssl \"$1/etc/ssl\"; } && mount --rbind \"$1/etc\" /etc && user=$3 && cd / && program=\"$1/hs100d\" && shift 3 && \
+     exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$program\" \"$@\"";
+
+impl Machine {
+    /// The state becomes the service's, as systemd keeps it for a user that exists only while the service runs.
+    fn of(state: &std::path::Path, config: &str, password: &str) -> Option<Self> {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let trial = std::process::Command::new("unshare")
+            .args(["--mount", "setpriv", "--reuid", "1", "true"])
+            .output();
+        if !trial.is_ok_and(|trial| trial.status.success()) {
+            let _ = writeln!(std::io::stderr(), "skipped: no mount namespace may be made here");
+            return None;
+        }
+        let machine = Self { folder: tempfile::tempdir().unwrap() };
+        let mode = |path: &std::path::Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+        };
+        mode(machine.folder.path(), 0o755);
+        for folder in ["lib/private", "etc/hs100d", "etc/ssl", "home"] {
+            fs::create_dir_all(machine.path(folder)).unwrap();
+        }
+        mode(&machine.path("lib/private"), 0o700);
+        mode(&machine.path("home"), 0o777);
+        fs::write(machine.path("hs100d"), "").unwrap();
+        fs::rename(state, machine.path("lib/private/hs100d")).unwrap();
+        symlink("private/hs100d", machine.path("lib/hs100d")).unwrap();
+        for path in ["", "state.json"] {
+            chown(machine.path("lib/private/hs100d").join(path), Some(SERVICE), Some(SERVICE)).unwrap();
+        }
+        fs::write(machine.path("etc/hs100d/hs100d.toml"), config).unwrap();
+        fs::write(machine.path("etc/hs100d/cloud.password"), format!("{password}\n")).unwrap();
+        mode(&machine.path("etc/hs100d/cloud.password"), 0o600);
+        Some(machine)
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join(path)
+    }
+
+    async fn run(&self, user: u32, words: &[&str], input: &str) -> std::process::Output {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", BESIDE_SERVICE, "sh"]).arg(self.folder.path());
+        command.arg(env!("CARGO_BIN_EXE_hs100d")).arg(user.to_string()).args(words);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.path("home"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        let run = move || {
+            let mut child = command.spawn().unwrap();
+            // A command that needs no input may have ended before it is written.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        };
+        within(&format!("the end of {words:?}"), tokio::task::spawn_blocking(run)).await.unwrap()
+    }
+
+    /// What it prints, if all goes well.
+    async fn ok(&self, user: u32, words: &[&str]) -> String {
+        let output = self.run(user, words, ACCOUNT.1).await;
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The one line that it ends with.
+    async fn fails(&self, user: u32, words: &[&str], code: i32) -> String {
+        let output = self.run(user, words, ACCOUNT.1).await;
+        let line = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!((output.status.code(), line.lines().count()), (Some(code), 1), "{words:?}: {output:?}");
+        line
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to_type() {
+    let house = house().await;
+    let config = Config::of(&house).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let mut scene = Scene::start(&config.clone().without("cloud")).await;
+    for plug in ["lamp", "kuche"] {
+        scene.shows(plug, json!({"state": "OFF"})).await;
+    }
+    scene.daemon.stop().await;
+    let config = config.without("cloud").set("cloud", "username", ACCOUNT.0);
+    let config = config.set("cloud", "url", house.cloud().url());
+    let Some(machine) = Machine::of(&scene.home.state_dir(), &config.text(), ACCOUNT.1) else { return };
+
+    // A user who may not see what the service keeps.
+    let told = machine.ok(SOMEBODY, &["check"]).await;
+    assert!(told.contains("\nstate      /var/lib/hs100d\n"), "{told}");
+    assert!(told.contains("\nwarning: this user may not read what the service knows"), "{told}");
+    assert!(told.contains(", as the service does; ") && !told.contains("cloud login"), "{told}");
+    for words in
+        [&["cloud", "login"][..], &["cloud", "logout"], &["cloud", "devices"], &["check", "--online"]]
+    {
+        let line = machine.fails(SOMEBODY, words, 77).await;
+        assert!(line.ends_with(&format!(": type `sudo hs100d {}`\n", words.join(" "))), "{line}");
+    }
+    machine.ok(SOMEBODY, &["plug", "Lamp", "on"]).await;
+    assert!(house.plug(0).is_on(), "the LAN needs nothing of the service's");
+    house.plug(1).with(|plug| plug.hears_broadcasts = false);
+    let line = machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "local"], 1).await;
+    assert!(line.contains("`sudo hs100d plug kuche on --via local` may"), "{line}");
+    machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "cloud"], 77).await;
+    let line = machine.fails(SOMEBODY, &["forget", "kuche"], 77).await;
+    assert!(line.ends_with("type `sudo hs100d forget kuche`\n"), "{line}");
+    assert_eq!(house.cloud().records().len(), 0, "nobody has logged in");
+
+    // Root has its names, its password and its token, and leaves them to it.
+    machine.ok(0, &["plug", "kuche", "on"]).await;
+    assert!(house.plug(1).is_on(), "the topic name is known");
+    let told = machine.ok(0, &["check", "--online"]).await;
+    assert!(told.contains("\nok    cloud: the account lists 2 devices"), "{told}");
+    let token = machine.path("lib/private/hs100d/cloud.token");
+    assert_eq!(owner_and_mode(&token), (SERVICE, 0o600));
+    machine.ok(0, &["cloud", "logout"]).await;
+    assert!(!token.exists());
+    machine.ok(0, &["cloud", "login"]).await;
+    assert_eq!(owner_and_mode(&token), (SERVICE, 0o600));
+    machine.ok(0, &["forget", "kuche"]).await;
+    assert_eq!(owner_and_mode(&machine.path("lib/private/hs100d/state.json")), (SERVICE, 0o600));
+    let names = machine.ok(0, &["discover", "--json", "--timeout", "1s"]).await;
+    assert!(names.contains("\"topic_name\":\"lamp\""), "{names}");
+    assert_eq!(fs::read_dir(machine.path("home")).unwrap().count(), 0, "nothing is written elsewhere");
+}
+
+fn owner_and_mode(path: &std::path::Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(path).unwrap();
+    (meta.uid(), meta.mode() & 0o777)
 }
 
 #[tokio::test]

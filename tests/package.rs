@@ -193,9 +193,11 @@ fn installed(tree: &Tree) {
     let config = fs::read_to_string(tree.path("etc/hs100d/hs100d.toml")).unwrap();
     let in_force = config.lines().find(|line| !line.is_empty() && !line.starts_with(['#', '[']));
     assert_eq!(in_force, None);
-    let meaning = |told: String| told.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    // Where the config and the state are is told first.
+    let meaning = |told: String| told.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
     let shipped = tree.must("hs100d check");
     assert!(shipped.contains("/etc/hs100d/hs100d.toml"), "{shipped}");
+    assert!(shipped.contains("\nstate      /var/lib/hs100d\n"), "it is the service's: {shipped}");
     assert_eq!(meaning(shipped), meaning(tree.must(": >/empty; hs100d --config /empty check")));
 
     for file in [

@@ -15,6 +15,9 @@ use hs100d::secret::Secret;
 use hs100d::store::Store;
 use hs100d::transport::cloud::Tokens;
 
+/// How long what must come may take; far longer than it does.
+const BOUND: Duration = Duration::from_secs(20);
+
 fn plug(n: usize, address: &str) -> KnownPlug {
     KnownPlug {
         device_id: DeviceId::new(&format!("{n:040X}")).unwrap(),
@@ -49,6 +52,23 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("state/hs100d");
     (parent, directory)
+}
+
+#[test]
+fn a_pipe_that_somebody_planted_keeps_nobody_waiting() {
+    let (_parent, directory) = place();
+    open(&directory);
+    let file = directory.join("state.json");
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let warnings = Store::open(&directory).1;
+        Store::read_only(&directory);
+        ended.send(warnings).unwrap();
+    });
+    let warnings = end.recv_timeout(BOUND).expect("it waits for a writer");
+    assert!(warnings[0].contains("state.json cannot be read: it is no file: "), "{warnings:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::doctor;
 use super::doctor::report::Report;
+use super::installation::Installation;
 use super::progress::Progress;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
@@ -35,23 +36,32 @@ pub struct Args {
 /// All that is wrong with the config; with `--online`, that something does not answer.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let place = context.place();
-    let state_dir = context.state_dir();
-    let config = match Config::load(&place, &context.environment) {
-        Ok(config) => config,
+    let installation = match Installation::of(context) {
+        Ok(installation) => installation,
         Err(invalid) if args.json => {
             say(&json(&Mistakes { valid: false, errors: &invalid.lines })?)?;
             return Err(invalid.into());
         }
         Err(invalid) => return Err(invalid.into()),
     };
-    let mut plan = Plan::of(&config, place.path(), &state_dir);
+    if let Some(failed) = installation.out_of_reach().filter(|_| args.online) {
+        return Err(failed);
+    }
+    let Installation { config, state_dir, .. } = &installation;
+    let mut plan = Plan::of(config, place.path(), state_dir);
+    if let Some(locked_note) = installation.locked_note() {
+        plan.warnings.push(locked_note);
+        if let Some(cloud) = &mut plan.cloud {
+            cloud.login = "as the service does";
+        }
+    }
     if !args.json {
         say(&plan.to_string())?;
     }
     if args.online {
         let mut progress = Progress::on_stderr(&context.environment);
         progress.show("Trying the broker, the account and each plug …");
-        plan.online = Some(doctor::examine(&config, &state_dir).await?);
+        plan.online = Some(doctor::examine(config, state_dir).await?);
     }
     if args.json {
         say(&json(&plan)?)?;

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::errand::Account;
+use super::installation::Installation;
 use super::table::Table;
 use super::{Context, Exit, Failed, ask, say};
 use crate::bridge::event::AccountPlug;
@@ -36,17 +37,18 @@ pub enum Command {
 /// # Errors
 /// The config has no account, or the cloud says no.
 pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
-    let config = context.config()?;
-    let store = Store::open(&context.state_dir()).0;
+    let installation = Installation::of(context)?;
+    let store = installation.store()?;
+    let config = &installation.config;
     if let Command::Logout = command {
         store.token_file().clear()?;
         say(
             "Logged out here: the token is deleted. TP-Link knows no way to end it there; changing the account's \
              password does.\n",
         )?;
-        return ask::reload(&config, &store).await;
+        return ask::reload(config, &store).await;
     }
-    let account = Account::of(&config, &store)?;
+    let account = Account::of(config, &store)?;
     let Some(cloud) = &account.cloud else {
         let line = "cloud: there is no account: add a [cloud] table with `username` to the config";
         return Err(Failed::new(Exit::Config, line));
@@ -55,7 +57,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
         Command::Login => {
             cloud.login(password().await?).await?;
             say("Logged in. The token is kept, the password is not.\n")?;
-            ask::reload(&config, &store).await
+            ask::reload(config, &store).await
         }
         Command::Devices { json } => devices(cloud, &store, json).await,
         Command::Logout => Ok(()),

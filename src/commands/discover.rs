@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
+use super::installation::Installation;
 use super::known::Known;
 use super::progress::Progress;
 use super::table::Table;
@@ -14,7 +15,6 @@ use super::{Context, Failed, say};
 use crate::bridge::event::{Identity, Said, Sighting};
 use crate::model::{Address, DeviceId, PlugName, RelayState};
 use crate::smarthome::message::{OutletState, Reading};
-use crate::store::Store;
 use crate::transport::discovery::{self, Discovery, Way};
 
 /// What `discover` is called with.
@@ -39,13 +39,17 @@ const ASKED_BY: Duration = Duration::from_millis(100);
 /// # Errors
 /// The config is wrong.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
-    let config = context.config()?;
-    let store = Store::read_only(&context.state_dir());
+    let installation = Installation::of(context)?;
+    let (config, store) = (&installation.config, installation.look());
     let options = config.discovery.clone();
     let mut discovery =
         Discovery::start(options.unwrap_or_else(|| discovery::Options::usual(config.local.port)));
     let mut progress = Progress::on_stderr(&context.environment);
-    let rows = search(&mut discovery, args.timeout, &Known::of(&config, &store), &mut progress).await;
+    if let Some(line) = installation.locked_note() {
+        tracing::info!("{line}");
+        progress.leave(&format!("Topic names that the service gave are left out: {line}"));
+    }
+    let rows = search(&mut discovery, args.timeout, &Known::of(config, &store), &mut progress).await;
     drop(progress);
     let garbage = discovery.tally().garbage;
     if garbage > 0 {

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::ask::{self, Answer};
+use super::installation::Installation;
 use super::{Context, Exit, Failed, say};
-use crate::store::Store;
 
 /// What `forget` is called with.
 #[derive(Debug, clap::Args)]
@@ -19,14 +19,15 @@ pub struct Args {
 /// # Errors
 /// There is no such plug, or it stands in the config.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
-    let config = context.config()?;
-    let mut store = Store::open(&context.state_dir()).0;
+    let installation = Installation::of(context)?;
+    let config = &installation.config;
     let refused = |why: String| Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.plug)));
-    match ask::daemon(&config, &store, "forget", &json!({ "plug": args.plug })).await {
+    match ask::daemon(config, &installation.look(), "forget", &json!({ "plug": args.plug })).await {
         Answer::Done => return say(&format!("{} is forgotten.\n", args.plug)),
         Answer::Refused(why) => return refused(why),
         Answer::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
     }
+    let mut store = installation.store()?;
     if config
         .bridge
         .plugs

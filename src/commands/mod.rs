@@ -14,6 +14,7 @@ pub mod discover;
 mod doctor;
 mod errand;
 pub mod forget;
+mod installation;
 mod known;
 pub mod man;
 pub mod plug;
@@ -21,6 +22,7 @@ mod progress;
 pub mod run;
 mod shutters;
 mod table;
+mod target;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -109,6 +111,8 @@ pub struct Context {
     pub environment: Environment,
     /// More is to be said.
     pub is_verbose: bool,
+    /// The command as it was typed.
+    pub typed: String,
 }
 
 /// Why a command did not end well: what to exit with, and what to print, a line each.
@@ -150,7 +154,8 @@ fn start(cli: Cli, environment: Environment) -> Result<(), Failed> {
 
 async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     let command = cli.command.unwrap_or(Command::Run);
-    let context = Context { config: cli.config, environment, is_verbose: cli.verbose > 0 };
+    let typed = installation::as_typed(std::env::args_os().skip(1));
+    let context = Context { config: cli.config, environment, is_verbose: cli.verbose > 0, typed };
     // A daemon tells what happens; a command that prints its answer tells only what goes wrong.
     let floor = if command.is_daemon() { 0 } else { -1 };
     context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));

@@ -1,31 +1,28 @@
-//! `plug`: one order to one plug, without MQTT and without a daemon.
+//! `plug`: one order to one plug, without MQTT and without a daemon. Which plug is meant is found by `target`.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use clap::ValueEnum;
 use serde_json::json;
 
 use super::errand::{self, Account, Done};
+use super::installation::Installation;
+use super::known::Known;
+use super::progress::Progress;
+use super::target::{self, Target};
 use super::{Context, Exit, Failed, say};
-use crate::bridge::PlugSettings;
-use crate::bridge::event::{Ended, Identity, KnownPlug, PlugInfo, Said, Sighting};
+use crate::bridge::event::{Ended, Identity, PlugInfo};
 use crate::bridge::route::Policy;
-use crate::config::Config;
-use crate::model::{Address, DeviceId, Mac, Order, RelayState, Switch, Wishes, shown};
-use crate::smarthome::message::{Nameplate, Outlet, OutletPlate};
-use crate::store::Store;
-use crate::transport::discovery::Discovery;
+use crate::model::{Address, DeviceId, Failure, Order, RelayState, Switch, Wishes, shown};
 
-/// How long a name is looked for on the LAN that nobody knows yet.
-const SEARCH: Duration = Duration::from_secs(3);
 /// The most of a device's own words that is printed on a line, in characters.
 const WORDS_SHOWN: usize = 80;
 
 /// What `plug` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Its configured name, alias, address, MAC or device id; an outlet of a strip by its name or alias
+    /// Its configured name, topic name, alias, address, MAC or device id; an outlet of a strip by its topic name or alias
     pub target: String,
 
     /// What to do
@@ -73,14 +70,35 @@ pub enum Via {
 /// # Errors
 /// The config is wrong, nobody knows the plug, or it could not be done.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
-    let config = context.config()?;
-    let store = Store::open(&context.state_dir()).0;
-    let account = Account::of(&config, &store)?;
+    let installation = Installation::of(context)?;
+    // The login to the account is the service's, where it is out of reach.
+    if let Some(failed) = installation.out_of_reach().filter(|_| args.via == Some(Via::Cloud)) {
+        return Err(failed);
+    }
+    let done = carry_out(&args, &installation, context).await.map_err(|mut failed| {
+        if let (Some(line), Some(locked_note)) = (failed.lines.last_mut(), installation.locked_note()) {
+            *line = format!("{line}; {locked_note}");
+        }
+        failed
+    })?;
+    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb) })
+}
+
+async fn carry_out(args: &Args, installation: &Installation, context: &Context) -> Result<Done, Failed> {
+    let config = &installation.config;
+    let has_account = config.cloud.is_some() && installation.out_of_reach().is_none();
+    let store = if has_account { installation.store()? } else { installation.look() };
+    let account = if has_account { Account::of(config, &store)? } else { Account::none() };
     if args.via == Some(Via::Cloud) && account.cloud.is_none() {
         let line = "--via cloud: there is no account: add a [cloud] table to the config";
         return Err(Failed::new(Exit::Config, line));
     }
-    let (mut entry, outlet) = find(&args.target, &config, &store, &account).await?;
+    let known = Known::of(config, &store);
+    let mut progress = Progress::on_stderr(&context.environment);
+    progress.show(&format!("Looking for {} …", shown(&args.target, WORDS_SHOWN)));
+    // Where the LAN alone may be used, the account is not asked for the plug either.
+    let cloud = account.cloud.as_ref().filter(|_| args.via != Some(Via::Local));
+    let Target { mut entry, outlet } = target::find(&args.target, &known, cloud).await?;
     if args.via == Some(Via::Cloud) && entry.identity == Identity::default() {
         let line = format!(
             "{}: is an address, which tells the cloud nothing: use its name, MAC or device id",
@@ -94,10 +112,49 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         None => {}
     }
     let done = errand::run(entry, outlet, account, args.verb.order()).await;
-    if let Ended::Error(why) = &done.result.ended {
-        return Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.target)));
+    match &done.result.ended {
+        Ended::Error(why) => {
+            let line = format!("{}: {}", args.target, explained(why, &done));
+            Err(Failed::new(Exit::CommandFailed, line))
+        }
+        Ended::Ok | Ended::Superseded => Ok(done),
     }
-    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb) })
+}
+
+/// Why it was not done, and what helps. That the time is over says less than what each route answered.
+fn explained(why: &str, done: &Done) -> String {
+    let reasons = why.strip_prefix("not done in time (").and_then(|rest| rest.strip_suffix(')'));
+    let reasons = reasons.unwrap_or(why);
+    // A plug whose address is not known was to be reached over the cloud.
+    let told = |failure: &&Failure| **failure != Failure::NoAddress;
+    let decisive = done.failures.iter().flatten().find(told);
+    let remedy = decisive.or(done.failures.iter().flatten().next()).and_then(remedy);
+    remedy.map_or_else(|| reasons.to_owned(), |remedy| format!("{reasons}: {remedy}"))
+}
+
+/// What helps against a failure, where its own words do not say it.
+fn remedy(failure: &Failure) -> Option<&'static str> {
+    Some(match failure {
+        Failure::NoAddress => "give `host` in its [[plug]] entry, or its address as TARGET",
+        Failure::Refused => {
+            "nothing listens there: check the address with `hs100d discover`; if it is right, see `hs100d check --online`"
+        }
+        Failure::NoRoute => "check the address, and that the plug has power and Wi-Fi",
+        Failure::WrongPlug { .. } => "see `hs100d discover` for where the plug is now",
+        Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Device { .. } => {
+            "try again; `hs100d check --online` says the likely cause"
+        }
+        Failure::CloudOffline => {
+            "let it through to the internet, and check that remote control is on for it in the Kasa app"
+        }
+        Failure::NotInAccount => {
+            "add it to this account in the Kasa app, or use the account that it belongs to"
+        }
+        Failure::Unsupported(_) => "hs100d does not speak its language",
+        Failure::CloudDown(_) | Failure::CloudRefused(_) | Failure::Throttled => "try again in some minutes",
+        Failure::OutOfFiles => "close what else is running in this session, or raise its limit (ulimit -n)",
+        Failure::CloudStopped(_) | Failure::Abandoned => return None,
+    })
 }
 
 impl Verb {
@@ -113,133 +170,6 @@ impl Verb {
             Self::LedOff => led(RelayState::Off),
             Self::Reboot => Order::Reboot,
         }
-    }
-}
-
-/// The plug that the user means, and which outlet of it if it is a strip: by what the config says, then the store, then the plug itself or the account.
-async fn find(
-    target: &str,
-    config: &Config,
-    store: &Store,
-    account: &Account,
-) -> Result<(PlugSettings, Option<Outlet>), Failed> {
-    let wanted = Wanted::new(target, config.local.port);
-    let known = store.known_plugs();
-    let remembered = |identity: &Identity| {
-        let is_it = |plug: &&KnownPlug| {
-            identity.device_id.as_ref() == Some(&plug.device_id)
-                || (identity.mac.is_some() && identity.mac == plug.mac)
-        };
-        known.iter().find(is_it).and_then(|plug| plug.address.clone())
-    };
-    if let Some(entry) = config.bridge.plugs.iter().find(|entry| wanted.is_entry(entry)) {
-        let address = entry.address.clone().or_else(|| remembered(&entry.identity));
-        return Ok((PlugSettings { address, ..entry.clone() }, None));
-    }
-    if let Some(plug) = known.iter().find(|plug| wanted.is_known(plug) || wanted.outlet_of(plug).is_some()) {
-        let outlet = wanted.outlet_of(plug);
-        return Ok((entry(plug.device_id.clone(), plug.mac, plug.address.clone(), config), outlet));
-    }
-    // An address that nobody has seen may still be a plug's; in the account nobody goes by one.
-    if let (true, Some(address)) = (wanted.is_numeric, &wanted.address) {
-        let (identity, policy) = (Identity::default(), config.bridge.policy);
-        return Ok((PlugSettings { name: None, identity, address: Some(address.clone()), policy }, None));
-    }
-    if let Some(sighting) = look(&wanted, config).await {
-        let Said::SysInfo(reading) = sighting.said else { return Err(nobody(target)) };
-        let identity = Identity { device_id: reading.plate.device_id.clone(), mac: reading.plate.mac };
-        let policy = config.bridge.policy;
-        let outlet = wanted.outlet_on(&reading.plate);
-        return Ok((PlugSettings { name: None, identity, address: Some(sighting.address), policy }, outlet));
-    }
-    if let Some(cloud) = &account.cloud {
-        let rows =
-            cloud.list().await.map_err(|error| Failed::new(Exit::Unavailable, format!("cloud: {error}")))?;
-        let row = rows.iter().map(crate::transport::cloud::api::Row::to_account_plug);
-        let is_it =
-            |row: &crate::bridge::event::AccountPlug| wanted.is(Some(&row.device_id), row.mac, &row.alias);
-        if let Some(row) = { row }.find(is_it) {
-            return Ok((entry(row.device_id, row.mac, None, config), None));
-        }
-    }
-    Err(nobody(target))
-}
-
-fn entry(device_id: DeviceId, mac: Option<Mac>, address: Option<Address>, config: &Config) -> PlugSettings {
-    let identity = Identity { device_id: Some(device_id), mac };
-    PlugSettings { name: None, identity, address, policy: config.bridge.policy }
-}
-
-fn nobody(target: &str) -> Failed {
-    let line =
-        format!("{target}: no plug of that name, address, MAC or device id is known: try `hs100d discover`");
-    Failed::new(Exit::CommandFailed, line)
-}
-
-/// Asks the LAN who is called so.
-async fn look(wanted: &Wanted<'_>, config: &Config) -> Option<Sighting> {
-    let mut discovery = Discovery::start(config.discovery.clone()?);
-    let search = async {
-        loop {
-            let sighting = discovery.next().await;
-            if let Said::SysInfo(reading) = &sighting.said {
-                let plate = &reading.plate;
-                let is_it = wanted.is(plate.device_id.as_ref(), plate.mac, &plate.alias);
-                if is_it || wanted.outlet_on(plate).is_some() {
-                    return sighting;
-                }
-            }
-        }
-    };
-    tokio::time::timeout(SEARCH, search).await.ok()
-}
-
-/// What the user's word may stand for.
-struct Wanted<'a> {
-    text: &'a str,
-    address: Option<Address>,
-    /// It is an IP address, which cannot be a name.
-    is_numeric: bool,
-    mac: Option<Mac>,
-    device_id: Option<DeviceId>,
-}
-
-impl<'a> Wanted<'a> {
-    fn new(text: &'a str, port: u16) -> Self {
-        let address = Address::new(text, port);
-        let is_numeric = address.as_ref().and_then(Address::socket).is_some();
-        let mac = Mac::new(text);
-        let device_id = DeviceId::new(text).filter(|_| mac.is_none());
-        Self { text, address, is_numeric, mac, device_id }
-    }
-
-    fn is(&self, device_id: Option<&DeviceId>, mac: Option<Mac>, alias: &str) -> bool {
-        (self.device_id.is_some() && self.device_id.as_ref() == device_id)
-            || (self.mac.is_some() && self.mac == mac)
-            || alias.to_lowercase() == self.text.to_lowercase()
-    }
-
-    fn is_entry(&self, entry: &PlugSettings) -> bool {
-        let name = entry.name.as_ref().map_or("", |name| name.as_str());
-        self.is(entry.identity.device_id.as_ref(), entry.identity.mac, name)
-            || (self.address.is_some() && self.address == entry.address)
-    }
-
-    /// The outlet that had this name in an earlier run.
-    fn outlet_of(&self, plug: &KnownPlug) -> Option<Outlet> {
-        let place = plug.outlets.iter().position(|name| name.as_str() == self.text)?;
-        Outlet::try_from(place).ok()
-    }
-
-    /// The outlet that its owner calls so.
-    fn outlet_on(&self, plate: &Nameplate) -> Option<Outlet> {
-        let is_it = |outlet: &OutletPlate| outlet.alias.to_lowercase() == self.text.to_lowercase();
-        Outlet::try_from(plate.outlets.iter().position(is_it)?).ok()
-    }
-
-    fn is_known(&self, plug: &KnownPlug) -> bool {
-        self.is(Some(&plug.device_id), plug.mac, plug.name.as_str())
-            || (self.is_numeric && self.address == plug.address)
     }
 }
 

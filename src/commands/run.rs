@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::{Context, Exit, Failed};
+use crate::config::service::Service;
 use crate::daemon::signals::Signals;
 use crate::daemon::{Daemon, StartError};
 use crate::mqtt::broker::BrokerError;
@@ -14,8 +15,13 @@ const WAITING: usize = 4;
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the config again.
 ///
 /// # Errors
-/// The config is wrong, or the embedded broker cannot listen. What is merely out of reach is waited for.
+/// The config is wrong, the system service runs with it already, or the embedded broker cannot listen. What is merely out of reach is waited for.
 pub async fn run(context: &Context) -> Result<(), Failed> {
+    if Service::beside(&context.place(), &context.environment).is_some_and(|service| service.is_running()) {
+        let line = "the service hs100d runs on this machine with the same config, and two daemons would undo each other's work: \
+                    stop it with `systemctl stop hs100d`, or give this one a config of its own with --config";
+        return Err(Failed::new(Exit::Unavailable, line));
+    }
     let config = context.config()?;
     let state_dir = context.state_dir();
     let (store, complaints) = Store::open(&state_dir);

@@ -1,14 +1,15 @@
 //! What the config means. A [`Config`] cannot be invalid: whoever holds one need not check it again.
 //!
 //! `file` has the TOML as written and judges each value by itself, `meaning` and `plugs` judge them together
-//! and fills in what was not written, [`place`] knows where to look. Nobody below this room knows that there
-//! is a file; every room is told its options in its own words.
+//! and fills in what was not written, [`place`] knows where to look, [`service`] whether the system service is there.
+//! Nobody below this room knows that there is a file; every room is told its options in its own words.
 
 mod file;
 mod meaning;
 pub mod place;
 mod plugs;
 mod reader;
+pub mod service;
 mod suggest;
 mod url;
 

@@ -7,11 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// The file that is looked for in each config directory.
-const FILE_NAME: &str = "hs100d/hs100d.toml";
+pub(super) const FILE_NAME: &str = "hs100d/hs100d.toml";
 /// Where a system service has its config, by the file hierarchy standard.
-const SYSTEM_CONFIG: &str = "/etc";
-/// Where a system service has its state, for processes that have neither `$STATE_DIRECTORY` nor a home.
-const SYSTEM_STATE: &str = "/var/lib/hs100d";
+pub(super) const SYSTEM_CONFIG: &str = "/etc";
+/// Where a system service has its state; also for processes that have neither `$STATE_DIRECTORY` nor a home.
+pub(super) const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
 /// Where config and state are, in words, for the man page.
 pub const FILES: &[(&str, &str)] = &[
@@ -22,26 +22,59 @@ pub const FILES: &[(&str, &str)] = &[
         "$STATE_DIRECTORY, $XDG_STATE_HOME/hs100d, ~/.local/state/hs100d",
         "Names, last known addresses and the account's tokens. The first that is given is used.",
     ),
+    (
+        "/var/lib/hs100d, /etc/hs100d/*.password",
+        "State and passwords of the system service. A command that is given the system's config, or none, and no \
+         $STATE_DIRECTORY uses them where it may, and else names the command to type.",
+    ),
 ];
 
-/// The environment variables, as they stood when this was made.
+/// The environment variables, as they stood when this was made, and where the system's own files are.
 #[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    /// What stands in for `/` before the system's own paths.
+    root: Option<PathBuf>,
+}
 
 impl Environment {
     /// Those of this process.
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().collect())
+        Self { variables: std::env::vars_os().collect(), root: None }
     }
 
     /// These and no others.
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { variables, root: None }
+    }
+
+    /// The same on a machine whose files are below this directory, for tests.
+    #[must_use]
+    pub fn below(self, root: &Path) -> Self {
+        Self { root: Some(root.to_owned()), ..self }
+    }
+
+    /// The same with systemd's credentials in this directory, unless they are somewhere already.
+    #[must_use]
+    pub fn with_credentials(mut self, directory: &Path) -> Self {
+        if self.get("CREDENTIALS_DIRECTORY").is_none() {
+            self.variables.insert("CREDENTIALS_DIRECTORY".into(), directory.into());
+        }
+        self
+    }
+
+    /// Where a path of the system's own is.
+    pub(super) fn system(&self, path: &str) -> PathBuf {
+        match &self.root {
+            Some(root) => root.join(path.trim_start_matches('/')),
+            None => PathBuf::from(path),
+        }
     }
 
     /// The value of a variable; one that is set to nothing counts as not set.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
     /// A variable that holds an absolute path. The XDG specification has relative ones ignored.
@@ -70,7 +103,7 @@ impl Place {
             return Self::Named(path);
         }
         let user = xdg(environment, "XDG_CONFIG_HOME", ".config");
-        let directories = user.into_iter().chain([PathBuf::from(SYSTEM_CONFIG)]);
+        let directories = user.into_iter().chain([environment.system(SYSTEM_CONFIG)]);
         // What exists but may not be looked at is for the reader to complain about.
         let exists = |path: &PathBuf| path.try_exists().unwrap_or(true);
         directories.map(|directory| directory.join(FILE_NAME)).find(exists).map_or(Self::Nowhere, Self::Found)
@@ -92,7 +125,7 @@ pub fn state_dir(environment: &Environment) -> PathBuf {
     given
         .filter(|path| path.is_absolute())
         .or_else(|| xdg(environment, "XDG_STATE_HOME", ".local/state").map(|home| home.join("hs100d")))
-        .unwrap_or_else(|| PathBuf::from(SYSTEM_STATE))
+        .unwrap_or_else(|| environment.system(SYSTEM_STATE))
 }
 
 fn xdg(environment: &Environment, variable: &str, below_home: &str) -> Option<PathBuf> {

@@ -1,0 +1,170 @@
+//! Whose config and state a command works with: the user's own, or those of the system service beside it. What the service
+//! keeps for itself alone is not guessed at: the command to type instead is named.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::{Context, Exit, Failed};
+use crate::config::service::{Reach, Service};
+use crate::config::{Config, Invalid};
+use crate::store::Store;
+
+/// A config, and the state that goes with it.
+pub(super) struct Installation {
+    pub(super) config: Config,
+    pub(super) state_dir: PathBuf,
+    service: Option<Service>,
+    /// What the user typed.
+    typed: String,
+}
+
+impl Installation {
+    /// The service's, where a command is beside it; else the user's own.
+    ///
+    /// # Errors
+    /// All that is wrong with the config.
+    pub(super) fn of(context: &Context) -> Result<Self, Invalid> {
+        let place = context.place();
+        let service = Service::beside(&place, &context.environment);
+        let environment = context.environment.clone();
+        let environment = match service.as_ref().filter(|service| service.has_credentials) {
+            Some(service) => environment.with_credentials(&service.credentials),
+            None => environment,
+        };
+        let config = Config::load(&place, &environment)?;
+        let state_dir = service.as_ref().map(|service| service.state_dir.clone());
+        let state_dir = state_dir.unwrap_or_else(|| context.state_dir());
+        Ok(Self { config, state_dir, service, typed: context.typed.clone() })
+    }
+
+    /// The store, to be read and written.
+    ///
+    /// # Errors
+    /// It is the service's, and this user may not use it, or it is not there yet.
+    pub(super) fn store(&self) -> Result<Store, Failed> {
+        self.out_of_reach().map_or_else(|| Ok(Store::open(&self.state_dir).0), Err)
+    }
+
+    /// The store, to be read; empty where it is out of reach.
+    pub(super) fn look(&self) -> Store {
+        Store::read_only(&self.state_dir)
+    }
+
+    /// What to type instead, where the service's state or credentials are out of reach.
+    pub(super) fn out_of_reach(&self) -> Option<Failed> {
+        let service = self.service.as_ref()?;
+        let (state_dir, typed) = (service.state_dir.display(), &self.typed);
+        match service.reach {
+            Reach::Usable => None,
+            Reach::Locked => {
+                let line = format!(
+                    "this user may not read what the service keeps in {state_dir} and its passwords in {}: type \
+                     `sudo {typed}`",
+                    service.credentials.display()
+                );
+                Some(Failed::new(Exit::Permission, line))
+            }
+            Reach::Missing => {
+                let line = format!(
+                    "the service has not run yet, so there is no {state_dir}: type `sudo systemctl start hs100d`, then \
+                     `sudo {typed}`"
+                );
+                Some(Failed::new(Exit::Unavailable, line))
+            }
+        }
+    }
+
+    /// What a command that can do something without the service's state leaves out, if it is out of reach.
+    pub(super) fn locked_note(&self) -> Option<String> {
+        let service = self.service.as_ref().filter(|service| service.reach == Reach::Locked)?;
+        let (state_dir, typed) = (service.state_dir.display(), &self.typed);
+        Some(format!("this user may not read what the service knows ({state_dir}): `sudo {typed}` may"))
+    }
+}
+
+/// What the user typed, to be typed again.
+pub(super) fn as_typed(words: impl Iterator<Item = OsString>) -> String {
+    let words = words.map(|word| quoted(&word.to_string_lossy()));
+    std::iter::once("hs100d".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| {
+        c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '=' | ',' | '+' | '%')
+    };
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::cloud::Command;
+    use crate::commands::{cloud, forget};
+    use crate::config::place::Environment;
+    use std::fs;
+    use std::path::Path;
+
+    /// As a command is called by this user on a machine whose files are below `root`.
+    fn context(root: &Path, words: &[&str]) -> Context {
+        let home = root.join("home/me");
+        let environment = Environment::of([("HOME", home.to_str().unwrap())]).below(root);
+        let typed = as_typed(words.iter().map(OsString::from));
+        Context { config: None, environment, is_verbose: false, typed }
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn beside_the_service_its_state_and_credentials_are_used_and_else_the_users_own() {
+        let machine = tempfile::tempdir().unwrap();
+        let root = machine.path();
+        let alone = Installation::of(&context(root, &["check"])).unwrap();
+        assert_eq!(alone.state_dir, root.join("home/me/.local/state/hs100d"));
+        write(root, "etc/hs100d/hs100d.toml", "[mqtt]\nurl = \"mqtt://broker.lan\"\nusername = \"hs100d\"\n");
+        write(root, "etc/hs100d/mqtt.password", "hunter2\n");
+        fs::create_dir_all(root.join("var/lib/hs100d")).unwrap();
+        let beside = Installation::of(&context(root, &["check"])).unwrap();
+        assert_eq!(beside.state_dir, root.join("var/lib/hs100d"));
+        let crate::config::Broker::Outside { password, .. } = &beside.config.broker else { panic!() };
+        assert_eq!(password.as_ref().unwrap().expose(), "hunter2");
+        assert!(beside.out_of_reach().is_none() && beside.locked_note().is_none());
+        beside.store().unwrap();
+        assert!(root.join("var/lib/hs100d/state.json").exists() && !root.join("home").exists());
+    }
+
+    #[tokio::test]
+    async fn before_the_service_has_run_nothing_is_written_and_the_command_to_start_it_is_named() {
+        let machine = tempfile::tempdir().unwrap();
+        let root = machine.path();
+        write(root, "lib/systemd/system/hs100d.service", "");
+        write(
+            root,
+            "etc/hs100d/hs100d.toml",
+            "[cloud]\nusername = \"me@example.com\"\n[broker]\nlisten = \"127.0.0.1:9\"\n",
+        );
+        let failed = cloud::run(Command::Login, &context(root, &["cloud", "login"])).await.unwrap_err();
+        assert_eq!(failed.exit, Exit::Unavailable);
+        let end = "type `sudo systemctl start hs100d`, then `sudo hs100d cloud login`";
+        assert!(failed.lines[0].ends_with(end), "{failed:?}");
+        let args = forget::Args { plug: "lamp".to_owned() };
+        forget::run(args, &context(root, &["forget", "lamp"])).await.unwrap_err();
+        assert!(!root.join("var").exists() && !root.join("home").exists(), "nothing is written anywhere");
+    }
+
+    #[test]
+    fn what_was_typed_can_be_typed_again() {
+        let typed = |words: &[&str]| as_typed(words.iter().map(OsString::from));
+        assert_eq!(typed(&["plug", "Lamp", "on", "--via=cloud"]), "hs100d plug Lamp on --via=cloud");
+        assert_eq!(typed(&["plug", "Tim's $HOME `x`", ""]), r"hs100d plug 'Tim'\''s $HOME `x`' ''");
+        assert_eq!(typed(&["plug", "Küche", "192.0.2.1:9999"]), "hs100d plug Küche 192.0.2.1:9999");
+    }
+}
