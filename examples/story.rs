@@ -158,6 +158,10 @@ impl Story {
     fn plug_answers(&mut self, request: &Request) -> Reply {
         match request {
             Request::SetRelay(state) => self.relay = *state,
+            Request::SetRelayAndRead(state) => {
+                self.relay = *state;
+                return Reply::Switched(Some(self.reading()));
+            }
             Request::SysInfo => return Reply::SysInfo(self.reading()),
             _ => {}
         }

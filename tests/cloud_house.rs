@@ -13,7 +13,7 @@ use hs100d::bridge::event::CloudStatus;
 use hs100d::model::{Failure, RelayState};
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
-use hs100d::sim::fault::CloudLink;
+use hs100d::sim::fault::{CloudLink, SwitchAndRead};
 use hs100d::sim::house::{Blueprint, House};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::{Cloud, Options, Tokens};
@@ -214,4 +214,26 @@ async fn a_cloud_that_went_away_is_used_again_when_it_is_back() {
     }
     house.cloud().set_reachable(true).await.unwrap();
     assert_eq!(ask(&house, &cloud, 0, ON).await, Ok(Reply::Done));
+}
+
+#[tokio::test]
+async fn a_plug_is_switched_and_read_in_one_call() {
+    let (house, cloud) = house().await;
+    ask(&house, &cloud, 0, Request::SysInfo).await.unwrap();
+    let before = house.cloud().calls(Method::Passthrough);
+    for state in [RelayState::On, RelayState::Off] {
+        let answer = ask(&house, &cloud, 0, Request::SetRelayAndRead(state)).await;
+        let Ok(Reply::Switched(Some(reading))) = answer else { panic!("{answer:?}") };
+        assert_eq!((reading.relay, house.plug(0).is_on()), (Some(state), state.is_on()));
+    }
+    assert_eq!(house.cloud().calls(Method::Passthrough), before + 2);
+    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndRead::SwitchOnly);
+    assert_eq!(
+        ask(&house, &cloud, 0, Request::SetRelayAndRead(RelayState::On)).await,
+        Ok(Reply::Switched(None))
+    );
+    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndRead::Garbled);
+    let answer = ask(&house, &cloud, 0, Request::SetRelayAndRead(RelayState::Off)).await;
+    assert!(matches!(answer, Err(Failure::Garbage(_))), "{answer:?}");
+    assert!(!house.plug(0).is_on(), "it was switched all the same");
 }

@@ -391,7 +391,7 @@ fn on_at_a_level_sets_the_level_first_and_zero_is_off() {
     assert!(is_ok(&house.result(command, seconds(1)).0));
     let acts: Vec<_> = house.asked.iter().map(|(_, _, request)| request.clone()).collect();
     let acts: Vec<_> = acts.into_iter().filter(Request::changes_something).collect();
-    assert_eq!(acts, [Request::SetBrightness(33), Request::SetRelay(RelayState::On)]);
+    assert_eq!(acts, [Request::SetBrightness(33), Request::SetRelayAndRead(RelayState::On)]);
     let shown = state(&house, "plug-1").unwrap();
     assert_eq!((shown.relay, shown.brightness), (RelayState::On, Some(33)));
 

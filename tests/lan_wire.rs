@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
 use hs100d::model::{Address, DeviceId, Failure, RelayState};
 use hs100d::sim::bell::Bell;
-use hs100d::sim::fault::LanFault;
+use hs100d::sim::fault::{LanFault, SwitchAndRead};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
@@ -275,5 +275,31 @@ async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wir
             assert_eq!(outcome.result, Ok(Reply::Done), "{fault:?}");
         }
         assert!(strip.outlets_on()[usize::from(outlet)], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plug_is_switched_and_read_in_one_request_and_what_firmwares_make_of_that_is_told_apart() {
+    for habit in SwitchAndRead::ALL {
+        let house = House::with_plugs(1).await;
+        assert!(house.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
+        house.plugs[0].with(|plug| plug.switch_and_read = habit);
+        let outcome = house.ask(0, Request::SetRelayAndRead(RelayState::On), PATIENCE).await;
+        let told = match &outcome.result {
+            Ok(Reply::Switched(reading)) => Ok(reading.as_ref().and_then(|reading| reading.relay)),
+            Ok(reply) => panic!("{habit:?}: {reply:?}"),
+            Err(failure) => Err(failure),
+        };
+        match habit {
+            SwitchAndRead::Both => assert_eq!(told, Ok(Some(RelayState::On))),
+            SwitchAndRead::SwitchOnly => assert_eq!(told, Ok(None)),
+            SwitchAndRead::OldState => assert_eq!(told, Ok(Some(RelayState::Off))),
+            SwitchAndRead::Refused(_) => assert!(matches!(told, Err(Failure::Device { code: -3, .. }))),
+            SwitchAndRead::Garbled => assert!(matches!(told, Err(Failure::Garbage(_)))),
+            SwitchAndRead::NoAnswer => assert!(matches!(told, Err(Failure::Closed))),
+        }
+        assert_eq!(house.plugs[0].is_on(), !matches!(habit, SwitchAndRead::Refused(_)), "{habit:?}");
+        let asked = if habit == SwitchAndRead::NoAnswer { 2.. } else { 1.. };
+        assert!(asked.contains(&house.plugs[0].traffic().switch_and_reads), "{habit:?}");
     }
 }

@@ -8,6 +8,7 @@ use hs100d::bridge::route::{Policy, RoutePolicy};
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
 use hs100d::smarthome::message::Request;
+use hs100d::transport::cloud::pace::Bucket;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -28,18 +29,24 @@ struct Row {
 fn expected(lan: Lan, cloud: Cloud) -> Row {
     use Route::{Cloud as C, Local as L};
     let row = |done, route, tried: &[Route], within| Row { done, route, tried: tried.to_vec(), within };
-    let cloud_trips = match cloud {
-        Cloud::TokenExpired => CLOUD_TRIP * 6,
-        Cloud::RefreshRefused => CLOUD_TRIP * 8,
-        _ => CLOUD_TRIP * 2,
+    let cloud_call = match cloud {
+        Cloud::TokenExpired => CLOUD_TRIP * 3,
+        Cloud::RefreshRefused => CLOUD_TRIP * 4,
+        _ => CLOUD_TRIP,
+    };
+    // What may not have been understood is said again alone, and read back.
+    let (lan_trips, cloud_calls) = match lan {
+        Lan::Garbage | Lan::CutOffJson | Lan::HugeLength => (LAN_TRIP * 2, cloud_call * 2),
+        Lan::ResetAfterRequest | Lan::ClosedWithoutReply => (LAN_TRIP * 2, cloud_call * 2),
+        _ => (LAN_TRIP, cloud_call),
     };
     let cloud_works = matches!(cloud, Cloud::Works | Cloud::TokenExpired | Cloud::RefreshRefused);
     let cloud_exists = cloud != Cloud::Off;
     match lan {
-        Lan::Works => row(true, Some(L), &[L], LAN_TRIP * 2),
-        Lan::DeviceError => row(false, Some(L), &[L], LAN_TRIP),
-        Lan::Silent if cloud_works => row(true, Some(C), &[L, C], millis(700) + cloud_trips),
-        _ if cloud_works => row(true, Some(C), &[L, C], LAN_TRIP + cloud_trips),
+        Lan::Works => row(true, Some(L), &[L], LAN_TRIP),
+        Lan::DeviceError => row(false, Some(L), &[L], LAN_TRIP * 2),
+        Lan::Silent if cloud_works => row(true, Some(C), &[L, C], millis(700) + cloud_calls),
+        _ if cloud_works => row(true, Some(C), &[L, C], lan_trips + cloud_calls),
         _ if cloud_exists => row(false, None, &[L, C], TTL),
         _ => row(false, None, &[L], TTL),
     }
@@ -665,4 +672,152 @@ fn the_first_look_after_a_command_is_not_put_off() {
         let (result, took) = house.result(command, LAN_TRIP * 3);
         assert!(is_ok(&result), "{result:?} after {took:?}");
     }
+}
+
+/// How often the relay was switched and read in one request, and how often alone.
+fn switching_requests(house: &Scenario) -> (usize, usize) {
+    let count = |is_it: fn(&Request) -> bool| house.asked.iter().filter(|(_, _, it)| is_it(it)).count();
+    (
+        count(|request| matches!(request, Request::SetRelayAndRead(_))),
+        count(|request| matches!(request, Request::SetRelay(_))),
+    )
+}
+
+#[test]
+fn a_plug_with_one_relay_is_switched_and_read_in_one_exchange() {
+    for (kind, trip) in [(Policy::Local, LAN_TRIP), (Policy::Cloud, CLOUD_TRIP)] {
+        let mut house = Scenario::with(1, policy(kind), true);
+        house.run_for(seconds(4));
+        for state in [RelayState::On, RelayState::Off] {
+            house.forget_the_past();
+            let command = house.switch(1, state);
+            let (result, took) = house.result(command, trip);
+            assert_eq!((is_ok(&result), result.state, took), (true, Some(state), trip), "{kind:?}");
+            assert_eq!(house.asked.len(), 1, "{:?}", house.asked);
+            assert_eq!(house.shown(1).unwrap().relay, state);
+        }
+    }
+}
+
+#[test]
+fn a_firmware_that_takes_switching_and_reading_at_once_badly_is_asked_so_no_more() {
+    let table = [
+        (SwitchAndRead::Both, 8),
+        (SwitchAndRead::OldState, 8),
+        (SwitchAndRead::SwitchOnly, 1),
+        (SwitchAndRead::Refused, 1),
+        (SwitchAndRead::Garbled, 1),
+        (SwitchAndRead::NoAnswer, 2),
+    ];
+    for (habit, both) in table {
+        for kind in [Policy::Local, Policy::Cloud, Policy::LocalThenCloud] {
+            let mut house = Scenario::with(1, policy(kind), true);
+            house.run_for(seconds(4));
+            house.plug(1).switch_and_read = habit;
+            house.forget_the_past();
+            let mut relay = house.plug(1).relay;
+            for number in 0..8 {
+                let command = if number % 3 == 0 { house.toggle(1) } else { house.switch(1, !relay) };
+                let (result, _) = house.result(command, seconds(5));
+                relay = !relay;
+                assert!(is_ok(&result), "{habit:?} {kind:?}: {result:?}");
+                assert_eq!(house.plug(1).relay, relay, "{habit:?} {kind:?}: switched once, not twice");
+                assert_eq!(house.shown(1).unwrap().relay, relay, "{habit:?} {kind:?}");
+                house.run_for(seconds(2));
+            }
+            assert_eq!(switching_requests(&house).0, both, "{habit:?} {kind:?}: {:?}", house.asked);
+            if kind != Policy::LocalThenCloud {
+                assert_eq!(house.happened(What::RouteChanged), 0, "{habit:?} {kind:?}");
+            }
+            // Another firmware may know better.
+            house.plug(1).firmware = "1.2.6";
+            house.plug(1).switch_and_read = SwitchAndRead::Both;
+            house.run_for(seconds(120));
+            house.forget_the_past();
+            let command = house.switch(1, !relay);
+            assert!(is_ok(&house.result(command, seconds(5)).0));
+            assert_eq!(switching_requests(&house), (1, 0), "{habit:?} {kind:?}: {:?}", house.asked);
+        }
+    }
+}
+
+#[test]
+fn a_firmware_that_hangs_when_switched_and_read_at_once_is_found_out() {
+    for kind in [Policy::Local, Policy::LocalThenCloud] {
+        let mut house = Scenario::with(1, policy(kind), true);
+        house.run_for(seconds(4));
+        house.plug(1).switch_and_read = SwitchAndRead::Hangs;
+        for _ in 0..4 {
+            let wanted = !house.plug(1).relay;
+            let command = house.toggle(1);
+            let (result, _) = house.result(command, seconds(5));
+            assert!(is_ok(&result), "{kind:?}: {result:?}");
+            assert_eq!(house.plug(1).relay, wanted, "{kind:?}");
+            house.run_for(seconds(60));
+        }
+        house.forget_the_past();
+        let wanted = !house.plug(1).relay;
+        let command = house.switch(1, wanted);
+        assert!(is_ok(&house.result(command, LAN_TRIP * 2).0), "{kind:?}");
+        assert_eq!(switching_requests(&house), (0, 1), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_bad_network_is_not_taken_for_a_firmware_that_cannot_be_switched_and_read_at_once() {
+    for lan in [Lan::Garbage, Lan::ClosedWithoutReply, Lan::Silent, Lan::ResetAfterRequest, Lan::DeviceError]
+    {
+        let mut house = Scenario::with(1, policy(Policy::Local), false);
+        house.run_for(seconds(4));
+        let command = house.switch(1, RelayState::On);
+        assert!(is_ok(&house.result(command, seconds(1)).0));
+        for _ in 0..4 {
+            house.plug(1).lan = lan;
+            house.toggle(1);
+            house.run_for(seconds(1));
+            house.plug(1).lan = Lan::Works;
+            house.run_for(seconds(20));
+        }
+        house.forget_the_past();
+        let relay = house.plug(1).relay;
+        let command = house.switch(1, !relay);
+        assert!(is_ok(&house.result(command, seconds(1)).0));
+        assert_eq!(switching_requests(&house), (1, 0), "{lan:?}: {:?}", house.asked);
+    }
+}
+
+#[test]
+fn sixty_plugs_are_switched_in_one_burst_of_the_clouds_budget() {
+    let mut house = Scenario::settled(60);
+    (1..=60).for_each(|number| house.plug(number).lan = Lan::Refused);
+    house.run_for(seconds(30));
+    house.forget_the_past();
+    let began = house.elapsed();
+    let commands: Vec<_> = (1..=60).map(|number| house.switch(number, RelayState::On)).collect();
+    for command in commands {
+        let (result, _) = house.result(command, CLOUD_TRIP);
+        assert_eq!((is_ok(&result), result.route), (true, Some(Route::Cloud)), "{result:?}");
+    }
+    let mut bucket = Bucket::default();
+    let calls = house.asked.iter().filter(|(_, route, _)| *route == Route::Cloud);
+    let is_let_in: Vec<_> = calls.map(|(at, ..)| bucket.take(true, house.start() + *at).is_ok()).collect();
+    assert!(is_let_in.iter().all(|is_let_in| *is_let_in), "{}", is_let_in.len());
+    assert!(house.elapsed() - began <= CLOUD_TRIP);
+}
+
+#[test]
+fn a_read_with_the_switching_is_no_newer_than_its_question() {
+    // The cloud takes its time; meanwhile the LAN is back and the button is pressed.
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(20));
+    house.plug(1).cloud = Cloud::Slow(seconds(5));
+    let command = house.switch(1, RelayState::On);
+    house.run_for(millis(100));
+    house.plug(1).lan = Lan::Works;
+    let (result, _) = house.result(command, seconds(10));
+    assert_eq!((is_ok(&result), result.route), (true, Some(Route::Local)));
+    house.press(1);
+    house.run_for(seconds(6));
+    assert_eq!(house.shown(1).unwrap().relay, RelayState::Off, "the answer over the cloud is older");
 }

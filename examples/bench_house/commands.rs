@@ -124,6 +124,7 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
     say(&format!("hs100d, {plugs} plugs polled: {}", ours.summary()));
     drop(chain);
     daemon.stop().await?;
+    // The state is told with the answer to the command, so that it is held against the bare chain's relay.
     let row = |what: &str, ours: &Samples, bare: &Samples, percent, times| {
         let what = format!("1. {what} p{percent}, {plugs} plugs polled");
         Row::against(what, ours.percentile(percent), bare.percentile(percent), times, "ms")
@@ -131,7 +132,7 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
     Ok(vec![
         row("publish to relay", &ours.relay, &bare.relay, 50.0, 1.2),
         row("publish to relay", &ours.relay, &bare.relay, 99.0, 1.5),
-        row("publish to state", &ours.state, &bare.state, 50.0, 2.0),
+        row("publish to state", &ours.state, &bare.relay, 50.0, 1.5),
         row("publish to state", &ours.state, &bare.state, 99.0, 2.0),
         Row::at_most(format!("1. commands lost, {plugs} plugs polled"), ours.lost as f64, 0.0, ""),
     ])

@@ -59,6 +59,8 @@ struct Shared {
 struct Plug {
     /// The answer to `get_sysinfo` as it goes over the wire, off and on.
     frames: [Box<[u8]>; 2],
+    /// The same after a word that it was switched.
+    both: [Box<[u8]>; 2],
     is_on: AtomicBool,
     is_silent: AtomicBool,
     /// Microseconds since the beginning; 0 before the first read.
@@ -161,6 +163,10 @@ impl Plug {
     fn new(number: usize) -> Self {
         Self {
             frames: [0, 1].map(|relay| framed(&sysinfo(number, relay))),
+            both: [0, 1].map(|relay| {
+                let done = r#"{"system":{"set_relay_state":{"err_code":0},"#;
+                framed(&sysinfo(number, relay).replacen(r#"{"system":{"#, done, 1))
+            }),
             is_on: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
             read_at: AtomicU64::new(0),
@@ -276,6 +282,10 @@ async fn answer(stream: &mut TcpStream, number: usize, shared: &Shared, request:
         note_read(plug, shared);
         let on = plug.is_on.load(Ordering::Relaxed);
         stream.write_all(&plug.frames[usize::from(on)]).await
+    } else if let Some(on) = switched_and_read(request.as_slice()) {
+        note_read(plug, shared);
+        switch(number, plug, shared, on);
+        stream.write_all(&plug.both[usize::from(on)]).await
     } else {
         let reply = other_reply(number, plug, shared, request);
         stream.write_all(&framed(&reply)).await
@@ -293,6 +303,25 @@ fn note_read(plug: &Plug, shared: &Shared) {
     }
 }
 
+/// What a request says that switches and reads at once, up to the new state.
+const SWITCH_AND_READ: (&[u8], &[u8]) =
+    (br#"{"system":{"set_relay_state":{"state":"#, br#"},"get_sysinfo":{}}}"#);
+
+/// The new state in a request that switches and reads at once.
+fn switched_and_read(request: &[u8]) -> Option<bool> {
+    match request.strip_prefix(SWITCH_AND_READ.0)?.strip_suffix(SWITCH_AND_READ.1)? {
+        b"0" => Some(false),
+        b"1" => Some(true),
+        _ => None,
+    }
+}
+
+fn switch(number: usize, plug: &Plug, shared: &Shared, on: bool) {
+    plug.is_on.store(on, Ordering::Relaxed);
+    // Nobody measures any more.
+    let _ = shared.switched.send(Switched { plug: number, on, at: Instant::now() });
+}
+
 /// Switches, or says of anything else that there is nothing.
 fn other_reply(number: usize, plug: &Plug, shared: &Shared, request: &[u8]) -> String {
     let said: HashMap<String, HashMap<String, serde_json::Value>> =
@@ -300,10 +329,7 @@ fn other_reply(number: usize, plug: &Plug, shared: &Shared, request: &[u8]) -> S
     let Some((module, methods)) = said.into_iter().next() else { return "{}".to_owned() };
     let Some((method, argument)) = methods.into_iter().next() else { return "{}".to_owned() };
     if method == "set_relay_state" {
-        let on = argument["state"] == 1;
-        plug.is_on.store(on, Ordering::Relaxed);
-        // Nobody measures any more.
-        let _ = shared.switched.send(Switched { plug: number, on, at: Instant::now() });
+        switch(number, plug, shared, argument["state"] == 1);
         return format!(r#"{{"{module}":{{"{method}":{{"err_code":0}}}}}}"#);
     }
     format!(

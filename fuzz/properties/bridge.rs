@@ -530,6 +530,7 @@ impl House {
 fn reply_to(request: &Request, reading: &Reading, script: &mut Script<'_>) -> Reply {
     match request {
         Request::SysInfo => Reply::SysInfo(reading.clone()),
+        Request::SetRelayAndRead(_) => Reply::Switched(script.flag().then(|| reading.clone())),
         Request::CloudInfo => Reply::CloudInfo(CloudInfo { bound: true, connected: script.flag() }),
         Request::Meter(_) => {
             Reply::Meter(Meter { power: Some(f64::from(script.byte())), ..Meter::default() })

@@ -47,6 +47,7 @@ pub fn requests() -> Vec<Request> {
         Request::Reboot,
         Request::StopCountDown(None),
         Request::StartCountDown(Some(2), 1800, off),
+        Request::SetRelayAndRead(on),
     ]
 }
 
@@ -79,6 +80,8 @@ fn reply_holds(request: &Request, reply: &Reply, json: &[u8]) {
             let (bound, connected) = (u8::from(info.bound), u8::from(info.connected));
             reads_back(request, reply, json!({"binded": bound, "cld_connection": connected}));
         }
+        (Request::SetRelayAndRead(_), Reply::Switched(None)) => {}
+        (Request::SetRelayAndRead(_), Reply::Switched(Some(reading))) => reading_holds(reading, json),
         (request, Reply::Done) if request.changes_something() => reads_back(request, reply, json!({})),
         _ => panic!("{request:?} was answered {reply:?}"),
     }

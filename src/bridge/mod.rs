@@ -344,7 +344,7 @@ impl Bridge {
                 }
                 return;
             }
-            (Ok(Reply::SysInfo(reading)), _) | (_, Some(reading)) => {
+            (Ok(Reply::SysInfo(reading) | Reply::Switched(Some(reading))), _) | (_, Some(reading)) => {
                 let plate = Arc::clone(&reading.plate);
                 if !self.learn(key, &plate, now) {
                     return;

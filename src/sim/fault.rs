@@ -104,6 +104,30 @@ impl LanFault {
     }
 }
 
+/// How a firmware takes a request that switches the relay and asks how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SwitchAndRead {
+    /// Carries out both, in order, and answers both.
+    #[default]
+    Both,
+    /// Switches, and leaves the second part out.
+    SwitchOnly,
+    /// Answers each method with this `err_code` and carries nothing out.
+    Refused(i64),
+    /// Switches, and answers half of the JSON.
+    Garbled,
+    /// Switches, and closes the connection without an answer; through the cloud it is not heard in time.
+    NoAnswer,
+    /// Switches, and answers both; the second part shows the relay as it was.
+    OldState,
+}
+
+impl SwitchAndRead {
+    /// One of each.
+    pub const ALL: [Self; 6] =
+        [Self::Both, Self::SwitchOnly, Self::Refused(-3), Self::Garbled, Self::NoAnswer, Self::OldState];
+}
+
 /// Which language a plug speaks on the LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {

@@ -114,7 +114,7 @@ impl Lan {
     /// Says the exchange's request on a wire, and keeps the wire if all went well.
     async fn ask_on(&self, mut wire: Wire, ask: &Ask<'_>) -> Result<Reply, Trouble> {
         let answer = self.say(&mut wire, &ask.exchange.request, ask.exchange.plate.as_ref()).await;
-        if let Ok(Reply::SysInfo(reading)) = &answer {
+        if let Ok(Reply::SysInfo(reading) | Reply::Switched(Some(reading))) = &answer {
             ask.prove(reading)?;
             wire.proven = Some(Arc::clone(&reading.plate));
         }

@@ -570,6 +570,19 @@ impl Judge {
         }
     }
 
+    /// The plug said that it did something, and perhaps in the same breath how its relays are.
+    pub fn switched_and_read(
+        &mut self,
+        plug: usize,
+        asked: Duration,
+        relays: Option<impl Iterator<Item = RelayState>>,
+    ) {
+        if let Some(relays) = relays {
+            self.read(plug, asked, relays);
+        }
+        self.acted(plug);
+    }
+
     /// The plug said that it did something.
     pub fn acted(&mut self, plug: usize) {
         self.books[plug].acted = Some(self.at);

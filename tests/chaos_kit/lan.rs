@@ -301,6 +301,12 @@ impl World {
         match &outcome.result {
             Ok(Reply::SysInfo(reading)) => self.judge.read(plug, flight.asked, relays_of(reading)),
             Ok(Reply::Done) => self.judge.acted(plug),
+            Ok(Reply::Switched(reading)) => {
+                let state = self.plugs[plug].switched_by(&flight.exchange.request).map(|(_, state)| state);
+                // What contradicts that it was done is no reading.
+                let reading = reading.as_ref().filter(|reading| reading.relay == state);
+                self.judge.switched_and_read(plug, flight.asked, reading.map(relays_of));
+            }
             _ => {}
         }
         if !flight.causes.is_empty() || self.story.wants_polls(plug) {

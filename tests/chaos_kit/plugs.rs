@@ -30,11 +30,39 @@ pub struct Plug {
     pub air: Air,
     pub far: Far,
     pub temper: Temper,
+    pub switch_and_read: SwitchAndRead,
     /// Its readings lag behind.
     lags: bool,
     /// Modules beside the relay that its firmware does not know.
     knows_little: bool,
     pub plate: Arc<Nameplate>,
+}
+
+/// How a firmware takes a request that switches the relay and asks how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwitchAndRead {
+    Both,
+    SwitchOnly,
+    Refused,
+    Garbled,
+    NoAnswer,
+    OldState,
+}
+
+impl SwitchAndRead {
+    /// Most do as they should.
+    const OF: [Self; 10] = [
+        Self::Both,
+        Self::Both,
+        Self::Both,
+        Self::SwitchOnly,
+        Self::Both,
+        Self::Refused,
+        Self::Both,
+        Self::Garbled,
+        Self::NoAnswer,
+        Self::OldState,
+    ];
 }
 
 /// One relay.
@@ -151,6 +179,7 @@ impl Plug {
             air: Air::Clear,
             far: Far::Connected,
             temper: Temper::Sound,
+            switch_and_read: SwitchAndRead::OF[number % SwitchAndRead::OF.len()],
             lags: dice.chance(0.2),
             knows_little: dice.chance(0.7),
         }
@@ -178,7 +207,10 @@ impl Plug {
     /// The relays that this request switches, and to which state.
     pub fn switched_by(&self, request: &Request) -> Option<(Vec<usize>, RelayState)> {
         match request {
-            Request::SetRelay(state) if !self.is_strip() => Some((vec![0], *state)),
+            Request::SetRelayAndRead(_) if self.switch_and_read == SwitchAndRead::Refused => None,
+            Request::SetRelay(state) | Request::SetRelayAndRead(state) if !self.is_strip() => {
+                Some((vec![0], *state))
+            }
             Request::SetOutlets(outlets, state) => Some((outlets.iter().map(usize::from).collect(), *state)),
             _ => None,
         }
@@ -196,13 +228,14 @@ impl Plug {
         let unknown = || Failure::Device { code: -1, message: "module not support".into() };
         match request {
             Request::SysInfo => Ok(Reply::SysInfo(self.reading(at))),
-            Request::SetRelay(_) if self.is_strip() => Err(unknown()),
+            Request::SetRelay(_) | Request::SetRelayAndRead(_) if self.is_strip() => Err(unknown()),
             _ if self.temper == Temper::Stubborn => {
                 Err(Failure::Device { code: -3, message: "invalid argument".into() })
             }
             Request::CloudInfo | Request::CountDown(_) | Request::Schedule(_) if self.knows_little => {
                 Err(unknown())
             }
+            Request::SetRelayAndRead(state) => self.answer_both(*state, at),
             Request::CloudInfo => {
                 Ok(Reply::CloudInfo(CloudInfo { bound: true, connected: self.far != Far::Offline }))
             }
@@ -214,6 +247,20 @@ impl Plug {
                 Ok(Reply::Done)
             }
             _ => Ok(Reply::Done),
+        }
+    }
+
+    /// What its firmware makes of a request that switched it just now and asks how it is.
+    fn answer_both(&self, wanted: RelayState, at: Duration) -> Result<Reply, Failure> {
+        match self.switch_and_read {
+            SwitchAndRead::Both => Ok(Reply::Switched(Some(self.reading(at)))),
+            SwitchAndRead::SwitchOnly => Ok(Reply::Switched(None)),
+            SwitchAndRead::Refused => Err(Failure::Device { code: -3, message: "invalid argument".into() }),
+            SwitchAndRead::Garbled => Err(Failure::Garbage("JSON cut off".into())),
+            SwitchAndRead::NoAnswer => Err(Failure::Closed),
+            SwitchAndRead::OldState => {
+                Ok(Reply::Switched(Some(Reading { relay: Some(!wanted), ..self.reading(at) })))
+            }
         }
     }
 

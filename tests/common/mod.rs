@@ -64,6 +64,19 @@ pub enum Cloud {
     WrongPassword,
 }
 
+/// How a firmware takes a request that switches the relay and asks how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwitchAndRead {
+    Both,
+    SwitchOnly,
+    Refused,
+    Garbled,
+    NoAnswer,
+    /// Switches, and says nothing at all.
+    Hangs,
+    OldState,
+}
+
 /// A plug in the model world.
 #[derive(Debug, Clone)]
 pub struct ModelPlug {
@@ -76,6 +89,8 @@ pub struct ModelPlug {
     pub led: RelayState,
     pub lan: Lan,
     pub cloud: Cloud,
+    pub switch_and_read: SwitchAndRead,
+    pub firmware: &'static str,
     /// Every switching, with its time since the start.
     pub switched: Vec<(Duration, RelayState)>,
     /// Of a dimmer.
@@ -253,6 +268,11 @@ impl Scenario {
         for plug in &mut self.plugs {
             plug.switched.clear();
         }
+    }
+
+    /// When it began.
+    pub fn start(&self) -> Instant {
+        self.start
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -514,9 +534,35 @@ impl Scenario {
             let failure = Failure::Device { code: -1, message: "module not support".into() };
             return self.answer(exchange, trip, Outcome::of(Err(failure)));
         }
+        if let Request::SetRelayAndRead(state) = exchange.request {
+            return self.switch_and_read(place, exchange, trip, state);
+        }
         self.act(place, &exchange.request);
         let reply = self.reply(place, &exchange.request);
         self.answer(exchange, trip, Outcome::of(Ok(reply)));
+    }
+
+    fn switch_and_read(&mut self, place: usize, exchange: &Exchange, trip: Duration, state: RelayState) {
+        let habit = self.plugs[place].switch_and_read;
+        let before = self.plugs[place].reading();
+        if habit == SwitchAndRead::Refused {
+            let failure = Failure::Device { code: -3, message: "invalid argument".into() };
+            return self.answer(exchange, trip, Outcome::of(Err(failure)));
+        }
+        self.act(place, &Request::SetRelay(state));
+        if habit == SwitchAndRead::Hangs {
+            return self.stay_silent(exchange);
+        }
+        let result = match habit {
+            SwitchAndRead::Both | SwitchAndRead::Refused | SwitchAndRead::Hangs => {
+                Ok(Reply::Switched(Some(self.plugs[place].reading())))
+            }
+            SwitchAndRead::SwitchOnly => Ok(Reply::Switched(None)),
+            SwitchAndRead::OldState => Ok(Reply::Switched(Some(before))),
+            SwitchAndRead::Garbled => Err(Failure::Garbage("JSON cut off at byte 300".into())),
+            SwitchAndRead::NoAnswer => Err(Failure::Closed),
+        };
+        self.answer(exchange, trip, Outcome::of(result));
     }
 
     fn reply(&self, place: usize, request: &Request) -> Reply {
@@ -547,7 +593,7 @@ impl Scenario {
         let plug = &mut self.plugs[place];
         let of = |outlet: &Option<u8>| usize::from(outlet.unwrap_or(0));
         match request {
-            Request::SetRelay(state) => {
+            Request::SetRelay(state) | Request::SetRelayAndRead(state) => {
                 plug.switched.push((at, *state));
                 plug.relay = *state;
             }
@@ -601,6 +647,8 @@ impl ModelPlug {
             led: RelayState::On,
             lan: Lan::Works,
             cloud: if cloud { Cloud::Works } else { Cloud::Off },
+            switch_and_read: SwitchAndRead::Both,
+            firmware: "1.2.5",
             switched: vec![],
             brightness: None,
             outlets: vec![],
@@ -636,7 +684,7 @@ impl ModelPlug {
                 alias: self.alias.as_str().into(),
                 model: "HS100(EU)".into(),
                 hw_version: "1.0".into(),
-                sw_version: "1.2.5".into(),
+                sw_version: self.firmware.into(),
                 kind: self.kind.into(),
                 feature: if self.meters.is_empty() { "TIM" } else { "TIM:ENE" }.into(),
                 dev_name: "Wi-Fi Smart Plug".into(),

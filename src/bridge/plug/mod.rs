@@ -8,6 +8,7 @@ mod polls;
 mod readings;
 mod relays;
 mod shown;
+mod switch_and_read;
 mod wires;
 mod wishes;
 
@@ -27,6 +28,7 @@ use crate::model::{Address, Availability, PlugName, Route};
 use crate::smarthome::message::{Date, Reading, Request};
 use polls::Aside;
 use relays::Relay;
+use switch_and_read::SwitchAndRead;
 
 /// A plug with nothing due is looked at this often all the same.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
@@ -66,6 +68,8 @@ pub(in crate::bridge) struct Plug {
     lanes: [Option<InFlight>; 2],
     /// What was asked last on each route.
     last_asked: [LastAsked; 2],
+    /// Whether its firmware is switched and read in one request.
+    switch_and_read: SwitchAndRead,
     /// When a command last came or was confirmed: what was asked before may be asked again at once.
     stirred: Option<Instant>,
     wishes: Vec<Wish>,
@@ -109,6 +113,8 @@ pub(in crate::bridge) struct Desk<'a> {
 struct InFlight {
     id: ExchangeId,
     request: Request,
+    /// The request went out as one that reads as well.
+    reads_as_well: bool,
     started: Instant,
     /// Since when its route has been asked without an answer: from before its start, if it took a hung one's place.
     unanswered_since: Instant,
@@ -189,6 +195,7 @@ impl Plug {
             routes: Routes::default(),
             lanes: [None, None],
             last_asked: Default::default(),
+            switch_and_read: SwitchAndRead::default(),
             stirred: None,
             wishes: Vec::new(),
             pursuit: None,

@@ -22,12 +22,21 @@ const SAME_SWITCHING: Duration = Duration::from_secs(5);
 
 impl Plug {
     /// Takes a reading. `asked` is when the question was put: what was asked before the last known change is old.
-    pub(super) fn read(&mut self, mut reading: Reading, asked: Instant, route: Route, desk: &mut Desk<'_>) {
-        let previous = self.reported.as_ref().map(|reported| reported.asked);
-        let is_old = |known: Option<Instant>| known.is_some_and(|known| asked < known);
-        if is_old(previous) || is_old(self.acted) {
-            return;
+    pub(super) fn read(&mut self, reading: Reading, asked: Instant, route: Route, desk: &mut Desk<'_>) {
+        if !self.is_old(asked) {
+            self.take(reading, asked, route, desk);
         }
+    }
+
+    /// Whether the answer to a question of this moment may be older than what is known.
+    pub(super) fn is_old(&self, asked: Instant) -> bool {
+        let previous = self.reported.as_ref().map(|reported| reported.asked);
+        previous.max(self.acted).is_some_and(|known| asked < known)
+    }
+
+    /// Takes a reading that is not old.
+    pub(super) fn take(&mut self, mut reading: Reading, asked: Instant, route: Route, desk: &mut Desk<'_>) {
+        let previous = self.reported.as_ref().map(|reported| reported.asked);
         let is_another = |known: &Reported| !Arc::ptr_eq(&known.reading.plate, &reading.plate);
         if self.reported.as_ref().is_none_or(is_another) {
             reading.plate = desk.words.share(&reading.plate, self.identity.device_id.as_ref());

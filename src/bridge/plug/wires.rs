@@ -122,7 +122,11 @@ impl Plug {
         wake: &mut Wake,
         desk: &mut Desk<'_>,
     ) -> bool {
-        if let Some(at) = self.too_soon_until(route, &request, desk.now) {
+        self.doubt_what_hangs(route);
+        let reading_as_well = self.read_as_well(&request);
+        let reads_as_well = reading_as_well.is_some();
+        let as_said = reading_as_well.unwrap_or_else(|| request.clone());
+        if let Some(at) = self.too_soon_until(route, &as_said, desk.now) {
             wake.by(at);
             return false;
         }
@@ -144,12 +148,12 @@ impl Plug {
         let said = self.wishes.iter().filter(|wish| wish.is_said_by(&request)).map(|wish| wish.deadline);
         let deadline = said.fold(desk.now + limit, Instant::min);
         let id = desk.next_exchange(self.key);
-        self.last_asked[route.index()].note(&request, desk.now);
+        self.last_asked[route.index()].note(&as_said, desk.now);
         if takes_turns(route, &request) {
             desk.turns.begun(desk.now);
         }
         self.lanes[route.index()] =
-            Some(InFlight { id, request: request.clone(), started: desk.now, unanswered_since, deadline });
+            Some(InFlight { id, request, reads_as_well, started: desk.now, unanswered_since, deadline });
         let plate = self.reported.as_ref().map(|reported| Arc::clone(&reported.reading.plate));
         let label = Arc::clone(&self.label);
         desk.actions.push_back(Action::Perform(Exchange {
@@ -157,7 +161,7 @@ impl Plug {
             plug: self.key,
             label,
             target,
-            request,
+            request: as_said,
             deadline,
             urgent,
             plate,
@@ -173,6 +177,7 @@ impl Plug {
     }
 
     pub(super) fn abandon(&mut self, route: Route, desk: &mut Desk<'_>) {
+        self.doubt_what_hangs(route);
         if let Some(flight) = self.lanes[route.index()].take() {
             flight.leaves(route, false, desk);
             desk.actions.push_back(Action::Abandon(flight.id));
@@ -207,10 +212,10 @@ impl Plug {
     }
 
     pub(super) fn answered(&mut self, route: Route, flight: &InFlight, reply: Reply, desk: &mut Desk<'_>) {
-        self.heard(route, desk);
         if route == Route::Cloud {
             self.note_overtaken(desk.now);
         }
+        self.heard(route, desk);
         match reply {
             Reply::SysInfo(reading) => {
                 let next = self.next_poll(route, flight.started, desk.now);
@@ -218,6 +223,7 @@ impl Plug {
                 self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
             }
             Reply::Done => self.acted(route, flight, desk),
+            Reply::Switched(reading) => self.switched(route, flight, reading, desk),
             told => {
                 self.aside_ended(&flight.request, true, desk.now);
                 self.told(told, route, flight, desk);
@@ -272,6 +278,9 @@ impl Plug {
             was_wished = true;
             wish.step = wish.next_step(route, desk.now);
         }
+        if matches!(flight.request, Request::SetRelay(_)) && !flight.reads_as_well {
+            self.switched_alone(route, true);
+        }
         self.end_what_is_not_read_back(route, desk);
         if !was_wished {
             // An older request was carried out late: look at once what it did, over whichever route serves. The reading
@@ -296,6 +305,12 @@ impl Plug {
         if failure.may_act_later() {
             self.note_stray(&flight.request, flight.deadline);
         }
+        if flight.reads_as_well && self.is_to_switch_alone(route, flight, failure) {
+            if failure.verdict() == Verdict::PlugRefuses {
+                self.heard(route, desk);
+            }
+            return;
+        }
         if self.aside_ended(&flight.request, false, desk.now) {
             return self.note_failure(route, flight, failure, desk);
         }
@@ -309,6 +324,10 @@ impl Plug {
             let next = desk.now + self.kept_back_pause();
             self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
             return;
+        }
+        let was_alone = matches!(flight.request, Request::SetRelay(_)) && !flight.reads_as_well;
+        if was_alone && failure.verdict() == Verdict::PlugRefuses {
+            self.switched_alone(route, false);
         }
         match failure.verdict() {
             Verdict::PlugRefuses => self.heard(route, desk),
@@ -400,7 +419,7 @@ impl Plug {
 }
 
 /// What a request does to the relay of this part.
-fn switches(request: &Request, part: Option<Outlet>) -> Option<RelayState> {
+pub(super) fn switches(request: &Request, part: Option<Outlet>) -> Option<RelayState> {
     match (request, part) {
         (Request::SetRelay(state), None) => Some(*state),
         (Request::SetOutlets(outlets, state), Some(outlet)) if outlets.has(outlet) => Some(*state),

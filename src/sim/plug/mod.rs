@@ -33,7 +33,7 @@ use self::methods::Asker;
 use self::outlet::Outlet;
 use self::record::Switchings;
 use self::words::{INVALID_ARGUMENT, MEMBER_NOT_SUPPORT, MODULE_NOT_SUPPORT, Written, error, reply};
-use crate::sim::fault::{CloudLink, Dialect, LanFault};
+use crate::sim::fault::{CloudLink, Dialect, LanFault, SwitchAndRead};
 use crate::sim::model::{Ids, Model};
 
 pub use self::record::{Origin, Switching, Traffic};
@@ -66,6 +66,8 @@ pub struct SimPlug {
     pub ignores_null: bool,
     /// Refuses to switch its relay with this `err_code`, over each route; reads still work.
     pub refuses_to_switch: Option<i64>,
+    /// How it takes being switched and read in one request.
+    pub switch_and_read: SwitchAndRead,
     /// Whether it has power. Without, the LAN refuses and the cloud says that it is offline; meters and count-downs
     /// forget.
     pub powered: bool,
@@ -110,6 +112,7 @@ impl SimPlug {
             clock: Clock::new(now),
             ignores_null: false,
             refuses_to_switch: None,
+            switch_and_read: SwitchAndRead::Both,
             powered: true,
             boot_time: BOOT_TIME,
             lan: LanFault::Works,
@@ -136,6 +139,12 @@ impl SimPlug {
             return None;
         }
         let modules: Written<Box<RawValue>> = serde_json::from_slice(request).ok()?;
+        let habit =
+            if is_switch_and_read(&modules) { self.note_switch_and_read() } else { SwitchAndRead::Both };
+        if let SwitchAndRead::Refused(code) = habit {
+            return refusal(request, code);
+        }
+        let before = (habit == SwitchAndRead::OldState).then(|| self.is_on());
         let context = self.context_of(&modules, by);
         let mut reply = Map::new();
         for (module, methods) in modules.0 {
@@ -145,19 +154,31 @@ impl SimPlug {
                 reply.insert(module, answer);
             }
         }
-        serde_json::to_vec(&reply).ok()
+        let system = reply.get_mut("system").and_then(Value::as_object_mut);
+        match (habit, system) {
+            (SwitchAndRead::NoAnswer, _) => return None,
+            (SwitchAndRead::SwitchOnly, Some(system)) => drop(system.remove("get_sysinfo")),
+            (SwitchAndRead::OldState, Some(system)) => {
+                system["get_sysinfo"]["relay_state"] = before.map(u8::from).into();
+            }
+            _ => {}
+        }
+        let mut json = serde_json::to_vec(&reply).ok()?;
+        if habit == SwitchAndRead::Garbled {
+            json.truncate(json.len() / 2);
+        }
+        Some(json)
+    }
+
+    fn note_switch_and_read(&mut self) -> SwitchAndRead {
+        self.traffic.switch_and_reads += 1;
+        self.switch_and_read
     }
 
     /// Answers each method of the request with this error and carries nothing out.
     pub fn refuse(&mut self, request: &[u8], code: i64, by: Origin) -> Option<Vec<u8>> {
         self.traffic.count_request(by);
-        let modules: Written<Written<Value>> = serde_json::from_slice(request).ok()?;
-        let mut reply = Map::new();
-        for (module, methods) in modules.0.into_iter().filter(|(module, _)| module != CONTEXT) {
-            let errors: Map<_, _> = methods.0.into_iter().map(|(name, _)| (name, error(code))).collect();
-            reply.insert(module, errors.into());
-        }
-        serde_json::to_vec(&reply).ok()
+        refusal(request, code)
     }
 
     /// Lets happen by itself what is due by now: count-downs end, and what has no power forgets.
@@ -300,6 +321,24 @@ impl SimPlug {
 
 /// What stands beside the modules of a request and is none.
 const CONTEXT: &str = "context";
+
+fn refusal(request: &[u8], code: i64) -> Option<Vec<u8>> {
+    let modules: Written<Written<Value>> = serde_json::from_slice(request).ok()?;
+    let mut reply = Map::new();
+    for (module, methods) in modules.0.into_iter().filter(|(module, _)| module != CONTEXT) {
+        let errors: Map<_, _> = methods.0.into_iter().map(|(name, _)| (name, error(code))).collect();
+        reply.insert(module, errors.into());
+    }
+    serde_json::to_vec(&reply).ok()
+}
+
+/// Whether a request is to switch the relay and to tell how it is.
+fn is_switch_and_read(modules: &Written<Box<RawValue>>) -> bool {
+    let system = modules.0.iter().find(|(module, _)| module == "system");
+    let methods = system.and_then(|(_, methods)| serde_json::from_str::<Map<_, _>>(methods.get()).ok());
+    methods
+        .is_some_and(|methods| ["set_relay_state", "get_sysinfo"].iter().all(|it| methods.contains_key(*it)))
+}
 
 fn outlets_of(model: Model, alias: &str) -> Vec<Outlet> {
     match model.outlets {

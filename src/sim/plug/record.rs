@@ -51,6 +51,8 @@ pub struct Traffic {
     pub cloud_requests: u64,
     /// Orders to a relay that were carried out, changing something or not.
     pub relay_orders: u64,
+    /// Requests that were to switch the relay and tell how it is.
+    pub switch_and_reads: u64,
     /// Restarts of the firmware.
     pub restarts: u64,
     /// Modules and methods asked for that it does not have. Some real firmwares crash of them.

@@ -2,7 +2,8 @@
 //!
 //! Owns the words; knows neither the wire they travel on nor what a reply means for anyone. Facts are from
 //! recordings of real devices: every method's argument is `{}`, never `null` (some firmwares answer `null` with
-//! nothing), and each method is asked alone, because some firmwares crash on requests for modules that they lack.
+//! nothing), and each method is asked alone, because some firmwares crash on requests for modules that they lack. The one
+//! exception is [`Request::SetRelayAndRead`], whose two methods every firmware has.
 //!
 //! Here stands what can be said and answered; `answer` finds the answer in a reply, and each other file reads one
 //! kind of answer.
@@ -43,6 +44,9 @@ pub enum Request {
     SysInfo,
     /// Switch the relay of a device that has one.
     SetRelay(RelayState),
+    /// Switch the relay of a device that has one, and tell how it is then. Methods run in the order in which they are
+    /// written; a few firmwares take two in one request badly.
+    SetRelayAndRead(RelayState),
     /// Switch several outlets of a strip at once.
     SetOutlets(Outlets, RelayState),
     /// Switch the little light. The wire says it the other way round: `off` 1 is dark.
@@ -84,6 +88,11 @@ impl Request {
         }
         let (module, method) = self.method();
         let argument = self.argument();
+        if matches!(self, Self::SetRelayAndRead(_)) {
+            // Writing to memory cannot fail.
+            let _ = write!(out, r#"{{"{module}":{{"{method}":{argument},"get_sysinfo":{{}}}}}}"#);
+            return;
+        }
         let context = self.outlets().map(|outlets| json!({ "child_ids": ids.list(outlets) }));
         // The context goes first; firmwares are known to read from front to back. Writing to memory cannot fail.
         let _ = match context {
@@ -110,10 +119,10 @@ impl Request {
     fn read_text(&self, text: &str, known: Option<&Arc<Nameplate>>) -> Result<Reply, NotAnAnswer> {
         let method = self.method();
         match self {
-            Self::SysInfo => {
-                let sound = find_method_at_once(text, method).filter(RawSysInfo::is_sound);
-                let told = sound.map_or_else(|| RawSysInfo::by_field(find_body(text, method)?), Ok)?;
-                told.into_reading(known).map(Reply::SysInfo)
+            Self::SysInfo => read_sysinfo(text, known).map(Reply::SysInfo),
+            Self::SetRelayAndRead(_) => {
+                let IgnoredAny = find_method(text, method)?;
+                Ok(Reply::Switched(read_sysinfo(text, known).ok()))
             }
             Self::CloudInfo => Ok(Reply::CloudInfo(find_method::<RawCloudInfo>(text, method)?.into())),
             Self::Meter(_) => Ok(Reply::Meter(find_method::<RawMeter>(text, method)?.into())),
@@ -144,6 +153,7 @@ impl Request {
     pub fn changes_something(&self) -> bool {
         match self {
             Self::SetRelay(_)
+            | Self::SetRelayAndRead(_)
             | Self::SetOutlets(..)
             | Self::SetLed(_)
             | Self::SetBrightness(_)
@@ -163,11 +173,13 @@ impl Request {
         }
     }
 
-    /// The module and the method that this request names, under which the answer stands too.
+    /// The module and the method that this request names first, under which the answer stands too.
     pub fn method(&self) -> (&'static str, &'static str) {
         match self {
             Self::SysInfo => ("system", "get_sysinfo"),
-            Self::SetRelay(_) | Self::SetOutlets(..) => ("system", "set_relay_state"),
+            Self::SetRelay(_) | Self::SetRelayAndRead(_) | Self::SetOutlets(..) => {
+                ("system", "set_relay_state")
+            }
             Self::SetLed(_) => ("system", "set_led_off"),
             Self::SetBrightness(_) => ("smartlife.iot.dimmer", "set_brightness"),
             Self::Fade(..) => ("smartlife.iot.dimmer", "set_dimmer_transition"),
@@ -188,7 +200,9 @@ impl Request {
     /// What stands under the method. Integers where the firmwares want them, and `{}`, never `null`.
     fn argument(&self) -> Value {
         match self {
-            Self::SetRelay(state) | Self::SetOutlets(_, state) => json!({ "state": bit(*state) }),
+            Self::SetRelay(state) | Self::SetRelayAndRead(state) | Self::SetOutlets(_, state) => {
+                json!({ "state": bit(*state) })
+            }
             Self::SetLed(state) => json!({ "off": bit(!*state) }),
             Self::SetBrightness(percent) => json!({ "brightness": percent }),
             Self::Fade(percent, over) => json!({ "brightness": percent, "duration": over.max(&1) }),
@@ -223,6 +237,7 @@ impl Request {
             | Self::Schedule(outlet) => outlet.map(Outlets::one),
             Self::SysInfo
             | Self::SetRelay(_)
+            | Self::SetRelayAndRead(_)
             | Self::SetLed(_)
             | Self::SetBrightness(_)
             | Self::Fade(..)
@@ -231,6 +246,13 @@ impl Request {
             | Self::Clock => None,
         }
     }
+}
+
+fn read_sysinfo(text: &str, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
+    let method = Request::SysInfo.method();
+    let sound = find_method_at_once(text, method).filter(RawSysInfo::is_sound);
+    let told = sound.map_or_else(|| RawSysInfo::by_field(find_body(text, method)?), Ok)?;
+    told.into_reading(known)
 }
 
 fn bit(state: RelayState) -> u8 {
@@ -258,6 +280,8 @@ pub enum Reply {
     Schedule(Arc<[Rule]>),
     /// It was done; nothing more is said.
     Done,
+    /// The answer to [`Request::SetRelayAndRead`]: it was done, and what the plug told of itself then, if anything.
+    Switched(Option<Reading>),
 }
 
 /// What `cnCloud.get_info` tells. The account's name that it also holds is not kept.
@@ -296,6 +320,7 @@ mod tests {
         let whole = [
             Request::SysInfo,
             Request::SetRelay(RelayState::On),
+            Request::SetRelayAndRead(RelayState::On),
             Request::SetOutlets(Outlets::one(0).and(Outlets::one(5)), RelayState::Off),
             Request::SetLed(RelayState::Off),
             Request::SetBrightness(33),
@@ -359,6 +384,40 @@ mod tests {
         for (request, json) in table {
             let said: Value = serde_json::from_str(&said(&request, OutletIds::None)).unwrap();
             assert_eq!(said, serde_json::from_str::<Value>(json).unwrap(), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn the_relay_is_switched_before_it_is_told_how_it_is() {
+        let json = said(&Request::SetRelayAndRead(RelayState::Off), OutletIds::None);
+        assert_eq!(json, r#"{"system":{"set_relay_state":{"state":0},"get_sysinfo":{}}}"#);
+    }
+
+    #[test]
+    fn an_answer_to_switching_and_reading_at_once_counts_by_its_first_part() {
+        const SYSINFO: &str = r#""get_sysinfo":{"relay_state":1,"deviceId":"8006","err_code":0}"#;
+        let read = |json: &str| read(&Request::SetRelayAndRead(RelayState::On), json);
+        let relay = |json: &str| match read(json) {
+            Ok(Reply::Switched(reading)) => Ok(reading.map(|reading| reading.relay)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        };
+        let both = |done: &str, sysinfo: &str| format!(r#"{{"system":{{{done},{sysinfo}}}}}"#);
+        let done = r#""set_relay_state":{"err_code":0}"#;
+        let refused = r#""set_relay_state":{"err_code":-3}"#;
+        let read_back = Ok(Some(Some(RelayState::On)));
+        assert_eq!(relay(&both(done, SYSINFO)), read_back);
+        assert_eq!(relay(&both(SYSINFO, done)), read_back, "in whichever order");
+        assert_eq!(relay(&format!(r#"{{"system":{{{done}}}}}"#)), Ok(None));
+        assert_eq!(relay(&both(done, r#""get_sysinfo":{"err_code":-2}"#)), Ok(None));
+        assert_eq!(relay(&both(done, r#""get_sysinfo":7"#)), Ok(None));
+        assert!(matches!(read(&both(refused, SYSINFO)), Err(NotAnAnswer::Device { code: -3, .. })));
+        assert!(matches!(read(r#"{"system":{"err_code":-1}}"#), Err(NotAnAnswer::Device { code: -1, .. })));
+        let only_sysinfo = read(&format!(r#"{{"system":{{{SYSINFO}}}}}"#));
+        assert!(matches!(only_sysinfo, Err(NotAnAnswer::Missing { method: "set_relay_state", .. })));
+        let whole = both(done, SYSINFO);
+        for end in 0..whole.len() {
+            assert!(matches!(read(&whole[..end]), Err(NotAnAnswer::Malformed(_))), "{}", &whole[..end]);
         }
     }
 

@@ -276,13 +276,19 @@ fn seems_misplaced(row: &Row, fault: PlugFault) -> bool {
     }
 }
 
+fn device_id_in(reply: &Reply) -> Option<&DeviceId> {
+    match reply {
+        Reply::SysInfo(reading) | Reply::Switched(Some(reading)) => reading.plate.device_id.as_ref(),
+        _ => None,
+    }
+}
+
 fn read_reply(exchange: &Exchange, device_id: &DeviceId, words: &str) -> Result<Reply, Failure> {
     match exchange.request.read_reply(words.as_bytes(), exchange.plate.as_ref()) {
-        Ok(Reply::SysInfo(reading)) => match &reading.plate.device_id {
+        Ok(reply) => match device_id_in(&reply) {
             Some(found) if found != device_id => Err(Failure::WrongPlug { found: found.to_string().into() }),
-            _ => Ok(Reply::SysInfo(reading)),
+            _ => Ok(reply),
         },
-        Ok(reply) => Ok(reply),
         Err(NotAnAnswer::Device { code, message }) => Err(Failure::Device { code, message }),
         Err(no_answer) => Err(match api::smart_error(words) {
             Some(code) => {
