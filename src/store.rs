@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -62,6 +62,7 @@ pub struct Store {
     saving: bool,
     /// What lies on disk could not be read and is left alone.
     hands_off: bool,
+    tokens: TokenFile,
 }
 
 /// Who else may put files of his own in the place of ours, in one line with the remedy; `None` if nobody may, or if
@@ -91,6 +92,13 @@ pub struct Unwritable {
     /// Why.
     #[source]
     pub error: io::Error,
+}
+
+impl Unwritable {
+    /// Whether it is the account's tokens, of which the account itself says that they are not saved.
+    pub fn is_of_tokens(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name == TOKENS)
+    }
 }
 
 impl Store {
@@ -171,7 +179,11 @@ impl Store {
 
     /// Whether there is something to write and nobody is writing.
     pub fn is_due(&self) -> bool {
-        self.changed && !self.saving && !self.hands_off
+        !self.saving && (self.is_state_due() || self.tokens.is_unsaved())
+    }
+
+    fn is_state_due(&self) -> bool {
+        self.changed && !self.hands_off
     }
 
     /// What is to be written now, as a value that can be sent to a thread that may block; `None` if nothing
@@ -180,10 +192,13 @@ impl Store {
         if !self.is_due() {
             return None;
         }
-        self.changed = false;
+        let is_state_due = self.is_state_due();
+        self.changed &= !is_state_due;
         self.saving = true;
         Some(Snapshot {
             directory: self.directory.clone(),
+            tokens: self.tokens.clone(),
+            is_state_due,
             terminal: self.terminal,
             instance: self.instance.clone(),
             plugs: Arc::clone(&self.plugs),
@@ -194,6 +209,11 @@ impl Store {
     pub fn written(&mut self, succeeded: bool) {
         self.saving = false;
         self.changed |= !succeeded;
+    }
+
+    /// Whether a login has brought tokens that could not be written down yet.
+    pub fn has_unsaved_tokens(&self) -> bool {
+        self.tokens.is_unsaved()
     }
 
     /// Writes what is due, here and now. For callers that may block.
@@ -209,7 +229,7 @@ impl Store {
 
     /// Where the account's tokens are kept.
     pub fn token_file(&self) -> TokenFile {
-        TokenFile::of(&self.directory)
+        self.tokens.clone()
     }
 
     fn fresh(directory: &Path) -> Self {
@@ -223,6 +243,7 @@ impl Store {
             changed: true,
             saving: false,
             hands_off: false,
+            tokens: TokenFile::of(directory),
         }
     }
 
@@ -253,6 +274,8 @@ impl Store {
 #[derive(Debug)]
 pub struct Snapshot {
     directory: PathBuf,
+    tokens: TokenFile,
+    is_state_due: bool,
     terminal: Uuid,
     instance: String,
     plugs: Arc<BTreeMap<DeviceId, KnownPlug>>,
@@ -264,26 +287,34 @@ impl Snapshot {
     /// # Errors
     /// The file that could not be written; what was there before still is.
     pub fn write(&self) -> Result<(), Unwritable> {
+        let tokens = self.tokens.save_what_is_left();
+        if !self.is_state_due {
+            return tokens;
+        }
         let state = StateFile {
             version: VERSION,
             terminal: self.terminal.to_string(),
             instance: self.instance.clone(),
             plugs: RowsToWrite(&self.plugs),
         };
-        replace(&self.directory, STATE, &state)
+        replace(&self.directory, STATE, &state).and(tokens)
     }
 }
 
-/// The account's tokens on disk. A handle: cheap to clone, and nothing is remembered but the place.
+/// The account's tokens on disk. A handle: cheap to clone, and nothing is remembered but the place and what could not be
+/// written there yet.
 #[derive(Debug, Clone)]
 pub struct TokenFile {
     directory: PathBuf,
+    unsaved: Arc<Mutex<Option<Tokens>>>,
+    /// Held while the file is written, so that older tokens never replace newer ones.
+    writing: Arc<Mutex<()>>,
 }
 
 impl TokenFile {
     /// That of the store in this directory, whether it is there yet or not.
     pub fn of(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+        Self { directory: directory.to_owned(), unsaved: Arc::default(), writing: Arc::default() }
     }
 
     /// Whether there was a login, without a look at what it brought.
@@ -310,9 +341,36 @@ impl TokenFile {
     /// Keeps the tokens. Blocks until the disk has them.
     ///
     /// # Errors
-    /// The file that could not be written; what was there before still is.
+    /// The file that could not be written; what was there before still is, and the store writes these with the next
+    /// snapshot.
     pub fn save(&self, tokens: &Tokens) -> Result<(), Unwritable> {
-        replace(&self.directory, TOKENS, &TokensFile::of(tokens))
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = replace(&self.directory, TOKENS, &TokensFile::of(tokens));
+        *self.unsaved() = saved.is_err().then(|| tokens.clone());
+        saved
+    }
+
+    /// Writes what could not be written before, if there is something.
+    fn save_what_is_left(&self) -> Result<(), Unwritable> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tokens) = self.unsaved().clone() else { return Ok(()) };
+        replace(&self.directory, TOKENS, &TokensFile::of(&tokens))?;
+        tracing::info!("the account's token is saved");
+        *self.unsaved() = None;
+        Ok(())
+    }
+
+    /// Lets go of what could not be written: whoever logged in or out meanwhile knows better.
+    pub fn forget_unsaved(&self) {
+        *self.unsaved() = None;
+    }
+
+    fn is_unsaved(&self) -> bool {
+        self.unsaved().is_some()
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, Option<Tokens>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the tokens; that there are none is fine.
@@ -320,6 +378,7 @@ impl TokenFile {
     /// # Errors
     /// The file that could not be removed.
     pub fn clear(&self) -> Result<(), Unwritable> {
+        self.forget_unsaved();
         let path = self.directory.join(TOKENS);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Unwritable { path, error }),

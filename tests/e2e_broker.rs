@@ -406,16 +406,52 @@ async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_69_in_one_line_with_the_remedy() {
+async fn a_port_that_is_taken_is_waited_for_and_said_once_and_check_says_69() {
     let house = house().await;
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let home = Home::new(&Config::of(&house).set("broker", "listen", address.clone()));
-    let ended = home.run(&["-q", "run"]).await;
-    let line = ended.last_line(69);
-    let start = format!("hs100d: broker.listen: {address} is taken: ");
-    assert!(line.starts_with(&start) && line.contains("mqtt.url"), "{line}");
-    assert_eq!(ended.out, "");
+    let stranger = Broker::start(Brand::Embedded).await;
+    let port = stranger.port;
+    let home = Home::new(&Config::of(&house).set("broker", "listen", format!("127.0.0.1:{port}")));
+    let daemon = home.daemon();
+    let line = daemon.says(&format!("broker.listen: 127.0.0.1:{port} is taken: set mqtt.url")).await;
+    assert!(line.contains(" WARN ") && line.contains("it is waited for"), "{line}");
+    let checked = home.run_to_its_end(&["check", "--online"], "").await;
+    assert!(checked.code == 69 && checked.out.contains(&format!("127.0.0.1:{port} is taken")), "{checked:?}");
+    // The plugs are served, and nothing is told to the stranger who listens there.
+    house
+        .wait_until(BOUND, || house.plugs().iter().all(|plug| plug.traffic().lan_requests > 1))
+        .await
+        .unwrap();
+    assert!(kept(port).await.is_empty());
+
+    drop(stranger);
+    daemon.says(&format!("the embedded broker listens on 127.0.0.1:{port} after ")).await;
+    assert_eq!(daemon.is_connected().await, port);
+    let ear = Ear::listen(port).await;
+    settle(&ear).await;
+    ear.say("hs100d/lamp/set", "ON");
+    sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    let about = daemon.lines().into_iter().filter(|line| line.contains("is taken")).count();
+    assert_eq!(about, 1, "{:#?}", daemon.lines());
+}
+
+#[tokio::test]
+async fn while_a_port_is_waited_for_another_broker_may_be_chosen_and_the_daemon_may_be_stopped() {
+    let house = house().await;
+    let [stranger, other] = [Broker::start(Brand::Embedded).await, Broker::start(Brand::Embedded).await];
+    let taken = format!("127.0.0.1:{}", stranger.port);
+    let home = Home::new(&Config::of(&house).set("broker", "listen", taken));
+    let mut daemon = home.daemon();
+    daemon.says("it is waited for").await;
+    home.write(&Config::of(&house).at_broker(other.port).text());
+    daemon.signal("HUP");
+    assert_eq!(daemon.is_connected().await, other.port);
+    until_kept(other.port, "everybody online", |all| all_are(all, "online")).await;
+    daemon.stop().await;
+
+    let home = Home::new(&Config::of(&house).set("broker", "listen", format!("127.0.0.1:{}", stranger.port)));
+    let mut daemon = home.daemon();
+    daemon.says("it is waited for").await;
+    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -13,13 +13,20 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use e2e_kit::{Config, Home, Scene, holds, house_of, json_of, mounts};
+use e2e_kit::{Config, Home, Scene, holds, house_of, json_of, mounts, sees};
+use hs100d::config::place::{Environment, Place};
+use hs100d::daemon::Daemon;
+use hs100d::daemon::signals::Request;
+use hs100d::mqtt::payload::Clock;
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::house::House;
+use hs100d::store::Store;
 use mqtt_kit::{Ear, free_port, within};
 use serde_json::json;
 
@@ -37,6 +44,9 @@ const TIME: usize = "2026-01-01T00:00:00Z".len();
 const TICK: f64 = 0.01;
 /// Large enough to begin with, and soon full.
 const SMALL_DISK: &str = "mount -t tmpfs -o size=256k none \"$STATE_DIRECTORY\" && exec \"$@\"";
+/// Full before the daemon begins.
+const FULL_DISK: &str = "mount -t tmpfs -o size=256k none \"$STATE_DIRECTORY\" && \
+    { head -c 1M /dev/zero >\"$STATE_DIRECTORY/filler\" 2>/dev/null; exec \"$@\"; }";
 const READ_ONLY: &str = "mount -t tmpfs -o size=256k,ro none \"$STATE_DIRECTORY\" && exec \"$@\"";
 
 async fn scene_by(home: Home, words: &[&str]) -> Scene {
@@ -112,8 +122,7 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
 }
 
 /// A daemon whose state directory is a disk of its own, and the way there from outside.
-async fn scene_on_disk(house: &House, unshare: &[&str], mount: &str) -> (Scene, PathBuf) {
-    let config = Config::of(house).without("cloud");
+async fn scene_on_disk(config: Config, unshare: &[&str], mount: &str) -> (Scene, PathBuf) {
     let home = Home::new(&config.set("broker", "listen", format!("127.0.0.1:{}", free_port())));
     let state_dir = home.state_dir();
     fs::create_dir(&state_dir).unwrap();
@@ -187,7 +196,7 @@ async fn moves(scene: &Scene, house: &House) {
 async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     let Some(unshare) = mounts() else { return };
     let house = house_of(&["Lamp", "Fan"]).await;
-    let (scene, disk) = scene_on_disk(&house, &unshare, SMALL_DISK).await;
+    let (scene, disk) = scene_on_disk(Config::of(&house).without("cloud"), &unshare, SMALL_DISK).await;
     served(&scene, ["lamp", "fan"].map(str::to_owned)).await;
     let state = disk.join("state.json");
     is_written(&state, "\"fan\"").await;
@@ -201,17 +210,24 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
         switches(&scene, plug, "ON").await;
         switches(&scene, plug, "OFF").await;
     }
+    // The embedded broker takes new clients, and what they have it keep.
+    let line = scene.daemon.says("/broker: cannot be written: No space left on device").await;
+    assert!(line.contains(" WARN ") && line.contains("goes on in memory"), "{line}");
+    let another = Ear::listen(scene.port).await;
+    another.keep("another/client", "is here");
+    Ear::listen(scene.port).await.hears("another/client", "is here").await;
     assert_eq!(fs::read_to_string(&state).unwrap(), before, "what was there is whole");
     let said = warnings(&scene);
 
     drop(full);
     scene.daemon.says("names and addresses are saved again").await;
+    scene.daemon.says("what the embedded broker keeps is on disk again after ").await;
+    is_written(&disk.join("broker/retained/another%2Fclient.json"), "another/client").await;
     let address = house.lan().address(house.plug(0)).unwrap().to_string();
     is_written(&state, &address).await;
     assert_ne!(fs::read_to_string(&state).unwrap(), before);
     switches(&scene, "lamp", "ON").await;
     assert_eq!(said.iter().filter(|line| line.contains("state.json")).count(), 1, "{said:#?}");
-    // The embedded broker has a line for each of the two things that it cannot write.
     let kinds: HashSet<_> =
         said.iter().map(|line| line.split(": ").next().unwrap().split_at(TIME).1).collect();
     assert_eq!(kinds.len(), said.len(), "each is said once: {said:#?}");
@@ -219,10 +235,34 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_once_there_is_room() {
+    let Some(unshare) = mounts() else { return };
+    let house = house_of(&["Lamp", "Fan"]).await;
+    let (scene, disk) = scene_on_disk(Config::of(&house), &unshare, FULL_DISK).await;
+    served(&scene, ["lamp", "fan"].map(str::to_owned)).await;
+    switches(&scene, "lamp", "ON").await;
+    Ear::listen(scene.port).await.hears("hs100d/bridge/state", "online").await;
+    let line = scene.daemon.says("/broker: cannot be written: No space left on device").await;
+    assert!(line.contains(" WARN ") && line.contains("make room"), "{line}");
+    let line = scene.daemon.says("the account's token cannot be saved: ").await;
+    assert!(line.contains("No space left on device"), "{line}");
+
+    fs::remove_file(disk.join("filler")).unwrap();
+    scene.daemon.says("what the embedded broker keeps is on disk again after ").await;
+    scene.daemon.says("the account's token is saved").await;
+    is_written(&disk.join("cloud.token"), "token").await;
+    is_written(&disk.join("state.json"), "\"fan\"").await;
+    is_written(&disk.join("broker/retained/hs100d%2Flamp%2Fstate.json"), "hs100d/lamp/state").await;
+    let said = warnings(&scene);
+    let about_broker = said.iter().filter(|line| line.contains("/broker: ")).count();
+    assert_eq!(about_broker, 1, "{said:#?}");
+}
+
+#[tokio::test]
 async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be() {
     let Some(unshare) = mounts() else { return };
     let house = house_of(&["Lamp", "Fan"]).await;
-    let (scene, disk) = scene_on_disk(&house, &unshare, READ_ONLY).await;
+    let (scene, disk) = scene_on_disk(Config::of(&house).without("cloud"), &unshare, READ_ONLY).await;
     served(&scene, ["lamp", "fan"].map(str::to_owned)).await;
     for plug in ["lamp", "fan"] {
         switches(&scene, plug, "ON").await;
@@ -243,4 +283,56 @@ async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be(
     is_written(&disk.join("state.json"), "\"fan\"").await;
     let said = warnings(&scene);
     assert!(said.len() <= 3, "the directory, the broker's store and the file: {said:#?}");
+}
+
+/// The daemon in this process, since nobody may set the clock of this machine for a test.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
+    let house = house_of(&["Lamp", "Fan"]).await;
+    let home = Home::new(&Config::of(&house).without("cloud").set("local", "poll_interval", "1s"));
+    let place = Place::Named(home.config());
+    let config = hs100d::config::Config::load(&place, &Environment::default()).unwrap();
+    let (begun, date) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let shown = Arc::clone(&date);
+    let clock = move || {
+        let instant = Instant::now();
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(shown.load(Ordering::Relaxed));
+        Clock { instant, system: begin + (instant - begun) }
+    };
+    let reread = Box::new(|| Err(hs100d::config::Invalid { lines: vec![] }));
+    let store = Store::open(&home.state_dir()).0;
+    let daemon = Daemon::start(config, store, home.state_dir(), reread).await.unwrap();
+    let daemon = daemon.with_clock(Box::new(clock));
+    let ear = Ear::listen(daemon.broker_address().unwrap().port()).await;
+    let (requests, asked) = tokio::sync::mpsc::channel(1);
+    let task = tokio::spawn(daemon.run(asked));
+
+    sees(&ear, "hs100d/lamp/state", json!({"route": "local"})).await;
+    ear.say("hs100d/lamp/set", r#"{"state":"ON","for":"30m"}"#);
+    let told = async |year: &str| {
+        for (topic, key) in [
+            ("hs100d/lamp/state", "on_since"),
+            ("hs100d/lamp/state", "until"),
+            ("hs100d/bridge/info", "started"),
+        ] {
+            ear.until(&format!("{key} of {year}"), |all| {
+                let newest = all.iter().rfind(|seen| seen.topic == topic)?;
+                json_of(newest)[key].as_str()?.starts_with(year).then_some(())
+            })
+            .await;
+        }
+        house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
+        ear.forget_everything();
+        ear.say("hs100d/bridge/request/discover", "");
+        let happened = ear.hears("hs100d/bridge/event", "address_changed").await;
+        assert!(json_of(&happened)["at"].as_str().unwrap().starts_with(year), "{happened:?}");
+    };
+    told("1970").await;
+    // Somebody tells the time: the fifteenth of January 2027, then that it is but 2026.
+    date.store(1_800_000_000, Ordering::Relaxed);
+    told("2027").await;
+    date.store(1_790_000_000, Ordering::Relaxed);
+    told("2026").await;
+    requests.send(Request::Stop).await.unwrap();
+    within("the daemon's end", task).await.unwrap();
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use hs100d::bridge::event::KnownPlug;
 use hs100d::model::{Address, DeviceId, Mac, PlugName};
 use hs100d::secret::Secret;
-use hs100d::store::Store;
+use hs100d::store::{Store, TokenFile};
 use hs100d::transport::cloud::Tokens;
 
 /// How long what must come may take; far longer than it does.
@@ -255,6 +255,33 @@ fn a_directory_that_cannot_be_used_is_said_once_and_lived_without() {
     assert!(store.is_due(), "it is tried again");
     assert!(store.token_file().save(&tokens()).is_err());
     assert_eq!(store.token_file().load(), Ok(None));
+}
+
+#[test]
+fn tokens_that_could_not_be_written_are_written_with_the_next_snapshot() {
+    let (_parent, directory) = place();
+    let mut store = open(&directory);
+    // What is no file cannot be replaced by one.
+    fs::create_dir_all(directory.join("cloud.token/in the way")).unwrap();
+    assert!(store.token_file().save(&tokens()).is_err());
+    assert!(store.is_due() && store.has_unsaved_tokens());
+    let unwritable = store.save().unwrap_err();
+    assert!(unwritable.is_of_tokens() && store.is_due(), "{unwritable}");
+
+    fs::remove_dir_all(directory.join("cloud.token")).unwrap();
+    store.save().unwrap();
+    assert!(!store.is_due() && !store.has_unsaved_tokens());
+    assert_eq!(open(&directory).token_file().load(), Ok(Some(tokens())));
+    // A later login went well, or somebody logged out: the older tokens stay away.
+    for change in [|file: &TokenFile| file.save(&tokens()).unwrap(), |file: &TokenFile| file.clear().unwrap()]
+    {
+        fs::remove_file(directory.join("cloud.token")).unwrap();
+        fs::create_dir_all(directory.join("cloud.token/in the way")).unwrap();
+        assert!(store.token_file().save(&tokens()).is_err());
+        fs::remove_dir_all(directory.join("cloud.token")).unwrap();
+        change(&store.token_file());
+        assert!(!store.has_unsaved_tokens());
+    }
 }
 
 #[test]

@@ -213,6 +213,14 @@ impl Bridge {
         self.summary.due = Some(now);
     }
 
+    /// Tells again all that has a date: the clock that dates are read from was set.
+    pub fn tell_times(&mut self, now: Instant) {
+        for key in self.keys() {
+            self.touch(key, now, Plug::tell_times);
+        }
+        self.summary.due = Some(now);
+    }
+
     /// Takes one event in.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {

@@ -21,7 +21,7 @@ use crate::store::{self, TokenFile};
 /// What `check` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Try the broker, the cloud account and each plug as well, and say what is likely wrong; with -v each try
+    /// Try the broker or its port, the cloud account and each plug as well, and say what is likely wrong; with -v each try
     #[arg(long)]
     pub online: bool,
 

@@ -60,7 +60,7 @@ pub struct Cli {
 /// What can be asked for. Without a word it is the daemon.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon (the default)
+    /// Run the daemon (the default). A network, a broker or a port that is not to be had yet is waited for
     Run,
     /// Run the daemon in a pretend house on loopback, with simulated plugs and a simulated cloud
     #[cfg(feature = "sim")]

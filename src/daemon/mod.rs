@@ -4,6 +4,7 @@
 mod news;
 pub mod signals;
 mod systemd;
+mod wall_clock;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Update};
 use crate::bridge::{Bridge, Settings};
 use crate::config::{Config, Invalid, MqttChoice};
 use crate::logging::Repeated;
-use crate::mqtt::broker::{BrokerError, EmbeddedBroker};
-use crate::mqtt::{Inbound, Link};
+use crate::mqtt::broker::{self, BrokerError, EmbeddedBroker};
+use crate::mqtt::payload::Clock;
+use crate::mqtt::{self, Inbound, Link};
 use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
 use crate::transport::cloud::{Cloud, StartError as CloudStartError};
@@ -28,6 +30,7 @@ use crate::transport::discovery::Discovery;
 use news::News;
 use signals::Request;
 use systemd::Systemd;
+use wall_clock::{ReadClock, WallClock};
 
 /// Changes that come together are written down together.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
@@ -37,6 +40,8 @@ const SAVE_AGAIN: Duration = Duration::from_secs(10);
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The broker gets this long to take the last words.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+/// The embedded broker's port is tried again after this time, so that all is told within 10 s of its being free.
+const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 /// With nothing to do the loop turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -69,6 +74,7 @@ pub struct Daemon {
     config: Config,
     reread: Reread,
     systemd: Systemd,
+    wall_clock: WallClock,
     news: News,
     /// What the status line says.
     info: BridgeInfo,
@@ -79,9 +85,14 @@ pub struct Daemon {
 struct LeftWing {
     /// What it was started with; none while nothing runs, so that the next reload tries again.
     choice: Option<MqttChoice>,
-    link: Link,
+    /// None while the embedded broker is waited for: what listens at its port meanwhile is somebody else.
+    link: Option<Link>,
+    /// Where links leave what comes in.
+    tell: mpsc::UnboundedSender<Inbound>,
     inbound: mpsc::UnboundedReceiver<Inbound>,
     broker: Option<EmbeddedBroker>,
+    /// The embedded broker that cannot listen yet, in the task that tries it.
+    awaited: JoinSet<EmbeddedBroker>,
 }
 
 impl Daemon {
@@ -92,7 +103,7 @@ impl Daemon {
         state_dir: PathBuf,
         reread: Reread,
     ) -> Result<Self, StartError> {
-        let left = LeftWing::start(config.mqtt(store.instance(), &state_dir)).await?;
+        let left = LeftWing::start(config.mqtt(store.instance(), &state_dir), IfTaken::Wait).await?;
         let (tell, cloud_events) = mpsc::unbounded_channel();
         let cloud = start_cloud(&config, &store, tell)?;
         let settings = settings(&mut config, &store);
@@ -110,10 +121,18 @@ impl Daemon {
             config,
             reread,
             systemd: Systemd::default(),
+            wall_clock: WallClock::default(),
             news: News::default(),
             info: BridgeInfo::default(),
             link_state: Err("not connected yet".to_owned()),
         })
+    }
+
+    /// Has dates come from another clock than the system's.
+    #[must_use]
+    pub fn with_clock(mut self, read: ReadClock) -> Self {
+        self.wall_clock = WallClock::new(read);
+        self
     }
 
     /// Where the embedded broker listens, if there is one.
@@ -140,6 +159,7 @@ impl Daemon {
                 },
                 (exchange, outcome) = self.transport.next() => Some(Event::Done { exchange, outcome }),
                 Some(inbound) = self.left.inbound.recv() => self.take_in(inbound).await,
+                Some(Ok(broker)) = self.left.awaited.join_next() => { self.link_to(broker); None }
                 Some(event) = self.cloud_events.recv() => Some(event),
                 Some(saved) = self.saving.join_next() => { self.saved(saved.ok()); None }
                 sighting = heard(&mut self.discovery) => Some(Event::Sighted(sighting)),
@@ -153,6 +173,9 @@ impl Daemon {
             }
             if self.bridge.poll_timeout().is_some_and(|at| at <= now) {
                 self.bridge.handle_timeout(now);
+            }
+            if self.wall_clock.was_set() {
+                self.bridge.tell_times(now);
             }
             if alive_at <= now {
                 self.systemd.alive();
@@ -188,6 +211,12 @@ impl Daemon {
         None
     }
 
+    /// The embedded broker that was waited for listens: everything is told there.
+    fn link_to(&mut self, broker: EmbeddedBroker) {
+        self.left.connect(broker);
+        self.bridge.republish(Instant::now());
+    }
+
     // --- out ----------------------------------------------------------------------------------------------------
 
     fn carry_out(&mut self, now: Instant) {
@@ -212,6 +241,10 @@ impl Daemon {
                 }
             }
         }
+        // With the rest; the account has tried it just now.
+        if self.save_at.is_none() && self.saving.is_empty() && self.store.has_unsaved_tokens() {
+            self.save_at = Some(now + SAVE_AGAIN);
+        }
         if self.save_at.is_some_and(|at| at <= now) && self.saving.is_empty() {
             self.save();
         }
@@ -223,7 +256,7 @@ impl Daemon {
             self.info = info.clone();
             self.tell_status();
         }
-        self.left.link.publish(update);
+        self.left.publish(update, self.wall_clock.at(now));
     }
 
     fn tell_status(&mut self) {
@@ -267,6 +300,7 @@ impl Daemon {
                 }
                 return;
             }
+            Some(Err(error)) if error.is_of_tokens() => tracing::debug!("{error}"),
             Some(Err(error)) if self.unsaved.failed(&error.to_string(), now).is_some() => {
                 tracing::warn!("{error}");
             }
@@ -289,7 +323,7 @@ impl Daemon {
             Err(why) => tracing::error!("the config was not taken over, the old one stays: {why}"),
         }
         if let Some(id) = asked_by {
-            self.left.link.publish(Update::Response { id, result });
+            self.left.publish(Update::Response { id, result }, self.wall_clock.at(Instant::now()));
         }
         self.systemd.ready();
     }
@@ -300,6 +334,7 @@ impl Daemon {
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
         // Whoever logged out took the token away; the one in memory goes with it.
         let logged_out = !self.store.token_file().is_there();
+        self.store.token_file().forget_unsaved();
         let (tell, events) = mpsc::unbounded_channel();
         let other_account = (!same_account || logged_out).then(|| start_cloud(&config, &self.store, tell));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
@@ -350,7 +385,9 @@ impl Daemon {
                 self.bridge.handle(Event::Done { exchange, outcome }, Instant::now());
                 while let Some(action) = self.bridge.poll_action() {
                     match action {
-                        Action::Publish(update) => self.left.link.publish(update),
+                        Action::Publish(update) => {
+                            self.left.publish(update, self.wall_clock.at(Instant::now()));
+                        }
                         Action::Remember(plug) => self.store.remember(plug),
                         _ => {}
                     }
@@ -372,43 +409,96 @@ impl Daemon {
     }
 }
 
+/// What becomes of an embedded broker whose port cannot be had now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfTaken {
+    /// It is waited for, and the plugs are served meanwhile.
+    Wait,
+    /// It is an error.
+    Fail,
+}
+
 impl LeftWing {
-    async fn start(choice: MqttChoice) -> Result<Self, BrokerError> {
+    async fn start(choice: MqttChoice, if_taken: IfTaken) -> Result<Self, BrokerError> {
         let (tell, inbound) = mpsc::unbounded_channel();
-        let (broker, options) = match choice.clone() {
-            MqttChoice::Outside(options) => (None, options),
-            MqttChoice::Embedded { broker, mut link } => {
-                let broker = EmbeddedBroker::start(broker).await?;
-                link.port = broker.addr().port();
-                (Some(broker), link)
+        let awaited = JoinSet::new();
+        let mut left =
+            Self { choice: Some(choice.clone()), link: None, tell, inbound, broker: None, awaited };
+        match choice {
+            MqttChoice::Outside(options) => left.link = Some(Link::start(options, left.tell.clone())),
+            MqttChoice::Embedded { broker: options, .. } => {
+                match EmbeddedBroker::start(options.clone()).await {
+                    Ok(broker) => left.connect(broker),
+                    Err(error) if if_taken == IfTaken::Wait && error.may_pass() => {
+                        left.awaited.spawn(wait_for_broker(options, error));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-        };
-        Ok(Self { choice: Some(choice), link: Link::start(options, tell), inbound, broker })
+        }
+        Ok(left)
+    }
+
+    /// Starts the link to our own broker.
+    fn connect(&mut self, broker: EmbeddedBroker) {
+        let Some(MqttChoice::Embedded { link, .. }) = &self.choice else { return };
+        let options = mqtt::Options { port: broker.addr().port(), ..link.clone() };
+        self.link = Some(Link::start(options, self.tell.clone()));
+        self.broker = Some(broker);
+    }
+
+    /// What is said while there is no link is said again once there is.
+    fn publish(&self, update: Update, clock: Clock) {
+        if let Some(link) = &self.link {
+            link.publish(update, clock);
+        }
     }
 
     /// Says good-bye and begins anew. Where the new broker cannot be started, the old one is started again.
     async fn restart(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
         self.stop().await;
         let old = self.choice.take();
-        let Err(error) = self.begin(choice).await else { return Ok(()) };
+        let Err(error) = self.begin(choice, IfTaken::Fail).await else { return Ok(()) };
         if let Some(old) = old {
-            self.begin(old).await?;
+            self.begin(old, IfTaken::Wait).await?;
         }
         Err(error)
     }
 
     /// Starts in the place of what has stopped.
-    async fn begin(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
-        *self = Self::start(choice).await?;
+    async fn begin(&mut self, choice: MqttChoice, if_taken: IfTaken) -> Result<(), BrokerError> {
+        *self = Self::start(choice, if_taken).await?;
         Ok(())
     }
 
     async fn stop(&mut self) {
+        self.awaited.shutdown().await;
         let guests = self.broker.as_ref().map_or(0, EmbeddedBroker::clients);
-        self.link.stop(FAREWELL_WITHIN).await;
+        if let Some(link) = self.link.take() {
+            link.stop(FAREWELL_WITHIN).await;
+        }
         if let Some(broker) = self.broker.take() {
             broker.see_off(guests).await;
             broker.stop().await;
+        }
+    }
+}
+
+/// Tries until the embedded broker listens. It is said at growing intervals, and once when it does.
+async fn wait_for_broker(options: broker::Options, mut error: BrokerError) -> EmbeddedBroker {
+    let mut failing = Repeated::default();
+    loop {
+        if failing.failed(&error.to_string(), Instant::now()).is_some() {
+            tracing::warn!("{error}; it is waited for, and the plugs are served without MQTT until then");
+        }
+        sleep(LISTEN_AGAIN).await;
+        match EmbeddedBroker::start(options.clone()).await {
+            Ok(broker) => {
+                let past = failing.ended(Instant::now()).map(|past| format!(" {past}")).unwrap_or_default();
+                tracing::info!("the embedded broker listens on {}{past}", broker.addr());
+                return broker;
+            }
+            Err(again) => error = again,
         }
     }
 }

@@ -31,6 +31,8 @@ pub use repeated::{Past, Repeated};
 
 /// Our own lines; everything else that logs is a library.
 const OURS: &str = "hs100d";
+/// Where the embedded broker's library complains of each session that it cannot write.
+const SESSION_LOG: &str = "mqtt5::broker::storage::session_log";
 
 /// How bad a line is in the journal's words, as other services mean them.
 const PRIORITIES: PriorityMappings = PriorityMappings {
@@ -93,7 +95,9 @@ fn filter(options: Options<'_>) -> (Targets, Option<String>) {
         1 => (LevelFilter::DEBUG, LevelFilter::WARN),
         2.. => (LevelFilter::TRACE, LevelFilter::INFO),
     };
-    let default = Targets::new().with_default(others).with_target(OURS, ours);
+    // What the embedded broker cannot write, `mqtt::broker_store` says in one line, with the remedy.
+    let quiet = if options.verbosity >= 2 { others } else { LevelFilter::OFF };
+    let default = Targets::new().with_default(others).with_target(OURS, ours).with_target(SESSION_LOG, quiet);
     match options.rust_log.map(str::parse::<Targets>) {
         None => (default, None),
         Some(Ok(targets)) => (targets, None),
@@ -147,6 +151,7 @@ mod tests {
             let options = Options { verbosity, ..Options::default() };
             assert_eq!(lets_through(options, "hs100d::daemon"), Some(ours));
             assert_eq!(lets_through(options, "mqtt5::broker"), Some(others));
+            assert_eq!(lets_through(options, SESSION_LOG), Some(others).filter(|_| verbosity > 1));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The embedded broker: for houses that have none, for `demo`, and for tests.
 //!
-//! It speaks MQTT 5 and 3.1.1 on one port and keeps retained messages over a restart. Unless it was told of users, it
-//! refuses to listen anywhere but on this machine. Built without the feature `broker`, starting it is an error that
+//! It speaks MQTT 5 and 3.1.1 on one port, works in memory, and has `broker_store` write what outlives a restart. Unless it
+//! was told of users, it refuses to listen anywhere but on this machine. Built without the feature `broker`, starting it is an error that
 //! says so.
 
 use std::net::SocketAddr;
@@ -69,6 +69,18 @@ pub enum BrokerError {
     NotBuilt,
 }
 
+impl BrokerError {
+    /// Whether it may pass by itself: a port that is taken now may be free in an hour, and an address that this machine
+    /// does not have yet comes with its network.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::PortTaken(_) => true,
+            Self::Listen { source, .. } => source.kind() == std::io::ErrorKind::AddrNotAvailable,
+            Self::NotLoopback(_) | Self::StoreInUse(_) | Self::Failed(_) | Self::NotBuilt => false,
+        }
+    }
+}
+
 #[cfg(not(feature = "broker"))]
 mod absent {
     use super::{BrokerError, Options, SocketAddr};
@@ -116,21 +128,20 @@ pub use present::EmbeddedBroker;
 
 #[cfg(feature = "broker")]
 mod present {
-    use std::fs;
     use std::io::ErrorKind;
     use std::net::{SocketAddr, TcpListener};
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
 
     use mqtt5::broker::config::{StorageBackend, StorageConfig};
     use mqtt5::broker::sys_topics::BrokerStats;
-    use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
+    use mqtt5::broker::{BrokerConfig, BrokerEventHandler, BrokerShutdownHandle, MqttBroker};
     use tokio::task::JoinHandle;
 
-    use super::{BrokerError, Options, User};
+    use super::{BrokerError, Options};
+    use crate::mqtt::broker_store::{BrokerStore, InUse, Keeping, first_line, is_in_use};
     use crate::mqtt::doorman::Doorman;
 
     /// The broker's own folder in the state directory.
@@ -153,23 +164,22 @@ mod present {
     /// What clients get to end their connections when the broker stops. A will that is held back for longer is lost.
     const DRAIN: Duration = Duration::from_millis(1500);
     const LOOK_AGAIN: Duration = Duration::from_millis(20);
-    /// How long a broker that was stopped in this process may still hold the store: until the last will of a client
-    /// that was killed is published, which for ours is 5 s.
+    /// How long a broker that was stopped in this process may still write to the store.
     const STORE_FREE_WITHIN: Duration = Duration::from_secs(6);
 
     /// A broker that runs for as long as this value lives.
     #[derive(Debug)]
     pub struct EmbeddedBroker {
         address: SocketAddr,
-        folder: Option<PathBuf>,
+        keeping: Keeping,
         shutdown: Shutdown,
         stats: Arc<BrokerStats>,
         task: JoinHandle<()>,
     }
 
     impl EmbeddedBroker {
-        /// Starts it, and returns once clients can connect. A store that cannot be read is put aside, and one that
-        /// cannot be written is done without; both with a warning.
+        /// Starts it, and returns once clients can connect. A store that cannot be read is put aside, and while one
+        /// cannot be written the broker goes on in memory; both with a warning.
         ///
         /// # Errors
         ///
@@ -185,17 +195,44 @@ mod present {
             }
             let folder = state_dir.join(FOLDER);
             Self::wait_for_store(listen, &folder).await?;
-            let first = match prepare(&folder) {
-                Ok(()) => Self::try_start(listen, &users, Some(&folder)).await,
-                Err(error) => Err(BrokerError::Failed(error.to_string())),
-            };
-            match first {
-                Err(BrokerError::Failed(_)) if is_in_use(&folder) => Err(BrokerError::StoreInUse(folder)),
-                Err(BrokerError::Failed(why)) => {
-                    Self::start_anew(listen, &users, &state_dir, &folder, &why).await
+            let mut store = BrokerStore::open(&folder, &state_dir.join(DAMAGED))
+                .await
+                .map_err(|InUse| BrokerError::StoreInUse(folder))?;
+            let mut broker = match MqttBroker::with_config(config(listen, store.changes())).await {
+                Ok(broker) => broker,
+                Err(error) => {
+                    return Err(
+                        port_trouble(listen).unwrap_or_else(|| BrokerError::Failed(first_line(&error)))
+                    );
                 }
-                first => first,
+            };
+            if let Some(memory) = broker.storage() {
+                store.restore(&memory).await;
             }
+            if !users.is_empty() {
+                broker = broker.with_auth_provider(Arc::new(Doorman::new(users)));
+            }
+            let address = broker.local_addr().unwrap_or(listen);
+            let shutdown = Shutdown(broker.shutdown_handle());
+            let stats = broker.stats();
+            let mut ready = broker.ready_receiver();
+            let mut run = tokio::spawn(async move { broker.run().await });
+            tokio::select! {
+                // The sender goes with the broker, in which case `run` tells why.
+                Ok(_) = ready.wait_for(|ready| *ready) => {}
+                ended = &mut run => {
+                    return Err(match ended {
+                        Ok(Err(error)) => BrokerError::Failed(first_line(&error)),
+                        _ => BrokerError::Failed("it ended by itself".to_owned()),
+                    });
+                }
+            }
+            let task = tokio::spawn(async move {
+                if let Ok(Err(error)) = run.await {
+                    tracing::error!("the embedded broker has ended: {error}: restart hs100d");
+                }
+            });
+            Ok(Self { address, keeping: store.keep(), shutdown, stats, task })
         }
 
         /// Where it listens.
@@ -221,18 +258,16 @@ mod present {
         }
 
         /// Ends all connections, and waits until everything is on disk and the store is free for a successor.
-        pub async fn stop(mut self) {
-            self.shutdown.signal();
+        pub async fn stop(self) {
+            let Self { keeping, shutdown, mut task, .. } = self;
+            shutdown.signal();
             let ended = async {
                 // An error would be a panic in there, which is an end as well.
-                let _ = (&mut self.task).await;
-                // A last will that is being held back holds on to the store.
-                while self.folder.as_deref().is_some_and(is_in_use) {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
+                let _ = (&mut task).await;
+                keeping.stop().await;
             };
             if tokio::time::timeout(DRAIN, ended).await.is_err() {
-                self.task.abort();
+                task.abort();
             }
         }
 
@@ -249,73 +284,6 @@ mod present {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             Ok(())
-        }
-
-        /// With an empty store, or at last with none.
-        async fn start_anew(
-            listen: SocketAddr,
-            users: &[User],
-            state_dir: &Path,
-            folder: &Path,
-            why: &str,
-        ) -> Result<Self, BrokerError> {
-            let aside = state_dir.join(DAMAGED);
-            match put_aside(folder, &aside).and_then(|()| prepare(folder)) {
-                Ok(()) => {
-                    tracing::warn!(
-                        "{}: what the embedded broker kept cannot be used ({why}): it starts empty; the old files are in \
-                         {}, delete them",
-                        folder.display(),
-                        aside.display()
-                    );
-                    let second = Self::try_start(listen, users, Some(folder)).await;
-                    if !matches!(second, Err(BrokerError::Failed(_))) {
-                        return second;
-                    }
-                }
-                Err(error) => tracing::debug!("{}: cannot be put aside: {error}", folder.display()),
-            }
-            tracing::warn!(
-                "{}: cannot be used ({why}): what the embedded broker keeps will not outlive a restart; make room \
-                 there, make it writable for this user, and restart hs100d",
-                folder.display()
-            );
-            Self::try_start(listen, users, None).await
-        }
-
-        async fn try_start(
-            listen: SocketAddr,
-            users: &[User],
-            folder: Option<&Path>,
-        ) -> Result<Self, BrokerError> {
-            let mut broker = match MqttBroker::with_config(config(listen, folder)).await {
-                Ok(broker) => broker,
-                Err(error) => return Err(port_trouble(listen).unwrap_or_else(|| failed(&error))),
-            };
-            if !users.is_empty() {
-                broker = broker.with_auth_provider(Arc::new(Doorman::new(users.to_vec())));
-            }
-            let address = broker.local_addr().unwrap_or(listen);
-            let shutdown = Shutdown(broker.shutdown_handle());
-            let stats = broker.stats();
-            let mut ready = broker.ready_receiver();
-            let mut run = tokio::spawn(async move { broker.run().await });
-            tokio::select! {
-                // The sender goes with the broker, in which case `run` tells why.
-                Ok(_) = ready.wait_for(|ready| *ready) => {}
-                ended = &mut run => {
-                    return Err(match ended {
-                        Ok(Err(error)) => failed(&error),
-                        _ => BrokerError::Failed("it ended by itself".to_owned()),
-                    });
-                }
-            }
-            let task = tokio::spawn(async move {
-                if let Ok(Err(error)) = run.await {
-                    tracing::error!("the embedded broker has ended: {error}: restart hs100d");
-                }
-            });
-            Ok(Self { address, folder: folder.map(Path::to_owned), shutdown, stats, task })
         }
     }
 
@@ -340,45 +308,19 @@ mod present {
         }
     }
 
-    fn config(listen: SocketAddr, folder: Option<&Path>) -> BrokerConfig {
-        let storage = match folder {
-            Some(folder) => {
-                StorageConfig::new().with_backend(StorageBackend::File).with_base_dir(folder.to_owned())
-            }
-            None => StorageConfig::new().with_backend(StorageBackend::Memory),
-        };
+    fn config(listen: SocketAddr, changes: Arc<dyn BrokerEventHandler>) -> BrokerConfig {
         let mut config = BrokerConfig::new()
             .with_bind_address(listen)
             .with_max_clients(MOST_CLIENTS)
             .with_session_expiry(LONGEST_SESSION)
             .with_max_packet_size(LARGEST_PACKET)
             .with_max_retained_messages(MOST_KEPT)
-            .with_max_retained_message_size(LARGEST_KEPT);
-        config.storage_config = storage;
+            .with_max_retained_message_size(LARGEST_KEPT)
+            .with_event_handler(changes);
+        config.storage_config = StorageConfig::new().with_backend(StorageBackend::Memory);
         // Figures about the broker, kept every few seconds, would only wear the disk.
         config.sys_topics_enabled = false;
         config
-    }
-
-    /// Makes the folder, for this user alone.
-    fn prepare(folder: &Path) -> std::io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-    }
-
-    fn put_aside(folder: &Path, aside: &Path) -> std::io::Result<()> {
-        if let Err(error) = fs::remove_dir_all(aside)
-            && error.kind() != ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        fs::rename(folder, aside)
-    }
-
-    /// The broker locks this file in its folder for as long as it runs.
-    fn is_in_use(folder: &Path) -> bool {
-        let lock: PathBuf = folder.join(".lock");
-        fs::File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
     }
 
     /// Whether it is the port that stands in the way; the broker itself says so in words only.
@@ -388,12 +330,6 @@ mod present {
             ErrorKind::AddrInUse => BrokerError::PortTaken(listen),
             _ => BrokerError::Listen { address: listen, source },
         })
-    }
-
-    fn failed(error: &mqtt5::MqttError) -> BrokerError {
-        // Its messages may have several lines.
-        let text = error.to_string();
-        BrokerError::Failed(text.lines().next().unwrap_or_default().to_owned())
     }
 }
 
@@ -463,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_cannot_be_written_is_done_without() {
+    async fn a_store_that_cannot_be_written_keeps_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         // A state directory that is a file can neither hold a folder nor be put aside.
         let state_dir = folder.path().join("state");

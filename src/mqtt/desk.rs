@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rumqttc::QoS;
@@ -35,7 +35,9 @@ pub struct Desk {
     press: Press,
     status_topic: String,
     instance: String,
-    started: SystemTime,
+    started: Instant,
+    /// The clocks of the last update: dates that were told before may be wrong by now.
+    clock: Clock,
     table: Table,
     letters: VecDeque<Letter>,
     is_connected: bool,
@@ -109,7 +111,7 @@ struct Plug {
 
 impl Desk {
     /// An empty desk; the documents of the bridge itself wait to be sent.
-    pub fn new(options: &Options, started: SystemTime) -> Self {
+    pub fn new(options: &Options, clock: Clock) -> Self {
         let topics = Topics::new(&options.base_topic);
         let press = Press::new(&options.homeassistant, topics.clone(), &options.instance);
         let mut desk = Self {
@@ -117,7 +119,8 @@ impl Desk {
             press,
             status_topic: options.homeassistant.status_topic.clone(),
             instance: options.instance.clone(),
-            started,
+            started: clock.instant,
+            clock,
             table: Table::default(),
             letters: VecDeque::new(),
             is_connected: false,
@@ -136,6 +139,7 @@ impl Desk {
 
     /// Takes what the bridge wants to be shown or said.
     pub fn handle_update(&mut self, update: Update, clock: Clock) {
+        self.clock = clock;
         match update {
             Update::Expected(plug) => drop(self.known(&plug)),
             Update::State(plug, state) => self.show_state(plug, &state, clock),
@@ -351,7 +355,7 @@ impl Desk {
     }
 
     fn put_bridge_info(&mut self) {
-        let info = payload::bridge_info(&self.bridge, &self.instance, self.started);
+        let info = payload::bridge_info(&self.bridge, &self.instance, self.started, self.clock);
         self.table.put(&self.topics.bridge_info(), info, Rank::Info, QoS::AtLeastOnce);
     }
 
@@ -617,7 +621,7 @@ impl Plug {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::bridge::event::{Ask, Ended, OutletInfo};
@@ -641,7 +645,7 @@ mod tests {
                 status_topic: "homeassistant/status".to_owned(),
             },
         };
-        Desk::new(&options, SystemTime::UNIX_EPOCH)
+        Desk::new(&options, Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH })
     }
 
     fn desk() -> Desk {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rumqttc::{
@@ -171,7 +171,7 @@ impl Courier {
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
         Self {
-            desk: Desk::new(&options, SystemTime::now()),
+            desk: Desk::new(&options, Clock::now()),
             patience: Patience::new(&options.instance),
             options,
             words,
@@ -299,21 +299,20 @@ impl Courier {
     }
 
     fn take_words(&mut self, first: Word) {
-        let clock = Clock::now();
-        self.take_word(first, clock);
+        self.take_word(first);
         for _ in 1..WORDS_AT_ONCE {
             let Ok(word) = self.words.try_recv() else { break };
-            self.take_word(word, clock);
+            self.take_word(word);
         }
     }
 
-    fn take_word(&mut self, word: Word, clock: Clock) {
+    fn take_word(&mut self, word: Word) {
         match word {
-            Word::Publish(update) => self.desk.handle_update(*update, clock),
+            Word::Publish(update, clock) => self.desk.handle_update(*update, clock),
             Word::Stop(within, done) => {
                 self.online_at = None;
                 self.desk.show_away();
-                self.goodbye = Some(Goodbye { by: clock.instant + within, done });
+                self.goodbye = Some(Goodbye { by: Instant::now() + within, done });
             }
         }
     }

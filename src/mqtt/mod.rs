@@ -7,6 +7,8 @@
 
 mod ask;
 pub mod broker;
+#[cfg(feature = "broker")]
+mod broker_store;
 mod certificates;
 pub mod desk;
 #[cfg(feature = "broker")]
@@ -33,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::bridge::event::{Event, RequestId, Update};
 use crate::secret::Secret;
 use obstacle::Obstacle;
+use payload::Clock;
 
 /// How to reach the broker, and what to be called there.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,8 +93,8 @@ pub struct Link {
 /// What the daemon says to the task that keeps the connection.
 #[derive(Debug)]
 enum Word {
-    /// Show or say this.
-    Publish(Box<Update>),
+    /// Show or say this, with the dates of these clocks.
+    Publish(Box<Update>, Clock),
     /// Say goodbye within this time, then answer.
     Stop(Duration, oneshot::Sender<()>),
 }
@@ -105,10 +108,10 @@ impl Link {
     }
 
     /// Shows or says something. Never waits and never fails: what the broker should keep is kept here until it
-    /// has it, what is for the moment is dropped while there is no connection.
-    pub fn publish(&self, update: Update) {
+    /// has it, what is for the moment is dropped while there is no connection. Dates are taken from `clock`.
+    pub fn publish(&self, update: Update, clock: Clock) {
         // The other end goes only with the link itself.
-        let _ = self.desk.send(Word::Publish(Box::new(update)));
+        let _ = self.desk.send(Word::Publish(Box::new(update), clock));
     }
 
     /// Shows plugs and bridge as away, waits for the broker to have taken that, and disconnects; all of it within

@@ -28,11 +28,17 @@ impl Clock {
         Self { instant: Instant::now(), system: SystemTime::now() }
     }
 
-    /// The date of another instant, RFC 3339 in UTC, to the second.
-    pub fn date(&self, instant: Instant) -> String {
+    /// The same two clocks at another instant; none where the one with a date does not reach.
+    pub fn at(&self, instant: Instant) -> Option<Self> {
         let past = self.instant.saturating_duration_since(instant);
         let future = instant.saturating_duration_since(self.instant);
-        rfc3339(self.system.checked_sub(past).and_then(|time| time.checked_add(future)))
+        let system = self.system.checked_sub(past)?.checked_add(future)?;
+        Some(Self { instant, system })
+    }
+
+    /// The date of another instant, RFC 3339 in UTC, to the second.
+    pub fn date(&self, instant: Instant) -> String {
+        rfc3339(self.at(instant).map(|clock| clock.system))
     }
 }
 
@@ -99,7 +105,7 @@ pub fn info(info: &PlugInfo) -> Vec<u8> {
 }
 
 /// `bridge/info`.
-pub fn bridge_info(info: &BridgeInfo, instance: &str, started: SystemTime) -> Vec<u8> {
+pub fn bridge_info(info: &BridgeInfo, instance: &str, started: Instant, clock: Clock) -> Vec<u8> {
     let (status, reason) = match &info.cloud {
         CloudStatus::Off => ("off", None),
         CloudStatus::Ok => ("ok", None),
@@ -109,7 +115,7 @@ pub fn bridge_info(info: &BridgeInfo, instance: &str, started: SystemTime) -> Ve
     json(&BridgeDocument {
         version: env!("CARGO_PKG_VERSION"),
         instance,
-        started: rfc3339(started),
+        started: clock.date(started),
         plugs: info.plugs,
         online: info.online,
         cloud: CloudDocument { status, reason },
@@ -475,7 +481,8 @@ mod tests {
     fn the_bridge_tells_of_itself_and_of_what_happened() {
         let cloud = CloudStatus::Stopped("wrong password".into());
         let info = BridgeInfo { plugs: 3, online: 2, served: [1, 1], cloud };
-        let shown = text(bridge_info(&info, "abc", SystemTime::UNIX_EPOCH));
+        let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };
+        let shown = text(bridge_info(&info, "abc", clock.instant, clock));
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             shown,
@@ -483,7 +490,6 @@ mod tests {
                 r#"{{"version":"{version}","instance":"abc","started":"1970-01-01T00:00:00Z","plugs":3,"online":2,"cloud":{{"status":"stopped","reason":"wrong password"}}}}"#
             )
         );
-        let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };
         let event = Happening {
             what: What::RouteChanged,
             plug: PlugName::new("kettle").ok(),

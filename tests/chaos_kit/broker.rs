@@ -2,7 +2,7 @@
 //! hands of the house, which send commands through it or use the buttons.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hs100d::bridge::event::{Event, Update};
@@ -116,7 +116,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(started: SystemTime) -> Self {
+    pub fn new(clock: Clock) -> Self {
         let options = Options {
             host: "broker".to_owned(),
             port: 1883,
@@ -132,7 +132,7 @@ impl Link {
                 status_topic: STATUS.to_owned(),
             },
         };
-        let desk = Desk::new(&options, started);
+        let desk = Desk::new(&options, clock);
         Self { desk, is_up: false, hears: false, is_moving: false, announces: false, since: Duration::ZERO }
     }
 

@@ -36,6 +36,7 @@ use hs100d::bridge::event::{
 use hs100d::bridge::route::{Policy, RoutePolicy};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{DeviceId, PlugName, RelayState};
+use hs100d::mqtt::payload::Clock;
 use hs100d::transport::cloud::Tokens;
 
 use broker::{Broker, Link};
@@ -341,7 +342,7 @@ impl World {
             bridge: Bridge::new(self.settings(), now),
             wires: Wires::default(),
             calls: Calls::new(self.disk.tokens.clone()),
-            link: Link::new(self.wall_clock()),
+            link: Link::new(Clock { instant: self.now(), system: self.wall_clock() }),
             began: self.at,
         });
         self.begin_link();

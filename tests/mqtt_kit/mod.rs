@@ -17,6 +17,7 @@ use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, Pl
 use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
 use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::{Inbound, Link, Options};
 use hs100d::smarthome::message::Nameplate;
 use rumqttc::{AsyncClient, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};
@@ -298,7 +299,7 @@ impl Daemon {
     }
 
     pub(crate) fn publish(&self, update: Update) {
-        self.link.publish(update);
+        self.link.publish(update, Clock::now());
     }
 
     /// Shows a plug as the bridge does when it was read.

@@ -72,7 +72,7 @@ impl Steady {
             policy,
         });
         let settings = Settings { plugs: plugs.collect(), policy, ..Settings::default() };
-        let mut desk = Desk::new(&options(), SystemTime::UNIX_EPOCH);
+        let mut desk = Desk::new(&options(), clock);
         desk.connected();
         desk.end_search();
         let plug = |number| Plug {

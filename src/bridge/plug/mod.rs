@@ -313,6 +313,17 @@ impl Plug {
         }
     }
 
+    /// What was told of the plug with a date.
+    pub(in crate::bridge) fn tell_times(&mut self, desk: &mut Desk<'_>) {
+        for part in self.parts() {
+            let relay = self.relay_mut(part);
+            if relay.on_since.is_some() || relay.until.is_some() {
+                relay.shown.state = None;
+            }
+        }
+        self.show(desk);
+    }
+
     /// Takes every step that is due, and says when the next one is.
     pub(in crate::bridge) fn advance(&mut self, desk: &mut Desk<'_>) -> Instant {
         self.let_go_of_lost(desk);

@@ -1,0 +1,96 @@
+//! The clock with a date: which dates belong to which instants, and when somebody has set it.
+//!
+//! Dates are told of a pair of clocks that stays the same, so that one instant always has the same date. When the clock
+//! with a date has been set (a machine that starts in 1970 and hears of the year later, or one that slept), the pair is
+//! taken anew and all that was told with a date is to be told again.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::mqtt::payload::Clock;
+
+/// By how much the clock must be off to count as set. Less than that is reading two clocks one after the other, and the
+/// correction of a clock that runs a little fast or slow.
+const SET: Duration = Duration::from_secs(2);
+
+/// Reads both clocks.
+pub(super) type ReadClock = Box<dyn Fn() -> Clock + Send + Sync>;
+
+/// The two clocks as they go together.
+pub(super) struct WallClock {
+    read: ReadClock,
+    pair: Clock,
+}
+
+impl WallClock {
+    pub(super) fn new(read: ReadClock) -> Self {
+        let pair = read();
+        Self { read, pair }
+    }
+
+    /// The two clocks at this instant.
+    pub(super) fn at(&self, now: Instant) -> Clock {
+        self.pair.at(now).unwrap_or(self.pair)
+    }
+
+    /// Whether the clock was set since the last look.
+    pub(super) fn was_set(&mut self) -> bool {
+        let now = (self.read)();
+        let expected = self.at(now.instant).system;
+        let (by, way) = match now.system.duration_since(expected) {
+            Ok(by) => (by, "forward"),
+            Err(back) => (back.duration(), "back"),
+        };
+        if by < SET {
+            return false;
+        }
+        self.pair = now;
+        let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
+        tracing::info!("the clock of this machine was set {way} by {by}: all times are told again");
+        true
+    }
+}
+
+impl Default for WallClock {
+    fn default() -> Self {
+        Self::new(Box::new(Clock::now))
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WallClock").field("pair", &self.pair).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_either_way_and_one_that_is_corrected_a_little_is_not() {
+        let begun = Instant::now();
+        let second = |count: u64| Duration::from_secs(count);
+        let clock = |at: u64, system: u64| Clock {
+            instant: begun + second(at),
+            system: SystemTime::UNIX_EPOCH + second(system),
+        };
+        let shown = Arc::new(Mutex::new(clock(0, 10)));
+        let read = Arc::clone(&shown);
+        let mut wall = WallClock::new(Box::new(move || *read.lock().unwrap()));
+        let mut look = |clock| {
+            *shown.lock().unwrap() = clock;
+            let was_set = wall.was_set();
+            (was_set, wall.at(begun).date(begun))
+        };
+        let date = |text: &str| text.to_owned();
+        assert_eq!(look(clock(5, 15)), (false, date("1970-01-01T00:00:10Z")));
+        assert_eq!(look(clock(6, 17)), (false, date("1970-01-01T00:00:10Z")), "a second is none");
+        assert_eq!(look(clock(8, 1_800_000_008)), (true, date("2027-01-15T08:00:00Z")), "from 1970");
+        assert_eq!(look(clock(9, 1_800_000_009)), (false, date("2027-01-15T08:00:00Z")));
+        assert_eq!(look(clock(10, 1_799_999_010)), (true, date("2027-01-15T07:43:20Z")), "back");
+    }
+}
