@@ -368,6 +368,56 @@ fn a_late_execution_for_one_outlet_is_put_right_there_alone() {
 }
 
 #[test]
+fn a_strip_shows_the_sum_of_its_outlets_and_never_a_part_of_it() {
+    let mut plug = ModelPlug::strip(1, 2);
+    let meter = |power, current, total| Meter {
+        power: Some(power),
+        voltage: Some(230.0),
+        current: Some(current),
+        total: Some(total),
+    };
+    plug.meters = vec![meter(1.5, 0.25, 10.0), meter(2.0, 0.5, 20.0)];
+    plug.used = vec![[0.5, 1.0], [0.25, 2.0]];
+    let mut house = house_of(plug);
+    house.run_for(seconds(120));
+    let sum = Meter { power: Some(3.5), voltage: None, current: Some(0.75), total: Some(30.0) };
+    let sum = Energy { meter: sum, today: Some(0.75), month: Some(3.0) };
+    let told = energies(&house, "plug-1");
+    assert_eq!(told.last(), Some(&sum));
+    for energy in &told {
+        let figures = |energy: &Energy| {
+            let Meter { power, voltage, current, total } = energy.meter;
+            [power, voltage, current, total, energy.today, energy.month]
+        };
+        for (figure, sum) in figures(energy).into_iter().zip(figures(&sum)) {
+            assert!(figure.is_none() || figure == sum, "{told:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_sum_that_falls_outlet_by_outlet_at_midnight_is_told_in_one_step() {
+    let mut plug = ModelPlug::strip(1, 2);
+    plug.meters = vec![Meter::default(); 2];
+    plug.used = vec![[3.0, 30.0], [3.0, 30.0]];
+    let mut house = house_of(plug);
+    house.run_for(seconds(120));
+    assert_eq!(energies(&house, "plug-1").last().unwrap().today, Some(6.0));
+    house.forget_the_past();
+    // One of the two was read before midnight, and the other after it.
+    house.plug(1).used[0][0] = 0.0;
+    let days =
+        |outlet| move |request: &Request| matches!(request, Request::MeterDays(o, ..) if *o == Some(outlet));
+    house.run_until(seconds(130), |house| asked(house, days(0)) > 0 && asked(house, days(1)) > 0);
+    house.run_for(seconds(1));
+    house.plug(1).used[1][0] = 0.25;
+    house.run_for(seconds(600));
+    let told: Vec<_> = energies(&house, "plug-1").iter().filter_map(|energy| energy.today).collect();
+    assert!(told.iter().all(|today| [6.0, 0.25].contains(today)), "{told:?}");
+    assert_eq!(told.last(), Some(&0.25));
+}
+
+#[test]
 fn each_outlet_has_its_own_meter_which_is_asked_once_a_minute() {
     let mut plug = ModelPlug::strip(1, 2);
     plug.meters =

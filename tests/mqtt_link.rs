@@ -41,7 +41,7 @@ async fn everything_is_kept_at_the_broker_and_is_back_after_it_lost_its_store() 
                 && has(kept, &topic("kettle/availability"), "online")
                 && has(kept, &topic("bridge/state"), "online")
                 && has(kept, &topic("bridge/info"), r#""instance":"test""#)
-                && has(kept, &document_topic("kettle"), r#""availability_mode":"all""#)
+                && has(kept, &document_topic("kettle"), r#""avty_mode":"all""#)
                 && has(kept, "homeassistant/device/hs100d_test/config", "connectivity")
         };
         until_kept(house.port, "everything", everything).await;
@@ -603,8 +603,7 @@ async fn another_form_of_documents_takes_the_place_of_the_first() {
         let house = House::start(brand).await;
         let daemon = Daemon::connected(house.port).await;
         daemon.show_plug("kettle");
-        until_kept(house.port, "the device form", |kept| has(kept, &document_topic("kettle"), "components"))
-            .await;
+        until_kept(house.port, "the device form", |kept| has(kept, &document_topic("kettle"), "cmps")).await;
         daemon.link.stop(BOUND).await;
 
         let ear = Ear::listen(house.port).await;
@@ -615,7 +614,7 @@ async fn another_form_of_documents_takes_the_place_of_the_first() {
         daemon.show_plug("kettle");
         let relay = format!("homeassistant/switch/hs100d_{}/hs100d_relay/config", device_id("kettle"));
         ear.forget_everything();
-        ear.hears(&relay, "unique_id").await;
+        ear.hears(&relay, "uniq_id").await;
         let order = ear
             .until("the old document to be cleared", |all| {
                 let asked = all.iter().position(|seen| seen.payload.contains("migrate_discovery"))?;

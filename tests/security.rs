@@ -198,9 +198,9 @@ async fn whatever_a_plug_calls_itself_it_makes_no_topic_no_line_and_no_template_
     };
     let document = scene.ear.until("its document", document).await;
     let document: serde_json::Value = serde_json::from_str(&document.payload).unwrap();
-    assert_eq!(document["device"]["name"], name);
-    let rest = json!({"components": document["components"], "availability": document["availability"]});
-    assert!(rest.to_string().contains("_template") && !rest.to_string().contains("7 * 7"), "{rest}");
+    assert_eq!(document["dev"]["name"], name);
+    let rest = json!({"cmps": document["cmps"], "avty": document["avty"]});
+    assert!(rest.to_string().contains("val_tpl") && !rest.to_string().contains("7 * 7"), "{rest}");
 
     let plain = |c: char| c.is_ascii_alphanumeric() || "/_-".contains(c);
     for seen in scene.ear.seen() {

@@ -2,16 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
 
-use hs100d::bridge::event::KnownPlug;
+use hs100d::bridge::event::{KnownPlug, OutletInfo, PlugInfo, PlugState, Update};
 use hs100d::config::place::{Environment, Place};
 use hs100d::config::{self, Config};
-use hs100d::model::{Address, DeviceId, Mac, PlugName};
+use hs100d::model::{Address, Availability, DeviceId, Mac, PlugName, RelayState};
+use hs100d::mqtt::Options;
+use hs100d::mqtt::desk::{Desk, Message, Outgoing};
+use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::payload::Clock;
 use hs100d::secret::Secret;
+use hs100d::smarthome::message::{Nameplate, OutletPlate};
 use hs100d::store::{Store, TokenFile};
 use hs100d::transport::cloud::Tokens;
 use serde_json::Value;
@@ -181,4 +187,310 @@ fn every_key_of_the_config_has_a_sample() {
     let known: BTreeSet<_> = config::keys().into_iter().collect();
     let missing: Vec<_> = known.difference(&written).collect();
     assert!(missing.is_empty(), "no sample has {missing:?}: add samples, see tests/samples/README.md");
+}
+
+/// Home Assistant, as far as discovery over MQTT goes: what it has loaded, and what it has removed for good, with all
+/// that the user made of it.
+#[derive(Debug, Default, Clone)]
+struct HomeAssistant {
+    /// By platform and discovery id: the topic that it was discovered at, its unique id, and its device.
+    loaded: BTreeMap<(String, String), (String, String, String)>,
+    devices: BTreeSet<String>,
+    lost: Vec<String>,
+}
+
+impl HomeAssistant {
+    fn hear(&mut self, topic: &str, payload: &str) {
+        let Some(place) = topic.strip_prefix("homeassistant/").and_then(|rest| rest.strip_suffix("/config"))
+        else {
+            return;
+        };
+        let lets_go = payload == r#"{"migrate_discovery": true}"#;
+        if payload.is_empty() || lets_go {
+            self.unload(|_, at| at == topic, !lets_go);
+            return;
+        }
+        let document: Value = serde_json::from_str(payload).unwrap();
+        let either = |one: &Value, short: &str, long: &str| one.get(short).or(one.get(long)).cloned();
+        let device = either(&document, "dev", "device").unwrap();
+        let id = either(&device, "ids", "identifiers").unwrap()[0].as_str().unwrap().to_owned();
+        if let Some(via) = device["via_device"].as_str().filter(|via| via.contains("8006")) {
+            assert!(self.devices.contains(via), "{id} comes before {via}, by way of which it is reached");
+        }
+        self.devices.insert(id.clone());
+        let levels: Vec<&str> = place.split('/').collect();
+        let components: Vec<(String, String, Value)> = match levels[..] {
+            ["device", object] => {
+                let components = either(&document, "cmps", "components").unwrap();
+                let of = |(key, one): (&String, &Value)| {
+                    let platform = either(one, "p", "platform").unwrap().as_str().unwrap().to_owned();
+                    (platform, format!("{object} {key}"), one.clone())
+                };
+                components.as_object().unwrap().iter().map(of).collect()
+            }
+            [platform, node, object] => {
+                vec![(platform.to_owned(), format!("{node} {object}"), document.clone())]
+            }
+            _ => panic!("Home Assistant looks nowhere else: {topic}"),
+        };
+        for (platform, discovery, component) in components {
+            let hash = (platform, discovery);
+            let Some(unique) = either(&component, "uniq_id", "unique_id") else {
+                self.unload(|known, at| *known == hash && at == topic, true);
+                continue;
+            };
+            let unique = unique.as_str().unwrap().to_owned();
+            if let Some((at, ..)) = self.loaded.get(&hash) {
+                assert_eq!(at, topic, "a conflicting discovery message for {hash:?}");
+            } else {
+                let twice = self.loaded.iter().find(|(_, (_, other, _))| *other == unique);
+                assert!(twice.is_none(), "{hash:?} does not have an id of its own: {twice:?}");
+            }
+            self.loaded.insert(hash, (topic.to_owned(), unique, id.clone()));
+        }
+    }
+
+    fn unload(&mut self, which: impl Fn(&(String, String), &str) -> bool, for_good: bool) {
+        let gone: Vec<_> = self.loaded.iter().filter(|(hash, (at, ..))| which(hash, at)).collect();
+        let gone: Vec<_> =
+            gone.into_iter().map(|(hash, (_, unique, _))| (hash.clone(), unique.clone())).collect();
+        for (hash, unique) in gone {
+            self.loaded.remove(&hash);
+            if for_good {
+                self.lost.push(unique);
+            }
+        }
+    }
+
+    /// Every entity with its device.
+    fn entities(&self) -> BTreeMap<&str, &str> {
+        self.loaded.values().map(|(_, unique, device)| (unique.as_str(), device.as_str())).collect()
+    }
+}
+
+/// A broker with a Home Assistant, and a daemon that says what it wants to.
+#[derive(Debug, Default, Clone)]
+struct House {
+    kept: BTreeMap<String, String>,
+    home_assistant: HomeAssistant,
+}
+
+impl House {
+    /// As a version before this one left it.
+    fn left_by(sample: &Path) -> Self {
+        let documents: BTreeMap<String, Value> =
+            serde_json::from_str(&fs::read_to_string(sample).unwrap()).unwrap();
+        let mut house = Self::default();
+        for (topic, document) in documents {
+            house.keep(&topic, &document.to_string());
+        }
+        house.keep("hs100d/bridge/info", r#"{"instance":"0f3a"}"#);
+        house
+    }
+
+    fn keep(&mut self, topic: &str, payload: &str) {
+        self.home_assistant.hear(topic, payload);
+        if payload.is_empty() {
+            self.kept.remove(topic);
+        } else {
+            self.kept.insert(topic.to_owned(), payload.to_owned());
+        }
+    }
+
+    /// Takes what the daemon has to send, or this much of it; says whether that was all.
+    fn take(&mut self, desk: &mut Desk, most: usize) -> bool {
+        for _ in 0..most {
+            match desk.take() {
+                Some(Outgoing::Kept(kept)) => {
+                    self.keep(&kept.topic, std::str::from_utf8(&kept.payload).unwrap())
+                }
+                Some(Outgoing::Letter(letter)) => {
+                    self.home_assistant.hear(&letter.topic, std::str::from_utf8(&letter.payload).unwrap())
+                }
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// A daemon that has connected and looked around, and whose strip has answered before that or after.
+    fn daemon(&self, form: Discovery, answers_first: bool) -> Desk {
+        let mut desk = desk(form);
+        desk.connected();
+        for (topic, payload) in &self.kept {
+            let payload = payload.as_bytes();
+            let message = Message { topic, payload, kept: true, response_topic: None, correlation: None };
+            desk.handle_message(message, Instant::now());
+        }
+        if answers_first {
+            answer(&mut desk);
+        }
+        desk.end_search();
+        if !answers_first {
+            let names = strip().map(|(name, _)| name);
+            for name in names {
+                update(&mut desk, Update::Expected(name));
+            }
+            update(&mut desk, Update::Ready);
+            answer(&mut desk);
+        }
+        update(&mut desk, Update::Ready);
+        desk
+    }
+
+    /// The whole life of a daemon, until nothing is left to do.
+    fn run(&mut self, form: Discovery, answers_first: bool) {
+        let mut desk = self.daemon(form, answers_first);
+        assert!(self.take(&mut desk, usize::MAX));
+        desk.end_moves();
+        assert!(self.take(&mut desk, usize::MAX));
+    }
+
+    /// What a first start leaves.
+    fn fresh(form: Discovery) -> Self {
+        let mut fresh = Self::default();
+        fresh.run(form, true);
+        fresh
+    }
+
+    fn is_upgraded_to(&self, fresh: &Self, case: &str) {
+        assert_eq!(self.home_assistant.lost, [""; 0], "{case}: lost");
+        assert_eq!(self.home_assistant.entities(), fresh.home_assistant.entities(), "{case}");
+        assert_eq!(self.kept.keys().collect::<Vec<_>>(), fresh.kept.keys().collect::<Vec<_>>(), "{case}");
+    }
+}
+
+fn desk(form: Discovery) -> Desk {
+    let options = Options {
+        host: "127.0.0.1".to_owned(),
+        port: 1883,
+        tls: None,
+        username: None,
+        password: None,
+        client_id: "hs100d-test".to_owned(),
+        base_topic: "hs100d".to_owned(),
+        instance: "0f3a".to_owned(),
+        homeassistant: homeassistant::Options {
+            discovery: form,
+            discovery_prefix: "homeassistant".to_owned(),
+            status_topic: "homeassistant/status".to_owned(),
+        },
+    };
+    Desk::new(&options, SystemTime::UNIX_EPOCH)
+}
+
+fn update(desk: &mut Desk, update: Update) {
+    desk.handle_update(update, Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH });
+}
+
+/// The strip of the samples, and its outlets.
+fn strip() -> [(PlugName, PlugInfo); 3] {
+    let id = "8006AABBCCDDEEFF00112233445566778899AABB";
+    let outlet =
+        |digits: &str, alias: &str| OutletPlate { id: format!("{id}{digits}").into(), alias: alias.into() };
+    let plate = Nameplate {
+        device_id: DeviceId::new(id),
+        mac: None,
+        alias: "Desk".into(),
+        model: "HS300(US)".into(),
+        hw_version: "1.0".into(),
+        sw_version: "1.0.6".into(),
+        kind: "IOT.SMARTPLUGSWITCH".into(),
+        feature: "TIM:ENE".into(),
+        dev_name: "Wi-Fi Smart Power Strip".into(),
+        dims: false,
+        outlets: [outlet("00", "Lamp"), outlet("01", " ")].into(),
+    };
+    let name = |text: &str| PlugName::new(text).unwrap();
+    let whole = PlugInfo {
+        plate: plate.into(),
+        address: None,
+        rssi: None,
+        cloud_connected: Some(true),
+        outlet: None,
+        outlets: [name("lamp"), name("desk-2")].into(),
+        schedule: None,
+    };
+    let part = |number| PlugInfo {
+        outlet: Some(OutletInfo { number, strip: name("kitchen-kettle") }),
+        outlets: [].into(),
+        ..whole.clone()
+    };
+    [(name("kitchen-kettle"), whole.clone()), (name("lamp"), part(0)), (name("desk-2"), part(1))]
+}
+
+/// The strip answers, and with it its outlets.
+fn answer(desk: &mut Desk) {
+    for (name, info) in strip() {
+        let led = info.outlet.is_none().then_some(RelayState::On);
+        let state = PlugState {
+            relay: RelayState::On,
+            route: None,
+            led,
+            on_since: None,
+            brightness: None,
+            until: None,
+        };
+        update(desk, Update::Info(name.clone(), info.into()));
+        update(desk, Update::State(name.clone(), state));
+        update(desk, Update::Availability(name, Availability::Online));
+    }
+}
+
+/// Every layout of documents that there has been, and this version's own.
+fn layouts() -> Vec<(String, House)> {
+    let mut layouts: Vec<_> = samples("discovery")
+        .into_iter()
+        .map(|(_, sample)| (sample.display().to_string(), House::left_by(&sample)))
+        .collect();
+    for form in [Discovery::Device, Discovery::Component] {
+        layouts.push((format!("{form:?}"), House::fresh(form)));
+    }
+    layouts
+}
+
+#[test]
+fn no_entity_of_a_strip_is_lost_or_there_twice_when_its_outlets_get_documents_of_their_own() {
+    for (before, house) in layouts() {
+        for form in [Discovery::Device, Discovery::Component] {
+            let fresh = House::fresh(form);
+            for answers_first in [true, false] {
+                let case = format!("{before} -> {form:?}, answers first: {answers_first}");
+                let mut house = house.clone();
+                house.run(form, answers_first);
+                house.is_upgraded_to(&fresh, &case);
+                house.run(form, answers_first);
+                house.is_upgraded_to(&fresh, &format!("{case}, and once more"));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_cut_short_at_any_message_is_gone_on_with() {
+    for (before, house) in layouts() {
+        for form in [Discovery::Device, Discovery::Component] {
+            let fresh = House::fresh(form);
+            for cut in 0..200 {
+                let mut house = house.clone();
+                let was_all = house.take(&mut house.daemon(form, true), cut);
+                let case = format!("{before} -> {form:?}, cut after {cut} messages");
+                house.run(form, true);
+                house.is_upgraded_to(&fresh, &case);
+                if was_all {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn with_discovery_switched_off_nothing_of_the_documents_is_left() {
+    for (before, house) in layouts() {
+        let mut house = house.clone();
+        house.run(Discovery::Off, true);
+        let left: Vec<_> = house.kept.keys().filter(|topic| topic.starts_with("homeassistant/")).collect();
+        assert_eq!(left, [""; 0], "{before}");
+    }
 }

@@ -221,10 +221,15 @@ impl Desk {
         self.leftovers.is_searched && self.moves.is_said()
     }
 
-    /// Home Assistant has had the time to let go: the old documents can go.
+    /// Home Assistant has had the time to let go: the old documents can go. One at whose topic another stands now goes
+    /// out once more, since Home Assistant may have been at letting go when it came.
     pub fn end_moves(&mut self) {
         for topic in self.moves.finish() {
-            self.table.clear_document(&topic);
+            if self.table.holds(&topic) {
+                self.table.send_once_more(&topic);
+            } else {
+                self.table.clear_document(&topic);
+            }
         }
     }
 
@@ -387,17 +392,33 @@ impl Desk {
 
     /// Writes the plug's documents, and takes back those that its device had under other topics.
     fn print(&mut self, name: &PlugName) {
+        let Some(info) = self.plugs.get(name).and_then(|plug| plug.info.clone()) else { return };
+        // What its strip had before tells which of the outlet's entities have to move.
+        let strip = info.outlet.as_ref().map(|outlet| &outlet.strip).zip(self.press.strip(&info));
+        if let Some((strip, _)) = strip.filter(|(_, device)| self.leftovers.has_device(device)) {
+            self.print(strip);
+        }
         let Some(plug) = self.plugs.get_mut(name) else { return };
-        let device = plug.info.as_ref().and_then(|info| self.press.device(info));
+        let device = self.press.device(&info);
         for (topic, found) in device.map(|device| self.leftovers.take_device(&device)).unwrap_or_default() {
-            plug.inherit(topic, found, &self.press);
+            let is_outgrown = self.press.is_outgrown(&topic, &found);
+            let is_own = !is_outgrown || self.press.is_device_topic(&topic);
+            if is_own {
+                plug.inherit(topic.clone(), found, &self.press);
+            }
+            if is_outgrown && self.press.is_off() {
+                self.table.clear_document(&topic);
+            } else if is_outgrown && !(is_own && self.press.is_other_form(&topic)) {
+                self.moves.add(topic);
+            }
         }
         let Some(info) = plug.info.as_ref().filter(|_| !plug.is_awaited(&self.press)) else { return };
         let documents = self.press.plug(name, info, plug.has, &plug.components);
+        let rank = if info.outlet.is_some() { Rank::OutletDocument } else { Rank::Document };
         let mut retired = std::mem::take(&mut plug.documents);
         for Document { topic, payload } in documents {
             retired.retain(|old| **old != *topic);
-            plug.documents.push(self.table.put_document(&topic, name, &payload));
+            plug.documents.push(self.table.put_document(&topic, name, &payload, rank));
         }
         for topic in retired {
             self.retire(&topic);
@@ -574,7 +595,9 @@ impl Desk {
         }
         self.leftovers.documents.retain(|topic, found| {
             let plug = found.plug.as_ref().and_then(|plug| self.plugs.get(plug));
-            let is_wanted = plug.is_some_and(|plug| plug.is_awaited(&self.press)) || self.table.holds(topic);
+            let is_wanted = plug.is_some_and(|plug| plug.is_awaited(&self.press))
+                || self.table.holds(topic)
+                || (found.is_outlet && !self.leftovers.is_base_ours);
             if !is_wanted {
                 tracing::info!("{topic}: clearing a discovery document that an earlier run left behind");
                 self.table.clear_document(topic);
@@ -602,7 +625,7 @@ impl Desk {
 impl Plug {
     /// Whether it has yet to say what its documents need; until then those of an earlier run stand.
     fn is_awaited(&self, press: &Press) -> bool {
-        self.info.as_ref().is_none_or(|info| info.outlet.is_none() && press.device(info).is_none())
+        self.info.as_ref().is_none_or(|info| press.device(info).is_none())
     }
 
     /// Goes on with a document of an earlier run, which shows what the plug was able to do then.
@@ -1059,7 +1082,7 @@ mod tests {
             desk.end_search();
             update(&mut desk, Update::Ready);
             let sent = sent(&mut desk);
-            assert!(sent.iter().any(|(_, text)| text.contains("kettle/set/led")), "{form:?}: {sent:#?}");
+            assert!(sent.iter().any(|(_, text)| text.contains("/set/led")), "{form:?}: {sent:#?}");
             assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{form:?}: {sent:#?}");
         }
     }
@@ -1077,7 +1100,7 @@ mod tests {
         desk.end_search();
         let sent = sent(&mut desk);
         let shown = shown(&sent, &document('A'));
-        assert!(shown.contains(r#""old":{"platform":"sensor"}"#), "{shown}");
+        assert!(shown.contains(r#""old":{"p":"sensor"}"#), "{shown}");
         assert!(!shown.contains("older"), "{shown}");
     }
 
@@ -1107,9 +1130,9 @@ mod tests {
             desk.end_search();
             update(&mut desk, Update::Ready);
             let sent = sent(&mut desk);
-            let steps = [(old.as_str(), "migrate_discovery"), (new.as_str(), "unique_id")];
+            let steps = [(old.as_str(), "migrate_discovery"), (new.as_str(), "uniq_id")];
             assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
-            let steps = [(old_bridge, "migrate_discovery"), (new_bridge, "unique_id")];
+            let steps = [(old_bridge, "migrate_discovery"), (new_bridge, "uniq_id")];
             assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
             // Home Assistant is given time before the old documents go.
             assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{sent:#?}");
@@ -1134,7 +1157,7 @@ mod tests {
         desk.end_search();
         for _ in 0..2 {
             let sent = sent(&mut desk);
-            let steps = [(relay.as_str(), "migrate_discovery"), (&document('A'), "unique_id")];
+            let steps = [(relay.as_str(), "migrate_discovery"), (&document('A'), "uniq_id")];
             assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
             desk.disconnected();
             assert!(desk.is_moving());
@@ -1214,20 +1237,33 @@ mod tests {
         }
     }
 
+    fn outlet_document(number: u8) -> String {
+        format!("homeassistant/device/hs100d_{}0{number}/config", "D".repeat(40))
+    }
+
     #[test]
-    fn a_strip_has_one_document_and_its_outlets_have_topics_of_their_own() {
+    fn a_strip_and_each_of_its_outlets_have_a_document_and_the_strip_comes_first() {
         let mut desk = connected();
         show_strip(&mut desk);
-        let sent = sent(&mut desk);
-        let documents: Vec<_> =
-            sent.iter().filter(|(topic, _)| topic.starts_with("homeassistant/")).collect();
-        assert_eq!(documents.len(), 1, "{documents:#?}");
-        for part in ["hs100d/lamp/set", "hs100d/fan/energy", "hs100d/desk/set/reboot"] {
-            assert!(documents[0].1.contains(part), "{part}: {documents:#?}");
+        let documents = |sent: Vec<(String, String)>| -> Vec<(String, String)> {
+            let is_document = |(topic, _): &(String, String)| topic.contains(&"D".repeat(40));
+            sent.into_iter().filter(is_document).collect()
+        };
+        for _ in 0..3 {
+            let shown = documents(sent(&mut desk));
+            assert_eq!(shown.len(), 3, "{shown:#?}");
+            assert!(
+                shown[0].0 == document('D') && shown[0].1.contains("hs100d/desk/set/reboot"),
+                "{shown:#?}"
+            );
+            let of = |number| shown.iter().find(|(topic, _)| *topic == outlet_document(number)).unwrap();
+            assert!(of(0).1.contains("hs100d/lamp/") && of(1).1.contains("hs100d/fan/energy"), "{shown:#?}");
+            desk.disconnected();
+            desk.connected();
         }
-        assert!(topics(&sent).contains(&"hs100d/fan/state") && topics(&sent).contains(&"hs100d/lamp/info"));
+        sent(&mut desk);
 
-        // One outlet changes its name: the strip's document is written anew, once.
+        // One outlet changes its name: only its document is written anew.
         let mut renamed = strip();
         for (_, info) in &mut renamed {
             Arc::make_mut(&mut info.plate).outlets[1].alias = "Heater".into();
@@ -1235,10 +1271,9 @@ mod tests {
         for (name, info) in renamed {
             update(&mut desk, Update::Info(name, info.into()));
         }
-        let sent = self::sent(&mut desk);
-        let documents: Vec<_> =
-            sent.iter().filter(|(topic, _)| topic.starts_with("homeassistant/")).collect();
-        assert!(documents.len() == 1 && documents[0].1.contains("Heater"), "{sent:#?}");
+        let shown = documents(sent(&mut desk));
+        assert!(shown.len() == 1 && shown[0].0 == outlet_document(1), "{shown:#?}");
+        assert!(shown[0].1.contains("Heater"), "{shown:#?}");
     }
 
     #[test]
@@ -1259,42 +1294,35 @@ mod tests {
         }
         desk.end_search();
         update(&mut desk, Update::Ready);
-        let document = |sent: &[(String, String)]| shown(sent, &document('D')).to_owned();
         let first = sent(&mut desk);
         let of_strip = |topic: &&str| topic.contains(&"D".repeat(40));
         assert!(!topics(&first).iter().any(of_strip), "{first:#?}");
         show_strip(&mut desk);
-        let shown = document(&sent(&mut desk));
-        assert!(shown.contains("01_relay") && !shown.contains(r#"{"platform":"switch"}"#), "{shown}");
+        let sent = sent(&mut desk);
+        let shown = shown(&sent, &outlet_document(1));
+        assert!(shown.contains("01_relay") && !shown.contains(r#"{"p":"switch"}"#), "{shown}");
+        assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{sent:#?}");
     }
 
     #[test]
-    fn the_entities_of_a_strip_move_between_the_forms_with_it() {
-        let id = "D".repeat(40);
-        let fan = format!("homeassistant/switch/hs100d_{id}01/hs100d_relay/config");
-        for (before, after, old, new) in [
-            (Discovery::Component, Discovery::Device, &fan, &document('D')),
-            (Discovery::Device, Discovery::Component, &document('D'), &fan),
-        ] {
-            let mut earlier = desk_with(before);
-            earlier.connected();
-            earlier.end_search();
+    fn the_documents_of_a_strip_that_is_gone_go_with_it_and_those_of_another_instance_stay() {
+        for (instance, is_cleared) in [("test", true), ("other", false)] {
+            let mut earlier = connected();
             show_strip(&mut earlier);
-            update(&mut earlier, Update::Ready);
-            let mut desk = desk_with(after);
+            let mut desk = desk();
             desk.connected();
             for (topic, payload) in sent(&mut earlier) {
+                let payload = payload.replace("hs100d_test", &format!("hs100d_{instance}"));
                 desk.handle_message(message(&topic, &payload, true), Instant::now());
             }
-            show_strip(&mut desk);
+            let info = format!(r#"{{"instance":"{instance}"}}"#);
+            desk.handle_message(message("hs100d/bridge/info", &info, true), Instant::now());
             desk.end_search();
             update(&mut desk, Update::Ready);
-            let sent = sent(&mut desk);
-            let steps = [(old.as_str(), "migrate_discovery"), (new.as_str(), "unique_id")];
-            assert!(places(&sent, steps).is_sorted(), "{sent:#?}");
-            assert!(sent.iter().all(|(_, text)| !text.is_empty()), "{sent:#?}");
-            desk.end_moves();
-            assert!(cleared(&mut desk).contains(old));
+            let cleared = cleared(&mut desk);
+            for topic in [document('D'), outlet_document(0), outlet_document(1)] {
+                assert_eq!(cleared.contains(&topic), is_cleared, "{topic}: {cleared:#?}");
+            }
         }
     }
 

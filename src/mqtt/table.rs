@@ -29,6 +29,8 @@ const SOME: usize = 64;
 pub(super) enum Rank {
     /// What Home Assistant makes entities from.
     Document,
+    /// The same of outlets, whose devices are reached by way of their strip's: that one has to be known before.
+    OutletDocument,
     /// Whether a plug can be reached.
     Availability,
     /// What a plug's relay is doing.
@@ -107,9 +109,10 @@ pub(super) enum Until {
 }
 
 impl Rank {
-    const COUNT: usize = 7;
+    const COUNT: usize = 8;
     const ALL: [Self; Self::COUNT] = [
         Self::Document,
+        Self::OutletDocument,
         Self::Availability,
         Self::State,
         Self::Info,
@@ -149,8 +152,14 @@ impl Table {
     }
 
     /// Takes a document of a plug; sends it only if it is another one than before. Gives the topic as it is kept here.
-    pub(super) fn put_document(&mut self, topic: &str, plug: &PlugName, payload: &[u8]) -> Arc<str> {
-        self.put_content(topic, Content::printed(plug, payload), Rank::Document, QoS::AtLeastOnce)
+    pub(super) fn put_document(
+        &mut self,
+        topic: &str,
+        plug: &PlugName,
+        payload: &[u8],
+        rank: Rank,
+    ) -> Arc<str> {
+        self.put_content(topic, Content::printed(plug, payload), rank, QoS::AtLeastOnce)
     }
 
     fn put_content(&mut self, topic: &str, content: Content, rank: Rank, qos: QoS) -> Arc<str> {
@@ -221,6 +230,17 @@ impl Table {
         let Some(value) = self.values.get_mut(&kept.topic).filter(|value| !value.unsent) else { return };
         value.unsent = true;
         self.unsent[value.rank as usize].push_front(Arc::clone(&kept.topic));
+    }
+
+    /// Has the value of one topic sent once more.
+    pub(super) fn send_once_more(&mut self, topic: &str) {
+        let Some((topic, _)) = self.values.get_key_value(topic) else { return };
+        let topic = Arc::clone(topic);
+        let waits = |value: &&mut Value| !value.unsent && value.left_out.is_none();
+        if let Some(value) = self.values.get_mut(&topic).filter(waits) {
+            value.unsent = true;
+            self.unsent[value.rank as usize].push_back(topic);
+        }
     }
 
     /// Has everything sent on a new connection.
@@ -460,7 +480,7 @@ mod tests {
         let mut table = Table::default();
         let lamp = PlugName::new("lamp").unwrap();
         let put = |table: &mut Table, text: &str| {
-            table.put_document("document", &lamp, text.as_bytes());
+            table.put_document("document", &lamp, text.as_bytes(), Rank::Document);
         };
         put(&mut table, "one");
         put(&mut table, "two");

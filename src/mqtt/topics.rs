@@ -54,6 +54,11 @@ impl Topics {
         format!("{}/{}/response/{name}", self.base, PlugName::RESERVED)
     }
 
+    /// The first levels of all topics of a plug.
+    pub(super) fn of_plug(&self, plug: &str) -> String {
+        format!("{}/{plug}", self.base)
+    }
+
     /// What a plug says. The name is text, because a command to a plug that cannot exist is answered too.
     pub fn plug(&self, plug: &str, leaf: Leaf) -> String {
         format!("{}/{plug}/{leaf}", self.base)

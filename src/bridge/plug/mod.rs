@@ -8,6 +8,7 @@ mod polls;
 mod readings;
 mod relays;
 mod shown;
+mod sums;
 mod switch_and_read;
 mod wires;
 mod wishes;
@@ -28,6 +29,7 @@ use crate::model::{Address, Availability, PlugName, Route};
 use crate::smarthome::message::{Date, Reading, Request};
 use polls::Aside;
 use relays::Relay;
+use sums::Sums;
 use switch_and_read::SwitchAndRead;
 
 /// A plug with nothing due is looked at this often all the same.
@@ -81,6 +83,8 @@ pub(in crate::bridge) struct Plug {
     outlets: Vec<Relay>,
     /// What they are called.
     outlet_list: Arc<[PlugName]>,
+    /// Of a strip whose outlets have meters.
+    sums: Option<Box<Sums>>,
     /// When the plug last confirmed that it changed something.
     acted: Option<Instant>,
     poll_at: [Instant; 2],
@@ -203,6 +207,7 @@ impl Plug {
             device: Relay::default(),
             outlets: Vec::new(),
             outlet_list: Arc::default(),
+            sums: None,
             acted: None,
             // The cloud's calls are counted.
             poll_at: [now, now + Duration::from_millis(key.0.into())],

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::polls::Aside;
 use super::relays::SEEN_WITHIN;
+use super::sums::Figure;
 use super::{Desk, Plug, Reported};
 use crate::bridge::event::{Ended, What};
 use crate::bridge::wish::{Slot, Step, Want, Wish};
@@ -238,6 +239,7 @@ impl Plug {
         meter.total = metered.total.believe(meter.total, None, desk.now);
         metered.energy.meter = meter;
         self.show_energy(part, desk);
+        self.sum_up(part, Figure::Meter, desk);
     }
 
     /// What was used on the days of a month; a day that is not listed used nothing. Without a list it is not known.
@@ -253,6 +255,7 @@ impl Plug {
         let told = days.map(|days| used_in(days, date.day));
         metered.energy.today = metered.today.believe(told, Some(date), desk.now);
         self.show_energy(part, desk);
+        self.sum_up(part, Figure::Today, desk);
     }
 
     /// What was used in the months of a year.
@@ -268,6 +271,7 @@ impl Plug {
         let told = months.map(|months| used_in(months, date.month));
         metered.energy.month = metered.month.believe(told, Some(Date { day: 0, ..date }), desk.now);
         self.show_energy(part, desk);
+        self.sum_up(part, Figure::Month, desk);
     }
 
     /// Whether a count-down runs, which may be what a wish waits for.

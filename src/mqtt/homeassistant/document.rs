@@ -5,21 +5,30 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ORIGIN;
+use crate::mqtt::topics;
 
 /// All entities of one device at one topic.
 #[derive(Serialize)]
 pub(super) struct DeviceDocument<'a> {
+    #[serde(rename = "dev")]
     pub(super) device: &'a Device<'a>,
+    #[serde(rename = "o")]
     pub(super) origin: Origin,
     #[serde(flatten)]
     pub(super) common: Common<'a>,
-    pub(super) components: BTreeMap<String, Component<'a>>,
+    /// What the entities read that name no topic of their own. Home Assistant hands it down to them, but not `~`.
+    #[serde(rename = "stat_t", skip_serializing_if = "Option::is_none")]
+    pub(super) state_topic: Option<&'a str>,
+    #[serde(rename = "cmps")]
+    pub(super) components: BTreeMap<&'a str, Component<'a>>,
 }
 
 /// One entity at one topic.
 #[derive(Serialize)]
 pub(super) struct EntityDocument<'a> {
+    #[serde(rename = "dev")]
     pub(super) device: &'a Device<'a>,
+    #[serde(rename = "o")]
     pub(super) origin: Origin,
     #[serde(flatten)]
     pub(super) common: Common<'a>,
@@ -29,14 +38,18 @@ pub(super) struct EntityDocument<'a> {
 
 #[derive(Serialize)]
 pub(super) struct Device<'a> {
+    #[serde(rename = "ids")]
     pub(super) identifiers: [&'a str; 1],
     pub(super) name: &'a str,
+    #[serde(rename = "mf")]
     pub(super) manufacturer: &'a str,
+    #[serde(rename = "mdl")]
     pub(super) model: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "hw", skip_serializing_if = "Option::is_none")]
     pub(super) hw_version: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "sw", skip_serializing_if = "Option::is_none")]
     pub(super) sw_version: Option<&'a str>,
+    /// The bridge, and of an outlet its strip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) via_device: Option<&'a str>,
 }
@@ -44,6 +57,7 @@ pub(super) struct Device<'a> {
 #[derive(Serialize)]
 pub(super) struct Origin {
     name: &'static str,
+    #[serde(rename = "sw")]
     sw_version: &'static str,
 }
 
@@ -56,9 +70,9 @@ impl Origin {
 /// What all entities of a device share, unless they say otherwise.
 #[derive(Serialize)]
 pub(super) struct Common<'a> {
-    #[serde(skip_serializing_if = "<[Availability]>::is_empty")]
+    #[serde(rename = "avty", skip_serializing_if = "<[Availability]>::is_empty")]
     availability: &'a [Availability],
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "avty_mode", skip_serializing_if = "Option::is_none")]
     availability_mode: Option<&'static str>,
     qos: u8,
 }
@@ -72,6 +86,7 @@ impl<'a> Common<'a> {
 /// Every topic has to say `online`. Left out, the topic that spoke last would decide.
 const ALL: &str = "all";
 
+// Without `~`, and spelled out: Domoticz and older versions of openHAB read these no other way.
 #[derive(Serialize)]
 pub(super) struct Availability {
     pub(super) topic: String,
@@ -83,57 +98,65 @@ pub(super) enum Component<'a> {
     Is(&'a Entity),
     /// The documented way to take one entity back: its key with nothing but its platform.
     Gone {
+        #[serde(rename = "p")]
         platform: &'a str,
     },
 }
 
-/// One entity. What it does not use is left out, so that Home Assistant's own default holds.
+/// One entity, its keys abbreviated as Home Assistant documents it. What it does not use is left out, so that Home
+/// Assistant's own default holds.
 #[derive(Serialize, Default)]
 pub(super) struct Entity {
     /// Which of the entities in [`super::entities`] it is.
     #[serde(skip)]
     pub(super) key: &'static str,
-    /// Of an outlet's: the two digits that tell the outlet from the strip's others.
-    #[serde(skip)]
-    pub(super) outlet: Option<String>,
+    #[serde(rename = "p")]
     pub(super) platform: &'static str,
+    /// What `~` stands for at the beginning of a topic.
+    #[serde(rename = "~", skip_serializing_if = "Option::is_none")]
+    pub(super) base: Option<String>,
     /// None for the main entity, which carries the device's name alone.
-    pub(super) name: Option<String>,
+    pub(super) name: Option<&'static str>,
+    #[serde(rename = "uniq_id")]
     pub(super) unique_id: String,
+    #[serde(rename = "def_ent_id")]
     pub(super) default_entity_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "dev_cla", skip_serializing_if = "Option::is_none")]
     pub(super) device_class: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ent_cat", skip_serializing_if = "Option::is_none")]
     pub(super) entity_category: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "en", skip_serializing_if = "Option::is_none")]
     pub(super) enabled_by_default: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The same for Domoticz, which does not know the short key and reads only documents of one entity.
+    #[serde(rename = "enabled_by_default", skip_serializing_if = "Option::is_none")]
+    pub(super) enabled_by_default_in_full: Option<bool>,
+    #[serde(rename = "ic", skip_serializing_if = "Option::is_none")]
     pub(super) icon: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "stat_t", skip_serializing_if = "Option::is_none")]
     pub(super) state_topic: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "val_tpl", skip_serializing_if = "Option::is_none")]
     pub(super) value_template: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "cmd_t", skip_serializing_if = "Option::is_none")]
     pub(super) command_topic: Option<String>,
     #[serde(flatten)]
     pub(super) light: Option<Light>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ops", skip_serializing_if = "Option::is_none")]
     pub(super) options: Option<&'static [&'static str]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "unit_of_meas", skip_serializing_if = "Option::is_none")]
     pub(super) unit_of_measurement: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "stat_cla", skip_serializing_if = "Option::is_none")]
     pub(super) state_class: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "sug_dsp_prc", skip_serializing_if = "Option::is_none")]
     pub(super) suggested_display_precision: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "pl_on", skip_serializing_if = "Option::is_none")]
     pub(super) payload_on: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "pl_off", skip_serializing_if = "Option::is_none")]
     pub(super) payload_off: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "pl_prs", skip_serializing_if = "Option::is_none")]
     pub(super) payload_press: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "avty", skip_serializing_if = "Option::is_none")]
     pub(super) availability: Option<Vec<Availability>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "avty_mode", skip_serializing_if = "Option::is_none")]
     pub(super) availability_mode: Option<&'static str>,
 }
 
@@ -143,36 +166,68 @@ impl Entity {
         Self { availability: Some(topics), availability_mode: Some(ALL), ..self }
     }
 
-    /// Its key in a document in device form.
-    pub(super) fn component(&self) -> String {
-        match &self.outlet {
-            Some(outlet) => format!("{outlet}_{}", self.key),
-            None => self.key.to_owned(),
+    /// As it is written among the entities of its device, which hands this state topic down to it.
+    pub(super) fn among_others(mut self, base: &str, state_topic: Option<&str>) -> Self {
+        self.state_topic.take_if(|own| Some(own.as_str()) == state_topic);
+        self.shorten_topics(base);
+        self
+    }
+
+    /// As it is written alone.
+    pub(super) fn alone(mut self, base: &str) -> Self {
+        self.enabled_by_default_in_full = self.enabled_by_default.take();
+        self.shorten_topics(base);
+        self
+    }
+
+    /// Writes `~` for the base of its topics, where that is shorter.
+    fn shorten_topics(&mut self, base: &str) {
+        let light = self.light.as_mut();
+        let of_light = light.map(|l| [&mut l.brightness_state_topic, &mut l.brightness_command_topic]);
+        let own = self.state_topic.iter_mut().chain(self.command_topic.as_mut());
+        let below = own.chain(of_light.into_iter().flatten()).filter(|topic| topics::is_below(base, topic));
+        let below: Vec<&mut String> = below.collect();
+        // What it costs, `"~":"…",` once, and what each `~` saves.
+        if below.len() * base.len().saturating_sub(1) <= base.len() + r#""~":"","#.len() {
+            return;
         }
+        for topic in below {
+            topic.replace_range(..base.len(), "~");
+        }
+        self.base = Some(base.to_owned());
     }
 }
 
 /// What only lights have.
 #[derive(Serialize)]
 pub(super) struct Light {
+    #[serde(rename = "stat_val_tpl")]
     pub(super) state_value_template: &'static str,
+    #[serde(rename = "bri_stat_t")]
     pub(super) brightness_state_topic: String,
+    #[serde(rename = "bri_val_tpl")]
     pub(super) brightness_value_template: &'static str,
+    #[serde(rename = "bri_cmd_t")]
     pub(super) brightness_command_topic: String,
+    #[serde(rename = "bri_scl")]
     pub(super) brightness_scale: u8,
+    // Domoticz knows no short key for it.
     pub(super) on_command_type: &'static str,
 }
 
 // The part of a kept document that says whose it is. Documents of others come by here, so that everything may be
-// missing.
+// missing; earlier versions of hs100d wrote the keys in full.
 #[derive(Deserialize)]
 pub(super) struct KeptDocument {
+    #[serde(rename = "o", alias = "origin")]
     pub(super) origin: KeptOrigin,
+    #[serde(rename = "dev", alias = "device")]
     pub(super) device: KeptDevice,
-    #[serde(default)]
+    #[serde(default, rename = "avty", alias = "availability")]
     pub(super) availability: Vec<KeptAvailability>,
+    #[serde(rename = "stat_t", alias = "state_topic")]
     pub(super) state_topic: Option<String>,
-    #[serde(default)]
+    #[serde(default, rename = "cmps", alias = "components")]
     pub(super) components: BTreeMap<String, KeptComponent>,
 }
 
@@ -183,7 +238,7 @@ pub(super) struct KeptOrigin {
 
 #[derive(Deserialize)]
 pub(super) struct KeptDevice {
-    #[serde(default)]
+    #[serde(default, rename = "ids", alias = "identifiers")]
     pub(super) identifiers: Vec<String>,
     pub(super) via_device: Option<String>,
 }
@@ -195,7 +250,9 @@ pub(super) struct KeptAvailability {
 
 #[derive(Deserialize)]
 pub(super) struct KeptComponent {
+    #[serde(rename = "p", alias = "platform")]
     pub(super) platform: String,
     /// Missing where the document only says that the entity is gone.
+    #[serde(rename = "uniq_id", alias = "unique_id")]
     pub(super) unique_id: Option<String>,
 }

@@ -6,7 +6,7 @@
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
 use crate::mqtt::topics::{Leaf, Part, Topics};
-use crate::smarthome::message::{Kind, Nameplate};
+use crate::smarthome::message::{Kind, Nameplate, Outlet};
 
 use super::Abilities;
 use super::document::{Availability, Entity, Light};
@@ -62,7 +62,7 @@ impl Abilities {
     }
 }
 
-/// The entities of a plug, a switch, a dimmer, or a strip with all its outlets.
+/// The entities of a plug, a switch, a dimmer, a strip as a whole, or an outlet of a strip.
 pub(super) fn of_plug(
     topics: &Topics,
     id: &str,
@@ -70,18 +70,57 @@ pub(super) fn of_plug(
     info: &PlugInfo,
     has: Abilities,
 ) -> Vec<Entity> {
-    let device = Subject { topics, id, name, outlet: None };
-    let mut entities = device.entities_of_device(has);
+    let subject = Subject { topics, id, name };
     let plate = &info.plate;
-    if plate.what() == Kind::Strip {
-        for (number, name) in info.outlets.iter().enumerate() {
-            let outlet = Outlet::new(plate, number);
-            entities.extend(Subject { topics, id, name, outlet: Some(outlet) }.entities_of_relay(plate));
-        }
-    } else {
-        entities.extend(device.entities_of_relay(plate));
+    let is_whole = plate.what() == Kind::Strip && info.outlet.is_none();
+    let mut entities = Vec::new();
+    if info.outlet.is_none() {
+        entities.extend(subject.entities_of_device(has));
+    }
+    entities.push(match plate.what() {
+        Kind::Dimmer => subject.dimmer(),
+        Kind::Switch => subject.switch("switch"),
+        Kind::Plug | Kind::Strip => subject.switch("outlet"),
+    });
+    // A strip as a whole was never switched on at one moment, nor does it count down.
+    if !is_whole {
+        entities.extend([subject.on_since(), subject.until()]);
+    }
+    if plate.has_meter() {
+        // Nor has it a voltage: what is told of it is the sum of its outlets.
+        entities.extend(subject.meter().into_iter().filter(|entity| !is_whole || entity.key != VOLTAGE));
     }
     entities
+}
+
+/// What tells an outlet from the strip's others in its id: the last two characters of its own, in whatever form that
+/// came.
+pub(super) fn outlet_digits(plate: &Nameplate, number: Outlet) -> String {
+    let id = plate.outlets.get(usize::from(number)).map(|outlet| &outlet.id);
+    let digits = id.and_then(|id| id.get(id.len().checked_sub(2)?..));
+    let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()));
+    digits.map_or_else(|| format!("{number:02}"), str::to_owned)
+}
+
+/// What an outlet's device is called: by its alias, with its number where it has none of its own.
+pub(super) fn outlet_label(plate: &Nameplate, number: Outlet) -> String {
+    let aliases = || plate.outlets.iter().map(|outlet| outlet.alias.trim());
+    let strip = plate.alias.trim();
+    let alias = aliases().nth(usize::from(number)).unwrap_or_default();
+    let is_its_own = alias != strip && aliases().filter(|other| *other == alias).count() == 1;
+    let number = u16::from(number) + 1;
+    match (alias, strip) {
+        ("", "") => format!("Outlet {number}"),
+        ("", strip) => format!("{strip} {number}"),
+        (alias, _) if is_its_own => alias.to_owned(),
+        (alias, _) => format!("{alias} {number}"),
+    }
+}
+
+/// Whether a component is an outlet's in its strip's document, as version 0.1.0 had it before outlets had documents.
+pub(super) fn is_outlets(component: &str) -> bool {
+    let key = component.split_once('_').filter(|(digits, _)| digits.len() == 2).map(|(_, key)| key);
+    key.is_some_and(|key| ALL.iter().any(|(known, _)| *known == key))
 }
 
 /// The entities of the bridge itself.
@@ -94,7 +133,7 @@ pub(super) fn of_bridge(topics: &Topics, id: &str) -> Vec<Entity> {
     };
     vec![
         Entity {
-            name: Some("Connection".to_owned()),
+            name: Some("Connection"),
             device_class: Some("connectivity"),
             payload_on: Some("online"),
             payload_off: Some("offline"),
@@ -103,46 +142,25 @@ pub(super) fn of_bridge(topics: &Topics, id: &str) -> Vec<Entity> {
         },
         // Not shown as it was last while the bridge is away; the connection itself is never unavailable.
         Entity {
-            name: Some("Cloud status".to_owned()),
+            name: Some("Cloud status"),
             device_class: Some("enum"),
             options: Some(&["off", "ok", "down", "stopped"]),
             icon: Some("mdi:cloud-outline"),
             state_topic: Some(topics.bridge_info()),
-            value_template: Some("{{ value_json.cloud.status }}"),
+            value_template: Some("{{value_json.cloud.status}}"),
             ..entity(CLOUD_STATUS)
         }
         .available_by(vec![Availability { topic: topics.bridge_state() }]),
     ]
 }
 
-/// What entities are about: a device, or one outlet of it.
+/// What entities are about.
 struct Subject<'a> {
     topics: &'a Topics,
-    /// The device's id, of an outlet the strip's.
+    /// The device's id.
     id: &'a str,
     /// Under which its topics are.
     name: &'a PlugName,
-    outlet: Option<Outlet>,
-}
-
-/// What tells an outlet from the strip's others.
-struct Outlet {
-    /// The last two characters of its id, which are its own in whatever form the id came.
-    digits: String,
-    label: String,
-}
-
-impl Outlet {
-    fn new(plate: &Nameplate, number: usize) -> Self {
-        let plate = plate.outlets.get(number);
-        let digits = plate.and_then(|plate| plate.id.get(plate.id.len().checked_sub(2)?..));
-        let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()));
-        let alias = plate.map(|plate| plate.alias.trim()).filter(|alias| !alias.is_empty());
-        Self {
-            digits: digits.map_or_else(|| format!("{number:02}"), str::to_owned),
-            label: alias.map_or_else(|| format!("Outlet {}", number + 1), str::to_owned),
-        }
-    }
 }
 
 impl Subject<'_> {
@@ -158,36 +176,22 @@ impl Subject<'_> {
         entities
     }
 
-    /// What goes with a relay.
-    fn entities_of_relay(&self, plate: &Nameplate) -> Vec<Entity> {
-        let main = match plate.what() {
-            Kind::Dimmer => self.dimmer(),
-            Kind::Switch => self.switch("switch"),
-            Kind::Plug | Kind::Strip => self.switch("outlet"),
-        };
-        let mut entities = vec![main, self.on_since(), self.until()];
-        if plate.has_meter() {
-            entities.extend(self.meter());
-        }
-        entities
-    }
-
-    /// The main entity: it carries the name of the device, or of the outlet, alone.
+    /// The main entity: it carries the name of the device alone.
     fn switch(&self, class: &'static str) -> Entity {
         Entity {
             device_class: Some(class),
             command_topic: Some(self.command(Part::All)),
-            value_template: Some("{{ value_json.state }}"),
+            value_template: Some("{{value_json.state}}"),
             ..self.main(RELAY)
         }
     }
 
     fn dimmer(&self) -> Entity {
         let light = Light {
-            state_value_template: "{{ value_json.state }}",
+            state_value_template: "{{value_json.state}}",
             brightness_state_topic: self.topic(Leaf::State),
             // An empty one is passed over.
-            brightness_value_template: "{{ value_json.brightness | default('') }}",
+            brightness_value_template: "{{value_json.brightness|default('')}}",
             brightness_command_topic: self.command(Part::Brightness),
             brightness_scale: 100,
             // One command for "on at 40 %", rather than two that overtake each other.
@@ -201,7 +205,7 @@ impl Subject<'_> {
             entity_category: Some("config"),
             icon: Some("mdi:led-on"),
             command_topic: Some(self.command(Part::Led)),
-            value_template: Some("{{ value_json.led }}"),
+            value_template: Some("{{value_json.led}}"),
             ..self.entity(LED, "LED", Leaf::State)
         }
     }
@@ -225,7 +229,7 @@ impl Subject<'_> {
             entity_category: Some("diagnostic"),
             options: Some(&["local", "cloud", "none"]),
             icon: Some("mdi:routes"),
-            value_template: Some("{{ value_json.route }}"),
+            value_template: Some("{{value_json.route}}"),
             ..self.entity(ROUTE, "Route", Leaf::State)
         }
         // Whether the plug can be reached does not count here: `none` is to be seen.
@@ -237,7 +241,7 @@ impl Subject<'_> {
             device_class: Some("timestamp"),
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
-            value_template: Some("{{ value_json.on_since }}"),
+            value_template: Some("{{value_json.on_since}}"),
             ..self.entity(ON_SINCE, "On since", Leaf::State)
         }
     }
@@ -249,7 +253,7 @@ impl Subject<'_> {
             enabled_by_default: Some(false),
             icon: Some("mdi:timer-outline"),
             // Written as `None`, which is how an unknown state is told.
-            value_template: Some("{{ value_json.until | default(none) }}"),
+            value_template: Some("{{value_json.until|default(none)}}"),
             ..self.entity(UNTIL, "Count-down end", Leaf::State)
         }
     }
@@ -261,7 +265,7 @@ impl Subject<'_> {
             unit_of_measurement: Some("dBm"),
             state_class: Some("measurement"),
             enabled_by_default: Some(false),
-            value_template: Some("{{ value_json.rssi }}"),
+            value_template: Some("{{value_json.rssi}}"),
             ..self.entity(SIGNAL, "Signal strength", Leaf::Info)
         }
     }
@@ -271,7 +275,7 @@ impl Subject<'_> {
             entity_category: Some("diagnostic"),
             icon: Some("mdi:ip-network"),
             enabled_by_default: Some(false),
-            value_template: Some("{{ value_json.host }}"),
+            value_template: Some("{{value_json.host}}"),
             ..self.entity(HOST, "Host address", Leaf::Info)
         }
     }
@@ -284,7 +288,7 @@ impl Subject<'_> {
             // What the template engine makes of JSON's true and false.
             payload_on: Some("True"),
             payload_off: Some("False"),
-            value_template: Some("{{ value_json.cloud_connection }}"),
+            value_template: Some("{{value_json.cloud_connection}}"),
             ..self.entity(CLOUD, "Cloud connection", Leaf::Info)
         }
     }
@@ -304,42 +308,32 @@ impl Subject<'_> {
             ..measured(key, name, "energy", "kWh", 3, template)
         };
         [
-            measured(POWER, "Current consumption", "power", "W", 1, "{{ value_json.power | default(none) }}"),
-            measured(VOLTAGE, "Voltage", "voltage", "V", 1, "{{ value_json.voltage | default(none) }}"),
-            measured(CURRENT, "Current", "current", "A", 2, "{{ value_json.current | default(none) }}"),
-            counted(ENERGY_TODAY, "Today's consumption", "{{ value_json.energy_today | default(none) }}"),
-            counted(
-                ENERGY_MONTH,
-                "This month's consumption",
-                "{{ value_json.energy_month | default(none) }}",
-            ),
-            counted(ENERGY_TOTAL, "Total consumption", "{{ value_json.energy_total | default(none) }}"),
+            measured(POWER, "Current consumption", "power", "W", 1, "{{value_json.power|default(none)}}"),
+            measured(VOLTAGE, "Voltage", "voltage", "V", 1, "{{value_json.voltage|default(none)}}"),
+            measured(CURRENT, "Current", "current", "A", 2, "{{value_json.current|default(none)}}"),
+            counted(ENERGY_TODAY, "Today's consumption", "{{value_json.energy_today|default(none)}}"),
+            counted(ENERGY_MONTH, "This month's consumption", "{{value_json.energy_month|default(none)}}"),
+            counted(ENERGY_TOTAL, "Total consumption", "{{value_json.energy_total|default(none)}}"),
         ]
     }
 
     fn main(&self, key: &'static str) -> Entity {
         Entity {
-            name: self.outlet.as_ref().map(|outlet| outlet.label.clone()),
+            name: None,
             default_entity_id: entity_id(platform(key), self.name.as_str(), ""),
             ..self.entity(key, "", Leaf::State)
         }
     }
 
     /// An entity that reads this topic, with nothing said yet of what it reads there.
-    fn entity(&self, key: &'static str, name: &str, leaf: Leaf) -> Entity {
-        let (digits, name) = match &self.outlet {
-            Some(outlet) => (outlet.digits.as_str(), format!("{} {name}", outlet.label)),
-            None => ("", name.to_owned()),
-        };
-        let entity = Entity {
-            outlet: self.outlet.as_ref().map(|outlet| outlet.digits.clone()),
+    fn entity(&self, key: &'static str, name: &'static str, leaf: Leaf) -> Entity {
+        Entity {
             name: Some(name),
-            unique_id: format!("{}{digits}_{key}", self.id),
+            unique_id: format!("{}_{key}", self.id),
             default_entity_id: entity_id(platform(key), self.name.as_str(), key),
             state_topic: Some(self.topic(leaf)),
             ..blank(key)
-        };
-        if self.outlet.is_none() { entity } else { entity.available_by(availability(self.topics, self.name)) }
+        }
     }
 
     fn topic(&self, leaf: Leaf) -> String {

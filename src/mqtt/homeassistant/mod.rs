@@ -1,11 +1,12 @@
 //! What Home Assistant is told: one document a device (or one an entity), typed, as its MQTT integration reads it.
 //!
 //! Entities are those of Home Assistant's own integration for these devices, plus the route in use; `entities` has
-//! them. A strip is one device, and its outlets are entities of it. This room only writes documents and recognises
-//! them again; when they are sent is decided in `desk`.
+//! them. A strip is a device, and each of its outlets is one that is reached by way of it. This room only writes
+//! documents and recognises them again; when they are sent is decided in `desk`.
 //!
 //! Nothing that identifies an entity holds the instance, so that entities survive a move to another machine.
-//! What tells whose document it is stands in `via_device`, which names the bridge.
+//! What tells whose document it is stands in `via_device`, which names the bridge; an outlet's names its strip, and is
+//! known by its base topic.
 
 mod document;
 mod entities;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
+use crate::smarthome::message::Nameplate;
 
 use self::document::{
     Availability, Common, Component, Device, DeviceDocument, Entity, EntityDocument, KeptDocument, Origin,
@@ -81,8 +83,21 @@ pub(super) struct Found {
     pub(super) device: String,
     /// The plug that it is about, by its topics, if it is about one.
     pub(super) plug: Option<PlugName>,
-    /// The ids and platforms of its components, if it is in device form.
+    /// The ids and platforms of its components, if it is in device form, without those of a strip's outlets.
     pub(super) components: BTreeMap<String, String>,
+    /// It held components of a strip's outlets.
+    pub(super) has_outlets: bool,
+    /// It is an outlet's: known by its base topic alone, which another instance may use by mistake.
+    pub(super) is_outlet: bool,
+}
+
+/// What is written of one device.
+struct Printed<'a> {
+    device: Device<'a>,
+    /// The first levels of its topics.
+    base: String,
+    availability: Vec<Availability>,
+    entities: Vec<Entity>,
 }
 
 impl Press {
@@ -101,8 +116,7 @@ impl Press {
     }
 
     /// The documents about a plug. None, if it says neither device id nor MAC, since there would be nothing
-    /// that tells its entities from another plug's; none about an outlet, which its strip's document holds.
-    /// Components named in `gone` are taken back from Home Assistant.
+    /// that tells its entities from another plug's. Components named in `gone` are taken back from Home Assistant.
     pub(super) fn plug(
         &self,
         name: &PlugName,
@@ -134,9 +148,30 @@ impl Press {
         is_wanted: impl Fn(&str) -> bool,
     ) -> Vec<Document> {
         let Some(id) = self.device(info) else { return Vec::new() };
-        let entities = entities::of_plug(&self.topics, &id, name, info, has);
-        let device = self.plug_device(name, &id, info);
-        self.print(&id, &device, &entities::availability(&self.topics, name), &entities, gone, is_wanted)
+        let plate = &info.plate;
+        let outlet = info.outlet.as_ref();
+        let label = outlet.map(|outlet| entities::outlet_label(plate, outlet.number));
+        let strip = outlet.and_then(|_| device_id(plate));
+        let device = Device {
+            identifiers: [&id],
+            name: match &label {
+                Some(label) => label,
+                None if plate.alias.trim().is_empty() => name.as_str(),
+                None => &plate.alias,
+            },
+            manufacturer: MANUFACTURER,
+            model: &plate.model,
+            hw_version: Some(&plate.hw_version),
+            sw_version: Some(&plate.sw_version),
+            via_device: Some(strip.as_deref().unwrap_or(&self.bridge)),
+        };
+        let subject = Printed {
+            device,
+            base: self.topics.of_plug(name.as_str()),
+            availability: entities::availability(&self.topics, name),
+            entities: entities::of_plug(&self.topics, &id, name, info, has),
+        };
+        self.print(subject, gone, is_wanted)
     }
 
     /// The documents about the bridge itself.
@@ -150,20 +185,29 @@ impl Press {
             sw_version: Some(env!("CARGO_PKG_VERSION")),
             via_device: None,
         };
-        let entities = entities::of_bridge(&self.topics, &self.bridge);
-        self.print(&self.bridge, &device, &[], &entities, &BTreeMap::new(), |_| true)
+        let subject = Printed {
+            device,
+            base: self.topics.of_plug(PlugName::RESERVED),
+            availability: Vec::new(),
+            entities: entities::of_bridge(&self.topics, &self.bridge),
+        };
+        self.print(subject, &BTreeMap::new(), |_| true)
     }
 
     /// The id under which a device's entities are known for good, if it is to have documents. A strip whose outlets
-    /// have no names yet waits for them, or its document would take back entities that are about to come.
+    /// have no names yet waits for them, or its document would take back entities that are about to come in theirs.
     pub(super) fn device(&self, info: &PlugInfo) -> Option<String> {
         let plate = &info.plate;
-        if info.outlet.is_some() || info.outlets.len() < plate.outlets.len() {
-            return None;
+        let device = device_id(plate)?;
+        match &info.outlet {
+            Some(outlet) => Some(device + &entities::outlet_digits(plate, outlet.number)),
+            None => (info.outlets.len() >= plate.outlets.len()).then_some(device),
         }
-        let mac = || plate.mac.map(|mac| mac.to_string().replace(':', ""));
-        let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned()).or_else(mac)?;
-        Some(format!("{ORIGIN}_{id}"))
+    }
+
+    /// The id of the strip that an outlet is of.
+    pub(super) fn strip(&self, info: &PlugInfo) -> Option<String> {
+        info.outlet.as_ref().and_then(|_| device_id(&info.plate))
     }
 
     /// The id of the bridge's own device.
@@ -192,6 +236,20 @@ impl Press {
         }
     }
 
+    /// Whether documents are written at all.
+    pub(super) fn is_off(&self) -> bool {
+        self.form == Discovery::Off
+    }
+
+    /// Whether a kept document holds entities of outlets on their strip's device, where earlier versions had them.
+    /// They go on in documents, and on devices, of their own.
+    pub(super) fn is_outgrown(&self, topic: &str, found: &Found) -> bool {
+        if self.is_device_topic(topic) {
+            return found.has_outlets;
+        }
+        topic.rsplit('/').nth(2).is_some_and(|id| id != found.device)
+    }
+
     /// What has to be listened to for a moment in order to find all documents that an earlier run may have left
     /// in either form, and as little else as possible.
     pub(super) fn filters(&self) -> Vec<String> {
@@ -211,16 +269,24 @@ impl Press {
     pub(super) fn recognise(&self, payload: &[u8]) -> Option<Found> {
         let kept: KeptDocument = serde_json::from_slice(payload).ok()?;
         let device = kept.device.identifiers.into_iter().next()?;
-        let is_ours = kept.origin.name == ORIGIN
-            && (kept.device.via_device.as_deref() == Some(&self.bridge) || device == self.bridge);
+        let via = kept.device.via_device.as_deref();
+        let bridge_state = self.topics.bridge_state();
+        let is_below_our_base = || kept.availability.iter().any(|a| a.topic == bridge_state);
+        let part = via.and_then(|via| device.strip_prefix(via));
+        let is_outlet = part.is_some_and(|digits| digits.len() == 2) && is_below_our_base();
+        let is_ours =
+            kept.origin.name == ORIGIN && (via == Some(&self.bridge) || device == self.bridge || is_outlet);
         let available = kept.availability.iter().find_map(|a| self.topics.parse_availability(&a.topic));
         // The route is there while the bridge is, and names its plug only by what it reads.
         let of_state = |topic: &String| self.topics.parse_told(topic, Leaf::State);
         let plug = available.or_else(|| kept.state_topic.as_ref().and_then(of_state));
         // What was taken back by then is over and done with.
         let there = kept.components.into_iter().filter(|(_, component)| component.unique_id.is_some());
-        let components = there.map(|(key, component)| (key, component.platform)).collect();
-        is_ours.then_some(Found { device, plug, components })
+        let there = there.map(|(key, component)| (key, component.platform));
+        let (of_outlets, components): (BTreeMap<_, _>, _) =
+            there.partition(|(key, _)| entities::is_outlets(key));
+        let has_outlets = !of_outlets.is_empty();
+        is_ours.then_some(Found { device, plug, components, has_outlets, is_outlet })
     }
 
     fn topic_of_device(&self, id: &str) -> String {
@@ -228,72 +294,80 @@ impl Press {
     }
 
     fn topic_of_entity(&self, id: &str, entity: &Entity) -> String {
-        let Entity { platform, key, outlet, .. } = entity;
-        let part = outlet.as_deref().unwrap_or_default();
-        format!("{}/{platform}/{id}{part}/{ORIGIN}_{key}/config", self.prefix)
+        let Entity { platform, key, .. } = entity;
+        format!("{}/{platform}/{id}/{ORIGIN}_{key}/config", self.prefix)
     }
 
     fn print(
         &self,
-        id: &str,
-        device: &Device<'_>,
-        availability: &[Availability],
-        entities: &[Entity],
+        subject: Printed<'_>,
         gone: &BTreeMap<String, String>,
         is_wanted: impl Fn(&str) -> bool,
     ) -> Vec<Document> {
-        let print_device =
-            |topic| Document { topic, payload: print_device(device, availability, entities, gone) };
-        let print_entity = |entity| {
-            let topic = Some(self.topic_of_entity(id, entity)).filter(|topic| is_wanted(topic))?;
-            Some(Document { topic, payload: print_entity(device, availability, entity) })
-        };
+        let id = subject.device.identifiers[0];
         match self.form {
             Discovery::Device => {
                 let topic = Some(self.topic_of_device(id)).filter(|topic| is_wanted(topic));
-                topic.map(print_device).into_iter().collect()
+                topic.map(|topic| print_device(topic, subject, gone)).into_iter().collect()
             }
-            Discovery::Component => entities.iter().filter_map(print_entity).collect(),
+            Discovery::Component => {
+                let Printed { device, base, availability, entities } = subject;
+                let wanted = entities.into_iter().filter_map(|entity| {
+                    let topic = Some(self.topic_of_entity(id, &entity)).filter(|topic| is_wanted(topic))?;
+                    Some(print_entity(topic, &device, &availability, &entity.alone(&base)))
+                });
+                wanted.collect()
+            }
             Discovery::Off => Vec::new(),
         }
     }
-
-    fn plug_device<'a>(&'a self, name: &'a PlugName, id: &'a str, info: &'a PlugInfo) -> Device<'a> {
-        let plate = &info.plate;
-        Device {
-            identifiers: [id],
-            name: if plate.alias.trim().is_empty() { name.as_str() } else { &plate.alias },
-            manufacturer: MANUFACTURER,
-            model: &plate.model,
-            hw_version: Some(&plate.hw_version),
-            sw_version: Some(&plate.sw_version),
-            via_device: Some(&self.bridge),
-        }
-    }
 }
 
-fn print_device(
+/// The id of the device as a whole.
+fn device_id(plate: &Nameplate) -> Option<String> {
+    let mac = || plate.mac.map(|mac| mac.to_string().replace(':', ""));
+    let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned()).or_else(mac)?;
+    Some(format!("{ORIGIN}_{id}"))
+}
+
+fn print_device(topic: String, subject: Printed<'_>, gone: &BTreeMap<String, String>) -> Document {
+    let Printed { device, base, availability, entities } = subject;
+    let state_topic = most_read(&entities);
+    let entities: Vec<Entity> =
+        entities.into_iter().map(|entity| entity.among_others(&base, state_topic.as_deref())).collect();
+    let mut components: BTreeMap<&str, Component<'_>> =
+        entities.iter().map(|entity| (entity.key, Component::Is(entity))).collect();
+    for (key, platform) in gone {
+        components.entry(key).or_insert(Component::Gone { platform });
+    }
+    let payload = payload::json(&DeviceDocument {
+        device: &device,
+        origin: Origin::ours(),
+        common: Common::of(&availability),
+        state_topic: state_topic.as_deref(),
+        components,
+    });
+    Document { topic, payload }
+}
+
+/// The topic that most of these entities read, if several read one.
+fn most_read(entities: &[Entity]) -> Option<String> {
+    let readers =
+        |topic: &str| entities.iter().filter(|one| one.state_topic.as_deref() == Some(topic)).count();
+    let topics = entities.iter().filter_map(|entity| entity.state_topic.as_deref());
+    let (count, topic) = topics.map(|topic| (readers(topic), topic)).max()?;
+    (count > 1).then(|| topic.to_owned())
+}
+
+fn print_entity(
+    topic: String,
     device: &Device<'_>,
     availability: &[Availability],
-    entities: &[Entity],
-    gone: &BTreeMap<String, String>,
-) -> Vec<u8> {
-    let mut components: BTreeMap<String, Component<'_>> =
-        entities.iter().map(|entity| (entity.component(), Component::Is(entity))).collect();
-    for (key, platform) in gone {
-        components.entry(key.clone()).or_insert(Component::Gone { platform });
-    }
-    payload::json(&DeviceDocument {
-        device,
-        origin: Origin::ours(),
-        common: Common::of(availability),
-        components,
-    })
-}
-
-fn print_entity(device: &Device<'_>, availability: &[Availability], entity: &Entity) -> Vec<u8> {
+    entity: &Entity,
+) -> Document {
     let shared = if entity.availability.is_some() { &[] } else { availability };
-    payload::json(&EntityDocument { device, origin: Origin::ours(), common: Common::of(shared), entity })
+    let document = EntityDocument { device, origin: Origin::ours(), common: Common::of(shared), entity };
+    Document { topic, payload: payload::json(&document) }
 }
 
 /// Home Assistant takes `a-z A-Z 0-9 _ -` in the topic of a document and ignores the document otherwise.
@@ -372,8 +446,8 @@ mod tests {
         assert_eq!(shown.trim(), expected.trim(), "{}", path.display());
     }
 
-    /// One of each kind.
-    fn kinds() -> [(&'static str, PlugInfo); 5] {
+    /// One of each kind; of a strip the whole and one of its outlets.
+    fn kinds() -> [(&'static str, PlugInfo); 6] {
         let outlet = |id: &str, alias: &str| OutletPlate { id: id.into(), alias: alias.into() };
         let with = |change: &dyn Fn(&mut Nameplate)| {
             let mut info = info();
@@ -402,7 +476,105 @@ mod tests {
             plate.outlets = [outlet(&format!("{id}00"), "Lamp"), outlet(&format!("{id}01"), " ")].into();
         });
         strip.outlets = ["lamp", "desk-2"].map(|name| PlugName::new(name).unwrap()).into();
-        [("plug", info()), ("meter", meter), ("switch", switch), ("dimmer", dimmer), ("strip", strip)]
+        [
+            ("plug", info()),
+            ("meter", meter),
+            ("switch", switch),
+            ("dimmer", dimmer),
+            ("outlet", outlet_of(&strip, 0)),
+            ("strip", strip),
+        ]
+    }
+
+    fn outlet_of(strip: &PlugInfo, number: u8) -> PlugInfo {
+        let part = OutletInfo { number, strip: PlugName::new("desk").unwrap() };
+        PlugInfo { outlet: Some(part), outlets: Arc::default(), ..strip.clone() }
+    }
+
+    /// A document as Home Assistant reads it: keys in full, topics in full, and with what a device hands down to its
+    /// components.
+    fn read(document: &Document) -> Value {
+        const KEYS: [(&str, &str); 36] = [
+            ("p", "platform"),
+            ("o", "origin"),
+            ("dev", "device"),
+            ("cmps", "components"),
+            ("uniq_id", "unique_id"),
+            ("def_ent_id", "default_entity_id"),
+            ("dev_cla", "device_class"),
+            ("ent_cat", "entity_category"),
+            ("en", "enabled_by_default"),
+            ("ic", "icon"),
+            ("stat_t", "state_topic"),
+            ("val_tpl", "value_template"),
+            ("cmd_t", "command_topic"),
+            ("ops", "options"),
+            ("unit_of_meas", "unit_of_measurement"),
+            ("stat_cla", "state_class"),
+            ("sug_dsp_prc", "suggested_display_precision"),
+            ("pl_on", "payload_on"),
+            ("pl_off", "payload_off"),
+            ("pl_prs", "payload_press"),
+            ("avty", "availability"),
+            ("avty_mode", "availability_mode"),
+            ("stat_val_tpl", "state_value_template"),
+            ("bri_stat_t", "brightness_state_topic"),
+            ("bri_val_tpl", "brightness_value_template"),
+            ("bri_cmd_t", "brightness_command_topic"),
+            ("bri_scl", "brightness_scale"),
+            ("ids", "identifiers"),
+            ("mf", "manufacturer"),
+            ("mdl", "model"),
+            ("hw", "hw_version"),
+            ("sw", "sw_version"),
+            // These have no short form, or one that we do not use.
+            ("enabled_by_default", "enabled_by_default"),
+            ("on_command_type", "on_command_type"),
+            ("via_device", "via_device"),
+            ("topic", "topic"),
+        ];
+        fn in_full(value: &Value) -> Value {
+            let Value::Object(fields) = value else { return value.clone() };
+            let is_plain = |key: &str| matches!(key, "~" | "name" | "qos");
+            let full = |key: &str| KEYS.iter().find(|(short, _)| *short == key).map(|(_, full)| *full);
+            let mut read: serde_json::Map<String, Value> = fields
+                .iter()
+                .map(|(key, value)| {
+                    let full = full(key).or(is_plain(key).then_some(key.as_str()));
+                    let full = full.unwrap_or_else(|| panic!("{key} is no key that Home Assistant knows"));
+                    (full.to_owned(), in_full(value))
+                })
+                .collect();
+            if let Some(Value::String(base)) = read.remove("~") {
+                for (_, value) in read.iter_mut().filter(|(key, _)| key.ends_with("topic")) {
+                    let topic = value.as_str().unwrap();
+                    *value =
+                        topic.strip_prefix('~').map_or(topic.to_owned(), |rest| base.clone() + rest).into();
+                }
+            }
+            read.into()
+        }
+        let mut document: Value = serde_json::from_slice(&document.payload).unwrap();
+        let Some(components) = document.as_object_mut().unwrap().remove("cmps") else {
+            return in_full(&document);
+        };
+        let components = components.as_object().unwrap().iter().map(|(key, one)| (key.clone(), in_full(one)));
+        let mut components: serde_json::Map<String, Value> = components.collect();
+        let mut device = in_full(&document);
+        assert!(device.get("~").is_none(), "it is not handed down");
+        for component in components.values_mut().filter(|one| one.get("unique_id").is_some()) {
+            for shared in ["availability", "availability_mode", "state_topic", "qos", "device", "origin"] {
+                if component.get(shared).is_none() && device.get(shared).is_some() {
+                    component[shared] = device[shared].clone();
+                }
+            }
+            // A button has none.
+            if component["platform"] == "button" {
+                component.as_object_mut().unwrap().remove("state_topic");
+            }
+        }
+        device["components"] = components.into();
+        device
     }
 
     #[test]
@@ -435,23 +607,17 @@ mod tests {
     fn both_forms_say_the_same_of_every_entity() {
         for (kind, info) in kinds() {
             let of = |form| -> Vec<Value> {
-                press(form)
-                    .plug(&kettle(), &info, ALL, &none_gone())
-                    .iter()
-                    .map(|document| serde_json::from_slice(&document.payload).unwrap())
-                    .collect()
+                press(form).plug(&kettle(), &info, ALL, &none_gone()).iter().map(read).collect()
             };
             let device = &of(Discovery::Device)[0];
-            let shared = ["availability", "availability_mode", "device", "origin", "qos"];
             let mut whole: Vec<Value> = device["components"].as_object().unwrap().values().cloned().collect();
-            for entity in &mut whole {
-                for key in shared {
-                    if entity.get(key).is_none() {
-                        entity[key] = device[key].clone();
-                    }
-                }
-            }
             let mut single = of(Discovery::Component);
+            for entity in &mut single {
+                // The level of the topic says it.
+                entity["platform"] =
+                    whole.iter().find(|one| one["unique_id"] == entity["unique_id"]).unwrap()["platform"]
+                        .clone();
+            }
             let id = |entity: &Value| entity["unique_id"].as_str().unwrap().to_owned();
             whole.sort_by_key(id);
             single.sort_by_key(id);
@@ -462,21 +628,108 @@ mod tests {
     }
 
     #[test]
-    fn an_outlet_is_there_while_the_bridge_is_and_it_can_be_reached_itself() {
-        let [.., (_, strip)] = kinds();
-        for document in press(Discovery::Component).plug(&kettle(), &strip, ALL, &none_gone()) {
-            let text = String::from_utf8(document.payload).unwrap();
-            // A key that is there twice would be read by its last.
-            assert_eq!(text.matches("\"availability\"").count(), 1, "{text}");
-            let shown: Value = serde_json::from_str(&text).unwrap();
-            let owner = ["desk-2", "lamp"].into_iter().find(|name| text.contains(&format!("hs100d/{name}/")));
-            let topic = format!("hs100d/{}/availability", owner.unwrap_or("kitchen-kettle"));
-            let mut expected = serde_json::json!([{"topic": "hs100d/bridge/state"}, {"topic": topic}]);
-            if shown["name"] == "Route" {
-                expected.as_array_mut().unwrap().pop();
+    fn a_document_of_one_entity_is_one_that_domoticz_and_older_versions_of_openhab_read() {
+        for (kind, info) in kinds() {
+            for document in press(Discovery::Component).plug(&kettle(), &info, ALL, &none_gone()) {
+                let shown: Value = serde_json::from_slice(&document.payload).unwrap();
+                // Neither expands `~` or short keys within the list; Domoticz has no short key for these two.
+                let topics =
+                    shown["avty"].as_array().unwrap().iter().map(|one| one["topic"].as_str().unwrap());
+                assert!(topics.clone().all(|topic| topic.starts_with("hs100d/")), "{kind}: {shown}");
+                assert!(shown.get("en").is_none() && shown.get("on_cmd_type").is_none(), "{kind}: {shown}");
+                if shown["name"] != "Route" {
+                    assert_eq!(
+                        topics.last(),
+                        Some("hs100d/kitchen-kettle/availability"),
+                        "the last one counts"
+                    );
+                }
+                let tilde = shown["~"].as_str();
+                assert!(tilde.is_none_or(|base| base == "hs100d/kitchen-kettle"), "{kind}: {shown}");
             }
-            assert_eq!((&shown["availability"], &shown["availability_mode"]), (&expected, &"all".into()));
         }
+    }
+
+    #[test]
+    fn documents_are_small_enough_for_a_broker_that_takes_few_kilobytes_at_once() {
+        let sizes = |info: &PlugInfo| {
+            let documents = press(Discovery::Device).plug(&kettle(), info, ALL, &none_gone());
+            documents.iter().map(|document| document.payload.len()).sum::<usize>()
+        };
+        let [(_, plug), .., (_, mut strip)] = kinds();
+        let device = strip.plate.device_id.clone().unwrap();
+        let outlets = (0..6).map(|n| OutletPlate {
+            id: format!("{}0{n}", device.as_str()).into(),
+            alias: format!("Outlet {n}").into(),
+        });
+        Arc::make_mut(&mut strip.plate).outlets = outlets.collect();
+        strip.outlets = (0..6).map(|n| PlugName::new(&format!("outlet-{n}")).unwrap()).collect();
+        let whole = sizes(&strip);
+        let parts: Vec<usize> = (0..6).map(|number| sizes(&outlet_of(&strip, number))).collect();
+        let sum = whole + parts.iter().sum::<usize>();
+        println!("HS100 {} HS300 {whole} + {parts:?} = {sum}", sizes(&plug));
+        assert!(sizes(&plug) < 3_000, "{}", sizes(&plug));
+        assert!(whole < 4_500 && parts.iter().all(|part| *part < 3_500), "{whole} {parts:?}");
+        assert!(sum < 25_000, "{sum}");
+    }
+
+    #[test]
+    fn an_outlet_is_a_device_of_its_own_that_is_reached_by_way_of_its_strip() {
+        let [.., (_, strip)] = kinds();
+        let id = "hs100d_8006AABBCCDDEEFF00112233445566778899AABB";
+        for (number, label) in [(0, "Lamp"), (1, "Desk 2")] {
+            let outlet = outlet_of(&strip, number);
+            let documents = press(Discovery::Device).plug(&kettle(), &outlet, ALL, &none_gone());
+            let [document] = &documents[..] else { panic!("{documents:?}") };
+            assert_eq!(document.topic, format!("homeassistant/device/{id}0{number}/config"));
+            let shown = read(document);
+            assert_eq!(
+                (&shown["device"]["via_device"], &shown["device"]["name"]),
+                (&id.into(), &label.into())
+            );
+            let relay = &shown["components"]["relay"];
+            // As it was when it was an entity of the strip's device.
+            assert_eq!(relay["unique_id"], format!("{id}0{number}_relay"));
+            assert_eq!(
+                (&relay["name"], &relay["default_entity_id"]),
+                (&Value::Null, &"switch.kitchen_kettle".into())
+            );
+            assert_eq!(
+                shown["components"]["energy_total"]["unique_id"],
+                format!("{id}0{number}_energy_total")
+            );
+        }
+        let documents = press(Discovery::Device).plug(&kettle(), &strip, ALL, &none_gone());
+        let shown = read(&documents[0]);
+        assert_eq!(shown["device"]["via_device"], "hs100d_0f3a");
+        let keys: Vec<&String> = shown["components"].as_object().unwrap().keys().collect();
+        let expected = [
+            "cloud",
+            "current",
+            "energy_month",
+            "energy_today",
+            "energy_total",
+            "host",
+            "led",
+            "power",
+            "reboot",
+            "relay",
+            "route",
+            "signal",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn outlets_are_told_apart_whatever_they_are_called() {
+        let [.., (_, mut strip)] = kinds();
+        let plate = Arc::make_mut(&mut strip.plate);
+        plate.alias = "Lab Strip".into();
+        let aliases = ["Lab Strip", "Lab Strip", "Fan", "Fan", "", "Lamp"];
+        let outlet = |alias: &&str| OutletPlate { id: "".into(), alias: (*alias).into() };
+        plate.outlets = aliases.iter().map(outlet).collect();
+        let labels: Vec<String> = (0..6).map(|number| entities::outlet_label(&strip.plate, number)).collect();
+        assert_eq!(labels, ["Lab Strip 1", "Lab Strip 2", "Fan 3", "Fan 4", "Lab Strip 5", "Lamp"]);
     }
 
     #[test]
@@ -484,7 +737,7 @@ mod tests {
         let [.., (_, strip)] = kinds();
         for info in [info(), strip] {
             let documents = press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone());
-            let document: Value = serde_json::from_slice(&documents[0].payload).unwrap();
+            let document = read(&documents[0]);
             let route = &document["components"]["route"];
             assert_eq!(route["availability"], serde_json::json!([{"topic": "hs100d/bridge/state"}]));
             assert!(route["options"].as_array().unwrap().contains(&"none".into()));
@@ -493,9 +746,9 @@ mod tests {
 
     #[test]
     fn the_button_that_restarts_a_plug_is_nowhere_until_the_user_enables_it() {
-        for (_, info) in kinds() {
+        for (_, info) in kinds().into_iter().filter(|(_, info)| info.outlet.is_none()) {
             let documents = press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone());
-            let document: Value = serde_json::from_slice(&documents[0].payload).unwrap();
+            let document = read(&documents[0]);
             let restart = &document["components"]["reboot"];
             assert_eq!(restart["entity_category"], "diagnostic");
             assert_eq!(restart["enabled_by_default"], false);
@@ -512,16 +765,6 @@ mod tests {
     }
 
     #[test]
-    fn an_outlet_has_no_document_of_its_own() {
-        let [.., (_, strip)] = kinds();
-        let part = OutletInfo { number: 1, strip: kettle() };
-        let outlet = PlugInfo { outlet: Some(part), outlets: Arc::default(), ..strip };
-        for form in [Discovery::Device, Discovery::Component] {
-            assert_eq!(press(form).plug(&PlugName::new("lamp").unwrap(), &outlet, ALL, &none_gone()), []);
-        }
-    }
-
-    #[test]
     fn a_component_that_is_gone_is_taken_back_by_its_platform_alone() {
         let gone = BTreeMap::from([
             ("led".to_owned(), "switch".to_owned()),
@@ -529,8 +772,8 @@ mod tests {
         ]);
         let documents = press(Discovery::Device).plug(&kettle(), &info(), Abilities::default(), &gone);
         let document: Value = serde_json::from_slice(&documents[0].payload).unwrap();
-        assert_eq!(document["components"]["led"], serde_json::json!({"platform": "switch"}));
-        assert!(document["components"]["relay"]["unique_id"].is_string());
+        assert_eq!(document["cmps"]["led"], serde_json::json!({"p": "switch"}));
+        assert!(document["cmps"]["relay"]["uniq_id"].is_string());
     }
 
     #[test]
@@ -550,8 +793,8 @@ mod tests {
     fn ids_do_not_hold_the_instance_so_that_they_survive_a_move() {
         for document in press(Discovery::Component).plug(&kettle(), &info(), ALL, &none_gone()) {
             let shown: Value = serde_json::from_slice(&document.payload).unwrap();
-            assert!(shown["unique_id"].as_str().unwrap().contains("8006AABB"));
-            assert!(!shown["unique_id"].as_str().unwrap().contains("0f3a"));
+            assert!(shown["uniq_id"].as_str().unwrap().contains("8006AABB"));
+            assert!(!shown["uniq_id"].as_str().unwrap().contains("0f3a"));
             assert!(!document.topic.contains("0f3a"));
         }
     }
@@ -573,7 +816,15 @@ mod tests {
                 assert_eq!(found.plug.is_some(), is_plug, "{}", document.topic);
                 let device = if is_plug { press.device(&info).unwrap() } else { press.bridge.clone() };
                 assert_eq!(found.device, device, "{}", document.topic);
+                // An outlet's document names its strip: the base topic tells whose it is.
                 let neighbour = Press { bridge: "hs100d_other".to_owned(), ..press.clone() };
+                let found = neighbour.recognise(&document.payload);
+                assert!(
+                    found.is_none_or(|found| found.is_outlet && info.outlet.is_some()),
+                    "{}",
+                    document.topic
+                );
+                let neighbour = Press { topics: Topics::new("other"), ..neighbour };
                 assert_eq!(neighbour.recognise(&document.payload), None);
             }
         }
