@@ -11,10 +11,11 @@ mod namespace_kit;
 
 use std::time::Duration;
 
-use e2e_kit::{ACCOUNT, Config, Ended, Home, Scene, house_of, sees};
+use e2e_kit::{ACCOUNT, Config, Ended, Home, Scene, blueprint_of, house_of, sees};
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::house::House;
+use hs100d::sim::model::Model;
 use mqtt_kit::free_port;
 use serde_json::{Value, json};
 
@@ -103,6 +104,18 @@ async fn all_is_well_in_one_line_each_with_the_tries_on_demand_and_nothing_is_sw
     for plug in house.plugs() {
         assert_eq!((plug.switchings().len(), plug.traffic().relay_orders), (0, 0));
     }
+}
+
+#[tokio::test]
+async fn a_bulb_that_makes_itself_heard_is_no_plug_to_be_examined() {
+    let bulb = Model { kind: "IOT.SMARTBULB", ..Model::HS100_HW1 };
+    let mut blueprint = blueprint_of(&[]);
+    blueprint.plugs = vec![(Model::HS100_HW1, "Lamp".to_owned()), (bulb, "Bulb".to_owned())];
+    let house = House::start(blueprint).await.unwrap();
+    let told = Home::new(&Config::of(&house)).run(&["check", "--online", "--json"]).await.json();
+    let subjects = told["online"]["subjects"].as_array().unwrap();
+    let plugs: Vec<_> = subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["name"]).collect();
+    assert_eq!(plugs, ["Lamp"], "{told}");
 }
 
 #[tokio::test]

@@ -336,7 +336,8 @@ impl Bridge {
         let at = plug.address().cloned();
         let is_wrong = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
         let told = outcome.reading().filter(|_| !is_wrong);
-        if let Some((reading, kind)) = told.and_then(|reading| Some((reading.clone(), reading.other_kind()?)))
+        if let Some((reading, kind)) =
+            told.and_then(|reading| reading.other_kind().map(|kind| (reading.clone(), kind)))
         {
             return self.on_other_kind(key, exchange, &reading, kind, now);
         }

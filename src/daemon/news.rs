@@ -210,7 +210,11 @@ impl Restless {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::bridge::event::{ExchangeId, Outcome, PlugKey};
+    use crate::smarthome::message::Request;
 
     #[test]
     fn a_plug_that_comes_and_goes_all_day_fills_no_log_and_a_steady_one_is_heard() {
@@ -237,6 +241,48 @@ mod tests {
         let later = start + STEADY_AFTER;
         let kept = (1000..3000).map(|number| tell(What::PlugOffline, number, later)).last();
         assert_eq!(kept, Some(2000), "the thousand of the morning are forgotten");
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_is_named_once() {
+        let mut news = News::default();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&written);
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || Written(Arc::clone(&writer)))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for (mac, rssi) in [("50C7BF000001", "0"), ("50C7BF000001", "{}"), ("50C7BF000002", "0")] {
+                let json = format!(
+                    r#"{{"system":{{"get_sysinfo":{{"mac":"{mac}","relay_state":1,"alias":null,"rssi":{rssi}}}}}}}"#
+                );
+                let reply = Request::SysInfo.read_reply(json.as_bytes(), None).unwrap();
+                let exchange = ExchangeId::new(PlugKey(0), 1);
+                for _ in 0..3 {
+                    let outcome = Outcome::of(Ok(reply.clone()));
+                    news.look_at(&Event::Done { exchange, outcome });
+                }
+            }
+        });
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().map(|line| line.split_once("get_sysinfo: ").unwrap().1).collect();
+        let alias = "alias cannot be read and counts as absent";
+        assert_eq!(lines, [alias, "rssi cannot be read and counts as absent", alias], "{text}");
+    }
+
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

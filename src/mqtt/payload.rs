@@ -388,6 +388,8 @@ mod tests {
         );
         let strange = Meter { power: Some(f64::NAN), voltage: Some(f64::INFINITY), ..Meter::default() };
         assert_eq!(text(energy(&Energy { meter: strange, ..Energy::default() })), "{}");
+        let below = Meter { power: Some(-0.003), ..Meter::default() };
+        assert_eq!(text(energy(&Energy { meter: below, ..Energy::default() })), r#"{"power":0.0}"#);
     }
 
     fn strip() -> PlugInfo {
