@@ -119,6 +119,19 @@ async fn a_bulb_that_makes_itself_heard_is_no_plug_to_be_examined() {
 }
 
 #[tokio::test]
+async fn a_second_device_with_a_device_id_is_found() {
+    let house = house_of(&["Lamp", "Fan"]).await;
+    let id = house.plug(0).device_id();
+    house.plug(1).with(|plug| plug.device_id = id);
+    let told = Home::new(&Config::of(&house).without("cloud")).run(&["check", "--online", "--json"]).await;
+    let whole: Value = serde_json::from_str(&told.out).unwrap();
+    let subjects = whole["online"]["subjects"].as_array().unwrap();
+    let causes: Vec<_> =
+        subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["cause"]).collect();
+    assert_eq!(json!(causes), json!([null, "same-device-id"]), "{whole}");
+}
+
+#[tokio::test]
 async fn each_fault_of_a_plug_has_its_cause() {
     let (house, home) = scene().await;
     let lamp = house.plug(0);

@@ -28,6 +28,8 @@ pub(super) enum LanView {
     NotUsed,
     /// It answered.
     Answers,
+    /// Another device has its device id, and another MAC.
+    SecondOfItsId,
     /// Its name leads nowhere.
     NameUnresolved,
     /// It takes connections, and no answer comes.
@@ -124,6 +126,7 @@ pub(super) fn of_plug(evidence: &Evidence) -> Option<Cause> {
             cloud => of_cloud_view(cloud),
         },
         LanView::Answers => of_cloud_view(&evidence.cloud),
+        LanView::SecondOfItsId => Some(cause::SAME_DEVICE_ID),
         LanView::NameUnresolved => Some(cause::NAME_UNRESOLVED),
         LanView::Mute => Some(match evidence.datagrams {
             Datagrams::OtherFamily => cause::OTHER_FAMILY,
@@ -403,6 +406,7 @@ mod tests {
             (no_address(), Unknown, Nothing, NotSent, C::Offline, Some(cause::UNPLUGGED)),
             (LanView::NameUnresolved, Unknown, Nothing, Nobody, C::Answers, Some(cause::NAME_UNRESOLVED)),
             // Somebody answers, and wrongly.
+            (LanView::SecondOfItsId, Here, Xor, Somebody, C::Answers, Some(cause::SAME_DEVICE_ID)),
             (bulb(), Here, Xor, Somebody, C::NotUsed, Some(cause::OTHER_KIND)),
             (bulb(), Here, Xor, Moved, C::Answers, Some(cause::OTHER_KIND)),
             (LanView::NotUsed, Unknown, Nothing, NotSent, C::OtherKind, Some(cause::OTHER_KIND)),

@@ -25,6 +25,8 @@ pub(super) struct Patient {
     pub(super) address: Option<Address>,
     /// The address was written by the user, so that a plug that moved is worth a word.
     pub(super) is_written: bool,
+    /// Another one has its device id, and another MAC.
+    pub(super) is_second: bool,
     pub(super) policy: Policy,
     /// The longest that a question may take, by route.
     pub(super) patience: [Duration; 2],
@@ -81,8 +83,9 @@ pub(super) fn with_heard(mut patients: Vec<Patient>, heard: &[Sighting], config:
             Said::SysInfo(_) | Said::Other(_) => continue,
         };
         if !patients.iter().any(|patient| patient.is(&identity, Some(address))) {
+            let is_second = patients.iter().any(|patient| shares_id(&patient.identity, &identity));
             let address = Some(address.clone());
-            patients.push(Patient { name, identity, address, ..blank(config.bridge.policy) });
+            patients.push(Patient { name, identity, address, is_second, ..blank(config.bridge.policy) });
         }
     }
     patients
@@ -108,11 +111,17 @@ pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, con
 impl Patient {
     /// Whether this is about the same plug.
     fn is(&self, identity: &Identity, address: Option<&Address>) -> bool {
-        if self.identity.contradicts(identity) {
+        if self.identity.contradicts(identity) || shares_id(&self.identity, identity) {
             return false;
         }
         is_same(&self.identity, identity) || (address.is_some() && self.address.as_ref() == address)
     }
+}
+
+/// Whether two devices have one device id.
+pub(super) fn shares_id(one: &Identity, other: &Identity) -> bool {
+    let macs_differ = matches!((one.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs);
+    macs_differ && one.device_id.is_some() && one.device_id == other.device_id
 }
 
 /// Whether it is a device of this family, whatever it speaks.
@@ -127,6 +136,7 @@ fn blank(policy: RoutePolicy) -> Patient {
         identity: Identity::default(),
         address: None,
         is_written: false,
+        is_second: false,
         policy: policy.policy,
         patience: [policy.local_timeout, policy.cloud_timeout],
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::diagnosis::{self, Broadcast, CloudView, Datagrams, Evidence, LanView, Place};
 use super::networks::Networks;
-use super::patients::{NAME_SHOWN, Patient, is_of_the_family, with_heard};
+use super::patients::{NAME_SHOWN, Patient, is_of_the_family, shares_id, with_heard};
 use super::report::{Finding, Subject, Try};
 use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Said, Sighting, Target};
 use crate::bridge::route::Policy;
@@ -223,6 +223,7 @@ async fn examine_on_lan(
             Datagrams::OtherFamily => ", where the newer discovery answers for another family",
         };
     }
+    let view = if patient.is_second { LanView::SecondOfItsId } else { view };
     OnLan { patient, view, place, datagrams, broadcast, found, tries }
 }
 
@@ -230,7 +231,10 @@ impl Heard {
     /// Where the plug itself answered a broadcast.
     fn by_broadcast(&self, patient: &Patient, tries: &mut Vec<Try>) -> Option<SocketAddr> {
         let all = self.broadcast.as_ref()?;
-        let is_it = |sighting: &&Sighting| is_same(&patient.identity, &identity_of(&sighting.said));
+        let is_it = |sighting: &&Sighting| {
+            let who = identity_of(&sighting.said);
+            is_same(&patient.identity, &who) && !shares_id(&patient.identity, &who)
+        };
         let seen = all.iter().find(is_it).and_then(|sighting| sighting.address.socket());
         let came_back = match seen {
             Some(seen) => format!("an answer from {}", seen.ip()),
@@ -249,7 +253,7 @@ impl Heard {
         };
         let is_of_it = |sighting: &&Sighting| {
             let who = identity_of(&sighting.said);
-            if patient.identity.contradicts(&who) {
+            if patient.identity.contradicts(&who) || shares_id(&patient.identity, &who) {
                 return false;
             }
             is_same(&patient.identity, &who) || is_from(sighting)

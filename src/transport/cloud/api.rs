@@ -15,6 +15,7 @@ use zeroize::Zeroize;
 use crate::bridge::event::AccountPlug;
 use crate::model::{DeviceId, Mac};
 use crate::secret::{Draft, Secret};
+use crate::smarthome::lenient::repaired;
 use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes::{self, Reaction};
 use crate::transport::cloud::host::{BadHost, Host};
@@ -459,7 +460,14 @@ fn read_row(json: &RawValue, account: &Host) -> Option<Row> {
         #[serde(borrow)]
         is_same_region: Number<'a>,
     }
-    let raw: Raw<'_> = read_object(json.get()).ok()?;
+    let plain;
+    let raw: Raw<'_> = match read_object(json.get()) {
+        Ok(raw) => raw,
+        Err(_) => {
+            plain = in_plain_json(json)?;
+            read_object(&plain).ok()?
+        }
+    };
     let kind = raw.device_type.as_str();
     Some(Row {
         device_id: DeviceId::new(raw.device_id.as_str())?,
@@ -474,6 +482,13 @@ fn read_row(json: &RawValue, account: &Host) -> Option<Row> {
         connected: raw.status.get() == Some(1),
         same_region: raw.is_same_region.get() != Some(0),
     })
+}
+
+/// The same without keys that come twice and halves of surrogate pairs, which would hide the whole row.
+fn in_plain_json(json: &RawValue) -> Option<String> {
+    let repaired = repaired(json.get());
+    let value: serde_json::Value = serde_json::from_str(repaired.as_deref().unwrap_or(json.get())).ok()?;
+    Some(value.to_string())
 }
 
 /// A text, or nothing where something else stands.
@@ -699,6 +714,17 @@ mod tests {
         assert_eq!(row.server.as_ref().unwrap().to_string(), "https://eu-wap.tplinkcloud.com");
         assert_eq!(row.mac, Mac::new("50:C7:BF:00:00:07"));
         assert!(row.connected && !row.same_region && row.is_supported());
+    }
+
+    #[test]
+    fn an_odd_field_does_not_hide_its_row() {
+        let id = "8006000000000000000000000000000000000007";
+        for odd in [r#""alias":"\ud83d""#, r#""alias":"Lamp","alias":null"#, r#""status":1,"status":{}"#] {
+            let json = format!(r#"{{"deviceId":"{id}","deviceType":"IOT.SMARTPLUGSWITCH",{odd}}}"#);
+            let row: Box<RawValue> = serde_json::from_str(&json).unwrap();
+            let row = read_row(&row, &account());
+            assert_eq!(row.map(|row| row.device_id), DeviceId::new(id), "{odd}");
+        }
     }
 
     #[test]
