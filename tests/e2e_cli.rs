@@ -68,6 +68,8 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
     let house = house().await;
     let home = Home::new(&Config::of(&house).plug("lamp", &house, 0));
     let plug = house.plug(0);
+    // On a busy machine the restart that comes a second after the first reboot would meet one of the next commands.
+    plug.with(|plug| plug.boot_time = Duration::ZERO);
     for (via, origin) in [("local", Origin::Lan), ("cloud", Origin::Cloud)] {
         let run = async |verb| home.run(&["plug", "lamp", verb, "--via", via]).await;
         assert!(run("on").await.ok().starts_with(&format!("ON ({via}, ")));
@@ -92,7 +94,6 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
         let restarts = plug.traffic().restarts;
         assert!(run("reboot").await.ok().starts_with(&format!("restarting ({via}, ")));
         assert_eq!(plug.traffic().restarts, restarts + 1);
-        plug.with(|plug| plug.boot_time = Duration::ZERO);
     }
     assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first call serves the others");
     let info = home.run(&["plug", "lamp", "info", "--json"]).await.json();

@@ -40,10 +40,32 @@ pub(super) async fn daemon(config: &Config, store: &Store, request: &str, payloa
 }
 
 /// Asks the daemon to read its config again, and says how that went.
-pub(super) async fn reload(config: &Config, store: &Store) -> Result<(), Failed> {
+pub(super) async fn reload(config: &Config, store: &Store, is_service_running: bool) -> Result<(), Failed> {
     match daemon(config, store, "reload", &json!({})).await {
         Answer::Done => say("The running daemon was told.\n"),
-        Answer::Nobody(_) => say("No running daemon was found; the next start will know.\n"),
+        Answer::Nobody(why) => say(&untold(&why, is_service_running)),
         Answer::Refused(why) => Err(Failed::new(Exit::CommandFailed, format!("the running daemon: {why}"))),
+    }
+}
+
+/// What to do where no daemon answered.
+fn untold(why: &str, is_service_running: bool) -> String {
+    if is_service_running {
+        format!("The running service was not told ({why}): type `sudo systemctl reload hs100d`.\n")
+    } else {
+        "No running daemon was found; the next start will know.\n".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_runs_is_not_taken_for_one_that_will_know_at_its_next_start() {
+        let line =
+            "The running service was not told (no daemon answered): type `sudo systemctl reload hs100d`.\n";
+        assert_eq!(untold("no daemon answered", true), line);
+        assert!(untold("no daemon answered", false).starts_with("No running daemon was found"));
     }
 }

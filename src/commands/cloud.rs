@@ -46,7 +46,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
             "Logged out here: the token is deleted. TP-Link knows no way to end it there; changing the account's \
              password does.\n",
         )?;
-        return ask::reload(config, &store).await;
+        return ask::reload(config, &store, installation.is_service_running()).await;
     }
     let account = Account::of(config, &store)?;
     let Some(cloud) = &account.cloud else {
@@ -57,7 +57,7 @@ pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
         Command::Login => {
             cloud.login(password().await?).await?;
             say("Logged in. The token is kept, the password is not.\n")?;
-            ask::reload(config, &store).await
+            ask::reload(config, &store, installation.is_service_running()).await
         }
         Command::Devices { json } => devices(cloud, &store, json).await,
         Command::Logout => Ok(()),

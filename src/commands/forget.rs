@@ -25,6 +25,15 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     match ask::daemon(config, &installation.look(), "forget", &json!({ "plug": args.plug })).await {
         Answer::Done => return say(&format!("{} is forgotten.\n", args.plug)),
         Answer::Refused(why) => return refused(why),
+        // The service would write its own store over ours.
+        Answer::Nobody(why) if installation.is_service_running() => {
+            let line = format!(
+                "{}: the running service was not reached at the broker ({why}): type `sudo systemctl stop hs100d`, then \
+                 this command again",
+                args.plug
+            );
+            return Err(Failed::new(Exit::Unavailable, line));
+        }
         Answer::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
     }
     let mut store = installation.store()?;

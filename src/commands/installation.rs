@@ -50,6 +50,11 @@ impl Installation {
         Store::read_only(&self.state_dir)
     }
 
+    /// Whether a daemon has this state open.
+    pub(super) fn is_service_running(&self) -> bool {
+        self.service.as_ref().is_some_and(Service::is_running)
+    }
+
     /// What to type instead, where the service's state or credentials are out of reach.
     pub(super) fn out_of_reach(&self) -> Option<Failed> {
         let service = self.service.as_ref()?;
@@ -104,7 +109,7 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::commands::cloud::Command;
-    use crate::commands::{cloud, forget};
+    use crate::commands::{cloud, forget, run};
     use crate::config::place::Environment;
     use std::fs;
     use std::path::Path;
@@ -149,7 +154,7 @@ mod tests {
         write(
             root,
             "etc/hs100d/hs100d.toml",
-            "[cloud]\nusername = \"me@example.com\"\n[broker]\nlisten = \"127.0.0.1:9\"\n",
+            "[cloud]\nusername = \"me@example.com\"\nurl = \"http://127.0.0.1:9\"\n[broker]\nlisten = \"127.0.0.1:9\"\n",
         );
         let failed = cloud::run(Command::Login, &context(root, &["cloud", "login"])).await.unwrap_err();
         assert_eq!(failed.exit, Exit::Unavailable);
@@ -158,6 +163,32 @@ mod tests {
         let args = forget::Args { plug: "lamp".to_owned() };
         forget::run(args, &context(root, &["forget", "lamp"])).await.unwrap_err();
         assert!(!root.join("var").exists() && !root.join("home").exists(), "nothing is written anywhere");
+    }
+
+    /// Nobody is looked for, and nobody is at the broker.
+    const ALONE: &str = "[discovery]\nlan = false\nadopt = false\n[broker]\nlisten = \"127.0.0.1:9\"\n";
+
+    #[tokio::test]
+    async fn beside_the_running_service_no_second_daemon_starts_and_its_store_is_not_written() {
+        let machine = tempfile::tempdir().unwrap();
+        let root = machine.path();
+        write(root, "etc/hs100d/hs100d.toml", ALONE);
+        write(root, "sys/fs/cgroup/system.slice/hs100d.service/cgroup.procs", "1\n");
+        fs::create_dir_all(root.join("var/lib/hs100d")).unwrap();
+        let bound = std::time::Duration::from_secs(20);
+        let context = |words: &[&str]| context(root, words);
+        let run = tokio::time::timeout(bound, run::run(&context(&["run"]))).await;
+        let failed = run.expect("a second daemon runs").unwrap_err();
+        assert!(failed.lines[0].contains("stop it with `systemctl stop hs100d`"), "{failed:?}");
+        let args = forget::Args { plug: "lamp".to_owned() };
+        let failed = forget::run(args, &context(&["forget", "lamp"])).await.unwrap_err();
+        assert_eq!(failed.exit, Exit::Unavailable);
+        assert!(
+            failed.lines[0].starts_with("lamp: the running service was not reached at the broker ("),
+            "{failed:?}"
+        );
+        assert_eq!(fs::read_dir(root.join("var/lib/hs100d")).unwrap().count(), 0);
+        assert!(!root.join("home").exists());
     }
 
     #[test]
