@@ -1,5 +1,5 @@
-//! The restart matrix: Home Assistant, the broker with and without its store, the daemon, a plug and the cloud, each two
-//! of them restarted in either order, with real processes. Nobody helps; afterwards everything is as it was.
+//! The restart matrix: Home Assistant, the broker with its store, without it and with a limit that one message is over, the
+//! daemon, a plug and the cloud, each two of them restarted in either order, with real processes. Nobody helps; afterwards everything is as it was.
 //!
 //! `cargo test --test restart_matrix -- --nocapture` prints the time that each pair took.
 
@@ -47,15 +47,24 @@ enum Member {
     HomeAssistant,
     BrokerWithStore,
     BrokerWithoutStore,
+    /// Comes back without its store, and refuses the longest message from then on.
+    BrokerWithLimit,
     Daemon,
     Plug,
     Cloud,
 }
 
-const MEMBERS: [(Member, &str); 6] = [
+impl Member {
+    fn is_broker(self) -> bool {
+        matches!(self, Self::BrokerWithStore | Self::BrokerWithoutStore | Self::BrokerWithLimit)
+    }
+}
+
+const MEMBERS: [(Member, &str); 7] = [
     (Member::HomeAssistant, "HA"),
     (Member::BrokerWithStore, "broker, store"),
     (Member::BrokerWithoutStore, "broker, none"),
+    (Member::BrokerWithLimit, "broker, limit"),
     (Member::Daemon, "daemon"),
     (Member::Plug, "plug"),
     (Member::Cloud, "cloud"),
@@ -100,8 +109,11 @@ impl Pair {
     }
 
     fn is_one_thing(&self) -> bool {
-        let is_broker = |member| matches!(member, Member::BrokerWithStore | Member::BrokerWithoutStore);
-        self.first == self.second || (is_broker(self.first) && is_broker(self.second))
+        self.first == self.second || (self.first.is_broker() && self.second.is_broker())
+    }
+
+    fn has_limit(&self) -> bool {
+        [self.first, self.second].contains(&Member::BrokerWithLimit)
     }
 }
 
@@ -154,14 +166,16 @@ struct Told {
 async fn story(pair: Pair) -> Told {
     let what = format!("{pair:?}");
     let mut scene = Scene::start(pair.has_birth()).await;
-    let before = scene.settle().await;
+    let mut expected = scene.settle().await;
+    if pair.has_limit() {
+        scene.broker.refuse_longest(&mut expected);
+    }
 
     scene.restart(pair).await;
-    let took = scene.is_as(&before, &what).await;
+    let took = scene.is_as(&expected, &what).await;
     scene.nothing_was_touched(&what);
 
     scene.commands_work(&what).await;
-    let mut expected = before;
     for plug in [LAMP, ATTIC] {
         let state = expected.get_mut(&format!("hs100d/{}/state", PLUGS[plug].0)).unwrap();
         *state = state.replace(r#""on""#, "null").replace(r#""state":"ON""#, r#""state":"OFF""#);
@@ -254,7 +268,7 @@ impl Scene {
         match member {
             Member::HomeAssistant => drop(self.home_assistant.take()),
             Member::BrokerWithStore => self.broker.goes(true).await,
-            Member::BrokerWithoutStore => self.broker.goes(false).await,
+            Member::BrokerWithoutStore | Member::BrokerWithLimit => self.broker.goes(false).await,
             Member::Daemon if harder => self.daemon.take().unwrap().kill().await,
             Member::Daemon => self.daemon.take().unwrap().stop().await,
             Member::Plug => self.power_lamp(false).await,
@@ -272,7 +286,9 @@ impl Scene {
             Member::HomeAssistant => {
                 self.home_assistant = Some(Client::start("home-assistant", self.broker.port, self.has_birth));
             }
-            Member::BrokerWithStore | Member::BrokerWithoutStore => self.broker.comes_back().await,
+            Member::BrokerWithStore | Member::BrokerWithoutStore | Member::BrokerWithLimit => {
+                self.broker.comes_back().await;
+            }
             Member::Daemon => self.daemon = Some(self.home.daemon()),
             Member::Plug => self.power_lamp(true).await,
             Member::Cloud => self.house.cloud().set_reachable(true).await.unwrap(),
@@ -395,11 +411,14 @@ struct Broker {
     port: u16,
     folder: TempDir,
     process: Option<Process>,
+    /// The longest payload that it takes from its next start on.
+    limit: Option<usize>,
 }
 
 impl Broker {
     async fn start() -> Self {
-        let mut broker = Self { port: free_port(), folder: tempfile::tempdir().unwrap(), process: None };
+        let mut broker =
+            Self { port: free_port(), folder: tempfile::tempdir().unwrap(), process: None, limit: None };
         broker.comes_back().await;
         broker
     }
@@ -423,10 +442,22 @@ impl Broker {
         }
     }
 
+    /// Has it refuse the longest of these messages from its next start on, and takes that one out.
+    fn refuse_longest(&mut self, kept: &mut Picture) {
+        let longest = kept.iter().max_by_key(|(_, payload)| payload.len()).map(|(topic, _)| topic.clone());
+        let longest = kept.remove(&longest.unwrap()).unwrap().len();
+        let next = kept.values().map(String::len).max().unwrap();
+        assert!(next + 1 < longest, "no other message may be as long: {next} and {longest} bytes");
+        self.limit = Some(longest - 1);
+    }
+
     async fn comes_back(&mut self) {
         let folder = self.folder.path();
-        let lines =
+        let mut lines =
             format!("allow_anonymous true\npersistence true\npersistence_location {}/\n", folder.display());
+        if let Some(limit) = self.limit {
+            writeln!(lines, "message_size_limit {limit}").unwrap();
+        }
         self.process = Some(mosquitto(self.port, &lines, folder).await);
     }
 
