@@ -37,6 +37,8 @@ pub struct Weather {
     troubled: Vec<Duration>,
     /// What of late took long on the way to which plug or from it, although the LAN is healthy; from when until when.
     hiccups: VecDeque<(usize, Duration, Duration)>,
+    /// When each plug last lost its power.
+    dark_since: Vec<Duration>,
     /// When the cloud last held calls back.
     throttled: Option<Duration>,
     /// Which round of faults it is; what mends in an earlier one is mended already.
@@ -165,6 +167,7 @@ pub fn hand_every(season: Season) -> Duration {
 impl World {
     pub(super) fn begin_weather(&mut self) {
         self.weather.troubled = vec![Duration::ZERO; self.plugs.len()];
+        self.weather.dark_since = vec![Duration::ZERO; self.plugs.len()];
         if self.plan.season == Season::DeadLan {
             self.weather.lan_is_down = true;
             self.all_are_troubled();
@@ -193,7 +196,8 @@ impl World {
             Change::Mends(kind, plug, round) if round == self.weather.round => self.mends(kind, plug),
             Change::Mends(..) => {}
             Change::MustBeDark(plug, since) => {
-                let is_dark = self.plugs[plug].temper == Temper::Dark && self.weather.troubled[plug] == since;
+                let is_dark =
+                    self.plugs[plug].temper == Temper::Dark && self.weather.dark_since[plug] == since;
                 if is_dark && self.disturbed < since {
                     self.must_be_offline(plug);
                 }
@@ -360,6 +364,7 @@ impl World {
         // Starting takes a while; some come back with their relays off.
         let lasts = self.how_long().max(Duration::from_secs(8));
         self.plugs[plug].temper = Temper::Dark;
+        self.weather.dark_since[plug] = self.at;
         self.is_troubled(plug);
         let forgets = self.dice.chance(0.3);
         for relay in 0..self.plugs[plug].relays.len() {
