@@ -426,6 +426,9 @@ pub enum Failure {
     /// The cloud could not be reached, or answered that it is out of order.
     #[error("the cloud is out of reach ({0})")]
     CloudDown(Box<str>),
+    /// Calls about this plug fail in the cloud, while calls about others are answered.
+    #[error("the cloud fails for this plug only ({0})")]
+    CloudFailsHere(Box<str>),
     /// The cloud answers, and says that the plug is not connected to it.
     #[error("the cloud says that the plug is offline")]
     CloudOffline,
@@ -474,6 +477,7 @@ impl Failure {
             Self::WrongPlug { .. } => Verdict::RouteDown,
             Self::Device { .. } => Verdict::PlugRefuses,
             Self::CloudDown(_) => Verdict::RouteDown,
+            Self::CloudFailsHere(_) => Verdict::RouteDown,
             Self::CloudOffline => Verdict::RouteDown,
             Self::NotInAccount => Verdict::RouteDown,
             Self::CloudRefused(_) => Verdict::RouteDown,
@@ -486,7 +490,15 @@ impl Failure {
 
     /// Whether a request that failed so may have reached the plug, and may be carried out later.
     pub fn may_act_later(&self) -> bool {
-        matches!(self, Self::Silent | Self::Closed | Self::Garbage(_) | Self::Abandoned | Self::CloudDown(_))
+        matches!(
+            self,
+            Self::Silent
+                | Self::Closed
+                | Self::Garbage(_)
+                | Self::Abandoned
+                | Self::CloudDown(_)
+                | Self::CloudFailsHere(_)
+        )
     }
 }
 

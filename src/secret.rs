@@ -2,7 +2,8 @@
 //! texts that hold them on their way to a wire or from a file, as a [`Draft`], wiped as well.
 //!
 //! A secret comes from text, from a file, from standard input or from systemd's credentials directory, from all of them as
-//! one line. What is said when that fails names the file and never what is in it.
+//! one line. What is said when that fails names the file and never what is in it. Logins
+//! that a server refused are remembered as [`RefusedLogins`].
 
 use std::fmt;
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::mem;
 use std::ops::Deref;
 use std::path::Path;
 use std::str::Utf8Error;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
@@ -19,10 +21,25 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// The largest file that is read for a secret, far more than any password.
 const LONGEST: u64 = 4096;
+/// So many refused logins are remembered, the newest. Accounts are locked after far fewer.
+const REFUSED_LOGINS: usize = 64;
 
 /// A text that must not be seen. Cloning copies it; both copies are wiped.
 #[derive(Clone)]
-pub struct Secret(SecretString);
+pub struct Secret {
+    text: SecretString,
+    source: Source,
+}
+
+/// Where a secret was read, which decides when a corrected one is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// The config, a file that it names, or a terminal: read again at each reload.
+    #[default]
+    Config,
+    /// systemd's credentials directory, which systemd fills at the service's start only.
+    Credential,
+}
 
 /// Why a file holds no usable secret. None of these says anything of its content.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +65,7 @@ impl Secret {
     /// Takes the text over, and wipes the place that it stood in.
     pub fn new(mut text: String) -> Self {
         // A text with room to spare would be moved by what it becomes, and its old place not wiped.
-        let secret = Self(SecretString::from(text.as_str()));
+        let secret = Self { text: SecretString::from(text.as_str()), source: Source::default() };
         text.zeroize();
         secret
     }
@@ -72,7 +89,7 @@ impl Secret {
     /// one is how a unit says that the credential is optional.
     pub fn from_credential(directory: &Path, name: &str) -> Result<Option<Self>, BadSecret> {
         match Self::from_file(&directory.join(name)) {
-            Ok(secret) => Ok(Some(secret)),
+            Ok(secret) => Ok(Some(Self { source: Source::Credential, ..secret })),
             Err(BadSecret::Empty) => Ok(None),
             Err(BadSecret::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(bad) => Err(bad),
@@ -81,7 +98,12 @@ impl Secret {
 
     /// The text itself, for the one place that sends or stores it.
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.text.expose_secret()
+    }
+
+    /// Where it was read. Two secrets of one text are equal, wherever they were read.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Whether these bytes are it, in a time that tells nobody how far they are right.
@@ -114,6 +136,53 @@ impl PartialEq for Secret {
 }
 
 impl Eq for Secret {}
+
+/// The logins that servers have refused. One that is among them is not sent again while the process lives, however
+/// often the config is reloaded. Cheap to clone; the clones share one list.
+#[derive(Debug, Clone, Default)]
+pub struct RefusedLogins(Arc<Mutex<Vec<Login>>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Login {
+    server: Box<str>,
+    username: Box<str>,
+    password: Secret,
+}
+
+impl Login {
+    fn new(server: &str, username: &str, password: &Secret) -> Self {
+        Self { server: server.into(), username: username.into(), password: password.clone() }
+    }
+}
+
+impl RefusedLogins {
+    /// Whether this server has refused this login.
+    pub fn contains(&self, server: &str, username: &str, password: &Secret) -> bool {
+        self.with(|logins| logins.contains(&Login::new(server, username, password)))
+    }
+
+    /// The server has refused it.
+    pub fn add(&self, server: &str, username: &str, password: &Secret) {
+        let login = Login::new(server, username, password);
+        self.with(|logins| {
+            if !logins.contains(&login) {
+                let surplus = (logins.len() + 1).saturating_sub(REFUSED_LOGINS);
+                logins.drain(..surplus);
+                logins.push(login);
+            }
+        });
+    }
+
+    /// The server has accepted it.
+    pub fn remove(&self, server: &str, username: &str, password: &Secret) {
+        let login = Login::new(server, username, password);
+        self.with(|logins| logins.retain(|refused| *refused != login));
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Vec<Login>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Bytes with a secret in them on their way to or from a wire or a file. They are wiped when dropped, and so is every
 /// place that they have outgrown.
@@ -252,12 +321,44 @@ mod tests {
         assert_eq!(Secret::from_credential(directory.path(), "mqtt.password").unwrap(), None);
         std::fs::write(directory.path().join("mqtt.password"), "\u{feff}hunter2\r\n\r\n").unwrap();
         let given = Secret::from_credential(directory.path(), "mqtt.password").unwrap().unwrap();
-        assert_eq!(given.expose(), "hunter2");
+        assert_eq!((given.expose(), given.source()), ("hunter2", Source::Credential));
+        let written = Secret::from_file(&directory.path().join("mqtt.password")).unwrap();
+        assert_eq!(
+            (written.source(), &written),
+            (Source::Config, &given),
+            "where it was read makes no other secret"
+        );
         std::fs::write(directory.path().join("mqtt.password"), "hunter2\nhunter3\n").unwrap();
         assert!(matches!(
             Secret::from_credential(directory.path(), "mqtt.password"),
             Err(BadSecret::MoreLines)
         ));
+    }
+
+    #[test]
+    fn a_refused_login_is_known_by_server_name_and_password_to_all_who_share_the_list() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let (refused, shared) = {
+            let refused = RefusedLogins::default();
+            (refused.clone(), refused)
+        };
+        refused.add("cloud", "me", &secret("hunter2"));
+        assert!(shared.contains("cloud", "me", &secret("hunter2")));
+        for (server, username, password) in
+            [("broker", "me", "hunter2"), ("cloud", "you", "hunter2"), ("cloud", "me", "hunter3")]
+        {
+            assert!(!shared.contains(server, username, &secret(password)));
+        }
+        assert!(!format!("{shared:?}").contains("hunter"));
+        shared.remove("cloud", "me", &secret("hunter2"));
+        assert!(!refused.contains("cloud", "me", &secret("hunter2")));
+        for number in 0..1000 {
+            refused.add("cloud", "me", &secret(&number.to_string()));
+        }
+        assert!(
+            refused.contains("cloud", "me", &secret("999")) && !refused.contains("cloud", "me", &secret("0"))
+        );
+        assert_eq!(refused.with(|logins| logins.len()), REFUSED_LOGINS);
     }
 
     /// What stands at a place in this process's memory by now; nothing if the place is gone.

@@ -113,12 +113,26 @@ async fn a_wrong_password_is_tried_exactly_once_until_the_user_acts() {
     assert_eq!(canned.count("login"), 1);
     assert_eq!(bench.moods(), [CloudStatus::Stopped(why.into())]);
 
-    bench.cloud.rearm(None).await;
+    for _ in 0..5 {
+        bench.cloud.rearm(None).await;
+        let why = stopped(bench.read(KETTLE).await);
+        assert!(why.contains("not sent again") && why.contains("reload"), "{why}");
+        assert!(
+            matches!(*bench.moods(), [CloudStatus::Down(_), CloudStatus::Stopped(_)]),
+            "each outcome is told"
+        );
+    }
+    assert_eq!(canned.count("login"), 1, "a reload sends no refused password again");
+
     canned.with(|account| account.password = PASSWORD);
+    bench.cloud.login(Secret::new(PASSWORD.to_owned())).await.unwrap();
     assert_eq!(bench.read(KETTLE).await, Ok(RelayState::Off));
     assert_eq!(canned.count("login"), 2);
     until("the mood is good", || bench.cloud.status() == CloudStatus::Ok).await;
     assert!(matches!(*bench.moods(), [CloudStatus::Down(_), CloudStatus::Ok]));
+    canned.with(|account| account.refresh_token = "dead".to_owned());
+    canned.expire_token();
+    assert_eq!(bench.read(KETTLE).await, Ok(RelayState::Off), "what was accepted is no refused login");
 }
 
 #[tokio::test]
@@ -194,7 +208,10 @@ async fn a_login_by_hand_reports_what_went_wrong() {
     let canned = CannedCloud::start().await;
     let bench = Bench::new(&canned, None, None);
     let wrong = bench.cloud.login(Secret::new("wrong".to_owned())).await.unwrap_err();
-    assert!(matches!(&wrong, CloudError::Stopped(why) if why.contains("password")), "{wrong:?}");
+    assert!(
+        matches!(&wrong, CloudError::Stopped(why) if why.contains("password") && !why.contains("hs100d cloud login")),
+        "{wrong:?}"
+    );
 
     let drawer = Drawer { jammed: true, ..Drawer::default() };
     let jammed = Bench::with_drawer(&canned, None, None, drawer);

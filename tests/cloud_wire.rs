@@ -11,6 +11,7 @@ use std::time::Duration;
 use cloud_support::*;
 use hs100d::bridge::event::{CloudStatus, Event, Target};
 use hs100d::model::{Address, Failure, RelayState};
+use hs100d::secret::RefusedLogins;
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::host::BadHost;
 use hs100d::transport::cloud::{Cloud, CloudError, Options, StartError};
@@ -104,6 +105,33 @@ async fn what_is_no_answer_is_the_clouds_fault_and_is_survived() {
 }
 
 #[tokio::test]
+async fn what_fails_for_one_plug_alone_is_told_of_that_plug_and_leaves_the_cloud_ok() {
+    let page = |status: &str, body: &str| Raw::http(status, "", body);
+    for raw in [
+        page("200 OK", r#"{"error_code":0,"result":{"responseData":null}}"#),
+        page("200 OK", r#"{"error_code":-99999,"msg":"?"}"#),
+        page("500 Internal Server Error", "<html>"),
+        Raw { bytes: vec![], then: Then::Close },
+    ] {
+        let (canned, mut bench) = bench().await;
+        canned.with(|account| account.instead_for.insert(KETTLE, raw.clone()));
+        bench.read(LAMP).await.unwrap();
+        for _ in 0..5 {
+            let kettle = bench.ask(KETTLE, Request::SysInfo).await;
+            assert!(matches!(kettle, Err(Failure::CloudFailsHere(_))), "{kettle:?}");
+            assert_eq!(bench.read(LAMP).await, Ok(RelayState::Off));
+        }
+        assert_eq!(bench.moods(), [CloudStatus::Ok], "told once, and never otherwise");
+
+        canned.instead("passthrough", raw);
+        let (lamp, kettle) = (bench.read(LAMP).await, bench.read(KETTLE).await);
+        assert!(lamp.is_err() && kettle.is_err());
+        let lamp = bench.read(LAMP).await;
+        assert!(matches!(lamp, Err(Failure::CloudDown(_) | Failure::CloudFailsHere(_))), "{lamp:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_endless_body_is_given_up_at_the_bound() {
     let (canned, bench) = bench().await;
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec();
@@ -190,20 +218,20 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn no_token_goes_to_a_host_outside_the_vendors_domain() {
-    for foreign in [
-        "https://tplinkcloud.com.evil.example",
-        "https://eviltplinkcloud.com",
-        "http://use1-wap.tplinkcloud.com",
-        "https://use1-wap.tplinkcloud.com",
-        "https://127.0.0.1:8443",
-        "ftp://127.0.0.1",
-        "not a url",
+    for (foreign, why) in [
+        ("https://tplinkcloud.com.evil.example", "must name a host under tplinkcloud.com"),
+        ("https://eviltplinkcloud.com", "must name a host under tplinkcloud.com"),
+        ("http://use1-wap.tplinkcloud.com", "must begin with https://"),
+        ("https://use1-wap.tplinkcloud.com", "must not lead from the internet to this machine"),
+        ("https://127.0.0.1:8443", "not an IP address"),
+        ("ftp://127.0.0.1", "must begin with https://"),
+        ("not a url", "is not a URL"),
     ] {
         let (canned, bench) = bench().await;
         canned.with(|account| account.rows = vec![row(KETTLE, foreign)]);
         let result = bench.ask(KETTLE, Request::SetRelay(RelayState::On)).await;
         assert!(
-            matches!(&result, Err(Failure::Unsupported(why)) if why.contains("tplinkcloud.com")),
+            matches!(&result, Err(Failure::Unsupported(said)) if said.contains(why) && said.contains(foreign)),
             "{foreign}: {result:?}"
         );
         assert_eq!(canned.count("passthrough"), 0, "{foreign}");
@@ -215,7 +243,8 @@ async fn a_bad_url_in_the_config_is_refused_at_the_start() {
     let start = |url: &str| {
         let (events, _) = mpsc::unbounded_channel();
         let options = Options { username: USERNAME.to_owned(), password: None, url: url.to_owned() };
-        Cloud::start(options, TERMINAL, None, Arc::new(Drawer::default()), events).map(drop)
+        let (vault, refused) = (Arc::new(Drawer::default()), RefusedLogins::default());
+        Cloud::start(options, TERMINAL, None, vault, events, refused).map(drop)
     };
     assert!(matches!(start("http://wap.tplinkcloud.com"), Err(StartError::Host(BadHost::NotHttps))));
     assert!(matches!(start("https://evil.example"), Err(StartError::Host(BadHost::Foreign))));

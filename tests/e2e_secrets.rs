@@ -164,6 +164,36 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
 }
 
 #[tokio::test]
+async fn a_reload_sends_no_refused_password_again_and_logs_how_it_ends() {
+    let house = house_of(&["Lamp"]).await;
+    let right = Config::of(&house);
+    let wrong = |password| right.clone().set("cloud", "password", password);
+    let scene = Scene::start(&wrong("wrong-1")).await;
+    let stopped = "WARN cloud_stopped: wrong e-mail address or password";
+    scene.daemon.says_again(stopped, 1).await;
+    let refused_before = "WARN cloud_stopped: TP-Link has refused this e-mail address and password";
+    for (times, password) in [(1, "wrong-1"), (2, "wrong-1")] {
+        scene.home.write(&wrong(password).text());
+        scene.daemon.signal("HUP");
+        scene.daemon.says_again(refused_before, times).await;
+    }
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+
+    scene.home.write(&wrong("wrong-2").text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says_again(stopped, 2).await;
+    scene.home.write(&wrong("wrong-1").text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says_again(refused_before, 3).await;
+    assert_eq!(house.cloud().calls(Method::Login), 2, "nor one that was refused before another");
+
+    scene.home.write(&right.text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says("INFO cloud_ok").await;
+    assert_eq!(house.cloud().calls(Method::Login), 3);
+}
+
+#[tokio::test]
 async fn what_would_harm_an_account_is_not_tried_again_and_said_with_its_remedy() {
     type Change = fn(&mut hs100d::sim::cloud::desk::Account);
     let table: [(Change, &str, &str); 2] = [

@@ -74,7 +74,7 @@ fn may_pass_soon(failure: &Failure) -> bool {
     match failure {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => true,
-        Failure::CloudDown(_) | Failure::OutOfFiles => true,
+        Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => true,
         Failure::Device { .. } => false,
         Failure::CloudOffline | Failure::NotInAccount => false,
         Failure::CloudRefused(_) | Failure::Unsupported(_) => false,

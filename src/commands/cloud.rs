@@ -136,7 +136,7 @@ fn document(row: &Row, plug: &AccountPlug, host: Option<String>) -> serde_json::
 fn server_of(row: &Row) -> String {
     match &row.server {
         Ok(host) => host.to_string(),
-        Err(why) => format!("({why})"),
+        Err(refused) => format!("({refused})"),
     }
 }
 
@@ -145,7 +145,9 @@ impl From<CloudError> for Failed {
         let exit = match &error {
             CloudError::NotSaved(_) => Exit::Permission,
             CloudError::Stopped(_) | CloudError::Plug(_) | CloudError::Faulty(_) => Exit::CommandFailed,
-            CloudError::Down(_) | CloudError::Silent | CloudError::Throttled => Exit::Unavailable,
+            CloudError::Down(_) | CloudError::OnlyHere(_) | CloudError::Silent | CloudError::Throttled => {
+                Exit::Unavailable
+            }
         };
         Self::new(exit, format!("cloud: {error}"))
     }

@@ -23,6 +23,7 @@ use crate::logging::Repeated;
 use crate::mqtt::broker::{self, BrokerError, EmbeddedBroker};
 use crate::mqtt::payload::Clock;
 use crate::mqtt::{self, Inbound, Link};
+use crate::secret::RefusedLogins;
 use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
 use crate::transport::cloud::{Cloud, StartError as CloudStartError};
@@ -67,6 +68,8 @@ pub struct Daemon {
     discovery: Option<Discovery>,
     left: LeftWing,
     store: Store,
+    /// What servers have refused since the start, over all configs.
+    refused: RefusedLogins,
     state_dir: PathBuf,
     save_at: Option<Instant>,
     saving: JoinSet<Result<(), Unwritable>>,
@@ -105,7 +108,8 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let left = LeftWing::start(config.mqtt(store.instance(), &state_dir), IfTaken::Wait).await?;
         let (tell, cloud_events) = mpsc::unbounded_channel();
-        let cloud = start_cloud(&config, &store, tell)?;
+        let refused = RefusedLogins::default();
+        let cloud = start_cloud(&config, &store, tell, &refused)?;
         let settings = settings(&mut config, &store);
         Ok(Self {
             bridge: Bridge::new(settings, Instant::now()),
@@ -114,6 +118,7 @@ impl Daemon {
             discovery: config.discovery.clone().map(Discovery::start),
             left,
             store,
+            refused,
             state_dir,
             save_at: None,
             saving: JoinSet::new(),
@@ -336,7 +341,8 @@ impl Daemon {
         let logged_out = !self.store.token_file().is_there();
         self.store.token_file().forget_unsaved();
         let (tell, events) = mpsc::unbounded_channel();
-        let other_account = (!same_account || logged_out).then(|| start_cloud(&config, &self.store, tell));
+        let is_other = !same_account || logged_out;
+        let other_account = is_other.then(|| start_cloud(&config, &self.store, tell, &self.refused));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
         self.follow_broker(choice).await.map_err(|error| error.to_string())?;
@@ -353,7 +359,12 @@ impl Daemon {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        self.bridge.reload(settings(&mut config, &self.store), Instant::now());
+        let now = Instant::now();
+        self.bridge.reload(settings(&mut config, &self.store), now);
+        if is_other {
+            // What the other account says is told even where the one before said the same.
+            self.bridge.handle(Event::Cloud(CloudStatus::Down(CloudStatus::NOT_ASKED.into())), now);
+        }
         self.config = config;
         Ok(())
     }
@@ -509,12 +520,13 @@ fn settings(config: &mut Config, store: &Store) -> Settings {
     Settings { plugs, known: store.known_plugs(), ..config.bridge.clone() }
 }
 
-/// The cloud wire of the config, if there is one, with the tokens that are kept. Where it cannot be started for want of
+/// The cloud wire of the config, if there is one, with the tokens that are kept and without logins that were refused. Where it cannot be started for want of
 /// something on this machine, the LAN goes on alone and the cloud counts as stopped.
 pub fn start_cloud(
     config: &Config,
     store: &Store,
     tell: mpsc::UnboundedSender<Event>,
+    refused: &RefusedLogins,
 ) -> Result<Option<Cloud>, CloudStartError> {
     let Some(cloud) = &config.cloud else { return Ok(None) };
     let vault = store.token_file();
@@ -522,7 +534,8 @@ pub fn start_cloud(
         tracing::warn!("{why}");
         None
     });
-    match Cloud::start(cloud.options.clone(), store.terminal(), tokens, Arc::new(vault), tell.clone()) {
+    let (options, vault) = (cloud.options.clone(), Arc::new(vault));
+    match Cloud::start(options, store.terminal(), tokens, vault, tell.clone(), refused.clone()) {
         Err(error @ CloudStartError::NoAuthorities) => {
             let stopped = CloudStatus::Stopped(error.to_string().into());
             // The receiver is held by whoever called.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hs100d::bridge::event::{AccountPlug, CloudStatus, Event, ExchangeId, Outcome};
 use hs100d::model::Failure;
-use hs100d::secret::Secret;
+use hs100d::secret::{RefusedLogins, Secret};
 use hs100d::smarthome::message::Reply;
 use hs100d::transport::cloud::api::{Granted, Trouble};
 use hs100d::transport::cloud::codes::Reaction;
@@ -34,16 +34,18 @@ const LIST_TIME: Duration = Duration::from_secs(15);
 const PLUG_TIME: Duration = Duration::from_secs(8);
 
 const USER: &str = "somebody@example.com";
+const HOST: &str = "https://wap.tplinkcloud.com";
 
 pub const TOKEN_EXPIRED: i64 = -20651;
 const REFRESH_EXPIRED: i64 = -20655;
+const WRONG_PASSWORD: i64 = -20601;
 const PLUG_OFFLINE: i64 = -20571;
 const PLUG_SILENT: i64 = -20002;
 const RATE_LIMIT: i64 = -20004;
 const LOCKED: i64 = -20661;
 /// Refusals that only the user can mend: wrong password, locked, two-step verification. The first and the last meet
 /// a login only, which is why the tokens of such an account die first.
-pub const FINAL: [i64; 3] = [-20601, LOCKED, -20677];
+pub const FINAL: [i64; 3] = [WRONG_PASSWORD, LOCKED, -20677];
 
 /// The server.
 #[derive(Debug, Default)]
@@ -52,6 +54,10 @@ pub struct Cloud {
     pub throttles: bool,
     /// What the account answers to everything.
     pub refusal: Option<i64>,
+    /// What stands in the config, and goes out with each login.
+    pub written_password: u32,
+    /// Whether that was refused.
+    password_is_refused: bool,
     /// The tokens that it takes, by number.
     token: Option<u32>,
     refresh: Option<u32>,
@@ -136,6 +142,23 @@ pub struct Calls {
     calls: BTreeMap<u64, Call>,
     next: u64,
     auth: Option<(Kind, String)>,
+    /// How often the account was set up anew; what an earlier one had under way comes to nothing.
+    setup: u32,
+    refused: RefusedLogins,
+}
+
+fn account(password: u32, refused: &RefusedLogins) -> Account {
+    Account {
+        username: USER.to_owned(),
+        password: Some(secret(password)),
+        terminal: uuid::Uuid::from_u128(0x1234_5678),
+        host: check_host(HOST).expect("a host"),
+        refused: refused.clone(),
+    }
+}
+
+fn secret(password: u32) -> Secret {
+    Secret::new(format!("pretend-{password}"))
 }
 
 /// One call, from the wish to make it to what came of it.
@@ -164,7 +187,7 @@ pub enum Next {
     Answered(u64, Box<Result<Answer, Trouble>>),
     Deadline(u64),
     LogsIn,
-    LoggedIn(Box<Result<Granted, Trouble>>),
+    LoggedIn(u32, Box<Result<Granted, Trouble>>),
 }
 
 impl Next {
@@ -181,15 +204,19 @@ pub enum Answer {
 }
 
 impl Calls {
-    pub fn new(tokens: Option<Tokens>) -> Self {
-        let account = Account {
-            username: USER.to_owned(),
-            password: Some(Secret::new("pretend".to_owned())),
-            terminal: uuid::Uuid::from_u128(0x1234_5678),
-            host: check_host("https://wap.tplinkcloud.com").expect("a host"),
-        };
-        let office = Office::new(account, tokens);
-        Self { office, told: CloudStatus::Off, calls: BTreeMap::new(), next: 0, auth: None }
+    pub fn new(tokens: Option<Tokens>, password: u32) -> Self {
+        let refused = RefusedLogins::default();
+        let office = Office::new(account(password, &refused), tokens);
+        let (told, calls) = (CloudStatus::Off, BTreeMap::new());
+        Self { office, told, calls, next: 0, auth: None, setup: 0, refused }
+    }
+
+    /// The config has another password: the account is set up anew, and what was refused stays known.
+    fn set_up_anew(&mut self, tokens: Option<Tokens>, password: u32) {
+        self.office = Office::new(account(password, &self.refused), tokens);
+        self.told = CloudStatus::Off;
+        self.setup += 1;
+        self.auth = None;
     }
 
     pub fn weight(&self) -> usize {
@@ -246,7 +273,7 @@ impl World {
             Next::Answered(number, answer) => self.call_answered(number, *answer),
             Next::Deadline(number) => self.call_is_due(number),
             Next::LogsIn => self.cloud_logs_in(),
-            Next::LoggedIn(granted) => self.logged_in(*granted),
+            Next::LoggedIn(setup, granted) => self.logged_in(setup, *granted),
         }
         self.serve_those_who_wait();
         self.tell_mood();
@@ -255,9 +282,36 @@ impl World {
     /// The user acted: whatever was forbidden is tried again.
     pub(super) fn rearm_account(&mut self) {
         self.judge.user_acted();
+        if self.plan.sabotage == Some(Sabotage::RepeatsRefusedLogins)
+            && let Some(daemon) = self.daemon.as_mut()
+        {
+            // As an address of the server ends.
+            let server = format!("{HOST}/");
+            daemon.calls.refused.remove(&server, USER, &secret(self.cloud.written_password));
+        }
         let tokens = self.disk.tokens.clone();
         self.ask_office(Ask::Rearm(tokens));
         self.tell_mood();
+    }
+
+    /// The account takes logins again; the user writes another password where his was refused.
+    pub(super) fn account_is_sorted_out(&mut self) {
+        self.cloud.refusal = None;
+        if !std::mem::take(&mut self.cloud.password_is_refused) {
+            return;
+        }
+        self.cloud.written_password += 1;
+        let (tokens, password) = (self.disk.tokens.clone(), self.cloud.written_password);
+        let Some(daemon) = self.daemon.as_mut() else { return };
+        daemon.calls.set_up_anew(tokens, password);
+        let is_waiting =
+            |(&number, call): (&u64, &Call)| matches!(call.stage, Stage::WantsToken(_)).then_some(number);
+        let waiting: Vec<u64> = daemon.calls.calls.iter().filter_map(is_waiting).collect();
+        self.judge.token_settled();
+        self.hear(Event::Cloud(CloudStatus::Down(CloudStatus::NOT_ASKED.into())));
+        for number in waiting {
+            self.call_failed(number, CloudError::Down("the account was set up anew".into()));
+        }
     }
 
     // --- a call, step by step -------------------------------------------------------------------------------------
@@ -420,9 +474,12 @@ impl World {
         let Some(call) = daemon.calls.calls.remove(&number) else { return };
         let Stage::Sent(pass) = call.stage else { return };
         let pass = pass.number;
+        let plug =
+            call.exchange.and_then(|exchange| self.flight(self.life, exchange)).map(|flight| flight.plug);
+        let about = plug.map(|plug| self.plugs[plug].device_id.clone());
         let result = match answer {
             Ok(answer) => {
-                self.ask_office(Ask::Answered { pass });
+                self.ask_office(Ask::Answered { pass, about });
                 Ok(answer)
             }
             Err(Trouble::TimedOut) if call.exchange.is_some() => Err(CloudError::Silent),
@@ -431,7 +488,7 @@ impl World {
                     self.judge.account_refuses();
                 }
                 let (answer, mut answered) = oneshot::channel();
-                self.ask_office(Ask::Failed { pass, trouble, answer });
+                self.ask_office(Ask::Failed { pass, about, trouble, answer });
                 Err(answered.try_recv().expect("the office says at once what to make of it"))
             }
         };
@@ -476,6 +533,9 @@ impl World {
 
     fn run_errand(&mut self, errand: Errand) {
         self.judge.asks_for_token();
+        if errand.kind == Kind::Login {
+            self.judge.sends_login(self.cloud.written_password);
+        }
         if self.plan.sabotage == Some(Sabotage::LogsInTwice) && self.dice.chance(0.2) {
             self.judge.asks_for_token();
         }
@@ -502,11 +562,19 @@ impl World {
             self.judge.login_is_seen();
         }
         self.tally.logins += u64::from(is_seen && kind == Kind::Login);
+        if matches!(granted, Err(Trouble::Code(WRONG_PASSWORD))) && kind == Kind::Login {
+            self.judge.refuses_login(self.cloud.written_password);
+            self.cloud.password_is_refused = true;
+        }
+        let setup = self.daemon.as_ref().map_or(0, |daemon| daemon.calls.setup);
         let trip = self.cloud_trip();
-        self.account(self.at + trip, Next::LoggedIn(Box::new(granted)));
+        self.account(self.at + trip, Next::LoggedIn(setup, Box::new(granted)));
     }
 
-    fn logged_in(&mut self, granted: Result<Granted, Trouble>) {
+    fn logged_in(&mut self, setup: u32, granted: Result<Granted, Trouble>) {
+        if self.daemon.as_ref().is_none_or(|daemon| daemon.calls.setup != setup) {
+            return;
+        }
         self.judge.token_settled();
         if let Err(trouble) = &granted {
             self.tell(None, format!("the account gives no token: {trouble}"));

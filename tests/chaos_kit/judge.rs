@@ -1,7 +1,7 @@
 //! The promises, and who holds the house to them. The judge sees what happens in the world and what the daemon says
 //! and asks; it knows nothing of how the daemon decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ const SOON: Duration = Duration::from_secs(6);
 /// Calls that may be made at once, and how often one more may be.
 const BURST: f64 = 60.0;
 const CALLS_A_SECOND: f64 = 1.0;
-/// Between two logins that nobody asked for, and how many of them there may be in a day.
+/// How many logins that nobody asked for there may be in ten minutes, and how many in a day.
 const LOGIN_GAP: Duration = Duration::from_secs(600);
+const LOGINS_IN_GAP: usize = 2;
 const LOGINS_A_DAY: usize = 6;
 const DAY: Duration = Duration::from_secs(86_400);
 /// A command to a plug that nothing is wrong with is done by then, the longest hiccup of a healthy LAN included.
@@ -50,9 +51,9 @@ pub enum Promise {
     RepeatsSlowly,
     /// Never two logins or refreshes at once.
     OneLogin,
-    /// No login after a refusal that only the user can mend.
+    /// No login after a refusal that only the user can mend, and none ever with a password that was refused.
     NoLoginAfterRefusal,
-    /// Logins are ten minutes apart and six a day.
+    /// Logins are two in ten minutes and six a day.
     FewLogins,
     /// Bursts of sixty calls, one a second on average, in any window.
     Budget,
@@ -133,6 +134,8 @@ pub struct Judge {
     acted_since: bool,
     refused: bool,
     logins: Vec<Duration>,
+    /// Passwords that the account has refused since the daemon's start.
+    refused_passwords: HashSet<u32>,
     first_weight: Option<usize>,
     /// When everything was mended last.
     mended: Duration,
@@ -252,6 +255,7 @@ impl Judge {
             acted_since: false,
             refused: false,
             logins: vec![],
+            refused_passwords: HashSet::new(),
             first_weight: None,
             mended: Duration::ZERO,
         }
@@ -294,6 +298,7 @@ impl Judge {
         self.commands.clear();
         self.under_way.clear();
         self.auth_in_flight = false;
+        self.refused_passwords.clear();
         self.user_acted();
         self.calls = 0.0;
     }
@@ -631,6 +636,18 @@ impl Judge {
         self.acted_since = false;
     }
 
+    /// A login goes out with the password of this number.
+    pub fn sends_login(&mut self, password: u32) {
+        if self.refused_passwords.contains(&password) {
+            self.complain(Promise::NoLoginAfterRefusal, None, "a password that was refused goes out again");
+        }
+    }
+
+    /// The account does not take the password of this number.
+    pub fn refuses_login(&mut self, password: u32) {
+        self.refused_passwords.insert(password);
+    }
+
     /// The answer to a login or refresh is there.
     pub fn token_settled(&mut self) {
         self.auth_in_flight = false;
@@ -643,8 +660,9 @@ impl Judge {
             return;
         }
         let at = self.at;
-        if self.logins.last().is_some_and(|&last| at < last + LOGIN_GAP - Duration::from_secs(30)) {
-            self.complain(Promise::FewLogins, None, "two logins within ten minutes");
+        let lately = self.logins.iter().filter(|&&login| at < login + LOGIN_GAP - Duration::from_secs(30));
+        if lately.count() >= LOGINS_IN_GAP {
+            self.complain(Promise::FewLogins, None, "a third login within ten minutes");
         }
         self.logins.retain(|&login| at < login + DAY - Duration::from_secs(30));
         self.logins.push(at);

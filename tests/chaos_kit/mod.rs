@@ -341,7 +341,7 @@ impl World {
         self.daemon = Some(Daemon {
             bridge: Bridge::new(self.settings(), now),
             wires: Wires::default(),
-            calls: Calls::new(self.disk.tokens.clone()),
+            calls: Calls::new(self.disk.tokens.clone(), self.cloud.written_password),
             link: Link::new(Clock { instant: self.now(), system: self.wall_clock() }),
             began: self.at,
         });

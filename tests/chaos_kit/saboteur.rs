@@ -26,6 +26,8 @@ pub enum Sabotage {
     Hammers,
     LogsInTwice,
     LogsInAfterRefusal,
+    /// A reload forgets which password was refused.
+    RepeatsRefusedLogins,
     /// Limits on logins are forgotten again and again.
     ForgivesItself,
     Overspends,
@@ -45,7 +47,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every fault, and the promise that it breaks.
-    pub const ALL: [(Self, Promise); 19] = [
+    pub const ALL: [(Self, Promise); 20] = [
         (Self::ClosesInsteadOfResetting, Promise::NothingUnasked),
         (Self::GivesUpCorrections, Promise::Settles),
         (Self::NeverComesHome, Promise::ComesHome),
@@ -55,6 +57,7 @@ impl Sabotage {
         (Self::Hammers, Promise::RepeatsSlowly),
         (Self::LogsInTwice, Promise::OneLogin),
         (Self::LogsInAfterRefusal, Promise::NoLoginAfterRefusal),
+        (Self::RepeatsRefusedLogins, Promise::NoLoginAfterRefusal),
         (Self::ForgivesItself, Promise::FewLogins),
         (Self::Overspends, Promise::Budget),
         (Self::ShowsTheWish, Promise::ShowsWhatWasRead),

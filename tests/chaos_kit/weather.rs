@@ -329,7 +329,7 @@ impl World {
             }
             Kind::Throttle => self.cloud.throttles = false,
             Kind::Account => {
-                self.cloud.refusal = None;
+                self.account_is_sorted_out();
                 self.tell(None, "the user sorts the account out");
                 self.reload();
             }
@@ -545,7 +545,8 @@ impl World {
             self.cloud.throttles = false;
             self.weather.throttled = Some(self.at);
         }
-        (self.cloud.reach, self.cloud.refusal) = (Reach::Up, None);
+        self.cloud.reach = Reach::Up;
+        self.account_is_sorted_out();
         (self.broker.is_up, self.broker.stalled_until) = (true, self.at);
         for plug in &mut self.plugs {
             (plug.air, plug.far, plug.temper) = (Air::Clear, Far::Connected, Temper::Sound);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{CloudStatus, Event, Exchange, ExchangeId, PlugKey, Target};
 use hs100d::model::{DeviceId, Failure, RelayState};
-use hs100d::secret::Secret;
+use hs100d::secret::{RefusedLogins, Secret};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::{Cloud, Options, Tokens, Vault};
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ pub(crate) struct Account {
     pub(crate) errors: HashMap<&'static str, i64>,
     /// Answers with this instead of anything else, by method.
     pub(crate) instead: HashMap<&'static str, Raw>,
+    /// The same for the passthrough of one plug, by device id.
+    pub(crate) instead_for: HashMap<&'static str, Raw>,
     pub(crate) rows: Vec<Value>,
     pub(crate) relay_on: bool,
     /// So many connections are closed at the next request, without an answer.
@@ -80,6 +82,7 @@ impl CannedCloud {
             refresh_token: "refresh-0".to_owned(),
             errors: HashMap::new(),
             instead: HashMap::new(),
+            instead_for: HashMap::new(),
             rows: vec![row(KETTLE, &url), row(LAMP, &url)],
             relay_on: false,
             drop_next: 0,
@@ -174,6 +177,9 @@ fn answer(account: &mut Account, head: String, json: Value) -> Raw {
         return Raw { bytes: vec![], then: Then::Close };
     }
     if let Some(raw) = account.instead.get(method) {
+        return raw.clone();
+    }
+    if let Some(raw) = json["params"]["deviceId"].as_str().and_then(|id| account.instead_for.get(id)) {
         return raw.clone();
     }
     let result = match account.errors.get(method) {
@@ -281,7 +287,9 @@ impl Bench {
         let drawer = Arc::new(drawer);
         let (sender, events) = mpsc::unbounded_channel();
         let vault: Arc<dyn Vault> = drawer.clone();
-        let cloud = Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender).unwrap();
+        let refused = RefusedLogins::default();
+        let cloud =
+            Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender, refused).unwrap();
         Self { cloud, drawer, events }
     }
 

@@ -129,8 +129,8 @@ causes! {
         "it may be served in another region: set [cloud] url to https://wap.tplinkcloud.com, and if that does not help \
          remove it from the Kasa app and add it again";
     SERVER_REFUSED = "server-refused",
-        "the account names a server for it that is none of TP-Link's",
-        "no token is sent there; add the plug to the account again in the Kasa app";
+        "the account names a server for it that no token may be sent to",
+        "add the plug to the account again in the Kasa app; if the server stays, please report it";
     CLOUD_SILENT = "cloud-silent",
         "the cloud has it connected, but its answer does not come through",
         "try again; if it stays so, cut its power for a moment";
@@ -190,7 +190,7 @@ causes! {
         "wait an hour or more; then poll less, and stop other programs that use the account";
     STOPPED_BY_DAEMON = "stopped-by-daemon",
         "the running daemon has stopped using the account, so nothing was tried here",
-        "do what it says, then `systemctl reload hs100d`, or run `hs100d cloud login`";
+        "do what it says, or run `hs100d cloud login`";
     NO_INTERNET = "no-internet",
         "the cloud's name does not resolve",
         "check the internet connection and the DNS server of this machine, and that no filter blocks tplinkcloud.com; \

@@ -463,7 +463,7 @@ impl AskCloud {
                 let kind = shown(&row.kind, NAME_SHOWN);
                 (CloudView::OtherFamily, format!("listed as {kind}"))
             }
-            Err(why) => (CloudView::ServerRefused, format!("its server {why}")),
+            Err(refused) => (CloudView::ServerRefused, format!("its server {refused}")),
             Ok(_) if !row.connected => (CloudView::Offline, listed.to_owned()),
             Ok(server) if self.may_ask => {
                 let begun = Instant::now();

@@ -18,7 +18,7 @@ use crate::secret::{Draft, Secret};
 use crate::smarthome::lenient::repaired;
 use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes::{self, Reaction};
-use crate::transport::cloud::host::{BadHost, Host};
+use crate::transport::cloud::host::{Host, RefusedServer};
 
 /// The app that we log in as. The cloud rejects names that it does not know; this one has the V1 API.
 const APP_TYPE: &str = "Kasa_Android";
@@ -394,7 +394,7 @@ pub struct Row {
     /// `IOT.SMARTPLUGSWITCH` for this family; `SMART.…` for those that speak another language.
     pub kind: Box<str>,
     /// The server that has the plug's connection, or why it may not be used.
-    pub server: Result<Host, BadHost>,
+    pub server: Result<Host, RefusedServer>,
     /// Whether the cloud sees it connected.
     pub connected: bool,
     /// Whether the plug lives in the region of the account.
@@ -537,7 +537,7 @@ mod tests {
 
     use super::*;
     use crate::model::RelayState;
-    use crate::transport::cloud::host::check_host;
+    use crate::transport::cloud::host::{BadHost, check_host};
 
     const ID: &str = "8006000000000000000000000000000000000007";
 
@@ -737,7 +737,7 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!((&*rows[0].alias, rows[0].connected, rows[0].same_region), ("", false, true));
         assert_eq!(rows[0].server, Ok(account()));
-        assert_eq!(rows[1].server, Err(BadHost::Foreign));
+        assert_eq!(rows[1].server.as_ref().unwrap_err().why, BadHost::Foreign);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Decided on numbers only: the texts that the server sends along are localised in places, so they are neither
 //! read nor shown; the names here are our own.
 
+use crate::secret::Source;
+
 /// What to do about an error of the cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
@@ -16,7 +18,7 @@ pub enum Reaction {
     /// the account is locked. Renewed seldom when a call meets it, and stopped for when a login does.
     Elsewhere,
     /// Trying again would harm (a lock, a mail to the owner). Nothing until the user did this.
-    Stop(&'static str),
+    Stop(Remedy),
     /// Too many calls: none for minutes, then for longer, and no login for it.
     HoldBack,
     /// Held back for an hour at once, by the server's own word.
@@ -74,13 +76,76 @@ pub fn name(code: i64) -> &'static str {
     Row::of(code).map_or("an error that is not known here", |row| row.name)
 }
 
-const PASSWORD: &str = "correct [cloud] username and password and reload, or run `hs100d cloud login`; it is not tried again before";
-const ACCOUNT: &str = "sort it out in the Kasa app, then reload or run `hs100d cloud login`";
-const LOCKED: &str = "wait an hour, log in with the Kasa app, then reload or run `hs100d cloud login`";
-const TWO_STEP: &str =
-    "turn two-step verification off in the Kasa app (Me > Account), then reload or run `hs100d cloud login`";
-const ENTRY: &str = "set [cloud] url to https://wap.tplinkcloud.com and reload";
-const REPORT: &str = "please report it; a reload tries again";
+/// What the user has to do before the account is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Correct the e-mail address or the password.
+    Password,
+    /// Put the account in order.
+    Account,
+    /// Wait until the lock is over.
+    Locked,
+    /// Turn two-step verification off.
+    TwoStep,
+    /// See whether another login pushed ours out, or the account is locked.
+    Elsewhere,
+    /// Name the entrance that knows all regions.
+    Entry,
+    /// Report it.
+    Report,
+}
+
+/// Where the login came from that needs the remedy, which decides how the next one gets here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginBy {
+    /// The daemon's own, with what the config says.
+    Config(Source),
+    /// The user's, who waits for the answer.
+    Hand,
+}
+
+impl Remedy {
+    /// In words.
+    pub fn words(self, by: LoginBy) -> &'static str {
+        match (self, by) {
+            (Self::Password, LoginBy::Config(Source::Config)) => {
+                "correct [cloud] username and password and reload, or run `hs100d cloud login`; it is not tried again \
+                 before"
+            }
+            (Self::Password, LoginBy::Config(Source::Credential)) => {
+                "correct [cloud] username and reload, or correct the credential cloud.password and restart hs100d \
+                 (systemd reads credentials at the start only), or run `hs100d cloud login`; it is not tried again \
+                 before"
+            }
+            (Self::Password, LoginBy::Hand) => {
+                "check [cloud] username, log in with the Kasa app to be sure of the password, then try again; each wrong \
+                 try brings the lock nearer"
+            }
+            (Self::Account, LoginBy::Config(_)) => {
+                "sort it out in the Kasa app, then reload or run `hs100d cloud login`"
+            }
+            (Self::Account, LoginBy::Hand) => "sort it out in the Kasa app, then try again",
+            (Self::Locked, LoginBy::Config(_)) => {
+                "wait an hour, log in with the Kasa app, then reload or run `hs100d cloud login`"
+            }
+            (Self::Locked, LoginBy::Hand) => "wait an hour, log in with the Kasa app, then try again",
+            (Self::TwoStep, LoginBy::Config(_)) => {
+                "turn two-step verification off in the Kasa app (Me > Account), then reload or run `hs100d cloud login`"
+            }
+            (Self::TwoStep, LoginBy::Hand) => {
+                "turn two-step verification off in the Kasa app (Me > Account), then try again"
+            }
+            (Self::Elsewhere, LoginBy::Config(_)) => {
+                "log in with the Kasa app, then reload or run `hs100d cloud login`"
+            }
+            (Self::Elsewhere, LoginBy::Hand) => "log in with the Kasa app, then try again",
+            (Self::Entry, LoginBy::Config(_)) => "set [cloud] url to https://wap.tplinkcloud.com and reload",
+            (Self::Entry, LoginBy::Hand) => "set [cloud] url to https://wap.tplinkcloud.com and try again",
+            (Self::Report, LoginBy::Config(_)) => "please report it; a reload tries again",
+            (Self::Report, LoginBy::Hand) => "please report it",
+        }
+    }
+}
 
 /// The table, ordered by number.
 pub static CODES: &[Row] = &[
@@ -90,9 +155,9 @@ pub static CODES: &[Row] = &[
     one(-10101, "no JSON in the body", Reaction::Faulty),
     one(-10200, "too many requests from this address", Reaction::HoldBack),
     one(-10201, "too many requests for this account", Reaction::HoldBack),
-    one(-10301, "signature does not match", Reaction::Stop(REPORT)),
+    one(-10301, "signature does not match", Reaction::Stop(Remedy::Report)),
     one(-20000, "internal error of the server", Reaction::Retry),
-    one(-20001, "permission denied", Reaction::Stop(ACCOUNT)),
+    one(-20001, "permission denied", Reaction::Stop(Remedy::Account)),
     one(-20002, "the plug did not answer the cloud in time", Reaction::Plug(PlugFault::Silent)),
     one(-20003, "server busy", Reaction::HoldBack),
     one(-20004, "rate limit exceeded", Reaction::HoldBack),
@@ -102,10 +167,10 @@ pub static CODES: &[Row] = &[
     one(-20105, "a parameter has the wrong type", Reaction::Faulty),
     one(-20106, "a parameter is out of range", Reaction::Faulty),
     one(-20107, "a parameter is invalid", Reaction::Faulty),
-    one(-20200, "not an e-mail address", Reaction::Stop(PASSWORD)),
-    one(-20201, "not a phone number", Reaction::Stop(PASSWORD)),
-    one(-20202, "not a user name", Reaction::Stop(PASSWORD)),
-    one(-20212, "wrong server for this account", Reaction::Stop(ENTRY)),
+    one(-20200, "not an e-mail address", Reaction::Stop(Remedy::Password)),
+    one(-20201, "not a phone number", Reaction::Stop(Remedy::Password)),
+    one(-20202, "not a user name", Reaction::Stop(Remedy::Password)),
+    one(-20212, "wrong server for this account", Reaction::Stop(Remedy::Entry)),
     one(-20500, "malformed device id", Reaction::Plug(PlugFault::NotListed)),
     one(-20501, "device id not found", Reaction::Plug(PlugFault::NotListed)),
     one(-20504, "hardware id not found", Reaction::Plug(PlugFault::Unknown)),
@@ -119,28 +184,28 @@ pub static CODES: &[Row] = &[
     one(-20571, "the plug is offline", Reaction::Plug(PlugFault::Offline)),
     one(-20573, "no request for the plug", Reaction::Faulty),
     one(-20580, "the plug is not bound to this account", Reaction::Plug(PlugFault::NotListed)),
-    one(-20600, "no such account", Reaction::Stop(PASSWORD)),
-    one(-20601, "wrong e-mail address or password", Reaction::Stop(PASSWORD)),
-    one(-20602, "the account is not active", Reaction::Stop(ACCOUNT)),
-    one(-20604, "malformed user name", Reaction::Stop(PASSWORD)),
-    one(-20608, "account out of range", Reaction::Stop(PASSWORD)),
-    one(-20610, "wrong type of account", Reaction::Stop(PASSWORD)),
-    one(-20615, "malformed password", Reaction::Stop(PASSWORD)),
+    one(-20600, "no such account", Reaction::Stop(Remedy::Password)),
+    one(-20601, "wrong e-mail address or password", Reaction::Stop(Remedy::Password)),
+    one(-20602, "the account is not active", Reaction::Stop(Remedy::Account)),
+    one(-20604, "malformed user name", Reaction::Stop(Remedy::Password)),
+    one(-20608, "account out of range", Reaction::Stop(Remedy::Password)),
+    one(-20610, "wrong type of account", Reaction::Stop(Remedy::Password)),
+    one(-20615, "malformed password", Reaction::Stop(Remedy::Password)),
     one(-20651, "token expired", Reaction::Renew),
     one(-20652, "token incorrect", Reaction::Renew),
     one(-20655, "refresh token expired", Reaction::Login),
     one(-20656, "refresh token incorrect", Reaction::Login),
-    one(-20661, "the account is locked", Reaction::Stop(LOCKED)),
-    one(-20662, "locked for too many verification codes", Reaction::Stop(LOCKED)),
-    run(-20671, -20674, "an activation or reset mail is pending", Reaction::Stop(ACCOUNT)),
+    one(-20661, "the account is locked", Reaction::Stop(Remedy::Locked)),
+    one(-20662, "locked for too many verification codes", Reaction::Stop(Remedy::Locked)),
+    run(-20671, -20674, "an activation or reset mail is pending", Reaction::Stop(Remedy::Account)),
     one(-20675, "logged in elsewhere, or locked", Reaction::Elsewhere),
-    one(-20676, "verification code not accepted", Reaction::Stop(ACCOUNT)),
-    one(-20677, "the account uses two-step verification", Reaction::Stop(TWO_STEP)),
+    one(-20676, "verification code not accepted", Reaction::Stop(Remedy::Account)),
+    one(-20677, "the account uses two-step verification", Reaction::Stop(Remedy::TwoStep)),
     run(-20801, -20803, "logged in with another app", Reaction::Renew),
     one(-21001, "too many verification codes from this address", Reaction::HoldBackLong),
-    one(-23001, "app not known", Reaction::Stop(REPORT)),
+    one(-23001, "app not known", Reaction::Stop(Remedy::Report)),
     // The server's text is "App version is too old", which is how it turns two-step accounts away from this API.
-    one(-23003, "the account uses two-step verification", Reaction::Stop(TWO_STEP)),
+    one(-23003, "the account uses two-step verification", Reaction::Stop(Remedy::TwoStep)),
     one(-25001, "the plug's own token expired", Reaction::Plug(PlugFault::Offline)),
     one(-25002, "the plug's own token is incorrect", Reaction::Plug(PlugFault::Offline)),
     one(-30000, "internal error of a module", Reaction::Retry),
@@ -223,6 +288,21 @@ mod tests {
         for code in [1, -2, -20650, -20653, -20657, -99999, i64::MIN, i64::MAX] {
             assert_eq!(reaction(code), Reaction::Retry, "{code}");
         }
+    }
+
+    #[test]
+    fn what_helps_after_a_login_by_hand_is_never_the_command_that_has_just_failed() {
+        for row in CODES {
+            let Reaction::Stop(remedy) = row.reaction else { continue };
+            let words = remedy.words(LoginBy::Hand);
+            assert!(!words.contains("hs100d cloud login") && !words.contains("reload"), "{row:?}: {words}");
+            for source in [Source::Config, Source::Credential] {
+                let words = remedy.words(LoginBy::Config(source));
+                assert!(words.contains("reload"), "{row:?}: {words}");
+            }
+        }
+        let credential = Remedy::Password.words(LoginBy::Config(Source::Credential));
+        assert!(credential.contains("cloud.password and restart hs100d"), "{credential}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! One task reads the list, so that one reading is in flight whoever wants it; everybody reads what it found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::model::DeviceId;
 use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::{self, Row};
 use crate::transport::cloud::codes::PlugFault;
+use crate::transport::cloud::host::RefusedServer;
 use crate::transport::cloud::line::{Call, Line};
 use crate::transport::cloud::pace::BackOff;
 
@@ -116,7 +117,7 @@ pub(super) struct Reader {
     rows: watch::Sender<Rows>,
     events: mpsc::UnboundedSender<Event>,
     /// Plugs whose servers were refused, and warned of.
-    warned: HashSet<DeviceId>,
+    warned: HashMap<DeviceId, RefusedServer>,
     /// Lists that came back empty.
     emptied: Repeated,
 }
@@ -128,7 +129,7 @@ impl Reader {
         let book = Book::new(seed);
         let (rows, seen) = watch::channel(book.rows.clone());
         let reader =
-            Self { asks, line, book, rows, events, warned: HashSet::new(), emptied: Repeated::default() };
+            Self { asks, line, book, rows, events, warned: HashMap::new(), emptied: Repeated::default() };
         (reader, Directory { asks: sender, rows: seen })
     }
 
@@ -205,15 +206,17 @@ impl Reader {
 
     fn warn_of_refused_servers(&mut self, rows: &[Row]) {
         for row in rows.iter().filter(|row| row.is_supported()) {
-            match row.server {
-                Ok(_) => drop(self.warned.remove(&row.device_id)),
-                Err(why) if self.warned.insert(row.device_id.clone()) => warn!(
+            let Err(refused) = &row.server else {
+                self.warned.remove(&row.device_id);
+                continue;
+            };
+            if self.warned.insert(row.device_id.clone(), refused.clone()).as_ref() != Some(refused) {
+                warn!(
                     plug = %row.device_id,
-                    "{}: the account names a server for it that is not used, because it {why}: it is served over \
-                     the LAN only; please report this",
-                    row.device_id
-                ),
-                Err(_) => {}
+                    "{}: the account names the server {} for it, which is not used because it {}: the plug is served \
+                     over the LAN only; please report this",
+                    row.device_id, refused.named, refused.why
+                );
             }
         }
     }
@@ -307,7 +310,7 @@ impl Book {
 
     /// A reading failed. What the session holds back of itself needs no second brake.
     fn fail(&mut self, error: &CloudError, now: Instant) {
-        if matches!(error, CloudError::Down(_) | CloudError::Faulty(_)) {
+        if matches!(error, CloudError::Down(_) | CloudError::OnlyHere(_) | CloudError::Faulty(_)) {
             self.failing.fail(now);
             self.failure = error.clone();
         }
@@ -337,7 +340,7 @@ async fn fetch(line: &Line) -> Result<Vec<Row>, CloudError> {
         urgent: true,
         deadline: Instant::now() + LIST_TIME,
         size: LIST_SIZE,
-        relayed: false,
+        about: None,
         words: api::device_list,
         read: |page: &api::Page| api::read_device_list(page, &line.account),
     })
@@ -359,7 +362,7 @@ mod tests {
             alias: "".into(),
             model: "".into(),
             kind: "".into(),
-            server: check_host(server),
+            server: Ok(check_host(server).unwrap()),
             connected: true,
             same_region: true,
         }

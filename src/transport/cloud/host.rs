@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+use crate::model::shown;
+
 /// The vendor's domain; hosts under it and itself.
 const DOMAIN: &str = "tplinkcloud.com";
+/// So much of a refused server's name is shown.
+const NAME_SHOWN: usize = 80;
 
 /// A host that may be sent a token. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +54,27 @@ pub enum BadHost {
     OtherWorld,
 }
 
+/// A server that the account names for a plug, and that no token is sent to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{named} {why}")]
+pub struct RefusedServer {
+    /// What the account calls it, fit for a line of ours: without a user, password, query or fragment.
+    pub named: Box<str>,
+    /// Why it is refused.
+    pub why: BadHost,
+}
+
+impl RefusedServer {
+    fn new(named: &str, why: BadHost) -> Self {
+        let end = named.find(['?', '#']).unwrap_or(named.len());
+        let named = &named[..end];
+        let (scheme, rest) = named.split_once("://").map_or(("", named), |(scheme, rest)| (scheme, rest));
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let gap = if scheme.is_empty() { "" } else { "://" };
+        Self { named: shown(&format!("{scheme}{gap}{rest}"), NAME_SHOWN).into(), why }
+    }
+}
+
 /// Reads a URL of the cloud, or says why no secret may be sent there.
 ///
 /// https to `tplinkcloud.com` or a host under it, port 443; or plain http to a loopback host, any port.
@@ -82,9 +107,11 @@ impl Host {
 
     /// Takes the server that this host names for a plug: checked, and of the same world as this one, so that
     /// neither the internet can direct a token to a port of this machine, nor a pretend cloud to the internet.
-    pub(super) fn check_server(&self, url: &str) -> Result<Self, BadHost> {
-        let server = check_host(url)?;
-        if server.loopback == self.loopback { Ok(server) } else { Err(BadHost::OtherWorld) }
+    pub(super) fn check_server(&self, url: &str) -> Result<Self, RefusedServer> {
+        let same_world = |server: Self| {
+            if server.loopback == self.loopback { Ok(server) } else { Err(BadHost::OtherWorld) }
+        };
+        check_host(url).and_then(same_world).map_err(|why| RefusedServer::new(url, why))
     }
 
     /// A host of no world that is admitted, to see TLS fail on loopback.
@@ -188,7 +215,24 @@ mod tests {
         let pretend = check_host("http://127.0.0.1:18181").unwrap();
         assert!(internet.check_server("https://eu-wap.tplinkcloud.com").is_ok());
         assert!(pretend.check_server("http://127.0.0.1:18182").is_ok());
-        assert_eq!(internet.check_server("http://127.0.0.1:18182"), Err(BadHost::OtherWorld));
-        assert_eq!(pretend.check_server("https://eu-wap.tplinkcloud.com"), Err(BadHost::OtherWorld));
+        let why = |host: &Host, server| host.check_server(server).map_err(|refused| refused.why);
+        assert_eq!(why(&internet, "http://127.0.0.1:18182"), Err(BadHost::OtherWorld));
+        assert_eq!(why(&pretend, "https://eu-wap.tplinkcloud.com"), Err(BadHost::OtherWorld));
+    }
+
+    #[test]
+    fn a_refused_server_is_named_in_one_line_without_what_may_be_secret() {
+        let internet = check_host("https://wap.tplinkcloud.com").unwrap();
+        for (server, named) in [
+            ("https://evil.example", "https://evil.example"),
+            ("http://me:hunter2@wap.tplinkcloud.com/x?token=hunter2#y", "http://wap.tplinkcloud.com/x"),
+            ("hunter2@evil", "evil"),
+            ("not\na url", "not\\na url"),
+            ("", ""),
+        ] {
+            assert_eq!(&*internet.check_server(server).unwrap_err().named, named, "{server}");
+        }
+        let long = internet.check_server(&"x".repeat(5000)).unwrap_err().to_string();
+        assert!(long.len() < 200, "{long}");
     }
 }

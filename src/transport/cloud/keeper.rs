@@ -16,6 +16,7 @@ use crate::transport::cloud::api::{self, Trouble};
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::http::{Http, Limits};
 use crate::transport::cloud::office::{Ask, Errand, Office};
+use crate::transport::cloud::outage::About;
 use crate::transport::cloud::session::{Account, Denied, Pass, Refused, Settled};
 use crate::transport::cloud::{CloudError, Tokens, Vault};
 
@@ -44,15 +45,15 @@ impl Gate {
     }
 
     /// Says that a call was answered.
-    pub(super) async fn answered(&self, pass: &Pass) {
+    pub(super) async fn answered(&self, pass: &Pass, about: About) {
         // Without the task there is nobody left who would care.
-        let _ = self.asks.send(Ask::Answered { pass: pass.number }).await;
+        let _ = self.asks.send(Ask::Answered { pass: pass.number, about }).await;
     }
 
     /// Says that a call met trouble, and learns what the caller should make of it.
-    pub(super) async fn failed(&self, pass: &Pass, trouble: Trouble) -> CloudError {
+    pub(super) async fn failed(&self, pass: &Pass, about: About, trouble: Trouble) -> CloudError {
         let pass = pass.number;
-        self.ask(|answer| Ask::Failed { pass, trouble, answer }).await.unwrap_or_else(|gone| gone)
+        self.ask(|answer| Ask::Failed { pass, about, trouble, answer }).await.unwrap_or_else(|gone| gone)
     }
 
     /// Logs in with the user's own password, whatever happened before.

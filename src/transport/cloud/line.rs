@@ -10,6 +10,7 @@ use crate::transport::cloud::codes::Reaction;
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::http::{Http, Limits};
 use crate::transport::cloud::keeper::Gate;
+use crate::transport::cloud::outage::About;
 use crate::transport::cloud::session::{Pass, Refused};
 
 /// The way to the cloud. Cheap to clone.
@@ -33,8 +34,8 @@ pub(super) struct Call<'a, W, R> {
     pub deadline: Instant,
     /// The largest answer, in bytes.
     pub size: usize,
-    /// The cloud passes it on to a plug, which it waits for. Silence then says nothing about the cloud.
-    pub relayed: bool,
+    /// The plug that the cloud passes it on to and waits for; silence then says nothing about the cloud.
+    pub about: About,
     /// What to say, given the token.
     pub words: W,
     /// What the answer means.
@@ -79,11 +80,11 @@ impl Line {
     ) -> Result<T, CloudError> {
         match result {
             Ok(value) => {
-                self.gate.answered(pass).await;
+                self.gate.answered(pass, call.about.clone()).await;
                 Ok(value)
             }
-            Err(Trouble::TimedOut) if call.relayed => Err(CloudError::Silent),
-            Err(trouble) => Err(self.gate.failed(pass, trouble).await),
+            Err(Trouble::TimedOut) if call.about.is_some() => Err(CloudError::Silent),
+            Err(trouble) => Err(self.gate.failed(pass, call.about.clone(), trouble).await),
         }
     }
 }

@@ -9,8 +9,8 @@
 //!     +-- find, list --> directory              one task: which server has which plug
 //! ```
 //!
-//! Below them, pure: `office` and `session`, `api` (the words), `codes` (the table of errors), `host` (who may be sent a token), `pace`
-//! (how often). Nothing here touches the network before the first call, nothing decides about routes, and no
+//! Below them, pure: `office` and `session`, `outage` (one plug's trouble or everybody's), `api` (the words), `codes` (the table of
+//! errors), `host` (who may be sent a token), `pace` (how often). Nothing here touches the network before the first call, nothing decides about routes, and no
 //! secret reaches a log, an error or a `Debug` text.
 
 pub mod api;
@@ -21,6 +21,7 @@ mod http;
 mod keeper;
 mod line;
 pub mod office;
+pub mod outage;
 pub mod pace;
 pub mod session;
 
@@ -33,12 +34,12 @@ use uuid::Uuid;
 
 use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
-use crate::secret::Secret;
+use crate::secret::{RefusedLogins, Secret};
 use crate::smarthome::message::{NotAnAnswer, Reply};
 use api::{Row, Trouble};
 use codes::PlugFault;
 use directory::{Directory, Reader};
-use host::{BadHost, check_host};
+use host::{BadHost, RefusedServer, check_host};
 use http::Http;
 use keeper::{Keeper, Moods};
 use line::{Call, Line};
@@ -117,6 +118,9 @@ pub enum CloudError {
     /// About the plug; the account is fine.
     #[error("{0}")]
     Plug(PlugFault),
+    /// Calls about this plug, or for the list, fail, while calls about others are answered.
+    #[error("these calls fail, while those for other plugs are answered: {0}")]
+    OnlyHere(Trouble),
     /// The cloud finds fault with the request, which is ours.
     #[error("the cloud calls the request faulty ({name}, error {0}): please report this", name = codes::name(*.0))]
     Faulty(i64),
@@ -137,18 +141,20 @@ impl Cloud {
     /// Gets ready, inside a tokio runtime, without touching the network: the first call does.
     ///
     /// `terminal` names this installation to the account, for ever. `tokens` are what `vault` kept. What becomes
-    /// known on the way goes out as [`Event::Account`] and, when it changes, [`Event::Cloud`].
+    /// known on the way goes out as [`Event::Account`] and, when it changes, [`Event::Cloud`]. What is in `refused` is
+    /// not sent again.
     pub fn start(
         options: Options,
         terminal: Uuid,
         tokens: Option<Tokens>,
         vault: Arc<dyn Vault>,
         events: mpsc::UnboundedSender<Event>,
+        refused: RefusedLogins,
     ) -> Result<Self, StartError> {
         let host = check_host(&options.url)?;
         let http = Http::new(&host).map_err(|_| StartError::NoAuthorities)?;
         let Options { username, password, .. } = options;
-        let account = Account { username, password, terminal, host: host.clone() };
+        let account = Account { username, password, terminal, host: host.clone(), refused };
         let (keeper, gate, moods) = Keeper::new(account, tokens, http.clone(), vault, events.clone());
         let line = Line { gate, http, account: host };
         let (reader, directory) = Reader::new(line.clone(), events, terminal.as_u64_pair().1);
@@ -216,15 +222,21 @@ impl Cloud {
         if !row.is_supported() {
             return Ok(Err(Failure::Unsupported("a device of the SMART family, such as Tapo".into())));
         }
-        let Ok(server) = &row.server else {
-            return Ok(Err(Failure::Unsupported("the account names a host outside tplinkcloud.com".into())));
+        let server = match &row.server {
+            Ok(server) => server,
+            Err(RefusedServer { named, why }) => {
+                let words = format!(
+                    "the account names the server {named} for it, which is not used because it {why}"
+                );
+                return Ok(Err(Failure::Unsupported(words.into())));
+            }
         };
         let call = Call {
             host: server,
             urgent: exchange.urgent,
             deadline: exchange.deadline,
             size: PASSTHROUGH_SIZE,
-            relayed: true,
+            about: Some(row.device_id.clone()),
             words: |token: &Secret| api::passthrough(token, &row.device_id, &exchange.request),
             read: |page: &api::Page| {
                 let words = api::read_passthrough(page)?;
@@ -249,6 +261,7 @@ impl From<CloudError> for Failure {
             CloudError::Throttled => Self::Throttled,
             CloudError::Stopped(why) => Self::CloudStopped(why),
             CloudError::Plug(fault) => fault.into(),
+            CloudError::OnlyHere(trouble) => Self::CloudFailsHere(trouble.to_string().into()),
             CloudError::Faulty(_) => Self::CloudRefused(error.to_string().into()),
             CloudError::NotSaved(why) => Self::CloudDown(why),
         }

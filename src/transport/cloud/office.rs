@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::bridge::event::CloudStatus;
 use crate::secret::{Draft, Secret};
 use crate::transport::cloud::api::{Granted, Trouble};
+use crate::transport::cloud::outage::About;
 use crate::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Session, Settled, Step};
 use crate::transport::cloud::{CloudError, Tokens};
 
@@ -44,11 +45,15 @@ pub enum Ask {
     Answered {
         /// Which token.
         pass: u64,
+        /// Which plug it was about, or the list.
+        about: About,
     },
     /// A call with this token met trouble. What should be made of it?
     Failed {
         /// Which token.
         pass: u64,
+        /// Which plug it was about, or the list.
+        about: About,
         /// What happened.
         trouble: Trouble,
         /// Where the answer goes.
@@ -140,17 +145,19 @@ impl Office {
                     Some(self.give_out(Errand { kind, json, answer: None }))
                 }
             },
-            Ask::Answered { pass } => {
-                self.session.answered(pass, now);
+            Ask::Answered { pass, about } => {
+                self.session.answered(pass, &about, now);
                 None
             }
-            Ask::Failed { pass, trouble, answer } => {
-                let _ = answer.send(self.session.failed(pass, &trouble, now));
+            Ask::Failed { pass, about, trouble, answer } => {
+                let _ = answer.send(self.session.failed(pass, &about, &trouble, now));
                 None
             }
             Ask::Login { password, answer } => {
-                let json = self.session.login_by_hand(&password, now);
-                Some(self.give_out(Errand { kind: Kind::Login, json, answer: Some(answer) }))
+                self.session.login_by_hand(password, now);
+                let kind = Kind::LoginByHand;
+                let json = self.session.words(kind);
+                Some(self.give_out(Errand { kind, json, answer: Some(answer) }))
             }
             Ask::Rearm(tokens) => {
                 self.session.rearm(tokens);
@@ -197,6 +204,7 @@ mod tests {
             password: Some(Secret::new("pretend".to_owned())),
             terminal: uuid::Uuid::nil(),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
+            refused: crate::secret::RefusedLogins::default(),
         };
         Office::new(account, None)
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bridge::event::CloudStatus;
-use crate::secret::{Draft, Secret};
+use crate::secret::{Draft, RefusedLogins, Secret, Source};
 use crate::transport::cloud::api::{self, Granted, Trouble};
-use crate::transport::cloud::codes::{Reaction, Row};
+use crate::transport::cloud::codes::{LoginBy, Reaction, Remedy, Row};
 use crate::transport::cloud::host::Host;
+use crate::transport::cloud::outage::{About, Outage};
 use crate::transport::cloud::pace::{Allowance, BackOff, Bucket};
 use crate::transport::cloud::{CloudError, Tokens};
 
@@ -41,6 +42,9 @@ pub struct Session {
     /// Logins and refreshes that wait after one failed.
     rest: BackOff,
     logins: Allowance,
+    /// What the user logs in with by hand, until that is answered.
+    by_hand: Option<Secret>,
+    outage: Outage,
     /// When another login last pushed ours out.
     pushed_out: Option<Instant>,
     bucket: Bucket,
@@ -64,6 +68,8 @@ impl Session {
             hold: BackOff::new(HOLD.0, HOLD.1, seed),
             rest: BackOff::new(REST.0, REST.1, seed),
             logins: Allowance::default(),
+            by_hand: None,
+            outage: Outage::default(),
             pushed_out: None,
             bucket: Bucket::default(),
             mood: CloudStatus::Off,
@@ -95,16 +101,19 @@ impl Session {
 
     /// What goes over the wire for it.
     pub fn words(&self, kind: Kind) -> Draft {
-        match (kind, &self.refresh_token, &self.account.password) {
-            (Kind::Refresh, Some(token), _) => api::refresh(token, &self.terminal),
-            (Kind::Login, _, Some(password)) => api::login(&self.account.username, password, &self.terminal),
-            // `plan` names no way for which the means are missing.
-            (Kind::Refresh, None, _) | (Kind::Login, _, None) => Draft::default(),
-        }
+        let login = |password| api::login(&self.account.username, password, &self.terminal);
+        let words = match kind {
+            Kind::Refresh => self.refresh_token.as_ref().map(|token| api::refresh(token, &self.terminal)),
+            Kind::Login => self.account.password.as_ref().map(login),
+            Kind::LoginByHand => self.by_hand.as_ref().map(login),
+        };
+        // `plan` names no way for which the means are missing.
+        words.unwrap_or_default()
     }
 
     /// Takes in how a login or refresh went.
     pub fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
+        self.note_login(kind, &granted);
         match granted {
             Ok(granted) => Settled::Granted(self.accept(granted)),
             Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
@@ -117,7 +126,8 @@ impl Session {
     }
 
     /// A call was answered, with whatever it said of the plug.
-    pub fn answered(&mut self, number: u64, now: Instant) {
+    pub fn answered(&mut self, number: u64, about: &About, now: Instant) {
+        self.outage.answered(about, now);
         if self.pass.as_ref().is_some_and(|pass| pass.number == number) {
             self.proven = true;
             self.rest.succeed();
@@ -131,15 +141,18 @@ impl Session {
     }
 
     /// A call met trouble, after the one repetition that a token's fault allows.
-    pub fn failed(&mut self, number: u64, trouble: &Trouble, now: Instant) -> CloudError {
+    pub fn failed(&mut self, number: u64, about: &About, trouble: &Trouble, now: Instant) -> CloudError {
         match (trouble.reaction(), trouble) {
             (Reaction::Plug(fault), _) => {
-                self.answered(number, now);
+                self.answered(number, about, now);
                 CloudError::Plug(fault)
             }
             (Reaction::Faulty, Trouble::Code(code)) => {
-                self.answered(number, now);
+                self.answered(number, about, now);
                 CloudError::Faulty(*code)
+            }
+            (Reaction::Retry, _) if self.outage.is_of_one(about, now) => {
+                CloudError::OnlyHere(trouble.clone())
             }
             (Reaction::Renew | Reaction::Login | Reaction::Elsewhere, _) => {
                 self.give_up(number, trouble, now);
@@ -149,11 +162,11 @@ impl Session {
         }
     }
 
-    /// The user logs in by hand, which no limit stands against.
-    pub fn login_by_hand(&mut self, password: &Secret, now: Instant) -> Draft {
+    /// The user logs in by hand, which no limit stands against. To be followed by [`Kind::LoginByHand`].
+    pub fn login_by_hand(&mut self, password: Secret, now: Instant) {
         self.rearm(None);
         self.logins.spend(now);
-        api::login(&self.account.username, password, &self.terminal)
+        self.by_hand = Some(password);
     }
 
     /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept,
@@ -242,12 +255,48 @@ impl Session {
                     .into(),
             ));
         }
+        if self.is_refused_already() {
+            let remedy = Remedy::Password.words(self.login_by(Kind::Login));
+            return Step::Refuse(self.stop(format!(
+                "TP-Link has refused this e-mail address and password, so they are not sent again: {remedy}, unless \
+                 hs100d is restarted"
+            )));
+        }
         if self.logins.not_before(now).is_some() {
-            self.down("the next login waits: they are made ten minutes apart, and six a day at most");
+            self.down("the next login waits: two are made in ten minutes, and six a day at most");
             return Step::Refuse(CloudError::Throttled);
         }
         self.logins.spend(now);
         Step::Run(Kind::Login)
+    }
+
+    /// Takes note of a login that would be answered alike the next time.
+    fn note_login(&mut self, kind: Kind, granted: &Result<Granted, Trouble>) {
+        let by_hand = self.by_hand.take();
+        let password = match kind {
+            Kind::Refresh => return,
+            Kind::Login => self.account.password.as_ref(),
+            Kind::LoginByHand => by_hand.as_ref(),
+        };
+        let Account { host, username, refused, .. } = &self.account;
+        match (password, granted) {
+            (Some(password), Ok(_)) => refused.remove(host.url(), username, password),
+            (Some(password), Err(trouble)) if trouble.reaction() == Reaction::Stop(Remedy::Password) => {
+                refused.add(host.url(), username, password);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the password that there is was refused, here or before a reload.
+    fn is_refused_already(&self) -> bool {
+        let Account { host, username, refused, password, .. } = &self.account;
+        password.as_ref().is_some_and(|password| refused.contains(host.url(), username, password))
+    }
+
+    fn login_by(&self, kind: Kind) -> LoginBy {
+        let source = || self.account.password.as_ref().map_or(Source::Config, Secret::source);
+        if kind == Kind::LoginByHand { LoginBy::Hand } else { LoginBy::Config(source()) }
     }
 
     fn accept(&mut self, granted: Granted) -> Tokens {
@@ -265,12 +314,11 @@ impl Session {
     fn reject(&mut self, kind: Kind, trouble: &Trouble, now: Instant) -> CloudError {
         self.trouble = Some(trouble.clone());
         match trouble.reaction() {
-            Reaction::Elsewhere => self.stop(format!(
-                "{trouble}: log in with the Kasa app, then reload or run `hs100d cloud login`"
-            )),
-            Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
+            Reaction::Elsewhere => self.stop_for(trouble, Remedy::Elsewhere, kind),
+            Reaction::Stop(remedy) => self.stop_for(trouble, remedy, kind),
+            Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
             _ => {
-                if kind == Kind::Login && !reached_the_account(trouble) {
+                if kind != Kind::Refresh && !reached_the_account(trouble) {
                     self.logins.give_back();
                 }
                 // Connecting in vain costs the account nothing, and is limited by the calls that want it.
@@ -286,7 +334,7 @@ impl Session {
     fn suffer(&mut self, trouble: &Trouble, now: Instant) -> CloudError {
         self.trouble = Some(trouble.clone());
         match trouble.reaction() {
-            Reaction::Stop(remedy) => self.stop(format!("{trouble}: {remedy}")),
+            Reaction::Stop(remedy) => self.stop_for(trouble, remedy, Kind::Login),
             Reaction::HoldBack => {
                 self.hold.fail(now);
                 self.held_back(trouble, "within the hour")
@@ -298,6 +346,11 @@ impl Session {
             Reaction::Retry | Reaction::Faulty | Reaction::Plug(_) => self.down(trouble.to_string()),
             Reaction::Renew | Reaction::Login | Reaction::Elsewhere => self.down(trouble.to_string()),
         }
+    }
+
+    fn stop_for(&mut self, trouble: &Trouble, remedy: Remedy, kind: Kind) -> CloudError {
+        let remedy = remedy.words(self.login_by(kind));
+        self.stop(format!("{trouble}: {remedy}"))
     }
 
     fn stop(&mut self, why: String) -> CloudError {
@@ -367,13 +420,17 @@ pub struct Account {
     pub terminal: uuid::Uuid,
     /// Where to log in.
     pub host: Host,
+    /// What was refused by now, before a reload as well.
+    pub refused: RefusedLogins,
 }
 
-/// The two ways to a token.
+/// The ways to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// By the password.
+    /// By the password of the config.
     Login,
+    /// By a password that the user has just given.
+    LoginByHand,
     /// By the refresh token.
     Refresh,
 }
@@ -425,7 +482,7 @@ fn reached_the_account(trouble: &Trouble) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::cloud::codes::PlugFault;
+    use crate::transport::cloud::codes::{PlugFault, reaction};
     use crate::transport::cloud::host::check_host;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -442,6 +499,7 @@ mod tests {
             password: password.map(secret),
             terminal: uuid::Uuid::from_u128(7),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
+            refused: RefusedLogins::default(),
         };
         Session::new(account, tokens)
     }
@@ -572,7 +630,7 @@ mod tests {
 
     #[test]
     fn nothing_is_tried_twice_after_a_wrong_password_a_lock_or_two_step_verification() {
-        for code in [-20601, -20661, -20662, -23003, -20677, -20600, -20602, -20675, -20001, -23001] {
+        for code in [-20661, -20662, -23003, -20677, -20602, -20675, -20001, -23001, -20601, -20600, -20202] {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
             assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
@@ -587,7 +645,57 @@ mod tests {
             session.rearm(None);
             assert!(matches!(session.mood(), CloudStatus::Down(_)));
             assert_eq!(session.admit(true, now), Ok(()));
-            assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
+            let is_of_the_password = reaction(code) == Reaction::Stop(Remedy::Password);
+            match session.pass(None, now) {
+                Step::Refuse(CloudError::Stopped(why)) if is_of_the_password => {
+                    assert!(why.contains("not sent again") && why.contains("reload"), "{code}: {why}");
+                }
+                step => assert!(step == Step::Run(Kind::Login) && !is_of_the_password, "{code}: {step:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_password_goes_out_once_over_all_sessions_of_the_process_until_it_was_accepted() {
+        let now = Instant::now();
+        let refused = RefusedLogins::default();
+        let session = |password: &str| {
+            let mut session = session(Some(password), None);
+            session.account.refused = refused.clone();
+            session
+        };
+        let mut first = session("wrong");
+        assert_eq!(first.pass(None, now), Step::Run(Kind::Login));
+        failure(first.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
+        let mut corrected = session("right");
+        assert_eq!(corrected.pass(None, now), Step::Run(Kind::Login));
+        tokens(corrected.settle(Kind::Login, granted("t1", None), now));
+        for _ in 0..10 {
+            let mut again = session("wrong");
+            assert!(matches!(again.pass(None, now), Step::Refuse(CloudError::Stopped(_))));
+            assert!(matches!(again.mood(), CloudStatus::Stopped(_)), "and it is told");
+        }
+        let mut by_hand = session("wrong");
+        by_hand.login_by_hand(secret("wrong"), now);
+        tokens(by_hand.settle(Kind::LoginByHand, granted("t2", None), now));
+        assert_eq!(session("wrong").pass(None, now), Step::Run(Kind::Login), "it is right by now");
+    }
+
+    #[test]
+    fn a_refused_credential_names_the_restart_that_a_corrected_one_needs() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("cloud.password"), "wrong\n").unwrap();
+        let now = Instant::now();
+        let mut session = session(None, None);
+        session.account.password = Secret::from_credential(directory.path(), "cloud.password").unwrap();
+        for _ in 0..2 {
+            let why = match session.pass(None, now) {
+                Step::Run(kind) => failure(session.settle(kind, Err(Trouble::Code(-20601)), now)),
+                Step::Refuse(error) => error,
+                step => panic!("{step:?}"),
+            };
+            assert!(why.to_string().contains("cloud.password and restart hs100d"), "{why}");
+            session.rearm(None);
         }
     }
 
@@ -595,10 +703,10 @@ mod tests {
     fn a_stop_outlasts_the_answers_to_calls_that_were_made_before_it() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        let stopped = session.failed(1, &Trouble::Code(-20661), now);
+        let stopped = session.failed(1, &None, &Trouble::Code(-20661), now);
         assert!(matches!(stopped, CloudError::Stopped(_)));
-        session.answered(1, now);
-        session.failed(1, &Trouble::Http(502), now);
+        session.answered(1, &None, now);
+        session.failed(1, &None, &Trouble::Http(502), now);
         assert!(matches!(session.mood(), CloudStatus::Stopped(_)));
         assert_eq!(session.admit(true, now), Err(Denied::Error(stopped)));
     }
@@ -652,7 +760,7 @@ mod tests {
     fn a_black_list_is_waited_out_for_an_hour_at_least() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.failed(1, &Trouble::Blacklisted, now), CloudError::Throttled);
+        assert_eq!(session.failed(1, &None, &Trouble::Blacklisted, now), CloudError::Throttled);
         assert!(session.admit(true, now + HOUR - SECOND).is_err());
         assert!(session.admit(true, now + 2 * HOUR).is_ok());
     }
@@ -661,27 +769,53 @@ mod tests {
     fn a_late_answer_does_not_end_a_hold() {
         let now = Instant::now();
         let mut session = proven(None);
-        session.failed(1, &Trouble::Code(-20004), now);
-        session.answered(1, now + SECOND);
+        session.failed(1, &None, &Trouble::Code(-20004), now);
+        session.answered(1, &None, now + SECOND);
         assert!(session.admit(true, now + SECOND).is_err());
         assert!(matches!(session.mood(), CloudStatus::Down(_)));
-        session.answered(1, now + 3 * MINUTE);
+        session.answered(1, &None, now + 3 * MINUTE);
         assert_eq!(session.mood(), &CloudStatus::Ok);
     }
 
     #[test]
-    fn logins_are_ten_minutes_apart() {
+    fn a_token_that_dies_soon_after_its_login_is_replaced_by_one_more_and_the_third_login_waits() {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         session.pass(None, now);
         tokens(session.settle(Kind::Login, granted("t1", None), now));
-        session.answered(1, now);
-        assert_eq!(
-            session.pass(Some(&refused(1, -20651)), now + MINUTE),
-            Step::Refuse(CloudError::Throttled)
-        );
+        session.answered(1, &None, now);
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now + MINUTE), Step::Run(Kind::Login));
+        tokens(session.settle(Kind::Login, granted("t2", None), now + MINUTE));
+        session.answered(2, &None, now + MINUTE);
+        let third = session.pass(Some(&refused(2, -20651)), now + 2 * MINUTE);
+        assert_eq!(third, Step::Refuse(CloudError::Throttled));
         assert!(matches!(session.mood(), CloudStatus::Down(_)));
         assert_eq!(session.pass(None, now + 10 * MINUTE), Step::Run(Kind::Login));
+    }
+
+    #[test]
+    fn what_fails_for_one_plug_while_others_are_served_is_that_plugs_and_leaves_the_mood() {
+        let now = Instant::now();
+        let plug = |number: u32| crate::model::DeviceId::new(&format!("8006{number:036}"));
+        for trouble in [
+            Trouble::NotAnAnswer("an answer without responseData".into()),
+            Trouble::Code(-1),
+            Trouble::Code(-99999),
+            Trouble::Http(500),
+            Trouble::Broken,
+            Trouble::Unreachable("refused".into()),
+        ] {
+            let mut session = proven(None);
+            session.answered(1, &plug(1), now);
+            for _ in 0..20 {
+                assert_eq!(session.failed(1, &plug(2), &trouble, now), CloudError::OnlyHere(trouble.clone()));
+                assert_eq!(session.mood(), &CloudStatus::Ok, "{trouble}");
+                session.answered(1, &plug(1), now);
+            }
+            session.failed(1, &plug(1), &trouble, now);
+            session.failed(1, &plug(3), &trouble, now);
+            assert!(matches!(session.mood(), CloudStatus::Down(_)), "{trouble}: no plug is served");
+        }
     }
 
     #[test]
@@ -710,7 +844,7 @@ mod tests {
                 refreshes += 1;
                 tokens(session.settle(Kind::Refresh, granted("useless", None), now));
                 let (number, _) = used(session.pass(None, now));
-                session.failed(number, &Trouble::Code(-20651), now);
+                session.failed(number, &None, &Trouble::Code(-20651), now);
             }
             now += SECOND;
         }
@@ -723,7 +857,7 @@ mod tests {
         let mut session = proven(Some("pw"));
         assert_eq!(session.pass(Some(&refused(1, -20675)), now), Step::Run(Kind::Refresh));
         tokens(session.settle(Kind::Refresh, granted("t2", None), now));
-        session.answered(2, now);
+        session.answered(2, &None, now);
         let again = session.pass(Some(&refused(2, -20675)), now + MINUTE);
         assert!(matches!(again, Step::Refuse(CloudError::Down(_))), "{again:?}");
         assert!(matches!(session.pass(None, now + 10 * MINUTE), Step::Refuse(_)));
@@ -734,9 +868,12 @@ mod tests {
     fn a_plugs_fault_leaves_the_session_healthy() {
         let now = Instant::now();
         let mut session = proven(None);
-        assert_eq!(session.failed(1, &Trouble::Code(-20571), now), CloudError::Plug(PlugFault::Offline));
+        assert_eq!(
+            session.failed(1, &None, &Trouble::Code(-20571), now),
+            CloudError::Plug(PlugFault::Offline)
+        );
         assert_eq!(session.mood(), &CloudStatus::Ok);
-        assert_eq!(session.failed(1, &Trouble::Code(-20573), now), CloudError::Faulty(-20573));
+        assert_eq!(session.failed(1, &None, &Trouble::Code(-20573), now), CloudError::Faulty(-20573));
         assert_eq!(session.mood(), &CloudStatus::Ok);
         assert_eq!(used(session.pass(None, now)).0, 1);
     }
@@ -747,9 +884,10 @@ mod tests {
         let mut session = session(Some("wrong"), None);
         session.pass(None, now);
         failure(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
-        let words = session.login_by_hand(&secret("right"), now).into_text().unwrap();
+        session.login_by_hand(secret("right"), now);
+        let words = session.words(Kind::LoginByHand).into_text().unwrap();
         assert!(words.contains("right") && !words.contains("wrong"));
-        tokens(session.settle(Kind::Login, granted("t", None), now));
+        tokens(session.settle(Kind::LoginByHand, granted("t", None), now));
         assert_eq!(used(session.pass(None, now)).1, "t");
     }
 }

@@ -1,0 +1,114 @@
+//! Whether calls that fail are an outage of the cloud, or the trouble of one plug while others are served. Decisions
+//! only, with `now` as an argument.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::model::DeviceId;
+
+/// For so long an answer to one plug's call says that the cloud works.
+const SERVED_LATELY: Duration = Duration::from_secs(5 * 60);
+
+/// What a call is about: a plug, or with none the account's own list.
+pub type About = Option<DeviceId>;
+
+/// Whose calls were answered and whose were not.
+#[derive(Debug, Default)]
+pub struct Outage {
+    /// The two plugs that were served last, the newest first: one of them is another than the one that fails.
+    served: [Option<(DeviceId, Instant)>; 2],
+    /// Whose calls have failed since anybody's was answered.
+    failing: HashSet<About>,
+    /// Whose calls failed while others were answered.
+    failing_alone: HashSet<About>,
+}
+
+impl Outage {
+    /// A call was answered.
+    pub fn answered(&mut self, about: &About, now: Instant) {
+        self.failing.remove(about);
+        self.failing_alone.remove(about);
+        // The list comes from the account's server and says nothing of the way to plugs.
+        let Some(plug) = about else { return };
+        self.failing_alone.extend(self.failing.drain());
+        let [newest, before] = &mut self.served;
+        match newest {
+            Some((known, at)) if known == plug => *at = now,
+            _ => *before = newest.replace((plug.clone(), now)),
+        }
+    }
+
+    /// A call failed. Whether this is the trouble of what it is about alone: others were served lately, and no other
+    /// call has begun to fail since.
+    pub fn is_of_one(&mut self, about: &About, now: Instant) -> bool {
+        let is_other =
+            |(plug, at): &&(DeviceId, Instant)| about.as_ref() != Some(plug) && now < *at + SERVED_LATELY;
+        let serves_others = self.served.iter().flatten().any(|served| is_other(&served));
+        if serves_others && self.failing_alone.contains(about) {
+            return true;
+        }
+        self.failing_alone.remove(about);
+        self.failing.insert(about.clone());
+        serves_others && self.failing.len() == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn plug(number: u8) -> About {
+        DeviceId::new(&format!("80060000{number:02}"))
+    }
+
+    #[test]
+    fn the_only_plug_that_is_asked_says_that_the_cloud_is_out_of_order() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        outage.answered(&None, now);
+        outage.answered(&plug(1), now);
+        assert!(!outage.is_of_one(&plug(1), now));
+    }
+
+    #[test]
+    fn plugs_that_fail_while_others_are_served_fail_alone_however_often() {
+        let (mut outage, mut now) = (Outage::default(), Instant::now());
+        outage.answered(&plug(1), now);
+        outage.answered(&plug(2), now);
+        for _ in 0..100 {
+            assert!(outage.is_of_one(&plug(3), now));
+            outage.answered(&plug(1), now);
+            assert!(outage.is_of_one(&plug(4), now) && outage.is_of_one(&plug(3), now));
+            outage.answered(&plug(2), now);
+            now += MINUTE;
+        }
+    }
+
+    #[test]
+    fn an_outage_is_seen_with_the_second_plug_that_fails_and_over_with_the_first_answer() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        for number in 1..=3 {
+            outage.answered(&plug(number), now);
+        }
+        assert!(outage.is_of_one(&plug(1), now), "nothing else has failed yet");
+        assert!(!outage.is_of_one(&plug(2), now));
+        assert!(!outage.is_of_one(&plug(1), now) && !outage.is_of_one(&plug(3), now));
+        outage.answered(&plug(2), now);
+        assert!(outage.is_of_one(&plug(1), now));
+        assert!(!outage.is_of_one(&plug(1), now + SERVED_LATELY), "nobody was served for long");
+    }
+
+    #[test]
+    fn a_list_that_fails_while_plugs_are_served_is_no_outage_and_its_answer_serves_no_plug() {
+        let (mut outage, now) = (Outage::default(), Instant::now());
+        outage.answered(&None, now);
+        assert!(!outage.is_of_one(&plug(1), now));
+        outage.answered(&plug(1), now);
+        for _ in 0..10 {
+            assert!(outage.is_of_one(&None, now));
+            outage.answered(&plug(1), now);
+        }
+        assert!(!outage.is_of_one(&plug(1), now), "the list alone says nothing of plugs");
+    }
+}
