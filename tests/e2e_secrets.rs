@@ -63,9 +63,12 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
     }
 
     scene.home.write(&config(&house, broker.port).set("cloud", "password", WRONG).text());
+    scene.daemon.signal("HUP");
+    // With the right password it would log in once more.
+    scene.daemon.says("the config was read again").await;
     house.cloud().void_tokens(TOKEN_EXPIRED);
     house.cloud().void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
-    scene.daemon.signal("HUP");
+    scene.command("lamp", json!({"state": "ON"})).await;
     sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     scene.command("lamp", json!({"state": "ON"})).await;
     secrets.learn(&house, &scene.home);

@@ -349,6 +349,9 @@ impl Daemon {
         match other_account {
             None => self.rearm_cloud().await,
             Some(cloud) => {
+                if let Some(before) = self.transport.cloud() {
+                    before.retire().await;
+                }
                 self.transport.set_cloud(cloud);
                 self.cloud_events = events;
             }

@@ -115,6 +115,8 @@ impl Cloud {
             (Reach::BadGateway, _) => return Err(Trouble::Http(502)),
             (Reach::Breaks, _) => return Err(Trouble::Broken),
             _ if self.throttles => return Err(Trouble::Code(RATE_LIMIT)),
+            // A refresh brings no password; what it brings died with the password's change.
+            (_, Some(WRONG_PASSWORD)) if kind == Kind::Refresh => {}
             (_, Some(code)) => return Err(Trouble::Code(code)),
             _ => {}
         }

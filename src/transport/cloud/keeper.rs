@@ -67,6 +67,12 @@ impl Gate {
         let _ = self.asks.send(Ask::Rearm(tokens)).await;
     }
 
+    /// No token is got or saved from here on.
+    pub(super) async fn retire(&self) {
+        // As above.
+        let _ = self.asks.send(Ask::Retire).await;
+    }
+
     async fn admit(&self, urgent: bool, deadline: Instant) -> Result<(), CloudError> {
         loop {
             match self.ask(|answer| Ask::Admit { urgent, answer }).await? {

@@ -190,6 +190,11 @@ impl Cloud {
         self.directory.rearm().await;
     }
 
+    /// Another takes its place: it makes no login or refresh any more, and saves nothing. Calls under way may end.
+    pub async fn retire(&self) {
+        self.line.gate.retire().await;
+    }
+
     /// The mood of the cloud; `Off` until the first call has ended.
     pub fn status(&self) -> CloudStatus {
         self.moods.mood.borrow().clone()

@@ -68,6 +68,8 @@ pub enum Ask {
     },
     /// The user acted; perhaps there are other tokens.
     Rearm(Option<Tokens>),
+    /// Another office serves the account from here on.
+    Retire,
 }
 
 /// A login or refresh that is to be made. Nothing else is given out before [`Office::settle`].
@@ -161,6 +163,10 @@ impl Office {
             }
             Ask::Rearm(tokens) => {
                 self.session.rearm(tokens);
+                None
+            }
+            Ask::Retire => {
+                self.session.retire();
                 None
             }
         }

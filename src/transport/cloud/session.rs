@@ -19,6 +19,7 @@ use crate::transport::cloud::{CloudError, Tokens};
 const HOLD: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
 /// Logins and refreshes that fail in passing.
 const REST: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10 * 60));
+const RETIRED: &str = "the config was read again";
 /// Two that use one account and push each other out would do so for ever; this is how often we take part.
 const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 
@@ -42,6 +43,7 @@ pub struct Session {
     /// Logins and refreshes that wait after one failed.
     rest: BackOff,
     logins: Allowance,
+    is_retired: bool,
     /// What the user logs in with by hand, until that is answered.
     by_hand: Option<Secret>,
     outage: Outage,
@@ -68,6 +70,7 @@ impl Session {
             hold: BackOff::new(HOLD.0, HOLD.1, seed),
             rest: BackOff::new(REST.0, REST.1, seed),
             logins: Allowance::default(),
+            is_retired: false,
             by_hand: None,
             outage: Outage::default(),
             pushed_out: None,
@@ -115,6 +118,8 @@ impl Session {
     pub fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
         self.note_login(kind, &granted);
         match granted {
+            // What would be saved could be another account's by now, or the user's who logged out.
+            _ if self.is_retired => Settled::Failed(self.down(RETIRED)),
             Ok(granted) => Settled::Granted(self.accept(granted)),
             Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
                 self.refresh_token = None;
@@ -184,6 +189,12 @@ impl Session {
         }
     }
 
+    /// Another session serves the account from here on, perhaps with another password or after a logout.
+    pub fn retire(&mut self) {
+        self.is_retired = true;
+        (self.account.password, self.refresh_token, self.by_hand) = (None, None, None);
+    }
+
     /// The mood of the cloud as a whole.
     pub fn mood(&self) -> &CloudStatus {
         &self.mood
@@ -244,6 +255,9 @@ impl Session {
     fn plan(&mut self, now: Instant) -> Step {
         if self.rest.holds(now).is_some() {
             return Step::Refuse(self.current_error());
+        }
+        if self.is_retired {
+            return Step::Refuse(self.down(RETIRED));
         }
         if self.refresh_token.is_some() {
             return Step::Run(Kind::Refresh);
@@ -679,6 +693,16 @@ mod tests {
         by_hand.login_by_hand(secret("wrong"), now);
         tokens(by_hand.settle(Kind::LoginByHand, granted("t2", None), now));
         assert_eq!(session("wrong").pass(None, now), Step::Run(Kind::Login), "it is right by now");
+    }
+
+    #[test]
+    fn a_session_whose_place_was_taken_neither_logs_in_nor_saves_what_was_under_way() {
+        let now = Instant::now();
+        let mut session = proven(Some("pw"));
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+        session.retire();
+        failure(session.settle(Kind::Refresh, granted("t2", Some("r2")), now));
+        assert!(matches!(session.pass(None, now), Step::Refuse(CloudError::Down(_))));
     }
 
     #[test]
