@@ -156,6 +156,42 @@ fn a_meter_is_read_once_about_a_second_after_each_switching() {
 }
 
 #[test]
+fn the_first_energy_is_told_once_and_whole() {
+    let mut house = house_of(metered(1));
+    let whole = Energy { meter: house.plug(1).meters[0], today: Some(0.5), month: Some(7.25) };
+    assert_eq!(energies(&house, "plug-1"), [whole]);
+    house.run_for(seconds(3600));
+    assert_eq!(energies(&house, "plug-1"), [whole], "nothing has changed");
+
+    let mut house = house_of(metered(1));
+    house.plug(1).lan = Lan::Refused;
+    house.run_for(seconds(120));
+    assert_eq!(energies(&house, "plug-1"), [whole], "nor does another route tell it anew");
+}
+
+#[test]
+fn the_energy_of_a_meter_without_statistics_is_told_once_they_have_failed() {
+    for (lacks, today, month) in [
+        (vec!["get_daystat"], None, Some(7.25)),
+        (vec!["get_monthstat"], Some(0.5), None),
+        (vec!["get_daystat", "get_monthstat"], None, None),
+        (vec!["time"], None, None),
+    ] {
+        let mut house = house_of(ModelPlug { lacks: lacks.clone(), ..metered(1) });
+        let told = Energy { meter: house.plug(1).meters[0], today, month };
+        assert_eq!(energies(&house, "plug-1"), [told], "{lacks:?}");
+    }
+    let mut strip = ModelPlug::strip(1, 2);
+    strip.meters = vec![metered(1).meters[0]; strip.outlets.len()];
+    strip.used = vec![[0.5, 7.25]; strip.outlets.len()];
+    let house = house_of(strip);
+    for outlet in ["outlet-1", "outlet-2", "plug-1"] {
+        let told = energies(&house, outlet);
+        assert!(matches!(*told, [Energy { today: Some(_), month: Some(_), .. }]), "{outlet}: {told:?}");
+    }
+}
+
+#[test]
 fn since_when_a_plug_is_on_is_the_same_while_its_count_stands_still() {
     let mut plug = ModelPlug::new(1, true);
     (plug.relay, plug.on_time) = (RelayState::On, Some(3600));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{Ask, CloudStatus, Ended, Event, Identity, RequestId, What};
+use hs100d::bridge::event::{Ask, CloudStatus, Ended, Event, Identity, RequestId, Update, What};
 use hs100d::bridge::route::{Policy, RoutePolicy};
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
@@ -238,6 +238,46 @@ fn a_command_that_no_route_delivers_is_dropped_in_its_time_and_the_truth_is_show
     assert!(why.contains("local: no answer in time") && why.contains("cloud: the cloud says"), "{why}");
     assert_eq!(house.shown(1).unwrap().relay, RelayState::Off, "published again although it did not change");
     assert_eq!(house.happened(What::CommandFailed), 1);
+}
+
+#[test]
+fn a_plug_that_goes_offline_says_what_each_route_answered_last() {
+    let table = [
+        (
+            Lan::Refused,
+            Cloud::PlugOffline,
+            "local: connection refused; cloud: the cloud says that the plug is offline",
+        ),
+        (
+            Lan::Silent,
+            Cloud::Down,
+            "local: no answer in time; cloud: the cloud is out of reach (connection refused)",
+        ),
+        (Lan::NoRoute, Cloud::WrongPassword, "local: no route to the host; cloud: the cloud is stopped"),
+        (Lan::Refused, Cloud::Off, "local: connection refused"),
+    ];
+    for (lan, cloud, said) in table {
+        let has_cloud = cloud != Cloud::Off;
+        let mut house = Scenario::with(1, RoutePolicy::default(), has_cloud);
+        house.run_for(seconds(4));
+        (house.plug(1).lan, house.plug(1).cloud) = (lan, cloud);
+        house.run_until(seconds(1200), |house| house.happened(What::PlugOffline) > 0);
+        let detail = house.told.iter().find_map(|(_, update)| match update {
+            Update::Happened(it) if it.what == What::PlugOffline => Some(it.detail.clone()),
+            _ => None,
+        });
+        let detail = detail.unwrap();
+        assert!(
+            detail.starts_with(&format!("no answer on any route ({said}")),
+            "{lan:?} {cloud:?}: {detail}"
+        );
+    }
+    let mut house = Scenario::with(1, policy(Policy::Local), true);
+    house.run_for(seconds(4));
+    house.plug(1).lan = Lan::Refused;
+    house.run_until(seconds(1200), |house| house.happened(What::PlugOffline) > 0);
+    let says = |(_, update): &(_, Update)| matches!(update, Update::Happened(it) if it.detail.ends_with("(local: connection refused)"));
+    assert!(house.told.iter().any(says), "a route that is not used says nothing: {:?}", house.told);
 }
 
 #[test]

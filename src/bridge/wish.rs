@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::CommandId;
-use crate::model::{Failure, RelayState, Route};
+use super::failures::Failures;
+use crate::model::{RelayState, Route};
 use crate::smarthome::message::{Outlet, Outlets, Request};
 
 /// One thing wanted of a plug, or of one outlet of a strip.
@@ -20,7 +21,7 @@ pub(super) struct Wish {
     pub(super) deadline: Instant,
     pub(super) step: Step,
     /// Why each route failed last, for the result's words.
-    pub(super) failures: [Option<Failure>; 2],
+    pub(super) failures: Failures,
 }
 
 /// The command behind a wish.
@@ -103,7 +104,7 @@ impl Wish {
         deadline: Instant,
     ) -> Self {
         let step = want.first_step();
-        Self { want, part, command, arrived, deadline, step, failures: [None, None] }
+        Self { want, part, command, arrived, deadline, step, failures: Failures::default() }
     }
 
     /// The same for this outlet of the strip that the device turned out to be.
@@ -198,19 +199,7 @@ impl Wish {
 
     /// Why it came to nothing, in words.
     pub(super) fn excuse(&self) -> String {
-        let mut words = Vec::new();
-        for route in Route::ALL {
-            if let Some(failure) = &self.failures[route.index()] {
-                words.push(format!("{route}: {failure}"));
-            }
-        }
-        match self.step {
-            Step::ReadBack { mismatches, .. } if mismatches > 0 => {
-                words.push("the plug did not keep the state".into())
-            }
-            _ if words.is_empty() => words.push("there was no route to try".into()),
-            _ => {}
-        }
-        words.join("; ")
+        let strays = matches!(self.step, Step::ReadBack { mismatches, .. } if mismatches > 0);
+        self.failures.words(strays.then_some("the plug did not keep the state"))
     }
 }

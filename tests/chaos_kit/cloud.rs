@@ -585,6 +585,7 @@ impl World {
             }
         }
         let now = self.now();
+        let is_wrong = matches!(granted, Err(Trouble::Code(WRONG_PASSWORD)));
         let Some(daemon) = self.daemon.as_mut() else { return };
         let (settled, next) = daemon.calls.office.settle(granted, now);
         if let Settled::Granted(tokens) = settled {
@@ -602,6 +603,9 @@ impl World {
         }
         if let Some(errand) = next {
             self.run_errand(errand);
+        }
+        if is_wrong && self.plan.sabotage == Some(Sabotage::RepeatsRefusedLogins) {
+            self.reload();
         }
     }
 

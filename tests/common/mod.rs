@@ -107,7 +107,7 @@ pub struct ModelPlug {
     pub has_relay: bool,
     /// So many of its last outlets it does not tell of.
     pub hides: usize,
-    /// Modules that it does not know.
+    /// Modules that it does not know, or methods.
     pub lacks: Vec<&'static str>,
     /// What it says that it is; a bulb has no relay.
     pub kind: &'static str,
@@ -530,7 +530,8 @@ impl Scenario {
             self.later(trip, Pending::Act(place, exchange.request.clone()));
             return self.stay_silent(exchange);
         }
-        if self.plugs[place].lacks.contains(&exchange.request.method().0) {
+        let (module, method) = exchange.request.method();
+        if [module, method].iter().any(|lacking| self.plugs[place].lacks.contains(lacking)) {
             let failure = Failure::Device { code: -1, message: "module not support".into() };
             return self.answer(exchange, trip, Outcome::of(Err(failure)));
         }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::bridge::event::{
     Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugKey, Update, What,
 };
+use crate::bridge::failures::Failures;
 use crate::bridge::pursuit::Pursuit;
 use crate::bridge::route::{Policy, RoutePolicy, Routes};
 use crate::bridge::turns::Turns;
@@ -67,6 +68,7 @@ pub(in crate::bridge) struct Plug {
     /// When it last made itself heard on the LAN.
     sighted: Option<Instant>,
     routes: Routes,
+    failures: Failures,
     lanes: [Option<InFlight>; 2],
     /// What was asked last on each route.
     last_asked: [LastAsked; 2],
@@ -197,6 +199,7 @@ impl Plug {
             untested: false,
             sighted: None,
             routes: Routes::default(),
+            failures: Failures::default(),
             lanes: [None, None],
             last_asked: Default::default(),
             switch_and_read: SwitchAndRead::default(),

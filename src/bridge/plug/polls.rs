@@ -35,6 +35,8 @@ pub(super) struct Aside {
     /// The place in a turn that was given out when much was asked; it counts while `due` is it.
     place: Option<Instant>,
     misses: u32,
+    /// It was answered, or has failed.
+    tried: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl Topic {
 impl Aside {
     /// The questions that suit a device with this plate.
     pub(super) fn all_for(plate: &Nameplate, now: Instant) -> Vec<Self> {
-        let ask = |what, part| Self { what, part, due: now, place: None, misses: 0 };
+        let ask = |what, part| Self { what, part, due: now, place: None, misses: 0, tried: false };
         let outlets = u8::try_from(plate.outlets.len()).unwrap_or(u8::MAX);
         let parts: Vec<_> = if outlets == 0 { vec![None] } else { (0..outlets).map(Some).collect() };
         let mut all = vec![ask(Topic::CloudInfo, None)];
@@ -216,12 +218,28 @@ impl Plug {
         }
     }
 
+    /// Whether every question about the meter of this part that can be put has been answered or has failed by now.
+    pub(super) fn meter_was_asked(&self, part: Option<Outlet>) -> bool {
+        // A strip's own figures are the sums of its outlets'.
+        let is_meant = |aside: &Aside| part.is_none() || aside.part == part;
+        let is_open = |aside: &Aside| match aside.what {
+            // What was used is asked for by date.
+            Topic::Date => !aside.tried,
+            Topic::Meter | Topic::Today | Topic::Month => {
+                !aside.tried && is_meant(aside) && aside.request(self.date).is_some()
+            }
+            Topic::CloudInfo | Topic::CountDown | Topic::Schedule => false,
+        };
+        !self.asides.iter().any(is_open)
+    }
+
     /// Takes note of how a slow question went, if this is one. One that the plug cannot answer spoils nothing else.
     pub(super) fn aside_ended(&mut self, request: &Request, answered: bool, now: Instant) -> bool {
         let date = self.date;
         let is_it = |aside: &&mut Aside| aside.request(date).as_ref() == Some(request);
         let Some(aside) = self.asides.iter_mut().find(is_it) else { return false };
         aside.misses = if answered { 0 } else { aside.misses + 1 };
+        aside.tried = true;
         if aside.misses >= TRIES {
             aside.due = now + RELUCTANTLY;
         }

@@ -54,6 +54,8 @@ pub(super) struct Shown {
 pub(super) struct Metered {
     pub(super) energy: Energy,
     pub(super) shown: Option<Energy>,
+    /// It is told: the first time whole, from then on as it changes.
+    pub(super) is_told: bool,
     pub(super) total: Counter,
     pub(super) today: Counter,
     pub(super) month: Counter,

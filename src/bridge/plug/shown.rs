@@ -32,7 +32,8 @@ impl Plug {
         self.availability = Some(Availability::Offline);
         self.serving = None;
         self.tell_availability(Availability::Offline, desk);
-        desk.happened(What::PlugOffline, Some(&name), None, "no answer on any route".into());
+        let detail = format!("no answer on any route ({})", self.last_answers(desk));
+        desk.happened(What::PlugOffline, Some(&name), None, detail);
         self.show(desk);
     }
 
@@ -81,12 +82,32 @@ impl Plug {
     }
 
     pub(super) fn show_energy(&mut self, part: Option<Outlet>, desk: &mut Desk<'_>) {
+        if !self.tells_energy(part) {
+            return;
+        }
         let Some(name) = self.name_of(part).cloned() else { return };
         let Some(metered) = &mut self.relay_mut(part).metered else { return };
+        metered.is_told = true;
         if metered.shown != Some(metered.energy) {
             metered.shown = Some(metered.energy);
             desk.publish(Update::Energy(name, metered.energy));
         }
+    }
+
+    /// What waited to be told whole, once nothing more is waited for.
+    pub(super) fn show_first_energy(&mut self, desk: &mut Desk<'_>) {
+        for part in self.parts() {
+            let metered = self.relay(part).and_then(|relay| relay.metered.as_ref());
+            if metered.is_some_and(|metered| !metered.is_told) {
+                self.show_energy(part, desk);
+            }
+        }
+    }
+
+    /// The first time only with what was used today and this month, or Home Assistant would show `unknown` for a moment.
+    fn tells_energy(&self, part: Option<Outlet>) -> bool {
+        let metered = self.relay(part).and_then(|relay| relay.metered.as_ref());
+        metered.is_some_and(|metered| metered.is_told || self.meter_was_asked(part))
     }
 
     /// What was told is told again at the next occasion.

@@ -114,6 +114,20 @@ impl Plug {
     }
 
     /// Asks the plug, in the place of what is on this route, unless the same was asked just now. Whether it was asked.
+    /// What each route that the user lets be used answered last, in words.
+    pub(super) fn last_answers(&self, desk: &Desk<'_>) -> String {
+        let mut failures = self.failures.clone();
+        for route in Route::ALL {
+            if self.may_use(route) {
+                let hangs = self.lanes[route.index()].is_some();
+                failures.complete(route, self.why_unusable(route, desk), hangs);
+            } else {
+                failures.forget(route);
+            }
+        }
+        failures.words(None)
+    }
+
     pub(super) fn start(
         &mut self,
         route: Route,
@@ -227,6 +241,7 @@ impl Plug {
             told => {
                 self.aside_ended(&flight.request, true, desk.now);
                 self.told(told, route, flight, desk);
+                self.show_first_energy(desk);
             }
         }
     }
@@ -312,8 +327,10 @@ impl Plug {
             return;
         }
         if self.aside_ended(&flight.request, false, desk.now) {
+            self.show_first_energy(desk);
             return self.note_failure(route, flight, failure, desk);
         }
+        self.failures.note(route, failure);
         let is_wished = self.wishes.iter().any(|wish| wish.is_said_by(&flight.request));
         if *failure == Failure::Throttled && !is_wished {
             // A poll that was kept back says nothing about a plug that answered lately.
@@ -348,7 +365,7 @@ impl Plug {
         }
         let mut refused = Vec::new();
         for wish in self.wishes.iter_mut().filter(|wish| wish.is_said_by(&flight.request)) {
-            wish.failures[route.index()] = Some(failure.clone());
+            wish.failures.note(route, failure);
             if failure.verdict() == Verdict::PlugRefuses {
                 refused.push((wish.slot(), wish.part));
             }
@@ -389,6 +406,7 @@ impl Plug {
         self.misses = 0;
         self.unserved = false;
         self.routes.answered(route);
+        self.failures.forget(route);
         if route == Route::Local {
             self.rumour = None;
             self.untested = false;

@@ -6,7 +6,7 @@ use super::{Desk, InFlight, Plug};
 use crate::bridge::event::{CommandId, CommandResult, Ended, Update, What};
 use crate::bridge::pursuit::Job;
 use crate::bridge::wish::{Asked, Slot, Step, Want, Wish};
-use crate::model::{Failure, Order, RelayState, Route, Switch, Wishes};
+use crate::model::{Order, RelayState, Route, Switch, Wishes};
 use crate::smarthome::message::{Kind, Outlet, Outlets, Request};
 
 /// Why a relay cannot be switched that is not there.
@@ -241,8 +241,7 @@ impl Plug {
             for (route, unusable) in Route::ALL.into_iter().zip(unusable) {
                 let says_it = |flight: &InFlight| wish.is_said_by(&flight.request);
                 let hung = self.lanes[route.index()].as_ref().is_some_and(says_it);
-                let failure = &mut wish.failures[route.index()];
-                *failure = unusable.or(failure.take()).or(hung.then_some(Failure::Silent));
+                wish.failures.complete(route, unusable, hung);
             }
             let (slot, part, request, excuse) = (wish.slot(), wish.part, wish.request(), wish.excuse());
             if request.changes_something() {

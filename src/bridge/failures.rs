@@ -1,0 +1,34 @@
+//! Why each route to a plug failed last, and the words for it in results and events.
+
+use crate::model::{Failure, Route};
+
+/// The last failure of each route since it last worked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failures([Option<Failure>; 2]);
+
+impl Failures {
+    /// The route failed.
+    pub(super) fn note(&mut self, route: Route, failure: &Failure) {
+        self.0[route.index()] = Some(failure.clone());
+    }
+
+    /// The route works, or is not used.
+    pub(super) fn forget(&mut self, route: Route) {
+        self.0[route.index()] = None;
+    }
+
+    /// Adds why the route cannot be tried at all, else that it hangs, where nothing else is known of it.
+    pub(super) fn complete(&mut self, route: Route, unusable: Option<Failure>, hangs: bool) {
+        let known = &mut self.0[route.index()];
+        *known = unusable.or(known.take()).or(hangs.then_some(Failure::Silent));
+    }
+
+    /// `local: connection refused; cloud: …`, and what there is to add.
+    pub(super) fn words(&self, more: Option<&str>) -> String {
+        let of_route =
+            |route: Route| self.0[route.index()].as_ref().map(|failure| format!("{route}: {failure}"));
+        let mut words: Vec<_> = Route::ALL.into_iter().filter_map(of_route).collect();
+        words.extend(more.map(str::to_owned));
+        if words.is_empty() { "there was no route to try".to_owned() } else { words.join("; ") }
+    }
+}
