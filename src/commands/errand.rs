@@ -241,7 +241,7 @@ fn lasts(failure: &Failure) -> bool {
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => false,
         // The plug said no: the bridge ends the command by itself.
         Failure::Device { .. } => false,
-        Failure::CloudDown(_) | Failure::OutOfFiles => false,
+        Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => false,
     }
 }
 

@@ -151,9 +151,11 @@ fn remedy(failure: &Failure) -> Option<&'static str> {
             "add it to this account in the Kasa app, or use the account that it belongs to"
         }
         Failure::Unsupported(_) => "hs100d does not speak its language",
-        Failure::CloudDown(_) | Failure::CloudRefused(_) | Failure::Throttled => "try again in some minutes",
+        Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::Throttled => {
+            "try again in some minutes"
+        }
         Failure::OutOfFiles => "close what else is running in this session, or raise its limit (ulimit -n)",
-        Failure::CloudStopped(_) | Failure::Abandoned => return None,
+        Failure::CloudStopped(_) | Failure::CloudRefused(_) | Failure::Abandoned => return None,
     })
 }
 

@@ -231,9 +231,9 @@ impl Cloud {
             Ok(server) => server,
             Err(RefusedServer { named, why }) => {
                 let words = format!(
-                    "the account names the server {named} for it, which is not used because it {why}"
+                    "the account names the server {named} for it, which is not used because it {why}: please report it"
                 );
-                return Ok(Err(Failure::Unsupported(words.into())));
+                return Ok(Err(Failure::CloudRefused(words.into())));
             }
         };
         let call = Call {
