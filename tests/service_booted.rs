@@ -172,6 +172,15 @@ fn it_runs_as_nobody_else_and_logs_to_the_journal_with_its_name() {
     assert!((61184..=65519).contains(&user), "{user} is not a user that exists only while the service runs");
     assert_eq!(machine.ok("stat -c %u:%a /var/lib/private/hs100d"), format!("{user}:700"));
     machine.says("hs100d 0");
+    // A command beside it uses its state, leaves it as it is, and starts no second daemon.
+    assert!(machine.ok("hs100d check").contains("\nstate      /var/lib/hs100d\n"));
+    let second = machine.run("timeout 20 hs100d run");
+    assert_eq!(second.status.code(), Some(69), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("`systemctl stop hs100d`"), "{second:?}");
+    let told = machine.run("hs100d plug kettle info --via local");
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let owners = machine.ok("find /var/lib/private/hs100d ! -uid $(stat -c %u /var/lib/private/hs100d)");
+    assert_eq!(owners, "", "all of it is the service's");
     let lines = machine.ok("journalctl -u hs100d -o json --no-pager");
     let ours = lines.lines().find(|line| line.contains(" started\"")).unwrap();
     for field in [r#""_TRANSPORT":"journal""#, r#""SYSLOG_IDENTIFIER":"hs100d""#, r#""PRIORITY":"6""#] {
