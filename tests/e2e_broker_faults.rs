@@ -115,6 +115,25 @@ async fn a_broker_that_refuses_the_login_is_asked_again_until_it_lets_us_in() {
 }
 
 #[tokio::test]
+async fn a_reload_sends_a_refused_password_not_again_and_a_corrected_one_at_once() {
+    let stage = Stage::set(Trouble::Refuses(BAD_USER_NAME_OR_PASSWORD)).await;
+    let config = |password: &str, name: &str| {
+        let config = Stage::config(&stage.house, &stage.line).set("mqtt", "username", "me");
+        stage.home.write(&config.set("mqtt", "password", password).set("mqtt", "client_id", name).text());
+        stage.daemon.signal("HUP");
+    };
+    stage.says_once("it refuses the login").await;
+    config("wrong", "a");
+    stage.daemon.says_again("it refuses the login", 2).await;
+    // Whatever else the config says, the refused password waits for its turn.
+    config("wrong", "b");
+    stage.says_once("it refused this name and password before the reload").await;
+    stage.line.set(Trouble::None);
+    config("right", "b");
+    stage.heals().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_stalls_after_the_connect_is_left_and_tried_again() {
     let stage = Stage::set(Trouble::Stalls).await;
     let remedy = "it takes the connection and says nothing: is this an MQTT port, and not one for mqtts?";

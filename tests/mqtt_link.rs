@@ -10,7 +10,8 @@ use std::time::Duration;
 use hs100d::bridge::event::{Ask, Event, Happening, RequestId, Update, What};
 use hs100d::model::{Availability, Order, RelayState, Switch, Wishes};
 use hs100d::mqtt::homeassistant::Discovery;
-use hs100d::mqtt::{self, Inbound};
+use hs100d::mqtt::{self, Inbound, Options};
+use hs100d::secret::{RefusedLogins, Secret};
 use mqtt_kit::*;
 use rumqttc::Packet;
 
@@ -344,6 +345,44 @@ async fn a_broker_that_is_away_is_named_once_and_found_when_it_comes() {
     }
     until_kept(port, "the state", |kept| has(kept, &topic("kettle/state"), "ON")).await;
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_that_the_broker_refused_does_not_go_out_again_for_a_reload() {
+    let broker = FaultBroker::start(Fault::RefusesLogins).await;
+    let refused = RefusedLogins::default();
+    let login = |port: u16, password: Secret| Options {
+        username: Some("me".to_owned()),
+        password: Some(password),
+        ..options(port)
+    };
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let complains = async |options: Options| {
+        let mut daemon = Daemon::start_after(refused.clone(), options);
+        let complaint = daemon.complains().await;
+        within("the end", daemon.link.stop(BOUND)).await;
+        complaint
+    };
+    let first = complains(login(broker.port, secret("wrong"))).await;
+    assert!(first.ends_with("it refuses the login: check mqtt.username and mqtt.password"), "{first}");
+    for _ in 0..3 {
+        let again = complains(login(broker.port, secret("wrong"))).await;
+        assert!(again.contains("it refused this name and password before the reload"), "{again}");
+        assert!(again.ends_with("check mqtt.username and mqtt.password"), "{again}");
+    }
+    assert_eq!(broker.connects(), 1);
+    // From systemd it is the same one, and another only after a restart.
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("mqtt.password"), "wrong").unwrap();
+    let credential = Secret::from_credential(credentials.path(), "mqtt.password").unwrap().unwrap();
+    let again = complains(login(broker.port, credential)).await;
+    assert!(again.contains("before the reload") && again.contains("systemctl restart hs100d"), "{again}");
+    assert_eq!(broker.connects(), 1);
+    // Another password, and another broker, are tried at once.
+    complains(login(broker.port, secret("wrong as well"))).await;
+    assert_eq!(broker.connects(), 2);
+    let house = House::start(Brand::Embedded).await;
+    Daemon::start_after(refused, login(house.port, secret("wrong"))).connects().await;
 }
 
 #[tokio::test]

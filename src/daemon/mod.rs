@@ -96,6 +96,8 @@ struct LeftWing {
     broker: Option<EmbeddedBroker>,
     /// The embedded broker that cannot listen yet, in the task that tries it.
     awaited: JoinSet<EmbeddedBroker>,
+    /// What brokers have refused, over all links.
+    refused: RefusedLogins,
 }
 
 impl Daemon {
@@ -106,9 +108,10 @@ impl Daemon {
         state_dir: PathBuf,
         reread: Reread,
     ) -> Result<Self, StartError> {
-        let left = LeftWing::start(config.mqtt(store.instance(), &state_dir), IfTaken::Wait).await?;
-        let (tell, cloud_events) = mpsc::unbounded_channel();
         let refused = RefusedLogins::default();
+        let choice = config.mqtt(store.instance(), &state_dir);
+        let left = LeftWing::start(choice, IfTaken::Wait, refused.clone()).await?;
+        let (tell, cloud_events) = mpsc::unbounded_channel();
         let cloud = start_cloud(&config, &store, tell, &refused)?;
         let settings = settings(&mut config, &store);
         Ok(Self {
@@ -433,13 +436,17 @@ enum IfTaken {
 }
 
 impl LeftWing {
-    async fn start(choice: MqttChoice, if_taken: IfTaken) -> Result<Self, BrokerError> {
+    async fn start(
+        choice: MqttChoice,
+        if_taken: IfTaken,
+        refused: RefusedLogins,
+    ) -> Result<Self, BrokerError> {
         let (tell, inbound) = mpsc::unbounded_channel();
         let awaited = JoinSet::new();
         let mut left =
-            Self { choice: Some(choice.clone()), link: None, tell, inbound, broker: None, awaited };
+            Self { choice: Some(choice.clone()), link: None, tell, inbound, broker: None, awaited, refused };
         match choice {
-            MqttChoice::Outside(options) => left.link = Some(Link::start(options, left.tell.clone())),
+            MqttChoice::Outside(options) => left.start_link(options),
             MqttChoice::Embedded { broker: options, .. } => {
                 match EmbeddedBroker::start(options.clone()).await {
                     Ok(broker) => left.connect(broker),
@@ -457,8 +464,12 @@ impl LeftWing {
     fn connect(&mut self, broker: EmbeddedBroker) {
         let Some(MqttChoice::Embedded { link, .. }) = &self.choice else { return };
         let options = mqtt::Options { port: broker.addr().port(), ..link.clone() };
-        self.link = Some(Link::start(options, self.tell.clone()));
+        self.start_link(options);
         self.broker = Some(broker);
+    }
+
+    fn start_link(&mut self, options: mqtt::Options) {
+        self.link = Some(Link::start(options, self.refused.clone(), self.tell.clone()));
     }
 
     /// What is said while there is no link is said again once there is.
@@ -481,7 +492,7 @@ impl LeftWing {
 
     /// Starts in the place of what has stopped.
     async fn begin(&mut self, choice: MqttChoice, if_taken: IfTaken) -> Result<(), BrokerError> {
-        *self = Self::start(choice, if_taken).await?;
+        *self = Self::start(choice, if_taken, self.refused.clone()).await?;
         Ok(())
     }
 

@@ -255,8 +255,8 @@ impl Probed {
 }
 
 impl From<Trouble> for Unusable {
-    fn from(Trouble { obstacle, text, .. }: Trouble) -> Self {
-        Self { obstacle, text }
+    fn from(Trouble { obstacle, remedy, text, .. }: Trouble) -> Self {
+        Self { obstacle, remedy, text }
     }
 }
 

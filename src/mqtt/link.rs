@@ -23,10 +23,11 @@ use super::desk::{Desk, Effect, Message, Outgoing};
 use super::obstacle::Obstacle;
 use super::payload::Clock;
 use super::topics::Topics;
-use super::trouble::{Patience, SAID, STABLE, Trouble, Unacknowledged, Voice, share};
+use super::trouble::{LONGEST_WAIT, Patience, SAID, STABLE, Trouble, Unacknowledged, Voice, share};
 use super::wire::{self, Progress};
 use super::{Inbound, Options, Word};
 use crate::model::shown;
+use crate::secret::{RefusedLogins, Secret};
 
 /// A broker that has not answered a subscription by then is told the states all the same.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
@@ -66,6 +67,8 @@ pub(super) const NOT_AUTHORIZED: u8 = 0x87;
 const TOPIC_NAME_INVALID: u8 = 0x90;
 const PACKET_TOO_LARGE: u8 = 0x95;
 const QUOTA_EXCEEDED: u8 = 0x97;
+const REFUSED_BEFORE: &str =
+    "it refused this name and password before the reload, so the next try is in a minute";
 /// So many messages that the broker refuses are named on one connection, so that a broker that refuses all of them does
 /// not fill the log.
 const NAMED_REFUSALS: u32 = 10;
@@ -76,6 +79,8 @@ pub(super) struct Courier {
     desk: Desk,
     words: mpsc::UnboundedReceiver<Word>,
     inbound: mpsc::UnboundedSender<Inbound>,
+    /// Logins that brokers have refused, over all links of this process.
+    refused: RefusedLogins,
     patience: Patience,
     voice: Voice,
     /// What was last said to the daemon of the connection.
@@ -167,6 +172,7 @@ pub(super) struct Limits {
 impl Courier {
     pub(super) fn new(
         options: Options,
+        refused: RefusedLogins,
         words: mpsc::UnboundedReceiver<Word>,
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
@@ -174,6 +180,7 @@ impl Courier {
             desk: Desk::new(&options, Clock::now()),
             patience: Patience::new(&options.instance),
             options,
+            refused,
             words,
             inbound,
             voice: Voice::default(),
@@ -187,26 +194,43 @@ impl Courier {
 
     /// Connects for as long as somebody wants it.
     pub(super) async fn run(mut self) {
-        loop {
+        let mut goes_on = self.rest_after_refusal().await;
+        while goes_on {
             let end = self.connection().await;
             self.desk.disconnected();
             let End::Lost(trouble, lasted, suspect) = end else { break };
             if lasted.is_some_and(|lasted| lasted >= STABLE) {
                 self.desk.trust_again();
             }
+            if trouble.obstacle == Obstacle::LoginRefused
+                && let Some((broker, username, password)) = login(&self.options)
+            {
+                self.refused.add(&broker, username, password);
+            }
             let verdict = self.patience.weigh(trouble, lasted, suspect, &self.options);
             if let Some(message) = verdict.blamed {
                 self.desk.blame(&message.topic);
             }
             self.complain(verdict.trouble.text);
-            if self.goodbye.is_some() || !self.rest(verdict.wait).await {
-                break;
-            }
+            goes_on = self.goodbye.is_none() && self.rest(verdict.wait).await;
         }
         if let Some(goodbye) = self.goodbye {
             // Nobody need wait for it.
             let _ = goodbye.done.send(());
         }
+    }
+
+    /// A login that the broker refused before a reload does not go out again for the reload's sake, or reloads would
+    /// have the broker lock us out. False if there is nothing to connect for any more.
+    async fn rest_after_refusal(&mut self) -> bool {
+        let is_refused = |(broker, username, password): (String, &str, &Secret)| {
+            self.refused.contains(&broker, username, password)
+        };
+        if !login(&self.options).is_some_and(is_refused) {
+            return true;
+        }
+        self.complain(Trouble::of(Obstacle::LoginRefused, REFUSED_BEFORE, &self.options).text);
+        self.rest(LONGEST_WAIT).await
     }
 
     /// One connection, from dialling to its end.
@@ -332,6 +356,9 @@ impl Courier {
 
     /// The connection stands: listen, look for leftovers, say everything.
     fn greet(&mut self, welcome: &ConnAck, line: &mut Line) {
+        if let Some((broker, username, password)) = login(&self.options) {
+            self.refused.remove(&broker, username, password);
+        }
         line.since = Some(Instant::now());
         line.limits = Limits::of(welcome);
         if !line.limits.keeps {
@@ -407,7 +434,10 @@ impl Courier {
         let Some(InFlight { topic, size }) = message else { return };
         let topic = match topic {
             Topic::Kept(topic) => {
-                self.desk.refused(&topic);
+                // A value that was sent since has an answer of its own to come.
+                if !line.carries(&topic) {
+                    self.desk.refused(&topic);
+                }
                 topic
             }
             Topic::Own(topic) => topic.into(),
@@ -597,6 +627,13 @@ impl Courier {
     }
 }
 
+/// The broker, and the name and password that it is sent; none if it is sent no password.
+fn login(options: &Options) -> Option<(String, &str, &Secret)> {
+    let Options { host, port, username, password, .. } = options;
+    let password = password.as_ref()?;
+    Some((format!("mqtt://{host}:{port}"), username.as_deref().unwrap_or_default(), password))
+}
+
 impl From<Outgoing> for InFlight {
     fn from(outgoing: Outgoing) -> Self {
         match outgoing {
@@ -695,6 +732,12 @@ impl Line {
     fn acknowledged(&mut self, id: u16) -> Option<InFlight> {
         let at = self.in_flight.iter().position(|(known, _)| *known == id)?;
         self.in_flight.remove(at).map(|(_, message)| message)
+    }
+
+    /// Whether a message to this topic is on its way.
+    fn carries(&self, topic: &str) -> bool {
+        let mut all = self.in_flight.iter().map(|(_, message)| message).chain(&self.handed_over);
+        all.any(|message| message.topic() == topic)
     }
 
     fn lost(&self, trouble: Trouble) -> End {

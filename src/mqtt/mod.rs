@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bridge::event::{Event, RequestId, Update};
-use crate::secret::Secret;
+use crate::secret::{RefusedLogins, Secret};
 use obstacle::Obstacle;
 use payload::Clock;
 
@@ -100,10 +100,11 @@ enum Word {
 }
 
 impl Link {
-    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`.
-    pub fn start(options: Options, inbound: mpsc::UnboundedSender<Inbound>) -> Self {
+    /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`. A login that is among
+    /// the `refused` ones is not tried at once.
+    pub fn start(options: Options, refused: RefusedLogins, inbound: mpsc::UnboundedSender<Inbound>) -> Self {
         let (desk, words) = mpsc::unbounded_channel();
-        tokio::spawn(link::Courier::new(options, words, inbound).run());
+        tokio::spawn(link::Courier::new(options, refused, words, inbound).run());
         Self { desk }
     }
 
@@ -139,6 +140,8 @@ pub struct Probed {
 pub struct Unusable {
     /// What stands in the way.
     pub obstacle: Obstacle,
+    /// What helps.
+    pub remedy: &'static str,
     /// What does not work, where, and what to do, in one line.
     pub text: String,
 }

@@ -16,11 +16,14 @@ use super::certificates::webpki_error;
 use super::obstacle::Obstacle;
 use super::wire::{Progress, Stage, WireError};
 use crate::model::shown;
+use crate::secret::{Secret, Source};
 
 /// Another client uses our client id: how long we leave the broker to it.
 pub(super) const GIVE_WAY: Duration = Duration::from_secs(300);
 /// A connection that lived this long was a good one.
 pub(super) const STABLE: Duration = Duration::from_secs(30);
+/// A broker that says no is asked again after this time at the latest.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A connection that ended within this time was dropped right after connecting.
 const RIGHT_AFTER: Duration = Duration::from_secs(5);
 /// So many of those in a row are no accident.
@@ -32,6 +35,8 @@ pub(super) struct Trouble {
     pub(super) kind: Kind,
     /// What stands in the way.
     pub(super) obstacle: Obstacle,
+    /// What helps.
+    pub(super) remedy: &'static str,
     /// What, where, and what to do.
     pub(super) text: String,
 }
@@ -55,8 +60,9 @@ impl Trouble {
     /// This, in these words, at this broker.
     pub(super) fn of(obstacle: Obstacle, why: &str, options: &Options) -> Self {
         let Options { host, port, .. } = options;
-        let text = format!("the broker at {host}:{port}: {why}: {}", obstacle.remedy());
-        Self { kind: obstacle.kind(), obstacle, text }
+        let remedy = remedy(obstacle, options);
+        let text = format!("the broker at {host}:{port}: {why}: {remedy}");
+        Self { kind: obstacle.kind(), obstacle, remedy, text }
     }
 
     /// What an error of the connection means.
@@ -79,7 +85,7 @@ impl Trouble {
     pub(super) fn over(self, message: &Unacknowledged, options: &Options) -> Self {
         let Options { host, port, .. } = options;
         let Unacknowledged { topic, size } = message;
-        let remedy = self.obstacle.remedy();
+        let remedy = self.remedy;
         let why = self.obstacle.sign();
         let text = format!(
             "the broker at {host}:{port}: {why}, most likely the one of {size} bytes at {topic}: {remedy}; until it \
@@ -94,6 +100,16 @@ impl Trouble {
 pub(super) struct Unacknowledged {
     pub(super) topic: String,
     pub(super) size: usize,
+}
+
+/// What helps here. A password that systemd passed is another one only after a restart.
+fn remedy(obstacle: Obstacle, options: &Options) -> &'static str {
+    let source = options.password.as_ref().map(Secret::source);
+    if obstacle == Obstacle::LoginRefused && source == Some(Source::Credential) {
+        return "check mqtt.username and the credential mqtt.password; a corrected credential needs \
+                `systemctl restart hs100d`, a reload does not read it";
+    }
+    obstacle.remedy()
 }
 
 /// So many characters of a broker's own words are repeated.
@@ -418,7 +434,7 @@ impl Patience {
     fn next_wait(&mut self, kind: Kind) -> Duration {
         // A broker that returns has everything back within ten seconds; one that says no is not pestered.
         let (first, longest) = match kind {
-            Kind::Refused | Kind::TooLarge => (Duration::from_secs(5), Duration::from_secs(60)),
+            Kind::Refused | Kind::TooLarge => (Duration::from_secs(5), LONGEST_WAIT),
             _ => (Duration::from_millis(500), Duration::from_secs(5)),
         };
         let wait = (first * 2_u32.pow(self.tries.min(10))).min(longest);

@@ -19,6 +19,7 @@ use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, Discovery};
 use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::{Inbound, Link, Options};
+use hs100d::secret::RefusedLogins;
 use hs100d::smarthome::message::Nameplate;
 use rumqttc::{AsyncClient, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};
 use tempfile::TempDir;
@@ -244,8 +245,13 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(options: Options) -> Self {
+        Self::start_after(RefusedLogins::default(), options)
+    }
+
+    /// In a process in which brokers have refused these logins.
+    pub(crate) fn start_after(refused: RefusedLogins, options: Options) -> Self {
         let (sender, inbound) = mpsc::unbounded_channel();
-        Self { link: Link::start(options, sender), inbound }
+        Self { link: Link::start(options, refused, sender), inbound }
     }
 
     pub(crate) async fn connected(port: u16) -> Self {
@@ -540,6 +546,8 @@ pub(crate) enum Fault {
     NoSubAck,
     /// Never acknowledges a publish.
     NoPubAck,
+    /// Refuses each login.
+    RefusesLogins,
     /// Refuses, with this reason, each publish whose topic holds this.
     Refuses(u8, &'static str),
     /// Hangs up when a publish comes whose topic holds this.
@@ -650,6 +658,7 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
             welcome.extend(size.to_be_bytes());
             (welcome, false)
         }
+        (Packet::Connect(..), Fault::RefusesLogins) => (vec![0x20, 3, 0, 0x86, 0], true),
         (Packet::Connect(..), _) => (vec![0x20, 3, 0, 0, 0], false),
         (Packet::Publish(message), Fault::Refuses(reason, part)) if holds(message, part) => {
             let [high, low] = message.pkid.to_be_bytes();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::cause;
+use super::cause::{self, Cause};
 use super::report::{Finding, Subject, Try};
 use crate::config::MqttChoice;
 use crate::model::shown;
@@ -80,9 +80,9 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
 
 /// The line of an obstacle ends in its remedy, which the finding tells by itself.
 fn unusable_finding(unusable: &Unusable) -> Finding {
-    let remedy = format!(": {}", unusable.obstacle.remedy());
+    let remedy = format!(": {}", unusable.remedy);
     let found = unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text);
-    Finding::bad(Subject::Broker, found, unusable.obstacle.into())
+    Finding::bad(Subject::Broker, found, Cause { remedy: unusable.remedy, ..unusable.obstacle.into() })
 }
 
 async fn probe(options: Options) -> (Vec<Try>, Result<Probed, Unusable>) {
