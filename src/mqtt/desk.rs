@@ -196,6 +196,7 @@ impl Desk {
         }
         let mut filters = self.press.filters();
         filters.push(self.topics.leftover_filter());
+        filters.push(self.topics.kept_state_filter());
         filters.push(self.topics.bridge_info());
         filters
     }
@@ -322,6 +323,7 @@ impl Desk {
 
     fn show_state(&mut self, plug: PlugName, state: &PlugState, clock: Clock) {
         let topic = self.topics.plug(plug.as_str(), Leaf::State);
+        self.leftovers.take_state(&plug);
         // Said even when nothing changed: after a command that failed it puts a toggle back in its place.
         self.table.put_again(&topic, payload::state(state, clock), Rank::State, QoS::AtLeastOnce);
         let known = self.known(&plug);
@@ -352,6 +354,18 @@ impl Desk {
         let topic = self.topics.plug(plug.as_str(), Leaf::Availability);
         self.table.put_word(&topic, availability.word(), Rank::Availability);
         self.known(&plug);
+        if availability == Availability::Offline {
+            self.show_unserved(&plug);
+        }
+    }
+
+    /// What the broker has kept of a plug that has not answered in this run, though no route serves it now.
+    fn show_unserved(&mut self, plug: &PlugName) {
+        let Some(kept) = self.leftovers.take_state(plug) else { return };
+        let Ok(mut state) = serde_json::from_slice::<serde_json::Map<_, _>>(&kept) else { return };
+        state.insert("route".to_owned(), "none".into());
+        let topic = self.topics.plug(plug.as_str(), Leaf::State);
+        self.table.put(&topic, payload::json(&state), Rank::State, QoS::AtLeastOnce);
     }
 
     fn show_bridge(&mut self, info: BridgeInfo) {
@@ -568,6 +582,14 @@ impl Desk {
             leftovers.is_base_ours = instance_of(message.payload).is_some_and(|found| found == self.instance);
         } else if let Some(plug) = self.topics.parse_availability(message.topic) {
             leftovers.add_plug(plug);
+        } else if let Some(plug) = self.topics.parse_told(message.topic, Leaf::State) {
+            if !self.table.holds(message.topic) {
+                leftovers.add_state(plug.clone(), message.payload);
+            }
+            let availability = self.topics.plug(plug.as_str(), Leaf::Availability);
+            if self.table.is_word(&availability, Availability::Offline.word()) {
+                self.show_unserved(&plug);
+            }
         } else if self.press.is_document_topic(message.topic)
             && let Some(found) = self.press.recognise(message.payload)
         {
@@ -1051,6 +1073,31 @@ mod tests {
         // Forgotten later, it takes with it what was found of it.
         update(&mut desk, Update::Gone(name("kettle")));
         assert!(cleared(&mut desk).contains(&document('A')));
+    }
+
+    #[test]
+    fn a_plug_that_does_not_answer_after_a_restart_is_told_to_have_no_route() {
+        let kept = r#"{"state":"ON","route":"local","led":"ON","on_since":null}"#;
+        for is_told_first in [false, true] {
+            let mut desk = desk();
+            desk.connected();
+            let offline = || Update::Availability(name("kettle"), Availability::Offline);
+            if is_told_first {
+                update(&mut desk, offline());
+            }
+            desk.handle_message(message("hs100d/kettle/state", kept, true), Instant::now());
+            desk.handle_message(message("hs100d/lamp/state", kept, true), Instant::now());
+            desk.handle_message(message("hs100d/bridge/state", "offline", true), Instant::now());
+            desk.end_search();
+            update(&mut desk, Update::State(name("lamp"), state(None)));
+            update(&mut desk, offline());
+            update(&mut desk, Update::Availability(name("lamp"), Availability::Offline));
+            let sent = sent(&mut desk);
+            let shown: serde_json::Value = serde_json::from_str(shown(&sent, "hs100d/kettle/state")).unwrap();
+            let expected = serde_json::json!({"state": "ON", "route": "none", "led": "ON", "on_since": null});
+            assert_eq!(shown, expected);
+            assert_eq!(topics(&sent).iter().filter(|topic| **topic == "hs100d/lamp/state").count(), 1);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::homeassistant::Found;
 
 /// Leftovers that are remembered; beyond that they are not ours to count.
 const MOST: usize = 50_000;
+/// Bytes; no state of ours is longer.
+const LONGEST_STATE: usize = 512;
 
 /// What the broker still keeps from earlier runs.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct Leftovers {
     by_plug: HashMap<PlugName, Vec<String>>,
     /// Their topics, by the device that they are about.
     by_device: HashMap<String, Vec<String>>,
+    /// The kept state of plugs that have not told theirs in this run.
+    states: BTreeMap<PlugName, Vec<u8>>,
     /// Plugs whose availability is kept under our base.
     pub(super) plugs: BTreeSet<PlugName>,
 }
@@ -48,6 +52,17 @@ impl Leftovers {
         if self.plugs.len() < MOST {
             self.plugs.insert(plug);
         }
+    }
+
+    pub(super) fn add_state(&mut self, plug: PlugName, state: &[u8]) {
+        if self.states.len() < MOST && state.len() <= LONGEST_STATE {
+            self.states.insert(plug, state.to_vec());
+        }
+    }
+
+    /// The kept state of a plug, once.
+    pub(super) fn take_state(&mut self, plug: &PlugName) -> Option<Vec<u8>> {
+        self.states.remove(plug)
     }
 
     /// Whether all that is known and all that was found can be told apart.

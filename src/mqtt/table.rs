@@ -198,6 +198,11 @@ impl Table {
         self.values.get(topic).is_some_and(|value| !value.rank.is_cleared())
     }
 
+    /// Whether this word stands at this topic.
+    pub(super) fn is_word(&self, topic: &str, word: &'static str) -> bool {
+        self.values.get(topic).is_some_and(|value| value.content == Content::Word(word))
+    }
+
     /// The next value to send, in the order of [`Rank`]. Documents may be held back.
     pub(super) fn take(&mut self, hold_documents: bool) -> Option<Taken> {
         let first = if hold_documents { Rank::Availability } else { Rank::Document };

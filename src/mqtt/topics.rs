@@ -84,6 +84,11 @@ impl Topics {
         format!("{}/+/{}", self.base, Leaf::Availability)
     }
 
+    /// What has to be listened to for a moment in order to find what earlier runs said of plugs.
+    pub fn kept_state_filter(&self) -> String {
+        format!("{}/+/{}", self.base, Leaf::State)
+    }
+
     /// What a message on this topic is about; `None` for a topic that is not one of ours to hear.
     pub fn parse<'a>(&self, topic: &'a str) -> Option<Heard<'a>> {
         let rest = topic.strip_prefix(&*self.base)?.strip_prefix('/')?;

@@ -30,6 +30,7 @@ fi
 
 # The folder's own path counts: a venv that was moved along with its checkout starts nothing any more.
 wanted=$( { cat "$here/requirements.txt" "$here/package.json" "$here/install.sh"; pwd; } | cksum)
+homeassistant=2026.11.0
 if [ "$(cat installed 2>/dev/null || true)" = "$wanted" ]; then
     exit 0
 fi
@@ -38,6 +39,25 @@ rm -f installed
 python3 -m venv --clear python >install.log 2>&1 || fail "python3 cannot make a venv (see $folder/install.log)"
 python/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 20 \
     --requirement "$here/requirements.txt" >>install.log 2>&1 || fail "pip failed (see $folder/install.log)"
+
+# Home Assistant wants a newer Python than there may be. A few files of it are read, and none is run as it is.
+rm -rf homeassistant
+mkdir -p homeassistant/mqtt
+python/bin/python -m pip download --quiet --disable-pip-version-check --retries 1 --timeout 20 --no-deps \
+    --only-binary=:all: --python-version 3.14.9 --implementation py --abi none --platform any \
+    --dest homeassistant "homeassistant==$homeassistant" >>install.log 2>&1 \
+    || fail "pip cannot download Home Assistant (see $folder/install.log)"
+python/bin/python - >>install.log 2>&1 <<'END' || fail "Home Assistant cannot be unpacked (see $folder/install.log)"
+import pathlib, zipfile
+[wheel] = pathlib.Path("homeassistant").glob("*.whl")
+mqtt = ["abbreviations.py", "const.py", "discovery.py", "schemas.py"]
+with zipfile.ZipFile(wheel) as files:
+    wanted = {"homeassistant/const.py": "homeassistant/const.py"}
+    wanted |= {f"homeassistant/components/mqtt/{name}": f"homeassistant/mqtt/{name}" for name in mqtt}
+    for name, place in wanted.items():
+        pathlib.Path(place).write_bytes(files.read(name))
+wheel.unlink()
+END
 
 mkdir -p node
 cp "$here/package.json" node/
