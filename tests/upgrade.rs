@@ -376,11 +376,15 @@ fn desk(form: Discovery) -> Desk {
             status_topic: "homeassistant/status".to_owned(),
         },
     };
-    Desk::new(&options, SystemTime::UNIX_EPOCH)
+    Desk::new(&options, clock())
+}
+
+fn clock() -> Clock {
+    Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH }
 }
 
 fn update(desk: &mut Desk, update: Update) {
-    desk.handle_update(update, Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH });
+    desk.handle_update(update, clock());
 }
 
 /// The strip of the samples, and its outlets.
