@@ -331,6 +331,7 @@ async fn restore(
         sessions.insert(id, serde_json::to_value(&session).unwrap_or_default());
         memory.store_session(session).await?;
     }
+    file.flush_queue_writes().await;
     Ok(sessions)
 }
 
@@ -448,14 +449,17 @@ mod tests {
         assert_eq!(kept(&memory).await, [("a".to_owned(), "2".to_owned())]);
         assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
         assert_eq!(memory.get_queued_messages("sleeper").await.unwrap().len(), 1);
-        // A crash: nothing is written at the end.
+        // The client is back and has its message, and then comes a crash: nothing is written at the end.
+        memory.remove_queued_messages("sleeper").await.unwrap();
+        drop(store);
+        let (mut store, memory) = opened(&folder).await;
+        assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
+        assert_eq!(memory.get_queued_messages("sleeper").await.unwrap().len(), 0, "not delivered twice");
         memory.remove_session("sleeper").await.unwrap();
-        let mut store = store;
         assert!(store.write(false).await);
         drop(store);
         let (_store, memory) = opened(&folder).await;
         assert_eq!(memory.session_client_ids().await.unwrap(), [""; 0]);
-        assert_eq!(memory.get_queued_messages("sleeper").await.unwrap().len(), 0, "not delivered twice");
     }
 
     #[tokio::test]
@@ -478,6 +482,7 @@ mod tests {
         fs::rename(&retained, folder.join("elsewhere")).unwrap();
         fs::write(&retained, "").unwrap();
         retain(&store, &memory, "b", "1").await;
+        retain(&store, &memory, "c", "1").await;
         assert!(!store.write(false).await);
         retain(&store, &memory, "b", "2").await;
         fs::remove_file(&retained).unwrap();
@@ -486,6 +491,6 @@ mod tests {
         drop(store);
         let (_store, memory) = opened(&folder).await;
         let pair = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned());
-        assert_eq!(kept(&memory).await, [pair("a", "2"), pair("b", "2")]);
+        assert_eq!(kept(&memory).await, [pair("a", "2"), pair("b", "2"), pair("c", "1")]);
     }
 }
