@@ -225,7 +225,7 @@ async fn story(row: &Row, slack: Duration) -> String {
     let origins: Vec<_> = switchings.iter().map(|switching| switching.by).collect();
     assert_eq!(origins, switched_by, "{what}");
     assert!(house.plug(1).switchings().is_empty(), "{what}: another plug was switched");
-    hold_calls_against(cloud, end, &before, &calls(&house), &what);
+    hold_calls_against(lan, cloud, end, &before, &calls(&house), &what);
 
     mend(&house, lan).await;
     // What was carried out although nobody could know it stands: the truth is shown.
@@ -360,7 +360,7 @@ fn calls(house: &House) -> Calls {
 }
 
 /// The account is asked for no more than the story needs.
-fn hold_calls_against(cloud: Cloud, end: End, before: &Calls, after: &Calls, what: &str) {
+fn hold_calls_against(lan: Lan, cloud: Cloud, end: End, before: &Calls, after: &Calls, what: &str) {
     let logins = after.logins - before.logins;
     let refreshes = after.refreshes - before.refreshes;
     let passthroughs = after.passthroughs - before.passthroughs;
@@ -375,10 +375,16 @@ fn hold_calls_against(cloud: Cloud, end: End, before: &Calls, after: &Calls, wha
         _ => (0, 0),
     };
     assert_eq!((logins, refreshes), expected, "{what}: {before:?} {after:?}");
+    // The order and its read-back are one call, unless the plug seemed to take that badly a moment ago on the LAN.
+    let calls = match lan {
+        Plug(L::ResetAfterRequest | L::CloseWithoutReply | L::ResetInAnswer) => 2,
+        Plug(L::Garbage | L::CutOffJson | L::HugeLength) => 2,
+        _ => 1,
+    };
     match cloud {
-        // The order and its read-back, the first of them again with another token.
-        Cloud::TokenExpired | Cloud::RefreshRefused => assert_eq!(passthroughs, 3, "{what}"),
-        Cloud::Works | Cloud::Slow => assert_eq!(passthroughs, 2, "{what}"),
+        // The first of them again with another token.
+        Cloud::TokenExpired | Cloud::RefreshRefused => assert_eq!(passthroughs, calls + 1, "{what}"),
+        Cloud::Works | Cloud::Slow => assert_eq!(passthroughs, calls, "{what}"),
         Cloud::Throttled => assert_eq!(passthroughs, 1, "{what}: asked again although it is held back"),
         Cloud::WrongPassword => assert_eq!((passthroughs, after.logins), (0, 1), "{what}"),
         Cloud::Late | Cloud::Silent | Cloud::Down | Cloud::PlugOffline | Cloud::Off => {}

@@ -81,9 +81,9 @@ fn the_story_goes_from_the_lan_to_the_cloud_and_home_again() {
     let ends: Vec<_> =
         lines.iter().filter_map(|line| line.split_once("Ok after ")).map(|(_, end)| end).collect();
     let [first, silent, down, home] = ends[..] else { panic!("{lines:#?}") };
-    assert_eq!(first, "8ms, over the local route");
-    assert_eq!(silent, "1s, over the cloud route");
-    assert_eq!(down, "300ms, over the cloud route");
+    assert_eq!(first, "4ms, over the local route");
+    assert_eq!(silent, "850ms, over the cloud route");
+    assert_eq!(down, "150ms, over the cloud route");
     assert!(home.ends_with("over the local route"), "{home}");
     assert_eq!(story::tell(), lines, "the same each time");
 }

@@ -42,6 +42,8 @@ struct Plug {
     on: bool,
     /// The answer to `get_sysinfo`, off and on.
     frames: [Vec<u8>; 2],
+    /// The same after a word that it was switched.
+    both: [Vec<u8>; 2],
 }
 
 /// An HS100 of the first hardware, in our own words.
@@ -79,6 +81,10 @@ impl Steady {
             topic: format!("hs100d/plug-{number}/set"),
             on: false,
             frames: [0, 1].map(|relay| framed(&sysinfo(number, relay))),
+            both: [0, 1].map(|relay| {
+                let done = r#"{"system":{"set_relay_state":{"err_code":0},"#;
+                framed(&sysinfo(number, relay).replacen(r#"{"system":{"#, done, 1))
+            }),
         };
         let mut steady = Self {
             bridge: Bridge::new(settings, begun),
@@ -164,6 +170,10 @@ impl Steady {
             Request::SysInfo => {
                 self.polls += 1;
                 self.wire.extend_from_slice(&plug.frames[usize::from(plug.on)]);
+            }
+            Request::SetRelayAndRead(state) => {
+                plug.on = state.is_on();
+                self.wire.extend_from_slice(&plug.both[usize::from(plug.on)]);
             }
             Request::SetRelay(state) => {
                 plug.on = state.is_on();
