@@ -429,7 +429,7 @@ fn a_strip_shows_the_sum_of_its_outlets_and_never_a_part_of_it() {
     let sum = Meter { power: Some(3.5), voltage: None, current: Some(0.75), total: Some(30.0) };
     let sum = Energy { meter: sum, today: Some(0.75), month: Some(3.0) };
     let told = energies(&house, "plug-1");
-    assert_eq!(told.last(), Some(&sum));
+    assert_eq!((told.first(), told.last()), (Some(&sum), Some(&sum)), "whole from the first on");
     for energy in &told {
         let figures = |energy: &Energy| {
             let Meter { power, voltage, current, total } = energy.meter;
