@@ -812,8 +812,9 @@ fn a_bad_network_is_not_taken_for_a_firmware_that_cannot_be_switched_and_read_at
         let command = house.switch(1, RelayState::On);
         assert!(is_ok(&house.result(command, seconds(1)).0));
         for _ in 0..4 {
+            let wanted = !house.plug(1).relay;
             house.plug(1).lan = lan;
-            house.toggle(1);
+            house.switch(1, wanted);
             house.run_for(seconds(1));
             house.plug(1).lan = Lan::Works;
             house.run_for(seconds(20));
