@@ -383,7 +383,9 @@ fn hold_calls_against(lan: Lan, cloud: Cloud, end: End, before: &Calls, after: &
     };
     match cloud {
         // The first of them again with another token.
-        Cloud::TokenExpired | Cloud::RefreshRefused => assert_eq!(passthroughs, calls + 1, "{what}"),
+        Cloud::TokenExpired => assert_eq!(passthroughs, calls + 1, "{what}"),
+        // After the login the cloud is another, and the plug may be read over it anew.
+        Cloud::RefreshRefused => assert!((calls + 1..=calls + 2).contains(&passthroughs), "{what}"),
         Cloud::Works | Cloud::Slow => assert_eq!(passthroughs, calls, "{what}"),
         Cloud::Throttled => assert_eq!(passthroughs, 1, "{what}: asked again although it is held back"),
         Cloud::WrongPassword => assert_eq!((passthroughs, after.logins), (0, 1), "{what}"),
