@@ -175,7 +175,7 @@ mod tests {
         let environment = machine.environment();
         let named = |path: PathBuf| Service::beside(&Place::Named(path), &environment);
         assert!(named(machine.path("/etc/hs100d/../hs100d/hs100d.toml")).is_some());
-        assert_eq!(named(machine.path("/home/me/hs100d.toml")), None, "a daemon of the user's own");
+        assert_eq!(named(machine.path("/srv/me/hs100d.toml")), None, "a daemon of the user's own");
         let told = Environment::of([("STATE_DIRECTORY", "/elsewhere")]).below(machine.0.path());
         assert_eq!(
             Service::beside(&Place::Nowhere, &told),
