@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 made=target/package
+# The profile that is packed: optimised as a whole. The gate packs `release`, which is built anyway.
+profile=${HS100D_PROFILE:-dist}
 # As in [package.metadata.deb].
 features=(--no-default-features --features broker)
 
@@ -25,11 +27,11 @@ fi
 
 # Prints the program that runs on this machine: the one that is packed, unless that is for another.
 program() {
-    local profile=release place=release argument
+    local built=$profile place=$profile argument
     for argument in "$@"; do
-        case $argument in --target | --target=*) profile=dev place=debug ;; esac
+        case $argument in --target | --target=*) built=dev place=debug ;; esac
     done
-    cargo build --locked --quiet --profile "$profile" --bin hs100d "${features[@]}"
+    cargo build --locked --quiet --profile "$built" --bin hs100d "${features[@]}"
     echo "${CARGO_TARGET_DIR:-target}/$place/hs100d"
 }
 
@@ -77,4 +79,4 @@ done
 config >"$made/hs100d.toml"
 STATE_DIRECTORY=$PWD/$made/state "$program" --config "$made/hs100d.toml" check >/dev/null
 notices | gzip -9n >"$made/third-party.txt.gz"
-cargo deb --locked "$@"
+cargo deb --locked --profile "$profile" "$@"

@@ -162,12 +162,14 @@ pub(crate) fn binary(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
         let folder = size.program.parent().and_then(|folder| folder.parent()).ok_or("no target folder")?;
         let small = folder.join("small");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let words = ["build", "--quiet", "--locked", "--release", "--bin", "hs100d", "--no-default-features"];
+        // Always the profile that the package is built with: the bound is about what people install.
+        let words =
+            ["build", "--quiet", "--locked", "--profile", "dist", "--bin", "hs100d", "--no-default-features"];
         let built = Command::new(cargo).args(words).arg("--target-dir").arg(&small).status()?;
         if !built.success() {
             return Err("the daemon without features could not be built".into());
         }
-        let bare = megabytes(&small.join("release/hs100d"))?;
+        let bare = megabytes(&small.join("dist/hs100d"))?;
         rows.push(Row::at_most("8. without broker and pretend house", bare, 7.0, "MB"));
     }
     say(&format!("{} MB", short(full)));

@@ -1,11 +1,11 @@
 //! The house benches: the real daemon, as a process, against programs that do only the one thing that is measured.
 //!
 //! ```text
-//! cargo run --release --example bench_house                       all of it, a quarter of an hour
-//! cargo run --release --example bench_house -- --quick            small and short: that it works
-//! cargo run --release --example bench_house -- --only polls       one bench; --help names them
-//! cargo run --release --example bench_house -- --plugs 2000       a smaller crowd than ten thousand
-//! cargo run --release --example bench_house -- --sizes            also builds the program without features
+//! cargo run --profile dist --example bench_house                       all of it, a quarter of an hour
+//! cargo run --profile dist --example bench_house -- --quick            small and short: that it works
+//! cargo run --profile dist --example bench_house -- --only polls       one bench; --help names them
+//! cargo run --profile dist --example bench_house -- --plugs 2000       a smaller crowd than ten thousand
+//! cargo run --profile dist --example bench_house -- --sizes            also builds the program without features
 //! ```
 //!
 //! Prints how it goes, and at the end the table of docs/PERFORMANCE.md. Absolute times are those of this machine and this

@@ -27,12 +27,14 @@ pub(crate) fn program() -> Result<PathBuf, Fault> {
     let examples = env::current_exe()?;
     let folder = examples.ancestors().nth(2).ok_or("not run from a folder of cargo's")?.to_owned();
     if let (Some(cargo), Some(manifest)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR")) {
-        let release = folder.ends_with("release").then_some("--release");
+        // A profile's folder has its name, but for `dev`.
+        let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
         let manifest = Path::new(&manifest).join("Cargo.toml");
         let built = Command::new(cargo)
             .args(["build", "--quiet", "--bin", "hs100d", "--manifest-path"])
             .arg(manifest)
-            .args(release)
+            .arg("--profile")
+            .arg(profile)
             .status()?;
         if !built.success() {
             return Err("the daemon could not be built".into());
