@@ -1,6 +1,8 @@
 //! The daemon's decisions in a world of faults, on a clock that does not wait: what is promised holds at every step,
 //! and each promise can be seen to break. `cargo run --release --example chaos` plays longer ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 mod chaos_kit;
 
 use std::path::Path;

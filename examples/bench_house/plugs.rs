@@ -282,7 +282,7 @@ async fn answer(stream: &mut TcpStream, number: usize, shared: &Shared, request:
         note_read(plug, shared);
         let on = plug.is_on.load(Ordering::Relaxed);
         stream.write_all(&plug.frames[usize::from(on)]).await
-    } else if let Some(on) = switched_and_read(request.as_slice()) {
+    } else if let Some(on) = switched_and_read(request) {
         note_read(plug, shared);
         switch(number, plug, shared, on);
         stream.write_all(&plug.both[usize::from(on)]).await
