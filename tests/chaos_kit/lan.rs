@@ -133,7 +133,10 @@ impl World {
         if air == Air::Twice {
             // The first time without a word, as on a connection that dies; the answer is to the second.
             let again = trip.mul_f64(self.dice.fraction());
-            self.send_errant(&flight, again);
+            // As with the second time: what is not there by the deadline goes with the connection.
+            if again < left {
+                self.send_errant(&flight, again);
+            }
         }
         // What the kernel could not deliver goes with the connection, if that is reset.
         if reaches_after.is_none() && self.plan.sabotage == Some(Sabotage::ClosesInsteadOfResetting) {

@@ -113,7 +113,6 @@ impl Plug {
         }
     }
 
-    /// Asks the plug, in the place of what is on this route, unless the same was asked just now. Whether it was asked.
     /// What each route that the user lets be used answered last, in words.
     pub(super) fn last_answers(&self, desk: &Desk<'_>) -> String {
         let mut failures = self.failures.clone();
@@ -128,6 +127,7 @@ impl Plug {
         failures.words(None)
     }
 
+    /// Asks the plug, in the place of what is on this route, unless the same was asked just now. Whether it was asked.
     pub(super) fn start(
         &mut self,
         route: Route,
