@@ -11,11 +11,12 @@ use std::time::Duration;
 use cloud_support::{Drawer, TERMINAL, exchange, until};
 use hs100d::bridge::event::CloudStatus;
 use hs100d::model::{Failure, RelayState};
-use hs100d::secret::{RefusedLogins, Secret};
+use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, SwitchAndRead};
 use hs100d::sim::house::{Blueprint, House};
 use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, Options, Tokens};
 use tokio::sync::mpsc;
 
@@ -38,8 +39,8 @@ fn wire(house: &House, password: Option<&str>, tokens: Option<Tokens>) -> Cloud 
         url: house.cloud().url(),
     };
     let (events, _) = mpsc::unbounded_channel();
-    let (vault, refused) = (Arc::new(Drawer::default()), RefusedLogins::default());
-    Cloud::start(options, TERMINAL, tokens, vault, events, refused).unwrap()
+    let (vault, memory) = (Arc::new(Drawer::default()), AccountMemory::default());
+    Cloud::start(options, TERMINAL, tokens, vault, events, memory).unwrap()
 }
 
 async fn ask(house: &House, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {

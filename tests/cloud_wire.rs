@@ -11,9 +11,9 @@ use std::time::Duration;
 use cloud_support::*;
 use hs100d::bridge::event::{CloudStatus, Event, Target};
 use hs100d::model::{Address, Failure, RelayState};
-use hs100d::secret::RefusedLogins;
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::host::BadHost;
+use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, CloudError, Options, StartError};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -243,8 +243,8 @@ async fn a_bad_url_in_the_config_is_refused_at_the_start() {
     let start = |url: &str| {
         let (events, _) = mpsc::unbounded_channel();
         let options = Options { username: USERNAME.to_owned(), password: None, url: url.to_owned() };
-        let (vault, refused) = (Arc::new(Drawer::default()), RefusedLogins::default());
-        Cloud::start(options, TERMINAL, None, vault, events, refused).map(drop)
+        let (vault, memory) = (Arc::new(Drawer::default()), AccountMemory::default());
+        Cloud::start(options, TERMINAL, None, vault, events, memory).map(drop)
     };
     assert!(matches!(start("http://wap.tplinkcloud.com"), Err(StartError::Host(BadHost::NotHttps))));
     assert!(matches!(start("https://evil.example"), Err(StartError::Host(BadHost::Foreign))));

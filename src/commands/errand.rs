@@ -17,10 +17,10 @@ use crate::bridge::route::Policy;
 use crate::bridge::{Bridge, PlugSettings, Settings};
 use crate::config::Config;
 use crate::model::{Failure, Mac, Order, PlugName, Route};
-use crate::secret::RefusedLogins;
 use crate::smarthome::message::Outlet;
 use crate::store::Store;
 use crate::transport::Transport;
+use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudError};
 
 /// The only command under way at its bridge.
@@ -254,7 +254,7 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn of(config: &Config, store: &Store) -> Result<Self, Failed> {
         let (tell, events) = mpsc::unbounded_channel();
-        let cloud = crate::daemon::start_cloud(config, store, tell, &RefusedLogins::default())
+        let cloud = crate::daemon::start_cloud(config, store, tell, &AccountMemory::default())
             .map_err(crate::daemon::StartError::from)?;
         Ok(Self { cloud, events })
     }

@@ -26,6 +26,7 @@ use crate::mqtt::{self, Inbound, Link};
 use crate::secret::RefusedLogins;
 use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
+use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, StartError as CloudStartError};
 use crate::transport::discovery::Discovery;
 use news::News;
@@ -68,8 +69,8 @@ pub struct Daemon {
     discovery: Option<Discovery>,
     left: LeftWing,
     store: Store,
-    /// What servers have refused since the start, over all configs.
-    refused: RefusedLogins,
+    /// What is known of the account since the start, over all configs.
+    account: AccountMemory,
     state_dir: PathBuf,
     save_at: Option<Instant>,
     saving: JoinSet<Result<(), Unwritable>>,
@@ -108,11 +109,11 @@ impl Daemon {
         state_dir: PathBuf,
         reread: Reread,
     ) -> Result<Self, StartError> {
-        let refused = RefusedLogins::default();
+        let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
-        let left = LeftWing::start(choice, IfTaken::Wait, refused.clone()).await?;
+        let left = LeftWing::start(choice, IfTaken::Wait, account.refused.clone()).await?;
         let (tell, cloud_events) = mpsc::unbounded_channel();
-        let cloud = start_cloud(&config, &store, tell, &refused)?;
+        let cloud = start_cloud(&config, &store, tell, &account)?;
         let settings = settings(&mut config, &store);
         Ok(Self {
             bridge: Bridge::new(settings, Instant::now()),
@@ -121,7 +122,7 @@ impl Daemon {
             discovery: config.discovery.clone().map(Discovery::start),
             left,
             store,
-            refused,
+            account,
             state_dir,
             save_at: None,
             saving: JoinSet::new(),
@@ -345,7 +346,7 @@ impl Daemon {
         self.store.token_file().forget_unsaved();
         let (tell, events) = mpsc::unbounded_channel();
         let is_other = !same_account || logged_out;
-        let other_account = is_other.then(|| start_cloud(&config, &self.store, tell, &self.refused));
+        let other_account = is_other.then(|| start_cloud(&config, &self.store, tell, &self.account));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
         self.follow_broker(choice).await.map_err(|error| error.to_string())?;
@@ -534,13 +535,14 @@ fn settings(config: &mut Config, store: &Store) -> Settings {
     Settings { plugs, known: store.known_plugs(), ..config.bridge.clone() }
 }
 
-/// The cloud wire of the config, if there is one, with the tokens that are kept and without logins that were refused. Where it cannot be started for want of
-/// something on this machine, the LAN goes on alone and the cloud counts as stopped.
+/// The cloud wire of the config, if there is one, with the tokens that are kept. What `account` remembers of refused logins
+/// and of calls holds for it too. Where it cannot be started for want of something on this machine, the LAN goes on alone
+/// and the cloud counts as stopped.
 pub fn start_cloud(
     config: &Config,
     store: &Store,
     tell: mpsc::UnboundedSender<Event>,
-    refused: &RefusedLogins,
+    account: &AccountMemory,
 ) -> Result<Option<Cloud>, CloudStartError> {
     let Some(cloud) = &config.cloud else { return Ok(None) };
     let vault = store.token_file();
@@ -549,7 +551,7 @@ pub fn start_cloud(
         None
     });
     let (options, vault) = (cloud.options.clone(), Arc::new(vault));
-    match Cloud::start(options, store.terminal(), tokens, vault, tell.clone(), refused.clone()) {
+    match Cloud::start(options, store.terminal(), tokens, vault, tell.clone(), account.clone()) {
         Err(error @ CloudStartError::NoAuthorities) => {
             let stopped = CloudStatus::Stopped(error.to_string().into());
             // The receiver is held by whoever called.

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use hs100d::bridge::event::{AccountPlug, CloudStatus, Event, ExchangeId, Outcome};
 use hs100d::model::Failure;
-use hs100d::secret::{RefusedLogins, Secret};
+use hs100d::secret::Secret;
 use hs100d::smarthome::message::Reply;
 use hs100d::transport::cloud::api::{Granted, Trouble};
 use hs100d::transport::cloud::codes::Reaction;
 use hs100d::transport::cloud::host::check_host;
 use hs100d::transport::cloud::office::{Ask, Errand, Office};
-use hs100d::transport::cloud::session::{Account, Denied, Kind, Pass, Refused, Settled};
+use hs100d::transport::cloud::session::{Account, AccountMemory, Denied, Kind, Pass, Refused, Settled};
 use hs100d::transport::cloud::{CloudError, Tokens};
 use tokio::sync::oneshot;
 
@@ -146,16 +146,16 @@ pub struct Calls {
     auth: Option<(Kind, String)>,
     /// How often the account was set up anew; what an earlier one had under way comes to nothing.
     setup: u32,
-    refused: RefusedLogins,
+    memory: AccountMemory,
 }
 
-fn account(password: u32, refused: &RefusedLogins) -> Account {
+fn account(password: u32, memory: &AccountMemory) -> Account {
     Account {
         username: USER.to_owned(),
         password: Some(secret(password)),
         terminal: uuid::Uuid::from_u128(0x1234_5678),
         host: check_host(HOST).expect("a host"),
-        refused: refused.clone(),
+        memory: memory.clone(),
     }
 }
 
@@ -207,15 +207,15 @@ pub enum Answer {
 
 impl Calls {
     pub fn new(tokens: Option<Tokens>, password: u32) -> Self {
-        let refused = RefusedLogins::default();
-        let office = Office::new(account(password, &refused), tokens);
+        let memory = AccountMemory::default();
+        let office = Office::new(account(password, &memory), tokens);
         let (told, calls) = (CloudStatus::Off, BTreeMap::new());
-        Self { office, told, calls, next: 0, auth: None, setup: 0, refused }
+        Self { office, told, calls, next: 0, auth: None, setup: 0, memory }
     }
 
-    /// The config has another password: the account is set up anew, and what was refused stays known.
+    /// The config has another password: the account is set up anew, and what was refused and called stays known.
     fn set_up_anew(&mut self, tokens: Option<Tokens>, password: u32) {
-        self.office = Office::new(account(password, &self.refused), tokens);
+        self.office = Office::new(account(password, &self.memory), tokens);
         self.told = CloudStatus::Off;
         self.setup += 1;
         self.auth = None;
@@ -289,7 +289,7 @@ impl World {
         {
             // As an address of the server ends.
             let server = format!("{HOST}/");
-            daemon.calls.refused.remove(&server, USER, &secret(self.cloud.written_password));
+            daemon.calls.memory.refused.remove(&server, USER, &secret(self.cloud.written_password));
         }
         let tokens = self.disk.tokens.clone();
         self.ask_office(Ask::Rearm(tokens));

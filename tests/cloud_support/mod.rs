@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{CloudStatus, Event, Exchange, ExchangeId, PlugKey, Target};
 use hs100d::model::{DeviceId, Failure, RelayState};
-use hs100d::secret::{RefusedLogins, Secret};
+use hs100d::secret::Secret;
 use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, Options, Tokens, Vault};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -287,9 +288,8 @@ impl Bench {
         let drawer = Arc::new(drawer);
         let (sender, events) = mpsc::unbounded_channel();
         let vault: Arc<dyn Vault> = drawer.clone();
-        let refused = RefusedLogins::default();
-        let cloud =
-            Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender, refused).unwrap();
+        let memory = AccountMemory::default();
+        let cloud = Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender, memory).unwrap();
         Self { cloud, drawer, events }
     }
 

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
-use crate::secret::{RefusedLogins, Secret};
+use crate::secret::Secret;
 use crate::smarthome::message::{NotAnAnswer, Reply};
 use api::{Row, Trouble};
 use codes::PlugFault;
@@ -43,7 +43,7 @@ use host::{BadHost, RefusedServer, check_host};
 use http::Http;
 use keeper::{Keeper, Moods};
 use line::{Call, Line};
-use session::Account;
+use session::{Account, AccountMemory};
 
 /// The largest answer of a plug. The LAN's frames are bounded alike.
 const PASSTHROUGH_SIZE: usize = 64 * 1024;
@@ -141,20 +141,20 @@ impl Cloud {
     /// Gets ready, inside a tokio runtime, without touching the network: the first call does.
     ///
     /// `terminal` names this installation to the account, for ever. `tokens` are what `vault` kept. What becomes
-    /// known on the way goes out as [`Event::Account`] and, when it changes, [`Event::Cloud`]. What is in `refused` is
-    /// not sent again.
+    /// known on the way goes out as [`Event::Account`] and, when it changes, [`Event::Cloud`]. `memory` is of
+    /// the sessions before, if the account is set up anew.
     pub fn start(
         options: Options,
         terminal: Uuid,
         tokens: Option<Tokens>,
         vault: Arc<dyn Vault>,
         events: mpsc::UnboundedSender<Event>,
-        refused: RefusedLogins,
+        memory: AccountMemory,
     ) -> Result<Self, StartError> {
         let host = check_host(&options.url)?;
         let http = Http::new(&host).map_err(|_| StartError::NoAuthorities)?;
         let Options { username, password, .. } = options;
-        let account = Account { username, password, terminal, host: host.clone(), refused };
+        let account = Account { username, password, terminal, host: host.clone(), memory };
         let (keeper, gate, moods) = Keeper::new(account, tokens, http.clone(), vault, events.clone());
         let line = Line { gate, http, account: host };
         let (reader, directory) = Reader::new(line.clone(), events, terminal.as_u64_pair().1);

@@ -210,7 +210,7 @@ mod tests {
             password: Some(Secret::new("pretend".to_owned())),
             terminal: uuid::Uuid::nil(),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
-            refused: crate::secret::RefusedLogins::default(),
+            memory: crate::transport::cloud::session::AccountMemory::default(),
         };
         Office::new(account, None)
     }

@@ -3,6 +3,7 @@
 //! Values with `now` as an argument; nothing here sleeps. TP-Link publishes no limits, so the numbers are what
 //! people were seen to run without trouble.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Calls that may be made at once.
@@ -40,6 +41,18 @@ impl Bucket {
             }
             Some(wait) => Err(now + wait),
         }
+    }
+}
+
+/// The bucket of an account, shared by a session and by the one that takes its place when a reload sets the account up
+/// anew: the calls of both are counted together. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct CallBudget(Arc<Mutex<Bucket>>);
+
+impl CallBudget {
+    /// Takes one call, or tells from when on there will be one.
+    pub fn take(&self, urgent: bool, now: Instant) -> Result<(), Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(urgent, now)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::transport::cloud::api::{self, Granted, Trouble};
 use crate::transport::cloud::codes::{LoginBy, Reaction, Remedy, Row};
 use crate::transport::cloud::host::Host;
 use crate::transport::cloud::outage::{About, Outage};
-use crate::transport::cloud::pace::{Allowance, BackOff, Bucket};
+use crate::transport::cloud::pace::{Allowance, BackOff, CallBudget};
 use crate::transport::cloud::{CloudError, Tokens};
 
 /// Held back by TP-Link: minutes to an hour.
@@ -49,7 +49,6 @@ pub struct Session {
     outage: Outage,
     /// When another login last pushed ours out.
     pushed_out: Option<Instant>,
-    bucket: Bucket,
     mood: CloudStatus,
     /// What stands behind the mood, where that is not good.
     trouble: Option<Trouble>,
@@ -74,7 +73,6 @@ impl Session {
             by_hand: None,
             outage: Outage::default(),
             pushed_out: None,
-            bucket: Bucket::default(),
             mood: CloudStatus::Off,
             trouble: None,
         };
@@ -85,7 +83,7 @@ impl Session {
     /// Whether a call may be made now.
     pub fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
         self.check_open(now).map_err(Denied::Error)?;
-        self.bucket.take(urgent, now).map_err(Denied::NotBefore)
+        self.account.memory.budget.take(urgent, now).map_err(Denied::NotBefore)
     }
 
     /// The token to use, or the way to one.
@@ -292,7 +290,7 @@ impl Session {
             Kind::Login => self.account.password.as_ref(),
             Kind::LoginByHand => by_hand.as_ref(),
         };
-        let Account { host, username, refused, .. } = &self.account;
+        let Account { host, username, memory: AccountMemory { refused, .. }, .. } = &self.account;
         match (password, granted) {
             (Some(password), Ok(_)) => refused.remove(host.url(), username, password),
             (Some(password), Err(trouble)) if trouble.reaction() == Reaction::Stop(Remedy::Password) => {
@@ -304,7 +302,7 @@ impl Session {
 
     /// Whether the password that there is was refused, here or before a reload.
     fn is_refused_already(&self) -> bool {
-        let Account { host, username, refused, password, .. } = &self.account;
+        let Account { host, username, memory: AccountMemory { refused, .. }, password, .. } = &self.account;
         password.as_ref().is_some_and(|password| refused.contains(host.url(), username, password))
     }
 
@@ -434,8 +432,17 @@ pub struct Account {
     pub terminal: uuid::Uuid,
     /// Where to log in.
     pub host: Host,
-    /// What was refused by now, before a reload as well.
+    /// What is known of it from the sessions before.
+    pub memory: AccountMemory,
+}
+
+/// What outlives a session whose account is set up anew by a reload. Cheap to clone; all clones are one memory.
+#[derive(Debug, Clone, Default)]
+pub struct AccountMemory {
+    /// Logins that were refused and are not sent again.
     pub refused: RefusedLogins,
+    /// How many calls may still be made.
+    pub budget: CallBudget,
 }
 
 /// The ways to a token.
@@ -513,7 +520,7 @@ mod tests {
             password: password.map(secret),
             terminal: uuid::Uuid::from_u128(7),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
-            refused: RefusedLogins::default(),
+            memory: AccountMemory::default(),
         };
         Session::new(account, tokens)
     }
@@ -675,7 +682,7 @@ mod tests {
         let refused = RefusedLogins::default();
         let session = |password: &str| {
             let mut session = session(Some(password), None);
-            session.account.refused = refused.clone();
+            session.account.memory.refused = refused.clone();
             session
         };
         let mut first = session("wrong");
@@ -693,6 +700,17 @@ mod tests {
         by_hand.login_by_hand(secret("wrong"), now);
         tokens(by_hand.settle(Kind::LoginByHand, granted("t2", None), now));
         assert_eq!(session("wrong").pass(None, now), Step::Run(Kind::Login), "it is right by now");
+    }
+
+    #[test]
+    fn a_session_that_takes_the_place_of_another_goes_on_with_its_budget() {
+        let start = Instant::now();
+        let mut before = session(Some("hunter2"), None);
+        while before.admit(true, start).is_ok() {}
+        let mut after = session(Some("hunter3"), None);
+        assert!(after.admit(true, start).is_ok(), "another account has a budget of its own");
+        after.account.memory = before.account.memory.clone();
+        assert!(matches!(after.admit(true, start), Err(Denied::NotBefore(at)) if at > start));
     }
 
     #[test]
