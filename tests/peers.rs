@@ -291,7 +291,11 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
     let mut command = Command::new(env!("CARGO_BIN_EXE_hs100d"));
     command.env_clear().env("HOME", home.path()).arg("--config").arg(&config);
     command.args(["discover", "--json", "--timeout", "2s"]);
-    let ours: Vec<Value> = serde_json::from_str(&run(command, String::new()).await).unwrap();
+    let mut ours: Vec<Value> = serde_json::from_str(&run(command, String::new()).await).unwrap();
+    for row in ours.iter_mut().filter_map(Value::as_object_mut) {
+        // What only the daemon knows.
+        row.retain(|key, _| !["topic_name", "outlets", "unread"].contains(&key.as_str()));
+    }
     assert_eq!(ours, theirs);
     assert_eq!(ours.len(), 3);
 }
