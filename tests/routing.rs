@@ -340,6 +340,31 @@ fn a_late_execution_of_an_older_command_is_put_right_once() {
 }
 
 #[test]
+fn a_press_after_the_look_for_a_late_execution_stands() {
+    let mut house = Scenario::settled(1);
+    house.plug(1).lan = Lan::Silent;
+    let asked = house.elapsed();
+    house.switch(1, RelayState::On);
+    house.run_for(seconds(1));
+    let newer = house.switch(1, RelayState::Off);
+    assert!(is_ok(&house.result(newer, seconds(2)).0));
+    house.plug(1).lan = Lan::Works;
+    // The older request is over after `local_timeout`; what a plug shows of it lags by less than this.
+    let is_over = asked + seconds(3) + millis(350);
+    let looked = |house: &Scenario| {
+        house.asked.iter().any(|(at, _, request)| *request == Request::SysInfo && *at >= is_over)
+    };
+    house.run_until(seconds(10), looked);
+    house.run_for(CLOUD_TRIP * 2);
+    assert_eq!(house.shown(1).unwrap().relay, RelayState::Off);
+
+    house.press(1);
+    house.run_for(seconds(30));
+    assert_eq!(house.plug(1).relay, RelayState::On, "the look has shown that the older one had not come");
+    assert_eq!(house.happened(What::DriftCorrected), 0);
+}
+
+#[test]
 fn a_late_execution_is_looked_for_over_the_route_that_serves_by_then() {
     let poll_interval = seconds(300);
     let mut house = Scenario::with(1, RoutePolicy { poll_interval, ..RoutePolicy::default() }, true);

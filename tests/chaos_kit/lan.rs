@@ -92,7 +92,7 @@ impl World {
         request: &Request,
         deadline: Duration,
     ) -> Vec<(usize, Option<Cause>)> {
-        let Some((relays, state)) = self.plugs[plug].switched_by(request) else { return vec![] };
+        let Some((relays, state)) = self.plugs[plug].told_to_switch_by(request) else { return vec![] };
         let cause = |relay| (relay, self.judge.switches(plug, relay, state, deadline));
         relays.into_iter().map(cause).collect()
     }

@@ -208,6 +208,13 @@ impl Plug {
     pub fn switched_by(&self, request: &Request) -> Option<(Vec<usize>, RelayState)> {
         match request {
             Request::SetRelayAndRead(_) if self.switch_and_read == SwitchAndRead::Refused => None,
+            _ => self.told_to_switch_by(request),
+        }
+    }
+
+    /// Which relays a request names, and the state that it wants. Nobody but the plug knows whether its firmware refuses it.
+    pub fn told_to_switch_by(&self, request: &Request) -> Option<(Vec<usize>, RelayState)> {
+        match request {
             Request::SetRelay(state) | Request::SetRelayAndRead(state) if !self.is_strip() => {
                 Some((vec![0], *state))
             }

@@ -38,7 +38,7 @@ impl Relay {
     /// Whether an older command may have switched it unseen since the last reading, whose question was put then.
     pub(super) fn is_watched(&self, asked: Option<Instant>, now: Instant) -> bool {
         let Some((until, asked)) = self.defended_until.zip(asked) else { return false };
-        asked <= until && now <= until + SEEN_WITHIN
+        asked < until && now <= until + SEEN_WITHIN
     }
 }
 
