@@ -141,7 +141,7 @@ mod present {
     use tokio::task::JoinHandle;
 
     use super::{BrokerError, Options};
-    use crate::mqtt::broker_store::{BrokerStore, InUse, Keeping, first_line, is_in_use};
+    use crate::mqtt::broker_store::{BrokerStore, InUse, Keeping, MOST_KEPT, first_line, is_in_use};
     use crate::mqtt::doorman::Doorman;
 
     /// The broker's own folder in the state directory.
@@ -152,8 +152,6 @@ mod present {
     const LARGEST_PACKET: usize = 1024 * 1024;
     /// The largest message that is kept, in bytes: the documents of Home Assistant have a few thousand.
     const LARGEST_KEPT: usize = 256 * 1024;
-    /// How many messages are kept: ten thousand plugs have four topics and one document each.
-    const MOST_KEPT: usize = 100_000;
     /// Clients of one house. With the connections to plugs they fit into the 1024 files that a process may usually
     /// open: when those have run out, the broker asks the system for the next client again and again without a pause.
     const MOST_CLIENTS: usize = 128;

@@ -4,7 +4,7 @@
 //! refuses no client and delays no message; it only means that a restart loses what could not be written, which is said
 //! once and tried again until it is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::{self, ErrorKind, Write as _};
@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use crate::logging::Repeated;
+use crate::model::shown;
 
 /// Changes that come together are written together.
 const WRITE_AFTER: Duration = Duration::from_secs(1);
@@ -29,10 +30,23 @@ const WRITE_AFTER: Duration = Duration::from_secs(1);
 const WRITE_AGAIN: Duration = Duration::from_secs(10);
 /// Sessions tell nobody that they have changed, so they are looked at this often.
 const SESSIONS_EVERY: Duration = Duration::from_secs(10);
+/// How many messages are kept, and how many changes wait to be written: ten thousand plugs have four topics and one
+/// document each.
+pub(super) const MOST_KEPT: usize = 100_000;
+/// So many characters of a topic are repeated in the log.
+const SHOWN: usize = 100;
+/// The library's folder for retained messages, in ours.
+const RETAINED: &str = "retained";
 /// Written to see whether something can be.
 const PROBE: &str = ".probe";
 /// As large as the smallest file is on most disks, in bytes.
 const PROBE_SIZE: usize = 4096;
+
+/// Why something is not written.
+struct Unwritten {
+    why: String,
+    remedy: &'static str,
+}
 
 /// Another broker keeps its messages in the same folder.
 #[derive(Debug)]
@@ -78,7 +92,9 @@ impl BrokerStore {
         match opened {
             Ok(file) => store.file = Some(file),
             Err(Unusable::InUse) => return Err(InUse),
-            Err(Unusable::Damaged(why) | Unusable::Unwritable(why)) => store.complain(&why),
+            Err(Unusable::Damaged(why) | Unusable::Unwritable(why)) => {
+                store.complain(&Unwritten::folder(why))
+            }
         }
         Ok(store)
     }
@@ -141,45 +157,47 @@ impl BrokerStore {
                 }
                 true
             }
-            Err(why) => {
-                self.complain(&why);
+            Err(unwritten) => {
+                self.complain(&unwritten);
                 false
             }
         }
     }
 
-    fn complain(&mut self, why: &str) {
+    fn complain(&mut self, Unwritten { why, remedy }: &Unwritten) {
         if self.failing.failed(why, Instant::now()).is_some() {
             tracing::warn!(
-                "{}: cannot be written: {why}: the embedded broker goes on in memory, and a restart loses what it keeps; \
-                 make room there, or make it writable for this user",
+                "{}: cannot be written: {why}: the embedded broker goes on in memory, and a restart loses what is not \
+                 written; {remedy}",
                 self.folder.display()
             );
         }
     }
 
-    async fn try_to_write(&mut self, end: bool) -> Result<(), String> {
+    async fn try_to_write(&mut self, end: bool) -> Result<(), Unwritten> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => open(&self.folder).await.map_err(|unusable| unusable.to_string())?,
+            None => open(&self.folder).await.map_err(|unusable| Unwritten::folder(unusable.to_string()))?,
         };
-        let written = self.write_to(&file, end).await;
+        let retained = self.changes.write_to(&file, &self.folder).await;
+        let sessions = self.write_sessions(&file, end).await;
         self.file = Some(file);
-        let Err(error) = written else { return Ok(()) };
+        retained?;
+        let Err(error) = sessions else { return Ok(()) };
         // The broker's own words say what it was about to do; the system says what is in the way.
-        Err(probe(&self.folder).await.err().map_or_else(|| first_line(&error), |why| why.to_string()))
+        let why = probe(&self.folder).await.err().map_or_else(|| first_line(&error), |why| why.to_string());
+        Err(Unwritten::folder(why))
     }
 
-    async fn write_to(&mut self, file: &FileBackend, end: bool) -> Result<(), MqttError> {
-        self.changes.write_to(file).await?;
+    async fn write_sessions(&mut self, file: &FileBackend, end: bool) -> Result<(), MqttError> {
         let Some(memory) = self.changes.memory.get() else { return Ok(()) };
-        let ids = memory.session_client_ids().await?;
+        let ids: HashSet<String> = memory.session_client_ids().await?.into_iter().collect();
         for id in &ids {
             let Some(session) = memory.get_session(id).await? else { continue };
-            let shown = serde_json::to_value(&session).unwrap_or_default();
-            if self.sessions.get(id) != Some(&shown) {
+            let value = serde_json::to_value(&session).unwrap_or_default();
+            if self.sessions.get(id) != Some(&value) {
                 file.store_session(session).await?;
-                self.sessions.insert(id.clone(), shown);
+                self.sessions.insert(id.clone(), value);
             }
             if end {
                 for message in memory.get_queued_messages(id).await? {
@@ -190,7 +208,7 @@ impl BrokerStore {
                 }
             }
         }
-        let gone: Vec<String> = self.sessions.keys().filter(|id| !ids.contains(id)).cloned().collect();
+        let gone: Vec<String> = self.sessions.keys().filter(|id| !ids.contains(*id)).cloned().collect();
         for id in gone {
             file.remove_session(&id).await?;
             self.sessions.remove(&id);
@@ -199,6 +217,12 @@ impl BrokerStore {
             file.flush_queue_writes().await;
         }
         Ok(())
+    }
+}
+
+impl Unwritten {
+    fn folder(why: String) -> Self {
+        Self { why, remedy: "make room there, or make it writable for this user" }
     }
 }
 
@@ -229,6 +253,10 @@ pub(super) struct Changes {
 impl Changes {
     async fn note(&self, event: RetainedSetEvent) {
         let topic = &*event.topic;
+        if !self.has_room(topic) {
+            tracing::debug!(topic, "too many messages wait to be written: a restart loses this change");
+            return;
+        }
         let message = if event.cleared { None } else { self.take(topic).await };
         // Whoever changed the topic in the meantime has noted it.
         if message.is_some() || event.cleared {
@@ -245,22 +273,42 @@ impl Changes {
         message
     }
 
-    async fn write_to(&self, file: &FileBackend) -> Result<(), MqttError> {
+    /// Writes what waits. What cannot be written waits on. One message that cannot, because its topic is too long for
+    /// the name of a file, keeps no other from the disk.
+    async fn write_to(&self, file: &FileBackend, folder: &Path) -> Result<(), Unwritten> {
+        let mut result = Ok(());
         let mut changed = std::mem::take(&mut *self.lock()).into_iter();
         while let Some((topic, message)) = changed.next() {
             let written = match &message {
                 Some(message) => file.store_retained_message(&topic, message.clone()).await,
                 None => file.remove_retained_message(&topic).await,
             };
-            if let Err(error) = written {
-                let mut newer = self.lock();
-                for (topic, message) in std::iter::once((topic, message)).chain(changed) {
-                    newer.entry(topic).or_insert(message);
+            let Err(error) = written else { continue };
+            if result.is_ok() {
+                if let Err(why) = probe(&folder.join(RETAINED)).await {
+                    self.put_back(std::iter::once((topic, message)).chain(changed));
+                    return Err(Unwritten::folder(why.to_string()));
                 }
-                return Err(error);
+                let why = format!("the message at {}: {}", shown(&topic, SHOWN), first_line(&error));
+                result = Err(Unwritten { why, remedy: "keep that message at a shorter topic" });
             }
+            self.put_back(std::iter::once((topic, message)));
         }
-        Ok(())
+        result
+    }
+
+    /// These wait on, unless something newer does.
+    fn put_back(&self, changes: impl Iterator<Item = (String, Option<RetainedMessage>)>) {
+        let mut newer = self.lock();
+        for (topic, message) in changes {
+            newer.entry(topic).or_insert(message);
+        }
+    }
+
+    /// Whether one more may wait. Otherwise clients would fill the memory for as long as nothing can be written.
+    fn has_room(&self, topic: &str) -> bool {
+        let retained = self.lock();
+        retained.len() < MOST_KEPT || retained.contains_key(topic)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<RetainedMessage>>> {
@@ -478,7 +526,7 @@ mod tests {
         assert!(store.write(false).await);
 
         // The folder for messages is gone for a while, with the store open.
-        let retained = folder.join("retained");
+        let retained = folder.join(RETAINED);
         fs::rename(&retained, folder.join("elsewhere")).unwrap();
         fs::write(&retained, "").unwrap();
         retain(&store, &memory, "b", "1").await;
@@ -492,5 +540,41 @@ mod tests {
         let (_store, memory) = opened(&folder).await;
         let pair = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned());
         assert_eq!(kept(&memory).await, [pair("a", "2"), pair("b", "2"), pair("c", "1")]);
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_topic_is_too_long_for_a_file_keeps_nothing_else_from_the_disk() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        let (mut store, memory) = opened(&folder).await;
+        let long = "a".repeat(300);
+        retain(&store, &memory, &long, "1").await;
+        retain(&store, &memory, "b", "1").await;
+        memory.store_session(ClientSession::new("sleeper", true, Some(3600))).await.unwrap();
+        let Unwritten { why, remedy } = store.try_to_write(false).await.unwrap_err();
+        assert!(why.starts_with(&format!("the message at {}", &long[..SHOWN])), "{why}");
+        assert!(why.len() < 250 && remedy.contains("shorter topic"), "{why}: {remedy}");
+        assert!(!store.write(false).await, "it waits on");
+        // What was taken back need not be written.
+        retain(&store, &memory, &long, "").await;
+        assert!(store.write(false).await);
+        drop(store);
+        let (_store, memory) = opened(&folder).await;
+        assert_eq!(kept(&memory).await, [("b".to_owned(), "1".to_owned())]);
+        assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
+    }
+
+    #[tokio::test]
+    async fn while_nothing_can_be_written_no_more_waits_than_is_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let (store, memory) = opened(&home.path().join("broker")).await;
+        for number in 0..MOST_KEPT {
+            retain(&store, &memory, &number.to_string(), "").await;
+        }
+        retain(&store, &memory, "one more", "1").await;
+        retain(&store, &memory, "0", "newer").await;
+        let waiting = store.changes.lock();
+        assert_eq!(waiting.len(), MOST_KEPT);
+        assert!(waiting["0"].is_some(), "what waits already is still brought up to date");
     }
 }
