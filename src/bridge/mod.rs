@@ -13,7 +13,7 @@ mod plug;
 mod pursuit;
 mod registry;
 pub mod route;
-mod slug;
+pub(crate) mod slug;
 mod strangers;
 mod timers;
 mod turns;

@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 /// Lower case, accents folded, everything but `a-z 0-9` as single dashes, none at the ends. May be empty.
-pub(super) fn slug(alias: &str) -> String {
+pub(crate) fn slug(alias: &str) -> String {
     let mut slug = String::new();
     let folded = alias.nfkd().filter(|&c| !is_combining_mark(c)).flat_map(char::to_lowercase);
     for c in folded {

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::reader::Unknown;
+use crate::bridge::slug::slug;
 use crate::model::PlugName;
 
 /// The keys under which a broker's host is guessed.
@@ -82,9 +83,7 @@ fn mqtt(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         "uri" => return None,
         "port" => broker_of_ones_own(None, unknown),
         _ if HOSTS.contains(&key) || TLS.contains(&key) => broker_of_ones_own(None, unknown),
-        _ if USERS.contains(&key) => {
-            format!("write {}", line("username", value.as_deref().unwrap_or("hs100d")))
-        }
+        _ if USERS.contains(&key) => write("username", value.as_deref(), "hs100d"),
         _ if PASSWORDS.contains(&key) => password_file("/etc/hs100d/mqtt.password"),
         "topic" | "prefix" | "topic_prefix" | "root_topic" | "base" | "mqtt_topic" | "root" => {
             format!(
@@ -92,20 +91,15 @@ fn mqtt(key: &str, unknown: &Unknown<'_>) -> Option<String> {
                 line("base_topic", value.as_deref().map_or("hs100d", |topic| topic.trim_matches('/')))
             )
         }
-        "client" | "clientid" | "id" => {
-            format!("write {}", line("client_id", value.as_deref().unwrap_or("hs100d-pi")))
-        }
+        "client" | "clientid" | "id" => write("client_id", value.as_deref(), "hs100d-pi"),
         "ca" | "cafile" | "ca_cert" | "cacert" | "ca_path" | "ca_certs" => {
-            format!("write {}", line("ca_file", value.as_deref().unwrap_or("/etc/hs100d/ca.pem")))
+            write("ca_file", value.as_deref(), "/etc/hs100d/ca.pem")
         }
         "cert" | "certfile" | "cert_file" | "client_cert" | "certificate" => {
-            format!(
-                "write {}",
-                line("client_cert_file", value.as_deref().unwrap_or("/etc/hs100d/client.pem"))
-            )
+            write("client_cert_file", value.as_deref(), "/etc/hs100d/client.pem")
         }
         "key" | "keyfile" | "key_file" | "client_key" => {
-            format!("write {}", line("client_key_file", value.as_deref().unwrap_or("/etc/hs100d/client.key")))
+            write("client_key_file", value.as_deref(), "/etc/hs100d/client.key")
         }
         "qos" | "retain" | "keepalive" | "keep_alive" | "version" | "protocol" | "protocol_version" => {
             "hs100d chooses it by itself; remove this line".to_owned()
@@ -152,11 +146,9 @@ fn homeassistant(key: &str, unknown: &Unknown<'_>) -> Option<String> {
             format!("write {}", line("discovery", form_of_documents(value.as_deref() == Some("false"))))
         }
         "prefix" | "topic" | "discovery_topic" | "base_topic" => {
-            format!("write {}", line("discovery_prefix", value.as_deref().unwrap_or("homeassistant")))
+            write("discovery_prefix", value.as_deref(), "homeassistant")
         }
-        "status" | "birth_topic" | "birth" => {
-            format!("write {}", line("status_topic", value.as_deref().unwrap_or("homeassistant/status")))
-        }
+        "status" | "birth_topic" | "birth" => write("status_topic", value.as_deref(), "homeassistant/status"),
         _ => return None,
     })
 }
@@ -179,9 +171,7 @@ fn local(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         _ if FLAGS.contains(&key) || key == "lan" => {
             format!("write enabled = {}", value.as_deref() != Some("false"))
         }
-        _ if INTERVALS.contains(&key) => {
-            format!("write {}", line("poll_interval", &duration(value.as_deref(), "5s")))
-        }
+        _ if INTERVALS.contains(&key) => write_duration("poll_interval", value.as_deref(), "5s"),
         _ => return None,
     })
 }
@@ -208,9 +198,7 @@ fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
             "to go without the cloud, remove the whole [cloud] table".to_owned()
         }
         _ if FLAGS.contains(&key) => "[cloud] itself turns it on; remove this line".to_owned(),
-        _ if INTERVALS.contains(&key) => {
-            format!("write {}", line("poll_interval", &duration(value.as_deref(), "60s")))
-        }
+        _ if INTERVALS.contains(&key) => write_duration("poll_interval", value.as_deref(), "60s"),
         _ => return None,
     })
 }
@@ -218,12 +206,8 @@ fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
 fn routing(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     Some(match key {
-        "route" | "mode" | "order" | "prefer" => {
-            format!("write {}", line("policy", value.as_deref().unwrap_or("local-then-cloud")))
-        }
-        "ttl" | "command_timeout" => {
-            format!("write {}", line("command_ttl", &duration(value.as_deref(), "10s")))
-        }
+        "route" | "mode" | "order" | "prefer" => write("policy", value.as_deref(), "local-then-cloud"),
+        "ttl" | "command_timeout" => write_duration("command_ttl", value.as_deref(), "10s"),
         _ => return None,
     })
 }
@@ -232,29 +216,25 @@ fn plug(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     Some(match key {
         "ip" | "ip_address" | "address" | "addr" | "hostname" => {
-            format!("write {}", line("host", value.as_deref().unwrap_or("192.168.1.20")))
+            write("host", value.as_deref(), "192.168.1.20")
         }
         "alias" | "title" | "label" | "friendly_name" | "topic" | "slug" => {
-            let name = value.as_deref().map(name).filter(|name| PlugName::new(name).is_ok());
+            let is_name = |text: &String| PlugName::new(text).is_ok();
+            // A text that is no name is an alias, and the daemon would call the plug so by itself.
+            let name = value.map(|text| if is_name(&text) { text } else { slug(&text) }).filter(is_name);
             format!(
-                "write {}, as its topic is to be called; which plug it is, device_id, mac or host says",
-                line("name", name.as_deref().unwrap_or("kitchen-kettle"))
+                "{}, as its topic is to be called; which plug it is, device_id, mac or host says",
+                write("name", name.as_deref(), "kitchen-kettle")
             )
         }
         "id" | "deviceid" | "device" => {
             let id = value.as_deref().filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-            format!("write {}, as `hs100d discover` shows it", line("device_id", id.unwrap_or("8006…")))
+            format!("{}, as `hs100d discover` shows it", write("device_id", id, "8006…"))
         }
-        "mac_address" | "macaddr" => {
-            format!("write {}", line("mac", value.as_deref().unwrap_or("50:C7:BF:01:02:03")))
-        }
-        "mode" | "prefer" | "via" => {
-            format!("write {}", line("route", value.as_deref().unwrap_or("local-then-cloud")))
-        }
+        "mac_address" | "macaddr" => write("mac", value.as_deref(), "50:C7:BF:01:02:03"),
+        "mode" | "prefer" | "via" => write("route", value.as_deref(), "local-then-cloud"),
         "type" | "model" | "protocol" => "the plug says it itself; remove this line".to_owned(),
-        _ if INTERVALS.contains(&key) => {
-            format!("write {}", line("poll_interval", &duration(value.as_deref(), "5s")))
-        }
+        _ if INTERVALS.contains(&key) => write_duration("poll_interval", value.as_deref(), "5s"),
         _ if USERS.contains(&key) || PASSWORDS.contains(&key) => {
             "the account stands in [cloud], once for all plugs".to_owned()
         }
@@ -307,27 +287,15 @@ fn form_of_documents(is_off: bool) -> &'static str {
     if is_off { "off" } else { "device" }
 }
 
-/// A number is so many seconds.
-fn duration(written: Option<&str>, example: &str) -> String {
-    match written {
-        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("{text}s"),
-        Some(text) => text.to_owned(),
-        None => example.to_owned(),
-    }
+/// What to write, with the value that was written or that of an example.
+fn write(key: &str, value: Option<&str>, example: &str) -> String {
+    format!("write {}", line(key, value.unwrap_or(example)))
 }
 
-/// An alias as a name may be written.
-fn name(alias: &str) -> String {
-    let mut name = String::new();
-    for c in alias.chars().flat_map(char::to_lowercase) {
-        match c {
-            'a'..='z' | '0'..='9' | '_' => name.push(c),
-            _ if name.is_empty() || name.ends_with('-') => {}
-            _ => name.push('-'),
-        }
-    }
-    name.truncate(name.trim_end_matches('-').len());
-    name
+/// The same where a number is so many seconds.
+fn write_duration(key: &str, value: Option<&str>, example: &str) -> String {
+    let seconds = value.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    write(key, seconds.map(|text| format!("{text}s")).as_deref().or(value), example)
 }
 
 /// A line of the file.
