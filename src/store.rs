@@ -205,10 +205,15 @@ impl Store {
         })
     }
 
-    /// A snapshot was written, or not: then it is due again.
-    pub fn written(&mut self, succeeded: bool) {
+    /// A snapshot was written, or not, or its writing was lost (`None`): then what was not written is due again.
+    pub fn written(&mut self, result: Option<&Result<(), Unwritable>>) {
         self.saving = false;
-        self.changed |= !succeeded;
+        self.changed |= match result {
+            Some(Ok(())) => false,
+            // The state was written before that was told.
+            Some(Err(error)) => !error.is_of_tokens(),
+            None => true,
+        };
     }
 
     /// Whether a login has brought tokens that could not be written down yet.
@@ -223,7 +228,7 @@ impl Store {
     pub fn save(&mut self) -> Result<(), Unwritable> {
         let Some(snapshot) = self.snapshot() else { return Ok(()) };
         let result = snapshot.write();
-        self.written(result.is_ok());
+        self.written(Some(&result));
         result
     }
 

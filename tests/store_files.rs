@@ -167,11 +167,11 @@ fn nothing_is_due_when_nothing_changed_and_only_one_snapshot_is_out() {
     store.remember(plug(1, "10.0.0.3"));
     assert!(store.snapshot().is_none(), "the first one is still out");
     snapshot.write().unwrap();
-    store.written(true);
+    store.written(Some(&Ok(())));
     assert_eq!(open(&directory).known_plugs(), [plug(1, "10.0.0.2")]);
     assert!(store.is_due());
     let snapshot = store.snapshot().unwrap();
-    store.written(false);
+    store.written(None);
     assert!(store.is_due(), "what was not written is due again");
     drop(snapshot);
 }
@@ -267,6 +267,10 @@ fn tokens_that_could_not_be_written_are_written_with_the_next_snapshot() {
     assert!(store.is_due() && store.has_unsaved_tokens());
     let unwritable = store.save().unwrap_err();
     assert!(unwritable.is_of_tokens() && store.is_due(), "{unwritable}");
+    let state = |directory: &Path| fs::metadata(directory.join("state.json")).unwrap().ino();
+    let before = state(&directory);
+    assert!(store.save().is_err());
+    assert_eq!(state(&directory), before, "the state is on disk, and is not written again for the tokens");
 
     fs::remove_dir_all(directory.join("cloud.token")).unwrap();
     store.save().unwrap();

@@ -301,7 +301,7 @@ impl Daemon {
     /// A writing ended; `None` if it was lost.
     fn saved(&mut self, result: Option<Result<(), Unwritable>>) {
         let now = Instant::now();
-        self.store.written(matches!(result, Some(Ok(()))));
+        self.store.written(result.as_ref());
         match result {
             Some(Ok(())) => {
                 if let Some(past) = self.unsaved.ended(now) {
