@@ -306,20 +306,29 @@ impl Snapshot {
     }
 }
 
-/// The account's tokens on disk. A handle: cheap to clone, and nothing is remembered but the place and what could not be
-/// written there yet.
+/// The account's tokens on disk. A handle: cheap to clone, and nothing is remembered but the place, what was seen there
+/// last and what could not be written there yet.
 #[derive(Debug, Clone)]
 pub struct TokenFile {
     directory: PathBuf,
-    unsaved: Arc<Mutex<Option<Tokens>>>,
+    known: Arc<Mutex<KnownTokens>>,
     /// Held while the file is written, so that older tokens never replace newer ones.
     writing: Arc<Mutex<()>>,
+}
+
+/// What this process knows of the file.
+#[derive(Debug, Default)]
+struct KnownTokens {
+    /// What we wrote or read there last; it is another's if it is another thing by now.
+    on_disk: Option<Tokens>,
+    /// What could not be written yet.
+    unsaved: Option<Tokens>,
 }
 
 impl TokenFile {
     /// That of the store in this directory, whether it is there yet or not.
     pub fn of(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), unsaved: Arc::default(), writing: Arc::default() }
+        Self { directory: directory.to_owned(), known: Arc::default(), writing: Arc::default() }
     }
 
     /// Whether there was a login, without a look at what it brought.
@@ -327,7 +336,13 @@ impl TokenFile {
         self.directory.join(TOKENS).exists()
     }
 
-    /// The tokens of the last login, if there was one.
+    /// Whether somebody has removed what was there: a logout. A file that could never be written is none.
+    pub fn was_removed(&self) -> bool {
+        self.known().on_disk.is_some() && !self.is_there()
+    }
+
+    /// The tokens of the last login, if there was one. Where somebody else logged in or out meanwhile, what could not be
+    /// written yet is let go of.
     ///
     /// # Errors
     /// A line fit for the log, if there is a file but no tokens in it. Then it has been set aside.
@@ -338,7 +353,17 @@ impl TokenFile {
             Ok(())
         });
         match loaded {
-            Loaded::Well(()) | Loaded::Missing => Ok(tokens),
+            Loaded::Well(()) | Loaded::Missing => {
+                let mut known = self.known();
+                if known.on_disk != tokens {
+                    known.unsaved = None;
+                }
+                // A logout stays one until a session has begun without these.
+                if tokens.is_some() {
+                    known.on_disk.clone_from(&tokens);
+                }
+                Ok(tokens)
+            }
             Loaded::Damaged(warning) | Loaded::Unreadable(warning) => Err(warning),
         }
     }
@@ -351,31 +376,34 @@ impl TokenFile {
     pub fn save(&self, tokens: &Tokens) -> Result<(), Unwritable> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = replace(&self.directory, TOKENS, &TokensFile::of(tokens));
-        *self.unsaved() = saved.is_err().then(|| tokens.clone());
+        self.known().wrote(tokens, saved.is_ok());
         saved
     }
 
     /// Writes what could not be written before, if there is something.
     fn save_what_is_left(&self) -> Result<(), Unwritable> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tokens) = self.unsaved().clone() else { return Ok(()) };
+        let Some(tokens) = self.known().unsaved.clone() else { return Ok(()) };
         replace(&self.directory, TOKENS, &TokensFile::of(&tokens))?;
         tracing::info!("the account's token is saved");
-        *self.unsaved() = None;
+        self.known().wrote(&tokens, true);
         Ok(())
     }
 
-    /// Lets go of what could not be written: whoever logged in or out meanwhile knows better.
-    pub fn forget_unsaved(&self) {
-        *self.unsaved() = None;
+    /// Another session has begun, with what is there now: what could not be written of the one before is let go of.
+    pub fn begin_anew(&self) {
+        let is_there = self.is_there();
+        let mut known = self.known();
+        known.unsaved = None;
+        known.on_disk.take_if(|_| !is_there);
     }
 
     fn is_unsaved(&self) -> bool {
-        self.unsaved().is_some()
+        self.known().unsaved.is_some()
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, Option<Tokens>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, KnownTokens> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the tokens; that there are none is fine.
@@ -383,11 +411,22 @@ impl TokenFile {
     /// # Errors
     /// The file that could not be removed.
     pub fn clear(&self) -> Result<(), Unwritable> {
-        self.forget_unsaved();
+        *self.known() = KnownTokens::default();
         let path = self.directory.join(TOKENS);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Unwritable { path, error }),
             _ => Ok(()),
+        }
+    }
+}
+
+impl KnownTokens {
+    fn wrote(&mut self, tokens: &Tokens, succeeded: bool) {
+        let tokens = Some(tokens.clone());
+        if succeeded {
+            *self = Self { on_disk: tokens, unsaved: None };
+        } else {
+            self.unsaved = tokens;
         }
     }
 }

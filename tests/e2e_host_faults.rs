@@ -24,6 +24,7 @@ use hs100d::config::place::{Environment, Place};
 use hs100d::daemon::Daemon;
 use hs100d::daemon::signals::Request;
 use hs100d::mqtt::payload::Clock;
+use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::house::House;
 use hs100d::store::Store;
@@ -246,11 +247,15 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
     assert!(line.contains(" WARN ") && line.contains("make room"), "{line}");
     let line = scene.daemon.says("the account's token cannot be saved: ").await;
     assert!(line.contains("No space left on device"), "{line}");
+    // A file that could not be written is no logout.
+    scene.daemon.signal("HUP");
+    scene.daemon.says("the config was read again").await;
 
     fs::remove_file(disk.join("filler")).unwrap();
     scene.daemon.says("what the embedded broker keeps is on disk again after ").await;
     scene.daemon.says("the account's token is saved").await;
     is_written(&disk.join("cloud.token"), "token").await;
+    assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first login is kept and saved");
     is_written(&disk.join("state.json"), "\"fan\"").await;
     is_written(&disk.join("broker/retained/hs100d%2Flamp%2Fstate.json"), "hs100d/lamp/state").await;
     let said = warnings(&scene);

@@ -289,6 +289,29 @@ fn tokens_that_could_not_be_written_are_written_with_the_next_snapshot() {
 }
 
 #[test]
+fn only_a_file_that_was_there_is_a_logout_when_it_is_gone() {
+    let (_parent, directory) = place();
+    let store = open(&directory);
+    let file = store.token_file();
+    fs::create_dir(directory.join("cloud.token")).unwrap();
+    fs::write(directory.join("cloud.token/in the way"), "").unwrap();
+    assert!(file.save(&tokens()).is_err());
+    fs::remove_dir_all(directory.join("cloud.token")).unwrap();
+    // As at each reload.
+    assert_eq!((file.was_removed(), file.load()), (false, Ok(None)));
+    assert!(store.has_unsaved_tokens(), "they are still to be written");
+
+    TokenFile::of(&directory).save(&tokens()).unwrap();
+    assert_eq!(file.load(), Ok(Some(tokens())));
+    assert!(!store.has_unsaved_tokens(), "somebody else logged in");
+    TokenFile::of(&directory).clear().unwrap();
+    assert_eq!((file.was_removed(), file.load()), (true, Ok(None)));
+    assert!(file.was_removed(), "until another session has begun");
+    file.begin_anew();
+    assert!(!file.was_removed());
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_left_alone() {
     let (_parent, directory) = place();
     fs::create_dir_all(directory.join("state.json")).unwrap();

@@ -342,10 +342,8 @@ impl Daemon {
         let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
             == self.config.cloud.as_ref().map(|cloud| &cloud.options);
         // Whoever logged out took the token away; the one in memory goes with it.
-        let logged_out = !self.store.token_file().is_there();
-        self.store.token_file().forget_unsaved();
+        let is_other = !same_account || self.store.token_file().was_removed();
         let (tell, events) = mpsc::unbounded_channel();
-        let is_other = !same_account || logged_out;
         let other_account = is_other.then(|| start_cloud(&config, &self.store, tell, &self.account));
         let other_account = other_account.transpose().map_err(|error| error.to_string())?;
         let choice = config.mqtt(self.store.instance(), &self.state_dir);
@@ -356,6 +354,7 @@ impl Daemon {
                 if let Some(before) = self.transport.cloud() {
                     before.retire().await;
                 }
+                self.store.token_file().begin_anew();
                 self.transport.set_cloud(cloud);
                 self.cloud_events = events;
             }
