@@ -3,7 +3,7 @@
 //! Decisions only: no socket, no channel, no clock. Every question comes with `now`, and the answer says what
 //! should be done about it; `keeper` does it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::bridge::event::CloudStatus;
@@ -38,8 +38,6 @@ pub struct Session {
     given: u64,
     /// Why nothing is tried until the user acts.
     stopped: Option<Box<str>>,
-    /// Calls that are held back by TP-Link.
-    hold: BackOff,
     /// Logins and refreshes that wait after one failed.
     rest: BackOff,
     logins: Allowance,
@@ -66,7 +64,6 @@ impl Session {
             refresh_token: None,
             given: 0,
             stopped: None,
-            hold: BackOff::new(HOLD.0, HOLD.1, seed),
             rest: BackOff::new(REST.0, REST.1, seed),
             logins: Allowance::default(),
             is_retired: false,
@@ -89,6 +86,10 @@ impl Session {
     /// The token to use, or the way to one.
     pub fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
         if let Err(error) = self.check_open(now) {
+            // Nothing was met in this session yet.
+            if self.mood == CloudStatus::Off {
+                self.down("TP-Link holds our calls back, as before the reload; tried again within the hour");
+            }
             return Step::Refuse(error);
         }
         if let Some(refused) = refused {
@@ -137,7 +138,7 @@ impl Session {
         }
         // An answer to a call that was made before the cloud turned us away changes nothing.
         if self.check_open(now).is_ok() {
-            self.hold.succeed();
+            self.hold().succeed();
             self.mood = CloudStatus::Ok;
             self.trouble = None;
         }
@@ -187,10 +188,10 @@ impl Session {
         }
     }
 
-    /// Another session serves the account from here on, perhaps with another password or after a logout.
+    /// Another session serves the account from here on, perhaps with another password or after a logout. A login that is
+    /// under way is still noted if it is refused.
     pub fn retire(&mut self) {
         self.is_retired = true;
-        (self.account.password, self.refresh_token, self.by_hand) = (None, None, None);
     }
 
     /// The mood of the cloud as a whole.
@@ -218,8 +219,16 @@ impl Session {
         self.pass = Some(Arc::new(Pass { number: self.given, token }));
     }
 
+    /// The wait while TP-Link holds our calls back, which no reload ends.
+    fn hold(&self) -> MutexGuard<'_, BackOff> {
+        let Account { terminal, memory, .. } = &self.account;
+        let hold =
+            memory.hold.get_or_init(|| Mutex::new(BackOff::new(HOLD.0, HOLD.1, terminal.as_u64_pair().1)));
+        hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check_open(&self, now: Instant) -> Result<(), CloudError> {
-        match (&self.stopped, self.hold.holds(now)) {
+        match (&self.stopped, self.hold().holds(now)) {
             (Some(why), _) => Err(CloudError::Stopped(why.clone())),
             (None, Some(_)) => Err(CloudError::Throttled),
             (None, None) => Ok(()),
@@ -348,11 +357,11 @@ impl Session {
         match trouble.reaction() {
             Reaction::Stop(remedy) => self.stop_for(trouble, remedy, Kind::Login),
             Reaction::HoldBack => {
-                self.hold.fail(now);
+                self.hold().fail(now);
                 self.held_back(trouble, "within the hour")
             }
             Reaction::HoldBackLong => {
-                self.hold.fail_long(now);
+                self.hold().fail_long(now);
                 self.held_back(trouble, "in about an hour")
             }
             Reaction::Retry | Reaction::Faulty | Reaction::Plug(_) => self.down(trouble.to_string()),
@@ -443,6 +452,8 @@ pub struct AccountMemory {
     pub refused: RefusedLogins,
     /// How many calls may still be made.
     pub budget: CallBudget,
+    /// How long TP-Link holds calls back, once a session has asked.
+    hold: Arc<OnceLock<Mutex<BackOff>>>,
 }
 
 /// The ways to a token.
@@ -711,6 +722,41 @@ mod tests {
         assert!(after.admit(true, start).is_ok(), "another account has a budget of its own");
         after.account.memory = before.account.memory.clone();
         assert!(matches!(after.admit(true, start), Err(Denied::NotBefore(at)) if at > start));
+    }
+
+    #[test]
+    fn a_hold_of_tp_links_outlasts_a_reload_that_sets_the_account_up_anew() {
+        let start = Instant::now();
+        let mut before = proven(Some("hunter2"));
+        assert_eq!(before.failed(1, &None, &Trouble::Code(-20004), start), CloudError::Throttled);
+        let anew = || {
+            let mut after = session(Some("hunter3"), None);
+            after.account.memory = before.account.memory.clone();
+            after
+        };
+        let mut after = anew();
+        let soon = start + MINUTE;
+        assert_eq!(after.pass(None, soon), Step::Refuse(CloudError::Throttled));
+        assert!(matches!(after.admit(true, soon), Err(Denied::Error(CloudError::Throttled))));
+        assert!(matches!(after.mood(), CloudStatus::Down(why) if why.contains("holds our calls back")));
+        assert_eq!(after.pass(None, start + HOUR), Step::Run(Kind::Login), "it ends by itself");
+        failure(after.settle(Kind::Login, Err(Trouble::Code(-20004)), start + HOUR));
+        assert!(
+            anew().pass(None, start + HOUR + 3 * MINUTE) == Step::Refuse(CloudError::Throttled),
+            "it grows"
+        );
+    }
+
+    #[test]
+    fn a_login_that_is_refused_after_its_sessions_place_was_taken_is_not_sent_again_either() {
+        let now = Instant::now();
+        let mut before = session(Some("wrong"), None);
+        assert_eq!(before.pass(None, now), Step::Run(Kind::Login));
+        before.retire();
+        let mut after = session(Some("wrong"), None);
+        after.account.memory = before.account.memory.clone();
+        failure(before.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
+        assert!(matches!(after.pass(None, now), Step::Refuse(CloudError::Stopped(_))));
     }
 
     #[test]
