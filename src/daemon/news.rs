@@ -58,6 +58,9 @@ impl News {
             _ => None,
         };
         let Some(reading) = reading.filter(|reading| !reading.unread.is_empty()) else { return };
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
         let plate = &reading.plate;
         let id = plate.device_id.as_ref().map(ToString::to_string);
         let plug = plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_default();
