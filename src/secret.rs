@@ -1,9 +1,9 @@
 //! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident. And the
 //! texts that hold them on their way to a wire or from a file, as a [`Draft`], wiped as well.
 //!
-//! A secret comes from text, from a file, from standard input or from systemd's credentials directory, from all of them as
-//! one line. What is said when that fails names the file and never what is in it. Logins
-//! that a server refused are remembered as [`RefusedLogins`].
+//! A secret comes from text, from a file, from standard input or from systemd's credentials directory, from all of
+//! them as one line. What is said when that fails names the file and never what is in it. Logins that a server refused
+//! are remembered as [`RefusedLogins`].
 
 use std::fmt;
 use std::fs::File;

@@ -9,9 +9,9 @@
 //!     +-- find, list --> directory              one task: which server has which plug
 //! ```
 //!
-//! Below them, pure: `office` and `session`, `outage` (one plug's trouble or everybody's), `api` (the words), `codes` (the table of
-//! errors), `host` (who may be sent a token), `pace` (how often). Nothing here touches the network before the first call, nothing decides about routes, and no
-//! secret reaches a log, an error or a `Debug` text.
+//! Below them, pure: `office` and `session`, `outage` (one plug's trouble or everybody's), `api` (the words), `codes`
+//! (the table of errors), `host` (who may be sent a token), `pace` (how often). Nothing here touches the network before
+//! the first call, nothing decides about routes, and no secret reaches a log, an error or a `Debug` text.
 
 pub mod api;
 pub mod codes;
