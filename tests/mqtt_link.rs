@@ -348,6 +348,20 @@ async fn a_broker_that_is_away_is_named_once_and_found_when_it_comes() {
 }
 
 #[tokio::test]
+async fn a_last_will_that_the_broker_refuses_is_not_put_down_to_the_password_alone() {
+    let broker = FaultBroker::start(Fault::RefusesWills).await;
+    let options = options(broker.port);
+    let will = format!("{}/bridge/state", options.base_topic);
+    let complaint = Daemon::start(options.clone()).complains().await;
+    let (login, way_out) = complaint.split_once("; if they are right, ").unwrap_or((&complaint, ""));
+    assert!(login.ends_with("check mqtt.username and mqtt.password"), "{complaint}");
+    assert_eq!(way_out, format!("let this user write to the topic of the last will, {will}"), "{complaint}");
+    // The doctor connects without one first.
+    let probed = mqtt::probe(options, BOUND).await.unwrap_err().text;
+    assert!(probed.contains(&format!("it refuses a last will at {will}")), "{probed}");
+}
+
+#[tokio::test]
 async fn a_password_that_the_broker_refused_does_not_go_out_again_for_a_reload() {
     let broker = FaultBroker::start(Fault::RefusesLogins).await;
     let refused = RefusedLogins::default();

@@ -47,7 +47,9 @@ async fn any_password_logs_in_and_a_wrong_one_is_said_once_with_the_remedy() {
             "{complaint}"
         );
         assert!(!complaint.contains("s3cret"), "{complaint}");
-        assert_eq!(mqtt::probe(options, BOUND).await.unwrap_err().text, complaint);
+        // Without a last will it is the login for certain.
+        let probed = mqtt::probe(options, BOUND).await.unwrap_err().text;
+        assert_eq!(complaint.split("; if they are right").next(), Some(probed.as_str()));
     }
 }
 

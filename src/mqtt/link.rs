@@ -256,7 +256,7 @@ impl Courier {
                 Err(ConnectionError::RequestsDone) => return End::Stopped,
                 Err(_) if line.is_leaving => return End::Stopped,
                 Err(error) => {
-                    return line.lost(Trouble::explain(&error, &line.progress, &self.options));
+                    return line.lost(Trouble::explain_with_will(&error, &line.progress, &self.options));
                 }
             }
             self.handle_time(&mut line);

@@ -14,6 +14,7 @@ use rustls::CertificateError;
 use super::Options;
 use super::certificates::webpki_error;
 use super::obstacle::Obstacle;
+use super::topics::Topics;
 use super::wire::{Progress, Stage, WireError};
 use crate::model::shown;
 use crate::secret::{Secret, Source};
@@ -69,6 +70,20 @@ impl Trouble {
     pub(super) fn explain(error: &ConnectionError, progress: &Progress, options: &Options) -> Self {
         let Reason { obstacle, kind, why } = reason(error, progress, options.tls.is_some());
         Self { kind, ..Self::of(obstacle, &why, options) }
+    }
+
+    /// The same for a connection with the last will. A broker that does not let the user write to the will's topic may
+    /// give the reason that others give for a wrong password, so both are named.
+    pub(super) fn explain_with_will(error: &ConnectionError, progress: &Progress, options: &Options) -> Self {
+        let mut trouble = Self::explain(error, progress, options);
+        if trouble.obstacle == Obstacle::LoginRefused
+            && matches!(error, ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized))
+        {
+            let topic = Topics::new(&options.base_topic).bridge_state();
+            trouble.text.push_str("; if they are right, let this user write to the topic of the last will, ");
+            trouble.text.push_str(&topic);
+        }
+        trouble
     }
 
     /// A broker that neither answers nor hangs up.

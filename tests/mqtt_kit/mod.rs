@@ -548,6 +548,8 @@ pub(crate) enum Fault {
     NoPubAck,
     /// Refuses each login.
     RefusesLogins,
+    /// Refuses each connection with a last will as not authorised, as EMQX does where the user may not write there.
+    RefusesWills,
     /// Refuses, with this reason, each publish whose topic holds this.
     Refuses(u8, &'static str),
     /// Hangs up when a publish comes whose topic holds this.
@@ -659,6 +661,7 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
             (welcome, false)
         }
         (Packet::Connect(..), Fault::RefusesLogins) => (vec![0x20, 3, 0, 0x86, 0], true),
+        (Packet::Connect(_, Some(_), _), Fault::RefusesWills) => (vec![0x20, 3, 0, 0x87, 0], true),
         (Packet::Connect(..), _) => (vec![0x20, 3, 0, 0, 0], false),
         (Packet::Publish(message), Fault::Refuses(reason, part)) if holds(message, part) => {
             let [high, low] = message.pkid.to_be_bytes();
