@@ -4,16 +4,21 @@ use crate::model::{Failure, Route};
 
 /// The last failure of each route since it last worked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Failures([Option<Failure>; 2]);
+pub struct Failures([Option<Failure>; 2]);
 
 impl Failures {
+    /// How the route failed last.
+    pub fn get(&self, route: Route) -> Option<&Failure> {
+        self.0[route.index()].as_ref()
+    }
+
     /// The route failed.
-    pub(super) fn note(&mut self, route: Route, failure: &Failure) {
+    pub fn note(&mut self, route: Route, failure: &Failure) {
         self.0[route.index()] = Some(failure.clone());
     }
 
     /// The route works, or is not used.
-    pub(super) fn forget(&mut self, route: Route) {
+    pub fn forget(&mut self, route: Route) {
         self.0[route.index()] = None;
     }
 
@@ -24,9 +29,8 @@ impl Failures {
     }
 
     /// `local: connection refused; cloud: …`, and what there is to add.
-    pub(super) fn words(&self, more: Option<&str>) -> String {
-        let of_route =
-            |route: Route| self.0[route.index()].as_ref().map(|failure| format!("{route}: {failure}"));
+    pub fn words(&self, more: Option<&str>) -> String {
+        let of_route = |route: Route| self.get(route).map(|failure| format!("{route}: {failure}"));
         let mut words: Vec<_> = Route::ALL.into_iter().filter_map(of_route).collect();
         words.extend(more.map(str::to_owned));
         if words.is_empty() { "there was no route to try".to_owned() } else { words.join("; ") }

@@ -7,7 +7,7 @@
 mod backoff;
 mod before;
 pub mod event;
-mod failures;
+pub mod failures;
 mod identity;
 mod plug;
 mod pursuit;

@@ -13,6 +13,7 @@ use crate::bridge::event::{
     Action, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId, Identity, Outcome, PlugInfo,
     PlugState, Update,
 };
+use crate::bridge::failures::Failures;
 use crate::bridge::route::Policy;
 use crate::bridge::{Bridge, PlugSettings, Settings};
 use crate::config::Config;
@@ -34,8 +35,8 @@ pub(super) struct Done {
     pub(super) result: CommandResult,
     pub(super) state: Option<PlugState>,
     pub(super) info: Option<Arc<PlugInfo>>,
-    /// What each route answered last, by [`Route::index`], if that was no answer.
-    pub(super) failures: [Option<Failure>; 2],
+    /// What each route answered last, if that was no answer.
+    pub(super) failures: Failures,
 }
 
 /// Carries one order to a plug, or to one outlet of a strip, and waits for its result. It comes within the entry's
@@ -160,7 +161,7 @@ impl Errand {
             Some(Ok(false)) => Failure::NotInAccount,
             Some(Err(error)) => error.into(),
         };
-        let _ = self.chances.failures[Route::Cloud.index()].insert(failure);
+        self.chances.fails(Route::Cloud, &failure);
         self.chances.is_unlisted = true;
     }
 }
@@ -171,7 +172,7 @@ struct Chances {
     /// Whether a route is to be used, by [`Route::index`].
     ways: [bool; 2],
     /// What each route answered last, if that was no answer.
-    failures: [Option<Failure>; 2],
+    failures: Failures,
     under_way: HashMap<ExchangeId, Route>,
     /// A plug that answered may have done what it was asked for.
     is_answered: bool,
@@ -184,13 +185,23 @@ impl Chances {
         let policy = entry.policy.policy;
         let is_local = policy != Policy::Cloud;
         let is_known = entry.identity != Identity::default();
-        let no_address = (is_local && entry.address.is_none()).then_some(Failure::NoAddress);
-        Self {
+        let mut chances = Self {
             ways: [is_local, policy != Policy::Local && has_cloud && is_known],
-            failures: [no_address, None],
+            failures: Failures::default(),
             under_way: HashMap::new(),
             is_answered: false,
             is_unlisted: false,
+        };
+        if entry.address.is_none() {
+            chances.fails(Route::Local, &Failure::NoAddress);
+        }
+        chances
+    }
+
+    /// A route that is not used cannot fail.
+    fn fails(&mut self, route: Route, failure: &Failure) {
+        if self.ways[route.index()] {
+            self.failures.note(route, failure);
         }
     }
 
@@ -204,31 +215,30 @@ impl Chances {
 
     fn came_out(&mut self, exchange: ExchangeId, outcome: &Outcome) {
         let Some(route) = self.ended(exchange) else { return };
-        self.is_answered |= outcome.result.is_ok();
-        self.failures[route.index()] = outcome.result.as_ref().err().cloned();
+        match &outcome.result {
+            Ok(_) => {
+                self.is_answered = true;
+                self.failures.forget(route);
+            }
+            Err(failure) => self.fails(route, failure),
+        }
     }
 
     fn heard(&mut self, event: &Event) {
         if let Event::Cloud(CloudStatus::Stopped(why)) = event {
-            self.failures[Route::Cloud.index()] = Some(Failure::CloudStopped(why.clone()));
+            self.fails(Route::Cloud, &Failure::CloudStopped(why.clone()));
         }
     }
 
     /// Why nothing can succeed any more, if that is so.
     fn are_gone(&self) -> Option<String> {
-        if self.is_answered {
-            return None;
-        }
-        let mut words = Vec::new();
-        for route in Route::ALL.into_iter().filter(|route| self.ways[route.index()]) {
+        let is_open = |route: Route| {
             let is_under_way = self.under_way.values().any(|way| *way == route);
-            let is_lasting =
-                |failure: &&Failure| lasts(failure) || (route == Route::Cloud && self.is_unlisted);
-            let failure =
-                self.failures[route.index()].as_ref().filter(is_lasting).filter(|_| !is_under_way)?;
-            words.push(format!("{route}: {failure}"));
-        }
-        Some(if words.is_empty() { "there is no route to try".to_owned() } else { words.join("; ") })
+            let is_lasting = |failure| lasts(failure) || (route == Route::Cloud && self.is_unlisted);
+            self.ways[route.index()] && (is_under_way || !self.failures.get(route).is_some_and(is_lasting))
+        };
+        let is_over = !self.is_answered && !Route::ALL.into_iter().any(is_open);
+        is_over.then(|| self.failures.words(None))
     }
 }
 
@@ -304,6 +314,12 @@ mod tests {
         assert_eq!(at_an_address.are_gone().as_deref(), Some("local: no route to the host"));
         let nowhere = chances(Policy::Local, None, Some("80060001")).are_gone();
         assert_eq!(nowhere.as_deref(), Some("local: its address on the LAN is not known"));
+
+        let mut stopped = chances(Policy::Local, Some("192.0.2.1"), Some("80060001"));
+        stopped.heard(&Event::Cloud(CloudStatus::Stopped("wrong password".into())));
+        fails(&mut stopped, 1, Route::Local, Failure::Refused);
+        let why = stopped.are_gone();
+        assert_eq!(why.as_deref(), Some("local: connection refused"), "the cloud was not to be used");
 
         let mut acted = chances(Policy::Local, Some("192.0.2.1"), None);
         acted.begun(id(1), Route::Local);

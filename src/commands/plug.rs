@@ -14,7 +14,7 @@ use super::target::{self, Target};
 use super::{Context, Exit, Failed, say};
 use crate::bridge::event::{Ended, Identity, PlugInfo};
 use crate::bridge::route::Policy;
-use crate::model::{Address, DeviceId, Failure, Order, RelayState, Switch, Wishes, shown};
+use crate::model::{Address, DeviceId, Failure, Order, RelayState, Route, Switch, Wishes, shown};
 
 /// The most of a device's own words that is printed on a line, in characters.
 const WORDS_SHOWN: usize = 80;
@@ -127,8 +127,8 @@ fn explained(why: &str, done: &Done) -> String {
     let reasons = reasons.unwrap_or(why);
     // A plug whose address is not known was to be reached over the cloud.
     let told = |failure: &&Failure| **failure != Failure::NoAddress;
-    let decisive = done.failures.iter().flatten().find(told);
-    let remedy = decisive.or(done.failures.iter().flatten().next()).and_then(remedy);
+    let failures = || Route::ALL.into_iter().filter_map(|route| done.failures.get(route));
+    let remedy = failures().find(told).or_else(|| failures().next()).and_then(remedy);
     remedy.map_or_else(|| reasons.to_owned(), |remedy| format!("{reasons}: {remedy}"))
 }
 
