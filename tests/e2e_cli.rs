@@ -187,6 +187,18 @@ async fn two_devices_of_the_account_with_one_alias_are_an_error_too() {
 }
 
 #[tokio::test]
+async fn two_devices_with_one_alias_and_one_device_id_are_an_error_too() {
+    let house = house_of(&["Lamp", "Lamp"]).await;
+    let id = house.plug(0).device_id();
+    house.plug(1).with(|plug| plug.device_id = id);
+    let home = Home::new(&Config::of(&house).without("cloud"));
+    let both = home.run(&["plug", "lamp", "on"]).await;
+    let line = both.failed(1);
+    assert!(line.contains("50:C7:BF:00:00:01") && line.contains("50:C7:BF:00:00:02"), "{line}");
+    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()));
+}
+
+#[tokio::test]
 async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
     let house = house().await;
     let config = Config::of(&house).set("routing", "command_ttl", NEVER);

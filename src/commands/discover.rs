@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::installation::Installation;
-use super::known::Known;
+use super::known::{Known, identity_on, shares_id};
 use super::progress::Progress;
 use super::table::Table;
 use super::{Context, Failed, say};
@@ -132,7 +132,7 @@ impl Row {
         match said {
             Said::SysInfo(reading) => {
                 let plate = &reading.plate;
-                let who = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
+                let who = identity_on(plate);
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
                 let mac = plate.mac.map(|mac| mac.to_string());
                 let device_id = plate.device_id.as_ref().map(DeviceId::as_str);
@@ -189,17 +189,10 @@ impl Row {
         }
     }
 
-    /// Whether two devices have one device id.
-    fn has_id_of(&self, other: &Self) -> bool {
-        let macs_differ =
-            matches!((self.who.mac, other.who.mac), (Some(ours), Some(theirs)) if ours != theirs);
-        macs_differ && self.who.device_id.is_some() && self.who.device_id == other.who.device_id
-    }
-
     /// By device id, else by MAC, else by the place.
     fn is_same(&self, other: &Self) -> bool {
         match (&self.who, &other.who) {
-            (ours, theirs) if ours.contradicts(theirs) || self.has_id_of(other) => false,
+            (ours, theirs) if ours.contradicts(theirs) || shares_id(ours, theirs) => false,
             (Identity { device_id: Some(_), .. }, Identity { device_id: Some(_), .. }) => true,
             (Identity { mac: Some(_), .. }, Identity { mac: Some(_), .. }) => true,
             _ => self.place == other.place,
@@ -261,7 +254,7 @@ fn remarks(rows: &[Row]) -> String {
         if !row.unread.is_empty() {
             _ = writeln!(remarks, "{host}: {} cannot be read and counts as absent", row.unread);
         }
-        if let Some(other) = rows[..number].iter().find(|other| row.has_id_of(other)) {
+        if let Some(other) = rows[..number].iter().find(|other| shares_id(&row.who, &other.who)) {
             _ = writeln!(
                 remarks,
                 "{host}: it has the device id of {}, though another MAC: the daemon serves one of them; run a second \

@@ -5,6 +5,7 @@ use crate::bridge::PlugSettings;
 use crate::bridge::event::{Identity, KnownPlug};
 use crate::config::Config;
 use crate::model::{Address, PlugName};
+use crate::smarthome::message::Nameplate;
 use crate::store::Store;
 
 /// The entries of the config, and the plugs of earlier runs.
@@ -48,6 +49,17 @@ impl<'a> Known<'a> {
 /// Who a plug of an earlier run is.
 pub(super) fn identity_of(plug: &KnownPlug) -> Identity {
     Identity { device_id: Some(plug.device_id.clone()), mac: plug.mac }
+}
+
+/// Who a plug says that it is.
+pub(super) fn identity_on(plate: &Nameplate) -> Identity {
+    Identity { device_id: plate.device_id.clone(), mac: plate.mac }
+}
+
+/// Whether two devices have one device id.
+pub(super) fn shares_id(one: &Identity, other: &Identity) -> bool {
+    let macs_differ = matches!((one.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs);
+    macs_differ && one.device_id.is_some() && one.device_id == other.device_id
 }
 
 /// Whether both say who they are, and are the same. Two device ids decide alone.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::known::{Known, identity_of, is_same};
+use super::known::{Known, identity_of, identity_on, is_same, shares_id};
 use super::{Exit, Failed};
 use crate::bridge::PlugSettings;
 use crate::bridge::event::{Identity, KnownPlug, OtherDialect, Said, Sighting};
@@ -107,10 +107,11 @@ impl Found {
     /// Adds one, if it is not there yet.
     fn add(&mut self, target: Target) {
         let is_it = |known: &&mut Target| {
-            let same_place = known.entry.address.is_some() && known.entry.address == target.entry.address;
-            let same_plug = is_same(&known.entry.identity, &target.entry.identity)
-                || (same_place && !known.entry.identity.contradicts(&target.entry.identity));
-            same_plug && known.outlet == target.outlet
+            let (ours, theirs) = (&known.entry, &target.entry);
+            let same_place = ours.address.is_some() && ours.address == theirs.address;
+            let same_plug = is_same(&ours.identity, &theirs.identity)
+                || (same_place && !ours.identity.contradicts(&theirs.identity));
+            same_plug && !shares_id(&ours.identity, &theirs.identity) && known.outlet == target.outlet
         };
         match self.targets.iter_mut().find(is_it) {
             // The newest sighting has the right address.
@@ -269,7 +270,7 @@ impl<'a> Wanted<'a> {
             match said {
                 Said::SysInfo(reading) => {
                     let plate = &reading.plate;
-                    let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
+                    let identity = identity_on(plate);
                     if self.is(&identity, &plate.alias) {
                         found.add(known.target(identity.clone(), Some(address.clone()), None));
                     }

@@ -72,9 +72,7 @@ pub(super) fn with_heard(mut patients: Vec<Patient>, heard: &[Sighting], config:
     for Sighting { address, said } in heard.iter().filter(|_| config.bridge.adopt) {
         let (identity, name) = match said {
             Said::SysInfo(reading) if reading.is_plug() => {
-                let plate = &reading.plate;
-                let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
-                (identity, shown(&plate.alias, NAME_SHOWN))
+                (identity_on(&reading.plate), shown(&reading.plate.alias, NAME_SHOWN))
             }
             Said::Other(device) if is_plug_kind(&device.kind) => {
                 let identity = Identity { device_id: None, mac: device.mac };
@@ -116,12 +114,6 @@ impl Patient {
         }
         is_same(&self.identity, identity) || (address.is_some() && self.address.as_ref() == address)
     }
-}
-
-/// Whether two devices have one device id.
-pub(super) fn shares_id(one: &Identity, other: &Identity) -> bool {
-    let macs_differ = matches!((one.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs);
-    macs_differ && one.device_id.is_some() && one.device_id == other.device_id
 }
 
 /// Whether it is a device of this family, whatever it speaks.

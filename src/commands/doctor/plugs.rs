@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use super::diagnosis::{self, Broadcast, CloudView, Datagrams, Evidence, LanView, Place};
 use super::networks::Networks;
-use super::patients::{NAME_SHOWN, Patient, is_of_the_family, shares_id, with_heard};
+use super::patients::{NAME_SHOWN, Patient, is_of_the_family, with_heard};
 use super::report::{Finding, Subject, Try};
 use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Said, Sighting, Target};
 use crate::bridge::route::Policy;
-use crate::commands::known::is_same;
+use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
 use crate::model::{Address, Destination, Failure, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request};
@@ -289,13 +289,9 @@ impl Heard {
 
 fn identity_of(said: &Said) -> Identity {
     match said {
-        Said::SysInfo(reading) => identity_on(reading),
+        Said::SysInfo(reading) => identity_on(&reading.plate),
         Said::Other(device) => Identity { device_id: None, mac: device.mac },
     }
-}
-
-fn identity_on(reading: &Reading) -> Identity {
-    Identity { device_id: reading.plate.device_id.clone(), mac: reading.plate.mac }
 }
 
 /// Asks over TCP: once, again where a healthy plug may fail once, and where nothing came whether it takes connections.
@@ -325,7 +321,7 @@ async fn ask(
             Ok(Reply::SysInfo(reading)) => {
                 let answer = describe(&reading);
                 tries.push(Try::since(begun, what, answer.clone()));
-                patient.identity = identity_on(&reading);
+                patient.identity = identity_on(&reading.plate);
                 return (LanView::Answers, answer);
             }
             Ok(_) => failure = Failure::Garbage("no sysinfo".into()),
