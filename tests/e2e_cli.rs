@@ -252,6 +252,31 @@ async fn the_entry_of_a_plug_holds_whatever_it_is_called_on_the_command_line() {
 }
 
 #[tokio::test]
+async fn an_entry_that_says_only_where_its_plug_is_means_the_plug_that_the_daemon_served_there() {
+    let house = house().await;
+    let config = Config::of(&house).without_search();
+    let host = house.lan().address(house.plug(0)).unwrap();
+    let entry = |more: &str| format!("{}[[plug]]\nhost = \"{host}\"\n{more}", config.text());
+    let home = Home::new(&config);
+    home.write(&entry(""));
+    let mut scene = Scene::at(home).await;
+    scene.shows("lamp", json!({"state": "OFF"})).await;
+    scene.daemon.stop().await;
+    house.lan().set_fault(house.plug(0), LanFault::PortDead).await.unwrap();
+    let home = scene.home;
+    home.write(&entry("name = \"kettle\"\n"));
+    for words in
+        [&["plug", "kettle", "on", "--json"][..], &["plug", "kettle", "off", "--via", "cloud", "--json"]]
+    {
+        let done = home.run(words).await.json();
+        assert_eq!(done["route"], "cloud", "{done}");
+    }
+    home.write(&entry("route = \"local\"\n"));
+    let told = home.run(&["plug", "lamp", "on"]).await;
+    assert!(told.failed(1).starts_with("hs100d: lamp: local: connection refused: "), "{told:?}");
+}
+
+#[tokio::test]
 async fn an_address_needs_no_account_and_a_mac_is_looked_up_there() {
     let house = house().await;
     let config = Config::of(&house).without_search().set("routing", "command_ttl", "5s");

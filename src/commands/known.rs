@@ -1,5 +1,5 @@
-//! What config and store know of plugs, together: which entry is about a plug, what it is called in its topics, and where
-//! it was last.
+//! What config and store know of plugs, together: which entry is about a plug, what it is called in its topics, and
+//! where it was last.
 
 use crate::bridge::PlugSettings;
 use crate::bridge::event::{Identity, KnownPlug};
@@ -32,6 +32,21 @@ impl<'a> Known<'a> {
     /// What an earlier run knew of this plug.
     pub(super) fn plug(&self, who: &Identity) -> Option<&KnownPlug> {
         self.plugs.iter().find(|plug| is_same(&identity_of(plug), who))
+    }
+
+    /// An entry with what an earlier run knew of its plug, as the daemon completes it. An entry that has only an address
+    /// is about the plug that was served there.
+    pub(super) fn completed(&self, entry: &PlugSettings) -> PlugSettings {
+        let PlugSettings { name, identity, address, policy } = entry.clone();
+        let lived_there =
+            |plug: &&KnownPlug| identity == Identity::default() && address.is_some() && plug.home == address;
+        let before = self.plug(&identity).or_else(|| self.plugs.iter().find(lived_there));
+        let identity = Identity {
+            device_id: identity.device_id.or_else(|| before.map(|plug| plug.device_id.clone())),
+            mac: identity.mac.or_else(|| before.and_then(|plug| plug.mac)),
+        };
+        let address = address.or_else(|| before.and_then(|plug| plug.address.clone()));
+        PlugSettings { name, identity, address, policy }
     }
 
     /// What it is called in its topics: by the config, else as the daemon named it.

@@ -99,17 +99,17 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     // Where the LAN alone may be used, the account is not asked for the plug either.
     let cloud = account.cloud.as_ref().filter(|_| args.via != Some(Via::Local));
     let Target { mut entry, outlet } = target::find(&args.target, &known, cloud).await?;
-    if args.via == Some(Via::Cloud) && entry.identity == Identity::default() {
-        let line = format!(
-            "{}: is an address, which tells the cloud nothing: use its name, MAC or device id",
-            args.target
-        );
-        return Err(Failed::new(Exit::Usage, line));
-    }
     match args.via {
         Some(Via::Local) => entry.policy.policy = Policy::Local,
         Some(Via::Cloud) => entry.policy.policy = Policy::Cloud,
         None => {}
+    }
+    if entry.policy.policy == Policy::Cloud && entry.identity == Identity::default() {
+        let line = format!(
+            "{}: all that is known of it is an address, which tells the cloud nothing: use its alias, MAC or device id",
+            args.target
+        );
+        return Err(Failed::new(Exit::Usage, line));
     }
     let done = errand::run(entry, outlet, account, args.verb.order()).await;
     match &done.result.ended {

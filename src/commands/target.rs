@@ -60,8 +60,10 @@ pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -
         for row in rows.iter().map(crate::transport::cloud::api::Row::to_account_plug) {
             let identity = Identity { device_id: Some(row.device_id), mac: row.mac };
             if wanted.is(&identity, &row.alias) {
-                let address = known.plug(&identity).and_then(|plug| plug.address.clone());
-                found.add(known.target(identity, address, None));
+                found.add(match known.plug(&identity) {
+                    Some(plug) => known.target_of(plug, None),
+                    None => known.target(identity, None, None),
+                });
             }
         }
         if let Some(target) = found.only_one(text, known)? {
@@ -83,15 +85,13 @@ impl Known<'_> {
     /// A plug of an earlier run.
     fn target_of(&self, plug: &KnownPlug, outlet: Option<Outlet>) -> Target {
         let identity = identity_of(plug);
-        let written = self.entry(&identity, None).and_then(|entry| entry.address.clone());
+        let written = self.entry(&identity, plug.home.as_ref()).and_then(|entry| entry.address.clone());
         self.target(identity, written.or_else(|| plug.address.clone()), outlet)
     }
 
     /// A plug of the config.
     fn target_in(&self, entry: &PlugSettings) -> Target {
-        let remembered = || self.plug(&entry.identity).and_then(|plug| plug.address.clone());
-        let address = entry.address.clone().or_else(remembered);
-        Target { entry: PlugSettings { address, ..entry.clone() }, outlet: None }
+        Target { entry: self.completed(entry), outlet: None }
     }
 }
 

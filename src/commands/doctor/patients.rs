@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::plugs::OnLan;
-use crate::bridge::event::{Identity, KnownPlug, OtherDialect, Said, Sighting};
+use crate::bridge::PlugSettings;
+use crate::bridge::event::{Identity, OtherDialect, Said, Sighting};
 use crate::bridge::route::{Policy, RoutePolicy};
-use crate::commands::known::{identity_of, is_same};
+use crate::commands::known::{Known, identity_of, identity_on, is_same, shares_id};
 use crate::config::Config;
 use crate::model::{Address, shown};
 use crate::smarthome::message::is_plug_kind;
@@ -34,29 +35,17 @@ pub(super) struct Patient {
 
 /// The plugs of the config, and with adoption those of the store.
 pub(super) fn of(config: &Config, store: &Store) -> Vec<Patient> {
-    let known = store.known_plugs();
-    let remembered = |identity: &Identity| {
-        let is_it = |plug: &&KnownPlug| is_same(identity, &identity_of(plug));
-        known.iter().find(is_it)
-    };
+    let known = Known::of(config, store);
     let mut patients: Vec<Patient> = Vec::new();
     for entry in &config.bridge.plugs {
-        let stored = remembered(&entry.identity);
-        let address = entry.address.clone().or_else(|| stored.and_then(|plug| plug.address.clone()));
-        let name = entry.name.as_ref().map(ToString::to_string);
-        let name = name.or_else(|| address.as_ref().map(ToString::to_string));
-        // The store may know what the user left out.
-        let mac = entry.identity.mac.or_else(|| stored.and_then(|plug| plug.mac));
-        patients.push(Patient {
-            name: name.unwrap_or_else(|| "without a name".to_owned()),
-            identity: Identity { mac, ..entry.identity.clone() },
-            address,
-            is_written: entry.address.is_some(),
-            ..blank(entry.policy)
-        });
+        let is_written = entry.address.is_some();
+        let PlugSettings { name, identity, address, policy } = known.completed(entry);
+        let name = name.map(|name| name.to_string()).or_else(|| address.as_ref().map(ToString::to_string));
+        let name = name.unwrap_or_else(|| "without a name".to_owned());
+        patients.push(Patient { name, identity, address, is_written, ..blank(policy) });
     }
     if config.bridge.adopt {
-        for plug in &known {
+        for plug in &known.plugs {
             let (identity, address) = (identity_of(plug), plug.address.clone());
             if !patients.iter().any(|patient| patient.is(&identity, address.as_ref())) {
                 let name = plug.name.to_string();
