@@ -6,6 +6,9 @@ use crate::config::place::Environment;
 
 /// To the beginning of the line, and clear it.
 const CLEAR: &str = "\r\x1b[K";
+/// What is too long for the window is cut off between these: only the last of two lines could be cleared.
+const KEEP_TO_ONE_LINE: &str = "\x1b[?7l";
+const WRAP_AGAIN: &str = "\x1b[?7h";
 
 /// One line that is replaced again and again, and gone when this is dropped. Without a terminal nothing is shown.
 pub(super) struct Progress<W: Write = Stderr> {
@@ -16,7 +19,7 @@ pub(super) struct Progress<W: Write = Stderr> {
 impl Progress {
     /// On standard error, if it is a terminal that can clear a line.
     pub(super) fn on_stderr(environment: &Environment) -> Self {
-        let is_dumb = environment.get("TERM").is_some_and(|term| term == "dumb");
+        let is_dumb = environment.get("TERM").is_none_or(|term| term == "dumb");
         let stderr = io::stderr();
         Self::on(Some(stderr).filter(|stderr| stderr.is_terminal() && !is_dumb))
     }
@@ -29,7 +32,7 @@ impl<W: Write> Progress<W> {
 
     /// Shows this in place of what was shown before.
     pub(super) fn show(&mut self, text: &str) {
-        self.write(text);
+        self.write(&format!("{KEEP_TO_ONE_LINE}{text}{WRAP_AGAIN}"));
         self.is_shown = self.terminal.is_some();
     }
 
@@ -68,7 +71,9 @@ mod tests {
         progress.leave("asked two networks");
         progress.show("3 s left");
         drop(progress);
-        let expected = format!("5 s left{CLEAR}4 s left{CLEAR}asked two networks\n3 s left{CLEAR}");
+        let line = |text| format!("{KEEP_TO_ONE_LINE}{text}{WRAP_AGAIN}");
+        let [five, four, three] = ["5 s left", "4 s left", "3 s left"].map(line);
+        let expected = format!("{five}{CLEAR}{four}{CLEAR}asked two networks\n{three}{CLEAR}");
         assert_eq!(String::from_utf8(shown).unwrap(), expected);
         let mut nowhere = Progress::<Vec<u8>>::on(None);
         nowhere.show("5 s left");
