@@ -392,7 +392,7 @@ fn same_device_id(other: &str, its: &Whereabouts, kept: &str, served: &Whereabou
     };
     format!(
         "{other} ({}): it has the device id of {kept} ({}), and only {kept} is served; to serve the other as well, run a \
-         second hs100d with its `host` in [[plug]] and adopt = false",
+         second hs100d with its `host` in [[plug]], adopt = false, and a base_topic and STATE_DIRECTORY of its own",
         words(its),
         words(served),
     )

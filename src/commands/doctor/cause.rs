@@ -68,7 +68,8 @@ causes! {
         "correct `host` or `device_id`, or run `hs100d forget` for a plug that was replaced";
     SAME_DEVICE_ID = "same-device-id",
         "it has the device id of another device, though its own MAC",
-        "one of the two is served; run a second hs100d for the other, with its `host` in [[plug]] and adopt = false";
+        "one of the two is served; run a second hs100d for the other, with its `host` in [[plug]], adopt = false, and a \
+         base_topic and STATE_DIRECTORY of its own";
     ANOTHER_DEVICE = "another-device",
         "something without a plug's port has its address, while the cloud says that the plug is offline",
         "the plug is off or has lost the Wi-Fi: bring it back, and reserve an address for it in the router";
