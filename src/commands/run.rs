@@ -15,8 +15,8 @@ const WAITING: usize = 4;
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the config again.
 ///
 /// # Errors
-/// The config is wrong, the system service runs with it already, or the embedded broker may not listen there. What is out of
-/// reach or taken is waited for.
+/// The config is wrong, the system service runs with it already, or the embedded broker may not listen there. What is
+/// out of reach or taken is waited for.
 pub async fn run(context: &Context) -> Result<(), Failed> {
     if Service::beside(&context.place(), &context.environment).is_some_and(|service| service.is_running()) {
         let line = "the service hs100d runs on this machine with the same config, and two daemons would undo each other's work: \
