@@ -85,7 +85,8 @@ impl Bridge {
         self.publish(Update::Happened(Happening { what: What::Unsupported, plug, route: None, detail }));
     }
 
-    /// A bulb or the like answers where the user wrote that a plug is. It is named, and fails like a plug that is not there.
+    /// A bulb or the like answers where the user wrote that a plug is. It is named, and fails like a plug that is not
+    /// there.
     pub(super) fn on_other_kind(
         &mut self,
         key: PlugKey,

@@ -46,8 +46,8 @@ pub enum Promise {
     CorrectsWithCause,
     /// One request in flight on each wire.
     OneOnAWire,
-    /// The same is not asked again over the same route within a quarter of a second, unless a command came or was confirmed
-    /// since.
+    /// The same is not asked again over the same route within a quarter of a second, unless a command came or was
+    /// confirmed since.
     RepeatsSlowly,
     /// Never two logins or refreshes at once.
     OneLogin,

@@ -504,8 +504,8 @@ impl Next {
     }
 }
 
-/// The length of a value's debug text. Digits do not count: the moments in it are this machine's, and so differ from run
-/// to run.
+/// The length of a value's debug text. Digits do not count: the moments in it are this machine's, and so differ from
+/// run to run.
 fn weight_of(value: &impl fmt::Debug) -> usize {
     struct Counter(usize);
     impl fmt::Write for Counter {

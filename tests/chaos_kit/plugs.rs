@@ -212,7 +212,8 @@ impl Plug {
         }
     }
 
-    /// Which relays a request names, and the state that it wants. Nobody but the plug knows whether its firmware refuses it.
+    /// Which relays a request names, and the state that it wants. Nobody but the plug knows whether its firmware
+    /// refuses it.
     pub fn told_to_switch_by(&self, request: &Request) -> Option<(Vec<usize>, RelayState)> {
         match request {
             Request::SetRelay(state) | Request::SetRelayAndRead(state) if !self.is_strip() => {

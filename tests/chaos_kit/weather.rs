@@ -20,7 +20,8 @@ const HELD_BACK: Duration = Duration::from_secs(5400);
 const REST: Duration = Duration::from_secs(900);
 /// No command is under way for so long.
 const LONG_PAST: Duration = Duration::from_secs(600);
-/// What a command needs beside the hiccups on its way: an older request is given up first, and a second reading is put off.
+/// What a command needs beside the hiccups on its way: an older request is given up first, and a second reading is put
+/// off.
 const NEEDED: Duration = Duration::from_millis(1100);
 /// So long before everything is mended, everybody has his last word.
 const LAST_WORDS: Duration = Duration::from_secs(6);

@@ -200,8 +200,8 @@ impl Plug {
         }
     }
 
-    /// Has the meters read soon whose relays this reading shows in another state than the one before. Over the LAN only:
-    /// calls over the cloud are counted.
+    /// Has the meters read soon whose relays this reading shows in another state than the one before. Over the LAN
+    /// only: calls over the cloud are counted.
     pub(super) fn read_meter_after_switching(&mut self, reading: &Reading, now: Instant) {
         let Some(before) = self.reported.as_ref().filter(|_| self.serving == Some(Route::Local)) else {
             return;

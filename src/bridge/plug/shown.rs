@@ -104,7 +104,8 @@ impl Plug {
         }
     }
 
-    /// The first time only with what was used today and this month, or Home Assistant would show `unknown` for a moment.
+    /// The first time only with what was used today and this month, or Home Assistant would show `unknown` for a
+    /// moment.
     fn tells_energy(&self, part: Option<Outlet>) -> bool {
         let metered = self.relay(part).and_then(|relay| relay.metered.as_ref());
         metered.is_some_and(|metered| metered.is_told || self.meter_was_asked(part))

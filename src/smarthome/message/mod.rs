@@ -2,8 +2,8 @@
 //!
 //! Owns the words; knows neither the wire they travel on nor what a reply means for anyone. Facts are from
 //! recordings of real devices: every method's argument is `{}`, never `null` (some firmwares answer `null` with
-//! nothing), and each method is asked alone, because some firmwares crash on requests for modules that they lack. The one
-//! exception is [`Request::SetRelayAndRead`], whose two methods every firmware has.
+//! nothing), and each method is asked alone, because some firmwares crash on requests for modules that they lack. The
+//! one exception is [`Request::SetRelayAndRead`], whose two methods every firmware has.
 //!
 //! Here stands what can be said and answered; `answer` finds the answer in a reply, and each other file reads one
 //! kind of answer.
