@@ -113,6 +113,16 @@ where
     Ok(serde_json::from_str(json.get()).ok())
 }
 
+/// What may be odd without spoiling what stands beside it: an item of a list, a value that was not asked for.
+#[derive(Debug)]
+pub struct IfReadable<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for IfReadable<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if_readable(deserializer).map(Self)
+    }
+}
+
 /// The text without what keeps it from being JSON and is harmless: a byte order mark before it, control characters as
 /// they are, and halves of surrogate pairs. None if there is nothing of the kind in it.
 pub fn repaired(text: &str) -> Option<String> {

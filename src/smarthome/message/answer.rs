@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::model::shown;
-use crate::smarthome::lenient::if_readable;
+use crate::smarthome::lenient::IfReadable;
 use crate::smarthome::message::number::Num;
 
 /// The most of a plug's own reason that is repeated, in characters; firmwares say three words.
@@ -174,10 +174,9 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Within<S> {
                     inner = unused;
                     match key {
                         Key::ErrCode => {
-                            status.err_code =
-                                map.next_value_seed(IfReadable(PhantomData))?.unwrap_or_default();
+                            status.err_code = map.next_value::<IfReadable<_>>()?.0.unwrap_or_default();
                         }
-                        Key::ErrMsg => status.err_msg = map.next_value_seed(IfReadable(PhantomData))?,
+                        Key::ErrMsg => status.err_msg = map.next_value::<IfReadable<_>>()?.0,
                         Key::Wanted | Key::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
@@ -222,17 +221,6 @@ impl Visitor<'_> for KeyIn {
             "err_msg" => Key::ErrMsg,
             _ => Key::Other,
         })
-    }
-}
-
-/// What may be odd without spoiling the part that was asked for.
-struct IfReadable<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for IfReadable<T> {
-    type Value = Option<T>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        if_readable(deserializer)
     }
 }
 

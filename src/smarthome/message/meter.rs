@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::smarthome::lenient::if_readable;
+use crate::smarthome::lenient::{IfReadable, if_readable};
 use crate::smarthome::message::answer::NotAnAnswer;
 use crate::smarthome::message::number::{Amount, Num};
 
@@ -95,19 +95,15 @@ fn in_units(whole: Option<Amount>, thousandths: Option<Amount>) -> Option<f64> {
 #[derive(Deserialize)]
 pub(super) struct RawDays {
     #[serde(default, deserialize_with = "if_readable")]
-    day_list: Option<Vec<IfReadable>>,
+    day_list: Option<Vec<IfReadable<RawUse>>>,
 }
 
 /// `emeter.get_monthstat`.
 #[derive(Deserialize)]
 pub(super) struct RawMonths {
     #[serde(default, deserialize_with = "if_readable")]
-    month_list: Option<Vec<IfReadable>>,
+    month_list: Option<Vec<IfReadable<RawUse>>>,
 }
-
-/// An entry, unless it cannot be read.
-#[derive(Deserialize)]
-struct IfReadable(#[serde(deserialize_with = "if_readable")] Option<RawUse>);
 
 #[derive(Deserialize)]
 struct RawUse {
@@ -141,7 +137,7 @@ impl RawMonths {
 /// The entries of a list. Firmwares list more than was asked for: `is_of` says which count. A list of which nothing can
 /// be read does not mean that nothing was used.
 fn used(
-    list: &[IfReadable],
+    list: &[IfReadable<RawUse>],
     is_of: impl Fn(&RawUse) -> bool,
     number: impl Fn(&RawUse) -> Option<Num>,
 ) -> Option<Vec<(u8, f64)>> {

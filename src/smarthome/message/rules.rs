@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::model::RelayState;
-use crate::smarthome::lenient::if_readable;
+use crate::smarthome::lenient::IfReadable;
 use crate::smarthome::message::number::Num;
 
 /// One entry of a plug's own schedule, as far as it is shown.
@@ -62,12 +62,8 @@ impl RawCountDown {
 #[derive(Deserialize)]
 pub(super) struct RawRules<'a> {
     #[serde(borrow, default)]
-    rule_list: Vec<IfReadable<'a>>,
+    rule_list: Vec<IfReadable<RawRule<'a>>>,
 }
-
-/// A rule, unless it cannot be read.
-#[derive(Deserialize)]
-struct IfReadable<'a>(#[serde(borrow, deserialize_with = "if_readable")] Option<RawRule<'a>>);
 
 /// The start (`s…`) is what the apps offer; a rule may have an end (`e…`) instead or as well, which is shown only
 /// where there is no start.
