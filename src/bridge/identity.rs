@@ -193,11 +193,11 @@ impl Bridge {
         let word =
             |name: &Option<PlugName>| name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
         let detail = if are_two {
-            let places = [(key, plate.mac), (twin, mac)]
-                .map(|(key, mac)| (self.plug(key).and_then(Plug::address).map(Address::host), mac));
-            let served = if winner == key { &places[0] } else { &places[1] };
-            let other = if winner == key { &places[1] } else { &places[0] };
-            same_device_id(&word(&lost), other, &word(&kept), served)
+            let whereabouts = |it| {
+                let host = self.plug(it).and_then(Plug::address).map(Address::host);
+                (host, if it == key { plate.mac } else { mac })
+            };
+            same_device_id(&word(&lost), &whereabouts(loser), &word(&kept), &whereabouts(winner))
         } else {
             format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept))
         };
