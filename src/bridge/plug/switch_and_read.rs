@@ -13,8 +13,8 @@ use crate::smarthome::message::{Reading, Request};
 pub(super) struct SwitchAndRead {
     /// Of which firmware version something is known, and whether it takes both in one request.
     known: Option<(Arc<str>, bool)>,
-    /// A request that was not answered as it should be. Until it is known whether the plug can be switched alone over the
-    /// same route, it is.
+    /// A request that was not answered as it should be. Until it is known whether the plug can be switched alone over
+    /// the same route, it is.
     doubt: Option<Doubt>,
     /// What speaks against it so far: the weight of such doubts that were confirmed.
     against: u8,
@@ -32,12 +32,13 @@ const ENOUGH: u8 = 2;
 const HALF: u8 = 1;
 
 impl Plug {
-    /// The request that reads as well, where this one switches the relay of a plug that is not known to take that badly.
-    pub(super) fn read_as_well(&self, request: &Request) -> Option<Request> {
+    /// The request that reads as well, where this one switches the relay of a plug that is not known to take that
+    /// badly.
+    pub(super) fn read_as_well(&self, route: Route, request: &Request) -> Option<Request> {
         let Request::SetRelay(state) = *request else { return None };
         let reading = &self.reported.as_ref()?.reading;
         let has_one_relay = reading.relay.is_some() && reading.outlets.is_empty() && self.outlets.is_empty();
-        let is_in_doubt = self.switch_and_read.doubt.is_some();
+        let is_in_doubt = self.switch_and_read.doubt.is_some() || self.is_doubted_if_given_up(route);
         let may = has_one_relay && !is_in_doubt && self.takes_both() != Some(false);
         may.then_some(Request::SetRelayAndRead(state))
     }
@@ -78,8 +79,8 @@ impl Plug {
         }
     }
 
-    /// A request that switches and reads was not answered as it should be, and may have been carried out: the same state
-    /// is asked for again, alone. True if at once, because the failure says nothing of the route.
+    /// A request that switches and reads was not answered as it should be, and may have been carried out: the same
+    /// state is asked for again, alone. True if at once, because the failure says nothing of the route.
     pub(super) fn is_to_switch_alone(&mut self, route: Route, flight: &InFlight, failure: &Failure) -> bool {
         let is_known_to_work = self.takes_both() == Some(true);
         let weight = match failure {
@@ -96,10 +97,14 @@ impl Plug {
 
     /// What is under way on this route is given up without an answer.
     pub(super) fn doubt_what_hangs(&mut self, route: Route) {
-        let reads_as_well = self.lanes[route.index()].as_ref().is_some_and(|flight| flight.reads_as_well);
-        if reads_as_well && self.takes_both().is_none() {
+        if self.is_doubted_if_given_up(route) {
             self.switch_and_read.doubt = Some(Doubt { route, weight: HALF });
         }
+    }
+
+    fn is_doubted_if_given_up(&self, route: Route) -> bool {
+        let reads_as_well = self.lanes[route.index()].as_ref().is_some_and(|flight| flight.reads_as_well);
+        reads_as_well && self.takes_both().is_none()
     }
 
     /// It was switched alone, or would not be: that is what was in doubt, if the route is the same.

@@ -136,8 +136,7 @@ impl Plug {
         wake: &mut Wake,
         desk: &mut Desk<'_>,
     ) -> bool {
-        self.doubt_what_hangs(route);
-        let reading_as_well = self.read_as_well(&request);
+        let reading_as_well = self.read_as_well(route, &request);
         let reads_as_well = reading_as_well.is_some();
         let as_said = reading_as_well.unwrap_or_else(|| request.clone());
         if let Some(at) = self.too_soon_until(route, &as_said, desk.now) {
