@@ -2,30 +2,38 @@
 
 use crate::model::{Failure, Route};
 
-/// The last failure of each route since it last worked.
+/// The last failure of each route since it last worked. Nearly all plugs have none.
 #[derive(Debug, Clone, Default)]
-pub struct Failures([Option<Failure>; 2]);
+pub struct Failures(Option<Box<[Option<Failure>; 2]>>);
 
 impl Failures {
     /// How the route failed last.
     pub fn get(&self, route: Route) -> Option<&Failure> {
-        self.0[route.index()].as_ref()
+        self.0.as_ref()?[route.index()].as_ref()
     }
 
     /// The route failed.
     pub fn note(&mut self, route: Route, failure: &Failure) {
-        self.0[route.index()] = Some(failure.clone());
+        let known = &mut self.0.get_or_insert_default()[route.index()];
+        if known.as_ref() != Some(failure) {
+            *known = Some(failure.clone());
+        }
     }
 
     /// The route works, or is not used.
     pub fn forget(&mut self, route: Route) {
-        self.0[route.index()] = None;
+        self.0.take_if(|known| {
+            known[route.index()] = None;
+            known.iter().all(Option::is_none)
+        });
     }
 
     /// Adds why the route cannot be tried at all, else that it hangs, where nothing else is known of it.
     pub(super) fn complete(&mut self, route: Route, unusable: Option<Failure>, hangs: bool) {
-        let known = &mut self.0[route.index()];
-        *known = unusable.or(known.take()).or(hangs.then_some(Failure::Silent));
+        let hangs = hangs && self.get(route).is_none();
+        if let Some(failure) = unusable.or(hangs.then_some(Failure::Silent)) {
+            self.note(route, &failure);
+        }
     }
 
     /// `local: connection refused; cloud: …`, and what there is to add.

@@ -131,23 +131,26 @@ struct InFlight {
 #[derive(Debug, Default)]
 struct LastAsked {
     sysinfo: Option<Instant>,
-    other: Option<(Request, Instant)>,
+    /// Something else. Kept no longer than it counts: at most moments nothing but the state was asked for lately.
+    other: Option<Box<(Request, Instant)>>,
 }
 
 impl LastAsked {
     /// When this was asked last, unless something else was since.
     fn at(&self, request: &Request) -> Option<Instant> {
-        match (request, &self.other) {
-            (Request::SysInfo, _) => self.sysinfo,
-            (_, Some((last, at))) if last == request => Some(*at),
-            _ => None,
+        match request {
+            Request::SysInfo => self.sysinfo,
+            _ => self.other.as_ref().filter(|other| other.0 == *request).map(|other| other.1),
         }
     }
 
     fn note(&mut self, request: &Request, now: Instant) {
         match request {
-            Request::SysInfo => self.sysinfo = Some(now),
-            _ => self.other = Some((request.clone(), now)),
+            Request::SysInfo => {
+                self.sysinfo = Some(now);
+                self.other.take_if(|other| other.1 + REPEAT_AFTER <= now);
+            }
+            _ => self.other = Some(Box::new((request.clone(), now))),
         }
     }
 }
