@@ -44,8 +44,8 @@ impl Plug {
             self.learn_kind(&reading, desk.now);
         }
         self.read_meter_after_switching(&reading, desk.now);
-        self.reported = Some(Reported { reading, asked });
-        self.note_on_since(desk.now);
+        let before = self.reported.replace(Reported { reading, asked });
+        self.note_on_since(before.as_ref(), desk.now);
         self.come_online(desk);
         self.assign_to_relays(desk);
         for part in self.parts() {
@@ -73,32 +73,25 @@ impl Plug {
         }
     }
 
-    fn is_strip(&self) -> bool {
+    pub(super) fn is_strip(&self) -> bool {
         self.reported.as_ref().is_some_and(|reported| !reported.reading.outlets.is_empty())
     }
 
-    fn note_on_since(&mut self, now: Instant) {
+    fn note_on_since(&mut self, before: Option<&Reported>, now: Instant) {
         for part in self.parts() {
-            let on_time = self.on_time_of(part);
+            let on_time = self.reported.as_ref().and_then(|reported| on_time_of(&reported.reading, part));
+            let counted = before.and_then(|before| on_time_of(&before.reading, part));
             let relay = self.relay_of(part);
             let known = self.relay_mut(part);
-            let stands_still = known.on_since.is_some() && on_time.is_some() && known.counted == on_time;
+            // Some firmwares stop counting.
+            let stands_still = known.on_since.is_some() && on_time.is_some() && counted == on_time;
             if !stands_still {
                 known.on_since = same_moment(known.on_since, on_time, now);
             }
-            known.counted = on_time;
             // A count-down that has done its work is over.
             known
                 .until
                 .take_if(|(at, then)| *at <= now || (Some(*then) == relay && *at <= now + SAME_MOMENT));
-        }
-    }
-
-    fn on_time_of(&self, part: Option<Outlet>) -> Option<u64> {
-        let reading = &self.reported.as_ref()?.reading;
-        match part {
-            None => reading.on_time,
-            Some(outlet) => reading.outlets.get(usize::from(outlet))?.on_time,
         }
     }
 
@@ -303,6 +296,13 @@ impl Plug {
 
 fn used_in(list: &[(u8, f64)], wanted: u8) -> f64 {
     list.iter().find(|(number, _)| *number == wanted).map_or(0.0, |(_, kwh)| *kwh)
+}
+
+fn on_time_of(reading: &Reading, part: Option<Outlet>) -> Option<u64> {
+    match part {
+        None => reading.on_time,
+        Some(outlet) => reading.outlets.get(usize::from(outlet))?.on_time,
+    }
 }
 
 /// When the relay went on, computed anew only where it differs from what was known.

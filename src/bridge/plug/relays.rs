@@ -20,8 +20,6 @@ pub(super) struct Relay {
     /// Until when a request that got no answer may still switch it to off, to on.
     pub(super) stray: [Option<Instant>; 2],
     pub(super) on_since: Option<Instant>,
-    /// The seconds since then, as last read: some firmwares stop counting.
-    pub(super) counted: Option<u64>,
     /// When a count-down switches it, and to what.
     pub(super) until: Option<(Instant, RelayState)>,
     /// Few plugs have a meter.
