@@ -104,6 +104,11 @@ fn a_total_that_falls_for_one_reading_is_not_told_and_one_that_stays_low_is() {
     assert_eq!([read(16.3), read(0.0), read(16.31)], [Some(16.3), Some(16.3), Some(16.31)]);
     assert_eq!([read(0.0), read(0.01), read(0.02)], [Some(16.31), Some(0.01), Some(0.02)], "confirmed");
     assert_eq!([read(65_535.0), read(0.03)], [Some(0.02), Some(0.03)], "nor what no plug can have used");
+    assert_eq!(
+        [read(0.0), read(65_535.0), read(0.04)],
+        [Some(0.03), Some(0.03), Some(0.04)],
+        "two that disagree"
+    );
 }
 
 #[test]

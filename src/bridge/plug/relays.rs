@@ -67,33 +67,38 @@ pub(super) struct Metered {
 pub(super) struct Counter {
     /// The count that was believed last, and when.
     last: Option<(f64, Instant)>,
+    /// The reading before this one, if it was not believed.
+    doubted: Option<(f64, Instant)>,
     /// The day or the month that it is about; nothing of a count for all time.
     period: Option<Date>,
-    /// The reading before this one was not believed.
-    is_doubted: bool,
 }
 
 /// kWh: counts of some firmwares go on in steps of up to this much.
 const COUNTER_STEP: f64 = 0.1;
 
 impl Counter {
-    /// The count as it is to be told. A new period begins anew without a doubt.
+    /// The count as it is to be told. A new period begins anew without a doubt; else a reading counts that goes on from
+    /// the last one, or from the one that was doubted before it.
     pub(super) fn believe(&mut self, told: Option<f64>, period: Option<Date>, now: Instant) -> Option<f64> {
         if self.period != period {
             *self = Self { period, ..Self::default() };
         }
         let told = told?;
-        if let Some((last, at)) = self.last {
+        let goes_on_from = |(count, at): (f64, Instant)| {
             let hours = now.saturating_duration_since(at).as_secs_f64() / 3600.0;
-            let most = last + COUNTER_STEP + MOST_POWER / 1000.0 * hours;
-            let is_odd = told < last || told > most;
-            self.is_doubted = is_odd && !self.is_doubted;
-            if self.is_doubted {
-                return Some(last);
+            (count..=count + COUNTER_STEP + MOST_POWER / 1000.0 * hours).contains(&told)
+        };
+        match self.last {
+            Some(last) if !goes_on_from(last) && !self.doubted.is_some_and(goes_on_from) => {
+                self.doubted = Some((told, now));
+                Some(last.0)
+            }
+            _ => {
+                self.last = Some((told, now));
+                self.doubted = None;
+                Some(told)
             }
         }
-        self.last = Some((told, now));
-        Some(told)
     }
 }
 
