@@ -119,6 +119,16 @@ fn a_power_that_no_plug_can_carry_is_dropped_and_what_was_known_stays() {
     let meter = energies(&house, "plug-1").pop().unwrap().meter;
     assert_eq!((meter.power, meter.current), (Some(61.7), Some(0.6)));
     assert!(energies(&house, "plug-1").iter().all(|energy| energy.meter.power < Some(4049.0)));
+    house.run_for(seconds(15));
+    let dropped: Vec<_> = house
+        .told
+        .iter()
+        .filter_map(|(_, update)| match update {
+            Update::Dropped(plug, times) => Some((plug.as_str(), *times)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(dropped, [("plug-1", 1), ("plug-1", 2)], "counted");
 }
 
 #[test]

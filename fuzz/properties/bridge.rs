@@ -496,7 +496,7 @@ impl House {
             Update::Happened(happening) if happening.detail.is_empty() => {}
             Update::Happened(happening) => fits_a_line(&happening.detail, LONGEST_DETAIL),
             Update::Bridge(info) => assert!(info.online <= info.plugs),
-            Update::Ready => {}
+            Update::Ready | Update::Dropped(..) => {}
         }
     }
 

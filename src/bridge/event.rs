@@ -320,6 +320,8 @@ pub enum Update {
     Ready,
     /// The plug is gone for good: clear everything retained of it.
     Gone(PlugName),
+    /// For the log alone: its meter told what no plug can carry. So many values were dropped by now.
+    Dropped(PlugName, u32),
 }
 
 /// What `<plug>/state` says: always what was read back, never what is wished.

@@ -46,6 +46,10 @@ impl News {
                 self.failing.remove(plug);
                 self.restless.remove(plug);
             }
+            Update::Dropped(plug, times) => tracing::debug!(
+                plug = plug.as_str(),
+                "{plug}: the meter told what no plug can carry; dropped, {times} values by now"
+            ),
             _ => {}
         }
     }

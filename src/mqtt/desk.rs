@@ -162,6 +162,7 @@ impl Desk {
                 self.show_online();
             }
             Update::Gone(plug) => self.forget(&plug),
+            Update::Dropped(..) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use super::polls::Aside;
 use super::relays::SEEN_WITHIN;
 use super::sums::Figure;
 use super::{Desk, Plug, Reported};
-use crate::bridge::event::{Ended, What};
+use crate::bridge::event::{Ended, Update, What};
 use crate::bridge::wish::{Slot, Step, Want, Wish};
 use crate::model::{RelayState, Route};
 use crate::smarthome::message::{Date, Meter, Outlet, Reading};
@@ -218,16 +218,17 @@ impl Plug {
 
     pub(super) fn read_meter(&mut self, part: Option<Outlet>, mut meter: Meter, desk: &mut Desk<'_>) {
         let dropped = meter.drop_impossible();
-        let label = Arc::clone(&self.label);
+        let name = self.name_of(part).cloned().filter(|_| dropped > 0);
         let metered = self.relay_mut(part).metered.get_or_insert_default();
         if dropped > 0 {
             metered.dropped = metered.dropped.saturating_add(dropped);
-            let (plug, times) = (&*label, metered.dropped);
-            tracing::debug!(plug, ?part, "the meter told what no plug can carry; dropped, {times} by now");
             let known = metered.energy.meter;
             meter.power = meter.power.or(known.power);
             meter.voltage = meter.voltage.or(known.voltage);
             meter.current = meter.current.or(known.current);
+        }
+        if let Some(name) = name {
+            desk.publish(Update::Dropped(name, metered.dropped));
         }
         meter.total = metered.total.believe(meter.total, None, desk.now);
         metered.energy.meter = meter;
