@@ -330,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledgement_that_never_ends_is_not_held() {
+        let (_, mut packets) = corrected(&publish(1, 7), &[]);
+        let start = [SUBACK, 0xFF, 0xFF, 0xFF, 0x7F];
+        assert_eq!(read(&mut packets, &start), start);
+        for _ in 0..100 {
+            assert_eq!(read(&mut packets, &[7; 8192]).len(), 8192);
+        }
+        assert_eq!(packets.received.held.len(), 0);
+        // The longest that is looked at: all of it waits, and no more.
+        let (_, mut packets) = corrected(&publish(1, 7), &[]);
+        let start = [SUBACK, 0x80, 0x80, 0x08];
+        assert_eq!(read(&mut packets, &[&start[..], &vec![0; LONGEST_HELD - 1]].concat()), [0; 0]);
+        assert_eq!(packets.received.held.len(), start.len() + LONGEST_HELD - 1);
+    }
+
+    #[test]
     fn a_disconnect_in_its_shortest_form_or_with_an_odd_reason_can_be_read() {
         assert_eq!(corrected(&[], &[DISCONNECT, 1, 0x8E]).0, [DISCONNECT, 2, 0x8E, 0]);
         assert_eq!(corrected(&[], &[DISCONNECT, 0]).0, [DISCONNECT, 0]);
