@@ -1,5 +1,6 @@
-//! The restart matrix: Home Assistant, the broker with its store, without it and with a limit that one message is over, the
-//! daemon, a plug and the cloud, each two of them restarted in either order, with real processes. Nobody helps; afterwards everything is as it was.
+//! The restart matrix: Home Assistant, the broker with its store, without it and with a limit that one message is over,
+//! the daemon, a plug and the cloud, each two of them restarted in either order, with real processes. Nobody helps;
+//! afterwards everything is as it was.
 //!
 //! `cargo test --test restart_matrix -- --nocapture` prints the time that each pair took.
 

@@ -1,8 +1,8 @@
 //! The embedded broker: for houses that have none, for `demo`, and for tests.
 //!
-//! It speaks MQTT 5 and 3.1.1 on one port, works in memory, and has `broker_store` write what outlives a restart. Unless it
-//! was told of users, it refuses to listen anywhere but on this machine. Built without the feature `broker`, starting it is an error that
-//! says so.
+//! It speaks MQTT 5 and 3.1.1 on one port, works in memory, and has `broker_store` write what outlives a restart. Unless
+//! it was told of users, it refuses to listen anywhere but on this machine. Built without the feature `broker`, starting
+//! it is an error that says so.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

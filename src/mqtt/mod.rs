@@ -147,8 +147,8 @@ pub struct Unusable {
 }
 
 /// Tries the broker once, under client ids of its own: asks for the subscriptions that the daemon needs, reads what a
-/// daemon has left there of itself, and writes with the daemon's last will and settings below the base topic and below the
-/// discovery prefix. Nothing stays there, and a running daemon is not disturbed.
+/// daemon has left there of itself, and writes with the daemon's last will and settings below the base topic and below
+/// the discovery prefix. Nothing stays there, and a running daemon is not disturbed.
 ///
 /// # Errors
 ///

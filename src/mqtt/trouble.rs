@@ -323,7 +323,8 @@ fn handshake(error: &std::io::Error) -> Reason {
         )) => (Obstacle::ClientCertificateRefused, format!("it refuses TLS with us ({alert:?})")).into(),
         // Before TLS 1.3 this is also what is said to who shows no certificate.
         Some(Tls::AlertReceived(Alert::HandshakeFailure)) => {
-            let why = "it agrees on no TLS with us (HandshakeFailure): no cipher in common, or it wants a certificate of ours";
+            let why = "it agrees on no TLS with us (HandshakeFailure): no cipher in common, or it wants a certificate \
+                       of ours";
             (Obstacle::Tls, why).into()
         }
         Some(Tls::AlertReceived(alert)) => {
