@@ -390,6 +390,7 @@ impl Desk {
 
     fn forget(&mut self, name: &PlugName) {
         let plug = self.plugs.remove(name).unwrap_or_default();
+        self.leftovers.take_state(name);
         for topic in plug.documents {
             self.table.clear_document(&topic);
         }
@@ -1099,6 +1100,20 @@ mod tests {
             assert_eq!(shown, expected);
             assert_eq!(topics(&sent).iter().filter(|topic| **topic == "hs100d/lamp/state").count(), 1);
         }
+    }
+
+    #[test]
+    fn what_was_kept_of_a_plug_that_was_forgotten_is_not_told_of_the_next_one_of_its_name() {
+        let mut desk = desk();
+        desk.connected();
+        let kept = r#"{"state":"ON","route":"local","led":"ON","on_since":null}"#;
+        desk.handle_message(message("hs100d/kettle/state", kept, true), Instant::now());
+        desk.end_search();
+        update(&mut desk, Update::Gone(name("kettle")));
+        update(&mut desk, Update::Availability(name("kettle"), Availability::Offline));
+        let sent = sent(&mut desk);
+        assert_eq!(shown(&sent, "hs100d/kettle/availability"), "offline");
+        assert_eq!(shown(&sent, "hs100d/kettle/state"), "");
     }
 
     #[test]
