@@ -475,6 +475,21 @@ async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_witho
     assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
 }
 
+#[tokio::test]
+async fn a_plug_whose_entry_has_no_name_is_not_forgotten_without_a_daemon_either() {
+    let house = house().await;
+    let config =
+        Config::of(&house).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let mut scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"state": "OFF"})).await;
+    scene.daemon.stop().await;
+    let home = scene.home;
+    home.write(&format!("{}[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n", config.text()));
+    let listed = home.run(&["forget", "lamp"]).await;
+    assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+    assert!(known(&home).iter().any(|name| name == "lamp"));
+}
+
 /// What stands in for `/etc` and `/var/lib` of a machine with the service, for commands in a mount namespace.
 struct Machine {
     folder: tempfile::TempDir,

@@ -4,7 +4,10 @@ use serde_json::json;
 
 use super::ask::{self, Answer};
 use super::installation::Installation;
+use super::known::{Known, identity_of};
 use super::{Context, Exit, Failed, say};
+use crate::bridge::PlugSettings;
+use crate::bridge::event::KnownPlug;
 
 /// What `forget` is called with.
 #[derive(Debug, clap::Args)]
@@ -37,19 +40,17 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         Answer::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
     }
     let mut store = installation.store()?;
-    if config
-        .bridge
-        .plugs
-        .iter()
-        .any(|entry| entry.name.as_ref().is_some_and(|name| name.as_str() == args.plug))
-    {
+    let known = Known::of(config, &store);
+    let plug = known.plugs.iter().find(|plug| plug.name.as_str() == args.plug);
+    let is_named = |entry: &PlugSettings| entry.name.as_ref().is_some_and(|name| name.as_str() == args.plug);
+    let is_about = |plug: &KnownPlug| known.entry(&identity_of(plug), plug.home.as_ref()).is_some();
+    if plug.is_some_and(is_about) || config.bridge.plugs.iter().any(is_named) {
         return refused("it stands in the config: remove its [[plug]] entry there".to_owned());
     }
-    let known = store.known_plugs().into_iter().find(|plug| plug.name.as_str() == args.plug);
-    let Some(known) = known else {
+    let Some(plug) = plug else {
         return refused("no plug of that name is known: see the names below the base topic".to_owned());
     };
-    store.forget(&known.device_id);
+    store.forget(&plug.device_id);
     store.save()?;
     say(&format!("{} is forgotten; the next start of the daemon clears it at the broker.\n", args.plug))
 }
