@@ -258,7 +258,7 @@ fn remarks(rows: &[Row]) -> String {
             _ = writeln!(
                 remarks,
                 "{host}: it has the device id of {}, though another MAC: the daemon serves one of them; run a second \
-                 hs100d for the other",
+                 hs100d for the other, with a base_topic and STATE_DIRECTORY of its own",
                 other.place.1
             );
         }
