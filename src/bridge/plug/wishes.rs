@@ -144,8 +144,8 @@ impl Plug {
         }
     }
 
-    /// Toggle is relative to what is wished already, else to what will be read. A strip's own toggle is relative to
-    /// whether any outlet is on.
+    /// Toggle is relative to what is wished already, else to what will be read. A strip's own toggles each outlet by
+    /// itself.
     fn resolve(&self, part: Option<Outlet>, switch: Switch) -> Want {
         match (switch, self.wish_for(Slot::Relay, part).map(|wish| &wish.want)) {
             (Switch::To(state), _) => Want::Relay(state),
