@@ -16,7 +16,7 @@ use hs100d::model::{RelayState, Route};
 use hs100d::mqtt::payload::{self, Clock};
 use hs100d::smarthome::cipher;
 use hs100d::smarthome::frame;
-use hs100d::smarthome::message::{Nameplate, OutletIds, Reply, Request};
+use hs100d::smarthome::message::{DeviceInfo, OutletIds, Reply, Request};
 use steady_kit::{Steady, framed, sysinfo};
 
 #[path = "../tests/steady_kit/mod.rs"]
@@ -68,11 +68,11 @@ fn sysinfo_first(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn sysinfo_again(bencher: Bencher<'_, '_>) {
     let json = sysinfo(1, 0);
-    let plate = plate(&json);
+    let device = device(&json);
     let bytes = BytesCount::of_str(&json);
     bencher
         .counter(bytes)
-        .bench_local(|| Request::SysInfo.read_reply(black_box(json.as_bytes()), Some(&plate)));
+        .bench_local(|| Request::SysInfo.read_reply(black_box(json.as_bytes()), Some(&device)));
 }
 
 #[divan::bench]
@@ -103,16 +103,16 @@ fn step_polls(bencher: Bencher<'_, '_>, plugs: usize) {
     bencher.bench_local(|| steady.poll());
 }
 
-/// A command from its message to its result: desk, decisions and codec, no sockets.
+/// A command from its message to its result: mqtt, decisions and codec, no sockets.
 #[divan::bench(args = [1, 100, 10_000])]
 fn step_command(bencher: Bencher<'_, '_>, plugs: usize) {
     let mut steady = Steady::of(plugs);
     bencher.bench_local(|| steady.command());
 }
 
-fn plate(json: &str) -> Arc<Nameplate> {
+fn device(json: &str) -> Arc<DeviceInfo> {
     match Request::SysInfo.read_reply(json.as_bytes(), None) {
-        Ok(Reply::SysInfo(reading)) => reading.plate,
+        Ok(Reply::SysInfo(reading)) => reading.device,
         other => panic!("{other:?}"),
     }
 }

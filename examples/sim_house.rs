@@ -16,9 +16,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Parser;
 use hs100d::model::RelayState;
-use hs100d::sim::cloud::desk::Account;
+use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::fault::{CloudLink, LanFault};
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::SimPlug;
 use tokio::sync::mpsc;
@@ -49,7 +49,7 @@ struct Options {
     #[arg(long, default_value = "127.0.0.2:0")]
     cloud: SocketAddr,
     /// The e-mail address of the account
-    #[arg(long, default_value = Blueprint::ACCOUNT.0)]
+    #[arg(long, default_value = HomeOptions::ACCOUNT.0)]
     username: String,
 }
 
@@ -58,11 +58,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let house = build(&options).await?;
     show(&house);
-    let (url, password) = (house.cloud().url(), Blueprint::ACCOUNT.1);
+    let (url, password) = (house.cloud().url(), HomeOptions::ACCOUNT.1);
     println!("The cloud is {url}, the account {}, its password {password}", options.username);
     println!("Type `help` for what you can do to them");
     let mut lines = standard_input();
-    let mut heard = house.bell().listen();
+    let mut heard = house.notifier().listen();
     let mut seen: Vec<u64> = vec![0; house.plugs().len()];
     loop {
         tokio::select! {
@@ -76,17 +76,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-async fn build(options: &Options) -> Result<House, String> {
-    let mut blueprint = Blueprint::of(&[]);
+async fn build(options: &Options) -> Result<SimHome, String> {
+    let mut blueprint = HomeOptions::of(&[]);
     let plain = || vec![Model::HS100_HW1; options.plugs.into()];
     let models = if options.models.is_empty() { plain() } else { options.models.clone() };
     blueprint.plugs =
         (1..).zip(models).map(|(number, model)| (model, format!("Pretend plug {number}"))).collect();
     blueprint.first_plug = options.first;
     blueprint.port = options.port;
-    blueprint.account = Account::new(&options.username, Blueprint::ACCOUNT.1);
+    blueprint.account = SimAccount::new(&options.username, HomeOptions::ACCOUNT.1);
     blueprint.cloud = vec![options.cloud, SocketAddr::new(options.cloud.ip(), 0)];
-    House::start(blueprint).await.map_err(|error| {
+    SimHome::start(blueprint).await.map_err(|error| {
         format!("cannot build the house on port {}: {error}: try --port 0, or another --first", options.port)
     })
 }
@@ -97,7 +97,7 @@ fn model(word: &str) -> Result<Model, String> {
     Model::named(word).ok_or_else(|| format!("the models are {}", words()))
 }
 
-fn show(house: &House) {
+fn show(house: &SimHome) {
     for (number, plug) in (1..).zip(house.plugs()) {
         let address = house.lan().address(plug).map_or("nowhere".to_owned(), |address| address.to_string());
         let (alias, mac, id) = (plug.alias(), plug.mac(), plug.device_id());
@@ -124,7 +124,7 @@ fn standard_input() -> mpsc::UnboundedReceiver<String> {
 }
 
 /// Does what a line says; `None` if it says nothing that is known.
-async fn obey(house: &House, line: &str) -> Option<()> {
+async fn obey(house: &SimHome, line: &str) -> Option<()> {
     let mut words = line.split_whitespace();
     let command = words.next()?;
     if command == "show" {
@@ -159,7 +159,7 @@ fn lan_fault(word: &str) -> Option<LanFault> {
 }
 
 /// Tells each click of a relay since the last time.
-fn tell_switchings(house: &House, seen: &mut [u64]) {
+fn tell_switchings(house: &SimHome, seen: &mut [u64]) {
     for (plug, seen) in house.plugs().iter().zip(seen) {
         let orders = plug.traffic().relay_orders;
         let fresh = usize::try_from(orders - *seen).unwrap_or(usize::MAX);

@@ -15,8 +15,10 @@ use hs100d::bridge::event::{
     Action, CloudStatus, CommandId, Event, Exchange, ExchangeId, Identity, Outcome, Update,
 };
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
-use hs100d::model::{Address, DeviceId, Failure, Order, PlugName, RelayState, Route, Switch, Wishes};
-use hs100d::smarthome::message::{Nameplate, Reading, Reply, Request};
+use hs100d::model::{
+    Address, DeviceId, Failure, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch,
+};
+use hs100d::smarthome::message::{DeviceInfo, Reading, Reply, Request};
 
 /// How long the pretended LAN and the pretended cloud take for one answer.
 const LAN_TRIP: Duration = Duration::from_millis(4);
@@ -99,7 +101,7 @@ impl Story {
     fn command(&mut self, wanted: RelayState) {
         self.line(format_args!("someone wants {wanted}"));
         self.commands += 1;
-        let order = Order::Set(Wishes { relay: Some(Switch::To(wanted)), ..Wishes::default() });
+        let order = PlugCommand::Set(SetCommand { relay: Some(Switch::To(wanted)), ..SetCommand::default() });
         self.take_in(Event::Command { id: CommandId(self.commands), plug: self.name.clone(), order });
     }
 
@@ -169,7 +171,7 @@ impl Story {
     }
 
     fn reading(&self) -> Reading {
-        let plate = Nameplate {
+        let plate = DeviceInfo {
             device_id: self.device_id.clone(),
             mac: None,
             alias: "Kettle".into(),
@@ -183,7 +185,7 @@ impl Story {
             outlets: Box::default(),
         };
         Reading {
-            plate: Arc::new(plate),
+            device: Arc::new(plate),
             relay: Some(self.relay),
             led: None,
             on_time: None,
@@ -200,8 +202,8 @@ impl Story {
                 let route = result.route.map_or("no".to_owned(), |route| route.to_string());
                 self.line(format_args!("{:?} after {:?}, over the {route} route", result.ended, result.took));
             }
-            Update::Happened(happening) => {
-                self.line(format_args!("{}: {}", happening.what.word(), happening.detail));
+            Update::Notice(happening) => {
+                self.line(format_args!("{}: {}", happening.kind.word(), happening.detail));
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
 use hs100d::model::{Address, Failure, RelayState};
 use hs100d::smarthome::message::{Reply, Request};
-use hs100d::transport::local::Lan;
+use hs100d::transport::lan::xor::Lan;
 
 const USAGE: &str = "switch ADDRESS[:PORT] on|off";
 /// Where the plugs of this family listen.
@@ -54,7 +54,7 @@ pub(crate) async fn switch(address: Address, wanted: RelayState) -> Result<Strin
     say(&lan, &address, Request::SetRelay(wanted)).await?;
     let Reply::SysInfo(reading) = say(&lan, &address, Request::SysInfo).await? else { unreachable!() };
     let relay = reading.relay.map_or("without a relay".to_owned(), |relay| relay.to_string());
-    Ok(format!("{} is {relay}", reading.plate.alias))
+    Ok(format!("{} is {relay}", reading.device.alias))
 }
 
 async fn say(lan: &Lan, address: &Address, request: Request) -> Result<Reply, Failure> {
@@ -67,7 +67,7 @@ async fn say(lan: &Lan, address: &Address, request: Request) -> Result<Reply, Fa
         request,
         deadline: Instant::now() + PATIENCE,
         urgent: true,
-        plate: None,
+        known_info: None,
     };
     lan.perform(&exchange, address, &anybody).await.result
 }

@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Action, Event, Update};
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, Settings};
 use hs100d::model::Address;
 use hs100d::transport::Transport;
-use hs100d::transport::discovery::{Discovery, Options};
+use hs100d::transport::discovery::{Discovery, DiscoveryOptions};
 use tokio::time::sleep_until;
 
 /// Where the plugs of this family listen.
@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
     let word = std::env::args().nth(1);
     let target = word.as_deref().map(|word| Address::new(word, PORT).and_then(|address| address.socket()));
     let options = match target {
-        None => Options::usual(PORT),
+        None => DiscoveryOptions::usual(PORT),
         Some(Some(target @ SocketAddr::V4(_))) => towards(target),
         Some(_) => {
             eprintln!("usage: watch [BROADCAST_ADDRESS[:PORT]]");
@@ -41,17 +41,17 @@ async fn main() -> ExitCode {
 }
 
 /// How to look for plugs at one broadcast address only.
-pub(crate) fn towards(target: SocketAddr) -> Options {
+pub(crate) fn towards(target: SocketAddr) -> DiscoveryOptions {
     let broadcast = match target {
         SocketAddr::V4(target) => vec![*target.ip()],
         SocketAddr::V6(_) => Vec::new(),
     };
-    Options { broadcast, ..Options::usual(target.port()) }
+    DiscoveryOptions { broadcast, ..DiscoveryOptions::usual(target.port()) }
 }
 
 /// Watches for as long as the future lives.
-pub(crate) async fn watch(options: Options, mut tell: impl FnMut(String)) {
-    let policy = RoutePolicy { policy: Policy::Local, ..RoutePolicy::default() };
+pub(crate) async fn watch(options: DiscoveryOptions, mut tell: impl FnMut(String)) {
+    let policy = RoutePolicy { preference: RoutePreference::Local, ..RoutePolicy::default() };
     let settings = Settings { adopt: true, policy, ..Settings::default() };
     let mut bridge = Bridge::new(settings, Instant::now());
     let mut transport = Transport::new(None);
@@ -83,7 +83,7 @@ fn in_words(update: Update) -> Option<String> {
     match update {
         Update::State(plug, state) => Some(format!("{plug} is {}", state.relay)),
         Update::Availability(plug, availability) => Some(format!("{plug} is {availability}")),
-        Update::Happened(happening) => Some(format!("{}: {}", happening.what.word(), happening.detail)),
+        Update::Notice(happening) => Some(format!("{}: {}", happening.kind.word(), happening.detail)),
         _ => None,
     }
 }

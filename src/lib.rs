@@ -31,10 +31,10 @@
 //! it at work from a program of your own, there are small ones under `examples/`.
 
 // Plain values.
-pub mod access;
 pub mod duration;
 pub mod logging;
 pub mod model;
+pub mod permissions;
 pub mod secret;
 
 // The plug's language.

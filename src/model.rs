@@ -157,11 +157,11 @@ impl fmt::Debug for Mac {
 
 /// Where a plug listens on the LAN. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Address(Place);
+pub struct Address(HostAndPort);
 
 /// Each plug has several, so it is small for those that nearly all have.
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Place {
+enum HostAndPort {
     V4(SocketAddrV4),
     V6(Arc<SocketAddrV6>),
     Name(Arc<(Box<str>, u16)>),
@@ -179,8 +179,8 @@ pub enum Destination<'a> {
 impl From<SocketAddr> for Address {
     fn from(socket: SocketAddr) -> Self {
         Self(match socket {
-            SocketAddr::V4(socket) => Place::V4(socket),
-            SocketAddr::V6(socket) => Place::V6(socket.into()),
+            SocketAddr::V4(socket) => HostAndPort::V4(socket),
+            SocketAddr::V6(socket) => HostAndPort::V6(socket.into()),
         })
     }
 }
@@ -208,15 +208,15 @@ impl Address {
         // A last label of digits only is a mistyped IPv4 address, not a name.
         let mistyped_ip = host.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
         (host.len() <= 253 && !mistyped_ip && host.split('.').all(is_label))
-            .then(|| Self(Place::Name(Arc::new((host.into(), port)))))
+            .then(|| Self(HostAndPort::Name(Arc::new((host.into(), port)))))
     }
 
     /// What to connect to.
     pub fn destination(&self) -> Destination<'_> {
         match &self.0 {
-            Place::V4(socket) => Destination::Socket((*socket).into()),
-            Place::V6(socket) => Destination::Socket((**socket).into()),
-            Place::Name(named) => Destination::Name(&named.0, named.1),
+            HostAndPort::V4(socket) => Destination::Socket((*socket).into()),
+            HostAndPort::V6(socket) => Destination::Socket((**socket).into()),
+            HostAndPort::Name(named) => Destination::Name(&named.0, named.1),
         }
     }
 
@@ -350,9 +350,9 @@ impl fmt::Display for Availability {
 
 /// What someone wants of a plug.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum PlugCommand {
     /// Bring it into this state.
-    Set(Wishes),
+    Set(SetCommand),
     /// Restart its firmware; the relay keeps its state.
     Reboot,
     /// Read it now and publish what it says.
@@ -361,7 +361,7 @@ pub enum Order {
 
 /// The parts of a plug's state that one order may set together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wishes {
+pub struct SetCommand {
     /// The relay.
     pub relay: Option<Switch>,
     /// The plug's own little light.

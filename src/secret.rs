@@ -1,5 +1,5 @@
 //! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident. And the
-//! texts that hold them on their way to a wire or from a file, as a [`Draft`], wiped as well.
+//! texts that hold them on their way to a wire or from a file, as a [`SecretBuf`], wiped as well.
 //!
 //! A secret comes from text, from a file, from standard input or from systemd's credentials directory, from all of
 //! them as one line. What is said when that fails names the file and never what is in it. Logins that a server refused
@@ -77,7 +77,7 @@ impl Secret {
 
     /// Reads a secret to the end of what holds it: one line. What editors and shells leave around it is not part of it.
     pub fn read(from: impl Read) -> Result<Self, BadSecret> {
-        let bytes = Draft::read(from, LONGEST + 1)?;
+        let bytes = SecretBuf::read(from, LONGEST + 1)?;
         if bytes.len() as u64 > LONGEST {
             return Err(BadSecret::TooLong);
         }
@@ -187,9 +187,9 @@ impl RefusedLogins {
 /// Bytes with a secret in them on their way to or from a wire or a file. They are wiped when dropped, and so is every
 /// place that they have outgrown.
 #[derive(Default, PartialEq, Eq)]
-pub struct Draft(Zeroizing<Vec<u8>>);
+pub struct SecretBuf(Zeroizing<Vec<u8>>);
 
-impl Draft {
+impl SecretBuf {
     /// Room for a call to the cloud or a file with a token.
     const ROOM: usize = 1024;
 
@@ -225,7 +225,7 @@ impl Draft {
     }
 }
 
-impl Deref for Draft {
+impl Deref for SecretBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -233,7 +233,7 @@ impl Deref for Draft {
     }
 }
 
-impl Write for Draft {
+impl Write for SecretBuf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let needed = self.len() + bytes.len();
         if needed > self.0.capacity() {
@@ -250,7 +250,7 @@ impl Write for Draft {
     }
 }
 
-impl fmt::Debug for Draft {
+impl fmt::Debug for SecretBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[redacted: {} bytes]", self.len())
     }
@@ -392,7 +392,7 @@ mod tests {
         assert!(!is_there(place, &mut room), "where it was kept");
         drop(copy);
 
-        let mut draft = Draft::default();
+        let mut draft = SecretBuf::default();
         let mut places = Vec::with_capacity(LEN);
         for _ in 0..LEN / hunter.len() {
             draft.write_all(&hunter).unwrap();
@@ -400,7 +400,7 @@ mod tests {
         }
         places.dedup();
         assert!(places.len() > 1, "it has moved");
-        let mut small = vec![0; Draft::ROOM];
+        let mut small = vec![0; SecretBuf::ROOM];
         assert!(!is_there(places[0], &mut small), "what it outgrew");
         let sent = draft.into_bytes();
         let (place, clone) = (sent.as_ptr().addr(), sent.clone());
@@ -413,13 +413,13 @@ mod tests {
     #[test]
     fn a_draft_holds_what_was_written_and_prints_nothing_of_it() {
         let text = "hunter2 ".repeat(1000);
-        let draft = Draft::read(text.as_bytes(), 4001).unwrap();
+        let draft = SecretBuf::read(text.as_bytes(), 4001).unwrap();
         assert_eq!(
             (&draft[..], format!("{draft:?}")),
             (&text.as_bytes()[..4001], "[redacted: 4001 bytes]".to_owned())
         );
         assert_eq!(*draft.into_text().unwrap(), text[..4001]);
-        let (draft, place) = Draft::read(&b"ab\xff"[..], 9).unwrap().into_text().unwrap_err();
+        let (draft, place) = SecretBuf::read(&b"ab\xff"[..], 9).unwrap().into_text().unwrap_err();
         assert_eq!((&draft[..], place.valid_up_to()), (&b"ab\xff"[..], 2));
     }
 

@@ -22,11 +22,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 use zeroize::Zeroize;
 
-use crate::access::Access;
 use crate::bridge::event::KnownPlug;
 use crate::model::{Address, DeviceId, Mac, PlugName};
-use crate::secret::{Draft, Secret};
-use crate::transport::cloud::{Tokens, Vault};
+use crate::permissions::FilePermissions;
+use crate::secret::{Secret, SecretBuf};
+use crate::transport::cloud::{TokenStore, Tokens};
 
 /// Names, addresses, terminal and instance.
 const STATE: &str = "state.json";
@@ -68,7 +68,7 @@ pub struct Store {
 /// Who else may put files of his own in the place of ours, in one line with the remedy; `None` if nobody may, or if
 /// there is no directory yet.
 pub fn exposure(directory: &Path) -> Option<String> {
-    let access = Access::of(directory)?;
+    let access = FilePermissions::of(directory)?;
     let directory = directory.display();
     if access.everybody_writes() {
         return Some(format!(
@@ -137,7 +137,7 @@ impl Store {
     pub fn read_only(directory: &Path) -> Self {
         let mut store = Self { hands_off: true, ..Self::fresh(directory) };
         let path = directory.join(STATE);
-        let taken = open(&path).and_then(|file| Draft::read(file, LARGEST));
+        let taken = open(&path).and_then(|file| SecretBuf::read(file, LARGEST));
         match taken.map(|bytes| store.restore(&bytes)) {
             Ok(Ok(_)) => {}
             Ok(Err(what)) => tracing::debug!("{}: {what}", path.display()),
@@ -431,7 +431,7 @@ impl KnownTokens {
     }
 }
 
-impl Vault for TokenFile {
+impl TokenStore for TokenFile {
     fn save(&self, tokens: &Tokens) -> io::Result<()> {
         Self::save(self, tokens).map_err(io::Error::other)
     }
@@ -599,13 +599,13 @@ fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, S
 }
 
 /// Reads what we wrote.
-fn read(path: &Path) -> io::Result<Draft> {
+fn read(path: &Path) -> io::Result<SecretBuf> {
     let file = open(path)?;
     // A restored backup may have been laid open to everybody.
     if file.metadata()?.mode() & OTHERS != 0 {
         file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
     }
-    Draft::read(file, LARGEST)
+    SecretBuf::read(file, LARGEST)
 }
 
 /// Opens what we wrote. A link leads to what somebody else chose, and a file of another user's may change under us:
@@ -620,7 +620,8 @@ fn open(path: &Path) -> io::Result<File> {
     }
     let owner_of_all =
         path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|meta| meta.uid());
-    let stranger = Access::from_metadata(&meta).stranger().filter(|owner| Some(*owner) != owner_of_all);
+    let stranger =
+        FilePermissions::from_metadata(&meta).stranger().filter(|owner| Some(*owner) != owner_of_all);
     if let Some(owner) = stranger {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
     }
@@ -710,7 +711,7 @@ fn is_unfinished(name: &str) -> bool {
 }
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut bytes = Draft::default();
+    let mut bytes = SecretBuf::default();
     serde_json::to_writer_pretty(&mut bytes, value)?;
     let mut file = private(path)?;
     belong_to_the_directory(path, &file);

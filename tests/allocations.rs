@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
 use hs100d::model::Address;
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
-use hs100d::smarthome::message::{Nameplate, Reply, Request};
+use hs100d::smarthome::message::{DeviceInfo, Reply, Request};
 use hs100d::transport::Transport;
 use steady_kit::{Steady, framed, sysinfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +44,7 @@ fn a_poll_that_shows_nothing_new_takes_hardly_any_memory() {
 #[test]
 fn a_command_takes_little_memory() {
     let mut steady = Steady::of(50);
-    at_most(30.0, "command, desk, decisions and codec", taken(|| steady.command()) / ROUNDS as f64);
+    at_most(30.0, "command, mqtt, decisions and codec", taken(|| steady.command()) / ROUNDS as f64);
 }
 
 #[test]
@@ -52,24 +52,24 @@ fn a_poll_over_the_wire_takes_hardly_any_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let address = plug();
     let mut transport = Transport::new(None);
-    let mut plate = None;
+    let mut device = None;
     let mut serial = 0;
     let label = Arc::from("lamp");
     let mut poll = |transport: &mut Transport| {
         serial += 1;
-        let exchange = exchange(serial, &label, address, plate.clone());
+        let exchange = exchange(serial, &label, address, device.clone());
         let outcome = runtime.block_on(async {
             transport.perform(exchange);
             transport.next().await.1
         });
         let Ok(Reply::SysInfo(reading)) = outcome.result else { panic!("{outcome:?}") };
-        plate = Some(reading.plate);
+        device = Some(reading.device);
     };
     (0..10).for_each(|_| poll(&mut transport));
     at_most(2.5, "poll, wire", taken(|| poll(&mut transport)) / ROUNDS as f64);
 }
 
-fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, plate: Option<Arc<Nameplate>>) -> Exchange {
+fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, device: Option<Arc<DeviceInfo>>) -> Exchange {
     Exchange {
         id: ExchangeId::new(PlugKey(0), serial),
         plug: PlugKey(0),
@@ -78,7 +78,7 @@ fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, plate: Option<Ar
         request: Request::SysInfo,
         deadline: Instant::now() + Duration::from_secs(30),
         urgent: false,
-        plate,
+        known_info: device,
     }
 }
 

@@ -14,27 +14,27 @@ use hs100d::model::{Failure, RelayState};
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, SwitchAndRead};
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::session::AccountMemory;
-use hs100d::transport::cloud::{Cloud, Options, Tokens};
+use hs100d::transport::cloud::{Cloud, CloudOptions, Tokens};
 use tokio::sync::mpsc;
 
 /// A house of two plugs in two regions, and a wire to its account.
-async fn house() -> (House, Cloud) {
-    let mut blueprint = Blueprint::of(&["Kettle", "Lamp"]);
+async fn house() -> (SimHome, Cloud) {
+    let mut blueprint = HomeOptions::of(&["Kettle", "Lamp"]);
     blueprint.account.password = cloud_support::PASSWORD.to_owned();
     blueprint.account.rotates_refresh_token = true;
     let third_host = blueprint.cloud[0];
     blueprint.cloud.push(third_host);
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     let cloud = wire(&house, Some(cloud_support::PASSWORD), None);
     (house, cloud)
 }
 
-fn wire(house: &House, password: Option<&str>, tokens: Option<Tokens>) -> Cloud {
-    let options = Options {
-        username: Blueprint::ACCOUNT.0.to_owned(),
+fn wire(house: &SimHome, password: Option<&str>, tokens: Option<Tokens>) -> Cloud {
+    let options = CloudOptions {
+        username: HomeOptions::ACCOUNT.0.to_owned(),
         password: password.map(|password| Secret::new(password.to_owned())),
         url: house.cloud().url(),
     };
@@ -43,7 +43,7 @@ fn wire(house: &House, password: Option<&str>, tokens: Option<Tokens>) -> Cloud 
     Cloud::start(options, TERMINAL, tokens, vault, events, memory).unwrap()
 }
 
-async fn ask(house: &House, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
+async fn ask(house: &SimHome, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
     let id = house.plug(plug).device_id();
     cloud.perform(&exchange(&id, request, Duration::from_secs(10))).await.result
 }
@@ -59,7 +59,7 @@ async fn plugs_of_two_regions_are_switched_and_read_each_at_its_own_server() {
         let read = ask(&house, &cloud, plug, Request::SysInfo).await;
         let Ok(Reply::SysInfo(reading)) = read else { panic!("{read:?}") };
         assert_eq!(reading.relay, Some(RelayState::On));
-        assert_eq!(*reading.plate.alias, house.plug(plug).alias());
+        assert_eq!(*reading.device.alias, house.plug(plug).alias());
     }
     assert_eq!(cloud.list().await.unwrap().len(), 2);
     assert_eq!(house.cloud().calls(Method::Login), 1);

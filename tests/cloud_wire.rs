@@ -14,7 +14,7 @@ use hs100d::model::{Address, Failure, RelayState};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::host::BadHost;
 use hs100d::transport::cloud::session::AccountMemory;
-use hs100d::transport::cloud::{Cloud, CloudError, Options, StartError};
+use hs100d::transport::cloud::{Cloud, CloudError, CloudOptions, CloudStartError};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -242,12 +242,12 @@ async fn no_token_goes_to_a_host_outside_the_vendors_domain() {
 async fn a_bad_url_in_the_config_is_refused_at_the_start() {
     let start = |url: &str| {
         let (events, _) = mpsc::unbounded_channel();
-        let options = Options { username: USERNAME.to_owned(), password: None, url: url.to_owned() };
+        let options = CloudOptions { username: USERNAME.to_owned(), password: None, url: url.to_owned() };
         let (vault, memory) = (Arc::new(Drawer::default()), AccountMemory::default());
         Cloud::start(options, TERMINAL, None, vault, events, memory).map(drop)
     };
-    assert!(matches!(start("http://wap.tplinkcloud.com"), Err(StartError::Host(BadHost::NotHttps))));
-    assert!(matches!(start("https://evil.example"), Err(StartError::Host(BadHost::Foreign))));
+    assert!(matches!(start("http://wap.tplinkcloud.com"), Err(CloudStartError::Host(BadHost::NotHttps))));
+    assert!(matches!(start("https://evil.example"), Err(CloudStartError::Host(BadHost::Foreign))));
     assert!(start("http://127.0.0.1:1").is_ok());
 }
 

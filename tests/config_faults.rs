@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use hs100d::config::Config;
-use hs100d::config::place::{Environment, Place};
+use hs100d::config::paths::{ConfigPath, Environment};
 
 /// The lines that a config text gets, the directory cut off.
 fn lines(text: &str) -> Vec<String> {
@@ -15,7 +15,7 @@ fn lines(text: &str) -> Vec<String> {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     let prefix = format!("{}/", directory.path().display());
-    let lines = match Config::load(&Place::Named(path), &Environment::default()) {
+    let lines = match Config::load(&ConfigPath::Named(path), &Environment::default()) {
         Ok(_) => Vec::new(),
         Err(invalid) => invalid.lines,
     };
@@ -363,7 +363,7 @@ fn a_file_that_is_no_config_is_told_so() {
     let told = lines("[mqtt]\nbase_topic = \"a\nb\"\n");
     assert!(told[0].starts_with("hs100d.toml:2:16: is not TOML: "), "{told:?}");
     let directory = tempfile::tempdir().unwrap();
-    let load = |path| Config::load(&Place::Named(path), &Environment::default()).unwrap_err().lines;
+    let load = |path| Config::load(&ConfigPath::Named(path), &Environment::default()).unwrap_err().lines;
 
     let missing = load(directory.path().join("none.toml"));
     assert!(missing[0].contains("none.toml: cannot be read: No such file"), "{missing:?}");
@@ -417,7 +417,8 @@ fn a_password_file_that_holds_no_password_is_told_by_its_name_only() {
         (&[b'x'; 9000], "/p is longer than 4096 bytes"),
     ] {
         fs::write(directory.path().join("p"), bytes).unwrap();
-        let told = Config::load(&Place::Named(config.clone()), &Environment::default()).unwrap_err().lines;
+        let told =
+            Config::load(&ConfigPath::Named(config.clone()), &Environment::default()).unwrap_err().lines;
         assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
         assert!(!told[0].contains("hunter2") && !told[0].contains("xxx"), "{told:?}");
     }

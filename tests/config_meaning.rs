@@ -9,11 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hs100d::bridge::route::{Policy, RoutePolicy};
-use hs100d::config::place::{Environment, Place};
-use hs100d::config::{self, Broker, Config, MqttChoice};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
+use hs100d::config::paths::{ConfigPath, Environment};
+use hs100d::config::{self, BrokerConfig, Config, MqttChoice};
 use hs100d::model::{Address, PlugName};
-use hs100d::mqtt::homeassistant::Discovery;
+use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::secret::Secret;
 
 /// A directory with a config in it that only its owner may read.
@@ -34,8 +34,8 @@ impl Written {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn place(&self) -> Place {
-        Place::Named(self.directory.path().join("hs100d.toml"))
+    fn place(&self) -> ConfigPath {
+        ConfigPath::Named(self.directory.path().join("hs100d.toml"))
     }
 
     fn load(&self, environment: &Environment) -> Config {
@@ -49,8 +49,8 @@ fn load(text: &str) -> Config {
 
 fn mqtt_password(config: &Config) -> Option<&str> {
     match &config.broker {
-        Broker::Outside { password, .. } => password.as_ref().map(|secret| secret.expose()),
-        Broker::Embedded { .. } => None,
+        BrokerConfig::Outside { password, .. } => password.as_ref().map(|secret| secret.expose()),
+        BrokerConfig::Embedded { .. } => None,
     }
 }
 
@@ -59,14 +59,14 @@ const BROKER: &str = "[mqtt]\nurl = \"mqtt://broker.lan\"\nusername = \"me\"\n";
 
 #[test]
 fn without_a_file_the_defaults_of_the_interface_hold() {
-    let config = Config::load(&Place::Nowhere, &Environment::default()).unwrap();
+    let config = Config::load(&ConfigPath::Nowhere, &Environment::default()).unwrap();
     assert_eq!(config, load(""), "an empty file says nothing either");
     assert_eq!(
         config.broker,
-        Broker::Embedded { listen: "127.0.0.1:1883".parse().unwrap(), users: Vec::new() }
+        BrokerConfig::Embedded { listen: "127.0.0.1:1883".parse().unwrap(), users: Vec::new() }
     );
     assert_eq!((config.base_topic.as_str(), &config.client_id), ("hs100d", &None));
-    assert_eq!(config.homeassistant.discovery, Discovery::Device);
+    assert_eq!(config.homeassistant.discovery, DocumentForm::Device);
     assert_eq!(config.homeassistant.discovery_prefix, "homeassistant");
     assert_eq!(config.homeassistant.status_topic, "homeassistant/status");
     let discovery = config.discovery.unwrap();
@@ -191,7 +191,7 @@ fn every_room_is_told_what_was_written_for_it() {
     assert!(tls.client.unwrap().1.ends_with("k.pem"));
     assert_eq!((link.username.as_deref(), link.password.unwrap().expose()), (Some("me"), "pw"));
     assert_eq!((link.client_id.as_str(), link.base_topic.as_str()), ("pi", "home/plugs"));
-    assert_eq!(link.homeassistant.discovery, Discovery::Component);
+    assert_eq!(link.homeassistant.discovery, DocumentForm::Component);
 
     let discovery = config.discovery.unwrap();
     assert_eq!((discovery.interval, discovery.port), (Duration::from_secs(30), 9998));
@@ -201,7 +201,7 @@ fn every_room_is_told_what_was_written_for_it() {
     assert_eq!(cloud.options.password.unwrap().expose(), "cloudy");
 
     let all = RoutePolicy {
-        policy: Policy::LocalThenCloud,
+        preference: RoutePreference::LocalThenCloud,
         cloud_after: Duration::from_secs(1),
         command_ttl: Duration::from_secs(20),
         poll_interval: Duration::from_secs(7),
@@ -217,7 +217,7 @@ fn every_room_is_told_what_was_written_for_it() {
     assert_eq!(kettle.policy, all);
     assert_eq!(other.address, Address::new("plug.lan:9997", 1));
     let own = RoutePolicy {
-        policy: Policy::Local,
+        preference: RoutePreference::Local,
         command_ttl: Duration::from_secs(3),
         poll_interval: Duration::from_secs(1),
         ..all
@@ -243,7 +243,7 @@ fn without_a_url_the_link_leads_to_the_embedded_broker() {
 fn a_plug_says_its_policy_as_route_or_as_in_routing() {
     for key in ["route", "policy"] {
         let config = load(&format!("[[plug]]\nhost = \"h\"\n{key} = \"local\""));
-        assert_eq!(config.bridge.plugs[0].policy.policy, Policy::Local);
+        assert_eq!(config.bridge.plugs[0].policy.preference, RoutePreference::Local);
     }
 }
 
@@ -251,8 +251,8 @@ fn a_plug_says_its_policy_as_route_or_as_in_routing() {
 fn without_the_lan_the_default_policy_is_the_cloud_and_nobody_looks_on_the_lan() {
     let config =
         load("[local]\nenabled = false\n[cloud]\nusername = \"a\"\n[[plug]]\nmac = \"50C7BF000001\"");
-    assert_eq!((config.bridge.policy.policy, config.discovery), (Policy::Cloud, None));
-    assert_eq!(config.bridge.plugs[0].policy.policy, Policy::Cloud);
+    assert_eq!((config.bridge.policy.preference, config.discovery), (RoutePreference::Cloud, None));
+    assert_eq!(config.bridge.plugs[0].policy.preference, RoutePreference::Cloud);
 }
 
 #[test]

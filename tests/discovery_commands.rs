@@ -12,13 +12,13 @@ use std::process::Stdio;
 
 use e2e_kit::{Config, Home, Scene, blueprint_of, happens, house_of, json_of, sees};
 use hs100d::sim::fault::{CloudLink, LanFault};
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
 use mqtt_kit::{Brand, Ear, Seen, until_kept};
 use serde_json::{Value, json};
 
 /// The LAN alone, and one round of discovery in a day.
-fn lan_alone(house: &House) -> Config {
+fn lan_alone(house: &SimHome) -> Config {
     Config::of(house).without("cloud").set("discovery", "interval", "1d")
 }
 
@@ -42,7 +42,7 @@ async fn discover_lists_the_plugs_as_a_table_and_as_json() {
         (Model::HS100_HW4, "a\n\u{1b}[31m/b".to_owned()),
         (Model::HS100_HW1, "Hidden".to_owned()),
     ];
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     house.plug(0).press_button();
     house.plug(3).with(|plug| plug.lan = LanFault::Silent);
     let home = Home::new(&lan_alone(&house));
@@ -86,7 +86,7 @@ async fn discover_lists_the_plugs_as_a_table_and_as_json() {
 async fn discover_tells_topic_names_and_the_outlets_of_strips_and_writes_nothing() {
     let mut blueprint = blueprint_of(&[]);
     blueprint.plugs = vec![(Model::KP303, "Lab Strip".to_owned()), (Model::HS100_HW1, "Küche".to_owned())];
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     house.plug(0).with(|strip| strip.press_button_of(1, std::time::Instant::now()));
     let config = lan_alone(&house);
     let home = Home::new(&config);
@@ -258,7 +258,7 @@ async fn leftovers_at(brand: Brand) {
     theirs.lan().unplug(theirs.plug(0)).await;
     theirs.lan().unplug(theirs.plug(1)).await;
     let of =
-        |house: &House, base: &str| lan_alone(house).at_broker(broker.port).set("mqtt", "base_topic", base);
+        |house: &SimHome, base: &str| lan_alone(house).at_broker(broker.port).set("mqtt", "base_topic", base);
     let ear = Ear::listen(broker.port).await;
     let foreign = [
         ("homeassistant/device/somebody/config", r#"{"o":{"name":"somebody"},"cmps":{}}"#),

@@ -11,17 +11,17 @@ mod mqtt_kit;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use e2e_kit::{ACCOUNT, blueprint_of, happens, json_of, sees};
-use hs100d::config::place::{Environment, Place};
-use hs100d::config::{self, Broker, Config};
+use hs100d::config::paths::{ConfigPath, Environment};
+use hs100d::config::{self, BrokerConfig, Config};
 use hs100d::daemon::Daemon;
-use hs100d::daemon::signals::Request;
+use hs100d::daemon::signals::SignalRequest;
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::Dialect;
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use hs100d::sim::lan::BROADCAST;
 use hs100d::sim::model::Model;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::plug::SwitchedBy;
 use hs100d::store::Store;
 use hs100d::transport::cloud;
 use hs100d::transport::discovery;
@@ -33,13 +33,13 @@ use tokio::task::JoinHandle;
 /// A daemon in this process, and somebody at its broker.
 struct Served {
     ear: Ear,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<SignalRequest>,
     task: JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
 
 impl Served {
-    async fn start(house: &House) -> Self {
+    async fn start(house: &SimHome) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, complaints) = Store::open(folder.path());
         assert_eq!(complaints, [""; 0]);
@@ -52,23 +52,23 @@ impl Served {
     }
 
     async fn stop(self) {
-        self.requests.send(Request::Stop).await.unwrap();
+        self.requests.send(SignalRequest::Stop).await.unwrap();
         within("the daemon's end", self.task).await.unwrap();
     }
 }
 
-fn config_of(house: &House) -> Config {
-    let mut config = Config::load(&Place::Nowhere, &Environment::default()).unwrap();
+fn config_of(house: &SimHome) -> Config {
+    let mut config = Config::load(&ConfigPath::Nowhere, &Environment::default()).unwrap();
     config.broker =
-        Broker::Embedded { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), users: Vec::new() };
-    config.discovery = Some(discovery::Options {
+        BrokerConfig::Embedded { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), users: Vec::new() };
+    config.discovery = Some(discovery::DiscoveryOptions {
         broadcast: vec![BROADCAST],
         tdp_ports: vec![house.lan().tdp_port()],
         interval: std::time::Duration::from_secs(1),
         port: house.lan().port(),
     });
-    config.cloud = Some(config::Cloud {
-        options: cloud::Options {
+    config.cloud = Some(config::CloudConfig {
+        options: cloud::CloudOptions {
             username: ACCOUNT.0.to_owned(),
             password: Some(Secret::new(ACCOUNT.1.to_owned())),
             url: house.cloud().url(),
@@ -87,7 +87,7 @@ async fn a_plug_that_speaks_only_klap_is_named_once_served_over_the_cloud_and_ta
         (Model::HS100_HW4, "Both".to_owned()),
         (Model::HS100_HW1, "Old".to_owned()),
     ];
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     let modern = house.plug(0);
     modern.with(|plug| plug.dialect = Dialect::Klap);
     house.plug(1).with(|plug| plug.dialect = Dialect::Both);
@@ -106,7 +106,10 @@ async fn a_plug_that_speaks_only_klap_is_named_once_served_over_the_cloud_and_ta
     served.ear.say("hs100d/modern/set", r#"{"state":"ON","transaction":"first"}"#);
     let result = json_of(&served.ear.hears("hs100d/modern/result", "first").await);
     assert_eq!((&result["status"], &result["route"]), (&json!("ok"), &json!("cloud")), "{result}");
-    assert_eq!(modern.switchings().iter().map(|switching| switching.by).collect::<Vec<_>>(), [Origin::Cloud]);
+    assert_eq!(
+        modern.switchings().iter().map(|switching| switching.by).collect::<Vec<_>>(),
+        [SwitchedBy::Cloud]
+    );
 
     // "Third-Party Compatibility" is switched on in the app.
     modern.with(|plug| plug.dialect = Dialect::Both);

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use discovery_kit::{all_are_shown, assert_own_commands_alone, name, so_many_moved, switch_all_through};
 use e2e_kit::{Config, Scene};
-use hs100d::sim::bell::Bell;
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
+use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
 use namespace_kit::{Player, answer, ip, play_apart, role, told};
 use serde_json::json;
@@ -149,11 +149,11 @@ impl Network {
 async fn a_network_of_plugs() {
     let Some(number) = role().and_then(|role| role.parse::<usize>().ok()) else { return };
     let mut lines = told();
-    let bell = Bell::new();
+    let notifier = ChangeNotifier::new();
     let plug = |plug: usize| {
         let serial = (number - 1) * PLUGS + plug + 1;
         let plug = SimPlug::new(Model::HS100_HW1, serial as u32, &format!("Plug {serial}"), Instant::now());
-        PlugHandle::new(plug, bell.clone())
+        PlugHandle::new(plug, notifier.clone())
     };
     let plugs: Vec<_> = (0..PLUGS).map(plug).collect();
     let mut lan = None;
@@ -168,7 +168,7 @@ async fn a_network_of_plugs() {
                 }
                 ip("link set eth0 up");
                 if lan.is_none() {
-                    lan = Some(open(number, &bell, &plugs, hosts).await);
+                    lan = Some(open(number, &notifier, &plugs, hosts).await);
                 }
                 answer("connected");
             }
@@ -190,9 +190,9 @@ async fn a_network_of_plugs() {
     }
 }
 
-async fn open(number: usize, bell: &Bell, plugs: &[PlugHandle], hosts: &[&str]) -> SimLan {
+async fn open(number: usize, notifier: &ChangeNotifier, plugs: &[PlugHandle], hosts: &[&str]) -> SimLan {
     let broadcast = Ipv4Addr::new(10, 77, number as u8, 255);
-    let lan = SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, bell.clone()).await.unwrap();
+    let lan = SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, notifier.clone()).await.unwrap();
     for (plug, host) in plugs.iter().zip(hosts) {
         lan.plug_in(plug, at(host)).await.unwrap();
     }

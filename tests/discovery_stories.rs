@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use common::*;
 use hs100d::bridge::event::{
-    Ask, Ended, Event, Happening, Identity, OtherDialect, RequestId, Said, Sighting, Update, What,
+    BridgeCommand, DiscoveryReply, Ended, Event, Identity, Notice, NoticeKind, RequestId, Sighting,
+    UnsupportedDevice, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -25,7 +26,7 @@ fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
 
 /// A plug answers the newer discovery.
 fn sight_other(house: &mut Scenario, number: usize, kind: &str, encryption: &str) {
-    let said = Said::Other(OtherDialect {
+    let said = DiscoveryReply::Other(UnsupportedDevice {
         mac: Some(mac(number)),
         kind: kind.into(),
         model: "HS100(UK)".into(),
@@ -37,7 +38,7 @@ fn sight_other(house: &mut Scenario, number: usize, kind: &str, encryption: &str
 /// What was said of devices that cannot be served: of which plug, and how.
 fn unsupported(house: &Scenario) -> Vec<(Option<String>, String)> {
     let said = house.told.iter().filter_map(|(_, update)| match update {
-        Update::Happened(Happening { what: What::Unsupported, plug, detail, .. }) => {
+        Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, detail, .. }) => {
             Some((plug.as_ref().map(ToString::to_string), detail.clone()))
         }
         _ => None,
@@ -86,7 +87,7 @@ fn a_plug_that_moved_is_found_by_the_search_and_followed_within_ten_seconds() {
         house.plug(1).address = Address::new("192.0.2.99", 9999);
         house.plug(2).address = (lan == Lan::Silent).then(|| address(1));
         house.plug(2).lan = lan;
-        let took = house.run_until(seconds(10), |house| house.happened(What::AddressChanged) == 1);
+        let took = house.run_until(seconds(10), |house| house.happened(NoticeKind::AddressChanged) == 1);
         assert!(took <= seconds(10), "{took:?}");
     }
 }
@@ -136,7 +137,7 @@ fn a_request_to_discover_searches_the_lan_and_lists_the_account() {
     house.run_for(seconds(4));
     house.event(Event::Account(vec![]));
     (house.searches, house.listings) = (vec![], vec![]);
-    house.event(Event::Request { id: RequestId(1), ask: Ask::Discover });
+    house.event(Event::Request { id: RequestId(1), ask: BridgeCommand::Discover });
     assert_eq!((house.searches.len(), house.listings.len()), (1, 1));
     let answered = Update::Response { id: RequestId(1), result: Ok(()) };
     assert!(house.told.iter().any(|(_, update)| *update == answered));
@@ -181,7 +182,7 @@ fn a_bulb_that_answers_every_datagram_is_named_once() {
     }
     let [(None, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
     assert!(detail.contains("it is a IOT.SMARTBULB (HS100(EU)), which hs100d does not support"), "{detail}");
-    assert_eq!(house.happened(What::PlugFound), 1, "the plug beside it");
+    assert_eq!(house.happened(NoticeKind::PlugFound), 1, "the plug beside it");
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn two_entries_whose_plugs_have_one_device_id_are_not_taken_for_one_plug() {
         .told
         .iter()
         .filter_map(|(_, update)| match update {
-            Update::Happened(Happening { what: What::PlugGone, plug: None, detail, .. }) => Some(detail),
+            Update::Notice(Notice { kind: NoticeKind::PlugGone, plug: None, detail, .. }) => Some(detail),
             _ => None,
         })
         .collect();
@@ -276,7 +277,7 @@ fn a_plug_that_speaks_only_klap_and_is_in_no_account_is_named_too() {
     house.run_for(seconds(3));
     let [(None, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
     assert!(detail.contains("it speaks another language"), "{detail}");
-    assert_eq!(house.happened(What::PlugFound), 0);
+    assert_eq!(house.happened(NoticeKind::PlugFound), 0);
 }
 
 #[test]
@@ -382,9 +383,9 @@ fn plugs_that_are_made_up_in_a_flood_end_somewhere() {
     house.run_for(seconds(4));
     let mut reading = house.plug(1).reading();
     for number in 0..25_000 {
-        let plate = std::sync::Arc::make_mut(&mut reading.plate);
-        (plate.device_id, plate.mac) = (Some(device_id(1000 + number)), None);
-        let said = Said::SysInfo(Box::new(reading.clone()));
+        let device = std::sync::Arc::make_mut(&mut reading.device);
+        (device.device_id, device.mac) = (Some(device_id(1000 + number)), None);
+        let said = DiscoveryReply::SysInfo(Box::new(reading.clone()));
         let address = Address::new("192.0.2.66", 9999).unwrap();
         house.bridge.handle(Event::Sighted(Sighting { address, said }), house.now);
         while house.bridge.poll_action().is_some() {}

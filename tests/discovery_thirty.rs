@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use discovery_kit::{all_are_shown, assert_own_commands_alone, name, so_many_moved, switch_all_through};
 use e2e_kit::{Config, Scene, blueprint_of};
-use hs100d::sim::house::House;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::home::SimHome;
+use hs100d::sim::plug::SwitchedBy;
 use mqtt_kit::within;
 use serde_json::json;
 
@@ -24,20 +24,20 @@ const PLUGS: usize = 30;
 /// Of them so many are given other addresses.
 const MOVED: usize = 10;
 
-async fn thirty() -> House {
+async fn thirty() -> SimHome {
     let aliases: Vec<String> = (0..PLUGS).map(|number| format!("Plug {}", number + 1)).collect();
     let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
     let mut blueprint = blueprint_of(&aliases);
     blueprint.first_plug = [127, 0, 30, 1].into();
-    House::start(blueprint).await.unwrap()
+    SimHome::start(blueprint).await.unwrap()
 }
 
 /// The LAN alone, and one round of discovery in a day: what is found at the start is found by the first.
-fn config_of(house: &House) -> Config {
+fn config_of(house: &SimHome) -> Config {
     Config::of(house).without("cloud").set("discovery", "interval", "1d")
 }
 
-fn hosts(house: &House) -> BTreeMap<String, String> {
+fn hosts(house: &SimHome) -> BTreeMap<String, String> {
     let host = |plug| house.lan().address(plug).unwrap().ip().to_string();
     house.plugs().iter().enumerate().map(|(number, plug)| (name(number), host(plug))).collect()
 }
@@ -57,7 +57,7 @@ async fn thirty_plugs_are_found_by_one_broadcast_followed_while_commands_flow_an
     let commands = switch_all_through(&scene, PLUGS, moving).await;
     for (number, count) in commands.into_iter().enumerate() {
         let log = house.plug(number).switchings();
-        assert!(log.iter().all(|switching| switching.by == Origin::Lan));
+        assert!(log.iter().all(|switching| switching.by == SwitchedBy::Lan));
         assert_own_commands_alone(&name(number), log.iter().map(|switching| switching.on), count);
     }
     so_many_moved(&scene.ear, MOVED).await;

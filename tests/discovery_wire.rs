@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use hs100d::bridge::event::{Said, Sighting};
+use hs100d::bridge::event::{DiscoveryReply, Sighting};
 use hs100d::model::Address;
 use hs100d::sim::fault::{Dialect, LanFault};
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::Model;
 use hs100d::smarthome::cipher;
-use hs100d::transport::discovery::{Discovery, Options, Way};
+use hs100d::transport::discovery::{BroadcastPath, Discovery, DiscoveryOptions};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -27,12 +27,12 @@ const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 /// A broadcast to here is heard by nobody.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 
-async fn house_of(aliases: &[&str]) -> House {
-    House::start(Blueprint::of(aliases)).await.unwrap()
+async fn house_of(aliases: &[&str]) -> SimHome {
+    SimHome::start(HomeOptions::of(aliases)).await.unwrap()
 }
 
-fn options(house: &House, broadcast: Ipv4Addr) -> Options {
-    Options {
+fn options(house: &SimHome, broadcast: Ipv4Addr) -> DiscoveryOptions {
+    DiscoveryOptions {
         interval: NEVER,
         broadcast: vec![broadcast],
         port: house.lan().port(),
@@ -40,7 +40,7 @@ fn options(house: &House, broadcast: Ipv4Addr) -> Options {
     }
 }
 
-fn address(house: &House, number: usize) -> Address {
+fn address(house: &SimHome, number: usize) -> Address {
     Address::from(house.lan().address(house.plug(number)).unwrap())
 }
 
@@ -49,7 +49,7 @@ async fn next(discovery: &mut Discovery) -> Sighting {
 }
 
 /// Hears so many different plugs, by address; what each said last.
-async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, Said> {
+async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, DiscoveryReply> {
     let mut heard = BTreeMap::new();
     while heard.len() < count {
         let Sighting { address, said } = next(discovery).await;
@@ -64,13 +64,13 @@ async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
     let mut discovery = Discovery::start(options(&house, LOOPBACK));
     let heard = hears(&mut discovery, 3).await;
     for (number, plug) in house.plugs().iter().enumerate() {
-        let Said::SysInfo(reading) = &heard[&address(&house, number).to_string()] else {
+        let DiscoveryReply::SysInfo(reading) = &heard[&address(&house, number).to_string()] else {
             panic!("{heard:?}")
         };
-        assert_eq!(reading.plate.device_id.as_ref().unwrap().as_str(), plug.device_id());
-        assert_eq!(&*reading.plate.alias, plug.alias());
+        assert_eq!(reading.device.device_id.as_ref().unwrap().as_str(), plug.device_id());
+        assert_eq!(&*reading.device.alias, plug.alias());
     }
-    assert_eq!(discovery.asked(), [Way { local: Ipv4Addr::UNSPECIFIED, target: LOOPBACK }]);
+    assert_eq!(discovery.asked(), [BroadcastPath { local: Ipv4Addr::UNSPECIFIED, target: LOOPBACK }]);
     // One datagram may be lost: whoever misses the first hears the second or the third.
     house.plug(0).with(|plug| plug.lan = LanFault::Silent);
     while timeout(NOTHING_COMES, discovery.next()).await.is_ok() {}
@@ -86,7 +86,7 @@ async fn after_each_interval_everybody_is_asked_again() {
     let house = house_of(&["Lamp"]).await;
     house.plug(0).with(|plug| plug.hears_broadcasts = false);
     let interval = Duration::from_millis(50);
-    let mut discovery = Discovery::start(Options { interval, ..options(&house, LOOPBACK) });
+    let mut discovery = Discovery::start(DiscoveryOptions { interval, ..options(&house, LOOPBACK) });
     assert!(timeout(NOTHING_COMES * 3, discovery.next()).await.is_err());
     house.plug(0).with(|plug| plug.hears_broadcasts = true);
     for _ in 0..7 {
@@ -139,8 +139,8 @@ async fn an_answer_as_large_as_a_datagram_can_be_is_understood() {
     let strip = UdpSocket::bind("127.0.0.78:0").await.unwrap();
     for size in [1_400, 4_096, 60_000] {
         strip.send_to(&sysinfo(size, size), ask).await.unwrap();
-        let Said::SysInfo(reading) = next(&mut discovery).await.said else { panic!("{size}") };
-        assert_eq!(reading.plate.device_id.as_ref().unwrap().as_str(), format!("8006{size:036X}"));
+        let DiscoveryReply::SysInfo(reading) = next(&mut discovery).await.said else { panic!("{size}") };
+        assert_eq!(reading.device.device_id.as_ref().unwrap().as_str(), format!("8006{size:036X}"));
     }
 }
 
@@ -169,16 +169,16 @@ async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_bei
 
 #[tokio::test]
 async fn a_plug_that_speaks_only_klap_answers_the_newer_discovery_by_broadcast_and_when_it_is_asked_itself() {
-    let mut blueprint = Blueprint::of(&[]);
+    let mut blueprint = HomeOptions::of(&[]);
     blueprint.plugs = vec![(Model::HS100_HW4, "Lamp".to_owned())];
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     house.plug(0).with(|plug| plug.dialect = Dialect::Klap);
     house.lan().settled(house.plug(0)).await.unwrap();
     for (broadcast, probe) in [(LOOPBACK, vec![]), (NOWHERE, vec![address(&house, 0)])] {
         let mut discovery = Discovery::start(options(&house, broadcast));
         discovery.look(probe);
         let Sighting { address: at, said } = next(&mut discovery).await;
-        let Said::Other(device) = said else { panic!("{said:?}") };
+        let DiscoveryReply::Other(device) = said else { panic!("{said:?}") };
         assert_eq!(
             (at, &*device.encryption, &*device.kind),
             (address(&house, 0), "KLAP", "IOT.SMARTPLUGSWITCH")
@@ -214,7 +214,7 @@ async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
 }
 
 /// A search that has asked only one stranger, and where to answer it.
-async fn stranger(house: &House) -> (SocketAddr, Discovery) {
+async fn stranger(house: &SimHome) -> (SocketAddr, Discovery) {
     let stranger = UdpSocket::bind(("127.0.0.76", house.lan().port())).await.unwrap();
     let discovery = Discovery::start(options(house, NOWHERE));
     discovery.look(vec![Address::from(stranger.local_addr().unwrap())]);

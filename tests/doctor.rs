@@ -14,7 +14,7 @@ use std::time::Duration;
 use e2e_kit::{ACCOUNT, Config, Ended, Home, Scene, blueprint_of, house_of, sees};
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
 use mqtt_kit::free_port;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ fn subject_of(told: &Ended, subject: &str) -> Value {
 }
 
 /// A house whose plugs are `lamp` and `fan`, and a home that knows them by name and address.
-async fn scene() -> (House, Home) {
+async fn scene() -> (SimHome, Home) {
     let house = house_of(&["Lamp", "Fan"]).await;
     let config = Config::of(&house).set("local", "timeout", "500ms").set("discovery", "adopt", false);
     let home = Home::new(&config.plug("lamp", &house, 0).plug("fan", &house, 1));
@@ -111,7 +111,7 @@ async fn a_bulb_that_makes_itself_heard_is_no_plug_to_be_examined() {
     let bulb = Model { kind: "IOT.SMARTBULB", ..Model::HS100_HW1 };
     let mut blueprint = blueprint_of(&[]);
     blueprint.plugs = vec![(Model::HS100_HW1, "Lamp".to_owned()), (bulb, "Bulb".to_owned())];
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     let told = Home::new(&Config::of(&house)).run(&["check", "--online", "--json"]).await.json();
     let subjects = told["online"]["subjects"].as_array().unwrap();
     let plugs: Vec<_> = subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["name"]).collect();
@@ -386,7 +386,7 @@ async fn a_hundred_dead_plugs_are_examined_side_by_side() {
 
 #[cfg(target_os = "linux")]
 mod apart {
-    use hs100d::sim::house::Blueprint;
+    use hs100d::sim::home::HomeOptions;
 
     use super::*;
     use crate::e2e_kit::blueprint_of;
@@ -415,8 +415,8 @@ mod apart {
         ip("link set end up");
         ip("route add default via 10.77.0.1 dev cable onlink");
         let blueprint =
-            Blueprint { tdp_port: 20002, ..blueprint_of(&["Klap", "Tapo", "Far", "Near", "Fan"]) };
-        let house = House::start(blueprint).await.unwrap();
+            HomeOptions { tdp_port: 20002, ..blueprint_of(&["Klap", "Tapo", "Far", "Near", "Fan"]) };
+        let house = SimHome::start(blueprint).await.unwrap();
         let port = house.lan().port();
         let id = |number: usize| house.plug(number).device_id();
         let config = Config::of(&house)

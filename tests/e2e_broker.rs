@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use e2e_kit::{Config, Home, Scene, happens, holds, house_of, json_of, sees};
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::House;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::home::SimHome;
+use hs100d::sim::plug::SwitchedBy;
 use mqtt_kit::{
     BOUND, Brand, Ear, House as Broker, Seen, free_port, has_mosquitto, kept, until_kept, within,
 };
@@ -30,7 +30,7 @@ async fn broker() -> Broker {
 /// Three plugs, as they are called in topics.
 const NAMES: [&str; 3] = ["lamp", "kuche", "christmas-tree"];
 
-async fn house() -> House {
+async fn house() -> SimHome {
     house_of(&["Lamp", "Küche ☕", "Christmas Tree"]).await
 }
 
@@ -312,7 +312,7 @@ async fn a_command_that_the_broker_kept_is_not_executed_at_any_connect() {
     scene.shows("lamp", json!({"state": "OFF", "route": "local"})).await;
     scene.read("lamp").await;
     let by: Vec<_> = house.plug(0).switchings().iter().map(|switching| switching.by).collect();
-    assert_eq!(by, [Origin::Lan, Origin::Button], "only the live one was executed");
+    assert_eq!(by, [SwitchedBy::Lan, SwitchedBy::Button], "only the live one was executed");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ mod mqtt_kit;
 
 use broker_line::{BrokerLine, Trouble};
 use e2e_kit::{Config, Daemon, Home, Scene, holds, house_of, json_of};
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use mqtt_kit::{BOUND, Brand, Ear, House as Broker, within};
 use serde_json::json;
 
@@ -26,7 +26,7 @@ const MORE_THAN_FIT: usize = 120;
 
 /// Two plugs, a broker, a line to it that is in trouble or not, and a daemon at its end.
 struct Stage {
-    house: House,
+    house: SimHome,
     broker: Broker,
     line: BrokerLine,
     home: Home,
@@ -44,7 +44,7 @@ impl Stage {
         Self { house, broker, line, home, daemon }
     }
 
-    fn config(house: &House, line: &BrokerLine) -> Config {
+    fn config(house: &SimHome, line: &BrokerLine) -> Config {
         Config::of(house).without("cloud").at_broker(line.port()).set("local", "poll_interval", "1s")
     }
 

@@ -16,20 +16,20 @@ use std::time::Duration;
 use e2e_kit::{ACCOUNT, Config, Home, Scene, blueprint_of, holds, house_of, sees};
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::plug::SwitchedBy;
 use mqtt_kit::{Seen, free_port, until_kept, within};
 use serde_json::{Value, json};
 
 /// The demo tells its story in half a minute; a busy machine is slower.
 const A_STORY: Duration = Duration::from_secs(120);
 
-async fn house() -> House {
+async fn house() -> SimHome {
     house_of(&["Lamp", "Küche ☕"]).await
 }
 
-fn last_origin(house: &House, number: usize) -> Option<Origin> {
+fn last_origin(house: &SimHome, number: usize) -> Option<SwitchedBy> {
     house.plug(number).switchings().last().map(|switching| switching.by)
 }
 
@@ -52,7 +52,7 @@ async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
         let (word, state) = if time % 2 == 0 { ("on", "ON") } else { ("off", "OFF") };
         let done = home.run(&["plug", target, word, "--json"]).await.json();
         assert!(holds(&done, &json!({"state": state, "route": "local"})), "{target}: {done}");
-        assert_eq!((plug.is_on(), last_origin(&house, 1)), (word == "on", Some(Origin::Lan)), "{target}");
+        assert_eq!((plug.is_on(), last_origin(&house, 1)), (word == "on", Some(SwitchedBy::Lan)), "{target}");
     }
     assert_eq!(plug.switchings().len(), targets.len());
     assert_eq!(house.plug(0).switchings(), [], "nobody else was meant");
@@ -70,7 +70,7 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
     let plug = house.plug(0);
     // On a busy machine the restart that comes a second after the first reboot would meet one of the next commands.
     plug.with(|plug| plug.boot_time = Duration::ZERO);
-    for (via, origin) in [("local", Origin::Lan), ("cloud", Origin::Cloud)] {
+    for (via, origin) in [("local", SwitchedBy::Lan), ("cloud", SwitchedBy::Cloud)] {
         let run = async |verb| home.run(&["plug", "lamp", verb, "--via", via]).await;
         assert!(run("on").await.ok().starts_with(&format!("ON ({via}, ")));
         assert!(plug.is_on() && last_origin(&house, 0) == Some(origin));
@@ -139,7 +139,7 @@ const NEVER: &str = "10m";
 async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name_fits_one() {
     let mut blueprint = blueprint_of(&["Lamp", "lamp", "Strip 2"]);
     blueprint.plugs.push((Model::KP303, "Strip".to_owned()));
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     let config = Config::of(&house).without("cloud");
     let home = Home::new(&config);
     let both = home.run(&["plug", "Lamp", "on"]).await;
@@ -292,7 +292,7 @@ async fn an_address_needs_no_account_and_a_mac_is_looked_up_there() {
     home.write(&(config.text() + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:02\"\n"));
     let done = home.run(&["plug", "kitchen", "on", "--json"]).await.json();
     assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
-    assert_eq!(last_origin(&house, 1), Some(Origin::Cloud));
+    assert_eq!(last_origin(&house, 1), Some(SwitchedBy::Cloud));
 }
 
 #[tokio::test]

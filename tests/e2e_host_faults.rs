@@ -20,13 +20,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use e2e_kit::{Config, Home, Scene, holds, house_of, json_of, mounts, sees};
-use hs100d::config::place::{Environment, Place};
+use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon;
-use hs100d::daemon::signals::Request;
+use hs100d::daemon::signals::SignalRequest;
 use hs100d::mqtt::payload::Clock;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use hs100d::store::Store;
 use mqtt_kit::{Ear, free_port, within};
 use serde_json::json;
@@ -178,7 +178,7 @@ async fn is_written(file: &PathBuf, part: &str) {
 }
 
 /// What is told once a plug was followed to another address: there is something new to write.
-async fn moves(scene: &Scene, house: &House) {
+async fn moves(scene: &Scene, house: &SimHome) {
     house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
     scene.request("discover", json!({})).await;
     for (number, plug) in ["lamp", "fan"].into_iter().enumerate() {
@@ -295,7 +295,7 @@ async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be(
 async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
     let house = house_of(&["Lamp", "Fan"]).await;
     let home = Home::new(&Config::of(&house).without("cloud").set("local", "poll_interval", "1s"));
-    let place = Place::Named(home.config());
+    let place = ConfigPath::Named(home.config());
     let config = hs100d::config::Config::load(&place, &Environment::default()).unwrap();
     let (begun, date) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let shown = Arc::clone(&date);
@@ -338,6 +338,6 @@ async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
     told("2027").await;
     date.store(1_790_000_000, Ordering::Relaxed);
     told("2026").await;
-    requests.send(Request::Stop).await.unwrap();
+    requests.send(SignalRequest::Stop).await.unwrap();
     within("the daemon's end", task).await.unwrap();
 }

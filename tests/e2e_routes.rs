@@ -18,8 +18,8 @@ use std::time::Duration;
 use e2e_kit::{Config, Home, Scene, blueprint_of, happens, holds, house_of, json_of, sees};
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, LanFault};
-use hs100d::sim::house::House;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::home::SimHome;
+use hs100d::sim::plug::SwitchedBy;
 use mqtt_kit::BOUND;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -82,13 +82,13 @@ enum End {
 }
 
 /// One pair of the table: how it ends, and who has switched the plug by then.
-type Row = (Lan, Cloud, End, &'static [Origin]);
+type Row = (Lan, Cloud, End, &'static [SwitchedBy]);
 
 use Cloud as C;
 use End::{Done, Failed};
 use Lan::{AnotherPlug, Plug};
 use LanFault as L;
-use Origin::{Cloud as ByCloud, Lan as ByLan};
+use SwitchedBy::{Cloud as ByCloud, Lan as ByLan};
 
 const TABLE: &[Row] = &[
     (Plug(L::Works), C::Works, Done("local"), &[ByLan]),
@@ -266,7 +266,7 @@ fn bound(lan: Lan, cloud: Cloud, end: End) -> Duration {
 }
 
 /// Everything stands still but for the command: no poll falls in between, and nobody is looked for.
-async fn home(house: &House, cloud: Cloud) -> Home {
+async fn home(house: &SimHome, cloud: Cloud) -> Home {
     let config = Config::of(house)
         .without_search()
         .plug("lamp", house, 0)
@@ -287,7 +287,7 @@ async fn home(house: &House, cloud: Cloud) -> Home {
 }
 
 /// Waits until the plug was read, by LAN, and the account as well.
-async fn settle(house: &House, scene: &Scene, cloud: Cloud) {
+async fn settle(house: &SimHome, scene: &Scene, cloud: Cloud) {
     for plug in ["lamp", "neighbour"] {
         scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
     }
@@ -302,14 +302,14 @@ async fn settle(house: &House, scene: &Scene, cloud: Cloud) {
     house.wait_until(BOUND, idle).await.unwrap();
 }
 
-async fn break_lan(house: &House, lan: Lan) {
+async fn break_lan(house: &SimHome, lan: Lan) {
     match lan {
         Plug(fault) => house.lan().set_fault(house.plug(0), fault).await.unwrap(),
         AnotherPlug => house.lan().swap(house.plug(0), house.plug(1)).await.unwrap(),
     }
 }
 
-async fn break_cloud(house: &House, fault: Cloud) {
+async fn break_cloud(house: &SimHome, fault: Cloud) {
     let cloud = house.cloud();
     let passthrough = Some(Method::Passthrough);
     match fault {
@@ -330,7 +330,7 @@ async fn break_cloud(house: &House, fault: Cloud) {
     }
 }
 
-async fn mend(house: &House, lan: Lan) {
+async fn mend(house: &SimHome, lan: Lan) {
     house.cloud().mend();
     house.cloud().set_reachable(true).await.unwrap();
     house.plug(0).set_cloud(CloudLink::Works);
@@ -349,7 +349,7 @@ struct Calls {
     passthroughs: u64,
 }
 
-fn calls(house: &House) -> Calls {
+fn calls(house: &SimHome) -> Calls {
     let calls = |method| house.cloud().calls(method);
     Calls {
         logins: calls(Method::Login),
@@ -421,7 +421,7 @@ async fn what_the_cloud_carries_out_after_the_deadline_is_shown_and_left_as_it_i
 
 #[tokio::test]
 async fn a_plug_that_swapped_its_address_with_another_is_found_and_switched_by_itself() {
-    let house = House::start(blueprint_of(&["Lamp", "Other"])).await.unwrap();
+    let house = SimHome::start(blueprint_of(&["Lamp", "Other"])).await.unwrap();
     let scene = Scene::start(&Config::of(&house).without("cloud")).await;
     for plug in ["lamp", "other"] {
         scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;

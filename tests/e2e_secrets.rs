@@ -13,7 +13,7 @@ use std::fs;
 use e2e_kit::{ACCOUNT, Config, Daemon, Home, Scene, holds, house_of, sees};
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use mqtt_kit::{BOUND, Brand, Ear, House as Broker, has_mosquitto};
 use serde_json::{Value, json};
 
@@ -198,7 +198,7 @@ async fn a_reload_sends_no_refused_password_again_and_logs_how_it_ends() {
 
 #[tokio::test]
 async fn what_would_harm_an_account_is_not_tried_again_and_said_with_its_remedy() {
-    type Change = fn(&mut hs100d::sim::cloud::desk::Account);
+    type Change = fn(&mut hs100d::sim::cloud::account::SimAccount);
     let table: [(Change, &str, &str); 2] = [
         (|account| account.two_step = true, "two-step verification", "turn two-step verification off"),
         (|account| account.locked = true, "the account is locked", "wait an hour"),
@@ -218,7 +218,7 @@ async fn what_would_harm_an_account_is_not_tried_again_and_said_with_its_remedy(
 }
 
 /// The installation of the search: a broker with users, and little patience.
-fn config(house: &House, port: u16) -> Config {
+fn config(house: &SimHome, port: u16) -> Config {
     Config::of(house)
         .at_broker(port)
         .set("mqtt", "username", USER.0)
@@ -281,7 +281,7 @@ struct Secrets {
 
 impl Secrets {
     /// The passwords, and every token that is known by now to the account or to the installation.
-    fn learn(&mut self, house: &House, home: &Home) {
+    fn learn(&mut self, house: &SimHome, home: &Home) {
         self.add(ACCOUNT.1);
         self.add(USER.1);
         // What no escaping changes, however often it is done.
@@ -318,7 +318,7 @@ impl Secrets {
     }
 
     /// The same search finds them where they may be.
-    fn prove_that_they_are_found(&self, home: &Home, house: &House) {
+    fn prove_that_they_are_found(&self, home: &Home, house: &SimHome) {
         let records: String =
             house.cloud().records().iter().map(|record| record.uri.clone() + &record.body).collect();
         let config = fs::read_to_string(home.config()).unwrap();

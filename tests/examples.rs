@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hs100d::model::{Address, Failure, RelayState};
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use tokio::sync::mpsc;
 
 #[path = "../examples/soak/main.rs"]
@@ -27,7 +27,7 @@ const BOUND: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn switch_switches_a_plug_by_its_address_and_says_what_became_of_it() {
-    let house = House::start(Blueprint::of(&["Lamp"])).await.unwrap();
+    let house = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
     let lamp = house.plug(0);
     let address = Address::from(house.lan().address(lamp).unwrap());
     assert_eq!(switch::switch(address.clone(), RelayState::On).await, Ok("Lamp is ON".to_owned()));
@@ -42,7 +42,7 @@ async fn switch_switches_a_plug_by_its_address_and_says_what_became_of_it() {
 
 #[tokio::test]
 async fn watch_finds_the_plugs_and_sees_a_button_being_pressed() {
-    let house = House::start(Blueprint::of(&["Lamp", "Kettle"])).await.unwrap();
+    let house = SimHome::start(HomeOptions::of(&["Lamp", "Kettle"])).await.unwrap();
     let (tell, mut told) = mpsc::unbounded_channel();
     let watching = watch::watch(watch::towards(house.lan().broadcast()), |line| tell.send(line).unwrap());
     let seen = async {

@@ -12,7 +12,7 @@ use hs100d::bridge::event::{
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
+use hs100d::model::{Availability, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
 use hs100d::smarthome::message::{Meter, Outlets, Request};
 
 fn name(text: &str) -> PlugName {
@@ -39,14 +39,14 @@ fn metered(number: usize) -> ModelPlug {
     ModelPlug { meters: vec![meter], used: vec![[0.5, 7.25]], ..ModelPlug::new(number, true) }
 }
 
-fn send(house: &mut Scenario, plug: &str, id: u64, wishes: Wishes) -> CommandId {
+fn send(house: &mut Scenario, plug: &str, id: u64, wishes: SetCommand) -> CommandId {
     let id = CommandId(1000 + id);
-    house.event(Event::Command { id, plug: name(plug), order: Order::Set(wishes) });
+    house.event(Event::Command { id, plug: name(plug), order: PlugCommand::Set(wishes) });
     id
 }
 
-fn relay(state: RelayState) -> Wishes {
-    Wishes { relay: Some(Switch::To(state)), ..Wishes::default() }
+fn relay(state: RelayState) -> SetCommand {
+    SetCommand { relay: Some(Switch::To(state)), ..SetCommand::default() }
 }
 
 fn state<'a>(house: &'a Scenario, plug: &str) -> Option<&'a PlugState> {
@@ -498,7 +498,7 @@ fn each_outlet_has_its_own_meter_which_is_asked_once_a_minute() {
 fn on_at_a_level_sets_the_level_first_and_zero_is_off() {
     let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
     house.forget_the_past();
-    let command = send(&mut house, "plug-1", 1, Wishes { brightness: Some(33), ..Wishes::default() });
+    let command = send(&mut house, "plug-1", 1, SetCommand { brightness: Some(33), ..SetCommand::default() });
     assert!(is_ok(&house.result(command, seconds(1)).0));
     let acts: Vec<_> = house.asked.iter().map(|(_, _, request)| request.clone()).collect();
     let acts: Vec<_> = acts.into_iter().filter(Request::changes_something).collect();
@@ -506,7 +506,7 @@ fn on_at_a_level_sets_the_level_first_and_zero_is_off() {
     let shown = state(&house, "plug-1").unwrap();
     assert_eq!((shown.relay, shown.brightness), (RelayState::On, Some(33)));
 
-    let command = send(&mut house, "plug-1", 2, Wishes { brightness: Some(0), ..Wishes::default() });
+    let command = send(&mut house, "plug-1", 2, SetCommand { brightness: Some(0), ..SetCommand::default() });
     assert!(is_ok(&house.result(command, seconds(1)).0));
     assert_eq!((house.plug(1).relay, house.plug(1).brightness), (RelayState::Off, Some(33)));
 }
@@ -514,7 +514,7 @@ fn on_at_a_level_sets_the_level_first_and_zero_is_off() {
 #[test]
 fn what_cannot_be_dimmed_says_so() {
     let mut house = house_of(ModelPlug::new(1, true));
-    let command = send(&mut house, "plug-1", 1, Wishes { brightness: Some(33), ..Wishes::default() });
+    let command = send(&mut house, "plug-1", 1, SetCommand { brightness: Some(33), ..SetCommand::default() });
     let Ended::Error(why) = &house.result(command, seconds(1)).0.ended else { panic!() };
     assert!(why.contains("cannot be dimmed"), "{why}");
 }
@@ -522,7 +522,7 @@ fn what_cannot_be_dimmed_says_so() {
 #[test]
 fn a_fade_may_take_longer_than_commands_live() {
     let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
-    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(30)), ..Wishes::default() };
+    let wishes = SetCommand { brightness: Some(20), transition: Some(seconds(30)), ..SetCommand::default() };
     let command = send(&mut house, "plug-1", 1, wishes);
     let (result, took) = house.result(command, seconds(31));
     assert!(is_ok(&result) && took >= seconds(30), "{took:?}");
@@ -531,10 +531,10 @@ fn a_fade_may_take_longer_than_commands_live() {
 #[test]
 fn while_a_lamp_fades_it_hears_other_commands() {
     let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
-    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(60)), ..Wishes::default() };
+    let wishes = SetCommand { brightness: Some(20), transition: Some(seconds(60)), ..SetCommand::default() };
     let fade = send(&mut house, "plug-1", 1, wishes);
     house.run_for(seconds(5));
-    let led = Wishes { led: Some(RelayState::Off), ..Wishes::default() };
+    let led = SetCommand { led: Some(RelayState::Off), ..SetCommand::default() };
     let command = send(&mut house, "plug-1", 2, led);
     assert!(is_ok(&house.result(command, seconds(1)).0));
     // A hand at the button is seen, as always.
@@ -549,7 +549,7 @@ fn while_a_lamp_fades_it_hears_other_commands() {
 #[test]
 fn a_fade_is_broken_off_by_a_newer_command_to_the_relay() {
     let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
-    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(60)), ..Wishes::default() };
+    let wishes = SetCommand { brightness: Some(20), transition: Some(seconds(60)), ..SetCommand::default() };
     let fade = send(&mut house, "plug-1", 1, wishes);
     house.run_for(seconds(5));
     let off = send(&mut house, "plug-1", 2, relay(RelayState::Off));
@@ -563,7 +563,7 @@ fn a_fade_is_broken_off_by_a_newer_command_to_the_relay() {
 #[test]
 fn a_fade_ends_at_its_level_and_in_its_time() {
     let mut house = house_of(ModelPlug { brightness: Some(100), ..ModelPlug::new(1, true) });
-    let wishes = Wishes { brightness: Some(20), transition: Some(seconds(2)), ..Wishes::default() };
+    let wishes = SetCommand { brightness: Some(20), transition: Some(seconds(2)), ..SetCommand::default() };
     let command = send(&mut house, "plug-1", 1, wishes);
     let (result, took) = house.result(command, seconds(3));
     assert!(is_ok(&result) && took >= seconds(2), "{took:?}");
@@ -573,7 +573,7 @@ fn a_fade_ends_at_its_level_and_in_its_time() {
 #[test]
 fn a_command_for_a_while_makes_the_plug_itself_switch_back() {
     let mut house = house_of(ModelPlug::new(1, true));
-    let wishes = Wishes { lasting: Some(seconds(1800)), ..relay(RelayState::On) };
+    let wishes = SetCommand { lasting: Some(seconds(1800)), ..relay(RelayState::On) };
     let command = send(&mut house, "plug-1", 1, wishes);
     assert!(is_ok(&house.result(command, seconds(1)).0));
     let (at, then) = house.plug(1).count_down[0].expect("a count-down");
@@ -582,7 +582,7 @@ fn a_command_for_a_while_makes_the_plug_itself_switch_back() {
     let until = state(&house, "plug-1").unwrap().until.expect("until");
     assert!(until > house.now + seconds(1790) && until < house.now + seconds(1801));
 
-    let stop = Wishes { lasting: Some(seconds(0)), ..Wishes::default() };
+    let stop = SetCommand { lasting: Some(seconds(0)), ..SetCommand::default() };
     let command = send(&mut house, "plug-1", 2, stop);
     assert!(is_ok(&house.result(command, seconds(1)).0));
     assert_eq!(house.plug(1).count_down[0], None);
@@ -592,7 +592,8 @@ fn a_command_for_a_while_makes_the_plug_itself_switch_back() {
 #[test]
 fn for_a_while_needs_a_state() {
     let mut house = house_of(ModelPlug::new(1, true));
-    let command = send(&mut house, "plug-1", 1, Wishes { lasting: Some(seconds(9)), ..Wishes::default() });
+    let command =
+        send(&mut house, "plug-1", 1, SetCommand { lasting: Some(seconds(9)), ..SetCommand::default() });
     let Ended::Error(why) = &house.result(command, seconds(1)).0.ended else { panic!() };
     assert!(why.contains("`for` needs a `state`"), "{why}");
 }
@@ -600,7 +601,7 @@ fn for_a_while_needs_a_state() {
 #[test]
 fn a_plug_and_an_outlet_can_be_called_otherwise() {
     let mut house = house_of(ModelPlug::strip(1, 2));
-    let alias = |text: &str| Wishes { alias: Some(Arc::from(text)), ..Wishes::default() };
+    let alias = |text: &str| SetCommand { alias: Some(Arc::from(text)), ..SetCommand::default() };
     let strip = send(&mut house, "plug-1", 1, alias("Küche ☕"));
     assert!(is_ok(&house.result(strip, seconds(1)).0));
     let outlet = send(&mut house, "outlet-2", 2, alias("Toaster"));
@@ -624,8 +625,8 @@ fn house_of_unread(plug: ModelPlug) -> Scenario {
 
 #[test]
 fn a_command_to_a_strip_that_was_never_read_is_split_over_its_outlets_once_they_are_known() {
-    let toggle = Wishes { relay: Some(Switch::Toggle), ..Wishes::default() };
-    let for_a_while = Wishes { lasting: Some(seconds(1800)), ..relay(RelayState::On) };
+    let toggle = SetCommand { relay: Some(Switch::Toggle), ..SetCommand::default() };
+    let for_a_while = SetCommand { lasting: Some(seconds(1800)), ..relay(RelayState::On) };
     for wishes in [relay(RelayState::On), toggle, for_a_while.clone()] {
         let mut strip = ModelPlug::strip(1, 3);
         strip.lan = Lan::Slow(millis(50));
@@ -661,7 +662,7 @@ fn an_outlet_that_the_strip_no_longer_tells_of_is_not_asked_for_without_a_pause(
     let mut house = house_of(ModelPlug::strip(1, 3));
     house.plug(1).hides = 1;
     house.run_for(seconds(20));
-    let toggle = Wishes { relay: Some(Switch::Toggle), ..Wishes::default() };
+    let toggle = SetCommand { relay: Some(Switch::Toggle), ..SetCommand::default() };
     for (id, wishes) in [toggle, relay(RelayState::On)].into_iter().enumerate() {
         house.forget_the_past();
         let command = send(&mut house, "outlet-3", id as u64, wishes);

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use hs100d::model::{DeviceId, RelayState};
 use hs100d::sim::model::{Ids, Model};
-use hs100d::sim::plug::meter::Meter as SimMeter;
-use hs100d::sim::plug::{Origin, SimPlug};
+use hs100d::sim::plug::meter::SimMeter;
+use hs100d::sim::plug::{SimPlug, SwitchedBy};
 use hs100d::smarthome::message::{
-    Date, Kind, Meter, NotAnAnswer, OutletIds, Outlets, Reading, Reply, Request, Rule,
+    Date, DeviceKind, Meter, NotAnAnswer, OutletIds, Outlets, Reading, Reply, Request, ScheduleRule,
 };
 use serde_json::json;
 
@@ -23,28 +23,28 @@ const OFF: RelayState = RelayState::Off;
 /// A device and the wire to it: the words of the daemon on one side, the pretend device on the other.
 struct Wire {
     plug: SimPlug,
-    by: Origin,
+    by: SwitchedBy,
     now: Instant,
 }
 
 impl Wire {
-    fn to(model: Model, by: Origin) -> Self {
+    fn to(model: Model, by: SwitchedBy) -> Self {
         let now = Instant::now();
         Self { plug: SimPlug::new(model, 7, "Küche ☕", now), by, now }
     }
 
     /// Asks as the daemon does: with ids as the device gave them over this wire, or long ones through the cloud.
     fn ask(&mut self, request: &Request) -> Result<Reply, NotAnAnswer> {
-        let plate = self.read().plate;
+        let device = self.read().device;
         let device_id = DeviceId::new(&self.plug.device_id).unwrap();
         let ids = match self.by {
-            Origin::Cloud => OutletIds::Long(&device_id),
-            _ => OutletIds::AsGiven(&plate.outlets),
+            SwitchedBy::Cloud => OutletIds::Long(&device_id),
+            _ => OutletIds::AsGiven(&device.outlets),
         };
         let mut words = Vec::new();
         request.write_json(ids, &mut words);
         let reply = self.plug.handle(&words, self.by, self.now).expect("an answer");
-        request.read_reply(&reply, Some(&plate))
+        request.read_reply(&reply, Some(&device))
     }
 
     fn do_it(&mut self, request: Request) {
@@ -69,7 +69,7 @@ impl Wire {
 /// Both routes, and each form in which strips give their ids.
 fn strips() -> impl Iterator<Item = Wire> {
     let forms = [Ids::Short, Ids::Long, Ids::LongOverTcp];
-    let wires = [Origin::Lan, Origin::Datagram, Origin::Cloud];
+    let wires = [SwitchedBy::Lan, SwitchedBy::Datagram, SwitchedBy::Cloud];
     forms.into_iter().flat_map(move |ids| {
         wires.into_iter().map(move |by| {
             let mut wire = Wire::to(Model::HS300, by);
@@ -82,19 +82,19 @@ fn strips() -> impl Iterator<Item = Wire> {
 #[test]
 fn each_model_is_read_as_what_it_is() {
     for (word, model) in Model::ALL {
-        let reading = Wire::to(model, Origin::Lan).read();
+        let reading = Wire::to(model, SwitchedBy::Lan).read();
         let expected = match (model.outlets, model.dims) {
-            (1.., _) => Kind::Strip,
-            (_, true) => Kind::Dimmer,
-            _ if word.starts_with("hs2") => Kind::Switch,
-            _ => Kind::Plug,
+            (1.., _) => DeviceKind::Strip,
+            (_, true) => DeviceKind::Dimmer,
+            _ if word.starts_with("hs2") => DeviceKind::Switch,
+            _ => DeviceKind::Plug,
         };
-        assert_eq!(reading.plate.what(), expected, "{word}");
-        assert_eq!(reading.plate.has_meter(), model.meter.is_some(), "{word}");
-        assert_eq!(reading.plate.outlets.len(), usize::from(model.outlets), "{word}");
+        assert_eq!(reading.device.what(), expected, "{word}");
+        assert_eq!(reading.device.has_meter(), model.meter.is_some(), "{word}");
+        assert_eq!(reading.device.outlets.len(), usize::from(model.outlets), "{word}");
         assert_eq!(reading.relay.is_none(), model.outlets > 0, "{word}");
         assert_eq!(reading.brightness.is_some(), model.dims, "{word}");
-        assert_eq!(&*reading.plate.model, model.name, "{word}");
+        assert_eq!(&*reading.device.model, model.name, "{word}");
     }
 }
 
@@ -108,8 +108,8 @@ fn outlets_of_a_strip_are_switched_and_named_whatever_their_ids_look_like() {
         assert_eq!(wire.outlets_on(), [false, true, false, false, false, false], "{which}");
         wire.do_it(Request::SetAlias(Some(4), "Lampe ☕".into()));
         wire.do_it(Request::SetAlias(None, "Leiste".into()));
-        let plate = wire.read().plate;
-        assert_eq!((&*plate.alias, &*plate.outlets[4].alias), ("Leiste", "Lampe ☕"), "{which}");
+        let device = wire.read().device;
+        assert_eq!((&*device.alias, &*device.outlets[4].alias), ("Leiste", "Lampe ☕"), "{which}");
         wire.do_it(Request::SetLed(OFF));
         assert_eq!(wire.read().led, Some(OFF), "{which}");
         wire.do_it(Request::SetRelay(OFF));
@@ -139,7 +139,7 @@ fn metered() -> (SimMeter, Meter) {
 #[test]
 fn both_generations_of_meters_are_read_alike() {
     for model in [Model::HS110_HW1, Model::HS110_HW4, Model::KP115] {
-        for by in [Origin::Lan, Origin::Cloud] {
+        for by in [SwitchedBy::Lan, SwitchedBy::Cloud] {
             let mut wire = Wire::to(model, by);
             let (shown, read) = metered();
             wire.plug.outlets[0].meter = shown;
@@ -170,7 +170,7 @@ fn each_outlet_of_a_strip_has_its_own_meter() {
 
 #[test]
 fn a_module_that_a_device_lacks_is_an_error_and_nothing_worse() {
-    let mut wire = Wire::to(Model::HS100_HW1, Origin::Lan);
+    let mut wire = Wire::to(Model::HS100_HW1, SwitchedBy::Lan);
     for request in [Request::Meter(None), Request::SetBrightness(50), Request::Fade(50, 1000)] {
         let refused = wire.ask(&request);
         assert!(matches!(refused, Err(NotAnAnswer::Device { code: -1, .. })), "{request:?}: {refused:?}");
@@ -180,7 +180,7 @@ fn a_module_that_a_device_lacks_is_an_error_and_nothing_worse() {
 #[test]
 fn a_dimmer_dims_and_fades() {
     for model in [Model::HS220, Model::KP405] {
-        let mut wire = Wire::to(model, Origin::Lan);
+        let mut wire = Wire::to(model, SwitchedBy::Lan);
         wire.do_it(Request::SetBrightness(33));
         assert_eq!((wire.read().brightness, wire.read().relay), (Some(33), Some(OFF)));
         wire.do_it(Request::SetRelay(ON));
@@ -197,7 +197,7 @@ fn a_dimmer_dims_and_fades() {
 #[test]
 fn a_count_down_is_started_shown_replaced_and_stopped() {
     for (model, outlet) in [(Model::HS100_HW1, None), (Model::KP303, Some(2)), (Model::HS220, None)] {
-        for by in [Origin::Lan, Origin::Cloud] {
+        for by in [SwitchedBy::Lan, SwitchedBy::Cloud] {
             let mut wire = Wire::to(model, by);
             assert_eq!(wire.ask(&Request::CountDown(outlet)), Ok(Reply::CountDown(None)));
             wire.do_it(Request::StartCountDown(outlet, 1800, OFF));
@@ -213,7 +213,7 @@ fn a_count_down_is_started_shown_replaced_and_stopped() {
             let last = *wire.plug.switchings().last().unwrap();
             assert_eq!(
                 (last.on, last.by, last.outlet),
-                (true, Origin::CountDown, outlet.unwrap_or(0).into())
+                (true, SwitchedBy::CountDown, outlet.unwrap_or(0).into())
             );
             let full = wire.ask(&Request::StartCountDown(outlet, 60, ON));
             assert!(
@@ -226,35 +226,35 @@ fn a_count_down_is_started_shown_replaced_and_stopped() {
 
 #[test]
 fn a_schedule_is_read() {
-    let mut wire = Wire::to(Model::KP303, Origin::Lan);
+    let mut wire = Wire::to(Model::KP303, SwitchedBy::Lan);
     wire.plug.outlets[1].rules.schedule = vec![
         json!({"id": "0A", "name": "early", "enable": 1, "wday": [0, 1, 1, 1, 1, 1, 0], "stime_opt": 0,
             "smin": 450, "sact": 1, "etime_opt": -1, "eact": -1, "repeat": 1}),
         json!({"id": "0B", "name": "late", "enable": 0, "wday": [1, 1, 1, 1, 1, 1, 1], "stime_opt": 2,
             "soffset": 30, "smin": 0, "sact": 0, "etime_opt": -1, "eact": -1, "repeat": 1}),
     ];
-    let early = Rule {
+    let early = ScheduleRule {
         name: "early".into(),
         enabled: true,
         then: Some(ON),
         at: "07:30".into(),
         days: [false, true, true, true, true, true, false],
     };
-    let late = Rule {
+    let late = ScheduleRule {
         name: "late".into(),
         enabled: false,
         then: Some(OFF),
         at: "sunset+30m".into(),
         days: [true; 7],
     };
-    let rules: Arc<[Rule]> = [early, late].into();
+    let rules: Arc<[ScheduleRule]> = [early, late].into();
     assert_eq!(wire.ask(&Request::Schedule(Some(1))), Ok(Reply::Schedule(rules)));
     assert_eq!(wire.ask(&Request::Schedule(Some(0))), Ok(Reply::Schedule([].into())));
 }
 
 #[test]
 fn the_date_is_the_devices_own() {
-    let mut wire = Wire::to(Model::HS110_HW4, Origin::Lan);
+    let mut wire = Wire::to(Model::HS110_HW4, SwitchedBy::Lan);
     let date = |day| Ok(Reply::Clock(Date { year: 2026, month: 1, day }));
     assert_eq!(wire.ask(&Request::Clock), date(1));
     wire.now += Duration::from_secs(86_400);
@@ -263,7 +263,7 @@ fn the_date_is_the_devices_own() {
 
 #[test]
 fn a_device_that_does_not_know_the_time_refuses_rules_and_nothing_else() {
-    let mut wire = Wire::to(Model::HS110_HW4, Origin::Lan);
+    let mut wire = Wire::to(Model::HS110_HW4, SwitchedBy::Lan);
     wire.plug.clock.is_set = false;
     for request in [Request::CountDown(None), Request::StartCountDown(None, 60, OFF), Request::Schedule(None)]
     {

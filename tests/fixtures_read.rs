@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::Path;
 
 use hs100d::model::{DeviceId, Mac, RelayState};
-use hs100d::smarthome::message::{Kind, Meter, Nameplate, NotAnAnswer, Reading, Reply, Request};
+use hs100d::smarthome::message::{DeviceInfo, DeviceKind, Meter, NotAnAnswer, Reading, Reply, Request};
 use serde_json::{Value, json};
 
 /// Says so past the test harness, which swallows what a passing test prints.
@@ -30,10 +30,10 @@ fn every_recording_of_a_real_device_is_read_right() {
     let mut meters = 0;
     for (name, recording) in recordings(Path::new(&folder)) {
         let reading = read_sysinfo(&name, &recording);
-        expect_plate(&name, &recording["system"]["get_sysinfo"], &reading.plate);
+        expect_plate(&name, &recording["system"]["get_sysinfo"], &reading.device);
         expect_state(&name, &recording["system"]["get_sysinfo"], &reading);
-        meters += usize::from(expect_meter(&name, &recording, &reading.plate));
-        *kinds.entry(format!("{:?}", reading.plate.what())).or_default() += 1;
+        meters += usize::from(expect_meter(&name, &recording, &reading.device));
+        *kinds.entry(format!("{:?}", reading.device.what())).or_default() += 1;
     }
     assert!(!kinds.is_empty(), "no recording of a plug in {}", folder.display());
     say(&format!("read {kinds:?}, {meters} of them with a meter"));
@@ -44,7 +44,7 @@ fn every_recording_of_a_real_device_is_read_right() {
 #[test]
 fn our_pretend_devices_have_the_fields_of_the_real_ones() {
     use hs100d::sim::model::Model;
-    use hs100d::sim::plug::{Origin, SimPlug};
+    use hs100d::sim::plug::{SimPlug, SwitchedBy};
     let Some(folder) = std::env::var_os("HS100D_FIXTURES") else {
         return say("skipped: HS100D_FIXTURES names no folder of recordings");
     };
@@ -57,7 +57,7 @@ fn our_pretend_devices_have_the_fields_of_the_real_ones() {
         let now = std::time::Instant::now();
         let mut plug = SimPlug::new(model, 1, "Lamp", now);
         let mut ask = |request: &str| -> Value {
-            serde_json::from_slice(&plug.handle(request.as_bytes(), Origin::Lan, now).unwrap()).unwrap()
+            serde_json::from_slice(&plug.handle(request.as_bytes(), SwitchedBy::Lan, now).unwrap()).unwrap()
         };
         let ours = ask(r#"{"system":{"get_sysinfo":{}}}"#);
         let (ours, real) = (&ours["system"]["get_sysinfo"], &recording["system"]["get_sysinfo"]);
@@ -126,13 +126,13 @@ fn read_sysinfo(name: &str, recording: &Value) -> Reading {
         other => panic!("{name}: {other:?}"),
     };
     assert_eq!(read(&Request::SysInfo, recording), Ok(Reply::SysInfo(reading.clone())), "{name}");
-    let again = Request::SysInfo.read_reply(alone.to_string().as_bytes(), Some(&reading.plate));
+    let again = Request::SysInfo.read_reply(alone.to_string().as_bytes(), Some(&reading.device));
     let Ok(Reply::SysInfo(again)) = again else { panic!("{name}: {again:?}") };
-    assert!(std::sync::Arc::ptr_eq(&again.plate, &reading.plate), "{name}: its plate is not shared");
+    assert!(std::sync::Arc::ptr_eq(&again.device, &reading.device), "{name}: its plate is not shared");
     reading
 }
 
-fn expect_plate(name: &str, sysinfo: &Value, plate: &Nameplate) {
+fn expect_plate(name: &str, sysinfo: &Value, plate: &DeviceInfo) {
     let text = |key: &str| sysinfo[key].as_str().unwrap_or_default();
     assert_eq!(plate.device_id, DeviceId::new(text("deviceId")), "{name}");
     assert!(plate.device_id.is_some(), "{name} has a device id");
@@ -157,16 +157,16 @@ fn expect_plate(name: &str, sysinfo: &Value, plate: &Nameplate) {
     }
 }
 
-fn kind_by_product_name(sysinfo: &Value) -> Kind {
+fn kind_by_product_name(sysinfo: &Value) -> DeviceKind {
     let product = sysinfo["dev_name"].as_str().unwrap_or_default();
     if product.contains("Dimmer") {
-        Kind::Dimmer
+        DeviceKind::Dimmer
     } else if sysinfo.get("children").is_some() {
-        Kind::Strip
+        DeviceKind::Strip
     } else if product.to_lowercase().contains("light") {
-        Kind::Switch
+        DeviceKind::Switch
     } else {
-        Kind::Plug
+        DeviceKind::Plug
     }
 }
 
@@ -194,7 +194,7 @@ fn children(sysinfo: &Value) -> &[Value] {
 }
 
 /// Whether the recording has a meter's values. Where the device says that it has no meter, that must be heard.
-fn expect_meter(name: &str, recording: &Value, plate: &Nameplate) -> bool {
+fn expect_meter(name: &str, recording: &Value, plate: &DeviceInfo) -> bool {
     let Some(emeter) = recording.get("emeter") else { return false };
     let answer = read(&Request::Meter(None), recording);
     if !plate.has_meter() {

@@ -8,12 +8,12 @@ use common::*;
 use std::sync::Arc;
 
 use hs100d::bridge::event::{
-    AccountPlug, Ask, CommandId, Ended, Event, Happening, Identity, KnownPlug, OtherDialect, RequestId, Said,
-    Sighting, Update, What,
+    AccountPlug, BridgeCommand, CommandId, DiscoveryReply, Ended, Event, Identity, KnownPlug, Notice,
+    NoticeKind, RequestId, Sighting, UnsupportedDevice, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Address, Availability, Order, PlugName, RelayState, Route, Switch, Wishes};
+use hs100d::model::{Address, Availability, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
 
 fn name(text: &str) -> PlugName {
     PlugName::new(text).unwrap()
@@ -52,14 +52,14 @@ fn a_plug_that_is_sighted_is_adopted_named_by_its_alias_and_read() {
     house.run_for(seconds(1));
     let availability = Update::Availability(name("kitchen-kettle"), Availability::Online);
     assert!(house.told.iter().any(|(_, update)| *update == availability), "{:?}", house.told);
-    assert_eq!(house.happened(What::PlugFound), 1);
+    assert_eq!(house.happened(NoticeKind::PlugFound), 1);
     assert_eq!(house.remembered.values().next().unwrap().name, name("kitchen-kettle"));
 
     house.plug(1).alias = "Something Else".into();
     house.sight(1);
     house.run_for(seconds(20));
     assert_eq!(house.remembered.values().next().unwrap().name, name("kitchen-kettle"), "topics do not move");
-    assert_eq!(house.happened(What::PlugFound), 1);
+    assert_eq!(house.happened(NoticeKind::PlugFound), 1);
 }
 
 /// Its device id cannot be read: all that tells who it is is its MAC.
@@ -78,21 +78,26 @@ fn a_plug_without_a_readable_device_id_is_served_by_its_mac() {
         }
         let is_shown = |(_, update): &&(_, Update)| matches!(update, Update::State(..));
         assert_eq!(house.told.iter().filter(is_shown).count(), 1, "{:#?}", house.told);
-        assert!(house.happened(What::PlugFound) <= 1 && house.happened(What::PlugOffline) == 0);
+        assert!(house.happened(NoticeKind::PlugFound) <= 1 && house.happened(NoticeKind::PlugOffline) == 0);
         let command = house.switch(1, RelayState::On);
         assert!(is_ok(&house.result(command, seconds(1)).0));
         // Once it can be read, it is no other plug.
         house.plug(1).tells_id = true;
         house.sight(1);
         house.run_for(seconds(20));
-        assert_eq!((house.happened(What::PlugGone), house.remembered.len()), (0, 1), "{:#?}", house.told);
+        assert_eq!(
+            (house.happened(NoticeKind::PlugGone), house.remembered.len()),
+            (0, 1),
+            "{:#?}",
+            house.told
+        );
     }
 }
 
 #[test]
 fn a_plug_of_another_mac_without_a_device_id_is_not_taken_for_a_known_one() {
     let known = Identity { device_id: Some(device_id(1)), mac: Some(mac(1)) };
-    let plate = |number, tells_id| ModelPlug { tells_id, ..ModelPlug::new(number, false) }.reading().plate;
+    let plate = |number, tells_id| ModelPlug { tells_id, ..ModelPlug::new(number, false) }.reading().device;
     assert!(known.admits(&plate(1, true)) && known.admits(&plate(1, false)));
     assert!(!known.admits(&plate(2, true)) && !known.admits(&plate(2, false)));
     let by_id = Identity { mac: None, ..known };
@@ -106,8 +111,8 @@ fn what_is_not_a_plug_is_named_once_and_left_alone() {
         house.event(Event::Account(vec![row(9, "Bulb", "IOT.SMARTBULB"), row(8, "Tapo", "SMART.TAPOPLUG")]));
     }
     house.run_for(seconds(5));
-    assert_eq!(house.happened(What::Unsupported), 2);
-    assert_eq!(house.happened(What::PlugFound), 0);
+    assert_eq!(house.happened(NoticeKind::Unsupported), 2);
+    assert_eq!(house.happened(NoticeKind::PlugFound), 0);
 }
 
 #[test]
@@ -162,7 +167,7 @@ fn a_plug_that_moved_is_followed_within_ten_seconds_and_no_command_is_lost() {
     house.sight(1);
     let (result, _) = house.result(command, seconds(9));
     assert_eq!((is_ok(&result), result.route), (true, Some(Route::Local)));
-    assert_eq!(house.happened(What::AddressChanged), 1);
+    assert_eq!(house.happened(NoticeKind::AddressChanged), 1);
     assert_eq!(house.remembered[device_id(1).as_str()].address, Some(moved));
 }
 
@@ -224,7 +229,7 @@ fn a_plug_seen_through_a_reflector_stays_where_it_answers() {
     house.sight(1);
     house.plug(1).address = here;
     house.run_for(seconds(60));
-    assert_eq!(house.happened(What::AddressChanged), 0);
+    assert_eq!(house.happened(NoticeKind::AddressChanged), 0);
 }
 
 #[test]
@@ -304,7 +309,7 @@ fn a_forgotten_plug_is_removed_with_all_that_the_broker_shows_and_a_listed_one_i
     let mut house = adopting(2, vec![known(1)]);
     house.run_for(seconds(4));
     let ask = |house: &mut Scenario, number| {
-        let ask = Ask::Forget(plug_name(number));
+        let ask = BridgeCommand::Forget(plug_name(number));
         house.event(Event::Request { id: RequestId(number as u64), ask });
         house.run_for(seconds(1));
         let answers = house.told.iter().rev().find_map(|(_, update)| match update {
@@ -329,7 +334,7 @@ fn a_command_to_a_plug_that_is_removed_still_has_its_result() {
     house.run_for(seconds(4));
     house.plug(1).lan = Lan::Silent;
     let command = house.switch(1, RelayState::On);
-    house.event(Event::Request { id: RequestId(1), ask: Ask::Forget(plug_name(1)) });
+    house.event(Event::Request { id: RequestId(1), ask: BridgeCommand::Forget(plug_name(1)) });
     assert!(matches!(house.results(command).next().unwrap().ended, Ended::Error(_)));
 }
 
@@ -418,11 +423,14 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
 #[test]
 fn what_strangers_call_themselves_stays_on_one_short_line() {
     let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
-    let other = OtherDialect { mac: None, kind: forged(), model: forged(), encryption: forged() };
-    let klap = OtherDialect { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
+    let other = UnsupportedDevice { mac: None, kind: forged(), model: forged(), encryption: forged() };
+    let klap = UnsupportedDevice { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
     let mut house = adopting(1, vec![]);
     for (number, device) in (8..).zip([other, klap]) {
-        house.event(Event::Sighted(Sighting { address: address(number), said: Said::Other(device) }));
+        house.event(Event::Sighted(Sighting {
+            address: address(number),
+            said: DiscoveryReply::Other(device),
+        }));
     }
     let bulb = AccountPlug { alias: forged(), model: forged(), ..row(9, "", "IOT.\nBULB") };
     house.event(Event::Account(vec![
@@ -430,13 +438,13 @@ fn what_strangers_call_themselves_stays_on_one_short_line() {
         AccountPlug { model: forged(), ..row(3, "Lamp", "IOT.SMARTPLUGSWITCH") },
     ]));
     let mut reading = house.plug(1).reading();
-    Arc::make_mut(&mut reading.plate).model = forged().into();
-    let said = Said::SysInfo(Box::new(reading));
+    Arc::make_mut(&mut reading.device).model = forged().into();
+    let said = DiscoveryReply::SysInfo(Box::new(reading));
     house.event(Event::Sighted(Sighting { address: address(1), said }));
     house.run_for(seconds(5));
-    assert_eq!((house.happened(What::Unsupported), house.happened(What::PlugFound)), (3, 2));
+    assert_eq!((house.happened(NoticeKind::Unsupported), house.happened(NoticeKind::PlugFound)), (3, 2));
     for (_, update) in &house.told {
-        if let Update::Happened(Happening { detail, .. }) = update {
+        if let Update::Notice(Notice { detail, .. }) = update {
             assert!(detail.len() < 512 && !detail.chars().any(char::is_control), "{detail:?}");
         }
     }
@@ -471,13 +479,13 @@ fn a_plug_that_does_not_say_who_it_is_is_not_adopted_again_and_again() {
     let mut house = adopting(1, vec![]);
     for _ in 0..3 {
         let mut reading = house.plug(1).reading();
-        let plate = std::sync::Arc::make_mut(&mut reading.plate);
+        let plate = std::sync::Arc::make_mut(&mut reading.device);
         (plate.device_id, plate.mac) = (None, None);
-        let said = hs100d::bridge::event::Said::SysInfo(Box::new(reading));
+        let said = hs100d::bridge::event::DiscoveryReply::SysInfo(Box::new(reading));
         house.event(Event::Sighted(hs100d::bridge::event::Sighting { address: address(1), said }));
     }
     house.run_for(seconds(5));
-    assert_eq!((house.happened(What::PlugFound), house.asked.len()), (0, 0));
+    assert_eq!((house.happened(NoticeKind::PlugFound), house.asked.len()), (0, 0));
 }
 
 #[test]
@@ -489,7 +497,7 @@ fn one_mac_with_two_device_ids_is_two_plugs_and_no_endless_chase() {
     house.plug(1).cloud = Cloud::PlugOffline;
     house.sight(2);
     house.run_for(seconds(60));
-    assert_eq!(house.happened(What::AddressChanged), 0);
+    assert_eq!(house.happened(NoticeKind::AddressChanged), 0);
     assert_eq!(house.availability(1).last().unwrap().1, Availability::Offline);
     assert_eq!(house.remembered.len(), 2);
     assert!(house.asked.len() < 100, "{} requests in a minute", house.asked.len());
@@ -557,7 +565,7 @@ fn commands_that_flow_while_two_plugs_swap_addresses_are_neither_lost_nor_misdir
         });
         assert_eq!([house.plug(1).relay, house.plug(2).relay], expected);
         assert!(house.plug(2).switched.iter().all(|(_, state)| *state == RelayState::Off), "misdirected");
-        assert_eq!(house.happened(What::AddressChanged), 2);
+        assert_eq!(house.happened(NoticeKind::AddressChanged), 2);
     }
 }
 
@@ -587,9 +595,9 @@ fn a_rumour_is_followed_at_once_when_the_old_address_fails() {
     // The plug is sighted at its new address while the old one, as far as anybody knows, still answers.
     house.plug(1).address = Address::new("192.0.2.99", 9999);
     house.sight(1);
-    assert_eq!(house.happened(What::AddressChanged), 0);
+    assert_eq!(house.happened(NoticeKind::AddressChanged), 0);
     // Within one poll, which fails; another one is not waited for.
-    house.run_until(seconds(6), |house| house.happened(What::AddressChanged) == 1);
+    house.run_until(seconds(6), |house| house.happened(NoticeKind::AddressChanged) == 1);
 }
 
 #[test]
@@ -599,7 +607,7 @@ fn a_false_rumour_does_not_make_anybody_forget_where_the_plug_answered_last() {
     house.plug(1).lan = Lan::Silent;
     house.run_for(seconds(30));
     let elsewhere = Address::new("192.0.2.99", 9999).unwrap();
-    let said = Said::SysInfo(Box::new(house.plug(1).reading()));
+    let said = DiscoveryReply::SysInfo(Box::new(house.plug(1).reading()));
     house.event(Event::Sighted(Sighting { address: elsewhere.clone(), said }));
     house.run_for(seconds(70));
     let (_, last) = house.searches.last().unwrap();
@@ -656,7 +664,8 @@ fn an_entry_by_host_whose_plug_was_followed_elsewhere_knows_it_after_a_restart()
     plugs[1].address = Some(address(1));
     let settings = Settings { known: kept, adopt: true, ..settings };
     let mut house = Scenario::from_settings(settings, plugs);
-    let kettle = Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), ..Wishes::default() });
+    let kettle =
+        PlugCommand::Set(SetCommand { relay: Some(Switch::To(RelayState::On)), ..SetCommand::default() });
     house.event(Event::Command { id: CommandId(7), plug: name("kettle"), order: kettle });
     assert!(is_ok(&house.result(CommandId(7), seconds(1)).0));
     assert_eq!((house.plug(1).relay, house.plug(2).relay), (RelayState::On, RelayState::Off));
@@ -721,7 +730,8 @@ fn what_answers_at_the_old_address_after_a_reload_says_nothing_of_the_new_one() 
     let now = house.now;
     house.bridge.reload(Settings { plugs: vec![nowhere], ..settings }, now);
     house.run_for(seconds(4));
-    let moved = |update: &Update| matches!(update, Update::Happened(it) if it.what == What::AddressChanged);
+    let moved =
+        |update: &Update| matches!(update, Update::Notice(it) if it.kind == NoticeKind::AddressChanged);
     assert!(!house.told.iter().any(|(_, update)| moved(update)), "{:#?}", house.told);
 }
 

@@ -23,13 +23,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e_kit::{ACCOUNT, Config, Scene};
-use hs100d::sim::bell::Bell;
 use hs100d::sim::cloud::SimCloud;
-use hs100d::sim::cloud::desk::Account;
+use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
+use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
 use namespace_kit::{Player, answer, ip, play_apart, role, told};
 use serde_json::{Value, json};
@@ -333,7 +333,7 @@ async fn a_room_of_plugs() {
     }
     let mut lines = told();
     ip("link set lo up");
-    let bell = Bell::new();
+    let notifier = ChangeNotifier::new();
     let (mut plugs, mut lan, mut cloud) = (Vec::new(), None, None);
     while let Some(line) = lines.recv().await {
         let words: Vec<&str> = line.split(' ').collect();
@@ -346,9 +346,10 @@ async fn a_room_of_plugs() {
                 }
                 ip("link set eth0 up");
                 let broadcast = Ipv4Addr::new(10, 77, 0, 255);
-                let here = SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, bell.clone()).await.unwrap();
+                let here =
+                    SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, notifier.clone()).await.unwrap();
                 for host in hosts() {
-                    let plug = plug(host - 10, &bell);
+                    let plug = plug(host - 10, &notifier);
                     here.plug_in(&plug, (Ipv4Addr::new(10, 77, 0, host as u8), PORT).into()).await.unwrap();
                     plugs.push(plug);
                 }
@@ -356,8 +357,8 @@ async fn a_room_of_plugs() {
                 answer("there");
             }
             ["cloud", folder] => {
-                let account = Account::new(ACCOUNT.0, ACCOUNT.1);
-                let here = SimCloud::start(account, &CLOUD, bell.clone()).await.unwrap();
+                let account = SimAccount::new(ACCOUNT.0, ACCOUNT.1);
+                let here = SimCloud::start(account, &CLOUD, notifier.clone()).await.unwrap();
                 plugs.iter().for_each(|plug| here.add(plug));
                 lead_from_daemon(Path::new(folder));
                 cloud = Some(here);
@@ -378,8 +379,8 @@ async fn a_room_of_plugs() {
     drop(lan);
 }
 
-fn plug(number: usize, bell: &Bell) -> PlugHandle {
+fn plug(number: usize, notifier: &ChangeNotifier) -> PlugHandle {
     let mut plug = SimPlug::new(Model::HS100_HW1, number as u32, &format!("Plug {number}"), Instant::now());
     plug.region = 1;
-    PlugHandle::new(plug, bell.clone())
+    PlugHandle::new(plug, notifier.clone())
 }

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
 use hs100d::model::{Address, DeviceId, Failure, RelayState};
-use hs100d::sim::bell::Bell;
 use hs100d::sim::fault::{LanFault, SwitchAndRead};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
-use hs100d::sim::plug::{Origin, SimPlug};
+use hs100d::sim::notify::ChangeNotifier;
+use hs100d::sim::plug::{SimPlug, SwitchedBy};
 use hs100d::smarthome::frame;
 use hs100d::smarthome::message::{Outlets, Reply, Request};
-use hs100d::transport::local::Lan;
+use hs100d::transport::lan::xor::Lan;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Long enough for whatever is going to be answered at all.
@@ -28,7 +28,7 @@ const ON: Request = Request::SetRelay(RelayState::On);
 
 struct House {
     lan: SimLan,
-    bell: Bell,
+    notifier: ChangeNotifier,
     plugs: Vec<PlugHandle>,
     addresses: Vec<SocketAddr>,
     wire: Lan,
@@ -36,12 +36,12 @@ struct House {
 
 impl House {
     async fn with_plugs(count: u32) -> Self {
-        let bell = Bell::new();
-        let lan = SimLan::start(0, 0, bell.clone()).await.unwrap();
-        let mut house = Self { lan, bell, plugs: vec![], addresses: vec![], wire: Lan::default() };
+        let notifier = ChangeNotifier::new();
+        let lan = SimLan::start(0, 0, notifier.clone()).await.unwrap();
+        let mut house = Self { lan, notifier, plugs: vec![], addresses: vec![], wire: Lan::default() };
         for number in 1..=count {
             let plug = SimPlug::new(Model::HS100_HW1, number, &format!("Plug {number}"), Instant::now());
-            let plug = PlugHandle::new(plug, house.bell.clone());
+            let plug = PlugHandle::new(plug, house.notifier.clone());
             house.addresses.push(house.lan.plug_in(&plug, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap());
             house.plugs.push(plug);
         }
@@ -61,7 +61,7 @@ impl House {
             request,
             deadline: Instant::now() + patience,
             urgent: true,
-            plate: None,
+            known_info: None,
         }
     }
 
@@ -98,12 +98,12 @@ async fn a_bulb_is_asked_what_it_is_and_nothing_else() {
         request: ON,
         deadline: Instant::now() + PATIENCE,
         urgent: true,
-        plate: None,
+        known_info: None,
     };
     let outcome = Lan::default().perform(&exchange, &address, &expect).await;
     let Err(Failure::Unsupported(kind)) = &outcome.result else { panic!("{outcome:?}") };
     assert_eq!(&**kind, "it is a IOT.SMARTBULB (LB130(EU))");
-    assert!(outcome.hello.is_some());
+    assert!(outcome.greeting.is_some());
     assert_eq!(heard.await.unwrap(), 0, "nothing else was asked");
 }
 
@@ -184,9 +184,9 @@ async fn the_wrong_plug_at_an_address_is_asked_who_it_is_and_nothing_else() {
     {
         let outcome = house.ask(number, request, PATIENCE).await;
         assert!(matches!(outcome.result, Err(Failure::WrongPlug { .. })), "{outcome:?}");
-        let found = outcome.hello.expect("the other plug's own words");
+        let found = outcome.greeting.expect("the other plug's own words");
         let other = DeviceId::new(&house.plugs[1 - number].device_id());
-        assert_eq!(found.plate.device_id, other);
+        assert_eq!(found.device.device_id, other);
     }
     for plug in &house.plugs {
         assert!(!plug.is_on() && plug.is_led_on() && plug.switchings().is_empty());
@@ -214,7 +214,7 @@ async fn a_request_that_timed_out_is_taken_back_before_the_plug_wakes() {
     house.lan.set_fault(&house.plugs[0], LanFault::Works).await.unwrap();
     let outcome = house.ask(0, Request::SysInfo, PATIENCE).await;
     assert!(outcome.result.is_ok(), "{outcome:?}");
-    house.bell.wait_until(PATIENCE, || house.plugs[0].traffic().open <= 1).await.unwrap();
+    house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().open <= 1).await.unwrap();
     assert!(house.plugs[0].switchings().is_empty(), "the kernel delivered a request whose time was over");
 }
 
@@ -226,9 +226,9 @@ async fn an_exchange_that_is_dropped_resets_its_connection() {
     let Target::Local { address, expect } = &exchange.target else { unreachable!() };
     tokio::select! {
         outcome = house.wire.perform(&exchange, address, expect) => panic!("{outcome:?}"),
-        heard = house.bell.wait_until(PATIENCE, || house.plugs[0].traffic().lan_requests == 1) => heard.unwrap(),
+        heard = house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().lan_requests == 1) => heard.unwrap(),
     }
-    house.bell.wait_until(PATIENCE, || house.plugs[0].traffic().open == 0).await.unwrap();
+    house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().open == 0).await.unwrap();
 }
 
 #[tokio::test]
@@ -247,13 +247,13 @@ async fn a_host_name_is_resolved_and_one_that_does_not_resolve_is_no_route() {
 
 #[tokio::test]
 async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wire() {
-    let bell = Bell::new();
-    let lan = SimLan::start(0, 0, bell.clone()).await.unwrap();
-    let strip = PlugHandle::new(SimPlug::new(Model::HS300, 1, "Strip", Instant::now()), bell);
+    let notifier = ChangeNotifier::new();
+    let lan = SimLan::start(0, 0, notifier.clone()).await.unwrap();
+    let strip = PlugHandle::new(SimPlug::new(Model::HS300, 1, "Strip", Instant::now()), notifier);
     let address = lan.plug_in(&strip, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
     let asked_by_datagram = br#"{"system":{"get_sysinfo":{}}}"#;
     let answer =
-        strip.with(|strip| strip.handle(asked_by_datagram, Origin::Datagram, Instant::now())).unwrap();
+        strip.with(|strip| strip.handle(asked_by_datagram, SwitchedBy::Datagram, Instant::now())).unwrap();
     let Ok(Reply::SysInfo(elsewhere)) = Request::SysInfo.read_reply(&answer, None) else { unreachable!() };
     for (fault, outlet) in [(LanFault::Works, 2), (LanFault::CloseAfterEachReply, 4)] {
         lan.set_fault(&strip, fault).await.unwrap();
@@ -268,7 +268,7 @@ async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wir
             request: Request::SetOutlets(Outlets::one(outlet), RelayState::On),
             deadline: Instant::now() + PATIENCE,
             urgent: true,
-            plate: Some(Arc::clone(&elsewhere.plate)),
+            known_info: Some(Arc::clone(&elsewhere.device)),
         };
         for _ in 0..2 {
             let outcome = wire.perform(&exchange, &address, &expect).await;

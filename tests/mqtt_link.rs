@@ -7,10 +7,10 @@ mod mqtt_kit;
 
 use std::time::Duration;
 
-use hs100d::bridge::event::{Ask, Event, Happening, RequestId, Update, What};
-use hs100d::model::{Availability, Order, RelayState, Switch, Wishes};
-use hs100d::mqtt::homeassistant::Discovery;
-use hs100d::mqtt::{self, Inbound, Options};
+use hs100d::bridge::event::{BridgeCommand, Event, Notice, NoticeKind, RequestId, Update};
+use hs100d::model::{Availability, PlugCommand, RelayState, SetCommand, Switch};
+use hs100d::mqtt::homeassistant::DocumentForm;
+use hs100d::mqtt::{self, Inbound, MqttSettings};
 use hs100d::secret::{RefusedLogins, Secret};
 use mqtt_kit::*;
 use rumqttc::Packet;
@@ -25,8 +25,12 @@ fn has(kept: &[Seen], topic: &str, part: &str) -> bool {
     kept.iter().any(|seen| seen.topic == topic && seen.payload.contains(part))
 }
 
-fn on() -> Order {
-    Order::Set(Wishes { relay: Some(Switch::To(RelayState::On)), led: None, ..Wishes::default() })
+fn on() -> PlugCommand {
+    PlugCommand::Set(SetCommand {
+        relay: Some(Switch::To(RelayState::On)),
+        led: None,
+        ..SetCommand::default()
+    })
 }
 
 #[tokio::test]
@@ -109,7 +113,7 @@ async fn a_kept_command_is_never_executed_and_a_live_one_is_whatever_its_flag() 
         // That one is kept now, and a daemon that comes later must not hear it.
         let mut daemon = Daemon::connected(house.port).await;
         ear.say(&topic("kettle/get"), "");
-        assert_eq!(daemon.hears_command().await.2, Order::Read, "{brand:?}");
+        assert_eq!(daemon.hears_command().await.2, PlugCommand::Read, "{brand:?}");
     }
 }
 
@@ -165,7 +169,7 @@ async fn requests_to_the_bridge_are_answered() {
         let ear = Ear::listen(house.port).await;
         ear.ask(&topic("bridge/request/refresh"), "kettle", "me/answers", b"c");
         let Inbound::Event(Event::Request { id, ask }) = daemon.hears().await else { panic!("no request") };
-        assert_eq!(ask, Ask::Refresh(Some(name("kettle"))));
+        assert_eq!(ask, BridgeCommand::Refresh(Some(name("kettle"))));
         daemon.publish(Update::Response { id, result: Err("no such plug".to_owned()) });
         ear.hears(&topic("bridge/response/refresh"), r#"{"status":"error","error":"no such plug"}"#).await;
         assert_eq!(ear.hears("me/answers", "no such plug").await.correlation.as_deref(), Some(&b"c"[..]));
@@ -179,8 +183,8 @@ async fn requests_to_the_bridge_are_answered() {
         ear.hears(&topic("bridge/response/explode"), "no such request").await;
         // An answer that nobody asked for goes nowhere.
         daemon.publish(Update::Response { id: RequestId(u64::MAX), result: Ok(()) });
-        daemon.publish(Update::Happened(Happening {
-            what: What::PlugFound,
+        daemon.publish(Update::Notice(Notice {
+            kind: NoticeKind::PlugFound,
             plug: Some(name("kettle")),
             route: None,
             detail: "at 127.0.0.1".to_owned(),
@@ -337,7 +341,8 @@ async fn a_broker_that_is_away_is_named_once_and_found_when_it_comes() {
     );
     let folder = tempfile::tempdir().unwrap();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let options = mqtt::broker::Options { listen, users: Vec::new(), state_dir: folder.path().to_owned() };
+    let options =
+        mqtt::broker::BrokerOptions { listen, users: Vec::new(), state_dir: folder.path().to_owned() };
     let broker = mqtt::broker::EmbeddedBroker::start(options).await.unwrap();
     match daemon.hears().await {
         Inbound::Link(Ok(())) => {}
@@ -365,13 +370,13 @@ async fn a_last_will_that_the_broker_refuses_is_not_put_down_to_the_password_alo
 async fn a_password_that_the_broker_refused_does_not_go_out_again_for_a_reload() {
     let broker = FaultBroker::start(Fault::RefusesLogins).await;
     let refused = RefusedLogins::default();
-    let login = |port: u16, password: Secret| Options {
+    let login = |port: u16, password: Secret| MqttSettings {
         username: Some("me".to_owned()),
         password: Some(password),
         ..options(port)
     };
     let secret = |text: &str| Secret::new(text.to_owned());
-    let complains = async |options: Options| {
+    let complains = async |options: MqttSettings| {
         let mut daemon = Daemon::start_after(refused.clone(), options);
         let complaint = daemon.complains().await;
         within("the end", daemon.link.stop(BOUND)).await;
@@ -464,8 +469,8 @@ async fn a_packet_that_is_too_large_for_the_broker_is_not_sent_and_harms_nothing
     let broker = FaultBroker::start(Fault::Small(400)).await;
     let daemon = Daemon::connected(broker.port).await;
     let happens = |detail: String| {
-        daemon.publish(Update::Happened(Happening {
-            what: What::PlugFound,
+        daemon.publish(Update::Notice(Notice {
+            kind: NoticeKind::PlugFound,
             plug: None,
             route: None,
             detail,
@@ -661,7 +666,7 @@ async fn another_form_of_documents_takes_the_place_of_the_first() {
 
         let ear = Ear::listen(house.port).await;
         let mut component = options(house.port);
-        component.homeassistant.discovery = Discovery::Component;
+        component.homeassistant.discovery = DocumentForm::Component;
         let mut daemon = Daemon::start(component);
         daemon.connects().await;
         daemon.show_plug("kettle");

@@ -7,9 +7,9 @@ mod mqtt_kit;
 
 use std::path::PathBuf;
 
-use hs100d::bridge::event::{Happening, Update, What};
-use hs100d::model::Order;
-use hs100d::mqtt::{self, Options, TlsOptions};
+use hs100d::bridge::event::{Notice, NoticeKind, Update};
+use hs100d::model::PlugCommand;
+use hs100d::mqtt::{self, MqttSettings, TlsOptions};
 use hs100d::secret::Secret;
 use mqtt_kit::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -21,8 +21,8 @@ async fn house_with_users(acl: &str) -> House {
     House::with_users(&["daemon", "guest"], PASSWORD, acl).await
 }
 
-fn with_login(port: u16, user: &str, password: &str) -> Options {
-    Options {
+fn with_login(port: u16, user: &str, password: &str) -> MqttSettings {
+    MqttSettings {
         username: Some(user.to_owned()),
         password: Some(Secret::new(password.to_owned())),
         ..options(port)
@@ -114,7 +114,7 @@ async fn a_denied_publish_does_not_cost_the_connection() {
     let ear = Ear::listen_to(house.port, "#", Some(("guest", PASSWORD))).await;
     ear.hears("home/hs100d/kettle/info", "HS100").await;
     ear.say("home/hs100d/kettle/get", "");
-    assert_eq!(daemon.hears_command().await.2, Order::Read);
+    assert_eq!(daemon.hears_command().await.2, PlugCommand::Read);
     within("the end", daemon.link.stop(BOUND)).await;
 }
 
@@ -131,8 +131,8 @@ async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands(
     let ear = Ear::listen(house.port).await;
     ear.hears("home/hs100d/bridge/state", "online").await;
     for _ in 0..5 {
-        daemon.publish(Update::Happened(Happening {
-            what: What::PlugFound,
+        daemon.publish(Update::Notice(Notice {
+            kind: NoticeKind::PlugFound,
             plug: None,
             route: None,
             detail: "x".repeat(400),
@@ -140,7 +140,7 @@ async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands(
         ear.forget_everything();
         ear.say("home/hs100d/kettle/get", "");
         let (id, plug, order) = daemon.hears_command().await;
-        assert_eq!(order, Order::Read);
+        assert_eq!(order, PlugCommand::Read);
         daemon.answer(id, &plug);
         ear.hears("home/hs100d/kettle/result", "ok").await;
     }
@@ -181,10 +181,10 @@ impl Certificates {
         self.folder.path().join(name)
     }
 
-    fn options(&self, host: &str, ca: Option<&str>, with_client: bool) -> Options {
+    fn options(&self, host: &str, ca: Option<&str>, with_client: bool) -> MqttSettings {
         let client = with_client.then(|| (self.file("client.pem"), self.file("client.key")));
         let tls = TlsOptions { ca_file: ca.map(|name| self.file(name)), client };
-        Options { host: host.to_owned(), tls: Some(tls), ..options(self.house.port) }
+        MqttSettings { host: host.to_owned(), tls: Some(tls), ..options(self.house.port) }
     }
 }
 
@@ -237,7 +237,8 @@ async fn each_way_in_which_tls_fails_has_its_own_remedy() {
     let complaint = Daemon::start(options(certificates.house.port)).complains().await;
     assert!(complaint.contains("mqtts"), "{complaint}");
     let plain = House::start(Brand::Mosquitto).await;
-    let options = Options { port: plain.port, ..certificates.options("localhost", Some("ca.pem"), true) };
+    let options =
+        MqttSettings { port: plain.port, ..certificates.options("localhost", Some("ca.pem"), true) };
     let complaint = Daemon::start(options).complains().await;
     assert!(complaint.contains("mqtts"), "{complaint}");
 }

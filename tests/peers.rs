@@ -11,13 +11,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hs100d::sim::cloud::desk::Account;
+use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{Dialect, LanFault};
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::Model;
-use hs100d::sim::plug::Origin;
-use hs100d::sim::plug::meter::Meter;
+use hs100d::sim::plug::SwitchedBy;
+use hs100d::sim::plug::meter::SimMeter;
 use peers_kit::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
 use serde_json::{Value, json};
 
@@ -28,9 +28,9 @@ const PASSWORD: &str = "\"'\\/{}$ü ";
 static NEWER_DISCOVERY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The addresses of one LAN are wanted by the next test as well; port and house are each test's own.
-fn house_of(plugs: &[(Model, &str)]) -> Blueprint {
-    let mut blueprint = Blueprint::of_models(plugs);
-    blueprint.account = Account::new("user@example.com", PASSWORD);
+fn house_of(plugs: &[(Model, &str)]) -> HomeOptions {
+    let mut blueprint = HomeOptions::of_models(plugs);
+    blueprint.account = SimAccount::new("user@example.com", PASSWORD);
     blueprint
 }
 
@@ -62,19 +62,19 @@ async fn run(mut command: Command, input: String) -> String {
 }
 
 /// python-kasa's command line, with these arguments.
-async fn kasa(peers: &Path, house: &House, arguments: &[&str]) -> String {
+async fn kasa(peers: &Path, house: &SimHome, arguments: &[&str]) -> String {
     let mut command = Command::new(peers.join("python/bin/kasa"));
     command.args(["--port", &house.lan().port().to_string()]).args(arguments);
     run(command, String::new()).await
 }
 
 /// python-kasa's command line about the first plug of a house.
-async fn kasa_plug(peers: &Path, house: &House, arguments: &[&str]) -> String {
+async fn kasa_plug(peers: &Path, house: &SimHome, arguments: &[&str]) -> String {
     kasa_device(peers, house, "plug", arguments).await
 }
 
 /// python-kasa's command line about the first device of a house, of a type of which the peer has several.
-async fn kasa_device(peers: &Path, house: &House, kind: &str, arguments: &[&str]) -> String {
+async fn kasa_device(peers: &Path, house: &SimHome, kind: &str, arguments: &[&str]) -> String {
     let host = house.lan().address(house.plug(0)).unwrap().ip().to_string();
     let about = ["--host", &host, "--type", kind];
     kasa(peers, house, &[&about, arguments].concat()).await
@@ -84,7 +84,7 @@ async fn kasa_device(peers: &Path, house: &House, kind: &str, arguments: &[&str]
 async fn python_kasa_reads_and_works_each_of_our_plugs() {
     let Some(peers) = peers() else { return };
     for model in [Model::HS100_HW1, Model::HS100_HW2, Model::HS100_HW4] {
-        let house = House::start(house_of(&[(model, "Küche ☕")])).await.unwrap();
+        let house = SimHome::start(house_of(&[(model, "Küche ☕")])).await.unwrap();
         let plug = house.plug(0);
 
         let printed = kasa_plug(peers, &house, &["--json", "sysinfo"]).await;
@@ -98,7 +98,7 @@ async fn python_kasa_reads_and_works_each_of_our_plugs() {
         kasa_plug(peers, &house, &["off"]).await;
         assert!(!plug.is_on());
         let log: Vec<_> = plug.switchings().iter().map(|switching| (switching.on, switching.by)).collect();
-        assert_eq!(log, [(true, Origin::Lan), (false, Origin::Lan)]);
+        assert_eq!(log, [(true, SwitchedBy::Lan), (false, SwitchedBy::Lan)]);
 
         kasa_plug(peers, &house, &["led", "off"]).await;
         assert!(!plug.is_led_on());
@@ -111,9 +111,9 @@ async fn python_kasa_reads_and_works_each_of_our_plugs() {
 }
 
 /// What a meter shows in these tests, in W, V, A and kWh.
-fn metered() -> Meter {
+fn metered() -> SimMeter {
     let days = [((2026, 1, 2), 0.75), ((2026, 1, 31), 1.5), ((2026, 11, 2), 4.0)];
-    Meter { power: 61.753, voltage: 230.837, current: 0.451, total: 16.323, days: days.into() }
+    SimMeter { power: 61.753, voltage: 230.837, current: 0.451, total: 16.323, days: days.into() }
 }
 
 /// The peer prints what it makes of a meter, whichever units it was told in.
@@ -128,7 +128,7 @@ fn expect_energy(printed: &str) {
 async fn python_kasa_reads_both_generations_of_our_meters() {
     let Some(peers) = peers() else { return };
     for model in [Model::HS110_HW1, Model::HS110_HW4, Model::KP115] {
-        let house = House::start(house_of(&[(model, "Lamp")])).await.unwrap();
+        let house = SimHome::start(house_of(&[(model, "Lamp")])).await.unwrap();
         house.plug(0).press_button();
         house.plug(0).with(|plug| plug.outlets[0].meter = metered());
         expect_energy(&kasa_plug(peers, &house, &["energy"]).await);
@@ -143,7 +143,7 @@ async fn python_kasa_reads_both_generations_of_our_meters() {
 async fn python_kasa_works_each_outlet_of_our_strips() {
     let Some(peers) = peers() else { return };
     for model in [Model::KP303, Model::HS300, Model::HS107] {
-        let house = House::start(house_of(&[(model, "Desk")])).await.unwrap();
+        let house = SimHome::start(house_of(&[(model, "Desk")])).await.unwrap();
         let strip = house.plug(0);
         let count = strip.outlets_on().len();
         let only = |outlet| (0..count).map(|other| other == outlet).collect::<Vec<_>>();
@@ -167,7 +167,7 @@ async fn python_kasa_works_each_outlet_of_our_strips() {
 #[tokio::test]
 async fn python_kasa_reads_the_meter_of_one_outlet_of_our_strip() {
     let Some(peers) = peers() else { return };
-    let house = House::start(house_of(&[(Model::HS300, "Desk")])).await.unwrap();
+    let house = SimHome::start(house_of(&[(Model::HS300, "Desk")])).await.unwrap();
     house.plug(0).press_button_of(4);
     house.plug(0).with(|plug| plug.outlets[4].meter = metered());
     expect_energy(&kasa_device(peers, &house, "strip", &["energy", "--child-index", "4"]).await);
@@ -179,7 +179,7 @@ async fn python_kasa_reads_the_meter_of_one_outlet_of_our_strip() {
 async fn python_kasa_dims_our_dimmers() {
     let Some(peers) = peers() else { return };
     for model in [Model::HS220, Model::KP405] {
-        let house = House::start(house_of(&[(model, "Hall")])).await.unwrap();
+        let house = SimHome::start(house_of(&[(model, "Hall")])).await.unwrap();
         let dimmer = house.plug(0);
         let light = || (dimmer.read(|plug| plug.dimmer.brightness), dimmer.is_on());
         kasa_device(peers, &house, "dimmer", &["brightness", "33"]).await;
@@ -206,7 +206,7 @@ async fn python_kasa_knows_what_our_devices_are() {
     let Some(peers) = peers() else { return };
     let _nobody_else = NEWER_DISCOVERY.lock().await;
     let plugs: Vec<_> = Model::ALL.iter().map(|&(word, model)| (model, word)).collect();
-    let house = House::start(house_of(&plugs)).await.unwrap();
+    let house = SimHome::start(house_of(&plugs)).await.unwrap();
     let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "3", "discover"];
     let printed = kasa(peers, &house, &arguments).await;
     let headings: Vec<_> = house.plugs().iter().map(|plug| format!("\n== {} - ", plug.alias())).collect();
@@ -225,7 +225,7 @@ async fn python_kasa_knows_what_our_devices_are() {
 #[tokio::test]
 async fn python_kasa_gets_on_with_the_oddities_of_our_plugs() {
     let Some(peers) = peers() else { return };
-    let house = House::start(house_of(&[(Model::HS100_HW1, "Lamp")])).await.unwrap();
+    let house = SimHome::start(house_of(&[(Model::HS100_HW1, "Lamp")])).await.unwrap();
     let mild = [
         LanFault::CloseAfterEachReply,
         LanFault::Latency(Duration::from_millis(50)),
@@ -244,7 +244,7 @@ async fn python_kasa_gets_on_with_the_oddities_of_our_plugs() {
 async fn python_kasa_finds_our_plugs_by_broadcast() {
     let Some(peers) = peers() else { return };
     let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW2, "Kettle"), (Model::HS100_HW4, "Hidden")];
-    let house = House::start(house_of(&plugs)).await.unwrap();
+    let house = SimHome::start(house_of(&plugs)).await.unwrap();
     house.plug(2).with(|plug| plug.hears_broadcasts = false);
     let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "2", "discover", "list"];
     let printed = kasa(peers, &house, &arguments).await;
@@ -266,7 +266,7 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
         (Model::HS100_HW4, ""),
         (Model::HS100_HW1, "Hidden"),
     ];
-    let house = House::start(house_of(&plugs)).await.unwrap();
+    let house = SimHome::start(house_of(&plugs)).await.unwrap();
     house.plug(1).press_button();
     house.plug(3).with(|plug| plug.hears_broadcasts = false);
 
@@ -307,7 +307,7 @@ async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
     let mut blueprint = house_of(&[(Model::HS100_HW4, "Lamp")]);
     blueprint.first_plug = [127, 0, 3, 1].into();
     blueprint.tdp_port = 20002; // The peer asks there and nowhere else.
-    let house = match House::start(blueprint).await {
+    let house = match SimHome::start(blueprint).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             return skip("127.255.255.255:20002 is taken");
         }
@@ -326,7 +326,7 @@ async fn use_the_cloud(command: Command) {
     let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW4, "Küche ☕")];
     let mut blueprint = house_of(&plugs);
     blueprint.cloud.push(blueprint.cloud[0]);
-    let house = House::start(blueprint).await.unwrap();
+    let house = SimHome::start(blueprint).await.unwrap();
     let task = json!({
         "url": house.cloud().url(),
         "username": "user@example.com",
@@ -340,7 +340,7 @@ async fn use_the_cloud(command: Command) {
 
     let log: Vec<_> =
         house.plug(1).switchings().iter().map(|switching| (switching.on, switching.by)).collect();
-    assert_eq!(log, [(true, Origin::Cloud), (false, Origin::Cloud)]);
+    assert_eq!(log, [(true, SwitchedBy::Cloud), (false, SwitchedBy::Cloud)]);
     assert!(house.plug(0).switchings().is_empty(), "the other plug was left alone");
     assert_eq!(house.cloud().calls(Method::Login), 1);
     assert_eq!(house.cloud().calls(Method::Passthrough), 5);

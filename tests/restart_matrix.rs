@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use e2e_kit::{Config, Daemon, Home, house_of};
 use hs100d::sim::cloud::rule::Method;
-use hs100d::sim::house::House;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::home::SimHome;
+use hs100d::sim::plug::SwitchedBy;
 use mqtt_kit::{Process, free_port, has_mosquitto, kept, mosquitto, within};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, QoS};
 use serde_json::{Value, json};
@@ -194,7 +194,7 @@ const LOGINS: &str = "one login, and a token that is kept and renewed only when 
 
 /// Everybody.
 struct Scene {
-    house: House,
+    house: SimHome,
     broker: Broker,
     home: Home,
     daemon: Option<Daemon>,
@@ -349,7 +349,7 @@ impl Scene {
     fn nothing_was_touched(&self, what: &str) {
         for ((name, is_on), plug) in PLUGS.iter().zip(self.house.plugs()) {
             let by: Vec<_> = plug.switchings().iter().map(|switching| switching.by).collect();
-            assert_eq!(by, vec![Origin::Button; usize::from(*is_on)], "{what}: {name} was switched");
+            assert_eq!(by, vec![SwitchedBy::Button; usize::from(*is_on)], "{what}: {name} was switched");
         }
         for heard in self.witness.log.lock().unwrap().heard.iter() {
             let Heard { topic, payload, .. } = heard;
@@ -363,7 +363,7 @@ impl Scene {
 
     /// Both routes carry a command; each has one result.
     async fn commands_work(&self, what: &str) {
-        for (plug, route, origin) in [(LAMP, "local", Origin::Lan), (ATTIC, "cloud", Origin::Cloud)] {
+        for (plug, route, origin) in [(LAMP, "local", SwitchedBy::Lan), (ATTIC, "cloud", SwitchedBy::Cloud)] {
             let name = PLUGS[plug].0;
             let result = self.command(name, "set", json!({"state": "OFF", "transaction": "off"})).await;
             let expected = json!({"status": "ok", "state": "OFF", "route": route});
@@ -373,7 +373,7 @@ impl Scene {
             assert_eq!(self.witness.results(name, "off").len(), 1, "{what}: {name}");
             let by: Vec<_> =
                 self.house.plug(plug).switchings().iter().map(|switching| switching.by).collect();
-            assert_eq!(by, [Origin::Button, origin], "{what}: {name}");
+            assert_eq!(by, [SwitchedBy::Button, origin], "{what}: {name}");
         }
     }
 

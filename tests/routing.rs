@@ -3,12 +3,14 @@
 mod common;
 
 use common::*;
-use hs100d::bridge::event::{Ask, CloudStatus, Ended, Event, Identity, RequestId, Update, What};
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::event::{
+    BridgeCommand, CloudStatus, Ended, Event, Identity, NoticeKind, RequestId, Update,
+};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Availability, Order, RelayState, Route, Switch, Wishes};
+use hs100d::model::{Availability, PlugCommand, RelayState, Route, SetCommand, Switch};
 use hs100d::smarthome::message::Request;
-use hs100d::transport::cloud::pace::Bucket;
+use hs100d::transport::cloud::rate_limit::Bucket;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -115,7 +117,7 @@ fn every_row_of_the_failure_table_takes_its_route_within_its_bound() {
 fn a_refused_lan_is_probed_and_used_again_from_its_first_answer() {
     let mut house = Scenario::settled(1);
     house.plug(1).lan = Lan::Refused;
-    house.run_until(seconds(6), |house| house.happened(What::RouteChanged) == 1);
+    house.run_until(seconds(6), |house| house.happened(NoticeKind::RouteChanged) == 1);
     assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud));
     house.run_for(seconds(120));
     assert_eq!(house.availability(1), [], "the cloud keeps it online");
@@ -196,7 +198,7 @@ fn the_cloud_serves_from_the_moment_at_which_the_lan_rests_if_it_has_just_answer
             Some(Route::Cloud),
             "{lan:?}: the second look failed as well"
         );
-        assert_eq!(house.happened(What::RouteChanged), 1, "{lan:?}");
+        assert_eq!(house.happened(NoticeKind::RouteChanged), 1, "{lan:?}");
     }
 }
 
@@ -211,12 +213,12 @@ fn an_answer_of_the_cloud_from_long_ago_does_not_make_it_serve() {
     house.plug(1).lan = Lan::Refused;
     house.plug(1).cloud = Cloud::PlugOffline;
     house.run_for(seconds(20));
-    assert_eq!(house.happened(What::RouteChanged), 0, "{:?}", house.told);
+    assert_eq!(house.happened(NoticeKind::RouteChanged), 0, "{:?}", house.told);
 }
 
 #[test]
 fn without_a_cloud_a_command_is_tried_on_the_lan_until_its_time_is_over() {
-    let mut house = Scenario::with(1, policy(Policy::Local), false);
+    let mut house = Scenario::with(1, policy(RoutePreference::Local), false);
     house.run_for(seconds(4));
     house.plug(1).lan = Lan::Refused;
     let command = house.switch(1, RelayState::On);
@@ -237,7 +239,7 @@ fn a_command_that_no_route_delivers_is_dropped_in_its_time_and_the_truth_is_show
     let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
     assert!(why.contains("local: no answer in time") && why.contains("cloud: the cloud says"), "{why}");
     assert_eq!(house.shown(1).unwrap().relay, RelayState::Off, "published again although it did not change");
-    assert_eq!(house.happened(What::CommandFailed), 1);
+    assert_eq!(house.happened(NoticeKind::CommandFailed), 1);
 }
 
 #[test]
@@ -261,9 +263,9 @@ fn a_plug_that_goes_offline_says_what_each_route_answered_last() {
         let mut house = Scenario::with(1, RoutePolicy::default(), has_cloud);
         house.run_for(seconds(4));
         (house.plug(1).lan, house.plug(1).cloud) = (lan, cloud);
-        house.run_until(seconds(1200), |house| house.happened(What::PlugOffline) > 0);
+        house.run_until(seconds(1200), |house| house.happened(NoticeKind::PlugOffline) > 0);
         let detail = house.told.iter().find_map(|(_, update)| match update {
-            Update::Happened(it) if it.what == What::PlugOffline => Some(it.detail.clone()),
+            Update::Notice(it) if it.kind == NoticeKind::PlugOffline => Some(it.detail.clone()),
             _ => None,
         });
         let detail = detail.unwrap();
@@ -272,11 +274,11 @@ fn a_plug_that_goes_offline_says_what_each_route_answered_last() {
             "{lan:?} {cloud:?}: {detail}"
         );
     }
-    let mut house = Scenario::with(1, policy(Policy::Local), true);
+    let mut house = Scenario::with(1, policy(RoutePreference::Local), true);
     house.run_for(seconds(4));
     house.plug(1).lan = Lan::Refused;
-    house.run_until(seconds(1200), |house| house.happened(What::PlugOffline) > 0);
-    let says = |(_, update): &(_, Update)| matches!(update, Update::Happened(it) if it.detail.ends_with("(local: connection refused)"));
+    house.run_until(seconds(1200), |house| house.happened(NoticeKind::PlugOffline) > 0);
+    let says = |(_, update): &(_, Update)| matches!(update, Update::Notice(it) if it.detail.ends_with("(local: connection refused)"));
     assert!(house.told.iter().any(says), "a route that is not used says nothing: {:?}", house.told);
 }
 
@@ -308,7 +310,7 @@ fn many_commands_while_one_is_under_way_fold_into_one() {
 
 #[test]
 fn a_newer_command_does_not_wait_behind_a_hung_older_one() {
-    let mut house = Scenario::with(1, policy(Policy::Local), false);
+    let mut house = Scenario::with(1, policy(RoutePreference::Local), false);
     house.run_for(seconds(4));
     house.plug(1).lan = Lan::Silent;
     house.switch(1, RelayState::On);
@@ -331,12 +333,12 @@ fn a_late_execution_of_an_older_command_is_put_right_once() {
     house.run_for(seconds(30));
     let plug = house.plug(1);
     assert_eq!(plug.relay, RelayState::Off, "{:?}", plug.switched);
-    assert_eq!(house.happened(What::DriftCorrected), 1);
+    assert_eq!(house.happened(NoticeKind::DriftCorrected), 1);
 
     house.press(1);
     house.run_for(seconds(30));
     assert_eq!(house.plug(1).relay, RelayState::On, "the button stands");
-    assert_eq!(house.happened(What::DriftCorrected), 1);
+    assert_eq!(house.happened(NoticeKind::DriftCorrected), 1);
 }
 
 #[test]
@@ -361,7 +363,7 @@ fn a_press_after_the_look_for_a_late_execution_stands() {
     house.press(1);
     house.run_for(seconds(30));
     assert_eq!(house.plug(1).relay, RelayState::On, "the look has shown that the older one had not come");
-    assert_eq!(house.happened(What::DriftCorrected), 0);
+    assert_eq!(house.happened(NoticeKind::DriftCorrected), 0);
 }
 
 #[test]
@@ -399,7 +401,7 @@ fn a_look_for_a_late_execution_is_repeated_and_what_it_finds_is_put_right_howeve
     house.plug(1).cloud = Cloud::Works;
     house.run_for(seconds(6));
     assert_eq!(house.plug(1).relay, RelayState::Off, "the older one came last");
-    assert_eq!(house.happened(What::DriftCorrected), 1);
+    assert_eq!(house.happened(NoticeKind::DriftCorrected), 1);
 }
 
 #[test]
@@ -416,7 +418,7 @@ fn what_is_seen_long_after_an_older_command_can_have_come_is_let_be() {
     house.plug(1).lan = Lan::Works;
     house.run_for(seconds(120));
     assert_eq!(house.plug(1).relay, RelayState::On, "half an hour later nothing is switched any more");
-    assert_eq!(house.happened(What::DriftCorrected), 0);
+    assert_eq!(house.happened(NoticeKind::DriftCorrected), 0);
     assert_eq!(house.shown(1).unwrap().relay, RelayState::On);
 }
 
@@ -432,7 +434,7 @@ fn a_command_that_was_carried_out_unseen_is_not_undone_when_its_time_is_over() {
     house.plug(1).lan = Lan::Works;
     house.run_for(seconds(60));
     assert_eq!(house.plug(1).relay, RelayState::On, "it was done within its time");
-    assert_eq!(house.happened(What::DriftCorrected), 0);
+    assert_eq!(house.happened(NoticeKind::DriftCorrected), 0);
     assert_eq!(house.shown(1).unwrap().relay, RelayState::On);
 }
 
@@ -552,7 +554,7 @@ fn one_missed_poll_changes_nothing() {
     house.run_for(LAN_TRIP);
     house.plug(1).lan = Lan::Works;
     house.run_for(seconds(60));
-    assert_eq!(house.happened(What::RouteChanged), 0);
+    assert_eq!(house.happened(NoticeKind::RouteChanged), 0);
     assert_eq!(house.availability(1), []);
 }
 
@@ -597,7 +599,7 @@ fn a_plug_that_only_the_cloud_reaches_is_polled_at_the_clouds_own_interval() {
 fn a_poll_that_was_kept_back_says_nothing_until_the_last_answer_is_old() {
     let mut house = Scenario::settled(1);
     house.plug(1).lan = Lan::Silent;
-    house.run_until(seconds(60), |house| house.happened(What::RouteChanged) == 1);
+    house.run_until(seconds(60), |house| house.happened(NoticeKind::RouteChanged) == 1);
     house.plug(1).cloud = Cloud::Throttled;
     house.run_for(seconds(230));
     assert_eq!(house.availability(1), [], "the cloud reached it a few minutes ago");
@@ -614,7 +616,7 @@ fn a_plug_that_never_answered_is_offline_also_while_polls_are_kept_back() {
         name: Some(plug_name(1)),
         identity: Identity { device_id: Some(device_id(1)), mac: None },
         address: None,
-        policy: policy(Policy::Cloud),
+        policy: policy(RoutePreference::Cloud),
     };
     let settings = Settings { plugs: vec![entry], cloud: true, ..Settings::default() };
     let mut house = Scenario::from_settings(settings, vec![plug]);
@@ -656,9 +658,12 @@ fn one_dead_plug_delays_no_other() {
 #[test]
 fn a_command_of_two_parts_is_answered_once_when_both_are_done() {
     let mut house = Scenario::settled(1);
-    let both =
-        Wishes { relay: Some(Switch::To(RelayState::On)), led: Some(RelayState::Off), ..Wishes::default() };
-    let command = house.send(1, Order::Set(both));
+    let both = SetCommand {
+        relay: Some(Switch::To(RelayState::On)),
+        led: Some(RelayState::Off),
+        ..SetCommand::default()
+    };
+    let command = house.send(1, PlugCommand::Set(both));
     assert!(is_ok(&house.result(command, seconds(1)).0));
     assert_eq!((house.plug(1).relay, house.plug(1).led), (RelayState::On, RelayState::Off));
     let shown = house.shown(1).unwrap();
@@ -671,7 +676,7 @@ fn a_command_of_two_parts_is_answered_once_when_both_are_done() {
 fn a_plug_asked_to_be_read_is_read_at_once() {
     let mut house = Scenario::settled(1);
     house.press(1);
-    let command = house.send(1, Order::Read);
+    let command = house.send(1, PlugCommand::Read);
     let (result, took) = house.result(command, seconds(1));
     assert_eq!((result.state, took), (Some(RelayState::On), LAN_TRIP));
     assert_eq!(house.shown(1).unwrap().relay, RelayState::On);
@@ -681,7 +686,7 @@ fn a_plug_asked_to_be_read_is_read_at_once() {
 fn a_plug_that_restarts_without_an_answer_has_done_what_it_was_told() {
     let mut house = Scenario::settled(1);
     house.plug(1).lan = Lan::ClosedWithoutReply;
-    let command = house.send(1, Order::Reboot);
+    let command = house.send(1, PlugCommand::Reboot);
     assert!(is_ok(&house.result(command, seconds(1)).0));
     assert_eq!(house.asked.iter().filter(|(_, _, request)| *request == Request::Reboot).count(), 1);
 }
@@ -709,7 +714,7 @@ fn a_reading_that_was_asked_for_before_a_command_does_not_undo_what_is_shown() {
 
 #[test]
 fn nobody_can_make_a_plug_be_asked_without_a_pause() {
-    let refresh = |number: u64| Event::Request { id: RequestId(number), ask: Ask::Refresh(None) };
+    let refresh = |number: u64| Event::Request { id: RequestId(number), ask: BridgeCommand::Refresh(None) };
     let mut house = Scenario::settled(1);
     for number in 0..400 {
         house.event(refresh(number));
@@ -750,7 +755,7 @@ fn switching_requests(house: &Scenario) -> (usize, usize) {
 
 #[test]
 fn a_plug_with_one_relay_is_switched_and_read_in_one_exchange() {
-    for (kind, trip) in [(Policy::Local, LAN_TRIP), (Policy::Cloud, CLOUD_TRIP)] {
+    for (kind, trip) in [(RoutePreference::Local, LAN_TRIP), (RoutePreference::Cloud, CLOUD_TRIP)] {
         let mut house = Scenario::with(1, policy(kind), true);
         house.run_for(seconds(4));
         for state in [RelayState::On, RelayState::Off] {
@@ -775,7 +780,7 @@ fn a_firmware_that_takes_switching_and_reading_at_once_badly_is_asked_so_no_more
         (SwitchAndRead::NoAnswer, 2),
     ];
     for (habit, both) in table {
-        for kind in [Policy::Local, Policy::Cloud, Policy::LocalThenCloud] {
+        for kind in [RoutePreference::Local, RoutePreference::Cloud, RoutePreference::LocalThenCloud] {
             let mut house = Scenario::with(1, policy(kind), true);
             house.run_for(seconds(4));
             house.plug(1).switch_and_read = habit;
@@ -791,8 +796,8 @@ fn a_firmware_that_takes_switching_and_reading_at_once_badly_is_asked_so_no_more
                 house.run_for(seconds(2));
             }
             assert_eq!(switching_requests(&house).0, both, "{habit:?} {kind:?}: {:?}", house.asked);
-            if kind != Policy::LocalThenCloud {
-                assert_eq!(house.happened(What::RouteChanged), 0, "{habit:?} {kind:?}");
+            if kind != RoutePreference::LocalThenCloud {
+                assert_eq!(house.happened(NoticeKind::RouteChanged), 0, "{habit:?} {kind:?}");
             }
             // Another firmware may know better.
             house.plug(1).firmware = "1.2.6";
@@ -808,7 +813,7 @@ fn a_firmware_that_takes_switching_and_reading_at_once_badly_is_asked_so_no_more
 
 #[test]
 fn a_firmware_that_hangs_when_switched_and_read_at_once_is_found_out() {
-    for kind in [Policy::Local, Policy::LocalThenCloud] {
+    for kind in [RoutePreference::Local, RoutePreference::LocalThenCloud] {
         let mut house = Scenario::with(1, policy(kind), true);
         house.run_for(seconds(4));
         house.plug(1).switch_and_read = SwitchAndRead::Hangs;
@@ -832,7 +837,7 @@ fn a_firmware_that_hangs_when_switched_and_read_at_once_is_found_out() {
 fn a_bad_network_is_not_taken_for_a_firmware_that_cannot_be_switched_and_read_at_once() {
     for lan in [Lan::Garbage, Lan::ClosedWithoutReply, Lan::Silent, Lan::ResetAfterRequest, Lan::DeviceError]
     {
-        let mut house = Scenario::with(1, policy(Policy::Local), false);
+        let mut house = Scenario::with(1, policy(RoutePreference::Local), false);
         house.run_for(seconds(4));
         let command = house.switch(1, RelayState::On);
         assert!(is_ok(&house.result(command, seconds(1)).0));

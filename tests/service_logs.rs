@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use e2e_kit::{Config, Daemon, Home, house_of, mounts};
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use mqtt_kit::{Ear, free_port, within};
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
@@ -101,7 +101,7 @@ fn holds(entry: &Entry, fields: &[(&str, &str)]) {
     }
 }
 
-fn config(house: &House, port: u16) -> Config {
+fn config(house: &SimHome, port: u16) -> Config {
     Config::of(house).without("cloud").set("broker", "listen", format!("127.0.0.1:{port}")).set(
         "routing",
         "command_ttl",

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use e2e_kit::{ACCOUNT, Config, Daemon, Home, house_of};
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use mqtt_kit::{Fault, FaultBroker, free_port, within};
 use rumqttc::Packet;
 use tempfile::TempDir;
@@ -100,7 +100,7 @@ fn config(plug: u16, cloud: u16, broker: u16) -> Config {
 }
 
 /// A house that is served over the LAN, with a broker of its own.
-async fn served(manager: &Manager) -> (House, Home, Daemon) {
+async fn served(manager: &Manager) -> (SimHome, Home, Daemon) {
     let house = house_of(&["Kettle", "Lamp"]).await;
     let home = Home::new(&Config::of(&house));
     let daemon = manager.starts(&home);

@@ -224,7 +224,7 @@ proptest! {
     #[test]
     fn no_page_of_the_cloud_breaks_a_property(input in input("cloud")) { properties::cloud::hold(&input) }
     #[test]
-    fn no_command_breaks_a_property(input in input("orders")) { properties::orders::hold(&input) }
+    fn no_command_breaks_a_property(input in input("commands")) { properties::commands::hold(&input) }
     #[test]
     fn no_topic_breaks_a_property(input in input("topics")) { properties::topics::hold(&input) }
     #[test]

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use e2e_kit::{Config, Daemon, Home, blueprint_of, holds, json_of, sees};
 use hs100d::sim::handle::PlugHandle;
-use hs100d::sim::house::House;
+use hs100d::sim::home::SimHome;
 use mqtt_kit::{Brand, Ear, House as Broker, Seen, has_mosquitto, kept, until_kept};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const PLUGS: [&str; 2] = ["Lamp", "Kettle"];
 /// One house and the daemon that serves it.
 struct Site {
     base: &'static str,
-    house: House,
+    house: SimHome,
     /// So many of its plugs come before the lamp.
     hidden: usize,
     home: Home,
@@ -38,7 +38,7 @@ impl Site {
         // other site's are hidden.
         let hidden = PLUGS.len() * (usize::from(part) - 1);
         blueprint.plugs = blueprint.plugs.iter().cycle().take(hidden + PLUGS.len()).cloned().collect();
-        let house = House::start(blueprint).await.unwrap();
+        let house = SimHome::start(blueprint).await.unwrap();
         house.plugs()[..hidden].iter().for_each(hide);
         let config = Config::of(&house)
             .without("cloud")

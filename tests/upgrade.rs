@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use hs100d::bridge::event::{KnownPlug, OutletInfo, PlugInfo, PlugState, Update};
-use hs100d::config::place::{Environment, Place};
+use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::config::{self, Config};
 use hs100d::model::{Address, Availability, DeviceId, Mac, PlugName, RelayState};
-use hs100d::mqtt::Options;
-use hs100d::mqtt::desk::{Desk, Message, Outgoing};
-use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::MqttSettings;
+use hs100d::mqtt::homeassistant::{self, DocumentForm};
 use hs100d::mqtt::payload::Clock;
+use hs100d::mqtt::state::{Message, MqttState, Outgoing};
 use hs100d::secret::Secret;
-use hs100d::smarthome::message::{Nameplate, OutletPlate};
+use hs100d::smarthome::message::{DeviceInfo, OutletDescription};
 use hs100d::store::{Store, TokenFile};
 use hs100d::transport::cloud::Tokens;
 use serde_json::Value;
@@ -165,7 +165,7 @@ fn every_config_that_an_earlier_version_took_is_taken() {
         }
         let path = directory.path().join("hs100d.toml");
         private(&path, &fs::read_to_string(&sample).unwrap());
-        let loaded = Config::load(&Place::Named(path), &Environment::default());
+        let loaded = Config::load(&ConfigPath::Named(path), &Environment::default());
         let config = loaded.unwrap_or_else(|invalid| panic!("{}: {invalid}", sample.display()));
         assert_eq!(config.warnings, [""; 0], "{}", sample.display());
     }
@@ -298,15 +298,15 @@ impl House {
     }
 
     /// Takes what the daemon has to send, or this much of it; says whether that was all.
-    fn take(&mut self, desk: &mut Desk, most: usize) -> bool {
+    fn take(&mut self, desk: &mut MqttState, most: usize) -> bool {
         for _ in 0..most {
             match desk.take() {
-                Some(Outgoing::Kept(kept)) => {
+                Some(Outgoing::Retained(kept)) => {
                     self.keep(&kept.topic, std::str::from_utf8(&kept.payload).unwrap())
                 }
-                Some(Outgoing::Letter(letter)) => {
-                    self.home_assistant.hear(&letter.topic, std::str::from_utf8(&letter.payload).unwrap())
-                }
+                Some(Outgoing::Transient(transient)) => self
+                    .home_assistant
+                    .hear(&transient.topic, std::str::from_utf8(&transient.payload).unwrap()),
                 None => return true,
             }
         }
@@ -314,12 +314,12 @@ impl House {
     }
 
     /// A daemon that has connected and looked around, and whose strip has answered before that or after.
-    fn daemon(&self, form: Discovery, answers_first: bool) -> Desk {
+    fn daemon(&self, form: DocumentForm, answers_first: bool) -> MqttState {
         let mut desk = desk(form);
         desk.connected();
         for (topic, payload) in &self.kept {
             let payload = payload.as_bytes();
-            let message = Message { topic, payload, kept: true, response_topic: None, correlation: None };
+            let message = Message { topic, payload, retained: true, response_topic: None, correlation: None };
             desk.handle_message(message, Instant::now());
         }
         if answers_first {
@@ -339,15 +339,15 @@ impl House {
     }
 
     /// The whole life of a daemon, until nothing is left to do.
-    fn run(&mut self, form: Discovery, answers_first: bool) {
+    fn run(&mut self, form: DocumentForm, answers_first: bool) {
         let mut desk = self.daemon(form, answers_first);
         assert!(self.take(&mut desk, usize::MAX));
-        desk.end_moves();
+        desk.end_migration();
         assert!(self.take(&mut desk, usize::MAX));
     }
 
     /// What a first start leaves.
-    fn fresh(form: Discovery) -> Self {
+    fn fresh(form: DocumentForm) -> Self {
         let mut fresh = Self::default();
         fresh.run(form, true);
         fresh
@@ -360,8 +360,8 @@ impl House {
     }
 }
 
-fn desk(form: Discovery) -> Desk {
-    let options = Options {
+fn desk(form: DocumentForm) -> MqttState {
+    let options = MqttSettings {
         host: "127.0.0.1".to_owned(),
         port: 1883,
         tls: None,
@@ -370,29 +370,31 @@ fn desk(form: Discovery) -> Desk {
         client_id: "hs100d-test".to_owned(),
         base_topic: "hs100d".to_owned(),
         instance: "0f3a".to_owned(),
-        homeassistant: homeassistant::Options {
+        homeassistant: homeassistant::HomeAssistantOptions {
             discovery: form,
             discovery_prefix: "homeassistant".to_owned(),
             status_topic: "homeassistant/status".to_owned(),
         },
     };
-    Desk::new(&options, clock())
+    MqttState::new(&options, clock())
 }
 
 fn clock() -> Clock {
     Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH }
 }
 
-fn update(desk: &mut Desk, update: Update) {
+fn update(desk: &mut MqttState, update: Update) {
     desk.handle_update(update, clock());
 }
 
 /// The strip of the samples, and its outlets.
 fn strip() -> [(PlugName, PlugInfo); 3] {
     let id = "8006AABBCCDDEEFF00112233445566778899AABB";
-    let outlet =
-        |digits: &str, alias: &str| OutletPlate { id: format!("{id}{digits}").into(), alias: alias.into() };
-    let plate = Nameplate {
+    let outlet = |digits: &str, alias: &str| OutletDescription {
+        id: format!("{id}{digits}").into(),
+        alias: alias.into(),
+    };
+    let plate = DeviceInfo {
         device_id: DeviceId::new(id),
         mac: None,
         alias: "Desk".into(),
@@ -407,7 +409,7 @@ fn strip() -> [(PlugName, PlugInfo); 3] {
     };
     let name = |text: &str| PlugName::new(text).unwrap();
     let whole = PlugInfo {
-        plate: plate.into(),
+        device: plate.into(),
         address: None,
         rssi: None,
         cloud_connected: Some(true),
@@ -424,7 +426,7 @@ fn strip() -> [(PlugName, PlugInfo); 3] {
 }
 
 /// The strip answers, and with it its outlets.
-fn answer(desk: &mut Desk) {
+fn answer(desk: &mut MqttState) {
     for (name, info) in strip() {
         let led = info.outlet.is_none().then_some(RelayState::On);
         let state = PlugState {
@@ -447,7 +449,7 @@ fn layouts() -> Vec<(String, House)> {
         .into_iter()
         .map(|(_, sample)| (sample.display().to_string(), House::left_by(&sample)))
         .collect();
-    for form in [Discovery::Device, Discovery::Component] {
+    for form in [DocumentForm::Device, DocumentForm::Component] {
         layouts.push((format!("{form:?}"), House::fresh(form)));
     }
     layouts
@@ -456,7 +458,7 @@ fn layouts() -> Vec<(String, House)> {
 #[test]
 fn no_entity_of_a_strip_is_lost_or_there_twice_when_its_outlets_get_documents_of_their_own() {
     for (before, house) in layouts() {
-        for form in [Discovery::Device, Discovery::Component] {
+        for form in [DocumentForm::Device, DocumentForm::Component] {
             let fresh = House::fresh(form);
             for answers_first in [true, false] {
                 let case = format!("{before} -> {form:?}, answers first: {answers_first}");
@@ -473,7 +475,7 @@ fn no_entity_of_a_strip_is_lost_or_there_twice_when_its_outlets_get_documents_of
 #[test]
 fn an_upgrade_that_is_cut_short_at_any_message_is_gone_on_with() {
     for (before, house) in layouts() {
-        for form in [Discovery::Device, Discovery::Component] {
+        for form in [DocumentForm::Device, DocumentForm::Component] {
             let fresh = House::fresh(form);
             for cut in 0..200 {
                 let mut house = house.clone();
@@ -493,7 +495,7 @@ fn an_upgrade_that_is_cut_short_at_any_message_is_gone_on_with() {
 fn with_discovery_switched_off_nothing_of_the_documents_is_left() {
     for (before, house) in layouts() {
         let mut house = house.clone();
-        house.run(Discovery::Off, true);
+        house.run(DocumentForm::Off, true);
         let left: Vec<_> = house.kept.keys().filter(|topic| topic.starts_with("homeassistant/")).collect();
         assert_eq!(left, [""; 0], "{before}");
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::LanFault;
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use tokio::sync::mpsc;
 
 use super::broker::{Broker, free_port};
@@ -51,9 +51,9 @@ pub(crate) async fn failover(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Faul
 async fn measure(size: &Size, count: usize, fault: LanFault) -> Result<[Samples; 2], Fault> {
     let aliases: Vec<_> = (0..count).map(|plug| format!("Plug {plug}")).collect();
     let aliases: Vec<_> = aliases.iter().map(String::as_str).collect();
-    let mut blueprint = Blueprint::of(&aliases);
+    let mut blueprint = HomeOptions::of(&aliases);
     blueprint.port = free_port()?;
-    let house = House::start(blueprint).await?;
+    let house = SimHome::start(blueprint).await?;
     let folder = tempfile::tempdir()?;
     let broker = Broker::start(folder.path()).await?;
     let (tell, mut heard) = mpsc::unbounded_channel();
@@ -63,8 +63,8 @@ async fn measure(size: &Size, count: usize, fault: LanFault) -> Result<[Samples;
          [local]\nport = {}\npoll_interval = \"60s\"\n\n[cloud]\nusername = \"{}\"\npassword = \"{}\"\nurl = \"{}\"\n",
         broker.port,
         house.lan().port(),
-        Blueprint::ACCOUNT.0,
-        Blueprint::ACCOUNT.1,
+        HomeOptions::ACCOUNT.0,
+        HomeOptions::ACCOUNT.1,
         house.cloud().url(),
     );
     let daemon = Daemon::start(&size.program, folder.path(), &config)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hs100d::mqtt::broker::{EmbeddedBroker, Options};
+use hs100d::mqtt::broker::{BrokerOptions, EmbeddedBroker};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -69,7 +69,7 @@ impl Broker {
             Some(program) => Running::Mosquitto(self.start_mosquitto(&program).await?),
             None => {
                 let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-                let options = Options { listen, users: Vec::new(), state_dir: self.folder.clone() };
+                let options = BrokerOptions { listen, users: Vec::new(), state_dir: self.folder.clone() };
                 Running::Embedded(EmbeddedBroker::start(options).await?)
             }
         };

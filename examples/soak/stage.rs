@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::Model;
 use serde_json::json;
 use tempfile::TempDir;
@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The whole scene. It ends when it is dropped.
 pub(crate) struct Stage {
-    pub(crate) house: House,
+    pub(crate) house: SimHome,
     pub(crate) targets: Arc<[Target]>,
     pub(crate) broker: Mutex<Broker>,
     pub(crate) cable: Cable,
@@ -58,12 +58,12 @@ pub(crate) enum Text {
 impl Stage {
     /// Builds it, and waits until the daemon is at the broker.
     pub(crate) async fn set(program: &Path, plugs: usize) -> Result<Self, Fault> {
-        let mut blueprint = Blueprint::of(&[]);
+        let mut blueprint = HomeOptions::of(&[]);
         blueprint.plugs = (1..=plugs).map(|number| (model(number), format!("Plug {number}"))).collect();
         blueprint.first_plug = Ipv4Addr::new(127, 0, 1, 1);
         // Where a swap leaves an address free for a moment, nobody's connection may settle.
         blueprint.port = free_port()?;
-        let house = House::start(blueprint).await?;
+        let house = SimHome::start(blueprint).await?;
         let targets = targets(&house);
         let folder = tempfile::tempdir()?;
         let broker = Broker::start(folder.path()).await?;
@@ -182,7 +182,7 @@ fn model(number: usize) -> Model {
 }
 
 /// What the daemon will call them: slugs of their aliases.
-fn targets(house: &House) -> Arc<[Target]> {
+fn targets(house: &SimHome) -> Arc<[Target]> {
     let slug = |alias: &str| alias.to_lowercase().replace(' ', "-");
     let mut targets = Vec::new();
     for (plug, handle) in house.plugs().iter().enumerate() {
@@ -201,12 +201,12 @@ fn targets(house: &House) -> Arc<[Target]> {
     targets.into()
 }
 
-fn text(house: &House, port: u16, which: Text) -> String {
+fn text(house: &SimHome, port: u16, which: Text) -> String {
     let mut text = format!(
         "[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n\
          [cloud]\nusername = \"{}\"\npassword = \"{}\"\nurl = \"{}\"\n\n[local]\nport = {}\n",
-        Blueprint::ACCOUNT.0,
-        Blueprint::ACCOUNT.1,
+        HomeOptions::ACCOUNT.0,
+        HomeOptions::ACCOUNT.1,
         house.cloud().url(),
         house.lan().port(),
     );

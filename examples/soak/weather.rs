@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, LanFault};
 use hs100d::sim::handle::PlugHandle;
-use hs100d::sim::plug::Origin;
+use hs100d::sim::plug::SwitchedBy;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
@@ -316,5 +316,5 @@ impl Weather {
 
 fn restart(plug: &PlugHandle) {
     let reboot = br#"{"system":{"reboot":{"delay":1}}}"#;
-    plug.with(|plug| plug.handle(reboot, Origin::Lan, Instant::now()));
+    plug.with(|plug| plug.handle(reboot, SwitchedBy::Lan, Instant::now()));
 }

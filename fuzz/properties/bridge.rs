@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
-    AccountPlug, Action, Ask, CloudStatus, CommandId, Event, Exchange, ExchangeId, Identity, KnownPlug,
-    OtherDialect, Outcome, PlugKey, RequestId, Said, Sighting, Target, Update,
+    AccountPlug, Action, BridgeCommand, CloudStatus, CommandId, DiscoveryReply, Event, Exchange, ExchangeId,
+    Identity, KnownPlug, Outcome, PlugKey, RequestId, Sighting, Target, UnsupportedDevice, Update,
 };
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
-use hs100d::model::{Address, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route, Switch, Wishes};
+use hs100d::model::{
+    Address, DeviceId, Failure, Mac, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch,
+};
 use hs100d::smarthome::message::{
-    CloudInfo, Date, Meter, Nameplate, OutletPlate, OutletState, Reading, Reply, Request, Rule,
+    CloudInfo, Date, DeviceInfo, Meter, OutletDescription, OutletState, Reading, Reply, Request, ScheduleRule,
 };
 
 use super::said::fits_a_line;
@@ -113,8 +115,9 @@ fn settings(script: &mut Script<'_>) -> Settings {
 }
 
 fn policy(script: &mut Script<'_>) -> RoutePolicy {
-    let policy = script.of(&[Policy::LocalThenCloud, Policy::Local, Policy::Cloud]);
-    RoutePolicy { policy, ..RoutePolicy::default() }
+    let policy =
+        script.of(&[RoutePreference::LocalThenCloud, RoutePreference::Local, RoutePreference::Cloud]);
+    RoutePolicy { preference: policy, ..RoutePolicy::default() }
 }
 
 /// An entry of the user's. The config admits no two of one name, id, MAC or address, and none that says nothing.
@@ -152,9 +155,10 @@ fn reading(script: &mut Script<'_>) -> Reading {
     let dims = flags & 48 == 48;
     let relay = script.state();
     let on_time = script.of(&[None, Some(0), Some(5), Some(86_400), Some(i64::MAX as u64)]);
-    let outlet = |number: usize| OutletPlate { id: format!("{number:02}").into(), alias: "Outlet".into() };
+    let outlet =
+        |number: usize| OutletDescription { id: format!("{number:02}").into(), alias: "Outlet".into() };
     let kind = if flags & 192 == 192 { "IOT.SMARTBULB" } else { "IOT.SMARTPLUGSWITCH" };
-    let plate = Nameplate {
+    let plate = DeviceInfo {
         device_id: script.perhaps(device_id),
         mac: script.perhaps(mac),
         alias: script.of(&ALIASES).into(),
@@ -169,7 +173,7 @@ fn reading(script: &mut Script<'_>) -> Reading {
     };
     let told = OutletState { relay: Some(relay), on_time: on_time.filter(|_| relay.is_on()) };
     Reading {
-        plate: plate.into(),
+        device: plate.into(),
         relay: (outlets == 0).then_some(relay),
         led: (flags & 2 == 0).then_some(RelayState::On),
         on_time: told.on_time.filter(|_| outlets == 0),
@@ -180,11 +184,11 @@ fn reading(script: &mut Script<'_>) -> Reading {
     }
 }
 
-fn order(script: &mut Script<'_>) -> Order {
+fn order(script: &mut Script<'_>) -> PlugCommand {
     let what = script.byte();
     let switch = script.of(&[Switch::To(RelayState::On), Switch::To(RelayState::Off), Switch::Toggle]);
     let (seconds, percent) = (script.of(&[0, 1, 60]), script.of(&[0, 1, 50, 100]));
-    let wishes = Wishes {
+    let wishes = SetCommand {
         relay: (what & 1 == 0).then_some(switch),
         led: (what & 2 == 2).then_some(RelayState::Off),
         brightness: (what & 4 == 4).then_some(percent),
@@ -193,9 +197,9 @@ fn order(script: &mut Script<'_>) -> Order {
         alias: (what & 32 == 32).then(|| "Lamp".into()),
     };
     match what {
-        255 => Order::Reboot,
-        254 => Order::Read,
-        _ => Order::Set(wishes),
+        255 => PlugCommand::Reboot,
+        254 => PlugCommand::Read,
+        _ => PlugCommand::Set(wishes),
     }
 }
 
@@ -310,15 +314,15 @@ impl House {
         let Some(exchange) = self.one_under_way(script) else { return };
         let hello = reading(script);
         if let Target::Local { expect, .. } = &exchange.target
-            && !expect.admits(&hello.plate)
+            && !expect.admits(&hello.device)
         {
             let result = Err(Failure::WrongPlug { found: "another".into() });
-            return self.end(exchange.id, Outcome { result, hello: Some(hello) });
+            return self.end(exchange.id, Outcome { result, greeting: Some(hello) });
         }
         let result = Ok(reply_to(&exchange.request, &hello, script));
         let is_greeted =
             exchange.request != Request::SysInfo && exchange.route() == Route::Local && script.flag();
-        self.end(exchange.id, Outcome { result, hello: is_greeted.then_some(hello) });
+        self.end(exchange.id, Outcome { result, greeting: is_greeted.then_some(hello) });
     }
 
     fn fail(&mut self, script: &mut Script<'_>) {
@@ -356,14 +360,14 @@ impl House {
 
     fn sight(&mut self, script: &mut Script<'_>) {
         let said = if script.below(4) == 0 {
-            Said::Other(OtherDialect {
+            DiscoveryReply::Other(UnsupportedDevice {
                 mac: script.perhaps(mac),
                 kind: script.of(&["IOT.SMARTPLUGSWITCH", "SMART.TAPOPLUG", "\n"]).into(),
                 model: script.of(&["HS100(UK)", "", "P100\r\nforged"]).into(),
                 encryption: script.of(&["KLAP", "", "\u{7}"]).into(),
             })
         } else {
-            Said::SysInfo(Box::new(reading(script)))
+            DiscoveryReply::SysInfo(Box::new(reading(script)))
         };
         let address = address(script.below(8));
         self.hear(Event::Sighted(Sighting { address, said }));
@@ -387,10 +391,10 @@ impl House {
         let id = RequestId(self.serial);
         self.asked.insert(id);
         let ask = match script.byte() % 4 {
-            0 => Ask::Discover,
-            1 => Ask::Refresh(None),
-            2 => Ask::Refresh(Some(name(script))),
-            _ => Ask::Forget(name(script)),
+            0 => BridgeCommand::Discover,
+            1 => BridgeCommand::Refresh(None),
+            2 => BridgeCommand::Refresh(Some(name(script))),
+            _ => BridgeCommand::Forget(name(script)),
         };
         self.hear(Event::Request { id, ask });
         assert!(!self.asked.contains(&id), "a request was not answered");
@@ -493,8 +497,8 @@ impl House {
                 assert!(self.asked.remove(&id), "{id:?} is answered twice");
                 result.err().iter().for_each(|why| fits_a_line(why, LONGEST_DETAIL));
             }
-            Update::Happened(happening) if happening.detail.is_empty() => {}
-            Update::Happened(happening) => fits_a_line(&happening.detail, LONGEST_DETAIL),
+            Update::Notice(happening) if happening.detail.is_empty() => {}
+            Update::Notice(happening) => fits_a_line(&happening.detail, LONGEST_DETAIL),
             Update::Bridge(info) => assert!(info.online <= info.plugs),
             Update::Ready | Update::Dropped(..) => {}
         }
@@ -543,8 +547,13 @@ fn reply_to(request: &Request, reading: &Reading, script: &mut Script<'_>) -> Re
             Reply::CountDown((seconds > 0).then_some((seconds, then)))
         }
         Request::Schedule(_) => {
-            let rule =
-                Rule { name: "x".into(), enabled: true, then: None, at: "07:30".into(), days: [true; 7] };
+            let rule = ScheduleRule {
+                name: "x".into(),
+                enabled: true,
+                then: None,
+                at: "07:30".into(),
+                days: [true; 7],
+            };
             Reply::Schedule([rule].into())
         }
         _ => Reply::Done,

@@ -1,11 +1,11 @@
 //! What the cloud answers, and the servers that it names.
 
 use hs100d::model::{DeviceId, RelayState};
-use hs100d::secret::{Draft, Secret};
+use hs100d::secret::{Secret, SecretBuf};
 use hs100d::smarthome::message::Request;
-use hs100d::transport::cloud::api::{self, Granted, Page, Row, Trouble};
+use hs100d::transport::cloud::api::{self, ApiError, Granted, HttpResponse, Row};
 use hs100d::transport::cloud::codes;
-use hs100d::transport::cloud::host::{Host, check_host};
+use hs100d::transport::cloud::host::{TrustedHost, check_host};
 use serde_json::{Value, json};
 
 use super::said::fits_a_line;
@@ -28,7 +28,7 @@ const COMPLAINTS: [&str; 6] = [
 pub fn hold(input: &[u8]) {
     let Some((&choice, body)) = input.split_first() else { return };
     let status = STATUSES[usize::from(choice) % STATUSES.len()];
-    let page = Page { status, body: String::from_utf8_lossy(body).into_owned() };
+    let page = HttpResponse { status, body: String::from_utf8_lossy(body).into_owned() };
     assert_eq!(format!("{page:?}"), format!("HTTP {status} with {} bytes", page.body.len()));
     an_envelope_opens_only_to_success(&page);
     granted_tokens_are_kept_and_not_shown(&page);
@@ -38,7 +38,7 @@ pub fn hold(input: &[u8]) {
     what_we_say_is_json_whatever_is_in_it(&page.body);
 }
 
-fn an_envelope_opens_only_to_success(page: &Page) {
+fn an_envelope_opens_only_to_success(page: &HttpResponse) {
     match api::open(page) {
         Ok(result) => {
             assert_eq!(page.status, 200);
@@ -49,22 +49,22 @@ fn an_envelope_opens_only_to_success(page: &Page) {
 }
 
 /// Complaints are in our own words, whatever the server wrote.
-fn complaint_holds(trouble: &Trouble, status: u16) {
+fn complaint_holds(trouble: &ApiError, status: u16) {
     fits_a_line(&trouble.to_string(), LONGEST_COMPLAINT);
     match trouble {
-        Trouble::NotAnAnswer(words) => assert!(COMPLAINTS.contains(&&**words), "{words}"),
-        Trouble::Code(code) => {
+        ApiError::NotAnAnswer(words) => assert!(COMPLAINTS.contains(&&**words), "{words}"),
+        ApiError::Code(code) => {
             assert_ne!(*code, 0);
             assert_eq!(trouble.to_string(), format!("{} (error {code})", codes::name(*code)));
         }
-        Trouble::Http(told) => assert!(*told == status && status != 200),
-        Trouble::Blacklisted | Trouble::NotJson => {}
+        ApiError::Http(told) => assert!(*told == status && status != 200),
+        ApiError::Blacklisted | ApiError::NotJson => {}
         _ => panic!("{trouble:?} is not of the page"),
     }
     let _ = trouble.reaction();
 }
 
-fn granted_tokens_are_kept_and_not_shown(page: &Page) {
+fn granted_tokens_are_kept_and_not_shown(page: &HttpResponse) {
     let granted = match api::read_granted(page) {
         Ok(granted) => granted,
         Err(trouble) => return complaint_holds(&trouble, page.status),
@@ -79,7 +79,7 @@ fn granted_tokens_are_kept_and_not_shown(page: &Page) {
     assert_eq!(api::read_granted(&again), Ok(granted));
 }
 
-fn a_passthrough_brings_the_plugs_own_words(page: &Page) {
+fn a_passthrough_brings_the_plugs_own_words(page: &HttpResponse) {
     let words = match api::read_passthrough(page) {
         Ok(words) => words,
         Err(trouble) => return complaint_holds(&trouble, page.status),
@@ -89,7 +89,7 @@ fn a_passthrough_brings_the_plugs_own_words(page: &Page) {
     assert_eq!(api::read_passthrough(&again).as_deref(), Ok(&*words));
 }
 
-fn rows_lead_only_to_hosts_that_may_have_the_token(page: &Page) {
+fn rows_lead_only_to_hosts_that_may_have_the_token(page: &HttpResponse) {
     for account in ["https://wap.tplinkcloud.com", "http://127.0.0.1:18181"] {
         let account = check_host(account).unwrap();
         let rows = match api::read_device_list(page, &account) {
@@ -111,7 +111,7 @@ fn rows_lead_only_to_hosts_that_may_have_the_token(page: &Page) {
 }
 
 /// Rows of the other family are left out: their aliases are written in another way than they are read.
-fn the_list_reads_back(rows: &[Row], account: &Host) {
+fn the_list_reads_back(rows: &[Row], account: &TrustedHost) {
     let ours: Vec<Row> =
         rows.iter().filter(|row| row.is_supported() && row.server.is_ok()).cloned().collect();
     let written = ours.iter().map(|row| {
@@ -142,7 +142,7 @@ fn a_host_is_admitted_for_what_it_is(text: &str) {
 }
 
 /// A second and plainer reading of the rules, by the letters of what is printed.
-fn may_have_a_token(host: &Host) {
+fn may_have_a_token(host: &TrustedHost) {
     let url = host.to_string();
     if let Some(name) = url.strip_prefix("https://") {
         assert!(!host.is_loopback(), "{url}");
@@ -168,7 +168,8 @@ fn may_have_a_token(host: &Host) {
 /// Passwords, tokens and names hold whatever they hold.
 fn what_we_say_is_json_whatever_is_in_it(text: &str) {
     let secret = Secret::new(text.to_owned());
-    let said = |call: Draft| serde_json::from_slice::<Value>(&call).expect("a call is JSON")["params"].take();
+    let said =
+        |call: SecretBuf| serde_json::from_slice::<Value>(&call).expect("a call is JSON")["params"].take();
     let login = said(api::login(text, &secret, text));
     for key in ["cloudUserName", "cloudPassword", "terminalUUID"] {
         assert_eq!(login[key], text);
@@ -188,6 +189,6 @@ fn what_we_say_is_json_whatever_is_in_it(text: &str) {
     }
 }
 
-fn success(result: Value) -> Page {
-    Page { status: 200, body: json!({"error_code": 0, "result": result}).to_string() }
+fn success(result: Value) -> HttpResponse {
+    HttpResponse { status: 200, body: json!({"error_code": 0, "result": result}).to_string() }
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hs100d::bridge::PlugSettings;
-use hs100d::bridge::route::{Policy, RoutePolicy};
-use hs100d::config::place::{Environment, Place};
-use hs100d::config::{Broker, Config, Invalid};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
+use hs100d::config::paths::{ConfigPath, Environment};
+use hs100d::config::{BrokerConfig, Config, Invalid};
 use hs100d::duration;
-use hs100d::mqtt::homeassistant::Discovery;
+use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::mqtt::topics;
 use hs100d::transport::cloud::host::check_host;
 use toml::{Table, Value};
@@ -46,7 +46,7 @@ pub fn hold(input: &[u8]) {
 }
 
 fn read(text: &str) -> Result<Config, Invalid> {
-    let place = Place::Named(PathBuf::from("/nonexistent/hs100d.toml"));
+    let place = ConfigPath::Named(PathBuf::from("/nonexistent/hs100d.toml"));
     Config::read(text, &place, &Environment::of([]))
 }
 
@@ -56,11 +56,11 @@ fn config_holds(config: &Config) {
     assert!(topics::check_topic(&config.homeassistant.status_topic).is_ok());
     assert!(config.local.port != 0);
     match &config.broker {
-        Broker::Embedded { listen, users } => {
+        BrokerConfig::Embedded { listen, users } => {
             assert!(listen.ip().is_loopback() || !users.is_empty(), "{listen}");
             assert!(users.iter().all(|user| !user.name.is_empty() && !user.password.expose().is_empty()));
         }
-        Broker::Outside { host, port, .. } => assert!(!host.is_empty() && *port != 0),
+        BrokerConfig::Outside { host, port, .. } => assert!(!host.is_empty() && *port != 0),
     }
     if let Some(cloud) = &config.cloud {
         check_host(&cloud.options.url).expect("a host that may have the password");
@@ -82,16 +82,19 @@ fn policy_holds(policy: &RoutePolicy, config: &Config) {
     lies_within(policy.poll_interval, 1_000, 3_600_000);
     lies_within(policy.energy_interval, 1_000, 86_400_000);
     lies_within(policy.local_timeout, 100, 30_000);
-    match policy.policy {
-        Policy::Cloud => assert!(config.cloud.is_some()),
-        Policy::Local | Policy::LocalThenCloud => assert!(config.local.enabled),
+    match policy.preference {
+        RoutePreference::Cloud => assert!(config.cloud.is_some()),
+        RoutePreference::Local | RoutePreference::LocalThenCloud => assert!(config.local.enabled),
     }
 }
 
 fn plug_holds(plug: &PlugSettings, config: &Config) {
     policy_holds(&plug.policy, config);
     let says_who = plug.identity.device_id.is_some() || plug.identity.mac.is_some();
-    assert!(says_who || plug.address.is_some() && plug.policy.policy != Policy::Cloud, "{plug:?}");
+    assert!(
+        says_who || plug.address.is_some() && plug.policy.preference != RoutePreference::Cloud,
+        "{plug:?}"
+    );
 }
 
 fn no_two_are_the_same(plugs: &[PlugSettings]) {
@@ -141,9 +144,9 @@ fn written(config: &Config) -> String {
     let mut out = String::new();
     mqtt(config, &mut out);
     let documents = match config.homeassistant.discovery {
-        Discovery::Device => "device",
-        Discovery::Component => "component",
-        Discovery::Off => "off",
+        DocumentForm::Device => "device",
+        DocumentForm::Component => "component",
+        DocumentForm::Off => "off",
     };
     put(&mut out, "homeassistant.discovery", text(documents));
     put(&mut out, "homeassistant.discovery_prefix", text(&config.homeassistant.discovery_prefix));
@@ -168,7 +171,7 @@ fn written(config: &Config) -> String {
         put(&mut out, "cloud.url", text(&cloud.options.url));
         put(&mut out, "cloud.poll_interval", time(cloud.poll_interval));
     }
-    put(&mut out, "routing.policy", text(word(policy.policy)));
+    put(&mut out, "routing.policy", text(word(policy.preference)));
     put(&mut out, "routing.cloud_after", time(policy.cloud_after));
     put(&mut out, "routing.command_ttl", time(policy.command_ttl));
     config.bridge.plugs.iter().for_each(|settings| plug(settings, &mut out));
@@ -179,7 +182,7 @@ fn mqtt(config: &Config, out: &mut String) {
     put_some(out, "mqtt.client_id", config.client_id.as_deref().map(text));
     put(out, "mqtt.base_topic", text(&config.base_topic));
     match &config.broker {
-        Broker::Embedded { listen, users } => {
+        BrokerConfig::Embedded { listen, users } => {
             put(out, "broker.listen", text(&listen.to_string()));
             let pair = |(key, value): (&str, &str)| (key.to_owned(), text(value));
             let users = users.iter().map(|user| {
@@ -188,7 +191,7 @@ fn mqtt(config: &Config, out: &mut String) {
             });
             put(out, "broker.user", Value::Array(users.collect()));
         }
-        Broker::Outside { host, port, tls, username, password } => {
+        BrokerConfig::Outside { host, port, tls, username, password } => {
             let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             put(out, "mqtt.url", text(&format!("{scheme}://{host}:{port}")));
@@ -211,7 +214,7 @@ fn plug(settings: &PlugSettings, out: &mut String) {
     put_some(out, "device_id", settings.identity.device_id.as_ref().map(|id| text(id.as_str())));
     put_some(out, "mac", settings.identity.mac.map(|mac| text(&mac.to_string())));
     put_some(out, "host", settings.address.as_ref().map(|address| text(&address.to_string())));
-    put(out, "route", text(word(settings.policy.policy)));
+    put(out, "route", text(word(settings.policy.preference)));
     put(out, "cloud_after", time(settings.policy.cloud_after));
     put(out, "command_ttl", time(settings.policy.command_ttl));
     put(out, "poll_interval", time(settings.policy.poll_interval));
@@ -234,11 +237,11 @@ fn time(duration: Duration) -> Value {
     duration::show(duration).into()
 }
 
-fn word(policy: Policy) -> &'static str {
+fn word(policy: RoutePreference) -> &'static str {
     match policy {
-        Policy::LocalThenCloud => "local-then-cloud",
-        Policy::Local => "local",
-        Policy::Cloud => "cloud",
+        RoutePreference::LocalThenCloud => "local-then-cloud",
+        RoutePreference::Local => "local",
+        RoutePreference::Cloud => "cloud",
     }
 }
 

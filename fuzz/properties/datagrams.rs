@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hs100d::bridge::event::{Action, Event, Said, Sighting, Update};
+use hs100d::bridge::event::{Action, DiscoveryReply, Event, Sighting, Update};
 use hs100d::bridge::{Bridge, Settings};
 use hs100d::model::Address;
 use hs100d::smarthome::cipher;
@@ -26,7 +26,7 @@ pub fn hold(input: &[u8]) {
     }
 }
 
-fn understood(datagram: &[u8]) -> Option<Said> {
+fn understood(datagram: &[u8]) -> Option<DiscoveryReply> {
     let said = understand(&mut datagram.to_vec());
     assert_eq!(said, understand(&mut datagram.to_vec()), "read twice");
     said
@@ -36,12 +36,12 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
     let mut datagram = json.to_vec();
     cipher::encrypt(&mut datagram);
     let said = understood(&datagram);
-    if matches!(said, Some(Said::Other(_))) {
+    if matches!(said, Some(DiscoveryReply::Other(_))) {
         assert_eq!(datagram.get(HEADER), Some(&b'{'), "taken for the newer form");
         return;
     }
     let over_tcp = match Request::SysInfo.read_reply(json, None) {
-        Ok(Reply::SysInfo(reading)) => Some(Said::SysInfo(Box::new(reading))),
+        Ok(Reply::SysInfo(reading)) => Some(DiscoveryReply::SysInfo(Box::new(reading))),
         _ => None,
     };
     assert_eq!(said, over_tcp);
@@ -51,14 +51,14 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
 fn a_newer_answer_is_read_whatever_its_header(json: &[u8]) {
     let with = |byte: u8| understood(&[&[byte; HEADER], json].concat());
     let said = with(0);
-    if matches!(said, Some(Said::Other(_))) {
+    if matches!(said, Some(DiscoveryReply::Other(_))) {
         assert_eq!(said, with(0xff));
     }
     is_told_fit_for_a_line(said);
 }
 
 /// Whoever is heard, a bridge that adopts it says so on one line.
-fn is_told_fit_for_a_line(said: Option<Said>) {
+fn is_told_fit_for_a_line(said: Option<DiscoveryReply>) {
     let Some(said) = said else { return };
     let begun = Instant::now();
     let mut bridge = Bridge::new(Settings { adopt: true, ..Settings::default() }, begun);
@@ -66,7 +66,7 @@ fn is_told_fit_for_a_line(said: Option<Said>) {
     bridge.handle(Event::Sighted(Sighting { address, said }), begun);
     bridge.handle_timeout(begun + Duration::from_secs(5));
     while let Some(action) = bridge.poll_action() {
-        if let Action::Publish(Update::Happened(happening)) = action {
+        if let Action::Publish(Update::Notice(happening)) = action {
             fits_a_line(&happening.detail, LONGEST_DETAIL);
         }
     }

@@ -6,10 +6,10 @@
 
 pub mod bridge;
 pub mod cloud;
+pub mod commands;
 pub mod config;
 pub mod datagrams;
 pub mod frames;
-pub mod orders;
 pub mod replies;
 pub mod said;
 pub mod store;
@@ -26,7 +26,7 @@ pub const ALL: [(&str, Property); 10] = [
     ("sysinfo", sysinfo::hold),
     ("datagrams", datagrams::hold),
     ("cloud", cloud::hold),
-    ("orders", orders::hold),
+    ("commands", commands::hold),
     ("topics", topics::hold),
     ("config", config::hold),
     ("store", store::hold),

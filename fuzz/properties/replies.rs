@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hs100d::model::{DeviceId, Failure, Mac, RelayState};
-use hs100d::smarthome::message::{Nameplate, NotAnAnswer, OutletIds, Outlets, Reading, Reply, Request, Rule};
+use hs100d::smarthome::message::{
+    DeviceInfo, NotAnAnswer, OutletIds, Outlets, Reading, Reply, Request, ScheduleRule,
+};
 use serde_json::{Map, Value, json};
 
 use super::said::fits_a_line;
@@ -95,61 +97,62 @@ fn reads_back(request: &Request, reply: &Reply, body: Value) {
 }
 
 fn reading_holds(reading: &Reading, json: &[u8]) {
-    let plate = &reading.plate;
+    let device = &reading.device;
     assert!(reading.on_time.is_none() || reading.relay.is_some_and(RelayState::is_on));
     assert!(reading.rssi != Some(0) && reading.brightness.is_none_or(|percent| percent <= 100));
-    assert_eq!(plate.dims, reading.brightness.is_some());
-    assert_eq!(plate.outlets.len(), reading.outlets.len());
-    assert!(plate.outlets.len() <= MOST_OUTLETS);
+    assert_eq!(device.dims, reading.brightness.is_some());
+    assert_eq!(device.outlets.len(), reading.outlets.len());
+    assert!(device.outlets.len() <= MOST_OUTLETS);
     assert!(
         reading
             .outlets
             .iter()
             .all(|outlet| outlet.on_time.is_none() || outlet.relay.is_some_and(RelayState::is_on))
     );
-    identity_holds(plate);
+    identity_holds(device);
     let again = json!({"system": {"get_sysinfo": sysinfo(reading)}}).to_string();
     let reply = Request::SysInfo.read_reply(again.as_bytes(), None);
     let plain = Reading { unread: Box::default(), ..reading.clone() };
     assert_eq!(reply, Ok(Reply::SysInfo(plain)), "{again}");
-    // A plate that is known already is shared, and what is known of another plug changes nothing.
-    let Ok(Reply::SysInfo(known)) = Request::SysInfo.read_reply(json, Some(plate)) else {
+    // A device that is known already is shared, and what is known of another plug changes nothing.
+    let Ok(Reply::SysInfo(known)) = Request::SysInfo.read_reply(json, Some(device)) else {
         panic!("once more")
     };
-    assert!(Arc::ptr_eq(&known.plate, plate));
-    let another = Arc::new(Nameplate { alias: format!("{} too", plate.alias).into(), ..(**plate).clone() });
+    assert!(Arc::ptr_eq(&known.device, device));
+    let another =
+        Arc::new(DeviceInfo { alias: format!("{} too", device.alias).into(), ..(**device).clone() });
     let after_another = Request::SysInfo.read_reply(json, Some(&another));
     assert_eq!(after_another, Ok(Reply::SysInfo(reading.clone())));
-    requests_to_its_outlets_name_them(plate);
+    requests_to_its_outlets_name_them(device);
 }
 
-fn identity_holds(plate: &Nameplate) {
-    if let Some(id) = &plate.device_id {
+fn identity_holds(device: &DeviceInfo) {
+    if let Some(id) = &device.device_id {
         let digits = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
         assert!((8..=64).contains(&id.as_str().len()) && digits(id.as_str()), "{}", id.as_str());
         assert_eq!(DeviceId::new(id.as_str()).as_ref(), Some(id));
         assert!(format!("{id} {id:?}").chars().count() <= 2 * 9 + 1, "prints whole");
     }
-    if let Some(mac) = plate.mac {
+    if let Some(mac) = device.mac {
         assert_eq!(Mac::new(&mac.to_string()), Some(mac));
     }
 }
 
 /// As a plug would tell this reading.
 fn sysinfo(reading: &Reading) -> Value {
-    let plate = &reading.plate;
+    let device = &reading.device;
     let mut told = Map::new();
     let mut tell = |key: &str, value: Option<Value>| told.extend(value.map(|value| (key.to_owned(), value)));
-    tell("deviceId", plate.device_id.as_ref().map(|id| json!(id.as_str())));
-    tell("mac", plate.mac.map(|mac| json!(mac.to_string())));
+    tell("deviceId", device.device_id.as_ref().map(|id| json!(id.as_str())));
+    tell("mac", device.mac.map(|mac| json!(mac.to_string())));
     for (key, text) in [
-        ("alias", &*plate.alias),
-        ("model", &*plate.model),
-        ("hw_ver", &*plate.hw_version),
-        ("sw_ver", &*plate.sw_version),
-        ("type", &*plate.kind),
-        ("feature", &*plate.feature),
-        ("dev_name", &*plate.dev_name),
+        ("alias", &*device.alias),
+        ("model", &*device.model),
+        ("hw_ver", &*device.hw_version),
+        ("sw_ver", &*device.sw_version),
+        ("type", &*device.kind),
+        ("feature", &*device.feature),
+        ("dev_name", &*device.dev_name),
     ] {
         tell(key, Some(json!(text)));
     }
@@ -158,9 +161,9 @@ fn sysinfo(reading: &Reading) -> Value {
     tell("on_time", reading.on_time.map(|seconds| json!(seconds)));
     tell("rssi", reading.rssi.map(|dbm| json!(dbm)));
     tell("brightness", reading.brightness.map(|percent| json!(percent)));
-    let outlets = plate.outlets.iter().zip(&reading.outlets).map(|(plate, state)| {
+    let outlets = device.outlets.iter().zip(&reading.outlets).map(|(device, state)| {
         let on_time = state.on_time.unwrap_or_default();
-        let mut outlet = json!({"id": plate.id, "alias": plate.alias});
+        let mut outlet = json!({"id": device.id, "alias": device.alias});
         if let Some(relay) = state.relay {
             outlet["state"] = json!(bit(relay));
         }
@@ -171,31 +174,31 @@ fn sysinfo(reading: &Reading) -> Value {
     });
     tell("children", Some(outlets.collect()).filter(|outlets: &Value| *outlets != json!([])));
     // What has nothing by which it could be told from no plug at all was admitted for something odd.
-    let is_mute = plate.device_id.is_none() && plate.mac.is_none();
-    if is_mute && reading.relay.is_none() && plate.outlets.is_empty() {
+    let is_mute = device.device_id.is_none() && device.mac.is_none();
+    if is_mute && reading.relay.is_none() && device.outlets.is_empty() {
         tell("deviceId", Some(json!("no id")));
     }
     told.into()
 }
 
 /// The ids of outlets are a stranger's words that go out again.
-fn requests_to_its_outlets_name_them(plate: &Nameplate) {
-    for (outlet, told) in (0..).zip(&plate.outlets) {
+fn requests_to_its_outlets_name_them(device: &DeviceInfo) {
+    for (outlet, told) in (0..).zip(&device.outlets) {
         let mut words = Vec::new();
         let request = Request::SetOutlets(Outlets::one(outlet), RelayState::On);
-        request.write_json(OutletIds::AsGiven(&plate.outlets), &mut words);
+        request.write_json(OutletIds::AsGiven(&device.outlets), &mut words);
         let words: Value = serde_json::from_slice(&words).expect("a request is JSON");
         let expected =
             json!({"context": {"child_ids": [told.id]}, "system": {"set_relay_state": {"state": 1}}});
         assert_eq!(words, expected);
     }
     let mut words = Vec::new();
-    Request::SetAlias(None, (&*plate.alias).into()).write_json(OutletIds::None, &mut words);
+    Request::SetAlias(None, (&*device.alias).into()).write_json(OutletIds::None, &mut words);
     let words: Value = serde_json::from_slice(&words).expect("a request is JSON");
-    assert_eq!(words, json!({"system": {"set_dev_alias": {"alias": plate.alias}}}));
+    assert_eq!(words, json!({"system": {"set_dev_alias": {"alias": device.alias}}}));
 }
 
-fn rule_holds(rule: &Rule) {
+fn rule_holds(rule: &ScheduleRule) {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, ':' | '+' | '-');
     assert!(rule.at.len() <= 32 && rule.at.chars().all(is_plain), "{:?}", rule.at);
 }

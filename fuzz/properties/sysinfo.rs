@@ -56,7 +56,7 @@ pub fn hold(input: &[u8]) {
 
 /// Everything of it that is not the odd field itself.
 fn holds(reading: &Reading, device: &Value, odd: &str, json: &str) {
-    let plate = &reading.plate;
+    let plate = &reading.device;
     assert!(odd == "/deviceId" || plate.device_id == DeviceId::new(ID), "{json}");
     assert!(odd == "/mac" || plate.mac == Mac::new("50C7BF000007"), "{json}");
     assert!(odd == "/type" || reading.is_plug(), "{json}");

@@ -1,7 +1,7 @@
 //! Topics as they come in, and those that other people name for answers.
 
 use hs100d::model::PlugName;
-use hs100d::mqtt::topics::{self, Heard, Leaf, MAX_TOPIC, Part, Topics};
+use hs100d::mqtt::topics::{self, CommandTopic, MAX_TOPIC, ParsedTopic, StateTopic, Topics};
 
 use super::said::fits_a_line;
 
@@ -11,7 +11,7 @@ pub fn hold(input: &[u8]) {
     let topic = String::from_utf8_lossy(topic);
     let topics = Topics::new(["hs100d", "home/hs100d", "a"][usize::from(choice) % 3]);
     what_is_heard_is_what_was_said(&topics, &topic);
-    what_is_heard_is_what_was_said(&topics, &topics.command(&topic, Part::All));
+    what_is_heard_is_what_was_said(&topics, &topics.command(&topic, CommandTopic::All));
     what_is_heard_is_what_was_said(&topics, &topics.request(&topic));
     a_checked_topic_may_be_published_on(&topic);
     a_checked_base_makes_checked_topics(&topic);
@@ -21,21 +21,21 @@ pub fn hold(input: &[u8]) {
 /// Whatever is heard on a topic, that topic is the one where it is said.
 fn what_is_heard_is_what_was_said(topics: &Topics, topic: &str) {
     match topics.parse(topic) {
-        Some(Heard::Command { plug, part }) => {
+        Some(ParsedTopic::Command { plug, part }) => {
             assert_eq!(topics.command(plug, part), topic);
             assert!(!plug.contains('/') && plug != PlugName::RESERVED);
-            if let Part::Unknown(name) = part {
+            if let CommandTopic::Unknown(name) = part {
                 assert!(!name.contains('/') && !["led", "brightness", "reboot"].contains(&name));
             }
         }
-        Some(Heard::Request(name)) => {
+        Some(ParsedTopic::Request(name)) => {
             assert_eq!(topics.request(name), topic);
             assert!(topics::check_topic(&topics.response(name)).is_ok(), "{name} cannot be answered");
         }
         None => {}
     }
     if let Some(plug) = topics.parse_availability(topic) {
-        assert_eq!(topics.plug(plug.as_str(), Leaf::Availability), topic);
+        assert_eq!(topics.plug(plug.as_str(), StateTopic::Availability), topic);
         assert_eq!(topics.parse(topic), None);
     }
 }
@@ -56,11 +56,18 @@ fn a_checked_base_makes_checked_topics(base: &str) {
     }
     let topics = Topics::new(base);
     assert!(topics::check_topic(base).is_ok());
-    for part in [Part::All, Part::Led, Part::Brightness, Part::Reboot, Part::Read, Part::Unknown("x")] {
+    for part in [
+        CommandTopic::All,
+        CommandTopic::Led,
+        CommandTopic::Brightness,
+        CommandTopic::Reboot,
+        CommandTopic::Read,
+        CommandTopic::Unknown("x"),
+    ] {
         let said = topics.command("kettle", part);
-        assert_eq!(topics.parse(&said), Some(Heard::Command { plug: "kettle", part }));
+        assert_eq!(topics.parse(&said), Some(ParsedTopic::Command { plug: "kettle", part }));
     }
-    assert_eq!(topics.parse(&topics.request("discover")), Some(Heard::Request("discover")));
+    assert_eq!(topics.parse(&topics.request("discover")), Some(ParsedTopic::Request("discover")));
     assert_eq!(topics.parse(&topics.bridge_state()), None, "our own words are none of ours to hear");
 }
 

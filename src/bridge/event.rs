@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Address, Availability, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route};
-use crate::smarthome::message::{Meter, Nameplate, Outlet, Reading, Reply, Request, Rule};
+use crate::model::{Address, Availability, DeviceId, Failure, Mac, PlugCommand, PlugName, RelayState, Route};
+use crate::smarthome::message::{DeviceInfo, Meter, Outlet, Reading, Reply, Request, ScheduleRule};
 
 /// Something that happened outside and that the bridge should know.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,14 +19,14 @@ pub enum Event {
         /// The plug's name in the topic; there may be no such plug.
         plug: PlugName,
         /// What is wanted.
-        order: Order,
+        order: PlugCommand,
     },
     /// Someone wants something of the bridge itself. Answered by exactly one [`Update::Response`].
     Request {
         /// Given by the sender, unique while the daemon runs.
         id: RequestId,
         /// What is wanted.
-        ask: Ask,
+        ask: BridgeCommand,
     },
     /// An exchange ended. Each [`Action::Perform`] that was not abandoned ends in exactly one of these.
     Done {
@@ -95,7 +95,7 @@ pub struct PlugKey(pub u32);
 
 /// What someone may ask of the bridge itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum BridgeCommand {
     /// Look for plugs now.
     Discover,
     /// Read this plug now, or all of them.
@@ -122,7 +122,7 @@ pub struct Exchange {
     /// A command that someone waits for, rather than a poll: goes first where calls are counted.
     pub urgent: bool,
     /// The plate of the last reading, so that an unchanged one need not be copied again.
-    pub plate: Option<Arc<Nameplate>>,
+    pub known_info: Option<Arc<DeviceInfo>>,
 }
 
 impl Exchange {
@@ -163,7 +163,7 @@ pub struct Identity {
 
 impl Identity {
     /// Whether a plug with this plate may be the one. A known device id decides alone, unless the plate has none.
-    pub fn admits(&self, plate: &Nameplate) -> bool {
+    pub fn admits(&self, plate: &DeviceInfo) -> bool {
         match (&self.device_id, &plate.device_id, self.mac) {
             (Some(expected), Some(found), _) => found == expected,
             (_, _, Some(expected)) => plate.mac == Some(expected),
@@ -188,20 +188,20 @@ pub struct Outcome {
     pub result: Result<Reply, Failure>,
     /// What the plug at the other end said of itself when a new connection asked who answers. After
     /// [`Failure::WrongPlug`] it is the other plug's.
-    pub hello: Option<Reading>,
+    pub greeting: Option<Reading>,
 }
 
 impl Outcome {
     /// An outcome without a greeting.
     pub fn of(result: Result<Reply, Failure>) -> Self {
-        Self { result, hello: None }
+        Self { result, greeting: None }
     }
 
     /// What the plug told of itself, be it asked for that or greeted.
     pub fn reading(&self) -> Option<&Reading> {
         match &self.result {
             Ok(Reply::SysInfo(reading)) => Some(reading),
-            _ => self.hello.as_ref(),
+            _ => self.greeting.as_ref(),
         }
     }
 }
@@ -212,21 +212,21 @@ pub struct Sighting {
     /// Where its answer came from, with the port for TCP.
     pub address: Address,
     /// What it said.
-    pub said: Said,
+    pub said: DiscoveryReply,
 }
 
 /// What a sighted plug said of itself.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Said {
+pub enum DiscoveryReply {
     /// It speaks the XOR language and told its state.
     SysInfo(Box<Reading>),
     /// It answered only the newer discovery, so TCP 9999 does not serve it.
-    Other(OtherDialect),
+    Other(UnsupportedDevice),
 }
 
 /// A device that was found but that the LAN wire cannot speak to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OtherDialect {
+pub struct UnsupportedDevice {
     /// Its MAC address; the device id of that discovery is another one than `deviceId`.
     pub mac: Option<Mac>,
     /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for the other command set.
@@ -306,7 +306,7 @@ pub enum Update {
     /// `<plug>/result`.
     Result(CommandResult),
     /// `bridge/event`.
-    Happened(Happening),
+    Notice(Notice),
     /// `bridge/info`, retained.
     Bridge(BridgeInfo),
     /// `bridge/response/<x>`.
@@ -345,7 +345,7 @@ pub struct PlugState {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlugInfo {
     /// Alias, model, versions, MAC and device id.
-    pub plate: Arc<Nameplate>,
+    pub device: Arc<DeviceInfo>,
     /// Where it is on the LAN.
     pub address: Option<Address>,
     /// Wi-Fi signal, dBm.
@@ -357,13 +357,13 @@ pub struct PlugInfo {
     /// Of a strip: what its outlets are called, in their order.
     pub outlets: Arc<[PlugName]>,
     /// What stands on its own schedule, once that was read.
-    pub schedule: Option<Arc<[Rule]>>,
+    pub schedule: Option<Arc<[ScheduleRule]>>,
 }
 
 /// Which outlet a plug is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutletInfo {
-    /// Counted from 0, as in [`Nameplate::outlets`].
+    /// Counted from 0, as in [`DeviceInfo::outlets`].
     pub number: Outlet,
     /// What the strip is called.
     pub strip: PlugName,
@@ -423,9 +423,9 @@ pub enum Ended {
 
 /// Something worth a line on `bridge/event` and in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Happening {
+pub struct Notice {
     /// What kind of thing.
-    pub what: What,
+    pub kind: NoticeKind,
     /// To which plug, if to one.
     pub plug: Option<PlugName>,
     /// Over which route, if over one.
@@ -434,9 +434,9 @@ pub struct Happening {
     pub detail: String,
 }
 
-/// The kinds of [`Happening`].
+/// The kinds of [`Notice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum NoticeKind {
     /// A plug was seen for the first time.
     PlugFound,
     /// A plug was removed.
@@ -461,7 +461,7 @@ pub enum What {
     Unsupported,
 }
 
-impl What {
+impl NoticeKind {
     /// The word on `bridge/event`.
     pub fn word(self) -> &'static str {
         match self {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::before::{Inhabitants, Remembered};
-use super::event::{AccountPlug, Action, Happening, Identity, KnownPlug, PlugKey, Update, What};
+use super::event::{AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind, PlugKey, Update};
 use super::plug::Plug;
-use super::{Bridge, Census, MOST_PLUGS, PlugSettings, in_passing};
+use super::reload::{PlugsByAddress, RememberedPlugs};
+use super::{Bridge, Counts, MOST_PLUGS, PlugSettings, in_passing};
 use crate::model::{Address, DeviceId, Mac, PlugName};
-use crate::smarthome::message::{Nameplate, Outlet, Reading};
+use crate::smarthome::message::{DeviceInfo, Outlet, Reading};
 
 impl Bridge {
     /// The plug with this identity. One MAC with two device ids is two plugs.
-    pub(super) fn recognise(&self, device_id: Option<&DeviceId>, mac: Option<Mac>) -> Option<PlugKey> {
+    pub(super) fn find(&self, device_id: Option<&DeviceId>, mac: Option<Mac>) -> Option<PlugKey> {
         let key = self.registry.find(device_id, mac)?;
         let known = self.plug(key)?.identity.device_id.as_ref();
         let is_other = matches!((device_id, known), (Some(ours), Some(theirs)) if ours != theirs);
@@ -23,8 +23,8 @@ impl Bridge {
     pub(super) fn list(
         &mut self,
         entry: PlugSettings,
-        remembered: &mut Remembered,
-        inhabitants: &Inhabitants,
+        remembered: &mut RememberedPlugs,
+        inhabitants: &PlugsByAddress,
         now: Instant,
     ) -> PlugKey {
         let PlugSettings { name, mut identity, address, policy } = entry;
@@ -35,7 +35,7 @@ impl Bridge {
             identity.mac = identity.mac.or(plug.mac);
         }
         let standing = self
-            .recognise(identity.device_id.as_ref(), identity.mac)
+            .find(identity.device_id.as_ref(), identity.mac)
             .or_else(|| self.entry_before(name.as_ref(), address.as_ref(), inhabitants, &identity));
         if let Some(before) = standing.and_then(|key| self.plug(key)).map(|plug| plug.identity.clone()) {
             identity = Identity {
@@ -54,10 +54,10 @@ impl Bridge {
         let outlets = remembered.as_ref().map(|plug| plug.outlets.clone()).unwrap_or_default();
         // Where the user has written another address since, that is the newer word.
         let last = remembered.filter(|plug| address.is_none() || plug.home == address);
-        self.touch(key, now, |plug, desk| {
+        self.touch(key, now, |plug, ctx| {
             plug.identity = identity;
-            plug.adopt_policy(policy, desk.now);
-            plug.settle_at(address, desk);
+            plug.adopt_policy(policy, ctx.now);
+            plug.set_configured_address(address, ctx);
             plug.remembered_at(last.and_then(|plug| plug.address));
         });
         if !outlets.is_empty() {
@@ -73,14 +73,15 @@ impl Bridge {
         &self,
         name: Option<&PlugName>,
         address: Option<&Address>,
-        inhabitants: &Inhabitants,
+        inhabitants: &PlugsByAddress,
         identity: &Identity,
     ) -> Option<PlugKey> {
         let named = name.and_then(|name| self.registry.named(name));
         let named = named.and_then(|(key, outlet)| outlet.is_none().then_some(key));
         let named = named.filter(|key| self.listed.contains(key));
-        let lives_there =
-            |plug: &Plug| plug.home() == address || (plug.is_here() && plug.address() == address);
+        let lives_there = |plug: &Plug| {
+            plug.configured_address() == address || (plug.is_here() && plug.address() == address)
+        };
         let placed = address.and_then(|address| inhabitants.at(address));
         let placed = placed.filter(|&key| self.plug(key).is_some_and(lives_there));
         let may_be = |key: &PlugKey| self.plug(*key).is_some_and(|plug| !plug.identity.contradicts(identity));
@@ -88,7 +89,7 @@ impl Bridge {
     }
 
     /// Brings a plug of an earlier run back.
-    pub(super) fn revive(&mut self, known: KnownPlug, now: Instant) {
+    pub(super) fn restore(&mut self, known: KnownPlug, now: Instant) {
         let identity = Identity { device_id: Some(known.device_id), mac: known.mac };
         let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
         let name = match self.registry.named(&known.name) {
@@ -102,7 +103,7 @@ impl Bridge {
     }
 
     /// Takes note of who answered. False if the plug turns out to be another entry's, and is given up for it.
-    pub(super) fn learn(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) -> bool {
+    pub(super) fn learn(&mut self, key: PlugKey, plate: &DeviceInfo, now: Instant) -> bool {
         let Some(plug) = self.plug(key) else { return false };
         let Identity { device_id, mac } = &plug.identity;
         let is_complete =
@@ -142,7 +143,7 @@ impl Bridge {
 
     /// Names the outlets of a strip that tells of them for the first time. One that tells of fewer than before keeps
     /// the names that it has: an answer that leaves outlets out must not cost anybody their topics.
-    fn learn_outlets(&mut self, key: PlugKey, plate: &Nameplate, now: Instant) {
+    fn learn_outlets(&mut self, key: PlugKey, plate: &DeviceInfo, now: Instant) {
         let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() < plate.outlets.len())
         else {
             return;
@@ -179,12 +180,12 @@ impl Bridge {
             self.registry.enter_name((key, Some(outlet)), name.clone());
             self.publish(Update::Expected(name.clone()));
         }
-        self.touch(key, now, |plug, _| plug.christen_outlets(names));
+        self.touch(key, now, |plug, _| plug.set_outlet_names(names));
     }
 
     /// Two entries turned out to be one plug, or two with one device id: the user's own goes on, and the other is given
     /// up. Which one stays.
-    fn join_twins(&mut self, key: PlugKey, twin: PlugKey, plate: &Nameplate, now: Instant) -> PlugKey {
+    fn join_twins(&mut self, key: PlugKey, twin: PlugKey, plate: &DeviceInfo, now: Instant) -> PlugKey {
         let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
         let mac = self.plug(twin).and_then(|plug| plug.identity.mac);
         let are_two = matches!((mac, plate.mac), (Some(one), Some(other)) if one != other);
@@ -201,14 +202,14 @@ impl Bridge {
         } else {
             format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept))
         };
-        self.publish(Update::Happened(Happening { what: What::PlugGone, plug: None, route: None, detail }));
+        self.publish(Update::Notice(Notice { kind: NoticeKind::PlugGone, plug: None, route: None, detail }));
         let address = self.plug(loser).and_then(|plug| plug.address().cloned());
         self.remove(loser, now);
         if let (None, Some(name)) = (kept, lost) {
             self.rename(winner, name, now);
         }
         if let (true, Some(address)) = (loser == key && !are_two, address) {
-            self.with_plug(winner, now, |plug, desk| plug.sighted(address, desk));
+            self.with_plug(winner, now, |plug, ctx| plug.sighted(address, ctx));
         }
         winner
     }
@@ -218,7 +219,7 @@ impl Bridge {
     pub(super) fn is_second_of_its_id(
         &mut self,
         key: PlugKey,
-        plate: &Nameplate,
+        plate: &DeviceInfo,
         address: &Address,
         now: Instant,
     ) -> bool {
@@ -239,18 +240,18 @@ impl Bridge {
     }
 
     /// Whether a plug that was found may be served. One that does not say who it is could not be told from the next.
-    pub(super) fn may_adopt(&self, plate: &Nameplate) -> bool {
+    pub(super) fn may_adopt(&self, plate: &DeviceInfo) -> bool {
         let says_who = plate.device_id.is_some() || plate.mac.is_some();
-        self.adopt && says_who && self.census.plugs < MOST_PLUGS
+        self.adopt && says_who && self.counts.plugs < MOST_PLUGS
     }
 
     pub(super) fn adopt_from_lan(&mut self, reading: &Reading, address: Address, now: Instant) {
-        let plate = &reading.plate;
+        let plate = &reading.device;
         let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
         let name = self.registry.name_for(&plate.alias, &plate.model, plate.mac);
         let detail = format!("{} at {}", in_passing(&plate.model), address.host());
         let key = self.welcome(identity, name, detail, now);
-        self.with_plug(key, now, |plug, desk| plug.sighted(address, desk));
+        self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx));
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
@@ -269,8 +270,8 @@ impl Bridge {
         now: Instant,
     ) -> PlugKey {
         let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
-        self.publish(Update::Happened(Happening {
-            what: What::PlugFound,
+        self.publish(Update::Notice(Notice {
+            kind: NoticeKind::PlugFound,
             plug: Some(name.clone()),
             route: None,
             detail,
@@ -286,9 +287,9 @@ impl Bridge {
         }
         let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
         self.registry.enter(key, &identity);
-        self.with_plug(key, now, |plug, desk| {
+        self.with_plug(key, now, |plug, ctx| {
             plug.identity = identity;
-            plug.refresh(desk.now);
+            plug.refresh(ctx.now);
         });
         self.remember(key);
     }
@@ -310,7 +311,7 @@ impl Bridge {
             return;
         }
         let before = plug.name.clone();
-        plug.christen(name.clone());
+        plug.set_name(name.clone());
         if let Some(before) = before {
             self.registry.strike_name(&before);
             self.publish(Update::Gone(before));
@@ -349,7 +350,7 @@ impl Bridge {
         self.touch(key, now, Plug::retire);
         let before = self.census_of(key);
         let Some(plug) = self.plugs[key.0 as usize].take() else { return };
-        self.count(before, Census::default(), now);
+        self.count(before, Counts::default(), now);
         self.timers.set(key, None);
         self.registry.strike(key);
         self.listed.remove(&key);
@@ -357,13 +358,13 @@ impl Bridge {
             self.publish(Update::Gone(outlet.clone()));
         }
         if let Some(name) = plug.name {
-            let gone = Happening {
-                what: What::PlugGone,
+            let gone = Notice {
+                kind: NoticeKind::PlugGone,
                 plug: Some(name.clone()),
                 route: None,
                 detail: String::new(),
             };
-            self.publish(Update::Happened(gone));
+            self.publish(Update::Notice(gone));
             self.publish(Update::Gone(name));
         }
     }
@@ -375,8 +376,8 @@ impl Bridge {
     }
 
     /// Whether an entry at this address has yet to learn whether this is its plug.
-    pub(super) fn is_awaited_at(&self, address: &Address, plate: &Nameplate) -> bool {
-        let awaits = |plug: &Plug| plug.home() == Some(address) && plug.identity.admits(plate);
+    pub(super) fn is_awaited_at(&self, address: &Address, plate: &DeviceInfo) -> bool {
+        let awaits = |plug: &Plug| plug.configured_address() == Some(address) && plug.identity.admits(plate);
         self.listed.iter().filter_map(|&key| self.plug(key)).any(awaits)
     }
 }

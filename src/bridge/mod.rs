@@ -5,40 +5,41 @@
 //! when [`Bridge::poll_timeout`] has come, and carries out what [`Bridge::poll_action`] gives.
 
 mod backoff;
-mod before;
+mod delivery;
+mod desired;
 pub mod event;
 pub mod failures;
 mod identity;
+mod interner;
 mod plug;
-mod pursuit;
+mod poll_limiter;
 mod registry;
+mod reload;
 pub mod route;
 pub(crate) mod slug;
-mod strangers;
 mod timers;
-mod turns;
-mod wish;
-mod words;
+mod unsupported;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Address, Failure, Order, PlugName, Route, shown};
+use crate::model::{Address, Failure, PlugCommand, PlugName, Route, shown};
 use crate::smarthome::message::{Reply, is_plug_kind};
 use backoff::Backoff;
-use before::{Inhabitants, Remembered};
 use event::{
-    AccountPlug, Action, Ask, BridgeInfo, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId,
-    Happening, Identity, KnownPlug, Outcome, PlugKey, RequestId, Said, Sighting, Update, What,
+    AccountPlug, Action, BridgeCommand, BridgeInfo, CloudStatus, CommandId, CommandResult, DiscoveryReply,
+    Ended, Event, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, Outcome, PlugKey, RequestId, Sighting,
+    Update,
 };
-use plug::{Desk, Plug};
+use interner::Interner;
+use plug::{Ctx, Plug};
+use poll_limiter::PollLimiter;
 use registry::Registry;
+use reload::{PlugsByAddress, RememberedPlugs};
 use route::RoutePolicy;
-use strangers::Strangers;
 use timers::Timers;
-use turns::Turns;
-use words::Words;
+use unsupported::UnsupportedDevices;
 
 /// After a start the broker is told `online` when the first round of reads is done, or after this time.
 const READY_AFTER: Duration = Duration::from_secs(3);
@@ -93,27 +94,27 @@ pub struct Bridge {
     listed: HashSet<PlugKey>,
     registry: Registry,
     timers: Timers,
-    turns: Turns,
-    words: Words,
+    poll_limiter: PollLimiter,
+    interner: Interner,
     actions: VecDeque<Action>,
     serial: u32,
     adopt: bool,
     policy: Arc<RoutePolicy>,
     cloud: CloudStatus,
-    census: Census,
+    counts: Counts,
     ready_at: Option<Instant>,
-    summary: Summary,
-    search: Search,
+    summary: InfoSchedule,
+    search: SearchSchedule,
     /// When the account is asked for its device list next; never without a cloud.
     list_at: Option<Instant>,
     /// How often the list was asked for since it last came.
     list_misses: u32,
-    strangers: Strangers,
+    unsupported: UnsupportedDevices,
 }
 
 /// What is counted over all plugs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Census {
+struct Counts {
     plugs: usize,
     online: usize,
     /// Of those online, by the route that serves them.
@@ -124,14 +125,14 @@ struct Census {
 
 /// When `bridge/info` is told next.
 #[derive(Debug, Default)]
-struct Summary {
+struct InfoSchedule {
     due: Option<Instant>,
     told: Option<Instant>,
 }
 
 /// When missing plugs are looked for next.
 #[derive(Debug, Default)]
-struct Search {
+struct SearchSchedule {
     due: Option<Instant>,
     rounds: u32,
     /// When the last one began.
@@ -148,20 +149,20 @@ impl Bridge {
             listed: HashSet::new(),
             registry: Registry::default(),
             timers: Timers::default(),
-            turns: Turns::default(),
-            words: Words::default(),
+            poll_limiter: PollLimiter::default(),
+            interner: Interner::default(),
             actions: VecDeque::new(),
             serial: 0,
             adopt: false,
             policy: Arc::default(),
             cloud: CloudStatus::Off,
-            census: Census::default(),
+            counts: Counts::default(),
             ready_at: Some(now + READY_AFTER),
-            summary: Summary { due: Some(now), told: None },
-            search: Search::default(),
+            summary: InfoSchedule { due: Some(now), told: None },
+            search: SearchSchedule::default(),
             list_at: None,
             list_misses: 0,
-            strangers: Strangers::default(),
+            unsupported: UnsupportedDevices::default(),
         };
         bridge.reload(settings, now);
         bridge
@@ -178,14 +179,14 @@ impl Bridge {
         }
         self.list_at = settings.cloud.then_some(now);
         self.list_misses = 0;
-        let mut remembered = Remembered::new(settings.known);
-        let inhabitants = Inhabitants::of(self.plugs.iter().flatten());
+        let mut remembered = RememberedPlugs::new(settings.known);
+        let inhabitants = PlugsByAddress::of(self.plugs.iter().flatten());
         let entries = settings.plugs.into_iter();
         let listed = entries.map(|entry| self.list(entry, &mut remembered, &inhabitants, now)).collect();
         self.listed = listed;
         for plug in remembered.into_rest() {
-            if settings.adopt && self.recognise(Some(&plug.device_id), plug.mac).is_none() {
-                self.revive(plug, now);
+            if settings.adopt && self.find(Some(&plug.device_id), plug.mac).is_none() {
+                self.restore(plug, now);
             }
         }
         for key in self.keys() {
@@ -193,9 +194,9 @@ impl Bridge {
                 self.remove(key, now);
             } else if !self.listed.contains(&key) {
                 let policy = Arc::clone(&self.policy);
-                self.with_plug(key, now, |plug, desk| {
-                    plug.adopt_policy(policy, desk.now);
-                    plug.settle_at(None, desk);
+                self.with_plug(key, now, |plug, ctx| {
+                    plug.adopt_policy(policy, ctx.now);
+                    plug.set_configured_address(None, ctx);
                 });
                 self.remember(key);
             } else {
@@ -244,12 +245,12 @@ impl Bridge {
         if is_awake {
             self.read_ahead(now);
         }
-        let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
+        let first_round_done = self.counts.plugs > 0 && self.counts.untried == 0;
         if self.ready_at.take_if(|at| *at <= now || first_round_done).is_some() {
             self.publish(Update::Ready);
         }
         // Whoever was missing when the search was arranged may have been found since.
-        if self.search.due.take_if(|at| *at <= now).is_some() && self.census.missing > 0 {
+        if self.search.due.take_if(|at| *at <= now).is_some() && self.counts.missing > 0 {
             self.look_for_missing(now);
         }
         if self.list_at.take_if(|at| *at <= now).is_some() {
@@ -257,10 +258,10 @@ impl Bridge {
             self.list_at = Some(now + LIST_AGAIN.pause(self.list_misses));
             self.actions.push_back(Action::ListAccount);
         }
-        self.judge_strangers(now);
+        self.report_unsupported(now);
         if self.summary.due.take_if(|at| *at <= now).is_some() {
             self.summary.told = Some(now);
-            let Census { plugs, online, served, .. } = self.census;
+            let Counts { plugs, online, served, .. } = self.counts;
             self.publish(Update::Bridge(BridgeInfo { plugs, online, served, cloud: self.cloud.clone() }));
         }
     }
@@ -277,10 +278,10 @@ impl Bridge {
 
     /// When [`Bridge::handle_timeout`] wants to be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first_round_done = self.census.plugs > 0 && self.census.untried == 0;
+        let first_round_done = self.counts.plugs > 0 && self.counts.untried == 0;
         // The moment of the first round's end lies in the past: due at once.
         let ready = self.ready_at.map(|at| if first_round_done { at - READY_AFTER } else { at });
-        let search = [self.search.due, self.list_at, self.strangers.due()];
+        let search = [self.search.due, self.list_at, self.unsupported.due()];
         [self.timers.next(), ready, self.summary.due].into_iter().chain(search).flatten().min()
     }
 
@@ -291,9 +292,9 @@ impl Bridge {
 
     // --- events -----------------------------------------------------------------------------------------------
 
-    fn on_command(&mut self, id: CommandId, name: PlugName, order: Order, now: Instant) {
+    fn on_command(&mut self, id: CommandId, name: PlugName, order: PlugCommand, now: Instant) {
         match self.registry.named(&name) {
-            Some((key, part)) => self.with_plug(key, now, |plug, desk| plug.command(id, part, order, desk)),
+            Some((key, part)) => self.with_plug(key, now, |plug, ctx| plug.command(id, part, order, ctx)),
             None => {
                 let ended = Ended::Error(format!("there is no plug called {name}"));
                 let result =
@@ -303,7 +304,7 @@ impl Bridge {
         }
     }
 
-    fn on_request(&mut self, id: RequestId, ask: Ask, now: Instant) {
+    fn on_request(&mut self, id: RequestId, ask: BridgeCommand, now: Instant) {
         let named = |bridge: &Self, name: &PlugName| {
             bridge
                 .registry
@@ -312,21 +313,21 @@ impl Bridge {
                 .ok_or_else(|| format!("there is no plug called {name}"))
         };
         let result = match ask {
-            Ask::Discover => {
+            BridgeCommand::Discover => {
                 self.look_for_missing(now);
                 self.actions.push_back(Action::ListAccount);
                 Ok(())
             }
-            Ask::Refresh(None) => {
+            BridgeCommand::Refresh(None) => {
                 for key in self.keys() {
-                    self.with_plug(key, now, |plug, desk| plug.refresh(desk.now));
+                    self.with_plug(key, now, |plug, ctx| plug.refresh(ctx.now));
                 }
                 Ok(())
             }
-            Ask::Refresh(Some(name)) => {
-                named(self, &name).map(|key| self.with_plug(key, now, |plug, desk| plug.refresh(desk.now)))
+            BridgeCommand::Refresh(Some(name)) => {
+                named(self, &name).map(|key| self.with_plug(key, now, |plug, ctx| plug.refresh(ctx.now)))
             }
-            Ask::Forget(name) => named(self, &name).and_then(|key| self.forget(key, &name, now)),
+            BridgeCommand::Forget(name) => named(self, &name).and_then(|key| self.forget(key, &name, now)),
         };
         self.publish(Update::Response { id, result });
     }
@@ -342,45 +343,48 @@ impl Bridge {
         {
             return self.on_other_kind(key, exchange, &reading, kind, now);
         }
-        match (&outcome.result, &outcome.hello) {
+        match (&outcome.result, &outcome.greeting) {
             (Err(Failure::WrongPlug { .. }), Some(stranger)) => {
                 let stranger = stranger.clone();
-                self.with_plug(key, now, |plug, desk| {
+                self.with_plug(key, now, |plug, ctx| {
                     plug.lost_address();
-                    plug.done(exchange, outcome, desk);
+                    plug.done(exchange, outcome, ctx);
                 });
                 if let Some(address) = at {
-                    self.on_sighting(Sighting { address, said: Said::SysInfo(Box::new(stranger)) }, now);
+                    self.on_sighting(
+                        Sighting { address, said: DiscoveryReply::SysInfo(Box::new(stranger)) },
+                        now,
+                    );
                 }
                 return;
             }
             (Ok(Reply::SysInfo(reading) | Reply::Switched(Some(reading))), _) | (_, Some(reading)) => {
-                let plate = Arc::clone(&reading.plate);
+                let plate = Arc::clone(&reading.device);
                 if !self.learn(key, &plate, now) {
                     return;
                 }
             }
             _ => {}
         }
-        self.with_plug(key, now, |plug, desk| plug.done(exchange, outcome, desk));
+        self.with_plug(key, now, |plug, ctx| plug.done(exchange, outcome, ctx));
     }
 
     fn on_sighting(&mut self, sighting: Sighting, now: Instant) {
         let Sighting { address, said } = sighting;
         let reading = match said {
-            Said::SysInfo(reading) => reading,
-            Said::Other(device) => return self.on_other_dialect(address, device, now),
+            DiscoveryReply::SysInfo(reading) => reading,
+            DiscoveryReply::Other(device) => return self.on_unsupported(address, device, now),
         };
-        let plate = &reading.plate;
+        let plate = &reading.device;
         if reading.is_plug() {
-            self.strangers.welcome(plate.mac);
+            self.unsupported.now_supported(plate.mac);
         }
-        match self.recognise(plate.device_id.as_ref(), plate.mac) {
+        match self.find(plate.device_id.as_ref(), plate.mac) {
             Some(key) if self.is_second_of_its_id(key, plate, &address, now) => {}
-            Some(key) => self.with_plug(key, now, |plug, desk| plug.sighted(address, desk)),
+            Some(key) => self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx)),
             // An entry that knows only this address will learn on its own connection who lives there.
             None if self.is_awaited_at(&address, plate) => {}
-            None if !reading.is_plug() => self.name_stranger_on_lan(plate, &address),
+            None if !reading.is_plug() => self.report_unsupported_on_lan(plate, &address),
             None if self.may_adopt(plate) => self.adopt_from_lan(&reading, address, now),
             None => {}
         }
@@ -391,12 +395,12 @@ impl Bridge {
         self.list_at = self.list_at.map(|_| now + LIST_EVERY);
         for row in rows {
             if !is_plug_kind(&row.kind) {
-                self.name_stranger_in_account(&row);
+                self.report_unsupported_in_account(&row);
                 continue;
             }
-            match self.recognise(Some(&row.device_id), row.mac) {
+            match self.find(Some(&row.device_id), row.mac) {
                 Some(key) => self.join_account(key, &row, now),
-                None if self.adopt && self.census.plugs < MOST_PLUGS => self.adopt_from_account(row, now),
+                None if self.adopt && self.counts.plugs < MOST_PLUGS => self.adopt_from_account(row, now),
                 None => {}
             }
         }
@@ -408,20 +412,20 @@ impl Bridge {
         }
         let opened = status == CloudStatus::Ok;
         let happening = match &status {
-            CloudStatus::Stopped(why) => Some((What::CloudStopped, why.to_string())),
-            CloudStatus::Ok => Some((What::CloudOk, "the cloud answers".to_owned())),
+            CloudStatus::Stopped(why) => Some((NoticeKind::CloudStopped, why.to_string())),
+            CloudStatus::Ok => Some((NoticeKind::CloudOk, "the cloud answers".to_owned())),
             CloudStatus::Off | CloudStatus::Down(_) => None,
         };
         self.cloud = status;
         if let Some((what, detail)) = happening {
-            self.publish(Update::Happened(Happening { what, plug: None, route: None, detail }));
+            self.publish(Update::Notice(Notice { kind: what, plug: None, route: None, detail }));
         }
         for key in self.keys() {
-            self.with_plug(key, now, |plug, desk| {
+            self.with_plug(key, now, |plug, ctx| {
                 if opened {
-                    plug.cloud_changed(desk.now);
+                    plug.cloud_changed(ctx.now);
                 } else {
-                    plug.cloud_closed(desk);
+                    plug.cloud_closed(ctx);
                 }
             });
         }
@@ -447,7 +451,7 @@ impl Bridge {
         self.registry.enter(key, &plug.identity);
         self.plugs.push(Some(plug));
         let entered = self.census_of(key);
-        self.count(Census::default(), entered, now);
+        self.count(Counts::default(), entered, now);
         key
     }
 
@@ -461,10 +465,10 @@ impl Bridge {
     }
 
     /// Does something with a plug, and lets it take every step that has become due.
-    fn with_plug(&mut self, key: PlugKey, now: Instant, act: impl FnOnce(&mut Plug, &mut Desk<'_>)) {
-        let wake = self.touch(key, now, |plug, desk| {
-            act(plug, desk);
-            plug.advance(desk)
+    fn with_plug(&mut self, key: PlugKey, now: Instant, act: impl FnOnce(&mut Plug, &mut Ctx<'_>)) {
+        let wake = self.touch(key, now, |plug, ctx| {
+            act(plug, ctx);
+            plug.advance(ctx)
         });
         if wake.is_some() {
             self.timers.set(key, wake);
@@ -476,19 +480,19 @@ impl Bridge {
         &mut self,
         key: PlugKey,
         now: Instant,
-        act: impl FnOnce(&mut Plug, &mut Desk<'_>) -> T,
+        act: impl FnOnce(&mut Plug, &mut Ctx<'_>) -> T,
     ) -> Option<T> {
         let before = self.census_of(key);
         let plug = self.plugs.get_mut(key.0 as usize)?.as_mut()?;
-        let mut desk = Desk {
+        let mut ctx = Ctx {
             now,
             cloud: &self.cloud,
             actions: &mut self.actions,
             serial: &mut self.serial,
-            turns: &mut self.turns,
-            words: &mut self.words,
+            poll_limiter: &mut self.poll_limiter,
+            interner: &mut self.interner,
         };
-        let result = act(plug, &mut desk);
+        let result = act(plug, &mut ctx);
         let after = self.census_of(key);
         self.count(before, after, now);
         Some(result)
@@ -497,17 +501,17 @@ impl Bridge {
     /// Reads plugs now that would be read in a moment: at the rates of a house it is waking up that costs, not reading.
     fn read_ahead(&mut self, now: Instant) {
         let mut place = (now, PlugKey(u32::MAX));
-        while self.turns.has_place(now)
+        while self.poll_limiter.has_slot(now)
             && let Some(next @ (_, key)) = self.timers.after(place)
             && self.plug(key).is_some_and(|plug| plug.may_be_read_ahead(next.0, now))
         {
             place = next;
-            self.with_plug(key, now, |plug, desk| plug.read_ahead(desk.now));
+            self.with_plug(key, now, |plug, ctx| plug.read_ahead(ctx.now));
         }
     }
 
-    fn census_of(&self, key: PlugKey) -> Census {
-        self.plug(key).map_or_else(Census::default, |plug| Census {
+    fn census_of(&self, key: PlugKey) -> Counts {
+        self.plug(key).map_or_else(Counts::default, |plug| Counts {
             plugs: 1,
             online: plug.is_online().into(),
             served: Route::ALL.map(|route| plug.is_served_over(route).into()),
@@ -516,11 +520,11 @@ impl Bridge {
         })
     }
 
-    fn count(&mut self, before: Census, after: Census, now: Instant) {
+    fn count(&mut self, before: Counts, after: Counts, now: Instant) {
         if before == after {
             return;
         }
-        let census = &mut self.census;
+        let census = &mut self.counts;
         census.plugs = census.plugs + after.plugs - before.plugs;
         census.online = census.online + after.online - before.online;
         census.served = [0, 1].map(|route| census.served[route] + after.served[route] - before.served[route]);
@@ -545,13 +549,13 @@ impl Bridge {
     fn look_for_missing(&mut self, now: Instant) {
         let (before, from) = self.plugs.split_at(self.plugs.len().min(self.search.first as usize));
         let missing = from.iter().chain(before).flatten().filter(|plug| plug.is_missing());
-        let mut missing = missing.filter(|plug| plug.places().next().is_some());
+        let mut missing = missing.filter(|plug| plug.candidate_addresses().next().is_some());
         let asked: Vec<_> = missing.by_ref().take(PROBES).collect();
-        let probe = asked.iter().flat_map(|plug| plug.places().cloned()).collect();
+        let probe = asked.iter().flat_map(|plug| plug.candidate_addresses().cloned()).collect();
         self.search.first = missing.next().map_or(0, |next| next.key.0);
         self.search.begun = Some(now);
         self.actions.push_back(Action::Discover { probe });
-        if self.census.missing > 0 {
+        if self.counts.missing > 0 {
             self.search.rounds += 1;
             self.search.due = Some(now + SEARCH.pause(self.search.rounds));
         }

@@ -8,20 +8,20 @@ use crate::model::{DeviceId, Mac, PlugName};
 use crate::smarthome::message::Outlet;
 
 /// A plug, or one outlet of a strip.
-pub(super) type Place = (PlugKey, Option<Outlet>);
+pub(super) type PlugPart = (PlugKey, Option<Outlet>);
 
 /// The ways from an identity to a plug.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     by_device_id: HashMap<DeviceId, PlugKey>,
     by_mac: HashMap<Mac, PlugKey>,
-    by_name: HashMap<PlugName, Place>,
+    by_name: HashMap<PlugName, PlugPart>,
     /// The last number that was put behind a name, so that a thousand plugs of one alias are not counted anew each time.
     numbers: HashMap<String, u32>,
 }
 
 impl Registry {
-    pub(super) fn named(&self, name: &PlugName) -> Option<Place> {
+    pub(super) fn named(&self, name: &PlugName) -> Option<PlugPart> {
         self.by_name.get(name).copied()
     }
 
@@ -40,7 +40,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn enter_name(&mut self, place: Place, name: PlugName) {
+    pub(super) fn enter_name(&mut self, place: PlugPart, name: PlugName) {
         self.by_name.insert(name, place);
     }
 

@@ -6,7 +6,7 @@ use crate::model::{Route, Verdict};
 
 /// Which routes may be used, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
+pub enum RoutePreference {
     /// The LAN first, the cloud when the LAN does not answer.
     #[default]
     LocalThenCloud,
@@ -20,7 +20,7 @@ pub enum Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoutePolicy {
     /// Which routes may be used.
-    pub policy: Policy,
+    pub preference: RoutePreference,
     /// A LAN silent for this long: ask the cloud as well.
     pub cloud_after: Duration,
     /// A command that no route could deliver by then is dropped.
@@ -40,7 +40,7 @@ pub struct RoutePolicy {
 impl Default for RoutePolicy {
     fn default() -> Self {
         Self {
-            policy: Policy::LocalThenCloud,
+            preference: RoutePreference::LocalThenCloud,
             cloud_after: Duration::from_millis(700),
             command_ttl: Duration::from_secs(10),
             poll_interval: Duration::from_secs(5),
@@ -92,7 +92,7 @@ pub(super) struct Routes {
 
 /// Which routes to try for one command, in order, and how long after the command each may start although the ones
 /// before it have not failed.
-pub(super) type Plan = Vec2<(Route, Duration)>;
+pub(super) type Plan = RouteList<(Route, Duration)>;
 
 impl Routes {
     pub(super) fn health(&self, route: Route) -> Health {
@@ -173,9 +173,9 @@ impl Routes {
 
 /// A list of at most two, in place.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Vec2<T>([Option<T>; 2]);
+pub(super) struct RouteList<T>([Option<T>; 2]);
 
-impl<T: Copy> Vec2<T> {
+impl<T: Copy> RouteList<T> {
     const fn none() -> Self {
         Self([None, None])
     }

@@ -11,10 +11,10 @@ use super::installation::Installation;
 use super::progress::Progress;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
-use crate::bridge::route::{Policy, RoutePolicy};
-use crate::config::{Broker, Cloud, Config};
+use crate::bridge::route::{RoutePolicy, RoutePreference};
+use crate::config::{BrokerConfig, CloudConfig, Config};
 use crate::duration::show;
-use crate::mqtt::homeassistant::Discovery;
+use crate::mqtt::homeassistant::DocumentForm;
 use crate::secret::shortened;
 use crate::store::{self, TokenFile};
 
@@ -48,7 +48,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         return Err(failed);
     }
     let Installation { config, state_dir, .. } = &installation;
-    let mut plan = Plan::of(config, place.path(), state_dir);
+    let mut plan = CheckPlan::of(config, place.path(), state_dir);
     if let Some(locked_note) = installation.locked_note() {
         plan.warnings.push(locked_note);
         if let Some(cloud) = &mut plan.cloud {
@@ -73,7 +73,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
 
 /// What would be done, as it is printed.
 #[derive(Debug, Serialize)]
-struct Plan<'a> {
+struct CheckPlan<'a> {
     valid: bool,
     config: Option<&'a Path>,
     state_dir: &'a Path,
@@ -147,7 +147,7 @@ struct PlugPlan {
     routing: RoutingPlan,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> CheckPlan<'a> {
     fn of(config: &'a Config, path: Option<&'a Path>, state_dir: &'a Path) -> Self {
         Self {
             valid: true,
@@ -157,9 +157,9 @@ impl<'a> Plan<'a> {
             client_id: config.client_id.as_deref().unwrap_or("hs100d-<instance>"),
             base_topic: &config.base_topic,
             homeassistant: match config.homeassistant.discovery {
-                Discovery::Device => "device",
-                Discovery::Component => "component",
-                Discovery::Off => "off",
+                DocumentForm::Device => "device",
+                DocumentForm::Component => "component",
+                DocumentForm::Off => "off",
             },
             local: config.local.enabled.then(|| LocalPlan {
                 port: config.local.port,
@@ -179,7 +179,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl fmt::Display for Plan<'_> {
+impl fmt::Display for CheckPlan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.config {
             Some(path) => writeln!(f, "config     {}", path.display())?,
@@ -219,16 +219,16 @@ impl fmt::Display for Plan<'_> {
 }
 
 impl BrokerPlan {
-    fn of(broker: &Broker) -> Self {
+    fn of(broker: &BrokerConfig) -> Self {
         match broker {
-            Broker::Embedded { listen, users } => Self {
+            BrokerConfig::Embedded { listen, users } => Self {
                 embedded: true,
                 address: listen.to_string(),
                 tls: false,
                 username: users.first().map(|user| user.name.clone()),
                 password: !users.is_empty(),
             },
-            Broker::Outside { host, port, tls, username, password } => Self {
+            BrokerConfig::Outside { host, port, tls, username, password } => Self {
                 embedded: false,
                 address: if host.contains(':') {
                     format!("[{host}]:{port}")
@@ -268,7 +268,7 @@ impl fmt::Display for DiscoveryPlan {
 }
 
 impl CloudPlan {
-    fn of(cloud: &Cloud, tokens: &TokenFile) -> Self {
+    fn of(cloud: &CloudConfig, tokens: &TokenFile) -> Self {
         Self {
             account: shortened(&cloud.options.username),
             url: cloud.options.url.clone(),
@@ -292,10 +292,10 @@ impl fmt::Display for CloudPlan {
 impl RoutingPlan {
     fn of(policy: RoutePolicy) -> Self {
         Self {
-            policy: match policy.policy {
-                Policy::LocalThenCloud => "local-then-cloud",
-                Policy::Local => "local",
-                Policy::Cloud => "cloud",
+            policy: match policy.preference {
+                RoutePreference::LocalThenCloud => "local-then-cloud",
+                RoutePreference::Local => "local",
+                RoutePreference::Cloud => "cloud",
             },
             cloud_after: show(policy.cloud_after),
             command_ttl: show(policy.command_ttl),

@@ -7,10 +7,10 @@ use std::os::fd::AsFd as _;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::errand::Account;
 use super::installation::Installation;
-use super::table::Table;
-use super::{Context, Exit, Failed, ask, say};
+use super::oneshot::OneShotCloud;
+use super::table::TextTable;
+use super::{Context, Exit, Failed, daemon_client, say};
 use crate::bridge::event::AccountPlug;
 use crate::secret::{BadSecret, Secret};
 use crate::store::Store;
@@ -19,7 +19,7 @@ use crate::transport::cloud::{Cloud, CloudError};
 
 /// What can be done with the account.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CloudCommand {
     /// Log in: asks for the password, or reads it from standard input, and keeps a token, never the password
     Login,
     /// Forget the token
@@ -36,31 +36,31 @@ pub enum Command {
 ///
 /// # Errors
 /// The config has no account, or the cloud says no.
-pub async fn run(command: Command, context: &Context) -> Result<(), Failed> {
+pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let store = installation.store()?;
     let config = &installation.config;
-    if let Command::Logout = command {
+    if let CloudCommand::Logout = command {
         store.token_file().clear()?;
         say(
             "Logged out here: the token is deleted. TP-Link knows no way to end it there; changing the account's \
              password does.\n",
         )?;
-        return ask::reload(config, &store, installation.is_service_running()).await;
+        return daemon_client::reload(config, &store, installation.is_service_running()).await;
     }
-    let account = Account::of(config, &store)?;
+    let account = OneShotCloud::of(config, &store)?;
     let Some(cloud) = &account.cloud else {
         let line = "cloud: there is no account: add a [cloud] table with `username` to the config";
         return Err(Failed::new(Exit::Config, line));
     };
     match command {
-        Command::Login => {
+        CloudCommand::Login => {
             cloud.login(password().await?).await?;
             say("Logged in. The token is kept, the password is not.\n")?;
-            ask::reload(config, &store, installation.is_service_running()).await
+            daemon_client::reload(config, &store, installation.is_service_running()).await
         }
-        Command::Devices { json } => devices(cloud, &store, json).await,
-        Command::Logout => Ok(()),
+        CloudCommand::Devices { json } => devices(cloud, &store, json).await,
+        CloudCommand::Logout => Ok(()),
     }
 }
 
@@ -106,7 +106,7 @@ async fn devices(cloud: &Cloud, store: &Store, as_json: bool) -> Result<(), Fail
     if rows.is_empty() {
         return say("The account lists no devices.\n");
     }
-    let mut table = Table::new(["ALIAS", "MODEL", "DEVICE ID", "CLOUD", "SERVER", "ADDRESS"]);
+    let mut table = TextTable::new(["ALIAS", "MODEL", "DEVICE ID", "CLOUD", "SERVER", "ADDRESS"]);
     for (row, plug) in &rows {
         table.row([
             plug.alias.escape_debug().to_string(),

@@ -14,12 +14,12 @@ use tokio::time::timeout;
 
 use super::{Context, Exit, Failed, say};
 use crate::config::Config;
-use crate::config::place::{Environment, Place};
+use crate::config::paths::{ConfigPath, Environment};
 use crate::daemon::Daemon;
-use crate::daemon::signals::{Request, Signals};
+use crate::daemon::signals::{SignalRequest, Signals};
 use crate::sim::fault::LanFault;
 use crate::sim::handle::PlugHandle;
-use crate::sim::house::{Blueprint, House};
+use crate::sim::home::{HomeOptions, SimHome};
 use crate::store::Store;
 
 /// Each step must be seen within this time; a resting LAN is probed every ten seconds.
@@ -45,14 +45,14 @@ pub struct Args {
 pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let scratch = Scratch::new()?;
     let house =
-        House::start(Blueprint::of(&PLUGS)).await.map_err(|error| cannot("build the house", &error))?;
+        SimHome::start(HomeOptions::of(&PLUGS)).await.map_err(|error| cannot("build the house", &error))?;
     let broker = free_address()?;
     let file = scratch.0.join("hs100d.toml");
     let text = config_text(&house, broker);
     std::fs::write(&file, &text).map_err(|error| cannot("write the config", &error))?;
     let reread = {
         let file = file.clone();
-        Box::new(move || Config::load(&Place::Named(file.clone()), &Environment::of([])))
+        Box::new(move || Config::load(&ConfigPath::Named(file.clone()), &Environment::of([])))
     };
     let daemon = Daemon::start(reread()?, Store::open(&scratch.0).0, scratch.0.clone(), reread).await?;
     let (tell, requests) = mpsc::channel(1);
@@ -69,14 +69,14 @@ pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
         _ = signals.next() => say("\nStopping.\n"),
     };
     // The daemon may have ended by itself; then there is nobody to tell.
-    let _ = tell.send(Request::Stop).await;
+    let _ = tell.send(SignalRequest::Stop).await;
     daemon.await.map_err(|error| cannot("stop the daemon", &error))?;
     ended
 }
 
 /// The story as it goes: the house that it happens in, and a client at the broker that sees it.
 struct Story<'a> {
-    house: &'a House,
+    house: &'a SimHome,
     hero: &'a PlugHandle,
     client: AsyncClient,
     heard: mpsc::UnboundedReceiver<(String, String)>,
@@ -85,7 +85,7 @@ struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn begin(house: &'a House, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
+    fn begin(house: &'a SimHome, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
         say(&format!(
             "A pretend house on loopback: {} plugs, a cloud at {}, and the real daemon with this config:\n\n{}\n\
              Watch it from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
@@ -277,8 +277,8 @@ fn free_address() -> Result<SocketAddr, Failed> {
     address.map_err(|error| cannot("find a free port", &error))
 }
 
-fn config_text(house: &House, broker: SocketAddr) -> String {
-    let (username, password) = Blueprint::ACCOUNT;
+fn config_text(house: &SimHome, broker: SocketAddr) -> String {
+    let (username, password) = HomeOptions::ACCOUNT;
     format!(
         "[broker]\nlisten = \"{broker}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n[local]\nport = {}\n\n\
          [cloud]\nusername = \"{username}\"\npassword = \"{password}\"\nurl = \"{}\"\n",
@@ -328,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn plugs_may_come_online_in_any_order() {
-        let house = House::start(Blueprint::of(&PLUGS)).await.unwrap();
+        let house = SimHome::start(HomeOptions::of(&PLUGS)).await.unwrap();
         let (client, _events) =
             AsyncClient::builder(MqttOptions::new("test", "localhost")).capacity(1).build();
         for order in [["lamp", "kettle", "fan"], ["fan", "lamp", "kettle"], ["kettle", "fan", "lamp"]] {

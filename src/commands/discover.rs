@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use super::installation::Installation;
 use super::known::{Known, identity_on, shares_id};
 use super::progress::Progress;
-use super::table::Table;
+use super::table::TextTable;
 use super::{Context, Failed, say};
-use crate::bridge::event::{Identity, Said, Sighting};
+use crate::bridge::event::{DiscoveryReply, Identity, Sighting};
 use crate::model::{Address, DeviceId, PlugName, RelayState};
 use crate::smarthome::message::{OutletState, Reading};
-use crate::transport::discovery::{self, Discovery, Way};
+use crate::transport::discovery::{self, BroadcastPath, Discovery};
 
 /// What `discover` is called with.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let (config, store) = (&installation.config, installation.look());
     let options = config.discovery.clone();
     let mut discovery =
-        Discovery::start(options.unwrap_or_else(|| discovery::Options::usual(config.local.port)));
+        Discovery::start(options.unwrap_or_else(|| discovery::DiscoveryOptions::usual(config.local.port)));
     let mut progress = Progress::on_stderr(&context.environment);
     if let Some(line) = installation.locked_note() {
         tracing::info!("{line}");
@@ -66,15 +66,15 @@ async fn search(
     time: Duration,
     known: &Known<'_>,
     progress: &mut Progress,
-) -> Vec<Row> {
+) -> Vec<DiscoveredPlug> {
     let begun = Instant::now();
     let end = begun + time;
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<DiscoveredPlug> = Vec::new();
     let mut show_at = begun + ASKED_BY;
     let mut is_told = false;
     loop {
         tokio::select! {
-            Sighting { address, said } = discovery.next() => take_in(&mut rows, Row::of(&address, &said, known)),
+            Sighting { address, said } = discovery.next() => take_in(&mut rows, DiscoveredPlug::of(&address, &said, known)),
             () = sleep_until(show_at.min(end)) => {
                 let now = Instant::now();
                 if now >= end {
@@ -93,13 +93,13 @@ async fn search(
 }
 
 /// Which networks were asked, in words.
-fn listed(asked: &[Way]) -> String {
+fn listed(asked: &[BroadcastPath]) -> String {
     let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
     if asked.is_empty() { "no network".to_owned() } else { asked.join(", ") }
 }
 
 /// Lists each plug once, whatever it is seen through. One that answers in both forms is one that TCP 9999 serves.
-fn take_in(rows: &mut Vec<Row>, row: Row) {
+fn take_in(rows: &mut Vec<DiscoveredPlug>, row: DiscoveredPlug) {
     match rows.iter_mut().find(|known| known.is_same(&row)) {
         Some(known) if row.is_xor && !known.is_xor => *known = row,
         Some(_) => {}
@@ -108,7 +108,7 @@ fn take_in(rows: &mut Vec<Row>, row: Row) {
 }
 
 /// One plug, as it is printed.
-struct Row {
+struct DiscoveredPlug {
     who: Identity,
     /// What the rows are ordered by.
     place: (Option<Ipv4Addr>, String),
@@ -125,13 +125,13 @@ const COLUMNS: usize = 9;
 const HEADINGS: [&str; COLUMNS] =
     ["NAME", "TOPIC NAME", "MODEL", "ADDRESS", "MAC", "DEVICE ID", "STATE", "SIGNAL", "PROTOCOL"];
 
-impl Row {
-    fn of(address: &Address, said: &Said, known: &Known<'_>) -> Self {
+impl DiscoveredPlug {
+    fn of(address: &Address, said: &DiscoveryReply, known: &Known<'_>) -> Self {
         let host = address.host();
         let place = (host.parse().ok(), host.clone());
         match said {
-            Said::SysInfo(reading) => {
-                let plate = &reading.plate;
+            DiscoveryReply::SysInfo(reading) => {
+                let plate = &reading.device;
                 let who = identity_on(plate);
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
                 let mac = plate.mac.map(|mac| mac.to_string());
@@ -160,15 +160,15 @@ impl Row {
                     reading.rssi.map(|dbm| format!("{dbm} dBm")).unwrap_or_default(),
                     "xor".to_owned(),
                 ];
-                let outlets: Vec<_> = Outlet::all(reading, known.outlets(&who)).collect();
+                let outlets: Vec<_> = ListedOutlet::all(reading, known.outlets(&who)).collect();
                 if !outlets.is_empty() {
-                    json["outlets"] = outlets.iter().map(Outlet::json).collect();
+                    json["outlets"] = outlets.iter().map(ListedOutlet::json).collect();
                 }
-                let outlets = outlets.iter().map(Outlet::cells).collect();
+                let outlets = outlets.iter().map(ListedOutlet::cells).collect();
                 let unread = reading.unread.join(", ");
                 Self { who, place, is_xor: true, cells, outlets, json, unread }
             }
-            Said::Other(device) => {
+            DiscoveryReply::Other(device) => {
                 let who = Identity { device_id: None, mac: device.mac };
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
                 let mac = device.mac.map(|mac| mac.to_string());
@@ -201,7 +201,7 @@ impl Row {
 }
 
 /// One outlet of a strip, as it is printed.
-struct Outlet<'a> {
+struct ListedOutlet<'a> {
     /// From 1, as in the outlet's `info`.
     number: usize,
     alias: &'a str,
@@ -209,9 +209,9 @@ struct Outlet<'a> {
     state: Option<RelayState>,
 }
 
-impl<'a> Outlet<'a> {
+impl<'a> ListedOutlet<'a> {
     fn all(reading: &'a Reading, names: &'a [PlugName]) -> impl Iterator<Item = Self> {
-        reading.plate.outlets.iter().enumerate().map(|(place, plate)| Self {
+        reading.device.outlets.iter().enumerate().map(|(place, plate)| Self {
             number: place + 1,
             alias: &plate.alias,
             topic_name: names.get(place),
@@ -247,7 +247,7 @@ fn state_of(reading: &Reading) -> Option<RelayState> {
 }
 
 /// What has to be said of rows beside what stands in them.
-fn remarks(rows: &[Row]) -> String {
+fn remarks(rows: &[DiscoveredPlug]) -> String {
     let mut remarks = String::new();
     for (number, row) in rows.iter().enumerate() {
         let host = &row.place.1;
@@ -266,12 +266,12 @@ fn remarks(rows: &[Row]) -> String {
     remarks
 }
 
-fn as_json(rows: &[Row]) -> String {
+fn as_json(rows: &[DiscoveredPlug]) -> String {
     let rows: Vec<_> = rows.iter().map(|row| &row.json).collect();
     format!("{}\n", json!(rows))
 }
 
-fn as_table(rows: &[Row], asked: &str) -> String {
+fn as_table(rows: &[DiscoveredPlug], asked: &str) -> String {
     if rows.is_empty() {
         return format!(
             "No plug answered. Asked by broadcast: {asked}. Plugs answer on the same network only; AP isolation, \
@@ -279,7 +279,7 @@ fn as_table(rows: &[Row], asked: &str) -> String {
              discovery.broadcast, or one plug with `hs100d plug ADDRESS info`.\n"
         );
     }
-    let mut table = Table::new(HEADINGS);
+    let mut table = TextTable::new(HEADINGS);
     for row in rows {
         table.row(row.cells.clone());
         row.outlets.iter().for_each(|cells| table.row(cells.clone()));
@@ -290,35 +290,35 @@ fn as_table(rows: &[Row], asked: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::event::OtherDialect;
+    use crate::bridge::event::UnsupportedDevice;
     use crate::config::Config;
-    use crate::config::place::{Environment, Place};
+    use crate::config::paths::{ConfigPath, Environment};
     use crate::model::Mac;
     use crate::smarthome::message::{Reply, Request};
 
-    fn xor(host: &str, id: &str, mac: &str) -> Row {
+    fn xor(host: &str, id: &str, mac: &str) -> DiscoveredPlug {
         let json =
             format!(r#"{{"system":{{"get_sysinfo":{{"deviceId":"{id}","mac":"{mac}","relay_state":1}}}}}}"#);
         let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
             panic!()
         };
-        row(host, &Said::SysInfo(Box::new(reading)))
+        row(host, &DiscoveryReply::SysInfo(Box::new(reading)))
     }
 
-    fn other(host: &str, mac: &str) -> Row {
-        let device = OtherDialect {
+    fn other(host: &str, mac: &str) -> DiscoveredPlug {
+        let device = UnsupportedDevice {
             mac: Mac::new(mac),
             kind: "IOT.SMARTPLUGSWITCH".into(),
             model: "HS100(UK)".into(),
             encryption: "KLAP".into(),
         };
-        row(host, &Said::Other(device))
+        row(host, &DiscoveryReply::Other(device))
     }
 
-    fn row(host: &str, said: &Said) -> Row {
-        let config = Config::read("", &Place::Nowhere, &Environment::default()).unwrap();
+    fn row(host: &str, said: &DiscoveryReply) -> DiscoveredPlug {
+        let config = Config::read("", &ConfigPath::Nowhere, &Environment::default()).unwrap();
         let known = Known { config: &config, plugs: Vec::new() };
-        Row::of(&Address::new(host, 9999).unwrap(), said, &known)
+        DiscoveredPlug::of(&Address::new(host, 9999).unwrap(), said, &known)
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
         let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
             panic!()
         };
-        let row = row("192.0.2.1", &Said::SysInfo(Box::new(reading)));
+        let row = row("192.0.2.1", &DiscoveryReply::SysInfo(Box::new(reading)));
         assert_eq!(row.json["unread"], json!(["alias", "rssi"]));
         let table = as_table(&[row], "");
         assert!(table.ends_with("\n192.0.2.1: alias, rssi cannot be read and counts as absent\n"), "{table}");
@@ -356,7 +356,7 @@ mod tests {
         let Ok(Reply::SysInfo(reading)) = Request::SysInfo.read_reply(json.as_bytes(), None) else {
             panic!()
         };
-        let row = row("192.0.2.1", &Said::SysInfo(Box::new(reading)));
+        let row = row("192.0.2.1", &DiscoveryReply::SysInfo(Box::new(reading)));
         assert_eq!((row.cells[6].as_str(), &row.json["type"]), ("not supported", &json!("IOT.SMARTBULB")));
     }
 

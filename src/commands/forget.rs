@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::ask::{self, Answer};
+use super::daemon_client::{self, DaemonReply};
 use super::installation::Installation;
 use super::known::{Known, identity_of};
 use super::{Context, Exit, Failed, say};
@@ -25,11 +25,11 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let config = &installation.config;
     let refused = |why: String| Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.plug)));
-    match ask::daemon(config, &installation.look(), "forget", &json!({ "plug": args.plug })).await {
-        Answer::Done => return say(&format!("{} is forgotten.\n", args.plug)),
-        Answer::Refused(why) => return refused(why),
+    match daemon_client::daemon(config, &installation.look(), "forget", &json!({ "plug": args.plug })).await {
+        DaemonReply::Done => return say(&format!("{} is forgotten.\n", args.plug)),
+        DaemonReply::Refused(why) => return refused(why),
         // The service would write its own store over ours.
-        Answer::Nobody(why) if installation.is_service_running() => {
+        DaemonReply::Nobody(why) if installation.is_service_running() => {
             let line = format!(
                 "{}: the running service was not reached at the broker ({why}): type `sudo systemctl stop hs100d`, then \
                  this command again",
@@ -37,7 +37,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
             );
             return Err(Failed::new(Exit::Unavailable, line));
         }
-        Answer::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
+        DaemonReply::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
     }
     let mut store = installation.store()?;
     let known = Known::of(config, &store);

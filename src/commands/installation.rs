@@ -108,9 +108,9 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::cloud::Command;
+    use crate::commands::cloud::CloudCommand;
     use crate::commands::{cloud, forget, run};
-    use crate::config::place::Environment;
+    use crate::config::paths::Environment;
     use std::fs;
     use std::path::Path;
 
@@ -139,7 +139,7 @@ mod tests {
         fs::create_dir_all(root.join("var/lib/hs100d")).unwrap();
         let beside = Installation::of(&context(root, &["check"])).unwrap();
         assert_eq!(beside.state_dir, root.join("var/lib/hs100d"));
-        let crate::config::Broker::Outside { password, .. } = &beside.config.broker else { panic!() };
+        let crate::config::BrokerConfig::Outside { password, .. } = &beside.config.broker else { panic!() };
         assert_eq!(password.as_ref().unwrap().expose(), "hunter2");
         assert!(beside.out_of_reach().is_none() && beside.locked_note().is_none());
         beside.store().unwrap();
@@ -156,7 +156,7 @@ mod tests {
             "etc/hs100d/hs100d.toml",
             "[cloud]\nusername = \"me@example.com\"\nurl = \"http://127.0.0.1:9\"\n[broker]\nlisten = \"127.0.0.1:9\"\n",
         );
-        let failed = cloud::run(Command::Login, &context(root, &["cloud", "login"])).await.unwrap_err();
+        let failed = cloud::run(CloudCommand::Login, &context(root, &["cloud", "login"])).await.unwrap_err();
         assert_eq!(failed.exit, Exit::Unavailable);
         let end = "type `sudo systemctl start hs100d`, then `sudo hs100d cloud login`";
         assert!(failed.lines[0].ends_with(end), "{failed:?}");

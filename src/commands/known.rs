@@ -5,7 +5,7 @@ use crate::bridge::PlugSettings;
 use crate::bridge::event::{Identity, KnownPlug};
 use crate::config::Config;
 use crate::model::{Address, PlugName};
-use crate::smarthome::message::Nameplate;
+use crate::smarthome::message::DeviceInfo;
 use crate::store::Store;
 
 /// The entries of the config, and the plugs of earlier runs.
@@ -67,8 +67,8 @@ pub(super) fn identity_of(plug: &KnownPlug) -> Identity {
 }
 
 /// Who a plug says that it is.
-pub(super) fn identity_on(plate: &Nameplate) -> Identity {
-    Identity { device_id: plate.device_id.clone(), mac: plate.mac }
+pub(super) fn identity_on(device: &DeviceInfo) -> Identity {
+    Identity { device_id: device.device_id.clone(), mac: device.mac }
 }
 
 /// Whether two devices have one device id.

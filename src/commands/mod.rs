@@ -4,23 +4,23 @@
 //! Each command is a file of its own with a `run`. What goes wrong comes back as a [`Failed`] and is printed
 //! at one place, `hs100d: what: why: what to do`, a line each, on standard error.
 
-mod ask;
 pub mod check;
 pub mod cloud;
 pub mod completions;
+mod daemon_client;
 #[cfg(feature = "sim")]
 pub mod demo;
 pub mod discover;
 mod doctor;
-mod errand;
 pub mod forget;
+mod hardening;
 mod installation;
 mod known;
 pub mod man;
+mod oneshot;
 pub mod plug;
 mod progress;
 pub mod run;
-mod shutters;
 mod table;
 mod target;
 
@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::config::place::{self, Environment, Place};
+use crate::config::paths::{self, ConfigPath, Environment};
 use crate::config::{Config, Invalid};
 use crate::logging;
 use crate::store::Unwritable;
@@ -73,7 +73,7 @@ enum Command {
     Plug(plug::Args),
     /// Log in to the TP-Link account, log out, or list its devices
     #[command(subcommand, arg_required_else_help = false)]
-    Cloud(cloud::Command),
+    Cloud(cloud::CloudCommand),
     /// Remove a plug from the store, and everything of it that the broker keeps
     Forget(forget::Args),
     /// Print the completions for a shell
@@ -159,7 +159,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     // A daemon tells what happens; a command that prints its answer tells only what goes wrong.
     let floor = if command.is_daemon() { 0 } else { -1 };
     context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));
-    if let Err(line) = shutters::close() {
+    if let Err(line) = hardening::close() {
         tracing::warn!("{line}");
     }
     match command {
@@ -214,8 +214,8 @@ impl Command {
 
 impl Context {
     /// Where the config is read from.
-    pub fn place(&self) -> Place {
-        Place::find(self.config.as_deref(), &self.environment)
+    pub fn place(&self) -> ConfigPath {
+        ConfigPath::find(self.config.as_deref(), &self.environment)
     }
 
     /// Reads the config.
@@ -228,12 +228,12 @@ impl Context {
 
     /// Where what outlives a restart is kept.
     pub fn state_dir(&self) -> PathBuf {
-        place::state_dir(&self.environment)
+        paths::state_dir(&self.environment)
     }
 
     fn start_logging(&self, verbosity: i8) {
         let text = |name| self.environment.get(name).and_then(|value| value.to_str());
-        let warning = logging::start(logging::Options {
+        let warning = logging::start(logging::LogOptions {
             verbosity,
             rust_log: text("RUST_LOG"),
             journal_stream: text("JOURNAL_STREAM"),

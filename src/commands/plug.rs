@@ -6,15 +6,15 @@ use std::time::{Instant, SystemTime};
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::errand::{self, Account, Done};
 use super::installation::Installation;
 use super::known::Known;
+use super::oneshot::{self, Done, OneShotCloud};
 use super::progress::Progress;
-use super::target::{self, Target};
+use super::target::{self, PlugTarget};
 use super::{Context, Exit, Failed, say};
 use crate::bridge::event::{Ended, Identity, PlugInfo};
-use crate::bridge::route::Policy;
-use crate::model::{Address, DeviceId, Failure, Order, RelayState, Route, Switch, Wishes, shown};
+use crate::bridge::route::RoutePreference;
+use crate::model::{Address, DeviceId, Failure, PlugCommand, RelayState, Route, SetCommand, Switch, shown};
 
 /// The most of a device's own words that is printed on a line, in characters.
 const WORDS_SHOWN: usize = 80;
@@ -88,7 +88,7 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     let config = &installation.config;
     let has_account = config.cloud.is_some() && installation.out_of_reach().is_none();
     let store = if has_account { installation.store()? } else { installation.look() };
-    let account = if has_account { Account::of(config, &store)? } else { Account::none() };
+    let account = if has_account { OneShotCloud::of(config, &store)? } else { OneShotCloud::none() };
     if args.via == Some(Via::Cloud) && account.cloud.is_none() {
         let line = "--via cloud: there is no account: add a [cloud] table to the config";
         return Err(Failed::new(Exit::Config, line));
@@ -98,20 +98,20 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     progress.show(&format!("Looking for {} …", shown(&args.target, WORDS_SHOWN)));
     // Where the LAN alone may be used, the account is not asked for the plug either.
     let cloud = account.cloud.as_ref().filter(|_| args.via != Some(Via::Local));
-    let Target { mut entry, outlet } = target::find(&args.target, &known, cloud).await?;
+    let PlugTarget { mut entry, outlet } = target::find(&args.target, &known, cloud).await?;
     match args.via {
-        Some(Via::Local) => entry.policy.policy = Policy::Local,
-        Some(Via::Cloud) => entry.policy.policy = Policy::Cloud,
+        Some(Via::Local) => entry.policy.preference = RoutePreference::Local,
+        Some(Via::Cloud) => entry.policy.preference = RoutePreference::Cloud,
         None => {}
     }
-    if entry.policy.policy == Policy::Cloud && entry.identity == Identity::default() {
+    if entry.policy.preference == RoutePreference::Cloud && entry.identity == Identity::default() {
         let line = format!(
             "{}: all that is known of it is an address, which tells the cloud nothing: use its alias, MAC or device id",
             args.target
         );
         return Err(Failed::new(Exit::Usage, line));
     }
-    let done = errand::run(entry, outlet, account, args.verb.order()).await;
+    let done = oneshot::run(entry, outlet, account, args.verb.order()).await;
     match &done.result.ended {
         Ended::Error(why) => {
             let line = format!("{}: {}", args.target, explained(why, &done));
@@ -160,17 +160,17 @@ fn remedy(failure: &Failure) -> Option<&'static str> {
 }
 
 impl Verb {
-    fn order(self) -> Order {
-        let relay = |switch| Order::Set(Wishes { relay: Some(switch), ..Wishes::default() });
-        let led = |state| Order::Set(Wishes { led: Some(state), ..Wishes::default() });
+    fn order(self) -> PlugCommand {
+        let relay = |switch| PlugCommand::Set(SetCommand { relay: Some(switch), ..SetCommand::default() });
+        let led = |state| PlugCommand::Set(SetCommand { led: Some(state), ..SetCommand::default() });
         match self {
-            Self::Info => Order::Read,
+            Self::Info => PlugCommand::Read,
             Self::On => relay(Switch::To(RelayState::On)),
             Self::Off => relay(Switch::To(RelayState::Off)),
             Self::Toggle => relay(Switch::Toggle),
             Self::LedOn => led(RelayState::On),
             Self::LedOff => led(RelayState::Off),
-            Self::Reboot => Order::Reboot,
+            Self::Reboot => PlugCommand::Reboot,
         }
     }
 }
@@ -184,7 +184,7 @@ fn in_words(done: &Done, verb: Verb) -> String {
     }
     let mut text = format!("{state} ({route}, {took} ms)\n");
     let (Some(info), Verb::Info) = (&done.info, verb) else { return text };
-    let plate = &info.plate;
+    let plate = &info.device;
     let mut line = |key: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             _ = writeln!(text, "{key:<10}{value}");
@@ -210,12 +210,12 @@ fn in_words(done: &Done, verb: Verb) -> String {
 
 /// What its owner calls the plug, or the outlet.
 fn alias(info: &PlugInfo) -> &str {
-    let outlet = info.outlet.as_ref().and_then(|outlet| info.plate.outlets.get(usize::from(outlet.number)));
-    outlet.map_or(&info.plate.alias, |outlet| &outlet.alias)
+    let outlet = info.outlet.as_ref().and_then(|outlet| info.device.outlets.get(usize::from(outlet.number)));
+    outlet.map_or(&info.device.alias, |outlet| &outlet.alias)
 }
 
 fn as_json(done: &Done) -> String {
-    let plate = done.info.as_ref().map(|info| &info.plate);
+    let plate = done.info.as_ref().map(|info| &info.device);
     let state = done.state.as_ref();
     let text = json!({
         "state": done.result.state.map(|state| state.to_string()),

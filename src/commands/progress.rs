@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Stderr, Write};
 
-use crate::config::place::Environment;
+use crate::config::paths::Environment;
 
 /// To the beginning of the line, and clear it.
 const CLEAR: &str = "\r\x1b[K";

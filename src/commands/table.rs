@@ -3,11 +3,11 @@
 use std::fmt;
 
 /// Rows of so many columns under their headings. Prints as lines, each column as wide as its widest cell.
-pub(super) struct Table<const N: usize> {
+pub(super) struct TextTable<const N: usize> {
     lines: Vec<[String; N]>,
 }
 
-impl<const N: usize> Table<N> {
+impl<const N: usize> TextTable<N> {
     pub(super) fn new(headings: [&str; N]) -> Self {
         Self { lines: vec![headings.map(str::to_owned)] }
     }
@@ -18,7 +18,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-impl<const N: usize> fmt::Display for Table<N> {
+impl<const N: usize> fmt::Display for TextTable<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width =
             |column: usize| self.lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_in_characters() {
-        let mut table = Table::new(["NAME", "X"]);
+        let mut table = TextTable::new(["NAME", "X"]);
         table.row(["Küche".to_owned(), "1".to_owned()]);
         table.row([String::new(), String::new()]);
         assert_eq!(table.to_string(), "NAME   X\nKüche  1\n\n");

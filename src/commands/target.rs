@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use super::known::{Known, identity_of, identity_on, is_same, shares_id};
 use super::{Exit, Failed};
 use crate::bridge::PlugSettings;
-use crate::bridge::event::{Identity, KnownPlug, OtherDialect, Said, Sighting};
+use crate::bridge::event::{DiscoveryReply, Identity, KnownPlug, Sighting, UnsupportedDevice};
 use crate::model::{Address, DeviceId, Mac, shown};
-use crate::smarthome::message::{Nameplate, Outlet};
+use crate::smarthome::message::{DeviceInfo, Outlet};
 use crate::transport::cloud::Cloud;
 use crate::transport::discovery::Discovery;
 
@@ -25,7 +25,7 @@ const WORDS_SHOWN: usize = 40;
 
 /// The plug that is meant, and which outlet of it if it is a strip.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Target {
+pub(super) struct PlugTarget {
     pub(super) entry: PlugSettings,
     pub(super) outlet: Option<Outlet>,
 }
@@ -34,8 +34,8 @@ pub(super) struct Target {
 ///
 /// # Errors
 /// Nobody is called so, or several are.
-pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -> Result<Target, Failed> {
-    let wanted = Wanted::new(text, known.config.local.port);
+pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -> Result<PlugTarget, Failed> {
+    let wanted = TargetQuery::new(text, known.config.local.port);
     if let Some(target) = wanted.known_exactly(known) {
         return Ok(target);
     }
@@ -75,38 +75,38 @@ pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -
 
 impl Known<'_> {
     /// A plug as the config wants it reached.
-    fn target(&self, identity: Identity, address: Option<Address>, outlet: Option<Outlet>) -> Target {
+    fn target(&self, identity: Identity, address: Option<Address>, outlet: Option<Outlet>) -> PlugTarget {
         let entry = self.entry(&identity, address.as_ref());
         let policy = entry.map_or(self.config.bridge.policy, |entry| entry.policy);
         let address = address.or_else(|| entry.and_then(|entry| entry.address.clone()));
-        Target { entry: PlugSettings { name: None, identity, address, policy }, outlet }
+        PlugTarget { entry: PlugSettings { name: None, identity, address, policy }, outlet }
     }
 
     /// A plug of an earlier run.
-    fn target_of(&self, plug: &KnownPlug, outlet: Option<Outlet>) -> Target {
+    fn target_of(&self, plug: &KnownPlug, outlet: Option<Outlet>) -> PlugTarget {
         let identity = identity_of(plug);
         let written = self.entry(&identity, plug.home.as_ref()).and_then(|entry| entry.address.clone());
         self.target(identity, written.or_else(|| plug.address.clone()), outlet)
     }
 
     /// A plug of the config.
-    fn target_in(&self, entry: &PlugSettings) -> Target {
-        Target { entry: self.completed(entry), outlet: None }
+    fn target_in(&self, entry: &PlugSettings) -> PlugTarget {
+        PlugTarget { entry: self.completed(entry), outlet: None }
     }
 }
 
 /// The plugs that the word fits.
 #[derive(Default)]
 struct Found {
-    targets: Vec<Target>,
+    targets: Vec<PlugTarget>,
     /// It answers on the LAN in another language.
-    other: Option<(Address, OtherDialect)>,
+    other: Option<(Address, UnsupportedDevice)>,
 }
 
 impl Found {
     /// Adds one, if it is not there yet.
-    fn add(&mut self, target: Target) {
-        let is_it = |known: &&mut Target| {
+    fn add(&mut self, target: PlugTarget) {
+        let is_it = |known: &&mut PlugTarget| {
             let (ours, theirs) = (&known.entry, &target.entry);
             let same_place = ours.address.is_some() && ours.address == theirs.address;
             let same_plug = is_same(&ours.identity, &theirs.identity)
@@ -121,7 +121,7 @@ impl Found {
     }
 
     /// The one that is meant, if there is one.
-    fn only_one(&mut self, text: &str, known: &Known<'_>) -> Result<Option<Target>, Failed> {
+    fn only_one(&mut self, text: &str, known: &Known<'_>) -> Result<Option<PlugTarget>, Failed> {
         if self.targets.len() > 1 {
             let mut described: Vec<_> = self.targets.iter().map(|target| target.described(known)).collect();
             described.sort();
@@ -169,7 +169,7 @@ impl Found {
     }
 }
 
-impl Target {
+impl PlugTarget {
     /// As one of several: its topic name if it has one, where it is, and its MAC or device id.
     fn described(&self, known: &Known<'_>) -> String {
         let PlugSettings { identity, address, .. } = &self.entry;
@@ -191,7 +191,7 @@ impl Target {
 }
 
 /// What the user's word may stand for.
-struct Wanted<'a> {
+struct TargetQuery<'a> {
     text: &'a str,
     address: Option<Address>,
     /// It is an IP address, which cannot be a name.
@@ -200,7 +200,7 @@ struct Wanted<'a> {
     device_id: Option<DeviceId>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> TargetQuery<'a> {
     fn new(text: &'a str, port: u16) -> Self {
         let address = Address::new(text, port);
         let is_numeric = address.as_ref().and_then(Address::socket).is_some();
@@ -211,7 +211,7 @@ impl<'a> Wanted<'a> {
 
     /// What can stand for one plug only, in the config or in the store: a name as it is written there, an address, a MAC
     /// or a device id.
-    fn known_exactly(&self, known: &Known<'_>) -> Option<Target> {
+    fn known_exactly(&self, known: &Known<'_>) -> Option<PlugTarget> {
         let is_entry = |entry: &&PlugSettings| {
             entry.name.as_ref().is_some_and(|name| name.as_str() == self.text)
                 || self.is_identity(&entry.identity)
@@ -268,8 +268,8 @@ impl<'a> Wanted<'a> {
             };
             heard = Instant::now();
             match said {
-                Said::SysInfo(reading) => {
-                    let plate = &reading.plate;
+                DiscoveryReply::SysInfo(reading) => {
+                    let plate = &reading.device;
                     let identity = identity_on(plate);
                     if self.is(&identity, &plate.alias) {
                         found.add(known.target(identity.clone(), Some(address.clone()), None));
@@ -281,10 +281,10 @@ impl<'a> Wanted<'a> {
                         return;
                     }
                 }
-                Said::Other(device) if self.mac.is_some() && self.mac == device.mac => {
+                DiscoveryReply::Other(device) if self.mac.is_some() && self.mac == device.mac => {
                     found.other = Some((address, device));
                 }
-                Said::Other(_) => {}
+                DiscoveryReply::Other(_) => {}
             }
         }
     }
@@ -303,7 +303,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The outlets that their owner calls so.
-    fn outlets_on(&self, plate: &Nameplate) -> impl Iterator<Item = Outlet> {
+    fn outlets_on(&self, plate: &DeviceInfo) -> impl Iterator<Item = Outlet> {
         let outlets = (0..).zip(&*plate.outlets);
         outlets.filter(|(_, outlet)| self.is_called(&outlet.alias)).map(|(number, _)| number)
     }

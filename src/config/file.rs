@@ -7,12 +7,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::{self, At, Fault, Known, Table, quoted};
+use super::reader::{self, Diagnostic, KnownKeys, Spanned, TableReader, quoted};
 use super::suggest::suggest;
 use super::url::MqttUrl;
-use crate::bridge::route::Policy;
+use crate::bridge::route::RoutePreference;
 use crate::model::{DeviceId, Mac, PlugName};
-use crate::mqtt::homeassistant::Discovery as Documents;
+use crate::mqtt::homeassistant::DocumentForm as Documents;
 use crate::secret::Secret;
 use crate::transport::cloud::host::{BadHost, check_host};
 
@@ -40,8 +40,11 @@ const NAME_LEN: usize = 128;
 const BROADCASTS: usize = 64;
 
 /// The words of `policy` and `route`.
-const POLICIES: [(&str, Policy); 3] =
-    [("local-then-cloud", Policy::LocalThenCloud), ("local", Policy::Local), ("cloud", Policy::Cloud)];
+const POLICIES: [(&str, RoutePreference); 3] = [
+    ("local-then-cloud", RoutePreference::LocalThenCloud),
+    ("local", RoutePreference::Local),
+    ("cloud", RoutePreference::Cloud),
+];
 /// The words of `homeassistant.discovery`.
 const DOCUMENTS: [(&str, Documents); 3] =
     [("device", Documents::Device), ("component", Documents::Component), ("off", Documents::Off)];
@@ -61,11 +64,11 @@ pub(super) struct File {
 
 impl File {
     /// Reads the text of a config file, or says all that is wrong with it.
-    pub(super) fn read(text: &str) -> Result<Self, Vec<Fault>> {
+    pub(super) fn read(text: &str) -> Result<Self, Vec<Diagnostic>> {
         reader::document(text, suggest, Self::take).map(|(file, _)| file)
     }
 
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             mqtt: t.table("mqtt", Mqtt::take).unwrap_or_default(),
             broker: t.table("broker", Broker::take).unwrap_or_default(),
@@ -80,25 +83,25 @@ impl File {
 }
 
 /// Every key that a config file may hold, as `table.key`, in alphabetical order.
-pub(super) fn known() -> Known {
+pub(super) fn known() -> KnownKeys {
     reader::document("", suggest, File::take).map(|(_, known)| known).unwrap_or_default()
 }
 
 /// `[mqtt]`
 #[derive(Debug, Default)]
 pub(super) struct Mqtt {
-    pub(super) url: Option<At<MqttUrl>>,
-    pub(super) username: Option<At<String>>,
+    pub(super) url: Option<Spanned<MqttUrl>>,
+    pub(super) username: Option<Spanned<String>>,
     pub(super) password: Password,
-    pub(super) client_id: Option<At<String>>,
-    pub(super) base_topic: Option<At<String>>,
-    pub(super) ca_file: Option<At<PathBuf>>,
-    pub(super) client_cert_file: Option<At<PathBuf>>,
-    pub(super) client_key_file: Option<At<PathBuf>>,
+    pub(super) client_id: Option<Spanned<String>>,
+    pub(super) base_topic: Option<Spanned<String>>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
+    pub(super) client_cert_file: Option<Spanned<PathBuf>>,
+    pub(super) client_key_file: Option<Spanned<PathBuf>>,
 }
 
 impl Mqtt {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             url: t.parsed("url", MqttUrl::read),
             username: t.text("username"),
@@ -115,12 +118,12 @@ impl Mqtt {
 /// The two ways to write a password.
 #[derive(Debug, Default)]
 pub(super) struct Password {
-    pub(super) text: Option<At<Secret>>,
-    pub(super) file: Option<At<PathBuf>>,
+    pub(super) text: Option<Spanned<Secret>>,
+    pub(super) file: Option<Spanned<PathBuf>>,
 }
 
 impl Password {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self { text: t.secret("password"), file: t.parsed("password_file", path) }
     }
 }
@@ -128,12 +131,12 @@ impl Password {
 /// `[broker]`
 #[derive(Debug, Default)]
 pub(super) struct Broker {
-    pub(super) listen: Option<At<SocketAddr>>,
+    pub(super) listen: Option<Spanned<SocketAddr>>,
     pub(super) users: Vec<BrokerUser>,
 }
 
 impl Broker {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self { listen: t.parsed("listen", listen), users: t.tables("user", "broker.user", BrokerUser::take) }
     }
 }
@@ -142,12 +145,12 @@ impl Broker {
 #[derive(Debug)]
 pub(super) struct BrokerUser {
     pub(super) line: usize,
-    pub(super) name: Option<At<String>>,
+    pub(super) name: Option<Spanned<String>>,
     pub(super) password: Password,
 }
 
 impl BrokerUser {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self { line: t.line(), name: t.text("name"), password: Password::take(t) }
     }
 }
@@ -155,13 +158,13 @@ impl BrokerUser {
 /// `[homeassistant]`
 #[derive(Debug, Default)]
 pub(super) struct HomeAssistant {
-    pub(super) discovery: Option<At<Documents>>,
-    pub(super) discovery_prefix: Option<At<String>>,
-    pub(super) status_topic: Option<At<String>>,
+    pub(super) discovery: Option<Spanned<Documents>>,
+    pub(super) discovery_prefix: Option<Spanned<String>>,
+    pub(super) status_topic: Option<Spanned<String>>,
 }
 
 impl HomeAssistant {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             discovery: t.word("discovery", &DOCUMENTS),
             discovery_prefix: t.parsed("discovery_prefix", topic),
@@ -173,14 +176,14 @@ impl HomeAssistant {
 /// `[discovery]`
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
-    pub(super) lan: Option<At<bool>>,
-    pub(super) adopt: Option<At<bool>>,
-    pub(super) interval: Option<At<Duration>>,
-    pub(super) broadcast: Option<At<Vec<Ipv4Addr>>>,
+    pub(super) lan: Option<Spanned<bool>>,
+    pub(super) adopt: Option<Spanned<bool>>,
+    pub(super) interval: Option<Spanned<Duration>>,
+    pub(super) broadcast: Option<Spanned<Vec<Ipv4Addr>>>,
 }
 
 impl Discovery {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             lan: t.flag("lan"),
             adopt: t.flag("adopt"),
@@ -193,15 +196,15 @@ impl Discovery {
 /// `[local]`
 #[derive(Debug, Default)]
 pub(super) struct Local {
-    pub(super) enabled: Option<At<bool>>,
-    pub(super) port: Option<At<u16>>,
-    pub(super) timeout: Option<At<Duration>>,
-    pub(super) poll_interval: Option<At<Duration>>,
-    pub(super) energy_interval: Option<At<Duration>>,
+    pub(super) enabled: Option<Spanned<bool>>,
+    pub(super) port: Option<Spanned<u16>>,
+    pub(super) timeout: Option<Spanned<Duration>>,
+    pub(super) poll_interval: Option<Spanned<Duration>>,
+    pub(super) energy_interval: Option<Spanned<Duration>>,
 }
 
 impl Local {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             enabled: t.flag("enabled"),
             port: t.port("port"),
@@ -216,14 +219,14 @@ impl Local {
 #[derive(Debug)]
 pub(super) struct Cloud {
     pub(super) line: usize,
-    pub(super) username: Option<At<Secret>>,
+    pub(super) username: Option<Spanned<Secret>>,
     pub(super) password: Password,
-    pub(super) url: Option<At<String>>,
-    pub(super) poll_interval: Option<At<Duration>>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) poll_interval: Option<Spanned<Duration>>,
 }
 
 impl Cloud {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             line: t.line(),
             // An account's e-mail address is not quoted in complaints either.
@@ -238,13 +241,13 @@ impl Cloud {
 /// `[routing]`, of which each key may also stand in a `[[plug]]`.
 #[derive(Debug, Default)]
 pub(super) struct Routing {
-    pub(super) policy: Option<At<Policy>>,
-    pub(super) cloud_after: Option<At<Duration>>,
-    pub(super) command_ttl: Option<At<Duration>>,
+    pub(super) policy: Option<Spanned<RoutePreference>>,
+    pub(super) cloud_after: Option<Spanned<Duration>>,
+    pub(super) command_ttl: Option<Spanned<Duration>>,
 }
 
 impl Routing {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             policy: t.word("policy", &POLICIES),
             cloud_after: t.duration("cloud_after", CLOUD_AFTER),
@@ -257,19 +260,19 @@ impl Routing {
 #[derive(Debug)]
 pub(super) struct Plug {
     pub(super) line: usize,
-    pub(super) name: Option<At<PlugName>>,
-    pub(super) device_id: Option<At<DeviceId>>,
-    pub(super) mac: Option<At<Mac>>,
-    pub(super) host: Option<At<String>>,
+    pub(super) name: Option<Spanned<PlugName>>,
+    pub(super) device_id: Option<Spanned<DeviceId>>,
+    pub(super) mac: Option<Spanned<Mac>>,
+    pub(super) host: Option<Spanned<String>>,
     /// What `[[plug]]` calls its policy. `policy`, as in `[routing]`, is understood as well.
-    pub(super) route: Option<At<Policy>>,
+    pub(super) route: Option<Spanned<RoutePreference>>,
     pub(super) routing: Routing,
-    pub(super) poll_interval: Option<At<Duration>>,
-    pub(super) energy_interval: Option<At<Duration>>,
+    pub(super) poll_interval: Option<Spanned<Duration>>,
+    pub(super) energy_interval: Option<Spanned<Duration>>,
 }
 
 impl Plug {
-    fn take(t: &mut Table<'_, '_>) -> Self {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             line: t.line(),
             name: t

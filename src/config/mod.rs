@@ -1,17 +1,17 @@
 //! What the config means. A [`Config`] cannot be invalid: whoever holds one need not check it again.
 //!
 //! `file` has the TOML as written and judges each value by itself, `meaning` and `plugs` judge them together
-//! and fills in what was not written, [`place`] knows where to look, [`service`] whether the system service is there.
+//! and fills in what was not written, [`paths`] knows where to look, [`service`] whether the system service is there.
 //! Nobody below this room knows that there is a file; every room is told its options in its own words.
 
 mod file;
-mod meaning;
-pub mod place;
+pub mod paths;
 mod plugs;
 mod reader;
 pub mod service;
 mod suggest;
 mod url;
+mod validate;
 
 use std::fmt;
 use std::fs::File;
@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use self::place::{Environment, Place};
-use self::reader::Fault;
+use self::paths::{ConfigPath, Environment};
+use self::reader::Diagnostic;
 use crate::bridge;
 use crate::mqtt::{self, broker, homeassistant};
-use crate::secret::{Draft, Secret};
+use crate::secret::{Secret, SecretBuf};
 use crate::transport::{cloud, discovery};
 
 /// The largest config that is read: ten thousand plugs with every key set need a quarter of it.
@@ -37,19 +37,19 @@ const FAULTS_SHOWN: usize = 10;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Which broker, and how to log in there.
-    pub broker: Broker,
+    pub broker: BrokerConfig,
     /// What to be called at the broker; `None` lets the installation name itself.
     pub client_id: Option<String>,
     /// The first level of every topic of ours.
     pub base_topic: String,
     /// What Home Assistant is told.
-    pub homeassistant: homeassistant::Options,
+    pub homeassistant: homeassistant::HomeAssistantOptions,
     /// How to look for plugs on the LAN, if that is wanted at all.
-    pub discovery: Option<discovery::Options>,
+    pub discovery: Option<discovery::DiscoveryOptions>,
     /// The LAN wire.
-    pub local: Local,
+    pub local: LocalConfig,
     /// The account, if there is one.
-    pub cloud: Option<Cloud>,
+    pub cloud: Option<CloudConfig>,
     /// What the bridge is told, but for what the store remembers: [`bridge::Settings::known`] is empty.
     pub bridge: bridge::Settings,
     /// What is legal but unwise, a line each, to be logged once logging stands.
@@ -58,7 +58,7 @@ pub struct Config {
 
 /// Which broker the plugs are shown at.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Broker {
+pub enum BrokerConfig {
     /// Our own.
     Embedded {
         /// Where it listens: on loopback, unless there are users. Port 0 takes any that is free.
@@ -83,7 +83,7 @@ pub enum Broker {
 
 /// The LAN wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Local {
+pub struct LocalConfig {
     /// Whether plugs are spoken to over the LAN at all.
     pub enabled: bool,
     /// The port that plugs listen on.
@@ -92,9 +92,9 @@ pub struct Local {
 
 /// The cloud wire.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cloud {
+pub struct CloudConfig {
     /// The account and where it lives.
-    pub options: cloud::Options,
+    pub options: cloud::CloudOptions,
     /// Between two reads of a plug that the LAN does not reach.
     pub poll_interval: Duration,
 }
@@ -105,12 +105,12 @@ pub enum MqttChoice {
     /// The embedded broker, and the link to it.
     Embedded {
         /// What the broker is told.
-        broker: broker::Options,
+        broker: broker::BrokerOptions,
         /// What the link is told. Its port is the one asked for: 0 where the broker takes any.
-        link: mqtt::Options,
+        link: mqtt::MqttSettings,
     },
     /// The link to a broker that is there already.
-    Outside(mqtt::Options),
+    Outside(mqtt::MqttSettings),
 }
 
 /// Why a config cannot be used: a line for each fault, with file, line, key and remedy.
@@ -126,8 +126,8 @@ impl Config {
     ///
     /// # Errors
     /// All that is wrong, a line each; nothing of it holds a secret.
-    pub fn load(place: &Place, environment: &Environment) -> Result<Self, Invalid> {
-        let invalid = |faults: Vec<Fault>| Invalid::of(place, &faults);
+    pub fn load(place: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
+        let invalid = |faults: Vec<Diagnostic>| Invalid::of(place, &faults);
         let text = match place.path() {
             Some(path) => read(path).map_err(|fault| invalid(vec![fault]))?,
             None => Zeroizing::default(),
@@ -139,39 +139,41 @@ impl Config {
     ///
     /// # Errors
     /// As those of [`Config::load`].
-    pub fn read(text: &str, place: &Place, environment: &Environment) -> Result<Self, Invalid> {
-        let invalid = |faults: Vec<Fault>| Invalid::of(place, &faults);
+    pub fn read(text: &str, place: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
+        let invalid = |faults: Vec<Diagnostic>| Invalid::of(place, &faults);
         let file = file::File::read(text).map_err(invalid)?;
-        meaning::judge(file, place, environment).map_err(invalid)
+        validate::validate(file, place, environment).map_err(invalid)
     }
 
     /// What the left wing is started with on this machine.
     pub fn mqtt(&self, instance: &str, state_dir: &Path) -> MqttChoice {
         match &self.broker {
-            Broker::Embedded { listen, users } => MqttChoice::Embedded {
-                broker: broker::Options {
+            BrokerConfig::Embedded { listen, users } => MqttChoice::Embedded {
+                broker: broker::BrokerOptions {
                     listen: *listen,
                     users: users.clone(),
                     state_dir: state_dir.to_owned(),
                 },
-                link: mqtt::Options {
+                link: mqtt::MqttSettings {
                     // Whoever reads this config knows each of them; commands beside the daemon do so as well.
                     username: users.first().map(|user| user.name.clone()),
                     password: users.first().map(|user| user.password.clone()),
                     ..self.link(instance, near(listen.ip()).to_string(), listen.port())
                 },
             },
-            Broker::Outside { host, port, tls, username, password } => MqttChoice::Outside(mqtt::Options {
-                tls: tls.clone(),
-                username: username.clone(),
-                password: password.clone(),
-                ..self.link(instance, host.clone(), *port)
-            }),
+            BrokerConfig::Outside { host, port, tls, username, password } => {
+                MqttChoice::Outside(mqtt::MqttSettings {
+                    tls: tls.clone(),
+                    username: username.clone(),
+                    password: password.clone(),
+                    ..self.link(instance, host.clone(), *port)
+                })
+            }
         }
     }
 
-    fn link(&self, instance: &str, host: String, port: u16) -> mqtt::Options {
-        mqtt::Options {
+    fn link(&self, instance: &str, host: String, port: u16) -> mqtt::MqttSettings {
+        mqtt::MqttSettings {
             host,
             port,
             tls: None,
@@ -186,7 +188,7 @@ impl Config {
 }
 
 impl Invalid {
-    fn of(place: &Place, faults: &[Fault]) -> Self {
+    fn of(place: &ConfigPath, faults: &[Diagnostic]) -> Self {
         let mut lines: Vec<String> =
             faults.iter().take(FAULTS_SHOWN).map(|fault| placed(place, fault)).collect();
         if let Some(more) = faults.len().checked_sub(FAULTS_SHOWN + 1) {
@@ -217,26 +219,29 @@ fn near(listen: IpAddr) -> IpAddr {
 }
 
 /// `FILE:LINE: key: what`, or `FILE: key: what` for what has no line.
-fn placed(place: &Place, fault: &Fault) -> String {
+fn placed(place: &ConfigPath, fault: &Diagnostic) -> String {
     let gap = if fault.line.is_some() { "" } else { " " };
     format!("{}:{gap}{fault}", name(place))
 }
 
-fn name(place: &Place) -> String {
+fn name(place: &ConfigPath) -> String {
     place.path().map_or_else(|| "built-in config".to_owned(), |path| path.display().to_string())
 }
 
 /// The text may hold passwords, so it is wiped when it has been read.
-fn read(path: &Path) -> Result<Zeroizing<String>, Fault> {
-    let bytes = File::open(path).and_then(|file| Draft::read(file, LARGEST + 1)).map_err(|error| {
-        Fault::of("", format!("cannot be read: {error}: check the path and its permissions"))
+fn read(path: &Path) -> Result<Zeroizing<String>, Diagnostic> {
+    let bytes = File::open(path).and_then(|file| SecretBuf::read(file, LARGEST + 1)).map_err(|error| {
+        Diagnostic::of("", format!("cannot be read: {error}: check the path and its permissions"))
     })?;
     if bytes.len() as u64 > LARGEST {
-        return Err(Fault::of("", format!("is larger than {} MiB: is it a config file?", LARGEST >> 20)));
+        return Err(Diagnostic::of(
+            "",
+            format!("is larger than {} MiB: is it a config file?", LARGEST >> 20),
+        ));
     }
     bytes.into_text().map_err(|(bytes, error)| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Fault { line: Some(line), ..Fault::of("", "is not UTF-8 text: save the file as UTF-8") }
+        Diagnostic { line: Some(line), ..Diagnostic::of("", "is not UTF-8 text: save the file as UTF-8") }
     })
 }

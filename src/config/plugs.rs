@@ -5,29 +5,29 @@ use std::fmt;
 use std::hash::Hash;
 
 use super::file::Plug;
-use super::meaning::{Judge, Ways, or};
-use super::reader::{At, Fault, quoted};
+use super::reader::{Diagnostic, Spanned, quoted};
+use super::validate::{EnabledRoutes, Validator, or};
 use crate::bridge::PlugSettings;
 use crate::bridge::event::Identity;
-use crate::bridge::route::{Policy, RoutePolicy};
+use crate::bridge::route::{RoutePolicy, RoutePreference};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 
 /// Makes settings of the entries. `inherited` stands where an entry says nothing; `port` where a host has
 /// none.
-pub(super) fn judge(
-    judge: &mut Judge<'_>,
+pub(super) fn validate(
+    judge: &mut Validator<'_>,
     entries: Vec<Plug>,
     inherited: RoutePolicy,
     port: u16,
-    ways: Ways,
+    ways: EnabledRoutes,
 ) -> Vec<PlugSettings> {
-    let mut seen = Seen::default();
+    let mut seen = SeenIdentities::default();
     entries.into_iter().map(|entry| plug(judge, &mut seen, entry, inherited, port, ways)).collect()
 }
 
 /// Who was spoken of, and in which line.
 #[derive(Default)]
-struct Seen {
+struct SeenIdentities {
     names: HashMap<PlugName, usize>,
     device_ids: HashMap<DeviceId, usize>,
     macs: HashMap<Mac, usize>,
@@ -35,12 +35,12 @@ struct Seen {
 }
 
 fn plug(
-    judge: &mut Judge<'_>,
-    seen: &mut Seen,
+    judge: &mut Validator<'_>,
+    seen: &mut SeenIdentities,
     mut entry: Plug,
     inherited: RoutePolicy,
     port: u16,
-    ways: Ways,
+    ways: EnabledRoutes,
 ) -> PlugSettings {
     let address = entry.host.as_ref().and_then(|host| address(judge, host, port));
     unique(judge, &mut seen.names, entry.name.as_ref());
@@ -61,7 +61,7 @@ fn plug(
     }
 }
 
-fn address(judge: &mut Judge<'_>, host: &At<String>, port: u16) -> Option<At<Address>> {
+fn address(judge: &mut Validator<'_>, host: &Spanned<String>, port: u16) -> Option<Spanned<Address>> {
     let address = Address::new(&host.value, port);
     if address.is_none() {
         judge.fault(host.fault(
@@ -69,13 +69,13 @@ fn address(judge: &mut Judge<'_>, host: &At<String>, port: u16) -> Option<At<Add
              write it like \"192.168.1.20\" or \"kettle.lan:9999\"",
         ));
     }
-    address.map(|value| At { key: host.key.clone(), line: host.line, value })
+    address.map(|value| Spanned { key: host.key.clone(), line: host.line, value })
 }
 
 fn unique<T: Clone + Eq + Hash + fmt::Display>(
-    judge: &mut Judge<'_>,
+    judge: &mut Validator<'_>,
     seen: &mut HashMap<T, usize>,
-    at: Option<&At<T>>,
+    at: Option<&Spanned<T>>,
 ) {
     let Some(at) = at else { return };
     match seen.get(&at.value) {
@@ -89,7 +89,12 @@ fn unique<T: Clone + Eq + Hash + fmt::Display>(
     }
 }
 
-fn policy(judge: &mut Judge<'_>, entry: &mut Plug, inherited: RoutePolicy, ways: Ways) -> RoutePolicy {
+fn policy(
+    judge: &mut Validator<'_>,
+    entry: &mut Plug,
+    inherited: RoutePolicy,
+    ways: EnabledRoutes,
+) -> RoutePolicy {
     if let (Some(route), Some(policy)) = (&entry.route, &entry.routing.policy) {
         judge.fault(
             policy.fault(format!("says the same as the route in line {}: keep one of the two", route.line)),
@@ -97,7 +102,7 @@ fn policy(judge: &mut Judge<'_>, entry: &mut Plug, inherited: RoutePolicy, ways:
     }
     let written = entry.route.take().or_else(|| entry.routing.policy.take());
     let policy = RoutePolicy {
-        policy: judge.way(written.as_ref(), inherited.policy, ways),
+        preference: judge.way(written.as_ref(), inherited.preference, ways),
         cloud_after: or(entry.routing.cloud_after.as_ref(), inherited.cloud_after),
         command_ttl: or(entry.routing.command_ttl.as_ref(), inherited.command_ttl),
         poll_interval: or(entry.poll_interval.as_ref(), inherited.poll_interval),
@@ -105,7 +110,7 @@ fn policy(judge: &mut Judge<'_>, entry: &mut Plug, inherited: RoutePolicy, ways:
         ..inherited
     };
     judge.look_at_times(&entry.routing, policy, ways);
-    if let (Policy::Cloud, Some(interval)) = (policy.policy, &entry.poll_interval) {
+    if let (RoutePreference::Cloud, Some(interval)) = (policy.preference, &entry.poll_interval) {
         judge.warn(
             interval.fault(
                 "has no effect on a plug that is reached over the cloud only: set cloud.poll_interval",
@@ -115,30 +120,30 @@ fn policy(judge: &mut Judge<'_>, entry: &mut Plug, inherited: RoutePolicy, ways:
     policy
 }
 
-fn look_at_identity(judge: &mut Judge<'_>, entry: &Plug, policy: RoutePolicy, ways: Ways) {
+fn look_at_identity(judge: &mut Validator<'_>, entry: &Plug, policy: RoutePolicy, ways: EnabledRoutes) {
     if entry.device_id.is_some() || entry.mac.is_some() {
-        let helps = policy.policy != Policy::Local && ways.cloud;
+        let helps = policy.preference != RoutePreference::Local && ways.cloud;
         if entry.host.is_none() && !ways.search && !helps {
-            let lost = Fault::of(
+            let lost = Diagnostic::of(
                 "plug",
                 "cannot be found: nothing says where it is, the LAN is not searched, and no cloud can be asked; add host",
             );
-            judge.warn(Fault { line: Some(entry.line), ..lost });
+            judge.warn(Diagnostic { line: Some(entry.line), ..lost });
         }
         return;
     }
     let Some(host) = &entry.host else {
-        let nobody = Fault::of("plug", "does not say which plug it is: add device_id, mac or host");
-        return judge.fault(Fault { line: Some(entry.line), ..nobody });
+        let nobody = Diagnostic::of("plug", "does not say which plug it is: add device_id, mac or host");
+        return judge.fault(Diagnostic { line: Some(entry.line), ..nobody });
     };
-    match policy.policy {
-        Policy::Cloud => {
+    match policy.preference {
+        RoutePreference::Cloud => {
             judge.fault(host.fault("does not tell the cloud which plug it is: add device_id or mac"))
         }
-        Policy::LocalThenCloud if ways.cloud => judge.warn(host.fault(
+        RoutePreference::LocalThenCloud if ways.cloud => judge.warn(host.fault(
             "is all that is said of the plug: the cloud can help only after the LAN has answered once; \
              add device_id or mac",
         )),
-        Policy::LocalThenCloud | Policy::Local => {}
+        RoutePreference::LocalThenCloud | RoutePreference::Local => {}
     }
 }

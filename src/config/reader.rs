@@ -19,7 +19,7 @@ use crate::secret::Secret;
 
 /// A value together with where it was written.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
+pub(super) struct Spanned<T> {
     /// The whole key, such as `mqtt.url`.
     pub(super) key: String,
     /// The line, from 1.
@@ -28,30 +28,30 @@ pub(super) struct At<T> {
     pub(super) value: T,
 }
 
-impl<T> At<T> {
+impl<T> Spanned<T> {
     /// A complaint about this value.
-    pub(super) fn fault(&self, what: impl Into<String>) -> Fault {
-        Fault { line: Some(self.line), column: None, key: self.key.clone(), what: what.into() }
+    pub(super) fn fault(&self, what: impl Into<String>) -> Diagnostic {
+        Diagnostic { line: Some(self.line), column: None, key: self.key.clone(), what: what.into() }
     }
 }
 
 /// Something wrong (or unwise) in the config: one line, with the remedy in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Fault {
+pub(super) struct Diagnostic {
     pub(super) line: Option<usize>,
     pub(super) column: Option<usize>,
     pub(super) key: String,
     pub(super) what: String,
 }
 
-impl Fault {
+impl Diagnostic {
     /// A complaint about something that is not in the file.
     pub(super) fn of(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { line: None, column: None, key: key.into(), what: what.into() }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "{line}:")?;
@@ -74,44 +74,44 @@ impl fmt::Display for Fault {
 pub(super) fn document<T>(
     text: &str,
     suggest: Suggest,
-    read: impl FnOnce(&mut Table<'_, '_>) -> T,
-) -> Result<(T, Known), Vec<Fault>> {
-    let lines = Lines::of(text);
+    read: impl FnOnce(&mut TableReader<'_, '_>) -> T,
+) -> Result<(T, KnownKeys), Vec<Diagnostic>> {
+    let lines = LineIndex::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
-    let known = Known::default();
-    let mut notes = Notes { lines, faults: Vec::new(), known, strangers: Vec::new(), suggest };
+    let known = KnownKeys::default();
+    let mut notes = ReadState { lines, faults: Vec::new(), known, strangers: Vec::new(), suggest };
     // One slip makes the parser stumble over what follows as well; the first place is the one to look at.
     if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|span| span.start)) {
         // Read from nothing, so that the keys are known.
-        Table { notes: &mut notes, name: "", line: 0, entries: DeTable::new() }.read(read);
-        let Notes { lines, known, .. } = notes;
+        TableReader { notes: &mut notes, name: "", line: 0, entries: DeTable::new() }.read(read);
+        let ReadState { lines, known, .. } = notes;
         return Err(vec![
             lines.given_twice(text, error, &known).unwrap_or_else(|| lines.not_toml(text, error)),
         ]);
     }
-    let value = Table { notes: &mut notes, name: "", line: 1, entries: root.into_inner() }.read(read);
-    let Notes { mut faults, known, strangers, .. } = notes;
+    let value = TableReader { notes: &mut notes, name: "", line: 1, entries: root.into_inner() }.read(read);
+    let ReadState { mut faults, known, strangers, .. } = notes;
     faults.extend(strangers.iter().map(|stranger| known.introduce(stranger)));
     faults.sort();
     if faults.is_empty() { Ok((value, known)) } else { Err(faults) }
 }
 
 /// One table of the document, from which values are taken by key.
-pub(super) struct Table<'n, 't> {
-    notes: &'n mut Notes,
+pub(super) struct TableReader<'n, 't> {
+    notes: &'n mut ReadState,
     name: &'static str,
     line: usize,
     entries: DeTable<'t>,
 }
 
-impl<'t> Table<'_, 't> {
+impl<'t> TableReader<'_, 't> {
     /// The line that this table begins at.
     pub(super) fn line(&self) -> usize {
         self.line
     }
 
     /// Text that is not empty.
-    pub(super) fn text(&mut self, key: &'static str) -> Option<At<String>> {
+    pub(super) fn text(&mut self, key: &'static str) -> Option<Spanned<String>> {
         self.parsed(key, |text| Ok(text.to_owned()))
     }
 
@@ -120,7 +120,7 @@ impl<'t> Table<'_, 't> {
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<At<T>> {
+    ) -> Option<Spanned<T>> {
         self.text_of(key, |text| parse(&text))
     }
 
@@ -128,7 +128,7 @@ impl<'t> Table<'_, 't> {
         &mut self,
         key: &'static str,
         take: impl FnOnce(Cow<'t, str>) -> Result<T, String>,
-    ) -> Option<At<T>> {
+    ) -> Option<Spanned<T>> {
         self.value(key, |value| match value {
             DeValue::String(text) if text.is_empty() => {
                 Err("is empty: fill it in, or remove the line".to_owned())
@@ -139,12 +139,12 @@ impl<'t> Table<'_, 't> {
     }
 
     /// Text that is not quoted in any complaint.
-    pub(super) fn secret(&mut self, key: &'static str) -> Option<At<Secret>> {
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Spanned<Secret>> {
         self.text_of(key, |text| Ok(Secret::new(text.into_owned())))
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, key: &'static str) -> Option<At<bool>> {
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<Spanned<bool>> {
         self.value(key, |value| match value {
             DeValue::Boolean(flag) => Ok(flag),
             other => Err(format!("must be true or false, without quotes (is {})", kind(&other))),
@@ -152,7 +152,7 @@ impl<'t> Table<'_, 't> {
     }
 
     /// A TCP or UDP port.
-    pub(super) fn port(&mut self, key: &'static str) -> Option<At<u16>> {
+    pub(super) fn port(&mut self, key: &'static str) -> Option<Spanned<u16>> {
         self.value(key, |value| match value {
             DeValue::Integer(number) => match number.to_string().replace('_', "").parse() {
                 Ok(port) if port != 0 => Ok(port),
@@ -167,7 +167,7 @@ impl<'t> Table<'_, 't> {
         &mut self,
         key: &'static str,
         range: RangeInclusive<Duration>,
-    ) -> Option<At<Duration>> {
+    ) -> Option<Spanned<Duration>> {
         self.value(key, |value| {
             let duration = match value {
                 DeValue::String(text) => duration::parse(&text)?,
@@ -185,7 +185,7 @@ impl<'t> Table<'_, 't> {
     }
 
     /// One word of a few.
-    pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<At<T>> {
+    pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<Spanned<T>> {
         let all = || one_of(words.iter().map(|(word, _)| format!("`{word}`")));
         self.value(key, |value| match value {
             DeValue::String(text) => match words.iter().find(|(word, _)| *word == text) {
@@ -202,7 +202,7 @@ impl<'t> Table<'_, 't> {
         key: &'static str,
         most: usize,
         parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<At<Vec<T>>> {
+    ) -> Option<Spanned<Vec<T>>> {
         self.value(key, |value| {
             let DeValue::Array(items) = value else {
                 return Err(format!("must be a list in square brackets (is {})", kind(&value)));
@@ -222,7 +222,7 @@ impl<'t> Table<'_, 't> {
     pub(super) fn table<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&mut Table<'_, '_>) -> T,
+        read: impl FnOnce(&mut TableReader<'_, '_>) -> T,
     ) -> Option<T> {
         let suggest = self.notes.suggest;
         let found = self.value(key, |value| match value {
@@ -237,7 +237,7 @@ impl<'t> Table<'_, 't> {
             Some(at) => (at.line, at.value, true),
             None => (0, DeTable::new(), false),
         };
-        let value = Table { notes: &mut *self.notes, name: key, line, entries }.read(read);
+        let value = TableReader { notes: &mut *self.notes, name: key, line, entries }.read(read);
         written.then_some(value)
     }
 
@@ -246,11 +246,11 @@ impl<'t> Table<'_, 't> {
         &mut self,
         key: &'static str,
         name: &'static str,
-        read: impl Fn(&mut Table<'_, '_>) -> T,
+        read: impl Fn(&mut TableReader<'_, '_>) -> T,
     ) -> Vec<T> {
         self.notes.known.lists.insert(name);
         // Read once from nothing, so that the keys are known even where the file has no such table.
-        Table { notes: &mut *self.notes, name, line: 0, entries: DeTable::new() }.read(&read);
+        TableReader { notes: &mut *self.notes, name, line: 0, entries: DeTable::new() }.read(&read);
         let found = self.value(key, |value| match value {
             DeValue::Array(items) => Ok(items),
             other => Err(format!("must be written [[{name}]], in double brackets (is {})", kind(&other))),
@@ -260,7 +260,7 @@ impl<'t> Table<'_, 't> {
             let line = self.notes.lines.line(item.span().start);
             match item.into_inner() {
                 DeValue::Table(entries) => {
-                    values.push(Table { notes: &mut *self.notes, name, line, entries }.read(&read));
+                    values.push(TableReader { notes: &mut *self.notes, name, line, entries }.read(&read));
                 }
                 other => self.complain(key, line, format!("must hold tables only (holds {})", kind(&other))),
             }
@@ -276,7 +276,7 @@ impl<'t> Table<'_, 't> {
             let line = self.notes.lines.line(key.span().start);
             let unknown = Unknown { table, key: key.get_ref(), value: value.get_ref(), beside };
             let advice = (self.notes.suggest)(&unknown);
-            self.notes.strangers.push(Stranger {
+            self.notes.strangers.push(UnknownKey {
                 table,
                 key: key.get_ref().clone().into_owned(),
                 line,
@@ -290,12 +290,12 @@ impl<'t> Table<'_, 't> {
         &mut self,
         key: &'static str,
         read: impl FnOnce(DeValue<'t>) -> Result<T, String>,
-    ) -> Option<At<T>> {
+    ) -> Option<Spanned<T>> {
         self.notes.known.keys.insert((self.name, key));
         let (written_key, value) = self.entries.remove_entry(key)?;
         let line = self.notes.lines.line(written_key.span().start);
         match read(value.into_inner()) {
-            Ok(value) => Some(At { key: whole_key(self.name, key), line, value }),
+            Ok(value) => Some(Spanned { key: whole_key(self.name, key), line, value }),
             Err(what) => {
                 self.complain(key, line, what);
                 None
@@ -304,7 +304,7 @@ impl<'t> Table<'_, 't> {
     }
 
     fn complain(&mut self, key: &str, line: usize, what: String) {
-        self.notes.faults.push(Fault {
+        self.notes.faults.push(Diagnostic {
             line: Some(line),
             column: None,
             key: whole_key(self.name, key),
@@ -314,11 +314,11 @@ impl<'t> Table<'_, 't> {
 }
 
 /// What is gathered while a document is read.
-struct Notes {
-    lines: Lines,
-    faults: Vec<Fault>,
-    known: Known,
-    strangers: Vec<Stranger>,
+struct ReadState {
+    lines: LineIndex,
+    faults: Vec<Diagnostic>,
+    known: KnownKeys,
+    strangers: Vec<UnknownKey>,
     suggest: Suggest,
 }
 
@@ -359,7 +359,7 @@ fn word<'a>(value: &'a DeValue<'_>) -> Option<Cow<'a, str>> {
 }
 
 /// A key that nobody asked for.
-struct Stranger {
+struct UnknownKey {
     table: &'static str,
     key: String,
     line: usize,
@@ -368,13 +368,13 @@ struct Stranger {
 
 /// Every key that was asked for, with its table; the tables themselves are in the table without a name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
+pub(super) struct KnownKeys {
     keys: BTreeSet<(&'static str, &'static str)>,
     /// The tables of which there may be many.
     lists: BTreeSet<&'static str>,
 }
 
-impl Known {
+impl KnownKeys {
     /// The keys as one writes them with a dot, tables left out.
     pub(super) fn keys(&self) -> impl Iterator<Item = String> {
         let keys = self.keys.iter().filter(|(table, _)| !table.is_empty());
@@ -397,13 +397,13 @@ impl Known {
     }
 
     /// Says of a key that nobody knows which known one may have been meant.
-    fn introduce(&self, stranger: &Stranger) -> Fault {
-        let Stranger { table, key, line, advice } = stranger;
+    fn introduce(&self, stranger: &UnknownKey) -> Diagnostic {
+        let UnknownKey { table, key, line, advice } = stranger;
         let what = match advice {
             Some(advice) => format!("is not known: {advice}"),
             None => self.advise(table, key),
         };
-        Fault { line: Some(*line), column: None, key: whole_key(table, key), what }
+        Diagnostic { line: Some(*line), column: None, key: whole_key(table, key), what }
     }
 
     fn advise(&self, table: &str, key: &str) -> String {
@@ -425,9 +425,9 @@ impl Known {
 }
 
 /// Where each line begins, so that ten thousand plugs do not mean counting from the top for each.
-struct Lines(Vec<usize>);
+struct LineIndex(Vec<usize>);
 
-impl Lines {
+impl LineIndex {
     fn of(text: &str) -> Self {
         Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
     }
@@ -438,16 +438,16 @@ impl Lines {
     }
 
     /// What the TOML parser says, without the line that it would quote.
-    fn not_toml(&self, text: &str, error: &toml::de::Error) -> Fault {
+    fn not_toml(&self, text: &str, error: &toml::de::Error) -> Diagnostic {
         let offset = error.span().map_or(0, |span| span.start).min(text.len());
         let line = self.line(offset);
         let column = text.get(self.0[line - 1]..offset).map_or(1, |before| before.chars().count() + 1);
         let what = format!("is not TOML: {}: correct it from there", error.message());
-        Fault { line: Some(line), column: Some(column), key: String::new(), what }
+        Diagnostic { line: Some(line), column: Some(column), key: String::new(), what }
     }
 
     /// A key or a table that is there already, if that is what the parser complains of.
-    fn given_twice(&self, text: &str, error: &toml::de::Error, known: &Known) -> Option<Fault> {
+    fn given_twice(&self, text: &str, error: &toml::de::Error, known: &KnownKeys) -> Option<Diagnostic> {
         let span = error.span().filter(|_| error.message() == "duplicate key")?;
         let line = self.line(span.start);
         let key = text.get(span)?;
@@ -457,7 +457,7 @@ impl Lines {
             .map(|line| line.trim_start_matches('\u{feff}').trim_start())
             .collect();
         let place = |at: usize| format!("is there already, in line {}", at + 1);
-        let fault = |key: String, what: String| Fault { line: Some(line), column: None, key, what };
+        let fault = |key: String, what: String| Diagnostic { line: Some(line), column: None, key, what };
         let here = text.lines().nth(line - 1)?.trim();
         if here.starts_with('[') {
             let name = here.trim_start_matches('[').split(']').next()?.trim();
@@ -548,7 +548,7 @@ mod tests {
     use super::*;
 
     fn faults(text: &str) -> Vec<String> {
-        let read = |t: &mut Table<'_, '_>| {
+        let read = |t: &mut TableReader<'_, '_>| {
             t.table("mqtt", |t| (t.text("url"), t.secret("password"), t.port("port"), t.flag("clean")));
             t.tables("plug", "plug", |t| {
                 t.duration("poll_interval", Duration::from_secs(1)..=Duration::from_secs(3600))

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::place::{Environment, FILE_NAME, Place, SYSTEM_CONFIG, SYSTEM_STATE};
-use crate::access;
+use super::paths::{ConfigPath, Environment, FILE_NAME, SYSTEM_CONFIG, SYSTEM_STATE};
+use crate::permissions;
 
 /// Where the unit is looked for, in the order of systemd.
 const UNIT_DIRECTORIES: [&str; 5] = [
@@ -54,7 +54,7 @@ pub enum Reach {
 impl Service {
     /// The service that a command with this config is beside. None where `$STATE_DIRECTORY` says where the state is, as
     /// for the service itself, and none for a config other than the system's: that belongs to a daemon of the user's own.
-    pub fn beside(place: &Place, environment: &Environment) -> Option<Self> {
+    pub fn beside(place: &ConfigPath, environment: &Environment) -> Option<Self> {
         let system_config = environment.system(SYSTEM_CONFIG).join(FILE_NAME);
         let is_shared = place.path().is_none_or(|path| is_same_file(path, &system_config));
         if !is_shared || environment.get("STATE_DIRECTORY").is_some() {
@@ -93,7 +93,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 
 fn reach_of(state_dir: &Path) -> Reach {
     match fs::metadata(state_dir) {
-        Ok(_) if access::may_keep_files(state_dir) => Reach::Usable,
+        Ok(_) if permissions::may_keep_files(state_dir) => Reach::Usable,
         // With DynamicUser the link leads through a directory of root's.
         Err(error) if error.kind() == ErrorKind::NotFound => Reach::Missing,
         Ok(_) | Err(_) => Reach::Locked,
@@ -147,7 +147,7 @@ mod tests {
         /// The service as it is seen with the config that is found.
         fn service(&self) -> Option<Service> {
             let environment = self.environment();
-            Service::beside(&Place::find(None, &environment), &environment)
+            Service::beside(&ConfigPath::find(None, &environment), &environment)
         }
 
         /// The state directory as systemd makes it for a user that exists only while the service runs.
@@ -173,12 +173,12 @@ mod tests {
         assert!(machine.service().is_some(), "its config as well");
 
         let environment = machine.environment();
-        let named = |path: PathBuf| Service::beside(&Place::Named(path), &environment);
+        let named = |path: PathBuf| Service::beside(&ConfigPath::Named(path), &environment);
         assert!(named(machine.path("/etc/hs100d/../hs100d/hs100d.toml")).is_some());
         assert_eq!(named(machine.path("/srv/me/hs100d.toml")), None, "a daemon of the user's own");
         let told = Environment::of([("STATE_DIRECTORY", "/elsewhere")]).below(machine.0.path());
         assert_eq!(
-            Service::beside(&Place::Nowhere, &told),
+            Service::beside(&ConfigPath::Nowhere, &told),
             None,
             "the service itself, or one who says where"
         );

@@ -1,7 +1,7 @@
 //! The loop: carries events into the bridge and its actions out, reads the one clock, and owns the life of every
 //! room from start to drain. It decides nothing about plugs.
 
-mod news;
+mod event_log;
 pub mod signals;
 mod systemd;
 mod wall_clock;
@@ -27,10 +27,10 @@ use crate::secret::RefusedLogins;
 use crate::store::{Store, Unwritable};
 use crate::transport::Transport;
 use crate::transport::cloud::session::AccountMemory;
-use crate::transport::cloud::{Cloud, StartError as CloudStartError};
+use crate::transport::cloud::{Cloud, CloudStartError};
 use crate::transport::discovery::Discovery;
-use news::News;
-use signals::Request;
+use event_log::EventLog;
+use signals::SignalRequest;
 use systemd::Systemd;
 use wall_clock::{ReadClock, WallClock};
 
@@ -48,7 +48,7 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Reads the config again.
-pub type Reread = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+pub type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ pub struct Daemon {
     transport: Transport,
     cloud_events: mpsc::UnboundedReceiver<Event>,
     discovery: Option<Discovery>,
-    left: LeftWing,
+    left: MqttFrontend,
     store: Store,
     /// What is known of the account since the start, over all configs.
     account: AccountMemory,
@@ -76,17 +76,17 @@ pub struct Daemon {
     saving: JoinSet<Result<(), Unwritable>>,
     unsaved: Repeated,
     config: Config,
-    reread: Reread,
+    reread: ReadConfig,
     systemd: Systemd,
     wall_clock: WallClock,
-    news: News,
+    news: EventLog,
     /// What the status line says.
     info: BridgeInfo,
     link_state: Result<(), String>,
 }
 
 /// The link to the broker, and the broker where it is our own.
-struct LeftWing {
+struct MqttFrontend {
     /// What it was started with; none while nothing runs, so that the next reload tries again.
     choice: Option<MqttChoice>,
     /// None while the embedded broker is waited for: what listens at its port meanwhile is somebody else.
@@ -107,11 +107,11 @@ impl Daemon {
         mut config: Config,
         store: Store,
         state_dir: PathBuf,
-        reread: Reread,
+        reread: ReadConfig,
     ) -> Result<Self, StartError> {
         let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
-        let left = LeftWing::start(choice, IfTaken::Wait, account.refused.clone()).await?;
+        let left = MqttFrontend::start(choice, IfTaken::Wait, account.refused.clone()).await?;
         let (tell, cloud_events) = mpsc::unbounded_channel();
         let cloud = start_cloud(&config, &store, tell, &account)?;
         let settings = settings(&mut config, &store);
@@ -131,7 +131,7 @@ impl Daemon {
             reread,
             systemd: Systemd::default(),
             wall_clock: WallClock::default(),
-            news: News::default(),
+            news: EventLog::default(),
             info: BridgeInfo::default(),
             link_state: Err("not connected yet".to_owned()),
         })
@@ -151,7 +151,7 @@ impl Daemon {
 
     /// Turns until asked to stop, then drains: exchanges under way end or are dropped, plugs and bridge go `offline`
     /// at the broker, and what is worth keeping is written.
-    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    pub async fn run(mut self, mut requests: mpsc::Receiver<SignalRequest>) {
         self.carry_out(Instant::now());
         self.systemd.ready();
         self.tell_status();
@@ -162,9 +162,9 @@ impl Daemon {
             let event = tokio::select! {
                 biased;
                 request = requests.recv() => match request {
-                    Some(Request::Reload) => { self.reload(None).await; None }
-                    Some(Request::Figures) => { self.tell_figures(); None }
-                    Some(Request::Stop) | None => break,
+                    Some(SignalRequest::Reload) => { self.reload(None).await; None }
+                    Some(SignalRequest::Figures) => { self.tell_figures(); None }
+                    Some(SignalRequest::Stop) | None => break,
                 },
                 (exchange, outcome) = self.transport.next() => Some(Event::Done { exchange, outcome }),
                 Some(inbound) = self.left.inbound.recv() => self.take_in(inbound).await,
@@ -435,7 +435,7 @@ enum IfTaken {
     Fail,
 }
 
-impl LeftWing {
+impl MqttFrontend {
     async fn start(
         choice: MqttChoice,
         if_taken: IfTaken,
@@ -463,12 +463,12 @@ impl LeftWing {
     /// Starts the link to our own broker.
     fn connect(&mut self, broker: EmbeddedBroker) {
         let Some(MqttChoice::Embedded { link, .. }) = &self.choice else { return };
-        let options = mqtt::Options { port: broker.addr().port(), ..link.clone() };
+        let options = mqtt::MqttSettings { port: broker.addr().port(), ..link.clone() };
         self.start_link(options);
         self.broker = Some(broker);
     }
 
-    fn start_link(&mut self, options: mqtt::Options) {
+    fn start_link(&mut self, options: mqtt::MqttSettings) {
         self.link = Some(Link::start(options, self.refused.clone(), self.tell.clone()));
     }
 
@@ -510,7 +510,7 @@ impl LeftWing {
 }
 
 /// Tries until the embedded broker listens. It is said at growing intervals, and once when it does.
-async fn wait_for_broker(options: broker::Options, mut error: BrokerError) -> EmbeddedBroker {
+async fn wait_for_broker(options: broker::BrokerOptions, mut error: BrokerError) -> EmbeddedBroker {
     let mut failing = Repeated::default();
     loop {
         if failing.failed(&error.to_string(), Instant::now()).is_some() {

@@ -45,7 +45,7 @@ const PRIORITIES: PriorityMappings = PriorityMappings {
 
 /// How lines look and which are let through, as the command line and the environment have it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options<'a> {
+pub struct LogOptions<'a> {
     /// How often `-v` was given, less how often `-q` was.
     pub verbosity: i8,
     /// `$RUST_LOG`, which goes before the verbosity: `hs100d=debug,mqtt5=info`.
@@ -57,7 +57,7 @@ pub struct Options<'a> {
 }
 
 /// Starts logging for this process. Returns what is to be warned of, now that it can be.
-pub fn start(options: Options<'_>) -> Option<String> {
+pub fn start(options: LogOptions<'_>) -> Option<String> {
     let (filter, mut warning) = filter(options);
     let journal =
         options.journal_stream.filter(|stream| is_standard_error(stream)).map(|_| tracing_journald::layer());
@@ -74,7 +74,7 @@ pub fn start(options: Options<'_>) -> Option<String> {
         None => plain::layer(options).with_timer(Seconds).boxed(),
     };
     // A second start, as tests in one process would have it, changes nothing.
-    let damper = Damper::default();
+    let damper = LibraryDamping::default();
     let damped = dynamic_filter_fn(move |line, _| damper.lets_through(line, Instant::now()));
     registry().with(layer.with_filter(filter.and(damped))).try_init().ok();
     warning
@@ -87,7 +87,7 @@ pub fn mark_of_error() -> &'static str {
 }
 
 /// Which lines are let through, and what is wrong with `$RUST_LOG`.
-fn filter(options: Options<'_>) -> (Targets, Option<String>) {
+fn filter(options: LogOptions<'_>) -> (Targets, Option<String>) {
     let (ours, others) = match options.verbosity {
         ..=-2 => (LevelFilter::ERROR, LevelFilter::ERROR),
         -1 => (LevelFilter::WARN, LevelFilter::WARN),
@@ -108,9 +108,9 @@ fn filter(options: Options<'_>) -> (Targets, Option<String>) {
 /// Lets what libraries complain of through once, and then at growing intervals: on a full disk the embedded broker
 /// complains of each message, and without a file to open for a client it does so as fast as it can.
 #[derive(Debug, Default)]
-struct Damper(Mutex<HashMap<Identifier, Repeated>>);
+struct LibraryDamping(Mutex<HashMap<Identifier, Repeated>>);
 
-impl Damper {
+impl LibraryDamping {
     fn lets_through(&self, line: &Metadata<'_>, now: Instant) -> bool {
         if *line.level() > Level::WARN || line.target().starts_with(OURS) {
             return true;
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    fn lets_through(options: Options<'_>, target: &str) -> Option<Level> {
+    fn lets_through(options: LogOptions<'_>, target: &str) -> Option<Level> {
         let (filter, _) = filter(options);
         [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
             .into_iter()
@@ -148,7 +148,7 @@ mod tests {
             (1, Level::DEBUG, Level::WARN),
             (5, Level::TRACE, Level::INFO),
         ] {
-            let options = Options { verbosity, ..Options::default() };
+            let options = LogOptions { verbosity, ..LogOptions::default() };
             assert_eq!(lets_through(options, "hs100d::daemon"), Some(ours));
             assert_eq!(lets_through(options, "mqtt5::broker"), Some(others));
             assert_eq!(lets_through(options, SESSION_LOG), Some(others).filter(|_| verbosity > 1));
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn rust_log_goes_before_the_verbosity_and_a_bad_one_is_told() {
-        let good = Options { rust_log: Some("warn,hs100d=trace"), ..Options::default() };
+        let good = LogOptions { rust_log: Some("warn,hs100d=trace"), ..LogOptions::default() };
         assert_eq!(lets_through(good, "hs100d::mqtt"), Some(Level::TRACE));
         assert_eq!(lets_through(good, "mqtt5"), Some(Level::WARN));
-        let bad = Options { rust_log: Some("hs100d=loud"), ..Options::default() };
+        let bad = LogOptions { rust_log: Some("hs100d=loud"), ..LogOptions::default() };
         assert_eq!(lets_through(bad, "hs100d::mqtt"), Some(Level::INFO));
         assert!(filter(bad).1.unwrap().contains("write it like hs100d=debug,warn"));
     }
@@ -179,7 +179,7 @@ mod tests {
                 unreachable!()
             }
         }
-        let (damper, start) = (Damper::default(), Instant::now());
+        let (damper, start) = (LibraryDamping::default(), Instant::now());
         let passed = |target, level, second| {
             damper.lets_through(&line(target, level), start + Duration::from_secs(second))
         };

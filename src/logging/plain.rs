@@ -12,19 +12,19 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FormatFields, Layer};
 use tracing_subscriber::registry::Registry;
 
-use super::Options;
+use super::LogOptions;
 
 /// Fields that repeat a part of the message, for programs.
 const SAID: [&str; 4] = ["event", "plug", "route", "reason"];
 
-pub(super) type PlainLayer = Layer<Registry, Fields, Format, fn() -> io::Stderr>;
+pub(super) type PlainLayer = Layer<Registry, PlainFields, Format, fn() -> io::Stderr>;
 
-pub(super) fn layer(options: Options<'_>) -> PlainLayer {
+pub(super) fn layer(options: LogOptions<'_>) -> PlainLayer {
     Layer::default()
         .with_writer(io::stderr as fn() -> io::Stderr)
         .with_ansi(io::stderr().is_terminal() && !options.no_color)
         .with_target(options.verbosity > 0)
-        .fmt_fields(Fields)
+        .fmt_fields(PlainFields)
 }
 
 /// The time of a line to the second, in UTC: more would only be in the way of reading.
@@ -37,11 +37,11 @@ impl FormatTime for Seconds {
 }
 
 /// Writes the message, and behind it what else there is.
-pub(super) struct Fields;
+pub(super) struct PlainFields;
 
-impl<'w> FormatFields<'w> for Fields {
+impl<'w> FormatFields<'w> for PlainFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line::default();
+        let mut line = LogLine::default();
         fields.record(&mut line);
         write_printable(&mut writer, &line.message)?;
         for (name, value) in line.fields {
@@ -55,12 +55,12 @@ impl<'w> FormatFields<'w> for Fields {
 
 /// A line in parts.
 #[derive(Default)]
-struct Line {
+struct LogLine {
     message: String,
     fields: Vec<(&'static str, String)>,
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
         match field.name() {
@@ -108,7 +108,7 @@ mod tests {
         let paper = Paper::default();
         let pen = paper.clone();
         let layer = Layer::default().with_writer(move || pen.clone()).with_ansi(false).with_target(false);
-        let layer = layer.without_time().fmt_fields(Fields);
+        let layer = layer.without_time().fmt_fields(PlainFields);
         tracing::subscriber::with_default(Registry::default().with(layer), what);
         let text = paper.0.lock().unwrap().clone();
         String::from_utf8(text).unwrap()

@@ -5,27 +5,20 @@
 //!
 //! The broker is a view of a table. Nothing queues on the way to it, so that nothing is stale when it arrives.
 
-mod ask;
 pub mod broker;
-#[cfg(feature = "broker")]
-mod broker_store;
 mod certificates;
-pub mod desk;
-#[cfg(feature = "broker")]
-mod doorman;
+mod client;
+pub mod command;
+mod connection;
+pub mod failure;
 pub mod homeassistant;
-mod leftovers;
-mod link;
-mod moves;
-pub mod obstacle;
-pub mod orders;
 mod packets;
 pub mod payload;
-mod replies;
-mod table;
+mod pending;
+mod retained;
+mod socket;
+pub mod state;
 pub mod topics;
-mod trouble;
-mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,12 +27,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::bridge::event::{Event, RequestId, Update};
 use crate::secret::{RefusedLogins, Secret};
-use obstacle::Obstacle;
+use failure::reason::FailureReason;
 use payload::Clock;
 
 /// How to reach the broker, and what to be called there.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct MqttSettings {
     /// Host name or address.
     pub host: String,
     /// TCP port.
@@ -57,7 +50,7 @@ pub struct Options {
     /// Stable per installation: names the bridge device in Home Assistant.
     pub instance: String,
     /// What Home Assistant is told.
-    pub homeassistant: homeassistant::Options,
+    pub homeassistant: homeassistant::HomeAssistantOptions,
 }
 
 /// What is trusted and what is shown on a TLS connection. Empty: the system's own roots, no client certificate.
@@ -87,12 +80,12 @@ pub enum Inbound {
 /// last will.
 #[derive(Debug)]
 pub struct Link {
-    desk: mpsc::UnboundedSender<Word>,
+    requests: mpsc::UnboundedSender<LinkRequest>,
 }
 
 /// What the daemon says to the task that keeps the connection.
 #[derive(Debug)]
-enum Word {
+enum LinkRequest {
     /// Show or say this, with the dates of these clocks.
     Publish(Box<Update>, Clock),
     /// Say goodbye within this time, then answer.
@@ -102,24 +95,28 @@ enum Word {
 impl Link {
     /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`. A login that is among
     /// the `refused` ones is not tried at once.
-    pub fn start(options: Options, refused: RefusedLogins, inbound: mpsc::UnboundedSender<Inbound>) -> Self {
-        let (desk, words) = mpsc::unbounded_channel();
-        tokio::spawn(link::Courier::new(options, refused, words, inbound).run());
-        Self { desk }
+    pub fn start(
+        options: MqttSettings,
+        refused: RefusedLogins,
+        inbound: mpsc::UnboundedSender<Inbound>,
+    ) -> Self {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(connection::ConnectionTask::new(options, refused, receiver, inbound).run());
+        Self { requests }
     }
 
     /// Shows or says something. Never waits and never fails: what the broker should keep is kept here until it
     /// has it, what is for the moment is dropped while there is no connection. Dates are taken from `clock`.
     pub fn publish(&self, update: Update, clock: Clock) {
         // The other end goes only with the link itself.
-        let _ = self.desk.send(Word::Publish(Box::new(update), clock));
+        let _ = self.requests.send(LinkRequest::Publish(Box::new(update), clock));
     }
 
     /// Shows plugs and bridge as away, waits for the broker to have taken that, and disconnects; all of it within
     /// the given time, after which the last will has to say it.
     pub async fn stop(&self, within: Duration) {
         let (done, stopped) = oneshot::channel();
-        let _ = self.desk.send(Word::Stop(within, done));
+        let _ = self.requests.send(LinkRequest::Stop(within, done));
         // An error means that the task has ended already.
         let _ = stopped.await;
     }
@@ -137,9 +134,9 @@ pub struct Probed {
 /// Why a broker is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Unusable {
+pub struct BrokerUnusable {
     /// What stands in the way.
-    pub obstacle: Obstacle,
+    pub reason: FailureReason,
     /// What helps.
     pub remedy: &'static str,
     /// What does not work, where, and what to do, in one line.
@@ -153,8 +150,8 @@ pub struct Unusable {
 /// # Errors
 ///
 /// What does not work.
-pub async fn probe(options: Options, within: Duration) -> Result<Probed, Unusable> {
-    ask::probe(options, within).await
+pub async fn probe(options: MqttSettings, within: Duration) -> Result<Probed, BrokerUnusable> {
+    client::probe(options, within).await
 }
 
 /// Asks something of a daemon at this broker, by `bridge/request/<name>`, and gives its answer; `None` when nobody
@@ -164,10 +161,10 @@ pub async fn probe(options: Options, within: Duration) -> Result<Probed, Unusabl
 ///
 /// Why the broker cannot be asked at, in one line with the remedy.
 pub async fn request(
-    options: Options,
+    options: MqttSettings,
     name: &str,
     payload: &serde_json::Value,
     within: Duration,
 ) -> Result<Option<serde_json::Value>, String> {
-    ask::request(options, name, payload, within).await
+    client::request(options, name, payload, within).await
 }

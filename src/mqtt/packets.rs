@@ -31,8 +31,8 @@ const LONGEST_HELD: usize = 128 * 1024;
 /// The packets of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Packets {
-    sent: Stream,
-    received: Stream,
+    sent: PacketStream,
+    received: PacketStream,
     /// A CONNACK has come. Before it, everything is left to the library: what listens may be no broker.
     is_welcome: bool,
     /// The ids of packets that the broker has yet to acknowledge.
@@ -45,7 +45,7 @@ pub(super) struct Packets {
 
 /// One direction of the connection, cut into packets.
 #[derive(Debug, Default)]
-struct Stream {
+struct PacketStream {
     /// The beginning of a packet.
     held: Vec<u8>,
     /// So many bytes of a packet come that need no look.
@@ -66,7 +66,7 @@ impl Packets {
     /// Takes note of what was written to the broker.
     pub(super) fn written(&mut self, mut bytes: &[u8]) {
         while let Some(&byte) = bytes.first() {
-            let Stream { held, passing } = &mut self.sent;
+            let PacketStream { held, passing } = &mut self.sent;
             if *passing > 0 {
                 let part = bytes.len().min(*passing);
                 *passing -= part;

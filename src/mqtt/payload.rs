@@ -1,6 +1,6 @@
 //! Payloads that go out: states, results and what else there is to tell, as JSON.
 //!
-//! Pure: values to bytes. What comes in is read in [`super::orders`].
+//! Pure: values to bytes. What comes in is read in [`super::command`].
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bridge::event::{
-    BridgeInfo, CloudStatus, CommandResult, Ended, Energy, Happening, PlugInfo, PlugState,
+    BridgeInfo, CloudStatus, CommandResult, Ended, Energy, Notice, PlugInfo, PlugState,
 };
 use crate::model::{Address, PlugName};
-use crate::smarthome::message::Rule;
+use crate::smarthome::message::ScheduleRule;
 
 /// The same moment on the clock that never jumps and on the one with a date.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +84,7 @@ fn digits(measure: Option<f64>, count: i32) -> Option<f64> {
 
 /// `<plug>/info`. An outlet has its own name and the strip's plate.
 pub fn info(info: &PlugInfo) -> Vec<u8> {
-    let plate = &info.plate;
+    let plate = &info.device;
     let outlet = info.outlet.as_ref();
     let own = outlet.and_then(|outlet| plate.outlets.get(usize::from(outlet.number)));
     json(&InfoDocument {
@@ -123,11 +123,11 @@ pub fn bridge_info(info: &BridgeInfo, instance: &str, started: Instant, clock: C
 }
 
 /// `bridge/event`.
-pub fn happening(happening: &Happening, clock: Clock) -> Vec<u8> {
+pub fn notice(notice: &Notice, clock: Clock) -> Vec<u8> {
     json(&EventDocument {
-        event: happening.what.word(),
-        plug: happening.plug.as_ref().map(PlugName::as_str),
-        detail: &happening.detail,
+        event: notice.kind.word(),
+        plug: notice.plug.as_ref().map(PlugName::as_str),
+        detail: &notice.detail,
         at: rfc3339(clock.system),
     })
 }
@@ -221,7 +221,7 @@ struct RuleDocument<'a> {
 }
 
 impl<'a> RuleDocument<'a> {
-    fn of(rule: &'a Rule) -> Self {
+    fn of(rule: &'a ScheduleRule) -> Self {
         let days = WEEK.into_iter().zip(rule.days).filter_map(|(day, is_on)| is_on.then_some(day));
         let state = rule.then.map(|state| state.to_string());
         Self { name: &rule.name, enabled: rule.enabled, state, at: &rule.at, days: days.collect() }
@@ -299,9 +299,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::bridge::event::{CommandId, OutletInfo, What};
+    use crate::bridge::event::{CommandId, NoticeKind, OutletInfo};
     use crate::model::{DeviceId, RelayState, Route};
-    use crate::smarthome::message::{Meter, Nameplate, OutletPlate};
+    use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription};
     use serde_json::json;
 
     fn text(payload: Vec<u8>) -> String {
@@ -393,9 +393,9 @@ mod tests {
     }
 
     fn strip() -> PlugInfo {
-        let outlet = |id: &str, alias: &str| OutletPlate { id: id.into(), alias: alias.into() };
+        let outlet = |id: &str, alias: &str| OutletDescription { id: id.into(), alias: alias.into() };
         PlugInfo {
-            plate: Arc::new(Nameplate {
+            device: Arc::new(DeviceInfo {
                 device_id: DeviceId::new("8006AABBCCDD"),
                 mac: None,
                 alias: "Desk".into(),
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_schedule_is_listed_once_it_was_read() {
-        let rule = Rule {
+        let rule = ScheduleRule {
             name: "Morning".into(),
             enabled: true,
             then: Some(RelayState::On),
@@ -492,14 +492,14 @@ mod tests {
                 r#"{{"version":"{version}","instance":"abc","started":"1970-01-01T00:00:00Z","plugs":3,"online":2,"cloud":{{"status":"stopped","reason":"wrong password"}}}}"#
             )
         );
-        let event = Happening {
-            what: What::RouteChanged,
+        let event = Notice {
+            kind: NoticeKind::RouteChanged,
             plug: PlugName::new("kettle").ok(),
             route: Some(Route::Cloud),
             detail: "to cloud".to_owned(),
         };
         assert_eq!(
-            text(happening(&event, clock)),
+            text(notice(&event, clock)),
             r#"{"event":"route_changed","plug":"kettle","detail":"to cloud","at":"1970-01-01T00:00:00Z"}"#
         );
     }

@@ -60,12 +60,12 @@ impl Topics {
     }
 
     /// What a plug says. The name is text, because a command to a plug that cannot exist is answered too.
-    pub fn plug(&self, plug: &str, leaf: Leaf) -> String {
+    pub fn plug(&self, plug: &str, leaf: StateTopic) -> String {
         format!("{}/{plug}/{leaf}", self.base)
     }
 
     /// Where a plug is commanded.
-    pub fn command(&self, plug: &str, part: Part<'_>) -> String {
+    pub fn command(&self, plug: &str, part: CommandTopic<'_>) -> String {
         format!("{}/{plug}/{part}", self.base)
     }
 
@@ -81,37 +81,37 @@ impl Topics {
 
     /// What has to be listened to for a moment in order to find plugs that an earlier run left behind.
     pub fn leftover_filter(&self) -> String {
-        format!("{}/+/{}", self.base, Leaf::Availability)
+        format!("{}/+/{}", self.base, StateTopic::Availability)
     }
 
     /// What has to be listened to for a moment in order to find what earlier runs said of plugs.
     pub fn kept_state_filter(&self) -> String {
-        format!("{}/+/{}", self.base, Leaf::State)
+        format!("{}/+/{}", self.base, StateTopic::State)
     }
 
     /// What a message on this topic is about; `None` for a topic that is not one of ours to hear.
-    pub fn parse<'a>(&self, topic: &'a str) -> Option<Heard<'a>> {
+    pub fn parse<'a>(&self, topic: &'a str) -> Option<ParsedTopic<'a>> {
         let rest = topic.strip_prefix(&*self.base)?.strip_prefix('/')?;
         let (plug, rest) = rest.split_once('/')?;
         if plug == PlugName::RESERVED {
             let name = rest.strip_prefix("request/")?;
-            return is_request_name(name).then_some(Heard::Request(name));
+            return is_request_name(name).then_some(ParsedTopic::Request(name));
         }
         let part = match rest {
-            "set" => Part::All,
-            "get" => Part::Read,
-            _ => Part::named(rest.strip_prefix("set/")?)?,
+            "set" => CommandTopic::All,
+            "get" => CommandTopic::Read,
+            _ => CommandTopic::named(rest.strip_prefix("set/")?)?,
         };
-        Some(Heard::Command { plug, part })
+        Some(ParsedTopic::Command { plug, part })
     }
 
     /// The plug whose availability this topic tells, for the search after leftovers.
     pub fn parse_availability(&self, topic: &str) -> Option<PlugName> {
-        self.parse_told(topic, Leaf::Availability)
+        self.parse_told(topic, StateTopic::Availability)
     }
 
     /// The plug that tells this on the topic.
-    pub(super) fn parse_told(&self, topic: &str, told: Leaf) -> Option<PlugName> {
+    pub(super) fn parse_told(&self, topic: &str, told: StateTopic) -> Option<PlugName> {
         let rest = topic.strip_prefix(&*self.base)?.strip_prefix('/')?;
         let (plug, leaf) = rest.split_once('/')?;
         (leaf == told.as_str()).then(|| PlugName::new(plug).ok())?
@@ -120,13 +120,13 @@ impl Topics {
 
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum ParsedTopic<'a> {
     /// Something is wanted of a plug, or of what somebody takes for one.
     Command {
         /// One topic level, as it came.
         plug: &'a str,
         /// Which of its command topics.
-        part: Part<'a>,
+        part: CommandTopic<'a>,
     },
     /// Something is wanted of the daemon.
     Request(&'a str),
@@ -134,7 +134,7 @@ pub enum Heard<'a> {
 
 /// The topics on which a plug speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaf {
+pub enum StateTopic {
     /// Its state, kept.
     State,
     /// Who and where it is, kept.
@@ -147,7 +147,7 @@ pub enum Leaf {
     Result,
 }
 
-impl Leaf {
+impl StateTopic {
     /// The topics of a plug that the broker keeps, all of which are cleared with the plug.
     pub const KEPT: [Self; 4] = [Self::State, Self::Info, Self::Availability, Self::Energy];
 
@@ -162,7 +162,7 @@ impl Leaf {
     }
 }
 
-impl fmt::Display for Leaf {
+impl fmt::Display for StateTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -170,7 +170,7 @@ impl fmt::Display for Leaf {
 
 /// The topics on which a plug is commanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part<'a> {
+pub enum CommandTopic<'a> {
     /// `set`: words or JSON.
     All,
     /// `set/led`.
@@ -185,7 +185,7 @@ pub enum Part<'a> {
     Unknown(&'a str),
 }
 
-impl<'a> Part<'a> {
+impl<'a> CommandTopic<'a> {
     /// The part that the level after `set/` names; `None` where there are further levels.
     fn named(name: &'a str) -> Option<Self> {
         match name {
@@ -197,7 +197,7 @@ impl<'a> Part<'a> {
     }
 }
 
-impl fmt::Display for Part<'_> {
+impl fmt::Display for CommandTopic<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("set"),
@@ -279,9 +279,9 @@ mod tests {
         assert_eq!(topics.bridge_info(), "hs100d/bridge/info");
         assert_eq!(topics.bridge_event(), "hs100d/bridge/event");
         assert_eq!(topics.response("discover"), "hs100d/bridge/response/discover");
-        assert_eq!(topics.plug("kettle", Leaf::State), "hs100d/kettle/state");
-        assert_eq!(topics.plug("kettle", Leaf::Result), "hs100d/kettle/result");
-        assert_eq!(topics.command("kettle", Part::Led), "hs100d/kettle/set/led");
+        assert_eq!(topics.plug("kettle", StateTopic::State), "hs100d/kettle/state");
+        assert_eq!(topics.plug("kettle", StateTopic::Result), "hs100d/kettle/result");
+        assert_eq!(topics.command("kettle", CommandTopic::Led), "hs100d/kettle/set/led");
         assert_eq!(
             topics.command_filters(),
             ["hs100d/+/set", "hs100d/+/set/+", "hs100d/+/get", "hs100d/bridge/request/+"]
@@ -321,14 +321,14 @@ mod tests {
         assert_eq!(check_base(&"a".repeat(257)), Err(BadTopic::TooLong));
     }
 
-    fn part() -> impl Strategy<Value = Part<'static>> {
+    fn part() -> impl Strategy<Value = CommandTopic<'static>> {
         prop_oneof![
-            Just(Part::All),
-            Just(Part::Led),
-            Just(Part::Brightness),
-            Just(Part::Reboot),
-            Just(Part::Read),
-            Just(Part::Unknown("colour")),
+            Just(CommandTopic::All),
+            Just(CommandTopic::Led),
+            Just(CommandTopic::Brightness),
+            Just(CommandTopic::Reboot),
+            Just(CommandTopic::Read),
+            Just(CommandTopic::Unknown("colour")),
         ]
     }
 
@@ -338,11 +338,11 @@ mod tests {
             prop_assume!(plug != PlugName::RESERVED);
             let topics = Topics::new(&base);
             let command = topics.command(&plug, part);
-            prop_assert_eq!(topics.parse(&command), Some(Heard::Command { plug: &plug, part }));
+            prop_assert_eq!(topics.parse(&command), Some(ParsedTopic::Command { plug: &plug, part }));
             prop_assert!(topics.command_filters().iter().any(|filter| rumqttc::matches(&command, filter)));
             let request = topics.request(&plug);
-            prop_assert_eq!(topics.parse(&request), Some(Heard::Request(&plug)));
-            let availability = topics.plug(&plug, Leaf::Availability);
+            prop_assert_eq!(topics.parse(&request), Some(ParsedTopic::Request(&plug)));
+            let availability = topics.plug(&plug, StateTopic::Availability);
             prop_assert_eq!(topics.parse_availability(&availability), PlugName::new(&plug).ok());
             prop_assert!(rumqttc::matches(&availability, &topics.leftover_filter()));
             prop_assert!(!topics.command_filters().iter().any(|filter| rumqttc::matches(&availability, filter)));

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::sim::bell::Bell;
 use crate::sim::fault::CloudLink;
-use crate::sim::plug::outlet::Outlet;
+use crate::sim::notify::ChangeNotifier;
+use crate::sim::plug::outlet::SimOutlet;
 use crate::sim::plug::{SimPlug, Switching, Traffic};
 
 /// Shares one [`SimPlug`]. Cheap to clone; all clones are one plug.
@@ -21,13 +21,13 @@ struct Shared {
     /// Heard by the plug's own place on the LAN.
     changed: watch::Sender<()>,
     /// Heard by whoever waits for something in the house.
-    bell: Bell,
+    notifier: ChangeNotifier,
 }
 
 impl PlugHandle {
-    /// Shares `plug`; `bell` is rung at each change of it.
-    pub fn new(plug: SimPlug, bell: Bell) -> Self {
-        Self(Arc::new(Shared { plug: Mutex::new(plug), changed: watch::Sender::new(()), bell }))
+    /// Shares `plug`; `notify` is rung at each change of it.
+    pub fn new(plug: SimPlug, notifier: ChangeNotifier) -> Self {
+        Self(Arc::new(Shared { plug: Mutex::new(plug), changed: watch::Sender::new(()), notifier }))
     }
 
     /// Looks at the plug.
@@ -48,7 +48,7 @@ impl PlugHandle {
             result
         };
         self.0.changed.send_replace(());
-        self.0.bell.ring();
+        self.0.notifier.ring();
         result
     }
 
@@ -72,7 +72,7 @@ impl PlugHandle {
 
     /// Whether the relay of each outlet is on; of a device that is no strip, of the only one.
     pub fn outlets_on(&self) -> Vec<bool> {
-        self.read(|plug| plug.outlets.iter().map(Outlet::is_on).collect())
+        self.read(|plug| plug.outlets.iter().map(SimOutlet::is_on).collect())
     }
 
     /// Whether the little light is on.

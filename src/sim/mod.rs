@@ -8,18 +8,18 @@
 //!   [`fault`] what is wrong with it, [`handle`] shares it between the LAN, the cloud and a test.
 //! - [`lan`]: plugs behind TCP and UDP on addresses of 127.0.0.0/8.
 //! - [`cloud`]: plugs behind an HTTP server that behaves as TP-Link's.
-//! - [`house`]: all of it put together.
+//! - [`home`]: all of it put together.
 //!
 //! Nothing here listens on or sends to an address outside 127.0.0.0/8, unless a test has made a network namespace of
 //! its own and says so. A house costs no thread: its tasks run on
 //! the runtime that started it, and they end when it is dropped.
 
-pub mod bell;
 pub mod cloud;
 pub mod fault;
 pub mod handle;
-pub mod house;
+pub mod home;
 pub mod lan;
 mod listener;
 pub mod model;
+pub mod notify;
 pub mod plug;

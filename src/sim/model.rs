@@ -1,4 +1,4 @@
-//! The models that a pretend device can be: what stands on its plate, which fields its `get_sysinfo` has, which
+//! The models that a pretend device can be: what stands on its device, which fields its `get_sysinfo` has, which
 //! parts it has. Data, no behaviour.
 
 /// What stands on a device's nameplate, and how its firmware words it.

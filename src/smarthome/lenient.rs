@@ -81,7 +81,7 @@ impl<'de> Visitor<'de> for AnyObject {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut entries = Vec::new();
-        while let Some((Text(key), value)) = map.next_entry()? {
+        while let Some((LenientText(key), value)) = map.next_entry()? {
             entries.push((key, value));
         }
         Ok(Fields { entries, unread: Vec::new() })
@@ -90,12 +90,12 @@ impl<'de> Visitor<'de> for AnyObject {
 
 /// A text, borrowed where it holds no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct LenientText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn as_text(json: &str) -> Option<Cow<'_, str>> {
     match json.bytes().next()? {
         b'"' => match serde_json::from_str(json) {
-            Ok(Text(text)) => Some(text),
+            Ok(LenientText(text)) => Some(text),
             Err(_) => serde_json::from_str(&repaired(json)?).ok().map(|text: String| text.into()),
         },
         b'-' | b'0'..=b'9' => Some(json.into()),

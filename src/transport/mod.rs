@@ -4,8 +4,7 @@
 
 pub mod cloud;
 pub mod discovery;
-pub mod local;
-mod share;
+pub mod lan;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::bridge::event::{Exchange, ExchangeId, Outcome, Target};
 use crate::model::Failure;
 use cloud::Cloud;
-use local::Lan;
+use lan::xor::Lan;
 
 /// Both wires, and the exchanges under way on them.
 #[derive(Debug)]

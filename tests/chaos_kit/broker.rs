@@ -1,4 +1,4 @@
-//! The broker, which is a model, and on our side the real desk: what is kept, what is said, and who hears it. And the
+//! The broker, which is a model, and on our side the real mqtt: what is kept, what is said, and who hears it. And the
 //! hands of the house, which send commands through it or use the buttons.
 
 use std::collections::BTreeMap;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hs100d::bridge::event::{Event, Update};
-use hs100d::model::{Availability, Order, RelayState, Switch};
-use hs100d::mqtt::desk::{Desk, Effect, Message, Outgoing};
+use hs100d::model::{Availability, PlugCommand, RelayState, Switch};
 use hs100d::mqtt::payload::Clock;
-use hs100d::mqtt::{Inbound, Options, homeassistant};
+use hs100d::mqtt::state::{Effect, Message, MqttState, Outgoing};
+use hs100d::mqtt::{Inbound, MqttSettings, homeassistant};
 
 use super::judge::Promise;
 use super::{World, weather};
@@ -107,7 +107,7 @@ impl Broker {
 
 /// Our side of the connection.
 pub struct Link {
-    desk: Desk,
+    mqtt: MqttState,
     is_up: bool,
     hears: bool,
     is_moving: bool,
@@ -117,7 +117,7 @@ pub struct Link {
 
 impl Link {
     pub fn new(clock: Clock) -> Self {
-        let options = Options {
+        let options = MqttSettings {
             host: "broker".to_owned(),
             port: 1883,
             tls: None,
@@ -126,18 +126,18 @@ impl Link {
             client_id: "hs100d-chaos".to_owned(),
             base_topic: BASE.to_owned(),
             instance: "chaos".to_owned(),
-            homeassistant: homeassistant::Options {
-                discovery: homeassistant::Discovery::Device,
+            homeassistant: homeassistant::HomeAssistantOptions {
+                discovery: homeassistant::DocumentForm::Device,
                 discovery_prefix: "homeassistant".to_owned(),
                 status_topic: STATUS.to_owned(),
             },
         };
-        let desk = Desk::new(&options, clock);
-        Self { desk, is_up: false, hears: false, is_moving: false, announces: false, since: Duration::ZERO }
+        let mqtt = MqttState::new(&options, clock);
+        Self { mqtt, is_up: false, hears: false, is_moving: false, announces: false, since: Duration::ZERO }
     }
 
     pub fn weight(&self) -> usize {
-        super::weight_of(&self.desk)
+        super::weight_of(&self.mqtt)
     }
 }
 
@@ -206,14 +206,14 @@ impl World {
         match next {
             Next::Connect { .. } => self.connect(),
             Next::Subscribed { .. } => self.subscribed(),
-            Next::SearchIsOver { .. } => self.with_desk(Desk::end_search),
+            Next::SearchIsOver { .. } => self.with_desk(MqttState::end_search),
             Next::MovesAreOver { .. } => {
-                self.with_desk(Desk::end_moves);
+                self.with_desk(MqttState::end_migration);
                 self.with_link(|link| link.is_moving = false);
             }
-            Next::Online { .. } => self.with_desk(Desk::show_online),
+            Next::Online { .. } => self.with_desk(MqttState::show_online),
             Next::Announce { .. } => {
-                self.with_desk(Desk::announce_again);
+                self.with_desk(MqttState::announce_again);
                 self.with_link(|link| link.announces = false);
             }
             Next::Message { topic, payload, .. } => self.receive(&topic, &payload),
@@ -238,13 +238,13 @@ impl World {
         let at = self.at;
         self.with_link(|link| {
             (link.is_up, link.hears, link.is_moving, link.since) = (true, false, false, at);
-            link.desk.connected();
+            link.mqtt.connected();
         });
         let answers_subscriptions = self.dice.chance(0.97);
         let wait = if answers_subscriptions { Duration::from_millis(5) } else { SUBSCRIBED_WITHIN };
         self.link(wait, Next::Subscribed { connection });
         let is_searching =
-            self.daemon.as_ref().is_some_and(|daemon| !daemon.link.desk.search_filters().is_empty());
+            self.daemon.as_ref().is_some_and(|daemon| !daemon.link.mqtt.search_filters().is_empty());
         if is_searching {
             self.link(SEARCH, Next::SearchIsOver { connection });
         }
@@ -256,8 +256,8 @@ impl World {
         let Some(daemon) = self.daemon.as_mut() else { return };
         daemon.link.hears = true;
         for (topic, payload) in &self.broker.retained {
-            let message = Message { topic, payload, kept: true, response_topic: None, correlation: None };
-            let _ = daemon.link.desk.handle_message(message, now);
+            let message = Message { topic, payload, retained: true, response_topic: None, correlation: None };
+            let _ = daemon.link.mqtt.handle_message(message, now);
         }
     }
 
@@ -267,17 +267,17 @@ impl World {
         self.link(WILL_DELAY, Next::Will { connection });
         self.with_link(|link| {
             link.is_up = false;
-            link.desk.disconnected();
+            link.mqtt.disconnected();
         });
         self.link(Duration::from_secs(1), Next::Connect { life });
     }
 
     pub(super) fn show(&mut self, update: Update) {
         let clock = Clock { instant: self.now(), system: self.wall_clock() };
-        self.with_desk(|desk| desk.handle_update(update, clock));
+        self.with_desk(|mqtt| mqtt.handle_update(update, clock));
     }
 
-    /// Carries to the broker what the desk has, as far as it takes it.
+    /// Carries to the broker what the mqtt has, as far as it takes it.
     pub(super) fn pump(&mut self) {
         let (at, connection) = (self.at, self.broker.connection);
         let Some(daemon) = self.daemon.as_mut() else { return };
@@ -285,16 +285,16 @@ impl World {
         if !link.is_up || !link.hears || at < self.broker.stalled_until {
             return;
         }
-        while let Some(outgoing) = link.desk.take() {
+        while let Some(outgoing) = link.mqtt.take() {
             self.tally.messages += 1;
             if self.story.wants_messages() {
                 self.story.tell(at, None, format!("to the broker: {outgoing:?}"));
             }
-            if let Outgoing::Kept(kept) = outgoing {
+            if let Outgoing::Retained(kept) = outgoing {
                 self.broker.keep(&kept.topic, &kept.payload);
             }
         }
-        if link.desk.is_moving() && !link.is_moving {
+        if link.mqtt.is_migrating() && !link.is_moving {
             link.is_moving = true;
             self.link(MOVE, Next::MovesAreOver { connection });
         }
@@ -417,15 +417,15 @@ impl World {
     /// A message comes to the daemon.
     fn receive(&mut self, topic: &str, payload: &[u8]) {
         let now = self.now();
-        let message = Message { topic, payload, kept: false, response_topic: None, correlation: None };
+        let message = Message { topic, payload, retained: false, response_topic: None, correlation: None };
         let Some(daemon) = self.daemon.as_mut() else { return };
-        match daemon.link.desk.handle_message(message, now) {
+        match daemon.link.mqtt.handle_message(message, now) {
             Effect::Inbound(Inbound::Event(event)) => {
                 if let Event::Command { id, plug, order } = &event {
                     let name = plug;
                     let Some((plug, outlet)) = self.whose(name) else { return };
                     let wants = self.wants(plug, outlet, order);
-                    let has_led = matches!(order, Order::Set(wishes) if wishes.led.is_some());
+                    let has_led = matches!(order, PlugCommand::Set(wishes) if wishes.led.is_some());
                     self.tally.commands += 1;
                     let patience = self.policies[plug].command_ttl;
                     let number = self.judge.command(*id, plug, wants, usize::from(has_led), patience);
@@ -439,8 +439,8 @@ impl World {
         }
     }
 
-    fn wants(&self, plug: usize, outlet: Option<usize>, order: &Order) -> Vec<(usize, super::Wanted)> {
-        let Order::Set(wishes) = order else { return vec![] };
+    fn wants(&self, plug: usize, outlet: Option<usize>, order: &PlugCommand) -> Vec<(usize, super::Wanted)> {
+        let PlugCommand::Set(wishes) = order else { return vec![] };
         let state = match wishes.relay {
             None => return vec![],
             Some(Switch::To(state)) => Some(state),
@@ -487,8 +487,8 @@ impl World {
         }
     }
 
-    fn with_desk(&mut self, act: impl FnOnce(&mut Desk)) {
-        self.with_link(|link| act(&mut link.desk));
+    fn with_desk(&mut self, act: impl FnOnce(&mut MqttState)) {
+        self.with_link(|link| act(&mut link.mqtt));
     }
 
     pub(super) fn link(&mut self, wait: Duration, next: Next) {

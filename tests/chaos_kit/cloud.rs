@@ -1,4 +1,4 @@
-//! The account and the cloud behind it: a server that is a model, and on our side the real office, which lets calls
+//! The account and the cloud behind it: a server that is a model, and on our side the real queue, which lets calls
 //! in, shares one token among all, and keeps the account from being asked too often.
 
 use std::collections::BTreeMap;
@@ -9,11 +9,13 @@ use hs100d::bridge::event::{AccountPlug, CloudStatus, Event, ExchangeId, Outcome
 use hs100d::model::Failure;
 use hs100d::secret::Secret;
 use hs100d::smarthome::message::Reply;
-use hs100d::transport::cloud::api::{Granted, Trouble};
+use hs100d::transport::cloud::api::{ApiError, Granted};
+use hs100d::transport::cloud::auth_queue::{AuthQueue, AuthRequest, TokenRequest};
 use hs100d::transport::cloud::codes::Reaction;
 use hs100d::transport::cloud::host::check_host;
-use hs100d::transport::cloud::office::{Ask, Errand, Office};
-use hs100d::transport::cloud::session::{Account, AccountMemory, Denied, Kind, Pass, Refused, Settled};
+use hs100d::transport::cloud::session::{
+    AccountMemory, Denied, GrantKind, RefusedToken, SessionAccount, Settled, Token,
+};
 use hs100d::transport::cloud::{CloudError, Tokens};
 use tokio::sync::oneshot;
 
@@ -97,33 +99,33 @@ impl Cloud {
     }
 
     /// The server's own opinion of a call with this token.
-    fn judge(&self, token: &str) -> Result<(), Trouble> {
+    fn judge(&self, token: &str) -> Result<(), ApiError> {
         match (self.reach, self.refusal) {
-            (Reach::Garbage, _) => Err(Trouble::NotAnAnswer("a proxy's page".into())),
-            (Reach::BadGateway, _) => Err(Trouble::Http(502)),
-            (Reach::Breaks, _) => Err(Trouble::Broken),
-            _ if self.throttles => Err(Trouble::Code(RATE_LIMIT)),
-            (_, Some(LOCKED)) => Err(Trouble::Code(LOCKED)),
-            _ if self.token.is_none_or(|known| token != text(known)) => Err(Trouble::Code(TOKEN_EXPIRED)),
+            (Reach::Garbage, _) => Err(ApiError::NotAnAnswer("a proxy's page".into())),
+            (Reach::BadGateway, _) => Err(ApiError::Http(502)),
+            (Reach::Breaks, _) => Err(ApiError::Broken),
+            _ if self.throttles => Err(ApiError::Code(RATE_LIMIT)),
+            (_, Some(LOCKED)) => Err(ApiError::Code(LOCKED)),
+            _ if self.token.is_none_or(|known| token != text(known)) => Err(ApiError::Code(TOKEN_EXPIRED)),
             _ => Ok(()),
         }
     }
 
-    fn log_in(&mut self, kind: Kind, brought: &str) -> Result<Granted, Trouble> {
+    fn log_in(&mut self, kind: GrantKind, brought: &str) -> Result<Granted, ApiError> {
         match (self.reach, self.refusal) {
-            (Reach::Garbage, _) => return Err(Trouble::NotAnAnswer("a proxy's page".into())),
-            (Reach::BadGateway, _) => return Err(Trouble::Http(502)),
-            (Reach::Breaks, _) => return Err(Trouble::Broken),
-            _ if self.throttles => return Err(Trouble::Code(RATE_LIMIT)),
+            (Reach::Garbage, _) => return Err(ApiError::NotAnAnswer("a proxy's page".into())),
+            (Reach::BadGateway, _) => return Err(ApiError::Http(502)),
+            (Reach::Breaks, _) => return Err(ApiError::Broken),
+            _ if self.throttles => return Err(ApiError::Code(RATE_LIMIT)),
             // A refresh brings no password; what it brings died with the password's change.
-            (_, Some(WRONG_PASSWORD)) if kind == Kind::Refresh => {}
-            (_, Some(code)) => return Err(Trouble::Code(code)),
+            (_, Some(WRONG_PASSWORD)) if kind == GrantKind::Refresh => {}
+            (_, Some(code)) => return Err(ApiError::Code(code)),
             _ => {}
         }
         let knows_refresh =
             self.refresh.is_some_and(|known| brought.contains(&format!("\"{}\"", text(known))));
-        if kind == Kind::Refresh && !knows_refresh {
-            return Err(Trouble::Code(REFRESH_EXPIRED));
+        if kind == GrantKind::Refresh && !knows_refresh {
+            return Err(ApiError::Code(REFRESH_EXPIRED));
         }
         self.issued += 1;
         let number = self.issued;
@@ -139,18 +141,18 @@ fn text(token: u32) -> String {
 
 /// Our side of it.
 pub struct Calls {
-    office: Office,
+    queue: AuthQueue,
     told: CloudStatus,
     calls: BTreeMap<u64, Call>,
     next: u64,
-    auth: Option<(Kind, String)>,
+    auth: Option<(GrantKind, String)>,
     /// How often the account was set up anew; what an earlier one had under way comes to nothing.
     setup: u32,
     memory: AccountMemory,
 }
 
-fn account(password: u32, memory: &AccountMemory) -> Account {
-    Account {
+fn account(password: u32, memory: &AccountMemory) -> SessionAccount {
+    SessionAccount {
         username: USER.to_owned(),
         password: Some(secret(password)),
         terminal: uuid::Uuid::from_u128(0x1234_5678),
@@ -175,10 +177,10 @@ struct Call {
 
 enum Stage {
     New,
-    WantsToken(oneshot::Receiver<Result<Arc<Pass>, CloudError>>),
+    WantsToken(oneshot::Receiver<Result<Arc<Token>, CloudError>>),
     /// Has one, and is to be let in.
-    HasToken(Arc<Pass>),
-    Sent(Arc<Pass>),
+    HasToken(Arc<Token>),
+    Sent(Arc<Token>),
 }
 
 /// What happens next to a call or a login.
@@ -186,10 +188,10 @@ pub enum Next {
     Enter(u64),
     Arrives(u64),
     AsksPlug(u64),
-    Answered(u64, Box<Result<Answer, Trouble>>),
+    Answered(u64, Box<Result<Answer, ApiError>>),
     Deadline(u64),
     LogsIn,
-    LoggedIn(u32, Box<Result<Granted, Trouble>>),
+    LoggedIn(u32, Box<Result<Granted, ApiError>>),
 }
 
 impl Next {
@@ -208,21 +210,21 @@ pub enum Answer {
 impl Calls {
     pub fn new(tokens: Option<Tokens>, password: u32) -> Self {
         let memory = AccountMemory::default();
-        let office = Office::new(account(password, &memory), tokens);
+        let queue = AuthQueue::new(account(password, &memory), tokens);
         let (told, calls) = (CloudStatus::Off, BTreeMap::new());
-        Self { office, told, calls, next: 0, auth: None, setup: 0, memory }
+        Self { queue, told, calls, next: 0, auth: None, setup: 0, memory }
     }
 
     /// The config has another password: the account is set up anew, and what was refused and called stays known.
     fn set_up_anew(&mut self, tokens: Option<Tokens>, password: u32) {
-        self.office = Office::new(account(password, &self.memory), tokens);
+        self.queue = AuthQueue::new(account(password, &self.memory), tokens);
         self.told = CloudStatus::Off;
         self.setup += 1;
         self.auth = None;
     }
 
     pub fn weight(&self) -> usize {
-        (self.calls.len() + self.office.waiting()) * 256
+        (self.calls.len() + self.queue.waiting()) * 256
     }
 }
 
@@ -292,7 +294,7 @@ impl World {
             daemon.calls.memory.refused.remove(&server, USER, &secret(self.cloud.written_password));
         }
         let tokens = self.disk.tokens.clone();
-        self.ask_office(Ask::Rearm(tokens));
+        self.ask_office(AuthRequest::Rearm(tokens));
         self.tell_mood();
     }
 
@@ -322,8 +324,8 @@ impl World {
         let Some(call) = self.call(number) else { return };
         let (urgent, deadline) = (call.urgent || call.is_second, call.deadline);
         let (answer, mut answered) = oneshot::channel();
-        self.ask_office(Ask::Admit { urgent, answer });
-        let admitted = answered.try_recv().expect("the office says at once whether a call may be made");
+        self.ask_office(AuthRequest::Admit { urgent, answer });
+        let admitted = answered.try_recv().expect("the queue says at once whether a call may be made");
         let admitted = if self.plan.sabotage == Some(Sabotage::Overspends) { Ok(()) } else { admitted };
         match admitted {
             Ok(()) => self.send_call(number),
@@ -335,11 +337,11 @@ impl World {
         }
     }
 
-    fn want_token(&mut self, number: u64, refused: Option<Refused>) {
+    fn want_token(&mut self, number: u64, refused: Option<RefusedToken>) {
         let (answer, answered) = oneshot::channel();
         let Some(call) = self.call(number) else { return };
         call.stage = Stage::WantsToken(answered);
-        self.ask_office(Ask::Pass { refused, answer });
+        self.ask_office(AuthRequest::Pass { refused, answer });
         self.serve_those_who_wait();
     }
 
@@ -371,7 +373,7 @@ impl World {
         self.judge.calls_cloud();
         match self.cloud.reach {
             Reach::Unreachable => {
-                let trouble = Trouble::Unreachable("connection refused".into());
+                let trouble = ApiError::Unreachable("connection refused".into());
                 self.account(self.at + Duration::from_millis(20), answer(number, Err(trouble)));
             }
             // The deadline ends it.
@@ -396,9 +398,9 @@ impl World {
             let rows = self.plugs.iter().map(|plug| AccountPlug {
                 device_id: plug.device_id.clone(),
                 mac: Some(plug.mac),
-                alias: plug.plate.alias.clone(),
-                model: (*plug.plate.model).into(),
-                kind: (*plug.plate.kind).into(),
+                alias: plug.device.alias.clone(),
+                model: (*plug.device.model).into(),
+                kind: (*plug.device.kind).into(),
                 connected: plug.far != Far::Offline,
             });
             let rows = Answer::List(rows.collect());
@@ -408,11 +410,11 @@ impl World {
         let (plug, deadline) = (flight.plug, flight.deadline);
         match self.plugs[plug].far {
             _ if self.plugs[plug].temper == Temper::Dark => {
-                self.account(self.at + trip, answer(number, Err(Trouble::Code(PLUG_OFFLINE))));
+                self.account(self.at + trip, answer(number, Err(ApiError::Code(PLUG_OFFLINE))));
             }
-            Far::Offline => self.account(self.at + trip, answer(number, Err(Trouble::Code(PLUG_OFFLINE)))),
+            Far::Offline => self.account(self.at + trip, answer(number, Err(ApiError::Code(PLUG_OFFLINE)))),
             Far::Silent => {
-                self.account(self.at + PLUG_TIME, answer(number, Err(Trouble::Code(PLUG_SILENT))));
+                self.account(self.at + PLUG_TIME, answer(number, Err(ApiError::Code(PLUG_SILENT))));
             }
             Far::Late => {
                 let left = deadline.saturating_sub(self.at);
@@ -448,7 +450,7 @@ impl World {
             return;
         }
         if self.plugs[plug].temper == Temper::Dark {
-            return self.account(self.at + PLUG_TIME, answer(number, Err(Trouble::Code(PLUG_SILENT))));
+            return self.account(self.at + PLUG_TIME, answer(number, Err(ApiError::Code(PLUG_SILENT))));
         }
         self.do_as_told(plug, plug, &request, &causes, deadline);
         let reply = self.plugs[plug].answer(&request, self.at);
@@ -456,7 +458,7 @@ impl World {
         self.account(self.at + trip, answer(number, Ok(Answer::Plug(reply))));
     }
 
-    fn call_answered(&mut self, number: u64, answer: Result<Answer, Trouble>) {
+    fn call_answered(&mut self, number: u64, answer: Result<Answer, ApiError>) {
         let Some(call) = self.call(number) else { return };
         let (Stage::Sent(pass), false) = (&call.stage, call.is_second) else {
             return self.conclude_call(number, answer);
@@ -465,13 +467,13 @@ impl World {
         match answer {
             Err(trouble) if is_the_tokens_fault(&trouble) => {
                 call.is_second = true;
-                self.want_token(number, Some(Refused { pass, trouble }));
+                self.want_token(number, Some(RefusedToken { pass, trouble }));
             }
             answer => self.conclude_call(number, answer),
         }
     }
 
-    fn conclude_call(&mut self, number: u64, answer: Result<Answer, Trouble>) {
+    fn conclude_call(&mut self, number: u64, answer: Result<Answer, ApiError>) {
         let Some(daemon) = self.daemon.as_mut() else { return };
         let Some(call) = daemon.calls.calls.remove(&number) else { return };
         let Stage::Sent(pass) = call.stage else { return };
@@ -481,17 +483,17 @@ impl World {
         let about = plug.map(|plug| self.plugs[plug].device_id.clone());
         let result = match answer {
             Ok(answer) => {
-                self.ask_office(Ask::Answered { pass, about });
+                self.ask_office(AuthRequest::Answered { pass, about });
                 Ok(answer)
             }
-            Err(Trouble::TimedOut) if call.exchange.is_some() => Err(CloudError::Silent),
+            Err(ApiError::TimedOut) if call.exchange.is_some() => Err(CloudError::Silent),
             Err(trouble) => {
                 if matches!(trouble.reaction(), Reaction::Stop(_)) {
                     self.judge.account_refuses();
                 }
                 let (answer, mut answered) = oneshot::channel();
-                self.ask_office(Ask::Failed { pass, about, trouble, answer });
-                Err(answered.try_recv().expect("the office says at once what to make of it"))
+                self.ask_office(AuthRequest::Failed { pass, about, trouble, answer });
+                Err(answered.try_recv().expect("the queue says at once what to make of it"))
             }
         };
         self.tell_mood();
@@ -518,24 +520,24 @@ impl World {
     fn call_is_due(&mut self, number: u64) {
         let Some(call) = self.call(number) else { return };
         match &call.stage {
-            Stage::Sent(_) => self.conclude_call(number, Err(Trouble::TimedOut)),
+            Stage::Sent(_) => self.conclude_call(number, Err(ApiError::TimedOut)),
             _ => self.call_failed(number, CloudError::Down("the login was not answered in time".into())),
         }
     }
 
     // --- logins ---------------------------------------------------------------------------------------------------
 
-    fn ask_office(&mut self, ask: Ask) {
+    fn ask_office(&mut self, ask: AuthRequest) {
         let now = self.now();
-        let errand = self.daemon.as_mut().and_then(|daemon| daemon.calls.office.take(ask, now));
+        let errand = self.daemon.as_mut().and_then(|daemon| daemon.calls.queue.take(ask, now));
         if let Some(errand) = errand {
             self.run_errand(errand);
         }
     }
 
-    fn run_errand(&mut self, errand: Errand) {
+    fn run_errand(&mut self, errand: TokenRequest) {
         self.judge.asks_for_token();
-        if errand.kind == Kind::Login {
+        if errand.kind == GrantKind::Login {
             self.judge.sends_login(self.cloud.written_password);
         }
         if self.plan.sabotage == Some(Sabotage::LogsInTwice) && self.dice.chance(0.2) {
@@ -555,16 +557,17 @@ impl World {
         let Some(daemon) = self.daemon.as_mut() else { return };
         let Some((kind, brought)) = daemon.calls.auth.take() else { return };
         let granted = match self.cloud.reach {
-            Reach::Unreachable => Err(Trouble::Unreachable("connection refused".into())),
-            Reach::Silent => Err(Trouble::TimedOut),
+            Reach::Unreachable => Err(ApiError::Unreachable("connection refused".into())),
+            Reach::Silent => Err(ApiError::TimedOut),
             _ => self.cloud.log_in(kind, &brought),
         };
-        let is_seen = matches!(granted, Ok(_) | Err(Trouble::Code(_) | Trouble::TimedOut | Trouble::Broken));
-        if is_seen && kind == Kind::Login {
+        let is_seen =
+            matches!(granted, Ok(_) | Err(ApiError::Code(_) | ApiError::TimedOut | ApiError::Broken));
+        if is_seen && kind == GrantKind::Login {
             self.judge.login_is_seen();
         }
-        self.tally.logins += u64::from(is_seen && kind == Kind::Login);
-        if matches!(granted, Err(Trouble::Code(WRONG_PASSWORD))) && kind == Kind::Login {
+        self.tally.logins += u64::from(is_seen && kind == GrantKind::Login);
+        if matches!(granted, Err(ApiError::Code(WRONG_PASSWORD))) && kind == GrantKind::Login {
             self.judge.refuses_login(self.cloud.written_password);
             self.cloud.password_is_refused = true;
         }
@@ -573,7 +576,7 @@ impl World {
         self.account(self.at + trip, Next::LoggedIn(setup, Box::new(granted)));
     }
 
-    fn logged_in(&mut self, setup: u32, granted: Result<Granted, Trouble>) {
+    fn logged_in(&mut self, setup: u32, granted: Result<Granted, ApiError>) {
         if self.daemon.as_ref().is_none_or(|daemon| daemon.calls.setup != setup) {
             return;
         }
@@ -585,15 +588,15 @@ impl World {
             }
         }
         let now = self.now();
-        let is_wrong = matches!(granted, Err(Trouble::Code(WRONG_PASSWORD)));
+        let is_wrong = matches!(granted, Err(ApiError::Code(WRONG_PASSWORD)));
         let Some(daemon) = self.daemon.as_mut() else { return };
-        let (settled, next) = daemon.calls.office.settle(granted, now);
+        let (settled, next) = daemon.calls.queue.settle(granted, now);
         if let Settled::Granted(tokens) = settled {
             self.disk.tokens = Some(tokens);
         }
         if self.plan.sabotage == Some(Sabotage::ForgivesItself) {
             self.cloud.forget_tokens(true);
-            self.ask_office(Ask::Rearm(None));
+            self.ask_office(AuthRequest::Rearm(None));
         }
         let insists =
             self.plan.sabotage == Some(Sabotage::LogsInAfterRefusal) && self.cloud.refusal.is_some();
@@ -614,7 +617,7 @@ impl World {
     fn tell_mood(&mut self) {
         let life = self.life;
         let Some(daemon) = self.daemon.as_mut() else { return };
-        let mood = daemon.calls.office.mood();
+        let mood = daemon.calls.queue.status();
         if *mood != daemon.calls.told {
             daemon.calls.told = mood.clone();
             let event = Box::new(Event::Cloud(mood.clone()));
@@ -637,10 +640,10 @@ impl World {
     }
 }
 
-fn answer(number: u64, answer: Result<Answer, Trouble>) -> Next {
+fn answer(number: u64, answer: Result<Answer, ApiError>) -> Next {
     Next::Answered(number, Box::new(answer))
 }
 
-fn is_the_tokens_fault(trouble: &Trouble) -> bool {
+fn is_the_tokens_fault(trouble: &ApiError) -> bool {
     matches!(trouble.reaction(), Reaction::Renew | Reaction::Login | Reaction::Elsewhere)
 }

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hs100d::bridge::event::{Event, Exchange, ExchangeId, Identity, Outcome, Said, Sighting, Target};
+use hs100d::bridge::event::{
+    DiscoveryReply, Event, Exchange, ExchangeId, Identity, Outcome, Sighting, Target,
+};
 use hs100d::model::{Address, Failure, RelayState, Route};
 use hs100d::smarthome::message::{Reply, Request};
 
@@ -166,10 +168,10 @@ impl World {
         let Some(found) = found.filter(|&found| self.plugs[found].temper != Temper::Dark) else {
             return self.push(deadline, silence(life, id));
         };
-        if !identity.admits(&self.plugs[found].plate) {
+        if !identity.admits(&self.plugs[found].device) {
             let hello = Some(self.plugs[found].reading(self.at));
             let failure = Failure::WrongPlug { found: "another".into() };
-            return self.answer_by(life, id, Outcome { result: Err(failure), hello }, deadline);
+            return self.answer_by(life, id, Outcome { result: Err(failure), greeting: hello }, deadline);
         }
         let causes = self.flight(life, id).map(|flight| flight.causes.clone()).unwrap_or_default();
         self.do_as_told(plug, found, &request, &causes, deadline);
@@ -180,7 +182,7 @@ impl World {
             Fate::Garbage => Outcome::of(Err(Failure::Garbage("rubbish".into()))),
             // A connection that is new begins with a greeting.
             Fate::Answered if request != Request::SysInfo && found == plug && self.dice.chance(0.3) => {
-                Outcome { result, hello: Some(self.plugs[found].reading(self.at)) }
+                Outcome { result, greeting: Some(self.plugs[found].reading(self.at)) }
             }
             Fate::Answered => Outcome::of(result),
         };
@@ -298,7 +300,7 @@ impl World {
         let plug = flight.plug;
         self.judge.ends(plug, flight.exchange.route(), id);
         let is_another = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
-        if let Some(hello) = outcome.hello.as_ref().filter(|_| !is_another) {
+        if let Some(hello) = outcome.greeting.as_ref().filter(|_| !is_another) {
             self.judge.read(plug, flight.asked, relays_of(hello));
         }
         match &outcome.result {
@@ -375,7 +377,7 @@ impl World {
 
     /// The daemon hears that a plug is at this place, whether it is or not.
     pub(super) fn sight(&mut self, plug: usize, place: u16) {
-        let said = Said::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
+        let said = DiscoveryReply::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
         let event = Event::Sighted(Sighting { address: plugs::address(place), said });
         let (wait, life) = (self.trip(plug), self.life);
         self.later(wait, Next::Heard { life, event: Box::new(event) });

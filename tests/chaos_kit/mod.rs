@@ -1,4 +1,4 @@
-//! A year of chaos in a minute: the daemon's decisions (the bridge, the broker's desk and the account's office, all of
+//! A year of chaos in a minute: the daemon's decisions (the bridge, the broker's mqtt and the account's office, all of
 //! them the real ones) in a world that is a model, with a seed: plugs, the LAN, the cloud, the broker, hands and weather.
 //!
 //! ```text
@@ -31,9 +31,9 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use hs100d::bridge::event::{
-    Action, Event, ExchangeId, Happening, Identity, KnownPlug, PlugKey, Update, What,
+    Action, Event, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, PlugKey, Update,
 };
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{DeviceId, PlugName, RelayState};
 use hs100d::mqtt::payload::Clock;
@@ -423,9 +423,9 @@ impl World {
                 );
                 self.tell(of.map(|(plug, _)| plug), line);
             }
-            Update::Happened(Happening { what, plug, detail, .. }) => {
+            Update::Notice(Notice { kind: what, plug, detail, .. }) => {
                 let of = plug.as_ref().and_then(|name| self.whose(name));
-                if let (What::DriftCorrected, Some((plug, relay))) = (what, of) {
+                if let (NoticeKind::DriftCorrected, Some((plug, relay))) = (what, of) {
                     self.tally.corrections += 1;
                     let policy = self.policies[plug];
                     self.judge.corrects(plug, relay.unwrap_or(0), policy.command_ttl);
@@ -531,12 +531,12 @@ fn policy(season: Season, number: usize, dice: &mut Dice) -> RoutePolicy {
         Season::Year => seconds(600),
     };
     let policy = match number % 20 {
-        7 => Policy::Local,
-        13 => Policy::Cloud,
-        _ => Policy::LocalThenCloud,
+        7 => RoutePreference::Local,
+        13 => RoutePreference::Cloud,
+        _ => RoutePreference::LocalThenCloud,
     };
     let command_ttl = dice.one_of(&[seconds(10), seconds(10), seconds(10), seconds(30), seconds(2)]);
-    RoutePolicy { policy, poll_interval, command_ttl, ..RoutePolicy::default() }
+    RoutePolicy { preference: policy, poll_interval, command_ttl, ..RoutePolicy::default() }
 }
 
 /// The state of a relay on somebody's wish, if it is decided.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hs100d::model::{Address, DeviceId, Failure, Mac, PlugName, RelayState};
 use hs100d::smarthome::message::{
-    CloudInfo, Date, Nameplate, Outlet, OutletPlate, OutletState, Reading, Reply, Request,
+    CloudInfo, Date, DeviceInfo, Outlet, OutletDescription, OutletState, Reading, Reply, Request,
 };
 
 use super::dice::Dice;
@@ -35,7 +35,7 @@ pub struct Plug {
     lags: bool,
     /// Modules beside the relay that its firmware does not know.
     knows_little: bool,
-    pub plate: Arc<Nameplate>,
+    pub device: Arc<DeviceInfo>,
 }
 
 /// How a firmware takes a request that switches the relay and asks how it is.
@@ -149,7 +149,7 @@ impl Plug {
         let device_id = DeviceId::new(&format!("8006{number:036X}")).expect("a device id");
         let mac = Mac::new(&format!("50C7BF{number:06X}")).expect("a MAC");
         let name = |text: String| PlugName::new(&text).expect("a name");
-        let outlet = |n: usize| OutletPlate {
+        let outlet = |n: usize| OutletDescription {
             id: format!("{n:02}").into(),
             alias: format!("plug-{number}-{}", n + 1).into(),
         };
@@ -158,7 +158,7 @@ impl Plug {
             number,
             name: name(format!("plug-{number}")),
             outlet_names: (1..=outlets).map(|n| name(format!("plug-{number}-{n}"))).collect(),
-            plate: Arc::new(Nameplate {
+            device: Arc::new(DeviceInfo {
                 device_id: Some(device_id.clone()),
                 mac: Some(mac),
                 alias: format!("plug-{number}").into(),
@@ -282,7 +282,7 @@ impl Plug {
         let outlet = |relay: &Relay| OutletState { relay: Some(seen(relay)), on_time: on_time(relay) };
         let single = self.relays.first().filter(|_| !self.is_strip());
         Reading {
-            plate: Arc::clone(&self.plate),
+            device: Arc::clone(&self.device),
             relay: single.map(seen),
             led: Some(self.led),
             on_time: single.and_then(on_time),

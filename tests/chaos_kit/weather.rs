@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hs100d::bridge::event::{Event, Said, Sighting};
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::event::{DiscoveryReply, Event, Sighting};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 
 use super::cloud::{self, Reach};
 use super::plugs::{self, Air, Far, Plug, Temper};
@@ -461,13 +461,13 @@ impl World {
     fn sight_somebody_new(&mut self) {
         let number = 1_000_000 + self.dice.below(1_000_000);
         let stranger = Plug::new(number % 60_000, 0, &mut self.dice);
-        let mut plate = (*stranger.plate).clone();
-        plate.alias = "somebody".into();
-        plate.device_id = hs100d::model::DeviceId::new(&format!("8007{number:036X}"));
-        plate.mac = None;
+        let mut device = (*stranger.device).clone();
+        device.alias = "somebody".into();
+        device.device_id = hs100d::model::DeviceId::new(&format!("8007{number:036X}"));
+        device.mac = None;
         let mut reading = stranger.reading(self.at);
-        reading.plate = plate.into();
-        let said = Said::SysInfo(Box::new(reading));
+        reading.device = device.into();
+        let said = DiscoveryReply::SysInfo(Box::new(reading));
         self.hear(Event::Sighted(Sighting { address: plugs::address(60_000), said }));
     }
 
@@ -489,7 +489,7 @@ impl World {
         let since = self.weather.troubled[plug].max(self.disturbed);
         let is_well = (it.air, it.temper) == (Air::Clear, Temper::Sound) && !self.weather.lan_is_down;
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(plug));
-        let uses_lan = self.policies[plug].policy != Policy::Cloud && !is_deaf;
+        let uses_lan = self.policies[plug].preference != RoutePreference::Cloud && !is_deaf;
         // Two in a row are more than the shortest life of a command.
         let had_time = self.hiccups_since(plug, arrived) + NEEDED < self.policies[plug].command_ttl;
         uses_lan && is_well && had_time && since + HEALED_WITHIN + self.policies[plug].poll_interval < arrived
@@ -559,8 +559,8 @@ impl World {
         }
         self.reload();
         for plug in 0..self.plugs.len() {
-            let RoutePolicy { policy, poll_interval, .. } = self.policies[plug];
-            if policy != Policy::Cloud {
+            let RoutePolicy { preference: policy, poll_interval, .. } = self.policies[plug];
+            if policy != RoutePreference::Cloud {
                 self.later(HEALED_WITHIN + poll_interval * 2, Next::Change(Change::MustBeHome(plug)));
             }
         }
@@ -574,7 +574,7 @@ impl World {
             let state = self.plugs[plug].relays[relay].state;
             self.judge.at_rest(plug, relay, state);
         }
-        self.must_be_home(plug, self.policies[plug].policy != Policy::Cloud);
+        self.must_be_home(plug, self.policies[plug].preference != RoutePreference::Cloud);
     }
 
     fn verdict(&mut self) {
@@ -582,7 +582,7 @@ impl World {
         self.judge.hold_to_account();
         let held_back = self.weather.throttled.is_some_and(|at| self.at < at + HELD_BACK);
         for plug in 0..self.plugs.len() {
-            if !(held_back && self.policies[plug].policy == Policy::Cloud) {
+            if !(held_back && self.policies[plug].preference == RoutePreference::Cloud) {
                 self.must_be_right(plug);
             }
         }

@@ -13,7 +13,7 @@ use hs100d::model::{DeviceId, Failure, RelayState};
 use hs100d::secret::Secret;
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::session::AccountMemory;
-use hs100d::transport::cloud::{Cloud, Options, Tokens, Vault};
+use hs100d::transport::cloud::{Cloud, CloudOptions, TokenStore, Tokens};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -249,7 +249,7 @@ pub(crate) struct Drawer {
     pub(crate) jammed: bool,
 }
 
-impl Vault for Drawer {
+impl TokenStore for Drawer {
     fn save(&self, tokens: &Tokens) -> std::io::Result<()> {
         if self.jammed {
             return Err(std::io::Error::other("disk full"));
@@ -266,8 +266,8 @@ pub(crate) struct Bench {
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
 }
 
-pub(crate) fn options(canned: &CannedCloud, password: Option<&str>) -> Options {
-    Options {
+pub(crate) fn options(canned: &CannedCloud, password: Option<&str>) -> CloudOptions {
+    CloudOptions {
         username: USERNAME.to_owned(),
         password: password.map(|password| Secret::new(password.to_owned())),
         url: canned.url.clone(),
@@ -287,7 +287,7 @@ impl Bench {
     ) -> Self {
         let drawer = Arc::new(drawer);
         let (sender, events) = mpsc::unbounded_channel();
-        let vault: Arc<dyn Vault> = drawer.clone();
+        let vault: Arc<dyn TokenStore> = drawer.clone();
         let memory = AccountMemory::default();
         let cloud = Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender, memory).unwrap();
         Self { cloud, drawer, events }
@@ -325,7 +325,7 @@ pub(crate) fn exchange(id: &str, request: Request, time: Duration) -> Exchange {
         request,
         deadline: Instant::now() + time,
         urgent: true,
-        plate: None,
+        known_info: None,
     }
 }
 

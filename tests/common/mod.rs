@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
-    AccountPlug, Action, CloudStatus, CommandId, CommandResult, Ended, Event, Exchange, ExchangeId, Identity,
-    KnownPlug, Outcome, PlugState, Said, Sighting, Target, Update, What,
+    AccountPlug, Action, CloudStatus, CommandId, CommandResult, DiscoveryReply, Ended, Event, Exchange,
+    ExchangeId, Identity, KnownPlug, NoticeKind, Outcome, PlugState, Sighting, Target, Update,
 };
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{
-    Address, Availability, DeviceId, Failure, Mac, Order, PlugName, RelayState, Route, Switch, Wishes,
+    Address, Availability, DeviceId, Failure, Mac, PlugCommand, PlugName, RelayState, Route, SetCommand,
+    Switch,
 };
 use hs100d::smarthome::message::{
-    CloudInfo, Date, Meter, Nameplate, OutletPlate, OutletState, Reading, Reply, Request,
+    CloudInfo, Date, DeviceInfo, Meter, OutletDescription, OutletState, Reading, Reply, Request,
 };
 
 /// More steps than this without an end are a livelock.
@@ -297,7 +298,7 @@ impl Scenario {
         self.carry_out();
     }
 
-    pub fn send(&mut self, number: usize, order: Order) -> CommandId {
+    pub fn send(&mut self, number: usize, order: PlugCommand) -> CommandId {
         self.next_command += 1;
         let id = CommandId(self.next_command);
         self.event(Event::Command { id, plug: plug_name(number), order });
@@ -307,18 +308,25 @@ impl Scenario {
     pub fn switch(&mut self, number: usize, state: RelayState) -> CommandId {
         self.send(
             number,
-            Order::Set(Wishes { relay: Some(Switch::To(state)), led: None, ..Wishes::default() }),
+            PlugCommand::Set(SetCommand {
+                relay: Some(Switch::To(state)),
+                led: None,
+                ..SetCommand::default()
+            }),
         )
     }
 
     pub fn toggle(&mut self, number: usize) -> CommandId {
-        self.send(number, Order::Set(Wishes { relay: Some(Switch::Toggle), led: None, ..Wishes::default() }))
+        self.send(
+            number,
+            PlugCommand::Set(SetCommand { relay: Some(Switch::Toggle), led: None, ..SetCommand::default() }),
+        )
     }
 
     /// The LAN says that this plug is at its address.
     pub fn sight(&mut self, number: usize) {
         let plug = self.plug(number).clone();
-        let said = Said::SysInfo(Box::new(plug.reading()));
+        let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
         let address = plug.address.expect("a sighted plug has an address");
         self.event(Event::Sighted(Sighting { address, said }));
     }
@@ -381,8 +389,8 @@ impl Scenario {
         told.collect()
     }
 
-    pub fn happened(&self, what: What) -> usize {
-        let is_it = |(_, update): &&(_, Update)| matches!(update, Update::Happened(it) if it.what == what);
+    pub fn happened(&self, what: NoticeKind) -> usize {
+        let is_it = |(_, update): &&(_, Update)| matches!(update, Update::Notice(it) if it.kind == what);
         self.told.iter().filter(is_it).count()
     }
 
@@ -444,7 +452,7 @@ impl Scenario {
         }
         for plug in self.plugs.clone().iter().filter(|plug| plug.lan == Lan::Works) {
             if let Some(address) = plug.address.clone() {
-                let said = Said::SysInfo(Box::new(plug.reading()));
+                let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
                 self.later(LAN_TRIP, Pending::Event(Event::Sighted(Sighting { address, said })));
             }
         }
@@ -469,14 +477,14 @@ impl Scenario {
             return self.answer(exchange, millis(1), Outcome::of(Err(Failure::NoRoute)));
         };
         let plug = &self.plugs[place];
-        let plate = plug.reading().plate;
+        let plate = plug.reading().device;
         if !expect.admits(&plate) {
             let found = plug.device_id.to_string().into();
             let hello = Some(plug.reading());
             return self.answer(
                 exchange,
                 LAN_TRIP,
-                Outcome { result: Err(Failure::WrongPlug { found }), hello },
+                Outcome { result: Err(Failure::WrongPlug { found }), greeting: hello },
             );
         }
         let (after, failure) = match plug.lan {
@@ -679,7 +687,7 @@ impl ModelPlug {
     pub fn reading(&self) -> Reading {
         let outlets = &self.outlets[..self.outlets.len() - self.hides];
         Reading {
-            plate: Arc::new(Nameplate {
+            device: Arc::new(DeviceInfo {
                 device_id: self.tells_id.then(|| self.device_id.clone()),
                 mac: Some(self.mac),
                 alias: self.alias.as_str().into(),
@@ -706,8 +714,8 @@ impl ModelPlug {
     }
 }
 
-fn outlet_plate((number, (alias, _)): (usize, &(String, RelayState))) -> OutletPlate {
-    OutletPlate { id: format!("{number:02}").into(), alias: alias.as_str().into() }
+fn outlet_plate((number, (alias, _)): (usize, &(String, RelayState))) -> OutletDescription {
+    OutletDescription { id: format!("{number:02}").into(), alias: alias.as_str().into() }
 }
 
 /// A result that says that the command was done.
@@ -716,6 +724,6 @@ pub fn is_ok(result: &CommandResult) -> bool {
 }
 
 /// A policy of this kind with the usual numbers.
-pub fn policy(policy: Policy) -> RoutePolicy {
-    RoutePolicy { policy, ..RoutePolicy::default() }
+pub fn policy(policy: RoutePreference) -> RoutePolicy {
+    RoutePolicy { preference: policy, ..RoutePolicy::default() }
 }

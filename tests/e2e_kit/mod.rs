@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hs100d::sim::cloud::desk::Account;
-use hs100d::sim::house::{Blueprint, House};
+use hs100d::sim::cloud::account::SimAccount;
+use hs100d::sim::home::{HomeOptions, SimHome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -31,14 +31,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const LINES_SHOWN: usize = 80;
 
 /// A house of these plugs, with the account that [`Config::of`] logs in to.
-pub(crate) async fn house_of(aliases: &[&str]) -> House {
-    House::start(blueprint_of(aliases)).await.unwrap()
+pub(crate) async fn house_of(aliases: &[&str]) -> SimHome {
+    SimHome::start(blueprint_of(aliases)).await.unwrap()
 }
 
 /// What such a house is built from.
-pub(crate) fn blueprint_of(aliases: &[&str]) -> Blueprint {
-    let mut blueprint = Blueprint::of(aliases);
-    blueprint.account = Account::new(ACCOUNT.0, ACCOUNT.1);
+pub(crate) fn blueprint_of(aliases: &[&str]) -> HomeOptions {
+    let mut blueprint = HomeOptions::of(aliases);
+    blueprint.account = SimAccount::new(ACCOUNT.0, ACCOUNT.1);
     blueprint
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Config {
 impl Config {
     /// Serves this house: its plugs are found by broadcast on loopback, its account is known, and the broker is our
     /// own at any free port.
-    pub(crate) fn of(house: &House) -> Self {
+    pub(crate) fn of(house: &SimHome) -> Self {
         Self::default()
             .set("broker", "listen", "127.0.0.1:0")
             .set("discovery", "broadcast", ["127.255.255.255"])
@@ -91,7 +91,7 @@ impl Config {
     }
 
     /// A plug of the house, by all that can be said of it.
-    pub(crate) fn plug(self, name: &str, house: &House, number: usize) -> Self {
+    pub(crate) fn plug(self, name: &str, house: &SimHome, number: usize) -> Self {
         let plug = house.plug(number);
         self.entry(name, &plug.device_id(), &house.lan().address(plug).unwrap().to_string())
     }

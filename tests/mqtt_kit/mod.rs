@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
-use hs100d::model::{Availability, DeviceId, Order, PlugName, RelayState, Route};
+use hs100d::model::{Availability, DeviceId, PlugCommand, PlugName, RelayState, Route};
 use hs100d::mqtt::broker::{self, EmbeddedBroker};
-use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::homeassistant::{self, DocumentForm};
 use hs100d::mqtt::payload::Clock;
-use hs100d::mqtt::{Inbound, Link, Options};
+use hs100d::mqtt::{Inbound, Link, MqttSettings};
 use hs100d::secret::RefusedLogins;
-use hs100d::smarthome::message::Nameplate;
+use hs100d::smarthome::message::DeviceInfo;
 use rumqttc::{AsyncClient, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -170,7 +170,7 @@ impl House {
 
 async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let options = broker::Options { listen, users: Vec::new(), state_dir: state_dir.to_owned() };
+    let options = broker::BrokerOptions { listen, users: Vec::new(), state_dir: state_dir.to_owned() };
     within("the embedded broker", EmbeddedBroker::start(options)).await.unwrap()
 }
 
@@ -219,8 +219,8 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Options of a daemon in its own corner of the broker.
-pub(crate) fn options(port: u16) -> Options {
-    Options {
+pub(crate) fn options(port: u16) -> MqttSettings {
+    MqttSettings {
         host: "127.0.0.1".to_owned(),
         port,
         tls: None,
@@ -229,8 +229,8 @@ pub(crate) fn options(port: u16) -> Options {
         client_id: "hs100d-test".to_owned(),
         base_topic: "home/hs100d".to_owned(),
         instance: "test".to_owned(),
-        homeassistant: homeassistant::Options {
-            discovery: Discovery::Device,
+        homeassistant: homeassistant::HomeAssistantOptions {
+            discovery: DocumentForm::Device,
             discovery_prefix: "homeassistant".to_owned(),
             status_topic: "homeassistant/status".to_owned(),
         },
@@ -244,12 +244,12 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start(options: Options) -> Self {
+    pub(crate) fn start(options: MqttSettings) -> Self {
         Self::start_after(RefusedLogins::default(), options)
     }
 
     /// In a process in which brokers have refused these logins.
-    pub(crate) fn start_after(refused: RefusedLogins, options: Options) -> Self {
+    pub(crate) fn start_after(refused: RefusedLogins, options: MqttSettings) -> Self {
         let (sender, inbound) = mpsc::unbounded_channel();
         Self { link: Link::start(options, refused, sender), inbound }
     }
@@ -297,7 +297,7 @@ impl Daemon {
         }
     }
 
-    pub(crate) async fn hears_command(&mut self) -> (CommandId, PlugName, Order) {
+    pub(crate) async fn hears_command(&mut self) -> (CommandId, PlugName, PlugCommand) {
         match self.hears().await {
             Inbound::Event(Event::Command { id, plug, order }) => (id, plug, order),
             other => panic!("not a command: {other:?}"),
@@ -345,7 +345,7 @@ pub(crate) fn state(relay: RelayState) -> PlugState {
 /// A plug's info; its device id is made from its name.
 pub(crate) fn info(plug: &str) -> PlugInfo {
     PlugInfo {
-        plate: Arc::new(Nameplate {
+        device: Arc::new(DeviceInfo {
             device_id: DeviceId::new(&device_id(plug)),
             mac: None,
             alias: plug.into(),

@@ -1,4 +1,4 @@
-//! The daemon in its steady state, without sockets and without waiting: bridge, codec and desk on a clock that is moved by
+//! The daemon in its steady state, without sockets and without waiting: bridge, codec and mqtt on a clock that is moved by
 //! hand, plugs that answer at once. For whoever counts what a poll or a command costs.
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses its own part of it")]
@@ -8,13 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use hs100d::bridge::event::{Action, Event, Exchange, Identity, Outcome};
-use hs100d::bridge::route::{Policy, RoutePolicy};
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{Address, DeviceId, PlugName};
-use hs100d::mqtt::desk::{Desk, Effect, Message, Outgoing};
-use hs100d::mqtt::homeassistant::{self, Discovery};
+use hs100d::mqtt::homeassistant::{self, DocumentForm};
 use hs100d::mqtt::payload::Clock;
-use hs100d::mqtt::{Inbound, Options};
+use hs100d::mqtt::state::{Effect, Message, MqttState, Outgoing};
+use hs100d::mqtt::{Inbound, MqttSettings};
 use hs100d::smarthome::cipher;
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
 use hs100d::smarthome::message::{OutletIds, Reply, Request};
@@ -23,17 +23,17 @@ use hs100d::smarthome::message::{OutletIds, Reply, Request};
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 const MOST_STEPS: usize = 1_000_000;
 
-/// Bridge, desk and plugs.
+/// Bridge, mqtt and plugs.
 pub struct Steady {
     pub bridge: Bridge,
-    pub desk: Desk,
+    pub mqtt: MqttState,
     now: Instant,
     clock: Clock,
     plugs: Vec<Plug>,
     wire: Vec<u8>,
     next: usize,
     pub polls: u64,
-    /// What the desk had to send.
+    /// What the mqtt had to send.
     pub sent: u64,
 }
 
@@ -66,7 +66,7 @@ impl Steady {
     pub fn of(count: usize) -> Self {
         let begun = Instant::now();
         let clock = Clock { instant: begun, system: SystemTime::UNIX_EPOCH };
-        let policy = RoutePolicy { policy: Policy::Local, ..RoutePolicy::default() };
+        let policy = RoutePolicy { preference: RoutePreference::Local, ..RoutePolicy::default() };
         let plugs = (0..count).map(|number| PlugSettings {
             name: Some(PlugName::new(&format!("plug-{number}")).unwrap()),
             identity: Identity { device_id: DeviceId::new(&format!("8006{number:036X}")), mac: None },
@@ -74,9 +74,9 @@ impl Steady {
             policy,
         });
         let settings = Settings { plugs: plugs.collect(), policy, ..Settings::default() };
-        let mut desk = Desk::new(&options(), clock);
-        desk.connected();
-        desk.end_search();
+        let mut mqtt = MqttState::new(&options(), clock);
+        mqtt.connected();
+        mqtt.end_search();
         let plug = |number| Plug {
             topic: format!("hs100d/plug-{number}/set"),
             on: false,
@@ -88,7 +88,7 @@ impl Steady {
         };
         let mut steady = Self {
             bridge: Bridge::new(settings, begun),
-            desk,
+            mqtt,
             now: begun,
             clock,
             plugs: (0..count).map(plug).collect(),
@@ -115,11 +115,11 @@ impl Steady {
         let message = Message {
             topic: &self.plugs[number].topic,
             payload,
-            kept: false,
+            retained: false,
             response_topic: None,
             correlation: None,
         };
-        let Effect::Inbound(Inbound::Event(event)) = self.desk.handle_message(message, self.now) else {
+        let Effect::Inbound(Inbound::Event(event)) = self.mqtt.handle_message(message, self.now) else {
             panic!("no command");
         };
         self.bridge.handle(event, self.now);
@@ -139,7 +139,7 @@ impl Steady {
         panic!("it does not come about");
     }
 
-    /// Carries out what the bridge wants; says whether a letter went out.
+    /// Carries out what the bridge wants; says whether a transient went out.
     fn carry_out(&mut self) -> bool {
         let mut has_written = false;
         loop {
@@ -150,13 +150,13 @@ impl Steady {
                         let done = Event::Done { exchange: exchange.id, outcome: Outcome::of(result) };
                         self.bridge.handle(done, self.now);
                     }
-                    Action::Publish(update) => self.desk.handle_update(update, self.clock),
+                    Action::Publish(update) => self.mqtt.handle_update(update, self.clock),
                     _ => {}
                 }
             }
-            let Some(outgoing) = self.desk.take() else { return has_written };
+            let Some(outgoing) = self.mqtt.take() else { return has_written };
             self.sent += 1;
-            has_written |= matches!(outgoing, Outgoing::Letter(_));
+            has_written |= matches!(outgoing, Outgoing::Transient(_));
         }
     }
 
@@ -189,12 +189,12 @@ impl Steady {
         }
         let Frame::Whole { end } = frame::parse(&self.wire) else { panic!("half a frame") };
         cipher::decrypt(&mut self.wire[HEADER_LEN..end]);
-        request.read_reply(&self.wire[HEADER_LEN..end], exchange.plate.as_ref()).unwrap()
+        request.read_reply(&self.wire[HEADER_LEN..end], exchange.known_info.as_ref()).unwrap()
     }
 }
 
-fn options() -> Options {
-    Options {
+fn options() -> MqttSettings {
+    MqttSettings {
         host: "127.0.0.1".to_owned(),
         port: 1883,
         tls: None,
@@ -203,8 +203,8 @@ fn options() -> Options {
         client_id: "hs100d-steady".to_owned(),
         base_topic: "hs100d".to_owned(),
         instance: "steady".to_owned(),
-        homeassistant: homeassistant::Options {
-            discovery: Discovery::Device,
+        homeassistant: homeassistant::HomeAssistantOptions {
+            discovery: DocumentForm::Device,
             discovery_prefix: "homeassistant".to_owned(),
             status_topic: "homeassistant/status".to_owned(),
         },

@@ -4,31 +4,31 @@
 //! A command only ever sets a wish, a reading only ever sets what is reported; [`Plug::advance`] compares the two and
 //! takes the next step. At most one exchange is in flight on each route.
 
+mod desired;
+mod exchanges;
 mod polls;
-mod readings;
+mod publish;
 mod relays;
-mod shown;
+mod reported;
 mod sums;
 mod switch_and_read;
-mod wires;
-mod wishes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bridge::delivery::Delivery;
+use crate::bridge::desired::Desired;
 use crate::bridge::event::{
-    Action, CloudStatus, Ended, ExchangeId, Happening, Identity, KnownPlug, PlugKey, Update, What,
+    Action, CloudStatus, Ended, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, PlugKey, Update,
 };
 use crate::bridge::failures::Failures;
-use crate::bridge::pursuit::Pursuit;
-use crate::bridge::route::{Policy, RoutePolicy, Routes};
-use crate::bridge::turns::Turns;
-use crate::bridge::wish::Wish;
-use crate::bridge::words::Words;
+use crate::bridge::interner::Interner;
+use crate::bridge::poll_limiter::PollLimiter;
+use crate::bridge::route::{RoutePolicy, RoutePreference, Routes};
 use crate::model::{Address, Availability, PlugName, Route};
 use crate::smarthome::message::{Date, Reading, Request};
-use polls::Aside;
+use polls::SlowPoll;
 use relays::Relay;
 use sums::Sums;
 use switch_and_read::SwitchAndRead;
@@ -56,28 +56,28 @@ pub(in crate::bridge) struct Plug {
     /// One for all plugs that are reached in the same way.
     policy: Arc<RoutePolicy>,
     /// The address that the user wrote.
-    home: Option<Address>,
+    configured_address: Option<Address>,
     /// Where it is believed to be.
     address: Option<Address>,
     /// Where it answered last.
     answered_at: Option<Address>,
     /// Where it was sighted as well, while it still answered at `address` or had not been tried there.
-    rumour: Option<Address>,
+    candidate_address: Option<Address>,
     /// `address` comes from a sighting and has neither answered nor failed since.
     untested: bool,
     /// When it last made itself heard on the LAN.
     sighted: Option<Instant>,
     routes: Routes,
     failures: Failures,
-    lanes: [Option<InFlight>; 2],
+    in_flight: [Option<InFlight>; 2],
     /// What was asked last on each route.
     last_asked: [LastAsked; 2],
     /// Whether its firmware is switched and read in one request.
     switch_and_read: SwitchAndRead,
     /// When a command last came or was confirmed: what was asked before may be asked again at once.
     stirred: Option<Instant>,
-    wishes: Vec<Wish>,
-    pursuit: Option<Box<Pursuit>>,
+    desired: Vec<Desired>,
+    delivery: Option<Box<Delivery>>,
     reported: Option<Reported>,
     /// The device's own relay, or what a strip shows as a whole.
     device: Relay,
@@ -91,8 +91,8 @@ pub(in crate::bridge) struct Plug {
     acted: Option<Instant>,
     poll_at: [Instant; 2],
     /// The place in a turn that was given out when many plugs wanted to be read over the LAN; it counts while `poll_at` is it.
-    place: Option<Instant>,
-    asides: Vec<Aside>,
+    poll_slot: Option<Instant>,
+    slow_polls: Vec<SlowPoll>,
     /// The plug's own date, for what its meter calls today.
     date: Option<Date>,
     cloud_connected: Option<bool>,
@@ -106,13 +106,13 @@ pub(in crate::bridge) struct Plug {
 }
 
 /// What the bridge hands to a plug so that it can act.
-pub(in crate::bridge) struct Desk<'a> {
+pub(in crate::bridge) struct Ctx<'a> {
     pub(in crate::bridge) now: Instant,
     pub(in crate::bridge) cloud: &'a CloudStatus,
     pub(in crate::bridge) actions: &'a mut VecDeque<Action>,
     pub(in crate::bridge) serial: &'a mut u32,
-    pub(in crate::bridge) turns: &'a mut Turns,
-    pub(in crate::bridge) words: &'a mut Words,
+    pub(in crate::bridge) poll_limiter: &'a mut PollLimiter,
+    pub(in crate::bridge) interner: &'a mut Interner,
 }
 
 #[derive(Debug, Clone)]
@@ -156,20 +156,20 @@ impl LastAsked {
 }
 
 /// Whether a request is one of those that take turns.
-fn takes_turns(route: Route, request: &Request) -> bool {
+fn is_limited(route: Route, request: &Request) -> bool {
     route == Route::Local && !request.changes_something()
 }
 
 impl InFlight {
     /// A question over the LAN leaves its turn to others.
-    fn leaves(&self, route: Route, was_answered: bool, desk: &mut Desk<'_>) {
-        if !takes_turns(route, &self.request) {
+    fn leaves(&self, route: Route, was_answered: bool, ctx: &mut Ctx<'_>) {
+        if !is_limited(route, &self.request) {
             return;
         }
         if was_answered {
-            desk.turns.answered(self.started, desk.now);
+            ctx.poll_limiter.answered(self.started, ctx.now);
         } else {
-            desk.turns.ended(self.started, desk.now);
+            ctx.poll_limiter.ended(self.started, ctx.now);
         }
     }
 }
@@ -195,20 +195,20 @@ impl Plug {
             label: "".into(),
             identity,
             policy,
-            home: None,
+            configured_address: None,
             address: None,
             answered_at: None,
-            rumour: None,
+            candidate_address: None,
             untested: false,
             sighted: None,
             routes: Routes::default(),
             failures: Failures::default(),
-            lanes: [None, None],
+            in_flight: [None, None],
             last_asked: Default::default(),
             switch_and_read: SwitchAndRead::default(),
             stirred: None,
-            wishes: Vec::new(),
-            pursuit: None,
+            desired: Vec::new(),
+            delivery: None,
             reported: None,
             device: Relay::default(),
             outlets: Vec::new(),
@@ -217,8 +217,8 @@ impl Plug {
             acted: None,
             // The cloud's calls are counted.
             poll_at: [now, now + Duration::from_millis(key.0.into())],
-            place: None,
-            asides: Vec::new(),
+            poll_slot: None,
+            slow_polls: Vec::new(),
             date: None,
             cloud_connected: None,
             born: now,
@@ -233,17 +233,17 @@ impl Plug {
     // --- what the bridge tells it -----------------------------------------------------------------------------
 
     /// Gives the plug its name, once.
-    pub(in crate::bridge) fn christen(&mut self, name: PlugName) {
+    pub(in crate::bridge) fn set_name(&mut self, name: PlugName) {
         self.label = name.shared();
         self.name = Some(name);
     }
 
     /// The user wrote where the plug is.
-    pub(in crate::bridge) fn settle_at(&mut self, home: Option<Address>, desk: &mut Desk<'_>) {
-        if self.home != home {
-            self.home.clone_from(&home);
+    pub(in crate::bridge) fn set_configured_address(&mut self, home: Option<Address>, ctx: &mut Ctx<'_>) {
+        if self.configured_address != home {
+            self.configured_address.clone_from(&home);
             if let Some(home) = home.filter(|home| self.address.as_ref() != Some(home)) {
-                self.move_to(home, desk);
+                self.move_to(home, ctx);
                 self.untested = false;
             }
         }
@@ -263,17 +263,17 @@ impl Plug {
 
     /// Somebody saw the plug at this address. Believed at once where the known address does not answer, and tried next
     /// where another sighting is just being tried: one of the two may be a reflection.
-    pub(in crate::bridge) fn sighted(&mut self, address: Address, desk: &mut Desk<'_>) {
-        self.sighted = Some(desk.now);
+    pub(in crate::bridge) fn sighted(&mut self, address: Address, ctx: &mut Ctx<'_>) {
+        self.sighted = Some(ctx.now);
         if self.address.as_ref() == Some(&address) {
-            self.rumour = None;
+            self.candidate_address = None;
             if !self.routes.is_up(Route::Local) {
-                self.poll_at[Route::Local.index()] = desk.now;
+                self.poll_at[Route::Local.index()] = ctx.now;
             }
         } else if self.address.is_some() && (self.routes.is_up(Route::Local) || self.untested) {
-            self.rumour = Some(address);
+            self.candidate_address = Some(address);
         } else {
-            self.move_to(address, desk);
+            self.move_to(address, ctx);
         }
     }
 
@@ -283,13 +283,13 @@ impl Plug {
         let is_settled = self.address.is_some() && self.was_tried();
         if let Some(address) = address.filter(|address| !is_settled && self.address.as_ref() != Some(address))
         {
-            self.rumour = self.address.replace(address);
+            self.candidate_address = self.address.replace(address);
         }
     }
 
     /// Its address turned out to be another plug's. Where the user wrote that it lives it may come back to.
     pub(in crate::bridge) fn lost_address(&mut self) {
-        self.address.clone_from(&self.home);
+        self.address.clone_from(&self.configured_address);
     }
 
     /// The cloud works again, or is another: what was seen of it no longer counts.
@@ -299,9 +299,9 @@ impl Plug {
     }
 
     /// The cloud cannot be used any more.
-    pub(in crate::bridge) fn cloud_closed(&mut self, desk: &mut Desk<'_>) {
-        self.note_unserved(desk);
-        self.show(desk);
+    pub(in crate::bridge) fn cloud_closed(&mut self, ctx: &mut Ctx<'_>) {
+        self.note_unserved(ctx);
+        self.show(ctx);
     }
 
     /// Read it soon.
@@ -310,50 +310,50 @@ impl Plug {
     }
 
     /// Everything of the plug that the broker shows.
-    pub(in crate::bridge) fn republish(&mut self, desk: &mut Desk<'_>) {
+    pub(in crate::bridge) fn republish(&mut self, ctx: &mut Ctx<'_>) {
         self.forget_shown();
         for name in self.parts().filter_map(|part| self.name_of(part)) {
-            desk.publish(Update::Expected(name.clone()));
+            ctx.publish(Update::Expected(name.clone()));
         }
         if let Some(availability) = self.availability {
-            self.tell_availability(availability, desk);
+            self.tell_availability(availability, ctx);
         }
-        self.show(desk);
+        self.show(ctx);
         for part in self.parts() {
-            self.show_energy(part, desk);
+            self.show_energy(part, ctx);
         }
     }
 
     /// What was told of the plug with a date.
-    pub(in crate::bridge) fn tell_times(&mut self, desk: &mut Desk<'_>) {
+    pub(in crate::bridge) fn tell_times(&mut self, ctx: &mut Ctx<'_>) {
         for part in self.parts() {
             let relay = self.relay_mut(part);
             if relay.on_since.is_some() || relay.until.is_some() {
                 relay.shown.state = None;
             }
         }
-        self.show(desk);
+        self.show(ctx);
     }
 
     /// Takes every step that is due, and says when the next one is.
-    pub(in crate::bridge) fn advance(&mut self, desk: &mut Desk<'_>) -> Instant {
-        self.let_go_of_lost(desk);
-        self.bury_dead_wishes(desk);
-        let mut wake = Wake(desk.now + LOOK_AT_LEAST_EVERY);
-        let job = self.job(desk.now);
-        let is_due = job.as_ref().is_some_and(|job| job.not_before <= desk.now);
+    pub(in crate::bridge) fn advance(&mut self, ctx: &mut Ctx<'_>) -> Instant {
+        self.let_go_of_lost(ctx);
+        self.expire(ctx);
+        let mut wake = Wake(ctx.now + LOOK_AT_LEAST_EVERY);
+        let job = self.job(ctx.now);
+        let is_due = job.as_ref().is_some_and(|job| job.not_before <= ctx.now);
         match job {
-            Some(job) => self.pursue(&job, &mut wake, desk),
-            None => self.pursuit = None,
+            Some(job) => self.pursue(&job, &mut wake, ctx),
+            None => self.delivery = None,
         }
         if !is_due {
-            self.poll(&mut wake, desk);
+            self.poll(&mut wake, ctx);
         }
-        self.judge(&mut wake, desk);
-        for flight in self.lanes.iter().flatten() {
+        self.judge(&mut wake, ctx);
+        for flight in self.in_flight.iter().flatten() {
             wake.by(flight.deadline + LOST_AFTER);
         }
-        for wish in self.wishes.iter() {
+        for wish in self.desired.iter() {
             wake.by(wish.deadline);
         }
         wake.0
@@ -383,7 +383,7 @@ impl Plug {
 
     /// Whether looking for it on the LAN would help.
     pub(in crate::bridge) fn is_missing(&self) -> bool {
-        self.policy.policy != Policy::Cloud
+        self.policy.preference != RoutePreference::Cloud
             && (self.address.is_none() || self.routes.is_resting(Route::Local))
     }
 
@@ -392,8 +392,8 @@ impl Plug {
     }
 
     /// Where it may be: where it is believed to be, where it answered last, and where the user wrote that it is.
-    pub(in crate::bridge) fn places(&self) -> impl Iterator<Item = &Address> {
-        let (here, last, home) = (&self.address, &self.answered_at, &self.home);
+    pub(in crate::bridge) fn candidate_addresses(&self) -> impl Iterator<Item = &Address> {
+        let (here, last, home) = (&self.address, &self.answered_at, &self.configured_address);
         let last = last.iter().filter(move |&last| here.as_ref() != Some(last));
         let home = home
             .iter()
@@ -412,8 +412,8 @@ impl Plug {
     }
 
     /// The address that the user wrote.
-    pub(in crate::bridge) fn home(&self) -> Option<&Address> {
-        self.home.as_ref()
+    pub(in crate::bridge) fn configured_address(&self) -> Option<&Address> {
+        self.configured_address.as_ref()
     }
 
     pub(in crate::bridge) fn known(&self) -> Option<KnownPlug> {
@@ -423,23 +423,23 @@ impl Plug {
             name: self.name.clone()?,
             address: self.address.clone(),
             outlets: self.outlet_names().cloned().collect(),
-            home: self.home.clone(),
+            home: self.configured_address.clone(),
         })
     }
 
     /// Ends all that is under way, because the plug is removed.
-    pub(in crate::bridge) fn retire(&mut self, desk: &mut Desk<'_>) {
-        while let Some(wish) = self.wishes.first() {
-            let (slot, part) = (wish.slot(), wish.part);
-            self.end(slot, part, Ended::Error("the plug was removed".into()), None, desk);
+    pub(in crate::bridge) fn retire(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(wish) = self.desired.first() {
+            let (slot, part) = (wish.property(), wish.part);
+            self.end(slot, part, Ended::Error("the plug was removed".into()), None, ctx);
         }
         for route in Route::ALL {
-            self.abandon(route, desk);
+            self.abandon(route, ctx);
         }
     }
 }
 
-impl Desk<'_> {
+impl Ctx<'_> {
     fn cloud_is_open(&self) -> bool {
         matches!(self.cloud, CloudStatus::Ok | CloudStatus::Down(_))
     }
@@ -453,14 +453,14 @@ impl Desk<'_> {
         self.actions.push_back(Action::Publish(update));
     }
 
-    pub(in crate::bridge) fn happened(
+    pub(in crate::bridge) fn notify(
         &mut self,
-        what: What,
+        what: NoticeKind,
         plug: Option<&PlugName>,
         route: Option<Route>,
         detail: String,
     ) {
-        self.publish(Update::Happened(Happening { what, plug: plug.cloned(), route, detail }));
+        self.publish(Update::Notice(Notice { kind: what, plug: plug.cloned(), route, detail }));
     }
 }
 

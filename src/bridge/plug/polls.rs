@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Desk, Plug, Wake};
+use super::{Ctx, Plug, Wake};
 use crate::bridge::backoff::spread;
 use crate::bridge::event::CloudStatus;
-use crate::bridge::turns;
+use crate::bridge::poll_limiter;
 use crate::model::{Route, Verdict};
-use crate::smarthome::message::{Date, Nameplate, Outlet, Reading, Request};
+use crate::smarthome::message::{Date, DeviceInfo, Outlet, Reading, Request};
 
 /// After a look that failed for what an older command may have done late.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -28,8 +28,8 @@ const RELUCTANTLY: Duration = Duration::from_secs(1800);
 
 /// A question besides the state of the relay.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Aside {
-    what: Topic,
+pub(super) struct SlowPoll {
+    what: SlowQuestion,
     part: Option<Outlet>,
     due: Instant,
     /// The place in a turn that was given out when much was asked; it counts while `due` is it.
@@ -40,7 +40,7 @@ pub(super) struct Aside {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Topic {
+enum SlowQuestion {
     CloudInfo,
     CountDown,
     Schedule,
@@ -50,27 +50,27 @@ enum Topic {
     Month,
 }
 
-impl Topic {
+impl SlowQuestion {
     /// Whether it is asked over the cloud as well, where calls are counted.
     fn is_worth_a_call(self) -> bool {
         matches!(self, Self::Date | Self::Meter | Self::Today | Self::Month)
     }
 }
 
-impl Aside {
-    /// The questions that suit a device with this plate.
-    pub(super) fn all_for(plate: &Nameplate, now: Instant) -> Vec<Self> {
+impl SlowPoll {
+    /// The questions that suit a device with this device.
+    pub(super) fn all_for(device: &DeviceInfo, now: Instant) -> Vec<Self> {
         let ask = |what, part| Self { what, part, due: now, place: None, misses: 0, tried: false };
-        let outlets = u8::try_from(plate.outlets.len()).unwrap_or(u8::MAX);
+        let outlets = u8::try_from(device.outlets.len()).unwrap_or(u8::MAX);
         let parts: Vec<_> = if outlets == 0 { vec![None] } else { (0..outlets).map(Some).collect() };
-        let mut all = vec![ask(Topic::CloudInfo, None)];
-        if plate.has_meter() {
-            all.push(ask(Topic::Date, None));
-            for topic in [Topic::Meter, Topic::Today, Topic::Month] {
+        let mut all = vec![ask(SlowQuestion::CloudInfo, None)];
+        if device.has_meter() {
+            all.push(ask(SlowQuestion::Date, None));
+            for topic in [SlowQuestion::Meter, SlowQuestion::Today, SlowQuestion::Month] {
                 all.extend(parts.iter().map(|&part| ask(topic, part)));
             }
         }
-        for topic in [Topic::CountDown, Topic::Schedule] {
+        for topic in [SlowQuestion::CountDown, SlowQuestion::Schedule] {
             all.extend(parts.iter().map(|&part| ask(topic, part)));
         }
         all
@@ -79,61 +79,61 @@ impl Aside {
     /// What to say; nothing while the date that it needs is not known.
     fn request(&self, date: Option<Date>) -> Option<Request> {
         Some(match self.what {
-            Topic::CloudInfo => Request::CloudInfo,
-            Topic::CountDown => Request::CountDown(self.part),
-            Topic::Schedule => Request::Schedule(self.part),
-            Topic::Date => Request::Clock,
-            Topic::Meter => Request::Meter(self.part),
-            Topic::Today => Request::MeterDays(self.part, date?.year, date?.month),
-            Topic::Month => Request::MeterMonths(self.part, date?.year),
+            SlowQuestion::CloudInfo => Request::CloudInfo,
+            SlowQuestion::CountDown => Request::CountDown(self.part),
+            SlowQuestion::Schedule => Request::Schedule(self.part),
+            SlowQuestion::Date => Request::Clock,
+            SlowQuestion::Meter => Request::Meter(self.part),
+            SlowQuestion::Today => Request::MeterDays(self.part, date?.year, date?.month),
+            SlowQuestion::Month => Request::MeterMonths(self.part, date?.year),
         })
     }
 }
 
 impl Plug {
-    pub(super) fn poll(&mut self, wake: &mut Wake, desk: &mut Desk<'_>) {
-        let [local, cloud] = self.usable(desk);
+    pub(super) fn poll(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+        let [local, cloud] = self.usable(ctx);
         if self.may_use(Route::Local) {
-            self.poll_route(Route::Local, local, wake, desk);
+            self.poll_route(Route::Local, local, wake, ctx);
         }
         let cloud_needed = !local || self.routes.is_resting(Route::Local);
-        if self.may_use(Route::Cloud) && cloud_needed && *desk.cloud != CloudStatus::Off {
-            self.poll_route(Route::Cloud, cloud, wake, desk);
+        if self.may_use(Route::Cloud) && cloud_needed && *ctx.cloud != CloudStatus::Off {
+            self.poll_route(Route::Cloud, cloud, wake, ctx);
         }
-        self.ask_aside(wake, desk);
+        self.ask_slow_poll(wake, ctx);
     }
 
-    fn poll_route(&mut self, route: Route, usable: bool, wake: &mut Wake, desk: &mut Desk<'_>) {
-        if self.lanes[route.index()].is_some() {
+    fn poll_route(&mut self, route: Route, usable: bool, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+        if self.in_flight[route.index()].is_some() {
             return;
         }
-        if self.poll_at[route.index()] > desk.now {
+        if self.poll_at[route.index()] > ctx.now {
             return wake.by(self.poll_at[route.index()]);
         }
         if usable {
             // A look for what an older command may have done late belongs to the newer one.
-            let urgent = self.strays_are_dead(desk.now).is_none() && self.is_watched(desk.now);
+            let urgent = self.strays_are_dead(ctx.now).is_none() && self.is_watched(ctx.now);
             if route == Route::Local && !urgent {
                 let due = &mut self.poll_at[route.index()];
-                if desk.turns.puts_off(due, &mut self.place, desk.now) {
+                if ctx.poll_limiter.defers(due, &mut self.poll_slot, ctx.now) {
                     return wake.by(*due);
                 }
             }
-            self.start(route, Request::SysInfo, urgent, wake, desk);
+            self.start(route, Request::SysInfo, urgent, wake, ctx);
             return;
         }
-        self.route_failed(route, Verdict::RouteDown, desk);
-        self.poll_at[route.index()] = self.next_poll(route, desk.now, desk.now);
+        self.route_failed(route, Verdict::RouteDown, ctx);
+        self.poll_at[route.index()] = self.next_poll(route, ctx.now, ctx.now);
         wake.by(self.poll_at[route.index()]);
     }
 
     /// Whether it would wake up at this moment only to be read over the LAN as usual, and soon.
     pub(in crate::bridge) fn may_be_read_ahead(&self, wakes: Instant, now: Instant) -> bool {
         self.poll_at[Route::Local.index()] == wakes
-            && self.place != Some(wakes)
+            && self.poll_slot != Some(wakes)
             && self.routes.is_up(Route::Local)
-            && self.wishes.is_empty()
-            && wakes <= now + turns::ahead(self.policy.poll_interval)
+            && self.desired.is_empty()
+            && wakes <= now + poll_limiter::ahead(self.policy.poll_interval)
     }
 
     /// It is read now.
@@ -176,27 +176,27 @@ impl Plug {
     }
 
     /// Puts the slow question that has waited longest, one at a time, over the route that serves the plug.
-    fn ask_aside(&mut self, wake: &mut Wake, desk: &mut Desk<'_>) {
+    fn ask_slow_poll(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
         let Some(route) = self.serving.filter(|&route| self.routes.is_up(route)) else { return };
-        if self.lanes[route.index()].is_some() {
+        if self.in_flight[route.index()].is_some() {
             return;
         }
         let date = self.date;
-        let open = |aside: &Aside| route == Route::Local || aside.what.is_worth_a_call();
-        let can_be_asked = |(_, aside): &(usize, &Aside)| open(aside) && aside.request(date).is_some();
-        let next = self.asides.iter().enumerate().filter(can_be_asked).min_by_key(|(_, aside)| aside.due);
+        let open = |aside: &SlowPoll| route == Route::Local || aside.what.is_worth_a_call();
+        let can_be_asked = |(_, aside): &(usize, &SlowPoll)| open(aside) && aside.request(date).is_some();
+        let next = self.slow_polls.iter().enumerate().filter(can_be_asked).min_by_key(|(_, aside)| aside.due);
         let Some((place, _)) = next else { return };
-        let aside = &mut self.asides[place];
-        if aside.due > desk.now {
+        let aside = &mut self.slow_polls[place];
+        if aside.due > ctx.now {
             return wake.by(aside.due);
         }
-        if route == Route::Local && desk.turns.puts_off(&mut aside.due, &mut aside.place, desk.now) {
+        if route == Route::Local && ctx.poll_limiter.defers(&mut aside.due, &mut aside.place, ctx.now) {
             return wake.by(aside.due);
         }
         let Some(request) = aside.request(date) else { return };
         let pause = pause(aside.what, aside.part, route, &self.policy);
-        if self.start(route, request, false, wake, desk) {
-            self.asides[place].due = desk.now + pause;
+        if self.start(route, request, false, wake, ctx) {
+            self.slow_polls[place].due = ctx.now + pause;
         }
     }
 
@@ -206,8 +206,8 @@ impl Plug {
         let Some(before) = self.reported.as_ref().filter(|_| self.serving == Some(Route::Local)) else {
             return;
         };
-        let is_meter = |aside: &&mut Aside| aside.what == Topic::Meter && aside.misses < TRIES;
-        for aside in self.asides.iter_mut().filter(is_meter) {
+        let is_meter = |aside: &&mut SlowPoll| aside.what == SlowQuestion::Meter && aside.misses < TRIES;
+        for aside in self.slow_polls.iter_mut().filter(is_meter) {
             let relay = |reading: &Reading| match aside.part {
                 None => reading.relay,
                 Some(outlet) => reading.outlets.get(usize::from(outlet))?.relay,
@@ -221,23 +221,23 @@ impl Plug {
     /// Whether every question about the meter of this part that can be put has been answered or has failed by now.
     pub(super) fn meter_was_asked(&self, part: Option<Outlet>) -> bool {
         // A strip's own figures are the sums of its outlets'.
-        let is_meant = |aside: &Aside| part.is_none() || aside.part == part;
-        let is_open = |aside: &Aside| match aside.what {
+        let is_meant = |aside: &SlowPoll| part.is_none() || aside.part == part;
+        let is_open = |aside: &SlowPoll| match aside.what {
             // What was used is asked for by date.
-            Topic::Date => !aside.tried,
-            Topic::Meter | Topic::Today | Topic::Month => {
+            SlowQuestion::Date => !aside.tried,
+            SlowQuestion::Meter | SlowQuestion::Today | SlowQuestion::Month => {
                 !aside.tried && is_meant(aside) && aside.request(self.date).is_some()
             }
-            Topic::CloudInfo | Topic::CountDown | Topic::Schedule => false,
+            SlowQuestion::CloudInfo | SlowQuestion::CountDown | SlowQuestion::Schedule => false,
         };
-        !self.asides.iter().any(is_open)
+        !self.slow_polls.iter().any(is_open)
     }
 
     /// Takes note of how a slow question went, if this is one. One that the plug cannot answer spoils nothing else.
-    pub(super) fn aside_ended(&mut self, request: &Request, answered: bool, now: Instant) -> bool {
+    pub(super) fn slow_poll_ended(&mut self, request: &Request, answered: bool, now: Instant) -> bool {
         let date = self.date;
-        let is_it = |aside: &&mut Aside| aside.request(date).as_ref() == Some(request);
-        let Some(aside) = self.asides.iter_mut().find(is_it) else { return false };
+        let is_it = |aside: &&mut SlowPoll| aside.request(date).as_ref() == Some(request);
+        let Some(aside) = self.slow_polls.iter_mut().find(is_it) else { return false };
         aside.misses = if answered { 0 } else { aside.misses + 1 };
         aside.tried = true;
         if aside.misses >= TRIES {
@@ -248,21 +248,23 @@ impl Plug {
 }
 
 fn pause(
-    what: Topic,
+    what: SlowQuestion,
     part: Option<Outlet>,
     route: Route,
     policy: &crate::bridge::route::RoutePolicy,
 ) -> Duration {
     let pause = match what {
-        Topic::CloudInfo | Topic::CountDown | Topic::Schedule | Topic::Month => SELDOM,
-        Topic::Date => DATE,
-        Topic::Meter if part.is_some() => policy.energy_interval.max(STRIP_METER),
-        Topic::Meter => policy.energy_interval,
-        Topic::Today => policy.energy_interval.max(TODAY),
+        SlowQuestion::CloudInfo | SlowQuestion::CountDown | SlowQuestion::Schedule | SlowQuestion::Month => {
+            SELDOM
+        }
+        SlowQuestion::Date => DATE,
+        SlowQuestion::Meter if part.is_some() => policy.energy_interval.max(STRIP_METER),
+        SlowQuestion::Meter => policy.energy_interval,
+        SlowQuestion::Today => policy.energy_interval.max(TODAY),
     };
     match route {
         Route::Local => pause,
-        Route::Cloud if what == Topic::Meter => pause.max(policy.cloud_poll_interval),
+        Route::Cloud if what == SlowQuestion::Meter => pause.max(policy.cloud_poll_interval),
         Route::Cloud => pause.max(SELDOM),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Plug;
 use crate::bridge::event::{Energy, PlugInfo, PlugState};
 use crate::model::{PlugName, RelayState};
-use crate::smarthome::message::{Date, Kind, MOST_POWER, Outlet, OutletState, Rule};
+use crate::smarthome::message::{Date, DeviceKind, MOST_POWER, Outlet, OutletState, ScheduleRule};
 
 /// One relay, and all that is told of it.
 #[derive(Debug, Default)]
@@ -23,9 +23,9 @@ pub(super) struct Relay {
     /// When a count-down switches it, and to what.
     pub(super) until: Option<(Instant, RelayState)>,
     /// Few plugs have a meter.
-    pub(super) metered: Option<Box<Metered>>,
-    pub(super) schedule: Option<Arc<[Rule]>>,
-    pub(super) shown: Shown,
+    pub(super) metered: Option<Box<MeterState>>,
+    pub(super) schedule: Option<Arc<[ScheduleRule]>>,
+    pub(super) shown: Published,
 }
 
 /// What an older command did late is put right if it is seen within this time, in which a look that fails can be
@@ -42,14 +42,14 @@ impl Relay {
 
 /// What the broker was told last.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct Published {
     pub(super) state: Option<PlugState>,
     pub(super) info: Option<(Arc<PlugInfo>, Instant)>,
 }
 
 /// What a meter told, and what of it the broker was told last.
 #[derive(Debug, Default)]
-pub(super) struct Metered {
+pub(super) struct MeterState {
     pub(super) energy: Energy,
     pub(super) shown: Option<Energy>,
     /// It is told: the first time whole, from then on as it changes.
@@ -146,12 +146,12 @@ impl Plug {
         }
     }
 
-    pub(super) fn kind(&self) -> Option<Kind> {
-        self.reported.as_ref().map(|reported| reported.reading.plate.what())
+    pub(super) fn kind(&self) -> Option<DeviceKind> {
+        self.reported.as_ref().map(|reported| reported.reading.device.what())
     }
 
     /// Gives the outlets of a strip their names, in their order.
-    pub(in crate::bridge) fn christen_outlets(&mut self, names: Vec<PlugName>) {
+    pub(in crate::bridge) fn set_outlet_names(&mut self, names: Vec<PlugName>) {
         self.outlets.resize_with(names.len(), Relay::default);
         self.outlet_list = names.iter().cloned().collect();
         for (relay, name) in self.outlets.iter_mut().zip(names) {

@@ -1,6 +1,6 @@
 //! What the meters of a strip's outlets show together.
 
-use super::{Desk, Plug};
+use super::{Ctx, Plug};
 use crate::bridge::event::Energy;
 use crate::smarthome::message::{Meter, Outlet, Outlets};
 
@@ -25,7 +25,7 @@ impl Plug {
     /// An outlet's meter was read. Power and current are summed at once; what was used only when every outlet has been
     /// read: at midnight some count from zero already and others do not, and a sum that falls in steps would be
     /// counted again at each of them.
-    pub(super) fn sum_up(&mut self, part: Option<Outlet>, figure: Figure, desk: &mut Desk<'_>) {
+    pub(super) fn sum_up(&mut self, part: Option<Outlet>, figure: Figure, ctx: &mut Ctx<'_>) {
         let Some(outlet) = part else { return };
         let all = (0..self.outlets.len()).filter_map(|number| Outlet::try_from(number).ok());
         let all = all.map(Outlets::one).fold(Outlets::default(), Outlets::and);
@@ -53,7 +53,7 @@ impl Plug {
             };
             *told = believed(*told, sum, &mut sums.fallen[place]);
         }
-        self.show_energy(None, desk);
+        self.show_energy(None, ctx);
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::wires::switches;
-use super::{Desk, InFlight, Plug};
+use super::exchanges::switches;
+use super::{Ctx, InFlight, Plug};
 use crate::model::{Failure, Route};
 use crate::smarthome::message::{Reading, Request};
 
@@ -45,13 +45,13 @@ impl Plug {
 
     /// Whether the firmware that was read last takes both in one request, if that is known.
     fn takes_both(&self) -> Option<bool> {
-        let firmware = &self.reported.as_ref()?.reading.plate.sw_version;
+        let firmware = &self.reported.as_ref()?.reading.device.sw_version;
         self.switch_and_read.known.as_ref().filter(|(known, _)| known == firmware).map(|&(_, takes)| takes)
     }
 
     fn learn_whether_it_takes_both(&mut self, takes: bool) {
         let Some(reported) = &self.reported else { return };
-        let firmware = Arc::clone(&reported.reading.plate.sw_version);
+        let firmware = Arc::clone(&reported.reading.device.sw_version);
         self.switch_and_read = SwitchAndRead { known: Some((firmware, takes)), ..SwitchAndRead::default() };
     }
 
@@ -61,21 +61,21 @@ impl Plug {
         route: Route,
         flight: &InFlight,
         reading: Option<Reading>,
-        desk: &mut Desk<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
         if self.takes_both() != Some(reading.is_some()) {
             self.learn_whether_it_takes_both(reading.is_some());
         }
-        let is_wished = self.wishes.iter().any(|wish| wish.is_said_by(&flight.request));
+        let is_wished = self.desired.iter().any(|desired| desired.is_said_by(&flight.request));
         let is_news = !self.is_old(flight.started);
         let shows_it = |reading: &Reading| reading.relay == switches(&flight.request, None);
-        self.acted(route, flight, desk);
+        self.acted(route, flight, ctx);
         let Some(reading) = reading.filter(shows_it).filter(|_| is_news) else { return };
-        let next = self.next_poll(route, flight.started, desk.now);
-        self.take(reading, flight.started, route, desk);
+        let next = self.next_poll(route, flight.started, ctx.now);
+        self.take(reading, flight.started, route, ctx);
         // What nobody wishes any more is looked at again at once.
         if is_wished {
-            self.poll_at[route.index()] = self.sooner_if_watched(next, desk.now);
+            self.poll_at[route.index()] = self.sooner_if_watched(next, ctx.now);
         }
     }
 
@@ -92,7 +92,7 @@ impl Plug {
             _ => return false,
         };
         self.switch_and_read.doubt = Some(Doubt { route, weight });
-        *failure != Failure::Silent && self.wishes.iter().any(|wish| wish.is_said_by(&flight.request))
+        *failure != Failure::Silent && self.desired.iter().any(|desired| desired.is_said_by(&flight.request))
     }
 
     /// What is under way on this route is given up without an answer.
@@ -103,7 +103,7 @@ impl Plug {
     }
 
     fn is_doubted_if_given_up(&self, route: Route) -> bool {
-        let reads_as_well = self.lanes[route.index()].as_ref().is_some_and(|flight| flight.reads_as_well);
+        let reads_as_well = self.in_flight[route.index()].as_ref().is_some_and(|flight| flight.reads_as_well);
         reads_as_well && self.takes_both().is_none()
     }
 

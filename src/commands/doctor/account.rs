@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::broker::Daemon;
+use super::broker::DaemonState;
 use super::cause;
 use super::diagnosis;
-use super::report::{Finding, Subject, Try};
+use super::report::{Finding, FindingSubject, Try};
 use crate::config::Config;
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
@@ -14,18 +14,21 @@ use crate::transport::cloud::api::Row;
 pub(super) async fn examine(
     config: &Config,
     cloud: Option<&Cloud>,
-    daemon: &Daemon,
+    daemon: &DaemonState,
 ) -> Option<(Finding, Option<Vec<Row>>)> {
     let settings = config.cloud.as_ref()?;
     let Some(cloud) = cloud else {
         let found = "there are no certificate authorities on this machine";
-        return Some((Finding::bad(Subject::Cloud, found, cause::NO_CLOUD_AUTHORITIES), None));
+        return Some((Finding::bad(FindingSubject::Cloud, found, cause::NO_CLOUD_AUTHORITIES), None));
     };
     // Each wrong login brings the lock nearer, and the daemon has found out already.
     if let Some(why) = &daemon.cloud_stopped {
         let tries = vec![Try::new("ask the running daemon", format!("stopped: {why}"))];
         let found = format!("the running daemon has stopped using the account ({why})");
-        return Some((Finding::bad(Subject::Cloud, found, cause::STOPPED_BY_DAEMON).after(tries), None));
+        return Some((
+            Finding::bad(FindingSubject::Cloud, found, cause::STOPPED_BY_DAEMON).after(tries),
+            None,
+        ));
     }
     let what = format!("read the account's list at {}", settings.options.url);
     let begun = Instant::now();
@@ -35,7 +38,7 @@ pub(super) async fn examine(
             let found = format!("the account lists {} devices, {connected} of them connected", rows.len());
             let tries = vec![Try::since(begun, what, found.clone())];
             let cause = rows.is_empty().then_some(cause::ACCOUNT_EMPTY);
-            (Finding::of(Subject::Cloud, found, cause).after(tries), Some(rows))
+            (Finding::of(FindingSubject::Cloud, found, cause).after(tries), Some(rows))
         }
         Err(error) => {
             let trouble = cloud.trouble();
@@ -48,7 +51,7 @@ pub(super) async fn examine(
                 found = format!("{found}; look at [cloud] username: {odd}");
             }
             let tries = vec![Try::since(begun, what, error.to_string())];
-            (Finding::bad(Subject::Cloud, found, cause).after(tries), None)
+            (Finding::bad(FindingSubject::Cloud, found, cause).after(tries), None)
         }
     })
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::cause::{self, Cause};
-use super::report::{Finding, Subject, Try};
+use super::report::{Finding, FindingSubject, Try};
 use crate::config::MqttChoice;
 use crate::model::shown;
-use crate::mqtt::{self, Options, Probed, Unusable};
+use crate::mqtt::{self, BrokerUnusable, MqttSettings, Probed};
 
 /// A broker answers in milliseconds, one far away in a second.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const WORDS_SHOWN: usize = 300;
 
 /// What is known of a running daemon.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Daemon {
+pub(super) struct DaemonState {
     /// It says that it is there.
     pub(super) is_online: bool,
     /// Why it has stopped using the account.
@@ -27,17 +27,18 @@ pub(super) struct Daemon {
 }
 
 /// Tries the broker that the config chooses.
-pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
+pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
     match choice {
         MqttChoice::Outside(options) => {
             let (tries, probed) = probe(options).await;
             let finding = match &probed {
-                Ok(_) => {
-                    Finding::good(Subject::Broker, "takes us, lets us hear commands, and takes what we write")
-                }
+                Ok(_) => Finding::good(
+                    FindingSubject::Broker,
+                    "takes us, lets us hear commands, and takes what we write",
+                ),
                 Err(unusable) => unusable_finding(unusable),
             };
-            (finding.after(tries), Daemon::of(probed.ok().as_ref()))
+            (finding.after(tries), DaemonState::of(probed.ok().as_ref()))
         }
         MqttChoice::Embedded { broker, link } => {
             let listening = Instant::now();
@@ -47,31 +48,31 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
                 Ok(_) => {
                     let found = format!("the embedded one can listen on {}", broker.listen);
                     let tries = vec![Try::since(listening, what, "possible")];
-                    (Finding::good(Subject::Broker, found).after(tries), Daemon::default())
+                    (Finding::good(FindingSubject::Broker, found).after(tries), DaemonState::default())
                 }
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {
                     let tried = Try::since(listening, what, "taken");
                     let (mut tries, probed) = probe(link).await;
                     tries.insert(0, tried);
-                    let daemon = Daemon::of(probed.as_ref().ok());
+                    let daemon = DaemonState::of(probed.as_ref().ok());
                     let finding = if daemon.is_online {
                         let found = format!("the running daemon's own one serves {}", broker.listen);
-                        Finding::good(Subject::Broker, found)
+                        Finding::good(FindingSubject::Broker, found)
                     } else {
                         let why =
-                            probed.as_ref().err().map(|unusable| format!(" ({})", unusable.obstacle.sign()));
+                            probed.as_ref().err().map(|unusable| format!(" ({})", unusable.reason.sign()));
                         let why = why.unwrap_or_default();
                         let listen = broker.listen;
                         let found = format!("{listen} is taken, and no daemon of ours was seen there{why}");
-                        Finding::bad(Subject::Broker, found, cause::PORT_TAKEN)
+                        Finding::bad(FindingSubject::Broker, found, cause::PORT_TAKEN)
                     };
                     (finding.after(tries), daemon)
                 }
                 Err(error) => {
                     let found = format!("the embedded one cannot listen on {}: {error}", broker.listen);
                     let tries = vec![Try::since(listening, what, error.to_string())];
-                    let finding = Finding::bad(Subject::Broker, found, cause::PORT_UNUSABLE);
-                    (finding.after(tries), Daemon::default())
+                    let finding = Finding::bad(FindingSubject::Broker, found, cause::PORT_UNUSABLE);
+                    (finding.after(tries), DaemonState::default())
                 }
             }
         }
@@ -79,13 +80,13 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, Daemon) {
 }
 
 /// The line of an obstacle ends in its remedy, which the finding tells by itself.
-fn unusable_finding(unusable: &Unusable) -> Finding {
+fn unusable_finding(unusable: &BrokerUnusable) -> Finding {
     let remedy = format!(": {}", unusable.remedy);
     let found = unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text);
-    Finding::bad(Subject::Broker, found, Cause { remedy: unusable.remedy, ..unusable.obstacle.into() })
+    Finding::bad(FindingSubject::Broker, found, Cause { remedy: unusable.remedy, ..unusable.reason.into() })
 }
 
-async fn probe(options: Options) -> (Vec<Try>, Result<Probed, Unusable>) {
+async fn probe(options: MqttSettings) -> (Vec<Try>, Result<Probed, BrokerUnusable>) {
     let tls = if options.tls.is_some() { " over TLS" } else { "" };
     let what = format!("connect to {}:{}{tls}, subscribe and write", options.host, options.port);
     let begun = Instant::now();
@@ -101,7 +102,7 @@ async fn probe(options: Options) -> (Vec<Try>, Result<Probed, Unusable>) {
     (tries, probed)
 }
 
-fn unusable_words(unusable: &Unusable) -> String {
+fn unusable_words(unusable: &BrokerUnusable) -> String {
     shown(&unusable.text, WORDS_SHOWN)
 }
 
@@ -117,7 +118,7 @@ fn describe(kept: &Probed) -> String {
     format!("the daemon {version} is {state}, {online} of {plugs} plugs online, cloud {cloud}")
 }
 
-impl Daemon {
+impl DaemonState {
     fn of(probed: Option<&Probed>) -> Self {
         let Some(Probed { state, info }) = probed else { return Self::default() };
         let is_online = state.as_deref() == Some("online");
@@ -137,10 +138,10 @@ mod tests {
     fn a_daemon_that_is_gone_stops_nobody_from_trying_the_account() {
         let info = json!({"version": "1", "plugs": 3, "online": 2, "cloud": {"status": "stopped", "reason": "a\nb"}});
         let kept = |state: &str| Probed { state: Some(state.to_owned()), info: Some(info.clone()) };
-        let stopped = Daemon::of(Some(&kept("online")));
-        assert_eq!(stopped, Daemon { is_online: true, cloud_stopped: Some("a\\nb".to_owned()) });
-        assert_eq!(Daemon::of(Some(&kept("offline"))), Daemon::default());
-        assert_eq!(Daemon::of(None), Daemon::default());
+        let stopped = DaemonState::of(Some(&kept("online")));
+        assert_eq!(stopped, DaemonState { is_online: true, cloud_stopped: Some("a\\nb".to_owned()) });
+        assert_eq!(DaemonState::of(Some(&kept("offline"))), DaemonState::default());
+        assert_eq!(DaemonState::of(None), DaemonState::default());
         assert_eq!(describe(&kept("online")), "the daemon 1 is online, 2 of 3 plugs online, cloud stopped");
         assert!(describe(&Probed::default()).starts_with("nothing"));
     }

@@ -1,9 +1,9 @@
 //! Every cause that the doctor can name: a word that stays, the pattern that it is concluded from, and the remedy.
 //!
 //! `docs/TROUBLESHOOTING.md` shows the same rows; a test holds it to them. What stands between us and a broker is in
-//! [`Obstacle`].
+//! [`FailureReason`].
 
-use crate::mqtt::obstacle::Obstacle;
+use crate::mqtt::failure::reason::FailureReason;
 
 /// Why something does not work, most likely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub(super) struct Cause {
     pub(super) remedy: &'static str,
 }
 
-impl From<Obstacle> for Cause {
-    fn from(obstacle: Obstacle) -> Self {
-        Self { word: obstacle.word(), sign: obstacle.sign(), remedy: obstacle.remedy() }
+impl From<FailureReason> for Cause {
+    fn from(reason: FailureReason) -> Self {
+        Self { word: reason.word(), sign: reason.sign(), remedy: reason.remedy() }
     }
 }
 

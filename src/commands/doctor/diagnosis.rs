@@ -3,7 +3,7 @@
 use super::cause::{self, Cause};
 use crate::model::Failure;
 use crate::transport::cloud::CloudError;
-use crate::transport::cloud::api::{NoWay, Trouble};
+use crate::transport::cloud::api::{ApiError, ConnectError};
 use crate::transport::cloud::codes::Reaction;
 
 /// All that was seen of one plug.
@@ -12,7 +12,7 @@ pub(super) struct Evidence {
     /// What came of asking it over TCP.
     pub(super) lan: LanView,
     /// Where its address is, as seen from this machine.
-    pub(super) place: Place,
+    pub(super) place: AddressNetwork,
     /// What its address, or its MAC address, answered to datagrams.
     pub(super) datagrams: Datagrams,
     /// Who answered the broadcast.
@@ -40,7 +40,7 @@ pub(super) enum LanView {
 
 /// Where an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum AddressNetwork {
     /// On one of this machine's networks.
     Here,
     /// On none of them.
@@ -183,7 +183,7 @@ fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
     match (evidence.datagrams, evidence.place) {
         (Datagrams::Newer, _) => return cause::PORT_CLOSED_BY_FIRMWARE,
         (Datagrams::Xor, _) => return cause::FILTERED,
-        (_, Place::Elsewhere) if is_alive != Some(false) => return cause::BEHIND_ROUTER,
+        (_, AddressNetwork::Elsewhere) if is_alive != Some(false) => return cause::BEHIND_ROUTER,
         _ => {}
     }
     let is_unsearched = evidence.broadcast == Broadcast::NotSent && *failure == Failure::NoAddress;
@@ -222,7 +222,7 @@ fn of_cloud_view(view: &CloudView) -> Option<Cause> {
 }
 
 /// What is wrong with the account, by the error of its list and what came back that stands behind it.
-pub(super) fn of_account(error: &CloudError, trouble: Option<&Trouble>) -> Cause {
+pub(super) fn of_account(error: &CloudError, trouble: Option<&ApiError>) -> Cause {
     match (error, trouble) {
         (CloudError::NotSaved(_), _) => cause::TOKEN_NOT_SAVED,
         (CloudError::Faulty(_), _) => cause::UNEXPECTED,
@@ -233,18 +233,18 @@ pub(super) fn of_account(error: &CloudError, trouble: Option<&Trouble>) -> Cause
     }
 }
 
-fn of_trouble(trouble: &Trouble, is_stopped: bool) -> Cause {
+fn of_trouble(trouble: &ApiError, is_stopped: bool) -> Cause {
     match trouble {
-        Trouble::Unreachable(way) => match way {
-            NoWay::NameUnresolved => cause::NO_INTERNET,
-            NoWay::Silent | NoWay::Other(_) => cause::CLOUD_UNREACHABLE,
-            NoWay::Clock => cause::CLOCK_WRONG,
-            NoWay::Certificate | NoWay::Tls => cause::TLS_INTERCEPTED,
-            NoWay::OutOfFiles => cause::TOO_MANY_FILES,
+        ApiError::Unreachable(way) => match way {
+            ConnectError::NameUnresolved => cause::NO_INTERNET,
+            ConnectError::Silent | ConnectError::Other(_) => cause::CLOUD_UNREACHABLE,
+            ConnectError::Clock => cause::CLOCK_WRONG,
+            ConnectError::Certificate | ConnectError::Tls => cause::TLS_INTERCEPTED,
+            ConnectError::OutOfFiles => cause::TOO_MANY_FILES,
         },
-        Trouble::NotJson | Trouble::Http(300..400 | 511) => cause::CAPTIVE_PORTAL,
-        Trouble::Blacklisted => cause::BLACKLISTED,
-        Trouble::Code(code) => of_code(*code, is_stopped),
+        ApiError::NotJson | ApiError::Http(300..400 | 511) => cause::CAPTIVE_PORTAL,
+        ApiError::Blacklisted => cause::BLACKLISTED,
+        ApiError::Code(code) => of_code(*code, is_stopped),
         _ => match trouble.reaction() {
             Reaction::HoldBack | Reaction::HoldBackLong => cause::THROTTLED,
             _ => cause::CLOUD_OUT_OF_ORDER,
@@ -262,7 +262,7 @@ fn of_code(code: i64, is_stopped: bool) -> Cause {
         -20677 | -23003 => cause::TWO_STEP,
         -20675 => cause::ELSEWHERE,
         -10301 | -23001 => cause::UNEXPECTED,
-        _ => match Trouble::Code(code).reaction() {
+        _ => match ApiError::Code(code).reaction() {
             Reaction::Renew | Reaction::Login if is_stopped => cause::LOGIN_EXPIRED,
             Reaction::Renew | Reaction::Login => cause::TOKEN_REFUSED,
             Reaction::Elsewhere => cause::ELSEWHERE,
@@ -292,7 +292,7 @@ pub(super) fn oddity(username: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::obstacle::Obstacle;
+    use crate::mqtt::failure::reason::FailureReason;
     use crate::transport::cloud::codes::CODES;
 
     fn refused() -> LanView {
@@ -317,11 +317,11 @@ mod tests {
 
     #[test]
     fn each_pattern_of_what_came_back_has_its_cause() {
+        use AddressNetwork::{Elsewhere, Here, Unknown};
         use Broadcast::{ElsewhereThanKnown as Moved, Nobody, NotSent, Somebody};
         use CloudView as C;
         use Datagrams::{Newer, Nothing, OtherFamily, Xor};
-        use Place::{Elsewhere, Here, Unknown};
-        let table: Vec<(LanView, Place, Datagrams, Broadcast, CloudView, Option<Cause>)> = vec![
+        let table: Vec<(LanView, AddressNetwork, Datagrams, Broadcast, CloudView, Option<Cause>)> = vec![
             // All is well.
             (LanView::Answers, Here, Xor, Somebody, C::NotUsed, None),
             (LanView::Answers, Here, Nothing, Nobody, C::Answers, None),
@@ -455,7 +455,8 @@ mod tests {
     #[test]
     fn a_plug_that_the_account_does_not_list_is_a_note_unless_it_needs_the_cloud() {
         let is_a_note = |lan, cloud| {
-            let (place, datagrams, broadcast) = (Place::Here, Datagrams::Nothing, Broadcast::Somebody);
+            let (place, datagrams, broadcast) =
+                (AddressNetwork::Here, Datagrams::Nothing, Broadcast::Somebody);
             is_a_note(&Evidence { lan, place, datagrams, broadcast, cloud })
         };
         assert!(is_a_note(LanView::Answers, CloudView::NotListed));
@@ -471,8 +472,8 @@ mod tests {
     fn each_error_of_the_account_has_its_cause() {
         let stopped = || CloudError::Stopped("why".into());
         let down = || CloudError::Down("why".into());
-        let code = |code| Some(Trouble::Code(code));
-        let no_way = |way| Some(Trouble::Unreachable(way));
+        let code = |code| Some(ApiError::Code(code));
+        let no_way = |way| Some(ApiError::Unreachable(way));
         for (error, trouble, expected) in [
             (stopped(), None, cause::LOGIN_MISSING),
             (stopped(), code(-20651), cause::LOGIN_EXPIRED),
@@ -491,20 +492,20 @@ mod tests {
             (stopped(), code(-20675), cause::ELSEWHERE),
             (stopped(), code(-20212), cause::WRONG_REGION),
             (CloudError::Throttled, code(-20004), cause::THROTTLED),
-            (CloudError::Throttled, Some(Trouble::Http(429)), cause::THROTTLED),
+            (CloudError::Throttled, Some(ApiError::Http(429)), cause::THROTTLED),
             (CloudError::Throttled, None, cause::THROTTLED),
-            (CloudError::Throttled, Some(Trouble::Blacklisted), cause::BLACKLISTED),
-            (down(), no_way(NoWay::NameUnresolved), cause::NO_INTERNET),
-            (down(), no_way(NoWay::Silent), cause::CLOUD_UNREACHABLE),
+            (CloudError::Throttled, Some(ApiError::Blacklisted), cause::BLACKLISTED),
+            (down(), no_way(ConnectError::NameUnresolved), cause::NO_INTERNET),
+            (down(), no_way(ConnectError::Silent), cause::CLOUD_UNREACHABLE),
             (down(), no_way("connection refused".into()), cause::CLOUD_UNREACHABLE),
-            (down(), no_way(NoWay::Clock), cause::CLOCK_WRONG),
-            (down(), no_way(NoWay::Certificate), cause::TLS_INTERCEPTED),
-            (down(), no_way(NoWay::Tls), cause::TLS_INTERCEPTED),
-            (down(), no_way(NoWay::OutOfFiles), cause::TOO_MANY_FILES),
-            (down(), Some(Trouble::NotJson), cause::CAPTIVE_PORTAL),
-            (down(), Some(Trouble::Http(302)), cause::CAPTIVE_PORTAL),
-            (down(), Some(Trouble::Http(502)), cause::CLOUD_OUT_OF_ORDER),
-            (down(), Some(Trouble::TimedOut), cause::CLOUD_OUT_OF_ORDER),
+            (down(), no_way(ConnectError::Clock), cause::CLOCK_WRONG),
+            (down(), no_way(ConnectError::Certificate), cause::TLS_INTERCEPTED),
+            (down(), no_way(ConnectError::Tls), cause::TLS_INTERCEPTED),
+            (down(), no_way(ConnectError::OutOfFiles), cause::TOO_MANY_FILES),
+            (down(), Some(ApiError::NotJson), cause::CAPTIVE_PORTAL),
+            (down(), Some(ApiError::Http(302)), cause::CAPTIVE_PORTAL),
+            (down(), Some(ApiError::Http(502)), cause::CLOUD_OUT_OF_ORDER),
+            (down(), Some(ApiError::TimedOut), cause::CLOUD_OUT_OF_ORDER),
             (down(), code(-20000), cause::CLOUD_OUT_OF_ORDER),
             (down(), None, cause::CLOUD_OUT_OF_ORDER),
             (CloudError::Faulty(-20104), None, cause::UNEXPECTED),
@@ -517,7 +518,7 @@ mod tests {
     #[test]
     fn no_code_that_stops_the_account_is_called_an_outage() {
         for row in CODES.iter().filter(|row| matches!(row.reaction, Reaction::Stop(_))) {
-            let cause = of_account(&CloudError::Stopped("why".into()), Some(&Trouble::Code(row.first)));
+            let cause = of_account(&CloudError::Stopped("why".into()), Some(&ApiError::Code(row.first)));
             assert_ne!(cause, cause::CLOUD_OUT_OF_ORDER, "{row:?}");
         }
     }
@@ -537,7 +538,7 @@ mod tests {
 
     #[test]
     fn the_page_on_trouble_has_every_cause_with_its_sign_and_remedy() {
-        let obstacles = Obstacle::ALL.map(Cause::from);
+        let obstacles = FailureReason::ALL.map(Cause::from);
         let all = [cause::PLUG, cause::ACCOUNT, cause::EMBEDDED, &obstacles];
         for cause in all.into_iter().flatten() {
             let row = format!("| `{}` | {} | {} |", cause.word, cause.sign, cause.remedy);
@@ -549,7 +550,7 @@ mod tests {
 
     #[test]
     fn every_word_is_plain_and_stands_for_one_cause() {
-        let obstacles = Obstacle::ALL.map(Cause::from);
+        let obstacles = FailureReason::ALL.map(Cause::from);
         let all = [cause::PLUG, cause::ACCOUNT, cause::EMBEDDED, &obstacles];
         let mut words: Vec<_> = all.into_iter().flatten().map(|cause| cause.word).collect();
         let plain =

@@ -10,14 +10,14 @@ mod broker;
 mod cause;
 mod diagnosis;
 mod networks;
-mod patients;
 mod plugs;
 pub(super) mod report;
+mod targets;
 
 use std::path::Path;
 
 use super::Failed;
-use super::errand::Account;
+use super::oneshot::OneShotCloud;
 use crate::config::Config;
 use crate::store::Store;
 use report::Report;
@@ -28,17 +28,17 @@ pub(super) async fn examine(config: &Config, state_dir: &Path) -> Result<Report,
     for complaint in &complaints {
         tracing::warn!("{complaint}");
     }
-    let Account { cloud, events: _events } = Account::of(config, &store)?;
+    let OneShotCloud { cloud, events: _events } = OneShotCloud::of(config, &store)?;
     // Whether the daemon has given the account up is told by the broker, and comes before the account is tried.
     let broker_and_account = async {
         let (broker, daemon) = broker::examine(config.mqtt(store.instance(), state_dir)).await;
         (broker, account::examine(config, cloud.as_ref(), &daemon).await)
     };
-    let on_the_lan = plugs::examine_lan(patients::of(config, &store), config);
+    let on_the_lan = plugs::examine_lan(targets::of(config, &store), config);
     let ((broker, account), on_the_lan) = tokio::join!(broker_and_account, on_the_lan);
     let (finding, rows) = account.map_or((None, None), |(finding, rows)| (Some(finding), rows));
     let cloud = cloud.filter(|_| rows.is_some());
-    let on_the_lan = patients::with_account(on_the_lan, rows.as_deref(), config);
+    let on_the_lan = targets::with_account(on_the_lan, rows.as_deref(), config);
     let plugs = plugs::examine_cloud(on_the_lan, rows.as_deref(), cloud.as_ref(), config).await;
     Ok(Report::of([broker].into_iter().chain(finding).chain(plugs)))
 }

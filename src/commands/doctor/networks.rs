@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use if_addrs::IfAddr;
 
-use super::diagnosis::Place;
+use super::diagnosis::AddressNetwork;
 
 /// Each as an address in it and the length of its prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,16 +21,16 @@ impl Networks {
     }
 
     /// Where an address is. Without any network to compare with, nothing can be said.
-    pub(super) fn place_of(&self, address: IpAddr) -> Place {
+    pub(super) fn place_of(&self, address: IpAddr) -> AddressNetwork {
         if address.is_loopback() {
-            return Place::Here;
+            return AddressNetwork::Here;
         }
         let mut outside = self.0.iter().filter(|(ip, _)| !ip.is_loopback()).peekable();
         if outside.peek().is_none() {
-            return Place::Unknown;
+            return AddressNetwork::Unknown;
         }
         let is_in = |&&(ip, prefix): &&(IpAddr, u8)| shares_network(ip, address, prefix);
-        if outside.any(|network| is_in(&network)) { Place::Here } else { Place::Elsewhere }
+        if outside.any(|network| is_in(&network)) { AddressNetwork::Here } else { AddressNetwork::Elsewhere }
     }
 }
 
@@ -57,17 +57,17 @@ mod tests {
             network("fd00::5", 64),
         ]);
         for (address, place) in [
-            ("192.168.7.99", Place::Here),
-            ("192.168.8.99", Place::Elsewhere),
-            ("10.1.15.255", Place::Here),
-            ("10.1.16.0", Place::Elsewhere),
-            ("127.0.0.11", Place::Here),
-            ("fd00::99", Place::Here),
-            ("fd00:0:0:1::99", Place::Elsewhere),
+            ("192.168.7.99", AddressNetwork::Here),
+            ("192.168.8.99", AddressNetwork::Elsewhere),
+            ("10.1.15.255", AddressNetwork::Here),
+            ("10.1.16.0", AddressNetwork::Elsewhere),
+            ("127.0.0.11", AddressNetwork::Here),
+            ("fd00::99", AddressNetwork::Here),
+            ("fd00:0:0:1::99", AddressNetwork::Elsewhere),
         ] {
             assert_eq!(networks.place_of(address.parse().unwrap()), place, "{address}");
         }
         let alone = Networks(vec![network("127.0.0.1", 8)]);
-        assert_eq!(alone.place_of("192.168.7.99".parse().unwrap()), Place::Unknown);
+        assert_eq!(alone.place_of("192.168.7.99".parse().unwrap()), AddressNetwork::Unknown);
     }
 }

@@ -9,20 +9,20 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::diagnosis::{self, Broadcast, CloudView, Datagrams, Evidence, LanView, Place};
+use super::diagnosis::{self, AddressNetwork, Broadcast, CloudView, Datagrams, Evidence, LanView};
 use super::networks::Networks;
-use super::patients::{NAME_SHOWN, Patient, is_of_the_family, with_heard};
-use super::report::{Finding, Subject, Try};
-use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Said, Sighting, Target};
-use crate::bridge::route::Policy;
+use super::report::{Finding, FindingSubject, Try};
+use super::targets::{DoctorTarget, NAME_SHOWN, is_of_the_family, with_heard};
+use crate::bridge::event::{DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target};
+use crate::bridge::route::RoutePreference;
 use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
 use crate::model::{Address, Destination, Failure, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request};
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
-use crate::transport::discovery::{Discovery, Options};
-use crate::transport::local::Lan;
+use crate::transport::discovery::{Discovery, DiscoveryOptions};
+use crate::transport::lan::xor::Lan;
 
 /// How long plugs may take to answer datagrams.
 const SEARCH: Duration = Duration::from_secs(2);
@@ -37,9 +37,9 @@ const OVER_THE_CLOUD: usize = 20;
 /// What is known of a plug before the cloud is asked.
 #[derive(Debug)]
 pub(super) struct OnLan {
-    pub(super) patient: Patient,
+    pub(super) patient: DoctorTarget,
     view: LanView,
-    place: Place,
+    place: AddressNetwork,
     datagrams: Datagrams,
     broadcast: Broadcast,
     /// What came back, in few words.
@@ -48,7 +48,7 @@ pub(super) struct OnLan {
 }
 
 /// Who answered datagrams.
-struct Heard {
+struct DatagramReplies {
     /// Broadcasts; none were sent if there is no list.
     broadcast: Option<Vec<Sighting>>,
     /// Those to one plug each.
@@ -56,22 +56,21 @@ struct Heard {
 }
 
 /// Asks all of them, and those that make themselves heard, by every way that the LAN has.
-pub(super) async fn examine_lan(patients: Vec<Patient>, config: &Config) -> Vec<OnLan> {
+pub(super) async fn examine_lan(targets: Vec<DoctorTarget>, config: &Config) -> Vec<OnLan> {
     if !config.local.enabled {
-        return patients.into_iter().map(OnLan::not_used).collect();
+        return targets.into_iter().map(OnLan::not_used).collect();
     }
-    let sockets = sockets_of(&patients).await;
+    let sockets = sockets_of(&targets).await;
     let (broadcast, directly) =
         tokio::join!(heard_by_broadcast(config), heard_directly(config, sockets.iter().flatten()));
-    let known = patients.len();
-    let patients = with_heard(patients, broadcast.as_deref().unwrap_or_default(), config);
-    let strangers =
-        patients[known..].iter().map(|patient| patient.address.as_ref().and_then(Address::socket));
+    let known = targets.len();
+    let targets = with_heard(targets, broadcast.as_deref().unwrap_or_default(), config);
+    let strangers = targets[known..].iter().map(|patient| patient.address.as_ref().and_then(Address::socket));
     let sockets: Vec<_> = sockets.into_iter().chain(strangers.collect::<Vec<_>>()).collect();
-    let heard = Arc::new(Heard { broadcast, directly });
+    let heard = Arc::new(DatagramReplies { broadcast, directly });
     let networks = Networks::of_this_machine();
     let lan = Arc::new(Lan::default());
-    let jobs = patients.into_iter().zip(sockets).map(|(patient, socket)| {
+    let jobs = targets.into_iter().zip(sockets).map(|(patient, socket)| {
         let (lan, heard, networks) = (Arc::clone(&lan), Arc::clone(&heard), networks.clone());
         async move { examine_on_lan(patient, socket, &lan, &heard, &networks).await }
     });
@@ -91,8 +90,8 @@ pub(super) async fn examine_cloud(
     let mut may_ask = vec![false; on_the_lan.len()];
     for wants in [true, false] {
         for (number, on_lan) in on_the_lan.iter().enumerate() {
-            let is_askable =
-                on_lan.patient.policy != Policy::Local && row_of(on_lan).is_some_and(is_worth_a_call);
+            let is_askable = on_lan.patient.policy != RoutePreference::Local
+                && row_of(on_lan).is_some_and(is_worth_a_call);
             if is_askable && (on_lan.view != LanView::Answers) == wants {
                 may_ask[number] = left > 0;
                 left = left.saturating_sub(1);
@@ -133,8 +132,8 @@ async fn side_by_side<T: Send + 'static>(
 }
 
 /// Where each is, as far as that is known.
-async fn sockets_of(patients: &[Patient]) -> Vec<Option<SocketAddr>> {
-    let addresses: Vec<_> = patients.iter().map(|patient| patient.address.clone()).collect();
+async fn sockets_of(targets: &[DoctorTarget]) -> Vec<Option<SocketAddr>> {
+    let addresses: Vec<_> = targets.iter().map(|patient| patient.address.clone()).collect();
     side_by_side(addresses.into_iter().map(|address| async move {
         match address?.destination() {
             Destination::Socket(socket) => Some(socket),
@@ -157,7 +156,7 @@ async fn heard_directly(config: &Config, sockets: impl Iterator<Item = &SocketAd
     if addresses.is_empty() {
         return Vec::new();
     }
-    let options = Options::usual(config.local.port);
+    let options = DiscoveryOptions::usual(config.local.port);
     listen(Discovery::start_without_broadcast(options, addresses)).await
 }
 
@@ -182,10 +181,10 @@ async fn listen(mut discovery: Discovery) -> Vec<Sighting> {
 }
 
 async fn examine_on_lan(
-    mut patient: Patient,
+    mut patient: DoctorTarget,
     socket: Option<SocketAddr>,
     lan: &Lan,
-    heard: &Heard,
+    heard: &DatagramReplies,
     networks: &Networks,
 ) -> OnLan {
     let mut tries = Vec::new();
@@ -204,11 +203,11 @@ async fn examine_on_lan(
         Some(_) => Broadcast::Somebody,
     };
     let datagrams = heard.datagrams(&patient, socket, &mut tries);
-    let place = socket.map_or(Place::Unknown, |socket| networks.place_of(socket.ip()));
-    if place == Place::Elsewhere {
+    let place = socket.map_or(AddressNetwork::Unknown, |socket| networks.place_of(socket.ip()));
+    if place == AddressNetwork::Elsewhere {
         tries.push(Try::new("compare its address with this machine's networks", "on none of them"));
     }
-    let (view, mut found) = if patient.policy == Policy::Cloud {
+    let (view, mut found) = if patient.policy == RoutePreference::Cloud {
         (LanView::NotUsed, "not used".to_owned())
     } else {
         ask(&mut patient, socket, lan, &mut tries).await
@@ -227,9 +226,9 @@ async fn examine_on_lan(
     OnLan { patient, view, place, datagrams, broadcast, found, tries }
 }
 
-impl Heard {
+impl DatagramReplies {
     /// Where the plug itself answered a broadcast.
-    fn by_broadcast(&self, patient: &Patient, tries: &mut Vec<Try>) -> Option<SocketAddr> {
+    fn by_broadcast(&self, patient: &DoctorTarget, tries: &mut Vec<Try>) -> Option<SocketAddr> {
         let all = self.broadcast.as_ref()?;
         let is_it = |sighting: &&Sighting| {
             let who = identity_of(&sighting.said);
@@ -246,7 +245,12 @@ impl Heard {
     }
 
     /// What the plug, or whoever has its address, answers to datagrams.
-    fn datagrams(&self, patient: &Patient, socket: Option<SocketAddr>, tries: &mut Vec<Try>) -> Datagrams {
+    fn datagrams(
+        &self,
+        patient: &DoctorTarget,
+        socket: Option<SocketAddr>,
+        tries: &mut Vec<Try>,
+    ) -> Datagrams {
         let all = || self.broadcast.iter().flatten().chain(&self.directly);
         let is_from = |sighting: &Sighting| {
             Some(sighting.address.host()) == socket.map(|socket| socket.ip().to_string())
@@ -260,10 +264,10 @@ impl Heard {
         };
         let xor = all()
             .filter(is_of_it)
-            .any(|sighting| matches!(sighting.said, Said::SysInfo(_)) && is_from(sighting));
+            .any(|sighting| matches!(sighting.said, DiscoveryReply::SysInfo(_)) && is_from(sighting));
         let other = all().filter(is_of_it).find_map(|sighting| match &sighting.said {
-            Said::Other(device) => Some(device),
-            Said::SysInfo(_) => None,
+            DiscoveryReply::Other(device) => Some(device),
+            DiscoveryReply::SysInfo(_) => None,
         });
         if let Some(socket) = socket {
             let came_back = if xor { "an answer" } else { "nothing" };
@@ -287,16 +291,16 @@ impl Heard {
     }
 }
 
-fn identity_of(said: &Said) -> Identity {
+fn identity_of(said: &DiscoveryReply) -> Identity {
     match said {
-        Said::SysInfo(reading) => identity_on(&reading.plate),
-        Said::Other(device) => Identity { device_id: None, mac: device.mac },
+        DiscoveryReply::SysInfo(reading) => identity_on(&reading.device),
+        DiscoveryReply::Other(device) => Identity { device_id: None, mac: device.mac },
     }
 }
 
 /// Asks over TCP: once, again where a healthy plug may fail once, and where nothing came whether it takes connections.
 async fn ask(
-    patient: &mut Patient,
+    patient: &mut DoctorTarget,
     socket: Option<SocketAddr>,
     lan: &Lan,
     tries: &mut Vec<Try>,
@@ -321,7 +325,7 @@ async fn ask(
             Ok(Reply::SysInfo(reading)) => {
                 let answer = describe(&reading);
                 tries.push(Try::since(begun, what, answer.clone()));
-                patient.identity = identity_on(&reading.plate);
+                patient.identity = identity_on(&reading.device);
                 return (LanView::Answers, answer);
             }
             Ok(_) => failure = Failure::Garbage("no sysinfo".into()),
@@ -349,10 +353,10 @@ async fn ask(
 fn describe(reading: &Reading) -> String {
     let state = reading.relay.map_or("no relay".to_owned(), |relay| relay.to_string());
     let signal = reading.rssi.map_or_else(String::new, |dbm| format!(", signal {dbm} dBm"));
-    format!("{} answers: {state}{signal}", shown(&reading.plate.model, NAME_SHOWN))
+    format!("{} answers: {state}{signal}", shown(&reading.device.model, NAME_SHOWN))
 }
 
-fn exchange(patient: &Patient, target: Target, route: Route) -> Exchange {
+fn exchange(patient: &DoctorTarget, target: Target, route: Route) -> Exchange {
     Exchange {
         id: ExchangeId::new(PlugKey(0), 0),
         plug: PlugKey(0),
@@ -361,17 +365,17 @@ fn exchange(patient: &Patient, target: Target, route: Route) -> Exchange {
         request: Request::SysInfo,
         deadline: Instant::now() + patient.patience[route.index()],
         urgent: true,
-        plate: None,
+        known_info: None,
     }
 }
 
 impl OnLan {
     /// One that the LAN is not asked for.
-    fn not_used(patient: Patient) -> Self {
+    fn not_used(patient: DoctorTarget) -> Self {
         Self {
             patient,
             view: LanView::NotUsed,
-            place: Place::Unknown,
+            place: AddressNetwork::Unknown,
             datagrams: Datagrams::Nothing,
             broadcast: Broadcast::NotSent,
             found: "not used".to_owned(),
@@ -380,9 +384,9 @@ impl OnLan {
     }
 
     /// One that the LAN knows nothing of.
-    pub(super) fn without_address(patient: Patient, is_anybody_heard: bool, config: &Config) -> Self {
+    pub(super) fn without_address(patient: DoctorTarget, is_anybody_heard: bool, config: &Config) -> Self {
         let mut unknown = Self::not_used(patient);
-        if config.local.enabled && unknown.patient.policy != Policy::Cloud {
+        if config.local.enabled && unknown.patient.policy != RoutePreference::Cloud {
             unknown.view = LanView::Failed(Failure::NoAddress);
             unknown.found = Failure::NoAddress.to_string();
         }
@@ -414,7 +418,7 @@ impl AskCloud {
     async fn conclude(self, on_lan: OnLan) -> Finding {
         let OnLan { patient, view, place, datagrams, broadcast, found, mut tries } = on_lan;
         let (cloud, words) = match patient.policy {
-            Policy::LocalThenCloud | Policy::Cloud if self.has_account => {
+            RoutePreference::LocalThenCloud | RoutePreference::Cloud if self.has_account => {
                 self.look(&patient, &mut tries).await
             }
             _ => (CloudView::NotUsed, None),
@@ -426,14 +430,16 @@ impl AskCloud {
         let cause = diagnosis::of_plug(&evidence);
         let found = if found.is_empty() { "no way to it is in use".to_owned() } else { found.join("; ") };
         let finding = match cause {
-            Some(cause) if diagnosis::is_a_note(&evidence) => Finding::note(Subject::Plug, found, cause),
-            cause => Finding::of(Subject::Plug, found, cause),
+            Some(cause) if diagnosis::is_a_note(&evidence) => {
+                Finding::note(FindingSubject::Plug, found, cause)
+            }
+            cause => Finding::of(FindingSubject::Plug, found, cause),
         };
         finding.named(patient.name).after(tries)
     }
 
     /// How the cloud sees the plug, and in words.
-    async fn look(&self, patient: &Patient, tries: &mut Vec<Try>) -> (CloudView, Option<String>) {
+    async fn look(&self, patient: &DoctorTarget, tries: &mut Vec<Try>) -> (CloudView, Option<String>) {
         let look_up = "look it up in the account's list";
         if self.cloud.is_none() {
             let words = "not asked, for the account does not answer".to_owned();
@@ -480,7 +486,7 @@ impl AskCloud {
         (view, Some(words))
     }
 
-    async fn ask(&self, row: &Row, patient: &Patient) -> (CloudView, String) {
+    async fn ask(&self, row: &Row, patient: &DoctorTarget) -> (CloudView, String) {
         let Some(cloud) = &self.cloud else {
             return (CloudView::Connected, "listed as connected".to_owned());
         };

@@ -20,7 +20,7 @@ pub(in crate::commands) struct Report {
 /// What was found of one subject.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
-    subject: Subject,
+    subject: FindingSubject,
     /// Of a plug.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -37,7 +37,7 @@ pub(super) struct Finding {
 /// Whom a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Subject {
+pub(super) enum FindingSubject {
     Broker,
     Cloud,
     Plug,
@@ -88,24 +88,24 @@ impl Report {
 
 impl Finding {
     /// Nothing is wrong.
-    pub(super) fn good(subject: Subject, found: impl Into<String>) -> Self {
+    pub(super) fn good(subject: FindingSubject, found: impl Into<String>) -> Self {
         let found = found.into();
         Self { subject, name: None, ok: true, found, cause: None, remedy: None, tries: Vec::new() }
     }
 
     /// Something is wrong, most likely for this cause.
-    pub(super) fn bad(subject: Subject, found: impl Into<String>, cause: Cause) -> Self {
+    pub(super) fn bad(subject: FindingSubject, found: impl Into<String>, cause: Cause) -> Self {
         let (cause, remedy) = (Some(cause.word), Some(cause.remedy.to_owned()));
         Self { ok: false, cause, remedy, ..Self::good(subject, found) }
     }
 
     /// Nothing is wrong, yet something is worth knowing.
-    pub(super) fn note(subject: Subject, found: impl Into<String>, cause: Cause) -> Self {
+    pub(super) fn note(subject: FindingSubject, found: impl Into<String>, cause: Cause) -> Self {
         Self { ok: true, ..Self::bad(subject, found, cause) }
     }
 
     /// Good without a cause, bad with one.
-    pub(super) fn of(subject: Subject, found: impl Into<String>, cause: Option<Cause>) -> Self {
+    pub(super) fn of(subject: FindingSubject, found: impl Into<String>, cause: Option<Cause>) -> Self {
         let found = found.into();
         match cause {
             None => Self::good(subject, found),
@@ -128,10 +128,10 @@ impl Finding {
             (false, _) => "FAIL",
         };
         let subject = match (self.subject, &self.name) {
-            (Subject::Broker, _) => "broker",
-            (Subject::Cloud, _) => "cloud",
-            (Subject::Plug, Some(name)) => &format!("plug {name}"),
-            (Subject::Plug, None) => "plug",
+            (FindingSubject::Broker, _) => "broker",
+            (FindingSubject::Cloud, _) => "cloud",
+            (FindingSubject::Plug, Some(name)) => &format!("plug {name}"),
+            (FindingSubject::Plug, None) => "plug",
         };
         let mut line = format!("{verdict}  {subject}: {}", self.found);
         if let (Some(cause), Some(remedy)) = (self.cause, &self.remedy) {
@@ -160,8 +160,8 @@ mod tests {
 
     fn report() -> Report {
         let tries = vec![Try::new("get_sysinfo over TCP at 192.0.2.7:9999", "connection refused")];
-        let plug = Finding::bad(Subject::Plug, "LAN: connection refused", cause::PORT_DEAD);
-        Report::of([Finding::good(Subject::Broker, "takes us"), plug.named("lamp").after(tries)])
+        let plug = Finding::bad(FindingSubject::Plug, "LAN: connection refused", cause::PORT_DEAD);
+        Report::of([Finding::good(FindingSubject::Broker, "takes us"), plug.named("lamp").after(tries)])
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_note_is_told_with_its_cause_and_fails_nothing() {
         let cause = cause::NOT_IN_ACCOUNT;
-        let report = Report::of([Finding::note(Subject::Plug, "LAN: answers", cause).named("lamp")]);
+        let report = Report::of([Finding::note(FindingSubject::Plug, "LAN: answers", cause).named("lamp")]);
         let line = format!("note  plug lamp: LAN: answers: {} [not-in-account]\n", cause.remedy);
         assert_eq!((report.in_words(false), report.verdict()), (line, Ok(())));
         let told = serde_json::to_value(report).unwrap();

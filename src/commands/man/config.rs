@@ -6,7 +6,7 @@ use std::io;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::{see_also, title};
-use crate::config::place;
+use crate::config::paths;
 
 const EXAMPLE: &str = include_str!("../../../examples/hs100d.toml");
 /// How the example tells its defaults from its examples, which the page does in words.
@@ -32,7 +32,7 @@ pub(super) fn render(page: &mut Vec<u8>) -> io::Result<()> {
         }
     }
     roff.control("SH", ["FILES"]);
-    for (file, meaning) in place::FILES {
+    for (file, meaning) in paths::FILES {
         roff.control("TP", []).text([bold(*file)]).text([roman(*meaning)]);
     }
     roff.to_writer(page)?;
@@ -43,12 +43,12 @@ pub(super) fn render(page: &mut Vec<u8>) -> io::Result<()> {
 #[derive(Debug, Default, PartialEq)]
 struct Example<'a> {
     about: Vec<String>,
-    tables: Vec<Table<'a>>,
+    tables: Vec<ManTable<'a>>,
 }
 
 /// A table, as it is written: with one pair of brackets or two.
 #[derive(Debug, Default, PartialEq)]
-struct Table<'a> {
+struct ManTable<'a> {
     name: &'a str,
     about: Vec<String>,
     groups: Vec<Group<'a>>,
@@ -58,21 +58,21 @@ struct Table<'a> {
 #[derive(Debug, Default, PartialEq)]
 struct Group<'a> {
     about: Vec<String>,
-    keys: Vec<Key<'a>>,
+    keys: Vec<ManKey<'a>>,
 }
 
 #[derive(Debug, PartialEq)]
-struct Key<'a> {
+struct ManKey<'a> {
     name: &'a str,
     value: &'a str,
     is_default: bool,
 }
 
 /// What stands on one line.
-enum Line<'a> {
+enum ExampleLine<'a> {
     Empty,
     Table(&'a str),
-    Key(Key<'a>),
+    Key(ManKey<'a>),
     /// Of a comment; an empty one parts two paragraphs.
     Text(&'a str),
 }
@@ -83,20 +83,20 @@ impl<'a> Example<'a> {
         let mut about = vec![String::new()];
         // An empty line at the end closes the last comment.
         for line in text.lines().chain([""]) {
-            match Line::read(line) {
-                Line::Text("") => about.push(String::new()),
-                Line::Text(words) => {
+            match ExampleLine::read(line) {
+                ExampleLine::Text("") => about.push(String::new()),
+                ExampleLine::Text(words) => {
                     if let Some(paragraph) = about.last_mut() {
                         paragraph.push_str(if paragraph.is_empty() { "" } else { " " });
                         paragraph.push_str(words);
                     }
                 }
-                Line::Empty => example.about.extend(taken(&mut about)),
-                Line::Table(name) => {
-                    let table = Table { name, about: taken(&mut about), groups: Vec::new() };
+                ExampleLine::Empty => example.about.extend(taken(&mut about)),
+                ExampleLine::Table(name) => {
+                    let table = ManTable { name, about: taken(&mut about), groups: Vec::new() };
                     example.tables.push(table);
                 }
-                Line::Key(key) => {
+                ExampleLine::Key(key) => {
                     let about = taken(&mut about);
                     let Some(table) = example.tables.last_mut() else { continue };
                     match table.groups.last_mut() {
@@ -110,7 +110,7 @@ impl<'a> Example<'a> {
     }
 }
 
-impl<'a> Line<'a> {
+impl<'a> ExampleLine<'a> {
     fn read(line: &'a str) -> Self {
         let comment = line.strip_prefix('#');
         let content = comment.unwrap_or(line).trim();
@@ -120,7 +120,7 @@ impl<'a> Line<'a> {
             _ if line.is_empty() => Self::Empty,
             _ if content.starts_with('[') && content.ends_with(']') => Self::Table(content),
             Some((name, value)) if is_name(name) => {
-                Self::Key(Key { name, value, is_default: comment.is_none() })
+                Self::Key(ManKey { name, value, is_default: comment.is_none() })
             }
             _ => Self::Text(content),
         }
@@ -165,12 +165,12 @@ mod tests {
             "# The file,\n# all of it.\n#\n# And more.\n\n# A table.\n#\n# [[a]]\n# Two keys.\n# one = 1\n# two = \"= 2\"\n\
              # A third.\nthree = [3]\n\n[b]\n# A comment = of words.\nfour = 4\n",
         );
-        let key = |name, value, is_default| Key { name, value, is_default };
+        let key = |name, value, is_default| ManKey { name, value, is_default };
         assert_eq!(example.about, ["The file, all of it.", "And more."]);
         assert_eq!(
             example.tables,
             [
-                Table {
+                ManTable {
                     name: "[[a]]",
                     about: vec!["A table.".to_owned()],
                     groups: vec![
@@ -181,7 +181,7 @@ mod tests {
                         Group { about: vec!["A third.".to_owned()], keys: vec![key("three", "[3]", true)] },
                     ],
                 },
-                Table {
+                ManTable {
                     name: "[b]",
                     about: vec![],
                     groups: vec![Group {

@@ -15,13 +15,13 @@ use super::{Exit, Failed, say};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which page
-    #[arg(value_enum, default_value_t = Page::Program)]
-    page: Page,
+    #[arg(value_enum, default_value_t = ManPage::Program)]
+    page: ManPage,
 }
 
 /// The pages that there are.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Page {
+enum ManPage {
     /// hs100d(1), the program
     #[value(name = "hs100d")]
     Program,
@@ -37,8 +37,8 @@ enum Page {
 pub fn run(args: Args) -> Result<(), Failed> {
     let mut page = Vec::new();
     match args.page {
-        Page::Program => program::render(&mut page),
-        Page::Config => config::render(&mut page),
+        ManPage::Program => program::render(&mut page),
+        ManPage::Config => config::render(&mut page),
     }
     .map_err(|error: io::Error| Failed::new(Exit::Bug, format!("man: {error}: please report it")))?;
     say(&String::from_utf8_lossy(&page))

@@ -9,7 +9,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::super::{Cli, Exit};
 use super::{see_also, title};
-use crate::config::place;
+use crate::config::paths;
 
 pub(super) fn render(page: &mut Vec<u8>) -> io::Result<()> {
     let mut command = Cli::command().disable_help_subcommand(true);
@@ -62,7 +62,7 @@ fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
 fn files() -> Roff {
     let mut roff = Roff::default();
     roff.control("SH", ["FILES"]);
-    for (file, meaning) in place::FILES {
+    for (file, meaning) in paths::FILES {
         roff.control("TP", []).text([bold(*file)]).text([roman(*meaning)]);
     }
     roff

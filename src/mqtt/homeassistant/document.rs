@@ -11,7 +11,7 @@ use crate::mqtt::topics;
 #[derive(Serialize)]
 pub(super) struct DeviceDocument<'a> {
     #[serde(rename = "dev")]
-    pub(super) device: &'a Device<'a>,
+    pub(super) device: &'a DiscoveryDevice<'a>,
     #[serde(rename = "o")]
     pub(super) origin: Origin,
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub(super) struct DeviceDocument<'a> {
 #[derive(Serialize)]
 pub(super) struct EntityDocument<'a> {
     #[serde(rename = "dev")]
-    pub(super) device: &'a Device<'a>,
+    pub(super) device: &'a DiscoveryDevice<'a>,
     #[serde(rename = "o")]
     pub(super) origin: Origin,
     #[serde(flatten)]
@@ -37,7 +37,7 @@ pub(super) struct EntityDocument<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Device<'a> {
+pub(super) struct DiscoveryDevice<'a> {
     #[serde(rename = "ids")]
     pub(super) identifiers: [&'a str; 1],
     pub(super) name: &'a str,
@@ -70,15 +70,15 @@ impl Origin {
 /// What all entities of a device share, unless they say otherwise.
 #[derive(Serialize)]
 pub(super) struct Common<'a> {
-    #[serde(rename = "avty", skip_serializing_if = "<[Availability]>::is_empty")]
-    availability: &'a [Availability],
+    #[serde(rename = "avty", skip_serializing_if = "<[AvailabilityTopic]>::is_empty")]
+    availability: &'a [AvailabilityTopic],
     #[serde(rename = "avty_mode", skip_serializing_if = "Option::is_none")]
     availability_mode: Option<&'static str>,
     qos: u8,
 }
 
 impl<'a> Common<'a> {
-    pub(super) fn of(availability: &'a [Availability]) -> Self {
+    pub(super) fn of(availability: &'a [AvailabilityTopic]) -> Self {
         Self { availability, availability_mode: (!availability.is_empty()).then_some(ALL), qos: 1 }
     }
 }
@@ -88,7 +88,7 @@ const ALL: &str = "all";
 
 // Without `~`, and spelled out: Domoticz and older versions of openHAB read these no other way.
 #[derive(Serialize)]
-pub(super) struct Availability {
+pub(super) struct AvailabilityTopic {
     pub(super) topic: String,
 }
 
@@ -155,14 +155,14 @@ pub(super) struct Entity {
     #[serde(rename = "pl_prs", skip_serializing_if = "Option::is_none")]
     pub(super) payload_press: Option<&'static str>,
     #[serde(rename = "avty", skip_serializing_if = "Option::is_none")]
-    pub(super) availability: Option<Vec<Availability>>,
+    pub(super) availability: Option<Vec<AvailabilityTopic>>,
     #[serde(rename = "avty_mode", skip_serializing_if = "Option::is_none")]
     pub(super) availability_mode: Option<&'static str>,
 }
 
 impl Entity {
     /// The entity, available while each of these topics says so, whatever its device's others do.
-    pub(super) fn available_by(self, topics: Vec<Availability>) -> Self {
+    pub(super) fn available_by(self, topics: Vec<AvailabilityTopic>) -> Self {
         Self { availability: Some(topics), availability_mode: Some(ALL), ..self }
     }
 
@@ -218,38 +218,38 @@ pub(super) struct Light {
 // The part of a kept document that says whose it is. Documents of others come by here, so that everything may be
 // missing; earlier versions of hs100d wrote the keys in full.
 #[derive(Deserialize)]
-pub(super) struct KeptDocument {
+pub(super) struct ReadDocument {
     #[serde(rename = "o", alias = "origin")]
-    pub(super) origin: KeptOrigin,
+    pub(super) origin: ReadOrigin,
     #[serde(rename = "dev", alias = "device")]
-    pub(super) device: KeptDevice,
+    pub(super) device: ReadDevice,
     #[serde(default, rename = "avty", alias = "availability")]
-    pub(super) availability: Vec<KeptAvailability>,
+    pub(super) availability: Vec<ReadAvailability>,
     #[serde(rename = "stat_t", alias = "state_topic")]
     pub(super) state_topic: Option<String>,
     #[serde(default, rename = "cmps", alias = "components")]
-    pub(super) components: BTreeMap<String, KeptComponent>,
+    pub(super) components: BTreeMap<String, ReadComponent>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct KeptOrigin {
+pub(super) struct ReadOrigin {
     pub(super) name: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct KeptDevice {
+pub(super) struct ReadDevice {
     #[serde(default, rename = "ids", alias = "identifiers")]
     pub(super) identifiers: Vec<String>,
     pub(super) via_device: Option<String>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct KeptAvailability {
+pub(super) struct ReadAvailability {
     pub(super) topic: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct KeptComponent {
+pub(super) struct ReadComponent {
     #[serde(rename = "p", alias = "platform")]
     pub(super) platform: String,
     /// Missing where the document only says that the entity is gone.

@@ -5,11 +5,11 @@
 
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
-use crate::mqtt::topics::{Leaf, Part, Topics};
-use crate::smarthome::message::{Kind, Nameplate, Outlet};
+use crate::mqtt::topics::{CommandTopic, StateTopic, Topics};
+use crate::smarthome::message::{DeviceInfo, DeviceKind, Outlet};
 
 use super::Abilities;
-use super::document::{Availability, Entity, Light};
+use super::document::{AvailabilityTopic, Entity, Light};
 
 const RELAY: &str = "relay";
 const LIGHT: &str = "light";
@@ -70,23 +70,23 @@ pub(super) fn of_plug(
     info: &PlugInfo,
     has: Abilities,
 ) -> Vec<Entity> {
-    let subject = Subject { topics, id, name };
-    let plate = &info.plate;
-    let is_whole = plate.what() == Kind::Strip && info.outlet.is_none();
+    let subject = EntitySubject { topics, id, name };
+    let device = &info.device;
+    let is_whole = device.what() == DeviceKind::Strip && info.outlet.is_none();
     let mut entities = Vec::new();
     if info.outlet.is_none() {
         entities.extend(subject.entities_of_device(has));
     }
-    entities.push(match plate.what() {
-        Kind::Dimmer => subject.dimmer(),
-        Kind::Switch => subject.switch("switch"),
-        Kind::Plug | Kind::Strip => subject.switch("outlet"),
+    entities.push(match device.what() {
+        DeviceKind::Dimmer => subject.dimmer(),
+        DeviceKind::Switch => subject.switch("switch"),
+        DeviceKind::Plug | DeviceKind::Strip => subject.switch("outlet"),
     });
     // A strip as a whole was never switched on at one moment, nor does it count down.
     if !is_whole {
         entities.extend([subject.on_since(), subject.until()]);
     }
-    if plate.has_meter() {
+    if device.has_meter() {
         // Nor has it a voltage: what is told of it is the sum of its outlets.
         entities.extend(subject.meter().into_iter().filter(|entity| !is_whole || entity.key != VOLTAGE));
     }
@@ -95,17 +95,17 @@ pub(super) fn of_plug(
 
 /// What tells an outlet from the strip's others in its id: the last two characters of its own, in whatever form that
 /// came.
-pub(super) fn outlet_digits(plate: &Nameplate, number: Outlet) -> String {
-    let id = plate.outlets.get(usize::from(number)).map(|outlet| &outlet.id);
+pub(super) fn outlet_digits(device: &DeviceInfo, number: Outlet) -> String {
+    let id = device.outlets.get(usize::from(number)).map(|outlet| &outlet.id);
     let digits = id.and_then(|id| id.get(id.len().checked_sub(2)?..));
     let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_alphanumeric()));
     digits.map_or_else(|| format!("{number:02}"), str::to_owned)
 }
 
 /// What an outlet's device is called: by its alias, with its number where it has none of its own.
-pub(super) fn outlet_label(plate: &Nameplate, number: Outlet) -> String {
-    let aliases = || plate.outlets.iter().map(|outlet| outlet.alias.trim());
-    let strip = plate.alias.trim();
+pub(super) fn outlet_label(device: &DeviceInfo, number: Outlet) -> String {
+    let aliases = || device.outlets.iter().map(|outlet| outlet.alias.trim());
+    let strip = device.alias.trim();
     let alias = aliases().nth(usize::from(number)).unwrap_or_default();
     let is_its_own = alias != strip && aliases().filter(|other| *other == alias).count() == 1;
     let number = u16::from(number) + 1;
@@ -150,12 +150,12 @@ pub(super) fn of_bridge(topics: &Topics, id: &str) -> Vec<Entity> {
             value_template: Some("{{value_json.cloud.status}}"),
             ..entity(CLOUD_STATUS)
         }
-        .available_by(vec![Availability { topic: topics.bridge_state() }]),
+        .available_by(vec![AvailabilityTopic { topic: topics.bridge_state() }]),
     ]
 }
 
 /// What entities are about.
-struct Subject<'a> {
+struct EntitySubject<'a> {
     topics: &'a Topics,
     /// The device's id.
     id: &'a str,
@@ -163,7 +163,7 @@ struct Subject<'a> {
     name: &'a PlugName,
 }
 
-impl Subject<'_> {
+impl EntitySubject<'_> {
     /// What a device has once, however many outlets it has.
     fn entities_of_device(&self, has: Abilities) -> Vec<Entity> {
         let mut entities = vec![self.reboot(), self.route(), self.signal(), self.host()];
@@ -180,7 +180,7 @@ impl Subject<'_> {
     fn switch(&self, class: &'static str) -> Entity {
         Entity {
             device_class: Some(class),
-            command_topic: Some(self.command(Part::All)),
+            command_topic: Some(self.command(CommandTopic::All)),
             value_template: Some("{{value_json.state}}"),
             ..self.main(RELAY)
         }
@@ -189,24 +189,28 @@ impl Subject<'_> {
     fn dimmer(&self) -> Entity {
         let light = Light {
             state_value_template: "{{value_json.state}}",
-            brightness_state_topic: self.topic(Leaf::State),
+            brightness_state_topic: self.topic(StateTopic::State),
             // An empty one is passed over.
             brightness_value_template: "{{value_json.brightness|default('')}}",
-            brightness_command_topic: self.command(Part::Brightness),
+            brightness_command_topic: self.command(CommandTopic::Brightness),
             brightness_scale: 100,
             // One command for "on at 40 %", rather than two that overtake each other.
             on_command_type: "brightness",
         };
-        Entity { command_topic: Some(self.command(Part::All)), light: Some(light), ..self.main(LIGHT) }
+        Entity {
+            command_topic: Some(self.command(CommandTopic::All)),
+            light: Some(light),
+            ..self.main(LIGHT)
+        }
     }
 
     fn led(&self) -> Entity {
         Entity {
             entity_category: Some("config"),
             icon: Some("mdi:led-on"),
-            command_topic: Some(self.command(Part::Led)),
+            command_topic: Some(self.command(CommandTopic::Led)),
             value_template: Some("{{value_json.led}}"),
-            ..self.entity(LED, "LED", Leaf::State)
+            ..self.entity(LED, "LED", StateTopic::State)
         }
     }
 
@@ -217,9 +221,9 @@ impl Subject<'_> {
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
             state_topic: None,
-            command_topic: Some(self.command(Part::Reboot)),
+            command_topic: Some(self.command(CommandTopic::Reboot)),
             payload_press: Some("PRESS"),
-            ..self.entity(REBOOT, "Restart", Leaf::State)
+            ..self.entity(REBOOT, "Restart", StateTopic::State)
         }
     }
 
@@ -230,10 +234,10 @@ impl Subject<'_> {
             options: Some(&["local", "cloud", "none"]),
             icon: Some("mdi:routes"),
             value_template: Some("{{value_json.route}}"),
-            ..self.entity(ROUTE, "Route", Leaf::State)
+            ..self.entity(ROUTE, "Route", StateTopic::State)
         }
         // Whether the plug can be reached does not count here: `none` is to be seen.
-        .available_by(vec![Availability { topic: self.topics.bridge_state() }])
+        .available_by(vec![AvailabilityTopic { topic: self.topics.bridge_state() }])
     }
 
     fn on_since(&self) -> Entity {
@@ -242,7 +246,7 @@ impl Subject<'_> {
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
             value_template: Some("{{value_json.on_since}}"),
-            ..self.entity(ON_SINCE, "On since", Leaf::State)
+            ..self.entity(ON_SINCE, "On since", StateTopic::State)
         }
     }
 
@@ -254,7 +258,7 @@ impl Subject<'_> {
             icon: Some("mdi:timer-outline"),
             // Written as `None`, which is how an unknown state is told.
             value_template: Some("{{value_json.until|default(none)}}"),
-            ..self.entity(UNTIL, "Count-down end", Leaf::State)
+            ..self.entity(UNTIL, "Count-down end", StateTopic::State)
         }
     }
 
@@ -266,7 +270,7 @@ impl Subject<'_> {
             state_class: Some("measurement"),
             enabled_by_default: Some(false),
             value_template: Some("{{value_json.rssi}}"),
-            ..self.entity(SIGNAL, "Signal strength", Leaf::Info)
+            ..self.entity(SIGNAL, "Signal strength", StateTopic::Info)
         }
     }
 
@@ -276,7 +280,7 @@ impl Subject<'_> {
             icon: Some("mdi:ip-network"),
             enabled_by_default: Some(false),
             value_template: Some("{{value_json.host}}"),
-            ..self.entity(HOST, "Host address", Leaf::Info)
+            ..self.entity(HOST, "Host address", StateTopic::Info)
         }
     }
 
@@ -289,7 +293,7 @@ impl Subject<'_> {
             payload_on: Some("True"),
             payload_off: Some("False"),
             value_template: Some("{{value_json.cloud_connection}}"),
-            ..self.entity(CLOUD, "Cloud connection", Leaf::Info)
+            ..self.entity(CLOUD, "Cloud connection", StateTopic::Info)
         }
     }
 
@@ -300,7 +304,7 @@ impl Subject<'_> {
             state_class: Some("measurement"),
             suggested_display_precision: Some(precision),
             value_template: Some(template),
-            ..self.entity(key, name, Leaf::Energy)
+            ..self.entity(key, name, StateTopic::Energy)
         };
         // A meter that begins anew, at midnight or after a power cut, counts on from where it was.
         let counted = |key, name, template| Entity {
@@ -321,12 +325,12 @@ impl Subject<'_> {
         Entity {
             name: None,
             default_entity_id: entity_id(platform(key), self.name.as_str(), ""),
-            ..self.entity(key, "", Leaf::State)
+            ..self.entity(key, "", StateTopic::State)
         }
     }
 
     /// An entity that reads this topic, with nothing said yet of what it reads there.
-    fn entity(&self, key: &'static str, name: &'static str, leaf: Leaf) -> Entity {
+    fn entity(&self, key: &'static str, name: &'static str, leaf: StateTopic) -> Entity {
         Entity {
             name: Some(name),
             unique_id: format!("{}_{key}", self.id),
@@ -336,20 +340,20 @@ impl Subject<'_> {
         }
     }
 
-    fn topic(&self, leaf: Leaf) -> String {
+    fn topic(&self, leaf: StateTopic) -> String {
         self.topics.plug(self.name.as_str(), leaf)
     }
 
-    fn command(&self, part: Part<'_>) -> String {
+    fn command(&self, part: CommandTopic<'_>) -> String {
         self.topics.command(self.name.as_str(), part)
     }
 }
 
 /// A plug, or an outlet, is there while the bridge is and while it can be reached.
-pub(super) fn availability(topics: &Topics, name: &PlugName) -> Vec<Availability> {
+pub(super) fn availability(topics: &Topics, name: &PlugName) -> Vec<AvailabilityTopic> {
     vec![
-        Availability { topic: topics.bridge_state() },
-        Availability { topic: topics.plug(name.as_str(), Leaf::Availability) },
+        AvailabilityTopic { topic: topics.bridge_state() },
+        AvailabilityTopic { topic: topics.plug(name.as_str(), StateTopic::Availability) },
     ]
 }
 

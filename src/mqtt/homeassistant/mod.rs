@@ -10,18 +10,21 @@
 
 mod document;
 mod entities;
+pub(super) mod migration;
+pub(super) mod stale;
 
 use std::collections::BTreeMap;
 
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
-use crate::smarthome::message::Nameplate;
+use crate::smarthome::message::DeviceInfo;
 
 use self::document::{
-    Availability, Common, Component, Device, DeviceDocument, Entity, EntityDocument, KeptDocument, Origin,
+    AvailabilityTopic, Common, Component, DeviceDocument, DiscoveryDevice, Entity, EntityDocument, Origin,
+    ReadDocument,
 };
 use super::payload;
-use super::topics::{self, Leaf, Topics};
+use super::topics::{self, StateTopic, Topics};
 
 /// Our name in every document's `origin`, and the first part of every id of ours.
 const ORIGIN: &str = "hs100d";
@@ -29,7 +32,7 @@ const MANUFACTURER: &str = "TP-Link";
 
 /// Which documents Home Assistant gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Discovery {
+pub enum DocumentForm {
     /// One document a device. Home Assistant reads these since 2024.11.
     #[default]
     Device,
@@ -41,9 +44,9 @@ pub enum Discovery {
 
 /// What Home Assistant is told, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct HomeAssistantOptions {
     /// The form of the documents.
-    pub discovery: Discovery,
+    pub discovery: DocumentForm,
     /// The first level of their topics.
     pub discovery_prefix: String,
     /// Where Home Assistant says that it has started.
@@ -59,8 +62,8 @@ pub(super) struct Document {
 
 /// Writes the documents of one installation, and knows its own when it sees them.
 #[derive(Debug, Clone)]
-pub(super) struct Press {
-    form: Discovery,
+pub(super) struct DiscoveryRenderer {
+    form: DocumentForm,
     prefix: String,
     /// The bridge device's id, which names the instance.
     bridge: String,
@@ -78,7 +81,7 @@ pub(super) struct Abilities {
 
 /// A kept document of ours, from this run or an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct RetainedDocument {
     /// The id of the device that it is about.
     pub(super) device: String,
     /// The plug that it is about, by its topics, if it is about one.
@@ -93,15 +96,15 @@ pub(super) struct Found {
 
 /// What is written of one device.
 struct Printed<'a> {
-    device: Device<'a>,
+    device: DiscoveryDevice<'a>,
     /// The first levels of its topics.
     base: String,
-    availability: Vec<Availability>,
+    availability: Vec<AvailabilityTopic>,
     entities: Vec<Entity>,
 }
 
-impl Press {
-    pub(super) fn new(options: &Options, topics: Topics, instance: &str) -> Self {
+impl DiscoveryRenderer {
+    pub(super) fn new(options: &HomeAssistantOptions, topics: Topics, instance: &str) -> Self {
         Self {
             form: options.discovery,
             prefix: options.discovery_prefix.clone(),
@@ -148,11 +151,11 @@ impl Press {
         is_wanted: impl Fn(&str) -> bool,
     ) -> Vec<Document> {
         let Some(id) = self.device(info) else { return Vec::new() };
-        let plate = &info.plate;
+        let plate = &info.device;
         let outlet = info.outlet.as_ref();
         let label = outlet.map(|outlet| entities::outlet_label(plate, outlet.number));
         let strip = outlet.and_then(|_| device_id(plate));
-        let device = Device {
+        let device = DiscoveryDevice {
             identifiers: [&id],
             name: match &label {
                 Some(label) => label,
@@ -176,7 +179,7 @@ impl Press {
 
     /// The documents about the bridge itself.
     pub(super) fn bridge(&self) -> Vec<Document> {
-        let device = Device {
+        let device = DiscoveryDevice {
             identifiers: [&self.bridge],
             name: "hs100d",
             manufacturer: ORIGIN,
@@ -197,7 +200,7 @@ impl Press {
     /// The id under which a device's entities are known for good, if it is to have documents. A strip whose outlets
     /// have no names yet waits for them, or its document would take back entities that are about to come in theirs.
     pub(super) fn device(&self, info: &PlugInfo) -> Option<String> {
-        let plate = &info.plate;
+        let plate = &info.device;
         let device = device_id(plate)?;
         match &info.outlet {
             Some(outlet) => Some(device + &entities::outlet_digits(plate, outlet.number)),
@@ -207,7 +210,7 @@ impl Press {
 
     /// The id of the strip that an outlet is of.
     pub(super) fn strip(&self, info: &PlugInfo) -> Option<String> {
-        info.outlet.as_ref().and_then(|_| device_id(&info.plate))
+        info.outlet.as_ref().and_then(|_| device_id(&info.device))
     }
 
     /// The id of the bridge's own device.
@@ -216,7 +219,7 @@ impl Press {
     }
 
     /// What a kept document shows its device to be able to do.
-    pub(super) fn abilities(&self, topic: &str, found: &Found) -> Abilities {
+    pub(super) fn abilities(&self, topic: &str, found: &RetainedDocument) -> Abilities {
         let key = topic.rsplit('/').nth(1).and_then(|object| object.strip_prefix(ORIGIN)?.strip_prefix('_'));
         let key = key.filter(|_| !self.is_device_topic(topic));
         Abilities::of(found.components.keys().map(String::as_str).chain(key))
@@ -230,20 +233,20 @@ impl Press {
     /// Whether a document at this topic is in the form that is not written now.
     pub(super) fn is_other_form(&self, topic: &str) -> bool {
         match self.form {
-            Discovery::Device => !self.is_device_topic(topic),
-            Discovery::Component => self.is_device_topic(topic),
-            Discovery::Off => false,
+            DocumentForm::Device => !self.is_device_topic(topic),
+            DocumentForm::Component => self.is_device_topic(topic),
+            DocumentForm::Off => false,
         }
     }
 
     /// Whether documents are written at all.
     pub(super) fn is_off(&self) -> bool {
-        self.form == Discovery::Off
+        self.form == DocumentForm::Off
     }
 
     /// Whether a kept document holds entities of outlets on their strip's device, where earlier versions had them.
     /// They go on in documents, and on devices, of their own.
-    pub(super) fn is_outgrown(&self, topic: &str, found: &Found) -> bool {
+    pub(super) fn is_outgrown(&self, topic: &str, found: &RetainedDocument) -> bool {
         if self.is_device_topic(topic) {
             return found.has_outlets;
         }
@@ -266,8 +269,8 @@ impl Press {
     }
 
     /// Reads a kept document; `None` unless it is one of this installation's.
-    pub(super) fn recognise(&self, payload: &[u8]) -> Option<Found> {
-        let kept: KeptDocument = serde_json::from_slice(payload).ok()?;
+    pub(super) fn read_retained(&self, payload: &[u8]) -> Option<RetainedDocument> {
+        let kept: ReadDocument = serde_json::from_slice(payload).ok()?;
         let device = kept.device.identifiers.into_iter().next()?;
         let via = kept.device.via_device.as_deref();
         let bridge_state = self.topics.bridge_state();
@@ -278,7 +281,7 @@ impl Press {
             kept.origin.name == ORIGIN && (via == Some(&self.bridge) || device == self.bridge || is_outlet);
         let available = kept.availability.iter().find_map(|a| self.topics.parse_availability(&a.topic));
         // The route is there while the bridge is, and names its plug only by what it reads.
-        let of_state = |topic: &String| self.topics.parse_told(topic, Leaf::State);
+        let of_state = |topic: &String| self.topics.parse_told(topic, StateTopic::State);
         let plug = available.or_else(|| kept.state_topic.as_ref().and_then(of_state));
         // What was taken back by then is over and done with.
         let there = kept.components.into_iter().filter(|(_, component)| component.unique_id.is_some());
@@ -286,7 +289,7 @@ impl Press {
         let (of_outlets, components): (BTreeMap<_, _>, _) =
             there.partition(|(key, _)| entities::is_outlets(key));
         let has_outlets = !of_outlets.is_empty();
-        is_ours.then_some(Found { device, plug, components, has_outlets, is_outlet })
+        is_ours.then_some(RetainedDocument { device, plug, components, has_outlets, is_outlet })
     }
 
     fn topic_of_device(&self, id: &str) -> String {
@@ -306,11 +309,11 @@ impl Press {
     ) -> Vec<Document> {
         let id = subject.device.identifiers[0];
         match self.form {
-            Discovery::Device => {
+            DocumentForm::Device => {
                 let topic = Some(self.topic_of_device(id)).filter(|topic| is_wanted(topic));
                 topic.map(|topic| print_device(topic, subject, gone)).into_iter().collect()
             }
-            Discovery::Component => {
+            DocumentForm::Component => {
                 let Printed { device, base, availability, entities } = subject;
                 let wanted = entities.into_iter().filter_map(|entity| {
                     let topic = Some(self.topic_of_entity(id, &entity)).filter(|topic| is_wanted(topic))?;
@@ -318,13 +321,13 @@ impl Press {
                 });
                 wanted.collect()
             }
-            Discovery::Off => Vec::new(),
+            DocumentForm::Off => Vec::new(),
         }
     }
 }
 
 /// The id of the device as a whole.
-fn device_id(plate: &Nameplate) -> Option<String> {
+fn device_id(plate: &DeviceInfo) -> Option<String> {
     let mac = || plate.mac.map(|mac| mac.to_string().replace(':', ""));
     let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned()).or_else(mac)?;
     Some(format!("{ORIGIN}_{id}"))
@@ -361,8 +364,8 @@ fn most_read(entities: &[Entity]) -> Option<String> {
 
 fn print_entity(
     topic: String,
-    device: &Device<'_>,
-    availability: &[Availability],
+    device: &DiscoveryDevice<'_>,
+    availability: &[AvailabilityTopic],
     entity: &Entity,
 ) -> Document {
     let shared = if entity.availability.is_some() { &[] } else { availability };
@@ -382,16 +385,16 @@ mod tests {
     use super::*;
     use crate::bridge::event::OutletInfo;
     use crate::model::{DeviceId, Mac};
-    use crate::smarthome::message::{Nameplate, OutletPlate};
+    use crate::smarthome::message::{DeviceInfo, OutletDescription};
     use serde_json::Value;
 
-    fn press(form: Discovery) -> Press {
-        let options = Options {
+    fn renderer(form: DocumentForm) -> DiscoveryRenderer {
+        let options = HomeAssistantOptions {
             discovery: form,
             discovery_prefix: "homeassistant".to_owned(),
             status_topic: "homeassistant/status".to_owned(),
         };
-        Press::new(&options, Topics::new("hs100d"), "0f3a")
+        DiscoveryRenderer::new(&options, Topics::new("hs100d"), "0f3a")
     }
 
     fn kettle() -> PlugName {
@@ -400,7 +403,7 @@ mod tests {
 
     fn info() -> PlugInfo {
         PlugInfo {
-            plate: Arc::new(Nameplate {
+            device: Arc::new(DeviceInfo {
                 device_id: DeviceId::new("8006AABBCCDDEEFF00112233445566778899AABB"),
                 mac: Mac::new("50:C7:BF:01:02:03"),
                 alias: "Kettle".into(),
@@ -448,10 +451,10 @@ mod tests {
 
     /// One of each kind; of a strip the whole and one of its outlets.
     fn kinds() -> [(&'static str, PlugInfo); 6] {
-        let outlet = |id: &str, alias: &str| OutletPlate { id: id.into(), alias: alias.into() };
-        let with = |change: &dyn Fn(&mut Nameplate)| {
+        let outlet = |id: &str, alias: &str| OutletDescription { id: id.into(), alias: alias.into() };
+        let with = |change: &dyn Fn(&mut DeviceInfo)| {
             let mut info = info();
-            change(Arc::make_mut(&mut info.plate));
+            change(Arc::make_mut(&mut info.device));
             info
         };
         let meter = with(&|plate| {
@@ -579,39 +582,39 @@ mod tests {
 
     #[test]
     fn the_device_form_is_one_document_a_device() {
-        let press = press(Discovery::Device);
+        let renderer = renderer(DocumentForm::Device);
         for (kind, info) in kinds() {
-            let documents = press.plug(&kettle(), &info, ALL, &none_gone());
+            let documents = renderer.plug(&kettle(), &info, ALL, &none_gone());
             assert_eq!(documents.len(), 1, "{kind}");
             golden(&format!("device-{kind}.json"), &documents);
         }
-        golden("device-bridge.json", &press.bridge());
+        golden("device-bridge.json", &renderer.bridge());
     }
 
     #[test]
     fn the_component_form_is_one_document_an_entity() {
-        let press = press(Discovery::Component);
+        let renderer = renderer(DocumentForm::Component);
         for (kind, info) in kinds() {
-            golden(&format!("component-{kind}.json"), &press.plug(&kettle(), &info, ALL, &none_gone()));
+            golden(&format!("component-{kind}.json"), &renderer.plug(&kettle(), &info, ALL, &none_gone()));
         }
-        golden("component-bridge.json", &press.bridge());
+        golden("component-bridge.json", &renderer.bridge());
     }
 
     #[test]
     fn entities_that_the_plug_does_not_have_are_left_out() {
-        let press = press(Discovery::Device);
-        golden("device-bare.json", &press.plug(&kettle(), &info(), Abilities::default(), &none_gone()));
+        let renderer = renderer(DocumentForm::Device);
+        golden("device-bare.json", &renderer.plug(&kettle(), &info(), Abilities::default(), &none_gone()));
     }
 
     #[test]
     fn both_forms_say_the_same_of_every_entity() {
         for (kind, info) in kinds() {
             let of = |form| -> Vec<Value> {
-                press(form).plug(&kettle(), &info, ALL, &none_gone()).iter().map(read).collect()
+                renderer(form).plug(&kettle(), &info, ALL, &none_gone()).iter().map(read).collect()
             };
-            let device = &of(Discovery::Device)[0];
+            let device = &of(DocumentForm::Device)[0];
             let mut whole: Vec<Value> = device["components"].as_object().unwrap().values().cloned().collect();
-            let mut single = of(Discovery::Component);
+            let mut single = of(DocumentForm::Component);
             for entity in &mut single {
                 // The level of the topic says it.
                 entity["platform"] =
@@ -630,7 +633,7 @@ mod tests {
     #[test]
     fn a_document_of_one_entity_is_one_that_domoticz_and_older_versions_of_openhab_read() {
         for (kind, info) in kinds() {
-            for document in press(Discovery::Component).plug(&kettle(), &info, ALL, &none_gone()) {
+            for document in renderer(DocumentForm::Component).plug(&kettle(), &info, ALL, &none_gone()) {
                 let shown: Value = serde_json::from_slice(&document.payload).unwrap();
                 // Neither expands `~` or short keys within the list; Domoticz has no short key for these two.
                 let mut topics =
@@ -653,16 +656,16 @@ mod tests {
     #[test]
     fn documents_are_small_enough_for_a_broker_that_takes_few_kilobytes_at_once() {
         let sizes = |info: &PlugInfo| {
-            let documents = press(Discovery::Device).plug(&kettle(), info, ALL, &none_gone());
+            let documents = renderer(DocumentForm::Device).plug(&kettle(), info, ALL, &none_gone());
             documents.iter().map(|document| document.payload.len()).sum::<usize>()
         };
         let [(_, plug), .., (_, mut strip)] = kinds();
-        let device = strip.plate.device_id.clone().unwrap();
-        let outlets = (0..6).map(|n| OutletPlate {
+        let device = strip.device.device_id.clone().unwrap();
+        let outlets = (0..6).map(|n| OutletDescription {
             id: format!("{}0{n}", device.as_str()).into(),
             alias: format!("Outlet {n}").into(),
         });
-        Arc::make_mut(&mut strip.plate).outlets = outlets.collect();
+        Arc::make_mut(&mut strip.device).outlets = outlets.collect();
         strip.outlets = (0..6).map(|n| PlugName::new(&format!("outlet-{n}")).unwrap()).collect();
         let whole = sizes(&strip);
         let parts: Vec<usize> = (0..6).map(|number| sizes(&outlet_of(&strip, number))).collect();
@@ -679,7 +682,7 @@ mod tests {
         let id = "hs100d_8006AABBCCDDEEFF00112233445566778899AABB";
         for (number, label) in [(0, "Lamp"), (1, "Desk 2")] {
             let outlet = outlet_of(&strip, number);
-            let documents = press(Discovery::Device).plug(&kettle(), &outlet, ALL, &none_gone());
+            let documents = renderer(DocumentForm::Device).plug(&kettle(), &outlet, ALL, &none_gone());
             let [document] = &documents[..] else { panic!("{documents:?}") };
             assert_eq!(document.topic, format!("homeassistant/device/{id}0{number}/config"));
             let shown = read(document);
@@ -699,7 +702,7 @@ mod tests {
                 format!("{id}0{number}_energy_total")
             );
         }
-        let documents = press(Discovery::Device).plug(&kettle(), &strip, ALL, &none_gone());
+        let documents = renderer(DocumentForm::Device).plug(&kettle(), &strip, ALL, &none_gone());
         let shown = read(&documents[0]);
         assert_eq!(shown["device"]["via_device"], "hs100d_0f3a");
         let keys: Vec<&String> = shown["components"].as_object().unwrap().keys().collect();
@@ -723,12 +726,13 @@ mod tests {
     #[test]
     fn outlets_are_told_apart_whatever_they_are_called() {
         let [.., (_, mut strip)] = kinds();
-        let plate = Arc::make_mut(&mut strip.plate);
+        let plate = Arc::make_mut(&mut strip.device);
         plate.alias = "Lab Strip".into();
         let aliases = ["Lab Strip", "Lab Strip", "Fan", "Fan", "", "Lamp"];
-        let outlet = |alias: &&str| OutletPlate { id: "".into(), alias: (*alias).into() };
+        let outlet = |alias: &&str| OutletDescription { id: "".into(), alias: (*alias).into() };
         plate.outlets = aliases.iter().map(outlet).collect();
-        let labels: Vec<String> = (0..6).map(|number| entities::outlet_label(&strip.plate, number)).collect();
+        let labels: Vec<String> =
+            (0..6).map(|number| entities::outlet_label(&strip.device, number)).collect();
         assert_eq!(labels, ["Lab Strip 1", "Lab Strip 2", "Fan 3", "Fan 4", "Lab Strip 5", "Lamp"]);
     }
 
@@ -736,7 +740,7 @@ mod tests {
     fn the_route_is_there_as_long_as_the_bridge_so_that_none_is_seen() {
         let [.., (_, strip)] = kinds();
         for info in [info(), strip] {
-            let documents = press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone());
+            let documents = renderer(DocumentForm::Device).plug(&kettle(), &info, ALL, &none_gone());
             let document = read(&documents[0]);
             let route = &document["components"]["route"];
             assert_eq!(route["availability"], serde_json::json!([{"topic": "hs100d/bridge/state"}]));
@@ -747,7 +751,7 @@ mod tests {
     #[test]
     fn the_button_that_restarts_a_plug_is_nowhere_until_the_user_enables_it() {
         for (_, info) in kinds().into_iter().filter(|(_, info)| info.outlet.is_none()) {
-            let documents = press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone());
+            let documents = renderer(DocumentForm::Device).plug(&kettle(), &info, ALL, &none_gone());
             let document = read(&documents[0]);
             let restart = &document["components"]["reboot"];
             assert_eq!(restart["entity_category"], "diagnostic");
@@ -760,7 +764,7 @@ mod tests {
         let [.., (_, strip)] = kinds();
         for known in 0..2 {
             let unnamed = PlugInfo { outlets: strip.outlets[..known].into(), ..strip.clone() };
-            assert_eq!(press(Discovery::Device).plug(&kettle(), &unnamed, ALL, &none_gone()), []);
+            assert_eq!(renderer(DocumentForm::Device).plug(&kettle(), &unnamed, ALL, &none_gone()), []);
         }
     }
 
@@ -770,7 +774,7 @@ mod tests {
             ("led".to_owned(), "switch".to_owned()),
             ("relay".to_owned(), "switch".to_owned()),
         ]);
-        let documents = press(Discovery::Device).plug(&kettle(), &info(), Abilities::default(), &gone);
+        let documents = renderer(DocumentForm::Device).plug(&kettle(), &info(), Abilities::default(), &gone);
         let document: Value = serde_json::from_slice(&documents[0].payload).unwrap();
         assert_eq!(document["cmps"]["led"], serde_json::json!({"p": "switch"}));
         assert!(document["cmps"]["relay"]["uniq_id"].is_string());
@@ -778,20 +782,20 @@ mod tests {
 
     #[test]
     fn no_documents_when_switched_off_or_when_the_plug_says_nothing_of_itself() {
-        let off = press(Discovery::Off);
+        let off = renderer(DocumentForm::Off);
         assert_eq!(off.plug(&kettle(), &info(), ALL, &none_gone()), []);
         assert_eq!(off.bridge(), []);
         let mut info = info();
-        let plate = Arc::make_mut(&mut info.plate);
+        let plate = Arc::make_mut(&mut info.device);
         plate.device_id = None;
-        assert_eq!(press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone()).len(), 1);
-        Arc::make_mut(&mut info.plate).mac = None;
-        assert_eq!(press(Discovery::Device).plug(&kettle(), &info, ALL, &none_gone()), []);
+        assert_eq!(renderer(DocumentForm::Device).plug(&kettle(), &info, ALL, &none_gone()).len(), 1);
+        Arc::make_mut(&mut info.device).mac = None;
+        assert_eq!(renderer(DocumentForm::Device).plug(&kettle(), &info, ALL, &none_gone()), []);
     }
 
     #[test]
     fn ids_do_not_hold_the_instance_so_that_they_survive_a_move() {
-        for document in press(Discovery::Component).plug(&kettle(), &info(), ALL, &none_gone()) {
+        for document in renderer(DocumentForm::Component).plug(&kettle(), &info(), ALL, &none_gone()) {
             let shown: Value = serde_json::from_slice(&document.payload).unwrap();
             assert!(shown["uniq_id"].as_str().unwrap().contains("8006AABB"));
             assert!(!shown["uniq_id"].as_str().unwrap().contains("0f3a"));
@@ -801,34 +805,35 @@ mod tests {
 
     #[test]
     fn own_documents_are_found_and_recognised_and_those_of_others_are_not() {
-        for (form, (_, info)) in [Discovery::Device, Discovery::Component]
+        for (form, (_, info)) in [DocumentForm::Device, DocumentForm::Component]
             .into_iter()
             .flat_map(|form| kinds().map(|kind| (form, kind)))
         {
-            let press = press(form);
-            let documents = press.plug(&kettle(), &info, ALL, &none_gone()).into_iter().chain(press.bridge());
+            let renderer = renderer(form);
+            let documents =
+                renderer.plug(&kettle(), &info, ALL, &none_gone()).into_iter().chain(renderer.bridge());
             for document in documents {
-                assert!(press.is_document_topic(&document.topic));
-                let heard = press.filters().iter().any(|filter| rumqttc::matches(&document.topic, filter));
+                assert!(renderer.is_document_topic(&document.topic));
+                let heard = renderer.filters().iter().any(|filter| rumqttc::matches(&document.topic, filter));
                 assert!(heard, "{}", document.topic);
-                let found = press.recognise(&document.payload).unwrap();
+                let found = renderer.read_retained(&document.payload).unwrap();
                 let is_plug = document.topic.contains("8006");
                 assert_eq!(found.plug.is_some(), is_plug, "{}", document.topic);
-                let device = if is_plug { press.device(&info).unwrap() } else { press.bridge.clone() };
+                let device = if is_plug { renderer.device(&info).unwrap() } else { renderer.bridge.clone() };
                 assert_eq!(found.device, device, "{}", document.topic);
                 // An outlet's document names its strip: the base topic tells whose it is.
-                let neighbour = Press { bridge: "hs100d_other".to_owned(), ..press.clone() };
-                let found = neighbour.recognise(&document.payload);
+                let neighbour = DiscoveryRenderer { bridge: "hs100d_other".to_owned(), ..renderer.clone() };
+                let found = neighbour.read_retained(&document.payload);
                 assert!(
                     found.is_none_or(|found| found.is_outlet && info.outlet.is_some()),
                     "{}",
                     document.topic
                 );
-                let neighbour = Press { topics: Topics::new("other"), ..neighbour };
-                assert_eq!(neighbour.recognise(&document.payload), None);
+                let neighbour = DiscoveryRenderer { topics: Topics::new("other"), ..neighbour };
+                assert_eq!(neighbour.read_retained(&document.payload), None);
             }
         }
-        let press = press(Discovery::Device);
+        let renderer = renderer(DocumentForm::Device);
         for other in [
             &b"not json"[..],
             b"{}",
@@ -836,29 +841,34 @@ mod tests {
             br#"{"origin":{"name":"hs100d"},"device":{"identifiers":["x"]}}"#,
             br#"{"origin":{"name":"hs100d"},"device":{"identifiers":"hs100d_0f3a"}}"#,
         ] {
-            assert_eq!(press.recognise(other), None, "{}", String::from_utf8_lossy(other));
+            assert_eq!(renderer.read_retained(other), None, "{}", String::from_utf8_lossy(other));
         }
-        assert!(!press.is_document_topic("homeassistantx/device/a/config"));
-        assert!(!press.is_document_topic("hs100d/kettle/state"));
+        assert!(!renderer.is_document_topic("homeassistantx/device/a/config"));
+        assert!(!renderer.is_document_topic("hs100d/kettle/state"));
     }
 
     #[test]
     fn a_document_is_printed_by_itself_as_among_the_others() {
         let info = info();
-        for form in [Discovery::Device, Discovery::Component] {
-            let press = press(form);
-            for document in press.plug(&kettle(), &info, ALL, &none_gone()) {
-                let alone = press.plug_at(&document.topic, &kettle(), &info, ALL, &none_gone());
+        for form in [DocumentForm::Device, DocumentForm::Component] {
+            let renderer = renderer(form);
+            for document in renderer.plug(&kettle(), &info, ALL, &none_gone()) {
+                let alone = renderer.plug_at(&document.topic, &kettle(), &info, ALL, &none_gone());
                 assert_eq!(alone.as_ref(), Some(&document));
             }
-            assert_eq!(press.plug_at("homeassistant/elsewhere", &kettle(), &info, ALL, &none_gone()), None);
+            assert_eq!(
+                renderer.plug_at("homeassistant/elsewhere", &kettle(), &info, ALL, &none_gone()),
+                None
+            );
         }
     }
 
     #[test]
     fn an_instance_of_any_text_makes_a_topic_that_home_assistant_takes() {
-        let odd =
-            Press { bridge: format!("hs100d_{}", object_id("Büro/Pi #1")), ..press(Discovery::Device) };
+        let odd = DiscoveryRenderer {
+            bridge: format!("hs100d_{}", object_id("Büro/Pi #1")),
+            ..renderer(DocumentForm::Device)
+        };
         assert_eq!(odd.bridge()[0].topic, "homeassistant/device/hs100d_B_ro_Pi__1/config");
     }
 }

@@ -1,12 +1,12 @@
 //! The pretend cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface was seen to.
 //!
-//! Owns what a test may turn while it runs. What is answered is [`desk`]'s, what goes wrong is [`rule`]'s; the sockets
+//! Owns what a test may turn while it runs. What is answered is [`account`]'s, what goes wrong is [`rule`]'s; the sockets
 //! are `server`'s, and HTTP is `wire`'s. It serves the same plugs as the LAN, by the same handles.
 //!
 //! Host 0 is the global entry, where clients log in and list; plugs live on the regional hosts 1, 2, …, each of
 //! them a port. A passthrough at a host that is not the plug's own is answered -20571, as by the real ones.
 
-pub mod desk;
+pub mod account;
 pub mod rule;
 mod server;
 mod wire;
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use self::desk::{Account, Desk};
-use self::rule::{CloudFault, Method, Rule, Rules, Times};
-use self::server::{Inner, Keeper, Ledger, State};
-use crate::sim::bell::{Bell, NotInTime};
+use self::account::{AccountServer, SimAccount};
+use self::rule::{CloudFault, FaultRule, FaultRules, Method, Times};
+use self::server::{HostTask, Ledger, Locked, State};
 use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
+use crate::sim::notify::{ChangeNotifier, NotInTime};
 
 /// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 pub struct SimCloud {
     state: Arc<State>,
     reachable: watch::Sender<bool>,
-    hosts: Vec<Host>,
+    hosts: Vec<SimHost>,
 }
 
 /// One call as it came in.
@@ -61,7 +61,11 @@ impl SimCloud {
     ///
     /// # Errors
     /// When an address is not a loopback one, or is taken.
-    pub async fn start(account: Account, addresses: &[SocketAddr], bell: Bell) -> io::Result<Self> {
+    pub async fn start(
+        account: SimAccount,
+        addresses: &[SocketAddr],
+        notifier: ChangeNotifier,
+    ) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for address in addresses {
             if !address.ip().is_loopback() {
@@ -74,14 +78,17 @@ impl SimCloud {
             listeners.iter().map(|listener| listener.local_addr()).collect::<Result<_, _>>()?;
         let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
         let (reachable, _) = watch::channel(true);
-        let inner =
-            Inner { desk: Desk::new(account, urls), rules: Rules::default(), ledger: Ledger::default() };
-        let state = Arc::new(State { inner: Mutex::new(inner), bell });
+        let inner = Locked {
+            server: AccountServer::new(account, urls),
+            rules: FaultRules::default(),
+            ledger: Ledger::default(),
+        };
+        let state = Arc::new(State { inner: Mutex::new(inner), notifier });
         let open = |(number, listener): (usize, Listener)| {
             let (said, door) = watch::channel(true);
-            let keeper = Keeper { state: Arc::clone(&state), number, said };
+            let keeper = HostTask { state: Arc::clone(&state), number, said };
             let task = tokio::spawn(keeper.run(listener, addresses[number], reachable.subscribe()));
-            Host { address: addresses[number], open: door, task: task.abort_handle() }
+            SimHost { address: addresses[number], open: door, task: task.abort_handle() }
         };
         let hosts = listeners.into_iter().enumerate().map(open).collect();
         Ok(Self { state, reachable, hosts })
@@ -104,27 +111,27 @@ impl SimCloud {
 
     /// Lets the cloud know a plug, by the device id that it has now.
     pub fn add(&self, plug: &PlugHandle) {
-        self.state.lock().desk.add(plug.clone());
+        self.state.lock().server.add(plug.clone());
     }
 
     /// Changes the account: password, lock, two-step verification, …
-    pub fn account(&self, change: impl FnOnce(&mut Account)) {
-        change(&mut self.state.lock().desk.account);
+    pub fn account(&self, change: impl FnOnce(&mut SimAccount)) {
+        change(&mut self.state.lock().server.account);
     }
 
     /// Voids every token that there is, as when they expire. -20651 is what the real cloud says then.
     pub fn void_tokens(&self, code: i64) {
-        self.state.lock().desk.void_tokens(code);
+        self.state.lock().server.void_tokens(code);
     }
 
     /// Voids every refresh token that there is: -20655 expired, -20656 incorrect.
     pub fn void_refresh_tokens(&self, code: i64) {
-        self.state.lock().desk.void_refresh_tokens(code);
+        self.state.lock().server.void_refresh_tokens(code);
     }
 
     /// Lets a fault fall on these calls (`None`: on all), after the rules that are there already.
     pub fn fail(&self, on: Option<Method>, times: Times, fault: CloudFault) {
-        self.state.lock().rules.add(Rule { on, times, fault });
+        self.state.lock().rules.add(FaultRule { on, times, fault });
     }
 
     /// Takes all faults away. Calls that are held up already stay so.
@@ -140,7 +147,7 @@ impl SimCloud {
     pub async fn set_reachable(&self, reachable: bool) -> Result<(), NotInTime> {
         self.reachable.send_replace(reachable);
         let agree = || self.hosts.iter().all(|host| *host.open.borrow() == reachable);
-        self.state.bell.wait_until(SETTLING, agree).await
+        self.state.notifier.wait_until(SETTLING, agree).await
     }
 
     /// How many calls of this kind came in.
@@ -155,12 +162,12 @@ impl SimCloud {
 
     /// How many tokens were handed out, by logins and refreshes.
     pub fn tokens_issued(&self) -> u64 {
-        self.state.lock().desk.tokens_issued
+        self.state.lock().server.tokens_issued
     }
 
     /// Whether this token is good.
     pub fn is_good(&self, token: &str) -> bool {
-        self.state.lock().desk.is_good(token)
+        self.state.lock().server.is_good(token)
     }
 
     /// The last thousand calls, oldest first.
@@ -178,7 +185,7 @@ impl Drop for SimCloud {
 }
 
 /// One host of the cloud.
-struct Host {
+struct SimHost {
     address: SocketAddr,
     /// The other end is the keeper's `said`.
     open: watch::Receiver<bool>,
@@ -194,11 +201,11 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::time::timeout;
 
-    use super::desk::failure;
+    use super::account::failure;
     use super::*;
     use crate::sim::fault::CloudLink;
     use crate::sim::model::Model;
-    use crate::sim::plug::{Origin, SimPlug};
+    use crate::sim::plug::{SimPlug, SwitchedBy};
 
     const BOUND: Duration = Duration::from_secs(5);
     /// Long enough to be sure that nothing comes.
@@ -206,22 +213,22 @@ mod tests {
     const PASSWORD: &str = "\"'\\/{}$\u{fc} ";
     const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
 
-    struct Scene {
+    struct CloudScene {
         cloud: SimCloud,
         plug: PlugHandle,
-        bell: Bell,
+        notifier: ChangeNotifier,
     }
 
-    impl Scene {
+    impl CloudScene {
         async fn new() -> Self {
-            let bell = Bell::new();
-            let account = Account::new("user@example.com", PASSWORD);
+            let notifier = ChangeNotifier::new();
+            let account = SimAccount::new("user@example.com", PASSWORD);
             let addresses = [SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)); 3];
-            let cloud = SimCloud::start(account, &addresses, bell.clone()).await.unwrap();
+            let cloud = SimCloud::start(account, &addresses, notifier.clone()).await.unwrap();
             let plug = SimPlug::new(Model::HS100_HW1, 7, "Lamp", Instant::now());
-            let plug = PlugHandle::new(plug, bell.clone());
+            let plug = PlugHandle::new(plug, notifier.clone());
             cloud.add(&plug);
-            Self { cloud, plug, bell }
+            Self { cloud, plug, notifier }
         }
 
         async fn call(&self, host: usize, query: &str, call: &Value) -> io::Result<(u16, String)> {
@@ -278,13 +285,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_plug_is_switched_at_its_own_host_by_whoever_logged_in() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         let answer = scene.switch_on(1, &token).await.unwrap();
         let reply = r#"{"system":{"set_relay_state":{"err_code":0}}}"#;
         assert_eq!(answer, json!({"error_code": 0, "result": {"responseData": reply}}));
         assert!(scene.plug.is_on());
-        assert_eq!(scene.plug.switchings()[0].by, Origin::Cloud);
+        assert_eq!(scene.plug.switchings()[0].by, SwitchedBy::Cloud);
         for wrong_host in [0, 2] {
             assert_eq!(scene.switch_on(wrong_host, &token).await.unwrap()["error_code"], -20571);
         }
@@ -294,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_call_is_answered_by_code() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let address = scene.cloud.hosts[0].address;
         let json = "application/json";
         let login = login().to_string();
@@ -318,7 +325,7 @@ mod tests {
 
     /// What a client of a faulty cloud sees of a passthrough.
     #[derive(Debug, PartialEq)]
-    enum Seen {
+    enum CloudSeen {
         Code(i64),
         Nested(String),
         Status(u16),
@@ -329,21 +336,21 @@ mod tests {
 
     #[tokio::test]
     async fn each_fault_shows_as_it_should_and_acts_only_where_it_says_so() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         let tick = Duration::from_millis(1);
         let table = [
-            (CloudFault::Code(-20004), Seen::Code(-20004), false),
-            (CloudFault::NestedCode(-20651), Seen::Nested("-20651".into()), false),
-            (CloudFault::Status(503), Seen::Status(503), false),
-            (CloudFault::Html, Seen::NoJson, false),
-            (CloudFault::Redirect("http://127.0.0.1:9/".into()), Seen::Status(307), false),
-            (CloudFault::Silent, Seen::Nothing, false),
-            (CloudFault::Close, Seen::Ended, false),
-            (CloudFault::Latency(tick), Seen::Code(0), true),
-            (CloudFault::CutOff, Seen::Ended, true),
-            (CloudFault::SlowBytes(tick), Seen::Code(0), true),
-            (CloudFault::EmptyList, Seen::Code(0), true),
+            (CloudFault::Code(-20004), CloudSeen::Code(-20004), false),
+            (CloudFault::NestedCode(-20651), CloudSeen::Nested("-20651".into()), false),
+            (CloudFault::Status(503), CloudSeen::Status(503), false),
+            (CloudFault::Html, CloudSeen::NoJson, false),
+            (CloudFault::Redirect("http://127.0.0.1:9/".into()), CloudSeen::Status(307), false),
+            (CloudFault::Silent, CloudSeen::Nothing, false),
+            (CloudFault::Close, CloudSeen::Ended, false),
+            (CloudFault::Latency(tick), CloudSeen::Code(0), true),
+            (CloudFault::CutOff, CloudSeen::Ended, true),
+            (CloudFault::SlowBytes(tick), CloudSeen::Code(0), true),
+            (CloudFault::EmptyList, CloudSeen::Code(0), true),
         ];
         for (fault, expected, acts) in table {
             let before = scene.plug.traffic().relay_orders;
@@ -351,18 +358,18 @@ mod tests {
             let params = json!({"deviceId": scene.plug.device_id(), "requestData": ON});
             let call = json!({"method": "passthrough", "params": params});
             let query = format!("?token={token}");
-            let bound = if expected == Seen::Nothing { NOTHING_COMES } else { BOUND };
+            let bound = if expected == CloudSeen::Nothing { NOTHING_COMES } else { BOUND };
             let seen = match timeout(bound, scene.call(1, &query, &call)).await {
-                Err(_) => Seen::Nothing,
-                Ok(Err(_)) => Seen::Ended,
+                Err(_) => CloudSeen::Nothing,
+                Ok(Err(_)) => CloudSeen::Ended,
                 Ok(Ok((200, body))) => match serde_json::from_str::<Value>(&body) {
-                    Err(_) => Seen::NoJson,
+                    Err(_) => CloudSeen::NoJson,
                     Ok(answer) => match answer["result"]["errorCode"].as_str() {
-                        Some(nested) => Seen::Nested(nested.to_owned()),
-                        None => Seen::Code(answer["error_code"].as_i64().unwrap()),
+                        Some(nested) => CloudSeen::Nested(nested.to_owned()),
+                        None => CloudSeen::Code(answer["error_code"].as_i64().unwrap()),
                     },
                 },
-                Ok(Ok((status, _))) => Seen::Status(status),
+                Ok(Ok((status, _))) => CloudSeen::Status(status),
             };
             assert_eq!(seen, expected, "{fault:?}");
             assert_eq!(scene.plug.traffic().relay_orders - before, u64::from(acts), "{fault:?}");
@@ -372,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_off_answer_ends_after_its_first_half() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         scene.cloud.fail(None, Times::Next(1), CloudFault::CutOff);
         let mut stream = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
         let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
@@ -380,14 +387,14 @@ mod tests {
         let mut bytes = Vec::new();
         timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
         let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
-        let whole = failure(desk::JSON_FORMAT_ERROR).to_string();
+        let whole = failure(account::JSON_FORMAT_ERROR).to_string();
         assert!(head.contains(&format!("content-length: {}", whole.len())), "{head}");
         assert_eq!(body, &whole[..whole.len() / 2]);
     }
 
     #[tokio::test]
     async fn each_link_to_a_plug_shows_as_it_should_and_acts_only_where_it_says_so() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         let tick = Duration::from_millis(1);
         let done = json!({"system": {"set_relay_state": {"err_code": 0}}});
@@ -416,21 +423,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_on_its_way_to_a_plug_gets_there_though_the_client_has_hung_up() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         scene.plug.set_cloud(CloudLink::TimesOutButActs(Duration::from_millis(200)));
         let has_arrived = || scene.cloud.calls(Method::Passthrough) == 1;
         tokio::select! {
             answer = scene.switch_on(1, &token) => panic!("answered before the client could hang up: {answer:?}"),
-            arrived = scene.bell.wait_until(BOUND, has_arrived) => arrived.unwrap(),
+            arrived = scene.notifier.wait_until(BOUND, has_arrived) => arrived.unwrap(),
         }
         assert!(!scene.plug.is_on());
-        scene.bell.wait_until(BOUND, || scene.plug.is_on()).await.unwrap();
+        scene.notifier.wait_until(BOUND, || scene.plug.is_on()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_cloud_that_is_down_refuses_and_comes_back_where_it_was() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         let mut kept = TcpStream::connect(scene.cloud.hosts[0].address).await.unwrap();
         let (status, _) = send_on(&mut kept, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -448,7 +455,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_counted_kept_and_seen_side_by_side() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let first = scene.log_in().await.unwrap();
         assert_ne!(scene.log_in().await.unwrap(), first);
         assert_eq!((scene.cloud.calls(Method::Login), scene.cloud.most_at_once(Method::Login)), (2, 1));
@@ -457,7 +464,7 @@ mod tests {
         let two_hang = || scene.cloud.most_at_once(Method::Login) == 2;
         tokio::select! {
             _ = async { tokio::join!(scene.log_in(), scene.log_in()) } => panic!("answered by a silent cloud"),
-            both = scene.bell.wait_until(BOUND, two_hang) => both.unwrap(),
+            both = scene.notifier.wait_until(BOUND, two_hang) => both.unwrap(),
         }
         let record = scene.cloud.records().pop().unwrap();
         assert_eq!((record.method, record.host, record.uri.as_str()), (Method::Login, 0, "/"));
@@ -469,7 +476,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_may_be_empty_for_once() {
-        let scene = Scene::new().await;
+        let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         scene.cloud.fail(None, Times::Next(1), CloudFault::EmptyList);
         let list = json!({"method": "getDeviceList"});
@@ -484,7 +491,8 @@ mod tests {
     #[tokio::test]
     async fn only_loopback_addresses_are_listened_at() {
         let outside = [SocketAddr::from(([192, 0, 2, 1], 0))];
-        let error = SimCloud::start(Account::new("", ""), &outside, Bell::new()).await.err().unwrap();
+        let error =
+            SimCloud::start(SimAccount::new("", ""), &outside, ChangeNotifier::new()).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -68,7 +68,7 @@ pub enum CloudFault {
 
 /// A fault, and when it falls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct FaultRule {
     /// On which calls; `None` for all.
     pub on: Option<Method>,
     /// How often.
@@ -90,10 +90,10 @@ pub enum Times {
 
 /// The rules in force. The first that fits a call decides.
 #[derive(Debug, Default)]
-pub(super) struct Rules(Vec<Rule>);
+pub(super) struct FaultRules(Vec<FaultRule>);
 
-impl Rules {
-    pub(super) fn add(&mut self, rule: Rule) {
+impl FaultRules {
+    pub(super) fn add(&mut self, rule: FaultRule) {
         self.0.push(rule);
     }
 
@@ -124,15 +124,15 @@ mod tests {
     fn a_fault_falls_on_its_calls_as_often_as_it_should() {
         let now = Instant::now();
         let later = now + Duration::from_secs(10);
-        let mut rules = Rules::default();
-        rules.add(Rule { on: Some(Method::Login), times: Times::Next(2), fault: CloudFault::Html });
-        rules.add(Rule { on: None, times: Times::Until(later), fault: CloudFault::Close });
+        let mut rules = FaultRules::default();
+        rules.add(FaultRule { on: Some(Method::Login), times: Times::Next(2), fault: CloudFault::Html });
+        rules.add(FaultRule { on: None, times: Times::Until(later), fault: CloudFault::Close });
         assert_eq!(rules.fall(Method::Login, now), Some(CloudFault::Html));
         assert_eq!(rules.fall(Method::DeviceList, now), Some(CloudFault::Close));
         assert_eq!(rules.fall(Method::Login, now), Some(CloudFault::Html));
         assert_eq!(rules.fall(Method::Login, now), Some(CloudFault::Close));
         assert_eq!(rules.fall(Method::Login, later), None);
-        rules.add(Rule { on: None, times: Times::Always, fault: CloudFault::Silent });
+        rules.add(FaultRule { on: None, times: Times::Always, fault: CloudFault::Silent });
         assert_eq!(rules.fall(Method::Other, later), Some(CloudFault::Silent));
         rules.clear();
         assert_eq!(rules.fall(Method::Other, later), None);

@@ -23,14 +23,16 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::CallRecord;
-use super::desk::{Answer, Call, DEVICE_OFFLINE, Desk, REQUEST_TIMEOUT, failure, success};
-use super::rule::{CloudFault, Method, Rules};
-use super::wire::{self, Cut, Pace, Reply};
-use crate::sim::bell::Bell;
+use super::account::{
+    AccountServer, CallResult, DEVICE_OFFLINE, ParsedCall, REQUEST_TIMEOUT, failure, success,
+};
+use super::rule::{CloudFault, FaultRules, Method};
+use super::wire::{self, Cut, HttpReply, Pace};
 use crate::sim::fault::CloudLink;
 use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
-use crate::sim::plug::Origin;
+use crate::sim::notify::ChangeNotifier;
+use crate::sim::plug::SwitchedBy;
 
 /// How many calls are remembered whole: a demo that runs for months must not grow.
 const REMEMBERED_CALLS: usize = 1000;
@@ -43,19 +45,19 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// What all hosts share.
 pub(super) struct State {
-    pub(super) inner: Mutex<Inner>,
-    pub(super) bell: Bell,
+    pub(super) inner: Mutex<Locked>,
+    pub(super) notifier: ChangeNotifier,
 }
 
 /// What a lock on the state opens.
-pub(super) struct Inner {
-    pub(super) desk: Desk,
-    pub(super) rules: Rules,
+pub(super) struct Locked {
+    pub(super) server: AccountServer,
+    pub(super) rules: FaultRules,
     pub(super) ledger: Ledger,
 }
 
 impl State {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Locked> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +91,7 @@ impl UnderWay {
         }
         ledger.records.push_back(record);
         drop(inner);
-        state.bell.ring();
+        state.notifier.ring();
         Self { state: Arc::clone(state), method }
     }
 }
@@ -97,18 +99,18 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.state.lock().ledger.under_way[self.method.index()] -= 1;
-        self.state.bell.ring();
+        self.state.notifier.ring();
     }
 }
 
 /// The task of one host.
-pub(super) struct Keeper {
+pub(super) struct HostTask {
     pub(super) state: Arc<State>,
     pub(super) number: usize,
     pub(super) said: watch::Sender<bool>,
 }
 
-impl Keeper {
+impl HostTask {
     pub(super) async fn run(
         self,
         first: Listener,
@@ -126,7 +128,7 @@ impl Keeper {
                 listener = Listener::bind(address, BACKLOG).ok();
             }
             self.said.send_replace(listener.is_some());
-            self.state.bell.ring();
+            self.state.notifier.ring();
             while listener.is_some() == wanted {
                 tokio::select! {
                     stream = take(listener.as_ref()) => match stream {
@@ -170,7 +172,7 @@ async fn serve(
     state: Arc<State>,
     host: usize,
     request: Request<Incoming>,
-) -> Result<Response<Reply>, HangUp> {
+) -> Result<Response<HttpReply>, HangUp> {
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| HangUp)?.to_bytes();
     let call = wire::check(&parts, &body);
@@ -200,7 +202,7 @@ enum Course {
     /// It is answered, in this manner.
     Answer(Manner),
     /// This is sent instead of an answer.
-    Instead(Response<Reply>),
+    Instead(Response<HttpReply>),
     /// The connection is closed.
     HangUp,
     /// Nothing, for ever.
@@ -253,11 +255,11 @@ fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord
 
 async fn answer(state: &State, host: usize, method: Method, call: &Value, query: Option<&str>) -> Value {
     let token = wire::token_in_query(query);
-    let call = Call { method, params: &call["params"], token: token.as_deref(), host };
-    let answer = state.lock().desk.answer(&call);
+    let call = ParsedCall { method, params: &call["params"], token: token.as_deref(), host };
+    let answer = state.lock().server.answer(&call);
     match answer {
-        Answer::Now(answer) => answer,
-        Answer::Ask { plug, request } => ask(plug, request).await,
+        CallResult::Now(answer) => answer,
+        CallResult::Ask { plug, request } => ask(plug, request).await,
     }
 }
 
@@ -280,8 +282,8 @@ async fn ask(plug: PlugHandle, request: String) -> Value {
     let on_its_way = tokio::spawn(async move {
         sleep(wait).await;
         plug.with(|plug| match link {
-            CloudLink::DeviceError(code) => plug.refuse(request.as_bytes(), code, Origin::Cloud),
-            _ => plug.handle(request.as_bytes(), Origin::Cloud, Instant::now()),
+            CloudLink::DeviceError(code) => plug.refuse(request.as_bytes(), code, SwitchedBy::Cloud),
+            _ => plug.handle(request.as_bytes(), SwitchedBy::Cloud, Instant::now()),
         })
     });
     let reply = on_its_way.await.ok().flatten().and_then(|reply| String::from_utf8(reply).ok());

@@ -14,7 +14,7 @@ use hyper::{Method as Verb, Response, StatusCode};
 use serde_json::Value;
 use tokio::time::{Sleep, sleep};
 
-use super::desk::{BODY_IS_NULL, GENERIC_ERROR, JSON_FORMAT_ERROR, NO_SUCH_METHOD};
+use super::account::{BODY_IS_NULL, GENERIC_ERROR, JSON_FORMAT_ERROR, NO_SUCH_METHOD};
 
 /// What proxies and login portals send.
 const HTML_PAGE: &str =
@@ -61,17 +61,17 @@ fn unescape(text: &str) -> String {
 }
 
 /// An answer in JSON.
-pub(super) fn json(status: StatusCode, answer: &Value, pace: Pace) -> Response<Reply> {
+pub(super) fn json(status: StatusCode, answer: &Value, pace: Pace) -> Response<HttpReply> {
     response(status, "application/json;charset=UTF-8", answer.to_string().into(), pace)
 }
 
 /// A page for people.
-pub(super) fn html(status: StatusCode) -> Response<Reply> {
+pub(super) fn html(status: StatusCode) -> Response<HttpReply> {
     response(status, "text/html", HTML_PAGE.into(), Pace::Whole)
 }
 
 /// "Go there, and say it again."
-pub(super) fn redirect(to: &str) -> Response<Reply> {
+pub(super) fn redirect(to: &str) -> Response<HttpReply> {
     let mut response = html(StatusCode::TEMPORARY_REDIRECT);
     if let Ok(to) = HeaderValue::from_str(to) {
         response.headers_mut().insert(LOCATION, to);
@@ -79,8 +79,8 @@ pub(super) fn redirect(to: &str) -> Response<Reply> {
     response
 }
 
-fn response(status: StatusCode, kind: &'static str, bytes: Bytes, pace: Pace) -> Response<Reply> {
-    let mut response = Response::new(Reply { left: bytes.clone(), length: bytes.len(), pace });
+fn response(status: StatusCode, kind: &'static str, bytes: Bytes, pace: Pace) -> Response<HttpReply> {
+    let mut response = Response::new(HttpReply { left: bytes.clone(), length: bytes.len(), pace });
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
@@ -108,13 +108,13 @@ pub(super) enum Cut {
 }
 
 /// The body of an answer. Its announced length is the whole one, whatever comes of it.
-pub(super) struct Reply {
+pub(super) struct HttpReply {
     left: Bytes,
     length: usize,
     pace: Pace,
 }
 
-impl Body for Reply {
+impl Body for HttpReply {
     type Data = Bytes;
     type Error = io::Error;
 

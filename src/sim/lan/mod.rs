@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
-use self::place::Place;
-use crate::sim::bell::{Bell, NotInTime};
+use self::place::PlugHost;
 use crate::sim::fault::LanFault;
 use crate::sim::handle::PlugHandle;
+use crate::sim::notify::{ChangeNotifier, NotInTime};
 
 /// The broadcast address of 127.0.0.0/8.
 pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
@@ -45,20 +45,20 @@ pub struct SimLan {
     port: u16,
     tdp_port: u16,
     places: Arc<Places>,
-    bell: Bell,
+    notifier: ChangeNotifier,
     listeners: Vec<AbortHandle>,
 }
 
 /// Who is plugged in where, by device id.
-type Places = Mutex<BTreeMap<String, Place>>;
+type Places = Mutex<BTreeMap<String, PlugHost>>;
 
 impl SimLan {
     /// Listens for broadcasts on `port` and, for the newer discovery, on `tdp_port`; 0 takes a free one.
     ///
     /// # Errors
     /// When a port is taken.
-    pub async fn start(port: u16, tdp_port: u16, bell: Bell) -> io::Result<Self> {
-        Self::start_at(BROADCAST, port, tdp_port, bell).await
+    pub async fn start(port: u16, tdp_port: u16, notifier: ChangeNotifier) -> io::Result<Self> {
+        Self::start_at(BROADCAST, port, tdp_port, notifier).await
     }
 
     /// The same for a network of 254 addresses that is not loopback. For tests that have made a network namespace with
@@ -70,12 +70,17 @@ impl SimLan {
         broadcast: Ipv4Addr,
         port: u16,
         tdp_port: u16,
-        bell: Bell,
+        notifier: ChangeNotifier,
     ) -> io::Result<Self> {
-        Self::start_at(broadcast, port, tdp_port, bell).await
+        Self::start_at(broadcast, port, tdp_port, notifier).await
     }
 
-    async fn start_at(broadcast: Ipv4Addr, port: u16, tdp_port: u16, bell: Bell) -> io::Result<Self> {
+    async fn start_at(
+        broadcast: Ipv4Addr,
+        port: u16,
+        tdp_port: u16,
+        notifier: ChangeNotifier,
+    ) -> io::Result<Self> {
         let places = Arc::new(Places::default());
         let xor = UdpSocket::bind((broadcast, port)).await?;
         let tdp = UdpSocket::bind((broadcast, tdp_port)).await?;
@@ -84,11 +89,11 @@ impl SimLan {
             port: xor.local_addr()?.port(),
             tdp_port: tdp.local_addr()?.port(),
             listeners: vec![
-                tokio::spawn(hear(xor, Discovery::Xor, Arc::clone(&places))).abort_handle(),
-                tokio::spawn(hear(tdp, Discovery::Tdp, Arc::clone(&places))).abort_handle(),
+                tokio::spawn(hear(xor, DiscoveryPort::Xor, Arc::clone(&places))).abort_handle(),
+                tokio::spawn(hear(tdp, DiscoveryPort::Tdp, Arc::clone(&places))).abort_handle(),
             ],
             places,
-            bell,
+            notifier,
         })
     }
 
@@ -118,10 +123,10 @@ impl SimLan {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         self.unplug(plug).await;
-        let place = Place::open(plug.clone(), address, self.tdp_port, self.bell.clone()).await?;
+        let place = PlugHost::open(plug.clone(), address, self.tdp_port, self.notifier.clone()).await?;
         let address = place.address();
         self.places().insert(plug.device_id(), place);
-        self.bell.ring();
+        self.notifier.ring();
         Ok(address)
     }
 
@@ -131,7 +136,7 @@ impl SimLan {
         if let Some(place) = place {
             place.close().await;
         }
-        self.bell.ring();
+        self.notifier.ring();
     }
 
     /// Lets two plugs swap their addresses, as a router that forgot its leases does.
@@ -151,7 +156,7 @@ impl SimLan {
 
     /// Where a plug is.
     pub fn address(&self, plug: &PlugHandle) -> Option<SocketAddr> {
-        self.places().get(&plug.device_id()).map(Place::address)
+        self.places().get(&plug.device_id()).map(PlugHost::address)
     }
 
     /// Changes what is wrong with a plug on the LAN and returns once its sockets are as the fault says, so that the
@@ -174,7 +179,7 @@ impl SimLan {
             let wanted = plug.read(|plug| plug.door(Instant::now()));
             self.places().get(&id).is_none_or(|place| place.door() == Some(wanted))
         };
-        self.bell.wait_until(SETTLING, agrees).await
+        self.notifier.wait_until(SETTLING, agrees).await
     }
 
     /// Whether the address is one of this LAN.
@@ -186,7 +191,7 @@ impl SimLan {
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+    fn places(&self) -> MutexGuard<'_, BTreeMap<String, PlugHost>> {
         lock(&self.places)
     }
 }
@@ -201,7 +206,7 @@ impl Drop for SimLan {
 
 /// Which question a broadcast socket hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discovery {
+pub enum DiscoveryPort {
     /// `get_sysinfo` under the XOR cipher.
     Xor,
     /// The newer one, for plugs that speak KLAP.
@@ -209,7 +214,7 @@ pub enum Discovery {
 }
 
 /// Hears broadcasts and lets each plug answer from its own address.
-async fn hear(socket: UdpSocket, discovery: Discovery, places: Arc<Places>) {
+async fn hear(socket: UdpSocket, discovery: DiscoveryPort, places: Arc<Places>) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let Ok((length, asker)) = socket.recv_from(&mut buffer).await else {
@@ -228,7 +233,7 @@ async fn hear(socket: UdpSocket, discovery: Discovery, places: Arc<Places>) {
     }
 }
 
-fn lock(places: &Places) -> MutexGuard<'_, BTreeMap<String, Place>> {
+fn lock(places: &Places) -> MutexGuard<'_, BTreeMap<String, PlugHost>> {
     places.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -252,20 +257,20 @@ mod tests {
     const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
     const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 0);
 
-    struct Scene {
+    struct LanScene {
         lan: SimLan,
-        bell: Bell,
+        notifier: ChangeNotifier,
     }
 
-    impl Scene {
+    impl LanScene {
         async fn new() -> Self {
-            let bell = Bell::new();
-            Self { lan: SimLan::start(0, 0, bell.clone()).await.unwrap(), bell }
+            let notifier = ChangeNotifier::new();
+            Self { lan: SimLan::start(0, 0, notifier.clone()).await.unwrap(), notifier }
         }
 
         async fn plug(&self, number: u32) -> (PlugHandle, SocketAddr) {
             let plug = SimPlug::new(Model::HS100_HW1, number, "Lamp", Instant::now());
-            let plug = PlugHandle::new(plug, self.bell.clone());
+            let plug = PlugHandle::new(plug, self.notifier.clone());
             let address = self.lan.plug_in(&plug, ANY_PORT).await.unwrap();
             (plug, address)
         }
@@ -299,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn several_requests_on_one_connection_are_answered_in_turn() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert!(is_sysinfo_of(&ask(&mut stream, SYSINFO).await.unwrap(), &plug));
@@ -315,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_split_over_segments_is_put_together() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -329,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_huge_request_and_one_that_is_no_json_end_the_connection() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (_plug, address) = scene.plug(1).await;
         for request in [vec![0xff; 4], framed("{"), framed("")] {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -340,7 +345,7 @@ mod tests {
 
     /// What a client of a faulty plug sees.
     #[derive(Debug, PartialEq)]
-    enum Seen {
+    enum LanSeen {
         Answer(i64),
         NoConnection(io::ErrorKind),
         ConnectHangs,
@@ -351,65 +356,69 @@ mod tests {
         Huge,
     }
 
-    async fn look(address: SocketAddr, request: &str, bound: Duration) -> Seen {
+    async fn look(address: SocketAddr, request: &str, bound: Duration) -> LanSeen {
         let mut stream = match timeout(bound, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Seen::NoConnection(error.kind()),
-            Err(_) => return Seen::ConnectHangs,
+            Ok(Err(error)) => return LanSeen::NoConnection(error.kind()),
+            Err(_) => return LanSeen::ConnectHangs,
         };
         // Whatever still waits at the plug goes with the connection, and into no other row of a table.
         stream.set_zero_linger().unwrap();
         stream.write_all(&framed(request)).await.unwrap();
         let mut header = [0; 4];
         match timeout(bound, stream.read_exact(&mut header)).await {
-            Err(_) => return Seen::Nothing,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Seen::Reset,
-            Ok(Err(_)) => return Seen::Closed,
+            Err(_) => return LanSeen::Nothing,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return LanSeen::Reset,
+            Ok(Err(_)) => return LanSeen::Closed,
             Ok(Ok(_)) => {}
         }
         let length = u32::from_be_bytes(header) as usize;
         if length > frame::MAX_PAYLOAD {
-            return Seen::Huge;
+            return LanSeen::Huge;
         }
         let mut payload = vec![0; length];
         match timeout(BOUND, stream.read_exact(&mut payload)).await.unwrap() {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Seen::Reset,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return LanSeen::Reset,
             read => read.unwrap(),
         };
         cipher::decrypt(&mut payload);
         match serde_json::from_slice::<Value>(&payload) {
-            Ok(reply) => Seen::Answer(reply["system"]["set_relay_state"]["err_code"].as_i64().unwrap()),
-            Err(_) => Seen::NoJson,
+            Ok(reply) => LanSeen::Answer(reply["system"]["set_relay_state"]["err_code"].as_i64().unwrap()),
+            Err(_) => LanSeen::NoJson,
         }
     }
 
     #[tokio::test]
     async fn each_fault_shows_as_it_should_and_acts_only_where_it_says_so() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         for fault in LanFault::ALL {
             let before = plug.traffic().relay_orders;
             scene.lan.set_fault(&plug, fault).await.unwrap();
             let expected = match fault {
-                LanFault::Works | LanFault::Latency(_) => Seen::Answer(0),
-                LanFault::SlowBytes(_) | LanFault::CloseAfterEachReply => Seen::Answer(0),
-                LanFault::DeviceError(code) => Seen::Answer(code),
+                LanFault::Works | LanFault::Latency(_) => LanSeen::Answer(0),
+                LanFault::SlowBytes(_) | LanFault::CloseAfterEachReply => LanSeen::Answer(0),
+                LanFault::DeviceError(code) => LanSeen::Answer(code),
                 LanFault::Refused | LanFault::PortDead => {
-                    Seen::NoConnection(io::ErrorKind::ConnectionRefused)
+                    LanSeen::NoConnection(io::ErrorKind::ConnectionRefused)
                 }
-                LanFault::NotAccepting | LanFault::PortFiltered => Seen::ConnectHangs,
-                LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => Seen::Nothing,
-                LanFault::ResetAfterRequest | LanFault::ResetInAnswer => Seen::Reset,
-                LanFault::CloseWithoutReply => Seen::Closed,
-                LanFault::Garbage | LanFault::CutOffJson => Seen::NoJson,
-                LanFault::HugeLength => Seen::Huge,
+                LanFault::NotAccepting | LanFault::PortFiltered => LanSeen::ConnectHangs,
+                LanFault::Silent | LanFault::SilentButActs(_) | LanFault::Asleep => LanSeen::Nothing,
+                LanFault::ResetAfterRequest | LanFault::ResetInAnswer => LanSeen::Reset,
+                LanFault::CloseWithoutReply => LanSeen::Closed,
+                LanFault::Garbage | LanFault::CutOffJson => LanSeen::NoJson,
+                LanFault::HugeLength => LanSeen::Huge,
             };
-            let nothing_comes = matches!(expected, Seen::ConnectHangs | Seen::Nothing);
+            let nothing_comes = matches!(expected, LanSeen::ConnectHangs | LanSeen::Nothing);
             let seen = look(address, ON, if nothing_comes { NOTHING_COMES } else { BOUND }).await;
             assert_eq!(seen, expected, "{fault:?}");
             if fault.carries_out() {
                 let acted = || plug.traffic().relay_orders == before + 1;
-                scene.bell.wait_until(BOUND, acted).await.unwrap_or_else(|why| panic!("{fault:?}: {why}"));
+                scene
+                    .notifier
+                    .wait_until(BOUND, acted)
+                    .await
+                    .unwrap_or_else(|why| panic!("{fault:?}: {why}"));
             }
             assert_eq!(plug.traffic().relay_orders - before, u64::from(fault.carries_out()), "{fault:?}");
         }
@@ -417,7 +426,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plug_that_refused_is_found_again_at_the_same_address() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         let mut kept = TcpStream::connect(address).await.unwrap();
         ask(&mut kept, SYSINFO).await.unwrap();
@@ -433,7 +442,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plug_that_wakes_up_carries_out_what_waits_for_it() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         scene.lan.set_fault(&plug, LanFault::Asleep).await.unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -446,22 +455,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_takes_back_what_waits_for_a_sleeping_plug() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         scene.lan.set_fault(&plug, LanFault::Asleep).await.unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(&framed(ON)).await.unwrap();
-        scene.bell.wait_until(BOUND, || plug.traffic().open == 1).await.unwrap();
+        scene.notifier.wait_until(BOUND, || plug.traffic().open == 1).await.unwrap();
         stream.set_zero_linger().unwrap();
         drop(stream);
         scene.lan.set_fault(&plug, LanFault::Works).await.unwrap();
-        scene.bell.wait_until(BOUND, || plug.traffic().open == 0).await.unwrap();
+        scene.notifier.wait_until(BOUND, || plug.traffic().open == 0).await.unwrap();
         assert!(!plug.is_on() && plug.switchings().is_empty());
     }
 
     #[tokio::test]
     async fn plugs_swap_and_leave_and_come_back_elsewhere() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let ((one, at_one), (other, at_other)) = (scene.plug(1).await, scene.plug(2).await);
         scene.lan.swap(&one, &other).await.unwrap();
         assert_eq!((scene.lan.address(&one), scene.lan.address(&other)), (Some(at_other), Some(at_one)));
@@ -483,7 +492,7 @@ mod tests {
 
     #[tokio::test]
     async fn plugs_swap_while_a_broadcast_is_being_answered() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let mut plugs = Vec::new();
         // One more than answer at once, so that all of them are held while the rest waits its turn.
         for number in 1..=ANSWERS_AT_ONCE as u32 + 1 {
@@ -501,14 +510,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_plug_is_away_while_it_restarts_and_comes_back_by_itself() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         ask(&mut stream, r#"{"system":{"reboot":{"delay":0}}}"#).await.unwrap();
         let mut byte = [0; 1];
         assert!(matches!(timeout(BOUND, stream.read(&mut byte)).await.unwrap(), Ok(0) | Err(_)));
         let is_back = || plug.read(|plug| plug.is_up(Instant::now()));
-        scene.bell.wait_until(BOUND, is_back).await.unwrap();
+        scene.notifier.wait_until(BOUND, is_back).await.unwrap();
         scene.lan.settled(&plug).await.unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert!(is_sysinfo_of(&ask(&mut stream, SYSINFO).await.unwrap(), &plug));
@@ -516,7 +525,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_loopback_addresses_can_be_plugged_in_at() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, _) = scene.plug(1).await;
         let outside = SocketAddr::from(([192, 0, 2, 1], 0));
         let error = scene.lan.plug_in(&plug, outside).await.unwrap_err();
@@ -547,7 +556,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broadcast_is_answered_by_each_plug_from_its_own_address() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let mut plugs = Vec::new();
         for (number, last) in [(1, 21), (2, 22), (3, 23), (4, 24)] {
             let (plug, _) = scene.plug(number).await;
@@ -570,7 +579,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plug_that_hears_no_broadcast_answers_when_it_is_asked_itself() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         plug.with(|plug| plug.hears_broadcasts = false);
         let socket = asker().await;
@@ -580,7 +589,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plug_that_speaks_only_klap_refuses_tcp_and_answers_the_newer_discovery_alone() {
-        let scene = Scene::new().await;
+        let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         plug.with(|plug| plug.dialect = Dialect::Klap);
         scene.lan.settled(&plug).await.unwrap();

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::{Discovery, MAX_DATAGRAM, talk, tdp};
-use crate::sim::bell::Bell;
+use super::{DiscoveryPort, MAX_DATAGRAM, talk, tdp};
 use crate::sim::fault::LanFault;
 use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
-use crate::sim::plug::{Door, Origin, SimPlug};
+use crate::sim::notify::ChangeNotifier;
+use crate::sim::plug::{PortBehaviour, SimPlug, SwitchedBy};
 use crate::smarthome::cipher;
 
 /// Tries to find a port that is free for both TCP and UDP, when any port will do.
@@ -35,35 +35,35 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 const LET_GO: Duration = Duration::from_millis(1);
 
 /// A plug at an address. Closed when dropped.
-pub struct Place {
+pub struct PlugHost {
     address: SocketAddr,
-    xor: Arc<Ear>,
+    xor: Arc<UdpPort>,
     /// There from the moment on when the plug first answers the newer discovery; most never do.
-    tdp: Arc<OnceLock<Arc<Ear>>>,
-    door: watch::Receiver<Option<Door>>,
+    tdp: Arc<OnceLock<Arc<UdpPort>>>,
+    door: watch::Receiver<Option<PortBehaviour>>,
     task: JoinHandle<()>,
 }
 
-impl Place {
+impl PlugHost {
     /// Binds the sockets and starts to serve.
     pub(super) async fn open(
         plug: PlugHandle,
         address: SocketAddr,
         tdp_port: u16,
-        bell: Bell,
+        notifier: ChangeNotifier,
     ) -> io::Result<Self> {
         let (listener, socket) = bind(address).await?;
         let address = listener.local_addr()?;
-        let xor = Arc::new(Ear { discovery: Discovery::Xor, socket, plug: plug.clone() });
+        let xor = Arc::new(UdpPort { discovery: DiscoveryPort::Xor, socket, plug: plug.clone() });
         let tdp = Arc::new(OnceLock::new());
         let (said, door) = watch::channel(None);
-        let keeper = Keeper {
+        let keeper = PlugHostTask {
             plug,
             address,
-            entrance: Entrance::Open(listener),
+            entrance: PortState::Open(listener),
             talks: JoinSet::new(),
             said,
-            bell,
+            notifier,
             xor: Arc::clone(&xor),
             tdp: Arc::clone(&tdp),
             tdp_port,
@@ -77,15 +77,15 @@ impl Place {
     }
 
     /// What its listening socket is; `None` while that changes.
-    pub fn door(&self) -> Option<Door> {
+    pub fn door(&self) -> Option<PortBehaviour> {
         *self.door.borrow()
     }
 
     /// The ear that hears this kind of question.
-    pub(super) fn ear(&self, discovery: Discovery) -> Option<Arc<Ear>> {
+    pub(super) fn ear(&self, discovery: DiscoveryPort) -> Option<Arc<UdpPort>> {
         match discovery {
-            Discovery::Xor => Some(Arc::clone(&self.xor)),
-            Discovery::Tdp => self.tdp.get().cloned(),
+            DiscoveryPort::Xor => Some(Arc::clone(&self.xor)),
+            DiscoveryPort::Tdp => self.tdp.get().cloned(),
         }
     }
 
@@ -104,20 +104,20 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PlugHost {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// A UDP socket at a plug's own address, from which it answers.
-pub(super) struct Ear {
-    discovery: Discovery,
+pub(super) struct UdpPort {
+    discovery: DiscoveryPort,
     socket: UdpSocket,
     plug: PlugHandle,
 }
 
-impl Ear {
+impl UdpPort {
     /// Whether broadcasts reach the plug at all.
     pub(super) fn hears_broadcasts(&self) -> bool {
         self.plug.read(|plug| plug.hears_broadcasts)
@@ -129,8 +129,8 @@ impl Ear {
         let answers = |plug: &SimPlug| plug.is_up(now) && plug.lan.answers_datagrams();
         let reply = match self.discovery {
             _ if !self.plug.read(answers) => None,
-            Discovery::Xor => self.answer_xor(datagram, now),
-            Discovery::Tdp => self.answer_tdp(datagram),
+            DiscoveryPort::Xor => self.answer_xor(datagram, now),
+            DiscoveryPort::Tdp => self.answer_tdp(datagram),
         };
         if let Some(reply) = reply {
             // An asker that has gone away misses its answer, as with any datagram.
@@ -143,8 +143,8 @@ impl Ear {
         cipher::decrypt(&mut request);
         let mut reply = self.plug.with(|plug| match plug.lan {
             _ if !plug.dialect.speaks_xor() => None,
-            LanFault::DeviceError(code) => plug.refuse(&request, code, Origin::Datagram),
-            fault => talk::spoil(fault, plug.handle(&request, Origin::Datagram, now)?),
+            LanFault::DeviceError(code) => plug.refuse(&request, code, SwitchedBy::Datagram),
+            fault => talk::spoil(fault, plug.handle(&request, SwitchedBy::Datagram, now)?),
         })?;
         cipher::encrypt(&mut reply);
         Some(reply)
@@ -157,20 +157,20 @@ impl Ear {
 }
 
 /// The task of one place.
-struct Keeper {
+struct PlugHostTask {
     plug: PlugHandle,
     address: SocketAddr,
-    entrance: Entrance,
+    entrance: PortState,
     talks: JoinSet<()>,
     /// The other end is the place's `door`.
-    said: watch::Sender<Option<Door>>,
-    bell: Bell,
-    xor: Arc<Ear>,
-    tdp: Arc<OnceLock<Arc<Ear>>>,
+    said: watch::Sender<Option<PortBehaviour>>,
+    notifier: ChangeNotifier,
+    xor: Arc<UdpPort>,
+    tdp: Arc<OnceLock<Arc<UdpPort>>>,
     tdp_port: u16,
 }
 
-impl Keeper {
+impl PlugHostTask {
     async fn run(mut self) {
         let mut changes = self.plug.changes();
         let (mut for_xor, mut for_tdp) = (vec![0; MAX_DATAGRAM], vec![0; MAX_DATAGRAM]);
@@ -198,18 +198,18 @@ impl Keeper {
         let wanted = self.plug.read(|plug| plug.door(Instant::now()));
         if self.entrance.door() != wanted {
             self.said.send_replace(None);
-            self.entrance = Entrance::Shut;
+            self.entrance = PortState::Shut;
             self.talks.shutdown().await;
-            self.entrance = Entrance::make(wanted, self.address).await?;
+            self.entrance = PortState::make(wanted, self.address).await?;
         }
         if self.tdp.get().is_none() && self.plug.read(|plug| plug.dialect.answers_tdp()) {
             let socket = UdpSocket::bind((self.address.ip(), self.tdp_port)).await?;
-            let ear = Ear { discovery: Discovery::Tdp, socket, plug: self.plug.clone() };
+            let ear = UdpPort { discovery: DiscoveryPort::Tdp, socket, plug: self.plug.clone() };
             self.tdp.get_or_init(|| Arc::new(ear));
         }
         if *self.said.borrow() != Some(wanted) {
             self.said.send_replace(Some(wanted));
-            self.bell.ring();
+            self.notifier.ring();
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Keeper {
 }
 
 /// The listening socket in one of its states.
-enum Entrance {
+enum PortState {
     Open(Listener),
     Shut,
     /// Never taken from, and filled up by connections of our own.
@@ -233,20 +233,20 @@ enum Entrance {
     },
 }
 
-impl Entrance {
-    fn door(&self) -> Door {
+impl PortState {
+    fn door(&self) -> PortBehaviour {
         match self {
-            Self::Open(_) => Door::Open,
-            Self::Shut => Door::Shut,
-            Self::Jammed { .. } => Door::Jammed,
+            Self::Open(_) => PortBehaviour::Open,
+            Self::Shut => PortBehaviour::Shut,
+            Self::Jammed { .. } => PortBehaviour::Jammed,
         }
     }
 
-    async fn make(door: Door, address: SocketAddr) -> io::Result<Self> {
+    async fn make(door: PortBehaviour, address: SocketAddr) -> io::Result<Self> {
         match door {
-            Door::Open => Listener::bind(address, BACKLOG).map(Self::Open),
-            Door::Shut => Ok(Self::Shut),
-            Door::Jammed => {
+            PortBehaviour::Open => Listener::bind(address, BACKLOG).map(Self::Open),
+            PortBehaviour::Shut => Ok(Self::Shut),
+            PortBehaviour::Jammed => {
                 let listener = Listener::bind(address, 0)?;
                 let mut fillers = Vec::new();
                 while fillers.len() < MOST_FILLERS {
@@ -283,14 +283,14 @@ async fn bind(address: SocketAddr) -> io::Result<(Listener, UdpSocket)> {
     outcome
 }
 
-async fn hear(ear: Option<&Ear>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+async fn hear(ear: Option<&UdpPort>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     match ear {
         Some(ear) => ear.socket.recv_from(buffer).await,
         None => std::future::pending().await,
     }
 }
 
-async fn reply(ear: Option<&Ear>, buffer: &[u8], heard: io::Result<(usize, SocketAddr)>) {
+async fn reply(ear: Option<&UdpPort>, buffer: &[u8], heard: io::Result<(usize, SocketAddr)>) {
     match (ear, heard) {
         (Some(ear), Ok((length, asker))) => ear.answer(&buffer[..length], asker).await,
         _ => sleep(TRY_AGAIN).await,

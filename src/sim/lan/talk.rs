@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::sim::fault::LanFault;
 use crate::sim::handle::PlugHandle;
-use crate::sim::plug::Origin;
+use crate::sim::plug::SwitchedBy;
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 
@@ -108,8 +108,8 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: Vec<u8>) -> 
         _ => {}
     }
     let reply = plug.with(|plug| match fault {
-        LanFault::DeviceError(code) => plug.refuse(&request, code, Origin::Lan),
-        _ => plug.handle(&request, Origin::Lan, Instant::now()),
+        LanFault::DeviceError(code) => plug.refuse(&request, code, SwitchedBy::Lan),
+        _ => plug.handle(&request, SwitchedBy::Lan, Instant::now()),
     });
     match reply.and_then(|reply| spoil(fault, reply)) {
         Some(reply) => send(stream, fault, &reply).await,
@@ -170,7 +170,7 @@ fn hear_only(plug: &PlugHandle) -> io::Result<Then> {
 /// Outlives the connection: the client may be gone when the relay clicks.
 async fn act_late(plug: PlugHandle, request: Vec<u8>, after: Duration) {
     sleep(after).await;
-    plug.with(|plug| plug.handle(&request, Origin::Lan, Instant::now()));
+    plug.with(|plug| plug.handle(&request, SwitchedBy::Lan, Instant::now()));
 }
 
 /// Counts a connection while it is open.

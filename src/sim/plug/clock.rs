@@ -14,14 +14,14 @@ const NO_IDEA: Duration = Duration::from_secs(946_684_800);
 
 /// A clock that goes as fast as `now` does.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct PlugClock {
     shown: SystemTime,
     at: Instant,
     /// Whether it was ever set. Without internet after a start it is not, and rules are refused.
     pub is_set: bool,
 }
 
-impl Clock {
+impl PlugClock {
     pub(super) fn new(now: Instant) -> Self {
         Self { shown: UNIX_EPOCH + BIRTHDAY, at: now, is_set: true }
     }
@@ -59,14 +59,14 @@ mod tests {
 
     use super::*;
 
-    fn time(clock: &Clock, now: Instant) -> Value {
+    fn time(clock: &PlugClock, now: Instant) -> Value {
         clock.answer("get_time", now).unwrap().into()
     }
 
     #[test]
     fn it_goes_on_from_where_it_was_set() {
         let now = Instant::now();
-        let mut clock = Clock::new(now);
+        let mut clock = PlugClock::new(now);
         let later = now + Duration::from_secs(86_400 + 3_661);
         assert_eq!(
             time(&clock, later),
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn one_that_was_never_set_tells_a_time_long_ago() {
         let now = Instant::now();
-        let clock = Clock { is_set: false, ..Clock::new(now) };
+        let clock = PlugClock { is_set: false, ..PlugClock::new(now) };
         assert_eq!(time(&clock, now)["year"], 2000);
     }
 }

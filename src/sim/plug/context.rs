@@ -8,7 +8,7 @@ use crate::sim::plug::words::{ENTRY_NOT_EXIST, INVALID_ARGUMENT};
 
 /// The outlets that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Context {
+pub(super) enum RequestContext {
     /// None: it is about the device as a whole.
     Whole,
     /// These, in this order; nobody, if the list is empty.
@@ -17,7 +17,7 @@ pub(super) enum Context {
     Wrong(i64),
 }
 
-impl Context {
+impl RequestContext {
     /// Reads what stands under `context`, which is passed over unless it has a `child_ids`. One id that is not among
     /// `ids` spoils the whole list.
     pub(super) fn read(context: &Value, ids: &BTreeMap<String, usize>) -> Self {
@@ -62,30 +62,33 @@ mod tests {
     fn a_context_is_followed_passed_over_or_wrong_as_a_whole() {
         let ids = BTreeMap::from([("00".to_owned(), 0), ("01".to_owned(), 1)]);
         let table = [
-            (Value::Null, Context::Whole),
-            (json!({}), Context::Whole),
-            (json!([]), Context::Whole),
-            (json!({"children": ["00"]}), Context::Whole),
-            (json!({"child_ids": []}), Context::These(vec![])),
-            (json!({"child_ids": ["01", "00"]}), Context::These(vec![1, 0])),
-            (json!({"child_ids": ["00", "02"]}), Context::Wrong(-14)),
-            (json!({"child_ids": ["0"]}), Context::Wrong(-14)),
-            (json!({"child_ids": [0]}), Context::Wrong(-3)),
-            (json!({"child_ids": {}}), Context::Wrong(-3)),
+            (Value::Null, RequestContext::Whole),
+            (json!({}), RequestContext::Whole),
+            (json!([]), RequestContext::Whole),
+            (json!({"children": ["00"]}), RequestContext::Whole),
+            (json!({"child_ids": []}), RequestContext::These(vec![])),
+            (json!({"child_ids": ["01", "00"]}), RequestContext::These(vec![1, 0])),
+            (json!({"child_ids": ["00", "02"]}), RequestContext::Wrong(-14)),
+            (json!({"child_ids": ["0"]}), RequestContext::Wrong(-14)),
+            (json!({"child_ids": [0]}), RequestContext::Wrong(-3)),
+            (json!({"child_ids": {}}), RequestContext::Wrong(-3)),
         ];
         for (context, expected) in table {
-            assert_eq!(Context::read(&context, &ids), expected, "{context}");
+            assert_eq!(RequestContext::read(&context, &ids), expected, "{context}");
         }
     }
 
     #[test]
     fn some_methods_act_on_each_outlet_and_some_on_the_first() {
-        let two = Context::These(vec![4, 1]);
+        let two = RequestContext::These(vec![4, 1]);
         assert_eq!((two.each(6), two.first()), (Ok(vec![4, 1]), Ok(Some(4))));
-        assert_eq!((Context::Whole.each(3), Context::Whole.first()), (Ok(vec![0, 1, 2]), Ok(Some(0))));
-        let nobody = Context::These(vec![]);
+        assert_eq!(
+            (RequestContext::Whole.each(3), RequestContext::Whole.first()),
+            (Ok(vec![0, 1, 2]), Ok(Some(0)))
+        );
+        let nobody = RequestContext::These(vec![]);
         assert_eq!((nobody.each(6), nobody.first()), (Ok(vec![]), Ok(None)));
-        let wrong = Context::Wrong(-14);
+        let wrong = RequestContext::Wrong(-14);
         assert_eq!((wrong.each(6), wrong.first()), (Err(-14), Err(-14)));
     }
 }

@@ -13,23 +13,23 @@ pub struct Dimmer {
 
 /// What a method does to the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relay {
+pub(super) enum RelayEffect {
     Stays,
     Goes(bool),
 }
 
 impl Dimmer {
     /// Answers one method, and says what becomes of the relay.
-    pub(super) fn answer(&mut self, method: &str, argument: &Value) -> (Answer, Relay) {
+    pub(super) fn answer(&mut self, method: &str, argument: &Value) -> (Answer, RelayEffect) {
         match method {
-            "set_brightness" => (self.set_brightness(argument), Relay::Stays),
+            "set_brightness" => (self.set_brightness(argument), RelayEffect::Stays),
             "set_dimmer_transition" => match self.fade(argument) {
-                Ok(on) => (done(), Relay::Goes(on)),
-                Err(code) => (Err(code), Relay::Stays),
+                Ok(on) => (done(), RelayEffect::Goes(on)),
+                Err(code) => (Err(code), RelayEffect::Stays),
             },
-            "get_dimmer_parameters" => (Ok(fields(parameters())), Relay::Stays),
-            "get_default_behavior" => (Ok(fields(behavior())), Relay::Stays),
-            _ => (Err(MEMBER_NOT_SUPPORT), Relay::Stays),
+            "get_dimmer_parameters" => (Ok(fields(parameters())), RelayEffect::Stays),
+            "get_default_behavior" => (Ok(fields(behavior())), RelayEffect::Stays),
+            _ => (Err(MEMBER_NOT_SUPPORT), RelayEffect::Stays),
         }
     }
 
@@ -86,7 +86,7 @@ fn behavior() -> Value {
 mod tests {
     use super::*;
 
-    fn ask(dimmer: &mut Dimmer, method: &str, argument: Value) -> (Result<(), i64>, Relay) {
+    fn ask(dimmer: &mut Dimmer, method: &str, argument: Value) -> (Result<(), i64>, RelayEffect) {
         let (answer, relay) = dimmer.answer(method, &argument);
         (answer.map(drop), relay)
     }
@@ -96,11 +96,11 @@ mod tests {
         let mut dimmer = Dimmer { brightness: 50 };
         for brightness in [1, 33, 100] {
             let answer = ask(&mut dimmer, "set_brightness", json!({"brightness": brightness}));
-            assert_eq!((answer, dimmer.brightness), ((Ok(()), Relay::Stays), brightness));
+            assert_eq!((answer, dimmer.brightness), ((Ok(()), RelayEffect::Stays), brightness));
         }
         for wrong in [json!(0), json!(101), json!(-1), json!("33"), json!(33.5), Value::Null] {
             let answer = ask(&mut dimmer, "set_brightness", json!({"brightness": wrong}));
-            assert_eq!((answer, dimmer.brightness), ((Err(-3), Relay::Stays), 100), "{wrong}");
+            assert_eq!((answer, dimmer.brightness), ((Err(-3), RelayEffect::Stays), 100), "{wrong}");
         }
     }
 
@@ -108,13 +108,13 @@ mod tests {
     fn a_fade_takes_the_relay_along() {
         let mut dimmer = Dimmer { brightness: 50 };
         let up = ask(&mut dimmer, "set_dimmer_transition", json!({"brightness": 80, "duration": 1000}));
-        assert_eq!((up, dimmer.brightness), ((Ok(()), Relay::Goes(true)), 80));
+        assert_eq!((up, dimmer.brightness), ((Ok(()), RelayEffect::Goes(true)), 80));
         let down = ask(&mut dimmer, "set_dimmer_transition", json!({"brightness": 0, "duration": 1}));
-        assert_eq!((down, dimmer.brightness), ((Ok(()), Relay::Goes(false)), 80));
+        assert_eq!((down, dimmer.brightness), ((Ok(()), RelayEffect::Goes(false)), 80));
         for wrong in
             [json!({"brightness": 10, "duration": 0}), json!({"brightness": 10}), json!({"duration": 9})]
         {
-            assert_eq!(ask(&mut dimmer, "set_dimmer_transition", wrong), (Err(-3), Relay::Stays));
+            assert_eq!(ask(&mut dimmer, "set_dimmer_transition", wrong), (Err(-3), RelayEffect::Stays));
         }
         assert_eq!(dimmer.brightness, 80);
     }
@@ -123,9 +123,9 @@ mod tests {
     fn its_settings_can_be_read() {
         let mut dimmer = Dimmer { brightness: 50 };
         for method in ["get_dimmer_parameters", "get_default_behavior"] {
-            assert_eq!(ask(&mut dimmer, method, json!({})), (Ok(()), Relay::Stays));
+            assert_eq!(ask(&mut dimmer, method, json!({})), (Ok(()), RelayEffect::Stays));
         }
-        assert_eq!(ask(&mut dimmer, "set_gentle_on_time", json!({})), (Err(-2), Relay::Stays));
+        assert_eq!(ask(&mut dimmer, "set_gentle_on_time", json!({})), (Err(-2), RelayEffect::Stays));
         assert_eq!(Dimmer::preferred_state()[3], json!({"index": 3, "brightness": 25}));
     }
 }

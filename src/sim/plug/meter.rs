@@ -9,7 +9,7 @@ use crate::sim::plug::words::{Answer, MEMBER_NOT_SUPPORT, fields, number};
 
 /// One meter.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Meter {
+pub struct SimMeter {
     /// W, while the relay is on.
     pub power: f64,
     /// V
@@ -23,13 +23,13 @@ pub struct Meter {
 }
 
 /// A lamp on a European socket.
-impl Default for Meter {
+impl Default for SimMeter {
     fn default() -> Self {
         Self { power: 57.5, voltage: 230.0, current: 0.25, total: 12.345, days: BTreeMap::new() }
     }
 }
 
-impl Meter {
+impl SimMeter {
     /// Answers one method.
     pub(super) fn answer(&self, method: &str, argument: &Value, generation: Generation, on: bool) -> Answer {
         match method {
@@ -93,10 +93,10 @@ fn thousandths(value: f64) -> i64 {
 mod tests {
     use super::*;
 
-    fn meter() -> Meter {
+    fn meter() -> SimMeter {
         let days =
             [((2025, 12, 31), 9.0), ((2026, 1, 1), 0.75), ((2026, 1, 31), 1.5), ((2026, 11, 2), 0.001)];
-        Meter { power: 61.753, voltage: 230.837, current: 0.451, total: 16.323, days: days.into() }
+        SimMeter { power: 61.753, voltage: 230.837, current: 0.451, total: 16.323, days: days.into() }
     }
 
     fn answer(method: &str, argument: Value, generation: Generation) -> Value {

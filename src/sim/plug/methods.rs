@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::sim::plug::context::Context;
-use crate::sim::plug::dimmer::Relay;
+use crate::sim::plug::context::RequestContext;
+use crate::sim::plug::dimmer::RelayEffect;
 use crate::sim::plug::words::{
     Answer, MEMBER_NOT_SUPPORT, MODULE_NOT_SUPPORT, TIME_NOT_SYNC, done, flag, number, text,
 };
-use crate::sim::plug::{Origin, SimPlug};
+use crate::sim::plug::{SimPlug, SwitchedBy};
 
 impl SimPlug {
     pub(super) fn has_module(&self, module: &str) -> bool {
@@ -66,7 +66,7 @@ impl SimPlug {
     fn set_dev_alias(&mut self, argument: &Value, asker: &Asker<'_>) -> Answer {
         let alias = text(argument, "alias")?.to_owned();
         match (asker.context, asker.context.first()?) {
-            (Context::Whole, _) => self.alias = alias,
+            (RequestContext::Whole, _) => self.alias = alias,
             (_, Some(outlet)) => self.outlets[outlet].alias = alias,
             (_, None) => {}
         }
@@ -76,11 +76,11 @@ impl SimPlug {
     fn dim(&mut self, method: &str, argument: &Value, asker: &Asker<'_>) -> Answer {
         let before = self.dimmer;
         let (answer, relay) = self.dimmer.answer(method, argument);
-        if let (Relay::Goes(_), Some(code)) = (relay, self.refuses_to_switch) {
+        if let (RelayEffect::Goes(_), Some(code)) = (relay, self.refuses_to_switch) {
             self.dimmer = before;
             return Err(code);
         }
-        if let Relay::Goes(on) = relay {
+        if let RelayEffect::Goes(on) = relay {
             self.switch(0, on, asker.by, asker.now);
         }
         answer
@@ -111,8 +111,8 @@ impl SimPlug {
 
 /// Who asks, for whom, and when.
 pub(super) struct Asker<'a> {
-    pub(super) context: &'a Context,
-    pub(super) by: Origin,
+    pub(super) context: &'a RequestContext,
+    pub(super) by: SwitchedBy,
     pub(super) now: Instant,
 }
 
@@ -214,14 +214,14 @@ mod tests {
     #[test]
     fn an_outlet_is_known_on_each_wire_by_the_form_that_the_wire_gives() {
         for (ids, by, long) in [
-            (Ids::Short, Origin::Lan, false),
-            (Ids::Short, Origin::Datagram, false),
-            (Ids::Short, Origin::Cloud, true),
-            (Ids::Long, Origin::Lan, true),
-            (Ids::Long, Origin::Datagram, true),
-            (Ids::LongOverTcp, Origin::Lan, true),
-            (Ids::LongOverTcp, Origin::Datagram, false),
-            (Ids::LongOverTcp, Origin::Cloud, true),
+            (Ids::Short, SwitchedBy::Lan, false),
+            (Ids::Short, SwitchedBy::Datagram, false),
+            (Ids::Short, SwitchedBy::Cloud, true),
+            (Ids::Long, SwitchedBy::Lan, true),
+            (Ids::Long, SwitchedBy::Datagram, true),
+            (Ids::LongOverTcp, SwitchedBy::Lan, true),
+            (Ids::LongOverTcp, SwitchedBy::Datagram, false),
+            (Ids::LongOverTcp, SwitchedBy::Cloud, true),
         ] {
             let (mut plug, now) = plug(Model::HS300);
             plug.ids = ids;
@@ -261,7 +261,7 @@ mod tests {
         let (mut plug, now) = plug(Model::HS300);
         plug.outlets[3].meter.total = 7.5;
         plug.outlets[0].meter.total = 0.5;
-        let id = plug.outlet_id(3, Origin::Lan);
+        let id = plug.outlet_id(3, SwitchedBy::Lan);
         let realtime = r#""emeter":{"get_realtime":{}}"#;
         let reply = ask(&mut plug, &about(&format!("{id:?}"), realtime), now);
         assert_eq!(reply["emeter"]["get_realtime"]["total_wh"], 7500);
@@ -287,7 +287,7 @@ mod tests {
         let mut say = |method: &str, argument: Value| {
             let request = json!({"smartlife.iot.dimmer": {method: argument}}).to_string();
             let code = ask(&mut plug, &request, now)["smartlife.iot.dimmer"][method]["err_code"].clone();
-            let sysinfo = plug.sysinfo(Origin::Lan, now);
+            let sysinfo = plug.sysinfo(SwitchedBy::Lan, now);
             (code, sysinfo["brightness"].clone(), sysinfo["relay_state"].clone())
         };
         assert_eq!(say("set_brightness", json!({"brightness": 33})), (json!(0), json!(33), json!(0)));

@@ -26,17 +26,17 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use self::clock::Clock;
-use self::context::Context;
+use self::clock::PlugClock;
+use self::context::RequestContext;
 use self::dimmer::Dimmer;
 use self::methods::Asker;
-use self::outlet::Outlet;
+use self::outlet::SimOutlet;
 use self::record::Switchings;
 use self::words::{INVALID_ARGUMENT, MEMBER_NOT_SUPPORT, MODULE_NOT_SUPPORT, Written, error, reply};
 use crate::sim::fault::{CloudLink, Dialect, LanFault, SwitchAndRead};
 use crate::sim::model::{Ids, Model};
 
-pub use self::record::{Origin, Switching, Traffic};
+pub use self::record::{SwitchedBy, Switching, Traffic};
 
 /// How long a restart of the firmware takes unless the plug says otherwise. Real plugs need a few seconds.
 const BOOT_TIME: Duration = Duration::from_millis(300);
@@ -55,13 +55,13 @@ pub struct SimPlug {
     /// Wi-Fi signal, dBm.
     pub rssi: i32,
     /// Its outlets: one, or those of a strip.
-    pub outlets: Vec<Outlet>,
+    pub outlets: Vec<SimOutlet>,
     /// How a strip calls its outlets on the LAN.
     pub ids: Ids,
     /// Used where the model dims.
     pub dimmer: Dimmer,
     /// Its own clock.
-    pub clock: Clock,
+    pub clock: PlugClock,
     /// Answers `{"system":{}}` to `"get_sysinfo": null`, as a KP303 with firmware 1.0.6 does.
     pub ignores_null: bool,
     /// Refuses to switch its relay with this `err_code`, over each route; reads still work.
@@ -109,7 +109,7 @@ impl SimPlug {
             outlets: outlets_of(model, alias),
             ids: model.ids,
             dimmer: Dimmer { brightness: 50 },
-            clock: Clock::new(now),
+            clock: PlugClock::new(now),
             ignores_null: false,
             refuses_to_switch: None,
             switch_and_read: SwitchAndRead::Both,
@@ -132,7 +132,7 @@ impl SimPlug {
     /// Answers one request, or not at all: to what is no JSON object, and while it has no power or restarts.
     ///
     /// Methods run in the order in which they are written.
-    pub fn handle(&mut self, request: &[u8], by: Origin, now: Instant) -> Option<Vec<u8>> {
+    pub fn handle(&mut self, request: &[u8], by: SwitchedBy, now: Instant) -> Option<Vec<u8>> {
         self.pass_time(now);
         self.traffic.count_request(by);
         if !self.is_up(now) {
@@ -176,7 +176,7 @@ impl SimPlug {
     }
 
     /// Answers each method of the request with this error and carries nothing out.
-    pub fn refuse(&mut self, request: &[u8], code: i64, by: Origin) -> Option<Vec<u8>> {
+    pub fn refuse(&mut self, request: &[u8], code: i64, by: SwitchedBy) -> Option<Vec<u8>> {
         self.traffic.count_request(by);
         refusal(request, code)
     }
@@ -184,11 +184,11 @@ impl SimPlug {
     /// Lets happen by itself what is due by now: count-downs end, and what has no power forgets.
     pub fn pass_time(&mut self, now: Instant) {
         if !self.powered {
-            return self.outlets.iter_mut().for_each(Outlet::lose_power);
+            return self.outlets.iter_mut().for_each(SimOutlet::lose_power);
         }
         while let Some((at, outlet, on)) = self.next_ring().filter(|&(at, ..)| at <= now) {
             self.outlets[outlet].rules.ring();
-            self.switch(outlet, on, Origin::CountDown, at);
+            self.switch(outlet, on, SwitchedBy::CountDown, at);
         }
     }
 
@@ -204,13 +204,13 @@ impl SimPlug {
     /// When there is no such outlet.
     pub fn press_button_of(&mut self, outlet: usize, now: Instant) {
         if self.powered {
-            self.switch(outlet, !self.outlets[outlet].is_on(), Origin::Button, now);
+            self.switch(outlet, !self.outlets[outlet].is_on(), SwitchedBy::Button, now);
         }
     }
 
     /// Whether the relay is on; of a strip, any of them.
     pub fn is_on(&self) -> bool {
-        self.outlets.iter().any(Outlet::is_on)
+        self.outlets.iter().any(SimOutlet::is_on)
     }
 
     /// Whether the little light is on.
@@ -224,12 +224,12 @@ impl SimPlug {
     }
 
     /// What an outlet is called towards this asker.
-    pub fn outlet_id(&self, outlet: usize, by: Origin) -> String {
+    pub fn outlet_id(&self, outlet: usize, by: SwitchedBy) -> String {
         let long = match self.ids {
-            _ if by == Origin::Cloud => true,
+            _ if by == SwitchedBy::Cloud => true,
             Ids::Short => false,
             Ids::Long => true,
-            Ids::LongOverTcp => by == Origin::Lan,
+            Ids::LongOverTcp => by == SwitchedBy::Lan,
         };
         if long { format!("{}{outlet:02}", self.device_id) } else { format!("{outlet:02}") }
     }
@@ -257,25 +257,25 @@ impl SimPlug {
     }
 
     /// What its listening socket should be.
-    pub fn door(&self, now: Instant) -> Door {
+    pub fn door(&self, now: Instant) -> PortBehaviour {
         match self.lan {
-            _ if !self.is_up(now) || !self.dialect.speaks_xor() => Door::Shut,
-            LanFault::Refused | LanFault::PortDead => Door::Shut,
-            LanFault::NotAccepting | LanFault::PortFiltered => Door::Jammed,
-            _ => Door::Open,
+            _ if !self.is_up(now) || !self.dialect.speaks_xor() => PortBehaviour::Shut,
+            LanFault::Refused | LanFault::PortDead => PortBehaviour::Shut,
+            LanFault::NotAccepting | LanFault::PortFiltered => PortBehaviour::Jammed,
+            _ => PortBehaviour::Open,
         }
     }
 
     /// Whom a request is about. Devices without outlets to be named pass a context over.
-    fn context_of(&self, modules: &Written<Box<RawValue>>, by: Origin) -> Context {
+    fn context_of(&self, modules: &Written<Box<RawValue>>, by: SwitchedBy) -> RequestContext {
         let written = modules.0.iter().find(|(module, _)| module == CONTEXT);
         match written.and_then(|(_, context)| serde_json::from_str(context.get()).ok()) {
             Some(context) if self.is_strip() => {
                 let ids: BTreeMap<_, _> =
                     (0..self.outlets.len()).map(|outlet| (self.outlet_id(outlet, by), outlet)).collect();
-                Context::read(&context, &ids)
+                RequestContext::read(&context, &ids)
             }
-            _ => Context::Whole,
+            _ => RequestContext::Whole,
         }
     }
 
@@ -299,7 +299,7 @@ impl SimPlug {
         answers.into()
     }
 
-    fn switch(&mut self, outlet: usize, on: bool, by: Origin, at: Instant) {
+    fn switch(&mut self, outlet: usize, on: bool, by: SwitchedBy, at: Instant) {
         let changed = self.outlets[outlet].switch(on, at);
         self.switchings.push(Switching { at, outlet, on, by, changed });
         self.traffic.relay_orders += 1;
@@ -340,10 +340,10 @@ fn is_switch_and_read(modules: &Written<Box<RawValue>>) -> bool {
         .is_some_and(|methods| ["set_relay_state", "get_sysinfo"].iter().all(|it| methods.contains_key(*it)))
 }
 
-fn outlets_of(model: Model, alias: &str) -> Vec<Outlet> {
+fn outlets_of(model: Model, alias: &str) -> Vec<SimOutlet> {
     match model.outlets {
-        0 => vec![Outlet::new(String::new())],
-        count => (1..=count).map(|number| Outlet::new(format!("{alias} {number}"))).collect(),
+        0 => vec![SimOutlet::new(String::new())],
+        count => (1..=count).map(|number| SimOutlet::new(format!("{alias} {number}"))).collect(),
     }
 }
 
@@ -361,7 +361,7 @@ impl fmt::Debug for SimPlug {
 
 /// What a plug's listening socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum PortBehaviour {
     /// It takes connections.
     Open,
     /// It is closed: connections are refused.
@@ -389,14 +389,14 @@ mod tests {
     }
 
     pub(super) fn ask(plug: &mut SimPlug, request: &str, now: Instant) -> Value {
-        serde_json::from_slice(&plug.handle(request.as_bytes(), Origin::Lan, now).unwrap()).unwrap()
+        serde_json::from_slice(&plug.handle(request.as_bytes(), SwitchedBy::Lan, now).unwrap()).unwrap()
     }
 
     #[test]
     fn what_is_no_json_object_is_not_answered() {
         let (mut plug, now) = plug(Model::HS100_HW1);
         for request in ["", "null", "[]", "{", r#"{"system":{"get_sysinfo":{}}"#, "\u{fffd}"] {
-            assert_eq!(plug.handle(request.as_bytes(), Origin::Lan, now), None, "{request}");
+            assert_eq!(plug.handle(request.as_bytes(), SwitchedBy::Lan, now), None, "{request}");
         }
     }
 
@@ -467,8 +467,8 @@ mod tests {
         let (mut plug, now) = plug(Model::HS100_HW1);
         let later = now + Duration::from_secs(61);
         let on = br#"{"system":{"set_relay_state":{"state":1}}}"#;
-        plug.handle(on, Origin::Lan, now);
-        plug.handle(on, Origin::Cloud, later);
+        plug.handle(on, SwitchedBy::Lan, now);
+        plug.handle(on, SwitchedBy::Cloud, later);
         let sysinfo = ask(&mut plug, r#"{"system":{"get_sysinfo":{}}}"#, later);
         assert_eq!(sysinfo["system"]["get_sysinfo"]["on_time"], 61);
         plug.press_button(later);
@@ -476,9 +476,9 @@ mod tests {
         assert_eq!(
             log,
             [
-                Switching { at: now, outlet: 0, on: true, by: Origin::Lan, changed: true },
-                Switching { at: later, outlet: 0, on: true, by: Origin::Cloud, changed: false },
-                Switching { at: later, outlet: 0, on: false, by: Origin::Button, changed: true },
+                Switching { at: now, outlet: 0, on: true, by: SwitchedBy::Lan, changed: true },
+                Switching { at: later, outlet: 0, on: true, by: SwitchedBy::Cloud, changed: false },
+                Switching { at: later, outlet: 0, on: false, by: SwitchedBy::Button, changed: true },
             ]
         );
         assert_eq!(plug.traffic.relay_orders, 3);
@@ -493,8 +493,8 @@ mod tests {
         assert!(plug.is_up(now));
         assert_eq!(plug.next_change(now), Some(down));
         assert!(!plug.is_up(down));
-        assert_eq!(plug.door(down), Door::Shut);
-        assert_eq!(plug.handle(b"{}", Origin::Lan, down), None);
+        assert_eq!(plug.door(down), PortBehaviour::Shut);
+        assert_eq!(plug.handle(b"{}", SwitchedBy::Lan, down), None);
         assert_eq!(plug.next_change(down), Some(up));
         assert!(plug.is_up(up) && plug.is_on());
         assert_eq!(plug.next_change(up), None);
@@ -516,7 +516,8 @@ mod tests {
     #[test]
     fn a_refusal_names_each_method_and_changes_nothing() {
         let (mut plug, _) = plug(Model::HS100_HW1);
-        let reply = plug.refuse(br#"{"system":{"set_relay_state":{"state":1}}}"#, -3, Origin::Lan).unwrap();
+        let reply =
+            plug.refuse(br#"{"system":{"set_relay_state":{"state":1}}}"#, -3, SwitchedBy::Lan).unwrap();
         assert_eq!(
             serde_json::from_slice::<Value>(&reply).unwrap(),
             json!({"system": {"set_relay_state": {"err_code": -3, "err_msg": "invalid argument"}}})
@@ -555,17 +556,17 @@ mod tests {
         assert_eq!(plug.next_change(now), Some(due));
         plug.pass_time(due - Duration::from_millis(1));
         assert!(plug.is_on());
-        assert_eq!(plug.sysinfo(Origin::Lan, now)["active_mode"], "count_down");
+        assert_eq!(plug.sysinfo(SwitchedBy::Lan, now)["active_mode"], "count_down");
         plug.pass_time(due + Duration::from_secs(9));
         assert!(!plug.is_on());
         let last = plug.switchings().last().copied();
         assert_eq!(
             last,
-            Some(Switching { at: due, outlet: 0, on: false, by: Origin::CountDown, changed: true }),
+            Some(Switching { at: due, outlet: 0, on: false, by: SwitchedBy::CountDown, changed: true }),
             "at its time, however late one looks"
         );
         assert_eq!(
-            (plug.next_change(due), &plug.sysinfo(Origin::Lan, due)["active_mode"]),
+            (plug.next_change(due), &plug.sysinfo(SwitchedBy::Lan, due)["active_mode"]),
             (None, &json!("none"))
         );
     }

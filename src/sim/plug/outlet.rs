@@ -4,24 +4,24 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::sim::plug::meter::Meter;
-use crate::sim::plug::rules::Rules;
+use crate::sim::plug::meter::SimMeter;
+use crate::sim::plug::rules::OutletRules;
 
 /// An outlet. What a test may want to change is public.
 #[derive(Debug, Clone)]
-pub struct Outlet {
+pub struct SimOutlet {
     /// The user's name for it, on a strip. A device with one relay has only its own.
     pub alias: String,
     /// What its meter shows, where the model has one.
-    pub meter: Meter,
+    pub meter: SimMeter,
     /// What it does by itself.
-    pub rules: Rules,
+    pub rules: OutletRules,
     on_since: Option<Instant>,
 }
 
-impl Outlet {
+impl SimOutlet {
     pub(super) fn new(alias: String) -> Self {
-        Self { alias, meter: Meter::default(), rules: Rules::default(), on_since: None }
+        Self { alias, meter: SimMeter::default(), rules: OutletRules::default(), on_since: None }
     }
 
     /// Whether its relay is on.

@@ -16,14 +16,14 @@ pub struct Switching {
     /// To which state.
     pub on: bool,
     /// By which way it came.
-    pub by: Origin,
+    pub by: SwitchedBy,
     /// Whether the relay was in the other state before.
     pub changed: bool,
 }
 
 /// Who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum SwitchedBy {
     /// Someone on the LAN, over TCP.
     Lan,
     /// Someone on the LAN, by UDP.
@@ -60,11 +60,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn count_request(&mut self, by: Origin) {
+    pub(super) fn count_request(&mut self, by: SwitchedBy) {
         match by {
-            Origin::Lan | Origin::Datagram => self.lan_requests += 1,
-            Origin::Cloud => self.cloud_requests += 1,
-            Origin::Button | Origin::CountDown => {}
+            SwitchedBy::Lan | SwitchedBy::Datagram => self.lan_requests += 1,
+            SwitchedBy::Cloud => self.cloud_requests += 1,
+            SwitchedBy::Button | SwitchedBy::CountDown => {}
         }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
         let mut switchings = Switchings::default();
         let at = Instant::now();
         for outlet in 0..REMEMBERED_SWITCHINGS + 5 {
-            switchings.push(Switching { at, outlet, on: true, by: Origin::Button, changed: true });
+            switchings.push(Switching { at, outlet, on: true, by: SwitchedBy::Button, changed: true });
         }
         assert_eq!(switchings.iter().count(), REMEMBERED_SWITCHINGS);
         assert_eq!(switchings.iter().next().map(|first| first.outlet), Some(5));

@@ -20,7 +20,7 @@ const LONGEST_DELAY: u64 = 24 * 60 * 60;
 
 /// All rules of one outlet.
 #[derive(Debug, Clone, Default)]
-pub struct Rules {
+pub struct OutletRules {
     /// The entries of the schedule, as JSON objects. They are shown, never followed.
     pub schedule: Vec<Value>,
     count_down: Option<CountDown>,
@@ -36,7 +36,7 @@ struct CountDown {
     due: Option<Instant>,
 }
 
-impl Rules {
+impl OutletRules {
     /// Answers one method of one of the modules.
     pub(super) fn answer(&mut self, module: &str, method: &str, argument: &Value, now: Instant) -> Answer {
         match (module, method) {
@@ -137,7 +137,7 @@ impl CountDown {
 mod tests {
     use super::*;
 
-    fn ask(rules: &mut Rules, method: &str, argument: Value, now: Instant) -> Result<Value, i64> {
+    fn ask(rules: &mut OutletRules, method: &str, argument: Value, now: Instant) -> Result<Value, i64> {
         rules.answer("count_down", method, &argument, now).map(Value::from)
     }
 
@@ -147,11 +147,11 @@ mod tests {
 
     #[test]
     fn a_count_down_counts_on_the_clock_that_it_is_given() {
-        let (mut rules, now) = (Rules::default(), Instant::now());
+        let (mut rules, now) = (OutletRules::default(), Instant::now());
         assert_eq!(ask(&mut rules, "get_rules", json!({}), now), Ok(json!({"rule_list": []})));
         ask(&mut rules, "add_rule", minute(), now).unwrap();
         assert_eq!(rules.due(), Some((now + Duration::from_secs(60), false)));
-        let shown = |rules: &mut Rules, after| {
+        let shown = |rules: &mut OutletRules, after| {
             let at = now + Duration::from_millis(after);
             let rules = ask(rules, "get_rules", json!({}), at).unwrap();
             (rules["rule_list"][0]["enable"].clone(), rules["rule_list"][0]["remain"].clone())
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_one_count_down_even_when_it_is_over() {
-        let (mut rules, now) = (Rules::default(), Instant::now());
+        let (mut rules, now) = (OutletRules::default(), Instant::now());
         ask(&mut rules, "add_rule", minute(), now).unwrap();
         assert_eq!(ask(&mut rules, "add_rule", minute(), now), Err(-10));
         rules.ring();
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_edited_and_deleted_by_its_id() {
-        let (mut rules, now) = (Rules::default(), Instant::now());
+        let (mut rules, now) = (OutletRules::default(), Instant::now());
         let id = ask(&mut rules, "add_rule", minute(), now).unwrap()["id"].clone();
         assert_eq!(ask(&mut rules, "delete_rule", json!({}), now), Err(-10002));
         assert_eq!(ask(&mut rules, "delete_rule", json!({"id": "FF"}), now), Err(-14));
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_count_down_that_makes_no_sense_is_refused() {
-        let (mut rules, now) = (Rules::default(), Instant::now());
+        let (mut rules, now) = (OutletRules::default(), Instant::now());
         for wrong in [
             json!({}),
             json!({"enable": 1, "delay": 0, "act": 0}),
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_schedule_is_shown_and_outlives_a_loss_of_power() {
-        let (mut rules, now) = (Rules::default(), Instant::now());
+        let (mut rules, now) = (OutletRules::default(), Instant::now());
         rules.schedule.push(json!({"id": "0A", "name": "early", "smin": 450}));
         ask(&mut rules, "add_rule", minute(), now).unwrap();
         rules.lose_power();

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use crate::sim::plug::dimmer::Dimmer;
 use crate::sim::plug::words::fields;
-use crate::sim::plug::{Origin, SimPlug};
+use crate::sim::plug::{SimPlug, SwitchedBy};
 
 /// Old firmwares have a `fwId` of zeros.
 const NO_ID: &str = "00000000000000000000000000000000";
 
 impl SimPlug {
-    pub(super) fn sysinfo(&self, by: Origin, now: Instant) -> Map<String, Value> {
+    pub(super) fn sysinfo(&self, by: SwitchedBy, now: Instant) -> Map<String, Value> {
         let mut sysinfo = fields(json!({
             "sw_ver": self.model.sw_ver,
             "hw_ver": self.model.hw_ver,
@@ -37,9 +37,9 @@ impl SimPlug {
         sysinfo
     }
 
-    fn children(&self, by: Origin, now: Instant) -> Map<String, Value> {
+    fn children(&self, by: SwitchedBy, now: Instant) -> Map<String, Value> {
         let child =
-            |(number, outlet): (usize, &super::Outlet)| outlet.as_child(&self.outlet_id(number, by), now);
+            |(number, outlet): (usize, &super::SimOutlet)| outlet.as_child(&self.outlet_id(number, by), now);
         let children: Vec<_> = self.outlets.iter().enumerate().map(child).collect();
         fields(json!({"child_num": children.len(), "children": children}))
     }

@@ -57,10 +57,10 @@ pub(super) fn find_body<'a>(
     (module, method): (&'static str, &'static str),
 ) -> Result<&'a RawValue, NotAnAnswer> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let found = Within { key: module, inner: Within { key: method, inner: Body } }
+    let found = LevelReader { key: module, inner: LevelReader { key: method, inner: Body } }
         .deserialize(&mut json)
         .map_err(|error| malformed(&error))?;
-    let found = found.part_or_error()?.map(Found::part_or_error).transpose()?.flatten();
+    let found = found.part_or_error()?.map(Level::part_or_error).transpose()?.flatten();
     found.ok_or(NotAnAnswer::Missing { module, method })
 }
 
@@ -72,7 +72,8 @@ pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
 ) -> Option<T> {
     let mut json = serde_json::Deserializer::from_str(text);
     let body = PhantomData::<T>;
-    let found = Within { key: module, inner: Within { key: method, inner: body } }.deserialize(&mut json);
+    let found =
+        LevelReader { key: module, inner: LevelReader { key: method, inner: body } }.deserialize(&mut json);
     found.ok()?.part?.part
 }
 
@@ -126,12 +127,12 @@ impl<'a> Status<'a> {
 }
 
 /// What was found at one level: the part that was looked for, and the error that may stand beside it.
-struct Found<T> {
+struct Level<T> {
     part: Option<T>,
     error: Option<NotAnAnswer>,
 }
 
-impl<T> Found<T> {
+impl<T> Level<T> {
     /// An error beside the part that was asked for belongs to something else.
     fn part_or_error(self) -> Result<Option<T>, NotAnAnswer> {
         match (self.part, self.error) {
@@ -143,21 +144,21 @@ impl<T> Found<T> {
 }
 
 /// Looks for one key of an object and reads only what stands there, and the level's own error.
-struct Within<S> {
+struct LevelReader<S> {
     key: &'static str,
     inner: S,
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Within<S> {
-    type Value = Found<S::Value>;
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for LevelReader<S> {
+    type Value = Level<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Within<S> {
-    type Value = Found<S::Value>;
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for LevelReader<S> {
+    type Value = Level<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an object with {}", self.key)
@@ -169,25 +170,25 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for Within<S> {
         let mut status = Status { err_code: Num(0), err_msg: None };
         while let Some(key) = map.next_key_seed(KeyIn { wanted: self.key })? {
             match (key, inner.take()) {
-                (Key::Wanted, Some(seed)) => part = Some(map.next_value_seed(seed)?),
+                (LevelKey::Wanted, Some(seed)) => part = Some(map.next_value_seed(seed)?),
                 (key, unused) => {
                     inner = unused;
                     match key {
-                        Key::ErrCode => {
+                        LevelKey::ErrCode => {
                             status.err_code = map.next_value::<IfReadable<_>>()?.0.unwrap_or_default();
                         }
-                        Key::ErrMsg => status.err_msg = map.next_value::<IfReadable<_>>()?.0,
-                        Key::Wanted | Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                        LevelKey::ErrMsg => status.err_msg = map.next_value::<IfReadable<_>>()?.0,
+                        LevelKey::Wanted | LevelKey::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
             }
         }
-        Ok(Found { part, error: status.check().err() })
+        Ok(Level { part, error: status.check().err() })
     }
 }
 
 /// Which of the keys that matter at one level this is.
-enum Key {
+enum LevelKey {
     Wanted,
     ErrCode,
     ErrMsg,
@@ -200,26 +201,26 @@ struct KeyIn {
 }
 
 impl<'de> DeserializeSeed<'de> for KeyIn {
-    type Value = Key;
+    type Value = LevelKey;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<LevelKey, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for KeyIn {
-    type Value = Key;
+    type Value = LevelKey;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+    fn visit_str<E>(self, key: &str) -> Result<LevelKey, E> {
         Ok(match key {
-            key if key == self.wanted => Key::Wanted,
-            "err_code" => Key::ErrCode,
-            "err_msg" => Key::ErrMsg,
-            _ => Key::Other,
+            key if key == self.wanted => LevelKey::Wanted,
+            "err_code" => LevelKey::ErrCode,
+            "err_msg" => LevelKey::ErrMsg,
+            _ => LevelKey::Other,
         })
     }
 }

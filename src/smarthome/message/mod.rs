@@ -28,8 +28,8 @@ use crate::smarthome::lenient::{if_readable, repaired};
 pub use self::answer::NotAnAnswer;
 pub use self::meter::{Date, MOST_POWER, Meter};
 pub use self::outlets::{Outlet, OutletIds, Outlets};
-pub use self::rules::Rule;
-pub use self::sysinfo::{Kind, Nameplate, OutletPlate, OutletState, Reading, is_plug_kind};
+pub use self::rules::ScheduleRule;
+pub use self::sysinfo::{DeviceInfo, DeviceKind, OutletDescription, OutletState, Reading, is_plug_kind};
 
 use self::answer::{find_body, find_method, find_method_at_once};
 use self::meter::{RawDate, RawDays, RawMeter, RawMonths};
@@ -101,12 +101,12 @@ impl Request {
         };
     }
 
-    /// Reads the answer to this request. `known` is the plate of the reading before, reused when it still fits,
+    /// Reads the answer to this request. `known` is the device of the reading before, reused when it still fits,
     /// so that a plug's thousandth reading allocates nothing.
     ///
     /// # Errors
     /// When the text is no answer to this request, or one that says no.
-    pub fn read_reply(&self, json: &[u8], known: Option<&Arc<Nameplate>>) -> Result<Reply, NotAnAnswer> {
+    pub fn read_reply(&self, json: &[u8], known: Option<&Arc<DeviceInfo>>) -> Result<Reply, NotAnAnswer> {
         let text = String::from_utf8_lossy(json);
         match self.read_text(&text, known) {
             Err(fault @ NotAnAnswer::Malformed(_)) => {
@@ -116,7 +116,7 @@ impl Request {
         }
     }
 
-    fn read_text(&self, text: &str, known: Option<&Arc<Nameplate>>) -> Result<Reply, NotAnAnswer> {
+    fn read_text(&self, text: &str, known: Option<&Arc<DeviceInfo>>) -> Result<Reply, NotAnAnswer> {
         let method = self.method();
         match self {
             Self::SysInfo => read_sysinfo(text, known).map(Reply::SysInfo),
@@ -248,7 +248,7 @@ impl Request {
     }
 }
 
-fn read_sysinfo(text: &str, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
+fn read_sysinfo(text: &str, known: Option<&Arc<DeviceInfo>>) -> Result<Reading, NotAnAnswer> {
     let method = Request::SysInfo.method();
     let sound = find_method_at_once(text, method).filter(RawSysInfo::is_sound);
     let told = sound.map_or_else(|| RawSysInfo::by_field(find_body(text, method)?), Ok)?;
@@ -277,7 +277,7 @@ pub enum Reply {
     /// The answer to [`Request::CountDown`]: seconds left and the state that it ends in, if one is running.
     CountDown(Option<(u32, RelayState)>),
     /// The answer to [`Request::Schedule`].
-    Schedule(Arc<[Rule]>),
+    Schedule(Arc<[ScheduleRule]>),
     /// It was done; nothing more is said.
     Done,
     /// The answer to [`Request::SetRelayAndRead`]: it was done, and what the plug told of itself then, if anything.
@@ -424,8 +424,8 @@ mod tests {
     #[test]
     fn outlets_are_named_before_the_module_in_the_form_of_the_wire() {
         let id = DeviceId::new(&"80".repeat(20)).unwrap();
-        let plate = |id: String| OutletPlate { id: id.into(), alias: Box::default() };
-        let short: Vec<_> = (0..6).map(|outlet| plate(format!("{outlet:02}"))).collect();
+        let device = |id: String| OutletDescription { id: id.into(), alias: Box::default() };
+        let short: Vec<_> = (0..6).map(|outlet| device(format!("{outlet:02}"))).collect();
         let first = Request::SetOutlets(Outlets::one(0), RelayState::On);
         assert_eq!(
             said(&first, OutletIds::AsGiven(&short)),
@@ -596,9 +596,9 @@ mod tests {
                 let (module, method) = request.method();
                 let json = json!({ module: { method: body.clone() } }).to_string();
                 if let Ok(Reply::SysInfo(reading)) = request.read_reply(json.as_bytes(), None) {
-                    prop_assert_eq!(reading.outlets.len(), reading.plate.outlets.len());
-                    let again = request.read_reply(json.as_bytes(), Some(&reading.plate));
-                    prop_assert!(matches!(again, Ok(Reply::SysInfo(again)) if Arc::ptr_eq(&again.plate, &reading.plate)));
+                    prop_assert_eq!(reading.outlets.len(), reading.device.outlets.len());
+                    let again = request.read_reply(json.as_bytes(), Some(&reading.device));
+                    prop_assert!(matches!(again, Ok(Reply::SysInfo(again)) if Arc::ptr_eq(&again.device, &reading.device)));
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! id and two digits. The last two characters are always the outlet's own.
 
 use crate::model::DeviceId;
-use crate::smarthome::message::sysinfo::OutletPlate;
+use crate::smarthome::message::sysinfo::OutletDescription;
 
 /// An outlet of a strip, counted from 0.
 pub type Outlet = u8;
@@ -43,7 +43,7 @@ impl Outlets {
 #[derive(Debug, Clone, Copy)]
 pub enum OutletIds<'a> {
     /// As the strip itself gave them over this wire.
-    AsGiven(&'a [OutletPlate]),
+    AsGiven(&'a [OutletDescription]),
     /// The strip's device id and two digits, as the cloud wants them.
     Long(&'a DeviceId),
     /// The device has none, or has not told them.
@@ -60,7 +60,7 @@ impl OutletIds<'_> {
         match self {
             Self::AsGiven(plates) => plates
                 .get(usize::from(outlet))
-                .map_or_else(|| format!("{outlet:02}"), |plate| plate.id.to_string()),
+                .map_or_else(|| format!("{outlet:02}"), |device| device.id.to_string()),
             Self::Long(device_id) => format!("{}{outlet:02}", device_id.as_str()),
             Self::None => format!("{outlet:02}"),
         }
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn each_wire_has_its_form_of_the_ids() {
         let id = DeviceId::new("8006aa00000000000000000000000000000000ff").unwrap();
-        let plate = |id: &str| OutletPlate { id: id.into(), alias: Box::default() };
-        let given = [plate("00"), plate("8006aa00000000000000000000000000000000ff01")];
+        let device = |id: &str| OutletDescription { id: id.into(), alias: Box::default() };
+        let given = [device("00"), device("8006aa00000000000000000000000000000000ff01")];
         let both = Outlets::one(0).and(Outlets::one(1));
         assert_eq!(
             OutletIds::AsGiven(&given).list(both),

@@ -11,7 +11,7 @@ use crate::smarthome::message::number::Num;
 
 /// One entry of a plug's own schedule, as far as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct ScheduleRule {
     /// What the user called it.
     pub name: Box<str>,
     /// Whether it is used.
@@ -90,19 +90,19 @@ struct RawRule<'a> {
 }
 
 impl RawRules<'_> {
-    pub(super) fn rules(&self) -> Arc<[Rule]> {
+    pub(super) fn rules(&self) -> Arc<[ScheduleRule]> {
         self.rule_list.iter().filter_map(|rule| rule.0.as_ref()).map(RawRule::rule).collect()
     }
 }
 
 impl RawRule<'_> {
-    fn rule(&self) -> Rule {
+    fn rule(&self) -> ScheduleRule {
         let start = moment(self.stime_opt, self.smin, self.soffset);
         let (at, act) = match start {
             Some(at) => (at, self.sact),
             None => (moment(self.etime_opt, self.emin, self.eoffset).unwrap_or_default(), self.eact),
         };
-        Rule {
+        ScheduleRule {
             name: (*self.name).into(),
             enabled: self.enable.0 != 0,
             then: act.and_then(action),
@@ -150,7 +150,7 @@ mod tests {
         serde_json::from_str::<RawCountDowns>(json).unwrap().running()
     }
 
-    fn rule(json: &str) -> Rule {
+    fn rule(json: &str) -> ScheduleRule {
         let json = format!(r#"{{"rule_list":[{json}],"enable":1,"version":2,"err_code":0}}"#);
         serde_json::from_str::<RawRules<'_>>(&json).unwrap().rules()[0].clone()
     }
@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_rule_that_says_nothing_useful_is_shown_empty() {
-        let nothing = Rule { name: "".into(), enabled: false, then: None, at: "".into(), days: [false; 7] };
+        let nothing =
+            ScheduleRule { name: "".into(), enabled: false, then: None, at: "".into(), days: [false; 7] };
         assert_eq!(rule("{}"), nothing);
         assert_eq!(rule(r#"{"stime_opt":0,"smin":9223372036854775807,"sact":7,"wday":[]}"#).at, nothing.at);
     }

@@ -16,7 +16,7 @@ use crate::smarthome::message::outlets::MOST_OUTLETS;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// What seldom changes. Shared with the reading before, as long as it is the same.
-    pub plate: Arc<Nameplate>,
+    pub device: Arc<DeviceInfo>,
     /// The relay; absent on strips, whose outlets have one each.
     pub relay: Option<RelayState>,
     /// The little light, where the plug has one.
@@ -27,7 +27,7 @@ pub struct Reading {
     pub rssi: Option<i32>,
     /// How bright a dimmer is set, 0..=100 %, whether it is on or not.
     pub brightness: Option<u8>,
-    /// The outlets of a strip, in the order of [`Nameplate::outlets`].
+    /// The outlets of a strip, in the order of [`DeviceInfo::outlets`].
     pub outlets: Box<[OutletState]>,
     /// The fields of the reply that could not be read, and count as absent.
     pub unread: Box<[&'static str]>,
@@ -45,15 +45,15 @@ impl Reading {
     /// Whether it is of the family that this program serves: by its own word, or by its relay where that word is
     /// missing or names no family.
     pub fn is_plug(&self) -> bool {
-        let kind = self.plate.kind.as_bytes();
+        let kind = self.device.kind.as_bytes();
         let names =
             |family: &[u8]| kind.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family));
-        is_plug_kind(&self.plate.kind) || (self.has_relay() && !names(b"IOT.") && !names(b"SMART."))
+        is_plug_kind(&self.device.kind) || (self.has_relay() && !names(b"IOT.") && !names(b"SMART."))
     }
 
     /// What it is instead, if it is no plug and has nothing to switch: a bulb, a camera.
     pub fn other_kind(&self) -> Option<String> {
-        let Nameplate { kind, model, .. } = &*self.plate;
+        let DeviceInfo { kind, model, .. } = &*self.device;
         let other = || format!("it is a {} ({})", shown(kind, KIND_SHOWN), shown(model, KIND_SHOWN));
         (!self.is_plug() && !self.has_relay()).then(other)
     }
@@ -74,7 +74,7 @@ pub struct OutletState {
 
 /// Who a plug is: the part of `get_sysinfo` that seldom changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nameplate {
+pub struct DeviceInfo {
     /// Its identity; absent only in replies that are not a plug's.
     pub device_id: Option<DeviceId>,
     /// Its MAC address, which firmwares name in different ways.
@@ -96,12 +96,12 @@ pub struct Nameplate {
     /// Whether it tells a brightness.
     pub dims: bool,
     /// The outlets of a strip.
-    pub outlets: Box<[OutletPlate]>,
+    pub outlets: Box<[OutletDescription]>,
 }
 
 /// Who an outlet is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutletPlate {
+pub struct OutletDescription {
     /// Its id in the form that the strip gave over this wire: two digits, or the strip's device id and two digits.
     pub id: Box<str>,
     /// The name that its owner gave it; may be empty.
@@ -110,7 +110,7 @@ pub struct OutletPlate {
 
 /// What a device of this family is, decided by what it says and never by its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DeviceKind {
     /// A plug with one relay.
     Plug,
     /// A wall switch with one relay.
@@ -121,22 +121,22 @@ pub enum Kind {
     Strip,
 }
 
-impl Nameplate {
+impl DeviceInfo {
     /// Whether the plug has an energy meter. Never ask `emeter` of one that does not say so.
     pub fn has_meter(&self) -> bool {
         self.feature.split(':').any(|feature| feature == "ENE")
     }
 
     /// What it is.
-    pub fn what(&self) -> Kind {
+    pub fn what(&self) -> DeviceKind {
         if !self.outlets.is_empty() {
-            Kind::Strip
+            DeviceKind::Strip
         } else if self.dims {
-            Kind::Dimmer
+            DeviceKind::Dimmer
         } else if self.is_wall_switch() {
-            Kind::Switch
+            DeviceKind::Switch
         } else {
-            Kind::Plug
+            DeviceKind::Plug
         }
     }
 
@@ -228,7 +228,7 @@ impl<'a> RawSysInfo<'a> {
         Ok(sysinfo)
     }
 
-    pub(super) fn into_reading(mut self, known: Option<&Arc<Nameplate>>) -> Result<Reading, NotAnAnswer> {
+    pub(super) fn into_reading(mut self, known: Option<&Arc<DeviceInfo>>) -> Result<Reading, NotAnAnswer> {
         let relay = self.relay_state.map(|state| RelayState::from_bool(state.0 != 0));
         let is_mute = self.device_id.is_empty() && relay.is_none() && self.children.is_empty();
         if is_mute && self.mac().is_none() {
@@ -244,7 +244,7 @@ impl<'a> RawSysInfo<'a> {
             outlets: self.children.iter().map(RawOutlet::state).collect(),
             rssi: self.rssi.and_then(|dbm| i32::try_from(dbm.0).ok()).filter(|&dbm| dbm != 0),
             unread: std::mem::take(&mut self.unread).into(),
-            plate: match known {
+            device: match known {
                 Some(plate) if self.is_of(plate) => Arc::clone(plate),
                 _ => Arc::new(self.into_plate()),
             },
@@ -259,7 +259,7 @@ impl<'a> RawSysInfo<'a> {
         if self.kind.is_empty() { &self.mic_type } else { &self.kind }
     }
 
-    fn is_of(&self, plate: &Nameplate) -> bool {
+    fn is_of(&self, plate: &DeviceInfo) -> bool {
         let same_id = match &plate.device_id {
             Some(id) => id.as_str().eq_ignore_ascii_case(&self.device_id),
             None => DeviceId::new(&self.device_id).is_none(),
@@ -282,8 +282,8 @@ impl<'a> RawSysInfo<'a> {
                 .all(|(plate, raw)| *plate.id == *raw.id && *plate.alias == *raw.alias)
     }
 
-    fn into_plate(self) -> Nameplate {
-        Nameplate {
+    fn into_plate(self) -> DeviceInfo {
+        DeviceInfo {
             device_id: DeviceId::new(&self.device_id),
             mac: self.mac(),
             kind: self.kind().into(),
@@ -355,8 +355,8 @@ impl<'a> RawOutlet<'a> {
         &id[id.len().saturating_sub(2)..]
     }
 
-    fn into_plate(self) -> OutletPlate {
-        OutletPlate { id: self.id.into(), alias: self.alias.into() }
+    fn into_plate(self) -> OutletDescription {
+        OutletDescription { id: self.id.into(), alias: self.alias.into() }
     }
 
     fn state(&self) -> OutletState {
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
     use crate::smarthome::message::{Reply, Request};
 
-    fn reading(json: &[u8], known: Option<&Arc<Nameplate>>) -> Reading {
+    fn reading(json: &[u8], known: Option<&Arc<DeviceInfo>>) -> Reading {
         match Request::SysInfo.read_reply(json, known) {
             Ok(Reply::SysInfo(reading)) => reading,
             other => panic!("{other:?}"),
@@ -394,28 +394,28 @@ mod tests {
         assert_eq!(reading.relay, Some(RelayState::On));
         assert_eq!(reading.led, Some(RelayState::On));
         assert_eq!((reading.on_time, reading.rssi), (Some(61), Some(-43)));
-        assert_eq!(&*reading.plate.alias, "Küche");
-        assert_eq!(&*reading.plate.kind, "IOT.SMARTPLUGSWITCH");
-        assert_eq!(reading.plate.mac, Mac::new("50C7BF000007"));
-        assert!(!reading.plate.has_meter());
+        assert_eq!(&*reading.device.alias, "Küche");
+        assert_eq!(&*reading.device.kind, "IOT.SMARTPLUGSWITCH");
+        assert_eq!(reading.device.mac, Mac::new("50C7BF000007"));
+        assert!(!reading.device.has_meter());
     }
 
     #[test]
     fn a_plate_that_still_fits_is_shared_and_another_is_not() {
         let first = reading(HS100.as_bytes(), None);
-        let again = reading(HS100.as_bytes(), Some(&first.plate));
-        assert!(Arc::ptr_eq(&first.plate, &again.plate));
-        let renamed = reading(HS100.replace("K\\u00fcche", "Bad").as_bytes(), Some(&first.plate));
-        assert!(!Arc::ptr_eq(&first.plate, &renamed.plate));
-        assert_eq!(&*renamed.plate.alias, "Bad");
+        let again = reading(HS100.as_bytes(), Some(&first.device));
+        assert!(Arc::ptr_eq(&first.device, &again.device));
+        let renamed = reading(HS100.replace("K\\u00fcche", "Bad").as_bytes(), Some(&first.device));
+        assert!(!Arc::ptr_eq(&first.device, &renamed.device));
+        assert_eq!(&*renamed.device.alias, "Bad");
     }
 
     #[test]
     fn newer_firmwares_name_the_kind_and_the_mac_otherwise() {
         let json = HS100.replace("\"type\"", "\"mic_type\"").replace("\"mac\"", "\"mic_mac\"");
         let reading = reading(json.as_bytes(), None);
-        assert_eq!(&*reading.plate.kind, "IOT.SMARTPLUGSWITCH");
-        assert_eq!(reading.plate.mac, Mac::new("50C7BF000007"));
+        assert_eq!(&*reading.device.kind, "IOT.SMARTPLUGSWITCH");
+        assert_eq!(reading.device.mac, Mac::new("50C7BF000007"));
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         let mut json = HS100.replace("K\\u00fcche", "K?che").into_bytes();
         let place = json.iter().position(|&b| b == b'?').unwrap();
         json[place] = 0xfc;
-        assert_eq!(&*reading(&json, None).plate.alias, "K\u{fffd}che");
+        assert_eq!(&*reading(&json, None).device.alias, "K\u{fffd}che");
     }
     /// A strip of three, in our own words: the last id first, and a count for an outlet that is off.
     const STRIP: &str = r#"{"system":{"get_sysinfo":{"err_code":0,"sw_ver":"1.0.3","hw_ver":"1.0","model":"KP303(UK)",
@@ -454,13 +454,13 @@ mod tests {
     fn the_outlets_of_a_strip_are_ordered_by_the_last_two_characters_of_their_ids() {
         for json in [STRIP.to_owned(), long_ids(STRIP)] {
             let reading = reading(json.as_bytes(), None);
-            let aliases: Vec<_> = reading.plate.outlets.iter().map(|outlet| &*outlet.alias).collect();
+            let aliases: Vec<_> = reading.device.outlets.iter().map(|outlet| &*outlet.alias).collect();
             assert_eq!(aliases, ["Kettle", "", "Lamp ☕"]);
             let relays: Vec<_> = reading.outlets.iter().map(|outlet| outlet.relay.unwrap().is_on()).collect();
             assert_eq!(relays, [true, false, true]);
             assert!(
                 reading
-                    .plate
+                    .device
                     .outlets
                     .iter()
                     .zip(["00", "01", "02"])
@@ -468,11 +468,11 @@ mod tests {
             );
         }
         assert_eq!(
-            &*reading(STRIP.as_bytes(), None).plate.outlets[1].id,
+            &*reading(STRIP.as_bytes(), None).device.outlets[1].id,
             "01",
             "in the form in which it was given"
         );
-        assert_eq!(reading(long_ids(STRIP).as_bytes(), None).plate.outlets[1].id.len(), 42);
+        assert_eq!(reading(long_ids(STRIP).as_bytes(), None).device.outlets[1].id.len(), 42);
     }
 
     #[test]
@@ -487,8 +487,8 @@ mod tests {
     fn the_plate_of_a_strip_is_shared_until_an_outlet_is_renamed() {
         let first = reading(STRIP.as_bytes(), None);
         let switched = STRIP.replace(r#""state":1"#, r#""state":0"#);
-        let again = reading(switched.as_bytes(), Some(&first.plate));
-        assert!(Arc::ptr_eq(&first.plate, &again.plate));
+        let again = reading(switched.as_bytes(), Some(&first.device));
+        assert!(Arc::ptr_eq(&first.device, &again.device));
         assert_ne!(first.outlets, again.outlets);
         let changes = [
             STRIP.replace("Kettle", "Fan"),
@@ -499,7 +499,7 @@ mod tests {
             ),
         ];
         for changed in changes {
-            assert!(!Arc::ptr_eq(&first.plate, &reading(changed.as_bytes(), Some(&first.plate)).plate));
+            assert!(!Arc::ptr_eq(&first.device, &reading(changed.as_bytes(), Some(&first.device)).device));
         }
     }
 
@@ -508,7 +508,7 @@ mod tests {
         let children: Vec<_> = (0..100).map(|n| format!(r#"{{"id":"{n:02}","state":1}}"#)).collect();
         let json = format!(r#"{{"system":{{"get_sysinfo":{{"children":[{}]}}}}}}"#, children.join(","));
         let reading = reading(json.as_bytes(), None);
-        assert_eq!((reading.outlets.len(), reading.plate.outlets.len()), (MOST_OUTLETS, MOST_OUTLETS));
+        assert_eq!((reading.outlets.len(), reading.device.outlets.len()), (MOST_OUTLETS, MOST_OUTLETS));
     }
 
     #[test]
@@ -516,20 +516,23 @@ mod tests {
         let dimming = HS100.replace("\"led_off\":0", "\"led_off\":0,\"brightness\":25");
         let named = |name| HS100.replace("Wi-Fi Smart Plug", name);
         let table = [
-            (HS100.to_owned(), Kind::Plug),
-            (named("Smart Wi-Fi Plug Lite"), Kind::Plug),
-            (named("Smart Wi-Fi Plug with Night Light"), Kind::Plug),
-            (named(""), Kind::Plug),
-            (named("Smart Wi-Fi Light Switch"), Kind::Switch),
-            (named("Smart Light Switch with PIR"), Kind::Switch),
-            (dimming.clone(), Kind::Dimmer),
-            (dimming.replace("Wi-Fi Smart Plug", "Kasa Smart Wi-Fi Outdoor Plug-In Dimmer"), Kind::Dimmer),
-            (dimming.replace("Wi-Fi Smart Plug", "Smart Wi-Fi Light Switch"), Kind::Dimmer),
-            (STRIP.to_owned(), Kind::Strip),
-            (HS100.replace("\"led_off\":0", "\"children\":[],\"child_num\":0"), Kind::Plug),
+            (HS100.to_owned(), DeviceKind::Plug),
+            (named("Smart Wi-Fi Plug Lite"), DeviceKind::Plug),
+            (named("Smart Wi-Fi Plug with Night Light"), DeviceKind::Plug),
+            (named(""), DeviceKind::Plug),
+            (named("Smart Wi-Fi Light Switch"), DeviceKind::Switch),
+            (named("Smart Light Switch with PIR"), DeviceKind::Switch),
+            (dimming.clone(), DeviceKind::Dimmer),
+            (
+                dimming.replace("Wi-Fi Smart Plug", "Kasa Smart Wi-Fi Outdoor Plug-In Dimmer"),
+                DeviceKind::Dimmer,
+            ),
+            (dimming.replace("Wi-Fi Smart Plug", "Smart Wi-Fi Light Switch"), DeviceKind::Dimmer),
+            (STRIP.to_owned(), DeviceKind::Strip),
+            (HS100.replace("\"led_off\":0", "\"children\":[],\"child_num\":0"), DeviceKind::Plug),
         ];
         for (json, kind) in table {
-            assert_eq!(reading(json.as_bytes(), None).plate.what(), kind, "{json}");
+            assert_eq!(reading(json.as_bytes(), None).device.what(), kind, "{json}");
         }
     }
 
@@ -539,7 +542,7 @@ mod tests {
             let json =
                 HS100.replace("\"relay_state\":1", &format!("\"relay_state\":0,\"brightness\":{told}"));
             let reading = reading(json.as_bytes(), None);
-            assert!(reading.plate.dims);
+            assert!(reading.device.dims);
             reading.brightness
         };
         assert_eq!(
@@ -548,13 +551,13 @@ mod tests {
         );
         assert_eq!((brightness("-1"), brightness("1e9")), (Some(0), Some(100)));
         let plain = reading(HS100.as_bytes(), None);
-        assert_eq!((plain.brightness, plain.plate.dims), (None, false));
+        assert_eq!((plain.brightness, plain.device.dims), (None, false));
     }
 
     #[test]
     fn a_meter_is_there_only_where_the_feature_is_told_whole() {
         let has_meter = |feature: &str| {
-            reading(HS100.replace("\"TIM\"", &format!("\"{feature}\"")).as_bytes(), None).plate.has_meter()
+            reading(HS100.replace("\"TIM\"", &format!("\"{feature}\"")).as_bytes(), None).device.has_meter()
         };
         assert!(has_meter("TIM:ENE") && has_meter("ENE") && has_meter("ENE:TIM"));
         assert!(!has_meter("TIM") && !has_meter("") && !has_meter("TIM:ENERGY") && !has_meter("SCENE"));
@@ -598,16 +601,16 @@ mod tests {
         ];
         for (json, unread) in table {
             let odd = reading(json.as_bytes(), None);
-            let who = (&odd.plate.device_id, odd.plate.mac, odd.relay, odd.on_time, &odd.plate.model);
+            let who = (&odd.device.device_id, odd.device.mac, odd.relay, odd.on_time, &odd.device.model);
             let expected =
-                (&sound.plate.device_id, sound.plate.mac, sound.relay, sound.on_time, &sound.plate.model);
+                (&sound.device.device_id, sound.device.mac, sound.relay, sound.on_time, &sound.device.model);
             assert_eq!((who, &*odd.unread), (expected, *unread), "{json}");
             assert!(odd.is_plug());
         }
         let read = |json: String| reading(json.as_bytes(), None);
-        assert_eq!(&*read(swap(r#""hw_ver":"1.0""#, r#""hw_ver":1.0"#)).plate.hw_version, "1.0");
-        assert_eq!(&*read(swap("K\\u00fcche", "K\\ud83d")).plate.alias, "K\u{fffd}");
-        assert_eq!(&*read(swap("K\\u00fcche", "K\n\u{1}")).plate.alias, "K\n\u{1}");
+        assert_eq!(&*read(swap(r#""hw_ver":"1.0""#, r#""hw_ver":1.0"#)).device.hw_version, "1.0");
+        assert_eq!(&*read(swap("K\\u00fcche", "K\\ud83d")).device.alias, "K\u{fffd}");
+        assert_eq!(&*read(swap("K\\u00fcche", "K\n\u{1}")).device.alias, "K\n\u{1}");
     }
 
     #[test]
@@ -626,15 +629,15 @@ mod tests {
                 assert_eq!((&told[..], &*odd.unread), (&relays[..], &["children"][..]), "{other}");
                 let sound = reading(strip.as_bytes(), None);
                 let ids = |reading: &Reading| -> Vec<Box<str>> {
-                    reading.plate.outlets.iter().map(|outlet| outlet.id.clone()).collect()
+                    reading.device.outlets.iter().map(|outlet| outlet.id.clone()).collect()
                 };
                 assert_eq!(ids(&odd), ids(&sound), "{other}");
             }
         }
         let kettle = r#"{"id":"00","alias":"Kettle","state":1,"on_time":79701,"next_action":{"type":-1}}"#;
         let odd = reading(STRIP.replace(kettle, "7").as_bytes(), None);
-        assert_eq!((&*odd.plate.outlets[0].id, odd.outlets[0].relay), ("00", None));
-        assert_eq!((&*odd.plate.outlets[2].alias, &*odd.unread), ("Lamp ☕", &["children"][..]));
+        assert_eq!((&*odd.device.outlets[0].id, odd.outlets[0].relay), ("00", None));
+        assert_eq!((&*odd.device.outlets[2].alias, &*odd.unread), ("Lamp ☕", &["children"][..]));
     }
 
     #[test]

@@ -14,25 +14,25 @@ use zeroize::Zeroize;
 
 use crate::bridge::event::AccountPlug;
 use crate::model::{DeviceId, Mac};
-use crate::secret::{Draft, Secret};
+use crate::secret::{Secret, SecretBuf};
 use crate::smarthome::lenient::repaired;
 use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes::{self, Reaction};
-use crate::transport::cloud::host::{Host, RefusedServer};
+use crate::transport::cloud::host::{RefusedServer, TrustedHost};
 
 /// The app that we log in as. The cloud rejects names that it does not know; this one has the V1 API.
 const APP_TYPE: &str = "Kasa_Android";
 
 /// One call as it is sent.
 #[derive(Serialize)]
-struct Call<P> {
+struct ApiCall<P> {
     method: &'static str,
     params: P,
 }
 
-impl<P: Serialize> Call<P> {
-    fn to_json(&self) -> Draft {
-        let mut json = Draft::default();
+impl<P: Serialize> ApiCall<P> {
+    fn to_json(&self) -> SecretBuf {
+        let mut json = SecretBuf::default();
         // Structs of texts always serialize, and memory always takes them; there is no error to report.
         serde_json::to_writer(&mut json, self).ok();
         json
@@ -40,7 +40,7 @@ impl<P: Serialize> Call<P> {
 }
 
 /// `login`. All four parameters are mandatory; `refreshTokenNeeded` brings the refresh token.
-pub fn login(username: &str, password: &Secret, terminal: &str) -> Draft {
+pub fn login(username: &str, password: &Secret, terminal: &str) -> SecretBuf {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Login<'a> {
@@ -58,11 +58,11 @@ pub fn login(username: &str, password: &Secret, terminal: &str) -> Draft {
         terminal,
         refresh_token_needed: true,
     };
-    Call { method: "login", params }.to_json()
+    ApiCall { method: "login", params }.to_json()
 }
 
 /// `refreshToken`, with the app and the terminal of the login.
-pub fn refresh(refresh_token: &Secret, terminal: &str) -> Draft {
+pub fn refresh(refresh_token: &Secret, terminal: &str) -> SecretBuf {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Refresh<'a> {
@@ -72,7 +72,7 @@ pub fn refresh(refresh_token: &Secret, terminal: &str) -> Draft {
         terminal: &'a str,
     }
     let params = Refresh { app_type: APP_TYPE, refresh_token: refresh_token.expose(), terminal };
-    Call { method: "refreshToken", params }.to_json()
+    ApiCall { method: "refreshToken", params }.to_json()
 }
 
 /// The part that each call on the account's behalf begins with.
@@ -82,55 +82,56 @@ pub fn refresh(refresh_token: &Secret, terminal: &str) -> Draft {
 /// cloud for years.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Pass<'a> {
+struct WithToken<'a> {
     token: &'a str,
     app_type: &'a str,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> WithToken<'a> {
     fn of(token: &'a Secret) -> Self {
         Self { token: token.expose(), app_type: APP_TYPE }
     }
 }
 
 /// `getDeviceList`.
-pub fn device_list(token: &Secret) -> Draft {
-    Call { method: "getDeviceList", params: Pass::of(token) }.to_json()
+pub fn device_list(token: &Secret) -> SecretBuf {
+    ApiCall { method: "getDeviceList", params: WithToken::of(token) }.to_json()
 }
 
 /// `passthrough`. `requestData` is a string that holds the plug's own JSON, not an object.
-pub fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> Draft {
+pub fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> SecretBuf {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Passthrough<'a> {
         #[serde(flatten)]
-        pass: Pass<'a>,
+        pass: WithToken<'a>,
         device_id: &'a str,
         request_data: &'a str,
     }
     let mut words = Vec::new();
     request.write_json(OutletIds::Long(device_id), &mut words);
     let words = String::from_utf8_lossy(&words);
-    let params = Passthrough { pass: Pass::of(token), device_id: device_id.as_str(), request_data: &words };
-    Call { method: "passthrough", params }.to_json()
+    let params =
+        Passthrough { pass: WithToken::of(token), device_id: device_id.as_str(), request_data: &words };
+    ApiCall { method: "passthrough", params }.to_json()
 }
 
 /// What came back over HTTP.
 #[derive(PartialEq, Eq)]
-pub struct Page {
+pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body, whole; may hold tokens. What is not UTF-8 in it is replaced, as in an odd alias.
     pub body: String,
 }
 
-impl Drop for Page {
+impl Drop for HttpResponse {
     fn drop(&mut self) {
         self.body.zeroize();
     }
 }
 
-impl fmt::Debug for Page {
+impl fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {} with {} bytes", self.status, self.body.len())
     }
@@ -138,10 +139,10 @@ impl fmt::Debug for Page {
 
 /// Why a call has no result. Prints in our own words, never in the server's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum ApiError {
     /// No connection came about, so nothing was sent.
     #[error("no connection: {0}")]
-    Unreachable(NoWay),
+    Unreachable(ConnectError),
     /// The connection broke after the request had begun.
     #[error("the connection broke before the whole answer was there")]
     Broken,
@@ -168,7 +169,7 @@ pub enum Trouble {
     Code(i64),
 }
 
-impl Trouble {
+impl ApiError {
     /// What to do about it.
     pub fn reaction(&self) -> Reaction {
         match self {
@@ -188,7 +189,7 @@ impl Trouble {
 
 /// Why no connection came about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoWay {
+pub enum ConnectError {
     /// Nothing came back.
     #[error("the host does not answer")]
     Silent,
@@ -212,7 +213,7 @@ pub enum NoWay {
     Other(Box<str>),
 }
 
-impl From<&str> for NoWay {
+impl From<&str> for ConnectError {
     fn from(why: &str) -> Self {
         Self::Other(why.into())
     }
@@ -220,30 +221,30 @@ impl From<&str> for NoWay {
 
 /// Reads a page as far as its `result`, which an error at either level of the envelope takes the place of. No
 /// `result` is an empty one.
-pub fn open(page: &Page) -> Result<&str, Trouble> {
+pub fn open(page: &HttpResponse) -> Result<&str, ApiError> {
     match read_object(&page.body) {
         Ok(envelope) => open_envelope(page, &envelope),
-        Err(_) if is_blacklisting(&page.body) => Err(Trouble::Blacklisted),
-        Err(_) if page.status != 200 => Err(Trouble::Http(page.status)),
+        Err(_) if is_blacklisting(&page.body) => Err(ApiError::Blacklisted),
+        Err(_) if page.status != 200 => Err(ApiError::Http(page.status)),
         Err(trouble) => Err(trouble),
     }
 }
 
-fn open_envelope<'a>(page: &Page, envelope: &Envelope<'a>) -> Result<&'a str, Trouble> {
+fn open_envelope<'a>(page: &HttpResponse, envelope: &Envelope<'a>) -> Result<&'a str, ApiError> {
     let result = envelope.result.map_or("{}", RawValue::get);
     let inner = read_object::<Inner<'_>>(result).ok().and_then(|inner| inner.error_code.get());
     let outer = envelope.error_code.get();
     let code = outer.filter(|&code| code != 0).or(inner).or(outer);
     match code {
         // An honest HTTP server that refuses says so by its status, whatever it writes beside it.
-        _ if matches!(page.status, 403 | 429) => Err(Trouble::Http(page.status)),
+        _ if matches!(page.status, 403 | 429) => Err(ApiError::Http(page.status)),
         Some(0) if page.status == 200 => Ok(result),
-        Some(code) if code != 0 && codes::Row::of(code).is_some() => Err(Trouble::Code(code)),
+        Some(code) if code != 0 && codes::CodeRow::of(code).is_some() => Err(ApiError::Code(code)),
         // The code that comes with it has not been written down by anybody, only its text.
-        _ if is_blacklisting(&page.body) => Err(Trouble::Blacklisted),
-        Some(code) if code != 0 => Err(Trouble::Code(code)),
-        _ if page.status != 200 => Err(Trouble::Http(page.status)),
-        _ => Err(Trouble::NotAnAnswer("an answer without error_code".into())),
+        _ if is_blacklisting(&page.body) => Err(ApiError::Blacklisted),
+        Some(code) if code != 0 => Err(ApiError::Code(code)),
+        _ if page.status != 200 => Err(ApiError::Http(page.status)),
+        _ => Err(ApiError::NotAnAnswer("an answer without error_code".into())),
     }
 }
 
@@ -256,35 +257,35 @@ fn is_blacklisting(body: &str) -> bool {
 }
 
 /// Reads a JSON object, and nothing else: serde would fill a struct from an array as well.
-fn read_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Trouble> {
+fn read_object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, ApiError> {
     match json.trim_ascii_start().bytes().next() {
         Some(b'{') => serde_json::from_str(json).map_err(|error| describe(&error)),
         Some(b'[' | b'"' | b'0'..=b'9' | b'-') => Err(misshapen()),
         Some(_) => Err(not_json()),
-        None => Err(Trouble::NotAnAnswer("an empty answer".into())),
+        None => Err(ApiError::NotAnAnswer("an empty answer".into())),
     }
 }
 
-fn describe(error: &serde_json::Error) -> Trouble {
+fn describe(error: &serde_json::Error) -> ApiError {
     match error.classify() {
-        serde_json::error::Category::Eof => Trouble::NotAnAnswer("JSON cut off".into()),
+        serde_json::error::Category::Eof => ApiError::NotAnAnswer("JSON cut off".into()),
         serde_json::error::Category::Data => misshapen(),
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => not_json(),
     }
 }
 
-fn misshapen() -> Trouble {
-    Trouble::NotAnAnswer("JSON of another shape than expected".into())
+fn misshapen() -> ApiError {
+    ApiError::NotAnAnswer("JSON of another shape than expected".into())
 }
 
-fn not_json() -> Trouble {
-    Trouble::NotJson
+fn not_json() -> ApiError {
+    ApiError::NotJson
 }
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default)]
-    error_code: Number<'a>,
+    error_code: ErrorCode<'a>,
     #[serde(borrow, default)]
     result: Option<&'a RawValue>,
 }
@@ -293,13 +294,13 @@ struct Envelope<'a> {
 #[derive(Deserialize)]
 struct Inner<'a> {
     #[serde(rename = "errorCode", borrow, default)]
-    error_code: Number<'a>,
+    error_code: ErrorCode<'a>,
 }
 
 /// A number, however it is written.
 #[derive(Deserialize, Default)]
 #[serde(untagged)]
-enum Number<'a> {
+enum ErrorCode<'a> {
     Whole(i64),
     Broken(f64),
     Text(#[serde(borrow)] Cow<'a, str>),
@@ -309,7 +310,7 @@ enum Number<'a> {
     Other(IgnoredAny),
 }
 
-impl Number<'_> {
+impl ErrorCode<'_> {
     fn get(&self) -> Option<i64> {
         match self {
             Self::Whole(number) => Some(*number),
@@ -331,7 +332,7 @@ pub struct Granted {
 }
 
 /// Reads the answer to a login or a refresh; nothing but `token` is required in it.
-pub fn read_granted(page: &Page) -> Result<Granted, Trouble> {
+pub fn read_granted(page: &HttpResponse) -> Result<Granted, ApiError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Raw {
@@ -341,7 +342,7 @@ pub fn read_granted(page: &Page) -> Result<Granted, Trouble> {
     }
     let raw: Raw = read_object(open(page)?)?;
     if raw.token.is_empty() {
-        return Err(Trouble::NotAnAnswer("an answer without a token".into()));
+        return Err(ApiError::NotAnAnswer("an answer without a token".into()));
     }
     Ok(Granted {
         token: Secret::new(raw.token),
@@ -351,13 +352,13 @@ pub fn read_granted(page: &Page) -> Result<Granted, Trouble> {
 
 /// Reads the answer to a passthrough as far as the plug's own words, which come as a text or, from a few devices,
 /// as an object.
-pub fn read_passthrough(page: &Page) -> Result<Cow<'_, str>, Trouble> {
+pub fn read_passthrough(page: &HttpResponse) -> Result<Cow<'_, str>, ApiError> {
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(rename = "responseData", borrow)]
         response_data: Option<&'a RawValue>,
     }
-    let missing = || Trouble::NotAnAnswer("an answer without responseData".into());
+    let missing = || ApiError::NotAnAnswer("an answer without responseData".into());
     let raw: Raw<'_> = read_object(open(page)?)?;
     let data = raw.response_data.ok_or_else(missing)?.get();
     if data.starts_with('"') {
@@ -375,7 +376,7 @@ pub fn smart_error(response_data: &str) -> Option<i64> {
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(borrow, default)]
-        error_code: Number<'a>,
+        error_code: ErrorCode<'a>,
     }
     read_object::<Raw<'_>>(response_data).ok()?.error_code.get().filter(|&code| code != 0)
 }
@@ -394,7 +395,7 @@ pub struct Row {
     /// `IOT.SMARTPLUGSWITCH` for this family; `SMART.…` for those that speak another language.
     pub kind: Box<str>,
     /// The server that has the plug's connection, or why it may not be used.
-    pub server: Result<Host, RefusedServer>,
+    pub server: Result<TrustedHost, RefusedServer>,
     /// Whether the cloud sees it connected.
     pub connected: bool,
     /// Whether the plug lives in the region of the account.
@@ -426,7 +427,7 @@ fn is_smart(kind: &str) -> bool {
 
 /// Reads the device list. A list that is missing is an empty one; a row that cannot be read is left out, and the
 /// others stay. A server that is not named is the account's own.
-pub fn read_device_list(page: &Page, account: &Host) -> Result<Vec<Row>, Trouble> {
+pub fn read_device_list(page: &HttpResponse, account: &TrustedHost) -> Result<Vec<Row>, ApiError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Raw<'a> {
@@ -438,7 +439,7 @@ pub fn read_device_list(page: &Page, account: &Host) -> Result<Vec<Row>, Trouble
     Ok(rows.into_iter().filter_map(|row| read_row(row, account)).collect())
 }
 
-fn read_row(json: &RawValue, account: &Host) -> Option<Row> {
+fn read_row(json: &RawValue, account: &TrustedHost) -> Option<Row> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     #[derive(Default)]
@@ -456,9 +457,9 @@ fn read_row(json: &RawValue, account: &Host) -> Option<Row> {
         #[serde(borrow)]
         app_server_url: Lenient<'a>,
         #[serde(borrow)]
-        status: Number<'a>,
+        status: ErrorCode<'a>,
         #[serde(borrow)]
-        is_same_region: Number<'a>,
+        is_same_region: ErrorCode<'a>,
     }
     let plain;
     let raw: Raw<'_> = match read_object(json.get()) {
@@ -541,19 +542,19 @@ mod tests {
 
     const ID: &str = "8006000000000000000000000000000000000007";
 
-    fn page(status: u16, body: &str) -> Page {
-        Page { status, body: body.into() }
+    fn page(status: u16, body: &str) -> HttpResponse {
+        HttpResponse { status, body: body.into() }
     }
 
-    fn ok(body: Value) -> Page {
+    fn ok(body: Value) -> HttpResponse {
         page(200, &body.to_string())
     }
 
-    fn said(json: Draft) -> Value {
+    fn said(json: SecretBuf) -> Value {
         serde_json::from_slice(&json).unwrap()
     }
 
-    fn account() -> Host {
+    fn account() -> TrustedHost {
         check_host("https://wap.tplinkcloud.com").unwrap()
     }
 
@@ -602,7 +603,7 @@ mod tests {
             json!({"result": {"errorCode": -20651}}),
             json!({"error_code": -20651, "result": {"errorCode": 0}}),
         ] {
-            assert_eq!(open(&ok(body.clone())).err(), Some(Trouble::Code(-20651)), "{body}");
+            assert_eq!(open(&ok(body.clone())).err(), Some(ApiError::Code(-20651)), "{body}");
         }
     }
 
@@ -636,11 +637,11 @@ mod tests {
 
     #[test]
     fn a_code_counts_more_than_the_status_except_where_we_are_turned_away() {
-        assert_eq!(open(&page(400, r#"{"error_code":-10000}"#)).err(), Some(Trouble::Code(-10000)));
-        assert_eq!(open(&page(500, r#"{"error_code":0,"result":{}}"#)).err(), Some(Trouble::Http(500)));
+        assert_eq!(open(&page(400, r#"{"error_code":-10000}"#)).err(), Some(ApiError::Code(-10000)));
+        assert_eq!(open(&page(500, r#"{"error_code":0,"result":{}}"#)).err(), Some(ApiError::Http(500)));
         for status in [403, 429] {
             let trouble = open(&page(status, r#"{"error_code":-20651}"#)).unwrap_err();
-            assert_eq!(trouble, Trouble::Http(status));
+            assert_eq!(trouble, ApiError::Http(status));
             assert_eq!(trouble.reaction(), Reaction::HoldBack);
         }
     }
@@ -658,7 +659,7 @@ mod tests {
         // A plug of that name is no black list.
         assert!(open(&page(200, r#"{"error_code":0,"result":{"alias":"blacklist"}}"#)).is_ok());
         let about_a_plug = page(200, r#"{"error_code":-20571,"msg":"blacklist"}"#);
-        assert_eq!(open(&about_a_plug).err(), Some(Trouble::Code(-20571)));
+        assert_eq!(open(&about_a_plug).err(), Some(ApiError::Code(-20571)));
     }
 
     #[test]
@@ -675,7 +676,7 @@ mod tests {
         assert_eq!(granted(json!({"token": "t", "refreshToken": ""})).unwrap().refresh_token, None);
         assert_eq!(granted(json!({"token": "t", "refreshToken": null})).unwrap().refresh_token, None);
         for bad in [json!({}), json!(null), json!({"token": ""}), json!({"token": 7}), json!(["t"])] {
-            assert!(matches!(granted(bad.clone()), Err(Trouble::NotAnAnswer(_))), "{bad}");
+            assert!(matches!(granted(bad.clone()), Err(ApiError::NotAnAnswer(_))), "{bad}");
         }
     }
 
@@ -688,7 +689,7 @@ mod tests {
         assert_eq!(data(json!({"responseData": "{\"a\":1}"})).unwrap(), r#"{"a":1}"#);
         assert_eq!(data(json!({"responseData": {"a": 1}})).unwrap(), r#"{"a":1}"#);
         for bad in [json!({}), json!(null), json!({"responseData": null}), json!(7)] {
-            assert!(matches!(data(bad.clone()), Err(Trouble::NotAnAnswer(_))), "{bad}");
+            assert!(matches!(data(bad.clone()), Err(ApiError::NotAnAnswer(_))), "{bad}");
         }
     }
 
@@ -763,7 +764,7 @@ mod tests {
 
     #[test]
     fn troubles_print_in_our_own_words_with_the_number() {
-        assert_eq!(Trouble::Code(-20571).to_string(), "the plug is offline (error -20571)");
-        assert_eq!(Trouble::Code(-5).to_string(), "an error that is not known here (error -5)");
+        assert_eq!(ApiError::Code(-20571).to_string(), "the plug is offline (error -20571)");
+        assert_eq!(ApiError::Code(-5).to_string(), "an error that is not known here (error -5)");
     }
 }

@@ -48,7 +48,7 @@ pub enum PlugFault {
 
 /// One code, or a run of codes that mean the same.
 #[derive(Debug)]
-pub struct Row {
+pub struct CodeRow {
     /// The code nearest to zero.
     pub first: i64,
     /// The code farthest from zero.
@@ -59,7 +59,7 @@ pub struct Row {
     pub reaction: Reaction,
 }
 
-impl Row {
+impl CodeRow {
     /// The row of a code; none for success and for codes that nobody has written about.
     pub fn of(code: i64) -> Option<&'static Self> {
         CODES.iter().find(|row| (row.last..=row.first).contains(&code))
@@ -68,12 +68,12 @@ impl Row {
 
 /// What to do about a code. One that nobody has written about passes, perhaps; it is never a token's fault.
 pub fn reaction(code: i64) -> Reaction {
-    Row::of(code).map_or(Reaction::Retry, |row| row.reaction)
+    CodeRow::of(code).map_or(Reaction::Retry, |row| row.reaction)
 }
 
 /// What a code is called.
 pub fn name(code: i64) -> &'static str {
-    Row::of(code).map_or("an error that is not known here", |row| row.name)
+    CodeRow::of(code).map_or("an error that is not known here", |row| row.name)
 }
 
 /// What the user has to do before the account is asked again.
@@ -148,7 +148,7 @@ impl Remedy {
 }
 
 /// The table, ordered by number.
-pub static CODES: &[Row] = &[
+pub static CODES: &[CodeRow] = &[
     one(-1, "unknown error", Reaction::Retry),
     one(-10000, "generic error", Reaction::Faulty),
     one(-10100, "JSON format error", Reaction::Faulty),
@@ -212,12 +212,12 @@ pub static CODES: &[Row] = &[
     run(-30500, -30599, "internal error of a module", Reaction::Retry),
 ];
 
-const fn one(code: i64, name: &'static str, reaction: Reaction) -> Row {
+const fn one(code: i64, name: &'static str, reaction: Reaction) -> CodeRow {
     run(code, code, name, reaction)
 }
 
-const fn run(first: i64, last: i64, name: &'static str, reaction: Reaction) -> Row {
-    Row { first, last, name, reaction }
+const fn run(first: i64, last: i64, name: &'static str, reaction: Reaction) -> CodeRow {
+    CodeRow { first, last, name, reaction }
 }
 
 #[cfg(test)]
@@ -258,7 +258,7 @@ mod tests {
     fn every_code_that_is_known_has_a_row_with_the_right_reaction() {
         for (expected, codes) in KNOWN {
             for &code in *codes {
-                let row = Row::of(code).unwrap_or_else(|| panic!("{code} has no row"));
+                let row = CodeRow::of(code).unwrap_or_else(|| panic!("{code} has no row"));
                 assert_eq!(kind(row.reaction), *expected, "{code}");
             }
         }

@@ -19,7 +19,7 @@ const NAME_SHOWN: usize = 80;
 
 /// A host that may be sent a token. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Host {
+pub struct TrustedHost {
     /// Scheme, host and port, with the closing slash.
     url: Arc<str>,
     loopback: bool,
@@ -78,7 +78,7 @@ impl RefusedServer {
 /// Reads a URL of the cloud, or says why no secret may be sent there.
 ///
 /// https to `tplinkcloud.com` or a host under it, port 443; or plain http to a loopback host, any port.
-pub fn check_host(url: &str) -> Result<Host, BadHost> {
+pub fn check_host(url: &str) -> Result<TrustedHost, BadHost> {
     let url = Url::parse(url).map_err(|_| BadHost::NotAUrl)?;
     let name = url.host_str().ok_or(BadHost::NotAUrl)?;
     let loopback = is_loopback(name);
@@ -96,10 +96,10 @@ pub fn check_host(url: &str) -> Result<Host, BadHost> {
     if url.scheme() == "https" {
         check_vendor(&url)?;
     }
-    Ok(Host { loopback, url: url.as_str().into() })
+    Ok(TrustedHost { loopback, url: url.as_str().into() })
 }
 
-impl Host {
+impl TrustedHost {
     /// Whether it is on this machine, so that plain http is no leak.
     pub fn is_loopback(&self) -> bool {
         self.loopback
@@ -126,7 +126,7 @@ impl Host {
     }
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for TrustedHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.url.trim_end_matches('/'))
     }
@@ -215,7 +215,7 @@ mod tests {
         let pretend = check_host("http://127.0.0.1:18181").unwrap();
         assert!(internet.check_server("https://eu-wap.tplinkcloud.com").is_ok());
         assert!(pretend.check_server("http://127.0.0.1:18182").is_ok());
-        let why = |host: &Host, server| host.check_server(server).map_err(|refused| refused.why);
+        let why = |host: &TrustedHost, server| host.check_server(server).map_err(|refused| refused.why);
         assert_eq!(why(&internet, "http://127.0.0.1:18182"), Err(BadHost::OtherWorld));
         assert_eq!(why(&pretend, "https://eu-wap.tplinkcloud.com"), Err(BadHost::OtherWorld));
     }

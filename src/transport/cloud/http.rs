@@ -14,10 +14,10 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
 use tokio::time::timeout_at;
 
-use crate::secret::Draft;
-use crate::transport::cloud::api::{NoWay, Page, Trouble};
-use crate::transport::cloud::host::Host;
-use crate::transport::share::is_out_of_files;
+use crate::secret::SecretBuf;
+use crate::transport::cloud::api::{ApiError, ConnectError, HttpResponse};
+use crate::transport::cloud::host::TrustedHost;
+use crate::transport::lan::fd_budget::is_out_of_files;
 
 /// For one connection to come about, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -28,13 +28,13 @@ const IDLE_CONNECTIONS: usize = 4;
 
 /// A client with its pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Http {
+pub(super) struct HttpClient {
     client: Client,
 }
 
 /// How far one call may go.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct HttpLimits {
     /// By when the whole answer must be there.
     pub deadline: Instant,
     /// The largest answer, in bytes.
@@ -44,34 +44,39 @@ pub(super) struct Limits {
     pub resend: bool,
 }
 
-impl Http {
+impl HttpClient {
     /// A client for an account on this host. Reads the system's certificate authorities unless the account lives
     /// on loopback; fails when there are none.
-    pub(super) fn new(account: &Host) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(account: &TrustedHost) -> Result<Self, reqwest::Error> {
         Ok(Self { client: prepare(account).build()? })
     }
 
     /// Posts JSON and reads the answer, whatever its status.
-    pub(super) async fn post(&self, host: &Host, json: Draft, limits: Limits) -> Result<Page, Trouble> {
+    pub(super) async fn post(
+        &self,
+        host: &TrustedHost,
+        json: SecretBuf,
+        limits: HttpLimits,
+    ) -> Result<HttpResponse, ApiError> {
         let json = json.into_bytes();
         let exchange = async {
             let response = match self.send(host, json.clone()).await {
-                Err(Trouble::Broken) if limits.resend => self.send(host, json).await?,
+                Err(ApiError::Broken) if limits.resend => self.send(host, json).await?,
                 sent => sent?,
             };
             read(response, limits.size).await
         };
-        timeout_at(limits.deadline.into(), exchange).await.unwrap_or(Err(Trouble::TimedOut))
+        timeout_at(limits.deadline.into(), exchange).await.unwrap_or(Err(ApiError::TimedOut))
     }
 
-    async fn send(&self, host: &Host, json: Bytes) -> Result<Response, Trouble> {
+    async fn send(&self, host: &TrustedHost, json: Bytes) -> Result<Response, ApiError> {
         let json_type = HeaderValue::from_static("application/json");
         let request = self.client.post(host.url()).header(CONTENT_TYPE, json_type).body(json);
         request.send().await.map_err(|error| sort(&error))
     }
 }
 
-fn prepare(account: &Host) -> ClientBuilder {
+fn prepare(account: &TrustedHost) -> ClientBuilder {
     // The one TLS provider of the process; an error says that it has been chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
@@ -88,40 +93,40 @@ fn prepare(account: &Host) -> ClientBuilder {
     }
 }
 
-async fn read(mut response: Response, limit: usize) -> Result<Page, Trouble> {
+async fn read(mut response: Response, limit: usize) -> Result<HttpResponse, ApiError> {
     let status = response.status().as_u16();
-    let mut body = Draft::default();
+    let mut body = SecretBuf::default();
     while let Some(chunk) = response.chunk().await.map_err(|error| sort(&error))? {
         if body.len() + chunk.len() > limit {
-            return Err(Trouble::TooLarge);
+            return Err(ApiError::TooLarge);
         }
         // Memory takes all that fits into the limit.
-        body.write_all(&chunk).map_err(|_| Trouble::TooLarge)?;
+        body.write_all(&chunk).map_err(|_| ApiError::TooLarge)?;
     }
     let body = match body.into_text() {
         Ok(mut text) => mem::take(&mut *text),
         Err((bytes, _)) => String::from_utf8_lossy(&bytes).into_owned(),
     };
-    Ok(Page { status, body })
+    Ok(HttpResponse { status, body })
 }
 
-fn sort(error: &reqwest::Error) -> Trouble {
+fn sort(error: &reqwest::Error) -> ApiError {
     if error.is_connect() {
-        Trouble::Unreachable(why_unreachable(error))
+        ApiError::Unreachable(why_unreachable(error))
     } else if error.is_timeout() {
-        Trouble::TimedOut
+        ApiError::TimedOut
     } else {
-        Trouble::Broken
+        ApiError::Broken
     }
 }
 
 /// What stands between us and the host, told apart wherever something can be done about it.
-fn why_unreachable(error: &reqwest::Error) -> NoWay {
+fn why_unreachable(error: &reqwest::Error) -> ConnectError {
     if error.is_timeout() {
-        return NoWay::Silent;
+        return ConnectError::Silent;
     }
     if error.is_dns() {
-        return NoWay::NameUnresolved;
+        return ConnectError::NameUnresolved;
     }
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
@@ -135,10 +140,10 @@ fn why_unreachable(error: &reqwest::Error) -> NoWay {
             continue;
         }
         if io.is_some_and(is_out_of_files) {
-            return NoWay::OutOfFiles;
+            return ConnectError::OutOfFiles;
         }
         if let Some(io) = io {
-            return NoWay::Other(io.kind().to_string().into());
+            return ConnectError::Other(io.kind().to_string().into());
         }
         cause = error.source();
     }
@@ -146,14 +151,14 @@ fn why_unreachable(error: &reqwest::Error) -> NoWay {
 }
 
 /// A certificate that does not fit is often a clock that was not set yet, so this passes by itself.
-fn sort_tls(error: &rustls::Error) -> NoWay {
+fn sort_tls(error: &rustls::Error) -> ConnectError {
     use rustls::{CertificateError as Bad, Error as Tls};
     match error {
         Tls::InvalidCertificate(
             Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
-        ) => NoWay::Clock,
-        Tls::InvalidCertificate(_) => NoWay::Certificate,
-        _ => NoWay::Tls,
+        ) => ConnectError::Clock,
+        Tls::InvalidCertificate(_) => ConnectError::Certificate,
+        _ => ConnectError::Tls,
     }
 }
 
@@ -170,14 +175,15 @@ mod tests {
     /// What becomes of a call over https to a server that treats its first connection so.
     async fn call(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = Host::unchecked(&format!("https://localhost:{}/", listener.local_addr().unwrap().port()));
+        let host =
+            TrustedHost::unchecked(&format!("https://localhost:{}/", listener.local_addr().unwrap().port()));
         let client = prepare(&host).no_proxy().build();
-        let http = Http { client: client.expect("certificate authorities on the machine that tests") };
+        let http = HttpClient { client: client.expect("certificate authorities on the machine that tests") };
         let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
-        let limits = Limits { deadline: Instant::now() + CONNECT, size: 1, resend: false };
-        let trouble = http.post(&host, Draft::default(), limits).await.unwrap_err();
+        let limits = HttpLimits { deadline: Instant::now() + CONNECT, size: 1, resend: false };
+        let trouble = http.post(&host, SecretBuf::default(), limits).await.unwrap_err();
         server.join().unwrap();
-        assert!(matches!(trouble, Trouble::Unreachable(_)), "{trouble:?}");
+        assert!(matches!(trouble, ApiError::Unreachable(_)), "{trouble:?}");
         trouble.to_string()
     }
 

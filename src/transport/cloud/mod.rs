@@ -4,25 +4,25 @@
 //!   Cloud ---- perform --> line --> http        one call, one token, one POST
 //!     |                    |  ^
 //!     |                    v  |
-//!     |                  keeper --> office       one task: who waits, the one login
+//!     |                  keeper --> queue       one task: who waits, the one login
 //!     |                             session      the token's life, the pace, the mood
 //!     +-- find, list --> directory              one task: which server has which plug
 //! ```
 //!
-//! Below them, pure: `office` and `session`, `outage` (one plug's trouble or everybody's), `api` (the words), `codes`
+//! Below them, pure: `auth_queue` and `session`, `outage` (one plug's trouble or everybody's), `api` (the words), `codes`
 //! (the table of errors), `host` (who may be sent a token), `pace` (how often). Nothing here touches the network before
 //! the first call, nothing decides about routes, and no secret reaches a log, an error or a `Debug` text.
 
 pub mod api;
+pub mod auth_queue;
+mod auth_task;
+mod client;
 pub mod codes;
-mod directory;
+mod device_list;
 pub mod host;
 mod http;
-mod keeper;
-mod line;
-pub mod office;
 pub mod outage;
-pub mod pace;
+pub mod rate_limit;
 pub mod session;
 
 use std::fmt;
@@ -36,21 +36,21 @@ use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
 use crate::secret::Secret;
 use crate::smarthome::message::{NotAnAnswer, Reply};
-use api::{Row, Trouble};
+use api::{ApiError, Row};
+use auth_task::{AuthTask, StatusWatch};
+use client::{AccountCall, CloudClient};
 use codes::PlugFault;
-use directory::{Directory, Reader};
+use device_list::{DeviceListHandle, DeviceListTask};
 use host::{BadHost, RefusedServer, check_host};
-use http::Http;
-use keeper::{Keeper, Moods};
-use line::{Call, Line};
-use session::{Account, AccountMemory};
+use http::HttpClient;
+use session::{AccountMemory, SessionAccount};
 
 /// The largest answer of a plug. The LAN's frames are bounded alike.
 const PASSTHROUGH_SIZE: usize = 64 * 1024;
 
 /// The account and where it lives.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct CloudOptions {
     /// The account's e-mail address.
     pub username: String,
     /// Its password; not needed while a token from `hs100d cloud login` is good.
@@ -59,7 +59,7 @@ pub struct Options {
     pub url: String,
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for CloudOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("url", &self.url).finish_non_exhaustive()
     }
@@ -83,7 +83,7 @@ impl fmt::Debug for Tokens {
 }
 
 /// Where tokens are kept over a restart.
-pub trait Vault: Send + Sync {
+pub trait TokenStore: Send + Sync {
     /// Replaces what was kept, before it returns. Called off the loop, so it may wait for the disk. An error is
     /// said and is not fatal; its text must hold no secret.
     fn save(&self, tokens: &Tokens) -> std::io::Result<()>;
@@ -91,7 +91,7 @@ pub trait Vault: Send + Sync {
 
 /// Why there can be no cloud at all.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum CloudStartError {
     /// The config names a host that no password may be sent to.
     #[error("[cloud] url {0}")]
     Host(#[from] BadHost),
@@ -120,7 +120,7 @@ pub enum CloudError {
     Plug(PlugFault),
     /// Calls about this plug, or for the list, fail, while calls about others are answered.
     #[error("these calls fail, while those for other plugs are answered: {0}")]
-    OnlyHere(Trouble),
+    OnlyHere(ApiError),
     /// The cloud finds fault with the request, which is ours.
     #[error("the cloud calls the request faulty ({name}, error {0}): please report this", name = codes::name(*.0))]
     Faulty(i64),
@@ -132,9 +132,9 @@ pub enum CloudError {
 /// The way to plugs through the account. Cheap to clone; its two tasks end with the last clone.
 #[derive(Clone)]
 pub struct Cloud {
-    line: Line,
-    directory: Directory,
-    moods: Moods,
+    line: CloudClient,
+    directory: DeviceListHandle,
+    status: StatusWatch,
 }
 
 impl Cloud {
@@ -144,23 +144,23 @@ impl Cloud {
     /// known on the way goes out as [`Event::Account`] and, when it changes, [`Event::Cloud`]. `memory` is of
     /// the sessions before, if the account is set up anew.
     pub fn start(
-        options: Options,
+        options: CloudOptions,
         terminal: Uuid,
         tokens: Option<Tokens>,
-        vault: Arc<dyn Vault>,
+        vault: Arc<dyn TokenStore>,
         events: mpsc::UnboundedSender<Event>,
         memory: AccountMemory,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, CloudStartError> {
         let host = check_host(&options.url)?;
-        let http = Http::new(&host).map_err(|_| StartError::NoAuthorities)?;
-        let Options { username, password, .. } = options;
-        let account = Account { username, password, terminal, host: host.clone(), memory };
-        let (keeper, gate, moods) = Keeper::new(account, tokens, http.clone(), vault, events.clone());
-        let line = Line { gate, http, account: host };
-        let (reader, directory) = Reader::new(line.clone(), events, terminal.as_u64_pair().1);
+        let http = HttpClient::new(&host).map_err(|_| CloudStartError::NoAuthorities)?;
+        let CloudOptions { username, password, .. } = options;
+        let account = SessionAccount { username, password, terminal, host: host.clone(), memory };
+        let (keeper, gate, moods) = AuthTask::new(account, tokens, http.clone(), vault, events.clone());
+        let line = CloudClient { gate, http, account: host };
+        let (reader, directory) = DeviceListTask::new(line.clone(), events, terminal.as_u64_pair().1);
         tokio::spawn(keeper.run());
         tokio::spawn(reader.run());
-        Ok(Self { line, directory, moods })
+        Ok(Self { line, directory, status: moods })
     }
 
     /// Carries an exchange to its plug and back, within its deadline. May be dropped at any time.
@@ -197,12 +197,12 @@ impl Cloud {
 
     /// The mood of the cloud; `Off` until the first call has ended.
     pub fn status(&self) -> CloudStatus {
-        self.moods.mood.borrow().clone()
+        self.status.status.borrow().clone()
     }
 
     /// What came back that stands behind a call that failed, as long as it does. Nothing where no call was made.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.moods.trouble.borrow().clone()
+    pub fn trouble(&self) -> Option<ApiError> {
+        self.status.trouble.borrow().clone()
     }
 
     async fn pass_through(&self, exchange: &Exchange, device_id: &DeviceId) -> Result<Reply, Failure> {
@@ -236,14 +236,14 @@ impl Cloud {
                 return Ok(Err(Failure::CloudRefused(words.into())));
             }
         };
-        let call = Call {
+        let call = AccountCall {
             host: server,
             urgent: exchange.urgent,
             deadline: exchange.deadline,
             size: PASSTHROUGH_SIZE,
             about: Some(row.device_id.clone()),
             words: |token: &Secret| api::passthrough(token, &row.device_id, &exchange.request),
-            read: |page: &api::Page| {
+            read: |page: &api::HttpResponse| {
                 let words = api::read_passthrough(page)?;
                 Ok(read_reply(exchange, &row.device_id, &words))
             },
@@ -296,13 +296,13 @@ fn seems_misplaced(row: &Row, fault: PlugFault) -> bool {
 
 fn device_id_in(reply: &Reply) -> Option<&DeviceId> {
     match reply {
-        Reply::SysInfo(reading) | Reply::Switched(Some(reading)) => reading.plate.device_id.as_ref(),
+        Reply::SysInfo(reading) | Reply::Switched(Some(reading)) => reading.device.device_id.as_ref(),
         _ => None,
     }
 }
 
 fn read_reply(exchange: &Exchange, device_id: &DeviceId, words: &str) -> Result<Reply, Failure> {
-    match exchange.request.read_reply(words.as_bytes(), exchange.plate.as_ref()) {
+    match exchange.request.read_reply(words.as_bytes(), exchange.known_info.as_ref()) {
         Ok(reply) => match device_id_in(&reply) {
             Some(found) if found != device_id => Err(Failure::WrongPlug { found: found.to_string().into() }),
             _ => Ok(reply),

@@ -1,4 +1,4 @@
-//! Whether calls that fail are an outage of the cloud, or the trouble of one plug while others are served. Decisions
+//! Whether calls that fail are an outage of the cloud, or the error of one plug while others are served. Decisions
 //! only, with `now` as an argument.
 
 use std::collections::HashSet;
@@ -38,7 +38,7 @@ impl Outage {
         }
     }
 
-    /// A call failed. Whether this is the trouble of what it is about alone: others were served lately, and no other
+    /// A call failed. Whether this is the error of what it is about alone: others were served lately, and no other
     /// call has begun to fail since.
     pub fn is_of_one(&mut self, about: &About, now: Instant) -> bool {
         let is_other =

@@ -1,18 +1,18 @@
 //! The token's life: how it is got, shared, renewed and given up, and when the cloud is left alone.
 //!
 //! Decisions only: no socket, no channel, no clock. Every question comes with `now`, and the answer says what
-//! should be done about it; `keeper` does it.
+//! should be done about it; `auth_task` does it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::bridge::event::CloudStatus;
-use crate::secret::{Draft, RefusedLogins, Secret, Source};
-use crate::transport::cloud::api::{self, Granted, Trouble};
-use crate::transport::cloud::codes::{LoginBy, Reaction, Remedy, Row};
-use crate::transport::cloud::host::Host;
+use crate::secret::{RefusedLogins, Secret, SecretBuf, Source};
+use crate::transport::cloud::api::{self, ApiError, Granted};
+use crate::transport::cloud::codes::{CodeRow, LoginBy, Reaction, Remedy};
+use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
-use crate::transport::cloud::pace::{Allowance, BackOff, CallBudget};
+use crate::transport::cloud::rate_limit::{CallBudget, DoublingWait, LoginQuota};
 use crate::transport::cloud::{CloudError, Tokens};
 
 /// Held back by TP-Link: minutes to an hour.
@@ -25,11 +25,11 @@ const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 
 /// One account, its token, and what stands against using it.
 pub struct Session {
-    account: Account,
+    account: SessionAccount,
     /// The account's terminal as text, made once.
     terminal: String,
     /// The token in use. Absent: none yet, or refused.
-    pass: Option<Arc<Pass>>,
+    pass: Option<Arc<Token>>,
     /// Whether a call was ever answered with it. A token that is refused from its first minute on is no matter of
     /// age, and another one would fare no better.
     proven: bool,
@@ -39,22 +39,22 @@ pub struct Session {
     /// Why nothing is tried until the user acts.
     stopped: Option<Box<str>>,
     /// Logins and refreshes that wait after one failed.
-    rest: BackOff,
-    logins: Allowance,
+    rest: DoublingWait,
+    logins: LoginQuota,
     is_retired: bool,
     /// What the user logs in with by hand, until that is answered.
     by_hand: Option<Secret>,
     outage: Outage,
     /// When another login last pushed ours out.
     pushed_out: Option<Instant>,
-    mood: CloudStatus,
+    status: CloudStatus,
     /// What stands behind the mood, where that is not good.
-    trouble: Option<Trouble>,
+    trouble: Option<ApiError>,
 }
 
 impl Session {
     /// A session of this account, with the tokens that were kept of it.
-    pub fn new(account: Account, tokens: Option<Tokens>) -> Self {
+    pub fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
         let seed = account.terminal.as_u64_pair().1;
         let mut session = Self {
             terminal: account.terminal.to_string(),
@@ -64,13 +64,13 @@ impl Session {
             refresh_token: None,
             given: 0,
             stopped: None,
-            rest: BackOff::new(REST.0, REST.1, seed),
-            logins: Allowance::default(),
+            rest: DoublingWait::new(REST.0, REST.1, seed),
+            logins: LoginQuota::default(),
             is_retired: false,
             by_hand: None,
             outage: Outage::default(),
             pushed_out: None,
-            mood: CloudStatus::Off,
+            status: CloudStatus::Off,
             trouble: None,
         };
         session.load(tokens);
@@ -84,43 +84,45 @@ impl Session {
     }
 
     /// The token to use, or the way to one.
-    pub fn pass(&mut self, refused: Option<&Refused>, now: Instant) -> Step {
+    pub fn pass(&mut self, refused: Option<&RefusedToken>, now: Instant) -> SessionStep {
         if let Err(error) = self.check_open(now) {
             // Nothing was met in this session yet.
-            if self.mood == CloudStatus::Off {
+            if self.status == CloudStatus::Off {
                 self.down("TP-Link holds our calls back, as before the reload; tried again within the hour");
             }
-            return Step::Refuse(error);
+            return SessionStep::Refuse(error);
         }
         if let Some(refused) = refused {
             self.give_up(refused.pass, &refused.trouble, now);
         }
         match &self.pass {
-            Some(pass) => Step::Use(Arc::clone(pass)),
+            Some(pass) => SessionStep::Use(Arc::clone(pass)),
             None => self.plan(now),
         }
     }
 
     /// What goes over the wire for it.
-    pub fn words(&self, kind: Kind) -> Draft {
+    pub fn words(&self, kind: GrantKind) -> SecretBuf {
         let login = |password| api::login(&self.account.username, password, &self.terminal);
         let words = match kind {
-            Kind::Refresh => self.refresh_token.as_ref().map(|token| api::refresh(token, &self.terminal)),
-            Kind::Login => self.account.password.as_ref().map(login),
-            Kind::LoginByHand => self.by_hand.as_ref().map(login),
+            GrantKind::Refresh => {
+                self.refresh_token.as_ref().map(|token| api::refresh(token, &self.terminal))
+            }
+            GrantKind::Login => self.account.password.as_ref().map(login),
+            GrantKind::LoginByHand => self.by_hand.as_ref().map(login),
         };
         // `plan` names no way for which the means are missing.
         words.unwrap_or_default()
     }
 
     /// Takes in how a login or refresh went.
-    pub fn settle(&mut self, kind: Kind, granted: Result<Granted, Trouble>, now: Instant) -> Settled {
+    pub fn settle(&mut self, kind: GrantKind, granted: Result<Granted, ApiError>, now: Instant) -> Settled {
         self.note_login(kind, &granted);
         match granted {
             // What would be saved could be another account's by now, or the user's who logged out.
             _ if self.is_retired => Settled::Failed(self.down(RETIRED)),
             Ok(granted) => Settled::Granted(self.accept(granted)),
-            Err(trouble) if kind == Kind::Refresh && ends_the_refresh_token(&trouble) => {
+            Err(trouble) if kind == GrantKind::Refresh && ends_the_refresh_token(&trouble) => {
                 self.refresh_token = None;
                 self.trouble = Some(trouble.clone());
                 Settled::WayClosed(self.down(format!("the login could not be refreshed: {trouble}")))
@@ -139,19 +141,19 @@ impl Session {
         // An answer to a call that was made before the cloud turned us away changes nothing.
         if self.check_open(now).is_ok() {
             self.hold().succeed();
-            self.mood = CloudStatus::Ok;
+            self.status = CloudStatus::Ok;
             self.trouble = None;
         }
     }
 
     /// A call met trouble, after the one repetition that a token's fault allows.
-    pub fn failed(&mut self, number: u64, about: &About, trouble: &Trouble, now: Instant) -> CloudError {
+    pub fn failed(&mut self, number: u64, about: &About, trouble: &ApiError, now: Instant) -> CloudError {
         match (trouble.reaction(), trouble) {
             (Reaction::Plug(fault), _) => {
                 self.answered(number, about, now);
                 CloudError::Plug(fault)
             }
-            (Reaction::Faulty, Trouble::Code(code)) => {
+            (Reaction::Faulty, ApiError::Code(code)) => {
                 self.answered(number, about, now);
                 CloudError::Faulty(*code)
             }
@@ -166,7 +168,7 @@ impl Session {
         }
     }
 
-    /// The user logs in by hand, which no limit stands against. To be followed by [`Kind::LoginByHand`].
+    /// The user logs in by hand, which no limit stands against. To be followed by [`GrantKind::LoginByHand`].
     pub fn login_by_hand(&mut self, password: Secret, now: Instant) {
         self.rearm(None);
         self.logins.spend(now);
@@ -178,7 +180,7 @@ impl Session {
     pub fn rearm(&mut self, tokens: Option<Tokens>) {
         let in_use = self.pass.is_some() && self.stopped.is_none();
         if self.stopped.take().is_some() {
-            self.mood = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
+            self.status = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
         }
         self.rest.succeed();
         self.logins.forgive();
@@ -195,12 +197,12 @@ impl Session {
     }
 
     /// The mood of the cloud as a whole.
-    pub fn mood(&self) -> &CloudStatus {
-        &self.mood
+    pub fn status(&self) -> &CloudStatus {
+        &self.status
     }
 
     /// What was met last and still stands, if the mood is not good for it.
-    pub fn trouble(&self) -> Option<&Trouble> {
+    pub fn trouble(&self) -> Option<&ApiError> {
         self.trouble.as_ref()
     }
 
@@ -216,14 +218,15 @@ impl Session {
     fn hand_out(&mut self, token: Secret) {
         self.given += 1;
         self.proven = false;
-        self.pass = Some(Arc::new(Pass { number: self.given, token }));
+        self.pass = Some(Arc::new(Token { number: self.given, token }));
     }
 
     /// The wait while TP-Link holds our calls back, which no reload ends.
-    fn hold(&self) -> MutexGuard<'_, BackOff> {
-        let Account { terminal, memory, .. } = &self.account;
-        let hold =
-            memory.hold.get_or_init(|| Mutex::new(BackOff::new(HOLD.0, HOLD.1, terminal.as_u64_pair().1)));
+    fn hold(&self) -> MutexGuard<'_, DoublingWait> {
+        let SessionAccount { terminal, memory, .. } = &self.account;
+        let hold = memory
+            .hold
+            .get_or_init(|| Mutex::new(DoublingWait::new(HOLD.0, HOLD.1, terminal.as_u64_pair().1)));
         hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -236,7 +239,7 @@ impl Session {
     }
 
     /// The token of this number is no good. One that was given since may be.
-    fn give_up(&mut self, number: u64, trouble: &Trouble, now: Instant) {
+    fn give_up(&mut self, number: u64, trouble: &ApiError, now: Instant) {
         if self.pass.as_ref().is_none_or(|pass| pass.number != number) {
             return;
         }
@@ -259,47 +262,47 @@ impl Session {
     }
 
     /// The way to a token: the refresh token before the password.
-    fn plan(&mut self, now: Instant) -> Step {
+    fn plan(&mut self, now: Instant) -> SessionStep {
         if self.rest.holds(now).is_some() {
-            return Step::Refuse(self.current_error());
+            return SessionStep::Refuse(self.current_error());
         }
         if self.is_retired {
-            return Step::Refuse(self.down(RETIRED));
+            return SessionStep::Refuse(self.down(RETIRED));
         }
         if self.refresh_token.is_some() {
-            return Step::Run(Kind::Refresh);
+            return SessionStep::Run(GrantKind::Refresh);
         }
         if self.account.password.is_none() {
-            return Step::Refuse(self.stop(
+            return SessionStep::Refuse(self.stop(
                 "there is no password and no login that is still good: run `hs100d cloud login`, or set [cloud] \
                  password_file and reload"
                     .into(),
             ));
         }
         if self.is_refused_already() {
-            let remedy = Remedy::Password.words(self.login_by(Kind::Login));
-            return Step::Refuse(self.stop(format!(
+            let remedy = Remedy::Password.words(self.login_by(GrantKind::Login));
+            return SessionStep::Refuse(self.stop(format!(
                 "TP-Link has refused this e-mail address and password, so they are not sent again: {remedy}, unless \
                  hs100d is restarted"
             )));
         }
         if self.logins.not_before(now).is_some() {
             self.down("the next login waits: two are made in ten minutes, and six a day at most");
-            return Step::Refuse(CloudError::Throttled);
+            return SessionStep::Refuse(CloudError::Throttled);
         }
         self.logins.spend(now);
-        Step::Run(Kind::Login)
+        SessionStep::Run(GrantKind::Login)
     }
 
     /// Takes note of a login that would be answered alike the next time.
-    fn note_login(&mut self, kind: Kind, granted: &Result<Granted, Trouble>) {
+    fn note_login(&mut self, kind: GrantKind, granted: &Result<Granted, ApiError>) {
         let by_hand = self.by_hand.take();
         let password = match kind {
-            Kind::Refresh => return,
-            Kind::Login => self.account.password.as_ref(),
-            Kind::LoginByHand => by_hand.as_ref(),
+            GrantKind::Refresh => return,
+            GrantKind::Login => self.account.password.as_ref(),
+            GrantKind::LoginByHand => by_hand.as_ref(),
         };
-        let Account { host, username, memory: AccountMemory { refused, .. }, .. } = &self.account;
+        let SessionAccount { host, username, memory: AccountMemory { refused, .. }, .. } = &self.account;
         match (password, granted) {
             (Some(password), Ok(_)) => refused.remove(host.url(), username, password),
             (Some(password), Err(trouble)) if trouble.reaction() == Reaction::Stop(Remedy::Password) => {
@@ -311,13 +314,14 @@ impl Session {
 
     /// Whether the password that there is was refused, here or before a reload.
     fn is_refused_already(&self) -> bool {
-        let Account { host, username, memory: AccountMemory { refused, .. }, password, .. } = &self.account;
+        let SessionAccount { host, username, memory: AccountMemory { refused, .. }, password, .. } =
+            &self.account;
         password.as_ref().is_some_and(|password| refused.contains(host.url(), username, password))
     }
 
-    fn login_by(&self, kind: Kind) -> LoginBy {
+    fn login_by(&self, kind: GrantKind) -> LoginBy {
         let source = || self.account.password.as_ref().map_or(Source::Config, Secret::source);
-        if kind == Kind::LoginByHand { LoginBy::Hand } else { LoginBy::Config(source()) }
+        if kind == GrantKind::LoginByHand { LoginBy::Hand } else { LoginBy::Config(source()) }
     }
 
     fn accept(&mut self, granted: Granted) -> Tokens {
@@ -332,18 +336,18 @@ impl Session {
         }
     }
 
-    fn reject(&mut self, kind: Kind, trouble: &Trouble, now: Instant) -> CloudError {
+    fn reject(&mut self, kind: GrantKind, trouble: &ApiError, now: Instant) -> CloudError {
         self.trouble = Some(trouble.clone());
         match trouble.reaction() {
             Reaction::Elsewhere => self.stop_for(trouble, Remedy::Elsewhere, kind),
             Reaction::Stop(remedy) => self.stop_for(trouble, remedy, kind),
             Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
             _ => {
-                if kind != Kind::Refresh && !reached_the_account(trouble) {
+                if kind != GrantKind::Refresh && !reached_the_account(trouble) {
                     self.logins.give_back();
                 }
                 // Connecting in vain costs the account nothing, and is limited by the calls that want it.
-                if !matches!(trouble, Trouble::Unreachable(_)) {
+                if !matches!(trouble, ApiError::Unreachable(_)) {
                     self.rest.fail(now);
                 }
                 self.suffer(trouble, now)
@@ -352,10 +356,10 @@ impl Session {
     }
 
     /// What a trouble means for the cloud as a whole.
-    fn suffer(&mut self, trouble: &Trouble, now: Instant) -> CloudError {
+    fn suffer(&mut self, trouble: &ApiError, now: Instant) -> CloudError {
         self.trouble = Some(trouble.clone());
         match trouble.reaction() {
-            Reaction::Stop(remedy) => self.stop_for(trouble, remedy, Kind::Login),
+            Reaction::Stop(remedy) => self.stop_for(trouble, remedy, GrantKind::Login),
             Reaction::HoldBack => {
                 self.hold().fail(now);
                 self.held_back(trouble, "within the hour")
@@ -369,7 +373,7 @@ impl Session {
         }
     }
 
-    fn stop_for(&mut self, trouble: &Trouble, remedy: Remedy, kind: Kind) -> CloudError {
+    fn stop_for(&mut self, trouble: &ApiError, remedy: Remedy, kind: GrantKind) -> CloudError {
         let remedy = remedy.words(self.login_by(kind));
         self.stop(format!("{trouble}: {remedy}"))
     }
@@ -377,11 +381,11 @@ impl Session {
     fn stop(&mut self, why: String) -> CloudError {
         let why: Box<str> = why.into();
         self.stopped = Some(why.clone());
-        self.mood = CloudStatus::Stopped(why.clone());
+        self.status = CloudStatus::Stopped(why.clone());
         CloudError::Stopped(why)
     }
 
-    fn held_back(&mut self, trouble: &Trouble, until: &str) -> CloudError {
+    fn held_back(&mut self, trouble: &ApiError, until: &str) -> CloudError {
         self.down(format!("TP-Link holds our calls back: {trouble}; tried again {until}"));
         CloudError::Throttled
     }
@@ -390,13 +394,13 @@ impl Session {
     fn down(&mut self, why: impl Into<Box<str>>) -> CloudError {
         let why = why.into();
         if self.stopped.is_none() {
-            self.mood = CloudStatus::Down(why.clone());
+            self.status = CloudStatus::Down(why.clone());
         }
         CloudError::Down(why)
     }
 
     fn current_error(&self) -> CloudError {
-        match &self.mood {
+        match &self.status {
             CloudStatus::Down(why) => CloudError::Down(why.clone()),
             CloudStatus::Stopped(why) => CloudError::Stopped(why.clone()),
             CloudStatus::Ok | CloudStatus::Off => CloudError::Throttled,
@@ -406,7 +410,7 @@ impl Session {
 
 /// A token as it is handed out. Tokens are told apart by number: a login may bring the very same text again.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pass {
+pub struct Token {
     /// Counts up.
     pub number: u64,
     /// Goes with the call.
@@ -415,11 +419,11 @@ pub struct Pass {
 
 /// A token that the cloud did not take.
 #[derive(Debug, Clone)]
-pub struct Refused {
+pub struct RefusedToken {
     /// Which.
     pub pass: u64,
     /// How the cloud put it.
-    pub trouble: Trouble,
+    pub trouble: ApiError,
 }
 
 /// Why a call may not be made now.
@@ -432,7 +436,7 @@ pub enum Denied {
 }
 
 /// What the session is about.
-pub struct Account {
+pub struct SessionAccount {
     /// The e-mail address.
     pub username: String,
     /// Its password, if there is one to log in with.
@@ -440,7 +444,7 @@ pub struct Account {
     /// Names this installation to the cloud.
     pub terminal: uuid::Uuid,
     /// Where to log in.
-    pub host: Host,
+    pub host: TrustedHost,
     /// What is known of it from the sessions before.
     pub memory: AccountMemory,
 }
@@ -453,12 +457,12 @@ pub struct AccountMemory {
     /// How many calls may still be made.
     pub budget: CallBudget,
     /// How long TP-Link holds calls back, once a session has asked.
-    hold: Arc<OnceLock<Mutex<BackOff>>>,
+    hold: Arc<OnceLock<Mutex<DoublingWait>>>,
 }
 
 /// The ways to a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum GrantKind {
     /// By the password of the config.
     Login,
     /// By a password that the user has just given.
@@ -469,11 +473,11 @@ pub enum Kind {
 
 /// What comes of asking for a token.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SessionStep {
     /// This one is good, as far as is known.
-    Use(Arc<Pass>),
+    Use(Arc<Token>),
     /// There will be one after this.
-    Run(Kind),
+    Run(GrantKind),
     /// There is none.
     Refuse(CloudError),
 }
@@ -491,23 +495,23 @@ pub enum Settled {
 
 /// Whether a refresh that failed so will fail for ever. A refusal that nobody has written about counts as one: it
 /// must not lock us out while the password is at hand.
-fn ends_the_refresh_token(trouble: &Trouble) -> bool {
+fn ends_the_refresh_token(trouble: &ApiError) -> bool {
     match trouble.reaction() {
         Reaction::Renew | Reaction::Login | Reaction::Faulty | Reaction::Plug(_) => true,
-        Reaction::Retry => matches!(trouble, Trouble::Code(code) if Row::of(*code).is_none()),
+        Reaction::Retry => matches!(trouble, ApiError::Code(code) if CodeRow::of(*code).is_none()),
         Reaction::Elsewhere | Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => false,
     }
 }
 
 /// Whether the account may have seen the login. A proxy's page or an outage must not use up the day's logins.
-fn reached_the_account(trouble: &Trouble) -> bool {
+fn reached_the_account(trouble: &ApiError) -> bool {
     !matches!(
         trouble,
-        Trouble::Unreachable(_)
-            | Trouble::Http(_)
-            | Trouble::NotJson
-            | Trouble::NotAnAnswer(_)
-            | Trouble::TooLarge
+        ApiError::Unreachable(_)
+            | ApiError::Http(_)
+            | ApiError::NotJson
+            | ApiError::NotAnAnswer(_)
+            | ApiError::TooLarge
     )
 }
 
@@ -526,7 +530,7 @@ mod tests {
     }
 
     fn session(password: Option<&str>, tokens: Option<Tokens>) -> Session {
-        let account = Account {
+        let account = SessionAccount {
             username: "me@example.com".to_owned(),
             password: password.map(secret),
             terminal: uuid::Uuid::from_u128(7),
@@ -541,7 +545,7 @@ mod tests {
         Some(Tokens { username: username.to_owned(), token: secret("saved"), refresh_token })
     }
 
-    fn granted(token: &str, refresh: Option<&str>) -> Result<Granted, Trouble> {
+    fn granted(token: &str, refresh: Option<&str>) -> Result<Granted, ApiError> {
         Ok(Granted { token: secret(token), refresh_token: refresh.map(secret) })
     }
 
@@ -559,15 +563,15 @@ mod tests {
         }
     }
 
-    fn used(step: Step) -> (u64, String) {
+    fn used(step: SessionStep) -> (u64, String) {
         match step {
-            Step::Use(pass) => (pass.number, pass.token.expose().to_owned()),
+            SessionStep::Use(pass) => (pass.number, pass.token.expose().to_owned()),
             other => panic!("{other:?}"),
         }
     }
 
-    fn refused(pass: u64, code: i64) -> Refused {
-        Refused { pass, trouble: Trouble::Code(code) }
+    fn refused(pass: u64, code: i64) -> RefusedToken {
+        RefusedToken { pass, trouble: ApiError::Code(code) }
     }
 
     /// A session with a token that has served, and what refreshes it.
@@ -579,8 +583,8 @@ mod tests {
     fn the_first_call_logs_in_once_and_what_comes_of_it_is_saved() {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
-        assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-        let tokens = tokens(session.settle(Kind::Login, granted("t1", Some("r1")), now));
+        assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+        let tokens = tokens(session.settle(GrantKind::Login, granted("t1", Some("r1")), now));
         assert_eq!((tokens.token.expose(), tokens.username.as_str()), ("t1", "me@example.com"));
         assert_eq!(tokens.refresh_token, Some(secret("r1")));
         assert_eq!(used(session.pass(None, now)), (1, "t1".to_owned()));
@@ -592,15 +596,15 @@ mod tests {
         let mut own = session(Some("pw"), saved("me@example.com", None));
         assert_eq!(used(own.pass(None, now)), (1, "saved".to_owned()));
         let mut others = session(Some("pw"), saved("you@example.com", Some("r")));
-        assert_eq!(others.pass(None, now), Step::Run(Kind::Login));
+        assert_eq!(others.pass(None, now), SessionStep::Run(GrantKind::Login));
     }
 
     #[test]
     fn a_refused_token_is_refreshed_once_for_all_who_held_it() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
-        let tokens = tokens(session.settle(Kind::Refresh, granted("t2", None), now));
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+        let tokens = tokens(session.settle(GrantKind::Refresh, granted("t2", None), now));
         assert_eq!(tokens.refresh_token, Some(secret("refresh")), "the old one stays in force");
         for _ in 0..3 {
             assert_eq!(used(session.pass(Some(&refused(1, -20651)), now)), (2, "t2".to_owned()));
@@ -612,11 +616,11 @@ mod tests {
         let now = Instant::now();
         for code in [-20655, -20656, -20651, -20104, -20103, -77777] {
             let mut session = proven(Some("pw"));
-            assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
-            let settled = session.settle(Kind::Refresh, Err(Trouble::Code(code)), now);
+            assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+            let settled = session.settle(GrantKind::Refresh, Err(ApiError::Code(code)), now);
             assert!(matches!(settled, Settled::WayClosed(_)), "{settled:?}");
-            assert_eq!(session.pass(None, now), Step::Run(Kind::Login), "{code}");
-            tokens(session.settle(Kind::Login, granted("t2", None), now));
+            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login), "{code}");
+            tokens(session.settle(GrantKind::Login, granted("t2", None), now));
             assert_eq!(used(session.pass(None, now)).1, "t2");
         }
     }
@@ -624,27 +628,30 @@ mod tests {
     #[test]
     fn a_call_that_says_the_refresh_token_is_dead_goes_straight_to_the_login() {
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20655)), Instant::now()), Step::Run(Kind::Login));
+        assert_eq!(
+            session.pass(Some(&refused(1, -20655)), Instant::now()),
+            SessionStep::Run(GrantKind::Login)
+        );
     }
 
     #[test]
     fn a_refresh_that_fails_in_passing_keeps_the_refresh_token_and_rests() {
         let now = Instant::now();
         for trouble in [
-            Trouble::TimedOut,
-            Trouble::Broken,
-            Trouble::Http(502),
-            Trouble::Code(-20000),
-            Trouble::NotAnAnswer("".into()),
+            ApiError::TimedOut,
+            ApiError::Broken,
+            ApiError::Http(502),
+            ApiError::Code(-20000),
+            ApiError::NotAnAnswer("".into()),
         ] {
             let mut session = proven(Some("pw"));
             session.pass(Some(&refused(1, -20651)), now);
-            failure(session.settle(Kind::Refresh, Err(trouble.clone()), now));
+            failure(session.settle(GrantKind::Refresh, Err(trouble.clone()), now));
             assert!(
-                matches!(session.pass(None, now + SECOND), Step::Refuse(CloudError::Down(_))),
+                matches!(session.pass(None, now + SECOND), SessionStep::Refuse(CloudError::Down(_))),
                 "{trouble}"
             );
-            assert_eq!(session.pass(None, now + MINUTE), Step::Run(Kind::Refresh), "{trouble}");
+            assert_eq!(session.pass(None, now + MINUTE), SessionStep::Run(GrantKind::Refresh), "{trouble}");
         }
     }
 
@@ -653,11 +660,11 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         for _ in 0..20 {
-            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-            let settled = session.settle(Kind::Login, Err(Trouble::Unreachable("refused".into())), now);
+            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+            let settled = session.settle(GrantKind::Login, Err(ApiError::Unreachable("refused".into())), now);
             assert!(matches!(failure(settled), CloudError::Down(_)));
         }
-        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+        assert!(matches!(session.status(), CloudStatus::Down(_)));
     }
 
     #[test]
@@ -665,24 +672,27 @@ mod tests {
         for code in [-20661, -20662, -23003, -20677, -20602, -20675, -20001, -23001, -20601, -20600, -20202] {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
-            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-            let error = failure(session.settle(Kind::Login, Err(Trouble::Code(code)), now));
+            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+            let error = failure(session.settle(GrantKind::Login, Err(ApiError::Code(code)), now));
             let CloudError::Stopped(why) = &error else { panic!("{code}: {error:?}") };
             assert!(why.contains("reload"), "{code}: no remedy in {why:?}");
-            assert_eq!(session.mood(), &CloudStatus::Stopped(why.clone()));
+            assert_eq!(session.status(), &CloudStatus::Stopped(why.clone()));
             for later in [now, now + HOUR, now + 100 * HOUR] {
                 assert_eq!(session.admit(true, later), Err(Denied::Error(error.clone())), "{code}");
-                assert_eq!(session.pass(None, later), Step::Refuse(error.clone()), "{code}");
+                assert_eq!(session.pass(None, later), SessionStep::Refuse(error.clone()), "{code}");
             }
             session.rearm(None);
-            assert!(matches!(session.mood(), CloudStatus::Down(_)));
+            assert!(matches!(session.status(), CloudStatus::Down(_)));
             assert_eq!(session.admit(true, now), Ok(()));
             let is_of_the_password = reaction(code) == Reaction::Stop(Remedy::Password);
             match session.pass(None, now) {
-                Step::Refuse(CloudError::Stopped(why)) if is_of_the_password => {
+                SessionStep::Refuse(CloudError::Stopped(why)) if is_of_the_password => {
                     assert!(why.contains("not sent again") && why.contains("reload"), "{code}: {why}");
                 }
-                step => assert!(step == Step::Run(Kind::Login) && !is_of_the_password, "{code}: {step:?}"),
+                step => assert!(
+                    step == SessionStep::Run(GrantKind::Login) && !is_of_the_password,
+                    "{code}: {step:?}"
+                ),
             }
         }
     }
@@ -697,20 +707,24 @@ mod tests {
             session
         };
         let mut first = session("wrong");
-        assert_eq!(first.pass(None, now), Step::Run(Kind::Login));
-        failure(first.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
+        assert_eq!(first.pass(None, now), SessionStep::Run(GrantKind::Login));
+        failure(first.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
         let mut corrected = session("right");
-        assert_eq!(corrected.pass(None, now), Step::Run(Kind::Login));
-        tokens(corrected.settle(Kind::Login, granted("t1", None), now));
+        assert_eq!(corrected.pass(None, now), SessionStep::Run(GrantKind::Login));
+        tokens(corrected.settle(GrantKind::Login, granted("t1", None), now));
         for _ in 0..10 {
             let mut again = session("wrong");
-            assert!(matches!(again.pass(None, now), Step::Refuse(CloudError::Stopped(_))));
-            assert!(matches!(again.mood(), CloudStatus::Stopped(_)), "and it is told");
+            assert!(matches!(again.pass(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
+            assert!(matches!(again.status(), CloudStatus::Stopped(_)), "and it is told");
         }
         let mut by_hand = session("wrong");
         by_hand.login_by_hand(secret("wrong"), now);
-        tokens(by_hand.settle(Kind::LoginByHand, granted("t2", None), now));
-        assert_eq!(session("wrong").pass(None, now), Step::Run(Kind::Login), "it is right by now");
+        tokens(by_hand.settle(GrantKind::LoginByHand, granted("t2", None), now));
+        assert_eq!(
+            session("wrong").pass(None, now),
+            SessionStep::Run(GrantKind::Login),
+            "it is right by now"
+        );
     }
 
     #[test]
@@ -728,7 +742,7 @@ mod tests {
     fn a_hold_of_tp_links_outlasts_a_reload_that_sets_the_account_up_anew() {
         let start = Instant::now();
         let mut before = proven(Some("hunter2"));
-        assert_eq!(before.failed(1, &None, &Trouble::Code(-20004), start), CloudError::Throttled);
+        assert_eq!(before.failed(1, &None, &ApiError::Code(-20004), start), CloudError::Throttled);
         let anew = || {
             let mut after = session(Some("hunter3"), None);
             after.account.memory = before.account.memory.clone();
@@ -736,13 +750,13 @@ mod tests {
         };
         let mut after = anew();
         let soon = start + MINUTE;
-        assert_eq!(after.pass(None, soon), Step::Refuse(CloudError::Throttled));
+        assert_eq!(after.pass(None, soon), SessionStep::Refuse(CloudError::Throttled));
         assert!(matches!(after.admit(true, soon), Err(Denied::Error(CloudError::Throttled))));
-        assert!(matches!(after.mood(), CloudStatus::Down(why) if why.contains("holds our calls back")));
-        assert_eq!(after.pass(None, start + HOUR), Step::Run(Kind::Login), "it ends by itself");
-        failure(after.settle(Kind::Login, Err(Trouble::Code(-20004)), start + HOUR));
+        assert!(matches!(after.status(), CloudStatus::Down(why) if why.contains("holds our calls back")));
+        assert_eq!(after.pass(None, start + HOUR), SessionStep::Run(GrantKind::Login), "it ends by itself");
+        failure(after.settle(GrantKind::Login, Err(ApiError::Code(-20004)), start + HOUR));
         assert!(
-            anew().pass(None, start + HOUR + 3 * MINUTE) == Step::Refuse(CloudError::Throttled),
+            anew().pass(None, start + HOUR + 3 * MINUTE) == SessionStep::Refuse(CloudError::Throttled),
             "it grows"
         );
     }
@@ -751,22 +765,22 @@ mod tests {
     fn a_login_that_is_refused_after_its_sessions_place_was_taken_is_not_sent_again_either() {
         let now = Instant::now();
         let mut before = session(Some("wrong"), None);
-        assert_eq!(before.pass(None, now), Step::Run(Kind::Login));
+        assert_eq!(before.pass(None, now), SessionStep::Run(GrantKind::Login));
         before.retire();
         let mut after = session(Some("wrong"), None);
         after.account.memory = before.account.memory.clone();
-        failure(before.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
-        assert!(matches!(after.pass(None, now), Step::Refuse(CloudError::Stopped(_))));
+        failure(before.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
+        assert!(matches!(after.pass(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
     }
 
     #[test]
     fn a_session_whose_place_was_taken_neither_logs_in_nor_saves_what_was_under_way() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
         session.retire();
-        failure(session.settle(Kind::Refresh, granted("t2", Some("r2")), now));
-        assert!(matches!(session.pass(None, now), Step::Refuse(CloudError::Down(_))));
+        failure(session.settle(GrantKind::Refresh, granted("t2", Some("r2")), now));
+        assert!(matches!(session.pass(None, now), SessionStep::Refuse(CloudError::Down(_))));
     }
 
     #[test]
@@ -778,8 +792,8 @@ mod tests {
         session.account.password = Secret::from_credential(directory.path(), "cloud.password").unwrap();
         for _ in 0..2 {
             let why = match session.pass(None, now) {
-                Step::Run(kind) => failure(session.settle(kind, Err(Trouble::Code(-20601)), now)),
-                Step::Refuse(error) => error,
+                SessionStep::Run(kind) => failure(session.settle(kind, Err(ApiError::Code(-20601)), now)),
+                SessionStep::Refuse(error) => error,
                 step => panic!("{step:?}"),
             };
             assert!(why.to_string().contains("cloud.password and restart hs100d"), "{why}");
@@ -791,11 +805,11 @@ mod tests {
     fn a_stop_outlasts_the_answers_to_calls_that_were_made_before_it() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        let stopped = session.failed(1, &None, &Trouble::Code(-20661), now);
+        let stopped = session.failed(1, &None, &ApiError::Code(-20661), now);
         assert!(matches!(stopped, CloudError::Stopped(_)));
         session.answered(1, &None, now);
-        session.failed(1, &None, &Trouble::Http(502), now);
-        assert!(matches!(session.mood(), CloudStatus::Stopped(_)));
+        session.failed(1, &None, &ApiError::Http(502), now);
+        assert!(matches!(session.status(), CloudStatus::Stopped(_)));
         assert_eq!(session.admit(true, now), Err(Denied::Error(stopped)));
     }
 
@@ -803,9 +817,9 @@ mod tests {
     fn without_password_and_without_a_good_token_it_stops_and_says_what_to_do() {
         let now = Instant::now();
         let mut session = proven(None);
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now), Step::Run(Kind::Refresh));
-        session.settle(Kind::Refresh, Err(Trouble::Code(-20655)), now);
-        let Step::Refuse(CloudError::Stopped(why)) = session.pass(None, now) else { panic!() };
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+        session.settle(GrantKind::Refresh, Err(ApiError::Code(-20655)), now);
+        let SessionStep::Refuse(CloudError::Stopped(why)) = session.pass(None, now) else { panic!() };
         assert!(why.contains("hs100d cloud login"), "{why}");
         session.rearm(saved("me@example.com", None));
         assert_eq!(used(session.pass(None, now)).1, "saved");
@@ -816,7 +830,7 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         session.pass(None, now);
-        tokens(session.settle(Kind::Login, granted("fresh", None), now));
+        tokens(session.settle(GrantKind::Login, granted("fresh", None), now));
         session.rearm(saved("me@example.com", None));
         assert_eq!(used(session.pass(None, now)).1, "fresh");
     }
@@ -824,21 +838,21 @@ mod tests {
     #[test]
     fn a_throttled_account_is_left_alone_for_long_and_never_logged_in_for_it() {
         for trouble in
-            [Trouble::Code(-20004), Trouble::Code(-10200), Trouble::Code(-20003), Trouble::Http(429)]
+            [ApiError::Code(-20004), ApiError::Code(-10200), ApiError::Code(-20003), ApiError::Http(429)]
         {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
             session.pass(None, now);
             assert_eq!(
-                failure(session.settle(Kind::Login, Err(trouble.clone()), now)),
+                failure(session.settle(GrantKind::Login, Err(trouble.clone()), now)),
                 CloudError::Throttled
             );
-            assert!(matches!(session.mood(), CloudStatus::Down(_)));
+            assert!(matches!(session.status(), CloudStatus::Down(_)));
             let held = Err(Denied::Error(CloudError::Throttled));
             assert_eq!(session.admit(true, now + 2 * MINUTE - SECOND), held, "{trouble}");
             assert_eq!(
                 session.pass(Some(&refused(0, -20651)), now + MINUTE),
-                Step::Refuse(CloudError::Throttled)
+                SessionStep::Refuse(CloudError::Throttled)
             );
             assert_eq!(session.admit(true, now + 3 * MINUTE), Ok(()));
         }
@@ -848,7 +862,7 @@ mod tests {
     fn a_black_list_is_waited_out_for_an_hour_at_least() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.failed(1, &None, &Trouble::Blacklisted, now), CloudError::Throttled);
+        assert_eq!(session.failed(1, &None, &ApiError::Blacklisted, now), CloudError::Throttled);
         assert!(session.admit(true, now + HOUR - SECOND).is_err());
         assert!(session.admit(true, now + 2 * HOUR).is_ok());
     }
@@ -857,12 +871,12 @@ mod tests {
     fn a_late_answer_does_not_end_a_hold() {
         let now = Instant::now();
         let mut session = proven(None);
-        session.failed(1, &None, &Trouble::Code(-20004), now);
+        session.failed(1, &None, &ApiError::Code(-20004), now);
         session.answered(1, &None, now + SECOND);
         assert!(session.admit(true, now + SECOND).is_err());
-        assert!(matches!(session.mood(), CloudStatus::Down(_)));
+        assert!(matches!(session.status(), CloudStatus::Down(_)));
         session.answered(1, &None, now + 3 * MINUTE);
-        assert_eq!(session.mood(), &CloudStatus::Ok);
+        assert_eq!(session.status(), &CloudStatus::Ok);
     }
 
     #[test]
@@ -870,15 +884,15 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         session.pass(None, now);
-        tokens(session.settle(Kind::Login, granted("t1", None), now));
+        tokens(session.settle(GrantKind::Login, granted("t1", None), now));
         session.answered(1, &None, now);
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now + MINUTE), Step::Run(Kind::Login));
-        tokens(session.settle(Kind::Login, granted("t2", None), now + MINUTE));
+        assert_eq!(session.pass(Some(&refused(1, -20651)), now + MINUTE), SessionStep::Run(GrantKind::Login));
+        tokens(session.settle(GrantKind::Login, granted("t2", None), now + MINUTE));
         session.answered(2, &None, now + MINUTE);
         let third = session.pass(Some(&refused(2, -20651)), now + 2 * MINUTE);
-        assert_eq!(third, Step::Refuse(CloudError::Throttled));
-        assert!(matches!(session.mood(), CloudStatus::Down(_)));
-        assert_eq!(session.pass(None, now + 10 * MINUTE), Step::Run(Kind::Login));
+        assert_eq!(third, SessionStep::Refuse(CloudError::Throttled));
+        assert!(matches!(session.status(), CloudStatus::Down(_)));
+        assert_eq!(session.pass(None, now + 10 * MINUTE), SessionStep::Run(GrantKind::Login));
     }
 
     #[test]
@@ -886,23 +900,23 @@ mod tests {
         let now = Instant::now();
         let plug = |number: u32| crate::model::DeviceId::new(&format!("8006{number:036}"));
         for trouble in [
-            Trouble::NotAnAnswer("an answer without responseData".into()),
-            Trouble::Code(-1),
-            Trouble::Code(-99999),
-            Trouble::Http(500),
-            Trouble::Broken,
-            Trouble::Unreachable("refused".into()),
+            ApiError::NotAnAnswer("an answer without responseData".into()),
+            ApiError::Code(-1),
+            ApiError::Code(-99999),
+            ApiError::Http(500),
+            ApiError::Broken,
+            ApiError::Unreachable("refused".into()),
         ] {
             let mut session = proven(None);
             session.answered(1, &plug(1), now);
             for _ in 0..20 {
                 assert_eq!(session.failed(1, &plug(2), &trouble, now), CloudError::OnlyHere(trouble.clone()));
-                assert_eq!(session.mood(), &CloudStatus::Ok, "{trouble}");
+                assert_eq!(session.status(), &CloudStatus::Ok, "{trouble}");
                 session.answered(1, &plug(1), now);
             }
             session.failed(1, &plug(1), &trouble, now);
             session.failed(1, &plug(3), &trouble, now);
-            assert!(matches!(session.mood(), CloudStatus::Down(_)), "{trouble}: no plug is served");
+            assert!(matches!(session.status(), CloudStatus::Down(_)), "{trouble}: no plug is served");
         }
     }
 
@@ -911,9 +925,9 @@ mod tests {
         let mut now = Instant::now();
         let mut session = session(Some("pw"), None);
         for _ in 0..20 {
-            assert_eq!(session.pass(None, now), Step::Run(Kind::Login));
-            failure(session.settle(Kind::Login, Err(Trouble::Http(503)), now));
-            assert!(matches!(session.pass(None, now + 10 * SECOND), Step::Refuse(_)), "it rests");
+            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+            failure(session.settle(GrantKind::Login, Err(ApiError::Http(503)), now));
+            assert!(matches!(session.pass(None, now + 10 * SECOND), SessionStep::Refuse(_)), "it rests");
             now += 13 * MINUTE;
         }
     }
@@ -925,14 +939,14 @@ mod tests {
         let mut refreshes = 0;
         for _ in 0..600 {
             let mut step = session.pass(None, now);
-            if let Step::Use(pass) = &step {
+            if let SessionStep::Use(pass) = &step {
                 step = session.pass(Some(&refused(pass.number, -20651)), now);
             }
-            if step == Step::Run(Kind::Refresh) {
+            if step == SessionStep::Run(GrantKind::Refresh) {
                 refreshes += 1;
-                tokens(session.settle(Kind::Refresh, granted("useless", None), now));
+                tokens(session.settle(GrantKind::Refresh, granted("useless", None), now));
                 let (number, _) = used(session.pass(None, now));
-                session.failed(number, &None, &Trouble::Code(-20651), now);
+                session.failed(number, &None, &ApiError::Code(-20651), now);
             }
             now += SECOND;
         }
@@ -943,13 +957,13 @@ mod tests {
     fn being_pushed_out_by_another_login_is_answered_once_in_ten_minutes() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20675)), now), Step::Run(Kind::Refresh));
-        tokens(session.settle(Kind::Refresh, granted("t2", None), now));
+        assert_eq!(session.pass(Some(&refused(1, -20675)), now), SessionStep::Run(GrantKind::Refresh));
+        tokens(session.settle(GrantKind::Refresh, granted("t2", None), now));
         session.answered(2, &None, now);
         let again = session.pass(Some(&refused(2, -20675)), now + MINUTE);
-        assert!(matches!(again, Step::Refuse(CloudError::Down(_))), "{again:?}");
-        assert!(matches!(session.pass(None, now + 10 * MINUTE), Step::Refuse(_)));
-        assert_eq!(session.pass(None, now + 20 * MINUTE), Step::Run(Kind::Refresh));
+        assert!(matches!(again, SessionStep::Refuse(CloudError::Down(_))), "{again:?}");
+        assert!(matches!(session.pass(None, now + 10 * MINUTE), SessionStep::Refuse(_)));
+        assert_eq!(session.pass(None, now + 20 * MINUTE), SessionStep::Run(GrantKind::Refresh));
     }
 
     #[test]
@@ -957,12 +971,12 @@ mod tests {
         let now = Instant::now();
         let mut session = proven(None);
         assert_eq!(
-            session.failed(1, &None, &Trouble::Code(-20571), now),
+            session.failed(1, &None, &ApiError::Code(-20571), now),
             CloudError::Plug(PlugFault::Offline)
         );
-        assert_eq!(session.mood(), &CloudStatus::Ok);
-        assert_eq!(session.failed(1, &None, &Trouble::Code(-20573), now), CloudError::Faulty(-20573));
-        assert_eq!(session.mood(), &CloudStatus::Ok);
+        assert_eq!(session.status(), &CloudStatus::Ok);
+        assert_eq!(session.failed(1, &None, &ApiError::Code(-20573), now), CloudError::Faulty(-20573));
+        assert_eq!(session.status(), &CloudStatus::Ok);
         assert_eq!(used(session.pass(None, now)).0, 1);
     }
 
@@ -971,11 +985,11 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("wrong"), None);
         session.pass(None, now);
-        failure(session.settle(Kind::Login, Err(Trouble::Code(-20601)), now));
+        failure(session.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
         session.login_by_hand(secret("right"), now);
-        let words = session.words(Kind::LoginByHand).into_text().unwrap();
+        let words = session.words(GrantKind::LoginByHand).into_text().unwrap();
         assert!(words.contains("right") && !words.contains("wrong"));
-        tokens(session.settle(Kind::LoginByHand, granted("t", None), now));
+        tokens(session.settle(GrantKind::LoginByHand, granted("t", None), now));
         assert_eq!(used(session.pass(None, now)).1, "t");
     }
 }

@@ -1,18 +1,18 @@
 //! What a datagram says that came back, in either of the two forms. Pure.
 
 use super::tdp;
-use crate::bridge::event::Said;
+use crate::bridge::event::DiscoveryReply;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{Reply, Request};
 
 /// Reads a datagram, which is overwritten on the way; `None` for what is no plug's answer.
-pub fn understand(datagram: &mut [u8]) -> Option<Said> {
+pub fn understand(datagram: &mut [u8]) -> Option<DiscoveryReply> {
     if let Some(device) = tdp::read(datagram) {
-        return Some(Said::Other(device));
+        return Some(DiscoveryReply::Other(device));
     }
     cipher::decrypt(datagram);
     match Request::SysInfo.read_reply(datagram, None) {
-        Ok(Reply::SysInfo(reading)) => Some(Said::SysInfo(Box::new(reading))),
+        Ok(Reply::SysInfo(reading)) => Some(DiscoveryReply::SysInfo(Box::new(reading))),
         _ => None,
     }
 }
@@ -28,8 +28,10 @@ mod tests {
             "relay_state":1,"alias":"Lamp","mac":"50:C7:BF:00:00:01"}}}"#
                 .to_vec();
         cipher::encrypt(&mut datagram);
-        let Some(Said::SysInfo(reading)) = understand(&mut datagram) else { panic!("not understood") };
-        assert_eq!(&*reading.plate.alias, "Lamp");
+        let Some(DiscoveryReply::SysInfo(reading)) = understand(&mut datagram) else {
+            panic!("not understood")
+        };
+        assert_eq!(&*reading.device.alias, "Lamp");
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! and nothing else: some firmwares crash on more. How one socket hears is `ear`'s, what an answer says `answer`'s.
 
 pub mod answer;
-mod ear;
+mod interfaces;
+mod socket;
 mod tdp;
-mod ways;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,8 +23,8 @@ use crate::logging::Repeated;
 use crate::model::Address;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{OutletIds, Request};
-use ear::{Ear, Hearing};
-pub use ways::Way;
+pub use interfaces::BroadcastPath;
+use socket::{DiscoverySocket, SocketShared};
 
 /// Between two rounds, where the user says nothing else.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ const ASKS: usize = 16;
 
 /// How to look for plugs on the LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct DiscoveryOptions {
     /// Between two rounds.
     pub interval: Duration,
     /// Where to; empty: every interface's own broadcast address.
@@ -54,7 +54,7 @@ pub struct Options {
     pub tdp_ports: Vec<u16>,
 }
 
-impl Options {
+impl DiscoveryOptions {
     /// Every minute, on every interface, for plugs that listen on this port.
     pub fn usual(port: u16) -> Self {
         Self { interval: INTERVAL, broadcast: Vec::new(), port, tdp_ports: TDP_PORTS.to_vec() }
@@ -66,13 +66,13 @@ impl Options {
 pub struct Discovery {
     ask: mpsc::Sender<Vec<Address>>,
     sightings: mpsc::Receiver<Sighting>,
-    hearing: Arc<Hearing>,
+    hearing: Arc<SocketShared>,
     _task: JoinSet<()>,
 }
 
 /// What has come in so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct DiscoveryCounts {
     /// Answers of plugs, in either form. A plug answers each datagram, so several times a round.
     pub answers: u64,
     /// What was no plug's answer, and was skipped.
@@ -83,21 +83,21 @@ pub struct Tally {
 
 impl Discovery {
     /// Starts with a round at once.
-    pub fn start(options: Options) -> Self {
+    pub fn start(options: DiscoveryOptions) -> Self {
         Self::begin(options, true, Vec::new())
     }
 
     /// Asks these addresses directly, at once, and broadcasts to nobody.
-    pub fn start_without_broadcast(options: Options, probe: Vec<Address>) -> Self {
+    pub fn start_without_broadcast(options: DiscoveryOptions, probe: Vec<Address>) -> Self {
         Self::begin(options, false, probe)
     }
 
-    fn begin(options: Options, broadcasts: bool, probe: Vec<Address>) -> Self {
+    fn begin(options: DiscoveryOptions, broadcasts: bool, probe: Vec<Address>) -> Self {
         let (ask, asked) = mpsc::channel(ASKS);
         let (tell, sightings) = mpsc::channel(WAITING);
-        let hearing = Arc::new(Hearing::new(options.port, tell));
+        let hearing = Arc::new(SocketShared::new(options.port, tell));
         let mut task = JoinSet::new();
-        let search = Search { broadcasts, ..Search::new(options, Arc::clone(&hearing)) };
+        let search = DiscoveryTask { broadcasts, ..DiscoveryTask::new(options, Arc::clone(&hearing)) };
         task.spawn(search.run(asked, probe));
         Self { ask, sightings, hearing, _task: task }
     }
@@ -117,39 +117,39 @@ impl Discovery {
     }
 
     /// The networks that were asked by broadcast since the start, in the order of their addresses.
-    pub fn asked(&self) -> Vec<Way> {
+    pub fn asked(&self) -> Vec<BroadcastPath> {
         let asked = self.hearing.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().copied().collect()
     }
 
     /// What has come in since the start.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> DiscoveryCounts {
         self.hearing.tally()
     }
 }
 
 /// The search as its task sees it.
-struct Search {
-    options: Options,
+struct DiscoveryTask {
+    options: DiscoveryOptions,
     /// Whether anybody is asked who is not named.
     broadcasts: bool,
-    hearing: Arc<Hearing>,
-    ways: Vec<Way>,
+    hearing: Arc<SocketShared>,
+    ways: Vec<BroadcastPath>,
     /// By the address that each is bound to.
-    ears: HashMap<Ipv4Addr, Ear>,
+    ears: HashMap<Ipv4Addr, DiscoverySocket>,
     /// What keeps an address from having a socket.
     closed: HashMap<Ipv4Addr, Repeated>,
     listing: Repeated,
     rounds: u32,
     /// What had come in when the round before began.
-    before: Tally,
+    before: DiscoveryCounts,
 }
 
 /// One datagram: from which address, where to, and the words.
 type Question = (Ipv4Addr, SocketAddr, Arc<[u8]>);
 
-impl Search {
-    fn new(options: Options, hearing: Arc<Hearing>) -> Self {
+impl DiscoveryTask {
+    fn new(options: DiscoveryOptions, hearing: Arc<SocketShared>) -> Self {
         Self {
             options,
             broadcasts: true,
@@ -159,7 +159,7 @@ impl Search {
             closed: HashMap::new(),
             listing: Repeated::default(),
             rounds: 0,
-            before: Tally::default(),
+            before: DiscoveryCounts::default(),
         }
     }
 
@@ -207,7 +207,7 @@ impl Search {
             }
             for (local, target, words) in &questions {
                 let Some(ear) = self.ears.get_mut(local) else { continue };
-                let is_it = |way: &&Way| way.local == *local && way.target == target.ip();
+                let is_it = |way: &&BroadcastPath| way.local == *local && way.target == target.ip();
                 if ear.ask(*target, words).await
                     && let Some(way) = self.ways.iter().find(is_it)
                 {
@@ -250,15 +250,15 @@ impl Search {
         is_any_new
     }
 
-    fn ways_out(&mut self) -> Vec<Way> {
+    fn ways_out(&mut self) -> Vec<BroadcastPath> {
         if !self.broadcasts {
             return Vec::new();
         }
         if !self.options.broadcast.is_empty() {
-            let to = |&target| Way { local: Ipv4Addr::UNSPECIFIED, target };
+            let to = |&target| BroadcastPath { local: Ipv4Addr::UNSPECIFIED, target };
             return self.options.broadcast.iter().map(to).collect();
         }
-        match ways::of_interfaces() {
+        match interfaces::of_interfaces() {
             Ok(ways) => {
                 if let Some(past) = self.listing.ended(std::time::Instant::now()) {
                     tracing::info!("the network interfaces can be listed again {past}");
@@ -294,7 +294,7 @@ impl Search {
                 continue;
             }
             let trouble = self.closed.entry(local).or_default();
-            match Ear::open(local, Arc::clone(&self.hearing)) {
+            match DiscoverySocket::open(local, Arc::clone(&self.hearing)) {
                 Ok(ear) => {
                     tracing::debug!(%local, "plugs are asked from this address");
                     self.ears.insert(local, ear);
@@ -330,20 +330,20 @@ impl Search {
 mod tests {
     use super::*;
 
-    fn search() -> (Search, mpsc::Receiver<Sighting>) {
+    fn search() -> (DiscoveryTask, mpsc::Receiver<Sighting>) {
         let (tell, sightings) = mpsc::channel(WAITING);
-        let options = Options { tdp_ports: vec![9], ..Options::usual(9) };
-        let hearing = Arc::new(Hearing::new(options.port, tell));
-        (Search::new(options, hearing), sightings)
+        let options = DiscoveryOptions { tdp_ports: vec![9], ..DiscoveryOptions::usual(9) };
+        let hearing = Arc::new(SocketShared::new(options.port, tell));
+        (DiscoveryTask::new(options, hearing), sightings)
     }
 
     #[tokio::test]
     async fn a_socket_that_broke_is_replaced_and_one_whose_interface_went_is_closed() {
         let (mut search, _sightings) = search();
         let (here, gone) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 9));
-        search.ways = [here, gone].map(|local| Way { local, target: local }).to_vec();
+        search.ways = [here, gone].map(|local| BroadcastPath { local, target: local }).to_vec();
         search.open_ears();
-        let port = |search: &Search, local| search.ears.get(&local).map(Ear::port);
+        let port = |search: &DiscoveryTask, local| search.ears.get(&local).map(DiscoverySocket::port);
         let [first, any, before] = [here, Ipv4Addr::UNSPECIFIED, gone].map(|local| port(&search, local));
         assert!(first.is_some() && any.is_some() && before.is_some());
 
@@ -361,7 +361,8 @@ mod tests {
     async fn an_address_that_is_none_of_ours_is_told_once_and_does_not_keep_the_others_from_being_used() {
         let (mut search, _sightings) = search();
         let foreign = Ipv4Addr::new(192, 0, 2, 1);
-        search.ways = [foreign, Ipv4Addr::LOCALHOST].map(|local| Way { local, target: local }).to_vec();
+        search.ways =
+            [foreign, Ipv4Addr::LOCALHOST].map(|local| BroadcastPath { local, target: local }).to_vec();
         search.open_ears();
         search.open_ears();
         assert!(search.ears.contains_key(&Ipv4Addr::LOCALHOST) && !search.ears.contains_key(&foreign));

@@ -3,7 +3,7 @@
 //!
 //! Only so much of it as tells who is there and that another language is spoken; the language itself is not here.
 
-use crate::bridge::event::OtherDialect;
+use crate::bridge::event::UnsupportedDevice;
 use crate::model::Mac;
 use crate::smarthome::lenient::{Fields, repaired};
 
@@ -38,17 +38,17 @@ pub(super) fn key_probe(number: u32) -> Vec<u8> {
 }
 
 /// Reads an answer; `None` for what is none. Nobody checks the sixteen bytes before the JSON, and firmwares differ.
-pub(super) fn read(datagram: &[u8]) -> Option<OtherDialect> {
+pub(super) fn read(datagram: &[u8]) -> Option<UnsupportedDevice> {
     let json = datagram.get(HEADER..).filter(|json| json.first() == Some(&b'{'))?;
     let text = String::from_utf8_lossy(json);
     read_json(&text).or_else(|| read_json(&repaired(&text)?))
 }
 
 /// Each field by itself; a device that says neither what it is nor its MAC says nothing.
-fn read_json(text: &str) -> Option<OtherDialect> {
+fn read_json(text: &str) -> Option<UnsupportedDevice> {
     let mut result = serde_json::from_str::<Fields<'_>>(text).ok()?.object("result")?;
     let encryption = result.object("mgt_encrypt_schm");
-    let device = OtherDialect {
+    let device = UnsupportedDevice {
         mac: Mac::new(&result.text("mac")),
         kind: result.text("device_type").into(),
         model: result.text("device_model").into(),
@@ -81,7 +81,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn answer(json: &str) -> Option<OtherDialect> {
+    fn answer(json: &str) -> Option<UnsupportedDevice> {
         read(&[&[2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], json.as_bytes()].concat())
     }
 

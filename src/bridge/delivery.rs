@@ -1,0 +1,83 @@
+//! One request on its way to being answered: which route may start when, and when a failed one may try again.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::desired::Property;
+use crate::model::{Failure, Route};
+use crate::smarthome::message::{Outlet, Request};
+
+/// Pauses between tries of one command over the LAN.
+const LAN_RETRY: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
+/// Pauses between tries of one command over the cloud, where calls are counted.
+const CLOUD_RETRY: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(4) };
+
+/// What is being pursued. Another job is another pursuit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DeliveryJob {
+    pub(super) property: Property,
+    pub(super) part: Option<Outlet>,
+    pub(super) request: Request,
+    /// When the desired arrived, which tells it from the one before it.
+    pub(super) arrived: Instant,
+    /// No earlier than this.
+    pub(super) not_before: Instant,
+}
+
+/// How the pursuit of one job has gone so far.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) job: DeliveryJob,
+    begun: Instant,
+    tries: [Attempts; 2],
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempts {
+    failures: u32,
+    /// When this route may be tried again; `None` after a failure that will not pass while someone waits.
+    again_at: Option<Instant>,
+}
+
+impl Delivery {
+    pub(super) fn new(job: DeliveryJob, now: Instant) -> Self {
+        let begun = now.max(job.not_before);
+        Self { job, begun, tries: [Attempts::default(); 2] }
+    }
+
+    /// When a route may start that by plan waits `head_start` for the routes before it.
+    pub(super) fn due(&self, route: Route, head_start: Duration, earlier_failed: bool) -> Option<Instant> {
+        let tries = self.tries[route.index()];
+        if tries.failures > 0 {
+            return tries.again_at;
+        }
+        Some(if earlier_failed { self.begun } else { self.begun + head_start })
+    }
+
+    pub(super) fn has_failed(&self, route: Route) -> bool {
+        self.tries[route.index()].failures > 0
+    }
+
+    pub(super) fn failed(&mut self, route: Route, failure: &Failure, now: Instant) {
+        let tries = &mut self.tries[route.index()];
+        tries.failures += 1;
+        let retry = match route {
+            Route::Local => LAN_RETRY,
+            Route::Cloud => CLOUD_RETRY,
+        };
+        tries.again_at = may_pass_soon(failure).then(|| now + retry.pause(tries.failures));
+    }
+}
+
+/// Whether asking again within seconds makes sense.
+fn may_pass_soon(failure: &Failure) -> bool {
+    match failure {
+        Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
+        Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => true,
+        Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => true,
+        Failure::Device { .. } => false,
+        Failure::CloudOffline | Failure::NotInAccount => false,
+        Failure::CloudRefused(_) | Failure::Unsupported(_) => false,
+        Failure::Throttled | Failure::CloudStopped(_) => false,
+    }
+}

@@ -1,0 +1,208 @@
+//! What is wanted of one plug and not yet true: a desired has a deadline, an act and a read-back, and dies with its time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::event::CommandId;
+use super::failures::Failures;
+use crate::model::{RelayState, Route};
+use crate::smarthome::message::{Outlet, Outlets, Request};
+
+/// One thing wanted of a plug, or of one outlet of a strip.
+#[derive(Debug, Clone)]
+pub(super) struct Desired {
+    pub(super) value: DesiredValue,
+    /// Which outlet; `None` for the device as a whole.
+    pub(super) part: Option<Outlet>,
+    /// Who waits for the result; nobody, when the bridge itself puts a drift right.
+    pub(super) command: Option<CommandOrigin>,
+    pub(super) arrived: Instant,
+    /// After this moment the desired is dead.
+    pub(super) deadline: Instant,
+    pub(super) step: DesiredStep,
+    /// Why each route failed last, for the result's words.
+    pub(super) failures: Failures,
+}
+
+/// The command behind a desired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CommandOrigin {
+    pub(super) id: CommandId,
+    /// To which part it was said: a strip's command becomes wishes for its outlets.
+    pub(super) of: Option<Outlet>,
+}
+
+/// The kinds of desired, in the order in which they are pursued. A newer desired of a kind takes the older one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Property {
+    /// Before the relay: a dimmer is to come on at the new level.
+    Brightness,
+    Relay,
+    /// After the relay: what is counted down to is the other state.
+    CountDown,
+    Led,
+    Alias,
+    Reboot,
+    Read,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DesiredValue {
+    /// The relay in this state.
+    Relay(RelayState),
+    /// The relay the other way round than it is read to be; `false` after a second toggle: as it is.
+    FlipRelay(bool),
+    /// This level, 1..=100 %.
+    Brightness(u8),
+    /// This level, 0..=100 %, reached over so much time; the relay follows.
+    Fade(u8, Duration),
+    /// The little light in this state.
+    Led(RelayState),
+    /// This name.
+    Alias(Arc<str>),
+    /// In so many seconds, this state; 0 seconds: no count-down.
+    CountDown(u32, RelayState),
+    /// A restart.
+    Reboot,
+    /// A reading.
+    Read,
+}
+
+/// How far a desired has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DesiredStep {
+    /// The device was never read: what it is has to be known first, since a strip's desired is one for each outlet.
+    Identify,
+    /// Room has to be made for it: an older count-down goes.
+    Clear,
+    /// It has to be said to the plug.
+    Act,
+    /// The plug has said that it did it; now it is read back.
+    ReadBack {
+        /// The route that worked.
+        route: Route,
+        /// Readings that did not show it yet.
+        mismatches: u32,
+        /// The state shown by a reading may lag behind, so another one is asked for no earlier than this.
+        not_before: Instant,
+    },
+}
+
+impl DesiredValue {
+    /// With what it begins.
+    pub(super) fn first_step(&self) -> DesiredStep {
+        if matches!(self, Self::CountDown(..)) { DesiredStep::Clear } else { DesiredStep::Act }
+    }
+}
+
+impl Desired {
+    pub(super) fn new(
+        want: DesiredValue,
+        part: Option<Outlet>,
+        command: Option<CommandOrigin>,
+        arrived: Instant,
+        deadline: Instant,
+    ) -> Self {
+        let step = want.first_step();
+        Self { value: want, part, command, arrived, deadline, step, failures: Failures::default() }
+    }
+
+    /// The same for this outlet of the strip that the device turned out to be.
+    pub(super) fn for_outlet(&self, outlet: Outlet) -> Self {
+        Self::new(self.value.clone(), Some(outlet), self.command, self.arrived, self.deadline)
+    }
+
+    pub(super) fn property(&self) -> Property {
+        match self.value {
+            DesiredValue::Relay(_) | DesiredValue::FlipRelay(_) => Property::Relay,
+            DesiredValue::Brightness(_) | DesiredValue::Fade(..) => Property::Brightness,
+            DesiredValue::CountDown(..) => Property::CountDown,
+            DesiredValue::Led(_) => Property::Led,
+            DesiredValue::Alias(_) => Property::Alias,
+            DesiredValue::Reboot => Property::Reboot,
+            DesiredValue::Read => Property::Read,
+        }
+    }
+
+    /// What to say next.
+    pub(super) fn request(&self) -> Request {
+        match (self.step, &self.value) {
+            (DesiredStep::Identify, _) => Request::SysInfo,
+            (DesiredStep::Clear, _) => Request::StopCountDown(self.part),
+            (DesiredStep::ReadBack { .. }, DesiredValue::CountDown(..)) => Request::CountDown(self.part),
+            (DesiredStep::ReadBack { .. }, _) => Request::SysInfo,
+            (DesiredStep::Act, DesiredValue::Relay(state)) => match self.part {
+                Some(outlet) => Request::SetOutlets(Outlets::one(outlet), *state),
+                None => Request::SetRelay(*state),
+            },
+            (DesiredStep::Act, DesiredValue::FlipRelay(_)) => Request::SysInfo,
+            (DesiredStep::Act, DesiredValue::Brightness(percent)) => Request::SetBrightness(*percent),
+            (DesiredStep::Act, DesiredValue::Fade(percent, over)) => {
+                Request::Fade(*percent, u32::try_from(over.as_millis()).unwrap_or(u32::MAX))
+            }
+            (DesiredStep::Act, DesiredValue::Led(state)) => Request::SetLed(*state),
+            (DesiredStep::Act, DesiredValue::Alias(alias)) => Request::SetAlias(self.part, Arc::clone(alias)),
+            (DesiredStep::Act, DesiredValue::CountDown(seconds, then)) => {
+                Request::StartCountDown(self.part, *seconds, *then)
+            }
+            (DesiredStep::Act, DesiredValue::Reboot) => Request::Reboot,
+            (DesiredStep::Act, DesiredValue::Read) => Request::SysInfo,
+        }
+    }
+
+    /// Whether this request, which may be about several outlets, says what the desired has to say next.
+    pub(super) fn is_said_by(&self, request: &Request) -> bool {
+        match (self.step, &self.value, self.part, request) {
+            (
+                DesiredStep::Act,
+                DesiredValue::Relay(state),
+                Some(outlet),
+                Request::SetOutlets(outlets, said),
+            ) => state == said && outlets.has(outlet),
+            _ => self.request() == *request,
+        }
+    }
+
+    /// Where it goes on once the plug has said that it did what was asked.
+    pub(super) fn next_step(&self, route: Route, now: Instant) -> DesiredStep {
+        let not_before = match self.value {
+            DesiredValue::Fade(_, over) => now + over,
+            _ => now,
+        };
+        match (self.step, &self.value) {
+            (DesiredStep::Clear, DesiredValue::CountDown(1.., _)) => DesiredStep::Act,
+            _ => DesiredStep::ReadBack { route, mismatches: 0, not_before },
+        }
+    }
+
+    /// Before this moment an answer to [`Desired::request`] would prove nothing.
+    pub(super) fn not_before(&self) -> Instant {
+        match self.step {
+            DesiredStep::Identify | DesiredStep::Clear | DesiredStep::Act => self.arrived,
+            DesiredStep::ReadBack { not_before, .. } => not_before,
+        }
+    }
+
+    /// The route to prefer: the one that has just worked.
+    pub(super) fn proven_route(&self) -> Option<Route> {
+        match self.step {
+            DesiredStep::Identify | DesiredStep::Clear | DesiredStep::Act => None,
+            DesiredStep::ReadBack { route, .. } => Some(route),
+        }
+    }
+
+    /// Whether it is about the relay of a device, and not about an outlet's.
+    pub(super) fn is_for_the_relay_of_a_device(&self) -> bool {
+        self.part.is_none() && matches!(self.property(), Property::Relay | Property::CountDown)
+    }
+
+    pub(super) fn is_read_back(&self) -> bool {
+        matches!(self.step, DesiredStep::ReadBack { .. })
+    }
+
+    /// Why it came to nothing, in words.
+    pub(super) fn failure_text(&self) -> String {
+        let strays = matches!(self.step, DesiredStep::ReadBack { mismatches, .. } if mismatches > 0);
+        self.failures.words(strays.then_some("the plug did not keep the state"))
+    }
+}

@@ -1,0 +1,206 @@
+//! How reads of many plugs share the wake-ups of the daemon, and how they are kept apart: at most so many begin together,
+//! and at most so many wait for their answers.
+
+use std::time::{Duration, Instant};
+
+/// So many plugs are read in one turn at the most …
+const READS_PER_SLOT: usize = 16;
+/// … and one turn follows the other in this time at the least. After a start, or when the whole machine has slept, every
+/// plug wants to be read at once.
+const SLOT_INTERVAL: Duration = Duration::from_millis(4);
+/// So many reads may be waiting for their answers; who comes then takes a later turn …
+const MAX_READS_IN_FLIGHT: usize = 256;
+/// … but for those that have waited so long: a silent plug must not keep others from being read. Where answers take their
+/// time, because the plugs or this machine are busy, silence is told from slowness only after so many times as long …
+const RECENT: Duration = Duration::from_millis(250);
+const RECENT_FACTOR: u32 = 4;
+/// … but at last.
+const LONGEST_RECENT: Duration = Duration::from_secs(3);
+/// A read is taken along if it is due within this part of its interval.
+const AHEAD_DIVISOR: u32 = 20;
+
+/// The turns that were given out.
+#[derive(Debug, Default)]
+pub(super) struct PollLimiter {
+    /// The latest one, and how many places in it are taken.
+    latest: Option<(Instant, usize)>,
+    /// Reads that wait for their answers, by when they began.
+    young: RecentReads,
+    /// How long an answer takes just now.
+    usual: Duration,
+}
+
+/// Counts reads that began in this span of time and in the one before.
+#[derive(Debug)]
+struct RecentReads {
+    span: Duration,
+    /// When this span began.
+    since: Option<Instant>,
+    now: usize,
+    before: usize,
+}
+
+impl Default for RecentReads {
+    fn default() -> Self {
+        Self { span: RECENT, since: None, now: 0, before: 0 }
+    }
+}
+
+impl PollLimiter {
+    /// Whether what is due has to wait for a later turn; then `due` is moved to its place there, which `place` remembers
+    /// for as long as `due` is not moved elsewhere.
+    pub(super) fn defers(&mut self, due: &mut Instant, place: &mut Option<Instant>, now: Instant) -> bool {
+        let given = self.take_slot(*place == Some(*due), now);
+        if given > now {
+            *due = given;
+            *place = Some(given);
+        }
+        given > now
+    }
+
+    /// Takes a place in the next turn that has one; it may be now. Where `reserved`, this is the turn that was given
+    /// out before.
+    fn take_slot(&mut self, reserved: bool, now: Instant) -> Instant {
+        let is_full = self.young.count(now) >= MAX_READS_IN_FLIGHT;
+        if reserved && !is_full {
+            return now;
+        }
+        let (turn, taken) = match self.latest {
+            Some((turn, taken)) if now < turn + SLOT_INTERVAL && taken < READS_PER_SLOT => (turn, taken + 1),
+            Some((turn, _)) => (now.max(turn + SLOT_INTERVAL), 1),
+            None => (now, 1),
+        };
+        let (turn, taken) = if is_full && turn <= now { (now + SLOT_INTERVAL, 1) } else { (turn, taken) };
+        self.latest = Some((turn, taken));
+        turn.max(now)
+    }
+
+    /// A read begins.
+    pub(super) fn begun(&mut self, now: Instant) {
+        self.young.pass(now);
+        self.young.now += 1;
+    }
+
+    /// A read that began then was answered.
+    pub(super) fn answered(&mut self, begun: Instant, now: Instant) {
+        self.ended(begun, now);
+        self.usual = (self.usual * 7 + now.saturating_duration_since(begun)) / 8;
+        self.young.span = (self.usual * RECENT_FACTOR).clamp(RECENT, LONGEST_RECENT);
+    }
+
+    /// A read that began then is over.
+    pub(super) fn ended(&mut self, begun: Instant, now: Instant) {
+        self.young.pass(now);
+        self.young.forget(begun);
+    }
+
+    /// Whether a place can be had at once.
+    pub(super) fn has_slot(&self, now: Instant) -> bool {
+        self.latest.is_none_or(|(turn, taken)| {
+            turn + SLOT_INTERVAL <= now || (turn <= now && taken < READS_PER_SLOT)
+        })
+    }
+}
+
+impl RecentReads {
+    fn count(&mut self, now: Instant) -> usize {
+        self.pass(now);
+        self.now + self.before
+    }
+
+    fn pass(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if now >= since + 2 * self.span {
+            (self.now, self.before) = (0, 0);
+            self.since = Some(now);
+        } else if now >= since + self.span {
+            (self.now, self.before) = (0, self.now);
+            self.since = Some(since + self.span);
+        }
+    }
+
+    fn forget(&mut self, begun: Instant) {
+        let Some(since) = self.since else { return };
+        if begun >= since {
+            self.now = self.now.saturating_sub(1);
+        } else if begun + self.span >= since {
+            self.before = self.before.saturating_sub(1);
+        }
+    }
+}
+
+/// Until when a read with this interval may be due, to be taken along now.
+pub(super) fn ahead(interval: Duration) -> Duration {
+    interval / AHEAD_DIVISOR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_given_out_by_turns_and_never_too_many_in_one() {
+        let start = Instant::now();
+        let mut turns = PollLimiter::default();
+        let places: Vec<_> = (0..3 * READS_PER_SLOT).map(|_| turns.take_slot(false, start)).collect();
+        for (number, place) in places.into_iter().enumerate() {
+            assert_eq!(place, start + SLOT_INTERVAL * (number / READS_PER_SLOT) as u32);
+        }
+        assert!(!turns.has_slot(start + SLOT_INTERVAL), "all that was given out is taken");
+        assert!(turns.has_slot(start + 3 * SLOT_INTERVAL));
+        assert_eq!(turns.take_slot(false, start), start + 3 * SLOT_INTERVAL, "behind those who came before");
+    }
+
+    #[test]
+    fn who_comes_alone_need_not_wait() {
+        let start = Instant::now();
+        let mut turns = PollLimiter::default();
+        for number in 0..100 {
+            let now = start + SLOT_INTERVAL * number;
+            assert!(turns.has_slot(now));
+            assert_eq!(turns.take_slot(false, now), now);
+        }
+    }
+
+    #[test]
+    fn who_comes_while_a_turn_has_room_joins_it_at_once() {
+        let start = Instant::now();
+        let mut turns = PollLimiter::default();
+        turns.take_slot(false, start);
+        assert_eq!(turns.take_slot(false, start + SLOT_INTERVAL / 2), start + SLOT_INTERVAL / 2);
+    }
+
+    #[test]
+    fn while_too_many_wait_for_their_answers_nobody_begins_and_the_old_ones_do_not_count() {
+        let start = Instant::now();
+        let mut turns = PollLimiter::default();
+        (0..MAX_READS_IN_FLIGHT).for_each(|_| turns.begun(start));
+        assert!(turns.take_slot(false, start) > start);
+        assert!(turns.take_slot(true, start) > start, "not even who has a place already");
+        turns.ended(start, start + SLOT_INTERVAL);
+        assert_eq!(turns.take_slot(true, start + SLOT_INTERVAL), start + SLOT_INTERVAL);
+        turns.begun(start + SLOT_INTERVAL);
+        let later = start + 2 * RECENT;
+        assert!(turns.take_slot(true, later) == later, "the silent ones have waited long enough");
+        (0..10).for_each(|_| turns.ended(start, later));
+        assert_eq!(turns.young.count(later), 0);
+    }
+
+    #[test]
+    fn where_answers_take_their_time_slow_plugs_are_not_taken_for_silent_ones() {
+        let start = Instant::now();
+        let mut turns = PollLimiter::default();
+        let begin_all = |turns: &mut PollLimiter, at| (0..MAX_READS_IN_FLIGHT).for_each(|_| turns.begun(at));
+        begin_all(&mut turns, start);
+        let slow = start + 2 * RECENT;
+        (0..MAX_READS_IN_FLIGHT / 2).for_each(|_| turns.answered(start, slow));
+        begin_all(&mut turns, slow);
+        assert!(turns.take_slot(true, slow + 2 * RECENT) > slow + 2 * RECENT, "they may still answer");
+        let late = slow + 2 * LONGEST_RECENT;
+        assert_eq!(turns.take_slot(true, late), late, "no plug is waited for that long");
+        begin_all(&mut turns, late);
+        (0..MAX_READS_IN_FLIGHT).for_each(|_| turns.answered(late, late));
+        begin_all(&mut turns, late);
+        assert_eq!(turns.take_slot(true, late + 2 * RECENT), late + 2 * RECENT, "they are quick again");
+    }
+}

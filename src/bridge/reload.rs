@@ -1,0 +1,75 @@
+//! What there was before a config was read: the plugs that earlier runs remember, and where each plug lived. With ten
+//! thousand entries none may have to look at ten thousand plugs.
+
+use std::collections::HashMap;
+
+use super::event::{Identity, KnownPlug, PlugKey};
+use super::plug::Plug;
+use crate::model::{Address, DeviceId, Mac};
+
+/// Plugs of earlier runs that no entry was about yet.
+pub(super) struct RememberedPlugs {
+    plugs: Vec<Option<KnownPlug>>,
+    by_device_id: HashMap<DeviceId, usize>,
+    by_mac: HashMap<Mac, usize>,
+    by_home: HashMap<Address, usize>,
+}
+
+impl RememberedPlugs {
+    pub(super) fn new(known: Vec<KnownPlug>) -> Self {
+        let mut remembered = Self {
+            plugs: Vec::with_capacity(known.len()),
+            by_device_id: HashMap::with_capacity(known.len()),
+            by_mac: HashMap::with_capacity(known.len()),
+            by_home: HashMap::new(),
+        };
+        for (place, plug) in known.into_iter().enumerate() {
+            remembered.by_device_id.insert(plug.device_id.clone(), place);
+            if let Some(mac) = plug.mac {
+                remembered.by_mac.entry(mac).or_insert(place);
+            }
+            if let Some(home) = &plug.home {
+                remembered.by_home.entry(home.clone()).or_insert(place);
+            }
+            remembered.plugs.push(Some(plug));
+        }
+        remembered
+    }
+
+    /// Takes the plug that an entry is about: by its device id, else by its MAC; one that says neither is about the plug
+    /// that lived where it says.
+    pub(super) fn take(&mut self, identity: &Identity, home: Option<&Address>) -> Option<KnownPlug> {
+        let place = match (&identity.device_id, identity.mac) {
+            (Some(device_id), _) => self.by_device_id.get(device_id),
+            (None, Some(mac)) => self.by_mac.get(&mac),
+            (None, None) => self.by_home.get(home?),
+        };
+        self.plugs.get_mut(*place?)?.take()
+    }
+
+    /// Those that no entry was about.
+    pub(super) fn into_rest(self) -> impl Iterator<Item = KnownPlug> {
+        self.plugs.into_iter().flatten()
+    }
+}
+
+/// Who lived where, by the user's word or by what was seen, before the entries were looked at.
+pub(super) struct PlugsByAddress(HashMap<Address, PlugKey>);
+
+impl PlugsByAddress {
+    pub(super) fn of<'a>(plugs: impl Iterator<Item = &'a Plug>) -> Self {
+        let mut places = HashMap::new();
+        for plug in plugs {
+            let seen = plug.address().filter(|_| plug.is_here());
+            for place in plug.configured_address().into_iter().chain(seen) {
+                places.entry(place.clone()).or_insert(plug.key);
+            }
+        }
+        Self(places)
+    }
+
+    /// The plug that lived there. It may have moved by the word of another entry since.
+    pub(super) fn at(&self, address: &Address) -> Option<PlugKey> {
+        self.0.get(address).copied()
+    }
+}

@@ -1,0 +1,157 @@
+//! What was found and cannot be served as it is: devices of other kinds, and plugs that speak another language on the
+//! LAN. Each is named once.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::event::{
+    AccountPlug, ExchangeId, Notice, NoticeKind, Outcome, PlugKey, UnsupportedDevice, Update,
+};
+use super::{Bridge, in_passing};
+use crate::model::{Address, Failure, Mac, PlugName};
+use crate::smarthome::message::{DeviceInfo, Reading, is_plug_kind};
+
+/// Some firmwares answer both discoveries: whoever answers the newer one has this long to answer the older one too.
+const XOR_ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// So many are remembered, so that each is named once. A flood of made-up ones ends here.
+const MAX_NAMED: usize = 1000;
+
+/// Who was named, and who may have to be.
+#[derive(Debug, Default)]
+pub(super) struct UnsupportedDevices {
+    named: HashSet<Box<str>>,
+    /// Answered the newer discovery only, so far. The next to be judged comes first.
+    heard: VecDeque<(Instant, Address, UnsupportedDevice)>,
+}
+
+impl UnsupportedDevices {
+    /// When the next one has been heard out.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.heard.front().map(|&(due, ..)| due)
+    }
+
+    /// The plug speaks our language again; should it stop, that is worth another word.
+    pub(super) fn now_supported(&mut self, mac: Option<Mac>) {
+        if let Some(mac) = mac.filter(|_| !self.named.is_empty()) {
+            self.named.remove(&*mac.to_string());
+        }
+    }
+
+    /// Whether this one has not been named before.
+    fn is_first(&mut self, key: String) -> bool {
+        self.named.len() < MAX_NAMED && self.named.insert(key.into())
+    }
+}
+
+impl Bridge {
+    pub(super) fn on_unsupported(&mut self, address: Address, device: UnsupportedDevice, now: Instant) {
+        let UnsupportedDevices { named, heard } = &mut self.unsupported;
+        let is_heard = heard.iter().any(|(_, place, other)| *place == address || other.mac == device.mac);
+        if !is_heard && heard.len() < MAX_NAMED && !named.contains(&*key_of(&address, &device)) {
+            heard.push_back((now + XOR_ANSWER_WITHIN, address, device));
+        }
+    }
+
+    /// Names those that had the time to answer in our language and did not.
+    pub(super) fn report_unsupported(&mut self, now: Instant) {
+        while self.unsupported.due().is_some_and(|due| due <= now) {
+            if let Some((_, address, device)) = self.unsupported.heard.pop_front() {
+                self.report_unsupported_device(&address, &device, now);
+            }
+        }
+    }
+
+    fn report_unsupported_device(&mut self, address: &Address, device: &UnsupportedDevice, now: Instant) {
+        let known = device.mac.and_then(|mac| self.find(None, Some(mac)));
+        let plug = known.and_then(|key| self.plug(key));
+        if plug.is_some_and(|plug| plug.speaks_here(now)) || (plug.is_none() && !self.adopt) {
+            return;
+        }
+        let plug = plug.and_then(|plug| plug.name.clone());
+        if !self.unsupported.is_first(key_of(address, device)) {
+            return;
+        }
+        let [model, kind, encryption] =
+            [&device.model, &device.kind, &device.encryption].map(|it| in_passing(it));
+        let host = address.host();
+        let kind = if kind.is_empty() { "device that does not say what it is".to_owned() } else { kind };
+        let detail = if is_plug_kind(&device.kind) {
+            let language = if encryption.is_empty() { "another language" } else { &*encryption };
+            format!(
+                "found {model} at {host}: it speaks {language}, not TCP 9999; it is served over the cloud, if the \
+                 account lists it; the Kasa app's \"Third-Party Compatibility\" may open TCP 9999 again"
+            )
+        } else {
+            format!("found {model} at {host}: it is a {kind}, which hs100d does not support")
+        };
+        self.publish(Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, route: None, detail }));
+    }
+
+    /// A bulb or the like answers where the user wrote that a plug is. It is named, and fails like a plug that is not
+    /// there.
+    pub(super) fn on_other_kind(
+        &mut self,
+        key: PlugKey,
+        exchange: ExchangeId,
+        reading: &Reading,
+        kind: String,
+        now: Instant,
+    ) {
+        let plate = &reading.device;
+        let plug = self.plug(key);
+        let host = plug.and_then(|plug| plug.address()).map_or("the cloud".to_owned(), Address::host);
+        let plug = plug.and_then(|plug| plug.name.clone());
+        if self.unsupported.is_first(key_on_lan(plate, &host)) {
+            let alias = in_passing(&plate.alias);
+            let detail = format!("found \"{alias}\" at {host}: {kind}, which hs100d does not support");
+            let what = NoticeKind::Unsupported;
+            self.publish(Update::Notice(Notice { kind: what, plug, route: None, detail }));
+        }
+        let failure = Failure::Unsupported(kind.into());
+        self.with_plug(key, now, |plug, ctx| plug.done(exchange, Outcome::of(Err(failure)), ctx));
+    }
+
+    /// A device has the device id of another one.
+    pub(super) fn name_second_of_its_id(&mut self, mac: Mac, plug: Option<PlugName>, detail: String) {
+        if self.unsupported.is_first(format!("second {mac}")) {
+            let what = NoticeKind::Unsupported;
+            self.publish(Update::Notice(Notice { kind: what, plug, route: None, detail }));
+        }
+    }
+
+    /// A device that answers in our language and is no plug.
+    pub(super) fn report_unsupported_on_lan(&mut self, plate: &DeviceInfo, address: &Address) {
+        let key = key_on_lan(plate, &address.host());
+        let place = format!("at {}", address.host());
+        self.report_once(key, &plate.alias, &plate.model, &plate.kind, &place);
+    }
+
+    /// A row of the account that is no plug.
+    pub(super) fn report_unsupported_in_account(&mut self, row: &AccountPlug) {
+        let key = row.mac.map_or_else(|| row.device_id.as_str().to_owned(), |mac| mac.to_string());
+        self.report_once(key, &row.alias, &row.model, &row.kind, "in the account");
+    }
+
+    fn report_once(&mut self, key: String, alias: &str, model: &str, kind: &str, place: &str) {
+        if self.adopt && self.unsupported.is_first(key) {
+            let [alias, kind, model] = [alias, kind, model].map(in_passing);
+            let detail =
+                format!("found \"{alias}\" {place}: it is a {kind} ({model}), which hs100d does not support");
+            self.publish(Update::Notice(Notice {
+                kind: NoticeKind::Unsupported,
+                plug: None,
+                route: None,
+                detail,
+            }));
+        }
+    }
+}
+
+fn key_of(address: &Address, device: &UnsupportedDevice) -> String {
+    device.mac.map_or_else(|| address.to_string(), |mac| mac.to_string())
+}
+
+fn key_on_lan(plate: &DeviceInfo, host: &str) -> String {
+    let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned());
+    plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_else(|| host.to_owned())
+}

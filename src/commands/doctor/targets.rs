@@ -1,0 +1,128 @@
+//! Who is examined: the plugs of the config, and with adoption those of the store, those that make themselves heard on
+//! the LAN, and those of the account.
+
+use std::time::Duration;
+
+use super::plugs::OnLan;
+use crate::bridge::PlugSettings;
+use crate::bridge::event::{DiscoveryReply, Identity, Sighting, UnsupportedDevice};
+use crate::bridge::route::{RoutePolicy, RoutePreference};
+use crate::commands::known::{Known, identity_of, identity_on, is_same, shares_id};
+use crate::config::Config;
+use crate::model::{Address, shown};
+use crate::smarthome::message::is_plug_kind;
+use crate::store::Store;
+use crate::transport::cloud::api::Row;
+
+/// The most of a stranger's alias or model that is repeated, in characters; the apps take 31.
+pub(super) const NAME_SHOWN: usize = 40;
+
+/// A plug to be examined.
+#[derive(Debug, Clone)]
+pub(super) struct DoctorTarget {
+    /// For a line of ours.
+    pub(super) name: String,
+    pub(super) identity: Identity,
+    pub(super) address: Option<Address>,
+    /// The address was written by the user, so that a plug that moved is worth a word.
+    pub(super) is_written: bool,
+    /// Another one has its device id, and another MAC.
+    pub(super) is_second: bool,
+    pub(super) policy: RoutePreference,
+    /// The longest that a question may take, by route.
+    pub(super) patience: [Duration; 2],
+}
+
+/// The plugs of the config, and with adoption those of the store.
+pub(super) fn of(config: &Config, store: &Store) -> Vec<DoctorTarget> {
+    let known = Known::of(config, store);
+    let mut targets: Vec<DoctorTarget> = Vec::new();
+    for entry in &config.bridge.plugs {
+        let is_written = entry.address.is_some();
+        let PlugSettings { name, identity, address, policy } = known.completed(entry);
+        let name = name.map(|name| name.to_string()).or_else(|| address.as_ref().map(ToString::to_string));
+        let name = name.unwrap_or_else(|| "without a name".to_owned());
+        targets.push(DoctorTarget { name, identity, address, is_written, ..blank(policy) });
+    }
+    if config.bridge.adopt {
+        for plug in &known.plugs {
+            let (identity, address) = (identity_of(plug), plug.address.clone());
+            if !targets.iter().any(|target| target.is(&identity, address.as_ref())) {
+                let name = plug.name.to_string();
+                targets.push(DoctorTarget { name, identity, address, ..blank(config.bridge.policy) });
+            }
+        }
+    }
+    targets
+}
+
+/// With those that were heard and that nobody knew, if they are to be adopted.
+pub(super) fn with_heard(
+    mut targets: Vec<DoctorTarget>,
+    heard: &[Sighting],
+    config: &Config,
+) -> Vec<DoctorTarget> {
+    for Sighting { address, said } in heard.iter().filter(|_| config.bridge.adopt) {
+        let (identity, name) = match said {
+            DiscoveryReply::SysInfo(reading) if reading.is_plug() => {
+                (identity_on(&reading.device), shown(&reading.device.alias, NAME_SHOWN))
+            }
+            DiscoveryReply::Other(device) if is_plug_kind(&device.kind) => {
+                let identity = Identity { device_id: None, mac: device.mac };
+                (identity, format!("{} at {}", shown(&device.model, NAME_SHOWN), address.host()))
+            }
+            DiscoveryReply::SysInfo(_) | DiscoveryReply::Other(_) => continue,
+        };
+        if !targets.iter().any(|target| target.is(&identity, Some(address))) {
+            let is_second = targets.iter().any(|target| shares_id(&target.identity, &identity));
+            let address = Some(address.clone());
+            targets.push(DoctorTarget { name, identity, address, is_second, ..blank(config.bridge.policy) });
+        }
+    }
+    targets
+}
+
+/// With those that only the account knows, if they are to be adopted.
+pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, config: &Config) -> Vec<OnLan> {
+    let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| is_plug_kind(&row.kind)).collect();
+    rows.sort_by(|a, b| a.device_id.cmp(&b.device_id));
+    // With adoption whoever was heard is one of them.
+    let is_anybody_heard = on_the_lan.iter().any(OnLan::heard_somebody);
+    for row in rows.into_iter().filter(|_| config.bridge.adopt) {
+        let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
+        if !on_the_lan.iter().any(|known| known.patient.is(&identity, None)) {
+            let name = shown(&row.alias, NAME_SHOWN);
+            let target = DoctorTarget { name, identity, ..blank(config.bridge.policy) };
+            on_the_lan.push(OnLan::without_address(target, is_anybody_heard, config));
+        }
+    }
+    on_the_lan
+}
+
+impl DoctorTarget {
+    /// Whether this is about the same plug.
+    fn is(&self, identity: &Identity, address: Option<&Address>) -> bool {
+        if self.identity.contradicts(identity) || shares_id(&self.identity, identity) {
+            return false;
+        }
+        is_same(&self.identity, identity) || (address.is_some() && self.address.as_ref() == address)
+    }
+}
+
+/// Whether it is a device of this family, whatever it speaks.
+pub(super) fn is_of_the_family(device: &UnsupportedDevice) -> bool {
+    device.kind.starts_with("IOT.")
+}
+
+/// Nobody, to be reached so.
+fn blank(policy: RoutePolicy) -> DoctorTarget {
+    DoctorTarget {
+        name: String::new(),
+        identity: Identity::default(),
+        address: None,
+        is_written: false,
+        is_second: false,
+        policy: policy.preference,
+        patience: [policy.local_timeout, policy.cloud_timeout],
+    }
+}

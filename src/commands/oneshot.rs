@@ -1,0 +1,334 @@
+//! One order to one plug without a daemon: the same bridge and the same wires, for as long as it takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::Failed;
+use crate::bridge::event::{
+    Action, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId, Identity, Outcome, PlugInfo,
+    PlugState, Update,
+};
+use crate::bridge::failures::Failures;
+use crate::bridge::route::RoutePreference;
+use crate::bridge::{Bridge, PlugSettings, Settings};
+use crate::config::Config;
+use crate::model::{Failure, Mac, PlugCommand, PlugName, Route};
+use crate::smarthome::message::Outlet;
+use crate::store::Store;
+use crate::transport::Transport;
+use crate::transport::cloud::session::AccountMemory;
+use crate::transport::cloud::{Cloud, CloudError};
+
+/// The only command under way at its bridge.
+const THE_COMMAND: CommandId = CommandId(1);
+/// For the loop to turn while nothing is due.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How an errand ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) result: CommandResult,
+    pub(super) state: Option<PlugState>,
+    pub(super) info: Option<Arc<PlugInfo>>,
+    /// What each route answered last, if that was no answer.
+    pub(super) failures: Failures,
+}
+
+/// Carries one order to a plug, or to one outlet of a strip, and waits for its result. It comes within the entry's
+/// `command_ttl`; for an outlet, which has to be asked for first, within twice that. Where no route can succeed any more
+/// it comes at once.
+pub(super) async fn run(
+    mut entry: PlugSettings,
+    outlet: Option<Outlet>,
+    mut account: OneShotCloud,
+    order: PlugCommand,
+) -> Done {
+    let device = entry.name.get_or_insert_with(PlugName::placeholder).clone();
+    let chances = Chances::of(&entry, account.cloud.is_some());
+    // If the device id is known, the account's list adds nothing.
+    let sought = entry.identity.mac.filter(|_| entry.identity.device_id.is_none());
+    let settings = Settings {
+        policy: entry.policy,
+        plugs: vec![entry],
+        known: Vec::new(),
+        adopt: false,
+        cloud: account.cloud.is_some(),
+    };
+    let mut errand = OneShot {
+        transport: Transport::new(account.cloud.take()),
+        bridge: Bridge::new(settings, Instant::now()),
+        events: account.events,
+        sought,
+        lists: JoinSet::new(),
+        chances,
+    };
+    let Some(outlet) = outlet else { return errand.carry(device, order).await };
+    let mut asked = errand.carry(device, PlugCommand::Read).await;
+    let name = asked.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();
+    if let Some(name) = name {
+        return errand.carry(name, order).await;
+    }
+    if asked.result.ended == Ended::Ok {
+        let number = usize::from(outlet) + 1;
+        let why = format!("the strip does not tell of an outlet {number}: see `hs100d discover`");
+        asked.result.ended = Ended::Error(why);
+    }
+    asked
+}
+
+/// A bridge and its wires, for one command after another.
+struct OneShot {
+    transport: Transport,
+    bridge: Bridge,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// Only the account can tell the device id of the plug with this MAC.
+    sought: Option<Mac>,
+    /// Readings of the account's list under way: whether the plug is in it.
+    lists: JoinSet<Result<bool, CloudError>>,
+    chances: Chances,
+}
+
+impl OneShot {
+    async fn carry(&mut self, plug: PlugName, order: PlugCommand) -> Done {
+        let begun = Instant::now();
+        self.chances.is_answered = false;
+        self.bridge.handle(Event::Command { id: THE_COMMAND, plug: plug.clone(), order }, begun);
+        self.bridge.republish(begun);
+        let (mut state, mut info) = (None, None);
+        let result = loop {
+            let mut ended = None;
+            while let Some(action) = self.bridge.poll_action() {
+                match action {
+                    Action::Perform(exchange) => {
+                        self.chances.begun(exchange.id, exchange.route());
+                        self.transport.perform(exchange);
+                    }
+                    Action::Abandon(exchange) => {
+                        self.chances.ended(exchange);
+                        self.transport.abandon(exchange);
+                    }
+                    Action::Publish(Update::State(of, told)) if of == plug => state = Some(told),
+                    Action::Publish(Update::Info(of, told)) if of == plug => info = Some(told),
+                    Action::Publish(Update::Result(result)) => ended = Some(result),
+                    Action::ListAccount => self.list(),
+                    Action::Publish(_) | Action::Discover { .. } => {}
+                    Action::Remember(_) | Action::Forget(_) => {}
+                }
+            }
+            if let Some(result) = ended {
+                break result;
+            }
+            if let Some(why) = self.chances.are_gone() {
+                let (id, ended, took) = (THE_COMMAND, Ended::Error(why), begun.elapsed());
+                break CommandResult { id, plug, ended, state: None, route: None, took };
+            }
+            let wake = self.bridge.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
+            let event = tokio::select! {
+                (exchange, outcome) = self.transport.next() => {
+                    self.chances.came_out(exchange, &outcome);
+                    Some(Event::Done { exchange, outcome })
+                }
+                Some(event) = self.events.recv() => {
+                    self.chances.heard(&event);
+                    Some(event)
+                }
+                Some(listed) = self.lists.join_next() => { self.listed(listed.ok()); continue }
+                () = sleep_until(wake.into()) => None,
+            };
+            match event {
+                Some(event) => self.bridge.handle(event, Instant::now()),
+                None => self.bridge.handle_timeout(Instant::now()),
+            }
+        };
+        Done { result, state, info, failures: self.chances.failures.clone() }
+    }
+
+    /// Has the account's list read. The list itself comes as an event.
+    fn list(&mut self) {
+        let (Some(cloud), Some(mac)) = (self.transport.cloud().cloned(), self.sought) else { return };
+        self.lists
+            .spawn(async move { cloud.list().await.map(|rows| rows.iter().any(|row| row.mac == Some(mac))) });
+    }
+
+    fn listed(&mut self, listed: Option<Result<bool, CloudError>>) {
+        let failure = match listed {
+            Some(Ok(true)) | None => return,
+            Some(Ok(false)) => Failure::NotInAccount,
+            Some(Err(error)) => error.into(),
+        };
+        self.chances.fails(Route::Cloud, &failure);
+        self.chances.is_unlisted = true;
+    }
+}
+
+/// What each route may yet bring. A command that waits until its time is over, although nothing can succeed any more,
+/// keeps somebody waiting at a terminal.
+struct Chances {
+    /// Whether a route is to be used, by [`Route::index`].
+    ways: [bool; 2],
+    /// What each route answered last, if that was no answer.
+    failures: Failures,
+    under_way: HashMap<ExchangeId, Route>,
+    /// A plug that answered may have done what it was asked for.
+    is_answered: bool,
+    /// The account's list, by which alone the cloud can be used, does not help.
+    is_unlisted: bool,
+}
+
+impl Chances {
+    fn of(entry: &PlugSettings, has_cloud: bool) -> Self {
+        let policy = entry.policy.preference;
+        let is_local = policy != RoutePreference::Cloud;
+        let is_known = entry.identity != Identity::default();
+        let mut chances = Self {
+            ways: [is_local, policy != RoutePreference::Local && has_cloud && is_known],
+            failures: Failures::default(),
+            under_way: HashMap::new(),
+            is_answered: false,
+            is_unlisted: false,
+        };
+        if entry.address.is_none() {
+            chances.fails(Route::Local, &Failure::NoAddress);
+        }
+        chances
+    }
+
+    /// A route that is not used cannot fail.
+    fn fails(&mut self, route: Route, failure: &Failure) {
+        if self.ways[route.index()] {
+            self.failures.note(route, failure);
+        }
+    }
+
+    fn begun(&mut self, exchange: ExchangeId, route: Route) {
+        self.under_way.insert(exchange, route);
+    }
+
+    fn ended(&mut self, exchange: ExchangeId) -> Option<Route> {
+        self.under_way.remove(&exchange)
+    }
+
+    fn came_out(&mut self, exchange: ExchangeId, outcome: &Outcome) {
+        let Some(route) = self.ended(exchange) else { return };
+        match &outcome.result {
+            Ok(_) => {
+                self.is_answered = true;
+                self.failures.forget(route);
+            }
+            Err(failure) => self.fails(route, failure),
+        }
+    }
+
+    fn heard(&mut self, event: &Event) {
+        if let Event::Cloud(CloudStatus::Stopped(why)) = event {
+            self.fails(Route::Cloud, &Failure::CloudStopped(why.clone()));
+        }
+    }
+
+    /// Why nothing can succeed any more, if that is so.
+    fn are_gone(&self) -> Option<String> {
+        let is_open = |route: Route| {
+            let is_under_way = self.under_way.values().any(|way| *way == route);
+            let is_lasting = |failure| lasts(failure) || (route == Route::Cloud && self.is_unlisted);
+            self.ways[route.index()] && (is_under_way || !self.failures.get(route).is_some_and(is_lasting))
+        };
+        let is_over = !self.is_answered && !Route::ALL.into_iter().any(is_open);
+        is_over.then(|| self.failures.words(None))
+    }
+}
+
+/// Whether asking again within seconds would most likely bring the same.
+fn lasts(failure: &Failure) -> bool {
+    match failure {
+        Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
+        Failure::CloudOffline | Failure::NotInAccount | Failure::CloudRefused(_) => true,
+        Failure::Unsupported(_) | Failure::Throttled | Failure::CloudStopped(_) => true,
+        Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => false,
+        // The plug said no: the bridge ends the command by itself.
+        Failure::Device { .. } => false,
+        Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => false,
+    }
+}
+
+/// The cloud wire of the config, if there is one, and what it tells.
+pub(super) struct OneShotCloud {
+    pub(super) cloud: Option<Cloud>,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl OneShotCloud {
+    pub(super) fn of(config: &Config, store: &Store) -> Result<Self, Failed> {
+        let (tell, events) = mpsc::unbounded_channel();
+        let cloud = crate::daemon::start_cloud(config, store, tell, &AccountMemory::default())
+            .map_err(crate::daemon::StartError::from)?;
+        Ok(Self { cloud, events })
+    }
+
+    /// No account.
+    pub(super) fn none() -> Self {
+        Self { cloud: None, events: mpsc::unbounded_channel().1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::event::PlugKey;
+    use crate::bridge::route::RoutePolicy;
+    use crate::model::{Address, DeviceId};
+
+    fn chances(policy: RoutePreference, address: Option<&str>, device_id: Option<&str>) -> Chances {
+        let identity = Identity { device_id: device_id.and_then(DeviceId::new), mac: None };
+        let address = address.and_then(|text| Address::new(text, 9999));
+        let policy = RoutePolicy { preference: policy, ..RoutePolicy::default() };
+        Chances::of(&PlugSettings { name: None, identity, address, policy }, true)
+    }
+
+    #[test]
+    fn nothing_is_waited_for_once_no_route_can_succeed() {
+        let id = |number| ExchangeId::new(PlugKey(0), number);
+        let fails = |chances: &mut Chances, number, route, failure| {
+            chances.begun(id(number), route);
+            chances.came_out(id(number), &Outcome::of(Err(failure)));
+        };
+        let mut both = chances(RoutePreference::LocalThenCloud, Some("192.0.2.1"), Some("80060001"));
+        assert_eq!(both.are_gone(), None);
+        fails(&mut both, 1, Route::Local, Failure::Refused);
+        assert_eq!(both.are_gone(), None, "the cloud was not asked yet");
+        fails(&mut both, 2, Route::Cloud, Failure::NotInAccount);
+        let why = "local: connection refused; cloud: the account does not list the plug";
+        assert_eq!(both.are_gone().as_deref(), Some(why));
+        both.begun(id(3), Route::Local);
+        assert_eq!(both.are_gone(), None, "it is asked again");
+        both.ended(id(3));
+        fails(&mut both, 4, Route::Local, Failure::Silent);
+        assert_eq!(both.are_gone(), None, "silence may end");
+
+        let mut at_an_address = chances(RoutePreference::LocalThenCloud, Some("192.0.2.1"), None);
+        fails(&mut at_an_address, 1, Route::Local, Failure::NoRoute);
+        assert_eq!(at_an_address.are_gone().as_deref(), Some("local: no route to the host"));
+        let nowhere = chances(RoutePreference::Local, None, Some("80060001")).are_gone();
+        assert_eq!(nowhere.as_deref(), Some("local: its address on the LAN is not known"));
+
+        let mut stopped = chances(RoutePreference::Local, Some("192.0.2.1"), Some("80060001"));
+        stopped.heard(&Event::Cloud(CloudStatus::Stopped("wrong password".into())));
+        fails(&mut stopped, 1, Route::Local, Failure::Refused);
+        let why = stopped.are_gone();
+        assert_eq!(why.as_deref(), Some("local: connection refused"), "the cloud was not to be used");
+
+        let mut acted = chances(RoutePreference::Local, Some("192.0.2.1"), None);
+        acted.begun(id(1), Route::Local);
+        acted.came_out(id(1), &Outcome::of(Ok(crate::smarthome::message::Reply::Done)));
+        fails(&mut acted, 2, Route::Local, Failure::Refused);
+        assert_eq!(
+            acted.are_gone(),
+            None,
+            "it may have been switched, so it is read for as long as there is time"
+        );
+    }
+}

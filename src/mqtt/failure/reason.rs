@@ -1,0 +1,336 @@
+//! What can stand between us and the broker: a word that stays, what it looks like, and what helps. Pure.
+
+use super::FailureKind;
+
+/// One reason for which a broker is of no use to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureReason {
+    /// Its host refuses connections.
+    Refused,
+    /// Its host does not answer, or it does not any more.
+    Silent,
+    /// The host's name leads nowhere.
+    NameUnresolved,
+    /// The system names another reason.
+    Unreachable,
+    /// It takes connections, and does not speak.
+    Mute,
+    /// It speaks TLS on this port, and we do not.
+    SpeaksTls,
+    /// Something else than a broker answers on this port.
+    NotMqtt,
+    /// It speaks no TLS on this port.
+    NoTls,
+    /// A file that the config names cannot be used.
+    FileUnusable,
+    /// There is nothing to check its certificate with.
+    NoRoots,
+    /// Nobody whom we trust has signed its certificate.
+    CertificateUntrusted,
+    /// Its certificate is for another name.
+    CertificateName,
+    /// Its certificate has no subjectAltName, where names stand that count.
+    CertificateWithoutName,
+    /// Its certificate is of X.509 version 1, which has no extensions.
+    CertificateVersion,
+    /// Its certificate is one of an authority.
+    CertificateAuthority,
+    /// Its certificate is signed with an algorithm that is not accepted any more.
+    CertificateWeak,
+    /// Its certificate has expired, or our clock is wrong.
+    CertificateExpired,
+    /// Its certificate is not valid yet, or our clock is wrong.
+    CertificateNotYet,
+    /// Its certificate is not good for another reason.
+    CertificateBad,
+    /// It wants a certificate of ours.
+    ClientCertificateMissing,
+    /// It does not take ours.
+    ClientCertificateRefused,
+    /// TLS failed otherwise.
+    Tls,
+    /// It does not speak MQTT 5.
+    NoMqtt5,
+    /// User name or password are wrong.
+    LoginRefused,
+    /// It does not take our client id.
+    ClientIdRefused,
+    /// Another client has connected with our client id.
+    ClientIdTaken,
+    /// It has banned us.
+    Banned,
+    /// It lacks what we need.
+    Unfit,
+    /// It has too much to do, or is going down.
+    Busy,
+    /// It says no for another reason.
+    Denied,
+    /// The user may not do what we need.
+    NotAuthorized,
+    /// We may not hear commands.
+    SubscriptionDenied,
+    /// We may not show states or announce plugs.
+    WriteDenied,
+    /// It sends us to another broker.
+    Moved,
+    /// A packet of ours is too large for it.
+    PacketTooLarge,
+    /// It does not take a message of ours.
+    MessageRefused,
+    /// What it sends breaks the rules of MQTT 5.
+    Protocol,
+    /// A message that it keeps is too large for us.
+    MessageTooLarge,
+    /// It hung up.
+    HungUp,
+    /// It takes our messages and acknowledges none.
+    Unacknowledged,
+}
+
+impl FailureReason {
+    /// Every one, in the order in which a connection meets them.
+    pub const ALL: [Self; 40] = [
+        Self::NameUnresolved,
+        Self::Refused,
+        Self::Silent,
+        Self::Unreachable,
+        Self::SpeaksTls,
+        Self::NotMqtt,
+        Self::NoTls,
+        Self::FileUnusable,
+        Self::NoRoots,
+        Self::CertificateUntrusted,
+        Self::CertificateName,
+        Self::CertificateWithoutName,
+        Self::CertificateVersion,
+        Self::CertificateAuthority,
+        Self::CertificateWeak,
+        Self::CertificateExpired,
+        Self::CertificateNotYet,
+        Self::CertificateBad,
+        Self::ClientCertificateMissing,
+        Self::ClientCertificateRefused,
+        Self::Tls,
+        Self::Mute,
+        Self::NoMqtt5,
+        Self::LoginRefused,
+        Self::NotAuthorized,
+        Self::ClientIdRefused,
+        Self::ClientIdTaken,
+        Self::Banned,
+        Self::Unfit,
+        Self::Busy,
+        Self::Denied,
+        Self::SubscriptionDenied,
+        Self::WriteDenied,
+        Self::Moved,
+        Self::PacketTooLarge,
+        Self::MessageRefused,
+        Self::MessageTooLarge,
+        Self::Protocol,
+        Self::HungUp,
+        Self::Unacknowledged,
+    ];
+
+    /// The word for programs; it stays the same.
+    pub fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    /// What it looks like from here.
+    pub fn sign(self) -> &'static str {
+        self.row().1
+    }
+
+    /// What helps.
+    pub fn remedy(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Refused => (
+                "broker-refuses",
+                "its host refuses the connection",
+                "check that it runs and that mqtt.url has the right port",
+            ),
+            Self::Silent => {
+                ("broker-silent", "nothing answers", "check that it runs and that mqtt.url is right")
+            }
+            Self::NameUnresolved => {
+                ("broker-name-unresolved", "its host's name leads nowhere", "check the host in mqtt.url")
+            }
+            Self::Unreachable => (
+                "broker-unreachable",
+                "the network does not lead there",
+                "check the network of this machine and the host in mqtt.url",
+            ),
+            Self::Mute => (
+                "broker-mute",
+                "it takes the connection and says nothing",
+                "is this an MQTT port, and not one for mqtts?",
+            ),
+            Self::SpeaksTls => {
+                ("broker-speaks-tls", "it speaks TLS on this port", "is mqtts:// meant in mqtt.url?")
+            }
+            Self::NotMqtt => (
+                "not-a-broker",
+                "what answers on this port does not speak MQTT",
+                "check the host and the port in mqtt.url",
+            ),
+            Self::NoTls => {
+                ("broker-speaks-no-tls", "no TLS comes about on the port", "is this its port for mqtts?")
+            }
+            Self::FileUnusable => (
+                "file-unusable",
+                "a file of the config cannot be used",
+                "put it right, or name another in [mqtt]",
+            ),
+            Self::NoRoots => (
+                "no-authorities",
+                "there is nothing to check its certificate with",
+                "install ca-certificates or set mqtt.ca_file",
+            ),
+            Self::CertificateUntrusted => (
+                "certificate-untrusted",
+                "nobody whom we trust has signed its certificate",
+                "set mqtt.ca_file to the authority's certificate",
+            ),
+            Self::CertificateName => (
+                "certificate-for-another-name",
+                "its certificate is for another name",
+                "use the name in the certificate in mqtt.url",
+            ),
+            Self::CertificateExpired => (
+                "certificate-expired",
+                "its certificate has expired",
+                "renew it, or set this machine's clock",
+            ),
+            Self::CertificateWithoutName => (
+                "certificate-without-name",
+                "its certificate names its host in CN only, not in subjectAltName, which alone counts",
+                "make it anew with openssl's -addext \"subjectAltName=DNS:NAME\", NAME being the host in mqtt.url \
+                 (IP:ADDRESS for an address)",
+            ),
+            Self::CertificateVersion => (
+                "certificate-version-1",
+                "its certificate is of X.509 version 1, which names no hosts",
+                "sign it anew with `openssl x509 -req … -extfile FILE`, FILE holding the line \
+                 subjectAltName=DNS:NAME, NAME being the host in mqtt.url",
+            ),
+            Self::CertificateAuthority => (
+                "certificate-of-an-authority",
+                "its certificate is one for signing others (CA:TRUE)",
+                "set mqtt.ca_file to this very certificate, or make it anew with openssl's -addext \
+                 basicConstraints=CA:FALSE",
+            ),
+            Self::CertificateWeak => (
+                "certificate-weak",
+                "its certificate is signed with an algorithm that is not accepted any more, such as SHA-1",
+                "sign it anew with openssl's -sha256",
+            ),
+            Self::CertificateNotYet => (
+                "certificate-not-yet-valid",
+                "its certificate is not valid yet",
+                "set this machine's clock, or wait until it is",
+            ),
+            Self::CertificateBad => {
+                ("certificate-bad", "its certificate is not good", "give it another certificate")
+            }
+            Self::ClientCertificateMissing => (
+                "client-certificate-missing",
+                "it wants a client certificate",
+                "set mqtt.client_cert_file and mqtt.client_key_file",
+            ),
+            Self::ClientCertificateRefused => (
+                "client-certificate-refused",
+                "it refuses TLS with us",
+                "check mqtt.client_cert_file and mqtt.client_key_file",
+            ),
+            Self::Tls => ("tls-failed", "TLS failed", "see its own log"),
+            Self::NoMqtt5 => (
+                "no-mqtt-5",
+                "it does not speak MQTT 5",
+                "update it (mosquitto 1.6, RabbitMQ 3.13 and later do), or leave mqtt.url out to use the embedded \
+                 broker",
+            ),
+            Self::LoginRefused => {
+                ("login-refused", "it refuses the login", "check mqtt.username and mqtt.password")
+            }
+            Self::ClientIdRefused => {
+                ("client-id-refused", "it does not take our client id", "set another mqtt.client_id")
+            }
+            Self::ClientIdTaken => (
+                "client-id-taken",
+                "another client uses our client id",
+                "give each its own mqtt.client_id; this one gives way for five minutes",
+            ),
+            Self::Banned => ("banned", "it has banned this client", "see its own log"),
+            Self::Unfit => (
+                "broker-unfit",
+                "it keeps no messages or knows no QoS 1, and the last will needs both",
+                "allow both there (in mosquitto retain_available and max_qos), or use another broker",
+            ),
+            Self::Busy => ("broker-busy", "it is too busy, or going down", "try again in a while"),
+            Self::Denied => ("connection-denied", "it refuses the connection", "see its own log"),
+            Self::NotAuthorized => (
+                "not-authorized",
+                "it ended the connection as not authorised",
+                "check the rights of mqtt.username there",
+            ),
+            Self::SubscriptionDenied => (
+                "subscription-denied",
+                "it does not let us subscribe",
+                "allow the user in mqtt.username to read there",
+            ),
+            Self::WriteDenied => (
+                "write-denied",
+                "it does not let us write",
+                "allow the user in mqtt.username to write below mqtt.base_topic and homeassistant.discovery_prefix",
+            ),
+            Self::Moved => ("broker-moved", "it sends us to another server", "set mqtt.url to that one"),
+            Self::PacketTooLarge => {
+                ("packet-too-large", "a packet of ours is too large for it", "raise its limit")
+            }
+            Self::MessageRefused => {
+                ("message-refused", "it does not take a message of ours", "see its own log")
+            }
+            Self::Protocol => (
+                "broker-breaks-mqtt",
+                "it does not keep to MQTT 5",
+                "update it, or report this with its name and version",
+            ),
+            Self::MessageTooLarge => (
+                "message-too-large",
+                "a message under our topics is too large for us",
+                "remove the large message that it keeps under our topics",
+            ),
+            Self::HungUp => ("broker-hung-up", "it ends the connection without a reason", "see its own log"),
+            Self::Unacknowledged => {
+                ("broker-acknowledges-nothing", "it acknowledges no message", "see its own log")
+            }
+        }
+    }
+
+    /// What it means for the next try.
+    pub(super) fn kind(self) -> FailureKind {
+        match self {
+            Self::Refused | Self::Silent | Self::NameUnresolved | Self::Unreachable => FailureKind::Away,
+            Self::Mute | Self::Busy | Self::Unacknowledged | Self::Protocol => FailureKind::Away,
+            Self::FileUnusable | Self::NoRoots => FailureKind::Refused,
+            Self::SpeaksTls | Self::NotMqtt | Self::NoTls | Self::Tls => FailureKind::Refused,
+            Self::CertificateUntrusted | Self::CertificateName => FailureKind::Refused,
+            Self::CertificateWithoutName | Self::CertificateVersion => FailureKind::Refused,
+            Self::CertificateAuthority | Self::CertificateWeak => FailureKind::Refused,
+            Self::CertificateExpired | Self::CertificateNotYet | Self::CertificateBad => FailureKind::Refused,
+            Self::ClientCertificateMissing | Self::ClientCertificateRefused => FailureKind::Refused,
+            Self::NoMqtt5 | Self::LoginRefused | Self::ClientIdRefused => FailureKind::Refused,
+            Self::Banned | Self::Unfit | Self::Denied => FailureKind::Refused,
+            Self::NotAuthorized | Self::SubscriptionDenied | Self::Moved => FailureKind::Refused,
+            Self::MessageRefused | Self::WriteDenied => FailureKind::Refused,
+            Self::ClientIdTaken => FailureKind::TakenOver,
+            Self::PacketTooLarge | Self::MessageTooLarge => FailureKind::TooLarge,
+            Self::HungUp => FailureKind::Dropped,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A pretend house put together: plugs, a LAN to reach them by, a cloud to reach them by, one notifier for all.
+//!
+//! Many houses live side by side in one process: each takes ports of its own.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::sim::cloud::SimCloud;
+use crate::sim::cloud::account::SimAccount;
+use crate::sim::handle::PlugHandle;
+use crate::sim::lan::SimLan;
+use crate::sim::model::Model;
+use crate::sim::notify::{ChangeNotifier, NotInTime};
+use crate::sim::plug::SimPlug;
+
+/// Where the first plug of a house lives unless the blueprint says otherwise. Not 127.0.0.1: programs connect
+/// from there, and one that looks for a refusing plug could then meet itself.
+const FIRST_PLUG: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// Where the hosts of its cloud live, for the same reason.
+const CLOUD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Tries to find a port that is free at every plug's address.
+const PORT_TRIES: usize = 16;
+
+/// What a house is built from. Everything has a default that suits a test.
+pub struct HomeOptions {
+    /// What the plugs are, and what they are called.
+    pub plugs: Vec<(Model, String)>,
+    /// Where the first plug lives; the others follow at the next addresses.
+    pub first_plug: Ipv4Addr,
+    /// The port of all plugs, TCP and UDP; 0 takes a free one.
+    pub port: u16,
+    /// The port of the newer discovery; 0 takes a free one.
+    pub tdp_port: u16,
+    /// Who may log in at the cloud.
+    pub account: SimAccount,
+    /// The hosts of the cloud: the global entry, then the regions among which the plugs are shared out.
+    pub cloud: Vec<SocketAddr>,
+}
+
+impl HomeOptions {
+    /// The account of a house that was not given another: user name and password.
+    pub const ACCOUNT: (&str, &str) = ("user@example.com", "pretend-password");
+
+    /// A house with these plugs, all of them HS100 of the first hardware, and a cloud of one region.
+    pub fn of(aliases: &[&str]) -> Self {
+        let plugs: Vec<_> = aliases.iter().map(|alias| (Model::HS100_HW1, *alias)).collect();
+        Self::of_models(&plugs)
+    }
+
+    /// A house with these devices and a cloud of one region.
+    pub fn of_models(plugs: &[(Model, &str)]) -> Self {
+        let (username, password) = Self::ACCOUNT;
+        Self {
+            plugs: plugs.iter().map(|&(model, alias)| (model, alias.to_owned())).collect(),
+            first_plug: FIRST_PLUG,
+            port: 0,
+            tdp_port: 0,
+            account: SimAccount::new(username, password),
+            cloud: vec![(CLOUD, 0).into(); 2],
+        }
+    }
+}
+
+/// A pretend house. It ends when it is dropped.
+pub struct SimHome {
+    plugs: Vec<PlugHandle>,
+    lan: SimLan,
+    cloud: SimCloud,
+    notifier: ChangeNotifier,
+}
+
+impl SimHome {
+    /// Builds the house and returns once everything in it can be reached.
+    ///
+    /// # Errors
+    /// When an address or a port is taken, or is none of loopback.
+    pub async fn start(blueprint: HomeOptions) -> io::Result<Self> {
+        let notifier = ChangeNotifier::new();
+        let HomeOptions { plugs, first_plug, port, tdp_port, account, cloud } = blueprint;
+        let cloud = SimCloud::start(account, &cloud, notifier.clone()).await?;
+        let plugs = make_plugs(plugs, cloud.regions(), &notifier);
+        for plug in &plugs {
+            cloud.add(plug);
+        }
+        let lan = connect(&plugs, first_plug, (port, tdp_port), &notifier).await?;
+        Ok(Self { plugs, lan, cloud, notifier })
+    }
+
+    /// All plugs, in the order of the blueprint.
+    pub fn plugs(&self) -> &[PlugHandle] {
+        &self.plugs
+    }
+
+    /// One plug.
+    ///
+    /// # Panics
+    /// When the blueprint had fewer.
+    pub fn plug(&self, number: usize) -> &PlugHandle {
+        &self.plugs[number]
+    }
+
+    /// The LAN.
+    pub fn lan(&self) -> &SimLan {
+        &self.lan
+    }
+
+    /// The cloud.
+    pub fn cloud(&self) -> &SimCloud {
+        &self.cloud
+    }
+
+    /// Rung at each change in the house.
+    pub fn notifier(&self) -> &ChangeNotifier {
+        &self.notifier
+    }
+
+    /// Waits until `condition` holds, for at most `bound`.
+    ///
+    /// # Errors
+    /// When it does not come true in time.
+    pub async fn wait_until(
+        &self,
+        bound: Duration,
+        condition: impl FnMut() -> bool,
+    ) -> Result<(), NotInTime> {
+        self.notifier.wait_until(bound, condition).await
+    }
+}
+
+fn make_plugs(plates: Vec<(Model, String)>, regions: usize, notifier: &ChangeNotifier) -> Vec<PlugHandle> {
+    let now = Instant::now();
+    let make = |(number, (model, alias)): (u32, (Model, String))| {
+        let mut plug = SimPlug::new(model, number, &alias, now);
+        plug.region = 1 + (number as usize - 1) % regions.max(1);
+        PlugHandle::new(plug, notifier.clone())
+    };
+    (1..).zip(plates).map(make).collect()
+}
+
+/// Plugs all plugs in at one port. Where any port will do, one is looked for that is free at all addresses.
+async fn connect(
+    plugs: &[PlugHandle],
+    first: Ipv4Addr,
+    (port, tdp_port): (u16, u16),
+    notifier: &ChangeNotifier,
+) -> io::Result<SimLan> {
+    let tries = if port == 0 { PORT_TRIES } else { 1 };
+    let mut outcome = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..tries {
+        outcome = try_connect(plugs, first, (port, tdp_port), notifier).await;
+        match &outcome {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            _ => break,
+        }
+    }
+    outcome
+}
+
+async fn try_connect(
+    plugs: &[PlugHandle],
+    first: Ipv4Addr,
+    (port, tdp_port): (u16, u16),
+    notifier: &ChangeNotifier,
+) -> io::Result<SimLan> {
+    let lan = SimLan::start(port, tdp_port, notifier.clone()).await?;
+    for (address, plug) in (first.to_bits()..).map(Ipv4Addr::from_bits).zip(plugs) {
+        lan.plug_in(plug, (address, lan.port()).into()).await?;
+    }
+    Ok(lan)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::sim::plug::SwitchedBy;
+
+    #[tokio::test]
+    async fn houses_stand_side_by_side() {
+        let mut blueprint = HomeOptions::of(&["Lamp", "Kettle", "Fan"]);
+        blueprint.cloud.push((CLOUD, 0).into());
+        let one = SimHome::start(blueprint).await.unwrap();
+        let other = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
+        assert_ne!(one.lan().port(), other.lan().port());
+        for house in [&one, &other] {
+            for plug in house.plugs() {
+                TcpStream::connect(house.lan().address(plug).unwrap()).await.unwrap();
+            }
+        }
+        assert_eq!(one.plugs().iter().map(|plug| plug.read(|p| p.region)).collect::<Vec<_>>(), [1, 2, 1]);
+        assert_eq!(one.plug(2).alias(), "Fan");
+        let address = other.lan().address(other.plug(0)).unwrap();
+        drop(other);
+        let gone = || std::net::TcpStream::connect(address).is_err();
+        one.wait_until(Duration::from_secs(5), gone).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_house_of_a_hundred_plugs_stands_within_one_thread() {
+        let aliases = vec!["Lamp"; 100];
+        let house = SimHome::start(HomeOptions::of(&aliases)).await.unwrap();
+        let last = &house.plugs()[99];
+        assert_eq!(house.lan().address(last).unwrap().ip(), Ipv4Addr::new(127, 0, 0, 110));
+        assert_eq!(last.device_id(), format!("8006{:036X}", 100));
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_an_error_not_a_search() {
+        let one = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
+        let mut blueprint = HomeOptions::of(&["Lamp"]);
+        blueprint.port = one.lan().port();
+        let error = SimHome::start(blueprint).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn a_count_down_ends_by_itself_and_the_house_hears_it() {
+        let house = SimHome::start(HomeOptions::of_models(&[(Model::KP303, "Desk")])).await.unwrap();
+        let strip = house.plug(0);
+        strip.press_button_of(2);
+        let id = strip.read(|plug| plug.outlet_id(2, SwitchedBy::Lan));
+        let request = format!(
+            r#"{{"context":{{"child_ids":["{id}"]}},"count_down":{{"add_rule":{{"enable":1,"delay":1,"act":0}}}}}}"#
+        );
+        strip.with(|plug| plug.handle(request.as_bytes(), SwitchedBy::Lan, Instant::now())).unwrap();
+        assert_eq!(strip.outlets_on(), [false, false, true]);
+        let rung = || strip.switchings().last().is_some_and(|last| last.by == SwitchedBy::CountDown);
+        house.wait_until(Duration::from_secs(10), rung).await.unwrap();
+        assert_eq!(strip.outlets_on(), [false; 3]);
+    }
+}

@@ -1,0 +1,86 @@
+//! The notifier of a house: rung whenever anything in it changes, so that a test waits for a condition and not for time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How often a condition is looked at even when nothing rings: it may hang on something outside the house.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Rung at each change, heard by whoever waits. Cheap to clone; all clones are one notifier.
+#[derive(Clone, Debug)]
+pub struct ChangeNotifier(Arc<watch::Sender<()>>);
+
+/// The condition that was waited for did not come true within its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("did not come true within {0:?}")]
+pub struct NotInTime(pub Duration);
+
+impl ChangeNotifier {
+    /// A notifier that nobody has heard yet.
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(())))
+    }
+
+    /// Says that something changed.
+    pub fn ring(&self) {
+        self.0.send_replace(());
+    }
+
+    /// Hears each ring from here on.
+    pub fn listen(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
+
+    /// Waits until `condition` holds, for at most `bound`.
+    ///
+    /// # Errors
+    /// When it does not come true in time.
+    pub async fn wait_until(
+        &self,
+        bound: Duration,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), NotInTime> {
+        // Listening starts before the first look, or a change between the two would be missed.
+        let mut heard = self.0.subscribe();
+        let waiting = async {
+            while !condition() {
+                let _ = timeout(LOOK_AGAIN, heard.changed()).await;
+            }
+        };
+        timeout(bound, waiting).await.map_err(|_| NotInTime(bound))
+    }
+}
+
+impl Default for ChangeNotifier {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wait_ends_when_its_condition_holds() {
+        let notifier = ChangeNotifier::new();
+        let done = Arc::new(AtomicBool::new(false));
+        let (ringer, flag) = (notifier.clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            flag.store(true, Ordering::SeqCst);
+            ringer.ring();
+        });
+        assert_eq!(notifier.wait_until(Duration::from_secs(5), || done.load(Ordering::SeqCst)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_what_never_comes_ends_at_its_bound() {
+        let bound = Duration::from_millis(30);
+        assert_eq!(ChangeNotifier::new().wait_until(bound, || false).await, Err(NotInTime(bound)));
+    }
+}

@@ -1,0 +1,288 @@
+//! How often the account may be asked: the bucket of calls, the waits that double, the allowance of logins.
+//!
+//! Values with `now` as an argument; nothing here sleeps. TP-Link publishes no limits, so the numbers are what
+//! people were seen to run without error.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Calls that may be made at once.
+const BURST: u32 = 60;
+/// What remains for commands alone.
+const RESERVE: u32 = BURST / 2;
+/// One call more after each of these.
+const REFILL: Duration = Duration::from_secs(1);
+
+/// Logins by itself in [`LOGIN_GAP`]: one, and one more for a token that died early.
+const LOGINS_IN_GAP: usize = 2;
+/// So long after the last but one login the next one may be made.
+const LOGIN_GAP: Duration = Duration::from_secs(10 * 60);
+/// Logins by itself in [`LOGIN_WINDOW`].
+const LOGINS: usize = 6;
+/// A day.
+const LOGIN_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A bucket of calls: `BURST` at most, refilled one each `REFILL`. Polls leave `RESERVE` to commands.
+#[derive(Debug, Clone, Default)]
+pub struct Bucket {
+    /// When the bucket will be full again; absent: it is. All there is to know of it.
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// Takes one call, or tells from when on there will be one.
+    pub fn take(&mut self, urgent: bool, now: Instant) -> Result<(), Instant> {
+        let full_at = self.full_at.filter(|&at| at > now).unwrap_or(now);
+        let may_lack = REFILL * (if urgent { BURST } else { BURST - RESERVE } - 1);
+        match (full_at - now).checked_sub(may_lack) {
+            None | Some(Duration::ZERO) => {
+                self.full_at = Some(full_at + REFILL);
+                Ok(())
+            }
+            Some(wait) => Err(now + wait),
+        }
+    }
+}
+
+/// The bucket of an account, shared by a session and by the one that takes its place when a reload sets the account up
+/// anew: the calls of both are counted together. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct CallBudget(Arc<Mutex<Bucket>>);
+
+impl CallBudget {
+    /// Takes one call, or tells from when on there will be one.
+    pub fn take(&self, urgent: bool, now: Instant) -> Result<(), Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(urgent, now)
+    }
+}
+
+/// Waits that double from failure to failure, up to a longest one, spread so that not everybody returns at once.
+#[derive(Debug, Clone)]
+pub struct DoublingWait {
+    first: Duration,
+    longest: Duration,
+    /// Stands for this installation; the spread is computed from it, so that a run can be repeated.
+    seed: u64,
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl DoublingWait {
+    /// Waits `first` after the first failure, at most `longest`, each plus up to a quarter.
+    pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
+        Self { first, longest, seed, failures: 0, until: None }
+    }
+
+    /// The end of the wait, while there is one.
+    pub fn holds(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|&until| until > now)
+    }
+
+    /// Begins the next, longer wait. Failures during a wait are of calls made before it, and change nothing.
+    pub fn fail(&mut self, now: Instant) {
+        if self.holds(now).is_some() {
+            return;
+        }
+        let doubled = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
+        self.begin(doubled, now);
+    }
+
+    /// Begins the longest wait at once.
+    pub fn fail_long(&mut self, now: Instant) {
+        self.begin(self.longest, now);
+    }
+
+    /// All is well again.
+    pub fn succeed(&mut self) {
+        self.failures = 0;
+        self.until = None;
+    }
+
+    fn begin(&mut self, wait: Duration, now: Instant) {
+        let spread = wait / 4 / 256 * u32::from(self.noise());
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + wait + spread);
+    }
+
+    /// One byte that depends on the installation and on how many failures there were.
+    fn noise(&self) -> u8 {
+        // The finalizer of splitmix64, which spreads neighbours far apart.
+        let mut x = self.seed.wrapping_add(u64::from(self.failures).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x.to_be_bytes()[0]
+    }
+}
+
+/// Logins that are made without the user: two in ten minutes, so that a token that dies early is replaced at once, and
+/// six a day. Too many of them is what accounts were most often blocked for.
+#[derive(Debug, Clone, Default)]
+pub struct LoginQuota {
+    /// The logins of the last day, oldest first.
+    logins: Vec<Instant>,
+}
+
+impl LoginQuota {
+    /// When the next login may be made, if that is not now.
+    pub fn not_before(&self, now: Instant) -> Option<Instant> {
+        let over =
+            |logins, time| self.logins.len().checked_sub(logins).map(|first| self.logins[first] + time);
+        over(LOGINS_IN_GAP, LOGIN_GAP).max(over(LOGINS, LOGIN_WINDOW)).filter(|&until| until > now)
+    }
+
+    /// One was made.
+    pub fn spend(&mut self, now: Instant) {
+        self.logins.retain(|&login| now < login + LOGIN_WINDOW);
+        self.logins.push(now);
+    }
+
+    /// The last one never left this machine.
+    pub fn give_back(&mut self) {
+        self.logins.pop();
+    }
+
+    /// The user acted.
+    pub fn forgive(&mut self) {
+        self.logins.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn drain(bucket: &mut Bucket, urgent: bool, now: Instant) -> usize {
+        (0..1000).take_while(|_| bucket.take(urgent, now).is_ok()).count()
+    }
+
+    #[test]
+    fn polls_leave_half_of_the_bucket_to_commands() {
+        let now = Instant::now();
+        let mut bucket = Bucket::default();
+        assert_eq!(drain(&mut bucket, false, now), 30);
+        assert_eq!(drain(&mut bucket, true, now), 30);
+        assert_eq!(bucket.take(true, now), Err(now + SECOND));
+        assert_eq!(bucket.take(false, now), Err(now + 31 * SECOND));
+    }
+
+    #[test]
+    fn commands_alone_may_use_the_bucket_to_the_last() {
+        let now = Instant::now();
+        let mut bucket = Bucket::default();
+        assert_eq!(drain(&mut bucket, true, now), 60);
+    }
+
+    #[test]
+    fn the_bucket_refills_one_a_second_and_never_overflows() {
+        let start = Instant::now();
+        let mut bucket = Bucket::default();
+        drain(&mut bucket, true, start);
+        assert_eq!(bucket.take(true, start + SECOND / 2), Err(start + SECOND));
+        assert_eq!(drain(&mut bucket, true, start + SECOND), 1);
+        assert_eq!(drain(&mut bucket, true, start + 11 * SECOND), 10);
+        assert_eq!(drain(&mut bucket, false, start + 40 * SECOND), 0);
+        assert_eq!(drain(&mut bucket, false, start + 42 * SECOND), 1);
+        assert_eq!(drain(&mut bucket, true, start + HOUR), 60);
+    }
+
+    #[test]
+    fn the_time_that_the_bucket_names_is_kept() {
+        let now = Instant::now();
+        let mut bucket = Bucket::default();
+        drain(&mut bucket, true, now);
+        let next = bucket.take(true, now).unwrap_err();
+        assert!(bucket.take(true, next - Duration::from_nanos(1)).is_err());
+        assert!(bucket.take(true, next).is_ok());
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_start_again_after_success() {
+        let mut back_off = DoublingWait::new(2 * MINUTE, HOUR, 7);
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            back_off.fail(now);
+            let until = back_off.holds(now).unwrap();
+            waits.push(until - now);
+            now = until;
+        }
+        for (wait, minutes) in waits.iter().zip([2, 4, 8, 16, 32, 60, 60, 60]) {
+            let base = minutes * MINUTE;
+            assert!((base..=base + base / 4).contains(wait), "{waits:?}");
+        }
+        back_off.succeed();
+        assert_eq!(back_off.holds(now), None);
+        back_off.fail(now);
+        assert!(back_off.holds(now).unwrap() - now < 3 * MINUTE);
+    }
+
+    #[test]
+    fn the_spread_differs_between_installations_and_is_the_same_in_a_repeated_run() {
+        let now = Instant::now();
+        let wait = |seed| {
+            let mut back_off = DoublingWait::new(2 * MINUTE, HOUR, seed);
+            back_off.fail(now);
+            back_off.holds(now)
+        };
+        assert_eq!(wait(1), wait(1));
+        assert_ne!(wait(1), wait(2));
+    }
+
+    #[test]
+    fn failures_during_a_wait_do_not_make_it_longer() {
+        let now = Instant::now();
+        let mut back_off = DoublingWait::new(2 * MINUTE, HOUR, 7);
+        back_off.fail(now);
+        let until = back_off.holds(now);
+        for _ in 0..100 {
+            back_off.fail(now + SECOND);
+        }
+        assert_eq!(back_off.holds(now), until);
+        back_off.fail_long(now);
+        assert!(back_off.holds(now).unwrap() >= now + HOUR);
+    }
+
+    #[test]
+    fn logins_are_two_in_ten_minutes_and_six_a_day_unless_the_user_acts() {
+        let start = Instant::now();
+        let mut allowance = LoginQuota::default();
+        for pair in 0..3 {
+            let now = start + pair * 10 * MINUTE;
+            assert_eq!(allowance.not_before(now), None);
+            allowance.spend(now);
+            let again = now + MINUTE;
+            assert_eq!(allowance.not_before(again), None, "the token died early");
+            allowance.spend(again);
+            assert!(
+                allowance.not_before(again).is_some_and(|until| until >= now + 10 * MINUTE),
+                "the third waits"
+            );
+        }
+        let now = start + HOUR;
+        assert_eq!(allowance.not_before(now), Some(start + 24 * HOUR));
+        assert_eq!(allowance.not_before(start + 24 * HOUR), None);
+        allowance.spend(start + 24 * HOUR);
+        assert_eq!(
+            allowance.not_before(start + 24 * HOUR),
+            Some(start + 24 * HOUR + MINUTE),
+            "six in any day"
+        );
+        allowance.forgive();
+        assert_eq!(allowance.not_before(start + 24 * HOUR), None);
+    }
+
+    #[test]
+    fn a_login_that_never_left_does_not_count() {
+        let now = Instant::now();
+        let mut allowance = LoginQuota::default();
+        allowance.spend(now);
+        allowance.spend(now);
+        assert!(allowance.not_before(now).is_some());
+        allowance.give_back();
+        assert_eq!(allowance.not_before(now), None);
+    }
+}

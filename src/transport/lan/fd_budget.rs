@@ -1,0 +1,126 @@
+//! The share that connections to plugs have of the files which this process may open. The rest belongs to the broker's
+//! clients, the cloud and the store, none of which can wait as well as a plug can be asked a moment later.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::logging::Repeated;
+
+/// What the system says when this process, or the whole machine, has too many files open.
+const OUT_OF_FILES: [i32; 2] = [24, 23];
+/// They have not run out any more when nobody has missed one for this long.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Whether an error says that no more files may be opened.
+pub(in crate::transport) fn is_out_of_files(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code))
+}
+
+/// What may be had, and whether it was enough.
+#[derive(Debug)]
+pub(in crate::transport) struct FdBudget {
+    /// How many files this process may have open; absent where that is not known, or without a limit.
+    limit: Option<u64>,
+    missed: Mutex<OverBudget>,
+}
+
+#[derive(Debug, Default)]
+struct OverBudget {
+    told: Repeated,
+    last: Option<Instant>,
+}
+
+impl Default for FdBudget {
+    fn default() -> Self {
+        Self::of(limit())
+    }
+}
+
+impl FdBudget {
+    fn of(limit: Option<u64>) -> Self {
+        Self { limit, missed: Mutex::default() }
+    }
+
+    /// Whether a connection that was just opened may be used.
+    pub(in crate::transport) fn admits(&self, connection: &impl AsRawFd) -> bool {
+        self.is_below(connection, |limit| limit / 8 * 7)
+    }
+
+    /// Whether it may stay open for the next request.
+    pub(in crate::transport) fn keeps(&self, connection: &impl AsRawFd) -> bool {
+        self.is_below(connection, |limit| limit / 4 * 3)
+    }
+
+    /// The system gives the lowest number that is free, so that a number tells how many are taken.
+    fn is_below(&self, connection: &impl AsRawFd, part: fn(u64) -> u64) -> bool {
+        let number = u64::try_from(connection.as_raw_fd()).unwrap_or_default();
+        self.limit.is_none_or(|limit| number < part(limit))
+    }
+
+    /// There was none left for a connection.
+    pub(in crate::transport) fn missed_one(&self, now: Instant) {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        missed.last = Some(now);
+        if missed.told.failed("out of files", now).is_some() {
+            let limit = self.limit.map(|limit| format!(" ({limit} at most)")).unwrap_or_default();
+            tracing::warn!(
+                "no more files may be opened{limit}: some plugs are asked later: raise the limit (LimitNOFILE= in the \
+                 unit, ulimit -n in a shell)"
+            );
+        }
+    }
+
+    /// There was one.
+    pub(in crate::transport) fn found_one(&self, now: Instant) {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.last.take_if(|last| *last + QUIET <= now).is_some()
+            && let Some(past) = missed.told.ended(now)
+        {
+            tracing::info!("enough files may be opened again {past}");
+        }
+    }
+}
+
+/// How many files this process may have open, as Linux tells it.
+fn limit() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_share_is_told_by_the_number_of_a_file() {
+        let file = File::open("/dev/null").unwrap();
+        let number = u64::try_from(file.as_raw_fd()).unwrap();
+        let share = |limit| FdBudget::of(Some(limit));
+        assert!(share(number * 4).keeps(&file) && share(number * 4).admits(&file));
+        assert!(!share(number * 5 / 4).keeps(&file) && share(number * 5 / 4 + 8).admits(&file));
+        assert!(!share(number).admits(&file));
+        assert!(FdBudget::of(None).keeps(&file));
+        assert!(FdBudget::default().keeps(&file), "a test has more files than it needs");
+    }
+
+    #[test]
+    fn files_that_come_and_go_are_told_of_once() {
+        let (share, start) = (FdBudget::of(Some(64)), Instant::now());
+        let is_told = || share.missed.lock().unwrap().told.clone().ended(start).is_some();
+        share.missed_one(start);
+        share.found_one(start);
+        assert!(is_told(), "others may be missing one still");
+        share.found_one(start + QUIET);
+        assert!(!is_told());
+    }
+}
