@@ -21,7 +21,7 @@
 //!                             |
 //!                         smarthome                          the plug's language: words, frame, cipher
 //!                             |
-//!                     model  secret  access  duration  logging  plain values
+//!                     model  secret  permissions  duration  backoff  logging  plain values
 //! ```
 //!
 //! Imports go down, never up and never sideways; `tests/house_rules.rs` holds us to it. Every room opens with what it
@@ -31,6 +31,7 @@
 //! it at work from a program of your own, there are small ones under `examples/`.
 
 // Plain values.
+pub(crate) mod backoff;
 pub mod duration;
 pub mod logging;
 pub mod model;

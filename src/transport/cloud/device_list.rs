@@ -19,7 +19,7 @@ use crate::transport::cloud::api::{self, Row};
 use crate::transport::cloud::client::{AccountCall, CloudClient};
 use crate::transport::cloud::codes::PlugFault;
 use crate::transport::cloud::host::RefusedServer;
-use crate::transport::cloud::rate_limit::DoublingWait;
+use crate::transport::cloud::rate_limit::Cooldown;
 
 /// A list older than this is read again, behind the back of the call that noticed.
 const OLD: Duration = Duration::from_secs(30 * 60);
@@ -237,9 +237,9 @@ struct DeviceList {
     rows: Rows,
     read_at: Option<Instant>,
     /// Holds while another look would bring nothing new, to judge by the last one.
-    look: DoublingWait,
+    look: Cooldown,
     /// Holds after a reading failed in this way.
-    failing: DoublingWait,
+    failing: Cooldown,
     failure: CloudError,
 }
 
@@ -259,8 +259,8 @@ impl DeviceList {
         Self {
             rows: Rows::default(),
             read_at: None,
-            look: DoublingWait::new(LOOK.0, LOOK.1, seed),
-            failing: DoublingWait::new(FAILING.0, FAILING.1, seed),
+            look: Cooldown::new(LOOK.0, LOOK.1, seed),
+            failing: Cooldown::new(FAILING.0, FAILING.1, seed),
             failure: CloudError::Throttled,
         }
     }
@@ -272,7 +272,7 @@ impl DeviceList {
 
     /// A plug is not in the list, or not where it says.
     fn look(&self, now: Instant) -> ListDecision {
-        self.unless(self.look.holds(now).is_some(), now)
+        self.unless(self.look.until(now).is_some(), now)
     }
 
     /// Somebody wants to see it.
@@ -287,7 +287,7 @@ impl DeviceList {
     }
 
     fn unless(&self, enough: bool, now: Instant) -> ListDecision {
-        match (enough, self.failing.holds(now)) {
+        match (enough, self.failing.until(now)) {
             (true, _) => ListDecision::Nothing,
             (false, Some(_)) => ListDecision::Patience(self.failure.clone()),
             (false, None) => ListDecision::Reading,

@@ -32,6 +32,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::backoff;
 use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
 use crate::secret::Secret;
@@ -157,7 +158,7 @@ impl Cloud {
         let account = SessionAccount { username, password, terminal, host: host.clone(), memory };
         let (keeper, gate, moods) = AuthTask::new(account, tokens, http.clone(), vault, events.clone());
         let line = CloudClient { gate, http, account: host };
-        let (reader, directory) = DeviceListTask::new(line.clone(), events, terminal.as_u64_pair().1);
+        let (reader, directory) = DeviceListTask::new(line.clone(), events, backoff::seed(terminal));
         tokio::spawn(keeper.run());
         tokio::spawn(reader.run());
         Ok(Self { line, directory, status: moods })

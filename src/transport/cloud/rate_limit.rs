@@ -6,6 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::backoff::Backoff;
+
 /// Calls that may be made at once.
 const BURST: u32 = 60;
 /// What remains for commands alone.
@@ -56,61 +58,43 @@ impl CallBudget {
     }
 }
 
-/// Waits that double from failure to failure, up to a longest one, spread so that not everybody returns at once.
+/// A time in which nothing is tried, begun by a failure. It grows with each failure in a row.
 #[derive(Debug, Clone)]
-pub struct DoublingWait {
-    first: Duration,
-    longest: Duration,
-    /// Stands for this installation; the spread is computed from it, so that a run can be repeated.
-    seed: u64,
+pub struct Cooldown {
+    backoff: Backoff,
     failures: u32,
     until: Option<Instant>,
 }
 
-impl DoublingWait {
-    /// Waits `first` after the first failure, at most `longest`, each plus up to a quarter.
+impl Cooldown {
+    /// `first` after the first failure, at most `longest`, each plus up to a quarter that depends on the seed.
     pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
-        Self { first, longest, seed, failures: 0, until: None }
+        Self { backoff: Backoff::new(first, longest).spread(1.0, 1.25, seed), failures: 0, until: None }
     }
 
-    /// The end of the wait, while there is one.
-    pub fn holds(&self, now: Instant) -> Option<Instant> {
+    /// Its end, if it is not over.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|&until| until > now)
     }
 
-    /// Begins the next, longer wait. Failures during a wait are of calls made before it, and change nothing.
+    /// Begins the next, longer one. A failure while one lasts is of a call made before it, and changes nothing.
     pub fn fail(&mut self, now: Instant) {
-        if self.holds(now).is_some() {
-            return;
+        if self.until(now).is_none() {
+            self.failures = self.failures.saturating_add(1);
+            self.until = Some(now + self.backoff.pause(self.failures));
         }
-        let doubled = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
-        self.begin(doubled, now);
     }
 
-    /// Begins the longest wait at once.
+    /// Begins the longest one at once.
     pub fn fail_long(&mut self, now: Instant) {
-        self.begin(self.longest, now);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + self.backoff.longest_pause());
     }
 
-    /// All is well again.
+    /// Ends it; the next one is short again.
     pub fn succeed(&mut self) {
         self.failures = 0;
         self.until = None;
-    }
-
-    fn begin(&mut self, wait: Duration, now: Instant) {
-        let spread = wait / 4 / 256 * u32::from(self.noise());
-        self.failures = self.failures.saturating_add(1);
-        self.until = Some(now + wait + spread);
-    }
-
-    /// One byte that depends on the installation and on how many failures there were.
-    fn noise(&self) -> u8 {
-        // The finalizer of splitmix64, which spreads neighbours far apart.
-        let mut x = self.seed.wrapping_add(u64::from(self.failures).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x.to_be_bytes()[0]
     }
 }
 
@@ -200,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest_and_start_again_after_success() {
-        let mut back_off = DoublingWait::new(2 * MINUTE, HOUR, 7);
+    fn cooldowns_double_up_to_the_longest_and_start_again_after_success() {
+        let mut cooldown = Cooldown::new(2 * MINUTE, HOUR, 7);
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..8 {
-            back_off.fail(now);
-            let until = back_off.holds(now).unwrap();
+            cooldown.fail(now);
+            let until = cooldown.until(now).unwrap();
             waits.push(until - now);
             now = until;
         }
@@ -214,36 +198,24 @@ mod tests {
             let base = minutes * MINUTE;
             assert!((base..=base + base / 4).contains(wait), "{waits:?}");
         }
-        back_off.succeed();
-        assert_eq!(back_off.holds(now), None);
-        back_off.fail(now);
-        assert!(back_off.holds(now).unwrap() - now < 3 * MINUTE);
+        cooldown.succeed();
+        assert_eq!(cooldown.until(now), None);
+        cooldown.fail(now);
+        assert!(cooldown.until(now).unwrap() - now < 3 * MINUTE);
     }
 
     #[test]
-    fn the_spread_differs_between_installations_and_is_the_same_in_a_repeated_run() {
+    fn failures_during_a_cooldown_do_not_make_it_longer() {
         let now = Instant::now();
-        let wait = |seed| {
-            let mut back_off = DoublingWait::new(2 * MINUTE, HOUR, seed);
-            back_off.fail(now);
-            back_off.holds(now)
-        };
-        assert_eq!(wait(1), wait(1));
-        assert_ne!(wait(1), wait(2));
-    }
-
-    #[test]
-    fn failures_during_a_wait_do_not_make_it_longer() {
-        let now = Instant::now();
-        let mut back_off = DoublingWait::new(2 * MINUTE, HOUR, 7);
-        back_off.fail(now);
-        let until = back_off.holds(now);
+        let mut cooldown = Cooldown::new(2 * MINUTE, HOUR, 7);
+        cooldown.fail(now);
+        let until = cooldown.until(now);
         for _ in 0..100 {
-            back_off.fail(now + SECOND);
+            cooldown.fail(now + SECOND);
         }
-        assert_eq!(back_off.holds(now), until);
-        back_off.fail_long(now);
-        assert!(back_off.holds(now).unwrap() >= now + HOUR);
+        assert_eq!(cooldown.until(now), until);
+        cooldown.fail_long(now);
+        assert!(cooldown.until(now).unwrap() >= now + HOUR);
     }
 
     #[test]

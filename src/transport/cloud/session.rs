@@ -6,13 +6,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::backoff;
 use crate::bridge::event::CloudStatus;
 use crate::secret::{RefusedLogins, Secret, SecretBuf, Source};
 use crate::transport::cloud::api::{self, ApiError, Granted};
 use crate::transport::cloud::codes::{CodeRow, LoginBy, Reaction, Remedy};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
-use crate::transport::cloud::rate_limit::{CallBudget, DoublingWait, LoginQuota};
+use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
 use crate::transport::cloud::{CloudError, Tokens};
 
 /// Held back by TP-Link: minutes to an hour.
@@ -39,7 +40,7 @@ pub struct Session {
     /// Why nothing is tried until the user acts.
     stopped: Option<Box<str>>,
     /// Logins and refreshes that wait after one failed.
-    rest: DoublingWait,
+    rest: Cooldown,
     logins: LoginQuota,
     is_retired: bool,
     /// What the user logs in with by hand, until that is answered.
@@ -55,7 +56,7 @@ pub struct Session {
 impl Session {
     /// A session of this account, with the tokens that were kept of it.
     pub fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
-        let seed = account.terminal.as_u64_pair().1;
+        let seed = backoff::seed(account.terminal);
         let mut session = Self {
             terminal: account.terminal.to_string(),
             account,
@@ -64,7 +65,7 @@ impl Session {
             refresh_token: None,
             given: 0,
             stopped: None,
-            rest: DoublingWait::new(REST.0, REST.1, seed),
+            rest: Cooldown::new(REST.0, REST.1, seed),
             logins: LoginQuota::default(),
             is_retired: false,
             by_hand: None,
@@ -222,16 +223,15 @@ impl Session {
     }
 
     /// The wait while TP-Link holds our calls back, which no reload ends.
-    fn hold(&self) -> MutexGuard<'_, DoublingWait> {
+    fn hold(&self) -> MutexGuard<'_, Cooldown> {
         let SessionAccount { terminal, memory, .. } = &self.account;
-        let hold = memory
-            .hold
-            .get_or_init(|| Mutex::new(DoublingWait::new(HOLD.0, HOLD.1, terminal.as_u64_pair().1)));
+        let hold =
+            memory.hold.get_or_init(|| Mutex::new(Cooldown::new(HOLD.0, HOLD.1, backoff::seed(terminal))));
         hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_open(&self, now: Instant) -> Result<(), CloudError> {
-        match (&self.stopped, self.hold().holds(now)) {
+        match (&self.stopped, self.hold().until(now)) {
             (Some(why), _) => Err(CloudError::Stopped(why.clone())),
             (None, Some(_)) => Err(CloudError::Throttled),
             (None, None) => Ok(()),
@@ -256,14 +256,14 @@ impl Session {
         if !self.proven {
             self.rest.fail(now);
         }
-        if self.rest.holds(now).is_some() {
+        if self.rest.until(now).is_some() {
             self.down(format!("the token is refused: {trouble}"));
         }
     }
 
     /// The way to a token: the refresh token before the password.
     fn plan(&mut self, now: Instant) -> SessionStep {
-        if self.rest.holds(now).is_some() {
+        if self.rest.until(now).is_some() {
             return SessionStep::Refuse(self.current_error());
         }
         if self.is_retired {
@@ -457,7 +457,7 @@ pub struct AccountMemory {
     /// How many calls may still be made.
     pub budget: CallBudget,
     /// How long TP-Link holds calls back, once a session has asked.
-    hold: Arc<OnceLock<Mutex<DoublingWait>>>,
+    hold: Arc<OnceLock<Mutex<Cooldown>>>,
 }
 
 /// The ways to a token.
