@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
-use hs100d::model::{Address, Failure, RelayState};
+use hs100d::model::{Address, Failure, LanProtocol, RelayState};
 use hs100d::smarthome::message::{Reply, Request};
-use hs100d::transport::lan::xor::Lan;
+use hs100d::transport::lan::Lan;
 
 const USAGE: &str = "switch ADDRESS[:PORT] on|off";
 /// Where the plugs of this family listen.
@@ -63,11 +63,15 @@ async fn say(lan: &Lan, address: &Address, request: Request) -> Result<Reply, Fa
         id: ExchangeId::new(plug, 0),
         plug,
         label: "plug".into(),
-        target: Target::Local { address: address.clone(), expect: anybody.clone() },
+        target: Target::Local {
+            address: address.clone(),
+            protocol: LanProtocol::Xor,
+            expect: anybody.clone(),
+        },
         request,
         deadline: Instant::now() + PATIENCE,
         urgent: true,
         known_info: None,
     };
-    lan.perform(&exchange, address, &anybody).await.result
+    lan.perform(&exchange, address, LanProtocol::Xor, &anybody).await.result
 }

@@ -298,7 +298,7 @@ impl fmt::Display for RelayState {
 /// A way to reach a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// The LAN, TCP 9999.
+    /// The LAN.
     Local,
     /// TP-Link's cloud, by the account.
     Cloud,
@@ -320,6 +320,32 @@ impl fmt::Display for Route {
             Self::Local => "local",
             Self::Cloud => "cloud",
         })
+    }
+}
+
+/// A protocol that plugs of this family speak on the LAN. The messages inside are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LanProtocol {
+    /// The XOR cipher on TCP 9999.
+    Xor,
+    /// Encrypted HTTP on port 80, of newer firmwares.
+    Klap,
+}
+
+impl LanProtocol {
+    const ALL: [Self; 2] = [Self::Xor, Self::Klap];
+
+    /// The word for it in payloads and in the store.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Xor => "xor",
+            Self::Klap => "klap",
+        }
+    }
+
+    /// Reads [`LanProtocol::word`] back.
+    pub fn new(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.word() == word)
     }
 }
 

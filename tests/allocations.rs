@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
-use hs100d::model::Address;
+use hs100d::model::{Address, LanProtocol};
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
 use hs100d::smarthome::message::{DeviceInfo, Reply, Request};
 use hs100d::transport::Transport;
@@ -74,7 +74,11 @@ fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, device: Option<A
         id: ExchangeId::new(PlugKey(0), serial),
         plug: PlugKey(0),
         label: Arc::clone(label),
-        target: Target::Local { address: Address::from(address), expect: Identity::default() },
+        target: Target::Local {
+            address: Address::from(address),
+            protocol: LanProtocol::Xor,
+            expect: Identity::default(),
+        },
         request: Request::SysInfo,
         deadline: Instant::now() + Duration::from_secs(30),
         urgent: false,

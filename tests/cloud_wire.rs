@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cloud_support::*;
 use hs100d::bridge::event::{CloudStatus, Event, Target};
-use hs100d::model::{Address, Failure, RelayState};
+use hs100d::model::{Address, Failure, LanProtocol, RelayState};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::host::BadHost;
 use hs100d::transport::cloud::session::AccountMemory;
@@ -401,7 +401,11 @@ async fn an_exchange_for_the_lan_is_not_for_this_wire() {
     let (canned, bench) = bench().await;
     let mut local = exchange(KETTLE, Request::SysInfo, Duration::from_secs(1));
     let address = Address::new("127.0.0.1", 1).unwrap();
-    local.target = Target::Local { address, expect: hs100d::bridge::event::Identity::default() };
+    local.target = Target::Local {
+        address,
+        protocol: LanProtocol::Xor,
+        expect: hs100d::bridge::event::Identity::default(),
+    };
     assert!(bench.cloud.perform(&local).await.result.is_err());
     assert_eq!(canned.with(|account| account.seen.len()), 0);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
-use hs100d::model::{Address, DeviceId, Failure, RelayState};
+use hs100d::model::{Address, DeviceId, Failure, LanProtocol, RelayState};
 use hs100d::sim::fault::{LanFault, SwitchAndRead};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
@@ -17,7 +17,7 @@ use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::{SimPlug, SwitchedBy};
 use hs100d::smarthome::frame;
 use hs100d::smarthome::message::{Outlets, Reply, Request};
-use hs100d::transport::lan::xor::Lan;
+use hs100d::transport::lan::Lan;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Long enough for whatever is going to be answered at all.
@@ -56,6 +56,7 @@ impl House {
             label: "a plug".into(),
             target: Target::Local {
                 address: Address::from(self.addresses[number]),
+                protocol: LanProtocol::Xor,
                 expect: Identity { device_id, mac: None },
             },
             request,
@@ -67,8 +68,8 @@ impl House {
 
     async fn ask(&self, number: usize, request: Request, patience: Duration) -> Outcome {
         let exchange = self.exchange(number, request, patience);
-        let Target::Local { address, expect } = &exchange.target else { unreachable!() };
-        self.wire.perform(&exchange, address, expect).await
+        let Target::Local { address, protocol, expect } = &exchange.target else { unreachable!() };
+        self.wire.perform(&exchange, address, *protocol, expect).await
     }
 }
 
@@ -94,13 +95,17 @@ async fn a_bulb_is_asked_what_it_is_and_nothing_else() {
         id: ExchangeId::new(PlugKey(0), 1),
         plug: PlugKey(0),
         label: "a plug".into(),
-        target: Target::Local { address: address.clone(), expect: expect.clone() },
+        target: Target::Local {
+            address: address.clone(),
+            protocol: LanProtocol::Xor,
+            expect: expect.clone(),
+        },
         request: ON,
         deadline: Instant::now() + PATIENCE,
         urgent: true,
         known_info: None,
     };
-    let outcome = Lan::default().perform(&exchange, &address, &expect).await;
+    let outcome = Lan::default().perform(&exchange, &address, LanProtocol::Xor, &expect).await;
     let Err(Failure::Unsupported(kind)) = &outcome.result else { panic!("{outcome:?}") };
     assert_eq!(&**kind, "it is a IOT.SMARTBULB (LB130(EU))");
     assert!(outcome.greeting.is_some());
@@ -223,9 +228,9 @@ async fn an_exchange_that_is_dropped_resets_its_connection() {
     let house = House::with_plugs(1).await;
     house.lan.set_fault(&house.plugs[0], LanFault::Silent).await.unwrap();
     let exchange = house.exchange(0, Request::SysInfo, PATIENCE);
-    let Target::Local { address, expect } = &exchange.target else { unreachable!() };
+    let Target::Local { address, protocol, expect } = &exchange.target else { unreachable!() };
     tokio::select! {
-        outcome = house.wire.perform(&exchange, address, expect) => panic!("{outcome:?}"),
+        outcome = house.wire.perform(&exchange, address, *protocol, expect) => panic!("{outcome:?}"),
         heard = house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().lan_requests == 1) => heard.unwrap(),
     }
     house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().open == 0).await.unwrap();
@@ -238,7 +243,7 @@ async fn a_host_name_is_resolved_and_one_that_does_not_resolve_is_no_route() {
     let mut exchange = house.exchange(0, Request::SysInfo, PATIENCE);
     let Target::Local { expect, .. } = exchange.target.clone() else { unreachable!() };
     let localhost = Address::new("localhost", port).unwrap();
-    let outcome = house.wire.perform(&exchange, &localhost, &expect).await;
+    let outcome = house.wire.perform(&exchange, &localhost, LanProtocol::Xor, &expect).await;
     assert!(matches!(outcome.result, Ok(_) | Err(Failure::Refused)), "{outcome:?}");
     house.addresses[0] = (Ipv4Addr::LOCALHOST, 1).into();
     exchange.deadline = Instant::now() + PATIENCE;
@@ -264,14 +269,18 @@ async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wir
             id: ExchangeId::new(PlugKey(0), 1),
             plug: PlugKey(0),
             label: "a strip".into(),
-            target: Target::Local { address: address.clone(), expect: expect.clone() },
+            target: Target::Local {
+                address: address.clone(),
+                protocol: LanProtocol::Xor,
+                expect: expect.clone(),
+            },
             request: Request::SetOutlets(Outlets::one(outlet), RelayState::On),
             deadline: Instant::now() + PATIENCE,
             urgent: true,
             known_info: Some(Arc::clone(&elsewhere.device)),
         };
         for _ in 0..2 {
-            let outcome = wire.perform(&exchange, &address, &expect).await;
+            let outcome = wire.perform(&exchange, &address, LanProtocol::Xor, &expect).await;
             assert_eq!(outcome.result, Ok(Reply::Done), "{fault:?}");
         }
         assert!(strip.outlets_on()[usize::from(outlet)], "{fault:?}");

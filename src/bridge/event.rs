@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Address, Availability, DeviceId, Failure, Mac, PlugCommand, PlugName, RelayState, Route};
+use crate::model::{
+    Address, Availability, DeviceId, Failure, LanProtocol, Mac, PlugCommand, PlugName, RelayState, Route,
+};
 use crate::smarthome::message::{DeviceInfo, Meter, Outlet, Reading, Reply, Request, ScheduleRule};
 
 /// Something that happened outside and that the bridge should know.
@@ -142,6 +144,8 @@ pub enum Target {
     Local {
         /// Where to connect to.
         address: Address,
+        /// How to speak to it.
+        protocol: LanProtocol,
         /// Who must answer there before anything is changed.
         expect: Identity,
     },

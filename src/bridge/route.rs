@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::{Route, Verdict};
+use crate::model::{LanProtocol, Route, Verdict};
 
 /// Which routes may be used, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,6 +105,12 @@ impl Routes {
 
     pub(super) fn is_resting(&self, route: Route) -> bool {
         matches!(self.health(route), Health::Resting { .. })
+    }
+
+    /// How to speak to the plug on the LAN. [`LanProtocol::Klap`] is not built yet, so plugs are probed with XOR.
+    #[expect(clippy::unused_self, reason = "it will depend on what was seen")]
+    pub(super) fn lan_protocol(&self) -> LanProtocol {
+        LanProtocol::Xor
     }
 
     /// The plug answered over this route.

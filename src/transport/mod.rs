@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::bridge::event::{Exchange, ExchangeId, Outcome, Target};
 use crate::model::Failure;
 use cloud::Cloud;
-use lan::xor::Lan;
+use lan::Lan;
 
 /// Both wires, and the exchanges under way on them.
 #[derive(Debug)]
@@ -98,7 +98,9 @@ impl Transport {
 
 async fn perform(lan: &Lan, cloud: Option<&Cloud>, exchange: &Exchange) -> Outcome {
     match (&exchange.target, cloud) {
-        (Target::Local { address, expect }, _) => lan.perform(exchange, address, expect).await,
+        (Target::Local { address, protocol, expect }, _) => {
+            lan.perform(exchange, address, *protocol, expect).await
+        }
         // In a box of its own, or a poll over the LAN would carry the room that this one needs.
         (Target::Cloud { .. }, Some(cloud)) => Box::pin(cloud.perform(exchange)).await,
         (Target::Cloud { .. }, None) => {

@@ -159,7 +159,7 @@ impl World {
         let (plug, fate, deadline) = (flight.plug, flight.fate, flight.deadline);
         let request = flight.exchange.request.clone();
         let (found, identity) = match &flight.exchange.target {
-            Target::Local { address, expect } => {
+            Target::Local { address, expect, .. } => {
                 let place = plugs::place(address).map(usize::from);
                 (place.and_then(|place| self.places[place]), expect.clone())
             }

@@ -467,7 +467,7 @@ impl Scenario {
             |pending: &&Pending| matches!(pending, Pending::Answer(id, _) if id.plug() == exchange.id.plug());
         assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");
         match &exchange.target {
-            Target::Local { address, expect } => self.perform_local(&exchange, address, expect),
+            Target::Local { address, expect, .. } => self.perform_local(&exchange, address, expect),
             Target::Cloud { device_id } => self.perform_cloud(&exchange, device_id),
         }
     }

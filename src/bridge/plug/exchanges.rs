@@ -145,9 +145,11 @@ impl Plug {
             return false;
         }
         let target = match (route, &self.address, &self.identity.device_id) {
-            (Route::Local, Some(address), _) => {
-                Target::Local { address: address.clone(), expect: self.identity.clone() }
-            }
+            (Route::Local, Some(address), _) => Target::Local {
+                address: address.clone(),
+                protocol: self.routes.lan_protocol(),
+                expect: self.identity.clone(),
+            },
             (Route::Cloud, _, Some(device_id)) => Target::Cloud { device_id: device_id.clone() },
             _ => return false,
         };

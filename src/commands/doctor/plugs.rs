@@ -17,12 +17,12 @@ use crate::bridge::event::{DiscoveryReply, Exchange, ExchangeId, Identity, PlugK
 use crate::bridge::route::RoutePreference;
 use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
-use crate::model::{Address, Destination, Failure, Route, shown};
+use crate::model::{Address, Destination, Failure, LanProtocol, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request};
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
 use crate::transport::discovery::{Discovery, DiscoveryOptions};
-use crate::transport::lan::xor::Lan;
+use crate::transport::lan::Lan;
 
 /// How long plugs may take to answer datagrams.
 const SEARCH: Duration = Duration::from_secs(2);
@@ -319,9 +319,13 @@ async fn ask(
     for _ in 0..2 {
         let begun = Instant::now();
         let address = Address::from(socket);
-        let target = Target::Local { address: address.clone(), expect: patient.identity.clone() };
+        let target = Target::Local {
+            address: address.clone(),
+            protocol: LanProtocol::Xor,
+            expect: patient.identity.clone(),
+        };
         let exchange = exchange(patient, target, Route::Local);
-        match lan.perform(&exchange, &address, &patient.identity).await.result {
+        match lan.perform(&exchange, &address, LanProtocol::Xor, &patient.identity).await.result {
             Ok(Reply::SysInfo(reading)) => {
                 let answer = describe(&reading);
                 tries.push(Try::since(begun, what, answer.clone()));

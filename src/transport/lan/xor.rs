@@ -27,23 +27,23 @@ const SPARE_BUFFERS: usize = 64;
 
 /// All plugs' connections.
 #[derive(Debug, Default)]
-pub struct Lan {
+pub(super) struct XorClient {
     kept: Mutex<IdleConnections>,
     spare: Mutex<Vec<Vec<u8>>>,
     share: FdBudget,
 }
 
-impl Lan {
+impl XorClient {
     /// Carries one exchange out, by its deadline. Dropping the future before its end resets the connection, so that
     /// the kernel does not deliver the request later.
-    pub async fn perform(&self, exchange: &Exchange, address: &Address, expect: &Identity) -> Outcome {
+    pub(super) async fn perform(&self, exchange: &Exchange, address: &Address, expect: &Identity) -> Outcome {
         let deadline = Instant::from_std(exchange.deadline);
         let ask = ExchangeParts { exchange, address, expect };
         timeout_at(deadline, self.ask(&ask)).await.unwrap_or_else(|_| Outcome::of(Err(Failure::Silent)))
     }
 
     /// Closes every connection that is not in use.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.kept().0.clear();
     }
 
