@@ -7,6 +7,7 @@ mod e2e_kit;
 mod mqtt_kit;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -186,6 +187,46 @@ async fn a_config_with_another_broker_is_followed_there() {
     scene.daemon.says_again("connected to the broker", 2).await;
     ear.say("hs100d/lamp/set", "ON");
     sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+}
+
+#[tokio::test]
+async fn while_the_config_cannot_be_read_plugs_are_served_and_further_reloads_become_one() {
+    let house = house().await;
+    let scene = Scene::start(&Config::of(&house)).await;
+    settle(&scene.ear).await;
+    scene.home.pipe();
+    scene.daemon.signal("HUP");
+    let mut first = scene.home.reader().await;
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+    assert!(house.plug(0).is_on());
+    house.plug(1).press_button();
+    scene.shows("kuche", json!({"state": "ON"})).await;
+
+    for transaction in ["second", "third"] {
+        let payload = json!({ "transaction": transaction }).to_string();
+        scene.ear.say("hs100d/bridge/request/reload", payload);
+    }
+    // They are heard before this command is.
+    scene.command("lamp", json!({"state": "OFF"})).await;
+    assert!(!scene.ear.seen().iter().any(|seen| seen.topic == "hs100d/bridge/response/reload"));
+    let renamed = Config::of(&house).plug("tree", &house, 2).text();
+    first.write_all(renamed.as_bytes()).unwrap();
+    drop(first);
+    scene.daemon.says("the config was read again").await;
+    let result = scene.command("tree", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "local"})), "{result}");
+
+    let mut second = scene.home.reader().await;
+    second.write_all(b"[mqtt\n").unwrap();
+    drop(second);
+    for transaction in ["second", "third"] {
+        let answer = json_of(&scene.ear.hears("hs100d/bridge/response/reload", transaction).await);
+        assert_eq!(answer["status"], "error", "{answer}");
+    }
+    scene.command("tree", json!({"state": "OFF"})).await;
+    let ended = scene.daemon.lines().iter().filter(|line| line.contains("the config was ")).count();
+    assert_eq!(ended, 2, "two were asked for during the first, and one follows");
 }
 
 #[tokio::test]

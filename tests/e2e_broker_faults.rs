@@ -245,3 +245,28 @@ async fn a_broker_that_denies_the_subscription_is_shown_the_states_and_asked_aga
     stage.was_said_once("it does not let us subscribe");
     stage.works().await;
 }
+
+#[tokio::test]
+async fn a_command_is_carried_out_and_answered_while_a_broker_that_confirms_nothing_is_left() {
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    stage.plugs_are_served().await;
+    let ear = Ear::listen(stage.broker.port).await;
+    ear.hears("hs100d/lamp/availability", "online").await;
+    stage.line.set(Trouble::DropsAcks);
+    let other = Broker::start(Brand::Embedded).await;
+    let config = Stage::config(&stage.house, &stage.line).at_broker(other.port);
+    stage.home.write(&config.text());
+    stage.daemon.signal("HUP");
+    ear.hears("hs100d/bridge/state", "offline").await;
+    ear.say("hs100d/lamp/set", r#"{"state": "ON", "transaction": "between"}"#);
+    let result = json_of(&ear.hears("hs100d/lamp/result", "between").await);
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+    assert!(stage.house.plug(0).is_on());
+    let is_at = |port: u16| format!("connected to the broker at 127.0.0.1:{port}");
+    assert!(!stage.daemon.lines().iter().any(|line| line.contains(&is_at(other.port))), "still leaving");
+
+    stage.daemon.says(&is_at(other.port)).await;
+    let Stage { house, line, home, daemon, .. } = stage;
+    Stage { house, line, home, daemon, broker: other }.works().await;
+}

@@ -7,9 +7,8 @@
 mod e2e_kit;
 mod mqtt_kit;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::process::Command;
 use std::time::Duration;
 
 use e2e_kit::{ACCOUNT, Config, Daemon, Home, house_of};
@@ -136,26 +135,39 @@ async fn the_status_tells_by_which_way_plugs_are_reached() {
     daemon.stop().await;
 }
 
-/// The config is read on the loop, so a config that cannot be read to its end is a way to make it hang.
 #[tokio::test]
 async fn a_loop_that_hangs_does_not_say_that_it_is_alive() {
     let manager = Manager::listen();
-    let (_house, home, mut daemon) = served(&manager).await;
-    let text = fs::read_to_string(home.config()).unwrap();
-    fs::remove_file(home.config()).unwrap();
-    assert!(Command::new("mkfifo").arg(home.config()).status().unwrap().success());
-    daemon.signal("HUP");
-    manager.hears("RELOADING=1").await;
+    let (_house, _home, mut daemon) = served(&manager).await;
+    daemon.signal("STOP");
+    // What it said before it hung.
+    while timeout(WATCHDOG, manager.hears_next()).await.is_ok() {}
     if let Ok(told) = timeout(WATCHDOG * 5, manager.hears_next()).await {
         panic!("the loop hangs, and systemd is told {told:?}");
     }
-    let path = home.config();
-    let written = tokio::task::spawn_blocking(move || {
-        File::options().write(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
-    });
-    within("somebody who reads", written).await.unwrap();
-    manager.hears("READY=1").await;
+    daemon.signal("CONT");
     manager.hears("WATCHDOG=1").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_config_is_being_read_the_loop_says_that_it_is_alive() {
+    let manager = Manager::listen();
+    let (_house, home, mut daemon) = served(&manager).await;
+    let text = fs::read_to_string(home.config()).unwrap();
+    home.pipe();
+    daemon.signal("HUP");
+    manager.hears("RELOADING=1").await;
+    let mut pipe = home.reader().await;
+    let mut turns = 0;
+    while turns < 3 {
+        let told = within("the watchdog", manager.hears_next()).await;
+        assert!(!told.contains("READY=1"), "the reload has not ended");
+        turns += usize::from(told.contains("WATCHDOG=1"));
+    }
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    manager.hears("READY=1").await;
     daemon.stop().await;
 }
 
@@ -208,8 +220,41 @@ async fn sigterm_ends_it_in_time_also_when_the_broker_takes_the_last_words_and_c
     drop(wires);
 }
 
+#[tokio::test]
+async fn sigterm_ends_it_in_time_also_while_it_reads_a_config_that_has_no_end() {
+    let manager = Manager::listen();
+    let (_house, home, mut daemon) = served(&manager).await;
+    home.pipe();
+    daemon.signal("HUP");
+    manager.hears("RELOADING=1").await;
+    let pipe = home.reader().await;
+    is_stopped_in_time(&mut daemon, &manager).await;
+    drop(pipe);
+    let lines = daemon.lines();
+    assert!(!lines.iter().any(|line| line.contains("the config was ")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_in_time_also_while_it_leaves_one_broker_for_another() {
+    let (broker, other) = (FaultBroker::start(Fault::NoPubAck).await, Silence::new().await);
+    let (mut daemon, manager, wires) = hung_up(broker.port).await;
+    let (plug, cloud, _, home) = &wires;
+    home.write(&config(plug.port(), cloud.port(), other.port()).text());
+    daemon.signal("HUP");
+    let is_goodbye = |packet: &Packet| matches!(packet, Packet::Publish(said) if said.payload == "offline");
+    within("the goodbye", async {
+        while !broker.log().iter().any(is_goodbye) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    is_stopped_in_time(&mut daemon, &manager).await;
+    let came = timeout(Duration::ZERO, other.0.accept()).await;
+    assert!(came.is_err(), "a daemon that stops connects to no other broker");
+}
+
 /// A daemon with an exchange under way that its plug does not answer, and a call that its cloud does not.
-async fn hung_up(broker: u16) -> (Daemon, Manager, impl Sized) {
+async fn hung_up(broker: u16) -> (Daemon, Manager, (Silence, Silence, [TcpStream; 2], Home)) {
     let manager = Manager::listen();
     let (plug, cloud) = (Silence::new().await, Silence::new().await);
     let home = Home::new(&config(plug.port(), cloud.port(), broker));
@@ -223,6 +268,10 @@ async fn ends_in_time(daemon: &mut Daemon, manager: &Manager) {
     // A reload has to do with all wires, and waits for none of them.
     daemon.signal("HUP");
     manager.hears("RELOADING=1").await;
+    is_stopped_in_time(daemon, manager).await;
+}
+
+async fn is_stopped_in_time(daemon: &mut Daemon, manager: &Manager) {
     daemon.signal("TERM");
     let end = async {
         manager.hears("STOPPING=1").await;

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::installation::Installation;
-use super::oneshot::OneShotCloud;
+use super::oneshot;
 use super::table::TextTable;
 use super::{Context, Exit, Failed, daemon_client, say};
 use crate::bridge::event::AccountPlug;
@@ -48,7 +48,7 @@ pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed>
         )?;
         return daemon_client::reload(config, &store, installation.is_service_running()).await;
     }
-    let account = OneShotCloud::of(config, &store)?;
+    let account = oneshot::account(config, &store)?;
     let Some(cloud) = &account.cloud else {
         let line = "cloud: there is no account: add a [cloud] table with `username` to the config";
         return Err(Failed::new(Exit::Config, line));

@@ -1,11 +1,9 @@
-//! One order to one plug without a daemon: the same bridge and the same wires, for as long as it takes.
+//! One command to one plug without a daemon: the same bridge and the same transport, for as long as it takes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::Failed;
@@ -17,12 +15,14 @@ use crate::bridge::failures::Failures;
 use crate::bridge::route::RoutePreference;
 use crate::bridge::{Bridge, PlugSettings, Settings};
 use crate::config::Config;
+use crate::daemon::StartError;
+use crate::daemon::driver::{CloudAccount, Driver, Incoming};
 use crate::model::{Failure, Mac, PlugCommand, PlugName, Route};
 use crate::smarthome::message::Outlet;
 use crate::store::Store;
-use crate::transport::Transport;
+use crate::transport::cloud::CloudError;
+use crate::transport::cloud::api::Row;
 use crate::transport::cloud::session::AccountMemory;
-use crate::transport::cloud::{Cloud, CloudError};
 
 /// The only command under way at its bridge.
 const THE_COMMAND: CommandId = CommandId(1);
@@ -45,7 +45,7 @@ pub(super) struct Done {
 pub(super) async fn run(
     mut entry: PlugSettings,
     outlet: Option<Outlet>,
-    mut account: OneShotCloud,
+    account: CloudAccount,
     order: PlugCommand,
 ) -> Done {
     let device = entry.name.get_or_insert_with(PlugName::placeholder).clone();
@@ -59,14 +59,8 @@ pub(super) async fn run(
         adopt: false,
         cloud: account.cloud.is_some(),
     };
-    let mut errand = OneShot {
-        transport: Transport::new(account.cloud.take()),
-        bridge: Bridge::new(settings, Instant::now()),
-        events: account.events,
-        sought,
-        lists: JoinSet::new(),
-        chances,
-    };
+    let mut errand =
+        OneShot { driver: Driver::new(Bridge::new(settings, Instant::now()), account), sought, chances };
     let Some(outlet) = outlet else { return errand.carry(device, order).await };
     let mut asked = errand.carry(device, PlugCommand::Read).await;
     let name = asked.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();
@@ -83,13 +77,9 @@ pub(super) async fn run(
 
 /// A bridge and its wires, for one command after another.
 struct OneShot {
-    transport: Transport,
-    bridge: Bridge,
-    events: mpsc::UnboundedReceiver<Event>,
+    driver: Driver,
     /// Only the account can tell the device id of the plug with this MAC.
     sought: Option<Mac>,
-    /// Readings of the account's list under way: whether the plug is in it.
-    lists: JoinSet<Result<bool, CloudError>>,
     chances: Chances,
 }
 
@@ -97,27 +87,21 @@ impl OneShot {
     async fn carry(&mut self, plug: PlugName, order: PlugCommand) -> Done {
         let begun = Instant::now();
         self.chances.is_answered = false;
-        self.bridge.handle(Event::Command { id: THE_COMMAND, plug: plug.clone(), order }, begun);
-        self.bridge.republish(begun);
+        self.driver.bridge.handle(Event::Command { id: THE_COMMAND, plug: plug.clone(), order }, begun);
+        self.driver.bridge.republish(begun);
         let (mut state, mut info) = (None, None);
         let result = loop {
             let mut ended = None;
-            while let Some(action) = self.bridge.poll_action() {
-                match action {
-                    Action::Perform(exchange) => {
-                        self.chances.begun(exchange.id, exchange.route());
-                        self.transport.perform(exchange);
-                    }
-                    Action::Abandon(exchange) => {
-                        self.chances.ended(exchange);
-                        self.transport.abandon(exchange);
-                    }
-                    Action::Publish(Update::State(of, told)) if of == plug => state = Some(told),
-                    Action::Publish(Update::Info(of, told)) if of == plug => info = Some(told),
-                    Action::Publish(Update::Result(result)) => ended = Some(result),
-                    Action::ListAccount => self.list(),
-                    Action::Publish(_) | Action::Discover { .. } => {}
-                    Action::Remember(_) | Action::Forget(_) => {}
+            while let Some(action) = self.driver.bridge.poll_action() {
+                if matches!(action, Action::ListAccount) && self.sought.is_none() {
+                    continue;
+                }
+                self.chances.note(&action);
+                match self.driver.perform(action) {
+                    Some(Action::Publish(Update::State(of, told))) if of == plug => state = Some(told),
+                    Some(Action::Publish(Update::Info(of, told))) if of == plug => info = Some(told),
+                    Some(Action::Publish(Update::Result(result))) => ended = Some(result),
+                    _ => {}
                 }
             }
             if let Some(result) = ended {
@@ -127,39 +111,34 @@ impl OneShot {
                 let (id, ended, took) = (THE_COMMAND, Ended::Error(why), begun.elapsed());
                 break CommandResult { id, plug, ended, state: None, route: None, took };
             }
-            let wake = self.bridge.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
+            let wake = self.driver.bridge.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
             let event = tokio::select! {
-                (exchange, outcome) = self.transport.next() => {
-                    self.chances.came_out(exchange, &outcome);
-                    Some(Event::Done { exchange, outcome })
-                }
-                Some(event) = self.events.recv() => {
-                    self.chances.heard(&event);
-                    Some(event)
-                }
-                Some(listed) = self.lists.join_next() => { self.listed(listed.ok()); continue }
+                incoming = self.driver.next() => self.take_in(incoming),
                 () = sleep_until(wake.into()) => None,
             };
-            match event {
-                Some(event) => self.bridge.handle(event, Instant::now()),
-                None => self.bridge.handle_timeout(Instant::now()),
-            }
+            self.driver.handle(event, Instant::now());
         };
         Done { result, state, info, failures: self.chances.failures.clone() }
     }
 
-    /// Has the account's list read. The list itself comes as an event.
-    fn list(&mut self) {
-        let (Some(cloud), Some(mac)) = (self.transport.cloud().cloned(), self.sought) else { return };
-        self.lists
-            .spawn(async move { cloud.list().await.map(|rows| rows.iter().any(|row| row.mac == Some(mac))) });
+    fn take_in(&mut self, incoming: Incoming) -> Option<Event> {
+        match incoming {
+            Incoming::Event(event) => {
+                self.chances.heard(&event);
+                Some(event)
+            }
+            Incoming::Listed(listed) => {
+                self.listed(listed);
+                None
+            }
+        }
     }
 
-    fn listed(&mut self, listed: Option<Result<bool, CloudError>>) {
+    fn listed(&mut self, listed: Result<Vec<Row>, CloudError>) {
         let failure = match listed {
-            Some(Ok(true)) | None => return,
-            Some(Ok(false)) => Failure::NotInAccount,
-            Some(Err(error)) => error.into(),
+            Ok(rows) if rows.iter().any(|row| row.mac == self.sought) => return,
+            Ok(_) => Failure::NotInAccount,
+            Err(error) => error.into(),
         };
         self.chances.fails(Route::Cloud, &failure);
         self.chances.is_unlisted = true;
@@ -205,6 +184,14 @@ impl Chances {
         }
     }
 
+    fn note(&mut self, action: &Action) {
+        match action {
+            Action::Perform(exchange) => self.begun(exchange.id, exchange.route()),
+            Action::Abandon(exchange) => drop(self.ended(*exchange)),
+            _ => {}
+        }
+    }
+
     fn begun(&mut self, exchange: ExchangeId, route: Route) {
         self.under_way.insert(exchange, route);
     }
@@ -225,8 +212,12 @@ impl Chances {
     }
 
     fn heard(&mut self, event: &Event) {
-        if let Event::Cloud(CloudStatus::Stopped(why)) = event {
-            self.fails(Route::Cloud, &Failure::CloudStopped(why.clone()));
+        match event {
+            Event::Done { exchange, outcome } => self.came_out(*exchange, outcome),
+            Event::Cloud(CloudStatus::Stopped(why)) => {
+                self.fails(Route::Cloud, &Failure::CloudStopped(why.clone()));
+            }
+            _ => {}
         }
     }
 
@@ -255,24 +246,10 @@ fn lasts(failure: &Failure) -> bool {
     }
 }
 
-/// The cloud wire of the config, if there is one, and what it tells.
-pub(super) struct OneShotCloud {
-    pub(super) cloud: Option<Cloud>,
-    pub(super) events: mpsc::UnboundedReceiver<Event>,
-}
-
-impl OneShotCloud {
-    pub(super) fn of(config: &Config, store: &Store) -> Result<Self, Failed> {
-        let (tell, events) = mpsc::unbounded_channel();
-        let cloud = crate::daemon::start_cloud(config, store, tell, &AccountMemory::default())
-            .map_err(crate::daemon::StartError::from)?;
-        Ok(Self { cloud, events })
-    }
-
-    /// No account.
-    pub(super) fn none() -> Self {
-        Self { cloud: None, events: mpsc::unbounded_channel().1 }
-    }
+/// The account of the config, if there is one.
+pub(super) fn account(config: &Config, store: &Store) -> Result<CloudAccount, Failed> {
+    let (tokens, memory) = (store.token_file(), AccountMemory::default());
+    Ok(CloudAccount::start(config, tokens, store.terminal(), &memory).map_err(StartError::from)?)
 }
 
 #[cfg(test)]

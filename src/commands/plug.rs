@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::installation::Installation;
 use super::known::Known;
-use super::oneshot::{self, Done, OneShotCloud};
+use super::oneshot::{self, Done};
 use super::progress::Progress;
 use super::target::{self, PlugTarget};
 use super::{Context, Exit, Failed, say};
 use crate::bridge::event::{Ended, Identity, PlugInfo};
 use crate::bridge::route::RoutePreference;
+use crate::daemon::driver::CloudAccount;
 use crate::model::{Address, DeviceId, Failure, PlugCommand, RelayState, Route, SetCommand, Switch, shown};
 
 /// The most of a device's own words that is printed on a line, in characters.
@@ -88,7 +89,7 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     let config = &installation.config;
     let has_account = config.cloud.is_some() && installation.out_of_reach().is_none();
     let store = if has_account { installation.store()? } else { installation.look() };
-    let account = if has_account { OneShotCloud::of(config, &store)? } else { OneShotCloud::none() };
+    let account = if has_account { oneshot::account(config, &store)? } else { CloudAccount::none() };
     if args.via == Some(Via::Cloud) && account.cloud.is_none() {
         let line = "--via cloud: there is no account: add a [cloud] table to the config";
         return Err(Failed::new(Exit::Config, line));

@@ -1,7 +1,10 @@
 //! The loop: carries events into the bridge and its actions out, reads the one clock, and owns the life of every
 //! room from start to drain. It decides nothing about plugs.
 
+pub(crate) mod driver;
 mod event_log;
+mod mqtt_frontend;
+mod reload;
 pub mod signals;
 mod systemd;
 mod wall_clock;
@@ -14,22 +17,22 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
-use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, Update};
+use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
-use crate::config::{Config, Invalid, MqttChoice};
+use crate::config::{Config, Invalid};
 use crate::logging::Repeated;
-use crate::mqtt::broker::{self, BrokerError, EmbeddedBroker};
-use crate::mqtt::payload::Clock;
-use crate::mqtt::{self, Inbound, Link};
-use crate::secret::RefusedLogins;
+use crate::mqtt::Inbound;
+use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
-use crate::transport::Transport;
+use crate::transport::cloud::CloudStartError;
 use crate::transport::cloud::session::AccountMemory;
-use crate::transport::cloud::{Cloud, CloudStartError};
 use crate::transport::discovery::Discovery;
+use driver::{CloudAccount, Driver, Incoming};
 use event_log::EventLog;
+use mqtt_frontend::{FromMqtt, MqttFrontend};
+use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadStep};
 use signals::SignalRequest;
 use systemd::Systemd;
 use wall_clock::{ReadClock, WallClock};
@@ -40,12 +43,10 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const SAVE_AGAIN: Duration = Duration::from_secs(10);
 /// Exchanges that are under way at the end get this long; systemd waits longer than all of this together.
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
-/// The broker gets this long to take the last words.
-const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
-/// The embedded broker's port is tried again after this time, so that all is told within 10 s of its being free.
-const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 /// With nothing to do the loop turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
+/// The state of a link that has said nothing.
+const NOT_CONNECTED_YET: &str = "not connected yet";
 
 /// Reads the config again.
 pub type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
@@ -63,11 +64,9 @@ pub enum StartError {
 
 /// All rooms, and the loop that joins them.
 pub struct Daemon {
-    bridge: Bridge,
-    transport: Transport,
-    cloud_events: mpsc::UnboundedReceiver<Event>,
+    driver: Driver,
     discovery: Option<Discovery>,
-    left: MqttFrontend,
+    mqtt: MqttFrontend,
     store: Store,
     /// What is known of the account since the start, over all configs.
     account: AccountMemory,
@@ -76,7 +75,8 @@ pub struct Daemon {
     saving: JoinSet<Result<(), Unwritable>>,
     unsaved: Repeated,
     config: Config,
-    reread: ReadConfig,
+    read_config: Arc<ReadConfig>,
+    reload: Reload,
     systemd: Systemd,
     wall_clock: WallClock,
     news: EventLog,
@@ -85,42 +85,23 @@ pub struct Daemon {
     link_state: Result<(), String>,
 }
 
-/// The link to the broker, and the broker where it is our own.
-struct MqttFrontend {
-    /// What it was started with; none while nothing runs, so that the next reload tries again.
-    choice: Option<MqttChoice>,
-    /// None while the embedded broker is waited for: what listens at its port meanwhile is somebody else.
-    link: Option<Link>,
-    /// Where links leave what comes in.
-    tell: mpsc::UnboundedSender<Inbound>,
-    inbound: mpsc::UnboundedReceiver<Inbound>,
-    broker: Option<EmbeddedBroker>,
-    /// The embedded broker that cannot listen yet, in the task that tries it.
-    awaited: JoinSet<EmbeddedBroker>,
-    /// What brokers have refused, over all links.
-    refused: RefusedLogins,
-}
-
 impl Daemon {
     /// Builds every room. No network is waited for: what is out of reach is tried until it is there.
     pub async fn start(
         mut config: Config,
         store: Store,
         state_dir: PathBuf,
-        reread: ReadConfig,
+        read_config: ReadConfig,
     ) -> Result<Self, StartError> {
         let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
-        let left = MqttFrontend::start(choice, IfTaken::Wait, account.refused.clone()).await?;
-        let (tell, cloud_events) = mpsc::unbounded_channel();
-        let cloud = start_cloud(&config, &store, tell, &account)?;
+        let mqtt = MqttFrontend::start(choice, account.refused.clone()).await?;
+        let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
         let settings = settings(&mut config, &store);
         Ok(Self {
-            bridge: Bridge::new(settings, Instant::now()),
-            transport: Transport::new(cloud),
-            cloud_events,
+            driver: Driver::new(Bridge::new(settings, Instant::now()), cloud),
             discovery: config.discovery.clone().map(Discovery::start),
-            left,
+            mqtt,
             store,
             account,
             state_dir,
@@ -128,12 +109,13 @@ impl Daemon {
             saving: JoinSet::new(),
             unsaved: Repeated::default(),
             config,
-            reread,
+            read_config: Arc::new(read_config),
+            reload: Reload::default(),
             systemd: Systemd::default(),
             wall_clock: WallClock::default(),
             news: EventLog::default(),
             info: BridgeInfo::default(),
-            link_state: Err("not connected yet".to_owned()),
+            link_state: Err(NOT_CONNECTED_YET.to_owned()),
         })
     }
 
@@ -146,7 +128,7 @@ impl Daemon {
 
     /// Where the embedded broker listens, if there is one.
     pub fn broker_address(&self) -> Option<SocketAddr> {
-        self.left.broker.as_ref().map(EmbeddedBroker::addr)
+        self.mqtt.broker_address()
     }
 
     /// Turns until asked to stop, then drains: exchanges under way end or are dropped, plugs and bridge go `offline`
@@ -162,29 +144,25 @@ impl Daemon {
             let event = tokio::select! {
                 biased;
                 request = requests.recv() => match request {
-                    Some(SignalRequest::Reload) => { self.reload(None).await; None }
+                    Some(SignalRequest::Reload) => { self.reload(None); None }
                     Some(SignalRequest::Figures) => { self.tell_figures(); None }
                     Some(SignalRequest::Stop) | None => break,
                 },
-                (exchange, outcome) = self.transport.next() => Some(Event::Done { exchange, outcome }),
-                Some(inbound) = self.left.inbound.recv() => self.take_in(inbound).await,
-                Some(Ok(broker)) = self.left.awaited.join_next() => { self.link_to(broker); None }
-                Some(event) = self.cloud_events.recv() => Some(event),
+                incoming = self.driver.next() => take_in(incoming),
+                incoming = self.mqtt.next() => self.take_in_mqtt(incoming),
+                step = self.reload.next() => { self.continue_reload(step); None }
                 Some(saved) = self.saving.join_next() => { self.saved(saved.ok()); None }
                 sighting = heard(&mut self.discovery) => Some(Event::Sighted(sighting)),
                 () = sleep_until(wake.into()) => None,
             };
             let now = Instant::now();
             let is_command = matches!(event, Some(Event::Command { .. }));
-            if let Some(event) = event {
-                self.news.look_at(&event);
-                self.bridge.handle(event, now);
+            if let Some(event) = &event {
+                self.news.look_at(event);
             }
-            if self.bridge.poll_timeout().is_some_and(|at| at <= now) {
-                self.bridge.handle_timeout(now);
-            }
+            self.driver.handle(event, now);
             if self.wall_clock.was_set() {
-                self.bridge.tell_times(now);
+                self.driver.bridge.tell_times(now);
             }
             if alive_at <= now {
                 self.systemd.alive();
@@ -205,49 +183,42 @@ impl Daemon {
     fn wake_at(&self) -> Instant {
         let save_at = self.save_at.filter(|_| self.saving.is_empty());
         let idle = Instant::now() + IDLE;
-        [self.bridge.poll_timeout(), save_at].into_iter().flatten().fold(idle, Instant::min)
+        [self.driver.bridge.poll_timeout(), save_at].into_iter().flatten().fold(idle, Instant::min)
     }
 
-    async fn take_in(&mut self, inbound: Inbound) -> Option<Event> {
-        match inbound {
-            Inbound::Event(event) => return Some(event),
-            Inbound::Reload(id) => self.reload(Some(id)).await,
-            Inbound::Link(state) => {
+    fn take_in_mqtt(&mut self, incoming: FromMqtt) -> Option<Event> {
+        match incoming {
+            FromMqtt::Inbound(Inbound::Event(event)) => return Some(event),
+            FromMqtt::Inbound(Inbound::Reload(id)) => self.reload(Some(id)),
+            FromMqtt::Inbound(Inbound::Link(state)) => {
                 self.link_state = state;
                 self.tell_status();
             }
+            FromMqtt::Empty => self.driver.bridge.republish(Instant::now()),
         }
         None
-    }
-
-    /// The embedded broker that was waited for listens: everything is told there.
-    fn link_to(&mut self, broker: EmbeddedBroker) {
-        self.left.connect(broker);
-        self.bridge.republish(Instant::now());
     }
 
     // --- out ----------------------------------------------------------------------------------------------------
 
     fn carry_out(&mut self, now: Instant) {
-        while let Some(action) = self.bridge.poll_action() {
-            match action {
-                Action::Perform(exchange) => self.transport.perform(exchange),
-                Action::Abandon(exchange) => self.transport.abandon(exchange),
-                Action::Publish(update) => self.publish(update, now),
-                Action::Discover { probe } => {
+        while let Some(action) = self.driver.bridge.poll_action() {
+            match self.driver.perform(action) {
+                Some(Action::Publish(update)) => self.publish(update, now),
+                Some(Action::Discover { probe }) => {
                     if let Some(discovery) = &self.discovery {
                         discovery.look(probe);
                     }
                 }
-                Action::ListAccount => self.list_account(),
-                Action::Remember(plug) => {
+                Some(Action::Remember(plug)) => {
                     self.store.remember(plug);
                     self.save_at.get_or_insert(now + SAVE_AFTER);
                 }
-                Action::Forget(device_id) => {
+                Some(Action::Forget(device_id)) => {
                     self.store.forget(&device_id);
                     self.save_at.get_or_insert(now + SAVE_AFTER);
                 }
+                Some(Action::Perform(_) | Action::Abandon(_) | Action::ListAccount) | None => {}
             }
         }
         // With the rest; the account has tried it just now.
@@ -265,7 +236,7 @@ impl Daemon {
             self.info = info.clone();
             self.tell_status();
         }
-        self.left.publish(update, self.wall_clock.at(now));
+        self.mqtt.publish(update, self.wall_clock.at(now));
     }
 
     fn tell_status(&mut self) {
@@ -275,19 +246,9 @@ impl Daemon {
     /// Figures that stay where they are while all is well: what grows here without more plugs is a leak.
     fn tell_figures(&self) {
         let BridgeInfo { plugs, online, .. } = self.info;
-        let exchanges = self.transport.under_way();
+        let exchanges = self.driver.transport.under_way();
         let tasks = Handle::current().metrics().num_alive_tasks();
         tracing::info!("figures plugs={plugs} online={online} exchanges={exchanges} tasks={tasks}");
-    }
-
-    /// The list itself comes as an event.
-    fn list_account(&self) {
-        let Some(cloud) = self.transport.cloud().cloned() else { return };
-        tokio::spawn(async move {
-            if let Err(error) = cloud.list().await {
-                tracing::debug!(%error, "the account's device list could not be read");
-            }
-        });
     }
 
     /// Writes off the loop: a disk may take its time, a command may not wait for it.
@@ -320,44 +281,59 @@ impl Daemon {
 
     // --- reload and end -----------------------------------------------------------------------------------------
 
-    /// Takes a new config over, or says what is wrong with it and keeps the old one.
-    async fn reload(&mut self, asked_by: Option<crate::bridge::event::RequestId>) {
+    /// Begins to read the config again, or puts that off until the reload under way has ended.
+    fn reload(&mut self, asked_by: Option<RequestId>) {
+        if self.reload.request(asked_by) {
+            self.begin_reload();
+        }
+    }
+
+    fn begin_reload(&mut self) {
         self.systemd.reloading();
-        let result = match (self.reread)() {
-            Ok(config) => self.adopt(config).await,
-            Err(invalid) => Err(invalid.lines.join("; ")),
+        let account = AccountBefore {
+            options: self.config.cloud.as_ref().map(|cloud| cloud.options.clone()),
+            tokens: self.store.token_file(),
+            terminal: self.store.terminal(),
+            memory: self.account.clone(),
         };
-        match &result {
-            Ok(()) => tracing::info!("the config was read again"),
-            Err(why) => tracing::error!("the config was not taken over, the old one stays: {why}"),
+        self.reload.read(Arc::clone(&self.read_config), account);
+    }
+
+    fn continue_reload(&mut self, step: ReloadStep) {
+        match step {
+            ReloadStep::Read(Ok(new)) => self.follow(*new),
+            ReloadStep::Read(Err(why)) => self.end_reload(Err(why)),
+            ReloadStep::Moved(moved) => {
+                let result = self.adopt(*moved);
+                self.end_reload(result);
+            }
         }
-        if let Some(id) = asked_by {
-            self.left.publish(Update::Response { id, result }, self.wall_clock.at(Instant::now()));
-        }
-        self.systemd.ready();
     }
 
     /// What can fail goes first, so that a config is taken over as a whole or not at all.
-    async fn adopt(&mut self, mut config: Config) -> Result<(), String> {
-        let same_account = config.cloud.as_ref().map(|cloud| &cloud.options)
-            == self.config.cloud.as_ref().map(|cloud| &cloud.options);
-        // Whoever logged out took the token away; the one in memory goes with it.
-        let is_other = !same_account || self.store.token_file().was_removed();
-        let (tell, events) = mpsc::unbounded_channel();
-        let other_account = is_other.then(|| start_cloud(&config, &self.store, tell, &self.account));
-        let other_account = other_account.transpose().map_err(|error| error.to_string())?;
-        let choice = config.mqtt(self.store.instance(), &self.state_dir);
-        self.follow_broker(choice).await.map_err(|error| error.to_string())?;
-        match other_account {
-            None => self.rearm_cloud().await,
-            Some(cloud) => {
-                if let Some(before) = self.transport.cloud() {
-                    before.retire().await;
-                }
-                self.store.token_file().begin_anew();
-                self.transport.set_cloud(cloud);
-                self.cloud_events = events;
-            }
+    fn follow(&mut self, new: NewConfig) {
+        let choice = new.config.mqtt(self.store.instance(), &self.state_dir);
+        let broker = (!self.mqtt.runs_with(&choice)).then(|| {
+            let (session, starter) = self.mqtt.leave();
+            BrokerMove { session, starter, choice }
+        });
+        let cloud = self.driver.transport.cloud().cloned();
+        self.reload.follow(new, broker, cloud, self.store.token_file());
+    }
+
+    fn adopt(&mut self, moved: Moved) -> Result<(), String> {
+        let Moved { new: NewConfig { mut config, account }, mqtt, result } = moved;
+        let now = Instant::now();
+        if let Some(session) = mqtt {
+            self.mqtt.install(session);
+            self.link_state = Err(NOT_CONNECTED_YET.to_owned());
+            // The link is another one even where it leads to the old broker, and knows nothing yet.
+            self.driver.bridge.republish(now);
+        }
+        result?;
+        let is_other_account = account.is_some();
+        if let Some(account) = account {
+            self.driver.set_account(account);
         }
         if config.discovery != self.config.discovery {
             self.discovery = config.discovery.clone().map(Discovery::start);
@@ -365,45 +341,48 @@ impl Daemon {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let now = Instant::now();
-        self.bridge.reload(settings(&mut config, &self.store), now);
-        if is_other {
-            // What the other account says is told even where the one before said the same.
-            self.bridge.handle(Event::Cloud(CloudStatus::Down(CloudStatus::NOT_ASKED.into())), now);
+        self.driver.bridge.reload(settings(&mut config, &self.store), now);
+        if is_other_account {
+            // What the other account says is published even if the one before said the same.
+            let not_asked = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
+            self.driver.bridge.handle(Event::Cloud(not_asked), now);
         }
         self.config = config;
         Ok(())
     }
 
-    async fn follow_broker(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
-        if self.left.choice.as_ref() == Some(&choice) {
-            return Ok(());
+    fn end_reload(&mut self, result: Result<(), String>) {
+        match &result {
+            Ok(()) => tracing::info!("the config was read again"),
+            Err(why) => tracing::error!("the config was not taken over, the old one stays: {why}"),
         }
-        let restarted = self.left.restart(choice).await;
-        // The link is another one even where it leads to the old broker, and knows nothing yet.
-        self.bridge.republish(Instant::now());
-        restarted
+        let (asked_by, goes_on) = self.reload.end();
+        self.answer_reload(asked_by, &result);
+        self.systemd.ready();
+        self.tell_status();
+        if goes_on {
+            self.begin_reload();
+        }
     }
 
-    async fn rearm_cloud(&self) {
-        let Some(cloud) = self.transport.cloud() else { return };
-        let tokens = self.store.token_file().load().unwrap_or_else(|why| {
-            tracing::warn!("{why}");
-            None
-        });
-        cloud.rearm(tokens).await;
+    fn answer_reload(&self, asked_by: Vec<RequestId>, result: &Result<(), String>) {
+        let clock = self.wall_clock.at(Instant::now());
+        for id in asked_by {
+            self.mqtt.publish(Update::Response { id, result: result.clone() }, clock);
+        }
     }
 
     async fn drain(mut self) {
         self.systemd.stopping();
+        let reload = self.reload.stop();
         let finish = async {
-            while !self.transport.is_idle() {
-                let (exchange, outcome) = self.transport.next().await;
-                self.bridge.handle(Event::Done { exchange, outcome }, Instant::now());
-                while let Some(action) = self.bridge.poll_action() {
+            while !self.driver.transport.is_idle() {
+                let (exchange, outcome) = self.driver.transport.next().await;
+                self.driver.bridge.handle(Event::Done { exchange, outcome }, Instant::now());
+                while let Some(action) = self.driver.bridge.poll_action() {
                     match action {
                         Action::Publish(update) => {
-                            self.left.publish(update, self.wall_clock.at(Instant::now()));
+                            self.mqtt.publish(update, self.wall_clock.at(Instant::now()));
                         }
                         Action::Remember(plug) => self.store.remember(plug),
                         _ => {}
@@ -411,11 +390,16 @@ impl Daemon {
                 }
             }
         };
-        if timeout(FINISH_WITHIN, finish).await.is_err() {
+        let (finished, (session, asked_by)) = tokio::join!(timeout(FINISH_WITHIN, finish), reload);
+        if finished.is_err() {
             tracing::debug!("dropping what plugs have not answered yet");
         }
-        self.transport.close();
-        self.left.stop().await;
+        if let Some(session) = session {
+            self.mqtt.install(Some(session));
+        }
+        self.answer_reload(asked_by, &Err("the daemon stops".to_owned()));
+        self.driver.transport.close();
+        self.mqtt.stop().await;
         // What is being written must not come after what is written last.
         while let Some(saved) = self.saving.join_next().await {
             self.saved(saved.ok());
@@ -426,142 +410,24 @@ impl Daemon {
     }
 }
 
-/// What becomes of an embedded broker whose port cannot be had now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum IfTaken {
-    /// It is waited for, and the plugs are served meanwhile.
-    Wait,
-    /// It is an error.
-    Fail,
-}
-
-impl MqttFrontend {
-    async fn start(
-        choice: MqttChoice,
-        if_taken: IfTaken,
-        refused: RefusedLogins,
-    ) -> Result<Self, BrokerError> {
-        let (tell, inbound) = mpsc::unbounded_channel();
-        let awaited = JoinSet::new();
-        let mut left =
-            Self { choice: Some(choice.clone()), link: None, tell, inbound, broker: None, awaited, refused };
-        match choice {
-            MqttChoice::Outside(options) => left.start_link(options),
-            MqttChoice::Embedded { broker: options, .. } => {
-                match EmbeddedBroker::start(options.clone()).await {
-                    Ok(broker) => left.connect(broker),
-                    Err(error) if if_taken == IfTaken::Wait && error.may_pass() => {
-                        left.awaited.spawn(wait_for_broker(options, error));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(left)
-    }
-
-    /// Starts the link to our own broker.
-    fn connect(&mut self, broker: EmbeddedBroker) {
-        let Some(MqttChoice::Embedded { link, .. }) = &self.choice else { return };
-        let options = mqtt::MqttSettings { port: broker.addr().port(), ..link.clone() };
-        self.start_link(options);
-        self.broker = Some(broker);
-    }
-
-    fn start_link(&mut self, options: mqtt::MqttSettings) {
-        self.link = Some(Link::start(options, self.refused.clone(), self.tell.clone()));
-    }
-
-    /// What is said while there is no link is said again once there is.
-    fn publish(&self, update: Update, clock: Clock) {
-        if let Some(link) = &self.link {
-            link.publish(update, clock);
-        }
-    }
-
-    /// Says good-bye and begins anew. Where the new broker cannot be started, the old one is started again.
-    async fn restart(&mut self, choice: MqttChoice) -> Result<(), BrokerError> {
-        self.stop().await;
-        let old = self.choice.take();
-        let Err(error) = self.begin(choice, IfTaken::Fail).await else { return Ok(()) };
-        if let Some(old) = old {
-            self.begin(old, IfTaken::Wait).await?;
-        }
-        Err(error)
-    }
-
-    /// Starts in the place of what has stopped.
-    async fn begin(&mut self, choice: MqttChoice, if_taken: IfTaken) -> Result<(), BrokerError> {
-        *self = Self::start(choice, if_taken, self.refused.clone()).await?;
-        Ok(())
-    }
-
-    async fn stop(&mut self) {
-        self.awaited.shutdown().await;
-        let guests = self.broker.as_ref().map_or(0, EmbeddedBroker::clients);
-        if let Some(link) = self.link.take() {
-            link.stop(FAREWELL_WITHIN).await;
-        }
-        if let Some(broker) = self.broker.take() {
-            broker.see_off(guests).await;
-            broker.stop().await;
-        }
-    }
-}
-
-/// Tries until the embedded broker listens. It is said at growing intervals, and once when it does.
-async fn wait_for_broker(options: broker::BrokerOptions, mut error: BrokerError) -> EmbeddedBroker {
-    let mut failing = Repeated::default();
-    loop {
-        if failing.failed(&error.to_string(), Instant::now()).is_some() {
-            tracing::warn!("{error}; it is waited for, and the plugs are served without MQTT until then");
-        }
-        sleep(LISTEN_AGAIN).await;
-        match EmbeddedBroker::start(options.clone()).await {
-            Ok(broker) => {
-                let past = failing.ended(Instant::now()).map(|past| format!(" {past}")).unwrap_or_default();
-                tracing::info!("the embedded broker listens on {}{past}", broker.addr());
-                return broker;
-            }
-            Err(again) => error = again,
-        }
-    }
-}
-
 /// What the bridge is told. The list of plugs goes over to it: there may be ten thousand, and nobody else asks for them.
 fn settings(config: &mut Config, store: &Store) -> Settings {
     let plugs = std::mem::take(&mut config.bridge.plugs);
     Settings { plugs, known: store.known_plugs(), ..config.bridge.clone() }
 }
 
-/// The cloud wire of the config, if there is one, with the tokens that are kept. What `account` remembers of refused logins
-/// and of calls holds for it too. Where it cannot be started for want of something on this machine, the LAN goes on alone
-/// and the cloud counts as stopped.
-pub fn start_cloud(
-    config: &Config,
-    store: &Store,
-    tell: mpsc::UnboundedSender<Event>,
-    account: &AccountMemory,
-) -> Result<Option<Cloud>, CloudStartError> {
-    let Some(cloud) = &config.cloud else { return Ok(None) };
-    let vault = store.token_file();
-    let tokens = vault.load().unwrap_or_else(|why| {
-        tracing::warn!("{why}");
-        None
-    });
-    let (options, vault) = (cloud.options.clone(), Arc::new(vault));
-    match Cloud::start(options, store.terminal(), tokens, vault, tell.clone(), account.clone()) {
-        Err(error @ CloudStartError::NoAuthorities) => {
-            let stopped = CloudStatus::Stopped(error.to_string().into());
-            // The receiver is held by whoever called.
-            let _ = tell.send(Event::Cloud(stopped));
-            Ok(None)
+fn take_in(incoming: Incoming) -> Option<Event> {
+    match incoming {
+        Incoming::Event(event) => return Some(event),
+        Incoming::Listed(Ok(_)) => {}
+        Incoming::Listed(Err(error)) => {
+            tracing::debug!(%error, "the account's device list could not be read");
         }
-        started => started.map(Some),
     }
+    None
 }
 
-async fn heard(discovery: &mut Option<Discovery>) -> crate::bridge::event::Sighting {
+async fn heard(discovery: &mut Option<Discovery>) -> Sighting {
     match discovery {
         Some(discovery) => discovery.next().await,
         None => std::future::pending().await,

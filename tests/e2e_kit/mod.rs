@@ -131,6 +131,19 @@ impl Home {
         fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Puts a pipe in the place of the config: reading it takes until somebody has written it and closed it.
+    pub(crate) fn pipe(&self) {
+        fs::remove_file(self.config()).unwrap();
+        assert!(Command::new("mkfifo").arg(self.config()).status().unwrap().success());
+    }
+
+    /// The pipe's other end, once the daemon is at reading it.
+    pub(crate) async fn reader(&self) -> File {
+        let path = self.config();
+        let opened = tokio::task::spawn_blocking(move || File::options().write(true).open(path).unwrap());
+        within("a daemon that reads its config", opened).await.unwrap()
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("hs100d.toml")
     }

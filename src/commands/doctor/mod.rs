@@ -17,8 +17,9 @@ mod targets;
 use std::path::Path;
 
 use super::Failed;
-use super::oneshot::OneShotCloud;
+use super::oneshot;
 use crate::config::Config;
+use crate::daemon::driver::CloudAccount;
 use crate::store::Store;
 use report::Report;
 
@@ -28,7 +29,7 @@ pub(super) async fn examine(config: &Config, state_dir: &Path) -> Result<Report,
     for complaint in &complaints {
         tracing::warn!("{complaint}");
     }
-    let OneShotCloud { cloud, events: _events } = OneShotCloud::of(config, &store)?;
+    let CloudAccount { cloud, events: _events } = oneshot::account(config, &store)?;
     // Whether the daemon has given the account up is told by the broker, and comes before the account is tried.
     let broker_and_account = async {
         let (broker, daemon) = broker::examine(config.mqtt(store.instance(), state_dir)).await;

@@ -1,0 +1,132 @@
+//! The bridge with its transport: feeds it events, and performs what it wants of plugs and of the account.
+//!
+//! The daemon and the one-shot commands drive their bridge with it, so that both act alike.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use uuid::Uuid;
+
+use crate::bridge::Bridge;
+use crate::bridge::event::{Action, CloudStatus, Event};
+use crate::config::Config;
+use crate::store::TokenFile;
+use crate::transport::Transport;
+use crate::transport::cloud::api::Row;
+use crate::transport::cloud::session::AccountMemory;
+use crate::transport::cloud::{Cloud, CloudError, CloudStartError};
+
+/// A bridge, its transport, and what the account tells.
+pub(crate) struct Driver {
+    pub(crate) bridge: Bridge,
+    pub(crate) transport: Transport,
+    cloud_events: mpsc::UnboundedReceiver<Event>,
+    /// Requests for the account's device list. The list itself comes as an event.
+    lists: JoinSet<Result<Vec<Row>, CloudError>>,
+}
+
+/// What happened outside the bridge.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// The bridge should know.
+    Event(Event),
+    /// A request for the account's device list ended.
+    Listed(Result<Vec<Row>, CloudError>),
+}
+
+impl Driver {
+    pub(crate) fn new(bridge: Bridge, account: CloudAccount) -> Self {
+        let CloudAccount { cloud, events } = account;
+        Self { bridge, transport: Transport::new(cloud), cloud_events: events, lists: JoinSet::new() }
+    }
+
+    /// Another account, or none. Exchanges under way end on the one they started with.
+    pub(crate) fn set_account(&mut self, account: CloudAccount) {
+        self.transport.set_cloud(account.cloud);
+        self.cloud_events = account.events;
+    }
+
+    /// The next thing that happens. Waits for ever while nothing is under way. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        tokio::select! {
+            biased;
+            (exchange, outcome) = self.transport.next() => Incoming::Event(Event::Done { exchange, outcome }),
+            Some(event) = self.cloud_events.recv() => Incoming::Event(event),
+            Some(listed) = self.lists.join_next() => Incoming::Listed(listed.unwrap_or_else(lost)),
+        }
+    }
+
+    /// Hands an event to the bridge, if there is one, and lets it do what has become due.
+    pub(crate) fn handle(&mut self, event: Option<Event>, now: Instant) {
+        if let Some(event) = event {
+            self.bridge.handle(event, now);
+        }
+        if self.bridge.poll_timeout().is_some_and(|at| at <= now) {
+            self.bridge.handle_timeout(now);
+        }
+    }
+
+    /// Performs an action that concerns a plug or the account; any other is handed back.
+    pub(crate) fn perform(&mut self, action: Action) -> Option<Action> {
+        match action {
+            Action::Perform(exchange) => self.transport.perform(exchange),
+            Action::Abandon(exchange) => self.transport.abandon(exchange),
+            Action::ListAccount => self.list_account(),
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn list_account(&mut self) {
+        if let Some(cloud) = self.transport.cloud().cloned() {
+            self.lists.spawn(async move { cloud.list().await });
+        }
+    }
+}
+
+fn lost(error: JoinError) -> Result<Vec<Row>, CloudError> {
+    Err(CloudError::Down(format!("the request for the device list was lost: {error}").into()))
+}
+
+/// The way to the account, if there is one, and what it tells.
+pub(crate) struct CloudAccount {
+    pub(crate) cloud: Option<Cloud>,
+    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl CloudAccount {
+    /// The account of the config, with the tokens that are kept in `tokens`; reads files. What `memory` holds of refused
+    /// logins and of calls counts for it too. If something on this machine is missing for it, the LAN is used alone and
+    /// the cloud counts as stopped.
+    pub(crate) fn start(
+        config: &Config,
+        tokens: TokenFile,
+        terminal: Uuid,
+        memory: &AccountMemory,
+    ) -> Result<Self, CloudStartError> {
+        let Some(cloud) = &config.cloud else { return Ok(Self::none()) };
+        let (tell, events) = mpsc::unbounded_channel();
+        let known = tokens.load().unwrap_or_else(|why| {
+            tracing::warn!("{why}");
+            None
+        });
+        let (options, vault) = (cloud.options.clone(), Arc::new(tokens));
+        let cloud = match Cloud::start(options, terminal, known, vault, tell.clone(), memory.clone()) {
+            Ok(cloud) => Some(cloud),
+            Err(error @ CloudStartError::NoAuthorities) => {
+                // The receiver is `events`.
+                let _ = tell.send(Event::Cloud(CloudStatus::Stopped(error.to_string().into())));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { cloud, events })
+    }
+
+    /// No account.
+    pub(crate) fn none() -> Self {
+        Self { cloud: None, events: mpsc::unbounded_channel().1 }
+    }
+}
