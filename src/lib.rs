@@ -21,7 +21,7 @@
 //!                             |
 //!                         smarthome                          the plug's language: words, frame, cipher
 //!                             |
-//!                     model  secret  permissions  duration  backoff  logging  plain values
+//!          model  cause  secret  permissions  duration  backoff  logging   plain values
 //! ```
 //!
 //! Imports go down, never up and never sideways; `tests/house_rules.rs` holds us to it. Every room opens with what it
@@ -32,6 +32,7 @@
 
 // Plain values.
 pub(crate) mod backoff;
+pub mod cause;
 pub mod duration;
 pub mod logging;
 pub mod model;

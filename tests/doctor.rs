@@ -88,9 +88,9 @@ async fn all_is_well_in_one_line_each_with_the_tries_on_demand_and_nothing_is_sw
     let (house, home) = scene().await;
     let well = home.run(&["check", "--online"]).await;
     let lines: Vec<_> =
-        well.ok().lines().skip_while(|line| !line.contains("The config is good")).skip(1).collect();
+        well.ok().lines().skip_while(|line| !line.contains("The config is valid")).skip(1).collect();
     assert_eq!(lines.len(), 4, "{lines:#?}");
-    assert!(lines[0].starts_with("ok    broker: the embedded one can listen on "), "{lines:#?}");
+    assert!(lines[0].starts_with("ok    broker: the embedded broker can listen on "), "{lines:#?}");
     assert_eq!(lines[1], "ok    cloud: the account lists 2 devices, 2 of them connected");
     let lamp = "HS100(EU) answers: OFF, signal -47 dBm";
     assert_eq!(lines[2], format!("ok    plug lamp: LAN: {lamp}; cloud: {lamp}"));
@@ -173,12 +173,12 @@ async fn without_an_account_the_neighbours_tell_whether_it_is_the_plug_or_the_ne
     let told = examined(&home, "plug lamp").await;
     assert_eq!(
         (told.cause(), told.came_back("broadcast")),
-        ("not-found", "no answer that names it, and 1 of others")
+        ("not-found", "no answer from it, 1 from others")
     );
     house.plug(1).with(|plug| plug.hears_broadcasts = false);
     let told = examined(&home, "plug lamp").await;
-    assert_eq!((told.cause(), told.came_back("broadcast")), ("nobody-heard", "nothing, from no plug at all"));
-    assert_eq!(told.came_back("connect to"), "not taken");
+    assert_eq!((told.cause(), told.came_back("broadcast")), ("nobody-heard", "no answer from any plug"));
+    assert_eq!(told.came_back("connect to"), "not accepted");
     assert_eq!(examined(&home, "plug fan").await.cause(), "none", "it is reached at its written address");
 }
 
@@ -191,7 +191,7 @@ async fn an_address_that_is_another_plugs_or_was_left_is_told_with_the_new_one()
     assert_eq!(told.cause(), "address-changed");
     assert!(
         told.line.contains(&format!(
-            "another plug answers at the address (\"Fan\" 8006…0002), and it was heard at {fan}"
+            "another plug answers at the address (\"Fan\" 8006…0002), but it answered a broadcast from {fan}"
         )),
         "{told:?}"
     );
@@ -204,7 +204,7 @@ async fn an_address_that_is_another_plugs_or_was_left_is_told_with_the_new_one()
     let told = examined(&home, "plug lamp").await;
     assert_eq!(told.cause(), "address-changed");
     assert!(
-        told.line.contains(&format!("{lamp}: connection refused, and it was heard at {fan}")),
+        told.line.contains(&format!("{lamp}: connection refused, but it answered a broadcast from {fan}")),
         "{told:?}"
     );
 }
@@ -333,7 +333,7 @@ async fn what_the_running_daemon_has_given_up_is_not_tried_and_its_broker_and_pl
     assert!(told.line.contains("wrong e-mail address or password"), "{told:?}");
     let broker = examined(&scene.home, "broker").await;
     assert!(
-        broker.came_back("a daemon keeps there").ends_with("is online, 1 of 1 plugs online, cloud stopped"),
+        broker.came_back("a daemon retains there").ends_with("is online, 1 of 1 plugs online, cloud stopped"),
         "{broker:?}"
     );
     let result = scene.command("lamp", json!({"state": "ON"})).await;
@@ -379,7 +379,7 @@ async fn a_hundred_dead_plugs_are_examined_side_by_side() {
         assert_eq!(plug["cause"], "hangs", "{plug}");
         let asked = plug["tries"].as_array().unwrap().iter().filter(|one| one["took_ms"].is_u64());
         over_the_cloud +=
-            asked.filter(|one| one["what"].as_str().unwrap().contains("over the cloud by")).count();
+            asked.filter(|one| one["what"].as_str().unwrap().contains("over the cloud, server")).count();
     }
     assert_eq!((over_the_cloud, house.cloud().calls(Method::Passthrough)), (20, 20), "the account is spared");
 }

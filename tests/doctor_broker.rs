@@ -127,7 +127,7 @@ async fn a_login_that_mosquitto_refuses_is_told_without_the_password() {
     let right = told(&login(PASSWORD)).await;
     assert_eq!(
         (&right["ok"], &right["tries"][1]["came_back"]),
-        (&json!(true), &json!("nothing: no daemon has been at this broker"))
+        (&json!(true), &json!("nothing: no daemon has used this broker"))
     );
     let wrong = told(&login("s3cret-wrong")).await;
     assert_eq!(

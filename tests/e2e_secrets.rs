@@ -126,7 +126,11 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
     let scene = Scene::start(&right.clone().set("cloud", "password", WRONG)).await;
     let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     let reason = info["cloud"]["reason"].as_str().unwrap();
-    for part in ["wrong e-mail address or password", "correct [cloud] username and password and reload"] {
+    for part in [
+        "wrong e-mail address or password",
+        "correct [cloud] username and password",
+        "then reload or run `hs100d cloud login`",
+    ] {
         assert!(reason.contains(part), "{reason}");
     }
     let keys: BTreeSet<&str> = info.as_object().unwrap().keys().map(String::as_str).collect();
@@ -265,7 +269,7 @@ impl Said {
             "hs100d/bridge/info {",
             "hs100d/lamp/result {",
             "hs100d: cloud: the cloud is stopped: wrong e-mail address or password",
-            "Logged out here",
+            "Logged out: the token is deleted here",
             "argv ",
         ] {
             assert!(self.lines.iter().any(|line| line.contains(part)), "{part:?} was never said");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms by floor, ground first. A room may import from lower floors only, never from a neighbour.
 const FLOORS: [&[&str]; 8] = [
-    &["model", "secret", "permissions", "duration", "backoff", "logging"],
+    &["model", "cause", "secret", "permissions", "duration", "backoff", "logging"],
     &["smarthome"],
     &["bridge"],
     &["mqtt", "transport"],

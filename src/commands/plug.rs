@@ -1,4 +1,4 @@
-//! `plug`: one order to one plug, without MQTT and without a daemon. Which plug is meant is found by `target`.
+//! `plug`: one command to one plug, without MQTT and without a daemon. `target` finds the plug.
 
 use std::fmt::Write as _;
 use std::time::{Instant, SystemTime};
@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use clap::ValueEnum;
 use serde_json::json;
 
+use super::doctor::diagnosis::of_failure;
 use super::installation::Installation;
 use super::known::Known;
 use super::oneshot::{self, Done};
@@ -17,7 +18,7 @@ use crate::bridge::route::RoutePreference;
 use crate::daemon::driver::CloudAccount;
 use crate::model::{Address, DeviceId, Failure, PlugCommand, RelayState, Route, SetCommand, Switch, shown};
 
-/// The most of a device's own words that is printed on a line, in characters.
+/// The longest part of a device's text that is printed on a line, in characters.
 const WORDS_SHOWN: usize = 80;
 
 /// What `plug` is called with.
@@ -29,7 +30,7 @@ pub struct Args {
     /// What to do
     pub verb: Verb,
 
-    /// By this way only
+    /// Use only this route
     #[arg(long)]
     pub via: Option<Via>,
 
@@ -38,7 +39,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What can be done with a plug.
+/// The commands to a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Verb {
     /// Read it
@@ -49,15 +50,15 @@ pub enum Verb {
     Off,
     /// Switch it to the other state
     Toggle,
-    /// Switch its little light on
+    /// Switch its LED on
     LedOn,
-    /// Switch its little light off
+    /// Switch its LED off
     LedOff,
     /// Restart its firmware; the relay keeps its state
     Reboot,
 }
 
-/// The two ways to a plug.
+/// The routes to a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
     /// The LAN
@@ -66,13 +67,13 @@ pub enum Via {
     Cloud,
 }
 
-/// Finds the plug, carries the order out and prints how it ended.
+/// Finds the plug, executes the command and prints the result.
 ///
 /// # Errors
-/// The config is wrong, nobody knows the plug, or it could not be done.
+/// The config is wrong, the plug was not found, or the command failed.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
-    // The login to the account is the service's, where it is out of reach.
+    // The login may be one of the service that this user may not read.
     if let Some(failed) = installation.out_of_reach().filter(|_| args.via == Some(Via::Cloud)) {
         return Err(failed);
     }
@@ -97,7 +98,7 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     let known = Known::of(config, &store);
     let mut progress = Progress::on_stderr(&context.environment);
     progress.show(&format!("Looking for {} …", shown(&args.target, WORDS_SHOWN)));
-    // Where the LAN alone may be used, the account is not asked for the plug either.
+    // With `--via local` the account is not searched for the plug either.
     let cloud = account.cloud.as_ref().filter(|_| args.via != Some(Via::Local));
     let PlugTarget { mut entry, outlet } = target::find(&args.target, &known, cloud).await?;
     match args.via {
@@ -107,7 +108,7 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     }
     if entry.policy.preference == RoutePreference::Cloud && entry.identity == Identity::default() {
         let line = format!(
-            "{}: all that is known of it is an address, which tells the cloud nothing: use its alias, MAC or device id",
+            "{}: only its address is known, and the cloud does not know addresses: use its alias, MAC or device id",
             args.target
         );
         return Err(Failed::new(Exit::Usage, line));
@@ -122,42 +123,15 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     }
 }
 
-/// Why it was not done, and what helps. That the time is over says less than what each route answered.
+/// Why it failed, and what to do. What each route answered says more than that the time is over.
 fn explained(why: &str, done: &Done) -> String {
     let reasons = why.strip_prefix("not done in time (").and_then(|rest| rest.strip_suffix(')'));
     let reasons = reasons.unwrap_or(why);
-    // A plug whose address is not known was to be reached over the cloud.
+    // Without an address the cloud was the only route.
     let told = |failure: &&Failure| **failure != Failure::NoAddress;
     let failures = || Route::ALL.into_iter().filter_map(|route| done.failures.get(route));
-    let remedy = failures().find(told).or_else(|| failures().next()).and_then(remedy);
-    remedy.map_or_else(|| reasons.to_owned(), |remedy| format!("{reasons}: {remedy}"))
-}
-
-/// What helps against a failure, where its own words do not say it.
-fn remedy(failure: &Failure) -> Option<&'static str> {
-    Some(match failure {
-        Failure::NoAddress => "give `host` in its [[plug]] entry, or its address as TARGET",
-        Failure::Refused => {
-            "nothing listens there: check the address with `hs100d discover`; if it is right, see `hs100d check --online`"
-        }
-        Failure::NoRoute => "check the address, and that the plug has power and Wi-Fi",
-        Failure::WrongPlug { .. } => "see `hs100d discover` for where the plug is now",
-        Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Device { .. } => {
-            "try again; `hs100d check --online` says the likely cause"
-        }
-        Failure::CloudOffline => {
-            "let it through to the internet, and check that remote control is on for it in the Kasa app"
-        }
-        Failure::NotInAccount => {
-            "add it to this account in the Kasa app, or use the account that it belongs to"
-        }
-        Failure::Unsupported(_) => "hs100d does not speak its language",
-        Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::Throttled => {
-            "try again in some minutes"
-        }
-        Failure::OutOfFiles => "close what else is running in this session, or raise its limit (ulimit -n)",
-        Failure::CloudStopped(_) | Failure::CloudRefused(_) | Failure::Abandoned => return None,
-    })
+    let cause = failures().find(told).or_else(|| failures().next()).and_then(of_failure);
+    cause.map_or_else(|| reasons.to_owned(), |cause| format!("{reasons}: {}", cause.advice()))
 }
 
 impl Verb {
@@ -209,7 +183,7 @@ fn in_words(done: &Done, verb: Verb) -> String {
     text
 }
 
-/// What its owner calls the plug, or the outlet.
+/// The alias of the plug, or of the outlet.
 fn alias(info: &PlugInfo) -> &str {
     let outlet = info.outlet.as_ref().and_then(|outlet| info.device.outlets.get(usize::from(outlet.number)));
     outlet.map_or(&info.device.alias, |outlet| &outlet.alias)

@@ -1,16 +1,16 @@
-//! The account: its list, by the token that is kept, or by one login where there is none.
+//! Examines the account: reads its list with the stored token, or after one login if there is none.
 
 use std::time::Instant;
 
 use super::broker::DaemonState;
-use super::cause;
 use super::diagnosis;
 use super::report::{Finding, FindingSubject, Try};
+use crate::cause;
 use crate::config::Config;
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
 
-/// Tries the account, if there is one: what was found, and the rows of its list.
+/// Tries the account, if there is one. Returns the finding and the rows of its list.
 pub(super) async fn examine(
     config: &Config,
     cloud: Option<&Cloud>,
@@ -21,7 +21,7 @@ pub(super) async fn examine(
         let found = "there are no certificate authorities on this machine";
         return Some((Finding::bad(FindingSubject::Cloud, found, cause::NO_CLOUD_AUTHORITIES), None));
     };
-    // Each wrong login brings the lock nearer, and the daemon has found out already.
+    // The daemon has already found out, and each wrong login brings the lock nearer.
     if let Some(why) = &daemon.cloud_stopped {
         let tries = vec![Try::new("ask the running daemon", format!("stopped: {why}"))];
         let found = format!("the running daemon has stopped using the account ({why})");
@@ -30,7 +30,7 @@ pub(super) async fn examine(
             None,
         ));
     }
-    let what = format!("read the account's list at {}", settings.options.url);
+    let what = format!("read the account's list from {}", settings.options.url);
     let begun = Instant::now();
     Some(match cloud.list().await {
         Ok(rows) => {
@@ -43,9 +43,9 @@ pub(super) async fn examine(
         Err(error) => {
             let trouble = cloud.trouble();
             let cause = diagnosis::of_account(&error, trouble.as_ref());
-            // The table of codes names remedies of its own; here the cause has the one.
+            // The error's own text ends with a remedy for the daemon; the cause has the doctor's.
             let mut found = trouble.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
-            let is_about_the_name = [cause::ACCOUNT_UNKNOWN, cause::USERNAME_MALFORMED].contains(&cause);
+            let is_about_the_name = [cause::ACCOUNT_UNKNOWN, cause::LOGIN_MALFORMED].contains(&cause);
             let odd = diagnosis::oddity(&settings.options.username).filter(|_| is_about_the_name);
             if let Some(odd) = odd {
                 found = format!("{found}; look at [cloud] username: {odd}");

@@ -1,4 +1,4 @@
-//! The broker: whether it takes us, and what a daemon has left there of itself.
+//! Examines the broker: whether it accepts us, and what a running daemon has published there.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::cause::{self, Cause};
+use super::diagnosis::of_broker;
 use super::report::{Finding, FindingSubject, Try};
+use crate::cause::{self, Cause};
 use crate::config::MqttChoice;
 use crate::model::shown;
 use crate::mqtt::{self, BrokerUnusable, MqttSettings, Probed};
 
-/// A broker answers in milliseconds, one far away in a second.
+/// A broker answers in milliseconds, a distant one in a second.
 const WITHIN: Duration = Duration::from_secs(10);
-/// The most of a daemon's words that is repeated, in characters.
+/// The longest part of a daemon's text that is printed, in characters.
 const WORDS_SHOWN: usize = 300;
 
-/// What is known of a running daemon.
+/// What is known about a running daemon.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DaemonState {
-    /// It says that it is there.
+    /// It says that it is online.
     pub(super) is_online: bool,
     /// Why it has stopped using the account.
     pub(super) cloud_stopped: Option<String>,
@@ -32,10 +33,7 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
         MqttChoice::Outside(options) => {
             let (tries, probed) = probe(options).await;
             let finding = match &probed {
-                Ok(_) => Finding::good(
-                    FindingSubject::Broker,
-                    "takes us, lets us hear commands, and takes what we write",
-                ),
+                Ok(_) => Finding::good(FindingSubject::Broker, "connected; subscribing and publishing work"),
                 Err(unusable) => unusable_finding(unusable),
             };
             (finding.after(tries), DaemonState::of(probed.ok().as_ref()))
@@ -46,7 +44,7 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
             let what = format!("listen on {}", broker.listen);
             match listen {
                 Ok(_) => {
-                    let found = format!("the embedded one can listen on {}", broker.listen);
+                    let found = format!("the embedded broker can listen on {}", broker.listen);
                     let tries = vec![Try::since(listening, what, "possible")];
                     (Finding::good(FindingSubject::Broker, found).after(tries), DaemonState::default())
                 }
@@ -56,20 +54,21 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
                     tries.insert(0, tried);
                     let daemon = DaemonState::of(probed.as_ref().ok());
                     let finding = if daemon.is_online {
-                        let found = format!("the running daemon's own one serves {}", broker.listen);
+                        let found =
+                            format!("the running daemon's embedded broker listens on {}", broker.listen);
                         Finding::good(FindingSubject::Broker, found)
                     } else {
                         let why =
                             probed.as_ref().err().map(|unusable| format!(" ({})", unusable.reason.sign()));
                         let why = why.unwrap_or_default();
                         let listen = broker.listen;
-                        let found = format!("{listen} is taken, and no daemon of ours was seen there{why}");
+                        let found = format!("{listen} is taken, and not by an hs100d{why}");
                         Finding::bad(FindingSubject::Broker, found, cause::PORT_TAKEN)
                     };
                     (finding.after(tries), daemon)
                 }
                 Err(error) => {
-                    let found = format!("the embedded one cannot listen on {}: {error}", broker.listen);
+                    let found = format!("the embedded broker cannot listen on {}: {error}", broker.listen);
                     let tries = vec![Try::since(listening, what, error.to_string())];
                     let finding = Finding::bad(FindingSubject::Broker, found, cause::PORT_UNUSABLE);
                     (finding.after(tries), DaemonState::default())
@@ -79,23 +78,27 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
     }
 }
 
-/// The line of an obstacle ends in its remedy, which the finding tells by itself.
+/// The text of a failure ends with its remedy, which the finding holds separately.
 fn unusable_finding(unusable: &BrokerUnusable) -> Finding {
     let remedy = format!(": {}", unusable.remedy);
     let found = unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text);
-    Finding::bad(FindingSubject::Broker, found, Cause { remedy: unusable.remedy, ..unusable.reason.into() })
+    Finding::bad(
+        FindingSubject::Broker,
+        found,
+        Cause { remedy: unusable.remedy, ..of_broker(unusable.reason) },
+    )
 }
 
 async fn probe(options: MqttSettings) -> (Vec<Try>, Result<Probed, BrokerUnusable>) {
     let tls = if options.tls.is_some() { " over TLS" } else { "" };
-    let what = format!("connect to {}:{}{tls}, subscribe and write", options.host, options.port);
+    let what = format!("connect to {}:{}{tls}, subscribe and publish", options.host, options.port);
     let begun = Instant::now();
     let probed = mqtt::probe(options, WITHIN).await;
     let mut tries = Vec::new();
     match &probed {
         Ok(kept) => {
-            tries.push(Try::since(begun, what, "taken, let hear commands and let write"));
-            tries.push(Try::new("read what a daemon keeps there", describe(kept)));
+            tries.push(Try::since(begun, what, "connected, subscribed and published"));
+            tries.push(Try::new("read what a daemon retains there", describe(kept)));
         }
         Err(unusable) => tries.push(Try::since(begun, what, unusable_words(unusable))),
     }
@@ -109,7 +112,7 @@ fn unusable_words(unusable: &BrokerUnusable) -> String {
 fn describe(kept: &Probed) -> String {
     let text = |value: &Value| value.as_str().map(|text| shown(text, WORDS_SHOWN));
     let state = kept.state.as_deref().map(|state| shown(state, WORDS_SHOWN));
-    let Some(state) = state else { return "nothing: no daemon has been at this broker".to_owned() };
+    let Some(state) = state else { return "nothing: no daemon has used this broker".to_owned() };
     let Some(info) = &kept.info else { return format!("the daemon is {state}") };
     let version = text(&info["version"]).unwrap_or_default();
     let cloud = text(&info["cloud"]["status"]).unwrap_or_default();
@@ -135,7 +138,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_daemon_that_is_gone_stops_nobody_from_trying_the_account() {
+    fn a_daemon_that_is_offline_does_not_keep_the_doctor_from_the_account() {
         let info = json!({"version": "1", "plugs": 3, "online": 2, "cloud": {"status": "stopped", "reason": "a\nb"}});
         let kept = |state: &str| Probed { state: Some(state.to_owned()), info: Some(info.clone()) };
         let stopped = DaemonState::of(Some(&kept("online")));

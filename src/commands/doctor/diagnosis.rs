@@ -1,7 +1,8 @@
-//! From the pattern of what came back to the likely cause: what an expert would conclude. Pure.
+//! From what came back to the likely cause, as an expert would conclude it. Pure.
 
-use super::cause::{self, Cause};
+use crate::cause::{self, Cause};
 use crate::model::Failure;
+use crate::mqtt::failure::reason::FailureReason;
 use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::{ApiError, ConnectError};
 use crate::transport::cloud::codes::Reaction;
@@ -9,32 +10,32 @@ use crate::transport::cloud::codes::Reaction;
 /// All that was seen of one plug.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Evidence {
-    /// What came of asking it over TCP.
+    /// The result over TCP.
     pub(super) lan: LanView,
-    /// Where its address is, as seen from this machine.
+    /// Where its address is, seen from this machine.
     pub(super) place: AddressNetwork,
-    /// What its address, or its MAC address, answered to datagrams.
+    /// The answer to datagrams, from its address or with its MAC.
     pub(super) datagrams: Datagrams,
-    /// Who answered the broadcast.
+    /// The answers to the broadcast.
     pub(super) broadcast: Broadcast,
     /// How the cloud sees it.
     pub(super) cloud: CloudView,
 }
 
-/// What came of asking over TCP.
+/// The result over TCP.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum LanView {
-    /// The plug is not to be reached so.
+    /// The LAN is not used for the plug.
     NotUsed,
     /// It answered.
     Answers,
-    /// Another device has its device id, and another MAC.
+    /// Another device has its device id, with another MAC.
     SecondOfItsId,
-    /// Its name leads nowhere.
+    /// Its name does not resolve.
     NameUnresolved,
-    /// It takes connections, and no answer comes.
+    /// It accepts connections, and no answer comes.
     Mute,
-    /// It failed so, also on its second try if one makes sense.
+    /// It failed, also on the second try if one makes sense.
     Failed(Failure),
 }
 
@@ -45,42 +46,42 @@ pub(super) enum AddressNetwork {
     Here,
     /// On none of them.
     Elsewhere,
-    /// There is no address, or the networks are not known.
+    /// There is no address, or this machine's networks are not known.
     Unknown,
 }
 
-/// What is answered over UDP.
+/// The answer over UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Datagrams {
     /// Nothing.
     Nothing,
-    /// The old language.
+    /// An answer by the older protocol (XOR).
     Xor,
-    /// The newer discovery, by a plug of this family.
+    /// An answer to the newer discovery, from a plug of this family.
     Newer,
-    /// The newer discovery, by a device of another family.
+    /// An answer to the newer discovery, from a device of another family.
     OtherFamily,
 }
 
-/// Who answered the broadcast.
+/// The answers to the broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broadcast {
-    /// The LAN is not searched.
+    /// None was sent: the LAN is not searched.
     NotSent,
-    /// No plug at all.
+    /// No plug at all answered.
     Nobody,
-    /// Others, or this one where it is known to be.
+    /// Others answered, or this one from its known address.
     Somebody,
-    /// This one, elsewhere than it is known to be.
+    /// This one answered from another address.
     ElsewhereThanKnown,
 }
 
 /// How the cloud sees a plug.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum CloudView {
-    /// It is not to be reached so.
+    /// The cloud is not used for the plug.
     NotUsed,
-    /// The account does not answer, or the plug cannot be found in it by what is known of it.
+    /// The account does not answer, or too little is known about the plug to find it there.
     Unknown,
     /// The account does not list it.
     NotListed,
@@ -88,7 +89,7 @@ pub(super) enum CloudView {
     OtherFamily,
     /// It is a bulb, a camera or the like.
     OtherKind,
-    /// The account names a server that no token is sent to.
+    /// The account names a server that may not get a token.
     ServerRefused,
     /// Listed as not connected.
     Offline,
@@ -98,18 +99,18 @@ pub(super) enum CloudView {
     Answers,
     /// Listed as connected, yet its server says that it is not.
     Misplaced,
-    /// Asking it failed so.
+    /// The request failed.
     Failed(Failure),
 }
 
 impl CloudView {
-    /// Whether the plug lives, as far as the cloud can tell.
+    /// Whether the plug is alive, if the cloud knows.
     fn is_alive(&self) -> Option<bool> {
         match self {
             Self::Connected | Self::Answers => Some(true),
             Self::Failed(Failure::Silent | Failure::Device { .. }) => Some(true),
             Self::Offline => Some(false),
-            // One of the two is out of date, or it is a server that does not have the plug.
+            // The list or the server is out of date, or the server does not serve this plug.
             Self::Misplaced => None,
             Self::NotUsed | Self::Unknown | Self::NotListed => None,
             Self::OtherFamily | Self::OtherKind | Self::ServerRefused | Self::Failed(_) => None,
@@ -117,7 +118,7 @@ impl CloudView {
     }
 }
 
-/// What is wrong with a plug, if something is.
+/// What is wrong with a plug, if anything is.
 pub(super) fn of_plug(evidence: &Evidence) -> Option<Cause> {
     match &evidence.lan {
         LanView::NotUsed => match &evidence.cloud {
@@ -136,20 +137,35 @@ pub(super) fn of_plug(evidence: &Evidence) -> Option<Cause> {
     }
 }
 
-/// Whether what [`of_plug`] names is a note: the plug is served over the LAN, and was never meant for this account.
+/// Whether the cause from [`of_plug`] is only a note: the LAN reaches the plug, and it belongs to no account or another.
 pub(super) fn is_a_note(evidence: &Evidence) -> bool {
     evidence.lan == LanView::Answers && evidence.cloud == CloudView::NotListed
 }
 
+/// The cause of a failure of which nothing else is known. `None` if the failure's own text says what to do.
+pub(in crate::commands) fn of_failure(failure: &Failure) -> Option<Cause> {
+    match failure {
+        Failure::NoAddress | Failure::NoRoute | Failure::Silent => Some(cause::NO_ANSWER),
+        Failure::Refused => Some(cause::PORT_CLOSED),
+        Failure::OutOfFiles => Some(cause::TOO_MANY_FILES),
+        Failure::Closed => Some(cause::CLOSES_CONNECTION),
+        Failure::Garbage(_) => Some(cause::NOT_A_PLUG),
+        Failure::WrongPlug { .. } => Some(cause::ANOTHER_PLUG),
+        Failure::Device { .. } => Some(cause::PLUG_REFUSES),
+        Failure::CloudDown(_) => Some(cause::CLOUD_OUT_OF_ORDER),
+        Failure::CloudFailsHere(_) => Some(cause::CLOUD_SILENT),
+        Failure::CloudOffline => Some(cause::CLOUD_OFFLINE),
+        Failure::NotInAccount => Some(cause::NOT_IN_ACCOUNT),
+        Failure::Unsupported(_) => Some(cause::OTHER_KIND),
+        Failure::Throttled => Some(cause::THROTTLED),
+        Failure::CloudRefused(_) | Failure::CloudStopped(_) | Failure::Abandoned => None,
+    }
+}
+
 fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
-    if matches!(failure, Failure::OutOfFiles) {
-        return cause::TOO_MANY_FILES;
-    }
-    if matches!(failure, Failure::Device { .. }) {
-        return cause::PLUG_REFUSES;
-    }
-    if matches!(failure, Failure::Unsupported(_)) {
-        return cause::OTHER_KIND;
+    let by_itself = of_failure(failure).unwrap_or(cause::NOT_A_PLUG);
+    if matches!(failure, Failure::OutOfFiles | Failure::Device { .. } | Failure::Unsupported(_)) {
+        return by_itself;
     }
     if evidence.broadcast == Broadcast::ElsewhereThanKnown {
         return cause::ADDRESS_CHANGED;
@@ -158,15 +174,13 @@ fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
         return cause::OTHER_FAMILY;
     }
     match failure {
-        Failure::WrongPlug { .. } => cause::ANOTHER_PLUG,
         Failure::Refused => of_refusal(evidence),
         Failure::NoAddress | Failure::NoRoute | Failure::Silent => of_silence(failure, evidence),
-        Failure::Closed => cause::CLOSES_CONNECTION,
-        _ => cause::NOT_A_PLUG,
+        _ => by_itself,
     }
 }
 
-/// Somebody is at the address, and has nothing behind the port.
+/// A device is at the address, and its port is closed.
 fn of_refusal(evidence: &Evidence) -> Cause {
     match (evidence.datagrams, evidence.cloud.is_alive()) {
         (Datagrams::Newer, _) => cause::PORT_CLOSED_BY_FIRMWARE,
@@ -177,7 +191,7 @@ fn of_refusal(evidence: &Evidence) -> Cause {
     }
 }
 
-/// Nothing comes back from the address, or there is none.
+/// No answer comes from the address, or there is no address.
 fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
     let is_alive = evidence.cloud.is_alive();
     match (evidence.datagrams, evidence.place) {
@@ -190,10 +204,12 @@ fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
     match is_alive {
         Some(false) => cause::UNPLUGGED,
         _ if is_unsearched => cause::NO_ADDRESS,
-        // Whoever hears nobody at all cannot say of one that it is kept apart.
-        _ if evidence.broadcast == Broadcast::Nobody && *failure == Failure::NoAddress => cause::NOBODY_HEARD,
+        // If no plug answers at all, nothing shows that this one is isolated.
+        _ if evidence.broadcast == Broadcast::Nobody && *failure == Failure::NoAddress => {
+            cause::NO_PLUG_FOUND
+        }
         Some(true) => cause::ISOLATED,
-        None if evidence.broadcast == Broadcast::Nobody => cause::NOBODY_HEARD,
+        None if evidence.broadcast == Broadcast::Nobody => cause::NO_PLUG_FOUND,
         None => cause::NOT_FOUND,
     }
 }
@@ -201,7 +217,7 @@ fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
 fn of_cloud_view(view: &CloudView) -> Option<Cause> {
     match view {
         CloudView::NotUsed | CloudView::Connected | CloudView::Answers => None,
-        // The account's own line tells.
+        // The account has a line of its own.
         CloudView::Unknown => None,
         CloudView::NotListed => Some(cause::NOT_IN_ACCOUNT),
         CloudView::OtherFamily => Some(cause::OTHER_FAMILY),
@@ -221,7 +237,7 @@ fn of_cloud_view(view: &CloudView) -> Option<Cause> {
     }
 }
 
-/// What is wrong with the account, by the error of its list and what came back that stands behind it.
+/// What is wrong with the account, from the error of its list and the answer behind it.
 pub(super) fn of_account(error: &CloudError, trouble: Option<&ApiError>) -> Cause {
     match (error, trouble) {
         (CloudError::NotSaved(_), _) => cause::TOKEN_NOT_SAVED,
@@ -253,25 +269,21 @@ fn of_trouble(trouble: &ApiError, is_stopped: bool) -> Cause {
 }
 
 fn of_code(code: i64, is_stopped: bool) -> Cause {
-    match code {
-        -20600 => cause::ACCOUNT_UNKNOWN,
-        -20601 => cause::PASSWORD_REFUSED,
-        -20202..=-20200 | -20604 | -20608 | -20610 | -20615 => cause::USERNAME_MALFORMED,
-        -20212 => cause::WRONG_REGION,
-        -20661 | -20662 => cause::ACCOUNT_LOCKED,
-        -20677 | -23003 => cause::TWO_STEP,
-        -20675 => cause::ELSEWHERE,
-        -10301 | -23001 => cause::UNEXPECTED,
-        _ => match ApiError::Code(code).reaction() {
-            Reaction::Renew | Reaction::Login if is_stopped => cause::LOGIN_EXPIRED,
-            Reaction::Renew | Reaction::Login => cause::TOKEN_REFUSED,
-            Reaction::Elsewhere => cause::ELSEWHERE,
-            Reaction::Stop(_) => cause::ACCOUNT_NEEDS_CARE,
-            Reaction::HoldBack | Reaction::HoldBackLong => cause::THROTTLED,
-            Reaction::Retry | Reaction::Plug(_) => cause::CLOUD_OUT_OF_ORDER,
-            Reaction::Faulty => cause::UNEXPECTED,
-        },
+    match ApiError::Code(code).reaction() {
+        Reaction::Renew | Reaction::Login if is_stopped => cause::LOGIN_EXPIRED,
+        Reaction::Renew | Reaction::Login => cause::TOKEN_REFUSED,
+        Reaction::Elsewhere => cause::LOGGED_IN_ELSEWHERE,
+        Reaction::Stop(cause) => *cause,
+        Reaction::HoldBack | Reaction::HoldBackLong => cause::THROTTLED,
+        Reaction::Retry | Reaction::Plug(_) => cause::CLOUD_OUT_OF_ORDER,
+        Reaction::Faulty => cause::UNEXPECTED,
     }
+}
+
+/// What is wrong with the broker.
+pub(super) fn of_broker(reason: FailureReason) -> Cause {
+    let (word, meaning, remedy) = (reason.word(), reason.sign(), reason.remedy());
+    Cause { word, meaning, remedy, needs_login: false }
 }
 
 /// What looks odd about an e-mail address that the cloud does not know. It ignores case, but nothing else.
@@ -292,7 +304,6 @@ pub(super) fn oddity(username: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::failure::reason::FailureReason;
     use crate::transport::cloud::codes::CODES;
 
     fn refused() -> LanView {
@@ -381,7 +392,7 @@ mod tests {
             (silent(), Elsewhere, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
             (silent(), Here, Nothing, Somebody, C::Offline, Some(cause::UNPLUGGED)),
             (silent(), Here, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
-            (silent(), Here, Nothing, Nobody, C::NotListed, Some(cause::NOBODY_HEARD)),
+            (silent(), Here, Nothing, Nobody, C::NotListed, Some(cause::NO_PLUG_FOUND)),
             (silent(), Here, Xor, Somebody, C::NotUsed, Some(cause::FILTERED)),
             (silent(), Here, Newer, Somebody, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
             (silent(), Elsewhere, Nothing, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
@@ -399,8 +410,8 @@ mod tests {
             // No address.
             (no_address(), Unknown, Nothing, Somebody, C::Answers, Some(cause::ISOLATED)),
             (no_address(), Unknown, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
-            (no_address(), Unknown, Nothing, Nobody, C::Answers, Some(cause::NOBODY_HEARD)),
-            (no_address(), Unknown, Nothing, Nobody, C::NotUsed, Some(cause::NOBODY_HEARD)),
+            (no_address(), Unknown, Nothing, Nobody, C::Answers, Some(cause::NO_PLUG_FOUND)),
+            (no_address(), Unknown, Nothing, Nobody, C::NotUsed, Some(cause::NO_PLUG_FOUND)),
             (no_address(), Unknown, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
             (no_address(), Unknown, Nothing, NotSent, C::Answers, Some(cause::NO_ADDRESS)),
             (no_address(), Unknown, Nothing, NotSent, C::Offline, Some(cause::UNPLUGGED)),
@@ -481,15 +492,15 @@ mod tests {
             (down(), code(-20651), cause::TOKEN_REFUSED),
             (stopped(), code(-20601), cause::PASSWORD_REFUSED),
             (stopped(), code(-20600), cause::ACCOUNT_UNKNOWN),
-            (stopped(), code(-20200), cause::USERNAME_MALFORMED),
-            (stopped(), code(-20202), cause::USERNAME_MALFORMED),
-            (stopped(), code(-20615), cause::USERNAME_MALFORMED),
+            (stopped(), code(-20200), cause::LOGIN_MALFORMED),
+            (stopped(), code(-20202), cause::LOGIN_MALFORMED),
+            (stopped(), code(-20615), cause::LOGIN_MALFORMED),
             (stopped(), code(-20677), cause::TWO_STEP),
             (stopped(), code(-23003), cause::TWO_STEP),
             (stopped(), code(-20661), cause::ACCOUNT_LOCKED),
             (stopped(), code(-20662), cause::ACCOUNT_LOCKED),
             (stopped(), code(-20602), cause::ACCOUNT_NEEDS_CARE),
-            (stopped(), code(-20675), cause::ELSEWHERE),
+            (stopped(), code(-20675), cause::LOGGED_IN_ELSEWHERE),
             (stopped(), code(-20212), cause::WRONG_REGION),
             (CloudError::Throttled, code(-20004), cause::THROTTLED),
             (CloudError::Throttled, Some(ApiError::Http(429)), cause::THROTTLED),
@@ -532,33 +543,5 @@ mod tests {
         {
             assert!(oddity(odd).is_some_and(|said| said.contains(hint)), "{odd}");
         }
-    }
-
-    const PAGE: &str = include_str!("../../../docs/TROUBLESHOOTING.md");
-
-    #[test]
-    fn the_page_on_trouble_has_every_cause_with_its_sign_and_remedy() {
-        let obstacles = FailureReason::ALL.map(Cause::from);
-        let all = [cause::PLUG, cause::ACCOUNT, cause::EMBEDDED, &obstacles];
-        for cause in all.into_iter().flatten() {
-            let row = format!("| `{}` | {} | {} |", cause.word, cause.sign, cause.remedy);
-            assert!(PAGE.contains(&row), "there is no row\n{row}");
-        }
-        let rows = PAGE.lines().filter(|line| line.starts_with("| `")).count();
-        assert_eq!(rows, all.into_iter().flatten().count(), "a row there is of no cause");
-    }
-
-    #[test]
-    fn every_word_is_plain_and_stands_for_one_cause() {
-        let obstacles = FailureReason::ALL.map(Cause::from);
-        let all = [cause::PLUG, cause::ACCOUNT, cause::EMBEDDED, &obstacles];
-        let mut words: Vec<_> = all.into_iter().flatten().map(|cause| cause.word).collect();
-        let plain =
-            |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        assert!(words.iter().all(plain), "{words:?}");
-        let count = words.len();
-        words.sort_unstable();
-        words.dedup();
-        assert_eq!(words.len(), count);
     }
 }

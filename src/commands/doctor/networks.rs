@@ -1,4 +1,4 @@
-//! The networks that this machine is on, to tell whether a plug's address is on one of them.
+//! The networks of this machine: whether a plug's address is on one of them.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,12 @@ use if_addrs::IfAddr;
 
 use super::diagnosis::AddressNetwork;
 
-/// Each as an address in it and the length of its prefix.
+/// Each as an address in it and a prefix length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Networks(Vec<(IpAddr, u8)>);
 
 impl Networks {
-    /// Those of the interfaces as they are now; none if the system does not say.
+    /// The networks of the interfaces now; none if the system does not list them.
     pub(super) fn of_this_machine() -> Self {
         let network = |interface: if_addrs::Interface| match interface.addr {
             IfAddr::V4(address) => (address.ip.into(), address.prefixlen),
@@ -20,7 +20,7 @@ impl Networks {
         Self(if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(network).collect())
     }
 
-    /// Where an address is. Without any network to compare with, nothing can be said.
+    /// Where an address is; unknown without a network to compare with.
     pub(super) fn place_of(&self, address: IpAddr) -> AddressNetwork {
         if address.is_loopback() {
             return AddressNetwork::Here;

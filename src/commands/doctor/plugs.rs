@@ -1,5 +1,5 @@
-//! The plugs: asked by broadcast, by datagrams to each, over TCP and over the cloud, all side by side and each within
-//! its time.
+//! Examines the plugs: by broadcast, by datagrams to each, over TCP and over the cloud, many at once, each with a time
+//! limit.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use super::diagnosis::{self, AddressNetwork, Broadcast, CloudView, Datagrams, Evidence, LanView};
 use super::networks::Networks;
 use super::report::{Finding, FindingSubject, Try};
-use super::targets::{DoctorTarget, NAME_SHOWN, is_of_the_family, with_heard};
+use super::targets::{DoctorTarget, NAME_SHOWN, blank, is_of_the_family, with_heard};
 use crate::bridge::event::{DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target};
 use crate::bridge::route::RoutePreference;
 use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
 use crate::model::{Address, Destination, Failure, LanProtocol, Route, shown};
-use crate::smarthome::message::{Reading, Reply, Request};
+use crate::smarthome::message::{Reading, Reply, Request, is_plug_kind};
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
 use crate::transport::discovery::{Discovery, DiscoveryOptions};
@@ -28,34 +28,34 @@ use crate::transport::lan::Lan;
 const SEARCH: Duration = Duration::from_secs(2);
 /// How long a name may take to be looked up.
 const LOOK_UP: Duration = Duration::from_secs(2);
-/// So many plugs are asked at once, which leaves room below the 1024 files that a process may usually open.
+/// How many plugs are examined at once. A process may usually open 1024 files.
 const AT_ONCE: usize = 128;
-/// So many are asked over the cloud, which is to be used sparingly; first those that the LAN does not reach. Of the
-/// others the account's list tells enough.
+/// How many plugs are asked over the cloud, to spare the account; those that the LAN does not reach come first. For the
+/// others the account's list is enough.
 const OVER_THE_CLOUD: usize = 20;
 
-/// What is known of a plug before the cloud is asked.
+/// What is known about a plug before the cloud is asked.
 #[derive(Debug)]
 pub(super) struct OnLan {
-    pub(super) patient: DoctorTarget,
+    pub(super) target: DoctorTarget,
     view: LanView,
     place: AddressNetwork,
     datagrams: Datagrams,
     broadcast: Broadcast,
-    /// What came back, in few words.
+    /// What came back, in a few words.
     found: String,
     tries: Vec<Try>,
 }
 
-/// Who answered datagrams.
+/// The answers to datagrams.
 struct DatagramReplies {
-    /// Broadcasts; none were sent if there is no list.
+    /// To broadcasts; `None` if none were sent.
     broadcast: Option<Vec<Sighting>>,
-    /// Those to one plug each.
+    /// To datagrams sent to one plug each.
     directly: Vec<Sighting>,
 }
 
-/// Asks all of them, and those that make themselves heard, by every way that the LAN has.
+/// Examines the targets, and the plugs that answer a broadcast, by every means of the LAN.
 pub(super) async fn examine_lan(targets: Vec<DoctorTarget>, config: &Config) -> Vec<OnLan> {
     if !config.local.enabled {
         return targets.into_iter().map(OnLan::not_used).collect();
@@ -65,19 +65,35 @@ pub(super) async fn examine_lan(targets: Vec<DoctorTarget>, config: &Config) -> 
         tokio::join!(heard_by_broadcast(config), heard_directly(config, sockets.iter().flatten()));
     let known = targets.len();
     let targets = with_heard(targets, broadcast.as_deref().unwrap_or_default(), config);
-    let strangers = targets[known..].iter().map(|patient| patient.address.as_ref().and_then(Address::socket));
-    let sockets: Vec<_> = sockets.into_iter().chain(strangers.collect::<Vec<_>>()).collect();
+    let added = targets[known..].iter().map(|target| target.address.as_ref().and_then(Address::socket));
+    let sockets: Vec<_> = sockets.into_iter().chain(added.collect::<Vec<_>>()).collect();
     let heard = Arc::new(DatagramReplies { broadcast, directly });
     let networks = Networks::of_this_machine();
     let lan = Arc::new(Lan::default());
-    let jobs = targets.into_iter().zip(sockets).map(|(patient, socket)| {
+    let jobs = targets.into_iter().zip(sockets).map(|(target, socket)| {
         let (lan, heard, networks) = (Arc::clone(&lan), Arc::clone(&heard), networks.clone());
-        async move { examine_on_lan(patient, socket, &lan, &heard, &networks).await }
+        async move { examine_on_lan(target, socket, &lan, &heard, &networks).await }
     });
     side_by_side(jobs).await
 }
 
-/// Asks the cloud about them, and says what all of it means.
+/// Adds the plugs that only the account lists, if the config adopts them.
+pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, config: &Config) -> Vec<OnLan> {
+    let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| is_plug_kind(&row.kind)).collect();
+    rows.sort_by(|a, b| a.device_id.cmp(&b.device_id));
+    let any_answered = on_the_lan.iter().any(OnLan::saw_an_answer);
+    for row in rows.into_iter().filter(|_| config.bridge.adopt) {
+        let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
+        if !on_the_lan.iter().any(|known| known.target.is(&identity, None)) {
+            let name = shown(&row.alias, NAME_SHOWN);
+            let target = DoctorTarget { name, identity, ..blank(config.bridge.policy) };
+            on_the_lan.push(OnLan::without_address(target, any_answered, config));
+        }
+    }
+    on_the_lan
+}
+
+/// Asks the cloud about them, and concludes.
 pub(super) async fn examine_cloud(
     on_the_lan: Vec<OnLan>,
     rows: Option<&[Row]>,
@@ -85,13 +101,13 @@ pub(super) async fn examine_cloud(
     config: &Config,
 ) -> Vec<Finding> {
     let has_account = config.cloud.is_some();
-    let row_of = |on_lan: &OnLan| rows.and_then(|rows| row_of(rows, &on_lan.patient.identity));
+    let row_of = |on_lan: &OnLan| rows.and_then(|rows| row_of(rows, &on_lan.target.identity));
     let mut left = OVER_THE_CLOUD;
     let mut may_ask = vec![false; on_the_lan.len()];
     for wants in [true, false] {
         for (number, on_lan) in on_the_lan.iter().enumerate() {
-            let is_askable = on_lan.patient.policy != RoutePreference::Local
-                && row_of(on_lan).is_some_and(is_worth_a_call);
+            let is_askable =
+                on_lan.target.policy != RoutePreference::Local && row_of(on_lan).is_some_and(is_worth_a_call);
             if is_askable && (on_lan.view != LanView::Answers) == wants {
                 may_ask[number] = left > 0;
                 left = left.saturating_sub(1);
@@ -109,19 +125,19 @@ pub(super) async fn examine_cloud(
     side_by_side(jobs).await
 }
 
-/// Runs all jobs, some at a time; what they bring, in their own order.
+/// Runs all jobs, [`AT_ONCE`] at a time, and returns their results in the order of the jobs.
 async fn side_by_side<T: Send + 'static>(
     jobs: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     let mut waiting = jobs.enumerate();
-    let mut under_way = JoinSet::new();
+    let mut running = JoinSet::new();
     let mut done = Vec::new();
     loop {
-        while under_way.len() < AT_ONCE {
+        while running.len() < AT_ONCE {
             let Some((number, job)) = waiting.next() else { break };
-            under_way.spawn(async move { (number, job.await) });
+            running.spawn(async move { (number, job.await) });
         }
-        match under_way.join_next().await {
+        match running.join_next().await {
             Some(Ok(one)) => done.push(one),
             Some(Err(_)) => {}
             None => break,
@@ -131,9 +147,9 @@ async fn side_by_side<T: Send + 'static>(
     done.into_iter().map(|(_, one)| one).collect()
 }
 
-/// Where each is, as far as that is known.
+/// The address of each, if it is known.
 async fn sockets_of(targets: &[DoctorTarget]) -> Vec<Option<SocketAddr>> {
-    let addresses: Vec<_> = targets.iter().map(|patient| patient.address.clone()).collect();
+    let addresses: Vec<_> = targets.iter().map(|target| target.address.clone()).collect();
     side_by_side(addresses.into_iter().map(|address| async move {
         match address?.destination() {
             Destination::Socket(socket) => Some(socket),
@@ -160,7 +176,7 @@ async fn heard_directly(config: &Config, sockets: impl Iterator<Item = &SocketAd
     listen(Discovery::start_without_broadcast(options, addresses)).await
 }
 
-/// Each answer once.
+/// Collects the answers, each once.
 async fn listen(mut discovery: Discovery) -> Vec<Sighting> {
     let mut heard: Vec<Sighting> = Vec::new();
     let search = async {
@@ -175,26 +191,26 @@ async fn listen(mut discovery: Discovery) -> Vec<Sighting> {
             }
         }
     };
-    // The search ends with its time; that is how it is meant to end.
+    // The search always ends with its time-out.
     let _ = timeout(SEARCH, search).await;
     heard
 }
 
 async fn examine_on_lan(
-    mut patient: DoctorTarget,
+    mut target: DoctorTarget,
     socket: Option<SocketAddr>,
     lan: &Lan,
     heard: &DatagramReplies,
     networks: &Networks,
 ) -> OnLan {
     let mut tries = Vec::new();
-    let seen_at = heard.by_broadcast(&patient, &mut tries);
-    let is_elsewhere = patient.address.is_some() && seen_at.is_some() && seen_at != socket;
-    // The daemon follows a plug that moved, unless the user wrote where it is.
-    let moved = is_elsewhere && patient.is_written;
+    let seen_at = heard.by_broadcast(&target, &mut tries);
+    let is_elsewhere = target.address.is_some() && seen_at.is_some() && seen_at != socket;
+    // The daemon follows a plug that moved. If the user wrote the address, the report says so instead.
+    let moved = is_elsewhere && target.is_written;
     let socket = if moved { socket } else { seen_at.or(socket) };
     if !moved && let Some(seen) = seen_at {
-        patient.address = Some(seen.into());
+        target.address = Some(seen.into());
     }
     let broadcast = match &heard.broadcast {
         None => Broadcast::NotSent,
@@ -202,18 +218,18 @@ async fn examine_on_lan(
         Some(all) if all.is_empty() => Broadcast::Nobody,
         Some(_) => Broadcast::Somebody,
     };
-    let datagrams = heard.datagrams(&patient, socket, &mut tries);
+    let datagrams = heard.datagrams(&target, socket, &mut tries);
     let place = socket.map_or(AddressNetwork::Unknown, |socket| networks.place_of(socket.ip()));
     if place == AddressNetwork::Elsewhere {
         tries.push(Try::new("compare its address with this machine's networks", "on none of them"));
     }
-    let (view, mut found) = if patient.policy == RoutePreference::Cloud {
+    let (view, mut found) = if target.policy == RoutePreference::Cloud {
         (LanView::NotUsed, "not used".to_owned())
     } else {
-        ask(&mut patient, socket, lan, &mut tries).await
+        ask(&mut target, socket, lan, &mut tries).await
     };
     if moved && let Some(seen) = seen_at {
-        found += &format!(", and it was heard at {seen}");
+        found += &format!(", but it answered a broadcast from {seen}");
     } else if view != LanView::Answers {
         found += match datagrams {
             Datagrams::Nothing => "",
@@ -222,32 +238,32 @@ async fn examine_on_lan(
             Datagrams::OtherFamily => ", where the newer discovery answers for another family",
         };
     }
-    let view = if patient.is_second { LanView::SecondOfItsId } else { view };
-    OnLan { patient, view, place, datagrams, broadcast, found, tries }
+    let view = if target.is_second { LanView::SecondOfItsId } else { view };
+    OnLan { target, view, place, datagrams, broadcast, found, tries }
 }
 
 impl DatagramReplies {
-    /// Where the plug itself answered a broadcast.
-    fn by_broadcast(&self, patient: &DoctorTarget, tries: &mut Vec<Try>) -> Option<SocketAddr> {
+    /// The address from which the plug itself answered a broadcast.
+    fn by_broadcast(&self, target: &DoctorTarget, tries: &mut Vec<Try>) -> Option<SocketAddr> {
         let all = self.broadcast.as_ref()?;
         let is_it = |sighting: &&Sighting| {
             let who = identity_of(&sighting.said);
-            is_same(&patient.identity, &who) && !shares_id(&patient.identity, &who)
+            is_same(&target.identity, &who) && !shares_id(&target.identity, &who)
         };
         let seen = all.iter().find(is_it).and_then(|sighting| sighting.address.socket());
         let came_back = match seen {
             Some(seen) => format!("an answer from {}", seen.ip()),
-            None if all.is_empty() => "nothing, from no plug at all".to_owned(),
-            None => format!("no answer that names it, and {} of others", all.len()),
+            None if all.is_empty() => "no answer from any plug".to_owned(),
+            None => format!("no answer from it, {} from others", all.len()),
         };
         tries.push(Try::new("broadcast", came_back));
         seen
     }
 
-    /// What the plug, or whoever has its address, answers to datagrams.
+    /// What the plug, or another device at its address, answers to datagrams.
     fn datagrams(
         &self,
-        patient: &DoctorTarget,
+        target: &DoctorTarget,
         socket: Option<SocketAddr>,
         tries: &mut Vec<Try>,
     ) -> Datagrams {
@@ -257,10 +273,10 @@ impl DatagramReplies {
         };
         let is_of_it = |sighting: &&Sighting| {
             let who = identity_of(&sighting.said);
-            if patient.identity.contradicts(&who) || shares_id(&patient.identity, &who) {
+            if target.identity.contradicts(&who) || shares_id(&target.identity, &who) {
                 return false;
             }
-            is_same(&patient.identity, &who) || is_from(sighting)
+            is_same(&target.identity, &who) || is_from(sighting)
         };
         let xor = all()
             .filter(is_of_it)
@@ -298,18 +314,19 @@ fn identity_of(said: &DiscoveryReply) -> Identity {
     }
 }
 
-/// Asks over TCP: once, again where a healthy plug may fail once, and where nothing came whether it takes connections.
+/// Asks over TCP: once; again after a failure that a healthy plug may show once; and if no answer came, whether the port
+/// accepts connections.
 async fn ask(
-    patient: &mut DoctorTarget,
+    target: &mut DoctorTarget,
     socket: Option<SocketAddr>,
     lan: &Lan,
     tries: &mut Vec<Try>,
 ) -> (LanView, String) {
     let Some(socket) = socket else {
-        return match &patient.address {
+        return match &target.address {
             Some(name) => {
-                tries.push(Try::new(format!("look {} up", name.host()), "the name leads nowhere"));
-                (LanView::NameUnresolved, format!("{} leads nowhere", name.host()))
+                tries.push(Try::new(format!("resolve {}", name.host()), "the name does not resolve"));
+                (LanView::NameUnresolved, format!("{} does not resolve", name.host()))
             }
             None => (LanView::Failed(Failure::NoAddress), Failure::NoAddress.to_string()),
         };
@@ -319,17 +336,17 @@ async fn ask(
     for _ in 0..2 {
         let begun = Instant::now();
         let address = Address::from(socket);
-        let target = Target::Local {
+        let to = Target::Local {
             address: address.clone(),
             protocol: LanProtocol::Xor,
-            expect: patient.identity.clone(),
+            expect: target.identity.clone(),
         };
-        let exchange = exchange(patient, target, Route::Local);
-        match lan.perform(&exchange, &address, LanProtocol::Xor, &patient.identity).await.result {
+        let exchange = exchange(target, to, Route::Local);
+        match lan.perform(&exchange, &address, LanProtocol::Xor, &target.identity).await.result {
             Ok(Reply::SysInfo(reading)) => {
                 let answer = describe(&reading);
                 tries.push(Try::since(begun, what, answer.clone()));
-                patient.identity = identity_on(&reading.device);
+                target.identity = identity_on(&reading.device);
                 return (LanView::Answers, answer);
             }
             Ok(_) => failure = Failure::Garbage("no sysinfo".into()),
@@ -342,12 +359,12 @@ async fn ask(
     }
     if failure == Failure::Silent {
         let begun = Instant::now();
-        let patience = patient.patience[Route::Local.index()];
-        let is_taken = matches!(timeout(patience, TcpStream::connect(socket)).await, Ok(Ok(_)));
-        let came_back = if is_taken { "taken" } else { "not taken" };
+        let limit = target.timeouts[Route::Local.index()];
+        let is_accepted = matches!(timeout(limit, TcpStream::connect(socket)).await, Ok(Ok(_)));
+        let came_back = if is_accepted { "accepted" } else { "not accepted" };
         tries.push(Try::since(begun, format!("connect to {socket}"), came_back));
-        if is_taken {
-            return (LanView::Mute, format!("{socket}: takes the connection, and does not answer"));
+        if is_accepted {
+            return (LanView::Mute, format!("{socket}: accepts the connection, and does not answer"));
         }
     }
     let found = format!("{socket}: {failure}");
@@ -360,24 +377,24 @@ fn describe(reading: &Reading) -> String {
     format!("{} answers: {state}{signal}", shown(&reading.device.model, NAME_SHOWN))
 }
 
-fn exchange(patient: &DoctorTarget, target: Target, route: Route) -> Exchange {
+fn exchange(target: &DoctorTarget, to: Target, route: Route) -> Exchange {
     Exchange {
         id: ExchangeId::new(PlugKey(0), 0),
         plug: PlugKey(0),
-        label: patient.name.as_str().into(),
-        target,
+        label: target.name.as_str().into(),
+        target: to,
         request: Request::SysInfo,
-        deadline: Instant::now() + patient.patience[route.index()],
+        deadline: Instant::now() + target.timeouts[route.index()],
         urgent: true,
         known_info: None,
     }
 }
 
 impl OnLan {
-    /// One that the LAN is not asked for.
-    fn not_used(patient: DoctorTarget) -> Self {
+    /// A plug for which the LAN is not used.
+    fn not_used(target: DoctorTarget) -> Self {
         Self {
-            patient,
+            target,
             view: LanView::NotUsed,
             place: AddressNetwork::Unknown,
             datagrams: Datagrams::Nothing,
@@ -387,43 +404,43 @@ impl OnLan {
         }
     }
 
-    /// One that the LAN knows nothing of.
-    pub(super) fn without_address(patient: DoctorTarget, is_anybody_heard: bool, config: &Config) -> Self {
-        let mut unknown = Self::not_used(patient);
-        if config.local.enabled && unknown.patient.policy != RoutePreference::Cloud {
+    /// A plug that only the account lists.
+    fn without_address(target: DoctorTarget, any_answered: bool, config: &Config) -> Self {
+        let mut unknown = Self::not_used(target);
+        if config.local.enabled && unknown.target.policy != RoutePreference::Cloud {
             unknown.view = LanView::Failed(Failure::NoAddress);
             unknown.found = Failure::NoAddress.to_string();
         }
         if config.discovery.is_some() {
-            unknown.broadcast = if is_anybody_heard { Broadcast::Somebody } else { Broadcast::Nobody };
+            unknown.broadcast = if any_answered { Broadcast::Somebody } else { Broadcast::Nobody };
         }
         unknown
     }
 
-    /// Whether the broadcast brought an answer, of whichever plug.
-    pub(super) fn heard_somebody(&self) -> bool {
+    /// Whether any plug answered the broadcast.
+    fn saw_an_answer(&self) -> bool {
         matches!(self.broadcast, Broadcast::Somebody | Broadcast::ElsewhereThanKnown)
     }
 }
 
-/// What is to be asked of the cloud about one plug.
+/// What the cloud is asked about one plug.
 struct AskCloud {
-    /// The config names one.
+    /// The config names an account.
     has_account: bool,
     row: Option<Row>,
-    /// The account lists anything at all.
+    /// The account lists at least one device.
     is_listing: bool,
-    /// Absent where the account does not answer, or there is none.
+    /// `None` if there is no account, or it does not answer.
     cloud: Option<Cloud>,
     may_ask: bool,
 }
 
 impl AskCloud {
     async fn conclude(self, on_lan: OnLan) -> Finding {
-        let OnLan { patient, view, place, datagrams, broadcast, found, mut tries } = on_lan;
-        let (cloud, words) = match patient.policy {
+        let OnLan { target, view, place, datagrams, broadcast, found, mut tries } = on_lan;
+        let (cloud, words) = match target.policy {
             RoutePreference::LocalThenCloud | RoutePreference::Cloud if self.has_account => {
-                self.look(&patient, &mut tries).await
+                self.look(&target, &mut tries).await
             }
             _ => (CloudView::NotUsed, None),
         };
@@ -432,32 +449,32 @@ impl AskCloud {
         let over_the_cloud = words.map(|words| format!("cloud: {words}"));
         let found: Vec<_> = on_the_lan.into_iter().chain(over_the_cloud).collect();
         let cause = diagnosis::of_plug(&evidence);
-        let found = if found.is_empty() { "no way to it is in use".to_owned() } else { found.join("; ") };
+        let found = if found.is_empty() { "no route to it is in use".to_owned() } else { found.join("; ") };
         let finding = match cause {
             Some(cause) if diagnosis::is_a_note(&evidence) => {
                 Finding::note(FindingSubject::Plug, found, cause)
             }
             cause => Finding::of(FindingSubject::Plug, found, cause),
         };
-        finding.named(patient.name).after(tries)
+        finding.named(target.name).after(tries)
     }
 
-    /// How the cloud sees the plug, and in words.
-    async fn look(&self, patient: &DoctorTarget, tries: &mut Vec<Try>) -> (CloudView, Option<String>) {
-        let look_up = "look it up in the account's list";
+    /// How the cloud sees the plug, as a value and in words.
+    async fn look(&self, target: &DoctorTarget, tries: &mut Vec<Try>) -> (CloudView, Option<String>) {
+        let look_up = "find it in the account's list";
         if self.cloud.is_none() {
-            let words = "not asked, for the account does not answer".to_owned();
+            let words = "not asked, because the account does not answer".to_owned();
             tries.push(Try::new(look_up, words.clone()));
             return (CloudView::Unknown, Some(words));
         }
         let Some(row) = &self.row else {
-            let is_known = patient.identity != Identity::default();
+            let is_known = target.identity != Identity::default();
             let (view, words) = if is_known && self.is_listing {
                 (CloudView::NotListed, "not listed in the account")
             } else if is_known {
                 (CloudView::Unknown, "the account lists nothing")
             } else {
-                (CloudView::Unknown, "neither device id nor MAC is known to look it up by")
+                (CloudView::Unknown, "not searched for: neither its device id nor its MAC is known")
             };
             tries.push(Try::new(look_up, words));
             return (view, Some(words.to_owned()));
@@ -473,16 +490,16 @@ impl AskCloud {
             Ok(_) if !row.connected => (CloudView::Offline, listed.to_owned()),
             Ok(server) if self.may_ask => {
                 let begun = Instant::now();
-                let (view, words) = self.ask(row, patient).await;
+                let (view, words) = self.ask(row, target).await;
                 tries.push(Try::since(
                     begun,
-                    format!("get_sysinfo over the cloud by {server}"),
+                    format!("get_sysinfo over the cloud, server {server}"),
                     words.clone(),
                 ));
                 (view, words)
             }
             Ok(_) => {
-                let enough = format!("not asked: {OVER_THE_CLOUD} plugs are, at most");
+                let enough = format!("not asked: at most {OVER_THE_CLOUD} plugs are");
                 tries.push(Try::new("get_sysinfo over the cloud", enough));
                 (CloudView::Connected, listed.to_owned())
             }
@@ -490,12 +507,12 @@ impl AskCloud {
         (view, Some(words))
     }
 
-    async fn ask(&self, row: &Row, patient: &DoctorTarget) -> (CloudView, String) {
+    async fn ask(&self, row: &Row, target: &DoctorTarget) -> (CloudView, String) {
         let Some(cloud) = &self.cloud else {
             return (CloudView::Connected, "listed as connected".to_owned());
         };
-        let target = Target::Cloud { device_id: row.device_id.clone() };
-        let exchange = exchange(patient, target, Route::Cloud);
+        let to = Target::Cloud { device_id: row.device_id.clone() };
+        let exchange = exchange(target, to, Route::Cloud);
         match cloud.perform(&exchange).await.result {
             Ok(Reply::SysInfo(reading)) => match reading.other_kind() {
                 None => (CloudView::Answers, describe(&reading)),
@@ -515,7 +532,7 @@ impl AskCloud {
     }
 }
 
-/// Whether there is anything to ask about a plug that the account lists so.
+/// Whether the cloud can be asked about a plug that the account lists like this.
 fn is_worth_a_call(row: &Row) -> bool {
     row.is_supported() && row.connected && row.server.is_ok()
 }

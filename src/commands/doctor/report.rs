@@ -1,12 +1,12 @@
-//! How the doctor's findings are told: a line each for people, with every try below it if they want to know more, and
-//! an object that stays the same for programs.
+//! The doctor's report: one line per subject for people, with each try below it if they ask for more, and JSON with
+//! stable keys for programs.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::cause::Cause;
+use crate::cause::Cause;
 use crate::commands::{Exit, Failed};
 
 /// All findings.
@@ -21,20 +21,20 @@ pub(in crate::commands) struct Report {
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     subject: FindingSubject,
-    /// Of a plug.
+    /// The name of a plug.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     ok: bool,
     /// What came back, in one line.
     found: String,
-    /// The likely cause, if something is wrong or a note is due: a word that stays.
+    /// The likely cause of a failure or a note: a word that does not change.
     cause: Option<&'static str>,
-    /// What helps, or what a note suggests.
+    /// What to do.
     remedy: Option<String>,
     tries: Vec<Try>,
 }
 
-/// Whom a finding is about.
+/// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FindingSubject {
@@ -58,7 +58,7 @@ impl Report {
         Self { ok: subjects.iter().all(|finding| finding.ok), subjects }
     }
 
-    /// A line each; with the tries below it if wanted.
+    /// One line per subject, with the tries below it if wanted.
     pub(in crate::commands) fn in_words(&self, with_tries: bool) -> String {
         let mut text = String::new();
         for finding in &self.subjects {
@@ -78,8 +78,7 @@ impl Report {
         }
         let failed = self.subjects.iter().filter(|finding| !finding.ok).count();
         let line = format!(
-            "check: {failed} of {} do not work as they should: see the lines above, `-v` for each try, and \
-             docs/TROUBLESHOOTING.md",
+            "check: {failed} of {} do not work: see the lines above, `-v` for each try, and docs/TROUBLESHOOTING.md",
             self.subjects.len()
         );
         Err(Failed::new(Exit::Unavailable, line))
@@ -95,16 +94,16 @@ impl Finding {
 
     /// Something is wrong, most likely for this cause.
     pub(super) fn bad(subject: FindingSubject, found: impl Into<String>, cause: Cause) -> Self {
-        let (cause, remedy) = (Some(cause.word), Some(cause.remedy.to_owned()));
+        let (cause, remedy) = (Some(cause.word), Some(cause.advice()));
         Self { ok: false, cause, remedy, ..Self::good(subject, found) }
     }
 
-    /// Nothing is wrong, yet something is worth knowing.
+    /// Nothing is wrong, but something is worth knowing.
     pub(super) fn note(subject: FindingSubject, found: impl Into<String>, cause: Cause) -> Self {
         Self { ok: true, ..Self::bad(subject, found, cause) }
     }
 
-    /// Good without a cause, bad with one.
+    /// Good without a cause, else bad.
     pub(super) fn of(subject: FindingSubject, found: impl Into<String>, cause: Option<Cause>) -> Self {
         let found = found.into();
         match cause {
@@ -146,7 +145,7 @@ impl Try {
         Self { what: what.into(), came_back: came_back.into(), took_ms: None }
     }
 
-    /// One that began then and has just ended.
+    /// A try that began then and has just ended.
     pub(super) fn since(begun: Instant, what: impl Into<String>, came_back: impl Into<String>) -> Self {
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Self { took_ms: Some(took), ..Self::new(what, came_back) }
@@ -155,27 +154,27 @@ impl Try {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cause;
     use super::*;
+    use crate::cause;
 
     fn report() -> Report {
         let tries = vec![Try::new("get_sysinfo over TCP at 192.0.2.7:9999", "connection refused")];
         let plug = Finding::bad(FindingSubject::Plug, "LAN: connection refused", cause::PORT_DEAD);
-        Report::of([Finding::good(FindingSubject::Broker, "takes us"), plug.named("lamp").after(tries)])
+        Report::of([Finding::good(FindingSubject::Broker, "connected"), plug.named("lamp").after(tries)])
     }
 
     #[test]
-    fn people_are_told_in_a_line_each_and_more_only_if_they_ask() {
+    fn people_get_one_line_per_subject_and_more_only_if_they_ask() {
         let remedy = cause::PORT_DEAD.remedy;
         let line = format!("FAIL  plug lamp: LAN: connection refused: {remedy} [port-dead]\n");
-        assert_eq!(report().in_words(false), format!("ok    broker: takes us\n{line}"));
+        assert_eq!(report().in_words(false), format!("ok    broker: connected\n{line}"));
         let tried = "        get_sysinfo over TCP at 192.0.2.7:9999: connection refused\n";
-        assert_eq!(report().in_words(true), format!("ok    broker: takes us\n{line}{tried}"));
+        assert_eq!(report().in_words(true), format!("ok    broker: connected\n{line}{tried}"));
         assert_eq!(report().verdict().unwrap_err().exit, Exit::Unavailable);
     }
 
     #[test]
-    fn a_note_is_told_with_its_cause_and_fails_nothing() {
+    fn a_note_has_its_cause_and_fails_nothing() {
         let cause = cause::NOT_IN_ACCOUNT;
         let report = Report::of([Finding::note(FindingSubject::Plug, "LAN: answers", cause).named("lamp")]);
         let line = format!("note  plug lamp: LAN: answers: {} [not-in-account]\n", cause.remedy);
@@ -186,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_in_an_object_that_stays() {
+    fn programs_get_json_with_stable_keys() {
         let told = serde_json::to_value(report()).unwrap();
         let expected = serde_json::json!({"ok": false, "subjects": [
-            {"subject": "broker", "ok": true, "found": "takes us", "cause": null, "remedy": null, "tries": []},
+            {"subject": "broker", "ok": true, "found": "connected", "cause": null, "remedy": null, "tries": []},
             {"subject": "plug", "name": "lamp", "ok": false, "found": "LAN: connection refused", "cause": "port-dead",
              "remedy": cause::PORT_DEAD.remedy,
              "tries": [{"what": "get_sysinfo over TCP at 192.0.2.7:9999", "came_back": "connection refused"}]},

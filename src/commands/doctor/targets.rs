@@ -1,9 +1,7 @@
-//! Who is examined: the plugs of the config, and with adoption those of the store, those that make themselves heard on
-//! the LAN, and those of the account.
+//! Which plugs are examined: those of the config; with adoption also those of the store, of the LAN and of the account.
 
 use std::time::Duration;
 
-use super::plugs::OnLan;
 use crate::bridge::PlugSettings;
 use crate::bridge::event::{DiscoveryReply, Identity, Sighting, UnsupportedDevice};
 use crate::bridge::route::{RoutePolicy, RoutePreference};
@@ -12,25 +10,24 @@ use crate::config::Config;
 use crate::model::{Address, shown};
 use crate::smarthome::message::is_plug_kind;
 use crate::store::Store;
-use crate::transport::cloud::api::Row;
 
-/// The most of a stranger's alias or model that is repeated, in characters; the apps take 31.
+/// The longest part of a plug's alias or model that is printed, in characters; the apps allow 31.
 pub(super) const NAME_SHOWN: usize = 40;
 
 /// A plug to be examined.
 #[derive(Debug, Clone)]
 pub(super) struct DoctorTarget {
-    /// For a line of ours.
+    /// For the report.
     pub(super) name: String,
     pub(super) identity: Identity,
     pub(super) address: Option<Address>,
-    /// The address was written by the user, so that a plug that moved is worth a word.
+    /// The user wrote the address: if the plug moved, the report says so.
     pub(super) is_written: bool,
-    /// Another one has its device id, and another MAC.
+    /// Another plug has its device id, with another MAC.
     pub(super) is_second: bool,
     pub(super) policy: RoutePreference,
-    /// The longest that a question may take, by route.
-    pub(super) patience: [Duration; 2],
+    /// The time limit of one request, by route.
+    pub(super) timeouts: [Duration; 2],
 }
 
 /// The plugs of the config, and with adoption those of the store.
@@ -56,7 +53,7 @@ pub(super) fn of(config: &Config, store: &Store) -> Vec<DoctorTarget> {
     targets
 }
 
-/// With those that were heard and that nobody knew, if they are to be adopted.
+/// Adds the plugs that answered and were not known, if the config adopts them.
 pub(super) fn with_heard(
     mut targets: Vec<DoctorTarget>,
     heard: &[Sighting],
@@ -82,26 +79,9 @@ pub(super) fn with_heard(
     targets
 }
 
-/// With those that only the account knows, if they are to be adopted.
-pub(super) fn with_account(mut on_the_lan: Vec<OnLan>, rows: Option<&[Row]>, config: &Config) -> Vec<OnLan> {
-    let mut rows: Vec<_> = rows.unwrap_or_default().iter().filter(|row| is_plug_kind(&row.kind)).collect();
-    rows.sort_by(|a, b| a.device_id.cmp(&b.device_id));
-    // With adoption whoever was heard is one of them.
-    let is_anybody_heard = on_the_lan.iter().any(OnLan::heard_somebody);
-    for row in rows.into_iter().filter(|_| config.bridge.adopt) {
-        let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
-        if !on_the_lan.iter().any(|known| known.patient.is(&identity, None)) {
-            let name = shown(&row.alias, NAME_SHOWN);
-            let target = DoctorTarget { name, identity, ..blank(config.bridge.policy) };
-            on_the_lan.push(OnLan::without_address(target, is_anybody_heard, config));
-        }
-    }
-    on_the_lan
-}
-
 impl DoctorTarget {
-    /// Whether this is about the same plug.
-    fn is(&self, identity: &Identity, address: Option<&Address>) -> bool {
+    /// Whether this is the same plug.
+    pub(super) fn is(&self, identity: &Identity, address: Option<&Address>) -> bool {
         if self.identity.contradicts(identity) || shares_id(&self.identity, identity) {
             return false;
         }
@@ -109,13 +89,13 @@ impl DoctorTarget {
     }
 }
 
-/// Whether it is a device of this family, whatever it speaks.
+/// Whether it is a device of this family, by either protocol.
 pub(super) fn is_of_the_family(device: &UnsupportedDevice) -> bool {
     device.kind.starts_with("IOT.")
 }
 
-/// Nobody, to be reached so.
-fn blank(policy: RoutePolicy) -> DoctorTarget {
+/// A target of which only the policy is known.
+pub(super) fn blank(policy: RoutePolicy) -> DoctorTarget {
     DoctorTarget {
         name: String::new(),
         identity: Identity::default(),
@@ -123,6 +103,6 @@ fn blank(policy: RoutePolicy) -> DoctorTarget {
         is_written: false,
         is_second: false,
         policy: policy.preference,
-        patience: [policy.local_timeout, policy.cloud_timeout],
+        timeouts: [policy.local_timeout, policy.cloud_timeout],
     }
 }

@@ -3,6 +3,7 @@
 //! Decided on numbers only: the texts that the server sends along are localised in places, so they are neither
 //! read nor shown; the names here are our own.
 
+use crate::cause::{self, Cause};
 use crate::secret::Source;
 
 /// What to do about an error of the cloud.
@@ -17,8 +18,8 @@ pub enum Reaction {
     /// Another login of the account pushed ours out, or so one reading of the code has it; another has it that
     /// the account is locked. Renewed seldom when a call meets it, and stopped for when a login does.
     Elsewhere,
-    /// Trying again would harm (a lock, a mail to the owner). Nothing until the user did this.
-    Stop(Remedy),
+    /// Another try would harm (a lock, a mail to the owner): none before the user has acted.
+    Stop(&'static Cause),
     /// Too many calls: none for minutes, then for longer, and no login for it.
     HoldBack,
     /// Held back for an hour at once, by the server's own word.
@@ -27,6 +28,13 @@ pub enum Reaction {
     Plug(PlugFault),
     /// The request is at fault, which is ours.
     Faulty,
+}
+
+impl Reaction {
+    /// Whether the cloud refused the e-mail address or the password, so that it would refuse them again.
+    pub fn refuses_login(self) -> bool {
+        matches!(self, Self::Stop(cause) if is_of_login(cause))
+    }
 }
 
 /// What the cloud says about one plug.
@@ -76,25 +84,6 @@ pub fn name(code: i64) -> &'static str {
     CodeRow::of(code).map_or("an error that is not known here", |row| row.name)
 }
 
-/// What the user has to do before the account is asked again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// Correct the e-mail address or the password.
-    Password,
-    /// Put the account in order.
-    Account,
-    /// Wait until the lock is over.
-    Locked,
-    /// Turn two-step verification off.
-    TwoStep,
-    /// See whether another login pushed ours out, or the account is locked.
-    Elsewhere,
-    /// Name the entrance that knows all regions.
-    Entry,
-    /// Report it.
-    Report,
-}
-
 /// Where the login came from that needs the remedy, which decides how the next one gets here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginBy {
@@ -104,47 +93,29 @@ pub enum LoginBy {
     Hand,
 }
 
-impl Remedy {
-    /// In words.
-    pub fn words(self, by: LoginBy) -> &'static str {
-        match (self, by) {
-            (Self::Password, LoginBy::Config(Source::Config)) => {
-                "correct [cloud] username and password and reload, or run `hs100d cloud login`; it is not tried again \
-                 before"
-            }
-            (Self::Password, LoginBy::Config(Source::Credential)) => {
-                "correct [cloud] username and reload, or correct the credential cloud.password and restart hs100d \
-                 (systemd reads credentials at the start only), or run `hs100d cloud login`; it is not tried again \
-                 before"
-            }
-            (Self::Password, LoginBy::Hand) => {
-                "check [cloud] username, log in with the Kasa app to be sure of the password, then try again; each wrong \
-                 try brings the lock nearer"
-            }
-            (Self::Account, LoginBy::Config(_)) => {
-                "sort it out in the Kasa app, then reload or run `hs100d cloud login`"
-            }
-            (Self::Account, LoginBy::Hand) => "sort it out in the Kasa app, then try again",
-            (Self::Locked, LoginBy::Config(_)) => {
-                "wait an hour, log in with the Kasa app, then reload or run `hs100d cloud login`"
-            }
-            (Self::Locked, LoginBy::Hand) => "wait an hour, log in with the Kasa app, then try again",
-            (Self::TwoStep, LoginBy::Config(_)) => {
-                "turn two-step verification off in the Kasa app (Me > Account), then reload or run `hs100d cloud login`"
-            }
-            (Self::TwoStep, LoginBy::Hand) => {
-                "turn two-step verification off in the Kasa app (Me > Account), then try again"
-            }
-            (Self::Elsewhere, LoginBy::Config(_)) => {
-                "log in with the Kasa app, then reload or run `hs100d cloud login`"
-            }
-            (Self::Elsewhere, LoginBy::Hand) => "log in with the Kasa app, then try again",
-            (Self::Entry, LoginBy::Config(_)) => "set [cloud] url to https://wap.tplinkcloud.com and reload",
-            (Self::Entry, LoginBy::Hand) => "set [cloud] url to https://wap.tplinkcloud.com and try again",
-            (Self::Report, LoginBy::Config(_)) => "please report it; a reload tries again",
-            (Self::Report, LoginBy::Hand) => "please report it",
+/// What the user has to do before the account is used again, and how to make hs100d try.
+pub fn remedy(cause: &Cause, by: LoginBy) -> String {
+    let is_of_login = is_of_login(cause);
+    let next = match by {
+        LoginBy::Hand if cause.needs_login => "; then try again",
+        LoginBy::Hand => "",
+        LoginBy::Config(_) if !cause.needs_login => "; a reload tries again",
+        LoginBy::Config(Source::Credential) if is_of_login => {
+            "; then reload, or restart hs100d if you changed the credential cloud.password (systemd reads credentials at \
+             the start only), or run `hs100d cloud login`"
         }
-    }
+        LoginBy::Config(_) => "; then reload or run `hs100d cloud login`",
+    };
+    let until_then = match by {
+        LoginBy::Config(_) if is_of_login => "; hs100d does not try before",
+        LoginBy::Config(_) | LoginBy::Hand => "",
+    };
+    format!("{}{next}{until_then}", cause.remedy)
+}
+
+/// Whether the cloud refused the e-mail address or the password itself.
+fn is_of_login(cause: &Cause) -> bool {
+    [cause::PASSWORD_REFUSED, cause::ACCOUNT_UNKNOWN, cause::LOGIN_MALFORMED].contains(cause)
 }
 
 /// The table, ordered by number.
@@ -155,9 +126,9 @@ pub static CODES: &[CodeRow] = &[
     one(-10101, "no JSON in the body", Reaction::Faulty),
     one(-10200, "too many requests from this address", Reaction::HoldBack),
     one(-10201, "too many requests for this account", Reaction::HoldBack),
-    one(-10301, "signature does not match", Reaction::Stop(Remedy::Report)),
+    one(-10301, "signature does not match", Reaction::Stop(&cause::UNEXPECTED)),
     one(-20000, "internal error of the server", Reaction::Retry),
-    one(-20001, "permission denied", Reaction::Stop(Remedy::Account)),
+    one(-20001, "permission denied", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
     one(-20002, "the plug did not answer the cloud in time", Reaction::Plug(PlugFault::Silent)),
     one(-20003, "server busy", Reaction::HoldBack),
     one(-20004, "rate limit exceeded", Reaction::HoldBack),
@@ -167,10 +138,10 @@ pub static CODES: &[CodeRow] = &[
     one(-20105, "a parameter has the wrong type", Reaction::Faulty),
     one(-20106, "a parameter is out of range", Reaction::Faulty),
     one(-20107, "a parameter is invalid", Reaction::Faulty),
-    one(-20200, "not an e-mail address", Reaction::Stop(Remedy::Password)),
-    one(-20201, "not a phone number", Reaction::Stop(Remedy::Password)),
-    one(-20202, "not a user name", Reaction::Stop(Remedy::Password)),
-    one(-20212, "wrong server for this account", Reaction::Stop(Remedy::Entry)),
+    one(-20200, "not an e-mail address", Reaction::Stop(&cause::LOGIN_MALFORMED)),
+    one(-20201, "not a phone number", Reaction::Stop(&cause::LOGIN_MALFORMED)),
+    one(-20202, "not a user name", Reaction::Stop(&cause::LOGIN_MALFORMED)),
+    one(-20212, "wrong server for this account", Reaction::Stop(&cause::WRONG_REGION)),
     one(-20500, "malformed device id", Reaction::Plug(PlugFault::NotListed)),
     one(-20501, "device id not found", Reaction::Plug(PlugFault::NotListed)),
     one(-20504, "hardware id not found", Reaction::Plug(PlugFault::Unknown)),
@@ -184,28 +155,28 @@ pub static CODES: &[CodeRow] = &[
     one(-20571, "the plug is offline", Reaction::Plug(PlugFault::Offline)),
     one(-20573, "no request for the plug", Reaction::Faulty),
     one(-20580, "the plug is not bound to this account", Reaction::Plug(PlugFault::NotListed)),
-    one(-20600, "no such account", Reaction::Stop(Remedy::Password)),
-    one(-20601, "wrong e-mail address or password", Reaction::Stop(Remedy::Password)),
-    one(-20602, "the account is not active", Reaction::Stop(Remedy::Account)),
-    one(-20604, "malformed user name", Reaction::Stop(Remedy::Password)),
-    one(-20608, "account out of range", Reaction::Stop(Remedy::Password)),
-    one(-20610, "wrong type of account", Reaction::Stop(Remedy::Password)),
-    one(-20615, "malformed password", Reaction::Stop(Remedy::Password)),
+    one(-20600, "no such account", Reaction::Stop(&cause::ACCOUNT_UNKNOWN)),
+    one(-20601, "wrong e-mail address or password", Reaction::Stop(&cause::PASSWORD_REFUSED)),
+    one(-20602, "the account is not active", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
+    one(-20604, "malformed user name", Reaction::Stop(&cause::LOGIN_MALFORMED)),
+    one(-20608, "account out of range", Reaction::Stop(&cause::LOGIN_MALFORMED)),
+    one(-20610, "wrong type of account", Reaction::Stop(&cause::LOGIN_MALFORMED)),
+    one(-20615, "malformed password", Reaction::Stop(&cause::LOGIN_MALFORMED)),
     one(-20651, "token expired", Reaction::Renew),
     one(-20652, "token incorrect", Reaction::Renew),
     one(-20655, "refresh token expired", Reaction::Login),
     one(-20656, "refresh token incorrect", Reaction::Login),
-    one(-20661, "the account is locked", Reaction::Stop(Remedy::Locked)),
-    one(-20662, "locked for too many verification codes", Reaction::Stop(Remedy::Locked)),
-    run(-20671, -20674, "an activation or reset mail is pending", Reaction::Stop(Remedy::Account)),
+    one(-20661, "the account is locked", Reaction::Stop(&cause::ACCOUNT_LOCKED)),
+    one(-20662, "locked for too many verification codes", Reaction::Stop(&cause::ACCOUNT_LOCKED)),
+    run(-20671, -20674, "an activation or reset mail is pending", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
     one(-20675, "logged in elsewhere, or locked", Reaction::Elsewhere),
-    one(-20676, "verification code not accepted", Reaction::Stop(Remedy::Account)),
-    one(-20677, "the account uses two-step verification", Reaction::Stop(Remedy::TwoStep)),
+    one(-20676, "verification code not accepted", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
+    one(-20677, "the account uses two-step verification", Reaction::Stop(&cause::TWO_STEP)),
     run(-20801, -20803, "logged in with another app", Reaction::Renew),
     one(-21001, "too many verification codes from this address", Reaction::HoldBackLong),
-    one(-23001, "app not known", Reaction::Stop(Remedy::Report)),
+    one(-23001, "app not known", Reaction::Stop(&cause::UNEXPECTED)),
     // The server's text is "App version is too old", which is how it turns two-step accounts away from this API.
-    one(-23003, "the account uses two-step verification", Reaction::Stop(Remedy::TwoStep)),
+    one(-23003, "the account uses two-step verification", Reaction::Stop(&cause::TWO_STEP)),
     one(-25001, "the plug's own token expired", Reaction::Plug(PlugFault::Offline)),
     one(-25002, "the plug's own token is incorrect", Reaction::Plug(PlugFault::Offline)),
     one(-30000, "internal error of a module", Reaction::Retry),
@@ -293,16 +264,19 @@ mod tests {
     #[test]
     fn what_helps_after_a_login_by_hand_is_never_the_command_that_has_just_failed() {
         for row in CODES {
-            let Reaction::Stop(remedy) = row.reaction else { continue };
-            let words = remedy.words(LoginBy::Hand);
+            let Reaction::Stop(cause) = row.reaction else { continue };
+            let words = remedy(cause, LoginBy::Hand);
             assert!(!words.contains("hs100d cloud login") && !words.contains("reload"), "{row:?}: {words}");
             for source in [Source::Config, Source::Credential] {
-                let words = remedy.words(LoginBy::Config(source));
+                let words = remedy(cause, LoginBy::Config(source));
                 assert!(words.contains("reload"), "{row:?}: {words}");
             }
         }
-        let credential = Remedy::Password.words(LoginBy::Config(Source::Credential));
-        assert!(credential.contains("cloud.password and restart hs100d"), "{credential}");
+        let credential = remedy(&cause::PASSWORD_REFUSED, LoginBy::Config(Source::Credential));
+        assert!(
+            credential.contains("restart hs100d if you changed the credential cloud.password"),
+            "{credential}"
+        );
     }
 
     #[test]

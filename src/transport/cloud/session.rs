@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::backoff;
 use crate::bridge::event::CloudStatus;
+use crate::cause::{self, Cause};
 use crate::secret::{RefusedLogins, Secret, SecretBuf, Source};
 use crate::transport::cloud::api::{self, ApiError, Granted};
-use crate::transport::cloud::codes::{CodeRow, LoginBy, Reaction, Remedy};
+use crate::transport::cloud::codes::{self, CodeRow, LoginBy, Reaction};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
 use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
@@ -273,17 +274,15 @@ impl Session {
             return SessionStep::Run(GrantKind::Refresh);
         }
         if self.account.password.is_none() {
-            return SessionStep::Refuse(self.stop(
-                "there is no password and no login that is still good: run `hs100d cloud login`, or set [cloud] \
-                 password_file and reload"
-                    .into(),
-            ));
+            let remedy = cause::LOGIN_MISSING.remedy;
+            return SessionStep::Refuse(
+                self.stop(format!("there is neither a password nor a valid login: {remedy} and reload")),
+            );
         }
         if self.is_refused_already() {
-            let remedy = Remedy::Password.words(self.login_by(GrantKind::Login));
+            let remedy = codes::remedy(&cause::PASSWORD_REFUSED, self.login_by(GrantKind::Login));
             return SessionStep::Refuse(self.stop(format!(
-                "TP-Link has refused this e-mail address and password, so they are not sent again: {remedy}, unless \
-                 hs100d is restarted"
+                "TP-Link has refused this e-mail address and password; they are not sent again before a restart: {remedy}"
             )));
         }
         if self.logins.not_before(now).is_some() {
@@ -305,7 +304,7 @@ impl Session {
         let SessionAccount { host, username, memory: AccountMemory { refused, .. }, .. } = &self.account;
         match (password, granted) {
             (Some(password), Ok(_)) => refused.remove(host.url(), username, password),
-            (Some(password), Err(trouble)) if trouble.reaction() == Reaction::Stop(Remedy::Password) => {
+            (Some(password), Err(trouble)) if trouble.reaction().refuses_login() => {
                 refused.add(host.url(), username, password);
             }
             _ => {}
@@ -339,8 +338,8 @@ impl Session {
     fn reject(&mut self, kind: GrantKind, trouble: &ApiError, now: Instant) -> CloudError {
         self.trouble = Some(trouble.clone());
         match trouble.reaction() {
-            Reaction::Elsewhere => self.stop_for(trouble, Remedy::Elsewhere, kind),
-            Reaction::Stop(remedy) => self.stop_for(trouble, remedy, kind),
+            Reaction::Elsewhere => self.stop_for(trouble, &cause::LOGGED_IN_ELSEWHERE, kind),
+            Reaction::Stop(cause) => self.stop_for(trouble, cause, kind),
             Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
             _ => {
                 if kind != GrantKind::Refresh && !reached_the_account(trouble) {
@@ -359,7 +358,7 @@ impl Session {
     fn suffer(&mut self, trouble: &ApiError, now: Instant) -> CloudError {
         self.trouble = Some(trouble.clone());
         match trouble.reaction() {
-            Reaction::Stop(remedy) => self.stop_for(trouble, remedy, GrantKind::Login),
+            Reaction::Stop(cause) => self.stop_for(trouble, cause, GrantKind::Login),
             Reaction::HoldBack => {
                 self.hold().fail(now);
                 self.held_back(trouble, "within the hour")
@@ -373,8 +372,8 @@ impl Session {
         }
     }
 
-    fn stop_for(&mut self, trouble: &ApiError, remedy: Remedy, kind: GrantKind) -> CloudError {
-        let remedy = remedy.words(self.login_by(kind));
+    fn stop_for(&mut self, trouble: &ApiError, cause: &Cause, kind: GrantKind) -> CloudError {
+        let remedy = codes::remedy(cause, self.login_by(kind));
         self.stop(format!("{trouble}: {remedy}"))
     }
 
@@ -684,7 +683,7 @@ mod tests {
             session.rearm(None);
             assert!(matches!(session.status(), CloudStatus::Down(_)));
             assert_eq!(session.admit(true, now), Ok(()));
-            let is_of_the_password = reaction(code) == Reaction::Stop(Remedy::Password);
+            let is_of_the_password = reaction(code).refuses_login();
             match session.pass(None, now) {
                 SessionStep::Refuse(CloudError::Stopped(why)) if is_of_the_password => {
                     assert!(why.contains("not sent again") && why.contains("reload"), "{code}: {why}");
@@ -796,7 +795,10 @@ mod tests {
                 SessionStep::Refuse(error) => error,
                 step => panic!("{step:?}"),
             };
-            assert!(why.to_string().contains("cloud.password and restart hs100d"), "{why}");
+            assert!(
+                why.to_string().contains("restart hs100d if you changed the credential cloud.password"),
+                "{why}"
+            );
             session.rearm(None);
         }
     }
