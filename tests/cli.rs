@@ -65,7 +65,7 @@ fn check_says_what_would_be_done_and_changes_nothing() {
     let told = out(&output);
     assert!(told.starts_with("config     none: built-in defaults\n"), "{told}");
     assert!(told.contains("broker     embedded, on 127.0.0.1:1883\n"), "{told}");
-    assert!(told.ends_with("The config is good.\n"), "{told}");
+    assert!(told.ends_with("The config is valid.\n"), "{told}");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "no state directory was made");
 }
 

@@ -143,7 +143,7 @@ async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name
     let config = Config::of(&house).without("cloud");
     let home = Home::new(&config);
     let both = home.run(&["plug", "Lamp", "on"]).await;
-    let line = "hs100d: Lamp: 2 plugs are called so: at 127.0.0.11 (50:C7:BF:00:00:01); at 127.0.0.12 (50:C7:BF:00:00:02): \
+    let line = "hs100d: Lamp: 2 plugs have this name: at 127.0.0.11 (50:C7:BF:00:00:01); at 127.0.0.12 (50:C7:BF:00:00:02): \
                 use a topic name, an address or a MAC";
     assert_eq!(both.failed(1), line);
     let both = home.run(&["plug", "strip 2", "on"]).await;
@@ -212,12 +212,11 @@ async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
     let unlisted = "cloud: the account does not list the plug: add it to this account in the Kasa app";
     says(&home, &["plug", "lamp", "on", "--via", "cloud"], &["hs100d: lamp: cloud: ", unlisted]).await;
     house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
-    let refused =
-        "lamp: local: connection refused; cloud: the account does not list the plug: nothing listens there";
+    let refused = "lamp: local: connection refused; cloud: the account does not list the plug: check that the address is";
     says(&home, &["plug", "lamp", "on"], &[refused]).await;
     let address = house.lan().address(house.plug(0)).unwrap().to_string();
     let nowhere = Home::new(&config);
-    let refused = "local: connection refused: nothing listens there: check the address";
+    let refused = "local: connection refused: check that the address is the plug's";
     says(&nowhere, &["plug", &address, "on"], &[refused]).await;
     says(&home, &["plug", "lamp", "on", "--via", "local"], &["lamp: local: connection refused: "]).await;
     let nobody = "on the LAN, and the account does not list it: see `hs100d discover`";
@@ -283,7 +282,7 @@ async fn an_address_needs_no_account_and_a_mac_is_looked_up_there() {
     let home = Home::new(&config);
     let address = house.lan().address(house.plug(0)).unwrap().to_string();
     let meant = home.run(&["plug", &address, "on", "--via", "cloud"]).await;
-    assert!(meant.failed(64).contains("is an address, which tells the cloud nothing"), "{meant:?}");
+    assert!(meant.failed(64).contains("the cloud does not know addresses"), "{meant:?}");
     house.cloud().set_reachable(false).await.unwrap();
     let done = home.run(&["plug", &address, "on", "--json"]).await.json();
     assert!(holds(&done, &json!({"state": "ON", "route": "local"})), "{done}");
@@ -356,13 +355,13 @@ async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
     assert!(wrong.failed(1).contains("wrong e-mail address or password"), "{wrong:?}");
     assert_eq!(
         home.run_with(&["cloud", "login"], "\n").await.failed(64),
-        "hs100d: password: none was given: type it, or pipe it in"
+        "hs100d: password: it is empty: type it, or pipe it in"
     );
     let two = home.run_with(&["cloud", "login"], &format!("{}\nguessed\n", ACCOUNT.1)).await;
     assert!(two.failed(64).starts_with("hs100d: password: standard input has text in more than one line"));
     let from_windows = format!("\u{feff}{}\r\n\r\n", ACCOUNT.1);
     let right = home.run_with(&["cloud", "login"], &from_windows).await;
-    assert!(right.ok().starts_with("Logged in. The token is kept, the password is not.\n"), "{right:?}");
+    assert!(right.ok().starts_with("Logged in. The token is stored, the password is not.\n"), "{right:?}");
     assert_eq!(house.cloud().calls(Method::Login), 2);
 
     let devices = home.run(&["cloud", "devices"]).await;
@@ -378,7 +377,7 @@ async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
 
     let token = home.state_dir().join("cloud.token");
     assert!(token.exists());
-    assert!(home.run(&["cloud", "logout"]).await.ok().starts_with("Logged out here"));
+    assert!(home.run(&["cloud", "logout"]).await.ok().starts_with("Logged out: "));
     assert!(!token.exists());
     home.run(&["cloud", "devices"]).await.failed(1);
     assert_eq!(house.cloud().calls(Method::Login), 2);
@@ -403,14 +402,14 @@ async fn a_login_by_hand_arms_the_running_daemon_and_a_logout_disarms_it() {
     let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
     let login = scene.home.run_with(&["cloud", "login"], ACCOUNT.1).await;
-    assert!(login.ok().ends_with("The running daemon was told.\n"), "{login:?}");
+    assert!(login.ok().ends_with("The running daemon was informed.\n"), "{login:?}");
     sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
     assert_eq!(house.cloud().calls(Method::Login), 1);
     house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
 
-    assert!(scene.home.run(&["cloud", "logout"]).await.ok().ends_with("The running daemon was told.\n"));
+    assert!(scene.home.run(&["cloud", "logout"]).await.ok().ends_with("The running daemon was informed.\n"));
     let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
     let calls = house.cloud().records().len();
@@ -461,18 +460,18 @@ async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_witho
     assert_eq!(forgotten.ok(), "kuche is forgotten; the next start of the daemon clears it at the broker.\n");
     assert!(known(&scene.home).is_empty());
     let again = scene.home.run(&["forget", "kuche"]).await;
-    assert!(again.failed(1).starts_with("hs100d: kuche: no plug of that name is known"), "{again:?}");
+    assert!(again.failed(1).starts_with("hs100d: kuche: no plug has that name"), "{again:?}");
     let scene = Scene::at(scene.home).await;
     until_kept(scene.port, "no plug", |all| of_plug(all, "kuche", 2) == 0).await;
 
     scene.home.write(&config.clone().plug("tree", &house_of(&["Tree"]).await, 0).text());
     scene.request("reload", json!({})).await;
     let listed = scene.home.run(&["forget", "tree"]).await;
-    assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+    assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
     let Scene { mut daemon, home, .. } = scene;
     daemon.stop().await;
     let listed = home.run(&["forget", "tree"]).await;
-    assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+    assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
 }
 
 #[tokio::test]
@@ -486,7 +485,7 @@ async fn a_plug_whose_entry_has_no_name_is_not_forgotten_without_a_daemon_either
     let home = scene.home;
     home.write(&format!("{}[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n", config.text()));
     let listed = home.run(&["forget", "lamp"]).await;
-    assert!(listed.failed(1).contains("stands in the config: remove its [[plug]] entry"), "{listed:?}");
+    assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
     assert!(known(&home).iter().any(|name| name == "lamp"));
 }
 
@@ -588,7 +587,7 @@ async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to
     // A user who may not see what the service keeps.
     let told = machine.ok(SOMEBODY, &["check"]).await;
     assert!(told.contains("\nstate      /var/lib/hs100d\n"), "{told}");
-    assert!(told.contains("\nwarning: this user may not read what the service knows"), "{told}");
+    assert!(told.contains("\nwarning: this user may not read the service's state"), "{told}");
     assert!(told.contains(", as the service does; ") && !told.contains("cloud login"), "{told}");
     for words in
         [&["cloud", "login"][..], &["cloud", "logout"], &["cloud", "devices"], &["check", "--online"]]
@@ -636,7 +635,7 @@ async fn a_bad_config_is_78_with_the_same_lines_for_every_command_and_a_good_one
     let config = Config::of(&house);
     let home = Home::new(&config);
     let good = home.run(&["check"]).await;
-    assert!(good.ok().ends_with("The config is good.\n"), "{good:?}");
+    assert!(good.ok().ends_with("The config is valid.\n"), "{good:?}");
     let file = home.config().display().to_string();
 
     home.write(&config.clone().set("routing", "policy", "cloudy").set("local", "timeout", "3").text());
@@ -676,7 +675,7 @@ async fn the_demo_shows_the_whole_story_and_ends_with_success() {
         "The LAN is cut",
         "\"route\":\"cloud\"",
         "The LAN is back",
-        "Every step was seen to work. The cloud saw 1 login and 1 device list.",
+        "Every step worked. The cloud saw 1 login and 1 request for the device list.",
     ] {
         assert!(demo.out.contains(part), "{part:?} in {}", demo.out);
     }

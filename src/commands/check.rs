@@ -1,4 +1,4 @@
-//! `check`: reads the config and says what would be done, in words or as JSON. Switches nothing.
+//! `check`: checks the config and prints what the daemon would do, in words or as JSON. Switches nothing.
 
 use std::fmt;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::store::{self, TokenFile};
 /// What `check` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Try the broker or its port, the cloud account and each plug as well, and say what is likely wrong; with -v each try
+    /// Also try the broker, the cloud account and each plug, and print the likely cause of each failure; with -v each try
     #[arg(long)]
     pub online: bool,
 
@@ -33,7 +33,7 @@ pub struct Args {
 /// Checks the config.
 ///
 /// # Errors
-/// All that is wrong with the config; with `--online`, that something does not answer.
+/// Every mistake in the config; with `--online`, that something does not work.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let place = context.place();
     let installation = match Installation::of(context) {
@@ -71,7 +71,7 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     plan.online.as_ref().map_or(Ok(()), Report::verdict)
 }
 
-/// What would be done, as it is printed.
+/// What the daemon would do, as it is printed.
 #[derive(Debug, Serialize)]
 struct CheckPlan<'a> {
     valid: bool,
@@ -88,7 +88,7 @@ struct CheckPlan<'a> {
     adopt: bool,
     plugs: Vec<PlugPlan>,
     warnings: Vec<String>,
-    /// What came of trying it.
+    /// The result of `--online`.
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<Report>,
 }
@@ -194,7 +194,7 @@ impl fmt::Display for CheckPlan<'_> {
         }
         match &self.local {
             Some(local) => {
-                writeln!(f, "LAN        port {}, at most {} an exchange", local.port, local.timeout)?
+                writeln!(f, "LAN        port {}, at most {} per exchange", local.port, local.timeout)?
             }
             None => writeln!(f, "LAN        not used")?,
         }
@@ -207,14 +207,10 @@ impl fmt::Display for CheckPlan<'_> {
             None => writeln!(f, "cloud      not used")?,
         }
         writeln!(f, "routing    {}", self.routing)?;
-        writeln!(
-            f,
-            "plugs      {}",
-            if self.adopt { "every one that is found" } else { "only those below" }
-        )?;
+        writeln!(f, "plugs      {}", if self.adopt { "all that are found" } else { "only those below" })?;
         self.plugs.iter().try_for_each(|plug| writeln!(f, "  {plug}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
-        writeln!(f, "The config is good.")
+        writeln!(f, "The config is valid.")
     }
 }
 
@@ -285,7 +281,10 @@ impl CloudPlan {
 impl fmt::Display for CloudPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { account, url, login, poll_interval } = self;
-        write!(f, "{account} at {url}, {login}; a read every {poll_interval} of what the LAN does not reach")
+        write!(
+            f,
+            "{account} at {url}, {login}; plugs that the LAN does not reach are read every {poll_interval}"
+        )
     }
 }
 
@@ -308,8 +307,8 @@ impl RoutingPlan {
 impl fmt::Display for RoutingPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { policy, cloud_after, command_ttl, poll_interval, energy_interval } = self;
-        write!(f, "{policy}, cloud after {cloud_after}, commands kept {command_ttl}, ")?;
-        write!(f, "a read every {poll_interval}, of meters every {energy_interval}")
+        write!(f, "{policy}, cloud after {cloud_after}, commands valid for {command_ttl}, ")?;
+        write!(f, "read every {poll_interval}, meters every {energy_interval}")
     }
 }
 
@@ -317,7 +316,7 @@ impl PlugPlan {
     fn of(plug: &PlugSettings) -> Self {
         Self {
             name: plug.name.as_ref().map(ToString::to_string),
-            // Shortened, as everywhere that people copy from into bug reports.
+            // Shortened, because people copy this into bug reports.
             device_id: plug.identity.device_id.as_ref().map(ToString::to_string),
             mac: plug.identity.mac.map(|mac| mac.to_string()),
             host: plug.address.as_ref().map(ToString::to_string),

@@ -17,12 +17,12 @@ use crate::store::Store;
 use crate::transport::cloud::api::Row;
 use crate::transport::cloud::{Cloud, CloudError};
 
-/// What can be done with the account.
+/// The subcommands for the account.
 #[derive(Debug, Subcommand)]
 pub enum CloudCommand {
-    /// Log in: asks for the password, or reads it from standard input, and keeps a token, never the password
+    /// Log in: ask for the password, or read it from standard input, and store a token, never the password
     Login,
-    /// Forget the token
+    /// Delete the token
     Logout,
     /// List the account's devices
     Devices {
@@ -32,10 +32,10 @@ pub enum CloudCommand {
     },
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// The config has no account, or the cloud says no.
+/// The config has no account, or the cloud refuses.
 pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let store = installation.store()?;
@@ -43,8 +43,8 @@ pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed>
     if let CloudCommand::Logout = command {
         store.token_file().clear()?;
         say(
-            "Logged out here: the token is deleted. TP-Link knows no way to end it there; changing the account's \
-             password does.\n",
+            "Logged out: the token is deleted here. TP-Link offers no way to revoke it; to end it there, change the \
+             account's password.\n",
         )?;
         return daemon_client::reload(config, &store, installation.is_service_running()).await;
     }
@@ -56,7 +56,7 @@ pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed>
     match command {
         CloudCommand::Login => {
             cloud.login(password().await?).await?;
-            say("Logged in. The token is kept, the password is not.\n")?;
+            say("Logged in. The token is stored, the password is not.\n")?;
             daemon_client::reload(config, &store, installation.is_service_running()).await
         }
         CloudCommand::Devices { json } => devices(cloud, &store, json).await,
@@ -64,7 +64,8 @@ pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed>
     }
 }
 
-/// Typed without an echo, or all of standard input, which is read past its buffer: the password would stay in it.
+/// Typed without an echo, or all of standard input. Standard input is read without its buffer, in which the password
+/// would remain.
 async fn password() -> Result<Secret, Failed> {
     let read = tokio::task::spawn_blocking(|| {
         let input = io::stdin();
@@ -79,7 +80,7 @@ async fn password() -> Result<Secret, Failed> {
     match read.await {
         Ok(Ok(password)) => Ok(password),
         Ok(Err(BadSecret::Empty)) => {
-            Err(Failed::new(Exit::Usage, "password: none was given: type it, or pipe it in"))
+            Err(Failed::new(Exit::Usage, "password: it is empty: type it, or pipe it in"))
         }
         Ok(Err(BadSecret::Unreadable(error))) => {
             Err(Failed::new(Exit::CommandFailed, format!("password: {error}: type it, or pipe it in")))
@@ -89,7 +90,7 @@ async fn password() -> Result<Secret, Failed> {
     }
 }
 
-/// The account's devices, joined with where the LAN knew them last.
+/// The account's devices, with their last known addresses on the LAN.
 async fn devices(cloud: &Cloud, store: &Store, as_json: bool) -> Result<(), Failed> {
     let rows = cloud.list().await?;
     let known = store.known_plugs();

@@ -1,4 +1,4 @@
-//! `completions`: what a shell needs to know to complete our command line.
+//! `completions`: prints shell completions for the command line.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -8,7 +8,7 @@ use super::{Cli, Failed, say};
 /// What `completions` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Whose completions
+    /// The shell
     shell: Shell,
 }
 

@@ -1,4 +1,4 @@
-//! A request to the running daemon, over the broker that both are told of by the same config.
+//! A request to the running daemon, over the broker that both find in the same config.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How a request to the running daemon ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DaemonReply {
-    /// It was done.
+    /// The daemon did it.
     Done,
-    /// The daemon said no, for this reason.
+    /// The daemon refused, for this reason.
     Refused(String),
-    /// Nobody answered, or there is no broker to ask at.
-    Nobody(String),
+    /// No daemon answered, or the broker cannot be reached.
+    NoAnswer(String),
 }
 
 /// Asks the daemon, if one is running.
@@ -34,28 +34,28 @@ pub(super) async fn daemon(config: &Config, store: &Store, request: &str, payloa
         Ok(Some(answer)) => {
             DaemonReply::Refused(answer["error"].as_str().unwrap_or("it gave no reason").to_owned())
         }
-        Ok(None) => DaemonReply::Nobody("no daemon answered".to_owned()),
-        Err(why) => DaemonReply::Nobody(why),
+        Ok(None) => DaemonReply::NoAnswer("no daemon answered".to_owned()),
+        Err(why) => DaemonReply::NoAnswer(why),
     }
 }
 
-/// Asks the daemon to read its config again, and says how that went.
+/// Asks the daemon to read its config again, and prints the result.
 pub(super) async fn reload(config: &Config, store: &Store, is_service_running: bool) -> Result<(), Failed> {
     match daemon(config, store, "reload", &json!({})).await {
-        DaemonReply::Done => say("The running daemon was told.\n"),
-        DaemonReply::Nobody(why) => say(&untold(&why, is_service_running)),
+        DaemonReply::Done => say("The running daemon was informed.\n"),
+        DaemonReply::NoAnswer(why) => say(&without_answer(&why, is_service_running)),
         DaemonReply::Refused(why) => {
             Err(Failed::new(Exit::CommandFailed, format!("the running daemon: {why}")))
         }
     }
 }
 
-/// What to do where no daemon answered.
-fn untold(why: &str, is_service_running: bool) -> String {
+/// What to do if no daemon answered.
+fn without_answer(why: &str, is_service_running: bool) -> String {
     if is_service_running {
-        format!("The running service was not told ({why}): type `sudo systemctl reload hs100d`.\n")
+        format!("The running service was not reached ({why}): type `sudo systemctl reload hs100d`.\n")
     } else {
-        "No running daemon was found; the next start will know.\n".to_owned()
+        "No running daemon was found; the change applies from its next start.\n".to_owned()
     }
 }
 
@@ -64,10 +64,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_runs_is_not_taken_for_one_that_will_know_at_its_next_start() {
-        let line =
-            "The running service was not told (no daemon answered): type `sudo systemctl reload hs100d`.\n";
-        assert_eq!(untold("no daemon answered", true), line);
-        assert!(untold("no daemon answered", false).starts_with("No running daemon was found"));
+    fn a_running_service_that_was_not_reached_has_to_be_reloaded() {
+        let line = "The running service was not reached (no daemon answered): type `sudo systemctl reload hs100d`.\n";
+        assert_eq!(without_answer("no daemon answered", true), line);
+        assert!(without_answer("no daemon answered", false).starts_with("No running daemon was found"));
     }
 }

@@ -1,6 +1,6 @@
-//! `demo`: the real daemon in a pretend house on loopback, and a story that shows what it is for.
+//! `demo`: the real daemon in a simulated home on loopback, and a story that shows what it is for.
 //!
-//! Every step is seen to work, at the broker and at the pretend plug, or the story ends there and says so.
+//! Each step is checked, at the broker and at the simulated plug. If one fails, the story ends with an error.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,30 +22,31 @@ use crate::sim::handle::PlugHandle;
 use crate::sim::home::{HomeOptions, SimHome};
 use crate::store::Store;
 
-/// Each step must be seen within this time; a resting LAN is probed every ten seconds.
+/// The time limit of a step; after a failure the LAN is probed every ten seconds.
 const STEP: Duration = Duration::from_secs(20);
 /// The port that MQTT clients try first.
 const USUAL_PORT: u16 = 1883;
-/// What the house holds, and the one that the story is about.
+/// The plugs of the home, and the one that the story is about.
 const PLUGS: [&str; 3] = ["Kitchen Kettle", "Küche ☕", "Christmas Tree"];
 const HERO: &str = "kitchen-kettle";
 
 /// What `demo` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// End after one round, with success only if every step was seen to work
+    /// End after one round; exit code 0 only if every step worked
     #[arg(long)]
     pub once: bool,
 }
 
-/// Tells the story, then keeps the house until Ctrl-C.
+/// Runs the story, then keeps the home running until Ctrl-C.
 ///
 /// # Errors
-/// A step was not seen to work, or the house could not be built.
+/// A step did not work, or the home could not be started.
 pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let scratch = Scratch::new()?;
-    let house =
-        SimHome::start(HomeOptions::of(&PLUGS)).await.map_err(|error| cannot("build the house", &error))?;
+    let house = SimHome::start(HomeOptions::of(&PLUGS))
+        .await
+        .map_err(|error| cannot("start the simulated home", &error))?;
     let broker = free_address()?;
     let file = scratch.0.join("hs100d.toml");
     let text = config_text(&house, broker);
@@ -68,13 +69,13 @@ pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
         ended = told => ended,
         _ = signals.next() => say("\nStopping.\n"),
     };
-    // The daemon may have ended by itself; then there is nobody to tell.
+    // The daemon may already have ended.
     let _ = tell.send(SignalRequest::Stop).await;
     daemon.await.map_err(|error| cannot("stop the daemon", &error))?;
     ended
 }
 
-/// The story as it goes: the house that it happens in, and a client at the broker that sees it.
+/// The running story: the simulated home, and an MQTT client that watches it.
 struct Story<'a> {
     house: &'a SimHome,
     hero: &'a PlugHandle,
@@ -87,7 +88,7 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     fn begin(house: &'a SimHome, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
         say(&format!(
-            "A pretend house on loopback: {} plugs, a cloud at {}, and the real daemon with this config:\n\n{}\n\
+            "A simulated home on loopback: {} plugs, a cloud at {}, and the real daemon with this config:\n\n{}\n\
              Watch it from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
             PLUGS.len(),
             house.cloud().url(),
@@ -100,23 +101,23 @@ impl<'a> Story<'a> {
     }
 
     async fn tell(&mut self) -> Result<(), Failed> {
-        self.scene("The daemon looks around on the LAN and finds the plugs.")?;
+        self.scene("The daemon searches the LAN and finds the plugs.")?;
         self.see_online(&[HERO, "kuche", "christmas-tree"]).await?;
 
         self.scene("A command over the LAN.")?;
         self.command("ON", true, "local").await?;
 
-        self.scene("Somebody presses the button on the plug: seen with the next poll.")?;
+        self.scene("Somebody presses the button on the plug. The next poll sees it.")?;
         self.hero.press_button();
         self.see_state(|state| state["state"] == "OFF").await?;
 
         self.scene(
-            "The LAN is cut: the plug takes connections and answers nothing. The same command again.",
+            "The LAN is cut: the plug accepts connections and does not answer. The same command again.",
         )?;
         self.set_lan(LanFault::Silent).await?;
         self.command("ON", true, "cloud").await?;
 
-        self.scene("Once the LAN is known to be down, the cloud is asked at once.")?;
+        self.scene("After this failure the cloud is asked at once.")?;
         self.command("OFF", false, "cloud").await?;
 
         self.scene("The LAN is back. It is probed every ten seconds, and used again from its first answer.")?;
@@ -129,13 +130,13 @@ impl<'a> Story<'a> {
             self.house.cloud().calls(crate::sim::cloud::rule::Method::DeviceList),
         );
         say(&format!(
-            "\nEvery step was seen to work. The cloud saw {logins} login and {lists} device list.\n"
+            "\nEvery step worked. The cloud saw {logins} login and {lists} request for the device list.\n"
         ))
     }
 
-    /// Keeps the house for whoever wants to try things, and shows what the broker hears.
+    /// Keeps the home running, and prints what is published.
     async fn go_on(&mut self) -> Result<(), Failed> {
-        say("\nThe house stays until Ctrl-C. Try, for example:\n\n")?;
+        say("\nThe home runs until Ctrl-C. Try, for example:\n\n")?;
         say(&format!("    mosquitto_pub -h 127.0.0.1 -p {} -t hs100d/kuche/set -m TOGGLE\n\n", self.port()))?;
         while let Some((topic, payload)) = self.heard.recv().await {
             if topic.ends_with("/state") || topic.ends_with("/event") || topic.ends_with("/result") {
@@ -160,7 +161,7 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Sends a command, and sees its result at the broker and at the plug.
+    /// Sends a command, and checks its result at the broker and at the plug.
     async fn command(&mut self, word: &str, on: bool, route: &str) -> Result<(), Failed> {
         let topic = format!("hs100d/{HERO}/set");
         say(&format!("{:>9}  -> {topic} {word}\n", self.clock()))?;
@@ -188,13 +189,13 @@ impl<'a> Story<'a> {
         self.see(&format!("hs100d/{HERO}/state"), fits).await.map(drop)
     }
 
-    /// Waits for a message on a topic, and shows it.
+    /// Waits for a message on a topic, and prints it.
     async fn see(&mut self, topic: &str, fits: impl Fn(&str) -> bool) -> Result<String, Failed> {
         let (_, payload) = self.see_one(topic, |at, payload| at == topic && fits(payload)).await?;
         Ok(payload)
     }
 
-    /// Waits for any message that fits topic and payload, and shows it.
+    /// Waits for a message that fits, and prints it.
     async fn see_one(
         &mut self,
         what: &str,
@@ -237,7 +238,7 @@ impl<'a> Story<'a> {
     }
 }
 
-/// A client that hears everything below `hs100d/`.
+/// An MQTT client that subscribes to everything below `hs100d/`.
 fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, String)>) {
     let mut options = MqttOptions::new("hs100d-demo-watcher", (broker.ip().to_string(), broker.port()));
     options.set_keep_alive(30);
@@ -269,7 +270,7 @@ fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, S
     (client, heard)
 }
 
-/// Where MQTT clients look first, or any free port of loopback.
+/// The usual MQTT port of loopback, or any free one.
 fn free_address() -> Result<SocketAddr, Failed> {
     let usual = TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT));
     let listener = usual.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
@@ -299,7 +300,7 @@ fn not_seen(what: &str) -> Failed {
     Failed::new(Exit::CommandFailed, format!("demo: not seen within {STEP:?}: {what}: run it again with -v"))
 }
 
-/// A folder of its own, gone at the end.
+/// A temporary folder, removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -312,7 +313,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left behind in the temporary folder harms nobody.
+        // A folder that is left behind does no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -29,12 +29,12 @@ pub struct Args {
     pub timeout: Duration,
 }
 
-/// How often what is shown meanwhile is shown anew.
+/// How often the progress line is refreshed.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
-/// By then the first round has asked every network.
+/// By then the first round has reached every network.
 const ASKED_BY: Duration = Duration::from_millis(100);
 
-/// Looks for plugs until the time is over, and lists each once.
+/// Searches until the time is over, and lists each plug once.
 ///
 /// # Errors
 /// The config is wrong.
@@ -47,20 +47,20 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let mut progress = Progress::on_stderr(&context.environment);
     if let Some(line) = installation.locked_note() {
         tracing::info!("{line}");
-        progress.leave(&format!("Topic names that the service gave are left out: {line}"));
+        progress.leave(&format!("Without the topic names that the service gave: {line}"));
     }
     let rows = search(&mut discovery, args.timeout, &Known::of(config, &store), &mut progress).await;
     drop(progress);
     let garbage = discovery.tally().garbage;
     if garbage > 0 {
-        tracing::info!("{garbage} answers that came were no plug's");
+        tracing::info!("{garbage} answers were not from plugs");
     }
     let asked = listed(&discovery.asked());
     tracing::info!("asked by broadcast: {asked}");
     say(&if args.json { as_json(&rows) } else { as_table(&rows, &asked) })
 }
 
-/// The rows of all that answer in this time, in the order of their addresses.
+/// The rows of all plugs that answer in this time, in the order of their addresses.
 async fn search(
     discovery: &mut Discovery,
     time: Duration,
@@ -92,13 +92,13 @@ async fn search(
     rows
 }
 
-/// Which networks were asked, in words.
+/// The networks that were asked, in words.
 fn listed(asked: &[BroadcastPath]) -> String {
     let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
     if asked.is_empty() { "no network".to_owned() } else { asked.join(", ") }
 }
 
-/// Lists each plug once, whatever it is seen through. One that answers in both forms is one that TCP 9999 serves.
+/// Adds a plug once. One that answers both forms of discovery can be reached over TCP 9999.
 fn take_in(rows: &mut Vec<DiscoveredPlug>, row: DiscoveredPlug) {
     match rows.iter_mut().find(|known| known.is_same(&row)) {
         Some(known) if row.is_xor && !known.is_xor => *known = row,
@@ -110,11 +110,11 @@ fn take_in(rows: &mut Vec<DiscoveredPlug>, row: DiscoveredPlug) {
 /// One plug, as it is printed.
 struct DiscoveredPlug {
     who: Identity,
-    /// What the rows are ordered by.
+    /// The order of the rows.
     place: (Option<Ipv4Addr>, String),
     is_xor: bool,
     cells: [String; COLUMNS],
-    /// Those of its outlets, to stand below it.
+    /// The rows of its outlets, printed below it.
     outlets: Vec<[String; COLUMNS]>,
     json: Value,
     /// The fields of its answer that could not be read.
@@ -189,7 +189,7 @@ impl DiscoveredPlug {
         }
     }
 
-    /// By device id, else by MAC, else by the place.
+    /// By device id, else by MAC, else by the address.
     fn is_same(&self, other: &Self) -> bool {
         match (&self.who, &other.who) {
             (ours, theirs) if ours.contradicts(theirs) || shares_id(ours, theirs) => false,
@@ -246,7 +246,7 @@ fn state_of(reading: &Reading) -> Option<RelayState> {
     reading.relay.or_else(|| (any_on || all_off).then(|| RelayState::from_bool(any_on)))
 }
 
-/// What has to be said of rows beside what stands in them.
+/// Remarks below the table.
 fn remarks(rows: &[DiscoveredPlug]) -> String {
     let mut remarks = String::new();
     for (number, row) in rows.iter().enumerate() {
@@ -257,8 +257,8 @@ fn remarks(rows: &[DiscoveredPlug]) -> String {
         if let Some(other) = rows[..number].iter().find(|other| shares_id(&row.who, &other.who)) {
             _ = writeln!(
                 remarks,
-                "{host}: it has the device id of {}, though another MAC: the daemon serves one of them; run a second \
-                 hs100d for the other, with a base_topic and STATE_DIRECTORY of its own",
+                "{host}: it has the same device id as {}, with another MAC: the daemon serves one of them; run a second \
+                 hs100d for the other, with its own base_topic and STATE_DIRECTORY",
                 other.place.1
             );
         }
@@ -274,8 +274,8 @@ fn as_json(rows: &[DiscoveredPlug]) -> String {
 fn as_table(rows: &[DiscoveredPlug], asked: &str) -> String {
     if rows.is_empty() {
         return format!(
-            "No plug answered. Asked by broadcast: {asked}. Plugs answer on the same network only; AP isolation, \
-             another VLAN or a firewall may keep the question or the answer away: ask other networks with \
+            "No plug answered. Asked by broadcast: {asked}. Plugs answer only on the same network; AP isolation, \
+             another VLAN or a firewall may block the broadcast or the answers: ask other networks with \
              discovery.broadcast, or one plug with `hs100d plug ADDRESS info`.\n"
         );
     }
@@ -333,7 +333,7 @@ mod tests {
         }
         assert_eq!(rows.len(), 2);
         let table = as_table(&rows, "");
-        let said = "192.0.2.2: it has the device id of 192.0.2.1, though another MAC";
+        let said = "192.0.2.2: it has the same device id as 192.0.2.1, with another MAC";
         assert_eq!(table.matches(said).count(), 1, "{table}");
     }
 

@@ -1,4 +1,4 @@
-//! `forget`: removes a plug from the store, and everything of it that the broker keeps.
+//! `forget`: removes a plug from the store, and everything about it that the broker retains.
 
 use serde_json::json;
 
@@ -12,15 +12,15 @@ use crate::bridge::event::KnownPlug;
 /// What `forget` is called with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The name that it has in its topics
+    /// Its name in the topics
     pub plug: String,
 }
 
-/// Asks the running daemon to do it; where there is none, takes the plug out of the store, and the next daemon clears
-/// what the broker kept of it.
+/// Asks the running daemon to do it. Without a daemon, removes the plug from the store; the next daemon then clears its
+/// topics.
 ///
 /// # Errors
-/// There is no such plug, or it stands in the config.
+/// There is no such plug, or it has an entry in the config.
 pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let config = &installation.config;
@@ -28,16 +28,16 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     match daemon_client::daemon(config, &installation.look(), "forget", &json!({ "plug": args.plug })).await {
         DaemonReply::Done => return say(&format!("{} is forgotten.\n", args.plug)),
         DaemonReply::Refused(why) => return refused(why),
-        // The service would write its own store over ours.
-        DaemonReply::Nobody(why) if installation.is_service_running() => {
+        // The service would overwrite our changes with its own store.
+        DaemonReply::NoAnswer(why) if installation.is_service_running() => {
             let line = format!(
-                "{}: the running service was not reached at the broker ({why}): type `sudo systemctl stop hs100d`, then \
-                 this command again",
+                "{}: the running service was not reached over the broker ({why}): type `sudo systemctl stop hs100d`, \
+                 then this command again",
                 args.plug
             );
             return Err(Failed::new(Exit::Unavailable, line));
         }
-        DaemonReply::Nobody(why) => tracing::info!("{why}; forgetting it without a daemon"),
+        DaemonReply::NoAnswer(why) => tracing::info!("{why}; forgetting the plug without a daemon"),
     }
     let mut store = installation.store()?;
     let known = Known::of(config, &store);
@@ -45,10 +45,10 @@ pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let is_named = |entry: &PlugSettings| entry.name.as_ref().is_some_and(|name| name.as_str() == args.plug);
     let is_about = |plug: &KnownPlug| known.entry(&identity_of(plug), plug.home.as_ref()).is_some();
     if plug.is_some_and(is_about) || config.bridge.plugs.iter().any(is_named) {
-        return refused("it stands in the config: remove its [[plug]] entry there".to_owned());
+        return refused("it has an entry in the config: remove its [[plug]] entry there".to_owned());
     }
     let Some(plug) = plug else {
-        return refused("no plug of that name is known: see the names below the base topic".to_owned());
+        return refused("no plug has that name: see the names below the base topic".to_owned());
     };
     store.forget(&plug.device_id);
     store.save()?;

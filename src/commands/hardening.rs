@@ -1,17 +1,17 @@
-//! What this process knows is kept to it: no core dump, and no reading of its memory by other processes of its user.
+//! Protects the secrets in this process: no core dump, and no access to its memory by other processes of the same user.
 //!
-//! Root is not kept out, nor is whoever debugs as root.
+//! Root can still read everything.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Closes the process for as long as it lives; nothing opens it again. A system that refuses gives the reason.
+/// Protects the process for the rest of its life.
 ///
 /// # Errors
-/// A line fit for the log; the process goes on as open as it was.
+/// The system refuses: a line for the log. The process continues without the protection.
 pub(super) fn close() -> Result<(), String> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Both, because each leaves a gap: a handler that the kernel pipes dumps to ignores the limit, and a program
-    // that is run from here begins anew as one that may be dumped.
+    // Both, because each leaves a gap: a handler to which the kernel pipes dumps ignores the limit, and a program that
+    // this process starts is dumpable again.
     setrlimit(Resource::Core, none)
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|error| {

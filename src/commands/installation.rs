@@ -1,5 +1,5 @@
-//! Whose config and state a command works with: the user's own, or those of the system service beside it. What the service
-//! keeps for itself alone is not guessed at: the command to type instead is named.
+//! Which config and state a command uses: the user's own, or those of the system service. If this user may not read those of
+//! the service, the command says what to type instead.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::config::service::{Reach, Service};
 use crate::config::{Config, Invalid};
 use crate::store::Store;
 
-/// A config, and the state that goes with it.
+/// A config, and the state that belongs to it.
 pub(super) struct Installation {
     pub(super) config: Config,
     pub(super) state_dir: PathBuf,
@@ -19,10 +19,10 @@ pub(super) struct Installation {
 }
 
 impl Installation {
-    /// The service's, where a command is beside it; else the user's own.
+    /// That of the service, if the command is beside it; else the user's own.
     ///
     /// # Errors
-    /// All that is wrong with the config.
+    /// Every mistake in the config.
     pub(super) fn of(context: &Context) -> Result<Self, Invalid> {
         let place = context.place();
         let service = Service::beside(&place, &context.environment);
@@ -37,25 +37,25 @@ impl Installation {
         Ok(Self { config, state_dir, service, typed: context.typed.clone() })
     }
 
-    /// The store, to be read and written.
+    /// The store, for reading and writing.
     ///
     /// # Errors
-    /// It is the service's, and this user may not use it, or it is not there yet.
+    /// It belongs to the service, and this user may not use it, or it does not exist yet.
     pub(super) fn store(&self) -> Result<Store, Failed> {
         self.out_of_reach().map_or_else(|| Ok(Store::open(&self.state_dir).0), Err)
     }
 
-    /// The store, to be read; empty where it is out of reach.
+    /// The store, for reading only; empty if this user may not read it.
     pub(super) fn look(&self) -> Store {
         Store::read_only(&self.state_dir)
     }
 
-    /// Whether a daemon has this state open.
+    /// Whether the service uses this state now.
     pub(super) fn is_service_running(&self) -> bool {
         self.service.as_ref().is_some_and(Service::is_running)
     }
 
-    /// What to type instead, where the service's state or credentials are out of reach.
+    /// What to type instead, if this user may not read the service's state or credentials.
     pub(super) fn out_of_reach(&self) -> Option<Failed> {
         let service = self.service.as_ref()?;
         let (state_dir, typed) = (service.state_dir.display(), &self.typed);
@@ -63,8 +63,7 @@ impl Installation {
             Reach::Usable => None,
             Reach::Locked => {
                 let line = format!(
-                    "this user may not read what the service keeps in {state_dir} and its passwords in {}: type \
-                     `sudo {typed}`",
+                    "this user may not read the service's state in {state_dir} and its passwords in {}: type `sudo {typed}`",
                     service.credentials.display()
                 );
                 Some(Failed::new(Exit::Permission, line))
@@ -79,11 +78,11 @@ impl Installation {
         }
     }
 
-    /// What a command that can do something without the service's state leaves out, if it is out of reach.
+    /// For commands that also work without the service's state: what they leave out, if this user may not read it.
     pub(super) fn locked_note(&self) -> Option<String> {
         let service = self.service.as_ref().filter(|service| service.reach == Reach::Locked)?;
         let (state_dir, typed) = (service.state_dir.display(), &self.typed);
-        Some(format!("this user may not read what the service knows ({state_dir}): `sudo {typed}` may"))
+        Some(format!("this user may not read the service's state ({state_dir}); `sudo {typed}` may"))
     }
 }
 
@@ -93,7 +92,7 @@ pub(super) fn as_typed(words: impl Iterator<Item = OsString>) -> String {
     std::iter::once("hs100d".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// As a shell takes it for one word.
+/// Quoted, so that a shell reads it as one word.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| {
         c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '=' | ',' | '+' | '%')
@@ -165,7 +164,7 @@ mod tests {
         assert!(!root.join("var").exists() && !root.join("home").exists(), "nothing is written anywhere");
     }
 
-    /// Nobody is looked for, and nobody is at the broker.
+    /// No search, and nothing listens at the broker's port.
     const ALONE: &str = "[discovery]\nlan = false\nadopt = false\n[broker]\nlisten = \"127.0.0.1:9\"\n";
 
     #[tokio::test]
@@ -184,7 +183,7 @@ mod tests {
         let failed = forget::run(args, &context(&["forget", "lamp"])).await.unwrap_err();
         assert_eq!(failed.exit, Exit::Unavailable);
         assert!(
-            failed.lines[0].starts_with("lamp: the running service was not reached at the broker ("),
+            failed.lines[0].starts_with("lamp: the running service was not reached over the broker ("),
             "{failed:?}"
         );
         assert_eq!(fs::read_dir(root.join("var/lib/hs100d")).unwrap().count(), 0);

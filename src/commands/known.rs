@@ -1,5 +1,4 @@
-//! What config and store know of plugs, together: which entry is about a plug, what it is called in its topics, and
-//! where it was last.
+//! What config and store together know about plugs: the entry for a plug, its name in topics, and its last address.
 
 use crate::bridge::PlugSettings;
 use crate::bridge::event::{Identity, KnownPlug};
@@ -19,7 +18,7 @@ impl<'a> Known<'a> {
         Self { config, plugs: store.known_plugs() }
     }
 
-    /// The entry about this plug: by device id, by MAC, or by the address if it says nothing else.
+    /// The entry for this plug: by device id, by MAC, or by the address if the entry has nothing else.
     pub(super) fn entry(&self, who: &Identity, address: Option<&Address>) -> Option<&'a PlugSettings> {
         let entries = &self.config.bridge.plugs;
         let by_identity = entries.iter().find(|entry| is_same(&entry.identity, who));
@@ -29,13 +28,13 @@ impl<'a> Known<'a> {
         by_identity.or_else(|| entries.iter().find(is_there))
     }
 
-    /// What an earlier run knew of this plug.
+    /// What an earlier run knew about this plug.
     pub(super) fn plug(&self, who: &Identity) -> Option<&KnownPlug> {
         self.plugs.iter().find(|plug| is_same(&identity_of(plug), who))
     }
 
-    /// An entry with what an earlier run knew of its plug, as the daemon completes it. An entry that has only an address
-    /// is about the plug that was served there.
+    /// The entry, completed with what an earlier run knew about its plug, as the daemon does it. An entry that has only an
+    /// address means the plug that was served there.
     pub(super) fn completed(&self, entry: &PlugSettings) -> PlugSettings {
         let PlugSettings { name, identity, address, policy } = entry.clone();
         let lived_there =
@@ -49,35 +48,35 @@ impl<'a> Known<'a> {
         PlugSettings { name, identity, address, policy }
     }
 
-    /// What it is called in its topics: by the config, else as the daemon named it.
+    /// Its name in topics: from the config, else as the daemon named it.
     pub(super) fn name(&self, who: &Identity, address: Option<&Address>) -> Option<&PlugName> {
         let entry = self.entry(who, address).and_then(|entry| entry.name.as_ref());
         entry.or_else(|| self.plug(who).map(|plug| &plug.name))
     }
 
-    /// What its outlets are called in their topics, in their order; empty while the daemon has not named them.
+    /// The names of its outlets in topics, in their order; empty until the daemon has named them.
     pub(super) fn outlets(&self, who: &Identity) -> &[PlugName] {
         self.plug(who).map_or(&[], |plug| &plug.outlets)
     }
 }
 
-/// Who a plug of an earlier run is.
+/// The identity of a plug of an earlier run.
 pub(super) fn identity_of(plug: &KnownPlug) -> Identity {
     Identity { device_id: Some(plug.device_id.clone()), mac: plug.mac }
 }
 
-/// Who a plug says that it is.
+/// The identity that a plug reports.
 pub(super) fn identity_on(device: &DeviceInfo) -> Identity {
     Identity { device_id: device.device_id.clone(), mac: device.mac }
 }
 
-/// Whether two devices have one device id.
+/// Whether these are two devices with the same device id.
 pub(super) fn shares_id(one: &Identity, other: &Identity) -> bool {
     let macs_differ = matches!((one.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs);
     macs_differ && one.device_id.is_some() && one.device_id == other.device_id
 }
 
-/// Whether both say who they are, and are the same. Two device ids decide alone.
+/// Whether both identities are known and the same. If both have a device id, the MACs do not count.
 pub(super) fn is_same(one: &Identity, other: &Identity) -> bool {
     match (&one.device_id, &other.device_id) {
         (Some(ours), Some(theirs)) => ours == theirs,

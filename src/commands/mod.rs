@@ -1,8 +1,7 @@
-//! The command line: what there is to say, what each command is called with, and the codes that they end
-//! with.
+//! The command line: the subcommands, their arguments, and the exit codes.
 //!
-//! Each command is a file of its own with a `run`. What goes wrong comes back as a [`Failed`] and is printed
-//! at one place, `hs100d: what: why: what to do`, a line each, on standard error.
+//! Each subcommand is a file with `Args` and `run`. A failure comes back as a [`Failed`] and is printed in one place, on
+//! standard error, one line each: `hs100d: what: why: what to do`.
 
 pub mod check;
 pub mod cloud;
@@ -36,8 +35,8 @@ use crate::config::{Config, Invalid};
 use crate::logging;
 use crate::store::Unwritable;
 
-/// One daemon for TP-Link HS100 smart plugs: the LAN first, the cloud when the LAN does not answer, MQTT for
-/// Home Assistant.
+/// A daemon for TP-Link HS100 smart plugs: the LAN first, the cloud while the LAN does not answer, MQTT for Home
+/// Assistant.
 #[derive(Debug, Parser)]
 #[command(name = "hs100d", version, after_long_help = exit_codes())]
 pub struct Cli {
@@ -45,11 +44,11 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// Say more; twice: everything
+    /// Log more; twice: everything
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     verbose: u8,
 
-    /// Say less: warnings and errors; twice: errors
+    /// Log less: only warnings and errors; twice: only errors
     #[arg(short, long, action = ArgAction::Count, global = true)]
     quiet: u8,
 
@@ -57,24 +56,24 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// What can be asked for. Without a word it is the daemon.
+/// The subcommands. Without one the daemon runs.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon (the default). A network, a broker or a port that is not to be had yet is waited for
+    /// Run the daemon (the default). It waits for a network, a broker or a port that is not available yet
     Run,
-    /// Run the daemon in a pretend house on loopback, with simulated plugs and a simulated cloud
+    /// Run the daemon in a simulated home on loopback, with simulated plugs and a simulated cloud
     #[cfg(feature = "sim")]
     Demo(demo::Args),
-    /// Read the config and say what would be done
+    /// Check the config, and print what the daemon would do with it
     Check(check::Args),
     /// List the plugs on the LAN
     Discover(discover::Args),
-    /// Speak to one plug, without MQTT
+    /// Read or switch one plug, without MQTT
     Plug(plug::Args),
     /// Log in to the TP-Link account, log out, or list its devices
     #[command(subcommand, arg_required_else_help = false)]
     Cloud(cloud::CloudCommand),
-    /// Remove a plug from the store, and everything of it that the broker keeps
+    /// Remove a plug from the store, and everything about it that the broker retains
     Forget(forget::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
@@ -82,7 +81,7 @@ enum Command {
     Man(man::Args),
 }
 
-/// How a command ended, by the codes of `sysexits.h` where there is one.
+/// How a command ended, with the codes of `sysexits.h` where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -102,35 +101,35 @@ pub enum Exit {
     Config = 78,
 }
 
-/// What every command is given beside its own arguments.
+/// What every command gets besides its own arguments.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The config file that the command line names.
     pub config: Option<PathBuf>,
     /// The environment variables.
     pub environment: Environment,
-    /// More is to be said.
+    /// `-v` was given.
     pub is_verbose: bool,
     /// The command as it was typed.
     pub typed: String,
 }
 
-/// Why a command did not end well: what to exit with, and what to print, a line each.
+/// Why a command failed: the exit code, and the lines to print.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// The code.
     pub exit: Exit,
-    /// `what: why: what to do`; the name of the program is put before each.
+    /// `what: why: what to do`, without the name of the program.
     pub lines: Vec<String>,
 }
 
-/// Reads the command line and does what it says.
+/// Reads the command line and runs the command.
 pub fn main() -> ExitCode {
     on_panic();
     let ended = match Cli::try_parse() {
         Ok(cli) => start(cli, Environment::of_process()),
         Err(error) if error.use_stderr() => Err(Failed::new(Exit::Usage, usage(&error))),
-        // Help and version were asked for.
+        // Help or version.
         Err(asked) => told(asked.print()),
     };
     match ended {
@@ -147,7 +146,7 @@ fn start(cli: Cli, environment: Environment) -> Result<(), Failed> {
         Failed::new(Exit::Unavailable, format!("cannot start: {error}: raise the limit on open files"))
     })?;
     let ended = runtime.block_on(dispatch(cli, environment));
-    // A thread that waits for somebody to type a password does not keep the process.
+    // A thread that still waits for a password must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
@@ -156,7 +155,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     let command = cli.command.unwrap_or(Command::Run);
     let typed = installation::as_typed(std::env::args_os().skip(1));
     let context = Context { config: cli.config, environment, is_verbose: cli.verbose > 0, typed };
-    // A daemon tells what happens; a command that prints its answer tells only what goes wrong.
+    // A daemon logs what happens; a command that prints its answer logs only what goes wrong.
     let floor = if command.is_daemon() { 0 } else { -1 };
     context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));
     if let Err(line) = hardening::close() {
@@ -176,7 +175,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     }
 }
 
-/// Prints on standard output. That nobody reads on, as with `| head`, is no failure.
+/// Prints on standard output. A closed pipe, as with `| head`, is no failure.
 ///
 /// # Errors
 /// Standard output cannot be written to.
@@ -188,7 +187,7 @@ pub fn say(text: &str) -> Result<(), Failed> {
 fn told(printed: io::Result<()>) -> Result<(), Failed> {
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let line = format!("standard output: {error}: what follows is not printed; make room there");
+            let line = format!("standard output: {error}: the rest is not printed; free some space there");
             Err(Failed::new(Exit::CommandFailed, line))
         }
         _ => Ok(()),
@@ -221,12 +220,12 @@ impl Context {
     /// Reads the config.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// Every mistake in it.
     pub fn config(&self) -> Result<Config, Invalid> {
         Config::load(&self.place(), &self.environment)
     }
 
-    /// Where what outlives a restart is kept.
+    /// Where state is stored that outlives a restart.
     pub fn state_dir(&self) -> PathBuf {
         paths::state_dir(&self.environment)
     }
@@ -255,13 +254,13 @@ impl Failed {
         let mark = logging::mark_of_error();
         let mut err = io::stderr().lock();
         for line in &self.lines {
-            // Where standard error is gone there is nobody left to tell.
+            // If standard error is closed, nothing can be reported.
             writeln!(err, "{mark}hs100d: {}", on_one_line(line)).ok();
         }
     }
 }
 
-/// Whoever wrote a part of it, a line neither ends early nor moves the cursor.
+/// The text without control characters, so that no part of it can end the line or move the cursor.
 fn on_one_line(line: &str) -> String {
     let calm = |c: char| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { '\u{fffd}' };
     line.chars().map(|c| if c.is_control() { calm(c) } else { c }).collect()

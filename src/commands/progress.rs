@@ -1,16 +1,16 @@
-//! What a command that takes a while shows meanwhile: lines on standard error, on a terminal only.
+//! The progress of a command that takes a while: a line on standard error, only on a terminal.
 
 use std::io::{self, IsTerminal as _, Stderr, Write};
 
 use crate::config::paths::Environment;
 
-/// To the beginning of the line, and clear it.
+/// Moves to the beginning of the line and clears it.
 const CLEAR: &str = "\r\x1b[K";
-/// What is too long for the window is cut off between these: only the last of two lines could be cleared.
+/// Between these a line that is too long is cut off instead of wrapped: only the last of two lines could be cleared.
 const KEEP_TO_ONE_LINE: &str = "\x1b[?7l";
 const WRAP_AGAIN: &str = "\x1b[?7h";
 
-/// One line that is replaced again and again, and gone when this is dropped. Without a terminal nothing is shown.
+/// One line that is replaced again and again, and cleared when this is dropped. Without a terminal nothing is shown.
 pub(super) struct Progress<W: Write = Stderr> {
     terminal: Option<W>,
     is_shown: bool,
@@ -30,13 +30,13 @@ impl<W: Write> Progress<W> {
         Self { terminal, is_shown: false }
     }
 
-    /// Shows this in place of what was shown before.
+    /// Replaces the line.
     pub(super) fn show(&mut self, text: &str) {
         self.write(&format!("{KEEP_TO_ONE_LINE}{text}{WRAP_AGAIN}"));
         self.is_shown = self.terminal.is_some();
     }
 
-    /// Shows this for good.
+    /// Prints a line that stays.
     pub(super) fn leave(&mut self, text: &str) {
         self.write(&format!("{text}\n"));
         self.is_shown = false;
@@ -45,7 +45,7 @@ impl<W: Write> Progress<W> {
     fn write(&mut self, text: &str) {
         let Some(terminal) = &mut self.terminal else { return };
         let clear = if self.is_shown { CLEAR } else { "" };
-        // A terminal that went away has nobody before it.
+        // If the terminal is gone, nobody reads it.
         let _ = write!(terminal, "{clear}{text}").and_then(|()| terminal.flush());
     }
 }

@@ -1,4 +1,4 @@
-//! `run`: the daemon, until a signal ends it.
+//! `run`: runs the daemon until a signal ends it.
 
 use tokio::sync::mpsc;
 
@@ -9,17 +9,17 @@ use crate::daemon::{Daemon, StartError};
 use crate::mqtt::broker::BrokerError;
 use crate::store::Store;
 
-/// Signals that wait for the loop; more of them say nothing new.
+/// How many signals can wait for the loop; more add no information.
 const WAITING: usize = 4;
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the config again.
 ///
 /// # Errors
-/// The config is wrong, the system service runs with it already, or the embedded broker may not listen there. What is
-/// out of reach or taken is waited for.
+/// The config is wrong, the system service already runs with it, or the embedded broker may not listen there. The daemon
+/// waits for what is unreachable or taken.
 pub async fn run(context: &Context) -> Result<(), Failed> {
     if Service::beside(&context.place(), &context.environment).is_some_and(|service| service.is_running()) {
-        let line = "the service hs100d runs on this machine with the same config, and two daemons would undo each other's work: \
+        let line = "the service hs100d runs on this machine with the same config, and two daemons would disturb each other: \
                     stop it with `systemctl stop hs100d`, or give this one a config of its own with --config";
         return Err(Failed::new(Exit::Unavailable, line));
     }
@@ -29,9 +29,8 @@ pub async fn run(context: &Context) -> Result<(), Failed> {
     for warning in config.warnings.iter().chain(&complaints) {
         tracing::warn!("{warning}");
     }
-    let mut signals = Signals::listen().map_err(|error| {
-        Failed::new(Exit::Unavailable, format!("signals: {error}: nothing else can be tried"))
-    })?;
+    let mut signals = Signals::listen()
+        .map_err(|error| Failed::new(Exit::Unavailable, format!("signals: {error}: please report this")))?;
     let reread = {
         let context = context.clone();
         Box::new(move || context.config())
@@ -40,7 +39,7 @@ pub async fn run(context: &Context) -> Result<(), Failed> {
     tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));
     let (tell, requests) = mpsc::channel(WAITING);
     tokio::spawn(async move { while tell.send(signals.next().await).await.is_ok() {} });
-    // As a task: what the runtime was started for is looked at only after it has asked the kernel for news.
+    // As a task: the runtime polls its main future only after a call to the kernel.
     if let Err(lost) = tokio::spawn(daemon.run(requests)).await {
         return Err(Failed::new(Exit::Bug, format!("the loop ended: {lost}: please report this")));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Rows of so many columns under their headings. Prints as lines, each column as wide as its widest cell.
+/// Rows of N columns under their headings, each column as wide as its widest cell.
 pub(super) struct TextTable<const N: usize> {
     lines: Vec<[String; N]>,
 }
@@ -12,7 +12,7 @@ impl<const N: usize> TextTable<N> {
         Self { lines: vec![headings.map(str::to_owned)] }
     }
 
-    /// Puts a row below the others. What others wrote, such as an alias, is to be escaped before.
+    /// Adds a row. Text from outside, such as an alias, must be escaped.
     pub(super) fn row(&mut self, cells: [String; N]) {
         self.lines.push(cells);
     }

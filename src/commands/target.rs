@@ -1,5 +1,5 @@
-//! Which plug is meant by the word that the user typed: by what the config says, then by the name that the daemon gave,
-//! then by its alias on the LAN or in the account. A name that fits two plugs is an error that lists both.
+//! Which plug the user means: by the config, then by the name that the daemon gave, then by its alias on the LAN or in the
+//! account. A name that fits two plugs is an error that lists both.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::smarthome::message::{DeviceInfo, Outlet};
 use crate::transport::cloud::Cloud;
 use crate::transport::discovery::Discovery;
 
-/// How long a plug that neither config nor store know is looked for on the LAN.
+/// How long to search the LAN for a plug that neither config nor store know.
 const SEARCH: Duration = Duration::from_secs(3);
-/// How long other plugs of the same alias may take to answer: a round asks three times within 600 ms.
+/// How long other plugs with the same alias may take to answer: a round asks three times within 600 ms.
 const NAMESAKES: Duration = Duration::from_millis(1500);
-/// A LAN on which nothing was heard for so long has no more to say; on a busy machine answers come late.
+/// The search ends after this long without an answer; on a busy machine answers come late.
 const QUIET: Duration = Duration::from_millis(700);
-/// The most of a stranger's words that is repeated, in characters.
+/// The longest part of a device's text that is printed, in characters.
 const WORDS_SHOWN: usize = 40;
 
 /// The plug that is meant, and which outlet of it if it is a strip.
@@ -30,16 +30,16 @@ pub(super) struct PlugTarget {
     pub(super) outlet: Option<Outlet>,
 }
 
-/// Finds it. Without a cloud the account is not asked.
+/// Finds it. Without a cloud the account is not searched.
 ///
 /// # Errors
-/// Nobody is called so, or several are.
+/// No plug fits, or several do.
 pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -> Result<PlugTarget, Failed> {
     let wanted = TargetQuery::new(text, known.config.local.port);
     if let Some(target) = wanted.known_exactly(known) {
         return Ok(target);
     }
-    // An address that nobody has seen may still be a plug's; the account knows no addresses.
+    // An unknown address may still be a plug's; the account knows no addresses.
     if let (true, Some(address)) = (wanted.is_numeric, &wanted.address) {
         return Ok(known.target(Identity::default(), Some(address.clone()), None));
     }
@@ -74,7 +74,7 @@ pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -
 }
 
 impl Known<'_> {
-    /// A plug as the config wants it reached.
+    /// A plug, with the routes of its entry in the config.
     fn target(&self, identity: Identity, address: Option<Address>, outlet: Option<Outlet>) -> PlugTarget {
         let entry = self.entry(&identity, address.as_ref());
         let policy = entry.map_or(self.config.bridge.policy, |entry| entry.policy);
@@ -95,16 +95,16 @@ impl Known<'_> {
     }
 }
 
-/// The plugs that the word fits.
+/// The plugs that fit.
 #[derive(Default)]
 struct Found {
     targets: Vec<PlugTarget>,
-    /// It answers on the LAN in another language.
+    /// It answers on the LAN, by another protocol.
     other: Option<(Address, UnsupportedDevice)>,
 }
 
 impl Found {
-    /// Adds one, if it is not there yet.
+    /// Adds one, if it is new.
     fn add(&mut self, target: PlugTarget) {
         let is_it = |known: &&mut PlugTarget| {
             let (ours, theirs) = (&known.entry, &target.entry);
@@ -120,13 +120,13 @@ impl Found {
         }
     }
 
-    /// The one that is meant, if there is one.
+    /// The only one, if there is exactly one.
     fn only_one(&mut self, text: &str, known: &Known<'_>) -> Result<Option<PlugTarget>, Failed> {
         if self.targets.len() > 1 {
             let mut described: Vec<_> = self.targets.iter().map(|target| target.described(known)).collect();
             described.sort();
             let line = format!(
-                "{text}: {} plugs are called so: {}: use a topic name, an address or a MAC",
+                "{text}: {} plugs have this name: {}: use a topic name, an address or a MAC",
                 described.len(),
                 described.join("; ")
             );
@@ -135,12 +135,12 @@ impl Found {
         Ok(self.targets.pop())
     }
 
-    /// What came of looking on the LAN.
+    /// The result of the search on the LAN.
     fn on_the_lan(&self, known: &Known<'_>) -> String {
         match &self.other {
             Some((address, device)) => {
                 let language = shown(&device.encryption, WORDS_SHOWN);
-                format!("{} speaks {language}, not the language of TCP port 9999", address.host())
+                format!("{} speaks {language}, not the protocol of TCP port 9999", address.host())
             }
             None if known.config.discovery.is_some() => "does not answer on the LAN".to_owned(),
             None => "is not in the config".to_owned(),
@@ -151,8 +151,8 @@ impl Found {
         let account = if is_account_asked { ", and the account does not list it" } else { "" };
         let line = if self.other.is_some() {
             format!(
-                "{text}: {}{account}: switch on Third-Party Compatibility in the Kasa app (Me > Settings), or have the \
-                 cloud serve it with [cloud]",
+                "{text}: {}{account}: switch on Third-Party Compatibility in the Kasa app (Me > Settings), or reach it \
+                 over the cloud with [cloud]",
                 self.on_the_lan(known)
             )
         } else {
@@ -190,11 +190,11 @@ impl PlugTarget {
     }
 }
 
-/// What the user's word may stand for.
+/// What the user's text may mean.
 struct TargetQuery<'a> {
     text: &'a str,
     address: Option<Address>,
-    /// It is an IP address, which cannot be a name.
+    /// It is an IP address, so not a name.
     is_numeric: bool,
     mac: Option<Mac>,
     device_id: Option<DeviceId>,
@@ -209,8 +209,8 @@ impl<'a> TargetQuery<'a> {
         Self { text, address, is_numeric, mac, device_id }
     }
 
-    /// What can stand for one plug only, in the config or in the store: a name as it is written there, an address, a MAC
-    /// or a device id.
+    /// What can mean only one plug in the config or in the store: a name exactly as written, an address, a MAC or a device
+    /// id.
     fn known_exactly(&self, known: &Known<'_>) -> Option<PlugTarget> {
         let is_entry = |entry: &&PlugSettings| {
             entry.name.as_ref().is_some_and(|name| name.as_str() == self.text)

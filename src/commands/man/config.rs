@@ -1,5 +1,5 @@
-//! hs100d.toml(5): the annotated example as a page. How the example is laid out, and so what is read here: tables,
-//! keys below the comment that explains them, and comments before an empty line, which are about the file.
+//! hs100d.toml(5), made from the annotated example. The example consists of tables, keys below the comment that explains
+//! them, and comments followed by an empty line, which are about the whole file.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::{see_also, title};
 use crate::config::paths;
 
 const EXAMPLE: &str = include_str!("../../../examples/hs100d.toml");
-/// How the example tells its defaults from its examples, which the page does in words.
+/// The line in which the example explains how it marks defaults. The page says it in words at each key.
 const OF_THE_FILE_ONLY: &str = "Lines with a # before a key ";
 
 pub(super) fn render(page: &mut Vec<u8>) -> io::Result<()> {
@@ -39,14 +39,14 @@ pub(super) fn render(page: &mut Vec<u8>) -> io::Result<()> {
     see_also(&[("hs100d", "1")]).to_writer(page)
 }
 
-/// The example, taken apart.
+/// The parsed example.
 #[derive(Debug, Default, PartialEq)]
 struct Example<'a> {
     about: Vec<String>,
     tables: Vec<ManTable<'a>>,
 }
 
-/// A table, as it is written: with one pair of brackets or two.
+/// A table; its name has one pair of brackets or two, as written.
 #[derive(Debug, Default, PartialEq)]
 struct ManTable<'a> {
     name: &'a str,
@@ -54,7 +54,7 @@ struct ManTable<'a> {
     groups: Vec<Group<'a>>,
 }
 
-/// Keys that one comment explains.
+/// Keys with one comment in common.
 #[derive(Debug, Default, PartialEq)]
 struct Group<'a> {
     about: Vec<String>,
@@ -68,12 +68,12 @@ struct ManKey<'a> {
     is_default: bool,
 }
 
-/// What stands on one line.
+/// One line of the example.
 enum ExampleLine<'a> {
     Empty,
     Table(&'a str),
     Key(ManKey<'a>),
-    /// Of a comment; an empty one parts two paragraphs.
+    /// A line of a comment; an empty one separates two paragraphs.
     Text(&'a str),
 }
 
@@ -143,7 +143,7 @@ impl Group<'_> {
     }
 }
 
-/// The paragraphs so far; the next begins.
+/// Takes the paragraphs so far, and begins the next.
 fn taken(about: &mut Vec<String>) -> Vec<String> {
     let mut paragraphs = std::mem::replace(about, vec![String::new()]);
     paragraphs.retain(|paragraph| !paragraph.is_empty());

@@ -1,5 +1,4 @@
-//! `man`: the man pages. Nothing of them is written twice: hs100d(1) is made of the command line's own help, and
-//! hs100d.toml(5) of the annotated example.
+//! `man`: the man pages. hs100d(1) is made from the help of the command line, hs100d.toml(5) from the annotated example.
 
 mod config;
 mod program;
@@ -19,7 +18,7 @@ pub struct Args {
     page: ManPage,
 }
 
-/// The pages that there are.
+/// The man pages.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ManPage {
     /// hs100d(1), the program
@@ -44,13 +43,13 @@ pub fn run(args: Args) -> Result<(), Failed> {
     say(&String::from_utf8_lossy(&page))
 }
 
-/// The first line of a page. The empty date is written out: left away, what follows would take its place.
+/// The first line of a page. The empty date is necessary: without it the next field would take its place.
 fn title(page: &mut Vec<u8>, name: &str, section: &str, manual: &str) -> io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     writeln!(page, ".TH {name} {section} \"\" \"hs100d {version}\" \"{manual}\"")
 }
 
-/// The last section of a page: others to read, as name and section.
+/// The last section of a page: other pages, as name and section.
 fn see_also(pages: &[(&str, &str)]) -> Roff {
     let mut roff = Roff::default();
     roff.control("SH", ["SEE ALSO"]);

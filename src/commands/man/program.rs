@@ -1,4 +1,4 @@
-//! hs100d(1): the one page of the program, with all commands on it.
+//! hs100d(1): the page of the program, with all commands.
 
 use std::io;
 
@@ -46,14 +46,14 @@ fn commands(command: &clap::Command) -> Roff {
     roff
 }
 
-/// The words that an argument is one of, if it is.
+/// The possible values of an argument, if it has a fixed list.
 fn choice(argument: &Arg) -> String {
     let values = if argument.get_action().takes_values() { argument.get_possible_values() } else { vec![] };
     let words: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
     if words.is_empty() { String::new() } else { format!(", one of {}", words.join(", ")) }
 }
 
-/// The commands that do something, those under `cloud` included.
+/// The commands without subcommands, including those under `cloud`.
 fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
     let inner = |command: &clap::Command| command.get_subcommands().next().is_some();
     command.get_subcommands().flat_map(|sub| if inner(sub) { leaves(sub) } else { vec![sub] }).collect()
