@@ -3,14 +3,14 @@
 #
 #     contrib/package.sh [--target TRIPLE] [whatever else `cargo deb` takes]
 #
-# What is in it stands in Cargo.toml, [package.metadata.deb]. Here is made what that takes from target/package: the man
-# pages and completions, as the program prints them; the config, which is the annotated example with everything
-# commented out; and the notices of the crates that are linked in.
+# Cargo.toml, [package.metadata.deb], says what is in it. This script makes the files under target/package: the man pages and
+# completions, as the program prints them; the config, which is the annotated example with everything commented out; and the
+# notices of the linked crates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 made=target/package
-# The profile that is packed: optimised as a whole. The gate packs `release`, which is built anyway.
+# The profile: optimised as a whole. The gate packs `release`, which it builds anyway.
 profile=${HS100D_PROFILE:-dist}
 # As in [package.metadata.deb].
 features=(--no-default-features --features broker)
@@ -25,7 +25,7 @@ if [ -z "${SOURCE_DATE_EPOCH:-}" ] && seconds=$(git log -1 --format=%ct 2>/dev/n
     export SOURCE_DATE_EPOCH=$seconds
 fi
 
-# Prints the program that runs on this machine: the one that is packed, unless that is for another.
+# Prints the path of a program that runs on this machine: the packed one, unless that is for another processor.
 program() {
     local built=$profile place=$profile argument
     for argument in "$@"; do
@@ -35,8 +35,8 @@ program() {
     echo "${CARGO_TARGET_DIR:-target}/$place/hs100d"
 }
 
-# The example says what the defaults are by setting them; a file that stays as it is over the years must not. As in
-# sshd_config, `#key` is commented out with its default and `# key` with an example.
+# The example shows the defaults by setting them. A config that users keep for years must not set them. As in sshd_config,
+# `#key` shows a default and `# key` an example.
 config() {
     sed -E \
         -e 's/^# Lines with a # before a key show .*/# Nothing is in force here: "#key" shows a default, "# key" an example. Remove the # of what you change./' \
@@ -44,8 +44,8 @@ config() {
         examples/hs100d.toml
 }
 
-# The licence texts of the crates that are linked in, as they ask to be passed on. Of two licences to choose from, the
-# shorter; the Apache licence is on every Debian system.
+# The licence texts of the linked crates, which have to be passed on. Of two licences the shorter one; the Apache licence is
+# on every Debian system.
 notices() {
     local name version licence folder file texts
     echo "The crates that hs100d is linked with, and their notices."
