@@ -23,7 +23,7 @@ use uuid::Uuid;
 use zeroize::Zeroize;
 
 use crate::bridge::event::KnownPlug;
-use crate::model::{Address, DeviceId, Mac, PlugName};
+use crate::model::{Address, DeviceId, LanProtocol, Mac, PlugName};
 use crate::permissions::FilePermissions;
 use crate::secret::{Secret, SecretBuf};
 use crate::transport::cloud::{TokenStore, Tokens};
@@ -497,6 +497,8 @@ struct PlugRow {
     outlets: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     home: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
 }
 
 impl PlugRow {
@@ -508,6 +510,7 @@ impl PlugRow {
             address: plug.address.as_ref().map(ToString::to_string),
             outlets: plug.outlets.iter().map(ToString::to_string).collect(),
             home: plug.home.as_ref().map(ToString::to_string),
+            protocol: plug.protocol.map(|protocol| protocol.word().to_owned()),
         }
     }
 
@@ -529,6 +532,7 @@ impl PlugRow {
                 .collect::<Option<_>>()
                 .unwrap_or_default(),
             home: self.home.as_deref().and_then(|text| Address::new(text, PORT)),
+            protocol: self.protocol.as_deref().and_then(LanProtocol::new),
         };
         Some((device_id, plug))
     }

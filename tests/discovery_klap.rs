@@ -100,6 +100,7 @@ async fn a_plug_that_speaks_only_klap_is_named_once_served_over_the_cloud_and_ta
     assert!(detail.contains(&format!("at {host}: it speaks KLAP, not TCP 9999")), "{said}");
     assert_eq!(said["plug"], "modern", "the account's row and what the LAN says are joined by the MAC");
     sees(&served.ear, "hs100d/modern/state", json!({ "route": "cloud" })).await;
+    sees(&served.ear, "hs100d/modern/info", json!({ "protocol": "klap", "host": host.to_string() })).await;
     for plug in ["both", "old"] {
         sees(&served.ear, &format!("hs100d/{plug}/state"), json!({ "route": "local" })).await;
     }
@@ -115,6 +116,7 @@ async fn a_plug_that_speaks_only_klap_is_named_once_served_over_the_cloud_and_ta
     modern.with(|plug| plug.dialect = Dialect::Both);
     house.lan().settled(modern).await.unwrap();
     sees(&served.ear, "hs100d/modern/state", json!({ "route": "local" })).await;
+    sees(&served.ear, "hs100d/modern/info", json!({ "protocol": "xor" })).await;
     served.ear.say("hs100d/modern/set", r#"{"state":"OFF","transaction":"second"}"#);
     let result = json_of(&served.ear.hears("hs100d/modern/result", "second").await);
     assert_eq!((&result["status"], &result["route"]), (&json!("ok"), &json!("local")), "{result}");

@@ -26,6 +26,7 @@ fn house_of(plug: ModelPlug) -> Scenario {
         name: plug_name(1),
         address: Some(address(1)),
         home: None,
+        protocol: None,
         outlets: vec![],
     };
     let settings = Settings { known: vec![known], adopt: true, cloud: true, ..Settings::default() };

@@ -13,7 +13,9 @@ use hs100d::bridge::event::{
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Address, Availability, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
+use hs100d::model::{
+    Address, Availability, LanProtocol, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch,
+};
 
 fn name(text: &str) -> PlugName {
     PlugName::new(text).unwrap()
@@ -169,6 +171,106 @@ fn a_plug_that_moved_is_followed_within_ten_seconds_and_no_command_is_lost() {
     assert_eq!((is_ok(&result), result.route), (true, Some(Route::Local)));
     assert_eq!(house.happened(NoticeKind::AddressChanged), 1);
     assert_eq!(house.remembered[device_id(1).as_str()].address, Some(moved));
+}
+
+/// The plug answers the newer discovery and says that it speaks KLAP.
+fn sight_klap(house: &mut Scenario, number: usize, address: Address) {
+    let said = DiscoveryReply::Other(UnsupportedDevice {
+        mac: Some(mac(number)),
+        kind: PLUG.into(),
+        model: "HS100(UK)".into(),
+        encryption: "KLAP".into(),
+    });
+    house.event(Event::Sighted(Sighting { address, said }));
+}
+
+/// What `<plug>/info` says of the plug's address and its protocol.
+fn place_shown(house: &Scenario, plug: &str) -> Option<(Option<Address>, Option<LanProtocol>)> {
+    house.told.iter().rev().find_map(|(_, update)| match update {
+        Update::Info(name, info) if name.as_str() == plug => Some((info.address.clone(), info.protocol)),
+        _ => None,
+    })
+}
+
+fn protocol_remembered(house: &Scenario, number: usize) -> Option<LanProtocol> {
+    house.remembered[device_id(number).as_str()].protocol
+}
+
+#[test]
+fn a_known_plug_that_moves_to_klap_keeps_its_place_in_the_registry_until_it_speaks_xor_again() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    assert_eq!(place_shown(&house, "plug-1"), Some((Some(address(1)), Some(LanProtocol::Xor))));
+    assert_eq!(protocol_remembered(&house, 1), Some(LanProtocol::Xor));
+
+    // A firmware update closes TCP 9999, and the router gives it another address.
+    house.plug(1).lan = Lan::Refused;
+    house.plug(1).address = Some(address(2));
+    house.run_for(seconds(10));
+    sight_klap(&mut house, 1, address(2));
+    house.run_for(seconds(20));
+    assert_eq!(place_shown(&house, "plug-1"), Some((Some(address(2)), Some(LanProtocol::Klap))));
+    assert_eq!(protocol_remembered(&house, 1), Some(LanProtocol::Klap));
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud));
+    assert_eq!(house.happened(NoticeKind::Unsupported), 1, "the user is told");
+
+    // "Third-Party Compatibility" opens TCP 9999 again; the next probe finds out.
+    house.plug(1).lan = Lan::Works;
+    house.run_for(seconds(15));
+    assert_eq!(place_shown(&house, "plug-1"), Some((Some(address(2)), Some(LanProtocol::Xor))));
+    assert_eq!(protocol_remembered(&house, 1), Some(LanProtocol::Xor));
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(house.happened(NoticeKind::PlugFound), 0, "it is the plug that was known");
+}
+
+#[test]
+fn a_klap_sighting_of_a_plug_that_answers_xor_changes_nothing() {
+    let mut house = adopting(1, vec![known(1)]);
+    house.run_for(seconds(4));
+    for _ in 0..3 {
+        sight_klap(&mut house, 1, address(2));
+        house.run_for(seconds(30));
+    }
+    assert_eq!(place_shown(&house, "plug-1"), Some((Some(address(1)), Some(LanProtocol::Xor))));
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(house.happened(NoticeKind::Unsupported), 0);
+}
+
+#[test]
+fn a_plug_that_only_the_account_knows_gets_its_address_from_a_klap_sighting() {
+    let mut house = adopting(1, vec![]);
+    house.plug(1).lan = Lan::Refused;
+    house.event(Event::Account(vec![row(1, "Plug 1", PLUG)]));
+    house.run_for(seconds(5));
+    assert_eq!(place_shown(&house, "plug-1"), Some((None, None)));
+    sight_klap(&mut house, 1, address(1));
+    house.run_for(seconds(5));
+    assert_eq!(place_shown(&house, "plug-1"), Some((Some(address(1)), Some(LanProtocol::Klap))));
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud));
+}
+
+#[test]
+fn a_plug_that_spoke_klap_in_the_last_run_does_not_wait_for_a_silent_lan() {
+    for protocol in [LanProtocol::Klap, LanProtocol::Xor] {
+        let known = vec![KnownPlug { protocol: Some(protocol), ..known(1) }];
+        let settings = Settings { known, adopt: true, cloud: true, ..Settings::default() };
+        let mut plug = ModelPlug::new(1, true);
+        plug.lan = Lan::Silent;
+        let mut house = Scenario::from_settings(settings, vec![plug]);
+        let command = house.switch(1, RelayState::On);
+        let (result, took) = house.result(command, seconds(5));
+        assert!(is_ok(&result));
+        let is_at_once = took < RoutePolicy::default().cloud_after;
+        assert_eq!(is_at_once, protocol == LanProtocol::Klap, "{protocol:?} took {took:?}");
+    }
+}
+
+#[test]
+fn what_the_last_run_believed_of_the_protocol_gives_way_to_the_first_answer() {
+    let mut house = adopting(1, vec![KnownPlug { protocol: Some(LanProtocol::Klap), ..known(1) }]);
+    house.run_for(seconds(4));
+    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(protocol_remembered(&house, 1), Some(LanProtocol::Xor));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use hs100d::bridge::event::KnownPlug;
-use hs100d::model::{Address, DeviceId, Mac, PlugName};
+use hs100d::model::{Address, DeviceId, LanProtocol, Mac, PlugName};
 use hs100d::secret::Secret;
 use hs100d::store::{Store, TokenFile};
 use hs100d::transport::cloud::Tokens;
@@ -26,6 +26,7 @@ fn plug(n: usize, address: &str) -> KnownPlug {
         address: Address::new(address, 9999),
         outlets: vec![],
         home: None,
+        protocol: None,
     }
 }
 
@@ -108,6 +109,8 @@ fn what_was_saved_is_there_after_a_restart() {
         plug(2, "[fe80::1]:9998"),
         KnownPlug { address: None, mac: None, ..plug(3, "x") },
         KnownPlug { home: Address::new("192.168.1.99:19999", 9999), ..plug(5, "192.168.1.21") },
+        KnownPlug { protocol: Some(LanProtocol::Xor), ..plug(6, "192.168.1.22") },
+        KnownPlug { protocol: Some(LanProtocol::Klap), ..plug(7, "192.168.1.23") },
     ];
     plugs.iter().cloned().for_each(|plug| store.remember(plug));
     store.remember(plug(4, "plug.lan"));

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use hs100d::bridge::event::{KnownPlug, OutletInfo, PlugInfo, PlugState, Update};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::config::{self, Config};
-use hs100d::model::{Address, Availability, DeviceId, Mac, PlugName, RelayState};
+use hs100d::model::{Address, Availability, DeviceId, LanProtocol, Mac, PlugName, RelayState};
 use hs100d::mqtt::MqttSettings;
 use hs100d::mqtt::homeassistant::{self, DocumentForm};
 use hs100d::mqtt::payload::Clock;
@@ -95,6 +95,7 @@ fn plug() -> KnownPlug {
         address: Address::new("192.168.1.29", 9999),
         outlets: vec![name("left"), name("right")],
         home: Address::new("10.8.0.29", 9999),
+        protocol: Some(LanProtocol::Klap),
     }
 }
 
@@ -411,6 +412,7 @@ fn strip() -> [(PlugName, PlugInfo); 3] {
     let whole = PlugInfo {
         device: plate.into(),
         address: None,
+        protocol: None,
         rssi: None,
         cloud_connected: Some(true),
         outlet: None,

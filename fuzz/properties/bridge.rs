@@ -14,7 +14,8 @@ use hs100d::bridge::event::{
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{
-    Address, DeviceId, Failure, Mac, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch,
+    Address, DeviceId, Failure, LanProtocol, Mac, PlugCommand, PlugName, RelayState, Route, SetCommand,
+    Switch,
 };
 use hs100d::smarthome::message::{
     CloudInfo, Date, DeviceInfo, Meter, OutletDescription, OutletState, Reading, Reply, Request, ScheduleRule,
@@ -145,6 +146,7 @@ fn known(number: usize, script: &mut Script<'_>) -> KnownPlug {
         address: script.perhaps(address),
         outlets: Vec::new(),
         home: None,
+        protocol: [None, Some(LanProtocol::Xor), Some(LanProtocol::Klap)][number % 3],
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crate::model::{
     Address, Availability, DeviceId, Failure, LanProtocol, Mac, PlugCommand, PlugName, RelayState, Route,
 };
-use crate::smarthome::message::{DeviceInfo, Meter, Outlet, Reading, Reply, Request, ScheduleRule};
+use crate::smarthome::message::{
+    DeviceInfo, Meter, Outlet, Reading, Reply, Request, ScheduleRule, is_plug_kind,
+};
 
 /// Something that happened outside and that the bridge should know.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,7 +230,7 @@ pub enum DiscoveryReply {
     Other(UnsupportedDevice),
 }
 
-/// A device that was found but that the LAN wire cannot speak to.
+/// What a device says in the newer discovery (UDP 20002). Nothing on the LAN can speak to it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedDevice {
     /// Its MAC address; the device id of that discovery is another one than `deviceId`.
@@ -239,6 +241,13 @@ pub struct UnsupportedDevice {
     pub model: Box<str>,
     /// `KLAP`, `AES`, … as it calls its encryption.
     pub encryption: Box<str>,
+}
+
+impl UnsupportedDevice {
+    /// Whether it is a plug of this family that says it speaks KLAP.
+    pub fn is_klap_plug(&self) -> bool {
+        is_plug_kind(&self.kind) && self.encryption.eq_ignore_ascii_case("KLAP")
+    }
 }
 
 /// A row of the account's device list.
@@ -292,6 +301,8 @@ pub struct KnownPlug {
     pub outlets: Vec<PlugName>,
     /// The address that the user wrote: an entry that says nothing else of its plug is about this one.
     pub home: Option<Address>,
+    /// The protocol that it spoke last on the LAN.
+    pub protocol: Option<LanProtocol>,
 }
 
 /// Something that the broker should show.
@@ -352,6 +363,8 @@ pub struct PlugInfo {
     pub device: Arc<DeviceInfo>,
     /// Where it is on the LAN.
     pub address: Option<Address>,
+    /// The protocol that it speaks there.
+    pub protocol: Option<LanProtocol>,
     /// Wi-Fi signal, dBm.
     pub rssi: Option<i32>,
     /// Whether the plug says that it is connected to TP-Link's cloud.

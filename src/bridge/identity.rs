@@ -53,12 +53,14 @@ impl Bridge {
         self.registry.enter(key, &identity);
         let outlets = remembered.as_ref().map(|plug| plug.outlets.clone()).unwrap_or_default();
         // Where the user has written another address since, that is the newer word.
+        let protocol = remembered.as_ref().and_then(|plug| plug.protocol);
         let last = remembered.filter(|plug| address.is_none() || plug.home == address);
         self.touch(key, now, |plug, ctx| {
             plug.identity = identity;
             plug.adopt_policy(policy, ctx.now);
             plug.set_configured_address(address, ctx);
             plug.remembered_at(last.and_then(|plug| plug.address));
+            plug.remember_protocol(protocol);
         });
         if !outlets.is_empty() {
             self.revive_outlets(key, outlets, now);
@@ -98,7 +100,10 @@ impl Bridge {
         };
         self.rename(key, name, now);
         self.revive_outlets(key, known.outlets, now);
-        self.touch(key, now, |plug, _| plug.remembered_at(known.address));
+        self.touch(key, now, |plug, _| {
+            plug.remembered_at(known.address);
+            plug.remember_protocol(known.protocol);
+        });
         self.remember(key);
     }
 
@@ -226,7 +231,7 @@ impl Bridge {
         let Some(plug) = self.plug(key) else { return false };
         let (Some(mac), Some(found)) = (plug.identity.mac, plate.mac) else { return false };
         let is_other = mac != found && plate.device_id.is_some() && plug.address() != Some(address);
-        if !is_other || !plug.speaks_here(now) {
+        if !is_other || !plug.speaks_xor(now) {
             return false;
         }
         let name = plug.name.clone();

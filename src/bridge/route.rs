@@ -1,4 +1,4 @@
-//! How a plug is reached: what the user wrote ([`RoutePolicy`]), what we saw, and the plan for one command.
+//! How a plug is reached: what the user wrote ([`RoutePolicy`]), what we saw ([`Routes`]), and the [`Plan`] for one command.
 
 use std::time::{Duration, Instant};
 
@@ -52,18 +52,21 @@ impl Default for RoutePolicy {
     }
 }
 
-/// How long a hiccup is waited out before the LAN is asked again.
+/// The pause after a failure that may be a hiccup, before the LAN is asked again.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// A resting LAN is probed this often …
+/// A resting LAN is probed at this interval …
 const PROBE: Duration = Duration::from_secs(10);
 /// … for this long …
 const PROBE_OFTEN_FOR: Duration = Duration::from_secs(600);
-/// … and this often afterwards.
+/// … and at this interval afterwards.
 const PROBE_SELDOM: Duration = Duration::from_secs(60);
-/// After each refused read over the cloud the next one waits so many poll intervals.
+/// The pause after each failed read in a row over the cloud, in poll intervals.
 const CLOUD_PATIENCE: [u32; 4] = [1, 2, 5, 10];
-/// Hiccups in a row after which a route is rested.
-const HICCUPS: u32 = 2;
+/// Hiccups in a row after which a route rests.
+const HICCUPS: u16 = 2;
+/// A plug answers each datagram of a discovery round, in both forms if it knows both: answers within this time belong
+/// together.
+const SAME_ROUND: Duration = Duration::from_secs(5);
 
 /// What we saw of one route to one plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,21 +76,22 @@ pub(super) enum Health {
     Untried,
     /// Its last exchange was answered.
     Up,
-    /// It failed in a way that may have been a hiccup, so many times in a row.
-    Doubtful(u32),
-    /// It does not work; it is probed now and then and used again from its first answer.
-    Resting {
-        /// Since when.
-        since: Instant,
-        /// Failures since then.
-        failures: u32,
-    },
+    /// It failed in a way that may have been a hiccup.
+    Doubtful,
+    /// It does not work; it is probed at intervals and used again from its first answer.
+    Resting { since: Instant },
 }
 
-/// What we saw of both routes to one plug.
+/// What we saw of both routes to one plug. Kept small: there is one for each plug.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Routes {
     health: [Health; 2],
+    /// Failures in a row of a route that is doubtful or rests.
+    failures: [u16; 2],
+    /// The protocol that the plug is believed to speak on the LAN.
+    protocol: Option<LanProtocol>,
+    /// When it was last seen to speak it; absent if only an earlier run saw it.
+    protocol_seen: Option<Instant>,
 }
 
 /// Which routes to try for one command, in order, and how long after the command each may start although the ones
@@ -103,46 +107,89 @@ impl Routes {
         self.health(route) == Health::Up
     }
 
+    /// Whether the route does not work. Of a plug that speaks KLAP, which is not built yet, the LAN does not: it is only
+    /// probed, for the day on which the plug speaks XOR again.
     pub(super) fn is_resting(&self, route: Route) -> bool {
-        matches!(self.health(route), Health::Resting { .. })
+        let is_not_built = route == Route::Local && self.protocol == Some(LanProtocol::Klap);
+        is_not_built || matches!(self.health(route), Health::Resting { .. })
     }
 
-    /// How to speak to the plug on the LAN. [`LanProtocol::Klap`] is not built yet, so plugs are probed with XOR.
-    #[expect(clippy::unused_self, reason = "it will depend on what was seen")]
-    pub(super) fn lan_protocol(&self) -> LanProtocol {
+    /// The protocol that the plug is believed to speak on the LAN, if one is known.
+    pub(super) fn protocol(&self) -> Option<LanProtocol> {
+        self.protocol
+    }
+
+    /// Whether the plug was seen in this run to speak this protocol, and no other since.
+    pub(super) fn has_seen(&self, protocol: LanProtocol) -> bool {
+        self.protocol == Some(protocol) && self.protocol_seen.is_some()
+    }
+
+    /// Whether the plug speaks XOR: it answers on TCP, or answered just now.
+    pub(super) fn hears_xor(&self, now: Instant) -> bool {
+        let is_recent = self.protocol_seen.is_some_and(|seen| seen + SAME_ROUND >= now);
+        self.is_up(Route::Local) || (self.protocol == Some(LanProtocol::Xor) && is_recent)
+    }
+
+    /// The protocol of the next exchange on the LAN. KLAP is not built yet, so a plug that speaks it is probed with XOR.
+    #[expect(clippy::unused_self, reason = "with KLAP it is the one that was seen")]
+    pub(super) fn protocol_to_speak(&self) -> LanProtocol {
         LanProtocol::Xor
     }
 
-    /// The plug answered over this route.
-    pub(super) fn answered(&mut self, route: Route) {
-        self.health[route.index()] = Health::Up;
+    /// An earlier run believed this. What was seen since is newer.
+    pub(super) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
+        if self.protocol_seen.is_none() {
+            self.protocol = protocol.or(self.protocol);
+        }
+    }
+
+    /// The plug was seen to speak this protocol. Firmwares that speak XOR may answer the newer discovery as well, so
+    /// KLAP counts only where XOR is not heard.
+    pub(super) fn saw(&mut self, protocol: LanProtocol, now: Instant) {
+        if protocol == LanProtocol::Xor || !self.hears_xor(now) {
+            self.protocol = Some(protocol);
+            self.protocol_seen = Some(now);
+        }
+    }
+
+    /// The plug answered over this route; on the LAN over XOR, since no other protocol is spoken yet.
+    pub(super) fn answered(&mut self, route: Route, now: Instant) {
+        self.set(route, Health::Up, 0);
+        if route == Route::Local {
+            self.saw(LanProtocol::Xor, now);
+        }
     }
 
     /// An exchange over this route failed.
     pub(super) fn failed(&mut self, route: Route, verdict: Verdict, now: Instant) {
-        let health = &mut self.health[route.index()];
-        *health = match (*health, verdict) {
-            (_, Verdict::PlugRefuses) => Health::Up,
-            (Health::Resting { since, failures }, _) => Health::Resting { since, failures: failures + 1 },
-            (_, Verdict::RouteDown) => Health::Resting { since: now, failures: 1 },
-            (Health::Doubtful(hiccups), _) if hiccups + 1 >= HICCUPS => {
-                Health::Resting { since: now, failures: hiccups + 1 }
+        let failures = self.failures[route.index()].saturating_add(1);
+        match (self.health(route), verdict) {
+            (_, Verdict::PlugRefuses) => self.set(route, Health::Up, 0),
+            (resting @ Health::Resting { .. }, _) => self.set(route, resting, failures),
+            (_, Verdict::RouteDown) => self.set(route, Health::Resting { since: now }, 1),
+            (Health::Doubtful, _) if failures >= HICCUPS => {
+                self.set(route, Health::Resting { since: now }, failures);
             }
-            (Health::Doubtful(hiccups), _) => Health::Doubtful(hiccups + 1),
-            (Health::Untried | Health::Up, _) => Health::Doubtful(1),
-        };
+            (Health::Doubtful, _) => self.set(route, Health::Doubtful, failures),
+            (Health::Untried | Health::Up, _) => self.set(route, Health::Doubtful, 1),
+        }
     }
 
     /// The other route had to answer in this one's place.
     pub(super) fn overtaken(&mut self, route: Route, now: Instant) {
-        if !self.is_resting(route) {
-            self.health[route.index()] = Health::Resting { since: now, failures: 1 };
+        if !matches!(self.health(route), Health::Resting { .. }) {
+            self.set(route, Health::Resting { since: now }, 1);
         }
     }
 
-    /// What was seen no longer counts: the plug is somewhere else, or the cloud is another.
+    /// What was seen of this route no longer counts: the plug has another address, or the cloud is another.
     pub(super) fn forget(&mut self, route: Route) {
-        self.health[route.index()] = Health::Untried;
+        self.set(route, Health::Untried, 0);
+    }
+
+    fn set(&mut self, route: Route, health: Health, failures: u16) {
+        self.health[route.index()] = health;
+        self.failures[route.index()] = failures;
     }
 
     /// The order of routes for one command. A resting LAN comes last, yet is never dropped.
@@ -160,24 +207,25 @@ impl Routes {
         }
     }
 
-    /// The pause before the next read over this route, by what was seen of it.
+    /// The pause before the next read over this route.
     pub(super) fn poll_pause(&self, route: Route, policy: &RoutePolicy, now: Instant) -> Duration {
         match (route, self.health(route)) {
             (Route::Local, Health::Untried | Health::Up) => policy.poll_interval,
-            (Route::Local, Health::Doubtful(_)) => SECOND_LOOK,
-            (Route::Local, Health::Resting { since, .. }) if now < since + PROBE_OFTEN_FOR => PROBE,
+            (Route::Local, Health::Doubtful) => SECOND_LOOK,
+            (Route::Local, Health::Resting { since }) if now < since + PROBE_OFTEN_FOR => PROBE,
             (Route::Local, Health::Resting { .. }) => PROBE_SELDOM,
-            (Route::Cloud, Health::Resting { failures, .. }) => {
-                let step = (failures.saturating_sub(1) as usize).min(CLOUD_PATIENCE.len() - 1);
+            (Route::Cloud, Health::Resting { .. }) => {
+                let earlier = usize::from(self.failures[route.index()].saturating_sub(1));
+                let step = earlier.min(CLOUD_PATIENCE.len() - 1);
                 policy.cloud_poll_interval * CLOUD_PATIENCE[step]
             }
-            (Route::Cloud, Health::Doubtful(_)) => policy.cloud_poll_interval.min(PROBE),
+            (Route::Cloud, Health::Doubtful) => policy.cloud_poll_interval.min(PROBE),
             (Route::Cloud, Health::Untried | Health::Up) => policy.cloud_poll_interval,
         }
     }
 }
 
-/// A list of at most two, in place.
+/// A list of at most two, without an allocation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RouteList<T>([Option<T>; 2]);
 

@@ -30,11 +30,10 @@ impl UnsupportedDevices {
         self.heard.front().map(|&(due, ..)| due)
     }
 
-    /// The plug speaks our language again; should it stop, that is worth another word.
-    pub(super) fn now_supported(&mut self, mac: Option<Mac>) {
-        if let Some(mac) = mac.filter(|_| !self.named.is_empty()) {
-            self.named.remove(&*mac.to_string());
-        }
+    /// The plug is served after all. Should that end, it is reported again. Whether it had been reported.
+    pub(super) fn now_supported(&mut self, mac: Option<Mac>) -> bool {
+        let mac = mac.filter(|_| !self.named.is_empty());
+        mac.is_some_and(|mac| self.named.remove(&*mac.to_string()))
     }
 
     /// Whether this one has not been named before.
@@ -44,7 +43,12 @@ impl UnsupportedDevices {
 }
 
 impl Bridge {
+    /// A device answered the newer discovery. It is waited for an XOR answer before anything is concluded.
     pub(super) fn on_unsupported(&mut self, address: Address, device: UnsupportedDevice, now: Instant) {
+        let known = self.find(None, device.mac).and_then(|key| self.plug(key));
+        if known.is_some_and(|plug| plug.speaks_klap_at(&address)) {
+            return;
+        }
         let UnsupportedDevices { named, heard } = &mut self.unsupported;
         let is_heard = heard.iter().any(|(_, place, other)| *place == address || other.mac == device.mac);
         if !is_heard && heard.len() < MAX_NAMED && !named.contains(&*key_of(&address, &device)) {
@@ -52,25 +56,51 @@ impl Bridge {
         }
     }
 
-    /// Names those that had the time to answer in our language and did not.
+    /// Takes those whose XOR answer was waited for in vain.
     pub(super) fn report_unsupported(&mut self, now: Instant) {
         while self.unsupported.due().is_some_and(|due| due <= now) {
-            if let Some((_, address, device)) = self.unsupported.heard.pop_front() {
-                self.report_unsupported_device(&address, &device, now);
+            let Some((_, address, device)) = self.unsupported.heard.pop_front() else { return };
+            match self.find(None, device.mac) {
+                Some(key) if device.is_klap_plug() => self.on_klap_plug(key, address, &device, now),
+                known => self.on_unsupported_device(known, &address, &device, now),
             }
         }
     }
 
-    fn report_unsupported_device(&mut self, address: &Address, device: &UnsupportedDevice, now: Instant) {
-        let known = device.mac.and_then(|mac| self.find(None, Some(mac)));
+    /// A plug that we know speaks KLAP.
+    fn on_klap_plug(&mut self, key: PlugKey, address: Address, device: &UnsupportedDevice, now: Instant) {
+        let mut is_news = false;
+        let at = address.clone();
+        self.with_plug(key, now, |plug, ctx| is_news = plug.sighted_with_klap(at, ctx));
+        if is_news && !self.unsupported.now_supported(device.mac) {
+            let name = self.plug(key).and_then(|plug| plug.name.clone());
+            self.report_unsupported_device(name, &address, device);
+        }
+    }
+
+    fn on_unsupported_device(
+        &mut self,
+        known: Option<PlugKey>,
+        address: &Address,
+        device: &UnsupportedDevice,
+        now: Instant,
+    ) {
         let plug = known.and_then(|key| self.plug(key));
-        if plug.is_some_and(|plug| plug.speaks_here(now)) || (plug.is_none() && !self.adopt) {
+        if plug.is_some_and(|plug| plug.speaks_xor(now)) || (plug.is_none() && !self.adopt) {
             return;
         }
-        let plug = plug.and_then(|plug| plug.name.clone());
-        if !self.unsupported.is_first(key_of(address, device)) {
-            return;
+        let name = plug.and_then(|plug| plug.name.clone());
+        if self.unsupported.is_first(key_of(address, device)) {
+            self.report_unsupported_device(name, address, device);
         }
+    }
+
+    fn report_unsupported_device(
+        &mut self,
+        plug: Option<PlugName>,
+        address: &Address,
+        device: &UnsupportedDevice,
+    ) {
         let [model, kind, encryption] =
             [&device.model, &device.kind, &device.encryption].map(|it| in_passing(it));
         let host = address.host();

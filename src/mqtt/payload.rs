@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::bridge::event::{
     BridgeInfo, CloudStatus, CommandResult, Ended, Energy, Notice, PlugInfo, PlugState,
 };
-use crate::model::{Address, PlugName};
+use crate::model::{Address, LanProtocol, PlugName};
 use crate::smarthome::message::ScheduleRule;
 
 /// The same moment on the clock that never jumps and on the one with a date.
@@ -95,6 +95,7 @@ pub fn info(info: &PlugInfo) -> Vec<u8> {
         mac: plate.mac.map(|mac| mac.to_string()),
         device_id: plate.device_id.as_ref().map(|id| id.as_str()),
         host: info.address.as_ref().map(Address::host),
+        protocol: info.protocol.map(LanProtocol::word),
         rssi: info.rssi,
         cloud_connection: info.cloud_connected,
         outlet: outlet.map(|outlet| u16::from(outlet.number) + 1),
@@ -198,6 +199,7 @@ struct InfoDocument<'a> {
     mac: Option<String>,
     device_id: Option<&'a str>,
     host: Option<String>,
+    protocol: Option<&'static str>,
     rssi: Option<i32>,
     cloud_connection: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -409,6 +411,7 @@ mod tests {
                 outlets: [outlet("00", "Lamp"), outlet("01", "")].into(),
             }),
             address: None,
+            protocol: None,
             rssi: Some(-40),
             cloud_connected: None,
             outlet: None,
@@ -424,10 +427,12 @@ mod tests {
         assert!(shown.get("outlet").is_none() && shown.get("strip").is_none(), "{shown}");
 
         let part = OutletInfo { number: 0, strip: PlugName::new("desk").unwrap() };
-        let outlet = PlugInfo { outlet: Some(part), outlets: Arc::default(), ..strip() };
+        let protocol = Some(LanProtocol::Klap);
+        let outlet = PlugInfo { outlet: Some(part), outlets: Arc::default(), protocol, ..strip() };
         let shown: Value = serde_json::from_slice(&info(&outlet)).unwrap();
         assert_eq!((&shown["alias"], &shown["device_id"]), (&json!("Lamp"), &json!("8006AABBCCDD")));
         assert_eq!((&shown["outlet"], &shown["strip"]), (&json!(1), &json!("desk")));
+        assert_eq!(shown["protocol"], "klap");
         assert!(shown.get("outlets").is_none(), "{shown}");
     }
 

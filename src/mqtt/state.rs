@@ -746,6 +746,7 @@ mod tests {
                 outlets: Box::default(),
             }),
             address: None,
+            protocol: None,
             rssi: None,
             cloud_connected: None,
             outlet: None,

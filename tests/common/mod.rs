@@ -17,8 +17,8 @@ use hs100d::bridge::event::{
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{
-    Address, Availability, DeviceId, Failure, Mac, PlugCommand, PlugName, RelayState, Route, SetCommand,
-    Switch,
+    Address, Availability, DeviceId, Failure, LanProtocol, Mac, PlugCommand, PlugName, RelayState, Route,
+    SetCommand, Switch,
 };
 use hs100d::smarthome::message::{
     CloudInfo, Date, DeviceInfo, Meter, OutletDescription, OutletState, Reading, Reply, Request,
@@ -184,6 +184,7 @@ pub fn known(number: usize) -> KnownPlug {
         name: plug_name(number),
         address: Some(address(number)),
         home: None,
+        protocol: None,
         outlets: vec![],
     }
 }
@@ -467,7 +468,10 @@ impl Scenario {
             |pending: &&Pending| matches!(pending, Pending::Answer(id, _) if id.plug() == exchange.id.plug());
         assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");
         match &exchange.target {
-            Target::Local { address, expect, .. } => self.perform_local(&exchange, address, expect),
+            Target::Local { address, protocol, expect } => {
+                assert_eq!(*protocol, LanProtocol::Xor, "KLAP is not built");
+                self.perform_local(&exchange, address, expect);
+            }
             Target::Cloud { device_id } => self.perform_cloud(&exchange, device_id),
         }
     }

@@ -359,6 +359,7 @@ pub(crate) fn info(plug: &str) -> PlugInfo {
             outlets: Box::default(),
         }),
         address: hs100d::model::Address::new("127.0.0.1", 9999),
+        protocol: None,
         rssi: Some(-50),
         cloud_connected: None,
         outlet: None,

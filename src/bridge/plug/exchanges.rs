@@ -147,7 +147,7 @@ impl Plug {
         let target = match (route, &self.address, &self.identity.device_id) {
             (Route::Local, Some(address), _) => Target::Local {
                 address: address.clone(),
-                protocol: self.routes.lan_protocol(),
+                protocol: self.routes.protocol_to_speak(),
                 expect: self.identity.clone(),
             },
             (Route::Cloud, _, Some(device_id)) => Target::Cloud { device_id: device_id.clone() },
@@ -412,21 +412,24 @@ impl Plug {
         self.last_heard = Some(ctx.now);
         self.misses = 0;
         self.unserved = false;
-        self.routes.answered(route);
+        let believed = self.routes.protocol();
+        self.routes.answered(route, ctx.now);
         self.failures.forget(route);
         if route == Route::Local {
             self.candidate_address = None;
             self.untested = false;
-            self.note_address(ctx);
+            if self.note_address(ctx) || self.routes.protocol() != believed {
+                self.remember(ctx);
+            }
         }
         self.choose_serving(ctx);
     }
 
-    /// It answers where it is believed to be.
-    fn note_address(&mut self, ctx: &mut Ctx<'_>) {
+    /// It answers where it is believed to be. Whether it answered elsewhere before.
+    fn note_address(&mut self, ctx: &mut Ctx<'_>) -> bool {
         let Some(address) = self.address.as_ref().filter(|&here| self.answered_at.as_ref() != Some(here))
         else {
-            return;
+            return false;
         };
         let before = self.answered_at.replace(address.clone());
         if let (Some(before), Some(name)) = (before, &self.name) {
@@ -437,9 +440,7 @@ impl Plug {
                 format!("{before} -> {address}"),
             );
         }
-        if let Some(known) = self.known() {
-            ctx.actions.push_back(Action::Remember(known));
-        }
+        true
     }
 }
 

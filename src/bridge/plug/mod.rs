@@ -26,7 +26,7 @@ use crate::bridge::failures::Failures;
 use crate::bridge::interner::Interner;
 use crate::bridge::poll_limiter::PollLimiter;
 use crate::bridge::route::{RoutePolicy, RoutePreference, Routes};
-use crate::model::{Address, Availability, PlugName, Route};
+use crate::model::{Address, Availability, LanProtocol, PlugName, Route};
 use crate::smarthome::message::{Date, Reading, Request};
 use polls::SlowPoll;
 use relays::Relay;
@@ -42,8 +42,6 @@ const FRESH_POLLS: u32 = 5;
 /// No question is put and no request made over the same route again within this time, whatever fails, unless a command
 /// came or was confirmed since: firmwares take a flood of requests badly, and cloud calls are counted.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
-/// A sighting is of this moment for so long; a plug answers each datagram of a round.
-const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// One plug.
 #[derive(Debug)]
@@ -65,8 +63,6 @@ pub(in crate::bridge) struct Plug {
     candidate_address: Option<Address>,
     /// `address` comes from a sighting and has neither answered nor failed since.
     untested: bool,
-    /// When it last made itself heard on the LAN.
-    sighted: Option<Instant>,
     routes: Routes,
     failures: Failures,
     in_flight: [Option<InFlight>; 2],
@@ -200,7 +196,6 @@ impl Plug {
             answered_at: None,
             candidate_address: None,
             untested: false,
-            sighted: None,
             routes: Routes::default(),
             failures: Failures::default(),
             in_flight: [None, None],
@@ -264,7 +259,7 @@ impl Plug {
     /// Somebody saw the plug at this address. Believed at once where the known address does not answer, and tried next
     /// where another sighting is just being tried: one of the two may be a reflection.
     pub(in crate::bridge) fn sighted(&mut self, address: Address, ctx: &mut Ctx<'_>) {
-        self.sighted = Some(ctx.now);
+        self.note_protocol(LanProtocol::Xor, ctx);
         if self.address.as_ref() == Some(&address) {
             self.candidate_address = None;
             if !self.routes.is_up(Route::Local) {
@@ -275,6 +270,36 @@ impl Plug {
         } else {
             self.move_to(address, ctx);
         }
+    }
+
+    /// The plug was seen at this address to speak KLAP. The address is tried when the known one fails, or there is none.
+    /// Whether this run did not know that it speaks KLAP.
+    pub(in crate::bridge) fn sighted_with_klap(&mut self, address: Address, ctx: &mut Ctx<'_>) -> bool {
+        let was_seen = self.routes.has_seen(LanProtocol::Klap);
+        self.note_protocol(LanProtocol::Klap, ctx);
+        if !self.routes.has_seen(LanProtocol::Klap) {
+            return false;
+        }
+        match &self.address {
+            Some(known) if *known == address => {}
+            Some(_) => self.candidate_address = Some(address),
+            None => self.move_to(address, ctx),
+        }
+        self.show(ctx);
+        !was_seen
+    }
+
+    fn note_protocol(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
+        let believed = self.routes.protocol();
+        self.routes.saw(protocol, ctx.now);
+        if self.routes.protocol() != believed {
+            self.remember(ctx);
+        }
+    }
+
+    /// The protocol that an earlier run believed it to speak.
+    pub(in crate::bridge) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
+        self.routes.remember_protocol(protocol);
     }
 
     /// Where the plug was in an earlier run. Should it be gone from there, it is tried where the user wrote.
@@ -406,9 +431,14 @@ impl Plug {
         self.routes.is_up(Route::Local)
     }
 
-    /// Whether it answers our language on the LAN, on TCP or just now on UDP.
-    pub(in crate::bridge) fn speaks_here(&self, now: Instant) -> bool {
-        self.is_here() || self.sighted.is_some_and(|at| at + JUST_NOW >= now)
+    /// Whether it answers XOR on the LAN, on TCP or just now on UDP.
+    pub(in crate::bridge) fn speaks_xor(&self, now: Instant) -> bool {
+        self.routes.hears_xor(now)
+    }
+
+    /// Whether it is known to speak KLAP at this address.
+    pub(in crate::bridge) fn speaks_klap_at(&self, address: &Address) -> bool {
+        self.routes.has_seen(LanProtocol::Klap) && self.address.as_ref() == Some(address)
     }
 
     /// The address that the user wrote.
@@ -424,7 +454,12 @@ impl Plug {
             address: self.address.clone(),
             outlets: self.outlet_names().cloned().collect(),
             home: self.configured_address.clone(),
+            protocol: self.routes.protocol(),
         })
+    }
+
+    fn remember(&self, ctx: &mut Ctx<'_>) {
+        ctx.actions.extend(self.known().map(Action::Remember));
     }
 
     /// Ends all that is under way, because the plug is removed.

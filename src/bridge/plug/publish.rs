@@ -167,9 +167,11 @@ impl Plug {
         let (Some(Reported { reading, .. }), Some(relay)) = (&self.reported, self.relay(part)) else {
             return true;
         };
-        let PlugInfo { device: plate, address, rssi, cloud_connected, outlet, outlets, schedule } = known;
+        let PlugInfo { device: plate, address, protocol, rssi, cloud_connected, outlet, outlets, schedule } =
+            known;
         *plate == reading.device
             && *address == self.address
+            && *protocol == self.routes.protocol()
             && (just_now || *rssi == reading.rssi)
             && *cloud_connected == self.cloud_connected
             && outlet.as_ref().map(|outlet| &outlet.strip) == part.and(self.name.as_ref())
@@ -187,6 +189,7 @@ impl Plug {
         Some(PlugInfo {
             device: Arc::clone(&reading.device),
             address: self.address.clone(),
+            protocol: self.routes.protocol(),
             rssi: reading.rssi,
             cloud_connected: self.cloud_connected,
             outlet: strip(),

@@ -417,6 +417,7 @@ mod tests {
                 outlets: Box::default(),
             }),
             address: crate::model::Address::new("192.168.1.20", 9999),
+            protocol: None,
             rssi: Some(-51),
             cloud_connected: Some(true),
             outlet: None,
