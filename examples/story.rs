@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
-    Action, CloudStatus, CommandId, Event, Exchange, ExchangeId, Identity, Outcome, Update,
+    Action, CloudStatus, CommandId, Event, Exchange, ExchangeId, Identity, Origin, Outcome, Update,
 };
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{
@@ -102,7 +102,11 @@ impl Story {
         self.line(format_args!("someone wants {wanted}"));
         self.commands += 1;
         let order = PlugCommand::Set(SetCommand { relay: Some(Switch::To(wanted)), ..SetCommand::default() });
-        self.take_in(Event::Command { id: CommandId(self.commands), plug: self.name.clone(), order });
+        self.take_in(Event::Command {
+            id: CommandId::new(Origin::CommandLine, self.commands),
+            plug: self.name.clone(),
+            order,
+        });
     }
 
     /// Goes from one moment at which something happens to the next, until the time has passed.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use hs100d::bridge::event::{
-    BridgeCommand, DiscoveryReply, Ended, Event, Identity, Notice, NoticeKind, RequestId, Sighting,
+    BridgeCommand, DiscoveryReply, Ended, Event, Identity, Notice, NoticeKind, Origin, RequestId, Sighting,
     UnsupportedDevice, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
@@ -137,9 +137,9 @@ fn a_request_to_discover_searches_the_lan_and_lists_the_account() {
     house.run_for(seconds(4));
     house.event(Event::Account(vec![]));
     (house.searches, house.listings) = (vec![], vec![]);
-    house.event(Event::Request { id: RequestId(1), ask: BridgeCommand::Discover });
+    house.event(Event::Request { id: RequestId::new(Origin::Mqtt, 1), ask: BridgeCommand::Discover });
     assert_eq!((house.searches.len(), house.listings.len()), (1, 1));
-    let answered = Update::Response { id: RequestId(1), result: Ok(()) };
+    let answered = Update::Response { id: RequestId::new(Origin::Mqtt, 1), result: Ok(()) };
     assert!(house.told.iter().any(|(_, update)| *update == answered));
     house.run_for(seconds(30));
     assert_eq!(house.searches.len(), 1, "nobody is missing, so once is enough");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::*;
 use hs100d::bridge::event::{
-    CommandId, Ended, Energy, Event, Identity, KnownPlug, PlugInfo, PlugState, Update,
+    CommandId, Ended, Energy, Event, Identity, KnownPlug, Origin, PlugInfo, PlugState, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -41,7 +41,7 @@ fn metered(number: usize) -> ModelPlug {
 }
 
 fn send(house: &mut Scenario, plug: &str, id: u64, wishes: SetCommand) -> CommandId {
-    let id = CommandId(1000 + id);
+    let id = CommandId::new(Origin::Mqtt, 1000 + id);
     house.event(Event::Command { id, plug: name(plug), order: PlugCommand::Set(wishes) });
     id
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hs100d::bridge::event::{
     AccountPlug, BridgeCommand, CommandId, DiscoveryReply, Ended, Event, Identity, KnownPlug, Notice,
-    NoticeKind, RequestId, Sighting, UnsupportedDevice, Update,
+    NoticeKind, Origin, RequestId, Sighting, UnsupportedDevice, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -412,10 +412,12 @@ fn a_forgotten_plug_is_removed_with_all_that_the_broker_shows_and_a_listed_one_i
     house.run_for(seconds(4));
     let ask = |house: &mut Scenario, number| {
         let ask = BridgeCommand::Forget(plug_name(number));
-        house.event(Event::Request { id: RequestId(number as u64), ask });
+        house.event(Event::Request { id: RequestId::new(Origin::Mqtt, number as u64), ask });
         house.run_for(seconds(1));
         let answers = house.told.iter().rev().find_map(|(_, update)| match update {
-            Update::Response { id, result } if *id == RequestId(number as u64) => Some(result.clone()),
+            Update::Response { id, result } if *id == RequestId::new(Origin::Mqtt, number as u64) => {
+                Some(result.clone())
+            }
             _ => None,
         });
         answers.unwrap()
@@ -436,7 +438,10 @@ fn a_command_to_a_plug_that_is_removed_still_has_its_result() {
     house.run_for(seconds(4));
     house.plug(1).lan = Lan::Silent;
     let command = house.switch(1, RelayState::On);
-    house.event(Event::Request { id: RequestId(1), ask: BridgeCommand::Forget(plug_name(1)) });
+    house.event(Event::Request {
+        id: RequestId::new(Origin::Mqtt, 1),
+        ask: BridgeCommand::Forget(plug_name(1)),
+    });
     assert!(matches!(house.results(command).next().unwrap().ended, Ended::Error(_)));
 }
 
@@ -768,8 +773,8 @@ fn an_entry_by_host_whose_plug_was_followed_elsewhere_knows_it_after_a_restart()
     let mut house = Scenario::from_settings(settings, plugs);
     let kettle =
         PlugCommand::Set(SetCommand { relay: Some(Switch::To(RelayState::On)), ..SetCommand::default() });
-    house.event(Event::Command { id: CommandId(7), plug: name("kettle"), order: kettle });
-    assert!(is_ok(&house.result(CommandId(7), seconds(1)).0));
+    house.event(Event::Command { id: CommandId::new(Origin::Mqtt, 7), plug: name("kettle"), order: kettle });
+    assert!(is_ok(&house.result(CommandId::new(Origin::Mqtt, 7), seconds(1)).0));
     assert_eq!((house.plug(1).relay, house.plug(2).relay), (RelayState::On, RelayState::Off));
 
     // The other is its own plug; it is not held off by the entry that it does not fit.

@@ -7,7 +7,7 @@ mod mqtt_kit;
 
 use std::time::Duration;
 
-use hs100d::bridge::event::{BridgeCommand, Event, Notice, NoticeKind, RequestId, Update};
+use hs100d::bridge::event::{BridgeCommand, Event, Notice, NoticeKind, Origin, RequestId, Update};
 use hs100d::model::{Availability, PlugCommand, RelayState, SetCommand, Switch};
 use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::mqtt::{self, Inbound, MqttSettings};
@@ -182,7 +182,7 @@ async fn requests_to_the_bridge_are_answered() {
         ear.say(&topic("bridge/request/explode"), "");
         ear.hears(&topic("bridge/response/explode"), "no such request").await;
         // An answer that nobody asked for goes nowhere.
-        daemon.publish(Update::Response { id: RequestId(u64::MAX), result: Ok(()) });
+        daemon.publish(Update::Response { id: RequestId::new(Origin::Mqtt, u64::MAX), result: Ok(()) });
         daemon.publish(Update::Notice(Notice {
             kind: NoticeKind::PlugFound,
             plug: Some(name("kettle")),

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use hs100d::bridge::event::{
-    BridgeCommand, CloudStatus, Ended, Event, Identity, NoticeKind, RequestId, Update,
+    BridgeCommand, CloudStatus, Ended, Event, Identity, NoticeKind, Origin, RequestId, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{PlugSettings, Settings};
@@ -714,7 +714,10 @@ fn a_reading_that_was_asked_for_before_a_command_does_not_undo_what_is_shown() {
 
 #[test]
 fn nobody_can_make_a_plug_be_asked_without_a_pause() {
-    let refresh = |number: u64| Event::Request { id: RequestId(number), ask: BridgeCommand::Refresh(None) };
+    let refresh = |number: u64| Event::Request {
+        id: RequestId::new(Origin::Mqtt, number),
+        ask: BridgeCommand::Refresh(None),
+    };
     let mut house = Scenario::settled(1);
     for number in 0..400 {
         house.event(refresh(number));

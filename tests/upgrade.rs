@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-use hs100d::bridge::event::{KnownPlug, OutletInfo, PlugInfo, PlugState, Update};
+use hs100d::bridge::event::{IdAllocator, KnownPlug, OutletInfo, PlugInfo, PlugState, Update};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::config::{self, Config};
 use hs100d::model::{Address, Availability, DeviceId, LanProtocol, Mac, PlugName, RelayState};
@@ -377,7 +377,7 @@ fn desk(form: DocumentForm) -> MqttState {
             status_topic: "homeassistant/status".to_owned(),
         },
     };
-    MqttState::new(&options, clock())
+    MqttState::new(&options, IdAllocator::default(), clock())
 }
 
 fn clock() -> Clock {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
     AccountPlug, Action, BridgeCommand, CloudStatus, CommandId, DiscoveryReply, Event, Exchange, ExchangeId,
-    Identity, KnownPlug, Outcome, PlugKey, RequestId, Sighting, Target, UnsupportedDevice, Update,
+    Identity, KnownPlug, Origin, Outcome, PlugKey, RequestId, Sighting, Target, UnsupportedDevice, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
@@ -353,7 +353,7 @@ impl House {
 
     fn command(&mut self, script: &mut Script<'_>) {
         self.serial += 1;
-        let id = CommandId(self.serial);
+        let id = CommandId::new(Origin::Mqtt, self.serial);
         self.owed.insert(id, self.now + LIFE_OF_A_COMMAND);
         let shown = self.shown.iter().min().filter(|_| script.flag()).cloned();
         let plug = shown.unwrap_or_else(|| name(script));
@@ -390,7 +390,7 @@ impl House {
 
     fn ask(&mut self, script: &mut Script<'_>) {
         self.serial += 1;
-        let id = RequestId(self.serial);
+        let id = RequestId::new(Origin::Mqtt, self.serial);
         self.asked.insert(id);
         let ask = match script.byte() % 4 {
             0 => BridgeCommand::Discover,

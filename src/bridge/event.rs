@@ -4,6 +4,7 @@
 //! [`Exchange`]s into [`Outcome`]s; neither needs to know the other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::model::{
@@ -18,7 +19,7 @@ use crate::smarthome::message::{
 pub enum Event {
     /// Someone wants something of a plug. Answered by exactly one [`Update::Result`].
     Command {
-        /// Given by the sender, unique while the daemon runs.
+        /// From [`IdAllocator`].
         id: CommandId,
         /// The plug's name in the topic; there may be no such plug.
         plug: PlugName,
@@ -27,7 +28,7 @@ pub enum Event {
     },
     /// Someone wants something of the bridge itself. Answered by exactly one [`Update::Response`].
     Request {
-        /// Given by the sender, unique while the daemon runs.
+        /// From [`IdAllocator`].
         id: RequestId,
         /// What is wanted.
         ask: BridgeCommand,
@@ -69,13 +70,77 @@ pub enum Action {
     Forget(DeviceId),
 }
 
-/// Names one command while it is under way.
+/// The kind of frontend that a command or a request came in through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CommandId(pub u64);
+pub enum Origin {
+    /// A message at the broker.
+    Mqtt,
+    /// A request to the HTTP interface.
+    Http,
+    /// A command on the command line that is carried out without a daemon.
+    CommandLine,
+}
 
-/// Names one request to the bridge while it is under way.
+/// Names one command while it is under way. Ordered by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
+pub struct CommandId {
+    number: u64,
+    origin: Origin,
+}
+
+/// Names one request to the bridge while it is under way. Ordered by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    number: u64,
+    origin: Origin,
+}
+
+impl CommandId {
+    /// The command of this number; [`IdAllocator`] gives numbers that no other has.
+    pub const fn new(origin: Origin, number: u64) -> Self {
+        Self { number, origin }
+    }
+
+    /// Where it came from.
+    pub fn origin(self) -> Origin {
+        self.origin
+    }
+}
+
+impl RequestId {
+    /// The request of this number; [`IdAllocator`] gives numbers that no other has.
+    pub const fn new(origin: Origin, number: u64) -> Self {
+        Self { number, origin }
+    }
+
+    /// Where it came from, and where alone its response goes.
+    pub fn origin(self) -> Origin {
+        self.origin
+    }
+}
+
+/// Gives out the ids of commands and requests. Clones share the numbers, so that each frontend takes ids without waiting
+/// and no number is given twice while the daemon runs.
+#[derive(Debug, Clone, Default)]
+pub struct IdAllocator {
+    given: Arc<AtomicU64>,
+}
+
+impl IdAllocator {
+    /// The id of a command that came from there.
+    pub fn command(&self, origin: Origin) -> CommandId {
+        CommandId::new(origin, self.next())
+    }
+
+    /// The id of a request that came from there.
+    pub fn request(&self, origin: Origin) -> RequestId {
+        RequestId::new(origin, self.next())
+    }
+
+    fn next(&self) -> u64 {
+        self.given.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
 
 /// Names one exchange; never used twice while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

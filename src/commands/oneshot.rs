@@ -8,8 +8,8 @@ use tokio::time::sleep_until;
 
 use super::Failed;
 use crate::bridge::event::{
-    Action, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId, Identity, Outcome, PlugInfo,
-    PlugState, Update,
+    Action, CloudStatus, CommandId, CommandResult, Ended, Event, ExchangeId, Identity, Origin, Outcome,
+    PlugInfo, PlugState, Update,
 };
 use crate::bridge::failures::Failures;
 use crate::bridge::route::RoutePreference;
@@ -25,7 +25,7 @@ use crate::transport::cloud::api::Row;
 use crate::transport::cloud::session::AccountMemory;
 
 /// The only command under way at its bridge.
-const THE_COMMAND: CommandId = CommandId(1);
+const THE_COMMAND: CommandId = CommandId::new(Origin::CommandLine, 1);
 /// For the loop to turn while nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
 

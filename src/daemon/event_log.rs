@@ -224,7 +224,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::bridge::event::{ExchangeId, Outcome, PlugKey};
+    use crate::bridge::event::{CommandId, ExchangeId, Origin, Outcome, PlugKey};
     use crate::smarthome::message::Request;
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         }
         assert_eq!(news.failing.len(), 1);
         let result = CommandResult {
-            id: crate::bridge::event::CommandId(1),
+            id: CommandId::new(Origin::Mqtt, 1),
             plug,
             ended: Ended::Ok,
             state: None,

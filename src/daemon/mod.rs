@@ -3,6 +3,7 @@
 
 pub(crate) mod driver;
 mod event_log;
+mod frontends;
 mod mqtt_frontend;
 mod reload;
 pub mod signals;
@@ -23,7 +24,6 @@ use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Si
 use crate::bridge::{Bridge, Settings};
 use crate::config::{Config, Invalid};
 use crate::logging::Repeated;
-use crate::mqtt::Inbound;
 use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
 use crate::transport::cloud::CloudStartError;
@@ -31,7 +31,7 @@ use crate::transport::cloud::session::AccountMemory;
 use crate::transport::discovery::Discovery;
 use driver::{CloudAccount, Driver, Incoming};
 use event_log::EventLog;
-use mqtt_frontend::{FromMqtt, MqttFrontend};
+use frontends::{FrontendEvent, Frontends};
 use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadStep};
 use signals::SignalRequest;
 use systemd::Systemd;
@@ -66,7 +66,7 @@ pub enum StartError {
 pub struct Daemon {
     driver: Driver,
     discovery: Option<Discovery>,
-    mqtt: MqttFrontend,
+    frontends: Frontends,
     store: Store,
     /// What is known of the account since the start, over all configs.
     account: AccountMemory,
@@ -95,13 +95,13 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
-        let mqtt = MqttFrontend::start(choice, account.refused.clone()).await?;
+        let frontends = Frontends::start(choice, account.refused.clone()).await?;
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
         let settings = settings(&mut config, &store);
         Ok(Self {
             driver: Driver::new(Bridge::new(settings, Instant::now()), cloud),
             discovery: config.discovery.clone().map(Discovery::start),
-            mqtt,
+            frontends,
             store,
             account,
             state_dir,
@@ -128,7 +128,7 @@ impl Daemon {
 
     /// Where the embedded broker listens, if there is one.
     pub fn broker_address(&self) -> Option<SocketAddr> {
-        self.mqtt.broker_address()
+        self.frontends.mqtt.broker_address()
     }
 
     /// Turns until asked to stop, then drains: exchanges under way end or are dropped, plugs and bridge go `offline`
@@ -149,7 +149,7 @@ impl Daemon {
                     Some(SignalRequest::Stop) | None => break,
                 },
                 incoming = self.driver.next() => take_in(incoming),
-                incoming = self.mqtt.next() => self.take_in_mqtt(incoming),
+                incoming = self.frontends.next() => self.take_in_from_frontend(incoming),
                 step = self.reload.next() => { self.continue_reload(step); None }
                 Some(saved) = self.saving.join_next() => { self.saved(saved.ok()); None }
                 sighting = heard(&mut self.discovery) => Some(Event::Sighted(sighting)),
@@ -186,15 +186,15 @@ impl Daemon {
         [self.driver.bridge.poll_timeout(), save_at].into_iter().flatten().fold(idle, Instant::min)
     }
 
-    fn take_in_mqtt(&mut self, incoming: FromMqtt) -> Option<Event> {
+    fn take_in_from_frontend(&mut self, incoming: FrontendEvent) -> Option<Event> {
         match incoming {
-            FromMqtt::Inbound(Inbound::Event(event)) => return Some(event),
-            FromMqtt::Inbound(Inbound::Reload(id)) => self.reload(Some(id)),
-            FromMqtt::Inbound(Inbound::Link(state)) => {
+            FrontendEvent::Bridge(event) => return Some(event),
+            FrontendEvent::Reload(id) => self.reload(Some(id)),
+            FrontendEvent::Broker(state) => {
                 self.link_state = state;
                 self.tell_status();
             }
-            FromMqtt::Empty => self.driver.bridge.republish(Instant::now()),
+            FrontendEvent::Empty => self.driver.bridge.republish(Instant::now()),
         }
         None
     }
@@ -236,7 +236,7 @@ impl Daemon {
             self.info = info.clone();
             self.tell_status();
         }
-        self.mqtt.publish(update, self.wall_clock.at(now));
+        self.frontends.publish(update, self.wall_clock.at(now));
     }
 
     fn tell_status(&mut self) {
@@ -313,8 +313,8 @@ impl Daemon {
     /// What can fail goes first, so that a config is taken over as a whole or not at all.
     fn follow(&mut self, new: NewConfig) {
         let choice = new.config.mqtt(self.store.instance(), &self.state_dir);
-        let broker = (!self.mqtt.runs_with(&choice)).then(|| {
-            let (session, starter) = self.mqtt.leave();
+        let broker = (!self.frontends.mqtt.runs_with(&choice)).then(|| {
+            let (session, starter) = self.frontends.mqtt.leave();
             BrokerMove { session, starter, choice }
         });
         let cloud = self.driver.transport.cloud().cloned();
@@ -325,7 +325,7 @@ impl Daemon {
         let Moved { new: NewConfig { mut config, account }, mqtt, result } = moved;
         let now = Instant::now();
         if let Some(session) = mqtt {
-            self.mqtt.install(session);
+            self.frontends.mqtt.install(session);
             self.link_state = Err(NOT_CONNECTED_YET.to_owned());
             // The link is another one even where it leads to the old broker, and knows nothing yet.
             self.driver.bridge.republish(now);
@@ -368,7 +368,7 @@ impl Daemon {
     fn answer_reload(&self, asked_by: Vec<RequestId>, result: &Result<(), String>) {
         let clock = self.wall_clock.at(Instant::now());
         for id in asked_by {
-            self.mqtt.publish(Update::Response { id, result: result.clone() }, clock);
+            self.frontends.publish(Update::Response { id, result: result.clone() }, clock);
         }
     }
 
@@ -382,7 +382,7 @@ impl Daemon {
                 while let Some(action) = self.driver.bridge.poll_action() {
                     match action {
                         Action::Publish(update) => {
-                            self.mqtt.publish(update, self.wall_clock.at(Instant::now()));
+                            self.frontends.publish(update, self.wall_clock.at(Instant::now()));
                         }
                         Action::Remember(plug) => self.store.remember(plug),
                         _ => {}
@@ -395,11 +395,11 @@ impl Daemon {
             tracing::debug!("dropping what plugs have not answered yet");
         }
         if let Some(session) = session {
-            self.mqtt.install(Some(session));
+            self.frontends.mqtt.install(Some(session));
         }
         self.answer_reload(asked_by, &Err("the daemon stops".to_owned()));
         self.driver.transport.close();
-        self.mqtt.stop().await;
+        self.frontends.stop().await;
         // What is being written must not come after what is written last.
         while let Some(saved) = self.saving.join_next().await {
             self.saved(saved.ok());

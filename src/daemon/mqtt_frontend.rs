@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::bridge::event::Update;
+use crate::bridge::event::{IdAllocator, Update};
 use crate::config::MqttChoice;
 use crate::logging::Repeated;
 use crate::mqtt::broker::{BrokerError, BrokerOptions, EmbeddedBroker};
@@ -53,6 +53,7 @@ pub(super) struct MqttSession {
 /// What every link is started with.
 #[derive(Clone)]
 pub(super) struct LinkStarter {
+    ids: IdAllocator,
     /// Where links send what comes in.
     tell: mpsc::UnboundedSender<Inbound>,
     /// Logins that brokers have refused, over all links.
@@ -69,9 +70,13 @@ pub(super) enum IfTaken {
 }
 
 impl MqttFrontend {
-    pub(super) async fn start(choice: MqttChoice, refused: RefusedLogins) -> Result<Self, BrokerError> {
+    pub(super) async fn start(
+        choice: MqttChoice,
+        ids: IdAllocator,
+        refused: RefusedLogins,
+    ) -> Result<Self, BrokerError> {
         let (tell, inbound) = mpsc::unbounded_channel();
-        let starter = LinkStarter { tell, refused };
+        let starter = LinkStarter { ids, tell, refused };
         let session = Some(MqttSession::start(choice, IfTaken::Wait, starter.clone()).await?);
         Ok(Self { session, leaving: None, starter, inbound })
     }
@@ -183,8 +188,8 @@ impl MqttSession {
     }
 
     fn start_link(&mut self, options: MqttSettings) {
-        let LinkStarter { tell, refused } = self.starter.clone();
-        self.link = Some(Arc::new(Link::start(options, refused, tell)));
+        let LinkStarter { ids, tell, refused } = self.starter.clone();
+        self.link = Some(Arc::new(Link::start(options, ids, refused, tell)));
     }
 }
 

@@ -28,6 +28,7 @@ use super::socket::{self, ConnectProgress};
 use super::state::{Effect, Message, MqttState, Outgoing};
 use super::topics::Topics;
 use super::{Inbound, LinkRequest, MqttSettings};
+use crate::bridge::event::IdAllocator;
 use crate::model::shown;
 use crate::secret::{RefusedLogins, Secret};
 
@@ -174,12 +175,13 @@ pub(super) struct BrokerLimits {
 impl ConnectionTask {
     pub(super) fn new(
         options: MqttSettings,
+        ids: IdAllocator,
         refused: RefusedLogins,
         words: mpsc::UnboundedReceiver<LinkRequest>,
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
         Self {
-            state: MqttState::new(&options, Clock::now()),
+            state: MqttState::new(&options, ids, Clock::now()),
             reconnect: Reconnect::new(&options.instance),
             options,
             refused,

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bridge::event::{Event, RequestId, Update};
+use crate::bridge::event::{Event, IdAllocator, RequestId, Update};
 use crate::secret::{RefusedLogins, Secret};
 use failure::reason::FailureReason;
 use payload::Clock;
@@ -94,14 +94,15 @@ enum LinkRequest {
 
 impl Link {
     /// Starts connecting, on the runtime that this is called on. What comes in goes to `inbound`. A login that is among
-    /// the `refused` ones is not tried at once.
+    /// the `refused` ones is not tried at once. Commands and requests get their ids from `ids`.
     pub fn start(
         options: MqttSettings,
+        ids: IdAllocator,
         refused: RefusedLogins,
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(connection::ConnectionTask::new(options, refused, receiver, inbound).run());
+        tokio::spawn(connection::ConnectionTask::new(options, ids, refused, receiver, inbound).run());
         Self { requests }
     }
 

@@ -301,7 +301,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::bridge::event::{CommandId, NoticeKind, OutletInfo};
+    use crate::bridge::event::{CommandId, NoticeKind, Origin, OutletInfo};
     use crate::model::{DeviceId, RelayState, Route};
     use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription};
     use serde_json::json;
@@ -459,7 +459,7 @@ mod tests {
     fn results_and_responses_echo_the_transaction() {
         let mark = json!({"a": 1});
         let mut ended = CommandResult {
-            id: CommandId(1),
+            id: CommandId::new(Origin::Mqtt, 1),
             plug: PlugName::new("kettle").unwrap(),
             ended: Ended::Ok,
             state: Some(RelayState::On),

@@ -1,7 +1,6 @@
-//! Who waits for which answer: where it goes, what it echoes, and under which id the question is under way.
+//! Commands and requests that wait for their answer: where it goes, and what it echoes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,10 +14,6 @@ pub(super) const MAX_PENDING: usize = 16_384;
 const MAX_PENDING_BYTES: usize = 16 << 20;
 /// An answer that has not come by then will not come; far longer than any command may take.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
-/// Names for commands and requests, unique while the daemon runs, so that a link which follows another after a
-/// reload cannot take its answers for its own.
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Where an answer goes beside the topic for everybody.
 #[derive(Debug, Clone, Default)]
@@ -58,10 +53,10 @@ impl ReplyTo {
     }
 }
 
-/// Answers that are awaited, by the id that was given out for each.
+/// Answers that are awaited, by the id of the command or request.
 #[derive(Debug)]
-pub(super) struct Pending<T> {
-    answers: BTreeMap<u64, PendingEntry<T>>,
+pub(super) struct Pending<K, T> {
+    answers: BTreeMap<K, PendingEntry<T>>,
     weight: usize,
 }
 
@@ -72,15 +67,15 @@ struct PendingEntry<T> {
     by: T,
 }
 
-impl<T> Default for Pending<T> {
+impl<K, T> Default for Pending<K, T> {
     fn default() -> Self {
         Self { answers: BTreeMap::new(), weight: 0 }
     }
 }
 
-impl<T> Pending<T> {
-    /// Gives out an id; `None` if too many answers are awaited already, or too much is kept for them.
-    pub(super) fn add(&mut self, by: T, weight: usize, now: Instant) -> Option<u64> {
+impl<K: Ord + Copy, T> Pending<K, T> {
+    /// Awaits the answer to this id; false if too many answers are awaited already, or too much is kept for them.
+    pub(super) fn add(&mut self, id: K, by: T, weight: usize, now: Instant) -> bool {
         // Ids rise, so that the first is the oldest.
         while let Some((&oldest, awaited)) = self.answers.first_key_value()
             && now.saturating_duration_since(awaited.since) > LONGEST_WAIT
@@ -88,16 +83,15 @@ impl<T> Pending<T> {
             self.remove(oldest);
         }
         if self.answers.len() >= MAX_PENDING || self.weight + weight > MAX_PENDING_BYTES {
-            return None;
+            return false;
         }
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         self.weight += weight;
         self.answers.insert(id, PendingEntry { since: now, weight, by });
-        Some(id)
+        true
     }
 
-    /// The question is answered.
-    pub(super) fn remove(&mut self, id: u64) -> Option<T> {
+    /// The answer to this id is there.
+    pub(super) fn remove(&mut self, id: K) -> Option<T> {
         let awaited = self.answers.remove(&id)?;
         self.weight -= awaited.weight;
         Some(awaited.by)
@@ -107,46 +101,41 @@ impl<T> Pending<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::event::{CommandId, IdAllocator, Origin};
 
     #[test]
-    fn questions_without_an_answer_do_not_pile_up() {
-        let mut waiting = Pending::default();
+    fn commands_without_a_result_do_not_pile_up() {
+        let (mut pending, mut ids) = (Pending::default(), 0..);
+        let mut add = |now| pending.add(ids.next(), (), 0, now);
         let start = Instant::now();
         for _ in 0..MAX_PENDING {
-            assert!(waiting.add((), 0, start).is_some());
+            assert!(add(start));
         }
-        assert_eq!(waiting.add((), 0, start + LONGEST_WAIT), None);
-        let later = start + LONGEST_WAIT + Duration::from_secs(1);
-        assert!(waiting.add((), 0, later).is_some());
-        assert_eq!(waiting.answers.len(), 1);
+        assert!(!add(start + LONGEST_WAIT));
+        assert!(add(start + LONGEST_WAIT + Duration::from_secs(1)));
+        assert_eq!(pending.answers.len(), 1);
     }
 
     #[test]
-    fn marks_and_topics_of_any_size_do_not_pile_up() {
-        let mut waiting = Pending::default();
+    fn correlation_data_and_topics_of_any_size_do_not_pile_up() {
+        let mut pending = Pending::default();
         let (start, mark) = (Instant::now(), Bytes::from(vec![0; 100_000]));
         let reply = ReplyTo::to(Some("me/answers"), Some(&mark), Some(Value::from("t".repeat(60_000))));
         assert_eq!(reply.size(), 160_010);
-        let mut ids = Vec::new();
-        while let Some(id) = waiting.add(reply.clone(), reply.size(), start) {
-            ids.push(id);
-        }
-        assert_eq!(ids.len(), MAX_PENDING_BYTES / reply.size());
-        waiting.remove(ids[0]);
-        assert!(
-            waiting.add(reply.clone(), reply.size(), start).is_some(),
-            "what was answered weighs nothing"
-        );
+        let taken = (0..).take_while(|id| pending.add(*id, reply.clone(), reply.size(), start)).count();
+        assert_eq!(taken, MAX_PENDING_BYTES / reply.size());
+        pending.remove(0);
+        assert!(pending.add(taken, reply.clone(), reply.size(), start), "what was answered weighs nothing");
     }
 
     #[test]
-    fn an_id_is_never_given_twice_and_answers_once() {
-        let (mut one, mut other) = (Pending::default(), Pending::default());
-        let now = Instant::now();
-        let ids: Vec<u64> = (0..6)
-            .filter_map(|n| if n % 2 == 0 { one.add(n, 0, now) } else { other.add(n, 0, now) })
-            .collect();
-        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
-        assert_eq!((one.remove(ids[0]), one.remove(ids[0]), one.remove(ids[1])), (Some(0), None, None));
+    fn an_id_answers_once_and_only_where_it_came_from() {
+        let (ids, mut pending) = (IdAllocator::default(), Pending::default());
+        let id = ids.command(Origin::Mqtt);
+        assert!(pending.add(id, "mine", 0, Instant::now()));
+        assert_eq!(pending.remove(ids.command(Origin::Mqtt)), None);
+        // Should two frontends ever have ids of the same number.
+        assert_eq!(pending.remove(CommandId::new(Origin::Http, 1)), None);
+        assert_eq!((pending.remove(id), pending.remove(id)), (Some("mine"), None));
     }
 }

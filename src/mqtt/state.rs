@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rumqttc::QoS;
 
 use crate::bridge::event::{
-    BridgeInfo, CommandId, CommandResult, Event, PlugInfo, PlugState, RequestId, Update,
+    BridgeInfo, CommandId, CommandResult, Event, IdAllocator, Origin, PlugInfo, PlugState, RequestId, Update,
 };
 use crate::model::{Availability, PlugName};
 
@@ -43,8 +43,9 @@ pub struct MqttState {
     is_connected: bool,
     plugs: HashMap<PlugName, PlugTopics>,
     bridge: BridgeInfo,
-    commands: Pending<ReplyTo>,
-    requests: Pending<(String, ReplyTo)>,
+    ids: IdAllocator,
+    commands: Pending<CommandId, ReplyTo>,
+    requests: Pending<RequestId, (String, ReplyTo)>,
     stale: StaleTopics,
     migration: Migration,
 }
@@ -111,7 +112,7 @@ struct PlugTopics {
 
 impl MqttState {
     /// An empty mqtt; the documents of the bridge itself wait to be sent.
-    pub fn new(options: &MqttSettings, clock: Clock) -> Self {
+    pub fn new(options: &MqttSettings, ids: IdAllocator, clock: Clock) -> Self {
         let topics = Topics::new(&options.base_topic);
         let press = DiscoveryRenderer::new(&options.homeassistant, topics.clone(), &options.instance);
         let mut mqtt = Self {
@@ -126,6 +127,7 @@ impl MqttState {
             is_connected: false,
             plugs: HashMap::new(),
             bridge: BridgeInfo::default(),
+            ids,
             commands: Pending::default(),
             requests: Pending::default(),
             stale: StaleTopics::default(),
@@ -481,11 +483,12 @@ impl MqttState {
                 return Effect::None;
             }
         };
-        let Some(id) = self.commands.add(reply.clone(), reply.size(), now) else {
+        let id = self.ids.command(Origin::Mqtt);
+        if !self.commands.add(id, reply.clone(), reply.size(), now) {
             self.refuse(plug, "too many commands are under way: send it again later", &reply);
             return Effect::None;
-        };
-        Effect::Inbound(Inbound::Event(Event::Command { id: CommandId(id), plug: name, order }))
+        }
+        Effect::Inbound(Inbound::Event(Event::Command { id, plug: name, order }))
     }
 
     fn take_request(&mut self, name: &str, message: Message<'_>, now: Instant) -> Effect {
@@ -499,10 +502,11 @@ impl MqttState {
             }
         };
         let waiting = (name.to_owned(), reply.clone());
-        let Some(id) = self.requests.add(waiting, reply.size(), now).map(RequestId) else {
+        let id = self.ids.request(Origin::Mqtt);
+        if !self.requests.add(id, waiting, reply.size(), now) {
             self.respond(name, Err("too many requests are under way: send it again later"), &reply);
             return Effect::None;
-        };
+        }
         Effect::Inbound(match request {
             command::BridgeRequest::Ask(ask) => Inbound::Event(Event::Request { id, ask }),
             command::BridgeRequest::Reload => Inbound::Reload(id),
@@ -530,7 +534,7 @@ impl MqttState {
     }
 
     fn answer_command(&mut self, result: &CommandResult) {
-        let reply = self.commands.remove(result.id.0).unwrap_or_default();
+        let reply = self.commands.remove(result.id).unwrap_or_default();
         let answer = payload::result(result, reply.transaction.as_ref());
         let state = self.topics.plug(result.plug.as_str(), StateTopic::State);
         self.answer(self.topics.plug(result.plug.as_str(), StateTopic::Result), answer, &reply, Some(state));
@@ -538,7 +542,7 @@ impl MqttState {
 
     fn answer_request(&mut self, id: RequestId, result: Result<(), &str>) {
         // An answer to a request that another link took has nowhere to go.
-        let Some((name, reply)) = self.requests.remove(id.0) else { return };
+        let Some((name, reply)) = self.requests.remove(id) else { return };
         self.respond(&name, result, &reply);
     }
 
@@ -701,7 +705,11 @@ mod tests {
                 status_topic: "homeassistant/status".to_owned(),
             },
         };
-        MqttState::new(&options, Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH })
+        MqttState::new(
+            &options,
+            IdAllocator::default(),
+            Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH },
+        )
     }
 
     fn mqtt() -> MqttState {
@@ -767,9 +775,9 @@ mod tests {
         mqtt.handle_update(update, Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH });
     }
 
-    fn result(id: u64, plug: &str) -> Update {
+    fn result(id: CommandId, plug: &str) -> Update {
         Update::Result(CommandResult {
-            id: CommandId(id),
+            id,
             plug: name(plug),
             ended: Ended::Ok,
             state: None,
@@ -793,10 +801,26 @@ mod tests {
         sent.iter().map(|(topic, _)| topic.as_str()).collect()
     }
 
-    fn command_id(effect: Effect) -> u64 {
+    fn command_id(effect: Effect) -> CommandId {
         match effect {
-            Effect::Inbound(Inbound::Event(Event::Command { id, .. })) => id.0,
+            Effect::Inbound(Inbound::Event(Event::Command { id, .. })) => id,
             other => panic!("not a command: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_result_of_a_command_from_another_frontend_is_published_and_answers_no_command_of_ours() {
+        let mut mqtt = connected();
+        let set = message("hs100d/lamp/set", r#"{"state":"ON","transaction":"ours"}"#, false);
+        let ours = command_id(mqtt.handle_message(set, Instant::now()));
+        // Should it ever have the same number.
+        let elsewhere = CommandId::new(Origin::Http, 1);
+        assert_eq!(ours, CommandId::new(Origin::Mqtt, 1));
+        for (id, is_ours) in [(elsewhere, false), (ours, true)] {
+            update(&mut mqtt, result(id, "lamp"));
+            let sent = sent(&mut mqtt);
+            assert_eq!(topics(&sent), ["hs100d/lamp/result"]);
+            assert_eq!(sent[0].1.contains("ours"), is_ours, "{sent:?}");
         }
     }
 
@@ -837,7 +861,7 @@ mod tests {
         for plug in ["kettle", "lamp"] {
             update(&mut mqtt, Update::State(name(plug), state(None)));
         }
-        update(&mut mqtt, result(u64::MAX, "lamp"));
+        update(&mut mqtt, result(CommandId::new(Origin::Mqtt, u64::MAX), "lamp"));
         assert_eq!(
             topics(&sent(&mut mqtt)),
             ["hs100d/lamp/state", "hs100d/lamp/result", "hs100d/kettle/state"]
@@ -848,11 +872,11 @@ mod tests {
     fn letters_are_not_kept_for_a_later_connection_and_values_are() {
         let mut mqtt = mqtt();
         mqtt.end_search();
-        update(&mut mqtt, result(u64::MAX, "kettle"));
+        update(&mut mqtt, result(CommandId::new(Origin::Mqtt, u64::MAX), "kettle"));
         update(&mut mqtt, Update::State(name("kettle"), state(None)));
         mqtt.connected();
         assert!(!topics(&sent(&mut mqtt)).contains(&"hs100d/kettle/result"));
-        update(&mut mqtt, result(u64::MAX, "kettle"));
+        update(&mut mqtt, result(CommandId::new(Origin::Mqtt, u64::MAX), "kettle"));
         mqtt.disconnected();
         mqtt.connected();
         let sent = sent(&mut mqtt);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hs100d::bridge::event::{Event, Update};
+use hs100d::bridge::event::{Event, IdAllocator, Update};
 use hs100d::model::{Availability, PlugCommand, RelayState, Switch};
 use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::state::{Effect, Message, MqttState, Outgoing};
@@ -132,7 +132,7 @@ impl Link {
                 status_topic: STATUS.to_owned(),
             },
         };
-        let mqtt = MqttState::new(&options, clock);
+        let mqtt = MqttState::new(&options, IdAllocator::default(), clock);
         Self { mqtt, is_up: false, hears: false, is_moving: false, announces: false, since: Duration::ZERO }
     }
 

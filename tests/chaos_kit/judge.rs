@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use hs100d::bridge::event::{CommandId, Ended, ExchangeId};
+use hs100d::bridge::event::{CommandId, Ended, ExchangeId, Origin};
 use hs100d::model::{RelayState, Route};
 use hs100d::smarthome::message::Request;
 
@@ -721,7 +721,7 @@ mod tests {
         fn says(&mut self, id: u64, state: RelayState) -> Option<Cause> {
             let judge = &mut self.0;
             let patience = Duration::from_secs(10);
-            judge.command(CommandId(id), 0, vec![(0, Some(state))], 0, patience);
+            judge.command(CommandId::new(Origin::Mqtt, id), 0, vec![(0, Some(state))], 0, patience);
             judge.switches(0, 0, state, judge.at + Duration::from_secs(3))
         }
 
@@ -748,8 +748,8 @@ mod tests {
         court.at(1);
         let off = court.says(2, OFF);
         court.0.carried_out(0, 0, OFF, off);
-        court.0.result(CommandId(1), &Ended::Superseded, false, Duration::ZERO);
-        court.0.result(CommandId(2), &Ended::Ok, false, Duration::ZERO);
+        court.0.result(CommandId::new(Origin::Mqtt, 1), &Ended::Superseded, false, Duration::ZERO);
+        court.0.result(CommandId::new(Origin::Mqtt, 2), &Ended::Ok, false, Duration::ZERO);
         court.at(2).carried_out(0, 0, ON, on);
         court.0.read(0, Duration::from_secs(2), std::iter::once(ON));
         court.puts_right(OFF);
@@ -770,11 +770,17 @@ mod tests {
             court.at(100);
             let said = court.says(3, ON);
             // The request is on its way; the same command again says nothing of its own.
-            court.0.command(CommandId(4), 0, vec![(0, Some(ON))], 0, Duration::from_secs(10));
-            court.0.result(CommandId(3), &Ended::Superseded, false, Duration::ZERO);
+            court.0.command(
+                CommandId::new(Origin::Mqtt, 4),
+                0,
+                vec![(0, Some(ON))],
+                0,
+                Duration::from_secs(10),
+            );
+            court.0.result(CommandId::new(Origin::Mqtt, 3), &Ended::Superseded, false, Duration::ZERO);
             court.at(101).carried_out(0, 0, ON, said);
             court.0.read(0, Duration::from_secs(101), std::iter::once(ON));
-            court.0.result(CommandId(4), &Ended::Ok, false, Duration::ZERO);
+            court.0.result(CommandId::new(Origin::Mqtt, 4), &Ended::Ok, false, Duration::ZERO);
             assert_eq!(court.rests_at(state).is_none(), is_right, "{state} in the end");
         }
     }

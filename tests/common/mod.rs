@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
     AccountPlug, Action, CloudStatus, CommandId, CommandResult, DiscoveryReply, Ended, Event, Exchange,
-    ExchangeId, Identity, KnownPlug, NoticeKind, Outcome, PlugState, Sighting, Target, Update,
+    ExchangeId, Identity, KnownPlug, NoticeKind, Origin, Outcome, PlugState, Sighting, Target, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
@@ -301,7 +301,7 @@ impl Scenario {
 
     pub fn send(&mut self, number: usize, order: PlugCommand) -> CommandId {
         self.next_command += 1;
-        let id = CommandId(self.next_command);
+        let id = CommandId::new(Origin::Mqtt, self.next_command);
         self.event(Event::Command { id, plug: plug_name(number), order });
         id
     }

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hs100d::bridge::event::{CommandId, CommandResult, Ended, Event, PlugInfo, PlugState, Update};
+use hs100d::bridge::event::{
+    CommandId, CommandResult, Ended, Event, IdAllocator, PlugInfo, PlugState, Update,
+};
 use hs100d::model::{Availability, DeviceId, PlugCommand, PlugName, RelayState, Route};
 use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, DocumentForm};
@@ -251,7 +253,7 @@ impl Daemon {
     /// In a process in which brokers have refused these logins.
     pub(crate) fn start_after(refused: RefusedLogins, options: MqttSettings) -> Self {
         let (sender, inbound) = mpsc::unbounded_channel();
-        Self { link: Link::start(options, refused, sender), inbound }
+        Self { link: Link::start(options, IdAllocator::default(), refused, sender), inbound }
     }
 
     pub(crate) async fn connected(port: u16) -> Self {

@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
-use hs100d::bridge::event::{Action, Event, Exchange, Identity, Outcome};
+use hs100d::bridge::event::{Action, Event, Exchange, IdAllocator, Identity, Outcome};
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{Address, DeviceId, PlugName};
@@ -74,7 +74,7 @@ impl Steady {
             policy,
         });
         let settings = Settings { plugs: plugs.collect(), policy, ..Settings::default() };
-        let mut mqtt = MqttState::new(&options(), clock);
+        let mut mqtt = MqttState::new(&options(), IdAllocator::default(), clock);
         mqtt.connected();
         mqtt.end_search();
         let plug = |number| Plug {

@@ -1,0 +1,97 @@
+//! The frontends as the daemon sees them: one place where updates fan out and where commands and requests come in.
+//!
+//! An update goes to every frontend. So does the result of a command, because MQTT promises `<plug>/result` for every
+//! one; the response to a request goes to the frontend that it came from.
+
+use super::mqtt_frontend::{FromMqtt, MqttFrontend};
+use crate::bridge::event::{Event, IdAllocator, Origin, RequestId, Update};
+use crate::config::MqttChoice;
+use crate::mqtt::Inbound;
+use crate::mqtt::broker::BrokerError;
+use crate::mqtt::payload::Clock;
+use crate::secret::RefusedLogins;
+
+/// Every frontend there is. All take their ids from one [`IdAllocator`].
+pub(super) struct Frontends {
+    pub(super) mqtt: MqttFrontend,
+}
+
+/// What a frontend brings in.
+#[derive(Debug)]
+pub(super) enum FrontendEvent {
+    /// A command or a request to the bridge.
+    Bridge(Event),
+    /// The config is to be read again. Answered by [`Update::Response`].
+    Reload(RequestId),
+    /// The connection to the broker stands, or this is why there is none.
+    Broker(Result<(), String>),
+    /// A frontend knows nothing yet: everything is to be published again.
+    Empty,
+}
+
+impl Frontends {
+    pub(super) async fn start(mqtt: MqttChoice, refused: RefusedLogins) -> Result<Self, BrokerError> {
+        let ids = IdAllocator::default();
+        Ok(Self { mqtt: MqttFrontend::start(mqtt, ids, refused).await? })
+    }
+
+    /// Hands an update to every frontend that it is for. Never waits.
+    pub(super) fn publish(&self, update: Update, clock: Clock) {
+        if is_for(&update, Origin::Mqtt) {
+            self.mqtt.publish(update, clock);
+        }
+    }
+
+    /// The next thing that comes in. Cancel safe.
+    pub(super) async fn next(&mut self) -> FrontendEvent {
+        match self.mqtt.next().await {
+            FromMqtt::Inbound(Inbound::Event(event)) => FrontendEvent::Bridge(event),
+            FromMqtt::Inbound(Inbound::Reload(id)) => FrontendEvent::Reload(id),
+            FromMqtt::Inbound(Inbound::Link(state)) => FrontendEvent::Broker(state),
+            FromMqtt::Empty => FrontendEvent::Empty,
+        }
+    }
+
+    /// Has each frontend say goodbye.
+    pub(super) async fn stop(&mut self) {
+        self.mqtt.stop().await;
+    }
+}
+
+/// Whether the frontend of this origin is handed the update.
+fn is_for(update: &Update, frontend: Origin) -> bool {
+    match update {
+        Update::Response { id, .. } => id.origin() == frontend,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bridge::event::{CommandResult, Ended};
+    use crate::model::PlugName;
+
+    #[test]
+    fn results_go_to_every_frontend_and_responses_to_their_origin_alone() {
+        const ALL: [Origin; 3] = [Origin::Mqtt, Origin::Http, Origin::CommandLine];
+        let ids = IdAllocator::default();
+        for origin in ALL {
+            let result = Update::Result(CommandResult {
+                id: ids.command(origin),
+                plug: PlugName::placeholder(),
+                ended: Ended::Ok,
+                state: None,
+                route: None,
+                took: Duration::ZERO,
+            });
+            let response = Update::Response { id: ids.request(origin), result: Ok(()) };
+            for frontend in ALL {
+                assert!(is_for(&result, frontend) && is_for(&Update::Ready, frontend));
+                assert_eq!(is_for(&response, frontend), frontend == origin, "{response:?}");
+            }
+        }
+    }
+}
