@@ -63,7 +63,7 @@ async fn plugs_of_two_regions_are_switched_and_read_each_at_its_own_server() {
     }
     assert_eq!(cloud.list().await.unwrap().len(), 2);
     assert_eq!(house.cloud().calls(Method::Login), 1);
-    until("the mood is good", || cloud.status() == CloudStatus::Ok).await;
+    until("the status is ok", || cloud.status() == CloudStatus::Ok).await;
 }
 
 #[tokio::test]

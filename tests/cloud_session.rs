@@ -32,7 +32,7 @@ async fn nothing_is_sent_before_the_first_call_and_then_one_login_serves_all() {
     assert_eq!(bench.read(KETTLE).await, Ok(RelayState::On));
     assert_eq!(bench.read(LAMP).await, Ok(RelayState::On));
     assert_eq!((canned.count("login"), canned.count("getDeviceList")), (1, 1));
-    until("the mood is good", || bench.cloud.status() == CloudStatus::Ok).await;
+    until("the status is ok", || bench.cloud.status() == CloudStatus::Ok).await;
     assert_eq!(bench.moods(), [CloudStatus::Ok]);
 }
 
@@ -128,7 +128,7 @@ async fn a_wrong_password_is_tried_exactly_once_until_the_user_acts() {
     bench.cloud.login(Secret::new(PASSWORD.to_owned())).await.unwrap();
     assert_eq!(bench.read(KETTLE).await, Ok(RelayState::Off));
     assert_eq!(canned.count("login"), 2);
-    until("the mood is good", || bench.cloud.status() == CloudStatus::Ok).await;
+    until("the status is ok", || bench.cloud.status() == CloudStatus::Ok).await;
     assert!(matches!(*bench.moods(), [CloudStatus::Down(_), CloudStatus::Ok]));
     canned.with(|account| account.refresh_token = "dead".to_owned());
     canned.expire_token();
@@ -268,5 +268,5 @@ async fn a_call_that_is_dropped_midway_leaves_nothing_wrong() {
     }
     canned.heal("passthrough");
     assert_eq!(bench.read(KETTLE).await, Ok(RelayState::Off));
-    until("the mood is good", || bench.cloud.status() == CloudStatus::Ok).await;
+    until("the status is ok", || bench.cloud.status() == CloudStatus::Ok).await;
 }

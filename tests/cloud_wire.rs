@@ -65,7 +65,7 @@ async fn each_error_of_the_cloud_becomes_the_failure_that_the_bridge_acts_on() {
         assert!(matches!(bench.cloud.status(), CloudStatus::Down(_)), "{code}");
         canned.heal("passthrough");
         assert_eq!(bench.read(KETTLE).await, Ok(RelayState::Off));
-        until("the mood is good again", || bench.cloud.status() == CloudStatus::Ok).await;
+        until("the status is ok again", || bench.cloud.status() == CloudStatus::Ok).await;
     }
 }
 
@@ -146,7 +146,7 @@ async fn a_cloud_that_holds_the_request_is_silent_by_the_exchanges_own_deadline(
     for bytes in [vec![], b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_vec()] {
         let (canned, bench) = bench().await;
         bench.read(KETTLE).await.unwrap();
-        until("the mood is good", || bench.cloud.status() == CloudStatus::Ok).await;
+        until("the status is ok", || bench.cloud.status() == CloudStatus::Ok).await;
         canned.instead("passthrough", Raw { bytes, then: Then::Hang });
         let short = exchange(KETTLE, Request::SetRelay(RelayState::On), Duration::from_millis(100));
         assert_eq!(within(bench.cloud.perform(&short)).await.result, Err(Failure::Silent));
@@ -311,7 +311,7 @@ async fn the_list_is_told_to_the_bridge_and_shown_in_full() {
     let told = loop {
         match bench.events.recv().await.unwrap() {
             Event::Account(plugs) => break plugs,
-            Event::Cloud(mood) => assert_eq!(mood, CloudStatus::Ok),
+            Event::Cloud(status) => assert_eq!(status, CloudStatus::Ok),
             other => panic!("{other:?}"),
         }
     };

@@ -3,8 +3,9 @@
 use hs100d::model::{DeviceId, RelayState};
 use hs100d::secret::{Secret, SecretBuf};
 use hs100d::smarthome::message::Request;
-use hs100d::transport::cloud::api::{self, ApiError, Granted, HttpResponse, Row};
+use hs100d::transport::cloud::api::{self, Granted, HttpResponse, Row};
 use hs100d::transport::cloud::codes;
+use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::{TrustedHost, check_host};
 use serde_json::{Value, json};
 

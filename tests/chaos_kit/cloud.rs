@@ -9,9 +9,10 @@ use hs100d::bridge::event::{AccountPlug, CloudStatus, Event, ExchangeId, Outcome
 use hs100d::model::Failure;
 use hs100d::secret::Secret;
 use hs100d::smarthome::message::Reply;
-use hs100d::transport::cloud::api::{ApiError, Granted};
-use hs100d::transport::cloud::auth_queue::{AuthQueue, AuthRequest, TokenRequest};
+use hs100d::transport::cloud::api::Granted;
+use hs100d::transport::cloud::auth_task::{AuthQueue, AuthRequest, TokenRequest};
 use hs100d::transport::cloud::codes::Reaction;
+use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::check_host;
 use hs100d::transport::cloud::session::{
     AccountMemory, Denied, GrantKind, RefusedToken, SessionAccount, Settled, Token,
@@ -294,7 +295,7 @@ impl World {
             daemon.calls.memory.refused.remove(&server, USER, &secret(self.cloud.written_password));
         }
         let tokens = self.disk.tokens.clone();
-        self.ask_office(AuthRequest::Rearm(tokens));
+        self.ask_queue(AuthRequest::Rearm(tokens));
         self.tell_mood();
     }
 
@@ -324,7 +325,7 @@ impl World {
         let Some(call) = self.call(number) else { return };
         let (urgent, deadline) = (call.urgent || call.is_second, call.deadline);
         let (answer, mut answered) = oneshot::channel();
-        self.ask_office(AuthRequest::Admit { urgent, answer });
+        self.ask_queue(AuthRequest::Admit { urgent, reply: answer });
         let admitted = answered.try_recv().expect("the queue says at once whether a call may be made");
         let admitted = if self.plan.sabotage == Some(Sabotage::Overspends) { Ok(()) } else { admitted };
         match admitted {
@@ -341,7 +342,7 @@ impl World {
         let (answer, answered) = oneshot::channel();
         let Some(call) = self.call(number) else { return };
         call.stage = Stage::WantsToken(answered);
-        self.ask_office(AuthRequest::Pass { refused, answer });
+        self.ask_queue(AuthRequest::Token { refused, reply: answer });
         self.serve_those_who_wait();
     }
 
@@ -356,9 +357,9 @@ impl World {
             let Some((number, answer)) = served else { return };
             match answer {
                 Err(error) => self.call_failed(number, error),
-                Ok(pass) => {
+                Ok(token) => {
                     let Some(call) = self.call(number) else { continue };
-                    call.stage = Stage::HasToken(pass);
+                    call.stage = Stage::HasToken(token);
                     self.enter(number);
                 }
             }
@@ -367,14 +368,14 @@ impl World {
 
     fn send_call(&mut self, number: u64) {
         let Some(call) = self.call(number) else { return };
-        let Stage::HasToken(pass) = &call.stage else { return };
-        call.stage = Stage::Sent(Arc::clone(pass));
+        let Stage::HasToken(token) = &call.stage else { return };
+        call.stage = Stage::Sent(Arc::clone(token));
         self.tally.cloud_calls += 1;
         self.judge.calls_cloud();
         match self.cloud.reach {
             Reach::Unreachable => {
-                let trouble = ApiError::Unreachable("connection refused".into());
-                self.account(self.at + Duration::from_millis(20), answer(number, Err(trouble)));
+                let error = ApiError::Unreachable("connection refused".into());
+                self.account(self.at + Duration::from_millis(20), answer(number, Err(error)));
             }
             // The deadline ends it.
             Reach::Silent => {}
@@ -387,12 +388,12 @@ impl World {
 
     fn call_arrives(&mut self, number: u64) {
         let Some(call) = self.call(number) else { return };
-        let (Stage::Sent(pass), exchange) = (&call.stage, call.exchange) else { return };
-        let pass = Arc::clone(pass);
+        let (Stage::Sent(token), exchange) = (&call.stage, call.exchange) else { return };
+        let token = Arc::clone(token);
         let trip = self.cloud_trip();
-        let opinion = self.cloud.judge(pass.token.expose());
-        if let Err(trouble) = opinion {
-            return self.account(self.at + trip, answer(number, Err(trouble)));
+        let opinion = self.cloud.judge(token.token.expose());
+        if let Err(error) = opinion {
+            return self.account(self.at + trip, answer(number, Err(error)));
         }
         let Some(exchange) = exchange else {
             let rows = self.plugs.iter().map(|plug| AccountPlug {
@@ -460,14 +461,14 @@ impl World {
 
     fn call_answered(&mut self, number: u64, answer: Result<Answer, ApiError>) {
         let Some(call) = self.call(number) else { return };
-        let (Stage::Sent(pass), false) = (&call.stage, call.is_second) else {
+        let (Stage::Sent(token), false) = (&call.stage, call.is_second) else {
             return self.conclude_call(number, answer);
         };
-        let pass = pass.number;
+        let token = token.number;
         match answer {
-            Err(trouble) if is_the_tokens_fault(&trouble) => {
+            Err(error) if refuses_the_token(&error) => {
                 call.is_second = true;
-                self.want_token(number, Some(RefusedToken { pass, trouble }));
+                self.want_token(number, Some(RefusedToken { number: token, error }));
             }
             answer => self.conclude_call(number, answer),
         }
@@ -476,23 +477,23 @@ impl World {
     fn conclude_call(&mut self, number: u64, answer: Result<Answer, ApiError>) {
         let Some(daemon) = self.daemon.as_mut() else { return };
         let Some(call) = daemon.calls.calls.remove(&number) else { return };
-        let Stage::Sent(pass) = call.stage else { return };
-        let pass = pass.number;
+        let Stage::Sent(token) = call.stage else { return };
+        let token = token.number;
         let plug =
             call.exchange.and_then(|exchange| self.flight(self.life, exchange)).map(|flight| flight.plug);
         let about = plug.map(|plug| self.plugs[plug].device_id.clone());
         let result = match answer {
             Ok(answer) => {
-                self.ask_office(AuthRequest::Answered { pass, about });
+                self.ask_queue(AuthRequest::Answered { token, about });
                 Ok(answer)
             }
             Err(ApiError::TimedOut) if call.exchange.is_some() => Err(CloudError::Silent),
-            Err(trouble) => {
-                if matches!(trouble.reaction(), Reaction::Stop(_)) {
+            Err(error) => {
+                if matches!(error.reaction(), Reaction::Stop(_)) {
                     self.judge.account_refuses();
                 }
                 let (answer, mut answered) = oneshot::channel();
-                self.ask_office(AuthRequest::Failed { pass, about, trouble, answer });
+                self.ask_queue(AuthRequest::Failed { token, about, error, reply: answer });
                 Err(answered.try_recv().expect("the queue says at once what to make of it"))
             }
         };
@@ -527,25 +528,25 @@ impl World {
 
     // --- logins ---------------------------------------------------------------------------------------------------
 
-    fn ask_office(&mut self, ask: AuthRequest) {
+    fn ask_queue(&mut self, ask: AuthRequest) {
         let now = self.now();
-        let errand = self.daemon.as_mut().and_then(|daemon| daemon.calls.queue.take(ask, now));
-        if let Some(errand) = errand {
-            self.run_errand(errand);
+        let request = self.daemon.as_mut().and_then(|daemon| daemon.calls.queue.take(ask, now));
+        if let Some(request) = request {
+            self.run_token_request(request);
         }
     }
 
-    fn run_errand(&mut self, errand: TokenRequest) {
+    fn run_token_request(&mut self, request: TokenRequest) {
         self.judge.asks_for_token();
-        if errand.kind == GrantKind::Login {
+        if request.kind == GrantKind::Login {
             self.judge.sends_login(self.cloud.written_password);
         }
         if self.plan.sabotage == Some(Sabotage::LogsInTwice) && self.dice.chance(0.2) {
             self.judge.asks_for_token();
         }
-        self.tell(None, format!("the account is asked for a token: {:?}", errand.kind));
+        self.tell(None, format!("the account is asked for a token: {:?}", request.kind));
         let Some(daemon) = self.daemon.as_mut() else { return };
-        daemon.calls.auth = Some((errand.kind, String::from_utf8(errand.json.to_vec()).expect("JSON")));
+        daemon.calls.auth = Some((request.kind, String::from_utf8(request.json.to_vec()).expect("JSON")));
         let wait = match self.cloud.reach {
             Reach::Silent => AUTH_TIME,
             _ => self.cloud_trip(),
@@ -581,9 +582,9 @@ impl World {
             return;
         }
         self.judge.token_settled();
-        if let Err(trouble) = &granted {
-            self.tell(None, format!("the account gives no token: {trouble}"));
-            if matches!(trouble.reaction(), Reaction::Stop(_)) {
+        if let Err(error) = &granted {
+            self.tell(None, format!("the account gives no token: {error}"));
+            if matches!(error.reaction(), Reaction::Stop(_)) {
                 self.judge.account_refuses();
             }
         }
@@ -596,7 +597,7 @@ impl World {
         }
         if self.plan.sabotage == Some(Sabotage::ForgivesItself) {
             self.cloud.forget_tokens(true);
-            self.ask_office(AuthRequest::Rearm(None));
+            self.ask_queue(AuthRequest::Rearm(None));
         }
         let insists =
             self.plan.sabotage == Some(Sabotage::LogsInAfterRefusal) && self.cloud.refusal.is_some();
@@ -604,8 +605,8 @@ impl World {
             self.judge.asks_for_token();
             self.judge.token_settled();
         }
-        if let Some(errand) = next {
-            self.run_errand(errand);
+        if let Some(request) = next {
+            self.run_token_request(request);
         }
         if is_wrong && self.plan.sabotage == Some(Sabotage::RepeatsRefusedLogins) {
             self.reload();
@@ -617,10 +618,10 @@ impl World {
     fn tell_mood(&mut self) {
         let life = self.life;
         let Some(daemon) = self.daemon.as_mut() else { return };
-        let mood = daemon.calls.queue.status();
-        if *mood != daemon.calls.told {
-            daemon.calls.told = mood.clone();
-            let event = Box::new(Event::Cloud(mood.clone()));
+        let status = daemon.calls.queue.status();
+        if *status != daemon.calls.told {
+            daemon.calls.told = status.clone();
+            let event = Box::new(Event::Cloud(status.clone()));
             self.push(self.at, super::Next::Heard { life, event });
         }
     }
@@ -644,6 +645,6 @@ fn answer(number: u64, answer: Result<Answer, ApiError>) -> Next {
     Next::Answered(number, Box::new(answer))
 }
 
-fn is_the_tokens_fault(trouble: &ApiError) -> bool {
-    matches!(trouble.reaction(), Reaction::Renew | Reaction::Login | Reaction::Elsewhere)
+fn refuses_the_token(error: &ApiError) -> bool {
+    matches!(error.reaction(), Reaction::Renew | Reaction::Login | Reaction::Elsewhere)
 }

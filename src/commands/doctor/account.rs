@@ -41,7 +41,7 @@ pub(super) async fn examine(
             (Finding::of(FindingSubject::Cloud, found, cause).after(tries), Some(rows))
         }
         Err(error) => {
-            let trouble = cloud.trouble();
+            let trouble = cloud.error();
             let cause = diagnosis::of_account(&error, trouble.as_ref());
             // The error's own text ends with a remedy for the daemon; the cause has the doctor's.
             let mut found = trouble.as_ref().map_or_else(|| error.to_string(), ToString::to_string);

@@ -4,8 +4,8 @@ use crate::cause::{self, Cause};
 use crate::model::Failure;
 use crate::mqtt::failure::reason::FailureReason;
 use crate::transport::cloud::CloudError;
-use crate::transport::cloud::api::{ApiError, ConnectError};
 use crate::transport::cloud::codes::Reaction;
+use crate::transport::cloud::error::{ApiError, ConnectError};
 
 /// All that was seen of one plug.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,9 @@
-//! The one task that owns the queue, and the gate through which everybody speaks to it.
+//! The one task that owns the session: it serves the callers that need a token, and makes the logins and refreshes.
 //!
-//! It makes the logins and refreshes that the [`AuthQueue`] gives out, one at a time for all plugs, and goes on
-//! answering meanwhile. That there is one owner is what makes locks needless.
+//! [`AuthHandle`] is what callers hold, [`AuthQueue`] decides without I/O, [`AuthTask`] runs its requests. One request runs
+//! at a time for all plugs, and the task goes on serving meanwhile. There is one owner, so there are no locks.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,77 +12,91 @@ use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, warn};
 
 use crate::bridge::event::{CloudStatus, Event};
-use crate::secret::Secret;
-use crate::transport::cloud::api::{self, ApiError};
-use crate::transport::cloud::auth_queue::{AuthQueue, AuthRequest, TokenRequest};
+use crate::secret::{Secret, SecretBuf};
+use crate::transport::cloud::account::{TokenStore, Tokens};
+use crate::transport::cloud::api::{self, Granted};
+use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::http::{HttpClient, HttpLimits};
 use crate::transport::cloud::outage::About;
-use crate::transport::cloud::session::{Denied, RefusedToken, SessionAccount, Settled, Token};
-use crate::transport::cloud::{CloudError, TokenStore, Tokens};
+use crate::transport::cloud::session::{
+    Denied, GrantKind, RefusedToken, Session, SessionAccount, SessionStep, Settled, Token,
+};
 
-/// For one login or refresh, connecting included.
+/// For one login or refresh, with its connection.
 const AUTH_TIME: Duration = Duration::from_secs(10);
-/// An honest answer to a login has less than a kilobyte.
+/// The response to a login is smaller than a kilobyte.
 const AUTH_SIZE: usize = 64 * 1024;
-/// Asks that may lie before the task before those that ask must wait.
+/// Requests to the task that may wait in its channel.
 const QUEUE: usize = 256;
 
-/// Where calls ask to be let in, and say how they went. Cheap to clone; the task ends with the last one.
+/// What calls use to be admitted and to report their results. Cheap to clone; the task ends with the last one.
 #[derive(Debug, Clone)]
 pub(super) struct AuthHandle {
-    asks: mpsc::Sender<AuthRequest>,
+    requests: mpsc::Sender<AuthRequest>,
 }
 
 impl AuthHandle {
-    /// Waits for the token to make a call with, and then until it may be made, an urgent one within its deadline.
-    pub(super) async fn enter(&self, urgent: bool, deadline: Instant) -> Result<Arc<Token>, CloudError> {
-        self.pass(None, urgent, deadline).await
+    /// Waits for a token, then until the rate limit allows the call; an urgent call waits until its deadline.
+    pub(super) async fn acquire(&self, urgent: bool, deadline: Instant) -> Result<Arc<Token>, CloudError> {
+        self.token(None, urgent, deadline).await
     }
 
-    /// Waits for another token than the one that the cloud refused.
+    /// The same after the cloud refused a token.
     pub(super) async fn renew(
         &self,
         refused: RefusedToken,
         deadline: Instant,
     ) -> Result<Arc<Token>, CloudError> {
-        self.pass(Some(refused), true, deadline).await
+        self.token(Some(refused), true, deadline).await
     }
 
-    /// Says that a call was answered.
-    pub(super) async fn answered(&self, pass: &Token, about: About) {
-        // Without the task there is nobody left who would care.
-        let _ = self.asks.send(AuthRequest::Answered { pass: pass.number, about }).await;
+    /// A call was answered.
+    pub(super) async fn answered(&self, token: &Token, about: About) {
+        // Fails only at the shutdown; so with the other two below.
+        let _ = self.requests.send(AuthRequest::Answered { token: token.number, about }).await;
     }
 
-    /// Says that a call met trouble, and learns what the caller should make of it.
-    pub(super) async fn failed(&self, pass: &Token, about: About, trouble: ApiError) -> CloudError {
-        let pass = pass.number;
-        self.ask(|answer| AuthRequest::Failed { pass, about, trouble, answer })
-            .await
-            .unwrap_or_else(|gone| gone)
+    /// A call failed. Returns the error for the caller.
+    pub(super) async fn failed(&self, token: &Token, about: About, error: ApiError) -> CloudError {
+        let token = token.number;
+        self.ask(|reply| AuthRequest::Failed { token, about, error, reply }).await.unwrap_or_else(|gone| gone)
     }
 
-    /// Logs in with the user's own password, whatever happened before.
+    /// Logs in with a password that the user has just typed.
     pub(super) async fn login(&self, password: Secret) -> Result<(), CloudError> {
-        self.ask(|answer| AuthRequest::Login { password, answer }).await?
+        self.ask(|reply| AuthRequest::Login { password, reply }).await?
     }
 
-    /// Forgets why the cloud was left alone.
+    /// The user acted: a stopped cloud is used again.
     pub(super) async fn rearm(&self, tokens: Option<Tokens>) {
-        // As above.
-        let _ = self.asks.send(AuthRequest::Rearm(tokens)).await;
+        let _ = self.requests.send(AuthRequest::Rearm(tokens)).await;
     }
 
-    /// No token is got or saved from here on.
+    /// Requests and saves no token from here on.
     pub(super) async fn retire(&self) {
-        // As above.
-        let _ = self.asks.send(AuthRequest::Retire).await;
+        let _ = self.requests.send(AuthRequest::Retire).await;
+    }
+
+    async fn token(
+        &self,
+        refused: Option<RefusedToken>,
+        urgent: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Token>, CloudError> {
+        let token = self.ask(|reply| AuthRequest::Token { refused, reply });
+        // `Down` and not `Silent`: nothing was sent, so the plug cannot act late.
+        let token = timeout_at(deadline.into(), token)
+            .await
+            .unwrap_or_else(|_| Err(CloudError::Down("the login was not answered in time".into())))??;
+        // Counted only now, so that calls that waited for the same login are not sent all at once.
+        self.admit(urgent, deadline).await?;
+        Ok(token)
     }
 
     async fn admit(&self, urgent: bool, deadline: Instant) -> Result<(), CloudError> {
         loop {
-            match self.ask(|answer| AuthRequest::Admit { urgent, answer }).await? {
+            match self.ask(|reply| AuthRequest::Admit { urgent, reply }).await? {
                 Ok(()) => return Ok(()),
                 Err(Denied::NotBefore(at)) if urgent && at < deadline => sleep_until(at.into()).await,
                 Err(Denied::NotBefore(_)) => return Err(CloudError::Throttled),
@@ -90,118 +105,285 @@ impl AuthHandle {
         }
     }
 
-    async fn pass(
-        &self,
-        refused: Option<RefusedToken>,
-        urgent: bool,
-        deadline: Instant,
-    ) -> Result<Arc<Token>, CloudError> {
-        let answer = self.ask(|answer| AuthRequest::Pass { refused, answer });
-        // Nothing was sent for this call yet, so that it cannot be carried out late.
-        let pass = timeout_at(deadline.into(), answer)
-            .await
-            .unwrap_or_else(|_| Err(CloudError::Down("the login was not answered in time".into())))??;
-        // Counted only now: calls that waited for one login together are not to go out all at once.
-        self.admit(urgent, deadline).await?;
-        Ok(pass)
-    }
-
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> AuthRequest) -> Result<T, CloudError> {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> AuthRequest) -> Result<T, CloudError> {
         let gone = || CloudError::Down("it was shut down".into());
-        let (answer, answered) = oneshot::channel();
-        self.asks.send(ask(answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
+        let (reply, replied) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| gone())?;
+        replied.await.map_err(|_| gone())
     }
 }
 
-/// How the cloud is, for whoever looks.
+/// A request to the task.
+pub enum AuthRequest {
+    /// May a call be made now?
+    Admit {
+        /// A command: may use the calls that polls leave.
+        urgent: bool,
+        /// Receives the answer.
+        reply: oneshot::Sender<Result<(), Denied>>,
+    },
+    /// A token, other than the one that was refused.
+    Token {
+        /// The token that the cloud refused, if there was one.
+        refused: Option<RefusedToken>,
+        /// Receives the token.
+        reply: oneshot::Sender<Result<Arc<Token>, CloudError>>,
+    },
+    /// A call was answered.
+    Answered {
+        /// [`Token::number`] of the call.
+        token: u64,
+        /// The plug of the call, or the list.
+        about: About,
+    },
+    /// A call failed.
+    Failed {
+        /// [`Token::number`] of the call.
+        token: u64,
+        /// The plug of the call, or the list.
+        about: About,
+        /// What happened.
+        error: ApiError,
+        /// Receives the error for the caller.
+        reply: oneshot::Sender<CloudError>,
+    },
+    /// The user logs in by hand.
+    Login {
+        /// What the user typed.
+        password: Secret,
+        /// Receives the result.
+        reply: oneshot::Sender<Result<(), CloudError>>,
+    },
+    /// The user acted; these tokens are on disk.
+    Rearm(Option<Tokens>),
+    /// Another task serves the account from here on.
+    Retire,
+}
+
+/// A login or refresh to run. There is no other one until [`AuthQueue::settle`].
+pub struct TokenRequest {
+    /// Which of the two.
+    pub kind: GrantKind,
+    /// Its body; holds secrets.
+    pub json: SecretBuf,
+    /// Receives the result of a login by hand.
+    pub reply: Option<oneshot::Sender<Result<(), CloudError>>>,
+}
+
+/// The session, and the requests that wait for it. Decides only: no I/O, no clock.
+pub struct AuthQueue {
+    session: Session,
+    /// The login or refresh that runs.
+    running: Option<GrantKind>,
+    /// Requests that need its result.
+    waiting: VecDeque<AuthRequest>,
+}
+
+impl AuthQueue {
+    /// A queue for this account, with its saved tokens.
+    pub fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
+        Self { session: Session::new(account, tokens), running: None, waiting: VecDeque::new() }
+    }
+
+    /// Replies to a request, or returns the login or refresh that must run first. The request then waits for it, as do
+    /// later ones that need its result.
+    pub fn take(&mut self, request: AuthRequest, now: Instant) -> Option<TokenRequest> {
+        match request {
+            request @ (AuthRequest::Token { .. } | AuthRequest::Login { .. }) if self.running.is_some() => {
+                self.waiting.push_back(request);
+                None
+            }
+            request => self.handle(request, now),
+        }
+    }
+
+    /// Takes the result of the login or refresh, and serves the requests that wait until one needs another.
+    pub fn settle(
+        &mut self,
+        granted: Result<Granted, ApiError>,
+        now: Instant,
+    ) -> (Settled, Option<TokenRequest>) {
+        // If none runs, which cannot be, a login changes the least.
+        let kind = self.running.take().unwrap_or(GrantKind::Login);
+        let settled = self.session.settle(kind, granted, now);
+        let next = self.serve_waiting(&settled, now);
+        (settled, next)
+    }
+
+    /// The cloud's status.
+    pub fn status(&self) -> &CloudStatus {
+        self.session.status()
+    }
+
+    /// The reason for a status that is not `Ok`, if a call failed.
+    pub fn error(&self) -> Option<&ApiError> {
+        self.session.error()
+    }
+
+    /// How many requests wait for the login or refresh.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn handle(&mut self, request: AuthRequest, now: Instant) -> Option<TokenRequest> {
+        match request {
+            AuthRequest::Admit { urgent, reply } => {
+                // Fails if the caller has gone; so with all replies here.
+                let _ = reply.send(self.session.admit(urgent, now));
+                None
+            }
+            AuthRequest::Token { reply, .. } if reply.is_closed() => None,
+            AuthRequest::Token { refused, reply } => match self.session.token(refused.as_ref(), now) {
+                SessionStep::Use(token) => {
+                    let _ = reply.send(Ok(token));
+                    None
+                }
+                SessionStep::Refuse(error) => {
+                    let _ = reply.send(Err(error));
+                    None
+                }
+                SessionStep::Run(kind) => {
+                    self.waiting.push_back(AuthRequest::Token { refused, reply });
+                    Some(self.run(kind, None))
+                }
+            },
+            AuthRequest::Answered { token, about } => {
+                self.session.answered(token, &about, now);
+                None
+            }
+            AuthRequest::Failed { token, about, error, reply } => {
+                let _ = reply.send(self.session.failed(token, &about, &error, now));
+                None
+            }
+            AuthRequest::Login { password, reply } => {
+                self.session.login_by_hand(password, now);
+                Some(self.run(GrantKind::LoginByHand, Some(reply)))
+            }
+            AuthRequest::Rearm(tokens) => {
+                self.session.rearm(tokens);
+                None
+            }
+            AuthRequest::Retire => {
+                self.session.retire();
+                None
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        kind: GrantKind,
+        reply: Option<oneshot::Sender<Result<(), CloudError>>>,
+    ) -> TokenRequest {
+        self.running = Some(kind);
+        TokenRequest { kind, json: self.session.request_body(kind), reply }
+    }
+
+    fn serve_waiting(&mut self, settled: &Settled, now: Instant) -> Option<TokenRequest> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        while let Some(request) = waiting.pop_front() {
+            let next = match (request, settled) {
+                // Handled again, it would only run the same login again.
+                (AuthRequest::Token { reply, .. }, Settled::Failed(error)) => {
+                    let _ = reply.send(Err(error.clone()));
+                    None
+                }
+                (request, _) => self.handle(request, now),
+            };
+            if next.is_some() {
+                self.waiting.extend(waiting);
+                return next;
+            }
+        }
+        None
+    }
+}
+
+/// The present status and its reason.
 #[derive(Debug, Clone)]
 pub(super) struct StatusWatch {
-    /// As the daemon tells it.
     pub(super) status: watch::Receiver<CloudStatus>,
-    /// What stands behind it.
-    pub(super) trouble: watch::Receiver<Option<ApiError>>,
+    pub(super) error: watch::Receiver<Option<ApiError>>,
 }
 
-/// The task that owns the queue: its channel, and what it reaches out to.
+/// Runs the queue: receives requests, and posts logins and refreshes.
 pub(super) struct AuthTask {
     queue: AuthQueue,
-    asks: mpsc::Receiver<AuthRequest>,
+    requests: mpsc::Receiver<AuthRequest>,
     http: HttpClient,
     host: TrustedHost,
-    vault: Arc<dyn TokenStore>,
+    store: Arc<dyn TokenStore>,
     status: watch::Sender<CloudStatus>,
-    trouble: watch::Sender<Option<ApiError>>,
+    error: watch::Sender<Option<ApiError>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl AuthTask {
-    /// A keeper and the gate that leads to it. Nothing happens until somebody asks.
+    /// The task and its handle. The network is not used before the first request.
     pub(super) fn new(
         account: SessionAccount,
         tokens: Option<Tokens>,
         http: HttpClient,
-        vault: Arc<dyn TokenStore>,
+        store: Arc<dyn TokenStore>,
         events: mpsc::UnboundedSender<Event>,
     ) -> (Self, AuthHandle, StatusWatch) {
-        let (sender, asks) = mpsc::channel(QUEUE);
-        let (mood, moods) = watch::channel(CloudStatus::Off);
-        let (trouble, troubles) = watch::channel(None);
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let (status, watched_status) = watch::channel(CloudStatus::Off);
+        let (error, watched_error) = watch::channel(None);
         let host = account.host.clone();
         let queue = AuthQueue::new(account, tokens);
-        let keeper = Self { queue, asks, http, host, vault, status: mood, trouble, events };
-        (keeper, AuthHandle { asks: sender }, StatusWatch { status: moods, trouble: troubles })
+        let task = Self { queue, requests, http, host, store, status, error, events };
+        (task, AuthHandle { requests: sender }, StatusWatch { status: watched_status, error: watched_error })
     }
 
-    /// Serves until every gate is gone.
+    /// Serves until every handle is dropped.
     pub(super) async fn run(mut self) {
-        while let Some(ask) = self.asks.recv().await {
-            let mut request = self.queue.take(ask, Instant::now());
+        while let Some(request) = self.requests.recv().await {
+            let mut next = self.queue.take(request, Instant::now());
             self.send_status();
-            while let Some(next) = request.take() {
-                let Some(done) = self.go(next).await else { return };
-                request = done;
+            while let Some(token_request) = next.take() {
+                let Some(after) = self.run_request(token_request).await else { return };
+                next = after;
             }
         }
     }
 
-    /// Runs one request while asks go on being served; those that need its result wait. Returns the request that
-    /// comes next, or nothing at all when the last gate is gone.
-    async fn go(&mut self, request: TokenRequest) -> Option<Option<TokenRequest>> {
+    /// Runs one login or refresh and serves requests meanwhile; those that need its result wait. Returns the next one to
+    /// run; the outer `None` says that every handle is dropped.
+    async fn run_request(&mut self, request: TokenRequest) -> Option<Option<TokenRequest>> {
         let limits = HttpLimits { deadline: Instant::now() + AUTH_TIME, size: AUTH_SIZE, resend: false };
         let (http, host) = (self.http.clone(), self.host.clone());
         let post = http.post(&host, request.json, limits);
         tokio::pin!(post);
-        let page = loop {
+        let response = loop {
             tokio::select! {
-                page = &mut post => break page,
-                // None leads to an request while this one is under way.
-                ask = self.asks.recv() => drop(self.queue.take(ask?, Instant::now())),
+                response = &mut post => break response,
+                // Returns `None` while one runs.
+                other = self.requests.recv() => drop(self.queue.take(other?, Instant::now())),
             }
             self.send_status();
         };
-        let granted = page.and_then(|page| api::read_granted(&page));
+        let granted = response.and_then(|response| api::read_granted(&response));
         match &granted {
             Ok(_) => debug!(kind = ?request.kind, "the account gave a token"),
-            Err(trouble) => debug!(kind = ?request.kind, %trouble, "the account gave no token"),
+            Err(error) => debug!(kind = ?request.kind, %error, "the account gave no token"),
         }
         let (settled, next) = self.queue.settle(granted, Instant::now());
         let result = match settled {
             Settled::Granted(tokens) => self.save(tokens).await,
-            Settled::WayClosed(error) | Settled::Failed(error) => Err(error),
+            Settled::RefreshRefused(error) | Settled::Failed(error) => Err(error),
         };
         self.send_status();
-        if let Some(answer) = request.answer {
-            // As above: nobody may be left to hear it.
-            let _ = answer.send(result);
+        if let Some(reply) = request.reply {
+            let _ = reply.send(result);
         }
         Some(next)
     }
 
-    /// A token that cannot be written down serves until the restart, so this is no reason to stop.
+    /// A token that cannot be saved still serves until the restart.
     async fn save(&self, tokens: Tokens) -> Result<(), CloudError> {
-        let vault = Arc::clone(&self.vault);
-        let saved = tokio::task::spawn_blocking(move || vault.save(&tokens)).await;
+        let store = Arc::clone(&self.store);
+        let saved = tokio::task::spawn_blocking(move || store.save(&tokens)).await;
         let error = match saved {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
@@ -212,22 +394,22 @@ impl AuthTask {
     }
 
     fn send_status(&self) {
-        // Before the answer that it belongs to.
-        let trouble = self.queue.trouble();
-        self.trouble.send_if_modified(|told| {
-            let changed = told.as_ref() != trouble;
+        // The reason first: who sees the status finds its reason.
+        let error = self.queue.error();
+        self.error.send_if_modified(|sent| {
+            let changed = sent.as_ref() != error;
             if changed {
-                *told = trouble.cloned();
+                *sent = error.cloned();
             }
             changed
         });
-        let mood = self.queue.status();
-        self.status.send_if_modified(|told| {
-            let changed = told != mood;
+        let status = self.queue.status();
+        self.status.send_if_modified(|sent| {
+            let changed = sent != status;
             if changed {
-                told.clone_from(mood);
-                // Without the loop there is nobody left to tell.
-                let _ = self.events.send(Event::Cloud(mood.clone()));
+                sent.clone_from(status);
+                // Fails only at the shutdown.
+                let _ = self.events.send(Event::Cloud(status.clone()));
             }
             changed
         });
@@ -237,22 +419,79 @@ impl AuthTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::cloud::host::check_host;
+    use crate::transport::cloud::session::AccountMemory;
+
+    fn queue() -> AuthQueue {
+        let account = SessionAccount {
+            username: "me@example.com".to_owned(),
+            password: Some(Secret::new("pretend".to_owned())),
+            terminal: uuid::Uuid::nil(),
+            host: check_host("https://wap.tplinkcloud.com").unwrap(),
+            memory: AccountMemory::default(),
+        };
+        AuthQueue::new(account, None)
+    }
+
+    fn token_request() -> (AuthRequest, oneshot::Receiver<Result<Arc<Token>, CloudError>>) {
+        let (reply, replied) = oneshot::channel();
+        (AuthRequest::Token { refused: None, reply }, replied)
+    }
+
+    fn granted() -> Granted {
+        Granted { token: Secret::new("token".to_owned()), refresh_token: None }
+    }
+
+    #[test]
+    fn a_hundred_who_want_a_token_at_once_make_one_login() {
+        let (mut queue, now) = (queue(), Instant::now());
+        let mut waiting = Vec::new();
+        let mut logins = 0;
+        for _ in 0..100 {
+            let (request, replied) = token_request();
+            logins += usize::from(queue.take(request, now).is_some());
+            waiting.push(replied);
+        }
+        assert_eq!((logins, queue.waiting()), (1, 100));
+        let (settled, next) = queue.settle(Ok(granted()), now);
+        assert!(matches!(settled, Settled::Granted(_)) && next.is_none());
+        assert!(waiting.iter_mut().all(|replied| matches!(replied.try_recv(), Ok(Ok(_)))));
+    }
+
+    #[test]
+    fn a_login_by_hand_waits_for_the_one_under_way_and_is_made_after_it() {
+        let (mut queue, now) = (queue(), Instant::now());
+        let (request, gone) = token_request();
+        drop(gone);
+        assert!(queue.take(request, now).is_none(), "nobody waits for it any more");
+        let (request, mut replied) = token_request();
+        assert!(queue.take(request, now).is_some());
+        let (reply, _logged_in) = oneshot::channel();
+        assert!(
+            queue.take(AuthRequest::Login { password: Secret::new("new".to_owned()), reply }, now).is_none()
+        );
+        let (_, next) = queue.settle(Err(ApiError::Code(-20601)), now);
+        assert!(matches!(replied.try_recv(), Ok(Err(CloudError::Stopped(_)))));
+        assert!(next.is_some_and(|request| request.reply.is_some()), "the user's own comes all the same");
+        let (later, _kept) = token_request();
+        assert!(queue.take(later, now + Duration::from_secs(1)).is_none(), "it waits again");
+    }
 
     #[tokio::test]
     async fn a_call_counts_from_when_it_has_a_token_so_that_a_slow_login_saves_nothing_up() {
-        let (asks, mut asked) = mpsc::channel(QUEUE);
-        let gate = AuthHandle { asks };
+        let (requests, mut received) = mpsc::channel(QUEUE);
+        let handle = AuthHandle { requests };
         let deadline = Instant::now() + Duration::from_secs(60);
-        let entering = tokio::spawn(async move { gate.enter(true, deadline).await });
-        let pass = Arc::new(Token { number: 1, token: Secret::new("token".to_owned()) });
-        match asked.recv().await {
-            Some(AuthRequest::Pass { refused: None, answer }) => answer.send(Ok(Arc::clone(&pass))).unwrap(),
+        let acquiring = tokio::spawn(async move { handle.acquire(true, deadline).await });
+        let token = Arc::new(Token { number: 1, token: Secret::new("token".to_owned()) });
+        match received.recv().await {
+            Some(AuthRequest::Token { refused: None, reply }) => reply.send(Ok(Arc::clone(&token))).unwrap(),
             _ => panic!("the token comes first"),
         }
-        match asked.recv().await {
-            Some(AuthRequest::Admit { urgent: true, answer }) => answer.send(Ok(())).unwrap(),
+        match received.recv().await {
+            Some(AuthRequest::Admit { urgent: true, reply }) => reply.send(Ok(())).unwrap(),
             _ => panic!("then it is counted"),
         }
-        assert_eq!(entering.await.unwrap(), Ok(pass));
+        assert_eq!(acquiring.await.unwrap(), Ok(token));
     }
 }

@@ -1,7 +1,7 @@
-//! Every error code of the cloud that is known, and what to do about each: one table.
+//! The table of the cloud's known error codes, and what to do about each.
 //!
-//! Decided on numbers only: the texts that the server sends along are localised in places, so they are neither
-//! read nor shown; the names here are our own.
+//! Only the numbers count. The server's texts are partly localised, so they are neither parsed nor shown; the names here are
+//! our own.
 
 use crate::cause::{self, Cause};
 use crate::secret::Source;
@@ -9,24 +9,24 @@ use crate::secret::Source;
 /// What to do about an error of the cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
-    /// A fault at the other end that passes: try again later.
+    /// Try again later.
     Retry,
-    /// The token is no good: refresh it, or log in once, then repeat the call once.
+    /// The token is refused: refresh it, or log in once, then repeat the call once.
     Renew,
-    /// Neither the token nor what refreshes it is any good: log in once, then repeat the call once.
+    /// The refresh token is refused as well: log in once, then repeat the call once.
     Login,
-    /// Another login of the account pushed ours out, or so one reading of the code has it; another has it that
-    /// the account is locked. Renewed seldom when a call meets it, and stopped for when a login does.
+    /// Another client has logged in, or the account is locked: sources disagree. After a call, the token is renewed, but
+    /// rarely; after a login, the cloud is stopped.
     Elsewhere,
-    /// Another try would harm (a lock, a mail to the owner): none before the user has acted.
+    /// A retry would do harm (a lock, a mail to the owner): stop until the user has acted.
     Stop(&'static Cause),
-    /// Too many calls: none for minutes, then for longer, and no login for it.
+    /// Too many calls: make none for minutes, then for longer, and do not log in for it.
     HoldBack,
-    /// Held back for an hour at once, by the server's own word.
+    /// We are blocked: make no call for an hour.
     HoldBackLong,
-    /// About one plug; the session is healthy.
+    /// About one plug; the session is fine.
     Plug(PlugFault),
-    /// The request is at fault, which is ours.
+    /// Our request is invalid.
     Faulty,
 }
 
@@ -43,7 +43,7 @@ pub enum PlugFault {
     /// It is not connected to the cloud, or another region serves it.
     #[error("the cloud says that the plug is offline")]
     Offline,
-    /// The cloud asked it and heard nothing in time; it may act yet.
+    /// The cloud sent it the request and got no reply in time; the plug may still act.
     #[error("the plug did not answer the cloud in time")]
     Silent,
     /// The account does not own it.
@@ -54,42 +54,42 @@ pub enum PlugFault {
     Unknown,
 }
 
-/// One code, or a run of codes that mean the same.
+/// One code, or a range with the same meaning.
 #[derive(Debug)]
 pub struct CodeRow {
     /// The code nearest to zero.
     pub first: i64,
     /// The code farthest from zero.
     pub last: i64,
-    /// What it is called, for people.
+    /// Its name in messages.
     pub name: &'static str,
-    /// What to do.
+    /// What to do about it.
     pub reaction: Reaction,
 }
 
 impl CodeRow {
-    /// The row of a code; none for success and for codes that nobody has written about.
+    /// The row of a code; `None` for success and for undocumented codes.
     pub fn of(code: i64) -> Option<&'static Self> {
         CODES.iter().find(|row| (row.last..=row.first).contains(&code))
     }
 }
 
-/// What to do about a code. One that nobody has written about passes, perhaps; it is never a token's fault.
+/// What to do about a code. An undocumented one is retried; it never means that the token is refused.
 pub fn reaction(code: i64) -> Reaction {
     CodeRow::of(code).map_or(Reaction::Retry, |row| row.reaction)
 }
 
-/// What a code is called.
+/// The name of a code in messages.
 pub fn name(code: i64) -> &'static str {
     CodeRow::of(code).map_or("an error that is not known here", |row| row.name)
 }
 
-/// Where the login came from that needs the remedy, which decides how the next one gets here.
+/// Who logged in, which decides how to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginBy {
-    /// The daemon's own, with what the config says.
+    /// The daemon, with the password of the config.
     Config(Source),
-    /// The user's, who waits for the answer.
+    /// The user, who waits for the result.
     Hand,
 }
 
@@ -175,7 +175,7 @@ pub static CODES: &[CodeRow] = &[
     run(-20801, -20803, "logged in with another app", Reaction::Renew),
     one(-21001, "too many verification codes from this address", Reaction::HoldBackLong),
     one(-23001, "app not known", Reaction::Stop(&cause::UNEXPECTED)),
-    // The server's text is "App version is too old", which is how it turns two-step accounts away from this API.
+    // The server's text is "App version is too old"; it refuses two-step accounts at this API with it.
     one(-23003, "the account uses two-step verification", Reaction::Stop(&cause::TWO_STEP)),
     one(-25001, "the plug's own token expired", Reaction::Plug(PlugFault::Offline)),
     one(-25002, "the plug's own token is incorrect", Reaction::Plug(PlugFault::Offline)),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_nobody_wrote_about_is_retried_and_never_blamed_on_the_token() {
+    fn an_undocumented_code_is_retried_and_never_refuses_the_token() {
         for code in [1, -2, -20650, -20653, -20657, -99999, i64::MIN, i64::MAX] {
             assert_eq!(reaction(code), Reaction::Retry, "{code}");
         }

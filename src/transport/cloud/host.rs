@@ -1,8 +1,8 @@
-//! Which hosts may be trusted with a password or a token.
+//! Which hosts may get a password or a token.
 //!
-//! The account's server names, for each plug, the server to send the token to next. Nobody follows such a name
-//! unchecked: [`check_host`] admits hosts under `tplinkcloud.com` over https, and loopback hosts over plain http
-//! for the pretend house and the tests. Refuses everything else, and knows no exceptions.
+//! The device list names the server of each plug, which gets the token next. [`check_host`] accepts hosts under
+//! `tplinkcloud.com` over https, and loopback hosts over plain http for the simulated home and the tests. It refuses
+//! everything else, without exceptions.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,29 +12,29 @@ use reqwest::Url;
 
 use crate::model::shown;
 
-/// The vendor's domain; hosts under it and itself.
+/// The vendor's domain.
 const DOMAIN: &str = "tplinkcloud.com";
-/// So much of a refused server's name is shown.
+/// The most that is shown of a refused server, in characters.
 const NAME_SHOWN: usize = 80;
 
-/// A host that may be sent a token. Cheap to clone.
+/// A host that may get a token. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TrustedHost {
-    /// Scheme, host and port, with the closing slash.
+    /// Scheme, host and port, with a slash at the end.
     url: Arc<str>,
     loopback: bool,
 }
 
-/// Why a text does not name a host that may be sent a token.
+/// Why a URL may not get a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum BadHost {
-    /// It cannot be read as a URL.
+    /// Not a URL.
     #[error("is not a URL such as https://wap.tplinkcloud.com")]
     NotAUrl,
     /// Another scheme than https, or http to a host that is not this machine.
     #[error("must begin with https:// (plain http is accepted for loopback hosts only)")]
     NotHttps,
-    /// A name or a password stands before the host.
+    /// It holds a user name or a password.
     #[error("must not hold a user name or a password")]
     UserInfo,
     /// Something follows the host.
@@ -46,19 +46,19 @@ pub enum BadHost {
     /// An address instead of a name.
     #[error("must name a host under tplinkcloud.com, not an IP address")]
     IpLiteral,
-    /// A host of somebody else.
+    /// A host of another domain.
     #[error("must name a host under tplinkcloud.com")]
     Foreign,
-    /// The account lives on loopback and names a host outside, or the other way round.
+    /// An account on loopback names a host outside, or the reverse.
     #[error("must not lead from the internet to this machine, or from this machine to the internet")]
     OtherWorld,
 }
 
-/// A server that the account names for a plug, and that no token is sent to.
+/// A server in the device list that may not get a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{named} {why}")]
 pub struct RefusedServer {
-    /// What the account calls it, fit for a line of ours: without a user, password, query or fragment.
+    /// Its URL for a message: without user, password, query and fragment.
     pub named: Box<str>,
     /// Why it is refused.
     pub why: BadHost,
@@ -75,9 +75,12 @@ impl RefusedServer {
     }
 }
 
-/// Reads a URL of the cloud, or says why no secret may be sent there.
+/// Parses a URL of the cloud.
 ///
-/// https to `tplinkcloud.com` or a host under it, port 443; or plain http to a loopback host, any port.
+/// Accepts https to `tplinkcloud.com` or a host under it, port 443; or plain http to a loopback host, any port.
+///
+/// # Errors
+/// Why no secret may be sent there.
 pub fn check_host(url: &str) -> Result<TrustedHost, BadHost> {
     let url = Url::parse(url).map_err(|_| BadHost::NotAUrl)?;
     let name = url.host_str().ok_or(BadHost::NotAUrl)?;
@@ -105,8 +108,8 @@ impl TrustedHost {
         self.loopback
     }
 
-    /// Takes the server that this host names for a plug: checked, and of the same world as this one, so that
-    /// neither the internet can direct a token to a port of this machine, nor a pretend cloud to the internet.
+    /// Checks the server that this host names for a plug. Both must be on loopback or neither: the internet must not direct a
+    /// token to a port of this machine, nor a simulated cloud to the internet.
     pub(super) fn check_server(&self, url: &str) -> Result<Self, RefusedServer> {
         let same_world = |server: Self| {
             if server.loopback == self.loopback { Ok(server) } else { Err(BadHost::OtherWorld) }
@@ -114,13 +117,13 @@ impl TrustedHost {
         check_host(url).and_then(same_world).map_err(|why| RefusedServer::new(url, why))
     }
 
-    /// A host of no world that is admitted, to see TLS fail on loopback.
+    /// A host on loopback over https, to see TLS fail.
     #[cfg(test)]
     pub(super) fn unchecked(url: &str) -> Self {
         Self { url: url.into(), loopback: false }
     }
 
-    /// The one URL that calls go to: the path is always `/`.
+    /// The URL of all calls; its path is `/`.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -132,13 +135,13 @@ impl fmt::Display for TrustedHost {
     }
 }
 
-/// The rules for https. `domain` is absent for an address in any of its spellings.
+/// The rules for https. `domain` is `None` for any IP address.
 fn check_vendor(url: &Url) -> Result<(), BadHost> {
     let domain = url.domain().ok_or(BadHost::IpLiteral)?;
     if domain != DOMAIN && !domain.strip_suffix(DOMAIN).is_some_and(|rest| rest.ends_with('.')) {
         return Err(BadHost::Foreign);
     }
-    // The default port reads as absent.
+    // `None` for the default port.
     if url.port().is_some() { Err(BadHost::Port) } else { Ok(()) }
 }
 

@@ -1,7 +1,6 @@
-//! HTTP for the cloud: one POST, one bounded answer. Knows hosts and bytes, not what they mean.
+//! HTTP for the cloud: one POST, one bounded response. Knows hosts and bytes, not what they mean.
 //!
-//! Redirects are never followed, because a redirect would replay a password or a token to a host that nobody
-//! checked. No error text holds a URL or a body.
+//! Follows no redirect: it would send a password or a token to an unchecked host. No error text holds a URL or a body.
 
 use std::error::Error;
 use std::io::Write;
@@ -15,43 +14,46 @@ use reqwest::{Client, ClientBuilder, Response};
 use tokio::time::timeout_at;
 
 use crate::secret::SecretBuf;
-use crate::transport::cloud::api::{ApiError, ConnectError, HttpResponse};
+use crate::transport::cloud::api::HttpResponse;
+use crate::transport::cloud::error::{ApiError, ConnectError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::lan::fd_budget::is_out_of_files;
 
-/// For one connection to come about, TLS included.
+/// To connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A kept connection that rests for longer is closed, before the other end does it under a request.
+/// An idle connection is closed after this time, before the server closes it during a request.
 const IDLE: Duration = Duration::from_secs(50);
-/// Kept connections to one host. Calls are a second apart on average, so that few run side by side.
+/// Idle connections to one host. Calls are a second apart on average, so few run at once.
 const IDLE_CONNECTIONS: usize = 4;
 
-/// A client with its pool of connections. Cheap to clone.
+/// A client with its connection pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct HttpClient {
     client: Client,
 }
 
-/// How far one call may go.
+/// The limits of one request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HttpLimits {
-    /// By when the whole answer must be there.
+    /// When the whole response must be there.
     pub deadline: Instant,
-    /// The largest answer, in bytes.
+    /// The largest response, in bytes.
     pub size: usize,
-    /// Whether the request is sent again when a connection breaks before anything came back. Right for what can
-    /// be said twice without harm, and so never for a password.
+    /// Whether to send the request again if the connection breaks before a response. For idempotent requests only, so never
+    /// for a password.
     pub resend: bool,
 }
 
 impl HttpClient {
-    /// A client for an account on this host. Reads the system's certificate authorities unless the account lives
-    /// on loopback; fails when there are none.
+    /// A client for an account on this host. Loads the system's certificate authorities, except for a loopback host.
+    ///
+    /// # Errors
+    /// There are no certificate authorities.
     pub(super) fn new(account: &TrustedHost) -> Result<Self, reqwest::Error> {
         Ok(Self { client: prepare(account).build()? })
     }
 
-    /// Posts JSON and reads the answer, whatever its status.
+    /// Posts JSON and reads the response, whatever its status.
     pub(super) async fn post(
         &self,
         host: &TrustedHost,
@@ -77,7 +79,7 @@ impl HttpClient {
 }
 
 fn prepare(account: &TrustedHost) -> ClientBuilder {
-    // The one TLS provider of the process; an error says that it has been chosen already.
+    // The one TLS provider of the process. Fails if it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
         .redirect(Policy::none())
@@ -100,7 +102,7 @@ async fn read(mut response: Response, limit: usize) -> Result<HttpResponse, ApiE
         if body.len() + chunk.len() > limit {
             return Err(ApiError::TooLarge);
         }
-        // Memory takes all that fits into the limit.
+        // Cannot fail: the buffer is in memory.
         body.write_all(&chunk).map_err(|_| ApiError::TooLarge)?;
     }
     let body = match body.into_text() {
@@ -120,7 +122,7 @@ fn sort(error: &reqwest::Error) -> ApiError {
     }
 }
 
-/// What stands between us and the host, told apart wherever something can be done about it.
+/// Why there is no connection, as far as the reason decides what to do.
 fn why_unreachable(error: &reqwest::Error) -> ConnectError {
     if error.is_timeout() {
         return ConnectError::Silent;
@@ -135,7 +137,7 @@ fn why_unreachable(error: &reqwest::Error) -> ConnectError {
         }
         let io = error.downcast_ref::<std::io::Error>();
         if let Some(inner) = io.and_then(std::io::Error::get_ref) {
-            // The wrapped error is not among an io::Error's sources; its own sources are.
+            // `source` of an io::Error skips the error that it wraps.
             cause = Some(inner);
             continue;
         }
@@ -150,7 +152,7 @@ fn why_unreachable(error: &reqwest::Error) -> ConnectError {
     "the connection failed".into()
 }
 
-/// A certificate that does not fit is often a clock that was not set yet, so this passes by itself.
+/// A certificate is often refused because the clock is not set yet; `ApiError` therefore says to retry.
 fn sort_tls(error: &rustls::Error) -> ConnectError {
     use rustls::{CertificateError as Bad, Error as Tls};
     match error {
@@ -172,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a call over https to a server that treats its first connection so.
+    /// The error of a call over https to a server that handles its first connection so.
     async fn call(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host =
@@ -181,14 +183,14 @@ mod tests {
         let http = HttpClient { client: client.expect("certificate authorities on the machine that tests") };
         let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
         let limits = HttpLimits { deadline: Instant::now() + CONNECT, size: 1, resend: false };
-        let trouble = http.post(&host, SecretBuf::default(), limits).await.unwrap_err();
+        let error = http.post(&host, SecretBuf::default(), limits).await.unwrap_err();
         server.join().unwrap();
-        assert!(matches!(trouble, ApiError::Unreachable(_)), "{trouble:?}");
-        trouble.to_string()
+        assert!(matches!(error, ApiError::Unreachable(_)), "{error:?}");
+        error.to_string()
     }
 
     #[tokio::test]
-    async fn a_certificate_that_nobody_vouches_for_is_not_accepted() {
+    async fn a_self_signed_certificate_is_not_accepted() {
         let said = call(|mut stream| {
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_that_speaks_no_tls_is_told_apart() {
+    async fn a_host_without_tls_has_an_error_of_its_own() {
         let said = call(|mut stream| {
             let _ = stream.read(&mut [0; 16]);
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");

@@ -1,25 +1,25 @@
-//! Whether calls that fail are an outage of the cloud, or the error of one plug while others are served. Decisions
-//! only, with `now` as an argument.
+//! Tells an outage of the cloud from the failure of one plug while others are served. Decisions only, with `now` as an
+//! argument.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::model::DeviceId;
 
-/// For so long an answer to one plug's call says that the cloud works.
-const SERVED_LATELY: Duration = Duration::from_secs(5 * 60);
+/// An answer to a call for a plug shows for this long that the cloud works.
+const SERVED_RECENTLY: Duration = Duration::from_secs(5 * 60);
 
-/// What a call is about: a plug, or with none the account's own list.
+/// The plug of a call; `None` for the device list.
 pub type About = Option<DeviceId>;
 
-/// Whose calls were answered and whose were not.
+/// Which calls were answered and which failed.
 #[derive(Debug, Default)]
 pub struct Outage {
-    /// The two plugs that were served last, the newest first: one of them is another than the one that fails.
+    /// The two plugs served last, newest first: at least one of them is not the one that fails.
     served: [Option<(DeviceId, Instant)>; 2],
-    /// Whose calls have failed since anybody's was answered.
+    /// Calls that failed since the last answer to any plug.
     failing: HashSet<About>,
-    /// Whose calls failed while others were answered.
+    /// Calls that failed while others were answered.
     failing_alone: HashSet<About>,
 }
 
@@ -28,7 +28,7 @@ impl Outage {
     pub fn answered(&mut self, about: &About, now: Instant) {
         self.failing.remove(about);
         self.failing_alone.remove(about);
-        // The list comes from the account's server and says nothing of the way to plugs.
+        // The list comes from the account's server and does not show that plugs can be reached.
         let Some(plug) = about else { return };
         self.failing_alone.extend(self.failing.drain());
         let [newest, before] = &mut self.served;
@@ -38,11 +38,10 @@ impl Outage {
         }
     }
 
-    /// A call failed. Whether this is the error of what it is about alone: others were served lately, and no other
-    /// call has begun to fail since.
+    /// A call failed. Returns whether it fails alone: other plugs were served recently, and no other call failed since.
     pub fn is_of_one(&mut self, about: &About, now: Instant) -> bool {
         let is_other =
-            |(plug, at): &&(DeviceId, Instant)| about.as_ref() != Some(plug) && now < *at + SERVED_LATELY;
+            |(plug, at): &&(DeviceId, Instant)| about.as_ref() != Some(plug) && now < *at + SERVED_RECENTLY;
         let serves_others = self.served.iter().flatten().any(|served| is_other(&served));
         if serves_others && self.failing_alone.contains(about) {
             return true;
@@ -96,7 +95,7 @@ mod tests {
         assert!(!outage.is_of_one(&plug(1), now) && !outage.is_of_one(&plug(3), now));
         outage.answered(&plug(2), now);
         assert!(outage.is_of_one(&plug(1), now));
-        assert!(!outage.is_of_one(&plug(1), now + SERVED_LATELY), "nobody was served for long");
+        assert!(!outage.is_of_one(&plug(1), now + SERVED_RECENTLY), "nobody was served for long");
     }
 
     #[test]

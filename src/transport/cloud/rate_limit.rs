@@ -1,38 +1,39 @@
-//! How often the account may be asked: the bucket of calls, the waits that double, the allowance of logins.
+//! How often we call the cloud: the bucket of calls, cooldowns after failures, the quota of logins.
 //!
-//! Values with `now` as an argument; nothing here sleeps. TP-Link publishes no limits, so the numbers are what
-//! people were seen to run without error.
+//! Values with `now` as an argument; nothing here sleeps. TP-Link publishes no limits: the numbers are those of clients that
+//! run without errors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 
-/// Calls that may be made at once.
+/// Calls that may be made at once, from a full bucket.
 const BURST: u32 = 60;
-/// What remains for commands alone.
+/// Calls that polls leave for commands.
 const RESERVE: u32 = BURST / 2;
-/// One call more after each of these.
+/// For one more call.
 const REFILL: Duration = Duration::from_secs(1);
 
-/// Logins by itself in [`LOGIN_GAP`]: one, and one more for a token that died early.
+/// Automatic logins in [`LOGIN_GAP`]: one, and one more for a token that expires early.
 const LOGINS_IN_GAP: usize = 2;
-/// So long after the last but one login the next one may be made.
 const LOGIN_GAP: Duration = Duration::from_secs(10 * 60);
-/// Logins by itself in [`LOGIN_WINDOW`].
+/// Automatic logins in [`LOGIN_WINDOW`].
 const LOGINS: usize = 6;
-/// A day.
 const LOGIN_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A bucket of calls: `BURST` at most, refilled one each `REFILL`. Polls leave `RESERVE` to commands.
+/// A token bucket of calls.
 #[derive(Debug, Clone, Default)]
 pub struct Bucket {
-    /// When the bucket will be full again; absent: it is. All there is to know of it.
+    /// When the bucket will be full; `None` if it is. This is its whole state.
     full_at: Option<Instant>,
 }
 
 impl Bucket {
-    /// Takes one call, or tells from when on there will be one.
+    /// Takes one call.
+    ///
+    /// # Errors
+    /// The time of the next one.
     pub fn take(&mut self, urgent: bool, now: Instant) -> Result<(), Instant> {
         let full_at = self.full_at.filter(|&at| at > now).unwrap_or(now);
         let may_lack = REFILL * (if urgent { BURST } else { BURST - RESERVE } - 1);
@@ -46,13 +47,15 @@ impl Bucket {
     }
 }
 
-/// The bucket of an account, shared by a session and by the one that takes its place when a reload sets the account up
-/// anew: the calls of both are counted together. Cheap to clone.
+/// The bucket of an account, shared by all its sessions: a reload does not fill it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CallBudget(Arc<Mutex<Bucket>>);
 
 impl CallBudget {
-    /// Takes one call, or tells from when on there will be one.
+    /// Takes one call.
+    ///
+    /// # Errors
+    /// The time of the next one.
     pub fn take(&self, urgent: bool, now: Instant) -> Result<(), Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(urgent, now)
     }
@@ -98,8 +101,7 @@ impl Cooldown {
     }
 }
 
-/// Logins that are made without the user: two in ten minutes, so that a token that dies early is replaced at once, and
-/// six a day. Too many of them is what accounts were most often blocked for.
+/// Limits automatic logins. Accounts were blocked most often for too many of them.
 #[derive(Debug, Clone, Default)]
 pub struct LoginQuota {
     /// The logins of the last day, oldest first.
@@ -107,25 +109,25 @@ pub struct LoginQuota {
 }
 
 impl LoginQuota {
-    /// When the next login may be made, if that is not now.
+    /// When the next login may be made; `None` if now.
     pub fn not_before(&self, now: Instant) -> Option<Instant> {
         let over =
             |logins, time| self.logins.len().checked_sub(logins).map(|first| self.logins[first] + time);
         over(LOGINS_IN_GAP, LOGIN_GAP).max(over(LOGINS, LOGIN_WINDOW)).filter(|&until| until > now)
     }
 
-    /// One was made.
+    /// A login is made.
     pub fn spend(&mut self, now: Instant) {
         self.logins.retain(|&login| now < login + LOGIN_WINDOW);
         self.logins.push(now);
     }
 
-    /// The last one never left this machine.
+    /// The last login did not reach the account.
     pub fn give_back(&mut self) {
         self.logins.pop();
     }
 
-    /// The user acted.
+    /// The user acted: the quota is full again.
     pub fn forgive(&mut self) {
         self.logins.clear();
     }
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_the_bucket_names_is_kept() {
+    fn the_next_call_is_allowed_at_the_time_that_the_bucket_returns() {
         let now = Instant::now();
         let mut bucket = Bucket::default();
         drain(&mut bucket, true, now);
@@ -221,40 +223,36 @@ mod tests {
     #[test]
     fn logins_are_two_in_ten_minutes_and_six_a_day_unless_the_user_acts() {
         let start = Instant::now();
-        let mut allowance = LoginQuota::default();
+        let mut quota = LoginQuota::default();
         for pair in 0..3 {
             let now = start + pair * 10 * MINUTE;
-            assert_eq!(allowance.not_before(now), None);
-            allowance.spend(now);
+            assert_eq!(quota.not_before(now), None);
+            quota.spend(now);
             let again = now + MINUTE;
-            assert_eq!(allowance.not_before(again), None, "the token died early");
-            allowance.spend(again);
+            assert_eq!(quota.not_before(again), None, "the token expired early");
+            quota.spend(again);
             assert!(
-                allowance.not_before(again).is_some_and(|until| until >= now + 10 * MINUTE),
+                quota.not_before(again).is_some_and(|until| until >= now + 10 * MINUTE),
                 "the third waits"
             );
         }
         let now = start + HOUR;
-        assert_eq!(allowance.not_before(now), Some(start + 24 * HOUR));
-        assert_eq!(allowance.not_before(start + 24 * HOUR), None);
-        allowance.spend(start + 24 * HOUR);
-        assert_eq!(
-            allowance.not_before(start + 24 * HOUR),
-            Some(start + 24 * HOUR + MINUTE),
-            "six in any day"
-        );
-        allowance.forgive();
-        assert_eq!(allowance.not_before(start + 24 * HOUR), None);
+        assert_eq!(quota.not_before(now), Some(start + 24 * HOUR));
+        assert_eq!(quota.not_before(start + 24 * HOUR), None);
+        quota.spend(start + 24 * HOUR);
+        assert_eq!(quota.not_before(start + 24 * HOUR), Some(start + 24 * HOUR + MINUTE), "six in any day");
+        quota.forgive();
+        assert_eq!(quota.not_before(start + 24 * HOUR), None);
     }
 
     #[test]
-    fn a_login_that_never_left_does_not_count() {
+    fn a_login_that_did_not_reach_the_account_does_not_count() {
         let now = Instant::now();
-        let mut allowance = LoginQuota::default();
-        allowance.spend(now);
-        allowance.spend(now);
-        assert!(allowance.not_before(now).is_some());
-        allowance.give_back();
-        assert_eq!(allowance.not_before(now), None);
+        let mut quota = LoginQuota::default();
+        quota.spend(now);
+        quota.spend(now);
+        assert!(quota.not_before(now).is_some());
+        quota.give_back();
+        assert_eq!(quota.not_before(now), None);
     }
 }

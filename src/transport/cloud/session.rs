@@ -1,7 +1,6 @@
-//! The token's life: how it is got, shared, renewed and given up, and when the cloud is left alone.
+//! The life of the token: how the account gets one, shares it, renews it and discards it, and when the cloud is not used.
 //!
-//! Decisions only: no socket, no channel, no clock. Every question comes with `now`, and the answer says what
-//! should be done about it; `auth_task` does it.
+//! Decisions only: no socket, no channel, no clock. Each question comes with `now`; `auth_task` does what the answer says.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,70 +9,72 @@ use crate::backoff;
 use crate::bridge::event::CloudStatus;
 use crate::cause::{self, Cause};
 use crate::secret::{RefusedLogins, Secret, SecretBuf, Source};
-use crate::transport::cloud::api::{self, ApiError, Granted};
+use crate::transport::cloud::account::Tokens;
+use crate::transport::cloud::api::{self, Granted};
 use crate::transport::cloud::codes::{self, CodeRow, LoginBy, Reaction};
+use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
 use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
-use crate::transport::cloud::{CloudError, Tokens};
 
-/// Held back by TP-Link: minutes to an hour.
-const HOLD: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
-/// Logins and refreshes that fail in passing.
-const REST: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10 * 60));
+/// While TP-Link throttles us, shortest and longest: it lasts minutes to an hour.
+const THROTTLED: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
+/// After a login or refresh that failed and may succeed later.
+const AUTH_FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10 * 60));
+/// Why a session whose place was taken gets no token.
 const RETIRED: &str = "the config was read again";
-/// Two that use one account and push each other out would do so for ever; this is how often we take part.
+/// Two clients that share an account can log each other out for ever. We take part once in this time.
 const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 
-/// One account, its token, and what stands against using it.
+/// One account, its token, and the reasons not to use it.
 pub struct Session {
     account: SessionAccount,
     /// The account's terminal as text, made once.
     terminal: String,
-    /// The token in use. Absent: none yet, or refused.
-    pass: Option<Arc<Token>>,
-    /// Whether a call was ever answered with it. A token that is refused from its first minute on is no matter of
-    /// age, and another one would fare no better.
-    proven: bool,
+    /// The token in use; `None` if there is none yet or it was refused.
+    token: Option<Arc<Token>>,
+    /// A call was answered with this token. If a token is refused before that, its age is not the reason, and a new one
+    /// would be refused as well.
+    has_served: bool,
     refresh_token: Option<Secret>,
-    /// Passes given so far.
-    given: u64,
+    /// Tokens issued so far.
+    issued: u64,
     /// Why nothing is tried until the user acts.
     stopped: Option<Box<str>>,
-    /// Logins and refreshes that wait after one failed.
-    rest: Cooldown,
+    /// Between logins and refreshes after one failed.
+    auth_cooldown: Cooldown,
     logins: LoginQuota,
     is_retired: bool,
-    /// What the user logs in with by hand, until that is answered.
-    by_hand: Option<Secret>,
+    /// The password of a login by hand, until that is answered.
+    manual_password: Option<Secret>,
     outage: Outage,
-    /// When another login last pushed ours out.
-    pushed_out: Option<Instant>,
+    /// When another client last logged us out.
+    logged_out_at: Option<Instant>,
     status: CloudStatus,
-    /// What stands behind the mood, where that is not good.
-    trouble: Option<ApiError>,
+    /// The reason for a status that is not `Ok`.
+    error: Option<ApiError>,
 }
 
 impl Session {
-    /// A session of this account, with the tokens that were kept of it.
+    /// A session of this account, with its saved tokens.
     pub fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
         let seed = backoff::seed(account.terminal);
         let mut session = Self {
             terminal: account.terminal.to_string(),
             account,
-            pass: None,
-            proven: false,
+            token: None,
+            has_served: false,
             refresh_token: None,
-            given: 0,
+            issued: 0,
             stopped: None,
-            rest: Cooldown::new(REST.0, REST.1, seed),
+            auth_cooldown: Cooldown::new(AUTH_FAILED.0, AUTH_FAILED.1, seed),
             logins: LoginQuota::default(),
             is_retired: false,
-            by_hand: None,
+            manual_password: None,
             outage: Outage::default(),
-            pushed_out: None,
+            logged_out_at: None,
             status: CloudStatus::Off,
-            trouble: None,
+            error: None,
         };
         session.load(tokens);
         session
@@ -85,72 +86,72 @@ impl Session {
         self.account.memory.budget.take(urgent, now).map_err(Denied::NotBefore)
     }
 
-    /// The token to use, or the way to one.
-    pub fn pass(&mut self, refused: Option<&RefusedToken>, now: Instant) -> SessionStep {
+    /// The token to use, or how to get one.
+    pub fn token(&mut self, refused: Option<&RefusedToken>, now: Instant) -> SessionStep {
         if let Err(error) = self.check_open(now) {
-            // Nothing was met in this session yet.
+            // This session has not made a call yet.
             if self.status == CloudStatus::Off {
                 self.down("TP-Link holds our calls back, as before the reload; tried again within the hour");
             }
             return SessionStep::Refuse(error);
         }
         if let Some(refused) = refused {
-            self.give_up(refused.pass, &refused.trouble, now);
+            self.discard(refused.number, &refused.error, now);
         }
-        match &self.pass {
-            Some(pass) => SessionStep::Use(Arc::clone(pass)),
-            None => self.plan(now),
+        match &self.token {
+            Some(token) => SessionStep::Use(Arc::clone(token)),
+            None => self.get_token(now),
         }
     }
 
-    /// What goes over the wire for it.
-    pub fn words(&self, kind: GrantKind) -> SecretBuf {
+    /// The body of the request for a token.
+    pub fn request_body(&self, kind: GrantKind) -> SecretBuf {
         let login = |password| api::login(&self.account.username, password, &self.terminal);
-        let words = match kind {
+        let body = match kind {
             GrantKind::Refresh => {
                 self.refresh_token.as_ref().map(|token| api::refresh(token, &self.terminal))
             }
             GrantKind::Login => self.account.password.as_ref().map(login),
-            GrantKind::LoginByHand => self.by_hand.as_ref().map(login),
+            GrantKind::LoginByHand => self.manual_password.as_ref().map(login),
         };
-        // `plan` names no way for which the means are missing.
-        words.unwrap_or_default()
+        // `get_token` asks only for a kind whose secret is there.
+        body.unwrap_or_default()
     }
 
-    /// Takes in how a login or refresh went.
+    /// Takes the result of a login or refresh.
     pub fn settle(&mut self, kind: GrantKind, granted: Result<Granted, ApiError>, now: Instant) -> Settled {
-        self.note_login(kind, &granted);
+        self.remember_login(kind, &granted);
         match granted {
-            // What would be saved could be another account's by now, or the user's who logged out.
+            // The user may have logged out, or changed the account: save nothing.
             _ if self.is_retired => Settled::Failed(self.down(RETIRED)),
             Ok(granted) => Settled::Granted(self.accept(granted)),
-            Err(trouble) if kind == GrantKind::Refresh && ends_the_refresh_token(&trouble) => {
+            Err(error) if kind == GrantKind::Refresh && ends_the_refresh_token(&error) => {
                 self.refresh_token = None;
-                self.trouble = Some(trouble.clone());
-                Settled::WayClosed(self.down(format!("the login could not be refreshed: {trouble}")))
+                self.error = Some(error.clone());
+                Settled::RefreshRefused(self.down(format!("the login could not be refreshed: {error}")))
             }
-            Err(trouble) => Settled::Failed(self.reject(kind, &trouble, now)),
+            Err(error) => Settled::Failed(self.auth_failed(kind, &error, now)),
         }
     }
 
-    /// A call was answered, with whatever it said of the plug.
+    /// A call was answered, even if the answer is a plug's error.
     pub fn answered(&mut self, number: u64, about: &About, now: Instant) {
         self.outage.answered(about, now);
-        if self.pass.as_ref().is_some_and(|pass| pass.number == number) {
-            self.proven = true;
-            self.rest.succeed();
+        if self.token.as_ref().is_some_and(|token| token.number == number) {
+            self.has_served = true;
+            self.auth_cooldown.succeed();
         }
-        // An answer to a call that was made before the cloud turned us away changes nothing.
+        // The call may have been made before the cloud began to throttle us.
         if self.check_open(now).is_ok() {
-            self.hold().succeed();
+            self.throttled().succeed();
             self.status = CloudStatus::Ok;
-            self.trouble = None;
+            self.error = None;
         }
     }
 
-    /// A call met trouble, after the one repetition that a token's fault allows.
-    pub fn failed(&mut self, number: u64, about: &About, trouble: &ApiError, now: Instant) -> CloudError {
-        match (trouble.reaction(), trouble) {
+    /// A call failed, after its one repetition if the token was refused. Returns the error for the caller.
+    pub fn failed(&mut self, number: u64, about: &About, error: &ApiError, now: Instant) -> CloudError {
+        match (error.reaction(), error) {
             (Reaction::Plug(fault), _) => {
                 self.answered(number, about, now);
                 CloudError::Plug(fault)
@@ -159,112 +160,111 @@ impl Session {
                 self.answered(number, about, now);
                 CloudError::Faulty(*code)
             }
-            (Reaction::Retry, _) if self.outage.is_of_one(about, now) => {
-                CloudError::OnlyHere(trouble.clone())
-            }
+            (Reaction::Retry, _) if self.outage.is_of_one(about, now) => CloudError::OnlyHere(error.clone()),
             (Reaction::Renew | Reaction::Login | Reaction::Elsewhere, _) => {
-                self.give_up(number, trouble, now);
-                CloudError::Down(format!("the token is refused: {trouble}").into())
+                self.discard(number, error, now);
+                CloudError::Down(format!("the token is refused: {error}").into())
             }
-            _ => self.suffer(trouble, now),
+            _ => self.cloud_failed(error, now),
         }
     }
 
-    /// The user logs in by hand, which no limit stands against. To be followed by [`GrantKind::LoginByHand`].
+    /// The user logs in by hand, past every limit. [`GrantKind::LoginByHand`] must follow.
     pub fn login_by_hand(&mut self, password: Secret, now: Instant) {
         self.rearm(None);
         self.logins.spend(now);
-        self.by_hand = Some(password);
+        self.manual_password = Some(password);
     }
 
-    /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept,
-    /// because what lies on disk may be older than it.
+    /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept: the one
+    /// on disk may be older.
     pub fn rearm(&mut self, tokens: Option<Tokens>) {
-        let in_use = self.pass.is_some() && self.stopped.is_none();
+        let in_use = self.token.is_some() && self.stopped.is_none();
         if self.stopped.take().is_some() {
             self.status = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
         }
-        self.rest.succeed();
+        self.auth_cooldown.succeed();
         self.logins.forgive();
-        self.pushed_out = None;
+        self.logged_out_at = None;
         if !in_use {
             self.load(tokens);
         }
     }
 
-    /// Another session serves the account from here on, perhaps with another password or after a logout. A login that is
-    /// under way is still noted if it is refused.
+    /// Another session serves the account from here on, perhaps with another password or after a logout. If a login that
+    /// is under way is refused, that is still remembered.
     pub fn retire(&mut self) {
         self.is_retired = true;
     }
 
-    /// The mood of the cloud as a whole.
+    /// The cloud's status.
     pub fn status(&self) -> &CloudStatus {
         &self.status
     }
 
-    /// What was met last and still stands, if the mood is not good for it.
-    pub fn trouble(&self) -> Option<&ApiError> {
-        self.trouble.as_ref()
+    /// The reason for a status that is not `Ok`, if a call failed.
+    pub fn error(&self) -> Option<&ApiError> {
+        self.error.as_ref()
     }
 
-    /// Tokens of another account are none.
+    /// Ignores the tokens of another account.
     fn load(&mut self, tokens: Option<Tokens>) {
         let Some(tokens) = tokens.filter(|tokens| tokens.username == self.account.username) else { return };
         self.refresh_token = tokens.refresh_token;
-        self.hand_out(tokens.token);
-        // It served before the restart, so that its age may be what is wrong with it.
-        self.proven = true;
+        self.issue(tokens.token);
+        // It served before the restart, so if it is refused, it may simply be too old.
+        self.has_served = true;
     }
 
-    fn hand_out(&mut self, token: Secret) {
-        self.given += 1;
-        self.proven = false;
-        self.pass = Some(Arc::new(Token { number: self.given, token }));
+    fn issue(&mut self, token: Secret) {
+        self.issued += 1;
+        self.has_served = false;
+        self.token = Some(Arc::new(Token { number: self.issued, token }));
     }
 
-    /// The wait while TP-Link holds our calls back, which no reload ends.
-    fn hold(&self) -> MutexGuard<'_, Cooldown> {
+    /// The cooldown while TP-Link throttles us. No reload ends it.
+    fn throttled(&self) -> MutexGuard<'_, Cooldown> {
         let SessionAccount { terminal, memory, .. } = &self.account;
-        let hold =
-            memory.hold.get_or_init(|| Mutex::new(Cooldown::new(HOLD.0, HOLD.1, backoff::seed(terminal))));
-        hold.lock().unwrap_or_else(PoisonError::into_inner)
+        let cooldown = memory
+            .throttled
+            .get_or_init(|| Mutex::new(Cooldown::new(THROTTLED.0, THROTTLED.1, backoff::seed(terminal))));
+        cooldown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_open(&self, now: Instant) -> Result<(), CloudError> {
-        match (&self.stopped, self.hold().until(now)) {
+        match (&self.stopped, self.throttled().until(now)) {
             (Some(why), _) => Err(CloudError::Stopped(why.clone())),
             (None, Some(_)) => Err(CloudError::Throttled),
             (None, None) => Ok(()),
         }
     }
 
-    /// The token of this number is no good. One that was given since may be.
-    fn give_up(&mut self, number: u64, trouble: &ApiError, now: Instant) {
-        if self.pass.as_ref().is_none_or(|pass| pass.number != number) {
+    /// The token of this number was refused. A newer one is kept.
+    fn discard(&mut self, number: u64, error: &ApiError, now: Instant) {
+        if self.token.as_ref().is_none_or(|token| token.number != number) {
             return;
         }
-        self.pass = None;
-        self.trouble = Some(trouble.clone());
-        match trouble.reaction() {
+        self.token = None;
+        self.error = Some(error.clone());
+        match error.reaction() {
             Reaction::Login => self.refresh_token = None,
             Reaction::Elsewhere => {
-                let seldom = self.pushed_out.is_none_or(|last| now >= last + ELSEWHERE_GAP);
-                if seldom { self.pushed_out = Some(now) } else { self.rest.fail_long(now) }
+                let is_rare = self.logged_out_at.is_none_or(|last| now >= last + ELSEWHERE_GAP);
+                if is_rare { self.logged_out_at = Some(now) } else { self.auth_cooldown.fail_long(now) }
             }
             _ => {}
         }
-        if !self.proven {
-            self.rest.fail(now);
+        if !self.has_served {
+            self.auth_cooldown.fail(now);
         }
-        if self.rest.until(now).is_some() {
-            self.down(format!("the token is refused: {trouble}"));
+        if self.auth_cooldown.until(now).is_some() {
+            self.down(format!("the token is refused: {error}"));
         }
     }
 
-    /// The way to a token: the refresh token before the password.
-    fn plan(&mut self, now: Instant) -> SessionStep {
-        if self.rest.until(now).is_some() {
+    /// How to get a token: with the refresh token, else with the password.
+    fn get_token(&mut self, now: Instant) -> SessionStep {
+        if self.auth_cooldown.until(now).is_some() {
             return SessionStep::Refuse(self.current_error());
         }
         if self.is_retired {
@@ -279,7 +279,7 @@ impl Session {
                 self.stop(format!("there is neither a password nor a valid login: {remedy} and reload")),
             );
         }
-        if self.is_refused_already() {
+        if self.was_refused() {
             let remedy = codes::remedy(&cause::PASSWORD_REFUSED, self.login_by(GrantKind::Login));
             return SessionStep::Refuse(self.stop(format!(
                 "TP-Link has refused this e-mail address and password; they are not sent again before a restart: {remedy}"
@@ -293,26 +293,26 @@ impl Session {
         SessionStep::Run(GrantKind::Login)
     }
 
-    /// Takes note of a login that would be answered alike the next time.
-    fn note_login(&mut self, kind: GrantKind, granted: &Result<Granted, ApiError>) {
-        let by_hand = self.by_hand.take();
+    /// Remembers a password that was refused, until it is accepted.
+    fn remember_login(&mut self, kind: GrantKind, granted: &Result<Granted, ApiError>) {
+        let manual_password = self.manual_password.take();
         let password = match kind {
             GrantKind::Refresh => return,
             GrantKind::Login => self.account.password.as_ref(),
-            GrantKind::LoginByHand => by_hand.as_ref(),
+            GrantKind::LoginByHand => manual_password.as_ref(),
         };
         let SessionAccount { host, username, memory: AccountMemory { refused, .. }, .. } = &self.account;
         match (password, granted) {
             (Some(password), Ok(_)) => refused.remove(host.url(), username, password),
-            (Some(password), Err(trouble)) if trouble.reaction().refuses_login() => {
+            (Some(password), Err(error)) if error.reaction().refuses_login() => {
                 refused.add(host.url(), username, password);
             }
             _ => {}
         }
     }
 
-    /// Whether the password that there is was refused, here or before a reload.
-    fn is_refused_already(&self) -> bool {
+    /// Whether the password was refused, by this session or by one before a reload.
+    fn was_refused(&self) -> bool {
         let SessionAccount { host, username, memory: AccountMemory { refused, .. }, password, .. } =
             &self.account;
         password.as_ref().is_some_and(|password| refused.contains(host.url(), username, password))
@@ -324,10 +324,10 @@ impl Session {
     }
 
     fn accept(&mut self, granted: Granted) -> Tokens {
-        // An answer that names no refresh token leaves the old one in force.
+        // Without a new refresh token, the old one stays valid.
         self.refresh_token = granted.refresh_token.or(self.refresh_token.take());
-        self.trouble = None;
-        self.hand_out(granted.token.clone());
+        self.error = None;
+        self.issue(granted.token.clone());
         Tokens {
             username: self.account.username.clone(),
             token: granted.token,
@@ -335,46 +335,46 @@ impl Session {
         }
     }
 
-    fn reject(&mut self, kind: GrantKind, trouble: &ApiError, now: Instant) -> CloudError {
-        self.trouble = Some(trouble.clone());
-        match trouble.reaction() {
-            Reaction::Elsewhere => self.stop_for(trouble, &cause::LOGGED_IN_ELSEWHERE, kind),
-            Reaction::Stop(cause) => self.stop_for(trouble, cause, kind),
-            Reaction::HoldBack | Reaction::HoldBackLong => self.suffer(trouble, now),
+    fn auth_failed(&mut self, kind: GrantKind, error: &ApiError, now: Instant) -> CloudError {
+        self.error = Some(error.clone());
+        match error.reaction() {
+            Reaction::Elsewhere => self.stop_for(error, &cause::LOGGED_IN_ELSEWHERE, kind),
+            Reaction::Stop(cause) => self.stop_for(error, cause, kind),
+            Reaction::HoldBack | Reaction::HoldBackLong => self.cloud_failed(error, now),
             _ => {
-                if kind != GrantKind::Refresh && !reached_the_account(trouble) {
+                if kind != GrantKind::Refresh && !reached_the_account(error) {
                     self.logins.give_back();
                 }
-                // Connecting in vain costs the account nothing, and is limited by the calls that want it.
-                if !matches!(trouble, ApiError::Unreachable(_)) {
-                    self.rest.fail(now);
+                // Without a connection the account saw nothing, and the next call may try again at once.
+                if !matches!(error, ApiError::Unreachable(_)) {
+                    self.auth_cooldown.fail(now);
                 }
-                self.suffer(trouble, now)
+                self.cloud_failed(error, now)
             }
         }
     }
 
-    /// What a trouble means for the cloud as a whole.
-    fn suffer(&mut self, trouble: &ApiError, now: Instant) -> CloudError {
-        self.trouble = Some(trouble.clone());
-        match trouble.reaction() {
-            Reaction::Stop(cause) => self.stop_for(trouble, cause, GrantKind::Login),
+    /// The error is not about one plug: sets the cloud's status.
+    fn cloud_failed(&mut self, error: &ApiError, now: Instant) -> CloudError {
+        self.error = Some(error.clone());
+        match error.reaction() {
+            Reaction::Stop(cause) => self.stop_for(error, cause, GrantKind::Login),
             Reaction::HoldBack => {
-                self.hold().fail(now);
-                self.held_back(trouble, "within the hour")
+                self.throttled().fail(now);
+                self.throttle(error, "within the hour")
             }
             Reaction::HoldBackLong => {
-                self.hold().fail_long(now);
-                self.held_back(trouble, "in about an hour")
+                self.throttled().fail_long(now);
+                self.throttle(error, "in about an hour")
             }
-            Reaction::Retry | Reaction::Faulty | Reaction::Plug(_) => self.down(trouble.to_string()),
-            Reaction::Renew | Reaction::Login | Reaction::Elsewhere => self.down(trouble.to_string()),
+            Reaction::Retry | Reaction::Faulty | Reaction::Plug(_) => self.down(error.to_string()),
+            Reaction::Renew | Reaction::Login | Reaction::Elsewhere => self.down(error.to_string()),
         }
     }
 
-    fn stop_for(&mut self, trouble: &ApiError, cause: &Cause, kind: GrantKind) -> CloudError {
+    fn stop_for(&mut self, error: &ApiError, cause: &Cause, kind: GrantKind) -> CloudError {
         let remedy = codes::remedy(cause, self.login_by(kind));
-        self.stop(format!("{trouble}: {remedy}"))
+        self.stop(format!("{error}: {remedy}"))
     }
 
     fn stop(&mut self, why: String) -> CloudError {
@@ -384,12 +384,12 @@ impl Session {
         CloudError::Stopped(why)
     }
 
-    fn held_back(&mut self, trouble: &ApiError, until: &str) -> CloudError {
-        self.down(format!("TP-Link holds our calls back: {trouble}; tried again {until}"));
+    fn throttle(&mut self, error: &ApiError, until: &str) -> CloudError {
+        self.down(format!("TP-Link holds our calls back: {error}; tried again {until}"));
         CloudError::Throttled
     }
 
-    /// A stop outlasts whatever is heard after it of calls that were made before.
+    /// Does not replace `Stopped`: the call may have been made before.
     fn down(&mut self, why: impl Into<Box<str>>) -> CloudError {
         let why = why.into();
         if self.stopped.is_none() {
@@ -407,105 +407,105 @@ impl Session {
     }
 }
 
-/// A token as it is handed out. Tokens are told apart by number: a login may bring the very same text again.
+/// A token in use. Its number identifies it: a new login may return the same text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Counts up.
+    /// Counts up with each token issued.
     pub number: u64,
-    /// Goes with the call.
+    /// Part of every call.
     pub token: Secret,
 }
 
-/// A token that the cloud did not take.
+/// A token that the cloud refused.
 #[derive(Debug, Clone)]
 pub struct RefusedToken {
-    /// Which.
-    pub pass: u64,
-    /// How the cloud put it.
-    pub trouble: ApiError,
+    /// Its [`Token::number`].
+    pub number: u64,
+    /// How the cloud refused it.
+    pub error: ApiError,
 }
 
 /// Why a call may not be made now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// The bucket is empty; from then on there is something in it.
+    /// The bucket is empty until this time.
     NotBefore(Instant),
-    /// Not at all for now.
+    /// The cloud is not used at the moment.
     Error(CloudError),
 }
 
-/// What the session is about.
+/// The account of a session.
 pub struct SessionAccount {
     /// The e-mail address.
     pub username: String,
-    /// Its password, if there is one to log in with.
+    /// The password in the config, if there is one.
     pub password: Option<Secret>,
-    /// Names this installation to the cloud.
+    /// Identifies this installation to the cloud.
     pub terminal: uuid::Uuid,
     /// Where to log in.
     pub host: TrustedHost,
-    /// What is known of it from the sessions before.
+    /// What earlier sessions learned.
     pub memory: AccountMemory,
 }
 
-/// What outlives a session whose account is set up anew by a reload. Cheap to clone; all clones are one memory.
+/// What a reload keeps when it starts a new session of the account. Cheap to clone; all clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct AccountMemory {
     /// Logins that were refused and are not sent again.
     pub refused: RefusedLogins,
-    /// How many calls may still be made.
+    /// The calls left in the bucket.
     pub budget: CallBudget,
-    /// How long TP-Link holds calls back, once a session has asked.
-    hold: Arc<OnceLock<Mutex<Cooldown>>>,
+    /// Runs while TP-Link throttles us; made by the first session.
+    throttled: Arc<OnceLock<Mutex<Cooldown>>>,
 }
 
-/// The ways to a token.
+/// How a token is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantKind {
-    /// By the password of the config.
+    /// With the password of the config.
     Login,
-    /// By a password that the user has just given.
+    /// With a password that the user has just typed.
     LoginByHand,
-    /// By the refresh token.
+    /// With the refresh token.
     Refresh,
 }
 
-/// What comes of asking for a token.
+/// What to do for a caller that needs a token.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SessionStep {
-    /// This one is good, as far as is known.
+    /// Use this one.
     Use(Arc<Token>),
-    /// There will be one after this.
+    /// Request one, then ask again.
     Run(GrantKind),
     /// There is none.
     Refuse(CloudError),
 }
 
-/// What came of a login or refresh.
+/// The result of a login or refresh.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// A token, and what is to be saved.
+    /// A new token, with the tokens to save.
     Granted(Tokens),
-    /// No token, but another way to one may be open.
-    WayClosed(CloudError),
-    /// No token for now, for nobody who waits.
+    /// The refresh token is no good; a login may be.
+    RefreshRefused(CloudError),
+    /// No token for any caller that waits.
     Failed(CloudError),
 }
 
-/// Whether a refresh that failed so will fail for ever. A refusal that nobody has written about counts as one: it
-/// must not lock us out while the password is at hand.
-fn ends_the_refresh_token(trouble: &ApiError) -> bool {
-    match trouble.reaction() {
+/// Whether a refresh that failed so will always fail. A code that is not in the table counts as one, so that it cannot
+/// lock us out while there is a password.
+fn ends_the_refresh_token(error: &ApiError) -> bool {
+    match error.reaction() {
         Reaction::Renew | Reaction::Login | Reaction::Faulty | Reaction::Plug(_) => true,
-        Reaction::Retry => matches!(trouble, ApiError::Code(code) if CodeRow::of(*code).is_none()),
+        Reaction::Retry => matches!(error, ApiError::Code(code) if CodeRow::of(*code).is_none()),
         Reaction::Elsewhere | Reaction::Stop(_) | Reaction::HoldBack | Reaction::HoldBackLong => false,
     }
 }
 
-/// Whether the account may have seen the login. A proxy's page or an outage must not use up the day's logins.
-fn reached_the_account(trouble: &ApiError) -> bool {
+/// Whether the account may have seen the login. An outage or a proxy's page must not use up the day's logins.
+fn reached_the_account(error: &ApiError) -> bool {
     !matches!(
-        trouble,
+        error,
         ApiError::Unreachable(_)
             | ApiError::Http(_)
             | ApiError::NotJson
@@ -564,13 +564,13 @@ mod tests {
 
     fn used(step: SessionStep) -> (u64, String) {
         match step {
-            SessionStep::Use(pass) => (pass.number, pass.token.expose().to_owned()),
+            SessionStep::Use(token) => (token.number, token.token.expose().to_owned()),
             other => panic!("{other:?}"),
         }
     }
 
-    fn refused(pass: u64, code: i64) -> RefusedToken {
-        RefusedToken { pass, trouble: ApiError::Code(code) }
+    fn refused(number: u64, code: i64) -> RefusedToken {
+        RefusedToken { number, error: ApiError::Code(code) }
     }
 
     /// A session with a token that has served, and what refreshes it.
@@ -582,31 +582,31 @@ mod tests {
     fn the_first_call_logs_in_once_and_what_comes_of_it_is_saved() {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
-        assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+        assert_eq!(session.token(None, now), SessionStep::Run(GrantKind::Login));
         let tokens = tokens(session.settle(GrantKind::Login, granted("t1", Some("r1")), now));
         assert_eq!((tokens.token.expose(), tokens.username.as_str()), ("t1", "me@example.com"));
         assert_eq!(tokens.refresh_token, Some(secret("r1")));
-        assert_eq!(used(session.pass(None, now)), (1, "t1".to_owned()));
+        assert_eq!(used(session.token(None, now)), (1, "t1".to_owned()));
     }
 
     #[test]
     fn a_saved_token_needs_no_login_and_one_of_another_account_is_none() {
         let now = Instant::now();
         let mut own = session(Some("pw"), saved("me@example.com", None));
-        assert_eq!(used(own.pass(None, now)), (1, "saved".to_owned()));
+        assert_eq!(used(own.token(None, now)), (1, "saved".to_owned()));
         let mut others = session(Some("pw"), saved("you@example.com", Some("r")));
-        assert_eq!(others.pass(None, now), SessionStep::Run(GrantKind::Login));
+        assert_eq!(others.token(None, now), SessionStep::Run(GrantKind::Login));
     }
 
     #[test]
     fn a_refused_token_is_refreshed_once_for_all_who_held_it() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+        assert_eq!(session.token(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
         let tokens = tokens(session.settle(GrantKind::Refresh, granted("t2", None), now));
         assert_eq!(tokens.refresh_token, Some(secret("refresh")), "the old one stays in force");
         for _ in 0..3 {
-            assert_eq!(used(session.pass(Some(&refused(1, -20651)), now)), (2, "t2".to_owned()));
+            assert_eq!(used(session.token(Some(&refused(1, -20651)), now)), (2, "t2".to_owned()));
         }
     }
 
@@ -615,12 +615,12 @@ mod tests {
         let now = Instant::now();
         for code in [-20655, -20656, -20651, -20104, -20103, -77777] {
             let mut session = proven(Some("pw"));
-            assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+            assert_eq!(session.token(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
             let settled = session.settle(GrantKind::Refresh, Err(ApiError::Code(code)), now);
-            assert!(matches!(settled, Settled::WayClosed(_)), "{settled:?}");
-            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login), "{code}");
+            assert!(matches!(settled, Settled::RefreshRefused(_)), "{settled:?}");
+            assert_eq!(session.token(None, now), SessionStep::Run(GrantKind::Login), "{code}");
             tokens(session.settle(GrantKind::Login, granted("t2", None), now));
-            assert_eq!(used(session.pass(None, now)).1, "t2");
+            assert_eq!(used(session.token(None, now)).1, "t2");
         }
     }
 
@@ -628,7 +628,7 @@ mod tests {
     fn a_call_that_says_the_refresh_token_is_dead_goes_straight_to_the_login() {
         let mut session = proven(Some("pw"));
         assert_eq!(
-            session.pass(Some(&refused(1, -20655)), Instant::now()),
+            session.token(Some(&refused(1, -20655)), Instant::now()),
             SessionStep::Run(GrantKind::Login)
         );
     }
@@ -636,7 +636,7 @@ mod tests {
     #[test]
     fn a_refresh_that_fails_in_passing_keeps_the_refresh_token_and_rests() {
         let now = Instant::now();
-        for trouble in [
+        for error in [
             ApiError::TimedOut,
             ApiError::Broken,
             ApiError::Http(502),
@@ -644,13 +644,13 @@ mod tests {
             ApiError::NotAnAnswer("".into()),
         ] {
             let mut session = proven(Some("pw"));
-            session.pass(Some(&refused(1, -20651)), now);
-            failure(session.settle(GrantKind::Refresh, Err(trouble.clone()), now));
+            session.token(Some(&refused(1, -20651)), now);
+            failure(session.settle(GrantKind::Refresh, Err(error.clone()), now));
             assert!(
-                matches!(session.pass(None, now + SECOND), SessionStep::Refuse(CloudError::Down(_))),
-                "{trouble}"
+                matches!(session.token(None, now + SECOND), SessionStep::Refuse(CloudError::Down(_))),
+                "{error}"
             );
-            assert_eq!(session.pass(None, now + MINUTE), SessionStep::Run(GrantKind::Refresh), "{trouble}");
+            assert_eq!(session.token(None, now + MINUTE), SessionStep::Run(GrantKind::Refresh), "{error}");
         }
     }
 
@@ -659,7 +659,7 @@ mod tests {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
         for _ in 0..20 {
-            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+            assert_eq!(session.token(None, now), SessionStep::Run(GrantKind::Login));
             let settled = session.settle(GrantKind::Login, Err(ApiError::Unreachable("refused".into())), now);
             assert!(matches!(failure(settled), CloudError::Down(_)));
         }
@@ -671,20 +671,20 @@ mod tests {
         for code in [-20661, -20662, -23003, -20677, -20602, -20675, -20001, -23001, -20601, -20600, -20202] {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
-            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+            assert_eq!(session.token(None, now), SessionStep::Run(GrantKind::Login));
             let error = failure(session.settle(GrantKind::Login, Err(ApiError::Code(code)), now));
             let CloudError::Stopped(why) = &error else { panic!("{code}: {error:?}") };
             assert!(why.contains("reload"), "{code}: no remedy in {why:?}");
             assert_eq!(session.status(), &CloudStatus::Stopped(why.clone()));
             for later in [now, now + HOUR, now + 100 * HOUR] {
                 assert_eq!(session.admit(true, later), Err(Denied::Error(error.clone())), "{code}");
-                assert_eq!(session.pass(None, later), SessionStep::Refuse(error.clone()), "{code}");
+                assert_eq!(session.token(None, later), SessionStep::Refuse(error.clone()), "{code}");
             }
             session.rearm(None);
             assert!(matches!(session.status(), CloudStatus::Down(_)));
             assert_eq!(session.admit(true, now), Ok(()));
             let is_of_the_password = reaction(code).refuses_login();
-            match session.pass(None, now) {
+            match session.token(None, now) {
                 SessionStep::Refuse(CloudError::Stopped(why)) if is_of_the_password => {
                     assert!(why.contains("not sent again") && why.contains("reload"), "{code}: {why}");
                 }
@@ -706,21 +706,21 @@ mod tests {
             session
         };
         let mut first = session("wrong");
-        assert_eq!(first.pass(None, now), SessionStep::Run(GrantKind::Login));
+        assert_eq!(first.token(None, now), SessionStep::Run(GrantKind::Login));
         failure(first.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
         let mut corrected = session("right");
-        assert_eq!(corrected.pass(None, now), SessionStep::Run(GrantKind::Login));
+        assert_eq!(corrected.token(None, now), SessionStep::Run(GrantKind::Login));
         tokens(corrected.settle(GrantKind::Login, granted("t1", None), now));
         for _ in 0..10 {
             let mut again = session("wrong");
-            assert!(matches!(again.pass(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
+            assert!(matches!(again.token(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
             assert!(matches!(again.status(), CloudStatus::Stopped(_)), "and it is told");
         }
         let mut by_hand = session("wrong");
         by_hand.login_by_hand(secret("wrong"), now);
         tokens(by_hand.settle(GrantKind::LoginByHand, granted("t2", None), now));
         assert_eq!(
-            session("wrong").pass(None, now),
+            session("wrong").token(None, now),
             SessionStep::Run(GrantKind::Login),
             "it is right by now"
         );
@@ -749,13 +749,13 @@ mod tests {
         };
         let mut after = anew();
         let soon = start + MINUTE;
-        assert_eq!(after.pass(None, soon), SessionStep::Refuse(CloudError::Throttled));
+        assert_eq!(after.token(None, soon), SessionStep::Refuse(CloudError::Throttled));
         assert!(matches!(after.admit(true, soon), Err(Denied::Error(CloudError::Throttled))));
         assert!(matches!(after.status(), CloudStatus::Down(why) if why.contains("holds our calls back")));
-        assert_eq!(after.pass(None, start + HOUR), SessionStep::Run(GrantKind::Login), "it ends by itself");
+        assert_eq!(after.token(None, start + HOUR), SessionStep::Run(GrantKind::Login), "it ends by itself");
         failure(after.settle(GrantKind::Login, Err(ApiError::Code(-20004)), start + HOUR));
         assert!(
-            anew().pass(None, start + HOUR + 3 * MINUTE) == SessionStep::Refuse(CloudError::Throttled),
+            anew().token(None, start + HOUR + 3 * MINUTE) == SessionStep::Refuse(CloudError::Throttled),
             "it grows"
         );
     }
@@ -764,22 +764,22 @@ mod tests {
     fn a_login_that_is_refused_after_its_sessions_place_was_taken_is_not_sent_again_either() {
         let now = Instant::now();
         let mut before = session(Some("wrong"), None);
-        assert_eq!(before.pass(None, now), SessionStep::Run(GrantKind::Login));
+        assert_eq!(before.token(None, now), SessionStep::Run(GrantKind::Login));
         before.retire();
         let mut after = session(Some("wrong"), None);
         after.account.memory = before.account.memory.clone();
         failure(before.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
-        assert!(matches!(after.pass(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
+        assert!(matches!(after.token(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
     }
 
     #[test]
     fn a_session_whose_place_was_taken_neither_logs_in_nor_saves_what_was_under_way() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+        assert_eq!(session.token(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
         session.retire();
         failure(session.settle(GrantKind::Refresh, granted("t2", Some("r2")), now));
-        assert!(matches!(session.pass(None, now), SessionStep::Refuse(CloudError::Down(_))));
+        assert!(matches!(session.token(None, now), SessionStep::Refuse(CloudError::Down(_))));
     }
 
     #[test]
@@ -790,7 +790,7 @@ mod tests {
         let mut session = session(None, None);
         session.account.password = Secret::from_credential(directory.path(), "cloud.password").unwrap();
         for _ in 0..2 {
-            let why = match session.pass(None, now) {
+            let why = match session.token(None, now) {
                 SessionStep::Run(kind) => failure(session.settle(kind, Err(ApiError::Code(-20601)), now)),
                 SessionStep::Refuse(error) => error,
                 step => panic!("{step:?}"),
@@ -819,41 +819,41 @@ mod tests {
     fn without_password_and_without_a_good_token_it_stops_and_says_what_to_do() {
         let now = Instant::now();
         let mut session = proven(None);
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
+        assert_eq!(session.token(Some(&refused(1, -20651)), now), SessionStep::Run(GrantKind::Refresh));
         session.settle(GrantKind::Refresh, Err(ApiError::Code(-20655)), now);
-        let SessionStep::Refuse(CloudError::Stopped(why)) = session.pass(None, now) else { panic!() };
+        let SessionStep::Refuse(CloudError::Stopped(why)) = session.token(None, now) else { panic!() };
         assert!(why.contains("hs100d cloud login"), "{why}");
         session.rearm(saved("me@example.com", None));
-        assert_eq!(used(session.pass(None, now)).1, "saved");
+        assert_eq!(used(session.token(None, now)).1, "saved");
     }
 
     #[test]
     fn a_reload_does_not_put_an_older_token_from_the_disk_in_the_place_of_one_that_serves() {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
-        session.pass(None, now);
+        session.token(None, now);
         tokens(session.settle(GrantKind::Login, granted("fresh", None), now));
         session.rearm(saved("me@example.com", None));
-        assert_eq!(used(session.pass(None, now)).1, "fresh");
+        assert_eq!(used(session.token(None, now)).1, "fresh");
     }
 
     #[test]
     fn a_throttled_account_is_left_alone_for_long_and_never_logged_in_for_it() {
-        for trouble in
+        for error in
             [ApiError::Code(-20004), ApiError::Code(-10200), ApiError::Code(-20003), ApiError::Http(429)]
         {
             let now = Instant::now();
             let mut session = session(Some("pw"), None);
-            session.pass(None, now);
+            session.token(None, now);
             assert_eq!(
-                failure(session.settle(GrantKind::Login, Err(trouble.clone()), now)),
+                failure(session.settle(GrantKind::Login, Err(error.clone()), now)),
                 CloudError::Throttled
             );
             assert!(matches!(session.status(), CloudStatus::Down(_)));
             let held = Err(Denied::Error(CloudError::Throttled));
-            assert_eq!(session.admit(true, now + 2 * MINUTE - SECOND), held, "{trouble}");
+            assert_eq!(session.admit(true, now + 2 * MINUTE - SECOND), held, "{error}");
             assert_eq!(
-                session.pass(Some(&refused(0, -20651)), now + MINUTE),
+                session.token(Some(&refused(0, -20651)), now + MINUTE),
                 SessionStep::Refuse(CloudError::Throttled)
             );
             assert_eq!(session.admit(true, now + 3 * MINUTE), Ok(()));
@@ -885,23 +885,26 @@ mod tests {
     fn a_token_that_dies_soon_after_its_login_is_replaced_by_one_more_and_the_third_login_waits() {
         let now = Instant::now();
         let mut session = session(Some("pw"), None);
-        session.pass(None, now);
+        session.token(None, now);
         tokens(session.settle(GrantKind::Login, granted("t1", None), now));
         session.answered(1, &None, now);
-        assert_eq!(session.pass(Some(&refused(1, -20651)), now + MINUTE), SessionStep::Run(GrantKind::Login));
+        assert_eq!(
+            session.token(Some(&refused(1, -20651)), now + MINUTE),
+            SessionStep::Run(GrantKind::Login)
+        );
         tokens(session.settle(GrantKind::Login, granted("t2", None), now + MINUTE));
         session.answered(2, &None, now + MINUTE);
-        let third = session.pass(Some(&refused(2, -20651)), now + 2 * MINUTE);
+        let third = session.token(Some(&refused(2, -20651)), now + 2 * MINUTE);
         assert_eq!(third, SessionStep::Refuse(CloudError::Throttled));
         assert!(matches!(session.status(), CloudStatus::Down(_)));
-        assert_eq!(session.pass(None, now + 10 * MINUTE), SessionStep::Run(GrantKind::Login));
+        assert_eq!(session.token(None, now + 10 * MINUTE), SessionStep::Run(GrantKind::Login));
     }
 
     #[test]
-    fn what_fails_for_one_plug_while_others_are_served_is_that_plugs_and_leaves_the_mood() {
+    fn what_fails_for_one_plug_while_others_are_served_is_that_plugs_and_leaves_the_status() {
         let now = Instant::now();
         let plug = |number: u32| crate::model::DeviceId::new(&format!("8006{number:036}"));
-        for trouble in [
+        for error in [
             ApiError::NotAnAnswer("an answer without responseData".into()),
             ApiError::Code(-1),
             ApiError::Code(-99999),
@@ -912,13 +915,13 @@ mod tests {
             let mut session = proven(None);
             session.answered(1, &plug(1), now);
             for _ in 0..20 {
-                assert_eq!(session.failed(1, &plug(2), &trouble, now), CloudError::OnlyHere(trouble.clone()));
-                assert_eq!(session.status(), &CloudStatus::Ok, "{trouble}");
+                assert_eq!(session.failed(1, &plug(2), &error, now), CloudError::OnlyHere(error.clone()));
+                assert_eq!(session.status(), &CloudStatus::Ok, "{error}");
                 session.answered(1, &plug(1), now);
             }
-            session.failed(1, &plug(1), &trouble, now);
-            session.failed(1, &plug(3), &trouble, now);
-            assert!(matches!(session.status(), CloudStatus::Down(_)), "{trouble}: no plug is served");
+            session.failed(1, &plug(1), &error, now);
+            session.failed(1, &plug(3), &error, now);
+            assert!(matches!(session.status(), CloudStatus::Down(_)), "{error}: no plug is served");
         }
     }
 
@@ -927,9 +930,9 @@ mod tests {
         let mut now = Instant::now();
         let mut session = session(Some("pw"), None);
         for _ in 0..20 {
-            assert_eq!(session.pass(None, now), SessionStep::Run(GrantKind::Login));
+            assert_eq!(session.token(None, now), SessionStep::Run(GrantKind::Login));
             failure(session.settle(GrantKind::Login, Err(ApiError::Http(503)), now));
-            assert!(matches!(session.pass(None, now + 10 * SECOND), SessionStep::Refuse(_)), "it rests");
+            assert!(matches!(session.token(None, now + 10 * SECOND), SessionStep::Refuse(_)), "it rests");
             now += 13 * MINUTE;
         }
     }
@@ -940,14 +943,14 @@ mod tests {
         let mut session = proven(None);
         let mut refreshes = 0;
         for _ in 0..600 {
-            let mut step = session.pass(None, now);
-            if let SessionStep::Use(pass) = &step {
-                step = session.pass(Some(&refused(pass.number, -20651)), now);
+            let mut step = session.token(None, now);
+            if let SessionStep::Use(token) = &step {
+                step = session.token(Some(&refused(token.number, -20651)), now);
             }
             if step == SessionStep::Run(GrantKind::Refresh) {
                 refreshes += 1;
                 tokens(session.settle(GrantKind::Refresh, granted("useless", None), now));
-                let (number, _) = used(session.pass(None, now));
+                let (number, _) = used(session.token(None, now));
                 session.failed(number, &None, &ApiError::Code(-20651), now);
             }
             now += SECOND;
@@ -959,13 +962,13 @@ mod tests {
     fn being_pushed_out_by_another_login_is_answered_once_in_ten_minutes() {
         let now = Instant::now();
         let mut session = proven(Some("pw"));
-        assert_eq!(session.pass(Some(&refused(1, -20675)), now), SessionStep::Run(GrantKind::Refresh));
+        assert_eq!(session.token(Some(&refused(1, -20675)), now), SessionStep::Run(GrantKind::Refresh));
         tokens(session.settle(GrantKind::Refresh, granted("t2", None), now));
         session.answered(2, &None, now);
-        let again = session.pass(Some(&refused(2, -20675)), now + MINUTE);
+        let again = session.token(Some(&refused(2, -20675)), now + MINUTE);
         assert!(matches!(again, SessionStep::Refuse(CloudError::Down(_))), "{again:?}");
-        assert!(matches!(session.pass(None, now + 10 * MINUTE), SessionStep::Refuse(_)));
-        assert_eq!(session.pass(None, now + 20 * MINUTE), SessionStep::Run(GrantKind::Refresh));
+        assert!(matches!(session.token(None, now + 10 * MINUTE), SessionStep::Refuse(_)));
+        assert_eq!(session.token(None, now + 20 * MINUTE), SessionStep::Run(GrantKind::Refresh));
     }
 
     #[test]
@@ -979,19 +982,19 @@ mod tests {
         assert_eq!(session.status(), &CloudStatus::Ok);
         assert_eq!(session.failed(1, &None, &ApiError::Code(-20573), now), CloudError::Faulty(-20573));
         assert_eq!(session.status(), &CloudStatus::Ok);
-        assert_eq!(used(session.pass(None, now)).0, 1);
+        assert_eq!(used(session.token(None, now)).0, 1);
     }
 
     #[test]
     fn a_login_by_hand_goes_past_every_limit() {
         let now = Instant::now();
         let mut session = session(Some("wrong"), None);
-        session.pass(None, now);
+        session.token(None, now);
         failure(session.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
         session.login_by_hand(secret("right"), now);
-        let words = session.words(GrantKind::LoginByHand).into_text().unwrap();
-        assert!(words.contains("right") && !words.contains("wrong"));
+        let body = session.request_body(GrantKind::LoginByHand).into_text().unwrap();
+        assert!(body.contains("right") && !body.contains("wrong"));
         tokens(session.settle(GrantKind::LoginByHand, granted("t", None), now));
-        assert_eq!(used(session.pass(None, now)).1, "t");
+        assert_eq!(used(session.token(None, now)).1, "t");
     }
 }
