@@ -1,55 +1,57 @@
-//! The TOML as written: every key there is, each value judged by itself (type, unit, range, form).
+//! The TOML as written: every key that exists, each value checked by itself (type, unit, range, form). Its types are always
+//! named with their module: `file::Broker`.
 //!
-//! What the values mean together, and what stands where nothing was written, is said in [`super::meaning`].
+//! [`super::validate`] checks the values together and sets the defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::{self, Diagnostic, KnownKeys, Spanned, TableReader, quoted};
+use super::diagnostic::{Diagnostic, Spanned, quoted};
+use super::keys::KnownKeys;
+use super::reader::{self, TableReader};
 use super::suggest::suggest;
 use super::url::MqttUrl;
 use crate::bridge::route::RoutePreference;
 use crate::model::{DeviceId, Mac, PlugName};
-use crate::mqtt::homeassistant::DocumentForm as Documents;
+use crate::mqtt::homeassistant::DocumentForm;
 use crate::secret::Secret;
 use crate::transport::cloud::host::{BadHost, check_host};
 
 /// A range of durations.
 type Span = RangeInclusive<Duration>;
 
-/// Broadcasting more often than this would be a nuisance to the network, less often would find nothing in a
-/// day.
+/// More often would load the network; less often would find nothing in a day.
 const DISCOVERY_INTERVAL: Span = seconds(5, 86_400);
-/// One exchange takes a plug some 20 ms to 500 ms; one that needs 30 s is not there.
+/// A plug answers in 20 ms to 500 ms; one that needs 30 s is gone.
 const LOCAL_TIMEOUT: Span = milliseconds(100, 30_000);
-/// Plugs stall when they are asked more often than once a second.
+/// Plugs stall if they are polled more often than once a second.
 const POLL_INTERVAL: Span = seconds(1, 3_600);
-/// As for polls, but a day between two readings of a meter still makes sense.
+/// As for polls, but reading a meter once a day still makes sense.
 const ENERGY_INTERVAL: Span = seconds(1, 86_400);
-/// The account is throttled for all its plugs together, so polls over it are rare.
+/// The cloud limits all plugs of an account together, so these polls are rare.
 const CLOUD_POLL_INTERVAL: Span = seconds(5, 86_400);
-/// Under 50 ms every command would go both ways; beyond 30 s the LAN's own time limit has long passed.
+/// Below 50 ms each command would use both routes; above 30 s the LAN has timed out long before.
 const CLOUD_AFTER: Span = milliseconds(50, 30_000);
-/// A command that comes later than ten minutes surprises whoever stands beside the heater.
+/// A heater that switches more than ten minutes after the command is a danger.
 const COMMAND_TTL: Span = seconds(1, 600);
-/// The longest topic prefix, in bytes, or client id, in characters; brokers differ in what they take beyond.
+/// The longest topic prefix, in bytes, or client id, in characters. Brokers differ in what they accept beyond.
 const NAME_LEN: usize = 128;
-/// The most broadcast addresses, more than a house has networks.
+/// The most broadcast addresses; more than a home has networks.
 const BROADCASTS: usize = 64;
 
-/// The words of `policy` and `route`.
+/// The values of `policy` and `route`.
 const POLICIES: [(&str, RoutePreference); 3] = [
     ("local-then-cloud", RoutePreference::LocalThenCloud),
     ("local", RoutePreference::Local),
     ("cloud", RoutePreference::Cloud),
 ];
-/// The words of `homeassistant.discovery`.
-const DOCUMENTS: [(&str, Documents); 3] =
-    [("device", Documents::Device), ("component", Documents::Component), ("off", Documents::Off)];
+/// The values of `homeassistant.discovery`.
+const DOCUMENTS: [(&str, DocumentForm); 3] =
+    [("device", DocumentForm::Device), ("component", DocumentForm::Component), ("off", DocumentForm::Off)];
 
-/// The whole file. Where nothing was written stands `None`.
+/// The whole file. A key that is not in the file is `None`.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) mqtt: Mqtt,
@@ -63,7 +65,10 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Reads the text of a config file, or says all that is wrong with it.
+    /// Parses the text of a config file.
+    ///
+    /// # Errors
+    /// All faults, in the order of the file.
     pub(super) fn read(text: &str) -> Result<Self, Vec<Diagnostic>> {
         reader::document(text, suggest, Self::take).map(|(file, _)| file)
     }
@@ -82,7 +87,7 @@ impl File {
     }
 }
 
-/// Every key that a config file may hold, as `table.key`, in alphabetical order.
+/// Every key that exists.
 pub(super) fn known() -> KnownKeys {
     reader::document("", suggest, File::take).map(|(_, known)| known).unwrap_or_default()
 }
@@ -115,7 +120,7 @@ impl Mqtt {
     }
 }
 
-/// The two ways to write a password.
+/// A password, in the file or in one of its own.
 #[derive(Debug, Default)]
 pub(super) struct Password {
     pub(super) text: Option<Spanned<Secret>>,
@@ -125,6 +130,12 @@ pub(super) struct Password {
 impl Password {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self { text: t.secret("password"), file: t.parsed("password_file", path) }
+    }
+
+    /// A fault of the one that is in the file.
+    pub(super) fn fault(&self, what: &str) -> Option<Diagnostic> {
+        let text = self.text.as_ref().map(|at| at.fault(what));
+        text.or_else(|| self.file.as_ref().map(|at| at.fault(what)))
     }
 }
 
@@ -158,7 +169,7 @@ impl BrokerUser {
 /// `[homeassistant]`
 #[derive(Debug, Default)]
 pub(super) struct HomeAssistant {
-    pub(super) discovery: Option<Spanned<Documents>>,
+    pub(super) discovery: Option<Spanned<DocumentForm>>,
     pub(super) discovery_prefix: Option<Spanned<String>>,
     pub(super) status_topic: Option<Spanned<String>>,
 }
@@ -229,7 +240,7 @@ impl Cloud {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             line: t.line(),
-            // An account's e-mail address is not quoted in complaints either.
+            // Read as a secret: messages do not quote the e-mail address.
             username: t.secret("username"),
             password: Password::take(t),
             url: t.parsed("url", cloud_url),
@@ -238,7 +249,7 @@ impl Cloud {
     }
 }
 
-/// `[routing]`, of which each key may also stand in a `[[plug]]`.
+/// `[routing]`, and the same keys in a `[[plug]]`.
 #[derive(Debug, Default)]
 pub(super) struct Routing {
     pub(super) policy: Option<Spanned<RoutePreference>>,
@@ -264,7 +275,7 @@ pub(super) struct Plug {
     pub(super) device_id: Option<Spanned<DeviceId>>,
     pub(super) mac: Option<Spanned<Mac>>,
     pub(super) host: Option<Spanned<String>>,
-    /// What `[[plug]]` calls its policy. `policy`, as in `[routing]`, is understood as well.
+    /// The policy of this plug; `policy` is accepted as well.
     pub(super) route: Option<Spanned<RoutePreference>>,
     pub(super) routing: Routing,
     pub(super) poll_interval: Option<Spanned<Duration>>,
@@ -302,7 +313,7 @@ fn client_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A topic, or the first levels of one.
+/// A topic or its first levels.
 fn topic(text: &str) -> Result<String, String> {
     let bad =
         |what: &str| Err(format!("{what}: write it like \"hs100d\" or \"home/plugs\" (is {})", quoted(text)));

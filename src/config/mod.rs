@@ -1,119 +1,120 @@
-//! What the config means. A [`Config`] cannot be invalid: whoever holds one need not check it again.
+//! What the config means. A [`Config`] is always valid.
 //!
-//! `file` has the TOML as written and judges each value by itself, `meaning` and `plugs` judge them together
-//! and fills in what was not written, [`paths`] knows where to look, [`service`] whether the system service is there.
-//! Nobody below this room knows that there is a file; every room is told its options in its own words.
+//! ```text
+//!   load ---> file ---> reader        the TOML as written, each value checked by itself
+//!     |
+//!     +-----> validate ---> plugs     the values checked together, the defaults
+//! ```
+//!
+//! `load` reads the file and calls both, `url` and `suggest` know brokers' URLs and frequent mistakes, [`paths`] where the file
+//! is, [`service`] whether the system service is installed. No module below knows that there is a file: each has options of
+//! its own.
 
+mod diagnostic;
 mod file;
+mod keys;
+mod load;
 pub mod paths;
 mod plugs;
 mod reader;
+mod routing;
 pub mod service;
 mod suggest;
+mod syntax;
 mod url;
 mod validate;
 
 use std::fmt;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
-use self::paths::{ConfigPath, Environment};
-use self::reader::Diagnostic;
 use crate::bridge;
 use crate::mqtt::{self, broker, homeassistant};
-use crate::secret::{Secret, SecretBuf};
+use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
 
-/// The largest config that is read: ten thousand plugs with every key set need a quarter of it.
-const LARGEST: u64 = 16 << 20;
-/// As many faults as fit on a screen; whoever has more mends these first.
-const FAULTS_SHOWN: usize = 10;
-
-/// Everything that the user decided, with the defaults where nothing was said.
+/// All settings, defaults included. [`Config::load`] makes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Which broker, and how to log in there.
+    /// The broker, and the login there.
     pub broker: BrokerConfig,
-    /// What to be called at the broker; `None` lets the installation name itself.
+    /// `None`: one is made from the installation's id.
     pub client_id: Option<String>,
-    /// The first level of every topic of ours.
+    /// The first levels of every topic.
     pub base_topic: String,
-    /// What Home Assistant is told.
+    /// Discovery for Home Assistant.
     pub homeassistant: homeassistant::HomeAssistantOptions,
-    /// How to look for plugs on the LAN, if that is wanted at all.
+    /// Discovery on the LAN; `None` if it is turned off.
     pub discovery: Option<discovery::DiscoveryOptions>,
-    /// The LAN wire.
+    /// The LAN.
     pub local: LocalConfig,
-    /// The account, if there is one.
+    /// `None` without an account.
     pub cloud: Option<CloudConfig>,
-    /// What the bridge is told, but for what the store remembers: [`bridge::Settings::known`] is empty.
+    /// For the bridge. [`bridge::Settings::known`] is empty: it comes from the store.
     pub bridge: bridge::Settings,
-    /// What is legal but unwise, a line each, to be logged once logging stands.
+    /// One line for each probable mistake, to be logged.
     pub warnings: Vec<String>,
 }
 
-/// Which broker the plugs are shown at.
+/// The broker that the daemon uses.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BrokerConfig {
-    /// Our own.
+    /// The one in this process.
     Embedded {
-        /// Where it listens: on loopback, unless there are users. Port 0 takes any that is free.
+        /// On loopback unless there are users. Port 0: any free one.
         listen: SocketAddr,
-        /// Who may log in there; nobody: everybody who reaches it.
+        /// Who may log in. Empty: no login is needed.
         users: Vec<broker::User>,
     },
-    /// One that is there already.
+    /// Another program.
     Outside {
         /// Host name or address.
         host: String,
-        /// TCP port.
+        /// The TCP port.
         port: u16,
-        /// TLS, if it is wanted.
+        /// `None`: without TLS.
         tls: Option<mqtt::TlsOptions>,
-        /// Who we are there.
+        /// `None`: no login.
         username: Option<String>,
-        /// And the proof.
+        /// `None` also without a user name.
         password: Option<Secret>,
     },
 }
 
-/// The LAN wire.
+/// How plugs are reached over the LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalConfig {
-    /// Whether plugs are spoken to over the LAN at all.
+    /// False: plugs are reached over the cloud only.
     pub enabled: bool,
-    /// The port that plugs listen on.
+    /// The plugs' port, TCP and UDP.
     pub port: u16,
 }
 
-/// The cloud wire.
+/// How plugs are reached over the cloud.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CloudConfig {
-    /// The account and where it lives.
+    /// The account and its host.
     pub options: cloud::CloudOptions,
-    /// Between two reads of a plug that the LAN does not reach.
+    /// Between two polls of a plug that the LAN does not reach.
     pub poll_interval: Duration,
 }
 
-/// What the left wing is started with.
+/// What the MQTT wing is started with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MqttChoice {
-    /// The embedded broker, and the link to it.
+    /// With the embedded broker.
     Embedded {
-        /// What the broker is told.
+        /// For the broker.
         broker: broker::BrokerOptions,
-        /// What the link is told. Its port is the one asked for: 0 where the broker takes any.
+        /// For the connection to it. Its port is 0 if the broker takes any free one.
         link: mqtt::MqttSettings,
     },
-    /// The link to a broker that is there already.
+    /// With a broker that is another program.
     Outside(mqtt::MqttSettings),
 }
 
-/// Why a config cannot be used: a line for each fault, with file, line, key and remedy.
+/// Why a config cannot be used: one line for each fault, with file, line, key and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Invalid {
     /// At least one, without an end of line, in the order of the file.
@@ -121,31 +122,7 @@ pub struct Invalid {
 }
 
 impl Config {
-    /// Reads the config from where it is. Files that it names (passwords, certificates) are looked at as
-    /// well.
-    ///
-    /// # Errors
-    /// All that is wrong, a line each; nothing of it holds a secret.
-    pub fn load(place: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
-        let invalid = |faults: Vec<Diagnostic>| Invalid::of(place, &faults);
-        let text = match place.path() {
-            Some(path) => read(path).map_err(|fault| invalid(vec![fault]))?,
-            None => Zeroizing::default(),
-        };
-        Self::read(&text, place, environment)
-    }
-
-    /// Reads the config from the text of the file at this place, which is not opened for it.
-    ///
-    /// # Errors
-    /// As those of [`Config::load`].
-    pub fn read(text: &str, place: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
-        let invalid = |faults: Vec<Diagnostic>| Invalid::of(place, &faults);
-        let file = file::File::read(text).map_err(invalid)?;
-        validate::validate(file, place, environment).map_err(invalid)
-    }
-
-    /// What the left wing is started with on this machine.
+    /// What the MQTT wing is started with on this machine.
     pub fn mqtt(&self, instance: &str, state_dir: &Path) -> MqttChoice {
         match &self.broker {
             BrokerConfig::Embedded { listen, users } => MqttChoice::Embedded {
@@ -155,10 +132,10 @@ impl Config {
                     state_dir: state_dir.to_owned(),
                 },
                 link: mqtt::MqttSettings {
-                    // Whoever reads this config knows each of them; commands beside the daemon do so as well.
+                    // Any of them will do; the other commands use the same one.
                     username: users.first().map(|user| user.name.clone()),
                     password: users.first().map(|user| user.password.clone()),
-                    ..self.link(instance, near(listen.ip()).to_string(), listen.port())
+                    ..self.link(instance, connectable(listen.ip()).to_string(), listen.port())
                 },
             },
             BrokerConfig::Outside { host, port, tls, username, password } => {
@@ -187,61 +164,22 @@ impl Config {
     }
 }
 
-impl Invalid {
-    fn of(place: &ConfigPath, faults: &[Diagnostic]) -> Self {
-        let mut lines: Vec<String> =
-            faults.iter().take(FAULTS_SHOWN).map(|fault| placed(place, fault)).collect();
-        if let Some(more) = faults.len().checked_sub(FAULTS_SHOWN + 1) {
-            lines.push(format!("{}: and {} more: correct these first", name(place), more + 1));
-        }
-        Self { lines }
-    }
-}
-
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.lines.join("\n"))
     }
 }
 
-/// Every key that a config may hold, as `table.key`; those of `[[plug]]` as `plug.key`.
+/// Every key of a config, as `table.key`; those of `[[plug]]` as `plug.key`.
 pub fn keys() -> Vec<String> {
     file::known().keys().collect()
 }
 
-/// Where to reach, from here, what listens on this address.
-fn near(listen: IpAddr) -> IpAddr {
+/// The address to connect to, on this machine, for one that is listened on.
+fn connectable(listen: IpAddr) -> IpAddr {
     match listen {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         one => one,
     }
-}
-
-/// `FILE:LINE: key: what`, or `FILE: key: what` for what has no line.
-fn placed(place: &ConfigPath, fault: &Diagnostic) -> String {
-    let gap = if fault.line.is_some() { "" } else { " " };
-    format!("{}:{gap}{fault}", name(place))
-}
-
-fn name(place: &ConfigPath) -> String {
-    place.path().map_or_else(|| "built-in config".to_owned(), |path| path.display().to_string())
-}
-
-/// The text may hold passwords, so it is wiped when it has been read.
-fn read(path: &Path) -> Result<Zeroizing<String>, Diagnostic> {
-    let bytes = File::open(path).and_then(|file| SecretBuf::read(file, LARGEST + 1)).map_err(|error| {
-        Diagnostic::of("", format!("cannot be read: {error}: check the path and its permissions"))
-    })?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Diagnostic::of(
-            "",
-            format!("is larger than {} MiB: is it a config file?", LARGEST >> 20),
-        ));
-    }
-    bytes.into_text().map_err(|(bytes, error)| {
-        let before = &bytes[..error.valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Diagnostic { line: Some(line), ..Diagnostic::of("", "is not UTF-8 text: save the file as UTF-8") }
-    })
 }

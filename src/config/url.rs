@@ -1,9 +1,10 @@
-//! The URL of a broker, taken apart: scheme, host and port, and nothing else.
+//! Parses the URL of a broker: scheme, host and port, and nothing else.
 //!
-//! A URL that holds a password is refused without being quoted. The cloud's URL has its rules where tokens
-//! are sent: [`crate::transport::cloud::host::check_host`].
+//! A URL with a password in it is refused and not quoted. The `url` crate does not serve here: for `mqtt:` it accepts any host
+//! and port 0, and takes the end of a password with a slash in it for a path. The URL of the cloud is checked by
+//! [`crate::transport::cloud::host::check_host`].
 
-use super::reader::quoted;
+use super::diagnostic::quoted;
 use crate::model::Address;
 
 /// Where a broker is.
@@ -14,21 +15,24 @@ pub(super) struct MqttUrl {
     pub(super) tls: bool,
 }
 
-/// What is wrong with a URL.
+/// Why a URL is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BadUrl {
-    /// No scheme, or one that we do not speak.
+    /// No scheme, or not one of MQTT.
     Scheme,
-    /// A user name before the host, and perhaps a password.
+    /// A user name or a password before the host.
     UserInfo,
     /// More than a host and a port.
     Path,
-    /// No host, or one that cannot be, or a port that cannot be.
+    /// A missing or invalid host, or an invalid port.
     Host,
 }
 
 impl MqttUrl {
-    /// Reads the URL, or says what to write instead.
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// What to write instead.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|bad| match bad {
             BadUrl::UserInfo => {
@@ -60,7 +64,7 @@ impl MqttUrl {
 /// The scheme in lower case, and host with port.
 fn split(text: &str) -> Result<(String, &str), BadUrl> {
     let (scheme, rest) = text.split_once("://").ok_or(BadUrl::Scheme)?;
-    // A password may hold a slash that nobody escaped, so the sign is looked for in all of the rest.
+    // A password may hold a slash that is not escaped, so the `@` may be anywhere.
     if rest.contains('@') {
         return Err(BadUrl::UserInfo);
     }
@@ -72,7 +76,7 @@ fn split(text: &str) -> Result<(String, &str), BadUrl> {
 }
 
 fn address(authority: &str, default_port: u16) -> Result<Address, BadUrl> {
-    // Brackets set an IPv6 address apart from a port; without a port there is nothing to set apart.
+    // `Address` accepts an IPv6 address in brackets only with a port.
     let bare = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(authority);
     Address::new(bare, default_port).ok_or(BadUrl::Host)
 }
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_broker_url_is_refused_for_its_reason() {
+    fn any_other_url_is_refused_with_the_reason() {
         for (text, bad) in [
             ("broker.lan:1883", BadUrl::Scheme),
             ("tcp://broker.lan", BadUrl::Scheme),

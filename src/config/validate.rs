@@ -1,5 +1,4 @@
-//! From what was written to what it means: the values judged together, and the defaults where nothing was
-//! written.
+//! Makes a [`Config`] of the file: checks the values together, and sets the defaults.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,88 +6,79 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{self, File, Password};
+use super::diagnostic::{Diagnostic, Diagnostics, Spanned, or, quoted};
 use super::paths::{ConfigPath, Environment};
-use super::reader::{Diagnostic, Spanned, quoted};
+use super::routing::{self, EnabledRoutes};
 use super::url::MqttUrl;
-use super::{BrokerConfig, CloudConfig, Config, LocalConfig, placed, plugs};
+use super::{BrokerConfig, CloudConfig, Config, LocalConfig, file, plugs};
 use crate::bridge::Settings;
-use crate::bridge::route::{RoutePolicy, RoutePreference};
+use crate::bridge::route::RoutePolicy;
 use crate::mqtt::topics::is_below;
 use crate::mqtt::{TlsOptions, broker, homeassistant};
 use crate::permissions::FilePermissions;
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
 
-/// The port of the plugs' own protocol, TCP and UDP.
+/// The plugs' port, TCP and UDP.
 const PLUG_PORT: u16 = 9999;
-/// Where the embedded broker listens: the port that IANA gave to MQTT.
+/// Where the embedded broker listens: IANA's port for MQTT.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
-/// The entrance to TP-Link's cloud, which names the right host of each plug.
+/// TP-Link's host for all regions; its device list names the host of each plug.
 const CLOUD_URL: &str = "https://wap.tplinkcloud.com";
 /// Between two rounds of discovery.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes a config of a file, or says all that contradicts itself in it.
+/// Makes a config of a file. Returns the warnings beside it, in the order of the file; [`Config::warnings`] is empty.
+///
+/// # Errors
+/// All faults, in the order of the file.
 pub(super) fn validate(
-    file: File,
-    place: &ConfigPath,
+    file: file::File,
+    path: &ConfigPath,
     environment: &Environment,
-) -> Result<Config, Vec<Diagnostic>> {
-    let mut judge = Validator { place, environment, faults: Vec::new(), warnings: Vec::new() };
-    judge.look_at_the_file(&file);
-    let config = judge.config(file);
-    judge.faults.sort();
-    judge.warnings.sort();
-    if !judge.faults.is_empty() {
-        return Err(judge.faults);
-    }
-    Ok(Config { warnings: judge.warnings.iter().map(|fault| placed(place, fault)).collect(), ..config })
+) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut validator = Validator { path, environment, diagnostics: Diagnostics::default() };
+    validator.check_config_file(&file);
+    let config = validator.config(file);
+    let Diagnostics { mut faults, mut warnings } = validator.diagnostics;
+    faults.sort();
+    warnings.sort();
+    if faults.is_empty() { Ok((config, warnings)) } else { Err(faults) }
 }
 
-/// Collects what is wrong and what is unwise while the config takes shape.
-pub(super) struct Validator<'a> {
-    place: &'a ConfigPath,
+/// Builds the config and collects faults and warnings.
+struct Validator<'a> {
+    path: &'a ConfigPath,
     environment: &'a Environment,
-    faults: Vec<Diagnostic>,
-    warnings: Vec<Diagnostic>,
-}
-
-/// By which ways plugs may be reached at all.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EnabledRoutes {
-    pub(super) local: bool,
-    pub(super) cloud: bool,
-    /// Whether the LAN is searched for plugs whose address is not written.
-    pub(super) search: bool,
+    diagnostics: Diagnostics,
 }
 
 impl Validator<'_> {
-    pub(super) fn fault(&mut self, fault: Diagnostic) {
-        self.faults.push(fault);
+    fn fault(&mut self, fault: Diagnostic) {
+        self.diagnostics.fault(fault);
     }
 
-    pub(super) fn warn(&mut self, warning: Diagnostic) {
-        self.warnings.push(warning);
+    fn warn(&mut self, warning: Diagnostic) {
+        self.diagnostics.warn(warning);
     }
 
-    fn config(&mut self, file: File) -> Config {
+    fn config(&mut self, file: file::File) -> Config {
         let local = LocalConfig {
             enabled: or(file.local.enabled.as_ref(), true),
             port: or(file.local.port.as_ref(), PLUG_PORT),
         };
-        let ways = EnabledRoutes { local: local.enabled, cloud: file.cloud.is_some(), search: true };
-        if let (false, false, Some(enabled)) = (ways.local, ways.cloud, &file.local.enabled) {
+        let enabled = EnabledRoutes { local: local.enabled, cloud: file.cloud.is_some(), search: true };
+        if let (false, false, Some(enabled)) = (enabled.local, enabled.cloud, &file.local.enabled) {
             self.fault(enabled.fault("leaves no way to reach a plug: add [cloud], or set it to true"));
         }
         let cloud = file.cloud.map(|written| self.cloud(written));
-        let policy = self.policy(&file.routing, &file.local, cloud.as_ref(), ways);
+        let policy = self.policy(&file.routing, &file.local, cloud.as_ref(), enabled);
         let discovery = self.discovery(&file.discovery, local);
         let adopt = or(file.discovery.adopt.as_ref(), true);
-        let ways = EnabledRoutes { search: discovery.is_some(), ..ways };
-        let plugs = plugs::validate(self, file.plugs, policy, local.port, ways);
+        let enabled = EnabledRoutes { search: discovery.is_some(), ..enabled };
+        let plugs = plugs::validate(&mut self.diagnostics, file.plugs, policy, local.port, enabled);
         if plugs.is_empty() {
-            self.look_for_plugs(&file.discovery, ways);
+            self.warn_of_no_plugs(&file.discovery, enabled);
         }
         let base_topic = file.mqtt.base_topic.clone().map_or_else(|| "hs100d".to_owned(), |at| at.value);
         Config {
@@ -98,7 +88,7 @@ impl Validator<'_> {
             base_topic,
             discovery,
             local,
-            bridge: Settings { plugs, known: Vec::new(), adopt, policy, cloud: ways.cloud },
+            bridge: Settings { plugs, known: Vec::new(), adopt, policy, cloud: enabled.cloud },
             cloud,
             warnings: Vec::new(),
         }
@@ -178,13 +168,13 @@ impl Validator<'_> {
         Some(broker::User { name: name?.value, password })
     }
 
-    /// Complains of all keys that make no sense without TLS or, with `login`, without a broker of one's own.
+    /// Reports the keys that need TLS or, with `login`, an external broker.
     fn refuse(&mut self, mqtt: &file::Mqtt, login: bool, why: &str) {
         let files = [&mqtt.ca_file, &mqtt.client_cert_file, &mqtt.client_key_file];
-        self.faults.extend(files.into_iter().flatten().map(|at| at.fault(why)));
+        self.diagnostics.faults.extend(files.into_iter().flatten().map(|at| at.fault(why)));
         if login {
-            self.faults.extend(mqtt.username.as_ref().map(|at| at.fault(why)));
-            self.faults.extend(mqtt.password.fault(why));
+            self.diagnostics.faults.extend(mqtt.username.as_ref().map(|at| at.fault(why)));
+            self.diagnostics.faults.extend(mqtt.password.fault(why));
         }
     }
 
@@ -230,11 +220,16 @@ impl Validator<'_> {
         routing: &file::Routing,
         local: &file::Local,
         cloud: Option<&CloudConfig>,
-        ways: EnabledRoutes,
+        enabled: EnabledRoutes,
     ) -> RoutePolicy {
         let default = RoutePolicy::default();
         let policy = RoutePolicy {
-            preference: self.way(routing.policy.as_ref(), default.preference, ways),
+            preference: routing::preference(
+                &mut self.diagnostics,
+                routing.policy.as_ref(),
+                default.preference,
+                enabled,
+            ),
             cloud_after: or(routing.cloud_after.as_ref(), default.cloud_after),
             command_ttl: or(routing.command_ttl.as_ref(), default.command_ttl),
             poll_interval: or(local.poll_interval.as_ref(), default.poll_interval),
@@ -243,51 +238,8 @@ impl Validator<'_> {
             local_timeout: or(local.timeout.as_ref(), default.local_timeout),
             cloud_timeout: default.cloud_timeout,
         };
-        self.look_at_times(routing, policy, ways);
+        routing::check_times(&mut self.diagnostics, routing, policy, enabled);
         policy
-    }
-
-    /// The policy that was written, where it can be followed.
-    pub(super) fn way(
-        &mut self,
-        written: Option<&Spanned<RoutePreference>>,
-        inherited: RoutePreference,
-        ways: EnabledRoutes,
-    ) -> RoutePreference {
-        let Some(at) = written else {
-            // Nothing was asked for, so the default bends to what there is.
-            return if ways.local { inherited } else { RoutePreference::Cloud };
-        };
-        match at.value {
-            RoutePreference::Cloud if !ways.cloud => {
-                self.fault(at.fault("needs an account: add [cloud], or write \"local\""));
-            }
-            RoutePreference::Local if !ways.local => {
-                self.fault(at.fault("needs the LAN: set local.enabled to true, or write \"cloud\""));
-            }
-            RoutePreference::LocalThenCloud if !ways.cloud => {
-                self.warn(at.fault("has no cloud to fall back to: add [cloud], or write \"local\""));
-            }
-            RoutePreference::LocalThenCloud if !ways.local => return RoutePreference::Cloud,
-            RoutePreference::LocalThenCloud | RoutePreference::Local | RoutePreference::Cloud => {}
-        }
-        at.value
-    }
-
-    /// Warns of a fallback that comes after the command's own end.
-    pub(super) fn look_at_times(
-        &mut self,
-        written: &file::Routing,
-        policy: RoutePolicy,
-        ways: EnabledRoutes,
-    ) {
-        let both = ways.cloud && policy.preference == RoutePreference::LocalThenCloud;
-        let at = written.cloud_after.as_ref().or(written.command_ttl.as_ref());
-        if let (true, Some(at)) = (both && policy.cloud_after >= policy.command_ttl, at) {
-            self.warn(at.fault(
-                "makes cloud_after no shorter than command_ttl: a silent LAN leaves no time for the cloud; shorten it",
-            ));
-        }
     }
 
     fn discovery(
@@ -325,27 +277,27 @@ impl Validator<'_> {
         }
     }
 
-    /// Warns of a config without a `[[plug]]` by which no plug can be found either.
-    fn look_for_plugs(&mut self, written: &file::Discovery, ways: EnabledRoutes) {
+    /// Warns if there is no `[[plug]]` and no other way to find one.
+    fn warn_of_no_plugs(&mut self, written: &file::Discovery, enabled: EnabledRoutes) {
         let unwanted = |at: &&Spanned<bool>| !at.value;
         if let Some(adopt) = written.adopt.as_ref().filter(unwanted) {
             self.warn(adopt.fault("is false and there is no [[plug]]: no plug will be served; add one"));
-        } else if let (false, Some(lan)) = (ways.cloud, written.lan.as_ref().filter(unwanted)) {
+        } else if let (false, Some(lan)) = (enabled.cloud, written.lan.as_ref().filter(unwanted)) {
             self.warn(lan.fault(
                 "is false and there is neither [cloud] nor [[plug]]: no plug will be served; add one of them",
             ));
         }
     }
 
-    /// What was written goes before the credential that systemd passed.
-    fn password(&mut self, written: Password, credential: &str) -> Option<Secret> {
+    /// The password in the file, else the credential from systemd.
+    fn password(&mut self, written: file::Password, credential: &str) -> Option<Secret> {
         if written.text.is_none() && written.file.is_none() {
             return self.credential(credential);
         }
         self.written_password(written)
     }
 
-    fn written_password(&mut self, written: Password) -> Option<Secret> {
+    fn written_password(&mut self, written: file::Password) -> Option<Secret> {
         match (written.text, written.file) {
             (Some(text), Some(file)) => {
                 self.fault(
@@ -384,7 +336,7 @@ impl Validator<'_> {
         })
     }
 
-    /// The whole path of a file that must be there.
+    /// The full path of a file that must be readable.
     fn readable(&mut self, at: &Spanned<PathBuf>) -> PathBuf {
         let path = self.resolve(&at.value);
         if let Err(error) = std::fs::File::open(&path) {
@@ -393,41 +345,41 @@ impl Validator<'_> {
         path
     }
 
-    /// Relative paths begin at the config file, for a daemon's working directory is nobody's choice.
+    /// A relative path starts at the config file: the working directory of a daemon is arbitrary.
     fn resolve(&self, path: &Path) -> PathBuf {
-        self.place.path().and_then(Path::parent).map_or_else(|| path.to_owned(), |parent| parent.join(path))
+        self.path.path().and_then(Path::parent).map_or_else(|| path.to_owned(), |parent| parent.join(path))
     }
 
-    /// Warns of a file with a secret that others on the machine may read or change.
+    /// Warns if other users may read or change a file with a secret.
     fn guard(&mut self, at: &Spanned<PathBuf>, path: &Path, what: &str) {
-        let Some(access) = FilePermissions::of(path) else { return };
+        let Some(permissions) = FilePermissions::of(path) else { return };
         let path = path.display();
-        if access.everybody_reads() {
+        if permissions.everybody_reads() {
             self.warn(at.fault(format!("{path} {what} and every user may read it: chmod o-r {path}")));
         }
-        for trouble in meddling(access, &path) {
-            self.warn(at.fault(format!("{path} {what} and {trouble}")));
+        for reason in other_writers(permissions, &path) {
+            self.warn(at.fault(format!("{path} {what} and {reason}")));
         }
     }
 
-    /// The same of the config itself, which says where passwords are sent, and of the directory that it can be
-    /// replaced in.
-    fn look_at_the_file(&mut self, file: &File) {
-        let Some(path) = self.place.path() else { return };
+    /// The same for the config file, which says where passwords are sent, and for its directory, in which it can be
+    /// replaced.
+    fn check_config_file(&mut self, file: &file::File) {
+        let Some(path) = self.path.path() else { return };
         let written = [Some(&file.mqtt.password), file.cloud.as_ref().map(|cloud| &cloud.password)];
         let users = file.broker.users.iter().map(|user| &user.password);
         let holds_password =
             written.into_iter().flatten().chain(users).any(|password| password.text.is_some());
-        if let Some(access) = FilePermissions::of(path) {
-            if holds_password && access.everybody_reads() {
+        if let Some(permissions) = FilePermissions::of(path) {
+            if holds_password && permissions.everybody_reads() {
                 let remedy =
                     format!("holds a password and every user may read it: chmod o-r {}", path.display());
                 self.warn(Diagnostic::of("", remedy));
             }
-            let troubles: Vec<_> = meddling(access, &path.display()).collect();
-            troubles.into_iter().for_each(|trouble| self.warn(Diagnostic::of("", trouble)));
+            let reasons: Vec<_> = other_writers(permissions, &path.display()).collect();
+            reasons.into_iter().for_each(|reason| self.warn(Diagnostic::of("", reason)));
         }
-        // The parent of a bare name is written as nothing.
+        // The parent of a bare file name is an empty path.
         let parent =
             path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent });
         if let Some(parent) =
@@ -442,23 +394,11 @@ impl Validator<'_> {
     }
 }
 
-impl Password {
-    /// A complaint about whichever was written.
-    fn fault(&self, what: &str) -> Option<Diagnostic> {
-        let text = self.text.as_ref().map(|at| at.fault(what));
-        text.or_else(|| self.file.as_ref().map(|at| at.fault(what)))
-    }
-}
-
-/// What was written, else the default.
-pub(super) fn or<T: Copy>(written: Option<&Spanned<T>>, default: T) -> T {
-    written.map_or(default, |at| at.value)
-}
-
-/// Who else may change a file, with the remedy.
-fn meddling(access: FilePermissions, path: &impl fmt::Display) -> impl Iterator<Item = String> {
-    let everybody = access.everybody_writes().then(|| format!("every user may change it: chmod o-w {path}"));
-    let stranger = access
+/// The other users who may change a file, with the remedy.
+fn other_writers(permissions: FilePermissions, path: &impl fmt::Display) -> impl Iterator<Item = String> {
+    let everybody =
+        permissions.everybody_writes().then(|| format!("every user may change it: chmod o-w {path}"));
+    let stranger = permissions
         .stranger()
         .map(|owner| format!("belongs to user {owner}, who may change it: chown root {path}"));
     everybody.into_iter().chain(stranger)

@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::logging::Repeated;
 
 /// What the system says when this process, or the whole machine, has too many files open.
@@ -21,7 +23,7 @@ pub(in crate::transport) fn is_out_of_files(error: &io::Error) -> bool {
 /// What may be had, and whether it was enough.
 #[derive(Debug)]
 pub(in crate::transport) struct FdBudget {
-    /// How many files this process may have open; absent where that is not known, or without a limit.
+    /// How many files this process may have open; absent without a limit.
     limit: Option<u64>,
     missed: Mutex<OverBudget>,
 }
@@ -83,16 +85,9 @@ impl FdBudget {
     }
 }
 
-/// How many files this process may have open, as Linux tells it.
+/// How many files this process may have open (RLIMIT_NOFILE); `None` without a limit.
 fn limit() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    getrlimit(Resource::Nofile).current
 }
 
 #[cfg(test)]

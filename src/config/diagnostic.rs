@@ -1,0 +1,104 @@
+//! What is wrong with the config, and where: one line each, with the remedy in it.
+
+use std::fmt;
+
+/// A value and where it is written.
+#[derive(Debug, Clone)]
+pub(super) struct Spanned<T> {
+    /// The whole key, such as `mqtt.url`.
+    pub(super) key: String,
+    /// The line, from 1.
+    pub(super) line: usize,
+    pub(super) value: T,
+}
+
+impl<T> Spanned<T> {
+    /// A fault of this value.
+    pub(super) fn fault(&self, what: impl Into<String>) -> Diagnostic {
+        Diagnostic { line: Some(self.line), column: None, key: self.key.clone(), what: what.into() }
+    }
+}
+
+/// A fault or a warning. Sorts by its place in the file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Diagnostic {
+    pub(super) line: Option<usize>,
+    pub(super) column: Option<usize>,
+    pub(super) key: String,
+    pub(super) what: String,
+}
+
+impl Diagnostic {
+    /// About a key that is not in the file.
+    pub(super) fn of(key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { line: None, column: None, key: key.into(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if let Some(column) = self.column {
+            write!(f, "{column}:")?;
+        }
+        if self.line.is_some() {
+            f.write_str(" ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// The faults and warnings found so far.
+#[derive(Debug, Default)]
+pub(super) struct Diagnostics {
+    pub(super) faults: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// The config cannot be used.
+    pub(super) fn fault(&mut self, fault: Diagnostic) {
+        self.faults.push(fault);
+    }
+
+    /// The config can be used, and is probably a mistake.
+    pub(super) fn warn(&mut self, warning: Diagnostic) {
+        self.warnings.push(warning);
+    }
+}
+
+/// The longest value that a message quotes whole, in characters.
+const QUOTED: usize = 60;
+
+/// A value of the user's for a one-line message.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// A key with its table.
+pub(super) fn whole_key(table: &str, key: &str) -> String {
+    // A quoted key may hold anything; a message is one line.
+    let is_plain = key.len() <= QUOTED && !key.chars().any(char::is_control);
+    let key = if is_plain { key.to_owned() } else { quoted(key) };
+    if table.is_empty() { key } else { format!("{table}.{key}") }
+}
+
+/// `a, b or c`.
+pub(super) fn one_of(words: impl IntoIterator<Item = String>) -> String {
+    let mut words: Vec<String> = words.into_iter().collect();
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
+}
+
+/// The value in the file, else the default.
+pub(super) fn or<T: Copy>(written: Option<&Spanned<T>>, default: T) -> T {
+    written.map_or(default, |at| at.value)
+}

@@ -1,0 +1,77 @@
+//! Reads the config file and reports what is wrong with it.
+
+use std::fs::File;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::diagnostic::Diagnostic;
+use super::paths::{ConfigPath, Environment};
+use super::{Config, Invalid, file, validate};
+use crate::secret::SecretBuf;
+
+/// The largest file that is read, in bytes: ten thousand plugs with every key set need a quarter of it.
+const LARGEST: u64 = 16 << 20;
+/// The most faults that are shown: they fit on a screen.
+const FAULTS_SHOWN: usize = 10;
+
+impl Config {
+    /// Reads the config file, and checks the files that it names (passwords, certificates).
+    ///
+    /// # Errors
+    /// One line for each fault; none holds a secret.
+    pub fn load(path: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
+        let text = match path.path() {
+            Some(file) => read(file).map_err(|fault| invalid(path, &[fault]))?,
+            None => Zeroizing::default(),
+        };
+        Self::read(&text, path, environment)
+    }
+
+    /// The same with the text of the file, which is not opened.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn read(text: &str, path: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
+        let invalid = |faults: Vec<Diagnostic>| invalid(path, &faults);
+        let file = file::File::read(text).map_err(invalid)?;
+        let (config, warnings) = validate::validate(file, path, environment).map_err(invalid)?;
+        Ok(Self { warnings: warnings.iter().map(|warning| line(path, warning)).collect(), ..config })
+    }
+}
+
+fn invalid(path: &ConfigPath, faults: &[Diagnostic]) -> Invalid {
+    let mut lines: Vec<String> = faults.iter().take(FAULTS_SHOWN).map(|fault| line(path, fault)).collect();
+    if let Some(more) = faults.len().checked_sub(FAULTS_SHOWN + 1) {
+        lines.push(format!("{}: and {} more: correct these first", name(path), more + 1));
+    }
+    Invalid { lines }
+}
+
+/// `FILE:LINE: key: what`, or `FILE: key: what` without a line.
+fn line(path: &ConfigPath, diagnostic: &Diagnostic) -> String {
+    let gap = if diagnostic.line.is_some() { "" } else { " " };
+    format!("{}:{gap}{diagnostic}", name(path))
+}
+
+fn name(path: &ConfigPath) -> String {
+    path.path().map_or_else(|| "built-in config".to_owned(), |file| file.display().to_string())
+}
+
+/// The text may hold passwords, so it is zeroized.
+fn read(path: &Path) -> Result<Zeroizing<String>, Diagnostic> {
+    let bytes = File::open(path).and_then(|file| SecretBuf::read(file, LARGEST + 1)).map_err(|error| {
+        Diagnostic::of("", format!("cannot be read: {error}: check the path and its permissions"))
+    })?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Diagnostic::of(
+            "",
+            format!("is larger than {} MiB: is it a config file?", LARGEST >> 20),
+        ));
+    }
+    bytes.into_text().map_err(|(bytes, error)| {
+        let before = &bytes[..error.valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Diagnostic { line: Some(line), ..Diagnostic::of("", "is not UTF-8 text: save the file as UTF-8") }
+    })
+}
