@@ -218,7 +218,7 @@ impl Bridge {
     /// Tells again all that has a date: the clock that dates are read from was set.
     pub fn tell_times(&mut self, now: Instant) {
         for key in self.keys() {
-            self.touch(key, now, Plug::tell_times);
+            self.touch(key, now, Plug::republish_dates);
         }
         self.summary.due = Some(now);
     }

@@ -1,308 +1,221 @@
-//! What is wanted of a plug: commands become wishes, wishes become jobs, and each command ends in one result.
+//! What is desired of a plug and not yet true: at most one value for each property of a part, and the delivery of one.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Ctx, InFlight, Plug};
-use crate::bridge::delivery::DeliveryJob;
+use crate::bridge::delivery::{Delivery, DeliveryJob};
 use crate::bridge::desired::{CommandOrigin, Desired, DesiredStep, DesiredValue, Property};
-use crate::bridge::event::{CommandId, CommandResult, Ended, NoticeKind, Update};
-use crate::model::{PlugCommand, RelayState, Route, SetCommand, Switch};
-use crate::smarthome::message::{DeviceKind, Outlet, Outlets, Request};
+use crate::bridge::event::Ended;
+use crate::model::{Failure, Route, Verdict};
+use crate::smarthome::message::{Outlet, Outlets, Request};
 
-/// Why a relay cannot be switched that is not there.
-const NO_RELAY: &str = "this device has no relay of its own";
+/// A command that ended: whom to answer, and when the command arrived.
+pub(super) type EndedCommand = (CommandOrigin, Instant);
 
-impl Plug {
-    /// Takes a command to the device or to one of its outlets; each ends in exactly one result.
-    pub(in crate::bridge) fn command(
-        &mut self,
-        id: CommandId,
-        part: Option<Outlet>,
-        order: PlugCommand,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let asked = CommandOrigin { id, of: part };
-        self.stirred = Some(ctx.now);
-        // A fade is not late before it can have ended.
-        let fade = if let PlugCommand::Set(wishes) = &order { wishes.transition } else { None };
-        let deadline = ctx.now + self.policy.command_ttl + fade.unwrap_or_default();
-        match self.wants(part, order) {
-            Ok(wants) => {
-                for (part, want) in wants {
-                    let mut desired = Desired::new(want, part, Some(asked), ctx.now, deadline);
-                    if self.reported.is_none() && desired.is_for_the_relay_of_a_device() {
-                        desired.step = DesiredStep::Identify;
-                    }
-                    self.desired(desired, ctx);
-                }
-            }
-            Err(why) => self.report(asked, ctx.now, Ended::Error(why.into()), None, ctx),
-        }
+/// All that is desired of one plug.
+#[derive(Debug, Default)]
+pub(super) struct DesiredState {
+    values: Vec<Desired>,
+    /// The delivery of the value that comes first.
+    pub(super) delivery: Option<Box<Delivery>>,
+}
+
+impl DesiredState {
+    pub(super) fn get(&self, property: Property, part: Option<Outlet>) -> Option<&Desired> {
+        self.values.iter().find(|desired| desired.property() == property && desired.part == part)
     }
 
-    /// What an order comes to for this device, part by part, or why it cannot be.
-    fn wants(
-        &self,
-        part: Option<Outlet>,
-        order: PlugCommand,
-    ) -> Result<Vec<(Option<Outlet>, DesiredValue)>, &'static str> {
-        match order {
-            PlugCommand::Set(wishes) => self.wants_set(part, wishes),
-            PlugCommand::Reboot => Ok(vec![(None, DesiredValue::Reboot)]),
-            PlugCommand::Read => Ok(vec![(None, DesiredValue::Read)]),
-        }
+    pub(super) fn get_mut(&mut self, property: Property, part: Option<Outlet>) -> Option<&mut Desired> {
+        self.values.iter_mut().find(|desired| desired.property() == property && desired.part == part)
     }
 
-    fn wants_set(
-        &self,
-        part: Option<Outlet>,
-        wishes: SetCommand,
-    ) -> Result<Vec<(Option<Outlet>, DesiredValue)>, &'static str> {
-        let SetCommand { mut relay, led, brightness, transition, lasting, alias } = wishes;
-        let mut wants = Vec::new();
-        if let Some(percent) = brightness {
-            if self.kind().is_some_and(|kind| kind != DeviceKind::Dimmer) {
-                return Err("this device cannot be dimmed: leave brightness out");
-            }
-            match (transition, percent) {
-                (Some(over), _) => wants.push((None, DesiredValue::Fade(percent, over))),
-                (None, 0) => relay = relay.or(Some(Switch::To(RelayState::Off))),
-                (None, _) => {
-                    wants.push((None, DesiredValue::Brightness(percent)));
-                    relay = relay.or(Some(Switch::To(RelayState::On)));
-                }
-            }
-        }
-        if let Some(switch) = relay {
-            let parts = self.relay_parts(part);
-            if parts.is_empty() {
-                return Err(NO_RELAY);
-            }
-            for part in parts {
-                wants.push((part, self.resolve(part, switch)));
-                wants.extend(lasting.map(|lasting| (part, self.count_down(part, switch, lasting))));
-            }
-        } else if let Some(lasting) = lasting {
-            if !lasting.is_zero() {
-                return Err("`for` needs a `state` that is to last so long");
-            }
-            wants.extend(
-                self.relay_parts(part)
-                    .into_iter()
-                    .map(|part| (part, DesiredValue::CountDown(0, RelayState::Off))),
-            );
-        }
-        if let Some(state) = led {
-            if self.reported.as_ref().is_some_and(|reported| reported.reading.led.is_none()) {
-                return Err("this device has no LED that can be switched");
-            }
-            wants.push((None, DesiredValue::Led(state)));
-        }
-        wants.extend(alias.map(|alias| (part, DesiredValue::Alias(alias))));
-        if wants.is_empty() { Err("the command asks for nothing") } else { Ok(wants) }
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Desired> {
+        self.values.iter()
     }
 
-    /// The parts whose relays a command to this part switches: a strip's own switches all its outlets, those that are
-    /// known from an earlier run among them.
-    fn relay_parts(&self, part: Option<Outlet>) -> Vec<Option<Outlet>> {
-        let reading = self.reported.as_ref().map(|reported| &reported.reading);
-        let outlets = reading.map_or(0, |reading| reading.outlets.len()).max(self.outlets.len());
-        match (part, reading) {
-            (Some(outlet), _) => vec![Some(outlet)],
-            (None, _) if outlets > 0 => (0..).take(outlets).map(Some).collect(),
-            (None, Some(reading)) if reading.relay.is_none() => vec![],
-            (None, _) => vec![None],
-        }
+    pub(super) fn first(&self) -> Option<&Desired> {
+        self.values.first()
     }
 
-    /// What a whole device's relay was to do before it was known what the device is. A strip's outlets do it instead.
-    pub(super) fn assign_to_relays(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(parts) =
-            self.desired.iter().any(Desired::is_for_the_relay_of_a_device).then(|| self.relay_parts(None))
-        else {
-            return;
-        };
-        for slot in [Property::Relay, Property::CountDown] {
-            match (&parts[..], self.wish_for_mut(slot, None)) {
-                (_, None) => {}
-                ([None], Some(desired)) if desired.step == DesiredStep::Identify => {
-                    desired.step = desired.value.first_step()
-                }
-                ([None], Some(_)) => {}
-                ([], Some(_)) => self.end(slot, None, Ended::Error(NO_RELAY.into()), None, ctx),
-                (outlets, Some(_)) => self.split(slot, outlets.iter().flatten().copied(), ctx),
-            }
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
-    /// Makes of the whole device's desired of this kind one for each outlet, unless a newer one is there.
-    fn split(&mut self, slot: Property, outlets: impl Iterator<Item = Outlet>, ctx: &mut Ctx<'_>) {
-        let is_it = |desired: &Desired| desired.property() == slot && desired.part.is_none();
-        let Some(place) = self.desired.iter().position(is_it) else { return };
-        let whole = self.desired.swap_remove(place);
-        for outlet in outlets {
-            let newest = self.wish_for(slot, Some(outlet)).map(|desired| desired.arrived);
-            if newest.is_none_or(|newest| newest <= whole.arrived) {
-                self.desired(whole.for_outlet(outlet), ctx);
-            }
-        }
-        let is_left = self.desired.iter().any(|desired| desired.command == whole.command);
-        if let Some(asked) = whole.command.filter(|_| !is_left) {
-            self.report(asked, whole.arrived, Ended::Superseded, None, ctx);
-        }
+    /// The caller has ended the older value for the same property and part.
+    pub(super) fn insert(&mut self, desired: Desired) {
+        self.values.push(desired);
     }
 
-    /// Toggle is relative to what is wished already, else to what will be read. A strip's own toggles each outlet by
-    /// itself.
-    fn resolve(&self, part: Option<Outlet>, switch: Switch) -> DesiredValue {
-        match (switch, self.wish_for(Property::Relay, part).map(|desired| &desired.value)) {
-            (Switch::To(state), _) => DesiredValue::Relay(state),
-            (Switch::Toggle, Some(DesiredValue::Relay(state))) => DesiredValue::Relay(!*state),
-            (Switch::Toggle, Some(DesiredValue::FlipRelay(flip))) => DesiredValue::FlipRelay(!flip),
-            (Switch::Toggle, _) => DesiredValue::FlipRelay(true),
-        }
+    pub(super) fn take(&mut self, property: Property, part: Option<Outlet>) -> Option<Desired> {
+        let is_it = |desired: &Desired| desired.property() == property && desired.part == part;
+        let index = self.values.iter().position(is_it)?;
+        Some(self.values.swap_remove(index))
     }
 
-    fn count_down(&self, part: Option<Outlet>, switch: Switch, lasting: Duration) -> DesiredValue {
-        let state = match (switch, self.relay_of(part)) {
-            (Switch::To(state), _) => state,
-            (Switch::Toggle, now) => !now.unwrap_or(RelayState::Off),
-        };
-        // A part of a second is a second: the firmwares count whole ones.
-        let seconds = lasting.as_secs() + u64::from(lasting.subsec_nanos() > 0);
-        DesiredValue::CountDown(u32::try_from(seconds).unwrap_or(u32::MAX), !state)
-    }
-
-    pub(super) fn wish_for(&self, slot: Property, part: Option<Outlet>) -> Option<&Desired> {
-        self.desired.iter().find(|desired| desired.property() == slot && desired.part == part)
-    }
-
-    pub(super) fn wish_for_mut(&mut self, slot: Property, part: Option<Outlet>) -> Option<&mut Desired> {
-        self.desired.iter_mut().find(|desired| desired.property() == slot && desired.part == part)
-    }
-
-    pub(super) fn desired(&mut self, desired: Desired, ctx: &mut Ctx<'_>) {
-        let slot = desired.property();
-        if slot == Property::Relay {
-            // What stood until here need not be defended against what is wanted from here on.
-            self.relay_mut(desired.part).defended_until = None;
-            self.break_off_fade(&desired, ctx);
-        }
-        self.end(slot, desired.part, Ended::Superseded, None, ctx);
-        self.desired.push(desired);
-    }
-
-    /// A newer command to the relay is the last word: a fade that was pursued further would light the lamp again.
-    fn break_off_fade(&mut self, newer: &Desired, ctx: &mut Ctx<'_>) {
-        let is_other = |desired: &Desired| {
-            matches!(desired.value, DesiredValue::Fade(..)) && desired.command != newer.command
-        };
-        if newer.command.is_some() && self.wish_for(Property::Brightness, newer.part).is_some_and(is_other) {
-            self.end(Property::Brightness, newer.part, Ended::Superseded, None, ctx);
-        }
-    }
-
-    /// Ends the desired of this kind, if there is one. A command of several parts is answered once: with the first
-    /// part that fails, or when the last part is done.
+    /// Ends a value. A command for several parts is answered once: when one of them fails, or when the last is done.
     pub(super) fn end(
         &mut self,
-        slot: Property,
+        property: Property,
         part: Option<Outlet>,
-        ended: Ended,
-        route: Option<Route>,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let is_it = |desired: &Desired| desired.property() == slot && desired.part == part;
-        let Some(place) = self.desired.iter().position(is_it) else { return };
-        let desired = self.desired.swap_remove(place);
-        let Some(asked) = desired.command else { return };
-        let mut rest = self.desired.iter_mut().filter(|other| other.command == Some(asked)).peekable();
-        if ended == Ended::Ok && rest.peek().is_some() {
-            return;
+        ended: &Ended,
+    ) -> Option<EndedCommand> {
+        let desired = self.take(property, part)?;
+        let command = desired.command?;
+        let mut rest = self.values.iter_mut().filter(|other| other.command == Some(command)).peekable();
+        if *ended == Ended::Ok && rest.peek().is_some() {
+            return None;
         }
         rest.for_each(|other| other.command = None);
-        self.report(asked, desired.arrived, ended, route, ctx);
+        Some((command, desired.arrived))
     }
 
-    fn report(
+    /// Whether some value is part of this command.
+    pub(super) fn has_command(&self, command: Option<CommandOrigin>) -> bool {
+        self.values.iter().any(|desired| desired.command == command)
+    }
+
+    /// The fade that a newer command to the relay replaces: going on with it would light the lamp again.
+    pub(super) fn has_older_fade(&self, part: Option<Outlet>, newer: CommandOrigin) -> bool {
+        self.get(Property::Brightness, part).is_some_and(|desired| {
+            matches!(desired.value, DesiredValue::Fade(..)) && desired.command != Some(newer)
+        })
+    }
+
+    /// Whether a value waits for the answer to this request.
+    pub(super) fn awaits(&self, request: &Request) -> bool {
+        self.values.iter().any(|desired| desired.is_said_by(request))
+    }
+
+    /// The earliest deadline of the values that this request is about: it must not outlive any of them.
+    pub(super) fn deadline_of(&self, request: &Request) -> Option<Instant> {
+        let said = self.values.iter().filter(|desired| desired.is_said_by(request));
+        said.map(|desired| desired.deadline).min()
+    }
+
+    /// The plug confirmed this request. True if a value waited for it.
+    pub(super) fn confirm(&mut self, request: &Request, route: Route, now: Instant) -> bool {
+        let mut was_awaited = false;
+        for desired in self.values.iter_mut().filter(|desired| desired.is_said_by(request)) {
+            was_awaited = true;
+            desired.step = desired.next_step(route, now);
+        }
+        was_awaited
+    }
+
+    /// This request failed. Returns the values that the plug refuses.
+    pub(super) fn fail(
         &mut self,
-        asked: CommandOrigin,
-        arrived: Instant,
-        ended: Ended,
-        route: Option<Route>,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let Some(plug) = self.name_of(asked.of).cloned() else { return };
-        if let Ended::Error(why) = &ended {
-            ctx.notify(NoticeKind::CommandFailed, Some(&plug), route, why.clone());
-            // Whoever showed the desired as a fact must see the truth again.
-            self.forget_shown_states();
+        request: &Request,
+        route: Route,
+        failure: &Failure,
+        now: Instant,
+    ) -> Vec<(Property, Option<Outlet>)> {
+        if let Some(delivery) = self.delivery.as_mut().filter(|delivery| delivery.job.request == *request) {
+            delivery.failed(route, failure, now);
         }
-        self.show(ctx);
-        let state = self.relay_of(asked.of);
-        let took = ctx.now.saturating_duration_since(arrived);
-        ctx.publish(Update::Result(CommandResult { id: asked.id, plug, ended, state, route, took }));
-    }
-
-    pub(super) fn expire(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some(place) = self.desired.iter().position(|desired| desired.deadline <= ctx.now) {
-            let unusable = Route::ALL.map(|route| self.why_unusable(route, ctx));
-            let desired = &mut self.desired[place];
-            for (route, unusable) in Route::ALL.into_iter().zip(unusable) {
-                let says_it = |flight: &InFlight| desired.is_said_by(&flight.request);
-                let hung = self.in_flight[route.index()].as_ref().is_some_and(says_it);
-                desired.failures.complete(route, unusable, hung);
-            }
-            let (slot, part, request, excuse) =
-                (desired.property(), desired.part, desired.request(), desired.failure_text());
-            if request.changes_something() {
-                self.abandon_what_says(place, ctx);
-            }
-            self.end(slot, part, Ended::Error(format!("not done in time ({excuse})")), None, ctx);
-        }
-    }
-
-    /// Takes back what is on its way to the plug for the desired at this place.
-    fn abandon_what_says(&mut self, place: usize, ctx: &mut Ctx<'_>) {
-        for route in Route::ALL {
-            let says_it = |flight: &InFlight| self.desired[place].is_said_by(&flight.request);
-            if self.in_flight[route.index()].as_ref().is_some_and(says_it) {
-                self.abandon(route, ctx);
+        let mut refused = Vec::new();
+        for desired in self.values.iter_mut().filter(|desired| desired.is_said_by(request)) {
+            desired.failures.note(route, failure);
+            if failure.verdict() == Verdict::PlugRefuses {
+                refused.push((desired.property(), desired.part));
             }
         }
+        refused
     }
 
-    /// What to pursue first: what can be said or read now, and acts before read-backs of the same kind, so that one
-    /// reading serves several.
-    pub(super) fn job(&self, now: Instant) -> Option<DeliveryJob> {
+    /// A value whose deadline has passed.
+    pub(super) fn expired(&mut self, now: Instant) -> Option<&mut Desired> {
+        self.values.iter_mut().find(|desired| desired.deadline <= now)
+    }
+
+    /// What to deliver first: what can be sent now, by property; changes before read-backs of the same property, so that
+    /// one reading serves several values.
+    pub(super) fn next_job(&self, now: Instant) -> Option<DeliveryJob> {
         let order = |desired: &&Desired| {
             (desired.not_before() > now, desired.property(), desired.is_read_back(), desired.arrived)
         };
-        let first = self.desired.iter().min_by_key(order)?;
+        let first = self.values.iter().min_by_key(order)?;
         Some(DeliveryJob {
             property: first.property(),
             part: first.part,
-            request: self.joined(first),
+            request: self.joined_request(first),
             arrived: first.arrived,
             not_before: first.not_before(),
         })
     }
 
-    /// The desired's request, and with it what the other outlets are to do as well.
-    fn joined(&self, first: &Desired) -> Request {
+    /// The request of this value. One request switches all outlets that are to be in the same state.
+    fn joined_request(&self, first: &Desired) -> Request {
         let (DesiredStep::Act, DesiredValue::Relay(state), Some(outlet)) =
             (first.step, &first.value, first.part)
         else {
             return first.request();
         };
-        let same = self
-            .desired
-            .iter()
-            .filter(|desired| desired.step == DesiredStep::Act && desired.value == first.value);
-        let outlets = same
-            .filter_map(|desired| desired.part)
-            .map(Outlets::one)
-            .fold(Outlets::one(outlet), Outlets::and);
-        Request::SetOutlets(outlets, *state)
+        let is_same = |desired: &&Desired| desired.step == DesiredStep::Act && desired.value == first.value;
+        let same = self.values.iter().filter(is_same).filter_map(|desired| desired.part);
+        Request::SetOutlets(same.map(Outlets::one).fold(Outlets::one(outlet), Outlets::and), *state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::event::CommandId;
+    use crate::model::RelayState::{Off, On};
+    use std::time::Duration;
+
+    const COMMAND: CommandOrigin = CommandOrigin { id: CommandId(1), of: None };
+
+    fn relay(part: Option<Outlet>, state: crate::model::RelayState, now: Instant) -> Desired {
+        let deadline = now + Duration::from_secs(10);
+        Desired::new(DesiredValue::Relay(state), part, Some(COMMAND), now, deadline)
+    }
+
+    #[test]
+    fn a_command_for_two_outlets_is_answered_when_the_last_is_done() {
+        let now = Instant::now();
+        let mut desired = DesiredState::default();
+        (0..2).for_each(|outlet| desired.insert(relay(Some(outlet), On, now)));
+        assert_eq!(desired.end(Property::Relay, Some(0), &Ended::Ok), None);
+        assert_eq!(desired.end(Property::Relay, Some(1), &Ended::Ok), Some((COMMAND, now)));
+        assert!(desired.is_empty());
+    }
+
+    #[test]
+    fn a_command_for_two_outlets_is_answered_once_if_one_fails() {
+        let now = Instant::now();
+        let mut desired = DesiredState::default();
+        (0..2).for_each(|outlet| desired.insert(relay(Some(outlet), On, now)));
+        assert_eq!(desired.end(Property::Relay, Some(0), &Ended::Superseded), Some((COMMAND, now)));
+        assert_eq!(desired.end(Property::Relay, Some(1), &Ended::Ok), None);
+    }
+
+    #[test]
+    fn outlets_that_are_to_be_in_the_same_state_are_switched_by_one_request() {
+        let now = Instant::now();
+        let mut desired = DesiredState::default();
+        for (outlet, state) in [(0, On), (1, Off), (2, On)] {
+            desired.insert(relay(Some(outlet), state, now));
+        }
+        let job = desired.next_job(now).unwrap();
+        let both = Outlets::one(0).and(Outlets::one(2));
+        assert_eq!(job.request, Request::SetOutlets(both, On));
+        assert!(desired.confirm(&job.request, Route::Local, now));
+        let read_back = |outlet| desired.get(Property::Relay, Some(outlet)).unwrap().is_read_back();
+        assert_eq!([0, 1, 2].map(read_back), [true, false, true]);
+        let next = desired.next_job(now).unwrap().request;
+        assert_eq!(next, Request::SetOutlets(Outlets::one(1), Off), "a change goes before a read-back");
+    }
+
+    #[test]
+    fn a_refusal_names_the_values_that_it_is_about_and_a_silence_none() {
+        let now = Instant::now();
+        let mut desired = DesiredState::default();
+        desired.insert(relay(None, On, now));
+        desired.insert(Desired::new(DesiredValue::Led(Off), None, None, now, now));
+        let request = Request::SetRelay(On);
+        assert!(desired.fail(&request, Route::Local, &Failure::Silent, now).is_empty());
+        let refusal = Failure::Device { code: -1, message: "no".into() };
+        assert_eq!(desired.fail(&request, Route::Local, &refusal, now), [(Property::Relay, None)]);
+        assert_eq!(desired.expired(now).map(|desired| desired.property()), Some(Property::Led));
     }
 }

@@ -1,15 +1,27 @@
-//! One plug: what it reported, what is wanted of it, what is under way, when it is read next, and whether it can be
-//! reached.
+//! One plug: its parts, and the flow of one turn.
 //!
-//! A command only ever sets a wish, a reading only ever sets what is reported; [`Plug::advance`] compares the two and
-//! takes the next step. At most one exchange is in flight on each route.
+//! An event comes ([`Plug::command`], [`Plug::done`], [`Plug::sighted`], …) and updates the parts: a command sets what is
+//! desired, a reading what is reported. Then [`Plug::advance`] takes the steps that are due: it compares the two, delivers
+//! what is desired, polls, and decides whether the plug is offline. At most one exchange is in flight on each route.
+//!
+//! The parts know nothing of each other; what concerns several of them is decided here and in `commands` (a command comes),
+//! `answers` (an exchange ended), `readings` (a reading came) and `publish`.
 
+mod answers;
+mod commands;
 mod desired;
 mod exchanges;
+mod late_execution;
+mod location;
+mod meter;
 mod polls;
 mod publish;
+mod published;
+mod reachability;
+mod readings;
 mod relays;
 mod reported;
+mod slow_polls;
 mod sums;
 mod switch_and_read;
 
@@ -17,91 +29,53 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bridge::delivery::Delivery;
+use crate::bridge::delivery::{Delivery, DeliveryJob};
 use crate::bridge::desired::Desired;
 use crate::bridge::event::{
-    Action, CloudStatus, Ended, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, PlugKey, Update,
+    Action, CloudStatus, Ended, Exchange, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, PlugKey,
+    Target, Update,
 };
-use crate::bridge::failures::Failures;
 use crate::bridge::interner::Interner;
-use crate::bridge::poll_limiter::PollLimiter;
-use crate::bridge::route::{RoutePolicy, RoutePreference, Routes};
-use crate::model::{Address, Availability, LanProtocol, PlugName, Route};
-use crate::smarthome::message::{Date, Reading, Request};
-use polls::SlowPoll;
-use relays::Relay;
-use sums::Sums;
+use crate::bridge::poll_limiter::{self, PollLimiter};
+use crate::bridge::route::{Plan, RoutePolicy, RoutePreference};
+use crate::model::{Address, Failure, LanProtocol, PlugName, Route, Verdict};
+use crate::smarthome::message::{Outlet, Request};
+use desired::DesiredState;
+use exchanges::{Exchanges, InFlight, LOST_AFTER};
+use location::{Location, Sighted};
+use polls::Polls;
+use reachability::Reachability;
+use relays::Relays;
+use reported::Reported;
+use slow_polls::{NextSlowPoll, SlowPolls};
 use switch_and_read::SwitchAndRead;
 
-/// A plug with nothing due is looked at this often all the same.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(120);
-/// The right wing keeps its deadlines; should it ever lose an exchange, the bridge lets go of it this much later.
-const LOST_AFTER: Duration = Duration::from_secs(2);
-/// So many intervals of its polls an answer over the cloud counts for.
-const FRESH_POLLS: u32 = 5;
-/// No question is put and no request made over the same route again within this time, whatever fails, unless a command
-/// came or was confirmed since: firmwares take a flood of requests badly, and cloud calls are counted.
-const REPEAT_AFTER: Duration = Duration::from_millis(250);
+/// A plug for which nothing is due is looked at this often nevertheless.
+const MAX_SLEEP: Duration = Duration::from_secs(120);
 
 /// One plug.
 #[derive(Debug)]
 pub(in crate::bridge) struct Plug {
     pub(in crate::bridge) key: PlugKey,
-    /// What it is called; a plug that only an address is known of has no name before its first answer.
+    /// `None` before the first answer of a plug of which only the address is known.
     pub(in crate::bridge) name: Option<PlugName>,
+    /// What it is called in the log.
     label: Arc<str>,
     pub(in crate::bridge) identity: Identity,
-    /// One for all plugs that are reached in the same way.
+    /// Shared by all plugs that are reached in the same way.
     policy: Arc<RoutePolicy>,
-    /// The address that the user wrote.
-    configured_address: Option<Address>,
-    /// Where it is believed to be.
-    address: Option<Address>,
-    /// Where it answered last.
-    answered_at: Option<Address>,
-    /// Where it was sighted as well, while it still answered at `address` or had not been tried there.
-    candidate_address: Option<Address>,
-    /// `address` comes from a sighting and has neither answered nor failed since.
-    untested: bool,
-    routes: Routes,
-    failures: Failures,
-    in_flight: [Option<InFlight>; 2],
-    /// What was asked last on each route.
-    last_asked: [LastAsked; 2],
-    /// Whether its firmware is switched and read in one request.
+    location: Location,
+    reachability: Reachability,
+    exchanges: Exchanges,
     switch_and_read: SwitchAndRead,
-    /// When a command last came or was confirmed: what was asked before may be asked again at once.
-    stirred: Option<Instant>,
-    desired: Vec<Desired>,
-    delivery: Option<Box<Delivery>>,
-    reported: Option<Reported>,
-    /// The device's own relay, or what a strip shows as a whole.
-    device: Relay,
-    /// The outlets of a strip.
-    outlets: Vec<Relay>,
-    /// What they are called.
-    outlet_list: Arc<[PlugName]>,
-    /// Of a strip whose outlets have meters.
-    sums: Option<Box<Sums>>,
-    /// When the plug last confirmed that it changed something.
-    acted: Option<Instant>,
-    poll_at: [Instant; 2],
-    /// The place in a turn that was given out when many plugs wanted to be read over the LAN; it counts while `poll_at` is it.
-    poll_slot: Option<Instant>,
-    slow_polls: Vec<SlowPoll>,
-    /// The plug's own date, for what its meter calls today.
-    date: Option<Date>,
-    cloud_connected: Option<bool>,
-    born: Instant,
-    last_heard: Option<Instant>,
-    misses: u32,
-    availability: Option<Availability>,
-    serving: Option<Route>,
-    /// Each route that could be used has failed since the last answer.
-    unserved: bool,
+    polls: Polls,
+    slow_polls: SlowPolls,
+    desired: DesiredState,
+    reported: Reported,
+    relays: Relays,
 }
 
-/// What the bridge hands to a plug so that it can act.
+/// What the bridge lends to a plug for one turn.
 pub(in crate::bridge) struct Ctx<'a> {
     pub(in crate::bridge) now: Instant,
     pub(in crate::bridge) cloud: &'a CloudStatus,
@@ -109,73 +83,6 @@ pub(in crate::bridge) struct Ctx<'a> {
     pub(in crate::bridge) serial: &'a mut u32,
     pub(in crate::bridge) poll_limiter: &'a mut PollLimiter,
     pub(in crate::bridge) interner: &'a mut Interner,
-}
-
-#[derive(Debug, Clone)]
-struct InFlight {
-    id: ExchangeId,
-    request: Request,
-    /// The request went out as one that reads as well.
-    reads_as_well: bool,
-    started: Instant,
-    /// Since when its route has been asked without an answer: from before its start, if it took a hung one's place.
-    unanswered_since: Instant,
-    deadline: Instant,
-}
-
-/// What was asked last on one route, and when.
-#[derive(Debug, Default)]
-struct LastAsked {
-    sysinfo: Option<Instant>,
-    /// Something else. Kept no longer than it counts: at most moments nothing but the state was asked for lately.
-    other: Option<Box<(Request, Instant)>>,
-}
-
-impl LastAsked {
-    /// When this was asked last, unless something else was since.
-    fn at(&self, request: &Request) -> Option<Instant> {
-        match request {
-            Request::SysInfo => self.sysinfo,
-            _ => self.other.as_ref().filter(|other| other.0 == *request).map(|other| other.1),
-        }
-    }
-
-    fn note(&mut self, request: &Request, now: Instant) {
-        match request {
-            Request::SysInfo => {
-                self.sysinfo = Some(now);
-                self.other.take_if(|other| other.1 + REPEAT_AFTER <= now);
-            }
-            _ => self.other = Some(Box::new((request.clone(), now))),
-        }
-    }
-}
-
-/// Whether a request is one of those that take turns.
-fn is_limited(route: Route, request: &Request) -> bool {
-    route == Route::Local && !request.changes_something()
-}
-
-impl InFlight {
-    /// A question over the LAN leaves its turn to others.
-    fn leaves(&self, route: Route, was_answered: bool, ctx: &mut Ctx<'_>) {
-        if !is_limited(route, &self.request) {
-            return;
-        }
-        if was_answered {
-            ctx.poll_limiter.answered(self.started, ctx.now);
-        } else {
-            ctx.poll_limiter.ended(self.started, ctx.now);
-        }
-    }
-}
-
-/// What was last read back.
-#[derive(Debug, Clone)]
-struct Reported {
-    reading: Reading,
-    /// When the question was asked that this answers; an answer to an older question is older news.
-    asked: Instant,
 }
 
 impl Plug {
@@ -191,270 +98,503 @@ impl Plug {
             label: "".into(),
             identity,
             policy,
-            configured_address: None,
-            address: None,
-            answered_at: None,
-            candidate_address: None,
-            untested: false,
-            routes: Routes::default(),
-            failures: Failures::default(),
-            in_flight: [None, None],
-            last_asked: Default::default(),
+            location: Location::default(),
+            reachability: Reachability::new(now),
+            exchanges: Exchanges::default(),
             switch_and_read: SwitchAndRead::default(),
-            stirred: None,
-            desired: Vec::new(),
-            delivery: None,
-            reported: None,
-            device: Relay::default(),
-            outlets: Vec::new(),
-            outlet_list: Arc::default(),
-            sums: None,
-            acted: None,
-            // The cloud's calls are counted.
-            poll_at: [now, now + Duration::from_millis(key.0.into())],
-            poll_slot: None,
-            slow_polls: Vec::new(),
-            date: None,
-            cloud_connected: None,
-            born: now,
-            last_heard: None,
-            misses: 0,
-            availability: None,
-            serving: None,
-            unserved: false,
+            polls: Polls::new(key, now),
+            slow_polls: SlowPolls::default(),
+            desired: DesiredState::default(),
+            reported: Reported::default(),
+            relays: Relays::default(),
         }
     }
 
-    // --- what the bridge tells it -----------------------------------------------------------------------------
+    // --- events -----------------------------------------------------------------------------------------------
 
-    /// Gives the plug its name, once.
+    /// Names the plug, once.
     pub(in crate::bridge) fn set_name(&mut self, name: PlugName) {
         self.label = name.shared();
         self.name = Some(name);
     }
 
-    /// The user wrote where the plug is.
-    pub(in crate::bridge) fn set_configured_address(&mut self, home: Option<Address>, ctx: &mut Ctx<'_>) {
-        if self.configured_address != home {
-            self.configured_address.clone_from(&home);
-            if let Some(home) = home.filter(|home| self.address.as_ref() != Some(home)) {
-                self.move_to(home, ctx);
-                self.untested = false;
-            }
+    /// Names the outlets of a strip, in their order.
+    pub(in crate::bridge) fn set_outlet_names(&mut self, names: Vec<PlugName>) {
+        self.relays.set_outlet_names(names);
+    }
+
+    /// Takes the address that the user wrote.
+    pub(in crate::bridge) fn set_configured_address(&mut self, address: Option<Address>, ctx: &mut Ctx<'_>) {
+        if let Some(address) = self.location.configure(address) {
+            self.move_to(address, ctx);
+            self.location.set_tested();
         }
         if self.name.is_none() {
-            self.label =
-                self.address.as_ref().map_or_else(|| "a plug".into(), |address| address.to_string().into());
+            let address = self.location.current();
+            self.label = address.map_or_else(|| "a plug".into(), |address| address.to_string().into());
         }
     }
 
-    /// The user wrote another policy.
+    /// Takes the policy that the user wrote.
     pub(in crate::bridge) fn adopt_policy(&mut self, policy: Arc<RoutePolicy>, now: Instant) {
         if self.policy != policy {
             self.policy = policy;
-            self.poll_at = [now; 2];
+            self.polls.set_all(now);
         }
     }
 
-    /// Somebody saw the plug at this address. Believed at once where the known address does not answer, and tried next
-    /// where another sighting is just being tried: one of the two may be a reflection.
+    /// Takes the address of an earlier run. The configured address is tried next if the plug is not there any more.
+    pub(in crate::bridge) fn remembered_at(&mut self, address: Option<Address>) {
+        self.location.restore(address, self.was_tried());
+    }
+
+    /// Takes the protocol of an earlier run.
+    pub(in crate::bridge) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
+        self.reachability.routes.remember_protocol(protocol);
+    }
+
+    /// The plug was sighted on the LAN, and speaks XOR.
     pub(in crate::bridge) fn sighted(&mut self, address: Address, ctx: &mut Ctx<'_>) {
         self.note_protocol(LanProtocol::Xor, ctx);
-        if self.address.as_ref() == Some(&address) {
-            self.candidate_address = None;
-            if !self.routes.is_up(Route::Local) {
-                self.poll_at[Route::Local.index()] = ctx.now;
-            }
-        } else if self.address.is_some() && (self.routes.is_up(Route::Local) || self.untested) {
-            self.candidate_address = Some(address);
-        } else {
-            self.move_to(address, ctx);
+        let is_up = self.reachability.is_up(Route::Local);
+        match self.location.sight(address, is_up) {
+            Sighted::Current if !is_up => self.polls.set(Route::Local, ctx.now),
+            Sighted::Current | Sighted::Candidate => {}
+            Sighted::MoveTo(address) => self.move_to(address, ctx),
         }
     }
 
-    /// The plug was seen at this address to speak KLAP. The address is tried when the known one fails, or there is none.
-    /// Whether this run did not know that it speaks KLAP.
+    /// The plug was sighted on the LAN, and speaks KLAP. The address is tried if the one in use fails, or if there is none.
+    /// Returns whether this run did not know yet that it speaks KLAP.
     pub(in crate::bridge) fn sighted_with_klap(&mut self, address: Address, ctx: &mut Ctx<'_>) -> bool {
-        let was_seen = self.routes.has_seen(LanProtocol::Klap);
+        let was_seen = self.reachability.routes.has_seen(LanProtocol::Klap);
         self.note_protocol(LanProtocol::Klap, ctx);
-        if !self.routes.has_seen(LanProtocol::Klap) {
+        if !self.reachability.routes.has_seen(LanProtocol::Klap) {
             return false;
         }
-        match &self.address {
-            Some(known) if *known == address => {}
-            Some(_) => self.candidate_address = Some(address),
-            None => self.move_to(address, ctx),
+        if let Some(address) = self.location.sight_with_klap(address) {
+            self.move_to(address, ctx);
         }
-        self.show(ctx);
+        self.publish(ctx);
         !was_seen
     }
 
     fn note_protocol(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
-        let believed = self.routes.protocol();
-        self.routes.saw(protocol, ctx.now);
-        if self.routes.protocol() != believed {
+        let routes = &mut self.reachability.routes;
+        let believed = routes.protocol();
+        routes.saw(protocol, ctx.now);
+        if routes.protocol() != believed {
             self.remember(ctx);
         }
     }
 
-    /// The protocol that an earlier run believed it to speak.
-    pub(in crate::bridge) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
-        self.routes.remember_protocol(protocol);
+    fn move_to(&mut self, address: Address, ctx: &mut Ctx<'_>) {
+        self.location.move_to(address, self.may_use(Route::Local));
+        self.reachability.routes.forget(Route::Local);
+        self.polls.set(Route::Local, ctx.now);
+        self.abandon(Route::Local, ctx);
+        self.desired.delivery = None;
     }
 
-    /// Where the plug was in an earlier run. Should it be gone from there, it is tried where the user wrote.
-    pub(in crate::bridge) fn remembered_at(&mut self, address: Option<Address>) {
-        self.answered_at = self.answered_at.take().or_else(|| address.clone());
-        let is_settled = self.address.is_some() && self.was_tried();
-        if let Some(address) = address.filter(|address| !is_settled && self.address.as_ref() != Some(address))
-        {
-            self.candidate_address = self.address.replace(address);
-        }
-    }
-
-    /// Its address turned out to be another plug's. Where the user wrote that it lives it may come back to.
+    /// Another plug answered at this one's address.
     pub(in crate::bridge) fn lost_address(&mut self) {
-        self.address.clone_from(&self.configured_address);
+        self.location.lose();
     }
 
-    /// The cloud works again, or is another: what was seen of it no longer counts.
+    /// The cloud works again, or another account is used: what was seen of the old one no longer counts.
     pub(in crate::bridge) fn cloud_changed(&mut self, now: Instant) {
-        self.routes.forget(Route::Cloud);
-        self.poll_at[Route::Cloud.index()] = now + Duration::from_millis(u64::from(self.key.0) * 10);
+        self.reachability.routes.forget(Route::Cloud);
+        self.polls.restart_cloud(self.key, now);
     }
 
     /// The cloud cannot be used any more.
     pub(in crate::bridge) fn cloud_closed(&mut self, ctx: &mut Ctx<'_>) {
-        self.note_unserved(ctx);
-        self.show(ctx);
+        self.reachability.note_unserved(self.usable(ctx));
+        self.publish(ctx);
     }
 
-    /// Read it soon.
+    /// Reads the plug now, over each route.
     pub(in crate::bridge) fn refresh(&mut self, now: Instant) {
-        self.poll_at = [now; 2];
+        self.polls.set_all(now);
     }
 
-    /// Everything of the plug that the broker shows.
-    pub(in crate::bridge) fn republish(&mut self, ctx: &mut Ctx<'_>) {
-        self.forget_shown();
-        for name in self.parts().filter_map(|part| self.name_of(part)) {
-            ctx.publish(Update::Expected(name.clone()));
+    /// Reads the plug over the LAN now.
+    pub(in crate::bridge) fn read_ahead(&mut self, now: Instant) {
+        self.polls.set(Route::Local, now);
+    }
+
+    /// The plug is removed: ends all that is under way.
+    pub(in crate::bridge) fn retire(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(desired) = self.desired.first() {
+            let (property, part) = (desired.property(), desired.part);
+            self.end(property, part, Ended::Error("the plug was removed".into()), None, ctx);
         }
-        if let Some(availability) = self.availability {
-            self.tell_availability(availability, ctx);
-        }
-        self.show(ctx);
-        for part in self.parts() {
-            self.show_energy(part, ctx);
+        for route in Route::ALL {
+            self.abandon(route, ctx);
         }
     }
 
-    /// What was told of the plug with a date.
-    pub(in crate::bridge) fn tell_times(&mut self, ctx: &mut Ctx<'_>) {
-        for part in self.parts() {
-            let relay = self.relay_mut(part);
-            if relay.on_since.is_some() || relay.until.is_some() {
-                relay.shown.state = None;
-            }
-        }
-        self.show(ctx);
-    }
+    // --- steps ------------------------------------------------------------------------------------------------
 
-    /// Takes every step that is due, and says when the next one is.
+    /// Takes every step that is due. Returns when the next one is.
     pub(in crate::bridge) fn advance(&mut self, ctx: &mut Ctx<'_>) -> Instant {
-        self.let_go_of_lost(ctx);
+        let mut wake = Wake(ctx.now + MAX_SLEEP);
+        self.give_up_lost(ctx);
         self.expire(ctx);
-        let mut wake = Wake(ctx.now + LOOK_AT_LEAST_EVERY);
-        let job = self.job(ctx.now);
-        let is_due = job.as_ref().is_some_and(|job| job.not_before <= ctx.now);
-        match job {
-            Some(job) => self.pursue(&job, &mut wake, ctx),
-            None => self.delivery = None,
-        }
-        if !is_due {
+        let is_delivering = self.deliver(&mut wake, ctx);
+        if !is_delivering {
             self.poll(&mut wake, ctx);
         }
-        self.judge(&mut wake, ctx);
-        for flight in self.in_flight.iter().flatten() {
+        self.check_offline(&mut wake, ctx);
+        for (_, flight) in self.exchanges.iter() {
             wake.by(flight.deadline + LOST_AFTER);
         }
-        for wish in self.desired.iter() {
-            wake.by(wish.deadline);
+        for desired in self.desired.iter() {
+            wake.by(desired.deadline);
         }
         wake.0
     }
 
-    // --- what it tells ----------------------------------------------------------------------------------------
+    /// Gives up the exchanges that their transport lost.
+    fn give_up_lost(&mut self, ctx: &mut Ctx<'_>) {
+        for route in Route::ALL {
+            let Some(flight) = self.exchanges.lost(route, ctx.now) else { continue };
+            self.abandon(route, ctx);
+            self.failed(route, &flight, &Failure::Silent, ctx);
+        }
+    }
+
+    /// Ends the desired values whose time is over. A change that is in flight for one is abandoned.
+    fn expire(&mut self, ctx: &mut Ctx<'_>) {
+        while self.desired.expired(ctx.now).is_some() {
+            let unusable = Route::ALL.map(|route| self.why_unusable(route, ctx));
+            let Some(desired) = self.desired.expired(ctx.now) else { return };
+            let in_flight = Route::ALL.map(|route| {
+                self.exchanges.get(route).is_some_and(|flight| desired.is_said_by(&flight.request))
+            });
+            for ((route, unusable), hangs) in Route::ALL.into_iter().zip(unusable).zip(in_flight) {
+                desired.failures.complete(route, unusable, hangs);
+            }
+            let (property, part, why) = (desired.property(), desired.part, desired.failure_text());
+            let is_change = desired.request().changes_something();
+            for route in Route::ALL.into_iter().filter(|route| is_change && in_flight[route.index()]) {
+                self.abandon(route, ctx);
+            }
+            self.end(property, part, Ended::Error(format!("not done in time ({why})")), None, ctx);
+        }
+    }
+
+    /// Delivers the desired value that comes first. False if none is due.
+    fn deliver(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) -> bool {
+        let Some(job) = self.desired.next_job(ctx.now) else {
+            self.desired.delivery = None;
+            return false;
+        };
+        let delivery = match self.desired.delivery.take() {
+            Some(delivery) if delivery.job == job => delivery,
+            _ => Box::new(Delivery::new(job.clone(), ctx.now)),
+        };
+        let mut earlier_failed = true;
+        for (route, head_start) in self.plan(&job, ctx).iter() {
+            if let Some(due) = delivery.due(route, head_start, earlier_failed) {
+                self.try_route(route, due, &job, wake, ctx);
+            }
+            earlier_failed &= delivery.has_failed(route) && !self.exchanges.carries(route, &job);
+        }
+        self.desired.delivery = Some(delivery);
+        job.not_before <= ctx.now
+    }
+
+    /// The routes for this job, that of the last confirmation first.
+    fn plan(&self, job: &DeliveryJob, ctx: &Ctx<'_>) -> Plan {
+        let plan = self.reachability.routes.plan(self.usable(ctx), &self.policy);
+        let proven = self.desired.get(job.property, job.part).and_then(Desired::proven_route);
+        plan.led_by(proven, self.policy.cloud_after)
+    }
+
+    fn try_route(
+        &mut self,
+        route: Route,
+        due: Instant,
+        job: &DeliveryJob,
+        wake: &mut Wake,
+        ctx: &mut Ctx<'_>,
+    ) {
+        if self.exchanges.carries(route, job) {
+            return;
+        }
+        if due > ctx.now {
+            return wake.by(due);
+        }
+        if let Some(flight) = self.exchanges.get(route) {
+            // An older exchange is in flight. Its answer takes milliseconds; if it does not come, it is given up.
+            let given_up_at = flight.started + self.policy.cloud_after;
+            if given_up_at > ctx.now {
+                return wake.by(given_up_at);
+            }
+        }
+        self.start(route, job.request.clone(), true, wake, ctx);
+    }
+
+    /// Reads the plug over each route where that is due.
+    fn poll(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+        let [local, cloud] = self.usable(ctx);
+        if self.may_use(Route::Local) {
+            self.poll_route(Route::Local, local, wake, ctx);
+        }
+        let cloud_needed = !local || self.reachability.is_resting(Route::Local);
+        if self.may_use(Route::Cloud) && cloud_needed && *ctx.cloud != CloudStatus::Off {
+            self.poll_route(Route::Cloud, cloud, wake, ctx);
+        }
+        self.poll_slowly(wake, ctx);
+    }
+
+    fn poll_route(&mut self, route: Route, is_usable: bool, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+        if self.exchanges.get(route).is_some() {
+            return;
+        }
+        if self.polls.due(route) > ctx.now {
+            return wake.by(self.polls.due(route));
+        }
+        if !is_usable {
+            self.route_failed(route, Verdict::RouteDown, ctx);
+            self.polls.set(route, self.next_poll(route, ctx.now, ctx.now));
+            return wake.by(self.polls.due(route));
+        }
+        // A read that shows what an older command did late is part of the newer command.
+        let is_urgent = self.relays.check_at(ctx.now).is_none() && self.is_watched(ctx.now);
+        if route == Route::Local
+            && !is_urgent
+            && let Some(slot) = self.polls.defer(ctx.poll_limiter, ctx.now)
+        {
+            return wake.by(slot);
+        }
+        self.start(route, Request::SysInfo, is_urgent, wake, ctx);
+    }
+
+    /// Sends the slow poll that has waited longest, over the route that serves the plug.
+    fn poll_slowly(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+        let Some(route) = self.slow_poll_route() else { return };
+        let request = match self.slow_polls.next(route, ctx.poll_limiter, ctx.now) {
+            Some(NextSlowPoll::Now(request)) => request,
+            Some(NextSlowPoll::At(due)) => return wake.by(due),
+            None => return,
+        };
+        if self.start(route, request.clone(), false, wake, ctx) {
+            self.slow_polls.sent(&request, route, &self.policy, ctx.now);
+        }
+    }
+
+    /// The route that serves the plug, if it is up and free.
+    fn slow_poll_route(&self) -> Option<Route> {
+        let is_free = |route: &Route| self.reachability.is_up(*route) && self.exchanges.get(*route).is_none();
+        self.reachability.serving().filter(is_free)
+    }
+
+    fn check_offline(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+        match self.reachability.offline_at(&self.policy, ctx.now) {
+            Some(at) if at > ctx.now => wake.by(at),
+            Some(_) => self.go_offline(ctx),
+            None => {}
+        }
+    }
+
+    /// When the plug is read next over this route, after a read that started then.
+    fn next_poll(&self, route: Route, started: Instant, now: Instant) -> Instant {
+        let mut pause = self.reachability.routes.poll_pause(route, &self.policy, now);
+        if self.reported.reading().is_none() && self.reachability.is_up(route) {
+            pause = polls::first_pause(pause, self.key);
+        }
+        (started + pause).max(now)
+    }
+
+    /// Polls then, or earlier if an older command may have done something that no reading shows yet.
+    fn poll_at(&mut self, route: Route, at: Instant, ctx: &Ctx<'_>) {
+        let watch_at = polls::watch_at(self.relays.check_at(ctx.now), self.is_watched(ctx.now), ctx.now);
+        self.polls.set(route, watch_at.map_or(at, |watch_at| watch_at.min(at)));
+    }
+
+    fn is_watched(&self, now: Instant) -> bool {
+        self.relays.is_watched(self.reported.requested_at(), now)
+    }
+
+    // --- exchanges --------------------------------------------------------------------------------------------
+
+    /// Sends a request, in place of what is in flight on this route. False if the same one was sent just now.
+    fn start(
+        &mut self,
+        route: Route,
+        request: Request,
+        urgent: bool,
+        wake: &mut Wake,
+        ctx: &mut Ctx<'_>,
+    ) -> bool {
+        let combined = self.combined_request(route, &request);
+        let reads_as_well = combined.is_some();
+        let sent = combined.unwrap_or_else(|| request.clone());
+        if let Some(at) = self.exchanges.too_soon_until(route, &sent, ctx.now) {
+            wake.by(at);
+            return false;
+        }
+        let Some(target) = self.target(route) else { return false };
+        let unanswered_since = self.exchanges.get(route).map_or(ctx.now, |flight| flight.unanswered_since);
+        self.abandon(route, ctx);
+        let timeout = match route {
+            Route::Local => self.policy.local_timeout,
+            Route::Cloud => self.policy.cloud_timeout,
+        };
+        let deadline = self.desired.deadline_of(&request).into_iter().fold(ctx.now + timeout, Instant::min);
+        let id = ctx.next_exchange(self.key);
+        let started = ctx.now;
+        let flight = InFlight { id, request, reads_as_well, started, unanswered_since, deadline };
+        self.exchanges.begin(route, flight, &sent, ctx.poll_limiter);
+        ctx.actions.push_back(Action::Perform(Exchange {
+            id,
+            plug: self.key,
+            label: Arc::clone(&self.label),
+            target,
+            request: sent,
+            deadline,
+            urgent,
+            known_info: self.reported.device().cloned(),
+        }));
+        true
+    }
+
+    /// The request that switches and reads, if this one switches a single relay and the firmware takes both.
+    fn combined_request(&self, route: Route, request: &Request) -> Option<Request> {
+        let Request::SetRelay(state) = *request else { return None };
+        let reading = self.reported.reading()?;
+        let has_outlets = !reading.outlets.is_empty() || self.relays.outlet_count() > 0;
+        let hangs = self.exchanges.get(route).is_some_and(|flight| flight.reads_as_well);
+        let may_be_sent = self.switch_and_read.may_be_sent(self.reported.firmware(), hangs);
+        (reading.relay.is_some() && !has_outlets && may_be_sent).then_some(Request::SetRelayAndRead(state))
+    }
+
+    fn target(&self, route: Route) -> Option<Target> {
+        Some(match route {
+            Route::Local => Target::Local {
+                address: self.location.current()?.clone(),
+                protocol: self.reachability.routes.protocol_to_speak(),
+                expect: self.identity.clone(),
+            },
+            Route::Cloud => Target::Cloud { device_id: self.identity.device_id.clone()? },
+        })
+    }
+
+    /// Drops what is in flight on this route. The plug may carry it out nevertheless.
+    fn abandon(&mut self, route: Route, ctx: &mut Ctx<'_>) {
+        let Some(flight) = self.exchanges.end(route, false, ctx.poll_limiter, ctx.now) else { return };
+        if flight.reads_as_well {
+            self.switch_and_read.given_up(self.reported.firmware(), route);
+        }
+        ctx.actions.push_back(Action::Abandon(flight.id));
+        self.relays.note_stray(&flight.request, flight.deadline);
+    }
+
+    /// The routes that can be tried now.
+    fn usable(&self, ctx: &Ctx<'_>) -> [bool; 2] {
+        [
+            self.may_use(Route::Local) && self.location.current().is_some(),
+            self.may_use(Route::Cloud) && ctx.cloud_is_open(),
+        ]
+    }
+
+    /// Whether the user allows this route, and the plug can be named on it.
+    fn may_use(&self, route: Route) -> bool {
+        match (route, self.policy.preference) {
+            (Route::Local, RoutePreference::Cloud) | (Route::Cloud, RoutePreference::Local) => false,
+            (Route::Local, _) => true,
+            (Route::Cloud, _) => self.identity.device_id.is_some(),
+        }
+    }
+
+    /// Why a route that the user allows cannot be tried.
+    fn why_unusable(&self, route: Route, ctx: &Ctx<'_>) -> Option<Failure> {
+        match (route, ctx.cloud) {
+            _ if !self.may_use(route) => None,
+            (Route::Local, _) => self.location.current().is_none().then_some(Failure::NoAddress),
+            (Route::Cloud, CloudStatus::Stopped(why)) => Some(Failure::CloudStopped(why.clone())),
+            (Route::Cloud, _) => None,
+        }
+    }
+
+    // --- facts ------------------------------------------------------------------------------------------------
 
     pub(in crate::bridge) fn is_online(&self) -> bool {
-        self.availability == Some(Availability::Online)
+        self.reachability.is_online()
     }
 
     pub(in crate::bridge) fn is_served_over(&self, route: Route) -> bool {
-        self.is_online() && self.serving == Some(route)
+        self.is_online() && self.reachability.serving() == Some(route)
     }
 
-    /// Whether the last exchange on some route was answered; over the cloud, where polls may be kept back, not long ago.
-    fn is_reached(&self, now: Instant) -> bool {
-        let fresh = self.policy.cloud_poll_interval * FRESH_POLLS;
-        let is_fresh = || self.last_heard.is_some_and(|heard| now < heard + fresh);
-        self.routes.is_up(Route::Local) || (self.routes.is_up(Route::Cloud) && is_fresh())
-    }
-
-    /// Whether the first attempt to read it has come to an end.
+    /// Whether the first attempt to read it has ended.
     pub(in crate::bridge) fn was_tried(&self) -> bool {
-        self.last_heard.is_some() || self.misses > 0
+        self.reachability.was_tried()
     }
 
-    /// Whether looking for it on the LAN would help.
+    /// Whether a search on the LAN would help.
     pub(in crate::bridge) fn is_missing(&self) -> bool {
-        self.policy.preference != RoutePreference::Cloud
-            && (self.address.is_none() || self.routes.is_resting(Route::Local))
-    }
-
-    pub(in crate::bridge) fn address(&self) -> Option<&Address> {
-        self.address.as_ref()
-    }
-
-    /// Where it may be: where it is believed to be, where it answered last, and where the user wrote that it is.
-    pub(in crate::bridge) fn candidate_addresses(&self) -> impl Iterator<Item = &Address> {
-        let (here, last, home) = (&self.address, &self.answered_at, &self.configured_address);
-        let last = last.iter().filter(move |&last| here.as_ref() != Some(last));
-        let home = home
-            .iter()
-            .filter(move |&home| here.as_ref() != Some(home) && self.answered_at.as_ref() != Some(home));
-        here.iter().chain(last).chain(home)
+        self.may_use(Route::Local)
+            && (self.location.current().is_none() || self.reachability.is_resting(Route::Local))
     }
 
     /// Whether it answers at its address on the LAN.
     pub(in crate::bridge) fn is_here(&self) -> bool {
-        self.routes.is_up(Route::Local)
+        self.reachability.is_up(Route::Local)
     }
 
-    /// Whether it answers XOR on the LAN, on TCP or just now on UDP.
+    /// Whether it answers XOR on the LAN, over TCP or to the discovery that is running.
     pub(in crate::bridge) fn speaks_xor(&self, now: Instant) -> bool {
-        self.routes.hears_xor(now)
+        self.reachability.routes.hears_xor(now)
     }
 
     /// Whether it is known to speak KLAP at this address.
     pub(in crate::bridge) fn speaks_klap_at(&self, address: &Address) -> bool {
-        self.routes.has_seen(LanProtocol::Klap) && self.address.as_ref() == Some(address)
+        self.reachability.routes.has_seen(LanProtocol::Klap) && self.location.current() == Some(address)
     }
 
-    /// The address that the user wrote.
+    /// Whether it would wake up at this moment only for its usual poll over the LAN, and soon.
+    pub(in crate::bridge) fn may_be_read_ahead(&self, wakes: Instant, now: Instant) -> bool {
+        self.polls.is_next(wakes)
+            && self.is_here()
+            && self.desired.is_empty()
+            && wakes <= now + poll_limiter::ahead(self.policy.poll_interval)
+    }
+
+    /// The route of this exchange, unless it was abandoned.
+    pub(in crate::bridge) fn route_of(&self, exchange: ExchangeId) -> Option<Route> {
+        self.exchanges.route_of(exchange)
+    }
+
+    pub(in crate::bridge) fn address(&self) -> Option<&Address> {
+        self.location.current()
+    }
+
     pub(in crate::bridge) fn configured_address(&self) -> Option<&Address> {
-        self.configured_address.as_ref()
+        self.location.configured()
     }
 
+    /// Each address where the plug may be.
+    pub(in crate::bridge) fn candidate_addresses(&self) -> impl Iterator<Item = &Address> {
+        self.location.all()
+    }
+
+    pub(in crate::bridge) fn outlet_names(&self) -> impl Iterator<Item = &PlugName> {
+        self.relays.outlet_names().iter()
+    }
+
+    /// What the store keeps of it.
     pub(in crate::bridge) fn known(&self) -> Option<KnownPlug> {
         Some(KnownPlug {
             device_id: self.identity.device_id.clone()?,
             mac: self.identity.mac,
             name: self.name.clone()?,
-            address: self.address.clone(),
+            address: self.location.current().cloned(),
             outlets: self.outlet_names().cloned().collect(),
-            home: self.configured_address.clone(),
-            protocol: self.routes.protocol(),
+            home: self.location.configured().cloned(),
+            protocol: self.reachability.routes.protocol(),
         })
     }
 
@@ -462,14 +602,11 @@ impl Plug {
         ctx.actions.extend(self.known().map(Action::Remember));
     }
 
-    /// Ends all that is under way, because the plug is removed.
-    pub(in crate::bridge) fn retire(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some(wish) = self.desired.first() {
-            let (slot, part) = (wish.property(), wish.part);
-            self.end(slot, part, Ended::Error("the plug was removed".into()), None, ctx);
-        }
-        for route in Route::ALL {
-            self.abandon(route, ctx);
+    /// What this part is called, if it has a name already.
+    fn name_of(&self, part: Option<Outlet>) -> Option<&PlugName> {
+        match part {
+            None => self.name.as_ref(),
+            Some(_) => self.relays.get(part)?.name.as_ref(),
         }
     }
 }
@@ -490,12 +627,12 @@ impl Ctx<'_> {
 
     pub(in crate::bridge) fn notify(
         &mut self,
-        what: NoticeKind,
+        kind: NoticeKind,
         plug: Option<&PlugName>,
         route: Option<Route>,
         detail: String,
     ) {
-        self.publish(Update::Notice(Notice { kind: what, plug: plug.cloned(), route, detail }));
+        self.publish(Update::Notice(Notice { kind, plug: plug.cloned(), route, detail }));
     }
 }
 

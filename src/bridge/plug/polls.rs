@@ -1,270 +1,118 @@
-//! When a plug is read without anybody asking: its state again and again, and a few slower questions besides.
+//! When the state of a plug is read next over each route, without a command.
 
 use std::time::{Duration, Instant};
 
-use super::{Ctx, Plug, Wake};
 use crate::bridge::backoff::spread;
-use crate::bridge::event::CloudStatus;
-use crate::bridge::poll_limiter;
-use crate::model::{Route, Verdict};
-use crate::smarthome::message::{Date, DeviceInfo, Outlet, Reading, Request};
+use crate::bridge::event::PlugKey;
+use crate::bridge::poll_limiter::PollLimiter;
+use crate::bridge::route::RoutePolicy;
+use crate::model::Route;
 
-/// After a look that failed for what an older command may have done late.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How often the slow questions are put.
-const SELDOM: Duration = Duration::from_secs(300);
-/// Strips take a reading of each outlet badly when it comes more often than this.
-const STRIP_METER: Duration = Duration::from_secs(60);
-/// After a switching the meter is read once, when what it shows has settled.
-const METER_AFTER_SWITCHING: Duration = Duration::from_secs(1);
-/// How often what was used today is asked for, at the most.
-const TODAY: Duration = Duration::from_secs(60);
-/// How often the plug's own date is asked for, which tells what `today` is.
-const DATE: Duration = Duration::from_secs(600);
-/// A question that failed so often in a row …
-const TRIES: u32 = 2;
-/// … is put this seldom: some firmwares take what they do not know badly.
-const RELUCTANTLY: Duration = Duration::from_secs(1800);
+/// After a failed read that was to show what an older command did late.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+/// When the cloud works again, the plugs are read this far apart: its calls are counted.
+const CLOUD_STEP: Duration = Duration::from_millis(10);
+/// The same at the start.
+const FIRST_CLOUD_STEP: Duration = Duration::from_millis(1);
 
-/// A question besides the state of the relay.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SlowPoll {
-    what: SlowQuestion,
-    part: Option<Outlet>,
-    due: Instant,
-    /// The place in a turn that was given out when much was asked; it counts while `due` is it.
-    place: Option<Instant>,
-    misses: u32,
-    /// It was answered, or has failed.
-    tried: bool,
+/// The next polls of one plug.
+#[derive(Debug)]
+pub(super) struct Polls {
+    due: [Instant; 2],
+    /// The slot that the limiter gave the next poll over the LAN; valid while that poll is due then.
+    slot: Option<Instant>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SlowQuestion {
-    CloudInfo,
-    CountDown,
-    Schedule,
-    Date,
-    Meter,
-    Today,
-    Month,
-}
-
-impl SlowQuestion {
-    /// Whether it is asked over the cloud as well, where calls are counted.
-    fn is_worth_a_call(self) -> bool {
-        matches!(self, Self::Date | Self::Meter | Self::Today | Self::Month)
-    }
-}
-
-impl SlowPoll {
-    /// The questions that suit a device with this device.
-    pub(super) fn all_for(device: &DeviceInfo, now: Instant) -> Vec<Self> {
-        let ask = |what, part| Self { what, part, due: now, place: None, misses: 0, tried: false };
-        let outlets = u8::try_from(device.outlets.len()).unwrap_or(u8::MAX);
-        let parts: Vec<_> = if outlets == 0 { vec![None] } else { (0..outlets).map(Some).collect() };
-        let mut all = vec![ask(SlowQuestion::CloudInfo, None)];
-        if device.has_meter() {
-            all.push(ask(SlowQuestion::Date, None));
-            for topic in [SlowQuestion::Meter, SlowQuestion::Today, SlowQuestion::Month] {
-                all.extend(parts.iter().map(|&part| ask(topic, part)));
-            }
-        }
-        for topic in [SlowQuestion::CountDown, SlowQuestion::Schedule] {
-            all.extend(parts.iter().map(|&part| ask(topic, part)));
-        }
-        all
+impl Polls {
+    pub(super) fn new(key: PlugKey, now: Instant) -> Self {
+        Self { due: [now, now + FIRST_CLOUD_STEP * key.0], slot: None }
     }
 
-    /// What to say; nothing while the date that it needs is not known.
-    fn request(&self, date: Option<Date>) -> Option<Request> {
-        Some(match self.what {
-            SlowQuestion::CloudInfo => Request::CloudInfo,
-            SlowQuestion::CountDown => Request::CountDown(self.part),
-            SlowQuestion::Schedule => Request::Schedule(self.part),
-            SlowQuestion::Date => Request::Clock,
-            SlowQuestion::Meter => Request::Meter(self.part),
-            SlowQuestion::Today => Request::MeterDays(self.part, date?.year, date?.month),
-            SlowQuestion::Month => Request::MeterMonths(self.part, date?.year),
-        })
+    pub(super) fn due(&self, route: Route) -> Instant {
+        self.due[route.index()]
+    }
+
+    pub(super) fn set(&mut self, route: Route, at: Instant) {
+        self.due[route.index()] = at;
+    }
+
+    pub(super) fn set_all(&mut self, at: Instant) {
+        self.due = [at; 2];
+    }
+
+    /// Moves later polls to this moment, whichever route serves the plug by then.
+    pub(super) fn hasten(&mut self, at: Instant) {
+        self.due = self.due.map(|due| due.min(at));
+    }
+
+    /// The cloud works again.
+    pub(super) fn restart_cloud(&mut self, key: PlugKey, now: Instant) {
+        self.set(Route::Cloud, now + CLOUD_STEP * key.0);
+    }
+
+    /// Asks the limiter for a slot for the poll over the LAN that is due; returns when it is due if not now.
+    pub(super) fn defer(&mut self, limiter: &mut PollLimiter, now: Instant) -> Option<Instant> {
+        let due = &mut self.due[Route::Local.index()];
+        limiter.defers(due, &mut self.slot, now).then_some(*due)
+    }
+
+    /// Whether the poll over the LAN is due then, and has no slot of its own yet.
+    pub(super) fn is_next(&self, at: Instant) -> bool {
+        self.due(Route::Local) == at && self.slot != Some(at)
     }
 }
 
-impl Plug {
-    pub(super) fn poll(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
-        let [local, cloud] = self.usable(ctx);
-        if self.may_use(Route::Local) {
-            self.poll_route(Route::Local, local, wake, ctx);
-        }
-        let cloud_needed = !local || self.routes.is_resting(Route::Local);
-        if self.may_use(Route::Cloud) && cloud_needed && *ctx.cloud != CloudStatus::Off {
-            self.poll_route(Route::Cloud, cloud, wake, ctx);
-        }
-        self.ask_slow_poll(wake, ctx);
-    }
-
-    fn poll_route(&mut self, route: Route, usable: bool, wake: &mut Wake, ctx: &mut Ctx<'_>) {
-        if self.in_flight[route.index()].is_some() {
-            return;
-        }
-        if self.poll_at[route.index()] > ctx.now {
-            return wake.by(self.poll_at[route.index()]);
-        }
-        if usable {
-            // A look for what an older command may have done late belongs to the newer one.
-            let urgent = self.strays_are_dead(ctx.now).is_none() && self.is_watched(ctx.now);
-            if route == Route::Local && !urgent {
-                let due = &mut self.poll_at[route.index()];
-                if ctx.poll_limiter.defers(due, &mut self.poll_slot, ctx.now) {
-                    return wake.by(*due);
-                }
-            }
-            self.start(route, Request::SysInfo, urgent, wake, ctx);
-            return;
-        }
-        self.route_failed(route, Verdict::RouteDown, ctx);
-        self.poll_at[route.index()] = self.next_poll(route, ctx.now, ctx.now);
-        wake.by(self.poll_at[route.index()]);
-    }
-
-    /// Whether it would wake up at this moment only to be read over the LAN as usual, and soon.
-    pub(in crate::bridge) fn may_be_read_ahead(&self, wakes: Instant, now: Instant) -> bool {
-        self.poll_at[Route::Local.index()] == wakes
-            && self.poll_slot != Some(wakes)
-            && self.routes.is_up(Route::Local)
-            && self.desired.is_empty()
-            && wakes <= now + poll_limiter::ahead(self.policy.poll_interval)
-    }
-
-    /// It is read now.
-    pub(in crate::bridge) fn read_ahead(&mut self, now: Instant) {
-        self.poll_at[Route::Local.index()] = now;
-    }
-
-    pub(super) fn next_poll(&self, route: Route, started: Instant, now: Instant) -> Instant {
-        let pause = self.routes.poll_pause(route, &self.policy, now);
-        // After the first round each plug finds its own place in the interval.
-        let pause = if self.reported.is_none() && self.routes.is_up(route) {
-            pause.mul_f64(0.2 + 0.8 * spread(self.key.0))
-        } else {
-            pause
-        };
-        (started + pause).max(now)
-    }
-
-    /// The same, unless it has to be looked sooner for what an older command may have done late.
-    pub(super) fn sooner_if_watched(&self, next: Instant, now: Instant) -> Instant {
-        let look = self.strays_are_dead(now).or_else(|| self.is_watched(now).then(|| now + LOOK_AGAIN));
-        look.map_or(next, |look| look.min(next))
-    }
-
-    /// Whether an older command may have done something that nobody has seen.
-    fn is_watched(&self, now: Instant) -> bool {
-        let asked = self.reported.as_ref().map(|reported| reported.asked);
-        self.parts().any(|part| self.relay(part).is_some_and(|relay| relay.is_watched(asked, now)))
-    }
-
-    /// How long a poll that was kept back waits for the next try: less than one that was answered, and not all at once.
-    pub(super) fn kept_back_pause(&self) -> Duration {
-        self.policy.cloud_poll_interval.mul_f64(0.25 + 0.25 * spread(self.key.0))
-    }
-
-    /// When what older commands may still do can be seen, if it cannot yet.
-    fn strays_are_dead(&self, now: Instant) -> Option<Instant> {
-        let until = |part| self.relay(part)?.defended_until.filter(|&until| until > now);
-        self.parts().filter_map(until).min()
-    }
-
-    /// Puts the slow question that has waited longest, one at a time, over the route that serves the plug.
-    fn ask_slow_poll(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
-        let Some(route) = self.serving.filter(|&route| self.routes.is_up(route)) else { return };
-        if self.in_flight[route.index()].is_some() {
-            return;
-        }
-        let date = self.date;
-        let open = |aside: &SlowPoll| route == Route::Local || aside.what.is_worth_a_call();
-        let can_be_asked = |(_, aside): &(usize, &SlowPoll)| open(aside) && aside.request(date).is_some();
-        let next = self.slow_polls.iter().enumerate().filter(can_be_asked).min_by_key(|(_, aside)| aside.due);
-        let Some((place, _)) = next else { return };
-        let aside = &mut self.slow_polls[place];
-        if aside.due > ctx.now {
-            return wake.by(aside.due);
-        }
-        if route == Route::Local && ctx.poll_limiter.defers(&mut aside.due, &mut aside.place, ctx.now) {
-            return wake.by(aside.due);
-        }
-        let Some(request) = aside.request(date) else { return };
-        let pause = pause(aside.what, aside.part, route, &self.policy);
-        if self.start(route, request, false, wake, ctx) {
-            self.slow_polls[place].due = ctx.now + pause;
-        }
-    }
-
-    /// Has the meters read soon whose relays this reading shows in another state than the one before. Over the LAN
-    /// only: calls over the cloud are counted.
-    pub(super) fn read_meter_after_switching(&mut self, reading: &Reading, now: Instant) {
-        let Some(before) = self.reported.as_ref().filter(|_| self.serving == Some(Route::Local)) else {
-            return;
-        };
-        let is_meter = |aside: &&mut SlowPoll| aside.what == SlowQuestion::Meter && aside.misses < TRIES;
-        for aside in self.slow_polls.iter_mut().filter(is_meter) {
-            let relay = |reading: &Reading| match aside.part {
-                None => reading.relay,
-                Some(outlet) => reading.outlets.get(usize::from(outlet))?.relay,
-            };
-            if relay(&before.reading).zip(relay(reading)).is_some_and(|(was, is)| was != is) {
-                aside.due = now + METER_AFTER_SWITCHING;
-            }
-        }
-    }
-
-    /// Whether every question about the meter of this part that can be put has been answered or has failed by now.
-    pub(super) fn meter_was_asked(&self, part: Option<Outlet>) -> bool {
-        // A strip's own figures are the sums of its outlets'.
-        let is_meant = |aside: &SlowPoll| part.is_none() || aside.part == part;
-        let is_open = |aside: &SlowPoll| match aside.what {
-            // What was used is asked for by date.
-            SlowQuestion::Date => !aside.tried,
-            SlowQuestion::Meter | SlowQuestion::Today | SlowQuestion::Month => {
-                !aside.tried && is_meant(aside) && aside.request(self.date).is_some()
-            }
-            SlowQuestion::CloudInfo | SlowQuestion::CountDown | SlowQuestion::Schedule => false,
-        };
-        !self.slow_polls.iter().any(is_open)
-    }
-
-    /// Takes note of how a slow question went, if this is one. One that the plug cannot answer spoils nothing else.
-    pub(super) fn slow_poll_ended(&mut self, request: &Request, answered: bool, now: Instant) -> bool {
-        let date = self.date;
-        let is_it = |aside: &&mut SlowPoll| aside.request(date).as_ref() == Some(request);
-        let Some(aside) = self.slow_polls.iter_mut().find(is_it) else { return false };
-        aside.misses = if answered { 0 } else { aside.misses + 1 };
-        aside.tried = true;
-        if aside.misses >= TRIES {
-            aside.due = now + RELUCTANTLY;
-        }
-        true
-    }
+/// Spreads the first polls after a start over the interval, so that each plug keeps its own place in it.
+pub(super) fn first_pause(pause: Duration, key: PlugKey) -> Duration {
+    pause.mul_f64(0.2 + 0.8 * spread(key.0))
 }
 
-fn pause(
-    what: SlowQuestion,
-    part: Option<Outlet>,
-    route: Route,
-    policy: &crate::bridge::route::RoutePolicy,
-) -> Duration {
-    let pause = match what {
-        SlowQuestion::CloudInfo | SlowQuestion::CountDown | SlowQuestion::Schedule | SlowQuestion::Month => {
-            SELDOM
-        }
-        SlowQuestion::Date => DATE,
-        SlowQuestion::Meter if part.is_some() => policy.energy_interval.max(STRIP_METER),
-        SlowQuestion::Meter => policy.energy_interval,
-        SlowQuestion::Today => policy.energy_interval.max(TODAY),
-    };
-    match route {
-        Route::Local => pause,
-        Route::Cloud if what == SlowQuestion::Meter => pause.max(policy.cloud_poll_interval),
-        Route::Cloud => pause.max(SELDOM),
+/// The pause after a poll that the rate limit of the cloud held back: shorter than a whole interval, and not the same
+/// for all plugs.
+pub(super) fn pause_after_throttle(policy: &RoutePolicy, key: PlugKey) -> Duration {
+    policy.cloud_poll_interval.mul_f64(0.25 + 0.25 * spread(key.0))
+}
+
+/// When to read again for the effect of an older command: at `check_at` if that effect cannot be seen earlier, soon if
+/// a read is missing.
+pub(super) fn watch_at(check_at: Option<Instant>, is_watched: bool, now: Instant) -> Option<Instant> {
+    check_at.or_else(|| is_watched.then(|| now + READ_AGAIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_counts_only_for_the_poll_that_it_was_given_to() {
+        let now = Instant::now();
+        let mut limiter = PollLimiter::default();
+        let mut polls: Vec<_> = (0..40).map(|key| Polls::new(PlugKey(key), now)).collect();
+        let deferred: Vec<_> = polls.iter_mut().filter_map(|polls| polls.defer(&mut limiter, now)).collect();
+        assert!(!deferred.is_empty(), "forty plugs do not fit into one slot");
+        let last = polls.last_mut().unwrap();
+        let slot = last.due(Route::Local);
+        assert_eq!(Some(&slot), deferred.last());
+        assert!(!last.is_next(slot), "it has a slot of its own");
+        assert_eq!(last.defer(&mut limiter, slot), None, "its slot has come");
+        last.set(Route::Local, slot + Duration::from_secs(5));
+        assert!(last.is_next(slot + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn polls_are_hastened_and_never_put_off() {
+        let now = Instant::now();
+        let mut polls = Polls::new(PlugKey(0), now);
+        polls.set(Route::Cloud, now + Duration::from_secs(60));
+        polls.hasten(now + Duration::from_secs(3));
+        assert_eq!(Route::ALL.map(|route| polls.due(route)), [now, now + Duration::from_secs(3)]);
+    }
+
+    #[test]
+    fn the_first_pauses_differ_from_plug_to_plug() {
+        let pause = Duration::from_secs(5);
+        let pauses = [0, 1, 2].map(|key| first_pause(pause, PlugKey(key)));
+        assert!(pauses[0] != pauses[1] && pauses[1] != pauses[2]);
+        assert!(pauses.iter().all(|first| *first >= pause / 5 && *first <= pause));
     }
 }

@@ -1,200 +1,187 @@
-//! What the broker is told of a plug and of the outlets of a strip, and when a plug counts as there.
+//! What is published of a plug and of the outlets of a strip: only what differs from the last publication.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::relays::Published;
-use super::{Ctx, Plug, Reported, Wake};
+use super::{Ctx, Plug};
 use crate::bridge::event::{NoticeKind, OutletInfo, PlugInfo, PlugState, Update};
 use crate::model::{Availability, PlugName, Route};
 use crate::smarthome::message::Outlet;
 
-/// So many reads in a row must fail, on whatever routes there are …
-const MISSES_UNTIL_OFFLINE: u32 = 3;
-/// … and so much time must pass without an answer, before a plug is offline.
-const SILENCE_UNTIL_OFFLINE: Duration = Duration::from_secs(30);
-/// The signal wavers from reading to reading; on its own it is told no more often than this.
-const SIGNAL_EVERY: Duration = Duration::from_secs(60);
-
 impl Plug {
-    pub(super) fn judge(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
-        if self.misses < MISSES_UNTIL_OFFLINE || self.availability == Some(Availability::Offline) {
-            return;
+    /// Publishes everything: for another broker, or one that starts empty.
+    pub(in crate::bridge) fn republish(&mut self, ctx: &mut Ctx<'_>) {
+        self.relays.forget_published();
+        for name in self.names() {
+            ctx.publish(Update::Expected(name.clone()));
         }
-        let silent_until = self.last_heard.unwrap_or(self.born) + SILENCE_UNTIL_OFFLINE;
-        if self.is_reached(ctx.now) {
-            return;
+        if let Some(availability) = self.reachability.availability() {
+            self.publish_availability(availability, ctx);
         }
-        if silent_until > ctx.now {
-            return wake.by(silent_until);
-        }
-        let Some(name) = self.name.clone() else { return };
-        self.availability = Some(Availability::Offline);
-        self.serving = None;
-        self.tell_availability(Availability::Offline, ctx);
-        let detail = format!("no answer on any route ({})", self.last_answers(ctx));
-        ctx.notify(NoticeKind::PlugOffline, Some(&name), None, detail);
-        self.show(ctx);
-    }
-
-    pub(super) fn come_online(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(name) = self.name.clone().filter(|_| !self.is_online()) else { return };
-        self.availability = Some(Availability::Online);
-        self.show_info(ctx);
-        self.tell_availability(Availability::Online, ctx);
-        let detail = self.serving.map_or_else(String::new, |route| format!("over the {route} route"));
-        ctx.notify(NoticeKind::PlugOnline, Some(&name), self.serving, detail);
-    }
-
-    pub(super) fn tell_availability(&self, availability: Availability, ctx: &mut Ctx<'_>) {
-        for name in self.parts().filter_map(|part| self.name_of(part)) {
-            ctx.publish(Update::Availability(name.clone(), availability));
+        self.publish(ctx);
+        for part in self.relays.parts() {
+            self.publish_energy(part, ctx);
         }
     }
 
-    /// The LAN serves while it works; the cloud from its first answer without it.
-    pub(super) fn choose_serving(&mut self, ctx: &mut Ctx<'_>) {
-        let route = match (self.routes.is_up(Route::Local), self.routes.is_up(Route::Cloud)) {
-            (true, _) => Route::Local,
-            (false, true) if self.routes.is_resting(Route::Local) || !self.may_use(Route::Local) => {
-                Route::Cloud
-            }
-            (false, true) if self.serving.is_none() => Route::Cloud,
-            _ => return,
-        };
-        let before = self.serving.replace(route);
-        if let (Some(before), Some(name)) = (before.filter(|&before| before != route), &self.name) {
-            ctx.notify(NoticeKind::RouteChanged, Some(name), Some(route), format!("{before} -> {route}"));
-        }
+    /// Publishes the states that contain a date again.
+    pub(in crate::bridge) fn republish_dates(&mut self, ctx: &mut Ctx<'_>) {
+        self.relays.forget_published_dates();
+        self.publish(ctx);
     }
 
-    /// Tells what differs from what was told last.
-    pub(super) fn show(&mut self, ctx: &mut Ctx<'_>) {
-        self.show_info(ctx);
-        for part in self.parts() {
+    /// Publishes `info` and `state` of each part, where they are news.
+    pub(super) fn publish(&mut self, ctx: &mut Ctx<'_>) {
+        for part in self.relays.parts() {
+            self.publish_info(part, ctx);
+        }
+        for part in self.relays.parts() {
             let Some((name, state)) = self.name_of(part).cloned().zip(self.state_of(part)) else { continue };
-            let shown = &mut self.relay_mut(part).shown.state;
-            if shown.as_ref() != Some(&state) {
-                *shown = Some(state.clone());
+            if self.relays.get_mut(part).published.set_state(&state) {
                 ctx.publish(Update::State(name, state));
             }
         }
     }
 
-    pub(super) fn show_energy(&mut self, part: Option<Outlet>, ctx: &mut Ctx<'_>) {
-        if !self.tells_energy(part) {
+    fn publish_info(&mut self, part: Option<Outlet>, ctx: &mut Ctx<'_>) {
+        let published = self.relays.get(part).and_then(|relay| relay.published.info(ctx.now));
+        if published.is_some_and(|(info, is_recent)| self.is_published(part, info, is_recent)) {
             return;
         }
-        let Some(name) = self.name_of(part).cloned() else { return };
-        let Some(metered) = &mut self.relay_mut(part).metered else { return };
-        metered.is_told = true;
-        if metered.shown != Some(metered.energy) {
-            metered.shown = Some(metered.energy);
-            ctx.publish(Update::Energy(name, metered.energy));
-        }
+        let Some((name, info)) = self.name_of(part).cloned().zip(self.info_of(part)) else { return };
+        let info = Arc::new(info);
+        self.relays.get_mut(part).published.set_info(&info, ctx.now);
+        ctx.publish(Update::Info(name, info));
     }
 
-    /// What waited to be told whole, once nothing more is waited for.
-    pub(super) fn show_first_energy(&mut self, ctx: &mut Ctx<'_>) {
-        for part in self.parts() {
-            let metered = self.relay(part).and_then(|relay| relay.metered.as_ref());
-            if metered.is_some_and(|metered| !metered.is_told) {
-                self.show_energy(part, ctx);
-            }
-        }
-    }
-
-    /// The first time only with what was used today and this month, or Home Assistant would show `unknown` for a
-    /// moment.
-    fn tells_energy(&self, part: Option<Outlet>) -> bool {
-        let metered = self.relay(part).and_then(|relay| relay.metered.as_ref());
-        metered.is_some_and(|metered| metered.is_told || self.meter_was_asked(part))
-    }
-
-    /// What was told is told again at the next occasion.
-    pub(super) fn forget_shown(&mut self) {
-        for part in self.parts() {
-            let relay = self.relay_mut(part);
-            relay.shown = Published::default();
-            if let Some(metered) = &mut relay.metered {
-                metered.shown = None;
-            }
-        }
-    }
-
-    pub(super) fn forget_shown_states(&mut self) {
-        for part in self.parts() {
-            self.relay_mut(part).shown.state = None;
-        }
-    }
-
-    /// Takes note when each route that could be used has failed. One that has yet to be tried, or has failed only once
-    /// in a way that may be a hiccup, may still answer.
-    pub(super) fn note_unserved(&mut self, ctx: &Ctx<'_>) {
-        let usable = self.usable(ctx);
-        let may_answer = |route: &Route| usable[route.index()] && !self.routes.is_resting(*route);
-        self.unserved |= !Route::ALL.iter().any(may_answer);
-    }
-
-    fn state_of(&self, part: Option<Outlet>) -> Option<PlugState> {
-        let reading = &self.reported.as_ref()?.reading;
-        let relay = self.relay(part)?;
-        Some(PlugState {
-            relay: self.relay_of(part)?,
-            route: self.serving.filter(|_| !self.unserved),
-            led: reading.led.filter(|_| part.is_none()),
-            on_since: relay.on_since,
-            brightness: reading.brightness.filter(|_| part.is_none()),
-            until: relay.until.map(|(at, _)| at),
-        })
-    }
-
-    fn show_info(&mut self, ctx: &mut Ctx<'_>) {
-        for part in self.parts() {
-            let shown = self.relay(part).and_then(|relay| relay.shown.info.as_ref());
-            if shown.is_some_and(|(known, at)| self.is_told(part, known, *at + SIGNAL_EVERY > ctx.now)) {
-                continue;
-            }
-            let Some((name, info)) = self.name_of(part).cloned().zip(self.info_of(part)) else { continue };
-            let info = Arc::new(info);
-            self.relay_mut(part).shown.info = Some((Arc::clone(&info), ctx.now));
-            ctx.publish(Update::Info(name, info));
-        }
-    }
-
-    /// Whether this is all still so, the signal excepted where it was told just now. Nearly every reading ends here.
-    fn is_told(&self, part: Option<Outlet>, known: &PlugInfo, just_now: bool) -> bool {
-        let (Some(Reported { reading, .. }), Some(relay)) = (&self.reported, self.relay(part)) else {
+    /// Whether this `info` is still true; the signal may differ if it is recent. Nearly every reading ends here, so nothing
+    /// is allocated.
+    fn is_published(&self, part: Option<Outlet>, info: &PlugInfo, is_recent: bool) -> bool {
+        let (Some(reading), Some(relay)) = (self.reported.reading(), self.relays.get(part)) else {
             return true;
         };
-        let PlugInfo { device: plate, address, protocol, rssi, cloud_connected, outlet, outlets, schedule } =
-            known;
-        *plate == reading.device
-            && *address == self.address
-            && *protocol == self.routes.protocol()
-            && (just_now || *rssi == reading.rssi)
-            && *cloud_connected == self.cloud_connected
+        let PlugInfo { device, address, protocol, rssi, cloud_connected, outlet, outlets, schedule } = info;
+        *device == reading.device
+            && address.as_ref() == self.location.current()
+            && *protocol == self.reachability.routes.protocol()
+            && (is_recent || *rssi == reading.rssi)
+            && *cloud_connected == self.reported.cloud_connected
             && outlet.as_ref().map(|outlet| &outlet.strip) == part.and(self.name.as_ref())
-            && (part.is_some() || *outlets == self.outlet_list)
+            && (part.is_some() || *outlets == *self.relays.outlet_names())
             && *schedule == relay.schedule
     }
 
     fn info_of(&self, part: Option<Outlet>) -> Option<PlugInfo> {
-        let reading = &self.reported.as_ref()?.reading;
-        let strip = || Some(OutletInfo { number: part?, strip: self.name.clone()? });
+        let reading = self.reported.reading()?;
+        let outlet = || Some(OutletInfo { number: part?, strip: self.name.clone()? });
         let outlets: Arc<[PlugName]> = match part {
-            None => Arc::clone(&self.outlet_list),
+            None => Arc::clone(self.relays.outlet_names()),
             Some(_) => Arc::default(),
         };
         Some(PlugInfo {
             device: Arc::clone(&reading.device),
-            address: self.address.clone(),
-            protocol: self.routes.protocol(),
+            address: self.location.current().cloned(),
+            protocol: self.reachability.routes.protocol(),
             rssi: reading.rssi,
-            cloud_connected: self.cloud_connected,
-            outlet: strip(),
+            cloud_connected: self.reported.cloud_connected,
+            outlet: outlet(),
             outlets,
-            schedule: self.relay(part)?.schedule.clone(),
+            schedule: self.relays.get(part)?.schedule.clone(),
         })
+    }
+
+    fn state_of(&self, part: Option<Outlet>) -> Option<PlugState> {
+        let reading = self.reported.reading()?;
+        let relay = self.relays.get(part)?;
+        Some(PlugState {
+            relay: self.reported.relay(part)?,
+            route: self.reachability.published_route(),
+            led: reading.led.filter(|_| part.is_none()),
+            on_since: relay.on_since,
+            brightness: reading.brightness.filter(|_| part.is_none()),
+            until: relay.count_down.map(|(at, _)| at),
+        })
+    }
+
+    pub(super) fn publish_energy(&mut self, part: Option<Outlet>, ctx: &mut Ctx<'_>) {
+        if !self.may_publish_energy(part) {
+            return;
+        }
+        let Some(name) = self.name_of(part).cloned() else { return };
+        let Some(meter) = &mut self.relays.get_mut(part).meter else { return };
+        if let Some(energy) = meter.publish() {
+            ctx.publish(Update::Energy(name, energy));
+        }
+    }
+
+    /// A slow poll ended, which may be the last one that a first publication waited for.
+    pub(super) fn publish_first_energy(&mut self, ctx: &mut Ctx<'_>) {
+        for part in self.relays.parts() {
+            let meter = self.relays.get(part).and_then(|relay| relay.meter.as_ref());
+            if meter.is_some_and(|meter| !meter.was_published()) {
+                self.publish_energy(part, ctx);
+            }
+        }
+    }
+
+    /// The first publication waits for today's and this month's consumption, or Home Assistant would show `unknown` for a
+    /// moment.
+    fn may_publish_energy(&self, part: Option<Outlet>) -> bool {
+        let meter = self.relays.get(part).and_then(|relay| relay.meter.as_ref());
+        meter.is_some_and(|meter| meter.was_published() || self.slow_polls.meter_was_read(part))
+    }
+
+    /// `dropped`: how many impossible values were dropped by now, if one was just dropped.
+    pub(super) fn publish_dropped(&self, part: Option<Outlet>, dropped: Option<u32>, ctx: &mut Ctx<'_>) {
+        if let Some((name, dropped)) = self.name_of(part).cloned().zip(dropped) {
+            ctx.publish(Update::Dropped(name, dropped));
+        }
+    }
+
+    /// A reading came: the plug is online.
+    pub(super) fn come_online(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(name) = self.name.clone().filter(|_| !self.is_online()) else { return };
+        self.reachability.set_online();
+        for part in self.relays.parts() {
+            self.publish_info(part, ctx);
+        }
+        self.publish_availability(Availability::Online, ctx);
+        let serving = self.reachability.serving();
+        let detail = serving.map_or_else(String::new, |route| format!("over the {route} route"));
+        ctx.notify(NoticeKind::PlugOnline, Some(&name), serving, detail);
+    }
+
+    /// No answer came for too long.
+    pub(super) fn go_offline(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(name) = self.name.clone() else { return };
+        self.reachability.set_offline();
+        self.publish_availability(Availability::Offline, ctx);
+        let detail = format!("no answer on any route ({})", self.failure_text(ctx));
+        ctx.notify(NoticeKind::PlugOffline, Some(&name), None, detail);
+        self.publish(ctx);
+    }
+
+    fn publish_availability(&self, availability: Availability, ctx: &mut Ctx<'_>) {
+        for name in self.names() {
+            ctx.publish(Update::Availability(name.clone(), availability));
+        }
+    }
+
+    /// Why each route that the user allows failed last.
+    fn failure_text(&self, ctx: &Ctx<'_>) -> String {
+        let mut failures = self.reachability.failures.clone();
+        for route in Route::ALL {
+            if self.may_use(route) {
+                let hangs = self.exchanges.get(route).is_some();
+                failures.complete(route, self.why_unusable(route, ctx), hangs);
+            } else {
+                failures.forget(route);
+            }
+        }
+        failures.words(None)
+    }
+
+    /// The names of the parts that have one.
+    fn names(&self) -> impl Iterator<Item = &PlugName> {
+        self.relays.parts().filter_map(|part| self.name_of(part))
     }
 }
