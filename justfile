@@ -16,7 +16,7 @@ quick:
 gate:
     .ci/run
 
-# All tests, or those of one program: `just test --test routing`.
+# All tests, or those of one program: `just test --test stories routing`.
 test *args:
     cargo test {{ args }}
 

@@ -19,7 +19,7 @@ use hs100d::smarthome::frame;
 use hs100d::smarthome::message::{DeviceInfo, OutletIds, Reply, Request};
 use steady_kit::{Steady, framed, sysinfo};
 
-#[path = "../tests/steady_kit/mod.rs"]
+#[path = "../tests/support/steady.rs"]
 mod steady_kit;
 
 #[global_allocator]

@@ -11,7 +11,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on says so by a panic")]
 
-#[path = "../tests/chaos_kit/mod.rs"]
+#[path = "../tests/support/chaos/mod.rs"]
 mod chaos_kit;
 
 use std::ops::RangeInclusive;

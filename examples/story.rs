@@ -5,7 +5,7 @@
 //! cargo run --example story
 //! ```
 //!
-//! This is how the routing is tested: `tests/routing.rs` tells such stories, with every failure there is.
+//! This is how the routing is tested: `tests/stories/routing.rs` tells such stories, with every failure there is.
 
 use std::fmt::Display;
 use std::sync::Arc;

@@ -64,7 +64,7 @@ keep() {
 }
 
 if ! command -v c++ >/dev/null; then
-    echo "there is no C++ compiler: nothing is fuzzed; \`cargo test --test strangers\` holds the same properties"
+    echo "there is no C++ compiler: nothing is fuzzed; \`cargo test --test untrusted_input\` holds the same properties"
     exit 0
 fi
 scratch=$(mktemp -d)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "support/steady.rs"]
 mod steady_kit;
 
 use std::net::SocketAddr;

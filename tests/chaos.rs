@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[path = "support/chaos/mod.rs"]
 mod chaos_kit;
 
 use std::path::Path;

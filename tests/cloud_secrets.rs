@@ -4,12 +4,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod cloud_support;
+mod support;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use cloud_support::*;
+use crate::support::cloud::*;
 use hs100d::secret::Secret;
 
 #[derive(Clone, Default)]

@@ -8,24 +8,23 @@
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-mod discovery_kit;
-mod e2e_kit;
-mod mqtt_kit;
-mod namespace_kit;
+mod support;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use discovery_kit::{all_are_shown, assert_own_commands_alone, name, so_many_moved, switch_all_through};
-use e2e_kit::{Config, Scene};
+use crate::support::discovery::{
+    all_are_shown, assert_own_commands_alone, name, so_many_moved, switch_all_through,
+};
+use crate::support::e2e::{Config, Scene};
+use crate::support::namespace::{Player, answer, ip, play_apart, role, told};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
 use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
-use namespace_kit::{Player, answer, ip, play_apart, role, told};
 use serde_json::json;
 
 /// The whole of it takes some ten seconds.

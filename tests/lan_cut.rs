@@ -12,9 +12,7 @@
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-mod e2e_kit;
-mod mqtt_kit;
-mod namespace_kit;
+mod support;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e_kit::{ACCOUNT, Config, Scene};
+use crate::support::e2e::{ACCOUNT, Config, Scene};
+use crate::support::namespace::{Player, answer, ip, play_apart, role, told};
 use hs100d::sim::cloud::SimCloud;
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
@@ -31,7 +30,6 @@ use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
 use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
-use namespace_kit::{Player, answer, ip, play_apart, role, told};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};

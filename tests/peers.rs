@@ -4,13 +4,14 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod peers_kit;
+mod support;
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::peers::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{Dialect, LanFault};
@@ -18,7 +19,6 @@ use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::SwitchedBy;
 use hs100d::sim::plug::meter::SimMeter;
-use peers_kit::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
 use serde_json::{Value, json};
 
 /// What a password may hold, and what trips whoever builds JSON by hand.

@@ -7,8 +7,7 @@
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-mod e2e_kit;
-mod mqtt_kit;
+mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,11 +16,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use e2e_kit::{Config, Daemon, Home, house_of};
+use crate::support::e2e::{self, Config, Daemon, Home, house_of};
+use crate::support::mqtt::{Process, free_port, has_mosquitto, kept, mosquitto, within};
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::home::SimHome;
 use hs100d::sim::plug::SwitchedBy;
-use mqtt_kit::{Process, free_port, has_mosquitto, kept, mosquitto, within};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, PublishOptions, QoS};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -367,7 +366,7 @@ impl Scene {
             let name = PLUGS[plug].0;
             let result = self.command(name, "set", json!({"state": "OFF", "transaction": "off"})).await;
             let expected = json!({"status": "ok", "state": "OFF", "route": route});
-            assert!(e2e_kit::holds(&result, &expected), "{what}: {name}: {result}");
+            assert!(e2e::holds(&result, &expected), "{what}: {name}: {result}");
             // What is read after it comes after whatever there may be of a second result.
             self.command(name, "get", json!({"transaction": "read"})).await;
             assert_eq!(self.witness.results(name, "off").len(), 1, "{what}: {name}");

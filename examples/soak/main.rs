@@ -12,7 +12,7 @@
 
 mod broker;
 mod crowd;
-#[path = "../../tests/chaos_kit/dice.rs"]
+#[path = "../../tests/support/chaos/dice.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the chaos throws them in other ways")]
 mod dice;
 mod ledger;

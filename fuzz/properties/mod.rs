@@ -1,5 +1,5 @@
 //! What must hold whatever strangers send, a file for each way in. Each is a function from bytes that panics when
-//! something does not hold: the fuzz targets call it, and so do the plain tests in `tests/strangers.rs`.
+//! something does not hold: the fuzz targets call it, and so do the plain tests in `tests/untrusted_input.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a property fails")]
 #![allow(missing_docs, unreachable_pub, reason = "two crates include these files, and neither is a library")]

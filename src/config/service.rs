@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_user_who_may_not_read_all_of_it_may_not_use_it() {
         if rustix::process::geteuid().is_root() {
-            return; // Root may read everything; tests/e2e_cli.rs has other users try.
+            return; // Root may read everything; tests/end_to_end/cli.rs has other users try.
         }
         let machine = Machine::new();
         machine.runs_once();

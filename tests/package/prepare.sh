@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what tests/package.rs tries: the Debian package, and a clean Debian to install it in.
+# Makes what tests/packaging/package.rs tries: the Debian package, and a clean Debian to install it in.
 #
 #     tests/package/prepare.sh          into target/package: hs100d.deb, tree.tar
 #

@@ -1,0 +1,435 @@
+//! What a good config means: the defaults of the interface, what is inherited, where passwords come from.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use hs100d::bridge::route::{RoutePolicy, RoutePreference};
+use hs100d::config::paths::{ConfigPath, Environment};
+use hs100d::config::{self, BrokerConfig, Config, MqttChoice};
+use hs100d::model::{Address, PlugName};
+use hs100d::mqtt::homeassistant::DocumentForm;
+use hs100d::secret::Secret;
+
+/// A directory with a config in it that only its owner may read.
+struct Written {
+    directory: tempfile::TempDir,
+}
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let written = Self { directory: tempfile::tempdir().unwrap() };
+        written.file("hs100d.toml", text, 0o600);
+        written
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn place(&self) -> ConfigPath {
+        ConfigPath::Named(self.directory.path().join("hs100d.toml"))
+    }
+
+    fn load(&self, environment: &Environment) -> Config {
+        Config::load(&self.place(), environment).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+}
+
+fn load(text: &str) -> Config {
+    Written::new(text).load(&Environment::default())
+}
+
+fn mqtt_password(config: &Config) -> Option<&str> {
+    match &config.broker {
+        BrokerConfig::Outside { password, .. } => password.as_ref().map(|secret| secret.expose()),
+        BrokerConfig::Embedded { .. } => None,
+    }
+}
+
+/// The head of a config with a broker of one's own; password lines go below it.
+const BROKER: &str = "[mqtt]\nurl = \"mqtt://broker.lan\"\nusername = \"me\"\n";
+
+#[test]
+fn without_a_file_the_defaults_of_the_interface_hold() {
+    let config = Config::load(&ConfigPath::Nowhere, &Environment::default()).unwrap();
+    assert_eq!(config, load(""), "an empty file says nothing either");
+    assert_eq!(
+        config.broker,
+        BrokerConfig::Embedded { listen: "127.0.0.1:1883".parse().unwrap(), users: Vec::new() }
+    );
+    assert_eq!((config.base_topic.as_str(), &config.client_id), ("hs100d", &None));
+    assert_eq!(config.homeassistant.discovery, DocumentForm::Device);
+    assert_eq!(config.homeassistant.discovery_prefix, "homeassistant");
+    assert_eq!(config.homeassistant.status_topic, "homeassistant/status");
+    let discovery = config.discovery.unwrap();
+    assert_eq!((discovery.interval, discovery.port), (Duration::from_secs(60), 9999));
+    assert!(discovery.broadcast.is_empty());
+    assert!(config.local.enabled && config.local.port == 9999);
+    assert_eq!(config.cloud, None);
+    assert_eq!(config.bridge.policy, RoutePolicy::default());
+    assert!(config.bridge.adopt && !config.bridge.cloud && config.bridge.plugs.is_empty());
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn the_example_is_a_good_config_of_nothing_but_defaults() {
+    let config = load(include_str!("../../examples/hs100d.toml"));
+    assert_eq!(config, load(""));
+}
+
+#[test]
+fn the_example_is_still_good_with_every_key_that_it_shows_switched_on() {
+    let example = include_str!("../../examples/hs100d.toml");
+    let is_key = |rest: &str| {
+        rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+    };
+    let all_on: Vec<&str> = example
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
+        // One of the two passwords, and files that are there.
+        .filter(|line| !line.starts_with("password ="))
+        .collect();
+    let text = all_on.join("\n").replace("/etc/hs100d/", "");
+    let written = Written::new(&text);
+    for name in ["mqtt.password", "cloud.password", "ca.pem", "client.pem", "client.key"] {
+        written.file(name, "hunter2\n", 0o600);
+    }
+    let config = written.load(&Environment::default());
+    assert_eq!(config.bridge.plugs.len(), 1);
+    assert!(config.cloud.is_some() && mqtt_password(&config) == Some("hunter2"));
+    assert_eq!(config.bridge.plugs[0].policy, RoutePolicy::default(), "the plug's examples are the defaults");
+}
+
+#[test]
+fn the_example_mentions_every_key_in_its_table() {
+    let mut table = "";
+    let mut mentioned = HashSet::new();
+    for line in include_str!("../../examples/hs100d.toml").lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_matches(['[', ']']);
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            mentioned.insert(format!("{table}.{key}"));
+        }
+    }
+    let keys = config::keys();
+    assert!(keys.len() > 30, "{keys:?}");
+    // The second name of plug.route, which the example mentions in words.
+    let missing: Vec<_> =
+        keys.iter().filter(|key| !mentioned.contains(*key) && *key != "plug.policy").collect();
+    assert!(missing.is_empty(), "the example does not mention {missing:?}");
+}
+
+#[test]
+fn every_room_is_told_what_was_written_for_it() {
+    let written = Written::new(
+        r#"
+        [mqtt]
+        url = "mqtts://broker.lan"
+        username = "me"
+        password = "pw"
+        client_id = "pi"
+        base_topic = "home/plugs"
+        ca_file = "ca.pem"
+        client_cert_file = "c.pem"
+        client_key_file = "k.pem"
+        [homeassistant]
+        discovery = "component"
+        [discovery]
+        adopt = false
+        interval = "30s"
+        broadcast = ["192.168.7.255"]
+        [local]
+        port = 9998
+        timeout = "2s"
+        poll_interval = "7s"
+        energy_interval = "1m"
+        [cloud]
+        username = "me@example.com"
+        password = "cloudy"
+        url = "https://eu-wap.tplinkcloud.com/"
+        poll_interval = "2m"
+        [routing]
+        cloud_after = "1s"
+        command_ttl = "20s"
+        [[plug]]
+        name = "kettle"
+        host = "192.168.1.20"
+        device_id = "8006aa"
+        [[plug]]
+        mac = "50:c7:bf:00:00:01"
+        host = "plug.lan:9997"
+        route = "local"
+        command_ttl = "3s"
+        poll_interval = "1s"
+        "#
+        .replace("8006aa", &"8006aa".repeat(7)[..40])
+        .as_str(),
+    );
+    for name in ["ca.pem", "c.pem", "k.pem"] {
+        written.file(name, "x", 0o600);
+    }
+    let config = written.load(&Environment::default());
+    assert_eq!(config.warnings, [""; 0]);
+
+    let MqttChoice::Outside(link) = config.mqtt("0badcafe", Path::new("/state")) else { panic!("outside") };
+    assert_eq!((link.host.as_str(), link.port), ("broker.lan", 8883));
+    let tls = link.tls.unwrap();
+    assert_eq!(
+        tls.ca_file.unwrap(),
+        written.directory.path().join("ca.pem"),
+        "paths begin at the config file"
+    );
+    assert!(tls.client.unwrap().1.ends_with("k.pem"));
+    assert_eq!((link.username.as_deref(), link.password.unwrap().expose()), (Some("me"), "pw"));
+    assert_eq!((link.client_id.as_str(), link.base_topic.as_str()), ("pi", "home/plugs"));
+    assert_eq!(link.homeassistant.discovery, DocumentForm::Component);
+
+    let discovery = config.discovery.unwrap();
+    assert_eq!((discovery.interval, discovery.port), (Duration::from_secs(30), 9998));
+    assert_eq!(discovery.broadcast, [Ipv4Addr::new(192, 168, 7, 255)]);
+    let cloud = config.cloud.unwrap();
+    assert_eq!(cloud.options.url, "https://eu-wap.tplinkcloud.com");
+    assert_eq!(cloud.options.password.unwrap().expose(), "cloudy");
+
+    let all = RoutePolicy {
+        preference: RoutePreference::LocalThenCloud,
+        cloud_after: Duration::from_secs(1),
+        command_ttl: Duration::from_secs(20),
+        poll_interval: Duration::from_secs(7),
+        cloud_poll_interval: Duration::from_secs(120),
+        energy_interval: Duration::from_secs(60),
+        local_timeout: Duration::from_secs(2),
+        ..RoutePolicy::default()
+    };
+    assert_eq!(config.bridge.policy, all);
+    let [kettle, other] = &config.bridge.plugs[..] else { panic!("two plugs") };
+    assert_eq!(kettle.name, Some(PlugName::new("kettle").unwrap()));
+    assert_eq!(kettle.address, Address::new("192.168.1.20", 9998), "local.port is the default port");
+    assert_eq!(kettle.policy, all);
+    assert_eq!(other.address, Address::new("plug.lan:9997", 1));
+    let own = RoutePolicy {
+        preference: RoutePreference::Local,
+        command_ttl: Duration::from_secs(3),
+        poll_interval: Duration::from_secs(1),
+        ..all
+    };
+    assert_eq!(other.policy, own);
+}
+
+#[test]
+fn without_a_url_the_link_leads_to_the_embedded_broker() {
+    let config = load("[broker]\nlisten = \"[::1]:1999\"");
+    let MqttChoice::Embedded { broker, link } = config.mqtt("0badcafe", Path::new("/state")) else {
+        panic!("own")
+    };
+    assert_eq!(
+        (broker.listen.to_string().as_str(), broker.state_dir.as_path()),
+        ("[::1]:1999", Path::new("/state"))
+    );
+    assert_eq!((link.host.as_str(), link.port, link.tls), ("::1", 1999, None));
+    assert_eq!((link.client_id.as_str(), link.instance.as_str()), ("hs100d-0badcafe", "0badcafe"));
+}
+
+#[test]
+fn a_plug_says_its_policy_as_route_or_as_in_routing() {
+    for key in ["route", "policy"] {
+        let config = load(&format!("[[plug]]\nhost = \"h\"\n{key} = \"local\""));
+        assert_eq!(config.bridge.plugs[0].policy.preference, RoutePreference::Local);
+    }
+}
+
+#[test]
+fn without_the_lan_the_default_policy_is_the_cloud_and_nobody_looks_on_the_lan() {
+    let config =
+        load("[local]\nenabled = false\n[cloud]\nusername = \"a\"\n[[plug]]\nmac = \"50C7BF000001\"");
+    assert_eq!((config.bridge.policy.preference, config.discovery), (RoutePreference::Cloud, None));
+    assert_eq!(config.bridge.plugs[0].policy.preference, RoutePreference::Cloud);
+}
+
+#[test]
+fn a_password_survives_whatever_stands_in_it() {
+    let hard = "\"'\\/{}$ü #=\t";
+    let quoted = format!("{:?}", hard).replace("\\'", "'");
+    assert_eq!(mqtt_password(&load(&format!("{BROKER}password = {quoted}"))), Some(hard));
+
+    let written = Written::new(&format!("{BROKER}password_file = \"mqtt.password\""));
+    written.file("mqtt.password", &format!("{hard}\n"), 0o600);
+    assert_eq!(mqtt_password(&written.load(&Environment::default())), Some(hard));
+}
+
+#[test]
+fn a_credential_serves_where_nothing_was_written_and_only_there() {
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = Environment::of([("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())]);
+    let with_cloud = format!("{BROKER}[cloud]\nusername = \"a\"\n");
+    let passwords = |text: &str| {
+        let config = Written::new(text).load(&environment);
+        let cloud = config.cloud.as_ref().and_then(|cloud| cloud.options.password.clone());
+        (mqtt_password(&config).map(str::to_owned), cloud.map(|secret| secret.expose().to_owned()))
+    };
+    assert_eq!(passwords(&with_cloud), (None, None), "the directory is empty");
+
+    fs::write(credentials.path().join("mqtt.password"), "for mqtt\n").unwrap();
+    fs::write(credentials.path().join("cloud.password"), "for the cloud").unwrap();
+    let both = (Some("for mqtt".to_owned()), Some("for the cloud".to_owned()));
+    assert_eq!(passwords(&with_cloud), both);
+    assert_eq!(passwords(&format!("{BROKER}password = \"written\"")).0.as_deref(), Some("written"));
+    assert_eq!(passwords(""), (None, None), "neither is needed");
+
+    fs::write(credentials.path().join("mqtt.password"), b"\xff").unwrap();
+    let invalid = Config::load(&Written::new(BROKER).place(), &environment).unwrap_err();
+    assert!(invalid.lines[0].contains(": credential mqtt.password: is not UTF-8 text"), "{invalid}");
+}
+
+#[test]
+fn what_is_legal_but_unwise_is_warned_of() {
+    let cloud = "[cloud]\nusername = \"a\"\n";
+    for (text, expected) in [
+        (
+            "[routing]\npolicy = \"local-then-cloud\"".to_owned(),
+            "routing.policy: has no cloud to fall back to",
+        ),
+        (
+            "[[plug]]\nhost = \"h\"\nroute = \"local-then-cloud\"".to_owned(),
+            "plug.route: has no cloud to fall back",
+        ),
+        (format!("{cloud}[[plug]]\nhost = \"h\""), "plug.host: is all that is said of the plug"),
+        (
+            format!("{cloud}[routing]\ncloud_after = \"10s\""),
+            "routing.cloud_after: makes cloud_after no shorter than",
+        ),
+        (
+            format!("{cloud}[[plug]]\nmac = \"50C7BF000001\"\nroute = \"cloud\"\npoll_interval = \"5s\""),
+            "plug.poll_interval: has no effect on a plug that is reached over the cloud only",
+        ),
+        ("[discovery]\nadopt = false".to_owned(), "discovery.adopt: is false and there is no [[plug]]"),
+        (
+            "[discovery]\nlan = false".to_owned(),
+            "discovery.lan: is false and there is neither [cloud] nor [[plug]]",
+        ),
+        (
+            "[discovery]\nlan = false\n[[plug]]\nmac = \"50C7BF000001\"".to_owned(),
+            "plug: cannot be found: nothing says where it is",
+        ),
+        (
+            format!("{cloud}[discovery]\nlan = false\n[[plug]]\nmac = \"50C7BF000001\"\nroute = \"local\""),
+            "plug: cannot be found: nothing says where it is",
+        ),
+        ("[broker]\nlisten = \"127.0.0.1:0\"".to_owned(), "broker.listen: has port 0"),
+        (
+            "[broker]\nlisten = \"127.0.0.1:1\"\n[mqtt]\nurl = \"mqtt://b\"".to_owned(),
+            "broker.listen: has no effect",
+        ),
+    ] {
+        let warnings = load(&text).warnings;
+        let [warning] = &warnings[..] else { panic!("{text:?} should get one warning: {warnings:#?}") };
+        assert!(warning.contains(expected), "{text:?}\n{warning}");
+    }
+}
+
+#[test]
+fn a_file_with_a_password_that_everybody_may_read_is_warned_of() {
+    let written = Written::new(&format!("{BROKER}password = \"hunter2\""));
+    assert_eq!(written.load(&Environment::default()).warnings, [""; 0]);
+    written.file("hs100d.toml", &format!("{BROKER}password = \"hunter2\""), 0o644);
+    let warnings = written.load(&Environment::default()).warnings;
+    assert!(
+        warnings[0].contains("hs100d.toml: holds a password and every user may read it: chmod o-r"),
+        "{warnings:?}"
+    );
+
+    written.file("hs100d.toml", &format!("{BROKER}password_file = \"p\""), 0o644);
+    written.file("p", "hunter2", 0o644);
+    let warnings = written.load(&Environment::default()).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("mqtt.password_file: "), "{warnings:?}");
+    written.file("p", "hunter2", 0o640);
+    assert_eq!(written.load(&Environment::default()).warnings, [""; 0]);
+}
+
+#[test]
+fn a_config_prints_without_its_secrets() {
+    let config =
+        load(&format!("{BROKER}password = \"hunter2\"\n[cloud]\nusername = \"a\"\npassword = \"hunter3\""));
+    assert!(!format!("{config:?}").contains("hunter"), "{config:?}");
+}
+
+#[test]
+fn ten_thousand_plugs_are_read_in_one_go() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for n in 0..10_000 {
+        writeln!(
+            text,
+            "[[plug]]\nname = \"plug-{n}\"\nmac = \"50C7BF{n:06X}\"\nhost = \"10.0.{}.{}\"",
+            n / 256,
+            n % 256
+        )
+        .unwrap();
+    }
+    assert_eq!(load(&text).bridge.plugs.len(), 10_000);
+}
+
+#[test]
+fn users_of_the_embedded_broker_are_read_and_let_it_listen_anywhere() {
+    let written = Written::new(
+        "[broker]\nlisten = \"0.0.0.0:1883\"\n\
+         [[broker.user]]\nname = \"ha\"\npassword_file = \"ha.password\"\n\
+         [[broker.user]]\nname = \"me\"\npassword = \"pw\"\n",
+    );
+    written.file("ha.password", "hunter2\n", 0o600);
+    let config = written.load(&Environment::default());
+    let MqttChoice::Embedded { broker, link } = config.mqtt("12345678", Path::new("/s")) else { panic!() };
+    let users: Vec<_> = broker.users.iter().map(|user| (&*user.name, user.password.expose())).collect();
+    assert_eq!(users, [("ha", "hunter2"), ("me", "pw")]);
+    assert_eq!((link.host.as_str(), link.port), ("127.0.0.1", 1883), "what listens everywhere is near");
+    assert_eq!(
+        (link.username.as_deref(), link.password.as_ref().map(Secret::expose)),
+        (Some("ha"), Some("hunter2"))
+    );
+
+    let any = load("broker = { listen = \"[::]:1\", user = [{ name = \"a\", password = \"b\" }] }");
+    let MqttChoice::Embedded { link, .. } = any.mqtt("12345678", Path::new("/s")) else { panic!() };
+    assert_eq!(link.host, "::1");
+}
+
+#[test]
+fn what_others_on_the_machine_may_do_to_the_config_and_its_passwords_is_warned_of() {
+    let text = "[cloud]\nusername = \"me\"\npassword_file = \"pw\"\n";
+    let warned = |name: &str, mode: u32| {
+        let written = Written::new(text);
+        written.file("pw", "secret", 0o600);
+        let path = written.directory.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        written.load(&Environment::default()).warnings
+    };
+    for (file, mode, expected) in [
+        ("pw", 0o640, None),
+        ("pw", 0o604, Some("pw holds a password and every user may read it: chmod o-r ")),
+        ("pw", 0o602, Some("pw holds a password and every user may change it: chmod o-w ")),
+        ("hs100d.toml", 0o644, None),
+        ("hs100d.toml", 0o646, Some("every user may change it: chmod o-w ")),
+        (".", 0o755, None),
+        (".", 0o777, Some("where every user may replace it: chmod o-w ")),
+        (".", 0o1777, None),
+    ] {
+        let warnings = warned(file, mode);
+        match expected {
+            None => assert!(warnings.is_empty(), "{file} {mode:o}: {warnings:?}"),
+            Some(expected) => {
+                assert!(
+                    warnings.len() == 1 && warnings[0].contains(expected),
+                    "{file} {mode:o}: {warnings:?}"
+                );
+            }
+        }
+    }
+}

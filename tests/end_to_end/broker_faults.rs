@@ -1,0 +1,268 @@
+//! A broker in trouble, seen by the real daemon: for each trouble the plugs are served meanwhile, one line says what a
+//! person has to do, and once it has passed all is as before, by itself.
+//!
+//! The broker is a real one; the trouble is made by whoever stands between it and the daemon. The listener is at the
+//! broker itself and is troubled by nothing.
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use crate::support::broker_proxy::{BrokerLine, Trouble};
+use crate::support::e2e::{Config, Daemon, Home, Scene, holds, house_of, json_of};
+use crate::support::mqtt::{self, BOUND, Brand, Ear, House as Broker, within};
+use hs100d::sim::home::SimHome;
+use serde_json::json;
+
+const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
+const SESSION_TAKEN_OVER: u8 = 0x8E;
+const ADMINISTRATIVE_ACTION: u8 = 0x98;
+const PACKET_TOO_LARGE: u8 = 0x95;
+/// More than may be outstanding at once, and than wait inside the client.
+const MORE_THAN_FIT: usize = 120;
+
+/// Two plugs, a broker, a line to it that is in trouble or not, and a daemon at its end.
+struct Stage {
+    house: SimHome,
+    broker: Broker,
+    line: BrokerLine,
+    home: Home,
+    daemon: Daemon,
+}
+
+impl Stage {
+    async fn set(trouble: Trouble) -> Self {
+        let house = house_of(&["Lamp", "Fan"]).await;
+        let broker = Broker::start(Brand::Embedded).await;
+        let line = BrokerLine::start(broker.port).await;
+        line.set(trouble);
+        let home = Home::new(&Self::config(&house, &line));
+        let daemon = home.daemon();
+        Self { house, broker, line, home, daemon }
+    }
+
+    fn config(house: &SimHome, line: &BrokerLine) -> Config {
+        Config::of(house).without("cloud").at_broker(line.port()).set("local", "poll_interval", "1s")
+    }
+
+    /// Waits until each plug was read twice from now on.
+    async fn plugs_are_served(&self) {
+        let reads = |plug: usize| self.house.plug(plug).traffic().lan_requests;
+        let before = [reads(0), reads(1)];
+        let served = || (0..2).all(|plug| reads(plug) >= before[plug] + 2);
+        self.house.wait_until(BOUND, served).await.unwrap();
+    }
+
+    /// The trouble passes, and all is as before: the states are at the broker, and commands are heard and answered.
+    async fn heals(self) {
+        self.line.set(Trouble::None);
+        self.works().await;
+    }
+
+    async fn works(self) {
+        let Self { house, broker, home, daemon, .. } = self;
+        let scene = Scene { ear: Ear::listen(broker.port).await, home, daemon, port: broker.port };
+        let is_up = |all: &[mqtt::Seen]| {
+            let newest = all.iter().rfind(|seen| seen.topic == "hs100d/bridge/state")?;
+            (newest.payload == "online").then_some(())
+        };
+        scene.ear.until("the bridge to be online", is_up).await;
+        for (number, plug) in ["lamp", "fan"].into_iter().enumerate() {
+            scene.shows(plug, json!({"route": "local"})).await;
+            let state = if house.plug(number).is_on() { "OFF" } else { "ON" };
+            // What was sent to a broker whose daemon did not hear it is lost; so it is said until it is heard.
+            let result = within("a result", async {
+                loop {
+                    let transaction = scene.send(plug, json!({ "state": state }));
+                    let heard = tokio::time::timeout(BOUND / 20, scene.result(plug, &transaction)).await;
+                    if let Ok(result) = heard {
+                        return result;
+                    }
+                }
+            })
+            .await;
+            assert!(holds(&result, &json!({"status": "ok", "state": state})), "{result}");
+            scene.shows(plug, json!({ "state": state })).await;
+        }
+    }
+
+    /// The one line at level WARN that holds this, and none like it.
+    async fn says_once(&self, part: &str) -> String {
+        let line = self.daemon.says(part).await;
+        assert!(line.contains(" WARN "), "{line}");
+        line
+    }
+
+    fn was_said_once(&self, part: &str) {
+        let warnings =
+            self.daemon.lines().iter().filter(|l| l.contains(" WARN ") && l.contains(part)).count();
+        assert_eq!(warnings, 1, "{part:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_the_login_is_asked_again_until_it_lets_us_in() {
+    let stage = Stage::set(Trouble::Refuses(BAD_USER_NAME_OR_PASSWORD)).await;
+    let remedy = "it refuses the login: check mqtt.username and mqtt.password";
+    stage.says_once(remedy).await;
+    stage.plugs_are_served().await;
+    stage.line.connects(2).await;
+    stage.was_said_once(remedy);
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_reload_sends_a_refused_password_not_again_and_a_corrected_one_at_once() {
+    let stage = Stage::set(Trouble::Refuses(BAD_USER_NAME_OR_PASSWORD)).await;
+    let config = |password: &str, name: &str| {
+        let config = Stage::config(&stage.house, &stage.line).set("mqtt", "username", "me");
+        stage.home.write(&config.set("mqtt", "password", password).set("mqtt", "client_id", name).text());
+        stage.daemon.signal("HUP");
+    };
+    stage.says_once("it refuses the login").await;
+    config("wrong", "a");
+    stage.daemon.says_again("it refuses the login", 2).await;
+    // Whatever else the config says, the refused password waits for its turn.
+    config("wrong", "b");
+    stage.says_once("it refused this name and password before the reload").await;
+    stage.line.set(Trouble::None);
+    config("right", "b");
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_stalls_after_the_connect_is_left_and_tried_again() {
+    let stage = Stage::set(Trouble::Stalls).await;
+    let remedy = "it takes the connection and says nothing: is this an MQTT port, and not one for mqtts?";
+    stage.says_once(remedy).await;
+    stage.plugs_are_served().await;
+    stage.line.connects(2).await;
+    stage.was_said_once(remedy);
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    let ear = Ear::listen(stage.broker.port).await;
+    ear.hears("hs100d/bridge/state", "online").await;
+    stage.line.set(Trouble::DropsAcks);
+    // Commands are carried out, whatever becomes of their results.
+    for number in 0..MORE_THAN_FIT {
+        let state = if number % 2 == 0 { "ON" } else { "OFF" };
+        let orders = stage.house.plug(0).traffic().relay_orders;
+        ear.say("hs100d/lamp/set", state);
+        let heard = || stage.house.plug(0).traffic().relay_orders > orders;
+        stage.house.wait_until(BOUND, heard).await.unwrap();
+    }
+    stage.plugs_are_served().await;
+    // What was dropped does not come any more.
+    stage.line.set(Trouble::None);
+    stage.says_once("takes our messages and acknowledges none: see its own log").await;
+    stage.works().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_go_on() {
+    let stage = Stage::set(Trouble::RefusesMessages(PACKET_TOO_LARGE)).await;
+    let line = stage.says_once("it does not take the message of ").await;
+    assert!(line.contains(" bytes at ") && line.contains("PacketTooLarge, 0x95"), "{line}");
+    assert!(line.contains("(in mosquitto message_size_limit)"), "{line}");
+    let ear = Ear::listen(stage.broker.port).await;
+    for state in ["ON", "OFF", "ON", "OFF"] {
+        let orders = stage.house.plug(0).traffic().relay_orders;
+        ear.say("hs100d/lamp/set", state);
+        let heard = || stage.house.plug(0).traffic().relay_orders > orders;
+        stage.house.wait_until(BOUND, heard).await.unwrap();
+    }
+    stage.plugs_are_served().await;
+    assert_eq!(stage.line.connected(), 1, "the connection is not given up for it");
+    let lines = stage.daemon.lines();
+    let warnings =
+        lines.iter().filter(|line| line.contains(" WARN ") && line.contains("it does not take")).count();
+    assert!(warnings <= 11, "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("client id")), "{lines:#?}");
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn an_oversize_retained_message_is_told_with_the_remedy_and_costs_no_plug_anything() {
+    let stage = Stage::set(Trouble::Oversize).await;
+    let line = stage.says_once("although it knows our limit").await;
+    assert!(line.contains("remove the large message that it keeps under our topics"), "{line}");
+    stage.plugs_are_served().await;
+    stage.line.connects(2).await;
+    stage.was_said_once("although it knows our limit");
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_kicks_us_is_connected_to_again() {
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    stage.line.kick(ADMINISTRATIVE_ACTION);
+    stage.says_once("ended the connection (AdministrativeAction)").await;
+    stage.plugs_are_served().await;
+    stage.line.connects(2).await;
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_gave_our_place_to_another_is_left_to_it_until_somebody_gives_us_a_name_of_our_own() {
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    stage.line.kick(SESSION_TAKEN_OVER);
+    let line = stage.says_once("gives way for five minutes").await;
+    assert!(line.contains("mqtt.client_id"), "{line}");
+    stage.plugs_are_served().await;
+    assert_eq!(stage.line.connected(), 1, "it gives way");
+    stage.home.write(&Stage::config(&stage.house, &stage.line).set("mqtt", "client_id", "another").text());
+    stage.daemon.signal("HUP");
+    stage.line.connects(2).await;
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_denies_the_subscription_is_shown_the_states_and_asked_again_until_it_allows_it() {
+    let stage = Stage::set(Trouble::Denies).await;
+    let line = stage.says_once("it does not let us subscribe to hs100d/+/set, ").await;
+    assert!(line.contains("until the user in mqtt.username may read these topics"), "{line}");
+    stage.plugs_are_served().await;
+    let ear = Ear::listen(stage.broker.port).await;
+    stage.house.plug(0).press_button();
+    ear.until("the button", |all| {
+        let newest = all.iter().rfind(|seen| seen.topic == "hs100d/lamp/state")?;
+        (json_of(newest)["state"] == "ON").then_some(())
+    })
+    .await;
+    stage.line.set(Trouble::None);
+    stage.daemon.says("connected to the broker at ").await;
+    assert_eq!(stage.line.connected(), 1, "the connection is not given up for it");
+    stage.was_said_once("it does not let us subscribe");
+    stage.works().await;
+}
+
+#[tokio::test]
+async fn a_command_is_carried_out_and_answered_while_a_broker_that_confirms_nothing_is_left() {
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    stage.plugs_are_served().await;
+    let ear = Ear::listen(stage.broker.port).await;
+    ear.hears("hs100d/lamp/availability", "online").await;
+    stage.line.set(Trouble::DropsAcks);
+    let other = Broker::start(Brand::Embedded).await;
+    let config = Stage::config(&stage.house, &stage.line).at_broker(other.port);
+    stage.home.write(&config.text());
+    stage.daemon.signal("HUP");
+    ear.hears("hs100d/bridge/state", "offline").await;
+    ear.say("hs100d/lamp/set", r#"{"state": "ON", "transaction": "between"}"#);
+    let result = json_of(&ear.hears("hs100d/lamp/result", "between").await);
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+    assert!(stage.house.plug(0).is_on());
+    let is_at = |port: u16| format!("connected to the broker at 127.0.0.1:{port}");
+    assert!(!stage.daemon.lines().iter().any(|line| line.contains(&is_at(other.port))), "still leaving");
+
+    stage.daemon.says(&is_at(other.port)).await;
+    let Stage { house, line, home, daemon, .. } = stage;
+    Stage { house, line, home, daemon, broker: other }.works().await;
+}

@@ -1,0 +1,682 @@
+//! The commands beside the daemon, at work in a pretend house: what they do to plugs, account, store and broker, what
+//! they print, and what they exit with.
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::e2e::{ACCOUNT, Config, Home, Scene, blueprint_of, holds, house_of, sees};
+use crate::support::mqtt::{Seen, free_port, until_kept, within};
+use hs100d::sim::cloud::rule::Method;
+use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
+use hs100d::sim::home::SimHome;
+use hs100d::sim::model::Model;
+use hs100d::sim::plug::SwitchedBy;
+use serde_json::{Value, json};
+
+/// The demo tells its story in half a minute; a busy machine is slower.
+const A_STORY: Duration = Duration::from_secs(120);
+
+async fn house() -> SimHome {
+    house_of(&["Lamp", "Küche ☕"]).await
+}
+
+fn last_origin(house: &SimHome, number: usize) -> Option<SwitchedBy> {
+    house.plug(number).switchings().last().map(|switching| switching.by)
+}
+
+#[tokio::test]
+async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
+    let house = house().await;
+    let home = Home::new(&Config::of(&house).plug("tree", &house, 0));
+    let plug = house.plug(1);
+    let address = house.lan().address(plug).unwrap();
+    let bare_mac = plug.mac().replace(':', "").to_lowercase();
+    let targets = [
+        "küche ☕".to_owned(),
+        address.ip().to_string(),
+        address.to_string(),
+        plug.mac(),
+        bare_mac,
+        plug.device_id(),
+    ];
+    for (time, target) in targets.iter().enumerate() {
+        let (word, state) = if time % 2 == 0 { ("on", "ON") } else { ("off", "OFF") };
+        let done = home.run(&["plug", target, word, "--json"]).await.json();
+        assert!(holds(&done, &json!({"state": state, "route": "local"})), "{target}: {done}");
+        assert_eq!((plug.is_on(), last_origin(&house, 1)), (word == "on", Some(SwitchedBy::Lan)), "{target}");
+    }
+    assert_eq!(plug.switchings().len(), targets.len());
+    assert_eq!(house.plug(0).switchings(), [], "nobody else was meant");
+    let done = home.run(&["plug", "tree", "toggle"]).await;
+    assert!(done.ok().starts_with("ON (local, "), "{done:?}");
+    assert!(house.plug(0).is_on());
+    let asked: Vec<_> = house.cloud().records().into_iter().map(|record| record.body).collect();
+    assert_eq!(asked, [""; 0], "what the LAN knows costs no login");
+}
+
+#[tokio::test]
+async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
+    let house = house().await;
+    let home = Home::new(&Config::of(&house).plug("lamp", &house, 0));
+    let plug = house.plug(0);
+    // On a busy machine the restart that comes a second after the first reboot would meet one of the next commands.
+    plug.with(|plug| plug.boot_time = Duration::ZERO);
+    for (via, origin) in [("local", SwitchedBy::Lan), ("cloud", SwitchedBy::Cloud)] {
+        let run = async |verb| home.run(&["plug", "lamp", verb, "--via", via]).await;
+        assert!(run("on").await.ok().starts_with(&format!("ON ({via}, ")));
+        assert!(plug.is_on() && last_origin(&house, 0) == Some(origin));
+        assert!(run("toggle").await.ok().starts_with(&format!("OFF ({via}, ")));
+        assert!(!plug.is_on());
+        assert!(run("off").await.ok().starts_with(&format!("OFF ({via}, ")));
+        run("led-off").await.ok();
+        assert!(!plug.is_led_on());
+        let info = run("info").await;
+        for line in [
+            "OFF (",
+            "alias     Lamp\n",
+            "model     HS100(EU)\n",
+            "mac       50:C7:BF:00:00:01\n",
+            "led       OFF\n",
+        ] {
+            assert!(info.ok().contains(line), "{line:?} in {info:?}");
+        }
+        run("led-on").await.ok();
+        assert!(plug.is_led_on());
+        let restarts = plug.traffic().restarts;
+        assert!(run("reboot").await.ok().starts_with(&format!("restarting ({via}, ")));
+        assert_eq!(plug.traffic().restarts, restarts + 1);
+    }
+    assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first call serves the others");
+    let info = home.run(&["plug", "lamp", "info", "--json"]).await.json();
+    let expected = json!({"state": "OFF", "led": "ON", "alias": "Lamp", "mac": plug.mac(), "device_id": plug.device_id(), "host": "127.0.0.11"});
+    assert!(holds(&info, &expected), "{info}");
+}
+
+#[tokio::test]
+async fn without_the_lan_a_plug_is_found_in_the_account_and_without_both_it_is_said_why() {
+    let house = house().await;
+    let home = Home::new(&Config::of(&house).set("routing", "command_ttl", "1s"));
+    house.lan().unplug(house.plug(0)).await;
+    let done = home.run(&["plug", "lamp", "on", "--json"]).await.json();
+    assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
+
+    house.plug(0).set_cloud(CloudLink::Offline);
+    let failed = home.run(&["plug", &house.plug(0).mac(), "off"]).await;
+    let line = failed.failed(1);
+    assert!(line.contains("cloud: the cloud says that the plug is offline"), "{line}");
+    assert!(house.plug(0).is_on());
+
+    let nobody = home.run(&["plug", "Fridge", "on"]).await;
+    let line = nobody.failed(1);
+    assert!(
+        line.starts_with("hs100d: Fridge: no plug of that name") && line.contains("hs100d discover"),
+        "{line}"
+    );
+    house.lan().set_fault(house.plug(1), LanFault::Refused).await.unwrap();
+    let address = house.lan().address(house.plug(1)).unwrap().to_string();
+    let failed = home.run(&["plug", &address, "on"]).await;
+    let line = failed.failed(1);
+    assert!(line.contains("local: connection refused"), "{line}");
+
+    home.write(&Config::of(&house).without("cloud").text());
+    let failed = home.run(&["plug", "lamp", "on", "--via", "cloud"]).await;
+    assert!(failed.failed(78).contains("add a [cloud] table"), "{failed:?}");
+}
+
+/// What is not waited for: a story that waits until this is over comes to no end.
+const NEVER: &str = "10m";
+
+#[tokio::test]
+async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name_fits_one() {
+    let mut blueprint = blueprint_of(&["Lamp", "lamp", "Strip 2"]);
+    blueprint.plugs.push((Model::KP303, "Strip".to_owned()));
+    let house = SimHome::start(blueprint).await.unwrap();
+    let config = Config::of(&house).without("cloud");
+    let home = Home::new(&config);
+    let both = home.run(&["plug", "Lamp", "on"]).await;
+    let line = "hs100d: Lamp: 2 plugs have this name: at 127.0.0.11 (50:C7:BF:00:00:01); at 127.0.0.12 (50:C7:BF:00:00:02): \
+                use a topic name, an address or a MAC";
+    assert_eq!(both.failed(1), line);
+    let both = home.run(&["plug", "strip 2", "on"]).await;
+    let line = both.failed(1);
+    assert!(line.contains("at 127.0.0.13 (") && line.contains("outlet 2 at 127.0.0.14 ("), "{line}");
+
+    let mut scene = Scene::at(home).await;
+    let is_lamp = |seen: &&Seen| seen.topic.starts_with("hs100d/lamp") && seen.topic.ends_with("/info");
+    let count = |all: &[Seen]| {
+        all.iter().filter(is_lamp).map(|seen| seen.topic.clone()).collect::<BTreeSet<_>>().len()
+    };
+    scene.ear.until("both lamps", |all| (count(all) == 2).then_some(())).await;
+    scene.daemon.stop().await;
+    let home = scene.home;
+    let names = known(&home);
+    let named = |part: &str| names.iter().filter(|name| name.starts_with(part)).cloned().collect::<Vec<_>>();
+    let lamps = named("lamp");
+    assert_eq!(lamps.len(), 2, "{names:?}");
+    let both = home.run(&["plug", "LAMP", "off"]).await;
+    assert!(lamps.iter().all(|name| both.failed(1).contains(&format!("{name} at 127.0.0.1"))), "{both:?}");
+    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()), "nobody was switched");
+
+    // Topic names stay, whatever the plugs are called by now, and nobody need be looked for.
+    for number in 0..2 {
+        house.plug(number).with(|plug| (plug.alias, plug.hears_broadcasts) = ("Another".to_owned(), false));
+    }
+    for name in &lamps {
+        home.run(&["plug", name, "on"]).await.ok();
+    }
+    assert_eq!([0, 1].map(|number| house.plug(number).switchings().len()), [1, 1]);
+}
+
+#[tokio::test]
+async fn two_devices_of_the_account_with_one_alias_are_an_error_too() {
+    let house = house_of(&["Lamp", "Lamp"]).await;
+    let home = Home::new(&Config::of(&house).without_search());
+    let both = home.run(&["plug", "lamp", "on"]).await;
+    let line = both.failed(1);
+    assert!(line.contains("50:C7:BF:00:00:01") && line.contains("50:C7:BF:00:00:02"), "{line}");
+    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()));
+}
+
+#[tokio::test]
+async fn two_devices_with_one_alias_and_one_device_id_are_an_error_too() {
+    let house = house_of(&["Lamp", "Lamp"]).await;
+    let id = house.plug(0).device_id();
+    house.plug(1).with(|plug| plug.device_id = id);
+    let home = Home::new(&Config::of(&house).without("cloud"));
+    let both = home.run(&["plug", "lamp", "on"]).await;
+    let line = both.failed(1);
+    assert!(line.contains("50:C7:BF:00:00:01") && line.contains("50:C7:BF:00:00:02"), "{line}");
+    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()));
+}
+
+#[tokio::test]
+async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
+    let house = house().await;
+    let config = Config::of(&house).set("routing", "command_ttl", NEVER);
+    let home = Home::new(&config.clone().plug("lamp", &house, 0));
+    let says = async |home: &Home, words: &[&str], parts: &[&str]| {
+        let ended = home.run(words).await;
+        let line = ended.failed(1);
+        assert!(parts.iter().all(|part| line.contains(part)) && !line.contains("not done in time"), "{line}");
+    };
+    house.plug(0).with(|plug| plug.bound = false);
+    let unlisted = "cloud: the account does not list the plug: add it to this account in the Kasa app";
+    says(&home, &["plug", "lamp", "on", "--via", "cloud"], &["hs100d: lamp: cloud: ", unlisted]).await;
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    let refused = "lamp: local: connection refused; cloud: the account does not list the plug: check that the address is";
+    says(&home, &["plug", "lamp", "on"], &[refused]).await;
+    let address = house.lan().address(house.plug(0)).unwrap().to_string();
+    let nowhere = Home::new(&config);
+    let refused = "local: connection refused: check that the address is the plug's";
+    says(&nowhere, &["plug", &address, "on"], &[refused]).await;
+    says(&home, &["plug", "lamp", "on", "--via", "local"], &["lamp: local: connection refused: "]).await;
+    let nobody = "on the LAN, and the account does not list it: see `hs100d discover`";
+    says(&nowhere, &["plug", "Fridge", "on"], &["Fridge: no plug of that name", nobody]).await;
+    // Without an address and with a MAC alone, the account's list decides.
+    let by_mac = config.clone().without_search().text()
+        + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:01\"\n";
+    nowhere.write(&by_mac);
+    says(&nowhere, &["plug", "kitchen", "on"], &["kitchen: ", "cloud: the account does not list the plug"])
+        .await;
+    house.cloud().set_reachable(false).await.unwrap();
+    says(&nowhere, &["plug", "kitchen", "on"], &["kitchen: ", "cloud: the cloud is out of reach ("]).await;
+    house.cloud().set_reachable(true).await.unwrap();
+    let wrong = config.set("cloud", "password", "guessed").plug("lamp", &house, 0);
+    let stopped =
+        ["local: connection refused; cloud: the cloud is stopped (", "wrong e-mail address or password"];
+    says(&Home::new(&wrong), &["plug", "lamp", "on"], &stopped).await;
+}
+
+#[tokio::test]
+async fn the_entry_of_a_plug_holds_whatever_it_is_called_on_the_command_line() {
+    let house = house().await;
+    let config = Config::of(&house).set("routing", "command_ttl", NEVER);
+    let id = house.plug(0).device_id();
+    let entry = format!("[[plug]]\nname = \"kettle\"\ndevice_id = \"{id}\"\nroute = \"local\"\n");
+    let home = Home::new(&config);
+    home.write(&(config.text() + &entry));
+    house.lan().set_fault(house.plug(0), LanFault::PortDead).await.unwrap();
+    let told = home.run(&["plug", "Lamp", "on"]).await;
+    assert!(told.failed(1).starts_with("hs100d: Lamp: local: connection refused: "), "{told:?}");
+    assert!(house.plug(0).switchings().is_empty() && house.cloud().records().is_empty(), "the LAN alone");
+}
+
+#[tokio::test]
+async fn an_entry_that_says_only_where_its_plug_is_means_the_plug_that_the_daemon_served_there() {
+    let house = house().await;
+    let config = Config::of(&house).without_search();
+    let host = house.lan().address(house.plug(0)).unwrap();
+    let entry = |more: &str| format!("{}[[plug]]\nhost = \"{host}\"\n{more}", config.text());
+    let home = Home::new(&config);
+    home.write(&entry(""));
+    let mut scene = Scene::at(home).await;
+    scene.shows("lamp", json!({"state": "OFF"})).await;
+    scene.daemon.stop().await;
+    house.lan().set_fault(house.plug(0), LanFault::PortDead).await.unwrap();
+    let home = scene.home;
+    home.write(&entry("name = \"kettle\"\n"));
+    for words in
+        [&["plug", "kettle", "on", "--json"][..], &["plug", "kettle", "off", "--via", "cloud", "--json"]]
+    {
+        let done = home.run(words).await.json();
+        assert_eq!(done["route"], "cloud", "{done}");
+    }
+    home.write(&entry("route = \"local\"\n"));
+    let told = home.run(&["plug", "lamp", "on"]).await;
+    assert!(told.failed(1).starts_with("hs100d: lamp: local: connection refused: "), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_address_needs_no_account_and_a_mac_is_looked_up_there() {
+    let house = house().await;
+    let config = Config::of(&house).without_search().set("routing", "command_ttl", "5s");
+    let home = Home::new(&config);
+    let address = house.lan().address(house.plug(0)).unwrap().to_string();
+    let meant = home.run(&["plug", &address, "on", "--via", "cloud"]).await;
+    assert!(meant.failed(64).contains("the cloud does not know addresses"), "{meant:?}");
+    house.cloud().set_reachable(false).await.unwrap();
+    let done = home.run(&["plug", &address, "on", "--json"]).await.json();
+    assert!(holds(&done, &json!({"state": "ON", "route": "local"})), "{done}");
+
+    house.cloud().set_reachable(true).await.unwrap();
+    home.write(&(config.text() + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:02\"\n"));
+    let done = home.run(&["plug", "kitchen", "on", "--json"]).await.json();
+    assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
+    assert_eq!(last_origin(&house, 1), Some(SwitchedBy::Cloud));
+}
+
+#[tokio::test]
+async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
+    let house = house_of(&["Lamp", "Küche ☕", "Old\u{1b}[31m"]).await;
+    house.plug(1).press_button();
+    let home = Home::new(&Config::of(&house));
+    let table = home.run(&["discover", "--timeout", "1s"]).await;
+    let lines: Vec<_> = table.ok().lines().collect();
+    assert_eq!(lines.len(), 4, "{table:?}");
+    let headings: Vec<_> = lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
+    let columns = "NAME, TOPIC NAME, MODEL, ADDRESS, MAC, DEVICE ID, STATE, SIGNAL, PROTOCOL";
+    assert_eq!(headings.join(", "), columns);
+    for part in [
+        "Küche ☕",
+        "HS100(EU)",
+        "127.0.0.12",
+        "50:C7:BF:00:00:02",
+        &house.plug(1).device_id(),
+        "  ON  ",
+        "-47 dBm",
+        "xor",
+    ] {
+        assert!(lines[2].contains(part), "{part:?} in {}", lines[2]);
+    }
+    assert!(!table.out.contains('\u{1b}'), "an alias paints no terminal");
+
+    let rows = home.run(&["discover", "--timeout", "1s", "--json"]).await.json();
+    let expected = json!({"alias": "Küche ☕", "topic_name": null, "model": "HS100(EU)", "host": "127.0.0.12", "mac": "50:C7:BF:00:00:02",
+        "device_id": house.plug(1).device_id(), "state": "ON", "rssi": -47, "protocol": "xor"});
+    assert_eq!((rows.as_array().unwrap().len(), &rows[1]), (3, &expected));
+
+    for plug in house.plugs() {
+        plug.with(|plug| plug.dialect = Dialect::Klap);
+        house.lan().settled(plug).await.unwrap();
+    }
+    let none = home.run(&["discover", "--timeout", "300ms"]).await;
+    assert!(none.ok().starts_with("No plug answered. "), "{none:?}");
+    assert_eq!(home.run(&["discover", "--timeout", "300ms", "--json"]).await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
+    let house = house().await;
+    house.plug(1).set_cloud(CloudLink::Offline);
+    let without_password = Config::of(&house).without("cloud").set("cloud", "username", ACCOUNT.0).set(
+        "cloud",
+        "url",
+        house.cloud().url(),
+    );
+    let home = Home::new(&without_password);
+    let needed = home.run(&["cloud", "devices"]).await;
+    let line = needed.failed(1);
+    assert!(
+        line.starts_with("hs100d: cloud: the cloud is stopped: ") && line.contains("hs100d cloud login"),
+        "{line}"
+    );
+    assert_eq!(house.cloud().records().len(), 0);
+
+    let wrong = home.run_with(&["cloud", "login"], "guessed\n").await;
+    assert!(wrong.failed(1).contains("wrong e-mail address or password"), "{wrong:?}");
+    assert_eq!(
+        home.run_with(&["cloud", "login"], "\n").await.failed(64),
+        "hs100d: password: it is empty: type it, or pipe it in"
+    );
+    let two = home.run_with(&["cloud", "login"], &format!("{}\nguessed\n", ACCOUNT.1)).await;
+    assert!(two.failed(64).starts_with("hs100d: password: standard input has text in more than one line"));
+    let from_windows = format!("\u{feff}{}\r\n\r\n", ACCOUNT.1);
+    let right = home.run_with(&["cloud", "login"], &from_windows).await;
+    assert!(right.ok().starts_with("Logged in. The token is stored, the password is not.\n"), "{right:?}");
+    assert_eq!(house.cloud().calls(Method::Login), 2);
+
+    let devices = home.run(&["cloud", "devices"]).await;
+    let lines: Vec<_> = devices.ok().lines().skip(1).collect();
+    assert_eq!(lines.len(), 2, "{devices:?}");
+    let server = house.cloud().host_url(1);
+    for (line, parts) in lines.iter().zip([["Küche ☕", "  offline"], ["Lamp", "  online "]]) {
+        assert!(parts.iter().chain(&["HS100(EU)", &server[..]]).all(|part| line.contains(part)), "{line}");
+    }
+    let rows = home.run(&["cloud", "devices", "--json"]).await.json();
+    let expected = json!({"device_id": house.plug(0).device_id(), "alias": "Lamp", "model": "HS100(EU)", "online": true});
+    assert!(holds(&rows[1], &expected) && rows[0]["online"] == false, "{rows}");
+
+    let token = home.state_dir().join("cloud.token");
+    assert!(token.exists());
+    assert!(home.run(&["cloud", "logout"]).await.ok().starts_with("Logged out: "));
+    assert!(!token.exists());
+    home.run(&["cloud", "devices"]).await.failed(1);
+    assert_eq!(house.cloud().calls(Method::Login), 2);
+
+    house.cloud().set_reachable(false).await.unwrap();
+    let down = home.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    assert!(down.failed(69).contains("the cloud is out of reach"), "{down:?}");
+    home.write(&Config::of(&house).without("cloud").text());
+    assert!(home.run(&["cloud", "devices"]).await.failed(78).contains("add a [cloud] table"));
+}
+
+#[tokio::test]
+async fn a_login_by_hand_arms_the_running_daemon_and_a_logout_disarms_it() {
+    let house = house().await;
+    let config = Config::of(&house)
+        .without("cloud")
+        .set("cloud", "username", ACCOUNT.0)
+        .set("cloud", "url", house.cloud().url())
+        .set("broker", "listen", format!("127.0.0.1:{}", free_port()))
+        .set("routing", "command_ttl", "2s");
+    let scene = Scene::start(&config).await;
+    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
+    let login = scene.home.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    assert!(login.ok().ends_with("The running daemon was informed.\n"), "{login:?}");
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
+
+    assert!(scene.home.run(&["cloud", "logout"]).await.ok().ends_with("The running daemon was informed.\n"));
+    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
+    let calls = house.cloud().records().len();
+    let result = scene.command("lamp", json!({"state": "OFF"})).await;
+    assert!(result["error"].as_str().unwrap().contains("cloud: the cloud is stopped"), "{result}");
+    assert_eq!(house.cloud().records().len(), calls, "the token in memory is forgotten as well");
+}
+
+/// The names in the store.
+fn known(home: &Home) -> Vec<String> {
+    let text = fs::read_to_string(home.state_dir().join("state.json")).unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    let plugs = state["plugs"].as_array().unwrap();
+    plugs.iter().map(|plug| plug["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn of_plug(all: &[Seen], name: &str, number: usize) -> usize {
+    let topics = format!("hs100d/{name}/");
+    let document = format!("{number:036X}/config");
+    all.iter().filter(|seen| seen.topic.starts_with(&topics) || seen.topic.ends_with(&document)).count()
+}
+
+#[tokio::test]
+async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_without_a_daemon() {
+    let house = house().await;
+    let config =
+        Config::of(&house).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let mut scene = Scene::start(&config).await;
+    // State, info, availability and the document of each.
+    until_kept(scene.port, "both plugs", |all| of_plug(all, "lamp", 1) == 4 && of_plug(all, "kuche", 2) == 4)
+        .await;
+
+    assert_eq!(
+        scene.home.run(&["forget", "fridge"]).await.failed(1),
+        "hs100d: fridge: there is no plug called fridge"
+    );
+    house.lan().unplug(house.plug(0)).await;
+    assert_eq!(scene.home.run(&["forget", "lamp"]).await.ok(), "lamp is forgotten.\n");
+    until_kept(scene.port, "the other plug only", |all| {
+        of_plug(all, "lamp", 1) == 0 && of_plug(all, "kuche", 2) == 4
+    })
+    .await;
+    scene.daemon.stop().await;
+    assert_eq!(known(&scene.home), ["kuche"]);
+
+    house.lan().unplug(house.plug(1)).await;
+    let forgotten = scene.home.run(&["forget", "kuche"]).await;
+    assert_eq!(forgotten.ok(), "kuche is forgotten; the next start of the daemon clears it at the broker.\n");
+    assert!(known(&scene.home).is_empty());
+    let again = scene.home.run(&["forget", "kuche"]).await;
+    assert!(again.failed(1).starts_with("hs100d: kuche: no plug has that name"), "{again:?}");
+    let scene = Scene::at(scene.home).await;
+    until_kept(scene.port, "no plug", |all| of_plug(all, "kuche", 2) == 0).await;
+
+    scene.home.write(&config.clone().plug("tree", &house_of(&["Tree"]).await, 0).text());
+    scene.request("reload", json!({})).await;
+    let listed = scene.home.run(&["forget", "tree"]).await;
+    assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
+    let Scene { mut daemon, home, .. } = scene;
+    daemon.stop().await;
+    let listed = home.run(&["forget", "tree"]).await;
+    assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_plug_whose_entry_has_no_name_is_not_forgotten_without_a_daemon_either() {
+    let house = house().await;
+    let config =
+        Config::of(&house).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let mut scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"state": "OFF"})).await;
+    scene.daemon.stop().await;
+    let home = scene.home;
+    home.write(&format!("{}[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n", config.text()));
+    let listed = home.run(&["forget", "lamp"]).await;
+    assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
+    assert!(known(&home).iter().any(|name| name == "lamp"));
+}
+
+/// What stands in for `/etc` and `/var/lib` of a machine with the service, for commands in a mount namespace.
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+/// The user that the service ran as, and one that has nothing to do with it.
+const SERVICE: u32 = 61_500;
+const SOMEBODY: u32 = 12_345;
+/// The program is bound where every user may run it.
+const BESIDE_SERVICE: &str = "mount --bind \"$1/lib\" /var/lib && mount --bind \"$2\" \"$1/hs100d\" && \
+     { [ ! -d /etc/ssl ] || mount --bind /etc/ssl \"$1/etc/ssl\"; } && mount --rbind \"$1/etc\" /etc && user=$3 && cd / && program=\"$1/hs100d\" && shift 3 && \
+     exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$program\" \"$@\"";
+
+impl Machine {
+    /// The state becomes the service's, as systemd keeps it for a user that exists only while the service runs.
+    fn of(state: &std::path::Path, config: &str, password: &str) -> Option<Self> {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let trial = std::process::Command::new("unshare")
+            .args(["--mount", "setpriv", "--reuid", "1", "true"])
+            .output();
+        if !trial.is_ok_and(|trial| trial.status.success()) {
+            let _ = writeln!(std::io::stderr(), "skipped: no mount namespace may be made here");
+            return None;
+        }
+        let machine = Self { folder: tempfile::tempdir().unwrap() };
+        let mode = |path: &std::path::Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+        };
+        mode(machine.folder.path(), 0o755);
+        for folder in ["lib/private", "etc/hs100d", "etc/ssl", "home"] {
+            fs::create_dir_all(machine.path(folder)).unwrap();
+        }
+        mode(&machine.path("lib/private"), 0o700);
+        mode(&machine.path("home"), 0o777);
+        fs::write(machine.path("hs100d"), "").unwrap();
+        fs::rename(state, machine.path("lib/private/hs100d")).unwrap();
+        symlink("private/hs100d", machine.path("lib/hs100d")).unwrap();
+        for path in ["", "state.json"] {
+            chown(machine.path("lib/private/hs100d").join(path), Some(SERVICE), Some(SERVICE)).unwrap();
+        }
+        fs::write(machine.path("etc/hs100d/hs100d.toml"), config).unwrap();
+        fs::write(machine.path("etc/hs100d/cloud.password"), format!("{password}\n")).unwrap();
+        mode(&machine.path("etc/hs100d/cloud.password"), 0o600);
+        Some(machine)
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join(path)
+    }
+
+    async fn run(&self, user: u32, words: &[&str], input: &str) -> std::process::Output {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", BESIDE_SERVICE, "sh"]).arg(self.folder.path());
+        command.arg(env!("CARGO_BIN_EXE_hs100d")).arg(user.to_string()).args(words);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.path("home"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        let run = move || {
+            let mut child = command.spawn().unwrap();
+            // A command that needs no input may have ended before it is written.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        };
+        within(&format!("the end of {words:?}"), tokio::task::spawn_blocking(run)).await.unwrap()
+    }
+
+    /// What it prints, if all goes well.
+    async fn ok(&self, user: u32, words: &[&str]) -> String {
+        let output = self.run(user, words, ACCOUNT.1).await;
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The one line that it ends with.
+    async fn fails(&self, user: u32, words: &[&str], code: i32) -> String {
+        let output = self.run(user, words, ACCOUNT.1).await;
+        let line = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!((output.status.code(), line.lines().count()), (Some(code), 1), "{words:?}: {output:?}");
+        line
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to_type() {
+    let house = house().await;
+    let config = Config::of(&house).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let mut scene = Scene::start(&config.clone().without("cloud")).await;
+    for plug in ["lamp", "kuche"] {
+        scene.shows(plug, json!({"state": "OFF"})).await;
+    }
+    scene.daemon.stop().await;
+    let config = config.without("cloud").set("cloud", "username", ACCOUNT.0);
+    let config = config.set("cloud", "url", house.cloud().url());
+    let Some(machine) = Machine::of(&scene.home.state_dir(), &config.text(), ACCOUNT.1) else { return };
+
+    // A user who may not see what the service keeps.
+    let told = machine.ok(SOMEBODY, &["check"]).await;
+    assert!(told.contains("\nstate      /var/lib/hs100d\n"), "{told}");
+    assert!(told.contains("\nwarning: this user may not read the service's state"), "{told}");
+    assert!(told.contains(", as the service does; ") && !told.contains("cloud login"), "{told}");
+    for words in
+        [&["cloud", "login"][..], &["cloud", "logout"], &["cloud", "devices"], &["check", "--online"]]
+    {
+        let line = machine.fails(SOMEBODY, words, 77).await;
+        assert!(line.ends_with(&format!(": type `sudo hs100d {}`\n", words.join(" "))), "{line}");
+    }
+    machine.ok(SOMEBODY, &["plug", "Lamp", "on"]).await;
+    assert!(house.plug(0).is_on(), "the LAN needs nothing of the service's");
+    house.plug(1).with(|plug| plug.hears_broadcasts = false);
+    let line = machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "local"], 1).await;
+    assert!(line.contains("`sudo hs100d plug kuche on --via local` may"), "{line}");
+    machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "cloud"], 77).await;
+    let line = machine.fails(SOMEBODY, &["forget", "kuche"], 77).await;
+    assert!(line.ends_with("type `sudo hs100d forget kuche`\n"), "{line}");
+    assert_eq!(house.cloud().records().len(), 0, "nobody has logged in");
+
+    // Root has its names, its password and its token, and leaves them to it.
+    machine.ok(0, &["plug", "kuche", "on"]).await;
+    assert!(house.plug(1).is_on(), "the topic name is known");
+    let told = machine.ok(0, &["check", "--online"]).await;
+    assert!(told.contains("\nok    cloud: the account lists 2 devices"), "{told}");
+    let token = machine.path("lib/private/hs100d/cloud.token");
+    assert_eq!(owner_and_mode(&token), (SERVICE, 0o600));
+    machine.ok(0, &["cloud", "logout"]).await;
+    assert!(!token.exists());
+    machine.ok(0, &["cloud", "login"]).await;
+    assert_eq!(owner_and_mode(&token), (SERVICE, 0o600));
+    machine.ok(0, &["forget", "kuche"]).await;
+    assert_eq!(owner_and_mode(&machine.path("lib/private/hs100d/state.json")), (SERVICE, 0o600));
+    let names = machine.ok(0, &["discover", "--json", "--timeout", "1s"]).await;
+    assert!(names.contains("\"topic_name\":\"lamp\""), "{names}");
+    assert_eq!(fs::read_dir(machine.path("home")).unwrap().count(), 0, "nothing is written elsewhere");
+}
+
+fn owner_and_mode(path: &std::path::Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(path).unwrap();
+    (meta.uid(), meta.mode() & 0o777)
+}
+
+#[tokio::test]
+async fn a_bad_config_is_78_with_the_same_lines_for_every_command_and_a_good_one_is_0() {
+    let house = house().await;
+    let config = Config::of(&house);
+    let home = Home::new(&config);
+    let good = home.run(&["check"]).await;
+    assert!(good.ok().ends_with("The config is valid.\n"), "{good:?}");
+    let file = home.config().display().to_string();
+
+    home.write(&config.clone().set("routing", "policy", "cloudy").set("local", "timeout", "3").text());
+    let bad = home.run(&["check"]).await;
+    let lines: Vec<_> = bad.err.lines().collect();
+    assert_eq!((bad.code, lines.len(), bad.out.as_str()), (78, 2, ""), "{bad:?}");
+    assert!(
+        lines[0].starts_with(&format!("hs100d: {file}:")) && lines[0].contains("local.timeout"),
+        "{lines:?}"
+    );
+    assert!(lines[1].contains("routing.policy") && lines[1].contains("local-then-cloud"), "{lines:?}");
+    let each: [&[&str]; 6] = [
+        &["run"],
+        &["plug", "lamp", "on"],
+        &["discover"],
+        &["cloud", "devices"],
+        &["forget", "lamp"],
+        &["check", "--online"],
+    ];
+    for words in each {
+        let same = home.run(words).await;
+        assert_eq!((same.code, &same.err, same.out.as_str()), (78, &bad.err, ""), "{words:?}");
+    }
+    assert!(!home.state_dir().exists(), "nothing was begun");
+    assert_eq!(house.plug(0).traffic().lan_requests, 0);
+}
+
+#[tokio::test]
+async fn the_demo_shows_the_whole_story_and_ends_with_success() {
+    let home = Home::new(&Config::default());
+    let demo = tokio::time::timeout(A_STORY, home.run_to_its_end(&["demo", "--once"], "")).await.unwrap();
+    assert_eq!(demo.code, 0, "{demo:?}");
+    for part in [
+        "mosquitto_sub -h 127.0.0.1 -p ",
+        "hs100d/kitchen-kettle/availability online",
+        "\"route\":\"local\"",
+        "The LAN is cut",
+        "\"route\":\"cloud\"",
+        "The LAN is back",
+        "Every step worked. The cloud saw 1 login and 1 request for the device list.",
+    ] {
+        assert!(demo.out.contains(part), "{part:?} in {}", demo.out);
+    }
+    let routes = ["\"route\":\"local\"", "\"route\":\"cloud\""].map(|route| demo.out.matches(route).count());
+    assert!(routes.iter().all(|count| *count >= 2), "{routes:?}");
+    assert!(!home.state_dir().exists(), "it leaves nothing behind");
+}

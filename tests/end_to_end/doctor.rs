@@ -1,0 +1,449 @@
+//! `check --online` at work in a pretend house: which cause it names for each fault of a plug and of the account, in
+//! words and as JSON, and that it neither switches anything nor uses up logins.
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::time::Duration;
+
+use crate::support::e2e::{ACCOUNT, Config, Ended, Home, Scene, blueprint_of, house_of, sees};
+use crate::support::mqtt::free_port;
+use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
+use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
+use hs100d::sim::home::SimHome;
+use hs100d::sim::model::Model;
+use serde_json::{Value, json};
+
+/// What is told of one subject, with its line.
+#[derive(Debug)]
+struct Told {
+    line: String,
+    object: Value,
+}
+
+impl Told {
+    fn cause(&self) -> &str {
+        self.object["cause"].as_str().unwrap_or("none")
+    }
+
+    /// What came back to the first try whose description holds this.
+    fn came_back(&self, what: &str) -> &str {
+        let tries = self.object["tries"].as_array().unwrap();
+        let of_it = tries.iter().find(|one| one["what"].as_str().unwrap().contains(what));
+        of_it.unwrap_or_else(|| panic!("no try of {what}: {self:?}"))["came_back"].as_str().unwrap()
+    }
+}
+
+/// Both forms, of an examination each, which must say the same of whom is asked about.
+async fn examined(home: &Home, subject: &str) -> Told {
+    let (told, text) =
+        tokio::join!(home.run(&["check", "--online", "--json"]), home.run(&["check", "--online"]));
+    let object = subject_of(&told, subject);
+    let (verdict, code) = match (object["ok"] == true, object["cause"].is_null()) {
+        (true, true) => ("ok  ", 0),
+        (true, false) => ("note", 0),
+        (false, _) => ("FAIL", 69),
+    };
+    let start = format!("{verdict}  {subject}: ");
+    let lines: Vec<_> = text.out.lines().filter(|line| line.starts_with(&start)).collect();
+    assert_eq!(lines.len(), 1, "one line of {subject}: {text:?}\n{told:?}");
+    if code == 69 {
+        assert_eq!((text.code, told.code), (69, 69), "{text:?}");
+    }
+    if object["cause"].is_string() {
+        let end = format!(": {} [{}]", object["remedy"].as_str().unwrap(), object["cause"].as_str().unwrap());
+        assert!(lines[0].ends_with(&end), "{end}\n{text:?}");
+    }
+    Told { line: lines[0].to_owned(), object }
+}
+
+/// Of the object that was printed, the part about this subject.
+fn subject_of(told: &Ended, subject: &str) -> Value {
+    let whole: Value = serde_json::from_str(&told.out).unwrap_or_else(|error| panic!("{error}: {told:?}"));
+    let subjects = whole["online"]["subjects"].as_array().unwrap();
+    let is_it = |one: &&Value| match subject.strip_prefix("plug ") {
+        Some(name) => one["subject"] == "plug" && one["name"] == name,
+        None => one["subject"] == subject,
+    };
+    let found: Vec<_> = subjects.iter().filter(is_it).collect();
+    assert_eq!(found.len(), 1, "{subject} once in {whole}");
+    found[0].clone()
+}
+
+/// A house whose plugs are `lamp` and `fan`, and a home that knows them by name and address.
+async fn scene() -> (SimHome, Home) {
+    let house = house_of(&["Lamp", "Fan"]).await;
+    let config = Config::of(&house).set("local", "timeout", "500ms").set("discovery", "adopt", false);
+    let home = Home::new(&config.plug("lamp", &house, 0).plug("fan", &house, 1));
+    (house, home)
+}
+
+#[tokio::test]
+async fn all_is_well_in_one_line_each_with_the_tries_on_demand_and_nothing_is_switched() {
+    let (house, home) = scene().await;
+    let well = home.run(&["check", "--online"]).await;
+    let lines: Vec<_> =
+        well.ok().lines().skip_while(|line| !line.contains("The config is valid")).skip(1).collect();
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    assert!(lines[0].starts_with("ok    broker: the embedded broker can listen on "), "{lines:#?}");
+    assert_eq!(lines[1], "ok    cloud: the account lists 2 devices, 2 of them connected");
+    let lamp = "HS100(EU) answers: OFF, signal -47 dBm";
+    assert_eq!(lines[2], format!("ok    plug lamp: LAN: {lamp}; cloud: {lamp}"));
+    let verbose = home.run(&["-v", "check", "--online"]).await;
+    let tried =
+        format!("        get_sysinfo by TCP at {}: {lamp} (", house.lan().address(house.plug(0)).unwrap());
+    assert_eq!(verbose.out.matches(&tried).count(), 1, "{verbose:?}");
+    let object = home.run(&["check", "--online", "--json"]).await.json();
+    assert_eq!((&object["online"]["ok"], &object["valid"]), (&json!(true), &json!(true)));
+    assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first run serves the others");
+    for plug in house.plugs() {
+        assert_eq!((plug.switchings().len(), plug.traffic().relay_orders), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_bulb_that_makes_itself_heard_is_no_plug_to_be_examined() {
+    let bulb = Model { kind: "IOT.SMARTBULB", ..Model::HS100_HW1 };
+    let mut blueprint = blueprint_of(&[]);
+    blueprint.plugs = vec![(Model::HS100_HW1, "Lamp".to_owned()), (bulb, "Bulb".to_owned())];
+    let house = SimHome::start(blueprint).await.unwrap();
+    let told = Home::new(&Config::of(&house)).run(&["check", "--online", "--json"]).await.json();
+    let subjects = told["online"]["subjects"].as_array().unwrap();
+    let plugs: Vec<_> = subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["name"]).collect();
+    assert_eq!(plugs, ["Lamp"], "{told}");
+}
+
+#[tokio::test]
+async fn a_second_device_with_a_device_id_is_found() {
+    let house = house_of(&["Lamp", "Fan"]).await;
+    let id = house.plug(0).device_id();
+    house.plug(1).with(|plug| plug.device_id = id);
+    let told = Home::new(&Config::of(&house).without("cloud")).run(&["check", "--online", "--json"]).await;
+    let whole: Value = serde_json::from_str(&told.out).unwrap();
+    let subjects = whole["online"]["subjects"].as_array().unwrap();
+    let causes: Vec<_> =
+        subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["cause"]).collect();
+    assert_eq!(json!(causes), json!([null, "same-device-id"]), "{whole}");
+}
+
+#[tokio::test]
+async fn each_fault_of_a_plug_has_its_cause() {
+    let (house, home) = scene().await;
+    let lamp = house.plug(0);
+    for (fault, link, cause) in [
+        (LanFault::Works, CloudLink::Offline, "cloud-offline"),
+        (LanFault::Works, CloudLink::DeviceError(-1), "plug-refuses"),
+        (LanFault::Works, CloudLink::Garbage, "cloud-silent"),
+        (LanFault::Refused, CloudLink::Works, "port-closed-by-firmware"),
+        (LanFault::Refused, CloudLink::Offline, "another-device"),
+        (LanFault::PortDead, CloudLink::Works, "port-dead"),
+        (LanFault::PortFiltered, CloudLink::Works, "filtered"),
+        (LanFault::NotAccepting, CloudLink::Works, "isolated"),
+        (LanFault::NotAccepting, CloudLink::Offline, "unplugged"),
+        (LanFault::Silent, CloudLink::Works, "hangs"),
+        (LanFault::CloseWithoutReply, CloudLink::Works, "closes-connection"),
+        (LanFault::ResetAfterRequest, CloudLink::Works, "closes-connection"),
+        (LanFault::Garbage, CloudLink::Works, "not-a-plug"),
+        (LanFault::DeviceError(-1), CloudLink::Works, "plug-refuses"),
+    ] {
+        house.lan().set_fault(lamp, fault).await.unwrap();
+        lamp.set_cloud(link);
+        let told = subject_of(&home.run(&["check", "--online", "--json"]).await, "plug lamp");
+        assert_eq!(told["cause"], cause, "{fault:?} {link:?}: {told}");
+    }
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+    assert_eq!(lamp.traffic().relay_orders, 0);
+}
+
+#[tokio::test]
+async fn without_an_account_the_neighbours_tell_whether_it_is_the_plug_or_the_network() {
+    let house = house_of(&["Lamp", "Fan"]).await;
+    let config =
+        Config::of(&house).without("cloud").set("local", "timeout", "500ms").set("discovery", "adopt", false);
+    let home = Home::new(&config.plug("lamp", &house, 0).plug("fan", &house, 1));
+    let lamp = house.plug(0);
+    house.lan().set_fault(lamp, LanFault::Refused).await.unwrap();
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "port-closed");
+    house.lan().set_fault(lamp, LanFault::NotAccepting).await.unwrap();
+    let told = examined(&home, "plug lamp").await;
+    assert_eq!(
+        (told.cause(), told.came_back("broadcast")),
+        ("not-found", "no answer from it, 1 from others")
+    );
+    house.plug(1).with(|plug| plug.hears_broadcasts = false);
+    let told = examined(&home, "plug lamp").await;
+    assert_eq!((told.cause(), told.came_back("broadcast")), ("nobody-heard", "no answer from any plug"));
+    assert_eq!(told.came_back("connect to"), "not accepted");
+    assert_eq!(examined(&home, "plug fan").await.cause(), "none", "it is reached at its written address");
+}
+
+#[tokio::test]
+async fn an_address_that_is_another_plugs_or_was_left_is_told_with_the_new_one() {
+    let (house, home) = scene().await;
+    let [lamp, fan] = [0, 1].map(|number| house.lan().address(house.plug(number)).unwrap());
+    house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
+    let told = examined(&home, "plug lamp").await;
+    assert_eq!(told.cause(), "address-changed");
+    assert!(
+        told.line.contains(&format!(
+            "another plug answers at the address (\"Fan\" 8006…0002), but it answered a broadcast from {fan}"
+        )),
+        "{told:?}"
+    );
+    for number in 0..2 {
+        house.plug(number).with(|plug| plug.hears_broadcasts = false);
+    }
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "another-plug");
+    house.plug(0).with(|plug| plug.hears_broadcasts = true);
+    house.lan().unplug(house.plug(1)).await;
+    let told = examined(&home, "plug lamp").await;
+    assert_eq!(told.cause(), "address-changed");
+    assert!(
+        told.line.contains(&format!("{lamp}: connection refused, but it answered a broadcast from {fan}")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_the_account_says_of_a_plug_is_weighed() {
+    let (house, home) = scene().await;
+    let lamp = house.plug(0);
+    lamp.with(|plug| plug.bound = false);
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "not-in-account");
+    let elsewhere = house.cloud().host_url(0);
+    lamp.with(|plug| (plug.bound, plug.app_server_url) = (true, Some(elsewhere)));
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "wrong-server");
+    lamp.with(|plug| plug.app_server_url = Some("https://evil.example".to_owned()));
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "server-refused");
+    lamp.with(|plug| (plug.app_server_url, plug.model.kind) = (None, "SMART.TAPOPLUG"));
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "other-family");
+    house.plug(0).with(|plug| plug.bound = false);
+    house.plug(1).with(|plug| plug.bound = false);
+    assert_eq!(examined(&home, "cloud").await.cause(), "account-empty");
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "none", "an empty list says nothing of a plug");
+}
+
+#[tokio::test]
+async fn a_plug_that_the_account_does_not_list_is_a_note_while_the_lan_reaches_it_and_no_route_needs_the_cloud()
+ {
+    let (house, home) = scene().await;
+    house.plug(0).with(|plug| plug.bound = false);
+    let told = home.run(&["check", "--online"]).await;
+    let notes: Vec<_> = told.ok().lines().filter(|line| line.starts_with("note  ")).collect();
+    assert_eq!(notes.len(), 1, "{told:?}");
+    assert!(notes[0].starts_with("note  plug lamp: LAN: HS100(EU) answers"), "{told:?}");
+    assert!(notes[0].ends_with("or set route = \"local\" [not-in-account]"), "{told:?}");
+
+    house.lan().set_fault(house.plug(0), LanFault::NotAccepting).await.unwrap();
+    assert_eq!(examined(&home, "plug lamp").await.object["ok"], false, "nothing serves it");
+    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    let config = Config::of(&house).set("local", "timeout", "500ms").set("discovery", "adopt", false);
+    let home = Home::new(&config.set("routing", "policy", "cloud").plug("lamp", &house, 0));
+    let told = examined(&home, "plug lamp").await;
+    assert_eq!((told.cause(), &told.object["ok"]), ("not-in-account", &json!(false)));
+}
+
+#[tokio::test]
+async fn each_way_in_which_the_account_fails_has_its_cause() {
+    let house = house_of(&["Lamp"]).await;
+    let config = Config::of(&house).set("local", "timeout", "500ms");
+    let always = |fault| house.cloud().fail(None, Times::Always, fault);
+    for (fault, cause) in [
+        (CloudFault::Html, "captive-portal"),
+        (CloudFault::Redirect("http://127.0.0.1:9/portal".to_owned()), "captive-portal"),
+        (CloudFault::Status(502), "cloud-out-of-order"),
+        (CloudFault::Status(429), "throttled"),
+        (CloudFault::Close, "cloud-out-of-order"),
+        (CloudFault::Code(-20004), "throttled"),
+        (CloudFault::Code(-20212), "wrong-region"),
+        (CloudFault::Code(-20600), "account-unknown"),
+        (CloudFault::Code(-20615), "username-malformed"),
+        (CloudFault::Code(-20661), "account-locked"),
+        (CloudFault::Code(-20675), "logged-in-elsewhere"),
+        (CloudFault::NestedCode(-20677), "two-step-verification"),
+        (CloudFault::Code(-20602), "account-needs-care"),
+        (CloudFault::Code(-20104), "unexpected"),
+    ] {
+        always(fault.clone());
+        let told = Home::new(&config).run(&["check", "--online", "--json"]).await;
+        assert_eq!(subject_of(&told, "cloud")["cause"], cause, "{fault:?}: {told:?}");
+        assert_eq!(subject_of(&told, "plug Lamp")["ok"], true, "the LAN works without it: {told:?}");
+        house.cloud().mend();
+    }
+    house.cloud().set_reachable(false).await.unwrap();
+    assert_eq!(examined(&Home::new(&config), "cloud").await.cause(), "cloud-unreachable");
+    let home = Home::new(
+        &config.set("routing", "policy", "cloud").set("discovery", "adopt", false).plug("lamp", &house, 0),
+    );
+    assert_eq!(examined(&home, "plug lamp").await.cause(), "account-first");
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_is_made_once_a_run_and_the_spelling_is_looked_at() {
+    let house = house_of(&["Lamp"]).await;
+    let config = Config::of(&house).set("local", "timeout", "500ms");
+    let once = async |config: &Config| {
+        let before = house.cloud().calls(Method::Login);
+        let told = Home::new(config).run(&["check", "--online", "--json"]).await;
+        assert_eq!(house.cloud().calls(Method::Login), before + 1, "one try and no more");
+        subject_of(&told, "cloud")
+    };
+    let wrong = once(&config.clone().set("cloud", "password", "guessed")).await;
+    assert_eq!(wrong["cause"], "password-refused");
+    let odd = once(&config.clone().set("cloud", "username", "some body@example.com")).await;
+    assert_eq!(odd["cause"], "account-unknown");
+    assert!(odd["found"].as_str().unwrap().ends_with("there is a space in it"), "{odd}");
+    house.cloud().account(|account| account.two_step = true);
+    assert_eq!(once(&config).await["cause"], "two-step-verification");
+
+    let without = Config::of(&house).without("cloud").set("cloud", "username", ACCOUNT.0).set(
+        "cloud",
+        "url",
+        house.cloud().url(),
+    );
+    let home = Home::new(&without);
+    let before = house.cloud().records().len();
+    assert_eq!(examined(&home, "cloud").await.cause(), "login-missing");
+    assert_eq!(house.cloud().records().len(), before, "there is nothing to ask with");
+    house.cloud().account(|account| account.two_step = false);
+    home.run_with(&["cloud", "login"], ACCOUNT.1).await.ok();
+    assert_eq!(examined(&home, "cloud").await.cause(), "none");
+    house.cloud().void_tokens(-20651);
+    house.cloud().void_refresh_tokens(-20655);
+    assert_eq!(examined(&home, "cloud").await.cause(), "login-expired");
+}
+
+#[tokio::test]
+async fn what_the_running_daemon_has_given_up_is_not_tried_and_its_broker_and_plugs_are_left_alone() {
+    let house = house_of(&["Lamp"]).await;
+    let config = Config::of(&house)
+        .set("broker", "listen", format!("127.0.0.1:{}", free_port()))
+        .set("cloud", "password", "guessed");
+    let mut scene = Scene::start(&config).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"online": 1})).await;
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+    let told = examined(&scene.home, "cloud").await;
+    assert_eq!((told.cause(), house.cloud().calls(Method::Login)), ("stopped-by-daemon", 1));
+    assert!(told.line.contains("wrong e-mail address or password"), "{told:?}");
+    let broker = examined(&scene.home, "broker").await;
+    assert!(
+        broker.came_back("a daemon retains there").ends_with("is online, 1 of 1 plugs online, cloud stopped"),
+        "{broker:?}"
+    );
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert_eq!(result["status"], "ok", "{result}");
+    assert!(!scene.daemon.lines().iter().any(|line| line.contains("client id")), "nobody was thrown out");
+    scene.daemon.stop().await;
+    // Without the daemon nobody has given anything up.
+    examined(&scene.home, "cloud").await;
+    assert_eq!(house.cloud().calls(Method::Login), 3);
+}
+
+#[tokio::test]
+async fn a_plugs_own_words_forge_no_line() {
+    let house = house_of(&["Lamp\nFAIL  cloud: forged\u{1b}[2J"]).await;
+    house.plug(0).with(|plug| plug.model.name = "HS100\nok    broker: forged\u{1b}[2J");
+    let home = Home::new(&Config::of(&house));
+    let told = home.run(&["-v", "check", "--online"]).await;
+    let info = home.run(&["plug", "127.0.0.11", "info"]).await;
+    for text in [&told.out, &info.out] {
+        assert!(text.contains("forged") && !text.contains('\u{1b}'), "{text}");
+        assert!(
+            !text
+                .lines()
+                .any(|line| line.starts_with("FAIL  cloud") || line.starts_with("ok    broker: forged"))
+        );
+    }
+    assert!(info.out.contains("\nmodel     HS100\\nok    broker: forged\\u{1b}[2J\n"), "{info:?}");
+}
+
+#[tokio::test]
+async fn a_hundred_dead_plugs_are_examined_side_by_side() {
+    let aliases: Vec<_> = (1..=100).map(|number| format!("Plug {number}")).collect();
+    let house = house_of(&aliases.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut config = Config::of(&house).set("local", "timeout", "500ms").set("discovery", "adopt", false);
+    for number in 0..100 {
+        house.lan().set_fault(house.plug(number), LanFault::Silent).await.unwrap();
+        config = config.plug(&format!("plug-{number}"), &house, number);
+    }
+    let told = Home::new(&config).run(&["check", "--online", "--json"]).await;
+    let mut over_the_cloud = 0;
+    for number in 0..100 {
+        let plug = subject_of(&told, &format!("plug plug-{number}"));
+        assert_eq!(plug["cause"], "hangs", "{plug}");
+        let asked = plug["tries"].as_array().unwrap().iter().filter(|one| one["took_ms"].is_u64());
+        over_the_cloud +=
+            asked.filter(|one| one["what"].as_str().unwrap().contains("over the cloud, server")).count();
+    }
+    assert_eq!((over_the_cloud, house.cloud().calls(Method::Passthrough)), (20, 20), "the account is spared");
+}
+
+#[cfg(target_os = "linux")]
+mod apart {
+    use hs100d::sim::home::HomeOptions;
+
+    use super::*;
+    use crate::support::e2e::blueprint_of;
+    use crate::support::namespace::{ip, play_apart, role};
+
+    #[test]
+    fn other_languages_and_other_networks_are_told_apart() {
+        play_apart("doctor::apart::in_its_namespace", "doctor", Duration::from_secs(180));
+    }
+
+    /// In a namespace of its own the newer discovery has the ports to itself, and nothing leaves for other networks.
+    #[tokio::test]
+    #[ignore = "a part of the other test, for a namespace of its own"]
+    async fn in_its_namespace() {
+        if role().as_deref() != Some("doctor") {
+            return;
+        }
+        let foreign =
+            if_addrs::get_if_addrs().unwrap().into_iter().filter(|interface| !interface.is_loopback());
+        assert_eq!(foreign.count(), 0, "this is not an empty namespace");
+        ip("link set lo up");
+        // A cable whose other end has nobody at it.
+        ip("link add cable type veth peer name end");
+        ip("addr add 10.77.0.2/24 dev cable");
+        ip("link set cable up");
+        ip("link set end up");
+        ip("route add default via 10.77.0.1 dev cable onlink");
+        let blueprint =
+            HomeOptions { tdp_port: 20002, ..blueprint_of(&["Klap", "Tapo", "Far", "Near", "Fan"]) };
+        let house = SimHome::start(blueprint).await.unwrap();
+        let port = house.lan().port();
+        let id = |number: usize| house.plug(number).device_id();
+        let config = Config::of(&house)
+            .set("local", "timeout", "500ms")
+            .plug("klap", &house, 0)
+            .plug("tapo", &house, 1);
+        let config = config.entry("far", &id(2), &format!("198.51.100.7:{port}"));
+        let config = config.entry("near", &id(3), &format!("10.77.0.9:{port}"));
+        let config = config.entry("nameless", &id(4), "no.such.host.invalid");
+        for number in 0..4 {
+            house.plug(number).with(|plug| match number {
+                0 => plug.dialect = Dialect::Klap,
+                1 => (plug.dialect, plug.model.kind, plug.bound) = (Dialect::Klap, "SMART.TAPOPLUG", false),
+                _ => plug.hears_broadcasts = false,
+            });
+            house.lan().settled(house.plug(number)).await.unwrap();
+        }
+        let home = Home::new(&config.clone().set("discovery", "adopt", false));
+        let told = examined(&home, "plug klap").await;
+        assert_eq!(told.cause(), "port-closed-by-firmware");
+        assert_eq!(told.came_back("the newer discovery"), "IOT.SMARTPLUGSWITCH, which speaks KLAP");
+        assert_eq!(examined(&home, "plug tapo").await.cause(), "other-family");
+        let far = examined(&home, "plug far").await;
+        assert_eq!((far.cause(), far.came_back("networks")), ("behind-router", "on none of them"));
+        assert_eq!(examined(&home, "plug near").await.cause(), "isolated");
+        assert_eq!(examined(&home, "plug nameless").await.cause(), "name-unresolved");
+        house.plug(2).set_cloud(CloudLink::Offline);
+        assert_eq!(examined(&home, "plug far").await.cause(), "unplugged");
+
+        // Nobody has written the plug down that speaks the other language, and it is told of all the same.
+        let home = Home::new(&Config::of(&house).without("cloud").set("local", "timeout", "500ms"));
+        let told = examined(&home, "plug HS100(EU) at 127.0.0.11").await;
+        assert_eq!(told.cause(), "port-closed-by-firmware");
+    }
+}

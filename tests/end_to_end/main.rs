@@ -1,0 +1,23 @@
+//! The real program in a process of its own, against the simulated home and a broker.
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod broker;
+mod broker_faults;
+mod cli;
+mod discovery;
+mod doctor;
+mod doctor_broker;
+mod host_faults;
+mod klap;
+mod peers;
+mod routes;
+mod secrets;
+mod security;
+mod service_logs;
+mod service_manager;
+mod thirty_plugs;
+mod two_sites;

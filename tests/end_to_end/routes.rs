@@ -1,0 +1,447 @@
+//! The failure table over real sockets: what the LAN does to a command, crossed with what the cloud does to it. The
+//! whole table runs on a hand-moved clock in `routing.rs`; here each row and each column of it meets the real daemon,
+//! a plug, and a broker.
+//!
+//! ```text
+//! HS100D_NUMBERS=1 cargo test --test end_to_end -- --nocapture     row by row: how it ended, and after how long
+//! ```
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::support::e2e::{self, Config, Home, Scene, blueprint_of, happens, holds, house_of, json_of, sees};
+use crate::support::mqtt::BOUND;
+use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
+use hs100d::sim::fault::{CloudLink, LanFault};
+use hs100d::sim::home::SimHome;
+use hs100d::sim::plug::SwitchedBy;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// Asks for the numbers: then one house stands at a time, and every bound is kept to the millisecond.
+const NUMBERS: &str = "HS100D_NUMBERS";
+/// So many houses stand at once otherwise, each with a daemon …
+const AT_ONCE: usize = 12;
+/// … and this is what they may cost each other.
+const SLACK: Duration = Duration::from_secs(2);
+/// A command that no route delivers is dropped after this time.
+const COMMAND_TTL: Duration = Duration::from_secs(4);
+/// What is promised of a LAN that refuses, breaks off or talks nonsense: it is left for the cloud within this time.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
+/// What is promised of a LAN that says nothing.
+const SILENT_WITHIN: Duration = Duration::from_secs(1);
+/// What a cloud in a bad mood adds to one call.
+const SLOW: Duration = Duration::from_millis(300);
+/// An answer that comes so late is none.
+const LATE: Duration = Duration::from_secs(6);
+/// How far apart the bytes of a plug are that has all the time in the world.
+const DRIP: Duration = Duration::from_millis(200);
+/// The error codes of the cloud that the table needs.
+const TOKEN_EXPIRED: i64 = -20651;
+const REFRESH_TOKEN_EXPIRED: i64 = -20655;
+const RATE_LIMIT: i64 = -20004;
+
+/// What is wrong on the LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lan {
+    Plug(LanFault),
+    /// Another plug is at the plug's address.
+    AnotherPlug,
+}
+
+/// What is wrong with the cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cloud {
+    Works,
+    Slow,
+    /// It answers when the command's time is over.
+    Late,
+    Silent,
+    Down,
+    TokenExpired,
+    RefreshRefused,
+    Throttled,
+    PlugOffline,
+    WrongPassword,
+    Off,
+}
+
+/// How a command must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Done, over this route.
+    Done(&'static str),
+    /// Not done, with these words for each route.
+    Failed(&'static [&'static str]),
+}
+
+/// One pair of the table: how it ends, and who has switched the plug by then.
+type Row = (Lan, Cloud, End, &'static [SwitchedBy]);
+
+use Cloud as C;
+use End::{Done, Failed};
+use Lan::{AnotherPlug, Plug};
+use LanFault as L;
+use SwitchedBy::{Cloud as ByCloud, Lan as ByLan};
+
+const TABLE: &[Row] = &[
+    (Plug(L::Works), C::Works, Done("local"), &[ByLan]),
+    (Plug(L::Works), C::Silent, Done("local"), &[ByLan]),
+    (Plug(L::Works), C::WrongPassword, Done("local"), &[ByLan]),
+    (Plug(L::Works), C::Off, Done("local"), &[ByLan]),
+    (Plug(L::Refused), C::Works, Done("cloud"), &[ByCloud]),
+    (Plug(L::Refused), C::Slow, Done("cloud"), &[ByCloud]),
+    (Plug(L::Refused), C::TokenExpired, Done("cloud"), &[ByCloud]),
+    (Plug(L::Refused), C::RefreshRefused, Done("cloud"), &[ByCloud]),
+    (
+        Plug(L::Refused),
+        C::Throttled,
+        Failed(&["local: connection refused", "cloud: calls to the cloud are being held back"]),
+        &[],
+    ),
+    (
+        Plug(L::Refused),
+        C::PlugOffline,
+        Failed(&["local: connection refused", "cloud: the cloud says that the plug is offline"]),
+        &[],
+    ),
+    (Plug(L::Refused), C::Off, Failed(&["(local: connection refused)"]), &[]),
+    (Plug(L::Silent), C::Works, Done("cloud"), &[ByCloud]),
+    (Plug(L::Silent), C::TokenExpired, Done("cloud"), &[ByCloud]),
+    (Plug(L::Silent), C::Silent, Failed(&["local: no answer in time", "cloud: no answer in time"]), &[]),
+    (Plug(L::Silent), C::Off, Failed(&["(local: no answer in time)"]), &[]),
+    // It takes connections and reads nothing; what waits for it must be taken back before it wakes.
+    (Plug(L::Asleep), C::Off, Failed(&["(local: no answer in time)"]), &[]),
+    (Plug(L::NotAccepting), C::Works, Done("cloud"), &[ByCloud]),
+    (Plug(L::NotAccepting), C::Off, Failed(&["(local: no answer in time)"]), &[]),
+    (Plug(L::ResetAfterRequest), C::Works, Done("cloud"), &[ByCloud]),
+    (
+        Plug(L::ResetAfterRequest),
+        C::Down,
+        Failed(&["local: connection closed before the answer", "cloud: the cloud is out of reach"]),
+        &[],
+    ),
+    (Plug(L::CloseWithoutReply), C::Works, Done("cloud"), &[ByCloud]),
+    (Plug(L::CloseWithoutReply), C::Off, Failed(&["(local: connection closed before the answer)"]), &[]),
+    (Plug(L::ResetInAnswer), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (Plug(L::ResetInAnswer), C::Off, Failed(&["(local: connection closed before the answer)"]), &[ByLan]),
+    (Plug(L::SlowBytes(DRIP)), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (Plug(L::SlowBytes(DRIP)), C::Off, Failed(&["(local: no answer in time)"]), &[ByLan]),
+    // It does what it is told at once, and says so when nobody listens any more.
+    (
+        Plug(L::Refused),
+        C::Late,
+        Failed(&["local: connection refused", "cloud: no answer in time"]),
+        &[ByCloud],
+    ),
+    // A fault that spoils the answer spoils only the answer: the plug switches, and the LAN cannot prove it.
+    (Plug(L::Garbage), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (Plug(L::CutOffJson), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (
+        Plug(L::CutOffJson),
+        C::WrongPassword,
+        Failed(&["local: unusable answer", "cloud: the cloud is stopped (wrong e-mail address or password"]),
+        &[ByLan],
+    ),
+    (Plug(L::HugeLength), C::Works, Done("cloud"), &[ByLan, ByCloud]),
+    (
+        Plug(L::HugeLength),
+        C::PlugOffline,
+        Failed(&["local: unusable answer (it announces", "cloud: the cloud says that the plug is offline"]),
+        &[ByLan],
+    ),
+    // The plug itself says no: another route leads to the same plug.
+    (Plug(L::DeviceError(-1)), C::Works, Failed(&["local: the plug answered error -1"]), &[]),
+    (AnotherPlug, C::Works, Done("cloud"), &[ByCloud]),
+    (AnotherPlug, C::Off, Failed(&["(local: another plug answers at the address (\"Other\""]), &[]),
+];
+
+#[tokio::test]
+async fn each_row_and_column_of_the_failure_table_ends_as_it_should_over_real_sockets() {
+    let numbers = std::env::var_os(NUMBERS).is_some();
+    let (at_once, slack) = if numbers { (1, Duration::ZERO) } else { (AT_ONCE, SLACK) };
+    let mut stories = JoinSet::new();
+    let mut rows = TABLE.iter().enumerate();
+    let mut told = BTreeMap::new();
+    loop {
+        while stories.len() < at_once
+            && let Some((number, row)) = rows.next()
+        {
+            stories.spawn(async move { (number, story(row, slack).await) });
+        }
+        match stories.join_next().await {
+            Some(Ok((number, line))) => drop(told.insert(number, line)),
+            // Its words are above.
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    println!("{:<24}{:<16}{:>8}{:>9}  ended as", "LAN", "cloud", "took", "bound");
+    told.values().for_each(|line| println!("{line}"));
+    println!("{} of {} rows ended as they should, each within its bound", told.len(), TABLE.len());
+    assert_eq!(told.len(), TABLE.len(), "rows that ended otherwise, see above");
+}
+
+/// One command to one plug while this is wrong, and one to a neighbour that nothing is wrong with; then all is mended, and
+/// the plug is read. A line on how it ended.
+async fn story(row: &Row, slack: Duration) -> String {
+    let (lan, cloud, end, switched_by) = *row;
+    let what = format!("{lan:?} x {cloud:?}");
+    let house = house_of(&["Lamp", "Other", "Neighbour"]).await;
+    let scene = Scene::at(home(&house, cloud).await).await;
+    settle(&house, &scene, cloud).await;
+    break_lan(&house, lan).await;
+    break_cloud(&house, cloud).await;
+    let before = calls(&house);
+
+    let transaction = scene.send("lamp", json!({"state": "ON"}));
+    let neighbour = scene.command("neighbour", json!({"state": "ON"})).await;
+    assert!(holds(&neighbour, &json!({"status": "ok", "route": "local"})), "{what}: {neighbour}");
+    assert!(took(&neighbour) <= REFUSED_WITHIN + slack, "{what}: the neighbour waited: {neighbour}");
+    let result = scene.result("lamp", &transaction).await;
+    let bound = bound(lan, cloud, end);
+    assert!(took(&result) <= bound + slack, "{what}: more than {bound:?}: {result}");
+    match end {
+        Done(route) => {
+            let done = json!({"status": "ok", "state": "ON", "route": route});
+            assert!(holds(&result, &done), "{what}: {result}");
+            scene.shows("lamp", json!({"state": "ON", "route": route})).await;
+        }
+        Failed(words) => {
+            assert_eq!(result["status"], "error", "{what}: {result}");
+            let error = result["error"].as_str().unwrap();
+            assert!(words.iter().all(|words| error.contains(words)), "{what}: {error}");
+            let failed = json!({"event": "command_failed", "plug": "lamp", "detail": error});
+            happens(&scene.ear, failed).await;
+        }
+    }
+    let switchings = house.plug(0).switchings();
+    let origins: Vec<_> = switchings.iter().map(|switching| switching.by).collect();
+    assert_eq!(origins, switched_by, "{what}");
+    assert!(house.plug(1).switchings().is_empty(), "{what}: another plug was switched");
+    hold_calls_against(lan, cloud, end, &before, &calls(&house), &what);
+
+    mend(&house, lan).await;
+    // What was carried out although nobody could know it stands: the truth is shown.
+    let truth = if house.plug(0).is_on() { "ON" } else { "OFF" };
+    let read = scene.read("lamp").await;
+    assert!(holds(&read, &json!({"status": "ok", "state": truth})), "{what}: {read}");
+    scene.shows("lamp", json!({ "state": truth })).await;
+    assert_eq!(house.plug(0).switchings(), switchings, "{what}: something was done after its time");
+    let states = scene.ear.seen().into_iter().filter(|seen| seen.topic == "hs100d/lamp/state");
+    let claims = states.filter(|seen| json_of(seen)["state"] == "ON").count();
+    assert_eq!(claims > 0, !switchings.is_empty(), "{what}: a state was published that never was");
+    assert_eq!(scene.results("lamp", &transaction).len(), 1, "{what}: one command, one result");
+    let ended = match end {
+        Done(route) => format!("ok, {route}"),
+        Failed(_) => result["error"].as_str().unwrap().to_owned(),
+    };
+    let (lan, cloud) = (what.split(" x ").next().unwrap(), format!("{cloud:?}"));
+    let ms = |time: Duration| format!("{} ms", time.as_millis());
+    format!("{lan:<24}{cloud:<16}{:>8}{:>9}  {ended}", ms(took(&result)), ms(bound))
+}
+
+fn took(result: &Value) -> Duration {
+    Duration::from_millis(result["took_ms"].as_u64().unwrap())
+}
+
+/// How long a command may take from its arrival to its result.
+fn bound(lan: Lan, cloud: Cloud, end: End) -> Duration {
+    let over_the_lan = match lan {
+        Plug(L::Silent | L::Asleep | L::NotAccepting | L::SlowBytes(_)) => SILENT_WITHIN,
+        _ => REFUSED_WITHIN,
+    };
+    match (end, lan) {
+        // The order and the reading after it.
+        (Done(_), _) if cloud == Cloud::Slow => over_the_lan + 2 * SLOW,
+        (Done(_), _) | (Failed(_), Plug(L::DeviceError(_))) => over_the_lan,
+        (Failed(_), _) => COMMAND_TTL + REFUSED_WITHIN,
+    }
+}
+
+/// Everything stands still but for the command: no poll falls in between, and nobody is looked for.
+async fn home(house: &SimHome, cloud: Cloud) -> Home {
+    let config = Config::of(house)
+        .without_search()
+        .plug("lamp", house, 0)
+        .plug("neighbour", house, 2)
+        .set("local", "poll_interval", "1h")
+        .set("routing", "command_ttl", format!("{}s", COMMAND_TTL.as_secs()));
+    let config = match cloud {
+        Cloud::Off => config.without("cloud"),
+        Cloud::WrongPassword => config.set("cloud", "password", "guessed"),
+        _ => config,
+    };
+    let home = Home::new(&config);
+    if cloud == Cloud::RefreshRefused {
+        // Logins are made ten minutes apart: the one of this story must be the daemon's first.
+        home.run_with(&["cloud", "login"], &format!("{}\n", e2e::ACCOUNT.1)).await.ok();
+    }
+    home
+}
+
+/// Waits until the plug was read, by LAN, and the account as well.
+async fn settle(house: &SimHome, scene: &Scene, cloud: Cloud) {
+    for plug in ["lamp", "neighbour"] {
+        scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
+    }
+    sees(&scene.ear, "hs100d/lamp/info", json!({"cloud_connection": true})).await;
+    let status = match cloud {
+        Cloud::Off => "off",
+        Cloud::WrongPassword => "stopped",
+        _ => "ok",
+    };
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": status}})).await;
+    let idle = || calls(house).device_lists == 1 || matches!(cloud, Cloud::Off | Cloud::WrongPassword);
+    house.wait_until(BOUND, idle).await.unwrap();
+}
+
+async fn break_lan(house: &SimHome, lan: Lan) {
+    match lan {
+        Plug(fault) => house.lan().set_fault(house.plug(0), fault).await.unwrap(),
+        AnotherPlug => house.lan().swap(house.plug(0), house.plug(1)).await.unwrap(),
+    }
+}
+
+async fn break_cloud(house: &SimHome, fault: Cloud) {
+    let cloud = house.cloud();
+    let passthrough = Some(Method::Passthrough);
+    match fault {
+        Cloud::Works | Cloud::WrongPassword | Cloud::Off => {}
+        Cloud::Slow => {
+            cloud.fail(passthrough, Times::Always, CloudFault::Latency(SLOW));
+        }
+        Cloud::Late => cloud.fail(passthrough, Times::Always, CloudFault::Latency(LATE)),
+        Cloud::Silent => cloud.fail(None, Times::Always, CloudFault::Silent),
+        Cloud::Down => cloud.set_reachable(false).await.unwrap(),
+        Cloud::TokenExpired => cloud.void_tokens(TOKEN_EXPIRED),
+        Cloud::RefreshRefused => {
+            cloud.void_tokens(TOKEN_EXPIRED);
+            cloud.void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
+        }
+        Cloud::Throttled => cloud.fail(None, Times::Always, CloudFault::Code(RATE_LIMIT)),
+        Cloud::PlugOffline => house.plug(0).set_cloud(CloudLink::Offline),
+    }
+}
+
+async fn mend(house: &SimHome, lan: Lan) {
+    house.cloud().mend();
+    house.cloud().set_reachable(true).await.unwrap();
+    house.plug(0).set_cloud(CloudLink::Works);
+    match lan {
+        Plug(_) => house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap(),
+        AnotherPlug => house.lan().swap(house.plug(0), house.plug(1)).await.unwrap(),
+    }
+}
+
+/// What was asked of the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Calls {
+    logins: u64,
+    refreshes: u64,
+    device_lists: u64,
+    passthroughs: u64,
+}
+
+fn calls(house: &SimHome) -> Calls {
+    let calls = |method| house.cloud().calls(method);
+    Calls {
+        logins: calls(Method::Login),
+        refreshes: calls(Method::RefreshToken),
+        device_lists: calls(Method::DeviceList),
+        passthroughs: calls(Method::Passthrough),
+    }
+}
+
+/// The account is asked for no more than the story needs.
+fn hold_calls_against(lan: Lan, cloud: Cloud, end: End, before: &Calls, after: &Calls, what: &str) {
+    let logins = after.logins - before.logins;
+    let refreshes = after.refreshes - before.refreshes;
+    let passthroughs = after.passthroughs - before.passthroughs;
+    let is_local = !matches!(end, Done("cloud") | Failed([_, _, ..]));
+    if is_local {
+        assert_eq!(before, after, "{what}: the cloud was none of its business");
+        return;
+    }
+    let expected = match cloud {
+        Cloud::TokenExpired => (0, 1),
+        Cloud::RefreshRefused => (1, 1),
+        _ => (0, 0),
+    };
+    assert_eq!((logins, refreshes), expected, "{what}: {before:?} {after:?}");
+    // The order and its read-back are one call, unless the plug seemed to take that badly a moment ago on the LAN.
+    let calls = match lan {
+        Plug(L::ResetAfterRequest | L::CloseWithoutReply | L::ResetInAnswer) => 2,
+        Plug(L::Garbage | L::CutOffJson | L::HugeLength) => 2,
+        _ => 1,
+    };
+    match cloud {
+        // The first of them again with another token.
+        Cloud::TokenExpired => assert_eq!(passthroughs, calls + 1, "{what}"),
+        // After the login the cloud is another, and the plug may be read over it anew.
+        Cloud::RefreshRefused => assert!((calls + 1..=calls + 2).contains(&passthroughs), "{what}"),
+        Cloud::Works | Cloud::Slow => assert_eq!(passthroughs, calls, "{what}"),
+        Cloud::Throttled => assert_eq!(passthroughs, 1, "{what}: asked again although it is held back"),
+        Cloud::WrongPassword => assert_eq!((passthroughs, after.logins), (0, 1), "{what}"),
+        Cloud::Late | Cloud::Silent | Cloud::Down | Cloud::PlugOffline | Cloud::Off => {}
+    }
+}
+
+#[tokio::test]
+async fn what_the_cloud_carries_out_after_the_deadline_is_shown_and_left_as_it_is() {
+    let house = house_of(&["Lamp"]).await;
+    let config = Config::of(&house)
+        .without_search()
+        .plug("lamp", &house, 0)
+        .set("local", "poll_interval", "1s")
+        .set("routing", "command_ttl", "1s");
+    let scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"state": "OFF", "route": "local"})).await;
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    scene.shows("lamp", json!({"route": "cloud"})).await;
+    house.plug(0).set_cloud(CloudLink::Latency(Duration::from_secs(2)));
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    let error = result["error"].as_str().unwrap_or_default();
+    assert!(result["status"] == "error" && error.contains("cloud: no answer in time"), "{result}");
+    assert!(house.plug(0).switchings().is_empty(), "it was too late before it was done");
+
+    house.wait_until(BOUND, || house.plug(0).is_on()).await.unwrap();
+    house.plug(0).set_cloud(CloudLink::Works);
+    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    scene.shows("lamp", json!({"state": "ON", "route": "local"})).await;
+    scene.read("lamp").await;
+    assert_eq!(house.plug(0).switchings().len(), 1, "nobody undoes it");
+}
+
+#[tokio::test]
+async fn a_plug_that_swapped_its_address_with_another_is_found_and_switched_by_itself() {
+    let house = SimHome::start(blueprint_of(&["Lamp", "Other"])).await.unwrap();
+    let scene = Scene::start(&Config::of(&house).without("cloud")).await;
+    for plug in ["lamp", "other"] {
+        scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
+    }
+    house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON", "route": "local"})), "{result}");
+    assert!(house.plug(0).is_on() && house.plug(1).switchings().is_empty());
+    let host = house.lan().address(house.plug(0)).unwrap().ip().to_string();
+    sees(&scene.ear, "hs100d/lamp/info", json!({ "host": host })).await;
+}
+
+#[tokio::test]
+async fn a_plug_comes_home_to_the_lan_by_itself() {
+    let house = house_of(&["Lamp"]).await;
+    let config =
+        Config::of(&house).without_search().plug("lamp", &house, 0).set("local", "poll_interval", "1s");
+    let scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"route": "local"})).await;
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    scene.shows("lamp", json!({"route": "cloud"})).await;
+    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    scene.shows("lamp", json!({"route": "local"})).await;
+    let changes = scene.ear.seen().into_iter().filter(|seen| seen.payload.contains("route_changed")).count();
+    assert_eq!(changes, 2, "there and back");
+}

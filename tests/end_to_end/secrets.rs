@@ -1,0 +1,352 @@
+//! What must not be seen: passwords, tokens and the account's address, searched for in all that the program says at
+//! its most talkative. And what must not be tried: a wrong password, twice.
+
+#![cfg(all(feature = "sim", feature = "broker"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Home, Scene, holds, house_of, sees};
+use crate::support::mqtt::{BOUND, Brand, Ear, House as Broker, has_mosquitto};
+use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
+use hs100d::sim::fault::LanFault;
+use hs100d::sim::home::SimHome;
+use serde_json::{Value, json};
+
+/// The broker's user, and a password as unkind as the account's.
+const USER: (&str, &str) = ("daemon", "m$'{qtt}\\ \"/ß");
+/// Passwords that are wrong are secrets too: people mistype by a letter.
+const WRONG: &str = "\"'\\/{}$ü?nearly";
+const TOKEN_EXPIRED: i64 = -20651;
+const REFRESH_TOKEN_EXPIRED: i64 = -20655;
+
+#[tokio::test]
+async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level() {
+    let house = house_of(&["Lamp"]).await;
+    let broker = broker_with_users().await;
+    let mut said = Said::default();
+    let mut secrets = Secrets::default();
+
+    let home = Home::new(&config(&house, broker.port));
+    fs::write(home.config().with_file_name("mqtt.password"), format!("{}\n", USER.1)).unwrap();
+    let mut daemon = home.daemon_that_logs("trace");
+    daemon.is_connected().await;
+    let ear = Ear::listen_to(broker.port, "#", Some(USER)).await;
+    let mut scene = Scene { ear, daemon, port: broker.port, home };
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    scene.shows("lamp", json!({"route": "local"})).await;
+    secrets.learn(&house, &scene.home);
+
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
+    house.cloud().void_tokens(TOKEN_EXPIRED);
+    let result = scene.command("lamp", json!({"state": "OFF"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
+    assert_eq!(house.cloud().calls(Method::RefreshToken), 1);
+    secrets.learn(&house, &scene.home);
+    for fault in [
+        CloudFault::Status(500),
+        CloudFault::Html,
+        CloudFault::Close,
+        CloudFault::CutOff,
+        CloudFault::Redirect(format!("{}/elsewhere", house.cloud().url())),
+        CloudFault::Code(-10000),
+    ] {
+        house.cloud().fail(None, Times::Always, fault);
+        scene.command("lamp", json!({"state": "ON"})).await;
+        house.cloud().mend();
+    }
+
+    scene.home.write(&config(&house, broker.port).set("cloud", "password", WRONG).text());
+    scene.daemon.signal("HUP");
+    // With the right password it would log in once more.
+    scene.daemon.says("the config was read again").await;
+    house.cloud().void_tokens(TOKEN_EXPIRED);
+    house.cloud().void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
+    scene.command("lamp", json!({"state": "ON"})).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    scene.command("lamp", json!({"state": "ON"})).await;
+    secrets.learn(&house, &scene.home);
+    said.add_daemon(&scene.daemon);
+    for seen in scene.ear.seen() {
+        said.add(&format!("{} {} {:?}", seen.topic, seen.payload, seen.correlation));
+    }
+    scene.daemon.stop().await;
+
+    // The same of the commands, which print errors where the daemon logs them.
+    let wrong_broker = config(&house, broker.port).set("mqtt", "password_file", "wrong.password");
+    fs::write(scene.home.config().with_file_name("wrong.password"), format!("wrong{}", USER.1)).unwrap();
+    let words: [(&[&str], &str); 5] = [
+        (&["-vvv", "check"], ""),
+        (&["-vvv", "check", "--json"], ""),
+        (&["-vvv", "plug", "lamp", "info", "--via", "cloud"], ""),
+        (&["-vvv", "cloud", "login"], WRONG),
+        (&["-vvv", "cloud", "logout"], ""),
+    ];
+    for (words, input) in words {
+        let ended = scene.home.run_with(words, input).await;
+        said.add(&ended.out);
+        said.add(&ended.err);
+    }
+    scene.home.write(&wrong_broker.text());
+    if has_mosquitto() {
+        daemon = scene.home.daemon_that_logs("trace");
+        daemon.says("refuses the login").await;
+        said.add_daemon(&daemon);
+        daemon.stop().await;
+    }
+
+    secrets.add(WRONG);
+    secrets.add(&format!("wrong{}", USER.1));
+    secrets.prove_that_they_are_found(&scene.home, &house);
+    said.prove_that_all_was_said();
+    let id = house.plug(0).device_id();
+    for line in &said.lines {
+        for secret in &secrets.all {
+            assert!(!line.contains(secret), "{secret:?} was said: {line}");
+        }
+        assert!(!line.contains(ACCOUNT.0), "the account's address was said: {line}");
+    }
+    let in_full = said.lines.iter().filter(|line| line.contains(&id));
+    for line in in_full {
+        let for_all = ["hs100d/lamp/info ", "homeassistant/device/", "homeassistant/"];
+        assert!(for_all.iter().any(|topic| line.starts_with(topic)), "a whole device id was said: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
+    let house = house_of(&["Lamp"]).await;
+    let right = Config::of(&house).set("routing", "command_ttl", "1s");
+    let scene = Scene::start(&right.clone().set("cloud", "password", WRONG)).await;
+    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    let reason = info["cloud"]["reason"].as_str().unwrap();
+    for part in [
+        "wrong e-mail address or password",
+        "correct [cloud] username and password",
+        "then reload or run `hs100d cloud login`",
+    ] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    let keys: BTreeSet<&str> = info.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, BTreeSet::from(["version", "instance", "started", "plugs", "online", "cloud"]));
+    scene.daemon.says(&format!("WARN cloud_stopped: {reason}")).await;
+
+    // Whatever wants the cloud: a plug that only it could reach, commands, searches.
+    scene.shows("lamp", json!({"route": "local"})).await;
+    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    for _ in 0..3 {
+        let result = scene.command("lamp", json!({"state": "ON"})).await;
+        assert!(
+            result["error"].as_str().unwrap().contains("cloud: the cloud is stopped (wrong e-mail"),
+            "{result}"
+        );
+        for request in ["discover", "refresh"] {
+            assert_eq!(scene.request(request, json!({})).await["status"], "ok");
+        }
+    }
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+    assert_eq!(house.cloud().records().len(), 1, "and nothing else was asked");
+
+    scene.home.write(&right.text());
+    scene.daemon.signal("HUP");
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok", "reason": null}})).await;
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
+    assert_eq!(house.cloud().calls(Method::Login), 2);
+
+    let Scene { mut daemon, home, .. } = scene;
+    daemon.stop().await;
+    let scene = Scene::at(home).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    let result = scene.command("lamp", json!({"state": "OFF"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
+    let calls = [Method::Login, Method::RefreshToken].map(|method| house.cloud().calls(method));
+    assert_eq!(calls, [2, 0], "the token was kept");
+}
+
+#[tokio::test]
+async fn a_reload_sends_no_refused_password_again_and_logs_how_it_ends() {
+    let house = house_of(&["Lamp"]).await;
+    let right = Config::of(&house);
+    let wrong = |password| right.clone().set("cloud", "password", password);
+    let scene = Scene::start(&wrong("wrong-1")).await;
+    let stopped = "WARN cloud_stopped: wrong e-mail address or password";
+    scene.daemon.says_again(stopped, 1).await;
+    let refused_before = "WARN cloud_stopped: TP-Link has refused this e-mail address and password";
+    for (times, password) in [(1, "wrong-1"), (2, "wrong-1")] {
+        scene.home.write(&wrong(password).text());
+        scene.daemon.signal("HUP");
+        scene.daemon.says_again(refused_before, times).await;
+    }
+    assert_eq!(house.cloud().calls(Method::Login), 1);
+
+    scene.home.write(&wrong("wrong-2").text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says_again(stopped, 2).await;
+    scene.home.write(&wrong("wrong-1").text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says_again(refused_before, 3).await;
+    assert_eq!(house.cloud().calls(Method::Login), 2, "nor one that was refused before another");
+
+    scene.home.write(&right.text());
+    scene.daemon.signal("HUP");
+    scene.daemon.says("INFO cloud_ok").await;
+    assert_eq!(house.cloud().calls(Method::Login), 3);
+}
+
+#[tokio::test]
+async fn what_would_harm_an_account_is_not_tried_again_and_said_with_its_remedy() {
+    type Change = fn(&mut hs100d::sim::cloud::account::SimAccount);
+    let table: [(Change, &str, &str); 2] = [
+        (|account| account.two_step = true, "two-step verification", "turn two-step verification off"),
+        (|account| account.locked = true, "the account is locked", "wait an hour"),
+    ];
+    for (change, name, remedy) in table {
+        let house = house_of(&["Lamp"]).await;
+        house.cloud().account(change);
+        let scene = Scene::start(&Config::of(&house)).await;
+        let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+        let reason = info["cloud"]["reason"].as_str().unwrap();
+        assert!(reason.contains(name) && reason.contains(remedy), "{reason}");
+        scene.request("discover", json!({})).await;
+        let result = scene.command("lamp", json!({"state": "ON"})).await;
+        assert!(holds(&result, &json!({"status": "ok", "route": "local"})), "{result}");
+        assert_eq!(house.cloud().records().len(), 1, "{name}");
+    }
+}
+
+/// The installation of the search: a broker with users, and little patience.
+fn config(house: &SimHome, port: u16) -> Config {
+    Config::of(house)
+        .at_broker(port)
+        .set("mqtt", "username", USER.0)
+        .set("mqtt", "password_file", "mqtt.password")
+        .set("routing", "command_ttl", "1s")
+}
+
+/// Where mosquitto is missing, one that lets everybody in.
+async fn broker_with_users() -> Broker {
+    if has_mosquitto() {
+        Broker::with_users(&[USER.0], USER.1, &format!("user {}\ntopic readwrite #\n", USER.0)).await
+    } else {
+        Broker::start(Brand::Embedded).await
+    }
+}
+
+/// All that was said, line by line.
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+}
+
+impl Said {
+    fn add(&mut self, text: &str) {
+        self.lines.extend(text.lines().map(str::to_owned));
+    }
+
+    /// Its log, and what every user of the machine may see of it.
+    fn add_daemon(&mut self, daemon: &Daemon) {
+        self.lines.extend(daemon.lines());
+        let arguments = fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap();
+        self.add(&format!("argv {}", String::from_utf8_lossy(&arguments)));
+    }
+
+    /// A search through too little would find nothing.
+    fn prove_that_all_was_said(&self) {
+        for part in [
+            " TRACE ",
+            " DEBUG answered plug=\"lamp\" route=cloud",
+            "the account gave a token kind=Login",
+            "the account gave a token kind=Refresh",
+            "the account gave no token kind=Login",
+            "cloud_stopped: wrong e-mail address or password",
+            "hs100d/bridge/info {",
+            "hs100d/lamp/result {",
+            "hs100d: cloud: the cloud is stopped: wrong e-mail address or password",
+            "Logged out: the token is deleted here",
+            "argv ",
+        ] {
+            assert!(self.lines.iter().any(|line| line.contains(part)), "{part:?} was never said");
+        }
+    }
+}
+
+/// Everything that must not be said, in each form that it may take on its way into a line.
+#[derive(Default)]
+struct Secrets {
+    all: BTreeSet<String>,
+}
+
+impl Secrets {
+    /// The passwords, and every token that is known by now to the account or to the installation.
+    fn learn(&mut self, house: &SimHome, home: &Home) {
+        self.add(ACCOUNT.1);
+        self.add(USER.1);
+        // What no escaping changes, however often it is done.
+        self.all.extend(["/{}$".to_owned(), "{qtt}".to_owned()]);
+        for record in house.cloud().records() {
+            if let Some((_, token)) = record.uri.split_once("token=") {
+                self.add(token.split('&').next().unwrap());
+            }
+            let body: Value = serde_json::from_str(&record.body).unwrap_or_default();
+            for name in ["token", "refreshToken"] {
+                self.all.extend(body["params"][name].as_str().map(str::to_owned));
+            }
+        }
+        let kept: Value = serde_json::from_str(&self.kept(home)).unwrap();
+        for name in ["token", "refresh_token"] {
+            self.add(kept[name].as_str().unwrap());
+        }
+    }
+
+    fn add(&mut self, secret: &str) {
+        let in_json = json!(secret).to_string();
+        let percent = secret.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        });
+        self.all.extend([
+            secret.to_owned(),
+            in_json.trim_matches('"').to_owned(),
+            secret.escape_debug().to_string(),
+            secret.escape_default().to_string(),
+            percent.collect(),
+            format!("{:?}", secret.as_bytes()).trim_matches(['[', ']']).to_owned(),
+        ]);
+    }
+
+    /// The same search finds them where they may be.
+    fn prove_that_they_are_found(&self, home: &Home, house: &SimHome) {
+        let records: String =
+            house.cloud().records().iter().map(|record| record.uri.clone() + &record.body).collect();
+        let config = fs::read_to_string(home.config()).unwrap();
+        let found = |text: &str| self.all.iter().filter(|secret| text.contains(*secret)).count();
+        assert!(found(&records) >= 5, "passwords, tokens and a refresh token: {}", found(&records));
+        assert!(found(&config) >= 1);
+    }
+
+    fn kept(&self, home: &Home) -> String {
+        fs::read_to_string(home.state_dir().join("cloud.token")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_on_disk_is_for_one_user_and_the_password_is_not_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = house_of(&["Lamp"]).await;
+    let scene = Scene::start(&Config::of(&house).without_search().plug("lamp", &house, 0)).await;
+    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    let state = scene.home.state_dir();
+    house.wait_until(BOUND, || state.join("cloud.token").exists()).await.unwrap();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    for file in ["state.json", "cloud.token"] {
+        let path = state.join(file);
+        assert_eq!(mode(&path), 0o600, "{file}");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("/{}$"), "{file}: {text}");
+    }
+}

@@ -1,0 +1,190 @@
+//! What the real daemon says of itself: to the journal, with fields to pick lines by, and to a person at a terminal. The
+//! journal here is a socket of the test's, put in the place of the real one in a mount namespace.
+
+#![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use crate::support::e2e::{Config, Daemon, Home, house_of, mounts};
+use crate::support::mqtt::{Ear, free_port, within};
+use hs100d::sim::fault::LanFault;
+use hs100d::sim::home::SimHome;
+use tempfile::TempDir;
+use tokio::net::UnixDatagram;
+
+/// Puts the folder `$JOURNAL` where journald listens, and tells the daemon that its standard error leads there.
+const AS_A_UNIT: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
+     mount --bind \"$JOURNAL\" /run/systemd/journal && \
+     JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"";
+/// How often a file is looked at again while it is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// What begins the colour of a word.
+const ESCAPE: char = '\u{1b}';
+/// How the journal numbers how bad a line is.
+const WARNING: &str = "4";
+const INFORMATIONAL: &str = "6";
+const DEBUG: &str = "7";
+
+/// The test in journald's place.
+struct Journal {
+    socket: UnixDatagram,
+    folder: TempDir,
+}
+
+/// One line, by field.
+type Entry = HashMap<String, String>;
+
+impl Journal {
+    fn listen() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { socket: UnixDatagram::bind(folder.path().join("socket")).unwrap(), folder }
+    }
+
+    /// Starts the daemon as systemd does; nothing where no mount may be made.
+    fn starts(&self, home: &Home) -> Option<Daemon> {
+        let journal = format!("JOURNAL={}", self.folder.path().display());
+        let words = [mounts()?, vec!["env", &journal, "sh", "-c", AS_A_UNIT, "sh"]].concat();
+        Some(home.daemon_by(&words))
+    }
+
+    /// Waits for a line like this; what is said before it is looked at and goes by.
+    async fn hears(&self, what: &str, is_it: impl Fn(&Entry) -> bool) -> Entry {
+        within(what, async {
+            loop {
+                let mut room = vec![0; 1 << 16];
+                let length = self.socket.recv(&mut room).await.unwrap();
+                let entry = parsed(&room[..length]);
+                assert!(entry.values().all(|value| !value.contains(ESCAPE)), "{entry:?}");
+                if is_it(&entry) {
+                    return entry;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn hears_event(&self, event: &str) -> Entry {
+        self.hears(event, |entry| entry.get("HS100D_EVENT").is_some_and(|said| said == event)).await
+    }
+}
+
+/// The journal's own protocol: `FIELD=value`, or the field, a length of eight bytes and a value that may hold anything.
+fn parsed(mut datagram: &[u8]) -> Entry {
+    let mut entry = Entry::new();
+    while let Some(end) = datagram.iter().position(|&byte| byte == b'\n') {
+        let line = String::from_utf8(datagram[..end].to_vec()).unwrap();
+        datagram = &datagram[end + 1..];
+        let (field, value) = match line.split_once('=') {
+            Some((field, value)) => (field.to_owned(), value.to_owned()),
+            None => {
+                let (length, rest) = datagram.split_first_chunk().unwrap();
+                let (value, rest) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
+                datagram = rest.strip_prefix(b"\n").unwrap();
+                (line, String::from_utf8(value.to_vec()).unwrap())
+            }
+        };
+        entry.insert(field, value);
+    }
+    entry
+}
+
+/// Holds that the fields of a line are these.
+fn holds(entry: &Entry, fields: &[(&str, &str)]) {
+    for (field, value) in fields {
+        assert_eq!(entry.get(*field).map(String::as_str), Some(*value), "{field} in {entry:?}");
+    }
+}
+
+fn config(house: &SimHome, port: u16) -> Config {
+    Config::of(house).without("cloud").set("broker", "listen", format!("127.0.0.1:{port}")).set(
+        "routing",
+        "command_ttl",
+        "1s",
+    )
+}
+
+#[tokio::test]
+async fn the_journal_gets_fields_to_pick_lines_by_and_a_repeated_failure_once() {
+    let (house, port) = (house_of(&["Kettle"]).await, free_port());
+    let journal = Journal::listen();
+    let home = Home::new(&config(&house, port));
+    let Some(mut daemon) = journal.starts(&home) else { return };
+    let online = journal.hears_event("plug_online").await;
+    holds(&online, &[("PRIORITY", INFORMATIONAL), ("HS100D_PLUG", "kettle"), ("HS100D_ROUTE", "local")]);
+    holds(
+        &online,
+        &[("MESSAGE", "kettle: plug_online: over the local route"), ("SYSLOG_IDENTIFIER", "hs100d")],
+    );
+
+    let ear = Ear::listen(port).await;
+    ear.hears("hs100d/kettle/availability", "online").await;
+    house.lan().set_fault(house.plug(0), LanFault::Silent).await.unwrap();
+    for (time, priority) in [("first", WARNING), ("second", DEBUG)] {
+        ear.say("hs100d/kettle/set", format!(r#"{{"state":"ON","transaction":"{time}"}}"#));
+        let failed = journal.hears_event("command_failed").await;
+        holds(&failed, &[("PRIORITY", priority), ("HS100D_PLUG", "kettle")]);
+        let (reason, message) = (&failed["HS100D_REASON"], &failed["MESSAGE"]);
+        assert!(message.starts_with(&format!("kettle: command_failed: {reason}: ")), "{failed:?}");
+        assert!(message.contains("hs100d check --online"), "{failed:?}");
+    }
+
+    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    ear.say("hs100d/kettle/set", "ON");
+    let ok = journal.hears_event("command_ok").await;
+    holds(&ok, &[("PRIORITY", INFORMATIONAL), ("HS100D_PLUG", "kettle"), ("HS100D_ROUTE", "local")]);
+    assert!(ok["MESSAGE"].contains("after 2 failures in "), "{ok:?}");
+
+    daemon.stop().await;
+    assert_eq!(daemon.lines(), [""; 0], "a line is said in one place only");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_the_journal_gets_lines_for_a_person() {
+    let house = house_of(&["Kettle"]).await;
+    let home = Home::new(&config(&house, free_port()));
+    let mut daemon = home.daemon_by(&["env", "JOURNAL_STREAM=1:1"]);
+    let line = daemon.says("kettle: plug_online").await;
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
+    assert_eq!(rest, " INFO kettle: plug_online: over the local route");
+    daemon.stop().await;
+    assert!(daemon.lines().iter().all(|line| !line.contains(ESCAPE)), "no colour in a file");
+}
+
+/// How much is said, by the command line and by the environment.
+#[tokio::test]
+async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
+    let house = house_of(&["Kettle"]).await;
+    let refused = config(&house, 0).at_broker(free_port());
+    for (words, levels) in [
+        ("exec \"$@\" -qq", &[][..]),
+        ("exec \"$@\" -q", &["WARN"]),
+        ("exec \"$@\"", &["INFO", "WARN"]),
+        ("exec \"$@\" -v", &["DEBUG", "INFO", "WARN"]),
+        ("RUST_LOG=hs100d=warn exec \"$@\" -v", &["WARN"]),
+    ] {
+        let home = Home::new(&refused);
+        let mut daemon = home.daemon_by(&["env", "-u", "RUST_LOG", "sh", "-c", words, "sh"]);
+        // By then it has found the plug, has been refused by the broker, and has said what it says.
+        within("the plug in the store", async {
+            let store = home.state_dir().join("state.json");
+            while !fs::read_to_string(&store).is_ok_and(|text| text.contains("kettle")) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
+        for level in levels {
+            daemon.says(&format!(" {level} ")).await;
+        }
+        daemon.stop().await;
+        let lines = daemon.lines();
+        let others =
+            ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].into_iter().filter(|level| !levels.contains(level));
+        for level in others {
+            assert!(lines.iter().all(|line| !line.contains(&format!(" {level} "))), "{words}: {lines:#?}");
+        }
+    }
+}

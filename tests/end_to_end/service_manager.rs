@@ -1,0 +1,278 @@
+//! What systemd hears of the real daemon, over a socket that a test listens at in its place: that the loop stands, that
+//! it still turns, how things are in one line, that the config is read again, and that the end has begun.
+
+#![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::io::Write;
+use std::time::Duration;
+
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Home, house_of};
+use crate::support::mqtt::{Fault, FaultBroker, free_port, within};
+use hs100d::sim::fault::LanFault;
+use hs100d::sim::home::SimHome;
+use rumqttc::Packet;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream, UnixDatagram};
+use tokio::time::timeout;
+
+/// After so long systemd would take the daemon for hung.
+const WATCHDOG: Duration = Duration::from_millis(400);
+/// What is promised of SIGTERM, whatever hangs; systemd waits for ten seconds.
+const ENDS_WITHIN: Duration = Duration::from_secs(6);
+
+/// So many microseconds are the least that `/proc/uptime` shows.
+const TICK: u128 = 10_000;
+
+/// The test in systemd's place.
+struct Manager {
+    socket: UnixDatagram,
+    folder: TempDir,
+}
+
+impl Manager {
+    fn listen() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { socket: UnixDatagram::bind(folder.path().join("notify")).unwrap(), folder }
+    }
+
+    /// Starts the daemon as a unit with `Type=notify` and a watchdog.
+    fn starts(&self, home: &Home) -> Daemon {
+        let socket = format!("NOTIFY_SOCKET={}", self.folder.path().join("notify").display());
+        let watchdog = format!("WATCHDOG_USEC={}", WATCHDOG.as_micros());
+        home.daemon_by(&["env", &socket, &watchdog])
+    }
+
+    async fn hears_next(&self) -> String {
+        let mut room = [0; 4096];
+        let length = self.socket.recv(&mut room).await.unwrap();
+        String::from_utf8(room[..length].to_vec()).unwrap()
+    }
+
+    /// Waits for this line; what is told before it goes by.
+    async fn hears(&self, line: &str) -> String {
+        within(line, async {
+            loop {
+                let told = self.hears_next().await;
+                if told.lines().any(|told| told == line) {
+                    return told;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// An address where connections are taken and nothing is ever said.
+struct Silence(TcpListener);
+
+impl Silence {
+    async fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    /// Waits until somebody has come and waits for an answer, which must be held on to.
+    async fn holds(&self, what: &str) -> TcpStream {
+        within(what, self.0.accept()).await.unwrap().0
+    }
+}
+
+/// One plug at an address, an account at another, and the broker at a third.
+fn config(plug: u16, cloud: u16, broker: u16) -> Config {
+    Config::default()
+        .without_search()
+        .at_broker(broker)
+        // An exchange that nobody ended would outlast what the daemon may take to end.
+        .set("local", "timeout", "20s")
+        .set("cloud", "username", ACCOUNT.0)
+        .set("cloud", "password", ACCOUNT.1)
+        .set("cloud", "url", format!("http://127.0.0.1:{cloud}"))
+        .entry("kettle", "8006000000000000000000000000000000000001", &format!("127.0.0.1:{plug}"))
+}
+
+/// A house that is served over the LAN, with a broker of its own.
+async fn served(manager: &Manager) -> (SimHome, Home, Daemon) {
+    let house = house_of(&["Kettle", "Lamp"]).await;
+    let home = Home::new(&Config::of(&house));
+    let daemon = manager.starts(&home);
+    manager.hears("STATUS=2 of 2 plugs online (2 LAN), cloud ok, broker connected").await;
+    (house, home, daemon)
+}
+
+#[tokio::test]
+async fn it_is_ready_when_its_loop_stands_and_not_when_the_network_does() {
+    let manager = Manager::listen();
+    let [plug, cloud, broker] = [free_port(), free_port(), free_port()];
+    let home = Home::new(&config(plug, cloud, broker));
+    let mut daemon = manager.starts(&home);
+    assert_eq!(within("the first word", manager.hears_next()).await.trim_end(), "READY=1");
+    manager.hears("STATUS=0 of 1 plugs online, cloud down, broker not connected").await;
+    for _ in 0..3 {
+        manager.hears("WATCHDOG=1").await;
+    }
+    let refused =
+        daemon.says("connection refused: check that it runs and that mqtt.url has the right port").await;
+    assert!(refused.contains(" WARN "), "{refused}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_tells_by_which_way_plugs_are_reached() {
+    let manager = Manager::listen();
+    let (house, _home, mut daemon) = served(&manager).await;
+    house.lan().set_fault(house.plug(1), LanFault::Refused).await.unwrap();
+    manager.hears("STATUS=2 of 2 plugs online (1 LAN, 1 cloud), cloud ok, broker connected").await;
+    house.lan().set_fault(house.plug(1), LanFault::Works).await.unwrap();
+    manager.hears("STATUS=2 of 2 plugs online (2 LAN), cloud ok, broker connected").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_loop_that_hangs_does_not_say_that_it_is_alive() {
+    let manager = Manager::listen();
+    let (_house, _home, mut daemon) = served(&manager).await;
+    daemon.signal("STOP");
+    // What it said before it hung.
+    while timeout(WATCHDOG, manager.hears_next()).await.is_ok() {}
+    if let Ok(told) = timeout(WATCHDOG * 5, manager.hears_next()).await {
+        panic!("the loop hangs, and systemd is told {told:?}");
+    }
+    daemon.signal("CONT");
+    manager.hears("WATCHDOG=1").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_config_is_being_read_the_loop_says_that_it_is_alive() {
+    let manager = Manager::listen();
+    let (_house, home, mut daemon) = served(&manager).await;
+    let text = fs::read_to_string(home.config()).unwrap();
+    home.pipe();
+    daemon.signal("HUP");
+    manager.hears("RELOADING=1").await;
+    let mut pipe = home.reader().await;
+    let mut turns = 0;
+    while turns < 3 {
+        let told = within("the watchdog", manager.hears_next()).await;
+        assert!(!told.contains("READY=1"), "the reload has not ended");
+        turns += usize::from(told.contains("WATCHDOG=1"));
+    }
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    manager.hears("READY=1").await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_is_told_with_its_moment_and_has_an_end_also_when_the_config_is_bad() {
+    let manager = Manager::listen();
+    let (_house, home, mut daemon) = served(&manager).await;
+    let good = fs::read_to_string(home.config()).unwrap();
+    for (config, line) in [(&*good, "the config was read again"), ("[mqtt\n", "the old one stays: ")] {
+        home.write(config);
+        let before = monotonic();
+        daemon.signal("HUP");
+        let told = manager.hears("RELOADING=1").await;
+        let moment = told.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+        let moment: u128 = moment.parse().unwrap();
+        assert!((before..=monotonic() + TICK).contains(&moment), "{before} {moment}");
+        manager.hears("READY=1").await;
+        daemon.says(line).await;
+    }
+    daemon.stop().await;
+}
+
+/// The clock that systemd compares with, to the hundredth of a second below.
+fn monotonic() -> u128 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_secs_f64(seconds).as_micros()
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_in_time_also_when_every_wire_hangs() {
+    let broker = Silence::new().await;
+    let (mut daemon, manager, wires) = hung_up(broker.port()).await;
+    let _held = broker.holds("a connection to the broker").await;
+    ends_in_time(&mut daemon, &manager).await;
+    drop(wires);
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_in_time_also_when_the_broker_takes_the_last_words_and_confirms_none() {
+    let broker = FaultBroker::start(Fault::NoPubAck).await;
+    let (mut daemon, manager, wires) = hung_up(broker.port).await;
+    within("a message to the broker", async {
+        while !broker.log().iter().any(|packet| matches!(packet, Packet::Publish(_))) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    ends_in_time(&mut daemon, &manager).await;
+    drop(wires);
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_in_time_also_while_it_reads_a_config_that_has_no_end() {
+    let manager = Manager::listen();
+    let (_house, home, mut daemon) = served(&manager).await;
+    home.pipe();
+    daemon.signal("HUP");
+    manager.hears("RELOADING=1").await;
+    let pipe = home.reader().await;
+    is_stopped_in_time(&mut daemon, &manager).await;
+    drop(pipe);
+    let lines = daemon.lines();
+    assert!(!lines.iter().any(|line| line.contains("the config was ")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_in_time_also_while_it_leaves_one_broker_for_another() {
+    let (broker, other) = (FaultBroker::start(Fault::NoPubAck).await, Silence::new().await);
+    let (mut daemon, manager, wires) = hung_up(broker.port).await;
+    let (plug, cloud, _, home) = &wires;
+    home.write(&config(plug.port(), cloud.port(), other.port()).text());
+    daemon.signal("HUP");
+    let is_goodbye = |packet: &Packet| matches!(packet, Packet::Publish(said) if said.payload == "offline");
+    within("the goodbye", async {
+        while !broker.log().iter().any(is_goodbye) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    is_stopped_in_time(&mut daemon, &manager).await;
+    let came = timeout(Duration::ZERO, other.0.accept()).await;
+    assert!(came.is_err(), "a daemon that stops connects to no other broker");
+}
+
+/// A daemon with an exchange under way that its plug does not answer, and a call that its cloud does not.
+async fn hung_up(broker: u16) -> (Daemon, Manager, (Silence, Silence, [TcpStream; 2], Home)) {
+    let manager = Manager::listen();
+    let (plug, cloud) = (Silence::new().await, Silence::new().await);
+    let home = Home::new(&config(plug.port(), cloud.port(), broker));
+    let daemon = manager.starts(&home);
+    manager.hears("READY=1").await;
+    let held = [plug.holds("an exchange with the plug").await, cloud.holds("a call to the cloud").await];
+    (daemon, manager, (plug, cloud, held, home))
+}
+
+async fn ends_in_time(daemon: &mut Daemon, manager: &Manager) {
+    // A reload has to do with all wires, and waits for none of them.
+    daemon.signal("HUP");
+    manager.hears("RELOADING=1").await;
+    is_stopped_in_time(daemon, manager).await;
+}
+
+async fn is_stopped_in_time(daemon: &mut Daemon, manager: &Manager) {
+    daemon.signal("TERM");
+    let end = async {
+        manager.hears("STOPPING=1").await;
+        daemon.ends().await
+    };
+    assert_eq!(timeout(ENDS_WITHIN, end).await.expect("it does not end"), 0);
+}

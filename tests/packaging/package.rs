@@ -1,0 +1,271 @@
+//! The Debian package, installed by apt in a clean Debian, upgraded, removed and purged, as its users do.
+//!
+//! `tests/package/prepare.sh` makes the package and the tree. Where it was not run, or this is not root, the tests say
+//! so and pass, unless `HS100D_REQUIRE_PEERS` is 1, as it is in CI.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The longest that one step may take, in seconds. They take a few.
+const PATIENCE: &str = "300";
+
+/// Answers for a systemd that does not run here, and writes down what it was asked, by the real deb-systemd-helper and
+/// deb-systemd-invoke. What needs no running one is left to the real systemctl.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+echo "$*" >>/asked
+case " $* " in
+*" --root=/ "*) exec /usr/bin/real-systemctl "$@" ;;
+*" is-enabled "*)
+    if [ -e /etc/systemd/system/multi-user.target.wants/hs100d.service ]; then echo enabled; else echo disabled; fi ;;
+*" is-active "*) [ -e /running ] ;;
+*" start "* | *" restart "*) touch /running ;;
+*" stop "*) rm -f /running ;;
+esac
+"#;
+
+/// A Debian of its own in a folder, with a systemd that is a stub.
+struct Tree {
+    directory: tempfile::TempDir,
+}
+
+impl Tree {
+    fn unpack(archive: &Path) -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut tar = Command::new("tar");
+        let done = tar.arg("-xf").arg(archive).arg("-C").arg(directory.path()).output().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+        let tree = Self { directory };
+        // That it is there is how the scripts see a running systemd.
+        fs::create_dir_all(tree.path("run/systemd/system")).unwrap();
+        fs::rename(tree.path("usr/bin/systemctl"), tree.path("usr/bin/real-systemctl")).unwrap();
+        fs::write(tree.path("usr/bin/systemctl"), SYSTEMCTL).unwrap();
+        fs::set_permissions(tree.path("usr/bin/systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        tree
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        self.directory.path().join(inside)
+    }
+
+    /// Runs a script in the tree: with processes and a network of its own, so that nothing stays and nothing leaves.
+    fn run(&self, script: &str) -> Output {
+        let enter = "mount -t proc proc \"$1/proc\" && exec chroot \"$1\" env -i HOME=/root LC_ALL=C.UTF-8 \
+                     PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -euc \"$2\"";
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", PATIENCE]);
+        command.args(["unshare", "--mount", "--pid", "--fork", "--net", "sh", "-c", enter, "sh"]);
+        command.arg(self.directory.path()).arg(script).stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
+    /// Runs a script that must succeed, and returns all that it said.
+    fn must(&self, script: &str) -> String {
+        let output = self.run(script);
+        assert!(output.status.success(), "{script}: {}", said(&output));
+        said(&output)
+    }
+
+    /// What systemd was asked to do with the service since the last call.
+    fn asked(&self) -> Vec<String> {
+        let asked = fs::read_to_string(self.path("asked")).unwrap_or_default();
+        fs::remove_file(self.path("asked")).ok();
+        let verbs = ["start", "stop", "restart", "reload"];
+        let is_order = |line: &&str| line.split(' ').any(|word| verbs.contains(&word));
+        let orders = asked.lines().filter(is_order);
+        orders.map(|line| line.replace("--quiet ", "").replace("--system ", "")).collect()
+    }
+
+    /// Every file outside the records of dpkg and apt.
+    fn files(&self) -> BTreeSet<String> {
+        let find = "find /etc /usr /var /opt /root ! -type d ! -path '/var/lib/dpkg/*' ! -path '/var/lib/apt/*' \
+                    ! -path '/var/cache/*' ! -path '/var/log/*'";
+        self.must(find).lines().map(str::to_owned).collect()
+    }
+
+    fn is_there(&self, inside: &str) -> bool {
+        self.path(inside).symlink_metadata().is_ok()
+    }
+
+    fn append(&self, inside: &str, text: &str) {
+        let mut file = fs::File::options().append(true).open(self.path(inside)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// Something that `prepare.sh` made, or `None` where it did not and need not have.
+fn prepared(file: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/package").join(file);
+    let is_root = fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0);
+    let why = if !path.exists() {
+        format!("there is no {file}: tests/package/prepare.sh makes it")
+    } else if !is_root {
+        "only root can enter another Debian".to_owned()
+    } else {
+        return Some(path);
+    };
+    skip(&why);
+    None
+}
+
+/// Says so past the test harness, which swallows what a passing test prints.
+fn skip(why: &str) {
+    let required = std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1");
+    assert!(!required, "HS100D_REQUIRE_PEERS=1, and {why}");
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// The same package as an earlier version, whose config had another text.
+fn earlier(package: &Path, place: &Path) {
+    let unpacked = place.join("earlier");
+    let dpkg_deb = |arguments: &[&Path]| {
+        let done = Command::new("dpkg-deb").arg("--root-owner-group").args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+    };
+    dpkg_deb(&[Path::new("--raw-extract"), package, &unpacked]);
+    let change = |file: &str, change: &dyn Fn(&str) -> String| {
+        let path = unpacked.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_ne!(change(&text), text, "{file}");
+        fs::write(&path, change(&text)).unwrap();
+    };
+    change("DEBIAN/control", &|text| text.replace("\nVersion: ", "\nVersion: 0.0.0~"));
+    change("etc/hs100d/hs100d.toml", &|text| format!("# As it was once.\n{text}"));
+    dpkg_deb(&[Path::new("--build"), &unpacked, &place.join("earlier.deb")]);
+    fs::remove_dir_all(unpacked).unwrap();
+}
+
+#[test]
+fn a_package_is_installed_upgraded_removed_and_forgotten() {
+    let (Some(archive), Some(package)) = (prepared("tree.tar"), prepared("hs100d.deb")) else { return };
+    let tree = Tree::unpack(&archive);
+    fs::copy(&package, tree.path("hs100d.deb")).unwrap();
+    earlier(&package, tree.directory.path());
+    let before = tree.files();
+
+    installed_beside_a_broker(&tree);
+    installed(&tree);
+    upgraded_as_edited(&tree);
+    upgraded_as_switched_off(&tree);
+    removed_and_purged(&tree);
+
+    let left: Vec<_> = tree.files().difference(&before).cloned().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    assert!(!tree.is_there("etc/hs100d") && !tree.is_there("usr/share/doc/hs100d"));
+}
+
+/// The embedded broker cannot have its port, and whoever installs it is told what to write where.
+fn installed_beside_a_broker(tree: &Tree) {
+    let listen = "perl -MSocket -e 'socket(BROKER, PF_INET, SOCK_STREAM, 0) or die $!;
+                  bind(BROKER, sockaddr_in(1883, INADDR_ANY)) or die $!; listen(BROKER, 1) or die $!;
+                  open(LISTENS, q(>), q(/listens)) or die $!; close LISTENS; sleep 300' &
+                  for i in $(seq 100); do [ ! -e /listens ] || break; sleep 0.1; done; [ -e /listens ]
+                  apt-get install -y --no-install-recommends /hs100d.deb";
+    let told = tree.must(listen);
+    fs::remove_file(tree.path("listens")).unwrap();
+    for remedy in ["url = \"mqtt://127.0.0.1\"", "systemctl restart hs100d"] {
+        assert!(told.contains(remedy), "{told}");
+    }
+    tree.must("apt-get purge -y hs100d");
+    tree.asked();
+}
+
+fn installed(tree: &Tree) {
+    let told = tree.must("apt-get install -y --no-install-recommends /earlier.deb");
+    assert!(!told.contains("mqtt://"), "there is no broker: {told}");
+    assert_eq!(tree.asked(), ["start hs100d.service"]);
+    assert!(tree.is_there("etc/systemd/system/multi-user.target.wants/hs100d.service"), "it is enabled");
+    assert_eq!(tree.must("systemd-analyze verify /usr/lib/systemd/system/hs100d.service"), "");
+    let conffiles = tree.must("dpkg-query --show --showformat '${Conffiles}' hs100d");
+    let conffiles: Vec<_> = conffiles.split_whitespace().filter(|word| word.starts_with('/')).collect();
+    assert_eq!(conffiles, ["/etc/hs100d/hs100d.toml"]);
+
+    // As shipped, the config says nothing, for a default that it holds would outlive its version.
+    let config = fs::read_to_string(tree.path("etc/hs100d/hs100d.toml")).unwrap();
+    let in_force = config.lines().find(|line| !line.is_empty() && !line.starts_with(['#', '[']));
+    assert_eq!(in_force, None);
+    // Where the config and the state are is told first.
+    let meaning = |told: String| told.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
+    let shipped = tree.must("hs100d check");
+    assert!(shipped.contains("/etc/hs100d/hs100d.toml"), "{shipped}");
+    assert!(shipped.contains("\nstate      /var/lib/hs100d\n"), "it is the service's: {shipped}");
+    assert_eq!(meaning(shipped), meaning(tree.must(": >/empty; hs100d --config /empty check")));
+
+    for file in [
+        "usr/share/man/man1/hs100d.1.gz",
+        "usr/share/man/man5/hs100d.toml.5.gz",
+        "usr/share/bash-completion/completions/hs100d",
+        "usr/share/zsh/vendor-completions/_hs100d",
+        "usr/share/fish/vendor_completions.d/hs100d.fish",
+        "usr/share/doc/hs100d/copyright",
+        "usr/share/doc/hs100d/changelog.Debian.gz",
+    ] {
+        assert!(fs::metadata(tree.path(file)).is_ok_and(|file| file.len() > 100), "{file}");
+    }
+}
+
+fn upgraded_as_edited(tree: &Tree) {
+    tree.append("etc/hs100d/hs100d.toml", "\n[[plug]]\nname = \"mine\"\nhost = \"127.0.0.1\"\n");
+    tree.must("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /hs100d.deb");
+    assert_eq!(tree.asked(), ["restart hs100d.service"], "it runs on until it is restarted");
+    let config = fs::read_to_string(tree.path("etc/hs100d/hs100d.toml")).unwrap();
+    assert!(config.contains("\nname = \"mine\"\n") && config.contains("# As it was once."), "{config}");
+    assert!(tree.is_there("etc/hs100d/hs100d.toml.dpkg-dist"), "the new text is offered beside it");
+    assert!(tree.must("hs100d check").contains("mine"));
+}
+
+/// Who disabled and stopped the service does not have it back with the next version.
+fn upgraded_as_switched_off(tree: &Tree) {
+    fs::remove_file(tree.path("etc/systemd/system/multi-user.target.wants/hs100d.service")).unwrap();
+    fs::remove_file(tree.path("running")).unwrap();
+    tree.must("apt-get install -y --reinstall --no-install-recommends /hs100d.deb");
+    assert_eq!(tree.asked(), [""; 0]);
+    assert!(!tree.is_there("etc/systemd/system/multi-user.target.wants/hs100d.service"));
+}
+
+fn removed_and_purged(tree: &Tree) {
+    // As systemd lays it out for a service with DynamicUser.
+    tree.must(
+        "mkdir -p /var/lib/private/hs100d; ln -s private/hs100d /var/lib/hs100d
+         echo '{}' >/var/lib/hs100d/state.json; echo secret >/etc/hs100d/mqtt.password
+         touch /running",
+    );
+    tree.must("apt-get remove -y hs100d");
+    assert_eq!(tree.asked(), ["stop hs100d.service"]);
+    for kept in ["etc/hs100d/hs100d.toml", "etc/hs100d/mqtt.password", "var/lib/hs100d/state.json"] {
+        assert!(tree.is_there(kept), "{kept} outlives a removal");
+    }
+    let of_ours = tree.must("find /usr -name '*hs100d*'");
+    assert_eq!(of_ours, "");
+
+    tree.must("apt-get purge -y hs100d");
+    for gone in ["etc/hs100d", "var/lib/hs100d", "var/lib/private/hs100d"] {
+        assert!(!tree.is_there(gone), "{gone} is forgotten with a purge");
+    }
+}
+
+#[test]
+fn lintian_finds_no_error() {
+    let Some(package) = prepared("hs100d.deb") else { return };
+    let done = Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(package).output();
+    match done {
+        Ok(done) => assert!(done.status.success(), "{}", said(&done)),
+        Err(error) => skip(&format!("lintian cannot be run: {error}")),
+    }
+}
+
+#[test]
+fn the_changelog_of_the_package_begins_with_this_version() {
+    let changelog = include_str!("../../contrib/debian/changelog");
+    let first = concat!("hs100d (", env!("CARGO_PKG_VERSION"), "-");
+    assert!(changelog.starts_with(first), "contrib/debian/changelog has no entry {first}…)");
+}

@@ -1,0 +1,202 @@
+//! The line between the daemon and a real broker, with somebody on it who can make trouble: what the daemon sends goes
+//! through as it is, what the broker sends is looked at packet by packet.
+
+#![allow(dead_code, reason = "each file of stories uses its own part of the line")]
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+
+use crate::support::mqtt::within;
+
+const CONNACK: u8 = 0x20;
+const KEPT_PUBLISH: u8 = 0x31;
+const PUBACK: u8 = 0x40;
+const SUBACK: u8 = 0x90;
+const DISCONNECT: u8 = 0xE0;
+const NOT_AUTHORIZED: u8 = 0x87;
+/// More than the daemon says that it takes.
+const OVERSIZE: usize = 200_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What is wrong with the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    None,
+    /// Each CONNECT is answered by a CONNACK with this reason.
+    Refuses(u8),
+    /// Each CONNECT is taken and never answered.
+    Stalls,
+    /// Publishes go through, their acknowledgements do not.
+    DropsAcks,
+    /// Publishes go through, and their acknowledgements say that the broker does not take them, with this reason.
+    RefusesMessages(u8),
+    /// Each subscription is refused.
+    Denies,
+    /// After each subscription a kept message comes that is larger than the daemon takes.
+    Oversize,
+}
+
+pub(crate) struct BrokerLine {
+    port: u16,
+    trouble: watch::Sender<Trouble>,
+    kicks: broadcast::Sender<u8>,
+    connected: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for BrokerLine {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl BrokerLine {
+    pub(crate) async fn start(broker: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (trouble, _) = watch::channel(Trouble::None);
+        let (kicks, _) = broadcast::channel(8);
+        let connected = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn({
+            let (trouble, kicks, connected) = (trouble.clone(), kicks.clone(), Arc::clone(&connected));
+            async move {
+                while let Ok((near, _)) = listener.accept().await {
+                    connected.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(carry(near, broker, trouble.subscribe(), kicks.subscribe()));
+                }
+            }
+        });
+        Self { port, trouble, kicks, connected, task }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on, on connections that stand as well.
+    pub(crate) fn set(&self, trouble: Trouble) {
+        self.trouble.send_replace(trouble);
+    }
+
+    /// Ends every connection with a DISCONNECT for this reason.
+    pub(crate) fn kick(&self, reason: u8) {
+        self.kicks.send(reason).unwrap();
+    }
+
+    /// How often somebody has connected.
+    pub(crate) fn connected(&self) -> usize {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Waits until somebody has connected so often.
+    pub(crate) async fn connects(&self, times: usize) {
+        within(&format!("connection {times}"), async {
+            while self.connected() < times {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// One connection. Whoever hangs up ends it for the other as well.
+async fn carry(
+    mut near: TcpStream,
+    broker: u16,
+    trouble: watch::Receiver<Trouble>,
+    mut kicks: broadcast::Receiver<u8>,
+) {
+    let at_first = *trouble.borrow();
+    match at_first {
+        Trouble::Refuses(reason) => {
+            if packet(&mut near).await.is_some() {
+                let _ = near.write_all(&[CONNACK, 3, 0, reason, 0]).await;
+            }
+            return;
+        }
+        Trouble::Stalls => {
+            let _ = tokio::io::copy(&mut near, &mut tokio::io::sink()).await;
+            return;
+        }
+        _ => {}
+    }
+    let far = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)).await.unwrap();
+    let (mut from_daemon, mut to_daemon) = near.into_split();
+    let (mut from_broker, mut to_broker) = far.into_split();
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_daemon, &mut to_broker) => {}
+        () = hand_on(&mut from_broker, &mut to_daemon, &trouble) => {}
+        Ok(reason) = kicks.recv() => {
+            let _ = to_daemon.write_all(&[DISCONNECT, 2, reason, 0]).await;
+        }
+    }
+}
+
+/// What the broker says, as far as the trouble lets it through.
+async fn hand_on(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, trouble: &watch::Receiver<Trouble>) {
+    while let Some(mut packet) = packet(from).await {
+        let trouble = *trouble.borrow();
+        match (packet[0], trouble) {
+            (PUBACK, Trouble::DropsAcks) => continue,
+            (PUBACK, Trouble::RefusesMessages(reason)) => {
+                packet = vec![PUBACK, 3, packet[2], packet[3], reason]
+            }
+            (SUBACK, Trouble::Denies) => deny(&mut packet),
+            (SUBACK, Trouble::Oversize) => packet.extend(oversize()),
+            _ => {}
+        }
+        if to.write_all(&packet).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The next packet as it is; none when the line ends.
+async fn packet(from: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
+    let mut packet = vec![from.read_u8().await.ok()?];
+    let mut length = 0;
+    for shift in [0, 7, 14, 21] {
+        let digit = from.read_u8().await.ok()?;
+        packet.push(digit);
+        length |= usize::from(digit & 0x7F) << shift;
+        if digit & 0x80 == 0 {
+            break;
+        }
+    }
+    let header = packet.len();
+    packet.resize(header + length, 0);
+    from.read_exact(&mut packet[header..]).await.ok()?;
+    Some(packet)
+}
+
+/// Turns each code of a short SUBACK into a refusal: behind type and length stand the id, the properties' length, and
+/// the properties.
+fn deny(packet: &mut [u8]) {
+    let codes = 5 + usize::from(packet[4]);
+    packet[codes..].fill(NOT_AUTHORIZED);
+}
+
+fn oversize() -> Vec<u8> {
+    let topic = b"hs100d/lamp/set";
+    // The topic's length, the topic, no properties.
+    let mut left = 2 + topic.len() + 1 + OVERSIZE;
+    let mut packet = vec![KEPT_PUBLISH];
+    while left > 0 {
+        let more = if left > 0x7F { 0x80 } else { 0 };
+        packet.push((left & 0x7F) as u8 | more);
+        left >>= 7;
+    }
+    packet.extend([0, topic.len() as u8]);
+    packet.extend(topic);
+    packet.push(0);
+    packet.extend(std::iter::repeat_n(b'x', OVERSIZE));
+    packet
+}

@@ -1,0 +1,18 @@
+//! What the tests share. Each program includes it once and uses its own part of it.
+
+#![allow(dead_code, unreachable_pub, reason = "each program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[cfg(all(feature = "sim", feature = "broker"))]
+pub(crate) mod broker_proxy;
+pub(crate) mod cloud;
+#[cfg(all(feature = "sim", feature = "broker"))]
+pub(crate) mod discovery;
+#[cfg(all(feature = "sim", feature = "broker"))]
+pub(crate) mod e2e;
+#[cfg(feature = "broker")]
+pub(crate) mod mqtt;
+#[cfg(all(feature = "broker", target_os = "linux"))]
+pub(crate) mod namespace;
+pub(crate) mod peers;
+pub(crate) mod scenario;

@@ -1,0 +1,242 @@
+//! Stories that need a broker with users, rights and certificates: told with mosquitto only.
+
+#![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+use std::path::PathBuf;
+
+use crate::support::mqtt::*;
+use hs100d::bridge::event::{Notice, NoticeKind, Update};
+use hs100d::model::PlugCommand;
+use hs100d::mqtt::{self, MqttSettings, TlsOptions};
+use hs100d::secret::Secret;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+
+const PASSWORD: &str = r#""'\/{}$ü "#;
+
+/// The users `daemon` and `guest` with one password.
+async fn house_with_users(acl: &str) -> House {
+    House::with_users(&["daemon", "guest"], PASSWORD, acl).await
+}
+
+fn with_login(port: u16, user: &str, password: &str) -> MqttSettings {
+    MqttSettings {
+        username: Some(user.to_owned()),
+        password: Some(Secret::new(password.to_owned())),
+        ..options(port)
+    }
+}
+
+const ALL_RIGHTS: &str = "user daemon\ntopic readwrite #\nuser guest\ntopic readwrite #\n";
+
+#[tokio::test]
+async fn any_password_logs_in_and_a_wrong_one_is_said_once_with_the_remedy() {
+    if !has_mosquitto() {
+        return;
+    }
+    let house = house_with_users(ALL_RIGHTS).await;
+    Daemon::start(with_login(house.port, "daemon", PASSWORD)).connects().await;
+    mqtt::probe(with_login(house.port, "daemon", PASSWORD), BOUND).await.unwrap();
+
+    for options in [with_login(house.port, "daemon", "s3cret-wrong"), options(house.port)] {
+        let complaint = Daemon::start(options.clone()).complains().await;
+        assert!(
+            complaint.contains("refuses the login: check mqtt.username and mqtt.password"),
+            "{complaint}"
+        );
+        assert!(!complaint.contains("s3cret"), "{complaint}");
+        // Without a last will it is the login for certain.
+        let probed = mqtt::probe(options, BOUND).await.unwrap_err().text;
+        assert_eq!(complaint.split("; if they are right").next(), Some(probed.as_str()));
+    }
+}
+
+/// Mosquitto's own plugin for rights that may deny subscriptions, wherever the distribution puts it.
+fn security_plugin() -> Option<PathBuf> {
+    let name = "mosquitto_dynamic_security.so";
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    let found = folders
+        .chain([PathBuf::from("/usr/lib")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        println!("skipped: no {name} below /usr/lib");
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_denied_subscription_is_said_and_states_are_shown_all_the_same() {
+    if !has_mosquitto() {
+        return;
+    }
+    let Some(plugin) = security_plugin() else { return };
+    // Everybody may publish, and subscribe to `#` and to requests alone.
+    let rights = r##"{
+        "defaultACLAccess":
+            {"publishClientSend": true, "publishClientReceive": true, "subscribe": false, "unsubscribe": true},
+        "anonymousGroup": "all",
+        "groups": [{"groupname": "all", "roles": [{"rolename": "listener"}]}],
+        "roles": [{"rolename": "listener", "acls": [
+            {"acltype": "subscribeLiteral", "topic": "#", "allow": true},
+            {"acltype": "subscribeLiteral", "topic": "home/hs100d/bridge/request/+", "allow": true}
+        ]}],
+        "clients": []
+    }"##;
+    let lines = format!(
+        "allow_anonymous true\nplugin {}\nplugin_opt_config_file FOLDER/rights.json\n",
+        plugin.display()
+    );
+    let house = House::mosquitto(&lines, &[("rights.json", rights)]).await;
+    let ear = Ear::listen(house.port).await;
+    let mut daemon = Daemon::start(options(house.port));
+    daemon.show_plug("kettle");
+    let complaint = daemon.complains().await;
+    assert!(complaint.contains("does not let us subscribe to home/hs100d/+/set, "), "{complaint}");
+    assert!(!complaint.contains("bridge/request"), "{complaint}");
+    ear.hears("home/hs100d/kettle/state", "ON").await;
+    let error = mqtt::probe(options(house.port), BOUND).await.unwrap_err();
+    assert!(error.text.contains("does not let us subscribe"), "{error}");
+}
+
+#[tokio::test]
+async fn a_denied_publish_does_not_cost_the_connection() {
+    if !has_mosquitto() {
+        return;
+    }
+    let acl = "user daemon\ntopic read #\ntopic write home/hs100d/#\nuser guest\ntopic readwrite #\n";
+    let house = house_with_users(acl).await;
+    let mut daemon = Daemon::start(with_login(house.port, "daemon", PASSWORD));
+    daemon.connects().await;
+    daemon.show_plug("kettle");
+    let ear = Ear::listen_to(house.port, "#", Some(("guest", PASSWORD))).await;
+    ear.hears("home/hs100d/kettle/info", "HS100").await;
+    ear.say("home/hs100d/kettle/get", "");
+    assert_eq!(daemon.hears_command().await.2, PlugCommand::Read);
+    within("the end", daemon.link.stop(BOUND)).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands() {
+    if !has_mosquitto() {
+        return;
+    }
+    // Mosquitto refuses what is larger with a reason that MQTT 5 does not have for a PUBACK.
+    let house = House::mosquitto("allow_anonymous true\nmessage_size_limit 300\n", &[]).await;
+    let mut daemon = Daemon::connected(house.port).await;
+    daemon.show_plug("kettle");
+    daemon.publish(Update::Ready);
+    let ear = Ear::listen(house.port).await;
+    ear.hears("home/hs100d/bridge/state", "online").await;
+    for _ in 0..5 {
+        daemon.publish(Update::Notice(Notice {
+            kind: NoticeKind::PlugFound,
+            plug: None,
+            route: None,
+            detail: "x".repeat(400),
+        }));
+        ear.forget_everything();
+        ear.say("home/hs100d/kettle/get", "");
+        let (id, plug, order) = daemon.hears_command().await;
+        assert_eq!(order, PlugCommand::Read);
+        daemon.answer(id, &plug);
+        ear.hears("home/hs100d/kettle/result", "ok").await;
+    }
+    assert!(daemon.inbound.try_recv().is_err(), "the connection is complained of");
+    assert!(!ear.seen().iter().any(|seen| seen.topic == "home/hs100d/bridge/event"));
+    within("the end", daemon.link.stop(BOUND)).await;
+}
+
+/// A house whose broker speaks TLS, asks for a client certificate, and a folder with all that is needed for both.
+struct Certificates {
+    folder: tempfile::TempDir,
+    house: House,
+}
+
+impl Certificates {
+    async fn start() -> Self {
+        let authority = authority("hs100d test authority");
+        let (server, server_key) = certificate(&authority, "localhost", ExtendedKeyUsagePurpose::ServerAuth);
+        let (client, client_key) = certificate(&authority, "daemon", ExtendedKeyUsagePurpose::ClientAuth);
+        let folder = tempfile::tempdir().unwrap();
+        let stranger = CertifiedIssuer::pem(&self::authority("somebody else"));
+        for (name, text) in [
+            ("ca.pem", authority.pem()),
+            ("client.pem", client),
+            ("client.key", client_key),
+            ("stranger.pem", stranger),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let lines = "allow_anonymous true\ncafile FOLDER/ca.pem\ncertfile FOLDER/server.pem\n\
+             keyfile FOLDER/server.key\nrequire_certificate true\n";
+        let files = [("ca.pem", authority.pem()), ("server.pem", server), ("server.key", server_key)];
+        let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        Self { folder, house: House::mosquitto(lines, &files).await }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn options(&self, host: &str, ca: Option<&str>, with_client: bool) -> MqttSettings {
+        let client = with_client.then(|| (self.file("client.pem"), self.file("client.key")));
+        let tls = TlsOptions { ca_file: ca.map(|name| self.file(name)), client };
+        MqttSettings { host: host.to_owned(), tls: Some(tls), ..options(self.house.port) }
+    }
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn certificate(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+    usage: ExtendedKeyUsagePurpose,
+) -> (String, String) {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.extended_key_usages.push(usage);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+#[tokio::test]
+async fn tls_with_an_own_authority_and_a_client_certificate_connects() {
+    if !has_mosquitto() {
+        return;
+    }
+    let certificates = Certificates::start().await;
+    Daemon::start(certificates.options("localhost", Some("ca.pem"), true)).connects().await;
+}
+
+#[tokio::test]
+async fn each_way_in_which_tls_fails_has_its_own_remedy() {
+    if !has_mosquitto() {
+        return;
+    }
+    let certificates = Certificates::start().await;
+    let missing = certificates.file("missing.pem").display().to_string();
+    for (options, hint) in [
+        (certificates.options("localhost", Some("stranger.pem"), true), "set mqtt.ca_file"),
+        (certificates.options("127.0.0.1", Some("ca.pem"), true), "certificate is for another name"),
+        (certificates.options("localhost", Some("ca.pem"), false), "mqtt.client_cert_file"),
+        (certificates.options("localhost", Some("missing.pem"), true), missing.as_str()),
+        (certificates.options("localhost", None, true), "mqtt.ca_file"),
+    ] {
+        let complaint = Daemon::start(options).complains().await;
+        assert!(complaint.contains(hint), "{hint}: {complaint}");
+    }
+    // Without TLS at a port for TLS, and with TLS at a port without.
+    let complaint = Daemon::start(options(certificates.house.port)).complains().await;
+    assert!(complaint.contains("mqtts"), "{complaint}");
+    let plain = House::start(Brand::Mosquitto).await;
+    let options =
+        MqttSettings { port: plain.port, ..certificates.options("localhost", Some("ca.pem"), true) };
+    let complaint = Daemon::start(options).complains().await;
+    assert!(complaint.contains("mqtts"), "{complaint}");
+}
