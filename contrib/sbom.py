@@ -3,9 +3,9 @@
 
     contrib/sbom.py [--target TRIPLE] [--features LIST] [--no-default-features] > hs100d.cdx.json
 
-Told from Cargo.lock and `cargo metadata --locked`, which reaches no host but the registry of crates, and that only for
-crates that are not here yet. The same tree gives the same document, byte for byte: it holds no time, and its serial number
-is drawn from what is in it.
+Made from Cargo.lock and `cargo metadata --locked`, which contacts only the registry of crates, and only for crates that are
+not here yet. The same tree gives the same document, byte for byte: it holds no time, and its serial number is derived from
+its content.
 """
 
 import argparse

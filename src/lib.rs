@@ -1,34 +1,33 @@
-//! hs100d keeps TP-Link HS100 smart plugs within reach: over the LAN while the LAN answers, over the cloud while it
-//! does not, with MQTT for whoever wants to switch them.
+//! hs100d controls TP-Link HS100 smart plugs: over the LAN while it answers, over TP-Link's cloud while it does not, with
+//! MQTT for programs and Home Assistant.
 //!
-//! *One bridge, two wings, one loop.* The [`bridge`] is the whole daemon as a value: events in, actions out, without
-//! a socket, a clock or a task. The left wing ([`mqtt`]) speaks to the broker, the right wing ([`transport`]) to the
-//! plugs; neither knows the other, and the bridge knows neither. The [`daemon`] is the one loop that carries events
-//! in and actions out.
+//! The [`bridge`] makes all decisions as one value: events in, actions out, without a socket, a clock or a task. [`mqtt`]
+//! speaks to the broker and [`transport`] to the plugs; neither knows the other, and the bridge knows neither. The loop in
+//! [`daemon`] carries events in and actions out.
 //!
 //! ```text
-//!                           main
-//!                             |
-//!                          commands ------------------+
-//!                         /        \                  |
-//!                   daemon          sim (feature)     |      the loop            the pretend house
-//!                         \        /                  |
-//!                      config      store -------------+      what is wanted      what outlives a restart
-//!                          \      /
-//!                      mqtt        transport                 left wing: broker   right wing: plugs
-//!                          \      /
-//!                           bridge                           the decisions
-//!                             |
-//!                         smarthome                          the plug's language: words, frame, cipher
-//!                             |
-//!          model  cause  secret  permissions  duration  backoff  logging   plain values
+//!                        main
+//!                          |
+//!                       commands                  one file a subcommand; exit codes
+//!                      /        \
+//!                daemon          sim              the main loop | the simulated home (feature)
+//!                      \        /
+//!                   config      store             the config | what outlives a restart
+//!                       \      /
+//!                   mqtt        transport         the broker | the plugs, over LAN and cloud
+//!                       \      /
+//!                        bridge                   the decisions
+//!                          |
+//!                      smarthome                  the plug's messages, framing and cipher
+//!                          |
+//!           model  cause  secret  permissions       plain values
+//!               duration  backoff  logging
 //! ```
 //!
-//! Imports go down, never up and never sideways; `tests/house_rules.rs` holds us to it. Every room opens with what it
-//! owns and what it refuses, so this page stops here.
+//! Imports go down, never up and never sideways; `tests/house_rules.rs` checks it. Each module says at its top what it
+//! owns and what it does not do. `docs/DESIGN.md` explains the ideas.
 //!
-//! To read how it works, begin with [`bridge::event`], which is every word that the rooms say to each other. To see
-//! it at work from a program of your own, there are small ones under `examples/`.
+//! Start with [`bridge::event`], the events and actions. The small programs in `examples/` show how to use the library.
 
 // Plain values.
 pub(crate) mod backoff;
@@ -39,21 +38,21 @@ pub mod model;
 pub mod permissions;
 pub mod secret;
 
-// The plug's language.
+// The plug's messages.
 pub mod smarthome;
 
 // The decisions.
 pub mod bridge;
 
-// The two wings: the broker on the left, the plugs on the right.
+// The broker, and the plugs.
 pub mod mqtt;
 pub mod transport;
 
-// What the user wants, and what is remembered.
+// The config, and what outlives a restart.
 pub mod config;
 pub mod store;
 
-// The loop, and the pretend house to try it in.
+// The loop, and the simulated home.
 pub mod daemon;
 #[cfg(feature = "sim")]
 pub mod sim;
