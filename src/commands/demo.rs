@@ -61,12 +61,12 @@ pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let daemon = tokio::spawn(daemon.run(requests));
 
     let mut story = Story::begin(&house, broker, &text)?;
-    let told = async {
+    let running = async {
         story.tell().await?;
         if args.once { Ok(()) } else { story.go_on().await }
     };
     let ended = tokio::select! {
-        ended = told => ended,
+        ended = running => ended,
         _ = signals.next() => say("\nStopping.\n"),
     };
     // The daemon may already have ended.

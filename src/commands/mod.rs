@@ -130,7 +130,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => start(cli, Environment::of_process()),
         Err(error) if error.use_stderr() => Err(Failed::new(Exit::Usage, usage(&error))),
         // Help or version.
-        Err(asked) => told(asked.print()),
+        Err(asked) => printed(asked.print()),
     };
     match ended {
         Ok(()) => Exit::Done.into(),
@@ -181,11 +181,11 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
 /// Standard output cannot be written to.
 pub fn say(text: &str) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
-    told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-fn told(printed: io::Result<()>) -> Result<(), Failed> {
-    match printed {
+fn printed(result: io::Result<()>) -> Result<(), Failed> {
+    match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let line = format!("standard output: {error}: the rest is not printed; free some space there");
             Err(Failed::new(Exit::CommandFailed, line))
@@ -342,7 +342,7 @@ fn usage(error: &clap::Error) -> String {
     format!("{what}: {remedy}")
 }
 
-/// A panic is a bug: it is told in one line, and nothing goes on half dead.
+/// A panic is a bug: it is reported in one line, and the process ends.
 pub fn on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

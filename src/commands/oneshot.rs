@@ -24,24 +24,23 @@ use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::Row;
 use crate::transport::cloud::session::AccountMemory;
 
-/// The only command under way at its bridge.
+/// The only command at its bridge.
 const THE_COMMAND: CommandId = CommandId::new(Origin::CommandLine, 1);
-/// For the loop to turn while nothing is due.
+/// How long the loop sleeps while nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How an errand ended.
+/// How the command ended.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) result: CommandResult,
     pub(super) state: Option<PlugState>,
     pub(super) info: Option<Arc<PlugInfo>>,
-    /// What each route answered last, if that was no answer.
+    /// The last failure of each route.
     pub(super) failures: Failures,
 }
 
-/// Carries one order to a plug, or to one outlet of a strip, and waits for its result. It comes within the entry's
-/// `command_ttl`; for an outlet, which has to be asked for first, within twice that. Where no route can succeed any more
-/// it comes at once.
+/// Sends one command to a plug, or to one outlet of a strip, and waits for its result: for the entry's `command_ttl` at
+/// most, for an outlet twice that, because the strip is read first. If no route can succeed any more, it ends at once.
 pub(super) async fn run(
     mut entry: PlugSettings,
     outlet: Option<Outlet>,
@@ -59,26 +58,26 @@ pub(super) async fn run(
         adopt: false,
         cloud: account.cloud.is_some(),
     };
-    let mut errand =
+    let mut one_shot =
         OneShot { driver: Driver::new(Bridge::new(settings, Instant::now()), account), sought, chances };
-    let Some(outlet) = outlet else { return errand.carry(device, order).await };
-    let mut asked = errand.carry(device, PlugCommand::Read).await;
+    let Some(outlet) = outlet else { return one_shot.carry(device, order).await };
+    let mut asked = one_shot.carry(device, PlugCommand::Read).await;
     let name = asked.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();
     if let Some(name) = name {
-        return errand.carry(name, order).await;
+        return one_shot.carry(name, order).await;
     }
     if asked.result.ended == Ended::Ok {
         let number = usize::from(outlet) + 1;
-        let why = format!("the strip does not tell of an outlet {number}: see `hs100d discover`");
+        let why = format!("the strip has no outlet {number}: see `hs100d discover`");
         asked.result.ended = Ended::Error(why);
     }
     asked
 }
 
-/// A bridge and its wires, for one command after another.
+/// A bridge with its transport, for one command after another.
 struct OneShot {
     driver: Driver,
-    /// Only the account can tell the device id of the plug with this MAC.
+    /// The MAC of a plug whose device id only the account knows.
     sought: Option<Mac>,
     chances: Chances,
 }
@@ -145,17 +144,16 @@ impl OneShot {
     }
 }
 
-/// What each route may yet bring. A command that waits until its time is over, although nothing can succeed any more,
-/// keeps somebody waiting at a terminal.
+/// Which routes may still succeed. If none can, the command ends before its time is over: a user waits at a terminal.
 struct Chances {
-    /// Whether a route is to be used, by [`Route::index`].
-    ways: [bool; 2],
-    /// What each route answered last, if that was no answer.
+    /// Whether a route may be used, by [`Route::index`].
+    usable: [bool; 2],
+    /// The last failure of each route.
     failures: Failures,
-    under_way: HashMap<ExchangeId, Route>,
-    /// A plug that answered may have done what it was asked for.
+    in_flight: HashMap<ExchangeId, Route>,
+    /// The plug answered, and may have executed the command.
     is_answered: bool,
-    /// The account's list, by which alone the cloud can be used, does not help.
+    /// The account's list, which the cloud needs, does not have the plug.
     is_unlisted: bool,
 }
 
@@ -165,9 +163,9 @@ impl Chances {
         let is_local = policy != RoutePreference::Cloud;
         let is_known = entry.identity != Identity::default();
         let mut chances = Self {
-            ways: [is_local, policy != RoutePreference::Local && has_cloud && is_known],
+            usable: [is_local, policy != RoutePreference::Local && has_cloud && is_known],
             failures: Failures::default(),
-            under_way: HashMap::new(),
+            in_flight: HashMap::new(),
             is_answered: false,
             is_unlisted: false,
         };
@@ -179,7 +177,7 @@ impl Chances {
 
     /// A route that is not used cannot fail.
     fn fails(&mut self, route: Route, failure: &Failure) {
-        if self.ways[route.index()] {
+        if self.usable[route.index()] {
             self.failures.note(route, failure);
         }
     }
@@ -193,11 +191,11 @@ impl Chances {
     }
 
     fn begun(&mut self, exchange: ExchangeId, route: Route) {
-        self.under_way.insert(exchange, route);
+        self.in_flight.insert(exchange, route);
     }
 
     fn ended(&mut self, exchange: ExchangeId) -> Option<Route> {
-        self.under_way.remove(&exchange)
+        self.in_flight.remove(&exchange)
     }
 
     fn came_out(&mut self, exchange: ExchangeId, outcome: &Outcome) {
@@ -221,26 +219,26 @@ impl Chances {
         }
     }
 
-    /// Why nothing can succeed any more, if that is so.
+    /// The reasons, if no route can succeed any more.
     fn are_gone(&self) -> Option<String> {
         let is_open = |route: Route| {
-            let is_under_way = self.under_way.values().any(|way| *way == route);
+            let is_in_flight = self.in_flight.values().any(|other| *other == route);
             let is_lasting = |failure| lasts(failure) || (route == Route::Cloud && self.is_unlisted);
-            self.ways[route.index()] && (is_under_way || !self.failures.get(route).is_some_and(is_lasting))
+            self.usable[route.index()] && (is_in_flight || !self.failures.get(route).is_some_and(is_lasting))
         };
         let is_over = !self.is_answered && !Route::ALL.into_iter().any(is_open);
         is_over.then(|| self.failures.words(None))
     }
 }
 
-/// Whether asking again within seconds would most likely bring the same.
+/// Whether another try within seconds would most likely fail in the same way.
 fn lasts(failure: &Failure) -> bool {
     match failure {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
         Failure::CloudOffline | Failure::NotInAccount | Failure::CloudRefused(_) => true,
         Failure::Unsupported(_) | Failure::Throttled | Failure::CloudStopped(_) => true,
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => false,
-        // The plug said no: the bridge ends the command by itself.
+        // The plug refused: the bridge ends the command.
         Failure::Device { .. } => false,
         Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => false,
     }
@@ -302,10 +300,6 @@ mod tests {
         acted.begun(id(1), Route::Local);
         acted.came_out(id(1), &Outcome::of(Ok(crate::smarthome::message::Reply::Done)));
         fails(&mut acted, 2, Route::Local, Failure::Refused);
-        assert_eq!(
-            acted.are_gone(),
-            None,
-            "it may have been switched, so it is read for as long as there is time"
-        );
+        assert_eq!(acted.are_gone(), None, "it may have been switched, so it is read until the time is over");
     }
 }

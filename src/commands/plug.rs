@@ -128,9 +128,9 @@ fn explained(why: &str, done: &Done) -> String {
     let reasons = why.strip_prefix("not done in time (").and_then(|rest| rest.strip_suffix(')'));
     let reasons = reasons.unwrap_or(why);
     // Without an address the cloud was the only route.
-    let told = |failure: &&Failure| **failure != Failure::NoAddress;
+    let has_address = |failure: &&Failure| **failure != Failure::NoAddress;
     let failures = || Route::ALL.into_iter().filter_map(|route| done.failures.get(route));
-    let cause = failures().find(told).or_else(|| failures().next()).and_then(of_failure);
+    let cause = failures().find(has_address).or_else(|| failures().next()).and_then(of_failure);
     cause.map_or_else(|| reasons.to_owned(), |cause| format!("{reasons}: {}", cause.advice()))
 }
 

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(700);
 /// The longest part of a device's text that is printed, in characters.
 const WORDS_SHOWN: usize = 40;
 
-/// The plug that is meant, and which outlet of it if it is a strip.
+/// The plug, and the outlet if the user named one of a strip.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PlugTarget {
     pub(super) entry: PlugSettings,
@@ -70,7 +70,7 @@ pub(super) async fn find(text: &str, known: &Known<'_>, cloud: Option<&Cloud>) -
             return Ok(target);
         }
     }
-    Err(found.nobody(text, known, cloud.is_some()))
+    Err(found.not_found(text, known, cloud.is_some()))
 }
 
 impl Known<'_> {
@@ -139,15 +139,15 @@ impl Found {
     fn on_the_lan(&self, known: &Known<'_>) -> String {
         match &self.other {
             Some((address, device)) => {
-                let language = shown(&device.encryption, WORDS_SHOWN);
-                format!("{} speaks {language}, not the protocol of TCP port 9999", address.host())
+                let protocol = shown(&device.encryption, WORDS_SHOWN);
+                format!("{} speaks {protocol}, not the protocol of TCP port 9999", address.host())
             }
             None if known.config.discovery.is_some() => "does not answer on the LAN".to_owned(),
             None => "is not in the config".to_owned(),
         }
     }
 
-    fn nobody(&self, text: &str, known: &Known<'_>, is_account_asked: bool) -> Failed {
+    fn not_found(&self, text: &str, known: &Known<'_>, is_account_asked: bool) -> Failed {
         let account = if is_account_asked { ", and the account does not list it" } else { "" };
         let line = if self.other.is_some() {
             format!(

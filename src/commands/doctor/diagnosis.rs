@@ -69,11 +69,11 @@ pub(super) enum Broadcast {
     /// None was sent: the LAN is not searched.
     NotSent,
     /// No plug at all answered.
-    Nobody,
+    NoAnswer,
     /// Others answered, or this one from its known address.
-    Somebody,
+    Answered,
     /// This one answered from another address.
-    ElsewhereThanKnown,
+    AnsweredElsewhere,
 }
 
 /// How the cloud sees a plug.
@@ -167,7 +167,7 @@ fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
     if matches!(failure, Failure::OutOfFiles | Failure::Device { .. } | Failure::Unsupported(_)) {
         return by_itself;
     }
-    if evidence.broadcast == Broadcast::ElsewhereThanKnown {
+    if evidence.broadcast == Broadcast::AnsweredElsewhere {
         return cause::ADDRESS_CHANGED;
     }
     if evidence.datagrams == Datagrams::OtherFamily || evidence.cloud == CloudView::OtherFamily {
@@ -205,11 +205,11 @@ fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
         Some(false) => cause::UNPLUGGED,
         _ if is_unsearched => cause::NO_ADDRESS,
         // If no plug answers at all, nothing shows that this one is isolated.
-        _ if evidence.broadcast == Broadcast::Nobody && *failure == Failure::NoAddress => {
+        _ if evidence.broadcast == Broadcast::NoAnswer && *failure == Failure::NoAddress => {
             cause::NO_PLUG_FOUND
         }
         Some(true) => cause::ISOLATED,
-        None if evidence.broadcast == Broadcast::Nobody => cause::NO_PLUG_FOUND,
+        None if evidence.broadcast == Broadcast::NoAnswer => cause::NO_PLUG_FOUND,
         None => cause::NOT_FOUND,
     }
 }
@@ -293,7 +293,7 @@ pub(super) fn oddity(username: &str) -> Option<&'static str> {
     } else if !username.contains('@') {
         Some("there is no @ in it")
     } else if !username.is_ascii() {
-        Some("there is a letter in it that is not ASCII")
+        Some("there is a character in it that is not ASCII")
     } else if username.contains('+') {
         Some("it has a part after +, which must be the one that the account was registered with")
     } else {
@@ -329,24 +329,24 @@ mod tests {
     #[test]
     fn each_pattern_of_what_came_back_has_its_cause() {
         use AddressNetwork::{Elsewhere, Here, Unknown};
-        use Broadcast::{ElsewhereThanKnown as Moved, Nobody, NotSent, Somebody};
+        use Broadcast::{Answered, AnsweredElsewhere as Moved, NoAnswer, NotSent};
         use CloudView as C;
         use Datagrams::{Newer, Nothing, OtherFamily, Xor};
         let table: Vec<(LanView, AddressNetwork, Datagrams, Broadcast, CloudView, Option<Cause>)> = vec![
             // All is well.
-            (LanView::Answers, Here, Xor, Somebody, C::NotUsed, None),
-            (LanView::Answers, Here, Nothing, Nobody, C::Answers, None),
-            (LanView::Answers, Here, Xor, Somebody, C::Connected, None),
+            (LanView::Answers, Here, Xor, Answered, C::NotUsed, None),
+            (LanView::Answers, Here, Nothing, NoAnswer, C::Answers, None),
+            (LanView::Answers, Here, Xor, Answered, C::Connected, None),
             (LanView::Answers, Elsewhere, Nothing, NotSent, C::Unknown, None),
             (LanView::NotUsed, Unknown, Nothing, NotSent, C::Answers, None),
             (LanView::NotUsed, Unknown, Nothing, NotSent, C::Unknown, Some(cause::ACCOUNT_FIRST)),
             (LanView::NotUsed, Unknown, Nothing, NotSent, C::NotUsed, Some(cause::NO_WAY)),
             // The LAN works, the cloud does not.
-            (LanView::Answers, Here, Xor, Somebody, C::NotListed, Some(cause::NOT_IN_ACCOUNT)),
-            (LanView::Answers, Here, Xor, Somebody, C::Offline, Some(cause::CLOUD_OFFLINE)),
-            (LanView::Answers, Here, Xor, Somebody, C::Misplaced, Some(cause::WRONG_SERVER)),
-            (LanView::Answers, Here, Xor, Somebody, C::ServerRefused, Some(cause::SERVER_REFUSED)),
-            (LanView::Answers, Here, Xor, Somebody, C::Failed(Failure::Silent), Some(cause::CLOUD_SILENT)),
+            (LanView::Answers, Here, Xor, Answered, C::NotListed, Some(cause::NOT_IN_ACCOUNT)),
+            (LanView::Answers, Here, Xor, Answered, C::Offline, Some(cause::CLOUD_OFFLINE)),
+            (LanView::Answers, Here, Xor, Answered, C::Misplaced, Some(cause::WRONG_SERVER)),
+            (LanView::Answers, Here, Xor, Answered, C::ServerRefused, Some(cause::SERVER_REFUSED)),
+            (LanView::Answers, Here, Xor, Answered, C::Failed(Failure::Silent), Some(cause::CLOUD_SILENT)),
             (
                 LanView::NotUsed,
                 Unknown,
@@ -368,66 +368,66 @@ mod tests {
                 LanView::Answers,
                 Here,
                 Xor,
-                Somebody,
+                Answered,
                 C::Failed(Failure::CloudRefused("-10000".into())),
                 Some(cause::CLOUD_REFUSED),
             ),
             // Refused: who is it that refuses?
-            (refused(), Here, Newer, Somebody, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
-            (refused(), Here, Newer, Somebody, C::Offline, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
-            (refused(), Here, Nothing, Nobody, C::Answers, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
-            (refused(), Here, Xor, Somebody, C::Answers, Some(cause::PORT_DEAD)),
-            (refused(), Here, Nothing, Somebody, C::Offline, Some(cause::ANOTHER_DEVICE)),
-            (refused(), Here, Nothing, Somebody, C::Unknown, Some(cause::PORT_CLOSED)),
-            (refused(), Here, OtherFamily, Somebody, C::Unknown, Some(cause::OTHER_FAMILY)),
-            (refused(), Here, Nothing, Somebody, C::OtherFamily, Some(cause::OTHER_FAMILY)),
+            (refused(), Here, Newer, Answered, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Newer, Answered, C::Offline, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Nothing, NoAnswer, C::Answers, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Xor, Answered, C::Answers, Some(cause::PORT_DEAD)),
+            (refused(), Here, Nothing, Answered, C::Offline, Some(cause::ANOTHER_DEVICE)),
+            (refused(), Here, Nothing, Answered, C::Unknown, Some(cause::PORT_CLOSED)),
+            (refused(), Here, OtherFamily, Answered, C::Unknown, Some(cause::OTHER_FAMILY)),
+            (refused(), Here, Nothing, Answered, C::OtherFamily, Some(cause::OTHER_FAMILY)),
             (refused(), Here, Nothing, Moved, C::Offline, Some(cause::ADDRESS_CHANGED)),
             // Silent: is it there at all?
-            (silent(), Here, Nothing, Nobody, C::Answers, Some(cause::ISOLATED)),
-            (silent(), Here, Nothing, Somebody, C::Connected, Some(cause::ISOLATED)),
-            (silent(), Here, Nothing, Somebody, C::Misplaced, Some(cause::NOT_FOUND)),
-            (refused(), Here, Nothing, Somebody, C::Misplaced, Some(cause::PORT_CLOSED)),
-            (silent(), Elsewhere, Nothing, Nobody, C::Answers, Some(cause::BEHIND_ROUTER)),
-            (silent(), Elsewhere, Nothing, Nobody, C::NotUsed, Some(cause::BEHIND_ROUTER)),
-            (silent(), Elsewhere, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
-            (silent(), Here, Nothing, Somebody, C::Offline, Some(cause::UNPLUGGED)),
-            (silent(), Here, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
-            (silent(), Here, Nothing, Nobody, C::NotListed, Some(cause::NO_PLUG_FOUND)),
-            (silent(), Here, Xor, Somebody, C::NotUsed, Some(cause::FILTERED)),
-            (silent(), Here, Newer, Somebody, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (silent(), Here, Nothing, NoAnswer, C::Answers, Some(cause::ISOLATED)),
+            (silent(), Here, Nothing, Answered, C::Connected, Some(cause::ISOLATED)),
+            (silent(), Here, Nothing, Answered, C::Misplaced, Some(cause::NOT_FOUND)),
+            (refused(), Here, Nothing, Answered, C::Misplaced, Some(cause::PORT_CLOSED)),
+            (silent(), Elsewhere, Nothing, NoAnswer, C::Answers, Some(cause::BEHIND_ROUTER)),
+            (silent(), Elsewhere, Nothing, NoAnswer, C::NotUsed, Some(cause::BEHIND_ROUTER)),
+            (silent(), Elsewhere, Nothing, NoAnswer, C::Offline, Some(cause::UNPLUGGED)),
+            (silent(), Here, Nothing, Answered, C::Offline, Some(cause::UNPLUGGED)),
+            (silent(), Here, Nothing, Answered, C::NotUsed, Some(cause::NOT_FOUND)),
+            (silent(), Here, Nothing, NoAnswer, C::NotListed, Some(cause::NO_PLUG_FOUND)),
+            (silent(), Here, Xor, Answered, C::NotUsed, Some(cause::FILTERED)),
+            (silent(), Here, Newer, Answered, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
             (silent(), Elsewhere, Nothing, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
-            (LanView::Failed(Failure::NoRoute), Here, Nothing, Somebody, C::Offline, Some(cause::UNPLUGGED)),
+            (LanView::Failed(Failure::NoRoute), Here, Nothing, Answered, C::Offline, Some(cause::UNPLUGGED)),
             (
                 LanView::Failed(Failure::NoRoute),
                 Elsewhere,
                 Nothing,
-                Nobody,
+                NoAnswer,
                 C::Unknown,
                 Some(cause::BEHIND_ROUTER),
             ),
-            (LanView::Mute, Here, Nothing, Somebody, C::Answers, Some(cause::HANGS)),
-            (LanView::Mute, Here, OtherFamily, Somebody, C::Unknown, Some(cause::OTHER_FAMILY)),
+            (LanView::Mute, Here, Nothing, Answered, C::Answers, Some(cause::HANGS)),
+            (LanView::Mute, Here, OtherFamily, Answered, C::Unknown, Some(cause::OTHER_FAMILY)),
             // No address.
-            (no_address(), Unknown, Nothing, Somebody, C::Answers, Some(cause::ISOLATED)),
-            (no_address(), Unknown, Nothing, Nobody, C::Offline, Some(cause::UNPLUGGED)),
-            (no_address(), Unknown, Nothing, Nobody, C::Answers, Some(cause::NO_PLUG_FOUND)),
-            (no_address(), Unknown, Nothing, Nobody, C::NotUsed, Some(cause::NO_PLUG_FOUND)),
-            (no_address(), Unknown, Nothing, Somebody, C::NotUsed, Some(cause::NOT_FOUND)),
+            (no_address(), Unknown, Nothing, Answered, C::Answers, Some(cause::ISOLATED)),
+            (no_address(), Unknown, Nothing, NoAnswer, C::Offline, Some(cause::UNPLUGGED)),
+            (no_address(), Unknown, Nothing, NoAnswer, C::Answers, Some(cause::NO_PLUG_FOUND)),
+            (no_address(), Unknown, Nothing, NoAnswer, C::NotUsed, Some(cause::NO_PLUG_FOUND)),
+            (no_address(), Unknown, Nothing, Answered, C::NotUsed, Some(cause::NOT_FOUND)),
             (no_address(), Unknown, Nothing, NotSent, C::Answers, Some(cause::NO_ADDRESS)),
             (no_address(), Unknown, Nothing, NotSent, C::Offline, Some(cause::UNPLUGGED)),
-            (LanView::NameUnresolved, Unknown, Nothing, Nobody, C::Answers, Some(cause::NAME_UNRESOLVED)),
-            // Somebody answers, and wrongly.
-            (LanView::SecondOfItsId, Here, Xor, Somebody, C::Answers, Some(cause::SAME_DEVICE_ID)),
-            (bulb(), Here, Xor, Somebody, C::NotUsed, Some(cause::OTHER_KIND)),
+            (LanView::NameUnresolved, Unknown, Nothing, NoAnswer, C::Answers, Some(cause::NAME_UNRESOLVED)),
+            // A wrong answer.
+            (LanView::SecondOfItsId, Here, Xor, Answered, C::Answers, Some(cause::SAME_DEVICE_ID)),
+            (bulb(), Here, Xor, Answered, C::NotUsed, Some(cause::OTHER_KIND)),
             (bulb(), Here, Xor, Moved, C::Answers, Some(cause::OTHER_KIND)),
             (LanView::NotUsed, Unknown, Nothing, NotSent, C::OtherKind, Some(cause::OTHER_KIND)),
-            (wrong(), Here, Xor, Somebody, C::Answers, Some(cause::ANOTHER_PLUG)),
+            (wrong(), Here, Xor, Answered, C::Answers, Some(cause::ANOTHER_PLUG)),
             (wrong(), Here, Xor, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
             (
                 LanView::Failed(Failure::Garbage("no JSON".into())),
                 Here,
                 Nothing,
-                Nobody,
+                NoAnswer,
                 C::NotUsed,
                 Some(cause::NOT_A_PLUG),
             ),
@@ -435,7 +435,7 @@ mod tests {
                 LanView::Failed(Failure::Closed),
                 Here,
                 Nothing,
-                Nobody,
+                NoAnswer,
                 C::NotUsed,
                 Some(cause::CLOSES_CONNECTION),
             ),
@@ -451,7 +451,7 @@ mod tests {
                 LanView::Failed(Failure::OutOfFiles),
                 Here,
                 Nothing,
-                Nobody,
+                NoAnswer,
                 C::Answers,
                 Some(cause::TOO_MANY_FILES),
             ),
@@ -467,7 +467,7 @@ mod tests {
     fn a_plug_that_the_account_does_not_list_is_a_note_unless_it_needs_the_cloud() {
         let is_a_note = |lan, cloud| {
             let (place, datagrams, broadcast) =
-                (AddressNetwork::Here, Datagrams::Nothing, Broadcast::Somebody);
+                (AddressNetwork::Here, Datagrams::Nothing, Broadcast::Answered);
             is_a_note(&Evidence { lan, place, datagrams, broadcast, cloud })
         };
         assert!(is_a_note(LanView::Answers, CloudView::NotListed));

@@ -102,7 +102,7 @@ fn stopped() -> String {
     table
 }
 
-/// The page with each table printed anew between its marks.
+/// The page with each table between its marks replaced by the printed one.
 fn with_tables(page: &str) -> String {
     let mut page = page.to_owned();
     for (name, table) in tables() {

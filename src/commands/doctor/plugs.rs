@@ -214,9 +214,9 @@ async fn examine_on_lan(
     }
     let broadcast = match &heard.broadcast {
         None => Broadcast::NotSent,
-        Some(_) if moved => Broadcast::ElsewhereThanKnown,
-        Some(all) if all.is_empty() => Broadcast::Nobody,
-        Some(_) => Broadcast::Somebody,
+        Some(_) if moved => Broadcast::AnsweredElsewhere,
+        Some(all) if all.is_empty() => Broadcast::NoAnswer,
+        Some(_) => Broadcast::Answered,
     };
     let datagrams = heard.datagrams(&target, socket, &mut tries);
     let place = socket.map_or(AddressNetwork::Unknown, |socket| networks.place_of(socket.ip()));
@@ -412,14 +412,14 @@ impl OnLan {
             unknown.found = Failure::NoAddress.to_string();
         }
         if config.discovery.is_some() {
-            unknown.broadcast = if any_answered { Broadcast::Somebody } else { Broadcast::Nobody };
+            unknown.broadcast = if any_answered { Broadcast::Answered } else { Broadcast::NoAnswer };
         }
         unknown
     }
 
     /// Whether any plug answered the broadcast.
     fn saw_an_answer(&self) -> bool {
-        matches!(self.broadcast, Broadcast::Somebody | Broadcast::ElsewhereThanKnown)
+        matches!(self.broadcast, Broadcast::Answered | Broadcast::AnsweredElsewhere)
     }
 }
 

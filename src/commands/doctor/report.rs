@@ -179,20 +179,20 @@ mod tests {
         let report = Report::of([Finding::note(FindingSubject::Plug, "LAN: answers", cause).named("lamp")]);
         let line = format!("note  plug lamp: LAN: answers: {} [not-in-account]\n", cause.remedy);
         assert_eq!((report.in_words(false), report.verdict()), (line, Ok(())));
-        let told = serde_json::to_value(report).unwrap();
-        assert_eq!((&told["ok"], &told["subjects"][0]["ok"]), (&true.into(), &true.into()));
-        assert_eq!(told["subjects"][0]["cause"], "not-in-account");
+        let json = serde_json::to_value(report).unwrap();
+        assert_eq!((&json["ok"], &json["subjects"][0]["ok"]), (&true.into(), &true.into()));
+        assert_eq!(json["subjects"][0]["cause"], "not-in-account");
     }
 
     #[test]
     fn programs_get_json_with_stable_keys() {
-        let told = serde_json::to_value(report()).unwrap();
+        let json = serde_json::to_value(report()).unwrap();
         let expected = serde_json::json!({"ok": false, "subjects": [
             {"subject": "broker", "ok": true, "found": "connected", "cause": null, "remedy": null, "tries": []},
             {"subject": "plug", "name": "lamp", "ok": false, "found": "LAN: connection refused", "cause": "port-dead",
              "remedy": cause::PORT_DEAD.remedy,
              "tries": [{"what": "get_sysinfo over TCP at 192.0.2.7:9999", "came_back": "connection refused"}]},
         ]});
-        assert_eq!(told, expected);
+        assert_eq!(json, expected);
     }
 }
