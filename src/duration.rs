@@ -1,16 +1,19 @@
-//! Durations as people write them: text with a unit, `700ms`, `5s`, `1m 30s`.
+//! Durations as text with a unit: `700ms`, `5s`, `1m 30s`.
 //!
-//! A bare number is refused, because a file that says `poll_interval = 5` leaves everybody guessing.
+//! A number without a unit is refused, because `poll_interval = 5` is ambiguous.
 
 use std::time::Duration;
 
-/// The most of a text that is none that a complaint repeats, in characters.
+/// The most of an invalid text that a message quotes, in characters.
 const SHOWN: usize = 32;
 
-/// The units that are understood. Weeks, months and years have no use here and would only hide a typo.
+/// The units. Weeks, months and years have no use here, and would hide a typo.
 const UNITS: [&str; 6] = ["ms", "s", "m", "min", "h", "d"];
 
-/// Reads a duration; the error says, in a few words, what to write instead.
+/// Parses a duration.
+///
+/// # Errors
+/// What to write instead, in a few words.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
@@ -20,19 +23,19 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         });
     }
     let mut words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
-    if let Some(stranger) = words.find(|word| !UNITS.contains(word)) {
-        return Err(format!("has the unit {:?}: use ms, s, m, h or d", begun(stranger)));
+    if let Some(unknown) = words.find(|word| !UNITS.contains(word)) {
+        return Err(format!("has the unit {:?}: use ms, s, m, h or d", quoted(unknown)));
     }
     humantime::parse_duration(text)
-        .map_err(|_| format!("is {:?}: write it like \"5s\" or \"1m 30s\"", begun(text)))
+        .map_err(|_| format!("is {:?}: write it like \"5s\" or \"1m 30s\"", quoted(text)))
 }
 
-/// As much of a text as a complaint repeats.
-fn begun(text: &str) -> String {
+/// The part of a text that a message quotes.
+fn quoted(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// Writes a duration with the largest unit that leaves no rest, so that what is read can be said back.
+/// Formats a duration in the largest unit that divides it: the inverse of [`parse`].
 pub fn show(duration: Duration) -> String {
     const LARGEST_FIRST: [(u128, &str); 4] =
         [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
@@ -65,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_with_the_remedy() {
+    fn any_other_text_is_refused_with_the_remedy() {
         for (text, remedy) in [
             ("5", "write \"5s\""),
             ("", "write it like"),
@@ -83,7 +86,7 @@ mod tests {
 
     /// Found by the fuzzer: a command of four thousand letters had a result of four thousand.
     #[test]
-    fn what_is_no_duration_is_repeated_in_part_only() {
+    fn an_invalid_text_is_quoted_in_part_only() {
         for text in ["9".repeat(4000), "y".repeat(4000), format!("5s {}", "-".repeat(4000))] {
             let error = parse(&text).expect_err("no duration");
             assert!(error.len() < 128, "{error}");
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_said_back_as_one_would_write_it() {
+    fn a_duration_is_shown_as_a_person_writes_it() {
         for text in ["0s", "700ms", "5s", "90s", "2m", "1h", "1d", "36h"] {
             assert_eq!(show(parse(text).unwrap()), text);
         }

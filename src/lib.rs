@@ -33,9 +33,9 @@
 pub(crate) mod backoff;
 pub mod cause;
 pub mod duration;
-pub mod logging;
+pub(crate) mod logging;
 pub mod model;
-pub mod permissions;
+pub(crate) mod permissions;
 pub mod secret;
 
 // The plug's messages.

@@ -1,23 +1,23 @@
-//! The plain values that every room speaks in: names, addresses, states, orders and failures.
+//! The plain values that all modules share: names, addresses, states, commands and failures.
 //!
-//! Nothing here knows a socket, a clock or a topic. Values that identify a person's plug print
-//! shortened, so that no log line holds a whole device id by accident.
+//! Nothing here knows a socket, a clock or a topic. A device id prints shortened, so that no log line holds a whole one by
+//! accident.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a plug is called in topics and Home Assistant entity ids: `a-z 0-9 - _`, 1 to 64 characters.
+/// The name of a plug in topics and Home Assistant entity ids: `a-z 0-9 - _`, 1 to 64 characters.
 ///
-/// Cheap to clone. `bridge` is never a plug's name, because `<base>/bridge/…` is the daemon's own.
+/// Cheap to clone. `bridge` is reserved, because `<base>/bridge/…` are the daemon's topics.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlugName(Arc<str>);
 
 /// Why a text cannot be a [`PlugName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// The text is empty.
+    /// No characters.
     #[error("is empty")]
     Empty,
     /// Longer than [`PlugName::MAX_LEN`].
@@ -26,18 +26,18 @@ pub enum BadName {
     /// Holds something other than `a-z 0-9 - _`.
     #[error("may hold a-z, 0-9, - and _ only")]
     BadCharacter,
-    /// `bridge`, which names the daemon itself.
+    /// [`PlugName::RESERVED`].
     #[error("is taken by the daemon itself")]
     Reserved,
 }
 
 impl PlugName {
-    /// The longest name that the interface allows, in characters (all of them ASCII).
+    /// The longest name, in (ASCII) characters.
     pub const MAX_LEN: usize = 64;
-    /// The one name that plugs may not have.
+    /// The name of the daemon's own topics.
     pub const RESERVED: &'static str = "bridge";
 
-    /// Takes a name as the user wrote it; nothing is folded or repaired.
+    /// Accepts a valid name only; changes nothing.
     pub fn new(text: &str) -> Result<Self, BadName> {
         if text.is_empty() {
             return Err(BadName::Empty);
@@ -54,17 +54,17 @@ impl PlugName {
         Ok(Self(text.into()))
     }
 
-    /// What a plug is called while nobody has named it: `plug`.
+    /// `plug`, for a plug without a name.
     pub fn placeholder() -> Self {
         Self("plug".into())
     }
 
-    /// The name as text.
+    /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name as text, without a copy of its own.
+    /// As text that is shared, not copied.
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
@@ -88,21 +88,21 @@ impl std::borrow::Borrow<str> for PlugName {
     }
 }
 
-/// A plug's own identity: the `deviceId` of `get_sysinfo`, 40 hexadecimal digits (39 were seen once).
+/// The identity of a plug: the `deviceId` of `get_sysinfo`, 40 hexadecimal digits (39 were seen once).
 ///
-/// Stable across addresses, transports and the account, which lists the same text. Kept in upper case.
-/// It is also the address for the cloud's passthrough, so it prints shortened; [`DeviceId::as_str`] has it whole.
+/// The same at every address, on the LAN and in the account's list. Stored in upper case. The cloud's passthrough is
+/// addressed by it, so it prints shortened; [`DeviceId::as_str`] has it whole.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(Arc<str>);
 
 impl DeviceId {
-    /// Takes 8 to 64 hexadecimal digits in either case; `None` for anything else.
+    /// Accepts 8 to 64 hexadecimal digits in either case.
     pub fn new(text: &str) -> Option<Self> {
         let fits = (8..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
         fits.then(|| Self(text.to_ascii_uppercase().into()))
     }
 
-    /// The whole identity, for the wire, MQTT payloads and the store. Not for logs.
+    /// The whole id, for requests, MQTT payloads and the store. Not for logs.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -120,12 +120,12 @@ impl fmt::Debug for DeviceId {
     }
 }
 
-/// A MAC address, in whichever of its written forms it came.
+/// A MAC address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac([u8; 6]);
 
 impl Mac {
-    /// Reads `50:C7:BF:01:02:03`, `50-c7-bf-01-02-03` or `50C7BF010203`.
+    /// Parses `50:C7:BF:01:02:03`, `50-c7-bf-01-02-03` or `50C7BF010203`.
     pub fn new(text: &str) -> Option<Self> {
         let mut bytes = [0; 6];
         let mut digits = text.chars().filter(|c| !matches!(c, ':' | '-'));
@@ -136,7 +136,7 @@ impl Mac {
         digits.next().is_none().then_some(Self(bytes))
     }
 
-    /// The last four hexadecimal digits, in lower case: what tells two plugs of one alias apart.
+    /// The last four hexadecimal digits, in lower case, to tell two plugs with the same alias apart.
     pub fn tail(self) -> String {
         format!("{:02x}{:02x}", self.0[4], self.0[5])
     }
@@ -159,7 +159,7 @@ impl fmt::Debug for Mac {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Address(HostAndPort);
 
-/// Each plug has several, so it is small for those that nearly all have.
+/// Each plug has several, and nearly all are IPv4: that variant keeps the enum small.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum HostAndPort {
     V4(SocketAddrV4),
@@ -172,7 +172,7 @@ enum HostAndPort {
 pub enum Destination<'a> {
     /// A numeric address.
     Socket(SocketAddr),
-    /// A host name, resolved anew at each connection, and a port.
+    /// A host name, resolved for each connection, and a port.
     Name(&'a str, u16),
 }
 
@@ -186,7 +186,7 @@ impl From<SocketAddr> for Address {
 }
 
 impl Address {
-    /// Reads `host` or `host:port`, where host is an IPv4 address, a bracketed or bare IPv6 address, or a name.
+    /// Parses `host` or `host:port`; host is an IPv4 address, an IPv6 address with or without brackets, or a name.
     pub fn new(text: &str, default_port: u16) -> Option<Self> {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Some(SocketAddr::new(ip, default_port).into());
@@ -205,7 +205,7 @@ impl Address {
         let is_label = |label: &str| {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
-        // A last label of digits only is a mistyped IPv4 address, not a name.
+        // A last label of digits only is a mistyped IPv4 address.
         let mistyped_ip = host.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
         (host.len() <= 253 && !mistyped_ip && host.split('.').all(is_label))
             .then(|| Self(HostAndPort::Name(Arc::new((host.into(), port)))))
@@ -220,7 +220,7 @@ impl Address {
         }
     }
 
-    /// The numeric address, if it is one.
+    /// `None` for a host name.
     pub fn socket(&self) -> Option<SocketAddr> {
         match self.destination() {
             Destination::Socket(socket) => Some(socket),
@@ -228,7 +228,7 @@ impl Address {
         }
     }
 
-    /// The port.
+    /// The TCP port.
     pub fn port(&self) -> u16 {
         match self.destination() {
             Destination::Socket(socket) => socket.port(),
@@ -236,7 +236,7 @@ impl Address {
         }
     }
 
-    /// The host without the port, as `info` shows it.
+    /// The host without the port.
     pub fn host(&self) -> String {
         match self.destination() {
             Destination::Socket(socket) => socket.ip().to_string(),
@@ -260,7 +260,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Whether a relay (or the plug's little light) is on.
+/// The state of a relay, and of the plug's LED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RelayState {
     /// No current flows.
@@ -270,12 +270,12 @@ pub enum RelayState {
 }
 
 impl RelayState {
-    /// `On` for true.
+    /// True is `On`.
     pub const fn from_bool(on: bool) -> Self {
         if on { Self::On } else { Self::Off }
     }
 
-    /// Whether this is `On`.
+    /// `On` is true.
     pub const fn is_on(self) -> bool {
         matches!(self, Self::On)
     }
@@ -295,20 +295,20 @@ impl fmt::Display for RelayState {
     }
 }
 
-/// A way to reach a plug.
+/// How a plug is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
     /// The LAN.
     Local,
-    /// TP-Link's cloud, by the account.
+    /// Through TP-Link's cloud.
     Cloud,
 }
 
 impl Route {
-    /// Both, in the order in which tables indexed by route hold them.
+    /// All routes, ordered by [`Route::index`].
     pub const ALL: [Self; 2] = [Self::Local, Self::Cloud];
 
-    /// The place of this route in a table of two.
+    /// The index of this route in a table.
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -352,14 +352,14 @@ impl LanProtocol {
 /// Whether a plug can be reached by at least one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Availability {
-    /// It answered lately.
+    /// It has answered.
     Online,
     /// It missed several polls on every route.
     Offline,
 }
 
 impl Availability {
-    /// The word for it on MQTT.
+    /// As published over MQTT.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Online => "online",
@@ -374,123 +374,123 @@ impl fmt::Display for Availability {
     }
 }
 
-/// What someone wants of a plug.
+/// A command to a plug.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlugCommand {
-    /// Bring it into this state.
+    /// Set its state.
     Set(SetCommand),
     /// Restart its firmware; the relay keeps its state.
     Reboot,
-    /// Read it now and publish what it says.
+    /// Poll it now and publish the result.
     Read,
 }
 
-/// The parts of a plug's state that one order may set together.
+/// The parts of a plug's state that one command sets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SetCommand {
-    /// The relay.
+    /// On, off or toggled.
     pub relay: Option<Switch>,
-    /// The plug's own little light.
+    /// The light on the plug.
     pub led: Option<RelayState>,
-    /// How bright a dimmer is to be, 0..=100 %. More than 0 switches on, 0 switches off.
+    /// A dimmer's brightness, 0..=100 %. 0 switches off, more switches on.
     pub brightness: Option<u8>,
-    /// How long the way to that brightness may take.
+    /// The time to that brightness.
     pub transition: Option<Duration>,
-    /// After this long the plug itself switches to the other state; zero ends a count-down that is running.
+    /// After this time the plug itself switches back. Zero ends a count-down that is running.
     pub lasting: Option<Duration>,
-    /// What it is to be called.
+    /// The new name in the app.
     pub alias: Option<Arc<str>>,
 }
 
-/// What a relay is asked to do.
+/// A command to a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
-    /// Be in this state.
+    /// Switch to this state.
     To(RelayState),
-    /// Be in the other state than the one it is read to be in.
+    /// Switch to the opposite of the state that is read.
     Toggle,
 }
 
-/// Why an exchange with a plug brought no answer, told apart by what to do next.
+/// Why a request to a plug failed, sorted by what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Nobody has said yet where on the LAN the plug is.
+    /// The plug's address on the LAN is not known yet.
     #[error("its address on the LAN is not known")]
     NoAddress,
-    /// The host answered that nothing listens there.
+    /// Nothing listens on that port.
     #[error("connection refused")]
     Refused,
-    /// The network answered that the host cannot be reached, or its name does not resolve.
+    /// The network reports the host as unreachable, or its name does not resolve.
     #[error("no route to the host")]
     NoRoute,
-    /// Nothing was asked: this process may not open as many connections at once.
+    /// Nothing was sent: this process has too many connections open.
     #[error("too many files are open")]
     OutOfFiles,
-    /// No answer within the time limit.
+    /// No reply within the time limit.
     #[error("no answer in time")]
     Silent,
-    /// The connection ended before a whole answer came.
+    /// The connection ended before the whole reply was there.
     #[error("connection closed before the answer")]
     Closed,
-    /// An answer came and is not one. The text says what is wrong with it, never what it holds.
+    /// The reply cannot be parsed. The text says why, and does not quote it.
     #[error("unusable answer ({0})")]
     Garbage(Box<str>),
-    /// Another plug answers at the address; nothing was asked of it.
+    /// Another plug is at the address; it got no command.
     #[error("another plug answers at the address ({found})")]
     WrongPlug {
-        /// The plug that answered, shortened.
+        /// Its device id, shortened.
         found: Box<str>,
     },
-    /// The plug understood and said no.
+    /// The plug refuses the request.
     #[error("the plug answered error {code} ({message})")]
     Device {
         /// The plug's `err_code`.
         code: i64,
-        /// The plug's `err_msg`, or what the code is known to mean.
+        /// The plug's `err_msg`, or the meaning of the code.
         message: Box<str>,
     },
-    /// The cloud could not be reached, or answered that it is out of order.
+    /// The cloud cannot be reached or is out of order.
     #[error("the cloud is out of reach ({0})")]
     CloudDown(Box<str>),
-    /// Calls about this plug fail in the cloud, while calls about others are answered.
+    /// Calls about this plug fail in the cloud, while calls about other plugs are answered.
     #[error("the cloud fails for this plug only ({0})")]
     CloudFailsHere(Box<str>),
-    /// The cloud answers, and says that the plug is not connected to it.
+    /// The plug is not connected to the cloud.
     #[error("the cloud says that the plug is offline")]
     CloudOffline,
-    /// The account does not list the plug, or does not own it.
+    /// The account does not own the plug.
     #[error("the account does not list the plug")]
     NotInAccount,
-    /// The cloud refuses the request, which says nothing of the plug.
+    /// The cloud refuses the request; that says nothing about the plug.
     #[error("{0}")]
     CloudRefused(Box<str>),
-    /// The plug is one that this route cannot speak to.
+    /// This route does not support the plug.
     #[error("not supported over this route ({0})")]
     Unsupported(Box<str>),
-    /// Calls to the cloud are being held back, by TP-Link or by our own pacing.
+    /// TP-Link or our own rate limit holds calls back.
     #[error("calls to the cloud are being held back")]
     Throttled,
     /// The cloud is not used until the user acts (wrong password, lock, two-step verification, …).
     #[error("the cloud is stopped ({0})")]
     CloudStopped(Box<str>),
-    /// We ourselves gave the exchange up, for a newer one.
+    /// We cancelled the request for a newer one.
     #[error("given up for a newer command")]
     Abandoned,
 }
 
-/// What a [`Failure`] means for the route it happened on.
+/// What a [`Failure`] means for its route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The route does not work now: rest it, and let the next route try at once.
+    /// The route does not work: pause it, and try the next one at once.
     RouteDown,
-    /// It may have been a hiccup: the next route may try at once, and this one again soon.
+    /// It may work again at once: try the next one now, and this one again soon.
     RouteDoubtful,
-    /// The plug itself refuses. Another route leads to the same plug, so none is tried.
+    /// The plug itself refuses, and would do so on the other route as well: try none.
     PlugRefuses,
 }
 
 impl Failure {
-    /// What to do about the route. One exhaustive match: a new failure must say here where it belongs.
+    /// What to do about the route. The match has no `_`, so that a new failure must be sorted.
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::NoAddress => Verdict::RouteDown,
@@ -514,7 +514,7 @@ impl Failure {
         }
     }
 
-    /// Whether a request that failed so may have reached the plug, and may be carried out later.
+    /// Whether the request may have reached the plug, which may then still act.
     pub fn may_act_later(&self) -> bool {
         matches!(
             self,
@@ -528,8 +528,8 @@ impl Failure {
     }
 }
 
-/// A stranger's words for a line of ours: at most so many characters, and nothing in them that could forge another line
-/// or move a cursor.
+/// Foreign text for one of our lines: at most `most` characters, escaped, so that it can neither begin a new line nor
+/// control the terminal.
 pub fn shown(text: &str, most: usize) -> String {
     let mut escaped = text.escape_debug();
     let mut shown: String = escaped.by_ref().take(most).collect();
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_words_stay_on_our_line_and_within_bounds() {
+    fn foreign_text_stays_on_our_line_and_within_bounds() {
         assert_eq!(shown("module not support", 80), "module not support");
         assert_eq!(shown("Küche ☕", 7), "Küche ☕");
         assert_eq!(shown("no\r\nforged\u{1b}[2J", 80), "no\\r\\nforged\\u{1b}[2J");

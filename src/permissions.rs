@@ -1,6 +1,6 @@
-//! Who else on this machine may read or change a file or a directory, told from its owner and its mode. Changes nothing.
+//! Which other users may read or change a file or a directory, by its owner and mode. Changes nothing.
 //!
-//! Groups are trusted: a file of root's that a service reads by its group is how services are set up.
+//! Groups are trusted: services often read a file of root's through their group.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,63 +8,61 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD};
 
-/// What kind a path is of; only files and directories can be changed by writing to them.
+/// The file type bits. Only files and directories can be changed by writing to them.
 const KIND: u32 = 0o170_000;
 const FILE: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
-/// What every user of the machine may do.
+/// The mode bits of every user.
 const EVERYBODY_READS: u32 = 0o004;
 const EVERYBODY_WRITES: u32 = 0o002;
-/// The mark of a directory that everybody shares and where nobody may touch what is another's, such as `/tmp`.
+/// In such a directory (`/tmp`) only its owner may replace a file.
 const STICKY: u32 = 0o1000;
-/// May do everything everywhere anyway.
+/// May change any file.
 const ROOT: u32 = 0;
 
-/// The owner and the mode of a file or a directory, and who asks.
+/// The owner and mode of a file or directory, and our own user id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FilePermissions {
+pub(crate) struct FilePermissions {
     owner: u32,
     mode: u32,
     us: u32,
 }
 
 impl FilePermissions {
-    /// Of what this path leads to, links followed; `None` where it leads to nothing that may be looked at.
-    pub fn of(path: &Path) -> Option<Self> {
+    /// Of the file at this path; follows links. `None` if there is none or we may not see it.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|meta| Self::from_metadata(&meta))
     }
 
-    /// As it was just seen.
-    pub fn from_metadata(meta: &fs::Metadata) -> Self {
+    /// Of a file with this metadata.
+    pub(crate) fn from_metadata(meta: &fs::Metadata) -> Self {
         Self { owner: meta.uid(), mode: meta.mode(), us: rustix::process::geteuid().as_raw() }
     }
 
     /// Every user may read it.
-    pub fn everybody_reads(self) -> bool {
+    pub(crate) fn everybody_reads(self) -> bool {
         self.mode & EVERYBODY_READS != 0
     }
 
-    /// Every user may change the file, or put another one in the place of each file in the directory. Nobody changes
-    /// `/dev/null` by writing to it.
-    pub fn everybody_writes(self) -> bool {
+    /// Every user may change the file, or replace any file in the directory. False for devices such as `/dev/null`.
+    pub(crate) fn everybody_writes(self) -> bool {
         [FILE, DIRECTORY].contains(&(self.mode & KIND))
             && self.mode & EVERYBODY_WRITES != 0
             && self.mode & STICKY == 0
     }
 
-    /// The user that it belongs to, if that is neither us nor root. Root looks after the files of services that run
-    /// as somebody else, so to root nobody is a stranger.
-    pub fn stranger(self) -> Option<u32> {
+    /// The owner, if that is neither us nor root. For root always `None`: it manages the files of other users' services.
+    pub(crate) fn stranger(self) -> Option<u32> {
         (self.us != ROOT && self.owner != self.us && self.owner != ROOT).then_some(self.owner)
     }
 }
 
-/// Whether this user may read and write in the directory, and what it writes there belongs to the directory's owner: root
-/// gives its files to the owner, any other user cannot.
-pub fn may_keep_files(directory: &Path) -> bool {
-    let Some(access) = FilePermissions::of(directory) else { return false };
+/// Whether this user may keep files in the directory: it may read and write there, and is its owner or root, which gives its
+/// files to the owner.
+pub(crate) fn may_keep_files(directory: &Path) -> bool {
+    let Some(permissions) = FilePermissions::of(directory) else { return false };
     let wanted = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    (access.us == ROOT || access.us == access.owner)
+    (permissions.us == ROOT || permissions.us == permissions.owner)
         && rustix::fs::accessat(CWD, directory, wanted, AtFlags::EACCESS).is_ok()
 }
 
@@ -83,8 +81,12 @@ mod tests {
             (0o041_777, true, false),
             (0o020_666, true, false),
         ] {
-            let access = FilePermissions { owner: 1000, mode, us: 1000 };
-            assert_eq!((access.everybody_reads(), access.everybody_writes()), (reads, writes), "{mode:o}");
+            let permissions = FilePermissions { owner: 1000, mode, us: 1000 };
+            assert_eq!(
+                (permissions.everybody_reads(), permissions.everybody_writes()),
+                (reads, writes),
+                "{mode:o}"
+            );
         }
     }
 

@@ -1,9 +1,8 @@
-//! Passwords and tokens as a type: printed as `[redacted]`, wiped when dropped, never serialised by accident. And the
-//! texts that hold them on their way to a wire or from a file, as a [`SecretBuf`], wiped as well.
+//! Passwords and tokens: [`Secret`] prints as `[redacted]`, is zeroized on drop and cannot be serialized. [`SecretBuf`] is a
+//! buffer with secrets in it, on the way to a socket or from a file.
 //!
-//! A secret comes from text, from a file, from standard input or from systemd's credentials directory, from all of
-//! them as one line. What is said when that fails names the file and never what is in it. Logins that a server refused
-//! are remembered as [`RefusedLogins`].
+//! A secret is one line of text, of a file, of standard input or of systemd's credentials directory. Error messages name the
+//! file and never quote it. [`RefusedLogins`] remembers the logins that a server refused.
 
 use std::fmt;
 use std::fs::File;
@@ -19,63 +18,63 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-/// The largest file that is read for a secret, far more than any password.
+/// The largest file that is read, in bytes; far more than any password.
 const LONGEST: u64 = 4096;
-/// So many refused logins are remembered, the newest. Accounts are locked after far fewer.
+/// The most refused logins that are remembered, the newest ones. Accounts are locked after far fewer.
 const REFUSED_LOGINS: usize = 64;
 
-/// A text that must not be seen. Cloning copies it; both copies are wiped.
+/// A password or a token. A clone is a copy; each is zeroized.
 #[derive(Clone)]
 pub struct Secret {
     text: SecretString,
     source: Source,
 }
 
-/// Where a secret was read, which decides when a corrected one is used.
+/// Where a secret was read, which decides when a new one is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Source {
     /// The config, a file that it names, or a terminal: read again at each reload.
     #[default]
     Config,
-    /// systemd's credentials directory, which systemd fills at the service's start only.
+    /// systemd's credentials directory, which systemd fills when the service starts.
     Credential,
 }
 
-/// Why a file holds no usable secret. None of these says anything of its content.
+/// Why a file has no usable secret. Does not quote the file.
 #[derive(Debug, thiserror::Error)]
 pub enum BadSecret {
-    /// It cannot be read.
+    /// With the system's reason.
     #[error("cannot be read: {0}: check the path, and that this user may read it")]
     Unreadable(#[from] io::Error),
-    /// There is nothing in it, or only blank lines.
+    /// Empty, or only blank lines.
     #[error("is empty: write the password into it")]
     Empty,
-    /// More than one password can be long.
+    /// Larger than 4096 bytes.
     #[error("is longer than {LONGEST} bytes: it should hold the password and nothing else")]
     TooLong,
-    /// Bytes that are no text.
+    /// Not UTF-8.
     #[error("is not UTF-8 text: save it as UTF-8, with the password and nothing else in it")]
     NotText,
-    /// Which of the lines is meant, nobody can tell.
+    /// Any of the lines could be the secret.
     #[error("has text in more than one line: it should hold the password in its first line and nothing else")]
     MoreLines,
 }
 
 impl Secret {
-    /// Takes the text over, and wipes the place that it stood in.
+    /// Copies the text and zeroizes the original.
     pub fn new(mut text: String) -> Self {
-        // A text with room to spare would be moved by what it becomes, and its old place not wiped.
+        // A String with spare capacity would be reallocated by `SecretString`, and the old memory not zeroized.
         let secret = Self { text: SecretString::from(text.as_str()), source: Source::default() };
         text.zeroize();
         secret
     }
 
-    /// Reads a file that holds the secret and nothing else.
+    /// Reads a file with the secret and nothing else in it.
     pub fn from_file(path: &Path) -> Result<Self, BadSecret> {
         Self::read(File::open(path)?)
     }
 
-    /// Reads a secret to the end of what holds it: one line. What editors and shells leave around it is not part of it.
+    /// Reads one line, to the end of the source. A byte order mark and line ends are not part of the secret.
     pub fn read(from: impl Read) -> Result<Self, BadSecret> {
         let bytes = SecretBuf::read(from, LONGEST + 1)?;
         if bytes.len() as u64 > LONGEST {
@@ -85,8 +84,7 @@ impl Secret {
         Ok(Self::new(only_line(&text)?.to_owned()))
     }
 
-    /// Reads a credential that systemd may have passed. One that is missing or empty was not given: an empty
-    /// one is how a unit says that the credential is optional.
+    /// Reads a credential of systemd. `None` if it is missing or empty: a unit makes an optional credential empty.
     pub fn from_credential(directory: &Path, name: &str) -> Result<Option<Self>, BadSecret> {
         match Self::from_file(&directory.join(name)) {
             Ok(secret) => Ok(Some(Self { source: Source::Credential, ..secret })),
@@ -96,23 +94,23 @@ impl Secret {
         }
     }
 
-    /// The text itself, for the one place that sends or stores it.
+    /// The text, for the code that sends or stores it.
     pub fn expose(&self) -> &str {
         self.text.expose_secret()
     }
 
-    /// Where it was read. Two secrets of one text are equal, wherever they were read.
+    /// Where it was read. Does not count when two secrets are compared.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// Whether these bytes are it, in a time that tells nobody how far they are right.
+    /// Compares in constant time.
     pub fn is(&self, bytes: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(bytes).into()
     }
 }
 
-/// The one line of a text, without the byte order mark before it and the ends of lines behind it. Spaces in it stay.
+/// The only line of a text, without byte order mark and line ends. Keeps spaces.
 fn only_line(text: &str) -> Result<&str, BadSecret> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -137,8 +135,8 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
-/// The logins that servers have refused. One that is among them is not sent again while the process lives, however
-/// often the config is reloaded. Cheap to clone; the clones share one list.
+/// The logins that servers have refused. This process does not send them again, even after a reload. Cheap to clone; the
+/// clones share one list.
 #[derive(Debug, Clone, Default)]
 pub struct RefusedLogins(Arc<Mutex<Vec<Login>>>);
 
@@ -156,12 +154,12 @@ impl Login {
 }
 
 impl RefusedLogins {
-    /// Whether this server has refused this login.
+    /// Whether the server has refused this login.
     pub fn contains(&self, server: &str, username: &str, password: &Secret) -> bool {
         self.with(|logins| logins.contains(&Login::new(server, username, password)))
     }
 
-    /// The server has refused it.
+    /// The server has refused this login.
     pub fn add(&self, server: &str, username: &str, password: &Secret) {
         let login = Login::new(server, username, password);
         self.with(|logins| {
@@ -173,7 +171,7 @@ impl RefusedLogins {
         });
     }
 
-    /// The server has accepted it.
+    /// The server has accepted this login.
     pub fn remove(&self, server: &str, username: &str, password: &Secret) {
         let login = Login::new(server, username, password);
         self.with(|logins| logins.retain(|refused| *refused != login));
@@ -184,33 +182,35 @@ impl RefusedLogins {
     }
 }
 
-/// Bytes with a secret in them on their way to or from a wire or a file. They are wiped when dropped, and so is every
-/// place that they have outgrown.
+/// A buffer with secrets in it. Its memory is zeroized on drop and when it grows.
 #[derive(Default, PartialEq, Eq)]
 pub struct SecretBuf(Zeroizing<Vec<u8>>);
 
 impl SecretBuf {
-    /// Room for a call to the cloud or a file with a token.
-    const ROOM: usize = 1024;
+    /// The first allocation, in bytes: enough for a call to the cloud or a file with a token.
+    const FIRST_CAPACITY: usize = 1024;
 
-    /// Reads to the end, or as far as `limit`.
+    /// Reads to the end, or up to `limit` bytes.
     ///
     /// # Errors
-    /// As the source has them; what was read until then is wiped.
+    /// Those of the source.
     pub fn read(from: impl Read, limit: u64) -> io::Result<Self> {
-        let (mut from, mut draft) = (from.take(limit), Self::default());
-        let mut piece = Zeroizing::new([0; Self::ROOM]);
+        let (mut from, mut buf) = (from.take(limit), Self::default());
+        let mut piece = Zeroizing::new([0; Self::FIRST_CAPACITY]);
         loop {
             match from.read(piece.as_mut()) {
-                Ok(0) => return Ok(draft),
-                Ok(read) => draft.write_all(&piece[..read])?,
+                Ok(0) => return Ok(buf),
+                Ok(read) => buf.write_all(&piece[..read])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// As text, or as it was and where it ceases to be text.
+    /// As text.
+    ///
+    /// # Errors
+    /// The buffer, and where it is not UTF-8.
     pub fn into_text(mut self) -> Result<Zeroizing<String>, (Self, Utf8Error)> {
         let text = String::from_utf8(mem::take(&mut *self.0));
         text.map(Zeroizing::new).map_err(|error| {
@@ -219,7 +219,7 @@ impl SecretBuf {
         })
     }
 
-    /// To be sent: shared by its clones without being copied, and wiped with the last of them.
+    /// Shared by its clones without a copy; zeroized with the last one.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self.0)
     }
@@ -237,7 +237,7 @@ impl Write for SecretBuf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let needed = self.len() + bytes.len();
         if needed > self.0.capacity() {
-            let mut larger = Vec::with_capacity(needed.max(self.0.capacity() * 2).max(Self::ROOM));
+            let mut larger = Vec::with_capacity(needed.max(self.0.capacity() * 2).max(Self::FIRST_CAPACITY));
             larger.extend_from_slice(self);
             self.0 = Zeroizing::new(larger);
         }
@@ -256,7 +256,7 @@ impl fmt::Debug for SecretBuf {
     }
 }
 
-/// An e-mail address so shortened that its owner knows it and nobody else does: `m…@example.com`.
+/// An e-mail address shortened for a message: `m…@example.com`.
 pub fn shortened(account: &str) -> String {
     let first = account.chars().next().map(String::from).unwrap_or_default();
     match account.rsplit_once('@') {
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(refused.with(|logins| logins.len()), REFUSED_LOGINS);
     }
 
-    /// What stands at a place in this process's memory by now; nothing if the place is gone.
+    /// The memory of this process at an address; empty if it is not mapped.
     fn memory(place: usize, room: &mut [u8]) -> &[u8] {
         use std::os::unix::fs::FileExt;
         let memory = File::open("/proc/self/mem").unwrap();
@@ -377,7 +377,7 @@ mod tests {
         let hunter = [b'\x17'; 64];
         let is_there =
             |place, room: &mut [u8]| memory(place, room).windows(hunter.len()).any(|w| w == hunter);
-        // Room for looking is made first, or it would be made where the secret stood.
+        // Allocated first, or it would get the memory of the secret.
         let mut room = vec![0; LEN];
 
         let mut text = String::with_capacity(LEN * 2);
@@ -392,17 +392,17 @@ mod tests {
         assert!(!is_there(place, &mut room), "where it was kept");
         drop(copy);
 
-        let mut draft = SecretBuf::default();
+        let mut buf = SecretBuf::default();
         let mut places = Vec::with_capacity(LEN);
         for _ in 0..LEN / hunter.len() {
-            draft.write_all(&hunter).unwrap();
-            places.push(draft.as_ptr().addr());
+            buf.write_all(&hunter).unwrap();
+            places.push(buf.as_ptr().addr());
         }
         places.dedup();
         assert!(places.len() > 1, "it has moved");
-        let mut small = vec![0; SecretBuf::ROOM];
+        let mut small = vec![0; SecretBuf::FIRST_CAPACITY];
         assert!(!is_there(places[0], &mut small), "what it outgrew");
-        let sent = draft.into_bytes();
+        let sent = buf.into_bytes();
         let (place, clone) = (sent.as_ptr().addr(), sent.clone());
         drop(sent);
         assert!(is_there(place, &mut room[..hunter.len()]), "shared, not copied");
@@ -411,16 +411,16 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_holds_what_was_written_and_prints_nothing_of_it() {
+    fn a_buffer_holds_what_was_written_and_prints_nothing_of_it() {
         let text = "hunter2 ".repeat(1000);
-        let draft = SecretBuf::read(text.as_bytes(), 4001).unwrap();
+        let buf = SecretBuf::read(text.as_bytes(), 4001).unwrap();
         assert_eq!(
-            (&draft[..], format!("{draft:?}")),
+            (&buf[..], format!("{buf:?}")),
             (&text.as_bytes()[..4001], "[redacted: 4001 bytes]".to_owned())
         );
-        assert_eq!(*draft.into_text().unwrap(), text[..4001]);
-        let (draft, place) = SecretBuf::read(&b"ab\xff"[..], 9).unwrap().into_text().unwrap_err();
-        assert_eq!((&draft[..], place.valid_up_to()), (&b"ab\xff"[..], 2));
+        assert_eq!(*buf.into_text().unwrap(), text[..4001]);
+        let (buf, place) = SecretBuf::read(&b"ab\xff"[..], 9).unwrap().into_text().unwrap_err();
+        assert_eq!((&buf[..], place.valid_up_to()), (&b"ab\xff"[..], 2));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod paths;
 mod plugs;
 mod reader;
 mod routing;
-pub mod service;
+pub(crate) mod service;
 mod suggest;
 mod syntax;
 mod url;

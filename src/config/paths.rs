@@ -1,19 +1,19 @@
-//! Where the config comes from and where the state goes, decided by the command line and the environment.
+//! Where the config and the state are, by the command line and the environment.
 //!
-//! The environment is a value here, so that tests need not change that of the process.
+//! The environment is a value, so that tests do not change that of the process.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The file that is looked for in each config directory.
+/// The config in each config directory.
 pub(super) const FILE_NAME: &str = "hs100d/hs100d.toml";
-/// Where a system service has its config, by the file hierarchy standard.
+/// The config directory of system services, by the file hierarchy standard.
 pub(super) const SYSTEM_CONFIG: &str = "/etc";
-/// Where a system service has its state; also for processes that have neither `$STATE_DIRECTORY` nor a home.
+/// The state directory of the system service; also without `$STATE_DIRECTORY` and a home.
 pub(super) const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
-/// Where config and state are, in words, for the man page.
+/// Where config and state are, for the man page.
 pub const FILES: &[(&str, &str)] = &[
     ("--config FILE, $HS100D_CONFIG", "The config, where it is named."),
     ("$XDG_CONFIG_HOME/hs100d/hs100d.toml", "Else the user's own; ~/.config where the variable is not set."),
@@ -29,11 +29,11 @@ pub const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The environment variables, as they stood when this was made, and where the system's own files are.
+/// The environment variables, and the root of the system's files.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
-    /// What stands in for `/` before the system's own paths.
+    /// Instead of `/` before the system's paths.
     root: Option<PathBuf>,
 }
 
@@ -43,19 +43,19 @@ impl Environment {
         Self { variables: std::env::vars_os().collect(), root: None }
     }
 
-    /// These and no others.
+    /// Only these.
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Self { variables, root: None }
     }
 
-    /// The same on a machine whose files are below this directory, for tests.
+    /// The same with the system's files below this directory, for tests.
     #[must_use]
     pub fn below(self, root: &Path) -> Self {
         Self { root: Some(root.to_owned()), ..self }
     }
 
-    /// The same with systemd's credentials in this directory, unless they are somewhere already.
+    /// The same with systemd's credentials in this directory, unless `$CREDENTIALS_DIRECTORY` is set.
     #[must_use]
     pub fn with_credentials(mut self, directory: &Path) -> Self {
         if self.get("CREDENTIALS_DIRECTORY").is_none() {
@@ -64,7 +64,7 @@ impl Environment {
         self
     }
 
-    /// Where a path of the system's own is.
+    /// A path of the system's, below [`Environment::below`].
     pub(super) fn system(&self, path: &str) -> PathBuf {
         match &self.root {
             Some(root) => root.join(path.trim_start_matches('/')),
@@ -72,12 +72,12 @@ impl Environment {
         }
     }
 
-    /// The value of a variable; one that is set to nothing counts as not set.
+    /// The value of a variable; an empty one counts as not set.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
-    /// A variable that holds an absolute path. The XDG specification has relative ones ignored.
+    /// A variable with an absolute path; the XDG specification says to ignore relative ones.
     fn directory(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
@@ -86,16 +86,16 @@ impl Environment {
 /// Where the config is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigPath {
-    /// A file that somebody asked for by name: that it is missing is an error.
+    /// Named by the user: it must exist.
     Named(PathBuf),
-    /// A file that lies where one is looked for.
+    /// Found in a config directory.
     Found(PathBuf),
     /// No file: the built-in defaults.
     Nowhere,
 }
 
 impl ConfigPath {
-    /// `--config`, else `$HS100D_CONFIG`, else the user's own file, else the system's, else none.
+    /// `--config`, else `$HS100D_CONFIG`, else the user's file, else the system's, else none.
     pub fn find(argument: Option<&Path>, environment: &Environment) -> Self {
         let named =
             argument.map(Path::to_owned).or_else(|| environment.get("HS100D_CONFIG").map(PathBuf::from));
@@ -104,7 +104,7 @@ impl ConfigPath {
         }
         let user = xdg(environment, "XDG_CONFIG_HOME", ".config");
         let directories = user.into_iter().chain([environment.system(SYSTEM_CONFIG)]);
-        // What exists but may not be looked at is for the reader to complain about.
+        // If we may not see it, reading it reports the error.
         let exists = |path: &PathBuf| path.try_exists().unwrap_or(true);
         directories.map(|directory| directory.join(FILE_NAME)).find(exists).map_or(Self::Nowhere, Self::Found)
     }
@@ -118,9 +118,9 @@ impl ConfigPath {
     }
 }
 
-/// Where what outlives a restart is kept: `$STATE_DIRECTORY`, else the user's own state directory.
+/// The state directory: `$STATE_DIRECTORY`, else the user's, else the system's.
 pub fn state_dir(environment: &Environment) -> PathBuf {
-    // systemd separates several directories by colons; ours is the first.
+    // systemd may set several, separated by colons; ours is the first.
     let given = environment.get("STATE_DIRECTORY").and_then(|paths| std::env::split_paths(paths).next());
     given
         .filter(|path| path.is_absolute())
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_goes_before_the_environment_and_both_before_what_is_found() {
+    fn the_command_line_goes_before_the_environment_and_both_before_the_config_directories() {
         let home = tempfile::tempdir().unwrap();
         let home_text = home.path().to_str().unwrap();
         let users = home.path().join(".config/hs100d/hs100d.toml");

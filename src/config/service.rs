@@ -1,5 +1,5 @@
-//! Notices the system service on this machine by its files, so that a command beside it neither looks at another state nor
-//! writes where the service never looks. `systemctl` is not asked: it may be missing, and it may hang.
+//! Detects the system service by its files, so that a command uses its state and not another one. Does not run `systemctl`:
+//! it may be missing, and it may hang.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::paths::{ConfigPath, Environment, FILE_NAME, SYSTEM_CONFIG, SYSTEM_STATE};
 use crate::permissions;
 
-/// Where the unit is looked for, in the order of systemd.
+/// The directories of units, in the order of systemd.
 const UNIT_DIRECTORIES: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -17,44 +17,44 @@ const UNIT_DIRECTORIES: [&str; 5] = [
     "/lib/systemd/system",
 ];
 const UNIT: &str = "hs100d.service";
-/// The directory whose files the unit loads as credentials.
+/// The unit loads the files in this directory as credentials.
 const CREDENTIALS: &str = "/etc/hs100d";
-/// How the files of credentials end.
+/// The extensions of credentials.
 const CREDENTIAL_ENDINGS: [&str; 2] = ["password", "token"];
-/// The control group of the unit, with version 2 and version 1. It is there while the service runs.
+/// Where the unit's control group is, with version 2 and version 1. It exists while the service runs.
 const CONTROL_GROUPS: [&str; 2] = ["/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/systemd/system.slice"];
 /// The control groups of this process.
 const OUR_CONTROL_GROUPS: &str = "/proc/self/cgroup";
 
-/// The system service, as a command beside it sees it.
+/// The system service, as a command sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// Where it keeps its state.
-    pub state_dir: PathBuf,
-    /// Whether this user may use what is there.
-    pub reach: Reach,
-    /// Where its credentials are, in files.
-    pub credentials: PathBuf,
-    /// Whether this user may read those that are there.
-    pub has_credentials: bool,
+pub(crate) struct Service {
+    /// Its state directory.
+    pub(crate) state_dir: PathBuf,
+    /// Whether this user may use its state.
+    pub(crate) reach: Reach,
+    /// The directory of its credentials.
+    pub(crate) credentials: PathBuf,
+    /// Whether this user may read all of them.
+    pub(crate) has_credentials: bool,
     is_running: bool,
 }
 
 /// What this user may do with the service's state and credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// All of it may be read, and what is written there belongs to the service.
+pub(crate) enum Reach {
+    /// May read all of it, and write files that belong to the service.
     Usable,
-    /// Some of it is for another user: root, or the one that the service runs as.
+    /// Some of it is for root or the service's user only.
     Locked,
     /// The unit is installed, and there is no state yet: it has never run.
     Missing,
 }
 
 impl Service {
-    /// The service that a command with this config is beside. None where `$STATE_DIRECTORY` says where the state is, as
-    /// for the service itself, and none for a config other than the system's: that belongs to a daemon of the user's own.
-    pub fn beside(place: &ConfigPath, environment: &Environment) -> Option<Self> {
+    /// The service that uses this config. `None` if `$STATE_DIRECTORY` is set, as in the service itself, and for a config
+    /// other than the system's: that is for a daemon of the user's own.
+    pub(crate) fn beside(place: &ConfigPath, environment: &Environment) -> Option<Self> {
         let system_config = environment.system(SYSTEM_CONFIG).join(FILE_NAME);
         let is_shared = place.path().is_none_or(|path| is_same_file(path, &system_config));
         if !is_shared || environment.get("STATE_DIRECTORY").is_some() {
@@ -62,7 +62,7 @@ impl Service {
         }
         let state_dir = environment.system(SYSTEM_STATE);
         let has_unit = || UNIT_DIRECTORIES.iter().any(|it| environment.system(it).join(UNIT).exists());
-        // A link whose end this user may not see is there as well.
+        // Not `exists`: a link counts if this user may not see its target.
         if fs::symlink_metadata(&state_dir).is_err() && !has_unit() {
             return None;
         }
@@ -77,13 +77,13 @@ impl Service {
         Some(Self { state_dir, reach, credentials, has_credentials, is_running })
     }
 
-    /// Whether it runs now, as another process than this one.
-    pub fn is_running(&self) -> bool {
+    /// Whether it runs now, and is not this process.
+    pub(crate) fn is_running(&self) -> bool {
         self.is_running
     }
 }
 
-/// Whether both paths lead to one file. One that is not there is told by its name.
+/// Whether both paths lead to the same file. Compares the paths if one does not exist.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     match (fs::canonicalize(one), fs::canonicalize(other)) {
         (Ok(one), Ok(other)) => one == other,
@@ -94,13 +94,13 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 fn reach_of(state_dir: &Path) -> Reach {
     match fs::metadata(state_dir) {
         Ok(_) if permissions::may_keep_files(state_dir) => Reach::Usable,
-        // With DynamicUser the link leads through a directory of root's.
+        // With DynamicUser, the link leads into a directory of root's: then the error is another one.
         Err(error) if error.kind() == ErrorKind::NotFound => Reach::Missing,
         Ok(_) | Err(_) => Reach::Locked,
     }
 }
 
-/// Whether this user may read every credential that is there.
+/// Whether this user may read every credential.
 fn may_read_credentials(directory: &Path) -> bool {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    /// A machine of files only.
+    /// A directory with the system's files.
     struct Machine(tempfile::TempDir);
 
     impl Machine {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_is_noticed_by_its_state_or_its_unit_and_only_with_the_systems_config() {
+    fn the_service_is_detected_by_its_state_or_its_unit_and_only_with_the_systems_config() {
         let machine = Machine::new();
         assert_eq!(machine.service(), None, "there is none");
         machine.write("/lib/systemd/system/hs100d.service", "[Service]\n");

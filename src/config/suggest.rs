@@ -1,7 +1,7 @@
 //! What to write instead of the keys that newcomers guess: the right key, with the guessed value in its form.
 //!
-//! Pure: a key that is not known in, a remedy out. Values that may be secret (an account's address, what holds an `@`)
-//! are shown as an example, never as they were written.
+//! Pure: an unknown key in, a remedy out. Values that may be secret (the e-mail address, anything with an `@`) are replaced
+//! by an example.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,25 +9,25 @@ use super::reader::Unknown;
 use crate::bridge::slug::slug;
 use crate::model::PlugName;
 
-/// The keys under which a broker's host is guessed.
+/// Guesses for a broker's host.
 const HOSTS: [&str; 10] =
     ["host", "hostname", "server", "broker", "address", "addr", "ip", "ip_address", "uri", "url"];
-/// The keys under which TLS is guessed.
+/// Guesses for TLS.
 const TLS: [&str; 4] = ["tls", "ssl", "use_tls", "use_ssl"];
-/// The keys under which a user name is guessed.
+/// Guesses for a user name.
 const USERS: [&str; 7] = ["user", "username", "user_name", "login", "account", "email", "mail"];
-/// The keys under which a password is guessed.
+/// Guesses for a password.
 const PASSWORDS: [&str; 5] = ["pass", "passwd", "pwd", "password", "secret"];
-/// The keys under which something is guessed to be turned on and off.
+/// Guesses for a switch that turns a table on and off.
 const FLAGS: [&str; 5] = ["enabled", "enable", "active", "on", "use"];
-/// The keys under which the time between two reads is guessed.
+/// Guesses for the interval between polls.
 const INTERVALS: [&str; 6] = ["interval", "poll", "polling", "poll_time", "refresh", "scan_interval"];
-/// The longest value that is shown, in characters.
+/// The longest value that a message repeats, in characters.
 const SHOWN: usize = 60;
 const MQTT_PORT: u16 = 1883;
 const MQTTS_PORT: u16 = 8883;
 
-/// The remedy for a key that is not known, or for a table that was written as a value; `None` if it is no usual guess.
+/// The remedy for an unknown key, or for a table that is written as a value; `None` if it is not a usual guess.
 pub(super) fn suggest(unknown: &Unknown<'_>) -> Option<String> {
     let key = unknown.key.to_ascii_lowercase().replace('-', "_");
     match unknown.table {
@@ -44,7 +44,7 @@ pub(super) fn suggest(unknown: &Unknown<'_>) -> Option<String> {
     }
 }
 
-/// A key of no table, or a table that was written as a value.
+/// A key at the top level, or a table that is written as a value.
 fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     let is_off = value.as_deref() == Some("false");
@@ -63,7 +63,7 @@ fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         "plugs" | "device" | "devices" | "switch" | "switches" | "outlet" => {
             "write [[plug]], in double brackets, once for each plug".to_owned()
         }
-        // These are known as tables.
+        // These exist as tables.
         "mqtt" | "broker" => {
             format!("below [mqtt] for a broker of your own {}", line("url", &broker_url(value.as_deref(), unknown)))
         }
@@ -79,7 +79,7 @@ fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
 fn mqtt(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     Some(match key {
-        // The nearest key says it better.
+        // The nearest key, `url`, is the better answer.
         "uri" => return None,
         "port" => broker_of_ones_own(None, unknown),
         _ if HOSTS.contains(&key) || TLS.contains(&key) => broker_of_ones_own(None, unknown),
@@ -179,7 +179,7 @@ fn local(key: &str, unknown: &Unknown<'_>) -> Option<String> {
 fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     Some(match key {
-        // An account's address is shown nowhere.
+        // The e-mail address is shown nowhere.
         _ if USERS.contains(&key) => format!("write {}", line("username", "me@example.com")),
         _ if PASSWORDS.contains(&key) => {
             format!(
@@ -220,7 +220,7 @@ fn plug(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         }
         "alias" | "title" | "label" | "friendly_name" | "topic" | "slug" => {
             let is_name = |text: &String| PlugName::new(text).is_ok();
-            // A text that is no name is an alias, and the daemon would call the plug so by itself.
+            // An invalid name is an alias; the daemon makes a name of it in the same way.
             let name = value.map(|text| if is_name(&text) { text } else { slug(&text) }).filter(is_name);
             format!(
                 "{}, as its topic is to be called; which plug it is, device_id, mac or host says",
@@ -248,7 +248,7 @@ fn broker_of_ones_own(why: Option<&str>, unknown: &Unknown<'_>) -> String {
     format!("{why}: write {table}{}", line("url", &broker_url(None, unknown)))
 }
 
-/// What was written of a broker in several keys, in one.
+/// The URL of a broker that is written in several keys.
 fn broker_url(given: Option<&str>, unknown: &Unknown<'_>) -> String {
     let written = unknown.beside(&HOSTS);
     let written = given.or(written.as_deref()).filter(|host| is_fit_to_show(host)).unwrap_or_default();
@@ -260,7 +260,7 @@ fn broker_url(given: Option<&str>, unknown: &Unknown<'_>) -> String {
         }
         _ => (authority, None),
     };
-    // A flag was written where a host belongs.
+    // A flag in place of a host.
     let host = if host.is_empty() || matches!(host, "true" | "false") { "broker.lan" } else { host };
     let host =
         if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
@@ -287,12 +287,12 @@ fn form_of_documents(is_off: bool) -> &'static str {
     if is_off { "off" } else { "device" }
 }
 
-/// What to write, with the value that was written or that of an example.
+/// What to write, with the user's value or an example.
 fn write(key: &str, value: Option<&str>, example: &str) -> String {
     format!("write {}", line(key, value.unwrap_or(example)))
 }
 
-/// The same where a number is so many seconds.
+/// The same for a duration; a plain number is in seconds.
 fn write_duration(key: &str, value: Option<&str>, example: &str) -> String {
     let seconds = value.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     write(key, seconds.map(|text| format!("{text}s")).as_deref().or(value), example)
@@ -303,12 +303,12 @@ fn line(key: &str, value: &str) -> String {
     format!("{key} = {value:?}")
 }
 
-/// The value as it may be repeated.
+/// The value, if a message may repeat it.
 fn shown(unknown: &Unknown<'_>) -> Option<String> {
     unknown.value().filter(|value| is_fit_to_show(value)).map(std::borrow::Cow::into_owned)
 }
 
-/// An `@` stands between a name with a password and a host, or in an account's address.
+/// Text with an `@` may be a password before a host, or the e-mail address.
 fn is_fit_to_show(value: &str) -> bool {
     !value.is_empty() && value.chars().count() <= SHOWN && !value.chars().any(|c| c.is_control() || c == '@')
 }

@@ -1,10 +1,10 @@
-//! What the daemon says of itself while it runs: plain lines on a terminal, structured fields under journald.
+//! The log: plain lines on a terminal, structured fields under journald, all on standard error.
 //!
-//! Everything goes to standard error. This room decides how lines look, which are let through, and when a
-//! failure that repeats itself is said again; what is worth a line is decided where it happens.
+//! This module decides the format of lines, the levels, and when a failure that repeats is logged again. The rest of the code
+//! decides what is logged.
 //!
-//! The message of a line says all that a person needs, since `journalctl` shows nothing else. What a program may
-//! want to pick it by stands beside it in the fields `event`, `plug`, `route` and `reason`.
+//! The message holds all that a person needs, because `journalctl` shows nothing else. The fields `event`, `plug`, `route` and
+//! `reason` are for programs that filter.
 
 mod plain;
 mod repeated;
@@ -27,14 +27,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
 use plain::Seconds;
-pub use repeated::{Past, Repeated};
+pub(crate) use repeated::Repeated;
 
-/// Our own lines; everything else that logs is a library.
+/// The target of our own lines; all other targets are libraries.
 const OURS: &str = "hs100d";
-/// Where the embedded broker's library complains of each session that it cannot write.
+/// Here the embedded broker's library reports each session that it cannot write.
 const SESSION_LOG: &str = "mqtt5::broker::storage::session_log";
 
-/// How bad a line is in the journal's words, as other services mean them.
+/// The priorities in the journal, as other services use them.
 const PRIORITIES: PriorityMappings = PriorityMappings {
     error: Priority::Error,
     warn: Priority::Warning,
@@ -43,21 +43,21 @@ const PRIORITIES: PriorityMappings = PriorityMappings {
     trace: Priority::Debug,
 };
 
-/// How lines look and which are let through, as the command line and the environment have it.
+/// What the command line and the environment say about the log.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LogOptions<'a> {
-    /// How often `-v` was given, less how often `-q` was.
-    pub verbosity: i8,
-    /// `$RUST_LOG`, which goes before the verbosity: `hs100d=debug,mqtt5=info`.
-    pub rust_log: Option<&'a str>,
-    /// `$JOURNAL_STREAM`: the file that systemd connected to the journal, as `device:inode`.
-    pub journal_stream: Option<&'a str>,
+pub(crate) struct LogOptions<'a> {
+    /// The number of `-v` minus the number of `-q`.
+    pub(crate) verbosity: i8,
+    /// `$RUST_LOG`, such as `hs100d=debug,mqtt5=info`. Replaces the verbosity.
+    pub(crate) rust_log: Option<&'a str>,
+    /// `$JOURNAL_STREAM`: `device:inode` of the stream that systemd connected to the journal.
+    pub(crate) journal_stream: Option<&'a str>,
     /// `$NO_COLOR` is set.
-    pub no_color: bool,
+    pub(crate) no_color: bool,
 }
 
-/// Starts logging for this process. Returns what is to be warned of, now that it can be.
-pub fn start(options: LogOptions<'_>) -> Option<String> {
+/// Starts logging for this process. Returns a warning to be logged.
+pub(crate) fn start(options: LogOptions<'_>) -> Option<String> {
     let (filter, mut warning) = filter(options);
     let journal =
         options.journal_stream.filter(|stream| is_standard_error(stream)).map(|_| tracing_journald::layer());
@@ -73,20 +73,20 @@ pub fn start(options: LogOptions<'_>) -> Option<String> {
         }
         None => plain::layer(options).with_timer(Seconds).boxed(),
     };
-    // A second start, as tests in one process would have it, changes nothing.
-    let damper = LibraryDamping::default();
-    let damped = dynamic_filter_fn(move |line, _| damper.lets_through(line, Instant::now()));
-    registry().with(layer.with_filter(filter.and(damped))).try_init().ok();
+    // Fails at a second start, as with tests in one process; the first stays.
+    let throttle = LibraryThrottle::default();
+    let throttled = dynamic_filter_fn(move |line, _| throttle.admits(line, Instant::now()));
+    registry().with(layer.with_filter(filter.and(throttled))).try_init().ok();
     warning
 }
 
-/// What stands before a line that is printed and means the end, so that the journal takes it for an error.
-pub fn mark_of_error() -> &'static str {
+/// The prefix of a line that is printed, not logged, and should be an error in the journal.
+pub(crate) fn mark_of_error() -> &'static str {
     let stream = std::env::var("JOURNAL_STREAM");
     if stream.is_ok_and(|stream| is_standard_error(&stream)) { "<3>" } else { "" }
 }
 
-/// Which lines are let through, and what is wrong with `$RUST_LOG`.
+/// The levels, and a warning about `$RUST_LOG`.
 fn filter(options: LogOptions<'_>) -> (Targets, Option<String>) {
     let (ours, others) = match options.verbosity {
         ..=-2 => (LevelFilter::ERROR, LevelFilter::ERROR),
@@ -95,7 +95,7 @@ fn filter(options: LogOptions<'_>) -> (Targets, Option<String>) {
         1 => (LevelFilter::DEBUG, LevelFilter::WARN),
         2.. => (LevelFilter::TRACE, LevelFilter::INFO),
     };
-    // What the embedded broker cannot write, `mqtt::broker_store` says in one line, with the remedy.
+    // `mqtt::broker::store` reports in one line what the broker cannot write, with the remedy.
     let quiet = if options.verbosity >= 2 { others } else { LevelFilter::OFF };
     let default = Targets::new().with_default(others).with_target(OURS, ours).with_target(SESSION_LOG, quiet);
     match options.rust_log.map(str::parse::<Targets>) {
@@ -105,22 +105,22 @@ fn filter(options: LogOptions<'_>) -> (Targets, Option<String>) {
     }
 }
 
-/// Lets what libraries complain of through once, and then at growing intervals: on a full disk the embedded broker
-/// complains of each message, and without a file to open for a client it does so as fast as it can.
+/// Throttles the warnings of libraries: on a full disk the embedded broker logs one for each message, and without a free
+/// file descriptor as fast as it can.
 #[derive(Debug, Default)]
-struct LibraryDamping(Mutex<HashMap<Identifier, Repeated>>);
+struct LibraryThrottle(Mutex<HashMap<Identifier, Repeated>>);
 
-impl LibraryDamping {
-    fn lets_through(&self, line: &Metadata<'_>, now: Instant) -> bool {
+impl LibraryThrottle {
+    fn admits(&self, line: &Metadata<'_>, now: Instant) -> bool {
         if *line.level() > Level::WARN || line.target().starts_with(OURS) {
             return true;
         }
-        let mut complaints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.entry(line.callsite()).or_default().failed("", now).is_some()
+        let mut warnings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.entry(line.callsite()).or_default().failed("", now).is_some()
     }
 }
 
-/// The variable is inherited by whatever a service starts, so only the file itself tells whether it is meant.
+/// A child process inherits the variable but perhaps not the stream, so the two are compared.
 fn is_standard_error(journal_stream: &str) -> bool {
     let file = || File::from(io::stderr().as_fd().try_clone_to_owned().ok()?).metadata().ok();
     file().is_some_and(|meta| journal_stream == format!("{}:{}", meta.dev(), meta.ino()))
@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    fn lets_through(options: LogOptions<'_>, target: &str) -> Option<Level> {
+    fn level_of(options: LogOptions<'_>, target: &str) -> Option<Level> {
         let (filter, _) = filter(options);
         [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
             .into_iter()
@@ -149,24 +149,24 @@ mod tests {
             (5, Level::TRACE, Level::INFO),
         ] {
             let options = LogOptions { verbosity, ..LogOptions::default() };
-            assert_eq!(lets_through(options, "hs100d::daemon"), Some(ours));
-            assert_eq!(lets_through(options, "mqtt5::broker"), Some(others));
-            assert_eq!(lets_through(options, SESSION_LOG), Some(others).filter(|_| verbosity > 1));
+            assert_eq!(level_of(options, "hs100d::daemon"), Some(ours));
+            assert_eq!(level_of(options, "mqtt5::broker"), Some(others));
+            assert_eq!(level_of(options, SESSION_LOG), Some(others).filter(|_| verbosity > 1));
         }
     }
 
     #[test]
-    fn rust_log_goes_before_the_verbosity_and_a_bad_one_is_told() {
+    fn rust_log_goes_before_the_verbosity_and_an_invalid_one_is_reported() {
         let good = LogOptions { rust_log: Some("warn,hs100d=trace"), ..LogOptions::default() };
-        assert_eq!(lets_through(good, "hs100d::mqtt"), Some(Level::TRACE));
-        assert_eq!(lets_through(good, "mqtt5"), Some(Level::WARN));
+        assert_eq!(level_of(good, "hs100d::mqtt"), Some(Level::TRACE));
+        assert_eq!(level_of(good, "mqtt5"), Some(Level::WARN));
         let bad = LogOptions { rust_log: Some("hs100d=loud"), ..LogOptions::default() };
-        assert_eq!(lets_through(bad, "hs100d::mqtt"), Some(Level::INFO));
+        assert_eq!(level_of(bad, "hs100d::mqtt"), Some(Level::INFO));
         assert!(filter(bad).1.unwrap().contains("write it like hs100d=debug,warn"));
     }
 
     #[test]
-    fn what_a_library_complains_of_again_and_again_is_let_through_at_growing_intervals() {
+    fn a_warning_of_a_library_that_repeats_is_logged_at_growing_intervals() {
         fn line(target: &'static str, level: Level) -> Metadata<'static> {
             let fields = tracing::field::FieldSet::new(&[], tracing::callsite::Identifier(&SITE));
             Metadata::new("line", target, level, None, None, None, fields, tracing::metadata::Kind::EVENT)
@@ -179,16 +179,19 @@ mod tests {
                 unreachable!()
             }
         }
-        let (damper, start) = (LibraryDamping::default(), Instant::now());
+        let (throttle, start) = (LibraryThrottle::default(), Instant::now());
         let passed = |target, level, second| {
-            damper.lets_through(&line(target, level), start + Duration::from_secs(second))
+            throttle.admits(&line(target, level), start + Duration::from_secs(second))
         };
-        let said: Vec<u64> = (0..200).filter(|&second| passed("mqtt5", Level::ERROR, second)).collect();
-        assert_eq!(said, [0, 60, 180]);
-        assert!((0..200).all(|second| passed("mqtt5", Level::DEBUG, second)), "who asks for all gets all");
+        let logged: Vec<u64> = (0..200).filter(|&second| passed("mqtt5", Level::ERROR, second)).collect();
+        assert_eq!(logged, [0, 60, 180]);
+        assert!(
+            (0..200).all(|second| passed("mqtt5", Level::DEBUG, second)),
+            "debug lines are not throttled"
+        );
         assert!(
             (0..200).all(|second| passed("hs100d::daemon", Level::WARN, second)),
-            "ours are weighed elsewhere"
+            "our own are throttled where they are logged"
         );
     }
 

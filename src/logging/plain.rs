@@ -1,5 +1,4 @@
-//! How a line looks to a person: the time, how bad it is, and the message; of the fields only what the message has
-//! not said already.
+//! The format of a line on a terminal: time, level, message, and the fields that are not in the message.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -14,8 +13,8 @@ use tracing_subscriber::registry::Registry;
 
 use super::LogOptions;
 
-/// Fields that repeat a part of the message, for programs.
-const SAID: [&str; 4] = ["event", "plug", "route", "reason"];
+/// The fields that may repeat a part of the message.
+const FOR_PROGRAMS: [&str; 4] = ["event", "plug", "route", "reason"];
 
 pub(super) type PlainLayer = Layer<Registry, PlainFields, Format, fn() -> io::Stderr>;
 
@@ -27,7 +26,7 @@ pub(super) fn layer(options: LogOptions<'_>) -> PlainLayer {
         .fmt_fields(PlainFields)
 }
 
-/// The time of a line to the second, in UTC: more would only be in the way of reading.
+/// The time in UTC, to the second.
 pub(super) struct Seconds;
 
 impl FormatTime for Seconds {
@@ -36,7 +35,7 @@ impl FormatTime for Seconds {
     }
 }
 
-/// Writes the message, and behind it what else there is.
+/// Writes the message, then the other fields.
 pub(super) struct PlainFields;
 
 impl<'w> FormatFields<'w> for PlainFields {
@@ -45,7 +44,7 @@ impl<'w> FormatFields<'w> for PlainFields {
         fields.record(&mut line);
         write_printable(&mut writer, &line.message)?;
         for (name, value) in line.fields {
-            if !(SAID.contains(&name) && line.message.contains(value.trim_matches('"'))) {
+            if !(FOR_PROGRAMS.contains(&name) && line.message.contains(value.trim_matches('"'))) {
                 write_printable(&mut writer, &format!(" {name}={value}"))?;
             }
         }
@@ -53,7 +52,7 @@ impl<'w> FormatFields<'w> for PlainFields {
     }
 }
 
-/// A line in parts.
+/// The message and the fields of a line.
 #[derive(Default)]
 struct LogLine {
     message: String,
@@ -70,7 +69,7 @@ impl Visit for LogLine {
     }
 }
 
-/// What strangers send ends up in lines as well, and may neither begin a new one nor colour the terminal.
+/// Lines may quote foreign text, which must neither begin a new line nor control the terminal.
 fn write_printable(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
     for character in text.chars() {
         if character.is_control() {
@@ -91,9 +90,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct Written(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Paper {
+    impl io::Write for Written {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(text)
         }
@@ -103,30 +102,30 @@ mod tests {
         }
     }
 
-    /// What is written when this happens.
-    fn written(what: impl FnOnce()) -> String {
-        let paper = Paper::default();
-        let pen = paper.clone();
-        let layer = Layer::default().with_writer(move || pen.clone()).with_ansi(false).with_target(false);
+    /// The lines that a closure logs.
+    fn lines(log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = Layer::default().with_writer(move || writer.clone()).with_ansi(false).with_target(false);
         let layer = layer.without_time().fmt_fields(PlainFields);
-        tracing::subscriber::with_default(Registry::default().with(layer), what);
-        let text = paper.0.lock().unwrap().clone();
+        tracing::subscriber::with_default(Registry::default().with(layer), log);
+        let text = written.0.lock().unwrap().clone();
         String::from_utf8(text).unwrap()
     }
 
     #[test]
-    fn what_the_message_has_said_is_not_said_again() {
+    fn a_field_that_is_in_the_message_is_not_repeated() {
         let reason = "no answer";
-        let line = written(|| tracing::warn!(plug = "lamp", reason, "lamp: plug_offline: {reason}"));
+        let line = lines(|| tracing::warn!(plug = "lamp", reason, "lamp: plug_offline: {reason}"));
         assert_eq!(line, " WARN lamp: plug_offline: no answer\n");
-        let line = written(|| tracing::info!(plug = "lamp", took = 3, "answered"));
+        let line = lines(|| tracing::info!(plug = "lamp", took = 3, "answered"));
         assert_eq!(line, " INFO answered plug=\"lamp\" took=3\n");
     }
 
     #[test]
-    fn what_strangers_send_stays_on_its_line_and_without_colour() {
+    fn foreign_text_stays_on_its_line_and_without_colour() {
         let line =
-            written(|| tracing::warn!(error = %"a\nb", "the broker says \u{1b}[31mred\n WARN all is lost"));
+            lines(|| tracing::warn!(error = %"a\nb", "the broker says \u{1b}[31mred\n WARN all is lost"));
         assert_eq!(line, " WARN the broker says \\u{1b}[31mred\\n WARN all is lost error=a\\nb\n");
     }
 }

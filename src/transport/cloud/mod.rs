@@ -22,7 +22,7 @@ mod device_list;
 pub mod error;
 pub mod host;
 mod http;
-pub mod outage;
+pub(crate) mod outage;
 pub mod rate_limit;
 pub mod session;
 

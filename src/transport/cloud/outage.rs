@@ -10,11 +10,11 @@ use crate::model::DeviceId;
 const SERVED_RECENTLY: Duration = Duration::from_secs(5 * 60);
 
 /// The plug of a call; `None` for the device list.
-pub type About = Option<DeviceId>;
+pub(crate) type About = Option<DeviceId>;
 
 /// Which calls were answered and which failed.
 #[derive(Debug, Default)]
-pub struct Outage {
+pub(crate) struct Outage {
     /// The two plugs served last, newest first: at least one of them is not the one that fails.
     served: [Option<(DeviceId, Instant)>; 2],
     /// Calls that failed since the last answer to any plug.
@@ -25,7 +25,7 @@ pub struct Outage {
 
 impl Outage {
     /// A call was answered.
-    pub fn answered(&mut self, about: &About, now: Instant) {
+    pub(crate) fn answered(&mut self, about: &About, now: Instant) {
         self.failing.remove(about);
         self.failing_alone.remove(about);
         // The list comes from the account's server and does not show that plugs can be reached.
@@ -39,7 +39,7 @@ impl Outage {
     }
 
     /// A call failed. Returns whether it fails alone: other plugs were served recently, and no other call failed since.
-    pub fn is_of_one(&mut self, about: &About, now: Instant) -> bool {
+    pub(crate) fn is_of_one(&mut self, about: &About, now: Instant) -> bool {
         let is_other =
             |(plug, at): &&(DeviceId, Instant)| about.as_ref() != Some(plug) && now < *at + SERVED_RECENTLY;
         let serves_others = self.served.iter().flatten().any(|served| is_other(&served));
