@@ -18,23 +18,22 @@ use crate::mqtt::homeassistant::DocumentForm;
 use crate::secret::shortened;
 use crate::store::{self, TokenFile};
 
-/// What `check` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Also try the broker, the cloud account and each plug, and print the likely cause of each failure; with -v each try
     #[arg(long)]
-    pub online: bool,
+    pub(super) online: bool,
 
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// Checks the config.
 ///
 /// # Errors
 /// Every mistake in the config; with `--online`, that something does not work.
-pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let place = context.place();
     let installation = match Installation::of(context) {
         Ok(installation) => installation,

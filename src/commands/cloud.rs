@@ -19,7 +19,7 @@ use crate::transport::cloud::{Cloud, CloudError};
 
 /// The subcommands for the account.
 #[derive(Debug, Subcommand)]
-pub enum CloudCommand {
+pub(super) enum CloudCommand {
     /// Log in: ask for the password, or read it from standard input, and store a token, never the password
     Login,
     /// Delete the token
@@ -36,7 +36,7 @@ pub enum CloudCommand {
 ///
 /// # Errors
 /// The config has no account, or the cloud refuses.
-pub async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed> {
+pub(super) async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let store = installation.store()?;
     let config = &installation.config;

@@ -5,9 +5,8 @@ use clap_complete::Shell;
 
 use super::{Cli, Failed, say};
 
-/// What `completions` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The shell
     shell: Shell,
 }
@@ -16,7 +15,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Standard output cannot be written to.
-pub fn run(args: Args) -> Result<(), Failed> {
+pub(super) fn run(args: Args) -> Result<(), Failed> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "hs100d", &mut script);
     say(&String::from_utf8_lossy(&script))

@@ -30,19 +30,18 @@ const USUAL_PORT: u16 = 1883;
 const PLUGS: [&str; 3] = ["Kitchen Kettle", "Küche ☕", "Christmas Tree"];
 const HERO: &str = "kitchen-kettle";
 
-/// What `demo` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// End after one round; exit code 0 only if every step worked
     #[arg(long)]
-    pub once: bool,
+    pub(super) once: bool,
 }
 
 /// Runs the story, then keeps the home running until Ctrl-C.
 ///
 /// # Errors
 /// A step did not work, or the home could not be started.
-pub async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
+pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let scratch = Scratch::new()?;
     let house = SimHome::start(HomeOptions::of(&PLUGS))
         .await

@@ -17,16 +17,15 @@ use crate::model::{Address, DeviceId, PlugName, RelayState};
 use crate::smarthome::message::{OutletState, Reading};
 use crate::transport::discovery::{self, BroadcastPath, Discovery};
 
-/// What `discover` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 
     /// How long to wait for answers
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::duration::parse)]
-    pub timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// How often the progress line is refreshed.
@@ -38,7 +37,7 @@ const ASKED_BY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The config is wrong.
-pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let (config, store) = (&installation.config, installation.look());
     let options = config.discovery.clone();

@@ -9,11 +9,10 @@ use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::event::KnownPlug;
 
-/// What `forget` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Its name in the topics
-    pub plug: String,
+    pub(super) plug: String,
 }
 
 /// Asks the running daemon to do it. Without a daemon, removes the plug from the store; the next daemon then clears its
@@ -21,7 +20,7 @@ pub struct Args {
 ///
 /// # Errors
 /// There is no such plug, or it has an entry in the config.
-pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let config = &installation.config;
     let refused = |why: String| Err(Failed::new(Exit::CommandFailed, format!("{}: {why}", args.plug)));

@@ -3,23 +3,23 @@
 //! Each subcommand is a file with `Args` and `run`. A failure comes back as a [`Failed`] and is printed in one place, on
 //! standard error, one line each: `hs100d: what: why: what to do`.
 
-pub mod check;
-pub mod cloud;
-pub mod completions;
+mod check;
+mod cloud;
+mod completions;
 mod daemon_client;
 #[cfg(feature = "sim")]
-pub mod demo;
-pub mod discover;
+mod demo;
+mod discover;
 mod doctor;
-pub mod forget;
+mod forget;
 mod hardening;
 mod installation;
 mod known;
-pub mod man;
+mod man;
 mod oneshot;
-pub mod plug;
+mod plug;
 mod progress;
-pub mod run;
+mod run;
 mod table;
 mod target;
 
@@ -103,24 +103,24 @@ pub enum Exit {
 
 /// What every command gets besides its own arguments.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// The config file that the command line names.
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The environment variables.
-    pub environment: Environment,
+    pub(crate) environment: Environment,
     /// `-v` was given.
-    pub is_verbose: bool,
+    pub(crate) is_verbose: bool,
     /// The command as it was typed.
-    pub typed: String,
+    pub(crate) typed: String,
 }
 
 /// Why a command failed: the exit code, and the lines to print.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
+pub(crate) struct Failed {
     /// The code.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// `what: why: what to do`, without the name of the program.
-    pub lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
 }
 
 /// Reads the command line and runs the command.
@@ -179,7 +179,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
 ///
 /// # Errors
 /// Standard output cannot be written to.
-pub fn say(text: &str) -> Result<(), Failed> {
+pub(crate) fn say(text: &str) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
     printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
@@ -213,7 +213,7 @@ impl Command {
 
 impl Context {
     /// Where the config is read from.
-    pub fn place(&self) -> ConfigPath {
+    pub(crate) fn place(&self) -> ConfigPath {
         ConfigPath::find(self.config.as_deref(), &self.environment)
     }
 
@@ -221,12 +221,12 @@ impl Context {
     ///
     /// # Errors
     /// Every mistake in it.
-    pub fn config(&self) -> Result<Config, Invalid> {
+    pub(crate) fn config(&self) -> Result<Config, Invalid> {
         Config::load(&self.place(), &self.environment)
     }
 
     /// Where state is stored that outlives a restart.
-    pub fn state_dir(&self) -> PathBuf {
+    pub(crate) fn state_dir(&self) -> PathBuf {
         paths::state_dir(&self.environment)
     }
 
@@ -246,7 +246,7 @@ impl Context {
 
 impl Failed {
     /// A failure of one line.
-    pub fn new(exit: Exit, line: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
         Self { exit, lines: vec![line.into()] }
     }
 

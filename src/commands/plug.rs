@@ -21,27 +21,26 @@ use crate::model::{Address, DeviceId, Failure, PlugCommand, RelayState, Route, S
 /// The longest part of a device's text that is printed on a line, in characters.
 const WORDS_SHOWN: usize = 80;
 
-/// What `plug` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Its configured name, topic name, alias, address, MAC or device id; an outlet of a strip by its topic name or alias
-    pub target: String,
+    pub(super) target: String,
 
     /// What to do
-    pub verb: Verb,
+    pub(super) verb: Verb,
 
     /// Use only this route
     #[arg(long)]
-    pub via: Option<Via>,
+    pub(super) via: Option<Via>,
 
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// The commands to a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Read it
     Info,
     /// Switch it on
@@ -60,7 +59,7 @@ pub enum Verb {
 
 /// The routes to a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Via {
+pub(super) enum Via {
     /// The LAN
     Local,
     /// The cloud
@@ -71,7 +70,7 @@ pub enum Via {
 ///
 /// # Errors
 /// The config is wrong, the plug was not found, or the command failed.
-pub async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     // The login may be one of the service that this user may not read.
     if let Some(failed) = installation.out_of_reach().filter(|_| args.via == Some(Via::Cloud)) {

@@ -15,17 +15,17 @@ pub(super) const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
 /// Where config and state are, for the man page.
 pub const FILES: &[(&str, &str)] = &[
-    ("--config FILE, $HS100D_CONFIG", "The config, where it is named."),
-    ("$XDG_CONFIG_HOME/hs100d/hs100d.toml", "Else the user's own; ~/.config where the variable is not set."),
-    ("/etc/hs100d/hs100d.toml", "Else the system's; without any of them the built-in defaults hold."),
+    ("--config FILE, $HS100D_CONFIG", "The config file that the command line or the environment names."),
+    ("$XDG_CONFIG_HOME/hs100d/hs100d.toml", "Else the user's config; without the variable in ~/.config."),
+    ("/etc/hs100d/hs100d.toml", "Else the system's config. Without any of them the built-in defaults apply."),
     (
         "$STATE_DIRECTORY, $XDG_STATE_HOME/hs100d, ~/.local/state/hs100d",
-        "Names, last known addresses and the account's tokens. The first that is given is used.",
+        "Names, last known addresses and the account's tokens, in the first of these that is set.",
     ),
     (
         "/var/lib/hs100d, /etc/hs100d/*.password",
-        "State and passwords of the system service. A command that is given the system's config, or none, and no \
-         $STATE_DIRECTORY uses them where it may, and else names the command to type.",
+        "State and passwords of the system service. A command with the system's config or without one, and without \
+         $STATE_DIRECTORY, uses them if it may read them, else it prints the command to type.",
     ),
 ];
 

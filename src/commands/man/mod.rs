@@ -10,9 +10,8 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{Exit, Failed, say};
 
-/// What `man` is called with.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Which page
     #[arg(value_enum, default_value_t = ManPage::Program)]
     page: ManPage,
@@ -33,7 +32,7 @@ enum ManPage {
 ///
 /// # Errors
 /// Standard output cannot be written to.
-pub fn run(args: Args) -> Result<(), Failed> {
+pub(super) fn run(args: Args) -> Result<(), Failed> {
     let mut page = Vec::new();
     match args.page {
         ManPage::Program => program::render(&mut page),
