@@ -82,6 +82,28 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
     assert!(count > 100, "only {count} links were found");
 }
 
+#[test]
+fn every_path_in_the_pages_exists() {
+    const FOLDERS: [&str; 8] = ["src", "tests", "docs", "examples", "fuzz", "benches", "contrib", ".ci"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for (page, text) in pages().iter().filter(|(page, _)| *page != Path::new("CHANGELOG.md")) {
+        let prose = prose(text);
+        // `tests/file.rs: name_of_a_test` is a path as well; `tests/service_*.rs` is several.
+        let paths = prose.split('`').skip(1).step_by(2).filter_map(|code| code.split([':', ' ']).next());
+        let is_path = |path: &&str| {
+            let folder = path.split_once('/').map(|(folder, _)| folder);
+            folder.is_some_and(|folder| FOLDERS.contains(&folder)) && !path.contains(['*', '<'])
+        };
+        // Made by a run of the fuzzer.
+        for path in paths.filter(is_path).filter(|path| *path != "fuzz/artifacts") {
+            assert!(root.join(path).exists(), "{}: there is no {path}", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 100, "only {count} paths were found");
+}
+
 /// The names of a page's headings in links.
 fn anchors(page: &str) -> HashSet<String> {
     let headings = prose(page);
