@@ -174,7 +174,7 @@ impl MqttSession {
             link.stop(FAREWELL_WITHIN).await;
         }
         if let Some(broker) = self.broker.take() {
-            broker.see_off(clients).await;
+            broker.wait_for_fewer_clients(clients).await;
             broker.stop().await;
         }
     }

@@ -499,7 +499,7 @@ async fn two_daemons_of_one_installation_do_not_share_a_store() {
     settle(&scene.ear).await;
     let ended = scene.home.run(&["run"]).await;
     let line = ended.last_line(69);
-    assert!(line.contains("another embedded broker keeps its messages there"), "{line}");
+    assert!(line.contains("another embedded broker stores its messages there"), "{line}");
     assert_eq!(scene.command("lamp", json!({"state": "ON"})).await["status"], "ok");
 }
 

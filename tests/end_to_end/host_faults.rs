@@ -219,7 +219,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
 
     drop(full);
     scene.daemon.says("names and addresses are saved again").await;
-    scene.daemon.says("what the embedded broker keeps is on disk again after ").await;
+    scene.daemon.says("the embedded broker's store is written again after ").await;
     is_written(&disk.join("broker/retained/another%2Fclient.json"), "another/client").await;
     let address = house.lan().address(house.plug(0)).unwrap().to_string();
     is_written(&state, &address).await;
@@ -249,7 +249,7 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
     scene.daemon.says("the config was read again").await;
 
     fs::remove_file(disk.join("filler")).unwrap();
-    scene.daemon.says("what the embedded broker keeps is on disk again after ").await;
+    scene.daemon.says("the embedded broker's store is written again after ").await;
     scene.daemon.says("the account's token is saved").await;
     is_written(&disk.join("cloud.token"), "token").await;
     assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first login is kept and saved");

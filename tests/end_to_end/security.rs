@@ -134,10 +134,10 @@ async fn an_embedded_broker_with_users_lets_nobody_else_in_and_the_daemon_goes_o
     for code in refused {
         assert!(matches!(code.await.unwrap(), 4 | 5), "bad user name or password, or not authorized");
     }
-    let line = daemon.says("turned a client at 127.0.0.1 away").await;
+    let line = daemon.says("refused the login of a client at 127.0.0.1").await;
     assert!(!line.contains("wrong") && !line.contains(USER.1), "{line}");
     assert_eq!(
-        daemon.lines().iter().filter(|line| line.contains("turned a client")).count(),
+        daemon.lines().iter().filter(|line| line.contains("refused the login of a client")).count(),
         1,
         "not once for each"
     );

@@ -1,7 +1,7 @@
-//! Who may come in to the embedded broker once there are users: name and password, and a pause after each wrong one.
+//! Authentication at the embedded broker: user name and password, and a delay after each wrong one.
 //!
-//! Whoever is in may do everything; there are no lists of topics. What was tried is not told to anybody, for people
-//! type passwords where names belong.
+//! A client that is logged in may do everything; there are no access lists. A wrong user name is not logged, because people
+//! type passwords into that field.
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use mqtt5::broker::auth::{AuthProvider, AuthResult};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
 
-use super::User;
+use super::options::User;
 use crate::logging::Repeated;
 
-/// A client that was wrong waits this long for its answer, on a connection that is of no more use then: whoever guesses
-/// needs as many connections as he makes guesses in a second.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long a client with a wrong password waits for the refusal. The connection ends with it, so that trying many
+/// passwords in a second takes as many connections.
+const REFUSE_AFTER: Duration = Duration::from_secs(1);
 
 type AuthFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Knows the users.
+/// Compares logins with the users of the config.
 pub(super) struct Authenticator {
     users: Vec<User>,
     refused: Mutex<Repeated>,
@@ -38,13 +38,13 @@ impl Authenticator {
         self.users.iter().any(|user| user.name == name && user.password.is(password))
     }
 
-    /// Tells of it, though not of each one of a flood.
-    fn turned_away(&self, client: SocketAddr) {
+    /// Logs a refused login, at growing intervals if there are many.
+    fn log_refusal(&self, client: SocketAddr) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(times) = refused.failed("", Instant::now()) {
             tracing::warn!(
-                "the embedded broker turned a client at {} away, {times} so far: it knew no user of \
-                 [[broker.user]] with the right password",
+                "the embedded broker refused the login of a client at {}, {times} refused so far: use a name and \
+                 password of a [[broker.user]]",
                 client.ip()
             );
         }
@@ -62,8 +62,8 @@ impl AuthProvider for Authenticator {
             match name.filter(|_| self.admits(name, connect.password.as_deref())) {
                 Some(name) => Ok(AuthResult::success_with_user(name)),
                 None => {
-                    self.turned_away(client);
-                    tokio::time::sleep(PAUSE).await;
+                    self.log_refusal(client);
+                    tokio::time::sleep(REFUSE_AFTER).await;
                     Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword))
                 }
             }
@@ -90,7 +90,7 @@ mod tests {
             name: name.to_owned(),
             password: Secret::new(password.to_owned()),
         };
-        let doorman = Authenticator::new(vec![user("ha", "right"), user("me", "mine")]);
+        let authenticator = Authenticator::new(vec![user("ha", "right"), user("me", "mine")]);
         for (name, password, admitted) in [
             (Some("ha"), Some("right"), true),
             (Some("me"), Some("mine"), true),
@@ -104,8 +104,15 @@ mod tests {
             (None, Some("right"), false),
             (None, None, false),
         ] {
-            assert_eq!(doorman.admits(name, password.map(str::as_bytes)), admitted, "{name:?} {password:?}");
+            assert_eq!(
+                authenticator.admits(name, password.map(str::as_bytes)),
+                admitted,
+                "{name:?} {password:?}"
+            );
         }
-        assert!(!Authenticator::new(Vec::new()).admits(Some(""), Some(b"")), "nobody is no user");
+        assert!(
+            !Authenticator::new(Vec::new()).admits(Some(""), Some(b"")),
+            "without users nobody is admitted"
+        );
     }
 }

@@ -1,8 +1,7 @@
-//! What the embedded broker keeps over a restart: retained messages, its clients' sessions, and what waits for them.
+//! The embedded broker's store: retained messages, sessions, and the messages queued for them survive a restart.
 //!
-//! The broker works in memory, and what changes there is written behind it. So a disk that is full, read-only or slow
-//! refuses no client and delays no message; it only means that a restart loses what could not be written, which is said
-//! once and tried again until it is written.
+//! The broker works in memory; a task writes its changes to disk. A disk that is full, read-only or slow refuses no client
+//! and delays no message: a restart then loses what is not written. That is logged once and retried until it works.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -24,89 +23,89 @@ use tokio::time::sleep_until;
 use crate::logging::Repeated;
 use crate::model::shown;
 
-/// Changes that come together are written together.
+/// How long changes are collected before they are written.
 const WRITE_AFTER: Duration = Duration::from_secs(1);
-/// What could not be written is tried again after this time: somebody may have made room.
-const WRITE_AGAIN: Duration = Duration::from_secs(10);
-/// Sessions tell nobody that they have changed, so they are looked at this often.
-const SESSIONS_EVERY: Duration = Duration::from_secs(10);
-/// How many messages are kept, and how many changes wait to be written: ten thousand plugs have four topics and one
-/// document each.
-pub(super) const MOST_KEPT: usize = 100_000;
-/// So many characters of a topic are repeated in the log.
-const SHOWN: usize = 100;
-/// The library's folder for retained messages, in ours.
+/// The pause before a failed write is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How often sessions are compared with what was written: they announce no change.
+const SESSION_INTERVAL: Duration = Duration::from_secs(10);
+/// The most retained messages, and the most changes that wait to be written. Ten thousand plugs have four topics and one
+/// discovery payload each.
+pub(super) const MAX_RETAINED: usize = 100_000;
+/// The most characters of a topic that the log shows.
+const MAX_SHOWN: usize = 100;
+/// The library's folder for retained messages, inside ours.
 const RETAINED: &str = "retained";
-/// Written to see whether something can be.
+/// A file that is written to test whether the folder is writable.
 const PROBE: &str = ".probe";
-/// As large as the smallest file is on most disks, in bytes.
+/// One block on most file systems, in bytes: a smaller file might fit on a full disk.
 const PROBE_SIZE: usize = 4096;
 
-/// Why something is not written.
-struct Unwritten {
+/// Why something could not be written.
+struct WriteError {
     why: String,
     remedy: &'static str,
 }
 
-/// Another broker keeps its messages in the same folder.
+/// Another broker uses the folder.
 #[derive(Debug)]
 pub(super) struct InUse;
 
-/// The folder, and what waits to be written to it.
+/// The folder, and the changes that wait to be written to it.
 pub(super) struct BrokerStore {
     folder: PathBuf,
-    /// None while the folder cannot be used.
+    /// `None` while the folder cannot be used.
     file: Option<FileBackend>,
     changes: Arc<Changes>,
-    /// The sessions as they were written.
+    /// The sessions as last written.
     sessions: HashMap<String, serde_json::Value>,
-    failing: Repeated,
+    failures: Repeated,
 }
 
 impl BrokerStore {
-    /// Opens the folder, which is made if it is not there. One that was damaged is put `aside`; one that cannot be used
-    /// now may be later. Both with a warning.
+    /// Opens the folder, and creates it if it is missing. A damaged folder is moved to `aside`; a folder that cannot be used
+    /// now is tried again later. Both are logged as a warning.
     pub(super) async fn open(folder: &Path, aside: &Path) -> Result<Self, InUse> {
         let mut store = Self {
             folder: folder.to_owned(),
             file: None,
             changes: Arc::default(),
             sessions: HashMap::new(),
-            failing: Repeated::default(),
+            failures: Repeated::default(),
         };
         let mut opened = open(folder).await;
         if let Err(StoreUnusable::Damaged(why)) = &opened {
-            match put_aside(folder, aside) {
+            match move_aside(folder, aside) {
                 Ok(()) => {
                     tracing::warn!(
-                        "{}: what the embedded broker kept cannot be used ({why}): it starts empty; the old files are \
-                         in {}, delete them",
+                        "{}: the embedded broker's store is damaged ({why}): it starts empty; the old files are in {}, \
+                         delete them",
                         folder.display(),
                         aside.display()
                     );
                     opened = open(folder).await;
                 }
-                Err(error) => tracing::debug!("{}: cannot be put aside: {error}", folder.display()),
+                Err(error) => tracing::debug!("{}: cannot be moved aside: {error}", folder.display()),
             }
         }
         match opened {
             Ok(file) => store.file = Some(file),
             Err(StoreUnusable::InUse) => return Err(InUse),
             Err(StoreUnusable::Damaged(why) | StoreUnusable::Unwritable(why)) => {
-                store.complain(&Unwritten::folder(why))
+                store.log_failure(&WriteError::folder(why))
             }
         }
         Ok(store)
     }
 
-    /// What the broker tells of its changes.
+    /// The event handler that collects the broker's changes.
     pub(super) fn changes(&self) -> Arc<Changes> {
         Arc::clone(&self.changes)
     }
 
-    /// Has the broker's memory hold what an earlier run kept. To be called before the broker runs.
+    /// Loads the store into the broker's memory. Must be called before the broker runs.
     pub(super) async fn restore(&mut self, memory: &Arc<DynamicStorage>) {
-        // Nobody else sets it.
+        // This is the only place that sets it.
         let _ = self.changes.memory.set(Arc::clone(memory));
         let Some(file) = &self.file else { return };
         match restore(file, memory).await {
@@ -114,32 +113,33 @@ impl BrokerStore {
             Err(error) => {
                 let (folder, why) = (self.folder.display(), first_line(&error));
                 tracing::warn!(
-                    "{folder}: what the embedded broker kept cannot be read in full: {why}: check the disk"
+                    "{folder}: the embedded broker's store cannot be read in full: {why}: check the disk"
                 );
             }
         }
     }
 
-    /// Writes what changes, until it is told to stop or dropped.
-    pub(super) fn keep(self) -> Keeping {
+    /// Starts the task that writes changes until [`StoreWriter::stop`], or until its handle is dropped.
+    pub(super) fn spawn_writer(self) -> StoreWriter {
         let (stop, stopped) = oneshot::channel();
-        Keeping { stop, task: tokio::spawn(self.run(stopped)) }
+        StoreWriter { stop, task: tokio::spawn(self.run(stopped)) }
     }
 
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         let changes = self.changes();
-        let mut due = Instant::now() + if self.failing.is_going_on() { WRITE_AGAIN } else { SESSIONS_EVERY };
+        let mut due =
+            Instant::now() + if self.failures.is_going_on() { RETRY_AFTER } else { SESSION_INTERVAL };
         loop {
             tokio::select! {
-                // Dropped or told, it is the same.
+                // The sender has sent or was dropped: both mean stop.
                 _ = &mut stopped => break,
-                () = changes.news.notified() => {
-                    if !self.failing.is_going_on() {
+                () = changes.notify.notified() => {
+                    if !self.failures.is_going_on() {
                         due = due.min(Instant::now() + WRITE_AFTER);
                     }
                 }
                 () = sleep_until(due.into()) => {
-                    let pause = if self.write(false).await { SESSIONS_EVERY } else { WRITE_AGAIN };
+                    let pause = if self.write(false).await { SESSION_INTERVAL } else { RETRY_AFTER };
                     due = Instant::now() + pause;
                 }
             }
@@ -147,25 +147,25 @@ impl BrokerStore {
         self.write(true).await;
     }
 
-    /// Whether all is written. What waits for clients that are away is written at the `end` only.
-    async fn write(&mut self, end: bool) -> bool {
-        match self.try_to_write(end).await {
+    /// Writes all changes; false if some could not be written. Queued messages are written at the end only (`is_last`).
+    async fn write(&mut self, is_last: bool) -> bool {
+        match self.try_to_write(is_last).await {
             Ok(()) => {
-                if let Some(past) = self.failing.ended(Instant::now()) {
+                if let Some(past) = self.failures.ended(Instant::now()) {
                     let folder = self.folder.display();
-                    tracing::info!("{folder}: what the embedded broker keeps is on disk again {past}");
+                    tracing::info!("{folder}: the embedded broker's store is written again {past}");
                 }
                 true
             }
-            Err(unwritten) => {
-                self.complain(&unwritten);
+            Err(error) => {
+                self.log_failure(&error);
                 false
             }
         }
     }
 
-    fn complain(&mut self, Unwritten { why, remedy }: &Unwritten) {
-        if self.failing.failed(why, Instant::now()).is_some() {
+    fn log_failure(&mut self, WriteError { why, remedy }: &WriteError) {
+        if self.failures.failed(why, Instant::now()).is_some() {
             tracing::warn!(
                 "{}: cannot be written: {why}: the embedded broker goes on in memory, and a restart loses what is not \
                  written; {remedy}",
@@ -174,22 +174,22 @@ impl BrokerStore {
         }
     }
 
-    async fn try_to_write(&mut self, end: bool) -> Result<(), Unwritten> {
+    async fn try_to_write(&mut self, is_last: bool) -> Result<(), WriteError> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => open(&self.folder).await.map_err(|unusable| Unwritten::folder(unusable.to_string()))?,
+            None => open(&self.folder).await.map_err(|unusable| WriteError::folder(unusable.to_string()))?,
         };
         let retained = self.changes.write_to(&file, &self.folder).await;
-        let sessions = self.write_sessions(&file, end).await;
+        let sessions = self.write_sessions(&file, is_last).await;
         self.file = Some(file);
         retained?;
         let Err(error) = sessions else { return Ok(()) };
-        // The broker's own words say what it was about to do; the system says what is in the way.
+        // The library's error says what it tried to do; the probe's error says why that failed.
         let why = probe(&self.folder).await.err().map_or_else(|| first_line(&error), |why| why.to_string());
-        Err(Unwritten::folder(why))
+        Err(WriteError::folder(why))
     }
 
-    async fn write_sessions(&mut self, file: &FileBackend, end: bool) -> Result<(), MqttError> {
+    async fn write_sessions(&mut self, file: &FileBackend, is_last: bool) -> Result<(), MqttError> {
         let Some(memory) = self.changes.memory.get() else { return Ok(()) };
         let ids: HashSet<String> = memory.session_client_ids().await?.into_iter().collect();
         for id in &ids {
@@ -199,7 +199,7 @@ impl BrokerStore {
                 file.store_session(session).await?;
                 self.sessions.insert(id.clone(), value);
             }
-            if end {
+            if is_last {
                 for message in memory.get_queued_messages(id).await? {
                     file.queue_message(message).await?;
                 }
@@ -213,59 +213,60 @@ impl BrokerStore {
             file.remove_session(&id).await?;
             self.sessions.remove(&id);
         }
-        if end {
+        if is_last {
             file.flush_queue_writes().await;
         }
         Ok(())
     }
 }
 
-impl Unwritten {
+impl WriteError {
     fn folder(why: String) -> Self {
         Self { why, remedy: "make room there, or make it writable for this user" }
     }
 }
 
-/// The task that writes.
+/// The handle of the task that writes the store.
 #[derive(Debug)]
-pub(super) struct Keeping {
+pub(super) struct StoreWriter {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Keeping {
-    /// Writes the last, and leaves the folder to a successor.
+impl StoreWriter {
+    /// Writes the last changes, and returns when another broker may open the folder.
     pub(super) async fn stop(self) {
-        // An error means that it has ended already, as a panic would.
+        // An error means that the task has ended already.
         let _ = self.stop.send(());
         let _ = self.task.await;
     }
 }
 
-/// Retained messages that have changed and are not written yet; none is a message that was taken back.
+/// Retained messages that have changed and are not written yet; `None` is a message that was cleared.
 #[derive(Default)]
 pub(super) struct Changes {
     memory: OnceLock<Arc<DynamicStorage>>,
     retained: Mutex<BTreeMap<String, Option<RetainedMessage>>>,
-    news: Notify,
+    notify: Notify,
 }
 
 impl Changes {
-    async fn note(&self, event: RetainedSetEvent) {
+    async fn record(&self, event: RetainedSetEvent) {
         let topic = &*event.topic;
         if !self.has_room(topic) {
-            tracing::debug!(topic, "too many messages wait to be written: a restart loses this change");
+            tracing::debug!(topic, "too many changes wait to be written: a restart loses this one");
             return;
         }
         let message = if event.cleared { None } else { self.take(topic).await };
-        // Whoever changed the topic in the meantime has noted it.
+        // Without a message the topic has changed again; that event records it.
         if message.is_some() || event.cleared {
             self.lock().insert(topic.to_owned(), message);
-            self.news.notify_one();
+            self.notify.notify_one();
         }
     }
 
-    /// The message with all that belongs to it. The broker has its own copy and reads this one at its start only.
+    /// The message with its properties, moved out of the memory store. The broker has a copy of its own and reads this store
+    /// at its start only.
     async fn take(&self, topic: &str) -> Option<RetainedMessage> {
         let memory = self.memory.get()?;
         let message = memory.get_retained_message(topic).await.ok()?;
@@ -273,9 +274,9 @@ impl Changes {
         message
     }
 
-    /// Writes what waits. What cannot be written waits on. One message that cannot, because its topic is too long for
-    /// the name of a file, keeps no other from the disk.
-    async fn write_to(&self, file: &FileBackend, folder: &Path) -> Result<(), Unwritten> {
+    /// Writes the waiting changes; those that cannot be written wait on. A message whose topic is too long for a file name
+    /// does not keep the others from being written.
+    async fn write_to(&self, file: &FileBackend, folder: &Path) -> Result<(), WriteError> {
         let mut result = Ok(());
         let mut changed = std::mem::take(&mut *self.lock()).into_iter();
         while let Some((topic, message)) = changed.next() {
@@ -286,29 +287,29 @@ impl Changes {
             let Err(error) = written else { continue };
             if result.is_ok() {
                 if let Err(why) = probe(&folder.join(RETAINED)).await {
-                    self.put_back(std::iter::once((topic, message)).chain(changed));
-                    return Err(Unwritten::folder(why.to_string()));
+                    self.requeue(std::iter::once((topic, message)).chain(changed));
+                    return Err(WriteError::folder(why.to_string()));
                 }
-                let why = format!("the message at {}: {}", shown(&topic, SHOWN), first_line(&error));
-                result = Err(Unwritten { why, remedy: "keep that message at a shorter topic" });
+                let why = format!("the message at {}: {}", shown(&topic, MAX_SHOWN), first_line(&error));
+                result = Err(WriteError { why, remedy: "publish that message at a shorter topic" });
             }
-            self.put_back(std::iter::once((topic, message)));
+            self.requeue(std::iter::once((topic, message)));
         }
         result
     }
 
-    /// These wait on, unless something newer does.
-    fn put_back(&self, changes: impl Iterator<Item = (String, Option<RetainedMessage>)>) {
+    /// Lets these changes wait on, unless a newer one of the same topic does.
+    fn requeue(&self, changes: impl Iterator<Item = (String, Option<RetainedMessage>)>) {
         let mut newer = self.lock();
         for (topic, message) in changes {
             newer.entry(topic).or_insert(message);
         }
     }
 
-    /// Whether one more may wait. Otherwise clients would fill the memory for as long as nothing can be written.
+    /// Whether one more change may wait: clients must not fill the memory while nothing can be written.
     fn has_room(&self, topic: &str) -> bool {
         let retained = self.lock();
-        retained.len() < MOST_KEPT || retained.contains_key(topic)
+        retained.len() < MAX_RETAINED || retained.contains_key(topic)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<RetainedMessage>>> {
@@ -321,14 +322,14 @@ impl BrokerEventHandler for Changes {
         &'a self,
         event: RetainedSetEvent,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.note(event))
+        Box::pin(self.record(event))
     }
 }
 
-/// Why the folder cannot be used now.
+/// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum StoreUnusable {
-    #[error("another embedded broker keeps its messages there")]
+    #[error("another embedded broker stores its messages there")]
     InUse,
     #[error("{0}")]
     Damaged(String),
@@ -337,15 +338,15 @@ enum StoreUnusable {
 }
 
 async fn open(folder: &Path) -> Result<FileBackend, StoreUnusable> {
-    let place = folder.to_owned();
-    off_the_loop(move || prepare(&place)).await.map_err(|error| match error.kind() {
+    let path = folder.to_owned();
+    blocking(move || prepare(&path)).await.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => StoreUnusable::Damaged(error.to_string()),
         _ => StoreUnusable::Unwritable(error.to_string()),
     })?;
     match FileBackend::new(folder).await {
         Ok(file) => Ok(file),
         Err(_) if is_in_use(folder) => Err(StoreUnusable::InUse),
-        // What a full disk has kept from being written is not damaged.
+        // A full disk is not a damaged store.
         Err(error) => Err(match probe(folder).await {
             Ok(()) => StoreUnusable::Damaged(first_line(&error)),
             Err(why) => StoreUnusable::Unwritable(why.to_string()),
@@ -353,14 +354,14 @@ async fn open(folder: &Path) -> Result<FileBackend, StoreUnusable> {
     }
 }
 
-/// Reads everything, and gives the sessions as they are on disk. What waited for clients is the memory's from here on:
-/// left on disk, it would be delivered again after a crash.
+/// Reads everything, and returns the sessions as they are on disk. Queued messages are removed from the disk: left there,
+/// they would be delivered again after a crash.
 async fn restore(
     file: &FileBackend,
     memory: &DynamicStorage,
 ) -> Result<HashMap<String, serde_json::Value>, MqttError> {
     if let Err(error) = file.cleanup_expired().await {
-        tracing::debug!("what has expired cannot be removed: {error}");
+        tracing::debug!("cannot remove expired messages from the store: {error}");
     }
     for (topic, message) in file.get_retained_messages("#").await? {
         memory.store_retained_message(&topic, message).await?;
@@ -383,25 +384,25 @@ async fn restore(
     Ok(sessions)
 }
 
-/// Makes the folder, for this user alone.
+/// Creates the folder with mode 0700.
 fn prepare(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
-/// Whether something can be written to the folder.
+/// Tests whether the folder can be written to.
 async fn probe(folder: &Path) -> io::Result<()> {
     let file = folder.join(PROBE);
-    off_the_loop(move || {
+    blocking(move || {
         let written = File::create(&file).and_then(|mut file| file.write_all(&[0; PROBE_SIZE]));
-        // What could not be written need not be there.
+        // After a failed write the file may be missing.
         fs::remove_file(&file).ok();
         written
     })
     .await
 }
 
-fn put_aside(folder: &Path, aside: &Path) -> io::Result<()> {
+fn move_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     if let Err(error) = fs::remove_dir_all(aside)
         && error.kind() != ErrorKind::NotFound
     {
@@ -410,22 +411,20 @@ fn put_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     fs::rename(folder, aside)
 }
 
-/// Whether a broker, in whichever process, has the folder: it locks this file for as long as it runs.
+/// Whether a broker, in this process or another, uses the folder: it locks this file while it runs.
 pub(super) fn is_in_use(folder: &Path) -> bool {
     let lock: PathBuf = folder.join(".lock");
     File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
-/// The broker's messages may have several lines.
+/// The library's error texts may have several lines.
 pub(super) fn first_line(error: &MqttError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// A disk may take its time, a command may not wait for it.
-async fn off_the_loop<T: Send + 'static>(
-    what: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(what).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+/// Runs disk access on a thread of its own, so that a slow disk delays no command.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
 }
 
 #[cfg(test)]
@@ -448,7 +447,7 @@ mod tests {
         (store, memory)
     }
 
-    /// As the broker does it.
+    /// Does what the broker does for a retained message.
     async fn retain(store: &BrokerStore, memory: &DynamicStorage, topic: &str, payload: &str) {
         let packet =
             PublishPacket::new(topic, payload.as_bytes().to_vec(), QoS::AtLeastOnce).with_retain(true);
@@ -467,16 +466,14 @@ mod tests {
         store.changes.on_retained_set(event).await;
     }
 
-    async fn kept(memory: &DynamicStorage) -> Vec<(String, String)> {
-        let mut kept: Vec<_> = memory.get_retained_messages("#").await.unwrap();
-        kept.sort_by(|a, b| a.0.cmp(&b.0));
-        kept.into_iter()
-            .map(|(topic, message)| (topic, String::from_utf8(message.payload).unwrap()))
-            .collect()
+    async fn retained(memory: &DynamicStorage) -> Vec<(String, String)> {
+        let mut all: Vec<_> = memory.get_retained_messages("#").await.unwrap();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.into_iter().map(|(topic, message)| (topic, String::from_utf8(message.payload).unwrap())).collect()
     }
 
     #[tokio::test]
-    async fn messages_sessions_and_what_waits_for_clients_come_back_and_what_was_taken_back_does_not() {
+    async fn messages_sessions_and_queued_messages_survive_a_restart_and_cleared_messages_do_not() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("broker");
         let (store, memory) = opened(&folder).await;
@@ -485,19 +482,19 @@ mod tests {
         retain(&store, &memory, "b", "1").await;
         retain(&store, &memory, "b", "").await;
         memory.store_session(ClientSession::new("sleeper", true, Some(3600))).await.unwrap();
-        let waiting = PublishPacket::new("q", b"later".to_vec(), QoS::AtLeastOnce);
-        let waiting = QueuedMessage::new(waiting, "sleeper".to_owned(), QoS::AtLeastOnce, None);
-        memory.queue_message(waiting).await.unwrap();
-        assert_eq!(kept(&memory).await, [], "the broker has its own copy");
+        let packet = PublishPacket::new("q", b"later".to_vec(), QoS::AtLeastOnce);
+        let queued = QueuedMessage::new(packet, "sleeper".to_owned(), QoS::AtLeastOnce, None);
+        memory.queue_message(queued).await.unwrap();
+        assert_eq!(retained(&memory).await, [], "the broker has its own copy");
         assert!(is_in_use(&folder));
-        store.keep().stop().await;
+        store.spawn_writer().stop().await;
         assert!(!is_in_use(&folder));
 
         let (store, memory) = opened(&folder).await;
-        assert_eq!(kept(&memory).await, [("a".to_owned(), "2".to_owned())]);
+        assert_eq!(retained(&memory).await, [("a".to_owned(), "2".to_owned())]);
         assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
         assert_eq!(memory.get_queued_messages("sleeper").await.unwrap().len(), 1);
-        // The client is back and has its message, and then comes a crash: nothing is written at the end.
+        // The client receives its message, then the process crashes: nothing is written at the end.
         memory.remove_queued_messages("sleeper").await.unwrap();
         drop(store);
         let (mut store, memory) = opened(&folder).await;
@@ -511,10 +508,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_kept_in_mind_and_written_once_it_can_be() {
+    async fn changes_that_cannot_be_written_are_written_later() {
         let home = tempfile::tempdir().unwrap();
         let state_dir = home.path().join("state");
-        // A state directory that is a file can neither hold a folder nor be put aside.
+        // A state directory that is a file can neither hold a folder nor be moved aside.
         fs::write(&state_dir, "").unwrap();
         let folder = state_dir.join("broker");
         let (mut store, memory) = opened(&folder).await;
@@ -525,7 +522,7 @@ mod tests {
         fs::remove_file(&state_dir).unwrap();
         assert!(store.write(false).await);
 
-        // The folder for messages is gone for a while, with the store open.
+        // The folder for retained messages cannot be used for a while, with the store open.
         let retained = folder.join(RETAINED);
         fs::rename(&retained, folder.join("elsewhere")).unwrap();
         fs::write(&retained, "").unwrap();
@@ -539,11 +536,11 @@ mod tests {
         drop(store);
         let (_store, memory) = opened(&folder).await;
         let pair = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned());
-        assert_eq!(kept(&memory).await, [pair("a", "2"), pair("b", "2"), pair("c", "1")]);
+        assert_eq!(retained(&memory).await, [pair("a", "2"), pair("b", "2"), pair("c", "1")]);
     }
 
     #[tokio::test]
-    async fn a_message_whose_topic_is_too_long_for_a_file_keeps_nothing_else_from_the_disk() {
+    async fn a_topic_that_is_too_long_for_a_file_name_does_not_stop_other_writes() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("broker");
         let (mut store, memory) = opened(&folder).await;
@@ -551,30 +548,30 @@ mod tests {
         retain(&store, &memory, &long, "1").await;
         retain(&store, &memory, "b", "1").await;
         memory.store_session(ClientSession::new("sleeper", true, Some(3600))).await.unwrap();
-        let Unwritten { why, remedy } = store.try_to_write(false).await.unwrap_err();
-        assert!(why.starts_with(&format!("the message at {}", &long[..SHOWN])), "{why}");
+        let WriteError { why, remedy } = store.try_to_write(false).await.unwrap_err();
+        assert!(why.starts_with(&format!("the message at {}", &long[..MAX_SHOWN])), "{why}");
         assert!(why.len() < 250 && remedy.contains("shorter topic"), "{why}: {remedy}");
         assert!(!store.write(false).await, "it waits on");
-        // What was taken back need not be written.
+        // A cleared message needs no file.
         retain(&store, &memory, &long, "").await;
         assert!(store.write(false).await);
         drop(store);
         let (_store, memory) = opened(&folder).await;
-        assert_eq!(kept(&memory).await, [("b".to_owned(), "1".to_owned())]);
+        assert_eq!(retained(&memory).await, [("b".to_owned(), "1".to_owned())]);
         assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
     }
 
     #[tokio::test]
-    async fn while_nothing_can_be_written_no_more_waits_than_is_kept() {
+    async fn the_number_of_waiting_changes_is_bounded() {
         let home = tempfile::tempdir().unwrap();
         let (store, memory) = opened(&home.path().join("broker")).await;
-        for number in 0..MOST_KEPT {
+        for number in 0..MAX_RETAINED {
             retain(&store, &memory, &number.to_string(), "").await;
         }
         retain(&store, &memory, "one more", "1").await;
         retain(&store, &memory, "0", "newer").await;
         let waiting = store.changes.lock();
-        assert_eq!(waiting.len(), MOST_KEPT);
-        assert!(waiting["0"].is_some(), "what waits already is still brought up to date");
+        assert_eq!(waiting.len(), MAX_RETAINED);
+        assert!(waiting["0"].is_some(), "a waiting change is still updated");
     }
 }
