@@ -34,7 +34,7 @@ fn what_is_heard_is_what_was_said(topics: &Topics, topic: &str) {
         }
         None => {}
     }
-    if let Some(plug) = topics.parse_availability(topic) {
+    if let Some(plug) = topics.parse_state(topic, StateTopic::Availability) {
         assert_eq!(topics.plug(plug.as_str(), StateTopic::Availability), topic);
         assert_eq!(topics.parse(topic), None);
     }

@@ -16,6 +16,7 @@ use super::url::MqttUrl;
 use crate::bridge::route::RoutePreference;
 use crate::model::{DeviceId, Mac, PlugName};
 use crate::mqtt::homeassistant::DocumentForm;
+use crate::mqtt::topics;
 use crate::secret::Secret;
 use crate::transport::cloud::host::{BadHost, check_host};
 
@@ -36,7 +37,7 @@ const CLOUD_POLL_INTERVAL: Span = seconds(5, 86_400);
 const CLOUD_AFTER: Span = milliseconds(50, 30_000);
 /// A heater that switches more than ten minutes after the command is a danger.
 const COMMAND_TTL: Span = seconds(1, 600);
-/// The longest topic prefix, in bytes, or client id, in characters. Brokers differ in what they accept beyond.
+/// The longest client id, in characters. Brokers differ in what they accept beyond.
 const NAME_LEN: usize = 128;
 /// The most broadcast addresses; more than a home has networks.
 const BROADCASTS: usize = 64;
@@ -315,22 +316,10 @@ fn client_id(text: &str) -> Result<String, String> {
 
 /// A topic or its first levels.
 fn topic(text: &str) -> Result<String, String> {
-    let bad =
-        |what: &str| Err(format!("{what}: write it like \"hs100d\" or \"home/plugs\" (is {})", quoted(text)));
-    // Brokers count bytes.
-    if text.len() > NAME_LEN {
-        return bad(&format!("is longer than {NAME_LEN} bytes"));
+    match topics::check_base(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(why) => Err(format!("{why}: write it like \"hs100d\" or \"home/plugs\" (is {})", quoted(text))),
     }
-    if text.contains(['+', '#']) || text.starts_with('$') {
-        return bad("may not hold + or #, nor begin with $");
-    }
-    if text.split('/').any(str::is_empty) {
-        return bad("has an empty level");
-    }
-    if text.chars().any(char::is_control) {
-        return bad("holds a control character");
-    }
-    Ok(text.to_owned())
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {

@@ -1,5 +1,4 @@
-//! Whether the broker's certificate is accepted: one that an authority in `mqtt.ca_file` has signed, or that stands there
-//! itself.
+//! Whether the broker's certificate is accepted: an authority in `mqtt.ca_file` has signed it, or it is in that file itself.
 
 use std::sync::Arc;
 
@@ -8,10 +7,12 @@ use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_n
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Verifies as rustls does, and accepts a certificate that it refuses for its issuer only, if it is byte for byte one of
-/// `accepted`: nobody needs to vouch for what the user gave us.
+use super::failure::tls::is_about_issuer;
+
+/// Verifies as rustls does. A certificate that rustls refuses only for its issuer is accepted if it is byte for byte one of
+/// `accepted`: the user trusts it without an authority.
 #[derive(Debug)]
 pub(super) struct Verifier {
     webpki: Arc<WebPkiServerVerifier>,
@@ -42,7 +43,7 @@ impl ServerCertVerifier for Verifier {
             self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
             Err(error) if is_about_issuer(&error) && self.accepted.contains(end_entity) => {
-                // Its dates are good, they are looked at before the issuer. Its name has yet to be.
+                // The dates are valid, since they are checked before the issuer. The name is not checked yet.
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -73,35 +74,17 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether only who has signed a certificate, or what else it may be used for, stands against it.
-fn is_about_issuer(error: &Error) -> bool {
-    match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
-        Error::InvalidCertificate(error) => {
-            matches!(webpki_error(error), Some(webpki::Error::CaUsedAsEndEntity))
-        }
-        _ => false,
-    }
-}
-
-/// What webpki says, where rustls has no word of its own for it.
-pub(super) fn webpki_error(error: &CertificateError) -> Option<&webpki::Error> {
-    match error {
-        CertificateError::Other(other) => other.0.downcast_ref(),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+    use rustls::CertificateError;
 
     use super::*;
 
-    /// A certificate that signed itself, of an authority or not.
-    fn own(name: &str, is_ca: IsCa) -> CertificateDer<'static> {
+    /// A self-signed certificate, an authority's or not.
+    fn self_signed(name: &str, is_ca: IsCa) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.is_ca = is_ca;
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -109,7 +92,7 @@ mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
     }
 
-    /// A certificate that an authority of ours has signed, which is not shown.
+    /// A certificate that an authority has signed, which is not part of the chain.
     fn signed(name: &str) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, "an authority");
@@ -134,17 +117,17 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_stands_in_the_file_itself_is_accepted_whoever_signed_it() {
-        let authority = own("localhost", IsCa::Ca(BasicConstraints::Unconstrained));
-        for accepted in [own("localhost", IsCa::NoCa), authority, signed("localhost")] {
+    fn a_certificate_in_the_file_is_accepted_whatever_authority_signed_it() {
+        let authority = self_signed("localhost", IsCa::Ca(BasicConstraints::Unconstrained));
+        for accepted in [self_signed("localhost", IsCa::NoCa), authority, signed("localhost")] {
             verify(&accepted, &accepted, "localhost", 2026).unwrap();
         }
     }
 
     #[test]
-    fn a_certificate_in_the_file_is_held_to_its_name_and_its_dates() {
+    fn the_name_and_the_dates_of_a_certificate_in_the_file_are_checked() {
         use CertificateError as Bad;
-        let accepted = own("localhost", IsCa::Ca(BasicConstraints::Unconstrained));
+        let accepted = self_signed("localhost", IsCa::Ca(BasicConstraints::Unconstrained));
         let refused = |host, year| match verify(&accepted, &accepted, host, year) {
             Err(Error::InvalidCertificate(bad)) => bad,
             other => panic!("{other:?}"),
@@ -155,9 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn another_certificate_than_the_one_in_the_file_is_refused() {
-        let ca = || own("localhost", IsCa::Ca(BasicConstraints::Unconstrained));
+    fn a_certificate_that_is_not_in_the_file_is_refused() {
+        let ca = || self_signed("localhost", IsCa::Ca(BasicConstraints::Unconstrained));
         assert!(verify(&ca(), &ca(), "localhost", 2026).is_err());
-        assert!(verify(&own("localhost", IsCa::NoCa), &signed("localhost"), "localhost", 2026).is_err());
+        assert!(
+            verify(&self_signed("localhost", IsCa::NoCa), &signed("localhost"), "localhost", 2026).is_err()
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! Asking things of a broker from outside the daemon: whether it would take us, and a request to a daemon there.
+//! One-shot clients for the command line: test a broker, or send a request to the daemon that is connected to it.
 //!
-//! Each question is a connection of its own under a client id of its own, so a running daemon is not disturbed.
+//! Each uses a connection and a client id of its own, so a running daemon is not disturbed.
 
 use std::time::Duration;
 
@@ -10,81 +10,109 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::connection::{
-    BrokerLimits, NOT_AUTHORIZED, bare_options, command_filter, mqtt_options, reason_text, refusal, refusals,
+use super::connect::{
+    self, BrokerLimits, NOT_AUTHORIZED, command_filter, reason_text, refused_filters, refused_publish,
 };
-use super::failure::LinkFailure;
+use super::failure::explain::LinkFailure;
 use super::failure::reason::FailureReason;
-use super::homeassistant::DocumentForm;
+use super::homeassistant::options::DocumentForm;
+use super::settings::MqttSettings;
 use super::socket::ConnectProgress;
 use super::topics::Topics;
-use super::{BrokerUnusable, MqttSettings, Probed};
 
-/// How long the goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// What a broker keeps comes with its answer, or within this time after it.
-const KEPT_WITHIN: Duration = Duration::from_millis(300);
+/// How long the DISCONNECT may take.
+const DISCONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How long retained messages may take to arrive after the SUBACK.
+const RETAINED_WITHIN: Duration = Duration::from_millis(300);
 
-/// See [`super::probe`].
-pub(super) async fn probe(options: MqttSettings, within: Duration) -> Result<Probed, BrokerUnusable> {
+/// What the broker retains of a daemon.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Probed {
+    /// `bridge/state`.
+    pub state: Option<String>,
+    /// `bridge/info`.
+    pub info: Option<Value>,
+}
+
+/// Why a broker cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct BrokerUnusable {
+    /// The reason, for programs.
+    pub reason: FailureReason,
+    /// What to do.
+    pub remedy: &'static str,
+    /// What does not work, where, and what to do, on one line.
+    pub text: String,
+}
+
+/// Tests a broker: requests the subscriptions that the daemon needs, reads what is retained of a daemon, and writes with the
+/// daemon's last will below the base topic and the discovery prefix. Leaves nothing there, and does not disturb a running
+/// daemon.
+///
+/// # Errors
+///
+/// The first thing that does not work.
+pub async fn probe(settings: MqttSettings, within: Duration) -> Result<Probed, BrokerUnusable> {
     let end = Instant::now() + within;
-    let probed = read(options.clone(), end).await?;
-    write(options, probed.state.as_deref(), end).await?;
+    let probed = read(settings.clone(), end).await?;
+    write(settings, probed.state.as_deref(), end).await?;
     Ok(probed)
 }
 
-/// Subscribes to what the daemon subscribes to, and reads what a daemon keeps there.
-async fn read(options: MqttSettings, end: Instant) -> Result<Probed, BrokerUnusable> {
-    let mut call = Client::start(options, "check");
-    let topics = Topics::new(&call.options.base_topic);
+/// Subscribes to the daemon's topics, and reads what is retained of a daemon.
+async fn read(settings: MqttSettings, end: Instant) -> Result<Probed, BrokerUnusable> {
+    let mut client = Client::start(settings, "check");
+    let topics = Topics::new(&client.settings.base_topic);
     let commands = topics.command_filters();
     let needed = commands.len();
-    let kept = [topics.bridge_state(), topics.bridge_info()];
-    let filters =
-        commands.map(command_filter).into_iter().chain(kept.each_ref().map(|topic| kept_filter(topic)));
-    let asked = call.client.try_subscribe_many(filters);
-    asked.map_err(|error| LinkFailure::of(FailureReason::HungUp, &error.to_string(), &call.options))?;
+    let retained = [topics.bridge_state(), topics.bridge_info()];
+    let filters = retained.each_ref().map(|topic| retained_filter(topic));
+    let filters = commands.map(command_filter).into_iter().chain(filters);
+    let subscribed = client.client.try_subscribe_many(filters);
+    subscribed
+        .map_err(|error| LinkFailure::of(FailureReason::HungUp, &error.to_string(), &client.settings))?;
     let mut probed = Probed::default();
-    let mut answer = None;
+    let mut suback = None;
     loop {
-        // What the broker keeps comes around its answer; that nothing is kept shows only in that nothing comes.
-        let wait = if answer.is_some() { Instant::now() + KEPT_WITHIN } else { end };
-        match timeout_at(wait.min(end), call.next()).await {
-            Ok(Ok(Incoming::SubAck(codes))) => answer = Some(codes),
-            Ok(Ok(Incoming::Publish(message))) => probed.take_in(&kept, &message.topic, &message.payload),
+        // Retained messages come before or after the SUBACK. If nothing is retained, nothing comes.
+        let wait = if suback.is_some() { Instant::now() + RETAINED_WITHIN } else { end };
+        match timeout_at(wait.min(end), client.next()).await {
+            Ok(Ok(Incoming::SubAck(packet))) => suback = Some(packet),
+            Ok(Ok(Incoming::Publish(message))) => probed.add(&retained, &message.topic, &message.payload),
             Ok(Ok(_)) => {}
             Ok(Err(failure)) => return Err(failure.into()),
             Err(_) => break,
         }
-        if answer.is_some() && probed.is_whole() {
+        if suback.is_some() && probed.is_complete() {
             break;
         }
     }
-    let Some(mut answer) = answer else { return Err(LinkFailure::silent(&call.options).into()) };
-    call.end().await;
-    // The daemon need not be allowed to read what it says itself.
-    answer.return_codes.truncate(needed);
-    match refusals(&answer).next() {
+    let Some(mut suback) = suback else { return Err(LinkFailure::silent(&client.settings).into()) };
+    client.end().await;
+    // The daemon does not need the right to read its own topics.
+    suback.return_codes.truncate(needed);
+    match refused_filters(&suback).next() {
         None => Ok(probed),
-        Some(why) => Err(call.denied(&format!("{why:?}")).into()),
+        Some(why) => Err(client.denied(&format!("{why:?}")).into()),
     }
 }
 
-/// Connects with the daemon's last will and writes where the daemon writes, so that nothing is left there. The will
-/// repeats the state that is retained at its topic: it changes nothing if this process is killed.
-async fn write(options: MqttSettings, state: Option<&str>, end: Instant) -> Result<(), LinkFailure> {
-    let mut call = Client::with_will(options, state.unwrap_or("offline"));
-    let refused = match timeout_at(end, call.write()).await {
+/// Connects with the daemon's last will and writes where the daemon writes; nothing stays there. The will repeats the state
+/// that is retained at its topic: it changes nothing if this process is killed.
+async fn write(settings: MqttSettings, state: Option<&str>, end: Instant) -> Result<(), LinkFailure> {
+    let mut client = Client::with_will(settings, state.unwrap_or("offline"));
+    let refused = match timeout_at(end, client.write()).await {
         Ok(written) => written?,
-        Err(_) => Some(LinkFailure::silent(&call.options)),
+        Err(_) => Some(LinkFailure::silent(&client.settings)),
     };
-    call.end().await;
+    client.end().await;
     refused.map_or(Ok(()), Err)
 }
 
-/// An empty retained message to each of these leaves nothing behind, and means nothing to anybody.
-fn topics_to_try(options: &MqttSettings) -> impl Iterator<Item = String> + use<> {
-    let homeassistant = &options.homeassistant;
+/// Topics for a test: no client reads them, and an empty retained message leaves nothing there.
+fn test_topics(settings: &MqttSettings) -> impl Iterator<Item = String> + use<> {
+    let homeassistant = &settings.homeassistant;
     let document = match homeassistant.discovery {
         DocumentForm::Device => Some("device"),
         DocumentForm::Component => Some("switch"),
@@ -92,106 +120,113 @@ fn topics_to_try(options: &MqttSettings) -> impl Iterator<Item = String> + use<>
     };
     let document =
         document.map(|kind| format!("{}/{kind}/hs100d_check/config", homeassistant.discovery_prefix));
-    std::iter::once(format!("{}/bridge/check", options.base_topic)).chain(document)
+    std::iter::once(format!("{}/bridge/check", settings.base_topic)).chain(document)
 }
 
-/// See [`super::request`].
-pub(super) async fn request(
-    options: MqttSettings,
+/// Sends a request to the daemon at this broker, by `bridge/request/<name>`, and returns its response; `None` if no daemon
+/// answers in time.
+///
+/// # Errors
+///
+/// Why the broker cannot be used, on one line with the remedy.
+pub async fn request(
+    settings: MqttSettings,
     name: &str,
     payload: &Value,
     within: Duration,
 ) -> Result<Option<Value>, String> {
-    let mut call = Client::start(options, "request");
+    let mut client = Client::start(settings, "request");
     let transaction = Uuid::new_v4().to_string();
-    let topics = Topics::new(&call.options.base_topic);
-    let (asks, answers) = (topics.request(name), topics.response(name));
+    let topics = Topics::new(&client.settings.base_topic);
+    let (request_topic, response_topic) = (topics.request(name), topics.response(name));
     let mut payload = payload.clone();
     payload["transaction"] = json!(transaction);
-    let asked = call.client.try_subscribe(answers, QoS::AtLeastOnce);
-    let answer = tokio::time::timeout(within, async {
-        asked.map_err(|error| error.to_string())?;
+    let subscribed = client.client.try_subscribe(response_topic, QoS::AtLeastOnce);
+    let response = tokio::time::timeout(within, async {
+        subscribed.map_err(|error| error.to_string())?;
         loop {
-            match call.next().await.map_err(|failure| failure.text)? {
-                Incoming::SubAck(answer) => {
-                    if let Some(why) = refusals(&answer).next() {
-                        return Err(call.denied(&format!("{why:?}")).text);
+            match client.next().await.map_err(|failure| failure.text)? {
+                Incoming::SubAck(suback) => {
+                    if let Some(why) = refused_filters(&suback).next() {
+                        return Err(client.denied(&format!("{why:?}")).text);
                     }
-                    let sent =
-                        call.client.try_publish(&*asks, payload.to_string(), PublishOptions::at_least_once());
+                    let options = PublishOptions::at_least_once();
+                    let sent = client.client.try_publish(&*request_topic, payload.to_string(), options);
                     sent.map_err(|error| error.to_string())?;
                 }
                 Incoming::Publish(message) => {
-                    let answer: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
-                    if answer["transaction"] == transaction.as_str() {
-                        return Ok(Some(answer));
+                    let response: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+                    if response["transaction"] == transaction.as_str() {
+                        return Ok(Some(response));
                     }
                 }
                 _ => {}
             }
         }
     });
-    // Silence means that no daemon listens there.
-    let answer = answer.await.unwrap_or(Ok(None))?;
-    call.end().await;
-    Ok(answer)
+    // Without a response in time no daemon is there.
+    let response = response.await.unwrap_or(Ok(None))?;
+    client.end().await;
+    Ok(response)
 }
 
-/// One connection for one question.
+/// One connection.
 struct Client {
-    options: MqttSettings,
+    settings: MqttSettings,
     progress: ConnectProgress,
     client: AsyncClient,
     events: EventLoop,
 }
 
 impl Client {
-    fn start(options: MqttSettings, purpose: &str) -> Self {
-        Self::with(options, purpose, bare_options)
+    fn start(settings: MqttSettings, purpose: &str) -> Self {
+        Self::with(settings, purpose, connect::options)
     }
 
-    /// With the daemon's last will, which says this.
-    fn with_will(options: MqttSettings, state: &str) -> Self {
-        Self::with(options, "check", |options, progress| mqtt_options(options, progress, state))
+    /// With the daemon's last will, with this payload.
+    fn with_will(settings: MqttSettings, state: &str) -> Self {
+        Self::with(settings, "check", |settings, progress| {
+            connect::options_with_will(settings, progress, state)
+        })
     }
 
     fn with(
-        mut options: MqttSettings,
+        mut settings: MqttSettings,
         purpose: &str,
-        settings: impl FnOnce(&MqttSettings, &ConnectProgress) -> MqttOptions,
+        options: impl FnOnce(&MqttSettings, &ConnectProgress) -> MqttOptions,
     ) -> Self {
-        options.client_id = format!("{}-{purpose}-{}", options.client_id, std::process::id());
+        settings.client_id = format!("{}-{purpose}-{}", settings.client_id, std::process::id());
         let progress = ConnectProgress::default();
-        let (client, events) = AsyncClient::builder(settings(&options, &progress)).build();
-        Self { options, progress, client, events }
+        let (client, events) = AsyncClient::builder(options(&settings, &progress)).build();
+        Self { settings, progress, client, events }
     }
 
-    /// Writes to each of [`topics_to_try`]. Gives what the broker refuses; an error has ended the connection.
+    /// Writes to each of [`test_topics`], and returns what the broker refuses. After an error the connection has ended.
     async fn write(&mut self) -> Result<Option<LinkFailure>, LinkFailure> {
         loop {
             match self.next().await {
-                Ok(Incoming::ConnAck(welcome)) => {
-                    let BrokerLimits { qos, keeps, .. } = BrokerLimits::of(&welcome);
-                    if qos == QoS::AtMostOnce || !keeps {
+                Ok(Incoming::ConnAck(connack)) => {
+                    let BrokerLimits { qos, retains, .. } = BrokerLimits::of(&connack);
+                    if qos == QoS::AtMostOnce || !retains {
                         let why = FailureReason::Unfit.sign();
-                        return Ok(Some(LinkFailure::of(FailureReason::Unfit, why, &self.options)));
+                        return Ok(Some(LinkFailure::of(FailureReason::Unfit, why, &self.settings)));
                     }
                     break;
                 }
                 Ok(_) => {}
-                // The same login was taken without a last will.
+                // The same login was accepted without a last will.
                 Err(failure) if failure.reason == FailureReason::LoginRefused => {
-                    let topic = Topics::new(&self.options.base_topic).bridge_state();
+                    let topic = Topics::new(&self.settings.base_topic).bridge_state();
                     let why = format!("it refuses a last will at {topic}");
-                    return Err(LinkFailure::of(FailureReason::WriteDenied, &why, &self.options));
+                    return Err(LinkFailure::of(FailureReason::WriteDenied, &why, &self.settings));
                 }
                 Err(failure) => return Err(failure),
             }
         }
-        for topic in topics_to_try(&self.options) {
+        for topic in test_topics(&self.settings) {
             let options = PublishOptions::at_least_once().retained();
             let sent = self.client.try_publish(&*topic, Vec::new(), options);
-            sent.map_err(|error| LinkFailure::of(FailureReason::HungUp, &error.to_string(), &self.options))?;
+            sent.map_err(|error| LinkFailure::of(FailureReason::HungUp, &error.to_string(), &self.settings))?;
             if let Some(code) = self.acknowledged(&topic).await? {
                 let reason = if code == NOT_AUTHORIZED {
                     FailureReason::WriteDenied
@@ -199,23 +234,23 @@ impl Client {
                     FailureReason::MessageRefused
                 };
                 let why = format!("it does not take a message at {topic} ({})", reason_text(code));
-                return Ok(Some(LinkFailure::of(reason, &why, &self.options)));
+                return Ok(Some(LinkFailure::of(reason, &why, &self.settings)));
             }
         }
         Ok(None)
     }
 
-    /// Waits for the acknowledgement of a message; the reason if the broker refuses it.
+    /// Waits for the acknowledgement of a message; returns the reason code if the broker refuses it.
     async fn acknowledged(&mut self, topic: &str) -> Result<Option<u8>, LinkFailure> {
         loop {
             match self.next().await {
-                Ok(Incoming::PubAck(answer)) => return Ok(refusal(&answer, &self.progress)),
+                Ok(Incoming::PubAck(puback)) => return Ok(refused_publish(&puback, &self.progress)),
                 Ok(_) => {}
                 Err(failure)
                     if matches!(failure.reason, FailureReason::HungUp | FailureReason::NotAuthorized) =>
                 {
-                    let why = format!("it ended the connection over a message at {topic}");
-                    return Err(LinkFailure::of(FailureReason::WriteDenied, &why, &self.options));
+                    let why = format!("it ended the connection because of a message at {topic}");
+                    return Err(LinkFailure::of(FailureReason::WriteDenied, &why, &self.settings));
                 }
                 Err(failure) => return Err(failure),
             }
@@ -227,26 +262,27 @@ impl Client {
             match self.events.poll().await {
                 Ok(Event::Incoming(incoming)) => return Ok(incoming),
                 Ok(_) => {}
-                Err(error) => return Err(LinkFailure::explain(&error, &self.progress, &self.options)),
+                Err(error) => return Err(LinkFailure::explain(&error, &self.progress, &self.settings)),
             }
         }
     }
 
-    /// The answer is there; whether the goodbye arrives makes no difference to it.
+    /// Disconnects. Whether the DISCONNECT arrives does not matter for the result.
     async fn end(&mut self) {
         let _ = self.client.try_disconnect();
-        let _ = tokio::time::timeout(GOODBYE, async { while self.events.poll().await.is_ok() {} }).await;
+        let _ = tokio::time::timeout(DISCONNECT_WITHIN, async { while self.events.poll().await.is_ok() {} })
+            .await;
     }
 
     fn denied(&self, why: &str) -> LinkFailure {
-        let why = format!("it does not let us subscribe below {}/ ({why})", self.options.base_topic);
-        LinkFailure::of(FailureReason::SubscriptionDenied, &why, &self.options)
+        let why = format!("it does not let us subscribe below {}/ ({why})", self.settings.base_topic);
+        LinkFailure::of(FailureReason::SubscriptionDenied, &why, &self.settings)
     }
 }
 
 impl Probed {
-    /// Takes in what the broker keeps on one of these topics, the state and the info.
-    fn take_in(&mut self, [state, info]: &[String; 2], topic: &[u8], payload: &[u8]) {
+    /// Adds a retained message of one of these two topics.
+    fn add(&mut self, [state, info]: &[String; 2], topic: &[u8], payload: &[u8]) {
         if topic == state.as_bytes() {
             self.state = Some(String::from_utf8_lossy(payload).into_owned());
         } else if topic == info.as_bytes() {
@@ -254,7 +290,7 @@ impl Probed {
         }
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.state.is_some() && self.info.is_some()
     }
 }
@@ -265,6 +301,6 @@ impl From<LinkFailure> for BrokerUnusable {
     }
 }
 
-fn kept_filter(topic: &str) -> SubscribeFilterInput {
+fn retained_filter(topic: &str) -> SubscribeFilterInput {
     SubscribeFilterInput::new(topic.to_owned(), QoS::AtMostOnce).preserve_retain(true)
 }

@@ -1,8 +1,7 @@
-//! What is sent to us: command words and JSON become orders and requests.
+//! Parses the payloads of commands and requests: words and JSON.
 //!
-//! Pure: bytes to values. It is what strangers send, so that everything is bounded, a wrong word is answered with
-//! what would have been right, and no error text repeats more of a payload than one key. Whether a plug can do
-//! what is wanted is for the bridge to say.
+//! Pure: bytes to values. The input is untrusted: everything is bounded, a wrong word is answered with the right ones, and an
+//! error text repeats at most one key of the payload. Whether a plug supports a command is decided by the bridge.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,59 +12,59 @@ use serde_json::Value;
 
 use crate::bridge::event::BridgeCommand;
 use crate::duration;
-use crate::model::{PlugCommand, PlugName, RelayState, SetCommand, Switch};
+use crate::model::{PlugCommand, PlugName, RelayState, SetCommand, Switch, shown};
 
 use super::topics::CommandTopic;
 
 /// The largest command that is read, in bytes.
 pub const MAX_COMMAND: usize = 4096;
 
-/// How much of a key that we do not know an error repeats, in characters.
-const KEY_SHOWN: usize = 32;
+/// The most characters of an unknown key that an error repeats.
+const MAX_SHOWN: usize = 32;
 
-/// A dimmer at its brightest, in %.
-const FULL: u8 = 100;
-/// Longer ones are slower than an eye can follow; who wants a sunrise sends several.
-const LONGEST_TRANSITION: Duration = Duration::from_secs(60);
-/// A bound of ours: who wants a plug back tomorrow wants a schedule.
-const LONGEST_COUNT_DOWN: Duration = Duration::from_secs(24 * 3600);
-/// A bound of ours, in characters: the devices' own is written down nowhere, and their buffers are small.
-const LONGEST_ALIAS: usize = 31;
+/// The highest brightness, in %.
+const MAX_BRIGHTNESS: u8 = 100;
+/// Enough for a transition; a longer one needs several commands.
+const MAX_TRANSITION: Duration = Duration::from_secs(60);
+/// Our own limit; for longer times there are schedules.
+const MAX_COUNT_DOWN: Duration = Duration::from_secs(24 * 3600);
+/// Our own limit, in characters: the devices' limit is not documented, and their buffers are small.
+const MAX_ALIAS: usize = 31;
 
-/// A command or request as it was read: what is wanted, or why that cannot be said, and what to echo.
+/// A parsed command or request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed<T> {
-    /// What is wanted, or what is wrong with it in one line.
+    /// Its meaning, or what is wrong with it on one line.
     pub result: Result<T, String>,
-    /// The sender's own mark, echoed in the answer; there even when the rest could not be used.
+    /// The sender's `transaction`, which its result repeats; present even if the rest is wrong.
     pub transaction: Option<Value>,
 }
 
-/// Reads what came on one of a plug's command topics.
+/// Parses a message on a command topic of a plug.
 pub fn command(part: CommandTopic<'_>, payload: &[u8]) -> Parsed<PlugCommand> {
     match part {
         CommandTopic::All => set(payload),
-        CommandTopic::Led => plain(payload, |text| Ok(wish_led(led(text)?))),
+        CommandTopic::Led => plain(payload, |text| Ok(set_led(led(text)?))),
         CommandTopic::Reboot => plain(payload, reboot),
-        CommandTopic::Brightness => plain(payload, |text| Ok(wish_brightness(brightness(text)?))),
+        CommandTopic::Brightness => plain(payload, |text| Ok(set_brightness(brightness(text)?))),
         CommandTopic::Read => read(payload),
         CommandTopic::Unknown(name) => {
             let hint = "there are set, set/led, set/brightness, set/reboot and get";
-            plain(payload, |_| Err(format!("set/{}: no such command: {hint}", shown(name))))
+            plain(payload, |_| Err(format!("set/{}: no such command: {hint}", shown(name, MAX_SHOWN))))
         }
     }
 }
 
-/// What a request to the daemon asks for.
+/// A request to the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BridgeRequest {
-    /// Something for the bridge.
+    /// For the bridge.
     Ask(BridgeCommand),
     /// Read the config again.
     Reload,
 }
 
-/// Reads what came on `bridge/request/<name>`.
+/// Parses a message on `bridge/request/<name>`.
 pub fn request(name: &str, payload: &[u8]) -> Parsed<BridgeRequest> {
     let RequestFields { plug, transaction } = match request_fields(payload) {
         Ok(fields) => fields,
@@ -87,20 +86,20 @@ const STATE_WORDS: &str = "ON, OFF or TOGGLE";
 const LED_WORDS: &str = "ON or OFF";
 const KEYS: &str = "state, led, brightness, transition, for, alias";
 
-/// `set`: a word, or JSON with several wishes at once.
+/// `set`: a word, or JSON with several properties.
 fn set(payload: &[u8]) -> Parsed<PlugCommand> {
     if !is_object(payload) {
-        return plain(payload, |text| Ok(wish_relay(switch(text)?)));
+        return plain(payload, |text| Ok(set_relay(switch(text)?)));
     }
     let CommandFields { entries, transaction, fault } = fields(payload);
     let result = match fault.or_else(|| too_large(payload)) {
         Some(fault) => Err(fault),
-        None => wishes(&entries).map(PlugCommand::Set),
+        None => set_command(&entries).map(PlugCommand::Set),
     };
     Parsed { result, transaction }
 }
 
-/// `get`: anything goes; only the mark is of interest.
+/// `get`: only the transaction matters.
 fn read(payload: &[u8]) -> Parsed<PlugCommand> {
     let transaction = if is_object(payload) { fields(payload).transaction } else { None };
     Parsed { result: too_large(payload).map_or(Ok(PlugCommand::Read), Err), transaction }
@@ -108,7 +107,7 @@ fn read(payload: &[u8]) -> Parsed<PlugCommand> {
 
 /// A topic whose payload is one word.
 fn plain(payload: &[u8], meaning: impl FnOnce(&str) -> Result<PlugCommand, String>) -> Parsed<PlugCommand> {
-    // JSON is not for these topics, but its sender may still be told which of its commands failed.
+    // JSON is wrong here, but the error repeats its transaction.
     let transaction = if is_object(payload) { fields(payload).transaction } else { None };
     Parsed { result: word(payload).and_then(meaning), transaction }
 }
@@ -130,34 +129,35 @@ fn is_object(payload: &[u8]) -> bool {
     payload.trim_ascii_start().first() == Some(&b'{')
 }
 
-fn wishes(entries: &[(String, Value)]) -> Result<SetCommand, String> {
-    let mut wishes = SetCommand::default();
+fn set_command(entries: &[(String, Value)]) -> Result<SetCommand, String> {
+    let mut command = SetCommand::default();
     for (key, value) in entries {
-        wish(&mut wishes, key, value).map_err(|fault| format!("{}: {fault}", shown(key)))?;
+        set_property(&mut command, key, value)
+            .map_err(|fault| format!("{}: {fault}", shown(key, MAX_SHOWN)))?;
     }
-    if wishes == SetCommand::default() {
+    if command == SetCommand::default() {
         return Err(format!("nothing to do: give one of {KEYS}"));
     }
-    if wishes.transition.is_some() && wishes.brightness.is_none() {
+    if command.transition.is_some() && command.brightness.is_none() {
         return Err("transition: it leads to a brightness: give that as well".to_owned());
     }
-    Ok(wishes)
+    Ok(command)
 }
 
-fn wish(wishes: &mut SetCommand, key: &str, value: &Value) -> Result<(), String> {
+fn set_property(command: &mut SetCommand, key: &str, value: &Value) -> Result<(), String> {
     match key {
-        "state" => wishes.relay = Some(switch(&value_word(value)?)?),
-        "led" => wishes.led = Some(led(&value_word(value)?)?),
-        "brightness" => wishes.brightness = Some(brightness(&value_word(value)?)?),
-        "transition" => wishes.transition = Some(transition(value)?),
-        "for" => wishes.lasting = Some(lasting(&value_word(value)?)?),
-        "alias" => wishes.alias = Some(alias(value)?),
+        "state" => command.relay = Some(switch(&value_word(value)?)?),
+        "led" => command.led = Some(led(&value_word(value)?)?),
+        "brightness" => command.brightness = Some(brightness(&value_word(value)?)?),
+        "transition" => command.transition = Some(transition(value)?),
+        "for" => command.lasting = Some(lasting(&value_word(value)?)?),
+        "alias" => command.alias = Some(alias(value)?),
         _ => return Err(format!("no such key: there are {KEYS} and transaction")),
     }
     Ok(())
 }
 
-/// Words, `true`, `false`, `1` and `0` mean the same with and without quotation marks.
+/// Words, `true`, `false`, `1` and `0` mean the same with and without quotes.
 fn value_word(value: &Value) -> Result<String, String> {
     match value {
         Value::String(word) => Ok(word.clone()),
@@ -178,8 +178,8 @@ fn led(word: &str) -> Result<RelayState, String> {
 }
 
 fn brightness(word: &str) -> Result<u8, String> {
-    let percent = word.parse().ok().filter(|percent| *percent <= FULL);
-    percent.ok_or_else(|| format!("not a brightness: use a whole number of %, 0 to {FULL}"))
+    let percent = word.parse().ok().filter(|percent| *percent <= MAX_BRIGHTNESS);
+    percent.ok_or_else(|| format!("not a brightness: use a whole number of %, 0 to {MAX_BRIGHTNESS}"))
 }
 
 fn transition(value: &Value) -> Result<Duration, String> {
@@ -189,16 +189,16 @@ fn transition(value: &Value) -> Result<Duration, String> {
         _ => None,
     };
     let over = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    over.filter(|over| *over <= LONGEST_TRANSITION)
-        .ok_or_else(|| format!("not a transition: use seconds, 0 to {}", LONGEST_TRANSITION.as_secs()))
+    over.filter(|over| *over <= MAX_TRANSITION)
+        .ok_or_else(|| format!("not a transition: use seconds, 0 to {}", MAX_TRANSITION.as_secs()))
 }
 
 fn lasting(word: &str) -> Result<Duration, String> {
     let lasting = duration::parse(word)?;
-    if lasting <= LONGEST_COUNT_DOWN {
+    if lasting <= MAX_COUNT_DOWN {
         return Ok(lasting);
     }
-    Err(format!("longer than {}, the most that is taken", duration::show(LONGEST_COUNT_DOWN)))
+    Err(format!("longer than {}, the most that is taken", duration::show(MAX_COUNT_DOWN)))
 }
 
 fn alias(value: &Value) -> Result<Arc<str>, String> {
@@ -207,8 +207,8 @@ fn alias(value: &Value) -> Result<Arc<str>, String> {
         return Err("may not hold control characters".to_owned());
     }
     let length = name.chars().count();
-    if !(1..=LONGEST_ALIAS).contains(&length) {
-        return Err(format!("has {length} characters: 1 to {LONGEST_ALIAS} are taken"));
+    if !(1..=MAX_ALIAS).contains(&length) {
+        return Err(format!("has {length} characters: 1 to {MAX_ALIAS} are taken"));
     }
     Ok(name.into())
 }
@@ -229,21 +229,16 @@ fn reboot(word: &str) -> Result<PlugCommand, String> {
     }
 }
 
-fn wish_relay(switch: Switch) -> PlugCommand {
+fn set_relay(switch: Switch) -> PlugCommand {
     PlugCommand::Set(SetCommand { relay: Some(switch), ..SetCommand::default() })
 }
 
-fn wish_led(state: RelayState) -> PlugCommand {
+fn set_led(state: RelayState) -> PlugCommand {
     PlugCommand::Set(SetCommand { led: Some(state), ..SetCommand::default() })
 }
 
-fn wish_brightness(percent: u8) -> PlugCommand {
+fn set_brightness(percent: u8) -> PlugCommand {
     PlugCommand::Set(SetCommand { brightness: Some(percent), ..SetCommand::default() })
-}
-
-/// A key for an error text: cut, and with nothing in it that could forge a log line.
-fn shown(key: &str) -> String {
-    key.chars().take(KEY_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 struct RequestFields {
@@ -280,7 +275,12 @@ fn request_plug(entries: &[(String, Value)]) -> Result<Option<PlugName>, String>
             ("plug", Value::Null) => {}
             ("plug", Value::String(name)) => plug = Some(plug_name(name)?),
             ("plug", _) => return Err("plug: not a name".to_owned()),
-            _ => return Err(format!("{}: no such key: there are plug and transaction", shown(key))),
+            _ => {
+                return Err(format!(
+                    "{}: no such key: there are plug and transaction",
+                    shown(key, MAX_SHOWN)
+                ));
+            }
         }
     }
     Ok(plug)
@@ -290,7 +290,7 @@ fn plug_name(name: &str) -> Result<PlugName, String> {
     PlugName::new(name).map_err(|why| format!("plug: the name {why}"))
 }
 
-/// The entries of a JSON object, as far as they could be read.
+/// The entries of a JSON object, up to the first error.
 #[derive(Default)]
 struct CommandFields {
     entries: Vec<(String, Value)>,
@@ -298,7 +298,7 @@ struct CommandFields {
     fault: Option<String>,
 }
 
-/// Reads an object entry by entry, so that the mark survives a fault that comes after it.
+/// Reads an object entry by entry, so that the transaction survives an error after it.
 fn fields(payload: &[u8]) -> CommandFields {
     let mut fields = CommandFields::default();
     if std::str::from_utf8(payload).is_err() {
@@ -326,7 +326,7 @@ impl<'de> Visitor<'de> for &mut CommandFields {
                 _ => self.entries.iter().any(|(other, _)| *other == key),
             };
             if twice {
-                return Err(A::Error::custom(format_args!("{} is there twice", shown(&key))));
+                return Err(A::Error::custom(format_args!("{} is there twice", shown(&key, MAX_SHOWN))));
             }
             match key.as_str() {
                 "transaction" => self.transaction = Some(value),
@@ -348,11 +348,11 @@ mod tests {
     }
 
     fn relay(switch: Switch) -> Result<PlugCommand, String> {
-        Ok(wish_relay(switch))
+        Ok(set_relay(switch))
     }
 
     #[test]
-    fn words_are_read_in_any_case() {
+    fn words_are_accepted_in_any_case() {
         for word in ["ON", "on", "On", " on\n", "true", "TRUE", "1"] {
             assert_eq!(set_text(word), relay(Switch::To(RelayState::On)), "{word}");
         }
@@ -365,11 +365,11 @@ mod tests {
     }
 
     #[test]
-    fn json_may_wish_for_several_things_and_carries_a_transaction() {
-        let wanted = command(CommandTopic::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
-        let wishes =
+    fn json_may_set_several_properties_and_has_a_transaction() {
+        let parsed = command(CommandTopic::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
+        let expected =
             SetCommand { relay: Some(Switch::Toggle), led: Some(RelayState::Off), ..SetCommand::default() };
-        assert_eq!(wanted, Parsed { result: Ok(PlugCommand::Set(wishes)), transaction: Some(json!(7)) });
+        assert_eq!(parsed, Parsed { result: Ok(PlugCommand::Set(expected)), transaction: Some(json!(7)) });
         assert_eq!(set_text(r#"{"state": true}"#), relay(Switch::To(RelayState::On)));
         assert_eq!(set_text(r#"{"state": 0}"#), relay(Switch::To(RelayState::Off)));
     }
@@ -377,14 +377,14 @@ mod tests {
     #[test]
     fn each_command_topic_has_its_own_words() {
         let read = |part, text: &str| command(part, text.as_bytes()).result;
-        assert_eq!(read(CommandTopic::Led, "on"), Ok(wish_led(RelayState::On)));
+        assert_eq!(read(CommandTopic::Led, "on"), Ok(set_led(RelayState::On)));
         assert_eq!(read(CommandTopic::Reboot, "press"), Ok(PlugCommand::Reboot));
         assert_eq!(read(CommandTopic::Read, ""), Ok(PlugCommand::Read));
         assert_eq!(read(CommandTopic::Read, "whatever"), Ok(PlugCommand::Read));
         assert_eq!(read(CommandTopic::Led, "toggle").unwrap_err(), "not a word for the LED: use ON or OFF");
         assert_eq!(read(CommandTopic::Reboot, "now").unwrap_err(), "send PRESS to reboot");
-        assert_eq!(read(CommandTopic::Brightness, " 50\n"), Ok(wish_brightness(50)));
-        assert_eq!(read(CommandTopic::Brightness, "0"), Ok(wish_brightness(0)));
+        assert_eq!(read(CommandTopic::Brightness, " 50\n"), Ok(set_brightness(50)));
+        assert_eq!(read(CommandTopic::Brightness, "0"), Ok(set_brightness(0)));
         for wrong in ["101", "-1", "50.5", "50%", "ON", "{\"brightness\":50}"] {
             let refused = read(CommandTopic::Brightness, wrong).unwrap_err();
             assert_eq!(refused, "not a brightness: use a whole number of %, 0 to 100", "{wrong}");
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_names_the_key() {
+    fn an_error_names_the_key() {
         let refused = |text: &str| set_text(text).unwrap_err();
         assert_eq!(
             refused(r#"{"colour":"red"}"#),
@@ -418,19 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dimmer_is_given_a_brightness_and_the_time_to_reach_it() {
-        let wishes = |brightness, transition| {
+    fn a_dimmer_takes_a_brightness_and_a_transition() {
+        let command = |brightness, transition| {
             Ok(PlugCommand::Set(SetCommand {
                 brightness: Some(brightness),
                 transition,
                 ..SetCommand::default()
             }))
         };
-        assert_eq!(set_text(r#"{"brightness":40}"#), wishes(40, None));
-        assert_eq!(set_text(r#"{"brightness":"40"}"#), wishes(40, None));
+        assert_eq!(set_text(r#"{"brightness":40}"#), command(40, None));
+        assert_eq!(set_text(r#"{"brightness":"40"}"#), command(40, None));
         let over = |ms| Some(Duration::from_millis(ms));
-        assert_eq!(set_text(r#"{"brightness":0,"transition":1.5}"#), wishes(0, over(1500)));
-        assert_eq!(set_text(r#"{"brightness":100,"transition":60}"#), wishes(100, over(60_000)));
+        assert_eq!(set_text(r#"{"brightness":0,"transition":1.5}"#), command(0, over(1500)));
+        assert_eq!(set_text(r#"{"brightness":100,"transition":60}"#), command(100, over(60_000)));
         let wrong = "brightness: not a brightness: use a whole number of %, 0 to 100";
         for text in ["101", "-1", "1.5", "true", "\"\"", "1e3"] {
             assert_eq!(set_text(&format!(r#"{{"brightness":{text}}}"#)), Err(wrong.to_owned()), "{text}");
@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn a_count_down_is_a_duration_with_a_unit() {
         let lasting = |text: &str| match set_text(&format!(r#"{{"state":"ON","for":{text}}}"#)) {
-            Ok(PlugCommand::Set(wishes)) => Ok(wishes.lasting.unwrap().as_secs()),
+            Ok(PlugCommand::Set(command)) => Ok(command.lasting.unwrap().as_secs()),
             Ok(order) => panic!("{order:?}"),
             Err(why) => Err(why),
         };
@@ -469,11 +469,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plug_may_be_called_anything_that_can_be_shown() {
+    fn an_alias_may_have_any_printable_characters() {
         let called = |text: &str| set_text(&serde_json::json!({ "alias": text }).to_string());
         for name in ["x", "Küche ☕", &"é".repeat(31)] {
-            let wishes = SetCommand { alias: Some(name.into()), ..SetCommand::default() };
-            assert_eq!(called(name), Ok(PlugCommand::Set(wishes)), "{name}");
+            let command = SetCommand { alias: Some(name.into()), ..SetCommand::default() };
+            assert_eq!(called(name), Ok(PlugCommand::Set(command)), "{name}");
         }
         assert_eq!(called("  ").unwrap_err(), "alias: has 0 characters: 1 to 31 are taken");
         assert_eq!(called(&"é".repeat(32)).unwrap_err(), "alias: has 32 characters: 1 to 31 are taken");
@@ -482,8 +482,8 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_is_echoed_even_when_the_rest_is_broken() {
-        let marks = [
+    fn a_transaction_is_repeated_even_if_the_rest_is_wrong() {
+        let payloads = [
             r#"{"transaction":"t1","state":ON}"#,
             r#"{"transaction":"t1","state":"#,
             r#"{"transaction":"t1"} trailing"#,
@@ -491,24 +491,24 @@ mod tests {
             r#"{"state":"up","transaction":"t1"}"#,
             &format!(r#"{{"transaction":"t1","state":"{}"}}"#, "x".repeat(5000)),
         ];
-        for payload in marks {
+        for payload in payloads {
             for part in [CommandTopic::All, CommandTopic::Led, CommandTopic::Unknown("x")] {
-                let wanted = command(part, payload.as_bytes());
-                assert!(wanted.result.is_err(), "{payload}");
-                assert_eq!(wanted.transaction, Some(json!("t1")), "{payload}");
+                let parsed = command(part, payload.as_bytes());
+                assert!(parsed.result.is_err(), "{payload}");
+                assert_eq!(parsed.transaction, Some(json!("t1")), "{payload}");
             }
         }
     }
 
-    /// Found by the fuzzer: it came back as the number next to it, which its sender does not know.
+    /// Found by the fuzzer: it came back as a neighbouring number, which its sender does not know.
     #[test]
-    fn a_number_for_a_mark_comes_back_as_the_same_number() {
-        for mark in
+    fn a_number_as_transaction_comes_back_unchanged() {
+        for number in
             ["1844674407370.9553", "0.1", "18446744073709551615", "-3", "5e-324", "1.7976931348623157e+308"]
         {
-            let wanted =
-                command(CommandTopic::All, format!(r#"{{"state":"ON","transaction":{mark}}}"#).as_bytes());
-            assert_eq!(wanted.transaction.unwrap().to_string(), mark);
+            let parsed =
+                command(CommandTopic::All, format!(r#"{{"state":"ON","transaction":{number}}}"#).as_bytes());
+            assert_eq!(parsed.transaction.unwrap().to_string(), number);
         }
     }
 
@@ -543,7 +543,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_payload_makes_the_reader_stumble(payload in proptest::collection::vec(any::<u8>(), 0..200), tail in any::<bool>()) {
+        fn no_payload_makes_the_parser_panic(payload in proptest::collection::vec(any::<u8>(), 0..200), tail in any::<bool>()) {
             let mut payload = payload;
             if tail {
                 payload.insert(0, b'{');

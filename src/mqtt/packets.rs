@@ -1,7 +1,7 @@
-//! The MQTT packets on the socket: acknowledgements that the client library cannot take are corrected or left out.
+//! The MQTT packets on the socket: acknowledgements that the client library cannot handle are corrected or removed.
 //!
-//! The library ends the connection over a reason code that MQTT 5 does not list for a packet, over an acknowledgement
-//! of a packet that it did not send, and over a second one. None of these says that the connection is bad. Pure.
+//! The library ends the connection when it receives a reason code that MQTT 5 does not list for a packet, an acknowledgement
+//! of a packet that it did not send, or a second acknowledgement. None of these makes the connection unusable. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,32 +23,32 @@ const DISCONNECT: u8 = 0xE0;
 const TYPE: u8 = 0xF0;
 /// The bits of a PUBLISH's first byte that hold its QoS.
 const QOS: u8 = 0x06;
-/// A reason that the library knows in every acknowledgement.
+/// A reason code that the library accepts in every acknowledgement.
 const UNSPECIFIED: u8 = 0x80;
-/// Longer acknowledgements are left to the library, which refuses them for their size.
-const LONGEST_HELD: usize = 128 * 1024;
+/// The longest acknowledgement that is corrected, in bytes; the library refuses longer ones for their size.
+const MAX_HELD: usize = 128 * 1024;
 
 /// The packets of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Packets {
     sent: PacketStream,
     received: PacketStream,
-    /// A CONNACK has come. Before it, everything is left to the library: what listens may be no broker.
-    is_welcome: bool,
-    /// The ids of packets that the broker has yet to acknowledge.
+    /// A CONNACK has come. Before it nothing is corrected: the server may be no broker.
+    is_connected: bool,
+    /// The ids of packets that the broker must acknowledge.
     unacknowledged: HashSet<u16>,
-    /// The reasons of acknowledgements that the library does not know, by packet id.
+    /// The reason codes of acknowledgements that the library does not know, by packet id.
     reasons: HashMap<u16, u8>,
-    /// The reason of a DISCONNECT, where the library does not know it.
+    /// The reason code of a DISCONNECT, if the library does not know it.
     disconnect_reason: Option<u8>,
 }
 
-/// One direction of the connection, cut into packets.
+/// One direction of the connection, split into packets.
 #[derive(Debug, Default)]
 struct PacketStream {
     /// The beginning of a packet.
     held: Vec<u8>,
-    /// So many bytes of a packet come that need no look.
+    /// The number of bytes that follow and are passed on unread.
     passing: usize,
 }
 
@@ -56,14 +56,14 @@ struct PacketStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Header {
     Incomplete,
-    /// Its length is written with more bytes than MQTT allows.
+    /// Its length has more bytes than MQTT allows.
     Malformed,
-    /// Its own length, and that of what follows.
+    /// The length of the header, and of the body that follows.
     Complete(usize, usize),
 }
 
 impl Packets {
-    /// Takes note of what was written to the broker.
+    /// Reads the packet ids in what was written to the broker.
     pub(super) fn written(&mut self, mut bytes: &[u8]) {
         while let Some(&byte) = bytes.first() {
             let PacketStream { held, passing } = &mut self.sent;
@@ -81,11 +81,11 @@ impl Packets {
                 Header::Complete(start, length) => (start, length),
             };
             let body = &held[start..];
-            let wanted = wanted(held[0], body).min(length);
-            if body.len() < wanted {
+            let until_id = until_id(held[0], body).min(length);
+            if body.len() < until_id {
                 continue;
             }
-            if let Some(id) = body[..wanted].last_chunk().copied().map(u16::from_be_bytes) {
+            if let Some(id) = body[..until_id].last_chunk().copied().map(u16::from_be_bytes) {
                 self.unacknowledged.insert(id);
             }
             *passing = length - body.len();
@@ -93,7 +93,7 @@ impl Packets {
         }
     }
 
-    /// Takes what the broker sent, and adds what the library may read of it to `out`.
+    /// Reads what the broker sent, and adds it to `out` as the library may read it.
     pub(super) fn read(&mut self, mut bytes: &[u8], out: &mut BytesMut) {
         while let Some(&byte) = bytes.first() {
             if self.received.passing > 0 {
@@ -111,18 +111,18 @@ impl Packets {
                 Header::Malformed => (held.len(), usize::MAX),
                 Header::Complete(start, length) => (start, length),
             };
-            let is_looked_at = length <= LONGEST_HELD
+            let is_corrected = length <= MAX_HELD
                 && match held[0] {
                     DISCONNECT => true,
-                    PUBACK | PUBREC | PUBREL | PUBCOMP | SUBACK | UNSUBACK => self.is_welcome,
+                    PUBACK | PUBREC | PUBREL | PUBCOMP | SUBACK | UNSUBACK => self.is_connected,
                     _ => false,
                 };
-            self.is_welcome |= held[0] == CONNACK;
-            if is_looked_at && held.len() < start + length {
+            self.is_connected |= held[0] == CONNACK;
+            if is_corrected && held.len() < start + length {
                 continue;
             }
             let mut packet = std::mem::take(&mut self.received.held);
-            if is_looked_at {
+            if is_corrected {
                 if self.correct(&mut packet, start) {
                     out.extend_from_slice(&packet);
                 }
@@ -135,26 +135,26 @@ impl Packets {
         }
     }
 
-    /// The reason with which this packet was acknowledged, where the library does not know it.
+    /// The reason code of a packet's acknowledgement, if the library does not know it.
     pub(super) fn take_reason(&mut self, id: u16) -> Option<u8> {
         self.reasons.remove(&id)
     }
 
-    /// The reason with which the broker disconnected, where the library does not know it.
+    /// The reason code of the broker's DISCONNECT, if the library does not know it.
     pub(super) fn disconnect_reason(&self) -> Option<u8> {
         self.disconnect_reason
     }
 
-    /// Makes one packet readable for the library; false if it is to be left out.
+    /// Makes one packet readable for the library; returns false if it must be removed.
     fn correct(&mut self, packet: &mut Vec<u8>, start: usize) -> bool {
         let kind = packet[0];
         if kind == DISCONNECT {
             self.correct_disconnect(packet, start);
             return true;
         }
-        // Without an id it is malformed, which the library says.
+        // Without an id it is malformed; the library reports that.
         let Some(id) = packet[start..].first_chunk().copied().map(u16::from_be_bytes) else { return true };
-        // The others belong to QoS 2, which we do not use.
+        // The other kinds belong to QoS 2, which we do not use.
         if !matches!(kind, PUBACK | SUBACK | UNSUBACK) || !self.unacknowledged.remove(&id) {
             tracing::debug!(
                 "the broker acknowledges packet {id} (type {kind:#04X}), which was not sent or was acknowledged \
@@ -183,7 +183,7 @@ impl Packets {
         let readable = if is_known { reason } else { UNSPECIFIED };
         self.disconnect_reason = (!is_known).then_some(reason);
         if packet.len() == start + 1 {
-            // MQTT 5 allows to leave out the length of the properties; the library wants it.
+            // MQTT 5 lets a packet end before the length of the properties; the library requires it.
             *packet = vec![DISCONNECT, 2, readable, 0];
         } else {
             packet[start] = readable;
@@ -191,9 +191,8 @@ impl Packets {
     }
 }
 
-/// How many bytes of a body that is sent are needed to know its packet id, which is the last two of them; none where
-/// there is no id.
-fn wanted(first: u8, body: &[u8]) -> usize {
+/// How many bytes at the start of a sent body end with its packet id; 0 if it has none.
+fn until_id(first: u8, body: &[u8]) -> usize {
     if matches!(first, SUBSCRIBE | UNSUBSCRIBE) {
         return 2;
     }
@@ -204,8 +203,8 @@ fn wanted(first: u8, body: &[u8]) -> usize {
     2 + topic + 2
 }
 
-/// Replaces the codes of a SUBACK or UNSUBACK that the library does not know. Before them stand the id, the length of
-/// the properties, and these.
+/// Replaces the reason codes of a SUBACK or UNSUBACK that the library does not know. They follow the packet id and the
+/// properties.
 fn correct_codes(packet: &mut [u8], start: usize, is_known: impl Fn(u8) -> bool) {
     let Some((digits, properties)) = packet.get(start + 2..).and_then(length) else { return };
     for code in packet.iter_mut().skip(start + 2 + digits + properties).filter(|code| !is_known(**code)) {
@@ -221,7 +220,7 @@ fn header(packet: &[u8]) -> Header {
     }
 }
 
-/// A variable byte integer: the number of its bytes, and its value; none while it has no end.
+/// A variable byte integer: the number of its bytes, and its value; `None` if it does not end here.
 fn length(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     for (at, byte) in bytes.iter().take(4).enumerate() {
@@ -255,15 +254,15 @@ mod tests {
         out.to_vec()
     }
 
-    /// What is handed on after a CONNACK. Whichever way the bytes are cut, the same comes out.
+    /// What is passed on after a CONNACK. It does not depend on how the bytes are split.
     fn corrected(sent: &[u8], received: &[u8]) -> (Vec<u8>, Packets) {
-        let welcome = [CONNACK, 3, 0, 0, 0];
-        let (out, packets) = handed_on(sent, &[&welcome, received].concat());
-        assert_eq!(out[..5], welcome);
+        let connack = [CONNACK, 3, 0, 0, 0];
+        let (out, packets) = passed_on(sent, &[&connack, received].concat());
+        assert_eq!(out[..5], connack);
         (out[5..].to_vec(), packets)
     }
 
-    fn handed_on(sent: &[u8], received: &[u8]) -> (Vec<u8>, Packets) {
+    fn passed_on(sent: &[u8], received: &[u8]) -> (Vec<u8>, Packets) {
         let mut results = (1..=received.len().max(sent.len())).map(|size| {
             let mut packets = Packets::default();
             sent.chunks(size).for_each(|part| packets.written(part));
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_of_what_was_not_sent_or_is_acknowledged_already_is_left_out() {
+    fn an_acknowledgement_that_is_not_expected_is_removed() {
         let once = [PUBACK, 2, 0, 7];
         let twice = [once, once].concat();
         assert_eq!(corrected(&publish(1, 7), &twice).0, once);
@@ -309,21 +308,21 @@ mod tests {
     }
 
     #[test]
-    fn every_packet_that_is_sent_is_told_from_the_next() {
+    fn the_packet_ids_of_sent_packets_are_read() {
         let sent = [publish(1, 1), publish(0, 0), publish(1, 0x0102), vec![0xC0, 0], publish(1, 3)].concat();
         let (_, packets) = corrected(&sent, &[]);
         assert_eq!(packets.unacknowledged, HashSet::from([1, 0x0102, 3]));
     }
 
     #[test]
-    fn everything_else_passes_as_it_is() {
+    fn all_other_packets_are_passed_on_unchanged() {
         let long = [vec![PUBLISH, 0x80, 0x02], vec![PUBACK; 256]].concat();
         let received = [long, vec![0xD0, 0], publish(1, 7)].concat();
         assert_eq!(corrected(&publish(1, 7), &received).0, received);
-        // No MQTT: whatever comes, the library hears it and says so.
+        // Not MQTT: the library must see it, to report it.
         for noise in [b"HTTP/1.1 400 Bad Request".as_slice(), &[0x15, 3, 1, 0, 2, 2, 70], &[PUBACK, 2, 0, 1]]
         {
-            assert_eq!(handed_on(&[], noise).0, noise);
+            assert_eq!(passed_on(&[], noise).0, noise);
         }
         let endless = [PUBACK, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2];
         assert_eq!(corrected(&[], &endless).0, endless);
@@ -338,11 +337,11 @@ mod tests {
             assert_eq!(read(&mut packets, &[7; 8192]).len(), 8192);
         }
         assert_eq!(packets.received.held.len(), 0);
-        // The longest that is looked at: all of it waits, and no more.
+        // The longest one that is corrected is held, and no byte more.
         let (_, mut packets) = corrected(&publish(1, 7), &[]);
         let start = [SUBACK, 0x80, 0x80, 0x08];
-        assert_eq!(read(&mut packets, &[&start[..], &vec![0; LONGEST_HELD - 1]].concat()), [0; 0]);
-        assert_eq!(packets.received.held.len(), start.len() + LONGEST_HELD - 1);
+        assert_eq!(read(&mut packets, &[&start[..], &vec![0; MAX_HELD - 1]].concat()), [0; 0]);
+        assert_eq!(packets.received.held.len(), start.len() + MAX_HELD - 1);
     }
 
     #[test]

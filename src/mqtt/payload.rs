@@ -1,6 +1,6 @@
-//! Payloads that go out: states, results and what else there is to tell, as JSON.
+//! The payloads that are published: states, results, events, as JSON.
 //!
-//! Pure: values to bytes. What comes in is read in [`super::command`].
+//! Pure: values to bytes. Received payloads are parsed in [`super::command`].
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,12 +13,12 @@ use crate::bridge::event::{
 use crate::model::{Address, LanProtocol, PlugName};
 use crate::smarthome::message::ScheduleRule;
 
-/// The same moment on the clock that never jumps and on the one with a date.
+/// The same moment on the monotonic clock and on the system clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// On the one that never jumps.
+    /// Monotonic.
     pub instant: Instant,
-    /// On the one with a date.
+    /// With a date.
     pub system: SystemTime,
 }
 
@@ -28,7 +28,7 @@ impl Clock {
         Self { instant: Instant::now(), system: SystemTime::now() }
     }
 
-    /// The same two clocks at another instant; none where the one with a date does not reach.
+    /// Both clocks at another instant; `None` if the system clock cannot represent it.
     pub fn at(&self, instant: Instant) -> Option<Self> {
         let past = self.instant.saturating_duration_since(instant);
         let future = instant.saturating_duration_since(self.instant);
@@ -36,14 +36,14 @@ impl Clock {
         Some(Self { instant, system })
     }
 
-    /// The date of another instant, RFC 3339 in UTC, to the second.
+    /// The date of another instant: RFC 3339, UTC, to the second.
     pub fn date(&self, instant: Instant) -> String {
         rfc3339(self.at(instant).map(|clock| clock.system))
     }
 }
 
-/// A date in UTC, to the second. A clock that was never set must not stop the daemon, so that dates which cannot
-/// be written are given as the nearest that can.
+/// A date in UTC, to the second. The system clock may never have been set: a date outside of RFC 3339 becomes the nearest one
+/// inside.
 pub fn rfc3339(time: impl Into<Option<SystemTime>>) -> String {
     // The last second of the year 9999.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
@@ -64,36 +64,36 @@ pub fn state(state: &PlugState, clock: Clock) -> Vec<u8> {
     })
 }
 
-/// `<plug>/energy`: what is known of it, to one digit more than anybody shows.
+/// `<plug>/energy`: known values only, with one digit more than Home Assistant shows.
 pub fn energy(energy: &Energy) -> Vec<u8> {
     json(&EnergyDocument {
-        power: digits(energy.meter.power, 2),
-        voltage: digits(energy.meter.voltage, 1),
-        current: digits(energy.meter.current, 3),
-        energy_total: digits(energy.meter.total, 3),
-        energy_today: digits(energy.today, 3),
-        energy_month: digits(energy.month, 3),
+        power: rounded(energy.meter.power, 2),
+        voltage: rounded(energy.meter.voltage, 1),
+        current: rounded(energy.meter.current, 3),
+        energy_total: rounded(energy.meter.total, 3),
+        energy_today: rounded(energy.today, 3),
+        energy_month: rounded(energy.month, 3),
     })
 }
 
-/// A measure with so many digits after the point; nothing for what is no number. Adding 0 makes 0 of -0.
-fn digits(measure: Option<f64>, count: i32) -> Option<f64> {
-    let scale = 10_f64.powi(count);
-    measure.map(|measure| (measure * scale).round() / scale + 0.0).filter(|measure| measure.is_finite())
+/// A value with this many decimals; `None` if it is not finite. Adding 0 turns -0 into 0.
+fn rounded(value: Option<f64>, decimals: i32) -> Option<f64> {
+    let scale = 10_f64.powi(decimals);
+    value.map(|value| (value * scale).round() / scale + 0.0).filter(|value| value.is_finite())
 }
 
-/// `<plug>/info`. An outlet has its own name and the strip's plate.
+/// `<plug>/info`. An outlet has its own alias and the strip's device info.
 pub fn info(info: &PlugInfo) -> Vec<u8> {
-    let plate = &info.device;
+    let device = &info.device;
     let outlet = info.outlet.as_ref();
-    let own = outlet.and_then(|outlet| plate.outlets.get(usize::from(outlet.number)));
+    let own = outlet.and_then(|outlet| device.outlets.get(usize::from(outlet.number)));
     json(&InfoDocument {
-        alias: own.map_or(&plate.alias, |own| &own.alias),
-        model: &plate.model,
-        hw_version: &plate.hw_version,
-        sw_version: &plate.sw_version,
-        mac: plate.mac.map(|mac| mac.to_string()),
-        device_id: plate.device_id.as_ref().map(|id| id.as_str()),
+        alias: own.map_or(&device.alias, |own| &own.alias),
+        model: &device.model,
+        hw_version: &device.hw_version,
+        sw_version: &device.sw_version,
+        mac: device.mac.map(|mac| mac.to_string()),
+        device_id: device.device_id.as_ref().map(|id| id.as_str()),
         host: info.address.as_ref().map(Address::host),
         protocol: info.protocol.map(LanProtocol::word),
         rssi: info.rssi,
@@ -133,7 +133,7 @@ pub fn notice(notice: &Notice, clock: Clock) -> Vec<u8> {
     })
 }
 
-/// `<plug>/result` for a command that the bridge carried out, or tried to.
+/// `<plug>/result` of a command that the bridge handled.
 pub fn result(result: &CommandResult, transaction: Option<&Value>) -> Vec<u8> {
     let (status, error) = match &result.ended {
         Ended::Ok => ("ok", None),
@@ -150,7 +150,7 @@ pub fn result(result: &CommandResult, transaction: Option<&Value>) -> Vec<u8> {
     })
 }
 
-/// `<plug>/result` for a command that went no further than here.
+/// `<plug>/result` of a command that was refused before the bridge.
 pub fn refusal(why: &str, transaction: Option<&Value>) -> Vec<u8> {
     json(&ResultDocument {
         transaction,
@@ -171,7 +171,7 @@ pub fn response(result: Result<(), &str>, transaction: Option<&Value>) -> Vec<u8
     json(&ResponseDocument { transaction, status, error })
 }
 
-/// Serialises what cannot fail to be: structs of text and numbers.
+/// Serialises structs of text and numbers, which cannot fail.
 pub(super) fn json(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
@@ -189,7 +189,7 @@ struct StateDocument {
     until: Option<String>,
 }
 
-// All keys that every plug has are always there, so that a template that reads one never fails.
+// Keys that apply to every plug are always present, so that a template that reads one never fails.
 #[derive(Serialize)]
 struct InfoDocument<'a> {
     alias: &'a str,
@@ -230,7 +230,7 @@ impl<'a> RuleDocument<'a> {
     }
 }
 
-/// The days of the week as [`Rule::days`] counts them.
+/// The days of the week in the order of [`ScheduleRule::days`].
 const WEEK: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 #[derive(Serialize)]
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_taken_from_one_pair_of_clocks() {
+    fn dates_are_computed_from_one_pair_of_clocks() {
         let clock =
             Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH + Duration::from_secs(90_000) };
         assert_eq!(clock.date(clock.instant), "1970-01-02T01:00:00Z");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_never_set_does_no_harm() {
+    fn a_system_clock_that_was_never_set_gives_valid_dates() {
         assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(5)), "1970-01-01T00:00:00Z");
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
         assert_eq!(rfc3339(far), "9999-12-31T23:59:59Z");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_says_what_was_read_and_leaves_out_a_light_that_is_not_there() {
+    fn a_state_has_no_led_if_the_plug_has_none() {
         let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };
         let mut plug = PlugState {
             relay: RelayState::On,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dimmer_tells_its_brightness_and_a_count_down_its_end() {
+    fn a_state_has_the_brightness_of_a_dimmer_and_the_end_of_a_count_down() {
         let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };
         let mut plug = PlugState {
             relay: RelayState::On,
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_is_told_in_sensible_digits_and_without_what_it_does_not_know() {
+    fn energy_is_rounded_and_has_known_values_only() {
         let meter = Meter {
             power: Some(0.928_511),
             voltage: Some(231.067_823),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_is_listed_once_it_was_read() {
+    fn a_schedule_is_listed_after_it_was_read() {
         let rule = ScheduleRule {
             name: "Morning".into(),
             enabled: true,
@@ -456,8 +456,8 @@ mod tests {
     }
 
     #[test]
-    fn results_and_responses_echo_the_transaction() {
-        let mark = json!({"a": 1});
+    fn results_and_responses_repeat_the_transaction() {
+        let transaction = json!({"a": 1});
         let mut ended = CommandResult {
             id: CommandId::new(Origin::Mqtt, 1),
             plug: PlugName::new("kettle").unwrap(),
@@ -467,7 +467,7 @@ mod tests {
             took: Duration::from_millis(42),
         };
         assert_eq!(
-            text(result(&ended, Some(&mark))),
+            text(result(&ended, Some(&transaction))),
             r#"{"transaction":{"a":1},"status":"ok","state":"ON","route":"local","took_ms":42}"#
         );
         ended.ended = Ended::Error("no answer in time".to_owned());
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bridge_tells_of_itself_and_of_what_happened() {
+    fn bridge_info_and_events_are_published() {
         let cloud = CloudStatus::Stopped("wrong password".into());
         let info = BridgeInfo { plugs: 3, online: 2, served: [1, 1], cloud };
         let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };

@@ -1,4 +1,4 @@
-//! Commands and requests that wait for their answer: where it goes, and what it echoes.
+//! Commands and requests that wait for their result, by id: where the result goes and what it repeats.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,26 +8,26 @@ use serde_json::Value;
 
 use super::topics;
 
-/// Commands and requests that may wait for their answers at once; ten thousand plugs switched by one scene fit.
+/// The most commands, and the most requests, that may be pending: a scene may switch ten thousand plugs.
 pub(super) const MAX_PENDING: usize = 16_384;
-/// What those who wait want to see again (their marks and topics) may come to this many bytes in all.
+/// The most bytes of transactions, response topics and correlation data that are stored for them.
 const MAX_PENDING_BYTES: usize = 16 << 20;
-/// An answer that has not come by then will not come; far longer than any command may take.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// After this time there will be no result; far longer than any command may take.
+const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// Where an answer goes beside the topic for everybody.
+/// Where a result goes besides the topic for everybody, and what it repeats.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReplyTo {
-    /// The sender's own mark.
+    /// The `transaction` of the sender.
     pub(super) transaction: Option<Value>,
-    /// A topic of the sender's own.
+    /// The response topic.
     pub(super) topic: Option<String>,
-    /// What goes with an answer there.
+    /// The correlation data.
     pub(super) correlation: Option<Bytes>,
 }
 
 impl ReplyTo {
-    /// Where the sender of a message wants its answer. A response topic that would cost the connection is not used.
+    /// An invalid response topic is not used: publishing to it would end the connection.
     pub(super) fn to(topic: Option<&str>, correlation: Option<&Bytes>, transaction: Option<Value>) -> Self {
         let topic = topic.filter(|topic| match topics::check_topic(topic) {
             Ok(()) => true,
@@ -39,12 +39,12 @@ impl ReplyTo {
         Self {
             transaction,
             topic: topic.map(str::to_owned),
-            // A copy, because the original holds on to the whole message.
-            correlation: correlation.map(|mark| Bytes::copy_from_slice(mark)),
+            // A copy: the original keeps the whole message in memory.
+            correlation: correlation.map(|data| Bytes::copy_from_slice(data)),
         }
     }
 
-    /// How many bytes are kept for it.
+    /// The number of bytes that it needs.
     pub(super) fn size(&self) -> usize {
         let transaction = self.transaction.as_ref().and_then(Value::as_str).map_or(0, str::len);
         transaction
@@ -53,48 +53,48 @@ impl ReplyTo {
     }
 }
 
-/// Answers that are awaited, by the id of the command or request.
+/// What is stored for each pending command or request, by its id.
 #[derive(Debug)]
 pub(super) struct Pending<K, T> {
-    answers: BTreeMap<K, PendingEntry<T>>,
-    weight: usize,
+    entries: BTreeMap<K, PendingEntry<T>>,
+    size: usize,
 }
 
 #[derive(Debug)]
 struct PendingEntry<T> {
     since: Instant,
-    weight: usize,
-    by: T,
+    size: usize,
+    value: T,
 }
 
 impl<K, T> Default for Pending<K, T> {
     fn default() -> Self {
-        Self { answers: BTreeMap::new(), weight: 0 }
+        Self { entries: BTreeMap::new(), size: 0 }
     }
 }
 
 impl<K: Ord + Copy, T> Pending<K, T> {
-    /// Awaits the answer to this id; false if too many answers are awaited already, or too much is kept for them.
-    pub(super) fn add(&mut self, id: K, by: T, weight: usize, now: Instant) -> bool {
-        // Ids rise, so that the first is the oldest.
-        while let Some((&oldest, awaited)) = self.answers.first_key_value()
-            && now.saturating_duration_since(awaited.since) > LONGEST_WAIT
+    /// Stores a value of this size; false if there are too many, or their sizes are too large.
+    pub(super) fn add(&mut self, id: K, value: T, size: usize, now: Instant) -> bool {
+        // Ids rise, so the first one is the oldest.
+        while let Some((&oldest, entry)) = self.entries.first_key_value()
+            && now.saturating_duration_since(entry.since) > MAX_WAIT
         {
             self.remove(oldest);
         }
-        if self.answers.len() >= MAX_PENDING || self.weight + weight > MAX_PENDING_BYTES {
+        if self.entries.len() >= MAX_PENDING || self.size + size > MAX_PENDING_BYTES {
             return false;
         }
-        self.weight += weight;
-        self.answers.insert(id, PendingEntry { since: now, weight, by });
+        self.size += size;
+        self.entries.insert(id, PendingEntry { since: now, size, value });
         true
     }
 
-    /// The answer to this id is there.
+    /// Removes and returns what is stored under an id.
     pub(super) fn remove(&mut self, id: K) -> Option<T> {
-        let awaited = self.answers.remove(&id)?;
-        self.weight -= awaited.weight;
-        Some(awaited.by)
+        let entry = self.entries.remove(&id)?;
+        self.size -= entry.size;
+        Some(entry.value)
     }
 }
 
@@ -111,25 +111,25 @@ mod tests {
         for _ in 0..MAX_PENDING {
             assert!(add(start));
         }
-        assert!(!add(start + LONGEST_WAIT));
-        assert!(add(start + LONGEST_WAIT + Duration::from_secs(1)));
-        assert_eq!(pending.answers.len(), 1);
+        assert!(!add(start + MAX_WAIT));
+        assert!(add(start + MAX_WAIT + Duration::from_secs(1)));
+        assert_eq!(pending.entries.len(), 1);
     }
 
     #[test]
-    fn correlation_data_and_topics_of_any_size_do_not_pile_up() {
+    fn the_stored_bytes_are_bounded() {
         let mut pending = Pending::default();
-        let (start, mark) = (Instant::now(), Bytes::from(vec![0; 100_000]));
-        let reply = ReplyTo::to(Some("me/answers"), Some(&mark), Some(Value::from("t".repeat(60_000))));
+        let (start, data) = (Instant::now(), Bytes::from(vec![0; 100_000]));
+        let reply = ReplyTo::to(Some("me/answers"), Some(&data), Some(Value::from("t".repeat(60_000))));
         assert_eq!(reply.size(), 160_010);
-        let taken = (0..).take_while(|id| pending.add(*id, reply.clone(), reply.size(), start)).count();
-        assert_eq!(taken, MAX_PENDING_BYTES / reply.size());
+        let stored = (0..).take_while(|id| pending.add(*id, reply.clone(), reply.size(), start)).count();
+        assert_eq!(stored, MAX_PENDING_BYTES / reply.size());
         pending.remove(0);
-        assert!(pending.add(taken, reply.clone(), reply.size(), start), "what was answered weighs nothing");
+        assert!(pending.add(stored, reply.clone(), reply.size(), start), "a removed entry needs no bytes");
     }
 
     #[test]
-    fn an_id_answers_once_and_only_where_it_came_from() {
+    fn an_id_is_removed_once_and_only_where_it_came_from() {
         let (ids, mut pending) = (IdAllocator::default(), Pending::default());
         let id = ids.command(Origin::Mqtt);
         assert!(pending.add(id, "mine", 0, Instant::now()));

@@ -1,8 +1,8 @@
-//! The last-value table: everything that the broker should keep, as it is known now.
+//! The table of retained values: what the broker should retain, as it is known now.
 //!
-//! Connecting means publishing all of it; a value that changes twice before it could be sent is sent once.
-//! Nothing in here is a queue of values, only of topics whose value has yet to go out. Of a plug's `info` and documents,
-//! which are long and can be printed again whenever they are sent, only a digest is kept.
+//! On connect all of it is published. The queues hold topics, not values: a value that changes twice before it could be sent
+//! is sent once. Of a plug's `info` and documents, which are long and are rendered when they are sent, only a digest is
+//! stored.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -13,80 +13,78 @@ use rumqttc::QoS;
 
 use crate::model::PlugName;
 
-/// What the broker keeps, and which of it has yet to be sent.
+/// The last value of each retained topic, and the topics whose value is not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct RetainedTable {
     values: HashMap<Arc<str>, Entry>,
     unsent: [VecDeque<Arc<str>>; Priority::COUNT],
 }
 
-/// Queues that were longer are given back when they are empty.
-const SOME: usize = 64;
+/// The capacity that an empty queue keeps.
+const QUEUE_CAPACITY: usize = 64;
 
-/// The order in which values go out. Home Assistant makes an entity from its document, shows it once it hears
-/// that it is available, and so finds its state there; `bridge/state` comes after all that it vouches for.
+/// The order in which values are sent. Home Assistant creates an entity from its document and reads its state when it becomes
+/// available. `bridge/state` comes after everything that depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Priority {
-    /// What Home Assistant makes entities from.
+    /// Discovery documents.
     Document,
-    /// The same of outlets, whose devices are reached by way of their strip's: that one has to be known before.
+    /// Discovery documents of outlets: their `via_device` must exist before.
     OutletDocument,
     /// Whether a plug can be reached.
     Availability,
-    /// What a plug's relay is doing.
+    /// A plug's state.
     State,
-    /// Everything that nobody waits for.
+    /// What no client waits for.
     Info,
-    /// Whether the daemon is there.
+    /// `bridge/state`.
     Bridge,
-    /// Documents that have to vanish from the broker: before the topics that the entities in them read, or Home
-    /// Assistant reads each emptied topic by a template that expects JSON.
+    /// Documents to clear. They come before the topics that their entities read, or Home Assistant would apply a template that
+    /// expects JSON to an empty message.
     ClearedDocument,
-    /// What else has to vanish from the broker.
+    /// Other topics to clear.
     Cleared,
 }
 
-/// One value to send.
+/// A retained message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retained {
-    /// Where it stands.
+    /// Its topic.
     pub topic: Arc<str>,
-    /// What it says; nothing has the broker forget what it keeps there.
+    /// Its payload; empty to clear the topic.
     pub payload: Bytes,
-    /// How sure the broker must be to have it.
+    /// Its QoS.
     pub qos: QoS,
 }
 
-/// What stands at a topic.
+/// The value of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// This.
-    Here(Box<[u8]>),
-    /// One of few words.
+    Bytes(Box<[u8]>),
     Word(&'static str),
-    /// What can be printed again of this plug, with its digest.
+    /// Rendered for this plug when it is sent; with the digest of the last rendering.
     Rendered(PlugName, u64),
 }
 
-/// One value to send, which may have to be printed first.
+/// A value to send, which may have to be rendered first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unsent {
     pub(super) topic: Arc<str>,
-    pub(super) content: Payload,
-    pub(super) rank: Priority,
+    pub(super) payload: Payload,
+    pub(super) priority: Priority,
     pub(super) qos: QoS,
 }
 
 impl Unsent {
-    /// With its text, which `print` gives for what is not kept as text; none for what is no more.
+    /// With its payload, which `render` creates if it is not stored; `None` if there is none any more.
     pub(super) fn rendered(
         self,
-        print: impl FnOnce(&PlugName, &str, Priority) -> Option<Bytes>,
+        render: impl FnOnce(&PlugName, &str, Priority) -> Option<Bytes>,
     ) -> Option<Retained> {
-        let payload = match self.content {
-            Payload::Here(payload) => payload.into(),
+        let payload = match self.payload {
+            Payload::Bytes(payload) => payload.into(),
             Payload::Word(word) => Bytes::from_static(word.as_bytes()),
-            Payload::Rendered(plug, _) => print(&plug, &self.topic, self.rank)?,
+            Payload::Rendered(plug, _) => render(&plug, &self.topic, self.priority)?,
         };
         Some(Retained { topic: self.topic, payload, qos: self.qos })
     }
@@ -94,21 +92,21 @@ impl Unsent {
 
 #[derive(Debug)]
 struct Entry {
-    content: Payload,
+    payload: Payload,
     qos: QoS,
-    rank: Priority,
+    priority: Priority,
     unsent: bool,
-    /// Until when it is not sent, unless it changes.
+    /// It is not sent until then, unless it changes.
     left_out: Option<Until>,
 }
 
-/// How long a value that the broker does not take is left out, unless it changes.
+/// How long a value is not sent, unless it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Until the next connection.
+    /// The broker refused it.
     NextConnection,
-    /// Until [`RetainedTable::send_blamed`], since it may have cost the last connection.
-    Told,
+    /// It may have ended a connection: until [`RetainedTable::trust_again`].
+    TrustedAgain,
 }
 
 impl Priority {
@@ -130,128 +128,130 @@ impl Priority {
 }
 
 impl RetainedTable {
-    /// Takes a value; sends it only if it is another one than before.
-    pub(super) fn put(&mut self, topic: &str, payload: Vec<u8>, rank: Priority, qos: QoS) {
-        self.put_content(topic, Payload::here(payload), rank, qos);
+    /// Sets a value; it is sent if it has changed.
+    pub(super) fn put(&mut self, topic: &str, payload: Vec<u8>, priority: Priority, qos: QoS) {
+        self.put_payload(topic, Payload::bytes(payload), priority, qos);
     }
 
-    /// Takes a value and sends it even if it is the same as before.
-    pub(super) fn put_again(&mut self, topic: &str, payload: Vec<u8>, rank: Priority, qos: QoS) {
-        let content = Payload::here(payload);
-        let is_refused = |value: &Entry| value.left_out.is_some() && value.content == content;
+    /// Sets a value; it is sent even if it is unchanged.
+    pub(super) fn put_again(&mut self, topic: &str, payload: Vec<u8>, priority: Priority, qos: QoS) {
+        let payload = Payload::bytes(payload);
+        let is_refused = |value: &Entry| value.left_out.is_some() && value.payload == payload;
         if !self.values.get(topic).is_some_and(is_refused) {
-            self.enter(topic, Entry::new(content, qos, rank));
+            self.enter(topic, Entry::new(payload, qos, priority));
         }
     }
 
-    /// Takes a word; sends it only if it is another one than before.
-    pub(super) fn put_word(&mut self, topic: &str, word: &'static str, rank: Priority) {
-        self.put_content(topic, Payload::Word(word), rank, QoS::AtLeastOnce);
+    /// Sets a word; it is sent if it has changed.
+    pub(super) fn put_word(&mut self, topic: &str, word: &'static str, priority: Priority) {
+        self.put_payload(topic, Payload::Word(word), priority, QoS::AtLeastOnce);
     }
 
-    /// Takes who and where a plug is; sends it only if it is something else than before.
+    /// Sets the `info` of a plug; it is sent if it has changed.
     pub(super) fn put_info(&mut self, topic: &str, plug: &PlugName, payload: &[u8]) {
-        self.put_content(topic, Payload::printed(plug, payload), Priority::Info, QoS::AtMostOnce);
+        self.put_payload(topic, Payload::rendered(plug, payload), Priority::Info, QoS::AtMostOnce);
     }
 
-    /// Takes a document of a plug; sends it only if it is another one than before. Gives the topic as it is kept here.
+    /// Sets a document of a plug; it is sent if it has changed. Returns the topic as stored in the table.
     pub(super) fn put_document(
         &mut self,
         topic: &str,
         plug: &PlugName,
         payload: &[u8],
-        rank: Priority,
+        priority: Priority,
     ) -> Arc<str> {
-        self.put_content(topic, Payload::printed(plug, payload), rank, QoS::AtLeastOnce)
+        self.put_payload(topic, Payload::rendered(plug, payload), priority, QoS::AtLeastOnce)
     }
 
-    fn put_content(&mut self, topic: &str, content: Payload, rank: Priority, qos: QoS) -> Arc<str> {
+    fn put_payload(&mut self, topic: &str, payload: Payload, priority: Priority, qos: QoS) -> Arc<str> {
         match self.values.get_key_value(topic) {
-            Some((topic, value)) if value.rank == rank && value.content == content => Arc::clone(topic),
-            _ => self.enter(topic, Entry::new(content, qos, rank)),
+            Some((topic, value)) if value.priority == priority && value.payload == payload => {
+                Arc::clone(topic)
+            }
+            _ => self.enter(topic, Entry::new(payload, qos, priority)),
         }
     }
 
     fn enter(&mut self, topic: &str, value: Entry) -> Arc<str> {
-        let rank = value.rank;
+        let priority = value.priority;
         let topic = match self.values.get_key_value(topic) {
             Some((known, _)) => Arc::clone(known),
             None => topic.into(),
         };
         let before = self.values.insert(Arc::clone(&topic), value);
-        if !before.is_some_and(|before| before.unsent && before.rank == rank) {
-            self.unsent[rank as usize].push_back(Arc::clone(&topic));
+        if !before.is_some_and(|before| before.unsent && before.priority == priority) {
+            self.unsent[priority as usize].push_back(Arc::clone(&topic));
         }
         topic
     }
 
-    /// Has the broker forget what it keeps there. Said again at each connection, since the broker that hears it
-    /// may not be the one that remembers.
+    /// Clears a topic. It is cleared again on each connection, since that may be another broker.
     pub(super) fn clear(&mut self, topic: &str) {
         self.put(topic, Vec::new(), Priority::Cleared, QoS::AtLeastOnce);
     }
 
-    /// The same for a document.
+    /// Clears a document.
     pub(super) fn clear_document(&mut self, topic: &str) {
         self.put(topic, Vec::new(), Priority::ClearedDocument, QoS::AtLeastOnce);
     }
 
-    /// Whether a value, rather than its absence, stands at this topic.
+    /// Whether a topic has a value and is not cleared.
     pub(super) fn holds(&self, topic: &str) -> bool {
-        self.values.get(topic).is_some_and(|value| !value.rank.is_cleared())
+        self.values.get(topic).is_some_and(|value| !value.priority.is_cleared())
     }
 
-    /// Whether this word stands at this topic.
+    /// Whether a topic has this word as its value.
     pub(super) fn is_word(&self, topic: &str, word: &'static str) -> bool {
-        self.values.get(topic).is_some_and(|value| value.content == Payload::Word(word))
+        self.values.get(topic).is_some_and(|value| value.payload == Payload::Word(word))
     }
 
-    /// The next value to send, in the order of [`Priority`]. Documents may be held back.
+    /// The next value to send, in the order of [`Priority`]; without documents if they are held back.
     pub(super) fn take(&mut self, hold_documents: bool) -> Option<Unsent> {
         let first = if hold_documents { Priority::Availability } else { Priority::Document };
-        for rank in Priority::ALL.into_iter().filter(|rank| *rank >= first) {
-            while let Some(topic) = self.unsent[rank as usize].pop_front() {
-                // A topic that went to another rank meanwhile waits there.
-                let Some(value) = self.values.get_mut(&topic).filter(|v| v.unsent && v.rank == rank) else {
+        for priority in Priority::ALL.into_iter().filter(|priority| *priority >= first) {
+            while let Some(topic) = self.unsent[priority as usize].pop_front() {
+                // A topic whose priority has changed is in another queue.
+                let Some(value) = self.values.get_mut(&topic).filter(|v| v.unsent && v.priority == priority)
+                else {
                     continue;
                 };
                 value.unsent = false;
-                return Some(Unsent { topic, content: value.content.clone(), rank, qos: value.qos });
+                return Some(Unsent { topic, payload: value.payload.clone(), priority, qos: value.qos });
             }
-            // What a start filled is not needed again at this size.
-            self.unsent[rank as usize].shrink_to(SOME);
+            // At start the queues are longer than at any later time.
+            self.unsent[priority as usize].shrink_to(QUEUE_CAPACITY);
         }
         None
     }
 
-    /// The value of one topic out of its turn, if it has yet to be sent.
+    /// The value of one topic, out of order, if it is not sent yet.
     pub(super) fn take_topic(&mut self, topic: &str) -> Option<Unsent> {
         let (topic, _) = self.values.get_key_value(topic)?;
         let topic = Arc::clone(topic);
         let value = self.values.get_mut(&topic).filter(|value| value.unsent)?;
         value.unsent = false;
-        Some(Unsent { topic, content: value.content.clone(), rank: value.rank, qos: value.qos })
+        Some(Unsent { topic, payload: value.payload.clone(), priority: value.priority, qos: value.qos })
     }
 
-    /// Takes back a value that could not be handed over, to be the first of its rank again.
-    pub(super) fn requeue(&mut self, kept: &Retained) {
-        let Some(value) = self.values.get_mut(&kept.topic).filter(|value| !value.unsent) else { return };
+    /// Puts back a value that could not be sent, as the first of its priority.
+    pub(super) fn requeue(&mut self, retained: &Retained) {
+        let Some(value) = self.values.get_mut(&retained.topic).filter(|value| !value.unsent) else { return };
         value.unsent = true;
-        self.unsent[value.rank as usize].push_front(Arc::clone(&kept.topic));
+        self.unsent[value.priority as usize].push_front(Arc::clone(&retained.topic));
     }
 
-    /// Has the value of one topic sent once more.
+    /// Sends the value of one topic again.
     pub(super) fn send_once_more(&mut self, topic: &str) {
         let Some((topic, _)) = self.values.get_key_value(topic) else { return };
         let topic = Arc::clone(topic);
         let waits = |value: &&mut Entry| !value.unsent && value.left_out.is_none();
         if let Some(value) = self.values.get_mut(&topic).filter(waits) {
             value.unsent = true;
-            self.unsent[value.rank as usize].push_back(topic);
+            self.unsent[value.priority as usize].push_back(topic);
         }
     }
 
-    /// Has everything sent on a new connection.
+    /// Sends everything on a new connection.
     pub(super) fn send_all(&mut self) {
         for value in self.values.values_mut() {
             value.left_out.take_if(|until| *until == Until::NextConnection);
@@ -259,12 +259,12 @@ impl RetainedTable {
         self.send_again();
     }
 
-    /// Has everything that the broker takes sent once more, for Home Assistant after its own start.
+    /// Sends everything that the broker accepts again, for a Home Assistant that has started.
     pub(super) fn send_again(&mut self) {
         for (topic, value) in &mut self.values {
             if !value.unsent && value.left_out.is_none() {
                 value.unsent = true;
-                self.unsent[value.rank as usize].push_back(Arc::clone(topic));
+                self.unsent[value.priority as usize].push_back(Arc::clone(topic));
             }
         }
         for queue in &mut self.unsent {
@@ -272,15 +272,15 @@ impl RetainedTable {
         }
     }
 
-    /// Leaves out what was sent there, unless it has changed since.
+    /// Stops sending the value of a topic, unless it has changed since it was sent.
     pub(super) fn leave_out(&mut self, topic: &str, until: Until) {
         if let Some(value) = self.values.get_mut(topic).filter(|value| !value.unsent) {
             value.left_out = Some(until);
         }
     }
 
-    /// Lets the next connection try again what may have cost an earlier one.
-    pub(super) fn send_blamed(&mut self) {
+    /// Lets the next connection send everything.
+    pub(super) fn trust_again(&mut self) {
         for value in self.values.values_mut() {
             value.left_out = None;
         }
@@ -288,23 +288,23 @@ impl RetainedTable {
 }
 
 impl Entry {
-    fn new(content: Payload, qos: QoS, rank: Priority) -> Self {
-        Self { content, qos, rank, unsent: true, left_out: None }
+    fn new(payload: Payload, qos: QoS, priority: Priority) -> Self {
+        Self { payload, qos, priority, unsent: true, left_out: None }
     }
 }
 
 impl Payload {
-    fn here(payload: Vec<u8>) -> Self {
-        // Without the room that was left in it: it may stay for good.
-        Self::Here(payload.into_boxed_slice())
+    fn bytes(payload: Vec<u8>) -> Self {
+        // Without spare capacity: it may be stored for a long time.
+        Self::Bytes(payload.into_boxed_slice())
     }
 
-    fn printed(plug: &PlugName, payload: &[u8]) -> Self {
+    fn rendered(plug: &PlugName, payload: &[u8]) -> Self {
         Self::Rendered(plug.clone(), digest(payload))
     }
 }
 
-/// Tells one text from another, in this process.
+/// Distinguishes payloads, within this process.
 fn digest(payload: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(payload);
@@ -315,24 +315,24 @@ fn digest(payload: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn put(table: &mut RetainedTable, topic: &str, payload: &str, rank: Priority) {
-        table.put(topic, payload.as_bytes().to_vec(), rank, QoS::AtLeastOnce);
+    fn put(table: &mut RetainedTable, topic: &str, payload: &str, priority: Priority) {
+        table.put(topic, payload.as_bytes().to_vec(), priority, QoS::AtLeastOnce);
     }
 
-    fn kept(taken: Unsent) -> Retained {
-        taken.rendered(|plug, _, rank| Some(format!("{rank:?} of {plug}").into())).unwrap()
+    fn rendered(unsent: Unsent) -> Retained {
+        unsent.rendered(|plug, _, priority| Some(format!("{priority:?} of {plug}").into())).unwrap()
     }
 
-    fn shown(kept: &Retained) -> String {
-        format!("{} {}", kept.topic, String::from_utf8_lossy(&kept.payload))
+    fn shown(retained: &Retained) -> String {
+        format!("{} {}", retained.topic, String::from_utf8_lossy(&retained.payload))
     }
 
     fn drain(table: &mut RetainedTable) -> Vec<String> {
-        std::iter::from_fn(|| table.take(false)).map(|taken| shown(&kept(taken))).collect()
+        std::iter::from_fn(|| table.take(false)).map(|unsent| shown(&rendered(unsent))).collect()
     }
 
     #[test]
-    fn values_go_out_by_rank_and_only_the_last_one_of_a_topic() {
+    fn values_are_sent_by_priority_and_only_the_last_one_of_a_topic() {
         let mut table = RetainedTable::default();
         put(&mut table, "bridge", "online", Priority::Bridge);
         put(&mut table, "state", "off", Priority::State);
@@ -378,22 +378,22 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_found_no_room_is_the_next_one_again_unless_a_newer_one_came() {
+    fn a_value_that_could_not_be_sent_is_the_next_one_unless_a_newer_one_came() {
         let mut table = RetainedTable::default();
         put(&mut table, "a", "1", Priority::State);
         put(&mut table, "b", "2", Priority::State);
-        let a = kept(table.take(false).unwrap());
+        let a = rendered(table.take(false).unwrap());
         table.requeue(&a);
         assert_eq!(drain(&mut table), ["a 1", "b 2"]);
         put(&mut table, "a", "3", Priority::State);
-        let a = kept(table.take(false).unwrap());
+        let a = rendered(table.take(false).unwrap());
         put(&mut table, "a", "4", Priority::State);
         table.requeue(&a);
         assert_eq!(drain(&mut table), ["a 4"]);
     }
 
     #[test]
-    fn what_is_cleared_goes_out_last_and_stays_cleared() {
+    fn cleared_topics_are_sent_last_and_stay_cleared() {
         let mut table = RetainedTable::default();
         put(&mut table, "document", "{}", Priority::Document);
         table.clear("document");
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_vanish_before_the_topics_that_they_read_at_each_connection() {
+    fn documents_are_cleared_before_the_topics_that_they_read_at_each_connection() {
         let mut table = RetainedTable::default();
         for plug in 0..20 {
             table.clear(&format!("topic {plug}"));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn one_topic_can_be_taken_out_of_its_turn_and_is_not_sent_twice() {
+    fn one_topic_can_be_taken_out_of_order_and_is_not_sent_twice() {
         let mut table = RetainedTable::default();
         put(&mut table, "a", "1", Priority::State);
         put(&mut table, "b", "2", Priority::State);
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_refuses_is_left_out_until_it_changes_or_the_next_connection() {
+    fn a_refused_value_is_not_sent_until_it_changes_or_the_next_connection() {
         let mut table = RetainedTable::default();
         put(&mut table, "a", "1", Priority::State);
         put(&mut table, "b", "2", Priority::State);
@@ -448,7 +448,7 @@ mod tests {
         table.put_again("a", b"1".to_vec(), Priority::State, QoS::AtLeastOnce);
         assert_eq!(drain(&mut table), ["b 2"]);
         put(&mut table, "a", "3", Priority::State);
-        // An answer that comes late is about the value before.
+        // A late refusal is about the value before.
         table.leave_out("a", Until::NextConnection);
         assert_eq!(drain(&mut table), ["a 3"]);
         table.leave_out("a", Until::NextConnection);
@@ -457,14 +457,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_cost_the_connection_is_not_sent_on_the_next_one() {
+    fn a_value_that_may_have_ended_the_connection_is_not_sent_on_the_next_one() {
         let mut table = RetainedTable::default();
         put(&mut table, "a", "1", Priority::State);
         drain(&mut table);
-        table.leave_out("a", Until::Told);
+        table.leave_out("a", Until::TrustedAgain);
         table.send_all();
         assert_eq!(drain(&mut table), [""; 0]);
-        table.send_blamed();
+        table.trust_again();
         table.send_all();
         assert_eq!(drain(&mut table), ["a 1"]);
     }
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_printed_when_it_is_sent_and_sent_when_it_has_changed() {
+    fn a_document_is_rendered_when_it_is_sent_and_sent_when_it_has_changed() {
         let mut table = RetainedTable::default();
         let lamp = PlugName::new("lamp").unwrap();
         let put = |table: &mut RetainedTable, text: &str| {

@@ -1,7 +1,7 @@
-//! The socket to the broker: resolving, connecting, TLS. MQTT itself is spoken one room further up.
+//! The socket to the broker: name resolution, TCP, TLS. It does not know MQTT.
 //!
-//! It refuses to guess: each step that can fail has an error of its own, because the remedy differs. The files of
-//! certificates and keys are read anew for each connection, so that a renewed certificate is used without a restart.
+//! Each step that can fail has an error of its own, because the remedy differs. Certificate and key files are read for each
+//! connection, so that a renewed certificate is used without a restart.
 
 use std::fs::File;
 use std::io;
@@ -18,42 +18,37 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::TlsOptions;
 use super::certificates::Verifier;
 use super::packets::Packets;
+use super::settings::TlsOptions;
 use crate::secret::SecretBuf;
 
-/// The largest PEM file that is read: the authorities of a whole system have some 250 kB.
-const LARGEST_PEM: u64 = 16 << 20;
+/// The largest PEM file that is read, in bytes: the root certificates of a system have some 250 kB.
+const MAX_PEM_SIZE: u64 = 16 << 20;
 
 /// A stream to a broker, with or without TLS.
 pub(super) trait BrokerStream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> BrokerStream for T {}
 
-/// Why there is no stream, told apart by the remedy.
+/// Why there is no stream, sorted by the remedy.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
-    /// The host's name leads nowhere.
+    /// The host's name cannot be resolved.
     #[error("its name cannot be resolved ({0})")]
     Resolve(io::Error),
-    /// The host is there, the port is not.
+    /// The host answers, but no program listens on the port.
     #[error("connection refused")]
     Refused,
-    /// Any other reason that the system gives.
+    /// Any other reason of the operating system.
     #[error("{0}")]
     Connect(io::Error),
     /// A file that the config names cannot be used.
     #[error("{file}: {why}", file = .file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    File { file: PathBuf, why: String },
     /// The system has no root certificates, and the config names none.
     #[error("the system has no root certificates")]
     NoRoots,
-    /// The two sides do not come to terms.
+    /// The TLS handshake failed.
     #[error("{0}")]
     Handshake(io::Error),
 }
@@ -64,9 +59,9 @@ impl From<SocketError> for io::Error {
     }
 }
 
-/// How far a connection came, as seen from the socket. Shared between the stream and those who explain its end.
+/// How far a connection came, as seen from the socket. Shared by the stream and the code that explains its end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ConnectProgress(Arc<Mutex<Reached>>);
+pub(crate) struct ConnectProgress(Arc<Mutex<Reached>>);
 
 #[derive(Debug, Default)]
 struct Reached {
@@ -78,30 +73,30 @@ struct Reached {
 
 impl Reached {
     fn read(&mut self, bytes: &[u8], out: &mut BytesMut) {
-        let room = FIRST - self.first.len();
+        let room = FIRST_BYTES - self.first.len();
         self.first.extend(bytes.iter().take(room));
         self.packets.read(bytes, out);
     }
 }
 
-/// As many bytes as a CONNACK of MQTT 3 has.
-const FIRST: usize = 4;
-/// So many bytes are read at once.
+/// The length of a CONNACK in MQTT 3, in bytes.
+const FIRST_BYTES: usize = 4;
+/// The most bytes that are read at once.
 const CHUNK: usize = 8 * 1024;
-/// The first byte of a CONNACK, of a DISCONNECT, and of an AUTH: what a broker may say first.
+/// The first byte of a CONNACK, a DISCONNECT and an AUTH: the packets with which a broker may begin.
 const FIRST_PACKETS: [u8; 3] = [0x20, 0xE0, 0xF0];
 
-/// The stages of a connection.
+/// The stages of a connection, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Stage {
-    /// Asking for the host's addresses.
+    /// The host's name is being resolved.
     #[default]
     Resolving,
-    /// Looking for the host.
+    /// TCP is connecting.
     Dialling,
-    /// The host answered; TLS has yet to be agreed upon.
+    /// TCP is connected; the TLS handshake is running.
     Handshake,
-    /// MQTT may be spoken.
+    /// MQTT packets can be exchanged.
     Open,
 }
 
@@ -110,7 +105,7 @@ impl ConnectProgress {
         self.lock().stage
     }
 
-    /// Whether the broker's first words were a refusal in MQTT 3: a CONNACK of two bytes with a reason.
+    /// Whether the broker began with a refusal in MQTT 3: a CONNACK of two bytes with a return code.
     pub(super) fn is_refusal_in_mqtt_3(&self) -> bool {
         matches!(self.lock().first[..], [0x20, 0x02, 0x00, 1..=5])
     }
@@ -120,27 +115,27 @@ impl ConnectProgress {
         self.lock().first.is_empty()
     }
 
-    /// Whether what it sent first is a record of TLS, an alert or a part of the handshake.
+    /// Whether the broker began with a TLS record, an alert or a handshake message.
     pub(super) fn is_tls(&self) -> bool {
         matches!(self.lock().first[..], [0x15 | 0x16, 0x03, ..])
     }
 
-    /// Whether what it sent first is no packet that a broker begins with.
+    /// Whether the broker began with something else than one of [`FIRST_PACKETS`].
     pub(super) fn is_no_mqtt(&self) -> bool {
         self.lock().first.first().is_some_and(|first| !FIRST_PACKETS.contains(first))
     }
 
-    /// The reason with which this packet was acknowledged, where MQTT 5 has none of this number.
+    /// The reason code of a packet's acknowledgement, if MQTT 5 has no reason of this number.
     pub(super) fn take_reason(&self, id: u16) -> Option<u8> {
         self.lock().packets.take_reason(id)
     }
 
-    /// The reason with which the broker disconnected, where MQTT 5 has none of this number.
+    /// The reason code of the broker's DISCONNECT, if MQTT 5 has no reason of this number.
     pub(super) fn disconnect_reason(&self) -> Option<u8> {
         self.lock().packets.disconnect_reason()
     }
 
-    /// As it is after these bytes from the broker.
+    /// The progress after these bytes from the broker.
     #[cfg(test)]
     pub(super) fn having_read(bytes: &[u8]) -> Self {
         let progress = Self::default();
@@ -168,7 +163,7 @@ pub(super) async fn open(
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(SocketError::Resolve)?;
     progress.reach(Stage::Dialling);
     let tcp = dial(addresses).await?;
-    // A command's result must not wait for the next one.
+    // Without this a command's result would wait for the next packet.
     tcp.set_nodelay(true).map_err(SocketError::Connect)?;
     let stream: Box<dyn BrokerStream> = match tls {
         None => Box::new(tcp),
@@ -177,7 +172,7 @@ pub(super) async fn open(
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|why| SocketError::Handshake(io::Error::other(why)))?;
             let options = options.clone();
-            // Files may lie on a disk that takes its time.
+            // Reading files may block.
             let config = tokio::task::spawn_blocking(move || tls_config(&options))
                 .await
                 .map_err(|error| SocketError::Handshake(io::Error::other(error)))??;
@@ -189,7 +184,7 @@ pub(super) async fn open(
     Ok(Socket { stream, progress, chunk: vec![0; CHUNK].into(), readable: BytesMut::new() })
 }
 
-/// Tries the addresses of a name one after the other.
+/// Tries the addresses of a host one after the other.
 async fn dial(addresses: impl Iterator<Item = std::net::SocketAddr>) -> Result<TcpStream, SocketError> {
     let mut last = None;
     for address in addresses {
@@ -205,7 +200,7 @@ async fn dial(addresses: impl Iterator<Item = std::net::SocketAddr>) -> Result<T
     })
 }
 
-/// What is trusted and what is shown, read from the files of this moment.
+/// Reads the certificate and key files.
 pub(super) fn tls_config(options: &TlsOptions) -> Result<ClientConfig, SocketError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -224,8 +219,8 @@ pub(super) fn tls_config(options: &TlsOptions) -> Result<ClientConfig, SocketErr
         return Ok(config.with_no_client_auth());
     };
     let chain = certificates(certificate_file)?;
-    let key = PrivateKeyDer::from_pem_slice(behind_mark(&pem(key_file)?)).map_err(|error| {
-        SocketError::File { file: key_file.clone(), why: pem_fault(&error, "private key") }
+    let key = PrivateKeyDer::from_pem_slice(without_bom(&pem(key_file)?)).map_err(|error| {
+        SocketError::File { file: key_file.clone(), why: pem_error(&error, "private key") }
     })?;
     config.with_client_auth_cert(chain, key).map_err(|error| SocketError::File {
         file: certificate_file.clone(),
@@ -235,7 +230,7 @@ pub(super) fn tls_config(options: &TlsOptions) -> Result<ClientConfig, SocketErr
 
 fn system_roots() -> Result<RootCertStore, SocketError> {
     let mut roots = RootCertStore::empty();
-    // A broken certificate among the system's is no reason to trust none of them.
+    // An invalid certificate among the system's does not make the others unusable.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err(SocketError::NoRoots) } else { Ok(roots) }
 }
@@ -254,10 +249,10 @@ fn roots(file: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCe
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, SocketError> {
     let fault = |error: &rustls::pki_types::pem::Error| SocketError::File {
         file: file.to_owned(),
-        why: pem_fault(error, "certificate"),
+        why: pem_error(error, "certificate"),
     };
     let pem = pem(file)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(behind_mark(&pem)).collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(without_bom(&pem)).collect();
     match found {
         Ok(found) if found.is_empty() => Err(fault(&rustls::pki_types::pem::Error::NoItemsFound)),
         Ok(found) => Ok(found),
@@ -265,19 +260,19 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, SocketError
     }
 }
 
-/// What stands in a PEM file. It may be a private key, so it is wiped when it has been read.
+/// The content of a PEM file. It may be a private key, so it is wiped after use.
 fn pem(file: &Path) -> Result<SecretBuf, SocketError> {
-    let read = File::open(file).and_then(|opened| SecretBuf::read(opened, LARGEST_PEM));
+    let read = File::open(file).and_then(|opened| SecretBuf::read(opened, MAX_PEM_SIZE));
     read.map_err(|error| SocketError::File { file: file.to_owned(), why: format!("cannot be read: {error}") })
 }
 
-/// The byte order mark that some editors put before a text is no part of its first line.
-fn behind_mark(bytes: &[u8]) -> &[u8] {
+/// Without the byte order mark that some editors put at the beginning.
+fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
 
-/// What is wrong with a PEM file, without a word of what it holds.
-fn pem_fault(error: &rustls::pki_types::pem::Error, wanted: &str) -> String {
+/// What is wrong with a PEM file; never quotes its content.
+fn pem_error(error: &rustls::pki_types::pem::Error, wanted: &str) -> String {
     match error {
         rustls::pki_types::pem::Error::Io(error) => format!("cannot be read: {error}"),
         rustls::pki_types::pem::Error::NoItemsFound => format!("holds no {wanted} in PEM form"),
@@ -285,15 +280,16 @@ fn pem_fault(error: &rustls::pki_types::pem::Error, wanted: &str) -> String {
     }
 }
 
-/// A stream that hears a broker out.
+/// The stream to the broker as the client library sees it.
 ///
-/// It remembers the first bytes that came in, to explain the end, and hands on what [`Packets`] makes of the rest. And
-/// it lets a write pass that fails because the broker has hung up: its last packet, which says why, is still to be read.
+/// It remembers the first bytes for the explanation of a failure, and passes the packets on as [`Packets`] corrects them. A
+/// write that fails because the broker closed the connection succeeds: the broker's last packet, which has the reason, must
+/// be read first.
 pub(super) struct Socket {
     stream: Box<dyn BrokerStream>,
     progress: ConnectProgress,
     chunk: Box<[u8]>,
-    /// What was read and has yet to be handed on.
+    /// Read from the stream and not passed on yet.
     readable: BytesMut,
 }
 
@@ -321,7 +317,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = hear_out(Pin::new(&mut self.stream).poll_write(cx, buf), buf.len());
+        let polled = ignore_closed(Pin::new(&mut self.stream).poll_write(cx, buf), buf.len());
         if let Poll::Ready(Ok(written)) = polled {
             self.progress.lock().packets.written(&buf[..written]);
         }
@@ -329,7 +325,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        hear_out(Pin::new(&mut self.stream).poll_flush(cx), ())
+        ignore_closed(Pin::new(&mut self.stream).poll_flush(cx), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -337,8 +333,8 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Takes a broken pipe for done; the reader finds the end behind the last words.
-fn hear_out<T>(polled: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+/// Lets a write to a closed connection succeed; the next read returns the last packet and then the end.
+fn ignore_closed<T>(polled: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     match polled {
         Poll::Ready(Err(error))
@@ -397,12 +393,12 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_first_tells_what_listens_however_it_is_cut() {
+    fn the_first_bytes_tell_which_protocol_the_server_speaks() {
         for size in 1..=7 {
             let refusal = having_read(&[0x20, 2, 0, 5, 9, 9, 9, 9], size);
             assert!(refusal.is_refusal_in_mqtt_3() && !refusal.is_no_mqtt());
-            let welcome = having_read(&[0x20, 3, 0, 0, 0], size);
-            assert!(!welcome.is_refusal_in_mqtt_3() && !welcome.is_no_mqtt() && !welcome.is_tls());
+            let accepted = having_read(&[0x20, 3, 0, 0, 0], size);
+            assert!(!accepted.is_refusal_in_mqtt_3() && !accepted.is_no_mqtt() && !accepted.is_tls());
             let tls = having_read(&[0x15, 3, 3, 0, 2, 2, 70], size);
             assert!(tls.is_tls() && tls.is_no_mqtt());
             let web = having_read(b"HTTP/1.1 400", size);
@@ -413,7 +409,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_without_a_listener_is_refused_and_a_name_without_an_address_is_not_resolved() {
-        // Held, so that nobody else comes to listen there.
+        // Bound, so that no other program listens there.
         let held = tokio::net::TcpSocket::new_v4().unwrap();
         held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = held.local_addr().unwrap().port();

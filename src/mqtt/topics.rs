@@ -1,55 +1,54 @@
-//! Every topic there is: built for publishing, parsed when something comes in.
+//! All topics, built and parsed, and the rules for topics that users name.
 //!
-//! Names only. What a payload means is in [`super::payload`]; who may listen to what is the broker's affair.
-//! Subscriptions are narrow on purpose, so that a large message which somebody keeps under our base topic can
-//! never reach us.
+//! Names only; payloads are in `payload` and `command`. Subscriptions are narrow, so that a large message that another client
+//! retains below our base topic never reaches us.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::model::PlugName;
 
-/// The longest request name that is answered; the topic of the answer repeats it.
+/// The longest request name, in bytes; the response topic contains it.
 const MAX_REQUEST_NAME: usize = 64;
 
-/// All topics under one base. Cheap to clone.
+/// All topics below one base topic. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     base: Arc<str>,
 }
 
 impl Topics {
-    /// Topics below `base`, which may have several levels. [`check_base`] says whether it can be one.
+    /// Topics below `base`, which [`check_base`] has accepted.
     pub fn new(base: &str) -> Self {
         Self { base: base.into() }
     }
 
-    /// Whether a topic is one of these, or could be.
+    /// Whether a topic is below the base topic.
     pub fn is_below_base(&self, topic: &str) -> bool {
         is_below(&self.base, topic)
     }
 
-    /// Whether the daemon is there, and its last will.
+    /// Whether the daemon is online; also the topic of the last will.
     pub fn bridge_state(&self) -> String {
         format!("{}/{}/state", self.base, PlugName::RESERVED)
     }
 
-    /// What the daemon says of itself.
+    /// The daemon's version, counts and cloud status.
     pub fn bridge_info(&self) -> String {
         format!("{}/{}/info", self.base, PlugName::RESERVED)
     }
 
-    /// Where things that happened are told.
+    /// Events.
     pub fn bridge_event(&self) -> String {
         format!("{}/{}/event", self.base, PlugName::RESERVED)
     }
 
-    /// Where a request to the daemon is sent.
+    /// A request to the daemon.
     pub fn request(&self, name: &str) -> String {
         format!("{}/{}/request/{name}", self.base, PlugName::RESERVED)
     }
 
-    /// Where a request to the daemon is answered.
+    /// The response to a request.
     pub fn response(&self, name: &str) -> String {
         format!("{}/{}/response/{name}", self.base, PlugName::RESERVED)
     }
@@ -59,17 +58,17 @@ impl Topics {
         format!("{}/{plug}", self.base)
     }
 
-    /// What a plug says. The name is text, because a command to a plug that cannot exist is answered too.
-    pub fn plug(&self, plug: &str, leaf: StateTopic) -> String {
-        format!("{}/{plug}/{leaf}", self.base)
+    /// A topic that a plug publishes. The name is any text: a command to a plug that cannot exist is answered too.
+    pub fn plug(&self, plug: &str, topic: StateTopic) -> String {
+        format!("{}/{plug}/{topic}", self.base)
     }
 
-    /// Where a plug is commanded.
+    /// A command topic of a plug.
     pub fn command(&self, plug: &str, part: CommandTopic<'_>) -> String {
         format!("{}/{plug}/{part}", self.base)
     }
 
-    /// All that must be listened to for commands and requests.
+    /// The filters for commands and requests.
     pub fn command_filters(&self) -> [String; 4] {
         [
             format!("{}/+/set", self.base),
@@ -79,17 +78,16 @@ impl Topics {
         ]
     }
 
-    /// What has to be listened to for a moment in order to find plugs that an earlier run left behind.
-    pub fn leftover_filter(&self) -> String {
-        format!("{}/+/{}", self.base, StateTopic::Availability)
+    /// The filters that find what earlier runs published: availability and state of plugs, and `bridge/info`.
+    pub(super) fn search_filters(&self) -> [String; 3] {
+        [
+            format!("{}/+/{}", self.base, StateTopic::Availability),
+            format!("{}/+/{}", self.base, StateTopic::State),
+            self.bridge_info(),
+        ]
     }
 
-    /// What has to be listened to for a moment in order to find what earlier runs said of plugs.
-    pub fn kept_state_filter(&self) -> String {
-        format!("{}/+/{}", self.base, StateTopic::State)
-    }
-
-    /// What a message on this topic is about; `None` for a topic that is not one of ours to hear.
+    /// Parses the topic of a command or request; `None` for any other topic.
     pub fn parse<'a>(&self, topic: &'a str) -> Option<ParsedTopic<'a>> {
         let rest = topic.strip_prefix(&*self.base)?.strip_prefix('/')?;
         let (plug, rest) = rest.split_once('/')?;
@@ -105,51 +103,46 @@ impl Topics {
         Some(ParsedTopic::Command { plug, part })
     }
 
-    /// The plug whose availability this topic tells, for the search after leftovers.
-    pub fn parse_availability(&self, topic: &str) -> Option<PlugName> {
-        self.parse_told(topic, StateTopic::Availability)
-    }
-
-    /// The plug that tells this on the topic.
-    pub(super) fn parse_told(&self, topic: &str, told: StateTopic) -> Option<PlugName> {
+    /// The plug that publishes this kind of state on this topic.
+    pub fn parse_state(&self, topic: &str, kind: StateTopic) -> Option<PlugName> {
         let rest = topic.strip_prefix(&*self.base)?.strip_prefix('/')?;
-        let (plug, leaf) = rest.split_once('/')?;
-        (leaf == told.as_str()).then(|| PlugName::new(plug).ok())?
+        let (plug, rest) = rest.split_once('/')?;
+        (rest == kind.as_str()).then(|| PlugName::new(plug).ok())?
     }
 }
 
-/// What comes in.
+/// A topic that we subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParsedTopic<'a> {
-    /// Something is wanted of a plug, or of what somebody takes for one.
+    /// A command to a plug, which may not exist.
     Command {
-        /// One topic level, as it came.
+        /// One topic level, unchecked.
         plug: &'a str,
         /// Which of its command topics.
         part: CommandTopic<'a>,
     },
-    /// Something is wanted of the daemon.
+    /// A request to the daemon.
     Request(&'a str),
 }
 
-/// The topics on which a plug speaks.
+/// The topics that a plug publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateTopic {
-    /// Its state, kept.
+    /// Its state, retained.
     State,
-    /// Who and where it is, kept.
+    /// Model, ids and address, retained.
     Info,
-    /// Whether it can be reached, kept.
+    /// Whether it can be reached, retained.
     Availability,
-    /// Its meter, kept.
+    /// Its meter, retained.
     Energy,
-    /// How a command ended.
+    /// The result of a command.
     Result,
 }
 
 impl StateTopic {
-    /// The topics of a plug that the broker keeps, all of which are cleared with the plug.
-    pub const KEPT: [Self; 4] = [Self::State, Self::Info, Self::Availability, Self::Energy];
+    /// The retained topics, which are cleared when the plug is gone.
+    pub(super) const RETAINED: [Self; 4] = [Self::State, Self::Info, Self::Availability, Self::Energy];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -168,7 +161,7 @@ impl fmt::Display for StateTopic {
     }
 }
 
-/// The topics on which a plug is commanded.
+/// The command topics of a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandTopic<'a> {
     /// `set`: words or JSON.
@@ -181,12 +174,12 @@ pub enum CommandTopic<'a> {
     Reboot,
     /// `get`.
     Read,
-    /// `set/` and something that there is not; it is answered with an error.
+    /// `set/` and an unknown name; answered with an error.
     Unknown(&'a str),
 }
 
 impl<'a> CommandTopic<'a> {
-    /// The part that the level after `set/` names; `None` where there are further levels.
+    /// Parses the level after `set/`; `None` if there are more levels.
     fn named(name: &'a str) -> Option<Self> {
         match name {
             "led" => Some(Self::Led),
@@ -210,54 +203,53 @@ impl fmt::Display for CommandTopic<'_> {
     }
 }
 
-/// Why a text cannot be published under.
+/// Why a text cannot be a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTopic {
-    /// The text is empty, or begins or ends with a slash, or has two in a row.
+    /// It is empty, begins or ends with a slash, or has two in a row.
     #[error("has an empty level")]
     EmptyLevel,
-    /// `+` and `#` stand for other topics.
-    #[error("may not hold + or #")]
-    Wildcard,
-    /// `$` at the beginning belongs to the broker.
-    #[error("may not begin with $")]
+    /// It has a wildcard, or begins with `$`, which is reserved for the broker.
+    #[error("may not hold + or #, nor begin with $")]
     Reserved,
-    /// A control character, which brokers close the connection for.
+    /// It has a control character, for which brokers close the connection.
     #[error("holds a control character")]
     Control,
-    /// More than [`MAX_TOPIC`] bytes.
-    #[error("is longer than 256 bytes")]
-    TooLong,
+    /// It has more than this many bytes.
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
 }
 
-/// The longest base topic, prefix or response topic that is taken, in bytes. The protocol allows 65,535, but
-/// the embedded broker keeps each retained topic in a file of its name, which may have 255.
+/// The longest topic of another client that we publish to, in bytes. The protocol allows 65,535, but the embedded broker
+/// stores each retained topic in a file of that name, which may have 255.
 pub const MAX_TOPIC: usize = 256;
+/// The longest base topic, discovery prefix or status topic, in bytes; brokers differ in what they accept beyond.
+const MAX_BASE: usize = 128;
 
-/// Whether a base topic or discovery prefix can be one.
+/// Whether a text can be a base topic, discovery prefix or status topic.
 pub fn check_base(text: &str) -> Result<(), BadTopic> {
+    if text.len() > MAX_BASE {
+        return Err(BadTopic::TooLong(MAX_BASE));
+    }
     check_topic(text)?;
     if text.split('/').any(str::is_empty) { Err(BadTopic::EmptyLevel) } else { Ok(()) }
 }
 
-/// Whether a message may be published on a topic that somebody else named.
+/// Whether we may publish to a topic that another client named.
 pub fn check_topic(text: &str) -> Result<(), BadTopic> {
     if text.is_empty() {
         return Err(BadTopic::EmptyLevel);
     }
-    if text.starts_with('$') {
+    if text.starts_with('$') || text.contains(['+', '#']) {
         return Err(BadTopic::Reserved);
-    }
-    if text.contains(['+', '#']) {
-        return Err(BadTopic::Wildcard);
     }
     if text.chars().any(char::is_control) {
         return Err(BadTopic::Control);
     }
-    if text.len() > MAX_TOPIC { Err(BadTopic::TooLong) } else { Ok(()) }
+    if text.len() > MAX_TOPIC { Err(BadTopic::TooLong(MAX_TOPIC)) } else { Ok(()) }
 }
 
-/// Whether a topic is on a level below these first levels.
+/// Whether a topic is on a level below these levels.
 pub fn is_below(first: &str, topic: &str) -> bool {
     topic.strip_prefix(first).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -289,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_is_not_ours_is_not_heard() {
+    fn other_topics_are_ignored() {
         let topics = Topics::new("home/hs100d");
         for topic in [
             "",
@@ -314,11 +306,13 @@ mod tests {
         assert_eq!(check_base(""), Err(BadTopic::EmptyLevel));
         assert_eq!(check_base("/hs100d"), Err(BadTopic::EmptyLevel));
         assert_eq!(check_base("hs100d/"), Err(BadTopic::EmptyLevel));
-        assert_eq!(check_base("home/+"), Err(BadTopic::Wildcard));
-        assert_eq!(check_base("home/#"), Err(BadTopic::Wildcard));
+        assert_eq!(check_base("home/+"), Err(BadTopic::Reserved));
+        assert_eq!(check_base("home/#"), Err(BadTopic::Reserved));
         assert_eq!(check_base("$SYS"), Err(BadTopic::Reserved));
         assert_eq!(check_base("a\u{0}b"), Err(BadTopic::Control));
-        assert_eq!(check_base(&"a".repeat(257)), Err(BadTopic::TooLong));
+        assert_eq!(check_base(&"a".repeat(128)), Ok(()));
+        assert_eq!(check_base(&"a".repeat(129)), Err(BadTopic::TooLong(128)));
+        assert_eq!(check_topic(&"a".repeat(257)), Err(BadTopic::TooLong(256)));
     }
 
     fn part() -> impl Strategy<Value = CommandTopic<'static>> {
@@ -343,13 +337,13 @@ mod tests {
             let request = topics.request(&plug);
             prop_assert_eq!(topics.parse(&request), Some(ParsedTopic::Request(&plug)));
             let availability = topics.plug(&plug, StateTopic::Availability);
-            prop_assert_eq!(topics.parse_availability(&availability), PlugName::new(&plug).ok());
-            prop_assert!(rumqttc::matches(&availability, &topics.leftover_filter()));
+            prop_assert_eq!(topics.parse_state(&availability, StateTopic::Availability), PlugName::new(&plug).ok());
+            prop_assert!(rumqttc::matches(&availability, &topics.search_filters()[0]));
             prop_assert!(!topics.command_filters().iter().any(|filter| rumqttc::matches(&availability, filter)));
         }
 
         #[test]
-        fn no_topic_makes_the_parser_stumble(topic in ".{0,80}") {
+        fn no_topic_makes_the_parser_panic(topic in ".{0,80}") {
             Topics::new("hs100d").parse(&topic);
             Topics::new("hs100d").parse(&format!("hs100d/{topic}"));
         }

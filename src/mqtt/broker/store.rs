@@ -523,15 +523,15 @@ mod tests {
         assert!(store.write(false).await);
 
         // The folder for retained messages cannot be used for a while, with the store open.
-        let retained = folder.join(RETAINED);
-        fs::rename(&retained, folder.join("elsewhere")).unwrap();
-        fs::write(&retained, "").unwrap();
+        let messages = folder.join(RETAINED);
+        fs::rename(&messages, folder.join("elsewhere")).unwrap();
+        fs::write(&messages, "").unwrap();
         retain(&store, &memory, "b", "1").await;
         retain(&store, &memory, "c", "1").await;
         assert!(!store.write(false).await);
         retain(&store, &memory, "b", "2").await;
-        fs::remove_file(&retained).unwrap();
-        fs::rename(folder.join("elsewhere"), &retained).unwrap();
+        fs::remove_file(&messages).unwrap();
+        fs::rename(folder.join("elsewhere"), &messages).unwrap();
         assert!(store.write(false).await);
         drop(store);
         let (_store, memory) = opened(&folder).await;

@@ -1,94 +1,92 @@
-//! What can stand between us and the broker: a word that stays, what it looks like, and what helps. Pure.
+//! The reasons for which a broker cannot be used: a word for programs that never changes, what is seen, and the remedy. Pure.
 
-use super::FailureKind;
-
-/// One reason for which a broker is of no use to us.
+/// A reason for which a broker cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureReason {
     /// Its host refuses connections.
     Refused,
-    /// Its host does not answer, or it does not any more.
+    /// Its host does not answer, or no longer.
     Silent,
-    /// The host's name leads nowhere.
+    /// The host's name cannot be resolved.
     NameUnresolved,
-    /// The system names another reason.
+    /// The operating system names another reason.
     Unreachable,
-    /// It takes connections, and does not speak.
+    /// It accepts the connection and sends nothing.
     Mute,
     /// It speaks TLS on this port, and we do not.
     SpeaksTls,
-    /// Something else than a broker answers on this port.
+    /// Another kind of server answers on this port.
     NotMqtt,
     /// It speaks no TLS on this port.
     NoTls,
     /// A file that the config names cannot be used.
     FileUnusable,
-    /// There is nothing to check its certificate with.
+    /// The system has no root certificates.
     NoRoots,
-    /// Nobody whom we trust has signed its certificate.
+    /// No authority that we trust has signed its certificate.
     CertificateUntrusted,
     /// Its certificate is for another name.
     CertificateName,
-    /// Its certificate has no subjectAltName, where names stand that count.
+    /// Its certificate has no subjectAltName, the only field that is compared with the host.
     CertificateWithoutName,
     /// Its certificate is of X.509 version 1, which has no extensions.
     CertificateVersion,
-    /// Its certificate is one of an authority.
+    /// Its certificate is an authority's own.
     CertificateAuthority,
-    /// Its certificate is signed with an algorithm that is not accepted any more.
+    /// Its certificate is signed with an algorithm that is no longer accepted.
     CertificateWeak,
     /// Its certificate has expired, or our clock is wrong.
     CertificateExpired,
     /// Its certificate is not valid yet, or our clock is wrong.
     CertificateNotYet,
-    /// Its certificate is not good for another reason.
+    /// Its certificate is invalid for another reason.
     CertificateBad,
-    /// It wants a certificate of ours.
+    /// It requires a client certificate.
     ClientCertificateMissing,
-    /// It does not take ours.
+    /// It refuses the client certificate.
     ClientCertificateRefused,
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     Tls,
     /// It does not speak MQTT 5.
     NoMqtt5,
-    /// User name or password are wrong.
+    /// User name or password is wrong.
     LoginRefused,
-    /// It does not take our client id.
+    /// It refuses our client id.
     ClientIdRefused,
     /// Another client has connected with our client id.
     ClientIdTaken,
     /// It has banned us.
     Banned,
-    /// It lacks what we need.
+    /// It has no retained messages or no QoS 1.
     Unfit,
-    /// It has too much to do, or is going down.
+    /// It is overloaded or shutting down.
     Busy,
-    /// It says no for another reason.
+    /// It refuses the connection for another reason.
     Denied,
-    /// The user may not do what we need.
+    /// The user lacks a right that we need.
     NotAuthorized,
-    /// We may not hear commands.
+    /// It refuses the subscriptions for commands.
     SubscriptionDenied,
-    /// We may not show states or announce plugs.
+    /// It refuses our publishes or the last will.
     WriteDenied,
     /// It sends us to another broker.
     Moved,
-    /// A packet of ours is too large for it.
+    /// One of our packets is too large for it.
     PacketTooLarge,
-    /// It does not take a message of ours.
+    /// It refuses one of our messages.
     MessageRefused,
-    /// What it sends breaks the rules of MQTT 5.
+    /// It violates MQTT 5.
     Protocol,
-    /// A message that it keeps is too large for us.
+    /// It sent a message that is larger than our limit.
     MessageTooLarge,
-    /// It hung up.
+    /// It closed the connection.
     HungUp,
-    /// It takes our messages and acknowledges none.
+    /// It acknowledges none of our messages.
     Unacknowledged,
 }
 
 impl FailureReason {
-    /// Every one, in the order in which a connection meets them.
+    /// All, in the order in which a connection can meet them.
     pub const ALL: [Self; 40] = [
         Self::NameUnresolved,
         Self::Refused,
@@ -132,17 +130,17 @@ impl FailureReason {
         Self::Unacknowledged,
     ];
 
-    /// The word for programs; it stays the same.
+    /// The word for programs; it never changes.
     pub fn word(self) -> &'static str {
         self.row().0
     }
 
-    /// What it looks like from here.
+    /// What is seen of it.
     pub fn sign(self) -> &'static str {
         self.row().1
     }
 
-    /// What helps.
+    /// What to do.
     pub fn remedy(self) -> &'static str {
         self.row().2
     }
@@ -312,7 +310,7 @@ impl FailureReason {
         }
     }
 
-    /// What it means for the next try.
+    /// What it means for the next attempt.
     pub(super) fn kind(self) -> FailureKind {
         match self {
             Self::Refused | Self::Silent | Self::NameUnresolved | Self::Unreachable => FailureKind::Away,
@@ -332,5 +330,46 @@ impl FailureReason {
             Self::PacketTooLarge | Self::MessageTooLarge => FailureKind::TooLarge,
             Self::HungUp => FailureKind::Dropped,
         }
+    }
+}
+
+/// Reasons sorted by what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum FailureKind {
+    /// It may be back at any moment.
+    Away,
+    /// It refuses us until the user changes something.
+    Refused,
+    /// Another client uses our client id.
+    TakenOver,
+    /// It closed the connection without a reason.
+    Dropped,
+    /// A packet was too large for one side.
+    TooLarge,
+}
+
+/// A reason, and what is known of this one case.
+pub(super) struct Explanation {
+    pub(super) reason: FailureReason,
+    pub(super) kind: FailureKind,
+    pub(super) why: String,
+}
+
+impl Explanation {
+    /// This case may be over at the next attempt, whatever the reason usually means.
+    pub(super) fn passing(self) -> Self {
+        Self { kind: FailureKind::Away, ..self }
+    }
+}
+
+impl From<FailureReason> for Explanation {
+    fn from(reason: FailureReason) -> Self {
+        (reason, reason.sign()).into()
+    }
+}
+
+impl<T: Into<String>> From<(FailureReason, T)> for Explanation {
+    fn from((reason, why): (FailureReason, T)) -> Self {
+        Self { reason, kind: reason.kind(), why: why.into() }
     }
 }

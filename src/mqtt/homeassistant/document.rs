@@ -1,11 +1,13 @@
-//! The documents as they are written: an entity, a device, and what frames them. Fields only, no decisions.
+//! The fields of a discovery document: device, origin, entities. Fields only, no decisions.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ORIGIN;
 use crate::mqtt::topics;
+
+/// Our name in `origin`, and the first part of all our ids.
+pub(super) const ORIGIN: &str = "hs100d";
 
 /// All entities of one device at one topic.
 #[derive(Serialize)]
@@ -16,7 +18,7 @@ pub(super) struct DeviceDocument<'a> {
     pub(super) origin: Origin,
     #[serde(flatten)]
     pub(super) common: Common<'a>,
-    /// What the entities read that name no topic of their own. Home Assistant hands it down to them, but not `~`.
+    /// The topic of the entities that name none. Home Assistant applies it to them, but not `~`.
     #[serde(rename = "stat_t", skip_serializing_if = "Option::is_none")]
     pub(super) state_topic: Option<&'a str>,
     #[serde(rename = "cmps")]
@@ -49,7 +51,7 @@ pub(super) struct DiscoveryDevice<'a> {
     pub(super) hw_version: Option<&'a str>,
     #[serde(rename = "sw", skip_serializing_if = "Option::is_none")]
     pub(super) sw_version: Option<&'a str>,
-    /// The bridge, and of an outlet its strip.
+    /// The bridge device; for an outlet its strip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) via_device: Option<&'a str>,
 }
@@ -67,7 +69,7 @@ impl Origin {
     }
 }
 
-/// What all entities of a device share, unless they say otherwise.
+/// Defaults for all entities of a device.
 #[derive(Serialize)]
 pub(super) struct Common<'a> {
     #[serde(rename = "avty", skip_serializing_if = "<[AvailabilityTopic]>::is_empty")]
@@ -83,10 +85,10 @@ impl<'a> Common<'a> {
     }
 }
 
-/// Every topic has to say `online`. Left out, the topic that spoke last would decide.
+/// Every availability topic must be `online`. Home Assistant's default is the topic with the latest message.
 const ALL: &str = "all";
 
-// Without `~`, and spelled out: Domoticz and older versions of openHAB read these no other way.
+// In full and without `~`: Domoticz and older versions of openHAB read no other form.
 #[derive(Serialize)]
 pub(super) struct AvailabilityTopic {
     pub(super) topic: String,
@@ -96,26 +98,26 @@ pub(super) struct AvailabilityTopic {
 #[serde(untagged)]
 pub(super) enum Component<'a> {
     Is(&'a Entity),
-    /// The documented way to take one entity back: its key with nothing but its platform.
+    /// The documented way to remove one entity: its key with only its platform.
     Gone {
         #[serde(rename = "p")]
         platform: &'a str,
     },
 }
 
-/// One entity, its keys abbreviated as Home Assistant documents it. What it does not use is left out, so that Home
-/// Assistant's own default holds.
+/// One entity, with the abbreviated keys that Home Assistant documents. Unused keys are absent, so Home Assistant's default
+/// applies.
 #[derive(Serialize, Default)]
 pub(super) struct Entity {
-    /// Which of the entities in [`super::entities`] it is.
+    /// Its key in [`super::entities`].
     #[serde(skip)]
     pub(super) key: &'static str,
     #[serde(rename = "p")]
     pub(super) platform: &'static str,
-    /// What `~` stands for at the beginning of a topic.
+    /// The text that `~` stands for at the start of a topic.
     #[serde(rename = "~", skip_serializing_if = "Option::is_none")]
     pub(super) base: Option<String>,
-    /// None for the main entity, which carries the device's name alone.
+    /// `None` for the main entity, which has the device's name.
     pub(super) name: Option<&'static str>,
     #[serde(rename = "uniq_id")]
     pub(super) unique_id: String,
@@ -127,7 +129,7 @@ pub(super) struct Entity {
     pub(super) entity_category: Option<&'static str>,
     #[serde(rename = "en", skip_serializing_if = "Option::is_none")]
     pub(super) enabled_by_default: Option<bool>,
-    /// The same for Domoticz, which does not know the short key and reads only documents of one entity.
+    /// The same for Domoticz, which does not know the short key and reads documents of one entity only.
     #[serde(rename = "enabled_by_default", skip_serializing_if = "Option::is_none")]
     pub(super) enabled_by_default_in_full: Option<bool>,
     #[serde(rename = "ic", skip_serializing_if = "Option::is_none")]
@@ -161,33 +163,33 @@ pub(super) struct Entity {
 }
 
 impl Entity {
-    /// The entity, available while each of these topics says so, whatever its device's others do.
+    /// With availability topics of its own, instead of its device's.
     pub(super) fn available_by(self, topics: Vec<AvailabilityTopic>) -> Self {
         Self { availability: Some(topics), availability_mode: Some(ALL), ..self }
     }
 
-    /// As it is written among the entities of its device, which hands this state topic down to it.
+    /// As written among the entities of a device with this shared state topic.
     pub(super) fn among_others(mut self, base: &str, state_topic: Option<&str>) -> Self {
         self.state_topic.take_if(|own| Some(own.as_str()) == state_topic);
         self.shorten_topics(base);
         self
     }
 
-    /// As it is written alone.
+    /// As written in a document of its own.
     pub(super) fn alone(mut self, base: &str) -> Self {
         self.enabled_by_default_in_full = self.enabled_by_default.take();
         self.shorten_topics(base);
         self
     }
 
-    /// Writes `~` for the base of its topics, where that is shorter.
+    /// Replaces the base of its topics with `~`, if that makes the document shorter.
     fn shorten_topics(&mut self, base: &str) {
         let light = self.light.as_mut();
         let of_light = light.map(|l| [&mut l.brightness_state_topic, &mut l.brightness_command_topic]);
         let own = self.state_topic.iter_mut().chain(self.command_topic.as_mut());
         let below = own.chain(of_light.into_iter().flatten()).filter(|topic| topics::is_below(base, topic));
         let below: Vec<&mut String> = below.collect();
-        // What it costs, `"~":"…",` once, and what each `~` saves.
+        // The cost of `"~":"…",` against what each `~` saves.
         if below.len() * base.len().saturating_sub(1) <= base.len() + r#""~":"","#.len() {
             return;
         }
@@ -198,7 +200,7 @@ impl Entity {
     }
 }
 
-/// What only lights have.
+/// The fields of a light.
 #[derive(Serialize)]
 pub(super) struct Light {
     #[serde(rename = "stat_val_tpl")]
@@ -211,12 +213,12 @@ pub(super) struct Light {
     pub(super) brightness_command_topic: String,
     #[serde(rename = "bri_scl")]
     pub(super) brightness_scale: u8,
-    // Domoticz knows no short key for it.
+    // Domoticz does not know the short key.
     pub(super) on_command_type: &'static str,
 }
 
-// The part of a kept document that says whose it is. Documents of others come by here, so that everything may be
-// missing; earlier versions of hs100d wrote the keys in full.
+// The fields of a retained document that tell who wrote it. Other programs write documents too, so each field may be
+// missing. Earlier versions of hs100d wrote the keys in full.
 #[derive(Deserialize)]
 pub(super) struct ReadDocument {
     #[serde(rename = "o", alias = "origin")]
@@ -252,7 +254,7 @@ pub(super) struct ReadAvailability {
 pub(super) struct ReadComponent {
     #[serde(rename = "p", alias = "platform")]
     pub(super) platform: String,
-    /// Missing where the document only says that the entity is gone.
+    /// Missing if the document removes the entity.
     #[serde(rename = "uniq_id", alias = "unique_id")]
     pub(super) unique_id: Option<String>,
 }

@@ -1,14 +1,13 @@
-//! Which entities a device has, and what Home Assistant is told of each.
+//! The entities of a device, and their fields.
 //!
-//! Names, classes, units and what is on by default are as Home Assistant's own integration for these devices has
-//! them. A key is part of the entity's identity and so never changes.
+//! Names, classes, units and what is enabled by default are those of Home Assistant's own integration for these devices. A key
+//! is part of the entity's unique id, so it never changes.
 
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
 use crate::mqtt::topics::{CommandTopic, StateTopic, Topics};
 use crate::smarthome::message::{DeviceInfo, DeviceKind, Outlet};
 
-use super::Abilities;
 use super::document::{AvailabilityTopic, Entity, Light};
 
 const RELAY: &str = "relay";
@@ -30,7 +29,7 @@ const ENERGY_TOTAL: &str = "energy_total";
 const CONNECTION: &str = "connection";
 const CLOUD_STATUS: &str = "cloud_status";
 
-/// Every entity that any document of ours may hold, with its platform.
+/// Every entity that a document may have, with its platform.
 pub(super) const ALL: [(&str, &str); 18] = [
     (RELAY, "switch"),
     (LIGHT, "light"),
@@ -52,8 +51,17 @@ pub(super) const ALL: [(&str, &str); 18] = [
     (CLOUD_STATUS, "sensor"),
 ];
 
+/// Which optional entities a plug has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Abilities {
+    /// The LED can be switched.
+    pub(super) led: bool,
+    /// The plug reports whether it is connected to TP-Link's cloud.
+    pub(super) cloud: bool,
+}
+
 impl Abilities {
-    /// What a document that was kept since an earlier run says of its device: what was seen then is still there.
+    /// The abilities that the keys of a document show.
     pub(super) fn of<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
         keys.fold(Self::default(), |has, key| Self {
             led: has.led || key == LED,
@@ -82,19 +90,18 @@ pub(super) fn of_plug(
         DeviceKind::Switch => subject.switch("switch"),
         DeviceKind::Plug | DeviceKind::Strip => subject.switch("outlet"),
     });
-    // A strip as a whole was never switched on at one moment, nor does it count down.
+    // A strip as a whole has no time of switching on and no count-down.
     if !is_whole {
         entities.extend([subject.on_since(), subject.until()]);
     }
     if device.has_meter() {
-        // Nor has it a voltage: what is told of it is the sum of its outlets.
+        // Its energy is the sum of its outlets, so it has no voltage.
         entities.extend(subject.meter().into_iter().filter(|entity| !is_whole || entity.key != VOLTAGE));
     }
     entities
 }
 
-/// What tells an outlet from the strip's others in its id: the last two characters of its own, in whatever form that
-/// came.
+/// The part of an outlet's device id that differs from the strip's other outlets: the last two characters of the outlet id.
 pub(super) fn outlet_digits(device: &DeviceInfo, number: Outlet) -> String {
     let id = device.outlets.get(usize::from(number)).map(|outlet| &outlet.id);
     let digits = id.and_then(|id| id.get(id.len().checked_sub(2)?..));
@@ -102,7 +109,7 @@ pub(super) fn outlet_digits(device: &DeviceInfo, number: Outlet) -> String {
     digits.map_or_else(|| format!("{number:02}"), str::to_owned)
 }
 
-/// What an outlet's device is called: by its alias, with its number where it has none of its own.
+/// The name of an outlet's device: its alias, with its number if the alias is missing or not unique.
 pub(super) fn outlet_label(device: &DeviceInfo, number: Outlet) -> String {
     let aliases = || device.outlets.iter().map(|outlet| outlet.alias.trim());
     let strip = device.alias.trim();
@@ -117,8 +124,8 @@ pub(super) fn outlet_label(device: &DeviceInfo, number: Outlet) -> String {
     }
 }
 
-/// Whether a component is an outlet's in its strip's document, as version 0.1.0 had it before outlets had documents.
-pub(super) fn is_outlets(component: &str) -> bool {
+/// Whether this is the key of an outlet's component in its strip's document, as version 0.1.0 wrote it.
+pub(super) fn is_of_outlet(component: &str) -> bool {
     let key = component.split_once('_').filter(|(digits, _)| digits.len() == 2).map(|(_, key)| key);
     key.is_some_and(|key| ALL.iter().any(|(known, _)| *known == key))
 }
@@ -140,7 +147,7 @@ pub(super) fn of_bridge(topics: &Topics, id: &str) -> Vec<Entity> {
             state_topic: Some(topics.bridge_state()),
             ..entity(CONNECTION)
         },
-        // Not shown as it was last while the bridge is away; the connection itself is never unavailable.
+        // Unavailable while the bridge is offline; the connection sensor never is.
         Entity {
             name: Some("Cloud status"),
             device_class: Some("enum"),
@@ -154,17 +161,17 @@ pub(super) fn of_bridge(topics: &Topics, id: &str) -> Vec<Entity> {
     ]
 }
 
-/// What entities are about.
+/// The device whose entities are created.
 struct EntitySubject<'a> {
     topics: &'a Topics,
-    /// The device's id.
+    /// The device id.
     id: &'a str,
-    /// Under which its topics are.
+    /// The name in its topics.
     name: &'a PlugName,
 }
 
 impl EntitySubject<'_> {
-    /// What a device has once, however many outlets it has.
+    /// The entities that a device has once, whatever its number of outlets.
     fn entities_of_device(&self, has: Abilities) -> Vec<Entity> {
         let mut entities = vec![self.reboot(), self.route(), self.signal(), self.host()];
         if has.led {
@@ -176,7 +183,7 @@ impl EntitySubject<'_> {
         entities
     }
 
-    /// The main entity: it carries the name of the device alone.
+    /// The main entity, named like the device.
     fn switch(&self, class: &'static str) -> Entity {
         Entity {
             device_class: Some(class),
@@ -190,11 +197,11 @@ impl EntitySubject<'_> {
         let light = Light {
             state_value_template: "{{value_json.state}}",
             brightness_state_topic: self.topic(StateTopic::State),
-            // An empty one is passed over.
+            // Home Assistant ignores an empty value.
             brightness_value_template: "{{value_json.brightness|default('')}}",
             brightness_command_topic: self.command(CommandTopic::Brightness),
             brightness_scale: 100,
-            // One command for "on at 40 %", rather than two that overtake each other.
+            // One command for "on at 40 %", instead of two that may overtake each other.
             on_command_type: "brightness",
         };
         Entity {
@@ -217,7 +224,7 @@ impl EntitySubject<'_> {
     fn reboot(&self) -> Entity {
         Entity {
             device_class: Some("restart"),
-            // Not on a dashboard by itself: one touch cuts the power for a moment.
+            // Not on automatic dashboards: pressing it cuts the power for a moment.
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
             state_topic: None,
@@ -236,7 +243,7 @@ impl EntitySubject<'_> {
             value_template: Some("{{value_json.route}}"),
             ..self.entity(ROUTE, "Route", StateTopic::State)
         }
-        // Whether the plug can be reached does not count here: `none` is to be seen.
+        // Independent of the plug's availability, so that `none` is shown.
         .available_by(vec![AvailabilityTopic { topic: self.topics.bridge_state() }])
     }
 
@@ -256,7 +263,7 @@ impl EntitySubject<'_> {
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
             icon: Some("mdi:timer-outline"),
-            // Written as `None`, which is how an unknown state is told.
+            // Rendered as `None`, which Home Assistant shows as unknown.
             value_template: Some("{{value_json.until|default(none)}}"),
             ..self.entity(UNTIL, "Count-down end", StateTopic::State)
         }
@@ -289,7 +296,7 @@ impl EntitySubject<'_> {
             device_class: Some("connectivity"),
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
-            // What the template engine makes of JSON's true and false.
+            // The template engine renders JSON's true and false like this.
             payload_on: Some("True"),
             payload_off: Some("False"),
             value_template: Some("{{value_json.cloud_connection}}"),
@@ -306,7 +313,7 @@ impl EntitySubject<'_> {
             value_template: Some(template),
             ..self.entity(key, name, StateTopic::Energy)
         };
-        // A meter that begins anew, at midnight or after a power cut, counts on from where it was.
+        // The class for a meter that restarts at 0, at midnight or after a power cut.
         let counted = |key, name, template| Entity {
             state_class: Some("total_increasing"),
             ..measured(key, name, "energy", "kWh", 3, template)
@@ -329,19 +336,19 @@ impl EntitySubject<'_> {
         }
     }
 
-    /// An entity that reads this topic, with nothing said yet of what it reads there.
-    fn entity(&self, key: &'static str, name: &'static str, leaf: StateTopic) -> Entity {
+    /// An entity that reads this topic, without a template.
+    fn entity(&self, key: &'static str, name: &'static str, state_topic: StateTopic) -> Entity {
         Entity {
             name: Some(name),
             unique_id: format!("{}_{key}", self.id),
             default_entity_id: entity_id(platform(key), self.name.as_str(), key),
-            state_topic: Some(self.topic(leaf)),
+            state_topic: Some(self.topic(state_topic)),
             ..blank(key)
         }
     }
 
-    fn topic(&self, leaf: StateTopic) -> String {
-        self.topics.plug(self.name.as_str(), leaf)
+    fn topic(&self, state_topic: StateTopic) -> String {
+        self.topics.plug(self.name.as_str(), state_topic)
     }
 
     fn command(&self, part: CommandTopic<'_>) -> String {
@@ -349,7 +356,7 @@ impl EntitySubject<'_> {
     }
 }
 
-/// A plug, or an outlet, is there while the bridge is and while it can be reached.
+/// A plug or outlet is available while both the bridge and itself are online.
 pub(super) fn availability(topics: &Topics, name: &PlugName) -> Vec<AvailabilityTopic> {
     vec![
         AvailabilityTopic { topic: topics.bridge_state() },
@@ -365,7 +372,7 @@ fn platform(key: &str) -> &'static str {
     ALL.iter().find(|(known, _)| *known == key).map_or("sensor", |(_, platform)| platform)
 }
 
-/// The entity id to begin with; what the user renames stays renamed.
+/// The first entity id; a user may rename it.
 fn entity_id(platform: &str, owner: &str, key: &str) -> String {
     let owner = owner.replace('-', "_").to_ascii_lowercase();
     if key.is_empty() { format!("{platform}.{owner}") } else { format!("{platform}.{owner}_{key}") }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hs100d::bridge::event::{Event, IdAllocator, Update};
 use hs100d::model::{Availability, PlugCommand, RelayState, Switch};
+use hs100d::mqtt::message::{Effect, Message, Outgoing};
 use hs100d::mqtt::payload::Clock;
-use hs100d::mqtt::state::{Effect, Message, MqttState, Outgoing};
+use hs100d::mqtt::state::MqttState;
 use hs100d::mqtt::{Inbound, MqttSettings, homeassistant};
 
 use super::judge::Promise;

@@ -1,0 +1,238 @@
+//! How long to wait before the next connection attempt, and whether a message or another client ended the last connection.
+
+use std::time::Duration;
+
+use super::explain::{LinkFailure, Unacknowledged};
+use super::reason::{FailureKind, FailureReason};
+use crate::backoff::{self, Backoff};
+use crate::mqtt::settings::MqttSettings;
+
+/// How long the broker is left to another client that uses our client id.
+pub(crate) const GIVE_WAY: Duration = Duration::from_secs(300);
+/// A connection that lasted this long was stable.
+pub(crate) const STABLE: Duration = Duration::from_secs(30);
+/// The longest wait, before its spread, while a broker refuses us.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A broker that may return has everything back within ten seconds.
+const WHILE_AWAY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+/// A broker that refuses us is tried less often.
+const WHILE_REFUSED: Backoff = Backoff::new(Duration::from_secs(5), LONGEST_WAIT);
+/// A connection that ended within this time was dropped right after connecting.
+const RIGHT_AFTER: Duration = Duration::from_secs(5);
+/// This many such drops in a row are no coincidence.
+const DROPS: u32 = 3;
+
+const DROPPED_AGAIN: &str = "closed the connection three times right after connecting, most likely because another client \
+     uses our client id";
+
+/// Counts failed attempts and drops, and decides when to connect again.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    /// Spreads the attempts of different installations, which all start at once after a power cut.
+    seed: u64,
+    tries: u32,
+    drops: u32,
+    /// The message that was unacknowledged at each of these drops; `None` if it was not the same one.
+    suspect: Option<Unacknowledged>,
+    /// A message is not sent any more, and the drops went on.
+    has_blamed: bool,
+}
+
+/// What follows from the end of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RetryDecision {
+    pub(crate) failure: LinkFailure,
+    /// How long to wait before the next attempt.
+    pub(crate) wait: Duration,
+    /// The message that must not be sent again.
+    pub(crate) blamed: Option<Unacknowledged>,
+}
+
+impl Reconnect {
+    pub(crate) fn new(instance: &str) -> Self {
+        Self { seed: backoff::seed(instance), tries: 0, drops: 0, suspect: None, has_blamed: false }
+    }
+
+    /// Decides after a connection that lasted this long (`None`: it never stood), while `suspect` was not acknowledged.
+    /// Repeated drops right after connecting mean that another client uses our id, unless the same message was
+    /// unacknowledged each time.
+    pub(crate) fn decide(
+        &mut self,
+        failure: LinkFailure,
+        lasted: Option<Duration>,
+        suspect: Option<Unacknowledged>,
+        settings: &MqttSettings,
+    ) -> RetryDecision {
+        if lasted.is_some_and(|lasted| lasted >= STABLE) {
+            self.tries = 0;
+            self.has_blamed = false;
+        }
+        if matches!(failure.reason, FailureReason::PacketTooLarge | FailureReason::MessageRefused)
+            && let Some(message) = suspect
+        {
+            self.drops = 0;
+            return self.blame(failure, message, settings);
+        }
+        self.count_drop(failure.kind, lasted, suspect);
+        if self.drops == DROPS {
+            self.drops = 0;
+            if let Some(message) = self.suspect.take().filter(|_| !self.has_blamed) {
+                self.has_blamed = true;
+                let failure = LinkFailure::of(FailureReason::MessageRefused, "", settings);
+                return self.blame(failure, message, settings);
+            }
+            let failure = LinkFailure::of(FailureReason::ClientIdTaken, DROPPED_AGAIN, settings);
+            return RetryDecision { failure, wait: GIVE_WAY, blamed: None };
+        }
+        let wait = match failure.kind {
+            FailureKind::TakenOver => GIVE_WAY,
+            kind => self.next_wait(kind),
+        };
+        RetryDecision { failure, wait, blamed: None }
+    }
+
+    fn count_drop(&mut self, kind: FailureKind, lasted: Option<Duration>, suspect: Option<Unacknowledged>) {
+        if kind != FailureKind::Dropped || lasted.is_none_or(|lasted| lasted >= RIGHT_AFTER) {
+            self.drops = 0;
+            return;
+        }
+        let is_first = self.drops == 0;
+        self.drops += 1;
+        self.suspect = suspect.filter(|message| {
+            is_first || self.suspect.as_ref().is_some_and(|before| before.topic == message.topic)
+        });
+    }
+
+    fn blame(
+        &mut self,
+        failure: LinkFailure,
+        message: Unacknowledged,
+        settings: &MqttSettings,
+    ) -> RetryDecision {
+        let failure = failure.because_of(&message, settings);
+        RetryDecision { wait: self.next_wait(failure.kind), failure, blamed: Some(message) }
+    }
+
+    fn next_wait(&mut self, kind: FailureKind) -> Duration {
+        let backoff = match kind {
+            FailureKind::Refused | FailureKind::TooLarge => WHILE_REFUSED,
+            FailureKind::Away | FailureKind::TakenOver | FailureKind::Dropped => WHILE_AWAY,
+        };
+        self.tries = self.tries.saturating_add(1);
+        backoff.spread(0.8, 1.2, self.seed).pause(self.tries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::{ConnectionError, DisconnectReasonCode, StateError};
+
+    use super::*;
+    use crate::mqtt::homeassistant::DocumentForm;
+    use crate::mqtt::socket::ConnectProgress;
+    use crate::mqtt::test_support;
+
+    #[test]
+    fn waits_grow_to_a_limit_and_start_over_after_a_stable_connection() {
+        let mut reconnect = Reconnect::new("test");
+        let away = || LinkFailure::of(FailureReason::Silent, "away", &settings());
+        let decide =
+            |reconnect: &mut Reconnect, lasted| reconnect.decide(away(), lasted, None, &settings()).wait;
+        let waits: Vec<_> = (0..8).map(|_| decide(&mut reconnect, None)).collect();
+        assert!(
+            waits[0] <= Duration::from_millis(600) && waits[0] >= Duration::from_millis(400),
+            "{waits:?}"
+        );
+        assert!(waits[..4].is_sorted(), "{waits:?}");
+        assert!(waits[7] >= Duration::from_secs(4) && waits[7] <= Duration::from_secs(6), "{waits:?}");
+        let after = decide(&mut reconnect, Some(STABLE));
+        assert!(after <= Duration::from_millis(600), "{after:?}");
+        let mut same = Reconnect::new("test");
+        assert_eq!(decide(&mut same, None), waits[0]);
+    }
+
+    #[test]
+    fn a_broker_that_refuses_us_is_tried_less_often() {
+        let mut reconnect = Reconnect::new("test");
+        let waits: Vec<_> = (0..8)
+            .map(|_| {
+                reconnect
+                    .decide(
+                        LinkFailure::of(FailureReason::Denied, "no", &settings()),
+                        None,
+                        None,
+                        &settings(),
+                    )
+                    .wait
+            })
+            .collect();
+        assert!(waits[0] >= Duration::from_secs(4) && waits[7] >= Duration::from_secs(48), "{waits:?}");
+        assert!(waits[7] <= Duration::from_secs(72), "{waits:?}");
+    }
+
+    fn settings() -> MqttSettings {
+        test_support::settings(DocumentForm::Off)
+    }
+
+    /// The failure that a DISCONNECT with this reason code means.
+    fn explain(reason_code: DisconnectReasonCode) -> LinkFailure {
+        let error =
+            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string: None });
+        LinkFailure::explain(&error, &ConnectProgress::default(), &settings())
+    }
+
+    const SOON: Option<Duration> = Some(Duration::from_millis(20));
+
+    fn decide_after_drop(
+        reconnect: &mut Reconnect,
+        lasted: Option<Duration>,
+        topic: Option<&str>,
+    ) -> RetryDecision {
+        let suspect = topic.map(|topic| Unacknowledged { topic: topic.to_owned(), size: 2000 });
+        reconnect.decide(
+            LinkFailure::of(FailureReason::HungUp, "hung up", &settings()),
+            lasted,
+            suspect,
+            &settings(),
+        )
+    }
+
+    #[test]
+    fn after_three_drops_right_after_connecting_we_give_way() {
+        for topics in [[None; 3], [Some("a"), Some("b"), Some("a")], [Some("a"), Some("a"), None]] {
+            let mut reconnect = Reconnect::new("test");
+            let decisions = topics.map(|topic| decide_after_drop(&mut reconnect, SOON, topic));
+            assert!(decisions[..2].iter().all(|decision| decision.wait != GIVE_WAY), "{decisions:?}");
+            assert_eq!((decisions[2].failure.kind, decisions[2].wait), (FailureKind::TakenOver, GIVE_WAY));
+            assert!(decisions[2].failure.text.contains("mqtt.client_id"), "{decisions:?}");
+        }
+        for lasted in [Some(Duration::from_secs(10)), None] {
+            let mut reconnect = Reconnect::new("test");
+            for _ in 0..9 {
+                assert_ne!(decide_after_drop(&mut reconnect, lasted, None).wait, GIVE_WAY);
+            }
+        }
+    }
+
+    #[test]
+    fn drops_after_the_same_message_are_blamed_on_it_once_and_then_on_another_client() {
+        let mut reconnect = Reconnect::new("test");
+        let decisions: Vec<_> = (0..6).map(|_| decide_after_drop(&mut reconnect, SOON, Some("a"))).collect();
+        assert!(decisions[..5].iter().all(|decision| decision.wait != GIVE_WAY), "{decisions:?}");
+        let blamed: Vec<_> = decisions.iter().map(|decision| decision.blamed.is_some()).collect();
+        assert_eq!(blamed, [false, false, true, false, false, false]);
+        assert!(decisions[2].failure.text.contains("the one of 2000 bytes at a"), "{decisions:?}");
+        assert_eq!(decisions[5].wait, GIVE_WAY);
+    }
+
+    #[test]
+    fn a_message_that_the_broker_names_in_its_disconnect_is_blamed_at_once() {
+        let mut reconnect = Reconnect::new("test");
+        for code in [DisconnectReasonCode::PacketTooLarge, DisconnectReasonCode::TopicNameInvalid] {
+            let message = Unacknowledged { topic: "a/b".to_owned(), size: 33_000 };
+            let decision = reconnect.decide(explain(code), SOON, Some(message.clone()), &settings());
+            assert_eq!(decision.blamed, Some(message));
+            assert!(decision.failure.text.contains("33000 bytes at a/b"), "{decision:?}");
+        }
+    }
+}

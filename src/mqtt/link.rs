@@ -1,0 +1,51 @@
+//! The daemon's handle of the connection to the broker.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::channel::{Inbound, LinkRequest};
+use super::connection::ConnectionTask;
+use super::payload::Clock;
+use super::settings::MqttSettings;
+use crate::bridge::event::{IdAllocator, Update};
+use crate::secret::RefusedLogins;
+
+/// The connection to the broker. It connects, and reconnects after each failure, until it is stopped or dropped.
+///
+/// Dropped without [`Link::stop`], it ends like a killed process: the broker publishes the last will.
+#[derive(Debug)]
+pub struct Link {
+    requests: mpsc::UnboundedSender<LinkRequest>,
+}
+
+impl Link {
+    /// Starts to connect, in a task on the current runtime, which sends to `inbound`. If the login is one of the `refused`
+    /// ones, the first attempt is delayed. Commands and requests get their ids from `ids`.
+    pub fn start(
+        settings: MqttSettings,
+        ids: IdAllocator,
+        refused: RefusedLogins,
+        inbound: mpsc::UnboundedSender<Inbound>,
+    ) -> Self {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(ConnectionTask::new(settings, ids, refused, receiver, inbound).run());
+        Self { requests }
+    }
+
+    /// Publishes an update. Never waits and never fails: retained values stay here until the broker has them, other messages
+    /// are dropped while there is no connection. Dates are computed from `clock`.
+    pub fn publish(&self, update: Update, clock: Clock) {
+        // The task ends only when this link does.
+        let _ = self.requests.send(LinkRequest::Publish(Box::new(update), clock));
+    }
+
+    /// Publishes plugs and bridge as offline, waits until the broker has acknowledged that, and disconnects. After `within`
+    /// the connection is cut, and the last will replaces that.
+    pub async fn stop(&self, within: Duration) {
+        let (done, stopped) = oneshot::channel();
+        let _ = self.requests.send(LinkRequest::Stop(within, done));
+        // An error means that the task has ended already.
+        let _ = stopped.await;
+    }
+}
