@@ -159,11 +159,11 @@ impl DesiredState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::event::CommandId;
+    use crate::bridge::event::{CommandId, Origin};
     use crate::model::RelayState::{Off, On};
     use std::time::Duration;
 
-    const COMMAND: CommandOrigin = CommandOrigin { id: CommandId(1), of: None };
+    const COMMAND: CommandOrigin = CommandOrigin { id: CommandId::new(Origin::Mqtt, 1), of: None };
 
     fn relay(part: Option<Outlet>, state: crate::model::RelayState, now: Instant) -> Desired {
         let deadline = now + Duration::from_secs(10);
