@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
 use super::desired::Property;
+use crate::backoff::Backoff;
 use crate::model::{Failure, Route};
 use crate::smarthome::message::{Outlet, Request};
 
 /// Pauses between tries of one command over the LAN.
-const LAN_RETRY: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
+const LAN_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
 /// Pauses between tries of one command over the cloud, where calls are counted.
-const CLOUD_RETRY: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(4) };
+const CLOUD_RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(4));
 
 /// What is being pursued. Another job is another pursuit.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 //! and what the broker is told. Whoever drives it calls [`Bridge::handle`] for each event, [`Bridge::handle_timeout`]
 //! when [`Bridge::poll_timeout`] has come, and carries out what [`Bridge::poll_action`] gives.
 
-mod backoff;
 mod delivery;
 mod desired;
 pub mod event;
@@ -19,14 +18,15 @@ pub mod route;
 pub(crate) mod slug;
 mod timers;
 mod unsupported;
+pub mod waiting;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::backoff::Backoff;
 use crate::model::{Address, Failure, PlugCommand, PlugName, Route, shown};
 use crate::smarthome::message::{Reply, is_plug_kind};
-use backoff::Backoff;
 use event::{
     AccountPlug, Action, BridgeCommand, BridgeInfo, CloudStatus, CommandId, CommandResult, DiscoveryReply,
     Ended, Event, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, Outcome, PlugKey, RequestId, Sighting,
@@ -40,17 +40,19 @@ use reload::{PlugsByAddress, RememberedPlugs};
 use route::RoutePolicy;
 use timers::Timers;
 use unsupported::UnsupportedDevices;
+use waiting::{Waiting, WaitingFor};
 
 /// After a start the broker is told `online` when the first round of reads is done, or after this time.
 const READY_AFTER: Duration = Duration::from_secs(3);
 /// `bridge/info` counts plugs; it is told no more often than this.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// While a plug is missing it is looked for in these pauses.
-const SEARCH: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
+const SEARCH: Backoff = Backoff::new(FIRST_SEARCH_PAUSE, Duration::from_secs(60));
+const FIRST_SEARCH_PAUSE: Duration = Duration::from_secs(2);
 /// How often the account is asked for its device list.
 const LIST_EVERY: Duration = Duration::from_secs(1800);
 /// A list that did not come is asked for again in these pauses: at boot the network may not be there yet.
-const LIST_AGAIN: Backoff = Backoff { first: Duration::from_secs(15), longest: LIST_EVERY };
+const LIST_AGAIN: Backoff = Backoff::new(Duration::from_secs(15), LIST_EVERY);
 /// So many last known addresses are asked directly in one search; the next search goes on behind them.
 const PROBES: usize = 256;
 /// Room for so many actions is kept while there are none.
@@ -276,13 +278,33 @@ impl Bridge {
         action
     }
 
-    /// When [`Bridge::handle_timeout`] wants to be called, if nothing happens before.
+    /// When [`Bridge::handle_timeout`] must be called, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first_round_done = self.counts.plugs > 0 && self.counts.untried == 0;
-        // The moment of the first round's end lies in the past: due at once.
-        let ready = self.ready_at.map(|at| if first_round_done { at - READY_AFTER } else { at });
-        let search = [self.search.due, self.list_at, self.unsupported.due()];
-        [self.timers.next(), ready, self.summary.due].into_iter().chain(search).flatten().min()
+        let own = self.own_timers().into_iter().filter_map(|(_, until)| until);
+        own.chain(self.timers.next()).min()
+    }
+
+    /// What the bridge and each plug wait for, and until when. Costs time for each plug.
+    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = Waiting> + '_ {
+        let own = self.own_timers().into_iter();
+        let own = own.filter_map(|(what, until)| Some(Waiting { plug: None, what, until: until? }));
+        own.chain(self.plugs.iter().flatten().flat_map(move |plug| {
+            let timers = plug.waiting(&self.cloud, now).into_iter();
+            timers.map(|(what, until)| Waiting { plug: plug.name.clone(), what, until })
+        }))
+    }
+
+    fn own_timers(&self) -> [(WaitingFor, Option<Instant>); 5] {
+        let is_round_done = self.counts.plugs > 0 && self.counts.untried == 0;
+        // If the first round is done, this is due at once: the moment lies in the past.
+        let first_round = self.ready_at.map(|at| if is_round_done { at - READY_AFTER } else { at });
+        [
+            (WaitingFor::FirstRound, first_round),
+            (WaitingFor::Info, self.summary.due),
+            (WaitingFor::Search, self.search.due),
+            (WaitingFor::DeviceList, self.list_at),
+            (WaitingFor::XorReply, self.unsupported.due()),
+        ]
     }
 
     /// What is worth keeping of every plug.
@@ -535,7 +557,7 @@ impl Bridge {
         }
         if after.missing > before.missing {
             // At once, unless the last search has only just begun: plugs go missing all together when a router restarts.
-            let due = self.search.begun.map_or(now, |begun| now.max(begun + SEARCH.first));
+            let due = self.search.begun.map_or(now, |begun| now.max(begun + FIRST_SEARCH_PAUSE));
             self.search.due = Some(self.search.due.map_or(due, |earlier| earlier.min(due)));
             self.search.rounds = 0;
         }

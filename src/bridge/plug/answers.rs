@@ -252,7 +252,7 @@ impl Plug {
         if route == Route::Local && self.polls.due(Route::Cloud) > ctx.now {
             self.choose_route(ctx);
         }
-        self.reachability.note_unserved(self.usable(ctx));
+        self.reachability.note_unserved(self.usable(ctx.cloud));
         self.publish(ctx);
         if route == Route::Local {
             self.location.set_tested();

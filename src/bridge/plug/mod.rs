@@ -24,6 +24,7 @@ mod reported;
 mod slow_polls;
 mod sums;
 mod switch_and_read;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -209,7 +210,7 @@ impl Plug {
 
     /// The cloud cannot be used any more.
     pub(in crate::bridge) fn cloud_closed(&mut self, ctx: &mut Ctx<'_>) {
-        self.reachability.note_unserved(self.usable(ctx));
+        self.reachability.note_unserved(self.usable(ctx.cloud));
         self.publish(ctx);
     }
 
@@ -295,7 +296,7 @@ impl Plug {
             _ => Box::new(Delivery::new(job.clone(), ctx.now)),
         };
         let mut earlier_failed = true;
-        for (route, head_start) in self.plan(&job, ctx).iter() {
+        for (route, head_start) in self.plan(&job, ctx.cloud).iter() {
             if let Some(due) = delivery.due(route, head_start, earlier_failed) {
                 self.try_route(route, due, &job, wake, ctx);
             }
@@ -306,8 +307,8 @@ impl Plug {
     }
 
     /// The routes for this job, that of the last confirmation first.
-    fn plan(&self, job: &DeliveryJob, ctx: &Ctx<'_>) -> Plan {
-        let plan = self.reachability.routes.plan(self.usable(ctx), &self.policy);
+    fn plan(&self, job: &DeliveryJob, cloud: &CloudStatus) -> Plan {
+        let plan = self.reachability.routes.plan(self.usable(cloud), &self.policy);
         let proven = self.desired.get(job.property, job.part).and_then(Desired::proven_route);
         plan.led_by(proven, self.policy.cloud_after)
     }
@@ -338,25 +339,35 @@ impl Plug {
 
     /// Reads the plug over each route where that is due.
     fn poll(&mut self, wake: &mut Wake, ctx: &mut Ctx<'_>) {
-        let [local, cloud] = self.usable(ctx);
-        if self.may_use(Route::Local) {
-            self.poll_route(Route::Local, local, wake, ctx);
-        }
-        let cloud_needed = !local || self.reachability.is_resting(Route::Local);
-        if self.may_use(Route::Cloud) && cloud_needed && *ctx.cloud != CloudStatus::Off {
-            self.poll_route(Route::Cloud, cloud, wake, ctx);
+        for route in Route::ALL {
+            if self.is_polled(route, ctx.cloud) {
+                self.poll_route(route, wake, ctx);
+            }
         }
         self.poll_slowly(wake, ctx);
     }
 
-    fn poll_route(&mut self, route: Route, is_usable: bool, wake: &mut Wake, ctx: &mut Ctx<'_>) {
+    /// The cloud is polled only if the LAN does not reach the plug.
+    fn is_polled(&self, route: Route, cloud: &CloudStatus) -> bool {
+        let is_needed = match route {
+            Route::Local => true,
+            Route::Cloud => {
+                let is_on_lan = self.usable(cloud)[Route::Local.index()];
+                let is_reached = is_on_lan && !self.reachability.is_resting(Route::Local);
+                !is_reached && *cloud != CloudStatus::Off
+            }
+        };
+        is_needed && self.may_use(route)
+    }
+
+    fn poll_route(&mut self, route: Route, wake: &mut Wake, ctx: &mut Ctx<'_>) {
         if self.exchanges.get(route).is_some() {
             return;
         }
         if self.polls.due(route) > ctx.now {
             return wake.by(self.polls.due(route));
         }
-        if !is_usable {
+        if !self.usable(ctx.cloud)[route.index()] {
             self.route_failed(route, Verdict::RouteDown, ctx);
             self.polls.set(route, self.next_poll(route, ctx.now, ctx.now));
             return wake.by(self.polls.due(route));
@@ -493,10 +504,10 @@ impl Plug {
     }
 
     /// The routes that can be tried now.
-    fn usable(&self, ctx: &Ctx<'_>) -> [bool; 2] {
+    fn usable(&self, cloud: &CloudStatus) -> [bool; 2] {
         [
             self.may_use(Route::Local) && self.location.current().is_some(),
-            self.may_use(Route::Cloud) && ctx.cloud_is_open(),
+            self.may_use(Route::Cloud) && matches!(cloud, CloudStatus::Ok | CloudStatus::Down(_)),
         ]
     }
 
@@ -612,10 +623,6 @@ impl Plug {
 }
 
 impl Ctx<'_> {
-    fn cloud_is_open(&self) -> bool {
-        matches!(self.cloud, CloudStatus::Ok | CloudStatus::Down(_))
-    }
-
     fn next_exchange(&mut self, plug: PlugKey) -> ExchangeId {
         *self.serial = self.serial.wrapping_add(1);
         ExchangeId::new(plug, *self.serial)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bridge::backoff::spread;
+use crate::backoff::spread;
 use crate::bridge::event::PlugKey;
 use crate::bridge::poll_limiter::PollLimiter;
 use crate::bridge::route::RoutePolicy;
@@ -64,13 +64,13 @@ impl Polls {
 
 /// Spreads the first polls after a start over the interval, so that each plug keeps its own place in it.
 pub(super) fn first_pause(pause: Duration, key: PlugKey) -> Duration {
-    pause.mul_f64(0.2 + 0.8 * spread(key.0))
+    pause.mul_f64(0.2 + 0.8 * spread(key.0.into()))
 }
 
 /// The pause after a poll that the rate limit of the cloud held back: shorter than a whole interval, and not the same
 /// for all plugs.
 pub(super) fn pause_after_throttle(policy: &RoutePolicy, key: PlugKey) -> Duration {
-    policy.cloud_poll_interval.mul_f64(0.25 + 0.25 * spread(key.0))
+    policy.cloud_poll_interval.mul_f64(0.25 + 0.25 * spread(key.0.into()))
 }
 
 /// When to read again for the effect of an older command: at `check_at` if that effect cannot be seen earlier, soon if

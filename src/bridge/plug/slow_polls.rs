@@ -90,7 +90,6 @@ impl SlowPolls {
     }
 
     /// When the poll that has waited longest is due over this route.
-    #[cfg(test)]
     pub(super) fn due(&self, route: Route) -> Option<Instant> {
         self.polls.iter().filter(|poll| poll.can_be_sent(route, self.date)).map(|poll| poll.due).min()
     }
