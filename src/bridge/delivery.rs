@@ -1,4 +1,4 @@
-//! One request on its way to being answered: which route may start when, and when a failed one may try again.
+//! The delivery of one request: when each route may start, and when a failed one may try again.
 
 use std::time::{Duration, Instant};
 
@@ -7,24 +7,24 @@ use crate::backoff::Backoff;
 use crate::model::{Failure, Route};
 use crate::smarthome::message::{Outlet, Request};
 
-/// Pauses between tries of one command over the LAN.
+/// The pauses between attempts over the LAN.
 const LAN_RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
-/// Pauses between tries of one command over the cloud, where calls are counted.
+/// The pauses between attempts over the cloud, where calls are counted.
 const CLOUD_RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(4));
 
-/// What is being pursued. Another job is another pursuit.
+/// What is delivered. Another job is another delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DeliveryJob {
     pub(super) property: Property,
     pub(super) part: Option<Outlet>,
     pub(super) request: Request,
-    /// When the desired arrived, which tells it from the one before it.
+    /// When the desired value arrived, which tells it from an earlier one.
     pub(super) arrived: Instant,
-    /// No earlier than this.
+    /// It is not sent earlier than this.
     pub(super) not_before: Instant,
 }
 
-/// How the pursuit of one job has gone so far.
+/// The delivery of one job, and its attempts so far.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
     pub(super) job: DeliveryJob,
@@ -35,7 +35,7 @@ pub(super) struct Delivery {
 #[derive(Debug, Clone, Copy, Default)]
 struct Attempts {
     failures: u32,
-    /// When this route may be tried again; `None` after a failure that will not pass while someone waits.
+    /// When this route may be tried again; never after a failure that will not pass before the command's deadline.
     again_at: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl Delivery {
         Self { job, begun, tries: [Attempts::default(); 2] }
     }
 
-    /// When a route may start that by plan waits `head_start` for the routes before it.
+    /// When this route may start. By plan it waits `head_start` for the routes before it.
     pub(super) fn due(&self, route: Route, head_start: Duration, earlier_failed: bool) -> Option<Instant> {
         let tries = self.tries[route.index()];
         if tries.failures > 0 {
@@ -69,7 +69,7 @@ impl Delivery {
     }
 }
 
-/// Whether asking again within seconds makes sense.
+/// Whether another attempt within seconds may succeed.
 fn may_pass_soon(failure: &Failure) -> bool {
     match failure {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,

@@ -1,4 +1,4 @@
-//! What is wanted of one plug and not yet true: a desired has a deadline, an act and a read-back, and dies with its time.
+//! One desired value of a plug: it is sent, read back, and given up at its deadline.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,31 +8,31 @@ use super::failures::Failures;
 use crate::model::{RelayState, Route};
 use crate::smarthome::message::{Outlet, Outlets, Request};
 
-/// One thing wanted of a plug, or of one outlet of a strip.
+/// A value that is desired of a plug, or of one outlet of a strip.
 #[derive(Debug, Clone)]
 pub(super) struct Desired {
     pub(super) value: DesiredValue,
     /// Which outlet; `None` for the device as a whole.
     pub(super) part: Option<Outlet>,
-    /// Who waits for the result; nobody, when the bridge itself puts a drift right.
+    /// The command that gets the result; none if the bridge itself puts a late execution right.
     pub(super) command: Option<CommandOrigin>,
     pub(super) arrived: Instant,
-    /// After this moment the desired is dead.
+    /// After this moment it is given up.
     pub(super) deadline: Instant,
     pub(super) step: DesiredStep,
-    /// Why each route failed last, for the result's words.
+    /// Why each route failed last, for the text of the result.
     pub(super) failures: Failures,
 }
 
-/// The command behind a desired.
+/// The command from which a value comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CommandOrigin {
     pub(super) id: CommandId,
-    /// To which part it was said: a strip's command becomes wishes for its outlets.
+    /// The part that the command names: a command to a strip becomes one value for each outlet.
     pub(super) of: Option<Outlet>,
 }
 
-/// The kinds of desired, in the order in which they are pursued. A newer desired of a kind takes the older one's place.
+/// The properties, in the order in which they are delivered. A newer value of a property replaces the older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Property {
     /// Before the relay: a dimmer is to come on at the new level.
@@ -50,17 +50,17 @@ pub(super) enum Property {
 pub(super) enum DesiredValue {
     /// The relay in this state.
     Relay(RelayState),
-    /// The relay the other way round than it is read to be; `false` after a second toggle: as it is.
+    /// The relay in the other state than the next reading shows; after a second toggle (`false`) in the same.
     FlipRelay(bool),
     /// This level, 1..=100 %.
     Brightness(u8),
-    /// This level, 0..=100 %, reached over so much time; the relay follows.
+    /// This level, 0..=100 %, reached within this time; the relay follows.
     Fade(u8, Duration),
-    /// The little light in this state.
+    /// The LED in this state.
     Led(RelayState),
     /// This name.
     Alias(Arc<str>),
-    /// In so many seconds, this state; 0 seconds: no count-down.
+    /// This state in this many seconds; 0 stops the count-down.
     CountDown(u32, RelayState),
     /// A restart.
     Reboot,
@@ -68,28 +68,28 @@ pub(super) enum DesiredValue {
     Read,
 }
 
-/// How far a desired has come.
+/// How far the delivery of a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DesiredStep {
-    /// The device was never read: what it is has to be known first, since a strip's desired is one for each outlet.
+    /// The device was never read. It may be a strip, which needs a value for each outlet.
     Identify,
-    /// Room has to be made for it: an older count-down goes.
+    /// An older count-down has to be removed first.
     Clear,
-    /// It has to be said to the plug.
+    /// It has to be sent to the plug.
     Act,
-    /// The plug has said that it did it; now it is read back.
+    /// The plug confirmed it; now it is read back.
     ReadBack {
-        /// The route that worked.
+        /// The route of the confirmation.
         route: Route,
-        /// Readings that did not show it yet.
+        /// Readings that did not show it.
         mismatches: u32,
-        /// The state shown by a reading may lag behind, so another one is asked for no earlier than this.
+        /// A reading may lag behind, so the next one is not requested earlier than this.
         not_before: Instant,
     },
 }
 
 impl DesiredValue {
-    /// With what it begins.
+    /// The step with which its delivery begins.
     pub(super) fn first_step(&self) -> DesiredStep {
         if matches!(self, Self::CountDown(..)) { DesiredStep::Clear } else { DesiredStep::Act }
     }
@@ -97,17 +97,17 @@ impl DesiredValue {
 
 impl Desired {
     pub(super) fn new(
-        want: DesiredValue,
+        value: DesiredValue,
         part: Option<Outlet>,
         command: Option<CommandOrigin>,
         arrived: Instant,
         deadline: Instant,
     ) -> Self {
-        let step = want.first_step();
-        Self { value: want, part, command, arrived, deadline, step, failures: Failures::default() }
+        let step = value.first_step();
+        Self { value, part, command, arrived, deadline, step, failures: Failures::default() }
     }
 
-    /// The same for this outlet of the strip that the device turned out to be.
+    /// The same value for an outlet: the device turned out to be a strip.
     pub(super) fn for_outlet(&self, outlet: Outlet) -> Self {
         Self::new(self.value.clone(), Some(outlet), self.command, self.arrived, self.deadline)
     }
@@ -124,7 +124,7 @@ impl Desired {
         }
     }
 
-    /// What to say next.
+    /// The request to send next.
     pub(super) fn request(&self) -> Request {
         match (self.step, &self.value) {
             (DesiredStep::Identify, _) => Request::SysInfo,
@@ -150,7 +150,7 @@ impl Desired {
         }
     }
 
-    /// Whether this request, which may be about several outlets, says what the desired has to say next.
+    /// Whether this request, which may be about several outlets, includes [`Desired::request`].
     pub(super) fn is_said_by(&self, request: &Request) -> bool {
         match (self.step, &self.value, self.part, request) {
             (
@@ -163,7 +163,7 @@ impl Desired {
         }
     }
 
-    /// Where it goes on once the plug has said that it did what was asked.
+    /// The step after the plug confirmed the request.
     pub(super) fn next_step(&self, route: Route, now: Instant) -> DesiredStep {
         let not_before = match self.value {
             DesiredValue::Fade(_, over) => now + over,
@@ -175,7 +175,7 @@ impl Desired {
         }
     }
 
-    /// Before this moment an answer to [`Desired::request`] would prove nothing.
+    /// Before this moment an answer to [`Desired::request`] proves nothing.
     pub(super) fn not_before(&self) -> Instant {
         match self.step {
             DesiredStep::Identify | DesiredStep::Clear | DesiredStep::Act => self.arrived,
@@ -183,7 +183,7 @@ impl Desired {
         }
     }
 
-    /// The route to prefer: the one that has just worked.
+    /// The route to prefer: that of the confirmation.
     pub(super) fn proven_route(&self) -> Option<Route> {
         match self.step {
             DesiredStep::Identify | DesiredStep::Clear | DesiredStep::Act => None,
@@ -200,7 +200,7 @@ impl Desired {
         matches!(self.step, DesiredStep::ReadBack { .. })
     }
 
-    /// Why it came to nothing, in words.
+    /// Why it failed, for the result.
     pub(super) fn failure_text(&self) -> String {
         let strays = matches!(self.step, DesiredStep::ReadBack { mismatches, .. } if mismatches > 0);
         self.failures.words(strays.then_some("the plug did not keep the state"))

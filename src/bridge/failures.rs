@@ -1,4 +1,4 @@
-//! Why each route to a plug failed last, and the words for it in results and events.
+//! Why each route to a plug failed last, and the text for results and events.
 
 use crate::model::{Failure, Route};
 
@@ -28,7 +28,7 @@ impl Failures {
         });
     }
 
-    /// Adds why the route cannot be tried at all, else that it hangs, where nothing else is known of it.
+    /// Adds why the route cannot be tried. A route that hangs is silent, if nothing else is known.
     pub(super) fn complete(&mut self, route: Route, unusable: Option<Failure>, hangs: bool) {
         let hangs = hangs && self.get(route).is_none();
         if let Some(failure) = unusable.or(hangs.then_some(Failure::Silent)) {
@@ -36,7 +36,7 @@ impl Failures {
         }
     }
 
-    /// `local: connection refused; cloud: …`, and what there is to add.
+    /// `local: connection refused; cloud: …; more`.
     pub fn words(&self, more: Option<&str>) -> String {
         let of_route = |route: Route| self.get(route).map(|failure| format!("{route}: {failure}"));
         let mut words: Vec<_> = Route::ALL.into_iter().filter_map(of_route).collect();

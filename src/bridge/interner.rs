@@ -1,4 +1,4 @@
-//! The words that many plugs say of themselves, such as their model and their firmware, kept once for all of them.
+//! Texts that many plugs have in common, such as model and firmware, stored once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use crate::model::DeviceId;
 use crate::smarthome::message::DeviceInfo;
 
-/// Ten thousand plugs have a few dozen; somebody who makes plugs up could say anything.
+/// Ten thousand plugs have a few dozen. A device that invents plugs could send any number.
 const MAX_WORDS: usize = 1000;
 
-/// Every word once.
+/// Each text once.
 #[derive(Debug, Default)]
 pub(super) struct Interner(HashSet<Arc<str>>);
 
 impl Interner {
-    /// The same device in words that others have too. `device_id` is what the plug is known by.
+    /// The same device with shared texts. `device_id` is the known id of the plug.
     pub(super) fn share(&mut self, device: &DeviceInfo, device_id: Option<&DeviceId>) -> Arc<DeviceInfo> {
         let mut device = device.clone();
         let DeviceInfo { model, hw_version, sw_version, kind, feature, dev_name, .. } = &mut device;
@@ -62,12 +62,16 @@ mod tests {
     }
 
     #[test]
-    fn who_makes_words_up_cannot_fill_the_memory_with_them() {
+    fn a_device_that_invents_texts_cannot_fill_the_memory() {
         let mut words = Interner::default();
         for number in 0..2 * MAX_WORDS {
             words.share(&device(&format!("HS{number}")), None);
         }
         assert!(words.0.len() <= MAX_WORDS);
-        assert_eq!(&*words.share(&device("HS9999"), None).model, "HS9999", "and yet each is what it is");
+        assert_eq!(
+            &*words.share(&device("HS9999"), None).model,
+            "HS9999",
+            "but each text stays as it was sent"
+        );
     }
 }

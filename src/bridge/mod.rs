@@ -1,8 +1,8 @@
 //! THE DECISIONS, as a value: events in, actions out, `now` as an argument. No socket, no clock, no async.
 //!
 //! The [`Bridge`] owns every plug and decides which route a command takes, when a plug is read, what counts as done
-//! and what the broker is told. Whoever drives it calls [`Bridge::handle`] for each event, [`Bridge::handle_timeout`]
-//! when [`Bridge::poll_timeout`] has come, and carries out what [`Bridge::poll_action`] gives.
+//! and what is published. Its driver calls [`Bridge::handle`] for each event, [`Bridge::handle_timeout`] at
+//! [`Bridge::poll_timeout`], and carries out each action of [`Bridge::poll_action`].
 
 mod delivery;
 mod desired;
@@ -42,34 +42,34 @@ use timers::Timers;
 use unsupported::UnsupportedDevices;
 use waiting::{Waiting, WaitingFor};
 
-/// After a start the broker is told `online` when the first round of reads is done, or after this time.
+/// After a start `bridge/state` is `online` once the first round of reads is done, or after this time.
 const READY_AFTER: Duration = Duration::from_secs(3);
-/// `bridge/info` counts plugs; it is told no more often than this.
+/// `bridge/info` counts plugs; it is published no more often than this.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
-/// While a plug is missing it is looked for in these pauses.
+/// The pauses between searches while a plug is missing.
 const SEARCH: Backoff = Backoff::new(FIRST_SEARCH_PAUSE, Duration::from_secs(60));
 const FIRST_SEARCH_PAUSE: Duration = Duration::from_secs(2);
-/// How often the account is asked for its device list.
+/// The account's device list is read this often.
 const LIST_EVERY: Duration = Duration::from_secs(1800);
-/// A list that did not come is asked for again in these pauses: at boot the network may not be there yet.
+/// The pauses after a failed read of the device list: at boot the network may not be up yet.
 const LIST_AGAIN: Backoff = Backoff::new(Duration::from_secs(15), LIST_EVERY);
-/// So many last known addresses are asked directly in one search; the next search goes on behind them.
+/// One search asks at most this many last known addresses directly; the next one goes on from there.
 const PROBES: usize = 256;
-/// Room for so many actions is kept while there are none.
+/// The capacity that the queue of actions keeps while it is empty.
 const SOME_ACTIONS: usize = 256;
-/// More plugs than anybody has are not adopted: somebody on the LAN makes them up.
+/// No more plugs than this are adopted: a device on the LAN may invent them.
 const MOST_PLUGS: usize = 20_000;
 
-/// What the bridge is told at start and at each reload.
+/// What the bridge gets at start and at each reload.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings {
     /// The user's own list of plugs.
     pub plugs: Vec<PlugSettings>,
     /// What the store remembers of plugs from earlier runs.
     pub known: Vec<KnownPlug>,
-    /// Whether plugs that were found, on the LAN or in the account, are served without being in `plugs`.
+    /// Whether plugs that are found on the LAN or in the account are served although `plugs` does not list them.
     pub adopt: bool,
-    /// How plugs are reached that `plugs` does not name.
+    /// How plugs are reached that `plugs` does not list.
     pub policy: RoutePolicy,
     /// Whether there is a cloud at all.
     pub cloud: bool,
@@ -78,11 +78,11 @@ pub struct Settings {
 /// What the user wrote about one plug.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlugSettings {
-    /// Its name; without one the slug of its alias.
+    /// Its name. Without one it is named by its alias.
     pub name: Option<PlugName>,
-    /// Who it is, as far as the user said.
+    /// Its device id and MAC, as far as the user wrote them.
     pub identity: Identity,
-    /// Where it is, if the user said so.
+    /// Its address, if the user wrote it.
     pub address: Option<Address>,
     /// How it is reached.
     pub policy: RoutePolicy,
@@ -92,7 +92,7 @@ pub struct PlugSettings {
 #[derive(Debug)]
 pub struct Bridge {
     plugs: Vec<Option<Plug>>,
-    /// The plugs that stand in the user's own list.
+    /// The plugs in the user's own list.
     listed: HashSet<PlugKey>,
     registry: Registry,
     timers: Timers,
@@ -107,9 +107,9 @@ pub struct Bridge {
     ready_at: Option<Instant>,
     summary: InfoSchedule,
     search: SearchSchedule,
-    /// When the account is asked for its device list next; never without a cloud.
+    /// The next read of the account's device list; none without a cloud.
     list_at: Option<Instant>,
-    /// How often the list was asked for since it last came.
+    /// Requests for the device list since it last came.
     list_misses: u32,
     unsupported: UnsupportedDevices,
 }
@@ -119,32 +119,32 @@ pub struct Bridge {
 struct Counts {
     plugs: usize,
     online: usize,
-    /// Of those online, by the route that serves them.
+    /// Those online, by the route that serves them.
     served: [usize; 2],
     untried: usize,
     missing: usize,
 }
 
-/// When `bridge/info` is told next.
+/// When `bridge/info` is published next.
 #[derive(Debug, Default)]
 struct InfoSchedule {
     due: Option<Instant>,
-    told: Option<Instant>,
+    published: Option<Instant>,
 }
 
-/// When missing plugs are looked for next.
+/// When missing plugs are searched next.
 #[derive(Debug, Default)]
 struct SearchSchedule {
     due: Option<Instant>,
     rounds: u32,
-    /// When the last one began.
+    /// When the last search began.
     begun: Option<Instant>,
-    /// The plug with which the next one begins to ask directly.
+    /// The plug whose address the next search asks first.
     first: u32,
 }
 
 impl Bridge {
-    /// A bridge with these plugs. The first actions are ready at once.
+    /// A bridge with these plugs. Its first actions are ready at once.
     pub fn new(settings: Settings, now: Instant) -> Self {
         let mut bridge = Self {
             plugs: Vec::new(),
@@ -160,7 +160,7 @@ impl Bridge {
             cloud: CloudStatus::Off,
             counts: Counts::default(),
             ready_at: Some(now + READY_AFTER),
-            summary: InfoSchedule { due: Some(now), told: None },
+            summary: InfoSchedule { due: Some(now), published: None },
             search: SearchSchedule::default(),
             list_at: None,
             list_misses: 0,
@@ -170,7 +170,7 @@ impl Bridge {
         bridge
     }
 
-    /// Takes the settings of a config that was read again. Plugs that stay keep their state and their connection.
+    /// Takes the settings of a reloaded config. Plugs that stay keep their state and their connection.
     pub fn reload(&mut self, settings: Settings, now: Instant) {
         self.adopt = settings.adopt;
         self.policy = Arc::new(settings.policy);
@@ -182,9 +182,9 @@ impl Bridge {
         self.list_at = settings.cloud.then_some(now);
         self.list_misses = 0;
         let mut remembered = RememberedPlugs::new(settings.known);
-        let inhabitants = PlugsByAddress::of(self.plugs.iter().flatten());
+        let by_address = PlugsByAddress::of(self.plugs.iter().flatten());
         let entries = settings.plugs.into_iter();
-        let listed = entries.map(|entry| self.list(entry, &mut remembered, &inhabitants, now)).collect();
+        let listed = entries.map(|entry| self.list(entry, &mut remembered, &by_address, now)).collect();
         self.listed = listed;
         for plug in remembered.into_rest() {
             if settings.adopt && self.find(Some(&plug.device_id), plug.mac).is_none() {
@@ -208,7 +208,7 @@ impl Bridge {
         self.summary.due.get_or_insert(now);
     }
 
-    /// Tells the broker again all that it should show: for another broker, or one that starts empty.
+    /// Publishes everything again: for another broker, or one that starts empty.
     pub fn republish(&mut self, now: Instant) {
         for key in self.keys() {
             self.touch(key, now, Plug::republish);
@@ -217,7 +217,7 @@ impl Bridge {
         self.summary.due = Some(now);
     }
 
-    /// Tells again all that has a date: the clock that dates are read from was set.
+    /// Publishes everything with a date again: the clock from which dates are computed was set.
     pub fn tell_times(&mut self, now: Instant) {
         for key in self.keys() {
             self.touch(key, now, Plug::republish_dates);
@@ -225,7 +225,7 @@ impl Bridge {
         self.summary.due = Some(now);
     }
 
-    /// Takes one event in.
+    /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Command { id, plug, order } => self.on_command(id, plug, order, now),
@@ -251,7 +251,7 @@ impl Bridge {
         if self.ready_at.take_if(|at| *at <= now || first_round_done).is_some() {
             self.publish(Update::Ready);
         }
-        // Whoever was missing when the search was arranged may have been found since.
+        // The plugs that were missing may have been found since.
         if self.search.due.take_if(|at| *at <= now).is_some() && self.counts.missing > 0 {
             self.look_for_missing(now);
         }
@@ -262,17 +262,17 @@ impl Bridge {
         }
         self.report_unsupported(now);
         if self.summary.due.take_if(|at| *at <= now).is_some() {
-            self.summary.told = Some(now);
+            self.summary.published = Some(now);
             let Counts { plugs, online, served, .. } = self.counts;
             self.publish(Update::Bridge(BridgeInfo { plugs, online, served, cloud: self.cloud.clone() }));
         }
     }
 
-    /// The next thing to carry out.
+    /// The next action to carry out.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
         if action.is_none() {
-            // A start, or a new config, has much to say; that much is not said again.
+            // A start or a new config has far more actions than a usual turn.
             self.actions.shrink_to(SOME_ACTIONS);
         }
         action
@@ -359,30 +359,30 @@ impl Bridge {
         let Some(plug) = self.plug(key).filter(|plug| plug.route_of(exchange).is_some()) else { return };
         let at = plug.address().cloned();
         let is_wrong = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
-        let told = outcome.reading().filter(|_| !is_wrong);
+        let reading = outcome.reading().filter(|_| !is_wrong);
         if let Some((reading, kind)) =
-            told.and_then(|reading| reading.other_kind().map(|kind| (reading.clone(), kind)))
+            reading.and_then(|reading| reading.other_kind().map(|kind| (reading.clone(), kind)))
         {
             return self.on_other_kind(key, exchange, &reading, kind, now);
         }
         match (&outcome.result, &outcome.greeting) {
-            (Err(Failure::WrongPlug { .. }), Some(stranger)) => {
-                let stranger = stranger.clone();
+            (Err(Failure::WrongPlug { .. }), Some(other)) => {
+                let other = other.clone();
                 self.with_plug(key, now, |plug, ctx| {
                     plug.lost_address();
                     plug.done(exchange, outcome, ctx);
                 });
                 if let Some(address) = at {
                     self.on_sighting(
-                        Sighting { address, said: DiscoveryReply::SysInfo(Box::new(stranger)) },
+                        Sighting { address, said: DiscoveryReply::SysInfo(Box::new(other)) },
                         now,
                     );
                 }
                 return;
             }
             (Ok(Reply::SysInfo(reading) | Reply::Switched(Some(reading))), _) | (_, Some(reading)) => {
-                let plate = Arc::clone(&reading.device);
-                if !self.learn(key, &plate, now) {
+                let device = Arc::clone(&reading.device);
+                if !self.learn(key, &device, now) {
                     return;
                 }
             }
@@ -404,7 +404,7 @@ impl Bridge {
         match self.find(plate.device_id.as_ref(), plate.mac) {
             Some(key) if self.is_second_of_its_id(key, plate, &address, now) => {}
             Some(key) => self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx)),
-            // An entry that knows only this address will learn on its own connection who lives there.
+            // An entry that knows only this address identifies the plug on its own connection.
             None if self.is_awaited_at(&address, plate) => {}
             None if !reading.is_plug() => self.report_unsupported_on_lan(plate, &address),
             None if self.may_adopt(plate) => self.adopt_from_lan(&reading, address, now),
@@ -433,14 +433,14 @@ impl Bridge {
             return;
         }
         let opened = status == CloudStatus::Ok;
-        let happening = match &status {
+        let notice = match &status {
             CloudStatus::Stopped(why) => Some((NoticeKind::CloudStopped, why.to_string())),
             CloudStatus::Ok => Some((NoticeKind::CloudOk, "the cloud answers".to_owned())),
             CloudStatus::Off | CloudStatus::Down(_) => None,
         };
         self.cloud = status;
-        if let Some((what, detail)) = happening {
-            self.publish(Update::Notice(Notice { kind: what, plug: None, route: None, detail }));
+        if let Some((kind, detail)) = notice {
+            self.publish(Update::Notice(Notice { kind, plug: None, route: None, detail }));
         }
         for key in self.keys() {
             self.with_plug(key, now, |plug, ctx| {
@@ -451,7 +451,7 @@ impl Bridge {
                 }
             });
         }
-        self.tell_soon(now);
+        self.publish_info_soon(now);
     }
 
     // --- plumbing ---------------------------------------------------------------------------------------------
@@ -477,7 +477,7 @@ impl Bridge {
         key
     }
 
-    /// Nearly every plug is reached as all are: ten thousand need not have the same policy each for itself.
+    /// Nearly all plugs have the same policy, so they share it.
     fn shared(&self, policy: RoutePolicy) -> Arc<RoutePolicy> {
         if policy == *self.policy { Arc::clone(&self.policy) } else { Arc::new(policy) }
     }
@@ -486,7 +486,7 @@ impl Bridge {
         self.actions.push_back(Action::Publish(update));
     }
 
-    /// Does something with a plug, and lets it take every step that has become due.
+    /// Hands an event to a plug, and lets it take every step that is due.
     fn with_plug(&mut self, key: PlugKey, now: Instant, act: impl FnOnce(&mut Plug, &mut Ctx<'_>)) {
         let wake = self.touch(key, now, |plug, ctx| {
             act(plug, ctx);
@@ -497,7 +497,7 @@ impl Bridge {
         }
     }
 
-    /// Does something with a plug, and keeps the count of what changed by it.
+    /// Hands an event to a plug, and updates the counts.
     fn touch<T>(
         &mut self,
         key: PlugKey,
@@ -520,7 +520,7 @@ impl Bridge {
         Some(result)
     }
 
-    /// Reads plugs now that would be read in a moment: at the rates of a house it is waking up that costs, not reading.
+    /// Reads plugs now that would be read in a moment: for a few plugs the wake-up costs more than the read.
     fn read_ahead(&mut self, now: Instant) {
         let mut place = (now, PlugKey(u32::MAX));
         while self.poll_limiter.has_slot(now)
@@ -546,25 +546,25 @@ impl Bridge {
         if before == after {
             return;
         }
-        let census = &mut self.counts;
-        census.plugs = census.plugs + after.plugs - before.plugs;
-        census.online = census.online + after.online - before.online;
-        census.served = [0, 1].map(|route| census.served[route] + after.served[route] - before.served[route]);
-        census.untried = census.untried + after.untried - before.untried;
-        census.missing = census.missing + after.missing - before.missing;
+        let counts = &mut self.counts;
+        counts.plugs = counts.plugs + after.plugs - before.plugs;
+        counts.online = counts.online + after.online - before.online;
+        counts.served = [0, 1].map(|route| counts.served[route] + after.served[route] - before.served[route]);
+        counts.untried = counts.untried + after.untried - before.untried;
+        counts.missing = counts.missing + after.missing - before.missing;
         if (before.plugs, before.online, before.served) != (after.plugs, after.online, after.served) {
-            self.tell_soon(now);
+            self.publish_info_soon(now);
         }
         if after.missing > before.missing {
-            // At once, unless the last search has only just begun: plugs go missing all together when a router restarts.
+            // At once, unless a search has just begun: when a router restarts, many plugs go missing together.
             let due = self.search.begun.map_or(now, |begun| now.max(begun + FIRST_SEARCH_PAUSE));
             self.search.due = Some(self.search.due.map_or(due, |earlier| earlier.min(due)));
             self.search.rounds = 0;
         }
     }
 
-    fn tell_soon(&mut self, now: Instant) {
-        let due = self.summary.told.map_or(now, |told| now.max(told + SUMMARY_EVERY));
+    fn publish_info_soon(&mut self, now: Instant) {
+        let due = self.summary.published.map_or(now, |at| now.max(at + SUMMARY_EVERY));
         self.summary.due.get_or_insert(due);
     }
 
@@ -584,8 +584,8 @@ impl Bridge {
     }
 }
 
-/// What a device says of itself, for the words of a happening: it may be anybody's, and goes to the log.
-fn in_passing(said: &str) -> String {
+/// A text of a device as it is printed in a notice and in the log: any device on the LAN can send it.
+fn in_passing(text: &str) -> String {
     const MOST: usize = 40;
-    shown(said, MOST)
+    shown(text, MOST)
 }

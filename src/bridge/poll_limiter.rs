@@ -1,36 +1,35 @@
-//! How reads of many plugs share the wake-ups of the daemon, and how they are kept apart: at most so many begin together,
-//! and at most so many wait for their answers.
+//! Slots for the reads of many plugs: the reads of a slot share one wake-up of the daemon, and the number of reads in a
+//! slot and in flight is limited.
 
 use std::time::{Duration, Instant};
 
-/// So many plugs are read in one turn at the most …
+/// At most this many plugs are read in one slot …
 const READS_PER_SLOT: usize = 16;
-/// … and one turn follows the other in this time at the least. After a start, or when the whole machine has slept, every
-/// plug wants to be read at once.
+/// … and slots are at least this far apart. After a start, or when the machine was suspended, all plugs are due at once.
 const SLOT_INTERVAL: Duration = Duration::from_millis(4);
-/// So many reads may be waiting for their answers; who comes then takes a later turn …
+/// At most this many reads wait for their answers; further ones get a later slot.
 const MAX_READS_IN_FLIGHT: usize = 256;
-/// … but for those that have waited so long: a silent plug must not keep others from being read. Where answers take their
-/// time, because the plugs or this machine are busy, silence is told from slowness only after so many times as long …
+/// A read that has waited this long does not count: a silent plug must not block the others. If answers are slow, because
+/// the plugs or this machine are busy, the time is this factor times the usual one …
 const RECENT: Duration = Duration::from_millis(250);
 const RECENT_FACTOR: u32 = 4;
-/// … but at last.
+/// … but never longer than this.
 const LONGEST_RECENT: Duration = Duration::from_secs(3);
-/// A read is taken along if it is due within this part of its interval.
+/// A read is done early if it is due within this part of its interval.
 const AHEAD_DIVISOR: u32 = 20;
 
-/// The turns that were given out.
+/// The slots that were given out.
 #[derive(Debug, Default)]
 pub(super) struct PollLimiter {
-    /// The latest one, and how many places in it are taken.
+    /// The latest slot, and how many reads are in it.
     latest: Option<(Instant, usize)>,
-    /// Reads that wait for their answers, by when they began.
+    /// Reads that wait for their answers.
     young: RecentReads,
-    /// How long an answer takes just now.
+    /// How long an answer takes at present.
     usual: Duration,
 }
 
-/// Counts reads that began in this span of time and in the one before.
+/// Counts the reads that began in the current span of time and in the one before.
 #[derive(Debug)]
 struct RecentReads {
     span: Duration,
@@ -47,8 +46,8 @@ impl Default for RecentReads {
 }
 
 impl PollLimiter {
-    /// Whether what is due has to wait for a later turn; then `due` is moved to its place there, which `place` remembers
-    /// for as long as `due` is not moved elsewhere.
+    /// Whether a read that is due has to wait for a later slot. If so, `due` becomes the time of the slot, which `place`
+    /// remembers while `due` is not changed.
     pub(super) fn defers(&mut self, due: &mut Instant, place: &mut Option<Instant>, now: Instant) -> bool {
         let given = self.take_slot(*place == Some(*due), now);
         if given > now {
@@ -58,8 +57,7 @@ impl PollLimiter {
         given > now
     }
 
-    /// Takes a place in the next turn that has one; it may be now. Where `reserved`, this is the turn that was given
-    /// out before.
+    /// Takes a place in the next slot that has one, which may be now. `reserved`: the read already has this slot.
     fn take_slot(&mut self, reserved: bool, now: Instant) -> Instant {
         let is_full = self.young.count(now) >= MAX_READS_IN_FLIGHT;
         if reserved && !is_full {
@@ -81,20 +79,20 @@ impl PollLimiter {
         self.young.now += 1;
     }
 
-    /// A read that began then was answered.
+    /// A read that began at `begun` was answered.
     pub(super) fn answered(&mut self, begun: Instant, now: Instant) {
         self.ended(begun, now);
         self.usual = (self.usual * 7 + now.saturating_duration_since(begun)) / 8;
         self.young.span = (self.usual * RECENT_FACTOR).clamp(RECENT, LONGEST_RECENT);
     }
 
-    /// A read that began then is over.
+    /// A read that began at `begun` ended.
     pub(super) fn ended(&mut self, begun: Instant, now: Instant) {
         self.young.pass(now);
         self.young.forget(begun);
     }
 
-    /// Whether a place can be had at once.
+    /// Whether there is a place at once.
     pub(super) fn has_slot(&self, now: Instant) -> bool {
         self.latest.is_none_or(|(turn, taken)| {
             turn + SLOT_INTERVAL <= now || (turn <= now && taken < READS_PER_SLOT)
@@ -129,7 +127,7 @@ impl RecentReads {
     }
 }
 
-/// Until when a read with this interval may be due, to be taken along now.
+/// How early a read with this interval may be done.
 pub(super) fn ahead(interval: Duration) -> Duration {
     interval / AHEAD_DIVISOR
 }

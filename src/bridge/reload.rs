@@ -1,5 +1,5 @@
-//! What there was before a config was read: the plugs that earlier runs remember, and where each plug lived. With ten
-//! thousand entries none may have to look at ten thousand plugs.
+//! What was known before a config was read: the plugs of earlier runs, and the address of each plug. Both are indexed:
+//! with ten thousand entries none may search ten thousand plugs.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use super::event::{Identity, KnownPlug, PlugKey};
 use super::plug::Plug;
 use crate::model::{Address, DeviceId, Mac};
 
-/// Plugs of earlier runs that no entry was about yet.
+/// Plugs of earlier runs that no entry has taken yet.
 pub(super) struct RememberedPlugs {
     plugs: Vec<Option<KnownPlug>>,
     by_device_id: HashMap<DeviceId, usize>,
@@ -36,8 +36,8 @@ impl RememberedPlugs {
         remembered
     }
 
-    /// Takes the plug that an entry is about: by its device id, else by its MAC; one that says neither is about the plug
-    /// that lived where it says.
+    /// Takes the plug of an entry: by its device id, else by its MAC. An entry with neither is about the plug at its
+    /// address.
     pub(super) fn take(&mut self, identity: &Identity, home: Option<&Address>) -> Option<KnownPlug> {
         let place = match (&identity.device_id, identity.mac) {
             (Some(device_id), _) => self.by_device_id.get(device_id),
@@ -47,13 +47,13 @@ impl RememberedPlugs {
         self.plugs.get_mut(*place?)?.take()
     }
 
-    /// Those that no entry was about.
+    /// The plugs that no entry has taken.
     pub(super) fn into_rest(self) -> impl Iterator<Item = KnownPlug> {
         self.plugs.into_iter().flatten()
     }
 }
 
-/// Who lived where, by the user's word or by what was seen, before the entries were looked at.
+/// The plug at each address, configured or seen, before the entries were read.
 pub(super) struct PlugsByAddress(HashMap<Address, PlugKey>);
 
 impl PlugsByAddress {
@@ -68,7 +68,7 @@ impl PlugsByAddress {
         Self(places)
     }
 
-    /// The plug that lived there. It may have moved by the word of another entry since.
+    /// The plug at this address. Another entry may have moved it since.
     pub(super) fn at(&self, address: &Address) -> Option<PlugKey> {
         self.0.get(address).copied()
     }

@@ -1,4 +1,4 @@
-//! The alias that people give a plug, as something that fits into a topic and an entity id.
+//! An alias as a name that fits into a topic and an entity id.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;

@@ -1,4 +1,4 @@
-//! The wake-ups of ten thousand plugs, found without looking at each: one deadline a key, ordered by time.
+//! The wake-ups of all plugs, ordered by time: one for each plug, found without a search. `waiting` says what they are for.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::event::PlugKey;
 
-/// At most one deadline for each plug.
+/// At most one wake-up for each plug.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeSet<(Instant, PlugKey)>,
@@ -14,7 +14,7 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Arms the plug's timer, moves it, or with `None` stops it.
+    /// Starts or moves the plug's timer; `None` stops it.
     pub(super) fn set(&mut self, key: PlugKey, at: Option<Instant>) {
         let place = key.0 as usize;
         if self.armed.len() <= place {
@@ -32,17 +32,17 @@ impl Timers {
         }
     }
 
-    /// The earliest deadline of all.
+    /// The earliest wake-up.
     pub(super) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|&(at, _)| at)
     }
 
-    /// The earliest deadline behind this one.
+    /// The next wake-up after this one.
     pub(super) fn after(&self, place: (Instant, PlugKey)) -> Option<(Instant, PlugKey)> {
         self.queue.range((Bound::Excluded(place), Bound::Unbounded)).next().copied()
     }
 
-    /// Takes one plug whose deadline has passed.
+    /// Takes one plug whose wake-up is due.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<PlugKey> {
         let &(at, key) = self.queue.first()?;
         if at > now {
