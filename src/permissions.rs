@@ -52,7 +52,7 @@ impl FilePermissions {
     }
 
     /// The owner, if that is neither us nor root. For root always `None`: it manages the files of other users' services.
-    pub(crate) fn stranger(self) -> Option<u32> {
+    pub(crate) fn foreign_owner(self) -> Option<u32> {
         (self.us != ROOT && self.owner != self.us && self.owner != ROOT).then_some(self.owner)
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_everybody_may_do_is_told_from_the_mode() {
+    fn the_mode_says_what_everybody_may_do() {
         for (mode, reads, writes) in [
             (0o100_600, false, false),
             (0o100_640, false, false),
@@ -101,11 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_neither_us_nor_root_and_root_knows_none() {
-        for (owner, us, stranger) in
+    fn a_foreign_owner_is_neither_us_nor_root_and_root_has_none() {
+        for (owner, us, foreign) in
             [(1000, 1000, None), (0, 1000, None), (1001, 1000, Some(1001)), (1001, 0, None)]
         {
-            assert_eq!(FilePermissions { owner, mode: 0o600, us }.stranger(), stranger, "{owner} {us}");
+            assert_eq!(FilePermissions { owner, mode: 0o600, us }.foreign_owner(), foreign, "{owner} {us}");
         }
     }
 }

@@ -76,7 +76,7 @@ pub fn exposure(directory: &Path) -> Option<String> {
              chmod 700 {directory}"
         ));
     }
-    let owner = access.stranger()?;
+    let owner = access.foreign_owner()?;
     Some(format!(
         "the state directory {directory} belongs to user {owner}, who could put another token there: give it to \
          the user that hs100d runs as"
@@ -625,7 +625,7 @@ fn open(path: &Path) -> io::Result<File> {
     let owner_of_all =
         path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|meta| meta.uid());
     let stranger =
-        FilePermissions::from_metadata(&meta).stranger().filter(|owner| Some(*owner) != owner_of_all);
+        FilePermissions::from_metadata(&meta).foreign_owner().filter(|owner| Some(*owner) != owner_of_all);
     if let Some(owner) = stranger {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
     }

@@ -130,7 +130,7 @@ fn check_identity(
         if entry.host.is_none() && !enabled.search && !helps {
             let lost = Diagnostic::of(
                 "plug",
-                "cannot be found: nothing says where it is, the LAN is not searched, and no cloud can be asked; add host",
+                "cannot be found: it has no address, the LAN is not searched, and there is no cloud; add host",
             );
             diagnostics.warn(Diagnostic { line: Some(entry.line), ..lost });
         }
@@ -145,7 +145,7 @@ fn check_identity(
             diagnostics.fault(host.fault("does not tell the cloud which plug it is: add device_id or mac"))
         }
         RoutePreference::LocalThenCloud if enabled.cloud => diagnostics.warn(host.fault(
-            "is all that is said of the plug: the cloud can help only after the LAN has answered once; \
+            "is the only identification of the plug: the cloud can help only after the LAN has answered once; \
              add device_id or mac",
         )),
         RoutePreference::LocalThenCloud | RoutePreference::Local => {}

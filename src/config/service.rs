@@ -176,9 +176,9 @@ mod tests {
         let named = |path: PathBuf| Service::beside(&ConfigPath::Named(path), &environment);
         assert!(named(machine.path("/etc/hs100d/../hs100d/hs100d.toml")).is_some());
         assert_eq!(named(machine.path("/srv/me/hs100d.toml")), None, "a daemon of the user's own");
-        let told = Environment::of([("STATE_DIRECTORY", "/elsewhere")]).below(machine.0.path());
+        let given = Environment::of([("STATE_DIRECTORY", "/elsewhere")]).below(machine.0.path());
         assert_eq!(
-            Service::beside(&ConfigPath::Nowhere, &told),
+            Service::beside(&ConfigPath::Nowhere, &given),
             None,
             "the service itself, or one who says where"
         );

@@ -51,7 +51,7 @@ fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     Some(match key {
         "log" | "logs" | "logging" | "logger" | "log_level" | "loglevel" | "level" | "verbose"
         | "verbosity" | "debug" => {
-            "how much is logged is said on the command line: remove it, and start hs100d with -v for more lines or -q \
+            "the command line sets how much is logged: remove it, and start hs100d with -v for more lines or -q \
              for fewer"
                 .to_owned()
         }
@@ -59,7 +59,7 @@ fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         "kasa" | "tplink" | "tp_link" | "tapo" | "account" | "accounts" => {
             "write [cloud] for the TP-Link account".to_owned()
         }
-        "lan" | "network" => "write [local] for how plugs are spoken to, [discovery] for how they are found".to_owned(),
+        "lan" | "network" => "write [local] for how plugs are reached, [discovery] for how they are found".to_owned(),
         "plugs" | "device" | "devices" | "switch" | "switches" | "outlet" => {
             "write [[plug]], in double brackets, once for each plug".to_owned()
         }
@@ -133,7 +133,7 @@ fn broker(key: &str, unknown: &Unknown<'_>) -> Option<String> {
             )
         }
         _ if FLAGS.contains(&key) => {
-            "the embedded broker runs as long as mqtt.url is not there; remove this line".to_owned()
+            "the embedded broker runs unless mqtt.url is set; remove this line".to_owned()
         }
         _ => return None,
     })
@@ -187,7 +187,7 @@ fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
                 password_file("/etc/hs100d/cloud.password")
             )
         }
-        "token" => "a token comes of `hs100d cloud login`; remove this line".to_owned(),
+        "token" => "`hs100d cloud login` gets the token; remove this line".to_owned(),
         "host" | "server" | "region" | "endpoint" | "uri" => {
             format!(
                 "write {}, or leave it out: TP-Link names the right server itself",
@@ -223,7 +223,7 @@ fn plug(key: &str, unknown: &Unknown<'_>) -> Option<String> {
             // An invalid name is an alias; the daemon makes a name of it in the same way.
             let name = value.map(|text| if is_name(&text) { text } else { slug(&text) }).filter(is_name);
             format!(
-                "{}, as its topic is to be called; which plug it is, device_id, mac or host says",
+                "{}, as in its topic; device_id, mac or host says which plug it is",
                 write("name", name.as_deref(), "kitchen-kettle")
             )
         }
@@ -233,10 +233,10 @@ fn plug(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         }
         "mac_address" | "macaddr" => write("mac", value.as_deref(), "50:C7:BF:01:02:03"),
         "mode" | "prefer" | "via" => write("route", value.as_deref(), "local-then-cloud"),
-        "type" | "model" | "protocol" => "the plug says it itself; remove this line".to_owned(),
+        "type" | "model" | "protocol" => "the plug reports it; remove this line".to_owned(),
         _ if INTERVALS.contains(&key) => write_duration("poll_interval", value.as_deref(), "5s"),
         _ if USERS.contains(&key) || PASSWORDS.contains(&key) => {
-            "the account stands in [cloud], once for all plugs".to_owned()
+            "the account is in [cloud], once for all plugs".to_owned()
         }
         _ => return None,
     })

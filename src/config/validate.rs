@@ -398,8 +398,8 @@ impl Validator<'_> {
 fn other_writers(permissions: FilePermissions, path: &impl fmt::Display) -> impl Iterator<Item = String> {
     let everybody =
         permissions.everybody_writes().then(|| format!("every user may change it: chmod o-w {path}"));
-    let stranger = permissions
-        .stranger()
+    let foreign = permissions
+        .foreign_owner()
         .map(|owner| format!("belongs to user {owner}, who may change it: chown root {path}"));
-    everybody.into_iter().chain(stranger)
+    everybody.into_iter().chain(foreign)
 }

@@ -302,7 +302,7 @@ fn what_is_legal_but_unwise_is_warned_of() {
             "[[plug]]\nhost = \"h\"\nroute = \"local-then-cloud\"".to_owned(),
             "plug.route: has no cloud to fall back",
         ),
-        (format!("{cloud}[[plug]]\nhost = \"h\""), "plug.host: is all that is said of the plug"),
+        (format!("{cloud}[[plug]]\nhost = \"h\""), "plug.host: is the only identification of the plug"),
         (
             format!("{cloud}[routing]\ncloud_after = \"10s\""),
             "routing.cloud_after: makes cloud_after no shorter than",
@@ -318,11 +318,11 @@ fn what_is_legal_but_unwise_is_warned_of() {
         ),
         (
             "[discovery]\nlan = false\n[[plug]]\nmac = \"50C7BF000001\"".to_owned(),
-            "plug: cannot be found: nothing says where it is",
+            "plug: cannot be found: it has no address",
         ),
         (
             format!("{cloud}[discovery]\nlan = false\n[[plug]]\nmac = \"50C7BF000001\"\nroute = \"local\""),
-            "plug: cannot be found: nothing says where it is",
+            "plug: cannot be found: it has no address",
         ),
         ("[broker]\nlisten = \"127.0.0.1:0\"".to_owned(), "broker.listen: has port 0"),
         (

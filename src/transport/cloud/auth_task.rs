@@ -387,9 +387,9 @@ impl AuthTask {
         let error = match saved {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "the store gave up".to_owned(),
+            Err(_) => "the store failed".to_owned(),
         };
-        warn!("the account's token cannot be saved: {error}: until it is, each start logs in anew");
+        warn!("the account's token cannot be saved: {error}: until then, each start logs in again");
         Err(CloudError::NotSaved(error.into()))
     }
 

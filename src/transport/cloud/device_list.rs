@@ -104,7 +104,7 @@ impl DeviceListHandle {
         self.requests.send(request(reply)).await.map_err(|_| gone())?;
         match timeout_at(deadline.into(), replied).await {
             Ok(result) => result.map_err(|_| gone())?,
-            Err(_) => Err(CloudError::Down("the account's list was not there in time".into())),
+            Err(_) => Err(CloudError::Down("the account's list did not arrive in time".into())),
         }
     }
 }
@@ -195,7 +195,7 @@ impl DeviceListTask {
         if self.list.take(rows, Instant::now()) {
             debug!(plugs = self.list.rows.len(), "the account's list was read");
             if let Some(past) = self.emptied.ended(Instant::now()) {
-                info!("the account's list is whole again {past}");
+                info!("the account's list is complete again {past}");
             }
             self.rows.send_replace(self.list.rows.clone());
             self.send_rows();
@@ -203,7 +203,7 @@ impl DeviceListTask {
             // A throttled account alternated between empty and full lists for weeks.
             let known = self.list.rows.len();
             if self.emptied.failed("", Instant::now()).is_some() {
-                info!("the account's list came back empty; the {known} plugs known from it are kept");
+                info!("the account's list is empty; the {known} plugs known from it are kept");
             }
         }
     }

@@ -39,7 +39,7 @@ pub enum CloudError {
     #[error("these calls fail, while those for other plugs are answered: {0}")]
     OnlyHere(ApiError),
     /// The cloud rejects our request as invalid.
-    #[error("the cloud calls the request faulty ({name}, error {0}): please report this", name = codes::name(*.0))]
+    #[error("the cloud rejects the request as invalid ({name}, error {0}): please report this", name = codes::name(*.0))]
     Faulty(i64),
     /// Logged in, but only until this process ends.
     #[error("logged in, but the token cannot be saved ({0}): make the state directory writable")]

@@ -215,12 +215,12 @@ mod tests {
     #[test]
     fn a_server_must_be_of_the_same_world_as_the_account() {
         let internet = check_host("https://wap.tplinkcloud.com").unwrap();
-        let pretend = check_host("http://127.0.0.1:18181").unwrap();
+        let simulated = check_host("http://127.0.0.1:18181").unwrap();
         assert!(internet.check_server("https://eu-wap.tplinkcloud.com").is_ok());
-        assert!(pretend.check_server("http://127.0.0.1:18182").is_ok());
+        assert!(simulated.check_server("http://127.0.0.1:18182").is_ok());
         let why = |host: &TrustedHost, server| host.check_server(server).map_err(|refused| refused.why);
         assert_eq!(why(&internet, "http://127.0.0.1:18182"), Err(BadHost::OtherWorld));
-        assert_eq!(why(&pretend, "https://eu-wap.tplinkcloud.com"), Err(BadHost::OtherWorld));
+        assert_eq!(why(&simulated, "https://eu-wap.tplinkcloud.com"), Err(BadHost::OtherWorld));
     }
 
     #[test]

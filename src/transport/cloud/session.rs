@@ -286,7 +286,7 @@ impl Session {
             )));
         }
         if self.logins.not_before(now).is_some() {
-            self.down("the next login waits: two are made in ten minutes, and six a day at most");
+            self.down("no login for now: hs100d makes at most two in ten minutes and six a day");
             return SessionStep::Refuse(CloudError::Throttled);
         }
         self.logins.spend(now);
@@ -714,7 +714,7 @@ mod tests {
         for _ in 0..10 {
             let mut again = session("wrong");
             assert!(matches!(again.token(None, now), SessionStep::Refuse(CloudError::Stopped(_))));
-            assert!(matches!(again.status(), CloudStatus::Stopped(_)), "and it is told");
+            assert!(matches!(again.status(), CloudStatus::Stopped(_)), "and the status says so");
         }
         let mut by_hand = session("wrong");
         by_hand.login_by_hand(secret("wrong"), now);
