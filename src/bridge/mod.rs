@@ -16,6 +16,7 @@ mod registry;
 mod reload;
 pub mod route;
 pub(crate) mod slug;
+pub mod snapshot;
 mod timers;
 mod unsupported;
 pub mod waiting;
@@ -38,6 +39,7 @@ use poll_limiter::PollLimiter;
 use registry::Registry;
 use reload::{PlugsByAddress, RememberedPlugs};
 use route::RoutePolicy;
+use snapshot::Snapshot;
 use timers::Timers;
 use unsupported::UnsupportedDevices;
 use waiting::{Waiting, WaitingFor};
@@ -263,8 +265,7 @@ impl Bridge {
         self.report_unsupported(now);
         if self.summary.due.take_if(|at| *at <= now).is_some() {
             self.summary.published = Some(now);
-            let Counts { plugs, online, served, .. } = self.counts;
-            self.publish(Update::Bridge(BridgeInfo { plugs, online, served, cloud: self.cloud.clone() }));
+            self.publish(Update::Bridge(self.info()));
         }
     }
 
@@ -305,6 +306,17 @@ impl Bridge {
             (WaitingFor::DeviceList, self.list_at),
             (WaitingFor::XorReply, self.unsupported.due()),
         ]
+    }
+
+    /// The present state as a value. Costs time for each plug, and is built at each call.
+    pub fn snapshot(&self) -> Snapshot {
+        let plugs = self.plugs.iter().flatten().flat_map(Plug::snapshot).collect();
+        Snapshot { info: self.info(), is_ready: self.ready_at.is_none(), plugs }
+    }
+
+    fn info(&self) -> BridgeInfo {
+        let Counts { plugs, online, served, .. } = self.counts;
+        BridgeInfo { plugs, online, served, cloud: self.cloud.clone() }
     }
 
     /// What is worth keeping of every plug.

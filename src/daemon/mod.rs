@@ -3,6 +3,7 @@
 
 pub(crate) mod driver;
 mod event_log;
+mod figures;
 mod frontends;
 mod mqtt_frontend;
 mod reload;
@@ -243,12 +244,12 @@ impl Daemon {
         self.systemd.status(&self.info, &self.link_state);
     }
 
-    /// Figures that stay where they are while all is well: what grows here without more plugs is a leak.
     fn tell_figures(&self) {
-        let BridgeInfo { plugs, online, .. } = self.info;
-        let exchanges = self.driver.transport.under_way();
         let tasks = Handle::current().metrics().num_alive_tasks();
-        tracing::info!("figures plugs={plugs} online={online} exchanges={exchanges} tasks={tasks}");
+        let exchanges = self.driver.transport.under_way();
+        for line in figures::lines(&self.driver.bridge.snapshot(), exchanges, tasks) {
+            tracing::info!("{line}");
+        }
     }
 
     /// Writes off the loop: a disk may take its time, a command may not wait for it.

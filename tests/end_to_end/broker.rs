@@ -166,6 +166,10 @@ async fn sigusr1_has_the_daemon_write_its_figures_and_go_on() {
     let line = scene.daemon.says("figures plugs=3 online=3 exchanges=").await;
     let tasks: u32 = line.rsplit("tasks=").next().unwrap().parse().unwrap();
     assert!(tasks > 0, "{line}");
+    for plug in NAMES {
+        let line = format!("figures plug={plug} availability=online route=local protocol=xor");
+        assert!(scene.daemon.says(&line).await.ends_with(&line));
+    }
     assert_eq!(scene.command("lamp", json!({"state": "ON"})).await["status"], "ok");
 }
 

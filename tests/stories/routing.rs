@@ -5,8 +5,9 @@ use hs100d::bridge::event::{
     BridgeCommand, CloudStatus, Ended, Event, Identity, NoticeKind, Origin, RequestId, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
+use hs100d::bridge::snapshot::Snapshot;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Availability, PlugCommand, RelayState, Route, SetCommand, Switch};
+use hs100d::model::{Availability, Failure, LanProtocol, PlugCommand, RelayState, Route, SetCommand, Switch};
 use hs100d::smarthome::message::Request;
 use hs100d::transport::cloud::rate_limit::Bucket;
 use std::collections::BTreeMap;
@@ -895,4 +896,30 @@ fn a_read_with_the_switching_is_no_newer_than_its_question() {
     house.run_for(seconds(10));
     let is_on = |update: &Update| matches!(update, Update::State(_, state) if state.relay.is_on());
     assert!(!house.told.iter().any(|(_, update)| is_on(update)), "the answer over the cloud is older");
+}
+
+#[test]
+fn a_snapshot_is_the_present_state_with_what_failed() {
+    let mut house = Scenario::with_plugs(2);
+    let at_first = house.bridge.snapshot();
+    assert!(!at_first.is_ready && at_first.plugs.iter().all(|plug| plug.state.is_none()));
+    house.run_for(seconds(4));
+    house.plug(2).lan = Lan::Refused;
+    let id = house.switch(2, RelayState::On);
+    assert_eq!(house.result(id, seconds(5)).0.ended, Ended::Ok);
+
+    let Snapshot { info, is_ready, plugs } = house.bridge.snapshot();
+    assert!(is_ready);
+    assert_eq!((info.plugs, info.online, info.served), (2, 2, [1, 1]));
+    let names: Vec<_> = plugs.iter().map(|plug| plug.name.as_str()).collect();
+    assert_eq!(names, [plug_name(1).as_str(), plug_name(2).as_str()]);
+    for (number, plug) in plugs.iter().enumerate() {
+        assert_eq!(plug.state.as_ref(), house.shown(number + 1));
+        assert_eq!((plug.availability, plug.protocol), (Some(Availability::Online), Some(LanProtocol::Xor)));
+        assert!(plug.info.is_some());
+    }
+    assert_eq!([plugs[0].route, plugs[1].route], [Some(Route::Local), Some(Route::Cloud)]);
+    assert_eq!(plugs[0].failures.get(Route::Local), None);
+    assert_eq!(plugs[1].failures.get(Route::Local), Some(&Failure::Refused));
+    assert_eq!(plugs[1].failures.get(Route::Cloud), None);
 }

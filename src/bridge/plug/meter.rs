@@ -9,7 +9,7 @@ use crate::smarthome::message::{Date, MOST_POWER, Meter};
 #[derive(Debug, Default)]
 pub(super) struct MeterState {
     pub(super) energy: Energy,
-    published: Option<Energy>,
+    pub(super) published: Option<Energy>,
     /// The first publication waits until all values are there; later ones do not.
     was_published: bool,
     total: Counter,

@@ -22,6 +22,7 @@ mod readings;
 mod relays;
 mod reported;
 mod slow_polls;
+mod snapshot;
 mod sums;
 mod switch_and_read;
 mod waiting;

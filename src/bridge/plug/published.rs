@@ -11,8 +11,8 @@ const SIGNAL_INTERVAL: Duration = Duration::from_secs(60);
 /// The last `state` and `info`.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    state: Option<PlugState>,
-    info: Option<(Arc<PlugInfo>, Instant)>,
+    pub(super) state: Option<PlugState>,
+    pub(super) info: Option<(Arc<PlugInfo>, Instant)>,
 }
 
 impl Published {

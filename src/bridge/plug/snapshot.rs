@@ -1,0 +1,25 @@
+//! The plug in the bridge's snapshot.
+
+use std::sync::Arc;
+
+use super::Plug;
+use crate::bridge::snapshot::PlugSnapshot;
+
+impl Plug {
+    /// The plug, and the outlets of a strip, as they are published now. Nothing of a plug that has no name yet.
+    pub(in crate::bridge) fn snapshot(&self) -> impl Iterator<Item = PlugSnapshot> + '_ {
+        self.relays.parts().filter_map(|part| {
+            let (name, relay) = self.name_of(part).zip(self.relays.get(part))?;
+            Some(PlugSnapshot {
+                name: name.clone(),
+                state: relay.published.state.clone(),
+                info: relay.published.info.as_ref().map(|(info, _)| Arc::clone(info)),
+                energy: relay.meter.as_ref().and_then(|meter| meter.published),
+                availability: self.reachability.availability(),
+                route: self.reachability.published_route(),
+                failures: self.reachability.failures.clone(),
+                protocol: self.reachability.routes.protocol(),
+            })
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! The present state of the bridge as a value. Frontends and figures are answered from it, so that none of them keeps a
+//! second truth. Nothing is kept for it: it is built when it is asked for.
+
+use std::sync::Arc;
+
+use super::event::{BridgeInfo, Energy, PlugInfo, PlugState};
+use super::failures::Failures;
+use crate::model::{Availability, LanProtocol, PlugName, Route};
+
+/// All plugs that have a name, and the bridge itself.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What `bridge/info` says.
+    pub info: BridgeInfo,
+    /// Whether the first round of reads is done, so that `bridge/state` may be `online`.
+    pub is_ready: bool,
+    /// Plugs and strips in the order in which they came, each strip followed by its outlets.
+    pub plugs: Vec<PlugSnapshot>,
+}
+
+/// One plug, one strip, or one outlet of a strip.
+#[derive(Debug, Clone)]
+pub struct PlugSnapshot {
+    /// What it is called.
+    pub name: PlugName,
+    /// What `<plug>/state` says; none before the first reading, and of an outlet that its strip does not tell of any more.
+    pub state: Option<PlugState>,
+    /// What `<plug>/info` says; none before the first reading.
+    pub info: Option<Arc<PlugInfo>>,
+    /// What `<plug>/energy` says; none before the first reading of its meter.
+    pub energy: Option<Energy>,
+    /// What `<plug>/availability` says; none before that is known.
+    pub availability: Option<Availability>,
+    /// The route in use, which `state` may say a moment later; none if every route has failed.
+    pub route: Option<Route>,
+    /// The last failure of each route since it last worked.
+    pub failures: Failures,
+    /// The protocol that it is believed to speak on the LAN.
+    pub protocol: Option<LanProtocol>,
+}

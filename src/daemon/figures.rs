@@ -1,0 +1,87 @@
+//! What SIGUSR1 writes to the log: how much there is, and how each plug is.
+
+use crate::bridge::event::BridgeInfo;
+use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
+use crate::model::{Availability, LanProtocol, Route};
+
+/// Plugs that get a line; those with a failure come first.
+const MAX_LINES: usize = 100;
+
+/// The lines for the log. The counts of the first one stay where they are while all is well: what grows there without
+/// more plugs is a leak.
+pub(super) fn lines(snapshot: &Snapshot, exchanges: usize, tasks: usize) -> Vec<String> {
+    let BridgeInfo { plugs, online, .. } = snapshot.info;
+    let mut lines =
+        vec![format!("figures plugs={plugs} online={online} exchanges={exchanges} tasks={tasks}")];
+    let mut rows: Vec<_> = snapshot.plugs.iter().collect();
+    rows.sort_by_key(|plug| is_well(plug));
+    lines.extend(rows.iter().take(MAX_LINES).map(|plug| line(plug)));
+    if let Some(more) = rows.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+        lines.push(format!("figures of {more} more plugs are left out"));
+    }
+    lines
+}
+
+fn is_well(plug: &PlugSnapshot) -> bool {
+    let has_failed = Route::ALL.into_iter().any(|route| plug.failures.get(route).is_some());
+    plug.availability == Some(Availability::Online) && !has_failed
+}
+
+fn line(plug: &PlugSnapshot) -> String {
+    let PlugSnapshot { name, availability, route, failures, protocol, .. } = plug;
+    let availability = availability.map_or("unknown", Availability::word);
+    let route = route.map_or_else(|| "none".to_owned(), |route| route.to_string());
+    let protocol = protocol.map_or("unknown", LanProtocol::word);
+    let mut line =
+        format!("figures plug={name} availability={availability} route={route} protocol={protocol}");
+    for route in Route::ALL {
+        if let Some(failure) = failures.get(route) {
+            line.push_str(&format!(" {route}_failure=\"{failure}\""));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::failures::Failures;
+    use crate::model::{Failure, PlugName};
+
+    fn plug(name: &str, route: Option<Route>) -> PlugSnapshot {
+        PlugSnapshot {
+            name: PlugName::new(name).unwrap(),
+            state: None,
+            info: None,
+            energy: None,
+            availability: route.map(|_| Availability::Online),
+            route,
+            failures: Failures::default(),
+            protocol: route.map(|_| LanProtocol::Xor),
+        }
+    }
+
+    #[test]
+    fn each_plug_has_a_line_and_those_that_fail_come_first() {
+        let mut lamp = plug("lamp", Some(Route::Cloud));
+        lamp.failures.note(Route::Local, &Failure::Refused);
+        let plugs = vec![plug("fan", Some(Route::Local)), lamp, plug("kettle", None)];
+        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, plugs };
+        assert_eq!(
+            lines(&snapshot, 2, 7),
+            [
+                "figures plugs=0 online=0 exchanges=2 tasks=7",
+                "figures plug=lamp availability=online route=cloud protocol=xor local_failure=\"connection refused\"",
+                "figures plug=kettle availability=unknown route=none protocol=unknown",
+                "figures plug=fan availability=online route=local protocol=xor",
+            ]
+        );
+    }
+
+    #[test]
+    fn ten_thousand_plugs_do_not_fill_the_log() {
+        let plugs = (0..10_000).map(|number| plug(&format!("plug-{number}"), Some(Route::Local))).collect();
+        let lines = lines(&Snapshot { info: BridgeInfo::default(), is_ready: true, plugs }, 0, 0);
+        assert_eq!((lines.len(), &*lines[101]), (102, "figures of 9900 more plugs are left out"));
+    }
+}
