@@ -7,7 +7,7 @@ use hs100d::bridge::{Bridge, Settings};
 use hs100d::model::Address;
 use hs100d::smarthome::cipher;
 use hs100d::smarthome::message::{Reply, Request};
-use hs100d::transport::discovery::answer::understand;
+use hs100d::transport::discovery::reply::parse;
 
 use super::said::fits_a_line;
 
@@ -27,8 +27,8 @@ pub fn hold(input: &[u8]) {
 }
 
 fn understood(datagram: &[u8]) -> Option<DiscoveryReply> {
-    let said = understand(&mut datagram.to_vec());
-    assert_eq!(said, understand(&mut datagram.to_vec()), "read twice");
+    let said = parse(&mut datagram.to_vec());
+    assert_eq!(said, parse(&mut datagram.to_vec()), "read twice");
     said
 }
 

@@ -1,6 +1,6 @@
-//! RIGHT WING: carries out what the bridge wants said to plugs, over whichever wire the exchange names.
+//! RIGHT WING: performs the bridge's exchanges with plugs, over the LAN or the cloud.
 //!
-//! Owns the tasks in which exchanges run and the one trace line that each leaves. Decides nothing.
+//! Owns the tasks in which exchanges run, and the one debug line for each. Decides nothing.
 
 pub mod cloud;
 pub mod discovery;
@@ -17,7 +17,7 @@ use crate::model::Failure;
 use cloud::Cloud;
 use lan::Lan;
 
-/// Both wires, and the exchanges under way on them.
+/// The LAN and the cloud, and the exchanges under way.
 #[derive(Debug)]
 pub struct Transport {
     lan: Arc<Lan>,
@@ -27,17 +27,17 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// The wires, with or without a cloud.
+    /// With or without a cloud.
     pub fn new(cloud: Option<Cloud>) -> Self {
         Self { lan: Arc::default(), cloud, under_way: JoinSet::new(), handles: HashMap::new() }
     }
 
-    /// Another account, or none. Exchanges under way end on the one they started with.
+    /// Replaces the account, or removes it. Exchanges under way keep the one that they started with.
     pub fn set_cloud(&mut self, cloud: Option<Cloud>) {
         self.cloud = cloud;
     }
 
-    /// The cloud wire, if there is one.
+    /// The account's cloud, if there is one.
     pub fn cloud(&self) -> Option<&Cloud> {
         self.cloud.as_ref()
     }
@@ -55,19 +55,19 @@ impl Transport {
         self.handles.insert(id, handle);
     }
 
-    /// Drops an exchange where it stands; its connection is reset.
+    /// Drops an exchange at once; its connection is reset.
     pub fn abandon(&mut self, id: ExchangeId) {
         if let Some(handle) = self.handles.remove(&id) {
             handle.abort();
         }
     }
 
-    /// The next exchange that ends. Waits for ever while none is under way. Cancel safe.
+    /// The next exchange that ends. Waits while none is under way. Cancel safe.
     pub async fn next(&mut self) -> (ExchangeId, Outcome) {
         loop {
             match self.under_way.join_next().await {
                 Some(Ok((id, outcome))) if self.handles.remove(&id).is_some() => return (id, outcome),
-                // Abandoned in the moment of its end.
+                // Abandoned just as it ended.
                 Some(Ok(_)) => {}
                 Some(Err(error)) if error.is_cancelled() => {}
                 Some(Err(error)) => {
@@ -88,7 +88,7 @@ impl Transport {
         self.handles.is_empty()
     }
 
-    /// Drops everything under way and closes the kept connections.
+    /// Drops everything under way and closes the idle connections.
     pub fn close(&mut self) {
         self.under_way.abort_all();
         self.handles.clear();
@@ -101,7 +101,7 @@ async fn perform(lan: &Lan, cloud: Option<&Cloud>, exchange: &Exchange) -> Outco
         (Target::Local { address, protocol, expect }, _) => {
             lan.perform(exchange, address, *protocol, expect).await
         }
-        // In a box of its own, or a poll over the LAN would carry the room that this one needs.
+        // Boxed, or the future of each LAN poll would be as large as this one.
         (Target::Cloud { .. }, Some(cloud)) => Box::pin(cloud.perform(exchange)).await,
         (Target::Cloud { .. }, None) => {
             Outcome::of(Err(Failure::CloudStopped("no account is configured".into())))
@@ -109,7 +109,6 @@ async fn perform(lan: &Lan, cloud: Option<&Cloud>, exchange: &Exchange) -> Outco
     }
 }
 
-/// One line in the log, at debug.
 fn trace(exchange: &Exchange, outcome: &Outcome, begun: Instant) {
     let (plug, route, request) = (&*exchange.label, exchange.route(), &exchange.request);
     let took = begun.elapsed();

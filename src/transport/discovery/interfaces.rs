@@ -1,4 +1,4 @@
-//! From which of this machine's addresses to which broadcast address: read from the interfaces as they are now.
+//! The broadcast address of each network interface, as the interfaces are now.
 
 use std::fmt;
 use std::io;
@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 
 use if_addrs::{IfAddr, Ifv4Addr};
 
-/// Networks of more bits than this have no broadcast address.
+/// Networks with a longer prefix have no broadcast address.
 const LONGEST_PREFIX: u8 = 30;
 
-/// A way for a broadcast to leave this machine.
+/// A way for a broadcast out of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BroadcastPath {
-    /// The interface's own address; unspecified where the system chooses it.
+    /// The interface's own address; unspecified if the system chooses it.
     pub local: Ipv4Addr,
     /// The broadcast address of its network.
     pub target: Ipv4Addr,
@@ -25,25 +25,24 @@ impl fmt::Display for BroadcastPath {
     }
 }
 
-/// One way for each address of each interface that can broadcast at this moment. Loopback is none.
+/// One path for each address of each interface that can broadcast now, without loopback.
 ///
 /// # Errors
-/// The system does not list its interfaces.
+/// The system cannot list its interfaces.
 pub(super) fn of_interfaces() -> io::Result<Vec<BroadcastPath>> {
     let usable = |interface: &if_addrs::Interface| interface.is_oper_up() && !interface.is_p2p();
-    let way = |interface: if_addrs::Interface| match interface.addr {
+    let path = |interface: if_addrs::Interface| match interface.addr {
         IfAddr::V4(address) => of_address(&address),
         IfAddr::V6(_) => None,
     };
-    Ok(if_addrs::get_if_addrs()?.into_iter().filter(usable).filter_map(way).collect())
+    Ok(if_addrs::get_if_addrs()?.into_iter().filter(usable).filter_map(path).collect())
 }
 
 fn of_address(address: &Ifv4Addr) -> Option<BroadcastPath> {
     if address.is_loopback() || address.prefixlen > LONGEST_PREFIX {
         return None;
     }
-    // Whoever gave the interface its address may have left the broadcast address out; then the system says nothing, no
-    // address, or the interface's own.
+    // An address that was set without a broadcast address has none here, 0.0.0.0, or the interface's own address.
     let all_ones = Ipv4Addr::from_bits(address.ip.to_bits() | !address.netmask.to_bits());
     let said = address.broadcast.filter(|&said| !said.is_unspecified() && said != address.ip);
     Some(BroadcastPath { local: address.ip, target: said.unwrap_or(all_ones) })
@@ -64,20 +63,20 @@ mod tests {
         for (ip, prefixlen, broadcast, expected) in [
             ("192.168.7.20", 24, Some("192.168.7.255"), Some("192.168.7.255")),
             ("10.1.2.3", 20, Some("10.1.15.255"), Some("10.1.15.255")),
-            // `ip addr add` without `brd +`, and what some containers are given.
+            // `ip addr add` without `brd +`, and what some containers have.
             ("192.168.7.20", 24, None, Some("192.168.7.255")),
             ("192.168.7.20", 24, Some("192.168.7.20"), Some("192.168.7.255")),
             ("172.17.0.2", 16, Some("0.0.0.0"), Some("172.17.255.255")),
-            // Two ends of a wire, and a single host: nobody else is there.
+            // A point-to-point link, and a single host.
             ("10.0.0.1", 31, None, None),
             ("10.0.0.1", 32, Some("10.0.0.1"), None),
             ("127.0.0.1", 8, Some("127.255.255.255"), None),
         ] {
-            let way = of_address(&address(ip, prefixlen, broadcast));
-            let target = way.map(|way| way.target.to_string());
+            let path = of_address(&address(ip, prefixlen, broadcast));
+            let target = path.map(|path| path.target.to_string());
             assert_eq!(target.as_deref(), expected, "{ip}/{prefixlen}");
-            assert!(way.is_none_or(|way| way.local.to_string() == ip));
-            let told = way.map(|way| way.to_string());
+            assert!(path.is_none_or(|path| path.local.to_string() == ip));
+            let told = path.map(|path| path.to_string());
             assert_eq!(told, expected.map(|target| format!("{target} from {ip}")));
         }
     }

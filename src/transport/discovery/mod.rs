@@ -1,11 +1,11 @@
-//! Looking for plugs on the LAN: UDP broadcast out, sightings in.
+//! Finds plugs on the LAN: UDP probes out, sightings in.
 //!
-//! Owns when it is asked, and from where to where: each interface has a socket bound to its own address, because a
-//! broadcast leaves by one interface only; single plugs are asked from a socket bound to none. Asks for `get_sysinfo`
-//! and nothing else: some firmwares crash on more. How one socket hears is `ear`'s, what an answer says `answer`'s.
+//! Owns the rounds: when probes are sent, and on which paths. Each interface has a socket bound to its own address, because
+//! a broadcast leaves by one interface only; single plugs are asked from a socket bound to no address. A probe asks for
+//! `get_sysinfo` only: some firmwares crash on more. `socket` owns a socket, `reply` parses, `tdp` is the newer form.
 
-pub mod answer;
 mod interfaces;
+pub mod reply;
 mod socket;
 mod tdp;
 
@@ -26,58 +26,58 @@ use crate::smarthome::message::{OutletIds, Request};
 pub use interfaces::BroadcastPath;
 use socket::{DiscoverySocket, SocketShared};
 
-/// Between two rounds, where the user says nothing else.
+/// Between two rounds, unless the config says otherwise.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Where newer firmwares listen for a discovery of another form, UDP. The two are asked alike.
+/// The UDP ports on which newer firmwares listen for the newer discovery.
 pub const TDP_PORTS: [u16; 2] = [20002, 20004];
-/// One datagram may be lost, so each round sends so many …
+/// Each round sends every datagram this often, since one may be lost …
 const DATAGRAMS: usize = 3;
-/// … this far apart.
-const APART: Duration = Duration::from_millis(300);
-/// An interface that came is asked on within this time, however long the interval is.
+/// … with this pause between.
+const PAUSE: Duration = Duration::from_millis(300);
+/// How often the interfaces are listed. A new one gets a round at once.
 const INTERFACES_EVERY: Duration = Duration::from_secs(5);
-/// Sightings that wait for the loop; a flood beyond them is dropped, since every plug is heard again next round.
-const WAITING: usize = 1024;
-/// Requests to look at once; those that come during a round are one round together.
-const ASKS: usize = 16;
+/// Sightings that may wait for the loop. More are dropped: every plug replies again next round.
+const SIGHTINGS: usize = 1024;
+/// Requests for a round that may wait. All that come during a round become one round.
+const REQUESTS: usize = 16;
 
 /// How to look for plugs on the LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveryOptions {
     /// Between two rounds.
     pub interval: Duration,
-    /// Where to; empty: every interface's own broadcast address.
+    /// The broadcast addresses; empty: those of the interfaces.
     pub broadcast: Vec<Ipv4Addr>,
     /// The port that plugs listen on, UDP and TCP.
     pub port: u16,
-    /// The ports of the newer discovery: [`TDP_PORTS`], but for pretend plugs.
+    /// The ports of the newer discovery: [`TDP_PORTS`], except for simulated plugs.
     pub tdp_ports: Vec<u16>,
 }
 
 impl DiscoveryOptions {
-    /// Every minute, on every interface, for plugs that listen on this port.
+    /// The defaults, for plugs that listen on this port.
     pub fn usual(port: u16) -> Self {
         Self { interval: INTERVAL, broadcast: Vec::new(), port, tdp_ports: TDP_PORTS.to_vec() }
     }
 }
 
-/// The running search. Ends when dropped.
+/// The running discovery. Dropping it ends it.
 #[derive(Debug)]
 pub struct Discovery {
-    ask: mpsc::Sender<Vec<Address>>,
+    requests: mpsc::Sender<Vec<Address>>,
     sightings: mpsc::Receiver<Sighting>,
-    hearing: Arc<SocketShared>,
+    shared: Arc<SocketShared>,
     _task: JoinSet<()>,
 }
 
-/// What has come in so far.
+/// Datagrams received so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiscoveryCounts {
-    /// Answers of plugs, in either form. A plug answers each datagram, so several times a round.
+    /// Replies of plugs, in either form. A plug replies to each datagram, so several times a round.
     pub answers: u64,
-    /// What was no plug's answer, and was skipped.
+    /// Datagrams that no plug wrote.
     pub garbage: u64,
-    /// Answers for which there was no room because too many came at once.
+    /// Replies for which there was no room.
     pub dropped: u64,
 }
 
@@ -87,28 +87,28 @@ impl Discovery {
         Self::begin(options, true, Vec::new())
     }
 
-    /// Asks these addresses directly, at once, and broadcasts to nobody.
+    /// Starts with a round that asks these addresses only. Never broadcasts.
     pub fn start_without_broadcast(options: DiscoveryOptions, probe: Vec<Address>) -> Self {
         Self::begin(options, false, probe)
     }
 
     fn begin(options: DiscoveryOptions, broadcasts: bool, probe: Vec<Address>) -> Self {
-        let (ask, asked) = mpsc::channel(ASKS);
-        let (tell, sightings) = mpsc::channel(WAITING);
-        let hearing = Arc::new(SocketShared::new(options.port, tell));
+        let (requests, requested) = mpsc::channel(REQUESTS);
+        let (sender, sightings) = mpsc::channel(SIGHTINGS);
+        let shared = Arc::new(SocketShared::new(options.port, sender));
         let mut task = JoinSet::new();
-        let search = DiscoveryTask { broadcasts, ..DiscoveryTask::new(options, Arc::clone(&hearing)) };
-        task.spawn(search.run(asked, probe));
-        Self { ask, sightings, hearing, _task: task }
+        let rounds = DiscoveryTask { broadcasts, ..DiscoveryTask::new(options, Arc::clone(&shared)) };
+        task.spawn(rounds.run(requested, probe));
+        Self { requests, sightings, shared, _task: task }
     }
 
-    /// Looks now, and asks these addresses directly as well.
+    /// Requests a round now that also asks these addresses directly.
     pub fn look(&self, probe: Vec<Address>) {
-        // With so many rounds asked for already, one more brings nothing.
-        let _ = self.ask.try_send(probe);
+        // A full channel means that rounds are due anyway.
+        let _ = self.requests.try_send(probe);
     }
 
-    /// The next plug that made itself heard. Waits for ever when there is none. Cancel safe.
+    /// The next sighting. Waits until there is one. Cancel safe.
     pub async fn next(&mut self) -> Sighting {
         match self.sightings.recv().await {
             Some(sighting) => sighting,
@@ -116,79 +116,79 @@ impl Discovery {
         }
     }
 
-    /// The networks that were asked by broadcast since the start, in the order of their addresses.
+    /// The networks to which a broadcast was sent since the start, in the order of their addresses.
     pub fn asked(&self) -> Vec<BroadcastPath> {
-        let asked = self.hearing.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().copied().collect()
     }
 
-    /// What has come in since the start.
+    /// Datagrams received since the start.
     pub fn tally(&self) -> DiscoveryCounts {
-        self.hearing.tally()
+        self.shared.tally()
     }
 }
 
-/// The search as its task sees it.
+/// The task that sends the rounds.
 struct DiscoveryTask {
     options: DiscoveryOptions,
-    /// Whether anybody is asked who is not named.
+    /// Whether it broadcasts, and does not only ask single addresses.
     broadcasts: bool,
-    hearing: Arc<SocketShared>,
-    ways: Vec<BroadcastPath>,
+    shared: Arc<SocketShared>,
+    paths: Vec<BroadcastPath>,
     /// By the address that each is bound to.
-    ears: HashMap<Ipv4Addr, DiscoverySocket>,
-    /// What keeps an address from having a socket.
-    closed: HashMap<Ipv4Addr, Repeated>,
-    listing: Repeated,
+    sockets: HashMap<Ipv4Addr, DiscoverySocket>,
+    /// Addresses for which no socket could be opened.
+    open_failures: HashMap<Ipv4Addr, Repeated>,
+    list_failures: Repeated,
     rounds: u32,
-    /// What had come in when the round before began.
-    before: DiscoveryCounts,
+    /// The counts when the last round began.
+    counts_before: DiscoveryCounts,
 }
 
-/// One datagram: from which address, where to, and the words.
-type Question = (Ipv4Addr, SocketAddr, Arc<[u8]>);
+/// A datagram with its source and target.
+type Probe = (Ipv4Addr, SocketAddr, Arc<[u8]>);
 
 impl DiscoveryTask {
-    fn new(options: DiscoveryOptions, hearing: Arc<SocketShared>) -> Self {
+    fn new(options: DiscoveryOptions, shared: Arc<SocketShared>) -> Self {
         Self {
             options,
             broadcasts: true,
-            hearing,
-            ways: Vec::new(),
-            ears: HashMap::new(),
-            closed: HashMap::new(),
-            listing: Repeated::default(),
+            shared,
+            paths: Vec::new(),
+            sockets: HashMap::new(),
+            open_failures: HashMap::new(),
+            list_failures: Repeated::default(),
             rounds: 0,
-            before: DiscoveryCounts::default(),
+            counts_before: DiscoveryCounts::default(),
         }
     }
 
-    async fn run(mut self, mut asked: mpsc::Receiver<Vec<Address>>, mut probe: Vec<Address>) {
+    async fn run(mut self, mut requested: mpsc::Receiver<Vec<Address>>, mut probe: Vec<Address>) {
         loop {
             self.round(&probe).await;
-            match self.next_round(&mut asked).await {
+            match self.next_round(&mut requested).await {
                 Some(more) => probe = more,
                 None => return,
             }
         }
     }
 
-    /// Waits until a round is due: by time, because somebody asks, or because an interface came. Whom to ask
-    /// directly in it; `None` when nobody wants to know any more.
-    async fn next_round(&mut self, asked: &mut mpsc::Receiver<Vec<Address>>) -> Option<Vec<Address>> {
+    /// Waits until a round is due: by time, by request, or for a new interface. Returns the addresses to ask directly, or
+    /// `None` once the [`Discovery`] is dropped.
+    async fn next_round(&mut self, requested: &mut mpsc::Receiver<Vec<Address>>) -> Option<Vec<Address>> {
         let due = Instant::now() + self.options.interval;
         loop {
             let look = Instant::now() + INTERFACES_EVERY;
             tokio::select! {
-                more = asked.recv() => {
+                more = requested.recv() => {
                     let mut probe = more?;
-                    while let Ok(more) = asked.try_recv() {
+                    while let Ok(more) = requested.try_recv() {
                         probe.extend(more);
                     }
                     return Some(probe);
                 }
                 () = sleep_until(due.min(look)) => {
-                    if self.look_at_interfaces() || due <= Instant::now() {
+                    if self.update_paths() || due <= Instant::now() {
                         return Some(Vec::new());
                     }
                 }
@@ -197,60 +197,60 @@ impl DiscoveryTask {
     }
 
     async fn round(&mut self, probe: &[Address]) {
-        self.tell_tally();
+        self.log_counts();
         self.rounds = self.rounds.wrapping_add(1);
-        self.look_at_interfaces();
-        let questions = self.questions(probe);
+        self.update_paths();
+        let probes = self.probes(probe);
         for datagram in 0..DATAGRAMS {
             if datagram > 0 {
-                sleep(APART).await;
+                sleep(PAUSE).await;
             }
-            for (local, target, words) in &questions {
-                let Some(ear) = self.ears.get_mut(local) else { continue };
-                let is_it = |way: &&BroadcastPath| way.local == *local && way.target == target.ip();
-                if ear.ask(*target, words).await
-                    && let Some(way) = self.ways.iter().find(is_it)
+            for (local, target, datagram) in &probes {
+                let Some(socket) = self.sockets.get_mut(local) else { continue };
+                let is_it = |path: &&BroadcastPath| path.local == *local && path.target == target.ip();
+                if socket.send(*target, datagram).await
+                    && let Some(path) = self.paths.iter().find(is_it)
                 {
-                    self.hearing.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(*way);
+                    self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(*path);
                 }
             }
         }
     }
 
     /// Every datagram of a round, once.
-    fn questions(&self, probe: &[Address]) -> Vec<Question> {
+    fn probes(&self, probe: &[Address]) -> Vec<Probe> {
         let mut xor = Vec::new();
         Request::SysInfo.write_json(OutletIds::None, &mut xor);
         cipher::encrypt(&mut xor);
         let xor: Arc<[u8]> = xor.into();
-        let newer = [Arc::from(tdp::SHORT_PROBE), Arc::from(tdp::key_probe(self.rounds))];
+        let tdp = [Arc::from(tdp::SHORT_PROBE), Arc::from(tdp::key_probe(self.rounds))];
 
         let broadcasts =
-            self.ways.iter().map(|way| (way.local, SocketAddr::from((way.target, self.options.port))));
+            self.paths.iter().map(|path| (path.local, SocketAddr::from((path.target, self.options.port))));
         let probed: HashSet<SocketAddr> = probe.iter().filter_map(Address::socket).collect();
-        let probes = probed.iter().map(|&target| (Ipv4Addr::UNSPECIFIED, target));
-        let mut questions = Vec::new();
-        for (local, target) in broadcasts.chain(probes) {
-            questions.push((local, target, Arc::clone(&xor)));
+        let single = probed.iter().map(|&target| (Ipv4Addr::UNSPECIFIED, target));
+        let mut probes = Vec::new();
+        for (local, target) in broadcasts.chain(single) {
+            probes.push((local, target, Arc::clone(&xor)));
             for &port in &self.options.tdp_ports {
                 let target = SocketAddr::new(target.ip(), port);
-                questions.extend(newer.iter().map(|words| (local, target, Arc::clone(words))));
+                probes.extend(tdp.iter().map(|datagram| (local, target, Arc::clone(datagram))));
             }
         }
-        *self.hearing.probed.lock().unwrap_or_else(PoisonError::into_inner) = probed;
-        questions
+        *self.shared.probed.lock().unwrap_or_else(PoisonError::into_inner) = probed;
+        probes
     }
 
-    /// Opens and closes sockets as interfaces came and went. Whether there is a way that was not there before.
-    fn look_at_interfaces(&mut self) -> bool {
-        let ways = self.ways_out();
-        let is_any_new = ways.iter().any(|way| !self.ways.contains(way));
-        self.ways = ways;
-        self.open_ears();
+    /// Opens and closes sockets for interfaces that came and went. Whether there is a new path.
+    fn update_paths(&mut self) -> bool {
+        let paths = self.list_paths();
+        let is_any_new = paths.iter().any(|path| !self.paths.contains(path));
+        self.paths = paths;
+        self.update_sockets();
         is_any_new
     }
 
-    fn ways_out(&mut self) -> Vec<BroadcastPath> {
+    fn list_paths(&mut self) -> Vec<BroadcastPath> {
         if !self.broadcasts {
             return Vec::new();
         }
@@ -259,14 +259,14 @@ impl DiscoveryTask {
             return self.options.broadcast.iter().map(to).collect();
         }
         match interfaces::of_interfaces() {
-            Ok(ways) => {
-                if let Some(past) = self.listing.ended(std::time::Instant::now()) {
+            Ok(paths) => {
+                if let Some(past) = self.list_failures.ended(std::time::Instant::now()) {
                     tracing::info!("the network interfaces can be listed again {past}");
                 }
-                ways
+                paths
             }
             Err(error) => {
-                if self.listing.failed(&error.to_string(), std::time::Instant::now()).is_some() {
+                if self.list_failures.failed(&error.to_string(), std::time::Instant::now()).is_some() {
                     tracing::warn!(
                         "the network interfaces cannot be listed: {error}: set discovery.broadcast"
                     );
@@ -276,35 +276,35 @@ impl DiscoveryTask {
         }
     }
 
-    /// One socket for each way, opened when the interface comes, closed when it goes and replaced when it broke; and
-    /// one for single plugs, which the system sends by whichever interface leads to them.
-    fn open_ears(&mut self) {
-        let mut wanted: HashSet<Ipv4Addr> = self.ways.iter().map(|way| way.local).collect();
+    /// One socket for each path, opened when the interface comes, closed when it goes and replaced when it broke; and one
+    /// for single plugs, for which the system chooses the interface.
+    fn update_sockets(&mut self) {
+        let mut wanted: HashSet<Ipv4Addr> = self.paths.iter().map(|path| path.local).collect();
         wanted.insert(Ipv4Addr::UNSPECIFIED);
-        self.ears.retain(|local, ear| {
-            let stays = wanted.contains(local) && ear.is_sound();
+        self.sockets.retain(|local, socket| {
+            let stays = wanted.contains(local) && socket.is_open();
             if !stays {
-                tracing::debug!(%local, "the address or its socket is gone; nobody is asked from there");
+                tracing::debug!(%local, "the address or its socket is gone; no probes from there");
             }
             stays
         });
-        self.closed.retain(|local, _| wanted.contains(local));
+        self.open_failures.retain(|local, _| wanted.contains(local));
         for local in wanted {
-            if self.ears.contains_key(&local) {
+            if self.sockets.contains_key(&local) {
                 continue;
             }
-            let trouble = self.closed.entry(local).or_default();
-            match DiscoverySocket::open(local, Arc::clone(&self.hearing)) {
-                Ok(ear) => {
-                    tracing::debug!(%local, "plugs are asked from this address");
-                    self.ears.insert(local, ear);
-                    self.closed.remove(&local);
+            let failures = self.open_failures.entry(local).or_default();
+            match DiscoverySocket::open(local, Arc::clone(&self.shared)) {
+                Ok(socket) => {
+                    tracing::debug!(%local, "probes are sent from this address");
+                    self.sockets.insert(local, socket);
+                    self.open_failures.remove(&local);
                 }
                 Err(error) => {
-                    if trouble.failed(&error.to_string(), std::time::Instant::now()).is_some() {
+                    if failures.failed(&error.to_string(), std::time::Instant::now()).is_some() {
                         tracing::warn!(
-                            "no socket to look for plugs from {local}: {error}: plugs there are not found; write \
-                             their host in [[plug]]"
+                            "no discovery socket on {local}: {error}: plugs there are not found; set their host in \
+                             [[plug]]"
                         );
                     }
                 }
@@ -312,16 +312,16 @@ impl DiscoveryTask {
         }
     }
 
-    /// One line for what came in since the round before began.
-    fn tell_tally(&mut self) {
-        let tally = self.hearing.tally();
-        let before = std::mem::replace(&mut self.before, tally);
-        self.hearing.begin_round();
-        if tally != before {
-            let answers = tally.answers - before.answers;
-            let garbage = tally.garbage - before.garbage;
-            let dropped = tally.dropped - before.dropped;
-            tracing::debug!(answers, garbage, dropped, "heard since the last round of discovery");
+    /// One line for the datagrams received since the last round began.
+    fn log_counts(&mut self) {
+        let counts = self.shared.tally();
+        let before = std::mem::replace(&mut self.counts_before, counts);
+        self.shared.begin_round();
+        if counts != before {
+            let answers = counts.answers - before.answers;
+            let garbage = counts.garbage - before.garbage;
+            let dropped = counts.dropped - before.dropped;
+            tracing::debug!(answers, garbage, dropped, "received since the last round of discovery");
         }
     }
 }
@@ -330,57 +330,56 @@ impl DiscoveryTask {
 mod tests {
     use super::*;
 
-    fn search() -> (DiscoveryTask, mpsc::Receiver<Sighting>) {
-        let (tell, sightings) = mpsc::channel(WAITING);
+    fn task() -> (DiscoveryTask, mpsc::Receiver<Sighting>) {
+        let (sender, sightings) = mpsc::channel(SIGHTINGS);
         let options = DiscoveryOptions { tdp_ports: vec![9], ..DiscoveryOptions::usual(9) };
-        let hearing = Arc::new(SocketShared::new(options.port, tell));
-        (DiscoveryTask::new(options, hearing), sightings)
+        let shared = Arc::new(SocketShared::new(options.port, sender));
+        (DiscoveryTask::new(options, shared), sightings)
     }
 
     #[tokio::test]
     async fn a_socket_that_broke_is_replaced_and_one_whose_interface_went_is_closed() {
-        let (mut search, _sightings) = search();
+        let (mut task, _sightings) = task();
         let (here, gone) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 9));
-        search.ways = [here, gone].map(|local| BroadcastPath { local, target: local }).to_vec();
-        search.open_ears();
-        let port = |search: &DiscoveryTask, local| search.ears.get(&local).map(DiscoverySocket::port);
-        let [first, any, before] = [here, Ipv4Addr::UNSPECIFIED, gone].map(|local| port(&search, local));
+        task.paths = [here, gone].map(|local| BroadcastPath { local, target: local }).to_vec();
+        task.update_sockets();
+        let port = |task: &DiscoveryTask, local| task.sockets.get(&local).map(DiscoverySocket::port);
+        let [first, any, before] = [here, Ipv4Addr::UNSPECIFIED, gone].map(|local| port(&task, local));
         assert!(first.is_some() && any.is_some() && before.is_some());
 
-        search.ears[&here].give_up().await;
-        search.ways.retain(|way| way.local == here);
-        search.open_ears();
-        assert!(port(&search, here).is_some_and(|port| Some(port) != first), "a broken one is replaced");
-        assert_eq!(port(&search, Ipv4Addr::UNSPECIFIED), any, "a sound one stays");
-        assert_eq!(port(&search, gone), None);
-        search.open_ears();
-        assert_eq!(search.ears.len(), 2);
+        task.sockets[&here].break_off().await;
+        task.paths.retain(|path| path.local == here);
+        task.update_sockets();
+        assert!(port(&task, here).is_some_and(|port| Some(port) != first), "a broken one is replaced");
+        assert_eq!(port(&task, Ipv4Addr::UNSPECIFIED), any, "an open one stays");
+        assert_eq!(port(&task, gone), None);
+        task.update_sockets();
+        assert_eq!(task.sockets.len(), 2);
     }
 
     #[tokio::test]
-    async fn an_address_that_is_none_of_ours_is_told_once_and_does_not_keep_the_others_from_being_used() {
-        let (mut search, _sightings) = search();
+    async fn an_address_without_a_socket_does_not_keep_the_others_from_being_used() {
+        let (mut task, _sightings) = task();
         let foreign = Ipv4Addr::new(192, 0, 2, 1);
-        search.ways =
+        task.paths =
             [foreign, Ipv4Addr::LOCALHOST].map(|local| BroadcastPath { local, target: local }).to_vec();
-        search.open_ears();
-        search.open_ears();
-        assert!(search.ears.contains_key(&Ipv4Addr::LOCALHOST) && !search.ears.contains_key(&foreign));
-        assert!(search.closed.contains_key(&foreign));
+        task.update_sockets();
+        task.update_sockets();
+        assert!(task.sockets.contains_key(&Ipv4Addr::LOCALHOST) && !task.sockets.contains_key(&foreign));
+        assert!(task.open_failures.contains_key(&foreign));
     }
 
     #[tokio::test]
-    async fn single_plugs_are_asked_also_where_there_is_no_way_out() {
-        let (mut search, _sightings) = search();
+    async fn single_plugs_are_asked_also_without_a_broadcast_path() {
+        let (mut task, _sightings) = task();
         let probe = Address::new("127.0.0.7:7", 9);
-        let probes: Vec<_> = probe.clone().into_iter().chain(probe).collect();
-        search.ways.clear();
-        let questions = search.questions(&probes);
-        let places: Vec<_> =
-            questions.iter().map(|(local, target, _)| (*local, target.to_string())).collect();
+        let probe: Vec<_> = probe.clone().into_iter().chain(probe).collect();
+        task.paths.clear();
+        let probes = task.probes(&probe);
+        let places: Vec<_> = probes.iter().map(|(local, target, _)| (*local, target.to_string())).collect();
         let place = |target: &str| (Ipv4Addr::UNSPECIFIED, target.to_owned());
         assert_eq!(places, [place("127.0.0.7:7"), place("127.0.0.7:9"), place("127.0.0.7:9")], "each once");
-        search.open_ears();
-        assert!(search.ears.contains_key(&Ipv4Addr::UNSPECIFIED));
+        task.update_sockets();
+        assert!(task.sockets.contains_key(&Ipv4Addr::UNSPECIFIED));
     }
 }

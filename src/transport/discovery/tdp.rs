@@ -1,7 +1,6 @@
-//! The newer discovery, which plugs of newer firmware answer on UDP 20002: sixteen bytes of header with a checksum,
-//! then plain JSON. Pure.
+//! TDP, the discovery of newer firmwares on UDP 20002: a header of sixteen bytes with a checksum, then plain JSON. Pure.
 //!
-//! Only so much of it as tells who is there and that another language is spoken; the language itself is not here.
+//! Parses who replied and which protocol the device speaks; the protocol itself is `transport/lan`'s.
 
 use crate::bridge::event::UnsupportedDevice;
 use crate::model::Mac;
@@ -9,16 +8,16 @@ use crate::smarthome::lenient::{Fields, repaired};
 
 /// The bytes before the JSON.
 const HEADER: usize = 16;
-/// Where the checksum stands.
+/// The bytes of the checksum.
 const SUM: std::ops::Range<usize> = 12..16;
-/// Stands in the checksum's place while the checksum is computed.
+/// What these bytes hold while the checksum is computed.
 const UNSUMMED: u32 = 0x5A6B_7C8D;
 
-/// The shortest probe: version 2, operation 1, no payload, and the checksum of just that. Older firmwares answer it.
+/// The short probe: version 2, operation 1, no payload, and the checksum. Older KLAP firmwares reply to it.
 pub(super) const SHORT_PROBE: [u8; HEADER] = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];
 
-/// What newer firmwares want to be asked with: a public key, with which some encrypt a part of their answer that is
-/// not read here. Its private half was thrown away.
+/// The payload that newer firmwares require: a public key, with which some encrypt a part of their reply that we do not
+/// need. Nobody has the private key.
 const KEY_PAYLOAD: &[u8] = concat!(
     r#"{"params":{"rsa_key":"-----BEGIN PUBLIC KEY-----\n"#,
     r#"MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAsZjvoeQxkSqwytdirIDM\n"#,
@@ -32,20 +31,20 @@ const KEY_PAYLOAD: &[u8] = concat!(
 )
 .as_bytes();
 
-/// The longer probe. Numbered, so that no two rounds look the same.
+/// The probe with the key. The number is its serial.
 pub(super) fn key_probe(number: u32) -> Vec<u8> {
     probe(number, KEY_PAYLOAD)
 }
 
-/// Reads an answer; `None` for what is none. Nobody checks the sixteen bytes before the JSON, and firmwares differ.
-pub(super) fn read(datagram: &[u8]) -> Option<UnsupportedDevice> {
+/// Parses a reply. Its header is not checked: firmwares differ in it, and no client checks it.
+pub(super) fn parse(datagram: &[u8]) -> Option<UnsupportedDevice> {
     let json = datagram.get(HEADER..).filter(|json| json.first() == Some(&b'{'))?;
     let text = String::from_utf8_lossy(json);
-    read_json(&text).or_else(|| read_json(&repaired(&text)?))
+    parse_json(&text).or_else(|| parse_json(&repaired(&text)?))
 }
 
-/// Each field by itself; a device that says neither what it is nor its MAC says nothing.
-fn read_json(text: &str) -> Option<UnsupportedDevice> {
+/// Each field by itself, so that one odd field does not spoil the others. A reply with neither kind nor MAC is no reply.
+fn parse_json(text: &str) -> Option<UnsupportedDevice> {
     let mut result = serde_json::from_str::<Fields<'_>>(text).ok()?.object("result")?;
     let encryption = result.object("mgt_encrypt_schm");
     let device = UnsupportedDevice {
@@ -69,7 +68,7 @@ fn probe(number: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32 (IEEE), bit by bit: it is computed once a round.
+/// CRC-32 (IEEE), bit by bit, since it is computed only once a round.
 fn crc32(bytes: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xEDB8_8320;
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
@@ -81,13 +80,13 @@ fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn answer(json: &str) -> Option<UnsupportedDevice> {
-        read(&[&[2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], json.as_bytes()].concat())
+    fn reply(json: &str) -> Option<UnsupportedDevice> {
+        parse(&[&[2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], json.as_bytes()].concat())
     }
 
     #[test]
-    fn an_answer_tells_who_is_there_and_what_it_speaks() {
-        let device = answer(
+    fn a_reply_says_which_device_and_which_protocol_it_is() {
+        let device = reply(
             r#"{"error_code":0,"result":{"device_id":"00","device_type":"IOT.SMARTPLUGSWITCH",
             "device_model":"HS100(UK)","mac":"CC-32-E5-00-00-01","mgt_encrypt_schm":{"encrypt_type":"KLAP"}}}"#,
         )
@@ -97,21 +96,21 @@ mod tests {
     }
 
     #[test]
-    fn what_some_families_leave_out_or_write_otherwise_does_no_harm() {
+    fn missing_and_escaped_fields_are_accepted() {
         let device =
-            answer(r#"{"result":{"device_type":"SMART.\u0054APOPLUG","mac":"CC32E5000001"}}"#).unwrap();
+            reply(r#"{"result":{"device_type":"SMART.\u0054APOPLUG","mac":"CC32E5000001"}}"#).unwrap();
         assert_eq!((&*device.kind, &*device.model, &*device.encryption), ("SMART.TAPOPLUG", "", ""));
         for json in ["", "{}", "{", r#"{"result":{}}"#, r#"{"error_code":-1}"#, r#"{"result":{"mac":1}}"#] {
-            assert_eq!(answer(json), None, "{json}");
+            assert_eq!(reply(json), None, "{json}");
         }
-        assert_eq!(read(&SHORT_PROBE), None, "our own question is no answer");
+        assert_eq!(parse(&SHORT_PROBE), None, "our own probe is no reply");
     }
 
     #[test]
     fn one_odd_field_does_not_hide_the_device() {
         let whole = r#"{"result":{"device_type":"SMART.TAPOPLUG","device_model":"P100","mac":"CC32E5000001",
             "mgt_encrypt_schm":{"encrypt_type":"AES"}}}"#;
-        let sound = answer(whole).unwrap();
+        let sound = reply(whole).unwrap();
         for (one, other) in [
             (r#""P100""#, "null"),
             (r#""P100""#, "\"a\nb\""),
@@ -121,7 +120,7 @@ mod tests {
             (r#""P100""#, r#""P100","mac":"CC32E5000001""#),
             (r#""P100""#, r#""\ud83d""#),
         ] {
-            let odd = answer(&whole.replace(one, other)).unwrap();
+            let odd = reply(&whole.replace(one, other)).unwrap();
             let is_named = odd.mac == sound.mac || odd.kind == sound.kind;
             assert!(
                 is_named && (odd.encryption == sound.encryption || one.starts_with('{')),
@@ -130,7 +129,7 @@ mod tests {
         }
     }
 
-    /// Both computed by a program that somebody else wrote.
+    /// Both computed by another program.
     #[test]
     fn probes_carry_the_checksum_that_plugs_check() {
         let payload = br#"{"params":{"rsa_key":"X"}}"#;
@@ -143,10 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_probe_is_json_with_a_key_in_it() {
+    fn the_key_probe_is_json_with_a_key_in_it() {
         let probe = key_probe(7);
-        let announced = usize::from(u16::from_be_bytes([probe[4], probe[5]]));
-        assert_eq!(announced, probe.len() - HEADER);
+        let length = usize::from(u16::from_be_bytes([probe[4], probe[5]]));
+        assert_eq!(length, probe.len() - HEADER);
         let json: serde_json::Value = serde_json::from_slice(&probe[HEADER..]).unwrap();
         let key = json["params"]["rsa_key"].as_str().unwrap();
         assert!(

@@ -1,8 +1,8 @@
-//! The LAN wire: TCP 9999, one kept connection a plug, one request in flight, each request in one write.
+//! The XOR protocol on TCP 9999: one connection for each plug, kept open, one request in flight, each in one write.
 //!
-//! Owns the connections and the sorting of what can go wrong with them into [`Failure`]s. Knows nothing of routes or
-//! retries, with one exception that belongs to the wire: many plugs close a connection that has rested, so a kept
-//! connection that turns out to be dead before the first byte of an answer is replaced, and the request said again.
+//! Owns the connections, and maps their errors to [`Failure`]s. Knows no routes and no retries, with one exception: many
+//! plugs close an idle connection, so one that proves dead before the first byte of the answer is replaced, and the
+//! request is sent again.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +18,11 @@ use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 use crate::smarthome::message::{DeviceInfo, NotAnAnswer, OutletIds, Reading, Reply, Request};
 use crate::transport::lan::fd_budget::{FdBudget, is_out_of_files};
 
-/// Most answers fit; a longer one grows its buffer as its bytes arrive, never by what its length word says.
+/// Most answers fit. For a longer one the buffer grows as bytes arrive, never by the announced length.
 const USUAL_ANSWER: usize = 2048;
-/// The most of a stranger's alias that is repeated, in characters; the apps take 31.
+/// The most characters of another device's alias in a message; the apps allow 31.
 const ALIAS_SHOWN: usize = 40;
-/// So many buffers are kept for the next exchanges.
+/// The most buffers that are kept for the next exchanges.
 const SPARE_BUFFERS: usize = 64;
 
 /// All plugs' connections.
@@ -55,7 +55,7 @@ impl XorClient {
                 Err(ExchangeError::Failed(outcome)) => return *outcome,
             }
         }
-        // Rare, and in a box of its own, or each poll over a kept connection would carry the room that this needs.
+        // Boxed, or the future of each poll over an idle connection would be as large as this one.
         match Box::pin(self.ask_anew(ask)).await {
             Ok(outcome) => outcome,
             Err(ExchangeError::DeadBeforeAnswer) => Outcome::of(Err(Failure::Closed)),
@@ -63,7 +63,7 @@ impl XorClient {
         }
     }
 
-    /// Connects, and lets the plug prove who it is before anything is asked that changes it.
+    /// Connects, and asks the plug who it is before it sends a request that changes something.
     async fn ask_anew(&self, ask: &ExchangeParts<'_>) -> Result<Outcome, ExchangeError> {
         let mut wire = self.connect(ask.address).await?;
         if ask.exchange.request == Request::SysInfo {
@@ -87,8 +87,8 @@ impl XorClient {
         Ok(Outcome { result, greeting: Some(hello) })
     }
 
-    /// Some firmwares close after each answer, the one to the greeting included. Who lives at the address was proved
-    /// a moment ago, so the request may go first on one more connection.
+    /// Some firmwares close the connection after each answer. The plug's identity was checked a moment ago, so the request
+    /// may go first on one more connection.
     async fn ask_after_hello(
         &self,
         ask: &ExchangeParts<'_>,
@@ -99,7 +99,7 @@ impl XorClient {
         self.ask_on(wire, ask).await
     }
 
-    /// Connects, as long as enough is left for those who cannot wait.
+    /// Connects, unless too few file descriptors are left for the rest of the daemon.
     async fn connect(&self, address: &Address) -> Result<XorConnection, ExchangeError> {
         let wire = XorConnection::connect(address).await?;
         let now = Instant::now().into_std();
@@ -115,14 +115,14 @@ impl XorClient {
         }
     }
 
-    /// Says the exchange's request on a wire, and keeps the wire if all went well.
+    /// Sends the exchange's request on a connection, and keeps the connection if all went well.
     async fn ask_on(&self, mut wire: XorConnection, ask: &ExchangeParts<'_>) -> Result<Reply, ExchangeError> {
         let answer = self.say(&mut wire, &ask.exchange.request, ask.exchange.known_info.as_ref()).await;
         if let Ok(Reply::SysInfo(reading) | Reply::Switched(Some(reading))) = &answer {
             ask.prove(reading)?;
             wire.proven = Some(Arc::clone(&reading.device));
         }
-        // A plug that says no has answered: its wire is sound.
+        // A plug that refuses has answered: its connection is sound.
         let says_no = |trouble: &ExchangeError| matches!(trouble, ExchangeError::Failed(outcome) if matches!(outcome.result, Err(Failure::Device { .. })));
         let sound = answer.as_ref().err().is_none_or(says_no);
         if sound && !wire.spent && self.share.keeps(&wire.stream) {
@@ -138,7 +138,7 @@ impl XorClient {
         device: Option<&Arc<DeviceInfo>>,
     ) -> Result<Reply, ExchangeError> {
         let mut buffer = self.take_buffer();
-        // The bridge's device may be from another wire, on which the same strip calls its outlets otherwise.
+        // The bridge may know the device from the cloud, where the same strip gives its outlets other ids.
         let given = wire.proven.as_ref().or(device);
         let ids = given.map_or(OutletIds::None, |device| OutletIds::AsGiven(&device.outlets));
         frame::build(&mut buffer, |out| request.write_json(ids, out));
@@ -149,7 +149,7 @@ impl XorClient {
         reply
     }
 
-    /// The kept connection, if it leads to where the plug is expected and to whom.
+    /// The idle connection, if it leads to the right address and the right plug.
     fn take_kept(&self, ask: &ExchangeParts<'_>) -> Option<XorConnection> {
         let wire = self.kept().take(ask.exchange.plug)?;
         let fits = wire.address == *ask.address
@@ -174,7 +174,7 @@ impl XorClient {
     }
 }
 
-/// Connections that rest. Keys of plugs are given out one after the other, so they are places in a list.
+/// Idle connections. Plug keys are consecutive, so they index a list.
 #[derive(Debug, Default)]
 struct IdleConnections(Vec<Option<XorConnection>>);
 
@@ -192,7 +192,7 @@ impl IdleConnections {
     }
 }
 
-/// What is asked, where, and of whom.
+/// An exchange with its target taken apart.
 struct ExchangeParts<'a> {
     exchange: &'a Exchange,
     address: &'a Address,
@@ -214,20 +214,20 @@ impl ExchangeParts<'_> {
     }
 }
 
-/// One connection. Dropped in the middle of an exchange it is reset.
+/// One connection. If it is dropped in the middle of an exchange, it is reset.
 #[derive(Debug)]
 struct XorConnection {
     stream: TcpStream,
     address: Address,
-    /// Who answered on it.
+    /// The plug that answered on it.
     proven: Option<Arc<DeviceInfo>>,
     in_flight: bool,
-    /// Something came that was not asked for: what comes next could be taken for another request's answer.
+    /// More bytes came than the answer has: they could be taken for the next answer.
     spent: bool,
 }
 
 impl XorConnection {
-    /// None if no more files may be opened.
+    /// `None` if no more files may be opened.
     async fn connect(address: &Address) -> Result<Option<Self>, ExchangeError> {
         let connected = match address.destination() {
             Destination::Socket(socket) => TcpStream::connect(socket).await,
@@ -237,12 +237,12 @@ impl XorConnection {
             Err(error) if is_out_of_files(&error) => return Ok(None),
             connected => connected.map_err(|error| sort_connect_error(&error))?,
         };
-        // The devices' buffers are easily overrun: one segment a request, at once.
+        // The devices' buffers are easily overrun: each request is one segment, sent at once.
         stream.set_nodelay(true).map_err(|error| sort_error(&error))?;
         Ok(Some(Self { stream, address: address.clone(), proven: None, in_flight: false, spent: false }))
     }
 
-    /// Writes the frame in `buffer` and replaces it by the answer's plain payload.
+    /// Writes the frame in `buffer` and replaces it with the payload of the answer, decrypted.
     async fn exchange(&mut self, buffer: &mut Vec<u8>) -> Result<(), ExchangeError> {
         self.in_flight = true;
         self.stream.write_all(buffer).await.map_err(|error| dead_or_failed(&error))?;
@@ -275,7 +275,7 @@ impl XorConnection {
 impl Drop for XorConnection {
     fn drop(&mut self) {
         if self.in_flight {
-            // Whether it worked cannot matter any more: the connection is given up either way.
+            // The connection is dropped whether this works or not.
             let _ = self.stream.set_zero_linger();
         }
     }
@@ -313,7 +313,7 @@ fn dead_or_failed(error: &io::Error) -> ExchangeError {
 
 fn sort_connect_error(error: &io::Error) -> Failure {
     match sort_error(error) {
-        // A connection that ends while it is being made was refused by something on the way.
+        // A connection that closes while it opens was refused on the way.
         Failure::Closed => Failure::Refused,
         failure => failure,
     }

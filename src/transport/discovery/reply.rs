@@ -1,13 +1,13 @@
-//! What a datagram says that came back, in either of the two forms. Pure.
+//! Parses a reply to discovery, in either of its two forms: XOR from UDP 9999, or TDP from UDP 20002. Pure.
 
 use super::tdp;
 use crate::bridge::event::DiscoveryReply;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{Reply, Request};
 
-/// Reads a datagram, which is overwritten on the way; `None` for what is no plug's answer.
-pub fn understand(datagram: &mut [u8]) -> Option<DiscoveryReply> {
-    if let Some(device) = tdp::read(datagram) {
+/// Parses a datagram, which is decrypted in place; `None` if no plug wrote it.
+pub fn parse(datagram: &mut [u8]) -> Option<DiscoveryReply> {
+    if let Some(device) = tdp::parse(datagram) {
         return Some(DiscoveryReply::Other(device));
     }
     cipher::decrypt(datagram);
@@ -22,25 +22,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_xor_answer_is_understood() {
+    fn an_xor_reply_is_parsed() {
         let mut datagram =
             br#"{"system":{"get_sysinfo":{"deviceId":"8006000000000000000000000000000000000001",
             "relay_state":1,"alias":"Lamp","mac":"50:C7:BF:00:00:01"}}}"#
                 .to_vec();
         cipher::encrypt(&mut datagram);
-        let Some(DiscoveryReply::SysInfo(reading)) = understand(&mut datagram) else {
-            panic!("not understood")
-        };
+        let Some(DiscoveryReply::SysInfo(reading)) = parse(&mut datagram) else { panic!("not parsed") };
         assert_eq!(&*reading.device.alias, "Lamp");
     }
 
     #[test]
-    fn what_is_no_plugs_answer_is_nothing() {
+    fn a_datagram_that_no_plug_wrote_is_nothing() {
         let mut error =
             br#"{"system":{"get_sysinfo":{"err_code":-1,"err_msg":"module not support"}}}"#.to_vec();
         cipher::encrypt(&mut error);
         for datagram in [&b""[..], b"{}", b"M-SEARCH * HTTP/1.1", &[0; 20], &[0xff; 2000], &error] {
-            assert_eq!(understand(&mut datagram.to_vec()), None, "{datagram:?}");
+            assert_eq!(parse(&mut datagram.to_vec()), None, "{datagram:?}");
         }
     }
 }
