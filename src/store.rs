@@ -1,10 +1,9 @@
-//! What outlives a restart: names, last known addresses, the terminal's UUID, the instance, and the account's
-//! tokens.
+//! What outlives a restart: names, last known addresses and protocols, the terminal's UUID, the instance, and the
+//! account's tokens.
 //!
-//! Two files in one directory of ours (0700), both 0600 and both replaced as a whole, so that whoever pulls
-//! the plug leaves the old version or the new one: `state.json`, and `cloud.token`, which is a password
-//! equivalent. A damaged file is set aside and begun anew; a directory that cannot be used is said so once
-//! and lived without. Nothing here is a reason not to start. What is remembered is decided elsewhere.
+//! Two files in one directory (0700), both 0600 and both replaced atomically, so that a power cut leaves the old version
+//! or the new one: `state.json`, and `cloud.token`, which is as good as a password. A damaged file is renamed and started
+//! anew. If the directory cannot be used, that is reported once and nothing is kept. The daemon starts in any case.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,25 +31,25 @@ use crate::transport::cloud::{TokenStore, Tokens};
 const STATE: &str = "state.json";
 /// The account's tokens.
 const TOKENS: &str = "cloud.token";
-/// Written to see whether something can be.
+/// A file that is written to check that the directory is writable.
 const PROBE: &str = "probe";
-/// The form of both files. A file with a higher number was written by a newer hs100d.
+/// The format of both files. A newer hs100d writes a higher number.
 const VERSION: u32 = 1;
-/// For the eyes of our own user only.
+/// For our own user only.
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIRECTORY: u32 = 0o700;
 /// What group and others may do.
 const OTHERS: u32 = 0o077;
-/// The mark of a directory that everybody shares.
+/// The sticky bit, of a shared directory such as `/tmp`.
 const STICKY: u32 = 0o1000;
 /// The largest file that is read: ten thousand plugs need some 2 MB.
 const LARGEST: u64 = 64 << 20;
-/// No write takes this long, so an unfinished file older than this has lost its writer.
+/// No write takes this long: the writer of an older unfinished file is gone.
 const ABANDONED: Duration = Duration::from_secs(3600);
-/// How many hexadecimal digits tell the installations of one house apart.
+/// Hexadecimal digits that tell several installations apart.
 const INSTANCE_LEN: usize = 8;
 
-/// The memory of one installation. All of it is in memory; [`Snapshot::write`] puts it on disk.
+/// The store of one installation, held in memory; [`Snapshot::write`] writes it.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -58,15 +57,14 @@ pub struct Store {
     instance: String,
     plugs: Arc<BTreeMap<DeviceId, KnownPlug>>,
     changed: bool,
-    /// A snapshot is out and its fate not known; a second one could be overtaken by it.
+    /// A snapshot is being written; a second one could be overtaken by it.
     saving: bool,
-    /// What lies on disk could not be read and is left alone.
+    /// The files could not be read and are not touched.
     hands_off: bool,
     tokens: TokenFile,
 }
 
-/// Who else may put files of his own in the place of ours, in one line with the remedy; `None` if nobody may, or if
-/// there is no directory yet.
+/// Whether other users may replace our files: one line with the remedy; `None` if nobody may, or there is no directory.
 pub fn exposure(directory: &Path) -> Option<String> {
     let access = FilePermissions::of(directory)?;
     let directory = directory.display();
@@ -83,7 +81,7 @@ pub fn exposure(directory: &Path) -> Option<String> {
     ))
 }
 
-/// What could not be written, in one line with the remedy.
+/// A file that could not be written, in one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be written: {error}: make room, or make the directory writable for this user", path.display())]
 pub struct Unwritable {
@@ -95,15 +93,14 @@ pub struct Unwritable {
 }
 
 impl Unwritable {
-    /// Whether it is the account's tokens, of which the account itself says that they are not saved.
+    /// Whether it is the file of the tokens, which the account reports itself.
     pub fn is_of_tokens(&self) -> bool {
         self.path.file_name().is_some_and(|name| name == TOKENS)
     }
 }
 
 impl Store {
-    /// Opens the store in `directory`, which is made if it is not there. Always succeeds; what went wrong on
-    /// the way is told in lines fit for the log.
+    /// Opens the store in `directory`, which is made if it is missing. Always succeeds; problems come as lines for the log.
     pub fn open(directory: &Path) -> (Self, Vec<String>) {
         let mut store = Self::fresh(directory);
         if let Err(error) = prepare(directory) {
@@ -125,15 +122,14 @@ impl Store {
                 warnings.push(format!("{warning}; until then nothing is saved"));
             }
         }
-        // An installation keeps its name from its first moment, not from the first plug on.
+        // The instance is kept from the first start on, not from the first plug on.
         if let Err(unwritable) = store.save() {
             warnings.push(unwritable.to_string());
         }
         (store, warnings)
     }
 
-    /// Reads what is there and writes nothing, neither now nor later: for a command that only looks. What cannot be read
-    /// counts as not there.
+    /// Reads the store and never writes: for a command that only looks. A file that cannot be read counts as missing.
     pub fn read_only(directory: &Path) -> Self {
         let mut store = Self { hands_off: true, ..Self::fresh(directory) };
         let path = directory.join(STATE);
@@ -146,22 +142,22 @@ impl Store {
         store
     }
 
-    /// The UUID that this installation shows to the cloud as its terminal.
+    /// The terminal UUID that this installation sends to the cloud.
     pub fn terminal(&self) -> Uuid {
         self.terminal
     }
 
-    /// Eight hexadecimal digits, drawn once: the default client id and the bridge device are named by them.
+    /// Eight hexadecimal digits, drawn once: part of the default client id and of the bridge device's id.
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
-    /// What is known of plugs from earlier runs, in the order of their device ids.
+    /// The plugs of earlier runs, in the order of their device ids.
     pub fn known_plugs(&self) -> Vec<KnownPlug> {
         self.plugs.values().cloned().collect()
     }
 
-    /// Keeps what is known of a plug. Cheap; nothing is written yet.
+    /// Keeps a plug. Cheap; nothing is written yet.
     pub fn remember(&mut self, plug: KnownPlug) {
         if self.plugs.get(&plug.device_id) != Some(&plug) {
             Arc::make_mut(&mut self.plugs).insert(plug.device_id.clone(), plug);
@@ -169,7 +165,7 @@ impl Store {
         }
     }
 
-    /// Drops what is known of a plug. Cheap; nothing is written yet.
+    /// Drops a plug. Cheap; nothing is written yet.
     pub fn forget(&mut self, device_id: &DeviceId) {
         if self.plugs.contains_key(device_id) {
             Arc::make_mut(&mut self.plugs).remove(device_id);
@@ -177,7 +173,7 @@ impl Store {
         }
     }
 
-    /// Whether there is something to write and nobody is writing.
+    /// Whether there is something to write and no snapshot is being written.
     pub fn is_due(&self) -> bool {
         !self.saving && (self.is_state_due() || self.tokens.is_unsaved())
     }
@@ -186,8 +182,8 @@ impl Store {
         self.changed && !self.hands_off
     }
 
-    /// What is to be written now, as a value that can be sent to a thread that may block; `None` if nothing
-    /// is due. Its end is to be told to [`Store::written`].
+    /// What must be written now, for a thread that may block; `None` if nothing is due. Call [`Store::written`] with the
+    /// result.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
         if !self.is_due() {
             return None;
@@ -205,23 +201,23 @@ impl Store {
         })
     }
 
-    /// A snapshot was written, or not, or its writing was lost (`None`): then what was not written is due again.
+    /// A snapshot was written, or failed, or its thread was lost (`None`). What was not written is due again.
     pub fn written(&mut self, result: Option<&Result<(), Unwritable>>) {
         self.saving = false;
         self.changed |= match result {
             Some(Ok(())) => false,
-            // The state was written before that was told.
+            // The state was written before the tokens failed.
             Some(Err(error)) => !error.is_of_tokens(),
             None => true,
         };
     }
 
-    /// Whether a login has brought tokens that could not be written down yet.
+    /// Whether tokens of a login could not be written yet.
     pub fn has_unsaved_tokens(&self) -> bool {
         self.tokens.is_unsaved()
     }
 
-    /// Writes what is due, here and now. For callers that may block.
+    /// Writes what is due, and blocks.
     ///
     /// # Errors
     /// The file that could not be written; the change stays due.
@@ -232,7 +228,7 @@ impl Store {
         result
     }
 
-    /// Where the account's tokens are kept.
+    /// The file of the account's tokens.
     pub fn token_file(&self) -> TokenFile {
         self.tokens.clone()
     }
@@ -252,7 +248,7 @@ impl Store {
         }
     }
 
-    /// Takes over what was on disk; the error says what is wrong with it. The value says what was skipped.
+    /// Takes the content of the file. The error says what is wrong with it, the value what was skipped.
     fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, String> {
         let state: StateFile<RowsRead> = parse(bytes)?;
         let is_instance =
@@ -263,19 +259,19 @@ impl Store {
         self.terminal =
             Uuid::parse_str(&state.terminal).map_err(|_| "its terminal is not a UUID".to_owned())?;
         self.instance = state.instance;
-        let skipped = state.plugs.rows - state.plugs.sensible.len();
-        self.plugs = Arc::new(state.plugs.sensible);
+        let skipped = state.plugs.rows - state.plugs.valid.len();
+        self.plugs = Arc::new(state.plugs.valid);
         self.changed = skipped > 0;
         Ok((skipped > 0).then(|| {
             format!(
-                "{}: {skipped} plugs in it make no sense: they are dropped, and named anew when they are found",
+                "{}: {skipped} plugs in it are invalid: they are dropped, and named anew when they are found",
                 self.directory.join(STATE).display()
             )
         }))
     }
 }
 
-/// What is to be written, taken at one moment. Cheap to make: the plugs are shared until one of them changes.
+/// The store at one moment. Cheap to make: the plugs are shared until one of them changes.
 #[derive(Debug)]
 pub struct Snapshot {
     directory: PathBuf,
@@ -287,7 +283,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts it on disk. Blocks until the disk has it.
+    /// Writes it. Blocks until the disk has it.
     ///
     /// # Errors
     /// The file that could not be written; what was there before still is.
@@ -306,8 +302,7 @@ impl Snapshot {
     }
 }
 
-/// The account's tokens on disk. A handle: cheap to clone, and nothing is remembered but the place, what was seen there
-/// last and what could not be written there yet.
+/// The account's tokens on disk. A handle, cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TokenFile {
     directory: PathBuf,
@@ -319,7 +314,7 @@ pub struct TokenFile {
 /// What this process knows of the file.
 #[derive(Debug, Default)]
 struct KnownTokens {
-    /// What we wrote or read there last; it is another's if it is another thing by now.
+    /// What we wrote or read there last. If the file differs, somebody else wrote it.
     on_disk: Option<Tokens>,
     /// What could not be written yet.
     unsaved: Option<Tokens>,
@@ -336,16 +331,16 @@ impl TokenFile {
         self.directory.join(TOKENS).exists()
     }
 
-    /// Whether somebody has removed what was there: a logout. A file that could never be written is none.
+    /// Whether somebody removed the file: a logout. A file that was never written does not count.
     pub fn was_removed(&self) -> bool {
         self.known().on_disk.is_some() && !self.is_there()
     }
 
-    /// The tokens of the last login, if there was one. Where somebody else logged in or out meanwhile, what could not be
-    /// written yet is let go of.
+    /// The tokens of the last login, if there was one. If somebody else logged in or out meanwhile, unwritten tokens are
+    /// dropped.
     ///
     /// # Errors
-    /// A line fit for the log, if there is a file but no tokens in it. Then it has been set aside.
+    /// A line for the log, if the file has no tokens in it. Then it has been renamed.
     pub fn load(&self) -> Result<Option<Tokens>, String> {
         let mut tokens = None;
         let loaded = load(&self.directory, TOKENS, |bytes| {
@@ -358,7 +353,7 @@ impl TokenFile {
                 if known.on_disk != tokens {
                     known.unsaved = None;
                 }
-                // A logout stays one until a session has begun without these.
+                // A logout counts until a session has begun without these.
                 if tokens.is_some() {
                     known.on_disk.clone_from(&tokens);
                 }
@@ -368,11 +363,10 @@ impl TokenFile {
         }
     }
 
-    /// Keeps the tokens. Blocks until the disk has them.
+    /// Writes the tokens. Blocks until the disk has them.
     ///
     /// # Errors
-    /// The file that could not be written; what was there before still is, and the store writes these with the next
-    /// snapshot.
+    /// The file that could not be written. It is unchanged, and the next snapshot writes these tokens.
     pub fn save(&self, tokens: &Tokens) -> Result<(), Unwritable> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = replace(&self.directory, TOKENS, &TokensFile::of(tokens));
@@ -380,7 +374,7 @@ impl TokenFile {
         saved
     }
 
-    /// Writes what could not be written before, if there is something.
+    /// Writes tokens that could not be written before.
     fn save_what_is_left(&self) -> Result<(), Unwritable> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = self.known().unsaved.clone() else { return Ok(()) };
@@ -390,7 +384,7 @@ impl TokenFile {
         Ok(())
     }
 
-    /// Another session has begun, with what is there now: what could not be written of the one before is let go of.
+    /// A new session has begun with the file as it is: unwritten tokens of the last one are dropped.
     pub fn begin_anew(&self) {
         let is_there = self.is_there();
         let mut known = self.known();
@@ -406,7 +400,7 @@ impl TokenFile {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the tokens; that there are none is fine.
+    /// Removes the tokens, if there are any.
     ///
     /// # Errors
     /// The file that could not be removed.
@@ -437,7 +431,7 @@ impl TokenStore for TokenFile {
     }
 }
 
-/// `state.json` as it lies on disk.
+/// `state.json` as written.
 #[derive(Serialize, Deserialize)]
 struct StateFile<Plugs> {
     version: u32,
@@ -446,7 +440,7 @@ struct StateFile<Plugs> {
     plugs: Plugs,
 }
 
-/// Rows made one by one as they are written: there may be ten thousand.
+/// Makes rows one by one while they are written: there may be ten thousand.
 struct RowsToWrite<'a>(&'a BTreeMap<DeviceId, KnownPlug>);
 
 impl Serialize for RowsToWrite<'_> {
@@ -455,10 +449,10 @@ impl Serialize for RowsToWrite<'_> {
     }
 }
 
-/// Rows taken over one by one as they are read.
+/// Takes rows one by one while they are read.
 #[derive(Default)]
 struct RowsRead {
-    sensible: BTreeMap<DeviceId, KnownPlug>,
+    valid: BTreeMap<DeviceId, KnownPlug>,
     rows: usize,
 }
 
@@ -476,7 +470,7 @@ impl<'de> Deserialize<'de> for RowsRead {
                 let mut read = RowsRead::default();
                 while let Some(row) = list.next_element::<PlugRow>()? {
                     read.rows += 1;
-                    read.sensible.extend(row.plug());
+                    read.valid.extend(row.plug());
                 }
                 Ok(read)
             }
@@ -514,9 +508,9 @@ impl PlugRow {
         }
     }
 
-    /// Without a device id and a name there is no plug; MAC and address are learned again.
+    /// A row without device id or name is no plug. The rest is learned again if it is invalid.
     fn plug(self) -> Option<(DeviceId, KnownPlug)> {
-        /// The plugs' own port; addresses are written with theirs, so this is for files that somebody edited.
+        /// For addresses without a port, in files that somebody edited.
         const PORT: u16 = 9999;
         let device_id = DeviceId::new(&self.device_id)?;
         let plug = KnownPlug {
@@ -524,7 +518,7 @@ impl PlugRow {
             name: PlugName::new(&self.name).ok()?,
             mac: self.mac.as_deref().and_then(Mac::new),
             address: self.address.as_deref().and_then(|text| Address::new(text, PORT)),
-            // All or none: an outlet's place in the list is its number.
+            // All or none: an outlet's index is its number.
             outlets: self
                 .outlets
                 .iter()
@@ -538,7 +532,7 @@ impl PlugRow {
     }
 }
 
-/// `cloud.token` as it lies on disk.
+/// `cloud.token` as written.
 #[derive(Serialize, Deserialize)]
 struct TokensFile {
     version: u32,
@@ -573,7 +567,7 @@ impl Drop for TokensFile {
     }
 }
 
-/// How the reading of a file went. The texts are for the log.
+/// The result of reading a file, with texts for the log.
 enum Loaded<T> {
     Well(T),
     Missing,
@@ -581,7 +575,7 @@ enum Loaded<T> {
     Unreadable(String),
 }
 
-/// Reads a file and lets `take` make sense of it; where it cannot, the file is set aside.
+/// Reads a file and gives it to `take`. A file that `take` refuses is renamed.
 fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, String>) -> Loaded<T> {
     let path = directory.join(name);
     let bytes = match read(&path) {
@@ -602,20 +596,19 @@ fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, S
     }
 }
 
-/// Reads what we wrote.
+/// Reads a file of ours.
 fn read(path: &Path) -> io::Result<SecretBuf> {
     let file = open(path)?;
-    // A restored backup may have been laid open to everybody.
+    // A restored backup may be readable for everybody.
     if file.metadata()?.mode() & OTHERS != 0 {
         file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
     }
     SecretBuf::read(file, LARGEST)
 }
 
-/// Opens what we wrote. A link leads to what somebody else chose, and a file of another user's may change under us:
-/// in a directory that others write to, neither is ours.
+/// Opens a file of ours. Links and files of other users are refused: somebody else chose or may change their content.
 fn open(path: &Path) -> io::Result<File> {
-    // A pipe would have root's command wait for a writer for ever.
+    // Without this a pipe would block until somebody writes to it.
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;
@@ -632,14 +625,15 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Only the version is looked at before the rest, so that a newer file is told from a broken one.
+/// Looks at the version first, to tell a newer file from a damaged one.
 fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, String> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
     }
-    // What serde says of a file with tokens could quote them: the place says enough.
-    let place = |error: serde_json::Error| format!("it is not what we wrote (line {})", error.line());
+    // serde's message could quote a token, so only the line is given.
+    let place =
+        |error: serde_json::Error| format!("it is not in the expected format (line {})", error.line());
     match serde_json::from_slice::<Versioned>(bytes).map_err(place)?.version {
         VERSION => serde_json::from_slice(bytes).map_err(place),
         newer => Err(format!("its version is {newer}, and this hs100d knows {VERSION}")),
@@ -658,8 +652,7 @@ fn set_aside(path: &Path, what: &str) -> String {
     }
 }
 
-/// Makes the directory, sweeps what writers that were killed left behind, and sees whether it can be written
-/// to.
+/// Makes the directory, removes files that killed writers left, and checks that it is writable.
 fn prepare(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
     close(directory)?;
@@ -675,20 +668,19 @@ fn prepare(directory: &Path) -> io::Result<()> {
     fs::remove_file(probe)
 }
 
-/// Takes the directory from other users' eyes, if it is plainly ours: somebody may have named `/tmp` by
-/// mistake.
+/// Makes the directory private if it is ours; somebody may have named `/tmp` by mistake.
 fn close(directory: &Path) -> io::Result<()> {
     let mode = fs::metadata(directory)?.permissions().mode();
     let is_ours =
         || Ok::<_, io::Error>(directory.join(STATE).exists() || fs::read_dir(directory)?.next().is_none());
     if mode & OTHERS != 0 && mode & STICKY == 0 && is_ours()? {
-        // Not the owner: then somebody else has decided on this.
+        // Fails for a directory of another user, who decides on its mode.
         fs::set_permissions(directory, Permissions::from_mode(PRIVATE_DIRECTORY)).ok();
     }
     Ok(())
 }
 
-/// Puts a value in place of a file: written beside it, brought to the disk, and renamed over it.
+/// Replaces a file atomically: writes a new file beside it, syncs it, and renames it.
 fn replace(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), Unwritable> {
     let path = directory.join(name);
     let temporary = unfinished(directory, name);
@@ -696,17 +688,17 @@ fn replace(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), U
         fs::remove_file(&temporary).ok();
         Unwritable { path, error }
     })?;
-    // The file is whole either way; where a directory cannot be synchronised, only its newness hangs on luck.
+    // If this fails, a power cut may leave the old file, which is whole as well.
     File::open(directory).and_then(|directory| directory.sync_all()).ok();
     Ok(())
 }
 
-/// Where a file is written before it is one. A command beside the daemon writes elsewhere than the daemon.
+/// The temporary name of a file, with the process id: a command may write while the daemon does.
 fn unfinished(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.{}.new", std::process::id()))
 }
 
-/// Whether a file of this name is one of those, of whichever process.
+/// Whether this is such a temporary name, of any process.
 fn is_unfinished(name: &str) -> bool {
     let middle =
         [STATE, TOKENS, PROBE].into_iter().find_map(|ours| name.strip_prefix(ours)?.strip_prefix('.'));
@@ -723,8 +715,8 @@ fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     file.sync_all()
 }
 
-/// What root writes beside a daemon that runs as a user of its own, as `cloud login` does, the daemon must be able to
-/// read. Whoever is not root cannot give files away and does not need to.
+/// Gives the file to the directory's owner: the daemon must be able to read what root's `cloud login` writes. For other
+/// users this fails, and is not needed.
 fn belong_to_the_directory(path: &Path, file: &File) {
     let owner = path.parent().and_then(|directory| fs::metadata(directory).ok());
     if let Some(owner) = owner {
@@ -732,7 +724,7 @@ fn belong_to_the_directory(path: &Path, file: &File) {
     }
 }
 
-/// A new file, whatever lay there: a link would be written through, and a file keeps the mode that it has.
+/// Makes a new file. An existing one is removed first: a link would be followed, and an old mode kept.
 fn private(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -88,13 +88,13 @@ fn warning_holds(warning: &str, directory: &Path) {
     fits_a_line(&said, LONGEST_COMPLAINT);
     let said: String = said.chars().filter(|c| !c.is_ascii_digit()).collect();
     let ours = [
-        "/state.json: plugs in it make no sense: they are dropped, and named anew when they are found"
+        "/state.json: plugs in it are invalid: they are dropped, and named anew when they are found"
             .to_owned(),
-        damaged(STATE, "it is not what we wrote (line )"),
+        damaged(STATE, "it is not in the expected format (line )"),
         damaged(STATE, "its version is , and this hsd knows "),
         damaged(STATE, "its instance is not eight hexadecimal digits"),
         damaged(STATE, "its terminal is not a UUID"),
-        damaged(TOKENS, "it is not what we wrote (line )"),
+        damaged(TOKENS, "it is not in the expected format (line )"),
         damaged(TOKENS, "its version is , and this hsd knows "),
     ];
     assert!(ours.contains(&said.replace("  ", " ")), "{said}");

@@ -218,7 +218,7 @@ pub enum Target {
     },
     /// Through the account.
     Cloud {
-        /// The plug's name in the account.
+        /// Its name in the account.
         device_id: DeviceId,
     },
 }
@@ -289,22 +289,22 @@ pub struct Sighting {
 /// What a sighted plug said of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DiscoveryReply {
-    /// It speaks the XOR language and told its state.
+    /// It speaks XOR, and this is its state.
     SysInfo(Box<Reading>),
-    /// It answered only the newer discovery, so TCP 9999 does not serve it.
+    /// It answered the newer discovery.
     Other(UnsupportedDevice),
 }
 
-/// What a device says in the newer discovery (UDP 20002). Nothing on the LAN can speak to it yet.
+/// What a device says of itself in the newer discovery (UDP 20002). Its protocol is not built yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedDevice {
-    /// Its MAC address; the device id of that discovery is another one than `deviceId`.
+    /// Its MAC address. The device id there is another one than `deviceId`.
     pub mac: Option<Mac>,
     /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for the other command set.
     pub kind: Box<str>,
     /// Model and region.
     pub model: Box<str>,
-    /// `KLAP`, `AES`, … as it calls its encryption.
+    /// What it calls its encryption: `KLAP`, `AES`, …
     pub encryption: Box<str>,
 }
 
@@ -351,14 +351,14 @@ impl CloudStatus {
     pub const NOT_ASKED: &str = "not asked yet";
 }
 
-/// What is worth keeping of a plug over a restart.
+/// What the store keeps of a plug.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPlug {
     /// Who it is.
     pub device_id: DeviceId,
     /// Its MAC address.
     pub mac: Option<Mac>,
-    /// The name it was given, once.
+    /// Its name in topics.
     pub name: PlugName,
     /// Where it was last.
     pub address: Option<Address>,

@@ -1,4 +1,4 @@
-//! Who is who: how plugs come into the house, are recognised, named, joined with the account, and leave it.
+//! Which plug is which: plugs are found, named, joined with the account, and removed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ impl Bridge {
         (!is_other).then_some(key)
     }
 
-    /// Brings one entry of the user's list to a plug: one that stands already, one from an earlier run, or a new one.
+    /// Finds or makes the plug of one config entry: one that exists, one from an earlier run, or a new one.
     pub(super) fn list(
         &mut self,
         entry: PlugSettings,
@@ -52,7 +52,7 @@ impl Bridge {
         }
         self.registry.enter(key, &identity);
         let outlets = remembered.as_ref().map(|plug| plug.outlets.clone()).unwrap_or_default();
-        // Where the user has written another address since, that is the newer word.
+        // An address that the user wrote since is newer than the remembered one.
         let protocol = remembered.as_ref().and_then(|plug| plug.protocol);
         let last = remembered.filter(|plug| address.is_none() || plug.home == address);
         self.touch(key, now, |plug, ctx| {
@@ -63,14 +63,14 @@ impl Bridge {
             plug.remember_protocol(protocol);
         });
         if !outlets.is_empty() {
-            self.revive_outlets(key, outlets, now);
+            self.restore_outlets(key, outlets, now);
         }
         self.remember(key);
         key
     }
 
-    /// The plug of an entry that was written otherwise before: of the same name, or at the same address, and not
-    /// plainly another.
+    /// The plug of an entry that the user rewrote: of the same name or at the same address, unless its identity
+    /// contradicts.
     fn entry_before(
         &self,
         name: Option<&PlugName>,
@@ -81,16 +81,16 @@ impl Bridge {
         let named = name.and_then(|name| self.registry.named(name));
         let named = named.and_then(|(key, outlet)| outlet.is_none().then_some(key));
         let named = named.filter(|key| self.listed.contains(key));
-        let lives_there = |plug: &Plug| {
+        let is_there = |plug: &Plug| {
             plug.configured_address() == address || (plug.is_here() && plug.address() == address)
         };
-        let placed = address.and_then(|address| inhabitants.at(address));
-        let placed = placed.filter(|&key| self.plug(key).is_some_and(lives_there));
+        let at_address = address.and_then(|address| inhabitants.at(address));
+        let at_address = at_address.filter(|&key| self.plug(key).is_some_and(is_there));
         let may_be = |key: &PlugKey| self.plug(*key).is_some_and(|plug| !plug.identity.contradicts(identity));
-        named.filter(may_be).or(placed.filter(may_be))
+        named.filter(may_be).or(at_address.filter(may_be))
     }
 
-    /// Brings a plug of an earlier run back.
+    /// Adds a plug of an earlier run.
     pub(super) fn restore(&mut self, known: KnownPlug, now: Instant) {
         let identity = Identity { device_id: Some(known.device_id), mac: known.mac };
         let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
@@ -99,7 +99,7 @@ impl Bridge {
             Some(_) => self.registry.name_for(known.name.as_str(), "", known.mac),
         };
         self.rename(key, name, now);
-        self.revive_outlets(key, known.outlets, now);
+        self.restore_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| {
             plug.remembered_at(known.address);
             plug.remember_protocol(known.protocol);
@@ -107,7 +107,7 @@ impl Bridge {
         self.remember(key);
     }
 
-    /// Takes note of who answered. False if the plug turns out to be another entry's, and is given up for it.
+    /// Notes who answered. False if the plug is another entry's as well, and this one was removed for it.
     pub(super) fn learn(&mut self, key: PlugKey, plate: &DeviceInfo, now: Instant) -> bool {
         let Some(plug) = self.plug(key) else { return false };
         let Identity { device_id, mac } = &plug.identity;
@@ -146,8 +146,8 @@ impl Bridge {
         true
     }
 
-    /// Names the outlets of a strip that tells of them for the first time. One that tells of fewer than before keeps
-    /// the names that it has: an answer that leaves outlets out must not cost anybody their topics.
+    /// Names the outlets that a strip reports for the first time. A strip that reports fewer than before keeps their names:
+    /// an incomplete answer must not remove topics.
     fn learn_outlets(&mut self, key: PlugKey, plate: &DeviceInfo, now: Instant) {
         let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() < plate.outlets.len())
         else {
@@ -157,18 +157,18 @@ impl Bridge {
         let mut names: Vec<_> = plug.outlet_names().cloned().collect();
         for (number, outlet) in (1..).zip(&*plate.outlets).skip(names.len()) {
             let name = self.registry.name_for(&outlet.alias, &format!("{strip}-{number}"), plate.mac);
-            // Taken from here on, so that the next outlet does not get it too.
+            // Entered now, so that the next outlet gets another one.
             self.registry.enter_name((key, None), name.clone());
             names.push(name);
         }
         self.name_outlets(key, names, now);
         self.remember(key);
-        // The strip may have been shown for long; of these nothing has been told.
+        // The strip may be published already; its outlets are not.
         self.touch(key, now, Plug::republish);
     }
 
-    /// Names the outlets as they were called in an earlier run, but for a name that is another plug's by now.
-    fn revive_outlets(&mut self, key: PlugKey, mut names: Vec<PlugName>, now: Instant) {
+    /// Gives the outlets their names of an earlier run, except those that another plug has by now.
+    fn restore_outlets(&mut self, key: PlugKey, mut names: Vec<PlugName>, now: Instant) {
         for (outlet, name) in (0..).zip(&mut names) {
             let place = (key, Some(outlet));
             if self.registry.named(name).is_some_and(|holder| holder != place) {
@@ -188,8 +188,8 @@ impl Bridge {
         self.touch(key, now, |plug, _| plug.set_outlet_names(names));
     }
 
-    /// Two entries turned out to be one plug, or two with one device id: the user's own goes on, and the other is given
-    /// up. Which one stays.
+    /// Two entries are one plug, or two plugs with one device id: the one in the config stays, the other is removed.
+    /// Returns the one that stays.
     fn join_twins(&mut self, key: PlugKey, twin: PlugKey, plate: &DeviceInfo, now: Instant) -> PlugKey {
         let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
         let mac = self.plug(twin).and_then(|plug| plug.identity.mac);
@@ -219,8 +219,7 @@ impl Bridge {
         winner
     }
 
-    /// Whether the device that was heard at this address is another one than the plug that has its device id, and that
-    /// plug is there. Says so once.
+    /// Whether the device at this address is not the plug with its device id, and that plug answers. Reported once.
     pub(super) fn is_second_of_its_id(
         &mut self,
         key: PlugKey,
@@ -244,7 +243,7 @@ impl Bridge {
         true
     }
 
-    /// Whether a plug that was found may be served. One that does not say who it is could not be told from the next.
+    /// Whether a plug that was found may be served. One without device id and MAC could not be told from others.
     pub(super) fn may_adopt(&self, plate: &DeviceInfo) -> bool {
         let says_who = plate.device_id.is_some() || plate.mac.is_some();
         self.adopt && says_who && self.counts.plugs < MOST_PLUGS
@@ -299,8 +298,7 @@ impl Bridge {
         self.remember(key);
     }
 
-    /// Gives a plug its name, and clears what the broker keeps under the one before. Another plug that has the name
-    /// takes a new one.
+    /// Gives a plug its name, and clears the topics of its old one. Another plug that has the name gets a new one.
     pub(super) fn rename(&mut self, key: PlugKey, name: PlugName, now: Instant) {
         match self.registry.named(&name) {
             Some((holder, None)) if holder != key => {
@@ -326,7 +324,7 @@ impl Bridge {
         self.touch(key, now, Plug::republish);
     }
 
-    /// An outlet gives its name up for a plug that the user calls so.
+    /// An outlet gets another name, because the user gave its name to a plug.
     fn rename_outlet(&mut self, key: PlugKey, outlet: Outlet, now: Instant) {
         let Some(plug) = self.plug(key) else { return };
         let mut names: Vec<_> = plug.outlet_names().cloned().collect();
@@ -342,7 +340,7 @@ impl Bridge {
 
     pub(super) fn forget(&mut self, key: PlugKey, name: &PlugName, now: Instant) -> Result<(), String> {
         if self.listed.contains(&key) {
-            return Err(format!("{name} stands in the config: remove its [[plug]] entry there and reload"));
+            return Err(format!("{name} is in the config: remove its [[plug]] entry there and reload"));
         }
         let device_id = self.plug(key).and_then(|plug| plug.identity.device_id.clone());
         self.remove(key, now);
@@ -350,7 +348,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Removes a plug from the house. What is written down of it stays.
+    /// Removes a plug. The store keeps it.
     pub(super) fn remove(&mut self, key: PlugKey, now: Instant) {
         self.touch(key, now, Plug::retire);
         let before = self.census_of(key);
@@ -380,7 +378,7 @@ impl Bridge {
         }
     }
 
-    /// Whether an entry at this address has yet to learn whether this is its plug.
+    /// Whether an entry with this address does not know yet whether this is its plug.
     pub(super) fn is_awaited_at(&self, address: &Address, plate: &DeviceInfo) -> bool {
         let awaits = |plug: &Plug| plug.configured_address() == Some(address) && plug.identity.admits(plate);
         self.listed.iter().filter_map(|&key| self.plug(key)).any(awaits)
@@ -390,7 +388,7 @@ impl Bridge {
 /// Where a device is on the LAN, and its MAC.
 type Whereabouts = (Option<String>, Option<Mac>);
 
-/// Two devices have one device id, by which alone plugs are told apart.
+/// Two devices with one device id, which cannot both be served.
 fn same_device_id(other: &str, its: &Whereabouts, kept: &str, served: &Whereabouts) -> String {
     let words = |(host, mac): &Whereabouts| {
         let host = host.as_deref().unwrap_or("an unknown address");

@@ -1,4 +1,4 @@
-//! Who is who: device id, MAC address and topic name, each leading to one plug; and how a plug gets its name.
+//! Finds a plug by device id, MAC address or topic name, and gives new plugs their names.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use crate::smarthome::message::Outlet;
 /// A plug, or one outlet of a strip.
 pub(super) type PlugPart = (PlugKey, Option<Outlet>);
 
-/// The ways from an identity to a plug.
+/// The indexes of all plugs.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     by_device_id: HashMap<DeviceId, PlugKey>,
     by_mac: HashMap<Mac, PlugKey>,
     by_name: HashMap<PlugName, PlugPart>,
-    /// The last number that was put behind a name, so that a thousand plugs of one alias are not counted anew each time.
+    /// The last number appended to each name, so that a thousand plugs of one alias are not counted each time.
     numbers: HashMap<String, u32>,
 }
 
@@ -54,8 +54,8 @@ impl Registry {
         self.by_name.remove(name);
     }
 
-    /// A name for a plug that the user gave none: the slug of its alias, else of its model or strip; with the last digits of
-    /// its MAC, and then a number, where another plug has the name already.
+    /// A name for a plug without one in the config: the slug of its alias, else of its model or strip. If another plug has
+    /// it, the last digits of the MAC are appended, else a number.
     pub(super) fn name_for(&mut self, alias: &str, otherwise: &str, mac: Option<Mac>) -> PlugName {
         let mut base = slug(alias);
         if base.is_empty() {
@@ -81,7 +81,7 @@ impl Registry {
     }
 }
 
-/// `base` and `ending` in at most as many characters as a name may have.
+/// `base` and `ending`, with `base` cut so that the name is not too long.
 fn joined(base: &str, ending: &str) -> Option<PlugName> {
     let room = PlugName::MAX_LEN.saturating_sub(ending.len());
     let base = &base[..base.len().min(room)];

@@ -1,5 +1,5 @@
-//! What was found and cannot be served as it is: devices of other kinds, and plugs that speak another language on the
-//! LAN. Each is named once.
+//! Replies to the newer discovery, and devices that hs100d does not support: devices of other kinds, and plugs whose
+//! protocol on the LAN is not built. Each is reported once.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use super::{Bridge, in_passing};
 use crate::model::{Address, Failure, Mac, PlugName};
 use crate::smarthome::message::{DeviceInfo, Reading, is_plug_kind};
 
-/// Some firmwares answer both discoveries: whoever answers the newer one has this long to answer the older one too.
+/// Some firmwares answer both discoveries: after the newer one, the XOR answer is waited for this long.
 const XOR_ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// So many are remembered, so that each is named once. A flood of made-up ones ends here.
+/// The most devices that are remembered as reported. This bounds a flood of invented ones.
 const MAX_NAMED: usize = 1000;
 
-/// Who was named, and who may have to be.
+/// Devices that were reported, and those that may have to be.
 #[derive(Debug, Default)]
 pub(super) struct UnsupportedDevices {
     named: HashSet<Box<str>>,
-    /// Answered the newer discovery only, so far. The next to be judged comes first.
+    /// Have answered only the newer discovery so far. The first is due first.
     heard: VecDeque<(Instant, Address, UnsupportedDevice)>,
 }
 
 impl UnsupportedDevices {
-    /// When the next one has been heard out.
+    /// When the XOR answer of the first has been waited for long enough.
     pub(super) fn due(&self) -> Option<Instant> {
         self.heard.front().map(|&(due, ..)| due)
     }
@@ -36,7 +36,7 @@ impl UnsupportedDevices {
         mac.is_some_and(|mac| self.named.remove(&*mac.to_string()))
     }
 
-    /// Whether this one has not been named before.
+    /// Whether this one has not been reported before.
     fn is_first(&mut self, key: String) -> bool {
         self.named.len() < MAX_NAMED && self.named.insert(key.into())
     }
@@ -117,8 +117,7 @@ impl Bridge {
         self.publish(Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, route: None, detail }));
     }
 
-    /// A bulb or the like answers where the user wrote that a plug is. It is named, and fails like a plug that is not
-    /// there.
+    /// A device of another kind, such as a bulb, answered at a plug's address. It is reported, and the exchange fails.
     pub(super) fn on_other_kind(
         &mut self,
         key: PlugKey,
@@ -149,7 +148,7 @@ impl Bridge {
         }
     }
 
-    /// A device that answers in our language and is no plug.
+    /// A device that speaks XOR and is no plug.
     pub(super) fn report_unsupported_on_lan(&mut self, plate: &DeviceInfo, address: &Address) {
         let key = key_on_lan(plate, &address.host());
         let place = format!("at {}", address.host());

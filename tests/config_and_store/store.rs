@@ -212,7 +212,7 @@ fn a_plug_that_makes_no_sense_costs_itself_and_no_other() {
     let path = directory.join("state.json");
     fs::write(&path, fs::read_to_string(&path).unwrap().replace("plug-1", "Plug One")).unwrap();
     let (store, warnings) = Store::open(&directory);
-    assert!(warnings.len() == 1 && warnings[0].contains("1 plugs in it make no sense"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("1 plugs in it are invalid"), "{warnings:?}");
     assert_eq!(store.known_plugs(), [plug(2, "10.0.0.2")]);
     open(&directory);
 }
