@@ -1,5 +1,5 @@
-//! The share that connections to plugs have of the files which this process may open. The rest belongs to the broker's
-//! clients, the cloud and the store, none of which can wait as well as a plug can be asked a moment later.
+//! The file descriptors that connections to plugs may use. The rest is kept for the broker's clients, the cloud and the
+//! store: a plug can be asked a moment later, these cannot wait.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,9 +10,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::logging::Repeated;
 
-/// What the system says when this process, or the whole machine, has too many files open.
+/// EMFILE and ENFILE: this process, or the whole machine, has too many files open.
 const OUT_OF_FILES: [i32; 2] = [24, 23];
-/// They have not run out any more when nobody has missed one for this long.
+/// The shortage is over when no connection lacked a file for this long.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Whether an error says that no more files may be opened.
@@ -20,7 +20,7 @@ pub(in crate::transport) fn is_out_of_files(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code))
 }
 
-/// What may be had, and whether it was enough.
+/// The limit, and whether it was enough.
 #[derive(Debug)]
 pub(in crate::transport) struct FdBudget {
     /// How many files this process may have open; absent without a limit.
