@@ -1,7 +1,7 @@
 //! The XOR autokey cipher of TCP and UDP 9999, in place.
 //!
 //! Each byte is combined with the *encrypted* byte before it, starting from [`KEY`], anew for every message and
-//! each direction. It hides nothing and proves nothing: whoever is on the LAN can speak it.
+//! each direction. It neither encrypts nor authenticates: everyone on the LAN can speak it.
 //!
 //! A byte of plain text depends on two bytes of cipher text only. A byte of cipher text is the sum of all plain text up to
 //! it, which is worked out a word at a time.
@@ -33,7 +33,7 @@ pub fn encrypt(bytes: &mut [u8]) {
     }
 }
 
-/// Turns cipher text into plain text. Nothing in it waits for what was done before, and the compiler sees that by itself.
+/// Turns cipher text into plain text. No byte depends on the one decrypted before, and the compiler uses that.
 pub fn decrypt(bytes: &mut [u8]) {
     let mut key = KEY;
     for byte in bytes {

@@ -5,11 +5,11 @@ use super::cipher;
 /// Bytes of the length word.
 pub const HEADER_LEN: usize = 4;
 
-/// The longest payload that is taken, in bytes. The largest replies known are about 16 kB (a strip with its
-/// statistics); the length word is written by a stranger, so it is believed no further than this.
+/// The longest payload that is accepted, in bytes. The largest replies known are about 16 kB (a strip with its
+/// statistics); a longer length is not believed.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
-/// What stands at the front of the bytes received so far.
+/// What the bytes received so far start with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     /// The frame is not whole yet: at least this many more bytes are needed.
@@ -23,7 +23,7 @@ pub enum Frame {
     },
 }
 
-/// Looks at the front of `bytes`. Allocates nothing, whatever the length word says.
+/// Parses the start of `bytes`. Allocates nothing, whatever the length word says.
 pub fn parse(bytes: &[u8]) -> Frame {
     let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
         return Frame::Incomplete(HEADER_LEN - bytes.len());
@@ -41,7 +41,7 @@ pub fn parse(bytes: &[u8]) -> Frame {
 
 /// Replaces the contents of `buffer` by one whole frame that holds what `write_payload` appends.
 ///
-/// A payload longer than a `u32` can say does not exist here: requests are a few hundred bytes.
+/// Requests are a few hundred bytes, so that the length always fits a `u32`.
 pub fn build(buffer: &mut Vec<u8>, write_payload: impl FnOnce(&mut Vec<u8>)) {
     buffer.clear();
     buffer.extend_from_slice(&[0; HEADER_LEN]);

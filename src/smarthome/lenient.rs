@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What many editors put before a text, and JSON does not allow.
+/// Many editors put it before a text; JSON does not allow it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A JSON object, key by key in its order, each with the text of its value. A key may come twice.
@@ -25,7 +25,7 @@ impl<'a> Fields<'a> {
         self.read(key, as_text).unwrap_or_default()
     }
 
-    /// What stands there, if it is one of these. Firmwares say `null` for what they do not have.
+    /// The value there, if it has this type. Firmwares write `null` for what they do not have.
     pub fn value<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
         self.read(key, |json| serde_json::from_str::<Option<T>>(json).ok()).flatten()
     }
@@ -40,7 +40,7 @@ impl<'a> Fields<'a> {
         self.read(key, |json| serde_json::from_str(json).ok())
     }
 
-    /// Says of a key that a part of its value cannot be read.
+    /// Notes that a part of the value of this key cannot be read.
     pub fn note_unread(&mut self, key: &'static str) {
         if !self.unread.contains(&key) {
             self.unread.push(key);
@@ -103,7 +103,7 @@ fn as_text(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// For a field of a derived reader: what cannot be read is absent.
+/// For a field of a derived reader: a value that cannot be read is absent.
 pub fn if_readable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -113,7 +113,7 @@ where
     Ok(serde_json::from_str(json.get()).ok())
 }
 
-/// What may be odd without spoiling what stands beside it: an item of a list, a value that was not asked for.
+/// A value that may be unreadable without an effect on its neighbours: an item of a list, or one that is not needed.
 #[derive(Debug)]
 pub struct IfReadable<T>(pub Option<T>);
 
@@ -150,7 +150,7 @@ pub fn repaired(text: &str) -> Option<String> {
     (repaired != text).then_some(repaired)
 }
 
-/// The escape with which this begins, or what stands for it, and its length.
+/// The escape at the start of this, or its replacement, and its length.
 fn escape(text: &str) -> (&str, usize) {
     const UNIT: usize = r"\u0000".len();
     let unit = |text: &str| -> Option<u16> {
@@ -165,7 +165,7 @@ fn escape(text: &str) -> (&str, usize) {
         Some(0xdc00..=0xdfff) => (r"\ufffd", UNIT),
         Some(_) => (&text[..UNIT], UNIT),
         None => {
-            // The backslash, and what it takes the meaning of: it may be a quotation mark.
+            // The backslash and the character that it escapes, which may be a quotation mark.
             let escaped = text.chars().nth(1).filter(|&c| !c.is_control());
             let length = 1 + escaped.map_or(0, char::len_utf8);
             (&text[..length], length)

@@ -1,6 +1,6 @@
-//! The plug's language, pure: what is said ([`message`]), how it is wrapped ([`frame`]), how it is veiled
-//! ([`cipher`]). What is odd in an answer is read by [`lenient`]. The same words travel over TCP 9999 and through the
-//! cloud, which takes them unwrapped.
+//! The plug's language, pure: the messages ([`message`]), the TCP frame ([`frame`]), the cipher ([`cipher`]). [`lenient`]
+//! reads replies that are not quite JSON. The same messages travel over TCP 9999 and, without frame and cipher, through
+//! the cloud.
 
 pub mod cipher;
 pub mod frame;

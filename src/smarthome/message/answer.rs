@@ -1,5 +1,5 @@
-//! The walk through a reply to the one method that was asked, past the three levels at which firmwares put errors:
-//! the whole, the module, the method.
+//! Finds the answer of the one requested method in a reply. Firmwares report errors at three levels: the whole reply, the
+//! module, the method.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::model::shown;
 use crate::smarthome::lenient::IfReadable;
 use crate::smarthome::message::number::Num;
 
-/// The most of a plug's own reason that is repeated, in characters; firmwares say three words.
+/// The most of a plug's own error message that is shown, in characters; firmwares use three words.
 const REASON_SHOWN: usize = 80;
 
 /// Why a text is not the answer that was asked for.
@@ -30,7 +30,7 @@ pub enum NotAnAnswer {
         /// The method that was asked.
         method: &'static str,
     },
-    /// The plug says that it could not do it.
+    /// The plug reports an error.
     #[error("{code} ({message})")]
     Device {
         /// `err_code`
@@ -40,7 +40,7 @@ pub enum NotAnAnswer {
     },
 }
 
-/// Reads what stands under this method of this module.
+/// Reads the answer of this method of this module.
 pub(super) fn find_method<'a, T: Deserialize<'a>>(
     text: &'a str,
     method: (&'static str, &'static str),
@@ -51,7 +51,7 @@ pub(super) fn find_method<'a, T: Deserialize<'a>>(
     serde_json::from_str(body.get()).map_err(|error| malformed(&error))
 }
 
-/// What stands under this method of this module, as it was sent.
+/// The answer of this method of this module, as it was sent.
 pub(super) fn find_body<'a>(
     text: &'a str,
     (module, method): (&'static str, &'static str),
@@ -64,8 +64,8 @@ pub(super) fn find_body<'a>(
     found.ok_or(NotAnAnswer::Missing { module, method })
 }
 
-/// The same in one go over the text, for what is read far more often than all else; `T` has to see to the method's own
-/// error itself. None if anything is wrong, which [`find_body`] then finds words for.
+/// The same in one pass over the text, for the reply that is read most often; `T` must check the method's own error. None
+/// if anything is wrong; [`find_body`] then names the fault.
 pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
     text: &'a str,
     (module, method): (&'static str, &'static str),
@@ -77,7 +77,7 @@ pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
     found.ok()?.part?.part
 }
 
-/// A serde error without the words that it would quote from the reply.
+/// A serde error without its quotes from the reply.
 pub(super) fn malformed(error: &serde_json::Error) -> NotAnAnswer {
     let what = match error.classify() {
         serde_json::error::Category::Eof => "JSON cut off",
@@ -195,7 +195,7 @@ enum LevelKey {
     Other,
 }
 
-/// Tells a key without keeping it.
+/// Compares a key without keeping it.
 struct KeyIn {
     wanted: &'static str,
 }
@@ -225,7 +225,7 @@ impl Visitor<'_> for KeyIn {
     }
 }
 
-/// The method's own body, kept as text and read by who knows its fields.
+/// The method's own body, kept as text.
 struct Body;
 
 impl<'de> DeserializeSeed<'de> for Body {

@@ -1,5 +1,5 @@
-//! The energy meter: what it shows, what was used on which day or in which month, and the plug's own date, which
-//! alone tells what it means by today.
+//! The energy meter: what it shows, what was used on each day or in each month, and the plug's own date, which
+//! decides what "today" is.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::smarthome::lenient::{IfReadable, if_readable};
 use crate::smarthome::message::answer::NotAnAnswer;
 use crate::smarthome::message::number::{Amount, Num};
 
-/// What a meter shows, in the units that MQTT tells. Absent what the firmware does not tell.
+/// The values of a meter, in the units that MQTT uses. A value is absent if the firmware does not report it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Meter {
     /// W, as the plug measures it: real power, not voltage times current.
@@ -25,11 +25,11 @@ const MOST_VOLTAGE: f64 = 300.0;
 /// W: no plug of the family, and no outlet of a strip, is made for more than 16 A, at 230 V and the 10 % above it that
 /// the mains may have (IEC 60038).
 pub const MOST_POWER: f64 = 16.0 * 253.0;
-/// A: [`MOST_POWER`] at 230 V, so that an overload of a moment is told as long as its power is.
+/// A: [`MOST_POWER`] at 230 V, so that a short overload is reported as long as its power is.
 const MOST_CURRENT: f64 = MOST_POWER / 230.0;
 
 impl Meter {
-    /// Takes the values out that no plug can have measured. How many those were.
+    /// Removes the values that no plug can have measured, and returns how many those were.
     pub fn drop_impossible(&mut self) -> u32 {
         let most = [
             (&mut self.power, MOST_POWER),
@@ -53,8 +53,8 @@ pub struct Date {
     pub day: u8,
 }
 
-/// `emeter.get_realtime`. Old firmwares tell A, V, W and kWh, newer ones mA, mV, mW and Wh; the keys of each reply
-/// tell which. A strip may add `slot_id`, which says nothing that was not asked.
+/// `emeter.get_realtime`. Old firmwares report A, V, W and kWh, newer ones mA, mV, mW and Wh; the keys of each reply
+/// show which. A strip may add `slot_id`, which says nothing that was not asked.
 #[derive(Deserialize)]
 pub(super) struct RawMeter {
     #[serde(default, deserialize_with = "if_readable")]
@@ -86,7 +86,7 @@ impl From<RawMeter> for Meter {
     }
 }
 
-/// One value from whichever of the two generations told it.
+/// One value, from the key of either generation.
 fn in_units(whole: Option<Amount>, thousandths: Option<Amount>) -> Option<f64> {
     whole.map(|whole| whole.0).or(thousandths.map(|thousandths| thousandths.0 / 1000.0))
 }
@@ -151,9 +151,9 @@ fn used(
     (!is_unreadable).then(|| counts.collect())
 }
 
-/// What an entry does not say is as it was asked for.
-fn is_as_asked(told: Option<Num>, asked: i64) -> bool {
-    told.is_none_or(|told| told.0 == asked)
+/// A value that an entry lacks is as requested.
+fn is_as_asked(value: Option<Num>, asked: i64) -> bool {
+    value.is_none_or(|value| value.0 == asked)
 }
 
 impl RawUse {

@@ -1,15 +1,14 @@
-//! The outlets of a strip: which ones are meant, and what each is called on a wire.
+//! The outlets of a strip, and the id of each on a route.
 //!
 //! Firmwares differ in the form of the ids, and one firmware over its transports: two digits, or the strip's device
 //! id and two digits. The last two characters are always the outlet's own.
 
 use crate::model::DeviceId;
-use crate::smarthome::message::sysinfo::OutletDescription;
 
 /// An outlet of a strip, counted from 0.
 pub type Outlet = u8;
 
-/// More outlets than any strip has; what is listed beyond them is not believed.
+/// More outlets than any strip has; further ones in a list are ignored.
 pub(super) const MOST_OUTLETS: usize = 32;
 
 /// Some outlets of one strip.
@@ -39,26 +38,35 @@ impl Outlets {
     }
 }
 
-/// How a strip's outlets are called on a wire.
+/// The id and the name of an outlet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutletDescription {
+    /// Its id in the form that the strip reported over this route: two digits, or the strip's device id and two digits.
+    pub id: Box<str>,
+    /// The name that its user gave it; may be empty.
+    pub alias: Box<str>,
+}
+
+/// The ids of a strip's outlets on a route.
 #[derive(Debug, Clone, Copy)]
 pub enum OutletIds<'a> {
-    /// As the strip itself gave them over this wire.
+    /// As the strip reported them over this route.
     AsGiven(&'a [OutletDescription]),
     /// The strip's device id and two digits, as the cloud wants them.
     Long(&'a DeviceId),
-    /// The device has none, or has not told them.
+    /// The device has none, or has not reported them.
     None,
 }
 
 impl OutletIds<'_> {
-    /// What these outlets are called.
+    /// The ids of these outlets.
     pub(super) fn list(self, outlets: Outlets) -> Vec<String> {
         outlets.iter().map(|outlet| self.of(outlet)).collect()
     }
 
     fn of(self, outlet: Outlet) -> String {
         match self {
-            Self::AsGiven(plates) => plates
+            Self::AsGiven(outlets_info) => outlets_info
                 .get(usize::from(outlet))
                 .map_or_else(|| format!("{outlet:02}"), |device| device.id.to_string()),
             Self::Long(device_id) => format!("{}{outlet:02}", device_id.as_str()),

@@ -1,4 +1,4 @@
-//! What a plug does by itself: its count-down, of which it has room for one, and its schedule.
+//! The count-down of a plug, which has room for one, and its schedule.
 
 use std::borrow::Cow;
 use std::sync::Arc;

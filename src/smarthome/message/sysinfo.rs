@@ -1,4 +1,4 @@
-//! What `get_sysinfo` tells: who a plug is, what it is, and how it is.
+//! The reply to `get_sysinfo`: identity, kind and state of a plug.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use crate::model::{DeviceId, Mac, RelayState, shown};
 use crate::smarthome::lenient::Fields;
 use crate::smarthome::message::answer::{NotAnAnswer, Status, malformed};
 use crate::smarthome::message::number::Num;
-use crate::smarthome::message::outlets::MOST_OUTLETS;
+use crate::smarthome::message::outlets::{MOST_OUTLETS, OutletDescription};
 
-/// What `get_sysinfo` tells.
+/// The reply to `get_sysinfo`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// What seldom changes. Shared with the reading before, as long as it is the same.
     pub device: Arc<DeviceInfo>,
     /// The relay; absent on strips, whose outlets have one each.
     pub relay: Option<RelayState>,
-    /// The little light, where the plug has one.
+    /// The LED, if the plug has one.
     pub led: Option<RelayState>,
     /// Seconds since the relay went on; only while it is on.
     pub on_time: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Reading {
     pub unread: Box<[&'static str]>,
 }
 
-/// The most of a device's own kind or model that is repeated, in characters.
+/// The most of a device's own kind or model that is shown, in characters.
 const KIND_SHOWN: usize = 40;
 
 /// Whether this is the kind of device that this family is. Bulbs and the newer command set have others.
@@ -42,7 +42,7 @@ pub fn is_plug_kind(kind: &str) -> bool {
 }
 
 impl Reading {
-    /// Whether it is of the family that this program serves: by its own word, or by its relay where that word is
+    /// Whether it is of the family that this program serves: by its type, or by its relay if the type is
     /// missing or names no family.
     pub fn is_plug(&self) -> bool {
         let kind = self.device.kind.as_bytes();
@@ -72,14 +72,14 @@ pub struct OutletState {
     pub on_time: Option<u64>,
 }
 
-/// Who a plug is: the part of `get_sysinfo` that seldom changes.
+/// The part of `get_sysinfo` that seldom changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// Its identity; absent only in replies that are not a plug's.
     pub device_id: Option<DeviceId>,
     /// Its MAC address, which firmwares name in different ways.
     pub mac: Option<Mac>,
-    /// The name that its owner gave it, any text; may be empty.
+    /// The name that its user gave it, any text; may be empty.
     pub alias: Box<str>,
     /// Model and region, such as `HS100(EU)`.
     pub model: Arc<str>,
@@ -93,22 +93,13 @@ pub struct DeviceInfo {
     pub feature: Arc<str>,
     /// The product name; tells switches and dimmers from plugs.
     pub dev_name: Arc<str>,
-    /// Whether it tells a brightness.
+    /// Whether it reports a brightness.
     pub dims: bool,
     /// The outlets of a strip.
     pub outlets: Box<[OutletDescription]>,
 }
 
-/// Who an outlet is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutletDescription {
-    /// Its id in the form that the strip gave over this wire: two digits, or the strip's device id and two digits.
-    pub id: Box<str>,
-    /// The name that its owner gave it; may be empty.
-    pub alias: Box<str>,
-}
-
-/// What a device of this family is, decided by what it says and never by its model.
+/// What a device of this family is, decided by its fields and never by its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A plug with one relay.
@@ -122,7 +113,7 @@ pub enum DeviceKind {
 }
 
 impl DeviceInfo {
-    /// Whether the plug has an energy meter. Never ask `emeter` of one that does not say so.
+    /// Whether the plug has an energy meter. Never send `emeter` to one that does not.
     pub fn has_meter(&self) -> bool {
         self.feature.split(':').any(|feature| feature == "ENE")
     }
@@ -188,43 +179,43 @@ pub(super) struct RawSysInfo<'a> {
 }
 
 impl<'a> RawSysInfo<'a> {
-    /// Whether no error is told in it.
+    /// Whether it reports no error.
     pub(super) fn is_sound(&self) -> bool {
         self.err_code.0 == 0
     }
 
-    /// Reads a reply that serde's derived reader refuses. A plug that says who it is and how it is has answered,
-    /// whatever error it tells beside that.
+    /// Reads a reply that serde's derived reader refuses. A plug that reports its identity and its state has answered,
+    /// whatever error stands beside them.
     pub(super) fn by_field(body: &'a RawValue) -> Result<Self, NotAnAnswer> {
-        let mut told: Fields<'a> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
+        let mut fields: Fields<'a> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
         let mut sysinfo = Self {
-            device_id: told.text("deviceId"),
-            mac: told.text("mac"),
-            mic_mac: told.text("mic_mac"),
-            ethernet_mac: told.text("ethernet_mac"),
-            alias: told.text("alias"),
-            model: told.text("model"),
-            hw_ver: told.text("hw_ver"),
-            sw_ver: told.text("sw_ver"),
-            kind: told.text("type"),
-            mic_type: told.text("mic_type"),
-            feature: told.text("feature"),
-            dev_name: told.text("dev_name"),
-            relay_state: told.value("relay_state"),
-            led_off: told.value("led_off"),
-            on_time: told.value("on_time"),
-            rssi: told.value("rssi"),
-            brightness: told.value("brightness"),
-            children: RawOutlet::all_by_field(&mut told),
-            err_code: told.value("err_code").unwrap_or_default(),
+            device_id: fields.text("deviceId"),
+            mac: fields.text("mac"),
+            mic_mac: fields.text("mic_mac"),
+            ethernet_mac: fields.text("ethernet_mac"),
+            alias: fields.text("alias"),
+            model: fields.text("model"),
+            hw_ver: fields.text("hw_ver"),
+            sw_ver: fields.text("sw_ver"),
+            kind: fields.text("type"),
+            mic_type: fields.text("mic_type"),
+            feature: fields.text("feature"),
+            dev_name: fields.text("dev_name"),
+            relay_state: fields.value("relay_state"),
+            led_off: fields.value("led_off"),
+            on_time: fields.value("on_time"),
+            rssi: fields.value("rssi"),
+            brightness: fields.value("brightness"),
+            children: RawOutlet::all_by_field(&mut fields),
+            err_code: fields.value("err_code").unwrap_or_default(),
             unread: Vec::new(),
         };
         let says_who = !sysinfo.device_id.is_empty() || sysinfo.mac().is_some();
         let says_how = sysinfo.relay_state.is_some() || !sysinfo.children.is_empty();
         if !(says_who && says_how) {
-            Status::new(sysinfo.err_code, told.text("err_msg")).check()?;
+            Status::new(sysinfo.err_code, fields.text("err_msg")).check()?;
         }
-        sysinfo.unread = told.unread();
+        sysinfo.unread = fields.unread();
         Ok(sysinfo)
     }
 
@@ -245,8 +236,8 @@ impl<'a> RawSysInfo<'a> {
             rssi: self.rssi.and_then(|dbm| i32::try_from(dbm.0).ok()).filter(|&dbm| dbm != 0),
             unread: std::mem::take(&mut self.unread).into(),
             device: match known {
-                Some(plate) if self.is_of(plate) => Arc::clone(plate),
-                _ => Arc::new(self.into_plate()),
+                Some(info) if self.is_of(info) => Arc::clone(info),
+                _ => Arc::new(self.into_info()),
             },
         })
     }
@@ -259,30 +250,30 @@ impl<'a> RawSysInfo<'a> {
         if self.kind.is_empty() { &self.mic_type } else { &self.kind }
     }
 
-    fn is_of(&self, plate: &DeviceInfo) -> bool {
-        let same_id = match &plate.device_id {
+    fn is_of(&self, info: &DeviceInfo) -> bool {
+        let same_id = match &info.device_id {
             Some(id) => id.as_str().eq_ignore_ascii_case(&self.device_id),
             None => DeviceId::new(&self.device_id).is_none(),
         };
         same_id
-            && plate.alias.as_ref() == self.alias
-            && plate.mac == self.mac()
-            && plate.model.as_ref() == self.model
-            && plate.hw_version.as_ref() == self.hw_ver
-            && plate.sw_version.as_ref() == self.sw_ver
-            && plate.kind.as_ref() == self.kind()
-            && plate.feature.as_ref() == self.feature
-            && plate.dev_name.as_ref() == self.dev_name
-            && plate.dims == self.brightness.is_some()
-            && plate.outlets.len() == self.children.len()
-            && plate
+            && info.alias.as_ref() == self.alias
+            && info.mac == self.mac()
+            && info.model.as_ref() == self.model
+            && info.hw_version.as_ref() == self.hw_ver
+            && info.sw_version.as_ref() == self.sw_ver
+            && info.kind.as_ref() == self.kind()
+            && info.feature.as_ref() == self.feature
+            && info.dev_name.as_ref() == self.dev_name
+            && info.dims == self.brightness.is_some()
+            && info.outlets.len() == self.children.len()
+            && info
                 .outlets
                 .iter()
                 .zip(&self.children)
-                .all(|(plate, raw)| *plate.id == *raw.id && *plate.alias == *raw.alias)
+                .all(|(info, raw)| *info.id == *raw.id && *info.alias == *raw.alias)
     }
 
-    fn into_plate(self) -> DeviceInfo {
+    fn into_info(self) -> DeviceInfo {
         DeviceInfo {
             device_id: DeviceId::new(&self.device_id),
             mac: self.mac(),
@@ -294,7 +285,7 @@ impl<'a> RawSysInfo<'a> {
             feature: self.feature.into(),
             dev_name: self.dev_name.into(),
             dims: self.brightness.is_some(),
-            outlets: self.children.into_iter().map(RawOutlet::into_plate).collect(),
+            outlets: self.children.into_iter().map(RawOutlet::into_info).collect(),
         }
     }
 }
@@ -312,24 +303,24 @@ struct RawOutlet<'a> {
 impl<'a> RawOutlet<'a> {
     /// The outlets of a reply that is read field by field. One whose id cannot be read has the number that the others
     /// leave free, in the form of theirs.
-    fn all_by_field(told: &mut Fields<'a>) -> Vec<Self> {
-        let items = told.list("children");
+    fn all_by_field(fields: &mut Fields<'a>) -> Vec<Self> {
+        let items = fields.list("children");
         let mut outlets: Vec<Self> = Vec::new();
         for item in items.into_iter().take(MOST_OUTLETS) {
             let (outlet, is_whole) = Self::by_field(item);
             if !is_whole {
-                told.note_unread("children");
+                fields.note_unread("children");
             }
             outlets.push(outlet);
         }
         let strip = outlets.iter().find_map(|outlet| outlet.id.get(..outlet.id.len().checked_sub(2)?));
         let strip = strip.unwrap_or_default().to_owned();
-        for place in 0..outlets.len() {
-            if outlets[place].id.is_empty() {
+        for index in 0..outlets.len() {
+            if outlets[index].id.is_empty() {
                 let is_free =
                     |digits: &String| !outlets.iter().any(|outlet| outlet.own_digits() == digits.as_bytes());
                 let digits = (0..=MOST_OUTLETS).map(|number| format!("{number:02}")).find(is_free);
-                outlets[place].id = format!("{strip}{}", digits.unwrap_or_default()).into();
+                outlets[index].id = format!("{strip}{}", digits.unwrap_or_default()).into();
             }
         }
         outlets
@@ -337,16 +328,16 @@ impl<'a> RawOutlet<'a> {
 
     /// One of them, and whether all of it could be read.
     fn by_field(item: &'a RawValue) -> (Self, bool) {
-        let Ok(mut told) = serde_json::from_str::<Fields<'a>>(item.get()) else {
+        let Ok(mut fields) = serde_json::from_str::<Fields<'a>>(item.get()) else {
             return (Self { id: Cow::default(), alias: Cow::default(), state: None, on_time: None }, false);
         };
         let outlet = Self {
-            id: told.text("id"),
-            alias: told.text("alias"),
-            state: told.value("state"),
-            on_time: told.value("on_time"),
+            id: fields.text("id"),
+            alias: fields.text("alias"),
+            state: fields.value("state"),
+            on_time: fields.value("on_time"),
         };
-        (outlet, told.unread().is_empty())
+        (outlet, fields.unread().is_empty())
     }
 
     /// The last two characters: the outlet's own, in both forms of the ids.
@@ -355,7 +346,7 @@ impl<'a> RawOutlet<'a> {
         &id[id.len().saturating_sub(2)..]
     }
 
-    fn into_plate(self) -> OutletDescription {
+    fn into_info(self) -> OutletDescription {
         OutletDescription { id: self.id.into(), alias: self.alias.into() }
     }
 
@@ -365,7 +356,7 @@ impl<'a> RawOutlet<'a> {
     }
 }
 
-/// Some strips count on for outlets that are off.
+/// Some strips go on counting for outlets that are off.
 fn on_time(relay: RelayState, seconds: Option<Num>) -> Option<u64> {
     seconds.filter(|_| relay.is_on()).and_then(|seconds| u64::try_from(seconds.0).ok())
 }
@@ -538,9 +529,9 @@ mod tests {
 
     #[test]
     fn a_dimmer_tells_its_brightness_whether_it_is_on_or_off() {
-        let brightness = |told: &str| {
+        let brightness = |fields: &str| {
             let json =
-                HS100.replace("\"relay_state\":1", &format!("\"relay_state\":0,\"brightness\":{told}"));
+                HS100.replace("\"relay_state\":1", &format!("\"relay_state\":0,\"brightness\":{fields}"));
             let reading = reading(json.as_bytes(), None);
             assert!(reading.device.dims);
             reading.brightness
@@ -624,9 +615,9 @@ mod tests {
         for (one, other, relays) in table {
             for (strip, one) in [(STRIP.to_owned(), one.to_owned()), (long_ids(STRIP), long_ids(one))] {
                 let odd = reading(strip.replace(&one, other).as_bytes(), None);
-                let told: Vec<_> =
+                let fields: Vec<_> =
                     odd.outlets.iter().map(|outlet| outlet.relay.map(RelayState::is_on)).collect();
-                assert_eq!((&told[..], &*odd.unread), (&relays[..], &["children"][..]), "{other}");
+                assert_eq!((&fields[..], &*odd.unread), (&relays[..], &["children"][..]), "{other}");
                 let sound = reading(strip.as_bytes(), None);
                 let ids = |reading: &Reading| -> Vec<Box<str>> {
                     reading.device.outlets.iter().map(|outlet| outlet.id.clone()).collect()
