@@ -1,8 +1,9 @@
-//! The rules of the house, read from the source: imports go down only, the deciding rooms know no clock, and
-//! every file says what it owns.
+//! The rules for the source: imports go down only and never in a circle, the deciding rooms know no clock, a type name
+//! stands for one thing, and every file says what it owns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ const FLOORS: [&[&str]; 8] = [
     &["main"],
 ];
 
-/// The pretend house shares the plug's language with the code under test and nothing else, or a mistake in
+/// The simulated home shares the plug's language with the code under test and nothing else, or a mistake in
 /// both would never be seen.
 const SIM_MAY_IMPORT: [&str; 4] = ["model", "secret", "logging", "smarthome"];
 
@@ -45,7 +46,9 @@ struct Source {
 impl Source {
     /// The code without comments and without the unit tests at its end, with the number of each line.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let end = self.text.find("\n#[cfg(test)]\nmod tests").unwrap_or(self.text.len());
+        let is_tests = |rest: &str| rest.lines().nth(2).is_some_and(|line| line.ends_with("mod tests {"));
+        let mut marks = self.text.match_indices("\n#[cfg(test)]\n");
+        let end = marks.find(|&(at, _)| is_tests(&self.text[at..])).map_or(self.text.len(), |(at, _)| at);
         self.text[..end]
             .lines()
             .enumerate()
@@ -98,7 +101,7 @@ fn wrong(room: &str, imported: &str) -> Option<String> {
         return Some(format!("`{room}` may not import from `{imported}`, which is not below it"));
     }
     if room == "sim" && !SIM_MAY_IMPORT.contains(&imported) {
-        return Some(format!("the pretend house may share only the plug's language, not `{imported}`"));
+        return Some(format!("the simulated home may share only the plug's language, not `{imported}`"));
     }
     None
 }
@@ -195,4 +198,277 @@ fn a_field_that_only_the_journal_would_show_would_be_seen() {
     assert_eq!(fields("\"all is well\")"), [""; 0]);
     assert_eq!(fields("event = \"x\", %plug, \"{plug}: {error}\")"), ["event", "plug"]);
     assert_eq!(fields("\n    %local,\n    ?error,\n    \"no socket\"\n)"), ["local", "error"]);
+}
+
+/// The code of each file by the path of its module, such as `bridge::plug`.
+type Modules = BTreeMap<String, String>;
+
+/// A path that a file names, and whether the file re-exports it.
+type NamedPath = (Vec<String>, bool);
+
+/// Imports that close a circle and are to go. The list only gets shorter.
+const KNOWN_CIRCLES: [(&str, &str); 7] = [
+    ("bridge::plug", "bridge"),
+    ("bridge::unsupported", "bridge"),
+    ("daemon::reload", "daemon"),
+    ("logging::plain", "logging"),
+    ("mqtt::failure::explain", "mqtt"),
+    ("transport::discovery::socket", "transport::discovery"),
+    ("transport::lan::fd_budget", "transport"),
+];
+
+/// Type names that stand for two things and are to go. The list only gets shorter.
+const KNOWN_TWICE: [&str; 2] = ["InFlight", "Origin"];
+
+/// Types that are always named with their module, as `check::Args`, or of which a build has one. Those of `config::file`
+/// are named with their module as well.
+const NAMED_WITH_MODULE: [&str; 2] = ["Args", "EmbeddedBroker"];
+
+/// Lines of code of one file, without blank lines, comments and unit tests.
+const LONGEST_FILE: usize = 700;
+
+/// Files that are longer and are to be parted. The list only gets shorter.
+const KNOWN_LONG: [&str; 0] = [];
+
+fn modules() -> Modules {
+    let of = |source: &Source| {
+        let path = source.path.with_extension("");
+        let names: Vec<_> =
+            path.iter().map(|name| name.to_str().unwrap()).filter(|it| *it != "mod").collect();
+        (names.join("::"), source.code().map(|(_, line)| format!("{line}\n")).collect())
+    };
+    sources().iter().filter(|source| !["lib", "main"].contains(&source.room.as_str())).map(of).collect()
+}
+
+/// The paths in `code`: what it imports, and what it names by a path that begins with `crate`, `self` or `super`.
+fn named_paths(code: &str) -> Vec<NamedPath> {
+    let mut paths = Vec::new();
+    let mut rest = String::new();
+    let mut import: Option<(String, bool)> = None;
+    for line in code.lines() {
+        let line = line.trim();
+        if import.is_none() {
+            let tree = line.strip_prefix("use ").or_else(|| line.split_once(" use ").map(|(_, tree)| tree));
+            match tree.filter(|_| line.starts_with("use ") || line.starts_with("pub")) {
+                Some(tree) => import = Some((tree.to_owned(), line.starts_with("pub"))),
+                None => rest.extend([line, "\n"]),
+            }
+        } else if let Some((tree, _)) = &mut import {
+            tree.push_str(line);
+        }
+        if let Some((tree, is_public)) = import.take_if(|(tree, _)| tree.ends_with(';')) {
+            let mut found = Vec::new();
+            expand(&[], tree.trim_end_matches(';'), &mut found);
+            paths.extend(found.into_iter().map(|path| (path, is_public)));
+        }
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = rest.split(|c| !is_part(c)).filter(|word| word.contains("::"));
+    let rooted = words.filter(|word| ["crate::", "self::", "super::"].iter().any(|it| word.starts_with(it)));
+    paths.extend(rooted.map(|word| (split(word), false)));
+    paths
+}
+
+fn split(path: &str) -> Vec<String> {
+    path.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Each path of a tree such as `a::{b, c::{d, e}}`.
+fn expand(prefix: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
+    let tree = tree.trim();
+    let Some((head, items)) = tree.strip_suffix('}').and_then(|tree| tree.split_once('{')) else {
+        let path = tree.split(" as ").next().unwrap_or_default();
+        return found.push([prefix, &split(path.trim())].concat());
+    };
+    let prefix = [prefix, &split(head)].concat();
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in items.char_indices().chain([(items.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !items[start..at].trim().is_empty() {
+                    expand(&prefix, &items[start..at], found);
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The path from the root of the crate, if it is one of this crate.
+fn from_root(modules: &Modules, module: &str, path: &[String]) -> Option<Vec<String>> {
+    let mut names = split(module);
+    let ups = path.iter().take_while(|name| *name == "super").count();
+    match path.first()?.as_str() {
+        "crate" => Some(path[1..].to_vec()),
+        "self" => Some([&names[..], &path[1..]].concat()),
+        "super" => {
+            names.truncate(names.len().checked_sub(ups)?);
+            Some([&names[..], &path[ups..]].concat())
+        }
+        child if modules.contains_key(&format!("{module}::{child}")) => Some([&names[..], path].concat()),
+        _ => None,
+    }
+}
+
+/// The file that has what this path names; a re-export leads to the file behind it.
+fn file_of(modules: &Modules, path: &[String]) -> Option<String> {
+    let length = (1..=path.len()).rev().find(|&length| modules.contains_key(&path[..length].join("::")))?;
+    let module = path[..length].join("::");
+    let behind = path.get(length).and_then(|item| {
+        let named = named_paths(&modules[&module]);
+        let (public, _) = named.iter().find(|(path, is_public)| *is_public && path.last() == Some(item))?;
+        let target = from_root(modules, &module, public)?;
+        (target != path[..=length]).then(|| file_of(modules, &target)).flatten()
+    });
+    Some(behind.unwrap_or(module))
+}
+
+/// The files that each file imports from.
+fn import_graph(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
+    let of = |(module, code): (&String, &String)| {
+        let paths = named_paths(code).into_iter();
+        let files = paths.filter_map(|(path, _)| file_of(modules, &from_root(modules, module, &path)?));
+        (module.clone(), files.filter(|file| file != module).collect())
+    };
+    modules.iter().map(of).collect()
+}
+
+/// The imports that are part of a circle.
+fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<(String, String)> {
+    let reaches = |from: &String, to: &String| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = next.pop() {
+            if file == to {
+                return true;
+            }
+            if seen.insert(file) {
+                next.extend(&graph[file]);
+            }
+        }
+        false
+    };
+    let imports = graph.iter().flat_map(|(from, files)| files.iter().map(move |to| (from, to)));
+    imports.filter(|(from, to)| reaches(to, from)).map(|(from, to)| (from.clone(), to.clone())).collect()
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut graph = import_graph(&modules());
+    let all = circles(&graph);
+    for (from, to) in KNOWN_CIRCLES {
+        assert!(
+            all.contains(&(from.to_owned(), to.to_owned())),
+            "no longer a circle: take {from} -> {to} off the list"
+        );
+        graph.get_mut(from).unwrap().remove(to);
+    }
+    let found: Vec<_> = circles(&graph).into_iter().map(|(from, to)| format!("{from} -> {to}")).collect();
+    assert!(found.is_empty(), "part of a circle:\n{}", found.join("\n"));
+}
+
+fn made_up(files: &[(&str, &str)]) -> Modules {
+    files.iter().map(|(module, code)| ((*module).to_owned(), (*code).to_owned())).collect()
+}
+
+#[test]
+fn a_circle_among_files_would_be_seen() {
+    let found = |files: &[(&str, &str)]| {
+        let of = circles(&import_graph(&made_up(files)));
+        of.into_iter().map(|(from, to)| format!("{from} -> {to}")).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(
+        found(&[("a", "use crate::b::{C, d::E};"), ("b", "fn f(a: crate::a::A) {}")]),
+        "a -> b, b -> a"
+    );
+    assert_eq!(found(&[("a", "mod b;\nuse self::b::B;"), ("a::b", "use super::A;")]), "a -> a::b, a::b -> a");
+    assert_eq!(
+        found(&[("a", "use crate::b::B;"), ("b", "use crate::c::C;"), ("c", "use crate::{\n    a::A,\n};")])
+            .len(),
+        22
+    );
+    // A re-export of the parent leads to the child that has the item, and is no circle.
+    let parent = ("a", "mod b;\nmod c;\npub use self::b::B;\npub(crate) use c::C;");
+    assert_eq!(found(&[parent, ("a::b", "struct B;"), ("a::c", "use crate::a::B;")]), "");
+    assert_eq!(found(&[("a", "use crate::b::B;"), ("b", "use std::a::A;")]), "");
+}
+
+/// The types that `code` defines outside of functions.
+fn types(code: &str) -> Vec<&str> {
+    let name = |line: &'_ str| -> Option<(usize, usize)> {
+        let words = ["struct ", "enum ", "trait ", "type ", "union "];
+        let public = if line.starts_with("pub") { line.find(' ')? + 1 } else { 0 };
+        let word = words.iter().find(|word| line[public..].starts_with(**word))?;
+        let start = public + word.len();
+        let length = line[start..].find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(line.len() - start);
+        Some((start, start + length))
+    };
+    code.lines().filter_map(|line| name(line).map(|(start, end)| &line[start..end])).collect()
+}
+
+/// The type names that more than one file defines, with these files.
+fn defined_twice(modules: &Modules) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (module, code) in modules.iter().filter(|(module, _)| *module != "config::file") {
+        for name in types(code).into_iter().filter(|name| !NAMED_WITH_MODULE.contains(name)) {
+            found.entry(name).or_default().insert(module);
+        }
+    }
+    found.retain(|_, files| files.len() > 1);
+    found
+}
+
+#[test]
+fn no_type_name_stands_for_two_things() {
+    let modules = modules();
+    let mut found = defined_twice(&modules);
+    for name in KNOWN_TWICE {
+        assert!(found.remove(name).is_some(), "no longer defined twice: take {name} off the list");
+    }
+    assert!(found.is_empty(), "defined twice: {found:?}");
+}
+
+#[test]
+fn a_type_name_for_two_things_would_be_seen() {
+    assert_eq!(
+        types("pub struct Plug {\n    x: u8,\n}\npub(crate) enum Route {}\ntype Tokens<T> = T;"),
+        ["Plug", "Route", "Tokens"]
+    );
+    assert_eq!(types("impl X {\n    type Target = Y;\n}\nfn structs() {}"), [""; 0]);
+    let modules = made_up(&[
+        ("a", "struct Plug;\nstruct Args;"),
+        ("b", "enum Plug {}\nstruct Args;"),
+        ("config::file", "struct Plug;"),
+    ]);
+    assert_eq!(defined_twice(&modules), BTreeMap::from([("Plug", BTreeSet::from(["a", "b"]))]));
+}
+
+/// Lines with code.
+fn length(source: &Source) -> usize {
+    source.code().filter(|(_, line)| !line.trim().is_empty()).count()
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let long: BTreeMap<_, _> = sources()
+        .iter()
+        .map(|it| (it.path.display().to_string(), length(it)))
+        .filter(|it| it.1 > LONGEST_FILE)
+        .collect();
+    let known: BTreeSet<_> = KNOWN_LONG.iter().map(|path| (*path).to_owned()).collect();
+    assert_eq!(
+        long.keys().cloned().collect::<BTreeSet<_>>(),
+        known,
+        "part it, or take it off the list: {long:?}"
+    );
+}
+
+#[test]
+fn a_file_that_is_too_long_would_be_seen() {
+    let code = "//! Owns it.\n\nfn f() {}\n".to_owned() + &"    g(); // why\n".repeat(LONGEST_FILE);
+    let text = code + "\n#[cfg(test)]\npub(super) mod tests {\n" + &"    t();\n".repeat(9) + "}\n";
+    let source = Source { path: PathBuf::new(), room: String::new(), text };
+    assert_eq!(length(&source), LONGEST_FILE + 1);
 }
