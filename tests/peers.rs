@@ -1,4 +1,4 @@
-//! Programs written by others, at work in our pretend house. Where they and we understand each other, the house is
+//! Programs written by others, at work in our simulated home. Where they and we understand each other, the house is
 //! right; the daemon is then tested against the house, and against a plug of theirs in `e2e_peers.rs`.
 
 #![cfg(feature = "sim")]

@@ -1,7 +1,7 @@
-//! What can be wrong with a plug, as plain values: a test tables over them, a running house changes them.
+//! What can be wrong with a plug, as plain values: a test iterates over them, a running home changes them.
 //!
-//! A rule for all of them: a fault that spoils the *answer* spoils only the answer, the request is carried out; a
-//! fault that loses the *request* carries nothing out. [`LanFault::carries_out`] is that rule.
+//! A rule for all of them: a fault of the *answer* changes only the answer, and the request is carried out; with
+//! a fault of the *request* nothing is carried out. [`LanFault::carries_out`] is that rule.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl LanFault {
 
 /// How a firmware takes a request that switches the relay and asks how it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SwitchAndRead {
+pub enum SwitchAndReadFault {
     /// Carries out both, in order, and answers both.
     #[default]
     Both,
@@ -122,7 +122,7 @@ pub enum SwitchAndRead {
     OldState,
 }
 
-impl SwitchAndRead {
+impl SwitchAndReadFault {
     /// One of each.
     pub const ALL: [Self; 6] =
         [Self::Both, Self::SwitchOnly, Self::Refused(-3), Self::Garbled, Self::NoAnswer, Self::OldState];

@@ -1,4 +1,4 @@
-//! One plug, shared: by the LAN, the cloud and whoever wrote the test. The lock is held for one call, never over an
+//! One plug, shared: by the LAN, the cloud and the test. The lock is held for one call, never over an
 //! await.
 
 use std::fmt;
@@ -18,14 +18,14 @@ pub struct PlugHandle(Arc<Shared>);
 
 struct Shared {
     plug: Mutex<SimPlug>,
-    /// Heard by the plug's own place on the LAN.
+    /// Watched by the plug's task on the LAN.
     changed: watch::Sender<()>,
-    /// Heard by whoever waits for something in the house.
+    /// Watched by those that wait for a condition.
     notifier: ChangeNotifier,
 }
 
 impl PlugHandle {
-    /// Shares `plug`; `notify` is rung at each change of it.
+    /// Shares `plug`; each change of it calls `notify`.
     pub fn new(plug: SimPlug, notifier: ChangeNotifier) -> Self {
         Self(Arc::new(Shared { plug: Mutex::new(plug), changed: watch::Sender::new(()), notifier }))
     }
@@ -48,7 +48,7 @@ impl PlugHandle {
             result
         };
         self.0.changed.send_replace(());
-        self.0.notifier.ring();
+        self.0.notifier.notify();
         result
     }
 
@@ -75,7 +75,7 @@ impl PlugHandle {
         self.read(|plug| plug.outlets.iter().map(SimOutlet::is_on).collect())
     }
 
-    /// Whether the little light is on.
+    /// Whether the LED is on.
     pub fn is_led_on(&self) -> bool {
         self.read(SimPlug::is_led_on)
     }

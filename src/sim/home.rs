@@ -1,6 +1,6 @@
-//! A pretend house put together: plugs, a LAN to reach them by, a cloud to reach them by, one notifier for all.
+//! The simulated home as a whole: plugs, the LAN and the cloud that reach them, one notifier for all.
 //!
-//! Many houses live side by side in one process: each takes ports of its own.
+//! Many homes can run in one process: each takes ports of its own.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,21 +14,21 @@ use crate::sim::model::Model;
 use crate::sim::notify::{ChangeNotifier, NotInTime};
 use crate::sim::plug::SimPlug;
 
-/// Where the first plug of a house lives unless the blueprint says otherwise. Not 127.0.0.1: programs connect
-/// from there, and one that looks for a refusing plug could then meet itself.
+/// The default address of the first plug. Not 127.0.0.1: programs connect from there, and one that looks for a plug
+/// that refuses could connect to itself.
 const FIRST_PLUG: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// Where the hosts of its cloud live, for the same reason.
+/// The address of the hosts of the cloud, for the same reason.
 const CLOUD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Tries to find a port that is free at every plug's address.
 const PORT_TRIES: usize = 16;
 
-/// What a house is built from. Everything has a default that suits a test.
+/// The options of a home. Everything has a default that suits a test.
 pub struct HomeOptions {
-    /// What the plugs are, and what they are called.
+    /// The models and the names of the plugs.
     pub plugs: Vec<(Model, String)>,
-    /// Where the first plug lives; the others follow at the next addresses.
+    /// The address of the first plug; the others have the next addresses.
     pub first_plug: Ipv4Addr,
     /// The port of all plugs, TCP and UDP; 0 takes a free one.
     pub port: u16,
@@ -36,21 +36,21 @@ pub struct HomeOptions {
     pub tdp_port: u16,
     /// Who may log in at the cloud.
     pub account: SimAccount,
-    /// The hosts of the cloud: the global entry, then the regions among which the plugs are shared out.
+    /// The hosts of the cloud: the global entry, then the regions, over which the plugs are spread.
     pub cloud: Vec<SocketAddr>,
 }
 
 impl HomeOptions {
-    /// The account of a house that was not given another: user name and password.
+    /// The default account: user name and password.
     pub const ACCOUNT: (&str, &str) = ("user@example.com", "pretend-password");
 
-    /// A house with these plugs, all of them HS100 of the first hardware, and a cloud of one region.
+    /// A home with these plugs, each an HS100 of the first hardware, and a cloud of one region.
     pub fn of(aliases: &[&str]) -> Self {
         let plugs: Vec<_> = aliases.iter().map(|alias| (Model::HS100_HW1, *alias)).collect();
         Self::of_models(&plugs)
     }
 
-    /// A house with these devices and a cloud of one region.
+    /// A home with these devices and a cloud of one region.
     pub fn of_models(plugs: &[(Model, &str)]) -> Self {
         let (username, password) = Self::ACCOUNT;
         Self {
@@ -64,7 +64,7 @@ impl HomeOptions {
     }
 }
 
-/// A pretend house. It ends when it is dropped.
+/// A simulated home. It ends when it is dropped.
 pub struct SimHome {
     plugs: Vec<PlugHandle>,
     lan: SimLan,
@@ -73,7 +73,7 @@ pub struct SimHome {
 }
 
 impl SimHome {
-    /// Builds the house and returns once everything in it can be reached.
+    /// Starts the home and returns once all of it can be reached.
     ///
     /// # Errors
     /// When an address or a port is taken, or is none of loopback.
@@ -112,7 +112,7 @@ impl SimHome {
         &self.cloud
     }
 
-    /// Rung at each change in the house.
+    /// Notified at each change in the home.
     pub fn notifier(&self) -> &ChangeNotifier {
         &self.notifier
     }
@@ -140,7 +140,7 @@ fn make_plugs(plates: Vec<(Model, String)>, regions: usize, notifier: &ChangeNot
     (1..).zip(plates).map(make).collect()
 }
 
-/// Plugs all plugs in at one port. Where any port will do, one is looked for that is free at all addresses.
+/// Connects all plugs at one port. If any port will do, it finds one that is free at all addresses.
 async fn connect(
     plugs: &[PlugHandle],
     first: Ipv4Addr,
@@ -180,15 +180,15 @@ mod tests {
     use crate::sim::plug::SwitchedBy;
 
     #[tokio::test]
-    async fn houses_stand_side_by_side() {
+    async fn homes_stand_side_by_side() {
         let mut blueprint = HomeOptions::of(&["Lamp", "Kettle", "Fan"]);
         blueprint.cloud.push((CLOUD, 0).into());
         let one = SimHome::start(blueprint).await.unwrap();
         let other = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
         assert_ne!(one.lan().port(), other.lan().port());
-        for house in [&one, &other] {
-            for plug in house.plugs() {
-                TcpStream::connect(house.lan().address(plug).unwrap()).await.unwrap();
+        for home in [&one, &other] {
+            for plug in home.plugs() {
+                TcpStream::connect(home.lan().address(plug).unwrap()).await.unwrap();
             }
         }
         assert_eq!(one.plugs().iter().map(|plug| plug.read(|p| p.region)).collect::<Vec<_>>(), [1, 2, 1]);
@@ -200,11 +200,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_house_of_a_hundred_plugs_stands_within_one_thread() {
+    async fn a_home_of_a_hundred_plugs_stands_within_one_thread() {
         let aliases = vec!["Lamp"; 100];
-        let house = SimHome::start(HomeOptions::of(&aliases)).await.unwrap();
-        let last = &house.plugs()[99];
-        assert_eq!(house.lan().address(last).unwrap().ip(), Ipv4Addr::new(127, 0, 0, 110));
+        let home = SimHome::start(HomeOptions::of(&aliases)).await.unwrap();
+        let last = &home.plugs()[99];
+        assert_eq!(home.lan().address(last).unwrap().ip(), Ipv4Addr::new(127, 0, 0, 110));
         assert_eq!(last.device_id(), format!("8006{:036X}", 100));
     }
 
@@ -218,9 +218,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_count_down_ends_by_itself_and_the_house_hears_it() {
-        let house = SimHome::start(HomeOptions::of_models(&[(Model::KP303, "Desk")])).await.unwrap();
-        let strip = house.plug(0);
+    async fn a_count_down_ends_by_itself_and_the_home_hears_it() {
+        let home = SimHome::start(HomeOptions::of_models(&[(Model::KP303, "Desk")])).await.unwrap();
+        let strip = home.plug(0);
         strip.press_button_of(2);
         let id = strip.read(|plug| plug.outlet_id(2, SwitchedBy::Lan));
         let request = format!(
@@ -228,8 +228,8 @@ mod tests {
         );
         strip.with(|plug| plug.handle(request.as_bytes(), SwitchedBy::Lan, Instant::now())).unwrap();
         assert_eq!(strip.outlets_on(), [false, false, true]);
-        let rung = || strip.switchings().last().is_some_and(|last| last.by == SwitchedBy::CountDown);
-        house.wait_until(Duration::from_secs(10), rung).await.unwrap();
+        let is_switched = || strip.switchings().last().is_some_and(|last| last.by == SwitchedBy::CountDown);
+        home.wait_until(Duration::from_secs(10), is_switched).await.unwrap();
         assert_eq!(strip.outlets_on(), [false; 3]);
     }
 }

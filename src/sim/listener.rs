@@ -1,4 +1,4 @@
-//! A listening socket that refuses connections from the moment on when it is closed.
+//! A listening socket that refuses connections as soon as it is closed.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -7,13 +7,13 @@ use std::ops::Deref;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that wait to be taken.
+/// Connections that wait to be accepted.
 pub(super) const BACKLOG: u32 = 128;
 
 /// A listener that is shut down when it is dropped.
 ///
-/// Closing alone is not enough: a program that is being started at that moment, by any thread of this process, holds
-/// a copy of each socket until it runs, and the copy would go on taking connections that nobody answers.
+/// Closing alone is not enough: a program that any thread of this process starts at that moment holds a copy of each socket
+/// until it runs, and the copy would accept connections that nobody answers.
 pub(super) struct Listener(TcpListener);
 
 impl Listener {
@@ -40,7 +40,7 @@ impl Deref for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // One that is closed already is what is wanted.
+        // It may be closed already.
         let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
     }
 }

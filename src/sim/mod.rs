@@ -1,8 +1,8 @@
-//! THE PRETEND HOUSE: plugs as values, a LAN and a TP-Link cloud to reach them by, all of it on loopback.
+//! THE SIMULATED HOME: plugs as values, and a LAN and a TP-Link cloud that reach them, all of it on loopback.
 //!
-//! It serves `demo`, the tests and whoever wants to try something without a plug. It shares the codec
+//! It serves `demo`, the tests, and trials without a plug. It shares the codec
 //! ([`crate::smarthome::cipher`], [`crate::smarthome::frame`]) with the daemon and nothing else: its JSON is its
-//! own, written from what is known of real plugs and of the real cloud, so that the two can contradict each other.
+//! own, written from what is known of real plugs and the real cloud, so that each can show a mistake of the other.
 //!
 //! - [`plug`]: one plug as a value, without sockets and without a clock; [`model`] says what it is,
 //!   [`fault`] what is wrong with it, [`handle`] shares it between the LAN, the cloud and a test.
@@ -11,8 +11,7 @@
 //! - [`home`]: all of it put together.
 //!
 //! Nothing here listens on or sends to an address outside 127.0.0.0/8, unless a test has made a network namespace of
-//! its own and says so. A house costs no thread: its tasks run on
-//! the runtime that started it, and they end when it is dropped.
+//! its own and says so. A home needs no thread: its tasks run on the runtime that started it, and end when it is dropped.
 
 pub mod cloud;
 pub mod fault;

@@ -1,5 +1,4 @@
-//! The models that a pretend device can be: what stands on its device, which fields its `get_sysinfo` has, which
-//! parts it has. Data, no behaviour.
+//! The models of simulated devices: nameplate, the fields of `get_sysinfo`, the parts. Data, no behaviour.
 
 /// What stands on a device's nameplate, and how its firmware words it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +9,7 @@ pub struct Model {
     pub hw_ver: &'static str,
     /// Firmware version and build.
     pub sw_ver: &'static str,
-    /// The product's name. Strips do not tell theirs.
+    /// The product's name. Strips do not report theirs.
     pub dev_name: &'static str,
     /// `IOT.SMARTPLUGSWITCH`, or `SMART.…` for a device of the other command set, which only the account lists.
     pub kind: &'static str,
@@ -22,7 +21,7 @@ pub struct Model {
     pub outlets: u8,
     /// How a strip calls its outlets.
     pub ids: Ids,
-    /// How its meter, if it has one, words what it shows.
+    /// The units of its meter, if it has one.
     pub meter: Option<Generation>,
     /// Whether it dims.
     pub dims: bool,
@@ -40,7 +39,7 @@ pub enum Ids {
     LongOverTcp,
 }
 
-/// The two ways in which meters word what they show.
+/// The two sets of units that meters use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Generation {
     /// A, V, W and kWh, with fractions.
@@ -130,7 +129,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// KP115, a small plug with a meter that its product name does not tell of.
+    /// KP115, a small plug with a meter that its product name does not mention.
     pub const KP115: Self = Self {
         name: "KP115(EU)",
         hw_ver: "1.0",

@@ -1,4 +1,4 @@
-//! The notifier of a house: rung whenever anything in it changes, so that a test waits for a condition and not for time.
+//! The notifier of a home: notified at each change in it, so that a test waits for a condition and not for time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How often a condition is looked at even when nothing rings: it may hang on something outside the house.
+/// How often a condition is checked without a notification: it may depend on something outside the home.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Rung at each change, heard by whoever waits. Cheap to clone; all clones are one notifier.
+/// Notified at each change. Cheap to clone; all clones are one notifier.
 #[derive(Clone, Debug)]
 pub struct ChangeNotifier(Arc<watch::Sender<()>>);
 
@@ -19,17 +19,17 @@ pub struct ChangeNotifier(Arc<watch::Sender<()>>);
 pub struct NotInTime(pub Duration);
 
 impl ChangeNotifier {
-    /// A notifier that nobody has heard yet.
+    /// A new notifier.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(())))
     }
 
     /// Says that something changed.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         self.0.send_replace(());
     }
 
-    /// Hears each ring from here on.
+    /// Receives each notification from here on.
     pub fn listen(&self) -> watch::Receiver<()> {
         self.0.subscribe()
     }
@@ -70,10 +70,10 @@ mod tests {
     async fn a_wait_ends_when_its_condition_holds() {
         let notifier = ChangeNotifier::new();
         let done = Arc::new(AtomicBool::new(false));
-        let (ringer, flag) = (notifier.clone(), Arc::clone(&done));
+        let (sender, flag) = (notifier.clone(), Arc::clone(&done));
         tokio::spawn(async move {
             flag.store(true, Ordering::SeqCst);
-            ringer.ring();
+            sender.notify();
         });
         assert_eq!(notifier.wait_until(Duration::from_secs(5), || done.load(Ordering::SeqCst)).await, Ok(()));
     }

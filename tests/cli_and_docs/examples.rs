@@ -1,4 +1,4 @@
-//! The programs under `examples/`, run in the pretend house. Each is taken in as a module, so that what runs here is
+//! The programs under `examples/`, run in the simulated home. Each is taken in as a module, so that what runs here is
 //! what stands there.
 
 #![cfg(feature = "sim")]

@@ -1,4 +1,4 @@
-//! The commands beside the daemon, at work in a pretend house: what they do to plugs, account, store and broker, what
+//! The commands beside the daemon, at work in a simulated home: what they do to plugs, account, store and broker, what
 //! they print, and what they exit with.
 
 #![cfg(all(feature = "sim", feature = "broker"))]

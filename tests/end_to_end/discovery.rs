@@ -1,5 +1,5 @@
 //! Plugs come, are called something, are forgotten: what the commands and the requests over MQTT do about it, and what
-//! stays at the broker. The real program, a pretend house, real brokers.
+//! stays at the broker. The real program, a simulated home, real brokers.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]

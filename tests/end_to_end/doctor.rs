@@ -1,4 +1,4 @@
-//! `check --online` at work in a pretend house: which cause it names for each fault of a plug and of the account, in
+//! `check --online` at work in a simulated home: which cause it names for each fault of a plug and of the account, in
 //! words and as JSON, and that it neither switches anything nor uses up logins.
 
 #![cfg(all(feature = "sim", feature = "broker"))]

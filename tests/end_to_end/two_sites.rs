@@ -31,7 +31,7 @@ impl Site {
     async fn start(base: &'static str, part: u8, broker: u16) -> Self {
         let mut blueprint = blueprint_of(&PLUGS);
         blueprint.first_plug = Ipv4Addr::new(127, 7, part, 1);
-        // No two plugs of this world have one device id, and each pretend house counts from one: those that would be the
+        // No two plugs of this world have one device id, and each simulated home counts from one: those that would be the
         // other site's are hidden.
         let hidden = PLUGS.len() * (usize::from(part) - 1);
         blueprint.plugs = blueprint.plugs.iter().cycle().take(hidden + PLUGS.len()).cloned().collect();

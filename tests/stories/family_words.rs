@@ -1,6 +1,6 @@
-//! Everything that can be said to a device of the family, said to pretend ones: over the LAN and through the cloud.
+//! Everything that can be said to a device of the family, said to simulated ones: over the LAN and through the cloud.
 //!
-//! The words and the pretend house were written apart, from what is known of real devices; here they meet.
+//! The words and the simulated home were written apart, from what is known of real devices; here they meet.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
@@ -20,7 +20,7 @@ use serde_json::json;
 const ON: RelayState = RelayState::On;
 const OFF: RelayState = RelayState::Off;
 
-/// A device and the wire to it: the words of the daemon on one side, the pretend device on the other.
+/// A device and the wire to it: the words of the daemon on one side, the simulated device on the other.
 struct Wire {
     plug: SimPlug,
     by: SwitchedBy,

@@ -1,4 +1,4 @@
-//! The whole of it: the real program as a process of its own, a pretend house for it to serve, a broker, and somebody
+//! The whole of it: the real program as a process of its own, a simulated home for it to serve, a broker, and somebody
 //! who listens there. Every wait has a bound; every child ends with its test, also when the test fails.
 
 #![allow(dead_code, reason = "each file of stories uses its own part of the kit")]

@@ -1,4 +1,4 @@
-//! The cloud wire against the pretend house: two programs that share nothing but the reference.
+//! The cloud wire against the simulated home: two programs that share nothing but the reference.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,7 @@ use hs100d::bridge::event::CloudStatus;
 use hs100d::model::{Failure, RelayState};
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
-use hs100d::sim::fault::{CloudLink, SwitchAndRead};
+use hs100d::sim::fault::{CloudLink, SwitchAndReadFault};
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::session::AccountMemory;
@@ -233,12 +233,12 @@ async fn a_plug_is_switched_and_read_in_one_call() {
         assert_eq!((reading.relay, house.plug(0).is_on()), (Some(state), state.is_on()));
     }
     assert_eq!(house.cloud().calls(Method::Passthrough), before + 2);
-    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndRead::SwitchOnly);
+    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndReadFault::SwitchOnly);
     assert_eq!(
         ask(&house, &cloud, 0, Request::SetRelayAndRead(RelayState::On)).await,
         Ok(Reply::Switched(None))
     );
-    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndRead::Garbled);
+    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndReadFault::Garbled);
     let answer = ask(&house, &cloud, 0, Request::SetRelayAndRead(RelayState::Off)).await;
     assert!(matches!(answer, Err(Failure::Garbage(_))), "{answer:?}");
     assert!(!house.plug(0).is_on(), "it was switched all the same");

@@ -1,4 +1,4 @@
-//! The LAN wire over real sockets, against pretend plugs with every fault they have.
+//! The LAN wire over real sockets, against simulated plugs with every fault they have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 #![cfg(feature = "sim")]
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
 use hs100d::model::{Address, DeviceId, Failure, LanProtocol, RelayState};
-use hs100d::sim::fault::{LanFault, SwitchAndRead};
+use hs100d::sim::fault::{LanFault, SwitchAndReadFault};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::SimLan;
 use hs100d::sim::model::Model;
@@ -289,7 +289,7 @@ async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wir
 
 #[tokio::test]
 async fn a_plug_is_switched_and_read_in_one_request_and_what_firmwares_make_of_that_is_told_apart() {
-    for habit in SwitchAndRead::ALL {
+    for habit in SwitchAndReadFault::ALL {
         let house = House::with_plugs(1).await;
         assert!(house.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
         house.plugs[0].with(|plug| plug.switch_and_read = habit);
@@ -300,15 +300,15 @@ async fn a_plug_is_switched_and_read_in_one_request_and_what_firmwares_make_of_t
             Err(failure) => Err(failure),
         };
         match habit {
-            SwitchAndRead::Both => assert_eq!(told, Ok(Some(RelayState::On))),
-            SwitchAndRead::SwitchOnly => assert_eq!(told, Ok(None)),
-            SwitchAndRead::OldState => assert_eq!(told, Ok(Some(RelayState::Off))),
-            SwitchAndRead::Refused(_) => assert!(matches!(told, Err(Failure::Device { code: -3, .. }))),
-            SwitchAndRead::Garbled => assert!(matches!(told, Err(Failure::Garbage(_)))),
-            SwitchAndRead::NoAnswer => assert!(matches!(told, Err(Failure::Closed))),
+            SwitchAndReadFault::Both => assert_eq!(told, Ok(Some(RelayState::On))),
+            SwitchAndReadFault::SwitchOnly => assert_eq!(told, Ok(None)),
+            SwitchAndReadFault::OldState => assert_eq!(told, Ok(Some(RelayState::Off))),
+            SwitchAndReadFault::Refused(_) => assert!(matches!(told, Err(Failure::Device { code: -3, .. }))),
+            SwitchAndReadFault::Garbled => assert!(matches!(told, Err(Failure::Garbage(_)))),
+            SwitchAndReadFault::NoAnswer => assert!(matches!(told, Err(Failure::Closed))),
         }
-        assert_eq!(house.plugs[0].is_on(), !matches!(habit, SwitchAndRead::Refused(_)), "{habit:?}");
-        let asked = if habit == SwitchAndRead::NoAnswer { 2.. } else { 1.. };
+        assert_eq!(house.plugs[0].is_on(), !matches!(habit, SwitchAndReadFault::Refused(_)), "{habit:?}");
+        let asked = if habit == SwitchAndReadFault::NoAnswer { 2.. } else { 1.. };
         assert!(asked.contains(&house.plugs[0].traffic().switch_and_reads), "{habit:?}");
     }
 }

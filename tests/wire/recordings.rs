@@ -39,7 +39,7 @@ fn every_recording_of_a_real_device_is_read_right() {
     say(&format!("read {kinds:?}, {meters} of them with a meter"));
 }
 
-/// The pretend devices were made after real ones; this holds them against those of which there are recordings.
+/// The simulated devices were made after real ones; this holds them against those of which there are recordings.
 #[cfg(feature = "sim")]
 #[test]
 fn our_pretend_devices_have_the_fields_of_the_real_ones() {

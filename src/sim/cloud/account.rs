@@ -1,7 +1,7 @@
-//! The pretend cloud as a value: an account, its sessions, its plugs, and the answers to the four calls. No socket.
+//! The simulated cloud as a value: an account, its sessions, its plugs, and the answers to the four calls. No socket.
 //!
-//! A call comes in as parsed JSON and leaves as an answer; what has to wait for a plug is handed back to the
-//! server, which may wait. Codes and texts are those that the real cloud was seen to send.
+//! A call comes in as parsed JSON and leaves as an answer; a call that needs a plug is handed back to the
+//! server, which may wait. Codes and texts are those of the real cloud, as observed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use super::rule::Method;
 use crate::sim::handle::PlugHandle;
 
-/// Live tokens of one account; older ones give way. One who modelled the real cloud found twenty.
+/// Valid tokens of one account; older ones become void. Observed at the real cloud.
 const MOST_TOKENS: usize = 20;
 
 /// Wrong passwords before the account is locked, unless it says otherwise. The real number is not published.
 const LOCK_AFTER: u32 = 5;
 
-/// The `appType`s that the real cloud was seen to take.
+/// The `appType`s that the real cloud accepts, as observed.
 const APP_TYPES: [&str; 4] = ["Kasa_Android", "Kasa_iOS", "Tapo_Android", "Tapo_Ios"];
 
 /// Who may log in.
@@ -25,7 +25,7 @@ const APP_TYPES: [&str; 4] = ["Kasa_Android", "Kasa_iOS", "Tapo_Android", "Tapo_
 pub struct SimAccount {
     /// The e-mail address. The cloud ignores its case.
     pub username: String,
-    /// Compared to the byte.
+    /// Compared byte by byte.
     pub password: String,
     /// Two-step verification is on: V1 logins are answered -23003.
     pub two_step: bool,
@@ -39,7 +39,7 @@ pub struct SimAccount {
 }
 
 impl SimAccount {
-    /// An account as most are: no two-step verification, not locked.
+    /// The common account: no two-step verification, not locked.
     pub fn new(username: &str, password: &str) -> Self {
         Self {
             username: username.to_owned(),
@@ -61,7 +61,7 @@ pub(super) struct AccountServer {
     sessions: VecDeque<IssuedToken>,
     /// Where each host is, by region.
     pub(super) hosts: Vec<String>,
-    /// How many tokens were handed out.
+    /// How many tokens were issued.
     pub(super) tokens_issued: u64,
 }
 
@@ -111,7 +111,7 @@ impl AccountServer {
         Self { account, plugs: BTreeMap::new(), sessions: VecDeque::new(), hosts, tokens_issued: 0 }
     }
 
-    /// Lets the cloud know a plug, by the device id that it has now.
+    /// Adds a plug to the cloud, by the device id that it has now.
     pub(super) fn add(&mut self, plug: PlugHandle) {
         self.plugs.insert(plug.device_id(), plug);
     }
@@ -131,14 +131,14 @@ impl AccountServer {
         CallResult::Now(answer.map_or_else(failure, success))
     }
 
-    /// Voids every token that there is; they are answered with this code from here on.
+    /// Voids every token; calls with them are answered with this code from here on.
     pub(super) fn void_tokens(&mut self, code: i64) {
         for session in &mut self.sessions {
             session.token_state = TokenStatus::Void(code);
         }
     }
 
-    /// Voids every refresh token that there is.
+    /// Voids every refresh token.
     pub(super) fn void_refresh_tokens(&mut self, code: i64) {
         for session in &mut self.sessions {
             session.refresh_state = TokenStatus::Void(code);
@@ -198,7 +198,7 @@ impl AccountServer {
 
     /// Token and refresh token of a session just opened.
     fn open_session(&mut self, terminal: &str, app_type: &str) -> (String, String) {
-        // Those beyond the limit are remembered as long again, so that they can be told what happened to them.
+        // As many void tokens are kept, to answer calls with them as the real cloud does.
         for session in self.sessions.iter_mut().skip(MOST_TOKENS - 1) {
             session.token_state = TokenStatus::Void(LOGGED_IN_ELSEWHERE);
         }

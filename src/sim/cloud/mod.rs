@@ -1,7 +1,7 @@
-//! The pretend cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface was seen to.
+//! The simulated cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface.
 //!
-//! Owns what a test may turn while it runs. What is answered is [`account`]'s, what goes wrong is [`rule`]'s; the sockets
-//! are `server`'s, and HTTP is `wire`'s. It serves the same plugs as the LAN, by the same handles.
+//! Owns what a test can change while it runs. [`account`] answers, [`rule`] has the faults, `server` the sockets, `wire`
+//! the HTTP. It serves the same plugs as the LAN, by the same handles.
 //!
 //! Host 0 is the global entry, where clients log in and list; plugs live on the regional hosts 1, 2, …, each of
 //! them a port. A passthrough at a host that is not the plug's own is answered -20571, as by the real ones.
@@ -14,7 +14,7 @@ mod wire;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -26,33 +26,16 @@ use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::notify::{ChangeNotifier, NotInTime};
 
+pub use self::server::CallRecord;
+
 /// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// A cloud of pretend plugs. It ends when it is dropped.
+/// A cloud of simulated plugs. It ends when it is dropped.
 pub struct SimCloud {
     state: Arc<State>,
     reachable: watch::Sender<bool>,
     hosts: Vec<SimHost>,
-}
-
-/// One call as it came in.
-#[derive(Clone)]
-pub struct CallRecord {
-    /// When.
-    pub at: Instant,
-    /// Which call.
-    pub method: Method,
-    /// To which host.
-    pub host: usize,
-    /// Path and query.
-    pub uri: String,
-    /// The `Content-Type`, empty if there was none.
-    pub content_type: String,
-    /// The `User-Agent`, empty if there was none.
-    pub user_agent: String,
-    /// The body, to the byte if it was UTF-8. It may hold the password and tokens of the pretend account.
-    pub body: String,
 }
 
 impl SimCloud {
@@ -69,7 +52,7 @@ impl SimCloud {
         let mut listeners = Vec::new();
         for address in addresses {
             if !address.ip().is_loopback() {
-                let why = format!("{address}: a pretend cloud lives on loopback only");
+                let why = format!("{address}: a simulated cloud has loopback addresses only");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
             listeners.push(Listener::bind(*address, BACKLOG)?);
@@ -85,10 +68,10 @@ impl SimCloud {
         };
         let state = Arc::new(State { inner: Mutex::new(inner), notifier });
         let open = |(number, listener): (usize, Listener)| {
-            let (said, door) = watch::channel(true);
-            let keeper = HostTask { state: Arc::clone(&state), number, said };
-            let task = tokio::spawn(keeper.run(listener, addresses[number], reachable.subscribe()));
-            SimHost { address: addresses[number], open: door, task: task.abort_handle() }
+            let (is_open, open) = watch::channel(true);
+            let host = HostTask { state: Arc::clone(&state), number, is_open };
+            let task = tokio::spawn(host.run(listener, addresses[number], reachable.subscribe()));
+            SimHost { address: addresses[number], open, task: task.abort_handle() }
         };
         let hosts = listeners.into_iter().enumerate().map(open).collect();
         Ok(Self { state, reachable, hosts })
@@ -109,7 +92,7 @@ impl SimCloud {
         self.hosts.len().saturating_sub(1)
     }
 
-    /// Lets the cloud know a plug, by the device id that it has now.
+    /// Adds a plug to the cloud, by the device id that it has now.
     pub fn add(&self, plug: &PlugHandle) {
         self.state.lock().server.add(plug.clone());
     }
@@ -119,22 +102,22 @@ impl SimCloud {
         change(&mut self.state.lock().server.account);
     }
 
-    /// Voids every token that there is, as when they expire. -20651 is what the real cloud says then.
+    /// Voids every token, as when they expire. The real cloud then answers -20651.
     pub fn void_tokens(&self, code: i64) {
         self.state.lock().server.void_tokens(code);
     }
 
-    /// Voids every refresh token that there is: -20655 expired, -20656 incorrect.
+    /// Voids every refresh token: -20655 expired, -20656 incorrect.
     pub fn void_refresh_tokens(&self, code: i64) {
         self.state.lock().server.void_refresh_tokens(code);
     }
 
-    /// Lets a fault fall on these calls (`None`: on all), after the rules that are there already.
+    /// Adds a fault on these calls (`None`: on all), after the rules that are there already.
     pub fn fail(&self, on: Option<Method>, times: Times, fault: CloudFault) {
         self.state.lock().rules.add(FaultRule { on, times, fault });
     }
 
-    /// Takes all faults away. Calls that are held up already stay so.
+    /// Removes all faults. Calls that already wait go on waiting.
     pub fn mend(&self) {
         self.state.lock().rules.clear();
     }
@@ -160,7 +143,7 @@ impl SimCloud {
         self.state.lock().ledger.most_under_way[method.index()]
     }
 
-    /// How many tokens were handed out, by logins and refreshes.
+    /// How many tokens were issued, by logins and refreshes.
     pub fn tokens_issued(&self) -> u64 {
         self.state.lock().server.tokens_issued
     }
@@ -187,13 +170,15 @@ impl Drop for SimCloud {
 /// One host of the cloud.
 struct SimHost {
     address: SocketAddr,
-    /// The other end is the keeper's `said`.
+    /// The other end is `is_open` of the host's task.
     open: watch::Receiver<bool>,
     task: AbortHandle,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use std::net::Ipv4Addr;
 
     use serde_json::{Value, json};

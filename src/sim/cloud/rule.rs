@@ -1,4 +1,4 @@
-//! What is wrong with the pretend cloud, as plain values: which calls a fault falls on, how often, and what it does.
+//! The faults of the simulated cloud, as plain values: on which calls, how often, and what happens.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ impl Method {
     pub const ALL: [Self; 5] =
         [Self::Login, Self::RefreshToken, Self::DeviceList, Self::Passthrough, Self::Other];
 
-    /// The place in a table indexed by method.
+    /// The index in a table indexed by method.
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -66,23 +66,23 @@ pub enum CloudFault {
     EmptyList,
 }
 
-/// A fault, and when it falls.
+/// A fault, and on which calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultRule {
     /// On which calls; `None` for all.
     pub on: Option<Method>,
     /// How often.
     pub times: Times,
-    /// What happens then.
+    /// The fault.
     pub fault: CloudFault,
 }
 
-/// How often a fault falls.
+/// How often a fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// Until it is taken away.
+    /// Until it is removed.
     Always,
-    /// On so many calls.
+    /// On this many calls.
     Next(u32),
     /// On all calls before this moment.
     Until(Instant),
@@ -101,7 +101,7 @@ impl FaultRules {
         self.0.clear();
     }
 
-    /// The fault that falls on this call; counts it.
+    /// The fault on this call, which is counted.
     pub(super) fn fall(&mut self, on: Method, now: Instant) -> Option<CloudFault> {
         self.0.retain(|rule| match rule.times {
             Times::Always => true,

@@ -1,5 +1,4 @@
-//! What happens behind one host of the pretend cloud: connections are taken, calls are counted, faults fall, plugs
-//! are asked.
+//! One host of the simulated cloud: it accepts connections, counts calls, applies faults and asks plugs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,7 +21,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::CallRecord;
 use super::account::{
     AccountServer, CallResult, DEVICE_OFFLINE, ParsedCall, REQUEST_TIMEOUT, failure, success,
 };
@@ -40,8 +38,27 @@ const REMEMBERED_CALLS: usize = 1000;
 /// The longest body that is read.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The pause after a socket could not be opened or a connection not be taken.
+/// The pause after a socket could not be opened or a connection not be accepted.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// One call as it came in.
+#[derive(Clone)]
+pub struct CallRecord {
+    /// When.
+    pub at: Instant,
+    /// Which call.
+    pub method: Method,
+    /// To which host.
+    pub host: usize,
+    /// Path and query.
+    pub uri: String,
+    /// The `Content-Type`, empty if there was none.
+    pub content_type: String,
+    /// The `User-Agent`, empty if there was none.
+    pub user_agent: String,
+    /// The body, to the byte if it was UTF-8. It may hold the password and tokens of the simulated account.
+    pub body: String,
+}
 
 /// What all hosts share.
 pub(super) struct State {
@@ -82,16 +99,16 @@ impl UnderWay {
         let method = record.method;
         let mut inner = state.lock();
         let ledger = &mut inner.ledger;
-        let place = method.index();
-        ledger.counts[place] += 1;
-        ledger.under_way[place] += 1;
-        ledger.most_under_way[place] = ledger.most_under_way[place].max(ledger.under_way[place]);
+        let index = method.index();
+        ledger.counts[index] += 1;
+        ledger.under_way[index] += 1;
+        ledger.most_under_way[index] = ledger.most_under_way[index].max(ledger.under_way[index]);
         if ledger.records.len() == REMEMBERED_CALLS {
             ledger.records.pop_front();
         }
         ledger.records.push_back(record);
         drop(inner);
-        state.notifier.ring();
+        state.notifier.notify();
         Self { state: Arc::clone(state), method }
     }
 }
@@ -99,7 +116,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.state.lock().ledger.under_way[self.method.index()] -= 1;
-        self.state.notifier.ring();
+        self.state.notifier.notify();
     }
 }
 
@@ -107,7 +124,7 @@ impl Drop for UnderWay {
 pub(super) struct HostTask {
     pub(super) state: Arc<State>,
     pub(super) number: usize,
-    pub(super) said: watch::Sender<bool>,
+    pub(super) is_open: watch::Sender<bool>,
 }
 
 impl HostTask {
@@ -118,24 +135,24 @@ impl HostTask {
         mut reachable: watch::Receiver<bool>,
     ) {
         let mut listener = Some(first);
-        let mut talks = JoinSet::new();
+        let mut connections = JoinSet::new();
         loop {
             let wanted = *reachable.borrow_and_update();
             if !wanted {
                 listener = None;
-                talks.shutdown().await;
+                connections.shutdown().await;
             } else if listener.is_none() {
                 listener = Listener::bind(address, BACKLOG).ok();
             }
-            self.said.send_replace(listener.is_some());
-            self.state.notifier.ring();
+            self.is_open.send_replace(listener.is_some());
+            self.state.notifier.notify();
             while listener.is_some() == wanted {
                 tokio::select! {
                     stream = take(listener.as_ref()) => match stream {
-                        Ok(stream) => drop(talks.spawn(converse(Arc::clone(&self.state), self.number, stream))),
+                        Ok(stream) => drop(connections.spawn(converse(Arc::clone(&self.state), self.number, stream))),
                         Err(_) => sleep(TRY_AGAIN).await,
                     },
-                    Some(_) = talks.join_next() => {}
+                    Some(_) = connections.join_next() => {}
                     changed = reachable.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
@@ -159,13 +176,13 @@ async fn take(listener: Option<&Listener>) -> io::Result<TcpStream> {
 async fn converse(state: Arc<State>, host: usize, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| serve(Arc::clone(&state), host, request));
-    // How a connection ends is the client's business.
+    // How a connection ends matters to the client only.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the pretend cloud hangs up")]
+#[error("the simulated cloud closes the connection")]
 struct HangUp;
 
 async fn serve(

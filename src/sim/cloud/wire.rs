@@ -1,4 +1,4 @@
-//! The pretend cloud's HTTP: what makes a request a call, how an answer is dressed, and how a faulty one is spoilt.
+//! The simulated cloud's HTTP: the checks of a request, the form of an answer, and the forms of a faulty one.
 
 use std::future::Future;
 use std::io;
@@ -70,7 +70,7 @@ pub(super) fn html(status: StatusCode) -> Response<HttpReply> {
     response(status, "text/html", HTML_PAGE.into(), Pace::Whole)
 }
 
-/// "Go there, and say it again."
+/// A redirect that keeps the method and the body.
 pub(super) fn redirect(to: &str) -> Response<HttpReply> {
     let mut response = html(StatusCode::TEMPORARY_REDIRECT);
     if let Ok(to) = HeaderValue::from_str(to) {

@@ -1,14 +1,15 @@
-//! The pretend LAN: plugs behind TCP and UDP on addresses of 127.0.0.0/8, as many as wanted.
+//! The simulated LAN: plugs behind TCP and UDP on addresses of 127.0.0.0/8.
 //!
-//! Owns who is plugged in where. What happens at one address is [`place`]'s, what happens on one connection
-//! [`talk`]'s. Plugs may be moved, swapped, plugged in and taken out while it runs.
+//! Owns which plug is at which address. `plug_host` serves one address, `connection` one TCP connection, `udp_port` one UDP
+//! socket. Plugs can be moved, swapped, added and removed while it runs.
 //!
 //! A broadcast is heard on 127.255.255.255; on Linux each plug can have its own address of 127.0.0.0/8 and
 //! answers from there, as a real one does.
 
-pub mod place;
-pub mod talk;
-pub mod tdp;
+mod connection;
+mod plug_host;
+mod tdp;
+mod udp_port;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
-use self::place::PlugHost;
+use self::plug_host::PlugHost;
+use self::udp_port::{DiscoveryPort, MAX_DATAGRAM};
 use crate::sim::fault::LanFault;
 use crate::sim::handle::PlugHandle;
 use crate::sim::notify::{ChangeNotifier, NotInTime};
@@ -36,21 +38,18 @@ const ANSWERS_AT_ONCE: usize = 64;
 /// The pause between such bursts.
 const BETWEEN_BURSTS: Duration = Duration::from_millis(2);
 
-/// The longest datagram that is read; requests are a few hundred bytes, the key probe of TDP 501.
-const MAX_DATAGRAM: usize = 2048;
-
-/// A LAN of pretend plugs. It ends when it is dropped.
+/// A LAN of simulated plugs. It ends when it is dropped.
 pub struct SimLan {
     broadcast: Ipv4Addr,
     port: u16,
     tdp_port: u16,
-    places: Arc<Places>,
+    hosts: Arc<PlugHosts>,
     notifier: ChangeNotifier,
     listeners: Vec<AbortHandle>,
 }
 
-/// Who is plugged in where, by device id.
-type Places = Mutex<BTreeMap<String, PlugHost>>;
+/// The address of each plug, by device id.
+type PlugHosts = Mutex<BTreeMap<String, PlugHost>>;
 
 impl SimLan {
     /// Listens for broadcasts on `port` and, for the newer discovery, on `tdp_port`; 0 takes a free one.
@@ -62,7 +61,7 @@ impl SimLan {
     }
 
     /// The same for a network of 254 addresses that is not loopback. For tests that have made a network namespace with
-    /// nothing else in it; anywhere else its plugs would live among real ones.
+    /// nothing else in it; anywhere else its plugs would be among real ones.
     ///
     /// # Errors
     /// When a port is taken, or the address is none of this machine's.
@@ -81,7 +80,7 @@ impl SimLan {
         tdp_port: u16,
         notifier: ChangeNotifier,
     ) -> io::Result<Self> {
-        let places = Arc::new(Places::default());
+        let hosts = Arc::new(PlugHosts::default());
         let xor = UdpSocket::bind((broadcast, port)).await?;
         let tdp = UdpSocket::bind((broadcast, tdp_port)).await?;
         Ok(Self {
@@ -89,10 +88,10 @@ impl SimLan {
             port: xor.local_addr()?.port(),
             tdp_port: tdp.local_addr()?.port(),
             listeners: vec![
-                tokio::spawn(hear(xor, DiscoveryPort::Xor, Arc::clone(&places))).abort_handle(),
-                tokio::spawn(hear(tdp, DiscoveryPort::Tdp, Arc::clone(&places))).abort_handle(),
+                tokio::spawn(hear(xor, DiscoveryPort::Xor, Arc::clone(&hosts))).abort_handle(),
+                tokio::spawn(hear(tdp, DiscoveryPort::Tdp, Arc::clone(&hosts))).abort_handle(),
             ],
-            places,
+            hosts,
             notifier,
         })
     }
@@ -112,34 +111,33 @@ impl SimLan {
         (self.broadcast, self.port).into()
     }
 
-    /// Plugs a plug in at this address and returns once it can be reached there. Port 0 takes a free one. Where it
-    /// was before, it is gone.
+    /// Adds a plug at this address, or moves it there, and returns once it can be reached. Port 0 takes a free one.
     ///
     /// # Errors
     /// When the address is not one of this LAN, or is taken.
     pub async fn plug_in(&self, plug: &PlugHandle, address: SocketAddr) -> io::Result<SocketAddr> {
         if !self.has(address.ip()) {
-            let why = format!("{address}: a pretend plug lives on 127.0.0.0/8 only");
+            let why = format!("{address}: a simulated plug has an address of 127.0.0.0/8 only");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         self.unplug(plug).await;
-        let place = PlugHost::open(plug.clone(), address, self.tdp_port, self.notifier.clone()).await?;
-        let address = place.address();
-        self.places().insert(plug.device_id(), place);
-        self.notifier.ring();
+        let host = PlugHost::open(plug.clone(), address, self.tdp_port, self.notifier.clone()).await?;
+        let address = host.address();
+        self.hosts().insert(plug.device_id(), host);
+        self.notifier.notify();
         Ok(address)
     }
 
-    /// Takes a plug out of the LAN: its address refuses connections, those that were open are gone.
+    /// Removes a plug from the LAN: its address refuses connections, and open ones are closed.
     pub async fn unplug(&self, plug: &PlugHandle) {
-        let place = self.places().remove(&plug.device_id());
-        if let Some(place) = place {
-            place.close().await;
+        let host = self.hosts().remove(&plug.device_id());
+        if let Some(host) = host {
+            host.close().await;
         }
-        self.notifier.ring();
+        self.notifier.notify();
     }
 
-    /// Lets two plugs swap their addresses, as a router that forgot its leases does.
+    /// Swaps the addresses of two plugs, as a router that lost its leases does.
     ///
     /// # Errors
     /// When one of them is not plugged in.
@@ -156,7 +154,7 @@ impl SimLan {
 
     /// Where a plug is.
     pub fn address(&self, plug: &PlugHandle) -> Option<SocketAddr> {
-        self.places().get(&plug.device_id()).map(PlugHost::address)
+        self.hosts().get(&plug.device_id()).map(PlugHost::address)
     }
 
     /// Changes what is wrong with a plug on the LAN and returns once its sockets are as the fault says, so that the
@@ -176,8 +174,8 @@ impl SimLan {
     pub async fn settled(&self, plug: &PlugHandle) -> Result<(), NotInTime> {
         let id = plug.device_id();
         let agrees = || {
-            let wanted = plug.read(|plug| plug.door(Instant::now()));
-            self.places().get(&id).is_none_or(|place| place.door() == Some(wanted))
+            let wanted = plug.read(|plug| plug.tcp_port(Instant::now()));
+            self.hosts().get(&id).is_none_or(|host| host.tcp_port() == Some(wanted))
         };
         self.notifier.wait_until(SETTLING, agrees).await
     }
@@ -191,8 +189,8 @@ impl SimLan {
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<String, PlugHost>> {
-        lock(&self.places)
+    fn hosts(&self) -> MutexGuard<'_, BTreeMap<String, PlugHost>> {
+        lock(&self.hosts)
     }
 }
 
@@ -204,27 +202,18 @@ impl Drop for SimLan {
     }
 }
 
-/// Which question a broadcast socket hears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiscoveryPort {
-    /// `get_sysinfo` under the XOR cipher.
-    Xor,
-    /// The newer one, for plugs that speak KLAP.
-    Tdp,
-}
-
-/// Hears broadcasts and lets each plug answer from its own address.
-async fn hear(socket: UdpSocket, discovery: DiscoveryPort, places: Arc<Places>) {
+/// Receives broadcasts and has each plug answer from its own address.
+async fn hear(socket: UdpSocket, discovery: DiscoveryPort, hosts: Arc<PlugHosts>) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let Ok((length, asker)) = socket.recv_from(&mut buffer).await else {
             tokio::time::sleep(BETWEEN_BURSTS).await;
             continue;
         };
-        let answering: Vec<_> = lock(&places).values().filter_map(|place| place.ear(discovery)).collect();
+        let answering: Vec<_> = lock(&hosts).values().filter_map(|host| host.port(discovery)).collect();
         for burst in answering.chunks(ANSWERS_AT_ONCE) {
-            for ear in burst.iter().filter(|ear| ear.hears_broadcasts()) {
-                ear.answer(&buffer[..length], asker).await;
+            for port in burst.iter().filter(|port| port.hears_broadcasts()) {
+                port.answer(&buffer[..length], asker).await;
             }
             if answering.len() > ANSWERS_AT_ONCE {
                 tokio::time::sleep(BETWEEN_BURSTS).await;
@@ -233,8 +222,8 @@ async fn hear(socket: UdpSocket, discovery: DiscoveryPort, places: Arc<Places>) 
     }
 }
 
-fn lock(places: &Places) -> MutexGuard<'_, BTreeMap<String, PlugHost>> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(hosts: &PlugHosts) -> MutexGuard<'_, BTreeMap<String, PlugHost>> {
+    hosts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The newer discovery on UDP 20002: sixteen bytes of header with a checksum, then plain JSON. Pure.
 //!
-//! A pretend plug answers a right probe only, so that a wrong one of ours is found out here.
+//! A simulated plug answers only a correct probe, so that a wrong one of ours shows.
 
 use std::net::IpAddr;
 
@@ -10,14 +10,14 @@ use crate::sim::plug::SimPlug;
 
 /// Bytes of the header.
 const HEADER_LEN: usize = 16;
-/// Stands in the checksum's place while the checksum is computed.
+/// Stands in the checksum's host while the checksum is computed.
 const UNSUMMED: u32 = 0x5A6B_7C8D;
 /// Where the checksum stands.
 const SUM: std::ops::Range<usize> = 12..16;
 /// MD5 of no text: the owner of a plug without an account.
 const NO_OWNER: &str = "D41D8CD98F00B204E9800998ECF8427E";
 
-/// Answers a probe, or not at all to what is none.
+/// Answers a probe; nothing else.
 pub(super) fn answer(probe: &[u8], plug: &SimPlug, here: IpAddr) -> Option<Vec<u8>> {
     is_probe(probe).then(|| {
         let body = json!({"error_code": 0, "result": {
@@ -53,7 +53,7 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32 (IEEE) over the whole datagram, with [`UNSUMMED`] in its own place.
+/// CRC-32 (IEEE) over the whole datagram, with [`UNSUMMED`] in its own host.
 fn checksum(datagram: &[u8]) -> u32 {
     let [a, b, c, d] = UNSUMMED.to_be_bytes();
     let stand_in = [a, b, c, d];
@@ -84,10 +84,10 @@ mod tests {
     fn right_probes_are_told_from_wrong_ones() {
         assert!(is_probe(&SHORT_PROBE));
         assert!(is_probe(&key_probe()));
-        for place in 0..SHORT_PROBE.len() {
+        for host in 0..SHORT_PROBE.len() {
             let mut wrong = SHORT_PROBE;
-            wrong[place] ^= 1;
-            assert!(!is_probe(&wrong), "byte {place}");
+            wrong[host] ^= 1;
+            assert!(!is_probe(&wrong), "byte {host}");
         }
         assert!(!is_probe(&SHORT_PROBE[..15]));
         assert!(!is_probe(&key_probe()[..20]));

@@ -9,10 +9,10 @@ use crate::sim::plug::words::{Answer, MEMBER_NOT_SUPPORT, UNKNOWN_ERROR};
 /// 2026-01-01, a day like any other.
 const BIRTHDAY: Duration = Duration::from_secs(1_767_225_600);
 
-/// 2000-01-01, which firmwares tell until someone has told them better.
+/// 2000-01-01, which firmwares report until the clock is set.
 const NO_IDEA: Duration = Duration::from_secs(946_684_800);
 
-/// A clock that goes as fast as `now` does.
+/// A clock that runs with `now`.
 #[derive(Debug, Clone, Copy)]
 pub struct PlugClock {
     shown: SystemTime,

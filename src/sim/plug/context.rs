@@ -1,4 +1,4 @@
-//! Whom of a strip a request is about: its `context`.
+//! The outlets that a request names in its `context`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::sim::plug::words::{ENTRY_NOT_EXIST, INVALID_ARGUMENT};
 pub(super) enum RequestContext {
     /// None: it is about the device as a whole.
     Whole,
-    /// These, in this order; nobody, if the list is empty.
+    /// These, in this order; none, if the list is empty.
     These(Vec<usize>),
     /// A list that cannot be followed: what is about outlets is answered with this error, all else is done.
     Wrong(i64),

@@ -1,4 +1,4 @@
-//! The `emeter` module. It measures nothing: it shows what it is told to show.
+//! The `emeter` module. It measures nothing: it shows what the test has set.
 
 use std::collections::BTreeMap;
 

@@ -5,11 +5,12 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::sim::plug::context::RequestContext;
+use crate::sim::plug::device::SimPlug;
 use crate::sim::plug::dimmer::RelayEffect;
+use crate::sim::plug::record::SwitchedBy;
 use crate::sim::plug::words::{
     Answer, MEMBER_NOT_SUPPORT, MODULE_NOT_SUPPORT, TIME_NOT_SYNC, done, flag, number, text,
 };
-use crate::sim::plug::{SimPlug, SwitchedBy};
 
 impl SimPlug {
     pub(super) fn has_module(&self, module: &str) -> bool {
@@ -120,7 +121,7 @@ pub(super) struct Asker<'a> {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::{ask, plug};
+    use super::super::requests::tests::{ask, plug};
     use super::*;
     use crate::sim::model::{Ids, Model};
 

@@ -1,4 +1,4 @@
-//! What a device remembers of what was done to it, for whoever wrote the test.
+//! The record of what was done to a device, for the test.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,7 +15,7 @@ pub struct Switching {
     pub outlet: usize,
     /// To which state.
     pub on: bool,
-    /// By which way it came.
+    /// Over which route it came.
     pub by: SwitchedBy,
     /// Whether the relay was in the other state before.
     pub changed: bool,
@@ -30,22 +30,22 @@ pub enum SwitchedBy {
     Datagram,
     /// Someone through the cloud.
     Cloud,
-    /// A finger on the plug.
+    /// The button.
     Button,
     /// The plug's own count-down.
     CountDown,
 }
 
-/// How much was asked of a plug since it exists.
+/// Counters of a plug since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// TCP connections taken.
+    /// TCP connections accepted.
     pub connections: u64,
     /// TCP connections open at this moment.
     pub open: u64,
     /// The most TCP connections that were ever open at once.
     pub most_open: u64,
-    /// Requests heard on the LAN, answered or not.
+    /// Requests received on the LAN, answered or not.
     pub lan_requests: u64,
     /// Requests that came through the cloud, answered or not.
     pub cloud_requests: u64,
@@ -55,7 +55,7 @@ pub struct Traffic {
     pub switch_and_reads: u64,
     /// Restarts of the firmware.
     pub restarts: u64,
-    /// Modules and methods asked for that it does not have. Some real firmwares crash of them.
+    /// Modules and methods asked for that it does not have. Some real firmwares crash on them.
     pub not_supported: u64,
 }
 

@@ -59,7 +59,7 @@ impl OutletRules {
     }
 
     /// Ends the count-down, which stays as a rule that is disabled.
-    pub(super) fn ring(&mut self) {
+    pub(super) fn expire(&mut self) {
         if let Some(count_down) = &mut self.count_down {
             count_down.due = None;
         }
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(shown(&mut rules, 0), (json!(1), json!(60)));
         assert_eq!(shown(&mut rules, 1_500), (json!(1), json!(59)));
         assert_eq!(shown(&mut rules, 59_999), (json!(1), json!(1)));
-        rules.ring();
+        rules.expire();
         assert_eq!(shown(&mut rules, 60_000), (json!(0), json!(0)));
         assert_eq!(rules.due(), None);
     }
@@ -169,7 +169,7 @@ mod tests {
         let (mut rules, now) = (OutletRules::default(), Instant::now());
         ask(&mut rules, "add_rule", minute(), now).unwrap();
         assert_eq!(ask(&mut rules, "add_rule", minute(), now), Err(-10));
-        rules.ring();
+        rules.expire();
         assert_eq!(ask(&mut rules, "add_rule", minute(), now), Err(-10));
         ask(&mut rules, "delete_all_rules", json!({}), now).unwrap();
         assert!(ask(&mut rules, "add_rule", minute(), now).is_ok());

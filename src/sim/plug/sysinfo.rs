@@ -1,12 +1,14 @@
-//! What a device tells of itself: `get_sysinfo` in the field set of its model, and its link to the cloud.
+//! The reply to `get_sysinfo` with the fields of the model, and the state of the cloud connection.
 
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use crate::sim::plug::device::SimPlug;
 use crate::sim::plug::dimmer::Dimmer;
+use crate::sim::plug::outlet::SimOutlet;
+use crate::sim::plug::record::SwitchedBy;
 use crate::sim::plug::words::fields;
-use crate::sim::plug::{SimPlug, SwitchedBy};
 
 /// Old firmwares have a `fwId` of zeros.
 const NO_ID: &str = "00000000000000000000000000000000";
@@ -38,8 +40,7 @@ impl SimPlug {
     }
 
     fn children(&self, by: SwitchedBy, now: Instant) -> Map<String, Value> {
-        let child =
-            |(number, outlet): (usize, &super::SimOutlet)| outlet.as_child(&self.outlet_id(number, by), now);
+        let child = |(number, outlet): (usize, &SimOutlet)| outlet.as_child(&self.outlet_id(number, by), now);
         let children: Vec<_> = self.outlets.iter().enumerate().map(child).collect();
         fields(json!({"child_num": children.len(), "children": children}))
     }

@@ -1,5 +1,4 @@
-//! How a firmware takes a request apart and words its answers: the order in which things are written, arguments,
-//! errors.
+//! How a firmware parses a request and forms its answers: order of keys, arguments, errors.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! One TCP connection to a pretend plug: frames in, frames out, and what a faulty plug does instead.
+//! One TCP connection to a simulated plug: frames in, frames out, and what a faulty plug does instead.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use crate::sim::plug::SwitchedBy;
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 
-/// What a plug answers that has lost its mind. No JSON, and not even UTF-8.
+/// The answer of a confused plug: no JSON, and not even UTF-8.
 const GARBAGE: &[u8] = b"\xff\xfe<html>not a plug</html>";
 
 /// What [`LanFault::HugeLength`] announces.
 const HUGE: u32 = 0x7fff_ffff;
 
 /// Serves one connection until one side ends it.
-pub(super) async fn converse(mut stream: TcpStream, plug: PlugHandle) {
+pub(super) async fn serve(mut stream: TcpStream, plug: PlugHandle) {
     let _open = Open::count(plug.clone());
     let _ = stream.set_nodelay(true);
-    // How a connection ends is the client's business; the plug forgets it.
-    let _ = serve(&mut stream, &plug).await;
+    // How a connection ends matters to the client only.
+    let _ = exchange_frames(&mut stream, &plug).await;
 }
 
-async fn serve(stream: &mut TcpStream, plug: &PlugHandle) -> io::Result<()> {
+async fn exchange_frames(stream: &mut TcpStream, plug: &PlugHandle) -> io::Result<()> {
     let mut received = Vec::new();
     loop {
         match frame::parse(&received) {
@@ -48,8 +48,8 @@ async fn serve(stream: &mut TcpStream, plug: &PlugHandle) -> io::Result<()> {
     }
 }
 
-/// Reads what is there, once the plug is awake. Until then nothing leaves the socket, and a client's reset takes it
-/// back: Linux would hand out what came before the reset, the small network stack of a plug does not.
+/// Reads what is there, once the plug is awake. Until then nothing is read, so that a client's reset discards it:
+/// Linux would return data that came before the reset, the small network stack of a plug does not.
 async fn read_some(stream: &TcpStream, plug: &PlugHandle, received: &mut Vec<u8>) -> io::Result<usize> {
     let mut changes = plug.changes();
     loop {

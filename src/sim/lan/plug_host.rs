@@ -1,5 +1,5 @@
-//! One address on the pretend LAN with one plug at it: its listening socket, its ears for UDP, and the task that
-//! opens and closes them as the plug's state demands.
+//! One plug at one address of the simulated LAN: its listening socket, its UDP ports, and the task that opens and closes
+//! them as the plug's state demands.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,36 +11,35 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::{DiscoveryPort, MAX_DATAGRAM, talk, tdp};
-use crate::sim::fault::LanFault;
+use super::connection;
+use super::udp_port::{DiscoveryPort, MAX_DATAGRAM, UdpPort, answer_next, receive};
 use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::notify::ChangeNotifier;
-use crate::sim::plug::{PortBehaviour, SimPlug, SwitchedBy};
-use crate::smarthome::cipher;
+use crate::sim::plug::PortBehaviour;
 
 /// Tries to find a port that is free for both TCP and UDP, when any port will do.
 const PORT_TRIES: usize = 8;
 
-/// After this long a connection to a jammed door counts as hanging.
+/// A connection to a full backlog that takes longer counts as hanging.
 const HANGS: Duration = Duration::from_millis(100);
 
 /// Connections that a backlog of none may still take before it is full.
 const MOST_FILLERS: usize = 4;
 
-/// The pause after a socket could not be opened or a connection not be taken.
+/// The pause after a socket could not be opened or a connection not be accepted.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
-/// The pause before it is looked again whether a socket is still in use.
+/// How often it is checked whether a socket is still in use.
 const LET_GO: Duration = Duration::from_millis(1);
 
 /// A plug at an address. Closed when dropped.
-pub struct PlugHost {
+pub(super) struct PlugHost {
     address: SocketAddr,
     xor: Arc<UdpPort>,
-    /// There from the moment on when the plug first answers the newer discovery; most never do.
+    /// Opened when the plug first answers the newer discovery; most never do.
     tdp: Arc<OnceLock<Arc<UdpPort>>>,
-    door: watch::Receiver<Option<PortBehaviour>>,
+    tcp_port: watch::Receiver<Option<PortBehaviour>>,
     task: JoinHandle<()>,
 }
 
@@ -54,35 +53,35 @@ impl PlugHost {
     ) -> io::Result<Self> {
         let (listener, socket) = bind(address).await?;
         let address = listener.local_addr()?;
-        let xor = Arc::new(UdpPort { discovery: DiscoveryPort::Xor, socket, plug: plug.clone() });
+        let xor = Arc::new(UdpPort::new(DiscoveryPort::Xor, socket, plug.clone()));
         let tdp = Arc::new(OnceLock::new());
-        let (said, door) = watch::channel(None);
-        let keeper = PlugHostTask {
+        let (published, tcp_port) = watch::channel(None);
+        let task = PlugHostTask {
             plug,
             address,
             entrance: PortState::Open(listener),
-            talks: JoinSet::new(),
-            said,
+            connections: JoinSet::new(),
+            published,
             notifier,
             xor: Arc::clone(&xor),
             tdp: Arc::clone(&tdp),
             tdp_port,
         };
-        Ok(Self { address, xor, tdp, door, task: tokio::spawn(keeper.run()) })
+        Ok(Self { address, xor, tdp, tcp_port, task: tokio::spawn(task.run()) })
     }
 
     /// Where it is.
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// What its listening socket is; `None` while that changes.
-    pub fn door(&self) -> Option<PortBehaviour> {
-        *self.door.borrow()
+    pub(super) fn tcp_port(&self) -> Option<PortBehaviour> {
+        *self.tcp_port.borrow()
     }
 
-    /// The ear that hears this kind of question.
-    pub(super) fn ear(&self, discovery: DiscoveryPort) -> Option<Arc<UdpPort>> {
+    /// The port of this discovery.
+    pub(super) fn port(&self, discovery: DiscoveryPort) -> Option<Arc<UdpPort>> {
         match discovery {
             DiscoveryPort::Xor => Some(Arc::clone(&self.xor)),
             DiscoveryPort::Tdp => self.tdp.get().cloned(),
@@ -93,14 +92,14 @@ impl PlugHost {
     pub(super) async fn close(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
-        // A broadcast that is being answered holds on to all ears until each plug has had its turn.
+        // While a broadcast is answered, all ports are held until each plug has had its turn.
         while self.is_held() {
             sleep(LET_GO).await;
         }
     }
 
     fn is_held(&self) -> bool {
-        [Some(&self.xor), self.tdp.get()].into_iter().flatten().any(|ear| Arc::strong_count(ear) > 1)
+        [Some(&self.xor), self.tdp.get()].into_iter().flatten().any(|port| Arc::strong_count(port) > 1)
     }
 }
 
@@ -110,60 +109,14 @@ impl Drop for PlugHost {
     }
 }
 
-/// A UDP socket at a plug's own address, from which it answers.
-pub(super) struct UdpPort {
-    discovery: DiscoveryPort,
-    socket: UdpSocket,
-    plug: PlugHandle,
-}
-
-impl UdpPort {
-    /// Whether broadcasts reach the plug at all.
-    pub(super) fn hears_broadcasts(&self) -> bool {
-        self.plug.read(|plug| plug.hears_broadcasts)
-    }
-
-    /// Answers one datagram, or not, as the plug's state says.
-    pub(super) async fn answer(&self, datagram: &[u8], asker: SocketAddr) {
-        let now = Instant::now();
-        let answers = |plug: &SimPlug| plug.is_up(now) && plug.lan.answers_datagrams();
-        let reply = match self.discovery {
-            _ if !self.plug.read(answers) => None,
-            DiscoveryPort::Xor => self.answer_xor(datagram, now),
-            DiscoveryPort::Tdp => self.answer_tdp(datagram),
-        };
-        if let Some(reply) = reply {
-            // An asker that has gone away misses its answer, as with any datagram.
-            let _ = self.socket.send_to(&reply, asker).await;
-        }
-    }
-
-    fn answer_xor(&self, datagram: &[u8], now: Instant) -> Option<Vec<u8>> {
-        let mut request = datagram.to_vec();
-        cipher::decrypt(&mut request);
-        let mut reply = self.plug.with(|plug| match plug.lan {
-            _ if !plug.dialect.speaks_xor() => None,
-            LanFault::DeviceError(code) => plug.refuse(&request, code, SwitchedBy::Datagram),
-            fault => talk::spoil(fault, plug.handle(&request, SwitchedBy::Datagram, now)?),
-        })?;
-        cipher::encrypt(&mut reply);
-        Some(reply)
-    }
-
-    fn answer_tdp(&self, datagram: &[u8]) -> Option<Vec<u8>> {
-        let here = self.socket.local_addr().ok()?;
-        self.plug.read(|plug| plug.dialect.answers_tdp().then(|| tdp::answer(datagram, plug, here.ip())))?
-    }
-}
-
-/// The task of one place.
+/// The task of one plug at its address.
 struct PlugHostTask {
     plug: PlugHandle,
     address: SocketAddr,
     entrance: PortState,
-    talks: JoinSet<()>,
-    /// The other end is the place's `door`.
-    said: watch::Sender<Option<PortBehaviour>>,
+    connections: JoinSet<()>,
+    /// The other end is the `tcp_port` of [`PlugHost`].
+    published: watch::Sender<Option<PortBehaviour>>,
     notifier: ChangeNotifier,
     xor: Arc<UdpPort>,
     tdp: Arc<OnceLock<Arc<UdpPort>>>,
@@ -180,13 +133,13 @@ impl PlugHostTask {
                 sleep(TRY_AGAIN).await;
                 continue;
             }
-            let (xor, tdp) = (Some(&*self.xor), self.tdp.get().map(|ear| &**ear));
+            let (xor, tdp) = (Some(&*self.xor), self.tdp.get().map(|port| &**port));
             let next_change = self.plug.read(|plug| plug.next_change(Instant::now()));
             tokio::select! {
                 stream = self.entrance.take() => self.welcome(stream).await,
-                heard = hear(xor, &mut for_xor) => reply(xor, &for_xor, heard).await,
-                heard = hear(tdp, &mut for_tdp) => reply(tdp, &for_tdp, heard).await,
-                Some(_) = self.talks.join_next() => {}
+                received = receive(xor, &mut for_xor) => answer_next(xor, &for_xor, received).await,
+                received = receive(tdp, &mut for_tdp) => answer_next(tdp, &for_tdp, received).await,
+                Some(_) = self.connections.join_next() => {}
                 _ = changes.changed() => {}
                 () = until(next_change) => self.plug.with(|plug| plug.pass_time(Instant::now())),
             }
@@ -195,28 +148,28 @@ impl PlugHostTask {
 
     /// Makes the listening socket what the plug's state demands.
     async fn arrange(&mut self) -> io::Result<()> {
-        let wanted = self.plug.read(|plug| plug.door(Instant::now()));
-        if self.entrance.door() != wanted {
-            self.said.send_replace(None);
+        let wanted = self.plug.read(|plug| plug.tcp_port(Instant::now()));
+        if self.entrance.tcp_port() != wanted {
+            self.published.send_replace(None);
             self.entrance = PortState::Shut;
-            self.talks.shutdown().await;
+            self.connections.shutdown().await;
             self.entrance = PortState::make(wanted, self.address).await?;
         }
         if self.tdp.get().is_none() && self.plug.read(|plug| plug.dialect.answers_tdp()) {
             let socket = UdpSocket::bind((self.address.ip(), self.tdp_port)).await?;
-            let ear = UdpPort { discovery: DiscoveryPort::Tdp, socket, plug: self.plug.clone() };
-            self.tdp.get_or_init(|| Arc::new(ear));
+            let port = UdpPort::new(DiscoveryPort::Tdp, socket, self.plug.clone());
+            self.tdp.get_or_init(|| Arc::new(port));
         }
-        if *self.said.borrow() != Some(wanted) {
-            self.said.send_replace(Some(wanted));
-            self.notifier.ring();
+        if *self.published.borrow() != Some(wanted) {
+            self.published.send_replace(Some(wanted));
+            self.notifier.notify();
         }
         Ok(())
     }
 
     async fn welcome(&mut self, stream: io::Result<TcpStream>) {
         match stream {
-            Ok(stream) => drop(self.talks.spawn(talk::converse(stream, self.plug.clone()))),
+            Ok(stream) => drop(self.connections.spawn(connection::serve(stream, self.plug.clone()))),
             Err(_) => sleep(TRY_AGAIN).await,
         }
     }
@@ -226,7 +179,7 @@ impl PlugHostTask {
 enum PortState {
     Open(Listener),
     Shut,
-    /// Never taken from, and filled up by connections of our own.
+    /// Never accepted from, and filled up by connections of our own.
     Jammed {
         _listener: Listener,
         _fillers: Vec<TcpStream>,
@@ -234,7 +187,7 @@ enum PortState {
 }
 
 impl PortState {
-    fn door(&self) -> PortBehaviour {
+    fn tcp_port(&self) -> PortBehaviour {
         match self {
             Self::Open(_) => PortBehaviour::Open,
             Self::Shut => PortBehaviour::Shut,
@@ -242,8 +195,8 @@ impl PortState {
         }
     }
 
-    async fn make(door: PortBehaviour, address: SocketAddr) -> io::Result<Self> {
-        match door {
+    async fn make(tcp_port: PortBehaviour, address: SocketAddr) -> io::Result<Self> {
+        match tcp_port {
             PortBehaviour::Open => Listener::bind(address, BACKLOG).map(Self::Open),
             PortBehaviour::Shut => Ok(Self::Shut),
             PortBehaviour::Jammed => {
@@ -260,7 +213,7 @@ impl PortState {
         }
     }
 
-    /// The next connection; never one while the door is not open.
+    /// The next connection; never one unless the port is open.
     async fn take(&self) -> io::Result<TcpStream> {
         match self {
             Self::Open(listener) => Ok(listener.accept().await?.0),
@@ -281,20 +234,6 @@ async fn bind(address: SocketAddr) -> io::Result<(Listener, UdpSocket)> {
         };
     }
     outcome
-}
-
-async fn hear(ear: Option<&UdpPort>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-    match ear {
-        Some(ear) => ear.socket.recv_from(buffer).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn reply(ear: Option<&UdpPort>, buffer: &[u8], heard: io::Result<(usize, SocketAddr)>) {
-    match (ear, heard) {
-        (Some(ear), Ok((length, asker))) => ear.answer(&buffer[..length], asker).await,
-        _ => sleep(TRY_AGAIN).await,
-    }
 }
 
 async fn until(at: Option<Instant>) {

@@ -1,0 +1,99 @@
+//! The UDP sockets of a simulated plug: the old discovery on its own port, the newer one on the TDP port.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::time::sleep;
+
+use super::{connection, tdp};
+use crate::sim::fault::LanFault;
+use crate::sim::handle::PlugHandle;
+use crate::sim::plug::{SimPlug, SwitchedBy};
+use crate::smarthome::cipher;
+
+/// The longest datagram that is read; requests are a few hundred bytes, the key probe of TDP 501.
+pub(super) const MAX_DATAGRAM: usize = 2048;
+
+/// The pause after a socket has failed.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// Which of the two discoveries a port belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiscoveryPort {
+    /// `get_sysinfo` under the XOR cipher.
+    Xor,
+    /// The newer one, for plugs that speak KLAP.
+    Tdp,
+}
+
+/// A UDP socket at a plug's own address, from which it answers.
+pub(super) struct UdpPort {
+    discovery: DiscoveryPort,
+    socket: UdpSocket,
+    plug: PlugHandle,
+}
+
+impl UdpPort {
+    pub(super) fn new(discovery: DiscoveryPort, socket: UdpSocket, plug: PlugHandle) -> Self {
+        Self { discovery, socket, plug }
+    }
+
+    /// Whether broadcasts reach the plug at all.
+    pub(super) fn hears_broadcasts(&self) -> bool {
+        self.plug.read(|plug| plug.hears_broadcasts)
+    }
+
+    /// Answers one datagram, or not, as the plug's state says.
+    pub(super) async fn answer(&self, datagram: &[u8], asker: SocketAddr) {
+        let now = Instant::now();
+        let answers = |plug: &SimPlug| plug.is_up(now) && plug.lan.answers_datagrams();
+        let reply = match self.discovery {
+            _ if !self.plug.read(answers) => None,
+            DiscoveryPort::Xor => self.answer_xor(datagram, now),
+            DiscoveryPort::Tdp => self.answer_tdp(datagram),
+        };
+        if let Some(reply) = reply {
+            // An asker that has gone away misses its answer, as with any datagram.
+            let _ = self.socket.send_to(&reply, asker).await;
+        }
+    }
+
+    fn answer_xor(&self, datagram: &[u8], now: Instant) -> Option<Vec<u8>> {
+        let mut request = datagram.to_vec();
+        cipher::decrypt(&mut request);
+        let mut reply = self.plug.with(|plug| match plug.lan {
+            _ if !plug.dialect.speaks_xor() => None,
+            LanFault::DeviceError(code) => plug.refuse(&request, code, SwitchedBy::Datagram),
+            fault => connection::spoil(fault, plug.handle(&request, SwitchedBy::Datagram, now)?),
+        })?;
+        cipher::encrypt(&mut reply);
+        Some(reply)
+    }
+
+    fn answer_tdp(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        let here = self.socket.local_addr().ok()?;
+        self.plug.read(|plug| plug.dialect.answers_tdp().then(|| tdp::answer(datagram, plug, here.ip())))?
+    }
+}
+
+/// The next datagram at this port; never one without a port.
+pub(super) async fn receive(port: Option<&UdpPort>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match port {
+        Some(port) => port.socket.recv_from(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Answers what [`receive`] returned.
+pub(super) async fn answer_next(
+    port: Option<&UdpPort>,
+    buffer: &[u8],
+    received: io::Result<(usize, SocketAddr)>,
+) {
+    match (port, received) {
+        (Some(port), Ok((length, asker))) => port.answer(&buffer[..length], asker).await,
+        _ => sleep(TRY_AGAIN).await,
+    }
+}

@@ -1,0 +1,244 @@
+//! The state of a simulated device, and what happens to it without a request: buttons, restarts, count-downs, power.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::sim::fault::{CloudLink, Dialect, LanFault, SwitchAndReadFault};
+use crate::sim::model::{Ids, Model};
+use crate::sim::plug::clock::PlugClock;
+use crate::sim::plug::dimmer::Dimmer;
+use crate::sim::plug::outlet::SimOutlet;
+use crate::sim::plug::record::{SwitchedBy, Switching, Switchings, Traffic};
+
+/// How long a restart of the firmware takes unless the plug says otherwise. Real plugs need a few seconds.
+const BOOT_TIME: Duration = Duration::from_millis(300);
+
+/// A device of any model. Everything that a test may want to change is a public field.
+#[derive(Clone)]
+pub struct SimPlug {
+    /// What it is.
+    pub model: Model,
+    /// 40 hexadecimal digits.
+    pub device_id: String,
+    /// With colons.
+    pub mac: String,
+    /// The user's name for it.
+    pub alias: String,
+    /// Wi-Fi signal, dBm.
+    pub rssi: i32,
+    /// Its outlets: one, or those of a strip.
+    pub outlets: Vec<SimOutlet>,
+    /// How a strip calls its outlets on the LAN.
+    pub ids: Ids,
+    /// Used where the model dims.
+    pub dimmer: Dimmer,
+    /// Its own clock.
+    pub clock: PlugClock,
+    /// Answers `{"system":{}}` to `"get_sysinfo": null`, as a KP303 with firmware 1.0.6 does.
+    pub ignores_null: bool,
+    /// Refuses to switch its relay with this `err_code`, over each route; reads still work.
+    pub refuses_to_switch: Option<i64>,
+    /// How it takes being switched and read in one request.
+    pub switch_and_read: SwitchAndReadFault,
+    /// Whether it has power. Without, the LAN refuses and the cloud says that it is offline; meters and count-downs
+    /// forget.
+    pub powered: bool,
+    /// How long a restart keeps it away.
+    pub boot_time: Duration,
+    /// What is wrong with it on the LAN.
+    pub lan: LanFault,
+    /// Which languages it speaks on the LAN.
+    pub dialect: Dialect,
+    /// Whether it hears broadcasts. Some networks swallow them.
+    pub hears_broadcasts: bool,
+    /// How the cloud reaches it.
+    pub cloud: CloudLink,
+    /// Whether the account owns it. If not, it is not listed and the cloud answers -20580.
+    pub bound: bool,
+    /// Which of the cloud's hosts serves it; 0 is the global entry.
+    pub region: usize,
+    /// What the device list gives as its `appServerUrl` instead of the right one.
+    pub app_server_url: Option<String>,
+    /// How much was asked of it.
+    pub traffic: Traffic,
+    pub(super) led_on: bool,
+    restart: Option<Restart>,
+    switchings: Switchings,
+}
+
+impl SimPlug {
+    /// A device that is off, with its light on, as it comes out of the box and into an account.
+    ///
+    /// The device id and the MAC address are made from `number`.
+    pub fn new(model: Model, number: u32, alias: &str, now: Instant) -> Self {
+        let [_, a, b, c] = number.to_be_bytes();
+        Self {
+            model,
+            device_id: format!("8006{number:036X}"),
+            mac: format!("50:C7:BF:{a:02X}:{b:02X}:{c:02X}"),
+            alias: alias.to_owned(),
+            rssi: -47,
+            outlets: outlets_of(model, alias),
+            ids: model.ids,
+            dimmer: Dimmer { brightness: 50 },
+            clock: PlugClock::new(now),
+            ignores_null: false,
+            refuses_to_switch: None,
+            switch_and_read: SwitchAndReadFault::Both,
+            powered: true,
+            boot_time: BOOT_TIME,
+            lan: LanFault::Works,
+            dialect: Dialect::Xor,
+            hears_broadcasts: true,
+            cloud: CloudLink::Works,
+            bound: true,
+            region: 1,
+            app_server_url: None,
+            traffic: Traffic::default(),
+            led_on: true,
+            restart: None,
+            switchings: Switchings::default(),
+        }
+    }
+
+    /// Applies what is due by now: count-downs end, and a device without power loses its state.
+    pub fn pass_time(&mut self, now: Instant) {
+        if !self.powered {
+            return self.outlets.iter_mut().for_each(SimOutlet::lose_power);
+        }
+        while let Some((at, outlet, on)) = self.next_expiry().filter(|&(at, ..)| at <= now) {
+            self.outlets[outlet].rules.expire();
+            self.switch(outlet, on, SwitchedBy::CountDown, at);
+        }
+    }
+
+    /// Presses the button, which toggles the relay. Without power nothing happens. A strip has one at each outlet,
+    /// see [`SimPlug::press_button_of`]; this is the first.
+    pub fn press_button(&mut self, now: Instant) {
+        self.press_button_of(0, now);
+    }
+
+    /// Presses the button of one outlet, counted from 0.
+    ///
+    /// # Panics
+    /// When there is no such outlet.
+    pub fn press_button_of(&mut self, outlet: usize, now: Instant) {
+        if self.powered {
+            self.switch(outlet, !self.outlets[outlet].is_on(), SwitchedBy::Button, now);
+        }
+    }
+
+    /// Whether the relay is on; of a strip, any of them.
+    pub fn is_on(&self) -> bool {
+        self.outlets.iter().any(SimOutlet::is_on)
+    }
+
+    /// Whether the LED is on.
+    pub fn is_led_on(&self) -> bool {
+        self.led_on
+    }
+
+    /// Whether it has outlets that can be named.
+    pub fn is_strip(&self) -> bool {
+        self.model.outlets > 0
+    }
+
+    /// The id of an outlet on this route.
+    pub fn outlet_id(&self, outlet: usize, by: SwitchedBy) -> String {
+        let long = match self.ids {
+            _ if by == SwitchedBy::Cloud => true,
+            Ids::Short => false,
+            Ids::Long => true,
+            Ids::LongOverTcp => by == SwitchedBy::Lan,
+        };
+        if long { format!("{}{outlet:02}", self.device_id) } else { format!("{outlet:02}") }
+    }
+
+    /// The last orders to relays that were carried out, oldest first; [`Traffic::relay_orders`] counts them all.
+    pub fn switchings(&self) -> impl Iterator<Item = &Switching> {
+        self.switchings.iter()
+    }
+
+    /// Whether it has power and is not restarting.
+    pub fn is_up(&self, now: Instant) -> bool {
+        self.powered && !self.restart.is_some_and(|restart| restart.from <= now && now < restart.until)
+    }
+
+    /// Whether the cloud sees it connected.
+    pub fn is_cloud_connected(&self, now: Instant) -> bool {
+        self.is_up(now) && self.bound && self.cloud != CloudLink::Offline
+    }
+
+    /// When something will happen by itself: [`SimPlug::is_up`] changes, or a count-down ends.
+    pub fn next_change(&self, now: Instant) -> Option<Instant> {
+        let restart = self.restart.into_iter().flat_map(|restart| [restart.from, restart.until]);
+        let expiry = self.next_expiry().filter(|_| self.powered).map(|(at, ..)| at);
+        restart.filter(|&at| at > now).chain(expiry).min()
+    }
+
+    /// What its listening socket should be.
+    pub fn tcp_port(&self, now: Instant) -> PortBehaviour {
+        match self.lan {
+            _ if !self.is_up(now) || !self.dialect.speaks_xor() => PortBehaviour::Shut,
+            LanFault::Refused | LanFault::PortDead => PortBehaviour::Shut,
+            LanFault::NotAccepting | LanFault::PortFiltered => PortBehaviour::Jammed,
+            _ => PortBehaviour::Open,
+        }
+    }
+
+    pub(super) fn switch(&mut self, outlet: usize, on: bool, by: SwitchedBy, at: Instant) {
+        let changed = self.outlets[outlet].switch(on, at);
+        self.switchings.push(Switching { at, outlet, on, by, changed });
+        self.traffic.relay_orders += 1;
+    }
+
+    pub(super) fn restart_after(&mut self, delay_seconds: u64, now: Instant) {
+        // A delay beyond what an `Instant` can say never comes.
+        let from = now.checked_add(Duration::from_secs(delay_seconds));
+        self.restart = from.map(|from| Restart { from, until: from + self.boot_time });
+        self.traffic.restarts += 1;
+    }
+
+    /// The count-down that ends first: when, of which outlet, in which state.
+    fn next_expiry(&self) -> Option<(Instant, usize, bool)> {
+        let outlets = self.outlets.iter().enumerate();
+        outlets.filter_map(|(number, outlet)| outlet.rules.due().map(|(at, on)| (at, number, on))).min()
+    }
+}
+
+fn outlets_of(model: Model, alias: &str) -> Vec<SimOutlet> {
+    match model.outlets {
+        0 => vec![SimOutlet::new(String::new())],
+        count => (1..=count).map(|number| SimOutlet::new(format!("{alias} {number}"))).collect(),
+    }
+}
+
+/// Without the device id, which belongs in no log, not even a simulated one.
+impl fmt::Debug for SimPlug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimPlug")
+            .field("alias", &self.alias)
+            .field("on", &self.is_on())
+            .field("lan", &self.lan)
+            .field("cloud", &self.cloud)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a plug's listening socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortBehaviour {
+    /// It takes connections.
+    Open,
+    /// It is closed: connections are refused.
+    Shut,
+    /// Its backlog is full: connections hang.
+    Jammed,
+}
+
+/// A restart of the firmware, during which nothing is heard of the plug.
+#[derive(Debug, Clone, Copy)]
+struct Restart {
+    from: Instant,
+    until: Instant,
+}
