@@ -218,7 +218,7 @@ const KNOWN_CIRCLES: [(&str, &str); 7] = [
 ];
 
 /// Type names that stand for two things and are to go. The list only gets shorter.
-const KNOWN_TWICE: [&str; 2] = ["InFlight", "Origin"];
+const KNOWN_TWICE: [&str; 3] = ["InFlight", "Origin", "Snapshot"];
 
 /// Types that are always named with their module, as `check::Args`, or of which a build has one. Those of `config::file`
 /// are named with their module as well.
