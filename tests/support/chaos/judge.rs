@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use hs100d::bridge::event::{CommandId, Ended, ExchangeId, Origin};
+use hs100d::bridge::event::{CommandId, Ended, ExchangeId};
 use hs100d::model::{RelayState, Route};
 use hs100d::smarthome::message::Request;
 
@@ -699,6 +699,8 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use hs100d::bridge::event::Origin;
+
     use super::*;
 
     const ON: RelayState = RelayState::On;
