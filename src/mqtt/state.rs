@@ -413,8 +413,8 @@ mod tests {
     fn a_retained_command_is_never_executed() {
         let mut mqtt = state_with(DocumentForm::Device);
         for _ in 0..2 {
-            let kept = message("hs100d/kettle/set", "ON", true);
-            assert!(matches!(mqtt.handle_message(kept, Instant::now()), Effect::None));
+            let retained = message("hs100d/kettle/set", "ON", true);
+            assert!(matches!(mqtt.handle_message(retained, Instant::now()), Effect::None));
             mqtt.connected();
             mqtt.end_search();
         }
@@ -520,7 +520,7 @@ mod tests {
 
     #[test]
     fn a_plug_that_does_not_answer_after_a_restart_is_published_without_a_route() {
-        let kept = r#"{"state":"ON","route":"local","led":"ON","on_since":null}"#;
+        let retained = r#"{"state":"ON","route":"local","led":"ON","on_since":null}"#;
         for is_offline_first in [false, true] {
             let mut mqtt = state_with(DocumentForm::Device);
             mqtt.connected();
@@ -528,8 +528,8 @@ mod tests {
             if is_offline_first {
                 update(&mut mqtt, offline());
             }
-            mqtt.handle_message(message("hs100d/kettle/state", kept, true), Instant::now());
-            mqtt.handle_message(message("hs100d/lamp/state", kept, true), Instant::now());
+            mqtt.handle_message(message("hs100d/kettle/state", retained, true), Instant::now());
+            mqtt.handle_message(message("hs100d/lamp/state", retained, true), Instant::now());
             mqtt.handle_message(message("hs100d/bridge/state", "offline", true), Instant::now());
             mqtt.end_search();
             update(&mut mqtt, Update::State(name("lamp"), state(None)));
@@ -547,8 +547,8 @@ mod tests {
     fn a_forgotten_plug_leaves_no_state_to_the_next_one_of_its_name() {
         let mut mqtt = state_with(DocumentForm::Device);
         mqtt.connected();
-        let kept = r#"{"state":"ON","route":"local","led":"ON","on_since":null}"#;
-        mqtt.handle_message(message("hs100d/kettle/state", kept, true), Instant::now());
+        let retained = r#"{"state":"ON","route":"local","led":"ON","on_since":null}"#;
+        mqtt.handle_message(message("hs100d/kettle/state", retained, true), Instant::now());
         mqtt.end_search();
         update(&mut mqtt, Update::Gone(name("kettle")));
         update(&mut mqtt, Update::Availability(name("kettle"), Availability::Offline));
