@@ -188,11 +188,11 @@ async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_
 #[tokio::test]
 async fn an_oversize_retained_message_is_told_with_the_remedy_and_costs_no_plug_anything() {
     let stage = Stage::set(Trouble::Oversize).await;
-    let line = stage.says_once("although it knows our limit").await;
+    let line = stage.says_once("which is over our limit").await;
     assert!(line.contains("remove the large message that it keeps under our topics"), "{line}");
     stage.plugs_are_served().await;
     stage.line.connects(2).await;
-    stage.was_said_once("although it knows our limit");
+    stage.was_said_once("which is over our limit");
     stage.heals().await;
 }
 
