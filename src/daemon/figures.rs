@@ -1,7 +1,11 @@
 //! What SIGUSR1 writes to the log: how much there is, and how each plug is.
 
+use std::collections::HashMap;
+use std::time::Instant;
+
 use crate::bridge::event::BridgeInfo;
 use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
+use crate::bridge::waiting::Waiting;
 use crate::model::{Availability, LanProtocol, Route};
 
 /// Plugs that get a line; those with a failure come first.
@@ -9,13 +13,26 @@ const MAX_LINES: usize = 100;
 
 /// The lines for the log. The counts of the first one stay where they are while all is well: what grows there without
 /// more plugs is a leak.
-pub(super) fn lines(snapshot: &Snapshot, exchanges: usize, tasks: usize) -> Vec<String> {
+pub(super) fn lines(
+    snapshot: &Snapshot,
+    waiting: &[Waiting],
+    now: Instant,
+    exchanges: usize,
+    tasks: usize,
+) -> Vec<String> {
     let BridgeInfo { plugs, online, .. } = snapshot.info;
     let mut lines =
         vec![format!("figures plugs={plugs} online={online} exchanges={exchanges} tasks={tasks}")];
     let mut rows: Vec<_> = snapshot.plugs.iter().collect();
     rows.sort_by_key(|plug| is_well(plug));
-    lines.extend(rows.iter().take(MAX_LINES).map(|plug| line(plug)));
+    let mut by_plug: HashMap<_, Vec<_>> = HashMap::new();
+    for timer in waiting {
+        by_plug.entry(timer.plug.as_ref()).or_default().push(timer);
+    }
+    for plug in rows.iter().take(MAX_LINES) {
+        let timers = by_plug.remove(&Some(&plug.name)).unwrap_or_default();
+        lines.push(line(plug) + &waits_for(timers, now));
+    }
     if let Some(more) = rows.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
         lines.push(format!("figures of {more} more plugs are left out"));
     }
@@ -42,10 +59,21 @@ fn line(plug: &PlugSnapshot) -> String {
     line
 }
 
+/// ` waits_for="the next read over the local route in 4s, …"`, the earliest first; nothing if no timer runs.
+fn waits_for(mut timers: Vec<&Waiting>, now: Instant) -> String {
+    timers.sort_by_key(|timer| timer.until);
+    let until = |timer: &Waiting| timer.until.saturating_duration_since(now).as_secs();
+    let words: Vec<_> = timers.iter().map(|timer| format!("{} in {}s", timer.what, until(timer))).collect();
+    if words.is_empty() { String::new() } else { format!(" waits_for=\"{}\"", words.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::bridge::failures::Failures;
+    use crate::bridge::waiting::WaitingFor;
     use crate::model::{Failure, PlugName};
 
     fn plug(name: &str, route: Option<Route>) -> PlugSnapshot {
@@ -67,13 +95,20 @@ mod tests {
         lamp.failures.note(Route::Local, &Failure::Refused);
         let plugs = vec![plug("fan", Some(Route::Local)), lamp, plug("kettle", None)];
         let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, plugs };
+        let now = Instant::now();
+        let timer = |what, seconds| {
+            let until = now + Duration::from_secs(seconds);
+            Waiting { plug: PlugName::new("fan").ok(), what, until }
+        };
+        let waiting = [timer(WaitingFor::SlowPoll, 9), timer(WaitingFor::Poll(Route::Local), 4)];
         assert_eq!(
-            lines(&snapshot, 2, 7),
+            lines(&snapshot, &waiting, now, 2, 7),
             [
                 "figures plugs=0 online=0 exchanges=2 tasks=7",
                 "figures plug=lamp availability=online route=cloud protocol=xor local_failure=\"connection refused\"",
                 "figures plug=kettle availability=unknown route=none protocol=unknown",
-                "figures plug=fan availability=online route=local protocol=xor",
+                "figures plug=fan availability=online route=local protocol=xor waits_for=\"the next read over the local route \
+                 in 4s, the next read of the meter, the schedule or the like in 9s\"",
             ]
         );
     }
@@ -81,7 +116,8 @@ mod tests {
     #[test]
     fn ten_thousand_plugs_do_not_fill_the_log() {
         let plugs = (0..10_000).map(|number| plug(&format!("plug-{number}"), Some(Route::Local))).collect();
-        let lines = lines(&Snapshot { info: BridgeInfo::default(), is_ready: true, plugs }, 0, 0);
+        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, plugs };
+        let lines = lines(&snapshot, &[], Instant::now(), 0, 0);
         assert_eq!((lines.len(), &*lines[101]), (102, "figures of 9900 more plugs are left out"));
     }
 }

@@ -247,7 +247,9 @@ impl Daemon {
     fn tell_figures(&self) {
         let tasks = Handle::current().metrics().num_alive_tasks();
         let exchanges = self.driver.transport.under_way();
-        for line in figures::lines(&self.driver.bridge.snapshot(), exchanges, tasks) {
+        let (bridge, now) = (&self.driver.bridge, Instant::now());
+        let waiting: Vec<_> = bridge.waiting(now).collect();
+        for line in figures::lines(&bridge.snapshot(), &waiting, now, exchanges, tasks) {
             tracing::info!("{line}");
         }
     }
