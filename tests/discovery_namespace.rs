@@ -80,7 +80,7 @@ async fn the_daemon_in_its_namespace() {
 
     // The second interface goes, and comes back with another address; a plug has moved meanwhile.
     two.cut();
-    scene.daemon.says("gone; nobody is asked from there local=10.77.2.1").await;
+    scene.daemon.says("no probes from there local=10.77.2.1").await;
     two.connect("10.77.2.2/24 brd +");
     two.move_to(1, 200);
     all_are_shown(&scene.ear, &two.hosts()).await;
