@@ -1,4 +1,4 @@
-//! A pretend house to try things against: plugs, strips and dimmers on loopback, and a TP-Link cloud that knows them.
+//! A simulated home to try things against: plugs, strips and dimmers on loopback, and a TP-Link cloud that knows them.
 //!
 //! ```text
 //! cargo run --example sim_house                     two plugs at 127.0.0.11:9999 and 127.0.0.12:9999, and a cloud
@@ -30,7 +30,7 @@ cloud N works|offline                how the cloud reaches plug N
 show                                 list the plugs
 Ctrl-C                               end";
 
-/// A pretend house to try things against: plugs on loopback, and a cloud that knows them.
+/// A simulated home to try things against: plugs on loopback, and a cloud that knows them.
 #[derive(Parser)]
 struct Options {
     /// How many plugs
@@ -81,7 +81,7 @@ async fn build(options: &Options) -> Result<SimHome, String> {
     let plain = || vec![Model::HS100_HW1; options.plugs.into()];
     let models = if options.models.is_empty() { plain() } else { options.models.clone() };
     blueprint.plugs =
-        (1..).zip(models).map(|(number, model)| (model, format!("Pretend plug {number}"))).collect();
+        (1..).zip(models).map(|(number, model)| (model, format!("Simulated plug {number}"))).collect();
     blueprint.first_plug = options.first;
     blueprint.port = options.port;
     blueprint.account = SimAccount::new(&options.username, HomeOptions::ACCOUNT.1);

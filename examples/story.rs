@@ -20,7 +20,7 @@ use hs100d::model::{
 };
 use hs100d::smarthome::message::{DeviceInfo, Reading, Reply, Request};
 
-/// How long the pretended LAN and the pretended cloud take for one answer.
+/// How long the simulated LAN and the simulated cloud take for one answer.
 const LAN_TRIP: Duration = Duration::from_millis(4);
 const CLOUD_TRIP: Duration = Duration::from_millis(150);
 
@@ -54,7 +54,7 @@ pub(crate) fn tell() -> Vec<String> {
     story.lines
 }
 
-/// The bridge, one pretended plug, and the time.
+/// The bridge, one simulated plug, and the time.
 struct Story {
     bridge: Bridge,
     name: PlugName,

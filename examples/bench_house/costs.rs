@@ -152,7 +152,7 @@ pub(crate) async fn start(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> 
     Ok(rows)
 }
 
-/// 8. The program as it is, and built without broker and pretend house where that is asked for.
+/// 8. The program as it is, and built without broker and simulated home where that is asked for.
 pub(crate) fn binary(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let megabytes = |path: &std::path::Path| fs::metadata(path).map(|file| file.len() as f64 / 1e6);
     let full = megabytes(&size.program)?;
@@ -170,7 +170,7 @@ pub(crate) fn binary(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
             return Err("the daemon without features could not be built".into());
         }
         let bare = megabytes(&small.join("dist/hs100d"))?;
-        rows.push(Row::at_most("8. without broker and pretend house", bare, 7.0, "MB"));
+        rows.push(Row::at_most("8. without broker and simulated home", bare, 7.0, "MB"));
     }
     say(&format!("{} MB", short(full)));
     Ok(rows)

@@ -51,7 +51,7 @@ struct Options {
     /// How many plugs the large crowd has
     #[arg(long)]
     plugs: Option<usize>,
-    /// Also build the daemon without broker and pretend house, and tell its size
+    /// Also build the daemon without broker and simulated home, and tell its size
     #[arg(long)]
     sizes: bool,
     /// Measure this program instead of the one that is built for it

@@ -1,4 +1,4 @@
-//! Pretend plugs that are as fast as plugs can be: ten thousand of them in one thread, each at an address of its own.
+//! Simulated plugs that are as fast as plugs can be: ten thousand of them in one thread, each at an address of its own.
 //!
 //! They know what a measured daemon says and no more; `hs100d::sim` has plugs that behave. One listening socket serves
 //! all addresses, since a file for each would be too many: a connection tells by its own end which plug is meant.

@@ -1,4 +1,4 @@
-//! A soak: the real daemon with many pretend plugs, in bad weather, for as long as you like.
+//! A soak: the real daemon with many simulated plugs, in bad weather, for as long as you like.
 //!
 //! ```text
 //! cargo run --release --example soak                          200 plugs, 20 minutes
@@ -43,7 +43,7 @@ const RESULTS_WITHIN: Duration = Duration::from_secs(30);
 /// The daemon may take so long to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
-/// The real daemon with many pretend plugs, in bad weather.
+/// The real daemon with many simulated plugs, in bad weather.
 #[derive(Parser)]
 pub(crate) struct Options {
     /// How long

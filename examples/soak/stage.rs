@@ -1,4 +1,4 @@
-//! All that a soak needs, put together: the pretend house, the broker and its cable, the daemon, and who listens.
+//! All that a soak needs, put together: the simulated home, the broker and its cable, the daemon, and who listens.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;

@@ -44,7 +44,7 @@ pub enum Event {
     Sighted(Sighting),
     /// The account's device list was read.
     Account(Vec<AccountPlug>),
-    /// The cloud as a whole changed its mood.
+    /// The status of the cloud as a whole changed.
     Cloud(CloudStatus),
 }
 
@@ -332,7 +332,7 @@ pub struct AccountPlug {
     pub connected: bool,
 }
 
-/// The mood of the cloud as a whole.
+/// The status of the cloud as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum CloudStatus {
     /// Not configured.
@@ -471,7 +471,7 @@ pub struct BridgeInfo {
     pub online: usize,
     /// How many of those each route serves, by [`Route::index`].
     pub served: [usize; 2],
-    /// The mood of the cloud.
+    /// The status of the cloud.
     pub cloud: CloudStatus,
 }
 

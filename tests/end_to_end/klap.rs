@@ -1,5 +1,5 @@
 //! A plug whose firmware has left TCP 9999 for KLAP, in a house with the daemon in it: found, named, served over the
-//! cloud, and taken back as soon as it speaks our language again. The daemon runs in this process, because pretend
+//! cloud, and taken back as soon as it speaks our language again. The daemon runs in this process, because simulated
 //! plugs hear the newer discovery at a port of their own.
 
 #![cfg(all(feature = "sim", feature = "broker"))]

@@ -1,7 +1,7 @@
 //! The test bench of the bridge: model plugs, faults as plain fields, and a clock that is moved by hand.
 //!
 //! A [`Scenario`] carries out what the bridge wants on its models and hands back what comes of it, in the order of
-//! a pretended time. A day passes in milliseconds, and a livelock is a failure, not a hang.
+//! a simulated time. A day passes in milliseconds, and a livelock is a failure, not a hang.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the bench")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]

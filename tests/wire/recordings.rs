@@ -42,7 +42,7 @@ fn every_recording_of_a_real_device_is_read_right() {
 /// The simulated devices were made after real ones; this holds them against those of which there are recordings.
 #[cfg(feature = "sim")]
 #[test]
-fn our_pretend_devices_have_the_fields_of_the_real_ones() {
+fn our_simulated_devices_have_the_fields_of_the_real_ones() {
     use hs100d::sim::model::Model;
     use hs100d::sim::plug::{SimPlug, SwitchedBy};
     let Some(folder) = std::env::var_os("HS100D_FIXTURES") else {
@@ -76,7 +76,7 @@ fn our_pretend_devices_have_the_fields_of_the_real_ones() {
         }
         compared += 1;
     }
-    say(&format!("compared {compared} of {} pretend models with recordings", Model::ALL.len()));
+    say(&format!("compared {compared} of {} simulated models with recordings", Model::ALL.len()));
 }
 
 /// The names and kinds of an object's fields.
