@@ -25,6 +25,8 @@ mod slow_polls;
 mod snapshot;
 mod sums;
 mod switch_and_read;
+#[cfg(test)]
+mod test_support;
 mod waiting;
 
 use std::collections::VecDeque;

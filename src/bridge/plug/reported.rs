@@ -93,18 +93,11 @@ pub(super) fn on_time(reading: &Reading, part: Option<Outlet>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smarthome::message::{Reply, Request};
+    use crate::bridge::plug::test_support;
     use std::time::Duration;
 
     fn reading(more: &str) -> Reading {
-        let text = format!(
-            r#"{{"system":{{"get_sysinfo":{{"deviceId":"{:040}","model":"HS300(US)",{more}}}}}}}"#,
-            1
-        );
-        match Request::SysInfo.read_reply(text.as_bytes(), None) {
-            Ok(Reply::SysInfo(reading)) => reading,
-            other => panic!("{other:?}"),
-        }
+        test_support::reading("HS300(US)", more)
     }
 
     fn strip(states: [u8; 2]) -> Reading {

@@ -208,17 +208,10 @@ impl SlowPollKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smarthome::message::Reply;
+    use crate::bridge::plug::test_support;
 
     fn reading(more: &str) -> Reading {
-        let text = format!(
-            r#"{{"system":{{"get_sysinfo":{{"deviceId":"{:040}","model":"HS110(EU)",{more}}}}}}}"#,
-            1
-        );
-        match Request::SysInfo.read_reply(text.as_bytes(), None) {
-            Ok(Reply::SysInfo(reading)) => reading,
-            other => panic!("{other:?}"),
-        }
+        test_support::reading("HS110(EU)", more)
     }
 
     fn metered() -> (SlowPolls, Instant) {
