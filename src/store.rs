@@ -49,7 +49,7 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 /// Hexadecimal digits that tell several installations apart.
 const INSTANCE_LEN: usize = 8;
 
-/// The store of one installation, held in memory; [`Snapshot::write`] writes it.
+/// The store of one installation, held in memory; [`StoreSnapshot::write`] writes it.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -184,14 +184,14 @@ impl Store {
 
     /// What must be written now, for a thread that may block; `None` if nothing is due. Call [`Store::written`] with the
     /// result.
-    pub fn snapshot(&mut self) -> Option<Snapshot> {
+    pub fn snapshot(&mut self) -> Option<StoreSnapshot> {
         if !self.is_due() {
             return None;
         }
         let is_state_due = self.is_state_due();
         self.changed &= !is_state_due;
         self.saving = true;
-        Some(Snapshot {
+        Some(StoreSnapshot {
             directory: self.directory.clone(),
             tokens: self.tokens.clone(),
             is_state_due,
@@ -273,7 +273,7 @@ impl Store {
 
 /// The store at one moment. Cheap to make: the plugs are shared until one of them changes.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct StoreSnapshot {
     directory: PathBuf,
     tokens: TokenFile,
     is_state_due: bool,
@@ -282,7 +282,7 @@ pub struct Snapshot {
     plugs: Arc<BTreeMap<DeviceId, KnownPlug>>,
 }
 
-impl Snapshot {
+impl StoreSnapshot {
     /// Writes it. Blocks until the disk has it.
     ///
     /// # Errors

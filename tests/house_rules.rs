@@ -207,18 +207,10 @@ type Modules = BTreeMap<String, String>;
 type NamedPath = (Vec<String>, bool);
 
 /// Imports that close a circle and are to go. The list only gets shorter.
-const KNOWN_CIRCLES: [(&str, &str); 7] = [
-    ("bridge::plug", "bridge"),
-    ("bridge::unsupported", "bridge"),
-    ("daemon::reload", "daemon"),
-    ("logging::plain", "logging"),
-    ("mqtt::failure::explain", "mqtt"),
-    ("transport::discovery::socket", "transport::discovery"),
-    ("transport::lan::fd_budget", "transport"),
-];
+const KNOWN_CIRCLES: [(&str, &str); 1] = [("bridge::unsupported", "bridge")];
 
 /// Type names that stand for two things and are to go. The list only gets shorter.
-const KNOWN_TWICE: [&str; 3] = ["InFlight", "Origin", "Snapshot"];
+const KNOWN_TWICE: [&str; 0] = [];
 
 /// Types that are always named with their module, as `check::Args`, or of which a build has one. Those of `config::file`
 /// are named with their module as well.
@@ -246,15 +238,15 @@ fn named_paths(code: &str) -> Vec<NamedPath> {
     let mut rest = String::new();
     let mut import: Option<(String, bool)> = None;
     for line in code.lines() {
-        let line = line.trim();
+        let line = without_visibility(line.trim());
         if import.is_none() {
             let tree = line.strip_prefix("use ").or_else(|| line.split_once(" use ").map(|(_, tree)| tree));
             match tree.filter(|_| line.starts_with("use ") || line.starts_with("pub")) {
                 Some(tree) => import = Some((tree.to_owned(), line.starts_with("pub"))),
-                None => rest.extend([line, "\n"]),
+                None => rest.extend([&line, "\n"]),
             }
         } else if let Some((tree, _)) = &mut import {
-            tree.push_str(line);
+            tree.push_str(&line);
         }
         if let Some((tree, is_public)) = import.take_if(|(tree, _)| tree.ends_with(';')) {
             let mut found = Vec::new();
@@ -267,6 +259,14 @@ fn named_paths(code: &str) -> Vec<NamedPath> {
     let rooted = words.filter(|word| ["crate::", "self::", "super::"].iter().any(|it| word.starts_with(it)));
     paths.extend(rooted.map(|word| (split(word), false)));
     paths
+}
+
+/// `pub(in crate::bridge) fn` names a module and imports nothing from it.
+fn without_visibility(line: &str) -> String {
+    match line.split_once("pub(in ").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1))) {
+        Some((before, after)) => format!("{before}pub{after}"),
+        None => line.to_owned(),
+    }
 }
 
 fn split(path: &str) -> Vec<String> {

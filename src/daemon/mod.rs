@@ -23,7 +23,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
-use crate::config::{Config, Invalid};
+use crate::config::Config;
 use crate::logging::Repeated;
 use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
@@ -33,6 +33,7 @@ use crate::transport::discovery::Discovery;
 use driver::{CloudAccount, Driver, Incoming};
 use event_log::EventLog;
 use frontends::{FrontendEvent, Frontends};
+pub use reload::ReadConfig;
 use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadStep};
 use signals::SignalRequest;
 use systemd::Systemd;
@@ -48,9 +49,6 @@ const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 const IDLE: Duration = Duration::from_secs(60);
 /// The state of a link that has said nothing.
 const NOT_CONNECTED_YET: &str = "not connected yet";
-
-/// Reads the config again.
-pub type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
-use super::ReadConfig;
 use super::driver::CloudAccount;
 use super::mqtt_frontend::{IfTaken, LinkStarter, MqttSession};
 use crate::bridge::event::RequestId;
-use crate::config::{Config, MqttChoice};
+use crate::config::{Config, Invalid, MqttChoice};
 use crate::store::TokenFile;
 use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudOptions, Tokens};
+
+/// Reads the config again.
+pub type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// The reload under way, if there is one, and whether another is to follow.
 #[derive(Default)]

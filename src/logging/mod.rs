@@ -6,6 +6,7 @@
 //! The message holds all that a person needs, because `journalctl` shows nothing else. The fields `event`, `plug`, `route` and
 //! `reason` are for programs that filter.
 
+mod options;
 mod plain;
 mod repeated;
 
@@ -26,6 +27,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
+pub(crate) use options::LogOptions;
 use plain::Seconds;
 pub(crate) use repeated::Repeated;
 
@@ -42,19 +44,6 @@ const PRIORITIES: PriorityMappings = PriorityMappings {
     debug: Priority::Debug,
     trace: Priority::Debug,
 };
-
-/// What the command line and the environment say about the log.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct LogOptions<'a> {
-    /// The number of `-v` minus the number of `-q`.
-    pub(crate) verbosity: i8,
-    /// `$RUST_LOG`, such as `hs100d=debug,mqtt5=info`. Replaces the verbosity.
-    pub(crate) rust_log: Option<&'a str>,
-    /// `$JOURNAL_STREAM`: `device:inode` of the stream that systemd connected to the journal.
-    pub(crate) journal_stream: Option<&'a str>,
-    /// `$NO_COLOR` is set.
-    pub(crate) no_color: bool,
-}
 
 /// Starts logging for this process. Returns a warning to be logged.
 pub(crate) fn start(options: LogOptions<'_>) -> Option<String> {

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FormatFields, Layer};
 use tracing_subscriber::registry::Registry;
 
-use super::LogOptions;
+use super::options::LogOptions;
 
 /// The fields that may repeat a part of the message.
 const FOR_PROGRAMS: [&str; 4] = ["event", "plug", "route", "reason"];

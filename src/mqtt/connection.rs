@@ -23,7 +23,7 @@ use super::failure::explain::{LinkFailure, MAX_REASON_STRING, Unacknowledged};
 use super::failure::log::FailureLog;
 use super::failure::reason::FailureReason;
 use super::failure::reconnect::{LONGEST_WAIT, Reconnect, STABLE};
-use super::in_flight::{InFlight, PublishInFlight, PublishTopic};
+use super::in_flight::{InFlightMessages, PublishInFlight, PublishTopic};
 use super::message::{Effect, Message, Outgoing};
 use super::payload::Clock;
 use super::settings::MqttSettings;
@@ -118,7 +118,7 @@ struct Connection {
     search_filters: Vec<String>,
     /// When entities have had the time to migrate; `None` while none do.
     migrated_at: Option<Instant>,
-    in_flight: InFlight,
+    in_flight: InFlightMessages,
     /// How many refused messages were logged.
     refusals: u32,
     is_leaving: bool,
@@ -613,7 +613,7 @@ impl Connection {
             search_until: None,
             search_filters: Vec::new(),
             migrated_at: None,
-            in_flight: InFlight::default(),
+            in_flight: InFlightMessages::default(),
             refusals: 0,
             is_leaving: false,
         }

@@ -10,7 +10,7 @@ use super::message::Outgoing;
 
 /// The messages of one connection that the broker has yet to acknowledge.
 #[derive(Debug, Default)]
-pub(super) struct InFlight {
+pub(super) struct InFlightMessages {
     /// Not sent by the client library yet, in its order.
     queued: VecDeque<PublishInFlight>,
     /// Sent, with their packet ids, the oldest first.
@@ -36,7 +36,7 @@ pub(super) enum PublishTopic {
     Transient(String),
 }
 
-impl InFlight {
+impl InFlightMessages {
     /// The client library has accepted this message.
     pub(super) fn queue(&mut self, message: Outgoing, is_acknowledged: bool, now: Instant) {
         if is_acknowledged {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_wait_for_an_acknowledgement_starts_anew_with_each_one_and_ends_with_the_last() {
-        let (mut in_flight, start) = (InFlight::default(), Instant::now());
+        let (mut in_flight, start) = (InFlightMessages::default(), Instant::now());
         let later = start + Duration::from_secs(1);
         for topic in ["a", "b"] {
             in_flight.queue(retained(topic, 1), true, start);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_oldest_message_is_suspected_and_the_largest_if_a_packet_was_too_large() {
-        let (mut in_flight, now) = (InFlight::default(), Instant::now());
+        let (mut in_flight, now) = (InFlightMessages::default(), Instant::now());
         assert_eq!(in_flight.suspect(FailureReason::HungUp), None);
         for (topic, size) in [("a", 1), ("b", 9), ("c", 5)] {
             in_flight.queue(retained(topic, size), true, now);

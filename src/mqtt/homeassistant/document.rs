@@ -15,7 +15,7 @@ pub(super) struct DeviceDocument<'a> {
     #[serde(rename = "dev")]
     pub(super) device: &'a DiscoveryDevice<'a>,
     #[serde(rename = "o")]
-    pub(super) origin: Origin,
+    pub(super) origin: DiscoveryOrigin,
     #[serde(flatten)]
     pub(super) common: Common<'a>,
     /// The topic of the entities that name none. Home Assistant applies it to them, but not `~`.
@@ -31,7 +31,7 @@ pub(super) struct EntityDocument<'a> {
     #[serde(rename = "dev")]
     pub(super) device: &'a DiscoveryDevice<'a>,
     #[serde(rename = "o")]
-    pub(super) origin: Origin,
+    pub(super) origin: DiscoveryOrigin,
     #[serde(flatten)]
     pub(super) common: Common<'a>,
     #[serde(flatten)]
@@ -57,13 +57,13 @@ pub(super) struct DiscoveryDevice<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Origin {
+pub(super) struct DiscoveryOrigin {
     name: &'static str,
     #[serde(rename = "sw")]
     sw_version: &'static str,
 }
 
-impl Origin {
+impl DiscoveryOrigin {
     pub(super) fn ours() -> Self {
         Self { name: ORIGIN, sw_version: env!("CARGO_PKG_VERSION") }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::discovery_topics::DiscoveryTopics;
 use super::document::{
-    AvailabilityTopic, Common, Component, DeviceDocument, DiscoveryDevice, Entity, EntityDocument, ORIGIN,
-    Origin,
+    AvailabilityTopic, Common, Component, DeviceDocument, DiscoveryDevice, DiscoveryOrigin, Entity,
+    EntityDocument, ORIGIN,
 };
 use super::entities::{self, Abilities};
 use super::options::{DocumentForm, HomeAssistantOptions};
@@ -216,7 +216,7 @@ fn render_device(topic: String, content: DeviceContent<'_>, gone: &BTreeMap<Stri
     }
     let payload = payload::json(&DeviceDocument {
         device: &device,
-        origin: Origin::ours(),
+        origin: DiscoveryOrigin::ours(),
         common: Common::of(&availability),
         state_topic: state_topic.as_deref(),
         components,
@@ -240,7 +240,8 @@ fn render_entity(
     entity: &Entity,
 ) -> Document {
     let shared = if entity.availability.is_some() { &[] } else { availability };
-    let document = EntityDocument { device, origin: Origin::ours(), common: Common::of(shared), entity };
+    let document =
+        EntityDocument { device, origin: DiscoveryOrigin::ours(), common: Common::of(shared), entity };
     Document { topic, payload: payload::json(&document) }
 }
 

@@ -24,6 +24,7 @@ use crate::model::Address;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{OutletIds, Request};
 pub use interfaces::BroadcastPath;
+pub use socket::DiscoveryCounts;
 use socket::{DiscoverySocket, SocketShared};
 
 /// Between two rounds, unless the config says otherwise.
@@ -68,17 +69,6 @@ pub struct Discovery {
     sightings: mpsc::Receiver<Sighting>,
     shared: Arc<SocketShared>,
     _task: JoinSet<()>,
-}
-
-/// Datagrams received so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiscoveryCounts {
-    /// Replies of plugs, in either form. A plug replies to each datagram, so several times a round.
-    pub answers: u64,
-    /// Datagrams that no plug wrote.
-    pub garbage: u64,
-    /// Replies for which there was no room.
-    pub dropped: u64,
 }
 
 impl Discovery {

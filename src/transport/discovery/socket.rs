@@ -15,12 +15,22 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::DiscoveryCounts;
 use super::interfaces::BroadcastPath;
 use super::reply;
 use crate::bridge::event::Sighting;
 use crate::logging::Repeated;
 use crate::model::Address;
+
+/// Datagrams received so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiscoveryCounts {
+    /// Replies of plugs, in either form. A plug replies to each datagram, so several times a round.
+    pub answers: u64,
+    /// Datagrams that no plug wrote.
+    pub garbage: u64,
+    /// Replies for which there was no room.
+    pub dropped: u64,
+}
 
 /// A strip's reply has about 2 kB; this is the most that a datagram can hold.
 const LARGEST_DATAGRAM: usize = 65_535;
