@@ -126,7 +126,7 @@ fn plan(args: &Args, seed: u64) -> Plan {
             (false, false) => Season::Year,
         },
         sabotage: args.sabotage,
-        listener: args.story.unwrap_or(if args.seeds.is_some() { Listener::Nobody } else { Listener::House }),
+        listener: args.story.unwrap_or(if args.seeds.is_some() { Listener::Nobody } else { Listener::Home }),
     }
 }
 
@@ -176,7 +176,7 @@ fn sabotage(text: &str) -> Result<Sabotage, String> {
 fn listener(text: &str) -> Result<Listener, String> {
     match text {
         "none" => Ok(Listener::Nobody),
-        "house" => Ok(Listener::House),
+        "house" => Ok(Listener::Home),
         "all" => Ok(Listener::All),
         plug => plug
             .strip_prefix("plug-")

@@ -56,37 +56,37 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let house = build(&options).await?;
-    show(&house);
-    let (url, password) = (house.cloud().url(), HomeOptions::ACCOUNT.1);
+    let home = build(&options).await?;
+    show(&home);
+    let (url, password) = (home.cloud().url(), HomeOptions::ACCOUNT.1);
     println!("The cloud is {url}, the account {}, its password {password}", options.username);
     println!("Type `help` for what you can do to them");
     let mut lines = standard_input();
-    let mut heard = house.notifier().listen();
-    let mut seen: Vec<u64> = vec![0; house.plugs().len()];
+    let mut heard = home.notifier().listen();
+    let mut seen: Vec<u64> = vec![0; home.plugs().len()];
     loop {
         tokio::select! {
             Some(line) = lines.recv() => {
-                if obey(&house, &line).await.is_none() {
+                if obey(&home, &line).await.is_none() {
                     println!("{HELP}");
                 }
             }
-            _ = heard.changed() => tell_switchings(&house, &mut seen),
+            _ = heard.changed() => tell_switchings(&home, &mut seen),
         }
     }
 }
 
 async fn build(options: &Options) -> Result<SimHome, String> {
-    let mut blueprint = HomeOptions::of(&[]);
+    let mut home_options = HomeOptions::of(&[]);
     let plain = || vec![Model::HS100_HW1; options.plugs.into()];
     let models = if options.models.is_empty() { plain() } else { options.models.clone() };
-    blueprint.plugs =
+    home_options.plugs =
         (1..).zip(models).map(|(number, model)| (model, format!("Simulated plug {number}"))).collect();
-    blueprint.first_plug = options.first;
-    blueprint.port = options.port;
-    blueprint.account = SimAccount::new(&options.username, HomeOptions::ACCOUNT.1);
-    blueprint.cloud = vec![options.cloud, SocketAddr::new(options.cloud.ip(), 0)];
-    SimHome::start(blueprint).await.map_err(|error| {
+    home_options.first_plug = options.first;
+    home_options.port = options.port;
+    home_options.account = SimAccount::new(&options.username, HomeOptions::ACCOUNT.1);
+    home_options.cloud = vec![options.cloud, SocketAddr::new(options.cloud.ip(), 0)];
+    SimHome::start(home_options).await.map_err(|error| {
         format!("cannot build the house on port {}: {error}: try --port 0, or another --first", options.port)
     })
 }
@@ -97,9 +97,9 @@ fn model(word: &str) -> Result<Model, String> {
     Model::named(word).ok_or_else(|| format!("the models are {}", words()))
 }
 
-fn show(house: &SimHome) {
-    for (number, plug) in (1..).zip(house.plugs()) {
-        let address = house.lan().address(plug).map_or("nowhere".to_owned(), |address| address.to_string());
+fn show(home: &SimHome) {
+    for (number, plug) in (1..).zip(home.plugs()) {
+        let address = home.lan().address(plug).map_or("nowhere".to_owned(), |address| address.to_string());
         let (alias, mac, id) = (plug.alias(), plug.mac(), plug.device_id());
         let model = plug.read(|plug| plug.model.name);
         let relays: Vec<_> =
@@ -107,7 +107,7 @@ fn show(house: &SimHome) {
         let relays = relays.join(" ");
         println!("{number}: {alias}, {model}, {relays}, at {address}, MAC {mac}, device id {id}");
     }
-    println!("Broadcasts are heard at {}", house.lan().broadcast());
+    println!("Broadcasts are heard at {}", home.lan().broadcast());
 }
 
 /// Lines from standard input, read on a thread because nothing else can.
@@ -124,15 +124,15 @@ fn standard_input() -> mpsc::UnboundedReceiver<String> {
 }
 
 /// Does what a line says; `None` if it says nothing that is known.
-async fn obey(house: &SimHome, line: &str) -> Option<()> {
+async fn obey(home: &SimHome, line: &str) -> Option<()> {
     let mut words = line.split_whitespace();
     let command = words.next()?;
     if command == "show" {
-        show(house);
+        show(home);
         return Some(());
     }
     let number: usize = words.next()?.parse().ok()?;
-    let plug = house.plugs().get(number.checked_sub(1)?)?;
+    let plug = home.plugs().get(number.checked_sub(1)?)?;
     match (command, words.next()) {
         ("press", None) => plug.press_button(),
         ("press", Some(outlet)) => {
@@ -140,7 +140,7 @@ async fn obey(house: &SimHome, line: &str) -> Option<()> {
             plug.outlets_on().get(outlet)?;
             plug.press_button_of(outlet);
         }
-        ("lan", Some(fault)) => house.lan().set_fault(plug, lan_fault(fault)?).await.ok()?,
+        ("lan", Some(fault)) => home.lan().set_fault(plug, lan_fault(fault)?).await.ok()?,
         ("cloud", Some("works")) => plug.set_cloud(CloudLink::Works),
         ("cloud", Some("offline")) => plug.set_cloud(CloudLink::Offline),
         _ => return None,
@@ -159,8 +159,8 @@ fn lan_fault(word: &str) -> Option<LanFault> {
 }
 
 /// Tells each click of a relay since the last time.
-fn tell_switchings(house: &SimHome, seen: &mut [u64]) {
-    for (plug, seen) in house.plugs().iter().zip(seen) {
+fn tell_switchings(home: &SimHome, seen: &mut [u64]) {
+    for (plug, seen) in home.plugs().iter().zip(seen) {
         let orders = plug.traffic().relay_orders;
         let fresh = usize::try_from(orders - *seen).unwrap_or(usize::MAX);
         let log = plug.switchings();

@@ -175,7 +175,7 @@ impl Story {
     }
 
     fn reading(&self) -> Reading {
-        let plate = DeviceInfo {
+        let device = DeviceInfo {
             device_id: self.device_id.clone(),
             mac: None,
             alias: "Kettle".into(),
@@ -189,7 +189,7 @@ impl Story {
             outlets: Box::default(),
         };
         Reading {
-            device: Arc::new(plate),
+            device: Arc::new(device),
             relay: Some(self.relay),
             led: None,
             on_time: None,

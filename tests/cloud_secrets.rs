@@ -38,26 +38,26 @@ async fn no_secret_is_in_a_log_at_trace_level_nor_in_an_error_nor_in_debug() {
     let mut said = String::new();
 
     let canned = CannedCloud::start().await;
-    let drawer = Drawer { jammed: true, ..Drawer::default() };
+    let store = MemoryTokenStore { fails: true, ..MemoryTokenStore::default() };
     let saved = tokens("secret-saved", Some("secret-saved-refresh"));
-    let mut bench = Bench::with_drawer(&canned, Some(PASSWORD), Some(saved.clone()), drawer);
-    said += &format!("{:?} {:?} {saved:?}", bench.cloud, options(&canned, Some(PASSWORD)));
-    said += &format!("{:?}", bench.read(KETTLE).await);
+    let mut client = TestClient::with_store(&canned, Some(PASSWORD), Some(saved.clone()), store);
+    said += &format!("{:?} {:?} {saved:?}", client.cloud, options(&canned, Some(PASSWORD)));
+    said += &format!("{:?}", client.read(KETTLE).await);
     let echo = format!(r#"<html>secret-token-1 {USERNAME} {KETTLE}</html>"#);
     canned.instead("passthrough", Raw::http("200 OK", "", &echo));
-    said += &format!("{:?}", bench.read(KETTLE).await);
+    said += &format!("{:?}", client.read(KETTLE).await);
     canned.instead("passthrough", Raw { bytes: b"HTTP/1.1 200 OK\r\nContent".to_vec(), then: Then::Close });
-    said += &format!("{:?}", bench.read(KETTLE).await);
+    said += &format!("{:?}", client.read(KETTLE).await);
     canned.fail("refreshToken", -20655);
     canned.heal("passthrough");
     canned.fail("login", -20601);
     canned.expire_token();
     said += &format!(
         "{:?} {:?}",
-        bench.read(KETTLE).await,
-        bench.cloud.login(Secret::new(PASSWORD.into())).await
+        client.read(KETTLE).await,
+        client.cloud.login(Secret::new(PASSWORD.into())).await
     );
-    said += &format!("{:?}", bench.moods());
+    said += &format!("{:?}", client.statuses());
 
     said += &String::from_utf8_lossy(&page.0.lock().unwrap());
     assert!(said.contains("the account gave a token"), "the log was captured: {said}");

@@ -42,7 +42,7 @@ fn plugs_in_two_subnets_are_found_and_followed_by_real_broadcasts_on_interfaces_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a part of the other test, for a namespace of its own"]
+#[ignore = "started by plugs_in_two_subnets_are_found_and_followed_by_real_broadcasts_on_interfaces_that_come_and_go"]
 async fn the_daemon_in_its_namespace() {
     if role().as_deref() != Some("daemon") {
         return;
@@ -55,12 +55,12 @@ async fn the_daemon_in_its_namespace() {
     // Default settings but for the interval: by itself a second round would come tomorrow.
     let config = Config::default().set("broker", "listen", "127.0.0.1:0").set("discovery", "interval", "1d");
     let scene = Arc::new(Scene::start(&config).await);
-    all_are_shown(&scene.ear, &one.hosts()).await;
+    all_are_shown(&scene.subscriber, &one.hosts()).await;
 
     // An interface comes while the daemon runs, of a sort that has no broadcast address written down.
     let mut two = Network::make(2);
     two.connect("10.77.2.1/24");
-    all_are_shown(&scene.ear, &two.hosts()).await;
+    all_are_shown(&scene.subscriber, &two.hosts()).await;
 
     // Plugs move in both subnets while commands flow to all.
     let moving = async {
@@ -74,24 +74,24 @@ async fn the_daemon_in_its_namespace() {
         let network = if number < PLUGS { &mut one } else { &mut two };
         assert_own_commands_alone(&name(number), network.switchings(number % PLUGS), count);
     }
-    so_many_moved(&scene.ear, 2 * MOVED).await;
+    so_many_moved(&scene.subscriber, 2 * MOVED).await;
     let hosts = one.hosts().into_iter().chain(two.hosts()).collect();
-    all_are_shown(&scene.ear, &hosts).await;
+    all_are_shown(&scene.subscriber, &hosts).await;
 
     // The second interface goes, and comes back with another address; a plug has moved meanwhile.
     two.cut();
     scene.daemon.says("no probes from there local=10.77.2.1").await;
     two.connect("10.77.2.2/24 brd +");
     two.move_to(1, 200);
-    all_are_shown(&scene.ear, &two.hosts()).await;
+    all_are_shown(&scene.subscriber, &two.hosts()).await;
 
     // A restart without any broadcast: everybody is where they were.
     let hosts = one.hosts().into_iter().chain(two.hosts()).collect();
-    let Some(Scene { home, mut daemon, .. }) = Arc::into_inner(scene) else { panic!("a command goes on") };
+    let Some(Scene { setup, mut daemon, .. }) = Arc::into_inner(scene) else { panic!("a command goes on") };
     daemon.stop().await;
-    home.write(&config.set("discovery", "broadcast", ["127.255.255.254"]).text());
-    let scene = Scene::at(home).await;
-    all_are_shown(&scene.ear, &hosts).await;
+    setup.write(&config.set("discovery", "broadcast", ["127.255.255.254"]).text());
+    let scene = Scene::at(setup).await;
+    all_are_shown(&scene.subscriber, &hosts).await;
     let result = scene.command(&name(2 * PLUGS - 1), json!({ "state": "ON" })).await;
     assert_eq!(result["status"], "ok", "{result}");
 }
@@ -144,7 +144,7 @@ impl Network {
 
 /// The plugs of one subnet, told by lines on standard input where to be.
 #[tokio::test]
-#[ignore = "a part of the other test, for a namespace of its own"]
+#[ignore = "started by the_daemon_in_its_namespace"]
 async fn a_network_of_plugs() {
     let Some(number) = role().and_then(|role| role.parse::<usize>().ok()) else { return };
     let mut lines = told();

@@ -72,13 +72,12 @@ const CLOUD: [SocketAddr; 2] = [
 ];
 
 #[test]
-fn a_lan_that_is_cut_without_a_word_costs_a_command_less_than_a_second_and_is_come_home_to_within_one_probe()
-{
+fn a_silently_cut_lan_delays_a_command_by_less_than_a_second_and_is_used_again_within_one_probe() {
     play_apart("the_daemon_at_its_switch", "daemon", BOUND);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a part of the other test, for a namespace of its own"]
+#[ignore = "started by a_silently_cut_lan_delays_a_command_by_less_than_a_second_and_is_used_again_within_one_probe"]
 async fn the_daemon_at_its_switch() {
     if role().as_deref() != Some("daemon") {
         return;
@@ -324,7 +323,7 @@ async fn join(mut near: impl AsyncRead + AsyncWrite + Unpin, mut far: impl Async
 
 /// The plugs of one room and, if it is asked for, the cloud that knows them.
 #[tokio::test]
-#[ignore = "a part of the other test, for a namespace of its own"]
+#[ignore = "started by the_daemon_at_its_switch"]
 async fn a_room_of_plugs() {
     if role().as_deref() != Some("room") {
         return;

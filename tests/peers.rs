@@ -28,10 +28,10 @@ const PASSWORD: &str = "\"'\\/{}$ü ";
 static NEWER_DISCOVERY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The addresses of one LAN are wanted by the next test as well; port and house are each test's own.
-fn house_of(plugs: &[(Model, &str)]) -> HomeOptions {
-    let mut blueprint = HomeOptions::of_models(plugs);
-    blueprint.account = SimAccount::new("user@example.com", PASSWORD);
-    blueprint
+fn home_of(plugs: &[(Model, &str)]) -> HomeOptions {
+    let mut home_options = HomeOptions::of_models(plugs);
+    home_options.account = SimAccount::new("user@example.com", PASSWORD);
+    home_options
 }
 
 /// Runs a peer to its end on a thread of its own and gives back what it printed.
@@ -62,50 +62,50 @@ async fn run(mut command: Command, input: String) -> String {
 }
 
 /// python-kasa's command line, with these arguments.
-async fn kasa(peers: &Path, house: &SimHome, arguments: &[&str]) -> String {
+async fn kasa(peers: &Path, home: &SimHome, arguments: &[&str]) -> String {
     let mut command = Command::new(peers.join("python/bin/kasa"));
-    command.args(["--port", &house.lan().port().to_string()]).args(arguments);
+    command.args(["--port", &home.lan().port().to_string()]).args(arguments);
     run(command, String::new()).await
 }
 
 /// python-kasa's command line about the first plug of a house.
-async fn kasa_plug(peers: &Path, house: &SimHome, arguments: &[&str]) -> String {
-    kasa_device(peers, house, "plug", arguments).await
+async fn kasa_plug(peers: &Path, home: &SimHome, arguments: &[&str]) -> String {
+    kasa_device(peers, home, "plug", arguments).await
 }
 
 /// python-kasa's command line about the first device of a house, of a type of which the peer has several.
-async fn kasa_device(peers: &Path, house: &SimHome, kind: &str, arguments: &[&str]) -> String {
-    let host = house.lan().address(house.plug(0)).unwrap().ip().to_string();
+async fn kasa_device(peers: &Path, home: &SimHome, kind: &str, arguments: &[&str]) -> String {
+    let host = home.lan().address(home.plug(0)).unwrap().ip().to_string();
     let about = ["--host", &host, "--type", kind];
-    kasa(peers, house, &[&about, arguments].concat()).await
+    kasa(peers, home, &[&about, arguments].concat()).await
 }
 
 #[tokio::test]
 async fn python_kasa_reads_and_works_each_of_our_plugs() {
     let Some(peers) = peers() else { return };
     for model in [Model::HS100_HW1, Model::HS100_HW2, Model::HS100_HW4] {
-        let house = SimHome::start(house_of(&[(model, "Küche ☕")])).await.unwrap();
-        let plug = house.plug(0);
+        let home = SimHome::start(home_of(&[(model, "Küche ☕")])).await.unwrap();
+        let plug = home.plug(0);
 
-        let printed = kasa_plug(peers, &house, &["--json", "sysinfo"]).await;
+        let printed = kasa_plug(peers, &home, &["--json", "sysinfo"]).await;
         let sysinfo: Value = serde_json::from_str(&printed).unwrap();
         assert_eq!(sysinfo["deviceId"], plug.device_id().as_str());
         assert_eq!((&sysinfo["alias"], &sysinfo["model"]), (&json!("Küche ☕"), &json!(model.name)));
         assert_eq!((&sysinfo["relay_state"], &sysinfo["led_off"]), (&json!(0), &json!(0)));
 
-        kasa_plug(peers, &house, &["on"]).await;
+        kasa_plug(peers, &home, &["on"]).await;
         assert!(plug.is_on());
-        kasa_plug(peers, &house, &["off"]).await;
+        kasa_plug(peers, &home, &["off"]).await;
         assert!(!plug.is_on());
         let log: Vec<_> = plug.switchings().iter().map(|switching| (switching.on, switching.by)).collect();
         assert_eq!(log, [(true, SwitchedBy::Lan), (false, SwitchedBy::Lan)]);
 
-        kasa_plug(peers, &house, &["led", "off"]).await;
+        kasa_plug(peers, &home, &["led", "off"]).await;
         assert!(!plug.is_led_on());
-        kasa_plug(peers, &house, &["alias", "Büro"]).await;
+        kasa_plug(peers, &home, &["alias", "Büro"]).await;
         assert_eq!(plug.alias(), "Büro");
 
-        let printed = kasa_plug(peers, &house, &["state"]).await;
+        let printed = kasa_plug(peers, &home, &["state"]).await;
         assert!(printed.contains("Büro - HS100") && printed.contains("Device state: False"), "{printed}");
     }
 }
@@ -128,13 +128,13 @@ fn expect_energy(printed: &str) {
 async fn python_kasa_reads_both_generations_of_our_meters() {
     let Some(peers) = peers() else { return };
     for model in [Model::HS110_HW1, Model::HS110_HW4, Model::KP115] {
-        let house = SimHome::start(house_of(&[(model, "Lamp")])).await.unwrap();
-        house.plug(0).press_button();
-        house.plug(0).with(|plug| plug.outlets[0].meter = metered());
-        expect_energy(&kasa_plug(peers, &house, &["energy"]).await);
-        let days = kasa_plug(peers, &house, &["energy", "--month", "2026-01"]).await;
+        let home = SimHome::start(home_of(&[(model, "Lamp")])).await.unwrap();
+        home.plug(0).press_button();
+        home.plug(0).with(|plug| plug.outlets[0].meter = metered());
+        expect_energy(&kasa_plug(peers, &home, &["energy"]).await);
+        let days = kasa_plug(peers, &home, &["energy", "--month", "2026-01"]).await;
         assert!(days.contains("\n2, 0.75\n31, 1.5\n"), "{days}");
-        let months = kasa_plug(peers, &house, &["energy", "--year", "2026"]).await;
+        let months = kasa_plug(peers, &home, &["energy", "--year", "2026"]).await;
         assert!(months.contains("\n1, 2.25\n11, 4.0\n"), "{months}");
     }
 }
@@ -143,23 +143,23 @@ async fn python_kasa_reads_both_generations_of_our_meters() {
 async fn python_kasa_works_each_outlet_of_our_strips() {
     let Some(peers) = peers() else { return };
     for model in [Model::KP303, Model::HS300, Model::HS107] {
-        let house = SimHome::start(house_of(&[(model, "Desk")])).await.unwrap();
-        let strip = house.plug(0);
+        let home = SimHome::start(home_of(&[(model, "Desk")])).await.unwrap();
+        let strip = home.plug(0);
         let count = strip.outlets_on().len();
         let only = |outlet| (0..count).map(|other| other == outlet).collect::<Vec<_>>();
 
-        kasa_device(peers, &house, "strip", &["on", "--child-index", "1"]).await;
+        kasa_device(peers, &home, "strip", &["on", "--child-index", "1"]).await;
         assert_eq!(strip.outlets_on(), only(1), "{}", model.name);
         let child = ["alias", "--child-index", "1", "Büro ☕"];
-        kasa_device(peers, &house, "strip", &child).await;
+        kasa_device(peers, &home, "strip", &child).await;
         assert_eq!(strip.read(|plug| plug.outlets[1].alias.clone()), "Büro ☕");
-        kasa_device(peers, &house, "strip", &["off", "--child", "Büro ☕"]).await;
+        kasa_device(peers, &home, "strip", &["off", "--child", "Büro ☕"]).await;
         assert_eq!(strip.outlets_on(), vec![false; count]);
-        kasa_device(peers, &house, "strip", &["on"]).await;
+        kasa_device(peers, &home, "strip", &["on"]).await;
         assert_eq!(strip.outlets_on(), vec![true; count]);
-        kasa_device(peers, &house, "strip", &["led", "off"]).await;
+        kasa_device(peers, &home, "strip", &["led", "off"]).await;
         assert!(!strip.is_led_on());
-        kasa_device(peers, &house, "strip", &["alias", "Leiste"]).await;
+        kasa_device(peers, &home, "strip", &["alias", "Leiste"]).await;
         assert_eq!(strip.alias(), "Leiste");
     }
 }
@@ -167,11 +167,11 @@ async fn python_kasa_works_each_outlet_of_our_strips() {
 #[tokio::test]
 async fn python_kasa_reads_the_meter_of_one_outlet_of_our_strip() {
     let Some(peers) = peers() else { return };
-    let house = SimHome::start(house_of(&[(Model::HS300, "Desk")])).await.unwrap();
-    house.plug(0).press_button_of(4);
-    house.plug(0).with(|plug| plug.outlets[4].meter = metered());
-    expect_energy(&kasa_device(peers, &house, "strip", &["energy", "--child-index", "4"]).await);
-    let other = kasa_device(peers, &house, "strip", &["energy", "--child-index", "3"]).await;
+    let home = SimHome::start(home_of(&[(Model::HS300, "Desk")])).await.unwrap();
+    home.plug(0).press_button_of(4);
+    home.plug(0).with(|plug| plug.outlets[4].meter = metered());
+    expect_energy(&kasa_device(peers, &home, "strip", &["energy", "--child-index", "4"]).await);
+    let other = kasa_device(peers, &home, "strip", &["energy", "--child-index", "3"]).await;
     assert!(other.contains("Power: 0.0 W") && !other.contains("16.323"), "{other}");
 }
 
@@ -179,24 +179,24 @@ async fn python_kasa_reads_the_meter_of_one_outlet_of_our_strip() {
 async fn python_kasa_dims_our_dimmers() {
     let Some(peers) = peers() else { return };
     for model in [Model::HS220, Model::KP405] {
-        let house = SimHome::start(house_of(&[(model, "Hall")])).await.unwrap();
-        let dimmer = house.plug(0);
+        let home = SimHome::start(home_of(&[(model, "Hall")])).await.unwrap();
+        let dimmer = home.plug(0);
         let light = || (dimmer.read(|plug| plug.dimmer.brightness), dimmer.is_on());
-        kasa_device(peers, &house, "dimmer", &["brightness", "33"]).await;
+        kasa_device(peers, &home, "dimmer", &["brightness", "33"]).await;
         assert_eq!(light(), (33, true), "the peer switches on as well");
-        let printed = kasa_device(peers, &house, "dimmer", &["brightness"]).await;
+        let printed = kasa_device(peers, &home, "dimmer", &["brightness"]).await;
         assert!(printed.contains("Brightness: 33"), "{printed}");
-        kasa_device(peers, &house, "dimmer", &["off", "--transition", "100"]).await;
+        kasa_device(peers, &home, "dimmer", &["off", "--transition", "100"]).await;
         assert_eq!(light(), (33, false));
-        kasa_device(peers, &house, "dimmer", &["brightness", "80", "--transition", "100"]).await;
+        kasa_device(peers, &home, "dimmer", &["brightness", "80", "--transition", "100"]).await;
         assert_eq!(light(), (80, true));
-        kasa_device(peers, &house, "dimmer", &["off"]).await;
+        kasa_device(peers, &home, "dimmer", &["off"]).await;
         assert_eq!(light(), (80, false));
-        kasa_device(peers, &house, "dimmer", &["on", "--transition", "100"]).await;
+        kasa_device(peers, &home, "dimmer", &["on", "--transition", "100"]).await;
         assert_eq!(light(), (80, true));
-        kasa_device(peers, &house, "dimmer", &["led", "off"]).await;
+        kasa_device(peers, &home, "dimmer", &["led", "off"]).await;
         assert!(!dimmer.is_led_on());
-        kasa_device(peers, &house, "dimmer", &["alias", "Flur ☕"]).await;
+        kasa_device(peers, &home, "dimmer", &["alias", "Flur ☕"]).await;
         assert_eq!(dimmer.alias(), "Flur ☕");
     }
 }
@@ -206,12 +206,12 @@ async fn python_kasa_knows_what_our_devices_are() {
     let Some(peers) = peers() else { return };
     let _nobody_else = NEWER_DISCOVERY.lock().await;
     let plugs: Vec<_> = Model::ALL.iter().map(|&(word, model)| (model, word)).collect();
-    let house = SimHome::start(house_of(&plugs)).await.unwrap();
+    let home = SimHome::start(home_of(&plugs)).await.unwrap();
     let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "3", "discover"];
-    let printed = kasa(peers, &house, &arguments).await;
-    let headings: Vec<_> = house.plugs().iter().map(|plug| format!("\n== {} - ", plug.alias())).collect();
+    let printed = kasa(peers, &home, &arguments).await;
+    let headings: Vec<_> = home.plugs().iter().map(|plug| format!("\n== {} - ", plug.alias())).collect();
     let found: Vec<_> = headings.iter().map(|heading| printed.find(heading)).collect();
-    for (plug, start) in house.plugs().iter().zip(&found) {
+    for (plug, start) in home.plugs().iter().zip(&found) {
         let model = plug.read(|plug| plug.model);
         let start = start.unwrap_or_else(|| panic!("no {} in {printed}", plug.alias()));
         let end = found.iter().flatten().copied().filter(|&other| other > start).min();
@@ -225,17 +225,17 @@ async fn python_kasa_knows_what_our_devices_are() {
 #[tokio::test]
 async fn python_kasa_gets_on_with_the_oddities_of_our_plugs() {
     let Some(peers) = peers() else { return };
-    let house = SimHome::start(house_of(&[(Model::HS100_HW1, "Lamp")])).await.unwrap();
+    let home = SimHome::start(home_of(&[(Model::HS100_HW1, "Lamp")])).await.unwrap();
     let mild = [
         LanFault::CloseAfterEachReply,
         LanFault::Latency(Duration::from_millis(50)),
         LanFault::SlowBytes(Duration::from_millis(1)),
     ];
     for fault in mild {
-        house.lan().set_fault(house.plug(0), fault).await.unwrap();
+        home.lan().set_fault(home.plug(0), fault).await.unwrap();
         for (word, on) in [("on", true), ("off", false)] {
-            kasa_plug(peers, &house, &[word]).await;
-            assert_eq!(house.plug(0).is_on(), on, "{fault:?}");
+            kasa_plug(peers, &home, &[word]).await;
+            assert_eq!(home.plug(0).is_on(), on, "{fault:?}");
         }
     }
 }
@@ -244,12 +244,12 @@ async fn python_kasa_gets_on_with_the_oddities_of_our_plugs() {
 async fn python_kasa_finds_our_plugs_by_broadcast() {
     let Some(peers) = peers() else { return };
     let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW2, "Kettle"), (Model::HS100_HW4, "Hidden")];
-    let house = SimHome::start(house_of(&plugs)).await.unwrap();
-    house.plug(2).with(|plug| plug.hears_broadcasts = false);
+    let home = SimHome::start(home_of(&plugs)).await.unwrap();
+    home.plug(2).with(|plug| plug.hears_broadcasts = false);
     let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "2", "discover", "list"];
-    let printed = kasa(peers, &house, &arguments).await;
-    for plug in &house.plugs()[..2] {
-        let address = house.lan().address(plug).unwrap().ip().to_string();
+    let printed = kasa(peers, &home, &arguments).await;
+    for plug in &home.plugs()[..2] {
+        let address = home.lan().address(plug).unwrap().ip().to_string();
         let line = printed.lines().find(|line| line.contains(&address));
         let line = line.unwrap_or_else(|| panic!("no {address} in {printed}"));
         assert!(line.contains(&plug.alias()), "{line}");
@@ -266,12 +266,12 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
         (Model::HS100_HW4, ""),
         (Model::HS100_HW1, "Hidden"),
     ];
-    let house = SimHome::start(house_of(&plugs)).await.unwrap();
-    house.plug(1).press_button();
-    house.plug(3).with(|plug| plug.hears_broadcasts = false);
+    let home = SimHome::start(home_of(&plugs)).await.unwrap();
+    home.plug(1).press_button();
+    home.plug(3).with(|plug| plug.hears_broadcasts = false);
 
     let arguments = ["--json", "--target", "127.255.255.255", "--discovery-timeout", "2", "discover"];
-    let printed: Value = serde_json::from_str(&kasa(peers, &house, &arguments).await).unwrap();
+    let printed: Value = serde_json::from_str(&kasa(peers, &home, &arguments).await).unwrap();
     let theirs = printed.as_object().unwrap().iter().map(|(host, said)| {
         let sysinfo = &said["system"]["get_sysinfo"];
         let state = if sysinfo["relay_state"] == 1 { "ON" } else { "OFF" };
@@ -283,13 +283,13 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
     let mut theirs: Vec<Value> = theirs.collect();
     theirs.sort_by_key(|row| row["host"].to_string());
 
-    let home = tempfile::tempdir().unwrap();
-    let config = home.path().join("hs100d.toml");
-    let port = house.lan().port();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hs100d.toml");
+    let port = home.lan().port();
     let text = format!("[local]\nport = {port}\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n");
     std::fs::write(&config, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hs100d"));
-    command.env_clear().env("HOME", home.path()).arg("--config").arg(&config);
+    command.env_clear().env("HOME", folder.path()).arg("--config").arg(&config);
     command.args(["discover", "--json", "--timeout", "2s"]);
     let mut ours: Vec<Value> = serde_json::from_str(&run(command, String::new()).await).unwrap();
     for row in ours.iter_mut().filter_map(Value::as_object_mut) {
@@ -304,19 +304,19 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
 async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
     let Some(peers) = peers() else { return };
     let _nobody_else = NEWER_DISCOVERY.lock().await;
-    let mut blueprint = house_of(&[(Model::HS100_HW4, "Lamp")]);
-    blueprint.first_plug = [127, 0, 3, 1].into();
-    blueprint.tdp_port = 20002; // The peer asks there and nowhere else.
-    let house = match SimHome::start(blueprint).await {
+    let mut home_options = home_of(&[(Model::HS100_HW4, "Lamp")]);
+    home_options.first_plug = [127, 0, 3, 1].into();
+    home_options.tdp_port = 20002; // The peer asks there and nowhere else.
+    let home = match SimHome::start(home_options).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             return skip("127.255.255.255:20002 is taken");
         }
         started => started.unwrap(),
     };
-    house.plug(0).with(|plug| plug.dialect = Dialect::Klap);
-    house.lan().settled(house.plug(0)).await.unwrap();
+    home.plug(0).with(|plug| plug.dialect = Dialect::Klap);
+    home.lan().settled(home.plug(0)).await.unwrap();
     let arguments = ["--target", "127.255.255.255", "--discovery-timeout", "2", "discover", "list"];
-    let printed = kasa(peers, &house, &arguments).await;
+    let printed = kasa(peers, &home, &arguments).await;
     let line = printed.lines().find(|line| line.contains("127.0.3.1"));
     assert!(line.is_some_and(|line| line.contains("KLAP")), "{printed}");
 }
@@ -324,11 +324,11 @@ async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
 /// Lets a client of the cloud log in, list, switch on and off, and holds what it saw against what happened.
 async fn use_the_cloud(command: Command) {
     let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW4, "Küche ☕")];
-    let mut blueprint = house_of(&plugs);
-    blueprint.cloud.push(blueprint.cloud[0]);
-    let house = SimHome::start(blueprint).await.unwrap();
+    let mut home_options = home_of(&plugs);
+    home_options.cloud.push(home_options.cloud[0]);
+    let home = SimHome::start(home_options).await.unwrap();
     let task = json!({
-        "url": house.cloud().url(),
+        "url": home.cloud().url(),
         "username": "user@example.com",
         "password": PASSWORD,
         "terminal": "b6085622-86e0-4940-8fd3-4b60862de994",
@@ -339,12 +339,12 @@ async fn use_the_cloud(command: Command) {
     assert_eq!(seen, json!({"devices": ["Lamp", "Küche ☕"], "states": [false, true, false]}));
 
     let log: Vec<_> =
-        house.plug(1).switchings().iter().map(|switching| (switching.on, switching.by)).collect();
+        home.plug(1).switchings().iter().map(|switching| (switching.on, switching.by)).collect();
     assert_eq!(log, [(true, SwitchedBy::Cloud), (false, SwitchedBy::Cloud)]);
-    assert!(house.plug(0).switchings().is_empty(), "the other plug was left alone");
-    assert_eq!(house.cloud().calls(Method::Login), 1);
-    assert_eq!(house.cloud().calls(Method::Passthrough), 5);
-    let records = house.cloud().records();
+    assert!(home.plug(0).switchings().is_empty(), "the other plug was left alone");
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().calls(Method::Passthrough), 5);
+    let records = home.cloud().records();
     let login: Value = serde_json::from_str(&records[0].body).unwrap();
     assert_eq!(login["params"]["cloudPassword"], PASSWORD);
     let hosts =

@@ -16,8 +16,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::e2e::{self, Config, Daemon, Home, house_of};
-use crate::support::mqtt::{Process, free_port, has_mosquitto, kept, mosquitto, within};
+use crate::support::e2e::{self, Config, Daemon, Setup, home_of};
+use crate::support::mqtt::{Process, free_port, has_mosquitto, mosquitto, retained, within};
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::home::SimHome;
 use hs100d::sim::plug::SwitchedBy;
@@ -181,7 +181,7 @@ async fn story(pair: Pair) -> Told {
         *state = state.replace(r#""on""#, "null").replace(r#""state":"ON""#, r#""state":"OFF""#);
     }
     scene.is_as(&expected, &what).await;
-    let calls = |method| scene.house.cloud().calls(method);
+    let calls = |method| scene.home.cloud().calls(method);
     let refreshes = u64::from(pair.second == Member::Cloud);
     assert_eq!((calls(Method::Login), calls(Method::RefreshToken)), (1, refreshes), "{what}: {LOGINS}");
     let away = scene.witness.longest_unavailable();
@@ -193,9 +193,9 @@ const LOGINS: &str = "one login, and a token that is kept and renewed only when 
 
 /// Everybody.
 struct Scene {
-    house: SimHome,
+    home: SimHome,
     broker: Broker,
-    home: Home,
+    setup: Setup,
     daemon: Option<Daemon>,
     home_assistant: Option<Client>,
     /// Whether Home Assistant says that it was born, at each of its connects.
@@ -206,19 +206,19 @@ struct Scene {
 
 impl Scene {
     async fn start(has_birth: bool) -> Self {
-        let house = house_of(&["Lamp", "Kettle", "Attic"]).await;
+        let home = home_of(&["Lamp", "Kettle", "Attic"]).await;
         for (number, _) in PLUGS.iter().enumerate().filter(|(_, (_, is_on))| *is_on) {
-            house.plug(number).press_button();
+            home.plug(number).press_button();
         }
-        house.lan().unplug(house.plug(ATTIC)).await;
+        home.lan().unplug(home.plug(ATTIC)).await;
         let broker = Broker::start().await;
-        let config = Config::of(&house).at_broker(broker.port).set("cloud", "poll_interval", "5s");
-        let home = Home::new(&config);
-        let daemon = home.daemon();
+        let config = Config::of(&home).at_broker(broker.port).set("cloud", "poll_interval", "5s");
+        let setup = Setup::new(&config);
+        let daemon = setup.daemon();
         let witness = Client::start("witness", broker.port, false);
         let home_assistant = Client::start("home-assistant", broker.port, has_birth);
         let home_assistant = Some(home_assistant);
-        Self { house, broker, home, daemon: Some(daemon), home_assistant, has_birth, witness }
+        Self { home, broker, setup, daemon: Some(daemon), home_assistant, has_birth, witness }
     }
 
     /// Waits until all is shown that there is to show, and gives it.
@@ -273,9 +273,9 @@ impl Scene {
             Member::Daemon => self.daemon.take().unwrap().stop().await,
             Member::Plug => self.power_lamp(false).await,
             Member::Cloud => {
-                self.house.cloud().set_reachable(false).await.unwrap();
+                self.home.cloud().set_reachable(false).await.unwrap();
                 if harder {
-                    self.house.cloud().void_tokens(TOKEN_EXPIRED);
+                    self.home.cloud().void_tokens(TOKEN_EXPIRED);
                 }
             }
         }
@@ -289,16 +289,16 @@ impl Scene {
             Member::BrokerWithStore | Member::BrokerWithoutStore | Member::BrokerWithLimit => {
                 self.broker.comes_back().await;
             }
-            Member::Daemon => self.daemon = Some(self.home.daemon()),
+            Member::Daemon => self.daemon = Some(self.setup.daemon()),
             Member::Plug => self.power_lamp(true).await,
-            Member::Cloud => self.house.cloud().set_reachable(true).await.unwrap(),
+            Member::Cloud => self.home.cloud().set_reachable(true).await.unwrap(),
         }
     }
 
     async fn power_lamp(&self, powered: bool) {
-        let lamp = self.house.plug(LAMP);
+        let lamp = self.home.plug(LAMP);
         lamp.with(|plug| plug.powered = powered);
-        self.house.lan().settled(lamp).await.unwrap();
+        self.home.lan().settled(lamp).await.unwrap();
     }
 
     /// Waits until the broker keeps exactly this, a Home Assistant that was born was told of every entity since, and each
@@ -335,18 +335,18 @@ impl Scene {
 
     /// How often each plug was asked for anything.
     fn readings(&self) -> Vec<u64> {
-        let traffic = self.house.plugs().iter().map(|plug| plug.traffic());
+        let traffic = self.home.plugs().iter().map(|plug| plug.traffic());
         traffic.map(|traffic| traffic.lan_requests + traffic.cloud_requests).collect()
     }
 
     async fn picture(&self) -> Picture {
-        let all = kept(self.broker.port).await.into_iter();
+        let all = retained(self.broker.port).await.into_iter();
         all.map(|seen| (seen.topic, without_times(&seen.payload))).collect()
     }
 
     /// No relay clicked, no entity was taken away, and no state was shown that never was.
     fn nothing_was_touched(&self, what: &str) {
-        for ((name, is_on), plug) in PLUGS.iter().zip(self.house.plugs()) {
+        for ((name, is_on), plug) in PLUGS.iter().zip(self.home.plugs()) {
             let by: Vec<_> = plug.switchings().iter().map(|switching| switching.by).collect();
             assert_eq!(by, vec![SwitchedBy::Button; usize::from(*is_on)], "{what}: {name} was switched");
         }
@@ -370,8 +370,7 @@ impl Scene {
             // What is read after it comes after whatever there may be of a second result.
             self.command(name, "get", json!({"transaction": "read"})).await;
             assert_eq!(self.witness.results(name, "off").len(), 1, "{what}: {name}");
-            let by: Vec<_> =
-                self.house.plug(plug).switchings().iter().map(|switching| switching.by).collect();
+            let by: Vec<_> = self.home.plug(plug).switchings().iter().map(|switching| switching.by).collect();
             assert_eq!(by, [SwitchedBy::Button, origin], "{what}: {name}");
         }
     }
@@ -443,10 +442,11 @@ impl Broker {
     }
 
     /// Has it refuse the longest of these messages from its next start on, and takes that one out.
-    fn refuse_longest(&mut self, kept: &mut Picture) {
-        let longest = kept.iter().max_by_key(|(_, payload)| payload.len()).map(|(topic, _)| topic.clone());
-        let longest = kept.remove(&longest.unwrap()).unwrap().len();
-        let next = kept.values().map(String::len).max().unwrap();
+    fn refuse_longest(&mut self, retained: &mut Picture) {
+        let longest =
+            retained.iter().max_by_key(|(_, payload)| payload.len()).map(|(topic, _)| topic.clone());
+        let longest = retained.remove(&longest.unwrap()).unwrap().len();
+        let next = retained.values().map(String::len).max().unwrap();
         assert!(next + 1 < longest, "no other message may be as long: {next} and {longest} bytes");
         self.limit = Some(longest - 1);
     }
@@ -486,7 +486,7 @@ struct Heard {
     at: Instant,
     topic: String,
     payload: String,
-    kept: bool,
+    retained: bool,
 }
 
 impl Log {
@@ -561,7 +561,7 @@ impl Client {
     fn untold<'a>(&self, topics: &[&'a String]) -> Vec<&'a String> {
         let log = self.log.lock().unwrap();
         let fresh = &log.heard[log.before..];
-        let is_told = |topic: &&&String| fresh.iter().any(|heard| heard.topic == ***topic && !heard.kept);
+        let is_told = |topic: &&&String| fresh.iter().any(|heard| heard.topic == ***topic && !heard.retained);
         topics.iter().filter(|topic| !is_told(topic)).copied().collect()
     }
 
@@ -623,7 +623,7 @@ async fn connection(id: &str, port: u16, has_birth: bool, log: &Mutex<Log>, news
                 at: Instant::now(),
                 topic: String::from_utf8(message.topic.to_vec()).unwrap(),
                 payload: String::from_utf8_lossy(&message.payload).into_owned(),
-                kept: message.retain,
+                retained: message.retain,
             }),
             _ => continue,
         }

@@ -51,9 +51,9 @@ pub(crate) async fn failover(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Faul
 async fn measure(size: &Size, count: usize, fault: LanFault) -> Result<[Samples; 2], Fault> {
     let aliases: Vec<_> = (0..count).map(|plug| format!("Plug {plug}")).collect();
     let aliases: Vec<_> = aliases.iter().map(String::as_str).collect();
-    let mut blueprint = HomeOptions::of(&aliases);
-    blueprint.port = free_port()?;
-    let house = SimHome::start(blueprint).await?;
+    let mut home_options = HomeOptions::of(&aliases);
+    home_options.port = free_port()?;
+    let home = SimHome::start(home_options).await?;
     let folder = tempfile::tempdir()?;
     let broker = Broker::start(folder.path()).await?;
     let (tell, mut heard) = mpsc::unbounded_channel();
@@ -62,10 +62,10 @@ async fn measure(size: &Size, count: usize, fault: LanFault) -> Result<[Samples;
         "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n\
          [local]\nport = {}\npoll_interval = \"60s\"\n\n[cloud]\nusername = \"{}\"\npassword = \"{}\"\nurl = \"{}\"\n",
         broker.port,
-        house.lan().port(),
+        home.lan().port(),
         HomeOptions::ACCOUNT.0,
         HomeOptions::ACCOUNT.1,
-        house.cloud().url(),
+        home.cloud().url(),
     );
     let daemon = Daemon::start(&size.program, folder.path(), &config)?;
     let mut shown = std::collections::HashSet::new();
@@ -74,15 +74,15 @@ async fn measure(size: &Size, count: usize, fault: LanFault) -> Result<[Samples;
         let state = next.map_err(|_| format!("{} plugs are shown\n{}", shown.len(), daemon.log()))?;
         shown.extend(state.map(|state| state.topic).filter(|topic| topic != "hs100d/bridge/state"));
     }
-    house.wait_until(BOUND, || house.cloud().calls(Method::DeviceList) > 0).await?;
+    home.wait_until(BOUND, || home.cloud().calls(Method::DeviceList) > 0).await?;
     let mut samples = [Samples::default(), Samples::default()];
     for number in 0..count {
-        let plug = house.plug(number);
-        house.lan().set_fault(plug, fault).await?;
+        let plug = home.plug(number);
+        home.lan().set_fault(plug, fault).await?;
         for (samples, on) in samples.iter_mut().zip([true, false]) {
             let word = if on { "ON" } else { "OFF" };
             let sent = line.publish(&format!("hs100d/plug-{number}/set"), word)?;
-            house.wait_until(BOUND, || plug.is_on() == on).await?;
+            home.wait_until(BOUND, || plug.is_on() == on).await?;
             let at = plug.switchings().last().map_or_else(Instant::now, |switching| switching.at);
             samples.add((at - sent).as_secs_f64() * 1000.0);
             pass(PAUSE).await;

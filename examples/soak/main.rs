@@ -189,7 +189,7 @@ fn add_up(stage: &Stage, weather: &Weather, first: &Quiet, last: &Quiet) -> Repo
     let said = stage.daemon.said();
     faults.extend(said.errors.iter().map(|line| format!("the daemon said: {line}")));
     let mut text = format!("what went wrong\n{}\n{sum}\n", weather.told());
-    let cloud = stage.house.cloud();
+    let cloud = stage.home.cloud();
     let outages = stage.book.open().outages();
     // Writing to a text cannot fail.
     let _ = writeln!(

@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The whole scene. It ends when it is dropped.
 pub(crate) struct Stage {
-    pub(crate) house: SimHome,
+    pub(crate) home: SimHome,
     pub(crate) targets: Arc<[Target]>,
     pub(crate) broker: Mutex<Broker>,
     pub(crate) cable: Cable,
@@ -58,24 +58,24 @@ pub(crate) enum Text {
 impl Stage {
     /// Builds it, and waits until the daemon is at the broker.
     pub(crate) async fn set(program: &Path, plugs: usize) -> Result<Self, Fault> {
-        let mut blueprint = HomeOptions::of(&[]);
-        blueprint.plugs = (1..=plugs).map(|number| (model(number), format!("Plug {number}"))).collect();
-        blueprint.first_plug = Ipv4Addr::new(127, 0, 1, 1);
+        let mut home_options = HomeOptions::of(&[]);
+        home_options.plugs = (1..=plugs).map(|number| (model(number), format!("Plug {number}"))).collect();
+        home_options.first_plug = Ipv4Addr::new(127, 0, 1, 1);
         // Where a swap leaves an address free for a moment, nobody's connection may settle.
-        blueprint.port = free_port()?;
-        let house = SimHome::start(blueprint).await?;
-        let targets = targets(&house);
+        home_options.port = free_port()?;
+        let home = SimHome::start(home_options).await?;
+        let targets = targets(&home);
         let folder = tempfile::tempdir()?;
         let broker = Broker::start(folder.path()).await?;
         let cable = Cable::lay(broker.port).await?;
         let book = Book::default();
         let listener = Listener::start(broker.port, book.clone());
         let config = folder.path().join("hs100d.toml");
-        write(&config, &text(&house, cable.port, Text::Usual))?;
+        write(&config, &text(&home, cable.port, Text::Usual))?;
         let daemon = Daemon::start(program, &config)?;
         daemon.says("its connection to the broker", BACK_WITHIN, |said| said.connected > 0).await?;
         let broker = Mutex::new(broker);
-        Ok(Self { house, targets, broker, cable, daemon, listener, book, config, _folder: folder })
+        Ok(Self { home, targets, broker, cable, daemon, listener, book, config, _folder: folder })
     }
 
     /// Lets an outage pass; gives the time from its end until everybody was back.
@@ -106,7 +106,7 @@ impl Stage {
 
     /// Writes another config and has it read.
     pub(crate) async fn reload(&self, which: Text) -> Result<(), Fault> {
-        write(&self.config, &text(&self.house, self.cable.port, which))?;
+        write(&self.config, &text(&self.home, self.cable.port, which))?;
         let reloads = self.daemon.said().reloads;
         self.daemon.signal("HUP")?;
         self.daemon.says("a reload", RELOAD_WITHIN, |said| said.reloads > reloads).await?;
@@ -141,7 +141,7 @@ impl Stage {
         plugs.retain(|name| !self.targets.iter().any(|target| target.name == *name));
         wrong.extend(plugs.iter().map(|name| format!("{name} is no plug")));
         let bridge = self.listener.last_json("hs100d/bridge/info");
-        let count = self.house.plugs().len();
+        let count = self.home.plugs().len();
         if (&bridge["plugs"], &bridge["online"]) != (&json!(count), &json!(count)) {
             wrong.push(format!("bridge/info is {bridge}"));
         }
@@ -153,7 +153,7 @@ impl Stage {
 
     fn wrong_of(&self, target: &Target) -> Option<String> {
         let Target { name, plug, outlet, .. } = target;
-        let plug = self.house.plug(*plug);
+        let plug = self.home.plug(*plug);
         let is_on = match outlet {
             Some(outlet) => plug.outlets_on()[*outlet],
             None => plug.is_on(),
@@ -182,10 +182,10 @@ fn model(number: usize) -> Model {
 }
 
 /// What the daemon will call them: slugs of their aliases.
-fn targets(house: &SimHome) -> Arc<[Target]> {
+fn targets(home: &SimHome) -> Arc<[Target]> {
     let slug = |alias: &str| alias.to_lowercase().replace(' ', "-");
     let mut targets = Vec::new();
-    for (plug, handle) in house.plugs().iter().enumerate() {
+    for (plug, handle) in home.plugs().iter().enumerate() {
         let (name, dims) = (slug(&handle.alias()), handle.read(|plug| plug.model.dims));
         let outlets = usize::from(handle.read(|plug| plug.model.outlets));
         for outlet in 0..outlets {
@@ -201,14 +201,14 @@ fn targets(house: &SimHome) -> Arc<[Target]> {
     targets.into()
 }
 
-fn text(house: &SimHome, port: u16, which: Text) -> String {
+fn text(home: &SimHome, port: u16, which: Text) -> String {
     let mut text = format!(
         "[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n\
          [cloud]\nusername = \"{}\"\npassword = \"{}\"\nurl = \"{}\"\n\n[local]\nport = {}\n",
         HomeOptions::ACCOUNT.0,
         HomeOptions::ACCOUNT.1,
-        house.cloud().url(),
-        house.lan().port(),
+        home.cloud().url(),
+        home.lan().port(),
     );
     let line = match which {
         Text::Usual => "",

@@ -139,13 +139,13 @@ impl Weather {
 
     async fn play(&mut self, card: Card, is_rough: bool) -> Result<(), Fault> {
         let stage = Arc::clone(&self.stage);
-        let number = self.dice.number(0..stage.house.plugs().len());
-        let plug = stage.house.plug(number);
+        let number = self.dice.number(0..stage.home.plugs().len());
+        let plug = stage.home.plug(number);
         match card {
             Card::Lan => {
                 let fault = self.lan_fault();
                 // Its sockets follow when they can.
-                let _ = stage.house.lan().set_fault(plug, fault).await;
+                let _ = stage.home.lan().set_fault(plug, fault).await;
                 self.heals_later(Heal::Lan(number));
             }
             Card::CloudLink => {
@@ -158,9 +158,9 @@ impl Weather {
             }
             Card::Restart => restart(plug),
             Card::Swap => {
-                let other = stage.house.plug(self.dice.number(0..stage.house.plugs().len()));
+                let other = stage.home.plug(self.dice.number(0..stage.home.plugs().len()));
                 if plug.device_id() != other.device_id() {
-                    let swapped = stage.house.lan().swap(plug, other).await;
+                    let swapped = stage.home.lan().swap(plug, other).await;
                     swapped.map_err(|error| format!("two plugs could not swap addresses: {error}"))?;
                 }
             }
@@ -170,18 +170,18 @@ impl Weather {
             }
             Card::CloudFault => {
                 let fault = self.cloud_fault();
-                stage.house.cloud().fail(None, Times::Always, fault);
+                stage.home.cloud().fail(None, Times::Always, fault);
                 self.heals_later(Heal::CloudFaults);
             }
             Card::CloudDown => {
-                let _ = stage.house.cloud().set_reachable(false).await;
+                let _ = stage.home.cloud().set_reachable(false).await;
                 self.heals_later(Heal::CloudReachable);
             }
-            Card::TokenExpired => stage.house.cloud().void_tokens(TOKEN_EXPIRED),
+            Card::TokenExpired => stage.home.cloud().void_tokens(TOKEN_EXPIRED),
             Card::Throttle if !is_rough => return Ok(()),
             Card::Throttle => {
                 let fault = CloudFault::Code(RATE_LIMIT);
-                stage.house.cloud().fail(Some(Method::Passthrough), Times::Next(1), fault);
+                stage.home.cloud().fail(Some(Method::Passthrough), Times::Next(1), fault);
             }
             Card::Reload => {
                 let text = *self.dice.pick(&[Text::Usual, Text::Other]);
@@ -282,13 +282,13 @@ impl Weather {
     }
 
     async fn end(&self, heal: Heal) {
-        let house = &self.stage.house;
+        let home = &self.stage.home;
         match heal {
-            Heal::Lan(number) => drop(house.lan().set_fault(house.plug(number), LanFault::Works).await),
-            Heal::CloudLink(number) => house.plug(number).set_cloud(CloudLink::Works),
-            Heal::Power(number) => house.plug(number).with(|plug| plug.powered = true),
-            Heal::CloudFaults => house.cloud().mend(),
-            Heal::CloudReachable => drop(house.cloud().set_reachable(true).await),
+            Heal::Lan(number) => drop(home.lan().set_fault(home.plug(number), LanFault::Works).await),
+            Heal::CloudLink(number) => home.plug(number).set_cloud(CloudLink::Works),
+            Heal::Power(number) => home.plug(number).with(|plug| plug.powered = true),
+            Heal::CloudFaults => home.cloud().mend(),
+            Heal::CloudReachable => drop(home.cloud().set_reachable(true).await),
         }
     }
 
@@ -300,7 +300,7 @@ impl Weather {
         while let Some(over) = self.outages.join_next().await {
             self.note(over)?;
         }
-        self.stage.house.cloud().mend();
+        self.stage.home.cloud().mend();
         self.stage.reload(Text::Usual).await
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The input is a list of events, a few bytes each: answers that fit and answers of another plug, failures, answers of
 //! exchanges that were given up or never were, commands, sightings with borrowed identities, lists of the account, and
-//! time that passes by milliseconds or by days. [`House`] carries out what the bridge wants and keeps the books.
+//! time that passes by milliseconds or by days. [`Home`] carries out what the bridge wants and keeps the books.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -43,12 +43,12 @@ const NAMES: [&str; 8] = ["lamp", "kettle", "lamp-0001", "plug", "hs100-eu", "la
 
 pub fn hold(input: &[u8]) {
     let mut script = Script(input);
-    let mut house = House::new(settings(&mut script));
+    let mut home = Home::new(settings(&mut script));
     for _ in 0..MOST_EVENTS {
         let Some(event) = script.next() else { break };
-        house.take(event, &mut script);
+        home.take(event, &mut script);
     }
-    house.close();
+    home.close();
 }
 
 /// The bytes that decide what happens. Behind their end all are zero.
@@ -163,7 +163,7 @@ fn reading(script: &mut Script<'_>) -> Reading {
     let outlet =
         |number: usize| OutletDescription { id: format!("{number:02}").into(), alias: "Outlet".into() };
     let kind = if flags & 192 == 192 { "IOT.SMARTBULB" } else { "IOT.SMARTPLUGSWITCH" };
-    let plate = DeviceInfo {
+    let device = DeviceInfo {
         device_id: script.perhaps(device_id),
         mac: script.perhaps(mac),
         alias: script.of(&ALIASES).into(),
@@ -178,7 +178,7 @@ fn reading(script: &mut Script<'_>) -> Reading {
     };
     let told = OutletState { relay: Some(relay), on_time: on_time.filter(|_| relay.is_on()) };
     Reading {
-        device: plate.into(),
+        device: device.into(),
         relay: (outlets == 0).then_some(relay),
         led: (flags & 2 == 0).then_some(RelayState::On),
         on_time: told.on_time.filter(|_| outlets == 0),
@@ -193,7 +193,7 @@ fn order(script: &mut Script<'_>) -> PlugCommand {
     let what = script.byte();
     let switch = script.of(&[Switch::To(RelayState::On), Switch::To(RelayState::Off), Switch::Toggle]);
     let (seconds, percent) = (script.of(&[0, 1, 60]), script.of(&[0, 1, 50, 100]));
-    let wishes = SetCommand {
+    let set = SetCommand {
         relay: (what & 1 == 0).then_some(switch),
         led: (what & 2 == 2).then_some(RelayState::Off),
         brightness: (what & 4 == 4).then_some(percent),
@@ -204,7 +204,7 @@ fn order(script: &mut Script<'_>) -> PlugCommand {
     match what {
         255 => PlugCommand::Reboot,
         254 => PlugCommand::Read,
-        _ => PlugCommand::Set(wishes),
+        _ => PlugCommand::Set(set),
     }
 }
 
@@ -237,7 +237,7 @@ struct Shown {
 }
 
 /// The bridge, a clock that is moved by hand, and the books.
-struct House {
+struct Home {
     bridge: Bridge,
     now: Instant,
     /// What is asked and not answered yet, and over which route.
@@ -258,10 +258,10 @@ struct House {
     is_ready: bool,
 }
 
-impl House {
+impl Home {
     fn new(settings: Settings) -> Self {
         let now = Instant::now();
-        let mut house = Self {
+        let mut home = Self {
             bridge: Bridge::new(settings, now),
             now,
             under_way: BTreeMap::new(),
@@ -275,8 +275,8 @@ impl House {
             shown: HashMap::new(),
             is_ready: false,
         };
-        house.carry_out();
-        house
+        home.carry_out();
+        home
     }
 
     fn take(&mut self, event: u8, script: &mut Script<'_>) {
@@ -442,7 +442,7 @@ impl House {
     fn wake(&mut self) {
         self.bridge.handle_timeout(self.now);
         self.carry_out();
-        let is_due = |house: &Self| house.bridge.poll_timeout().is_some_and(|at| at <= house.now);
+        let is_due = |home: &Self| home.bridge.poll_timeout().is_some_and(|at| at <= home.now);
         if is_due(self) {
             // What one plug does may make another due at once, but that comes to an end.
             self.bridge.handle_timeout(self.now);

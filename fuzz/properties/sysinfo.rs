@@ -56,9 +56,9 @@ pub fn hold(input: &[u8]) {
 
 /// Everything of it that is not the odd field itself.
 fn holds(reading: &Reading, device: &Value, odd: &str, json: &str) {
-    let plate = &reading.device;
-    assert!(odd == "/deviceId" || plate.device_id == DeviceId::new(ID), "{json}");
-    assert!(odd == "/mac" || plate.mac == Mac::new("50C7BF000007"), "{json}");
+    let info = &reading.device;
+    assert!(odd == "/deviceId" || info.device_id == DeviceId::new(ID), "{json}");
+    assert!(odd == "/mac" || info.mac == Mac::new("50C7BF000007"), "{json}");
     assert!(odd == "/type" || reading.is_plug(), "{json}");
     if let Some(state) = device.get("relay_state") {
         let is_read = reading.relay == Some(RelayState::from_bool(*state == 1));
@@ -66,7 +66,7 @@ fn holds(reading: &Reading, device: &Value, odd: &str, json: &str) {
     }
     let children = device["children"].as_array().map(Vec::as_slice).unwrap_or_default();
     let has = |id: &Value, relay: Option<RelayState>| {
-        let mut told = plate.outlets.iter().zip(&reading.outlets);
+        let mut told = info.outlets.iter().zip(&reading.outlets);
         told.any(|(outlet, state)| id == &*outlet.id && (relay.is_none() || state.relay == relay))
     };
     for (number, child) in children.iter().enumerate().filter(|_| odd != "/children") {

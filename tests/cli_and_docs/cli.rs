@@ -203,7 +203,7 @@ fn a_journal_that_cannot_be_reached_is_warned_of_in_plain_lines() {
 }
 
 #[test]
-#[ignore = "the child of a_panic_is_told_on_one_line_and_is_70"]
+#[ignore = "started by a_panic_is_one_line_on_stderr_and_exit_code_70"]
 fn child_that_panics() {
     if std::env::var_os("HS100D_TEST_PANIC").is_some() {
         hs100d::commands::on_panic();
@@ -212,7 +212,7 @@ fn child_that_panics() {
 }
 
 #[test]
-fn a_panic_is_told_on_one_line_and_is_70() {
+fn a_panic_is_one_line_on_stderr_and_exit_code_70() {
     let mut child = Command::new(std::env::current_exe().unwrap());
     let mut stderr = tempfile::tempfile().unwrap();
     let status = child

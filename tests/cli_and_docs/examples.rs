@@ -27,27 +27,27 @@ const BOUND: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn switch_switches_a_plug_by_its_address_and_says_what_became_of_it() {
-    let house = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
-    let lamp = house.plug(0);
-    let address = Address::from(house.lan().address(lamp).unwrap());
+    let home = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
+    let lamp = home.plug(0);
+    let address = Address::from(home.lan().address(lamp).unwrap());
     assert_eq!(switch::switch(address.clone(), RelayState::On).await, Ok("Lamp is ON".to_owned()));
     assert!(lamp.is_on());
     assert_eq!(switch::switch(address.clone(), RelayState::Off).await, Ok("Lamp is OFF".to_owned()));
     assert!(!lamp.is_on());
 
-    house.lan().set_fault(lamp, LanFault::Refused).await.unwrap();
+    home.lan().set_fault(lamp, LanFault::Refused).await.unwrap();
     assert_eq!(switch::switch(address, RelayState::On).await, Err(Failure::Refused));
     assert!(!lamp.is_on());
 }
 
 #[tokio::test]
 async fn watch_finds_the_plugs_and_sees_a_button_being_pressed() {
-    let house = SimHome::start(HomeOptions::of(&["Lamp", "Kettle"])).await.unwrap();
+    let home = SimHome::start(HomeOptions::of(&["Lamp", "Kettle"])).await.unwrap();
     let (tell, mut told) = mpsc::unbounded_channel();
-    let watching = watch::watch(watch::towards(house.lan().broadcast()), |line| tell.send(line).unwrap());
+    let watching = watch::watch(watch::towards(home.lan().broadcast()), |line| tell.send(line).unwrap());
     let seen = async {
         hear(&mut told, &["lamp is OFF", "kettle is OFF"]).await;
-        house.plug(0).press_button();
+        home.plug(0).press_button();
         hear(&mut told, &["lamp is ON"]).await;
     };
     tokio::select! {
@@ -80,10 +80,10 @@ fn the_story_goes_from_the_lan_to_the_cloud_and_home_again() {
     let lines = story::tell();
     let ends: Vec<_> =
         lines.iter().filter_map(|line| line.split_once("Ok after ")).map(|(_, end)| end).collect();
-    let [first, silent, down, home] = ends[..] else { panic!("{lines:#?}") };
+    let [first, silent, down, recovered] = ends[..] else { panic!("{lines:#?}") };
     assert_eq!(first, "4ms, over the local route");
     assert_eq!(silent, "850ms, over the cloud route");
     assert_eq!(down, "150ms, over the cloud route");
-    assert!(home.ends_with("over the local route"), "{home}");
+    assert!(recovered.ends_with("over the local route"), "{recovered}");
     assert_eq!(story::tell(), lines, "the same each time");
 }

@@ -405,7 +405,7 @@ const PLUGS: usize = 300;
 const VERSIONS: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 
 #[test]
-#[ignore = "the child of a_kill_at_any_moment_leaves_one_version_or_the_other"]
+#[ignore = "started by a_kill_at_any_moment_leaves_one_version_or_the_other"]
 fn child_that_writes_without_end() {
     let Some(directory) = directory_of_child() else { return };
     let mut store = open(&directory);
@@ -441,7 +441,7 @@ fn a_kill_at_any_moment_leaves_one_version_or_the_other() {
 }
 
 #[test]
-#[ignore = "the child of a_full_disk_leaves_what_was_there"]
+#[ignore = "started by a_full_disk_leaves_what_was_there"]
 fn child_on_a_full_disk() {
     let Some(directory) = directory_of_child() else { return };
     let mut store = open(&directory);

@@ -272,30 +272,30 @@ impl HomeAssistant {
 
 /// A broker with a Home Assistant, and a daemon that says what it wants to.
 #[derive(Debug, Default, Clone)]
-struct House {
-    kept: BTreeMap<String, String>,
+struct Broker {
+    retained: BTreeMap<String, String>,
     home_assistant: HomeAssistant,
 }
 
-impl House {
+impl Broker {
     /// As a version before this one left it.
     fn left_by(sample: &Path) -> Self {
         let documents: BTreeMap<String, Value> =
             serde_json::from_str(&fs::read_to_string(sample).unwrap()).unwrap();
-        let mut house = Self::default();
+        let mut broker = Self::default();
         for (topic, document) in documents {
-            house.keep(&topic, &document.to_string());
+            broker.keep(&topic, &document.to_string());
         }
-        house.keep("hs100d/bridge/info", r#"{"instance":"0f3a"}"#);
-        house
+        broker.keep("hs100d/bridge/info", r#"{"instance":"0f3a"}"#);
+        broker
     }
 
     fn keep(&mut self, topic: &str, payload: &str) {
         self.home_assistant.hear(topic, payload);
         if payload.is_empty() {
-            self.kept.remove(topic);
+            self.retained.remove(topic);
         } else {
-            self.kept.insert(topic.to_owned(), payload.to_owned());
+            self.retained.insert(topic.to_owned(), payload.to_owned());
         }
     }
 
@@ -303,8 +303,8 @@ impl House {
     fn take(&mut self, desk: &mut MqttState, most: usize) -> bool {
         for _ in 0..most {
             match desk.take() {
-                Some(Outgoing::Retained(kept)) => {
-                    self.keep(&kept.topic, std::str::from_utf8(&kept.payload).unwrap())
+                Some(Outgoing::Retained(retained)) => {
+                    self.keep(&retained.topic, std::str::from_utf8(&retained.payload).unwrap())
                 }
                 Some(Outgoing::Transient(transient)) => self
                     .home_assistant
@@ -319,7 +319,7 @@ impl House {
     fn daemon(&self, form: DocumentForm, answers_first: bool) -> MqttState {
         let mut desk = desk(form);
         desk.connected();
-        for (topic, payload) in &self.kept {
+        for (topic, payload) in &self.retained {
             let payload = payload.as_bytes();
             let message = Message { topic, payload, retained: true, response_topic: None, correlation: None };
             desk.handle_message(message, Instant::now());
@@ -358,7 +358,11 @@ impl House {
     fn is_upgraded_to(&self, fresh: &Self, case: &str) {
         assert_eq!(self.home_assistant.lost, [""; 0], "{case}: lost");
         assert_eq!(self.home_assistant.entities(), fresh.home_assistant.entities(), "{case}");
-        assert_eq!(self.kept.keys().collect::<Vec<_>>(), fresh.kept.keys().collect::<Vec<_>>(), "{case}");
+        assert_eq!(
+            self.retained.keys().collect::<Vec<_>>(),
+            fresh.retained.keys().collect::<Vec<_>>(),
+            "{case}"
+        );
     }
 }
 
@@ -396,7 +400,7 @@ fn strip() -> [(PlugName, PlugInfo); 3] {
         id: format!("{id}{digits}").into(),
         alias: alias.into(),
     };
-    let plate = DeviceInfo {
+    let device = DeviceInfo {
         device_id: DeviceId::new(id),
         mac: None,
         alias: "Desk".into(),
@@ -411,7 +415,7 @@ fn strip() -> [(PlugName, PlugInfo); 3] {
     };
     let name = |text: &str| PlugName::new(text).unwrap();
     let whole = PlugInfo {
-        device: plate.into(),
+        device: device.into(),
         address: None,
         protocol: None,
         rssi: None,
@@ -447,29 +451,29 @@ fn answer(desk: &mut MqttState) {
 }
 
 /// Every layout of documents that there has been, and this version's own.
-fn layouts() -> Vec<(String, House)> {
+fn layouts() -> Vec<(String, Broker)> {
     let mut layouts: Vec<_> = samples("discovery")
         .into_iter()
-        .map(|(_, sample)| (sample.display().to_string(), House::left_by(&sample)))
+        .map(|(_, sample)| (sample.display().to_string(), Broker::left_by(&sample)))
         .collect();
     for form in [DocumentForm::Device, DocumentForm::Component] {
-        layouts.push((format!("{form:?}"), House::fresh(form)));
+        layouts.push((format!("{form:?}"), Broker::fresh(form)));
     }
     layouts
 }
 
 #[test]
 fn no_entity_of_a_strip_is_lost_or_there_twice_when_its_outlets_get_documents_of_their_own() {
-    for (before, house) in layouts() {
+    for (before, broker) in layouts() {
         for form in [DocumentForm::Device, DocumentForm::Component] {
-            let fresh = House::fresh(form);
+            let fresh = Broker::fresh(form);
             for answers_first in [true, false] {
                 let case = format!("{before} -> {form:?}, answers first: {answers_first}");
-                let mut house = house.clone();
-                house.run(form, answers_first);
-                house.is_upgraded_to(&fresh, &case);
-                house.run(form, answers_first);
-                house.is_upgraded_to(&fresh, &format!("{case}, and once more"));
+                let mut broker = broker.clone();
+                broker.run(form, answers_first);
+                broker.is_upgraded_to(&fresh, &case);
+                broker.run(form, answers_first);
+                broker.is_upgraded_to(&fresh, &format!("{case}, and once more"));
             }
         }
     }
@@ -477,15 +481,15 @@ fn no_entity_of_a_strip_is_lost_or_there_twice_when_its_outlets_get_documents_of
 
 #[test]
 fn an_upgrade_that_is_cut_short_at_any_message_is_gone_on_with() {
-    for (before, house) in layouts() {
+    for (before, broker) in layouts() {
         for form in [DocumentForm::Device, DocumentForm::Component] {
-            let fresh = House::fresh(form);
+            let fresh = Broker::fresh(form);
             for cut in 0..200 {
-                let mut house = house.clone();
-                let was_all = house.take(&mut house.daemon(form, true), cut);
+                let mut broker = broker.clone();
+                let was_all = broker.take(&mut broker.daemon(form, true), cut);
                 let case = format!("{before} -> {form:?}, cut after {cut} messages");
-                house.run(form, true);
-                house.is_upgraded_to(&fresh, &case);
+                broker.run(form, true);
+                broker.is_upgraded_to(&fresh, &case);
                 if was_all {
                     break;
                 }
@@ -496,10 +500,11 @@ fn an_upgrade_that_is_cut_short_at_any_message_is_gone_on_with() {
 
 #[test]
 fn with_discovery_switched_off_nothing_of_the_documents_is_left() {
-    for (before, house) in layouts() {
-        let mut house = house.clone();
-        house.run(DocumentForm::Off, true);
-        let left: Vec<_> = house.kept.keys().filter(|topic| topic.starts_with("homeassistant/")).collect();
+    for (before, broker) in layouts() {
+        let mut broker = broker.clone();
+        broker.run(DocumentForm::Off, true);
+        let left: Vec<_> =
+            broker.retained.keys().filter(|topic| topic.starts_with("homeassistant/")).collect();
         assert_eq!(left, [""; 0], "{before}");
     }
 }

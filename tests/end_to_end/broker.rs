@@ -8,9 +8,9 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::support::e2e::{Config, Home, Scene, happens, holds, house_of, json_of, sees};
+use crate::support::e2e::{Config, Scene, Setup, happens, holds, home_of, json_of, sees};
 use crate::support::mqtt::{
-    BOUND, Brand, Ear, House as Broker, Seen, free_port, has_mosquitto, kept, until_kept, within,
+    BOUND, Brand, Message, Subscriber, TestBroker, free_port, has_mosquitto, retained, until_retained, within,
 };
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -21,106 +21,106 @@ use rumqttc::{
 use serde_json::json;
 
 /// A broker of somebody else's: mosquitto, or where that is missing the embedded one on its own.
-async fn broker() -> Broker {
-    Broker::start(if has_mosquitto() { Brand::Mosquitto } else { Brand::Embedded }).await
+async fn broker() -> TestBroker {
+    TestBroker::start(if has_mosquitto() { Brand::Mosquitto } else { Brand::Embedded }).await
 }
 
 /// Three plugs, as they are called in topics.
 const NAMES: [&str; 3] = ["lamp", "kuche", "christmas-tree"];
 
-async fn house() -> SimHome {
-    house_of(&["Lamp", "Küche ☕", "Christmas Tree"]).await
+async fn home() -> SimHome {
+    home_of(&["Lamp", "Küche ☕", "Christmas Tree"]).await
 }
 
 /// Waits until all that there is to read was read.
-async fn settle(ear: &Ear) {
+async fn settle(subscriber: &Subscriber) {
     for plug in NAMES {
-        sees(ear, &format!("hs100d/{plug}/state"), json!({"route": "local"})).await;
-        sees(ear, &format!("hs100d/{plug}/info"), json!({"cloud_connection": true})).await;
-        ear.hears(&format!("hs100d/{plug}/availability"), "online").await;
+        sees(subscriber, &format!("hs100d/{plug}/state"), json!({"route": "local"})).await;
+        sees(subscriber, &format!("hs100d/{plug}/info"), json!({"cloud_connection": true})).await;
+        subscriber.receives(&format!("hs100d/{plug}/availability"), "online").await;
     }
-    sees(ear, "hs100d/bridge/info", json!({"plugs": 3, "online": 3, "cloud": {"status": "ok"}})).await;
-    ear.hears("hs100d/bridge/state", "online").await;
+    sees(subscriber, "hs100d/bridge/info", json!({"plugs": 3, "online": 3, "cloud": {"status": "ok"}})).await;
+    subscriber.receives("hs100d/bridge/state", "online").await;
 }
 
-fn by_topic(seen: &[Seen]) -> BTreeMap<&str, &str> {
+fn by_topic(seen: &[Message]) -> BTreeMap<&str, &str> {
     seen.iter().map(|seen| (seen.topic.as_str(), seen.payload.as_str())).collect()
 }
 
-fn shows(seen: &[Seen], topic: &str, payload: &str) -> bool {
+fn shows(seen: &[Message], topic: &str, payload: &str) -> bool {
     seen.iter().any(|seen| seen.topic == topic && seen.payload == payload)
 }
 
-fn all_are(seen: &[Seen], availability: &str) -> bool {
+fn all_are(seen: &[Message], availability: &str) -> bool {
     let topics = NAMES.iter().map(|plug| format!("hs100d/{plug}/availability"));
     topics.chain(["hs100d/bridge/state".to_owned()]).all(|topic| shows(seen, &topic, availability))
 }
 
 /// Each plug has state, info, availability and a document; the bridge state, info and a document.
-fn is_whole(all: &[Seen]) -> bool {
+fn is_whole(all: &[Message]) -> bool {
     all.len() == 4 * NAMES.len() + 3
 }
 
 #[tokio::test]
 async fn everything_retained_is_back_after_the_broker_came_back_without_its_store() {
-    let house = house().await;
+    let home = home().await;
     let mut broker = broker().await;
-    let scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
-    settle(&scene.ear).await;
-    let before = until_kept(broker.port, "everything", is_whole).await;
+    let scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
+    settle(&scene.subscriber).await;
+    let before = until_retained(broker.port, "everything", is_whole).await;
 
     broker.restart_without_store().await;
-    let after = until_kept(broker.port, "everything again", is_whole).await;
+    let after = until_retained(broker.port, "everything again", is_whole).await;
     assert_eq!(by_topic(&after), by_topic(&before));
 
-    let ear = Ear::listen(broker.port).await;
+    let subscriber = Subscriber::connect(broker.port).await;
     scene.daemon.says_again("connected to the broker", 2).await;
-    ear.say("hs100d/lamp/set", "ON");
-    sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    subscriber.publish("hs100d/lamp/set", "ON");
+    sees(&subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
 }
 
 #[tokio::test]
 async fn a_daemon_that_was_killed_is_seen_to_be_gone_and_a_restart_takes_over() {
-    let house = house().await;
+    let home = home().await;
     let broker = broker().await;
-    let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
-    settle(&scene.ear).await;
+    let mut scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
+    settle(&scene.subscriber).await;
     scene.command("lamp", json!({"state": "ON"})).await;
-    let before = until_kept(broker.port, "everything", is_whole).await;
+    let before = until_retained(broker.port, "everything", is_whole).await;
 
     scene.daemon.kill().await;
-    scene.ear.hears("hs100d/bridge/state", "offline").await;
-    let left = kept(broker.port).await;
+    scene.subscriber.receives("hs100d/bridge/state", "offline").await;
+    let left = retained(broker.port).await;
     assert!(shows(&left, "hs100d/bridge/state", "offline"), "the will is retained");
 
-    let scene = Scene::at(scene.home).await;
-    settle(&scene.ear).await;
-    until_kept(broker.port, "everybody online", |all| all_are(all, "online")).await;
+    let scene = Scene::at(scene.setup).await;
+    settle(&scene.subscriber).await;
+    until_retained(broker.port, "everybody online", |all| all_are(all, "online")).await;
     let result = scene.command("lamp", json!({"state": "TOGGLE"})).await;
     assert!(holds(&result, &json!({"status": "ok", "state": "OFF"})), "{result}");
-    let after = kept(broker.port).await;
+    let after = retained(broker.port).await;
     assert!(by_topic(&after).keys().eq(by_topic(&before).keys()), "the same topics: {after:#?}");
 }
 
 #[tokio::test]
 async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
-    let house = house().await;
+    let home = home().await;
     let broker = broker().await;
-    let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
-    settle(&scene.ear).await;
+    let mut scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
+    settle(&scene.subscriber).await;
     // One that does not answer is not waited for.
-    house.lan().set_fault(house.plug(0), LanFault::Silent).await.unwrap();
-    house.cloud().set_reachable(false).await.unwrap();
+    home.lan().set_fault(home.plug(0), LanFault::Silent).await.unwrap();
+    home.cloud().set_reachable(false).await.unwrap();
     scene.send("lamp", json!({"state": "ON"}));
-    house.wait_until(BOUND, || house.plug(0).traffic().open > 0).await.unwrap();
+    home.wait_until(BOUND, || home.plug(0).traffic().open > 0).await.unwrap();
 
     scene.daemon.stop().await;
-    let left = kept(broker.port).await;
+    let left = retained(broker.port).await;
     assert!(all_are(&left, "offline"), "{left:#?}");
-    scene.ear.hears("hs100d/bridge/state", "offline").await;
+    scene.subscriber.receives("hs100d/bridge/state", "offline").await;
     assert!(scene.daemon.lines().iter().all(|line| !line.contains("ERROR")), "{:#?}", scene.daemon.lines());
     // The connection was ended by a DISCONNECT, or the will would come five seconds later.
-    let offline = scene.ear.seen().into_iter().filter(|seen| seen.topic == "hs100d/bridge/state");
+    let offline = scene.subscriber.messages().into_iter().filter(|seen| seen.topic == "hs100d/bridge/state");
     assert_eq!(offline.map(|seen| seen.payload).collect::<Vec<_>>(), ["online", "offline"]);
     let state = left.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of).unwrap();
     assert_eq!(state["state"], "OFF", "what was last read stays");
@@ -128,15 +128,15 @@ async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
 
 #[tokio::test]
 async fn sighup_takes_a_good_config_over_and_keeps_the_old_one_against_a_bad_one() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    settle(&scene.ear).await;
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    settle(&scene.subscriber).await;
 
-    let bad = Config::of(&house).set("local", "poll_intervall", "1s").set("local", "port", "many");
-    scene.home.write(&bad.text());
+    let bad = Config::of(&home).set("local", "poll_intervall", "1s").set("local", "port", "many");
+    scene.setup.write(&bad.text());
     scene.daemon.signal("HUP");
     let line = scene.daemon.says("the config was not taken over, the old one stays: ").await;
-    let path = scene.home.config().display().to_string();
+    let path = scene.setup.config().display().to_string();
     for part in [&path, "local.poll_intervall: ", "`poll_interval`", "local.port: "] {
         assert!(line.contains(part), "{part} in {line}");
     }
@@ -146,22 +146,23 @@ async fn sighup_takes_a_good_config_over_and_keeps_the_old_one_against_a_bad_one
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert_eq!(result["status"], "ok", "{result}");
 
-    scene.home.write(&Config::of(&house).plug("tree", &house, 2).text());
+    scene.setup.write(&Config::of(&home).plug("tree", &home, 2).text());
     scene.daemon.signal("HUP");
     scene.daemon.says("the config was read again").await;
     let result = scene.command("tree", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "local"})), "{result}");
     let old = "hs100d/christmas-tree/";
-    until_kept(scene.port, "no old name", |all| !all.iter().any(|seen| seen.topic.starts_with(old))).await;
-    let lamp = house.plug(0).traffic();
+    until_retained(scene.port, "no old name", |all| !all.iter().any(|seen| seen.topic.starts_with(old)))
+        .await;
+    let lamp = home.plug(0).traffic();
     assert_eq!(lamp.most_open, 1, "a plug that stays keeps its one connection");
 }
 
 #[tokio::test]
 async fn sigusr1_has_the_daemon_write_its_figures_and_go_on() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    settle(&scene.ear).await;
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    settle(&scene.subscriber).await;
     scene.daemon.signal("USR1");
     let line = scene.daemon.says("figures plugs=3 online=3 exchanges=").await;
     let tasks: u32 = line.rsplit("tasks=").next().unwrap().parse().unwrap();
@@ -175,54 +176,54 @@ async fn sigusr1_has_the_daemon_write_its_figures_and_go_on() {
 
 #[tokio::test]
 async fn a_config_with_another_broker_is_followed_there() {
-    let house = house().await;
+    let home = home().await;
     let [one, other] = [broker().await, broker().await];
-    let scene = Scene::start(&Config::of(&house).at_broker(one.port)).await;
-    settle(&scene.ear).await;
-    scene.home.write(&Config::of(&house).at_broker(other.port).text());
+    let scene = Scene::start(&Config::of(&home).at_broker(one.port)).await;
+    settle(&scene.subscriber).await;
+    scene.setup.write(&Config::of(&home).at_broker(other.port).text());
     scene.daemon.signal("HUP");
-    until_kept(one.port, "everybody offline", |all| all_are(all, "offline")).await;
-    until_kept(other.port, "everybody online", |all| all_are(all, "online")).await;
-    let ear = Ear::listen(other.port).await;
-    settle(&ear).await;
+    until_retained(one.port, "everybody offline", |all| all_are(all, "offline")).await;
+    until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
+    let subscriber = Subscriber::connect(other.port).await;
+    settle(&subscriber).await;
     scene.daemon.says_again("connected to the broker", 2).await;
-    ear.say("hs100d/lamp/set", "ON");
-    sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    subscriber.publish("hs100d/lamp/set", "ON");
+    sees(&subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
 }
 
 #[tokio::test]
 async fn while_the_config_cannot_be_read_plugs_are_served_and_further_reloads_become_one() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    settle(&scene.ear).await;
-    scene.home.pipe();
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    settle(&scene.subscriber).await;
+    scene.setup.pipe();
     scene.daemon.signal("HUP");
-    let mut first = scene.home.reader().await;
+    let mut first = scene.setup.reader().await;
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
-    assert!(house.plug(0).is_on());
-    house.plug(1).press_button();
+    assert!(home.plug(0).is_on());
+    home.plug(1).press_button();
     scene.shows("kuche", json!({"state": "ON"})).await;
 
     for transaction in ["second", "third"] {
         let payload = json!({ "transaction": transaction }).to_string();
-        scene.ear.say("hs100d/bridge/request/reload", payload);
+        scene.subscriber.publish("hs100d/bridge/request/reload", payload);
     }
     // They are heard before this command is.
     scene.command("lamp", json!({"state": "OFF"})).await;
-    assert!(!scene.ear.seen().iter().any(|seen| seen.topic == "hs100d/bridge/response/reload"));
-    let renamed = Config::of(&house).plug("tree", &house, 2).text();
+    assert!(!scene.subscriber.messages().iter().any(|seen| seen.topic == "hs100d/bridge/response/reload"));
+    let renamed = Config::of(&home).plug("tree", &home, 2).text();
     first.write_all(renamed.as_bytes()).unwrap();
     drop(first);
     scene.daemon.says("the config was read again").await;
     let result = scene.command("tree", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "local"})), "{result}");
 
-    let mut second = scene.home.reader().await;
+    let mut second = scene.setup.reader().await;
     second.write_all(b"[mqtt\n").unwrap();
     drop(second);
     for transaction in ["second", "third"] {
-        let answer = json_of(&scene.ear.hears("hs100d/bridge/response/reload", transaction).await);
+        let answer = json_of(&scene.subscriber.receives("hs100d/bridge/response/reload", transaction).await);
         assert_eq!(answer["status"], "error", "{answer}");
     }
     scene.command("tree", json!({"state": "OFF"})).await;
@@ -232,24 +233,24 @@ async fn while_the_config_cannot_be_read_plugs_are_served_and_further_reloads_be
 
 #[tokio::test]
 async fn the_embedded_broker_moves_to_another_port_with_all_that_it_keeps() {
-    let house = house().await;
+    let home = home().await;
     let [one, other] = [free_port(), free_port()];
-    let config = |port| Config::of(&house).set("broker", "listen", format!("127.0.0.1:{port}"));
+    let config = |port| Config::of(&home).set("broker", "listen", format!("127.0.0.1:{port}"));
     let scene = Scene::start(&config(one)).await;
-    settle(&scene.ear).await;
-    scene.ear.keep("another/client", "was here");
-    until_kept(one, "the other's", |all| shows(all, "another/client", "was here")).await;
+    settle(&scene.subscriber).await;
+    scene.subscriber.publish_retained("another/client", "was here");
+    until_retained(one, "the other's", |all| shows(all, "another/client", "was here")).await;
     // A last will that is being held back holds on to the broker's store.
     die_with_a_will(one, Duration::from_secs(4)).await;
 
-    scene.home.write(&config(other).text());
+    scene.setup.write(&config(other).text());
     scene.daemon.signal("HUP");
     scene.daemon.says(&format!("connected to the broker at 127.0.0.1:{other}")).await;
-    until_kept(other, "everybody online", |all| all_are(all, "online")).await;
-    assert!(shows(&kept(other).await, "another/client", "was here"));
-    let ear = Ear::listen(other).await;
-    ear.say("hs100d/lamp/set", "ON");
-    sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    until_retained(other, "everybody online", |all| all_are(all, "online")).await;
+    assert!(shows(&retained(other).await, "another/client", "was here"));
+    let subscriber = Subscriber::connect(other).await;
+    subscriber.publish("hs100d/lamp/set", "ON");
+    sees(&subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
 }
 
 /// A client that dies, and whose will the broker keeps back for so long.
@@ -278,37 +279,37 @@ async fn die_with_a_will(port: u16, delay: Duration) {
 
 #[tokio::test]
 async fn a_broker_that_cannot_be_had_leaves_all_as_it_was() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    settle(&scene.ear).await;
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    settle(&scene.subscriber).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     // The name of a plug goes with the rest: a config is taken over as a whole or not at all.
-    let config = Config::of(&house).set("broker", "listen", address.clone()).plug("tree", &house, 2);
-    scene.home.write(&config.text());
+    let config = Config::of(&home).set("broker", "listen", address.clone()).plug("tree", &home, 2);
+    scene.setup.write(&config.text());
     scene.daemon.signal("HUP");
     let line = scene.daemon.says("the config was not taken over, the old one stays: ").await;
     assert!(line.contains(&format!("broker.listen: {address} is taken")), "{line}");
 
     let line = scene.daemon.says_again("connected to the broker at ", 2).await;
     let port = line.rsplit(':').next().unwrap().parse().unwrap();
-    until_kept(port, "everybody online", |all| all_are(all, "online")).await;
-    let ear = Ear::listen(port).await;
-    ear.say("hs100d/christmas-tree/set", "ON");
-    sees(&ear, "hs100d/christmas-tree/result", json!({"status": "ok", "state": "ON"})).await;
+    until_retained(port, "everybody online", |all| all_are(all, "online")).await;
+    let subscriber = Subscriber::connect(port).await;
+    subscriber.publish("hs100d/christmas-tree/set", "ON");
+    sees(&subscriber, "hs100d/christmas-tree/result", json!({"status": "ok", "state": "ON"})).await;
 }
 
 #[tokio::test]
 async fn of_two_commands_within_a_millisecond_the_second_holds() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    settle(&scene.ear).await;
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    settle(&scene.subscriber).await;
     for round in 0..20 {
         let (first, second) = if round % 2 == 0 { ("ON", "OFF") } else { ("OFF", "ON") };
         // Every other pair of rounds the plug takes its time, so that the second overtakes the first.
         let fault =
             if round % 4 < 2 { LanFault::Works } else { LanFault::Latency(Duration::from_millis(50)) };
-        house.lan().set_fault(house.plug(0), fault).await.unwrap();
+        home.lan().set_fault(home.plug(0), fault).await.unwrap();
         let older = scene.send("lamp", json!({ "state": first }));
         let newer = scene.send("lamp", json!({ "state": second }));
         let result = scene.result("lamp", &newer).await;
@@ -319,54 +320,59 @@ async fn of_two_commands_within_a_millisecond_the_second_holds() {
             overtaken || (fault == LanFault::Works && before["status"] == "ok"),
             "round {round}: {before}"
         );
-        assert_eq!(house.plug(0).is_on(), second == "ON", "round {round}");
+        assert_eq!(home.plug(0).is_on(), second == "ON", "round {round}");
         scene.shows("lamp", json!({ "state": second })).await;
     }
-    let last = house.plug(0).switchings().len();
+    let last = home.plug(0).switchings().len();
     scene.read("lamp").await;
-    assert_eq!(house.plug(0).switchings().len(), last, "nothing comes after the last");
+    assert_eq!(home.plug(0).switchings().len(), last, "nothing comes after the last");
 }
 
 #[tokio::test]
 async fn a_command_that_the_broker_kept_is_not_executed_at_any_connect() {
-    let house = house().await;
+    let home = home().await;
     // The embedded broker stands for any that has kept it over its own restart.
-    let mut broker = Broker::start(Brand::Embedded).await;
-    let somebody = Ear::listen(broker.port).await;
-    somebody.keep("hs100d/lamp/set", "ON");
-    until_kept(broker.port, "the command", |all| shows(all, "hs100d/lamp/set", "ON")).await;
-    let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
-    settle(&scene.ear).await;
+    let mut broker = TestBroker::start(Brand::Embedded).await;
+    let somebody = Subscriber::connect(broker.port).await;
+    somebody.publish_retained("hs100d/lamp/set", "ON");
+    until_retained(broker.port, "the command", |all| shows(all, "hs100d/lamp/set", "ON")).await;
+    let mut scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
+    settle(&scene.subscriber).await;
     scene.read("lamp").await;
-    assert_eq!(house.plug(0).switchings(), [], "at the start");
+    assert_eq!(home.plug(0).switchings(), [], "at the start");
 
-    scene.ear.keep("hs100d/lamp/set", "ON");
-    sees(&scene.ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
-    house.plug(0).press_button();
+    scene.subscriber.publish_retained("hs100d/lamp/set", "ON");
+    sees(&scene.subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    home.plug(0).press_button();
 
     broker.restart_with_store().await;
     scene.daemon.says_again("connected to the broker", 2).await;
-    scene.ear = Ear::listen(broker.port).await;
-    assert!(shows(&kept(broker.port).await, "hs100d/lamp/set", "ON"), "it is there all the time");
+    scene.subscriber = Subscriber::connect(broker.port).await;
+    assert!(shows(&retained(broker.port).await, "hs100d/lamp/set", "ON"), "it is there all the time");
     scene.read("lamp").await;
     scene.daemon.stop().await;
-    let scene = Scene::at(scene.home).await;
+    let scene = Scene::at(scene.setup).await;
     scene.shows("lamp", json!({"state": "OFF", "route": "local"})).await;
     scene.read("lamp").await;
-    let by: Vec<_> = house.plug(0).switchings().iter().map(|switching| switching.by).collect();
+    let by: Vec<_> = home.plug(0).switchings().iter().map(|switching| switching.by).collect();
     assert_eq!(by, [SwitchedBy::Lan, SwitchedBy::Button], "only the live one was executed");
 }
 
 #[tokio::test]
 async fn a_command_to_a_dead_plug_has_exactly_one_result() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house).set("routing", "command_ttl", "2s")).await;
-    settle(&scene.ear).await;
-    house.plug(0).with(|plug| plug.powered = false);
-    house.lan().settled(house.plug(0)).await.unwrap();
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home).set("routing", "command_ttl", "2s")).await;
+    settle(&scene.subscriber).await;
+    home.plug(0).with(|plug| plug.powered = false);
+    home.lan().settled(home.plug(0)).await.unwrap();
 
-    scene.ear.ask("hs100d/lamp/set", "{\"state\":\"ON\",\"transaction\":7}", "my/answers", b"mine");
-    let answer = scene.ear.hears("my/answers", "error").await;
+    scene.subscriber.request(
+        "hs100d/lamp/set",
+        "{\"state\":\"ON\",\"transaction\":7}",
+        "my/answers",
+        b"mine",
+    );
+    let answer = scene.subscriber.receives("my/answers", "error").await;
     assert_eq!(answer.correlation.as_deref(), Some(&b"mine"[..]));
     let answer = json_of(&answer);
     assert!(holds(&answer, &json!({"status": "error", "transaction": 7, "state": "OFF"})), "{answer}");
@@ -374,14 +380,14 @@ async fn a_command_to_a_dead_plug_has_exactly_one_result() {
     for part in ["local: connection refused", "cloud: the cloud says that the plug is offline"] {
         assert!(error.contains(part), "{error}");
     }
-    happens(&scene.ear, json!({"event": "command_failed", "plug": "lamp", "detail": error})).await;
+    happens(&scene.subscriber, json!({"event": "command_failed", "plug": "lamp", "detail": error})).await;
 
-    house.plug(0).with(|plug| plug.powered = true);
-    house.lan().settled(house.plug(0)).await.unwrap();
+    home.plug(0).with(|plug| plug.powered = true);
+    home.lan().settled(home.plug(0)).await.unwrap();
     let read = scene.read("lamp").await;
     assert!(holds(&read, &json!({"status": "ok", "state": "OFF"})), "{read}");
     let count = |topic| {
-        let seen = scene.ear.seen();
+        let seen = scene.subscriber.messages();
         seen.iter()
             .map(json_of)
             .zip(&seen)
@@ -389,7 +395,7 @@ async fn a_command_to_a_dead_plug_has_exactly_one_result() {
             .count()
     };
     assert_eq!((count("hs100d/lamp/result"), count("my/answers")), (1, 1));
-    assert_eq!(house.plug(0).switchings(), [], "nothing is done after its time");
+    assert_eq!(home.plug(0).switchings(), [], "nothing is done after its time");
 
     let unknown = scene.command("nobody", json!({"state": "ON"})).await;
     assert!(
@@ -400,108 +406,107 @@ async fn a_command_to_a_dead_plug_has_exactly_one_result() {
 
 #[tokio::test]
 async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_and_after_a_kill() {
-    let house = house().await;
-    let config = Config::of(&house).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let home = home().await;
+    let config = Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
     let mut scene = Scene::start(&config).await;
-    settle(&scene.ear).await;
+    settle(&scene.subscriber).await;
     scene.command("lamp", json!({"state": "ON"})).await;
-    scene.ear.keep("another/client", "was here");
-    until_kept(scene.port, "the other's", |all| shows(all, "another/client", "was here")).await;
+    scene.subscriber.publish_retained("another/client", "was here");
+    until_retained(scene.port, "the other's", |all| shows(all, "another/client", "was here")).await;
 
     scene.daemon.stop().await;
-    let mut scene = Scene::at(scene.home).await;
-    until_kept(scene.port, "everybody online", |all| all_are(all, "online")).await;
-    let is_there = |all: &[Seen]| {
+    let mut scene = Scene::at(scene.setup).await;
+    until_retained(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    let is_there = |all: &[Message]| {
         let state = all.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of);
         shows(all, "another/client", "was here") && state.is_some_and(|state| state["state"] == "ON")
     };
-    assert!(is_there(&kept(scene.port).await));
+    assert!(is_there(&retained(scene.port).await));
 
     scene.daemon.kill().await;
-    let scene = Scene::at(scene.home).await;
-    until_kept(scene.port, "everybody online", |all| all_are(all, "online")).await;
-    assert!(is_there(&kept(scene.port).await));
+    let scene = Scene::at(scene.setup).await;
+    until_retained(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    assert!(is_there(&retained(scene.port).await));
     assert_eq!(scene.command("lamp", json!({"state": "OFF"})).await["status"], "ok");
 }
 
 #[tokio::test]
 async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
-    let house = house().await;
+    let home = home().await;
     let broker = broker().await;
-    let mut scene = Scene::start(&Config::of(&house).at_broker(broker.port)).await;
-    settle(&scene.ear).await;
-    let before = until_kept(broker.port, "everything", is_whole).await;
-    house.plug(0).with(|plug| plug.powered = false);
-    house.lan().settled(house.plug(0)).await.unwrap();
+    let mut scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
+    settle(&scene.subscriber).await;
+    let before = until_retained(broker.port, "everything", is_whole).await;
+    home.plug(0).with(|plug| plug.powered = false);
+    home.lan().settled(home.plug(0)).await.unwrap();
     scene.daemon.stop().await;
 
-    let scene = Scene::at(scene.home).await;
-    sees(&scene.ear, "hs100d/bridge/info", json!({"plugs": 3, "online": 2})).await;
-    scene.ear.hears("hs100d/bridge/state", "online").await;
+    let scene = Scene::at(scene.setup).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"plugs": 3, "online": 2})).await;
+    scene.subscriber.receives("hs100d/bridge/state", "online").await;
     // Documents go out after a look at what an earlier run left behind, and what that left is cleared then.
-    scene.ear.forget_everything();
+    scene.subscriber.clear();
     let document = "homeassistant/device/hs100d_8006000000000000000000000000000000000002/config";
-    scene.ear.hears(document, "Küche").await;
-    let after = kept(broker.port).await;
+    scene.subscriber.receives(document, "Küche").await;
+    let after = retained(broker.port).await;
     assert!(by_topic(&after).keys().eq(by_topic(&before).keys()), "{after:#?}");
     assert!(shows(&after, "hs100d/lamp/availability", "offline"));
 }
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_waited_for_and_said_once_and_check_says_69() {
-    let house = house().await;
-    let stranger = Broker::start(Brand::Embedded).await;
+    let home = home().await;
+    let stranger = TestBroker::start(Brand::Embedded).await;
     let port = stranger.port;
-    let home = Home::new(&Config::of(&house).set("broker", "listen", format!("127.0.0.1:{port}")));
-    let daemon = home.daemon();
+    let setup = Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{port}")));
+    let daemon = setup.daemon();
     let line = daemon.says(&format!("broker.listen: 127.0.0.1:{port} is taken: set mqtt.url")).await;
     assert!(line.contains(" WARN ") && line.contains("it is waited for"), "{line}");
-    let checked = home.run_to_its_end(&["check", "--online"], "").await;
+    let checked = setup.run_to_its_end(&["check", "--online"], "").await;
     assert!(checked.code == 69 && checked.out.contains(&format!("127.0.0.1:{port} is taken")), "{checked:?}");
     // The plugs are served, and nothing is told to the stranger who listens there.
-    house
-        .wait_until(BOUND, || house.plugs().iter().all(|plug| plug.traffic().lan_requests > 1))
-        .await
-        .unwrap();
-    assert!(kept(port).await.is_empty());
+    home.wait_until(BOUND, || home.plugs().iter().all(|plug| plug.traffic().lan_requests > 1)).await.unwrap();
+    assert!(retained(port).await.is_empty());
 
     drop(stranger);
     daemon.says(&format!("the embedded broker listens on 127.0.0.1:{port} after ")).await;
     assert_eq!(daemon.is_connected().await, port);
-    let ear = Ear::listen(port).await;
-    settle(&ear).await;
-    ear.say("hs100d/lamp/set", "ON");
-    sees(&ear, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    let subscriber = Subscriber::connect(port).await;
+    settle(&subscriber).await;
+    subscriber.publish("hs100d/lamp/set", "ON");
+    sees(&subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
     let about = daemon.lines().into_iter().filter(|line| line.contains("is taken")).count();
     assert_eq!(about, 1, "{:#?}", daemon.lines());
 }
 
 #[tokio::test]
 async fn while_a_port_is_waited_for_another_broker_may_be_chosen_and_the_daemon_may_be_stopped() {
-    let house = house().await;
-    let [stranger, other] = [Broker::start(Brand::Embedded).await, Broker::start(Brand::Embedded).await];
+    let home = home().await;
+    let [stranger, other] =
+        [TestBroker::start(Brand::Embedded).await, TestBroker::start(Brand::Embedded).await];
     let taken = format!("127.0.0.1:{}", stranger.port);
-    let home = Home::new(&Config::of(&house).set("broker", "listen", taken));
-    let mut daemon = home.daemon();
+    let setup = Setup::new(&Config::of(&home).set("broker", "listen", taken));
+    let mut daemon = setup.daemon();
     daemon.says("it is waited for").await;
-    home.write(&Config::of(&house).at_broker(other.port).text());
+    setup.write(&Config::of(&home).at_broker(other.port).text());
     daemon.signal("HUP");
     assert_eq!(daemon.is_connected().await, other.port);
-    until_kept(other.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
     daemon.stop().await;
 
-    let home = Home::new(&Config::of(&house).set("broker", "listen", format!("127.0.0.1:{}", stranger.port)));
-    let mut daemon = home.daemon();
+    let setup =
+        Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", stranger.port)));
+    let mut daemon = setup.daemon();
     daemon.says("it is waited for").await;
     daemon.stop().await;
 }
 
 #[tokio::test]
 async fn two_daemons_of_one_installation_do_not_share_a_store() {
-    let house = house().await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    settle(&scene.ear).await;
-    let ended = scene.home.run(&["run"]).await;
+    let home = home().await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    settle(&scene.subscriber).await;
+    let ended = scene.setup.run(&["run"]).await;
     let line = ended.last_line(69);
     assert!(line.contains("another embedded broker stores its messages there"), "{line}");
     assert_eq!(scene.command("lamp", json!({"state": "ON"})).await["status"], "ok");
@@ -509,17 +514,14 @@ async fn two_daemons_of_one_installation_do_not_share_a_store() {
 
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_waited_for_and_the_plugs_are_served_meanwhile() {
-    let house = house().await;
+    let home = home().await;
     let port = free_port();
-    let home = Home::new(&Config::of(&house).at_broker(port));
-    let daemon = home.daemon();
+    let setup = Setup::new(&Config::of(&home).at_broker(port));
+    let daemon = setup.daemon();
     let line = daemon.says(&format!("the broker at 127.0.0.1:{port}")).await;
     assert!(line.contains("WARN"), "{line}");
-    house
-        .wait_until(BOUND, || house.plugs().iter().all(|plug| plug.traffic().lan_requests > 0))
-        .await
-        .unwrap();
-    let _broker = Broker::embedded_at(port).await;
+    home.wait_until(BOUND, || home.plugs().iter().all(|plug| plug.traffic().lan_requests > 0)).await.unwrap();
+    let _broker = TestBroker::embedded_at(port).await;
     assert_eq!(daemon.is_connected().await, port);
-    until_kept(port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(port, "everybody online", |all| all_are(all, "online")).await;
 }

@@ -7,9 +7,9 @@
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use crate::support::broker_proxy::{BrokerLine, Trouble};
-use crate::support::e2e::{Config, Daemon, Home, Scene, holds, house_of, json_of};
-use crate::support::mqtt::{self, BOUND, Brand, Ear, House as Broker, within};
+use crate::support::broker_proxy::{BrokerProxy, Trouble};
+use crate::support::e2e::{Config, Daemon, Scene, Setup, holds, home_of, json_of};
+use crate::support::mqtt::{self, BOUND, Brand, Subscriber, TestBroker, within};
 use hs100d::sim::home::SimHome;
 use serde_json::json;
 
@@ -22,34 +22,34 @@ const MORE_THAN_FIT: usize = 120;
 
 /// Two plugs, a broker, a line to it that is in trouble or not, and a daemon at its end.
 struct Stage {
-    house: SimHome,
-    broker: Broker,
-    line: BrokerLine,
-    home: Home,
+    home: SimHome,
+    broker: TestBroker,
+    line: BrokerProxy,
+    setup: Setup,
     daemon: Daemon,
 }
 
 impl Stage {
     async fn set(trouble: Trouble) -> Self {
-        let house = house_of(&["Lamp", "Fan"]).await;
-        let broker = Broker::start(Brand::Embedded).await;
-        let line = BrokerLine::start(broker.port).await;
+        let home = home_of(&["Lamp", "Fan"]).await;
+        let broker = TestBroker::start(Brand::Embedded).await;
+        let line = BrokerProxy::start(broker.port).await;
         line.set(trouble);
-        let home = Home::new(&Self::config(&house, &line));
-        let daemon = home.daemon();
-        Self { house, broker, line, home, daemon }
+        let setup = Setup::new(&Self::config(&home, &line));
+        let daemon = setup.daemon();
+        Self { home, broker, line, setup, daemon }
     }
 
-    fn config(house: &SimHome, line: &BrokerLine) -> Config {
-        Config::of(house).without("cloud").at_broker(line.port()).set("local", "poll_interval", "1s")
+    fn config(home: &SimHome, line: &BrokerProxy) -> Config {
+        Config::of(home).without("cloud").at_broker(line.port()).set("local", "poll_interval", "1s")
     }
 
     /// Waits until each plug was read twice from now on.
     async fn plugs_are_served(&self) {
-        let reads = |plug: usize| self.house.plug(plug).traffic().lan_requests;
+        let reads = |plug: usize| self.home.plug(plug).traffic().lan_requests;
         let before = [reads(0), reads(1)];
         let served = || (0..2).all(|plug| reads(plug) >= before[plug] + 2);
-        self.house.wait_until(BOUND, served).await.unwrap();
+        self.home.wait_until(BOUND, served).await.unwrap();
     }
 
     /// The trouble passes, and all is as before: the states are at the broker, and commands are heard and answered.
@@ -59,16 +59,17 @@ impl Stage {
     }
 
     async fn works(self) {
-        let Self { house, broker, home, daemon, .. } = self;
-        let scene = Scene { ear: Ear::listen(broker.port).await, home, daemon, port: broker.port };
-        let is_up = |all: &[mqtt::Seen]| {
+        let Self { home, broker, setup, daemon, .. } = self;
+        let scene =
+            Scene { subscriber: Subscriber::connect(broker.port).await, setup, daemon, port: broker.port };
+        let is_up = |all: &[mqtt::Message]| {
             let newest = all.iter().rfind(|seen| seen.topic == "hs100d/bridge/state")?;
             (newest.payload == "online").then_some(())
         };
-        scene.ear.until("the bridge to be online", is_up).await;
+        scene.subscriber.until("the bridge to be online", is_up).await;
         for (number, plug) in ["lamp", "fan"].into_iter().enumerate() {
             scene.shows(plug, json!({"route": "local"})).await;
-            let state = if house.plug(number).is_on() { "OFF" } else { "ON" };
+            let state = if home.plug(number).is_on() { "OFF" } else { "ON" };
             // What was sent to a broker whose daemon did not hear it is lost; so it is said until it is heard.
             let result = within("a result", async {
                 loop {
@@ -114,8 +115,8 @@ async fn a_broker_that_refuses_the_login_is_asked_again_until_it_lets_us_in() {
 async fn a_reload_sends_a_refused_password_not_again_and_a_corrected_one_at_once() {
     let stage = Stage::set(Trouble::Refuses(BAD_USER_NAME_OR_PASSWORD)).await;
     let config = |password: &str, name: &str| {
-        let config = Stage::config(&stage.house, &stage.line).set("mqtt", "username", "me");
-        stage.home.write(&config.set("mqtt", "password", password).set("mqtt", "client_id", name).text());
+        let config = Stage::config(&stage.home, &stage.line).set("mqtt", "username", "me");
+        stage.setup.write(&config.set("mqtt", "password", password).set("mqtt", "client_id", name).text());
         stage.daemon.signal("HUP");
     };
     stage.says_once("it refuses the login").await;
@@ -144,16 +145,16 @@ async fn a_broker_that_stalls_after_the_connect_is_left_and_tried_again() {
 async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
     let stage = Stage::set(Trouble::None).await;
     stage.daemon.is_connected().await;
-    let ear = Ear::listen(stage.broker.port).await;
-    ear.hears("hs100d/bridge/state", "online").await;
+    let subscriber = Subscriber::connect(stage.broker.port).await;
+    subscriber.receives("hs100d/bridge/state", "online").await;
     stage.line.set(Trouble::DropsAcks);
     // Commands are carried out, whatever becomes of their results.
     for number in 0..MORE_THAN_FIT {
         let state = if number % 2 == 0 { "ON" } else { "OFF" };
-        let orders = stage.house.plug(0).traffic().relay_orders;
-        ear.say("hs100d/lamp/set", state);
-        let heard = || stage.house.plug(0).traffic().relay_orders > orders;
-        stage.house.wait_until(BOUND, heard).await.unwrap();
+        let orders = stage.home.plug(0).traffic().relay_orders;
+        subscriber.publish("hs100d/lamp/set", state);
+        let heard = || stage.home.plug(0).traffic().relay_orders > orders;
+        stage.home.wait_until(BOUND, heard).await.unwrap();
     }
     stage.plugs_are_served().await;
     // What was dropped does not come any more.
@@ -168,12 +169,12 @@ async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_
     let line = stage.says_once("it does not take the message of ").await;
     assert!(line.contains(" bytes at ") && line.contains("PacketTooLarge, 0x95"), "{line}");
     assert!(line.contains("(in mosquitto message_size_limit)"), "{line}");
-    let ear = Ear::listen(stage.broker.port).await;
+    let subscriber = Subscriber::connect(stage.broker.port).await;
     for state in ["ON", "OFF", "ON", "OFF"] {
-        let orders = stage.house.plug(0).traffic().relay_orders;
-        ear.say("hs100d/lamp/set", state);
-        let heard = || stage.house.plug(0).traffic().relay_orders > orders;
-        stage.house.wait_until(BOUND, heard).await.unwrap();
+        let orders = stage.home.plug(0).traffic().relay_orders;
+        subscriber.publish("hs100d/lamp/set", state);
+        let heard = || stage.home.plug(0).traffic().relay_orders > orders;
+        stage.home.wait_until(BOUND, heard).await.unwrap();
     }
     stage.plugs_are_served().await;
     assert_eq!(stage.line.connected(), 1, "the connection is not given up for it");
@@ -216,7 +217,7 @@ async fn a_broker_that_gave_our_place_to_another_is_left_to_it_until_somebody_gi
     assert!(line.contains("mqtt.client_id"), "{line}");
     stage.plugs_are_served().await;
     assert_eq!(stage.line.connected(), 1, "it gives way");
-    stage.home.write(&Stage::config(&stage.house, &stage.line).set("mqtt", "client_id", "another").text());
+    stage.setup.write(&Stage::config(&stage.home, &stage.line).set("mqtt", "client_id", "another").text());
     stage.daemon.signal("HUP");
     stage.line.connects(2).await;
     stage.heals().await;
@@ -228,13 +229,14 @@ async fn a_broker_that_denies_the_subscription_is_shown_the_states_and_asked_aga
     let line = stage.says_once("it does not let us subscribe to hs100d/+/set, ").await;
     assert!(line.contains("until the user in mqtt.username may read these topics"), "{line}");
     stage.plugs_are_served().await;
-    let ear = Ear::listen(stage.broker.port).await;
-    stage.house.plug(0).press_button();
-    ear.until("the button", |all| {
-        let newest = all.iter().rfind(|seen| seen.topic == "hs100d/lamp/state")?;
-        (json_of(newest)["state"] == "ON").then_some(())
-    })
-    .await;
+    let subscriber = Subscriber::connect(stage.broker.port).await;
+    stage.home.plug(0).press_button();
+    subscriber
+        .until("the button", |all| {
+            let newest = all.iter().rfind(|seen| seen.topic == "hs100d/lamp/state")?;
+            (json_of(newest)["state"] == "ON").then_some(())
+        })
+        .await;
     stage.line.set(Trouble::None);
     stage.daemon.says("connected to the broker at ").await;
     assert_eq!(stage.line.connected(), 1, "the connection is not given up for it");
@@ -247,22 +249,22 @@ async fn a_command_is_carried_out_and_answered_while_a_broker_that_confirms_noth
     let stage = Stage::set(Trouble::None).await;
     stage.daemon.is_connected().await;
     stage.plugs_are_served().await;
-    let ear = Ear::listen(stage.broker.port).await;
-    ear.hears("hs100d/lamp/availability", "online").await;
+    let subscriber = Subscriber::connect(stage.broker.port).await;
+    subscriber.receives("hs100d/lamp/availability", "online").await;
     stage.line.set(Trouble::DropsAcks);
-    let other = Broker::start(Brand::Embedded).await;
-    let config = Stage::config(&stage.house, &stage.line).at_broker(other.port);
-    stage.home.write(&config.text());
+    let other = TestBroker::start(Brand::Embedded).await;
+    let config = Stage::config(&stage.home, &stage.line).at_broker(other.port);
+    stage.setup.write(&config.text());
     stage.daemon.signal("HUP");
-    ear.hears("hs100d/bridge/state", "offline").await;
-    ear.say("hs100d/lamp/set", r#"{"state": "ON", "transaction": "between"}"#);
-    let result = json_of(&ear.hears("hs100d/lamp/result", "between").await);
+    subscriber.receives("hs100d/bridge/state", "offline").await;
+    subscriber.publish("hs100d/lamp/set", r#"{"state": "ON", "transaction": "between"}"#);
+    let result = json_of(&subscriber.receives("hs100d/lamp/result", "between").await);
     assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
-    assert!(stage.house.plug(0).is_on());
+    assert!(stage.home.plug(0).is_on());
     let is_at = |port: u16| format!("connected to the broker at 127.0.0.1:{port}");
     assert!(!stage.daemon.lines().iter().any(|line| line.contains(&is_at(other.port))), "still leaving");
 
     stage.daemon.says(&is_at(other.port)).await;
-    let Stage { house, line, home, daemon, .. } = stage;
-    Stage { house, line, home, daemon, broker: other }.works().await;
+    let Stage { home, line, setup, daemon, .. } = stage;
+    Stage { home, line, setup, daemon, broker: other }.works().await;
 }

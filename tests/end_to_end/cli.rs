@@ -10,8 +10,8 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::e2e::{ACCOUNT, Config, Home, Scene, blueprint_of, holds, house_of, sees};
-use crate::support::mqtt::{Seen, free_port, until_kept, within};
+use crate::support::e2e::{ACCOUNT, Config, Scene, Setup, holds, home_of, home_options_of, sees};
+use crate::support::mqtt::{Message, free_port, until_retained, within};
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::home::SimHome;
@@ -22,20 +22,20 @@ use serde_json::{Value, json};
 /// The demo tells its story in half a minute; a busy machine is slower.
 const A_STORY: Duration = Duration::from_secs(120);
 
-async fn house() -> SimHome {
-    house_of(&["Lamp", "Küche ☕"]).await
+async fn home() -> SimHome {
+    home_of(&["Lamp", "Küche ☕"]).await
 }
 
-fn last_origin(house: &SimHome, number: usize) -> Option<SwitchedBy> {
-    house.plug(number).switchings().last().map(|switching| switching.by)
+fn last_origin(home: &SimHome, number: usize) -> Option<SwitchedBy> {
+    home.plug(number).switchings().last().map(|switching| switching.by)
 }
 
 #[tokio::test]
 async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
-    let house = house().await;
-    let home = Home::new(&Config::of(&house).plug("tree", &house, 0));
-    let plug = house.plug(1);
-    let address = house.lan().address(plug).unwrap();
+    let home = home().await;
+    let setup = Setup::new(&Config::of(&home).plug("tree", &home, 0));
+    let plug = home.plug(1);
+    let address = home.lan().address(plug).unwrap();
     let bare_mac = plug.mac().replace(':', "").to_lowercase();
     let targets = [
         "küche ☕".to_owned(),
@@ -47,30 +47,30 @@ async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
     ];
     for (time, target) in targets.iter().enumerate() {
         let (word, state) = if time % 2 == 0 { ("on", "ON") } else { ("off", "OFF") };
-        let done = home.run(&["plug", target, word, "--json"]).await.json();
+        let done = setup.run(&["plug", target, word, "--json"]).await.json();
         assert!(holds(&done, &json!({"state": state, "route": "local"})), "{target}: {done}");
-        assert_eq!((plug.is_on(), last_origin(&house, 1)), (word == "on", Some(SwitchedBy::Lan)), "{target}");
+        assert_eq!((plug.is_on(), last_origin(&home, 1)), (word == "on", Some(SwitchedBy::Lan)), "{target}");
     }
     assert_eq!(plug.switchings().len(), targets.len());
-    assert_eq!(house.plug(0).switchings(), [], "nobody else was meant");
-    let done = home.run(&["plug", "tree", "toggle"]).await;
+    assert_eq!(home.plug(0).switchings(), [], "nobody else was meant");
+    let done = setup.run(&["plug", "tree", "toggle"]).await;
     assert!(done.ok().starts_with("ON (local, "), "{done:?}");
-    assert!(house.plug(0).is_on());
-    let asked: Vec<_> = house.cloud().records().into_iter().map(|record| record.body).collect();
+    assert!(home.plug(0).is_on());
+    let asked: Vec<_> = home.cloud().records().into_iter().map(|record| record.body).collect();
     assert_eq!(asked, [""; 0], "what the LAN knows costs no login");
 }
 
 #[tokio::test]
 async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
-    let house = house().await;
-    let home = Home::new(&Config::of(&house).plug("lamp", &house, 0));
-    let plug = house.plug(0);
+    let home = home().await;
+    let setup = Setup::new(&Config::of(&home).plug("lamp", &home, 0));
+    let plug = home.plug(0);
     // On a busy machine the restart that comes a second after the first reboot would meet one of the next commands.
     plug.with(|plug| plug.boot_time = Duration::ZERO);
     for (via, origin) in [("local", SwitchedBy::Lan), ("cloud", SwitchedBy::Cloud)] {
-        let run = async |verb| home.run(&["plug", "lamp", verb, "--via", via]).await;
+        let run = async |verb| setup.run(&["plug", "lamp", verb, "--via", via]).await;
         assert!(run("on").await.ok().starts_with(&format!("ON ({via}, ")));
-        assert!(plug.is_on() && last_origin(&house, 0) == Some(origin));
+        assert!(plug.is_on() && last_origin(&home, 0) == Some(origin));
         assert!(run("toggle").await.ok().starts_with(&format!("OFF ({via}, ")));
         assert!(!plug.is_on());
         assert!(run("off").await.ok().starts_with(&format!("OFF ({via}, ")));
@@ -92,40 +92,40 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
         assert!(run("reboot").await.ok().starts_with(&format!("restarting ({via}, ")));
         assert_eq!(plug.traffic().restarts, restarts + 1);
     }
-    assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first call serves the others");
-    let info = home.run(&["plug", "lamp", "info", "--json"]).await.json();
+    assert_eq!(home.cloud().calls(Method::Login), 1, "the token of the first call serves the others");
+    let info = setup.run(&["plug", "lamp", "info", "--json"]).await.json();
     let expected = json!({"state": "OFF", "led": "ON", "alias": "Lamp", "mac": plug.mac(), "device_id": plug.device_id(), "host": "127.0.0.11"});
     assert!(holds(&info, &expected), "{info}");
 }
 
 #[tokio::test]
 async fn without_the_lan_a_plug_is_found_in_the_account_and_without_both_it_is_said_why() {
-    let house = house().await;
-    let home = Home::new(&Config::of(&house).set("routing", "command_ttl", "1s"));
-    house.lan().unplug(house.plug(0)).await;
-    let done = home.run(&["plug", "lamp", "on", "--json"]).await.json();
+    let home = home().await;
+    let setup = Setup::new(&Config::of(&home).set("routing", "command_ttl", "1s"));
+    home.lan().unplug(home.plug(0)).await;
+    let done = setup.run(&["plug", "lamp", "on", "--json"]).await.json();
     assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
 
-    house.plug(0).set_cloud(CloudLink::Offline);
-    let failed = home.run(&["plug", &house.plug(0).mac(), "off"]).await;
+    home.plug(0).set_cloud(CloudLink::Offline);
+    let failed = setup.run(&["plug", &home.plug(0).mac(), "off"]).await;
     let line = failed.failed(1);
     assert!(line.contains("cloud: the cloud says that the plug is offline"), "{line}");
-    assert!(house.plug(0).is_on());
+    assert!(home.plug(0).is_on());
 
-    let nobody = home.run(&["plug", "Fridge", "on"]).await;
+    let nobody = setup.run(&["plug", "Fridge", "on"]).await;
     let line = nobody.failed(1);
     assert!(
         line.starts_with("hs100d: Fridge: no plug of that name") && line.contains("hs100d discover"),
         "{line}"
     );
-    house.lan().set_fault(house.plug(1), LanFault::Refused).await.unwrap();
-    let address = house.lan().address(house.plug(1)).unwrap().to_string();
-    let failed = home.run(&["plug", &address, "on"]).await;
+    home.lan().set_fault(home.plug(1), LanFault::Refused).await.unwrap();
+    let address = home.lan().address(home.plug(1)).unwrap().to_string();
+    let failed = setup.run(&["plug", &address, "on"]).await;
     let line = failed.failed(1);
     assert!(line.contains("local: connection refused"), "{line}");
 
-    home.write(&Config::of(&house).without("cloud").text());
-    let failed = home.run(&["plug", "lamp", "on", "--via", "cloud"]).await;
+    setup.write(&Config::of(&home).without("cloud").text());
+    let failed = setup.run(&["plug", "lamp", "on", "--via", "cloud"]).await;
     assert!(failed.failed(78).contains("add a [cloud] table"), "{failed:?}");
 }
 
@@ -134,88 +134,88 @@ const NEVER: &str = "10m";
 
 #[tokio::test]
 async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name_fits_one() {
-    let mut blueprint = blueprint_of(&["Lamp", "lamp", "Strip 2"]);
-    blueprint.plugs.push((Model::KP303, "Strip".to_owned()));
-    let house = SimHome::start(blueprint).await.unwrap();
-    let config = Config::of(&house).without("cloud");
-    let home = Home::new(&config);
-    let both = home.run(&["plug", "Lamp", "on"]).await;
+    let mut home_options = home_options_of(&["Lamp", "lamp", "Strip 2"]);
+    home_options.plugs.push((Model::KP303, "Strip".to_owned()));
+    let home = SimHome::start(home_options).await.unwrap();
+    let config = Config::of(&home).without("cloud");
+    let setup = Setup::new(&config);
+    let both = setup.run(&["plug", "Lamp", "on"]).await;
     let line = "hs100d: Lamp: 2 plugs have this name: at 127.0.0.11 (50:C7:BF:00:00:01); at 127.0.0.12 (50:C7:BF:00:00:02): \
                 use a topic name, an address or a MAC";
     assert_eq!(both.failed(1), line);
-    let both = home.run(&["plug", "strip 2", "on"]).await;
+    let both = setup.run(&["plug", "strip 2", "on"]).await;
     let line = both.failed(1);
     assert!(line.contains("at 127.0.0.13 (") && line.contains("outlet 2 at 127.0.0.14 ("), "{line}");
 
-    let mut scene = Scene::at(home).await;
-    let is_lamp = |seen: &&Seen| seen.topic.starts_with("hs100d/lamp") && seen.topic.ends_with("/info");
-    let count = |all: &[Seen]| {
+    let mut scene = Scene::at(setup).await;
+    let is_lamp = |seen: &&Message| seen.topic.starts_with("hs100d/lamp") && seen.topic.ends_with("/info");
+    let count = |all: &[Message]| {
         all.iter().filter(is_lamp).map(|seen| seen.topic.clone()).collect::<BTreeSet<_>>().len()
     };
-    scene.ear.until("both lamps", |all| (count(all) == 2).then_some(())).await;
+    scene.subscriber.until("both lamps", |all| (count(all) == 2).then_some(())).await;
     scene.daemon.stop().await;
-    let home = scene.home;
-    let names = known(&home);
+    let setup = scene.setup;
+    let names = known(&setup);
     let named = |part: &str| names.iter().filter(|name| name.starts_with(part)).cloned().collect::<Vec<_>>();
     let lamps = named("lamp");
     assert_eq!(lamps.len(), 2, "{names:?}");
-    let both = home.run(&["plug", "LAMP", "off"]).await;
+    let both = setup.run(&["plug", "LAMP", "off"]).await;
     assert!(lamps.iter().all(|name| both.failed(1).contains(&format!("{name} at 127.0.0.1"))), "{both:?}");
-    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()), "nobody was switched");
+    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()), "nobody was switched");
 
     // Topic names stay, whatever the plugs are called by now, and nobody need be looked for.
     for number in 0..2 {
-        house.plug(number).with(|plug| (plug.alias, plug.hears_broadcasts) = ("Another".to_owned(), false));
+        home.plug(number).with(|plug| (plug.alias, plug.hears_broadcasts) = ("Another".to_owned(), false));
     }
     for name in &lamps {
-        home.run(&["plug", name, "on"]).await.ok();
+        setup.run(&["plug", name, "on"]).await.ok();
     }
-    assert_eq!([0, 1].map(|number| house.plug(number).switchings().len()), [1, 1]);
+    assert_eq!([0, 1].map(|number| home.plug(number).switchings().len()), [1, 1]);
 }
 
 #[tokio::test]
 async fn two_devices_of_the_account_with_one_alias_are_an_error_too() {
-    let house = house_of(&["Lamp", "Lamp"]).await;
-    let home = Home::new(&Config::of(&house).without_search());
-    let both = home.run(&["plug", "lamp", "on"]).await;
+    let home = home_of(&["Lamp", "Lamp"]).await;
+    let setup = Setup::new(&Config::of(&home).without_search());
+    let both = setup.run(&["plug", "lamp", "on"]).await;
     let line = both.failed(1);
     assert!(line.contains("50:C7:BF:00:00:01") && line.contains("50:C7:BF:00:00:02"), "{line}");
-    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()));
+    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()));
 }
 
 #[tokio::test]
 async fn two_devices_with_one_alias_and_one_device_id_are_an_error_too() {
-    let house = house_of(&["Lamp", "Lamp"]).await;
-    let id = house.plug(0).device_id();
-    house.plug(1).with(|plug| plug.device_id = id);
-    let home = Home::new(&Config::of(&house).without("cloud"));
-    let both = home.run(&["plug", "lamp", "on"]).await;
+    let home = home_of(&["Lamp", "Lamp"]).await;
+    let id = home.plug(0).device_id();
+    home.plug(1).with(|plug| plug.device_id = id);
+    let setup = Setup::new(&Config::of(&home).without("cloud"));
+    let both = setup.run(&["plug", "lamp", "on"]).await;
     let line = both.failed(1);
     assert!(line.contains("50:C7:BF:00:00:01") && line.contains("50:C7:BF:00:00:02"), "{line}");
-    assert!(house.plugs().iter().all(|plug| plug.switchings().is_empty()));
+    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()));
 }
 
 #[tokio::test]
 async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
-    let house = house().await;
-    let config = Config::of(&house).set("routing", "command_ttl", NEVER);
-    let home = Home::new(&config.clone().plug("lamp", &house, 0));
-    let says = async |home: &Home, words: &[&str], parts: &[&str]| {
-        let ended = home.run(words).await;
+    let home = home().await;
+    let config = Config::of(&home).set("routing", "command_ttl", NEVER);
+    let setup = Setup::new(&config.clone().plug("lamp", &home, 0));
+    let says = async |setup: &Setup, words: &[&str], parts: &[&str]| {
+        let ended = setup.run(words).await;
         let line = ended.failed(1);
         assert!(parts.iter().all(|part| line.contains(part)) && !line.contains("not done in time"), "{line}");
     };
-    house.plug(0).with(|plug| plug.bound = false);
+    home.plug(0).with(|plug| plug.bound = false);
     let unlisted = "cloud: the account does not list the plug: add it to this account in the Kasa app";
-    says(&home, &["plug", "lamp", "on", "--via", "cloud"], &["hs100d: lamp: cloud: ", unlisted]).await;
-    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    says(&setup, &["plug", "lamp", "on", "--via", "cloud"], &["hs100d: lamp: cloud: ", unlisted]).await;
+    home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     let refused = "lamp: local: connection refused; cloud: the account does not list the plug: check that the address is";
-    says(&home, &["plug", "lamp", "on"], &[refused]).await;
-    let address = house.lan().address(house.plug(0)).unwrap().to_string();
-    let nowhere = Home::new(&config);
+    says(&setup, &["plug", "lamp", "on"], &[refused]).await;
+    let address = home.lan().address(home.plug(0)).unwrap().to_string();
+    let nowhere = Setup::new(&config);
     let refused = "local: connection refused: check that the address is the plug's";
     says(&nowhere, &["plug", &address, "on"], &[refused]).await;
-    says(&home, &["plug", "lamp", "on", "--via", "local"], &["lamp: local: connection refused: "]).await;
+    says(&setup, &["plug", "lamp", "on", "--via", "local"], &["lamp: local: connection refused: "]).await;
     let nobody = "on the LAN, and the account does not list it: see `hs100d discover`";
     says(&nowhere, &["plug", "Fridge", "on"], &["Fridge: no plug of that name", nobody]).await;
     // Without an address and with a MAC alone, the account's list decides.
@@ -224,79 +224,79 @@ async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
     nowhere.write(&by_mac);
     says(&nowhere, &["plug", "kitchen", "on"], &["kitchen: ", "cloud: the account does not list the plug"])
         .await;
-    house.cloud().set_reachable(false).await.unwrap();
+    home.cloud().set_reachable(false).await.unwrap();
     says(&nowhere, &["plug", "kitchen", "on"], &["kitchen: ", "cloud: the cloud is out of reach ("]).await;
-    house.cloud().set_reachable(true).await.unwrap();
-    let wrong = config.set("cloud", "password", "guessed").plug("lamp", &house, 0);
+    home.cloud().set_reachable(true).await.unwrap();
+    let wrong = config.set("cloud", "password", "guessed").plug("lamp", &home, 0);
     let stopped =
         ["local: connection refused; cloud: the cloud is stopped (", "wrong e-mail address or password"];
-    says(&Home::new(&wrong), &["plug", "lamp", "on"], &stopped).await;
+    says(&Setup::new(&wrong), &["plug", "lamp", "on"], &stopped).await;
 }
 
 #[tokio::test]
 async fn the_entry_of_a_plug_holds_whatever_it_is_called_on_the_command_line() {
-    let house = house().await;
-    let config = Config::of(&house).set("routing", "command_ttl", NEVER);
-    let id = house.plug(0).device_id();
+    let home = home().await;
+    let config = Config::of(&home).set("routing", "command_ttl", NEVER);
+    let id = home.plug(0).device_id();
     let entry = format!("[[plug]]\nname = \"kettle\"\ndevice_id = \"{id}\"\nroute = \"local\"\n");
-    let home = Home::new(&config);
-    home.write(&(config.text() + &entry));
-    house.lan().set_fault(house.plug(0), LanFault::PortDead).await.unwrap();
-    let told = home.run(&["plug", "Lamp", "on"]).await;
+    let setup = Setup::new(&config);
+    setup.write(&(config.text() + &entry));
+    home.lan().set_fault(home.plug(0), LanFault::PortDead).await.unwrap();
+    let told = setup.run(&["plug", "Lamp", "on"]).await;
     assert!(told.failed(1).starts_with("hs100d: Lamp: local: connection refused: "), "{told:?}");
-    assert!(house.plug(0).switchings().is_empty() && house.cloud().records().is_empty(), "the LAN alone");
+    assert!(home.plug(0).switchings().is_empty() && home.cloud().records().is_empty(), "the LAN alone");
 }
 
 #[tokio::test]
 async fn an_entry_that_says_only_where_its_plug_is_means_the_plug_that_the_daemon_served_there() {
-    let house = house().await;
-    let config = Config::of(&house).without_search();
-    let host = house.lan().address(house.plug(0)).unwrap();
+    let home = home().await;
+    let config = Config::of(&home).without_search();
+    let host = home.lan().address(home.plug(0)).unwrap();
     let entry = |more: &str| format!("{}[[plug]]\nhost = \"{host}\"\n{more}", config.text());
-    let home = Home::new(&config);
-    home.write(&entry(""));
-    let mut scene = Scene::at(home).await;
+    let setup = Setup::new(&config);
+    setup.write(&entry(""));
+    let mut scene = Scene::at(setup).await;
     scene.shows("lamp", json!({"state": "OFF"})).await;
     scene.daemon.stop().await;
-    house.lan().set_fault(house.plug(0), LanFault::PortDead).await.unwrap();
-    let home = scene.home;
-    home.write(&entry("name = \"kettle\"\n"));
+    home.lan().set_fault(home.plug(0), LanFault::PortDead).await.unwrap();
+    let setup = scene.setup;
+    setup.write(&entry("name = \"kettle\"\n"));
     for words in
         [&["plug", "kettle", "on", "--json"][..], &["plug", "kettle", "off", "--via", "cloud", "--json"]]
     {
-        let done = home.run(words).await.json();
+        let done = setup.run(words).await.json();
         assert_eq!(done["route"], "cloud", "{done}");
     }
-    home.write(&entry("route = \"local\"\n"));
-    let told = home.run(&["plug", "lamp", "on"]).await;
+    setup.write(&entry("route = \"local\"\n"));
+    let told = setup.run(&["plug", "lamp", "on"]).await;
     assert!(told.failed(1).starts_with("hs100d: lamp: local: connection refused: "), "{told:?}");
 }
 
 #[tokio::test]
 async fn an_address_needs_no_account_and_a_mac_is_looked_up_there() {
-    let house = house().await;
-    let config = Config::of(&house).without_search().set("routing", "command_ttl", "5s");
-    let home = Home::new(&config);
-    let address = house.lan().address(house.plug(0)).unwrap().to_string();
-    let meant = home.run(&["plug", &address, "on", "--via", "cloud"]).await;
+    let home = home().await;
+    let config = Config::of(&home).without_search().set("routing", "command_ttl", "5s");
+    let setup = Setup::new(&config);
+    let address = home.lan().address(home.plug(0)).unwrap().to_string();
+    let meant = setup.run(&["plug", &address, "on", "--via", "cloud"]).await;
     assert!(meant.failed(64).contains("the cloud does not know addresses"), "{meant:?}");
-    house.cloud().set_reachable(false).await.unwrap();
-    let done = home.run(&["plug", &address, "on", "--json"]).await.json();
+    home.cloud().set_reachable(false).await.unwrap();
+    let done = setup.run(&["plug", &address, "on", "--json"]).await.json();
     assert!(holds(&done, &json!({"state": "ON", "route": "local"})), "{done}");
 
-    house.cloud().set_reachable(true).await.unwrap();
-    home.write(&(config.text() + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:02\"\n"));
-    let done = home.run(&["plug", "kitchen", "on", "--json"]).await.json();
+    home.cloud().set_reachable(true).await.unwrap();
+    setup.write(&(config.text() + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:02\"\n"));
+    let done = setup.run(&["plug", "kitchen", "on", "--json"]).await.json();
     assert!(holds(&done, &json!({"state": "ON", "route": "cloud"})), "{done}");
-    assert_eq!(last_origin(&house, 1), Some(SwitchedBy::Cloud));
+    assert_eq!(last_origin(&home, 1), Some(SwitchedBy::Cloud));
 }
 
 #[tokio::test]
 async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
-    let house = house_of(&["Lamp", "Küche ☕", "Old\u{1b}[31m"]).await;
-    house.plug(1).press_button();
-    let home = Home::new(&Config::of(&house));
-    let table = home.run(&["discover", "--timeout", "1s"]).await;
+    let home = home_of(&["Lamp", "Küche ☕", "Old\u{1b}[31m"]).await;
+    home.plug(1).press_button();
+    let setup = Setup::new(&Config::of(&home));
+    let table = setup.run(&["discover", "--timeout", "1s"]).await;
     let lines: Vec<_> = table.ok().lines().collect();
     assert_eq!(lines.len(), 4, "{table:?}");
     let headings: Vec<_> = lines[0].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
@@ -307,7 +307,7 @@ async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
         "HS100(EU)",
         "127.0.0.12",
         "50:C7:BF:00:00:02",
-        &house.plug(1).device_id(),
+        &home.plug(1).device_id(),
         "  ON  ",
         "-47 dBm",
         "xor",
@@ -316,114 +316,115 @@ async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
     }
     assert!(!table.out.contains('\u{1b}'), "an alias paints no terminal");
 
-    let rows = home.run(&["discover", "--timeout", "1s", "--json"]).await.json();
+    let rows = setup.run(&["discover", "--timeout", "1s", "--json"]).await.json();
     let expected = json!({"alias": "Küche ☕", "topic_name": null, "model": "HS100(EU)", "host": "127.0.0.12", "mac": "50:C7:BF:00:00:02",
-        "device_id": house.plug(1).device_id(), "state": "ON", "rssi": -47, "protocol": "xor"});
+        "device_id": home.plug(1).device_id(), "state": "ON", "rssi": -47, "protocol": "xor"});
     assert_eq!((rows.as_array().unwrap().len(), &rows[1]), (3, &expected));
 
-    for plug in house.plugs() {
+    for plug in home.plugs() {
         plug.with(|plug| plug.dialect = Dialect::Klap);
-        house.lan().settled(plug).await.unwrap();
+        home.lan().settled(plug).await.unwrap();
     }
-    let none = home.run(&["discover", "--timeout", "300ms"]).await;
+    let none = setup.run(&["discover", "--timeout", "300ms"]).await;
     assert!(none.ok().starts_with("No plug answered. "), "{none:?}");
-    assert_eq!(home.run(&["discover", "--timeout", "300ms", "--json"]).await.json(), json!([]));
+    assert_eq!(setup.run(&["discover", "--timeout", "300ms", "--json"]).await.json(), json!([]));
 }
 
 #[tokio::test]
 async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
-    let house = house().await;
-    house.plug(1).set_cloud(CloudLink::Offline);
-    let without_password = Config::of(&house).without("cloud").set("cloud", "username", ACCOUNT.0).set(
+    let home = home().await;
+    home.plug(1).set_cloud(CloudLink::Offline);
+    let without_password = Config::of(&home).without("cloud").set("cloud", "username", ACCOUNT.0).set(
         "cloud",
         "url",
-        house.cloud().url(),
+        home.cloud().url(),
     );
-    let home = Home::new(&without_password);
-    let needed = home.run(&["cloud", "devices"]).await;
+    let setup = Setup::new(&without_password);
+    let needed = setup.run(&["cloud", "devices"]).await;
     let line = needed.failed(1);
     assert!(
         line.starts_with("hs100d: cloud: the cloud is stopped: ") && line.contains("hs100d cloud login"),
         "{line}"
     );
-    assert_eq!(house.cloud().records().len(), 0);
+    assert_eq!(home.cloud().records().len(), 0);
 
-    let wrong = home.run_with(&["cloud", "login"], "guessed\n").await;
+    let wrong = setup.run_with(&["cloud", "login"], "guessed\n").await;
     assert!(wrong.failed(1).contains("wrong e-mail address or password"), "{wrong:?}");
     assert_eq!(
-        home.run_with(&["cloud", "login"], "\n").await.failed(64),
+        setup.run_with(&["cloud", "login"], "\n").await.failed(64),
         "hs100d: password: it is empty: type it, or pipe it in"
     );
-    let two = home.run_with(&["cloud", "login"], &format!("{}\nguessed\n", ACCOUNT.1)).await;
+    let two = setup.run_with(&["cloud", "login"], &format!("{}\nguessed\n", ACCOUNT.1)).await;
     assert!(two.failed(64).starts_with("hs100d: password: standard input has text in more than one line"));
     let from_windows = format!("\u{feff}{}\r\n\r\n", ACCOUNT.1);
-    let right = home.run_with(&["cloud", "login"], &from_windows).await;
+    let right = setup.run_with(&["cloud", "login"], &from_windows).await;
     assert!(right.ok().starts_with("Logged in. The token is stored, the password is not.\n"), "{right:?}");
-    assert_eq!(house.cloud().calls(Method::Login), 2);
+    assert_eq!(home.cloud().calls(Method::Login), 2);
 
-    let devices = home.run(&["cloud", "devices"]).await;
+    let devices = setup.run(&["cloud", "devices"]).await;
     let lines: Vec<_> = devices.ok().lines().skip(1).collect();
     assert_eq!(lines.len(), 2, "{devices:?}");
-    let server = house.cloud().host_url(1);
+    let server = home.cloud().host_url(1);
     for (line, parts) in lines.iter().zip([["Küche ☕", "  offline"], ["Lamp", "  online "]]) {
         assert!(parts.iter().chain(&["HS100(EU)", &server[..]]).all(|part| line.contains(part)), "{line}");
     }
-    let rows = home.run(&["cloud", "devices", "--json"]).await.json();
-    let expected = json!({"device_id": house.plug(0).device_id(), "alias": "Lamp", "model": "HS100(EU)", "online": true});
+    let rows = setup.run(&["cloud", "devices", "--json"]).await.json();
+    let expected =
+        json!({"device_id": home.plug(0).device_id(), "alias": "Lamp", "model": "HS100(EU)", "online": true});
     assert!(holds(&rows[1], &expected) && rows[0]["online"] == false, "{rows}");
 
-    let token = home.state_dir().join("cloud.token");
+    let token = setup.state_dir().join("cloud.token");
     assert!(token.exists());
-    assert!(home.run(&["cloud", "logout"]).await.ok().starts_with("Logged out: "));
+    assert!(setup.run(&["cloud", "logout"]).await.ok().starts_with("Logged out: "));
     assert!(!token.exists());
-    home.run(&["cloud", "devices"]).await.failed(1);
-    assert_eq!(house.cloud().calls(Method::Login), 2);
+    setup.run(&["cloud", "devices"]).await.failed(1);
+    assert_eq!(home.cloud().calls(Method::Login), 2);
 
-    house.cloud().set_reachable(false).await.unwrap();
-    let down = home.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    home.cloud().set_reachable(false).await.unwrap();
+    let down = setup.run_with(&["cloud", "login"], ACCOUNT.1).await;
     assert!(down.failed(69).contains("the cloud is out of reach"), "{down:?}");
-    home.write(&Config::of(&house).without("cloud").text());
-    assert!(home.run(&["cloud", "devices"]).await.failed(78).contains("add a [cloud] table"));
+    setup.write(&Config::of(&home).without("cloud").text());
+    assert!(setup.run(&["cloud", "devices"]).await.failed(78).contains("add a [cloud] table"));
 }
 
 #[tokio::test]
 async fn a_login_by_hand_arms_the_running_daemon_and_a_logout_disarms_it() {
-    let house = house().await;
-    let config = Config::of(&house)
+    let home = home().await;
+    let config = Config::of(&home)
         .without("cloud")
         .set("cloud", "username", ACCOUNT.0)
-        .set("cloud", "url", house.cloud().url())
+        .set("cloud", "url", home.cloud().url())
         .set("broker", "listen", format!("127.0.0.1:{}", free_port()))
         .set("routing", "command_ttl", "2s");
     let scene = Scene::start(&config).await;
-    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    let info = sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
-    let login = scene.home.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    let login = scene.setup.run_with(&["cloud", "login"], ACCOUNT.1).await;
     assert!(login.ok().ends_with("The running daemon was informed.\n"), "{login:?}");
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
-    assert_eq!(house.cloud().calls(Method::Login), 1);
-    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+    home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
 
-    assert!(scene.home.run(&["cloud", "logout"]).await.ok().ends_with("The running daemon was informed.\n"));
-    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    assert!(scene.setup.run(&["cloud", "logout"]).await.ok().ends_with("The running daemon was informed.\n"));
+    let info = sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     assert!(info["cloud"]["reason"].as_str().unwrap().contains("run `hs100d cloud login`"), "{info}");
-    let calls = house.cloud().records().len();
+    let calls = home.cloud().records().len();
     let result = scene.command("lamp", json!({"state": "OFF"})).await;
     assert!(result["error"].as_str().unwrap().contains("cloud: the cloud is stopped"), "{result}");
-    assert_eq!(house.cloud().records().len(), calls, "the token in memory is forgotten as well");
+    assert_eq!(home.cloud().records().len(), calls, "the token in memory is forgotten as well");
 }
 
 /// The names in the store.
-fn known(home: &Home) -> Vec<String> {
-    let text = fs::read_to_string(home.state_dir().join("state.json")).unwrap();
+fn known(setup: &Setup) -> Vec<String> {
+    let text = fs::read_to_string(setup.state_dir().join("state.json")).unwrap();
     let state: Value = serde_json::from_str(&text).unwrap();
     let plugs = state["plugs"].as_array().unwrap();
     plugs.iter().map(|plug| plug["name"].as_str().unwrap().to_owned()).collect()
 }
 
-fn of_plug(all: &[Seen], name: &str, number: usize) -> usize {
+fn of_plug(all: &[Message], name: &str, number: usize) -> usize {
     let topics = format!("hs100d/{name}/");
     let document = format!("{number:036X}/config");
     all.iter().filter(|seen| seen.topic.starts_with(&topics) || seen.topic.ends_with(&document)).count()
@@ -431,59 +432,61 @@ fn of_plug(all: &[Seen], name: &str, number: usize) -> usize {
 
 #[tokio::test]
 async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_without_a_daemon() {
-    let house = house().await;
+    let home = home().await;
     let config =
-        Config::of(&house).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+        Config::of(&home).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
     let mut scene = Scene::start(&config).await;
     // State, info, availability and the document of each.
-    until_kept(scene.port, "both plugs", |all| of_plug(all, "lamp", 1) == 4 && of_plug(all, "kuche", 2) == 4)
-        .await;
+    until_retained(scene.port, "both plugs", |all| {
+        of_plug(all, "lamp", 1) == 4 && of_plug(all, "kuche", 2) == 4
+    })
+    .await;
 
     assert_eq!(
-        scene.home.run(&["forget", "fridge"]).await.failed(1),
+        scene.setup.run(&["forget", "fridge"]).await.failed(1),
         "hs100d: fridge: there is no plug called fridge"
     );
-    house.lan().unplug(house.plug(0)).await;
-    assert_eq!(scene.home.run(&["forget", "lamp"]).await.ok(), "lamp is forgotten.\n");
-    until_kept(scene.port, "the other plug only", |all| {
+    home.lan().unplug(home.plug(0)).await;
+    assert_eq!(scene.setup.run(&["forget", "lamp"]).await.ok(), "lamp is forgotten.\n");
+    until_retained(scene.port, "the other plug only", |all| {
         of_plug(all, "lamp", 1) == 0 && of_plug(all, "kuche", 2) == 4
     })
     .await;
     scene.daemon.stop().await;
-    assert_eq!(known(&scene.home), ["kuche"]);
+    assert_eq!(known(&scene.setup), ["kuche"]);
 
-    house.lan().unplug(house.plug(1)).await;
-    let forgotten = scene.home.run(&["forget", "kuche"]).await;
+    home.lan().unplug(home.plug(1)).await;
+    let forgotten = scene.setup.run(&["forget", "kuche"]).await;
     assert_eq!(forgotten.ok(), "kuche is forgotten; the next start of the daemon clears it at the broker.\n");
-    assert!(known(&scene.home).is_empty());
-    let again = scene.home.run(&["forget", "kuche"]).await;
+    assert!(known(&scene.setup).is_empty());
+    let again = scene.setup.run(&["forget", "kuche"]).await;
     assert!(again.failed(1).starts_with("hs100d: kuche: no plug has that name"), "{again:?}");
-    let scene = Scene::at(scene.home).await;
-    until_kept(scene.port, "no plug", |all| of_plug(all, "kuche", 2) == 0).await;
+    let scene = Scene::at(scene.setup).await;
+    until_retained(scene.port, "no plug", |all| of_plug(all, "kuche", 2) == 0).await;
 
-    scene.home.write(&config.clone().plug("tree", &house_of(&["Tree"]).await, 0).text());
+    scene.setup.write(&config.clone().plug("tree", &home_of(&["Tree"]).await, 0).text());
     scene.request("reload", json!({})).await;
-    let listed = scene.home.run(&["forget", "tree"]).await;
+    let listed = scene.setup.run(&["forget", "tree"]).await;
     assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
-    let Scene { mut daemon, home, .. } = scene;
+    let Scene { mut daemon, setup, .. } = scene;
     daemon.stop().await;
-    let listed = home.run(&["forget", "tree"]).await;
+    let listed = setup.run(&["forget", "tree"]).await;
     assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
 }
 
 #[tokio::test]
 async fn a_plug_whose_entry_has_no_name_is_not_forgotten_without_a_daemon_either() {
-    let house = house().await;
+    let home = home().await;
     let config =
-        Config::of(&house).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+        Config::of(&home).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
     let mut scene = Scene::start(&config).await;
     scene.shows("lamp", json!({"state": "OFF"})).await;
     scene.daemon.stop().await;
-    let home = scene.home;
-    home.write(&format!("{}[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n", config.text()));
-    let listed = home.run(&["forget", "lamp"]).await;
+    let setup = scene.setup;
+    setup.write(&format!("{}[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n", config.text()));
+    let listed = setup.run(&["forget", "lamp"]).await;
     assert!(listed.failed(1).contains("remove its [[plug]] entry"), "{listed:?}");
-    assert!(known(&home).iter().any(|name| name == "lamp"));
+    assert!(known(&setup).iter().any(|name| name == "lamp"));
 }
 
 /// What stands in for `/etc` and `/var/lib` of a machine with the service, for commands in a mount namespace.
@@ -570,16 +573,16 @@ impl Machine {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to_type() {
-    let house = house().await;
-    let config = Config::of(&house).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let home = home().await;
+    let config = Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
     let mut scene = Scene::start(&config.clone().without("cloud")).await;
     for plug in ["lamp", "kuche"] {
         scene.shows(plug, json!({"state": "OFF"})).await;
     }
     scene.daemon.stop().await;
     let config = config.without("cloud").set("cloud", "username", ACCOUNT.0);
-    let config = config.set("cloud", "url", house.cloud().url());
-    let Some(machine) = Machine::of(&scene.home.state_dir(), &config.text(), ACCOUNT.1) else { return };
+    let config = config.set("cloud", "url", home.cloud().url());
+    let Some(machine) = Machine::of(&scene.setup.state_dir(), &config.text(), ACCOUNT.1) else { return };
 
     // A user who may not see what the service keeps.
     let told = machine.ok(SOMEBODY, &["check"]).await;
@@ -593,18 +596,18 @@ async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to
         assert!(line.ends_with(&format!(": type `sudo hs100d {}`\n", words.join(" "))), "{line}");
     }
     machine.ok(SOMEBODY, &["plug", "Lamp", "on"]).await;
-    assert!(house.plug(0).is_on(), "the LAN needs nothing of the service's");
-    house.plug(1).with(|plug| plug.hears_broadcasts = false);
+    assert!(home.plug(0).is_on(), "the LAN needs nothing of the service's");
+    home.plug(1).with(|plug| plug.hears_broadcasts = false);
     let line = machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "local"], 1).await;
     assert!(line.contains("`sudo hs100d plug kuche on --via local` may"), "{line}");
     machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "cloud"], 77).await;
     let line = machine.fails(SOMEBODY, &["forget", "kuche"], 77).await;
     assert!(line.ends_with("type `sudo hs100d forget kuche`\n"), "{line}");
-    assert_eq!(house.cloud().records().len(), 0, "nobody has logged in");
+    assert_eq!(home.cloud().records().len(), 0, "nobody has logged in");
 
     // Root has its names, its password and its token, and leaves them to it.
     machine.ok(0, &["plug", "kuche", "on"]).await;
-    assert!(house.plug(1).is_on(), "the topic name is known");
+    assert!(home.plug(1).is_on(), "the topic name is known");
     let told = machine.ok(0, &["check", "--online"]).await;
     assert!(told.contains("\nok    cloud: the account lists 2 devices"), "{told}");
     let token = machine.path("lib/private/hs100d/cloud.token");
@@ -628,15 +631,15 @@ fn owner_and_mode(path: &std::path::Path) -> (u32, u32) {
 
 #[tokio::test]
 async fn a_bad_config_is_78_with_the_same_lines_for_every_command_and_a_good_one_is_0() {
-    let house = house().await;
-    let config = Config::of(&house);
-    let home = Home::new(&config);
-    let good = home.run(&["check"]).await;
+    let home = home().await;
+    let config = Config::of(&home);
+    let setup = Setup::new(&config);
+    let good = setup.run(&["check"]).await;
     assert!(good.ok().ends_with("The config is valid.\n"), "{good:?}");
-    let file = home.config().display().to_string();
+    let file = setup.config().display().to_string();
 
-    home.write(&config.clone().set("routing", "policy", "cloudy").set("local", "timeout", "3").text());
-    let bad = home.run(&["check"]).await;
+    setup.write(&config.clone().set("routing", "policy", "cloudy").set("local", "timeout", "3").text());
+    let bad = setup.run(&["check"]).await;
     let lines: Vec<_> = bad.err.lines().collect();
     assert_eq!((bad.code, lines.len(), bad.out.as_str()), (78, 2, ""), "{bad:?}");
     assert!(
@@ -653,17 +656,17 @@ async fn a_bad_config_is_78_with_the_same_lines_for_every_command_and_a_good_one
         &["check", "--online"],
     ];
     for words in each {
-        let same = home.run(words).await;
+        let same = setup.run(words).await;
         assert_eq!((same.code, &same.err, same.out.as_str()), (78, &bad.err, ""), "{words:?}");
     }
-    assert!(!home.state_dir().exists(), "nothing was begun");
-    assert_eq!(house.plug(0).traffic().lan_requests, 0);
+    assert!(!setup.state_dir().exists(), "nothing was begun");
+    assert_eq!(home.plug(0).traffic().lan_requests, 0);
 }
 
 #[tokio::test]
 async fn the_demo_shows_the_whole_story_and_ends_with_success() {
-    let home = Home::new(&Config::default());
-    let demo = tokio::time::timeout(A_STORY, home.run_to_its_end(&["demo", "--once"], "")).await.unwrap();
+    let setup = Setup::new(&Config::default());
+    let demo = tokio::time::timeout(A_STORY, setup.run_to_its_end(&["demo", "--once"], "")).await.unwrap();
     assert_eq!(demo.code, 0, "{demo:?}");
     for part in [
         "mosquitto_sub -h 127.0.0.1 -p ",
@@ -678,5 +681,5 @@ async fn the_demo_shows_the_whole_story_and_ends_with_success() {
     }
     let routes = ["\"route\":\"local\"", "\"route\":\"cloud\""].map(|route| demo.out.matches(route).count());
     assert!(routes.iter().all(|count| *count >= 2), "{routes:?}");
-    assert!(!home.state_dir().exists(), "it leaves nothing behind");
+    assert!(!setup.state_dir().exists(), "it leaves nothing behind");
 }

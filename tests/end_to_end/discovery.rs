@@ -7,56 +7,56 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 
-use crate::support::e2e::{Config, Home, Scene, blueprint_of, happens, house_of, json_of, sees};
-use crate::support::mqtt::{self, Brand, Ear, Seen, until_kept};
+use crate::support::e2e::{Config, Scene, Setup, happens, home_of, home_options_of, json_of, sees};
+use crate::support::mqtt::{self, Brand, Message, Subscriber, until_retained};
 use hs100d::sim::fault::{CloudLink, LanFault};
 use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
 use serde_json::{Value, json};
 
 /// The LAN alone, and one round of discovery in a day.
-fn lan_alone(house: &SimHome) -> Config {
-    Config::of(house).without("cloud").set("discovery", "interval", "1d")
+fn lan_alone(home: &SimHome) -> Config {
+    Config::of(home).without("cloud").set("discovery", "interval", "1d")
 }
 
 /// What is kept below a plug's topics, and the documents that name it.
-fn of_plug<'a>(all: &'a [Seen], plug: &str) -> Vec<&'a str> {
+fn of_plug<'a>(all: &'a [Message], plug: &str) -> Vec<&'a str> {
     let own = format!("/{plug}/");
-    let is_about = |seen: &&Seen| seen.topic.contains(&own) || seen.payload.contains(&own);
+    let is_about = |seen: &&Message| seen.topic.contains(&own) || seen.payload.contains(&own);
     all.iter().filter(is_about).map(|seen| seen.topic.as_str()).collect()
 }
 
-async fn is_online(ear: &Ear, plug: &str) {
-    ear.hears(&format!("hs100d/{plug}/availability"), "online").await;
+async fn is_online(subscriber: &Subscriber, plug: &str) {
+    subscriber.receives(&format!("hs100d/{plug}/availability"), "online").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discover_lists_the_plugs_as_a_table_and_as_json() {
-    let mut blueprint = blueprint_of(&[]);
-    blueprint.plugs = vec![
+    let mut home_options = home_options_of(&[]);
+    home_options.plugs = vec![
         (Model::HS100_HW1, "Küche ☕".to_owned()),
         (Model::HS100_HW2, String::new()),
         (Model::HS100_HW4, "a\n\u{1b}[31m/b".to_owned()),
         (Model::HS100_HW1, "Hidden".to_owned()),
     ];
-    let house = SimHome::start(blueprint).await.unwrap();
-    house.plug(0).press_button();
-    house.plug(3).with(|plug| plug.lan = LanFault::Silent);
-    let home = Home::new(&lan_alone(&house));
+    let home = SimHome::start(home_options).await.unwrap();
+    home.plug(0).press_button();
+    home.plug(3).with(|plug| plug.lan = LanFault::Silent);
+    let setup = Setup::new(&lan_alone(&home));
 
-    let found = home.run(&["discover", "--json", "--timeout", "2s"]).await.json();
+    let found = setup.run(&["discover", "--json", "--timeout", "2s"]).await.json();
     let expected = |number: usize| {
-        let plug = house.plug(number);
+        let plug = home.plug(number);
         json!({
             "alias": plug.alias(), "topic_name": null, "mac": plug.mac(), "device_id": plug.device_id(), "protocol": "xor",
-            "host": house.lan().address(plug).unwrap().ip().to_string(),
+            "host": home.lan().address(plug).unwrap().ip().to_string(),
             "state": if plug.is_on() { "ON" } else { "OFF" },
             "model": plug.read(|plug| plug.model.name), "rssi": plug.read(|plug| plug.rssi),
         })
     };
     assert_eq!(found, json!([expected(0), expected(1), expected(2)]));
 
-    let table = home.run(&["discover", "--timeout", "2s"]).await;
+    let table = setup.run(&["discover", "--timeout", "2s"]).await;
     let lines: Vec<&str> = table.ok().lines().collect();
     assert_eq!(lines.len(), 4, "{table:?}");
     let start = lines[0].find("ADDRESS").unwrap();
@@ -68,45 +68,45 @@ async fn discover_lists_the_plugs_as_a_table_and_as_json() {
             .next()
             .unwrap();
         assert_eq!(line[..at].chars().count(), start, "columns are aligned: {table:?}");
-        assert!(line.contains(&house.plug(number).device_id()) && line.ends_with("xor"), "{line}");
+        assert!(line.contains(&home.plug(number).device_id()) && line.ends_with("xor"), "{line}");
     }
     assert!(lines[1].starts_with("Küche ☕ ") && lines[3].starts_with(r"a\n\u{1b}[31m/b "), "{table:?}");
 
-    house.plugs().iter().for_each(|plug| plug.with(|plug| plug.lan = LanFault::Silent));
-    let nobody = home.run(&["discover", "--timeout", "500ms"]).await;
+    home.plugs().iter().for_each(|plug| plug.with(|plug| plug.lan = LanFault::Silent));
+    let nobody = setup.run(&["discover", "--timeout", "500ms"]).await;
     let start = "No plug answered. Asked by broadcast: 127.255.255.255. ";
     assert!(nobody.ok().starts_with(start), "{nobody:?}");
-    assert_eq!(home.run(&["discover", "--json", "--timeout", "500ms"]).await.json(), json!([]));
+    assert_eq!(setup.run(&["discover", "--json", "--timeout", "500ms"]).await.json(), json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discover_tells_topic_names_and_the_outlets_of_strips_and_writes_nothing() {
-    let mut blueprint = blueprint_of(&[]);
-    blueprint.plugs = vec![(Model::KP303, "Lab Strip".to_owned()), (Model::HS100_HW1, "Küche".to_owned())];
-    let house = SimHome::start(blueprint).await.unwrap();
-    house.plug(0).with(|strip| strip.press_button_of(1, std::time::Instant::now()));
-    let config = lan_alone(&house);
-    let home = Home::new(&config);
-    let nameless = home.run(&["discover", "--json", "--timeout", "1s"]).await.json();
+    let mut home_options = home_options_of(&[]);
+    home_options.plugs = vec![(Model::KP303, "Lab Strip".to_owned()), (Model::HS100_HW1, "Küche".to_owned())];
+    let home = SimHome::start(home_options).await.unwrap();
+    home.plug(0).with(|strip| strip.press_button_of(1, std::time::Instant::now()));
+    let config = lan_alone(&home);
+    let setup = Setup::new(&config);
+    let nameless = setup.run(&["discover", "--json", "--timeout", "1s"]).await.json();
     assert_eq!((&nameless[0]["topic_name"], &nameless[0]["state"]), (&Value::Null, &json!("ON")));
     assert_eq!(nameless[0]["outlets"][1]["topic_name"], Value::Null);
-    assert!(!home.state_dir().exists(), "a look makes no state directory");
+    assert!(!setup.state_dir().exists(), "a look makes no state directory");
 
-    let Scene { home, mut daemon, ear, .. } = Scene::at(home).await;
+    let Scene { setup, mut daemon, subscriber, .. } = Scene::at(setup).await;
     for plug in ["lab-strip", "kuche"] {
-        is_online(&ear, plug).await;
+        is_online(&subscriber, plug).await;
     }
     daemon.stop().await;
-    let before = std::fs::read_to_string(home.state_dir().join("state.json")).unwrap();
-    let named = home.run(&["discover", "--json", "--timeout", "1s"]).await.json();
+    let before = std::fs::read_to_string(setup.state_dir().join("state.json")).unwrap();
+    let named = setup.run(&["discover", "--json", "--timeout", "1s"]).await.json();
     assert_eq!((&named[0]["topic_name"], &named[1]["topic_name"]), (&json!("lab-strip"), &json!("kuche")));
-    let alias = |number: usize| house.plug(0).read(|strip| strip.outlets[number].alias.clone());
+    let alias = |number: usize| home.plug(0).read(|strip| strip.outlets[number].alias.clone());
     let topic_name = |number: usize| named[0]["outlets"][number]["topic_name"].as_str().unwrap();
     let outlet = |number: usize, state: &str| json!({"outlet": number + 1, "alias": alias(number), "topic_name": topic_name(number), "state": state});
     assert_eq!(named[0]["outlets"], json!([outlet(0, "OFF"), outlet(1, "ON"), outlet(2, "OFF")]));
     assert!(before.contains(&format!("\"{}\"", topic_name(2))), "{before}");
 
-    let table = home.run(&["discover", "--timeout", "1s"]).await;
+    let table = setup.run(&["discover", "--timeout", "1s"]).await;
     let lines: Vec<&str> = table.ok().lines().collect();
     assert_eq!(lines.len(), 6, "a line for each plug and each outlet: {table:?}");
     let start = lines[0].find("TOPIC NAME").unwrap();
@@ -116,28 +116,28 @@ async fn discover_tells_topic_names_and_the_outlets_of_strips_and_writes_nothing
     assert!(lines[3].ends_with("  ON") && lines[4].ends_with("  OFF"), "{table:?}");
 
     // A name of the config goes before that of the store.
-    home.write(&config.plug("kettle", &house, 1).text());
-    let named = home.run(&["discover", "--json", "--timeout", "1s"]).await.json();
+    setup.write(&config.plug("kettle", &home, 1).text());
+    let named = setup.run(&["discover", "--json", "--timeout", "1s"]).await.json();
     assert_eq!(named[1]["topic_name"], "kettle");
-    assert_eq!(std::fs::read_to_string(home.state_dir().join("state.json")).unwrap(), before);
+    assert_eq!(std::fs::read_to_string(setup.state_dir().join("state.json")).unwrap(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discover_shows_on_a_terminal_whom_it_asked_and_how_long_it_goes_on() {
-    let house = house_of(&["Lamp"]).await;
-    let home = Home::new(&lan_alone(&house));
+    let home = home_of(&["Lamp"]).await;
+    let setup = Setup::new(&lan_alone(&home));
     // Every machine with a package for Debian has it, in bsdutils.
     if std::process::Command::new("script").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no `script`: apt-get install bsdutils");
         return;
     }
     let program = env!("CARGO_BIN_EXE_hs100d");
-    let words = format!("'{program}' --config '{}' discover --timeout 1200ms", home.config().display());
+    let words = format!("'{program}' --config '{}' discover --timeout 1200ms", setup.config().display());
     let mut terminal = std::process::Command::new("script");
     terminal
         .args(["-qefc", &words, "/dev/null"])
         .env("TERM", "xterm")
-        .env("STATE_DIRECTORY", home.state_dir());
+        .env("STATE_DIRECTORY", setup.state_dir());
     let shown =
         tokio::task::spawn_blocking(move || terminal.stdin(Stdio::null()).output().unwrap()).await.unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
@@ -150,25 +150,25 @@ async fn discover_shows_on_a_terminal_whom_it_asked_and_how_long_it_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_accounts_devices_are_listed_by_alias_with_where_the_lan_knows_them() {
-    let house = house_of(&["Zebra", "Küche", "Away"]).await;
-    house.lan().unplug(house.plug(2)).await;
-    house.plug(2).set_cloud(CloudLink::Offline);
-    let mut scene = Scene::start(&Config::of(&house)).await;
+    let home = home_of(&["Zebra", "Küche", "Away"]).await;
+    home.lan().unplug(home.plug(2)).await;
+    home.plug(2).set_cloud(CloudLink::Offline);
+    let mut scene = Scene::start(&Config::of(&home)).await;
     for plug in ["zebra", "kuche"] {
         scene.shows(plug, json!({ "route": "local" })).await;
     }
-    sees(&scene.ear, "hs100d/bridge/info", json!({ "plugs": 3 })).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({ "plugs": 3 })).await;
     scene.daemon.stop().await;
 
-    let listed = scene.home.run(&["cloud", "devices", "--json"]).await.json();
-    let place = |number: usize| house.lan().address(house.plug(number)).map(|at| at.ip().to_string());
+    let listed = scene.setup.run(&["cloud", "devices", "--json"]).await.json();
+    let place = |number: usize| home.lan().address(home.plug(number)).map(|at| at.ip().to_string());
     let seen: Vec<_> =
         listed.as_array().unwrap().iter().map(|row| (&row["alias"], &row["host"], &row["online"])).collect();
     assert_eq!(
         json!(seen),
         json!([["Away", null, false], ["Küche", place(1), true], ["Zebra", place(0), true]])
     );
-    let table = scene.home.run(&["cloud", "devices"]).await;
+    let table = scene.setup.run(&["cloud", "devices"]).await;
     let lines: Vec<&str> = table.ok().lines().collect();
     assert!(lines[0].starts_with("ALIAS  MODEL") && lines[0].ends_with("ADDRESS"), "{table:?}");
     let firsts: Vec<_> = lines[1..].iter().map(|line| line.split(' ').next().unwrap()).collect();
@@ -178,22 +178,22 @@ async fn the_accounts_devices_are_listed_by_alias_with_where_the_lan_knows_them(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_finds_plugs_that_came_and_another_reads_those_that_are_there() {
-    let house = house_of(&["Lamp", "Kettle"]).await;
-    let place = house.lan().address(house.plug(1)).unwrap();
-    house.lan().unplug(house.plug(1)).await;
-    let config = lan_alone(&house).set("local", "poll_interval", "1h");
+    let home = home_of(&["Lamp", "Kettle"]).await;
+    let place = home.lan().address(home.plug(1)).unwrap();
+    home.lan().unplug(home.plug(1)).await;
+    let config = lan_alone(&home).set("local", "poll_interval", "1h");
     let scene = Scene::start(&config).await;
-    is_online(&scene.ear, "lamp").await;
-    house.lan().plug_in(house.plug(1), place).await.unwrap();
+    is_online(&scene.subscriber, "lamp").await;
+    home.lan().plug_in(home.plug(1), place).await.unwrap();
     assert_eq!(scene.request("discover", json!({})).await["status"], "ok");
-    is_online(&scene.ear, "kettle").await;
-    happens(&scene.ear, json!({ "event": "plug_found", "plug": "kettle" })).await;
+    is_online(&scene.subscriber, "kettle").await;
+    happens(&scene.subscriber, json!({ "event": "plug_found", "plug": "kettle" })).await;
 
     // Nobody reads these plugs for an hour, unless he is asked to.
     scene.shows("lamp", json!({ "state": "OFF" })).await;
     scene.shows("kettle", json!({ "state": "OFF" })).await;
-    house.plug(0).press_button();
-    house.plug(1).press_button();
+    home.plug(0).press_button();
+    home.plug(1).press_button();
     assert_eq!(scene.request("refresh", json!({ "plug": "lamp" })).await["status"], "ok");
     scene.shows("lamp", json!({ "state": "ON" })).await;
     assert_eq!(scene.request("refresh", json!({})).await["status"], "ok");
@@ -207,34 +207,35 @@ async fn a_request_finds_plugs_that_came_and_another_reads_those_that_are_there(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plug_is_forgotten_by_command_and_by_request_with_all_that_the_broker_keeps_of_it() {
-    let house = house_of(&["Lamp", "Kettle", "Fan"]).await;
-    let broker = mqtt::House::start(Brand::Embedded).await;
-    let config = lan_alone(&house).at_broker(broker.port).plug("fan", &house, 2);
+    let home = home_of(&["Lamp", "Kettle", "Fan"]).await;
+    let broker = mqtt::TestBroker::start(Brand::Embedded).await;
+    let config = lan_alone(&home).at_broker(broker.port).plug("fan", &home, 2);
     let scene = Scene::start(&config).await;
     for plug in ["lamp", "kettle", "fan"] {
-        is_online(&scene.ear, plug).await;
+        is_online(&scene.subscriber, plug).await;
     }
-    until_kept(scene.port, "all documents", |all| of_plug(all, "lamp").len() >= 4).await;
+    until_retained(scene.port, "all documents", |all| of_plug(all, "lamp").len() >= 4).await;
     // Whoever is still there would be found again.
-    house.lan().unplug(house.plug(0)).await;
-    house.lan().unplug(house.plug(1)).await;
+    home.lan().unplug(home.plug(0)).await;
+    home.lan().unplug(home.plug(1)).await;
 
-    assert_eq!(scene.home.run(&["forget", "lamp"]).await.ok(), "lamp is forgotten.\n");
-    until_kept(scene.port, "nothing of the lamp", |all| of_plug(all, "lamp").is_empty()).await;
+    assert_eq!(scene.setup.run(&["forget", "lamp"]).await.ok(), "lamp is forgotten.\n");
+    until_retained(scene.port, "nothing of the lamp", |all| of_plug(all, "lamp").is_empty()).await;
     assert_eq!(scene.request("forget", json!({ "plug": "kettle" })).await["status"], "ok");
-    let all = until_kept(scene.port, "nothing of the kettle", |all| of_plug(all, "kettle").is_empty()).await;
+    let all =
+        until_retained(scene.port, "nothing of the kettle", |all| of_plug(all, "kettle").is_empty()).await;
     assert!(!of_plug(&all, "fan").is_empty(), "the others stay");
-    happens(&scene.ear, json!({ "event": "plug_gone", "plug": "kettle" })).await;
+    happens(&scene.subscriber, json!({ "event": "plug_gone", "plug": "kettle" })).await;
 
     let refused = scene.request("forget", json!({ "plug": "fan" })).await;
     assert!(refused["error"].as_str().unwrap().contains("remove its [[plug]] entry"), "{refused}");
-    let told = scene.home.run(&["forget", "fan"]).await;
+    let told = scene.setup.run(&["forget", "fan"]).await;
     assert!(told.failed(1).contains("remove its [[plug]] entry"), "{told:?}");
-    let told = scene.home.run(&["forget", "lamp"]).await;
+    let told = scene.setup.run(&["forget", "lamp"]).await;
     assert!(told.failed(1).contains("there is no plug called lamp"), "{told:?}");
-    let Scene { home, mut daemon, .. } = scene;
+    let Scene { setup, mut daemon, .. } = scene;
     daemon.stop().await;
-    let store = std::fs::read_to_string(home.state_dir().join("state.json")).unwrap();
+    let store = std::fs::read_to_string(setup.state_dir().join("state.json")).unwrap();
     assert!(
         store.contains("\"fan\"") && !store.contains("\"lamp\"") && !store.contains("\"kettle\""),
         "{store}"
@@ -249,14 +250,14 @@ async fn what_an_earlier_run_left_behind_is_cleared_and_what_others_left_is_neve
 }
 
 async fn leftovers_at(brand: Brand) {
-    let broker = mqtt::House::start(brand).await;
-    let (ours, theirs) = (house_of(&["Lamp", "Kettle"]).await, house_of(&["", "", "Lamp"]).await);
+    let broker = mqtt::TestBroker::start(brand).await;
+    let (ours, theirs) = (home_of(&["Lamp", "Kettle"]).await, home_of(&["", "", "Lamp"]).await);
     // The first two of each house are the same by their device ids; one document cannot be about both.
     theirs.lan().unplug(theirs.plug(0)).await;
     theirs.lan().unplug(theirs.plug(1)).await;
     let of =
-        |house: &SimHome, base: &str| lan_alone(house).at_broker(broker.port).set("mqtt", "base_topic", base);
-    let ear = Ear::listen(broker.port).await;
+        |home: &SimHome, base: &str| lan_alone(home).at_broker(broker.port).set("mqtt", "base_topic", base);
+    let subscriber = Subscriber::connect(broker.port).await;
     let foreign = [
         ("homeassistant/device/somebody/config", r#"{"o":{"name":"somebody"},"cmps":{}}"#),
         (
@@ -267,22 +268,22 @@ async fn leftovers_at(brand: Brand) {
         ("ours/stranger/said", "something that is no plug's"),
     ];
     for (topic, payload) in foreign {
-        ear.keep(topic, payload);
+        subscriber.publish_retained(topic, payload);
     }
-    let neighbour = Home::new(&of(&theirs, "theirs"));
+    let neighbour = Setup::new(&of(&theirs, "theirs"));
     let _neighbour = neighbour.daemon();
-    ear.hears("theirs/lamp/availability", "online").await;
-    let home = Home::new(&of(&ours, "ours"));
-    let mut daemon = home.daemon();
+    subscriber.receives("theirs/lamp/availability", "online").await;
+    let setup = Setup::new(&of(&ours, "ours"));
+    let mut daemon = setup.daemon();
     for plug in ["lamp", "kettle"] {
-        ear.hears(&format!("ours/{plug}/availability"), "online").await;
+        subscriber.receives(&format!("ours/{plug}/availability"), "online").await;
     }
-    let documents = |all: &[Seen]| {
+    let documents = |all: &[Message]| {
         all.iter().filter(|seen| seen.topic.starts_with("homeassistant/device/hs100d")).count()
     };
     // Five documents: two plugs and a bridge here, a plug and a bridge there.
-    let before = until_kept(broker.port, "all documents", |all| documents(all) == 5).await;
-    let names = home.state_dir().join("state.json");
+    let before = until_retained(broker.port, "all documents", |all| documents(all) == 5).await;
+    let names = setup.state_dir().join("state.json");
     mqtt::within("the names on disk", async {
         while !std::fs::read_to_string(&names).unwrap().contains("\"kettle\"") {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -293,15 +294,15 @@ async fn leftovers_at(brand: Brand) {
     // It ends without a word; then the kettle leaves the house and is forgotten while nobody runs.
     daemon.kill().await;
     ours.lan().unplug(ours.plug(1)).await;
-    let told = home.run(&["forget", "kettle"]).await;
+    let told = setup.run(&["forget", "kettle"]).await;
     assert_eq!(told.ok(), "kettle is forgotten; the next start of the daemon clears it at the broker.\n");
-    let mut daemon = home.daemon();
+    let mut daemon = setup.daemon();
     let after =
-        until_kept(broker.port, "nothing of the kettle", |all| of_plug(all, "kettle").is_empty()).await;
+        until_retained(broker.port, "nothing of the kettle", |all| of_plug(all, "kettle").is_empty()).await;
     assert_eq!(documents(&after), 4, "{brand:?}");
     assert!(!of_plug(&after, "lamp").is_empty());
-    let others = |all: &[Seen]| {
-        let is_theirs = |seen: &&Seen| {
+    let others = |all: &[Message]| {
+        let is_theirs = |seen: &&Message| {
             let is_state = seen.topic.starts_with("theirs/") && !seen.topic.contains("/info");
             is_state
                 || seen.payload.contains("theirs/")
@@ -319,82 +320,82 @@ async fn leftovers_at(brand: Brand) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_given_once_and_one_from_the_config_wins_and_leaves_nothing_under_the_old_one() {
-    let house = house_of(&["Lamp"]).await;
-    let broker = mqtt::House::start(Brand::Embedded).await;
-    let config = lan_alone(&house).at_broker(broker.port);
-    let ear = Ear::listen(broker.port).await;
-    let home = Home::new(&config);
-    let mut daemon = home.daemon();
-    is_online(&ear, "lamp").await;
+    let home = home_of(&["Lamp"]).await;
+    let broker = mqtt::TestBroker::start(Brand::Embedded).await;
+    let config = lan_alone(&home).at_broker(broker.port);
+    let subscriber = Subscriber::connect(broker.port).await;
+    let setup = Setup::new(&config);
+    let mut daemon = setup.daemon();
+    is_online(&subscriber, "lamp").await;
     daemon.stop().await;
 
     // Called otherwise in the Kasa app: its topics stay.
-    house.plug(0).with(|plug| plug.alias = "Something else".to_owned());
-    let daemon = home.daemon();
-    sees(&ear, "hs100d/lamp/info", json!({ "alias": "Something else" })).await;
-    sees(&ear, "hs100d/bridge/info", json!({ "plugs": 1, "online": 1 })).await;
+    home.plug(0).with(|plug| plug.alias = "Something else".to_owned());
+    let daemon = setup.daemon();
+    sees(&subscriber, "hs100d/lamp/info", json!({ "alias": "Something else" })).await;
+    sees(&subscriber, "hs100d/bridge/info", json!({ "plugs": 1, "online": 1 })).await;
 
     // Called otherwise in the config.
-    home.write(&config.plug("kettle", &house, 0).text());
+    setup.write(&config.plug("kettle", &home, 0).text());
     daemon.signal("HUP");
-    is_online(&ear, "kettle").await;
-    let all = until_kept(broker.port, "nothing of the lamp", |all| {
+    is_online(&subscriber, "kettle").await;
+    let all = until_retained(broker.port, "nothing of the lamp", |all| {
         of_plug(all, "lamp").is_empty() && of_plug(all, "kettle").len() >= 4
     })
     .await;
     let documents: Vec<Value> =
-        all.iter().filter(|seen| seen.topic.contains(&house.plug(0).device_id())).map(json_of).collect();
+        all.iter().filter(|seen| seen.topic.contains(&home.plug(0).device_id())).map(json_of).collect();
     assert_eq!(documents.len(), 1, "{all:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plug_of_the_config_that_has_an_address_needs_no_broadcast() {
-    let house = house_of(&["Lamp", "Intruder"]).await;
-    let place: SocketAddr = house.lan().address(house.plug(0)).unwrap();
-    let config = Config::of(&house).without("cloud").without_search().set("routing", "command_ttl", "2s");
+    let home = home_of(&["Lamp", "Intruder"]).await;
+    let place: SocketAddr = home.lan().address(home.plug(0)).unwrap();
+    let config = Config::of(&home).without("cloud").without_search().set("routing", "command_ttl", "2s");
     let text = format!("{}\n[[plug]]\nname = \"kettle\"\nhost = \"{place}\"\n", config.text());
-    let home = Home::new(&config);
-    home.write(&text);
-    let scene = Scene::at(home).await;
-    is_online(&scene.ear, "kettle").await;
+    let setup = Setup::new(&config);
+    setup.write(&text);
+    let scene = Scene::at(setup).await;
+    is_online(&scene.subscriber, "kettle").await;
     assert_eq!(scene.command("kettle", json!({ "state": "ON" })).await["status"], "ok");
 
     // Another plug at the address is not taken for it, neither now nor after a restart.
-    let Scene { home, mut daemon, .. } = scene;
+    let Scene { setup, mut daemon, .. } = scene;
     daemon.stop().await;
-    house.lan().unplug(house.plug(0)).await;
-    house.lan().plug_in(house.plug(1), place).await.unwrap();
-    let mut scene = Scene::at(home).await;
+    home.lan().unplug(home.plug(0)).await;
+    home.lan().plug_in(home.plug(1), place).await.unwrap();
+    let mut scene = Scene::at(setup).await;
     let refused = scene.command("kettle", json!({ "state": "ON" })).await;
     assert_eq!(refused["status"], "error", "{refused}");
     assert!(refused["error"].as_str().unwrap().contains("Intruder"), "says who is there: {refused}");
-    assert_eq!(house.plug(1).switchings().len(), 0);
+    assert_eq!(home.plug(1).switchings().len(), 0);
 
-    house.lan().unplug(house.plug(1)).await;
-    house.lan().plug_in(house.plug(0), place).await.unwrap();
+    home.lan().unplug(home.plug(1)).await;
+    home.lan().plug_in(home.plug(0), place).await.unwrap();
     assert_eq!(scene.command("kettle", json!({ "state": "OFF" })).await["status"], "ok");
     scene.daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_learned_a_moment_before_the_end_is_written_down() {
-    let house = house_of(&["Lamp"]).await;
-    let Scene { home, mut daemon, ear, .. } = Scene::start(&lan_alone(&house)).await;
-    is_online(&ear, "lamp").await;
+    let home = home_of(&["Lamp"]).await;
+    let Scene { setup, mut daemon, subscriber, .. } = Scene::start(&lan_alone(&home)).await;
+    is_online(&subscriber, "lamp").await;
     daemon.stop().await;
-    let text = std::fs::read_to_string(home.state_dir().join("state.json")).unwrap();
-    let place = house.lan().address(house.plug(0)).unwrap().to_string();
+    let text = std::fs::read_to_string(setup.state_dir().join("state.json")).unwrap();
+    let place = home.lan().address(home.plug(0)).unwrap().to_string();
     assert!(text.contains("\"lamp\"") && text.contains(&place), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_that_cannot_be_written_to_is_said_and_stops_nothing() {
-    let house = house_of(&["Lamp"]).await;
-    let home = Home::new(&lan_alone(&house));
+    let home = home_of(&["Lamp"]).await;
+    let setup = Setup::new(&lan_alone(&home));
     // A file where the directory would be keeps out even root.
-    std::fs::write(home.state_dir(), "in the way").unwrap();
-    let scene = Scene::at(home).await;
+    std::fs::write(setup.state_dir(), "in the way").unwrap();
+    let scene = Scene::at(setup).await;
     scene.daemon.says("cannot be used").await;
-    is_online(&scene.ear, "lamp").await;
+    is_online(&scene.subscriber, "lamp").await;
     assert_eq!(scene.command("lamp", json!({ "state": "ON" })).await["status"], "ok");
 }

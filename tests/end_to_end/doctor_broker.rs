@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use crate::support::broker_proxy::{BrokerLine, Trouble};
-use crate::support::e2e::{Config, Home};
-use crate::support::mqtt::{self, Brand, House, free_port, has_mosquitto, kept};
+use crate::support::broker_proxy::{BrokerProxy, Trouble};
+use crate::support::e2e::{Config, Setup};
+use crate::support::mqtt::{self, Brand, TestBroker, free_port, has_mosquitto, retained};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, SigningKey,
 };
@@ -29,7 +29,7 @@ fn at(port: u16) -> Config {
 
 /// What is told of the broker, and with which code it ended.
 async fn told(config: &Config) -> Value {
-    let ended = Home::new(config).run(&["check", "--online", "--json"]).await;
+    let ended = Setup::new(config).run(&["check", "--online", "--json"]).await;
     assert!(!ended.out.contains("s3cret") && !ended.err.contains("s3cret"), "{ended:?}");
     let whole: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     let broker = whole["online"]["subjects"][0].clone();
@@ -61,8 +61,8 @@ async fn answering(words: &'static [u8]) -> u16 {
 
 #[tokio::test]
 async fn each_way_in_which_a_broker_is_of_no_use_has_its_cause() {
-    let broker = House::start(Brand::Embedded).await;
-    let line = BrokerLine::start(broker.port).await;
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let line = BrokerProxy::start(broker.port).await;
     assert_eq!(told(&at(line.port())).await["ok"], true);
     for (trouble, cause) in [
         (Trouble::Denies, "subscription-denied"),
@@ -102,7 +102,7 @@ async fn each_way_in_which_a_broker_is_of_no_use_has_its_cause() {
 
 #[tokio::test]
 async fn the_embedded_brokers_port_may_be_taken_by_somebody_else() {
-    let other = House::start(Brand::Embedded).await;
+    let other = TestBroker::start(Brand::Embedded).await;
     let taken = config().set("broker", "listen", format!("127.0.0.1:{}", other.port));
     let broker = told(&taken).await;
     assert_eq!(broker["cause"], "port-taken");
@@ -117,9 +117,9 @@ async fn a_login_that_mosquitto_refuses_is_told_without_the_password() {
         return;
     }
     let acl = "user daemon\ntopic readwrite #\n";
-    let house = House::with_users(&["daemon"], PASSWORD, acl).await;
+    let broker = TestBroker::with_users(&["daemon"], PASSWORD, acl).await;
     let login =
-        |password: &str| at(house.port).set("mqtt", "username", "daemon").set("mqtt", "password", password);
+        |password: &str| at(broker.port).set("mqtt", "username", "daemon").set("mqtt", "password", password);
     let right = told(&login(PASSWORD)).await;
     assert_eq!(
         (&right["ok"], &right["tries"][1]["came_back"]),
@@ -141,19 +141,19 @@ async fn each_way_in_which_mosquittos_tls_fails_has_its_cause() {
     let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let lines = "allow_anonymous true\ncertfile FOLDER/server.pem\nkeyfile FOLDER/server.key\n";
-    let house = House::mosquitto(
+    let broker = TestBroker::mosquitto(
         lines,
         &[("server.pem", &certificate), ("server.key", &key), ("stranger.pem", &stranger)],
     )
     .await;
     let tls = |host: &str, file: &str| {
-        let file = Path::new(house.folder()).join(file).display().to_string();
-        config().set("mqtt", "url", format!("mqtts://{host}:{}", house.port)).set("mqtt", "ca_file", file)
+        let file = Path::new(broker.folder()).join(file).display().to_string();
+        config().set("mqtt", "url", format!("mqtts://{host}:{}", broker.port)).set("mqtt", "ca_file", file)
     };
     assert_eq!(told(&tls("localhost", "server.pem")).await["ok"], true);
     assert_eq!(told(&tls("localhost", "stranger.pem")).await["cause"], "certificate-untrusted");
     assert_eq!(told(&tls("127.0.0.1", "server.pem")).await["cause"], "certificate-for-another-name");
-    let plain = told(&at(house.port)).await;
+    let plain = told(&at(broker.port)).await;
     assert!(plain["cause"] == "broker-speaks-tls" || plain["cause"] == "broker-mute", "{plain}");
     assert!(plain["remedy"].as_str().unwrap().contains("mqtts"), "{plain}");
 }
@@ -175,19 +175,19 @@ async fn a_broker_at_which_the_daemon_could_not_write_is_named_and_nothing_is_le
         ),
         (("allow_anonymous true\nmax_qos 0\n", [("acl", "")]), "broker-unfit", "QoS 1"),
     ] {
-        let house = House::mosquitto(lines, &files).await;
-        let broker = told(&at(house.port)).await;
+        let broker = TestBroker::mosquitto(lines, &files).await;
+        let broker = told(&at(broker.port)).await;
         assert_eq!(broker["cause"], cause, "{lines}{files:?} {broker}");
         assert!(broker["found"].as_str().unwrap().contains(found), "{lines}{files:?} {broker}");
     }
     let (lines, files) = acl("topic readwrite hs100d/#\ntopic read #\n");
-    let house = House::mosquitto(lines, &files).await;
-    let without = at(house.port).set("homeassistant", "discovery", "off");
+    let broker = TestBroker::mosquitto(lines, &files).await;
+    let without = at(broker.port).set("homeassistant", "discovery", "off");
     assert_eq!(told(&without).await["ok"], true, "where nothing is announced, nothing need be written");
     for brand in mqtt::brands() {
-        let house = House::start(brand).await;
-        assert_eq!(told(&at(house.port)).await["ok"], true);
-        assert_eq!(kept(house.port).await, [], "{brand:?}");
+        let broker = TestBroker::start(brand).await;
+        assert_eq!(told(&at(broker.port)).await["ok"], true);
+        assert_eq!(retained(broker.port).await, [], "{brand:?}");
     }
 }
 
@@ -281,14 +281,14 @@ async fn a_certificate_that_only_openssl_takes_is_told_in_plain_words_with_the_o
         ),
     ] {
         let authority = if is_own { certificate.clone() } else { authority.pem() };
-        let house = House::mosquitto(
+        let broker = TestBroker::mosquitto(
             "allow_anonymous true\ncertfile FOLDER/server.pem\nkeyfile FOLDER/server.key\n",
             &[("server.pem", &certificate), ("server.key", &key), ("ca.pem", &authority)],
         )
         .await;
-        let file = Path::new(house.folder()).join("ca.pem").display().to_string();
+        let file = Path::new(broker.folder()).join("ca.pem").display().to_string();
         let config = config()
-            .set("mqtt", "url", format!("mqtts://localhost:{}", house.port))
+            .set("mqtt", "url", format!("mqtts://localhost:{}", broker.port))
             .set("mqtt", "ca_file", file);
         let broker = told(&config).await;
         assert_eq!(broker["cause"].as_str(), cause, "{broker}");

@@ -16,8 +16,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::e2e::{Config, Home, Scene, holds, house_of, json_of, mounts, sees};
-use crate::support::mqtt::{Ear, free_port, within};
+use crate::support::e2e::{Config, Scene, Setup, holds, home_of, json_of, mounts, sees};
+use crate::support::mqtt::{Subscriber, free_port, within};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon;
 use hs100d::daemon::signals::SignalRequest;
@@ -47,10 +47,10 @@ const FULL_DISK: &str = "mount -t tmpfs -o size=256k none \"$STATE_DIRECTORY\" &
     { head -c 1M /dev/zero >\"$STATE_DIRECTORY/filler\" 2>/dev/null; exec \"$@\"; }";
 const READ_ONLY: &str = "mount -t tmpfs -o size=256k,ro none \"$STATE_DIRECTORY\" && exec \"$@\"";
 
-async fn scene_by(home: Home, words: &[&str]) -> Scene {
-    let daemon = home.daemon_by(words);
+async fn scene_by(setup: Setup, words: &[&str]) -> Scene {
+    let daemon = setup.daemon_by(words);
     let port = daemon.is_connected().await;
-    Scene { ear: Ear::listen(port).await, home, daemon, port }
+    Scene { subscriber: Subscriber::connect(port).await, setup, daemon, port }
 }
 
 /// Waits until so many plugs are served over the LAN.
@@ -84,24 +84,24 @@ fn used(scene: &Scene) -> f64 {
 async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the_broker_anything() {
     let aliases: Vec<String> = (0..CROWD).map(|number| format!("Plug {number}")).collect();
     let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
-    let house = house_of(&aliases).await;
-    let config = Config::of(&house)
+    let home = home_of(&aliases).await;
+    let config = Config::of(&home)
         .without("cloud")
         .set("broker", "listen", format!("127.0.0.1:{}", free_port()))
         .set("local", "timeout", "5s");
-    let scene = scene_by(Home::new(&config), &["sh", "-c", FEW_FILES, "sh"]).await;
+    let scene = scene_by(Setup::new(&config), &["sh", "-c", FEW_FILES, "sh"]).await;
     let names = || (0..CROWD).map(|number| format!("plug-{number}"));
     served(&scene, names()).await;
 
     let (began, used_before) = (Instant::now(), used(&scene));
     for number in 0..SILENT {
-        house.lan().set_fault(house.plug(number), LanFault::Silent).await.unwrap();
+        home.lan().set_fault(home.plug(number), LanFault::Silent).await.unwrap();
     }
     let line = scene.daemon.says("no more files may be opened (64 at most)").await;
     assert!(line.contains(" WARN ") && line.contains("LimitNOFILE="), "{line}");
     // There is room for clients of the broker all the time, and the plugs that answer are switched in their time.
-    let another = Ear::listen(scene.port).await;
-    another.hears("hs100d/bridge/state", "online").await;
+    let another = Subscriber::connect(scene.port).await;
+    another.receives("hs100d/bridge/state", "online").await;
     for name in names().skip(SILENT) {
         switches(&scene, &name, "ON").await;
     }
@@ -109,7 +109,7 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
     assert!(share < BUSY, "it uses {share:.2} of a core");
 
     for number in 0..SILENT {
-        house.lan().set_fault(house.plug(number), LanFault::Works).await.unwrap();
+        home.lan().set_fault(home.plug(number), LanFault::Works).await.unwrap();
     }
     for name in names() {
         switches(&scene, &name, "OFF").await;
@@ -121,11 +121,11 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
 
 /// A daemon whose state directory is a disk of its own, and the way there from outside.
 async fn scene_on_disk(config: Config, unshare: &[&str], mount: &str) -> (Scene, PathBuf) {
-    let home = Home::new(&config.set("broker", "listen", format!("127.0.0.1:{}", free_port())));
-    let state_dir = home.state_dir();
+    let setup = Setup::new(&config.set("broker", "listen", format!("127.0.0.1:{}", free_port())));
+    let state_dir = setup.state_dir();
     fs::create_dir(&state_dir).unwrap();
     let words = [unshare, &["sh", "-c", mount, "sh"]].concat();
-    let scene = scene_by(home, &words).await;
+    let scene = scene_by(setup, &words).await;
     let root = PathBuf::from(format!("/proc/{}/root", scene.daemon.pid()));
     let inside = root.join(state_dir.strip_prefix("/").unwrap());
     (scene, inside)
@@ -175,13 +175,13 @@ async fn is_written(file: &PathBuf, part: &str) {
 }
 
 /// What is told once a plug was followed to another address: there is something new to write.
-async fn moves(scene: &Scene, house: &SimHome) {
-    house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
+async fn moves(scene: &Scene, home: &SimHome) {
+    home.lan().swap(home.plug(0), home.plug(1)).await.unwrap();
     scene.request("discover", json!({})).await;
     for (number, plug) in ["lamp", "fan"].into_iter().enumerate() {
-        let host = house.lan().address(house.plug(number)).unwrap().ip().to_string();
+        let host = home.lan().address(home.plug(number)).unwrap().ip().to_string();
         scene
-            .ear
+            .subscriber
             .until(&format!("{plug} at {host}"), |all| {
                 let newest = all.iter().rfind(|seen| seen.topic == format!("hs100d/{plug}/info"))?;
                 (json_of(newest)["host"] == *host).then_some(())
@@ -193,15 +193,15 @@ async fn moves(scene: &Scene, house: &SimHome) {
 #[tokio::test]
 async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     let Some(unshare) = mounts() else { return };
-    let house = house_of(&["Lamp", "Fan"]).await;
-    let (scene, disk) = scene_on_disk(Config::of(&house).without("cloud"), &unshare, SMALL_DISK).await;
+    let home = home_of(&["Lamp", "Fan"]).await;
+    let (scene, disk) = scene_on_disk(Config::of(&home).without("cloud"), &unshare, SMALL_DISK).await;
     served(&scene, ["lamp", "fan"].map(str::to_owned)).await;
     let state = disk.join("state.json");
     is_written(&state, "\"fan\"").await;
     let before = fs::read_to_string(&state).unwrap();
 
     let full = Full::fill(&disk);
-    moves(&scene, &house).await;
+    moves(&scene, &home).await;
     let line = scene.daemon.says("state.json cannot be written: No space left on device").await;
     assert!(line.contains(" WARN ") && line.contains("make room"), "{line}");
     for plug in ["lamp", "fan"] {
@@ -211,9 +211,9 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     // The embedded broker takes new clients, and what they have it keep.
     let line = scene.daemon.says("/broker: cannot be written: No space left on device").await;
     assert!(line.contains(" WARN ") && line.contains("goes on in memory"), "{line}");
-    let another = Ear::listen(scene.port).await;
-    another.keep("another/client", "is here");
-    Ear::listen(scene.port).await.hears("another/client", "is here").await;
+    let another = Subscriber::connect(scene.port).await;
+    another.publish_retained("another/client", "is here");
+    Subscriber::connect(scene.port).await.receives("another/client", "is here").await;
     assert_eq!(fs::read_to_string(&state).unwrap(), before, "what was there is whole");
     let said = warnings(&scene);
 
@@ -221,7 +221,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     scene.daemon.says("names and addresses are saved again").await;
     scene.daemon.says("the embedded broker's store is written again after ").await;
     is_written(&disk.join("broker/retained/another%2Fclient.json"), "another/client").await;
-    let address = house.lan().address(house.plug(0)).unwrap().to_string();
+    let address = home.lan().address(home.plug(0)).unwrap().to_string();
     is_written(&state, &address).await;
     assert_ne!(fs::read_to_string(&state).unwrap(), before);
     switches(&scene, "lamp", "ON").await;
@@ -235,11 +235,11 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
 #[tokio::test]
 async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_once_there_is_room() {
     let Some(unshare) = mounts() else { return };
-    let house = house_of(&["Lamp", "Fan"]).await;
-    let (scene, disk) = scene_on_disk(Config::of(&house), &unshare, FULL_DISK).await;
+    let home = home_of(&["Lamp", "Fan"]).await;
+    let (scene, disk) = scene_on_disk(Config::of(&home), &unshare, FULL_DISK).await;
     served(&scene, ["lamp", "fan"].map(str::to_owned)).await;
     switches(&scene, "lamp", "ON").await;
-    Ear::listen(scene.port).await.hears("hs100d/bridge/state", "online").await;
+    Subscriber::connect(scene.port).await.receives("hs100d/bridge/state", "online").await;
     let line = scene.daemon.says("/broker: cannot be written: No space left on device").await;
     assert!(line.contains(" WARN ") && line.contains("make room"), "{line}");
     let line = scene.daemon.says("the account's token cannot be saved: ").await;
@@ -252,7 +252,7 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
     scene.daemon.says("the embedded broker's store is written again after ").await;
     scene.daemon.says("the account's token is saved").await;
     is_written(&disk.join("cloud.token"), "token").await;
-    assert_eq!(house.cloud().calls(Method::Login), 1, "the token of the first login is kept and saved");
+    assert_eq!(home.cloud().calls(Method::Login), 1, "the token of the first login is kept and saved");
     is_written(&disk.join("state.json"), "\"fan\"").await;
     is_written(&disk.join("broker/retained/hs100d%2Flamp%2Fstate.json"), "hs100d/lamp/state").await;
     let said = warnings(&scene);
@@ -263,8 +263,8 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
 #[tokio::test]
 async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be() {
     let Some(unshare) = mounts() else { return };
-    let house = house_of(&["Lamp", "Fan"]).await;
-    let (scene, disk) = scene_on_disk(Config::of(&house).without("cloud"), &unshare, READ_ONLY).await;
+    let home = home_of(&["Lamp", "Fan"]).await;
+    let (scene, disk) = scene_on_disk(Config::of(&home).without("cloud"), &unshare, READ_ONLY).await;
     served(&scene, ["lamp", "fan"].map(str::to_owned)).await;
     for plug in ["lamp", "fan"] {
         switches(&scene, plug, "ON").await;
@@ -279,7 +279,7 @@ async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be(
     if unshare.contains(&"--map-root-user") {
         command.args(["--user", "--preserve-credentials"]);
     }
-    command.args(["mount", "-o", "remount,rw"]).arg(scene.home.state_dir());
+    command.args(["mount", "-o", "remount,rw"]).arg(scene.setup.state_dir());
     assert!(command.status().unwrap().success());
     scene.daemon.says("names and addresses are saved again").await;
     is_written(&disk.join("state.json"), "\"fan\"").await;
@@ -290,9 +290,9 @@ async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be(
 /// The daemon in this process, since nobody may set the clock of this machine for a test.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
-    let house = house_of(&["Lamp", "Fan"]).await;
-    let home = Home::new(&Config::of(&house).without("cloud").set("local", "poll_interval", "1s"));
-    let place = ConfigPath::Named(home.config());
+    let home = home_of(&["Lamp", "Fan"]).await;
+    let setup = Setup::new(&Config::of(&home).without("cloud").set("local", "poll_interval", "1s"));
+    let place = ConfigPath::Named(setup.config());
     let config = hs100d::config::Config::load(&place, &Environment::default()).unwrap();
     let (begun, date) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let shown = Arc::clone(&date);
@@ -302,31 +302,32 @@ async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
         Clock { instant, system: begin + (instant - begun) }
     };
     let reread = Box::new(|| Err(hs100d::config::Invalid { lines: vec![] }));
-    let store = Store::open(&home.state_dir()).0;
-    let daemon = Daemon::start(config, store, home.state_dir(), reread).await.unwrap();
+    let store = Store::open(&setup.state_dir()).0;
+    let daemon = Daemon::start(config, store, setup.state_dir(), reread).await.unwrap();
     let daemon = daemon.with_clock(Box::new(clock));
-    let ear = Ear::listen(daemon.broker_address().unwrap().port()).await;
+    let subscriber = Subscriber::connect(daemon.broker_address().unwrap().port()).await;
     let (requests, asked) = tokio::sync::mpsc::channel(1);
     let task = tokio::spawn(daemon.run(asked));
 
-    sees(&ear, "hs100d/lamp/state", json!({"route": "local"})).await;
-    ear.say("hs100d/lamp/set", r#"{"state":"ON","for":"30m"}"#);
+    sees(&subscriber, "hs100d/lamp/state", json!({"route": "local"})).await;
+    subscriber.publish("hs100d/lamp/set", r#"{"state":"ON","for":"30m"}"#);
     let told = async |year: &str| {
         for (topic, key) in [
             ("hs100d/lamp/state", "on_since"),
             ("hs100d/lamp/state", "until"),
             ("hs100d/bridge/info", "started"),
         ] {
-            ear.until(&format!("{key} of {year}"), |all| {
-                let newest = all.iter().rfind(|seen| seen.topic == topic)?;
-                json_of(newest)[key].as_str()?.starts_with(year).then_some(())
-            })
-            .await;
+            subscriber
+                .until(&format!("{key} of {year}"), |all| {
+                    let newest = all.iter().rfind(|seen| seen.topic == topic)?;
+                    json_of(newest)[key].as_str()?.starts_with(year).then_some(())
+                })
+                .await;
         }
-        house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
-        ear.forget_everything();
-        ear.say("hs100d/bridge/request/discover", "");
-        let happened = ear.hears("hs100d/bridge/event", "address_changed").await;
+        home.lan().swap(home.plug(0), home.plug(1)).await.unwrap();
+        subscriber.clear();
+        subscriber.publish("hs100d/bridge/request/discover", "");
+        let happened = subscriber.receives("hs100d/bridge/event", "address_changed").await;
         assert!(json_of(&happened)["at"].as_str().unwrap().starts_with(year), "{happened:?}");
     };
     told("1970").await;

@@ -6,8 +6,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::e2e::{Config, Daemon, Home, Talker};
-use crate::support::mqtt::{Brand, House as Broker, has_mosquitto, has_mosquitto_clients};
+use crate::support::e2e::{Config, Daemon, Setup, Talker};
+use crate::support::mqtt::{Brand, TestBroker, has_mosquitto, has_mosquitto_clients};
 use crate::support::peers::{TheirPlug, peers};
 use serde_json::Value;
 
@@ -50,14 +50,14 @@ async fn a_plug_of_others_is_switched_by_mosquitto_pub_and_read_back_by_mosquitt
         return;
     }
     let mut plug = TheirPlug::start(peers);
-    let broker = Broker::start(Brand::Mosquitto).await;
+    let broker = TestBroker::start(Brand::Mosquitto).await;
     let config = Config::default()
         .at_broker(broker.port)
         .without_search()
         .set("local", "poll_interval", "1s")
         .entry("lamp", TheirPlug::DEVICE_ID, &plug.address.to_string());
-    let home = Home::new(&config);
-    let daemon = home.daemon();
+    let setup = Setup::new(&config);
+    let daemon = setup.daemon();
     daemon.is_connected().await;
     let (states, results) =
         (subscribe(broker.port, "hs100d/lamp/state"), subscribe(broker.port, "hs100d/lamp/result"));
@@ -101,8 +101,8 @@ struct Chain {
     plug: TheirPlug,
     port: u16,
     daemon: Daemon,
-    _broker: Broker,
-    _home: Home,
+    _broker: TestBroker,
+    _setup: Setup,
 }
 
 impl Chain {
@@ -112,17 +112,17 @@ impl Chain {
             return None;
         }
         let plug = TheirPlug::of_model(peers, model);
-        let broker = Broker::start(Brand::Mosquitto).await;
+        let broker = TestBroker::start(Brand::Mosquitto).await;
         let config = Config::default()
             .at_broker(broker.port)
             .without_search()
             .set("local", "poll_interval", "1s")
             .set("local", "energy_interval", "5s")
             .entry("lamp", TheirPlug::DEVICE_ID, &plug.address.to_string());
-        let home = Home::new(&config);
-        let daemon = home.daemon();
+        let setup = Setup::new(&config);
+        let daemon = setup.daemon();
         daemon.is_connected().await;
-        Some(Self { plug, port: broker.port, daemon, _broker: broker, _home: home })
+        Some(Self { plug, port: broker.port, daemon, _broker: broker, _setup: setup })
     }
 
     /// Sends a command and waits for its result.

@@ -12,7 +12,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::e2e::{self, Config, Home, Scene, blueprint_of, happens, holds, house_of, json_of, sees};
+use crate::support::e2e::{
+    self, Config, Scene, Setup, happens, holds, home_of, home_options_of, json_of, sees,
+};
 use crate::support::mqtt::BOUND;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, LanFault};
@@ -190,12 +192,12 @@ async fn each_row_and_column_of_the_failure_table_ends_as_it_should_over_real_so
 async fn story(row: &Row, slack: Duration) -> String {
     let (lan, cloud, end, switched_by) = *row;
     let what = format!("{lan:?} x {cloud:?}");
-    let house = house_of(&["Lamp", "Other", "Neighbour"]).await;
-    let scene = Scene::at(home(&house, cloud).await).await;
-    settle(&house, &scene, cloud).await;
-    break_lan(&house, lan).await;
-    break_cloud(&house, cloud).await;
-    let before = calls(&house);
+    let home = home_of(&["Lamp", "Other", "Neighbour"]).await;
+    let scene = Scene::at(setup(&home, cloud).await).await;
+    settle(&home, &scene, cloud).await;
+    break_lan(&home, lan).await;
+    break_cloud(&home, cloud).await;
+    let before = calls(&home);
 
     let transaction = scene.send("lamp", json!({"state": "ON"}));
     let neighbour = scene.command("neighbour", json!({"state": "ON"})).await;
@@ -215,23 +217,23 @@ async fn story(row: &Row, slack: Duration) -> String {
             let error = result["error"].as_str().unwrap();
             assert!(words.iter().all(|words| error.contains(words)), "{what}: {error}");
             let failed = json!({"event": "command_failed", "plug": "lamp", "detail": error});
-            happens(&scene.ear, failed).await;
+            happens(&scene.subscriber, failed).await;
         }
     }
-    let switchings = house.plug(0).switchings();
+    let switchings = home.plug(0).switchings();
     let origins: Vec<_> = switchings.iter().map(|switching| switching.by).collect();
     assert_eq!(origins, switched_by, "{what}");
-    assert!(house.plug(1).switchings().is_empty(), "{what}: another plug was switched");
-    hold_calls_against(lan, cloud, end, &before, &calls(&house), &what);
+    assert!(home.plug(1).switchings().is_empty(), "{what}: another plug was switched");
+    hold_calls_against(lan, cloud, end, &before, &calls(&home), &what);
 
-    mend(&house, lan).await;
+    mend(&home, lan).await;
     // What was carried out although nobody could know it stands: the truth is shown.
-    let truth = if house.plug(0).is_on() { "ON" } else { "OFF" };
+    let truth = if home.plug(0).is_on() { "ON" } else { "OFF" };
     let read = scene.read("lamp").await;
     assert!(holds(&read, &json!({"status": "ok", "state": truth})), "{what}: {read}");
     scene.shows("lamp", json!({ "state": truth })).await;
-    assert_eq!(house.plug(0).switchings(), switchings, "{what}: something was done after its time");
-    let states = scene.ear.seen().into_iter().filter(|seen| seen.topic == "hs100d/lamp/state");
+    assert_eq!(home.plug(0).switchings(), switchings, "{what}: something was done after its time");
+    let states = scene.subscriber.messages().into_iter().filter(|seen| seen.topic == "hs100d/lamp/state");
     let claims = states.filter(|seen| json_of(seen)["state"] == "ON").count();
     assert_eq!(claims > 0, !switchings.is_empty(), "{what}: a state was published that never was");
     assert_eq!(scene.results("lamp", &transaction).len(), 1, "{what}: one command, one result");
@@ -263,11 +265,11 @@ fn bound(lan: Lan, cloud: Cloud, end: End) -> Duration {
 }
 
 /// Everything stands still but for the command: no poll falls in between, and nobody is looked for.
-async fn home(house: &SimHome, cloud: Cloud) -> Home {
-    let config = Config::of(house)
+async fn setup(home: &SimHome, cloud: Cloud) -> Setup {
+    let config = Config::of(home)
         .without_search()
-        .plug("lamp", house, 0)
-        .plug("neighbour", house, 2)
+        .plug("lamp", home, 0)
+        .plug("neighbour", home, 2)
         .set("local", "poll_interval", "1h")
         .set("routing", "command_ttl", format!("{}s", COMMAND_TTL.as_secs()));
     let config = match cloud {
@@ -275,39 +277,39 @@ async fn home(house: &SimHome, cloud: Cloud) -> Home {
         Cloud::WrongPassword => config.set("cloud", "password", "guessed"),
         _ => config,
     };
-    let home = Home::new(&config);
+    let setup = Setup::new(&config);
     if cloud == Cloud::RefreshRefused {
         // Logins are made ten minutes apart: the one of this story must be the daemon's first.
-        home.run_with(&["cloud", "login"], &format!("{}\n", e2e::ACCOUNT.1)).await.ok();
+        setup.run_with(&["cloud", "login"], &format!("{}\n", e2e::ACCOUNT.1)).await.ok();
     }
-    home
+    setup
 }
 
 /// Waits until the plug was read, by LAN, and the account as well.
-async fn settle(house: &SimHome, scene: &Scene, cloud: Cloud) {
+async fn settle(home: &SimHome, scene: &Scene, cloud: Cloud) {
     for plug in ["lamp", "neighbour"] {
         scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
     }
-    sees(&scene.ear, "hs100d/lamp/info", json!({"cloud_connection": true})).await;
+    sees(&scene.subscriber, "hs100d/lamp/info", json!({"cloud_connection": true})).await;
     let status = match cloud {
         Cloud::Off => "off",
         Cloud::WrongPassword => "stopped",
         _ => "ok",
     };
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": status}})).await;
-    let idle = || calls(house).device_lists == 1 || matches!(cloud, Cloud::Off | Cloud::WrongPassword);
-    house.wait_until(BOUND, idle).await.unwrap();
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": status}})).await;
+    let idle = || calls(home).device_lists == 1 || matches!(cloud, Cloud::Off | Cloud::WrongPassword);
+    home.wait_until(BOUND, idle).await.unwrap();
 }
 
-async fn break_lan(house: &SimHome, lan: Lan) {
+async fn break_lan(home: &SimHome, lan: Lan) {
     match lan {
-        Plug(fault) => house.lan().set_fault(house.plug(0), fault).await.unwrap(),
-        AnotherPlug => house.lan().swap(house.plug(0), house.plug(1)).await.unwrap(),
+        Plug(fault) => home.lan().set_fault(home.plug(0), fault).await.unwrap(),
+        AnotherPlug => home.lan().swap(home.plug(0), home.plug(1)).await.unwrap(),
     }
 }
 
-async fn break_cloud(house: &SimHome, fault: Cloud) {
-    let cloud = house.cloud();
+async fn break_cloud(home: &SimHome, fault: Cloud) {
+    let cloud = home.cloud();
     let passthrough = Some(Method::Passthrough);
     match fault {
         Cloud::Works | Cloud::WrongPassword | Cloud::Off => {}
@@ -323,17 +325,17 @@ async fn break_cloud(house: &SimHome, fault: Cloud) {
             cloud.void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
         }
         Cloud::Throttled => cloud.fail(None, Times::Always, CloudFault::Code(RATE_LIMIT)),
-        Cloud::PlugOffline => house.plug(0).set_cloud(CloudLink::Offline),
+        Cloud::PlugOffline => home.plug(0).set_cloud(CloudLink::Offline),
     }
 }
 
-async fn mend(house: &SimHome, lan: Lan) {
-    house.cloud().mend();
-    house.cloud().set_reachable(true).await.unwrap();
-    house.plug(0).set_cloud(CloudLink::Works);
+async fn mend(home: &SimHome, lan: Lan) {
+    home.cloud().mend();
+    home.cloud().set_reachable(true).await.unwrap();
+    home.plug(0).set_cloud(CloudLink::Works);
     match lan {
-        Plug(_) => house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap(),
-        AnotherPlug => house.lan().swap(house.plug(0), house.plug(1)).await.unwrap(),
+        Plug(_) => home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap(),
+        AnotherPlug => home.lan().swap(home.plug(0), home.plug(1)).await.unwrap(),
     }
 }
 
@@ -346,8 +348,8 @@ struct Calls {
     passthroughs: u64,
 }
 
-fn calls(house: &SimHome) -> Calls {
-    let calls = |method| house.cloud().calls(method);
+fn calls(home: &SimHome) -> Calls {
+    let calls = |method| home.cloud().calls(method);
     Calls {
         logins: calls(Method::Login),
         refreshes: calls(Method::RefreshToken),
@@ -392,56 +394,57 @@ fn hold_calls_against(lan: Lan, cloud: Cloud, end: End, before: &Calls, after: &
 
 #[tokio::test]
 async fn what_the_cloud_carries_out_after_the_deadline_is_shown_and_left_as_it_is() {
-    let house = house_of(&["Lamp"]).await;
-    let config = Config::of(&house)
+    let home = home_of(&["Lamp"]).await;
+    let config = Config::of(&home)
         .without_search()
-        .plug("lamp", &house, 0)
+        .plug("lamp", &home, 0)
         .set("local", "poll_interval", "1s")
         .set("routing", "command_ttl", "1s");
     let scene = Scene::start(&config).await;
     scene.shows("lamp", json!({"state": "OFF", "route": "local"})).await;
-    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     scene.shows("lamp", json!({"route": "cloud"})).await;
-    house.plug(0).set_cloud(CloudLink::Latency(Duration::from_secs(2)));
+    home.plug(0).set_cloud(CloudLink::Latency(Duration::from_secs(2)));
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     let error = result["error"].as_str().unwrap_or_default();
     assert!(result["status"] == "error" && error.contains("cloud: no answer in time"), "{result}");
-    assert!(house.plug(0).switchings().is_empty(), "it was too late before it was done");
+    assert!(home.plug(0).switchings().is_empty(), "it was too late before it was done");
 
-    house.wait_until(BOUND, || house.plug(0).is_on()).await.unwrap();
-    house.plug(0).set_cloud(CloudLink::Works);
-    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    home.wait_until(BOUND, || home.plug(0).is_on()).await.unwrap();
+    home.plug(0).set_cloud(CloudLink::Works);
+    home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
     scene.shows("lamp", json!({"state": "ON", "route": "local"})).await;
     scene.read("lamp").await;
-    assert_eq!(house.plug(0).switchings().len(), 1, "nobody undoes it");
+    assert_eq!(home.plug(0).switchings().len(), 1, "nobody undoes it");
 }
 
 #[tokio::test]
 async fn a_plug_that_swapped_its_address_with_another_is_found_and_switched_by_itself() {
-    let house = SimHome::start(blueprint_of(&["Lamp", "Other"])).await.unwrap();
-    let scene = Scene::start(&Config::of(&house).without("cloud")).await;
+    let home = SimHome::start(home_options_of(&["Lamp", "Other"])).await.unwrap();
+    let scene = Scene::start(&Config::of(&home).without("cloud")).await;
     for plug in ["lamp", "other"] {
         scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
     }
-    house.lan().swap(house.plug(0), house.plug(1)).await.unwrap();
+    home.lan().swap(home.plug(0), home.plug(1)).await.unwrap();
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "state": "ON", "route": "local"})), "{result}");
-    assert!(house.plug(0).is_on() && house.plug(1).switchings().is_empty());
-    let host = house.lan().address(house.plug(0)).unwrap().ip().to_string();
-    sees(&scene.ear, "hs100d/lamp/info", json!({ "host": host })).await;
+    assert!(home.plug(0).is_on() && home.plug(1).switchings().is_empty());
+    let host = home.lan().address(home.plug(0)).unwrap().ip().to_string();
+    sees(&scene.subscriber, "hs100d/lamp/info", json!({ "host": host })).await;
 }
 
 #[tokio::test]
 async fn a_plug_comes_home_to_the_lan_by_itself() {
-    let house = house_of(&["Lamp"]).await;
+    let home = home_of(&["Lamp"]).await;
     let config =
-        Config::of(&house).without_search().plug("lamp", &house, 0).set("local", "poll_interval", "1s");
+        Config::of(&home).without_search().plug("lamp", &home, 0).set("local", "poll_interval", "1s");
     let scene = Scene::start(&config).await;
     scene.shows("lamp", json!({"route": "local"})).await;
-    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     scene.shows("lamp", json!({"route": "cloud"})).await;
-    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
+    home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
     scene.shows("lamp", json!({"route": "local"})).await;
-    let changes = scene.ear.seen().into_iter().filter(|seen| seen.payload.contains("route_changed")).count();
+    let changes =
+        scene.subscriber.messages().into_iter().filter(|seen| seen.payload.contains("route_changed")).count();
     assert_eq!(changes, 2, "there and back");
 }

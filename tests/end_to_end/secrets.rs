@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::support::e2e::{ACCOUNT, Config, Daemon, Home, Scene, holds, house_of, sees};
-use crate::support::mqtt::{BOUND, Brand, Ear, House as Broker, has_mosquitto};
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Scene, Setup, holds, home_of, sees};
+use crate::support::mqtt::{BOUND, Brand, Subscriber, TestBroker, has_mosquitto};
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -23,61 +23,61 @@ const REFRESH_TOKEN_EXPIRED: i64 = -20655;
 
 #[tokio::test]
 async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level() {
-    let house = house_of(&["Lamp"]).await;
+    let home = home_of(&["Lamp"]).await;
     let broker = broker_with_users().await;
     let mut said = Said::default();
     let mut secrets = Secrets::default();
 
-    let home = Home::new(&config(&house, broker.port));
-    fs::write(home.config().with_file_name("mqtt.password"), format!("{}\n", USER.1)).unwrap();
-    let mut daemon = home.daemon_that_logs("trace");
+    let setup = Setup::new(&config(&home, broker.port));
+    fs::write(setup.config().with_file_name("mqtt.password"), format!("{}\n", USER.1)).unwrap();
+    let mut daemon = setup.daemon_that_logs("trace");
     daemon.is_connected().await;
-    let ear = Ear::listen_to(broker.port, "#", Some(USER)).await;
-    let mut scene = Scene { ear, daemon, port: broker.port, home };
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    let subscriber = Subscriber::subscribe_to(broker.port, "#", Some(USER)).await;
+    let mut scene = Scene { subscriber, daemon, port: broker.port, setup };
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
     scene.shows("lamp", json!({"route": "local"})).await;
-    secrets.learn(&house, &scene.home);
+    secrets.learn(&home, &scene.setup);
 
-    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
-    house.cloud().void_tokens(TOKEN_EXPIRED);
+    home.cloud().void_tokens(TOKEN_EXPIRED);
     let result = scene.command("lamp", json!({"state": "OFF"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
-    assert_eq!(house.cloud().calls(Method::RefreshToken), 1);
-    secrets.learn(&house, &scene.home);
+    assert_eq!(home.cloud().calls(Method::RefreshToken), 1);
+    secrets.learn(&home, &scene.setup);
     for fault in [
         CloudFault::Status(500),
         CloudFault::Html,
         CloudFault::Close,
         CloudFault::CutOff,
-        CloudFault::Redirect(format!("{}/elsewhere", house.cloud().url())),
+        CloudFault::Redirect(format!("{}/elsewhere", home.cloud().url())),
         CloudFault::Code(-10000),
     ] {
-        house.cloud().fail(None, Times::Always, fault);
+        home.cloud().fail(None, Times::Always, fault);
         scene.command("lamp", json!({"state": "ON"})).await;
-        house.cloud().mend();
+        home.cloud().mend();
     }
 
-    scene.home.write(&config(&house, broker.port).set("cloud", "password", WRONG).text());
+    scene.setup.write(&config(&home, broker.port).set("cloud", "password", WRONG).text());
     scene.daemon.signal("HUP");
     // With the right password it would log in once more.
     scene.daemon.says("the config was read again").await;
-    house.cloud().void_tokens(TOKEN_EXPIRED);
-    house.cloud().void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
+    home.cloud().void_tokens(TOKEN_EXPIRED);
+    home.cloud().void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
     scene.command("lamp", json!({"state": "ON"})).await;
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     scene.command("lamp", json!({"state": "ON"})).await;
-    secrets.learn(&house, &scene.home);
+    secrets.learn(&home, &scene.setup);
     said.add_daemon(&scene.daemon);
-    for seen in scene.ear.seen() {
+    for seen in scene.subscriber.messages() {
         said.add(&format!("{} {} {:?}", seen.topic, seen.payload, seen.correlation));
     }
     scene.daemon.stop().await;
 
     // The same of the commands, which print errors where the daemon logs them.
-    let wrong_broker = config(&house, broker.port).set("mqtt", "password_file", "wrong.password");
-    fs::write(scene.home.config().with_file_name("wrong.password"), format!("wrong{}", USER.1)).unwrap();
+    let wrong_broker = config(&home, broker.port).set("mqtt", "password_file", "wrong.password");
+    fs::write(scene.setup.config().with_file_name("wrong.password"), format!("wrong{}", USER.1)).unwrap();
     let words: [(&[&str], &str); 5] = [
         (&["-vvv", "check"], ""),
         (&["-vvv", "check", "--json"], ""),
@@ -86,13 +86,13 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
         (&["-vvv", "cloud", "logout"], ""),
     ];
     for (words, input) in words {
-        let ended = scene.home.run_with(words, input).await;
+        let ended = scene.setup.run_with(words, input).await;
         said.add(&ended.out);
         said.add(&ended.err);
     }
-    scene.home.write(&wrong_broker.text());
+    scene.setup.write(&wrong_broker.text());
     if has_mosquitto() {
-        daemon = scene.home.daemon_that_logs("trace");
+        daemon = scene.setup.daemon_that_logs("trace");
         daemon.says("refuses the login").await;
         said.add_daemon(&daemon);
         daemon.stop().await;
@@ -100,9 +100,9 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
 
     secrets.add(WRONG);
     secrets.add(&format!("wrong{}", USER.1));
-    secrets.prove_that_they_are_found(&scene.home, &house);
+    secrets.prove_that_they_are_found(&scene.setup, &home);
     said.prove_that_all_was_said();
-    let id = house.plug(0).device_id();
+    let id = home.plug(0).device_id();
     for line in &said.lines {
         for secret in &secrets.all {
             assert!(!line.contains(secret), "{secret:?} was said: {line}");
@@ -118,10 +118,10 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
 
 #[tokio::test]
 async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
-    let house = house_of(&["Lamp"]).await;
-    let right = Config::of(&house).set("routing", "command_ttl", "1s");
+    let home = home_of(&["Lamp"]).await;
+    let right = Config::of(&home).set("routing", "command_ttl", "1s");
     let scene = Scene::start(&right.clone().set("cloud", "password", WRONG)).await;
-    let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+    let info = sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     let reason = info["cloud"]["reason"].as_str().unwrap();
     for part in [
         "wrong e-mail address or password",
@@ -136,7 +136,7 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
 
     // Whatever wants the cloud: a plug that only it could reach, commands, searches.
     scene.shows("lamp", json!({"route": "local"})).await;
-    house.lan().set_fault(house.plug(0), LanFault::Refused).await.unwrap();
+    home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     for _ in 0..3 {
         let result = scene.command("lamp", json!({"state": "ON"})).await;
         assert!(
@@ -147,54 +147,54 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
             assert_eq!(scene.request(request, json!({})).await["status"], "ok");
         }
     }
-    assert_eq!(house.cloud().calls(Method::Login), 1);
-    assert_eq!(house.cloud().records().len(), 1, "and nothing else was asked");
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().records().len(), 1, "and nothing else was asked");
 
-    scene.home.write(&right.text());
+    scene.setup.write(&right.text());
     scene.daemon.signal("HUP");
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok", "reason": null}})).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "ok", "reason": null}})).await;
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
-    assert_eq!(house.cloud().calls(Method::Login), 2);
+    assert_eq!(home.cloud().calls(Method::Login), 2);
 
-    let Scene { mut daemon, home, .. } = scene;
+    let Scene { mut daemon, setup, .. } = scene;
     daemon.stop().await;
-    let scene = Scene::at(home).await;
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    let scene = Scene::at(setup).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
     let result = scene.command("lamp", json!({"state": "OFF"})).await;
     assert!(holds(&result, &json!({"status": "ok", "route": "cloud"})), "{result}");
-    let calls = [Method::Login, Method::RefreshToken].map(|method| house.cloud().calls(method));
+    let calls = [Method::Login, Method::RefreshToken].map(|method| home.cloud().calls(method));
     assert_eq!(calls, [2, 0], "the token was kept");
 }
 
 #[tokio::test]
 async fn a_reload_sends_no_refused_password_again_and_logs_how_it_ends() {
-    let house = house_of(&["Lamp"]).await;
-    let right = Config::of(&house);
+    let home = home_of(&["Lamp"]).await;
+    let right = Config::of(&home);
     let wrong = |password| right.clone().set("cloud", "password", password);
     let scene = Scene::start(&wrong("wrong-1")).await;
     let stopped = "WARN cloud_stopped: wrong e-mail address or password";
     scene.daemon.says_again(stopped, 1).await;
     let refused_before = "WARN cloud_stopped: TP-Link has refused this e-mail address and password";
     for (times, password) in [(1, "wrong-1"), (2, "wrong-1")] {
-        scene.home.write(&wrong(password).text());
+        scene.setup.write(&wrong(password).text());
         scene.daemon.signal("HUP");
         scene.daemon.says_again(refused_before, times).await;
     }
-    assert_eq!(house.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().calls(Method::Login), 1);
 
-    scene.home.write(&wrong("wrong-2").text());
+    scene.setup.write(&wrong("wrong-2").text());
     scene.daemon.signal("HUP");
     scene.daemon.says_again(stopped, 2).await;
-    scene.home.write(&wrong("wrong-1").text());
+    scene.setup.write(&wrong("wrong-1").text());
     scene.daemon.signal("HUP");
     scene.daemon.says_again(refused_before, 3).await;
-    assert_eq!(house.cloud().calls(Method::Login), 2, "nor one that was refused before another");
+    assert_eq!(home.cloud().calls(Method::Login), 2, "nor one that was refused before another");
 
-    scene.home.write(&right.text());
+    scene.setup.write(&right.text());
     scene.daemon.signal("HUP");
     scene.daemon.says("INFO cloud_ok").await;
-    assert_eq!(house.cloud().calls(Method::Login), 3);
+    assert_eq!(home.cloud().calls(Method::Login), 3);
 }
 
 #[tokio::test]
@@ -205,22 +205,23 @@ async fn what_would_harm_an_account_is_not_tried_again_and_said_with_its_remedy(
         (|account| account.locked = true, "the account is locked", "wait an hour"),
     ];
     for (change, name, remedy) in table {
-        let house = house_of(&["Lamp"]).await;
-        house.cloud().account(change);
-        let scene = Scene::start(&Config::of(&house)).await;
-        let info = sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
+        let home = home_of(&["Lamp"]).await;
+        home.cloud().account(change);
+        let scene = Scene::start(&Config::of(&home)).await;
+        let info =
+            sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
         let reason = info["cloud"]["reason"].as_str().unwrap();
         assert!(reason.contains(name) && reason.contains(remedy), "{reason}");
         scene.request("discover", json!({})).await;
         let result = scene.command("lamp", json!({"state": "ON"})).await;
         assert!(holds(&result, &json!({"status": "ok", "route": "local"})), "{result}");
-        assert_eq!(house.cloud().records().len(), 1, "{name}");
+        assert_eq!(home.cloud().records().len(), 1, "{name}");
     }
 }
 
 /// The installation of the search: a broker with users, and little patience.
-fn config(house: &SimHome, port: u16) -> Config {
-    Config::of(house)
+fn config(home: &SimHome, port: u16) -> Config {
+    Config::of(home)
         .at_broker(port)
         .set("mqtt", "username", USER.0)
         .set("mqtt", "password_file", "mqtt.password")
@@ -228,11 +229,11 @@ fn config(house: &SimHome, port: u16) -> Config {
 }
 
 /// Where mosquitto is missing, one that lets everybody in.
-async fn broker_with_users() -> Broker {
+async fn broker_with_users() -> TestBroker {
     if has_mosquitto() {
-        Broker::with_users(&[USER.0], USER.1, &format!("user {}\ntopic readwrite #\n", USER.0)).await
+        TestBroker::with_users(&[USER.0], USER.1, &format!("user {}\ntopic readwrite #\n", USER.0)).await
     } else {
-        Broker::start(Brand::Embedded).await
+        TestBroker::start(Brand::Embedded).await
     }
 }
 
@@ -282,12 +283,12 @@ struct Secrets {
 
 impl Secrets {
     /// The passwords, and every token that is known by now to the account or to the installation.
-    fn learn(&mut self, house: &SimHome, home: &Home) {
+    fn learn(&mut self, home: &SimHome, setup: &Setup) {
         self.add(ACCOUNT.1);
         self.add(USER.1);
         // What no escaping changes, however often it is done.
         self.all.extend(["/{}$".to_owned(), "{qtt}".to_owned()]);
-        for record in house.cloud().records() {
+        for record in home.cloud().records() {
             if let Some((_, token)) = record.uri.split_once("token=") {
                 self.add(token.split('&').next().unwrap());
             }
@@ -296,9 +297,9 @@ impl Secrets {
                 self.all.extend(body["params"][name].as_str().map(str::to_owned));
             }
         }
-        let kept: Value = serde_json::from_str(&self.kept(home)).unwrap();
+        let stored: Value = serde_json::from_str(&self.stored(setup)).unwrap();
         for name in ["token", "refresh_token"] {
-            self.add(kept[name].as_str().unwrap());
+            self.add(stored[name].as_str().unwrap());
         }
     }
 
@@ -319,28 +320,28 @@ impl Secrets {
     }
 
     /// The same search finds them where they may be.
-    fn prove_that_they_are_found(&self, home: &Home, house: &SimHome) {
+    fn prove_that_they_are_found(&self, setup: &Setup, home: &SimHome) {
         let records: String =
-            house.cloud().records().iter().map(|record| record.uri.clone() + &record.body).collect();
-        let config = fs::read_to_string(home.config()).unwrap();
+            home.cloud().records().iter().map(|record| record.uri.clone() + &record.body).collect();
+        let config = fs::read_to_string(setup.config()).unwrap();
         let found = |text: &str| self.all.iter().filter(|secret| text.contains(*secret)).count();
         assert!(found(&records) >= 5, "passwords, tokens and a refresh token: {}", found(&records));
         assert!(found(&config) >= 1);
     }
 
-    fn kept(&self, home: &Home) -> String {
-        fs::read_to_string(home.state_dir().join("cloud.token")).unwrap()
+    fn stored(&self, setup: &Setup) -> String {
+        fs::read_to_string(setup.state_dir().join("cloud.token")).unwrap()
     }
 }
 
 #[tokio::test]
 async fn what_is_kept_on_disk_is_for_one_user_and_the_password_is_not_kept() {
     use std::os::unix::fs::PermissionsExt;
-    let house = house_of(&["Lamp"]).await;
-    let scene = Scene::start(&Config::of(&house).without_search().plug("lamp", &house, 0)).await;
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
-    let state = scene.home.state_dir();
-    house.wait_until(BOUND, || state.join("cloud.token").exists()).await.unwrap();
+    let home = home_of(&["Lamp"]).await;
+    let scene = Scene::start(&Config::of(&home).without_search().plug("lamp", &home, 0)).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    let state = scene.setup.state_dir();
+    home.wait_until(BOUND, || state.join("cloud.token").exists()).await.unwrap();
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&state), 0o700);
     for file in ["state.json", "cloud.token"] {

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::e2e::{self, Config, Home, Scene, Talker, holds, house_of, sees};
-use crate::support::mqtt::{self, BOUND, Ear, Process};
+use crate::support::e2e::{self, Config, Scene, Setup, Talker, holds, home_of, sees};
+use crate::support::mqtt::{self, BOUND, Process, Subscriber};
 use serde_json::json;
 
 /// Nobody in particular: a user that every machine has and that is not root.
@@ -81,10 +81,10 @@ async fn a_crash_leaves_no_core_and_no_process_of_the_same_user_looks_into_ours(
 
 #[tokio::test]
 async fn neither_arguments_nor_environment_of_the_daemon_hold_a_secret() {
-    let house = house_of(&["Lamp"]).await;
-    let scene = Scene::start(&Config::of(&house)).await;
-    sees(&scene.ear, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
-    let token = fs::read_to_string(scene.home.state_dir().join("cloud.token")).unwrap();
+    let home = home_of(&["Lamp"]).await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "ok"}})).await;
+    let token = fs::read_to_string(scene.setup.state_dir().join("cloud.token")).unwrap();
     let token: serde_json::Value = serde_json::from_str(&token).unwrap();
     for file in ["cmdline", "environ"] {
         let shown = fs::read(format!("/proc/{}/{file}", scene.daemon.pid()));
@@ -117,15 +117,15 @@ fn connect(port: u16, login: Option<(&str, &str)>) -> u8 {
 
 #[tokio::test]
 async fn an_embedded_broker_with_users_lets_nobody_else_in_and_the_daemon_goes_on_there() {
-    let house = house_of(&["Lamp"]).await;
-    let mut config = Config::of(&house).set("broker", "listen", "127.0.0.1:0").text();
+    let home = home_of(&["Lamp"]).await;
+    let mut config = Config::of(&home).set("broker", "listen", "127.0.0.1:0").text();
     config += "[[broker.user]]\nname = \"homeassistant\"\npassword_file = \"ha.password\"\n";
-    let home = Home::new(&Config::default());
-    home.write(&config);
-    let file = home.config().with_file_name("ha.password");
+    let setup = Setup::new(&Config::default());
+    setup.write(&config);
+    let file = setup.config().with_file_name("ha.password");
     fs::write(&file, format!("{}\n", USER.1)).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let daemon = home.daemon();
+    let daemon = setup.daemon();
     let port = daemon.is_connected().await;
 
     let refused: Vec<_> = [None, Some(("", "")), Some((USER.0, "wrong")), Some(("other", USER.1))]
@@ -142,17 +142,17 @@ async fn an_embedded_broker_with_users_lets_nobody_else_in_and_the_daemon_goes_o
         "not once for each"
     );
 
-    let ear = Ear::listen_to(port, "#", Some(USER)).await;
-    let scene = Scene { home, daemon, ear, port };
+    let subscriber = Subscriber::subscribe_to(port, "#", Some(USER)).await;
+    let scene = Scene { setup, daemon, subscriber, port };
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert!(holds(&result, &json!({"status": "ok"})), "{result}");
 }
 
 #[tokio::test]
 async fn an_embedded_broker_for_the_network_without_users_is_exit_78_and_one_line() {
-    let home = Home::new(&Config::default().set("broker", "listen", "0.0.0.0:1883"));
+    let setup = Setup::new(&Config::default().set("broker", "listen", "0.0.0.0:1883"));
     for words in [&["check"][..], &["run"]] {
-        let ended = home.run(words).await;
+        let ended = setup.run(words).await;
         let line = ended.failed(78);
         assert!(
             line.contains(
@@ -165,42 +165,50 @@ async fn an_embedded_broker_for_the_network_without_users_is_exit_78_and_one_lin
 
 #[tokio::test]
 async fn a_client_of_the_broker_has_no_other_plug_switched_by_the_answer_to_his_command() {
-    let house = house_of(&["Lamp", "Heater"]).await;
-    let scene = Scene::start(&Config::of(&house)).await;
+    let home = home_of(&["Lamp", "Heater"]).await;
+    let scene = Scene::start(&Config::of(&home)).await;
     scene.shows("heater", json!({"state": "OFF"})).await;
-    scene.ear.ask("hs100d/lamp/set", r#"{"state":"ON","transaction":"first"}"#, "hs100d/heater/set", b"c");
+    scene.subscriber.request(
+        "hs100d/lamp/set",
+        r#"{"state":"ON","transaction":"first"}"#,
+        "hs100d/heater/set",
+        b"c",
+    );
     scene.result("lamp", "first").await;
     // What was said to the heater by then comes before this.
     scene.read("heater").await;
-    assert!(house.plug(0).is_on() && !house.plug(1).is_on());
-    assert!(scene.ear.seen().iter().all(|seen| seen.topic != "hs100d/heater/set"), "nothing was said there");
+    assert!(home.plug(0).is_on() && !home.plug(1).is_on());
+    assert!(
+        scene.subscriber.messages().iter().all(|seen| seen.topic != "hs100d/heater/set"),
+        "nothing was said there"
+    );
 }
 
 #[tokio::test]
 async fn whatever_a_plug_calls_itself_it_makes_no_topic_no_line_and_no_template_of_its_own() {
     let name = "+/#/../set\n2026-01-01 ERROR forged\u{1b}[2J\", \"x\": \"{{ 7 * 7 }}\u{202e}";
-    let house = house_of(&[name]).await;
-    let scene = Scene::start(&Config::of(&house)).await;
+    let home = home_of(&[name]).await;
+    let scene = Scene::start(&Config::of(&home)).await;
     let is_info =
         |topic: &str| topic.starts_with("hs100d/") && topic.ends_with("/info") && !topic.contains("/bridge/");
     let info = scene
-        .ear
+        .subscriber
         .until("what the plug says of itself", |all| all.iter().rfind(|seen| is_info(&seen.topic)).cloned())
         .await;
     let told: serde_json::Value = serde_json::from_str(&info.payload).unwrap();
     assert_eq!(told["alias"], name, "as it is, within quotes");
-    let document = |all: &[mqtt::Seen]| {
+    let document = |all: &[mqtt::Message]| {
         let of_plug = |topic: &str| topic.starts_with("homeassistant/device/") && topic.contains("8006");
         all.iter().rfind(|seen| seen.topic.ends_with("/config") && of_plug(&seen.topic)).cloned()
     };
-    let document = scene.ear.until("its document", document).await;
+    let document = scene.subscriber.until("its document", document).await;
     let document: serde_json::Value = serde_json::from_str(&document.payload).unwrap();
     assert_eq!(document["dev"]["name"], name);
     let rest = json!({"cmps": document["cmps"], "avty": document["avty"]});
     assert!(rest.to_string().contains("val_tpl") && !rest.to_string().contains("7 * 7"), "{rest}");
 
     let plain = |c: char| c.is_ascii_alphanumeric() || "/_-".contains(c);
-    for seen in scene.ear.seen() {
+    for seen in scene.subscriber.messages() {
         assert!(seen.topic.chars().all(plain), "{}", seen.topic);
     }
     scene.daemon.says("plug_found").await;

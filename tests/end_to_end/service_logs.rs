@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
-use crate::support::e2e::{Config, Daemon, Home, house_of, mounts};
-use crate::support::mqtt::{Ear, free_port, within};
+use crate::support::e2e::{Config, Daemon, Setup, home_of, mounts};
+use crate::support::mqtt::{Subscriber, free_port, within};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
 use tempfile::TempDir;
@@ -44,10 +44,10 @@ impl Journal {
     }
 
     /// Starts the daemon as systemd does; nothing where no mount may be made.
-    fn starts(&self, home: &Home) -> Option<Daemon> {
+    fn starts(&self, setup: &Setup) -> Option<Daemon> {
         let journal = format!("JOURNAL={}", self.folder.path().display());
         let words = [mounts()?, vec!["env", &journal, "sh", "-c", AS_A_UNIT, "sh"]].concat();
-        Some(home.daemon_by(&words))
+        Some(setup.daemon_by(&words))
     }
 
     /// Waits for a line like this; what is said before it is looked at and goes by.
@@ -98,8 +98,8 @@ fn holds(entry: &Entry, fields: &[(&str, &str)]) {
     }
 }
 
-fn config(house: &SimHome, port: u16) -> Config {
-    Config::of(house).without("cloud").set("broker", "listen", format!("127.0.0.1:{port}")).set(
+fn config(home: &SimHome, port: u16) -> Config {
+    Config::of(home).without("cloud").set("broker", "listen", format!("127.0.0.1:{port}")).set(
         "routing",
         "command_ttl",
         "1s",
@@ -108,10 +108,10 @@ fn config(house: &SimHome, port: u16) -> Config {
 
 #[tokio::test]
 async fn the_journal_gets_fields_to_pick_lines_by_and_a_repeated_failure_once() {
-    let (house, port) = (house_of(&["Kettle"]).await, free_port());
+    let (home, port) = (home_of(&["Kettle"]).await, free_port());
     let journal = Journal::listen();
-    let home = Home::new(&config(&house, port));
-    let Some(mut daemon) = journal.starts(&home) else { return };
+    let setup = Setup::new(&config(&home, port));
+    let Some(mut daemon) = journal.starts(&setup) else { return };
     let online = journal.hears_event("plug_online").await;
     holds(&online, &[("PRIORITY", INFORMATIONAL), ("HS100D_PLUG", "kettle"), ("HS100D_ROUTE", "local")]);
     holds(
@@ -119,11 +119,11 @@ async fn the_journal_gets_fields_to_pick_lines_by_and_a_repeated_failure_once() 
         &[("MESSAGE", "kettle: plug_online: over the local route"), ("SYSLOG_IDENTIFIER", "hs100d")],
     );
 
-    let ear = Ear::listen(port).await;
-    ear.hears("hs100d/kettle/availability", "online").await;
-    house.lan().set_fault(house.plug(0), LanFault::Silent).await.unwrap();
+    let subscriber = Subscriber::connect(port).await;
+    subscriber.receives("hs100d/kettle/availability", "online").await;
+    home.lan().set_fault(home.plug(0), LanFault::Silent).await.unwrap();
     for (time, priority) in [("first", WARNING), ("second", DEBUG)] {
-        ear.say("hs100d/kettle/set", format!(r#"{{"state":"ON","transaction":"{time}"}}"#));
+        subscriber.publish("hs100d/kettle/set", format!(r#"{{"state":"ON","transaction":"{time}"}}"#));
         let failed = journal.hears_event("command_failed").await;
         holds(&failed, &[("PRIORITY", priority), ("HS100D_PLUG", "kettle")]);
         let (reason, message) = (&failed["HS100D_REASON"], &failed["MESSAGE"]);
@@ -131,8 +131,8 @@ async fn the_journal_gets_fields_to_pick_lines_by_and_a_repeated_failure_once() 
         assert!(message.contains("hs100d check --online"), "{failed:?}");
     }
 
-    house.lan().set_fault(house.plug(0), LanFault::Works).await.unwrap();
-    ear.say("hs100d/kettle/set", "ON");
+    home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
+    subscriber.publish("hs100d/kettle/set", "ON");
     let ok = journal.hears_event("command_ok").await;
     holds(&ok, &[("PRIORITY", INFORMATIONAL), ("HS100D_PLUG", "kettle"), ("HS100D_ROUTE", "local")]);
     assert!(ok["MESSAGE"].contains("after 2 failures in "), "{ok:?}");
@@ -143,9 +143,9 @@ async fn the_journal_gets_fields_to_pick_lines_by_and_a_repeated_failure_once() 
 
 #[tokio::test]
 async fn a_stream_that_is_not_the_journal_gets_lines_for_a_person() {
-    let house = house_of(&["Kettle"]).await;
-    let home = Home::new(&config(&house, free_port()));
-    let mut daemon = home.daemon_by(&["env", "JOURNAL_STREAM=1:1"]);
+    let home = home_of(&["Kettle"]).await;
+    let setup = Setup::new(&config(&home, free_port()));
+    let mut daemon = setup.daemon_by(&["env", "JOURNAL_STREAM=1:1"]);
     let line = daemon.says("kettle: plug_online").await;
     let (time, rest) = line.split_once(' ').unwrap();
     assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
@@ -157,8 +157,8 @@ async fn a_stream_that_is_not_the_journal_gets_lines_for_a_person() {
 /// How much is said, by the command line and by the environment.
 #[tokio::test]
 async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
-    let house = house_of(&["Kettle"]).await;
-    let refused = config(&house, 0).at_broker(free_port());
+    let home = home_of(&["Kettle"]).await;
+    let refused = config(&home, 0).at_broker(free_port());
     for (words, levels) in [
         ("exec \"$@\" -qq", &[][..]),
         ("exec \"$@\" -q", &["WARN"]),
@@ -166,11 +166,11 @@ async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
         ("exec \"$@\" -v", &["DEBUG", "INFO", "WARN"]),
         ("RUST_LOG=hs100d=warn exec \"$@\" -v", &["WARN"]),
     ] {
-        let home = Home::new(&refused);
-        let mut daemon = home.daemon_by(&["env", "-u", "RUST_LOG", "sh", "-c", words, "sh"]);
+        let setup = Setup::new(&refused);
+        let mut daemon = setup.daemon_by(&["env", "-u", "RUST_LOG", "sh", "-c", words, "sh"]);
         // By then it has found the plug, has been refused by the broker, and has said what it says.
         within("the plug in the store", async {
-            let store = home.state_dir().join("state.json");
+            let store = setup.state_dir().join("state.json");
             while !fs::read_to_string(&store).is_ok_and(|text| text.contains("kettle")) {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }

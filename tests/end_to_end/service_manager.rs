@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
-use crate::support::e2e::{ACCOUNT, Config, Daemon, Home, house_of};
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Setup, home_of};
 use crate::support::mqtt::{Fault, FaultBroker, free_port, within};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -38,10 +38,10 @@ impl Manager {
     }
 
     /// Starts the daemon as a unit with `Type=notify` and a watchdog.
-    fn starts(&self, home: &Home) -> Daemon {
+    fn starts(&self, setup: &Setup) -> Daemon {
         let socket = format!("NOTIFY_SOCKET={}", self.folder.path().join("notify").display());
         let watchdog = format!("WATCHDOG_USEC={}", WATCHDOG.as_micros());
-        home.daemon_by(&["env", &socket, &watchdog])
+        setup.daemon_by(&["env", &socket, &watchdog])
     }
 
     async fn hears_next(&self) -> String {
@@ -96,20 +96,20 @@ fn config(plug: u16, cloud: u16, broker: u16) -> Config {
 }
 
 /// A house that is served over the LAN, with a broker of its own.
-async fn served(manager: &Manager) -> (SimHome, Home, Daemon) {
-    let house = house_of(&["Kettle", "Lamp"]).await;
-    let home = Home::new(&Config::of(&house));
-    let daemon = manager.starts(&home);
+async fn served(manager: &Manager) -> (SimHome, Setup, Daemon) {
+    let home = home_of(&["Kettle", "Lamp"]).await;
+    let setup = Setup::new(&Config::of(&home));
+    let daemon = manager.starts(&setup);
     manager.hears("STATUS=2 of 2 plugs online (2 LAN), cloud ok, broker connected").await;
-    (house, home, daemon)
+    (home, setup, daemon)
 }
 
 #[tokio::test]
 async fn it_is_ready_when_its_loop_stands_and_not_when_the_network_does() {
     let manager = Manager::listen();
     let [plug, cloud, broker] = [free_port(), free_port(), free_port()];
-    let home = Home::new(&config(plug, cloud, broker));
-    let mut daemon = manager.starts(&home);
+    let setup = Setup::new(&config(plug, cloud, broker));
+    let mut daemon = manager.starts(&setup);
     assert_eq!(within("the first word", manager.hears_next()).await.trim_end(), "READY=1");
     manager.hears("STATUS=0 of 1 plugs online, cloud down, broker not connected").await;
     for _ in 0..3 {
@@ -124,10 +124,10 @@ async fn it_is_ready_when_its_loop_stands_and_not_when_the_network_does() {
 #[tokio::test]
 async fn the_status_tells_by_which_way_plugs_are_reached() {
     let manager = Manager::listen();
-    let (house, _home, mut daemon) = served(&manager).await;
-    house.lan().set_fault(house.plug(1), LanFault::Refused).await.unwrap();
+    let (home, _setup, mut daemon) = served(&manager).await;
+    home.lan().set_fault(home.plug(1), LanFault::Refused).await.unwrap();
     manager.hears("STATUS=2 of 2 plugs online (1 LAN, 1 cloud), cloud ok, broker connected").await;
-    house.lan().set_fault(house.plug(1), LanFault::Works).await.unwrap();
+    home.lan().set_fault(home.plug(1), LanFault::Works).await.unwrap();
     manager.hears("STATUS=2 of 2 plugs online (2 LAN), cloud ok, broker connected").await;
     daemon.stop().await;
 }
@@ -135,7 +135,7 @@ async fn the_status_tells_by_which_way_plugs_are_reached() {
 #[tokio::test]
 async fn a_loop_that_hangs_does_not_say_that_it_is_alive() {
     let manager = Manager::listen();
-    let (_house, _home, mut daemon) = served(&manager).await;
+    let (_home, _setup, mut daemon) = served(&manager).await;
     daemon.signal("STOP");
     // What it said before it hung.
     while timeout(WATCHDOG, manager.hears_next()).await.is_ok() {}
@@ -150,12 +150,12 @@ async fn a_loop_that_hangs_does_not_say_that_it_is_alive() {
 #[tokio::test]
 async fn while_a_config_is_being_read_the_loop_says_that_it_is_alive() {
     let manager = Manager::listen();
-    let (_house, home, mut daemon) = served(&manager).await;
-    let text = fs::read_to_string(home.config()).unwrap();
-    home.pipe();
+    let (_home, setup, mut daemon) = served(&manager).await;
+    let text = fs::read_to_string(setup.config()).unwrap();
+    setup.pipe();
     daemon.signal("HUP");
     manager.hears("RELOADING=1").await;
-    let mut pipe = home.reader().await;
+    let mut pipe = setup.reader().await;
     let mut turns = 0;
     while turns < 3 {
         let told = within("the watchdog", manager.hears_next()).await;
@@ -171,10 +171,10 @@ async fn while_a_config_is_being_read_the_loop_says_that_it_is_alive() {
 #[tokio::test]
 async fn a_reload_is_told_with_its_moment_and_has_an_end_also_when_the_config_is_bad() {
     let manager = Manager::listen();
-    let (_house, home, mut daemon) = served(&manager).await;
-    let good = fs::read_to_string(home.config()).unwrap();
+    let (_home, setup, mut daemon) = served(&manager).await;
+    let good = fs::read_to_string(setup.config()).unwrap();
     for (config, line) in [(&*good, "the config was read again"), ("[mqtt\n", "the old one stays: ")] {
-        home.write(config);
+        setup.write(config);
         let before = monotonic();
         daemon.signal("HUP");
         let told = manager.hears("RELOADING=1").await;
@@ -220,11 +220,11 @@ async fn sigterm_ends_it_in_time_also_when_the_broker_takes_the_last_words_and_c
 #[tokio::test]
 async fn sigterm_ends_it_in_time_also_while_it_reads_a_config_that_has_no_end() {
     let manager = Manager::listen();
-    let (_house, home, mut daemon) = served(&manager).await;
-    home.pipe();
+    let (_home, setup, mut daemon) = served(&manager).await;
+    setup.pipe();
     daemon.signal("HUP");
     manager.hears("RELOADING=1").await;
-    let pipe = home.reader().await;
+    let pipe = setup.reader().await;
     is_stopped_in_time(&mut daemon, &manager).await;
     drop(pipe);
     let lines = daemon.lines();
@@ -235,8 +235,8 @@ async fn sigterm_ends_it_in_time_also_while_it_reads_a_config_that_has_no_end() 
 async fn sigterm_ends_it_in_time_also_while_it_leaves_one_broker_for_another() {
     let (broker, other) = (FaultBroker::start(Fault::NoPubAck).await, Silence::new().await);
     let (mut daemon, manager, wires) = hung_up(broker.port).await;
-    let (plug, cloud, _, home) = &wires;
-    home.write(&config(plug.port(), cloud.port(), other.port()).text());
+    let (plug, cloud, _, setup) = &wires;
+    setup.write(&config(plug.port(), cloud.port(), other.port()).text());
     daemon.signal("HUP");
     let is_goodbye = |packet: &Packet| matches!(packet, Packet::Publish(said) if said.payload == "offline");
     within("the goodbye", async {
@@ -251,14 +251,14 @@ async fn sigterm_ends_it_in_time_also_while_it_leaves_one_broker_for_another() {
 }
 
 /// A daemon with an exchange under way that its plug does not answer, and a call that its cloud does not.
-async fn hung_up(broker: u16) -> (Daemon, Manager, (Silence, Silence, [TcpStream; 2], Home)) {
+async fn hung_up(broker: u16) -> (Daemon, Manager, (Silence, Silence, [TcpStream; 2], Setup)) {
     let manager = Manager::listen();
     let (plug, cloud) = (Silence::new().await, Silence::new().await);
-    let home = Home::new(&config(plug.port(), cloud.port(), broker));
-    let daemon = manager.starts(&home);
+    let setup = Setup::new(&config(plug.port(), cloud.port(), broker));
+    let daemon = manager.starts(&setup);
     manager.hears("READY=1").await;
     let held = [plug.holds("an exchange with the plug").await, cloud.holds("a call to the cloud").await];
-    (daemon, manager, (plug, cloud, held, home))
+    (daemon, manager, (plug, cloud, held, setup))
 }
 
 async fn ends_in_time(daemon: &mut Daemon, manager: &Manager) {

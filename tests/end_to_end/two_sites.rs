@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::support::e2e::{Config, Daemon, Home, blueprint_of, holds, json_of, sees};
-use crate::support::mqtt::{Brand, Ear, House as Broker, Seen, has_mosquitto, kept, until_kept};
+use crate::support::e2e::{Config, Daemon, Setup, holds, home_options_of, json_of, sees};
+use crate::support::mqtt::{Brand, Message, Subscriber, TestBroker, has_mosquitto, retained, until_retained};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::home::SimHome;
 use serde_json::{Value, json};
@@ -19,54 +19,59 @@ const PLUGS: [&str; 2] = ["Lamp", "Kettle"];
 /// One house and the daemon that serves it.
 struct Site {
     base: &'static str,
-    house: SimHome,
+    home: SimHome,
     /// So many of its plugs come before the lamp.
     hidden: usize,
-    home: Home,
+    setup: Setup,
     daemon: Daemon,
 }
 
 impl Site {
     /// Plugs of the same names as at the other site. They live in a part of loopback of their own, at a port of their own.
     async fn start(base: &'static str, part: u8, broker: u16) -> Self {
-        let mut blueprint = blueprint_of(&PLUGS);
-        blueprint.first_plug = Ipv4Addr::new(127, 7, part, 1);
+        let mut home_options = home_options_of(&PLUGS);
+        home_options.first_plug = Ipv4Addr::new(127, 7, part, 1);
         // No two plugs of this world have one device id, and each simulated home counts from one: those that would be the
         // other site's are hidden.
         let hidden = PLUGS.len() * (usize::from(part) - 1);
-        blueprint.plugs = blueprint.plugs.iter().cycle().take(hidden + PLUGS.len()).cloned().collect();
-        let house = SimHome::start(blueprint).await.unwrap();
-        house.plugs()[..hidden].iter().for_each(hide);
-        let config = Config::of(&house)
+        home_options.plugs = home_options.plugs.iter().cycle().take(hidden + PLUGS.len()).cloned().collect();
+        let home = SimHome::start(home_options).await.unwrap();
+        home.plugs()[..hidden].iter().for_each(hide);
+        let config = Config::of(&home)
             .without("cloud")
             .at_broker(broker)
             .set("mqtt", "base_topic", base)
             .set("mqtt", "client_id", base.replace('/', "-"))
             .set("local", "poll_interval", "1s");
-        let home = Home::new(&config);
-        let daemon = home.daemon();
+        let setup = Setup::new(&config);
+        let daemon = setup.daemon();
         daemon.is_connected().await;
-        Self { base, house, home, daemon, hidden }
+        Self { base, home, setup, daemon, hidden }
     }
 
     fn is_lit(&self) -> bool {
-        self.house.plug(self.hidden).is_on()
+        self.home.plug(self.hidden).is_on()
     }
 
     fn topic(&self, rest: &str) -> String {
         format!("{}/{rest}", self.base)
     }
 
-    async fn is_shown(&self, ear: &Ear) {
+    async fn is_shown(&self, subscriber: &Subscriber) {
         for plug in PLUGS.map(str::to_lowercase) {
-            sees(ear, &self.topic(&format!("{plug}/state")), json!({"state": "OFF", "route": "local"})).await;
+            sees(
+                subscriber,
+                &self.topic(&format!("{plug}/state")),
+                json!({"state": "OFF", "route": "local"}),
+            )
+            .await;
         }
-        ear.hears(&self.topic("bridge/state"), "online").await;
+        subscriber.receives(&self.topic("bridge/state"), "online").await;
     }
 
-    async fn answers(&self, ear: &Ear, request: &str, payload: Value) -> Value {
-        ear.say(&self.topic(&format!("bridge/request/{request}")), payload.to_string());
-        sees(ear, &self.topic(&format!("bridge/response/{request}")), json!({"status": "ok"})).await
+    async fn answers(&self, subscriber: &Subscriber, request: &str, payload: Value) -> Value {
+        subscriber.publish(&self.topic(&format!("bridge/request/{request}")), payload.to_string());
+        sees(subscriber, &self.topic(&format!("bridge/response/{request}")), json!({"status": "ok"})).await
     }
 }
 
@@ -76,8 +81,8 @@ fn hide(plug: &PlugHandle) {
 }
 
 /// What the broker keeps of one site: its topics, and the documents that name them.
-fn own(all: &[Seen], base: &str) -> BTreeMap<String, String> {
-    let is_own = |seen: &&Seen| {
+fn own(all: &[Message], base: &str) -> BTreeMap<String, String> {
+    let is_own = |seen: &&Message| {
         seen.topic.starts_with(&format!("{base}/"))
             || (seen.topic.starts_with("homeassistant/") && seen.payload.contains(&format!("\"{base}/")))
     };
@@ -92,60 +97,64 @@ async fn two_sites_at_one_broker_do_not_touch_each_other() {
     if !has_mosquitto() {
         return;
     }
-    let broker = Broker::start(Brand::Mosquitto).await;
-    let ear = Ear::listen(broker.port).await;
+    let broker = TestBroker::start(Brand::Mosquitto).await;
+    let subscriber = Subscriber::connect(broker.port).await;
     let north = Site::start("sites/north", 1, broker.port).await;
     let mut south = Site::start("sites/south", 2, broker.port).await;
     for site in [&north, &south] {
-        site.is_shown(&ear).await;
+        site.is_shown(&subscriber).await;
     }
-    let is_whole = |all: &[Seen]| [&north, &south].iter().all(|site| own(all, site.base).len() == KEPT);
-    let before = until_kept(broker.port, "both sites", is_whole).await;
+    let is_whole = |all: &[Message]| [&north, &south].iter().all(|site| own(all, site.base).len() == KEPT);
+    let before = until_retained(broker.port, "both sites", is_whole).await;
     assert_eq!(before.len(), 2 * KEPT, "and nothing else: {before:#?}");
     assert_eq!(entities(&before).len(), 2 * entities(&of(&before, north.base)).len(), "no id is used twice");
 
     // A command to a plug of one site switches the one of that site.
-    ear.forget_everything();
-    ear.say(&north.topic("lamp/set"), "ON");
-    let result = sees(&ear, &north.topic("lamp/result"), json!({"status": "ok"})).await;
+    subscriber.clear();
+    subscriber.publish(&north.topic("lamp/set"), "ON");
+    let result = sees(&subscriber, &north.topic("lamp/result"), json!({"status": "ok"})).await;
     assert!(holds(&result, &json!({"state": "ON"})), "{result}");
     assert_eq!((north.is_lit(), south.is_lit()), (true, false));
 
     // A request to one site is answered by that site alone, and changes nothing of the other.
-    north.answers(&ear, "refresh", json!({})).await;
-    hide(north.house.plug(1));
-    north.answers(&ear, "forget", json!({"plug": "kettle"})).await;
-    let after = until_kept(broker.port, "the forgotten plug gone", |all| {
+    north.answers(&subscriber, "refresh", json!({})).await;
+    hide(north.home.plug(1));
+    north.answers(&subscriber, "forget", json!({"plug": "kettle"})).await;
+    let after = until_retained(broker.port, "the forgotten plug gone", |all| {
         !own(all, north.base).contains_key(&north.topic("kettle/state"))
     })
     .await;
     assert_eq!(own(&after, south.base), own(&before, south.base));
-    assert!(ear.seen().iter().all(|seen| !seen.topic.starts_with(south.base)), "{:#?}", ear.seen());
+    assert!(
+        subscriber.messages().iter().all(|seen| !seen.topic.starts_with(south.base)),
+        "{:#?}",
+        subscriber.messages()
+    );
 
     // One site goes, and comes back to what is its own; the other stays where it is.
     south.daemon.stop().await;
-    let left = kept(broker.port).await;
+    let left = retained(broker.port).await;
     assert_eq!(own(&left, north.base), own(&after, north.base));
-    ear.forget_everything();
-    south.daemon = south.home.daemon();
+    subscriber.clear();
+    south.daemon = south.setup.daemon();
     south.daemon.is_connected().await;
-    south.is_shown(&ear).await;
-    let topics = |all: &[Seen]| own(all, south.base).into_keys().collect::<Vec<_>>();
-    let is_back = |all: &[Seen]| topics(all) == topics(&before);
-    let back = until_kept(broker.port, "the site that came back", is_back).await;
+    south.is_shown(&subscriber).await;
+    let topics = |all: &[Message]| own(all, south.base).into_keys().collect::<Vec<_>>();
+    let is_back = |all: &[Message]| topics(all) == topics(&before);
+    let back = until_retained(broker.port, "the site that came back", is_back).await;
     assert_eq!(own(&back, north.base), own(&after, north.base));
-    ear.say(&south.topic("lamp/set"), "ON");
-    sees(&ear, &south.topic("lamp/result"), json!({"status": "ok"})).await;
+    subscriber.publish(&south.topic("lamp/set"), "ON");
+    sees(&subscriber, &south.topic("lamp/result"), json!({"status": "ok"})).await;
     assert!(south.is_lit() && north.is_lit());
 }
 
-fn of(all: &[Seen], base: &str) -> Vec<Seen> {
+fn of(all: &[Message], base: &str) -> Vec<Message> {
     let own = own(all, base);
     all.iter().filter(|seen| own.contains_key(&seen.topic)).cloned().collect()
 }
 
 /// The ids under which Home Assistant would keep entities.
-fn entities(all: &[Seen]) -> std::collections::BTreeSet<String> {
+fn entities(all: &[Message]) -> std::collections::BTreeSet<String> {
     let documents = all.iter().filter(|seen| seen.topic.starts_with("homeassistant/")).map(json_of);
     let ids = documents.flat_map(|document| {
         let components = document["components"].as_object().or(document["cmps"].as_object()).cloned();

@@ -23,19 +23,19 @@ fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
 }
 
 /// A plug answers the newer discovery.
-fn sight_other(house: &mut Scenario, number: usize, kind: &str, encryption: &str) {
+fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str) {
     let said = DiscoveryReply::Other(UnsupportedDevice {
         mac: Some(mac(number)),
         kind: kind.into(),
         model: "HS100(UK)".into(),
         encryption: encryption.into(),
     });
-    house.event(Event::Sighted(Sighting { address: address(number), said }));
+    home.event(Event::Sighted(Sighting { address: address(number), said }));
 }
 
 /// What was said of devices that cannot be served: of which plug, and how.
-fn unsupported(house: &Scenario) -> Vec<(Option<String>, String)> {
-    let said = house.told.iter().filter_map(|(_, update)| match update {
+fn unsupported(home: &Scenario) -> Vec<(Option<String>, String)> {
+    let said = home.updates.iter().filter_map(|(_, update)| match update {
         Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, detail, .. }) => {
             Some((plug.as_ref().map(ToString::to_string), detail.clone()))
         }
@@ -51,41 +51,41 @@ fn pauses(times: impl IntoIterator<Item = Duration>) -> Vec<u64> {
 
 #[test]
 fn a_missing_plug_is_looked_for_at_once_then_in_growing_pauses_and_no_more_once_it_is_back() {
-    let mut house = adopting(1, 1, false);
-    house.run_for(seconds(4));
-    assert_eq!(house.searches, [], "nobody is missing");
-    house.plug(1).lan = Lan::Refused;
-    let gone = house.elapsed();
-    house.run_for(seconds(300));
-    let first = house.searches[0].0;
+    let mut home = adopting(1, 1, false);
+    home.run_for(seconds(4));
+    assert_eq!(home.searches, [], "nobody is missing");
+    home.plug(1).lan = Lan::Refused;
+    let gone = home.elapsed();
+    home.run_for(seconds(300));
+    let first = home.searches[0].0;
     assert!(first - gone < seconds(6), "within a poll: {first:?}");
-    let times: Vec<_> = house.searches.iter().map(|(at, _)| *at).collect();
+    let times: Vec<_> = home.searches.iter().map(|(at, _)| *at).collect();
     assert_eq!(pauses(times), [2, 4, 8, 16, 32, 60, 60, 60]);
     assert!(
-        house.searches.iter().all(|(_, probe)| *probe == [address(1)]),
+        home.searches.iter().all(|(_, probe)| *probe == [address(1)]),
         "its last address is asked directly"
     );
 
-    house.plug(1).lan = Lan::Works;
-    house.sight(1);
-    house.run_for(seconds(1));
-    house.searches.clear();
-    house.run_for(seconds(300));
-    let found_again = house.searches.len();
+    home.plug(1).lan = Lan::Works;
+    home.sight(1);
+    home.run_for(seconds(1));
+    home.searches.clear();
+    home.run_for(seconds(300));
+    let found_again = home.searches.len();
     assert!(found_again <= 1, "{found_again} searches for nobody");
 }
 
 #[test]
 fn a_plug_that_moved_is_found_by_the_search_and_followed_within_ten_seconds() {
     for lan in [Lan::Works, Lan::Silent] {
-        let mut house = adopting(2, 1, false);
-        house.broadcasts_work = true;
-        house.run_for(seconds(4));
+        let mut home = adopting(2, 1, false);
+        home.broadcasts_work = true;
+        home.run_for(seconds(4));
         // At its old address nobody answers, or somebody who says nothing.
-        house.plug(1).address = Address::new("192.0.2.99", 9999);
-        house.plug(2).address = (lan == Lan::Silent).then(|| address(1));
-        house.plug(2).lan = lan;
-        let took = house.run_until(seconds(10), |house| house.happened(NoticeKind::AddressChanged) == 1);
+        home.plug(1).address = Address::new("192.0.2.99", 9999);
+        home.plug(2).address = (lan == Lan::Silent).then(|| address(1));
+        home.plug(2).lan = lan;
+        let took = home.run_until(seconds(10), |home| home.happened(NoticeKind::AddressChanged) == 1);
         assert!(took <= seconds(10), "{took:?}");
     }
 }
@@ -93,17 +93,17 @@ fn a_plug_that_moved_is_found_by_the_search_and_followed_within_ten_seconds() {
 #[test]
 fn plugs_that_go_missing_together_are_looked_for_together_and_each_is_asked_in_its_turn() {
     let count = 1000;
-    let mut house = adopting(count, count, false);
-    house.run_for(seconds(12));
-    house.searches.clear();
+    let mut home = adopting(count, count, false);
+    home.run_for(seconds(12));
+    home.searches.clear();
     for number in 1..=count {
-        house.plug(number).lan = Lan::Refused;
+        home.plug(number).lan = Lan::Refused;
     }
-    house.run_for(seconds(30));
-    assert!(house.searches.len() <= 12, "{} searches in half a minute", house.searches.len());
-    let most = house.searches.iter().map(|(_, probe)| probe.len()).max().unwrap();
+    home.run_for(seconds(30));
+    assert!(home.searches.len() <= 12, "{} searches in half a minute", home.searches.len());
+    let most = home.searches.iter().map(|(_, probe)| probe.len()).max().unwrap();
     assert!(most <= 256, "{most} asked at once");
-    let asked: std::collections::HashSet<_> = house.searches.iter().flat_map(|(_, probe)| probe).collect();
+    let asked: std::collections::HashSet<_> = home.searches.iter().flat_map(|(_, probe)| probe).collect();
     assert_eq!(asked.len(), count, "each was asked");
 }
 
@@ -116,49 +116,49 @@ fn where_the_user_wrote_that_a_plug_lives_it_is_looked_for_as_well() {
         policy: RoutePolicy::default(),
     };
     let settings = Settings { plugs: vec![entry], ..Settings::default() };
-    let mut house = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
-    house.run_for(seconds(4));
+    let mut home = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
+    home.run_for(seconds(4));
     let elsewhere = Address::new("192.0.2.99", 9999);
-    house.plug(1).address.clone_from(&elsewhere);
-    house.run_for(seconds(6));
-    house.sight(1);
-    house.run_for(seconds(6));
-    house.searches.clear();
-    house.plug(1).lan = Lan::Refused;
-    house.run_for(seconds(20));
-    assert_eq!(house.searches[0].1, [elsewhere.unwrap(), address(1)]);
+    home.plug(1).address.clone_from(&elsewhere);
+    home.run_for(seconds(6));
+    home.sight(1);
+    home.run_for(seconds(6));
+    home.searches.clear();
+    home.plug(1).lan = Lan::Refused;
+    home.run_for(seconds(20));
+    assert_eq!(home.searches[0].1, [elsewhere.unwrap(), address(1)]);
 }
 
 #[test]
 fn a_request_to_discover_searches_the_lan_and_lists_the_account() {
-    let mut house = adopting(1, 1, true);
-    house.run_for(seconds(4));
-    house.event(Event::Account(vec![]));
-    (house.searches, house.listings) = (vec![], vec![]);
-    house.event(Event::Request { id: RequestId::new(Origin::Mqtt, 1), ask: BridgeCommand::Discover });
-    assert_eq!((house.searches.len(), house.listings.len()), (1, 1));
+    let mut home = adopting(1, 1, true);
+    home.run_for(seconds(4));
+    home.event(Event::Account(vec![]));
+    (home.searches, home.listings) = (vec![], vec![]);
+    home.event(Event::Request { id: RequestId::new(Origin::Mqtt, 1), ask: BridgeCommand::Discover });
+    assert_eq!((home.searches.len(), home.listings.len()), (1, 1));
     let answered = Update::Response { id: RequestId::new(Origin::Mqtt, 1), result: Ok(()) };
-    assert!(house.told.iter().any(|(_, update)| *update == answered));
-    house.run_for(seconds(30));
-    assert_eq!(house.searches.len(), 1, "nobody is missing, so once is enough");
+    assert!(home.updates.iter().any(|(_, update)| *update == answered));
+    home.run_for(seconds(30));
+    assert_eq!(home.searches.len(), 1, "nobody is missing, so once is enough");
 }
 
 #[test]
 fn a_plug_that_speaks_only_klap_is_named_once_and_served_over_the_cloud_where_the_account_lists_it() {
-    let mut house = adopting(1, 0, true);
-    house.plug(1).lan = Lan::Refused;
+    let mut home = adopting(1, 0, true);
+    home.plug(1).lan = Lan::Refused;
     for _ in 0..3 {
-        sight_other(&mut house, 1, PLUG, "KLAP");
+        sight_other(&mut home, 1, PLUG, "KLAP");
     }
-    house.event(Event::Account(vec![row(1, "Plug 1", PLUG)]));
-    house.run_until(seconds(2), |house| house.shown(1).is_some());
-    assert_eq!(house.shown(1).unwrap().route, Some(Route::Cloud));
-    house.run_for(seconds(3));
+    home.event(Event::Account(vec![row(1, "Plug 1", PLUG)]));
+    home.run_until(seconds(2), |home| home.shown(1).is_some());
+    assert_eq!(home.shown(1).unwrap().route, Some(Route::Cloud));
+    home.run_for(seconds(3));
     for _ in 0..3 {
-        sight_other(&mut house, 1, PLUG, "KLAP");
-        house.run_for(seconds(60));
+        sight_other(&mut home, 1, PLUG, "KLAP");
+        home.run_for(seconds(60));
     }
-    let [(plug, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+    let [(plug, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
     assert_eq!(plug.as_deref(), Some("plug-1"), "joined by its MAC");
     assert!(
         detail.contains("HS100(UK) at 192.0.2.1: it speaks KLAP") && detail.contains("cloud"),
@@ -169,18 +169,18 @@ fn a_plug_that_speaks_only_klap_is_named_once_and_served_over_the_cloud_where_th
 /// As 27 bulbs filled a log with 648 lines in 42 seconds.
 #[test]
 fn a_bulb_that_answers_every_datagram_is_named_once() {
-    let mut house = adopting(2, 0, true);
-    house.plug(1).kind = BULB;
+    let mut home = adopting(2, 0, true);
+    home.plug(1).kind = BULB;
     for _ in 0..20 {
-        house.sight(1);
-        house.sight(1);
-        house.sight(2);
-        house.event(Event::Account(vec![row(1, "Plug 1", BULB)]));
-        house.run_for(seconds(60));
+        home.sight(1);
+        home.sight(1);
+        home.sight(2);
+        home.event(Event::Account(vec![row(1, "Plug 1", BULB)]));
+        home.run_for(seconds(60));
     }
-    let [(None, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+    let [(None, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
     assert!(detail.contains("it is a IOT.SMARTBULB (HS100(EU)), which hs100d does not support"), "{detail}");
-    assert_eq!(house.happened(NoticeKind::PlugFound), 1, "the plug beside it");
+    assert_eq!(home.happened(NoticeKind::PlugFound), 1, "the plug beside it");
 }
 
 #[test]
@@ -195,20 +195,20 @@ fn a_bulb_where_the_user_wrote_a_plug_is_not_supported_and_nothing_of_it_is_anno
             policy: RoutePolicy::default(),
         };
         let settings = Settings { plugs: vec![entry], cloud, ..Settings::default() };
-        let mut house = Scenario::from_settings(settings, vec![bulb]);
-        let command = house.switch(1, RelayState::On);
-        let result = house.result(command, seconds(11)).0;
+        let mut home = Scenario::from_settings(settings, vec![bulb]);
+        let command = home.switch(1, RelayState::On);
+        let result = home.result(command, seconds(11)).0;
         let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
         assert!(why.contains("not supported") && why.contains("IOT.SMARTBULB"), "{why}");
-        house.run_for(seconds(120));
+        home.run_for(seconds(120));
         let is_shown = |update: &Update| {
             matches!(
                 update,
                 Update::State(..) | Update::Info(..) | Update::Availability(_, Availability::Online)
             )
         };
-        assert!(!house.told.iter().any(|(_, update)| is_shown(update)), "{:#?}", house.told);
-        let [(Some(plug), detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+        assert!(!home.updates.iter().any(|(_, update)| is_shown(update)), "{:#?}", home.updates);
+        let [(Some(plug), detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
         assert_eq!(plug, "plug-1");
         assert!(detail.contains("at 192.0.2.1: it is a IOT.SMARTBULB"), "{detail}");
     }
@@ -216,14 +216,14 @@ fn a_bulb_where_the_user_wrote_a_plug_is_not_supported_and_nothing_of_it_is_anno
 
 #[test]
 fn two_devices_with_one_device_id_are_said_once_with_both_macs_and_addresses() {
-    let mut house = adopting(2, 0, false);
-    house.plug(2).device_id = device_id(1);
+    let mut home = adopting(2, 0, false);
+    home.plug(2).device_id = device_id(1);
     for _ in 0..5 {
-        house.sight(1);
-        house.sight(2);
-        house.run_for(seconds(60));
+        home.sight(1);
+        home.sight(2);
+        home.run_for(seconds(60));
     }
-    let [(plug, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+    let [(plug, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
     assert_eq!(plug.as_deref(), Some("plug-1"));
     for told in [
         "\"Plug 2\" (192.0.2.2, MAC 50:C7:BF:00:00:02)",
@@ -232,13 +232,13 @@ fn two_devices_with_one_device_id_are_said_once_with_both_macs_and_addresses() {
     ] {
         assert!(detail.contains(told), "{told}: {detail}");
     }
-    assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
     // Without the first the second has its place.
-    house.plug(1).lan = Lan::Refused;
-    house.run_for(seconds(20));
-    house.sight(2);
-    house.run_for(seconds(5));
-    assert_eq!(unsupported(&house).len(), 1);
+    home.plug(1).lan = Lan::Refused;
+    home.run_for(seconds(20));
+    home.sight(2);
+    home.run_for(seconds(5));
+    assert_eq!(unsupported(&home).len(), 1);
 }
 
 #[test]
@@ -252,10 +252,10 @@ fn two_entries_whose_plugs_have_one_device_id_are_not_taken_for_one_plug() {
     let mut plugs = vec![ModelPlug::new(1, false), ModelPlug::new(2, false)];
     plugs[1].device_id = device_id(1);
     let settings = Settings { plugs: vec![entry(1), entry(2)], ..Settings::default() };
-    let mut house = Scenario::from_settings(settings, plugs);
-    house.run_for(seconds(60));
-    let said: Vec<_> = house
-        .told
+    let mut home = Scenario::from_settings(settings, plugs);
+    home.run_for(seconds(60));
+    let said: Vec<_> = home
+        .updates
         .iter()
         .filter_map(|(_, update)| match update {
             Update::Notice(Notice { kind: NoticeKind::PlugGone, plug: None, detail, .. }) => Some(detail),
@@ -270,65 +270,65 @@ fn two_entries_whose_plugs_have_one_device_id_are_not_taken_for_one_plug() {
 
 #[test]
 fn a_plug_that_speaks_only_klap_and_is_in_no_account_is_named_too() {
-    let mut house = adopting(1, 0, false);
-    sight_other(&mut house, 1, PLUG, "");
-    house.run_for(seconds(3));
-    let [(None, detail)] = &unsupported(&house)[..] else { panic!("{:?}", unsupported(&house)) };
+    let mut home = adopting(1, 0, false);
+    sight_other(&mut home, 1, PLUG, "");
+    home.run_for(seconds(3));
+    let [(None, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
     assert!(detail.contains("it speaks another language"), "{detail}");
-    assert_eq!(house.happened(NoticeKind::PlugFound), 0);
+    assert_eq!(home.happened(NoticeKind::PlugFound), 0);
 }
 
 #[test]
 fn a_plug_that_answers_both_discoveries_is_a_plug_like_any_other_whichever_comes_first() {
     for other_first in [true, false] {
-        let mut house = adopting(1, 0, true);
+        let mut home = adopting(1, 0, true);
         for _ in 0..5 {
             if other_first {
-                sight_other(&mut house, 1, PLUG, "KLAP");
+                sight_other(&mut home, 1, PLUG, "KLAP");
             }
-            house.run_for(millis(300));
-            house.sight(1);
+            home.run_for(millis(300));
+            home.sight(1);
             if !other_first {
-                sight_other(&mut house, 1, PLUG, "KLAP");
+                sight_other(&mut home, 1, PLUG, "KLAP");
             }
-            house.run_for(seconds(60));
+            home.run_for(seconds(60));
         }
-        assert_eq!(unsupported(&house), []);
-        assert_eq!(house.shown(1).unwrap().route, Some(Route::Local));
+        assert_eq!(unsupported(&home), []);
+        assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
     }
 }
 
 #[test]
 fn a_plug_that_a_firmware_update_moves_to_klap_is_named_and_again_after_it_had_come_back() {
-    let mut house = adopting(1, 1, true);
-    house.run_for(seconds(4));
+    let mut home = adopting(1, 1, true);
+    home.run_for(seconds(4));
     for told in 1..=2 {
-        house.plug(1).lan = Lan::Refused;
-        house.run_for(seconds(10));
-        sight_other(&mut house, 1, PLUG, "KLAP");
-        house.run_for(seconds(10));
-        let said = unsupported(&house);
+        home.plug(1).lan = Lan::Refused;
+        home.run_for(seconds(10));
+        sight_other(&mut home, 1, PLUG, "KLAP");
+        home.run_for(seconds(10));
+        let said = unsupported(&home);
         assert_eq!((said.len(), said[told - 1].0.as_deref()), (told, Some("plug-1")));
 
-        house.plug(1).lan = Lan::Works;
-        house.sight(1);
-        house.run_until(seconds(2), |house| house.shown(1).unwrap().route == Some(Route::Local));
+        home.plug(1).lan = Lan::Works;
+        home.sight(1);
+        home.run_until(seconds(2), |home| home.shown(1).unwrap().route == Some(Route::Local));
     }
 }
 
 #[test]
 fn devices_of_other_kinds_are_named_once_each_wherever_they_are_seen() {
-    let mut house = adopting(0, 0, true);
+    let mut home = adopting(0, 0, true);
     for _ in 0..2 {
-        sight_other(&mut house, 7, "SMART.TAPOPLUG", "KLAP");
-        house.event(Event::Account(vec![
+        sight_other(&mut home, 7, "SMART.TAPOPLUG", "KLAP");
+        home.event(Event::Account(vec![
             row(7, "Tapo", "SMART.TAPOPLUG"),
             row(8, "Bulb one", "IOT.SMARTBULB"),
             row(9, "Bulb \"two\"", "IOT.SMARTBULB"),
         ]));
-        house.run_for(seconds(60));
+        home.run_for(seconds(60));
     }
-    let said: Vec<_> = unsupported(&house).into_iter().map(|(_, detail)| detail).collect();
+    let said: Vec<_> = unsupported(&home).into_iter().map(|(_, detail)| detail).collect();
     assert_eq!(said.len(), 3, "{said:#?}");
     assert!(said[0].contains("\"Tapo\" in the account: it is a SMART.TAPOPLUG"), "{said:#?}");
     assert!(said[1].contains("\"Bulb one\"") && said[2].contains("\"Bulb \\\"two\\\"\""), "{said:#?}");
@@ -343,52 +343,52 @@ fn without_adoption_nobody_but_the_listed_plugs_is_spoken_of() {
         policy: RoutePolicy::default(),
     };
     let settings = Settings { plugs: vec![entry], adopt: false, ..Settings::default() };
-    let mut house = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
-    sight_other(&mut house, 1, PLUG, "KLAP");
-    sight_other(&mut house, 2, PLUG, "KLAP");
-    house.event(Event::Account(vec![row(8, "Bulb", "IOT.SMARTBULB")]));
-    house.run_for(seconds(5));
-    let said = unsupported(&house);
+    let mut home = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
+    sight_other(&mut home, 1, PLUG, "KLAP");
+    sight_other(&mut home, 2, PLUG, "KLAP");
+    home.event(Event::Account(vec![row(8, "Bulb", "IOT.SMARTBULB")]));
+    home.run_for(seconds(5));
+    let said = unsupported(&home);
     assert_eq!((said.len(), said[0].0.as_deref()), (1, Some("plug-1")));
 }
 
 #[test]
 fn the_account_is_listed_at_the_start_soon_again_while_it_does_not_come_and_then_every_half_hour() {
-    let mut house = adopting(0, 0, true);
-    house.run_for(seconds(120));
-    assert_eq!(house.listings[0], Duration::ZERO);
-    assert_eq!(pauses(house.listings.clone()), [15, 30, 60]);
-    house.event(Event::Account(vec![row(1, "Plug 1", PLUG)]));
-    house.listings = vec![house.elapsed()];
+    let mut home = adopting(0, 0, true);
+    home.run_for(seconds(120));
+    assert_eq!(home.listings[0], Duration::ZERO);
+    assert_eq!(pauses(home.listings.clone()), [15, 30, 60]);
+    home.event(Event::Account(vec![row(1, "Plug 1", PLUG)]));
+    home.listings = vec![home.elapsed()];
     for _ in 0..3 {
-        house.run_for(seconds(1800));
-        house.event(Event::Account(vec![]));
+        home.run_for(seconds(1800));
+        home.event(Event::Account(vec![]));
     }
-    assert_eq!(pauses(house.listings.clone()), [1800, 1800, 1800]);
-    assert!(house.remembered.contains_key(device_id(1).as_str()), "an empty list forgets nothing");
+    assert_eq!(pauses(home.listings.clone()), [1800, 1800, 1800]);
+    assert!(home.remembered.contains_key(device_id(1).as_str()), "an empty list forgets nothing");
 }
 
 #[test]
 fn without_an_account_no_list_is_asked_for() {
-    let mut house = adopting(0, 0, false);
-    house.run_for(seconds(4000));
-    assert_eq!(house.listings, []);
+    let mut home = adopting(0, 0, false);
+    home.run_for(seconds(4000));
+    assert_eq!(home.listings, []);
 }
 
 #[test]
 fn plugs_that_are_made_up_in_a_flood_end_somewhere() {
-    let mut house = adopting(1, 1, false);
-    house.run_for(seconds(4));
-    let mut reading = house.plug(1).reading();
+    let mut home = adopting(1, 1, false);
+    home.run_for(seconds(4));
+    let mut reading = home.plug(1).reading();
     for number in 0..25_000 {
         let device = std::sync::Arc::make_mut(&mut reading.device);
         (device.device_id, device.mac) = (Some(device_id(1000 + number)), None);
         let said = DiscoveryReply::SysInfo(Box::new(reading.clone()));
         let address = Address::new("192.0.2.66", 9999).unwrap();
-        house.bridge.handle(Event::Sighted(Sighting { address, said }), house.now);
-        while house.bridge.poll_action().is_some() {}
+        home.bridge.handle(Event::Sighted(Sighting { address, said }), home.now);
+        while home.bridge.poll_action().is_some() {}
     }
-    let found = house.bridge.known_plugs().count();
+    let found = home.bridge.known_plugs().count();
     assert_eq!(found, 20_000);
-    assert!(house.bridge.known_plugs().any(|known| known.name == PlugName::new("plug-1").unwrap()));
+    assert!(home.bridge.known_plugs().any(|known| known.name == PlugName::new("plug-1").unwrap()));
 }

@@ -44,7 +44,7 @@ pub(crate) enum Trouble {
     Oversize,
 }
 
-pub(crate) struct BrokerLine {
+pub(crate) struct BrokerProxy {
     port: u16,
     trouble: watch::Sender<Trouble>,
     kicks: broadcast::Sender<u8>,
@@ -52,13 +52,13 @@ pub(crate) struct BrokerLine {
     task: JoinHandle<()>,
 }
 
-impl Drop for BrokerLine {
+impl Drop for BrokerProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl BrokerLine {
+impl BrokerProxy {
     pub(crate) async fn start(broker: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -244,14 +244,14 @@ impl Account {
 
 /// Keeps tokens in memory, as the store does on disk.
 #[derive(Default)]
-pub(crate) struct Drawer {
+pub(crate) struct MemoryTokenStore {
     pub(crate) saved: Mutex<Vec<Tokens>>,
-    pub(crate) jammed: bool,
+    pub(crate) fails: bool,
 }
 
-impl TokenStore for Drawer {
+impl TokenStore for MemoryTokenStore {
     fn save(&self, tokens: &Tokens) -> std::io::Result<()> {
-        if self.jammed {
+        if self.fails {
             return Err(std::io::Error::other("disk full"));
         }
         self.saved.lock().unwrap().push(tokens.clone());
@@ -260,9 +260,9 @@ impl TokenStore for Drawer {
 }
 
 /// A wire to a canned cloud, with what it keeps and what it says.
-pub(crate) struct Bench {
+pub(crate) struct TestClient {
     pub(crate) cloud: Cloud,
-    pub(crate) drawer: Arc<Drawer>,
+    pub(crate) store: Arc<MemoryTokenStore>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -274,23 +274,24 @@ pub(crate) fn options(canned: &CannedCloud, password: Option<&str>) -> CloudOpti
     }
 }
 
-impl Bench {
+impl TestClient {
     pub(crate) fn new(canned: &CannedCloud, password: Option<&str>, tokens: Option<Tokens>) -> Self {
-        Self::with_drawer(canned, password, tokens, Drawer::default())
+        Self::with_store(canned, password, tokens, MemoryTokenStore::default())
     }
 
-    pub(crate) fn with_drawer(
+    pub(crate) fn with_store(
         canned: &CannedCloud,
         password: Option<&str>,
         tokens: Option<Tokens>,
-        drawer: Drawer,
+        store: MemoryTokenStore,
     ) -> Self {
-        let drawer = Arc::new(drawer);
+        let store = Arc::new(store);
         let (sender, events) = mpsc::unbounded_channel();
-        let vault: Arc<dyn TokenStore> = drawer.clone();
+        let shared: Arc<dyn TokenStore> = store.clone();
         let memory = AccountMemory::default();
-        let cloud = Cloud::start(options(canned, password), TERMINAL, tokens, vault, sender, memory).unwrap();
-        Self { cloud, drawer, events }
+        let cloud =
+            Cloud::start(options(canned, password), TERMINAL, tokens, shared, sender, memory).unwrap();
+        Self { cloud, store, events }
     }
 
     pub(crate) async fn ask(&self, id: &str, request: Request) -> Result<Reply, Failure> {
@@ -305,14 +306,14 @@ impl Bench {
     }
 
     /// The moods that were told so far.
-    pub(crate) fn moods(&mut self) -> Vec<CloudStatus> {
-        let mut moods = Vec::new();
+    pub(crate) fn statuses(&mut self) -> Vec<CloudStatus> {
+        let mut statuses = Vec::new();
         while let Ok(event) = self.events.try_recv() {
-            if let Event::Cloud(mood) = event {
-                moods.push(mood);
+            if let Event::Cloud(status) = event {
+                statuses.push(status);
             }
         }
-        moods
+        statuses
     }
 }
 

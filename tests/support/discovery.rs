@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::e2e::{Scene, json_of};
-use crate::support::mqtt::{Ear, Seen, within};
+use crate::support::mqtt::{Message, Subscriber, within};
 
 /// So many commands go to each plug before anything happens, and so many more after it.
 const COMMANDS: usize = 4;
@@ -19,19 +19,20 @@ pub(crate) fn name(number: usize) -> String {
 }
 
 /// Waits until every plug is there, over the LAN, at its host.
-pub(crate) async fn all_are_shown(ear: &Ear, hosts: &BTreeMap<String, String>) {
-    ear.until(&format!("all of {hosts:?}"), |all| {
-        let newest = |topic: &str| all.iter().rfind(|seen| seen.topic == topic);
-        let is_shown = |(plug, host): (&String, &String)| {
-            let info = newest(&format!("hs100d/{plug}/info")).map(json_of);
-            newest(&format!("hs100d/{plug}/availability")).is_some_and(|seen| seen.payload == "online")
-                && newest(&format!("hs100d/{plug}/state"))
-                    .is_some_and(|seen| json_of(seen)["route"] == "local")
-                && info.is_some_and(|info| info["host"] == **host)
-        };
-        hosts.iter().all(is_shown).then_some(())
-    })
-    .await;
+pub(crate) async fn all_are_shown(subscriber: &Subscriber, hosts: &BTreeMap<String, String>) {
+    subscriber
+        .until(&format!("all of {hosts:?}"), |all| {
+            let newest = |topic: &str| all.iter().rfind(|seen| seen.topic == topic);
+            let is_shown = |(plug, host): (&String, &String)| {
+                let info = newest(&format!("hs100d/{plug}/info")).map(json_of);
+                newest(&format!("hs100d/{plug}/availability")).is_some_and(|seen| seen.payload == "online")
+                    && newest(&format!("hs100d/{plug}/state"))
+                        .is_some_and(|seen| json_of(seen)["route"] == "local")
+                    && info.is_some_and(|info| info["host"] == **host)
+            };
+            hosts.iter().all(is_shown).then_some(())
+        })
+        .await;
 }
 
 /// Switches all plugs on and off all the time while `change` happens in their midst. Each command must have exactly
@@ -41,8 +42,8 @@ pub(crate) async fn switch_all_through(
     plugs: usize,
     change: impl Future<Output = ()>,
 ) -> Vec<usize> {
-    let results = |all: &[Seen]| all.iter().filter(|seen| seen.topic.ends_with("/result")).count();
-    let before = results(&scene.ear.seen());
+    let results = |all: &[Message]| all.iter().filter(|seen| seen.topic.ends_with("/result")).count();
+    let before = results(&scene.subscriber.messages());
     let (done, mut progress) = watch::channel(0);
     let (tell_changed, changed) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -59,7 +60,7 @@ pub(crate) async fn switch_all_through(
         counts[number] = count;
     }
     let commands: usize = counts.iter().sum();
-    assert_eq!(results(&scene.ear.seen()) - before, commands, "each command has one result");
+    assert_eq!(results(&scene.subscriber.messages()) - before, commands, "each command has one result");
     counts
 }
 
@@ -92,8 +93,9 @@ pub(crate) fn assert_own_commands_alone(plug: &str, log: impl IntoIterator<Item 
 }
 
 /// Waits until so many plugs were followed to another address, and no more.
-pub(crate) async fn so_many_moved(ear: &Ear, count: usize) {
-    let moves = |all: &[Seen]| all.iter().filter(|seen| seen.payload.contains("\"address_changed\"")).count();
-    ear.until(&format!("{count} moves"), |all| (moves(all) >= count).then_some(())).await;
-    assert_eq!(moves(&ear.seen()), count);
+pub(crate) async fn so_many_moved(subscriber: &Subscriber, count: usize) {
+    let moves =
+        |all: &[Message]| all.iter().filter(|seen| seen.payload.contains("\"address_changed\"")).count();
+    subscriber.until(&format!("{count} moves"), |all| (moves(all) >= count).then_some(())).await;
+    assert_eq!(moves(&subscriber.messages()), count);
 }

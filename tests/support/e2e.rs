@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use crate::support::mqtt::{Ear, Process, Seen, within};
+use crate::support::mqtt::{Message, Process, Subscriber, within};
 
 /// The account of every house here, and a password that trips whoever builds JSON, URLs or log lines by hand.
 pub(crate) const ACCOUNT: (&str, &str) = ("somebody@example.com", "\"'\\/{}$ü ");
@@ -31,15 +31,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const LINES_SHOWN: usize = 80;
 
 /// A house of these plugs, with the account that [`Config::of`] logs in to.
-pub(crate) async fn house_of(aliases: &[&str]) -> SimHome {
-    SimHome::start(blueprint_of(aliases)).await.unwrap()
+pub(crate) async fn home_of(aliases: &[&str]) -> SimHome {
+    SimHome::start(home_options_of(aliases)).await.unwrap()
 }
 
 /// What such a house is built from.
-pub(crate) fn blueprint_of(aliases: &[&str]) -> HomeOptions {
-    let mut blueprint = HomeOptions::of(aliases);
-    blueprint.account = SimAccount::new(ACCOUNT.0, ACCOUNT.1);
-    blueprint
+pub(crate) fn home_options_of(aliases: &[&str]) -> HomeOptions {
+    let mut home_options = HomeOptions::of(aliases);
+    home_options.account = SimAccount::new(ACCOUNT.0, ACCOUNT.1);
+    home_options
 }
 
 /// A config, table by table.
@@ -52,14 +52,14 @@ pub(crate) struct Config {
 impl Config {
     /// Serves this house: its plugs are found by broadcast on loopback, its account is known, and the broker is our
     /// own at any free port.
-    pub(crate) fn of(house: &SimHome) -> Self {
+    pub(crate) fn of(home: &SimHome) -> Self {
         Self::default()
             .set("broker", "listen", "127.0.0.1:0")
             .set("discovery", "broadcast", ["127.255.255.255"])
-            .set("local", "port", house.lan().port())
+            .set("local", "port", home.lan().port())
             .set("cloud", "username", ACCOUNT.0)
             .set("cloud", "password", ACCOUNT.1)
-            .set("cloud", "url", house.cloud().url())
+            .set("cloud", "url", home.cloud().url())
     }
 
     /// One key. What can be said in JSON is said the same way in TOML, as far as it is needed here.
@@ -91,9 +91,9 @@ impl Config {
     }
 
     /// A plug of the house, by all that can be said of it.
-    pub(crate) fn plug(self, name: &str, house: &SimHome, number: usize) -> Self {
-        let plug = house.plug(number);
-        self.entry(name, &plug.device_id(), &house.lan().address(plug).unwrap().to_string())
+    pub(crate) fn plug(self, name: &str, home: &SimHome, number: usize) -> Self {
+        let plug = home.plug(number);
+        self.entry(name, &plug.device_id(), &home.lan().address(plug).unwrap().to_string())
     }
 
     pub(crate) fn entry(mut self, name: &str, device_id: &str, host: &str) -> Self {
@@ -115,15 +115,15 @@ impl Config {
 }
 
 /// One installation: a config, a state directory, and nothing else in its environment.
-pub(crate) struct Home {
+pub(crate) struct Setup {
     folder: TempDir,
 }
 
-impl Home {
+impl Setup {
     pub(crate) fn new(config: &Config) -> Self {
-        let home = Self { folder: tempfile::tempdir().unwrap() };
-        home.write(&config.text());
-        home
+        let setup = Self { folder: tempfile::tempdir().unwrap() };
+        setup.write(&config.text());
+        setup
     }
 
     pub(crate) fn write(&self, config: &str) {
@@ -364,22 +364,22 @@ impl Daemon {
 
 /// A house, a daemon that serves it, and somebody at its broker.
 pub(crate) struct Scene {
-    pub(crate) home: Home,
+    pub(crate) setup: Setup,
     pub(crate) daemon: Daemon,
-    pub(crate) ear: Ear,
+    pub(crate) subscriber: Subscriber,
     pub(crate) port: u16,
 }
 
 impl Scene {
     /// Starts the daemon and waits until it hears commands.
     pub(crate) async fn start(config: &Config) -> Self {
-        Self::at(Home::new(config)).await
+        Self::at(Setup::new(config)).await
     }
 
-    pub(crate) async fn at(home: Home) -> Self {
-        let daemon = home.daemon();
+    pub(crate) async fn at(setup: Setup) -> Self {
+        let daemon = setup.daemon();
         let port = daemon.is_connected().await;
-        Self { ear: Ear::listen(port).await, home, daemon, port }
+        Self { subscriber: Subscriber::connect(port).await, setup, daemon, port }
     }
 
     /// Sends a command and gives its result.
@@ -392,60 +392,63 @@ impl Scene {
     pub(crate) fn send(&self, plug: &str, mut command: Value) -> String {
         let transaction = new_transaction();
         command["transaction"] = json!(transaction);
-        self.ear.say(&format!("hs100d/{plug}/set"), command.to_string());
+        self.subscriber.publish(&format!("hs100d/{plug}/set"), command.to_string());
         transaction
     }
 
     /// Reads a plug, by command: the result comes after all that was said before.
     pub(crate) async fn read(&self, plug: &str) -> Value {
         let transaction = new_transaction();
-        self.ear.say(&format!("hs100d/{plug}/get"), json!({ "transaction": transaction }).to_string());
+        self.subscriber
+            .publish(&format!("hs100d/{plug}/get"), json!({ "transaction": transaction }).to_string());
         self.result(plug, &transaction).await
     }
 
     pub(crate) async fn result(&self, plug: &str, transaction: &str) -> Value {
         let topic = format!("hs100d/{plug}/result");
-        json_of(&self.ear.hears(&topic, transaction).await)
+        json_of(&self.subscriber.receives(&topic, transaction).await)
     }
 
     /// All results of one command that were heard so far.
     pub(crate) fn results(&self, plug: &str, transaction: &str) -> Vec<Value> {
         let topic = format!("hs100d/{plug}/result");
-        let seen = self.ear.seen();
+        let seen = self.subscriber.messages();
         let of_it = seen.iter().filter(|seen| seen.topic == topic && seen.payload.contains(transaction));
         of_it.map(json_of).collect()
     }
 
     /// Waits for a state of the plug that is as it should be.
     pub(crate) async fn shows(&self, plug: &str, expected: Value) -> Value {
-        sees(&self.ear, &format!("hs100d/{plug}/state"), expected).await
+        sees(&self.subscriber, &format!("hs100d/{plug}/state"), expected).await
     }
 
     /// Asks something of the daemon itself, and gives its answer.
     pub(crate) async fn request(&self, name: &str, mut payload: Value) -> Value {
         let transaction = new_transaction();
         payload["transaction"] = json!(transaction);
-        self.ear.say(&format!("hs100d/bridge/request/{name}"), payload.to_string());
-        json_of(&self.ear.hears(&format!("hs100d/bridge/response/{name}"), &transaction).await)
+        self.subscriber.publish(&format!("hs100d/bridge/request/{name}"), payload.to_string());
+        json_of(&self.subscriber.receives(&format!("hs100d/bridge/response/{name}"), &transaction).await)
     }
 }
 
 /// Waits until the newest message on a topic is JSON that holds all of this.
-pub(crate) async fn sees(ear: &Ear, topic: &str, expected: Value) -> Value {
-    ear.until(&format!("{topic} with {expected}"), |all| {
-        let newest = json_of(all.iter().rfind(|seen| seen.topic == topic)?);
-        holds(&newest, &expected).then_some(newest)
-    })
-    .await
+pub(crate) async fn sees(subscriber: &Subscriber, topic: &str, expected: Value) -> Value {
+    subscriber
+        .until(&format!("{topic} with {expected}"), |all| {
+            let newest = json_of(all.iter().rfind(|seen| seen.topic == topic)?);
+            holds(&newest, &expected).then_some(newest)
+        })
+        .await
 }
 
 /// Waits until something of this kind is told on `bridge/event`.
-pub(crate) async fn happens(ear: &Ear, expected: Value) -> Value {
-    ear.until(&format!("an event with {expected}"), |all| {
-        let events = all.iter().filter(|seen| seen.topic == "hs100d/bridge/event").map(json_of);
-        events.into_iter().find(|event| holds(event, &expected))
-    })
-    .await
+pub(crate) async fn happens(subscriber: &Subscriber, expected: Value) -> Value {
+    subscriber
+        .until(&format!("an event with {expected}"), |all| {
+            let events = all.iter().filter(|seen| seen.topic == "hs100d/bridge/event").map(json_of);
+            events.into_iter().find(|event| holds(event, &expected))
+        })
+        .await
 }
 
 /// Whether every key of `expected` is in `found`, with the same value; objects in it likewise.
@@ -458,7 +461,7 @@ pub(crate) fn holds(found: &Value, expected: &Value) -> bool {
     }
 }
 
-pub(crate) fn json_of(seen: &Seen) -> Value {
+pub(crate) fn json_of(seen: &Message) -> Value {
     serde_json::from_str(&seen.payload).unwrap_or_default()
 }
 

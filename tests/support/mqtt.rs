@@ -72,7 +72,7 @@ fn has(program: &str, package: &str) -> bool {
 }
 
 /// A broker on a free port of this machine.
-pub(crate) struct House {
+pub(crate) struct TestBroker {
     pub(crate) port: u16,
     extra: String,
     folder: TempDir,
@@ -94,7 +94,7 @@ impl Drop for Process {
     }
 }
 
-impl House {
+impl TestBroker {
     pub(crate) async fn start(brand: Brand) -> Self {
         match brand {
             Brand::Embedded => Self::embedded_at(0).await,
@@ -381,15 +381,15 @@ pub(crate) fn document_topic(plug: &str) -> String {
 
 /// A message as somebody else sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: String,
-    pub(crate) kept: bool,
+    pub(crate) retained: bool,
     pub(crate) correlation: Option<Bytes>,
 }
 
 /// Somebody else at the broker, who hears everything and can speak.
-pub(crate) struct Ear {
+pub(crate) struct Subscriber {
     client: AsyncClient,
     log: Arc<Log>,
     task: JoinHandle<()>,
@@ -397,22 +397,22 @@ pub(crate) struct Ear {
 
 #[derive(Default)]
 struct Log {
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<Message>>,
     news: Notify,
 }
 
-impl Drop for Ear {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Ear {
-    pub(crate) async fn listen(port: u16) -> Self {
-        Self::listen_to(port, "#", None).await
+impl Subscriber {
+    pub(crate) async fn connect(port: u16) -> Self {
+        Self::subscribe_to(port, "#", None).await
     }
 
-    pub(crate) async fn listen_to(port: u16, filter: &str, login: Option<(&str, &str)>) -> Self {
+    pub(crate) async fn subscribe_to(port: u16, filter: &str, login: Option<(&str, &str)>) -> Self {
         let mut options = MqttOptions::new(format!("ear-{}", free_port()), ("127.0.0.1", port));
         options.set_max_packet_size(Some(4 << 20));
         if let Some((name, password)) = login {
@@ -444,16 +444,16 @@ impl Ear {
         Self { client, log, task }
     }
 
-    pub(crate) fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+    pub(crate) fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once()).unwrap();
     }
 
-    pub(crate) fn keep(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+    pub(crate) fn publish_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once().retained()).unwrap();
     }
 
     /// A command whose answer is to come to a topic of one's own.
-    pub(crate) fn ask(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
+    pub(crate) fn request(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
         let properties = PublishProperties {
             response_topic: Some(answer_to.to_owned()),
             correlation_data: Some(Bytes::from_static(correlation)),
@@ -463,16 +463,16 @@ impl Ear {
         self.client.try_publish(topic, payload.to_owned(), options).unwrap();
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn messages(&self) -> Vec<Message> {
         self.log.seen.lock().unwrap().clone()
     }
 
-    pub(crate) fn forget_everything(&self) {
+    pub(crate) fn clear(&self) {
         self.log.seen.lock().unwrap().clear();
     }
 
     /// Waits until what was heard so far satisfies a condition, and gives what that makes of it.
-    pub(crate) async fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Seen]) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Message]) -> Option<T>) -> T {
         let wait = async {
             loop {
                 let news = self.log.news.notified();
@@ -484,23 +484,23 @@ impl Ear {
         };
         match tokio::time::timeout(BOUND, wait).await {
             Ok(found) => found,
-            Err(_) => panic!("never heard: {what}; heard: {:#?}", self.seen()),
+            Err(_) => panic!("never heard: {what}; heard: {:#?}", self.messages()),
         }
     }
 
     /// Waits for a message on a topic that holds a text.
-    pub(crate) async fn hears(&self, topic: &str, part: &str) -> Seen {
-        let matches = |seen: &&Seen| seen.topic == topic && seen.payload.contains(part);
+    pub(crate) async fn receives(&self, topic: &str, part: &str) -> Message {
+        let matches = |seen: &&Message| seen.topic == topic && seen.payload.contains(part);
         self.until(&format!("{topic} with {part:?}"), |all| all.iter().find(matches).cloned()).await
     }
 }
 
 impl Log {
     fn add(&self, message: &rumqttc::Publish) {
-        let seen = Seen {
+        let seen = Message {
             topic: String::from_utf8(message.topic.to_vec()).unwrap(),
             payload: String::from_utf8_lossy(&message.payload).into_owned(),
-            kept: message.retain,
+            retained: message.retain,
             correlation: message.properties.as_ref().and_then(|p| p.correlation_data.clone()),
         };
         self.seen.lock().unwrap().push(seen);
@@ -509,19 +509,23 @@ impl Log {
 }
 
 /// What the broker keeps at this moment, as somebody who has just come is told.
-pub(crate) async fn kept(port: u16) -> Vec<Seen> {
-    let ear = Ear::listen(port).await;
+pub(crate) async fn retained(port: u16) -> Vec<Message> {
+    let subscriber = Subscriber::connect(port).await;
     // A message to oneself comes after all that is kept.
-    ear.say("kit/mark", "here");
-    ear.until("the mark", |all| all.iter().any(|seen| seen.topic == "kit/mark").then_some(())).await;
-    ear.seen().into_iter().filter(|seen| seen.kept).collect()
+    subscriber.publish("kit/mark", "here");
+    subscriber.until("the mark", |all| all.iter().any(|seen| seen.topic == "kit/mark").then_some(())).await;
+    subscriber.messages().into_iter().filter(|seen| seen.retained).collect()
 }
 
 /// Waits until what the broker keeps satisfies a condition.
-pub(crate) async fn until_kept(port: u16, what: &str, condition: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+pub(crate) async fn until_retained(
+    port: u16,
+    what: &str,
+    condition: impl Fn(&[Message]) -> bool,
+) -> Vec<Message> {
     let deadline = tokio::time::Instant::now() + BOUND;
     loop {
-        let all = kept(port).await;
+        let all = retained(port).await;
         if condition(&all) {
             return all;
         }
@@ -682,18 +686,22 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
                 false,
             )
         }
-        (Packet::Subscribe(wish), Fault::AcknowledgesTooMuch) => {
-            (answer_each(0x90, wish.pkid, 1, wish.filters.len()).repeat(2), false)
+        (Packet::Subscribe(subscribe), Fault::AcknowledgesTooMuch) => {
+            (answer_each(0x90, subscribe.pkid, 1, subscribe.filters.len()).repeat(2), false)
         }
         (Packet::Publish(message), fault) if message.qos == QoS::AtLeastOnce && fault != Fault::NoPubAck => {
             (acknowledge(0x40, message.pkid), false)
         }
-        (Packet::Subscribe(wish), Fault::Deaf) => {
-            (answer_each(0x90, wish.pkid, 0x87, wish.filters.len()), false)
+        (Packet::Subscribe(subscribe), Fault::Deaf) => {
+            (answer_each(0x90, subscribe.pkid, 0x87, subscribe.filters.len()), false)
         }
         (Packet::Subscribe(_), Fault::NoSubAck) => (Vec::new(), false),
-        (Packet::Subscribe(wish), _) => (answer_each(0x90, wish.pkid, 1, wish.filters.len()), false),
-        (Packet::Unsubscribe(wish), _) => (answer_each(0xB0, wish.pkid, 0, wish.filters.len()), false),
+        (Packet::Subscribe(subscribe), _) => {
+            (answer_each(0x90, subscribe.pkid, 1, subscribe.filters.len()), false)
+        }
+        (Packet::Unsubscribe(subscribe), _) => {
+            (answer_each(0xB0, subscribe.pkid, 0, subscribe.filters.len()), false)
+        }
         (Packet::PingReq, _) => (vec![0xD0, 0], false),
         (Packet::Disconnect(_), _) => (Vec::new(), true),
         _ => (Vec::new(), false),

@@ -135,7 +135,7 @@ pub struct Scenario {
     serial: u64,
     next_command: u64,
     /// What the broker was told, with its time since the start.
-    pub told: Vec<(Duration, Update)>,
+    pub updates: Vec<(Duration, Update)>,
     /// What was asked over the wires.
     pub asked: Vec<(Duration, Route, Request)>,
     /// By when each of them had to be over, since the start.
@@ -239,7 +239,7 @@ impl Scenario {
             pending: BTreeMap::new(),
             serial: 0,
             next_command: 0,
-            told: vec![],
+            updates: vec![],
             asked: vec![],
             deadlines: vec![],
             remembered: BTreeMap::new(),
@@ -264,7 +264,7 @@ impl Scenario {
     }
 
     pub fn forget_the_past(&mut self) {
-        self.told.clear();
+        self.updates.clear();
         self.asked.clear();
         self.deadlines.clear();
         for plug in &mut self.plugs {
@@ -352,7 +352,7 @@ impl Scenario {
             if condition(self) {
                 return self.now - begun;
             }
-            assert!(self.step(end), "not within {bound:?}: {:#?}\nasked {:#?}", self.told, self.asked);
+            assert!(self.step(end), "not within {bound:?}: {:#?}\nasked {:#?}", self.updates, self.asked);
         }
         panic!("no end after {MOST_STEPS} steps");
     }
@@ -365,7 +365,7 @@ impl Scenario {
     }
 
     pub fn results(&self, id: CommandId) -> impl Iterator<Item = &CommandResult> {
-        self.told.iter().filter_map(move |(_, update)| match update {
+        self.updates.iter().filter_map(move |(_, update)| match update {
             Update::Result(result) if result.id == id => Some(result),
             _ => None,
         })
@@ -373,7 +373,7 @@ impl Scenario {
 
     /// The last state that the broker was told.
     pub fn shown(&self, number: usize) -> Option<&PlugState> {
-        self.told.iter().rev().find_map(|(_, update)| match update {
+        self.updates.iter().rev().find_map(|(_, update)| match update {
             Update::State(name, state) if *name == plug_name(number) => Some(state),
             _ => None,
         })
@@ -381,7 +381,7 @@ impl Scenario {
 
     /// Every availability that the broker was told, in order, with its time.
     pub fn availability(&self, number: usize) -> Vec<(Duration, Availability)> {
-        let told = self.told.iter().filter_map(|(at, update)| match update {
+        let told = self.updates.iter().filter_map(|(at, update)| match update {
             Update::Availability(name, availability) if *name == plug_name(number) => {
                 Some((*at, *availability))
             }
@@ -392,7 +392,7 @@ impl Scenario {
 
     pub fn happened(&self, what: NoticeKind) -> usize {
         let is_it = |(_, update): &&(_, Update)| matches!(update, Update::Notice(it) if it.kind == what);
-        self.told.iter().filter(is_it).count()
+        self.updates.iter().filter(is_it).count()
     }
 
     /// The routes over which something that switches was asked, in order.
@@ -432,7 +432,7 @@ impl Scenario {
                     self.pending
                         .retain(|_, pending| !matches!(pending, Pending::Answer(other, _) if *other == id));
                 }
-                Action::Publish(update) => self.told.push((self.elapsed(), update)),
+                Action::Publish(update) => self.updates.push((self.elapsed(), update)),
                 Action::Remember(known) => {
                     self.remembered.insert(known.device_id.as_str().into(), known);
                 }
@@ -481,8 +481,8 @@ impl Scenario {
             return self.answer(exchange, millis(1), Outcome::of(Err(Failure::NoRoute)));
         };
         let plug = &self.plugs[place];
-        let plate = plug.reading().device;
-        if !expect.admits(&plate) {
+        let device = plug.reading().device;
+        if !expect.admits(&device) {
             let found = plug.device_id.to_string().into();
             let hello = Some(plug.reading());
             return self.answer(

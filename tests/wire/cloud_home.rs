@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::cloud::{self, Drawer, TERMINAL, exchange, until};
+use crate::support::cloud::{self, MemoryTokenStore, TERMINAL, exchange, until};
 use hs100d::bridge::event::CloudStatus;
 use hs100d::model::{Failure, RelayState};
 use hs100d::secret::Secret;
@@ -19,30 +19,30 @@ use hs100d::transport::cloud::{Cloud, CloudOptions, Tokens};
 use tokio::sync::mpsc;
 
 /// A house of two plugs in two regions, and a wire to its account.
-async fn house() -> (SimHome, Cloud) {
-    let mut blueprint = HomeOptions::of(&["Kettle", "Lamp"]);
-    blueprint.account.password = cloud::PASSWORD.to_owned();
-    blueprint.account.rotates_refresh_token = true;
-    let third_host = blueprint.cloud[0];
-    blueprint.cloud.push(third_host);
-    let house = SimHome::start(blueprint).await.unwrap();
-    let cloud = wire(&house, Some(cloud::PASSWORD), None);
-    (house, cloud)
+async fn home() -> (SimHome, Cloud) {
+    let mut home_options = HomeOptions::of(&["Kettle", "Lamp"]);
+    home_options.account.password = cloud::PASSWORD.to_owned();
+    home_options.account.rotates_refresh_token = true;
+    let third_host = home_options.cloud[0];
+    home_options.cloud.push(third_host);
+    let home = SimHome::start(home_options).await.unwrap();
+    let cloud = wire(&home, Some(cloud::PASSWORD), None);
+    (home, cloud)
 }
 
-fn wire(house: &SimHome, password: Option<&str>, tokens: Option<Tokens>) -> Cloud {
+fn wire(home: &SimHome, password: Option<&str>, tokens: Option<Tokens>) -> Cloud {
     let options = CloudOptions {
         username: HomeOptions::ACCOUNT.0.to_owned(),
         password: password.map(|password| Secret::new(password.to_owned())),
-        url: house.cloud().url(),
+        url: home.cloud().url(),
     };
     let (events, _) = mpsc::unbounded_channel();
-    let (vault, memory) = (Arc::new(Drawer::default()), AccountMemory::default());
-    Cloud::start(options, TERMINAL, tokens, vault, events, memory).unwrap()
+    let (shared, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
+    Cloud::start(options, TERMINAL, tokens, shared, events, memory).unwrap()
 }
 
-async fn ask(house: &SimHome, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
-    let id = house.plug(plug).device_id();
+async fn ask(home: &SimHome, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
+    let id = home.plug(plug).device_id();
     cloud.perform(&exchange(&id, request, Duration::from_secs(10))).await.result
 }
 
@@ -50,28 +50,28 @@ const ON: Request = Request::SetRelay(RelayState::On);
 
 #[tokio::test]
 async fn plugs_of_two_regions_are_switched_and_read_each_at_its_own_server() {
-    let (house, cloud) = house().await;
+    let (home, cloud) = home().await;
     for plug in 0..2 {
-        assert_eq!(ask(&house, &cloud, plug, ON).await, Ok(Reply::Done));
-        assert!(house.plug(plug).is_on());
-        let read = ask(&house, &cloud, plug, Request::SysInfo).await;
+        assert_eq!(ask(&home, &cloud, plug, ON).await, Ok(Reply::Done));
+        assert!(home.plug(plug).is_on());
+        let read = ask(&home, &cloud, plug, Request::SysInfo).await;
         let Ok(Reply::SysInfo(reading)) = read else { panic!("{read:?}") };
         assert_eq!(reading.relay, Some(RelayState::On));
-        assert_eq!(*reading.device.alias, house.plug(plug).alias());
+        assert_eq!(*reading.device.alias, home.plug(plug).alias());
     }
     assert_eq!(cloud.list().await.unwrap().len(), 2);
-    assert_eq!(house.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().calls(Method::Login), 1);
     until("the status is ok", || cloud.status() == CloudStatus::Ok).await;
 }
 
 #[tokio::test]
 async fn tokens_that_expire_under_many_calls_are_refreshed_once_each_time() {
-    let (house, cloud) = house().await;
-    ask(&house, &cloud, 0, Request::SysInfo).await.unwrap();
+    let (home, cloud) = home().await;
+    ask(&home, &cloud, 0, Request::SysInfo).await.unwrap();
     for round in 1..=3 {
-        house.cloud().void_tokens(-20651);
+        home.cloud().void_tokens(-20651);
         let calls = (0..8).map(|n| {
-            let (cloud, id) = (cloud.clone(), house.plug(n % 2).device_id());
+            let (cloud, id) = (cloud.clone(), home.plug(n % 2).device_id());
             tokio::spawn(async move {
                 cloud.perform(&exchange(&id, Request::SysInfo, Duration::from_secs(10))).await.result
             })
@@ -79,67 +79,67 @@ async fn tokens_that_expire_under_many_calls_are_refreshed_once_each_time() {
         for call in calls.collect::<Vec<_>>() {
             call.await.unwrap().unwrap();
         }
-        assert_eq!(house.cloud().calls(Method::RefreshToken), round);
+        assert_eq!(home.cloud().calls(Method::RefreshToken), round);
     }
-    assert_eq!(house.cloud().calls(Method::Login), 1);
-    assert_eq!(house.cloud().most_at_once(Method::RefreshToken), 1);
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().most_at_once(Method::RefreshToken), 1);
 }
 
 #[tokio::test]
 async fn a_void_refresh_token_costs_one_login() {
-    let (house, cloud) = house().await;
-    house.cloud().fail(Some(Method::Login), Times::Next(1), CloudFault::Status(503));
-    assert!(matches!(ask(&house, &cloud, 0, ON).await, Err(Failure::CloudDown(_))));
+    let (home, cloud) = home().await;
+    home.cloud().fail(Some(Method::Login), Times::Next(1), CloudFault::Status(503));
+    assert!(matches!(ask(&home, &cloud, 0, ON).await, Err(Failure::CloudDown(_))));
     cloud.rearm(None).await;
-    ask(&house, &cloud, 0, ON).await.unwrap();
+    ask(&home, &cloud, 0, ON).await.unwrap();
     // A token that dies soon after its login is replaced at once; then two logins stand against a third, until the
     // user acts.
     let void = || {
-        house.cloud().void_tokens(-20652);
-        house.cloud().void_refresh_tokens(-20656);
+        home.cloud().void_tokens(-20652);
+        home.cloud().void_refresh_tokens(-20656);
     };
     void();
-    ask(&house, &cloud, 0, ON).await.unwrap();
+    ask(&home, &cloud, 0, ON).await.unwrap();
     void();
-    assert_eq!(ask(&house, &cloud, 0, ON).await, Err(Failure::Throttled));
+    assert_eq!(ask(&home, &cloud, 0, ON).await, Err(Failure::Throttled));
     cloud.rearm(None).await;
-    ask(&house, &cloud, 0, ON).await.unwrap();
-    assert_eq!(house.cloud().calls(Method::Login), 4);
+    ask(&home, &cloud, 0, ON).await.unwrap();
+    assert_eq!(home.cloud().calls(Method::Login), 4);
 }
 
 #[tokio::test]
 async fn an_account_with_two_step_verification_is_asked_once_and_then_left_alone() {
     for nested in [false, true] {
-        let (house, cloud) = house().await;
+        let (home, cloud) = home().await;
         match nested {
-            false => house.cloud().account(|account| account.two_step = true),
-            true => house.cloud().fail(Some(Method::Login), Times::Always, CloudFault::NestedCode(-20677)),
+            false => home.cloud().account(|account| account.two_step = true),
+            true => home.cloud().fail(Some(Method::Login), Times::Always, CloudFault::NestedCode(-20677)),
         }
         for _ in 0..5 {
-            let result = ask(&house, &cloud, 0, ON).await;
+            let result = ask(&home, &cloud, 0, ON).await;
             assert!(
                 matches!(&result, Err(Failure::CloudStopped(why)) if why.contains("two-step")),
                 "{result:?}"
             );
         }
-        assert_eq!(house.cloud().calls(Method::Login), 1);
-        house.cloud().account(|account| account.two_step = false);
-        house.cloud().mend();
+        assert_eq!(home.cloud().calls(Method::Login), 1);
+        home.cloud().account(|account| account.two_step = false);
+        home.cloud().mend();
         cloud.rearm(None).await;
-        assert_eq!(ask(&house, &cloud, 0, ON).await, Ok(Reply::Done));
+        assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done));
     }
 }
 
 #[tokio::test]
 async fn a_wrong_password_never_locks_the_account() {
-    let (house, _) = house().await;
-    let cloud = wire(&house, Some("wrong"), None);
+    let (home, _) = home().await;
+    let cloud = wire(&home, Some("wrong"), None);
     for _ in 0..20 {
-        assert!(matches!(ask(&house, &cloud, 0, ON).await, Err(Failure::CloudStopped(_))));
+        assert!(matches!(ask(&home, &cloud, 0, ON).await, Err(Failure::CloudStopped(_))));
     }
-    assert_eq!(house.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().calls(Method::Login), 1);
     cloud.login(Secret::new(cloud::PASSWORD.to_owned())).await.unwrap();
-    assert_eq!(ask(&house, &cloud, 0, ON).await, Ok(Reply::Done));
+    assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done));
 }
 
 #[tokio::test]
@@ -155,13 +155,13 @@ async fn each_way_in_which_a_plug_hangs_on_the_cloud_has_its_failure() {
         (CloudLink::DeviceError(-3), |result| matches!(result, Err(Failure::Device { code: -3, .. })), false),
     ];
     for (link, is_right, switches) in links {
-        let (house, cloud) = house().await;
-        house.plug(0).with(|plug| plug.cloud = link);
-        let result = ask(&house, &cloud, 0, ON).await;
+        let (home, cloud) = home().await;
+        home.plug(0).with(|plug| plug.cloud = link);
+        let result = ask(&home, &cloud, 0, ON).await;
         assert!(is_right(&result), "{link:?}: {result:?}");
-        assert_eq!(house.plug(0).is_on(), switches, "{link:?}");
+        assert_eq!(home.plug(0).is_on(), switches, "{link:?}");
         assert_eq!(
-            ask(&house, &cloud, 1, ON).await,
+            ask(&home, &cloud, 1, ON).await,
             Ok(Reply::Done),
             "{link:?}: the other plug is none the worse"
         );
@@ -185,61 +185,61 @@ async fn each_fault_of_the_cloud_is_survived() {
         (CloudFault::Close, false),
         (CloudFault::CutOff, false),
     ] {
-        let (house, cloud) = house().await;
-        ask(&house, &cloud, 0, Request::SysInfo).await.unwrap();
-        house.cloud().fail(Some(Method::Passthrough), Times::Next(2), fault.clone());
-        let result = ask(&house, &cloud, 0, Request::SysInfo).await;
+        let (home, cloud) = home().await;
+        ask(&home, &cloud, 0, Request::SysInfo).await.unwrap();
+        home.cloud().fail(Some(Method::Passthrough), Times::Next(2), fault.clone());
+        let result = ask(&home, &cloud, 0, Request::SysInfo).await;
         assert!(if held_back { throttled(&result) } else { down(&result) }, "{fault:?}: {result:?}");
         assert!(matches!(cloud.status(), CloudStatus::Down(_)), "{fault:?}");
-        house.cloud().mend();
-        let next = ask(&house, &cloud, 0, ON).await;
+        home.cloud().mend();
+        let next = ask(&home, &cloud, 0, ON).await;
         assert!(if held_back { throttled(&next) } else { next == Ok(Reply::Done) }, "{fault:?}: {next:?}");
-        assert_eq!(house.cloud().calls(Method::Login), 1, "{fault:?}");
+        assert_eq!(home.cloud().calls(Method::Login), 1, "{fault:?}");
     }
 }
 
 #[tokio::test]
 async fn slow_bytes_are_an_answer_and_silence_ends_with_the_deadline() {
-    let (house, cloud) = house().await;
-    house.cloud().fail(None, Times::Next(3), CloudFault::SlowBytes(Duration::from_micros(100)));
-    assert_eq!(ask(&house, &cloud, 0, ON).await, Ok(Reply::Done));
-    house.cloud().fail(None, Times::Always, CloudFault::Silent);
-    let id = house.plug(0).device_id();
+    let (home, cloud) = home().await;
+    home.cloud().fail(None, Times::Next(3), CloudFault::SlowBytes(Duration::from_micros(100)));
+    assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done));
+    home.cloud().fail(None, Times::Always, CloudFault::Silent);
+    let id = home.plug(0).device_id();
     let result = cloud.perform(&exchange(&id, ON, Duration::from_millis(100))).await.result;
     assert_eq!(result, Err(Failure::Silent));
 }
 
 #[tokio::test]
 async fn a_cloud_that_went_away_is_used_again_when_it_is_back() {
-    let (house, cloud) = house().await;
-    ask(&house, &cloud, 0, Request::SysInfo).await.unwrap();
-    house.cloud().set_reachable(false).await.unwrap();
+    let (home, cloud) = home().await;
+    ask(&home, &cloud, 0, Request::SysInfo).await.unwrap();
+    home.cloud().set_reachable(false).await.unwrap();
     for _ in 0..3 {
-        let result = ask(&house, &cloud, 0, ON).await;
+        let result = ask(&home, &cloud, 0, ON).await;
         assert!(matches!(&result, Err(Failure::CloudDown(why)) if why.contains("refused")), "{result:?}");
     }
-    house.cloud().set_reachable(true).await.unwrap();
-    assert_eq!(ask(&house, &cloud, 0, ON).await, Ok(Reply::Done));
+    home.cloud().set_reachable(true).await.unwrap();
+    assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done));
 }
 
 #[tokio::test]
 async fn a_plug_is_switched_and_read_in_one_call() {
-    let (house, cloud) = house().await;
-    ask(&house, &cloud, 0, Request::SysInfo).await.unwrap();
-    let before = house.cloud().calls(Method::Passthrough);
+    let (home, cloud) = home().await;
+    ask(&home, &cloud, 0, Request::SysInfo).await.unwrap();
+    let before = home.cloud().calls(Method::Passthrough);
     for state in [RelayState::On, RelayState::Off] {
-        let answer = ask(&house, &cloud, 0, Request::SetRelayAndRead(state)).await;
+        let answer = ask(&home, &cloud, 0, Request::SetRelayAndRead(state)).await;
         let Ok(Reply::Switched(Some(reading))) = answer else { panic!("{answer:?}") };
-        assert_eq!((reading.relay, house.plug(0).is_on()), (Some(state), state.is_on()));
+        assert_eq!((reading.relay, home.plug(0).is_on()), (Some(state), state.is_on()));
     }
-    assert_eq!(house.cloud().calls(Method::Passthrough), before + 2);
-    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndReadFault::SwitchOnly);
+    assert_eq!(home.cloud().calls(Method::Passthrough), before + 2);
+    home.plug(0).with(|plug| plug.switch_and_read = SwitchAndReadFault::SwitchOnly);
     assert_eq!(
-        ask(&house, &cloud, 0, Request::SetRelayAndRead(RelayState::On)).await,
+        ask(&home, &cloud, 0, Request::SetRelayAndRead(RelayState::On)).await,
         Ok(Reply::Switched(None))
     );
-    house.plug(0).with(|plug| plug.switch_and_read = SwitchAndReadFault::Garbled);
-    let answer = ask(&house, &cloud, 0, Request::SetRelayAndRead(RelayState::Off)).await;
+    home.plug(0).with(|plug| plug.switch_and_read = SwitchAndReadFault::Garbled);
+    let answer = ask(&home, &cloud, 0, Request::SetRelayAndRead(RelayState::Off)).await;
     assert!(matches!(answer, Err(Failure::Garbage(_))), "{answer:?}");
-    assert!(!house.plug(0).is_on(), "it was switched all the same");
+    assert!(!home.plug(0).is_on(), "it was switched all the same");
 }

@@ -27,21 +27,21 @@ const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 /// A broadcast to here is heard by nobody.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 
-async fn house_of(aliases: &[&str]) -> SimHome {
+async fn home_of(aliases: &[&str]) -> SimHome {
     SimHome::start(HomeOptions::of(aliases)).await.unwrap()
 }
 
-fn options(house: &SimHome, broadcast: Ipv4Addr) -> DiscoveryOptions {
+fn options(home: &SimHome, broadcast: Ipv4Addr) -> DiscoveryOptions {
     DiscoveryOptions {
         interval: NEVER,
         broadcast: vec![broadcast],
-        port: house.lan().port(),
-        tdp_ports: vec![house.lan().tdp_port()],
+        port: home.lan().port(),
+        tdp_ports: vec![home.lan().tdp_port()],
     }
 }
 
-fn address(house: &SimHome, number: usize) -> Address {
-    Address::from(house.lan().address(house.plug(number)).unwrap())
+fn address(home: &SimHome, number: usize) -> Address {
+    Address::from(home.lan().address(home.plug(number)).unwrap())
 }
 
 async fn next(discovery: &mut Discovery) -> Sighting {
@@ -60,11 +60,11 @@ async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, Disc
 
 #[tokio::test]
 async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
-    let house = house_of(&["Lamp", "Küche ☕", ""]).await;
-    let mut discovery = Discovery::start(options(&house, LOOPBACK));
+    let home = home_of(&["Lamp", "Küche ☕", ""]).await;
+    let mut discovery = Discovery::start(options(&home, LOOPBACK));
     let heard = hears(&mut discovery, 3).await;
-    for (number, plug) in house.plugs().iter().enumerate() {
-        let DiscoveryReply::SysInfo(reading) = &heard[&address(&house, number).to_string()] else {
+    for (number, plug) in home.plugs().iter().enumerate() {
+        let DiscoveryReply::SysInfo(reading) = &heard[&address(&home, number).to_string()] else {
             panic!("{heard:?}")
         };
         assert_eq!(reading.device.device_id.as_ref().unwrap().as_str(), plug.device_id());
@@ -72,23 +72,23 @@ async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
     }
     assert_eq!(discovery.asked(), [BroadcastPath { local: Ipv4Addr::UNSPECIFIED, target: LOOPBACK }]);
     // One datagram may be lost: whoever misses the first hears the second or the third.
-    house.plug(0).with(|plug| plug.lan = LanFault::Silent);
+    home.plug(0).with(|plug| plug.lan = LanFault::Silent);
     while timeout(NOTHING_COMES, discovery.next()).await.is_ok() {}
     discovery.look(vec![]);
     let heard = hears(&mut discovery, 2).await;
-    assert!(!heard.contains_key(&address(&house, 0).to_string()));
-    house.plug(0).with(|plug| plug.lan = LanFault::Works);
-    while next(&mut discovery).await.address != address(&house, 0) {}
+    assert!(!heard.contains_key(&address(&home, 0).to_string()));
+    home.plug(0).with(|plug| plug.lan = LanFault::Works);
+    while next(&mut discovery).await.address != address(&home, 0) {}
 }
 
 #[tokio::test]
 async fn after_each_interval_everybody_is_asked_again() {
-    let house = house_of(&["Lamp"]).await;
-    house.plug(0).with(|plug| plug.hears_broadcasts = false);
+    let home = home_of(&["Lamp"]).await;
+    home.plug(0).with(|plug| plug.hears_broadcasts = false);
     let interval = Duration::from_millis(50);
-    let mut discovery = Discovery::start(DiscoveryOptions { interval, ..options(&house, LOOPBACK) });
+    let mut discovery = Discovery::start(DiscoveryOptions { interval, ..options(&home, LOOPBACK) });
     assert!(timeout(NOTHING_COMES * 3, discovery.next()).await.is_err());
-    house.plug(0).with(|plug| plug.hears_broadcasts = true);
+    home.plug(0).with(|plug| plug.hears_broadcasts = true);
     for _ in 0..7 {
         next(&mut discovery).await;
     }
@@ -96,46 +96,46 @@ async fn after_each_interval_everybody_is_asked_again() {
 
 #[tokio::test]
 async fn a_plug_that_hears_no_broadcast_is_found_when_it_is_asked_itself() {
-    let house = house_of(&["Lamp"]).await;
-    house.plug(0).with(|plug| plug.hears_broadcasts = false);
-    let mut discovery = Discovery::start(options(&house, NOWHERE));
+    let home = home_of(&["Lamp"]).await;
+    home.plug(0).with(|plug| plug.hears_broadcasts = false);
+    let mut discovery = Discovery::start(options(&home, NOWHERE));
     assert!(timeout(NOTHING_COMES, discovery.next()).await.is_err());
-    discovery.look(vec![address(&house, 0)]);
-    assert_eq!(next(&mut discovery).await.address, address(&house, 0));
+    discovery.look(vec![address(&home, 0)]);
+    assert_eq!(next(&mut discovery).await.address, address(&home, 0));
 }
 
 #[tokio::test]
 async fn requests_that_come_during_a_round_are_one_round_together() {
-    let house = house_of(&["Lamp", "Kettle", "Fan", "Radio", "Clock", "Heater", "Pump", "Iron"]).await;
-    let mut discovery = Discovery::start(options(&house, NOWHERE));
-    for number in 0..house.plugs().len() {
-        discovery.look(vec![address(&house, number)]);
+    let home = home_of(&["Lamp", "Kettle", "Fan", "Radio", "Clock", "Heater", "Pump", "Iron"]).await;
+    let mut discovery = Discovery::start(options(&home, NOWHERE));
+    for number in 0..home.plugs().len() {
+        discovery.look(vec![address(&home, number)]);
     }
     let mut first = BTreeSet::new();
-    for _ in house.plugs() {
+    for _ in home.plugs() {
         first.insert(next(&mut discovery).await.address.to_string());
     }
     assert_eq!(
         first.len(),
-        house.plugs().len(),
+        home.plugs().len(),
         "each is asked once before anybody is asked again: {first:?}"
     );
 }
 
 #[tokio::test]
 async fn a_plug_that_answers_from_another_port_is_spoken_to_at_its_own() {
-    let house = house_of(&[]).await;
-    let (ask, mut discovery) = stranger(&house).await;
+    let home = home_of(&[]).await;
+    let (ask, mut discovery) = stranger(&home).await;
     let odd = UdpSocket::bind("127.0.0.77:0").await.unwrap();
     odd.send_to(&sysinfo(1, 0), ask).await.unwrap();
     let sighted = next(&mut discovery).await.address;
-    assert_eq!(sighted, Address::from(SocketAddr::from(([127, 0, 0, 77], house.lan().port()))));
+    assert_eq!(sighted, Address::from(SocketAddr::from(([127, 0, 0, 77], home.lan().port()))));
 }
 
 #[tokio::test]
 async fn an_answer_as_large_as_a_datagram_can_be_is_understood() {
-    let house = house_of(&[]).await;
-    let (ask, mut discovery) = stranger(&house).await;
+    let home = home_of(&[]).await;
+    let (ask, mut discovery) = stranger(&home).await;
     let strip = UdpSocket::bind("127.0.0.78:0").await.unwrap();
     for size in [1_400, 4_096, 60_000] {
         strip.send_to(&sysinfo(size, size), ask).await.unwrap();
@@ -146,8 +146,8 @@ async fn an_answer_as_large_as_a_datagram_can_be_is_understood() {
 
 #[tokio::test]
 async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_being_heard() {
-    let house = house_of(&["Lamp", "Kettle"]).await;
-    let (ask, mut discovery) = stranger(&house).await;
+    let home = home_of(&["Lamp", "Kettle"]).await;
+    let (ask, mut discovery) = stranger(&home).await;
     let flood = tokio::spawn(async move {
         let rude = UdpSocket::bind("127.0.0.79:0").await.unwrap();
         let garbage = [&b"M-SEARCH * HTTP/1.1"[..], &[0; 1400], b"", &[0xff; 9000], b"{}"];
@@ -157,9 +157,9 @@ async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_bei
         }
     });
     for _ in 0..5 {
-        discovery.look(vec![address(&house, 0), address(&house, 1)]);
+        discovery.look(vec![address(&home, 0), address(&home, 1)]);
         let heard: BTreeSet<_> = hears(&mut discovery, 2).await.into_keys().collect();
-        let expected: BTreeSet<_> = (0..2).map(|number| address(&house, number).to_string()).collect();
+        let expected: BTreeSet<_> = (0..2).map(|number| address(&home, number).to_string()).collect();
         assert_eq!(heard, expected, "nobody else");
     }
     flood.abort();
@@ -169,32 +169,32 @@ async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_bei
 
 #[tokio::test]
 async fn a_plug_that_speaks_only_klap_answers_the_newer_discovery_by_broadcast_and_when_it_is_asked_itself() {
-    let mut blueprint = HomeOptions::of(&[]);
-    blueprint.plugs = vec![(Model::HS100_HW4, "Lamp".to_owned())];
-    let house = SimHome::start(blueprint).await.unwrap();
-    house.plug(0).with(|plug| plug.dialect = Dialect::Klap);
-    house.lan().settled(house.plug(0)).await.unwrap();
-    for (broadcast, probe) in [(LOOPBACK, vec![]), (NOWHERE, vec![address(&house, 0)])] {
-        let mut discovery = Discovery::start(options(&house, broadcast));
+    let mut home_options = HomeOptions::of(&[]);
+    home_options.plugs = vec![(Model::HS100_HW4, "Lamp".to_owned())];
+    let home = SimHome::start(home_options).await.unwrap();
+    home.plug(0).with(|plug| plug.dialect = Dialect::Klap);
+    home.lan().settled(home.plug(0)).await.unwrap();
+    for (broadcast, probe) in [(LOOPBACK, vec![]), (NOWHERE, vec![address(&home, 0)])] {
+        let mut discovery = Discovery::start(options(&home, broadcast));
         discovery.look(probe);
         let Sighting { address: at, said } = next(&mut discovery).await;
         let DiscoveryReply::Other(device) = said else { panic!("{said:?}") };
         assert_eq!(
             (at, &*device.encryption, &*device.kind),
-            (address(&house, 0), "KLAP", "IOT.SMARTPLUGSWITCH")
+            (address(&home, 0), "KLAP", "IOT.SMARTPLUGSWITCH")
         );
-        assert_eq!(device.mac.unwrap().to_string(), house.plug(0).mac());
+        assert_eq!(device.mac.unwrap().to_string(), home.plug(0).mac());
         assert_eq!(discovery.tally().garbage, 0);
     }
 }
 
 #[tokio::test]
 async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
-    let house = house_of(&[]).await;
-    let (port, tdp_port) = (house.lan().port(), house.lan().tdp_port());
+    let home = home_of(&[]).await;
+    let (port, tdp_port) = (home.lan().port(), home.lan().tdp_port());
     let at = |port| UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 80), port));
     let (xor, tdp) = (at(port).await.unwrap(), at(tdp_port).await.unwrap());
-    let discovery = Discovery::start(options(&house, NOWHERE));
+    let discovery = Discovery::start(options(&home, NOWHERE));
     discovery.look(vec![Address::from(xor.local_addr().unwrap())]);
     let (mut old, mut new) = (Vec::new(), BTreeSet::new());
     let mut buffer = vec![0; 2048];
@@ -214,9 +214,9 @@ async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
 }
 
 /// A search that has asked only one stranger, and where to answer it.
-async fn stranger(house: &SimHome) -> (SocketAddr, Discovery) {
-    let stranger = UdpSocket::bind(("127.0.0.76", house.lan().port())).await.unwrap();
-    let discovery = Discovery::start(options(house, NOWHERE));
+async fn stranger(home: &SimHome) -> (SocketAddr, Discovery) {
+    let stranger = UdpSocket::bind(("127.0.0.76", home.lan().port())).await.unwrap();
+    let discovery = Discovery::start(options(home, NOWHERE));
     discovery.look(vec![Address::from(stranger.local_addr().unwrap())]);
     let (_, from) = timeout(BOUND, stranger.recv_from(&mut [0; 2048])).await.unwrap().unwrap();
     (from, discovery)

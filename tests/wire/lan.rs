@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const IMPATIENCE: Duration = Duration::from_millis(300);
 const ON: Request = Request::SetRelay(RelayState::On);
 
-struct House {
+struct Home {
     lan: SimLan,
     notifier: ChangeNotifier,
     plugs: Vec<PlugHandle>,
@@ -34,18 +34,18 @@ struct House {
     wire: Lan,
 }
 
-impl House {
+impl Home {
     async fn with_plugs(count: u32) -> Self {
         let notifier = ChangeNotifier::new();
         let lan = SimLan::start(0, 0, notifier.clone()).await.unwrap();
-        let mut house = Self { lan, notifier, plugs: vec![], addresses: vec![], wire: Lan::default() };
+        let mut home = Self { lan, notifier, plugs: vec![], addresses: vec![], wire: Lan::default() };
         for number in 1..=count {
             let plug = SimPlug::new(Model::HS100_HW1, number, &format!("Plug {number}"), Instant::now());
-            let plug = PlugHandle::new(plug, house.notifier.clone());
-            house.addresses.push(house.lan.plug_in(&plug, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap());
-            house.plugs.push(plug);
+            let plug = PlugHandle::new(plug, home.notifier.clone());
+            home.addresses.push(home.lan.plug_in(&plug, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap());
+            home.plugs.push(plug);
         }
-        house
+        home
     }
 
     fn exchange(&self, number: usize, request: Request, patience: Duration) -> Exchange {
@@ -114,16 +114,16 @@ async fn a_bulb_is_asked_what_it_is_and_nothing_else() {
 
 #[tokio::test]
 async fn a_plug_is_asked_on_one_kept_connection() {
-    let house = House::with_plugs(1).await;
+    let home = Home::with_plugs(1).await;
     for _ in 0..20 {
-        let outcome = house.ask(0, Request::SysInfo, PATIENCE).await;
+        let outcome = home.ask(0, Request::SysInfo, PATIENCE).await;
         assert!(matches!(outcome.result, Ok(Reply::SysInfo(_))), "{outcome:?}");
     }
-    assert_eq!(house.ask(0, ON, PATIENCE).await.result, Ok(Reply::Done));
-    assert!(house.plugs[0].is_on());
-    assert_eq!(house.ask(0, Request::SetLed(RelayState::Off), PATIENCE).await.result, Ok(Reply::Done));
-    assert!(!house.plugs[0].is_led_on());
-    let traffic = house.plugs[0].traffic();
+    assert_eq!(home.ask(0, ON, PATIENCE).await.result, Ok(Reply::Done));
+    assert!(home.plugs[0].is_on());
+    assert_eq!(home.ask(0, Request::SetLed(RelayState::Off), PATIENCE).await.result, Ok(Reply::Done));
+    assert!(!home.plugs[0].is_led_on());
+    let traffic = home.plugs[0].traffic();
     assert_eq!((traffic.connections, traffic.lan_requests), (1, 22));
 }
 
@@ -146,13 +146,13 @@ async fn each_fault_of_the_lan_is_its_own_failure() {
             None
         }
     };
-    let house = House::with_plugs(1).await;
+    let home = Home::with_plugs(1).await;
     for fault in LanFault::ALL {
-        house.lan.set_fault(&house.plugs[0], fault).await.unwrap();
-        house.wire.close();
+        home.lan.set_fault(&home.plugs[0], fault).await.unwrap();
+        home.wire.close();
         let expected = expected(fault);
         let patience = if expected == Some(Failure::Silent) { IMPATIENCE } else { PATIENCE };
-        let outcome = house.ask(0, Request::SysInfo, patience).await;
+        let outcome = home.ask(0, Request::SysInfo, patience).await;
         match (&outcome.result, &expected) {
             (Ok(Reply::SysInfo(_)), None) => {}
             (Err(failure), Some(expected)) => {
@@ -169,85 +169,85 @@ async fn each_fault_of_the_lan_is_its_own_failure() {
 
 #[tokio::test]
 async fn a_connection_that_the_plug_closed_meanwhile_is_replaced_and_the_request_said_once_more() {
-    let house = House::with_plugs(1).await;
-    house.lan.set_fault(&house.plugs[0], LanFault::CloseAfterEachReply).await.unwrap();
+    let home = Home::with_plugs(1).await;
+    home.lan.set_fault(&home.plugs[0], LanFault::CloseAfterEachReply).await.unwrap();
     for state in [RelayState::On, RelayState::Off, RelayState::On] {
         for request in [Request::SetRelay(state), Request::SysInfo, Request::SysInfo] {
-            let outcome = house.ask(0, request, PATIENCE).await;
+            let outcome = home.ask(0, request, PATIENCE).await;
             assert!(outcome.result.is_ok(), "a dead connection is no failure: {outcome:?}");
         }
-        assert_eq!(house.plugs[0].is_on(), state.is_on());
+        assert_eq!(home.plugs[0].is_on(), state.is_on());
     }
-    assert_eq!(house.plugs[0].switchings().len(), 3);
+    assert_eq!(home.plugs[0].switchings().len(), 3);
 }
 
 #[tokio::test]
 async fn the_wrong_plug_at_an_address_is_asked_who_it_is_and_nothing_else() {
-    let mut house = House::with_plugs(2).await;
-    house.addresses.swap(0, 1);
+    let mut home = Home::with_plugs(2).await;
+    home.addresses.swap(0, 1);
     for (request, number) in [(ON, 0), (ON, 1), (Request::SetLed(RelayState::Off), 0), (Request::SysInfo, 1)]
     {
-        let outcome = house.ask(number, request, PATIENCE).await;
+        let outcome = home.ask(number, request, PATIENCE).await;
         assert!(matches!(outcome.result, Err(Failure::WrongPlug { .. })), "{outcome:?}");
         let found = outcome.greeting.expect("the other plug's own words");
-        let other = DeviceId::new(&house.plugs[1 - number].device_id());
+        let other = DeviceId::new(&home.plugs[1 - number].device_id());
         assert_eq!(found.device.device_id, other);
     }
-    for plug in &house.plugs {
+    for plug in &home.plugs {
         assert!(!plug.is_on() && plug.is_led_on() && plug.switchings().is_empty());
     }
 }
 
 #[tokio::test]
 async fn plugs_that_swap_their_addresses_under_kept_connections_are_never_mixed_up() {
-    let house = House::with_plugs(2).await;
+    let home = Home::with_plugs(2).await;
     for number in 0..2 {
-        assert!(house.ask(number, Request::SysInfo, PATIENCE).await.result.is_ok());
+        assert!(home.ask(number, Request::SysInfo, PATIENCE).await.result.is_ok());
     }
-    house.lan.swap(&house.plugs[0], &house.plugs[1]).await.unwrap();
-    let outcome = house.ask(0, ON, PATIENCE).await;
+    home.lan.swap(&home.plugs[0], &home.plugs[1]).await.unwrap();
+    let outcome = home.ask(0, ON, PATIENCE).await;
     assert!(matches!(outcome.result, Err(Failure::WrongPlug { .. })), "{outcome:?}");
-    assert!(house.plugs.iter().all(|plug| plug.switchings().is_empty()));
+    assert!(home.plugs.iter().all(|plug| plug.switchings().is_empty()));
 }
 
 #[tokio::test]
 async fn a_request_that_timed_out_is_taken_back_before_the_plug_wakes() {
-    let house = House::with_plugs(1).await;
-    assert!(house.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
-    house.lan.set_fault(&house.plugs[0], LanFault::Asleep).await.unwrap();
-    assert_eq!(house.ask(0, ON, IMPATIENCE).await.result, Err(Failure::Silent));
-    house.lan.set_fault(&house.plugs[0], LanFault::Works).await.unwrap();
-    let outcome = house.ask(0, Request::SysInfo, PATIENCE).await;
+    let home = Home::with_plugs(1).await;
+    assert!(home.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
+    home.lan.set_fault(&home.plugs[0], LanFault::Asleep).await.unwrap();
+    assert_eq!(home.ask(0, ON, IMPATIENCE).await.result, Err(Failure::Silent));
+    home.lan.set_fault(&home.plugs[0], LanFault::Works).await.unwrap();
+    let outcome = home.ask(0, Request::SysInfo, PATIENCE).await;
     assert!(outcome.result.is_ok(), "{outcome:?}");
-    house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().open <= 1).await.unwrap();
-    assert!(house.plugs[0].switchings().is_empty(), "the kernel delivered a request whose time was over");
+    home.notifier.wait_until(PATIENCE, || home.plugs[0].traffic().open <= 1).await.unwrap();
+    assert!(home.plugs[0].switchings().is_empty(), "the kernel delivered a request whose time was over");
 }
 
 #[tokio::test]
 async fn an_exchange_that_is_dropped_resets_its_connection() {
-    let house = House::with_plugs(1).await;
-    house.lan.set_fault(&house.plugs[0], LanFault::Silent).await.unwrap();
-    let exchange = house.exchange(0, Request::SysInfo, PATIENCE);
+    let home = Home::with_plugs(1).await;
+    home.lan.set_fault(&home.plugs[0], LanFault::Silent).await.unwrap();
+    let exchange = home.exchange(0, Request::SysInfo, PATIENCE);
     let Target::Local { address, protocol, expect } = &exchange.target else { unreachable!() };
     tokio::select! {
-        outcome = house.wire.perform(&exchange, address, *protocol, expect) => panic!("{outcome:?}"),
-        heard = house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().lan_requests == 1) => heard.unwrap(),
+        outcome = home.wire.perform(&exchange, address, *protocol, expect) => panic!("{outcome:?}"),
+        heard = home.notifier.wait_until(PATIENCE, || home.plugs[0].traffic().lan_requests == 1) => heard.unwrap(),
     }
-    house.notifier.wait_until(PATIENCE, || house.plugs[0].traffic().open == 0).await.unwrap();
+    home.notifier.wait_until(PATIENCE, || home.plugs[0].traffic().open == 0).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_host_name_is_resolved_and_one_that_does_not_resolve_is_no_route() {
-    let mut house = House::with_plugs(1).await;
-    let port = house.addresses[0].port();
-    let mut exchange = house.exchange(0, Request::SysInfo, PATIENCE);
+    let mut home = Home::with_plugs(1).await;
+    let port = home.addresses[0].port();
+    let mut exchange = home.exchange(0, Request::SysInfo, PATIENCE);
     let Target::Local { expect, .. } = exchange.target.clone() else { unreachable!() };
     let localhost = Address::new("localhost", port).unwrap();
-    let outcome = house.wire.perform(&exchange, &localhost, LanProtocol::Xor, &expect).await;
+    let outcome = home.wire.perform(&exchange, &localhost, LanProtocol::Xor, &expect).await;
     assert!(matches!(outcome.result, Ok(_) | Err(Failure::Refused)), "{outcome:?}");
-    house.addresses[0] = (Ipv4Addr::LOCALHOST, 1).into();
+    home.addresses[0] = (Ipv4Addr::LOCALHOST, 1).into();
     exchange.deadline = Instant::now() + PATIENCE;
-    assert_eq!(house.ask(0, Request::SysInfo, PATIENCE).await.result, Err(Failure::Refused));
+    assert_eq!(home.ask(0, Request::SysInfo, PATIENCE).await.result, Err(Failure::Refused));
 }
 
 #[tokio::test]
@@ -290,10 +290,10 @@ async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wir
 #[tokio::test]
 async fn a_plug_is_switched_and_read_in_one_request_and_what_firmwares_make_of_that_is_told_apart() {
     for habit in SwitchAndReadFault::ALL {
-        let house = House::with_plugs(1).await;
-        assert!(house.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
-        house.plugs[0].with(|plug| plug.switch_and_read = habit);
-        let outcome = house.ask(0, Request::SetRelayAndRead(RelayState::On), PATIENCE).await;
+        let home = Home::with_plugs(1).await;
+        assert!(home.ask(0, Request::SysInfo, PATIENCE).await.result.is_ok());
+        home.plugs[0].with(|plug| plug.switch_and_read = habit);
+        let outcome = home.ask(0, Request::SetRelayAndRead(RelayState::On), PATIENCE).await;
         let told = match &outcome.result {
             Ok(Reply::Switched(reading)) => Ok(reading.as_ref().and_then(|reading| reading.relay)),
             Ok(reply) => panic!("{habit:?}: {reply:?}"),
@@ -307,8 +307,8 @@ async fn a_plug_is_switched_and_read_in_one_request_and_what_firmwares_make_of_t
             SwitchAndReadFault::Garbled => assert!(matches!(told, Err(Failure::Garbage(_)))),
             SwitchAndReadFault::NoAnswer => assert!(matches!(told, Err(Failure::Closed))),
         }
-        assert_eq!(house.plugs[0].is_on(), !matches!(habit, SwitchAndReadFault::Refused(_)), "{habit:?}");
+        assert_eq!(home.plugs[0].is_on(), !matches!(habit, SwitchAndReadFault::Refused(_)), "{habit:?}");
         let asked = if habit == SwitchAndReadFault::NoAnswer { 2.. } else { 1.. };
-        assert!(asked.contains(&house.plugs[0].traffic().switch_and_reads), "{habit:?}");
+        assert!(asked.contains(&home.plugs[0].traffic().switch_and_reads), "{habit:?}");
     }
 }

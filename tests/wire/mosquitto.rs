@@ -15,8 +15,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 const PASSWORD: &str = r#""'\/{}$ü "#;
 
 /// The users `daemon` and `guest` with one password.
-async fn house_with_users(acl: &str) -> House {
-    House::with_users(&["daemon", "guest"], PASSWORD, acl).await
+async fn broker_with_users(acl: &str) -> TestBroker {
+    TestBroker::with_users(&["daemon", "guest"], PASSWORD, acl).await
 }
 
 fn with_login(port: u16, user: &str, password: &str) -> MqttSettings {
@@ -34,11 +34,11 @@ async fn any_password_logs_in_and_a_wrong_one_is_said_once_with_the_remedy() {
     if !has_mosquitto() {
         return;
     }
-    let house = house_with_users(ALL_RIGHTS).await;
-    Daemon::start(with_login(house.port, "daemon", PASSWORD)).connects().await;
-    mqtt::probe(with_login(house.port, "daemon", PASSWORD), BOUND).await.unwrap();
+    let broker = broker_with_users(ALL_RIGHTS).await;
+    Daemon::start(with_login(broker.port, "daemon", PASSWORD)).connects().await;
+    mqtt::probe(with_login(broker.port, "daemon", PASSWORD), BOUND).await.unwrap();
 
-    for options in [with_login(house.port, "daemon", "s3cret-wrong"), options(house.port)] {
+    for options in [with_login(broker.port, "daemon", "s3cret-wrong"), options(broker.port)] {
         let complaint = Daemon::start(options.clone()).complains().await;
         assert!(
             complaint.contains("refuses the login: check mqtt.username and mqtt.password"),
@@ -87,15 +87,15 @@ async fn a_denied_subscription_is_said_and_states_are_shown_all_the_same() {
         "allow_anonymous true\nplugin {}\nplugin_opt_config_file FOLDER/rights.json\n",
         plugin.display()
     );
-    let house = House::mosquitto(&lines, &[("rights.json", rights)]).await;
-    let ear = Ear::listen(house.port).await;
-    let mut daemon = Daemon::start(options(house.port));
+    let broker = TestBroker::mosquitto(&lines, &[("rights.json", rights)]).await;
+    let subscriber = Subscriber::connect(broker.port).await;
+    let mut daemon = Daemon::start(options(broker.port));
     daemon.show_plug("kettle");
     let complaint = daemon.complains().await;
     assert!(complaint.contains("does not let us subscribe to home/hs100d/+/set, "), "{complaint}");
     assert!(!complaint.contains("bridge/request"), "{complaint}");
-    ear.hears("home/hs100d/kettle/state", "ON").await;
-    let error = mqtt::probe(options(house.port), BOUND).await.unwrap_err();
+    subscriber.receives("home/hs100d/kettle/state", "ON").await;
+    let error = mqtt::probe(options(broker.port), BOUND).await.unwrap_err();
     assert!(error.text.contains("does not let us subscribe"), "{error}");
 }
 
@@ -105,13 +105,13 @@ async fn a_denied_publish_does_not_cost_the_connection() {
         return;
     }
     let acl = "user daemon\ntopic read #\ntopic write home/hs100d/#\nuser guest\ntopic readwrite #\n";
-    let house = house_with_users(acl).await;
-    let mut daemon = Daemon::start(with_login(house.port, "daemon", PASSWORD));
+    let broker = broker_with_users(acl).await;
+    let mut daemon = Daemon::start(with_login(broker.port, "daemon", PASSWORD));
     daemon.connects().await;
     daemon.show_plug("kettle");
-    let ear = Ear::listen_to(house.port, "#", Some(("guest", PASSWORD))).await;
-    ear.hears("home/hs100d/kettle/info", "HS100").await;
-    ear.say("home/hs100d/kettle/get", "");
+    let subscriber = Subscriber::subscribe_to(broker.port, "#", Some(("guest", PASSWORD))).await;
+    subscriber.receives("home/hs100d/kettle/info", "HS100").await;
+    subscriber.publish("home/hs100d/kettle/get", "");
     assert_eq!(daemon.hears_command().await.2, PlugCommand::Read);
     within("the end", daemon.link.stop(BOUND)).await;
 }
@@ -122,12 +122,12 @@ async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands(
         return;
     }
     // Mosquitto refuses what is larger with a reason that MQTT 5 does not have for a PUBACK.
-    let house = House::mosquitto("allow_anonymous true\nmessage_size_limit 300\n", &[]).await;
-    let mut daemon = Daemon::connected(house.port).await;
+    let broker = TestBroker::mosquitto("allow_anonymous true\nmessage_size_limit 300\n", &[]).await;
+    let mut daemon = Daemon::connected(broker.port).await;
     daemon.show_plug("kettle");
     daemon.publish(Update::Ready);
-    let ear = Ear::listen(house.port).await;
-    ear.hears("home/hs100d/bridge/state", "online").await;
+    let subscriber = Subscriber::connect(broker.port).await;
+    subscriber.receives("home/hs100d/bridge/state", "online").await;
     for _ in 0..5 {
         daemon.publish(Update::Notice(Notice {
             kind: NoticeKind::PlugFound,
@@ -135,22 +135,22 @@ async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands(
             route: None,
             detail: "x".repeat(400),
         }));
-        ear.forget_everything();
-        ear.say("home/hs100d/kettle/get", "");
+        subscriber.clear();
+        subscriber.publish("home/hs100d/kettle/get", "");
         let (id, plug, order) = daemon.hears_command().await;
         assert_eq!(order, PlugCommand::Read);
         daemon.answer(id, &plug);
-        ear.hears("home/hs100d/kettle/result", "ok").await;
+        subscriber.receives("home/hs100d/kettle/result", "ok").await;
     }
     assert!(daemon.inbound.try_recv().is_err(), "the connection is complained of");
-    assert!(!ear.seen().iter().any(|seen| seen.topic == "home/hs100d/bridge/event"));
+    assert!(!subscriber.messages().iter().any(|seen| seen.topic == "home/hs100d/bridge/event"));
     within("the end", daemon.link.stop(BOUND)).await;
 }
 
 /// A house whose broker speaks TLS, asks for a client certificate, and a folder with all that is needed for both.
 struct Certificates {
     folder: tempfile::TempDir,
-    house: House,
+    broker: TestBroker,
 }
 
 impl Certificates {
@@ -172,7 +172,7 @@ impl Certificates {
              keyfile FOLDER/server.key\nrequire_certificate true\n";
         let files = [("ca.pem", authority.pem()), ("server.pem", server), ("server.key", server_key)];
         let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-        Self { folder, house: House::mosquitto(lines, &files).await }
+        Self { folder, broker: TestBroker::mosquitto(lines, &files).await }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -182,7 +182,7 @@ impl Certificates {
     fn options(&self, host: &str, ca: Option<&str>, with_client: bool) -> MqttSettings {
         let client = with_client.then(|| (self.file("client.pem"), self.file("client.key")));
         let tls = TlsOptions { ca_file: ca.map(|name| self.file(name)), client };
-        MqttSettings { host: host.to_owned(), tls: Some(tls), ..options(self.house.port) }
+        MqttSettings { host: host.to_owned(), tls: Some(tls), ..options(self.broker.port) }
     }
 }
 
@@ -232,9 +232,9 @@ async fn each_way_in_which_tls_fails_has_its_own_remedy() {
         assert!(complaint.contains(hint), "{hint}: {complaint}");
     }
     // Without TLS at a port for TLS, and with TLS at a port without.
-    let complaint = Daemon::start(options(certificates.house.port)).complains().await;
+    let complaint = Daemon::start(options(certificates.broker.port)).complains().await;
     assert!(complaint.contains("mqtts"), "{complaint}");
-    let plain = House::start(Brand::Mosquitto).await;
+    let plain = TestBroker::start(Brand::Mosquitto).await;
     let options =
         MqttSettings { port: plain.port, ..certificates.options("localhost", Some("ca.pem"), true) };
     let complaint = Daemon::start(options).complains().await;

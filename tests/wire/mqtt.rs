@@ -19,8 +19,8 @@ fn topic(rest: &str) -> String {
     format!("{BASE}/{rest}")
 }
 
-fn has(kept: &[Seen], topic: &str, part: &str) -> bool {
-    kept.iter().any(|seen| seen.topic == topic && seen.payload.contains(part))
+fn has(retained: &[Message], topic: &str, part: &str) -> bool {
+    retained.iter().any(|seen| seen.topic == topic && seen.payload.contains(part))
 }
 
 fn on() -> PlugCommand {
@@ -34,29 +34,29 @@ fn on() -> PlugCommand {
 #[tokio::test]
 async fn everything_is_kept_at_the_broker_and_is_back_after_it_lost_its_store() {
     for brand in brands() {
-        let mut house = House::start(brand).await;
-        let daemon = Daemon::connected(house.port).await;
+        let mut broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.show_plug("kettle");
         daemon.publish(Update::Ready);
-        let everything = |kept: &[Seen]| {
-            has(kept, &topic("kettle/state"), r#""state":"ON""#)
-                && has(kept, &topic("kettle/info"), "HS100(EU)")
-                && has(kept, &topic("kettle/availability"), "online")
-                && has(kept, &topic("bridge/state"), "online")
-                && has(kept, &topic("bridge/info"), r#""instance":"test""#)
-                && has(kept, &document_topic("kettle"), r#""avty_mode":"all""#)
-                && has(kept, "homeassistant/device/hs100d_test/config", "connectivity")
+        let everything = |retained: &[Message]| {
+            has(retained, &topic("kettle/state"), r#""state":"ON""#)
+                && has(retained, &topic("kettle/info"), "HS100(EU)")
+                && has(retained, &topic("kettle/availability"), "online")
+                && has(retained, &topic("bridge/state"), "online")
+                && has(retained, &topic("bridge/info"), r#""instance":"test""#)
+                && has(retained, &document_topic("kettle"), r#""avty_mode":"all""#)
+                && has(retained, "homeassistant/device/hs100d_test/config", "connectivity")
         };
-        until_kept(house.port, "everything", everything).await;
+        until_retained(broker.port, "everything", everything).await;
 
-        house.restart_without_store().await;
+        broker.restart_without_store().await;
         // What was last known counts, not what was last sent.
         daemon.publish(Update::State(name("kettle"), state(RelayState::Off)));
-        let back = until_kept(house.port, "everything again, with the new state", |kept| {
-            has(kept, &topic("kettle/state"), r#""state":"OFF""#)
-                && has(kept, &topic("kettle/availability"), "online")
-                && has(kept, &topic("bridge/state"), "online")
-                && has(kept, &document_topic("kettle"), "hs100d")
+        let back = until_retained(broker.port, "everything again, with the new state", |retained| {
+            has(retained, &topic("kettle/state"), r#""state":"OFF""#)
+                && has(retained, &topic("kettle/availability"), "online")
+                && has(retained, &topic("bridge/state"), "online")
+                && has(retained, &document_topic("kettle"), "hs100d")
         })
         .await;
         assert!(has(&back, &topic("kettle/info"), "HS100(EU)"), "{brand:?}");
@@ -65,21 +65,21 @@ async fn everything_is_kept_at_the_broker_and_is_back_after_it_lost_its_store() 
 
 #[tokio::test]
 async fn the_embedded_broker_keeps_what_it_was_given_over_a_restart() {
-    let mut house = House::start(Brand::Embedded).await;
-    let daemon = Daemon::connected(house.port).await;
+    let mut broker = TestBroker::start(Brand::Embedded).await;
+    let daemon = Daemon::connected(broker.port).await;
     daemon.show_plug("kettle");
-    until_kept(house.port, "the state", |kept| has(kept, &topic("kettle/state"), "ON")).await;
+    until_retained(broker.port, "the state", |retained| has(retained, &topic("kettle/state"), "ON")).await;
     drop(daemon);
-    house.restart_with_store().await;
-    assert!(has(&kept(house.port).await, &topic("kettle/state"), "ON"));
+    broker.restart_with_store().await;
+    assert!(has(&retained(broker.port).await, &topic("kettle/state"), "ON"));
 }
 
 #[tokio::test]
 async fn a_client_of_the_embedded_broker_may_speak_mqtt_3_1_1() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let house = House::start(Brand::Embedded).await;
-    let mut daemon = Daemon::connected(house.port).await;
-    let mut old = tokio::net::TcpStream::connect(("127.0.0.1", house.port)).await.unwrap();
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let mut daemon = Daemon::connected(broker.port).await;
+    let mut old = tokio::net::TcpStream::connect(("127.0.0.1", broker.port)).await.unwrap();
     old.write_all(b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03old").await.unwrap();
     let mut welcome = [0; 4];
     within("the old client's CONNACK", old.read_exact(&mut welcome)).await.unwrap();
@@ -96,21 +96,21 @@ async fn a_client_of_the_embedded_broker_may_speak_mqtt_3_1_1() {
 #[tokio::test]
 async fn a_kept_command_is_never_executed_and_a_live_one_is_whatever_its_flag() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let ear = Ear::listen(house.port).await;
-        ear.keep(&topic("kettle/set"), "TOGGLE");
-        ear.keep(&topic("kettle/set/led"), "ON");
-        ear.keep(&topic("bridge/request/forget"), "kettle");
-        ear.hears(&topic("bridge/request/forget"), "kettle").await;
+        let broker = TestBroker::start(brand).await;
+        let subscriber = Subscriber::connect(broker.port).await;
+        subscriber.publish_retained(&topic("kettle/set"), "TOGGLE");
+        subscriber.publish_retained(&topic("kettle/set/led"), "ON");
+        subscriber.publish_retained(&topic("bridge/request/forget"), "kettle");
+        subscriber.receives(&topic("bridge/request/forget"), "kettle").await;
 
-        let mut daemon = Daemon::connected(house.port).await;
-        ear.keep(&topic("kettle/set"), "ON");
+        let mut daemon = Daemon::connected(broker.port).await;
+        subscriber.publish_retained(&topic("kettle/set"), "ON");
         assert_eq!(daemon.hears_command().await.2, on(), "{brand:?}");
         drop(daemon);
 
         // That one is kept now, and a daemon that comes later must not hear it.
-        let mut daemon = Daemon::connected(house.port).await;
-        ear.say(&topic("kettle/get"), "");
+        let mut daemon = Daemon::connected(broker.port).await;
+        subscriber.publish(&topic("kettle/get"), "");
         assert_eq!(daemon.hears_command().await.2, PlugCommand::Read, "{brand:?}");
     }
 }
@@ -118,36 +118,36 @@ async fn a_kept_command_is_never_executed_and_a_live_one_is_whatever_its_flag() 
 #[tokio::test]
 async fn every_command_is_answered_exactly_once_and_to_its_own_topic_as_well() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let mut daemon = Daemon::connected(house.port).await;
-        let ear = Ear::listen(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let mut daemon = Daemon::connected(broker.port).await;
+        let subscriber = Subscriber::connect(broker.port).await;
 
-        ear.ask(&topic("kettle/set"), r#"{"state":"ON","transaction":"t1"}"#, "me/answers", b"c1");
+        subscriber.request(&topic("kettle/set"), r#"{"state":"ON","transaction":"t1"}"#, "me/answers", b"c1");
         let (id, plug, order) = daemon.hears_command().await;
         assert_eq!((plug.as_str(), order), ("kettle", on()));
         daemon.answer(id, &plug);
-        let public = ear.hears(&topic("kettle/result"), "t1").await;
-        assert!(public.payload.contains(r#""status":"ok""#) && !public.kept, "{public:?}");
-        let own = ear.hears("me/answers", "t1").await;
+        let public = subscriber.receives(&topic("kettle/result"), "t1").await;
+        assert!(public.payload.contains(r#""status":"ok""#) && !public.retained, "{public:?}");
+        let own = subscriber.receives("me/answers", "t1").await;
         assert_eq!(own.correlation.as_deref(), Some(&b"c1"[..]));
         assert_eq!(own.payload, public.payload);
 
         // Commands that go no further than the link are answered by it.
-        ear.ask(&topic("kettle/set"), r#"{"transaction":"t2","state":"up"}"#, "me/answers", b"c2");
-        ear.say(&topic("kettle/set"), r#"{"transaction":"t3","state":"#);
-        ear.say(&topic("kettle/set"), vec![0xff, 0xfe]);
-        ear.say(&topic("kettle/set"), "");
-        ear.say(&topic("kettle/set/colour"), "red");
-        ear.say(&topic("kettle/set"), vec![b'x'; 5000]);
-        ear.say(&topic("Kettle/set"), "ON");
-        assert_eq!(ear.hears("me/answers", "t2").await.correlation.as_deref(), Some(&b"c2"[..]));
-        ear.hears(&topic("kettle/result"), "t3").await;
-        ear.hears(&topic("Kettle/result"), "no such plug").await;
+        subscriber.request(&topic("kettle/set"), r#"{"transaction":"t2","state":"up"}"#, "me/answers", b"c2");
+        subscriber.publish(&topic("kettle/set"), r#"{"transaction":"t3","state":"#);
+        subscriber.publish(&topic("kettle/set"), vec![0xff, 0xfe]);
+        subscriber.publish(&topic("kettle/set"), "");
+        subscriber.publish(&topic("kettle/set/colour"), "red");
+        subscriber.publish(&topic("kettle/set"), vec![b'x'; 5000]);
+        subscriber.publish(&topic("Kettle/set"), "ON");
+        assert_eq!(subscriber.receives("me/answers", "t2").await.correlation.as_deref(), Some(&b"c2"[..]));
+        subscriber.receives(&topic("kettle/result"), "t3").await;
+        subscriber.receives(&topic("Kettle/result"), "no such plug").await;
         // A good one behind them all: when it is answered, no further answer can still be on its way.
-        ear.say(&topic("kettle/get"), "");
+        subscriber.publish(&topic("kettle/get"), "");
         let (id, plug, _) = daemon.hears_command().await;
         daemon.answer(id, &plug);
-        let results = ear
+        let results = subscriber
             .until("all results", |all| {
                 let results: Vec<_> =
                     all.iter().filter(|seen| seen.topic == topic("kettle/result")).collect();
@@ -162,23 +162,28 @@ async fn every_command_is_answered_exactly_once_and_to_its_own_topic_as_well() {
 #[tokio::test]
 async fn requests_to_the_bridge_are_answered() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let mut daemon = Daemon::connected(house.port).await;
-        let ear = Ear::listen(house.port).await;
-        ear.ask(&topic("bridge/request/refresh"), "kettle", "me/answers", b"c");
+        let broker = TestBroker::start(brand).await;
+        let mut daemon = Daemon::connected(broker.port).await;
+        let subscriber = Subscriber::connect(broker.port).await;
+        subscriber.request(&topic("bridge/request/refresh"), "kettle", "me/answers", b"c");
         let Inbound::Event(Event::Request { id, ask }) = daemon.hears().await else { panic!("no request") };
         assert_eq!(ask, BridgeCommand::Refresh(Some(name("kettle"))));
         daemon.publish(Update::Response { id, result: Err("no such plug".to_owned()) });
-        ear.hears(&topic("bridge/response/refresh"), r#"{"status":"error","error":"no such plug"}"#).await;
-        assert_eq!(ear.hears("me/answers", "no such plug").await.correlation.as_deref(), Some(&b"c"[..]));
+        subscriber
+            .receives(&topic("bridge/response/refresh"), r#"{"status":"error","error":"no such plug"}"#)
+            .await;
+        assert_eq!(
+            subscriber.receives("me/answers", "no such plug").await.correlation.as_deref(),
+            Some(&b"c"[..])
+        );
 
-        ear.say(&topic("bridge/request/reload"), r#"{"transaction":5}"#);
+        subscriber.publish(&topic("bridge/request/reload"), r#"{"transaction":5}"#);
         let Inbound::Reload(id) = daemon.hears().await else { panic!("no reload") };
         daemon.publish(Update::Response { id, result: Ok(()) });
-        ear.hears(&topic("bridge/response/reload"), r#"{"transaction":5,"status":"ok"}"#).await;
+        subscriber.receives(&topic("bridge/response/reload"), r#"{"transaction":5,"status":"ok"}"#).await;
 
-        ear.say(&topic("bridge/request/explode"), "");
-        ear.hears(&topic("bridge/response/explode"), "no such request").await;
+        subscriber.publish(&topic("bridge/request/explode"), "");
+        subscriber.receives(&topic("bridge/response/explode"), "no such request").await;
         // An answer that nobody asked for goes nowhere.
         daemon.publish(Update::Response { id: RequestId::new(Origin::Mqtt, u64::MAX), result: Ok(()) });
         daemon.publish(Update::Notice(Notice {
@@ -187,25 +192,25 @@ async fn requests_to_the_bridge_are_answered() {
             route: None,
             detail: "at 127.0.0.1".to_owned(),
         }));
-        ear.hears(&topic("bridge/event"), r#""event":"plug_found","plug":"kettle""#).await;
+        subscriber.receives(&topic("bridge/event"), r#""event":"plug_found","plug":"kettle""#).await;
     }
 }
 
 #[tokio::test]
 async fn a_large_message_under_our_topics_does_not_loop_the_connection() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let ear = Ear::listen(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let subscriber = Subscriber::connect(broker.port).await;
         let large = vec![b'x'; 200_000];
-        ear.keep(&topic("kettle/set"), large.clone());
-        ear.keep("homeassistant/device/other/config", large.clone());
-        ear.keep(&topic("kettle/availability"), large.clone());
-        ear.hears(&topic("kettle/availability"), "x").await;
-        let mut daemon = Daemon::connected(house.port).await;
-        ear.say(&topic("kettle/set"), large);
-        ear.say(&topic("kettle/set"), vec![b'x'; 60_000]);
-        ear.hears(&topic("kettle/result"), "60000 bytes").await;
-        ear.say(&topic("kettle/set"), "ON");
+        subscriber.publish_retained(&topic("kettle/set"), large.clone());
+        subscriber.publish_retained("homeassistant/device/other/config", large.clone());
+        subscriber.publish_retained(&topic("kettle/availability"), large.clone());
+        subscriber.receives(&topic("kettle/availability"), "x").await;
+        let mut daemon = Daemon::connected(broker.port).await;
+        subscriber.publish(&topic("kettle/set"), large);
+        subscriber.publish(&topic("kettle/set"), vec![b'x'; 60_000]);
+        subscriber.receives(&topic("kettle/result"), "60000 bytes").await;
+        subscriber.publish(&topic("kettle/set"), "ON");
         // Neither a complaint nor a second connection came in between.
         assert_eq!(daemon.hears_command().await.2, on(), "{brand:?}");
     }
@@ -214,15 +219,15 @@ async fn a_large_message_under_our_topics_does_not_loop_the_connection() {
 #[tokio::test]
 async fn when_another_client_takes_our_id_we_say_so_and_give_way() {
     // The embedded broker says what happened; this one, like the specification wants it, at once.
-    let house = House::start(Brand::Embedded).await;
-    let mut first = Daemon::connected(house.port).await;
-    let mut second = Daemon::connected(house.port).await;
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let mut first = Daemon::connected(broker.port).await;
+    let mut second = Daemon::connected(broker.port).await;
     let complaint = first.complains().await;
     assert!(complaint.contains("another client has connected with our client id"), "{complaint}");
     assert!(complaint.contains("mqtt.client_id") && complaint.contains("gives way"), "{complaint}");
     // The second is left in peace: it hears a command, and no complaint comes before it.
-    let ear = Ear::listen(house.port).await;
-    ear.say(&topic("kettle/set"), "ON");
+    let subscriber = Subscriber::connect(broker.port).await;
+    subscriber.publish(&topic("kettle/set"), "ON");
     assert_eq!(second.hears_command().await.2, on());
     assert!(first.inbound.try_recv().is_err(), "the first came back");
 }
@@ -233,8 +238,8 @@ async fn two_with_one_client_id_do_not_fight_even_where_the_broker_gives_no_reas
     if !has_mosquitto() {
         return;
     }
-    let house = House::start(Brand::Mosquitto).await;
-    let (mut one, mut other) = (Daemon::start(options(house.port)), Daemon::start(options(house.port)));
+    let broker = TestBroker::start(Brand::Mosquitto).await;
+    let (mut one, mut other) = (Daemon::start(options(broker.port)), Daemon::start(options(broker.port)));
     let one_gave_way = within("one to give way", async {
         loop {
             let (is_one, heard) = tokio::select! {
@@ -248,10 +253,10 @@ async fn two_with_one_client_id_do_not_fight_even_where_the_broker_gives_no_reas
     })
     .await;
     let (mut stays, mut gone) = if one_gave_way { (other, one) } else { (one, other) };
-    let ear = Ear::listen(house.port).await;
+    let subscriber = Subscriber::connect(broker.port).await;
     within("a command to be heard by the one that stays", async {
         loop {
-            ear.say(&topic("kettle/set"), "ON");
+            subscriber.publish(&topic("kettle/set"), "ON");
             let heard = tokio::time::timeout(Duration::from_millis(200), stays.hears_event()).await;
             if heard.is_ok() {
                 return;
@@ -265,23 +270,23 @@ async fn two_with_one_client_id_do_not_fight_even_where_the_broker_gives_no_reas
 #[tokio::test]
 async fn the_will_appears_when_the_daemon_is_killed_and_not_when_it_leaves() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let daemon = Daemon::connected(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.publish(Update::Ready);
-        let ear = Ear::listen(house.port).await;
-        ear.hears(&topic("bridge/state"), "online").await;
+        let subscriber = Subscriber::connect(broker.port).await;
+        subscriber.receives(&topic("bridge/state"), "online").await;
         drop(daemon);
-        ear.hears(&topic("bridge/state"), "offline").await;
+        subscriber.receives(&topic("bridge/state"), "offline").await;
 
-        let daemon = Daemon::connected(house.port).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.show_plug("kettle");
         daemon.publish(Update::Ready);
-        until_kept(house.port, "online again", |kept| {
-            has(kept, &topic("bridge/state"), "online") && has(kept, &document_topic("kettle"), "")
+        until_retained(broker.port, "online again", |retained| {
+            has(retained, &topic("bridge/state"), "online") && has(retained, &document_topic("kettle"), "")
         })
         .await;
         daemon.link.stop(BOUND).await;
-        let left = kept(house.port).await;
+        let left = retained(broker.port).await;
         assert!(has(&left, &topic("bridge/state"), "offline"), "{brand:?} {left:?}");
         assert!(has(&left, &topic("kettle/availability"), "offline"), "{brand:?} {left:?}");
         assert!(has(&left, &document_topic("kettle"), "hs100d"), "{brand:?}: entities stay");
@@ -346,7 +351,7 @@ async fn a_broker_that_is_away_is_named_once_and_found_when_it_comes() {
         Inbound::Link(Ok(())) => {}
         other => panic!("the same complaint again: {other:?}"),
     }
-    until_kept(port, "the state", |kept| has(kept, &topic("kettle/state"), "ON")).await;
+    until_retained(port, "the state", |retained| has(retained, &topic("kettle/state"), "ON")).await;
     broker.stop().await;
 }
 
@@ -398,8 +403,8 @@ async fn a_password_that_the_broker_refused_does_not_go_out_again_for_a_reload()
     // Another password, and another broker, are tried at once.
     complains(login(broker.port, secret("wrong as well"))).await;
     assert_eq!(broker.connects(), 2);
-    let house = House::start(Brand::Embedded).await;
-    Daemon::start_after(refused, login(house.port, secret("wrong"))).connects().await;
+    let broker = TestBroker::start(Brand::Embedded).await;
+    Daemon::start_after(refused, login(broker.port, secret("wrong"))).connects().await;
 }
 
 #[tokio::test]
@@ -571,17 +576,17 @@ async fn a_message_over_which_the_broker_disconnects_is_named_and_left_out_at_on
 #[tokio::test]
 async fn home_assistant_hears_everything_again_after_its_birth() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let daemon = Daemon::connected(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.show_plug("kettle");
         daemon.publish(Update::Ready);
-        let ear = Ear::listen(house.port).await;
-        ear.hears(&document_topic("kettle"), "hs100d").await;
-        ear.hears(&topic("bridge/state"), "online").await;
-        ear.forget_everything();
-        ear.say("homeassistant/status", "online");
-        ear.hears(&document_topic("kettle"), "hs100d").await;
-        let order = ear
+        let subscriber = Subscriber::connect(broker.port).await;
+        subscriber.receives(&document_topic("kettle"), "hs100d").await;
+        subscriber.receives(&topic("bridge/state"), "online").await;
+        subscriber.clear();
+        subscriber.publish("homeassistant/status", "online");
+        subscriber.receives(&document_topic("kettle"), "hs100d").await;
+        let order = subscriber
             .until("availability and states", |all| {
                 let at = |topic: &str| all.iter().position(|seen| seen.topic == topic);
                 let document = at(&document_topic("kettle"))?;
@@ -598,18 +603,18 @@ async fn home_assistant_hears_everything_again_after_its_birth() {
 #[tokio::test]
 async fn a_plug_that_is_gone_leaves_nothing_behind() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let daemon = Daemon::connected(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.show_plug("kettle");
         daemon.show_plug("lamp");
-        until_kept(house.port, "both", |kept| {
-            has(kept, &document_topic("kettle"), "") && has(kept, &topic("lamp/state"), "")
+        until_retained(broker.port, "both", |retained| {
+            has(retained, &document_topic("kettle"), "") && has(retained, &topic("lamp/state"), "")
         })
         .await;
         daemon.publish(Update::Gone(name("kettle")));
-        let left = until_kept(house.port, "only the lamp", |kept| {
-            !has(kept, &document_topic("kettle"), "")
-                && !kept.iter().any(|seen| seen.topic.contains("/kettle/"))
+        let left = until_retained(broker.port, "only the lamp", |retained| {
+            !has(retained, &document_topic("kettle"), "")
+                && !retained.iter().any(|seen| seen.topic.contains("/kettle/"))
         })
         .await;
         assert!(has(&left, &document_topic("lamp"), "") && has(&left, &topic("lamp/info"), ""), "{brand:?}");
@@ -619,30 +624,30 @@ async fn a_plug_that_is_gone_leaves_nothing_behind() {
 #[tokio::test]
 async fn what_an_earlier_run_left_behind_is_cleared_and_what_others_keep_is_not() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let daemon = Daemon::connected(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
         for plug in ["kettle", "lamp", "heater"] {
             daemon.show_plug(plug);
         }
         daemon.publish(Update::Ready);
-        until_kept(house.port, "all three", |kept| {
-            has(kept, &document_topic("heater"), "") && has(kept, &topic("bridge/info"), "test")
+        until_retained(broker.port, "all three", |retained| {
+            has(retained, &document_topic("heater"), "") && has(retained, &topic("bridge/info"), "test")
         })
         .await;
         daemon.link.stop(BOUND).await;
-        let ear = Ear::listen(house.port).await;
+        let subscriber = Subscriber::connect(broker.port).await;
         let foreign =
             r#"{"origin":{"name":"hs100d"},"device":{"identifiers":["x"],"via_device":"hs100d_other"}}"#;
-        ear.keep("homeassistant/device/foreign/config", foreign);
+        subscriber.publish_retained("homeassistant/device/foreign/config", foreign);
 
         // The kettle is back, the lamp is known but has not answered yet, the heater was taken out of the config.
-        let daemon = Daemon::connected(house.port).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.publish(Update::Availability(name("lamp"), Availability::Offline));
         daemon.show_plug("kettle");
         daemon.publish(Update::Ready);
-        let left = until_kept(house.port, "the heater to be gone", |kept| {
-            !has(kept, &document_topic("heater"), "")
-                && !kept.iter().any(|seen| seen.topic.contains("/heater/"))
+        let left = until_retained(broker.port, "the heater to be gone", |retained| {
+            !has(retained, &document_topic("heater"), "")
+                && !retained.iter().any(|seen| seen.topic.contains("/heater/"))
         })
         .await;
         for plug in ["kettle", "lamp"] {
@@ -656,22 +661,25 @@ async fn what_an_earlier_run_left_behind_is_cleared_and_what_others_keep_is_not(
 #[tokio::test]
 async fn another_form_of_documents_takes_the_place_of_the_first() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let daemon = Daemon::connected(house.port).await;
+        let broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
         daemon.show_plug("kettle");
-        until_kept(house.port, "the device form", |kept| has(kept, &document_topic("kettle"), "cmps")).await;
+        until_retained(broker.port, "the device form", |retained| {
+            has(retained, &document_topic("kettle"), "cmps")
+        })
+        .await;
         daemon.link.stop(BOUND).await;
 
-        let ear = Ear::listen(house.port).await;
-        let mut component = options(house.port);
+        let subscriber = Subscriber::connect(broker.port).await;
+        let mut component = options(broker.port);
         component.homeassistant.discovery = DocumentForm::Component;
         let mut daemon = Daemon::start(component);
         daemon.connects().await;
         daemon.show_plug("kettle");
         let relay = format!("homeassistant/switch/hs100d_{}/hs100d_relay/config", device_id("kettle"));
-        ear.forget_everything();
-        ear.hears(&relay, "uniq_id").await;
-        let order = ear
+        subscriber.clear();
+        subscriber.receives(&relay, "uniq_id").await;
+        let order = subscriber
             .until("the old document to be cleared", |all| {
                 let asked = all.iter().position(|seen| seen.payload.contains("migrate_discovery"))?;
                 let shown = all.iter().position(|seen| seen.topic == relay)?;
@@ -683,8 +691,8 @@ async fn another_form_of_documents_takes_the_place_of_the_first() {
             .await;
         assert!(order.is_sorted(), "{brand:?} {order:?}");
         daemon.publish(Update::Ready);
-        until_kept(house.port, "one form only", |kept| {
-            has(kept, &relay, "") && !kept.iter().any(|seen| seen.topic.contains("/device/"))
+        until_retained(broker.port, "one form only", |retained| {
+            has(retained, &relay, "") && !retained.iter().any(|seen| seen.topic.contains("/device/"))
         })
         .await;
     }
@@ -693,14 +701,14 @@ async fn another_form_of_documents_takes_the_place_of_the_first() {
 #[tokio::test]
 async fn a_probe_disturbs_nobody() {
     for brand in brands() {
-        let house = House::start(brand).await;
-        let mut daemon = Daemon::connected(house.port).await;
-        let before = kept(house.port).await.len();
-        mqtt::probe(options(house.port), BOUND).await.unwrap();
-        let ear = Ear::listen(house.port).await;
-        ear.say(&topic("kettle/set"), "ON");
+        let broker = TestBroker::start(brand).await;
+        let mut daemon = Daemon::connected(broker.port).await;
+        let before = retained(broker.port).await.len();
+        mqtt::probe(options(broker.port), BOUND).await.unwrap();
+        let subscriber = Subscriber::connect(broker.port).await;
+        subscriber.publish(&topic("kettle/set"), "ON");
         assert_eq!(daemon.hears_command().await.2, on(), "{brand:?}");
-        assert!(kept(house.port).await.len() >= before);
+        assert!(retained(broker.port).await.len() >= before);
     }
     let port = free_port();
     let error = mqtt::probe(options(port), BOUND).await.unwrap_err();

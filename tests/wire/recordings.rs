@@ -132,24 +132,30 @@ fn read_sysinfo(name: &str, recording: &Value) -> Reading {
     reading
 }
 
-fn expect_plate(name: &str, sysinfo: &Value, plate: &DeviceInfo) {
+fn expect_plate(name: &str, sysinfo: &Value, device: &DeviceInfo) {
     let text = |key: &str| sysinfo[key].as_str().unwrap_or_default();
-    assert_eq!(plate.device_id, DeviceId::new(text("deviceId")), "{name}");
-    assert!(plate.device_id.is_some(), "{name} has a device id");
-    assert_eq!(plate.mac, Mac::new(text("mac")), "{name}");
-    assert!(plate.mac.is_some(), "{name} has a MAC address");
-    let shown =
-        [&*plate.alias, &plate.model, &plate.hw_version, &plate.sw_version, &plate.feature, &plate.dev_name];
+    assert_eq!(device.device_id, DeviceId::new(text("deviceId")), "{name}");
+    assert!(device.device_id.is_some(), "{name} has a device id");
+    assert_eq!(device.mac, Mac::new(text("mac")), "{name}");
+    assert!(device.mac.is_some(), "{name} has a MAC address");
+    let shown = [
+        &*device.alias,
+        &device.model,
+        &device.hw_version,
+        &device.sw_version,
+        &device.feature,
+        &device.dev_name,
+    ];
     let told = ["alias", "model", "hw_ver", "sw_ver", "feature", "dev_name"].map(text);
     assert_eq!(shown, told, "{name}");
-    assert_eq!(&*plate.kind, "IOT.SMARTPLUGSWITCH", "{name}");
-    assert_eq!(plate.has_meter(), text("feature").contains("ENE"), "{name}");
-    assert_eq!(plate.dims, sysinfo.get("brightness").is_some(), "{name}");
-    assert_eq!(plate.what(), kind_by_product_name(sysinfo), "{name}");
+    assert_eq!(&*device.kind, "IOT.SMARTPLUGSWITCH", "{name}");
+    assert_eq!(device.has_meter(), text("feature").contains("ENE"), "{name}");
+    assert_eq!(device.dims, sysinfo.get("brightness").is_some(), "{name}");
+    assert_eq!(device.what(), kind_by_product_name(sysinfo), "{name}");
     let outlets = children(sysinfo);
-    assert_eq!(plate.outlets.len(), outlets.len(), "{name}");
+    assert_eq!(device.outlets.len(), outlets.len(), "{name}");
     assert_eq!(outlets.len() as u64, sysinfo["child_num"].as_u64().unwrap_or(0), "{name}");
-    for (outlet, child) in plate.outlets.iter().zip(outlets) {
+    for (outlet, child) in device.outlets.iter().zip(outlets) {
         assert_eq!(
             (&*outlet.id, &*outlet.alias),
             (child["id"].as_str().unwrap(), child["alias"].as_str().unwrap())
@@ -194,10 +200,10 @@ fn children(sysinfo: &Value) -> &[Value] {
 }
 
 /// Whether the recording has a meter's values. Where the device says that it has no meter, that must be heard.
-fn expect_meter(name: &str, recording: &Value, plate: &DeviceInfo) -> bool {
+fn expect_meter(name: &str, recording: &Value, device: &DeviceInfo) -> bool {
     let Some(emeter) = recording.get("emeter") else { return false };
     let answer = read(&Request::Meter(None), recording);
-    if !plate.has_meter() {
+    if !device.has_meter() {
         assert!(matches!(answer, Err(NotAnAnswer::Device { code: -1, .. })), "{name}: {answer:?}");
         return false;
     }

@@ -291,8 +291,8 @@ impl World {
             if self.story.wants_messages() {
                 self.story.tell(at, None, format!("to the broker: {outgoing:?}"));
             }
-            if let Outgoing::Retained(kept) = outgoing {
-                self.broker.keep(&kept.topic, &kept.payload);
+            if let Outgoing::Retained(retained) = outgoing {
+                self.broker.keep(&retained.topic, &retained.payload);
             }
         }
         if link.mqtt.is_migrating() && !link.is_moving {
@@ -426,7 +426,7 @@ impl World {
                     let name = plug;
                     let Some((plug, outlet)) = self.whose(name) else { return };
                     let wants = self.wants(plug, outlet, order);
-                    let has_led = matches!(order, PlugCommand::Set(wishes) if wishes.led.is_some());
+                    let has_led = matches!(order, PlugCommand::Set(set) if set.led.is_some());
                     self.tally.commands += 1;
                     let patience = self.policies[plug].command_ttl;
                     let number = self.judge.command(*id, plug, wants, usize::from(has_led), patience);
@@ -441,8 +441,8 @@ impl World {
     }
 
     fn wants(&self, plug: usize, outlet: Option<usize>, order: &PlugCommand) -> Vec<(usize, super::Wanted)> {
-        let PlugCommand::Set(wishes) = order else { return vec![] };
-        let state = match wishes.relay {
+        let PlugCommand::Set(set) = order else { return vec![] };
+        let state = match set.relay {
             None => return vec![],
             Some(Switch::To(state)) => Some(state),
             Some(Switch::Toggle) => None,

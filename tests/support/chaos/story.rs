@@ -15,7 +15,7 @@ pub enum Listener {
     #[default]
     Nobody,
     /// Somebody who wants to hear of the house as a whole.
-    House,
+    Home,
     /// Somebody who wants to hear of the house and of this plug, each poll included.
     Plug(usize),
     /// Somebody who wants to hear everything but polls.
@@ -61,8 +61,8 @@ impl Story {
                 _ => print!("{text}"),
             }
         }
-        let house = self.lines.len() - 1;
-        let lines = &mut self.lines[plug.unwrap_or(house)];
+        let home = self.lines.len() - 1;
+        let lines = &mut self.lines[plug.unwrap_or(home)];
         if lines.len() == LINES {
             lines.pop_front();
         }
@@ -71,20 +71,20 @@ impl Story {
 
     fn hears(&self, plug: Option<usize>) -> bool {
         match (self.listener, plug) {
-            (Listener::All | Listener::Written, _) | (Listener::House | Listener::Plug(_), None) => true,
+            (Listener::All | Listener::Written, _) | (Listener::Home | Listener::Plug(_), None) => true,
             (Listener::Plug(wanted), Some(plug)) => wanted == plug,
-            (Listener::Nobody, _) | (Listener::House, Some(_)) => false,
+            (Listener::Nobody, _) | (Listener::Home, Some(_)) => false,
         }
     }
 
     /// The last lines about a plug and about the house, in their order.
     pub fn last_of(&self, plug: Option<usize>) -> String {
-        let house = self.lines.len() - 1;
+        let home = self.lines.len() - 1;
         let of = |place: usize| self.lines[place].iter().map(move |(at, line)| (*at, place, &**line));
-        let mut lines: Vec<_> = plug.into_iter().flat_map(of).chain(of(house)).collect();
+        let mut lines: Vec<_> = plug.into_iter().flat_map(of).chain(of(home)).collect();
         lines.sort_by_key(|&(at, ..)| at);
         let text = |(at, place, line): (Duration, usize, &str)| {
-            format!("  {}  {}{line}\n", Stamp(at), Who((place < house).then_some(place)))
+            format!("  {}  {}{line}\n", Stamp(at), Who((place < home).then_some(place)))
         };
         lines.into_iter().map(text).collect()
     }
