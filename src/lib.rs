@@ -18,7 +18,7 @@
 //!                       \      /
 //!                        bridge                   the decisions
 //!                          |
-//!                      smarthome                  the plug's messages, framing and cipher
+//!               smarthome   klap_hashes           the plug's messages, framing, cipher | an account's hashes
 //!                          |
 //!           model  cause  secret  permissions       plain values
 //!               duration  backoff  logging
@@ -38,7 +38,8 @@ pub mod model;
 pub(crate) mod permissions;
 pub mod secret;
 
-// The plug's messages.
+// The plug's messages, and what its handshake needs of an account.
+pub mod klap_hashes;
 pub mod smarthome;
 
 // The decisions.

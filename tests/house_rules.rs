@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The rooms by floor, ground first. A room may import from lower floors only, never from a neighbour.
 const FLOORS: [&[&str]; 8] = [
     &["model", "cause", "secret", "permissions", "duration", "backoff", "logging"],
-    &["smarthome"],
+    &["smarthome", "klap_hashes"],
     &["bridge"],
     &["mqtt", "transport"],
     &["config", "store"],
