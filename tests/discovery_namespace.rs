@@ -21,7 +21,7 @@ use crate::support::discovery::{
 use crate::support::e2e::{Config, Scene};
 use crate::support::namespace::{Player, answer, ip, play_apart, role, told};
 use hs100d::sim::handle::PlugHandle;
-use hs100d::sim::lan::SimLan;
+use hs100d::sim::lan::{LanPorts, SimLan};
 use hs100d::sim::model::Model;
 use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
@@ -191,7 +191,8 @@ async fn a_network_of_plugs() {
 
 async fn open(number: usize, notifier: &ChangeNotifier, plugs: &[PlugHandle], hosts: &[&str]) -> SimLan {
     let broadcast = Ipv4Addr::new(10, 77, number as u8, 255);
-    let lan = SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, notifier.clone()).await.unwrap();
+    let ports = LanPorts { xor: PORT, tdp: TDP_PORT, klap: 80 };
+    let lan = SimLan::start_in_namespace(broadcast, ports, notifier.clone()).await.unwrap();
     for (plug, host) in plugs.iter().zip(hosts) {
         lan.plug_in(plug, at(host)).await.unwrap();
     }

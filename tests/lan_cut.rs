@@ -26,7 +26,7 @@ use hs100d::sim::cloud::SimCloud;
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::handle::PlugHandle;
-use hs100d::sim::lan::SimLan;
+use hs100d::sim::lan::{LanPorts, SimLan};
 use hs100d::sim::model::Model;
 use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
@@ -343,8 +343,8 @@ async fn a_room_of_plugs() {
                 }
                 ip("link set eth0 up");
                 let broadcast = Ipv4Addr::new(10, 77, 0, 255);
-                let here =
-                    SimLan::start_in_namespace(broadcast, PORT, TDP_PORT, notifier.clone()).await.unwrap();
+                let ports = LanPorts { xor: PORT, tdp: TDP_PORT, klap: 80 };
+                let here = SimLan::start_in_namespace(broadcast, ports, notifier.clone()).await.unwrap();
                 for host in hosts() {
                     let plug = plug(host - 10, &notifier);
                     here.plug_in(&plug, (Ipv4Addr::new(10, 77, 0, host as u8), PORT).into()).await.unwrap();

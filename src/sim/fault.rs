@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-/// How a plug behaves on TCP 9999.
+/// How a plug behaves on its TCP ports, in either protocol.
+///
+/// With KLAP, a fault that lets requests be carried out leaves the handshake as it is or only slows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LanFault {
     /// As it should.
@@ -128,15 +130,15 @@ impl SwitchAndReadFault {
         [Self::Both, Self::SwitchOnly, Self::Refused(-3), Self::Garbled, Self::NoAnswer, Self::OldState];
 }
 
-/// Which language a plug speaks on the LAN.
+/// Which protocol a plug speaks on the LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// The XOR language, on TCP and UDP 9999.
+    /// The XOR protocol, on TCP and UDP 9999.
     #[default]
     Xor,
-    /// KLAP only: TCP 9999 refuses, only the newer discovery is answered.
+    /// KLAP only: TCP 9999 refuses, and only the newer discovery is answered.
     Klap,
-    /// The XOR language, and the newer discovery is answered as well.
+    /// Both, and both discoveries.
     Both,
 }
 
@@ -146,9 +148,111 @@ impl Dialect {
         !matches!(self, Self::Klap)
     }
 
-    /// Whether the newer discovery is answered.
-    pub fn answers_tdp(self) -> bool {
+    /// Whether KLAP is served, and the newer discovery with it.
+    pub fn speaks_klap(self) -> bool {
         !matches!(self, Self::Xor)
+    }
+}
+
+/// What is wrong with the KLAP of a plug. [`LanFault`] is for what can happen in either protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KlapFault {
+    /// Nothing.
+    #[default]
+    Works,
+    /// Its port is closed, while the newer discovery is answered.
+    Refused,
+    /// Answers handshake1 with this status; 403 as plugs do whose account allows no third party.
+    Handshake1Status(u16),
+    /// Answers handshake1 with a page of HTML and status 200.
+    Handshake1Html,
+    /// Answers handshake1 with this many bytes.
+    Handshake1Length(usize),
+    /// Answers each step of the handshake after this time.
+    SlowHandshake(Duration),
+    /// Answers handshake2 with this status.
+    Handshake2Status(u16),
+    /// Answers each request with this status, and keeps the session.
+    RequestStatus(u16),
+    /// Another client takes the session after each handshake: each request is answered 403.
+    SessionTaken,
+    /// Carries out one request in each session, and answers the others with bytes that are not HTTP.
+    OneRequestThenNoHttp,
+    /// Carries out one request in each session, and answers the others with what nobody can decrypt.
+    OneRequestThenUnreadable,
+    /// Acts, then answers with a page of HTML and status 200.
+    Html,
+    /// The same where the reply has more bytes than this; acts in any case.
+    HtmlAbove(usize),
+    /// Answers with a page of HTML and status 200, and does not act.
+    HtmlInstead,
+    /// Acts, then answers bytes that are not HTTP.
+    NoHttp,
+    /// Acts, then answers with what nobody can decrypt.
+    Unreadable,
+    /// Acts, then answers with a wrong signature before the right ciphertext.
+    WrongSignature,
+    /// Acts, then answers with the first bytes of the right answer, this many, as if they were all.
+    Length(usize),
+    /// Acts, announces the whole answer, sends half of it and closes.
+    CutOff,
+    /// Acts, then sends headers without end.
+    EndlessHead,
+    /// Acts, then sends a body without end.
+    EndlessBody,
+}
+
+impl KlapFault {
+    /// One of each, with mild times.
+    pub const ALL: [Self; 21] = [
+        Self::Works,
+        Self::Refused,
+        Self::Handshake1Status(403),
+        Self::Handshake1Html,
+        Self::Handshake1Length(47),
+        Self::SlowHandshake(Duration::from_millis(50)),
+        Self::Handshake2Status(403),
+        Self::RequestStatus(500),
+        Self::SessionTaken,
+        Self::OneRequestThenNoHttp,
+        Self::OneRequestThenUnreadable,
+        Self::Html,
+        Self::HtmlAbove(300),
+        Self::HtmlInstead,
+        Self::NoHttp,
+        Self::Unreadable,
+        Self::WrongSignature,
+        Self::Length(33),
+        Self::CutOff,
+        Self::EndlessHead,
+        Self::EndlessBody,
+    ];
+
+    /// Whether the first request of a client that knows the account is carried out.
+    pub fn carries_out(self) -> bool {
+        match self {
+            Self::Works => true,
+            Self::Refused => false,
+            Self::Handshake1Status(_) => false,
+            Self::Handshake1Html => false,
+            Self::Handshake1Length(_) => false,
+            Self::SlowHandshake(_) => true,
+            Self::Handshake2Status(_) => false,
+            Self::RequestStatus(_) => false,
+            Self::SessionTaken => false,
+            Self::OneRequestThenNoHttp => true,
+            Self::OneRequestThenUnreadable => true,
+            Self::Html => true,
+            Self::HtmlAbove(_) => true,
+            Self::HtmlInstead => false,
+            Self::NoHttp => true,
+            Self::Unreadable => true,
+            Self::WrongSignature => true,
+            Self::Length(_) => true,
+            Self::CutOff => true,
+            Self::EndlessHead => true,
+            Self::EndlessBody => true,
+        }
     }
 }
 

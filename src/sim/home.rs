@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::sim::cloud::SimCloud;
 use crate::sim::cloud::account::SimAccount;
+use crate::sim::fault::Dialect;
 use crate::sim::handle::PlugHandle;
-use crate::sim::lan::SimLan;
+use crate::sim::lan::{LanPorts, SimLan};
 use crate::sim::model::Model;
 use crate::sim::notify::{ChangeNotifier, NotInTime};
 use crate::sim::plug::SimPlug;
+use crate::sim::plug::klap::HeldAccount;
 
 /// The default address of the first plug. Not 127.0.0.1: programs connect from there, and one that looks for a plug
 /// that refuses could connect to itself.
@@ -34,7 +36,11 @@ pub struct HomeOptions {
     pub port: u16,
     /// The port of the newer discovery; 0 takes a free one.
     pub tdp_port: u16,
-    /// Who may log in at the cloud.
+    /// The port of KLAP; 0 takes a free one.
+    pub klap_port: u16,
+    /// The plugs that speak KLAP instead of the XOR protocol, counted from 0. [`SimLan::set_dialect`] changes that later.
+    pub klap: Vec<usize>,
+    /// Who may log in at the cloud, and whose hash the plugs hold for KLAP.
     pub account: SimAccount,
     /// The hosts of the cloud: the global entry, then the regions, over which the plugs are spread.
     pub cloud: Vec<SocketAddr>,
@@ -58,6 +64,8 @@ impl HomeOptions {
             first_plug: FIRST_PLUG,
             port: 0,
             tdp_port: 0,
+            klap_port: 0,
+            klap: Vec::new(),
             account: SimAccount::new(username, password),
             cloud: vec![(CLOUD, 0).into(); 2],
         }
@@ -79,13 +87,21 @@ impl SimHome {
     /// When an address or a port is taken, or is none of loopback.
     pub async fn start(blueprint: HomeOptions) -> io::Result<Self> {
         let notifier = ChangeNotifier::new();
-        let HomeOptions { plugs, first_plug, port, tdp_port, account, cloud } = blueprint;
+        let HomeOptions { plugs, first_plug, port, tdp_port, klap_port, klap, account, cloud } = blueprint;
+        let ports = LanPorts { xor: port, tdp: tdp_port, klap: klap_port };
+        let held = HeldAccount::new(&account.username, &account.password);
         let cloud = SimCloud::start(account, &cloud, notifier.clone()).await?;
         let plugs = make_plugs(plugs, cloud.regions(), &notifier);
-        for plug in &plugs {
+        for (number, plug) in plugs.iter().enumerate() {
+            plug.with(|plug| {
+                plug.klap.account = held.clone();
+                if klap.contains(&number) {
+                    plug.dialect = Dialect::Klap;
+                }
+            });
             cloud.add(plug);
         }
-        let lan = connect(&plugs, first_plug, (port, tdp_port), &notifier).await?;
+        let lan = connect(&plugs, first_plug, ports, &notifier).await?;
         Ok(Self { plugs, lan, cloud, notifier })
     }
 
@@ -144,13 +160,13 @@ fn make_plugs(plates: Vec<(Model, String)>, regions: usize, notifier: &ChangeNot
 async fn connect(
     plugs: &[PlugHandle],
     first: Ipv4Addr,
-    (port, tdp_port): (u16, u16),
+    ports: LanPorts,
     notifier: &ChangeNotifier,
 ) -> io::Result<SimLan> {
-    let tries = if port == 0 { PORT_TRIES } else { 1 };
+    let tries = if ports.xor == 0 { PORT_TRIES } else { 1 };
     let mut outcome = Err(io::ErrorKind::AddrInUse.into());
     for _ in 0..tries {
-        outcome = try_connect(plugs, first, (port, tdp_port), notifier).await;
+        outcome = try_connect(plugs, first, ports, notifier).await;
         match &outcome {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             _ => break,
@@ -162,10 +178,10 @@ async fn connect(
 async fn try_connect(
     plugs: &[PlugHandle],
     first: Ipv4Addr,
-    (port, tdp_port): (u16, u16),
+    ports: LanPorts,
     notifier: &ChangeNotifier,
 ) -> io::Result<SimLan> {
-    let lan = SimLan::start(port, tdp_port, notifier.clone()).await?;
+    let lan = SimLan::start(ports, notifier.clone()).await?;
     for (address, plug) in (first.to_bits()..).map(Ipv4Addr::from_bits).zip(plugs) {
         lan.plug_in(plug, (address, lan.port()).into()).await?;
     }

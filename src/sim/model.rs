@@ -25,6 +25,19 @@ pub struct Model {
     pub meter: Option<Generation>,
     /// Whether it dims.
     pub dims: bool,
+    /// The version of KLAP that its newest firmware speaks, see [`Dialect`](super::fault::Dialect).
+    pub klap: SimKlapVersion,
+}
+
+/// The two published sets of formulas of KLAP, and that of plugs which match neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SimKlapVersion {
+    /// MD5, of 2020.
+    V1,
+    /// SHA-1 and SHA-256.
+    V2,
+    /// Nobody knows; no proof of any account matches.
+    Unknown,
 }
 
 /// The form of a strip's outlet ids on the LAN. Only the form that a wire gives is understood on it. Through the
@@ -85,6 +98,7 @@ impl Model {
         ids: Ids::Short,
         meter: None,
         dims: false,
+        klap: SimKlapVersion::V2,
     };
 
     /// HS100, hardware 2.0, as sold in America.
@@ -96,14 +110,14 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// HS100, hardware 4.1, as sold in Britain. Its newest firmware speaks KLAP, see
-    /// [`Dialect`](super::fault::Dialect).
+    /// HS100, hardware 4.1, as sold in Britain, the first that went over to KLAP.
     pub const HS100_HW4: Self = Self {
         name: "HS100(UK)",
         hw_ver: "4.1",
         sw_ver: "1.1.0 Build 201016 Rel.175121",
         dev_name: "Smart Wi-Fi Plug",
         fields: &["mic_type", "latitude_i", "longitude_i", "next_action", "status", "ntc_state"],
+        klap: SimKlapVersion::V1,
         ..Self::HS100_HW1
     };
 

@@ -11,7 +11,7 @@ use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Ta
 use hs100d::model::{Address, DeviceId, Failure, LanProtocol, RelayState};
 use hs100d::sim::fault::{LanFault, SwitchAndReadFault};
 use hs100d::sim::handle::PlugHandle;
-use hs100d::sim::lan::SimLan;
+use hs100d::sim::lan::{LanPorts, SimLan};
 use hs100d::sim::model::Model;
 use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::{SimPlug, SwitchedBy};
@@ -37,7 +37,7 @@ struct Home {
 impl Home {
     async fn with_plugs(count: u32) -> Self {
         let notifier = ChangeNotifier::new();
-        let lan = SimLan::start(0, 0, notifier.clone()).await.unwrap();
+        let lan = SimLan::start(LanPorts::default(), notifier.clone()).await.unwrap();
         let mut home = Self { lan, notifier, plugs: vec![], addresses: vec![], wire: Lan::default() };
         for number in 1..=count {
             let plug = SimPlug::new(Model::HS100_HW1, number, &format!("Plug {number}"), Instant::now());
@@ -253,7 +253,7 @@ async fn a_host_name_is_resolved_and_one_that_does_not_resolve_is_no_route() {
 #[tokio::test]
 async fn a_strip_is_spoken_to_by_the_names_that_it_gives_its_outlets_on_this_wire() {
     let notifier = ChangeNotifier::new();
-    let lan = SimLan::start(0, 0, notifier.clone()).await.unwrap();
+    let lan = SimLan::start(LanPorts::default(), notifier.clone()).await.unwrap();
     let strip = PlugHandle::new(SimPlug::new(Model::HS300, 1, "Strip", Instant::now()), notifier);
     let address = lan.plug_in(&strip, (Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
     let asked_by_datagram = br#"{"system":{"get_sysinfo":{}}}"#;

@@ -50,7 +50,11 @@ async fn exchange_frames(stream: &mut TcpStream, plug: &PlugHandle) -> io::Resul
 
 /// Reads what is there, once the plug is awake. Until then nothing is read, so that a client's reset discards it:
 /// Linux would return data that came before the reset, the small network stack of a plug does not.
-async fn read_some(stream: &TcpStream, plug: &PlugHandle, received: &mut Vec<u8>) -> io::Result<usize> {
+pub(super) async fn read_some(
+    stream: &TcpStream,
+    plug: &PlugHandle,
+    received: &mut Vec<u8>,
+) -> io::Result<usize> {
     let mut changes = plug.changes();
     loop {
         stream.readable().await?;
@@ -76,7 +80,7 @@ async fn read_some(stream: &TcpStream, plug: &PlugHandle, received: &mut Vec<u8>
 
 /// What comes after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+pub(super) enum Then {
     /// The next request, on the same connection.
     GoOn,
     /// Nothing.
@@ -84,8 +88,9 @@ enum Then {
 }
 
 async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: Vec<u8>) -> io::Result<Then> {
-    let fault = plug.read(|plug| plug.lan);
+    let (fault, serves) = plug.read(|plug| (plug.lan, plug.dialect.speaks_xor()));
     match fault {
+        _ if !serves => return Ok(Then::HangUp),
         // Set after the connection was taken, and its task has not been ended yet.
         LanFault::Refused | LanFault::NotAccepting | LanFault::PortDead | LanFault::PortFiltered => {
             return Ok(Then::HangUp);
@@ -153,7 +158,7 @@ async fn send(stream: &mut TcpStream, fault: LanFault, reply: &[u8]) -> io::Resu
     Ok(Then::GoOn)
 }
 
-async fn drip(stream: &mut TcpStream, bytes: &[u8], interval: Duration) -> io::Result<()> {
+pub(super) async fn drip(stream: &mut TcpStream, bytes: &[u8], interval: Duration) -> io::Result<()> {
     for byte in bytes {
         stream.write_all(&[*byte]).await?;
         sleep(interval).await;
@@ -162,7 +167,7 @@ async fn drip(stream: &mut TcpStream, bytes: &[u8], interval: Duration) -> io::R
 }
 
 /// A request that is read and then lost.
-fn hear_only(plug: &PlugHandle) -> io::Result<Then> {
+pub(super) fn hear_only(plug: &PlugHandle) -> io::Result<Then> {
     plug.with(|plug| plug.traffic.lan_requests += 1);
     Ok(Then::GoOn)
 }
@@ -174,10 +179,10 @@ async fn act_late(plug: PlugHandle, request: Vec<u8>, after: Duration) {
 }
 
 /// Counts a connection while it is open.
-struct Open(PlugHandle);
+pub(super) struct Open(PlugHandle);
 
 impl Open {
-    fn count(plug: PlugHandle) -> Self {
+    pub(super) fn count(plug: PlugHandle) -> Self {
         plug.with(|plug| {
             plug.traffic.connections += 1;
             plug.traffic.open += 1;

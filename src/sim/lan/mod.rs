@@ -1,13 +1,17 @@
 //! The simulated LAN: plugs behind TCP and UDP on addresses of 127.0.0.0/8.
 //!
-//! Owns which plug is at which address. `plug_host` serves one address, `connection` one TCP connection, `udp_port` one UDP
-//! socket. Plugs can be moved, swapped, added and removed while it runs.
+//! Owns which plug is at which address. `plug_host` serves one address, `tcp_port` and `udp_port` are its sockets,
+//! `connection` is one connection of the XOR protocol, `klap` one of KLAP, which `http` carries. Plugs can be moved, swapped,
+//! added and removed while it runs.
 //!
 //! A broadcast is heard on 127.255.255.255; on Linux each plug can have its own address of 127.0.0.0/8 and
 //! answers from there, as a real one does.
 
 mod connection;
+mod http;
+mod klap;
 mod plug_host;
+mod tcp_port;
 mod tdp;
 mod udp_port;
 
@@ -20,9 +24,10 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
+pub use self::plug_host::LanPorts;
 use self::plug_host::PlugHost;
 use self::udp_port::{DiscoveryPort, MAX_DATAGRAM};
-use crate::sim::fault::LanFault;
+use crate::sim::fault::{Dialect, LanFault};
 use crate::sim::handle::PlugHandle;
 use crate::sim::notify::{ChangeNotifier, NotInTime};
 
@@ -41,23 +46,24 @@ const BETWEEN_BURSTS: Duration = Duration::from_millis(2);
 /// A LAN of simulated plugs. It ends when it is dropped.
 pub struct SimLan {
     broadcast: Ipv4Addr,
-    port: u16,
-    tdp_port: u16,
+    ports: LanPorts,
     hosts: Arc<PlugHosts>,
     notifier: ChangeNotifier,
     listeners: Vec<AbortHandle>,
+    /// Keeps other homes off a port of KLAP that was free.
+    _reserved: Option<UdpSocket>,
 }
 
 /// The address of each plug, by device id.
 type PlugHosts = Mutex<BTreeMap<String, PlugHost>>;
 
 impl SimLan {
-    /// Listens for broadcasts on `port` and, for the newer discovery, on `tdp_port`; 0 takes a free one.
+    /// Listens for broadcasts.
     ///
     /// # Errors
     /// When a port is taken.
-    pub async fn start(port: u16, tdp_port: u16, notifier: ChangeNotifier) -> io::Result<Self> {
-        Self::start_at(BROADCAST, port, tdp_port, notifier).await
+    pub async fn start(ports: LanPorts, notifier: ChangeNotifier) -> io::Result<Self> {
+        Self::start_at(BROADCAST, ports, notifier).await
     }
 
     /// The same for a network of 254 addresses that is not loopback. For tests that have made a network namespace with
@@ -67,64 +73,79 @@ impl SimLan {
     /// When a port is taken, or the address is none of this machine's.
     pub async fn start_in_namespace(
         broadcast: Ipv4Addr,
-        port: u16,
-        tdp_port: u16,
+        ports: LanPorts,
         notifier: ChangeNotifier,
     ) -> io::Result<Self> {
-        Self::start_at(broadcast, port, tdp_port, notifier).await
+        Self::start_at(broadcast, ports, notifier).await
     }
 
-    async fn start_at(
-        broadcast: Ipv4Addr,
-        port: u16,
-        tdp_port: u16,
-        notifier: ChangeNotifier,
-    ) -> io::Result<Self> {
+    async fn start_at(broadcast: Ipv4Addr, ports: LanPorts, notifier: ChangeNotifier) -> io::Result<Self> {
         let hosts = Arc::new(PlugHosts::default());
-        let xor = UdpSocket::bind((broadcast, port)).await?;
-        let tdp = UdpSocket::bind((broadcast, tdp_port)).await?;
+        let xor = UdpSocket::bind((broadcast, ports.xor)).await?;
+        let tdp = UdpSocket::bind((broadcast, ports.tdp)).await?;
+        // Ports of KLAP open and close with their plugs. A UDP socket of the same number keeps it for this LAN.
+        let reserved = match ports.klap {
+            0 => Some(UdpSocket::bind((broadcast, 0)).await?),
+            _ => None,
+        };
+        let klap = match &reserved {
+            Some(socket) => socket.local_addr()?.port(),
+            None => ports.klap,
+        };
+        let ports = LanPorts { xor: xor.local_addr()?.port(), tdp: tdp.local_addr()?.port(), klap };
+        let of_tdp = DiscoveryPort::Tdp { klap: ports.klap };
         Ok(Self {
             broadcast,
-            port: xor.local_addr()?.port(),
-            tdp_port: tdp.local_addr()?.port(),
+            ports,
             listeners: vec![
                 tokio::spawn(hear(xor, DiscoveryPort::Xor, Arc::clone(&hosts))).abort_handle(),
-                tokio::spawn(hear(tdp, DiscoveryPort::Tdp, Arc::clone(&hosts))).abort_handle(),
+                tokio::spawn(hear(tdp, of_tdp, Arc::clone(&hosts))).abort_handle(),
             ],
             hosts,
             notifier,
+            _reserved: reserved,
         })
     }
 
     /// The port on which broadcasts are heard and on which plugs belong.
     pub fn port(&self) -> u16 {
-        self.port
+        self.ports.xor
     }
 
     /// The port of the newer discovery.
     pub fn tdp_port(&self) -> u16 {
-        self.tdp_port
+        self.ports.tdp
+    }
+
+    /// The port of KLAP, of all plugs that have none of their own.
+    pub fn klap_port(&self) -> u16 {
+        self.ports.klap
     }
 
     /// Where to send a broadcast.
     pub fn broadcast(&self) -> SocketAddr {
-        (self.broadcast, self.port).into()
+        (self.broadcast, self.ports.xor).into()
     }
 
-    /// Adds a plug at this address, or moves it there, and returns once it can be reached. Port 0 takes a free one.
+    /// Adds a plug at this address, or moves it there, and returns once it can be reached in each protocol that it speaks.
+    /// Port 0 takes a free one.
     ///
     /// # Errors
-    /// When the address is not one of this LAN, or is taken.
+    /// When the address is not one of this LAN, or a port of it is taken.
     pub async fn plug_in(&self, plug: &PlugHandle, address: SocketAddr) -> io::Result<SocketAddr> {
         if !self.has(address.ip()) {
             let why = format!("{address}: a simulated plug has an address of 127.0.0.0/8 only");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         self.unplug(plug).await;
-        let host = PlugHost::open(plug.clone(), address, self.tdp_port, self.notifier.clone()).await?;
+        let host = PlugHost::open(plug.clone(), address, self.ports, self.notifier.clone()).await?;
         let address = host.address();
         self.hosts().insert(plug.device_id(), host);
         self.notifier.notify();
+        match plug.read(|plug| plug.dialect) {
+            Dialect::Xor => {}
+            Dialect::Klap | Dialect::Both => self.settled(plug).await.map_err(io::Error::other)?,
+        }
         Ok(address)
     }
 
@@ -157,6 +178,12 @@ impl SimLan {
         self.hosts().get(&plug.device_id()).map(PlugHost::address)
     }
 
+    /// Where a plug serves KLAP, if it does.
+    pub fn klap_address(&self, plug: &PlugHandle) -> Option<SocketAddr> {
+        let port = plug.read(|plug| plug.klap.port).unwrap_or(self.ports.klap);
+        self.address(plug).map(|address| SocketAddr::new(address.ip(), port))
+    }
+
     /// Changes what is wrong with a plug on the LAN and returns once its sockets are as the fault says, so that the
     /// next connection meets it.
     ///
@@ -167,15 +194,25 @@ impl SimLan {
         self.settled(plug).await
     }
 
-    /// Waits until a plug's listening socket is as its state demands, after a change by [`PlugHandle::with`].
+    /// Changes which protocols a plug speaks, as its account's switch for third parties does, and returns once its sockets
+    /// are so. Connections and the session of a protocol that it leaves are gone.
     ///
     /// # Errors
-    /// When it could not be closed or opened in time.
+    /// When its sockets could not be closed or opened in time.
+    pub async fn set_dialect(&self, plug: &PlugHandle, dialect: Dialect) -> Result<(), NotInTime> {
+        plug.with(|plug| plug.dialect = dialect);
+        self.settled(plug).await
+    }
+
+    /// Waits until a plug's listening sockets are as its state demands, after a change by [`PlugHandle::with`].
+    ///
+    /// # Errors
+    /// When one could not be closed or opened in time.
     pub async fn settled(&self, plug: &PlugHandle) -> Result<(), NotInTime> {
         let id = plug.device_id();
         let agrees = || {
-            let wanted = plug.read(|plug| plug.tcp_port(Instant::now()));
-            self.hosts().get(&id).is_none_or(|host| host.tcp_port() == Some(wanted))
+            let wanted = plug.read(|plug| plug.tcp_ports(Instant::now()));
+            self.hosts().get(&id).is_none_or(|host| host.tcp_ports() == Some(wanted))
         };
         self.notifier.wait_until(SETTLING, agrees).await
     }
@@ -234,7 +271,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::sim::fault::Dialect;
     use crate::sim::model::Model;
     use crate::sim::plug::SimPlug;
     use crate::smarthome::{cipher, frame};
@@ -254,7 +290,7 @@ mod tests {
     impl LanScene {
         async fn new() -> Self {
             let notifier = ChangeNotifier::new();
-            Self { lan: SimLan::start(0, 0, notifier.clone()).await.unwrap(), notifier }
+            Self { lan: SimLan::start(LanPorts::default(), notifier.clone()).await.unwrap(), notifier }
         }
 
         async fn plug(&self, number: u32) -> (PlugHandle, SocketAddr) {

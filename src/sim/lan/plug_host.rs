@@ -1,5 +1,5 @@
-//! One plug at one address of the simulated LAN: its listening socket, its UDP ports, and the task that opens and closes
-//! them as the plug's state demands.
+//! One plug at one address of the simulated LAN: its TCP ports, its UDP ports, and the task that opens and closes them as
+//! the plug's state demands.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,24 +8,19 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until};
 
-use super::connection;
+use super::tcp_port::TcpPort;
 use super::udp_port::{DiscoveryPort, MAX_DATAGRAM, UdpPort, answer_next, receive};
+use super::{connection, klap};
 use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::notify::ChangeNotifier;
-use crate::sim::plug::PortBehaviour;
+use crate::sim::plug::TcpPorts;
 
 /// Tries to find a port that is free for both TCP and UDP, when any port will do.
 const PORT_TRIES: usize = 8;
-
-/// A connection to a full backlog that takes longer counts as hanging.
-const HANGS: Duration = Duration::from_millis(100);
-
-/// Connections that a backlog of none may still take before it is full.
-const MOST_FILLERS: usize = 4;
 
 /// The pause after a socket could not be opened or a connection not be accepted.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
@@ -33,13 +28,24 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How often it is checked whether a socket is still in use.
 const LET_GO: Duration = Duration::from_millis(1);
 
+/// The ports of a LAN; 0 takes a free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LanPorts {
+    /// The XOR protocol, TCP and UDP. 9999 at real plugs.
+    pub xor: u16,
+    /// The newer discovery. 20002 at real plugs.
+    pub tdp: u16,
+    /// KLAP. 80 at real plugs.
+    pub klap: u16,
+}
+
 /// A plug at an address. Closed when dropped.
 pub(super) struct PlugHost {
     address: SocketAddr,
     xor: Arc<UdpPort>,
     /// Opened when the plug first answers the newer discovery; most never do.
     tdp: Arc<OnceLock<Arc<UdpPort>>>,
-    tcp_port: watch::Receiver<Option<PortBehaviour>>,
+    tcp_ports: watch::Receiver<Option<TcpPorts>>,
     task: JoinHandle<()>,
 }
 
@@ -48,26 +54,26 @@ impl PlugHost {
     pub(super) async fn open(
         plug: PlugHandle,
         address: SocketAddr,
-        tdp_port: u16,
+        ports: LanPorts,
         notifier: ChangeNotifier,
     ) -> io::Result<Self> {
         let (listener, socket) = bind(address).await?;
         let address = listener.local_addr()?;
         let xor = Arc::new(UdpPort::new(DiscoveryPort::Xor, socket, plug.clone()));
         let tdp = Arc::new(OnceLock::new());
-        let (published, tcp_port) = watch::channel(None);
+        let (published, tcp_ports) = watch::channel(None);
         let task = PlugHostTask {
             plug,
-            address,
-            entrance: PortState::Open(listener),
-            connections: JoinSet::new(),
+            xor_port: TcpPort::open(address, listener),
+            klap_port: TcpPort::shut((address.ip(), ports.klap).into()),
             published,
             notifier,
             xor: Arc::clone(&xor),
             tdp: Arc::clone(&tdp),
-            tdp_port,
+            address,
+            ports,
         };
-        Ok(Self { address, xor, tdp, tcp_port, task: tokio::spawn(task.run()) })
+        Ok(Self { address, xor, tdp, tcp_ports, task: tokio::spawn(task.run()) })
     }
 
     /// Where it is.
@@ -75,16 +81,16 @@ impl PlugHost {
         self.address
     }
 
-    /// What its listening socket is; `None` while that changes.
-    pub(super) fn tcp_port(&self) -> Option<PortBehaviour> {
-        *self.tcp_port.borrow()
+    /// What its listening sockets are; `None` while that changes.
+    pub(super) fn tcp_ports(&self) -> Option<TcpPorts> {
+        *self.tcp_ports.borrow()
     }
 
     /// The port of this discovery.
     pub(super) fn port(&self, discovery: DiscoveryPort) -> Option<Arc<UdpPort>> {
         match discovery {
             DiscoveryPort::Xor => Some(Arc::clone(&self.xor)),
-            DiscoveryPort::Tdp => self.tdp.get().cloned(),
+            DiscoveryPort::Tdp { .. } => self.tdp.get().cloned(),
         }
     }
 
@@ -112,15 +118,15 @@ impl Drop for PlugHost {
 /// The task of one plug at its address.
 struct PlugHostTask {
     plug: PlugHandle,
-    address: SocketAddr,
-    entrance: PortState,
-    connections: JoinSet<()>,
-    /// The other end is the `tcp_port` of [`PlugHost`].
-    published: watch::Sender<Option<PortBehaviour>>,
+    xor_port: TcpPort,
+    klap_port: TcpPort,
+    /// The other end is the `tcp_ports` of [`PlugHost`].
+    published: watch::Sender<Option<TcpPorts>>,
     notifier: ChangeNotifier,
     xor: Arc<UdpPort>,
     tdp: Arc<OnceLock<Arc<UdpPort>>>,
-    tdp_port: u16,
+    address: SocketAddr,
+    ports: LanPorts,
 }
 
 impl PlugHostTask {
@@ -136,90 +142,46 @@ impl PlugHostTask {
             let (xor, tdp) = (Some(&*self.xor), self.tdp.get().map(|port| &**port));
             let next_change = self.plug.read(|plug| plug.next_change(Instant::now()));
             tokio::select! {
-                stream = self.entrance.take() => self.welcome(stream).await,
+                stream = self.xor_port.accept() => if let Some(stream) = welcome(stream).await {
+                    self.xor_port.serve(connection::serve(stream, self.plug.clone()));
+                },
+                stream = self.klap_port.accept() => if let Some(stream) = welcome(stream).await {
+                    self.klap_port.serve(klap::serve(stream, self.plug.clone()));
+                },
                 received = receive(xor, &mut for_xor) => answer_next(xor, &for_xor, received).await,
                 received = receive(tdp, &mut for_tdp) => answer_next(tdp, &for_tdp, received).await,
-                Some(_) = self.connections.join_next() => {}
                 _ = changes.changed() => {}
                 () = until(next_change) => self.plug.with(|plug| plug.pass_time(Instant::now())),
             }
         }
     }
 
-    /// Makes the listening socket what the plug's state demands.
+    /// Makes the listening sockets what the plug's state demands.
     async fn arrange(&mut self) -> io::Result<()> {
-        let wanted = self.plug.read(|plug| plug.tcp_port(Instant::now()));
-        if self.entrance.tcp_port() != wanted {
-            self.published.send_replace(None);
-            self.entrance = PortState::Shut;
-            self.connections.shutdown().await;
-            self.entrance = PortState::make(wanted, self.address).await?;
-        }
-        if self.tdp.get().is_none() && self.plug.read(|plug| plug.dialect.answers_tdp()) {
-            let socket = UdpSocket::bind((self.address.ip(), self.tdp_port)).await?;
-            let port = UdpPort::new(DiscoveryPort::Tdp, socket, self.plug.clone());
-            self.tdp.get_or_init(|| Arc::new(port));
+        let (wanted, answers_tdp) =
+            self.plug.read(|plug| (plug.tcp_ports(Instant::now()), plug.dialect.speaks_klap()));
+        if answers_tdp && self.tdp.get().is_none() {
+            let socket = UdpSocket::bind((self.address.ip(), self.ports.tdp)).await?;
+            let port = DiscoveryPort::Tdp { klap: self.ports.klap };
+            self.tdp.get_or_init(|| Arc::new(UdpPort::new(port, socket, self.plug.clone())));
         }
         if *self.published.borrow() != Some(wanted) {
+            self.published.send_replace(None);
+            self.xor_port.arrange(wanted.xor, self.address.port()).await?;
+            self.klap_port.arrange(wanted.klap, wanted.klap_port.unwrap_or(self.ports.klap)).await?;
             self.published.send_replace(Some(wanted));
             self.notifier.notify();
         }
         Ok(())
     }
-
-    async fn welcome(&mut self, stream: io::Result<TcpStream>) {
-        match stream {
-            Ok(stream) => drop(self.connections.spawn(connection::serve(stream, self.plug.clone()))),
-            Err(_) => sleep(TRY_AGAIN).await,
-        }
-    }
 }
 
-/// The listening socket in one of its states.
-enum PortState {
-    Open(Listener),
-    Shut,
-    /// Never accepted from, and filled up by connections of our own.
-    Jammed {
-        _listener: Listener,
-        _fillers: Vec<TcpStream>,
-    },
-}
-
-impl PortState {
-    fn tcp_port(&self) -> PortBehaviour {
-        match self {
-            Self::Open(_) => PortBehaviour::Open,
-            Self::Shut => PortBehaviour::Shut,
-            Self::Jammed { .. } => PortBehaviour::Jammed,
-        }
+/// The connection that was accepted, or a pause.
+async fn welcome(stream: io::Result<TcpStream>) -> Option<TcpStream> {
+    if stream.is_err() {
+        sleep(TRY_AGAIN).await;
     }
-
-    async fn make(tcp_port: PortBehaviour, address: SocketAddr) -> io::Result<Self> {
-        match tcp_port {
-            PortBehaviour::Open => Listener::bind(address, BACKLOG).map(Self::Open),
-            PortBehaviour::Shut => Ok(Self::Shut),
-            PortBehaviour::Jammed => {
-                let listener = Listener::bind(address, 0)?;
-                let mut fillers = Vec::new();
-                while fillers.len() < MOST_FILLERS {
-                    match timeout(HANGS, TcpStream::connect(address)).await {
-                        Ok(stream) => fillers.push(stream?),
-                        Err(_) => break,
-                    }
-                }
-                Ok(Self::Jammed { _listener: listener, _fillers: fillers })
-            }
-        }
-    }
-
-    /// The next connection; never one unless the port is open.
-    async fn take(&self) -> io::Result<TcpStream> {
-        match self {
-            Self::Open(listener) => Ok(listener.accept().await?.0),
-            Self::Shut | Self::Jammed { .. } => std::future::pending().await,
-        }
-    }
+    stream.ok()
 }
 
 /// Binds TCP and UDP at one address and the same port.

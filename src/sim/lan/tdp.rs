@@ -2,39 +2,53 @@
 //!
 //! A simulated plug answers only a correct probe, so that a wrong one of ours shows.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::sim::model::SimKlapVersion;
 use crate::sim::plug::SimPlug;
 
 /// Bytes of the header.
 const HEADER_LEN: usize = 16;
-/// Stands in the checksum's host while the checksum is computed.
+/// Stands in the place of the checksum while it is computed.
 const UNSUMMED: u32 = 0x5A6B_7C8D;
 /// Where the checksum stands.
 const SUM: std::ops::Range<usize> = 12..16;
-/// MD5 of no text: the owner of a plug without an account.
-const NO_OWNER: &str = "D41D8CD98F00B204E9800998ECF8427E";
 
-/// Answers a probe; nothing else.
-pub(super) fn answer(probe: &[u8], plug: &SimPlug, here: IpAddr) -> Option<Vec<u8>> {
+/// Answers a probe; nothing else. KLAP is at `here`, unless the plug has a port of its own for it.
+pub(super) fn answer(probe: &[u8], plug: &SimPlug, here: SocketAddr) -> Option<Vec<u8>> {
     is_probe(probe).then(|| {
         let body = json!({"error_code": 0, "result": {
             "device_id": plug.device_id[plug.device_id.len() - 32..].to_lowercase(),
-            "owner": NO_OWNER,
+            "owner": plug.klap.account.owner(),
             "device_type": plug.model.kind,
             "device_model": plug.model.name,
             "hw_ver": plug.model.hw_ver,
-            "ip": here.to_string(),
+            "ip": here.ip().to_string(),
             "mac": plug.mac.replace(':', "-"),
             "factory_default": false,
-            "mgt_encrypt_schm": {
-                "is_support_https": false, "encrypt_type": "KLAP", "http_port": 80, "lv": 2, "new_klap": 1
-            },
+            "mgt_encrypt_schm": scheme(plug, here.port()),
         }});
         datagram(body.to_string().as_bytes())
     })
+}
+
+/// What a plug says of the protocol that it speaks.
+fn scheme(plug: &SimPlug, lan_port: u16) -> Value {
+    let klap = &plug.klap;
+    let mut scheme = json!({
+        "is_support_https": false,
+        "encrypt_type": klap.encrypt_type,
+        "http_port": klap.port.unwrap_or(lan_port),
+    });
+    if klap.tells_version && klap.version != SimKlapVersion::V1 {
+        (scheme["lv"], scheme["new_klap"]) = (2.into(), 1.into());
+    }
+    if let Some(preferred) = klap.tpap_preferred {
+        scheme["tpap_preferred"] = preferred.into();
+    }
+    scheme
 }
 
 fn is_probe(probe: &[u8]) -> bool {
@@ -53,7 +67,7 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32 (IEEE) over the whole datagram, with [`UNSUMMED`] in its own host.
+/// CRC-32 (IEEE) over the whole datagram, with [`UNSUMMED`] in its own place.
 fn checksum(datagram: &[u8]) -> u32 {
     let [a, b, c, d] = UNSUMMED.to_be_bytes();
     let stand_in = [a, b, c, d];
@@ -70,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::sim::model::Model;
+    use crate::sim::plug::klap::HeldAccount;
 
     const SHORT_PROBE: [u8; 16] = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];
 
@@ -94,13 +109,35 @@ mod tests {
         assert!(!is_probe(b""));
     }
 
-    #[test]
-    fn the_answer_names_the_plug() {
-        let plug = SimPlug::new(Model::HS100_HW4, 7, "Lamp", Instant::now());
-        let bytes = answer(&SHORT_PROBE, &plug, Ipv4Addr::LOCALHOST.into()).unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&bytes[HEADER_LEN..]).unwrap();
-        assert_eq!(body["result"]["mac"], "50-C7-BF-00-00-07");
-        assert_eq!(body["result"]["mgt_encrypt_schm"]["encrypt_type"], "KLAP");
+    fn told_by(plug: &SimPlug) -> Value {
+        let bytes = answer(&SHORT_PROBE, plug, (Ipv4Addr::LOCALHOST, 8021).into()).unwrap();
         assert!(is_probe(&bytes), "it carries its own checksum");
+        serde_json::from_slice::<Value>(&bytes[HEADER_LEN..]).unwrap()["result"].take()
+    }
+
+    #[test]
+    fn the_answer_names_the_plug_and_its_protocol() {
+        let mut plug = SimPlug::new(Model::HS100_HW4, 7, "Lamp", Instant::now());
+        let told = told_by(&plug);
+        assert_eq!((&told["mac"], &told["ip"]), (&json!("50-C7-BF-00-00-07"), &json!("127.0.0.1")));
+        assert_eq!(told["owner"], "D41D8CD98F00B204E9800998ECF8427E");
+        let v1 = json!({"is_support_https": false, "encrypt_type": "KLAP", "http_port": 8021});
+        assert_eq!(told["mgt_encrypt_schm"], v1);
+
+        plug.klap.version = SimKlapVersion::V2;
+        plug.klap.account = HeldAccount::new("user@example.com", "pw");
+        let told = told_by(&plug);
+        assert_eq!(told["owner"], "B58996C504C5638798EB6B511E6F49AF");
+        assert_eq!(
+            (&told["mgt_encrypt_schm"]["lv"], &told["mgt_encrypt_schm"]["new_klap"]),
+            (&json!(2), &json!(1))
+        );
+
+        (plug.klap.tells_version, plug.klap.encrypt_type) = (false, "TPAP");
+        (plug.klap.port, plug.klap.tpap_preferred) = (Some(8080), Some(true));
+        let other = json!({
+            "is_support_https": false, "encrypt_type": "TPAP", "http_port": 8080, "tpap_preferred": true
+        });
+        assert_eq!(told_by(&plug)["mgt_encrypt_schm"], other);
     }
 }

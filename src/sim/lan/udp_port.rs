@@ -25,7 +25,10 @@ pub(super) enum DiscoveryPort {
     /// `get_sysinfo` under the XOR cipher.
     Xor,
     /// The newer one, for plugs that speak KLAP.
-    Tdp,
+    Tdp {
+        /// The port of KLAP on this LAN.
+        klap: u16,
+    },
 }
 
 /// A UDP socket at a plug's own address, from which it answers.
@@ -52,7 +55,7 @@ impl UdpPort {
         let reply = match self.discovery {
             _ if !self.plug.read(answers) => None,
             DiscoveryPort::Xor => self.answer_xor(datagram, now),
-            DiscoveryPort::Tdp => self.answer_tdp(datagram),
+            DiscoveryPort::Tdp { klap } => self.answer_tdp(datagram, klap, now),
         };
         if let Some(reply) = reply {
             // An asker that has gone away misses its answer, as with any datagram.
@@ -72,9 +75,17 @@ impl UdpPort {
         Some(reply)
     }
 
-    fn answer_tdp(&self, datagram: &[u8]) -> Option<Vec<u8>> {
-        let here = self.socket.local_addr().ok()?;
-        self.plug.read(|plug| plug.dialect.answers_tdp().then(|| tdp::answer(datagram, plug, here.ip())))?
+    /// A probe may open the port of KLAP, of which the plug's task hears.
+    fn answer_tdp(&self, datagram: &[u8], klap: u16, now: Instant) -> Option<Vec<u8>> {
+        let here = SocketAddr::new(self.socket.local_addr().ok()?.ip(), klap);
+        let (reply, opens) = self.plug.read(|plug| {
+            let reply = plug.dialect.speaks_klap().then(|| tdp::answer(datagram, plug, here))?;
+            Some((reply?, plug.klap.wants_probe()))
+        })?;
+        if opens {
+            self.plug.with(|plug| plug.klap.hear_probe(now));
+        }
+        Some(reply)
     }
 }
 

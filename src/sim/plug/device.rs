@@ -7,6 +7,7 @@ use crate::sim::fault::{CloudLink, Dialect, LanFault, SwitchAndReadFault};
 use crate::sim::model::{Ids, Model};
 use crate::sim::plug::clock::PlugClock;
 use crate::sim::plug::dimmer::Dimmer;
+use crate::sim::plug::klap::SimKlap;
 use crate::sim::plug::outlet::SimOutlet;
 use crate::sim::plug::record::{SwitchedBy, Switching, Switchings, Traffic};
 
@@ -47,8 +48,10 @@ pub struct SimPlug {
     pub boot_time: Duration,
     /// What is wrong with it on the LAN.
     pub lan: LanFault,
-    /// Which languages it speaks on the LAN.
+    /// Which protocols it speaks on the LAN.
     pub dialect: Dialect,
+    /// Its KLAP, if it speaks it.
+    pub klap: SimKlap,
     /// Whether it hears broadcasts. Some networks swallow them.
     pub hears_broadcasts: bool,
     /// How the cloud reaches it.
@@ -89,6 +92,7 @@ impl SimPlug {
             boot_time: BOOT_TIME,
             lan: LanFault::Works,
             dialect: Dialect::Xor,
+            klap: SimKlap::new(model.klap),
             hears_broadcasts: true,
             cloud: CloudLink::Works,
             bound: true,
@@ -101,10 +105,18 @@ impl SimPlug {
         }
     }
 
-    /// Applies what is due by now: count-downs end, and a device without power loses its state.
+    /// Applies what is due by now: count-downs end, sessions end with what they were part of, and a device without power
+    /// loses its state.
     pub fn pass_time(&mut self, now: Instant) {
         if !self.powered {
+            self.klap.forget_before(now);
             return self.outlets.iter_mut().for_each(SimOutlet::lose_power);
+        }
+        if let Some(restart) = self.restart.filter(|restart| restart.from <= now) {
+            self.klap.forget_before(restart.from);
+        }
+        if !self.dialect.speaks_klap() {
+            self.klap.end_session();
         }
         while let Some((at, outlet, on)) = self.next_expiry().filter(|&(at, ..)| at <= now) {
             self.outlets[outlet].rules.expire();
@@ -149,7 +161,7 @@ impl SimPlug {
             _ if by == SwitchedBy::Cloud => true,
             Ids::Short => false,
             Ids::Long => true,
-            Ids::LongOverTcp => by == SwitchedBy::Lan,
+            Ids::LongOverTcp => matches!(by, SwitchedBy::Lan | SwitchedBy::Klap),
         };
         if long { format!("{}{outlet:02}", self.device_id) } else { format!("{outlet:02}") }
     }
@@ -176,13 +188,18 @@ impl SimPlug {
         restart.filter(|&at| at > now).chain(expiry).min()
     }
 
-    /// What its listening socket should be.
-    pub fn tcp_port(&self, now: Instant) -> PortBehaviour {
-        match self.lan {
-            _ if !self.is_up(now) || !self.dialect.speaks_xor() => PortBehaviour::Shut,
+    /// What its listening sockets should be.
+    pub fn tcp_ports(&self, now: Instant) -> TcpPorts {
+        let of = |is_open: bool| match self.lan {
+            _ if !is_open || !self.is_up(now) => PortBehaviour::Shut,
             LanFault::Refused | LanFault::PortDead => PortBehaviour::Shut,
             LanFault::NotAccepting | LanFault::PortFiltered => PortBehaviour::Jammed,
             _ => PortBehaviour::Open,
+        };
+        TcpPorts {
+            xor: of(self.dialect.speaks_xor()),
+            klap: of(self.dialect.speaks_klap() && self.klap.is_open()),
+            klap_port: self.klap.port,
         }
     }
 
@@ -225,7 +242,18 @@ impl fmt::Debug for SimPlug {
     }
 }
 
-/// What a plug's listening socket is.
+/// What the listening sockets of a plug are, in each protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpPorts {
+    /// The socket of the XOR protocol.
+    pub xor: PortBehaviour,
+    /// The socket of KLAP.
+    pub klap: PortBehaviour,
+    /// The port of KLAP, where it is not that of the LAN.
+    pub klap_port: Option<u16>,
+}
+
+/// What a listening socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortBehaviour {
     /// It takes connections.

@@ -1,16 +1,19 @@
 //! A simulated device as a value: requests in, replies out, and a record of its switchings.
 //!
-//! No socket, no task, no clock: `now` is an argument. The same JSON travels over TCP, UDP and through the cloud, so one
-//! [`SimPlug::handle`] serves all three. Faults are fields; the LAN and the cloud obey them.
+//! No socket, no task, no clock: `now` is an argument. The same JSON travels over TCP, UDP, KLAP and through the cloud, so
+//! one [`SimPlug::handle`] serves all of them. Faults are fields; the LAN and the cloud obey them.
 //!
 //! `device` has the state, `requests` takes a request apart, `methods` runs each method. An [`outlet`] has a relay, a
 //! [`meter`] and [`rules`]; the device has a [`clock`] and may have a [`dimmer`]. `words` has the wording of answers,
-//! `context` which outlets of a strip are meant, `sysinfo` the reply to `get_sysinfo`.
+//! `context` which outlets of a strip are meant, `sysinfo` the reply to `get_sysinfo`. [`klap`] has the session of that
+//! protocol, `klap_crypto` its formulas.
 
 pub mod clock;
 mod context;
 mod device;
 pub mod dimmer;
+pub mod klap;
+pub(in crate::sim) mod klap_crypto;
 pub mod meter;
 mod methods;
 pub mod outlet;
@@ -20,5 +23,5 @@ pub mod rules;
 mod sysinfo;
 mod words;
 
-pub use self::device::{PortBehaviour, SimPlug};
+pub use self::device::{PortBehaviour, SimPlug, TcpPorts};
 pub use self::record::{SwitchedBy, Switching, Traffic};

@@ -26,6 +26,8 @@ pub struct Switching {
 pub enum SwitchedBy {
     /// Someone on the LAN, over TCP.
     Lan,
+    /// Someone on the LAN, over KLAP.
+    Klap,
     /// Someone on the LAN, by UDP.
     Datagram,
     /// Someone through the cloud.
@@ -49,6 +51,14 @@ pub struct Traffic {
     pub lan_requests: u64,
     /// Requests that came through the cloud, answered or not.
     pub cloud_requests: u64,
+    /// First steps of a KLAP handshake, answered or not.
+    pub klap_handshakes: u64,
+    /// KLAP sessions that began.
+    pub klap_sessions: u64,
+    /// Requests over KLAP, answered or not; those that were opened and handed on are among `lan_requests` as well.
+    pub klap_requests: u64,
+    /// Steps of a handshake and requests over KLAP that were answered 403.
+    pub klap_refusals: u64,
     /// Orders to a relay that were carried out, changing something or not.
     pub relay_orders: u64,
     /// Requests that were to switch the relay and tell how it is.
@@ -62,7 +72,7 @@ pub struct Traffic {
 impl Traffic {
     pub(super) fn count_request(&mut self, by: SwitchedBy) {
         match by {
-            SwitchedBy::Lan | SwitchedBy::Datagram => self.lan_requests += 1,
+            SwitchedBy::Lan | SwitchedBy::Klap | SwitchedBy::Datagram => self.lan_requests += 1,
             SwitchedBy::Cloud => self.cloud_requests += 1,
             SwitchedBy::Button | SwitchedBy::CountDown => {}
         }

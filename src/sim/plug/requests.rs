@@ -246,7 +246,7 @@ pub(super) mod tests {
         assert!(plug.is_up(now));
         assert_eq!(plug.next_change(now), Some(down));
         assert!(!plug.is_up(down));
-        assert_eq!(plug.tcp_port(down), PortBehaviour::Shut);
+        assert_eq!(plug.tcp_ports(down).xor, PortBehaviour::Shut);
         assert_eq!(plug.handle(b"{}", SwitchedBy::Lan, down), None);
         assert_eq!(plug.next_change(down), Some(up));
         assert!(plug.is_up(up) && plug.is_on());
