@@ -3,6 +3,7 @@
 //! A new protocol is a file beside `xor` and an arm in [`Lan::perform`]. What is said is the same over all of them.
 
 pub(crate) mod fd_budget;
+pub mod klap_crypto;
 mod xor;
 
 use crate::bridge::event::{Exchange, Identity, Outcome};
