@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use crate::support::peers::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
-use hs100d::sim::fault::{Dialect, LanFault};
+use hs100d::sim::fault::{Dialect, KlapFault, LanFault};
 use hs100d::sim::home::{HomeOptions, SimHome};
-use hs100d::sim::model::Model;
+use hs100d::sim::model::{Model, SimKlapVersion};
 use hs100d::sim::plug::SwitchedBy;
+use hs100d::sim::plug::klap::{Framing, HeldAccount, SeqSign};
 use hs100d::sim::plug::meter::SimMeter;
 use serde_json::{Value, json};
 
@@ -34,8 +35,15 @@ fn home_of(plugs: &[(Model, &str)]) -> HomeOptions {
     home_options
 }
 
-/// Runs a peer to its end on a thread of its own and gives back what it printed.
-async fn run(mut command: Command, input: String) -> String {
+/// Runs a peer to its end and gives back what it printed.
+async fn run(command: Command, input: String) -> String {
+    let (succeeded, printed) = run_to_end(command, input).await;
+    assert!(succeeded, "{printed}");
+    printed
+}
+
+/// Runs a peer to its end on a thread of its own: whether it succeeded, and what it printed.
+async fn run_to_end(mut command: Command, input: String) -> (bool, String) {
     tokio::task::spawn_blocking(move || {
         let mut output = tempfile::tempfile().unwrap();
         let both = [output.try_clone().unwrap(), output.try_clone().unwrap()];
@@ -54,8 +62,8 @@ async fn run(mut command: Command, input: String) -> String {
         let mut printed = String::new();
         output.seek(SeekFrom::Start(0)).unwrap();
         output.read_to_string(&mut printed).unwrap();
-        assert!(status.is_some_and(|status| status.success()), "{command:?}: {status:?}\n{printed}");
-        printed
+        assert!(status.is_some(), "{command:?} does not end\n{printed}");
+        (status.is_some_and(|status| status.success()), printed)
     })
     .await
     .unwrap()
@@ -319,6 +327,141 @@ async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
     let printed = kasa(peers, &home, &arguments).await;
     let line = printed.lines().find(|line| line.contains("127.0.3.1"));
     assert!(line.is_some_and(|line| line.contains("KLAP")), "{printed}");
+}
+
+/// A home whose first device speaks KLAP in this version.
+async fn klap_home(model: Model, version: SimKlapVersion) -> SimHome {
+    let mut home_options = home_of(&[(model, "Küche ☕")]);
+    home_options.klap = vec![0];
+    let home = SimHome::start(home_options).await.unwrap();
+    home.plug(0).with(|plug| plug.klap.version = version);
+    home
+}
+
+/// python-kasa's command line about the device of [`klap_home`], with this account: whether it succeeded, and what it
+/// printed.
+async fn try_kasa_klap(
+    peers: &Path,
+    home: &SimHome,
+    (username, password): (&str, &str),
+    arguments: &[&str],
+) -> (bool, String) {
+    let address = home.lan().klap_address(home.plug(0)).unwrap();
+    let level = match home.plug(0).read(|plug| plug.klap.version) {
+        SimKlapVersion::V1 => "1",
+        SimKlapVersion::V2 | SimKlapVersion::Unknown => "2",
+    };
+    let mut command = Command::new(peers.join("python/bin/kasa"));
+    command.args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    command.args(["--device-family", "IOT.SMARTPLUGSWITCH", "--encrypt-type", "klap", "-lv", level]);
+    command.args(["--username", username, "--password", password]).args(arguments);
+    run_to_end(command, String::new()).await
+}
+
+/// The same with the account of the home.
+async fn kasa_klap(peers: &Path, home: &SimHome, arguments: &[&str]) -> String {
+    let (succeeded, printed) = try_kasa_klap(peers, home, ("user@example.com", PASSWORD), arguments).await;
+    assert!(succeeded, "{arguments:?}: {printed}");
+    printed
+}
+
+const KLAP_VERSIONS: [SimKlapVersion; 2] = [SimKlapVersion::V1, SimKlapVersion::V2];
+
+#[tokio::test]
+async fn python_kasa_reads_and_works_our_plug_over_both_versions_of_klap() {
+    let Some(peers) = peers() else { return };
+    for (version, sign) in KLAP_VERSIONS.into_iter().zip([SeqSign::Negative, SeqSign::Positive]) {
+        let home = klap_home(Model::HS100_HW4, version).await;
+        let plug = home.plug(0);
+        plug.with(|plug| plug.klap.first_seq = sign);
+
+        let sysinfo: Value =
+            serde_json::from_str(&kasa_klap(peers, &home, &["--json", "sysinfo"]).await).unwrap();
+        assert_eq!(sysinfo["deviceId"], plug.device_id().as_str());
+        assert_eq!(sysinfo["alias"], "Küche ☕");
+        kasa_klap(peers, &home, &["on"]).await;
+        assert!(plug.is_on());
+        kasa_klap(peers, &home, &["off"]).await;
+        let log: Vec<_> = plug.switchings().iter().map(|switching| (switching.on, switching.by)).collect();
+        assert_eq!(log, [(true, SwitchedBy::Klap), (false, SwitchedBy::Klap)]);
+        kasa_klap(peers, &home, &["led", "off"]).await;
+        assert!(!plug.is_led_on());
+        let traffic = plug.traffic();
+        assert_eq!((traffic.klap_handshakes, traffic.klap_sessions, traffic.klap_refusals), (4, 4, 0));
+        assert_eq!(plug.read(|plug| plug.klap.last_refusal), None, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_works_the_outlets_and_reads_the_meters_of_our_strip_over_klap() {
+    let Some(peers) = peers() else { return };
+    let home = klap_home(Model::HS300, SimKlapVersion::V2).await;
+    let strip = home.plug(0);
+    let only = |on| (0..6).map(|outlet| outlet == on).collect::<Vec<_>>();
+    kasa_klap(peers, &home, &["on", "--child-index", "1"]).await;
+    assert_eq!(strip.outlets_on(), only(1));
+    kasa_klap(peers, &home, &["off", "--child-index", "1"]).await;
+    assert_eq!(strip.outlets_on(), vec![false; 6]);
+    strip.press_button_of(4);
+    strip.with(|plug| plug.outlets[4].meter = metered());
+    expect_energy(&kasa_klap(peers, &home, &["energy", "--child-index", "4"]).await);
+}
+
+#[tokio::test]
+async fn python_kasa_reads_our_meter_over_klap() {
+    let Some(peers) = peers() else { return };
+    for (model, version) in [(Model::HS110_HW4, SimKlapVersion::V1), (Model::KP115, SimKlapVersion::V2)] {
+        let home = klap_home(model, version).await;
+        home.plug(0).press_button();
+        home.plug(0).with(|plug| plug.outlets[0].meter = metered());
+        expect_energy(&kasa_klap(peers, &home, &["energy"]).await);
+    }
+}
+
+#[tokio::test]
+async fn python_kasa_gets_into_our_plug_with_each_account_that_it_knows_and_with_no_other() {
+    let Some(peers) = peers() else { return };
+    for version in KLAP_VERSIONS {
+        let home = klap_home(Model::HS100_HW4, version).await;
+        for built_in in [HeldAccount::kasa_setup(), HeldAccount::tapo_setup(), HeldAccount::blank()] {
+            home.plug(0).with(|plug| plug.klap.account = built_in);
+            kasa_klap(peers, &home, &["--json", "sysinfo"]).await;
+        }
+        let sessions = home.plug(0).traffic().klap_sessions;
+        home.plug(0).with(|plug| plug.klap.account = HeldAccount::new("user@example.com", PASSWORD));
+        for other in [("User@example.com", PASSWORD), ("user@example.com", "wrong")] {
+            let (succeeded, printed) = try_kasa_klap(peers, &home, other, &["sysinfo"]).await;
+            assert!(!succeeded && printed.contains("did not match our challenge"), "{version:?}: {printed}");
+        }
+        assert_eq!(home.plug(0).traffic().klap_sessions, sessions, "it stops after handshake1");
+    }
+    let home = klap_home(Model::HS100_HW4, SimKlapVersion::Unknown).await;
+    let (succeeded, printed) =
+        try_kasa_klap(peers, &home, ("user@example.com", PASSWORD), &["sysinfo"]).await;
+    assert!(!succeeded && printed.contains("did not match our challenge"), "{printed}");
+}
+
+#[tokio::test]
+async fn python_kasa_takes_its_session_back_and_meets_the_oddities_of_our_klap() {
+    let Some(peers) = peers() else { return };
+    let home = klap_home(Model::HS100_HW4, SimKlapVersion::V2).await;
+    let plug = home.plug(0);
+    // Its first session is taken: it ends as soon as it has begun.
+    let watched = plug.clone();
+    let thief = async {
+        home.wait_until(PATIENCE, || watched.traffic().klap_requests > 0).await.unwrap();
+        watched.with(|plug| plug.klap.fault = KlapFault::Works);
+    };
+    plug.with(|plug| plug.klap.fault = KlapFault::SessionTaken);
+    let (printed, ()) = tokio::join!(kasa_klap(peers, &home, &["on"]), thief);
+    assert!(plug.is_on(), "{printed}");
+    let traffic = plug.traffic();
+    assert!(traffic.klap_refusals >= 1 && traffic.klap_sessions >= 2, "{traffic:?}");
+    assert_eq!(traffic.relay_orders, 1);
+
+    plug.with(|plug| plug.klap.framing = Framing::Close);
+    kasa_klap(peers, &home, &["off"]).await;
+    assert!(!plug.is_on());
 }
 
 /// Lets a client of the cloud log in, list, switch on and off, and holds what it saw against what happened.
