@@ -5,6 +5,7 @@
 //! cargo run --example sim_house -- --plugs 10
 //! cargo run --example sim_house -- --models hs110,hs300,hs220     a plug with a meter, a strip, a dimmer
 //! cargo run --example sim_house -- --port 0         where 9999 is taken: any free port
+//! cargo run --example sim_house -- --klap 2 --klap-port 8021      the second plug speaks KLAP
 //! ```
 //!
 //! Whatever speaks to plugs can be pointed at them: `kasa --host 127.0.0.11 --type plug on`. The relays are shown as
@@ -13,11 +14,12 @@
 use std::error::Error;
 use std::io::BufRead;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 
 use clap::Parser;
 use hs100d::model::RelayState;
 use hs100d::sim::cloud::account::SimAccount;
-use hs100d::sim::fault::{CloudLink, LanFault};
+use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::SimPlug;
@@ -26,6 +28,7 @@ use tokio::sync::mpsc;
 const HELP: &str =
     "press N [OUTLET]                     press the button of plug N, or of an outlet of strip N
 lan N works|refused|silent|garbage   how plug N behaves on the LAN
+protocol N xor|klap|both             what plug N speaks on the LAN
 cloud N works|offline                how the cloud reaches plug N
 show                                 list the plugs
 Ctrl-C                               end";
@@ -45,6 +48,15 @@ struct Options {
     /// The plugs' port, TCP and UDP; 0 takes a free one
     #[arg(long, default_value_t = 9999)]
     port: u16,
+    /// The plugs that speak KLAP, counted from 1
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    klap: Vec<NonZeroUsize>,
+    /// The port of KLAP; 0 takes a free one
+    #[arg(long, default_value_t = 80)]
+    klap_port: u16,
+    /// The port of the discovery of plugs that speak KLAP; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    tdp_port: u16,
     /// Where the cloud is; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.2:0")]
     cloud: SocketAddr,
@@ -84,10 +96,17 @@ async fn build(options: &Options) -> Result<SimHome, String> {
         (1..).zip(models).map(|(number, model)| (model, format!("Simulated plug {number}"))).collect();
     home_options.first_plug = options.first;
     home_options.port = options.port;
+    home_options.tdp_port = options.tdp_port;
+    home_options.klap_port = options.klap_port;
+    home_options.klap = options.klap.iter().map(|number| number.get() - 1).collect();
     home_options.account = SimAccount::new(&options.username, HomeOptions::ACCOUNT.1);
     home_options.cloud = vec![options.cloud, SocketAddr::new(options.cloud.ip(), 0)];
     SimHome::start(home_options).await.map_err(|error| {
-        format!("cannot build the house on port {}: {error}: try --port 0, or another --first", options.port)
+        let (port, klap_port) = (options.port, options.klap_port);
+        format!(
+            "cannot start the home on port {port}, KLAP on port {klap_port}: {error}: try --port 0, --klap-port 0, or \
+             another --first"
+        )
     })
 }
 
@@ -105,9 +124,18 @@ fn show(home: &SimHome) {
         let relays: Vec<_> =
             plug.outlets_on().into_iter().map(|on| RelayState::from_bool(on).to_string()).collect();
         let relays = relays.join(" ");
-        println!("{number}: {alias}, {model}, {relays}, at {address}, MAC {mac}, device id {id}");
+        let protocol = match plug.read(|plug| plug.dialect) {
+            Dialect::Xor => "XOR",
+            Dialect::Klap => "KLAP",
+            Dialect::Both => "XOR and KLAP",
+        };
+        println!("{number}: {alias}, {model}, {relays}, at {address}, {protocol}, MAC {mac}, device id {id}");
     }
-    println!("Broadcasts are heard at {}", home.lan().broadcast());
+    let (broadcast, tdp_port, klap_port) =
+        (home.lan().broadcast(), home.lan().tdp_port(), home.lan().klap_port());
+    println!(
+        "Broadcasts are heard at {broadcast}; KLAP is at port {klap_port}, its discovery at port {tdp_port}"
+    );
 }
 
 /// Lines from standard input, read on a thread because nothing else can.
@@ -141,6 +169,7 @@ async fn obey(home: &SimHome, line: &str) -> Option<()> {
             plug.press_button_of(outlet);
         }
         ("lan", Some(fault)) => home.lan().set_fault(plug, lan_fault(fault)?).await.ok()?,
+        ("protocol", Some(word)) => home.lan().set_dialect(plug, dialect(word)?).await.ok()?,
         ("cloud", Some("works")) => plug.set_cloud(CloudLink::Works),
         ("cloud", Some("offline")) => plug.set_cloud(CloudLink::Offline),
         _ => return None,
@@ -154,6 +183,15 @@ fn lan_fault(word: &str) -> Option<LanFault> {
         "refused" => Some(LanFault::Refused),
         "silent" => Some(LanFault::Silent),
         "garbage" => Some(LanFault::Garbage),
+        _ => None,
+    }
+}
+
+fn dialect(word: &str) -> Option<Dialect> {
+    match word {
+        "xor" => Some(Dialect::Xor),
+        "klap" => Some(Dialect::Klap),
+        "both" => Some(Dialect::Both),
         _ => None,
     }
 }

@@ -225,6 +225,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_plug_may_speak_klap_from_the_start_with_the_account_of_the_home() {
+        let mut home_options = HomeOptions::of(&["Lamp", "Modern"]);
+        home_options.klap = vec![1];
+        let home = SimHome::start(home_options).await.unwrap();
+        let modern = home.plug(1);
+        TcpStream::connect(home.lan().address(home.plug(0)).unwrap()).await.unwrap();
+        TcpStream::connect(home.lan().klap_address(modern).unwrap()).await.unwrap();
+        let refused = TcpStream::connect(home.lan().address(modern).unwrap()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let (username, password) = HomeOptions::ACCOUNT;
+        assert!(modern.read(|plug| plug.klap.account == HeldAccount::new(username, password)));
+    }
+
+    #[tokio::test]
     async fn a_port_that_is_taken_is_an_error_not_a_search() {
         let one = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
         let mut blueprint = HomeOptions::of(&["Lamp"]);
