@@ -6,12 +6,22 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::net;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::support::e2e::{ACCOUNT, Config, Daemon, Setup, home_of};
-use crate::support::mqtt::{Fault, FaultBroker, free_port, within};
+use crate::support::mqtt::{Fault, FaultBroker, Process, free_port, within};
+use crate::support::namespace::part;
+use hs100d::config::paths::{ConfigPath, Environment};
+use hs100d::daemon::Daemon as InProcess;
+use hs100d::mqtt::payload::Clock;
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
+use hs100d::store::Store;
 use rumqttc::Packet;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
@@ -39,9 +49,14 @@ impl Manager {
 
     /// Starts the daemon as a unit with `Type=notify` and a watchdog.
     fn starts(&self, setup: &Setup) -> Daemon {
-        let socket = format!("NOTIFY_SOCKET={}", self.folder.path().join("notify").display());
-        let watchdog = format!("WATCHDOG_USEC={}", WATCHDOG.as_micros());
+        let [socket, watchdog] = self.variables().map(|(name, value)| format!("{name}={value}"));
         setup.daemon_by(&["env", &socket, &watchdog])
+    }
+
+    /// The environment of such a unit.
+    fn variables(&self) -> [(&str, String); 2] {
+        let socket = self.folder.path().join("notify").display().to_string();
+        [("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())]
     }
 
     async fn hears_next(&self) -> String {
@@ -135,16 +150,65 @@ async fn the_status_tells_by_which_way_plugs_are_reached() {
 #[tokio::test]
 async fn a_loop_that_hangs_does_not_say_that_it_is_alive() {
     let manager = Manager::listen();
-    let (_home, _setup, mut daemon) = served(&manager).await;
-    daemon.signal("STOP");
-    // What it said before it hung.
-    while timeout(WATCHDOG, manager.hears_next()).await.is_ok() {}
-    if let Ok(told) = timeout(WATCHDOG * 5, manager.hears_next()).await {
-        panic!("the loop hangs, and systemd is told {told:?}");
-    }
-    daemon.signal("CONT");
+    let setup = Setup::new(&Config::default().without_search().at_broker(free_port()));
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(part("service_manager::a_daemon_whose_loop_hangs")).envs(manager.variables());
+    child.env(HANGS, setup.config()).env("STATE_DIRECTORY", setup.state_dir()).stdin(Stdio::piped());
+    let mut child = Process(child.spawn().unwrap());
     manager.hears("WATCHDOG=1").await;
-    daemon.stop().await;
+    child.0.stdin.take().unwrap().write_all(b"hang\n").unwrap();
+    manager.hears(LOOP_HANGS).await;
+    let next = within("the end of the hang", manager.hears_next()).await;
+    assert_eq!(next, LOOP_GOES_ON, "nothing is said in between");
+    manager.hears("WATCHDOG=1").await;
+}
+
+/// The config of a daemon whose loop is to hang.
+const HANGS: &str = "HS100D_TEST_HANG";
+const LOOP_HANGS: &str = "X_TEST=the loop hangs";
+const LOOP_GOES_ON: &str = "X_TEST=the loop goes on";
+
+/// The daemon in a process of its own, with a clock that holds up the loop, which reads it on each turn. What it sends
+/// to systemd and the two lines of this test arrive in the order in which they were sent.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by a_loop_that_hangs_does_not_say_that_it_is_alive"]
+async fn a_daemon_whose_loop_hangs() {
+    let Some(path) = std::env::var_os(HANGS) else { return };
+    let state_dir = std::path::PathBuf::from(std::env::var_os("STATE_DIRECTORY").unwrap());
+    let reread = Box::new(|| Err(hs100d::config::Invalid { lines: vec![] }));
+    let config =
+        hs100d::config::Config::load(&ConfigPath::Named(path.into()), &Environment::default()).unwrap();
+    let store = Store::open(&state_dir).0;
+    let (hang, hangs) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
+    let (stuck, is_stuck) = mpsc::sync_channel(1);
+    let clock = {
+        let (hang, hangs) = (Arc::clone(&hang), Arc::clone(&hangs));
+        move || {
+            if hangs.swap(false, Ordering::SeqCst) {
+                stuck.send(()).unwrap();
+                drop(hang.lock().unwrap());
+            }
+            Clock::now()
+        }
+    };
+    let daemon = InProcess::start(config, store, state_dir, reread).await.unwrap();
+    let daemon = daemon.with_clock(Box::new(clock));
+    // A thread, since the runtime may depend on the loop's.
+    std::thread::spawn(move || {
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        let systemd = net::UnixDatagram::unbound().unwrap();
+        systemd.connect(Path::new(&std::env::var_os("NOTIFY_SOCKET").unwrap())).unwrap();
+        let held = hang.lock().unwrap();
+        hangs.store(true, Ordering::SeqCst);
+        is_stuck.recv().unwrap();
+        systemd.send(LOOP_HANGS.as_bytes()).unwrap();
+        // The hang: a loop that turned would say four times in it that it is alive.
+        std::thread::sleep(WATCHDOG * 2);
+        systemd.send(LOOP_GOES_ON.as_bytes()).unwrap();
+        drop(held);
+    });
+    let (_requests, asked) = tokio::sync::mpsc::channel(1);
+    daemon.run(asked).await;
 }
 
 #[tokio::test]

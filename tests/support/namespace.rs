@@ -57,8 +57,9 @@ fn namespaces() -> Option<&'static [&'static str]> {
     [&["--net"][..], &["--map-root-user", "--net"]].iter().find(works).copied()
 }
 
-fn part(name: &str) -> [&str; 4] {
-    // The harness finds no test by a wrong name and reports success.
+/// The arguments with which this program runs one of its ignored tests, and nothing else.
+pub(crate) fn part(name: &str) -> [&str; 4] {
+    // For a name that no test has, the harness runs nothing and reports success.
     let mut list = Command::new(std::env::current_exe().unwrap());
     let list = list.args(["--exact", name, "--ignored", "--list"]).output().unwrap();
     assert!(
