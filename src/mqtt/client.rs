@@ -233,7 +233,7 @@ impl Client {
                 } else {
                     FailureReason::MessageRefused
                 };
-                let why = format!("it does not take a message at {topic} ({})", reason_text(code));
+                let why = format!("it refuses a message at {topic} ({})", reason_text(code));
                 return Ok(Some(LinkFailure::of(reason, &why, &self.settings)));
             }
         }
@@ -275,7 +275,7 @@ impl Client {
     }
 
     fn denied(&self, why: &str) -> LinkFailure {
-        let why = format!("it does not let us subscribe below {}/ ({why})", self.settings.base_topic);
+        let why = format!("it refuses our subscription below {}/ ({why})", self.settings.base_topic);
         LinkFailure::of(FailureReason::SubscriptionDenied, &why, &self.settings)
     }
 }

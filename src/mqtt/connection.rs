@@ -386,7 +386,7 @@ impl ConnectionTask {
         }
         connection.resubscribe_at = Some(Instant::now() + RESUBSCRIBE_AFTER);
         self.report_failure(self.at_broker(&format!(
-            "it does not let us subscribe to {}: commands sent there are not received until the user in mqtt.username \
+            "it refuses our subscription to {}: commands sent there are not received until the user in mqtt.username \
              may read these topics",
             refused.join(", ")
         )));
@@ -430,12 +430,12 @@ impl ConnectionTask {
                 "raise its limit on the size of messages (in mosquitto message_size_limit)".to_owned()
             }
             QUOTA_EXCEEDED => "raise its limit on (retained) messages".to_owned(),
-            _ => "see its own log".to_owned(),
+            _ => "see the broker's log".to_owned(),
         };
         let reason = connect::reason_text(code);
         let quoted = reason_string.map(|text| format!(", saying \"{}\"", shown(text, MAX_REASON_STRING)));
         let text = self.at_broker(&format!(
-            "it does not take the message of {size} bytes at {topic} ({reason}{}): {remedy}; until it changes it is not \
+            "it refuses the message of {size} bytes at {topic} ({reason}{}): {remedy}; until it changes it is not \
              sent on this connection",
             quoted.unwrap_or_default()
         ));
@@ -562,7 +562,7 @@ impl ConnectionTask {
             Outgoing::Transient(transient) => &transient.topic,
         };
         let text = self.at_broker(&format!(
-            "it takes packets of {limit} bytes at most, and the one for {topic} has {size}: raise its limit (in mosquitto \
+            "it accepts packets of {limit} bytes at most, and the one for {topic} has {size}: raise its limit (in mosquitto \
              max_packet_size)"
         ));
         self.log.warn_of(topic, &text, Instant::now());

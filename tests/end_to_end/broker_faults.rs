@@ -133,7 +133,7 @@ async fn a_reload_sends_a_refused_password_not_again_and_a_corrected_one_at_once
 #[tokio::test]
 async fn a_broker_that_stalls_after_the_connect_is_left_and_tried_again() {
     let stage = Stage::set(Trouble::Stalls).await;
-    let remedy = "it takes the connection and says nothing: is this an MQTT port, and not one for mqtts?";
+    let remedy = "it accepts the connection and sends nothing: check that mqtt.url has an MQTT port";
     stage.says_once(remedy).await;
     stage.plugs_are_served().await;
     stage.line.connects(2).await;
@@ -159,14 +159,14 @@ async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
     stage.plugs_are_served().await;
     // What was dropped does not come any more.
     stage.line.set(Trouble::None);
-    stage.says_once("acknowledges none of our messages: see its own log").await;
+    stage.says_once("acknowledges none of our messages: see the broker's log").await;
     stage.works().await;
 }
 
 #[tokio::test]
 async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_go_on() {
     let stage = Stage::set(Trouble::RefusesMessages(PACKET_TOO_LARGE)).await;
-    let line = stage.says_once("it does not take the message of ").await;
+    let line = stage.says_once("it refuses the message of ").await;
     assert!(line.contains(" bytes at ") && line.contains("PacketTooLarge, 0x95"), "{line}");
     assert!(line.contains("(in mosquitto message_size_limit)"), "{line}");
     let subscriber = Subscriber::connect(stage.broker.port).await;
@@ -190,7 +190,7 @@ async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_
 async fn an_oversize_retained_message_is_told_with_the_remedy_and_costs_no_plug_anything() {
     let stage = Stage::set(Trouble::Oversize).await;
     let line = stage.says_once("which is over our limit").await;
-    assert!(line.contains("remove the large message that it keeps under our topics"), "{line}");
+    assert!(line.contains("remove the large retained message below mqtt.base_topic"), "{line}");
     stage.plugs_are_served().await;
     stage.line.connects(2).await;
     stage.was_said_once("which is over our limit");
@@ -226,7 +226,7 @@ async fn a_broker_that_gave_our_place_to_another_is_left_to_it_until_somebody_gi
 #[tokio::test]
 async fn a_broker_that_denies_the_subscription_is_shown_the_states_and_asked_again_until_it_allows_it() {
     let stage = Stage::set(Trouble::Denies).await;
-    let line = stage.says_once("it does not let us subscribe to hs100d/+/set, ").await;
+    let line = stage.says_once("it refuses our subscription to hs100d/+/set, ").await;
     assert!(line.contains("until the user in mqtt.username may read these topics"), "{line}");
     stage.plugs_are_served().await;
     let subscriber = Subscriber::connect(stage.broker.port).await;
@@ -240,7 +240,7 @@ async fn a_broker_that_denies_the_subscription_is_shown_the_states_and_asked_aga
     stage.line.set(Trouble::None);
     stage.daemon.says("connected to the broker at ").await;
     assert_eq!(stage.line.connected(), 1, "the connection is not given up for it");
-    stage.was_said_once("it does not let us subscribe");
+    stage.was_said_once("it refuses our subscription");
     stage.works().await;
 }
 

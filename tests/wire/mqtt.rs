@@ -418,7 +418,7 @@ async fn a_broker_that_knows_mqtt_3_only_is_told_apart() {
 async fn a_port_where_nobody_speaks_is_told_apart() {
     let broker = FaultBroker::start(Fault::Silent).await;
     let complaint = Daemon::start(options(broker.port)).complains().await;
-    assert!(complaint.contains("takes the connection and says nothing"), "{complaint}");
+    assert!(complaint.contains("accepts the connection and sends nothing"), "{complaint}");
 }
 
 #[tokio::test]
@@ -426,7 +426,7 @@ async fn a_broker_that_allows_no_subscription_is_shown_the_states_and_complained
     let broker = FaultBroker::start(Fault::Deaf).await;
     let mut daemon = Daemon::start(options(broker.port));
     let complaint = daemon.complains().await;
-    assert!(complaint.contains("does not let us subscribe to home/hs100d/+/set, "), "{complaint}");
+    assert!(complaint.contains("refuses our subscription to home/hs100d/+/set, "), "{complaint}");
     assert!(complaint.contains("mqtt.username"), "{complaint}");
     daemon.show_plug("kettle");
     daemon.link.stop(BOUND).await;
@@ -545,7 +545,7 @@ async fn a_broker_that_hangs_up_over_one_message_gets_the_others_and_is_not_left
     })
     .await;
     assert!(
-        complaint.contains("it does not take a message of ours, most likely the one of 6 bytes"),
+        complaint.contains("it refuses one of our messages, most likely the one of 6 bytes"),
         "{complaint}"
     );
     broker.hears_publish(4, "kettle/state").await;

@@ -123,7 +123,7 @@ fn explanation(error: &ConnectionError, progress: &ConnectProgress, has_tls: boo
         ConnectionError::Timeout(_) => timed_out(progress.stage()),
         ConnectionError::NotConnAck(packet) => match &**packet {
             Packet::Disconnect(packet) => disconnected(packet.reason_code, None, progress),
-            _ => (FailureReason::Protocol, "its first packet is no CONNACK").into(),
+            _ => (FailureReason::Protocol, "its first packet is not a CONNACK").into(),
         },
         other => {
             Explanation::from((FailureReason::HungUp, shown(&other.to_string(), MAX_REASON_STRING))).passing()
@@ -151,7 +151,9 @@ fn refused(code: ConnectReturnCode) -> Explanation {
         Code::ServerUnavailable
         | Code::ServerBusy
         | Code::ServiceUnavailable
-        | Code::ConnectionRateExceeded => (FailureReason::Busy, format!("it is too busy ({code:?})")).into(),
+        | Code::ConnectionRateExceeded => {
+            (FailureReason::Busy, format!("it is overloaded ({code:?})")).into()
+        }
         other => (FailureReason::Denied, format!("it refuses the connection ({other:?})")).into(),
     }
 }
@@ -218,7 +220,7 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>, progress: &Conn
         }
         Code::ServerShuttingDown => (FailureReason::Busy, "is shutting down").into(),
         Code::ServerBusy | Code::ConnectionRateExceeded => {
-            (FailureReason::Busy, format!("it is too busy ({code:?}{quoted})")).into()
+            (FailureReason::Busy, format!("it is overloaded ({code:?}{quoted})")).into()
         }
         Code::RetainNotSupported | Code::QoSNotSupported => FailureReason::Unfit.into(),
         Code::PacketTooLarge => {
@@ -238,7 +240,7 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>, progress: &Conn
         }
         Code::KeepAliveTimeout => Explanation::from((
             FailureReason::HungUp,
-            format!("received too little from us ({code:?}{quoted})"),
+            format!("received nothing from us in time ({code:?}{quoted})"),
         ))
         .passing(),
         other => (FailureReason::Denied, format!("it ended the connection ({other:?}{quoted})")).into(),
@@ -332,7 +334,7 @@ mod tests {
                 FailureKind::Refused,
                 "mqtt.client_id",
             ),
-            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), FailureKind::Away, "busy"),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), FailureKind::Away, "overloaded"),
             (socket(SocketError::Refused), FailureKind::Away, "mqtt.url"),
             (socket(SocketError::Resolve(io::Error::other("x"))), FailureKind::Away, "mqtt.url"),
             (socket(SocketError::NoRoots), FailureKind::Refused, "mqtt.ca_file"),
@@ -369,15 +371,11 @@ mod tests {
                 FailureKind::TakenOver,
                 "mqtt.client_id",
             ),
-            (disconnect(DisconnectReasonCode::ServerBusy), FailureKind::Away, "busy"),
+            (disconnect(DisconnectReasonCode::ServerBusy), FailureKind::Away, "overloaded"),
             (disconnect(DisconnectReasonCode::QuotaExceeded), FailureKind::Refused, "QuotaExceeded"),
             (disconnect(DisconnectReasonCode::RetainNotSupported), FailureKind::Refused, "another broker"),
             (disconnect(DisconnectReasonCode::UnspecifiedError), FailureKind::Dropped, "UnspecifiedError"),
-            (
-                ConnectionError::MqttState(StateError::Unsolicited(7)),
-                FailureKind::Away,
-                "does not keep to MQTT 5",
-            ),
+            (ConnectionError::MqttState(StateError::Unsolicited(7)), FailureKind::Away, "violates MQTT 5"),
             (ConnectionError::Timeout(elapsed), FailureKind::Away, "mqtt.url"),
             (
                 tls_error(rustls::Error::AlertReceived(AlertDescription::BadCertificate)),

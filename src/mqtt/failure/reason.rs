@@ -155,49 +155,53 @@ impl FailureReason {
             Self::Silent => {
                 ("broker-silent", "nothing answers", "check that it runs and that mqtt.url is right")
             }
-            Self::NameUnresolved => {
-                ("broker-name-unresolved", "its host's name leads nowhere", "check the host in mqtt.url")
-            }
+            Self::NameUnresolved => (
+                "broker-name-unresolved",
+                "the name of its host does not resolve",
+                "check the host in mqtt.url",
+            ),
             Self::Unreachable => (
                 "broker-unreachable",
-                "the network does not lead there",
+                "there is no route to its host in the network",
                 "check the network of this machine and the host in mqtt.url",
             ),
             Self::Mute => (
                 "broker-mute",
-                "it takes the connection and says nothing",
-                "is this an MQTT port, and not one for mqtts?",
+                "it accepts the connection and sends nothing",
+                "check that mqtt.url has an MQTT port; for a port with TLS write mqtts://",
             ),
             Self::SpeaksTls => {
-                ("broker-speaks-tls", "it speaks TLS on this port", "is mqtts:// meant in mqtt.url?")
+                ("broker-speaks-tls", "it speaks TLS on this port", "write mqtts:// in mqtt.url")
             }
             Self::NotMqtt => (
                 "not-a-broker",
-                "what answers on this port does not speak MQTT",
+                "another kind of server answers on this port",
                 "check the host and the port in mqtt.url",
             ),
-            Self::NoTls => {
-                ("broker-speaks-no-tls", "no TLS comes about on the port", "is this its port for mqtts?")
-            }
+            Self::NoTls => (
+                "broker-speaks-no-tls",
+                "it does not speak TLS on this port",
+                "write its port for TLS in mqtt.url, usually 8883",
+            ),
             Self::FileUnusable => (
                 "file-unusable",
-                "a file of the config cannot be used",
-                "put it right, or name another in [mqtt]",
+                "a file that the config names cannot be used",
+                "correct the file, or set another one in [mqtt]",
             ),
             Self::NoRoots => (
                 "no-authorities",
-                "there is nothing to check its certificate with",
-                "install ca-certificates or set mqtt.ca_file",
+                "there are no certificate authorities to check its certificate with",
+                "install the package ca-certificates, or set mqtt.ca_file",
             ),
             Self::CertificateUntrusted => (
                 "certificate-untrusted",
-                "nobody whom we trust has signed its certificate",
+                "its certificate is not signed by a trusted authority",
                 "set mqtt.ca_file to the authority's certificate",
             ),
             Self::CertificateName => (
                 "certificate-for-another-name",
                 "its certificate is for another name",
-                "use the name in the certificate in mqtt.url",
+                "write the name from the certificate in mqtt.url",
             ),
             Self::CertificateExpired => (
                 "certificate-expired",
@@ -206,107 +210,113 @@ impl FailureReason {
             ),
             Self::CertificateWithoutName => (
                 "certificate-without-name",
-                "its certificate names its host in CN only, not in subjectAltName, which alone counts",
-                "make it anew with openssl's -addext \"subjectAltName=DNS:NAME\", NAME being the host in mqtt.url \
+                "its certificate has the host's name in CN only; only subjectAltName counts",
+                "create it again with openssl's -addext \"subjectAltName=DNS:NAME\", with the host in mqtt.url as NAME \
                  (IP:ADDRESS for an address)",
             ),
             Self::CertificateVersion => (
                 "certificate-version-1",
-                "its certificate is of X.509 version 1, which names no hosts",
-                "sign it anew with `openssl x509 -req … -extfile FILE`, FILE holding the line \
-                 subjectAltName=DNS:NAME, NAME being the host in mqtt.url",
+                "its certificate is of X.509 version 1, which has no subjectAltName",
+                "sign it again with `openssl x509 -req … -extfile FILE`, where FILE has the line subjectAltName=DNS:NAME, \
+                 with the host in mqtt.url as NAME",
             ),
             Self::CertificateAuthority => (
                 "certificate-of-an-authority",
-                "its certificate is one for signing others (CA:TRUE)",
-                "set mqtt.ca_file to this very certificate, or make it anew with openssl's -addext \
+                "its certificate is an authority's own (CA:TRUE)",
+                "set mqtt.ca_file to this certificate itself, or create it again with openssl's -addext \
                  basicConstraints=CA:FALSE",
             ),
             Self::CertificateWeak => (
                 "certificate-weak",
-                "its certificate is signed with an algorithm that is not accepted any more, such as SHA-1",
-                "sign it anew with openssl's -sha256",
+                "its certificate is signed with an algorithm that is no longer accepted, such as SHA-1",
+                "sign it again with openssl's -sha256",
             ),
             Self::CertificateNotYet => (
                 "certificate-not-yet-valid",
                 "its certificate is not valid yet",
-                "set this machine's clock, or wait until it is",
+                "set this machine's clock, or wait until it is valid",
             ),
             Self::CertificateBad => {
-                ("certificate-bad", "its certificate is not good", "give it another certificate")
+                ("certificate-bad", "its certificate is invalid", "install another certificate on the broker")
             }
             Self::ClientCertificateMissing => (
                 "client-certificate-missing",
-                "it wants a client certificate",
+                "it requires a client certificate",
                 "set mqtt.client_cert_file and mqtt.client_key_file",
             ),
             Self::ClientCertificateRefused => (
                 "client-certificate-refused",
-                "it refuses TLS with us",
+                "it refuses our TLS handshake",
                 "check mqtt.client_cert_file and mqtt.client_key_file",
             ),
-            Self::Tls => ("tls-failed", "TLS failed", "see its own log"),
+            Self::Tls => ("tls-failed", "TLS failed", "see the broker's log"),
             Self::NoMqtt5 => (
                 "no-mqtt-5",
                 "it does not speak MQTT 5",
-                "update it (mosquitto 1.6, RabbitMQ 3.13 and later do), or leave mqtt.url out to use the embedded \
-                 broker",
+                "update it (mosquitto to 1.6 or later, RabbitMQ to 3.13 or later), or leave mqtt.url out to use the \
+                 embedded broker",
             ),
             Self::LoginRefused => {
                 ("login-refused", "it refuses the login", "check mqtt.username and mqtt.password")
             }
             Self::ClientIdRefused => {
-                ("client-id-refused", "it does not take our client id", "set another mqtt.client_id")
+                ("client-id-refused", "it refuses our client id", "set another mqtt.client_id")
             }
             Self::ClientIdTaken => (
                 "client-id-taken",
                 "another client uses our client id",
-                "give each its own mqtt.client_id; this one gives way for five minutes",
+                "give each client an id of its own with mqtt.client_id; this one waits for five minutes",
             ),
-            Self::Banned => ("banned", "it has banned this client", "see its own log"),
+            Self::Banned => ("banned", "it has banned this client", "see the broker's log"),
             Self::Unfit => (
                 "broker-unfit",
-                "it keeps no messages or knows no QoS 1, and the last will needs both",
-                "allow both there (in mosquitto retain_available and max_qos), or use another broker",
+                "it does not support retained messages or QoS 1, and the last will needs both",
+                "turn both on in the broker (in mosquitto retain_available and max_qos), or use another broker",
             ),
-            Self::Busy => ("broker-busy", "it is too busy, or going down", "try again in a while"),
-            Self::Denied => ("connection-denied", "it refuses the connection", "see its own log"),
+            Self::Busy => ("broker-busy", "it is overloaded or shutting down", "try again later"),
+            Self::Denied => ("connection-denied", "it refuses the connection", "see the broker's log"),
             Self::NotAuthorized => (
                 "not-authorized",
                 "it ended the connection as not authorised",
-                "check the rights of mqtt.username there",
+                "check what the broker allows the user in mqtt.username to do",
             ),
             Self::SubscriptionDenied => (
                 "subscription-denied",
-                "it does not let us subscribe",
-                "allow the user in mqtt.username to read there",
+                "it refuses our subscriptions",
+                "allow the user in mqtt.username to subscribe below mqtt.base_topic",
             ),
             Self::WriteDenied => (
                 "write-denied",
-                "it does not let us write",
+                "it refuses our messages or our last will",
                 "allow the user in mqtt.username to write below mqtt.base_topic and homeassistant.discovery_prefix",
             ),
-            Self::Moved => ("broker-moved", "it sends us to another server", "set mqtt.url to that one"),
-            Self::PacketTooLarge => {
-                ("packet-too-large", "a packet of ours is too large for it", "raise its limit")
-            }
+            Self::Moved => ("broker-moved", "it sends us to another server", "set mqtt.url to that server"),
+            Self::PacketTooLarge => (
+                "packet-too-large",
+                "one of our packets is too large for it",
+                "raise its limit on the size of packets",
+            ),
             Self::MessageRefused => {
-                ("message-refused", "it does not take a message of ours", "see its own log")
+                ("message-refused", "it refuses one of our messages", "see the broker's log")
             }
             Self::Protocol => (
                 "broker-breaks-mqtt",
-                "it does not keep to MQTT 5",
+                "it violates MQTT 5",
                 "update it, or report this with its name and version",
             ),
             Self::MessageTooLarge => (
                 "message-too-large",
-                "a message under our topics is too large for us",
-                "remove the large message that it keeps under our topics",
+                "it sent a message that is larger than our limit",
+                "remove the large retained message below mqtt.base_topic or homeassistant.discovery_prefix",
             ),
-            Self::HungUp => ("broker-hung-up", "it ends the connection without a reason", "see its own log"),
-            Self::Unacknowledged => {
-                ("broker-acknowledges-nothing", "it acknowledges no message", "see its own log")
+            Self::HungUp => {
+                ("broker-hung-up", "it closes the connection without a reason", "see the broker's log")
             }
+            Self::Unacknowledged => (
+                "broker-acknowledges-nothing",
+                "it acknowledges none of our messages",
+                "see the broker's log",
+            ),
         }
     }
 

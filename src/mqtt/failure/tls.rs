@@ -13,7 +13,7 @@ pub(super) fn explain(error: &std::io::Error) -> Explanation {
     match error_in(error) {
         Some(Tls::InvalidCertificate(error)) => match certificate_reason(error) {
             FailureReason::CertificateBad => {
-                (FailureReason::CertificateBad, format!("its certificate is not good: {error}")).into()
+                (FailureReason::CertificateBad, format!("its certificate is invalid: {error}")).into()
             }
             reason => reason.into(),
         },
@@ -29,15 +29,16 @@ pub(super) fn explain(error: &std::io::Error) -> Explanation {
             | Alert::UnknownCA
             | Alert::AccessDenied
             | Alert::DecryptError),
-        )) => (FailureReason::ClientCertificateRefused, format!("it refuses TLS with us ({alert:?})")).into(),
+        )) => (FailureReason::ClientCertificateRefused, format!("it refuses our TLS handshake ({alert:?})"))
+            .into(),
         // Before TLS 1.3 this alert may also mean that a client certificate is required.
         Some(Tls::AlertReceived(Alert::HandshakeFailure)) => {
-            let why = "it agrees on no TLS with us (HandshakeFailure): no common cipher, or it requires a client \
+            let why = "it ends the TLS handshake (HandshakeFailure): there is no common cipher, or it requires a client \
                        certificate";
             (FailureReason::Tls, why).into()
         }
         Some(Tls::AlertReceived(alert)) => {
-            (FailureReason::Tls, format!("it refuses TLS with us ({alert:?})")).into()
+            (FailureReason::Tls, format!("it refuses our TLS handshake ({alert:?})")).into()
         }
         Some(Tls::InvalidMessage(_)) => (FailureReason::NoTls, "it does not speak TLS on this port").into(),
         Some(other) => (FailureReason::Tls, format!("TLS failed: {other}")).into(),
