@@ -613,13 +613,13 @@ fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
     }
     let owner_of_all =
         path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|meta| meta.uid());
-    let stranger =
+    let other_owner =
         FilePermissions::from_metadata(&meta).foreign_owner().filter(|owner| Some(*owner) != owner_of_all);
-    if let Some(owner) = stranger {
+    if let Some(owner) = other_owner {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
     }
     Ok(file)

@@ -1,7 +1,7 @@
-//! The vocabulary between the bridge and its two wings: what comes in ([`Event`]) and what goes out ([`Action`]).
+//! The types between the bridge and its two wings: what comes in ([`Event`]) and what goes out ([`Action`]).
 //!
-//! Values only. The left wing turns topics and payloads into these words and back, the right wing turns
-//! [`Exchange`]s into [`Outcome`]s; neither needs to know the other.
+//! Values only. The left wing converts topics and payloads to these types and back, the right wing turns
+//! [`Exchange`]s into [`Outcome`]s. Neither wing knows the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,81 +14,81 @@ use crate::smarthome::message::{
     DeviceInfo, Meter, Outlet, Reading, Reply, Request, ScheduleRule, is_plug_kind,
 };
 
-/// Something that happened outside and that the bridge should know.
+/// Something that happened outside the bridge.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Someone wants something of a plug. Answered by exactly one [`Update::Result`].
+    /// A command to a plug. Answered by exactly one [`Update::Result`].
     Command {
         /// From [`IdAllocator`].
         id: CommandId,
-        /// The plug's name in the topic; there may be no such plug.
+        /// The plug's name in topics; there may be no such plug.
         plug: PlugName,
         /// What is wanted.
         order: PlugCommand,
     },
-    /// Someone wants something of the bridge itself. Answered by exactly one [`Update::Response`].
+    /// A request to the bridge itself. Answered by exactly one [`Update::Response`].
     Request {
         /// From [`IdAllocator`].
         id: RequestId,
         /// What is wanted.
         ask: BridgeCommand,
     },
-    /// An exchange ended. Each [`Action::Perform`] that was not abandoned ends in exactly one of these.
+    /// An exchange ended. Each [`Action::Perform`] that was not abandoned leads to exactly one of these.
     Done {
         /// Which exchange.
         exchange: ExchangeId,
         /// How it went.
         outcome: Outcome,
     },
-    /// A plug made itself heard on the LAN.
+    /// A plug answered a broadcast or a probe on the LAN.
     Sighted(Sighting),
     /// The account's device list was read.
     Account(Vec<AccountPlug>),
-    /// The status of the cloud as a whole changed.
+    /// The status of the cloud changed.
     Cloud(CloudStatus),
 }
 
-/// Something that the bridge wants done.
+/// Something that the bridge's driver must do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Speak to a plug; an [`Event::Done`] is expected before [`Exchange::deadline`].
+    /// Send a request to a plug; an [`Event::Done`] is expected before [`Exchange::deadline`].
     Perform(Exchange),
-    /// Drop this exchange now, resetting its connection. No [`Event::Done`] is expected any more.
+    /// Drop this exchange now and reset its connection. No [`Event::Done`] is expected any more.
     Abandon(ExchangeId),
-    /// Tell the broker.
+    /// Show this update to all frontends.
     Publish(Update),
-    /// Look around on the LAN now, and ask these addresses directly.
+    /// Search the LAN now, and ask these addresses directly.
     Discover {
-        /// Last known addresses of plugs that are missing, for other subnets.
+        /// Last known addresses of missing plugs, which may be on other subnets.
         probe: Vec<Address>,
     },
-    /// Ask the account for its device list.
+    /// Read the account's device list.
     ListAccount,
-    /// Write down what is known of a plug, so that it outlives a restart.
+    /// Store what is known about a plug, so that it outlives a restart.
     Remember(KnownPlug),
-    /// Remove a plug from what is written down.
+    /// Remove a plug from the store.
     Forget(DeviceId),
 }
 
 /// The kind of frontend that a command or a request came in through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
-    /// A message at the broker.
+    /// An MQTT message.
     Mqtt,
     /// A request to the HTTP interface.
     Http,
-    /// A command on the command line that is carried out without a daemon.
+    /// A one-shot command on the command line, without a daemon.
     CommandLine,
 }
 
-/// Names one command while it is under way. Ordered by its number.
+/// Identifies one command while it is under way. Ordered by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CommandId {
     number: u64,
     origin: Origin,
 }
 
-/// Names one request to the bridge while it is under way. Ordered by its number.
+/// Identifies one request to the bridge while it is under way. Ordered by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
     number: u64,
@@ -113,7 +113,7 @@ impl RequestId {
         Self { number, origin }
     }
 
-    /// Where it came from, and where alone its response goes.
+    /// Where it came from. Its response goes only there.
     pub fn origin(self) -> Origin {
         self.origin
     }
@@ -142,12 +142,12 @@ impl IdAllocator {
     }
 }
 
-/// Names one exchange; never used twice while the daemon runs.
+/// Identifies one exchange; never used twice while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExchangeId(u64);
 
 impl ExchangeId {
-    /// Names an exchange of this plug. Serial numbers come round after four thousand million exchanges.
+    /// The id of an exchange of this plug. Serial numbers repeat after 2³² exchanges.
     pub fn new(plug: PlugKey, serial: u32) -> Self {
         Self(u64::from(plug.0) << 32 | u64::from(serial))
     }
@@ -158,18 +158,18 @@ impl ExchangeId {
     }
 }
 
-/// Names one plug inside the process, stable while the daemon runs.
+/// Identifies one plug inside the process; stable while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlugKey(pub u32);
 
-/// What someone may ask of the bridge itself.
+/// The requests to the bridge itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BridgeCommand {
     /// Look for plugs now.
     Discover,
     /// Read this plug now, or all of them.
     Refresh(Option<PlugName>),
-    /// Remove this plug and all that the broker keeps of it.
+    /// Remove this plug and everything about it that the broker retains.
     Forget(PlugName),
 }
 
@@ -180,22 +180,22 @@ pub struct Exchange {
     pub id: ExchangeId,
     /// Which plug; the right wing keeps one connection for each.
     pub plug: PlugKey,
-    /// What the plug is called, for the trace line.
+    /// The plug's name, for the log.
     pub label: Arc<str>,
-    /// Where to.
+    /// Where to send it.
     pub target: Target,
-    /// What to say.
+    /// What to send.
     pub request: Request,
-    /// By when an answer must be there.
+    /// When the answer must have arrived.
     pub deadline: Instant,
-    /// A command that someone waits for, rather than a poll: goes first where calls are counted.
+    /// A command, for which a client waits, and not a poll: it goes first where calls are limited.
     pub urgent: bool,
-    /// The plate of the last reading, so that an unchanged one need not be copied again.
+    /// The device info of the last reading, so that an unchanged one is not copied again.
     pub known_info: Option<Arc<DeviceInfo>>,
 }
 
 impl Exchange {
-    /// The route that the target lies on.
+    /// The route to the target.
     pub fn route(&self) -> Route {
         match self.target {
             Target::Local { .. } => Route::Local,
@@ -204,46 +204,46 @@ impl Exchange {
     }
 }
 
-/// Where an exchange goes.
+/// Where an exchange is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// To an address on the LAN, where this plug is expected.
+    /// To an address on the LAN.
     Local {
         /// Where to connect to.
         address: Address,
-        /// How to speak to it.
+        /// Its protocol.
         protocol: LanProtocol,
-        /// Who must answer there before anything is changed.
+        /// The plug that must answer there before anything is changed.
         expect: Identity,
     },
     /// Through the account.
     Cloud {
-        /// Its name in the account.
+        /// Its device id.
         device_id: DeviceId,
     },
 }
 
-/// What is known of who a plug is. An empty one admits anybody, and so learns.
+/// What identifies a plug, as far as it is known. An empty one admits any plug.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// Its device id, the stronger proof.
+    /// Its device id, which decides if it is known.
     pub device_id: Option<DeviceId>,
     /// Its MAC address.
     pub mac: Option<Mac>,
 }
 
 impl Identity {
-    /// Whether a plug with this plate may be the one. A known device id decides alone, unless the plate has none.
-    pub fn admits(&self, plate: &DeviceInfo) -> bool {
-        match (&self.device_id, &plate.device_id, self.mac) {
+    /// Whether the device with this info may be the plug. A known device id decides alone, unless the info has none.
+    pub fn admits(&self, device: &DeviceInfo) -> bool {
+        match (&self.device_id, &device.device_id, self.mac) {
             (Some(expected), Some(found), _) => found == expected,
-            (_, _, Some(expected)) => plate.mac == Some(expected),
+            (_, _, Some(expected)) => device.mac == Some(expected),
             (Some(_), None, None) => false,
             (None, _, None) => true,
         }
     }
 
-    /// Whether both say who they are, and are not the same.
+    /// Whether both are known and differ.
     pub fn contradicts(&self, other: &Self) -> bool {
         match (&self.device_id, &other.device_id) {
             (Some(ours), Some(theirs)) => ours != theirs,
@@ -252,23 +252,23 @@ impl Identity {
     }
 }
 
-/// How an exchange went.
+/// How an exchange ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The answer, or why there is none.
+    /// The reply, or why there is none.
     pub result: Result<Reply, Failure>,
-    /// What the plug at the other end said of itself when a new connection asked who answers. After
-    /// [`Failure::WrongPlug`] it is the other plug's.
+    /// What the device reported when a new connection was checked. After
+    /// [`Failure::WrongPlug`] it is the other device's.
     pub greeting: Option<Reading>,
 }
 
 impl Outcome {
-    /// An outcome without a greeting.
+    /// An outcome of an exchange on a connection that was not new.
     pub fn of(result: Result<Reply, Failure>) -> Self {
         Self { result, greeting: None }
     }
 
-    /// What the plug told of itself, be it asked for that or greeted.
+    /// The reading of the plug, from the reply or from the check of a new connection.
     pub fn reading(&self) -> Option<&Reading> {
         match &self.result {
             Ok(Reply::SysInfo(reading)) => Some(reading),
@@ -280,27 +280,27 @@ impl Outcome {
 /// A plug that answered a broadcast or a probe on the LAN.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sighting {
-    /// Where its answer came from, with the port for TCP.
+    /// Where its reply came from, with the port for TCP.
     pub address: Address,
-    /// What it said.
+    /// Its reply.
     pub said: DiscoveryReply,
 }
 
-/// What a sighted plug said of itself.
+/// The reply of a device to discovery.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DiscoveryReply {
-    /// It speaks XOR, and this is its state.
+    /// To the older discovery: it speaks XOR.
     SysInfo(Box<Reading>),
-    /// It answered the newer discovery.
+    /// To the newer discovery.
     Other(UnsupportedDevice),
 }
 
-/// What a device says of itself in the newer discovery (UDP 20002). Its protocol is not built yet.
+/// What a device reports in the newer discovery (UDP 20002). Its protocol is not supported yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedDevice {
-    /// Its MAC address. The device id there is another one than `deviceId`.
+    /// Its MAC address. The device id in this reply is not the `deviceId` of its sysinfo.
     pub mac: Option<Mac>,
-    /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for the other command set.
+    /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for another one, such as Tapo.
     pub kind: Box<str>,
     /// Model and region.
     pub model: Box<str>,
@@ -318,21 +318,21 @@ impl UnsupportedDevice {
 /// A row of the account's device list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountPlug {
-    /// Joins the row with what the LAN knows.
+    /// The same as on the LAN.
     pub device_id: DeviceId,
     /// Its MAC address.
     pub mac: Option<Mac>,
-    /// Its name in the account.
+    /// Its device id.
     pub alias: Box<str>,
     /// Model and region.
     pub model: Box<str>,
     /// `IOT.SMARTPLUGSWITCH` for this family.
     pub kind: Box<str>,
-    /// Whether the cloud sees it connected.
+    /// Whether it is connected to the cloud.
     pub connected: bool,
 }
 
-/// The status of the cloud as a whole.
+/// The cloud's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum CloudStatus {
     /// Not configured.
@@ -340,40 +340,40 @@ pub enum CloudStatus {
     Off,
     /// The last call was answered.
     Ok,
-    /// Calls fail or are held back; they are tried again by themselves.
+    /// Calls fail or are held back. The daemon tries again by itself.
     Down(Box<str>),
     /// Not used until the user acts. The text says why and what to do.
     Stopped(Box<str>),
 }
 
 impl CloudStatus {
-    /// Why it is down as long as nobody has tried: no failure.
+    /// Why it is down before the first call: not a failure.
     pub const NOT_ASKED: &str = "not asked yet";
 }
 
-/// What the store keeps of a plug.
+/// What the store knows about a plug.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownPlug {
-    /// Who it is.
+    /// Its device id.
     pub device_id: DeviceId,
     /// Its MAC address.
     pub mac: Option<Mac>,
     /// Its name in topics.
     pub name: PlugName,
-    /// Where it was last.
+    /// Its last known address.
     pub address: Option<Address>,
-    /// Of a strip: what its outlets were called, in their order.
+    /// The names of a strip's outlets, in their order.
     pub outlets: Vec<PlugName>,
-    /// The address that the user wrote: an entry that says nothing else of its plug is about this one.
+    /// The address in its config entry: it identifies the plug of an entry that has neither a device id nor a MAC.
     pub home: Option<Address>,
-    /// The protocol that it spoke last on the LAN.
+    /// The protocol that it last spoke on the LAN.
     pub protocol: Option<LanProtocol>,
 }
 
-/// Something that the broker should show.
+/// Something that frontends show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
-    /// There is a plug of this name, though it may not have been heard yet: what the broker keeps of it stays.
+    /// A plug of this name exists, though it may not have answered yet: what the broker retains of it stays.
     Expected(PlugName),
     /// `<plug>/state`, retained.
     State(PlugName, PlugState),
@@ -391,31 +391,31 @@ pub enum Update {
     Bridge(BridgeInfo),
     /// `bridge/response/<x>`.
     Response {
-        /// Which request this answers.
+        /// The request that it answers.
         id: RequestId,
         /// Why it could not be done.
         result: Result<(), String>,
     },
     /// The first round of reads is done: `bridge/state` may turn `online`.
     Ready,
-    /// The plug is gone for good: clear everything retained of it.
+    /// The plug was removed: clear everything that is retained of it.
     Gone(PlugName),
-    /// For the log alone: its meter told what no plug can carry. So many values were dropped by now.
+    /// For the log only: its meter reported a value that no plug can have. With the number of values dropped so far.
     Dropped(PlugName, u32),
 }
 
-/// What `<plug>/state` says: always what was read back, never what is wished.
+/// What `<plug>/state` says: always what was read back, never what is desired.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlugState {
     /// The relay as last read.
     pub relay: RelayState,
     /// The route that serves the plug now.
     pub route: Option<Route>,
-    /// The little light as last read.
+    /// The LED as last read.
     pub led: Option<RelayState>,
-    /// When the relay went on.
+    /// When the relay was switched on.
     pub on_since: Option<Instant>,
-    /// How bright a dimmer is set, 0..=100 %.
+    /// The brightness of a dimmer, 0..=100 %.
     pub brightness: Option<u8>,
     /// When a count-down switches it to the other state.
     pub until: Option<Instant>,
@@ -426,35 +426,35 @@ pub struct PlugState {
 pub struct PlugInfo {
     /// Alias, model, versions, MAC and device id.
     pub device: Arc<DeviceInfo>,
-    /// Where it is on the LAN.
+    /// Its address on the LAN.
     pub address: Option<Address>,
-    /// The protocol that it speaks there.
+    /// Its protocol there.
     pub protocol: Option<LanProtocol>,
     /// Wi-Fi signal, dBm.
     pub rssi: Option<i32>,
     /// Whether the plug says that it is connected to TP-Link's cloud.
     pub cloud_connected: Option<bool>,
-    /// Of an outlet: which one it is, and of which strip.
+    /// The place of an outlet in its strip; `None` for other plugs.
     pub outlet: Option<OutletInfo>,
-    /// Of a strip: what its outlets are called, in their order.
+    /// The names of a strip's outlets, in their order.
     pub outlets: Arc<[PlugName]>,
-    /// What stands on its own schedule, once that was read.
+    /// The rules of its own schedule; `None` until they were read.
     pub schedule: Option<Arc<[ScheduleRule]>>,
 }
 
-/// Which outlet a plug is.
+/// The place of an outlet in its strip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutletInfo {
     /// Counted from 0, as in [`DeviceInfo::outlets`].
     pub number: Outlet,
-    /// What the strip is called.
+    /// The name of the strip.
     pub strip: PlugName,
 }
 
 /// What `<plug>/energy` says.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Energy {
-    /// What the meter shows.
+    /// The values of the meter.
     pub meter: Meter,
     /// kWh since midnight by the plug's own clock.
     pub today: Option<f64>,
@@ -462,7 +462,7 @@ pub struct Energy {
     pub month: Option<f64>,
 }
 
-/// What `bridge/info` says beside what the left wing knows itself.
+/// What `bridge/info` says, except what the left wing knows itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BridgeInfo {
     /// How many plugs there are.
@@ -471,20 +471,20 @@ pub struct BridgeInfo {
     pub online: usize,
     /// How many of those each route serves, by [`Route::index`].
     pub served: [usize; 2],
-    /// The status of the cloud.
+    /// The cloud's status.
     pub cloud: CloudStatus,
 }
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandResult {
-    /// Which command.
+    /// The command.
     pub id: CommandId,
-    /// To which plug.
+    /// The plug.
     pub plug: PlugName,
-    /// How.
+    /// How it ended.
     pub ended: Ended,
-    /// The relay as last read, if it ever was.
+    /// The relay as last read; `None` if it never was.
     pub state: Option<RelayState>,
     /// The route on which it was read back.
     pub route: Option<Route>,
@@ -492,27 +492,27 @@ pub struct CommandResult {
     pub took: Duration,
 }
 
-/// The three ends of a command.
+/// How a command can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// Done and read back.
+    /// It was done and read back.
     Ok,
-    /// Not done, for this reason.
+    /// It was not done, for this reason.
     Error(String),
     /// A newer command for the same thing came first.
     Superseded,
 }
 
-/// Something worth a line on `bridge/event` and in the log.
+/// Something that is reported on `bridge/event` and in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// What kind of thing.
+    /// Its kind.
     pub kind: NoticeKind,
-    /// To which plug, if to one.
+    /// The plug, if it is about one.
     pub plug: Option<PlugName>,
-    /// Over which route, if over one.
+    /// The route, if it is about one.
     pub route: Option<Route>,
-    /// In words.
+    /// The text.
     pub detail: String,
 }
 
@@ -523,7 +523,7 @@ pub enum NoticeKind {
     PlugFound,
     /// A plug was removed.
     PlugGone,
-    /// A plug answers again after having been offline, or for the first time.
+    /// A plug answers for the first time, or again after it was offline.
     PlugOnline,
     /// A plug missed several polls on every route.
     PlugOffline,
@@ -531,20 +531,20 @@ pub enum NoticeKind {
     RouteChanged,
     /// A plug answers at another address.
     AddressChanged,
-    /// A command could not be carried out in its time.
+    /// A command was not done in time.
     CommandFailed,
     /// A late execution of an older command was put right.
     DriftCorrected,
-    /// The cloud is not used until the user acts.
+    /// The cloud is not used any more until the user acts.
     CloudStopped,
     /// The cloud answers again.
     CloudOk,
-    /// A device was found that cannot be served on the LAN.
+    /// A device was found that hs100d does not support on the LAN.
     Unsupported,
 }
 
 impl NoticeKind {
-    /// The word on `bridge/event`.
+    /// Its word on `bridge/event`.
     pub fn word(self) -> &'static str {
         match self {
             Self::PlugFound => "plug_found",

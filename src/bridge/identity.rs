@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::event::{AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind, PlugKey, Update};
 use super::plug::Plug;
 use super::reload::{PlugsByAddress, RememberedPlugs};
-use super::{Bridge, Counts, MOST_PLUGS, PlugSettings, in_passing};
+use super::{Bridge, Counts, MOST_PLUGS, PlugSettings, for_notice};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::smarthome::message::{DeviceInfo, Outlet, Reading};
 
@@ -108,33 +108,33 @@ impl Bridge {
     }
 
     /// Notes who answered. False if the plug is another entry's as well, and this one was removed for it.
-    pub(super) fn learn(&mut self, key: PlugKey, plate: &DeviceInfo, now: Instant) -> bool {
+    pub(super) fn learn(&mut self, key: PlugKey, device: &DeviceInfo, now: Instant) -> bool {
         let Some(plug) = self.plug(key) else { return false };
         let Identity { device_id, mac } = &plug.identity;
         let is_complete =
-            (device_id.is_some() || plate.device_id.is_none()) && (mac.is_some() || plate.mac.is_none());
+            (device_id.is_some() || device.device_id.is_none()) && (mac.is_some() || device.mac.is_none());
         if is_complete && plug.name.is_some() {
-            self.learn_outlets(key, plate, now);
+            self.learn_outlets(key, device, now);
             return true;
         }
-        if plate.device_id.is_none() && plate.mac.is_none() {
+        if device.device_id.is_none() && device.mac.is_none() {
             return true;
         }
         let identity = Identity {
-            device_id: plate.device_id.clone().or_else(|| device_id.clone()),
-            mac: plate.mac.or(*mac),
+            device_id: device.device_id.clone().or_else(|| device_id.clone()),
+            mac: device.mac.or(*mac),
         };
-        let twin = match &plate.device_id {
+        let other = match &device.device_id {
             Some(device_id) => self.registry.find(Some(device_id), None),
-            None => self.registry.find(None, plate.mac),
+            None => self.registry.find(None, device.mac),
         };
-        let twin = twin.filter(|&twin| twin != key);
-        if twin.is_some_and(|twin| self.join_twins(key, twin, plate, now) != key) {
+        let other = other.filter(|&other| other != key);
+        if other.is_some_and(|other| self.merge(key, other, device, now) != key) {
             return false;
         }
         self.registry.enter(key, &identity);
         let unnamed = self.plug(key).is_some_and(|plug| plug.name.is_none());
-        let name = unnamed.then(|| self.registry.name_for(&plate.alias, &plate.model, plate.mac));
+        let name = unnamed.then(|| self.registry.name_for(&device.alias, &device.model, device.mac));
         if let Some(plug) = self.plugs[key.0 as usize].as_mut() {
             plug.identity = identity;
         }
@@ -142,21 +142,21 @@ impl Bridge {
             Some(name) => self.rename(key, name, now),
             None => self.remember(key),
         }
-        self.learn_outlets(key, plate, now);
+        self.learn_outlets(key, device, now);
         true
     }
 
     /// Names the outlets that a strip reports for the first time. A strip that reports fewer than before keeps their names:
     /// an incomplete answer must not remove topics.
-    fn learn_outlets(&mut self, key: PlugKey, plate: &DeviceInfo, now: Instant) {
-        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() < plate.outlets.len())
+    fn learn_outlets(&mut self, key: PlugKey, device: &DeviceInfo, now: Instant) {
+        let Some(plug) = self.plug(key).filter(|plug| plug.outlet_names().count() < device.outlets.len())
         else {
             return;
         };
         let strip = plug.name.clone().unwrap_or_else(PlugName::placeholder);
         let mut names: Vec<_> = plug.outlet_names().cloned().collect();
-        for (number, outlet) in (1..).zip(&*plate.outlets).skip(names.len()) {
-            let name = self.registry.name_for(&outlet.alias, &format!("{strip}-{number}"), plate.mac);
+        for (number, outlet) in (1..).zip(&*device.outlets).skip(names.len()) {
+            let name = self.registry.name_for(&outlet.alias, &format!("{strip}-{number}"), device.mac);
             // Entered now, so that the next outlet gets another one.
             self.registry.enter_name((key, None), name.clone());
             names.push(name);
@@ -190,83 +190,86 @@ impl Bridge {
 
     /// Two entries are one plug, or two plugs with one device id: the one in the config stays, the other is removed.
     /// Returns the one that stays.
-    fn join_twins(&mut self, key: PlugKey, twin: PlugKey, plate: &DeviceInfo, now: Instant) -> PlugKey {
-        let (loser, winner) = if self.listed.contains(&twin) { (key, twin) } else { (twin, key) };
-        let mac = self.plug(twin).and_then(|plug| plug.identity.mac);
-        let are_two = matches!((mac, plate.mac), (Some(one), Some(other)) if one != other);
+    fn merge(&mut self, key: PlugKey, other: PlugKey, device: &DeviceInfo, now: Instant) -> PlugKey {
+        let (removed, kept) = if self.listed.contains(&other) { (key, other) } else { (other, key) };
+        let mac = self.plug(other).and_then(|plug| plug.identity.mac);
+        let are_two = matches!((mac, device.mac), (Some(one), Some(other)) if one != other);
         let name = |key| self.plug(key).and_then(|plug| plug.name.clone());
-        let (lost, kept) = (name(loser), name(winner));
-        let word =
-            |name: &Option<PlugName>| name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
+        let (removed_name, kept_name) = (name(removed), name(kept));
+        let word = |name: &Option<PlugName>| name.as_ref().map_or("an entry".to_owned(), ToString::to_string);
         let detail = if are_two {
-            let whereabouts = |it| {
+            let place_of = |it| {
                 let host = self.plug(it).and_then(Plug::address).map(Address::host);
-                (host, if it == key { plate.mac } else { mac })
+                (host, if it == key { device.mac } else { mac })
             };
-            same_device_id(&word(&lost), &whereabouts(loser), &word(&kept), &whereabouts(winner))
+            same_device_id(&word(&removed_name), &place_of(removed), &word(&kept_name), &place_of(kept))
         } else {
-            format!("{} and {} are the same plug; serving it as the latter", word(&lost), word(&kept))
+            format!(
+                "{} and {} are the same plug; serving it as the latter",
+                word(&removed_name),
+                word(&kept_name)
+            )
         };
         self.publish(Update::Notice(Notice { kind: NoticeKind::PlugGone, plug: None, route: None, detail }));
-        let address = self.plug(loser).and_then(|plug| plug.address().cloned());
-        self.remove(loser, now);
-        if let (None, Some(name)) = (kept, lost) {
-            self.rename(winner, name, now);
+        let address = self.plug(removed).and_then(|plug| plug.address().cloned());
+        self.remove(removed, now);
+        if let (None, Some(name)) = (kept_name, removed_name) {
+            self.rename(kept, name, now);
         }
-        if let (true, Some(address)) = (loser == key && !are_two, address) {
-            self.with_plug(winner, now, |plug, ctx| plug.sighted(address, ctx));
+        if let (true, Some(address)) = (removed == key && !are_two, address) {
+            self.with_plug(kept, now, |plug, ctx| plug.sighted(address, ctx));
         }
-        winner
+        kept
     }
 
     /// Whether the device at this address is not the plug with its device id, and that plug answers. Reported once.
     pub(super) fn is_second_of_its_id(
         &mut self,
         key: PlugKey,
-        plate: &DeviceInfo,
+        device: &DeviceInfo,
         address: &Address,
         now: Instant,
     ) -> bool {
         let Some(plug) = self.plug(key) else { return false };
-        let (Some(mac), Some(found)) = (plug.identity.mac, plate.mac) else { return false };
-        let is_other = mac != found && plate.device_id.is_some() && plug.address() != Some(address);
+        let (Some(mac), Some(found)) = (plug.identity.mac, device.mac) else { return false };
+        let is_other = mac != found && device.device_id.is_some() && plug.address() != Some(address);
         if !is_other || !plug.speaks_xor(now) {
             return false;
         }
         let name = plug.name.clone();
         let served = (plug.address().map(Address::host), Some(mac));
         let other = (Some(address.host()), Some(found));
-        let kept = name.as_ref().map_or("one entry".to_owned(), ToString::to_string);
-        let alias = format!("\"{}\"", in_passing(&plate.alias));
+        let kept = name.as_ref().map_or("an entry".to_owned(), ToString::to_string);
+        let alias = format!("\"{}\"", for_notice(&device.alias));
         let detail = format!("found {}", same_device_id(&alias, &other, &kept, &served));
         self.name_second_of_its_id(found, name, detail);
         true
     }
 
-    /// Whether a plug that was found may be served. One without device id and MAC could not be told from others.
-    pub(super) fn may_adopt(&self, plate: &DeviceInfo) -> bool {
-        let says_who = plate.device_id.is_some() || plate.mac.is_some();
-        self.adopt && says_who && self.counts.plugs < MOST_PLUGS
+    /// Whether a plug that was found may be served. One with neither a device id nor a MAC cannot be distinguished from others.
+    pub(super) fn may_adopt(&self, device: &DeviceInfo) -> bool {
+        let is_identified = device.device_id.is_some() || device.mac.is_some();
+        self.adopt && is_identified && self.counts.plugs < MOST_PLUGS
     }
 
     pub(super) fn adopt_from_lan(&mut self, reading: &Reading, address: Address, now: Instant) {
-        let plate = &reading.device;
-        let identity = Identity { device_id: plate.device_id.clone(), mac: plate.mac };
-        let name = self.registry.name_for(&plate.alias, &plate.model, plate.mac);
-        let detail = format!("{} at {}", in_passing(&plate.model), address.host());
-        let key = self.welcome(identity, name, detail, now);
+        let device = &reading.device;
+        let identity = Identity { device_id: device.device_id.clone(), mac: device.mac };
+        let name = self.registry.name_for(&device.alias, &device.model, device.mac);
+        let detail = format!("{} at {}", for_notice(&device.model), address.host());
+        let key = self.add_found(identity, name, detail, now);
         self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx));
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
         let name = self.registry.name_for(&row.alias, &row.model, row.mac);
-        let detail = format!("{} in the account", in_passing(&row.model));
+        let detail = format!("{} in the account", for_notice(&row.model));
         let identity = Identity { device_id: Some(row.device_id), mac: row.mac };
-        let key = self.welcome(identity, name, detail, now);
+        let key = self.add_found(identity, name, detail, now);
         self.with_plug(key, now, |_, _| {});
     }
 
-    pub(super) fn welcome(
+    pub(super) fn add_found(
         &mut self,
         identity: Identity,
         name: PlugName,
@@ -351,7 +354,7 @@ impl Bridge {
     /// Removes a plug. The store keeps it.
     pub(super) fn remove(&mut self, key: PlugKey, now: Instant) {
         self.touch(key, now, Plug::retire);
-        let before = self.census_of(key);
+        let before = self.counts_of(key);
         let Some(plug) = self.plugs[key.0 as usize].take() else { return };
         self.count(before, Counts::default(), now);
         self.timers.set(key, None);
@@ -379,8 +382,8 @@ impl Bridge {
     }
 
     /// Whether an entry with this address does not know yet whether this is its plug.
-    pub(super) fn is_awaited_at(&self, address: &Address, plate: &DeviceInfo) -> bool {
-        let awaits = |plug: &Plug| plug.configured_address() == Some(address) && plug.identity.admits(plate);
+    pub(super) fn is_awaited_at(&self, address: &Address, device: &DeviceInfo) -> bool {
+        let awaits = |plug: &Plug| plug.configured_address() == Some(address) && plug.identity.admits(device);
         self.listed.iter().filter_map(|&key| self.plug(key)).any(awaits)
     }
 }

@@ -62,29 +62,29 @@ const SOME_ACTIONS: usize = 256;
 /// No more plugs than this are adopted: a device on the LAN may invent them.
 const MOST_PLUGS: usize = 20_000;
 
-/// What the bridge gets at start and at each reload.
+/// The bridge's settings, given at the start and at each reload.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings {
-    /// The user's own list of plugs.
+    /// The `[[plug]]` entries of the config.
     pub plugs: Vec<PlugSettings>,
-    /// What the store remembers of plugs from earlier runs.
+    /// What the store knows about the plugs of earlier runs.
     pub known: Vec<KnownPlug>,
-    /// Whether plugs that are found on the LAN or in the account are served although `plugs` does not list them.
+    /// Whether plugs that are found on the LAN or in the account are served, although they have no entry.
     pub adopt: bool,
-    /// How plugs are reached that `plugs` does not list.
+    /// How plugs without an entry are reached.
     pub policy: RoutePolicy,
-    /// Whether there is a cloud at all.
+    /// Whether the config has an account.
     pub cloud: bool,
 }
 
-/// What the user wrote about one plug.
+/// One entry of the config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlugSettings {
     /// Its name. Without one it is named by its alias.
     pub name: Option<PlugName>,
-    /// Its device id and MAC, as far as the user wrote them.
+    /// Its device id and MAC, as far as the entry has them.
     pub identity: Identity,
-    /// Its address, if the user wrote it.
+    /// Its address, if the entry has one.
     pub address: Option<Address>,
     /// How it is reached.
     pub policy: RoutePolicy,
@@ -94,7 +94,7 @@ pub struct PlugSettings {
 #[derive(Debug)]
 pub struct Bridge {
     plugs: Vec<Option<Plug>>,
-    /// The plugs in the user's own list.
+    /// The plugs with an entry in the config.
     listed: HashSet<PlugKey>,
     registry: Registry,
     timers: Timers,
@@ -111,7 +111,7 @@ pub struct Bridge {
     search: SearchSchedule,
     /// The next read of the account's device list; none without a cloud.
     list_at: Option<Instant>,
-    /// Requests for the device list since it last came.
+    /// Requests for the device list since it last arrived.
     list_misses: u32,
     unsupported: UnsupportedDevices,
 }
@@ -121,7 +121,7 @@ pub struct Bridge {
 struct Counts {
     plugs: usize,
     online: usize,
-    /// Those online, by the route that serves them.
+    /// The plugs that are online, by the route that serves them.
     served: [usize; 2],
     untried: usize,
     missing: usize,
@@ -210,7 +210,7 @@ impl Bridge {
         self.summary.due.get_or_insert(now);
     }
 
-    /// Publishes everything again: for another broker, or one that starts empty.
+    /// Publishes everything again: the broker is another one, or lost its retained messages.
     pub fn republish(&mut self, now: Instant) {
         for key in self.keys() {
             self.touch(key, now, Plug::republish);
@@ -220,14 +220,14 @@ impl Bridge {
     }
 
     /// Publishes everything with a date again: the clock from which dates are computed was set.
-    pub fn tell_times(&mut self, now: Instant) {
+    pub fn republish_dates(&mut self, now: Instant) {
         for key in self.keys() {
             self.touch(key, now, Plug::republish_dates);
         }
         self.summary.due = Some(now);
     }
 
-    /// Takes one event.
+    /// Handles one event.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Command { id, plug, order } => self.on_command(id, plug, order, now),
@@ -239,7 +239,7 @@ impl Bridge {
         }
     }
 
-    /// Does what has become due by `now`.
+    /// Does everything that is due by `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         let mut is_awake = false;
         while let Some(key) = self.timers.pop_expired(now) {
@@ -279,7 +279,7 @@ impl Bridge {
         action
     }
 
-    /// When [`Bridge::handle_timeout`] must be called, if nothing happens before.
+    /// When [`Bridge::handle_timeout`] must be called, if no event comes earlier.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.own_timers().into_iter().filter_map(|(_, until)| until);
         own.chain(self.timers.next()).min()
@@ -319,7 +319,7 @@ impl Bridge {
         BridgeInfo { plugs, online, served, cloud: self.cloud.clone() }
     }
 
-    /// What is worth keeping of every plug.
+    /// What the store keeps about each plug.
     pub fn known_plugs(&self) -> impl Iterator<Item = KnownPlug> + '_ {
         self.plugs.iter().flatten().filter_map(Plug::known)
     }
@@ -409,17 +409,17 @@ impl Bridge {
             DiscoveryReply::SysInfo(reading) => reading,
             DiscoveryReply::Other(device) => return self.on_unsupported(address, device, now),
         };
-        let plate = &reading.device;
+        let device = &reading.device;
         if reading.is_plug() {
-            self.unsupported.now_supported(plate.mac);
+            self.unsupported.now_supported(device.mac);
         }
-        match self.find(plate.device_id.as_ref(), plate.mac) {
-            Some(key) if self.is_second_of_its_id(key, plate, &address, now) => {}
+        match self.find(device.device_id.as_ref(), device.mac) {
+            Some(key) if self.is_second_of_its_id(key, device, &address, now) => {}
             Some(key) => self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx)),
             // An entry that knows only this address identifies the plug on its own connection.
-            None if self.is_awaited_at(&address, plate) => {}
-            None if !reading.is_plug() => self.report_unsupported_on_lan(plate, &address),
-            None if self.may_adopt(plate) => self.adopt_from_lan(&reading, address, now),
+            None if self.is_awaited_at(&address, device) => {}
+            None if !reading.is_plug() => self.report_unsupported_on_lan(device, &address),
+            None if self.may_adopt(device) => self.adopt_from_lan(&reading, address, now),
             None => {}
         }
     }
@@ -484,7 +484,7 @@ impl Bridge {
         let key = plug.key;
         self.registry.enter(key, &plug.identity);
         self.plugs.push(Some(plug));
-        let entered = self.census_of(key);
+        let entered = self.counts_of(key);
         self.count(Counts::default(), entered, now);
         key
     }
@@ -498,7 +498,7 @@ impl Bridge {
         self.actions.push_back(Action::Publish(update));
     }
 
-    /// Hands an event to a plug, and lets it take every step that is due.
+    /// Calls `act` on a plug, then performs each of its steps that are due.
     fn with_plug(&mut self, key: PlugKey, now: Instant, act: impl FnOnce(&mut Plug, &mut Ctx<'_>)) {
         let wake = self.touch(key, now, |plug, ctx| {
             act(plug, ctx);
@@ -509,14 +509,14 @@ impl Bridge {
         }
     }
 
-    /// Hands an event to a plug, and updates the counts.
+    /// Calls `act` on a plug, and updates the counts.
     fn touch<T>(
         &mut self,
         key: PlugKey,
         now: Instant,
         act: impl FnOnce(&mut Plug, &mut Ctx<'_>) -> T,
     ) -> Option<T> {
-        let before = self.census_of(key);
+        let before = self.counts_of(key);
         let plug = self.plugs.get_mut(key.0 as usize)?.as_mut()?;
         let mut ctx = Ctx {
             now,
@@ -527,7 +527,7 @@ impl Bridge {
             interner: &mut self.interner,
         };
         let result = act(plug, &mut ctx);
-        let after = self.census_of(key);
+        let after = self.counts_of(key);
         self.count(before, after, now);
         Some(result)
     }
@@ -544,7 +544,7 @@ impl Bridge {
         }
     }
 
-    fn census_of(&self, key: PlugKey) -> Counts {
+    fn counts_of(&self, key: PlugKey) -> Counts {
         self.plug(key).map_or_else(Counts::default, |plug| Counts {
             plugs: 1,
             online: plug.is_online().into(),
@@ -596,8 +596,8 @@ impl Bridge {
     }
 }
 
-/// A text of a device as it is printed in a notice and in the log: any device on the LAN can send it.
-fn in_passing(text: &str) -> String {
+/// A device's text, shortened and escaped for a notice and the log: any device on the LAN can send any text.
+fn for_notice(text: &str) -> String {
     const MOST: usize = 40;
     shown(text, MOST)
 }

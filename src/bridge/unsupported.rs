@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::event::{
     AccountPlug, ExchangeId, Notice, NoticeKind, Outcome, PlugKey, UnsupportedDevice, Update,
 };
-use super::{Bridge, in_passing};
+use super::{Bridge, for_notice};
 use crate::model::{Address, Failure, Mac, PlugName};
 use crate::smarthome::message::{DeviceInfo, Reading, is_plug_kind};
 
@@ -102,7 +102,7 @@ impl Bridge {
         device: &UnsupportedDevice,
     ) {
         let [model, kind, encryption] =
-            [&device.model, &device.kind, &device.encryption].map(|it| in_passing(it));
+            [&device.model, &device.kind, &device.encryption].map(|it| for_notice(it));
         let host = address.host();
         let kind = if kind.is_empty() { "device that does not say what it is".to_owned() } else { kind };
         let detail = if is_plug_kind(&device.kind) {
@@ -126,12 +126,12 @@ impl Bridge {
         kind: String,
         now: Instant,
     ) {
-        let plate = &reading.device;
+        let device = &reading.device;
         let plug = self.plug(key);
         let host = plug.and_then(|plug| plug.address()).map_or("the cloud".to_owned(), Address::host);
         let plug = plug.and_then(|plug| plug.name.clone());
-        if self.unsupported.is_first(key_on_lan(plate, &host)) {
-            let alias = in_passing(&plate.alias);
+        if self.unsupported.is_first(key_on_lan(device, &host)) {
+            let alias = for_notice(&device.alias);
             let detail = format!("found \"{alias}\" at {host}: {kind}, which hs100d does not support");
             let what = NoticeKind::Unsupported;
             self.publish(Update::Notice(Notice { kind: what, plug, route: None, detail }));
@@ -149,10 +149,10 @@ impl Bridge {
     }
 
     /// A device that speaks XOR and is no plug.
-    pub(super) fn report_unsupported_on_lan(&mut self, plate: &DeviceInfo, address: &Address) {
-        let key = key_on_lan(plate, &address.host());
+    pub(super) fn report_unsupported_on_lan(&mut self, device: &DeviceInfo, address: &Address) {
+        let key = key_on_lan(device, &address.host());
         let place = format!("at {}", address.host());
-        self.report_once(key, &plate.alias, &plate.model, &plate.kind, &place);
+        self.report_once(key, &device.alias, &device.model, &device.kind, &place);
     }
 
     /// A row of the account that is no plug.
@@ -163,7 +163,7 @@ impl Bridge {
 
     fn report_once(&mut self, key: String, alias: &str, model: &str, kind: &str, place: &str) {
         if self.adopt && self.unsupported.is_first(key) {
-            let [alias, kind, model] = [alias, kind, model].map(in_passing);
+            let [alias, kind, model] = [alias, kind, model].map(for_notice);
             let detail =
                 format!("found \"{alias}\" {place}: it is a {kind} ({model}), which hs100d does not support");
             self.publish(Update::Notice(Notice {
@@ -180,7 +180,7 @@ fn key_of(address: &Address, device: &UnsupportedDevice) -> String {
     device.mac.map_or_else(|| address.to_string(), |mac| mac.to_string())
 }
 
-fn key_on_lan(plate: &DeviceInfo, host: &str) -> String {
-    let id = plate.device_id.as_ref().map(|id| id.as_str().to_owned());
-    plate.mac.map(|mac| mac.to_string()).or(id).unwrap_or_else(|| host.to_owned())
+fn key_on_lan(device: &DeviceInfo, host: &str) -> String {
+    let id = device.device_id.as_ref().map(|id| id.as_str().to_owned());
+    device.mac.map(|mac| mac.to_string()).or(id).unwrap_or_else(|| host.to_owned())
 }

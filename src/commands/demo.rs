@@ -43,12 +43,12 @@ pub(super) struct Args {
 /// A step did not work, or the home could not be started.
 pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let scratch = Scratch::new()?;
-    let house = SimHome::start(HomeOptions::of(&PLUGS))
+    let home = SimHome::start(HomeOptions::of(&PLUGS))
         .await
         .map_err(|error| cannot("start the simulated home", &error))?;
     let broker = free_address()?;
     let file = scratch.0.join("hs100d.toml");
-    let text = config_text(&house, broker);
+    let text = config_text(&home, broker);
     std::fs::write(&file, &text).map_err(|error| cannot("write the config", &error))?;
     let reread = {
         let file = file.clone();
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let mut signals = Signals::listen().map_err(|error| cannot("listen to signals", &error))?;
     let daemon = tokio::spawn(daemon.run(requests));
 
-    let mut story = Story::begin(&house, broker, &text)?;
+    let mut story = Story::begin(&home, broker, &text)?;
     let running = async {
         story.tell().await?;
         if args.once { Ok(()) } else { story.go_on().await }
@@ -76,27 +76,27 @@ pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
 
 /// The running story: the simulated home, and an MQTT client that watches it.
 struct Story<'a> {
-    house: &'a SimHome,
+    home: &'a SimHome,
     hero: &'a PlugHandle,
     client: AsyncClient,
-    heard: mpsc::UnboundedReceiver<(String, String)>,
+    messages: mpsc::UnboundedReceiver<(String, String)>,
     broker: SocketAddr,
     begun: Instant,
 }
 
 impl<'a> Story<'a> {
-    fn begin(house: &'a SimHome, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
+    fn begin(home: &'a SimHome, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
         say(&format!(
             "A simulated home on loopback: {} plugs, a cloud at {}, and the real daemon with this config:\n\n{}\n\
              Watch it from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
             PLUGS.len(),
-            house.cloud().url(),
+            home.cloud().url(),
             config.lines().map(indented).collect::<String>(),
             broker.ip(),
             broker.port(),
         ))?;
-        let (client, heard) = watch(broker);
-        Ok(Self { house, hero: house.plug(0), client, heard, broker, begun: Instant::now() })
+        let (client, messages) = watch(broker);
+        Ok(Self { home, hero: home.plug(0), client, messages, broker, begun: Instant::now() })
     }
 
     async fn tell(&mut self) -> Result<(), Failed> {
@@ -125,8 +125,8 @@ impl<'a> Story<'a> {
         self.command("ON", true, "local").await?;
 
         let (logins, lists) = (
-            self.house.cloud().calls(crate::sim::cloud::rule::Method::Login),
-            self.house.cloud().calls(crate::sim::cloud::rule::Method::DeviceList),
+            self.home.cloud().calls(crate::sim::cloud::rule::Method::Login),
+            self.home.cloud().calls(crate::sim::cloud::rule::Method::DeviceList),
         );
         say(&format!(
             "\nEvery step worked. The cloud saw {logins} login and {lists} request for the device list.\n"
@@ -137,7 +137,7 @@ impl<'a> Story<'a> {
     async fn go_on(&mut self) -> Result<(), Failed> {
         say("\nThe home runs until Ctrl-C. Try, for example:\n\n")?;
         say(&format!("    mosquitto_pub -h 127.0.0.1 -p {} -t hs100d/kuche/set -m TOGGLE\n\n", self.port()))?;
-        while let Some((topic, payload)) = self.heard.recv().await {
+        while let Some((topic, payload)) = self.messages.recv().await {
             if topic.ends_with("/state") || topic.ends_with("/event") || topic.ends_with("/result") {
                 self.line(&topic, &payload)?;
             }
@@ -180,7 +180,7 @@ impl<'a> Story<'a> {
     }
 
     async fn set_lan(&self, fault: LanFault) -> Result<(), Failed> {
-        self.house.lan().set_fault(self.hero, fault).await.map_err(|error| cannot("change the LAN", &error))
+        self.home.lan().set_fault(self.hero, fault).await.map_err(|error| cannot("change the LAN", &error))
     }
 
     async fn see_state(&mut self, fits: impl Fn(&Value) -> bool) -> Result<(), Failed> {
@@ -200,9 +200,9 @@ impl<'a> Story<'a> {
         what: &str,
         fits: impl Fn(&str, &str) -> bool,
     ) -> Result<(String, String), Failed> {
-        let heard = &mut self.heard;
+        let messages = &mut self.messages;
         let waiting = async {
-            while let Some((topic, payload)) = heard.recv().await {
+            while let Some((topic, payload)) = messages.recv().await {
                 if fits(&topic, &payload) {
                     return Some((topic, payload));
                 }
@@ -245,7 +245,7 @@ fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, S
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
     let (client, mut events) = AsyncClient::builder(options).capacity(16).build();
-    let (tell, heard) = mpsc::unbounded_channel();
+    let (tell, messages) = mpsc::unbounded_channel();
     let subscriber = client.clone();
     tokio::spawn(async move {
         loop {
@@ -266,7 +266,7 @@ fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, S
             }
         }
     });
-    (client, heard)
+    (client, messages)
 }
 
 /// The usual MQTT port of loopback, or any free one.
@@ -277,13 +277,13 @@ fn free_address() -> Result<SocketAddr, Failed> {
     address.map_err(|error| cannot("find a free port", &error))
 }
 
-fn config_text(house: &SimHome, broker: SocketAddr) -> String {
+fn config_text(home: &SimHome, broker: SocketAddr) -> String {
     let (username, password) = HomeOptions::ACCOUNT;
     format!(
         "[broker]\nlisten = \"{broker}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n[local]\nport = {}\n\n\
          [cloud]\nusername = \"{username}\"\npassword = \"{password}\"\nurl = \"{}\"\n",
-        house.lan().port(),
-        house.cloud().url(),
+        home.lan().port(),
+        home.cloud().url(),
     )
 }
 
@@ -328,18 +328,18 @@ mod tests {
 
     #[tokio::test]
     async fn plugs_may_come_online_in_any_order() {
-        let house = SimHome::start(HomeOptions::of(&PLUGS)).await.unwrap();
+        let home = SimHome::start(HomeOptions::of(&PLUGS)).await.unwrap();
         let (client, _events) =
             AsyncClient::builder(MqttOptions::new("test", "localhost")).capacity(1).build();
         for order in [["lamp", "kettle", "fan"], ["fan", "lamp", "kettle"], ["kettle", "fan", "lamp"]] {
-            let (tell, heard) = mpsc::unbounded_channel();
+            let (tell, messages) = mpsc::unbounded_channel();
             for name in order {
                 tell.send((format!("hs100d/{name}/availability"), "online".to_owned())).unwrap();
             }
             drop(tell);
             let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let (client, begun) = (client.clone(), Instant::now());
-            let mut story = Story { house: &house, hero: house.plug(0), client, heard, broker, begun };
+            let mut story = Story { home: &home, hero: home.plug(0), client, messages, broker, begun };
             assert!(story.see_online(&["lamp", "kettle", "fan"]).await.is_ok(), "{order:?}");
         }
     }

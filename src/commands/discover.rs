@@ -70,7 +70,7 @@ async fn search(
     let end = begun + time;
     let mut rows: Vec<DiscoveredPlug> = Vec::new();
     let mut show_at = begun + ASKED_BY;
-    let mut is_told = false;
+    let mut is_announced = false;
     loop {
         tokio::select! {
             Sighting { address, said } = discovery.next() => take_in(&mut rows, DiscoveredPlug::of(&address, &said, known)),
@@ -79,7 +79,7 @@ async fn search(
                 if now >= end {
                     break;
                 }
-                if !std::mem::replace(&mut is_told, true) {
+                if !std::mem::replace(&mut is_announced, true) {
                     progress.leave(&format!("Asked by broadcast: {}", listed(&discovery.asked())));
                 }
                 progress.show(&format!("{} found, {} s left", rows.len(), (end - now).as_secs() + 1));
@@ -130,14 +130,14 @@ impl DiscoveredPlug {
         let place = (host.parse().ok(), host.clone());
         match said {
             DiscoveryReply::SysInfo(reading) => {
-                let plate = &reading.device;
-                let who = identity_on(plate);
+                let device = &reading.device;
+                let who = identity_on(device);
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
-                let mac = plate.mac.map(|mac| mac.to_string());
-                let device_id = plate.device_id.as_ref().map(DeviceId::as_str);
+                let mac = device.mac.map(|mac| mac.to_string());
+                let device_id = device.device_id.as_ref().map(DeviceId::as_str);
                 let state = state_of(reading).map(|relay| relay.to_string());
                 let mut json = json!({
-                    "alias": &*plate.alias, "topic_name": topic_name, "model": &*plate.model, "host": host, "mac": mac,
+                    "alias": &*device.alias, "topic_name": topic_name, "model": &*device.model, "host": host, "mac": mac,
                     "device_id": device_id, "state": state, "rssi": reading.rssi, "protocol": "xor",
                 });
                 if !reading.unread.is_empty() {
@@ -145,13 +145,13 @@ impl DiscoveredPlug {
                 }
                 let is_other = reading.other_kind().is_some();
                 if is_other {
-                    json["type"] = json!(&*plate.kind);
+                    json["type"] = json!(&*device.kind);
                 }
                 let no_state = || if is_other { "not supported".to_owned() } else { String::new() };
                 let cells = [
-                    plate.alias.escape_debug().to_string(),
+                    device.alias.escape_debug().to_string(),
                     topic_name.unwrap_or_default().to_owned(),
-                    plate.model.escape_debug().to_string(),
+                    device.model.escape_debug().to_string(),
                     host,
                     mac.unwrap_or_default(),
                     device_id.unwrap_or_default().to_owned(),
@@ -210,9 +210,9 @@ struct ListedOutlet<'a> {
 
 impl<'a> ListedOutlet<'a> {
     fn all(reading: &'a Reading, names: &'a [PlugName]) -> impl Iterator<Item = Self> {
-        reading.device.outlets.iter().enumerate().map(|(place, plate)| Self {
+        reading.device.outlets.iter().enumerate().map(|(place, device)| Self {
             number: place + 1,
-            alias: &plate.alias,
+            alias: &device.alias,
             topic_name: names.get(place),
             state: reading.outlets.get(place).and_then(|outlet| outlet.relay),
         })

@@ -269,12 +269,12 @@ impl<'a> TargetQuery<'a> {
             heard = Instant::now();
             match said {
                 DiscoveryReply::SysInfo(reading) => {
-                    let plate = &reading.device;
-                    let identity = identity_on(plate);
-                    if self.is(&identity, &plate.alias) {
+                    let device = &reading.device;
+                    let identity = identity_on(device);
+                    if self.is(&identity, &device.alias) {
                         found.add(known.target(identity.clone(), Some(address.clone()), None));
                     }
-                    for outlet in self.outlets_on(plate) {
+                    for outlet in self.outlets_on(device) {
                         found.add(known.target(identity.clone(), Some(address.clone()), Some(outlet)));
                     }
                     if self.is_identity(&identity) {
@@ -303,8 +303,8 @@ impl<'a> TargetQuery<'a> {
     }
 
     /// The outlets that their owner calls so.
-    fn outlets_on(&self, plate: &DeviceInfo) -> impl Iterator<Item = Outlet> {
-        let outlets = (0..).zip(&*plate.outlets);
+    fn outlets_on(&self, device: &DeviceInfo) -> impl Iterator<Item = Outlet> {
+        let outlets = (0..).zip(&*device.outlets);
         outlets.filter(|(_, outlet)| self.is_called(&outlet.alias)).map(|(number, _)| number)
     }
 }

@@ -161,7 +161,7 @@ impl Daemon {
             }
             self.driver.handle(event, now);
             if self.wall_clock.was_set() {
-                self.driver.bridge.tell_times(now);
+                self.driver.bridge.republish_dates(now);
             }
             if alive_at <= now {
                 self.systemd.alive();

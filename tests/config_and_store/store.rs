@@ -69,7 +69,7 @@ fn a_pipe_that_somebody_planted_keeps_nobody_waiting() {
         ended.send(warnings).unwrap();
     });
     let warnings = end.recv_timeout(BOUND).expect("it waits for a writer");
-    assert!(warnings[0].contains("state.json cannot be read: it is no file: "), "{warnings:?}");
+    assert!(warnings[0].contains("state.json cannot be read: it is not a file: "), "{warnings:?}");
 }
 
 #[test]

@@ -76,8 +76,8 @@ mod tests {
             let target = path.map(|path| path.target.to_string());
             assert_eq!(target.as_deref(), expected, "{ip}/{prefixlen}");
             assert!(path.is_none_or(|path| path.local.to_string() == ip));
-            let told = path.map(|path| path.to_string());
-            assert_eq!(told, expected.map(|target| format!("{target} from {ip}")));
+            let text = path.map(|path| path.to_string());
+            assert_eq!(text, expected.map(|target| format!("{target} from {ip}")));
         }
     }
 }

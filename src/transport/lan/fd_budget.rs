@@ -30,7 +30,7 @@ pub(in crate::transport) struct FdBudget {
 
 #[derive(Debug, Default)]
 struct OverBudget {
-    told: Repeated,
+    log: Repeated,
     last: Option<Instant>,
 }
 
@@ -55,7 +55,7 @@ impl FdBudget {
         self.is_below(connection, |limit| limit / 4 * 3)
     }
 
-    /// The system gives the lowest number that is free, so that a number tells how many are taken.
+    /// The system gives the lowest number that is free, so a number shows how many are taken.
     fn is_below(&self, connection: &impl AsRawFd, part: fn(u64) -> u64) -> bool {
         let number = u64::try_from(connection.as_raw_fd()).unwrap_or_default();
         self.limit.is_none_or(|limit| number < part(limit))
@@ -65,7 +65,7 @@ impl FdBudget {
     pub(in crate::transport) fn missed_one(&self, now: Instant) {
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         missed.last = Some(now);
-        if missed.told.failed("out of files", now).is_some() {
+        if missed.log.failed("out of files", now).is_some() {
             let limit = self.limit.map(|limit| format!(" ({limit} at most)")).unwrap_or_default();
             tracing::warn!(
                 "no more files may be opened{limit}: some plugs are asked later: raise the limit (LimitNOFILE= in the \
@@ -78,7 +78,7 @@ impl FdBudget {
     pub(in crate::transport) fn found_one(&self, now: Instant) {
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         if missed.last.take_if(|last| *last + QUIET <= now).is_some()
-            && let Some(past) = missed.told.ended(now)
+            && let Some(past) = missed.log.ended(now)
         {
             tracing::info!("enough files may be opened again {past}");
         }
@@ -97,25 +97,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_of_a_share_is_told_by_the_number_of_a_file() {
+    fn what_is_left_of_a_share_is_logged_by_the_number_of_a_file() {
         let file = File::open("/dev/null").unwrap();
         let number = u64::try_from(file.as_raw_fd()).unwrap();
-        let share = |limit| FdBudget::of(Some(limit));
-        assert!(share(number * 4).keeps(&file) && share(number * 4).admits(&file));
-        assert!(!share(number * 5 / 4).keeps(&file) && share(number * 5 / 4 + 8).admits(&file));
-        assert!(!share(number).admits(&file));
+        let budget = |limit| FdBudget::of(Some(limit));
+        assert!(budget(number * 4).keeps(&file) && budget(number * 4).admits(&file));
+        assert!(!budget(number * 5 / 4).keeps(&file) && budget(number * 5 / 4 + 8).admits(&file));
+        assert!(!budget(number).admits(&file));
         assert!(FdBudget::of(None).keeps(&file));
         assert!(FdBudget::default().keeps(&file), "a test has more files than it needs");
     }
 
     #[test]
-    fn files_that_come_and_go_are_told_of_once() {
-        let (share, start) = (FdBudget::of(Some(64)), Instant::now());
-        let is_told = || share.missed.lock().unwrap().told.clone().ended(start).is_some();
-        share.missed_one(start);
-        share.found_one(start);
-        assert!(is_told(), "others may be missing one still");
-        share.found_one(start + QUIET);
-        assert!(!is_told());
+    fn a_shortage_of_files_is_logged_once() {
+        let (budget, start) = (FdBudget::of(Some(64)), Instant::now());
+        let is_logged = || budget.missed.lock().unwrap().log.clone().ended(start).is_some();
+        budget.missed_one(start);
+        budget.found_one(start);
+        assert!(is_logged(), "other connections may still lack one");
+        budget.found_one(start + QUIET);
+        assert!(!is_logged());
     }
 }
