@@ -265,7 +265,7 @@ impl FailureReason {
             Self::ClientIdTaken => (
                 "client-id-taken",
                 "another client uses our client id",
-                "give each client an id of its own with mqtt.client_id; this one waits for five minutes",
+                "give each client an id of its own with mqtt.client_id; this one gives way for five minutes",
             ),
             Self::Banned => ("banned", "it has banned this client", "see the broker's log"),
             Self::Unfit => (
