@@ -334,7 +334,11 @@ mod tests {
                 FailureKind::Refused,
                 "mqtt.client_id",
             ),
-            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), FailureKind::Away, "overloaded"),
+            (
+                ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy),
+                FailureKind::Away,
+                "overloaded",
+            ),
             (socket(SocketError::Refused), FailureKind::Away, "mqtt.url"),
             (socket(SocketError::Resolve(io::Error::other("x"))), FailureKind::Away, "mqtt.url"),
             (socket(SocketError::NoRoots), FailureKind::Refused, "mqtt.ca_file"),
