@@ -11,14 +11,14 @@ pub struct Cause {
     /// What it means: the observation behind it.
     pub meaning: &'static str,
     /// What to do.
-    pub remedy: &'static str,
+    pub(crate) remedy: &'static str,
     /// The account is not used until the user tries it again: by a reload, or by `hs100d cloud login`.
-    pub needs_login: bool,
+    pub(crate) needs_login: bool,
 }
 
 impl Cause {
     /// The remedy, with the command that tries the account again if one is needed.
-    pub fn advice(&self) -> String {
+    pub(crate) fn advice(&self) -> String {
         let login = if self.needs_login { "; then run `hs100d cloud login`" } else { "" };
         format!("{}{login}", self.remedy)
     }
@@ -29,10 +29,10 @@ macro_rules! causes {
     ($(#[$doc:meta])* $list:ident, needs_login: $login:literal:
      $($name:ident = $word:literal, $meaning:literal, $remedy:literal;)*) => {
         $(#[doc = $meaning]
-        pub const $name: Cause =
+        pub(crate) const $name: Cause =
             Cause { word: $word, meaning: $meaning, remedy: $remedy, needs_login: $login };)*
         $(#[$doc])*
-        pub const $list: &[Cause] = &[$($name),*];
+        pub(crate) const $list: &[Cause] = &[$($name),*];
     };
 }
 

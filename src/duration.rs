@@ -14,7 +14,7 @@ const UNITS: [&str; 6] = ["ms", "s", "m", "min", "h", "d"];
 ///
 /// # Errors
 /// What to write instead, in a few words.
-pub fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(match text.len() {

@@ -33,7 +33,7 @@ pub enum BadName {
 
 impl PlugName {
     /// The longest name, in (ASCII) characters.
-    pub const MAX_LEN: usize = 64;
+    pub(crate) const MAX_LEN: usize = 64;
     /// The name of the daemon's own topics.
     pub const RESERVED: &'static str = "bridge";
 
@@ -65,7 +65,7 @@ impl PlugName {
     }
 
     /// As text that is shared, not copied.
-    pub fn shared(&self) -> Arc<str> {
+    pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
 }
@@ -137,7 +137,7 @@ impl Mac {
     }
 
     /// The last four hexadecimal digits, in lower case, to tell two plugs with the same alias apart.
-    pub fn tail(self) -> String {
+    pub(crate) fn tail(self) -> String {
         format!("{:02x}{:02x}", self.0[4], self.0[5])
     }
 }
@@ -169,7 +169,7 @@ enum HostAndPort {
 
 /// What to connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destination<'a> {
+pub(crate) enum Destination<'a> {
     /// A numeric address.
     Socket(SocketAddr),
     /// A host name, resolved for each connection, and a port.
@@ -212,7 +212,7 @@ impl Address {
     }
 
     /// What to connect to.
-    pub fn destination(&self) -> Destination<'_> {
+    pub(crate) fn destination(&self) -> Destination<'_> {
         match &self.0 {
             HostAndPort::V4(socket) => Destination::Socket((*socket).into()),
             HostAndPort::V6(socket) => Destination::Socket((**socket).into()),
@@ -229,7 +229,7 @@ impl Address {
     }
 
     /// The TCP port.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         match self.destination() {
             Destination::Socket(socket) => socket.port(),
             Destination::Name(_, port) => port,
@@ -237,7 +237,7 @@ impl Address {
     }
 
     /// The host without the port.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         match self.destination() {
             Destination::Socket(socket) => socket.ip().to_string(),
             Destination::Name(name, _) => name.to_owned(),
@@ -306,7 +306,7 @@ pub enum Route {
 
 impl Route {
     /// All routes, ordered by [`Route::index`].
-    pub const ALL: [Self; 2] = [Self::Local, Self::Cloud];
+    pub(crate) const ALL: [Self; 2] = [Self::Local, Self::Cloud];
 
     /// The index of this route in a table.
     pub const fn index(self) -> usize {
@@ -336,7 +336,7 @@ impl LanProtocol {
     const ALL: [Self; 2] = [Self::Xor, Self::Klap];
 
     /// The word for it in payloads and in the store.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Xor => "xor",
             Self::Klap => "klap",
@@ -344,7 +344,7 @@ impl LanProtocol {
     }
 
     /// Reads [`LanProtocol::word`] back.
-    pub fn new(word: &str) -> Option<Self> {
+    pub(crate) fn new(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.word() == word)
     }
 }
@@ -360,7 +360,7 @@ pub enum Availability {
 
 impl Availability {
     /// As published over MQTT.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Online => "online",
             Self::Offline => "offline",
@@ -489,7 +489,7 @@ pub enum Failure {
 
 /// What a [`Failure`] means for its route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The route does not work: pause it, and try the next one at once.
     RouteDown,
     /// It may work again at once: try the next one now, and this one again soon.
@@ -500,7 +500,7 @@ pub enum Verdict {
 
 impl Failure {
     /// What to do about the route. The match has no `_`, so that a new failure must be sorted.
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         match self {
             Self::NoAddress => Verdict::RouteDown,
             Self::Refused => Verdict::RouteDown,
@@ -527,7 +527,7 @@ impl Failure {
     }
 
     /// Whether the request may have reached the plug, which may then still act.
-    pub fn may_act_later(&self) -> bool {
+    pub(crate) fn may_act_later(&self) -> bool {
         matches!(
             self,
             Self::Silent
@@ -542,7 +542,7 @@ impl Failure {
 
 /// Foreign text for one of our lines: at most `most` characters, escaped, so that it can neither begin a new line nor
 /// control the terminal.
-pub fn shown(text: &str, most: usize) -> String {
+pub(crate) fn shown(text: &str, most: usize) -> String {
     let mut escaped = text.escape_debug();
     let mut shown: String = escaped.by_ref().take(most).collect();
     if escaped.next().is_some() {

@@ -32,7 +32,7 @@ pub struct Secret {
 
 /// Where a secret was read, which decides when a new one is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
+pub(crate) enum Source {
     /// The config, a file that it names, or a terminal: read again at each reload.
     #[default]
     Config,
@@ -70,12 +70,12 @@ impl Secret {
     }
 
     /// Reads a file with the secret and nothing else in it.
-    pub fn from_file(path: &Path) -> Result<Self, BadSecret> {
+    pub(crate) fn from_file(path: &Path) -> Result<Self, BadSecret> {
         Self::read(File::open(path)?)
     }
 
     /// Reads one line, to the end of the source. A byte order mark and line ends are not part of the secret.
-    pub fn read(from: impl Read) -> Result<Self, BadSecret> {
+    pub(crate) fn read(from: impl Read) -> Result<Self, BadSecret> {
         let bytes = SecretBuf::read(from, LONGEST + 1)?;
         if bytes.len() as u64 > LONGEST {
             return Err(BadSecret::TooLong);
@@ -100,12 +100,12 @@ impl Secret {
     }
 
     /// Where it was read. Does not count when two secrets are compared.
-    pub fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         self.source
     }
 
     /// Compares in constant time.
-    pub fn is(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(bytes).into()
     }
 }
@@ -160,7 +160,7 @@ impl RefusedLogins {
     }
 
     /// The server has refused this login.
-    pub fn add(&self, server: &str, username: &str, password: &Secret) {
+    pub(crate) fn add(&self, server: &str, username: &str, password: &Secret) {
         let login = Login::new(server, username, password);
         self.with(|logins| {
             if !logins.contains(&login) {
@@ -194,7 +194,7 @@ impl SecretBuf {
     ///
     /// # Errors
     /// Those of the source.
-    pub fn read(from: impl Read, limit: u64) -> io::Result<Self> {
+    pub(crate) fn read(from: impl Read, limit: u64) -> io::Result<Self> {
         let (mut from, mut buf) = (from.take(limit), Self::default());
         let mut piece = Zeroizing::new([0; Self::FIRST_CAPACITY]);
         loop {
@@ -211,7 +211,7 @@ impl SecretBuf {
     ///
     /// # Errors
     /// The buffer, and where it is not UTF-8.
-    pub fn into_text(mut self) -> Result<Zeroizing<String>, (Self, Utf8Error)> {
+    pub(crate) fn into_text(mut self) -> Result<Zeroizing<String>, (Self, Utf8Error)> {
         let text = String::from_utf8(mem::take(&mut *self.0));
         text.map(Zeroizing::new).map_err(|error| {
             let place = error.utf8_error();
@@ -257,7 +257,7 @@ impl fmt::Debug for SecretBuf {
 }
 
 /// An e-mail address shortened for a message: `m…@example.com`.
-pub fn shortened(account: &str) -> String {
+pub(crate) fn shortened(account: &str) -> String {
     let first = account.chars().next().map(String::from).unwrap_or_default();
     match account.rsplit_once('@') {
         Some((_, domain)) => format!("{first}…@{domain}"),

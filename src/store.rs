@@ -65,7 +65,7 @@ pub struct Store {
 }
 
 /// Whether other users may replace our files: one line with the remedy; `None` if nobody may, or there is no directory.
-pub fn exposure(directory: &Path) -> Option<String> {
+pub(crate) fn exposure(directory: &Path) -> Option<String> {
     let access = FilePermissions::of(directory)?;
     let directory = directory.display();
     if access.everybody_writes() {
@@ -86,10 +86,10 @@ pub fn exposure(directory: &Path) -> Option<String> {
 #[error("{} cannot be written: {error}: make room, or make the directory writable for this user", path.display())]
 pub struct Unwritable {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Why.
     #[source]
-    pub error: io::Error,
+    pub(crate) error: io::Error,
 }
 
 impl Unwritable {
@@ -327,7 +327,7 @@ impl TokenFile {
     }
 
     /// Whether there was a login, without a look at what it brought.
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.directory.join(TOKENS).exists()
     }
 

@@ -102,7 +102,7 @@ impl CommandId {
     }
 
     /// Where it came from.
-    pub fn origin(self) -> Origin {
+    pub(crate) fn origin(self) -> Origin {
         self.origin
     }
 }
@@ -114,7 +114,7 @@ impl RequestId {
     }
 
     /// Where it came from. Its response goes only there.
-    pub fn origin(self) -> Origin {
+    pub(crate) fn origin(self) -> Origin {
         self.origin
     }
 }
@@ -128,12 +128,12 @@ pub struct IdAllocator {
 
 impl IdAllocator {
     /// The id of a command that came from there.
-    pub fn command(&self, origin: Origin) -> CommandId {
+    pub(crate) fn command(&self, origin: Origin) -> CommandId {
         CommandId::new(origin, self.next())
     }
 
     /// The id of a request that came from there.
-    pub fn request(&self, origin: Origin) -> RequestId {
+    pub(crate) fn request(&self, origin: Origin) -> RequestId {
         RequestId::new(origin, self.next())
     }
 
@@ -244,7 +244,7 @@ impl Identity {
     }
 
     /// Whether both are known and differ.
-    pub fn contradicts(&self, other: &Self) -> bool {
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
         match (&self.device_id, &other.device_id) {
             (Some(ours), Some(theirs)) => ours != theirs,
             _ => matches!((self.mac, other.mac), (Some(ours), Some(theirs)) if ours != theirs),
@@ -269,7 +269,7 @@ impl Outcome {
     }
 
     /// The reading of the plug, from the reply or from the check of a new connection.
-    pub fn reading(&self) -> Option<&Reading> {
+    pub(crate) fn reading(&self) -> Option<&Reading> {
         match &self.result {
             Ok(Reply::SysInfo(reading)) => Some(reading),
             _ => self.greeting.as_ref(),
@@ -310,7 +310,7 @@ pub struct UnsupportedDevice {
 
 impl UnsupportedDevice {
     /// Whether it is a plug of this family that says it speaks KLAP.
-    pub fn is_klap_plug(&self) -> bool {
+    pub(crate) fn is_klap_plug(&self) -> bool {
         is_plug_kind(&self.kind) && self.encryption.eq_ignore_ascii_case("KLAP")
     }
 }
@@ -472,7 +472,7 @@ pub struct BridgeInfo {
     /// How many of those each route serves, by [`Route::index`].
     pub served: [usize; 2],
     /// The cloud's status.
-    pub cloud: CloudStatus,
+    pub(crate) cloud: CloudStatus,
 }
 
 /// How a command ended.

@@ -13,7 +13,7 @@ impl Failures {
     }
 
     /// The route failed.
-    pub fn note(&mut self, route: Route, failure: &Failure) {
+    pub(crate) fn note(&mut self, route: Route, failure: &Failure) {
         let known = &mut self.0.get_or_insert_default()[route.index()];
         if known.as_ref() != Some(failure) {
             *known = Some(failure.clone());
@@ -21,7 +21,7 @@ impl Failures {
     }
 
     /// The route works, or is not used.
-    pub fn forget(&mut self, route: Route) {
+    pub(crate) fn forget(&mut self, route: Route) {
         self.0.take_if(|known| {
             known[route.index()] = None;
             known.iter().all(Option::is_none)
@@ -37,7 +37,7 @@ impl Failures {
     }
 
     /// `local: connection refused; cloud: …; more`.
-    pub fn words(&self, more: Option<&str>) -> String {
+    pub(crate) fn words(&self, more: Option<&str>) -> String {
         let of_route = |route: Route| self.get(route).map(|failure| format!("{route}: {failure}"));
         let mut words: Vec<_> = Route::ALL.into_iter().filter_map(of_route).collect();
         words.extend(more.map(str::to_owned));

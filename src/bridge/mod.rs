@@ -220,7 +220,7 @@ impl Bridge {
     }
 
     /// Publishes everything with a date again: the clock from which dates are computed was set.
-    pub fn republish_dates(&mut self, now: Instant) {
+    pub(crate) fn republish_dates(&mut self, now: Instant) {
         for key in self.keys() {
             self.touch(key, now, Plug::republish_dates);
         }
@@ -286,7 +286,7 @@ impl Bridge {
     }
 
     /// What the bridge and each plug wait for, and until when. Costs time for each plug.
-    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = Waiting> + '_ {
+    pub(crate) fn waiting(&self, now: Instant) -> impl Iterator<Item = Waiting> + '_ {
         let own = self.own_timers().into_iter();
         let own = own.filter_map(|(what, until)| Some(Waiting { plug: None, what, until: until? }));
         own.chain(self.plugs.iter().flatten().flat_map(move |plug| {

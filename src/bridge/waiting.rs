@@ -7,7 +7,7 @@ use crate::model::{PlugName, Route};
 
 /// What a timer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WaitingFor {
+pub(crate) enum WaitingFor {
     /// Bridge: the first round of reads; `bridge/state` is `online` at this time at the latest.
     FirstRound,
     /// Bridge: the next `bridge/info`, whose counts have changed.
@@ -36,13 +36,13 @@ pub enum WaitingFor {
 
 /// A timer that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The plug that waits; none if it has no name yet, or if the bridge itself waits.
-    pub plug: Option<PlugName>,
+    pub(crate) plug: Option<PlugName>,
     /// What it waits for.
-    pub what: WaitingFor,
+    pub(crate) what: WaitingFor,
     /// Until when.
-    pub until: Instant,
+    pub(crate) until: Instant,
 }
 
 impl fmt::Display for WaitingFor {

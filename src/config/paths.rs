@@ -14,7 +14,7 @@ pub(super) const SYSTEM_CONFIG: &str = "/etc";
 pub(super) const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
 /// Where config and state are, for the man page.
-pub const FILES: &[(&str, &str)] = &[
+pub(crate) const FILES: &[(&str, &str)] = &[
     ("--config FILE, $HS100D_CONFIG", "The config file that the command line or the environment names."),
     ("$XDG_CONFIG_HOME/hs100d/hs100d.toml", "Else the user's config; without the variable in ~/.config."),
     ("/etc/hs100d/hs100d.toml", "Else the system's config. Without any of them the built-in defaults apply."),
@@ -39,7 +39,7 @@ pub struct Environment {
 
 impl Environment {
     /// Those of this process.
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         Self { variables: std::env::vars_os().collect(), root: None }
     }
 
@@ -51,13 +51,13 @@ impl Environment {
 
     /// The same with the system's files below this directory, for tests.
     #[must_use]
-    pub fn below(self, root: &Path) -> Self {
+    pub(crate) fn below(self, root: &Path) -> Self {
         Self { root: Some(root.to_owned()), ..self }
     }
 
     /// The same with systemd's credentials in this directory, unless `$CREDENTIALS_DIRECTORY` is set.
     #[must_use]
-    pub fn with_credentials(mut self, directory: &Path) -> Self {
+    pub(crate) fn with_credentials(mut self, directory: &Path) -> Self {
         if self.get("CREDENTIALS_DIRECTORY").is_none() {
             self.variables.insert("CREDENTIALS_DIRECTORY".into(), directory.into());
         }
@@ -73,7 +73,7 @@ impl Environment {
     }
 
     /// The value of a variable; an empty one counts as not set.
-    pub fn get(&self, name: &str) -> Option<&OsStr> {
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
@@ -96,7 +96,7 @@ pub enum ConfigPath {
 
 impl ConfigPath {
     /// `--config`, else `$HS100D_CONFIG`, else the user's file, else the system's, else none.
-    pub fn find(argument: Option<&Path>, environment: &Environment) -> Self {
+    pub(crate) fn find(argument: Option<&Path>, environment: &Environment) -> Self {
         let named =
             argument.map(Path::to_owned).or_else(|| environment.get("HS100D_CONFIG").map(PathBuf::from));
         if let Some(path) = named {
@@ -110,7 +110,7 @@ impl ConfigPath {
     }
 
     /// The file, if there is one.
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Named(path) | Self::Found(path) => Some(path),
             Self::Nowhere => None,
@@ -119,7 +119,7 @@ impl ConfigPath {
 }
 
 /// The state directory: `$STATE_DIRECTORY`, else the user's, else the system's.
-pub fn state_dir(environment: &Environment) -> PathBuf {
+pub(crate) fn state_dir(environment: &Environment) -> PathBuf {
     // systemd may set several, separated by colons; ours is the first.
     let given = environment.get("STATE_DIRECTORY").and_then(|paths| std::env::split_paths(paths).next());
     given

@@ -32,7 +32,7 @@ pub(crate) struct Service {
     /// Its state directory.
     pub(crate) state_dir: PathBuf,
     /// Whether this user may use its state.
-    pub(crate) reach: Reach,
+    pub reach: Reach,
     /// The directory of its credentials.
     pub(crate) credentials: PathBuf,
     /// Whether this user may read all of them.

@@ -33,7 +33,7 @@ use crate::transport::discovery::Discovery;
 use driver::{CloudAccount, Driver, Incoming};
 use event_log::EventLog;
 use frontends::{FrontendEvent, Frontends};
-pub use reload::ReadConfig;
+pub(crate) use reload::ReadConfig;
 use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadStep};
 use signals::SignalRequest;
 use systemd::Systemd;

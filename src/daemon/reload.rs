@@ -18,7 +18,7 @@ use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudOptions, Tokens};
 
 /// Reads the config again.
-pub type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+pub(crate) type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 
 /// The reload under way, if there is one, and whether another is to follow.
 #[derive(Default)]

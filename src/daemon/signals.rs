@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Reasons to stop, to read the config again, or to tell how things are.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     /// systemd and `kill` stop a service so.
     terminate: Signal,
     /// Ctrl-C on a terminal.
@@ -30,7 +30,7 @@ pub enum SignalRequest {
 
 impl Signals {
     /// Listens from here on; before, these signals would have ended the process.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -40,7 +40,7 @@ impl Signals {
     }
 
     /// The next signal. Cancel safe.
-    pub async fn next(&mut self) -> SignalRequest {
+    pub(crate) async fn next(&mut self) -> SignalRequest {
         tokio::select! {
             _ = self.terminate.recv() => SignalRequest::Stop,
             _ = self.interrupt.recv() => SignalRequest::Stop,

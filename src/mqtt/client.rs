@@ -29,9 +29,9 @@ const RETAINED_WITHIN: Duration = Duration::from_millis(300);
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Probed {
     /// `bridge/state`.
-    pub state: Option<String>,
+    pub(crate) state: Option<String>,
     /// `bridge/info`.
-    pub info: Option<Value>,
+    pub(crate) info: Option<Value>,
 }
 
 /// Why a broker cannot be used.
@@ -39,9 +39,9 @@ pub struct Probed {
 #[error("{text}")]
 pub struct BrokerUnusable {
     /// The reason, for programs.
-    pub reason: FailureReason,
+    pub(crate) reason: FailureReason,
     /// What to do.
-    pub remedy: &'static str,
+    pub(crate) remedy: &'static str,
     /// What does not work, where, and what to do, on one line.
     pub text: String,
 }

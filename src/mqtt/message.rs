@@ -48,7 +48,7 @@ pub struct Transient {
     /// Its payload.
     pub payload: Vec<u8>,
     /// The correlation data of the message that it answers.
-    pub correlation: Option<Bytes>,
+    pub(crate) correlation: Option<Bytes>,
     /// The topic whose retained value is published first: a client that reads a command's result finds the new state.
     pub(super) after: Option<String>,
 }

@@ -31,6 +31,7 @@ mod test_support;
 pub mod topics;
 
 pub use channel::Inbound;
-pub use client::{BrokerUnusable, Probed, probe, request};
+pub(crate) use client::{BrokerUnusable, Probed};
+pub use client::{probe, request};
 pub use link::Link;
 pub use settings::{MqttSettings, TlsOptions};

@@ -29,7 +29,7 @@ impl Clock {
     }
 
     /// Both clocks at another instant; `None` if the system clock cannot represent it.
-    pub fn at(&self, instant: Instant) -> Option<Self> {
+    pub(crate) fn at(&self, instant: Instant) -> Option<Self> {
         let past = self.instant.saturating_duration_since(instant);
         let future = instant.saturating_duration_since(self.instant);
         let system = self.system.checked_sub(past)?.checked_add(future)?;
@@ -37,14 +37,14 @@ impl Clock {
     }
 
     /// The date of another instant: RFC 3339, UTC, to the second.
-    pub fn date(&self, instant: Instant) -> String {
+    pub(crate) fn date(&self, instant: Instant) -> String {
         rfc3339(self.at(instant).map(|clock| clock.system))
     }
 }
 
 /// A date in UTC, to the second. The system clock may never have been set: a date outside of RFC 3339 becomes the nearest one
 /// inside.
-pub fn rfc3339(time: impl Into<Option<SystemTime>>) -> String {
+pub(crate) fn rfc3339(time: impl Into<Option<SystemTime>>) -> String {
     // The last second of the year 9999.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_epoch =
@@ -65,7 +65,7 @@ pub fn state(state: &PlugState, clock: Clock) -> Vec<u8> {
 }
 
 /// `<plug>/energy`: known values only, with one digit more than Home Assistant shows.
-pub fn energy(energy: &Energy) -> Vec<u8> {
+pub(crate) fn energy(energy: &Energy) -> Vec<u8> {
     json(&EnergyDocument {
         power: rounded(energy.meter.power, 2),
         voltage: rounded(energy.meter.voltage, 1),
@@ -83,7 +83,7 @@ fn rounded(value: Option<f64>, decimals: i32) -> Option<f64> {
 }
 
 /// `<plug>/info`. An outlet has its own alias and the strip's device info.
-pub fn info(info: &PlugInfo) -> Vec<u8> {
+pub(crate) fn info(info: &PlugInfo) -> Vec<u8> {
     let device = &info.device;
     let outlet = info.outlet.as_ref();
     let own = outlet.and_then(|outlet| device.outlets.get(usize::from(outlet.number)));
@@ -106,7 +106,7 @@ pub fn info(info: &PlugInfo) -> Vec<u8> {
 }
 
 /// `bridge/info`.
-pub fn bridge_info(info: &BridgeInfo, instance: &str, started: Instant, clock: Clock) -> Vec<u8> {
+pub(crate) fn bridge_info(info: &BridgeInfo, instance: &str, started: Instant, clock: Clock) -> Vec<u8> {
     let (status, reason) = match &info.cloud {
         CloudStatus::Off => ("off", None),
         CloudStatus::Ok => ("ok", None),
@@ -124,7 +124,7 @@ pub fn bridge_info(info: &BridgeInfo, instance: &str, started: Instant, clock: C
 }
 
 /// `bridge/event`.
-pub fn notice(notice: &Notice, clock: Clock) -> Vec<u8> {
+pub(crate) fn notice(notice: &Notice, clock: Clock) -> Vec<u8> {
     json(&EventDocument {
         event: notice.kind.word(),
         plug: notice.plug.as_ref().map(PlugName::as_str),
@@ -134,7 +134,7 @@ pub fn notice(notice: &Notice, clock: Clock) -> Vec<u8> {
 }
 
 /// `<plug>/result` of a command that the bridge handled.
-pub fn result(result: &CommandResult, transaction: Option<&Value>) -> Vec<u8> {
+pub(crate) fn result(result: &CommandResult, transaction: Option<&Value>) -> Vec<u8> {
     let (status, error) = match &result.ended {
         Ended::Ok => ("ok", None),
         Ended::Error(why) => ("error", Some(why.as_str())),

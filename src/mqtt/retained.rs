@@ -54,7 +54,7 @@ pub struct Retained {
     /// Its payload; empty to clear the topic.
     pub payload: Bytes,
     /// Its QoS.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
 }
 
 /// The value of a topic.

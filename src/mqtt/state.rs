@@ -104,7 +104,7 @@ impl MqttState {
     }
 
     /// The filters to subscribe to on every connection.
-    pub fn filters(&self) -> Vec<String> {
+    pub(crate) fn filters(&self) -> Vec<String> {
         let mut filters = self.topics.command_filters().to_vec();
         filters.push(self.status_topic.clone());
         filters
@@ -155,23 +155,23 @@ impl MqttState {
     }
 
     /// The broker refused the message at this topic: it is not sent again until it changes or a new connection stands.
-    pub fn refused(&mut self, topic: &str) {
+    pub(crate) fn refused(&mut self, topic: &str) {
         self.retained.leave_out(topic, Until::NextConnection);
     }
 
     /// The message at this topic ended the connection: it is not sent again until it changes, or until
     /// [`MqttState::trust_again`].
-    pub fn blame(&mut self, topic: &str) {
+    pub(crate) fn blame(&mut self, topic: &str) {
         self.retained.leave_out(topic, Until::TrustedAgain);
     }
 
     /// A connection was stable: the next one sends everything again.
-    pub fn trust_again(&mut self) {
+    pub(crate) fn trust_again(&mut self) {
         self.retained.trust_again();
     }
 
     /// Publishes plugs and bridge as offline, before the daemon stops.
-    pub fn mark_offline(&mut self) {
+    pub(crate) fn mark_offline(&mut self) {
         for plug in self.documents.plugs() {
             self.show_availability(&plug, Availability::Offline);
         }
@@ -200,7 +200,7 @@ impl MqttState {
     }
 
     /// Puts back what [`MqttState::take`] gave, because the connection had no room for it.
-    pub fn requeue(&mut self, outgoing: Outgoing) {
+    pub(crate) fn requeue(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Retained(retained) => self.retained.requeue(&retained),
             Outgoing::Transient(transient) => self.responses.requeue(transient),

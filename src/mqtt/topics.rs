@@ -24,7 +24,7 @@ impl Topics {
     }
 
     /// Whether a topic is below the base topic.
-    pub fn is_below_base(&self, topic: &str) -> bool {
+    pub(crate) fn is_below_base(&self, topic: &str) -> bool {
         is_below(&self.base, topic)
     }
 
@@ -34,12 +34,12 @@ impl Topics {
     }
 
     /// The daemon's version, counts and cloud status.
-    pub fn bridge_info(&self) -> String {
+    pub(crate) fn bridge_info(&self) -> String {
         format!("{}/{}/info", self.base, PlugName::RESERVED)
     }
 
     /// Events.
-    pub fn bridge_event(&self) -> String {
+    pub(crate) fn bridge_event(&self) -> String {
         format!("{}/{}/event", self.base, PlugName::RESERVED)
     }
 
@@ -69,7 +69,7 @@ impl Topics {
     }
 
     /// The filters for commands and requests.
-    pub fn command_filters(&self) -> [String; 4] {
+    pub(crate) fn command_filters(&self) -> [String; 4] {
         [
             format!("{}/+/set", self.base),
             format!("{}/+/set/+", self.base),
@@ -250,7 +250,7 @@ pub fn check_topic(text: &str) -> Result<(), BadTopic> {
 }
 
 /// Whether a topic is on a level below these levels.
-pub fn is_below(first: &str, topic: &str) -> bool {
+pub(crate) fn is_below(first: &str, topic: &str) -> bool {
     topic.strip_prefix(first).is_some_and(|rest| rest.starts_with('/'))
 }
 

@@ -74,7 +74,7 @@ impl LanFault {
     ];
 
     /// Whether a request sent to a plug with this fault is carried out, be it late.
-    pub fn carries_out(self) -> bool {
+    pub(crate) fn carries_out(self) -> bool {
         match self {
             Self::Works => true,
             Self::Refused => false,
@@ -98,7 +98,7 @@ impl LanFault {
     }
 
     /// Whether the plug hears and answers UDP as well. One that is dead or deaf on TCP is so on UDP.
-    pub fn answers_datagrams(self) -> bool {
+    pub(crate) fn answers_datagrams(self) -> bool {
         !matches!(
             self,
             Self::Refused | Self::NotAccepting | Self::Silent | Self::SilentButActs(_) | Self::Asleep
@@ -144,12 +144,12 @@ pub enum Dialect {
 
 impl Dialect {
     /// Whether TCP and UDP 9999 are served.
-    pub fn speaks_xor(self) -> bool {
+    pub(crate) fn speaks_xor(self) -> bool {
         !matches!(self, Self::Klap)
     }
 
     /// Whether KLAP is served, and the newer discovery with it.
-    pub fn speaks_klap(self) -> bool {
+    pub(crate) fn speaks_klap(self) -> bool {
         !matches!(self, Self::Xor)
     }
 }

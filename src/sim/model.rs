@@ -188,7 +188,7 @@ impl Model {
     };
 
     /// HS200, a wall switch.
-    pub const HS200: Self = Self {
+    pub(crate) const HS200: Self = Self {
         name: "HS200(US)",
         hw_ver: "5.0",
         sw_ver: "1.0.2 Build 200819 Rel.105309",
@@ -198,7 +198,7 @@ impl Model {
     };
 
     /// HS210, one of a pair of wall switches for one light.
-    pub const HS210: Self = Self {
+    pub(crate) const HS210: Self = Self {
         name: "HS210(US)",
         hw_ver: "2.0",
         sw_ver: "1.1.5 Build 210422 Rel.113212",

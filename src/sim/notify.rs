@@ -16,7 +16,7 @@ pub struct ChangeNotifier(Arc<watch::Sender<()>>);
 /// The condition that was waited for did not come true within its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("did not come true within {0:?}")]
-pub struct NotInTime(pub Duration);
+pub struct NotInTime(pub(crate) Duration);
 
 impl ChangeNotifier {
     /// A new notifier.
@@ -25,7 +25,7 @@ impl ChangeNotifier {
     }
 
     /// Says that something changed.
-    pub fn notify(&self) {
+    pub(crate) fn notify(&self) {
         self.0.send_replace(());
     }
 

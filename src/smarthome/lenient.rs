@@ -13,7 +13,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A JSON object, key by key in its order, each with the text of its value. A key may come twice.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     entries: Vec<(Cow<'a, str>, &'a RawValue)>,
     /// Keys that are there with a value that cannot be read.
     unread: Vec<&'static str>,
@@ -21,34 +21,34 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The text there, or nothing. A number counts as the text that it is written as.
-    pub fn text(&mut self, key: &'static str) -> Cow<'a, str> {
+    pub(crate) fn text(&mut self, key: &'static str) -> Cow<'a, str> {
         self.read(key, as_text).unwrap_or_default()
     }
 
     /// The value there, if it has this type. Firmwares write `null` for what they do not have.
-    pub fn value<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+    pub(crate) fn value<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
         self.read(key, |json| serde_json::from_str::<Option<T>>(json).ok()).flatten()
     }
 
     /// The items of the list there, or nothing.
-    pub fn list(&mut self, key: &'static str) -> Vec<&'a RawValue> {
+    pub(crate) fn list(&mut self, key: &'static str) -> Vec<&'a RawValue> {
         self.read(key, |json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 
     /// The object there, or nothing.
-    pub fn object(&mut self, key: &'static str) -> Option<Self> {
+    pub(crate) fn object(&mut self, key: &'static str) -> Option<Self> {
         self.read(key, |json| serde_json::from_str(json).ok())
     }
 
     /// Notes that a part of the value of this key cannot be read.
-    pub fn note_unread(&mut self, key: &'static str) {
+    pub(crate) fn note_unread(&mut self, key: &'static str) {
         if !self.unread.contains(&key) {
             self.unread.push(key);
         }
     }
 
     /// The keys whose values could not be read, of those that were asked for.
-    pub fn unread(self) -> Vec<&'static str> {
+    pub(crate) fn unread(self) -> Vec<&'static str> {
         self.unread
     }
 
@@ -104,7 +104,7 @@ fn as_text(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// For a field of a derived reader: a value that cannot be read is absent.
-pub fn if_readable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn if_readable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -115,7 +115,7 @@ where
 
 /// A value that may be unreadable without an effect on its neighbours: an item of a list, or one that is not needed.
 #[derive(Debug)]
-pub struct IfReadable<T>(pub Option<T>);
+pub(crate) struct IfReadable<T>(pub(crate) Option<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for IfReadable<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -125,7 +125,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for IfReadable<T> {
 
 /// The text without what keeps it from being JSON and is harmless: a byte order mark before it, control characters as
 /// they are, and halves of surrogate pairs. None if there is nothing of the kind in it.
-pub fn repaired(text: &str) -> Option<String> {
+pub(crate) fn repaired(text: &str) -> Option<String> {
     let json = text.trim_start_matches(BYTE_ORDER_MARK);
     let mut repaired = String::with_capacity(json.len());
     let mut is_in_string = false;

@@ -33,12 +33,12 @@ impl Transport {
     }
 
     /// Replaces the account, or removes it. Exchanges under way keep the one that they started with.
-    pub fn set_cloud(&mut self, cloud: Option<Cloud>) {
+    pub(crate) fn set_cloud(&mut self, cloud: Option<Cloud>) {
         self.cloud = cloud;
     }
 
     /// The account's cloud, if there is one.
-    pub fn cloud(&self) -> Option<&Cloud> {
+    pub(crate) fn cloud(&self) -> Option<&Cloud> {
         self.cloud.as_ref()
     }
 
@@ -84,12 +84,12 @@ impl Transport {
     }
 
     /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.handles.is_empty()
     }
 
     /// Drops everything under way and closes the idle connections.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.under_way.abort_all();
         self.handles.clear();
         self.lan.close();

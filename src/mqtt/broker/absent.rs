@@ -14,27 +14,27 @@ impl EmbeddedBroker {
     /// # Errors
     ///
     /// [`BrokerError::NotBuilt`].
-    pub async fn start(_: BrokerOptions) -> Result<Self, BrokerError> {
+    pub(crate) async fn start(_: BrokerOptions) -> Result<Self, BrokerError> {
         Err(BrokerError::NotBuilt)
     }
 
     /// Never called.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         match self.0 {}
     }
 
     /// Never called.
-    pub fn clients(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         match self.0 {}
     }
 
     /// Never called.
-    pub async fn wait_for_fewer_clients(&self, _clients: usize) {
+    pub(crate) async fn wait_for_fewer_clients(&self, _clients: usize) {
         match self.0 {}
     }
 
     /// Never called.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         match self.0 {}
     }
 }

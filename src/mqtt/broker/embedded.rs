@@ -110,13 +110,13 @@ impl EmbeddedBroker {
     }
 
     /// How many clients are connected.
-    pub fn clients(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         self.stats.clients_connected.load(Ordering::Relaxed)
     }
 
     /// Waits, for half a second at most, until fewer than `clients` are connected. A DISCONNECT that was sent must be read
     /// before [`EmbeddedBroker::stop`] ends the connection, or its last will would be published.
-    pub async fn wait_for_fewer_clients(&self, clients: usize) {
+    pub(crate) async fn wait_for_fewer_clients(&self, clients: usize) {
         let left = async {
             while self.clients() >= clients.max(1) {
                 tokio::time::sleep(RECHECK).await;

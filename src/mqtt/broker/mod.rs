@@ -17,4 +17,5 @@ mod store;
 pub use absent::EmbeddedBroker;
 #[cfg(feature = "broker")]
 pub use embedded::EmbeddedBroker;
-pub use options::{BrokerError, BrokerOptions, User};
+pub(crate) use options::{BrokerError, User};
+pub use options::BrokerOptions;

@@ -68,7 +68,7 @@ pub enum BrokerError {
 impl BrokerError {
     /// Whether trying again can help: the port may become free, and an address that the machine does not have yet may
     /// come with its network.
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::PortTaken(_) => true,
             Self::Listen { source, .. } => source.kind() == std::io::ErrorKind::AddrNotAvailable,

@@ -2,7 +2,7 @@
 
 /// A reason for which a broker cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailureReason {
+pub(crate) enum FailureReason {
     /// Its host refuses connections.
     Refused,
     /// Its host does not answer, or no longer.
@@ -87,7 +87,7 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// All, in the order in which a connection can meet them.
-    pub const ALL: [Self; 40] = [
+    pub(crate) const ALL: [Self; 40] = [
         Self::NameUnresolved,
         Self::Refused,
         Self::Silent,
@@ -131,17 +131,17 @@ impl FailureReason {
     ];
 
     /// The word for programs; it never changes.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         self.row().0
     }
 
     /// What is seen of it.
-    pub fn sign(self) -> &'static str {
+    pub(crate) fn sign(self) -> &'static str {
         self.row().1
     }
 
     /// What to do.
-    pub fn remedy(self) -> &'static str {
+    pub(crate) fn remedy(self) -> &'static str {
         self.row().2
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct Reconnect {
 pub(crate) struct RetryDecision {
     pub(crate) failure: LinkFailure,
     /// How long to wait before the next attempt.
-    pub(crate) wait: Duration,
+    pub wait: Duration,
     /// The message that must not be sent again.
     pub(crate) blamed: Option<Unacknowledged>,
 }

@@ -24,7 +24,7 @@ const APP_TYPES: [&str; 4] = ["Kasa_Android", "Kasa_iOS", "Tapo_Android", "Tapo_
 #[derive(Clone)]
 pub struct SimAccount {
     /// The e-mail address. The cloud ignores its case.
-    pub username: String,
+    pub(crate) username: String,
     /// Compared byte by byte.
     pub password: String,
     /// Two-step verification is on: V1 logins are answered -23003.
@@ -32,7 +32,7 @@ pub struct SimAccount {
     /// Locked: answered -20661.
     pub locked: bool,
     /// Wrong passwords in a row that lock it.
-    pub lock_after: u32,
+    pub(crate) lock_after: u32,
     /// A refresh hands out a new refresh token and the old one is void.
     pub rotates_refresh_token: bool,
     wrong_passwords: u32,

@@ -26,7 +26,7 @@ use crate::sim::handle::PlugHandle;
 use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::notify::{ChangeNotifier, NotInTime};
 
-pub use self::server::CallRecord;
+pub(crate) use self::server::CallRecord;
 
 /// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -88,7 +88,7 @@ impl SimCloud {
     }
 
     /// How many regional hosts there are.
-    pub fn regions(&self) -> usize {
+    pub(crate) fn regions(&self) -> usize {
         self.hosts.len().saturating_sub(1)
     }
 
@@ -144,12 +144,12 @@ impl SimCloud {
     }
 
     /// How many tokens were issued, by logins and refreshes.
-    pub fn tokens_issued(&self) -> u64 {
+    pub(crate) fn tokens_issued(&self) -> u64 {
         self.state.lock().server.tokens_issued
     }
 
     /// Whether this token is good.
-    pub fn is_good(&self, token: &str) -> bool {
+    pub(crate) fn is_good(&self, token: &str) -> bool {
         self.state.lock().server.is_good(token)
     }
 

@@ -23,7 +23,7 @@ impl Method {
         [Self::Login, Self::RefreshToken, Self::DeviceList, Self::Passthrough, Self::Other];
 
     /// The index in a table indexed by method.
-    pub const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 
@@ -68,13 +68,13 @@ pub enum CloudFault {
 
 /// A fault, and on which calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FaultRule {
+pub(crate) struct FaultRule {
     /// On which calls; `None` for all.
-    pub on: Option<Method>,
+    pub(crate) on: Option<Method>,
     /// How often.
-    pub times: Times,
+    pub(crate) times: Times,
     /// The fault.
-    pub fault: CloudFault,
+    pub(crate) fault: CloudFault,
 }
 
 /// How often a fault happens.

@@ -45,7 +45,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct CallRecord {
     /// When.
-    pub at: Instant,
+    pub(crate) at: Instant,
     /// Which call.
     pub method: Method,
     /// To which host.
@@ -53,9 +53,9 @@ pub struct CallRecord {
     /// Path and query.
     pub uri: String,
     /// The `Content-Type`, empty if there was none.
-    pub content_type: String,
+    pub(crate) content_type: String,
     /// The `User-Agent`, empty if there was none.
-    pub user_agent: String,
+    pub(crate) user_agent: String,
     /// The body, to the byte if it was UTF-8. It may hold the password and tokens of the simulated account.
     pub body: String,
 }

@@ -27,7 +27,7 @@ impl PlugClock {
     }
 
     /// Sets it to this wall clock time.
-    pub fn set(&mut self, shown: SystemTime, now: Instant) {
+    pub(crate) fn set(&mut self, shown: SystemTime, now: Instant) {
         *self = Self { shown, at: now, is_set: true };
     }
 

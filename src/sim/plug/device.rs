@@ -22,7 +22,7 @@ pub struct SimPlug {
     /// 40 hexadecimal digits.
     pub device_id: String,
     /// With colons.
-    pub mac: String,
+    pub(crate) mac: String,
     /// The user's name for it.
     pub alias: String,
     /// Wi-Fi signal, dBm.
@@ -36,9 +36,9 @@ pub struct SimPlug {
     /// Its own clock.
     pub clock: PlugClock,
     /// Answers `{"system":{}}` to `"get_sysinfo": null`, as a KP303 with firmware 1.0.6 does.
-    pub ignores_null: bool,
+    pub(crate) ignores_null: bool,
     /// Refuses to switch its relay with this `err_code`, over each route; reads still work.
-    pub refuses_to_switch: Option<i64>,
+    pub(crate) refuses_to_switch: Option<i64>,
     /// How it takes being switched and read in one request.
     pub switch_and_read: SwitchAndReadFault,
     /// Whether it has power. Without, the LAN refuses and the cloud says that it is offline; meters and count-downs
@@ -63,7 +63,7 @@ pub struct SimPlug {
     /// What the device list gives as its `appServerUrl` instead of the right one.
     pub app_server_url: Option<String>,
     /// How much was asked of it.
-    pub traffic: Traffic,
+    pub(crate) traffic: Traffic,
     pub(super) led_on: bool,
     restart: Option<Restart>,
     switchings: Switchings,
@@ -107,7 +107,7 @@ impl SimPlug {
 
     /// Applies what is due by now: count-downs end, sessions end with what they were part of, and a device without power
     /// loses its state.
-    pub fn pass_time(&mut self, now: Instant) {
+    pub(crate) fn pass_time(&mut self, now: Instant) {
         if !self.powered {
             self.klap.forget_before(now);
             return self.outlets.iter_mut().for_each(SimOutlet::lose_power);
@@ -126,7 +126,7 @@ impl SimPlug {
 
     /// Presses the button, which toggles the relay. Without power nothing happens. A strip has one at each outlet,
     /// see [`SimPlug::press_button_of`]; this is the first.
-    pub fn press_button(&mut self, now: Instant) {
+    pub(crate) fn press_button(&mut self, now: Instant) {
         self.press_button_of(0, now);
     }
 
@@ -141,12 +141,12 @@ impl SimPlug {
     }
 
     /// Whether the relay is on; of a strip, any of them.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.outlets.iter().any(SimOutlet::is_on)
     }
 
     /// Whether the LED is on.
-    pub fn is_led_on(&self) -> bool {
+    pub(crate) fn is_led_on(&self) -> bool {
         self.led_on
     }
 
@@ -156,7 +156,7 @@ impl SimPlug {
     }
 
     /// The id of an outlet on this route.
-    pub fn outlet_id(&self, outlet: usize, by: SwitchedBy) -> String {
+    pub(crate) fn outlet_id(&self, outlet: usize, by: SwitchedBy) -> String {
         let long = match self.ids {
             _ if by == SwitchedBy::Cloud => true,
             Ids::Short => false,
@@ -172,24 +172,24 @@ impl SimPlug {
     }
 
     /// Whether it has power and is not restarting.
-    pub fn is_up(&self, now: Instant) -> bool {
+    pub(crate) fn is_up(&self, now: Instant) -> bool {
         self.powered && !self.restart.is_some_and(|restart| restart.from <= now && now < restart.until)
     }
 
     /// Whether the cloud sees it connected.
-    pub fn is_cloud_connected(&self, now: Instant) -> bool {
+    pub(crate) fn is_cloud_connected(&self, now: Instant) -> bool {
         self.is_up(now) && self.bound && self.cloud != CloudLink::Offline
     }
 
     /// When something will happen by itself: [`SimPlug::is_up`] changes, or a count-down ends.
-    pub fn next_change(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
         let restart = self.restart.into_iter().flat_map(|restart| [restart.from, restart.until]);
         let expiry = self.next_expiry().filter(|_| self.powered).map(|(at, ..)| at);
         restart.filter(|&at| at > now).chain(expiry).min()
     }
 
     /// What its listening sockets should be.
-    pub fn tcp_ports(&self, now: Instant) -> TcpPorts {
+    pub(crate) fn tcp_ports(&self, now: Instant) -> TcpPorts {
         let of = |is_open: bool| match self.lan {
             _ if !is_open || !self.is_up(now) => PortBehaviour::Shut,
             LanFault::Refused | LanFault::PortDead => PortBehaviour::Shut,
@@ -244,18 +244,18 @@ impl fmt::Debug for SimPlug {
 
 /// What the listening sockets of a plug are, in each protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TcpPorts {
+pub(crate) struct TcpPorts {
     /// The socket of the XOR protocol.
-    pub xor: PortBehaviour,
+    pub(crate) xor: PortBehaviour,
     /// The socket of KLAP.
-    pub klap: PortBehaviour,
+    pub(crate) klap: PortBehaviour,
     /// The port of KLAP, where it is not that of the LAN.
-    pub klap_port: Option<u16>,
+    pub(crate) klap_port: Option<u16>,
 }
 
 /// What a listening socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortBehaviour {
+pub(crate) enum PortBehaviour {
     /// It takes connections.
     Open,
     /// It is closed: connections are refused.

@@ -23,5 +23,7 @@ pub mod rules;
 mod sysinfo;
 mod words;
 
-pub use self::device::{PortBehaviour, SimPlug, TcpPorts};
-pub use self::record::{SwitchedBy, Switching, Traffic};
+pub use self::device::SimPlug;
+pub(crate) use self::device::{PortBehaviour, TcpPorts};
+pub use self::record::SwitchedBy;
+pub(crate) use self::record::{Switching, Traffic};

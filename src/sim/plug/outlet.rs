@@ -25,7 +25,7 @@ impl SimOutlet {
     }
 
     /// Whether its relay is on.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.on_since.is_some()
     }
 

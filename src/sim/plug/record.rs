@@ -18,7 +18,7 @@ pub struct Switching {
     /// Over which route it came.
     pub by: SwitchedBy,
     /// Whether the relay was in the other state before.
-    pub changed: bool,
+    pub(crate) changed: bool,
 }
 
 /// Who asked.
@@ -66,7 +66,7 @@ pub struct Traffic {
     /// Restarts of the firmware.
     pub restarts: u64,
     /// Modules and methods asked for that it does not have. Some real firmwares crash on them.
-    pub not_supported: u64,
+    pub(crate) not_supported: u64,
 }
 
 impl Traffic {

@@ -64,7 +64,7 @@ impl SimPlug {
     }
 
     /// Answers each method of the request with this error and carries nothing out.
-    pub fn refuse(&mut self, request: &[u8], code: i64, by: SwitchedBy) -> Option<Vec<u8>> {
+    pub(crate) fn refuse(&mut self, request: &[u8], code: i64, by: SwitchedBy) -> Option<Vec<u8>> {
         self.traffic.count_request(by);
         refusal(request, code)
     }

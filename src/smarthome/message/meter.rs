@@ -24,13 +24,13 @@ pub struct Meter {
 const MOST_VOLTAGE: f64 = 300.0;
 /// W: no plug of the family, and no outlet of a strip, is made for more than 16 A, at 230 V and the 10 % above it that
 /// the mains may have (IEC 60038).
-pub const MOST_POWER: f64 = 16.0 * 253.0;
+pub(crate) const MOST_POWER: f64 = 16.0 * 253.0;
 /// A: [`MOST_POWER`] at 230 V, so that a short overload is reported as long as its power is.
 const MOST_CURRENT: f64 = MOST_POWER / 230.0;
 
 impl Meter {
     /// Removes the values that no plug can have measured, and returns how many those were.
-    pub fn drop_impossible(&mut self) -> u32 {
+    pub(crate) fn drop_impossible(&mut self) -> u32 {
         let most = [
             (&mut self.power, MOST_POWER),
             (&mut self.voltage, MOST_VOLTAGE),

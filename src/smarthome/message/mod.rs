@@ -18,8 +18,10 @@ mod sysinfo;
 
 pub use self::answer::NotAnAnswer;
 pub use self::cloud_info::CloudInfo;
-pub use self::meter::{Date, MOST_POWER, Meter};
+pub(crate) use self::meter::MOST_POWER;
+pub use self::meter::{Date, Meter};
 pub use self::outlets::{Outlet, OutletDescription, OutletIds, Outlets};
 pub use self::request::{Reply, Request};
 pub use self::rules::ScheduleRule;
-pub use self::sysinfo::{DeviceInfo, DeviceKind, OutletState, Reading, is_plug_kind};
+pub(crate) use self::sysinfo::is_plug_kind;
+pub use self::sysinfo::{DeviceInfo, DeviceKind, OutletState, Reading};

@@ -37,7 +37,7 @@ pub struct Reading {
 const KIND_SHOWN: usize = 40;
 
 /// Whether this is the kind of device that this family is. Bulbs and the newer command set have others.
-pub fn is_plug_kind(kind: &str) -> bool {
+pub(crate) fn is_plug_kind(kind: &str) -> bool {
     kind.eq_ignore_ascii_case("IOT.SMARTPLUGSWITCH")
 }
 
@@ -52,7 +52,7 @@ impl Reading {
     }
 
     /// What it is instead, if it is no plug and has nothing to switch: a bulb, a camera.
-    pub fn other_kind(&self) -> Option<String> {
+    pub(crate) fn other_kind(&self) -> Option<String> {
         let DeviceInfo { kind, model, .. } = &*self.device;
         let other = || format!("it is a {} ({})", shown(kind, KIND_SHOWN), shown(model, KIND_SHOWN));
         (!self.is_plug() && !self.has_relay()).then(other)

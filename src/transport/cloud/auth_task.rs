@@ -167,7 +167,7 @@ pub struct TokenRequest {
     /// Its body; holds secrets.
     pub json: SecretBuf,
     /// Receives the result of a login by hand.
-    pub reply: Option<oneshot::Sender<Result<(), CloudError>>>,
+    pub(crate) reply: Option<oneshot::Sender<Result<(), CloudError>>>,
 }
 
 /// The session, and the requests that wait for it. Decides only: no I/O, no clock.
@@ -216,7 +216,7 @@ impl AuthQueue {
     }
 
     /// The reason for a status that is not `Ok`, if a call failed.
-    pub fn error(&self) -> Option<&ApiError> {
+    pub(crate) fn error(&self) -> Option<&ApiError> {
         self.session.error()
     }
 

@@ -16,25 +16,25 @@ use crate::transport::cloud::session::{RefusedToken, Token};
 #[derive(Debug, Clone)]
 pub(super) struct CloudClient {
     pub auth: AuthHandle,
-    pub http: HttpClient,
+    pub(crate) http: HttpClient,
     /// The account's own host.
-    pub account: TrustedHost,
+    pub(crate) account: TrustedHost,
 }
 
 /// One call.
 pub(super) struct AccountCall<'a, W, R> {
-    pub host: &'a TrustedHost,
+    pub(crate) host: &'a TrustedHost,
     /// A command: waits for the rate limit, and may use the calls that polls leave.
-    pub urgent: bool,
-    pub deadline: Instant,
+    pub(crate) urgent: bool,
+    pub(crate) deadline: Instant,
     /// The largest response, in bytes.
-    pub size: usize,
+    pub(crate) size: usize,
     /// The plug that the cloud forwards it to and waits for. A time-out is then not the cloud's.
-    pub about: About,
+    pub(crate) about: About,
     /// Makes the request with a token.
-    pub request: W,
+    pub(crate) request: W,
     /// Parses the response.
-    pub read: R,
+    pub(crate) read: R,
 }
 
 impl CloudClient {

@@ -32,7 +32,7 @@ pub enum Reaction {
 
 impl Reaction {
     /// Whether the cloud refused the e-mail address or the password, so that it would refuse them again.
-    pub fn refuses_login(self) -> bool {
+    pub(crate) fn refuses_login(self) -> bool {
         matches!(self, Self::Stop(cause) if is_of_login(cause))
     }
 }
@@ -56,26 +56,26 @@ pub enum PlugFault {
 
 /// One code, or a range with the same meaning.
 #[derive(Debug)]
-pub struct CodeRow {
+pub(crate) struct CodeRow {
     /// The code nearest to zero.
-    pub first: i64,
+    pub(crate) first: i64,
     /// The code farthest from zero.
-    pub last: i64,
+    pub(crate) last: i64,
     /// Its name in messages.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What to do about it.
     pub reaction: Reaction,
 }
 
 impl CodeRow {
     /// The row of a code; `None` for success and for undocumented codes.
-    pub fn of(code: i64) -> Option<&'static Self> {
+    pub(crate) fn of(code: i64) -> Option<&'static Self> {
         CODES.iter().find(|row| (row.last..=row.first).contains(&code))
     }
 }
 
 /// What to do about a code. An undocumented one is retried; it never means that the token is refused.
-pub fn reaction(code: i64) -> Reaction {
+pub(crate) fn reaction(code: i64) -> Reaction {
     CodeRow::of(code).map_or(Reaction::Retry, |row| row.reaction)
 }
 
@@ -86,7 +86,7 @@ pub fn name(code: i64) -> &'static str {
 
 /// Who logged in, which decides how to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginBy {
+pub(crate) enum LoginBy {
     /// The daemon, with the password of the config.
     Config(Source),
     /// The user, who waits for the result.
@@ -94,7 +94,7 @@ pub enum LoginBy {
 }
 
 /// What the user has to do before the account is used again, and how to make hs100d try.
-pub fn remedy(cause: &Cause, by: LoginBy) -> String {
+pub(crate) fn remedy(cause: &Cause, by: LoginBy) -> String {
     let is_of_login = is_of_login(cause);
     let next = match by {
         LoginBy::Hand if cause.needs_login => "; then try again",
@@ -119,7 +119,7 @@ fn is_of_login(cause: &Cause) -> bool {
 }
 
 /// The table, ordered by number.
-pub static CODES: &[CodeRow] = &[
+pub(crate) static CODES: &[CodeRow] = &[
     one(-1, "unknown error", Reaction::Retry),
     one(-10000, "generic error", Reaction::Faulty),
     one(-10100, "JSON format error", Reaction::Faulty),

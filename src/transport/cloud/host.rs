@@ -59,9 +59,9 @@ pub enum BadHost {
 #[error("{named} {why}")]
 pub struct RefusedServer {
     /// Its URL for a message: without user, password, query and fragment.
-    pub named: Box<str>,
+    pub(crate) named: Box<str>,
     /// Why it is refused.
-    pub why: BadHost,
+    pub(crate) why: BadHost,
 }
 
 impl RefusedServer {

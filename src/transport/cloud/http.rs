@@ -36,12 +36,12 @@ pub(super) struct HttpClient {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HttpLimits {
     /// When the whole response must be there.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
     /// The largest response, in bytes.
-    pub size: usize,
+    pub(crate) size: usize,
     /// Whether to send the request again if the connection breaks before a response. For idempotent requests only, so never
     /// for a password.
-    pub resend: bool,
+    pub(crate) resend: bool,
 }
 
 impl HttpClient {

@@ -116,7 +116,7 @@ impl Cloud {
     }
 
     /// Another one takes its place: this one requests and saves no token from here on. Calls under way may end.
-    pub async fn retire(&self) {
+    pub(crate) async fn retire(&self) {
         self.client.auth.retire().await;
     }
 
@@ -126,7 +126,7 @@ impl Cloud {
     }
 
     /// The reason for a status that is not `Ok`, if a call failed.
-    pub fn error(&self) -> Option<ApiError> {
+    pub(crate) fn error(&self) -> Option<ApiError> {
         self.status.error.borrow().clone()
     }
 

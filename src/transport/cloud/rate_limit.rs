@@ -49,21 +49,21 @@ impl Bucket {
 
 /// The bucket of an account, shared by all its sessions: a reload does not fill it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct CallBudget(Arc<Mutex<Bucket>>);
+pub(crate) struct CallBudget(Arc<Mutex<Bucket>>);
 
 impl CallBudget {
     /// Takes one call.
     ///
     /// # Errors
     /// The time of the next one.
-    pub fn take(&self, urgent: bool, now: Instant) -> Result<(), Instant> {
+    pub(crate) fn take(&self, urgent: bool, now: Instant) -> Result<(), Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take(urgent, now)
     }
 }
 
 /// A time in which nothing is tried, begun by a failure. It grows with each failure in a row.
 #[derive(Debug, Clone)]
-pub struct Cooldown {
+pub(crate) struct Cooldown {
     backoff: Backoff,
     failures: u32,
     until: Option<Instant>,
@@ -71,17 +71,17 @@ pub struct Cooldown {
 
 impl Cooldown {
     /// `first` after the first failure, at most `longest`, each plus up to a quarter that depends on the seed.
-    pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration, seed: u64) -> Self {
         Self { backoff: Backoff::new(first, longest).spread(1.0, 1.25, seed), failures: 0, until: None }
     }
 
     /// Its end, if it is not over.
-    pub fn until(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|&until| until > now)
     }
 
     /// Begins the next, longer one. A failure while one lasts is of a call made before it, and changes nothing.
-    pub fn fail(&mut self, now: Instant) {
+    pub(crate) fn fail(&mut self, now: Instant) {
         if self.until(now).is_none() {
             self.failures = self.failures.saturating_add(1);
             self.until = Some(now + self.backoff.pause(self.failures));
@@ -89,13 +89,13 @@ impl Cooldown {
     }
 
     /// Begins the longest one at once.
-    pub fn fail_long(&mut self, now: Instant) {
+    pub(crate) fn fail_long(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + self.backoff.longest_pause());
     }
 
     /// Ends it; the next one is short again.
-    pub fn succeed(&mut self) {
+    pub(crate) fn succeed(&mut self) {
         self.failures = 0;
         self.until = None;
     }
@@ -103,32 +103,32 @@ impl Cooldown {
 
 /// Limits automatic logins. Accounts were blocked most often for too many of them.
 #[derive(Debug, Clone, Default)]
-pub struct LoginQuota {
+pub(crate) struct LoginQuota {
     /// The logins of the last day, oldest first.
     logins: Vec<Instant>,
 }
 
 impl LoginQuota {
     /// When the next login may be made; `None` if now.
-    pub fn not_before(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn not_before(&self, now: Instant) -> Option<Instant> {
         let over =
             |logins, time| self.logins.len().checked_sub(logins).map(|first| self.logins[first] + time);
         over(LOGINS_IN_GAP, LOGIN_GAP).max(over(LOGINS, LOGIN_WINDOW)).filter(|&until| until > now)
     }
 
     /// A login is made.
-    pub fn spend(&mut self, now: Instant) {
+    pub(crate) fn spend(&mut self, now: Instant) {
         self.logins.retain(|&login| now < login + LOGIN_WINDOW);
         self.logins.push(now);
     }
 
     /// The last login did not reach the account.
-    pub fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         self.logins.pop();
     }
 
     /// The user acted: the quota is full again.
-    pub fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         self.logins.clear();
     }
 }

@@ -27,7 +27,7 @@ const RETIRED: &str = "the config was read again";
 const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 
 /// One account, its token, and the reasons not to use it.
-pub struct Session {
+pub(crate) struct Session {
     account: SessionAccount,
     /// The account's terminal as text, made once.
     terminal: String,
@@ -57,7 +57,7 @@ pub struct Session {
 
 impl Session {
     /// A session of this account, with its saved tokens.
-    pub fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
+    pub(crate) fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
         let seed = backoff::seed(account.terminal);
         let mut session = Self {
             terminal: account.terminal.to_string(),
@@ -81,13 +81,13 @@ impl Session {
     }
 
     /// Whether a call may be made now.
-    pub fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
+    pub(crate) fn admit(&mut self, urgent: bool, now: Instant) -> Result<(), Denied> {
         self.check_open(now).map_err(Denied::Error)?;
         self.account.memory.budget.take(urgent, now).map_err(Denied::NotBefore)
     }
 
     /// The token to use, or how to get one.
-    pub fn token(&mut self, refused: Option<&RefusedToken>, now: Instant) -> SessionStep {
+    pub(crate) fn token(&mut self, refused: Option<&RefusedToken>, now: Instant) -> SessionStep {
         if let Err(error) = self.check_open(now) {
             // This session has not made a call yet.
             if self.status == CloudStatus::Off {
@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// The body of the request for a token.
-    pub fn request_body(&self, kind: GrantKind) -> SecretBuf {
+    pub(crate) fn request_body(&self, kind: GrantKind) -> SecretBuf {
         let login = |password| api::login(&self.account.username, password, &self.terminal);
         let body = match kind {
             GrantKind::Refresh => {
@@ -119,7 +119,7 @@ impl Session {
     }
 
     /// Takes the result of a login or refresh.
-    pub fn settle(&mut self, kind: GrantKind, granted: Result<Granted, ApiError>, now: Instant) -> Settled {
+    pub(crate) fn settle(&mut self, kind: GrantKind, granted: Result<Granted, ApiError>, now: Instant) -> Settled {
         self.remember_login(kind, &granted);
         match granted {
             // The user may have logged out, or changed the account: save nothing.
@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// A call was answered, even if the answer is a plug's error.
-    pub fn answered(&mut self, number: u64, about: &About, now: Instant) {
+    pub(crate) fn answered(&mut self, number: u64, about: &About, now: Instant) {
         self.outage.answered(about, now);
         if self.token.as_ref().is_some_and(|token| token.number == number) {
             self.has_served = true;
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// A call failed, after its one repetition if the token was refused. Returns the error for the caller.
-    pub fn failed(&mut self, number: u64, about: &About, error: &ApiError, now: Instant) -> CloudError {
+    pub(crate) fn failed(&mut self, number: u64, about: &About, error: &ApiError, now: Instant) -> CloudError {
         match (error.reaction(), error) {
             (Reaction::Plug(fault), _) => {
                 self.answered(number, about, now);
@@ -170,7 +170,7 @@ impl Session {
     }
 
     /// The user logs in by hand, past every limit. [`GrantKind::LoginByHand`] must follow.
-    pub fn login_by_hand(&mut self, password: Secret, now: Instant) {
+    pub(crate) fn login_by_hand(&mut self, password: Secret, now: Instant) {
         self.rearm(None);
         self.logins.spend(now);
         self.manual_password = Some(password);
@@ -178,7 +178,7 @@ impl Session {
 
     /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept: the one
     /// on disk may be older.
-    pub fn rearm(&mut self, tokens: Option<Tokens>) {
+    pub(crate) fn rearm(&mut self, tokens: Option<Tokens>) {
         let in_use = self.token.is_some() && self.stopped.is_none();
         if self.stopped.take().is_some() {
             self.status = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
@@ -193,17 +193,17 @@ impl Session {
 
     /// Another session serves the account from here on, perhaps with another password or after a logout. If a login that
     /// is under way is refused, that is still remembered.
-    pub fn retire(&mut self) {
+    pub(crate) fn retire(&mut self) {
         self.is_retired = true;
     }
 
     /// The cloud's status.
-    pub fn status(&self) -> &CloudStatus {
+    pub(crate) fn status(&self) -> &CloudStatus {
         &self.status
     }
 
     /// The reason for a status that is not `Ok`, if a call failed.
-    pub fn error(&self) -> Option<&ApiError> {
+    pub(crate) fn error(&self) -> Option<&ApiError> {
         self.error.as_ref()
     }
 
@@ -454,7 +454,7 @@ pub struct AccountMemory {
     /// Logins that were refused and are not sent again.
     pub refused: RefusedLogins,
     /// The calls left in the bucket.
-    pub budget: CallBudget,
+    pub(crate) budget: CallBudget,
     /// Runs while TP-Link throttles us; made by the first session.
     throttled: Arc<OnceLock<Mutex<Cooldown>>>,
 }
@@ -472,7 +472,7 @@ pub enum GrantKind {
 
 /// What to do for a caller that needs a token.
 #[derive(Debug, PartialEq, Eq)]
-pub enum SessionStep {
+pub(crate) enum SessionStep {
     /// Use this one.
     Use(Arc<Token>),
     /// Request one, then ask again.

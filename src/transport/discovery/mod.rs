@@ -24,13 +24,13 @@ use crate::model::Address;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{OutletIds, Request};
 pub use interfaces::BroadcastPath;
-pub use socket::DiscoveryCounts;
+pub(crate) use socket::DiscoveryCounts;
 use socket::{DiscoverySocket, SocketShared};
 
 /// Between two rounds, unless the config says otherwise.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The UDP ports on which newer firmwares listen for the newer discovery.
-pub const TDP_PORTS: [u16; 2] = [20002, 20004];
+pub(crate) const TDP_PORTS: [u16; 2] = [20002, 20004];
 /// Each round sends every datagram this often, since one may be lost …
 const DATAGRAMS: usize = 3;
 /// … with this pause between.
@@ -78,7 +78,7 @@ impl Discovery {
     }
 
     /// Starts with a round that asks these addresses only. Never broadcasts.
-    pub fn start_without_broadcast(options: DiscoveryOptions, probe: Vec<Address>) -> Self {
+    pub(crate) fn start_without_broadcast(options: DiscoveryOptions, probe: Vec<Address>) -> Self {
         Self::begin(options, false, probe)
     }
 

@@ -29,7 +29,7 @@ pub struct DiscoveryCounts {
     /// Datagrams that no plug wrote.
     pub garbage: u64,
     /// Replies for which there was no room.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 /// A strip's reply has about 2 kB; this is the most that a datagram can hold.
