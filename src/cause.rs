@@ -24,7 +24,7 @@ impl Cause {
     }
 }
 
-/// Declares causes, and the list of them in their order.
+/// Declares causes, and the list of them in their order, from which the tests print the page.
 macro_rules! causes {
     ($(#[$doc:meta])* $list:ident, needs_login: $login:literal:
      $($name:ident = $word:literal, $meaning:literal, $remedy:literal;)*) => {
@@ -32,6 +32,7 @@ macro_rules! causes {
         pub(crate) const $name: Cause =
             Cause { word: $word, meaning: $meaning, remedy: $remedy, needs_login: $login };)*
         $(#[$doc])*
+        #[cfg(test)]
         pub(crate) const $list: &[Cause] = &[$($name),*];
     };
 }

@@ -100,11 +100,6 @@ impl CommandId {
     pub const fn new(origin: Origin, number: u64) -> Self {
         Self { number, origin }
     }
-
-    /// Where it came from.
-    pub(crate) fn origin(self) -> Origin {
-        self.origin
-    }
 }
 
 impl RequestId {

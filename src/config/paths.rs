@@ -50,6 +50,7 @@ impl Environment {
     }
 
     /// The same with the system's files below this directory, for tests.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn below(self, root: &Path) -> Self {
         Self { root: Some(root.to_owned()), ..self }
@@ -64,7 +65,7 @@ impl Environment {
         self
     }
 
-    /// A path of the system's, below [`Environment::below`].
+    /// A path of the system's, below the root that tests give.
     pub(super) fn system(&self, path: &str) -> PathBuf {
         match &self.root {
             Some(root) => root.join(path.trim_start_matches('/')),

@@ -17,5 +17,5 @@ mod store;
 pub use absent::EmbeddedBroker;
 #[cfg(feature = "broker")]
 pub use embedded::EmbeddedBroker;
-pub(crate) use options::{BrokerError, User};
 pub use options::BrokerOptions;
+pub(crate) use options::{BrokerError, User};

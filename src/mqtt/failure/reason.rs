@@ -87,6 +87,7 @@ pub(crate) enum FailureReason {
 
 impl FailureReason {
     /// All, in the order in which a connection can meet them.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 40] = [
         Self::NameUnresolved,
         Self::Refused,

@@ -145,8 +145,8 @@ impl AccountServer {
         }
     }
 
-    /// Whether this token is good.
-    pub(super) fn is_good(&self, token: &str) -> bool {
+    #[cfg(test)]
+    fn is_good(&self, token: &str) -> bool {
         self.sessions.iter().any(|session| session.token == token && session.token_state == TokenStatus::Good)
     }
 

@@ -144,13 +144,9 @@ impl SimCloud {
     }
 
     /// How many tokens were issued, by logins and refreshes.
-    pub(crate) fn tokens_issued(&self) -> u64 {
+    #[cfg(test)]
+    fn tokens_issued(&self) -> u64 {
         self.state.lock().server.tokens_issued
-    }
-
-    /// Whether this token is good.
-    pub(crate) fn is_good(&self, token: &str) -> bool {
-        self.state.lock().server.is_good(token)
     }
 
     /// The last thousand calls, oldest first.

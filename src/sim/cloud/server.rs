@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -44,18 +43,12 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// One call as it came in.
 #[derive(Clone)]
 pub struct CallRecord {
-    /// When.
-    pub(crate) at: Instant,
     /// Which call.
     pub method: Method,
     /// To which host.
     pub host: usize,
     /// Path and query.
     pub uri: String,
-    /// The `Content-Type`, empty if there was none.
-    pub(crate) content_type: String,
-    /// The `User-Agent`, empty if there was none.
-    pub(crate) user_agent: String,
     /// The body, to the byte if it was UTF-8. It may hold the password and tokens of the simulated account.
     pub body: String,
 }
@@ -258,16 +251,7 @@ fn course(fault: Option<CloudFault>) -> Course {
 }
 
 fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord {
-    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    CallRecord {
-        at: Instant::now(),
-        method,
-        host,
-        uri: parts.uri.to_string(),
-        content_type: header(CONTENT_TYPE).to_owned(),
-        user_agent: header(USER_AGENT).to_owned(),
-        body: String::from_utf8_lossy(body).into_owned(),
-    }
+    CallRecord { method, host, uri: parts.uri.to_string(), body: String::from_utf8_lossy(body).into_owned() }
 }
 
 async fn answer(state: &State, host: usize, method: Method, call: &Value, query: Option<&str>) -> Value {

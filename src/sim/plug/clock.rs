@@ -26,8 +26,8 @@ impl PlugClock {
         Self { shown: UNIX_EPOCH + BIRTHDAY, at: now, is_set: true }
     }
 
-    /// Sets it to this wall clock time.
-    pub(crate) fn set(&mut self, shown: SystemTime, now: Instant) {
+    #[cfg(test)]
+    fn set(&mut self, shown: SystemTime, now: Instant) {
         *self = Self { shown, at: now, is_set: true };
     }
 

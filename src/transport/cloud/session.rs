@@ -119,7 +119,12 @@ impl Session {
     }
 
     /// Takes the result of a login or refresh.
-    pub(crate) fn settle(&mut self, kind: GrantKind, granted: Result<Granted, ApiError>, now: Instant) -> Settled {
+    pub(crate) fn settle(
+        &mut self,
+        kind: GrantKind,
+        granted: Result<Granted, ApiError>,
+        now: Instant,
+    ) -> Settled {
         self.remember_login(kind, &granted);
         match granted {
             // The user may have logged out, or changed the account: save nothing.
@@ -150,7 +155,13 @@ impl Session {
     }
 
     /// A call failed, after its one repetition if the token was refused. Returns the error for the caller.
-    pub(crate) fn failed(&mut self, number: u64, about: &About, error: &ApiError, now: Instant) -> CloudError {
+    pub(crate) fn failed(
+        &mut self,
+        number: u64,
+        about: &About,
+        error: &ApiError,
+        now: Instant,
+    ) -> CloudError {
         match (error.reaction(), error) {
             (Reaction::Plug(fault), _) => {
                 self.answered(number, about, now);
