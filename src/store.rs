@@ -331,6 +331,10 @@ impl TokenFile {
         self.directory.join(TOKENS).exists()
     }
 
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join(TOKENS)
+    }
+
     /// Whether somebody removed the file: a logout. A file that was never written does not count.
     pub fn was_removed(&self) -> bool {
         self.known().on_disk.is_some() && !self.is_there()

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Context, Exit, Failed, say};
-use crate::config::Config;
 use crate::config::paths::{ConfigPath, Environment};
+use crate::config::{Config, CurrentFile};
 use crate::daemon::Daemon;
 use crate::daemon::signals::{SignalRequest, Signals};
 use crate::sim::fault::LanFault;
@@ -51,10 +51,12 @@ pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let text = config_text(&home, broker);
     std::fs::write(&file, &text).map_err(|error| cannot("write the config", &error))?;
     let reread = {
-        let file = file.clone();
-        Box::new(move || Config::load(&ConfigPath::Named(file.clone()), &Environment::of([])))
+        let place = ConfigPath::Named(file.clone());
+        Box::new(move |current: &CurrentFile| Config::load_noting(&place, &Environment::of([]), current))
     };
-    let daemon = Daemon::start(reread()?, Store::open(&scratch.0).0, scratch.0.clone(), reread).await?;
+    let daemon =
+        Daemon::start(reread(&CurrentFile::default())?, Store::open(&scratch.0).0, scratch.0.clone(), reread)
+            .await?;
     let (tell, requests) = mpsc::channel(1);
     let mut signals = Signals::listen().map_err(|error| cannot("listen to signals", &error))?;
     let daemon = tokio::spawn(daemon.run(requests));

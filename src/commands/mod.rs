@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::config::paths::{self, ConfigPath, Environment};
-use crate::config::{Config, Invalid};
+use crate::config::{Config, CurrentFile, Invalid};
 use crate::logging;
 use crate::store::Unwritable;
 
@@ -222,7 +222,15 @@ impl Context {
     /// # Errors
     /// Every mistake in it.
     pub(crate) fn config(&self) -> Result<Config, Invalid> {
-        Config::load(&self.place(), &self.environment)
+        self.config_noting(&CurrentFile::default())
+    }
+
+    /// The same; `current` says at any time which file is being read.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub(crate) fn config_noting(&self, current: &CurrentFile) -> Result<Config, Invalid> {
+        Config::load_noting(&self.place(), &self.environment, current)
     }
 
     /// Where state is stored that outlives a restart.

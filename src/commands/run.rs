@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::{Context, Exit, Failed};
+use crate::config::CurrentFile;
 use crate::config::service::Service;
 use crate::daemon::signals::Signals;
 use crate::daemon::{Daemon, StartError};
@@ -33,7 +34,7 @@ pub(super) async fn run(context: &Context) -> Result<(), Failed> {
         .map_err(|error| Failed::new(Exit::Unavailable, format!("signals: {error}: please report this")))?;
     let reread = {
         let context = context.clone();
-        Box::new(move || context.config())
+        Box::new(move |current: &CurrentFile| context.config_noting(current))
     };
     let daemon = Daemon::start(config, store, state_dir, reread).await?;
     tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));

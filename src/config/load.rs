@@ -5,6 +5,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::current_file::CurrentFile;
 use super::diagnostic::Diagnostic;
 use super::paths::{ConfigPath, Environment};
 use super::{Config, Invalid, file, validate};
@@ -21,11 +22,26 @@ impl Config {
     /// # Errors
     /// One line for each fault; none holds a secret.
     pub fn load(path: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
+        Self::load_noting(path, environment, &CurrentFile::default())
+    }
+
+    /// The same; `current` says at any time which file is being read.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn load_noting(
+        path: &ConfigPath,
+        environment: &Environment,
+        current: &CurrentFile,
+    ) -> Result<Self, Invalid> {
         let text = match path.path() {
-            Some(file) => read(file).map_err(|fault| invalid(path, &[fault]))?,
+            Some(file) => {
+                current.set(file);
+                read(file).map_err(|fault| invalid(path, &[fault]))?
+            }
             None => Zeroizing::default(),
         };
-        Self::read(&text, path, environment)
+        parse(&text, path, environment, current)
     }
 
     /// The same with the text of the file, which is not opened.
@@ -33,11 +49,20 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn read(text: &str, path: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
-        let invalid = |faults: Vec<Diagnostic>| invalid(path, &faults);
-        let file = file::File::read(text).map_err(invalid)?;
-        let (config, warnings) = validate::validate(file, path, environment).map_err(invalid)?;
-        Ok(Self { warnings: warnings.iter().map(|warning| line(path, warning)).collect(), ..config })
+        parse(text, path, environment, &CurrentFile::default())
     }
+}
+
+fn parse(
+    text: &str,
+    path: &ConfigPath,
+    environment: &Environment,
+    current: &CurrentFile,
+) -> Result<Config, Invalid> {
+    let invalid = |faults: Vec<Diagnostic>| invalid(path, &faults);
+    let file = file::File::read(text).map_err(invalid)?;
+    let (config, warnings) = validate::validate(file, path, environment, current).map_err(invalid)?;
+    Ok(Config { warnings: warnings.iter().map(|warning| line(path, warning)).collect(), ..config })
 }
 
 fn invalid(path: &ConfigPath, faults: &[Diagnostic]) -> Invalid {

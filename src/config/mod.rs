@@ -6,10 +6,11 @@
 //!     +-----> validate ---> plugs     the values checked together, the defaults
 //! ```
 //!
-//! `load` reads the file and calls both, `url` and `suggest` know brokers' URLs and frequent mistakes, [`paths`] where the file
+//! `load` reads the file and calls both, `current_file` says which file is being read, `url` and `suggest` know brokers' URLs and frequent mistakes, [`paths`] where the file
 //! is, [`service`] whether the system service is installed. No module below knows that there is a file: each has options of
 //! its own.
 
+mod current_file;
 mod diagnostic;
 mod file;
 mod keys;
@@ -33,6 +34,7 @@ use crate::bridge;
 use crate::mqtt::{self, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
+pub use current_file::CurrentFile;
 
 /// All settings, defaults included. [`Config::load`] makes it.
 #[derive(Debug, Clone, PartialEq)]

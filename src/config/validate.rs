@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::current_file::CurrentFile;
 use super::diagnostic::{Diagnostic, Diagnostics, Spanned, or, quoted};
 use super::paths::{ConfigPath, Environment};
 use super::routing::{self, EnabledRoutes};
@@ -36,8 +37,9 @@ pub(super) fn validate(
     file: file::File,
     path: &ConfigPath,
     environment: &Environment,
+    current: &CurrentFile,
 ) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut validator = Validator { path, environment, diagnostics: Diagnostics::default() };
+    let mut validator = Validator { path, environment, current, diagnostics: Diagnostics::default() };
     validator.check_config_file(&file);
     let config = validator.config(file);
     let Diagnostics { mut faults, mut warnings } = validator.diagnostics;
@@ -50,6 +52,8 @@ pub(super) fn validate(
 struct Validator<'a> {
     path: &'a ConfigPath,
     environment: &'a Environment,
+    /// Set before each file that is read.
+    current: &'a CurrentFile,
     diagnostics: Diagnostics,
 }
 
@@ -316,6 +320,7 @@ impl Validator<'_> {
 
     fn password_file(&mut self, at: &Spanned<PathBuf>) -> Option<Secret> {
         let path = self.resolve(&at.value);
+        self.current.set(&path);
         match Secret::from_file(&path) {
             Ok(secret) => {
                 self.guard(at, &path, "holds a password");
@@ -329,8 +334,9 @@ impl Validator<'_> {
     }
 
     fn credential(&mut self, name: &str) -> Option<Secret> {
-        let directory = self.environment.get("CREDENTIALS_DIRECTORY")?;
-        Secret::from_credential(Path::new(directory), name).unwrap_or_else(|bad| {
+        let directory = Path::new(self.environment.get("CREDENTIALS_DIRECTORY")?);
+        self.current.set(&directory.join(name));
+        Secret::from_credential(directory, name).unwrap_or_else(|bad| {
             self.fault(Diagnostic::of(format!("credential {name}"), bad.to_string()));
             None
         })
@@ -339,6 +345,7 @@ impl Validator<'_> {
     /// The full path of a file that must be readable.
     fn readable(&mut self, at: &Spanned<PathBuf>) -> PathBuf {
         let path = self.resolve(&at.value);
+        self.current.set(&path);
         if let Err(error) = std::fs::File::open(&path) {
             self.fault(at.fault(format!("{} cannot be read: {error}: check the path", path.display())));
         }

@@ -34,7 +34,7 @@ use driver::{CloudAccount, Driver, Incoming};
 use event_log::EventLog;
 use frontends::{FrontendEvent, Frontends};
 pub(crate) use reload::ReadConfig;
-use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadStep};
+use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadError, ReloadStep};
 use signals::SignalRequest;
 use systemd::Systemd;
 use wall_clock::{ReadClock, WallClock};
@@ -283,8 +283,8 @@ impl Daemon {
     // --- reload and end -----------------------------------------------------------------------------------------
 
     /// Begins to read the config again, or puts that off until the reload under way has ended.
-    fn reload(&mut self, asked_by: Option<RequestId>) {
-        if self.reload.request(asked_by) {
+    fn reload(&mut self, requested_by: Option<RequestId>) {
+        if self.reload.request(requested_by) {
             self.begin_reload();
         }
     }
@@ -303,10 +303,10 @@ impl Daemon {
     fn continue_reload(&mut self, step: ReloadStep) {
         match step {
             ReloadStep::Read(Ok(new)) => self.follow(*new),
-            ReloadStep::Read(Err(why)) => self.end_reload(Err(why)),
+            ReloadStep::Read(Err(error)) => self.end_reload(Err(error)),
             ReloadStep::Moved(moved) => {
                 let result = self.adopt(*moved);
-                self.end_reload(result);
+                self.end_reload(result.map_err(ReloadError::Rejected));
             }
         }
     }
@@ -352,13 +352,16 @@ impl Daemon {
         Ok(())
     }
 
-    fn end_reload(&mut self, result: Result<(), String>) {
+    fn end_reload(&mut self, result: Result<(), ReloadError>) {
+        const NOT_TAKEN_OVER: &str = "the config was not taken over, the old one stays";
         match &result {
             Ok(()) => tracing::info!("the config was read again"),
-            Err(why) => tracing::error!("the config was not taken over, the old one stays: {why}"),
+            // The config may be right.
+            Err(error @ ReloadError::Unread(_)) => tracing::warn!("{NOT_TAKEN_OVER}: {error}"),
+            Err(error) => tracing::error!("{NOT_TAKEN_OVER}: {error}"),
         }
-        let (asked_by, goes_on) = self.reload.end();
-        self.answer_reload(asked_by, &result);
+        let (requested_by, goes_on) = self.reload.end();
+        self.answer_reload(requested_by, &result.map_err(|error| error.to_string()));
         self.systemd.ready();
         self.tell_status();
         if goes_on {
@@ -366,9 +369,9 @@ impl Daemon {
         }
     }
 
-    fn answer_reload(&self, asked_by: Vec<RequestId>, result: &Result<(), String>) {
+    fn answer_reload(&self, requested_by: Vec<RequestId>, result: &Result<(), String>) {
         let clock = self.wall_clock.at(Instant::now());
-        for id in asked_by {
+        for id in requested_by {
             self.frontends.publish(Update::Response { id, result: result.clone() }, clock);
         }
     }
@@ -391,14 +394,14 @@ impl Daemon {
                 }
             }
         };
-        let (finished, (session, asked_by)) = tokio::join!(timeout(FINISH_WITHIN, finish), reload);
+        let (finished, (session, requested_by)) = tokio::join!(timeout(FINISH_WITHIN, finish), reload);
         if finished.is_err() {
             tracing::debug!("dropping what plugs have not answered yet");
         }
         if let Some(session) = session {
             self.frontends.mqtt.install(Some(session));
         }
-        self.answer_reload(asked_by, &Err("the daemon stops".to_owned()));
+        self.answer_reload(requested_by, &Err("the daemon stops".to_owned()));
         self.driver.transport.close();
         self.frontends.stop().await;
         // What is being written must not come after what is written last.

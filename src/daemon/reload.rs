@@ -1,45 +1,71 @@
-//! A reload of the config, in tasks beside the loop: files are read and brokers are left without the loop waiting.
+//! A reload of the config, in tasks beside the loop, so that the loop waits neither for a file nor for a broker.
 //!
-//! First the config is read and the account prepared, then MQTT and the account move; what can fail goes first. Each
-//! task posts a [`ReloadStep`], and the loop does in between what needs no waiting.
+//! The first step reads the config and prepares the account, the second moves MQTT and the account: what can fail goes
+//! first. Each step posts a [`ReloadStep`] to the loop. Reading has a time limit, because a read may never end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::driver::CloudAccount;
 use super::mqtt_frontend::{IfTaken, LinkStarter, MqttSession};
 use crate::bridge::event::RequestId;
-use crate::config::{Config, Invalid, MqttChoice};
+use crate::config::{Config, CurrentFile, Invalid, MqttChoice};
+use crate::duration;
 use crate::store::TokenFile;
 use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudOptions, Tokens};
 
-/// Reads the config again.
-pub(crate) type ReadConfig = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+/// A reload gives up reading after this time. A slow network mount answers in less; a read of a mount whose server is gone,
+/// or of a pipe, may never end. systemd waits 90 s for a reload.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// Reads the config again; notes each file before it is read.
+pub(crate) type ReadConfig = Box<dyn Fn(&CurrentFile) -> Result<Config, Invalid> + Send + Sync>;
 
 /// The reload under way, if there is one, and whether another is to follow.
 #[derive(Default)]
 pub(super) struct Reload {
     /// One task at most.
     task: JoinSet<ReloadStep>,
-    /// Those who asked for the one under way; none while none is.
-    asked_by: Option<Vec<RequestId>>,
-    /// Those who asked since: one more reload serves them all.
+    /// The last thread that read the config. It outlives its reload if its read does not end.
+    reader: Option<ConfigReader>,
+    /// The requests for the reload under way; none while there is none.
+    requested_by: Option<Vec<RequestId>>,
+    /// The requests since then: one more reload serves them all.
     next: Option<Vec<RequestId>>,
     /// The task moves MQTT and the account.
     is_moving: bool,
     is_stopping: Arc<AtomicBool>,
 }
 
-/// What a task of a reload has come to.
+/// What a step of a reload has led to.
 pub(super) enum ReloadStep {
-    /// The config was read, or this is wrong with it.
-    Read(Result<Box<NewConfig>, String>),
+    /// The config was read, or could not be.
+    Read(Result<Box<NewConfig>, ReloadError>),
     /// MQTT and the account have moved, or could not.
     Moved(Box<Moved>),
+}
+
+/// Why a config was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    /// It is wrong, or something in it cannot be started.
+    #[error("{0}")]
+    Rejected(String),
+    /// A file could not be read in time.
+    #[error(
+        "{} could not be read within {}: check the disk or network mount that it is on, then reload again, or restart \
+         hs100d if that is refused as well",
+        .0.as_ref().map_or("the config".to_owned(), |file| file.display().to_string()),
+        duration::show(READ_WITHIN)
+    )]
+    Unread(Option<PathBuf>),
 }
 
 /// A config that was read and is not in use yet.
@@ -52,12 +78,12 @@ pub(super) struct NewConfig {
 /// How the move ended.
 pub(super) struct Moved {
     pub(super) new: NewConfig,
-    /// What runs in the place of the MQTT session that was handed over; none: that was not asked for.
+    /// What replaces the MQTT session that was handed over; none if the session stays.
     pub(super) mqtt: Option<Option<MqttSession>>,
     pub(super) result: Result<(), String>,
 }
 
-/// What is needed to tell whether the account is another one, and to start that.
+/// The account in use: to compare it with the new one, and to start that.
 pub(super) struct AccountBefore {
     pub(super) options: Option<CloudOptions>,
     pub(super) tokens: TokenFile,
@@ -65,44 +91,70 @@ pub(super) struct AccountBefore {
     pub(super) memory: AccountMemory,
 }
 
-/// Another broker is to be used: what runs now, and what is to run.
+/// A move to another broker: the session to stop, and what to start.
 pub(super) struct BrokerMove {
     pub(super) session: Option<MqttSession>,
     pub(super) starter: LinkStarter,
     pub(super) choice: MqttChoice,
 }
 
+/// A thread that reads the config.
+struct ConfigReader {
+    thread: AbortHandle,
+    file: CurrentFile,
+}
+
 impl Reload {
-    /// Whether a reload begins now. During another one it is put off until that has ended.
-    pub(super) fn request(&mut self, asked_by: Option<RequestId>) -> bool {
-        let is_idle = self.asked_by.is_none();
-        let list = if is_idle { &mut self.asked_by } else { &mut self.next };
-        list.get_or_insert_default().extend(asked_by);
+    /// Notes a request for a reload. True if a reload begins now; false if one is under way and another will follow it.
+    pub(super) fn request(&mut self, requested_by: Option<RequestId>) -> bool {
+        let is_idle = self.requested_by.is_none();
+        let list = if is_idle { &mut self.requested_by } else { &mut self.next };
+        list.get_or_insert_default().extend(requested_by);
         is_idle
     }
 
-    /// The reload has ended: those who asked for it, and whether the next one begins now.
+    /// The reload has ended. Returns the requests for it, and whether the next one begins now.
     pub(super) fn end(&mut self) -> (Vec<RequestId>, bool) {
         self.is_moving = false;
-        let asked_by = std::mem::replace(&mut self.asked_by, self.next.take());
-        (asked_by.unwrap_or_default(), self.asked_by.is_some())
+        let requested_by = std::mem::replace(&mut self.requested_by, self.next.take());
+        (requested_by.unwrap_or_default(), self.requested_by.is_some())
     }
 
-    /// What the task under way comes to. Waits for ever while there is none. Cancel safe.
+    /// The next step that ends. Never returns while no reload is under way. Cancel safe.
     pub(super) async fn next(&mut self) -> ReloadStep {
         match self.task.join_next().await {
             Some(Ok(step)) => step,
-            Some(Err(lost)) => ReloadStep::Read(Err(format!("{lost}: this is a bug, please report it"))),
+            Some(Err(lost)) => ReloadStep::Read(Err(ReloadError::bug(&lost))),
             None => std::future::pending().await,
         }
     }
 
-    /// Reads the config.
+    /// Reads the config, unless an earlier read has not ended yet: threads that hang must not pile up.
     pub(super) fn read(&mut self, read: Arc<ReadConfig>, account: AccountBefore) {
-        self.task.spawn_blocking(move || ReloadStep::Read(read_config(&read, account).map(Box::new)));
+        if let Some(reader) = self.reader.as_ref().filter(|reader| !reader.thread.is_finished()) {
+            let error = ReloadError::Unread(reader.file.path());
+            self.task.spawn(async { ReloadStep::Read(Err(error)) });
+            return;
+        }
+        let (file, is_late) = (CurrentFile::default(), Arc::new(AtomicBool::new(false)));
+        let reader = {
+            let (file, is_late) = (file.clone(), Arc::clone(&is_late));
+            spawn_blocking(move || read_config(&read, account, &file, &is_late))
+        };
+        self.reader = Some(ConfigReader { thread: reader.abort_handle(), file: file.clone() });
+        self.task.spawn(async move {
+            ReloadStep::Read(match timeout(READ_WITHIN, reader).await {
+                Ok(Ok(result)) => result.map(Box::new).map_err(ReloadError::Rejected),
+                Ok(Err(lost)) => Err(ReloadError::bug(&lost)),
+                Err(_) => {
+                    is_late.store(true, Ordering::Relaxed);
+                    Err(ReloadError::Unread(file.path()))
+                }
+            })
+        });
     }
 
-    /// Moves MQTT and the account to what was read. `cloud` is the account in use.
+    /// Moves MQTT and the account to the new config. `cloud` is the account in use.
     pub(super) fn follow(
         &mut self,
         new: NewConfig,
@@ -127,32 +179,48 @@ impl Reload {
         });
     }
 
-    /// The daemon stops: reading is given up, a move ends without starting anything. Returns the MQTT session that runs
-    /// all the same, and those who asked and get no reload.
+    /// The daemon stops: a read is given up, a move ends without starting anything. Returns the MQTT session that was
+    /// started all the same, and the requests that get no reload.
     pub(super) async fn stop(&mut self) -> (Option<MqttSession>, Vec<RequestId>) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        let asked_by = self.asked_by.take().into_iter().chain(self.next.take()).flatten().collect();
+        let requested_by = self.requested_by.take().into_iter().chain(self.next.take()).flatten().collect();
         let mut session = None;
         if self.is_moving
             && let ReloadStep::Moved(moved) = self.next().await
         {
             session = moved.mqtt.flatten();
         }
-        (session, asked_by)
+        (session, requested_by)
     }
 }
 
-fn read_config(read: &ReadConfig, before: AccountBefore) -> Result<NewConfig, String> {
+impl ReloadError {
+    fn bug(lost: &tokio::task::JoinError) -> Self {
+        Self::Rejected(format!("{lost}: this is a bug, please report it"))
+    }
+}
+
+/// Blocks. A read that is late starts no account: its result is dropped.
+fn read_config(
+    read: &ReadConfig,
+    before: AccountBefore,
+    current: &CurrentFile,
+    is_late: &AtomicBool,
+) -> Result<NewConfig, String> {
     let AccountBefore { options, tokens, terminal, memory } = before;
-    let config = read().map_err(|invalid| invalid.lines.join("; "))?;
+    let config = read(current).map_err(|invalid| invalid.lines.join("; "))?;
+    if is_late.load(Ordering::Relaxed) {
+        return Ok(NewConfig { config, account: None });
+    }
+    current.set(&tokens.path());
     let is_same = config.cloud.as_ref().map(|cloud| &cloud.options) == options.as_ref();
-    // A logout took the token away; the one in memory goes with it.
+    // A logout removed the token file; the token in memory goes with it.
     let is_other = !is_same || tokens.was_removed();
     let account = is_other.then(|| CloudAccount::start(&config, tokens, terminal, &memory)).transpose();
     Ok(NewConfig { account: account.map_err(|error| error.to_string())?, config })
 }
 
-/// Says goodbye and starts anew. If the new broker cannot be started, the old one is started again.
+/// Leaves the broker, then starts the new session. If that fails, the old session is started again.
 async fn move_broker(
     broker: BrokerMove,
     is_stopping: &AtomicBool,
@@ -176,15 +244,15 @@ async fn move_broker(
     }
 }
 
-/// The account in use gives way to another one, or forgets what stopped it.
+/// Retires the account in use for another one, or lets it try again after what stopped it.
 async fn move_account(cloud: Option<Cloud>, is_other: bool, tokens: TokenFile) {
     if is_other {
         if let Some(cloud) = cloud {
             cloud.retire().await;
         }
-        off_the_loop(move || tokens.begin_anew()).await;
+        blocking(move || tokens.begin_anew()).await;
     } else if let Some(cloud) = cloud {
-        let tokens: Option<Tokens> = off_the_loop(move || {
+        let tokens: Option<Tokens> = blocking(move || {
             tokens.load().unwrap_or_else(|why| {
                 tracing::warn!("{why}");
                 None
@@ -195,8 +263,8 @@ async fn move_account(cloud: Option<Cloud>, is_other: bool, tokens: TokenFile) {
     }
 }
 
-/// Waits for the disk in a thread that may wait.
-async fn off_the_loop<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    // An error is a panic in there, which ends the process.
+/// Does work that waits for the disk in a thread of its own.
+async fn blocking<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // An error is a panic in the thread, which ends the process.
     spawn_blocking(work).await.unwrap_or_default()
 }

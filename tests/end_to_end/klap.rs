@@ -40,7 +40,7 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let (store, complaints) = Store::open(folder.path());
         assert_eq!(complaints, [""; 0]);
-        let reread = Box::new(|| Err(config::Invalid { lines: vec![] }));
+        let reread = Box::new(|_: &_| Err(config::Invalid { lines: vec![] }));
         let daemon = Daemon::start(config_of(home), store, folder.path().to_owned(), reread).await.unwrap();
         let port = daemon.broker_address().unwrap().port();
         let subscriber = Subscriber::connect(port).await;

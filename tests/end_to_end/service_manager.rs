@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::support::e2e::{ACCOUNT, Config, Daemon, Setup, home_of};
-use crate::support::mqtt::{Fault, FaultBroker, Process, free_port, within};
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Setup, home_of, json_of};
+use crate::support::mqtt::{Fault, FaultBroker, Process, Subscriber, free_port, within};
 use crate::support::namespace::part;
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon as InProcess;
@@ -23,6 +23,7 @@ use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
 use hs100d::store::Store;
 use rumqttc::Packet;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::time::timeout;
@@ -175,7 +176,7 @@ const LOOP_GOES_ON: &str = "X_TEST=the loop goes on";
 async fn a_daemon_whose_loop_hangs() {
     let Some(path) = std::env::var_os(HANGS) else { return };
     let state_dir = std::path::PathBuf::from(std::env::var_os("STATE_DIRECTORY").unwrap());
-    let reread = Box::new(|| Err(hs100d::config::Invalid { lines: vec![] }));
+    let reread = Box::new(|_: &_| Err(hs100d::config::Invalid { lines: vec![] }));
     let config =
         hs100d::config::Config::load(&ConfigPath::Named(path.into()), &Environment::default()).unwrap();
     let store = Store::open(&state_dir).0;
@@ -230,6 +231,59 @@ async fn while_a_config_is_being_read_the_loop_says_that_it_is_alive() {
     drop(pipe);
     manager.hears("READY=1").await;
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_ends_the_reload_and_a_later_reload_reads_it_anew() {
+    let manager = Manager::listen();
+    let (_home, setup, mut daemon) = served(&manager).await;
+    let subscriber = Subscriber::connect(daemon.is_connected().await).await;
+    let reload = async |transaction: &str| {
+        subscriber.publish("hs100d/bridge/request/reload", json!({ "transaction": transaction }).to_string());
+        let response = json_of(&subscriber.receives("hs100d/bridge/response/reload", transaction).await);
+        response["error"].as_str().map(str::to_owned)
+    };
+    let text = fs::read_to_string(setup.config()).unwrap();
+    setup.pipe();
+    let line =
+        format!("the old one stays: {} could not be read within 10s: check ", setup.config().display());
+    daemon.signal("HUP");
+    manager.hears("RELOADING=1").await;
+    let pipe = setup.reader().await;
+    manager.hears("READY=1").await;
+    let warning = daemon.says(&line).await;
+    assert!(warning.contains(" WARN ") && warning.contains("then reload again"), "{warning}");
+    // A daemon with a socket that nobody reads would wait for it.
+    drop(manager);
+
+    let refused = reload("second").await.unwrap();
+    assert!(line.contains(refused.split(" within").next().unwrap()), "{refused}");
+    daemon.says_again(&line, 2).await;
+    assert_eq!(open_files(&daemon, &setup.config()), 1, "one reader hangs, and no second one");
+
+    drop(pipe);
+    fs::remove_file(setup.config()).unwrap();
+    setup.write(&text);
+    within("a reload that reads the file", async {
+        // The reader that hung may take a moment to end.
+        while reload("third").await.is_some() {
+            subscriber.clear();
+        }
+    })
+    .await;
+    let lines = daemon.lines();
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("the config was read again")).count(),
+        1,
+        "{lines:?}"
+    );
+    daemon.stop().await;
+}
+
+/// How often the daemon has this file open.
+fn open_files(daemon: &Daemon, file: &Path) -> usize {
+    let all = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    all.flatten().filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file)).count()
 }
 
 #[tokio::test]
