@@ -14,7 +14,7 @@ impl EmbeddedBroker {
     /// # Errors
     ///
     /// [`BrokerError::NotBuilt`].
-    pub(crate) async fn start(_: BrokerOptions) -> Result<Self, BrokerError> {
+    pub async fn start(_: BrokerOptions) -> Result<Self, BrokerError> {
         Err(BrokerError::NotBuilt)
     }
 
@@ -29,12 +29,12 @@ impl EmbeddedBroker {
     }
 
     /// Never called.
-    pub(crate) async fn wait_for_fewer_clients(&self, _clients: usize) {
+    pub async fn wait_for_fewer_clients(&self, _clients: usize) {
         match self.0 {}
     }
 
     /// Never called.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         match self.0 {}
     }
 }
