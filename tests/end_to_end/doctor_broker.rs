@@ -171,7 +171,7 @@ async fn a_broker_at_which_the_daemon_could_not_write_is_named_and_nothing_is_le
         (
             ("allow_anonymous true\nretain_available false\n", [("acl", "")]),
             "broker-unfit",
-            "keeps no messages",
+            "does not support retained messages",
         ),
         (("allow_anonymous true\nmax_qos 0\n", [("acl", "")]), "broker-unfit", "QoS 1"),
     ] {
