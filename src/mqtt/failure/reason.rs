@@ -182,7 +182,7 @@ impl FailureReason {
             Self::NoTls => (
                 "broker-speaks-no-tls",
                 "it does not speak TLS on this port",
-                "write its port for TLS in mqtt.url, usually 8883",
+                "write its port for mqtts in mqtt.url, usually 8883",
             ),
             Self::FileUnusable => (
                 "file-unusable",
