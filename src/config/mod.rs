@@ -6,9 +6,9 @@
 //!     +-----> validate ---> plugs     the values checked together, the defaults
 //! ```
 //!
-//! `load` reads the file and calls both, `current_file` says which file is being read, `url` and `suggest` know brokers' URLs and frequent mistakes, [`paths`] where the file
-//! is, [`service`] whether the system service is installed. No module below knows that there is a file: each has options of
-//! its own.
+//! `load` reads the file and calls both, `current_file` says which file is being read, `url` and `suggest` know brokers'
+//! URLs and frequent mistakes, [`paths`] where the file is, [`service`] whether the system service is installed. No module
+//! below knows that there is a file: each has options of its own.
 
 mod current_file;
 mod diagnostic;

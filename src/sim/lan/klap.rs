@@ -433,10 +433,10 @@ mod tests {
             let cookie = cookie.split(';').next().unwrap().to_owned();
             let plug: Seed = body[..SEED].try_into().unwrap();
             let auth = klap_crypto::auth_hash(version, ACCOUNT.0, ACCOUNT.1);
-            if body[SEED..] != klap_crypto::plug_proof(version, &seed, &plug, &auth) {
+            if body[SEED..] != klap_crypto::proof(version, &seed, &plug, &auth) {
                 return Err(KlapSeen::Body(body.len()));
             }
-            let proof = klap_crypto::client_proof(version, &seed, &plug, &auth);
+            let proof = klap_crypto::proof(version, &plug, &seed, &auth);
             if has_ended(&stream) {
                 stream = connect(address, BOUND).await?;
             }

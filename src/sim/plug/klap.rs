@@ -118,7 +118,7 @@ impl SimKlap {
         let cookie = self.timeout.cookie(&id);
         self.session = Some(SimKlapSession {
             id,
-            client_proof: klap_crypto::client_proof(self.version, &client, &plug, &auth),
+            client_proof: klap_crypto::proof(self.version, &plug, &client, &auth),
             is_proved: false,
             last_seq: keys.first_seq,
             keys,
@@ -126,7 +126,7 @@ impl SimKlap {
             since: now,
             until: now + self.timeout.duration(),
         });
-        let proof = klap_crypto::plug_proof(self.version, &client, &plug, &auth);
+        let proof = klap_crypto::proof(self.version, &client, &plug, &auth);
         Some(Greeting { body: [&plug[..], &proof].concat(), cookie })
     }
 
@@ -396,12 +396,12 @@ mod tests {
         let greeting = klap.handshake1(&seed, seeds(), now).unwrap();
         let plug: Seed = greeting.body[..SEED].try_into().unwrap();
         let auth = klap.account.auth_hash(klap.version);
-        assert_eq!(greeting.body[SEED..], klap_crypto::plug_proof(klap.version, &seed, &plug, &auth));
+        assert_eq!(greeting.body[SEED..], klap_crypto::proof(klap.version, &seed, &plug, &auth));
         let (cookie, _) = greeting.cookie.split_once(';').unwrap();
         Client {
             cookie: cookie.to_owned(),
             keys: SessionKeys::derive(&seed, &plug, &auth),
-            proof: klap_crypto::client_proof(klap.version, &seed, &plug, &auth),
+            proof: klap_crypto::proof(klap.version, &plug, &seed, &auth),
         }
     }
 

@@ -41,29 +41,11 @@ pub(in crate::sim) fn owner_hash(username: &str) -> String {
     Md5::digest(username).iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// What the plug proves itself by in handshake1.
-pub(in crate::sim) fn plug_proof(
-    version: SimKlapVersion,
-    client: &Seed,
-    plug: &Seed,
-    auth: &[u8],
-) -> [u8; HASH] {
+/// What a side of the handshake proves itself by to the one that `asks`: the plug in handshake1, the client in handshake2.
+pub(in crate::sim) fn proof(version: SimKlapVersion, asks: &Seed, proves: &Seed, auth: &[u8]) -> [u8; HASH] {
     match version {
-        SimKlapVersion::V1 => sha256(&[client, auth]),
-        SimKlapVersion::V2 | SimKlapVersion::Unknown => sha256(&[client, plug, auth]),
-    }
-}
-
-/// What the client has to prove itself by in handshake2.
-pub(in crate::sim) fn client_proof(
-    version: SimKlapVersion,
-    client: &Seed,
-    plug: &Seed,
-    auth: &[u8],
-) -> [u8; HASH] {
-    match version {
-        SimKlapVersion::V1 => sha256(&[plug, auth]),
-        SimKlapVersion::V2 | SimKlapVersion::Unknown => sha256(&[plug, client, auth]),
+        SimKlapVersion::V1 => sha256(&[asks, auth]),
+        SimKlapVersion::V2 | SimKlapVersion::Unknown => sha256(&[asks, proves, auth]),
     }
 }
 
@@ -277,8 +259,8 @@ mod tests {
     fn a_session_is_what_the_vectors_say() {
         for vectors in VECTORS {
             let auth = of_the_example(vectors.version);
-            assert_eq!(hex(&plug_proof(vectors.version, &CLIENT, &PLUG, &auth)), vectors.plug_proof);
-            assert_eq!(hex(&client_proof(vectors.version, &CLIENT, &PLUG, &auth)), vectors.client_proof);
+            assert_eq!(hex(&proof(vectors.version, &CLIENT, &PLUG, &auth)), vectors.plug_proof);
+            assert_eq!(hex(&proof(vectors.version, &PLUG, &CLIENT, &auth)), vectors.client_proof);
             let keys = SessionKeys::derive(&CLIENT, &PLUG, &auth);
             let derived = (hex(&keys.key), hex(&keys.iv), keys.first_seq, hex(&keys.signature));
             let (key, iv, signature) = (vectors.key.into(), vectors.iv.into(), vectors.signature.into());

@@ -50,17 +50,11 @@ impl KlapVersion {
         }
     }
 
-    fn plugs_proof(self, ours: &Seed, theirs: &Seed, hash: &[u8]) -> Zeroizing<[u8; PROOF_LEN]> {
+    /// What one side proves itself by; each begins with the seed of the side that asks for the proof.
+    fn proof(self, asking: &Seed, proving: &Seed, hash: &[u8]) -> Zeroizing<[u8; PROOF_LEN]> {
         match self {
-            Self::V1 => sha256(&[ours, hash]),
-            Self::V2 => sha256(&[ours, theirs, hash]),
-        }
-    }
-
-    fn our_proof(self, ours: &Seed, theirs: &Seed, hash: &[u8]) -> Zeroizing<[u8; PROOF_LEN]> {
-        match self {
-            Self::V1 => sha256(&[theirs, hash]),
-            Self::V2 => sha256(&[theirs, ours, hash]),
+            Self::V1 => sha256(&[asking, hash]),
+            Self::V2 => sha256(&[asking, proving, hash]),
         }
     }
 }
@@ -101,7 +95,7 @@ impl Handshake {
         for account in accounts.iter() {
             for version in KlapVersion::ALL {
                 let hash = version.hash(&account.hashes);
-                let is_match = version.plugs_proof(ours, theirs, hash).ct_eq(proof);
+                let is_match = version.proof(ours, theirs, hash).ct_eq(proof);
                 if found.is_none() && bool::from(is_match) {
                     found = Some((account, version));
                 }
@@ -112,7 +106,7 @@ impl Handshake {
         Ok(Self {
             spelling: account.spelling,
             version,
-            proof: version.our_proof(ours, theirs, hash),
+            proof: version.proof(theirs, ours, hash),
             session: KlapSession::new(ours, theirs, hash),
         })
     }
@@ -261,7 +255,7 @@ mod tests {
 
     /// The plug's half of the first handshake, with this account in its memory.
     fn answer(ours: &Seed, theirs: &Seed, version: KlapVersion, hashes: &KlapHashes) -> Vec<u8> {
-        [&theirs[..], &*version.plugs_proof(ours, theirs, version.hash(hashes))].concat()
+        [&theirs[..], &*version.proof(ours, theirs, version.hash(hashes))].concat()
     }
 
     fn accepted(theirs: Seed, version: KlapVersion) -> Handshake {
