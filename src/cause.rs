@@ -97,6 +97,18 @@ causes! {
     PLUG_REFUSES = "plug-refuses",
         "it understands the request and refuses it",
         "update its firmware in the Kasa app, or cut its power for a moment";
+    KLAP_BLOCKED = "klap-blocked",
+        "it refuses the handshake of its own protocol, KLAP, before any account is compared",
+        "in the Kasa app, switch Third-Party Compatibility (Me > Settings) off and on again, and cut the plug's power for \
+         a moment";
+    OTHER_ACCOUNT = "other-account",
+        "it speaks KLAP, and the account that it was set up with is not the one that hs100d has: another account, \
+         another spelling of the e-mail, or an old one that it kept after an update",
+        "write the e-mail as the Kasa app shows it under Me > Account (upper and lower case count) and check the \
+         password; if both are right, remove the plug from the app and add it again";
+    SESSION_TAKEN = "session-taken",
+        "it speaks KLAP with one client at a time, and another client takes turns with hs100d",
+        "stop other programs that use the plug over the LAN: another home automation, a script, a hub, an open app";
     BEHIND_ROUTER = "behind-router",
         "its address is on none of this machine's networks, and no answer comes",
         "let the router route to it and its firewall pass TCP to the plug's port; broadcasts do not cross a router, so \

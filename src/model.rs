@@ -441,6 +441,15 @@ pub enum Failure {
         /// Its device id, shortened.
         found: Box<str>,
     },
+    /// The plug does not let us begin a KLAP session.
+    #[error("the plug refuses the KLAP handshake")]
+    KlapBlocked,
+    /// The plug proved that it holds none of the accounts that we know.
+    #[error("the plug holds another account or another spelling of it")]
+    OtherAccount,
+    /// A plug has one KLAP session, and another client began one soon after ours.
+    #[error("another client took the plug's KLAP session")]
+    SessionTaken,
     /// The plug refuses the request.
     #[error("the plug answered error {code} ({message})")]
     Device {
@@ -501,6 +510,9 @@ impl Failure {
             Self::Closed => Verdict::RouteDoubtful,
             Self::Garbage(_) => Verdict::RouteDoubtful,
             Self::WrongPlug { .. } => Verdict::RouteDown,
+            Self::KlapBlocked => Verdict::RouteDown,
+            Self::OtherAccount => Verdict::RouteDown,
+            Self::SessionTaken => Verdict::RouteDown,
             Self::Device { .. } => Verdict::PlugRefuses,
             Self::CloudDown(_) => Verdict::RouteDown,
             Self::CloudFailsHere(_) => Verdict::RouteDown,

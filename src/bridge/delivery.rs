@@ -75,6 +75,9 @@ fn may_pass_soon(failure: &Failure) -> bool {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => true,
         Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => true,
+        // The other client may be done in a moment.
+        Failure::SessionTaken => true,
+        Failure::KlapBlocked | Failure::OtherAccount => false,
         Failure::Device { .. } => false,
         Failure::CloudOffline | Failure::NotInAccount => false,
         Failure::CloudRefused(_) | Failure::Unsupported(_) => false,

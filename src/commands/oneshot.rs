@@ -237,7 +237,9 @@ fn lasts(failure: &Failure) -> bool {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
         Failure::CloudOffline | Failure::NotInAccount | Failure::CloudRefused(_) => true,
         Failure::Unsupported(_) | Failure::Throttled | Failure::CloudStopped(_) => true,
+        Failure::KlapBlocked | Failure::OtherAccount => true,
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => false,
+        Failure::SessionTaken => false,
         // The plug refused: the bridge ends the command.
         Failure::Device { .. } => false,
         Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => false,

@@ -151,6 +151,9 @@ pub(in crate::commands) fn of_failure(failure: &Failure) -> Option<Cause> {
         Failure::Closed => Some(cause::CLOSES_CONNECTION),
         Failure::Garbage(_) => Some(cause::NOT_A_PLUG),
         Failure::WrongPlug { .. } => Some(cause::ANOTHER_PLUG),
+        Failure::KlapBlocked => Some(cause::KLAP_BLOCKED),
+        Failure::OtherAccount => Some(cause::OTHER_ACCOUNT),
+        Failure::SessionTaken => Some(cause::SESSION_TAKEN),
         Failure::Device { .. } => Some(cause::PLUG_REFUSES),
         Failure::CloudDown(_) => Some(cause::CLOUD_OUT_OF_ORDER),
         Failure::CloudFailsHere(_) => Some(cause::CLOUD_SILENT),
@@ -164,7 +167,9 @@ pub(in crate::commands) fn of_failure(failure: &Failure) -> Option<Cause> {
 
 fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
     let by_itself = of_failure(failure).unwrap_or(cause::NOT_A_PLUG);
-    if matches!(failure, Failure::OutOfFiles | Failure::Device { .. } | Failure::Unsupported(_)) {
+    let names_the_plug = matches!(failure, Failure::Device { .. } | Failure::Unsupported(_));
+    let is_of_klap = matches!(failure, Failure::KlapBlocked | Failure::OtherAccount | Failure::SessionTaken);
+    if names_the_plug || is_of_klap || *failure == Failure::OutOfFiles {
         return by_itself;
     }
     if evidence.broadcast == Broadcast::AnsweredElsewhere {
