@@ -2,6 +2,7 @@
 //!
 //! A new protocol is a file beside `xor` and an arm in [`Lan::perform`]. What is said is the same over all of them.
 
+mod connection;
 pub(crate) mod fd_budget;
 pub mod klap_crypto;
 mod xor;
