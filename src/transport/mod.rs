@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::bridge::event::{Exchange, ExchangeId, Outcome, Target};
+use crate::klap_hashes::KlapAccounts;
 use crate::model::Failure;
 use cloud::Cloud;
 use lan::Lan;
@@ -35,6 +36,11 @@ impl Transport {
     /// Replaces the account, or removes it. Exchanges under way keep the one that they started with.
     pub(crate) fn set_cloud(&mut self, cloud: Option<Cloud>) {
         self.cloud = cloud;
+    }
+
+    /// Replaces the accounts that plugs may hold for KLAP.
+    pub fn set_klap_accounts(&self, accounts: KlapAccounts) {
+        self.lan.set_klap_accounts(accounts);
     }
 
     /// The account's cloud, if there is one.

@@ -7,6 +7,7 @@ mod cloud;
 mod cloud_home;
 mod cloud_session;
 mod discovery;
+mod klap;
 mod lan;
 mod mosquitto;
 mod mqtt;

@@ -4,20 +4,41 @@
 
 mod connection;
 pub(crate) mod fd_budget;
+mod klap;
 pub mod klap_crypto;
+pub mod klap_http;
 mod xor;
 
+use std::sync::Arc;
+
 use crate::bridge::event::{Exchange, Identity, Outcome};
-use crate::model::{Address, Failure, LanProtocol};
+use crate::klap_hashes::KlapAccounts;
+use crate::model::{Address, LanProtocol};
+use fd_budget::FdBudget;
+use klap::KlapClient;
 use xor::XorClient;
 
-/// The LAN: one client for each protocol.
-#[derive(Debug, Default)]
+/// The LAN: one client for each protocol, with one budget of file descriptors.
+#[derive(Debug)]
 pub struct Lan {
     xor: XorClient,
+    klap: KlapClient,
+}
+
+impl Default for Lan {
+    fn default() -> Self {
+        let budget = Arc::new(FdBudget::default());
+        Self { xor: XorClient::new(Arc::clone(&budget)), klap: KlapClient::new(budget) }
+    }
 }
 
 impl Lan {
+    /// Replaces the accounts that plugs may hold for KLAP; until then they are the setup accounts and the blank one. If they
+    /// differ, sessions end, and plugs that held another account are tried again at once.
+    pub fn set_klap_accounts(&self, accounts: KlapAccounts) {
+        self.klap.set_accounts(accounts);
+    }
+
     /// Carries one exchange out, by its deadline. Dropping the future before its end resets the connection, so that
     /// the kernel does not deliver the request later.
     pub async fn perform(
@@ -29,13 +50,13 @@ impl Lan {
     ) -> Outcome {
         match protocol {
             LanProtocol::Xor => self.xor.perform(exchange, address, expect).await,
-            // Not built yet, and the bridge makes no such target.
-            LanProtocol::Klap => Outcome::of(Err(Failure::Unsupported("KLAP".into()))),
+            LanProtocol::Klap => self.klap.perform(exchange, address, expect).await,
         }
     }
 
     /// Closes every connection that is not in use.
     pub fn close(&self) {
         self.xor.close();
+        self.klap.close();
     }
 }

@@ -21,14 +21,18 @@ use crate::transport::lan::connection::{
 use crate::transport::lan::fd_budget::FdBudget;
 
 /// All plugs' connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct XorClient {
     kept: Mutex<IdleConnections<XorConnection>>,
     spare: SpareBuffers,
-    share: FdBudget,
+    budget: Arc<FdBudget>,
 }
 
 impl XorClient {
+    pub(super) fn new(budget: Arc<FdBudget>) -> Self {
+        Self { kept: Mutex::default(), spare: SpareBuffers::default(), budget }
+    }
+
     /// Carries one exchange out, by its deadline. Dropping the future before its end resets the connection, so that
     /// the kernel does not deliver the request later.
     pub(super) async fn perform(&self, exchange: &Exchange, address: &Address, expect: &Identity) -> Outcome {
@@ -60,7 +64,7 @@ impl XorClient {
 
     /// Connects, and asks the plug who it is before it sends a request that changes something.
     async fn ask_anew(&self, ask: &ExchangeParts<'_>) -> Result<Outcome, ExchangeError> {
-        let mut wire = XorConnection::connect(ask.address, &self.share).await?;
+        let mut wire = XorConnection::connect(ask.address, &self.budget).await?;
         if ask.exchange.request == Request::SysInfo {
             return self.ask_on(wire, ask).await.map(|reply| Outcome::of(Ok(reply)));
         }
@@ -89,7 +93,7 @@ impl XorClient {
         ask: &ExchangeParts<'_>,
         hello: &Reading,
     ) -> Result<Reply, ExchangeError> {
-        let mut wire = XorConnection::connect(ask.address, &self.share).await?;
+        let mut wire = XorConnection::connect(ask.address, &self.budget).await?;
         wire.proven = Some(Arc::clone(&hello.device));
         self.ask_on(wire, ask).await
     }
@@ -104,7 +108,7 @@ impl XorClient {
         // A plug that refuses has answered: its connection is sound.
         let says_no = |trouble: &ExchangeError| matches!(trouble, ExchangeError::Failed(outcome) if matches!(outcome.result, Err(Failure::Device { .. })));
         let sound = answer.as_ref().err().is_none_or(says_no);
-        if sound && !wire.spent && self.share.keeps(&wire.stream.tcp) {
+        if sound && !wire.spent && self.budget.keeps(&wire.stream.tcp) {
             self.kept().keep(ask.exchange.plug, wire);
         }
         answer
