@@ -144,13 +144,14 @@ async fn handshake1(plug: &PlugHandle, request: &KlapRequest) -> HttpAnswer {
         return HttpAnswer::ok(HTML.to_vec());
     }
     let seed = || Uuid::new_v4().into_bytes();
-    let greeting = plug.with(|plug| plug.klap.handshake1(&request.body, seed, Instant::now()));
+    let (greeting, gives_cookie) =
+        plug.with(|plug| (plug.klap.handshake1(&request.body, seed, Instant::now()), plug.klap.gives_cookie));
     let Some(greeting) = greeting else { return HttpAnswer::status(400) };
     let mut body = greeting.body;
     if let KlapFault::Handshake1Length(length) = fault {
         body.resize(length, 0);
     }
-    HttpAnswer { cookie: Some(greeting.cookie), ..HttpAnswer::ok(body) }
+    HttpAnswer { cookie: gives_cookie.then_some(greeting.cookie), ..HttpAnswer::ok(body) }
 }
 
 async fn handshake2(plug: &PlugHandle, request: &KlapRequest) -> HttpAnswer {

@@ -33,6 +33,8 @@ pub struct SimKlap {
     pub timeout: SessionTimeout,
     /// How the end of an answer is marked.
     pub framing: Framing,
+    /// Whether it gives a session id in a cookie. Without, there is none in requests either.
+    pub gives_cookie: bool,
     /// The sign of the first number of a session, for tests that need one of them.
     pub first_seq: SeqSign,
     /// After each start it refuses connections until a probe of the newer discovery reaches it.
@@ -57,6 +59,7 @@ impl SimKlap {
             port: None,
             timeout: SessionTimeout::After(SESSION),
             framing: Framing::Length,
+            gives_cookie: true,
             first_seq: SeqSign::Any,
             waits_for_probe: false,
             fault: KlapFault::Works,
@@ -164,6 +167,9 @@ impl SimKlap {
             return Err(KlapRefusal::Expired);
         }
         let session = self.session.as_mut().ok_or(KlapRefusal::NoSession)?;
+        if !self.gives_cookie {
+            return if cookie.is_none() { Ok(session) } else { Err(KlapRefusal::OtherCookie) };
+        }
         let cookie = cookie.ok_or(KlapRefusal::NoCookie)?;
         match cookie.strip_prefix("TP_SESSIONID=") {
             Some(id) if id == session.id => Ok(session),
