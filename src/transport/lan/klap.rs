@@ -530,3 +530,115 @@ impl KlapConnection {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::klap_hashes::KlapHashes;
+    use crate::transport::lan::klap_crypto::KlapVersion;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn plug() -> KlapPlug {
+        KlapPlug::new(&Address::new("192.0.2.1", 80).unwrap())
+    }
+
+    /// A session that was asked so many times.
+    fn session(requests: u32) -> OpenSession {
+        let accounts = KlapAccounts::of("user@example.com", &Secret::new("great_password".to_owned()), None);
+        // A recorded handshake of the first version.
+        let theirs = "101112131415161718191a1b1c1d1e1f7c10489c80f0713f4bc0275f2612e432b210f2b7c28b3b03bf95f48987ab0ce9";
+        let answer: Vec<u8> = (0..theirs.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&theirs[at..at + 2], 16).unwrap())
+            .collect();
+        let ours = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        let handshake = Handshake::accept(&ours, &answer, &accounts).unwrap();
+        assert_eq!(handshake.version, KlapVersion::V1);
+        let (id, renew_at) = (Some(Secret::new("A1B2".to_owned())), Instant::now() + MINUTE);
+        OpenSession { keys: handshake.session, id, renew_at, requests, proven: None }
+    }
+
+    #[test]
+    fn a_session_is_renewed_in_time() {
+        let renewed = |seconds| renewal(Duration::from_secs(seconds)).as_secs();
+        assert_eq!(renewed(86_400), 85_200);
+        assert_eq!((renewed(2400), renewed(2402)), (1200, 1202));
+        assert_eq!((renewed(1200), renewed(60), renewed(1), renewed(0)), (600, 30, 0, 0));
+        let mut plug = plug();
+        plug.session = Some(session(0));
+        let now = Instant::now();
+        assert!(plug.has_session(now) && !plug.has_session(now + MINUTE));
+    }
+
+    #[test]
+    fn a_plug_that_refuses_sees_at_most_two_handshakes_a_minute() {
+        let mut plug = plug();
+        let now = Instant::now();
+        for failure in [Failure::KlapBlocked, Failure::OtherAccount] {
+            for handshakes in 1..=2 {
+                plug.back_off(&failure, handshakes, now);
+                let pause = MINUTE * handshakes / 2;
+                assert_eq!(plug.paused(now + pause - Duration::from_millis(1)), Some(failure.clone()));
+                assert_eq!(plug.paused(now + pause), None);
+                assert_eq!(plug.paused(now), None, "it is over");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plug_whose_session_was_taken_is_left_alone_for_some_seconds_and_others_are_not() {
+        let mut plug = plug();
+        let now = Instant::now();
+        plug.back_off(&Failure::SessionTaken, 2, now);
+        let soon = now + TAKEN_PAUSE - Duration::from_millis(1);
+        assert_eq!(plug.paused(soon), Some(Failure::SessionTaken));
+        assert_eq!(plug.paused(now + TAKEN_PAUSE + Duration::from_millis(2551)), None);
+        for failure in [Failure::Silent, Failure::Closed, Failure::Refused, Failure::Garbage("".into())] {
+            plug.back_off(&failure, 2, now);
+            assert_eq!(plug.paused(now), None, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_and_a_session_are_of_one_address() {
+        let mut plug = plug();
+        let now = Instant::now();
+        plug.session = Some(session(1));
+        plug.back_off(&Failure::OtherAccount, 1, now);
+        plug.prepare(&Address::new("192.0.2.1", 80).unwrap(), &Identity::default());
+        assert!(plug.paused(now).is_some() && plug.session.is_some());
+        plug.prepare(&Address::new("192.0.2.1", 81).unwrap(), &Identity::default());
+        assert!(plug.paused(now).is_none() && plug.session.is_none());
+    }
+
+    #[test]
+    fn a_firmware_that_takes_one_request_in_a_session_is_known_after_two_of_them() {
+        let now = Instant::now();
+        let mut plug = plug();
+        let lose_second = |plug: &mut KlapPlug, is_readable| {
+            plug.session = Some(session(1));
+            plug.note_answer(is_readable);
+            plug.session = Some(session(2));
+            plug.note_answer(is_readable);
+        };
+        lose_second(&mut plug, false);
+        assert!(plug.has_session(now));
+        lose_second(&mut plug, true);
+        lose_second(&mut plug, false);
+        assert!(plug.has_session(now), "one second request was answered in between");
+        lose_second(&mut plug, false);
+        assert!(!plug.has_session(now));
+        plug.session = Some(session(0));
+        assert!(plug.has_session(now));
+    }
+
+    #[test]
+    fn nothing_of_a_session_is_printed() {
+        let mut plug = plug();
+        plug.session = Some(session(1));
+        let printed = format!("{plug:?} {:?}", KlapClient::new(Arc::default()));
+        let hashes = KlapHashes::of("user@example.com", &Secret::new("great_password".to_owned()));
+        assert!(!printed.contains("A1B2") && !printed.contains(&hashes.to_text()[..8]), "{printed}");
+    }
+}

@@ -214,3 +214,190 @@ fn read_session_id(id: &[u8]) -> Result<Option<Secret>, BadKlapAnswer> {
     let text = std::str::from_utf8(id).ok().filter(|_| is_usable).ok_or(BadKlapAnswer::SessionId)?;
     Ok((!text.is_empty()).then(|| Secret::new(text.to_owned())))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nServer: SHIP 2.0\r\nContent-Length: 5\r\n\r\nhello";
+
+    fn parsed(received: &str) -> Result<Option<(u16, &str, bool)>, BadKlapAnswer> {
+        let answer = parse(received.as_bytes(), false)?;
+        Ok(answer.map(|answer| (answer.status, &received[answer.body], answer.keeps_connection)))
+    }
+
+    fn cookie(header: &str) -> Result<(Option<String>, u64), BadKlapAnswer> {
+        let head = format!("HTTP/1.1 200 OK\r\n{header}\r\n\r\n");
+        let cookie = SessionCookie::read(head.as_bytes())?;
+        Ok((cookie.id.map(|id| id.expose().to_owned()), cookie.timeout.as_secs()))
+    }
+
+    #[test]
+    fn a_request_is_what_plugs_take() {
+        let address = Address::new("192.0.2.7", 80).unwrap();
+        let mut buffer = b"left over".to_vec();
+        write_request(&mut buffer, KlapPath::Handshake1, &address, None, b"seed");
+        assert_eq!(
+            std::str::from_utf8(&buffer).unwrap(),
+            "POST /app/handshake1 HTTP/1.1\r\nHost: 192.0.2.7\r\nContent-Type: application/octet-stream\r\n\
+             Content-Length: 4\r\n\r\nseed"
+        );
+        let id = Secret::new("A1B2".to_owned());
+        for (address, path, first_lines) in [
+            ("[fe80::1]:81", KlapPath::Handshake2, "POST /app/handshake2 HTTP/1.1\r\nHost: [fe80::1]:81\r\n"),
+            ("plug.lan", KlapPath::Request(7), "POST /app/request?seq=7 HTTP/1.1\r\nHost: plug.lan\r\n"),
+            (
+                "::1",
+                KlapPath::Request(i32::MIN),
+                "POST /app/request?seq=-2147483648 HTTP/1.1\r\nHost: [::1]\r\n",
+            ),
+        ] {
+            write_request(&mut buffer, path, &Address::new(address, 80).unwrap(), Some(&id), &[0; 80]);
+            let (head, body) = buffer.split_at(buffer.len() - 80);
+            let rest = "Cookie: TP_SESSIONID=A1B2\r\nContent-Type: application/octet-stream\r\n\
+                        Content-Length: 80\r\n\r\n";
+            assert_eq!(std::str::from_utf8(head).unwrap(), [first_lines, rest].concat());
+            assert_eq!(body, [0; 80]);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_whole_with_its_last_byte_and_not_before() {
+        for end in 0..OK.len() {
+            for is_ended in [false, true] {
+                assert_eq!(parse(&OK.as_bytes()[..end], is_ended), Ok(None), "{end}");
+            }
+        }
+        assert_eq!(parsed(OK), Ok(Some((200, "hello", true))));
+        assert_eq!(parsed(&format!("{OK}H")), Ok(Some((200, "hello", false))), "one byte too many");
+        let ended = parse(OK.as_bytes(), true).unwrap().unwrap();
+        assert!(!ended.keeps_connection);
+    }
+
+    #[test]
+    fn a_body_without_length_ends_with_the_connection() {
+        let answer = "HTTP/1.1 200 OK\r\n\r\nhello";
+        for end in 0..=answer.len() {
+            assert_eq!(parse(&answer.as_bytes()[..end], false), Ok(None), "{end}");
+        }
+        let whole = KlapAnswer { status: 200, body: 19..24, keeps_connection: false };
+        assert_eq!(parse(answer.as_bytes(), true), Ok(Some(whole)));
+        let most = [answer.as_bytes(), &vec![0; MAX_BODY - 5]].concat();
+        assert_eq!(parse(&most, true).unwrap().unwrap().body.len(), MAX_BODY);
+        for is_ended in [false, true] {
+            let too_long = [&most[..], b"0"].concat();
+            assert_eq!(parse(&too_long, is_ended), Err(BadKlapAnswer::BodyTooLong));
+        }
+    }
+
+    #[test]
+    fn a_connection_is_kept_unless_the_plug_closes_it() {
+        for (version, header, is_kept) in [
+            ("1.1", "Server: x", true),
+            ("1.1", "Connection: keep-alive", true),
+            ("1.1", "Connection: close", false),
+            ("1.1", "connection: Upgrade, CLOSE", false),
+            ("1.0", "Server: x", false),
+        ] {
+            let answer = format!("HTTP/{version} 403 Forbidden\r\n{header}\r\nContent-Length: 0\r\n\r\n");
+            assert_eq!(parsed(&answer), Ok(Some((403, "", is_kept))), "{version} {header}");
+        }
+        for status in [100, 101, 204, 304] {
+            assert_eq!(
+                parsed(&format!("HTTP/1.1 {status} x\r\n\r\n")),
+                Ok(Some((status, "", true))),
+                "they have no body, and no length"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_says_why_whatever_follows() {
+        let head = |headers: &str| format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n");
+        for (received, bad) in [
+            ("\u{8f}\0", BadKlapAnswer::NotHttp),
+            ("<html>", BadKlapAnswer::NotHttp),
+            ("HTTP/2 200 OK\r\n", BadKlapAnswer::NotHttp),
+            (&head("Content-Length: 65537"), BadKlapAnswer::Announced(65537)),
+            (&head("Content-Length: 2147483647"), BadKlapAnswer::Announced(2147483647)),
+            (&head("Content-Length: 99999999999999999999"), BadKlapAnswer::BadLength),
+            (&head("Content-Length: -1"), BadKlapAnswer::BadLength),
+            (&head("Content-Length: +1"), BadKlapAnswer::BadLength),
+            (&head("Content-Length:"), BadKlapAnswer::BadLength),
+            (&head("Content-Length: 1\r\nContent-Length: 2"), BadKlapAnswer::BadLength),
+            (&head("Transfer-Encoding: chunked"), BadKlapAnswer::TransferEncoding),
+            (&head("Content-Length: 1\r\nTransfer-Encoding: chunked"), BadKlapAnswer::TransferEncoding),
+            (&head(&"x: y\r\n".repeat(33)), BadKlapAnswer::HeadTooLong),
+            (&format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(MAX_HEAD)), BadKlapAnswer::HeadTooLong),
+        ] {
+            assert_eq!(parsed(received), Err(bad), "{received:?}");
+            assert_eq!(parsed(&format!("{received}\r\n\r\nmore")), Err(bad), "{received:?}");
+        }
+        assert_eq!(parsed(&head("Content-Length: 0\r\nContent-Length: 0")), Ok(Some((200, "", true))));
+    }
+
+    #[test]
+    fn the_session_id_and_the_lifetime_are_read_from_one_header_or_from_two() {
+        let id = Some("A1B2".to_owned());
+        for (header, expected) in [
+            ("Set-Cookie: TP_SESSIONID=A1B2;TIMEOUT=86400", (id.clone(), 86400)),
+            ("set-cookie: TP_SESSIONID=A1B2; TIMEOUT=90; Path=/", (id.clone(), 90)),
+            ("Set-Cookie: TP_SESSIONID=A1B2\r\nSet-Cookie: TIMEOUT=90", (id.clone(), 90)),
+            ("Set-Cookie: TP_SESSIONID=A1B2", (id.clone(), 86400)),
+            ("Set-Cookie: TP_SESSIONID=A1B2;TIMEOUT=soon", (id.clone(), 86400)),
+            ("Set-Cookie: TP_SESSIONID=A1B2;TIMEOUT=-1", (id.clone(), 86400)),
+            ("Set-Cookie: TP_SESSIONID=A1B2;TIMEOUT=99999999999", (id, 86400)),
+            ("Set-Cookie: TP_SESSIONID=;TIMEOUT=90", (None, 90)),
+            ("Set-Cookie: other=A1B2", (None, 86400)),
+            ("Server: SHIP 2.0", (None, 86400)),
+        ] {
+            assert_eq!(cookie(header), Ok(expected), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_session_id_that_cannot_be_sent_back_is_refused() {
+        for id in ["a b", "a\tb", "ä", &"a".repeat(MAX_SESSION_ID + 1)] {
+            assert_eq!(
+                cookie(&format!("Set-Cookie: TP_SESSIONID={id}")),
+                Err(BadKlapAnswer::SessionId),
+                "{id}"
+            );
+        }
+        assert!(cookie(&format!("Set-Cookie: TP_SESSIONID={}", "a".repeat(MAX_SESSION_ID))).is_ok());
+    }
+
+    #[test]
+    fn a_session_id_is_not_printed() {
+        let cookie =
+            SessionCookie::read(b"HTTP/1.1 200 OK\r\nSet-Cookie: TP_SESSIONID=A1B2\r\n\r\n").unwrap();
+        assert!(!format!("{cookie:?}").contains("A1B2"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_alike_however_they_are_cut(
+            start in prop_oneof![Just(""), Just("HTTP/1.1 200 OK\r\n"), Just(OK), Just("HTTP/1.1 403 x\r\n\r\n")],
+            rest in proptest::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let received = [start.as_bytes(), &rest].concat();
+            let whole = parse(&received, false);
+            for end in 0..received.len() {
+                match parse(&received[..end], false) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => {
+                        let whole = whole.clone().unwrap().unwrap();
+                        prop_assert_eq!((answer.status, answer.body), (whole.status, whole.body));
+                    }
+                    bad => prop_assert_eq!(&bad, &whole),
+                }
+            }
+            if let Ok(Some(answer)) = parse(&received, true) {
+                prop_assert!(answer.body.end <= received.len() && !answer.keeps_connection);
+                let _ = SessionCookie::read(&received[..answer.body.start]);
+            }
+        }
+    }
+}
