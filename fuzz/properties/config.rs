@@ -8,7 +8,7 @@ use std::time::Duration;
 use hs100d::bridge::PlugSettings;
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::config::paths::{ConfigPath, Environment};
-use hs100d::config::{BrokerConfig, Config, Invalid};
+use hs100d::config::{BrokerConfig, Config, Invalid, LanAccount};
 use hs100d::duration;
 use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::mqtt::topics;
@@ -164,6 +164,15 @@ fn written(config: &Config) -> String {
     put(&mut out, "local.timeout", time(policy.local_timeout));
     put(&mut out, "local.poll_interval", time(policy.poll_interval));
     put(&mut out, "local.energy_interval", time(policy.energy_interval));
+    let is_clouds = |account: &&LanAccount| {
+        let cloud = config.cloud.as_ref().map(|cloud| &cloud.options.username);
+        account.table == LanAccount::CLOUD && cloud == Some(&account.username)
+    };
+    if let Some(account) = config.lan_account.as_ref().filter(|account| !is_clouds(account)) {
+        put(&mut out, "local.username", text(&account.username));
+        let password = account.password.as_ref().filter(|_| account.table == LanAccount::LOCAL);
+        put_some(&mut out, "local.password", password.map(|password| text(password.expose())));
+    }
     if let Some(cloud) = &config.cloud {
         put(&mut out, "cloud.username", text(&cloud.options.username));
         let password = cloud.options.password.as_ref();

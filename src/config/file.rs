@@ -213,6 +213,8 @@ pub(super) struct Local {
     pub(super) timeout: Option<Spanned<Duration>>,
     pub(super) poll_interval: Option<Spanned<Duration>>,
     pub(super) energy_interval: Option<Spanned<Duration>>,
+    pub(super) username: Option<Spanned<Secret>>,
+    pub(super) password: Password,
 }
 
 impl Local {
@@ -223,6 +225,9 @@ impl Local {
             timeout: t.duration("timeout", LOCAL_TIMEOUT),
             poll_interval: t.duration("poll_interval", POLL_INTERVAL),
             energy_interval: t.duration("energy_interval", ENERGY_INTERVAL),
+            // Read as a secret: messages do not quote the e-mail address.
+            username: t.secret("username"),
+            password: Password::take(t),
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Config {
     pub discovery: Option<discovery::DiscoveryOptions>,
     /// The LAN.
     pub local: LocalConfig,
+    /// The account for plugs that speak KLAP; `None` if the config names none.
+    pub lan_account: Option<LanAccount>,
     /// `None` without an account.
     pub cloud: Option<CloudConfig>,
     /// For the bridge. [`bridge::Settings::known`] is empty: it comes from the store.
@@ -84,6 +86,18 @@ pub enum BrokerConfig {
     },
 }
 
+impl BrokerConfig {
+    /// Whether it can be reached without a network.
+    pub(crate) fn is_on_this_machine(&self) -> bool {
+        match self {
+            Self::Embedded { .. } => true,
+            Self::Outside { host, .. } => {
+                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+            }
+        }
+    }
+}
+
 /// How plugs are reached over the LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalConfig {
@@ -91,6 +105,32 @@ pub struct LocalConfig {
     pub enabled: bool,
     /// The plugs' port, TCP and UDP.
     pub port: u16,
+}
+
+/// The account that plugs which speak KLAP were set up with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LanAccount {
+    /// The e-mail address. Plugs compare its spelling.
+    pub username: String,
+    /// `None`: the store may have its hashes.
+    pub password: Option<Secret>,
+    /// The table of the password, or where the password would be.
+    pub table: &'static str,
+    /// Whether it is the account of `[cloud]`, perhaps in another spelling.
+    pub is_of_cloud: bool,
+}
+
+impl LanAccount {
+    /// The password is in `[local]`.
+    pub const LOCAL: &'static str = "[local]";
+    /// The password is in `[cloud]`.
+    pub const CLOUD: &'static str = "[cloud]";
+}
+
+impl fmt::Debug for LanAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LanAccount").field("table", &self.table).finish_non_exhaustive()
+    }
 }
 
 /// How plugs are reached over the cloud.

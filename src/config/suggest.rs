@@ -172,6 +172,14 @@ fn local(key: &str, unknown: &Unknown<'_>) -> Option<String> {
             format!("write enabled = {}", value.as_deref() != Some("false"))
         }
         _ if INTERVALS.contains(&key) => write_duration("poll_interval", value.as_deref(), "5s"),
+        // The e-mail address is shown nowhere.
+        _ if USERS.contains(&key) => format!("write {}", line("username", "me@example.com")),
+        _ if PASSWORDS.contains(&key) => {
+            format!(
+                "{}, or leave it out and run `hs100d cloud login --lan-only`",
+                password_file("/etc/hs100d/local.password")
+            )
+        }
         _ => return None,
     })
 }

@@ -11,7 +11,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, Spanned, or, quoted};
 use super::paths::{ConfigPath, Environment};
 use super::routing::{self, EnabledRoutes};
 use super::url::MqttUrl;
-use super::{BrokerConfig, CloudConfig, Config, LocalConfig, file, plugs};
+use super::{BrokerConfig, CloudConfig, Config, LanAccount, LocalConfig, file, plugs};
 use crate::bridge::Settings;
 use crate::bridge::route::RoutePolicy;
 use crate::mqtt::topics::is_below;
@@ -77,6 +77,7 @@ impl Validator<'_> {
         }
         let cloud = file.cloud.map(|written| self.cloud(written));
         let policy = self.policy(&file.routing, &file.local, cloud.as_ref(), enabled);
+        let lan_account = self.lan_account(file.local, cloud.as_ref());
         let discovery = self.discovery(&file.discovery, local);
         let adopt = or(file.discovery.adopt.as_ref(), true);
         let enabled = EnabledRoutes { search: discovery.is_some(), ..enabled };
@@ -92,6 +93,7 @@ impl Validator<'_> {
             base_topic,
             discovery,
             local,
+            lan_account,
             bridge: Settings { plugs, known: Vec::new(), adopt, policy, cloud: enabled.cloud },
             cloud,
             warnings: Vec::new(),
@@ -217,6 +219,37 @@ impl Validator<'_> {
                 url: written.url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value),
             },
         }
+    }
+
+    /// The account of `[local]`, else that of `[cloud]`.
+    fn lan_account(&mut self, local: file::Local, cloud: Option<&CloudConfig>) -> Option<LanAccount> {
+        let is_nobody = local.username.is_none();
+        let goes_with = "goes with a user name: add local.username";
+        if let (true, Some(fault)) = (is_nobody, local.password.fault(goes_with)) {
+            self.fault(fault);
+        }
+        let password = self.password(local.password, "local.password");
+        if is_nobody && password.is_some() {
+            self.warn(Diagnostic::of(
+                "local.username",
+                "is missing: the credential local.password is not used without it",
+            ));
+        }
+        let cloud = cloud.map(|cloud| &cloud.options);
+        let of_cloud = |username: String| LanAccount {
+            username,
+            password: cloud.and_then(|cloud| cloud.password.clone()),
+            table: LanAccount::CLOUD,
+            is_of_cloud: true,
+        };
+        let Some(username) = local.username.map(|at| at.value.expose().to_owned()) else {
+            return cloud.map(|cloud| of_cloud(cloud.username.clone()));
+        };
+        let is_of_cloud = cloud.is_some_and(|cloud| is_same_account(&cloud.username, &username));
+        Some(match password {
+            None if is_of_cloud => of_cloud(username),
+            password => LanAccount { username, password, table: LanAccount::LOCAL, is_of_cloud },
+        })
     }
 
     fn policy(
@@ -373,10 +406,10 @@ impl Validator<'_> {
     /// replaced.
     fn check_config_file(&mut self, file: &file::File) {
         let Some(path) = self.path.path() else { return };
-        let written = [Some(&file.mqtt.password), file.cloud.as_ref().map(|cloud| &cloud.password)];
+        let written = [&file.mqtt.password, &file.local.password].into_iter();
+        let written = written.chain(file.cloud.as_ref().map(|cloud| &cloud.password));
         let users = file.broker.users.iter().map(|user| &user.password);
-        let holds_password =
-            written.into_iter().flatten().chain(users).any(|password| password.text.is_some());
+        let holds_password = written.chain(users).any(|password| password.text.is_some());
         if let Some(permissions) = FilePermissions::of(path) {
             if holds_password && permissions.everybody_reads() {
                 let remedy =
@@ -399,6 +432,11 @@ impl Validator<'_> {
             ));
         }
     }
+}
+
+/// Whether two spellings are of one account: the cloud ignores the case of an e-mail address.
+fn is_same_account(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
 }
 
 /// The other users who may change a file, with the remedy.

@@ -39,7 +39,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ),
         (
             "password = \"a\"",
-            "password: is not known here, only in [[broker.user]], [cloud] or [mqtt]: move it there",
+            "password: is not known here, only in [[broker.user]], [cloud], [local] or [mqtt]: move it there",
         ),
         ("mqtt = true", "hs100d.toml:1: mqtt: must be a table: write [mqtt]"),
         ("[plug]\nname = \"a\"", "hs100d.toml:1: plug: must be written [[plug]], in double brackets"),
@@ -170,6 +170,24 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "[mqtt]\nurl = \"mqtt://b\"\nusername = \"u\"\npassword_file = \"missing\"",
             "hs100d.toml:4: mqtt.password_file: missing cannot be read: No such file",
         ),
+        // The account for plugs that speak KLAP.
+        (
+            "[local]\npassword = \"a\"",
+            "hs100d.toml:2: local.password: goes with a user name: add local.username",
+        ),
+        (
+            "[local]\npassword = \"b\"\n[cloud]\nusername = \"a\"",
+            "hs100d.toml:2: local.password: goes with a user name: add local.username",
+        ),
+        (
+            "[local]\nusername = \"u\"\npassword = \"a\"\npassword_file = \"b\"",
+            "hs100d.toml:4: local.password_file: contradicts the password in line 3: keep one of the two",
+        ),
+        (
+            "[local]\nusername = \"u\"\npassword_file = \"missing\"",
+            "hs100d.toml:3: local.password_file: missing cannot be read: No such file",
+        ),
+        ("[local]\nusername = \"\"", "hs100d.toml:2: local.username: is empty"),
         // The cloud.
         ("\n[cloud]", "hs100d.toml:2: cloud.username: is missing: add the e-mail address of the account"),
         (
@@ -250,6 +268,8 @@ fn a_key_that_a_newcomer_guesses_is_told_with_the_right_key_and_the_value_in_its
         ("[mqtt]\nserver = \"me:hunter2@pi.lan\"", "write url = \"mqtt://broker.lan:1883\""),
         ("[mqtt]\ntls = true", "write url = \"mqtts://broker.lan:8883\""),
         ("[mqtt]\nuser = \"ha\"", "2: mqtt.user: is not known: write username = \"ha\""),
+        ("[local]\nemail = \"me@x.com\"", "write username = \"me@example.com\""),
+        ("[local]\npass = \"hunter2\"", "write password_file = \"/etc/hs100d/local.password\""),
         ("[mqtt]\npass = \"hunter2\"", "write password_file = \"/etc/hs100d/mqtt.password\""),
         ("[mqtt]\ntopic = \"plugs/\"", "2: mqtt.topic: is not known: write base_topic = \"plugs\""),
         ("[mqtt]\nclientid = \"pi\"", "write client_id = \"pi\""),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::config::paths::{ConfigPath, Environment};
-use hs100d::config::{self, BrokerConfig, Config, MqttChoice};
+use hs100d::config::{self, BrokerConfig, Config, LanAccount, MqttChoice};
 use hs100d::model::{Address, PlugName};
 use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::secret::Secret;
@@ -99,7 +99,7 @@ fn the_example_is_still_good_with_every_key_that_it_shows_switched_on() {
         .collect();
     let text = all_on.join("\n").replace("/etc/hs100d/", "");
     let written = Written::new(&text);
-    for name in ["mqtt.password", "cloud.password", "ca.pem", "client.pem", "client.key"] {
+    for name in ["mqtt.password", "cloud.password", "local.password", "ca.pem", "client.pem", "client.key"] {
         written.file(name, "hunter2\n", 0o600);
     }
     let config = written.load(&Environment::default());
@@ -288,6 +288,41 @@ fn a_credential_serves_where_nothing_was_written_and_only_there() {
     fs::write(credentials.path().join("mqtt.password"), b"\xff").unwrap();
     let invalid = Config::load(&Written::new(BROKER).place(), &environment).unwrap_err();
     assert!(invalid.lines[0].contains(": credential mqtt.password: is not UTF-8 text"), "{invalid}");
+}
+
+#[test]
+fn the_account_for_klap_is_that_of_local_else_that_of_cloud() {
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = Environment::of([("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())]);
+    let account = |text: &str| Written::new(text).load(&environment).lan_account;
+    let of = |username: &str, password: Option<&str>, table: &'static str, is_of_cloud: bool| {
+        let password = password.map(|text| Secret::new(text.to_owned()));
+        Some(LanAccount { username: username.to_owned(), password, table, is_of_cloud })
+    };
+    let cloud = "[cloud]\nusername = \"a@b.c\"\npassword = \"c\"\n";
+    assert_eq!(account(""), None);
+    assert_eq!(account(cloud), of("a@b.c", Some("c"), "[cloud]", true));
+    assert_eq!(account("[cloud]\nusername = \"a@b.c\""), of("a@b.c", None, "[cloud]", true));
+    let other = "[local]\nusername = \"x@b.c\"\n";
+    assert_eq!(account(other), of("x@b.c", None, "[local]", false));
+    assert_eq!(account(&format!("{other}{cloud}")), of("x@b.c", None, "[local]", false));
+    assert_eq!(
+        account(&format!("{other}password = \"l\"\n{cloud}")),
+        of("x@b.c", Some("l"), "[local]", false)
+    );
+    let spelled = "[local]\nusername = \"A@b.c\"\n";
+    assert_eq!(account(&format!("{spelled}{cloud}")), of("A@b.c", Some("c"), "[cloud]", true));
+    let with_password = format!("{spelled}password = \"l\"\n{cloud}");
+    assert_eq!(account(&with_password), of("A@b.c", Some("l"), "[local]", true));
+
+    fs::write(credentials.path().join("local.password"), "credential\n").unwrap();
+    assert_eq!(account(other), of("x@b.c", Some("credential"), "[local]", false));
+    assert_eq!(account(&with_password), of("A@b.c", Some("l"), "[local]", true), "what is written counts");
+    let config = Written::new(cloud).load(&environment);
+    assert_eq!(config.lan_account, of("a@b.c", Some("c"), "[cloud]", true));
+    let warning = "local.username: is missing: the credential local.password is not used without it";
+    assert!(config.warnings.len() == 1 && config.warnings[0].ends_with(warning), "{:?}", config.warnings);
+    assert!(!format!("{config:?}").contains("a@b.c"), "{config:?}");
 }
 
 #[test]
