@@ -70,13 +70,13 @@ fn granted_tokens_are_kept_and_not_shown(page: &HttpResponse) {
         Ok(granted) => granted,
         Err(trouble) => return complaint_holds(&trouble, page.status),
     };
-    let Granted { token, refresh_token } = &granted;
+    let Granted { token, refresh_token, email } = &granted;
     assert!(!token.expose().is_empty() && refresh_token.as_ref().is_none_or(|it| !it.expose().is_empty()));
     let refresh = if refresh_token.is_some() { "Some([redacted])" } else { "None" };
     let shown = format!("Granted {{ token: [redacted], refresh_token: {refresh} }}");
     assert_eq!(format!("{granted:?}"), shown);
     let refresh_token = refresh_token.as_ref().map(Secret::expose);
-    let again = success(json!({"token": token.expose(), "refreshToken": refresh_token}));
+    let again = success(json!({"token": token.expose(), "refreshToken": refresh_token, "email": email}));
     assert_eq!(api::read_granted(&again), Ok(granted));
 }
 

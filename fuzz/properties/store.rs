@@ -1,4 +1,4 @@
-//! The two files that outlive a restart, as they may lie on a disk that somebody else has written to.
+//! The three files that outlive a restart, as they may lie on a disk that somebody else has written to.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,12 +7,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use hs100d::bridge::{Bridge, Settings};
-use hs100d::store::{Store, TokenFile};
+use hs100d::store::{HashFile, Store, TokenFile};
 
 use super::said::fits_a_line;
 
 const STATE: &str = "state.json";
 const TOKENS: &str = "cloud.token";
+const HASHES: &str = "klap.hashes";
+/// The first byte of input for the file of the hashes.
+const HASHES_CHOICE: u8 = b'h';
 /// The longest that is said of a file, beside its own path, which is said twice.
 const LONGEST_COMPLAINT: usize = 200;
 
@@ -20,8 +23,9 @@ const LONGEST_COMPLAINT: usize = 200;
 pub fn hold(input: &[u8]) {
     let Some((&choice, bytes)) = input.split_first() else { return };
     let directory = tempfile::tempdir().expect("a directory for a while");
-    match choice % 2 {
-        0 => a_state_is_read_or_set_aside(directory.path(), bytes),
+    match choice {
+        HASHES_CHOICE => hashes_are_read_or_set_aside(directory.path(), bytes),
+        _ if choice % 2 == 0 => a_state_is_read_or_set_aside(directory.path(), bytes),
         _ => tokens_are_read_or_set_aside(directory.path(), bytes),
     }
 }
@@ -82,6 +86,25 @@ fn tokens_are_read_or_set_aside(directory: &Path, bytes: &[u8]) {
     }
 }
 
+fn hashes_are_read_or_set_aside(directory: &Path, bytes: &[u8]) {
+    fs::write(directory.join(HASHES), bytes).unwrap();
+    let file = HashFile::of(directory);
+    match file.load() {
+        Ok(Some(hashes)) => {
+            is_for_our_eyes_only(&directory.join(HASHES));
+            assert_eq!(format!("{hashes:?}"), "StoredHashes { .. }");
+            file.save(&hashes).expect("what was read can be written");
+            assert_eq!(file.load(), Ok(Some(hashes)));
+        }
+        Ok(None) => panic!("the file is there"),
+        Err(warning) => {
+            warning_holds(&warning, directory);
+            assert_eq!(fs::read(aside(directory, HASHES)).unwrap(), bytes, "what was there is kept");
+            assert_eq!(file.load(), Ok(None));
+        }
+    }
+}
+
 /// A warning names the file and the line and quotes nothing of it.
 fn warning_holds(warning: &str, directory: &Path) {
     let said = warning.replace(directory.to_str().unwrap(), "");
@@ -96,9 +119,15 @@ fn warning_holds(warning: &str, directory: &Path) {
         damaged(STATE, "its terminal is not a UUID"),
         damaged(TOKENS, "it is not in the expected format (line )"),
         damaged(TOKENS, "its version is , and this hsd knows "),
+        damaged(HASHES, "it is not in the expected format (line )") + AGAIN,
+        damaged(HASHES, "its version is , and this hsd knows ") + AGAIN,
+        damaged(HASHES, "its hashes cannot be read") + AGAIN,
     ];
     assert!(ours.contains(&said.replace("  ", " ")), "{said}");
 }
+
+/// The remedy for hashes; the digits of the program's name are cut out here.
+const AGAIN: &str = ": run `hsd cloud login` again";
 
 fn damaged(file: &str, what: &str) -> String {
     format!("/{file} is damaged: {what}: set aside as /{file}.damaged and begun anew")

@@ -1,51 +1,36 @@
-//! What outlives a restart: names, last known addresses and protocols, the terminal's UUID, the instance, and the
-//! account's tokens.
+//! What outlives a restart: names, last known addresses and protocols, the terminal's UUID, the instance, the account's
+//! tokens, and its hashes for KLAP.
 //!
-//! Two files in one directory (0700), both 0600 and both replaced atomically, so that a power cut leaves the old version
-//! or the new one: `state.json`, and `cloud.token`, which is as good as a password. A damaged file is renamed and started
-//! anew. If the directory cannot be used, that is reported once and nothing is kept. The daemon starts in any case.
+//! ```text
+//!   Store ----> tokens, klap ----> file      state.json | cloud.token, klap.hashes | how files are read and replaced
+//! ```
+//!
+//! Three files in one directory (0700), all 0600 and replaced atomically, so that a power cut leaves the old version or the
+//! new one. Tokens and hashes are as good as a password, the former for the cloud, the latter for plugs on the LAN. A
+//! damaged file is renamed and started anew. If the directory cannot be used, that is reported once and nothing is kept. The
+//! daemon starts in any case.
+
+mod file;
+mod klap;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::mem;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
-use zeroize::Zeroize;
 
+pub use self::file::Unwritable;
+pub use self::klap::{HashFile, StoredHashes};
+pub use self::tokens::TokenFile;
 use crate::bridge::event::KnownPlug;
 use crate::model::{Address, DeviceId, LanProtocol, Mac, PlugName};
 use crate::permissions::FilePermissions;
-use crate::secret::{Secret, SecretBuf};
-use crate::transport::cloud::{TokenStore, Tokens};
+use file::{Loaded, STATE, VERSION};
 
-/// Names, addresses, terminal and instance.
-const STATE: &str = "state.json";
-/// The account's tokens.
-const TOKENS: &str = "cloud.token";
-/// A file that is written to check that the directory is writable.
-const PROBE: &str = "probe";
-/// The format of both files. A newer hs100d writes a higher number.
-const VERSION: u32 = 1;
-/// For our own user only.
-const PRIVATE_FILE: u32 = 0o600;
-const PRIVATE_DIRECTORY: u32 = 0o700;
-/// What group and others may do.
-const OTHERS: u32 = 0o077;
-/// The sticky bit, of a shared directory such as `/tmp`.
-const STICKY: u32 = 0o1000;
-/// The largest file that is read: ten thousand plugs need some 2 MB.
-const LARGEST: u64 = 64 << 20;
-/// No write takes this long: the writer of an older unfinished file is gone.
-const ABANDONED: Duration = Duration::from_secs(3600);
 /// Hexadecimal digits that tell several installations apart.
 const INSTANCE_LEN: usize = 8;
 
@@ -81,29 +66,11 @@ pub(crate) fn exposure(directory: &Path) -> Option<String> {
     ))
 }
 
-/// A file that could not be written, in one line with the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{} cannot be written: {error}: make room, or make the directory writable for this user", path.display())]
-pub struct Unwritable {
-    /// The file.
-    pub(crate) path: PathBuf,
-    /// Why.
-    #[source]
-    pub(crate) error: io::Error,
-}
-
-impl Unwritable {
-    /// Whether it is the file of the tokens, which the account reports itself.
-    pub fn is_of_tokens(&self) -> bool {
-        self.path.file_name().is_some_and(|name| name == TOKENS)
-    }
-}
-
 impl Store {
     /// Opens the store in `directory`, which is made if it is missing. Always succeeds; problems come as lines for the log.
     pub fn open(directory: &Path) -> (Self, Vec<String>) {
         let mut store = Self::fresh(directory);
-        if let Err(error) = prepare(directory) {
+        if let Err(error) = file::prepare(directory) {
             let directory = directory.display();
             let remedy =
                 "names and tokens will be lost with the next restart; make it writable for this user";
@@ -113,7 +80,7 @@ impl Store {
             );
         }
         let mut warnings = Vec::from_iter(exposure(directory));
-        match load(directory, STATE, |bytes| store.restore(bytes)) {
+        match file::load(directory, STATE, |bytes| store.restore(bytes)) {
             Loaded::Well(skipped) => warnings.extend(skipped),
             Loaded::Missing => {}
             Loaded::Damaged(warning) => warnings.push(warning),
@@ -132,13 +99,7 @@ impl Store {
     /// Reads the store and never writes: for a command that only looks. A file that cannot be read counts as missing.
     pub fn read_only(directory: &Path) -> Self {
         let mut store = Self { hands_off: true, ..Self::fresh(directory) };
-        let path = directory.join(STATE);
-        let taken = open(&path).and_then(|file| SecretBuf::read(file, LARGEST));
-        match taken.map(|bytes| store.restore(&bytes)) {
-            Ok(Ok(_)) => {}
-            Ok(Err(what)) => tracing::debug!("{}: {what}", path.display()),
-            Err(error) => tracing::debug!("{} cannot be read: {error}", path.display()),
-        }
+        file::look(&directory.join(STATE), |bytes| store.restore(bytes));
         store
     }
 
@@ -233,6 +194,11 @@ impl Store {
         self.tokens.clone()
     }
 
+    /// The file of the account's hashes for KLAP.
+    pub fn hash_file(&self) -> HashFile {
+        HashFile::of(&self.directory)
+    }
+
     fn fresh(directory: &Path) -> Self {
         let mut instance = Uuid::new_v4().simple().to_string();
         instance.truncate(INSTANCE_LEN);
@@ -250,7 +216,7 @@ impl Store {
 
     /// Takes the content of the file. The error says what is wrong with it, the value what was skipped.
     fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, String> {
-        let state: StateFile<RowsRead> = parse(bytes)?;
+        let state: StateFile<RowsRead> = file::parse(bytes)?;
         let is_instance =
             state.instance.len() == INSTANCE_LEN && state.instance.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_instance {
@@ -298,140 +264,7 @@ impl StoreSnapshot {
             instance: self.instance.clone(),
             plugs: RowsToWrite(&self.plugs),
         };
-        replace(&self.directory, STATE, &state).and(tokens)
-    }
-}
-
-/// The account's tokens on disk. A handle, cheap to clone.
-#[derive(Debug, Clone)]
-pub struct TokenFile {
-    directory: PathBuf,
-    known: Arc<Mutex<KnownTokens>>,
-    /// Held while the file is written, so that older tokens never replace newer ones.
-    writing: Arc<Mutex<()>>,
-}
-
-/// What this process knows of the file.
-#[derive(Debug, Default)]
-struct KnownTokens {
-    /// What we wrote or read there last. If the file differs, somebody else wrote it.
-    on_disk: Option<Tokens>,
-    /// What could not be written yet.
-    unsaved: Option<Tokens>,
-}
-
-impl TokenFile {
-    /// That of the store in this directory, whether it is there yet or not.
-    pub fn of(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), known: Arc::default(), writing: Arc::default() }
-    }
-
-    /// Whether there was a login, without a look at what it brought.
-    pub(crate) fn is_there(&self) -> bool {
-        self.directory.join(TOKENS).exists()
-    }
-
-    pub(crate) fn path(&self) -> PathBuf {
-        self.directory.join(TOKENS)
-    }
-
-    /// Whether somebody removed the file: a logout. A file that was never written does not count.
-    pub fn was_removed(&self) -> bool {
-        self.known().on_disk.is_some() && !self.is_there()
-    }
-
-    /// The tokens of the last login, if there was one. If somebody else logged in or out meanwhile, unwritten tokens are
-    /// dropped.
-    ///
-    /// # Errors
-    /// A line for the log, if the file has no tokens in it. Then it has been renamed.
-    pub fn load(&self) -> Result<Option<Tokens>, String> {
-        let mut tokens = None;
-        let loaded = load(&self.directory, TOKENS, |bytes| {
-            tokens = Some(parse::<TokensFile>(bytes)?.tokens());
-            Ok(())
-        });
-        match loaded {
-            Loaded::Well(()) | Loaded::Missing => {
-                let mut known = self.known();
-                if known.on_disk != tokens {
-                    known.unsaved = None;
-                }
-                // A logout counts until a session has begun without these.
-                if tokens.is_some() {
-                    known.on_disk.clone_from(&tokens);
-                }
-                Ok(tokens)
-            }
-            Loaded::Damaged(warning) | Loaded::Unreadable(warning) => Err(warning),
-        }
-    }
-
-    /// Writes the tokens. Blocks until the disk has them.
-    ///
-    /// # Errors
-    /// The file that could not be written. It is unchanged, and the next snapshot writes these tokens.
-    pub fn save(&self, tokens: &Tokens) -> Result<(), Unwritable> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = replace(&self.directory, TOKENS, &TokensFile::of(tokens));
-        self.known().wrote(tokens, saved.is_ok());
-        saved
-    }
-
-    /// Writes tokens that could not be written before.
-    fn save_what_is_left(&self) -> Result<(), Unwritable> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tokens) = self.known().unsaved.clone() else { return Ok(()) };
-        replace(&self.directory, TOKENS, &TokensFile::of(&tokens))?;
-        tracing::info!("the account's token is saved");
-        self.known().wrote(&tokens, true);
-        Ok(())
-    }
-
-    /// A new session has begun with the file as it is: unwritten tokens of the last one are dropped.
-    pub fn begin_anew(&self) {
-        let is_there = self.is_there();
-        let mut known = self.known();
-        known.unsaved = None;
-        known.on_disk.take_if(|_| !is_there);
-    }
-
-    fn is_unsaved(&self) -> bool {
-        self.known().unsaved.is_some()
-    }
-
-    fn known(&self) -> MutexGuard<'_, KnownTokens> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Removes the tokens, if there are any.
-    ///
-    /// # Errors
-    /// The file that could not be removed.
-    pub fn clear(&self) -> Result<(), Unwritable> {
-        *self.known() = KnownTokens::default();
-        let path = self.directory.join(TOKENS);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Unwritable { path, error }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl KnownTokens {
-    fn wrote(&mut self, tokens: &Tokens, succeeded: bool) {
-        let tokens = Some(tokens.clone());
-        if succeeded {
-            *self = Self { on_disk: tokens, unsaved: None };
-        } else {
-            self.unsaved = tokens;
-        }
-    }
-}
-
-impl TokenStore for TokenFile {
-    fn save(&self, tokens: &Tokens) -> io::Result<()> {
-        Self::save(self, tokens).map_err(io::Error::other)
+        file::replace(&self.directory, STATE, &state).and(tokens)
     }
 }
 
@@ -534,205 +367,4 @@ impl PlugRow {
         };
         Some((device_id, plug))
     }
-}
-
-/// `cloud.token` as written.
-#[derive(Serialize, Deserialize)]
-struct TokensFile {
-    version: u32,
-    username: String,
-    token: String,
-    refresh_token: Option<String>,
-}
-
-impl TokensFile {
-    fn of(tokens: &Tokens) -> Self {
-        Self {
-            version: VERSION,
-            username: tokens.username.clone(),
-            token: tokens.token.expose().to_owned(),
-            refresh_token: tokens.refresh_token.as_ref().map(|token| token.expose().to_owned()),
-        }
-    }
-
-    fn tokens(mut self) -> Tokens {
-        Tokens {
-            username: mem::take(&mut self.username),
-            token: Secret::new(mem::take(&mut self.token)),
-            refresh_token: self.refresh_token.take().map(Secret::new),
-        }
-    }
-}
-
-impl Drop for TokensFile {
-    fn drop(&mut self) {
-        self.token.zeroize();
-        self.refresh_token.zeroize();
-    }
-}
-
-/// The result of reading a file, with texts for the log.
-enum Loaded<T> {
-    Well(T),
-    Missing,
-    Damaged(String),
-    Unreadable(String),
-}
-
-/// Reads a file and gives it to `take`. A file that `take` refuses is renamed.
-fn load<T>(directory: &Path, name: &str, take: impl FnOnce(&[u8]) -> Result<T, String>) -> Loaded<T> {
-    let path = directory.join(name);
-    let bytes = match read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Loaded::Missing;
-        }
-        Err(error) => {
-            let path = path.display();
-            return Loaded::Unreadable(format!(
-                "{path} cannot be read: {error}: make it a file that this user may read"
-            ));
-        }
-    };
-    match take(&bytes) {
-        Ok(value) => Loaded::Well(value),
-        Err(what) => Loaded::Damaged(set_aside(&path, &what)),
-    }
-}
-
-/// Reads a file of ours.
-fn read(path: &Path) -> io::Result<SecretBuf> {
-    let file = open(path)?;
-    // A restored backup may be readable for everybody.
-    if file.metadata()?.mode() & OTHERS != 0 {
-        file.set_permissions(Permissions::from_mode(PRIVATE_FILE)).ok();
-    }
-    SecretBuf::read(file, LARGEST)
-}
-
-/// Opens a file of ours. Links and files of other users are refused: somebody else chose or may change their content.
-fn open(path: &Path) -> io::Result<File> {
-    // Without this a pipe would block until somebody writes to it.
-    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-    }
-    let owner_of_all =
-        path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|meta| meta.uid());
-    let other_owner =
-        FilePermissions::from_metadata(&meta).foreign_owner().filter(|owner| Some(*owner) != owner_of_all);
-    if let Some(owner) = other_owner {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
-    }
-    Ok(file)
-}
-
-/// Looks at the version first, to tell a newer file from a damaged one.
-fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, String> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    // serde's message could quote a token, so only the line is given.
-    let place =
-        |error: serde_json::Error| format!("it is not in the expected format (line {})", error.line());
-    match serde_json::from_slice::<Versioned>(bytes).map_err(place)?.version {
-        VERSION => serde_json::from_slice(bytes).map_err(place),
-        newer => Err(format!("its version is {newer}, and this hs100d knows {VERSION}")),
-    }
-}
-
-fn set_aside(path: &Path, what: &str) -> String {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    match fs::rename(path, &aside) {
-        Ok(()) => {
-            let aside = Path::new(&aside).display();
-            format!("{} is damaged: {what}: set aside as {aside} and begun anew", path.display())
-        }
-        Err(error) => format!("{} is damaged: {what}: begun anew, not set aside: {error}", path.display()),
-    }
-}
-
-/// Makes the directory, removes files that killed writers left, and checks that it is writable.
-fn prepare(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
-    close(directory)?;
-    for entry in fs::read_dir(directory)?.flatten() {
-        let is_ours = entry.file_name().to_str().is_some_and(is_unfinished);
-        let age = entry.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
-        if is_ours && age.is_some_and(|age| age > ABANDONED) {
-            fs::remove_file(entry.path()).ok();
-        }
-    }
-    let probe = unfinished(directory, PROBE);
-    private(&probe)?;
-    fs::remove_file(probe)
-}
-
-/// Makes the directory private if it is ours; somebody may have named `/tmp` by mistake.
-fn close(directory: &Path) -> io::Result<()> {
-    let mode = fs::metadata(directory)?.permissions().mode();
-    let is_ours =
-        || Ok::<_, io::Error>(directory.join(STATE).exists() || fs::read_dir(directory)?.next().is_none());
-    if mode & OTHERS != 0 && mode & STICKY == 0 && is_ours()? {
-        // Fails for a directory of another user, who decides on its mode.
-        fs::set_permissions(directory, Permissions::from_mode(PRIVATE_DIRECTORY)).ok();
-    }
-    Ok(())
-}
-
-/// Replaces a file atomically: writes a new file beside it, syncs it, and renames it.
-fn replace(directory: &Path, name: &str, value: &impl Serialize) -> Result<(), Unwritable> {
-    let path = directory.join(name);
-    let temporary = unfinished(directory, name);
-    write(&temporary, value).and_then(|()| fs::rename(&temporary, &path)).map_err(|error| {
-        fs::remove_file(&temporary).ok();
-        Unwritable { path, error }
-    })?;
-    // If this fails, a power cut may leave the old file, which is whole as well.
-    File::open(directory).and_then(|directory| directory.sync_all()).ok();
-    Ok(())
-}
-
-/// The temporary name of a file, with the process id: a command may write while the daemon does.
-fn unfinished(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("{name}.{}.new", std::process::id()))
-}
-
-/// Whether this is such a temporary name, of any process.
-fn is_unfinished(name: &str) -> bool {
-    let middle =
-        [STATE, TOKENS, PROBE].into_iter().find_map(|ours| name.strip_prefix(ours)?.strip_prefix('.'));
-    let process = middle.and_then(|rest| rest.strip_suffix(".new"));
-    process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut bytes = SecretBuf::default();
-    serde_json::to_writer_pretty(&mut bytes, value)?;
-    let mut file = private(path)?;
-    belong_to_the_directory(path, &file);
-    file.write_all(&bytes)?;
-    file.sync_all()
-}
-
-/// Gives the file to the directory's owner: the daemon must be able to read what root's `cloud login` writes. For other
-/// users this fails, and is not needed.
-fn belong_to_the_directory(path: &Path, file: &File) {
-    let owner = path.parent().and_then(|directory| fs::metadata(directory).ok());
-    if let Some(owner) = owner {
-        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid())).ok();
-    }
-}
-
-/// Makes a new file. An existing one is removed first: a link would be followed, and an old mode kept.
-fn private(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(PRIVATE_FILE).open(path)
 }

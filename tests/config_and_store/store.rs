@@ -10,9 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use hs100d::bridge::event::KnownPlug;
+use hs100d::klap_hashes::KlapAccounts;
 use hs100d::model::{Address, DeviceId, LanProtocol, Mac, PlugName};
 use hs100d::secret::Secret;
-use hs100d::store::{Store, TokenFile};
+use hs100d::store::{Store, StoredHashes, TokenFile};
 use hs100d::transport::cloud::Tokens;
 
 /// How long what must come may take; far longer than it does.
@@ -43,6 +44,7 @@ fn mode(path: &Path) -> u32 {
 fn tokens() -> Tokens {
     Tokens {
         username: "me@example.com".to_owned(),
+        registered: Some("Me@Example.com".to_owned()),
         token: Secret::new("hunter2".to_owned()),
         refresh_token: Some(Secret::new("hunter3".to_owned())),
     }
@@ -139,6 +141,66 @@ fn tokens_are_kept_for_our_eyes_only_and_cleared() {
     assert_eq!(mode(&path), 0o600, "a restored backup is closed again");
     file.clear().unwrap();
     assert_eq!(file.load(), Ok(None));
+}
+
+#[test]
+fn hashes_for_klap_are_stored_for_our_eyes_only_and_cleared() {
+    let (_parent, directory) = place();
+    let file = open(&directory).hash_file();
+    assert_eq!(file.load(), Ok(None));
+    file.clear().unwrap();
+    let password = Secret::new("hunter2".to_owned());
+    let accounts = KlapAccounts::of("Me@example.com", &password, Some("ME@example.com"));
+    file.save(&StoredHashes::of("Me@example.com", &accounts)).unwrap();
+    let hashes = file.load().unwrap().unwrap();
+    assert_eq!((&*hashes.username, hashes.accounts()), ("Me@example.com", accounts));
+    let path = directory.join("klap.hashes");
+    assert_eq!(mode(&path), 0o600);
+    assert!(!fs::read_to_string(&path).unwrap().contains("hunter2"));
+
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    file.load().unwrap();
+    assert_eq!(mode(&path), 0o600, "a restored backup is closed again");
+    file.clear().unwrap();
+    assert_eq!(file.load(), Ok(None));
+    let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["state.json"]);
+}
+
+#[test]
+fn damaged_hashes_are_set_aside_in_one_line_and_cost_nothing_else() {
+    let sound = "0".repeat(128);
+    let rows = |hashes: &str, spelling: &str| {
+        format!(
+            r#"{{"version":1,"username":"me","accounts":[{{"spelling":"as-written","hashes":"{sound}"}},
+            {{"spelling":"{spelling}","hashes":"{hashes}"}}]}}"#
+        )
+    };
+    for damage in [
+        String::new(),
+        rows(&sound[1..], "lower-case"),
+        rows("hunter2", "lower-case"),
+        rows(&sound, "blank"),
+        r#"{"version":1,"username":"me","accounts":[]}"#.to_owned(),
+        r#"{"version":1,"accounts":["hunter2"]}"#.to_owned(),
+        rows(&sound, "lower-case").replace("\"version\":1", "\"version\":2"),
+    ] {
+        let (_parent, directory) = place();
+        let mut store = open(&directory);
+        store.remember(plug(1, "10.0.0.1"));
+        store.save().unwrap();
+        store.token_file().save(&tokens()).unwrap();
+        fs::write(directory.join("klap.hashes"), &damage).unwrap();
+        let warning = store.hash_file().load().unwrap_err();
+        assert!(warning.contains("klap.hashes is damaged: ") && !warning.contains('\n'), "{warning}");
+        assert!(warning.ends_with(": run `hs100d cloud login` again"), "{warning}");
+        assert!(!warning.contains("hunter2") && !warning.contains(&sound[1..]), "{warning}");
+        assert_eq!(store.hash_file().load(), Ok(None));
+        assert_eq!(fs::read_to_string(directory.join("klap.hashes.damaged")).unwrap(), damage);
+        let store = open(&directory);
+        assert_eq!(store.known_plugs(), [plug(1, "10.0.0.1")]);
+        assert_eq!(store.token_file().load(), Ok(Some(tokens())));
+    }
 }
 
 #[test]
@@ -330,8 +392,10 @@ fn only_what_writers_of_ours_left_behind_is_swept_away() {
     let (_parent, directory) = place();
     open(&directory);
     let long_ago = SystemTime::now() - Duration::from_secs(86_400);
-    let (ours, others) =
-        (["state.json.77.new", "probe.1.new"], ["thesis.new", "state.json.mine.new", "cloud.token.new"]);
+    let (ours, others) = (
+        ["state.json.77.new", "klap.hashes.9.new", "probe.1.new"],
+        ["thesis.new", "state.json.mine.new", "cloud.token.new"],
+    );
     for name in ours.into_iter().chain(others) {
         fs::File::create(directory.join(name)).unwrap().set_modified(long_ago).unwrap();
     }

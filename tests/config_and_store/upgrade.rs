@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use hs100d::bridge::event::{IdAllocator, KnownPlug, OutletInfo, PlugInfo, PlugState, Update};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::config::{self, Config};
+use hs100d::klap_hashes::KlapAccounts;
 use hs100d::model::{Address, Availability, DeviceId, LanProtocol, Mac, PlugName, RelayState};
 use hs100d::mqtt::MqttSettings;
 use hs100d::mqtt::homeassistant::{self, DocumentForm};
@@ -19,9 +20,12 @@ use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::state::MqttState;
 use hs100d::secret::Secret;
 use hs100d::smarthome::message::{DeviceInfo, OutletDescription};
-use hs100d::store::{Store, TokenFile};
+use hs100d::store::{HashFile, Store, StoredHashes, TokenFile};
 use hs100d::transport::cloud::Tokens;
 use serde_json::Value;
+
+/// The files of a state directory. Earlier versions wrote the first two.
+const FILES: [&str; 3] = ["state.json", "cloud.token", "klap.hashes"];
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples");
 
@@ -43,7 +47,7 @@ fn samples(kind: &str) -> Vec<(u32, PathBuf)> {
 /// A state directory as the version of this sample left it.
 fn left_by(sample: &Path) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    for file in ["state.json", "cloud.token"] {
+    for file in FILES.iter().filter(|file| sample.join(file).exists()) {
         private(&directory.path().join(file), &fs::read_to_string(sample.join(file)).unwrap());
     }
     directory
@@ -103,6 +107,7 @@ fn plug() -> KnownPlug {
 fn tokens() -> Tokens {
     Tokens {
         username: "me@example.com".to_owned(),
+        registered: Some("Me@Example.com".to_owned()),
         token: Secret::new("made-up-token".to_owned()),
         refresh_token: Some(Secret::new("made-up-refresh-token".to_owned())),
     }
@@ -140,14 +145,31 @@ fn a_login_outlives_every_upgrade() {
 }
 
 #[test]
+fn hashes_for_klap_outlive_every_upgrade() {
+    let samples = samples("state").into_iter().filter(|(_, sample)| sample.join("klap.hashes").exists());
+    let mut read = 0;
+    for (_, sample) in samples {
+        let directory = left_by(&sample);
+        let before = json(directory.path(), "klap.hashes");
+        let file = HashFile::of(directory.path());
+        file.save(&file.load().unwrap().expect("a login")).unwrap();
+        assert_eq!(before, json(directory.path(), "klap.hashes"), "{}", sample.display());
+        read += 1;
+    }
+    assert!(read > 0, "no sample has hashes");
+}
+
+#[test]
 fn what_is_written_today_has_a_sample() {
     let directory = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(directory.path());
     store.remember(plug());
     store.save().unwrap();
     store.token_file().save(&tokens()).unwrap();
+    let accounts = KlapAccounts::of("me@example.com", &Secret::new("made up".to_owned()), None);
+    store.hash_file().save(&StoredHashes::of("me@example.com", &accounts)).unwrap();
     let (_, newest) = samples("state").pop().unwrap();
-    for file in ["state.json", "cloud.token"] {
+    for file in FILES {
         let (today, sample) = (json(directory.path(), file), json(&newest, file));
         assert_eq!(
             keys(&today),
@@ -162,7 +184,9 @@ fn what_is_written_today_has_a_sample() {
 fn every_config_that_an_earlier_version_took_is_taken() {
     for (_, sample) in samples("config") {
         let directory = tempfile::tempdir().unwrap();
-        for file in ["mqtt.password", "cloud.password", "ca.pem", "client.pem", "client.key"] {
+        for file in
+            ["mqtt.password", "cloud.password", "local.password", "ca.pem", "client.pem", "client.key"]
+        {
             private(&directory.path().join(file), "made up\n");
         }
         let path = directory.path().join("hs100d.toml");

@@ -333,6 +333,7 @@ pub(crate) fn exchange(id: &str, request: Request, time: Duration) -> Exchange {
 pub(crate) fn tokens(token: &str, refresh_token: Option<&str>) -> Tokens {
     Tokens {
         username: USERNAME.to_owned(),
+        registered: None,
         token: Secret::new(token.to_owned()),
         refresh_token: refresh_token.map(|token| Secret::new(token.to_owned())),
     }

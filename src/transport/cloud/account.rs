@@ -26,6 +26,8 @@ impl fmt::Debug for CloudOptions {
 pub struct Tokens {
     /// The account's e-mail address. Tokens of another account are not used.
     pub username: String,
+    /// The address as TP-Link spells it, if a login told it.
+    pub registered: Option<String>,
     /// Part of every call.
     pub token: Secret,
     /// Gets a new token without the password.

@@ -239,32 +239,55 @@ impl ErrorCode<'_> {
     }
 }
 
-/// The tokens that a login or refresh returns.
-#[derive(Debug, PartialEq, Eq)]
+/// What a login or refresh returns.
+#[derive(PartialEq, Eq)]
 pub struct Granted {
     /// Part of every call.
     pub token: Secret,
     /// Gets the next token; `None` if the present one stays valid.
     pub refresh_token: Option<Secret>,
+    /// The account's e-mail address as it was registered. Only a login returns it.
+    pub email: Option<String>,
+}
+
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, refresh_token, email: _ } = self;
+        f.debug_struct("Granted").field("token", token).field("refresh_token", refresh_token).finish()
+    }
 }
 
 /// Parses the response to a login or refresh. Only `token` is required.
 pub fn read_granted(response: &HttpResponse) -> Result<Granted, ApiError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Raw {
+    struct Raw<'a> {
         #[serde(default)]
         token: String,
         refresh_token: Option<String>,
+        /// Of any type: it must not cost the login.
+        #[serde(borrow)]
+        email: Option<&'a RawValue>,
     }
-    let raw: Raw = read_object(open(response)?)?;
+    let raw: Raw<'_> = read_object(open(response)?)?;
     if raw.token.is_empty() {
         return Err(ApiError::NotAnAnswer("an answer without a token".into()));
     }
     Ok(Granted {
         token: Secret::new(raw.token),
         refresh_token: raw.refresh_token.filter(|token| !token.is_empty()).map(Secret::new),
+        email: raw
+            .email
+            .and_then(|email| serde_json::from_str(email.get()).ok())
+            .filter(|email: &String| is_email(email)),
     })
+}
+
+/// Whether it is worth keeping.
+fn is_email(text: &str) -> bool {
+    /// The longest address that mail servers deliver to.
+    const LONGEST: usize = 254;
+    text.contains('@') && text.len() <= LONGEST
 }
 
 /// Returns the plug's own JSON from the response to a passthrough: a string or, with a few devices, an object.
@@ -587,7 +610,8 @@ mod tests {
             whole,
             Ok(Granted {
                 token: Secret::new("t".to_owned()),
-                refresh_token: Some(Secret::new("r".to_owned()))
+                refresh_token: Some(Secret::new("r".to_owned())),
+                email: None,
             })
         );
         assert_eq!(granted(json!({"token": "t", "refreshToken": ""})).unwrap().refresh_token, None);
@@ -595,6 +619,24 @@ mod tests {
         for bad in [json!({}), json!(null), json!({"token": ""}), json!({"token": 7}), json!(["t"])] {
             assert!(matches!(granted(bad.clone()), Err(ApiError::NotAnAnswer(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_login_tells_how_the_e_mail_address_was_registered() {
+        let email = |email: Value| {
+            let result = json!({"token": "t", "email": email});
+            read_granted(&ok(json!({"error_code": 0, "result": result}))).unwrap().email
+        };
+        assert_eq!(email(json!("Me@Example.com")).as_deref(), Some("Me@Example.com"));
+        for odd in [json!(null), json!(7), json!(""), json!("+4912345"), json!("@".repeat(300)), json!({})] {
+            assert_eq!(email(odd.clone()), None, "{odd}");
+        }
+        let granted = Granted {
+            token: Secret::new("t".to_owned()),
+            refresh_token: None,
+            email: Some("me@example.com".to_owned()),
+        };
+        assert_eq!(format!("{granted:?}"), "Granted { token: [redacted], refresh_token: None }");
     }
 
     #[test]

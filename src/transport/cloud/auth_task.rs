@@ -220,6 +220,11 @@ impl AuthQueue {
         self.session.error()
     }
 
+    /// The e-mail address as TP-Link spells it, if a login told it.
+    pub(crate) fn registered(&self) -> Option<&str> {
+        self.session.registered()
+    }
+
     /// How many requests wait for the login or refresh.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -299,11 +304,12 @@ impl AuthQueue {
     }
 }
 
-/// The present status and its reason.
+/// The present status and its reason, and how TP-Link spells the account's e-mail address.
 #[derive(Debug, Clone)]
 pub(super) struct StatusWatch {
     pub(super) status: watch::Receiver<CloudStatus>,
     pub(super) error: watch::Receiver<Option<ApiError>>,
+    pub(super) registered: watch::Receiver<Option<String>>,
 }
 
 /// Runs the queue: receives requests, and posts logins and refreshes.
@@ -315,6 +321,7 @@ pub(super) struct AuthTask {
     store: Arc<dyn TokenStore>,
     status: watch::Sender<CloudStatus>,
     error: watch::Sender<Option<ApiError>>,
+    registered: watch::Sender<Option<String>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -332,8 +339,11 @@ impl AuthTask {
         let (error, watched_error) = watch::channel(None);
         let host = account.host.clone();
         let queue = AuthQueue::new(account, tokens);
-        let task = Self { queue, requests, http, host, store, status, error, events };
-        (task, AuthHandle { requests: sender }, StatusWatch { status: watched_status, error: watched_error })
+        let (registered, watched_registered) = watch::channel(queue.registered().map(str::to_owned));
+        let task = Self { queue, requests, http, host, store, status, error, registered, events };
+        let watched =
+            StatusWatch { status: watched_status, error: watched_error, registered: watched_registered };
+        (task, AuthHandle { requests: sender }, watched)
     }
 
     /// Serves until every handle is dropped.
@@ -403,6 +413,14 @@ impl AuthTask {
             }
             changed
         });
+        let registered = self.queue.registered();
+        self.registered.send_if_modified(|sent| {
+            let changed = sent.as_deref() != registered;
+            if changed {
+                *sent = registered.map(str::to_owned);
+            }
+            changed
+        });
         let status = self.queue.status();
         self.status.send_if_modified(|sent| {
             let changed = sent != status;
@@ -439,7 +457,7 @@ mod tests {
     }
 
     fn granted() -> Granted {
-        Granted { token: Secret::new("token".to_owned()), refresh_token: None }
+        Granted { token: Secret::new("token".to_owned()), refresh_token: None, email: None }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 pub use self::account::{CloudOptions, TokenStore, Tokens};
@@ -128,6 +128,11 @@ impl Cloud {
     /// The reason for a status that is not `Ok`, if a call failed.
     pub(crate) fn error(&self) -> Option<ApiError> {
         self.status.error.borrow().clone()
+    }
+
+    /// The account's e-mail address as TP-Link spells it; `None` until a login has told it.
+    pub(crate) fn registered(&self) -> watch::Receiver<Option<String>> {
+        self.status.registered.clone()
     }
 
     async fn pass_through(&self, exchange: &Exchange, device_id: &DeviceId) -> Result<Reply, Failure> {

@@ -37,6 +37,8 @@ pub(crate) struct Session {
     /// would be refused as well.
     has_served: bool,
     refresh_token: Option<Secret>,
+    /// The e-mail address as TP-Link spells it, if a login told it.
+    registered: Option<String>,
     /// Tokens issued so far.
     issued: u64,
     /// Why nothing is tried until the user acts.
@@ -65,6 +67,7 @@ impl Session {
             token: None,
             has_served: false,
             refresh_token: None,
+            registered: None,
             issued: 0,
             stopped: None,
             auth_cooldown: Cooldown::new(AUTH_FAILED.0, AUTH_FAILED.1, seed),
@@ -218,10 +221,16 @@ impl Session {
         self.error.as_ref()
     }
 
+    /// The e-mail address as TP-Link spells it, if a login told it.
+    pub(crate) fn registered(&self) -> Option<&str> {
+        self.registered.as_deref()
+    }
+
     /// Ignores the tokens of another account.
     fn load(&mut self, tokens: Option<Tokens>) {
         let Some(tokens) = tokens.filter(|tokens| tokens.username == self.account.username) else { return };
         self.refresh_token = tokens.refresh_token;
+        self.registered = tokens.registered.or(self.registered.take());
         self.issue(tokens.token);
         // It served before the restart, so if it is refused, it may simply be too old.
         self.has_served = true;
@@ -337,10 +346,12 @@ impl Session {
     fn accept(&mut self, granted: Granted) -> Tokens {
         // Without a new refresh token, the old one stays valid.
         self.refresh_token = granted.refresh_token.or(self.refresh_token.take());
+        self.registered = granted.email.or(self.registered.take());
         self.error = None;
         self.issue(granted.token.clone());
         Tokens {
             username: self.account.username.clone(),
+            registered: self.registered.clone(),
             token: granted.token,
             refresh_token: self.refresh_token.clone(),
         }
@@ -552,11 +563,16 @@ mod tests {
 
     fn saved(username: &str, refresh: Option<&str>) -> Option<Tokens> {
         let refresh_token = refresh.map(secret);
-        Some(Tokens { username: username.to_owned(), token: secret("saved"), refresh_token })
+        Some(Tokens {
+            username: username.to_owned(),
+            registered: None,
+            token: secret("saved"),
+            refresh_token,
+        })
     }
 
     fn granted(token: &str, refresh: Option<&str>) -> Result<Granted, ApiError> {
-        Ok(Granted { token: secret(token), refresh_token: refresh.map(secret) })
+        Ok(Granted { token: secret(token), refresh_token: refresh.map(secret), email: None })
     }
 
     fn tokens(settled: Settled) -> Tokens {
@@ -598,6 +614,25 @@ mod tests {
         assert_eq!((tokens.token.expose(), tokens.username.as_str()), ("t1", "me@example.com"));
         assert_eq!(tokens.refresh_token, Some(secret("r1")));
         assert_eq!(used(session.token(None, now)), (1, "t1".to_owned()));
+    }
+
+    #[test]
+    fn the_registered_address_is_kept_over_refreshes_and_restarts() {
+        let now = Instant::now();
+        let mut first = session(Some("pw"), None);
+        first.token(None, now);
+        let login =
+            granted("t1", Some("r1")).map(|it| Granted { email: Some("Me@Example.com".to_owned()), ..it });
+        let saved = tokens(first.settle(GrantKind::Login, login, now));
+        assert_eq!(saved.registered.as_deref(), Some("Me@Example.com"));
+
+        let mut next = session(None, Some(saved));
+        assert_eq!(next.registered(), Some("Me@Example.com"));
+        next.token(Some(&refused(1, -20651)), now);
+        let saved = tokens(next.settle(GrantKind::Refresh, granted("t2", None), now));
+        assert_eq!(saved.registered.as_deref(), Some("Me@Example.com"));
+        let others = Tokens { username: "you@example.com".to_owned(), ..saved };
+        assert_eq!(session(None, Some(others)).registered(), None);
     }
 
     #[test]

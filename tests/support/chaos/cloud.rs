@@ -132,7 +132,7 @@ impl Cloud {
         let number = self.issued;
         (self.token, self.refresh) = (Some(number), Some(number));
         let secret = Secret::new(text(number));
-        Ok(Granted { token: secret.clone(), refresh_token: Some(secret) })
+        Ok(Granted { token: secret.clone(), refresh_token: Some(secret), email: None })
     }
 }
 
