@@ -84,6 +84,18 @@ impl Secret {
         Ok(Self::new(only_line(&text)?.to_owned()))
     }
 
+    /// Reads one line of text, which is no secret, and the secret after it.
+    pub(crate) fn read_after_a_line(from: impl Read) -> Result<(String, Self), BadSecret> {
+        let bytes = SecretBuf::read(from, LONGEST + 1)?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(BadSecret::TooLong);
+        }
+        let text = bytes.into_text().map_err(|_| BadSecret::NotText)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let (line, rest) = text.split_once('\n').ok_or(BadSecret::Empty)?;
+        Ok((line.trim_end_matches('\r').to_owned(), Self::new(only_line(rest)?.to_owned())))
+    }
+
     /// Reads a credential of systemd. `None` if it is missing or empty: a unit makes an optional credential empty.
     pub fn from_credential(directory: &Path, name: &str) -> Result<Option<Self>, BadSecret> {
         match Self::from_file(&directory.join(name)) {

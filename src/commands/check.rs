@@ -13,10 +13,14 @@ use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{RoutePolicy, RoutePreference};
 use crate::config::{BrokerConfig, CloudConfig, Config};
+use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
 use crate::mqtt::homeassistant::DocumentForm;
 use crate::secret::shortened;
-use crate::store::{self, TokenFile};
+use crate::store::{self, HashFile, TokenFile};
+
+/// For a user who may not see how the service logs in.
+const AS_THE_SERVICE: &str = "as the service does";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -51,7 +55,10 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     if let Some(locked_note) = installation.locked_note() {
         plan.warnings.push(locked_note);
         if let Some(cloud) = &mut plan.cloud {
-            cloud.login = "as the service does";
+            cloud.login = AS_THE_SERVICE;
+        }
+        if let Some(local) = &mut plan.local {
+            local.klap.login = AS_THE_SERVICE.to_owned();
         }
     }
     if !args.json {
@@ -112,6 +119,14 @@ struct BrokerPlan {
 struct LocalPlan {
     port: u16,
     timeout: String,
+    klap: KlapPlan,
+}
+
+/// The account for plugs that speak KLAP.
+#[derive(Debug, Serialize)]
+struct KlapPlan {
+    account: Option<String>,
+    login: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,6 +178,7 @@ impl<'a> CheckPlan<'a> {
             local: config.local.enabled.then(|| LocalPlan {
                 port: config.local.port,
                 timeout: show(config.bridge.policy.local_timeout),
+                klap: KlapPlan::of(&LanLogin::look(config, &HashFile::of(state_dir))),
             }),
             discovery: config.discovery.as_ref().map(|discovery| DiscoveryPlan {
                 interval: show(discovery.interval),
@@ -193,7 +209,8 @@ impl fmt::Display for CheckPlan<'_> {
         }
         match &self.local {
             Some(local) => {
-                writeln!(f, "LAN        port {}, at most {} per exchange", local.port, local.timeout)?
+                writeln!(f, "LAN        port {}, at most {} per exchange", local.port, local.timeout)?;
+                writeln!(f, "KLAP       {}", local.klap)?;
             }
             None => writeln!(f, "LAN        not used")?,
         }
@@ -259,6 +276,21 @@ impl fmt::Display for DiscoveryPlan {
         let to =
             if self.broadcast.is_empty() { "every network".to_owned() } else { self.broadcast.join(", ") };
         write!(f, "a broadcast to {to} every {}", self.interval)
+    }
+}
+
+impl KlapPlan {
+    fn of(login: &LanLogin) -> Self {
+        Self { account: login.username().map(shortened), login: login.in_words() }
+    }
+}
+
+impl fmt::Display for KlapPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.account {
+            Some(account) => write!(f, "{account}, {}", self.login),
+            None => f.write_str(&self.login),
+        }
     }
 }
 

@@ -12,17 +12,24 @@ use super::oneshot;
 use super::table::TextTable;
 use super::{Context, Exit, Failed, daemon_client, say};
 use crate::bridge::event::AccountPlug;
+use crate::config::{Config, LanAccount};
+use crate::klap_hashes::KlapAccounts;
 use crate::secret::{BadSecret, Secret};
-use crate::store::Store;
+use crate::store::{Store, StoredHashes};
 use crate::transport::cloud::api::Row;
 use crate::transport::cloud::{Cloud, CloudError};
 
 /// The subcommands for the account.
 #[derive(Debug, Subcommand)]
 pub(super) enum CloudCommand {
-    /// Log in: ask for the password, or read it from standard input, and store a token, never the password
-    Login,
-    /// Delete the token
+    /// Log in: ask for the password, or read it from standard input, and store a token, and hashes of the password for
+    /// plugs that speak KLAP; never the password
+    Login {
+        /// Store only the hashes, and use no network
+        #[arg(long)]
+        lan_only: bool,
+    },
+    /// Delete the token and the hashes
     Logout,
     /// List the account's devices
     Devices {
@@ -39,54 +46,156 @@ pub(super) enum CloudCommand {
 pub(super) async fn run(command: CloudCommand, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
     let store = installation.store()?;
-    let config = &installation.config;
-    if let CloudCommand::Logout = command {
-        store.token_file().clear()?;
-        say(
-            "Logged out: the token is deleted here. TP-Link offers no way to revoke it; to end it there, change the \
-             account's password.\n",
-        )?;
-        return daemon_client::reload(config, &store, installation.is_service_running()).await;
-    }
-    let account = oneshot::account(config, &store)?;
-    let Some(cloud) = &account.cloud else {
-        let line = "cloud: there is no account: add a [cloud] table with `username` to the config";
-        return Err(Failed::new(Exit::Config, line));
-    };
     match command {
-        CloudCommand::Login => {
-            cloud.login(password().await?).await?;
-            say("Logged in. The token is stored, the password is not.\n")?;
-            daemon_client::reload(config, &store, installation.is_service_running()).await
-        }
-        CloudCommand::Devices { json } => devices(cloud, &store, json).await,
-        CloudCommand::Logout => Ok(()),
+        CloudCommand::Login { lan_only: false } => login(&installation, &store).await,
+        CloudCommand::Login { lan_only: true } => login_for_the_lan(&installation, &store).await,
+        CloudCommand::Logout => logout(&installation, &store).await,
+        CloudCommand::Devices { json } => devices(&cloud(&installation, &store)?, &store, json).await,
     }
 }
 
-/// Typed without an echo, or all of standard input. Standard input is read without its buffer, in which the password
-/// would remain.
+/// The account of the config.
+fn cloud(installation: &Installation, store: &Store) -> Result<Cloud, Failed> {
+    oneshot::account(&installation.config, store)?.cloud.ok_or_else(|| {
+        Failed::new(
+            Exit::Config,
+            "cloud: there is no account: add a [cloud] table with `username` to the config",
+        )
+    })
+}
+
+async fn login(installation: &Installation, store: &Store) -> Result<(), Failed> {
+    let cloud = cloud(installation, store)?;
+    let password = password().await?;
+    cloud.login(password.clone()).await?;
+    match &installation.config.lan_account {
+        Some(LanAccount { username, is_of_cloud: true, .. }) => {
+            let registered = cloud.registered().borrow().clone();
+            save_hashes(store, username, &password, registered.as_deref())?;
+            say(
+                "Logged in. A token is stored, and hashes of the password for plugs that speak KLAP; the password is \
+                 not.\n",
+            )?;
+        }
+        _ => say(
+            "Logged in. The token is stored, the password is not. For plugs that speak KLAP, [local] names another \
+             account: `hs100d cloud login --lan-only` is for that one.\n",
+        )?,
+    }
+    say_which_password_counts(&installation.config, &password)?;
+    daemon_client::reload(&installation.config, store, installation.is_service_running()).await
+}
+
+/// Stores the hashes of what the user types, without a check: only a plug could tell whether they are right.
+async fn login_for_the_lan(installation: &Installation, store: &Store) -> Result<(), Failed> {
+    let config = &installation.config;
+    let (username, password) = match &config.lan_account {
+        Some(account) => (account.username.clone(), password().await?),
+        None => username_and_password().await?,
+    };
+    save_hashes(store, &username, &password, None)?;
+    say(
+        "Hashes of the password are stored for plugs that speak KLAP; the password is not. Nothing was sent, so a plug \
+         has to show that they are right: `hs100d check --online`.\n",
+    )?;
+    say_which_password_counts(config, &password)?;
+    if config.broker.is_on_this_machine() {
+        return daemon_client::reload(config, store, installation.is_service_running()).await;
+    }
+    say(
+        "The broker is on another machine, so no running daemon was informed: type `sudo systemctl reload hs100d`, or send \
+         SIGHUP to it.\n",
+    )
+}
+
+async fn logout(installation: &Installation, store: &Store) -> Result<(), Failed> {
+    store.token_file().clear().and(store.hash_file().clear())?;
+    say(
+        "Logged out: the token and the hashes of the password are deleted here. TP-Link offers no way to revoke the \
+         token; to end it there, change the account's password.\n",
+    )?;
+    daemon_client::reload(&installation.config, store, installation.is_service_running()).await
+}
+
+fn save_hashes(
+    store: &Store,
+    username: &str,
+    password: &Secret,
+    registered: Option<&str>,
+) -> Result<(), Failed> {
+    let accounts = KlapAccounts::of(username, password, registered);
+    Ok(store.hash_file().save(&StoredHashes::of(username, &accounts))?)
+}
+
+/// A password in the config has priority over the stored hashes.
+fn say_which_password_counts(config: &Config, typed: &Secret) -> Result<(), Failed> {
+    match &config.lan_account {
+        Some(LanAccount { password: Some(written), table, .. }) if written != typed => say(&format!(
+            "The config has another password in {table}, which plugs that speak KLAP get instead: correct or remove it.\n"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Typed without an echo, or all of standard input.
 async fn password() -> Result<Secret, Failed> {
-    let read = tokio::task::spawn_blocking(|| {
-        let input = io::stdin();
-        if !input.is_terminal() {
-            return Secret::read(File::from(input.as_fd().try_clone_to_owned()?));
-        }
-        match rpassword::prompt_password("Password of the TP-Link account: ")? {
-            typed if typed.is_empty() => Err(BadSecret::Empty),
-            typed => Ok(Secret::new(typed)),
-        }
-    });
-    match read.await {
-        Ok(Ok(password)) => Ok(password),
-        Ok(Err(BadSecret::Empty)) => {
-            Err(Failed::new(Exit::Usage, "password: it is empty: type it, or pipe it in"))
-        }
+    let missing = "password: it is empty: type it, or pipe it in";
+    typed(missing, || if is_terminal() { prompt_for_password() } else { Secret::read(standard_input()?) })
+        .await
+}
+
+/// Typed, the password without an echo, or the two lines of standard input.
+async fn username_and_password() -> Result<(String, Secret), Failed> {
+    let missing = "user name or password: it is empty: type both, pipe in two lines, the e-mail address and the password, or \
+                   add [local] username to the config";
+    let read = || {
+        let (username, password) = if is_terminal() {
+            (prompt_for_username()?, prompt_for_password()?)
+        } else {
+            Secret::read_after_a_line(standard_input()?)?
+        };
+        let username = username.trim().to_owned();
+        if username.is_empty() { Err(BadSecret::Empty) } else { Ok((username, password)) }
+    };
+    typed(missing, read).await
+}
+
+/// Reads in a thread: a user takes time to type.
+async fn typed<T: Send + 'static>(
+    missing: &str,
+    read: impl FnOnce() -> Result<T, BadSecret> + Send + 'static,
+) -> Result<T, Failed> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(typed)) => Ok(typed),
+        Ok(Err(BadSecret::Empty)) => Err(Failed::new(Exit::Usage, missing)),
         Ok(Err(BadSecret::Unreadable(error))) => {
             Err(Failed::new(Exit::CommandFailed, format!("password: {error}: type it, or pipe it in")))
         }
         Ok(Err(bad)) => Err(Failed::new(Exit::Usage, format!("password: standard input {bad}"))),
         Err(_) => Err(Failed::new(Exit::CommandFailed, "password: it could not be read: try again")),
+    }
+}
+
+fn is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Without the buffer of standard input, in which the password would remain.
+fn standard_input() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+fn prompt_for_username() -> Result<String, BadSecret> {
+    eprint!("E-mail address of the TP-Link account, spelled as the app shows it: ");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line)
+}
+
+fn prompt_for_password() -> Result<Secret, BadSecret> {
+    match rpassword::prompt_password("Password of the TP-Link account: ")? {
+        typed if typed.is_empty() => Err(BadSecret::Empty),
+        typed => Ok(Secret::new(typed)),
     }
 }
 

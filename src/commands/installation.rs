@@ -155,7 +155,10 @@ mod tests {
             "etc/hs100d/hs100d.toml",
             "[cloud]\nusername = \"me@example.com\"\nurl = \"http://127.0.0.1:9\"\n[broker]\nlisten = \"127.0.0.1:9\"\n",
         );
-        let failed = cloud::run(CloudCommand::Login, &context(root, &["cloud", "login"])).await.unwrap_err();
+        let failed = {
+            let login = CloudCommand::Login { lan_only: false };
+            cloud::run(login, &context(root, &["cloud", "login"])).await.unwrap_err()
+        };
         assert_eq!(failed.exit, Exit::Unavailable);
         let end = "type `sudo systemctl start hs100d`, then `sudo hs100d cloud login`";
         assert!(failed.lines[0].ends_with(end), "{failed:?}");

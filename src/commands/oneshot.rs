@@ -17,6 +17,7 @@ use crate::bridge::{Bridge, PlugSettings, Settings};
 use crate::config::Config;
 use crate::daemon::StartError;
 use crate::daemon::driver::{CloudAccount, Driver, Incoming};
+use crate::daemon::lan_login::LanLogin;
 use crate::model::{Failure, Mac, PlugCommand, PlugName, Route};
 use crate::smarthome::message::Outlet;
 use crate::store::Store;
@@ -45,6 +46,7 @@ pub(super) async fn run(
     mut entry: PlugSettings,
     outlet: Option<Outlet>,
     account: CloudAccount,
+    lan_login: LanLogin,
     order: PlugCommand,
 ) -> Done {
     let device = entry.name.get_or_insert_with(PlugName::placeholder).clone();
@@ -58,8 +60,8 @@ pub(super) async fn run(
         adopt: false,
         cloud: account.cloud.is_some(),
     };
-    let mut one_shot =
-        OneShot { driver: Driver::new(Bridge::new(settings, Instant::now()), account), sought, chances };
+    let driver = Driver::new(Bridge::new(settings, Instant::now()), account, lan_login);
+    let mut one_shot = OneShot { driver, sought, chances };
     let Some(outlet) = outlet else { return one_shot.carry(device, order).await };
     let mut asked = one_shot.carry(device, PlugCommand::Read).await;
     let name = asked.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();

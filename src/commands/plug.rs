@@ -16,6 +16,7 @@ use super::{Context, Exit, Failed, say};
 use crate::bridge::event::{Ended, Identity, PlugInfo};
 use crate::bridge::route::RoutePreference;
 use crate::daemon::driver::CloudAccount;
+use crate::daemon::lan_login::LanLogin;
 use crate::model::{Address, DeviceId, Failure, PlugCommand, RelayState, Route, SetCommand, Switch, shown};
 
 /// The longest part of a device's text that is printed on a line, in characters.
@@ -112,7 +113,8 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
         );
         return Err(Failed::new(Exit::Usage, line));
     }
-    let done = oneshot::run(entry, outlet, account, args.verb.order()).await;
+    let lan_login = LanLogin::look(config, &store.hash_file());
+    let done = oneshot::run(entry, outlet, account, lan_login, args.verb.order()).await;
     match &done.result.ended {
         Ended::Error(why) => {
             let line = format!("{}: {}", args.target, explained(why, &done));

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
+use super::lan_login::LanLogin;
 use crate::bridge::Bridge;
 use crate::bridge::event::{Action, CloudStatus, Event};
 use crate::config::Config;
@@ -25,6 +26,9 @@ pub(crate) struct Driver {
     cloud_events: mpsc::UnboundedReceiver<Event>,
     /// Requests for the account's device list. The list itself comes as an event.
     lists: JoinSet<Result<Vec<Row>, CloudError>>,
+    lan_login: LanLogin,
+    /// How TP-Link spells the account's e-mail address; `None` without an account.
+    registered: Option<watch::Receiver<Option<String>>>,
 }
 
 /// What happened outside the bridge.
@@ -37,24 +41,58 @@ pub(crate) enum Incoming {
 }
 
 impl Driver {
-    pub(crate) fn new(bridge: Bridge, account: CloudAccount) -> Self {
+    pub(crate) fn new(bridge: Bridge, account: CloudAccount, lan_login: LanLogin) -> Self {
         let CloudAccount { cloud, events } = account;
-        Self { bridge, transport: Transport::new(cloud), cloud_events: events, lists: JoinSet::new() }
+        let mut driver = Self {
+            bridge,
+            registered: cloud.as_ref().map(Cloud::registered),
+            transport: Transport::new(cloud),
+            cloud_events: events,
+            lists: JoinSet::new(),
+            lan_login,
+        };
+        driver.update_klap_accounts();
+        driver.lan_login.log();
+        driver
     }
 
     /// Another account, or none. Exchanges under way end on the one they started with.
     pub(crate) fn set_account(&mut self, account: CloudAccount) {
+        self.registered = account.cloud.as_ref().map(Cloud::registered);
         self.transport.set_cloud(account.cloud);
         self.cloud_events = account.events;
+        self.update_klap_accounts();
+    }
+
+    /// Another account for the LAN, or the same.
+    pub(crate) fn set_lan_login(&mut self, lan_login: LanLogin) {
+        if self.lan_login != lan_login {
+            self.lan_login = lan_login;
+            self.lan_login.log();
+            self.update_klap_accounts();
+        }
+    }
+
+    /// The LAN goes on with its sessions if the accounts stay the same.
+    fn update_klap_accounts(&mut self) {
+        let registered = self.registered.as_mut().and_then(|watch| watch.borrow_and_update().clone());
+        self.transport.set_klap_accounts(self.lan_login.accounts(registered.as_deref()));
     }
 
     /// The next thing that happens. Waits for ever while nothing is under way. Cancel safe.
     pub(crate) async fn next(&mut self) -> Incoming {
-        tokio::select! {
-            biased;
-            (exchange, outcome) = self.transport.next() => Incoming::Event(Event::Done { exchange, outcome }),
-            Some(event) = self.cloud_events.recv() => Incoming::Event(event),
-            Some(listed) = self.lists.join_next() => Incoming::Listed(listed.unwrap_or_else(lost)),
+        loop {
+            tokio::select! {
+                biased;
+                (exchange, outcome) = self.transport.next() => {
+                    return Incoming::Event(Event::Done { exchange, outcome });
+                }
+                Some(event) = self.cloud_events.recv() => return Incoming::Event(event),
+                Some(listed) = self.lists.join_next() => {
+                    return Incoming::Listed(listed.unwrap_or_else(lost));
+                }
+                () = changed(&mut self.registered) => self.update_klap_accounts(),
+            }
         }
     }
 
@@ -84,6 +122,17 @@ impl Driver {
             self.lists.spawn(async move { cloud.list().await });
         }
     }
+}
+
+/// Waits until a login tells another spelling.
+async fn changed(registered: &mut Option<watch::Receiver<Option<String>>>) {
+    if let Some(watch) = registered
+        && watch.changed().await.is_ok()
+    {
+        return;
+    }
+    // There is no account, or its task has ended.
+    std::future::pending().await
 }
 
 fn lost(error: JoinError) -> Result<Vec<Row>, CloudError> {

@@ -5,6 +5,7 @@ pub(crate) mod driver;
 mod event_log;
 mod figures;
 mod frontends;
+pub(crate) mod lan_login;
 mod mqtt_frontend;
 mod reload;
 pub mod signals;
@@ -33,6 +34,7 @@ use crate::transport::discovery::Discovery;
 use driver::{CloudAccount, Driver, Incoming};
 use event_log::EventLog;
 use frontends::{FrontendEvent, Frontends};
+use lan_login::LanLogin;
 pub(crate) use reload::ReadConfig;
 use reload::{AccountBefore, BrokerMove, Moved, NewConfig, Reload, ReloadError, ReloadStep};
 use signals::SignalRequest;
@@ -96,9 +98,10 @@ impl Daemon {
         let choice = config.mqtt(store.instance(), &state_dir);
         let frontends = Frontends::start(choice, account.refused.clone()).await?;
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
+        let lan_login = LanLogin::load(&config, &store.hash_file());
         let settings = settings(&mut config, &store);
         Ok(Self {
-            driver: Driver::new(Bridge::new(settings, Instant::now()), cloud),
+            driver: Driver::new(Bridge::new(settings, Instant::now()), cloud, lan_login),
             discovery: config.discovery.clone().map(Discovery::start),
             frontends,
             store,
@@ -294,6 +297,7 @@ impl Daemon {
         let account = AccountBefore {
             options: self.config.cloud.as_ref().map(|cloud| cloud.options.clone()),
             tokens: self.store.token_file(),
+            hashes: self.store.hash_file(),
             terminal: self.store.terminal(),
             memory: self.account.clone(),
         };
@@ -323,7 +327,7 @@ impl Daemon {
     }
 
     fn adopt(&mut self, moved: Moved) -> Result<(), String> {
-        let Moved { new: NewConfig { mut config, account }, mqtt, result } = moved;
+        let Moved { new: NewConfig { mut config, account, lan_login }, mqtt, result } = moved;
         let now = Instant::now();
         if let Some(session) = mqtt {
             self.frontends.mqtt.install(session);
@@ -336,6 +340,7 @@ impl Daemon {
         if let Some(account) = account {
             self.driver.set_account(account);
         }
+        self.driver.set_lan_login(lan_login);
         if config.discovery != self.config.discovery {
             self.discovery = config.discovery.clone().map(Discovery::start);
         }

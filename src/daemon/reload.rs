@@ -13,11 +13,12 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::driver::CloudAccount;
+use super::lan_login::LanLogin;
 use super::mqtt_frontend::{IfTaken, LinkStarter, MqttSession};
 use crate::bridge::event::RequestId;
 use crate::config::{Config, CurrentFile, Invalid, MqttChoice};
 use crate::duration;
-use crate::store::TokenFile;
+use crate::store::{HashFile, TokenFile};
 use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudOptions, Tokens};
 
@@ -73,6 +74,7 @@ pub(super) struct NewConfig {
     pub(super) config: Config,
     /// None: the account stays.
     pub(super) account: Option<CloudAccount>,
+    pub(super) lan_login: LanLogin,
 }
 
 /// How the move ended.
@@ -87,6 +89,7 @@ pub(super) struct Moved {
 pub(super) struct AccountBefore {
     pub(super) options: Option<CloudOptions>,
     pub(super) tokens: TokenFile,
+    pub(super) hashes: HashFile,
     pub(super) terminal: Uuid,
     pub(super) memory: AccountMemory,
 }
@@ -207,17 +210,20 @@ fn read_config(
     current: &CurrentFile,
     is_late: &AtomicBool,
 ) -> Result<NewConfig, String> {
-    let AccountBefore { options, tokens, terminal, memory } = before;
+    let AccountBefore { options, tokens, hashes, terminal, memory } = before;
     let config = read(current).map_err(|invalid| invalid.lines.join("; "))?;
     if is_late.load(Ordering::Relaxed) {
-        return Ok(NewConfig { config, account: None });
+        return Ok(NewConfig { config, account: None, lan_login: LanLogin::default() });
     }
     current.set(&tokens.path());
     let is_same = config.cloud.as_ref().map(|cloud| &cloud.options) == options.as_ref();
     // A logout removed the token file; the token in memory goes with it.
     let is_other = !is_same || tokens.was_removed();
     let account = is_other.then(|| CloudAccount::start(&config, tokens, terminal, &memory)).transpose();
-    Ok(NewConfig { account: account.map_err(|error| error.to_string())?, config })
+    let account = account.map_err(|error| error.to_string())?;
+    current.set(&hashes.path());
+    let lan_login = LanLogin::load(&config, &hashes);
+    Ok(NewConfig { account, lan_login, config })
 }
 
 /// Leaves the broker, then starts the new session. If that fails, the old session is started again.

@@ -41,7 +41,9 @@ fn prose(page: &str) -> String {
 fn every_config_in_the_pages_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let etc = format!("{}/", folder.path().display());
-    fs::write(folder.path().join("mqtt.password"), "pretend-password").unwrap();
+    for password in ["mqtt.password", "local.password"] {
+        fs::write(folder.path().join(password), "pretend-password").unwrap();
+    }
     let authority = rcgen::generate_simple_self_signed(["broker.example.com".to_owned()]).unwrap();
     fs::write(folder.path().join("ca.pem"), authority.cert.pem()).unwrap();
     let pages = pages();

@@ -7,16 +7,20 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::e2e::{ACCOUNT, Config, Scene, Setup, holds, home_of, home_options_of, sees};
 use crate::support::mqtt::{Message, free_port, until_retained, within};
+use hs100d::klap_hashes::KlapAccounts;
+use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
 use hs100d::sim::plug::SwitchedBy;
+use hs100d::store::HashFile;
 use serde_json::{Value, json};
 
 /// The demo tells its story in half a minute; a busy machine is slower.
@@ -358,7 +362,8 @@ async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
     assert!(two.failed(64).starts_with("hs100d: password: standard input has text in more than one line"));
     let from_windows = format!("\u{feff}{}\r\n\r\n", ACCOUNT.1);
     let right = setup.run_with(&["cloud", "login"], &from_windows).await;
-    assert!(right.ok().starts_with("Logged in. The token is stored, the password is not.\n"), "{right:?}");
+    let stored = "Logged in. A token is stored, and hashes of the password for plugs that speak KLAP; the password is not.\n";
+    assert!(right.ok().starts_with(stored), "{right:?}");
     assert_eq!(home.cloud().calls(Method::Login), 2);
 
     let devices = setup.run(&["cloud", "devices"]).await;
@@ -373,10 +378,10 @@ async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
         json!({"device_id": home.plug(0).device_id(), "alias": "Lamp", "model": "HS100(EU)", "online": true});
     assert!(holds(&rows[1], &expected) && rows[0]["online"] == false, "{rows}");
 
-    let token = setup.state_dir().join("cloud.token");
-    assert!(token.exists());
+    let [token, hashes] = ["cloud.token", "klap.hashes"].map(|file| setup.state_dir().join(file));
+    assert!(token.exists() && hashes.exists());
     assert!(setup.run(&["cloud", "logout"]).await.ok().starts_with("Logged out: "));
-    assert!(!token.exists());
+    assert!(!token.exists() && !hashes.exists());
     setup.run(&["cloud", "devices"]).await.failed(1);
     assert_eq!(home.cloud().calls(Method::Login), 2);
 
@@ -385,6 +390,106 @@ async fn the_account_is_logged_in_to_by_hand_listed_and_left() {
     assert!(down.failed(69).contains("the cloud is out of reach"), "{down:?}");
     setup.write(&Config::of(&home).without("cloud").text());
     assert!(setup.run(&["cloud", "devices"]).await.failed(78).contains("add a [cloud] table"));
+}
+
+#[tokio::test]
+async fn a_login_stores_the_hashes_of_every_spelling_and_no_password_is_needed_after_it() {
+    let home = home().await;
+    let written = ACCOUNT.0.to_uppercase();
+    let config = Config::of(&home).without("cloud").set("cloud", "url", home.cloud().url());
+    let setup = Setup::new(&config.clone().set("cloud", "username", written.clone()));
+    let plan = setup.run(&["check", "--json"]).await.json();
+    assert_eq!(plan["local"]["klap"]["login"], "not yet: run `hs100d cloud login`");
+    setup.run_with(&["cloud", "login"], ACCOUNT.1).await.ok();
+    let password = Secret::new(ACCOUNT.1.to_owned());
+    let stored = HashFile::of(&setup.state_dir()).load().unwrap().unwrap();
+    let accounts = KlapAccounts::of(&written, &password, Some(ACCOUNT.0));
+    assert_eq!((&stored.username, stored.accounts()), (&written, accounts));
+    let mode = fs::metadata(setup.state_dir().join("klap.hashes")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let plan = setup.run(&["check"]).await;
+    let line = "\nKLAP       S…@EXAMPLE.COM, with the hashes of an earlier login\n";
+    assert!(plan.ok().contains(line), "{plan:?}");
+
+    // The config has another password for the LAN.
+    setup.write(
+        &config
+            .clone()
+            .set("cloud", "username", written)
+            .set("local", "username", ACCOUNT.0)
+            .set("local", "password", "old")
+            .text(),
+    );
+    let login = setup.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    let line = "The config has another password in [local], which plugs that speak KLAP get instead: correct or remove it.\n";
+    assert!(login.ok().contains(line), "{login:?}");
+
+    // The LAN's account is another one.
+    let other = config.set("cloud", "username", ACCOUNT.0).set("local", "username", "other@example.com");
+    setup.write(&other.text());
+    setup.run(&["cloud", "logout"]).await.ok();
+    let login = setup.run_with(&["cloud", "login"], ACCOUNT.1).await;
+    assert!(login.ok().contains("`hs100d cloud login --lan-only` is for that one.\n"), "{login:?}");
+    assert!(!setup.state_dir().join("klap.hashes").exists());
+}
+
+#[tokio::test]
+async fn a_login_for_the_lan_only_stores_hashes_and_speaks_to_nobody() {
+    let home = home().await;
+    let stored = |setup: &Setup| HashFile::of(&setup.state_dir()).load().unwrap().unwrap();
+    let password = Secret::new(ACCOUNT.1.to_owned());
+    let words = ["cloud", "login", "--lan-only"];
+    let nothing_was_sent =
+        "Hashes of the password are stored for plugs that speak KLAP; the password is not. Nothing was sent";
+
+    // The config names nobody: both are read.
+    let setup = Setup::new(&Config::of(&home).without("cloud"));
+    for (input, code) in
+        [("", 64), ("\n", 64), ("me@example.com", 64), ("me@example.com\n\n", 64), ("\npw\n", 64)]
+    {
+        let failed = setup.run_with(&words, input).await;
+        assert!(
+            failed.failed(code).starts_with("hs100d: user name or password: it is empty: "),
+            "{failed:?}"
+        );
+    }
+    assert!(!setup.state_dir().join("klap.hashes").exists());
+    let login = setup.run_with(&words, &format!("Other@example.com\r\n{}\r\n", ACCOUNT.1)).await;
+    assert!(login.ok().starts_with(nothing_was_sent), "{login:?}");
+    assert!(login.ok().ends_with("No running daemon was found; the change applies from its next start.\n"));
+    let accounts = KlapAccounts::of("Other@example.com", &password, None);
+    assert_eq!((&*stored(&setup).username, stored(&setup).accounts()), ("Other@example.com", accounts));
+    assert!(setup.run(&["check"]).await.ok().contains("\nKLAP       O…@example.com, with the hashes of an"));
+
+    // It names the account; its broker is not spoken to either.
+    let config = Config::of(&home).at_broker(1).set("mqtt", "url", "mqtt://192.0.2.1");
+    setup.write(&config.set("local", "username", "me@example.com").text());
+    let login = setup.run_with(&words, ACCOUNT.1).await;
+    assert!(
+        login.ok().contains("The broker is on another machine, so no running daemon was informed"),
+        "{login:?}"
+    );
+    assert_eq!(stored(&setup).accounts(), KlapAccounts::of("me@example.com", &password, None));
+    assert!(!setup.state_dir().join("cloud.token").exists());
+    assert_eq!(home.cloud().records().len(), 0);
+
+    setup.run(&["cloud", "logout"]).await;
+    assert!(!setup.state_dir().join("klap.hashes").exists());
+}
+
+#[tokio::test]
+async fn a_running_daemon_takes_the_hashes_of_a_login_and_drops_them_at_the_logout() {
+    let home = home().await;
+    let config =
+        Config::of(&home).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    let scene = Scene::start(&config.set("local", "username", ACCOUNT.0)).await;
+    let not_yet = "the account for plugs that speak KLAP: not yet: run `hs100d cloud login --lan-only`";
+    scene.daemon.says_again(not_yet, 1).await;
+    let login = scene.setup.run_with(&["cloud", "login", "--lan-only"], ACCOUNT.1).await;
+    assert!(login.ok().ends_with("The running daemon was informed.\n"), "{login:?}");
+    scene.daemon.says("the account for plugs that speak KLAP: with the hashes of an earlier login").await;
+    scene.setup.run(&["cloud", "logout"]).await.ok();
+    scene.daemon.says_again(not_yet, 2).await;
 }
 
 #[tokio::test]

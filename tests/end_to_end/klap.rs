@@ -72,6 +72,12 @@ fn config_of(home: &SimHome) -> Config {
         },
         poll_interval: std::time::Duration::from_secs(60),
     });
+    config.lan_account = Some(config::LanAccount {
+        username: ACCOUNT.0.to_owned(),
+        password: Some(Secret::new(ACCOUNT.1.to_owned())),
+        table: config::LanAccount::CLOUD,
+        is_of_cloud: true,
+    });
     config.bridge.cloud = true;
     config
 }

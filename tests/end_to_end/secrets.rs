@@ -9,6 +9,8 @@ use std::fs;
 
 use crate::support::e2e::{ACCOUNT, Config, Daemon, Scene, Setup, holds, home_of, sees};
 use crate::support::mqtt::{BOUND, Brand, Subscriber, TestBroker, has_mosquitto};
+use hs100d::klap_hashes::KlapAccounts;
+use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -78,11 +80,13 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
     // The same of the commands, which print errors where the daemon logs them.
     let wrong_broker = config(&home, broker.port).set("mqtt", "password_file", "wrong.password");
     fs::write(scene.setup.config().with_file_name("wrong.password"), format!("wrong{}", USER.1)).unwrap();
-    let words: [(&[&str], &str); 5] = [
+    let words: [(&[&str], &str); 7] = [
         (&["-vvv", "check"], ""),
         (&["-vvv", "check", "--json"], ""),
         (&["-vvv", "plug", "lamp", "info", "--via", "cloud"], ""),
         (&["-vvv", "cloud", "login"], WRONG),
+        (&["-vvv", "cloud", "login", "--lan-only"], ACCOUNT.1),
+        (&["-vvv", "check"], ""),
         (&["-vvv", "cloud", "logout"], ""),
     ];
     for (words, input) in words {
@@ -99,6 +103,9 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
     }
 
     secrets.add(WRONG);
+    for password in [ACCOUNT.1, WRONG] {
+        secrets.add_hashes(ACCOUNT.0, password);
+    }
     secrets.add(&format!("wrong{}", USER.1));
     secrets.prove_that_they_are_found(&scene.setup, &home);
     said.prove_that_all_was_said();
@@ -267,7 +274,9 @@ impl Said {
             "hs100d/bridge/info {",
             "hs100d/lamp/result {",
             "hs100d: cloud: the cloud is stopped: wrong e-mail address or password",
-            "Logged out: the token is deleted here",
+            "the account for plugs that speak KLAP: with the password in [cloud]",
+            "Hashes of the password are stored for plugs that speak KLAP",
+            "Logged out: the token and the hashes of the password are deleted here",
             "argv ",
         ] {
             assert!(self.lines.iter().any(|line| line.contains(part)), "{part:?} was never said");
@@ -319,6 +328,23 @@ impl Secrets {
         ]);
     }
 
+    /// What KLAP makes of an account: plugs take it in place of the password.
+    fn add_hashes(&mut self, username: &str, password: &str) {
+        let accounts = KlapAccounts::of(username, &Secret::new(password.to_owned()), None);
+        for account in accounts.own() {
+            let text = account.hashes.to_text();
+            let (v1, v2) = (account.hashes.v1(), account.hashes.v2());
+            let owner = &text[2 * (v1.len() + v2.len())..];
+            assert_eq!(owner.len(), 32, "an MD5");
+            self.all.extend([&text[..32], &text[32..96], owner].map(str::to_owned));
+            self.all.extend([&text[..32], &text[32..96], owner].map(str::to_uppercase));
+            for bytes in [&v1[..], v2] {
+                self.all.insert(format!("{bytes:?}").trim_matches(['[', ']']).to_owned());
+                self.all.insert(format!("{bytes:02x?}").trim_matches(['[', ']']).to_owned());
+            }
+        }
+    }
+
     /// The same search finds them where they may be.
     fn prove_that_they_are_found(&self, setup: &Setup, home: &SimHome) {
         let records: String =
@@ -344,7 +370,9 @@ async fn what_is_kept_on_disk_is_for_one_user_and_the_password_is_not_kept() {
     home.wait_until(BOUND, || state.join("cloud.token").exists()).await.unwrap();
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&state), 0o700);
-    for file in ["state.json", "cloud.token"] {
+    let login = scene.setup.run_with(&["cloud", "login", "--lan-only"], ACCOUNT.1).await;
+    login.ok();
+    for file in ["state.json", "cloud.token", "klap.hashes"] {
         let path = state.join(file);
         assert_eq!(mode(&path), 0o600, "{file}");
         let text = fs::read_to_string(&path).unwrap();

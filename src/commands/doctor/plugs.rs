@@ -17,6 +17,7 @@ use crate::bridge::event::{DiscoveryReply, Exchange, ExchangeId, Identity, PlugK
 use crate::bridge::route::RoutePreference;
 use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
+use crate::klap_hashes::KlapAccounts;
 use crate::model::{Address, Destination, Failure, LanProtocol, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request, is_plug_kind};
 use crate::transport::cloud::Cloud;
@@ -56,7 +57,11 @@ struct DatagramReplies {
 }
 
 /// Examines the targets, and the plugs that answer a broadcast, by every means of the LAN.
-pub(super) async fn examine_lan(targets: Vec<DoctorTarget>, config: &Config) -> Vec<OnLan> {
+pub(super) async fn examine_lan(
+    targets: Vec<DoctorTarget>,
+    config: &Config,
+    klap_accounts: KlapAccounts,
+) -> Vec<OnLan> {
     if !config.local.enabled {
         return targets.into_iter().map(OnLan::not_used).collect();
     }
@@ -70,6 +75,7 @@ pub(super) async fn examine_lan(targets: Vec<DoctorTarget>, config: &Config) -> 
     let heard = Arc::new(DatagramReplies { broadcast, directly });
     let networks = Networks::of_this_machine();
     let lan = Arc::new(Lan::default());
+    lan.set_klap_accounts(klap_accounts);
     let jobs = targets.into_iter().zip(sockets).map(|(target, socket)| {
         let (lan, heard, networks) = (Arc::clone(&lan), Arc::clone(&heard), networks.clone());
         async move { examine_on_lan(target, socket, &lan, &heard, &networks).await }
