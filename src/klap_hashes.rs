@@ -63,10 +63,9 @@ impl KlapHashes {
         &self.v2
     }
 
-    /// Whether `owner` in a discovery reply, the MD5 of an e-mail in hexadecimal, names this spelling.
-    pub fn is_owner(&self, owner: &str) -> bool {
-        let mut bytes = [0; MD5_LEN];
-        read_hex(&owner.to_ascii_lowercase(), &mut bytes) && bytes == self.owner
+    /// Whether a plug that says this holds this spelling of the account.
+    pub fn is_owner(&self, owner: &OwnerHash) -> bool {
+        owner.0 == self.owner
     }
 
     /// As 128 hexadecimal digits, for the store.
@@ -128,6 +127,25 @@ impl Drop for KlapHashes {
 }
 
 impl fmt::Debug for KlapHashes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// `owner` in a discovery reply: the MD5 of the e-mail of the account that the plug holds. Not printed, because an e-mail
+/// can be guessed from it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OwnerHash([u8; MD5_LEN]);
+
+impl OwnerHash {
+    /// Reads 32 hexadecimal digits.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; MD5_LEN];
+        read_hex(&text.to_ascii_lowercase(), &mut bytes).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for OwnerHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
@@ -253,8 +271,8 @@ impl KlapAccounts {
         self.iter().filter(|account| account.spelling.is_own())
     }
 
-    /// Which of them `owner` in a discovery reply names.
-    pub fn owner(&self, owner: &str) -> Option<KlapSpelling> {
+    /// Which of them a plug holds that says this.
+    pub fn owner(&self, owner: &OwnerHash) -> Option<KlapSpelling> {
         self.iter().find(|account| account.hashes.is_owner(owner)).map(|account| account.spelling)
     }
 }
@@ -273,6 +291,10 @@ mod tests {
 
     fn hashes(username: &str, password: &str) -> KlapHashes {
         KlapHashes::of(username, &secret(password))
+    }
+
+    fn owner(text: &str) -> OwnerHash {
+        OwnerHash::new(text).unwrap()
     }
 
     #[test]
@@ -332,12 +354,14 @@ mod tests {
     #[test]
     fn the_owner_in_a_discovery_reply_names_a_spelling() {
         let account = hashes("user@example.com", "great_password");
-        assert!(account.is_owner("B58996C504C5638798EB6B511E6F49AF"));
-        assert!(account.is_owner("b58996c504c5638798eb6b511e6f49af"));
-        assert!(hashes("", "").is_owner("D41D8CD98F00B204E9800998ECF8427E"));
-        assert!(!hashes("User@example.com", "great_password").is_owner("B58996C504C5638798EB6B511E6F49AF"));
+        assert!(account.is_owner(&owner("B58996C504C5638798EB6B511E6F49AF")));
+        assert!(account.is_owner(&owner("b58996c504c5638798eb6b511e6f49af")));
+        assert!(hashes("", "").is_owner(&owner("D41D8CD98F00B204E9800998ECF8427E")));
+        let other = hashes("User@example.com", "great_password");
+        assert!(!other.is_owner(&owner("B58996C504C5638798EB6B511E6F49AF")));
+        assert_eq!(format!("{:?}", owner("B58996C504C5638798EB6B511E6F49AF")), "[redacted]");
         for bad in ["", "B58996C504C5638798EB6B511E6F49", "B58996C504C5638798EB6B511E6F49AF00", "ü"] {
-            assert!(!account.is_owner(bad), "{bad}");
+            assert_eq!(OwnerHash::new(bad), None, "{bad}");
         }
     }
 
@@ -411,8 +435,12 @@ mod tests {
     #[test]
     fn the_owner_is_found_among_the_accounts() {
         let accounts = KlapAccounts::of("User@Example.com", &secret("great_password"), None);
-        assert_eq!(accounts.owner("B58996C504C5638798EB6B511E6F49AF"), Some(KlapSpelling::LowerCase));
-        assert_eq!(accounts.owner("D41D8CD98F00B204E9800998ECF8427E"), Some(KlapSpelling::Blank));
-        assert_eq!(accounts.owner("00000000000000000000000000000000"), None);
+        for (text, spelling) in [
+            ("B58996C504C5638798EB6B511E6F49AF", Some(KlapSpelling::LowerCase)),
+            ("D41D8CD98F00B204E9800998ECF8427E", Some(KlapSpelling::Blank)),
+            ("00000000000000000000000000000000", None),
+        ] {
+            assert_eq!(accounts.owner(&owner(text)), spelling, "{text}");
+        }
     }
 }

@@ -381,6 +381,8 @@ impl Home {
                 kind: script.of(&["IOT.SMARTPLUGSWITCH", "SMART.TAPOPLUG", "\n"]).into(),
                 model: script.of(&["HS100(UK)", "", "P100\r\nforged"]).into(),
                 encryption: script.of(&["KLAP", "", "\u{7}"]).into(),
+                port: None,
+                owner: None,
             })
         } else {
             DiscoveryReply::SysInfo(Box::new(reading(script)))

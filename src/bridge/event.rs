@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::klap_hashes::OwnerHash;
 use crate::model::{
     Address, Availability, DeviceId, Failure, LanProtocol, Mac, PlugCommand, PlugName, RelayState, Route,
 };
@@ -301,6 +302,10 @@ pub struct UnsupportedDevice {
     pub model: Box<str>,
     /// What it calls its encryption: `KLAP`, `AES`, …
     pub encryption: Box<str>,
+    /// The TCP port for it, if it says one.
+    pub port: Option<u16>,
+    /// The account that it holds, if it says one.
+    pub owner: Option<OwnerHash>,
 }
 
 impl UnsupportedDevice {

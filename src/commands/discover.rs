@@ -310,6 +310,8 @@ mod tests {
             kind: "IOT.SMARTPLUGSWITCH".into(),
             model: "HS100(UK)".into(),
             encryption: "KLAP".into(),
+            port: None,
+            owner: None,
         };
         row(host, &DiscoveryReply::Other(device))
     }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A JSON object, key by key in its order, each with the text of its value. A key may come twice.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
     entries: Vec<(Cow<'a, str>, &'a RawValue)>,
     /// Keys that are there with a value that cannot be read.

@@ -29,6 +29,8 @@ fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str)
         kind: kind.into(),
         model: "HS100(UK)".into(),
         encryption: encryption.into(),
+        port: None,
+        owner: None,
     });
     home.event(Event::Sighted(Sighting { address: address(number), said }));
 }

@@ -178,6 +178,8 @@ fn sight_klap(home: &mut Scenario, number: usize, address: Address) {
         kind: PLUG.into(),
         model: "HS100(UK)".into(),
         encryption: "KLAP".into(),
+        port: None,
+        owner: None,
     });
     home.event(Event::Sighted(Sighting { address, said }));
 }
@@ -530,7 +532,14 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
 #[test]
 fn what_strangers_call_themselves_stays_on_one_short_line() {
     let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
-    let other = UnsupportedDevice { mac: None, kind: forged(), model: forged(), encryption: forged() };
+    let other = UnsupportedDevice {
+        mac: None,
+        kind: forged(),
+        model: forged(),
+        encryption: forged(),
+        port: None,
+        owner: None,
+    };
     let klap = UnsupportedDevice { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
     let mut home = adopting(1, vec![]);
     for (number, device) in (8..).zip([other, klap]) {

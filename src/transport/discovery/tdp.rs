@@ -3,6 +3,7 @@
 //! Parses who replied and which protocol the device speaks; the protocol itself is `transport/lan`'s.
 
 use crate::bridge::event::UnsupportedDevice;
+use crate::klap_hashes::OwnerHash;
 use crate::model::Mac;
 use crate::smarthome::lenient::{Fields, repaired};
 
@@ -46,12 +47,14 @@ pub(super) fn parse(datagram: &[u8]) -> Option<UnsupportedDevice> {
 /// Each field by itself, so that one odd field does not spoil the others. A reply with neither kind nor MAC is no reply.
 fn parse_json(text: &str) -> Option<UnsupportedDevice> {
     let mut result = serde_json::from_str::<Fields<'_>>(text).ok()?.object("result")?;
-    let encryption = result.object("mgt_encrypt_schm");
+    let mut scheme = result.object("mgt_encrypt_schm").unwrap_or_default();
     let device = UnsupportedDevice {
         mac: Mac::new(&result.text("mac")),
         kind: result.text("device_type").into(),
         model: result.text("device_model").into(),
-        encryption: encryption.map_or_else(Box::default, |mut it| it.text("encrypt_type").into()),
+        encryption: scheme.text("encrypt_type").into(),
+        port: scheme.value("http_port").filter(|port| *port != 0),
+        owner: OwnerHash::new(&result.text("owner")),
     };
     (device.mac.is_some() || !device.kind.is_empty()).then_some(device)
 }
@@ -88,10 +91,15 @@ mod tests {
     fn a_reply_says_which_device_and_which_protocol_it_is() {
         let device = reply(
             r#"{"error_code":0,"result":{"device_id":"00","device_type":"IOT.SMARTPLUGSWITCH",
-            "device_model":"HS100(UK)","mac":"CC-32-E5-00-00-01","mgt_encrypt_schm":{"encrypt_type":"KLAP"}}}"#,
+            "device_model":"HS100(UK)","mac":"CC-32-E5-00-00-01","owner":"B58996C504C5638798EB6B511E6F49AF",
+            "mgt_encrypt_schm":{"encrypt_type":"KLAP","http_port":8080}}}"#,
         )
         .unwrap();
         assert_eq!((device.mac, &*device.encryption), (Mac::new("CC32E5000001"), "KLAP"));
+        assert_eq!(
+            (device.port, device.owner),
+            (Some(8080), OwnerHash::new("B58996C504C5638798EB6B511E6F49AF"))
+        );
         assert_eq!((&*device.kind, &*device.model), ("IOT.SMARTPLUGSWITCH", "HS100(UK)"));
     }
 
@@ -100,6 +108,7 @@ mod tests {
         let device =
             reply(r#"{"result":{"device_type":"SMART.\u0054APOPLUG","mac":"CC32E5000001"}}"#).unwrap();
         assert_eq!((&*device.kind, &*device.model, &*device.encryption), ("SMART.TAPOPLUG", "", ""));
+        assert_eq!((device.port, device.owner), (None, None));
         for json in ["", "{}", "{", r#"{"result":{}}"#, r#"{"error_code":-1}"#, r#"{"result":{"mac":1}}"#] {
             assert_eq!(reply(json), None, "{json}");
         }
