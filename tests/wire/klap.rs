@@ -385,6 +385,18 @@ async fn each_fault_of_the_lan_is_its_own_failure_over_klap_and_never_makes_a_pl
 }
 
 #[tokio::test]
+async fn a_reading_that_is_no_json_is_asked_for_again_in_a_new_session_and_one_that_is_cut_off_is_not() {
+    let home = KlapHome::new().await;
+    for (fault, handshakes) in [(LanFault::Garbage, 2), (LanFault::CutOffJson, 1)] {
+        home.client.close();
+        home.lan().set_fault(home.plug(), fault).await.unwrap();
+        let before = home.counts();
+        assert_ended(&home.ask(Request::SysInfo).await, garbage(), fault);
+        assert_eq!(home.since(before).handshakes, handshakes, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_another_client_took_is_begun_again_and_the_command_sent_once_more() {
     let home = KlapHome::new().await;
     let thief = Lan::default();
@@ -453,6 +465,22 @@ async fn other_accounts_are_tried_at_once_and_the_same_ones_end_no_session() {
     home.client.set_klap_accounts(own_accounts());
     home.switch(OFF).await;
     assert_eq!(home.counts().sessions, 1);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_accounts_before_does_not_count_for_the_next_ones() {
+    let home = KlapHome::new().await;
+    home.set_fault(KlapFault::Handshake1Status(403)).await;
+    home.lan().set_fault(home.plug(), LanFault::Latency(Duration::from_millis(100))).await.unwrap();
+    let change_accounts = async {
+        home.home.wait_until(PATIENCE, || home.counts().connections == 1).await.unwrap();
+        home.client.set_klap_accounts(own_accounts());
+    };
+    home.client.set_klap_accounts(KlapAccounts::default());
+    let (outcome, ()) = tokio::join!(home.ask(ON), change_accounts);
+    assert_eq!(outcome.result, Err(Failure::KlapBlocked));
+    home.set_fault(KlapFault::Works).await;
+    home.switch(ON).await;
 }
 
 #[tokio::test]

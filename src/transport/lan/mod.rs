@@ -5,8 +5,10 @@
 mod connection;
 pub(crate) mod fd_budget;
 mod klap;
+mod klap_connection;
 pub mod klap_crypto;
 pub mod klap_http;
+mod klap_plug;
 mod xor;
 
 use std::sync::Arc;
