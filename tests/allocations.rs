@@ -50,15 +50,25 @@ fn a_command_takes_little_memory() {
 
 #[test]
 fn a_poll_over_the_wire_takes_hardly_any_memory() {
+    at_most(2.5, "poll, wire", taken_by_polls(plug(), LanProtocol::Xor));
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_poll_in_a_klap_session_takes_hardly_any_memory() {
+    at_most(2.5, "poll, wire, KLAP", taken_by_polls(klap_plug(), LanProtocol::Klap));
+}
+
+/// How often a poll takes memory once its connection is open.
+fn taken_by_polls(address: SocketAddr, protocol: LanProtocol) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let address = plug();
     let mut transport = Transport::new(None);
     let mut device = None;
     let mut serial = 0;
     let label = Arc::from("lamp");
     let mut poll = |transport: &mut Transport| {
         serial += 1;
-        let exchange = exchange(serial, &label, address, device.clone());
+        let exchange = exchange(serial, &label, address, protocol, device.clone());
         let outcome = runtime.block_on(async {
             transport.perform(exchange);
             transport.next().await.1
@@ -67,19 +77,21 @@ fn a_poll_over_the_wire_takes_hardly_any_memory() {
         device = Some(reading.device);
     };
     (0..10).for_each(|_| poll(&mut transport));
-    at_most(2.5, "poll, wire", taken(|| poll(&mut transport)) / ROUNDS as f64);
+    taken(|| poll(&mut transport)) / ROUNDS as f64
 }
 
-fn exchange(serial: u32, label: &Arc<str>, address: SocketAddr, device: Option<Arc<DeviceInfo>>) -> Exchange {
+fn exchange(
+    serial: u32,
+    label: &Arc<str>,
+    address: SocketAddr,
+    protocol: LanProtocol,
+    device: Option<Arc<DeviceInfo>>,
+) -> Exchange {
     Exchange {
         id: ExchangeId::new(PlugKey(0), serial),
         plug: PlugKey(0),
         label: Arc::clone(label),
-        target: Target::Local {
-            address: Address::from(address),
-            protocol: LanProtocol::Xor,
-            expect: Identity::default(),
-        },
+        target: Target::Local { address: Address::from(address), protocol, expect: Identity::default() },
         request: Request::SysInfo,
         deadline: Instant::now() + Duration::from_secs(30),
         urgent: false,
@@ -109,4 +121,25 @@ fn plug() -> SocketAddr {
         });
     });
     address
+}
+
+/// A simulated plug that holds the blank account, in a thread of its own as well.
+#[cfg(feature = "sim")]
+fn klap_plug() -> SocketAddr {
+    use hs100d::sim::home::{HomeOptions, SimHome};
+    use hs100d::sim::plug::klap::HeldAccount;
+
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let mut options = HomeOptions::of(&["Lamp"]);
+            options.klap = vec![0];
+            let home = SimHome::start(options).await.unwrap();
+            home.plug(0).with(|plug| plug.klap.account = HeldAccount::blank());
+            send.send(home.lan().klap_address(home.plug(0)).unwrap()).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    receive.recv().unwrap()
 }
