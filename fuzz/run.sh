@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-ALL=(frames replies sysinfo datagrams cloud commands topics config store bridge)
+ALL=(frames replies sysinfo klap_handshake klap_reply datagrams cloud commands topics config store bridge)
 BRIEF_SECONDS=2
 
 mode=full
@@ -51,7 +51,7 @@ fuzz() {
         echo "fuzz/run.sh: $target: see above, and fuzz/artifacts" >&2
         return 1
     }
-    printf '%-10s %s, %s\n' "$target" "$(grep -o '^Done .*' "$log")" \
+    printf '%-14s %s, %s\n' "$target" "$(grep -o '^Done .*' "$log")" \
         "$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1)"
 }
 

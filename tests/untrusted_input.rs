@@ -220,6 +220,14 @@ proptest! {
         properties::sysinfo::hold(&input);
     }
     #[test]
+    fn no_answer_to_a_klap_handshake_breaks_a_property(input in input("klap_handshake")) {
+        properties::klap_handshake::hold(&input);
+    }
+    #[test]
+    fn no_answer_in_a_klap_session_breaks_a_property(input in input("klap_reply")) {
+        properties::klap_reply::hold(&input);
+    }
+    #[test]
     fn no_datagram_breaks_a_property(input in input("datagrams")) { properties::datagrams::hold(&input) }
     #[test]
     fn no_page_of_the_cloud_breaks_a_property(input in input("cloud")) { properties::cloud::hold(&input) }

@@ -10,6 +10,8 @@ pub mod commands;
 pub mod config;
 pub mod datagrams;
 pub mod frames;
+pub mod klap_handshake;
+pub mod klap_reply;
 pub mod replies;
 pub mod said;
 pub mod store;
@@ -20,10 +22,12 @@ pub mod topics;
 pub type Property = fn(&[u8]);
 
 /// Every way in, by the name of its fuzz target and of its corpus.
-pub const ALL: [(&str, Property); 10] = [
+pub const ALL: [(&str, Property); 12] = [
     ("frames", frames::hold),
     ("replies", replies::hold),
     ("sysinfo", sysinfo::hold),
+    ("klap_handshake", klap_handshake::hold),
+    ("klap_reply", klap_reply::hold),
     ("datagrams", datagrams::hold),
     ("cloud", cloud::hold),
     ("commands", commands::hold),

@@ -1,0 +1,89 @@
+//! The answer of a plug to a request in a KLAP session: HTTP, and a body that may be encrypted with the session's key.
+
+use hs100d::klap_hashes::KlapAccounts;
+use hs100d::secret::Secret;
+use hs100d::smarthome::message::Request;
+use hs100d::transport::lan::klap_crypto::{BadBody, Handshake, KlapSession, SIGNATURE_LEN};
+use hs100d::transport::lan::klap_http::{self, KlapAnswer, MAX_BODY, MAX_HEAD};
+
+use super::said::fits_a_line;
+
+/// Bytes of a block of the cipher.
+const BLOCK_LEN: usize = 16;
+
+/// The input is what came over a connection until it was closed.
+pub fn hold(received: &[u8]) {
+    http_holds(received);
+    a_body_is_opened_or_refused(received);
+    if let Ok(Some(answer)) = klap_http::parse(received, true) {
+        a_body_is_opened_or_refused(&received[answer.body]);
+    }
+    what_was_sealed_is_opened(received);
+}
+
+/// What is said of a part of the bytes is borne out by all of them, and nothing is taken that is too long.
+pub fn http_holds(received: &[u8]) {
+    let whole = klap_http::parse(received, false);
+    for cut in 0..received.len() {
+        match (klap_http::parse(&received[..cut], false), &whole) {
+            (Ok(None), _) => {}
+            (Ok(Some(early)), Ok(Some(whole))) => assert!(is_same(&early, whole), "after {cut}"),
+            (early, whole) => assert_eq!(early, *whole, "after {cut}"),
+        }
+    }
+    let ended = klap_http::parse(received, true);
+    for answer in [&whole, &ended].into_iter().flatten().flatten() {
+        let body = &answer.body;
+        assert!(body.start <= MAX_HEAD && body.len() <= MAX_BODY && body.end <= received.len());
+        assert!(!answer.keeps_connection || body.end == received.len(), "bytes are left over");
+    }
+    match (&whole, &ended) {
+        (Ok(Some(whole)), Ok(Some(ended))) => assert!(is_same(whole, ended) && !ended.keeps_connection),
+        (Ok(None), Ok(Some(ended))) => {
+            assert_eq!(ended.body.end, received.len(), "it ends with the connection")
+        }
+        (whole, ended) => assert_eq!(whole, ended),
+    }
+    if let Err(bad) = whole {
+        fits_a_line(&bad.to_string(), 80);
+    }
+}
+
+fn is_same(one: &KlapAnswer, other: &KlapAnswer) -> bool {
+    one.status == other.status && one.body == other.body
+}
+
+/// A session whose first request was sent.
+fn session() -> KlapSession {
+    let accounts = KlapAccounts::of("user@example.com", &Secret::new("great_password".to_owned()), None);
+    let ours = std::array::from_fn(|place| place as u8);
+    // Of a recorded handshake of the first version.
+    let theirs = 0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f_u128;
+    let proof =
+        [0x7c10_489c_80f0_713f_4bc0_275f_2612_e432_u128, 0xb210_f2b7_c28b_3b03_bf95_f489_87ab_0ce9_u128];
+    let answer = [theirs, proof[0], proof[1]].map(u128::to_be_bytes).concat();
+    let mut session = Handshake::accept(&ours, &answer, &accounts).unwrap().session;
+    session.seal(&mut Vec::new(), |_| {});
+    session
+}
+
+fn a_body_is_opened_or_refused(body: &[u8]) {
+    let is_whole = body.len() > SIGNATURE_LEN && (body.len() - SIGNATURE_LEN).is_multiple_of(BLOCK_LEN);
+    match session().open(&mut body.to_vec()) {
+        Ok(message) => {
+            let padding = body.len() - SIGNATURE_LEN - message.len();
+            assert!(is_whole && (1..=BLOCK_LEN).contains(&padding));
+            // Whatever it says, it is a reply or it is none.
+            let _ = Request::SysInfo.read_reply(message, None);
+        }
+        Err(BadBody::Padding) => assert!(is_whole),
+        Err(BadBody::Length(length)) => assert!(!is_whole && length == body.len()),
+    }
+}
+
+fn what_was_sealed_is_opened(message: &[u8]) {
+    let mut session = session();
+    let mut body = b"left over".to_vec();
+    session.seal(&mut body, |out| out.extend_from_slice(message));
+    assert_eq!(session.open(&mut body), Ok(message));
+}
