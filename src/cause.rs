@@ -106,6 +106,20 @@ causes! {
          another spelling of the e-mail, or an old one that it kept after an update",
         "write the e-mail as the Kasa app shows it under Me > Account (upper and lower case count) and check the \
          password; if both are right, remove the plug from the app and add it again";
+    OTHER_OWNER = "other-owner",
+        "it speaks KLAP, and says that it belongs to another account than the one that hs100d has, or to another spelling \
+         of its e-mail",
+        "write [local] username as the Kasa app shows it under Me > Account (upper and lower case count), with its \
+         password; or move the plug to your account in the app";
+    OLD_PASSWORD = "old-password",
+        "it speaks KLAP and says that it belongs to the account that hs100d has, but takes another password: yours is \
+         wrong, or it kept an old one over an update",
+        "check the password, or run `hs100d cloud login` again; if it is right, remove the plug from the app and add it \
+         again";
+    NO_LAN_ACCOUNT = "no-lan-account",
+        "it speaks KLAP and asks for its account, and hs100d has none",
+        "run `hs100d cloud login`, or without a cloud `hs100d cloud login --lan-only`, or set [local] username and \
+         password_file";
     SESSION_TAKEN = "session-taken",
         "it speaks KLAP with one client at a time, and another client takes turns with hs100d",
         "stop other programs that use the plug over the LAN: another home automation, a script, a hub, an open app";

@@ -2,18 +2,22 @@
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::doctor::diagnosis;
 use super::installation::Installation;
+use super::klap::{self, KlapLogin, KlapOwner};
 use super::known::{Known, identity_on, shares_id};
 use super::progress::Progress;
 use super::table::TextTable;
 use super::{Context, Failed, say};
-use crate::bridge::event::{DiscoveryReply, Identity, Sighting};
-use crate::model::{Address, DeviceId, PlugName, RelayState};
+use crate::bridge::event::{DiscoveryReply, Identity, PlugKey, Sighting, UnsupportedDevice};
+use crate::model::{Address, DeviceId, Failure, PlugName, RelayState};
 use crate::smarthome::message::{OutletState, Reading};
 use crate::transport::discovery::{self, BroadcastPath, Discovery};
 
@@ -48,7 +52,12 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         tracing::info!("{line}");
         progress.leave(&format!("Without the topic names that the service gave: {line}"));
     }
-    let rows = search(&mut discovery, args.timeout, &Known::of(config, &store), &mut progress).await;
+    let known = Known::of(config, &store);
+    let mut rows = search(&mut discovery, args.timeout, &known, &mut progress).await;
+    if config.local.enabled {
+        let login = KlapLogin::of(config, &store, None);
+        read_klap(&mut rows, &login, config.bridge.policy.local_timeout, &known).await;
+    }
     drop(progress);
     let garbage = discovery.tally().garbage;
     if garbage > 0 {
@@ -91,6 +100,29 @@ async fn search(
     rows
 }
 
+/// Reads the plugs that speak KLAP, all at once: their answers to the search have neither name nor state.
+async fn read_klap(rows: &mut [DiscoveredPlug], login: &KlapLogin, limit: Duration, known: &Known<'_>) {
+    let lan = Arc::new(login.lan());
+    let mut reads = JoinSet::new();
+    for (number, row) in (0..).zip(rows.iter()) {
+        let (Some(device), Some(ip)) = (&row.klap, row.place.0) else { continue };
+        let owner = login.owner(device.owner.as_ref());
+        let (lan, who) = (Arc::clone(&lan), row.who.clone());
+        let address = Address::from(klap::socket_of(device, ip.into()));
+        reads.spawn(
+            async move { (number, owner, klap::read(&lan, PlugKey(number), &address, who, limit).await) },
+        );
+    }
+    while let Some(read) = reads.join_next().await {
+        let Ok((number, owner, result)) = read else { continue };
+        let Some(row) = rows.get_mut(number as usize) else { continue };
+        match result {
+            Ok(reading) => row.read(&reading, known),
+            Err(failure) => row.not_read(&failure, owner),
+        }
+    }
+}
+
 /// The networks that were asked, in words.
 fn listed(asked: &[BroadcastPath]) -> String {
     let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
@@ -118,6 +150,10 @@ struct DiscoveredPlug {
     json: Value,
     /// The fields of its answer that could not be read.
     unread: String,
+    /// Its answer to the search, if it speaks KLAP.
+    klap: Option<UnsupportedDevice>,
+    /// Why it could not be read, and what to do.
+    problem: Option<String>,
 }
 
 const COLUMNS: usize = 9;
@@ -129,44 +165,7 @@ impl DiscoveredPlug {
         let host = address.host();
         let place = (host.parse().ok(), host.clone());
         match said {
-            DiscoveryReply::SysInfo(reading) => {
-                let device = &reading.device;
-                let who = identity_on(device);
-                let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
-                let mac = device.mac.map(|mac| mac.to_string());
-                let device_id = device.device_id.as_ref().map(DeviceId::as_str);
-                let state = state_of(reading).map(|relay| relay.to_string());
-                let mut json = json!({
-                    "alias": &*device.alias, "topic_name": topic_name, "model": &*device.model, "host": host, "mac": mac,
-                    "device_id": device_id, "state": state, "rssi": reading.rssi, "protocol": "xor",
-                });
-                if !reading.unread.is_empty() {
-                    json["unread"] = json!(reading.unread);
-                }
-                let is_other = reading.other_kind().is_some();
-                if is_other {
-                    json["type"] = json!(&*device.kind);
-                }
-                let no_state = || if is_other { "not supported".to_owned() } else { String::new() };
-                let cells = [
-                    device.alias.escape_debug().to_string(),
-                    topic_name.unwrap_or_default().to_owned(),
-                    device.model.escape_debug().to_string(),
-                    host,
-                    mac.unwrap_or_default(),
-                    device_id.unwrap_or_default().to_owned(),
-                    state.unwrap_or_else(no_state),
-                    reading.rssi.map(|dbm| format!("{dbm} dBm")).unwrap_or_default(),
-                    "xor".to_owned(),
-                ];
-                let outlets: Vec<_> = ListedOutlet::all(reading, known.outlets(&who)).collect();
-                if !outlets.is_empty() {
-                    json["outlets"] = outlets.iter().map(ListedOutlet::json).collect();
-                }
-                let outlets = outlets.iter().map(ListedOutlet::cells).collect();
-                let unread = reading.unread.join(", ");
-                Self { who, place, is_xor: true, cells, outlets, json, unread }
-            }
+            DiscoveryReply::SysInfo(reading) => Self::of_reading(address, "xor", reading, known),
             DiscoveryReply::Other(device) => {
                 let who = Identity { device_id: None, mac: device.mac };
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
@@ -183,9 +182,82 @@ impl DiscoveredPlug {
                 cells[3] = host;
                 cells[4] = mac.unwrap_or_default();
                 cells[8] = protocol.escape_debug().to_string();
-                Self { who, place, is_xor: false, cells, outlets: Vec::new(), json, unread: String::new() }
+                Self {
+                    who,
+                    place,
+                    is_xor: false,
+                    cells,
+                    outlets: Vec::new(),
+                    json,
+                    unread: String::new(),
+                    klap: device.is_klap_plug().then(|| device.clone()),
+                    problem: None,
+                }
             }
         }
+    }
+
+    /// From its sysinfo.
+    fn of_reading(address: &Address, protocol: &str, reading: &Reading, known: &Known<'_>) -> Self {
+        let host = address.host();
+        let place = (host.parse().ok(), host.clone());
+        let device = &reading.device;
+        let who = identity_on(device);
+        let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
+        let mac = device.mac.map(|mac| mac.to_string());
+        let device_id = device.device_id.as_ref().map(DeviceId::as_str);
+        let state = state_of(reading).map(|relay| relay.to_string());
+        let mut json = json!({
+            "alias": &*device.alias, "topic_name": topic_name, "model": &*device.model, "host": host, "mac": mac,
+            "device_id": device_id, "state": state, "rssi": reading.rssi, "protocol": protocol,
+        });
+        if !reading.unread.is_empty() {
+            json["unread"] = json!(reading.unread);
+        }
+        let is_other = reading.other_kind().is_some();
+        if is_other {
+            json["type"] = json!(&*device.kind);
+        }
+        let no_state = || if is_other { "not supported".to_owned() } else { String::new() };
+        let cells = [
+            device.alias.escape_debug().to_string(),
+            topic_name.unwrap_or_default().to_owned(),
+            device.model.escape_debug().to_string(),
+            host,
+            mac.unwrap_or_default(),
+            device_id.unwrap_or_default().to_owned(),
+            state.unwrap_or_else(no_state),
+            reading.rssi.map(|dbm| format!("{dbm} dBm")).unwrap_or_default(),
+            protocol.to_owned(),
+        ];
+        let outlets: Vec<_> = ListedOutlet::all(reading, known.outlets(&who)).collect();
+        if !outlets.is_empty() {
+            json["outlets"] = outlets.iter().map(ListedOutlet::json).collect();
+        }
+        let outlets = outlets.iter().map(ListedOutlet::cells).collect();
+        let unread = reading.unread.join(", ");
+        let is_xor = protocol == "xor";
+        Self { who, place, is_xor, cells, outlets, json, unread, klap: None, problem: None }
+    }
+
+    /// It was read over KLAP.
+    fn read(&mut self, reading: &Reading, known: &Known<'_>) {
+        let Some(address) = Address::new(&self.place.1, known.config.local.port) else { return };
+        *self = Self::of_reading(&address, "klap", reading, known);
+    }
+
+    /// It was not read over KLAP.
+    fn not_read(&mut self, failure: &Failure, owner: KlapOwner) {
+        let cause = match failure {
+            Failure::OtherAccount => Some(owner.cause()),
+            failure => diagnosis::of_failure(failure),
+        };
+        self.json["cause"] = json!(cause.map(|cause| cause.word));
+        let remedy = cause.map_or_else(String::new, |cause| format!(": {}", cause.advice()));
+        self.problem = Some(match cause {
+            Some(cause) if *failure == Failure::OtherAccount => format!("{}{remedy}", cause.meaning),
+            _ => format!("{failure}{remedy}"),
+        });
     }
 
     /// By device id, else by MAC, else by the address.
@@ -253,6 +325,9 @@ fn remarks(rows: &[DiscoveredPlug]) -> String {
         if !row.unread.is_empty() {
             _ = writeln!(remarks, "{host}: {} cannot be read and counts as absent", row.unread);
         }
+        if let Some(problem) = &row.problem {
+            _ = writeln!(remarks, "{host}: {problem}");
+        }
         if let Some(other) = rows[..number].iter().find(|other| shares_id(&row.who, &other.who)) {
             _ = writeln!(
                 remarks,
@@ -289,7 +364,6 @@ fn as_table(rows: &[DiscoveredPlug], asked: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::event::UnsupportedDevice;
     use crate::config::Config;
     use crate::config::paths::{ConfigPath, Environment};
     use crate::model::Mac;

@@ -14,6 +14,7 @@ mod doctor;
 mod forget;
 mod hardening;
 mod installation;
+mod klap;
 mod known;
 mod man;
 mod oneshot;

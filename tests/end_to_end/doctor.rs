@@ -381,7 +381,9 @@ async fn a_hundred_dead_plugs_are_examined_side_by_side() {
 
 #[cfg(target_os = "linux")]
 mod apart {
+    use hs100d::sim::fault::KlapFault;
     use hs100d::sim::home::HomeOptions;
+    use hs100d::sim::plug::klap::HeldAccount;
 
     use super::*;
     use crate::support::e2e::home_options_of;
@@ -429,8 +431,43 @@ mod apart {
         }
         let setup = Setup::new(&config.clone().set("discovery", "adopt", false));
         let told = examined(&setup, "plug klap").await;
-        assert_eq!(told.cause(), "port-closed-by-firmware");
+        assert_eq!(told.cause(), "none");
+        assert!(told.line.contains("LAN: HS100(EU) answers: OFF, signal "), "{told:?}");
         assert_eq!(told.came_back("the newer discovery"), "IOT.SMARTPLUGSWITCH, which speaks KLAP");
+        let what = "get_sysinfo over KLAP at 127.0.0.11:";
+        assert!(told.came_back(what).starts_with("HS100(EU) answers: OFF"), "{told:?}");
+        told.came_back(", as s…@example.com, with the password in [cloud]");
+        let found = setup.run(&["discover", "--timeout", "1s", "--json"]).await.json();
+        let klap = |found: &Value| {
+            let rows = found.as_array().unwrap();
+            rows.iter().find(|row| row["protocol"] == "klap" && row["host"] == "127.0.0.11").unwrap().clone()
+        };
+        let row = klap(&found);
+        assert_eq!(
+            (&row["alias"], &row["state"], &row["device_id"]),
+            (&json!("Klap"), &json!("OFF"), &json!(id(0)))
+        );
+        assert!(row["rssi"].is_i64(), "{row}");
+
+        for (account, cause) in [
+            (HeldAccount::new("other@example.com", ACCOUNT.1), "other-owner"),
+            (HeldAccount::new(ACCOUNT.0, "old"), "old-password"),
+        ] {
+            home.plug(0).with(|plug| {
+                plug.klap.account = account;
+                plug.klap.end_session();
+            });
+            assert_eq!(examined(&setup, "plug klap").await.cause(), cause);
+            let found = setup.run(&["discover", "--timeout", "1s", "--json"]).await.json();
+            assert_eq!((&klap(&found)["cause"], &klap(&found)["state"]), (&json!(cause), &json!(null)));
+        }
+        let table = setup.run(&["discover", "--timeout", "1s"]).await;
+        let remark =
+            "\n127.0.0.11: it speaks KLAP and says that it belongs to the account that hs100d has, but";
+        assert!(table.ok().contains(remark), "{table:?}");
+        home.plug(0).with(|plug| plug.klap.fault = KlapFault::Handshake1Status(403));
+        assert_eq!(examined(&setup, "plug klap").await.cause(), "klap-blocked");
+        home.plug(0).with(|plug| plug.klap.fault = KlapFault::Works);
         assert_eq!(examined(&setup, "plug tapo").await.cause(), "other-family");
         let far = examined(&setup, "plug far").await;
         assert_eq!((far.cause(), far.came_back("networks")), ("behind-router", "on none of them"));
@@ -441,6 +478,10 @@ mod apart {
 
         // Nobody has written the plug down that speaks the other language, and it is told of all the same.
         let setup = Setup::new(&Config::of(&home).without("cloud").set("local", "timeout", "500ms"));
+        let told = examined(&setup, "plug HS100(EU) at 127.0.0.11").await;
+        assert_eq!(told.cause(), "no-lan-account");
+        home.plug(0).with(|plug| plug.klap.fault = KlapFault::Refused);
+        home.lan().settled(home.plug(0)).await.unwrap();
         let told = examined(&setup, "plug HS100(EU) at 127.0.0.11").await;
         assert_eq!(told.cause(), "port-closed-by-firmware");
     }

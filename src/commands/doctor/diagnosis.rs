@@ -1,6 +1,7 @@
 //! From what came back to the likely cause, as an expert would conclude it. Pure.
 
 use crate::cause::{self, Cause};
+use crate::commands::klap::KlapOwner;
 use crate::model::Failure;
 use crate::mqtt::failure::reason::FailureReason;
 use crate::transport::cloud::CloudError;
@@ -20,6 +21,8 @@ pub(super) struct Evidence {
     pub(super) broadcast: Broadcast,
     /// How the cloud sees it.
     pub(super) cloud: CloudView,
+    /// Whose account it holds.
+    pub(super) owner: KlapOwner,
 }
 
 /// The result over TCP.
@@ -168,7 +171,10 @@ pub(in crate::commands) fn of_failure(failure: &Failure) -> Option<Cause> {
 fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
     let by_itself = of_failure(failure).unwrap_or(cause::NOT_A_PLUG);
     let names_the_plug = matches!(failure, Failure::Device { .. } | Failure::Unsupported(_));
-    let is_of_klap = matches!(failure, Failure::KlapBlocked | Failure::OtherAccount | Failure::SessionTaken);
+    if *failure == Failure::OtherAccount {
+        return evidence.owner.cause();
+    }
+    let is_of_klap = matches!(failure, Failure::KlapBlocked | Failure::SessionTaken);
     if names_the_plug || is_of_klap || *failure == Failure::OutOfFiles {
         return by_itself;
     }
@@ -462,9 +468,32 @@ mod tests {
             ),
         ];
         for (lan, place, datagrams, broadcast, cloud, expected) in table {
-            let evidence = Evidence { lan, place, datagrams, broadcast, cloud };
+            let owner = KlapOwner::Unknown;
+            let evidence = Evidence { lan, place, datagrams, broadcast, cloud, owner };
             let found = of_plug(&evidence);
             assert_eq!(found.map(|cause| cause.word), expected.map(|cause| cause.word), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_a_plug_refuses_is_told_from_what_the_plug_says_of_its_owner() {
+        for (owner, expected) in [
+            (KlapOwner::Unknown, cause::OTHER_ACCOUNT),
+            (KlapOwner::Ours, cause::OLD_PASSWORD),
+            (KlapOwner::Another, cause::OTHER_OWNER),
+            (KlapOwner::NoneHere, cause::NO_LAN_ACCOUNT),
+        ] {
+            let evidence = Evidence {
+                lan: LanView::Failed(Failure::OtherAccount),
+                place: AddressNetwork::Here,
+                datagrams: Datagrams::Newer,
+                broadcast: Broadcast::Answered,
+                cloud: CloudView::Answers,
+                owner,
+            };
+            assert_eq!(of_plug(&evidence), Some(expected), "{owner:?}");
+            let blocked = Evidence { lan: LanView::Failed(Failure::KlapBlocked), ..evidence };
+            assert_eq!(of_plug(&blocked), Some(cause::KLAP_BLOCKED), "{owner:?}");
         }
     }
 
@@ -473,7 +502,8 @@ mod tests {
         let is_a_note = |lan, cloud| {
             let (place, datagrams, broadcast) =
                 (AddressNetwork::Here, Datagrams::Nothing, Broadcast::Answered);
-            is_a_note(&Evidence { lan, place, datagrams, broadcast, cloud })
+            let owner = KlapOwner::Unknown;
+            is_a_note(&Evidence { lan, place, datagrams, broadcast, cloud, owner })
         };
         assert!(is_a_note(LanView::Answers, CloudView::NotListed));
         for lan in [LanView::NotUsed, LanView::Mute, refused(), silent(), no_address()] {

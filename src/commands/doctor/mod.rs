@@ -18,10 +18,10 @@ mod targets;
 use std::path::Path;
 
 use super::Failed;
+use super::klap::KlapLogin;
 use super::oneshot;
 use crate::config::Config;
 use crate::daemon::driver::CloudAccount;
-use crate::daemon::lan_login::LanLogin;
 use crate::store::Store;
 use report::Report;
 
@@ -37,10 +37,9 @@ pub(super) async fn examine(config: &Config, state_dir: &Path) -> Result<Report,
         let (broker, daemon) = broker::examine(config.mqtt(store.instance(), state_dir)).await;
         (broker, account::examine(config, cloud.as_ref(), &daemon).await)
     };
-    let lan_login = LanLogin::look(config, &store.hash_file());
     let registered = cloud.as_ref().and_then(|cloud| cloud.registered().borrow().clone());
-    let klap_accounts = lan_login.accounts(registered.as_deref());
-    let on_the_lan = plugs::examine_lan(targets::of(config, &store), config, klap_accounts);
+    let klap_login = KlapLogin::of(config, &store, registered.as_deref());
+    let on_the_lan = plugs::examine_lan(targets::of(config, &store), config, klap_login);
     let ((broker, account), on_the_lan) = tokio::join!(broker_and_account, on_the_lan);
     let (finding, rows) = account.map_or((None, None), |(finding, rows)| (Some(finding), rows));
     let cloud = cloud.filter(|_| rows.is_some());

@@ -13,11 +13,13 @@ use super::diagnosis::{self, AddressNetwork, Broadcast, CloudView, Datagrams, Ev
 use super::networks::Networks;
 use super::report::{Finding, FindingSubject, Try};
 use super::targets::{DoctorTarget, NAME_SHOWN, blank, is_of_the_family, with_heard};
-use crate::bridge::event::{DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target};
+use crate::bridge::event::{
+    DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target, UnsupportedDevice,
+};
 use crate::bridge::route::RoutePreference;
+use crate::commands::klap::{self, KlapLogin, KlapOwner};
 use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
-use crate::klap_hashes::KlapAccounts;
 use crate::model::{Address, Destination, Failure, LanProtocol, Route, shown};
 use crate::smarthome::message::{Reading, Reply, Request, is_plug_kind};
 use crate::transport::cloud::Cloud;
@@ -43,9 +45,16 @@ pub(super) struct OnLan {
     place: AddressNetwork,
     datagrams: Datagrams,
     broadcast: Broadcast,
+    owner: KlapOwner,
     /// What came back, in a few words.
     found: String,
     tries: Vec<Try>,
+}
+
+/// The LAN, with the account for plugs that speak KLAP.
+struct DoctorLan {
+    lan: Lan,
+    klap_login: KlapLogin,
 }
 
 /// The answers to datagrams.
@@ -60,7 +69,7 @@ struct DatagramReplies {
 pub(super) async fn examine_lan(
     targets: Vec<DoctorTarget>,
     config: &Config,
-    klap_accounts: KlapAccounts,
+    klap_login: KlapLogin,
 ) -> Vec<OnLan> {
     if !config.local.enabled {
         return targets.into_iter().map(OnLan::not_used).collect();
@@ -74,8 +83,7 @@ pub(super) async fn examine_lan(
     let sockets: Vec<_> = sockets.into_iter().chain(added.collect::<Vec<_>>()).collect();
     let heard = Arc::new(DatagramReplies { broadcast, directly });
     let networks = Networks::of_this_machine();
-    let lan = Arc::new(Lan::default());
-    lan.set_klap_accounts(klap_accounts);
+    let lan = Arc::new(DoctorLan { lan: klap_login.lan(), klap_login });
     let jobs = targets.into_iter().zip(sockets).map(|(target, socket)| {
         let (lan, heard, networks) = (Arc::clone(&lan), Arc::clone(&heard), networks.clone());
         async move { examine_on_lan(target, socket, &lan, &heard, &networks).await }
@@ -205,7 +213,7 @@ async fn listen(mut discovery: Discovery) -> Vec<Sighting> {
 async fn examine_on_lan(
     mut target: DoctorTarget,
     socket: Option<SocketAddr>,
-    lan: &Lan,
+    DoctorLan { lan, klap_login }: &DoctorLan,
     heard: &DatagramReplies,
     networks: &Networks,
 ) -> OnLan {
@@ -224,16 +232,24 @@ async fn examine_on_lan(
         Some(all) if all.is_empty() => Broadcast::NoAnswer,
         Some(_) => Broadcast::Answered,
     };
-    let datagrams = heard.datagrams(&target, socket, &mut tries);
+    let (datagrams, newer) = heard.datagrams(&target, socket, &mut tries);
     let place = socket.map_or(AddressNetwork::Unknown, |socket| networks.place_of(socket.ip()));
     if place == AddressNetwork::Elsewhere {
         tries.push(Try::new("compare its address with this machine's networks", "on none of them"));
     }
-    let (view, mut found) = if target.policy == RoutePreference::Cloud {
+    let (mut view, mut found) = if target.policy == RoutePreference::Cloud {
         (LanView::NotUsed, "not used".to_owned())
     } else {
         ask(&mut target, socket, lan, &mut tries).await
     };
+    let klap = newer.filter(|device| device.is_klap_plug() && is_unreached(&view));
+    if let (Some(device), Some(socket)) = (klap, socket) {
+        let socket = klap::socket_of(device, socket.ip());
+        if let Some(answer) = ask_klap(&mut target, socket, lan, klap_login, &mut tries).await {
+            (view, found) = answer;
+        }
+    }
+    let owner = klap_login.owner(newer.and_then(|device| device.owner.as_ref()));
     if moved && let Some(seen) = seen_at {
         found += &format!(", but it answered a broadcast from {seen}");
     } else if view != LanView::Answers {
@@ -245,7 +261,7 @@ async fn examine_on_lan(
         };
     }
     let view = if target.is_second { LanView::SecondOfItsId } else { view };
-    OnLan { target, view, place, datagrams, broadcast, found, tries }
+    OnLan { target, view, place, datagrams, broadcast, owner, found, tries }
 }
 
 impl DatagramReplies {
@@ -266,13 +282,13 @@ impl DatagramReplies {
         seen
     }
 
-    /// What the plug, or another device at its address, answers to datagrams.
+    /// What the plug, or another device at its address, answers to datagrams, and its answer to the newer discovery.
     fn datagrams(
         &self,
         target: &DoctorTarget,
         socket: Option<SocketAddr>,
         tries: &mut Vec<Try>,
-    ) -> Datagrams {
+    ) -> (Datagrams, Option<&UnsupportedDevice>) {
         let all = || self.broadcast.iter().flatten().chain(&self.directly);
         let is_from = |sighting: &Sighting| {
             Some(sighting.address.host()) == socket.map(|socket| socket.ip().to_string())
@@ -304,12 +320,13 @@ impl DatagramReplies {
             );
             tries.push(Try::new(format!("the newer discovery at {}", socket.ip()), came_back));
         }
-        match other {
+        let datagrams = match other {
             _ if xor => Datagrams::Xor,
             Some(device) if is_of_the_family(device) => Datagrams::Newer,
             Some(_) => Datagrams::OtherFamily,
             None => Datagrams::Nothing,
-        }
+        };
+        (datagrams, other)
     }
 }
 
@@ -377,6 +394,43 @@ async fn ask(
     (LanView::Failed(failure), found)
 }
 
+/// Whether no plug was reached over TCP 9999.
+fn is_unreached(view: &LanView) -> bool {
+    match view {
+        LanView::Mute => true,
+        LanView::Failed(failure) => {
+            matches!(failure, Failure::Refused | Failure::NoRoute | Failure::Silent | Failure::Closed)
+        }
+        LanView::NotUsed | LanView::Answers | LanView::SecondOfItsId | LanView::NameUnresolved => false,
+    }
+}
+
+/// Asks over KLAP. `None` if the plug is not reached in this way either.
+async fn ask_klap(
+    target: &mut DoctorTarget,
+    socket: SocketAddr,
+    lan: &Lan,
+    login: &KlapLogin,
+    tries: &mut Vec<Try>,
+) -> Option<(LanView, String)> {
+    let what = format!("get_sysinfo over KLAP at {socket}, {}", login.words());
+    let begun = Instant::now();
+    let limit = target.timeouts[Route::Local.index()];
+    let failure =
+        match klap::read(lan, PlugKey(0), &Address::from(socket), target.identity.clone(), limit).await {
+            Ok(reading) => {
+                let answer = describe(&reading);
+                tries.push(Try::since(begun, what, answer.clone()));
+                target.identity = identity_on(&reading.device);
+                return Some((LanView::Answers, answer));
+            }
+            Err(failure) => failure,
+        };
+    tries.push(Try::since(begun, what, failure.to_string()));
+    let view = LanView::Failed(failure.clone());
+    (!is_unreached(&view)).then(|| (view, format!("{socket}: {failure}")))
+}
+
 fn describe(reading: &Reading) -> String {
     let state = reading.relay.map_or("no relay".to_owned(), |relay| relay.to_string());
     let signal = reading.rssi.map_or_else(String::new, |dbm| format!(", signal {dbm} dBm"));
@@ -405,6 +459,7 @@ impl OnLan {
             place: AddressNetwork::Unknown,
             datagrams: Datagrams::Nothing,
             broadcast: Broadcast::NotSent,
+            owner: KlapOwner::Unknown,
             found: "not used".to_owned(),
             tries: Vec::new(),
         }
@@ -443,14 +498,14 @@ struct AskCloud {
 
 impl AskCloud {
     async fn conclude(self, on_lan: OnLan) -> Finding {
-        let OnLan { target, view, place, datagrams, broadcast, found, mut tries } = on_lan;
+        let OnLan { target, view, place, datagrams, broadcast, owner, found, mut tries } = on_lan;
         let (cloud, words) = match target.policy {
             RoutePreference::LocalThenCloud | RoutePreference::Cloud if self.has_account => {
                 self.look(&target, &mut tries).await
             }
             _ => (CloudView::NotUsed, None),
         };
-        let evidence = Evidence { lan: view, place, datagrams, broadcast, cloud };
+        let evidence = Evidence { lan: view, place, datagrams, broadcast, cloud, owner };
         let on_the_lan = Some(format!("LAN: {found}")).filter(|_| evidence.lan != LanView::NotUsed);
         let over_the_cloud = words.map(|words| format!("cloud: {words}"));
         let found: Vec<_> = on_the_lan.into_iter().chain(over_the_cloud).collect();

@@ -1,0 +1,118 @@
+//! Asks plugs that speak KLAP, for commands that look: with which account, and what its failure says about it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target, UnsupportedDevice};
+use crate::cause::{self, Cause};
+use crate::config::Config;
+use crate::daemon::lan_login::LanLogin;
+use crate::klap_hashes::{KlapAccounts, OwnerHash};
+use crate::model::{Address, Failure, LanProtocol};
+use crate::secret::shortened;
+use crate::smarthome::message::{Reading, Reply, Request};
+use crate::store::Store;
+use crate::transport::lan::Lan;
+
+/// The port of KLAP, unless the plug says another one.
+const PORT: u16 = 80;
+
+/// The account that plugs which speak KLAP are asked with.
+#[derive(Debug)]
+pub(super) struct KlapLogin {
+    accounts: KlapAccounts,
+    /// Such as `as m…@example.com, with the password in [local]`.
+    words: String,
+}
+
+/// Whose account a plug says that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KlapOwner {
+    /// It does not say, or it holds a setup account.
+    Unknown,
+    /// That of the user, in one of the spellings that are tried.
+    Ours,
+    /// Another account, or another spelling of the e-mail.
+    Another,
+    /// We have none.
+    NoneHere,
+}
+
+impl KlapLogin {
+    /// That of the config, else of the store. `registered` is the e-mail address as TP-Link spells it, if that is known.
+    pub(super) fn of(config: &Config, store: &Store, registered: Option<&str>) -> Self {
+        let login = LanLogin::look(config, &store.hash_file());
+        let words = match login.username() {
+            Some(username) => format!("as {}, {}", shortened(username), login.in_words()),
+            None => "without an account".to_owned(),
+        };
+        Self { accounts: login.accounts(registered), words }
+    }
+
+    /// In words, without a secret.
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// A LAN that logs in with it.
+    pub(super) fn lan(&self) -> Lan {
+        let lan = Lan::default();
+        lan.set_klap_accounts(self.accounts.clone());
+        lan
+    }
+
+    /// Whose account a plug holds that says this.
+    pub(super) fn owner(&self, said: Option<&OwnerHash>) -> KlapOwner {
+        if self.accounts.own().next().is_none() {
+            return KlapOwner::NoneHere;
+        }
+        match said.map(|owner| self.accounts.owner(owner)) {
+            Some(Some(spelling)) if spelling.is_own() => KlapOwner::Ours,
+            Some(None) => KlapOwner::Another,
+            Some(Some(_)) | None => KlapOwner::Unknown,
+        }
+    }
+}
+
+impl KlapOwner {
+    /// Why a plug refuses our account.
+    pub(super) fn cause(self) -> Cause {
+        match self {
+            Self::Unknown => cause::OTHER_ACCOUNT,
+            Self::Ours => cause::OLD_PASSWORD,
+            Self::Another => cause::OTHER_OWNER,
+            Self::NoneHere => cause::NO_LAN_ACCOUNT,
+        }
+    }
+}
+
+/// Where a plug that speaks KLAP listens.
+pub(super) fn socket_of(device: &UnsupportedDevice, ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, device.port.unwrap_or(PORT))
+}
+
+/// Reads a plug over KLAP. `plug` tells it from the others that this LAN is used for.
+pub(super) async fn read(
+    lan: &Lan,
+    plug: PlugKey,
+    address: &Address,
+    expect: Identity,
+    limit: Duration,
+) -> Result<Box<Reading>, Failure> {
+    let target =
+        Target::Local { address: address.clone(), protocol: LanProtocol::Klap, expect: expect.clone() };
+    let exchange = Exchange {
+        id: ExchangeId::new(plug, 0),
+        plug,
+        label: address.to_string().into(),
+        target,
+        request: Request::SysInfo,
+        deadline: Instant::now() + limit,
+        urgent: true,
+        known_info: None,
+    };
+    match lan.perform(&exchange, address, LanProtocol::Klap, &expect).await.result? {
+        Reply::SysInfo(reading) => Ok(Box::new(reading)),
+        _ => Err(Failure::Garbage("no sysinfo".into())),
+    }
+}
