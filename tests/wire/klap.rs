@@ -448,6 +448,20 @@ async fn a_plug_that_refuses_is_not_asked_again_at_once() {
 }
 
 #[tokio::test]
+async fn only_a_handshake_that_is_forbidden_is_a_refusal() {
+    let home = KlapHome::new().await;
+    for (status, expected) in
+        [(401, Some(Failure::KlapBlocked)), (400, garbage()), (404, garbage()), (503, garbage())]
+    {
+        for fault in [KlapFault::Handshake1Status(status), KlapFault::Handshake2Status(status)] {
+            home.client.close();
+            home.set_fault(fault).await;
+            assert_ended(&home.ask(ON).await, expected.clone(), fault);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_account_that_no_formula_fits_is_another_account() {
     let home = KlapHome::new().await;
     home.set(|plug| plug.klap.version = SimKlapVersion::Unknown).await;

@@ -154,7 +154,7 @@ impl KlapExchange<'_> {
             let Reply::SysInfo(reading) = self.ask(&Request::SysInfo).await? else {
                 return Err(Failure::Garbage("no sysinfo".into()).into());
             };
-            if self.plug.takes_one_request() {
+            if self.plug.takes_one_request(Instant::now()) {
                 // The plug's identity was checked a moment ago, so the request may go first in one more session.
                 self.begin_session(Some(Arc::clone(&reading.device))).await?;
             }
@@ -223,7 +223,7 @@ impl KlapExchange<'_> {
             Ok(_) | Err(SessionError::Failed(_)) => {}
             Err(SessionError::Lost(_)) => self.plug.session = None,
             Err(SessionError::Unreadable(why)) => {
-                self.plug.note_answer(false);
+                self.plug.note_answer(false, Instant::now());
                 self.plug.session = None;
                 if request.changes_something() {
                     return Err(Failure::Garbage(why.clone()).into());
@@ -231,7 +231,7 @@ impl KlapExchange<'_> {
             }
         }
         let reply = result?;
-        self.plug.note_answer(true);
+        self.plug.note_answer(true, Instant::now());
         if let Reply::SysInfo(reading) | Reply::Switched(Some(reading)) = &reply {
             let is_proven = self.parts.prove(reading);
             match &mut self.plug.session {

@@ -23,6 +23,8 @@ const TAKEN_PAUSE: Duration = Duration::from_secs(10);
 const RENEWED_BEFORE: Duration = Duration::from_secs(20 * 60);
 /// After so many sessions in a row that were lost at their second request, each session gets one.
 const LOST_AT_SECOND: u8 = 2;
+/// Then a second request is tried again, for the firmware may be a newer one.
+const ONE_REQUEST_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is kept of a plug between exchanges.
 #[derive(Debug)]
@@ -34,11 +36,20 @@ pub(super) struct KlapPlug {
     pause: Option<(Instant, Failure)>,
     /// How many sessions in a row were lost at their second request.
     lost_at_second: u8,
+    /// Until then each session gets one request.
+    one_request_until: Option<Instant>,
 }
 
 impl KlapPlug {
     pub(super) fn new(address: &Address) -> Self {
-        Self { address: address.clone(), connection: None, session: None, pause: None, lost_at_second: 0 }
+        Self {
+            address: address.clone(),
+            connection: None,
+            session: None,
+            pause: None,
+            lost_at_second: 0,
+            one_request_until: None,
+        }
     }
 
     /// Forgets everything if it is of another address, and the session if it is of another plug.
@@ -61,7 +72,7 @@ impl KlapPlug {
     /// Whether a request can go out without another handshake.
     pub(super) fn has_session(&self, now: Instant) -> bool {
         self.session.as_ref().is_some_and(|session| {
-            let is_spent = self.takes_one_request() && session.requests > 0;
+            let is_spent = self.takes_one_request(now) && session.requests > 0;
             now < session.renew_at && !session.keys.is_used_up() && !is_spent
         })
     }
@@ -72,16 +83,17 @@ impl KlapPlug {
     }
 
     /// Some firmwares answer nothing but the first request of a session.
-    pub(super) fn takes_one_request(&self) -> bool {
-        self.lost_at_second >= LOST_AT_SECOND
+    pub(super) fn takes_one_request(&self, now: Instant) -> bool {
+        self.one_request_until.is_some_and(|until| now < until)
     }
 
     /// The session's last request was answered, or was not. A second one shows whether the firmware takes it.
-    pub(super) fn note_answer(&mut self, is_readable: bool) {
+    pub(super) fn note_answer(&mut self, is_readable: bool, now: Instant) {
         if self.session.as_ref().is_none_or(|session| session.requests != 2) {
             return;
         }
         self.lost_at_second = if is_readable { 0 } else { self.lost_at_second.saturating_add(1) };
+        self.one_request_until = (self.lost_at_second >= LOST_AT_SECOND).then(|| now + ONE_REQUEST_FOR);
     }
 
     /// The exchange failed after so many attempts: refuses the next ones for a while if they would fail as well.
@@ -235,21 +247,29 @@ mod tests {
     fn a_firmware_that_takes_one_request_in_a_session_is_known_after_two_of_them() {
         let now = Instant::now();
         let mut plug = plug();
-        let lose_second = |plug: &mut KlapPlug, is_readable| {
-            plug.session = Some(session(1));
-            plug.note_answer(is_readable);
-            plug.session = Some(session(2));
-            plug.note_answer(is_readable);
+        let lose_second = |plug: &mut KlapPlug, is_readable, now| {
+            for requests in 1..=2 {
+                plug.session = Some(session(requests));
+                plug.note_answer(is_readable, now);
+            }
         };
-        lose_second(&mut plug, false);
-        assert!(plug.has_session(now));
-        lose_second(&mut plug, true);
-        lose_second(&mut plug, false);
-        assert!(plug.has_session(now), "one second request was answered in between");
-        lose_second(&mut plug, false);
-        assert!(!plug.has_session(now));
+        let takes_second = |plug: &mut KlapPlug, now| {
+            plug.session = Some(OpenSession { renew_at: now + MINUTE, ..session(1) });
+            plug.has_session(now)
+        };
+        lose_second(&mut plug, false, now);
+        assert!(takes_second(&mut plug, now));
+        lose_second(&mut plug, true, now);
+        lose_second(&mut plug, false, now);
+        assert!(takes_second(&mut plug, now), "one second request was answered in between");
+        lose_second(&mut plug, false, now);
+        assert!(!takes_second(&mut plug, now));
         plug.session = Some(session(0));
         assert!(plug.has_session(now));
+        let next_day = now + ONE_REQUEST_FOR;
+        assert!(takes_second(&mut plug, next_day), "it may have a newer firmware");
+        lose_second(&mut plug, false, next_day);
+        assert!(!takes_second(&mut plug, next_day), "it has not");
     }
 
     #[test]
