@@ -179,3 +179,67 @@ impl CloudAccount {
         Self { cloud: None, events: mpsc::unbounded_channel().1 }
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::bridge::Settings;
+    use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
+    use crate::config::paths::{ConfigPath, Environment};
+    use crate::model::{Address, Failure, LanProtocol};
+    use crate::sim::cloud::account::SimAccount;
+    use crate::sim::home::{HomeOptions, SimHome};
+    use crate::smarthome::message::{Reply, Request};
+    use crate::store::Store;
+    use std::time::Duration;
+
+    /// Far longer than anything here takes.
+    const BOUND: Duration = Duration::from_secs(20);
+
+    async fn read(driver: &mut Driver, address: &Address) -> Result<Reply, Failure> {
+        let target = Target::Local {
+            address: address.clone(),
+            protocol: LanProtocol::Klap,
+            expect: Identity::default(),
+        };
+        driver.transport.perform(Exchange {
+            id: ExchangeId::new(PlugKey(0), 0),
+            plug: PlugKey(0),
+            label: "lamp".into(),
+            target,
+            request: Request::SysInfo,
+            deadline: Instant::now() + BOUND,
+            urgent: true,
+            known_info: None,
+        });
+        loop {
+            if let Incoming::Event(Event::Done { outcome, .. }) = driver.next().await {
+                return outcome.result;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_that_tells_another_spelling_opens_the_plugs_that_hold_it() {
+        let mut options = HomeOptions::of(&["Lamp"]);
+        options.klap = vec![0];
+        options.account = SimAccount::new("Me@Example.com", "pw");
+        let home = SimHome::start(options).await.unwrap();
+        let url = home.cloud().url();
+        let text = format!("[cloud]\nusername = \"ME@example.com\"\npassword = \"pw\"\nurl = {url:?}\n");
+        let config = Config::read(&text, &ConfigPath::Nowhere, &Environment::of([])).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(directory.path());
+        let memory = AccountMemory::default();
+        let account = CloudAccount::start(&config, store.token_file(), store.terminal(), &memory).unwrap();
+        let lan_login = LanLogin::load(&config, &store.hash_file());
+        let bridge = Bridge::new(Settings::default(), Instant::now());
+        let mut driver = Driver::new(bridge, account, lan_login);
+        let address = Address::from(home.lan().klap_address(home.plug(0)).unwrap());
+        assert_eq!(read(&mut driver, &address).await, Err(Failure::OtherAccount));
+
+        driver.transport.cloud().unwrap().list().await.unwrap();
+        let opened = async { while read(&mut driver, &address).await.is_err() {} };
+        tokio::time::timeout(BOUND, opened).await.expect("the plug stays closed");
+    }
+}
