@@ -180,7 +180,8 @@ impl CloudAccount {
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(feature = "sim")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::bridge::Settings;
