@@ -272,6 +272,12 @@ mod tests {
         assert!(!takes_second(&mut plug, next_day), "it has not");
     }
 
+    /// The kernel's and tokio's part of the connection come on top: 3 kB for all of it.
+    #[test]
+    fn what_is_kept_of_a_plug_is_small() {
+        assert!(size_of::<KlapPlug>() <= 256, "{} bytes", size_of::<KlapPlug>());
+    }
+
     #[test]
     fn nothing_of_a_session_is_printed() {
         let mut plug = plug();
