@@ -1,5 +1,6 @@
 //! The answer of a plug to the first step of a KLAP handshake: HTTP, a cookie, a seed and a proof.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use hs100d::klap_hashes::KlapAccounts;
@@ -13,6 +14,9 @@ use super::said::fits_a_line;
 /// The longest session id that is sent back.
 const LONGEST_SESSION_ID: usize = 256;
 
+/// Hashed once.
+static ACCOUNTS: LazyLock<KlapAccounts> = LazyLock::new(KlapAccounts::default);
+
 /// The input is what came over a connection until it was closed.
 pub fn hold(received: &[u8]) {
     http_holds(received);
@@ -23,7 +27,7 @@ pub fn hold(received: &[u8]) {
     }
     let ours = [7; SEED_LEN];
     let body = &received[answer.body];
-    match Handshake::accept(&ours, body, &KlapAccounts::default()) {
+    match Handshake::accept(&ours, body, &ACCOUNTS) {
         Ok(_) => assert_eq!(body.len(), HANDSHAKE1_LEN),
         Err(BadHandshake::Length(length)) => assert!(length == body.len() && length != HANDSHAKE1_LEN),
         Err(BadHandshake::NoMatch) => assert_eq!(body.len(), HANDSHAKE1_LEN),
