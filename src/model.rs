@@ -228,6 +228,14 @@ impl Address {
         }
     }
 
+    /// The same host at this port.
+    pub(crate) fn with_port(&self, port: u16) -> Self {
+        match self.destination() {
+            Destination::Socket(socket) => SocketAddr::new(socket.ip(), port).into(),
+            Destination::Name(name, _) => Self(HostAndPort::Name(Arc::new((name.into(), port)))),
+        }
+    }
+
     /// The TCP port.
     pub(crate) fn port(&self) -> u16 {
         match self.destination() {
@@ -340,6 +348,14 @@ impl LanProtocol {
         match self {
             Self::Xor => "xor",
             Self::Klap => "klap",
+        }
+    }
+
+    /// The one that this is not.
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Xor => Self::Klap,
+            Self::Klap => Self::Xor,
         }
     }
 
@@ -524,6 +540,11 @@ impl Failure {
             Self::CloudStopped(_) => Verdict::RouteDown,
             Self::Abandoned => Verdict::RouteDoubtful,
         }
+    }
+
+    /// Whether the plug refuses KLAP for a reason that the user can change.
+    pub(crate) fn is_klap_refusal(&self) -> bool {
+        matches!(self, Self::KlapBlocked | Self::OtherAccount)
     }
 
     /// Whether the request may have reached the plug, which may then still act.

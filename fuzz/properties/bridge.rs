@@ -150,6 +150,7 @@ fn known(number: usize, script: &mut Script<'_>) -> KnownPlug {
         outlets: Vec::new(),
         home: None,
         protocol: [None, Some(LanProtocol::Xor), Some(LanProtocol::Klap)][number % 3],
+        klap_port: [None, Some(8080)][number % 2],
     }
 }
 

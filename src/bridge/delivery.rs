@@ -58,6 +58,11 @@ impl Delivery {
         self.tries[route.index()].failures > 0
     }
 
+    /// What failed on this route no longer counts: it is tried at once, in another way.
+    pub(super) fn try_anew(&mut self, route: Route) {
+        self.tries[route.index()] = Attempts { failures: 0, again_at: None };
+    }
+
     pub(super) fn failed(&mut self, route: Route, failure: &Failure, now: Instant) {
         let tries = &mut self.tries[route.index()];
         tries.failures += 1;

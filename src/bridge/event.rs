@@ -368,6 +368,8 @@ pub struct KnownPlug {
     pub home: Option<Address>,
     /// The protocol that it last spoke on the LAN.
     pub protocol: Option<LanProtocol>,
+    /// Its port for KLAP, if that is not the usual one.
+    pub klap_port: Option<u16>,
 }
 
 /// Something that frontends show.
@@ -531,6 +533,8 @@ pub enum NoticeKind {
     RouteChanged,
     /// A plug answers at another address.
     AddressChanged,
+    /// A plug answers in another protocol on the LAN.
+    ProtocolChanged,
     /// A command was not done in time.
     CommandFailed,
     /// A late execution of an older command was put right.
@@ -553,6 +557,7 @@ impl NoticeKind {
             Self::PlugOffline => "plug_offline",
             Self::RouteChanged => "route_changed",
             Self::AddressChanged => "address_changed",
+            Self::ProtocolChanged => "protocol_changed",
             Self::CommandFailed => "command_failed",
             Self::DriftCorrected => "drift_corrected",
             Self::CloudStopped => "cloud_stopped",

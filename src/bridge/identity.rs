@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind, PlugKey, Update};
-use super::plug::Plug;
+use super::event::{
+    AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind, PlugKey, UnsupportedDevice, Update,
+};
+use super::plug::{KlapPort, Plug};
 use super::reload::{PlugsByAddress, RememberedPlugs};
+use super::route::RoutePreference;
 use super::{Bridge, Counts, MOST_PLUGS, PlugSettings, for_notice};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::smarthome::message::{DeviceInfo, Outlet, Reading};
@@ -53,14 +56,15 @@ impl Bridge {
         self.registry.enter(key, &identity);
         let outlets = remembered.as_ref().map(|plug| plug.outlets.clone()).unwrap_or_default();
         // An address that the user wrote since is newer than the remembered one.
-        let protocol = remembered.as_ref().and_then(|plug| plug.protocol);
+        let (protocol, klap_port) =
+            remembered.as_ref().map_or((None, None), |plug| (plug.protocol, plug.klap_port));
         let last = remembered.filter(|plug| address.is_none() || plug.home == address);
         self.touch(key, now, |plug, ctx| {
             plug.identity = identity;
             plug.adopt_policy(policy, ctx.now);
             plug.set_configured_address(address, ctx);
             plug.remembered_at(last.and_then(|plug| plug.address));
-            plug.remember_protocol(protocol);
+            plug.remember_protocol(protocol, klap_port);
         });
         if !outlets.is_empty() {
             self.restore_outlets(key, outlets, now);
@@ -102,7 +106,7 @@ impl Bridge {
         self.restore_outlets(key, known.outlets, now);
         self.touch(key, now, |plug, _| {
             plug.remembered_at(known.address);
-            plug.remember_protocol(known.protocol);
+            plug.remember_protocol(known.protocol, known.klap_port);
         });
         self.remember(key);
     }
@@ -139,11 +143,24 @@ impl Bridge {
             plug.identity = identity;
         }
         match name {
-            Some(name) => self.rename(key, name, now),
+            Some(name) => {
+                self.report_found(key, &name, device);
+                self.rename(key, name, now);
+            }
             None => self.remember(key),
         }
         self.learn_outlets(key, device, now);
         true
+    }
+
+    /// A plug that was found on the LAN without a name, and is none of the config, has its name.
+    fn report_found(&mut self, key: PlugKey, name: &PlugName, device: &DeviceInfo) {
+        if !self.listed.contains(&key) {
+            let host = self.plug(key).and_then(Plug::address).map_or("the LAN".to_owned(), Address::host);
+            let detail = format!("{} at {host}", for_notice(&device.model));
+            let (kind, plug) = (NoticeKind::PlugFound, Some(name.clone()));
+            self.publish(Update::Notice(Notice { kind, plug, route: None, detail }));
+        }
     }
 
     /// Names the outlets that a strip reports for the first time. A strip that reports fewer than before keeps their names:
@@ -212,12 +229,13 @@ impl Bridge {
         };
         self.publish(Update::Notice(Notice { kind: NoticeKind::PlugGone, plug: None, route: None, detail }));
         let address = self.plug(removed).and_then(|plug| plug.address().cloned());
+        let klap = self.plug(removed).and_then(Plug::klap);
         self.remove(removed, now);
         if let (None, Some(name)) = (kept_name, removed_name) {
             self.rename(kept, name, now);
         }
         if let (true, Some(address)) = (removed == key && !are_two, address) {
-            self.with_plug(kept, now, |plug, ctx| plug.sighted(address, ctx));
+            self.sight(kept, address, klap, now);
         }
         kept
     }
@@ -233,7 +251,7 @@ impl Bridge {
         let Some(plug) = self.plug(key) else { return false };
         let (Some(mac), Some(found)) = (plug.identity.mac, device.mac) else { return false };
         let is_other = mac != found && device.device_id.is_some() && plug.address() != Some(address);
-        if !is_other || !plug.speaks_xor(now) {
+        if !is_other || !plug.is_heard(now) {
             return false;
         }
         let name = plug.name.clone();
@@ -252,13 +270,31 @@ impl Bridge {
         self.adopt && is_identified && self.counts.plugs < MOST_PLUGS
     }
 
-    pub(super) fn adopt_from_lan(&mut self, reading: &Reading, address: Address, now: Instant) {
+    pub(super) fn adopt_from_lan(
+        &mut self,
+        reading: &Reading,
+        address: Address,
+        klap: Option<KlapPort>,
+        now: Instant,
+    ) {
         let device = &reading.device;
         let identity = Identity { device_id: device.device_id.clone(), mac: device.mac };
         let name = self.registry.name_for(&device.alias, &device.model, device.mac);
         let detail = format!("{} at {}", for_notice(&device.model), address.host());
         let key = self.add_found(identity, name, detail, now);
-        self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx));
+        self.sight(key, address, klap, now);
+    }
+
+    /// Adds a plug that says it speaks KLAP. It has no name until it answers, for its reply to discovery has no alias.
+    pub(super) fn adopt_klap(&mut self, address: Address, device: &UnsupportedDevice, now: Instant) {
+        let may_use_lan = self.policy.preference != RoutePreference::Cloud;
+        if !self.adopt || !may_use_lan || self.counts.plugs >= MOST_PLUGS {
+            return;
+        }
+        // The device id in this reply is another one than that of its sysinfo.
+        let identity = Identity { device_id: None, mac: device.mac };
+        let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
+        self.sight(key, address, Some(device.port), now);
     }
 
     pub(super) fn adopt_from_account(&mut self, row: AccountPlug, now: Instant) {
@@ -379,6 +415,17 @@ impl Bridge {
         if let Some(known) = self.plug(key).and_then(Plug::known) {
             self.actions.push_back(Action::Remember(known));
         }
+    }
+
+    /// The entry with this address whose plug is not known yet, and may be the one with this MAC.
+    pub(super) fn entry_at(&self, address: &Address, mac: Mac) -> Option<PlugKey> {
+        let awaits = |plug: &&Plug| {
+            let Identity { device_id, mac: known } = &plug.identity;
+            plug.configured_address() == Some(address)
+                && known.is_none_or(|known| known == mac)
+                && (device_id.is_none() || known.is_none())
+        };
+        self.listed.iter().filter_map(|&key| self.plug(key)).find(awaits).map(|plug| plug.key)
     }
 
     /// Whether an entry with this address does not know yet whether this is its plug.

@@ -27,14 +27,14 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::model::{Address, Failure, PlugCommand, PlugName, Route, shown};
-use crate::smarthome::message::{Reply, is_plug_kind};
+use crate::smarthome::message::{Reading, Reply, is_plug_kind};
 use event::{
     AccountPlug, Action, BridgeCommand, BridgeInfo, CloudStatus, CommandId, CommandResult, DiscoveryReply,
     Ended, Event, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, Outcome, PlugKey, RequestId, Sighting,
     Update,
 };
 use interner::Interner;
-use plug::{Ctx, Plug};
+use plug::{Ctx, KlapPort, Plug};
 use poll_limiter::PollLimiter;
 use registry::Registry;
 use reload::{PlugsByAddress, RememberedPlugs};
@@ -370,6 +370,7 @@ impl Bridge {
         let key = exchange.plug();
         let Some(plug) = self.plug(key).filter(|plug| plug.route_of(exchange).is_some()) else { return };
         let at = plug.address().cloned();
+        let klap = plug.klap_port_of(exchange);
         let is_wrong = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
         let reading = outcome.reading().filter(|_| !is_wrong);
         if let Some((reading, kind)) =
@@ -385,10 +386,7 @@ impl Bridge {
                     plug.done(exchange, outcome, ctx);
                 });
                 if let Some(address) = at {
-                    self.on_sighting(
-                        Sighting { address, said: DiscoveryReply::SysInfo(Box::new(other)) },
-                        now,
-                    );
+                    self.on_sysinfo(&other, address, klap, now);
                 }
                 return;
             }
@@ -400,28 +398,52 @@ impl Bridge {
             }
             _ => {}
         }
+        self.finish(key, exchange, outcome, now);
+    }
+
+    fn finish(&mut self, key: PlugKey, exchange: ExchangeId, outcome: Outcome, now: Instant) {
+        let refusal = outcome.result.as_ref().err().filter(|failure| failure.is_klap_refusal()).cloned();
+        let was_here = self.plug(key).is_some_and(Plug::is_here);
         self.with_plug(key, now, |plug, ctx| plug.done(exchange, outcome, ctx));
+        if let Some(failure) = refusal {
+            self.report_refusal(key, &failure);
+        }
+        if let Some(plug) = self.plug(key).filter(|plug| !was_here && plug.is_here()) {
+            self.unsupported.now_supported(plug.identity.mac);
+        }
     }
 
     fn on_sighting(&mut self, sighting: Sighting, now: Instant) {
         let Sighting { address, said } = sighting;
-        let reading = match said {
-            DiscoveryReply::SysInfo(reading) => reading,
-            DiscoveryReply::Other(device) => return self.on_unsupported(address, device, now),
-        };
+        match said {
+            DiscoveryReply::SysInfo(reading) => self.on_sysinfo(&reading, address, None, now),
+            DiscoveryReply::Other(device) => self.on_unsupported(address, device, now),
+        }
+    }
+
+    /// A plug is at this address: it speaks XOR, or KLAP at this port.
+    fn on_sysinfo(&mut self, reading: &Reading, address: Address, klap: Option<KlapPort>, now: Instant) {
         let device = &reading.device;
         if reading.is_plug() {
             self.unsupported.now_supported(device.mac);
         }
         match self.find(device.device_id.as_ref(), device.mac) {
             Some(key) if self.is_second_of_its_id(key, device, &address, now) => {}
-            Some(key) => self.with_plug(key, now, |plug, ctx| plug.sighted(address, ctx)),
+            Some(key) => self.sight(key, address, klap, now),
             // An entry that knows only this address identifies the plug on its own connection.
             None if self.is_awaited_at(&address, device) => {}
             None if !reading.is_plug() => self.report_unsupported_on_lan(device, &address),
-            None if self.may_adopt(device) => self.adopt_from_lan(&reading, address, now),
+            None if self.may_adopt(device) => self.adopt_from_lan(reading, address, klap, now),
             None => {}
         }
+    }
+
+    /// The plug was sighted at this address: it speaks XOR, or KLAP at this port.
+    fn sight(&mut self, key: PlugKey, address: Address, klap: Option<KlapPort>, now: Instant) {
+        self.with_plug(key, now, |plug, ctx| match klap {
+            Some(port) => plug.sighted_with_klap(address, port, ctx),
+            None => plug.sighted(address, ctx),
+        });
     }
 
     fn on_account(&mut self, rows: Vec<AccountPlug>, now: Instant) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::{LanProtocol, Route, Verdict};
+use crate::model::{Failure, LanProtocol, Route, Verdict};
 
 /// Which routes may be used, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +64,8 @@ const PROBE_SELDOM: Duration = Duration::from_secs(60);
 const CLOUD_PATIENCE: [u32; 4] = [1, 2, 5, 10];
 /// Hiccups in a row after which a route rests.
 const HICCUPS: u16 = 2;
+/// Refusals of XOR in a row after which KLAP is tried although nothing says that the plug speaks it.
+const REFUSALS_UNTIL_BLIND: u8 = 2;
 /// A plug answers each datagram of a discovery round, in both forms if it knows both: answers within this time belong
 /// together.
 const SAME_ROUND: Duration = Duration::from_secs(5);
@@ -92,6 +94,14 @@ pub(super) struct Routes {
     protocol: Option<LanProtocol>,
     /// When it was last seen to speak it; absent if only an earlier run saw it.
     protocol_seen: Option<Instant>,
+    /// The protocol of its last answer on the LAN; that of an earlier run counts.
+    answered_in: Option<LanProtocol>,
+    /// The protocol that the plug refused last: the other one is spoken until it fails.
+    ruled_out: Option<LanProtocol>,
+    /// Whether the plug was seen to speak each protocol, in this run or an earlier one.
+    was_spoken: [bool; 2],
+    /// Refusals of XOR since the last answer on the LAN.
+    xor_refusals: u8,
 }
 
 /// Which routes to try for one command, in order, and how long after the command each may start although the ones
@@ -107,11 +117,8 @@ impl Routes {
         self.health(route) == Health::Up
     }
 
-    /// Whether the route does not work. Of a plug that speaks KLAP, which is not built yet, the LAN does not: it is only
-    /// probed, for the day on which the plug speaks XOR again.
     pub(super) fn is_resting(&self, route: Route) -> bool {
-        let is_not_built = route == Route::Local && self.protocol == Some(LanProtocol::Klap);
-        is_not_built || matches!(self.health(route), Health::Resting { .. })
+        matches!(self.health(route), Health::Resting { .. })
     }
 
     /// The protocol that the plug is believed to speak on the LAN, if one is known.
@@ -119,45 +126,91 @@ impl Routes {
         self.protocol
     }
 
-    /// Whether the plug was seen in this run to speak this protocol, and no other since.
-    pub(super) fn has_seen(&self, protocol: LanProtocol) -> bool {
-        self.protocol == Some(protocol) && self.protocol_seen.is_some()
-    }
-
-    /// Whether the plug speaks XOR: it answers on TCP, or answered just now.
-    pub(super) fn hears_xor(&self, now: Instant) -> bool {
+    /// Whether the plug answers on the LAN, or answered XOR discovery just now.
+    pub(super) fn is_heard(&self, now: Instant) -> bool {
         let is_recent = self.protocol_seen.is_some_and(|seen| seen + SAME_ROUND >= now);
         self.is_up(Route::Local) || (self.protocol == Some(LanProtocol::Xor) && is_recent)
     }
 
-    /// The protocol of the next exchange on the LAN. KLAP is not built yet, so a plug that speaks it is probed with XOR.
-    #[expect(clippy::unused_self, reason = "with KLAP it is the one that was seen")]
+    /// The protocol of the next exchange on the LAN.
     pub(super) fn protocol_to_speak(&self) -> LanProtocol {
-        LanProtocol::Xor
+        let believed = self.protocol.unwrap_or(LanProtocol::Xor);
+        if self.ruled_out == Some(believed) { believed.other() } else { believed }
     }
 
     /// An earlier run believed this. What was seen since is newer.
     pub(super) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
-        if self.protocol_seen.is_none() {
-            self.protocol = protocol.or(self.protocol);
-        }
+        let Some(protocol) = protocol.filter(|_| self.protocol_seen.is_none()) else { return };
+        self.protocol = Some(protocol);
+        self.answered_in = Some(protocol);
+        self.was_spoken[protocol as usize] = true;
     }
 
-    /// The plug was seen to speak this protocol. Firmwares that speak XOR may answer the newer discovery as well, so
-    /// KLAP counts only where XOR is not heard.
+    /// Discovery saw the plug speak this protocol. That counts only while the plug does not answer. Firmwares that speak XOR
+    /// may answer the discovery of KLAP as well, so KLAP counts only where XOR is not heard, or was refused.
     pub(super) fn saw(&mut self, protocol: LanProtocol, now: Instant) {
-        if protocol == LanProtocol::Xor || !self.hears_xor(now) {
-            self.protocol = Some(protocol);
-            self.protocol_seen = Some(now);
+        let counts = match protocol {
+            LanProtocol::Xor => !self.is_up(Route::Local),
+            LanProtocol::Klap => !self.is_heard(now) || self.xor_refusals > 0,
+        };
+        if counts {
+            self.note_protocol(protocol, now);
+            self.ruled_out.take_if(|refused| *refused == protocol);
         }
     }
 
-    /// The plug answered over this route; on the LAN over XOR, since no other protocol is spoken yet.
-    pub(super) fn answered(&mut self, route: Route, now: Instant) {
-        self.set(route, Health::Up, 0);
-        if route == Route::Local {
-            self.saw(LanProtocol::Xor, now);
+    fn note_protocol(&mut self, protocol: LanProtocol, now: Instant) {
+        self.protocol = Some(protocol);
+        self.protocol_seen = Some(now);
+        self.was_spoken[protocol as usize] = true;
+    }
+
+    /// The plug answered on the LAN in this protocol. Returns the one of its last answer if that was the other one.
+    pub(super) fn answered_in(&mut self, protocol: LanProtocol, now: Instant) -> Option<LanProtocol> {
+        self.note_protocol(protocol, now);
+        self.ruled_out = None;
+        self.xor_refusals = 0;
+        self.answered_in.replace(protocol).filter(|&before| before != protocol)
+    }
+
+    /// An exchange on the LAN in this protocol failed. Whether the other protocol is to be tried at once, because the plug
+    /// refuses this one and may speak the other.
+    pub(super) fn tries_other_protocol(
+        &mut self,
+        protocol: LanProtocol,
+        failure: &Failure,
+        now: Instant,
+    ) -> bool {
+        let was_other_refused = self.ruled_out == Some(protocol.other());
+        self.ruled_out = None;
+        match failure {
+            Failure::Refused | Failure::KlapBlocked => {}
+            // It speaks KLAP: it proved that it holds an account, or had a session.
+            Failure::OtherAccount | Failure::SessionTaken => {
+                self.note_protocol(LanProtocol::Klap, now);
+                return false;
+            }
+            _ => return false,
         }
+        if protocol == LanProtocol::Xor {
+            self.xor_refusals = self.xor_refusals.saturating_add(1);
+        }
+        let is_worth_it = protocol == LanProtocol::Klap
+            || self.was_spoken[LanProtocol::Klap as usize]
+            || self.xor_refusals >= REFUSALS_UNTIL_BLIND;
+        if was_other_refused || !is_worth_it {
+            return false;
+        }
+        self.ruled_out = Some(protocol);
+        if !self.is_resting(Route::Local) {
+            self.set(Route::Local, Health::Doubtful, 1);
+        }
+        true
+    }
+
+    /// The plug answered over this route.
+    pub(super) fn answered(&mut self, route: Route) {
+        self.set(route, Health::Up, 0);
     }
 
     /// An exchange over this route failed.
@@ -185,6 +238,10 @@ impl Routes {
     /// What was seen of this route no longer counts: the plug has another address, or the cloud is another.
     pub(super) fn forget(&mut self, route: Route) {
         self.set(route, Health::Untried, 0);
+        if route == Route::Local {
+            self.ruled_out = None;
+            self.xor_refusals = 0;
+        }
     }
 
     fn set(&mut self, route: Route, health: Health, failures: u16) {

@@ -1,5 +1,5 @@
-//! Replies to the newer discovery, and devices that hs100d does not support: devices of other kinds, and plugs whose
-//! protocol on the LAN is not built. Each is reported once.
+//! Replies to the newer discovery, and devices that hs100d does not support: devices of other kinds, plugs of another
+//! encryption, and plugs that refuse KLAP. Each is reported once.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use super::event::{
     AccountPlug, ExchangeId, Notice, NoticeKind, Outcome, PlugKey, UnsupportedDevice, Update,
 };
 use super::{Bridge, for_notice};
-use crate::model::{Address, Failure, Mac, PlugName};
+use crate::cause;
+use crate::model::{Address, Failure, Mac, PlugName, Route};
 use crate::smarthome::message::{DeviceInfo, Reading, is_plug_kind};
 
 /// Some firmwares answer both discoveries: after the newer one, the XOR answer is waited for this long.
@@ -30,10 +31,11 @@ impl UnsupportedDevices {
         self.heard.front().map(|&(due, ..)| due)
     }
 
-    /// The plug is served after all. Should that end, it is reported again. Whether it had been reported.
-    pub(super) fn now_supported(&mut self, mac: Option<Mac>) -> bool {
-        let mac = mac.filter(|_| !self.named.is_empty());
-        mac.is_some_and(|mac| self.named.remove(&*mac.to_string()))
+    /// The plug is served on the LAN after all. Should that end, it is reported again.
+    pub(super) fn now_supported(&mut self, mac: Option<Mac>) {
+        if let Some(mac) = mac.filter(|_| !self.named.is_empty()) {
+            self.named.remove(&*mac.to_string());
+        }
     }
 
     /// Whether this one has not been reported before.
@@ -43,15 +45,25 @@ impl UnsupportedDevices {
 }
 
 impl Bridge {
-    /// A device answered the newer discovery. It is waited for an XOR answer before anything is concluded.
+    /// A device answered the newer discovery. A plug whose LAN does not work is asked at once in the protocol that it named;
+    /// else the XOR answer of the same device is waited for.
     pub(super) fn on_unsupported(&mut self, address: Address, device: UnsupportedDevice, now: Instant) {
-        let known = self.find(None, device.mac).and_then(|key| self.plug(key));
-        if known.is_some_and(|plug| plug.speaks_klap_at(&address)) {
-            return;
+        if let Some(key) = self.klap_plug_of(&address, &device)
+            && let Some(plug) = self.plug(key)
+        {
+            if plug.is_here() {
+                return;
+            }
+            if plug.is_lost_on_lan() {
+                return self.sight(key, address, Some(device.port), now);
+            }
         }
         let UnsupportedDevices { named, heard } = &mut self.unsupported;
         let is_heard = heard.iter().any(|(_, place, other)| *place == address || other.mac == device.mac);
-        if !is_heard && heard.len() < MAX_NAMED && !named.contains(&*key_of(&address, &device)) {
+        if !is_heard
+            && heard.len() < MAX_NAMED
+            && (device.is_klap_plug() || !named.contains(&*key_of(&address, &device)))
+        {
             heard.push_back((now + XOR_ANSWER_WITHIN, address, device));
         }
     }
@@ -60,21 +72,41 @@ impl Bridge {
     pub(super) fn report_unsupported(&mut self, now: Instant) {
         while self.unsupported.due().is_some_and(|due| due <= now) {
             let Some((_, address, device)) = self.unsupported.heard.pop_front() else { return };
-            match self.find(None, device.mac) {
-                Some(key) if device.is_klap_plug() => self.on_klap_plug(key, address, &device, now),
-                known => self.on_unsupported_device(known, &address, &device, now),
+            match self.klap_plug_of(&address, &device) {
+                Some(key) => self.sight(key, address, Some(device.port), now),
+                None if device.is_klap_plug() && device.mac.is_some() => {
+                    self.adopt_klap(address, &device, now)
+                }
+                None => {
+                    let known = self.find(None, device.mac);
+                    self.on_unsupported_device(known, &address, &device, now);
+                }
             }
         }
     }
 
-    /// A plug that we know speaks KLAP.
-    fn on_klap_plug(&mut self, key: PlugKey, address: Address, device: &UnsupportedDevice, now: Instant) {
-        let mut is_news = false;
-        let at = address.clone();
-        self.with_plug(key, now, |plug, ctx| is_news = plug.sighted_with_klap(at, ctx));
-        if is_news && !self.unsupported.now_supported(device.mac) {
-            let name = self.plug(key).and_then(|plug| plug.name.clone());
-            self.report_unsupported_device(name, &address, device);
+    /// The plug that says it speaks KLAP, if we know it: by its MAC, or by the address in its config entry.
+    fn klap_plug_of(&self, address: &Address, device: &UnsupportedDevice) -> Option<PlugKey> {
+        let mac = device.mac.filter(|_| device.is_klap_plug())?;
+        self.find(None, Some(mac)).or_else(|| self.entry_at(address, mac))
+    }
+
+    /// A plug refuses KLAP: the user can change that.
+    pub(super) fn report_refusal(&mut self, key: PlugKey, failure: &Failure) {
+        let cause = match failure {
+            Failure::KlapBlocked => cause::KLAP_BLOCKED,
+            Failure::OtherAccount => cause::OTHER_ACCOUNT,
+            _ => return,
+        };
+        let Some(plug) = self.plug(key) else { return };
+        let host = plug.address().map_or("the LAN".to_owned(), Address::host);
+        let (name, mac) = (plug.name.clone(), plug.identity.mac);
+        let id = mac.map_or_else(|| host.clone(), |mac| mac.to_string());
+        let mac = mac.map(|mac| format!(" (MAC {mac})")).unwrap_or_default();
+        if self.unsupported.is_first(id) {
+            let detail = format!("found a plug at {host}{mac}: {failure}: {}", cause.advice());
+            let (kind, route) = (NoticeKind::Unsupported, Some(Route::Local));
+            self.publish(Update::Notice(Notice { kind, plug: name, route, detail }));
         }
     }
 
@@ -86,7 +118,7 @@ impl Bridge {
         now: Instant,
     ) {
         let plug = known.and_then(|key| self.plug(key));
-        if plug.is_some_and(|plug| plug.speaks_xor(now)) || (plug.is_none() && !self.adopt) {
+        if plug.is_some_and(|plug| plug.is_heard(now)) || (plug.is_none() && !self.adopt) {
             return;
         }
         let name = plug.and_then(|plug| plug.name.clone());

@@ -170,6 +170,7 @@ fn is_trouble(what: NoticeKind) -> bool {
         | NoticeKind::PlugOnline
         | NoticeKind::RouteChanged
         | NoticeKind::AddressChanged
+        | NoticeKind::ProtocolChanged
         | NoticeKind::DriftCorrected
         | NoticeKind::CloudOk => false,
     }

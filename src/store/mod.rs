@@ -330,6 +330,8 @@ struct PlugRow {
     home: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    klap_port: Option<u64>,
 }
 
 impl PlugRow {
@@ -342,6 +344,7 @@ impl PlugRow {
             outlets: plug.outlets.iter().map(ToString::to_string).collect(),
             home: plug.home.as_ref().map(ToString::to_string),
             protocol: plug.protocol.map(|protocol| protocol.word().to_owned()),
+            klap_port: plug.klap_port.map(u64::from),
         }
     }
 
@@ -364,6 +367,7 @@ impl PlugRow {
                 .unwrap_or_default(),
             home: self.home.as_deref().and_then(|text| Address::new(text, PORT)),
             protocol: self.protocol.as_deref().and_then(LanProtocol::new),
+            klap_port: self.klap_port.and_then(|port| port.try_into().ok()).filter(|&port| port != 0),
         };
         Some((device_id, plug))
     }

@@ -28,6 +28,7 @@ fn plug(n: usize, address: &str) -> KnownPlug {
         outlets: vec![],
         home: None,
         protocol: None,
+        klap_port: None,
     }
 }
 
@@ -112,7 +113,7 @@ fn what_was_saved_is_there_after_a_restart() {
         KnownPlug { address: None, mac: None, ..plug(3, "x") },
         KnownPlug { home: Address::new("192.168.1.99:19999", 9999), ..plug(5, "192.168.1.21") },
         KnownPlug { protocol: Some(LanProtocol::Xor), ..plug(6, "192.168.1.22") },
-        KnownPlug { protocol: Some(LanProtocol::Klap), ..plug(7, "192.168.1.23") },
+        KnownPlug { protocol: Some(LanProtocol::Klap), klap_port: Some(8080), ..plug(7, "192.168.1.23") },
     ];
     plugs.iter().cloned().for_each(|plug| store.remember(plug));
     store.remember(plug(4, "plug.lan"));

@@ -101,6 +101,7 @@ fn plug() -> KnownPlug {
         outlets: vec![name("left"), name("right")],
         home: Address::new("10.8.0.29", 9999),
         protocol: Some(LanProtocol::Klap),
+        klap_port: Some(8080),
     }
 }
 

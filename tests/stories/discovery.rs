@@ -12,7 +12,7 @@ use hs100d::bridge::event::{
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
-use hs100d::model::{Address, Availability, PlugName, RelayState, Route};
+use hs100d::model::{Address, Availability, Failure, LanProtocol, PlugName, RelayState, Route};
 
 /// A house whose plugs nobody listed; the first so many of them are known from an earlier run.
 fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
@@ -146,9 +146,10 @@ fn a_request_to_discover_searches_the_lan_and_lists_the_account() {
 }
 
 #[test]
-fn a_plug_that_speaks_only_klap_is_named_once_and_served_over_the_cloud_where_the_account_lists_it() {
+fn a_plug_that_holds_another_account_is_named_once_and_served_over_the_cloud_where_the_account_lists_it() {
     let mut home = adopting(1, 0, true);
-    home.plug(1).lan = Lan::Refused;
+    home.plug(1).protocol = LanProtocol::Klap;
+    home.plug(1).refusal = Some(Failure::OtherAccount);
     for _ in 0..3 {
         sight_other(&mut home, 1, PLUG, "KLAP");
     }
@@ -163,7 +164,7 @@ fn a_plug_that_speaks_only_klap_is_named_once_and_served_over_the_cloud_where_th
     let [(plug, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
     assert_eq!(plug.as_deref(), Some("plug-1"), "joined by its MAC");
     assert!(
-        detail.contains("HS100(UK) at 192.0.2.1: it speaks KLAP") && detail.contains("cloud"),
+        detail.contains("192.0.2.1") && detail.contains("another account") && detail.contains("Me > Account"),
         "{detail}"
     );
 }
@@ -301,18 +302,19 @@ fn a_plug_that_answers_both_discoveries_is_a_plug_like_any_other_whichever_comes
 }
 
 #[test]
-fn a_plug_that_a_firmware_update_moves_to_klap_is_named_and_again_after_it_had_come_back() {
+fn a_plug_that_a_firmware_update_moves_to_klap_and_blocks_is_named_and_again_after_it_had_come_back() {
     let mut home = adopting(1, 1, true);
     home.run_for(seconds(4));
     for told in 1..=2 {
-        home.plug(1).lan = Lan::Refused;
+        home.plug(1).protocol = LanProtocol::Klap;
+        home.plug(1).refusal = Some(Failure::KlapBlocked);
         home.run_for(seconds(10));
         sight_other(&mut home, 1, PLUG, "KLAP");
         home.run_for(seconds(10));
         let said = unsupported(&home);
         assert_eq!((said.len(), said[told - 1].0.as_deref()), (told, Some("plug-1")));
 
-        home.plug(1).lan = Lan::Works;
+        home.plug(1).protocol = LanProtocol::Xor;
         home.sight(1);
         home.run_until(seconds(2), |home| home.shown(1).unwrap().route == Some(Route::Local));
     }
@@ -345,7 +347,9 @@ fn without_adoption_nobody_but_the_listed_plugs_is_spoken_of() {
         policy: RoutePolicy::default(),
     };
     let settings = Settings { plugs: vec![entry], adopt: false, ..Settings::default() };
-    let mut home = Scenario::from_settings(settings, vec![ModelPlug::new(1, false)]);
+    let refuses =
+        |number| ModelPlug { refusal: Some(Failure::OtherAccount), ..ModelPlug::klap(number, false) };
+    let mut home = Scenario::from_settings(settings, vec![refuses(1), refuses(2)]);
     sight_other(&mut home, 1, PLUG, "KLAP");
     sight_other(&mut home, 2, PLUG, "KLAP");
     home.event(Event::Account(vec![row(8, "Bulb", "IOT.SMARTBULB")]));

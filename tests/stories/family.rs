@@ -25,6 +25,7 @@ fn home_of(plug: ModelPlug) -> Scenario {
         address: Some(address(1)),
         home: None,
         protocol: None,
+        klap_port: None,
         outlets: vec![],
     };
     let settings = Settings { known: vec![known], adopt: true, cloud: true, ..Settings::default() };

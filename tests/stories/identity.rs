@@ -204,22 +204,23 @@ fn a_known_plug_that_moves_to_klap_keeps_its_place_in_the_registry_until_it_spea
     assert_eq!(protocol_remembered(&home, 1), Some(LanProtocol::Xor));
 
     // A firmware update closes TCP 9999, and the router gives it another address.
-    home.plug(1).lan = Lan::Refused;
+    home.plug(1).protocol = LanProtocol::Klap;
     home.plug(1).address = Some(address(2));
     home.run_for(seconds(10));
     sight_klap(&mut home, 1, address(2));
     home.run_for(seconds(20));
     assert_eq!(place_shown(&home, "plug-1"), Some((Some(address(2)), Some(LanProtocol::Klap))));
     assert_eq!(protocol_remembered(&home, 1), Some(LanProtocol::Klap));
-    assert_eq!(home.shown(1).unwrap().route, Some(Route::Cloud));
-    assert_eq!(home.happened(NoticeKind::Unsupported), 1, "the user is told");
+    assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(home.happened(NoticeKind::Unsupported), 0);
 
-    // "Third-Party Compatibility" opens TCP 9999 again; the next probe finds out.
-    home.plug(1).lan = Lan::Works;
+    // "Third-Party Compatibility" opens TCP 9999 again; the next poll finds out.
+    home.plug(1).protocol = LanProtocol::Xor;
     home.run_for(seconds(15));
     assert_eq!(place_shown(&home, "plug-1"), Some((Some(address(2)), Some(LanProtocol::Xor))));
     assert_eq!(protocol_remembered(&home, 1), Some(LanProtocol::Xor));
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
+    assert_eq!(home.happened(NoticeKind::ProtocolChanged), 2);
     assert_eq!(home.happened(NoticeKind::PlugFound), 0, "it is the plug that was known");
 }
 
@@ -247,22 +248,6 @@ fn a_plug_that_only_the_account_knows_gets_its_address_from_a_klap_sighting() {
     home.run_for(seconds(5));
     assert_eq!(place_shown(&home, "plug-1"), Some((Some(address(1)), Some(LanProtocol::Klap))));
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Cloud));
-}
-
-#[test]
-fn a_plug_that_spoke_klap_in_the_last_run_does_not_wait_for_a_silent_lan() {
-    for protocol in [LanProtocol::Klap, LanProtocol::Xor] {
-        let known = vec![KnownPlug { protocol: Some(protocol), ..known(1) }];
-        let settings = Settings { known, adopt: true, cloud: true, ..Settings::default() };
-        let mut plug = ModelPlug::new(1, true);
-        plug.lan = Lan::Silent;
-        let mut home = Scenario::from_settings(settings, vec![plug]);
-        let command = home.switch(1, RelayState::On);
-        let (result, took) = home.result(command, seconds(5));
-        assert!(is_ok(&result));
-        let is_at_once = took < RoutePolicy::default().cloud_after;
-        assert_eq!(is_at_once, protocol == LanProtocol::Klap, "{protocol:?} took {took:?}");
-    }
 }
 
 #[test]

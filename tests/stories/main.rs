@@ -8,4 +8,5 @@ mod discovery;
 mod family;
 mod family_words;
 mod identity;
+mod protocol;
 mod routing;

@@ -588,8 +588,10 @@ fn a_plug_that_only_the_cloud_reaches_is_polled_at_the_clouds_own_interval() {
     home.run_for(seconds(600));
     let cloud = home.asked.iter().filter(|&&(_, route, _)| route == Route::Cloud).count();
     assert!((9..=11).contains(&cloud), "{cloud}");
-    let probes = home.asked.iter().filter(|&&(_, route, _)| route == Route::Local).count();
-    assert!((50..=61).contains(&probes), "{probes}");
+    for protocol in [LanProtocol::Xor, LanProtocol::Klap] {
+        let probes = home.spoken.iter().filter(|&&spoken| spoken == protocol).count();
+        assert!((50..=61).contains(&probes), "{probes} in {protocol:?}");
+    }
 }
 
 #[test]
@@ -728,7 +730,10 @@ fn nobody_can_make_a_plug_be_asked_without_a_pause() {
         home.sight(1);
         home.run_for(millis(5));
     }
-    assert!(home.asked.len() <= 10, "{} requests in two seconds of sightings", home.asked.len());
+    for protocol in [LanProtocol::Xor, LanProtocol::Klap] {
+        let asked = home.spoken.iter().filter(|&&spoken| spoken == protocol).count();
+        assert!(asked <= 10, "{asked} requests in {protocol:?} in two seconds of sightings");
+    }
 }
 
 #[test]

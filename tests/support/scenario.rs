@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
     AccountPlug, Action, CloudStatus, CommandId, CommandResult, DiscoveryReply, Ended, Event, Exchange,
-    ExchangeId, Identity, KnownPlug, NoticeKind, Origin, Outcome, PlugState, Sighting, Target, Update,
+    ExchangeId, Identity, KnownPlug, NoticeKind, Origin, Outcome, PlugState, Sighting, Target,
+    UnsupportedDevice, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
@@ -89,6 +90,11 @@ pub struct ModelPlug {
     pub relay: RelayState,
     pub led: RelayState,
     pub lan: Lan,
+    /// The port of the other protocol refuses.
+    pub protocol: LanProtocol,
+    pub klap_port: u16,
+    /// How it ends each handshake, if it refuses them.
+    pub refusal: Option<Failure>,
     pub cloud: Cloud,
     pub switch_and_read: SwitchAndRead,
     pub firmware: &'static str,
@@ -138,6 +144,8 @@ pub struct Scenario {
     pub updates: Vec<(Duration, Update)>,
     /// What was asked over the wires.
     pub asked: Vec<(Duration, Route, Request)>,
+    /// In which protocol each request over the LAN went out.
+    pub spoken: Vec<LanProtocol>,
     /// By when each of them had to be over, since the start.
     pub deadlines: Vec<Duration>,
     pub remembered: BTreeMap<String, KnownPlug>,
@@ -185,6 +193,7 @@ pub fn known(number: usize) -> KnownPlug {
         address: Some(address(number)),
         home: None,
         protocol: None,
+        klap_port: None,
         outlets: vec![],
     }
 }
@@ -241,6 +250,7 @@ impl Scenario {
             next_command: 0,
             updates: vec![],
             asked: vec![],
+            spoken: vec![],
             deadlines: vec![],
             remembered: BTreeMap::new(),
             discoveries: 0,
@@ -266,6 +276,7 @@ impl Scenario {
     pub fn forget_the_past(&mut self) {
         self.updates.clear();
         self.asked.clear();
+        self.spoken.clear();
         self.deadlines.clear();
         for plug in &mut self.plugs {
             plug.switched.clear();
@@ -330,6 +341,12 @@ impl Scenario {
         let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
         let address = plug.address.expect("a sighted plug has an address");
         self.event(Event::Sighted(Sighting { address, said }));
+    }
+
+    /// The plug answers the discovery of KLAP.
+    pub fn sight_klap(&mut self, number: usize) {
+        let sighting = self.plug(number).tdp_sighting();
+        self.event(Event::Sighted(sighting));
     }
 
     /// Lets time pass.
@@ -447,11 +464,20 @@ impl Scenario {
 
     fn search(&mut self, probe: Vec<Address>) {
         self.discoveries += 1;
+        for number in 1..=self.plugs.len() {
+            let plug = self.plug(number).clone();
+            let is_asked = plug.address.as_ref().is_some_and(|at| probe.contains(at)) || self.broadcasts_work;
+            if plug.protocol == LanProtocol::Klap && plug.lan == Lan::Works && is_asked {
+                let sighting = plug.tdp_sighting();
+                self.later(LAN_TRIP, Pending::Event(Event::Sighted(sighting)));
+            }
+        }
         self.searches.push((self.elapsed(), probe));
         if !self.broadcasts_work {
             return;
         }
-        for plug in self.plugs.clone().iter().filter(|plug| plug.lan == Lan::Works) {
+        let answers = |plug: &&ModelPlug| plug.lan == Lan::Works && plug.protocol == LanProtocol::Xor;
+        for plug in self.plugs.clone().iter().filter(answers) {
             if let Some(address) = plug.address.clone() {
                 let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
                 self.later(LAN_TRIP, Pending::Event(Event::Sighted(Sighting { address, said })));
@@ -469,18 +495,37 @@ impl Scenario {
         assert!(self.pending.values().filter(in_flight).count() < 2, "more than one request on a wire");
         match &exchange.target {
             Target::Local { address, protocol, expect } => {
-                assert_eq!(*protocol, LanProtocol::Xor, "KLAP is not built");
-                self.perform_local(&exchange, address, expect);
+                self.spoken.push(*protocol);
+                self.perform_local(&exchange, address, *protocol, expect);
             }
             Target::Cloud { device_id } => self.perform_cloud(&exchange, device_id),
         }
     }
 
-    fn perform_local(&mut self, exchange: &Exchange, address: &Address, expect: &Identity) {
-        let Some(place) = self.plugs.iter().position(|plug| plug.address.as_ref() == Some(address)) else {
+    fn perform_local(
+        &mut self,
+        exchange: &Exchange,
+        address: &Address,
+        protocol: LanProtocol,
+        expect: &Identity,
+    ) {
+        let ip = |address: &Address| address.socket().unwrap().ip();
+        let is_there = |plug: &ModelPlug| plug.address.as_ref().is_some_and(|at| ip(at) == ip(address));
+        let Some(place) = self.plugs.iter().position(is_there) else {
             return self.answer(exchange, millis(1), Outcome::of(Err(Failure::NoRoute)));
         };
         let plug = &self.plugs[place];
+        let listens = match protocol {
+            LanProtocol::Xor => plug.address.as_ref() == Some(address),
+            LanProtocol::Klap => address.socket().unwrap().port() == plug.klap_port,
+        };
+        let is_open = plug.protocol == protocol && listens;
+        if !is_open && !matches!(plug.lan, Lan::Silent | Lan::SilentButActs(_) | Lan::NoRoute) {
+            return self.answer(exchange, millis(1), Outcome::of(Err(Failure::Refused)));
+        }
+        if let Some(refusal) = plug.refusal.clone().filter(|_| protocol == LanProtocol::Klap) {
+            return self.answer(exchange, LAN_TRIP, Outcome::of(Err(refusal)));
+        }
         let device = plug.reading().device;
         if !expect.admits(&device) {
             let found = plug.device_id.to_string().into();
@@ -659,6 +704,9 @@ impl ModelPlug {
             relay: RelayState::Off,
             led: RelayState::On,
             lan: Lan::Works,
+            protocol: LanProtocol::Xor,
+            klap_port: 80,
+            refusal: None,
             cloud: if cloud { Cloud::Works } else { Cloud::Off },
             switch_and_read: SwitchAndRead::Both,
             firmware: "1.2.5",
@@ -686,6 +734,24 @@ impl ModelPlug {
             count_down: vec![None; outlets],
             ..Self::new(number, true)
         }
+    }
+
+    /// A plug that speaks KLAP, of the same number.
+    pub fn klap(number: usize, cloud: bool) -> Self {
+        Self { protocol: LanProtocol::Klap, ..Self::new(number, cloud) }
+    }
+
+    /// Its answer to the discovery of KLAP.
+    pub fn tdp_sighting(&self) -> Sighting {
+        let said = DiscoveryReply::Other(UnsupportedDevice {
+            mac: Some(self.mac),
+            kind: PLUG.into(),
+            model: "HS100(UK)".into(),
+            encryption: "KLAP".into(),
+            port: Some(self.klap_port),
+            owner: None,
+        });
+        Sighting { address: self.address.clone().expect("a sighted plug has an address"), said }
     }
 
     pub fn reading(&self) -> Reading {

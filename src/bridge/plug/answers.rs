@@ -6,7 +6,7 @@ use super::sums::MeterValue;
 use super::{Ctx, Plug};
 use crate::bridge::desired::{Desired, Property};
 use crate::bridge::event::{Ended, ExchangeId, NoticeKind, Outcome};
-use crate::model::{Failure, Route, Verdict};
+use crate::model::{Failure, LanProtocol, Route, Verdict};
 use crate::smarthome::message::{Outlet, Reading, Reply, Request};
 
 impl Plug {
@@ -29,7 +29,7 @@ impl Plug {
         if route == Route::Cloud {
             self.note_overtaken(ctx);
         }
-        self.heard(route, ctx);
+        self.heard(route, flight, ctx);
         match reply {
             Reply::SysInfo(reading) => {
                 let next = self.next_poll(route, flight.started, ctx.now);
@@ -54,17 +54,26 @@ impl Plug {
         }
     }
 
-    /// The plug answered over this route.
-    fn heard(&mut self, route: Route, ctx: &mut Ctx<'_>) {
-        let believed = self.reachability.routes.protocol();
+    /// The plug answered this exchange.
+    fn heard(&mut self, route: Route, flight: &InFlight, ctx: &mut Ctx<'_>) {
         self.reachability.answered(route, ctx.now);
         if route == Route::Local {
+            let believed = self.reachability.routes.protocol();
+            self.note_answer_in(flight.protocol, ctx);
             let is_moved = self.note_address(ctx);
             if is_moved || self.reachability.routes.protocol() != believed {
                 self.remember(ctx);
             }
         }
         self.choose_route(ctx);
+    }
+
+    fn note_answer_in(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
+        let before = self.reachability.routes.answered_in(protocol, ctx.now);
+        if let (Some(before), Some(name)) = (before, &self.name) {
+            let detail = format!("{} -> {}", before.word(), protocol.word());
+            ctx.notify(NoticeKind::ProtocolChanged, Some(name), Some(Route::Local), detail);
+        }
     }
 
     /// The address in use answered. True if the last answer came from another one.
@@ -201,7 +210,7 @@ impl Plug {
         {
             // The plug is switched alone at once: this says nothing about the route.
             if failure.verdict() == Verdict::PlugRefuses {
-                self.heard(route, ctx);
+                self.heard(route, flight, ctx);
             }
             return;
         }
@@ -210,7 +219,13 @@ impl Plug {
             self.publish_first_energy(ctx);
             return self.fail_desired(route, flight, failure, ctx);
         }
+        let (refusal, failure) = (failure, &self.named_failure(route, failure));
         self.reachability.failures.note(route, failure);
+        if route == Route::Local
+            && self.reachability.routes.tries_other_protocol(flight.protocol, refusal, ctx.now)
+        {
+            return self.try_other_protocol(flight, failure, ctx);
+        }
         if *failure == Failure::Throttled && !self.desired.awaits(&flight.request) {
             return self.poll_throttled(route, failure, ctx);
         }
@@ -218,7 +233,7 @@ impl Plug {
             self.switch_and_read.switched_alone(self.reported.firmware(), route, false);
         }
         match failure.verdict() {
-            Verdict::PlugRefuses => self.heard(route, ctx),
+            Verdict::PlugRefuses => self.heard(route, flight, ctx),
             verdict => self.route_failed(route, verdict, ctx),
         }
         self.poll_at(route, self.next_poll(route, flight.started, ctx.now), ctx);
@@ -228,6 +243,21 @@ impl Plug {
             return self.move_to(address, ctx);
         }
         self.fail_desired(route, flight, failure, ctx);
+    }
+
+    /// A plug that blocks KLAP and refuses XOR is said to block KLAP, which the user can change.
+    fn named_failure(&self, route: Route, failure: &Failure) -> Failure {
+        let known = self.reachability.failures.get(route);
+        let is_blocked = self.reachability.routes.protocol_to_speak() == LanProtocol::Xor
+            && known == Some(&Failure::KlapBlocked);
+        if is_blocked && *failure == Failure::Refused { Failure::KlapBlocked } else { failure.clone() }
+    }
+
+    /// The plug refuses the protocol that it was believed to speak. What was to be sent goes out in the other one at once.
+    fn try_other_protocol(&mut self, flight: &InFlight, failure: &Failure, ctx: &mut Ctx<'_>) {
+        self.fail_desired(Route::Local, flight, failure, ctx);
+        self.try_local_anew();
+        self.polls.set(Route::Local, ctx.now);
     }
 
     /// The rate limit of the cloud held a poll back. That says nothing about a plug that answered lately.

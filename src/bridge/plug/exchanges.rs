@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::bridge::delivery::DeliveryJob;
 use crate::bridge::event::ExchangeId;
 use crate::bridge::poll_limiter::PollLimiter;
-use crate::model::{RelayState, Route};
+use crate::model::{LanProtocol, RelayState, Route};
 use crate::smarthome::message::{Outlet, Request};
 
 /// Transports keep deadlines themselves; an exchange that one of them lost is given up this long after its deadline.
@@ -18,7 +18,8 @@ const REPEAT_AFTER: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     in_flight: [Option<InFlight>; 2],
-    last_sent: [LastSent; 2],
+    /// Over the LAN by protocol, then over the cloud.
+    last_sent: [LastSent; 3],
     /// When a command last came or was confirmed. What was sent before may be repeated at once.
     repeats_allowed_at: Option<Instant>,
 }
@@ -27,6 +28,8 @@ pub(super) struct Exchanges {
 pub(super) struct InFlight {
     pub(super) id: ExchangeId,
     pub(super) request: Request,
+    /// The protocol in which it went out, if that was on the LAN.
+    pub(super) protocol: LanProtocol,
     /// It went out as a request that switches and reads.
     pub(super) reads_as_well: bool,
     pub(super) started: Instant,
@@ -58,8 +61,14 @@ impl Exchanges {
     }
 
     /// Until when this request would repeat the last one too soon.
-    pub(super) fn too_soon_until(&self, route: Route, sent: &Request, now: Instant) -> Option<Instant> {
-        let last = self.last_sent[route.index()].at(sent)?;
+    pub(super) fn too_soon_until(
+        &self,
+        route: Route,
+        protocol: LanProtocol,
+        sent: &Request,
+        now: Instant,
+    ) -> Option<Instant> {
+        let last = self.last_sent[sent_index(route, protocol)].at(sent)?;
         let is_allowed = self.repeats_allowed_at.is_some_and(|allowed| allowed > last);
         Some(last + REPEAT_AFTER).filter(|&until| until > now && !is_allowed)
     }
@@ -76,7 +85,7 @@ impl Exchanges {
         sent: &Request,
         limiter: &mut PollLimiter,
     ) {
-        self.last_sent[route.index()].note(sent, flight.started);
+        self.last_sent[sent_index(route, flight.protocol)].note(sent, flight.started);
         if flight.is_limited(route) {
             limiter.begun(flight.started);
         }
@@ -156,6 +165,14 @@ impl LastSent {
     }
 }
 
+/// The place in [`Exchanges::last_sent`]. A request that one protocol refused may go out in the other at once.
+const fn sent_index(route: Route, protocol: LanProtocol) -> usize {
+    match route {
+        Route::Local => protocol as usize,
+        Route::Cloud => 2,
+    }
+}
+
 /// The state into which a request switches the relay of this part.
 pub(super) fn switched_state(request: &Request, part: Option<Outlet>) -> Option<RelayState> {
     match (request, part) {
@@ -176,7 +193,16 @@ mod tests {
     fn flight(request: Request, now: Instant) -> InFlight {
         let id = ExchangeId::new(PlugKey(0), 1);
         let deadline = now + Duration::from_secs(3);
-        InFlight { id, request, reads_as_well: false, started: now, unanswered_since: now, deadline }
+        let protocol = LanProtocol::Xor;
+        InFlight {
+            id,
+            request,
+            protocol,
+            reads_as_well: false,
+            started: now,
+            unanswered_since: now,
+            deadline,
+        }
     }
 
     #[test]
@@ -186,12 +212,23 @@ mod tests {
         let mut exchanges = Exchanges::default();
         exchanges.begin(Route::Local, flight(ON, now), &ON, &mut limiter);
         exchanges.end(Route::Local, false, &mut limiter, now);
-        assert_eq!(exchanges.too_soon_until(Route::Local, &ON, now), Some(now + REPEAT_AFTER));
-        assert_eq!(exchanges.too_soon_until(Route::Cloud, &ON, now), None, "another route");
-        assert_eq!(exchanges.too_soon_until(Route::Local, &Request::SysInfo, now), None, "another request");
-        assert_eq!(exchanges.too_soon_until(Route::Local, &ON, now + REPEAT_AFTER), None);
+        assert_eq!(
+            exchanges.too_soon_until(Route::Local, LanProtocol::Xor, &ON, now),
+            Some(now + REPEAT_AFTER)
+        );
+        assert_eq!(exchanges.too_soon_until(Route::Cloud, LanProtocol::Xor, &ON, now), None, "another route");
+        assert_eq!(
+            exchanges.too_soon_until(Route::Local, LanProtocol::Xor, &Request::SysInfo, now),
+            None,
+            "another request"
+        );
+        assert_eq!(exchanges.too_soon_until(Route::Local, LanProtocol::Klap, &ON, now), None);
+        assert_eq!(exchanges.too_soon_until(Route::Local, LanProtocol::Xor, &ON, now + REPEAT_AFTER), None);
         exchanges.allow_repeats(now + Duration::from_millis(1));
-        assert_eq!(exchanges.too_soon_until(Route::Local, &ON, now + Duration::from_millis(1)), None);
+        assert_eq!(
+            exchanges.too_soon_until(Route::Local, LanProtocol::Xor, &ON, now + Duration::from_millis(1)),
+            None
+        );
     }
 
     #[test]

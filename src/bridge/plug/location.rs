@@ -59,18 +59,6 @@ impl Location {
         }
     }
 
-    /// The plug was sighted with KLAP. Returns the address if there was none.
-    pub(super) fn sight_with_klap(&mut self, address: Address) -> Option<Address> {
-        match &self.current {
-            Some(current) if *current == address => None,
-            Some(_) => {
-                self.candidate = Some(address);
-                None
-            }
-            None => Some(address),
-        }
-    }
-
     /// Takes the address of an earlier run. What was in use before becomes the candidate.
     pub(super) fn restore(&mut self, address: Option<Address>, was_tried: bool) {
         self.answered = self.answered.take().or_else(|| address.clone());

@@ -54,8 +54,13 @@ use reported::Reported;
 use slow_polls::{NextSlowPoll, SlowPolls};
 use switch_and_read::SwitchAndRead;
 
+/// Where plugs listen for KLAP, unless they say another port.
+const KLAP_PORT: u16 = 80;
 /// A plug for which nothing is due is looked at this often nevertheless.
 const MAX_SLEEP: Duration = Duration::from_secs(120);
+
+/// Where a plug listens for KLAP: at this port, or at the usual one.
+pub(in crate::bridge) type KlapPort = Option<u16>;
 
 /// One plug.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub(in crate::bridge) struct Plug {
     /// Shared by all plugs that are reached in the same way.
     policy: Arc<RoutePolicy>,
     location: Location,
+    klap_port: KlapPort,
     reachability: Reachability,
     exchanges: Exchanges,
     switch_and_read: SwitchAndRead,
@@ -103,6 +109,7 @@ impl Plug {
             identity,
             policy,
             location: Location::default(),
+            klap_port: None,
             reachability: Reachability::new(now),
             exchanges: Exchanges::default(),
             switch_and_read: SwitchAndRead::default(),
@@ -133,6 +140,10 @@ impl Plug {
             self.move_to(address, ctx);
             self.location.set_tested();
         }
+        self.label_by_address();
+    }
+
+    fn label_by_address(&mut self) {
         if self.name.is_none() {
             let address = self.location.current();
             self.label = address.map_or_else(|| "a plug".into(), |address| address.to_string().into());
@@ -152,43 +163,74 @@ impl Plug {
         self.location.restore(address, self.was_tried());
     }
 
-    /// Takes the protocol of an earlier run.
-    pub(in crate::bridge) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
+    /// Takes the protocol of an earlier run, and the port for KLAP.
+    pub(in crate::bridge) fn remember_protocol(
+        &mut self,
+        protocol: Option<LanProtocol>,
+        klap_port: KlapPort,
+    ) {
         self.reachability.routes.remember_protocol(protocol);
+        self.klap_port = self.klap_port.or(klap_port);
     }
 
     /// The plug was sighted on the LAN, and speaks XOR.
     pub(in crate::bridge) fn sighted(&mut self, address: Address, ctx: &mut Ctx<'_>) {
-        self.note_protocol(LanProtocol::Xor, ctx);
-        let is_up = self.reachability.is_up(Route::Local);
-        match self.location.sight(address, is_up) {
-            Sighted::Current if !is_up => self.polls.set(Route::Local, ctx.now),
-            Sighted::Current | Sighted::Candidate => {}
-            Sighted::MoveTo(address) => self.move_to(address, ctx),
-        }
+        let target = self.target(Route::Local);
+        self.saw(LanProtocol::Xor, ctx);
+        self.sighted_at(address, target, ctx);
     }
 
-    /// The plug was sighted on the LAN, and speaks KLAP. The address is tried if the one in use fails, or if there is none.
-    /// Returns whether this run did not know yet that it speaks KLAP.
-    pub(in crate::bridge) fn sighted_with_klap(&mut self, address: Address, ctx: &mut Ctx<'_>) -> bool {
-        let was_seen = self.reachability.routes.has_seen(LanProtocol::Klap);
-        self.note_protocol(LanProtocol::Klap, ctx);
-        if !self.reachability.routes.has_seen(LanProtocol::Klap) {
-            return false;
+    /// The plug was sighted on the LAN, and speaks KLAP at this port. Ignored while it answers.
+    pub(in crate::bridge) fn sighted_with_klap(
+        &mut self,
+        address: Address,
+        port: KlapPort,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let target = self.target(Route::Local);
+        self.saw(LanProtocol::Klap, ctx);
+        if self.reachability.routes.protocol() != Some(LanProtocol::Klap) || self.is_here() {
+            return;
         }
-        if let Some(address) = self.location.sight_with_klap(address) {
-            self.move_to(address, ctx);
+        let port = port.filter(|&port| port != KLAP_PORT);
+        if self.klap_port != port {
+            self.klap_port = port;
+            self.remember(ctx);
         }
+        self.sighted_at(address, target, ctx);
+        self.label_by_address();
         self.publish(ctx);
-        !was_seen
     }
 
-    fn note_protocol(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
+    fn saw(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
         let routes = &mut self.reachability.routes;
         let believed = routes.protocol();
         routes.saw(protocol, ctx.now);
         if routes.protocol() != believed {
             self.remember(ctx);
+        }
+    }
+
+    /// `target` is where the LAN was asked before the sighting.
+    fn sighted_at(&mut self, address: Address, target: Option<Target>, ctx: &mut Ctx<'_>) {
+        let is_up = self.is_here();
+        match self.location.sight(address, is_up) {
+            Sighted::Current if !is_up => {
+                self.polls.set(Route::Local, ctx.now);
+                if self.target(Route::Local) != target {
+                    self.abandon(Route::Local, ctx);
+                    self.try_local_anew();
+                }
+            }
+            Sighted::Current | Sighted::Candidate => {}
+            Sighted::MoveTo(address) => self.move_to(address, ctx),
+        }
+    }
+
+    /// What was sent over the LAN goes out again at once, in another protocol or to another port.
+    fn try_local_anew(&mut self) {
+        if let Some(delivery) = &mut self.desired.delivery {
+            delivery.try_anew(Route::Local);
         }
     }
 
@@ -446,7 +488,8 @@ impl Plug {
         let combined = self.combined_request(route, &request);
         let reads_as_well = combined.is_some();
         let sent = combined.unwrap_or_else(|| request.clone());
-        if let Some(at) = self.exchanges.too_soon_until(route, &sent, ctx.now) {
+        let protocol = self.reachability.routes.protocol_to_speak();
+        if let Some(at) = self.exchanges.too_soon_until(route, protocol, &sent, ctx.now) {
             wake.by(at);
             return false;
         }
@@ -460,7 +503,7 @@ impl Plug {
         let deadline = self.desired.deadline_of(&request).into_iter().fold(ctx.now + timeout, Instant::min);
         let id = ctx.next_exchange(self.key);
         let started = ctx.now;
-        let flight = InFlight { id, request, reads_as_well, started, unanswered_since, deadline };
+        let flight = InFlight { id, request, protocol, reads_as_well, started, unanswered_since, deadline };
         self.exchanges.begin(route, flight, &sent, ctx.poll_limiter);
         ctx.actions.push_back(Action::Perform(Exchange {
             id,
@@ -487,11 +530,15 @@ impl Plug {
 
     fn target(&self, route: Route) -> Option<Target> {
         Some(match route {
-            Route::Local => Target::Local {
-                address: self.location.current()?.clone(),
-                protocol: self.reachability.routes.protocol_to_speak(),
-                expect: self.identity.clone(),
-            },
+            Route::Local => {
+                let protocol = self.reachability.routes.protocol_to_speak();
+                let address = self.location.current()?;
+                let address = match protocol {
+                    LanProtocol::Xor => address.clone(),
+                    LanProtocol::Klap => address.with_port(self.klap_port.unwrap_or(KLAP_PORT)),
+                };
+                Target::Local { address, protocol, expect: self.identity.clone() }
+            }
             Route::Cloud => Target::Cloud { device_id: self.identity.device_id.clone()? },
         })
     }
@@ -559,14 +606,19 @@ impl Plug {
         self.reachability.is_up(Route::Local)
     }
 
-    /// Whether it answers XOR on the LAN, over TCP or to the discovery that is running.
-    pub(in crate::bridge) fn speaks_xor(&self, now: Instant) -> bool {
-        self.reachability.routes.hears_xor(now)
+    /// Whether it answers on the LAN, or answered the XOR discovery that is running.
+    pub(in crate::bridge) fn is_heard(&self, now: Instant) -> bool {
+        self.reachability.routes.is_heard(now)
     }
 
-    /// Whether it is known to speak KLAP at this address.
-    pub(in crate::bridge) fn speaks_klap_at(&self, address: &Address) -> bool {
-        self.reachability.routes.has_seen(LanProtocol::Klap) && self.location.current() == Some(address)
+    /// Where it listens for KLAP, if it is believed to speak that.
+    pub(in crate::bridge) fn klap(&self) -> Option<KlapPort> {
+        (self.reachability.routes.protocol() == Some(LanProtocol::Klap)).then_some(self.klap_port)
+    }
+
+    /// Whether its LAN does not work.
+    pub(in crate::bridge) fn is_lost_on_lan(&self) -> bool {
+        self.reachability.is_resting(Route::Local)
     }
 
     /// Whether it would wake up at this moment only for its usual poll over the LAN, and soon.
@@ -580,6 +632,12 @@ impl Plug {
     /// The route of this exchange, unless it was abandoned.
     pub(in crate::bridge) fn route_of(&self, exchange: ExchangeId) -> Option<Route> {
         self.exchanges.route_of(exchange)
+    }
+
+    /// Where this exchange went, if it went out over KLAP.
+    pub(in crate::bridge) fn klap_port_of(&self, exchange: ExchangeId) -> Option<KlapPort> {
+        let flight = self.exchanges.get(self.route_of(exchange)?)?;
+        (flight.protocol == LanProtocol::Klap).then_some(self.klap_port)
     }
 
     pub(in crate::bridge) fn address(&self) -> Option<&Address> {
@@ -609,6 +667,7 @@ impl Plug {
             outlets: self.outlet_names().cloned().collect(),
             home: self.location.configured().cloned(),
             protocol: self.reachability.routes.protocol(),
+            klap_port: self.klap_port,
         })
     }
 

@@ -88,7 +88,7 @@ impl Reachability {
         self.has_answered = true;
         self.misses = 0;
         self.is_unserved = false;
-        self.routes.answered(route, now);
+        self.routes.answered(route);
         self.failures.forget(route);
     }
 
