@@ -91,6 +91,7 @@ pub(super) fn look<T>(path: &Path, take: impl FnOnce(&[u8]) -> Result<T, String>
     let what = match bytes.map(|bytes| take(&bytes)) {
         Ok(Ok(value)) => return Some(value),
         Ok(Err(what)) => what,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => format!("cannot be read: {error}"),
     };
     tracing::debug!("{}: {what}", path.display());

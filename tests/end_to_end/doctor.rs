@@ -386,7 +386,7 @@ mod apart {
     use hs100d::sim::plug::klap::HeldAccount;
 
     use super::*;
-    use crate::support::e2e::home_options_of;
+    use crate::support::e2e::{hashes_of, home_options_of};
     use crate::support::namespace::{ip, play_apart, role};
 
     #[test]
@@ -465,6 +465,17 @@ mod apart {
         let remark =
             "\n127.0.0.11: it speaks KLAP and says that it belongs to the account that hs100d has, but";
         assert!(table.ok().contains(remark), "{table:?}");
+        // Now the plug was asked with the account, successfully and not; nothing of it is said.
+        let mut said = String::new();
+        for words in [&["-vvv", "discover", "--timeout", "1s"][..], &["-vvv", "check", "--online"]] {
+            let ended = setup.run(words).await;
+            said += &format!("{}{}", ended.out, ended.err);
+        }
+        assert!(said.contains("get_sysinfo over KLAP at ") && said.contains(" DEBUG "), "{said}");
+        let secrets = [hashes_of(ACCOUNT.0, ACCOUNT.1), hashes_of(ACCOUNT.0, "old")].concat();
+        for secret in secrets.iter().map(String::as_str).chain([ACCOUNT.0, "/{}$"]) {
+            assert!(!said.contains(secret), "{secret:?} was said: {said}");
+        }
         home.plug(0).with(|plug| plug.klap.fault = KlapFault::Handshake1Status(403));
         assert_eq!(examined(&setup, "plug klap").await.cause(), "klap-blocked");
         home.plug(0).with(|plug| plug.klap.fault = KlapFault::Works);

@@ -7,10 +7,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::support::e2e::{ACCOUNT, Config, Daemon, Scene, Setup, holds, home_of, sees};
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Scene, Setup, hashes_of, holds, home_of, sees};
 use crate::support::mqtt::{BOUND, Brand, Subscriber, TestBroker, has_mosquitto};
-use hs100d::klap_hashes::KlapAccounts;
-use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -104,7 +102,7 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
 
     secrets.add(WRONG);
     for password in [ACCOUNT.1, WRONG] {
-        secrets.add_hashes(ACCOUNT.0, password);
+        secrets.all.extend(hashes_of(ACCOUNT.0, password));
     }
     secrets.add(&format!("wrong{}", USER.1));
     secrets.prove_that_they_are_found(&scene.setup, &home);
@@ -326,23 +324,6 @@ impl Secrets {
             percent.collect(),
             format!("{:?}", secret.as_bytes()).trim_matches(['[', ']']).to_owned(),
         ]);
-    }
-
-    /// What KLAP makes of an account: plugs take it in place of the password.
-    fn add_hashes(&mut self, username: &str, password: &str) {
-        let accounts = KlapAccounts::of(username, &Secret::new(password.to_owned()), None);
-        for account in accounts.own() {
-            let text = account.hashes.to_text();
-            let (v1, v2) = (account.hashes.v1(), account.hashes.v2());
-            let owner = &text[2 * (v1.len() + v2.len())..];
-            assert_eq!(owner.len(), 32, "an MD5");
-            self.all.extend([&text[..32], &text[32..96], owner].map(str::to_owned));
-            self.all.extend([&text[..32], &text[32..96], owner].map(str::to_uppercase));
-            for bytes in [&v1[..], v2] {
-                self.all.insert(format!("{bytes:?}").trim_matches(['[', ']']).to_owned());
-                self.all.insert(format!("{bytes:02x?}").trim_matches(['[', ']']).to_owned());
-            }
-        }
     }
 
     /// The same search finds them where they may be.

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hs100d::klap_hashes::KlapAccounts;
+use hs100d::secret::Secret;
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::home::{HomeOptions, SimHome};
 use serde_json::{Value, json};
@@ -40,6 +42,28 @@ pub(crate) fn home_options_of(aliases: &[&str]) -> HomeOptions {
     let mut home_options = HomeOptions::of(aliases);
     home_options.account = SimAccount::new(ACCOUNT.0, ACCOUNT.1);
     home_options
+}
+
+/// What KLAP makes of an account, in each form that it may take on its way into a line. Plugs take it in place of the
+/// password.
+pub(crate) fn hashes_of(username: &str, password: &str) -> Vec<String> {
+    let accounts = KlapAccounts::of(username, &Secret::new(password.to_owned()), None);
+    let mut forms = Vec::new();
+    for account in accounts.own() {
+        let (v1, v2) = (account.hashes.v1(), account.hashes.v2());
+        let text = account.hashes.to_text();
+        let (in_hex, owner) = text.split_at(2 * (v1.len() + v2.len()));
+        let (v1_in_hex, v2_in_hex) = in_hex.split_at(2 * v1.len());
+        for text in [v1_in_hex, v2_in_hex, owner] {
+            forms.extend([text.to_owned(), text.to_uppercase()]);
+        }
+        for bytes in [&v1[..], v2] {
+            for list in [format!("{bytes:?}"), format!("{bytes:02x?}")] {
+                forms.push(list.trim_matches(['[', ']']).to_owned());
+            }
+        }
+    }
+    forms
 }
 
 /// A config, table by table.
