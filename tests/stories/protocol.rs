@@ -166,10 +166,12 @@ fn a_plug_that_blocks_klap_is_asked_in_xor_and_then_over_the_cloud_and_the_event
 }
 
 #[test]
-fn a_session_that_others_take_leaves_the_plug_to_the_cloud_and_its_protocol_to_klap() {
+fn a_plug_whose_session_is_taken_fails_with_that_reason_and_is_still_asked_in_klap() {
     let mut home = lan_only();
     home.plug(1).protocol = Klap;
     home.plug(1).refusal = Some(Failure::SessionTaken);
+    // A slow model plug answers no search: only its refusal shows that it speaks KLAP.
+    home.plug(1).lan = Lan::Slow(LAN_TRIP);
     let command = home.switch(1, RelayState::On);
     let (result, _) = home.result(command, seconds(11));
     let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
