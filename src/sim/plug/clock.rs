@@ -4,12 +4,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use crate::sim::plug::words::{Answer, MEMBER_NOT_SUPPORT, UNKNOWN_ERROR};
+use crate::sim::plug::json::{Answer, MEMBER_NOT_SUPPORT, UNKNOWN_ERROR};
 
-/// 2026-01-01, a day like any other.
+/// 2026-01-01, the time of a clock that is set.
 const BIRTHDAY: Duration = Duration::from_secs(1_767_225_600);
 
-/// 2000-01-01, which firmwares report until the clock is set.
+/// 2000-01-01, the time that firmwares report until the clock is set.
 const NO_IDEA: Duration = Duration::from_secs(946_684_800);
 
 /// A clock that runs with `now`.
@@ -17,7 +17,8 @@ const NO_IDEA: Duration = Duration::from_secs(946_684_800);
 pub struct PlugClock {
     shown: SystemTime,
     at: Instant,
-    /// Whether it was ever set. Without internet after a start it is not, and rules are refused.
+    /// Whether it was set since the start. Without internet after a start it is not, and methods about rules are
+    /// refused.
     pub is_set: bool,
 }
 
@@ -31,7 +32,7 @@ impl PlugClock {
         *self = Self { shown, at: now, is_set: true };
     }
 
-    /// Answers one method of the module `time`.
+    /// Runs one method of the module `time`.
     pub(super) fn answer(&self, method: &str, now: Instant) -> Answer {
         match method {
             "get_time" => self.time(now).ok_or(UNKNOWN_ERROR),
