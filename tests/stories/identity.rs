@@ -132,7 +132,7 @@ fn a_plug_that_only_the_account_knows_is_adopted_and_served_over_the_cloud() {
 }
 
 #[test]
-fn two_plugs_of_one_alias_have_two_names_whoever_comes_first_later() {
+fn two_plugs_of_one_alias_have_two_names_whichever_comes_first_later() {
     let mut home = adopting(2, vec![]);
     home.plug(1).alias = "Lamp".into();
     home.plug(2).alias = "Lamp".into();
@@ -477,7 +477,7 @@ fn every_plug_of_an_earlier_run_is_expected_before_the_first_round_is_said_to_be
 }
 
 #[test]
-fn an_empty_house_is_ready_after_three_seconds() {
+fn an_empty_home_is_ready_after_three_seconds() {
     let mut home = adopting(0, vec![]);
     let took =
         home.run_until(seconds(4), |home| home.updates.iter().any(|(_, update)| *update == Update::Ready));
@@ -528,7 +528,7 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
 
 /// Found by the fuzzer: a model of two lines was two lines of the log.
 #[test]
-fn what_strangers_call_themselves_stays_on_one_short_line() {
+fn what_plugs_call_themselves_stays_on_one_short_line() {
     let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
     let other = UnsupportedDevice { mac: None, kind: forged(), model: forged(), encryption: forged() };
     let klap = UnsupportedDevice { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
@@ -696,7 +696,7 @@ fn commands_that_flow_while_a_plug_moves_into_the_place_of_another_are_neither_l
 }
 
 #[test]
-fn a_rumour_is_followed_at_once_when_the_old_address_fails() {
+fn a_sighting_is_followed_at_once_when_the_old_address_fails() {
     let mut home = adopting(1, vec![known(1)]);
     home.run_for(seconds(4));
     // The plug is sighted at its new address while the old one, as far as anybody knows, still answers.
@@ -708,7 +708,7 @@ fn a_rumour_is_followed_at_once_when_the_old_address_fails() {
 }
 
 #[test]
-fn a_false_rumour_does_not_make_anybody_forget_where_the_plug_answered_last() {
+fn a_false_sighting_does_not_replace_the_address_where_the_plug_answered_last() {
     let mut home = adopting(1, vec![known(1)]);
     home.run_for(seconds(4));
     home.plug(1).lan = Lan::Silent;

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plug_is_switched_at_its_own_host_by_whoever_logged_in() {
+    async fn a_plug_is_switched_at_its_own_host_by_a_client_that_logged_in() {
         let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         let answer = scene.switch_on(1, &token).await.unwrap();
