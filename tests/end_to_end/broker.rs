@@ -1,4 +1,5 @@
-//! The daemon and its broker, each as a process of its own: who goes, who comes back, and what the broker shows then.
+//! The daemon and its broker, each in its own process: either leaves and returns, and the broker's retained messages
+//! are checked.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -20,19 +21,19 @@ use rumqttc::{
 };
 use serde_json::json;
 
-/// A broker of somebody else's: mosquitto, or where that is missing the embedded one on its own.
+/// An external broker: mosquitto, or the embedded broker on its own if mosquitto is not installed.
 async fn broker() -> TestBroker {
     TestBroker::start(if has_mosquitto() { Brand::Mosquitto } else { Brand::Embedded }).await
 }
 
-/// Three plugs, as they are called in topics.
+/// The topic names of three plugs.
 const NAMES: [&str; 3] = ["lamp", "kuche", "christmas-tree"];
 
 async fn home() -> SimHome {
     home_of(&["Lamp", "Küche ☕", "Christmas Tree"]).await
 }
 
-/// Waits until all that there is to read was read.
+/// Waits until every plug was read completely.
 async fn settle(subscriber: &Subscriber) {
     for plug in NAMES {
         sees(subscriber, &format!("hs100d/{plug}/state"), json!({"route": "local"})).await;
@@ -56,7 +57,7 @@ fn all_are(seen: &[Message], availability: &str) -> bool {
     topics.chain(["hs100d/bridge/state".to_owned()]).all(|topic| shows(seen, &topic, availability))
 }
 
-/// Each plug has state, info, availability and a document; the bridge state, info and a document.
+/// Each plug has state, info, availability and a discovery payload; the bridge has state, info and a discovery payload.
 fn is_whole(all: &[Message]) -> bool {
     all.len() == 4 * NAMES.len() + 3
 }
@@ -108,7 +109,7 @@ async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
     let broker = broker().await;
     let mut scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
     settle(&scene.subscriber).await;
-    // One that does not answer is not waited for.
+    // The start does not wait for a plug that does not answer.
     home.lan().set_fault(home.plug(0), LanFault::Silent).await.unwrap();
     home.cloud().set_reachable(false).await.unwrap();
     scene.send("lamp", json!({"state": "ON"}));
@@ -119,7 +120,7 @@ async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
     assert!(all_are(&left, "offline"), "{left:#?}");
     scene.subscriber.receives("hs100d/bridge/state", "offline").await;
     assert!(scene.daemon.lines().iter().all(|line| !line.contains("ERROR")), "{:#?}", scene.daemon.lines());
-    // The connection was ended by a DISCONNECT, or the will would come five seconds later.
+    // The daemon sent a DISCONNECT; otherwise the will would come five seconds later.
     let offline = scene.subscriber.messages().into_iter().filter(|seen| seen.topic == "hs100d/bridge/state");
     assert_eq!(offline.map(|seen| seen.payload).collect::<Vec<_>>(), ["online", "offline"]);
     let state = left.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of).unwrap();
@@ -209,7 +210,7 @@ async fn while_the_config_cannot_be_read_plugs_are_served_and_further_reloads_be
         let payload = json!({ "transaction": transaction }).to_string();
         scene.subscriber.publish("hs100d/bridge/request/reload", payload);
     }
-    // They are heard before this command is.
+    // They are received before this command.
     scene.command("lamp", json!({"state": "OFF"})).await;
     assert!(!scene.subscriber.messages().iter().any(|seen| seen.topic == "hs100d/bridge/response/reload"));
     let renamed = Config::of(&home).plug("tree", &home, 2).text();
@@ -240,7 +241,7 @@ async fn the_embedded_broker_moves_to_another_port_with_all_that_it_keeps() {
     settle(&scene.subscriber).await;
     scene.subscriber.publish_retained("another/client", "was here");
     until_retained(one, "the other's", |all| shows(all, "another/client", "was here")).await;
-    // A last will that is being held back holds on to the broker's store.
+    // A will that is delayed keeps the broker's store in use.
     die_with_a_will(one, Duration::from_secs(4)).await;
 
     scene.setup.write(&config(other).text());
@@ -253,7 +254,7 @@ async fn the_embedded_broker_moves_to_another_port_with_all_that_it_keeps() {
     sees(&subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
 }
 
-/// A client that dies, and whose will the broker keeps back for so long.
+/// A client that dies with a will that the broker delays by this time.
 async fn die_with_a_will(port: u16, delay: Duration) {
     let delay = u32::try_from(delay.as_secs()).unwrap();
     let mut options = MqttOptions::new("mortal", ("127.0.0.1", port));
@@ -284,7 +285,7 @@ async fn a_broker_that_cannot_be_had_leaves_all_as_it_was() {
     settle(&scene.subscriber).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    // The name of a plug goes with the rest: a config is taken over as a whole or not at all.
+    // The plug's name changes too: a reload uses the whole new config or nothing of it.
     let config = Config::of(&home).set("broker", "listen", address.clone()).plug("tree", &home, 2);
     scene.setup.write(&config.text());
     scene.daemon.signal("HUP");
@@ -306,7 +307,7 @@ async fn of_two_commands_within_a_millisecond_the_second_holds() {
     settle(&scene.subscriber).await;
     for round in 0..20 {
         let (first, second) = if round % 2 == 0 { ("ON", "OFF") } else { ("OFF", "ON") };
-        // Every other pair of rounds the plug takes its time, so that the second overtakes the first.
+        // Every second pair of rounds the plug is slow, so that the second command overtakes the first.
         let fault =
             if round % 4 < 2 { LanFault::Works } else { LanFault::Latency(Duration::from_millis(50)) };
         home.lan().set_fault(home.plug(0), fault).await.unwrap();
@@ -331,7 +332,7 @@ async fn of_two_commands_within_a_millisecond_the_second_holds() {
 #[tokio::test]
 async fn a_command_that_the_broker_kept_is_not_executed_at_any_connect() {
     let home = home().await;
-    // The embedded broker stands for any that has kept it over its own restart.
+    // The embedded broker stands for any broker that keeps retained messages over a restart.
     let mut broker = TestBroker::start(Brand::Embedded).await;
     let somebody = Subscriber::connect(broker.port).await;
     somebody.publish_retained("hs100d/lamp/set", "ON");
@@ -444,7 +445,8 @@ async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
     let scene = Scene::at(scene.setup).await;
     sees(&scene.subscriber, "hs100d/bridge/info", json!({"plugs": 3, "online": 2})).await;
     scene.subscriber.receives("hs100d/bridge/state", "online").await;
-    // Documents go out after a look at what an earlier run left behind, and what that left is cleared then.
+    // Discovery payloads are published after the daemon has read the retained ones of an earlier run; stale ones are
+    // then cleared.
     scene.subscriber.clear();
     let document = "homeassistant/device/hs100d_8006000000000000000000000000000000000002/config";
     scene.subscriber.receives(document, "Küche").await;
@@ -456,19 +458,19 @@ async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_waited_for_and_said_once_and_check_says_69() {
     let home = home().await;
-    let stranger = TestBroker::start(Brand::Embedded).await;
-    let port = stranger.port;
+    let other = TestBroker::start(Brand::Embedded).await;
+    let port = other.port;
     let setup = Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{port}")));
     let daemon = setup.daemon();
     let line = daemon.says(&format!("broker.listen: 127.0.0.1:{port} is taken: set mqtt.url")).await;
     assert!(line.contains(" WARN ") && line.contains("it is waited for"), "{line}");
     let checked = setup.run_to_its_end(&["check", "--online"], "").await;
     assert!(checked.code == 69 && checked.out.contains(&format!("127.0.0.1:{port} is taken")), "{checked:?}");
-    // The plugs are served, and nothing is told to the stranger who listens there.
+    // The plugs are served, and the other program that listens on that port receives nothing.
     home.wait_until(BOUND, || home.plugs().iter().all(|plug| plug.traffic().lan_requests > 1)).await.unwrap();
     assert!(retained(port).await.is_empty());
 
-    drop(stranger);
+    drop(other);
     daemon.says(&format!("the embedded broker listens on 127.0.0.1:{port} after ")).await;
     assert_eq!(daemon.is_connected().await, port);
     let subscriber = Subscriber::connect(port).await;
@@ -482,9 +484,9 @@ async fn a_port_that_is_taken_is_waited_for_and_said_once_and_check_says_69() {
 #[tokio::test]
 async fn while_a_port_is_waited_for_another_broker_may_be_chosen_and_the_daemon_may_be_stopped() {
     let home = home().await;
-    let [stranger, other] =
+    let [holder, other] =
         [TestBroker::start(Brand::Embedded).await, TestBroker::start(Brand::Embedded).await];
-    let taken = format!("127.0.0.1:{}", stranger.port);
+    let taken = format!("127.0.0.1:{}", holder.port);
     let setup = Setup::new(&Config::of(&home).set("broker", "listen", taken));
     let mut daemon = setup.daemon();
     daemon.says("it is waited for").await;
@@ -494,8 +496,7 @@ async fn while_a_port_is_waited_for_another_broker_may_be_chosen_and_the_daemon_
     until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
     daemon.stop().await;
 
-    let setup =
-        Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", stranger.port)));
+    let setup = Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", holder.port)));
     let mut daemon = setup.daemon();
     daemon.says("it is waited for").await;
     daemon.stop().await;

@@ -1,6 +1,6 @@
-//! A plug whose firmware has left TCP 9999 for KLAP, in a house with the daemon in it: found, named, served over the
-//! cloud, and taken back as soon as it speaks our language again. The daemon runs in this process, because simulated
-//! plugs hear the newer discovery at a port of their own.
+//! A plug whose firmware has changed from TCP 9999 to KLAP: found, named, served over the cloud, and served over the
+//! LAN again as soon as it speaks the XOR protocol. The daemon runs in this process, because simulated plugs listen for
+//! the discovery of KLAP at another port than 20002.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// A daemon in this process, and somebody at its broker.
+/// A daemon in this process, and a client at its broker.
 struct Served {
     subscriber: Subscriber,
     requests: mpsc::Sender<SignalRequest>,
@@ -110,7 +110,7 @@ async fn a_plug_that_speaks_only_klap_is_named_once_served_over_the_cloud_and_ta
         [SwitchedBy::Cloud]
     );
 
-    // "Third-Party Compatibility" is switched on in the app.
+    // The user enables "Third-Party Compatibility" in the app.
     modern.with(|plug| plug.dialect = Dialect::Both);
     home.lan().settled(modern).await.unwrap();
     sees(&served.subscriber, "hs100d/modern/state", json!({ "route": "local" })).await;
