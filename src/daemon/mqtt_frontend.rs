@@ -1,4 +1,4 @@
-//! MQTT as the daemon runs it: the link to the broker, the broker where it is our own, and the change to another one.
+//! MQTT in the daemon: the connection to the broker, the embedded broker, and the change to another broker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,56 +16,56 @@ use crate::mqtt::payload::Clock;
 use crate::mqtt::{Inbound, Link, MqttSettings};
 use crate::secret::RefusedLogins;
 
-/// The broker gets this long to acknowledge the last messages.
+/// How long the broker may take to acknowledge the last messages.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
-/// The embedded broker's port is tried again after this time, so that all is published within 10 s of its being free.
+/// How often the embedded broker's port is tried. Everything is published within 10 s after the port is free.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 
-/// The MQTT frontend. It outlives its sessions.
+/// The MQTT frontend. It exists longer than its sessions.
 pub(super) struct MqttFrontend {
-    /// None while another takes its place, or if neither the new nor the old one could be started.
+    /// `None` during a change of broker, or if neither the new nor the old session could be started.
     session: Option<MqttSession>,
-    /// The link that says goodbye; it still carries answers.
+    /// The connection that is stopping; it still publishes results.
     leaving: Option<Arc<Link>>,
     starter: LinkStarter,
     inbound: mpsc::UnboundedReceiver<Inbound>,
 }
 
-/// What MQTT brings in.
+/// An event of MQTT.
 #[derive(Debug)]
 pub(super) enum FromMqtt {
     Inbound(Inbound),
-    /// A link was started that knows nothing yet.
+    /// A new connection was started, which has nothing to publish yet.
     Empty,
 }
 
-/// One choice of broker: the link to it, and the broker itself where it is our own.
+/// One configured broker: the connection to it, and the embedded broker if it is that.
 pub(super) struct MqttSession {
     choice: MqttChoice,
-    /// None while the embedded broker is waited for: another program listens at its port.
+    /// `None` while the port of the embedded broker is taken.
     link: Option<Arc<Link>>,
     broker: Option<EmbeddedBroker>,
-    /// The embedded broker that cannot listen yet, in the task that tries it.
+    /// The task that tries to start the embedded broker.
     awaited: JoinSet<EmbeddedBroker>,
     starter: LinkStarter,
 }
 
-/// What every link is started with.
+/// Shared by all connections.
 #[derive(Clone)]
 pub(super) struct LinkStarter {
     ids: IdAllocator,
-    /// Where links send what comes in.
-    tell: mpsc::UnboundedSender<Inbound>,
-    /// Logins that brokers have refused, over all links.
+    /// Where connections send received messages.
+    inbound_sender: mpsc::UnboundedSender<Inbound>,
+    /// Logins that brokers have refused, on all connections.
     refused: RefusedLogins,
 }
 
-/// What to do if the embedded broker cannot have its port now.
+/// What to do if the port of the embedded broker is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfTaken {
-    /// Wait for it; the plugs are served meanwhile.
+    /// Wait until it is free; the plugs are served meanwhile.
     Wait,
-    /// Give up.
+    /// Return an error.
     Fail,
 }
 
@@ -75,23 +75,23 @@ impl MqttFrontend {
         ids: IdAllocator,
         refused: RefusedLogins,
     ) -> Result<Self, BrokerError> {
-        let (tell, inbound) = mpsc::unbounded_channel();
-        let starter = LinkStarter { ids, tell, refused };
+        let (inbound_sender, inbound) = mpsc::unbounded_channel();
+        let starter = LinkStarter { ids, inbound_sender, refused };
         let session = Some(MqttSession::start(choice, IfTaken::Wait, starter.clone()).await?);
         Ok(Self { session, leaving: None, starter, inbound })
     }
 
-    /// Where the embedded broker listens, if there is one.
+    /// The address of the embedded broker, if it runs.
     pub(super) fn broker_address(&self) -> Option<SocketAddr> {
         Some(self.session.as_ref()?.broker.as_ref()?.addr())
     }
 
-    /// Whether it runs with this choice.
+    /// Whether the session is of this broker choice.
     pub(super) fn runs_with(&self, choice: &MqttChoice) -> bool {
         self.session.as_ref().is_some_and(|session| session.choice == *choice)
     }
 
-    /// The next thing that comes in. Cancel safe.
+    /// The next event. Cancel safe.
     pub(super) async fn next(&mut self) -> FromMqtt {
         let broker = async {
             match &mut self.session {
@@ -110,7 +110,8 @@ impl MqttFrontend {
         FromMqtt::Empty
     }
 
-    /// While one link says goodbye it carries only answers and the states before them; all is published again to the next.
+    /// While a connection is stopping, it publishes only results and the states before them; the next connection
+    /// publishes everything.
     pub(super) fn publish(&self, update: Update, clock: Clock) {
         let link = self.session.as_ref().and_then(|session| session.link.as_ref());
         let is_answer = matches!(update, Update::State(..) | Update::Result(_) | Update::Response { .. });
@@ -119,14 +120,14 @@ impl MqttFrontend {
         }
     }
 
-    /// Hands over what runs, so that another can be started in its place.
+    /// Hands over the running session, so that another one can take its place.
     pub(super) fn leave(&mut self) -> (Option<MqttSession>, LinkStarter) {
         let session = self.session.take();
         self.leaving = session.as_ref().and_then(|session| session.link.clone());
         (session, self.starter.clone())
     }
 
-    /// Takes over what was started.
+    /// Takes the new session.
     pub(super) fn install(&mut self, session: Option<MqttSession>) {
         self.session = session;
         self.leaving = None;
@@ -166,7 +167,7 @@ impl MqttSession {
         &self.choice
     }
 
-    /// Says goodbye to the broker, and stops it where it is our own.
+    /// Disconnects, and stops the embedded broker.
     pub(super) async fn stop(mut self) {
         self.awaited.shutdown().await;
         let clients = self.broker.as_ref().map_or(0, EmbeddedBroker::clients);
@@ -179,7 +180,7 @@ impl MqttSession {
         }
     }
 
-    /// Starts the link to our own broker.
+    /// Starts the connection to the embedded broker.
     fn connect(&mut self, broker: EmbeddedBroker) {
         let MqttChoice::Embedded { link, .. } = &self.choice else { return };
         let options = MqttSettings { port: broker.addr().port(), ..link.clone() };
@@ -188,12 +189,12 @@ impl MqttSession {
     }
 
     fn start_link(&mut self, options: MqttSettings) {
-        let LinkStarter { ids, tell, refused } = self.starter.clone();
-        self.link = Some(Arc::new(Link::start(options, ids, refused, tell)));
+        let LinkStarter { ids, inbound_sender, refused } = self.starter.clone();
+        self.link = Some(Arc::new(Link::start(options, ids, refused, inbound_sender)));
     }
 }
 
-/// Tries until the embedded broker listens. Logged at growing intervals, and once when it listens.
+/// Tries until the embedded broker listens. Failures are logged at growing intervals, and the success once.
 async fn wait_for_broker(options: BrokerOptions, mut error: BrokerError) -> EmbeddedBroker {
     let mut failing = Repeated::default();
     loop {

@@ -1,35 +1,35 @@
-//! The signals that the daemon listens to, and why.
+//! The signals that the daemon handles.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Reasons to stop, to read the config again, or to tell how things are.
+/// The handlers of the signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// systemd and `kill` stop a service so.
+    /// SIGTERM: how systemd and `kill` stop a service.
     terminate: Signal,
-    /// Ctrl-C on a terminal.
+    /// SIGINT: Ctrl-C on a terminal.
     interrupt: Signal,
-    /// A service's way to be told of a new config.
+    /// SIGHUP: the usual signal for a reload.
     hang_up: Signal,
-    /// Asks for figures, as other daemons have it.
+    /// SIGUSR1: the usual signal for statistics.
     user: Signal,
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalRequest {
-    /// Finish what is under way and end.
+    /// Finish the exchanges under way and stop.
     Stop,
-    /// Read the config again.
+    /// Reload the config.
     Reload,
-    /// Write to the log how much there is at this moment.
+    /// Write the figures to the log.
     Figures,
 }
 
 impl Signals {
-    /// Listens from here on; before, these signals would have ended the process.
+    /// Handles the signals from now on; before, they would end the process.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

@@ -1,6 +1,6 @@
-//! What systemd is told: that the loop stands, that it still turns, and one line that a person can read.
+//! The messages to systemd: ready, reloading, stopping, the watchdog, and a status line.
 //!
-//! Outside systemd there is nobody to tell, and nothing happens.
+//! Without systemd nothing is sent.
 
 use std::time::Duration;
 
@@ -12,35 +12,35 @@ use crate::model::Route;
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
-    told: String,
+    sent: String,
 }
 
 impl Systemd {
-    /// Half the time after which systemd would take the daemon for hung.
+    /// Half of the time after which systemd takes the daemon for hung.
     pub(super) fn watchdog_interval(&self) -> Option<Duration> {
         sd_notify::watchdog_enabled().map(|interval| interval / 2)
     }
 
     pub(super) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+        notify(&[NotifyState::Ready]);
     }
 
     pub(super) fn alive(&self) {
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 
     pub(super) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
-            Err(_) => tell(&[NotifyState::Reloading]),
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
         }
     }
 
     pub(super) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 
-    /// The line that `systemctl status` shows.
+    /// The status line in `systemctl status`.
     pub(super) fn status(&mut self, info: &BridgeInfo, broker: &Result<(), String>) {
         let cloud = match &info.cloud {
             CloudStatus::Off => "off",
@@ -52,14 +52,14 @@ impl Systemd {
         let BridgeInfo { plugs, online, served, .. } = info;
         let line =
             format!("{online} of {plugs} plugs online{}, cloud {cloud}, broker {broker}", routes(*served));
-        if line != self.told {
-            tell(&[NotifyState::Status(&line)]);
-            self.told = line;
+        if line != self.sent {
+            notify(&[NotifyState::Status(&line)]);
+            self.sent = line;
         }
     }
 }
 
-/// How plugs are reached: ` (11 LAN, 1 cloud)`, or nothing where none is.
+/// The plugs by route: ` (11 LAN, 1 cloud)`, or nothing if there are none.
 fn routes(served: [usize; 2]) -> String {
     let names = [(Route::Local, "LAN"), (Route::Cloud, "cloud")];
     let counts = names.map(|(route, name)| (served[route.index()], name));
@@ -71,9 +71,9 @@ fn routes(served: [usize; 2]) -> String {
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd cannot be notified");
     }
 }
 

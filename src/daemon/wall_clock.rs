@@ -1,22 +1,22 @@
-//! The clock with a date: which dates belong to which instants, and when somebody has set it.
+//! The clock with a date: which date belongs to which instant, and whether the clock was set.
 //!
-//! Dates are told of a pair of clocks that stays the same, so that one instant always has the same date. When the clock
-//! with a date has been set (a machine that starts in 1970 and hears of the year later, or one that slept), the pair is
-//! taken anew and all that was told with a date is to be told again.
+//! Dates are computed from one fixed pair of an instant and a date, so that an instant always has the same date. If the
+//! clock was set (a machine that starts in 1970 and gets the date later, or one that slept), a new pair is taken, and
+//! everything with a date must be published again.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::mqtt::payload::Clock;
 
-/// By how much the clock must be off to count as set. Less than that is reading two clocks one after the other, and the
-/// correction of a clock that runs a little fast or slow.
+/// The clock counts as set if it differs by at least this. A smaller difference comes from reading two clocks one after
+/// the other, or from the correction of a clock that runs too fast or too slow.
 const SET: Duration = Duration::from_secs(2);
 
 /// Reads both clocks.
 pub(super) type ReadClock = Box<dyn Fn() -> Clock + Send + Sync>;
 
-/// The two clocks as they go together.
+/// A date and an instant that belong together.
 pub(super) struct WallClock {
     read: ReadClock,
     pair: Clock,
@@ -33,7 +33,7 @@ impl WallClock {
         self.pair.at(now).unwrap_or(self.pair)
     }
 
-    /// Whether the clock was set since the last look.
+    /// Whether the clock was set since the last call.
     pub(super) fn was_set(&mut self) -> bool {
         let now = (self.read)();
         let expected = self.at(now.instant).system;
@@ -46,7 +46,7 @@ impl WallClock {
         }
         self.pair = now;
         let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
-        tracing::info!("the clock of this machine was set {way} by {by}: all times are told again");
+        tracing::info!("the clock of this machine was set {way} by {by}: all times are published again");
         true
     }
 }
