@@ -1,4 +1,4 @@
-//! What the daemon and the connection's task send each other.
+//! The messages between the daemon and the connection's task.
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ enum ConnectionEnd {
     Stopped,
     Lost {
         failure: LinkFailure,
-        /// How long the connection stood; `None` if it never did.
+        /// How long it was connected; `None` if it never was.
         lasted: Option<Duration>,
         /// The unacknowledged message that may have ended it.
         suspect: Option<Unacknowledged>,
@@ -124,7 +124,7 @@ struct Connection {
     is_leaving: bool,
 }
 
-/// What became of a message that was to be sent.
+/// The outcome of handing a message to the client library.
 enum Handed {
     Over,
     NoRoom,

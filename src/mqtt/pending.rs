@@ -15,7 +15,7 @@ const MAX_PENDING_BYTES: usize = 16 << 20;
 /// After this time there will be no result; far longer than any command may take.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// Where a result goes besides the topic for everybody, and what it repeats.
+/// Where a result goes in addition to the usual topic, and what it repeats.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReplyTo {
     /// The `transaction` of the sender.
@@ -134,7 +134,7 @@ mod tests {
         let id = ids.command(Origin::Mqtt);
         assert!(pending.add(id, "mine", 0, Instant::now()));
         assert_eq!(pending.remove(ids.command(Origin::Mqtt)), None);
-        // Should two frontends ever have ids of the same number.
+        // In case two frontends ever have ids with the same number.
         assert_eq!(pending.remove(CommandId::new(Origin::Http, 1)), None);
         assert_eq!((pending.remove(id), pending.remove(id)), (Some("mine"), None));
     }

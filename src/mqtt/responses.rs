@@ -1,8 +1,7 @@
-//! Commands and requests that were received, and their results: each goes to the topic for everybody and to the sender's
-//! response topic.
+//! Received commands and requests, and their results: each goes to the usual topic and to the sender's response topic.
 //!
-//! Pure. Results and events wait in the outbox until the connection has room. They are dropped when there is no connection:
-//! later they would be out of date.
+//! Pure. Results and events wait in the outbox until the connection has room. They are dropped while there is no
+//! connection: later they would be out of date.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -155,8 +154,9 @@ impl Responses {
         }
     }
 
-    /// Where the sender wants its result, beside the `usual` topic. Response topics of our own are not used: a result there
-    /// would be a command to another plug, or look like a state, on behalf of a client that may publish neither.
+    /// Where the sender wants its result, in addition to the `usual` topic. Response topics below our own are not used:
+    /// a result there could be a command to another plug, or look like a state, on behalf of a client that may publish
+    /// neither.
     fn reply_to(
         &self,
         message: &Message<'_>,

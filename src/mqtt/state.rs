@@ -323,7 +323,7 @@ mod tests {
         let mut mqtt = connected();
         let set = message("hs100d/lamp/set", r#"{"state":"ON","transaction":"ours"}"#, false);
         let ours = command_id(mqtt.handle_message(set, Instant::now()));
-        // Should it ever have the same number.
+        // In case it ever has the same number.
         let elsewhere = CommandId::new(Origin::Http, 1);
         assert_eq!(ours, CommandId::new(Origin::Mqtt, 1));
         for (id, is_ours) in [(elsewhere, false), (ours, true)] {
