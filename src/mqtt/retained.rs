@@ -1,4 +1,4 @@
-//! The table of retained values: what the broker should retain, as it is known now.
+//! The table of retained values: what the broker should retain, by what is known now.
 //!
 //! On connect all of it is published. The queues hold topics, not values: a value that changes twice before it could be sent
 //! is sent once. Of a plug's `info` and documents, which are long and are rendered when they are sent, only a digest is

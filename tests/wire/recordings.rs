@@ -1,9 +1,9 @@
-//! Recordings of real devices, read as their replies are read.
+//! Recordings of real devices, parsed as replies are.
 //!
-//! They belong to someone else and are not part of the project: the environment variable `HS100D_FIXTURES` names a
-//! folder of them, `<model>_<hardware>_<firmware>.json`, each a map of modules of methods of replies. Where it is not
-//! set this test says so and passes. What is expected of a file is taken from the file itself, by a second and
-//! plainer reading; python-kasa's rule, which goes by product names, is held against ours, which goes by abilities.
+//! They belong to others and are not part of the project: the environment variable `HS100D_FIXTURES` names a folder of
+//! them, `<model>_<hardware>_<firmware>.json`, each a map of modules of methods of replies. If it is not set, the tests
+//! say so and pass. The expected values come from the file itself, by a second and simpler parser; python-kasa's rule,
+//! which uses product names, is compared with ours, which uses abilities.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -39,7 +39,7 @@ fn every_recording_of_a_real_device_is_read_right() {
     say(&format!("read {kinds:?}, {meters} of them with a meter"));
 }
 
-/// The simulated devices were made after real ones; this holds them against those of which there are recordings.
+/// The simulated devices were made after real ones; this compares them with the recorded ones.
 #[cfg(feature = "sim")]
 #[test]
 fn our_simulated_devices_have_the_fields_of_the_real_ones() {

@@ -29,7 +29,7 @@ impl EmbeddedBroker {
     }
 
     /// Never called.
-    pub async fn wait_for_fewer_clients(&self, _clients: usize) {
+    pub(crate) async fn wait_for_fewer_clients(&self, _clients: usize) {
         match self.0 {}
     }
 

@@ -71,7 +71,7 @@ pub struct SimPlug {
 }
 
 impl SimPlug {
-    /// A device that is off, with its LED on, as it is new and in an account.
+    /// A device as it is sold, off and with its LED on, but in an account.
     ///
     /// The device id and the MAC address are made from `number`.
     pub fn new(model: Model, number: u32, alias: &str, now: Instant) -> Self {

@@ -115,7 +115,7 @@ impl Session {
             GrantKind::Login => self.account.password.as_ref().map(login),
             GrantKind::LoginByHand => self.manual_password.as_ref().map(login),
         };
-        // `get_token` asks only for a kind whose secret is there.
+        // `get_token` returns only a kind whose secret exists.
         body.unwrap_or_default()
     }
 
@@ -487,7 +487,7 @@ pub enum GrantKind {
 pub(crate) enum SessionStep {
     /// Use this one.
     Use(Arc<Token>),
-    /// Request one, then ask again.
+    /// Request one, then call again.
     Run(GrantKind),
     /// There is none.
     Refuse(CloudError),

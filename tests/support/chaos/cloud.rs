@@ -91,7 +91,7 @@ impl Cloud {
         !matches!(self.reach, Reach::Unreachable)
     }
 
-    /// Voids the token and, if asked to, the refresh token.
+    /// Voids the token and, if `and_refresh`, the refresh token.
     pub fn forget_tokens(&mut self, and_refresh: bool) {
         self.token = None;
         if and_refresh {
