@@ -100,7 +100,7 @@ fn play_all(args: &Args, seeds: RangeInclusive<u64>) -> Result<(u64, Tally), ()>
                     }
                     match World::new(plan(args, seed)).play() {
                         Ok(tally) => {
-                            let mut sum = sum.lock().expect("nobody panics with it");
+                            let mut sum = sum.lock().expect("no thread panics with it");
                             sum.0 += 1;
                             sum.1 += tally;
                         }
@@ -113,7 +113,7 @@ fn play_all(args: &Args, seeds: RangeInclusive<u64>) -> Result<(u64, Tally), ()>
             });
         }
     });
-    if broke.into_inner() { Err(()) } else { Ok(sum.into_inner().expect("nobody panics with it")) }
+    if broke.into_inner() { Err(()) } else { Ok(sum.into_inner().expect("no thread panics with it")) }
 }
 
 fn plan(args: &Args, seed: u64) -> Plan {

@@ -68,7 +68,7 @@ fn each_promise_can_be_broken_and_is_seen_to_be() {
             let plan = Plan { sabotage: Some(sabotage), ..plan(seed, 12) };
             World::new(plan).play().err()
         });
-        let broken = broken.unwrap_or_else(|| panic!("nobody notices {sabotage:?}"));
+        let broken = broken.unwrap_or_else(|| panic!("the judge does not notice {sabotage:?}"));
         assert_eq!(broken.promise, promise, "{sabotage:?}: {broken}");
     }
     for promise in Promise::ALL {

@@ -138,7 +138,7 @@ impl Ledger {
         match (entry.results, &entry.ack, &entry.ended) {
             (2.., ..) => sum.fault(place, "has more than one result"),
             (_, Ack::Awaited, _) => sum.fault(place, "was never acknowledged, though its connection stood"),
-            (1.., Ack::Nobody, _) => sum.fault(place, "was answered, though nobody was subscribed"),
+            (1.., Ack::Nobody, _) => sum.fault(place, "was answered without a subscriber"),
             (0, Ack::Nobody, _) => sum.nobody += 1,
             (0, Ack::CutOff, _) => sum.cut_off += 1,
             (0, Ack::Taken, _) if excused => sum.lost += 1,
@@ -209,7 +209,7 @@ impl fmt::Display for Sum {
         writeln!(f, "  with exactly one result: ok                 {ok:>9}")?;
         writeln!(f, "                           error              {error:>9}")?;
         writeln!(f, "                           superseded         {superseded:>9}")?;
-        writeln!(f, "  the broker said that nobody listens (0x10)  {nobody:>9}")?;
+        writeln!(f, "  acknowledged without a subscriber (0x10)    {nobody:>9}")?;
         writeln!(f, "  the sender's connection broke at once       {cut_off:>9}")?;
         writeln!(f, "  lost with the daemon's or listener's link   {lost:>9}")?;
         writeln!(f, "  not accounted for                           {:>9}", self.faults.len())?;

@@ -173,7 +173,7 @@ pub(crate) async fn soak(
 
     let report = add_up(&stage, &weather, &first, &last);
     drop(weather);
-    let mut stage = Arc::into_inner(stage).ok_or("somebody still holds the stage")?;
+    let mut stage = Arc::into_inner(stage).ok_or("a task still uses the stage")?;
     stage.daemon.stop(STOP_WITHIN).await?;
     Ok(report)
 }

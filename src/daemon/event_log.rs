@@ -160,7 +160,6 @@ impl EventLog {
     }
 }
 
-/// Whether the notice is a warning.
 fn is_warning(kind: NoticeKind) -> bool {
     match kind {
         NoticeKind::PlugOffline

@@ -16,7 +16,6 @@ pub(super) struct Frontends {
     pub(super) mqtt: MqttFrontend,
 }
 
-/// An event of a frontend.
 #[derive(Debug)]
 pub(super) enum FrontendEvent {
     /// A command or a request to the bridge.

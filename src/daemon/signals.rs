@@ -17,7 +17,7 @@ pub(crate) struct Signals {
     user: Signal,
 }
 
-/// The request of a signal.
+/// What the daemon must do after a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalRequest {
     /// Finish the exchanges under way and stop.

@@ -100,7 +100,6 @@ enum ConnectionEnd {
     },
 }
 
-/// One connection.
 struct Connection {
     client: AsyncClient,
     progress: ConnectProgress,

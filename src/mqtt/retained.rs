@@ -49,11 +49,10 @@ pub(super) enum Priority {
 /// A retained message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retained {
-    /// Its topic.
+    /// Shared with the table.
     pub topic: Arc<str>,
     /// Its payload; empty to clear the topic.
     pub payload: Bytes,
-    /// Its QoS.
     pub(crate) qos: QoS,
 }
 
@@ -190,7 +189,6 @@ impl RetainedTable {
         self.put(topic, Vec::new(), Priority::Cleared, QoS::AtLeastOnce);
     }
 
-    /// Clears a document.
     pub(super) fn clear_document(&mut self, topic: &str) {
         self.put(topic, Vec::new(), Priority::ClearedDocument, QoS::AtLeastOnce);
     }

@@ -74,7 +74,7 @@ impl PlugHandle {
         self.read(|plug| plug.outlets.iter().map(SimOutlet::is_on).collect())
     }
 
-    /// Whether the LED is on.
+    /// Whether the LED is on; `led_off` in `get_sysinfo` is the inverse.
     pub fn is_led_on(&self) -> bool {
         self.read(SimPlug::is_led_on)
     }

@@ -3,7 +3,7 @@
 
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(dead_code, reason = "nobody calls a main here")]
+#![allow(dead_code, reason = "no test calls main")]
 
 use std::path::Path;
 use std::time::Duration;

@@ -306,7 +306,7 @@ fn only_a_file_that_was_there_is_a_logout_when_it_is_gone() {
 
     TokenFile::of(&directory).save(&tokens()).unwrap();
     assert_eq!(file.load(), Ok(Some(tokens())));
-    assert!(!store.has_unsaved_tokens(), "somebody else logged in");
+    assert!(!store.has_unsaved_tokens(), "there was a later login");
     TokenFile::of(&directory).clear().unwrap();
     assert_eq!((file.was_removed(), file.load()), (true, Ok(None)));
     assert!(file.was_removed(), "until another session has begun");

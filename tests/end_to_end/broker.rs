@@ -96,7 +96,7 @@ async fn a_daemon_that_was_killed_is_seen_to_be_gone_and_a_restart_takes_over() 
 
     let scene = Scene::at(scene.setup).await;
     settle(&scene.subscriber).await;
-    until_retained(broker.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(broker.port, "all online", |all| all_are(all, "online")).await;
     let result = scene.command("lamp", json!({"state": "TOGGLE"})).await;
     assert!(holds(&result, &json!({"status": "ok", "state": "OFF"})), "{result}");
     let after = retained(broker.port).await;
@@ -183,8 +183,8 @@ async fn a_config_with_another_broker_is_followed_there() {
     settle(&scene.subscriber).await;
     scene.setup.write(&Config::of(&home).at_broker(other.port).text());
     scene.daemon.signal("HUP");
-    until_retained(one.port, "everybody offline", |all| all_are(all, "offline")).await;
-    until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(one.port, "all offline", |all| all_are(all, "offline")).await;
+    until_retained(other.port, "all online", |all| all_are(all, "online")).await;
     let subscriber = Subscriber::connect(other.port).await;
     settle(&subscriber).await;
     scene.daemon.says_again("connected to the broker", 2).await;
@@ -247,7 +247,7 @@ async fn the_embedded_broker_moves_to_another_port_with_all_that_it_keeps() {
     scene.setup.write(&config(other).text());
     scene.daemon.signal("HUP");
     scene.daemon.says(&format!("connected to the broker at 127.0.0.1:{other}")).await;
-    until_retained(other, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(other, "all online", |all| all_are(all, "online")).await;
     assert!(shows(&retained(other).await, "another/client", "was here"));
     let subscriber = Subscriber::connect(other).await;
     subscriber.publish("hs100d/lamp/set", "ON");
@@ -294,7 +294,7 @@ async fn a_broker_that_cannot_be_had_leaves_all_as_it_was() {
 
     let line = scene.daemon.says_again("connected to the broker at ", 2).await;
     let port = line.rsplit(':').next().unwrap().parse().unwrap();
-    until_retained(port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(port, "all online", |all| all_are(all, "online")).await;
     let subscriber = Subscriber::connect(port).await;
     subscriber.publish("hs100d/christmas-tree/set", "ON");
     sees(&subscriber, "hs100d/christmas-tree/result", json!({"status": "ok", "state": "ON"})).await;
@@ -417,7 +417,7 @@ async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_an
 
     scene.daemon.stop().await;
     let mut scene = Scene::at(scene.setup).await;
-    until_retained(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(scene.port, "all online", |all| all_are(all, "online")).await;
     let is_there = |all: &[Message]| {
         let state = all.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of);
         shows(all, "another/client", "was here") && state.is_some_and(|state| state["state"] == "ON")
@@ -426,7 +426,7 @@ async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_an
 
     scene.daemon.kill().await;
     let scene = Scene::at(scene.setup).await;
-    until_retained(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(scene.port, "all online", |all| all_are(all, "online")).await;
     assert!(is_there(&retained(scene.port).await));
     assert_eq!(scene.command("lamp", json!({"state": "OFF"})).await["status"], "ok");
 }
@@ -493,7 +493,7 @@ async fn while_a_port_is_waited_for_another_broker_may_be_chosen_and_the_daemon_
     setup.write(&Config::of(&home).at_broker(other.port).text());
     daemon.signal("HUP");
     assert_eq!(daemon.is_connected().await, other.port);
-    until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(other.port, "all online", |all| all_are(all, "online")).await;
     daemon.stop().await;
 
     let setup = Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", holder.port)));
@@ -524,5 +524,5 @@ async fn a_broker_that_is_not_there_is_waited_for_and_the_plugs_are_served_meanw
     home.wait_until(BOUND, || home.plugs().iter().all(|plug| plug.traffic().lan_requests > 0)).await.unwrap();
     let _broker = TestBroker::embedded_at(port).await;
     assert_eq!(daemon.is_connected().await, port);
-    until_retained(port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(port, "all online", |all| all_are(all, "online")).await;
 }

@@ -52,7 +52,7 @@ async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
         assert_eq!((plug.is_on(), last_origin(&home, 1)), (word == "on", Some(SwitchedBy::Lan)), "{target}");
     }
     assert_eq!(plug.switchings().len(), targets.len());
-    assert_eq!(home.plug(0).switchings(), [], "nobody else was meant");
+    assert_eq!(home.plug(0).switchings(), [], "no other plug was meant");
     let done = setup.run(&["plug", "tree", "toggle"]).await;
     assert!(done.ok().starts_with("ON (local, "), "{done:?}");
     assert!(home.plug(0).is_on());
@@ -161,7 +161,7 @@ async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name
     assert_eq!(lamps.len(), 2, "{names:?}");
     let both = setup.run(&["plug", "LAMP", "off"]).await;
     assert!(lamps.iter().all(|name| both.failed(1).contains(&format!("{name} at 127.0.0.1"))), "{both:?}");
-    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()), "nobody was switched");
+    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()), "no plug was switched");
 
     // Topic names stay, whatever the plugs' aliases are now, and no search is needed.
     for number in 0..2 {
@@ -603,7 +603,7 @@ async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to
     machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "cloud"], 77).await;
     let line = machine.fails(SOMEBODY, &["forget", "kuche"], 77).await;
     assert!(line.ends_with("type `sudo hs100d forget kuche`\n"), "{line}");
-    assert_eq!(home.cloud().records().len(), 0, "nobody has logged in");
+    assert_eq!(home.cloud().records().len(), 0, "there was no login");
 
     // Root uses its names, its password and its token, and leaves them with the service.
     machine.ok(0, &["plug", "kuche", "on"]).await;

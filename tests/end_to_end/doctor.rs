@@ -333,7 +333,10 @@ async fn what_the_running_daemon_has_given_up_is_not_tried_and_its_broker_and_pl
     );
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert_eq!(result["status"], "ok", "{result}");
-    assert!(!scene.daemon.lines().iter().any(|line| line.contains("client id")), "nobody was thrown out");
+    assert!(
+        !scene.daemon.lines().iter().any(|line| line.contains("client id")),
+        "no client was disconnected"
+    );
     scene.daemon.stop().await;
     // Without the daemon nothing reports the cloud as stopped, so the check logs in.
     examined(&scene.setup, "cloud").await;

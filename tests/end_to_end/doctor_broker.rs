@@ -37,7 +37,7 @@ async fn told(config: &Config) -> Value {
     assert_eq!(ended.code, if broker["ok"] == true { 0 } else { 69 }, "{ended:?}");
     let found = broker["found"].as_str().unwrap();
     let remedy = broker["remedy"].as_str().unwrap_or_default();
-    assert!(remedy.is_empty() || !found.contains(remedy), "the remedy is told once: {broker}");
+    assert!(remedy.is_empty() || !found.contains(remedy), "the remedy is there once: {broker}");
     broker
 }
 

@@ -420,7 +420,7 @@ async fn what_the_cloud_carries_out_after_the_deadline_is_shown_and_left_as_it_i
     home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
     scene.shows("lamp", json!({"state": "ON", "route": "local"})).await;
     scene.read("lamp").await;
-    assert_eq!(home.plug(0).switchings().len(), 1, "nobody undoes it");
+    assert_eq!(home.plug(0).switchings().len(), 1, "it stays switched");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ fn pauses(times: impl IntoIterator<Item = Duration>) -> Vec<u64> {
 fn a_missing_plug_is_looked_for_at_once_then_in_growing_pauses_and_no_more_once_it_is_back() {
     let mut home = adopting(1, 1, false);
     home.run_for(seconds(4));
-    assert_eq!(home.searches, [], "nobody is missing");
+    assert_eq!(home.searches, [], "no plug is missing");
     home.plug(1).lan = Lan::Refused;
     let gone = home.elapsed();
     home.run_for(seconds(300));
@@ -72,7 +72,7 @@ fn a_missing_plug_is_looked_for_at_once_then_in_growing_pauses_and_no_more_once_
     home.searches.clear();
     home.run_for(seconds(300));
     let found_again = home.searches.len();
-    assert!(found_again <= 1, "{found_again} searches for nobody");
+    assert!(found_again <= 1, "{found_again} searches without a missing plug");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_request_to_discover_searches_the_lan_and_lists_the_account() {
     let answered = Update::Response { id: RequestId::new(Origin::Mqtt, 1), result: Ok(()) };
     assert!(home.updates.iter().any(|(_, update)| *update == answered));
     home.run_for(seconds(30));
-    assert_eq!(home.searches.len(), 1, "nobody is missing, so once is enough");
+    assert_eq!(home.searches.len(), 1, "no plug is missing, so once is enough");
 }
 
 #[test]

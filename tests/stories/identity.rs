@@ -210,7 +210,7 @@ fn a_known_plug_that_moves_to_klap_keeps_its_place_in_the_registry_until_it_spea
     assert_eq!(place_shown(&home, "plug-1"), Some((Some(address(2)), Some(LanProtocol::Klap))));
     assert_eq!(protocol_remembered(&home, 1), Some(LanProtocol::Klap));
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Cloud));
-    assert_eq!(home.happened(NoticeKind::Unsupported), 1, "the user is told");
+    assert_eq!(home.happened(NoticeKind::Unsupported), 1, "it is reported");
 
     // "Third-Party Compatibility" opens TCP 9999 again, which the next probe finds out.
     home.plug(1).lan = Lan::Works;

@@ -119,7 +119,7 @@ async fn what_fails_for_one_plug_alone_is_told_of_that_plug_and_leaves_the_cloud
             assert!(matches!(kettle, Err(Failure::CloudFailsHere(_))), "{kettle:?}");
             assert_eq!(client.read(LAMP).await, Ok(RelayState::Off));
         }
-        assert_eq!(client.statuses(), [CloudStatus::Ok], "told once, and never otherwise");
+        assert_eq!(client.statuses(), [CloudStatus::Ok], "reported once, and no other status");
 
         canned.instead("passthrough", raw);
         let (lamp, kettle) = (client.read(LAMP).await, client.read(KETTLE).await);

@@ -117,7 +117,7 @@ async fn a_wrong_password_is_tried_exactly_once_until_the_user_acts() {
         assert!(why.contains("not sent again") && why.contains("reload"), "{why}");
         assert!(
             matches!(*client.statuses(), [CloudStatus::Down(_), CloudStatus::Stopped(_)]),
-            "each outcome is told"
+            "each outcome is reported"
         );
     }
     assert_eq!(canned.count("login"), 1, "a reload sends no refused password again");

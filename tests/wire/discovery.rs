@@ -177,7 +177,7 @@ async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_bei
         discovery.look(vec![address(&home, 0), address(&home, 1)]);
         let heard: BTreeSet<_> = hears(&mut discovery, 2).await.into_keys().collect();
         let expected: BTreeSet<_> = (0..2).map(|number| address(&home, number).to_string()).collect();
-        assert_eq!(heard, expected, "nobody else");
+        assert_eq!(heard, expected, "no other plug");
     }
     flood.abort();
     let tally = discovery.tally();

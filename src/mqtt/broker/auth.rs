@@ -112,7 +112,7 @@ mod tests {
         }
         assert!(
             !Authenticator::new(Vec::new()).admits(Some(""), Some(b"")),
-            "without users nobody is admitted"
+            "without users no login is accepted"
         );
     }
 }

@@ -87,7 +87,6 @@ impl StaleTopics {
     }
 }
 
-/// The instance in a `bridge/info`.
 pub(super) fn instance_of(bridge_info: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Info {

@@ -146,7 +146,6 @@ impl SimPlug {
         self.outlets.iter().any(SimOutlet::is_on)
     }
 
-    /// Whether the LED is on.
     pub(crate) fn is_led_on(&self) -> bool {
         self.led_on
     }

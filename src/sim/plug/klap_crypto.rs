@@ -50,7 +50,6 @@ pub(in crate::sim) fn proof(version: SimKlapVersion, asks: &Seed, proves: &Seed,
     }
 }
 
-/// The keys of a session.
 #[derive(Clone)]
 pub(in crate::sim) struct SessionKeys {
     key: [u8; 16],

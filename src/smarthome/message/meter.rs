@@ -45,7 +45,7 @@ impl Meter {
 /// The date on the plug's own wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Date {
-    /// Year.
+    /// With the century, such as 2026.
     pub year: u16,
     /// Month, 1..=12.
     pub month: u8,

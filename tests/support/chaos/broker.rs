@@ -382,7 +382,7 @@ impl World {
         self.plugs[plug].turn(relay, state, at);
         self.judge.hand(plug, relay, state);
         self.tally.hands += 1;
-        self.tell(Some(plug), format!("somebody switches relay {relay} {state} by hand"));
+        self.tell(Some(plug), format!("a person switches relay {relay} {state} by hand"));
     }
 
     pub(super) fn send_command(&mut self, plug: usize) {

@@ -65,7 +65,6 @@ impl SwitchAndRead {
     ];
 }
 
-/// One relay.
 #[derive(Debug, Clone, Copy)]
 pub struct Relay {
     pub state: RelayState,
@@ -299,7 +298,6 @@ pub fn address(place: u16) -> Address {
     Address::new(&format!("192.0.{}.{low}", 2 + high), 9999).expect("an address")
 }
 
-/// The place of an address.
 pub fn place(address: &Address) -> Option<u16> {
     let std::net::IpAddr::V4(ip) = address.socket()?.ip() else { return None };
     let [192, 0, high, low] = ip.octets() else { return None };
