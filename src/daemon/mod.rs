@@ -118,7 +118,7 @@ impl Daemon {
         })
     }
 
-    /// Replaces the clock with the date.
+    /// Takes dates from this clock instead of the system's.
     #[must_use]
     pub fn with_clock(mut self, read: ReadClock) -> Self {
         self.wall_clock = WallClock::new(read);
@@ -220,7 +220,7 @@ impl Daemon {
                 Some(Action::Perform(_) | Action::Abandon(_) | Action::ListAccount) | None => {}
             }
         }
-        // Written with other changes; the account was tried a moment ago.
+        // Tried again with the other changes: the account could not save them a moment ago.
         if self.save_at.is_none() && self.saving.is_empty() && self.store.has_unsaved_tokens() {
             self.save_at = Some(now + SAVE_AGAIN);
         }

@@ -15,7 +15,7 @@ use crate::sim::plug::PortBehaviour;
 /// A connection to a full backlog that takes longer than this counts as hanging.
 const HANGS: Duration = Duration::from_millis(100);
 
-/// Linux accepts a few connections into a backlog of 0 before it is full.
+/// The most connections that fill a backlog of 0: Linux accepts a few before it is full.
 const MOST_FILLERS: usize = 4;
 
 /// One port and its connections, which end when it is closed.
