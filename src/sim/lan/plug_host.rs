@@ -33,7 +33,7 @@ const LET_GO: Duration = Duration::from_millis(1);
 pub struct LanPorts {
     /// The XOR protocol, TCP and UDP. 9999 at real plugs.
     pub xor: u16,
-    /// The newer discovery. 20002 at real plugs.
+    /// TDP, the discovery for plugs that speak KLAP, UDP. 20002 at real plugs.
     pub tdp: u16,
     /// KLAP. 80 at real plugs.
     pub klap: u16,

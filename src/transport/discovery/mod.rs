@@ -30,7 +30,7 @@ use socket::{DiscoverySocket, SocketShared};
 
 /// Between two rounds, unless the config says otherwise.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// The UDP ports on which newer firmwares listen for the newer discovery.
+/// The UDP ports on which newer firmwares answer TDP.
 pub(crate) const TDP_PORTS: [u16; 2] = [20002, 20004];
 /// Each round sends every datagram this often, since one may be lost …
 const DATAGRAMS: usize = 3;
@@ -52,7 +52,7 @@ pub struct DiscoveryOptions {
     pub broadcast: Vec<Ipv4Addr>,
     /// The port that plugs listen on, UDP and TCP.
     pub port: u16,
-    /// The ports of the newer discovery: [`TDP_PORTS`], except for simulated plugs.
+    /// The ports of TDP: [`TDP_PORTS`], except for simulated plugs.
     pub tdp_ports: Vec<u16>,
 }
 

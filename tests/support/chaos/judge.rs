@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const SEEN_WITHIN: Duration = Duration::from_secs(15);
 /// After a fault ends, the daemon reaches the plug within this time if it is trying.
 const SOON: Duration = Duration::from_secs(6);
-/// The limit for cloud calls: the burst, and the interval of one more.
+/// The limit for cloud calls: the burst, and the rate after it.
 const BURST: f64 = 60.0;
 const CALLS_A_SECOND: f64 = 1.0;
 /// Limits for logins that the user did not cause: this many in this time, and in a day.
