@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hs100d::bridge::event::{
     AccountPlug, Action, BridgeCommand, CloudStatus, CommandId, DiscoveryReply, Energy, Event, Exchange,
     ExchangeId, Identity, KnownPlug, Origin, Outcome, PlugInfo, PlugKey, PlugState, RequestId, Sighting,
-    Target, UnsupportedDevice, Update,
+    Target, TdpReply, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::snapshot::{PlugSnapshot, Snapshot};
@@ -379,7 +379,7 @@ impl Home {
 
     fn sight(&mut self, script: &mut Script<'_>) {
         let said = if script.below(4) == 0 {
-            DiscoveryReply::Other(UnsupportedDevice {
+            DiscoveryReply::Tdp(TdpReply {
                 mac: script.perhaps(mac),
                 kind: script.of(&["IOT.SMARTPLUGSWITCH", "SMART.TAPOPLUG", "\n"]).into(),
                 model: script.of(&["HS100(UK)", "", "P100\r\nforged"]).into(),

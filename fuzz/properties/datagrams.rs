@@ -36,7 +36,7 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
     let mut datagram = json.to_vec();
     cipher::encrypt(&mut datagram);
     let said = understood(&datagram);
-    if matches!(said, Some(DiscoveryReply::Other(_))) {
+    if matches!(said, Some(DiscoveryReply::Tdp(_))) {
         assert_eq!(datagram.get(HEADER), Some(&b'{'), "taken for the newer form");
         return;
     }
@@ -51,7 +51,7 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
 fn a_newer_answer_is_read_whatever_its_header(json: &[u8]) {
     let with = |byte: u8| understood(&[&[byte; HEADER], json].concat());
     let said = with(0);
-    if matches!(said, Some(DiscoveryReply::Other(_))) {
+    if matches!(said, Some(DiscoveryReply::Tdp(_))) {
         assert_eq!(said, with(0xff));
     }
     notice_fits_a_line(said);

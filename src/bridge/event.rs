@@ -284,15 +284,15 @@ pub struct Sighting {
 /// The reply of a device to discovery.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DiscoveryReply {
-    /// To the older discovery: it speaks XOR.
+    /// To the discovery on UDP 9999: the device speaks XOR.
     SysInfo(Box<Reading>),
-    /// To the newer discovery.
-    Other(UnsupportedDevice),
+    /// To TDP, the discovery on UDP 20002.
+    Tdp(TdpReply),
 }
 
-/// What a device reports in the newer discovery (UDP 20002). Its protocol is not supported yet.
+/// A device's reply to TDP. Its protocol is not supported yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnsupportedDevice {
+pub struct TdpReply {
     /// Its MAC address. The device id in this reply is not the `deviceId` of its sysinfo.
     pub mac: Option<Mac>,
     /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for another one, such as Tapo.
@@ -303,7 +303,7 @@ pub struct UnsupportedDevice {
     pub encryption: Box<str>,
 }
 
-impl UnsupportedDevice {
+impl TdpReply {
     /// Whether it is a plug of this family that says it speaks KLAP.
     pub(crate) fn is_klap_plug(&self) -> bool {
         is_plug_kind(&self.kind) && self.encryption.eq_ignore_ascii_case("KLAP")

@@ -19,6 +19,7 @@ pub(crate) mod slug;
 pub mod snapshot;
 mod timers;
 mod unsupported;
+mod unsupported_notices;
 pub mod waiting;
 
 use std::collections::{HashSet, VecDeque};
@@ -407,7 +408,7 @@ impl Bridge {
         let Sighting { address, said } = sighting;
         let reading = match said {
             DiscoveryReply::SysInfo(reading) => reading,
-            DiscoveryReply::Other(device) => return self.on_unsupported(address, device, now),
+            DiscoveryReply::Tdp(reply) => return self.on_tdp_reply(address, reply, now),
         };
         let device = &reading.device;
         if reading.is_plug() {

@@ -167,19 +167,19 @@ impl DiscoveredPlug {
                 let unread = reading.unread.join(", ");
                 Self { who, place, is_xor: true, cells, outlets, json, unread }
             }
-            DiscoveryReply::Other(device) => {
-                let who = Identity { device_id: None, mac: device.mac };
+            DiscoveryReply::Tdp(reply) => {
+                let who = Identity { device_id: None, mac: reply.mac };
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
-                let mac = device.mac.map(|mac| mac.to_string());
-                let encryption = device.encryption.to_lowercase();
+                let mac = reply.mac.map(|mac| mac.to_string());
+                let encryption = reply.encryption.to_lowercase();
                 let protocol = if encryption.is_empty() { "other" } else { &encryption };
                 let json = json!({
-                    "alias": null, "topic_name": topic_name, "model": &*device.model, "host": host, "mac": mac,
-                    "device_id": null, "state": null, "rssi": null, "protocol": protocol, "type": &*device.kind,
+                    "alias": null, "topic_name": topic_name, "model": &*reply.model, "host": host, "mac": mac,
+                    "device_id": null, "state": null, "rssi": null, "protocol": protocol, "type": &*reply.kind,
                 });
                 let mut cells = [const { String::new() }; COLUMNS];
                 cells[1] = topic_name.unwrap_or_default().to_owned();
-                cells[2] = device.model.escape_debug().to_string();
+                cells[2] = reply.model.escape_debug().to_string();
                 cells[3] = host;
                 cells[4] = mac.unwrap_or_default();
                 cells[8] = protocol.escape_debug().to_string();
@@ -289,7 +289,7 @@ fn as_table(rows: &[DiscoveredPlug], asked: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::event::UnsupportedDevice;
+    use crate::bridge::event::TdpReply;
     use crate::config::Config;
     use crate::config::paths::{ConfigPath, Environment};
     use crate::model::Mac;
@@ -305,13 +305,13 @@ mod tests {
     }
 
     fn other(host: &str, mac: &str) -> DiscoveredPlug {
-        let device = UnsupportedDevice {
+        let device = TdpReply {
             mac: Mac::new(mac),
             kind: "IOT.SMARTPLUGSWITCH".into(),
             model: "HS100(UK)".into(),
             encryption: "KLAP".into(),
         };
-        row(host, &DiscoveryReply::Other(device))
+        row(host, &DiscoveryReply::Tdp(device))
     }
 
     fn row(host: &str, said: &DiscoveryReply) -> DiscoveredPlug {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::scenario::*;
 use hs100d::bridge::event::{
     BridgeCommand, DiscoveryReply, Ended, Event, Identity, Notice, NoticeKind, Origin, RequestId, Sighting,
-    UnsupportedDevice, Update,
+    TdpReply, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -24,7 +24,7 @@ fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
 
 /// A device answers the discovery on UDP 20002.
 fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str) {
-    let said = DiscoveryReply::Other(UnsupportedDevice {
+    let said = DiscoveryReply::Tdp(TdpReply {
         mac: Some(mac(number)),
         kind: kind.into(),
         model: "HS100(UK)".into(),
@@ -274,7 +274,7 @@ fn a_plug_that_speaks_only_klap_and_is_in_no_account_is_named_too() {
     sight_other(&mut home, 1, PLUG, "");
     home.run_for(seconds(3));
     let [(None, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
-    assert!(detail.contains("it speaks another language"), "{detail}");
+    assert!(detail.contains("it speaks another protocol"), "{detail}");
     assert_eq!(home.happened(NoticeKind::PlugFound), 0);
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hs100d::bridge::event::{
     AccountPlug, BridgeCommand, CommandId, DiscoveryReply, Ended, Event, Identity, KnownPlug, Notice,
-    NoticeKind, Origin, RequestId, Sighting, UnsupportedDevice, Update,
+    NoticeKind, Origin, RequestId, Sighting, TdpReply, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -173,7 +173,7 @@ fn a_plug_that_moved_is_followed_within_ten_seconds_and_no_command_is_lost() {
 
 /// The plug answers the discovery on UDP 20002 and reports that it speaks KLAP.
 fn sight_klap(home: &mut Scenario, number: usize, address: Address) {
-    let said = DiscoveryReply::Other(UnsupportedDevice {
+    let said = DiscoveryReply::Tdp(TdpReply {
         mac: Some(mac(number)),
         kind: PLUG.into(),
         model: "HS100(UK)".into(),
@@ -530,14 +530,11 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
 #[test]
 fn what_plugs_call_themselves_stays_on_one_short_line() {
     let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
-    let other = UnsupportedDevice { mac: None, kind: forged(), model: forged(), encryption: forged() };
-    let klap = UnsupportedDevice { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
+    let other = TdpReply { mac: None, kind: forged(), model: forged(), encryption: forged() };
+    let klap = TdpReply { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
     let mut home = adopting(1, vec![]);
     for (number, device) in (8..).zip([other, klap]) {
-        home.event(Event::Sighted(Sighting {
-            address: address(number),
-            said: DiscoveryReply::Other(device),
-        }));
+        home.event(Event::Sighted(Sighting { address: address(number), said: DiscoveryReply::Tdp(device) }));
     }
     let bulb = AccountPlug { alias: forged(), model: forged(), ..row(9, "", "IOT.\nBULB") };
     home.event(Event::Account(vec![

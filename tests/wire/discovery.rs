@@ -195,7 +195,7 @@ async fn a_plug_that_speaks_only_klap_answers_the_newer_discovery_by_broadcast_a
         let mut discovery = Discovery::start(options(&home, broadcast));
         discovery.look(probe);
         let Sighting { address: at, said } = next(&mut discovery).await;
-        let DiscoveryReply::Other(device) = said else { panic!("{said:?}") };
+        let DiscoveryReply::Tdp(device) = said else { panic!("{said:?}") };
         assert_eq!(
             (at, &*device.encryption, &*device.kind),
             (address(&home, 0), "KLAP", "IOT.SMARTPLUGSWITCH")
