@@ -37,6 +37,8 @@ pub(super) struct Done {
     pub(super) info: Option<Arc<PlugInfo>>,
     /// The last failure of each route.
     pub(super) failures: Failures,
+    /// What the plug waits for next, the earliest first, in the words that SIGUSR1 has the daemon log.
+    pub(super) waits_for: Vec<String>,
 }
 
 /// Executes a command at a plug, or at one outlet of a strip, and waits for its result: at most the `command_ttl` of the
@@ -122,7 +124,14 @@ impl OneShot {
             };
             self.driver.handle(event, Instant::now());
         };
-        Done { result, state, info, failures: self.open_routes.failures.clone() }
+        let (failures, waits_for) = (self.open_routes.failures.clone(), self.waits_for(Instant::now()));
+        Done { result, state, info, failures, waits_for }
+    }
+
+    /// The timers of the plug; the bridge serves no other one.
+    fn waits_for(&self, now: Instant) -> Vec<String> {
+        let timers = self.driver.bridge.waiting(now).filter(|timer| timer.plug.is_some());
+        timers.map(|timer| timer.in_words(now)).collect()
     }
 
     fn on_incoming(&mut self, incoming: Incoming) -> Option<Event> {

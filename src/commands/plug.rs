@@ -41,7 +41,7 @@ pub(super) struct Args {
 /// The commands to a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Verb {
-    /// Read it
+    /// Read it; -v adds what it waits for next, and until when
     Info,
     /// Switch it on
     On,
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         }
         failed
     })?;
-    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb) })
+    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb, context.is_verbose) })
 }
 
 async fn execute(args: &Args, installation: &Installation, context: &Context) -> Result<Done, Failed> {
@@ -149,7 +149,7 @@ impl Verb {
     }
 }
 
-fn in_words(done: &Done, verb: Verb) -> String {
+fn in_words(done: &Done, verb: Verb, is_verbose: bool) -> String {
     let route = done.result.route.map_or("no route".to_owned(), |route| route.to_string());
     let took = done.result.took.as_millis();
     let state = done.result.state.map_or("unknown".to_owned(), |state| state.to_string());
@@ -179,6 +179,9 @@ fn in_words(done: &Done, verb: Verb) -> String {
     );
     line("led", done.state.as_ref().and_then(|state| state.led).map(|led| led.to_string()));
     line("on since", done.state.as_ref().and_then(|state| state.on_since).map(date));
+    for timer in done.waits_for.iter().filter(|_| is_verbose) {
+        line("waits for", Some(timer.clone()));
+    }
     text
 }
 

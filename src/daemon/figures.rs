@@ -62,8 +62,7 @@ fn line(plug: &PlugSnapshot) -> String {
 /// ` waits_for="the next read over the local route in 4s, …"`, the earliest first; nothing if no timer runs.
 fn waits_for(mut timers: Vec<&Waiting>, now: Instant) -> String {
     timers.sort_by_key(|timer| timer.until);
-    let until = |timer: &Waiting| timer.until.saturating_duration_since(now).as_secs();
-    let words: Vec<_> = timers.iter().map(|timer| format!("{} in {}s", timer.what, until(timer))).collect();
+    let words: Vec<_> = timers.iter().map(|timer| timer.in_words(now)).collect();
     if words.is_empty() { String::new() } else { format!(" waits_for=\"{}\"", words.join(", ")) }
 }
 

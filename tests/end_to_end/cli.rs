@@ -86,6 +86,11 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
         ] {
             assert!(info.ok().contains(line), "{line:?} in {info:?}");
         }
+        assert!(!info.ok().contains("waits for"), "{info:?}");
+        let verbose = setup.run(&["plug", "lamp", "info", "-v", "--via", via]).await;
+        let waits_for: Vec<_> = verbose.ok().lines().filter_map(|it| it.strip_prefix("waits for ")).collect();
+        let over_the_route = format!("over the {via} route in ");
+        assert!(waits_for.iter().any(|it| it.contains(&over_the_route) && it.ends_with('s')), "{verbose:?}");
         run("led-on").await.ok();
         assert!(plug.is_led_on());
         let restarts = plug.traffic().restarts;
