@@ -90,6 +90,16 @@ impl<K: Ord + Copy, T> Pending<K, T> {
         true
     }
 
+    /// Adds what another connection had. It may be more than [`MAX_PENDING`] once.
+    pub(super) fn append(&mut self, mut earlier: Self) {
+        self.size += earlier.size;
+        self.entries.append(&mut earlier.entries);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Removes and returns what is stored under an id.
     pub(super) fn remove(&mut self, id: K) -> Option<T> {
         let entry = self.entries.remove(&id)?;

@@ -18,6 +18,11 @@ impl EmbeddedBroker {
         Err(BrokerError::NotBuilt)
     }
 
+    /// Always fails.
+    pub(crate) fn check(_: &BrokerOptions) -> Result<(), BrokerError> {
+        Err(BrokerError::NotBuilt)
+    }
+
     /// Never called.
     pub(crate) fn addr(&self) -> SocketAddr {
         match self.0 {}
