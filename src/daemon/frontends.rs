@@ -35,7 +35,7 @@ impl Frontends {
     }
 
     /// Hands an update to every frontend that should get it. Never waits.
-    pub(super) fn publish(&self, update: Update, clock: Clock) {
+    pub(super) fn publish(&mut self, update: Update, clock: Clock) {
         if is_for(&update, Origin::Mqtt) {
             self.mqtt.publish(update, clock);
         }

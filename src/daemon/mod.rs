@@ -23,7 +23,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
-use crate::config::Config;
+use crate::config::{Config, MqttChoice};
 use crate::logging::Repeated;
 use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
@@ -314,12 +314,31 @@ impl Daemon {
     /// Steps that can fail come first, so that the config is used as a whole or not at all.
     fn follow(&mut self, new: NewConfig) {
         let choice = new.config.mqtt(self.store.instance(), &self.state_dir);
-        let broker = (!self.frontends.mqtt.runs_with(&choice)).then(|| {
-            let (session, starter) = self.frontends.mqtt.leave();
-            BrokerMove { session, starter, choice }
-        });
+        let mut broker = None;
+        if !self.frontends.mqtt.runs_with(&choice) {
+            if let Err(error) = self.frontends.mqtt.check(&choice) {
+                return self.end_reload(Err(ReloadError::Rejected(error.to_string())));
+            }
+            broker = Some(self.leave_broker(choice));
+        }
         let cloud = self.driver.transport.cloud().cloned();
         self.reload.follow(new, broker, cloud, self.store.token_file());
+    }
+
+    /// A client that requested the reload over MQTT gets its response where it listens. If it stays connected while our
+    /// connection is replaced, that is on the new connection: a command that it sends after the response is received.
+    /// Otherwise it is the last message on the old one, because the client is not at the new broker. The config was
+    /// checked by then, so that the response says `ok` before the change.
+    fn leave_broker(&mut self, choice: MqttChoice) -> BrokerMove {
+        let is_same_broker = self.frontends.mqtt.is_same_broker(&choice);
+        if !is_same_broker {
+            let requested_by = self.reload.take_requests();
+            self.answer_reload(requested_by, &Ok(()));
+        }
+        let (session, starter) = self.frontends.mqtt.leave();
+        // The new connection may report its state before it is installed.
+        self.link_state = Err(NOT_CONNECTED_YET.to_owned());
+        BrokerMove { session, starter, choice, is_same_broker }
     }
 
     fn adopt(&mut self, moved: Moved) -> Result<(), String> {
@@ -327,7 +346,6 @@ impl Daemon {
         let now = Instant::now();
         if let Some(session) = mqtt {
             self.frontends.mqtt.install(session);
-            self.link_state = Err(NOT_CONNECTED_YET.to_owned());
             // The connection is a new one, even to the same broker, and has nothing to publish yet.
             self.driver.bridge.republish(now);
         }
@@ -369,7 +387,7 @@ impl Daemon {
         }
     }
 
-    fn answer_reload(&self, requested_by: Vec<RequestId>, result: &Result<(), String>) {
+    fn answer_reload(&mut self, requested_by: Vec<RequestId>, result: &Result<(), String>) {
         let clock = self.wall_clock.at(Instant::now());
         for id in requested_by {
             self.frontends.publish(Update::Response { id, result: result.clone() }, clock);

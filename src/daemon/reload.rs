@@ -17,6 +17,7 @@ use super::mqtt_frontend::{IfTaken, LinkStarter, MqttSession};
 use crate::bridge::event::RequestId;
 use crate::config::{Config, CurrentFile, Invalid, MqttChoice};
 use crate::duration;
+use crate::mqtt::Unanswered;
 use crate::store::TokenFile;
 use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudOptions, Tokens};
@@ -96,6 +97,8 @@ pub(super) struct BrokerMove {
     pub(super) session: Option<MqttSession>,
     pub(super) starter: LinkStarter,
     pub(super) choice: MqttChoice,
+    /// The clients of the old broker are clients of the new one.
+    pub(super) is_same_broker: bool,
 }
 
 /// A thread that reads the config.
@@ -119,6 +122,11 @@ impl Reload {
         self.is_moving = false;
         let requested_by = std::mem::replace(&mut self.requested_by, self.next.take());
         (requested_by.unwrap_or_default(), self.requested_by.is_some())
+    }
+
+    /// The requests that are answered before the reload ends.
+    pub(super) fn take_requests(&mut self) -> Vec<RequestId> {
+        self.requested_by.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next step that ends. Never returns while no reload is under way. Cancel safe.
@@ -226,21 +234,29 @@ async fn move_broker(
     broker: BrokerMove,
     is_stopping: &AtomicBool,
 ) -> (Option<MqttSession>, Result<(), String>) {
-    let BrokerMove { session, starter, choice } = broker;
+    let BrokerMove { session, starter, choice, is_same_broker } = broker;
     let before = session.as_ref().map(|session| session.choice().clone());
-    if let Some(session) = session {
-        session.stop().await;
-    }
+    let unanswered = match session {
+        Some(session) if is_same_broker => session.stop().await,
+        Some(session) => session.stop_after_results().await,
+        None => Unanswered::default(),
+    };
     if is_stopping.load(Ordering::Relaxed) {
         return (None, Err("the daemon stops".to_owned()));
     }
     let error = match MqttSession::start(choice, IfTaken::Fail, starter.clone()).await {
-        Ok(session) => return (Some(session), Ok(())),
+        Ok(mut session) => {
+            session.adopt(unanswered);
+            return (Some(session), Ok(()));
+        }
         Err(error) => error,
     };
     let Some(before) = before else { return (None, Err(error.to_string())) };
     match MqttSession::start(before, IfTaken::Wait, starter).await {
-        Ok(session) => (Some(session), Err(error.to_string())),
+        Ok(mut session) => {
+            session.adopt(unanswered);
+            (Some(session), Err(error.to_string()))
+        }
         Err(error) => (None, Err(error.to_string())),
     }
 }

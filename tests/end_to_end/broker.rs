@@ -19,7 +19,7 @@ use hs100d::sim::plug::SwitchedBy;
 use rumqttc::{
     AsyncClient, ConnectProperties, Event, LastWill, LastWillProperties, MqttOptions, Packet, QoS,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// An external broker: mosquitto, or the embedded broker on its own if mosquitto is not installed.
 async fn broker() -> TestBroker {
@@ -288,16 +288,106 @@ async fn a_broker_that_cannot_be_had_leaves_all_as_it_was() {
     // The plug's name changes too: a reload uses the whole new config or nothing of it.
     let config = Config::of(&home).set("broker", "listen", address.clone()).plug("tree", &home, 2);
     scene.setup.write(&config.text());
-    scene.daemon.signal("HUP");
+    let response = scene.request("reload", json!({})).await;
+    assert_eq!(response["status"], "error");
+    let taken = format!("broker.listen: {address} is taken");
+    assert!(response["error"].as_str().unwrap().contains(&taken), "{response}");
     let line = scene.daemon.says("the config was not taken over, the old one stays: ").await;
-    assert!(line.contains(&format!("broker.listen: {address} is taken")), "{line}");
+    assert!(line.contains(&taken), "{line}");
 
-    let line = scene.daemon.says_again("connected to the broker at ", 2).await;
-    let port = line.rsplit(':').next().unwrap().parse().unwrap();
-    until_retained(port, "all online", |all| all_are(all, "online")).await;
+    until_retained(scene.port, "all online", |all| all_are(all, "online")).await;
+    let result = scene.command("christmas-tree", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+    let lines = scene.daemon.lines();
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("connected to the broker at ")).count(),
+        1,
+        "{lines:?}"
+    );
+}
+
+/// Sends a request to reload with a response topic. Returns the response there; the usual topic gets it as well.
+async fn reload_over(subscriber: &Subscriber, base: &str) -> Value {
+    let (request, response) =
+        (format!("{base}/bridge/request/reload"), format!("{base}/bridge/response/reload"));
+    subscriber.request(&request, r#"{"transaction":"r"}"#, "me/reload", b"mine");
+    subscriber.receives(&response, r#""transaction":"r""#).await;
+    let response = subscriber.receives("me/reload", r#""transaction":"r""#).await;
+    assert_eq!(response.correlation.as_deref(), Some(&b"mine"[..]));
+    json_of(&response)
+}
+
+#[tokio::test]
+async fn a_reload_with_other_settings_of_the_same_broker_is_answered_once_the_new_connection_takes_commands()
+{
+    let home = home().await;
+    let broker = broker().await;
+    let config = Config::of(&home).at_broker(broker.port);
+    let scene = Scene::start(&config).await;
+    settle(&scene.subscriber).await;
+    scene.setup.write(&config.clone().set("mqtt", "client_id", "another").text());
+    assert_eq!(reload_over(&scene.subscriber, "hs100d").await["status"], "ok");
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+
+    // The client listens below the base topic that it sent the request to.
+    scene.subscriber.clear();
+    scene.setup.write(&config.set("mqtt", "base_topic", "home").text());
+    assert_eq!(reload_over(&scene.subscriber, "hs100d").await["status"], "ok");
+    scene.subscriber.publish("home/lamp/set", "OFF");
+    sees(&scene.subscriber, "home/lamp/result", json!({"status": "ok", "state": "OFF"})).await;
+}
+
+#[tokio::test]
+async fn a_reload_to_another_broker_is_answered_where_it_was_requested() {
+    let home = home().await;
+    let [one, other] = [broker().await, broker().await];
+    let config = |port| Config::of(&home).at_broker(port).text();
+    let scene = Scene::start(&Config::of(&home).at_broker(one.port)).await;
+    settle(&scene.subscriber).await;
+    let elsewhere = Subscriber::connect(other.port).await;
+    scene.setup.write(&config(other.port));
+    assert_eq!(reload_over(&scene.subscriber, "hs100d").await["status"], "ok");
+    scene.daemon.says(&format!("connected to the broker at 127.0.0.1:{}", other.port)).await;
+    settle(&elsewhere).await;
+    assert!(!elsewhere.messages().iter().any(|seen| seen.topic.ends_with("reload")));
+
+    let subscriber = Subscriber::connect(other.port).await;
+    let embedded = Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    scene.setup.write(&embedded.text());
+    assert_eq!(reload_over(&subscriber, "hs100d").await["status"], "ok", "to the embedded broker");
+    let port = within("the embedded broker", async {
+        let line = scene.daemon.says_again("connected to the broker at ", 3).await;
+        line.rsplit(':').next().unwrap().parse().unwrap()
+    })
+    .await;
     let subscriber = Subscriber::connect(port).await;
-    subscriber.publish("hs100d/christmas-tree/set", "ON");
-    sees(&subscriber, "hs100d/christmas-tree/result", json!({"status": "ok", "state": "ON"})).await;
+    settle(&subscriber).await;
+    scene.setup.write(&config(one.port));
+    assert_eq!(reload_over(&subscriber, "hs100d").await["status"], "ok", "from the embedded broker");
+}
+
+#[tokio::test]
+async fn a_command_gets_its_result_although_the_connection_is_replaced_meanwhile() {
+    let home = home().await;
+    let [one, other] = [broker().await, broker().await];
+    let config = Config::of(&home).at_broker(one.port);
+    let scene = Scene::start(&config).await;
+    settle(&scene.subscriber).await;
+    home.cloud().set_reachable(false).await.unwrap();
+    let same = config.clone().set("mqtt", "client_id", "another");
+    for (config, topic) in [(same, "me/same"), (Config::of(&home).at_broker(other.port), "me/other")] {
+        home.lan().set_fault(home.plug(0), LanFault::Latency(Duration::from_millis(250))).await.unwrap();
+        let requests = home.plug(0).traffic().lan_requests;
+        scene.subscriber.request("hs100d/lamp/set", r#"{"state":"TOGGLE","transaction":7}"#, topic, b"mine");
+        home.wait_until(BOUND, || home.plug(0).traffic().lan_requests > requests).await.unwrap();
+        scene.setup.write(&config.text());
+        scene.daemon.signal("HUP");
+        let result = scene.subscriber.receives(topic, r#""transaction":7"#).await;
+        assert_eq!(result.correlation.as_deref(), Some(&b"mine"[..]));
+        assert_eq!(json_of(&result)["status"], "ok", "{result:?}");
+        home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
+    }
 }
 
 #[tokio::test]
