@@ -1,6 +1,6 @@
 //! The log lines about plugs and the cloud: which updates are logged, at which level, and how often.
 //!
-//! A line is complete by itself, since `journalctl` shows only the message; its fields are for programs.
+//! The message of a line says everything, since `journalctl` shows nothing else; the fields are for programs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,24 +12,25 @@ use crate::bridge::event::{
 use crate::logging::Repeated;
 use crate::model::{PlugName, Route, shown};
 
-/// After this many changes of route or availability in a row, further ones are logged at growing intervals only.
-const CHANGES_SAID: u32 = 6;
-/// After this long without a change a plug counts as stable again.
-const STEADY_AFTER: Duration = Duration::from_secs(600);
+/// The number of changes of route or availability in a row that are all logged. Further ones are logged at growing
+/// intervals.
+const CHANGES_LOGGED: u32 = 6;
+/// A plug counts as stable after this time without a change.
+const STABLE_AFTER: Duration = Duration::from_secs(600);
 
-/// The most unreadable fields that are remembered, so that each is logged once: plugs can be invented.
-const MOST_UNREAD: usize = 1000;
+/// The most unreadable fields that are remembered, so that each is logged once. Bounds what invented plugs can fill.
+const MAX_UNREAD: usize = 1000;
 /// The longest part of a plug's alias that is logged, in characters; the apps accept 31.
 const ALIAS_SHOWN: usize = 40;
 
 const CLOUD_REMEDY: &str = "it is retried; hs100d check --online shows more";
 
-/// What was logged so far.
+/// Decides what is logged, by what was logged before.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
     /// Plugs whose commands fail, until one succeeds.
     failing: HashMap<PlugName, Repeated>,
-    /// Plugs that have changed their route or availability lately.
+    /// Plugs whose route or availability changed lately.
     flapping: HashMap<PlugName, FlapDamping>,
     cloud: Repeated,
     flapping_cloud: FlapDamping,
@@ -38,7 +39,7 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    /// Logs an update if a person may want to know of it.
+    /// Logs an update, if people need to see it.
     pub(super) fn log(&mut self, update: &Update, now: Instant) {
         match update {
             Update::Notice(notice) => self.log_notice(notice, now),
@@ -49,7 +50,7 @@ impl EventLog {
             }
             Update::Dropped(plug, times) => tracing::debug!(
                 plug = plug.as_str(),
-                "{plug}: the meter reported values beyond what a plug can carry; {times} dropped so far"
+                "{plug}: the meter reported values that no plug can carry; {times} dropped so far"
             ),
             _ => {}
         }
@@ -70,7 +71,7 @@ impl EventLog {
         let id = device.device_id.as_ref().map(ToString::to_string);
         let plug = device.mac.map(|mac| mac.to_string()).or(id).unwrap_or_default();
         let mut fields = reading.unread.to_vec();
-        fields.retain(|field| self.unread.len() < MOST_UNREAD && self.unread.insert((plug.clone(), field)));
+        fields.retain(|field| self.unread.len() < MAX_UNREAD && self.unread.insert((plug.clone(), field)));
         if !fields.is_empty() {
             let alias = shown(&device.alias, ALIAS_SHOWN);
             tracing::debug!(
@@ -80,7 +81,7 @@ impl EventLog {
         }
     }
 
-    /// Called in every turn, since no event comes while a cloud stays down.
+    /// Logs that the cloud is down or up again. Called in each turn of the loop: while the cloud stays down, no event comes.
     pub(super) fn log_cloud(&mut self, info: &BridgeInfo, now: Instant) {
         match &info.cloud {
             CloudStatus::Down(reason) if **reason != *CloudStatus::NOT_ASKED => {
@@ -96,8 +97,9 @@ impl EventLog {
     }
 
     fn log_cloud_down(&mut self, reason: &str, now: Instant) {
-        let begins = !self.cloud.is_going_on();
-        if self.cloud.failed(reason, now).is_none() || (begins && self.flapping_cloud.changed(now).is_none())
+        let is_first = !self.cloud.is_going_on();
+        if self.cloud.failed(reason, now).is_none()
+            || (is_first && self.flapping_cloud.changed(now).is_none())
         {
             return;
         }
@@ -105,31 +107,31 @@ impl EventLog {
         tracing::warn!(event = "cloud_down", route, reason, "cloud_down: {reason}: {CLOUD_REMEDY}");
     }
 
-    fn log_cloud_ok(&mut self, since: &str, now: Instant) {
+    fn log_cloud_ok(&mut self, when: &str, now: Instant) {
         if self.flapping_cloud.changed(now).is_some() {
             let route = Route::Cloud.to_string();
-            tracing::info!(event = "cloud_ok", route, "cloud_ok: it answers {since}");
+            tracing::info!(event = "cloud_ok", route, "cloud_ok: it answers {when}");
         }
     }
 
     fn log_notice(&mut self, notice: &Notice, now: Instant) {
         let Notice { kind, plug, route, detail } = notice;
         let (is_due, times) = match (kind, plug) {
-            // If the failure was logged, its end has a line of its own.
+            // If the failure was logged, `log_cloud` logs its end.
             (NoticeKind::CloudOk, _) if self.cloud.is_going_on() => return,
             (NoticeKind::CloudOk, _) => return self.log_cloud_ok("now", now),
             (NoticeKind::CommandFailed, Some(plug)) => {
                 let times = self.failing.entry(plug.clone()).or_default().failed(detail, now);
                 (times.is_some(), times.unwrap_or_default())
             }
-            // The first time, or after a long time: not a flap yet.
+            // The first change of a stable plug.
             (NoticeKind::PlugOnline, Some(plug)) if !self.flapping.contains_key(plug) => (true, 0),
             (NoticeKind::PlugOnline | NoticeKind::PlugOffline | NoticeKind::RouteChanged, Some(plug)) => {
                 if self.flapping.len() == self.flapping.capacity() {
-                    self.flapping.retain(|_, flapping| !flapping.is_steady(now));
+                    self.flapping.retain(|_, flapping| !flapping.is_stable(now));
                 }
                 let times = self.flapping.entry(plug.clone()).or_default().changed(now);
-                (times.is_some(), times.filter(|&times| times > CHANGES_SAID).unwrap_or_default().into())
+                (times.is_some(), times.filter(|&times| times > CHANGES_LOGGED).unwrap_or_default().into())
             }
             _ => (true, 0),
         };
@@ -186,7 +188,7 @@ fn line(notice: &Notice, times: u64) -> String {
     if times > 1 { format!("{line} ({times} times so far)") } else { line }
 }
 
-/// What to do, if the detail does not say it.
+/// What to do, for kinds whose detail does not say it.
 fn remedy(kind: NoticeKind) -> Option<&'static str> {
     match kind {
         NoticeKind::PlugOffline => Some("check its power and Wi-Fi; hs100d check --online shows more"),
@@ -195,28 +197,28 @@ fn remedy(kind: NoticeKind) -> Option<&'static str> {
     }
 }
 
-/// Counts the changes of a plug's route or availability with little time between them.
+/// Counts the changes of a plug's route or availability, until it is stable.
 #[derive(Debug, Default)]
 struct FlapDamping {
     changes: u32,
     last: Option<Instant>,
-    beyond: Repeated,
+    further: Repeated,
 }
 
 impl FlapDamping {
-    /// Counts a change. If a line is due, returns the number of changes so far, with this one.
+    /// Counts a change. Returns the count if this change is to be logged.
     fn changed(&mut self, now: Instant) -> Option<u32> {
-        if self.is_steady(now) {
+        if self.is_stable(now) {
             *self = Self::default();
         }
         self.last = Some(now);
         self.changes = self.changes.saturating_add(1);
-        let is_due = self.changes <= CHANGES_SAID || self.beyond.failed("", now).is_some();
+        let is_due = self.changes <= CHANGES_LOGGED || self.further.failed("", now).is_some();
         is_due.then_some(self.changes)
     }
 
-    fn is_steady(&self, now: Instant) -> bool {
-        self.last.is_some_and(|last| now.saturating_duration_since(last) >= STEADY_AFTER)
+    fn is_stable(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now.saturating_duration_since(last) >= STABLE_AFTER)
     }
 }
 
@@ -229,19 +231,19 @@ mod tests {
     use crate::smarthome::message::Request;
 
     #[test]
-    fn a_plug_that_comes_and_goes_all_day_fills_no_log_and_a_steady_one_is_heard() {
+    fn a_plug_that_flaps_all_day_is_logged_seldom_and_a_stable_one_at_once() {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
         let mut flapping = FlapDamping::default();
-        let said: Vec<u64> =
+        let logged: Vec<u64> =
             (0..8640).map(|n| n * 10).filter(|&second| flapping.changed(at(second)).is_some()).collect();
-        assert_eq!(said[..9], [0, 10, 20, 30, 40, 50, 60, 120, 240]);
-        assert!(said.len() < 40, "{said:?}");
-        assert_eq!(flapping.changed(at(86_400 + 600)), Some(1), "it was quiet for long");
+        assert_eq!(logged[..9], [0, 10, 20, 30, 40, 50, 60, 120, 240]);
+        assert!(logged.len() < 40, "{logged:?}");
+        assert_eq!(flapping.changed(at(86_400 + 600)), Some(1), "stable before");
     }
 
     #[test]
-    fn of_plugs_that_have_been_steady_for_long_nothing_is_kept() {
+    fn plugs_that_became_stable_are_forgotten() {
         let (start, mut log) = (Instant::now(), EventLog::default());
         let mut count = |kind, number: u32, at| {
             let plug = PlugName::new(&format!("plug-{number}")).ok();
@@ -250,13 +252,13 @@ mod tests {
         };
         assert_eq!((0..1000).map(|number| count(NoticeKind::PlugOnline, number, start)).max(), Some(0));
         assert_eq!((0..1000).map(|number| count(NoticeKind::PlugOffline, number, start)).max(), Some(1000));
-        let later = start + STEADY_AFTER;
+        let later = start + STABLE_AFTER;
         let kept = (1000..3000).map(|number| count(NoticeKind::PlugOffline, number, later)).last();
-        assert_eq!(kept, Some(2000), "the thousand of the morning are forgotten");
+        assert_eq!(kept, Some(2000), "the first thousand are forgotten");
     }
 
     #[test]
-    fn a_field_that_cannot_be_read_is_named_once() {
+    fn a_field_that_cannot_be_read_is_logged_once() {
         let mut log = EventLog::default();
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = Arc::clone(&written);
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn every_trouble_names_what_to_do() {
+    fn each_failure_is_logged_with_its_remedy() {
         let lines = [NoticeKind::PlugOffline, NoticeKind::CommandFailed].map(|kind| {
             let plug = PlugName::new("kettle").ok();
             line(&Notice { kind, plug, route: None, detail: "no answer".to_owned() }, 1)
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_again_and_again_is_said_seldom_and_its_end_once() {
+    fn a_command_that_succeeds_again_is_forgotten() {
         let (start, mut log) = (Instant::now(), EventLog::default());
         let plug = PlugName::new("kettle").unwrap();
         let failed = Update::Notice(Notice {
@@ -333,6 +335,6 @@ mod tests {
             took: Duration::ZERO,
         };
         log.log(&Update::Result(result), start + Duration::from_secs(100));
-        assert!(log.failing.is_empty(), "nothing is kept of what has ended");
+        assert!(log.failing.is_empty(), "the failure ended");
     }
 }

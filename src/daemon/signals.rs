@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The handlers of the signals.
+/// The streams of the signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     /// SIGTERM: how systemd and `kill` stop a service.
@@ -14,13 +14,13 @@ pub(crate) struct Signals {
     /// SIGHUP: the usual signal for a reload.
     hang_up: Signal,
     /// SIGUSR1: the usual signal for statistics.
-    user: Signal,
+    user1: Signal,
 }
 
 /// What the daemon must do after a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalRequest {
-    /// Finish the exchanges under way and stop.
+    /// End the exchanges in flight, and stop.
     Stop,
     /// Reload the config.
     Reload,
@@ -29,13 +29,13 @@ pub enum SignalRequest {
 }
 
 impl Signals {
-    /// Handles the signals from now on; before, they would end the process.
+    /// Handles the signals from now on. Without it they end the process.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            user: signal(SignalKind::user_defined1())?,
+            user1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -45,7 +45,7 @@ impl Signals {
             _ = self.terminate.recv() => SignalRequest::Stop,
             _ = self.interrupt.recv() => SignalRequest::Stop,
             _ = self.hang_up.recv() => SignalRequest::Reload,
-            _ = self.user.recv() => SignalRequest::Figures,
+            _ = self.user1.recv() => SignalRequest::Figures,
         }
     }
 }

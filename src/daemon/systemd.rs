@@ -1,6 +1,4 @@
-//! The messages to systemd: ready, reloading, stopping, the watchdog, and a status line.
-//!
-//! Without systemd nothing is sent.
+//! The messages to systemd: ready, reloading, stopping, the watchdog, and a status line. Without systemd none is sent.
 
 use std::time::Duration;
 
@@ -9,14 +7,14 @@ use sd_notify::NotifyState;
 use crate::bridge::event::{BridgeInfo, CloudStatus};
 use crate::model::Route;
 
-/// The service manager, if there is one.
+/// The connection to systemd, and the status line that it has.
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
-    sent: String,
+    status: String,
 }
 
 impl Systemd {
-    /// Half of the time after which systemd takes the daemon for hung.
+    /// How often the watchdog is to be notified: twice in the time after which systemd restarts the daemon.
     pub(super) fn watchdog_interval(&self) -> Option<Duration> {
         sd_notify::watchdog_enabled().map(|interval| interval / 2)
     }
@@ -40,7 +38,7 @@ impl Systemd {
         notify(&[NotifyState::Stopping]);
     }
 
-    /// The status line in `systemctl status`.
+    /// Sets the status line that `systemctl status` shows.
     pub(super) fn status(&mut self, info: &BridgeInfo, broker: &Result<(), String>) {
         let cloud = match &info.cloud {
             CloudStatus::Off => "off",
@@ -52,14 +50,14 @@ impl Systemd {
         let BridgeInfo { plugs, online, served, .. } = info;
         let line =
             format!("{online} of {plugs} plugs online{}, cloud {cloud}, broker {broker}", routes(*served));
-        if line != self.sent {
+        if line != self.status {
             notify(&[NotifyState::Status(&line)]);
-            self.sent = line;
+            self.status = line;
         }
     }
 }
 
-/// The plugs by route: ` (11 LAN, 1 cloud)`, or nothing if there are none.
+/// The number of plugs by route, ` (11 LAN, 1 cloud)`; empty without plugs.
 fn routes(served: [usize; 2]) -> String {
     let names = [(Route::Local, "LAN"), (Route::Cloud, "cloud")];
     let counts = names.map(|(route, name)| (served[route.index()], name));
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_routes_are_named_that_serve_somebody() {
+    fn the_status_names_the_routes_that_serve_plugs() {
         assert_eq!(routes([11, 1]), " (11 LAN, 1 cloud)");
         assert_eq!(routes([0, 2]), " (2 cloud)");
         assert_eq!(routes([0, 0]), "");
