@@ -151,14 +151,14 @@ impl Desired {
     }
 
     /// Whether this request, which may be about several outlets, includes [`Desired::request`].
-    pub(super) fn is_said_by(&self, request: &Request) -> bool {
+    pub(super) fn is_set_by(&self, request: &Request) -> bool {
         match (self.step, &self.value, self.part, request) {
             (
                 DesiredStep::Act,
                 DesiredValue::Relay(state),
                 Some(outlet),
-                Request::SetOutlets(outlets, said),
-            ) => state == said && outlets.has(outlet),
+                Request::SetOutlets(outlets, new),
+            ) => state == new && outlets.has(outlet),
             _ => self.request() == *request,
         }
     }

@@ -19,7 +19,9 @@ const WAITING: usize = 4;
 /// The config is wrong, the system service already runs with it, or the embedded broker may not listen there. The daemon
 /// waits for what is unreachable or taken.
 pub(super) async fn run(context: &Context) -> Result<(), Failed> {
-    if Service::beside(&context.place(), &context.environment).is_some_and(|service| service.is_running()) {
+    if Service::beside(&context.config_path(), &context.environment)
+        .is_some_and(|service| service.is_running())
+    {
         let line = "the service hs100d runs on this machine with the same config, and two daemons would disturb each other: \
                     stop it with `systemctl stop hs100d`, or give this one a config of its own with --config";
         return Err(Failed::new(Exit::Unavailable, line));

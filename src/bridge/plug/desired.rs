@@ -82,19 +82,19 @@ impl DesiredState {
 
     /// Whether a value waits for the answer to this request.
     pub(super) fn awaits(&self, request: &Request) -> bool {
-        self.values.iter().any(|desired| desired.is_said_by(request))
+        self.values.iter().any(|desired| desired.is_set_by(request))
     }
 
     /// The earliest deadline of the values that this request is about: it must not outlive any of them.
     pub(super) fn deadline_of(&self, request: &Request) -> Option<Instant> {
-        let said = self.values.iter().filter(|desired| desired.is_said_by(request));
-        said.map(|desired| desired.deadline).min()
+        let values = self.values.iter().filter(|desired| desired.is_set_by(request));
+        values.map(|desired| desired.deadline).min()
     }
 
     /// The plug confirmed this request. True if a value waited for it.
     pub(super) fn confirm(&mut self, request: &Request, route: Route, now: Instant) -> bool {
         let mut was_awaited = false;
-        for desired in self.values.iter_mut().filter(|desired| desired.is_said_by(request)) {
+        for desired in self.values.iter_mut().filter(|desired| desired.is_set_by(request)) {
             was_awaited = true;
             desired.step = desired.next_step(route, now);
         }
@@ -113,7 +113,7 @@ impl DesiredState {
             delivery.failed(route, failure, now);
         }
         let mut refused = Vec::new();
-        for desired in self.values.iter_mut().filter(|desired| desired.is_said_by(request)) {
+        for desired in self.values.iter_mut().filter(|desired| desired.is_set_by(request)) {
             desired.failures.note(route, failure);
             if failure.verdict() == Verdict::PlugRefuses {
                 refused.push((desired.property(), desired.part));

@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(
             OutletIds::AsGiven(&given).list(both),
             ["00", "8006aa00000000000000000000000000000000ff01"],
-            "not a letter is changed"
+            "the id is not changed"
         );
         assert_eq!(OutletIds::AsGiven(&given).list(Outlets::one(4)), ["04"]);
         assert_eq!(
