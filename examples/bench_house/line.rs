@@ -47,7 +47,7 @@ impl Line {
         for expected in [0x20, 0x90] {
             let (kind, _) = read_packet(&mut reader)?;
             if kind & 0xf0 != expected {
-                return Err(io::Error::other("the broker does not take us in"));
+                return Err(io::Error::other("the broker refuses the connection or the subscription"));
             }
         }
         std::thread::spawn(move || {

@@ -528,7 +528,7 @@ pub enum NoticeKind {
     AddressChanged,
     /// A command was not done in time.
     CommandFailed,
-    /// A late execution of an older command was put right.
+    /// A late execution of an older command was corrected.
     DriftCorrected,
     /// The cloud is not used any more until the user acts.
     CloudStopped,

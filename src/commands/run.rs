@@ -40,8 +40,8 @@ pub(super) async fn run(context: &Context) -> Result<(), Failed> {
     };
     let daemon = Daemon::start(config, store, state_dir, reread).await?;
     tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));
-    let (tell, requests) = mpsc::channel(WAITING);
-    tokio::spawn(async move { while tell.send(signals.next().await).await.is_ok() {} });
+    let (sender, requests) = mpsc::channel(WAITING);
+    tokio::spawn(async move { while sender.send(signals.next().await).await.is_ok() {} });
     // As a task: the runtime polls its main future only after a call to the kernel.
     if let Err(lost) = tokio::spawn(daemon.run(requests)).await {
         return Err(Failed::new(Exit::Bug, format!("the loop ended: {lost}: please report this")));

@@ -123,7 +123,7 @@ impl Plug {
     fn miss_outlet(&mut self, part: Option<Outlet>, route: Route, ctx: &mut Ctx<'_>) {
         let Some(desired) = self.desired.get(Property::Relay, part) else { return };
         if matches!(desired.value, DesiredValue::FlipRelay(_)) {
-            let why = "the strip does not tell of this outlet: switch it on or off instead";
+            let why = "the strip does not report this outlet: switch it on or off instead";
             return self.end(Property::Relay, part, Ended::Error(why.into()), Some(route), ctx);
         }
         self.compare(Property::Relay, part, |_| false, route, ctx);
