@@ -9,3 +9,4 @@ mod family;
 mod family_words;
 mod identity;
 mod routing;
+mod strip_toggle;

@@ -206,9 +206,27 @@ struct Command {
     arrived: Duration,
     deadline: Duration,
     ended: bool,
+    /// Of a toggle of a whole strip: whether the strip was read as off, as on, while the toggle was undecided. `None` if
+    /// an older command was under way, which decides as well.
+    strip_read: Option<[bool; 2]>,
 }
 
 impl Command {
+    /// The request that is sent first decides a toggle, for all relays that it is about: a strip is toggled as one.
+    fn decide(&mut self, relay: usize, state: RelayState) -> bool {
+        let is_whole_strip = self.wants.len() > 1;
+        let Some(&(_, want)) = self.wants.iter().find(|(place, _)| *place == relay) else { return false };
+        if want.is_none() {
+            let wants_it = |(place, want): &&mut (usize, Option<RelayState>)| {
+                want.is_none() && (is_whole_strip || *place == relay)
+            };
+            self.wants.iter_mut().filter(wants_it).for_each(|(_, want)| *want = Some(state));
+            let is_inverse = |read: [bool; 2]| read[usize::from(!state.is_on())];
+            return !is_whole_strip || self.strip_read.is_none_or(is_inverse);
+        }
+        want == Some(state)
+    }
+
     /// The requested state of this relay, if there is one and it is resolved.
     fn wants_of(&self, relay: usize) -> Option<RelayState> {
         self.wants.iter().find(|(place, _)| *place == relay)?.1
@@ -319,6 +337,10 @@ impl Judge {
         self.under_way.insert(id, number);
         let before: Vec<_> =
             wants.iter().filter_map(|&(relay, _)| self.books[plug].relays[relay].newest).collect();
+        let strip_read = (!self.is_under_way(plug)).then(|| {
+            let read = self.last_read(plug, None);
+            [RelayState::Off, RelayState::On].map(|state| read == Some(state))
+        });
         for &(relay, _) in &wants {
             let page = &mut self.books[plug].relays[relay];
             (page.newest, page.ended, page.correction) = (Some(number), None, None);
@@ -329,8 +351,18 @@ impl Judge {
         self.books[plug].stirred = Some(self.at);
         let parts = wants.len() + other_parts;
         let (arrived, deadline) = (self.at, self.at + patience);
-        self.commands.insert(number, Command { plug, wants, parts, arrived, deadline, ended: false });
+        self.commands
+            .insert(number, Command { plug, wants, parts, arrived, deadline, ended: false, strip_read });
         number
+    }
+
+    /// Whether a command or a correction may still switch a relay of this plug.
+    fn is_under_way(&self, plug: usize) -> bool {
+        self.books[plug].relays.iter().any(|page| {
+            let command = page.newest.and_then(|id| self.commands.get(&id));
+            let is_open = command.is_some_and(|it| page.ended != Some(true) && it.deadline >= self.at);
+            is_open || page.correction.is_some_and(|(until, _)| until >= self.at)
+        })
     }
 
     /// Forgets a command that has its result and that no relay depends on.
@@ -443,8 +475,7 @@ impl Judge {
             && let Some(command) = self.commands.get_mut(&id)
             // A command may have its result and still continue with other parts.
             && (!command.ended || command.parts > 1)
-            && let Some((_, want)) = command.wants.iter_mut().find(|(place, _)| *place == relay)
-            && *want.get_or_insert(state) == state
+            && command.decide(relay, state)
             && deadline <= command.deadline
         {
             return Some(Cause::Command(id));
@@ -575,6 +606,12 @@ impl Judge {
             page.read = Some(state);
             let is_seen = state != page.standing;
             page.undone.take_if(|until| is_seen && at <= *until);
+        }
+        let Some(strip) = self.last_read(plug, None) else { return };
+        for command in self.commands.values_mut().filter(|command| command.plug == plug) {
+            if let Some(read) = &mut command.strip_read {
+                read[usize::from(strip.is_on())] = true;
+            }
         }
     }
 
@@ -787,6 +824,27 @@ mod tests {
             court.0.read(0, Duration::from_secs(101), std::iter::once(ON));
             court.0.result(CommandId::new(Origin::Mqtt, 4), &Ended::Ok, false, Duration::ZERO);
             assert_eq!(court.rests_at(state).is_none(), is_right, "{state} in the end");
+        }
+    }
+
+    #[test]
+    fn a_strip_is_toggled_as_one_and_against_what_was_read() {
+        let (patience, second) = (Duration::from_secs(10), Duration::from_secs(1));
+        for (read, said, is_right) in [
+            ([ON, OFF], [OFF, OFF], true),
+            ([OFF, OFF], [ON, ON], true),
+            ([ON, OFF], [OFF, ON], false),
+            ([ON, OFF], [ON, ON], false),
+        ] {
+            let mut judge = Judge::new(std::iter::once(read.to_vec()));
+            judge.read(0, Duration::ZERO, read.into_iter());
+            judge.at = second;
+            judge.command(CommandId::new(Origin::Mqtt, 1), 0, vec![(0, None), (1, None)], 0, patience);
+            for (relay, state) in said.into_iter().enumerate() {
+                judge.switches(0, relay, state, second * 2);
+            }
+            let promise = judge.verdict().map(|broken| broken.promise);
+            assert_eq!(promise, (!is_right).then_some(Promise::NothingUnasked), "{read:?}: {said:?}");
         }
     }
 
