@@ -1,9 +1,9 @@
-//! The microbenches: what a poll and a command are made of, each by itself.
+//! Microbenchmarks of the parts of a poll and of a command.
 //!
 //! ```text
-//! cargo bench                         all of it
-//! cargo bench -- cipher               what has this in its name
-//! cargo bench -- --max-time 0.05      short: that it works
+//! cargo bench                         all of them
+//! cargo bench -- cipher               those with this in their name
+//! cargo bench -- --max-time 0.05      short: only shows that they work
 //! ```
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ mod steady_kit;
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
-/// A request, an answer, a strip with its statistics, the most that is taken.
+/// A request, a reply, a strip with its statistics, the longest that is accepted.
 const SIZES: [usize; 4] = [30, 600, 16 * 1024, 64 * 1024];
 
 fn main() {
@@ -96,14 +96,14 @@ fn payload_state(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| payload::state(black_box(&state), clock));
 }
 
-/// Polls from their timer to the readings taken in, up to sixteen that share a wake-up: decisions and codec, no sockets.
+/// Polls from their timer to the reading, up to sixteen in one wake-up: decisions and codec, no sockets.
 #[divan::bench(args = [1, 100, 10_000])]
 fn step_polls(bencher: Bencher<'_, '_>, plugs: usize) {
     let mut steady = Steady::of(plugs);
     bencher.bench_local(|| steady.poll());
 }
 
-/// A command from its message to its result: mqtt, decisions and codec, no sockets.
+/// A command from its message to its result: MQTT, decisions and codec, no sockets.
 #[divan::bench(args = [1, 100, 10_000])]
 fn step_command(bencher: Bencher<'_, '_>, plugs: usize) {
     let mut steady = Steady::of(plugs);

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Builds the Debian package, target/debian/hs100d_*.deb, and prints where it is.
 #
-#     contrib/package.sh [--target TRIPLE] [whatever else `cargo deb` takes]
+#     contrib/package.sh [--target TRIPLE] [further arguments of `cargo deb`]
 #
-# Cargo.toml, [package.metadata.deb], says what is in it. This script makes the files under target/package: the man pages and
+# Cargo.toml, [package.metadata.deb], lists its files. This script makes the files under target/package: the man pages and
 # completions, as the program prints them; the config, which is the annotated example with everything commented out; and the
 # notices of the linked crates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 made=target/package
-# The profile: optimised as a whole. The gate packs `release`, which it builds anyway.
+# The profile with whole-program optimisation. The gate packs `release`, which it builds anyway.
 profile=${HS100D_PROFILE:-dist}
 # As in [package.metadata.deb].
 features=(--no-default-features --features broker)
@@ -44,8 +44,8 @@ config() {
         examples/hs100d.toml
 }
 
-# The licence texts of the linked crates, which have to be passed on. Of two licences the shorter one; the Apache licence is
-# on every Debian system.
+# The licence texts of the linked crates, which the package must contain. Of two licences the shorter one; the Apache licence
+# is on every Debian system.
 notices() {
     local name version licence folder file texts
     echo "The crates that hs100d is linked with, and their notices."

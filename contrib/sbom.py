@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What hs100d is made of, as a CycloneDX 1.5 document on standard output.
+"""Prints the SBOM of hs100d, a CycloneDX 1.5 document.
 
     contrib/sbom.py [--target TRIPLE] [--features LIST] [--no-default-features] > hs100d.cdx.json
 
 Made from Cargo.lock and `cargo metadata --locked`, which contacts only the registry of crates, and only for crates that are
-not here yet. The same tree gives the same document, byte for byte: it holds no time, and its serial number is derived from
+not cached. The same tree gives the same document, byte for byte: it contains no time, and its serial number is derived from
 its content.
 """
 

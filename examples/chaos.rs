@@ -1,13 +1,13 @@
-//! Plays the daemon's decisions through days, or a year, of faults on a clock that does not wait, and says which
-//! promise broke first, and how it came to that.
+//! Runs the daemon's decisions through days or a year of faults on a simulated clock, and prints the first broken
+//! promise with the events that led to it.
 //!
-//!     cargo run --release --example chaos -- --seed 7 --days 365
-//!     cargo run --release --example chaos -- --storm --seeds 1-200 --days 0.25
-//!     cargo run --release --example chaos -- --storm --seeds 1-20000 --days 0.25 --keep-going
-//!     cargo run --release --example chaos -- --storm --seed 7 --days 1 --story plug-3 --sabotage AsksTwice
-//!     cargo run --release --example chaos -- --dead-lan --days 1
+//! cargo run --release --example chaos -- --seed 7 --days 365
+//! cargo run --release --example chaos -- --storm --seeds 1-200 --days 0.25
+//! cargo run --release --example chaos -- --storm --seeds 1-20000 --days 0.25 --keep-going
+//! cargo run --release --example chaos -- --storm --seed 7 --days 1 --story plug-3 --sabotage AsksTwice
+//! cargo run --release --example chaos -- --dead-lan --days 1
 //!
-//! The same seed has the same story, so that a broken promise can be looked at again.
+//! The same seed gives the same run, so a broken promise can be repeated.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a run that cannot go on says so by a panic")]
 
@@ -23,34 +23,35 @@ use std::time::{Duration, Instant};
 use chaos_kit::{Listener, Plan, Sabotage, Season, Tally, World};
 use clap::Parser;
 
-/// Plays the daemon's decisions through faults without end, on a clock that does not wait.
+/// Runs the daemon's decisions through faults on a simulated clock.
 #[derive(Parser)]
 struct Args {
-    /// Play this one and tell its story
+    /// Run this seed and print its story
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Play all of these, as many at once as there are cores
+    /// Run all of these seeds, one per core at a time
     #[arg(long, value_name = "FIRST-LAST", value_parser = seeds)]
     seeds: Option<RangeInclusive<u64>>,
-    /// Play all of the seeds, also after one has broken a promise, and name each that has
+    /// Run all of the seeds even if one breaks a promise, and list each that does
     #[arg(long, requires = "seeds")]
     keep_going: bool,
-    /// How long, on the clock of the house
+    /// Days of simulated time
     #[arg(long, default_value_t = 1.0)]
     days: f64,
-    /// How many plugs
+    /// The number of plugs
     #[arg(long, default_value_t = 100)]
     plugs: usize,
-    /// Something breaks every few seconds, not every hour, and plugs are asked as by default
+    /// A fault every few seconds instead of every hour, and default poll intervals
     #[arg(long)]
     storm: bool,
-    /// Nothing breaks but the LAN, which is dead throughout
+    /// No fault except that the LAN is down throughout
     #[arg(long, conflicts_with = "storm")]
     dead_lan: bool,
-    /// What to tell while it is played: `house` (what a single run tells), a plug by name, `all` or `none`
+    /// What to print meanwhile: `house` (as for a single seed: the home as a whole), the name of a plug, `all` or
+    /// `none`
     #[arg(long, value_parser = listener)]
     story: Option<Listener>,
-    /// Break the daemon in this way first, to see whether anybody notices
+    /// Break the daemon in this way, to check that the judge notices
     #[arg(long, value_parser = sabotage)]
     sabotage: Option<Sabotage>,
 }
@@ -99,7 +100,7 @@ fn play_all(args: &Args, seeds: RangeInclusive<u64>) -> Result<(u64, Tally), ()>
                     }
                     match World::new(plan(args, seed)).play() {
                         Ok(tally) => {
-                            let mut sum = sum.lock().expect("nobody panics with it");
+                            let mut sum = sum.lock().expect("no thread panics with it");
                             sum.0 += 1;
                             sum.1 += tally;
                         }
@@ -112,7 +113,7 @@ fn play_all(args: &Args, seeds: RangeInclusive<u64>) -> Result<(u64, Tally), ()>
             });
         }
     });
-    if broke.into_inner() { Err(()) } else { Ok(sum.into_inner().expect("nobody panics with it")) }
+    if broke.into_inner() { Err(()) } else { Ok(sum.into_inner().expect("no thread panics with it")) }
 }
 
 fn plan(args: &Args, seed: u64) -> Plan {

@@ -1,4 +1,4 @@
-//! A simulated home to try things against: plugs, strips and dimmers on loopback, and a TP-Link cloud that knows them.
+//! A simulated home for trials: plugs, strips and dimmers on loopback, and a TP-Link cloud that knows them.
 //!
 //! ```text
 //! cargo run --example sim_house                     two plugs at 127.0.0.11:9999 and 127.0.0.12:9999, and a cloud
@@ -8,8 +8,8 @@
 //! cargo run --example sim_house -- --klap 2 --klap-port 8021      the second plug speaks KLAP
 //! ```
 //!
-//! Whatever speaks to plugs can be pointed at them: `kasa --host 127.0.0.11 --type plug on`. The relays are shown as
-//! they click. Type `help` to press a button, cut a plug off the LAN or take it out of the cloud.
+//! Any program for these plugs can use them: `kasa --host 127.0.0.11 --type plug on`. Each switching is printed. Type
+//! `help` for the commands that press a button, take a plug off the LAN or out of the cloud.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -33,16 +33,16 @@ cloud N works|offline                how the cloud reaches plug N
 show                                 list the plugs
 Ctrl-C                               end";
 
-/// A simulated home to try things against: plugs on loopback, and a cloud that knows them.
+/// A simulated home for trials: plugs on loopback, and a cloud that knows them.
 #[derive(Parser)]
 struct Options {
-    /// How many plugs
+    /// The number of plugs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=5000))]
     plugs: u16,
     /// One device of each of these models, instead of plain HS100 plugs
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',', value_parser = model, conflicts_with = "plugs")]
     models: Vec<Model>,
-    /// Where the first plug lives; the others follow at the next addresses
+    /// The address of the first plug; the others have the next addresses
     #[arg(long, default_value_t = Ipv4Addr::new(127, 0, 0, 11))]
     first: Ipv4Addr,
     /// The plugs' port, TCP and UDP; 0 takes a free one
@@ -57,7 +57,7 @@ struct Options {
     /// The port of the discovery of plugs that speak KLAP; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     tdp_port: u16,
-    /// Where the cloud is; port 0 takes a free one
+    /// The address of the cloud; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.2:0")]
     cloud: SocketAddr,
     /// The e-mail address of the account
@@ -110,7 +110,7 @@ async fn build(options: &Options) -> Result<SimHome, String> {
     })
 }
 
-/// The model of this word, or the words that there are.
+/// The model with this name, or an error with all names.
 fn model(word: &str) -> Result<Model, String> {
     let words = || Model::ALL.map(|(word, _)| word).join(", ");
     Model::named(word).ok_or_else(|| format!("the models are {}", words()))
@@ -138,7 +138,7 @@ fn show(home: &SimHome) {
     );
 }
 
-/// Lines from standard input, read on a thread because nothing else can.
+/// Lines from standard input, read on a thread because that read blocks.
 fn standard_input() -> mpsc::UnboundedReceiver<String> {
     let (sender, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -151,7 +151,7 @@ fn standard_input() -> mpsc::UnboundedReceiver<String> {
     lines
 }
 
-/// Does what a line says; `None` if it says nothing that is known.
+/// Runs one line; `None` if it is not a command.
 async fn obey(home: &SimHome, line: &str) -> Option<()> {
     let mut words = line.split_whitespace();
     let command = words.next()?;
@@ -196,7 +196,7 @@ fn dialect(word: &str) -> Option<Dialect> {
     }
 }
 
-/// Tells each click of a relay since the last time.
+/// Prints each switching of a relay since the last call.
 fn tell_switchings(home: &SimHome, seen: &mut [u64]) {
     for (plug, seen) in home.plugs().iter().zip(seen) {
         let orders = plug.traffic().relay_orders;

@@ -1,11 +1,11 @@
-//! The bridge by itself, on a clock that is moved by hand: an hour in the life of a plug, told in a millisecond and
-//! the same each time. No socket is opened and nothing waits, because nothing that decides needs either.
+//! The bridge alone on a simulated clock: an hour in the life of a plug, in a millisecond and the same each time. No
+//! socket is opened and nothing waits, because the decisions need neither.
 //!
 //! ```text
 //! cargo run --example story
 //! ```
 //!
-//! This is how the routing is tested: `tests/stories/routing.rs` tells such stories, with every failure there is.
+//! `tests/stories/routing.rs` tests the routing in this way, with every kind of failure.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use hs100d::model::{
 };
 use hs100d::smarthome::message::{DeviceInfo, Reading, Reply, Request};
 
-/// How long the simulated LAN and the simulated cloud take for one answer.
+/// The time of a request and its reply on the simulated LAN and over the simulated cloud.
 const LAN_TRIP: Duration = Duration::from_millis(4);
 const CLOUD_TRIP: Duration = Duration::from_millis(150);
 
@@ -63,7 +63,7 @@ struct Story {
     lan_works: bool,
     begun: Instant,
     now: Instant,
-    /// Answers on their way, with the moment at which they arrive.
+    /// Outcomes in flight, with the time of their arrival.
     on_the_way: Vec<(Instant, ExchangeId, Outcome)>,
     commands: u64,
     lines: Vec<String>,
@@ -109,7 +109,7 @@ impl Story {
         });
     }
 
-    /// Goes from one moment at which something happens to the next, until the time has passed.
+    /// Advances from event to event until the time has passed.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -147,7 +147,7 @@ impl Story {
         }
     }
 
-    /// What the LAN, the cloud and the plug make of a request. A silent LAN keeps it for ever.
+    /// The outcome of a request, by the LAN, the cloud and the plug. A silent LAN never replies.
     fn perform(&mut self, exchange: &Exchange) {
         let route = exchange.route();
         if exchange.urgent {

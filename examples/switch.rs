@@ -1,11 +1,11 @@
-//! Switches one plug on the LAN by its address, over the LAN wire alone: no daemon, no broker, no cloud.
+//! Switches one plug on the LAN by its address, with the LAN transport alone: no daemon, no broker, no cloud.
 //!
 //! ```text
 //! cargo run --example switch -- 192.168.1.20 on
 //! ```
 //!
-//! Whoever lives at the address is asked for its name first, because a new connection always proves who answers; an
-//! empty [`Identity`] lets anybody in. `cargo run --example sim_house` has plugs to try it on.
+//! A new connection first reads the identity of the plug at the address; an empty [`Identity`] accepts any plug. `cargo
+//! run --example sim_house` has plugs to try it on.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::lan::Lan;
 
 const USAGE: &str = "switch ADDRESS[:PORT] on|off";
-/// Where the plugs of this family listen.
+/// The port of the XOR protocol.
 const PORT: u16 = 9999;
-/// On one network a plug answers within milliseconds; after this it is not there.
+/// On a LAN a plug replies within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "current_thread")]
@@ -48,7 +48,7 @@ fn understand(words: &[String]) -> Option<(Address, RelayState)> {
     Some((Address::new(address, PORT)?, wanted))
 }
 
-/// Switches the plug and reads back what became of it.
+/// Switches the plug and reads its state back.
 pub(crate) async fn switch(address: Address, wanted: RelayState) -> Result<String, Failure> {
     let lan = Lan::default();
     say(&lan, &address, Request::SetRelay(wanted)).await?;

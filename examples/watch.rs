@@ -1,9 +1,9 @@
-//! Finds the plugs of the LAN and tells what they do: the smallest daemon that there can be, and so the whole
-//! pattern on one page. The bridge decides, this loop acts, and only the loop reads the clock.
+//! Finds the plugs of the LAN and prints what they do: the smallest possible daemon, and so the whole pattern on one
+//! page. The bridge decides, this loop acts, and only the loop reads the clock.
 //!
 //! ```text
 //! cargo run --example watch                                  every interface's broadcast address
-//! cargo run --example watch -- 127.255.255.255               the house of `cargo run --example sim_house`
+//! cargo run --example watch -- 127.255.255.255               the plugs of `cargo run --example sim_house`
 //! cargo run --example watch -- 192.168.7.255:9999            another subnet, another port
 //! ```
 
@@ -19,9 +19,9 @@ use hs100d::transport::Transport;
 use hs100d::transport::discovery::{Discovery, DiscoveryOptions};
 use tokio::time::sleep_until;
 
-/// Where the plugs of this family listen.
+/// The port of the XOR protocol.
 const PORT: u16 = 9999;
-/// A loop with nothing to do turns once in this time.
+/// A loop without events turns once in this time.
 const IDLE: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "current_thread")]
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How to look for plugs at one broadcast address only.
+/// Discovery with one broadcast address only.
 pub(crate) fn towards(target: SocketAddr) -> DiscoveryOptions {
     let broadcast = match target {
         SocketAddr::V4(target) => vec![*target.ip()],
@@ -49,7 +49,7 @@ pub(crate) fn towards(target: SocketAddr) -> DiscoveryOptions {
     DiscoveryOptions { broadcast, ..DiscoveryOptions::usual(target.port()) }
 }
 
-/// Watches for as long as the future lives.
+/// Runs until the future is dropped.
 pub(crate) async fn watch(options: DiscoveryOptions, mut tell: impl FnMut(String)) {
     let policy = RoutePolicy { preference: RoutePreference::Local, ..RoutePolicy::default() };
     let settings = Settings { adopt: true, policy, ..Settings::default() };

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fuzzes: all targets one after the other, or those that are named.
+# Fuzzes all targets one after the other, or the named ones.
 #
 #     fuzz/run.sh [TARGET…]             a minute each, from an optimised build; SECONDS_EACH=… for longer
 #     fuzz/run.sh --brief               a few seconds each and a quick build, for .ci/run
-#     fuzz/run.sh --keep [TARGET…]      takes into the corpus what reached code that no file of it reaches
+#     fuzz/run.sh --keep [TARGET…]      adds inputs to the corpus that reached new code
 #
-# Needs cargo and a C++ compiler, for libFuzzer; neither cargo-fuzz nor a nightly toolchain, though the folders are
-# laid out as cargo-fuzz wants them. What breaks a property is left in fuzz/artifacts, and its name is printed.
+# Needs cargo and a C++ compiler, for libFuzzer, but neither cargo-fuzz nor a nightly toolchain. The folders have the layout
+# of cargo-fuzz. Input that breaks a property is left in fuzz/artifacts, and its name is printed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -22,7 +22,7 @@ targets=("$@")
 profile=release
 [ "$mode" != brief ] || profile=dev
 
-# What cargo-fuzz passes as well: counters at every branch, and the operands of comparisons. All of it is stable.
+# The same flags as cargo-fuzz: counters at every branch, and the operands of comparisons. All of them are stable.
 flags=(
     -Cpasses=sancov-module
     -Cllvm-args=-sanitizer-coverage-level=4
@@ -36,15 +36,15 @@ built=$PWD/../target/fuzz
 found=$built/found
 
 build() {
-    # Naming the host keeps the flags from build scripts, which are no fuzzers.
+    # With an explicit target the flags do not apply to build scripts.
     RUSTFLAGS="${flags[*]}" CARGO_TARGET_DIR=$built cargo build --locked --profile "$profile" --target "$host"
 }
 
-# One target: the files of the corpus first, then what can be made of them.
+# One target: the files of the corpus first, then mutations of them.
 fuzz() {
     local target=$1 seconds=$2
     mkdir -p "$found/$target" artifacts
-    # Longer inputs find nothing more, only more slowly; the time and the memory are far beyond what any input needs.
+    # Longer inputs find nothing more, only more slowly. The limits of time and memory are far above what any input needs.
     "$bin/$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -dict=words.dict \
         -artifact_prefix="artifacts/$target-" -print_final_stats=1 "$found/$target" "corpus/$target" 2>"$log" || {
         tail -n 40 "$log" >&2
@@ -55,7 +55,7 @@ fuzz() {
         "$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1)"
 }
 
-# Few and small ones: as many as it takes to reach each branch once.
+# A minimal set: few and small inputs that reach each branch once.
 keep() {
     local target=$1 before
     before=$(find "corpus/$target" -type f | wc -l)
@@ -71,12 +71,12 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 log=$scratch/log
 build
-# What longer runs have gathered would take longer than there is time for.
+# The inputs of longer runs would take too long.
 [ "$mode" != brief ] || found=$scratch/found
 bin=$built/$host/$profile
 [ "$profile" != dev ] || bin=$built/$host/debug
 
-# The store writes files, and nobody needs them afterwards.
+# The store writes temporary files.
 [ ! -w /dev/shm ] || export TMPDIR=/dev/shm
 for target in "${targets[@]}"; do
     case $mode in

@@ -1,7 +1,7 @@
 //! Why something fails, and what to do: the one table of causes and remedies.
 //!
 //! The doctor, the one-shot commands, the daemon's stop of the cloud and the tables in `docs/TROUBLESHOOTING.md` are
-//! printed from it. What is wrong with a broker is in `mqtt::failure::reason`, in the same form.
+//! printed from it. The causes of a broker are in `mqtt::failure::reason`, in the same form.
 
 /// A likely cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

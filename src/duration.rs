@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// Found by the fuzzer: a command of four thousand letters had a result of four thousand.
+    /// Found by the fuzzer: a command of four thousand characters had a result of four thousand.
     #[test]
     fn an_invalid_text_is_quoted_in_part_only() {
         for text in ["9".repeat(4000), "y".repeat(4000), format!("5s {}", "-".repeat(4000))] {

@@ -1,9 +1,9 @@
-//! hs100d controls TP-Link HS100 smart plugs: over the LAN while it answers, over TP-Link's cloud while it does not, with
+//! hs100d controls TP-Link HS100 smart plugs: over the LAN while it works, over TP-Link's cloud while it does not, with
 //! MQTT for programs and Home Assistant.
 //!
 //! The [`bridge`] makes all decisions as one value: events in, actions out, without a socket, a clock or a task. [`mqtt`]
-//! speaks to the broker and [`transport`] to the plugs; neither knows the other, and the bridge knows neither. The loop in
-//! [`daemon`] carries events in and actions out.
+//! connects to the broker and [`transport`] to the plugs; neither knows the other, and the bridge knows neither. The loop
+//! in [`daemon`] carries events in and actions out.
 //!
 //! ```text
 //!                        main

@@ -390,7 +390,7 @@ impl fmt::Display for Availability {
     }
 }
 
-/// A command to a plug.
+/// What a client wants of a plug. The bridge turns it into requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlugCommand {
     /// Set its state.

@@ -1,4 +1,4 @@
-//! How much memory is taken anew in the steady state: counted, so that it does not creep up.
+//! Counts the memory allocations of the steady state, so that they do not grow unnoticed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
@@ -17,15 +17,15 @@ use hs100d::transport::Transport;
 use steady_kit::{Steady, framed, sysinfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What is counted is the mean over so many, so that a table which doubles once in a while does not decide.
+/// The count is the mean over this many rounds, so that a table that doubles once in a while does not matter.
 const ROUNDS: u64 = 500;
 
-/// How often memory was taken on this thread in all rounds.
+/// The mean number of allocations on this thread per round.
 fn taken(mut act: impl FnMut()) -> f64 {
     allocation_counter::measure(|| (0..ROUNDS).for_each(|_| act())).count_total as f64
 }
 
-/// Prints the figure, which docs/PERFORMANCE.md has.
+/// Prints the figure for docs/PERFORMANCE.md and checks its bound.
 fn at_most(bound: f64, what: &str, taken: f64) {
     println!("allocations a {what}: {taken:.2}");
     assert!(taken <= bound, "a {what} takes memory {taken:.2} times, and {bound} were enough once");
@@ -99,7 +99,7 @@ fn exchange(
     }
 }
 
-/// A plug in a thread of its own, whose memory is not counted.
+/// A plug in its own thread, whose allocations are not counted.
 fn plug() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,6 @@
-//! The daemon's decisions in a world of faults, on a clock that does not wait: what is promised holds at every step,
-//! and each promise can be seen to break. `cargo run --release --example chaos` plays longer ones.
+//! The daemon's decisions under simulated faults, on a clock that does not wait. Every promise holds at every step, and
+//! for every promise there is a sabotage that the judge notices. `cargo run --release --example chaos` runs longer
+//! ones.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -32,7 +33,7 @@ fn a_few_stormy_hours_break_no_promise() {
     }
 }
 
-/// Each of a hundred plugs would be read once a minute over the cloud, and that alone is more than the budget.
+/// A hundred plugs, each read once a minute over the cloud, exceed the rate limit.
 #[test]
 fn over_a_day_of_a_dead_lan_the_cloud_is_used_to_its_budget_and_no_more() {
     let plan = Plan { plugs: 100, season: Season::DeadLan, ..plan(1, 24) };
@@ -67,7 +68,7 @@ fn each_promise_can_be_broken_and_is_seen_to_be() {
             let plan = Plan { sabotage: Some(sabotage), ..plan(seed, 12) };
             World::new(plan).play().err()
         });
-        let broken = broken.unwrap_or_else(|| panic!("nobody notices {sabotage:?}"));
+        let broken = broken.unwrap_or_else(|| panic!("the judge does not notice {sabotage:?}"));
         assert_eq!(broken.promise, promise, "{sabotage:?}: {broken}");
     }
     for promise in Promise::ALL {
@@ -75,11 +76,11 @@ fn each_promise_can_be_broken_and_is_seen_to_be() {
     }
 }
 
-/// The output of a command that goes well.
+/// Standard output of a command that succeeds.
 fn output(folder: &Path, words: &str) -> String {
     let mut bash = Command::new("bash");
     bash.args(["-c", words]).current_dir(folder).env("SOURCES", env!("CARGO_MANIFEST_DIR"));
-    // A hook that has the tests run may name its own repository.
+    // A Git hook that runs the tests may set these for its own repository.
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
         bash.env_remove(name);
     }
@@ -102,7 +103,7 @@ fn the_gate_draws_the_same_fresh_seeds_from_a_commit_in_a_shallow_clone_and_in_a
         &repo,
         r#"cp -r "$SOURCES"/{.ci,.gitattributes,Cargo.toml,Cargo.lock} . && mkdir src tests examples"#,
     );
-    // As it is before it is exported.
+    // As it is in the repository, before `git archive` replaces it.
     output(&repo, "echo '$Format:%H$' >.ci/commit");
     output(&repo, &format!("git init -q && {commit}"));
 
@@ -119,7 +120,7 @@ fn the_gate_draws_the_same_fresh_seeds_from_a_commit_in_a_shallow_clone_and_in_a
     assert_eq!(drawn("shallow"), first);
     output(scratch.path(), "mkdir exported && git -C repo archive HEAD | tar -x -C exported");
     assert_eq!(drawn("exported"), first);
-    // Neither the id of its commit nor that of the repository around it.
+    // The archive has neither the id of its commit nor that of a repository around it.
     output(
         scratch.path(),
         "mkdir repo/copy && cp -r repo/.ci repo/Cargo.* repo/src repo/tests repo/examples repo/copy",

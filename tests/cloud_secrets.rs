@@ -1,6 +1,6 @@
-//! Nothing that the cloud wire says, at any level, in any error or `Debug` text, holds a secret.
+//! The cloud client writes no secret at any log level, in any error or `Debug` text.
 //!
-//! Alone in its binary, because the log of a whole process is captured.
+//! The only test of its program, because it captures the log of the whole process.
 
 #![allow(clippy::unwrap_used)]
 

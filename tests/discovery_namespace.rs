@@ -1,9 +1,9 @@
-//! Real broadcasts: plugs in two subnets, each at the other end of an Ethernet cable, and a daemon that knows of none of
-//! them and asks on whatever interfaces it has.
+//! Real broadcasts: plugs in two subnets, each behind its own Ethernet cable, and a daemon that knows none of them and
+//! broadcasts on every interface.
 //!
-//! All of it lives in network namespaces that the test makes and that end with it: one for the daemon, and one for the
-//! plugs of each subnet. Nothing of the machine's own network is in them. Where no namespace may be made the test says
-//! so and passes. Its three parts are three processes of this file.
+//! The test makes network namespaces for this: one for the daemon, one for the plugs of each subnet. They have nothing
+//! of the machine's own network. Where namespaces are not allowed, the test says so and passes. Its three parts are
+//! three processes of this file.
 
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -27,11 +27,11 @@ use hs100d::sim::notify::ChangeNotifier;
 use hs100d::sim::plug::SimPlug;
 use serde_json::json;
 
-/// The whole of it takes some ten seconds.
+/// The whole test takes about ten seconds.
 const BOUND: Duration = Duration::from_secs(180);
 /// In each subnet.
 const PLUGS: usize = 15;
-/// In each subnet so many are given other addresses.
+/// The number of plugs in each subnet that get other addresses.
 const MOVED: usize = 5;
 const PORT: u16 = 9999;
 const TDP_PORT: u16 = 20002;
@@ -52,12 +52,12 @@ async fn the_daemon_in_its_namespace() {
     ip("link set lo up");
     let mut one = Network::make(1);
     one.connect("10.77.1.1/24 brd +");
-    // Default settings but for the interval: by itself a second round would come tomorrow.
+    // Default settings except the interval: a second round would start only after a day.
     let config = Config::default().set("broker", "listen", "127.0.0.1:0").set("discovery", "interval", "1d");
     let scene = Arc::new(Scene::start(&config).await);
     all_are_shown(&scene.subscriber, &one.hosts()).await;
 
-    // An interface comes while the daemon runs, of a sort that has no broadcast address written down.
+    // An interface appears while the daemon runs. It has no configured broadcast address.
     let mut two = Network::make(2);
     two.connect("10.77.2.1/24");
     all_are_shown(&scene.subscriber, &two.hosts()).await;
@@ -78,14 +78,14 @@ async fn the_daemon_in_its_namespace() {
     let hosts = one.hosts().into_iter().chain(two.hosts()).collect();
     all_are_shown(&scene.subscriber, &hosts).await;
 
-    // The second interface goes, and comes back with another address; a plug has moved meanwhile.
+    // The second interface disappears and returns with another address. A plug has moved meanwhile.
     two.cut();
     scene.daemon.says("no probes from there local=10.77.2.1").await;
     two.connect("10.77.2.2/24 brd +");
     two.move_to(1, 200);
     all_are_shown(&scene.subscriber, &two.hosts()).await;
 
-    // A restart without any broadcast: everybody is where they were.
+    // A restart without any broadcast: every plug is at its last address.
     let hosts = one.hosts().into_iter().chain(two.hosts()).collect();
     let Some(Scene { setup, mut daemon, .. }) = Arc::into_inner(scene) else { panic!("a command goes on") };
     daemon.stop().await;
@@ -96,11 +96,11 @@ async fn the_daemon_in_its_namespace() {
     assert_eq!(result["status"], "ok", "{result}");
 }
 
-/// One subnet: its plugs in a process and a namespace of their own, and a cable to them.
+/// One subnet: its plugs, in their own process and namespace, and a cable to them.
 struct Network {
     number: usize,
     plugs: Player,
-    /// Where each of its plugs is.
+    /// The address of each of its plugs.
     hosts: Vec<String>,
 }
 
@@ -113,7 +113,7 @@ impl Network {
         }
     }
 
-    /// Lays a cable and switches it on at both ends; all its plugs are where they were.
+    /// Connects the cable at both ends. All its plugs keep their addresses.
     fn connect(&mut self, address: &str) {
         let (number, pid) = (self.number, self.plugs.pid());
         ip(&format!("link add lan{number} type veth peer name eth0 netns {pid}"));
@@ -132,7 +132,7 @@ impl Network {
         self.hosts[plug] = host;
     }
 
-    /// Where each of its plugs is, by the name that it has at the broker.
+    /// The address of each of its plugs, by topic name.
     fn hosts(&self) -> BTreeMap<String, String> {
         (0..).map(|plug| name((self.number - 1) * PLUGS + plug)).zip(self.hosts.iter().cloned()).collect()
     }
@@ -142,7 +142,7 @@ impl Network {
     }
 }
 
-/// The plugs of one subnet, told by lines on standard input where to be.
+/// The plugs of one subnet. Lines on standard input move them.
 #[tokio::test]
 #[ignore = "started by the_daemon_in_its_namespace"]
 async fn a_network_of_plugs() {
@@ -160,7 +160,7 @@ async fn a_network_of_plugs() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["connect", ref hosts @ ..] => {
-                // With the first address of a network all others of it would go; so the first is nobody's.
+                // Removing the first address of a subnet would remove all others, so no plug has the first one.
                 ip(&format!("address add 10.77.{number}.9/24 brd + dev eth0"));
                 for host in hosts {
                     ip(&format!("address add {host}/24 brd + dev eth0"));

@@ -1,8 +1,8 @@
-//! A LAN that is cut without a word, in numbers: how long a command takes then, and how long the way home.
+//! A LAN that is cut silently, in numbers: how long a command takes then, and how long the return to the LAN.
 //!
-//! The daemon, its broker and a switch stand in one network namespace, and two rooms of plugs in namespaces of their own,
-//! each at the other end of a cable to that switch. One cable is cut: what is sent into it is lost, nothing refuses,
-//! nothing answers, and the daemon's own interface stays up. The cloud is reached on a way of its own, which stays open.
+//! The daemon, its broker and a switch are in one network namespace. Two groups of plugs are in their own namespaces,
+//! each connected to the switch by a cable. One cable is cut: what is sent into it is lost, nothing refuses, nothing
+//! answers, and the daemon's own interface stays up. The cloud is reached over another path, which stays open.
 //!
 //! ```text
 //! cargo test --test lan_cut                                             ten commands after one cut
@@ -35,37 +35,37 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-/// So many cuts are made; each time every plug behind the cut is sent a command.
+/// The number of cuts. After each, every plug behind the cut gets a command.
 const CUTS: &str = "HS100D_LAN_CUTS";
-/// What a hundred measures take; ten take some twenty seconds.
+/// A hundred commands take most of this; ten take about twenty seconds.
 const BOUND: Duration = Duration::from_secs(900);
-/// Behind the cable that is cut.
+/// Plugs behind the cable that is cut.
 const PLUGS: usize = 10;
-/// Behind the other cable.
+/// A plug behind the other cable.
 const NEIGHBOUR: &str = "plug-11";
-/// What is promised of a command after a cut, from its arrival to its result.
+/// The promise for a command after a cut, from its arrival to its result.
 const SWITCHED_WITHIN: Duration = Duration::from_secs(1);
-/// What is promised of a LAN that is back, one probe interval …
+/// The promise for a LAN that is back: one probe interval …
 const HOME_WITHIN: Duration = Duration::from_secs(10);
-/// … and what a machine with other things to do may add to it.
+/// … and what a busy machine may add.
 const SLACK: Duration = Duration::from_secs(1);
-/// A neighbour of the cut plugs, which is answered as if nothing had happened.
+/// A plug behind the other cable is answered as if nothing had happened.
 const AT_ONCE: Duration = Duration::from_millis(500);
-/// How long after a cut the commands come, cut by cut: before anybody has noticed, while a poll hangs, after it has
-/// failed, and when the LAN is known to be down.
+/// The time from a cut to its commands, cut by cut: before the cut was noticed, while a poll hangs, after a poll has
+/// failed, and when the LAN counts as down.
 const LATER: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(400), Duration::from_millis(1500), Duration::from_secs(6)];
-/// How long the LAN stays cut once the commands are done, cut by cut: until nothing is under way on it any more, to and
-/// fro between two probes, and not at all.
+/// The time that the LAN stays cut after the commands, cut by cut: until nothing is in flight on it, times between two
+/// probes, and zero.
 const AWAY: [Duration; 4] =
     [Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(11), Duration::ZERO];
-/// Calls to the cloud that the daemon allows itself: so many at once, and one a second.
+/// The daemon's limit for cloud calls: this burst, and one a second.
 const BURST: f64 = 60.0;
-/// Calls that a round may cost: an order and a reading for each command, and a poll of each plug that is cut off.
+/// Cloud calls per round: a relay command and a read for each command, and a poll of each plug that is cut off.
 const CALLS_PER_CUT: f64 = 3.0 * PLUGS as f64;
 const PORT: u16 = 9999;
 const TDP_PORT: u16 = 20002;
-/// The account's host and the plugs' host, at the same address in both namespaces.
+/// The addresses of the account's host and of the plugs' host, the same in both namespaces.
 const CLOUD: [SocketAddr; 2] = [
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), 18001),
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), 18002),
@@ -122,14 +122,14 @@ async fn the_daemon_at_its_switch() {
     measured.hold();
 }
 
-/// Plugs in a namespace of their own, and a cable from them to the switch.
+/// Plugs in their own namespace, and a cable from them to the switch.
 struct Room {
     number: usize,
     plugs: Player,
 }
 
 impl Room {
-    /// Plugs with consecutive addresses: the first one's last digits, and how many.
+    /// Plugs with consecutive addresses: the last digits of the first one, and their number.
     fn connect(number: usize, [first, count]: &[usize; 2]) -> Self {
         let mut plugs = Player::start("a_room_of_plugs", "room");
         ip(&format!("link add cable{number} type veth peer name eth0 netns {}", plugs.pid()));
@@ -139,7 +139,7 @@ impl Room {
         Self { number, plugs }
     }
 
-    /// The switch goes on without this cable: what is meant for its plugs goes to the other one, where nobody is.
+    /// The switch no longer uses this cable: frames for its plugs go to the other one, where no plug has their address.
     fn cut(&self) {
         ip(&format!("link set cable{} down", self.number));
     }
@@ -152,7 +152,7 @@ impl Room {
         self.plugs.say("calls").parse().unwrap()
     }
 
-    /// What a plug was switched to, one after the other; what both routes delivered stands there once.
+    /// The states that a plug was switched to, in order; a command that arrived over both routes counts once.
     fn states(&mut self, plug: usize) -> Vec<bool> {
         let mut states: Vec<bool> =
             serde_json::from_str(&self.plugs.say(&format!("switchings {plug}"))).unwrap();
@@ -161,7 +161,7 @@ impl Room {
     }
 }
 
-/// What is left of the calls that the daemon allows itself, never counted too high.
+/// A lower bound of the cloud calls that the daemon may still make.
 struct Budget {
     left: f64,
     at: Instant,
@@ -169,7 +169,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// Waits until a round will not be held back, which is not what is measured here.
+    /// Waits until the rate limit will not delay a round; that is not what is measured here.
     async fn wait(&mut self, room: &mut Room) {
         let (now, calls) = (Instant::now(), room.calls());
         self.left = (self.left + (now - self.at).as_secs_f64()).min(BURST) - (calls - self.calls) as f64;
@@ -178,20 +178,20 @@ impl Budget {
     }
 }
 
-/// What came of it.
+/// The results.
 #[derive(Default)]
 struct Measured {
-    /// Of commands that the cloud carried out.
+    /// Of commands over the cloud.
     took: Vec<Duration>,
-    /// Of commands to the neighbour.
+    /// Of commands to the plug behind the other cable.
     neighbour: Vec<Duration>,
     home: Vec<Duration>,
-    /// Results of any other sort.
+    /// All other results.
     wrong: Vec<Value>,
 }
 
 impl Measured {
-    /// Sends a command to each plug, all at once, and hears their results.
+    /// Sends a command to each plug, all at once, and waits for the results.
     async fn switch(&mut self, scene: &Scene, state: &str) {
         let order = |plug: &str| scene.send(plug, json!({ "state": state }));
         let sent: Vec<_> = names().map(|plug| (order(&plug), plug)).collect();
@@ -260,7 +260,7 @@ impl Measured {
     }
 }
 
-/// Half, nearly all, and all of the times.
+/// Median, 99th percentile and maximum.
 struct Spread<'a>(&'a [Duration]);
 
 impl Display for Spread<'_> {
@@ -286,7 +286,7 @@ async fn all(scene: &Scene, route: &str) {
     }
 }
 
-/// The daemon's end of the way to the cloud, which no cut touches.
+/// The daemon's end of the path to the cloud, which no cut affects.
 async fn lead_to_cloud(folder: &Path) {
     for (number, address) in CLOUD.iter().enumerate() {
         let listener = TcpListener::bind(address).await.unwrap();
@@ -317,11 +317,11 @@ fn way(folder: &Path, number: usize) -> PathBuf {
 }
 
 async fn join(mut near: impl AsyncRead + AsyncWrite + Unpin, mut far: impl AsyncRead + AsyncWrite + Unpin) {
-    // Either side may hang up as it likes.
+    // Either side may close the connection.
     let _ = copy_bidirectional(&mut near, &mut far).await;
 }
 
-/// The plugs of one room and, if it is asked for, the cloud that knows them.
+/// One group of plugs and, if requested, the cloud that knows them.
 #[tokio::test]
 #[ignore = "started by the_daemon_at_its_switch"]
 async fn a_room_of_plugs() {

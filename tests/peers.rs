@@ -1,5 +1,6 @@
-//! Programs written by others, at work in our simulated home. Where they and we understand each other, the house is
-//! right; the daemon is then tested against the house, and against a plug of theirs in `e2e_peers.rs`.
+//! Programs written by others, with our simulated home. Where they understand each other, the simulated home is right;
+//! the daemon is then tested against the simulated home, and in `tests/end_to_end/peers.rs` against a plug that others
+//! wrote.
 
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -22,27 +23,28 @@ use hs100d::sim::plug::klap::{Framing, HeldAccount, SeqSign};
 use hs100d::sim::plug::meter::SimMeter;
 use serde_json::{Value, json};
 
-/// What a password may hold, and what trips whoever builds JSON by hand.
+/// Characters that a password may have and that break hand-made JSON.
 const PASSWORD: &str = "\"'\\/{}$ü ";
 
-/// Held while a plug of the newer discovery is about, on its one port, and while a peer stumbles over such a plug.
+/// Held while a plug of the discovery on UDP 20002 runs, as that port is fixed, and while a peer is confused by such a
+/// plug.
 static NEWER_DISCOVERY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The addresses of one LAN are wanted by the next test as well; port and house are each test's own.
+/// The first addresses of loopback; the ports and the home belong to one test.
 fn home_of(plugs: &[(Model, &str)]) -> HomeOptions {
     let mut home_options = HomeOptions::of_models(plugs);
     home_options.account = SimAccount::new("user@example.com", PASSWORD);
     home_options
 }
 
-/// Runs a peer to its end and gives back what it printed.
+/// Runs a peer to its end and returns its output.
 async fn run(command: Command, input: String) -> String {
     let (succeeded, printed) = run_to_end(command, input).await;
     assert!(succeeded, "{printed}");
     printed
 }
 
-/// Runs a peer to its end on a thread of its own: whether it succeeded, and what it printed.
+/// Runs a peer to its end on its own thread. Returns whether it succeeded, and its output.
 async fn run_to_end(mut command: Command, input: String) -> (bool, String) {
     tokio::task::spawn_blocking(move || {
         let mut output = tempfile::tempfile().unwrap();
@@ -76,12 +78,12 @@ async fn kasa(peers: &Path, home: &SimHome, arguments: &[&str]) -> String {
     run(command, String::new()).await
 }
 
-/// python-kasa's command line about the first plug of a house.
+/// python-kasa's command line for the first plug of a home.
 async fn kasa_plug(peers: &Path, home: &SimHome, arguments: &[&str]) -> String {
     kasa_device(peers, home, "plug", arguments).await
 }
 
-/// python-kasa's command line about the first device of a house, of a type of which the peer has several.
+/// python-kasa's command line for the first device of a home, which it takes for a device of this type.
 async fn kasa_device(peers: &Path, home: &SimHome, kind: &str, arguments: &[&str]) -> String {
     let host = home.lan().address(home.plug(0)).unwrap().ip().to_string();
     let about = ["--host", &host, "--type", kind];
@@ -118,13 +120,13 @@ async fn python_kasa_reads_and_works_each_of_our_plugs() {
     }
 }
 
-/// What a meter shows in these tests, in W, V, A and kWh.
+/// The values of a meter in these tests, in W, V, A and kWh.
 fn metered() -> SimMeter {
     let days = [((2026, 1, 2), 0.75), ((2026, 1, 31), 1.5), ((2026, 11, 2), 4.0)];
     SimMeter { power: 61.753, voltage: 230.837, current: 0.451, total: 16.323, days: days.into() }
 }
 
-/// The peer prints what it makes of a meter, whichever units it was told in.
+/// The peer prints the same values from a meter in either units.
 fn expect_energy(printed: &str) {
     for line in ["Current: 0.451 A", "Voltage: 230.837 V", "Power: 61.753 W", "Total consumption: 16.323 kWh"]
     {
@@ -301,7 +303,7 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
     command.args(["discover", "--json", "--timeout", "2s"]);
     let mut ours: Vec<Value> = serde_json::from_str(&run(command, String::new()).await).unwrap();
     for row in ours.iter_mut().filter_map(Value::as_object_mut) {
-        // What only the daemon knows.
+        // Fields that only the daemon has.
         row.retain(|key, _| !["topic_name", "outlets", "unread"].contains(&key.as_str()));
     }
     assert_eq!(ours, theirs);
@@ -314,7 +316,7 @@ async fn python_kasa_hears_that_one_of_our_plugs_speaks_klap() {
     let _nobody_else = NEWER_DISCOVERY.lock().await;
     let mut home_options = home_of(&[(Model::HS100_HW4, "Lamp")]);
     home_options.first_plug = [127, 0, 3, 1].into();
-    home_options.tdp_port = 20002; // The peer asks there and nowhere else.
+    home_options.tdp_port = 20002; // The peer uses no other port.
     let home = match SimHome::start(home_options).await {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             return skip("127.255.255.255:20002 is taken");
@@ -338,8 +340,8 @@ async fn klap_home(model: Model, version: SimKlapVersion) -> SimHome {
     home
 }
 
-/// python-kasa's command line about the device of [`klap_home`], with this account: whether it succeeded, and what it
-/// printed.
+/// python-kasa's command line for the device of [`klap_home`], with this account. Returns whether it succeeded, and its
+/// output.
 async fn try_kasa_klap(
     peers: &Path,
     home: &SimHome,
@@ -358,7 +360,7 @@ async fn try_kasa_klap(
     run_to_end(command, String::new()).await
 }
 
-/// The same with the account of the home.
+/// The same, with the account of the home.
 async fn kasa_klap(peers: &Path, home: &SimHome, arguments: &[&str]) -> String {
     let (succeeded, printed) = try_kasa_klap(peers, home, ("user@example.com", PASSWORD), arguments).await;
     assert!(succeeded, "{arguments:?}: {printed}");
@@ -446,7 +448,7 @@ async fn python_kasa_takes_its_session_back_and_meets_the_oddities_of_our_klap()
     let Some(peers) = peers() else { return };
     let home = klap_home(Model::HS100_HW4, SimKlapVersion::V2).await;
     let plug = home.plug(0);
-    // Its first session is taken: it ends as soon as it has begun.
+    // Its first session is taken: it ends right after its start.
     let watched = plug.clone();
     let thief = async {
         home.wait_until(PATIENCE, || watched.traffic().klap_requests > 0).await.unwrap();
@@ -464,7 +466,7 @@ async fn python_kasa_takes_its_session_back_and_meets_the_oddities_of_our_klap()
     assert!(!plug.is_on());
 }
 
-/// Lets a client of the cloud log in, list, switch on and off, and holds what it saw against what happened.
+/// A client of the cloud logs in, lists the devices, switches on and off. Its output must match what happened.
 async fn use_the_cloud(command: Command) {
     let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW4, "Küche ☕")];
     let mut home_options = home_of(&plugs);
@@ -525,7 +527,7 @@ fn a_plug_that_someone_else_wrote_understands_our_frames_and_has_a_button() {
     assert_eq!(sysinfo["system"]["get_sysinfo"]["relay_state"], 0);
 }
 
-/// What Home Assistant's own code makes of the documents in a golden file, by unique id.
+/// What Home Assistant's own code reads from the discovery payloads in a golden file, by unique id.
 async fn read_by_home_assistant(peers: &Path, golden: &str) -> serde_json::Map<String, Value> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
     let mut command = Command::new(peers.join("python/bin/python"));
@@ -541,7 +543,7 @@ async fn home_assistant_reads_the_same_in_our_documents_of_both_forms_and_every_
         let mut device = read_by_home_assistant(peers, &format!("device-{kind}.json")).await;
         let component = read_by_home_assistant(peers, &format!("component-{kind}.json")).await;
         for entity in device.values_mut().filter(|entity| entity["platform"] == "button") {
-            // Handed down to all; a button has none, and its schema drops it.
+            // Shared by all components; a button has none, and its schema drops it.
             entity.as_object_mut().unwrap().remove("state_topic");
         }
         assert_eq!(device, component, "{kind}");

@@ -1,8 +1,8 @@
-//! The restart matrix: Home Assistant, the broker with its store, without it and with a limit that one message is over,
-//! the daemon, a plug and the cloud, each two of them restarted in either order, with real processes. Nobody helps;
-//! afterwards everything is as it was.
+//! The restart matrix: Home Assistant, the broker (with its store, without it, and with a size limit below one
+//! message), the daemon, a plug and the cloud. Every two of them restart in either order, as real processes. Without
+//! any help, everything is as before in the end.
 //!
-//! `cargo test --test restart_matrix -- --nocapture` prints the time that each pair took.
+//! `cargo test --test restart_matrix -- --nocapture` prints the time of each pair.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -28,26 +28,26 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// So many houses stand at once, each with a broker and a daemon.
+/// The number of homes that run at once, each with a broker and a daemon.
 const AT_ONCE: usize = 16;
-/// A restart keeps its member away for so long.
+/// How long a restart takes.
 const AWAY: Duration = Duration::from_secs(1);
 /// From the moment when both are back until everything is right.
 const RIGHT_WITHIN: Duration = Duration::from_secs(20);
 /// The longest that Home Assistant may see a plug as unavailable.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(15);
-/// How often what the broker keeps is looked at, and a broker that is away is tried.
+/// How often the retained messages are read, and how often a broker that is down is tried.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// What the cloud says of a token from before its restart.
+/// The cloud's error code for a token from before its restart.
 const TOKEN_EXPIRED: i64 = -20651;
 
-/// Who is restarted.
+/// The programs that restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Member {
     HomeAssistant,
     BrokerWithStore,
     BrokerWithoutStore,
-    /// Comes back without its store, and refuses the longest message from then on.
+    /// Returns without its store, and refuses the longest message from then on.
     BrokerWithLimit,
     Daemon,
     Plug,
@@ -70,12 +70,12 @@ const MEMBERS: [(Member, &str); 7] = [
     (Member::Cloud, "cloud"),
 ];
 
-/// How the second restart follows the first.
+/// The order of the second restart after the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// The second goes while the first is away; they come back in the order in which they went.
+    /// The second goes down while the first is down. They return in the same order.
     Meanwhile,
-    /// The second goes when the first is back, at once.
+    /// The second goes down as soon as the first is back.
     RightAfter,
 }
 
@@ -93,7 +93,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// All that there can be: what is away cannot go.
+    /// Every pair that is possible: what is down cannot go down.
     fn all() -> Vec<Self> {
         let cells = MANNERS.iter().flat_map(|(manner, _)| {
             MEMBERS.iter().flat_map(|(first, _)| {
@@ -103,7 +103,7 @@ impl Pair {
         cells.filter(|pair| pair.manner == Manner::RightAfter || !pair.is_one_thing()).collect()
     }
 
-    /// A birth has everything said again, and so could hide what was not said by itself.
+    /// A birth message makes the daemon publish everything, which could hide a missing message.
     fn has_birth(&self) -> bool {
         [self.first, self.second].contains(&Member::HomeAssistant)
     }
@@ -117,8 +117,8 @@ impl Pair {
     }
 }
 
-/// The plugs by number, as they are called in topics, and how they are when the story begins. The last one is out of
-/// the LAN's reach, so that the cloud's restart is one that matters.
+/// The plugs by number: their topic names, and their relays at the start. The last one is out of reach of the LAN, so
+/// that the restart of the cloud matters.
 const PLUGS: [(&str, bool); 3] = [("lamp", true), ("kettle", false), ("attic", true)];
 const LAMP: usize = 0;
 const ATTIC: usize = 2;
@@ -155,14 +155,14 @@ async fn whichever_two_are_restarted_everything_is_right_again_without_help() {
     assert_eq!(broken, 0, "pairs that ended otherwise, see above");
 }
 
-/// What a story took.
+/// The outcome of one pair.
 struct Told {
     pair: Pair,
     took: Duration,
     away: Duration,
 }
 
-/// Two restarts, and what they leave behind.
+/// Runs two restarts and checks the result.
 async fn story(pair: Pair) -> Told {
     let what = format!("{pair:?}");
     let mut scene = Scene::start(pair.has_birth()).await;
@@ -191,16 +191,16 @@ async fn story(pair: Pair) -> Told {
 
 const LOGINS: &str = "one login, and a token that is kept and renewed only when it is dead";
 
-/// Everybody.
+/// Everything that runs.
 struct Scene {
     home: SimHome,
     broker: Broker,
     setup: Setup,
     daemon: Option<Daemon>,
     home_assistant: Option<Client>,
-    /// Whether Home Assistant says that it was born, at each of its connects.
+    /// Whether Home Assistant sends a birth message at each of its connects.
     has_birth: bool,
-    /// Is there all along, and sees what Home Assistant would.
+    /// Stays connected, and receives everything that Home Assistant would.
     witness: Client,
 }
 
@@ -221,7 +221,7 @@ impl Scene {
         Self { home, broker, setup, daemon: Some(daemon), home_assistant, has_birth, witness }
     }
 
-    /// Waits until all is shown that there is to show, and gives it.
+    /// Waits until everything is published, and returns it.
     async fn settle(&self) -> Picture {
         let shown = |name: &str, leaf: &str| self.witness.last_json(&format!("hs100d/{name}/{leaf}"));
         self.witness
@@ -239,7 +239,8 @@ impl Scene {
         within("everything kept", async {
             loop {
                 let picture = self.picture().await;
-                // Each plug has state, info, availability and a document; the bridge state, info and a document.
+                // Each plug has state, info, availability and a discovery payload; the bridge has state, info and a
+                // discovery payload.
                 if picture.len() == 4 * PLUGS.len() + 3 && picture["hs100d/bridge/state"] == "online" {
                     return picture;
                 }
@@ -263,7 +264,8 @@ impl Scene {
         self.comes_back(second).await;
     }
 
-    /// Goes, as the second of the two in the harder way: the daemon is killed, and the cloud forgets its tokens.
+    /// Takes a member down. The second one goes in the harder way: the daemon is killed, and the cloud forgets its
+    /// tokens.
     async fn goes(&mut self, member: Member, harder: bool) {
         match member {
             Member::HomeAssistant => drop(self.home_assistant.take()),
@@ -301,8 +303,8 @@ impl Scene {
         self.home.lan().settled(lamp).await.unwrap();
     }
 
-    /// Waits until the broker keeps exactly this, a Home Assistant that was born was told of every entity since, and each
-    /// plug was read anew; gives the time until it was right to stay.
+    /// Waits until the broker has exactly these retained messages, a Home Assistant with a birth message has received
+    /// every entity since, and each plug was read anew. Returns the time after which it stayed right.
     async fn is_as(&self, expected: &Picture, what: &str) -> Duration {
         let documents: Vec<_> = expected.keys().filter(|topic| topic.ends_with("/config")).collect();
         let (begun, readings) = (Instant::now(), self.readings());
@@ -333,7 +335,7 @@ impl Scene {
         }
     }
 
-    /// How often each plug was asked for anything.
+    /// The number of requests to each plug.
     fn readings(&self) -> Vec<u64> {
         let traffic = self.home.plugs().iter().map(|plug| plug.traffic());
         traffic.map(|traffic| traffic.lan_requests + traffic.cloud_requests).collect()
@@ -344,7 +346,7 @@ impl Scene {
         all.map(|seen| (seen.topic, without_times(&seen.payload))).collect()
     }
 
-    /// No relay clicked, no entity was taken away, and no state was shown that never was.
+    /// No relay was switched, no entity was removed, and no wrong state was published.
     fn nothing_was_touched(&self, what: &str) {
         for ((name, is_on), plug) in PLUGS.iter().zip(self.home.plugs()) {
             let by: Vec<_> = plug.switchings().iter().map(|switching| switching.by).collect();
@@ -360,14 +362,14 @@ impl Scene {
         }
     }
 
-    /// Both routes carry a command; each has one result.
+    /// Both routes carry a command, and each command has one result.
     async fn commands_work(&self, what: &str) {
         for (plug, route, origin) in [(LAMP, "local", SwitchedBy::Lan), (ATTIC, "cloud", SwitchedBy::Cloud)] {
             let name = PLUGS[plug].0;
             let result = self.command(name, "set", json!({"state": "OFF", "transaction": "off"})).await;
             let expected = json!({"status": "ok", "state": "OFF", "route": route});
             assert!(e2e::holds(&result, &expected), "{what}: {name}: {result}");
-            // What is read after it comes after whatever there may be of a second result.
+            // This read comes after any second result.
             self.command(name, "get", json!({"transaction": "read"})).await;
             assert_eq!(self.witness.results(name, "off").len(), 1, "{what}: {name}");
             let by: Vec<_> = self.home.plug(plug).switchings().iter().map(|switching| switching.by).collect();
@@ -384,7 +386,7 @@ impl Scene {
     }
 }
 
-/// What the broker keeps, by topic, without times.
+/// The retained messages by topic, without times.
 type Picture = BTreeMap<String, String>;
 
 fn without_times(payload: &str) -> String {
@@ -405,12 +407,12 @@ fn word(is_on: bool) -> &'static str {
     if is_on { "ON" } else { "OFF" }
 }
 
-/// Mosquitto at a port that stays its own.
+/// Mosquitto at a fixed port.
 struct Broker {
     port: u16,
     folder: TempDir,
     process: Option<Process>,
-    /// The longest payload that it takes from its next start on.
+    /// The size limit for payloads from its next start on.
     limit: Option<usize>,
 }
 
@@ -422,7 +424,7 @@ impl Broker {
         broker
     }
 
-    /// Ends, with what it keeps written down or lost.
+    /// Stops it, and keeps or removes its store.
     async fn goes(&mut self, keeps_store: bool) {
         let mut process = self.process.take().unwrap();
         if keeps_store {
@@ -441,7 +443,7 @@ impl Broker {
         }
     }
 
-    /// Has it refuse the longest of these messages from its next start on, and takes that one out.
+    /// Makes it refuse the longest of these messages from its next start on, and removes that one from `retained`.
     fn refuse_longest(&mut self, retained: &mut Picture) {
         let longest =
             retained.iter().max_by_key(|(_, payload)| payload.len()).map(|(topic, _)| topic.clone());
@@ -466,7 +468,7 @@ impl Broker {
     }
 }
 
-/// Somebody at the broker who comes back whenever the connection breaks.
+/// An MQTT client that reconnects whenever the connection breaks.
 struct Client {
     log: Arc<Mutex<Log>>,
     news: Arc<Notify>,
@@ -476,9 +478,9 @@ struct Client {
 #[derive(Default)]
 struct Log {
     heard: Vec<Heard>,
-    /// How much had been heard when the last connection began or ended.
+    /// The number of messages received when the last connection began or ended.
     before: usize,
-    /// While connected and subscribed.
+    /// `Some` while connected and subscribed.
     client: Option<AsyncClient>,
 }
 
@@ -503,7 +505,7 @@ impl Drop for Client {
 }
 
 impl Client {
-    /// Connects and listens; one with a birth says so then, each time, as Home Assistant does.
+    /// Connects and subscribes. A client with a birth message sends it then, each time, as Home Assistant does.
     fn start(id: &'static str, port: u16, has_birth: bool) -> Self {
         let (log, news) = (Arc::<Mutex<Log>>::default(), Arc::new(Notify::new()));
         let task = tokio::spawn({
@@ -557,7 +559,7 @@ impl Client {
         results.filter(|result| result["transaction"] == transaction).collect()
     }
 
-    /// Those of these topics that were not said live since the last connect.
+    /// Those of these topics that had no live message since the last connect.
     fn untold<'a>(&self, topics: &[&'a String]) -> Vec<&'a String> {
         let log = self.log.lock().unwrap();
         let fresh = &log.heard[log.before..];
@@ -565,7 +567,7 @@ impl Client {
         topics.iter().filter(|topic| !is_told(topic)).copied().collect()
     }
 
-    /// The longest time for which some plug was shown as unavailable, once all had been available.
+    /// The longest time for which a plug was unavailable, after all had been available.
     fn longest_unavailable(&self) -> Duration {
         let log = self.log.lock().unwrap();
         let mut shown: BTreeMap<&str, bool> = BTreeMap::new();
@@ -590,10 +592,10 @@ impl Client {
     }
 }
 
-/// What everybody here listens to.
+/// The filters of every client here.
 const FILTERS: [&str; 2] = ["homeassistant/#", "hs100d/#"];
 
-/// One connection, to its end.
+/// Runs one connection to its end.
 async fn connection(id: &str, port: u16, has_birth: bool, log: &Mutex<Log>, news: &Notify) {
     let options = MqttOptions::new(id.to_owned(), ("127.0.0.1", port));
     let (client, mut events) = AsyncClient::builder(options).capacity(100).build();
@@ -613,7 +615,7 @@ async fn connection(id: &str, port: u16, has_birth: bool, log: &Mutex<Log>, news
                     continue;
                 }
                 log.client = Some(client.clone());
-                // Who listens is told: a birth that went ahead of the subscriptions could be answered to nobody.
+                // After the subscriptions: the response to an earlier birth message would be missed.
                 if has_birth {
                     let birth = PublishOptions::at_most_once();
                     client.try_publish("homeassistant/status", "online", birth).unwrap();

@@ -1,5 +1,5 @@
-//! What strangers send, on the stable toolchain: every file of the fuzzers' corpus, and inputs that are made up and
-//! changed here, through the same properties that the fuzzers look for a way around (`fuzz/properties`).
+//! Untrusted input on the stable toolchain: every file of the fuzzers' corpus, and generated and mutated input, with
+//! the same properties that the fuzzers test (`fuzz/properties`).
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-/// The files of one way in, in the order of their names.
+/// The corpus of one property, sorted by name.
 fn files(name: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -60,21 +60,21 @@ fn every_way_in_has_a_target_and_a_corpus_and_no_corpus_is_left_over() {
     }
 }
 
-/// What is in the files of one way in.
+/// The content of the corpus of one property.
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     files(name).iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
-/// One thing done to an input.
+/// One change of an input.
 #[derive(Debug, Clone)]
 enum Change {
     Put(Index, Vec<u8>),
     Overwrite(Index, u8),
     Cut(Index, Index),
     Double(Index, Index),
-    /// Another value in the place of one in the JSON that the input ends with.
+    /// Replaces a value in the JSON at the end of the input.
     Replace(Index, Value),
-    /// One more entry in one of its objects or lists.
+    /// Adds an entry to one of its objects or lists.
     Add(Index, String, Value),
     Remove(Index),
 }
@@ -103,7 +103,7 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Values that are at the edge of something.
+/// Boundary values.
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -158,7 +158,7 @@ fn changed(mut input: Vec<u8>, change: Change) -> Vec<u8> {
     input
 }
 
-/// Changes the JSON that an input ends with, if it does.
+/// Changes the JSON at the end of an input, if there is any.
 fn in_json(input: Vec<u8>, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let start = input.iter().position(|&byte| byte == b'{').unwrap_or(input.len());
     let Ok(mut json) = serde_json::from_slice(&input[start..]) else { return input };
@@ -166,7 +166,7 @@ fn in_json(input: Vec<u8>, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     [&input[..start], json.to_string().as_bytes()].concat()
 }
 
-/// One of all the values in it, itself among them.
+/// One of all its values, itself included.
 fn nth(json: &mut Value, at: Index) -> &mut Value {
     fn count(json: &Value) -> usize {
         1 + match json {
@@ -198,12 +198,12 @@ fn nth(json: &mut Value, at: Index) -> &mut Value {
     find(json, place)
 }
 
-/// Enough to find each of the mistakes that were made on purpose to see these tests fail.
+/// Enough to find each of the bugs that were made on purpose to see these tests fail.
 const CASES: u32 = 1500;
 /// Each of these writes files.
 const CASES_ON_DISK: u32 = 200;
 
-/// So often. What is found is printed, and belongs into the corpus and not into a file of proptest's.
+/// This many cases. A failure is printed; it belongs in the corpus and not in a file of proptest's.
 fn tried(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -248,7 +248,7 @@ proptest! {
     fn no_file_of_the_store_breaks_a_property(input in input("store")) { properties::store::hold(&input) }
 }
 
-/// Bytes of no sense, or a file of the corpus after a few changes.
+/// Random bytes, or a file of the corpus after a few changes.
 fn input(name: &str) -> impl Strategy<Value = Vec<u8>> {
     let seed = select(seeds(name));
     let bred =

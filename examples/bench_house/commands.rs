@@ -1,4 +1,5 @@
-//! Commands: how long from publish to relay and to the state that was read back, alone, among silent plugs, en masse.
+//! Commands: the time from publish to relay and to the state that was read back, alone, among silent plugs, and many at
+//! once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,19 +12,19 @@ use super::process::Fault;
 use super::stage::{BOUND, Stage, pass};
 use super::{Say, Size};
 
-/// A command that has not led to its state by then is lost.
+/// A command whose state has not come by then is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
-/// The yardstick and the daemon take turns so often.
+/// The yardstick and the daemon alternate this often.
 const ROUNDS: usize = 10;
-/// The yardstick has connections to so many plugs, since for more there may not be files enough, and so many others are
-/// commanded through the daemon: what rests longer is colder, in the kernel too.
+/// The yardstick has connections to this many plugs, since more might exceed the limit for files. The daemon gets
+/// commands to the same number of other plugs: plugs that rest longer are colder, in the kernel too.
 const CHAINED: usize = 100;
-/// The slow questions of so many plugs are over in a second, each of which has three, at the least.
+/// Each plug has at least three slow polls; those of this many plugs are done in a second.
 const SETTLED_A_SECOND: usize = 500;
-/// Between two commands, so that each meets the polls at another moment.
+/// In milliseconds, between two commands, so that each falls at another moment of the polls.
 const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
 
-/// What became of many commands, in milliseconds.
+/// The outcomes of many commands; times in milliseconds.
 #[derive(Default)]
 struct Latency {
     relay: Samples,
@@ -43,7 +44,7 @@ impl Latency {
     }
 }
 
-/// Sends commands one after the other; `plug_of` chooses the plug of each.
+/// Sends commands one by one; `plug_of` chooses the plug of each.
 async fn measure(
     stage: &mut Stage,
     base: &str,
@@ -96,12 +97,12 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// 1. Publish to relay and publish to state, against the bare chain, while so many plugs are polled.
+/// 1. Publish to relay and publish to state, compared with the bare chain, while this many plugs are polled.
 ///
-/// Both take turns in the same minute: the machine is as awake, and as busy, for the one as for the other.
+/// Both alternate within the same minute, so that the machine is equally awake and busy for both.
 pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let mut stage = Stage::set(&size.program, plugs).await?;
-    // Each has plugs of its own, or the one would switch behind the other's back.
+    // Each has its own plugs; otherwise one would change the state that the other expects.
     let chained = (plugs / 2).min(CHAINED);
     let chain = stage.bare_chain(chained).await?;
     let daemon = stage.daemon_with_all(Duration::from_secs(5)).await?;
@@ -109,12 +110,12 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
     let count = if size.quick { 5 } else { 100 };
     let (mut ours, mut bare) = (Latency::default(), Latency::default());
     for round in 0..=ROUNDS {
-        // Not one after the other in the order of the polls.
+        // Not in the order of the polls.
         let any = |number: usize| (round * count + number) * 7919 + 13;
         let own_plug = |number| chained + any(number) % chained * (plugs / chained - 1);
         let own = measure(&mut stage, "hs100d", count, own_plug).await?;
         let other = measure(&mut stage, "bare", count, |number| any(number) % chained).await?;
-        // In the first one they warm up.
+        // The first round is the warm-up.
         if round > 0 {
             ours.add(&own);
             bare.add(&other);
@@ -124,8 +125,9 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
     say(&format!("hs100d, {plugs} plugs polled: {}", ours.summary()));
     drop(chain);
     daemon.stop().await?;
-    // A state takes three hops to the relay and three back, so nobody tells it in less than about twice the relay's time.
-    // The bare chain's own state is the yardstick; with a second round trip to the plug it would be 1.34 times that.
+    // A state takes three hops to the relay and three back, so it cannot come in less than about twice the relay's
+    // time. The yardstick is the bare chain's own state; with a second round trip to the plug it would take 1.34 times
+    // that.
     let row = |what: &str, ours: &Samples, bare: &Samples, percent, times| {
         let what = format!("1. {what} p{percent}, {plugs} plugs polled");
         Row::against(what, ours.percentile(percent), bare.percentile(percent), times, "ms")
@@ -139,7 +141,7 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
     ])
 }
 
-/// Until the slow questions of the first round are over.
+/// The time of the slow polls of the first round.
 fn settling(size: &Size, plugs: usize) -> Duration {
     Duration::from_secs(if size.quick { 1 } else { 6 + plugs / SETTLED_A_SECOND } as u64)
 }
@@ -155,7 +157,7 @@ pub(crate) async fn silent(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault>
     let mut calm = None;
     for silent in [0, 1, PLUGS / 2] {
         (0..silent).for_each(|plug| stage.plugs.set_silent(plug, true));
-        // The first polls after the fall are those that still wait for it.
+        // The polls right after the change still wait for the plug.
         let noted = Instant::now();
         stage.plugs.note_gaps();
         let others = |number: usize| silent + (number * 7919 + 13) % (PLUGS - silent);
@@ -186,7 +188,7 @@ pub(crate) async fn silent(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault>
     Ok(rows)
 }
 
-/// 6. Every one of 1,000 plugs is switched by commands that come within 10 ms.
+/// 6. Each of 1,000 plugs is switched, by commands within 10 ms.
 pub(crate) async fn mass(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let plugs = if size.quick { 100 } else { 1000 };
     let mut stage = Stage::set(&size.program, plugs).await?;
@@ -225,7 +227,7 @@ pub(crate) async fn mass(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     Ok(rows)
 }
 
-/// Counts the commands that ended well.
+/// Counts the commands that succeeded.
 async fn results(stage: &mut Stage, wanted: usize, sent: Instant) -> usize {
     let by = (sent + BOUND.min(LOST_AFTER * 2)).into();
     let mut good = 0;

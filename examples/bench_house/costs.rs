@@ -1,4 +1,4 @@
-//! What the daemon costs while nobody wants anything of it: processor, memory, its start, its size on the disk.
+//! The cost of the daemon without commands: processor time, memory, start time, size of the program.
 
 use std::fs;
 use std::process::Command;
@@ -9,14 +9,14 @@ use super::process::{Fault, Process};
 use super::stage::{Stage, cpu, memory, pass, waits};
 use super::{Say, Size};
 
-/// Between the reads of a bench that asks for memory: those that the program has by itself.
+/// The daemon's default.
 const USUAL_POLL: Duration = Duration::from_secs(5);
 
-/// What a process used for polls.
+/// The cost of polls.
 struct Cost {
-    /// Microseconds of processor a poll.
+    /// Microseconds of processor time per poll.
     cpu: f64,
-    /// Polls each time that it woke up.
+    /// Polls per wake-up.
     per_wake_up: f64,
     rate: f64,
 }
@@ -33,7 +33,7 @@ async fn cost(stage: &Stage, process: &Process, lasts: Duration) -> Result<Cost,
     })
 }
 
-/// 3. The processor's time for a poll, against the bare poll at the same rate; how many polls are in flight together.
+/// 3. Processor time per poll, compared with the bare poll at the same rate, and polls in flight at once.
 pub(crate) async fn polls(
     size: &Size,
     plugs: usize,
@@ -56,11 +56,11 @@ pub(crate) async fn polls(
     tell("bare poll", &bare_cost);
     drop(bare);
     let daemon = stage.daemon_with_all(every).await?;
-    // The slow questions of ten thousand plugs take a few rounds.
+    // The slow polls of ten thousand plugs take several rounds.
     pass((every * 4).min(lasts)).await;
     let own_cost = cost(&stage, &daemon.process, lasts).await?;
     tell("hs100d", &own_cost);
-    // As far away as plugs on a Wi-Fi are.
+    // The round-trip time of plugs on a Wi-Fi.
     stage.plugs.set_delay(Duration::from_millis(20));
     pass(lasts).await;
     let most = stage.plugs.most_in_flight();
@@ -80,7 +80,7 @@ pub(crate) async fn polls(
     ])
 }
 
-/// 4. Resident memory with few and with many plugs, and the processor's time of a daemon with nothing to do.
+/// 4. Resident memory with few and with many plugs, and processor time of an idle daemon.
 pub(crate) async fn memory_and_idle(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let many = size.crowd;
     let lasts = Duration::from_secs(if size.quick { 3 } else { 30 });
@@ -117,7 +117,7 @@ pub(crate) async fn memory_and_idle(size: &Size, say: Say<'_>) -> Result<Vec<Row
     Ok(rows)
 }
 
-/// 5. From exec to `READY=1`, and until every plug that is known was read and published.
+/// 5. From exec to `READY=1`, and until every known plug was read and published.
 pub(crate) async fn start(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let mut rows = Vec::new();
     let crowds = [(100, f64::NAN), (1000.min(size.crowd), 2.0), (size.crowd, 10.0)];
@@ -152,7 +152,7 @@ pub(crate) async fn start(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> 
     Ok(rows)
 }
 
-/// 8. The program as it is, and built without broker and simulated home where that is asked for.
+/// 8. The size of the program and, if requested, without broker and simulated home.
 pub(crate) fn binary(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
     let megabytes = |path: &std::path::Path| fs::metadata(path).map(|file| file.len() as f64 / 1e6);
     let full = megabytes(&size.program)?;
@@ -162,7 +162,7 @@ pub(crate) fn binary(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
         let folder = size.program.parent().and_then(|folder| folder.parent()).ok_or("no target folder")?;
         let small = folder.join("small");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // Always the profile that the package is built with: the bound is about what people install.
+        // The profile of the package: the bound is about the installed program.
         let words =
             ["build", "--quiet", "--locked", "--profile", "dist", "--bin", "hs100d", "--no-default-features"];
         let built = Command::new(cargo).args(words).arg("--target-dir").arg(&small).status()?;

@@ -1,4 +1,4 @@
-//! 7. Commands to plugs whose LAN keeps silent or refuses: how long until the cloud has switched them.
+//! 7. Commands to plugs whose LAN is silent or refuses: the time until the cloud has switched them.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use super::process::Fault;
 use super::stage::{BOUND, Daemon, pass};
 use super::{Say, Size};
 
-/// The daemon's own default.
+/// The daemon's default, in milliseconds.
 const CLOUD_AFTER: f64 = 700.0;
-/// So long after a command that the next one does not meet its end.
+/// After a command, so that the next one does not overlap its end.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn failover(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fault> {
-    // Few enough that the account's budget, which is none of the failover's time, does not run out.
+    // Few enough to stay within the cloud's rate limit, which is not what is measured.
     let count = if size.quick { 2 } else { 8 };
     let mut rows = Vec::new();
     for (fault, word, allowed, added) in [
@@ -47,7 +47,7 @@ pub(crate) async fn failover(size: &Size, say: Say<'_>) -> Result<Vec<Row>, Faul
     Ok(rows)
 }
 
-/// The first command to each of many plugs after the fall of its LAN, and the second, which goes over the cloud at once.
+/// The first command to each of many plugs after its LAN fails, and the second, which goes over the cloud at once.
 async fn measure(size: &Size, count: usize, fault: LanFault) -> Result<[Samples; 2], Fault> {
     let aliases: Vec<_> = (0..count).map(|plug| format!("Plug {plug}")).collect();
     let aliases: Vec<_> = aliases.iter().map(String::as_str).collect();

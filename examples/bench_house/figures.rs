@@ -4,12 +4,12 @@ use std::fmt::{self, Write as _};
 
 /// One line of the table.
 pub(crate) struct Row {
-    /// What was measured, with its number in the list of promises.
+    /// What was measured, with its number in the list of bounds.
     pub(crate) what: String,
     pub(crate) measured: String,
     pub(crate) yardstick: String,
     pub(crate) bound: String,
-    /// Whether the bound was kept; none where there is no bound.
+    /// Whether the bound was kept; `None` without a bound.
     pub(crate) kept: Option<bool>,
 }
 
@@ -25,7 +25,7 @@ impl Row {
         }
     }
 
-    /// A figure that may be so large and no larger.
+    /// A figure with an upper bound.
     pub(crate) fn at_most(what: impl Into<String>, figure: f64, bound: f64, unit: &str) -> Self {
         Self {
             what: what.into(),
@@ -36,7 +36,7 @@ impl Row {
         }
     }
 
-    /// A figure that may be so many times as large as that of the yardstick.
+    /// A figure with an upper bound as a multiple of the yardstick's.
     pub(crate) fn against(
         what: impl Into<String>,
         figure: f64,
@@ -55,7 +55,7 @@ impl Row {
     }
 }
 
-/// Three digits that mean something.
+/// Three significant digits.
 pub(crate) fn short(figure: f64) -> String {
     match figure.abs() {
         size if size >= 100.0 => format!("{figure:.0}"),
@@ -97,7 +97,7 @@ impl Samples {
         self.0.len()
     }
 
-    /// The value that so many of a hundred do not exceed.
+    /// The value that this percentage does not exceed.
     pub(crate) fn percentile(&self, percent: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -107,7 +107,7 @@ impl Samples {
 
     pub(crate) fn summary(&self) -> String {
         let mut text = String::new();
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(
             text,
             "p50 {} p99 {} of {}",

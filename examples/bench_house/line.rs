@@ -1,6 +1,6 @@
-//! A client of the broker with nothing between it and its socket, so that what is measured is not its own.
+//! An MQTT client directly on its socket, so that its own cost is not measured.
 //!
-//! MQTT v5, QoS 0 only. A thread reads and notes the moment at which each message came.
+//! MQTT v5, QoS 0 only. A thread reads and records the time of each message.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,23 +8,23 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-/// A message that came in.
+/// A received message.
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
-    /// Somebody said it before we listened.
+    /// It was retained before we subscribed.
     pub(crate) kept: bool,
     pub(crate) at: Instant,
 }
 
-/// The way to the broker. It ends when it is dropped.
+/// The connection to the broker. It ends when it is dropped.
 pub(crate) struct Line {
     stream: TcpStream,
 }
 
 impl Line {
-    /// Connects and listens to these filters; what comes is told from its own thread.
+    /// Connects and subscribes to these filters. Messages are passed on from its own thread.
     pub(crate) fn connect(
         port: u16,
         filters: &[&str],
@@ -47,7 +47,7 @@ impl Line {
         for expected in [0x20, 0x90] {
             let (kind, _) = read_packet(&mut reader)?;
             if kind & 0xf0 != expected {
-                return Err(io::Error::other("the broker does not take us in"));
+                return Err(io::Error::other("the broker refuses the connection or the subscription"));
             }
         }
         std::thread::spawn(move || {
@@ -64,7 +64,7 @@ impl Line {
         Ok(Self { stream })
     }
 
-    /// Publishes in one write; gives the moment before it.
+    /// Publishes in one write. Returns the time before it.
     pub(crate) fn publish(&mut self, topic: &str, payload: &str) -> io::Result<Instant> {
         let bytes = publishing(topic, payload);
         let at = Instant::now();

@@ -1,16 +1,16 @@
-//! The house benches: the real daemon, as a process, against programs that do only the one thing that is measured.
+//! The large benchmarks: the real daemon, as a process, compared with programs that do only what is measured.
 //!
 //! ```text
 //! cargo run --profile dist --example bench_house                       all of it, a quarter of an hour
-//! cargo run --profile dist --example bench_house -- --quick            small and short: that it works
+//! cargo run --profile dist --example bench_house -- --quick            small and short: only shows that it works
 //! cargo run --profile dist --example bench_house -- --only polls       one bench; --help names them
-//! cargo run --profile dist --example bench_house -- --plugs 2000       a smaller crowd than ten thousand
+//! cargo run --profile dist --example bench_house -- --plugs 2000       fewer plugs than ten thousand
 //! cargo run --profile dist --example bench_house -- --sizes            also builds the program without features
 //! ```
 //!
-//! Prints how it goes, and at the end the table of docs/PERFORMANCE.md. Absolute times are those of this machine and this
-//! hour; what counts is the ratio to the yardstick, which is measured in the same run. A bound that is not kept is no
-//! failure of the program: it ends with an error only if something could not be measured.
+//! Prints its progress, and at the end the table of docs/PERFORMANCE.md. Absolute times depend on the machine and on
+//! its load; what counts is the ratio to the yardstick, which is measured in the same run. A missed bound is not an
+//! error of this program: it fails only if it could not measure something.
 
 #[path = "../soak/broker.rs"]
 #[allow(dead_code, reason = "the soak does more with it")]
@@ -48,20 +48,20 @@ struct Options {
     /// Only this one; may be given several times
     #[arg(long)]
     only: Vec<Bench>,
-    /// How many plugs the large crowd has
+    /// The number of plugs of the large benches
     #[arg(long)]
     plugs: Option<usize>,
-    /// Also build the daemon without broker and simulated home, and tell its size
+    /// Also build the daemon without broker and simulated home, and print its size
     #[arg(long)]
     sizes: bool,
-    /// Measure this program instead of the one that is built for it
+    /// Measure this program instead of building one
     #[arg(long)]
     program: Option<PathBuf>,
     #[command(subcommand)]
     yardstick: Option<Yardstick>,
 }
 
-/// What this program is when it measures itself against the daemon.
+/// The parts that this program plays as a process of its own.
 #[derive(Subcommand)]
 enum Yardstick {
     #[command(hide = true)]
@@ -74,17 +74,17 @@ enum Yardstick {
 enum Bench {
     /// Publish to relay and to state, 100 plugs
     Command,
-    /// The same while the crowd is polled
+    /// The same while all plugs are polled
     CommandCrowd,
     /// One and half of 200 plugs silent
     Silent,
-    /// Processor a poll, 50/s over 100 plugs
+    /// Processor time per poll, 50/s over 100 plugs
     Polls,
-    /// Processor a poll over the crowd, each every 5 s
+    /// Processor time per poll over all plugs, each every 5 s
     PollsCrowd,
     /// Memory, and an idle daemon
     Memory,
-    /// From exec until all is shown
+    /// From exec until everything is published
     Start,
     /// 1,000 plugs at once
     Mass,
@@ -94,7 +94,7 @@ enum Bench {
     Binary,
 }
 
-/// What is measured, and how thoroughly.
+/// The extent of the measurements.
 pub(crate) struct Size {
     pub(crate) program: PathBuf,
     pub(crate) quick: bool,
@@ -163,7 +163,7 @@ async fn measure(bench: Bench, size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fa
     }
 }
 
-/// How busy the machine is, for whoever reads the table.
+/// The load of the machine, printed beside the table.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

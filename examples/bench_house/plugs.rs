@@ -1,7 +1,7 @@
-//! Simulated plugs that are as fast as plugs can be: ten thousand of them in one thread, each at an address of its own.
+//! Simulated plugs that reply as fast as possible: ten thousand of them in one thread, each at its own address.
 //!
-//! They know what a measured daemon says and no more; `hs100d::sim` has plugs that behave. One listening socket serves
-//! all addresses, since a file for each would be too many: a connection tells by its own end which plug is meant.
+//! They understand only what the measured daemon sends; `hs100d::sim` has realistic plugs. One listening socket serves
+//! all addresses, since a file for each would be too many: the local address of a connection identifies the plug.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,11 +22,11 @@ use super::process::Fault;
 
 /// The network of the first plug: 127.16.0.0, then upwards.
 const FIRST: u32 = 0x7f10_0000;
-/// Connections that may wait to be taken.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 const SYSINFO: &[u8] = br#"{"system":{"get_sysinfo":{}}}"#;
 
-/// A relay that has just been switched.
+/// A relay that was just switched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Switched {
     pub(crate) plug: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Switched {
     pub(crate) at: Instant,
 }
 
-/// All plugs. They end when it is dropped.
+/// All plugs. They end when this is dropped.
 pub(crate) struct Plugs {
     pub(crate) port: u16,
     shared: Arc<Shared>,
@@ -45,30 +45,30 @@ pub(crate) struct Plugs {
 struct Shared {
     plugs: Vec<Plug>,
     begun: Instant,
-    /// Questions that were answered, whatever they were.
+    /// Requests that were answered.
     asked: AtomicU64,
-    /// An answer takes so long, in microseconds.
+    /// The delay of a reply, in microseconds.
     delay: AtomicU64,
     in_flight: AtomicU64,
     most_in_flight: AtomicU64,
-    /// Between two reads of the same plug, while somebody wants to know.
+    /// The times between two reads of the same plug, while they are recorded.
     gaps: Mutex<Option<Vec<f64>>>,
     switched: mpsc::UnboundedSender<Switched>,
 }
 
 struct Plug {
-    /// The answer to `get_sysinfo` as it goes over the wire, off and on.
+    /// The reply to `get_sysinfo` as a frame, off and on.
     frames: [Box<[u8]>; 2],
-    /// The same after a word that it was switched.
+    /// The reply to a request that switches and reads, off and on.
     both: [Box<[u8]>; 2],
     is_on: AtomicBool,
     is_silent: AtomicBool,
-    /// Microseconds since the beginning; 0 before the first read.
+    /// Microseconds since the start; 0 before the first read.
     read_at: AtomicU64,
 }
 
 impl Plugs {
-    /// So many of them, all off. Each switching is told.
+    /// Starts this many plugs, all off. Each switching is sent to `switched`.
     pub(crate) fn start(count: usize, switched: mpsc::UnboundedSender<Switched>) -> Result<Self, Fault> {
         let listener = listen().map_err(|error| format!("the plugs' socket: {error}"))?;
         let port = listener.local_addr()?.port();
@@ -97,28 +97,28 @@ impl Plugs {
         self.shared.plugs[plug].is_on.load(Ordering::Relaxed)
     }
 
-    /// From here on this plug hears and says nothing, or answers again.
+    /// From now on this plug reads requests without a reply, or replies again.
     pub(crate) fn set_silent(&self, plug: usize, silent: bool) {
         self.shared.plugs[plug].is_silent.store(silent, Ordering::Relaxed);
     }
 
-    /// From here on an answer takes so long.
+    /// From now on each reply is delayed by this.
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.shared.delay.store(delay.as_micros() as u64, Ordering::Relaxed);
         self.shared.most_in_flight.store(0, Ordering::Relaxed);
     }
 
-    /// How many questions have been answered.
+    /// The number of answered requests.
     pub(crate) fn answered(&self) -> u64 {
         self.shared.asked.load(Ordering::Relaxed)
     }
 
-    /// The most that were being answered at one time since [`Plugs::set_delay`].
+    /// The highest number of requests in progress at once since [`Plugs::set_delay`].
     pub(crate) fn most_in_flight(&self) -> u64 {
         self.shared.most_in_flight.load(Ordering::Relaxed)
     }
 
-    /// Begins to note the time between two reads of a plug that answers.
+    /// Starts to record the time between two reads of a plug that replies.
     pub(crate) fn note_gaps(&self) {
         for plug in &self.shared.plugs {
             plug.read_at.store(0, Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Plugs {
         *self.shared.gaps() = Some(Vec::new());
     }
 
-    /// What was noted, in milliseconds; a plug that is overdue now counts with what it has waited.
+    /// The recorded times in milliseconds; a plug that is overdue now counts with its time so far.
     pub(crate) fn gaps(&self) -> Vec<f64> {
         let mut gaps = self.shared.gaps().take().unwrap_or_default();
         let now = self.shared.now();
@@ -174,12 +174,12 @@ impl Plug {
     }
 }
 
-/// What a plug is called in topics.
+/// The topic name of a plug.
 pub(crate) fn name(plug: usize) -> String {
     format!("plug-{plug:05}")
 }
 
-/// The plug that is called so.
+/// The plug with this topic name.
 pub(crate) fn number(name: &str) -> Option<usize> {
     name.strip_prefix("plug-")?.parse().ok()
 }
@@ -197,7 +197,7 @@ pub(crate) fn switch_frame(on: bool) -> Box<[u8]> {
     framed(&format!(r#"{{"system":{{"set_relay_state":{{"state":{}}}}}}}"#, u8::from(on)))
 }
 
-/// The frame that asks how a plug is.
+/// The frame of `get_sysinfo`.
 pub(crate) fn ask_frame() -> Box<[u8]> {
     framed(std::str::from_utf8(SYSINFO).unwrap_or_default())
 }
@@ -208,7 +208,7 @@ fn framed(json: &str) -> Box<[u8]> {
     bytes.into()
 }
 
-/// An HS100 of the first hardware, in our own words.
+/// An HS100 with hardware 1.0, written by hand.
 fn sysinfo(number: usize, relay: u8) -> String {
     let mac = format!("50:C7:BF:{:02X}:{:02X}:{:02X}", number >> 16 & 255, number >> 8 & 255, number & 255);
     format!(
@@ -217,7 +217,7 @@ fn sysinfo(number: usize, relay: u8) -> String {
     )
 }
 
-/// All of loopback and nothing else.
+/// Listens on all of loopback and nothing else.
 fn listen() -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.bind_device(Some(b"lo"))?;
@@ -245,7 +245,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
 async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
     let Some(number) = stream.local_addr().ok().and_then(number_at) else { return };
     if number < shared.plugs.len() && stream.set_nodelay(true).is_ok() {
-        // How a connection ends is the client's business.
+        // How a connection ends matters only to the client.
         let _ = answer_all(&mut stream, number, &shared).await;
     }
 }
@@ -303,7 +303,7 @@ fn note_read(plug: &Plug, shared: &Shared) {
     }
 }
 
-/// What a request says that switches and reads at once, up to the new state.
+/// A request that switches and reads at once, up to the new state.
 const SWITCH_AND_READ: (&[u8], &[u8]) =
     (br#"{"system":{"set_relay_state":{"state":"#, br#"},"get_sysinfo":{}}}"#);
 
@@ -318,11 +318,11 @@ fn switched_and_read(request: &[u8]) -> Option<bool> {
 
 fn switch(number: usize, plug: &Plug, shared: &Shared, on: bool) {
     plug.is_on.store(on, Ordering::Relaxed);
-    // Nobody measures any more.
+    // The receiver is gone if nothing is measured any more.
     let _ = shared.switched.send(Switched { plug: number, on, at: Instant::now() });
 }
 
-/// Switches, or says of anything else that there is nothing.
+/// Switches the relay, or replies that the module does not exist.
 fn other_reply(number: usize, plug: &Plug, shared: &Shared, request: &[u8]) -> String {
     let said: HashMap<String, HashMap<String, serde_json::Value>> =
         serde_json::from_slice(request).unwrap_or_default();

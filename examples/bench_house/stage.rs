@@ -1,4 +1,4 @@
-//! What every bench needs: the plugs, a broker, somebody at it, and programs that are measured from outside.
+//! Shared by all benches: the plugs, a broker, a client at it, and programs that are measured from outside.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -18,12 +18,12 @@ use super::line::{Heard, Line};
 use super::plugs::{self, Plugs, Switched};
 use super::process::{Fault, Process};
 
-/// Whatever should come comes by then, or the bench ends.
+/// The longest wait; after it the bench ends with an error.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
-/// The daemon may take so long to stop.
+/// The longest that the daemon may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
-/// Plugs, broker, and one who listens.
+/// Plugs, a broker, and a client that receives everything.
 pub(crate) struct Stage {
     pub(crate) plugs: Plugs,
     pub(crate) broker: Broker,
@@ -46,7 +46,7 @@ impl Stage {
         Ok(Self { plugs, broker, line, heard, switched, program: program.to_owned(), folder })
     }
 
-    /// A config that names each of the first `count` plugs.
+    /// A config with each of the first `count` plugs.
     pub(crate) fn config(&self, count: usize, poll_interval: Duration) -> String {
         let mut text = format!(
             "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n\
@@ -56,7 +56,7 @@ impl Stage {
             poll_interval.as_millis()
         );
         for plug in 0..count {
-            // Writing to a text cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(
                 text,
                 "\n[[plug]]\nname = \"{}\"\nhost = \"{}\"\ndevice_id = \"{}\"\n",
@@ -68,12 +68,12 @@ impl Stage {
         text
     }
 
-    /// Starts the daemon; the state that an earlier one left is its own.
+    /// Starts the daemon with the state directory of the earlier ones.
     pub(crate) fn daemon(&self, config: &str) -> Result<Daemon, Fault> {
         Daemon::start(&self.program, self.folder.path(), config)
     }
 
-    /// Starts the daemon and waits until all plugs are shown.
+    /// Starts the daemon and waits until all plugs are published.
     pub(crate) async fn daemon_with_all(&mut self, poll_interval: Duration) -> Result<Daemon, Fault> {
         let count = self.plugs.count();
         let daemon = self.daemon(&self.config(count, poll_interval))?;
@@ -81,7 +81,7 @@ impl Stage {
         Ok(daemon)
     }
 
-    /// Waits until the state of so many plugs has been told; gives the moment of the last.
+    /// Waits until the states of this many plugs were published. Returns the time of the last.
     pub(crate) async fn all_shown(&mut self, count: usize, daemon: &Daemon) -> Result<Instant, Fault> {
         let by = Instant::now() + BOUND;
         let mut shown = HashSet::new();
@@ -93,7 +93,7 @@ impl Stage {
             };
             if !heard.kept && heard.topic.starts_with("hs100d/") && heard.topic.ends_with("/state") {
                 shown.insert(heard.topic);
-                // `bridge/state` is no plug's.
+                // `bridge/state` does not belong to a plug.
                 shown.remove("hs100d/bridge/state");
                 if shown.len() == count {
                     return Ok(heard.at);
@@ -102,13 +102,13 @@ impl Stage {
         }
     }
 
-    /// Forgets what was heard so far.
+    /// Discards the messages so far.
     pub(crate) fn clear(&mut self) {
         while self.heard.try_recv().is_ok() {}
         while self.switched.try_recv().is_ok() {}
     }
 
-    /// One of the yardsticks, as a process; returns when it stands.
+    /// Starts one of the yardsticks as a process, and returns once it is ready.
     pub(crate) async fn yardstick(&self, words: &[String]) -> Result<Process, Fault> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(words)
@@ -172,7 +172,7 @@ impl Daemon {
         Ok(Self { process: Process(child), started, ready, log })
     }
 
-    /// Waits until it has told systemd that it is ready; gives how long that took from its start.
+    /// Waits until it has sent `READY=1`. Returns how long that took from its start.
     pub(crate) async fn ready(&mut self) -> Result<Duration, Fault> {
         match tokio::time::timeout(BOUND, &mut self.ready).await {
             Ok(Ok(at)) => Ok(at - self.started),
@@ -194,20 +194,20 @@ impl Daemon {
     }
 }
 
-/// The environment that the service has.
+/// The environment of the service.
 fn of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
     let unit = include_str!("../../contrib/systemd/hs100d.service");
     let lines = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
     lines.flat_map(|line| line.split(' ')).filter_map(|variable| variable.split_once('='))
 }
 
-/// Reads what systemd would, all the time: whoever is not read from has to wait.
+/// Reads what is sent to systemd, all the time: a full socket would block the daemon.
 fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
     let (tell, ready) = oneshot::channel();
     let mut tell = Some(tell);
     std::thread::spawn(move || {
         let mut buffer = [0; 1024];
-        // Its last word is that it stops; a daemon that is killed says nothing, and the thread ends with this process.
+        // `STOPPING=1` is the last message. A killed daemon sends none, and the thread ends with this process.
         while let Ok(length) = socket.recv(&mut buffer) {
             let said = |word: &[u8]| buffer[..length].split(|byte| *byte == b'\n').any(|line| line == word);
             if said(b"STOPPING=1") {
@@ -216,7 +216,7 @@ fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
             if said(b"READY=1")
                 && let Some(tell) = tell.take()
             {
-                // Nobody waits for it.
+                // The receiver may be gone.
                 let _ = tell.send(Instant::now());
             }
         }
@@ -224,11 +224,11 @@ fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
     ready
 }
 
-/// What a process has used of the processor, all threads that live together.
+/// The processor time of all threads of a process.
 pub(crate) fn cpu(Process(child): &Process) -> Result<Duration, Fault> {
     let mut total = 0;
     for task in fs::read_dir(proc(child).join("task"))? {
-        // One that has ended meanwhile counts no more.
+        // A thread that has ended meanwhile no longer counts.
         let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
         total += text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
     }
@@ -243,7 +243,7 @@ pub(crate) fn memory(Process(child): &Process) -> Result<f64, Fault> {
     Ok(number.ok_or("the kernel tells no VmRSS")?)
 }
 
-/// How often it gave the processor away to wait: each is a wake-up.
+/// The number of voluntary context switches: each is a wake-up.
 pub(crate) fn waits(Process(child): &Process) -> Result<u64, Fault> {
     let status = fs::read_to_string(proc(child).join("status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));

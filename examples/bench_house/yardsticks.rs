@@ -1,6 +1,6 @@
-//! What the daemon is held against: programs that do the one thing which is measured, and nothing else.
+//! The yardsticks: programs that do only what is measured.
 //!
-//! They run as processes of their own, on the daemon's own runtime and MQTT library.
+//! They are separate processes and use the daemon's runtime and MQTT library.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval_at};
 use super::plugs;
 use super::process::Fault;
 
-/// The bare chain: upon a message, one ready-made frame to a kept connection, its answer, one state message.
+/// The bare chain: for each message one prepared frame on an open connection, its reply, one state message.
 pub(crate) async fn chain(broker: u16, port: u16, count: usize) -> Result<(), Fault> {
     let mut wires = Vec::new();
     for plug in 0..count {
@@ -23,9 +23,9 @@ pub(crate) async fn chain(broker: u16, port: u16, count: usize) -> Result<(), Fa
     let frames = [plugs::switch_frame(false), plugs::switch_frame(true)];
     let mut answer = Vec::new();
     let mut options = MqttOptions::new("bare-chain", Broker::tcp("127.0.0.1", broker));
-    // The library looks at each place for an acknowledgement at each turn; with all 65,535 of them that takes 0.3 ms.
+    // At each turn the library scans all slots for acknowledgements; with all 65,535 of them that takes 0.3 ms.
     options.set_outgoing_inflight_upper_limit(100);
-    // As the daemon's own: nothing waits for more to be said.
+    // As the daemon's: small writes are sent at once.
     options.set_socket_connector(move |_, _| async move {
         let stream = TcpStream::connect(("127.0.0.1", broker)).await?;
         stream.set_nodelay(true)?;
@@ -52,7 +52,7 @@ pub(crate) async fn chain(broker: u16, port: u16, count: usize) -> Result<(), Fa
     }
 }
 
-/// The bare poll: one kept connection a plug, `get_sysinfo` at a fixed rate, its answer.
+/// The bare poll: an open connection per plug, `get_sysinfo` at a fixed rate, its reply.
 pub(crate) async fn poll(port: u16, count: usize, every: Duration) -> Result<(), Fault> {
     let mut wires = Vec::new();
     for plug in 0..count {
@@ -98,7 +98,7 @@ async fn read_answer(wire: &mut TcpStream, answer: &mut Vec<u8>) -> Result<(), F
     }
 }
 
-/// Says that it stands.
+/// Prints that it is ready.
 fn ready() -> Result<(), Fault> {
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;

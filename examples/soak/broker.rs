@@ -1,4 +1,4 @@
-//! A broker that can be restarted, and the cable between it and the daemon, which can be pulled.
+//! A broker that can be restarted, and a proxy between it and the daemon that can be cut.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as Probe, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::process::{Fault, Process};
 
-/// How long a broker may take to start or to end.
+/// The longest that a broker may take to start or to end.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Mosquitto where it is installed, else the embedded broker, at the same port all the time.
+/// Mosquitto if it is installed, else the embedded broker, always at the same port.
 pub(crate) struct Broker {
     pub(crate) port: u16,
     folder: PathBuf,
@@ -46,7 +46,7 @@ impl Broker {
         }
     }
 
-    /// Goes, stays away for a while, and comes back with or without what it kept.
+    /// Restarts the broker after a while, with or without its retained messages.
     pub(crate) async fn restart(&mut self, away: Duration, keeps_store: bool) -> Result<(), Fault> {
         match std::mem::replace(&mut self.running, Running::Nothing) {
             Running::Mosquitto(mut process) => {
@@ -78,8 +78,8 @@ impl Broker {
 
     async fn start_mosquitto(&self, program: &Path) -> Result<Process, Fault> {
         let config = self.folder.join("mosquitto.conf");
-        // Without `user` a mosquitto that root starts could not read the folder. The limits are those of a broker that
-        // drops nothing by itself and holds nothing back: what is counted here is the daemon.
+        // Without `user` a mosquitto that root starts could not read the folder. The limits are so high that the broker
+        // drops and delays nothing: the daemon is under test, not the broker.
         let text = format!(
             "listener {} 127.0.0.1\nuser root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
              max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n",
@@ -112,9 +112,9 @@ fn mosquitto() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// A port that is free, below those that connections leave from, so that it stays so while nobody listens there.
+/// A free port below the range of outgoing connections, so that it stays free while nothing listens there.
 pub(crate) fn free_port() -> Result<u16, Fault> {
-    /// Runs that go on side by side begin this far apart.
+    /// The distance between the first ports of runs at the same time.
     const APART: u32 = 97;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     for _ in 0..500 {
@@ -129,7 +129,7 @@ pub(crate) fn free_port() -> Result<u16, Fault> {
     Err("no free port".into())
 }
 
-/// What lies between the daemon and the broker. The broker's own restarts go through it.
+/// The proxy between the daemon and the broker. It passes the broker's restarts on.
 pub(crate) struct Cable {
     pub(crate) port: u16,
     pulled: Arc<Notify>,
@@ -145,7 +145,7 @@ impl Cable {
         Ok(Self { port, pulled, task })
     }
 
-    /// Ends every connection through it with a reset, at both ends.
+    /// Resets every connection through it, on both sides.
     pub(crate) fn pull(&self) {
         self.pulled.notify_waiters();
     }

@@ -1,7 +1,7 @@
-//! Everybody else at the broker: clients that send commands, and one who listens.
+//! The other clients of the broker: some send commands, one receives everything.
 //!
-//! Each connection has an event loop of its own, so that nothing which was handed to one comes out of the next: what
-//! a client could not send is not sent later.
+//! Each connection has its own event loop, so that messages of one connection are not sent by the next: what a client
+//! could not send is not sent later.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use super::dice::Dice;
 use super::ledger::{Ack, Ledger};
 
-/// The pause before a broken connection is tried again.
+/// The pause before the next try to connect.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
-/// Something broken is let go after this time without a word.
+/// A connection attempt that takes longer is aborted.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Plugs that one scene switches at once.
+/// The number of plugs that one scene switches at once.
 const SCENE: usize = 20;
 
-/// The ledger, for all who write in it.
+/// The ledger, shared by all clients.
 #[derive(Clone, Default)]
 pub(crate) struct Book(Arc<Mutex<Ledger>>);
 
@@ -35,18 +35,18 @@ impl Book {
     }
 }
 
-/// What can be commanded, as its topic has it.
+/// A target of commands, with its topic.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) name: String,
-    /// Which plug of the house.
+    /// The index of the plug.
     pub(crate) plug: usize,
-    /// Which outlet of it; none: all of it.
+    /// The index of the outlet; `None` for the whole plug.
     pub(crate) outlet: Option<usize>,
     pub(crate) dims: bool,
 }
 
-/// One who hears all that the daemon says.
+/// A client that receives everything that the daemon publishes.
 #[derive(Clone)]
 pub(crate) struct Listener {
     kept: Arc<Mutex<HashMap<String, String>>>,
@@ -61,12 +61,12 @@ impl Listener {
         Self { kept, subscribed }
     }
 
-    /// How often it was subscribed.
+    /// The number of subscriptions so far.
     pub(crate) fn subscribed(&self) -> u64 {
         *self.subscribed.borrow()
     }
 
-    /// What was last said on a topic.
+    /// The last message on a topic.
     pub(crate) fn last(&self, topic: &str) -> Option<String> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
     }
@@ -92,7 +92,7 @@ async fn listen(
 ) {
     loop {
         let (client, mut events) = connection("soak-listener", port);
-        // Not `#`: whoever hears commands would be a subscriber to them.
+        // Not `#`: commands would then have a second subscriber.
         for filter in [
             "hs100d/+/result",
             "hs100d/+/state",
@@ -100,7 +100,7 @@ async fn listen(
             "hs100d/bridge/+",
             "soak/answers/+",
         ] {
-            // There is room for so few.
+            // These few fit in the client's queue.
             let _ = client.try_subscribe(filter, QoS::AtLeastOnce);
         }
         let mut unanswered = 5;
@@ -137,7 +137,7 @@ fn hear(topic: &Bytes, payload: &Bytes, kept: &Mutex<HashMap<String, String>>, b
     }
 }
 
-/// One who sends commands, while it is told to.
+/// A client that sends commands while it is allowed to.
 pub(crate) struct Sender {
     pub(crate) number: usize,
     pub(crate) port: u16,
@@ -150,12 +150,12 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Sends for as long as the soak goes on.
+    /// Sends until the soak ends.
     pub(crate) async fn run(mut self) {
         loop {
             let (client, mut events) = connection(&format!("soak-sender-{}", self.number), self.port);
             if connects(&mut events).await {
-                // The loop is polled in a task of its own, or nothing would be acknowledged while we pause.
+                // The event loop runs in its own task, so that acknowledgements arrive during a pause.
                 let mut life = tokio::spawn(async move { while events.poll().await.is_ok() {} });
                 tokio::select! {
                     () = self.send(&client) => life.abort(),
@@ -166,7 +166,7 @@ impl Sender {
         }
     }
 
-    /// Sends until the connection takes no more, or nobody watches us any longer.
+    /// Sends until the connection accepts no more, or the listener is disconnected.
     async fn send(&mut self, client: &AsyncClient) {
         loop {
             let longest = (self.pause.as_millis() as usize).max(2);
@@ -175,7 +175,7 @@ impl Sender {
                 return std::future::pending().await;
             }
             let targets = Arc::clone(&self.targets);
-            // Mostly one command; now and then several to one plug at once, or one to many, as scenes do.
+            // Mostly one command; sometimes several to one plug at once, or one to many, as scenes do.
             let (plugs, times) = match self.dice.number(0..40) {
                 0 => (SCENE, 1),
                 1..=3 => (1, self.dice.number(2..5)),
@@ -192,7 +192,7 @@ impl Sender {
         }
     }
 
-    /// One command; false if the connection is gone.
+    /// Sends one command; false if the connection is gone.
     fn command(&mut self, client: &AsyncClient, target: &Target) -> bool {
         let wants_answer = self.dice.one_in(4);
         let transaction = self.book.open().send(wants_answer, Instant::now());
@@ -215,7 +215,7 @@ impl Sender {
         true
     }
 
-    /// What is to be done, and the topic for it.
+    /// A random command: its topic and its payload.
     fn words(&mut self, target: &Target) -> (String, Value) {
         let set = format!("hs100d/{}/set", target.name);
         let state = *self.dice.pick(&["ON", "OFF", "TOGGLE"]);
@@ -224,7 +224,7 @@ impl Sender {
             1 if target.outlet.is_none() => (set, json!({"led": self.dice.pick(&["ON", "OFF"])})),
             2 => (set, json!({"state": "ON", "for": "3s"})),
             3..=12 if target.dims => (set, json!({"brightness": self.dice.number(1..100)})),
-            // A command that makes no sense has a result as well.
+            // An invalid command has a result as well.
             4 => (set, json!({"state": "SIDEWAYS"})),
             _ => (set, json!({"state": state})),
         }

@@ -1,29 +1,29 @@
-//! The account of every command: whether the broker took it, and how often it was answered. Knows no socket.
+//! The ledger of every command: whether the broker accepted it, and how many results it had. No socket.
 //!
-//! What a publisher can know is little: the broker's acknowledgement says whether anybody was subscribed, and a result
-//! says the rest. While the connection of the daemon or of the listener is broken, messages may be lost, and MQTT says
-//! so; a command whose life touches such a time may go without a result. None may ever have two.
+//! A publisher knows little: the acknowledgement of the broker tells whether there was a subscriber, and the result
+//! tells the rest. While the connection of the daemon or of the listener is down, MQTT may lose messages; a command
+//! that overlaps such a time may have no result. No command may have two.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// From a command to its result, at most: it is dropped after ten seconds, and said so.
+/// The longest time from a command to its result: the daemon drops a command after ten seconds, with a result.
 const LIFE: Duration = Duration::from_secs(15);
 
-/// What the broker said to a command.
+/// The acknowledgement of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ack {
-    /// Nothing yet.
+    /// Not received yet.
     Awaited,
-    /// It goes to somebody.
+    /// It has a subscriber.
     Taken,
-    /// Nobody is subscribed (reason 0x10).
+    /// It has no subscriber (reason code 0x10).
     Nobody,
-    /// The connection ended before it said anything.
+    /// The connection ended before.
     CutOff,
 }
 
-/// How a command ended, as its result has it.
+/// The status in a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Ok,
@@ -42,29 +42,29 @@ impl Status {
     }
 }
 
-/// One command. Its transaction is its place in the ledger.
+/// One command. Its transaction is its index in the ledger.
 #[derive(Debug)]
 struct Entry {
     sent: Instant,
     ack: Ack,
-    /// When its first result came, and what it said.
+    /// The time and the status of its first result.
     ended: Option<(Instant, Status)>,
     results: u32,
-    /// Answers at a response topic of its own, if it named one.
+    /// The number of responses at its response topic, if it has one.
     answers: Option<u32>,
 }
 
-/// All commands, and the times in which messages may be lost.
+/// All commands, and the outages in which messages may be lost.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     entries: Vec<Entry>,
     outages: Vec<(Instant, Option<Instant>)>,
-    /// Results that belong to no command.
-    strangers: u64,
+    /// Results without a command.
+    unknown: u64,
 }
 
 impl Ledger {
-    /// Enters a command that is about to be sent; gives its transaction.
+    /// Adds a command that is about to be sent. Returns its transaction.
     pub(crate) fn send(&mut self, wants_answer: bool, now: Instant) -> usize {
         let answers = wants_answer.then_some(0);
         self.entries.push(Entry { sent: now, ack: Ack::Awaited, ended: None, results: 0, answers });
@@ -77,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// A result came, at the topic for everybody.
+    /// A result arrived on the plug's topic.
     pub(crate) fn result(&mut self, transaction: Option<u64>, status: &str, now: Instant) {
         let entry = transaction.and_then(|place| self.entries.get_mut(usize::try_from(place).ok()?));
         match (entry, Status::named(status)) {
@@ -85,32 +85,32 @@ impl Ledger {
                 entry.results += 1;
                 entry.ended.get_or_insert((now, status));
             }
-            _ => self.strangers += 1,
+            _ => self.unknown += 1,
         }
     }
 
-    /// A result came, at a response topic.
+    /// A result arrived on a response topic.
     pub(crate) fn answer(&mut self, transaction: Option<u64>) {
         let entry = transaction.and_then(|place| self.entries.get_mut(usize::try_from(place).ok()?));
         match entry.and_then(|entry| entry.answers.as_mut()) {
             Some(answers) => *answers += 1,
-            None => self.strangers += 1,
+            None => self.unknown += 1,
         }
     }
 
-    /// From here on messages may be lost.
+    /// An outage starts: messages may be lost.
     pub(crate) fn break_off(&mut self, now: Instant) {
         self.outages.push((now, None));
     }
 
-    /// The outage is over: both who listens and the daemon hear everything again.
+    /// The outage is over: the listener and the daemon are subscribed again.
     pub(crate) fn resume(&mut self, now: Instant) {
         if let Some((_, end)) = self.outages.last_mut() {
             *end = Some(now);
         }
     }
 
-    /// How many commands wait for their result and may still get it.
+    /// The number of commands without a result that may still get one.
     pub(crate) fn open(&self, now: Instant) -> usize {
         let waits = |entry: &&Entry| {
             entry.results == 0 && entry.ack != Ack::Nobody && now.duration_since(entry.sent) < LIFE
@@ -123,10 +123,9 @@ impl Ledger {
             .count()
     }
 
-    /// Adds it all up.
+    /// Adds everything up.
     pub(crate) fn close(&self) -> Sum {
-        let mut sum =
-            Sum { commands: self.entries.len() as u64, strangers: self.strangers, ..Sum::default() };
+        let mut sum = Sum { commands: self.entries.len() as u64, unknown: self.unknown, ..Sum::default() };
         for (place, entry) in self.entries.iter().enumerate() {
             self.count(place, entry, &mut sum);
         }
@@ -139,7 +138,7 @@ impl Ledger {
         match (entry.results, &entry.ack, &entry.ended) {
             (2.., ..) => sum.fault(place, "has more than one result"),
             (_, Ack::Awaited, _) => sum.fault(place, "was never acknowledged, though its connection stood"),
-            (1.., Ack::Nobody, _) => sum.fault(place, "was answered, though nobody was subscribed"),
+            (1.., Ack::Nobody, _) => sum.fault(place, "was answered without a subscriber"),
             (0, Ack::Nobody, _) => sum.nobody += 1,
             (0, Ack::CutOff, _) => sum.cut_off += 1,
             (0, Ack::Taken, _) if excused => sum.lost += 1,
@@ -166,7 +165,7 @@ impl Ledger {
         }
     }
 
-    /// Whether some part of its life lies in an outage.
+    /// Whether its lifetime overlaps an outage.
     fn may_be_lost(&self, entry: &Entry) -> bool {
         let dead = entry.sent + LIFE;
         self.outages.iter().any(|(from, to)| *from <= dead && to.is_none_or(|to| entry.sent <= to))
@@ -181,7 +180,7 @@ impl Ledger {
     }
 }
 
-/// What became of all commands.
+/// The outcome of all commands.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) commands: u64,
@@ -191,9 +190,9 @@ pub(crate) struct Sum {
     pub(crate) nobody: u64,
     pub(crate) cut_off: u64,
     pub(crate) lost: u64,
-    pub(crate) strangers: u64,
+    pub(crate) unknown: u64,
     pub(crate) slowest: Duration,
-    /// Commands that are not accounted for.
+    /// Commands without a valid explanation.
     pub(crate) faults: Vec<String>,
 }
 
@@ -210,7 +209,7 @@ impl fmt::Display for Sum {
         writeln!(f, "  with exactly one result: ok                 {ok:>9}")?;
         writeln!(f, "                           error              {error:>9}")?;
         writeln!(f, "                           superseded         {superseded:>9}")?;
-        writeln!(f, "  the broker said that nobody listens (0x10)  {nobody:>9}")?;
+        writeln!(f, "  acknowledged without a subscriber (0x10)    {nobody:>9}")?;
         writeln!(f, "  the sender's connection broke at once       {cut_off:>9}")?;
         writeln!(f, "  lost with the daemon's or listener's link   {lost:>9}")?;
         writeln!(f, "  not accounted for                           {:>9}", self.faults.len())?;
@@ -224,7 +223,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// One command with this acknowledgement and so many results, a second after it was sent.
+    /// One command with this acknowledgement and this number of results, a second after it was sent.
     fn account(ack: Ack, results: u32, outage: Option<(u32, u32)>) -> Sum {
         let (mut ledger, begun) = (Ledger::default(), Instant::now());
         let sent = begun + 60 * SECOND;
@@ -266,6 +265,6 @@ mod tests {
         ledger.result(Some(3), "ok", Instant::now());
         ledger.result(None, "ok", Instant::now());
         ledger.answer(Some(3));
-        assert_eq!(ledger.close().strangers, 3);
+        assert_eq!(ledger.close().unknown, 3);
     }
 }

@@ -1,4 +1,4 @@
-//! A soak: the real daemon with many simulated plugs, in bad weather, for as long as you like.
+//! A soak: the real daemon with many simulated plugs, under faults, for as long as you like.
 //!
 //! ```text
 //! cargo run --release --example soak                          200 plugs, 20 minutes
@@ -6,9 +6,9 @@
 //! cargo run --release --example soak -- --plugs 1000 --seed 7
 //! ```
 //!
-//! It ends with exit code 0 only if, after all faults have passed, the daemon's memory, descriptors, threads and tasks
-//! are what they were after the first bad weather, each plug is shown as its relay is, and every command that was ever
-//! sent is accounted for. The daemon is asked for its figures with SIGUSR1, which it writes to its log.
+//! It ends with exit code 0 only if, after all faults, the daemon's memory, descriptors, threads and tasks are as after
+//! the first faults, each plug is shown as its relay is, and every command has a valid outcome. SIGUSR1 makes the
+//! daemon write its figures to its log.
 
 mod broker;
 mod crowd;
@@ -36,23 +36,23 @@ use self::process::{Fault, Figures, Size};
 use self::stage::Stage;
 use self::weather::Weather;
 
-/// So many clients send commands.
+/// The number of clients that send commands.
 const SENDERS: usize = 4;
-/// The last results may take so long.
+/// The longest wait for the last results.
 const RESULTS_WITHIN: Duration = Duration::from_secs(30);
-/// The daemon may take so long to stop.
+/// The longest that the daemon may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
-/// The real daemon with many simulated plugs, in bad weather.
+/// The real daemon with many simulated plugs, under faults.
 #[derive(Parser)]
 pub(crate) struct Options {
-    /// How long
+    /// How many minutes
     #[arg(long, default_value_t = 20.0)]
     pub(crate) minutes: f64,
-    /// How many devices; every twentieth is a strip of three outlets
+    /// The number of devices; every twentieth is a strip of three outlets
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub(crate) plugs: u16,
-    /// The same seed throws the same dice
+    /// The same seed gives the same faults
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -75,21 +75,21 @@ async fn run(options: &Options) -> Result<Report, Fault> {
     Ok(report)
 }
 
-/// How it ended.
+/// The outcome of a soak.
 pub(crate) struct Report {
     pub(crate) text: String,
-    /// What was not as it should be; nothing if all was.
+    /// Everything that was wrong.
     pub(crate) faults: Vec<String>,
 }
 
-/// When what happens, for a soak of this length.
+/// The schedule of a soak of this length.
 struct Times {
     warm_up: Duration,
     quiet: Duration,
     storm: Duration,
-    /// From one line of progress to the next.
+    /// Between two lines of progress.
     line: Duration,
-    /// A fault lasts no longer, and they come so fast.
+    /// The longest duration of a fault, and the mean time between two.
     longest: Duration,
     pace: Duration,
     /// The longest pause of a client.
@@ -113,7 +113,7 @@ impl Times {
     }
 }
 
-/// What may differ between the first quiet time and the last.
+/// The allowed difference between the first quiet time and the last.
 struct Margin {
     /// kB of resident memory.
     memory: u64,
@@ -122,11 +122,11 @@ struct Margin {
     tasks: u64,
 }
 
-/// Kept connections to the cloud end by themselves after a while, and each is a descriptor and a task. Threads that
-/// write files or ask for addresses come and go. The allocator keeps what it once had.
+/// Open connections to the cloud end by themselves after a while; each is a descriptor and a task. Threads that write
+/// files or resolve names come and go. The allocator does not return all memory.
 const MARGIN: Margin = Margin { memory: 4096, descriptors: 8, threads: 4, tasks: 8 };
 
-/// Runs one, and tells how it goes, line by line.
+/// Runs one soak, and passes its progress on line by line.
 pub(crate) async fn soak(
     options: &Options,
     program: &Path,
@@ -173,7 +173,7 @@ pub(crate) async fn soak(
 
     let report = add_up(&stage, &weather, &first, &last);
     drop(weather);
-    let mut stage = Arc::into_inner(stage).ok_or("somebody still holds the stage")?;
+    let mut stage = Arc::into_inner(stage).ok_or("a task still uses the stage")?;
     stage.daemon.stop(STOP_WITHIN).await?;
     Ok(report)
 }
@@ -181,8 +181,8 @@ pub(crate) async fn soak(
 fn add_up(stage: &Stage, weather: &Weather, first: &Quiet, last: &Quiet) -> Report {
     let sum = stage.book.open().close();
     let mut faults = sum.faults.clone();
-    if sum.strangers > 0 {
-        faults.push(format!("{} results belong to no command", sum.strangers));
+    if sum.unknown > 0 {
+        faults.push(format!("{} results belong to no command", sum.unknown));
     }
     let growth = rows(first, last).into_iter().filter(|(_, first, last, margin)| *last > first + margin);
     faults.extend(growth.map(|(what, first, last, _)| format!("{what}: grew from {first} to {last}")));
@@ -191,7 +191,7 @@ fn add_up(stage: &Stage, weather: &Weather, first: &Quiet, last: &Quiet) -> Repo
     let mut text = format!("what went wrong\n{}\n{sum}\n", weather.told());
     let cloud = stage.home.cloud();
     let outages = stage.book.open().outages();
-    // Writing to a text cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = writeln!(
         text,
         "slowest return to the broker                  {:>8.1}s   ({outages} outages)\n\
@@ -216,11 +216,11 @@ fn add_up(stage: &Stage, weather: &Weather, first: &Quiet, last: &Quiet) -> Repo
     Report { text, faults }
 }
 
-/// What was measured in a quiet time, at its lowest.
+/// The lowest figures of a quiet time.
 struct Quiet {
     size: Size,
     figures: Figures,
-    /// How long it took until everything was shown as it is.
+    /// The time until everything was shown correctly.
     healed: Duration,
 }
 
@@ -245,7 +245,7 @@ fn lowest_of(one: (Size, Figures), other: (Size, Figures)) -> (Size, Figures) {
     (size, Figures { tasks: one.1.tasks.min(other.1.tasks), ..other.1 })
 }
 
-/// Measures the daemon, and tells how it goes.
+/// Measures the daemon, and prints the progress.
 struct Watcher<'a> {
     stage: &'a Stage,
     begun: Instant,
@@ -254,7 +254,7 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
-    /// Tells how it goes while something is under way.
+    /// Prints the progress while a future runs.
     async fn during<T>(
         &mut self,
         what: &str,
@@ -270,7 +270,7 @@ impl Watcher<'_> {
         }
     }
 
-    /// Waits until nothing is open and everything is right, then for so long, and measures.
+    /// Waits until no command is open and everything is right, then for this long, and measures.
     async fn quiet(&mut self, lasts: Duration) -> Result<Quiet, Fault> {
         let (stage, begun) = (self.stage, Instant::now());
         while stage.book.open().open(Instant::now()) > 0 && begun.elapsed() < RESULTS_WITHIN {
@@ -283,7 +283,7 @@ impl Watcher<'_> {
         while lowest.is_none() || Instant::now() < end {
             tokio::time::sleep(self.every.min(lasts / 4)).await;
             let measured = self.measure("quiet").await?;
-            // By the second half, what was left from before has gone.
+            // By the second half, effects of earlier faults are gone.
             if Instant::now() >= end - lasts / 2 {
                 lowest = Some(lowest.map_or(measured, |lowest| lowest_of(lowest, measured)));
             }

@@ -1,4 +1,4 @@
-//! Programs that run beside this one: how they are ended, signalled and measured.
+//! Child processes: how they are ended, signalled and measured.
 
 use std::env;
 use std::error::Error;
@@ -12,22 +12,22 @@ use tokio::sync::watch;
 
 pub(crate) type Fault = Box<dyn Error + Send + Sync>;
 
-/// How often a process that is to end is looked at.
+/// How often it is checked whether a process has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// So many of the daemon's last lines are kept for whoever asks what happened.
+/// The last lines of the daemon that are kept for an error message.
 const LINES_KEPT: usize = 20;
 
-/// What the line with the daemon's own figures holds.
+/// Part of the log line with the daemon's own figures.
 const FIGURES: &str = "figures plugs=";
-/// Each connection to the broker is a line; at info, one that repeats itself is not said each time.
+/// At debug each connection to the broker has a line; at info, repeated lines are dropped.
 const LEVELS: &str = "hs100d=info,hs100d::mqtt=debug,warn";
 
-/// The daemon's own program, which lies beside the folder of the examples; built anew where cargo runs us.
+/// The daemon's program, in the folder above that of the examples; built first if cargo runs us.
 pub(crate) fn program() -> Result<PathBuf, Fault> {
     let examples = env::current_exe()?;
     let folder = examples.ancestors().nth(2).ok_or("not run from a folder of cargo's")?.to_owned();
     if let (Some(cargo), Some(manifest)) = (env::var_os("CARGO"), env::var_os("CARGO_MANIFEST_DIR")) {
-        // A profile's folder has its name, but for `dev`.
+        // A profile's folder has its name, except for `dev`.
         let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
         let manifest = Path::new(&manifest).join("Cargo.toml");
         let built = Command::new(cargo)
@@ -47,11 +47,11 @@ pub(crate) fn program() -> Result<PathBuf, Fault> {
     Err(format!("{} is not there: build it with cargo build --release", program.display()).into())
 }
 
-/// A process that ends with us.
+/// A child process that ends with this one.
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    /// Sends a signal by its short name. The shell has `kill` built in, on every machine.
+    /// Sends a signal by its short name. Every shell has `kill` built in.
     pub(crate) fn signal(&self, name: &str) -> Result<(), Fault> {
         let words = format!("kill -{name} {}", self.0.id());
         let sent = Command::new("sh").arg("-c").arg(words).stderr(Stdio::null()).status()?;
@@ -75,28 +75,28 @@ impl Drop for Process {
     }
 }
 
-/// The daemon as a process, read as it logs.
+/// The daemon as a process, with its parsed log.
 pub(crate) struct Daemon {
     process: Process,
     said: watch::Receiver<Said>,
     last_lines: Arc<Mutex<Vec<String>>>,
 }
 
-/// What the daemon has said of itself.
+/// What the daemon has logged.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Said {
-    /// How often it connected to the broker.
+    /// The number of connections to the broker.
     pub(crate) connected: u64,
-    /// How often it told its figures, and what they were.
+    /// The number of figures in the log, and the last ones.
     pub(crate) told: u64,
     pub(crate) figures: Figures,
-    /// How often it read the config again, or refused to.
+    /// The number of reloads, refused ones included.
     pub(crate) reloads: u64,
-    /// What it called an error, but for refused configs.
+    /// The errors in the log, except refused configs.
     pub(crate) errors: Vec<String>,
 }
 
-/// How the daemon counts itself, when it is asked with SIGUSR1.
+/// The daemon's own counts, which it logs on SIGUSR1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) plugs: u64,
@@ -105,7 +105,7 @@ pub(crate) struct Figures {
     pub(crate) tasks: u64,
 }
 
-/// What the kernel knows of the daemon.
+/// The kernel's counts of the daemon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     /// Resident memory, kB.
@@ -115,7 +115,7 @@ pub(crate) struct Size {
 }
 
 impl Daemon {
-    /// Starts this program with this config; its state goes to the folder beside it.
+    /// Starts this program with this config; its state directory is beside it.
     pub(crate) fn start(program: &Path, config: &Path) -> Result<Self, Fault> {
         let home = config.parent().ok_or("a config lies in a folder")?;
         let mut child = Command::new(program)
@@ -154,7 +154,7 @@ impl Daemon {
         self.said.borrow().clone()
     }
 
-    /// Waits until it has said what is waited for.
+    /// Waits until its log satisfies a condition.
     pub(crate) async fn says(
         &self,
         what: &str,
@@ -174,7 +174,7 @@ impl Daemon {
         format!("the daemon's last lines:\n{}", lines.join("\n"))
     }
 
-    /// Asks it for its figures.
+    /// Requests its figures.
     pub(crate) async fn figures(&self) -> Result<Figures, Fault> {
         let told = self.said().told;
         self.signal("USR1")?;
@@ -193,7 +193,7 @@ impl Daemon {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
             line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
-        // The daemon lets nobody but root list its files; kernels since 6.2 tell everybody how many there are.
+        // Only root may list the files of the daemon; since Linux 6.2 the size of the folder is their number.
         let files = process.join("fd");
         let descriptors = match std::fs::read_dir(&files) {
             Ok(listed) => listed.count() as u64,
@@ -202,7 +202,7 @@ impl Daemon {
         Ok(Size { memory: number("VmRSS:"), descriptors, threads: number("Threads:") })
     }
 
-    /// Asks it to stop, and waits for that.
+    /// Sends SIGTERM, and waits for the end.
     pub(crate) async fn stop(&mut self, within: Duration) -> Result<(), Fault> {
         self.signal("TERM")?;
         let ended = tokio::time::timeout(within, self.process.ends()).await;
@@ -214,7 +214,7 @@ impl Daemon {
 }
 
 impl Said {
-    /// Takes a line of the log in; says whether it meant anything.
+    /// Parses a line of the log. Returns whether it changed anything.
     fn take(&mut self, line: &str) -> bool {
         if line.contains("connected to the broker at ") {
             self.connected += 1;

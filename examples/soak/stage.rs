@@ -1,4 +1,4 @@
-//! All that a soak needs, put together: the simulated home, the broker and its cable, the daemon, and who listens.
+//! Everything in a soak: the simulated home, the broker with its proxy, the daemon, and the listener.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -17,16 +17,16 @@ use super::broker::{Broker, Cable, free_port};
 use super::crowd::{Book, Listener, Target};
 use super::process::{Daemon, Fault};
 
-/// From the return of the broker, or of the cable, until the daemon is back at it.
+/// From the return of the broker or the proxy until the daemon is connected again.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
-/// A config is read again in milliseconds.
+/// A reload takes milliseconds.
 const RELOAD_WITHIN: Duration = Duration::from_secs(20);
-/// Until all is shown as it is: a LAN that rests is probed every ten seconds.
+/// Until everything is shown correctly: a LAN that rests is probed every ten seconds.
 const RIGHT_WITHIN: Duration = Duration::from_secs(120);
-/// How often that is looked at.
+/// How often that is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The whole scene. It ends when it is dropped.
+/// Everything together. It ends when it is dropped.
 pub(crate) struct Stage {
     pub(crate) home: SimHome,
     pub(crate) targets: Arc<[Target]>,
@@ -39,29 +39,29 @@ pub(crate) struct Stage {
     _folder: TempDir,
 }
 
-/// What becomes of the connection to the broker.
+/// An outage of the connection to the broker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Outage {
     CablePulled,
     BrokerRestarts { away: Duration, keeps_store: bool },
 }
 
-/// The config as it is written down.
+/// Which config is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Text {
     Usual,
-    /// Other polls, so that something is taken over.
+    /// Other poll intervals, so that a reload changes something.
     Other,
     Wrong,
 }
 
 impl Stage {
-    /// Builds it, and waits until the daemon is at the broker.
+    /// Starts everything, and waits until the daemon is connected to the broker.
     pub(crate) async fn set(program: &Path, plugs: usize) -> Result<Self, Fault> {
         let mut home_options = HomeOptions::of(&[]);
         home_options.plugs = (1..=plugs).map(|number| (model(number), format!("Plug {number}"))).collect();
         home_options.first_plug = Ipv4Addr::new(127, 0, 1, 1);
-        // Where a swap leaves an address free for a moment, nobody's connection may settle.
+        // During a swap an address is free for a moment, in which no outgoing connection may take it.
         home_options.port = free_port()?;
         let home = SimHome::start(home_options).await?;
         let targets = targets(&home);
@@ -78,7 +78,7 @@ impl Stage {
         Ok(Self { home, targets, broker, cable, daemon, listener, book, config, _folder: folder })
     }
 
-    /// Lets an outage pass; gives the time from its end until everybody was back.
+    /// Causes an outage. Returns the time from its end until all are connected again.
     pub(crate) async fn outage(&self, outage: Outage) -> Result<Duration, Fault> {
         let (connected, subscribed) = (self.daemon.said().connected, self.listener.subscribed());
         self.book.open().break_off(Instant::now());
@@ -104,7 +104,7 @@ impl Stage {
         Ok(back.elapsed())
     }
 
-    /// Writes another config and has it read.
+    /// Writes another config and reloads it.
     pub(crate) async fn reload(&self, which: Text) -> Result<(), Fault> {
         write(&self.config, &text(&self.home, self.cable.port, which))?;
         let reloads = self.daemon.said().reloads;
@@ -113,7 +113,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until each plug is shown as its relay is, over the LAN, and nobody else is shown.
+    /// Waits until each plug is shown as its relay is, over the LAN, and no other plug is shown.
     pub(crate) async fn is_right(&self) -> Result<Duration, Fault> {
         let begun = Instant::now();
         loop {
@@ -169,7 +169,7 @@ impl Stage {
     }
 }
 
-/// Every model has its share, most of them plain plugs.
+/// Each model occurs; most are plain plugs.
 fn model(number: usize) -> Model {
     match number % 20 {
         3 => Model::KP303,
@@ -181,7 +181,7 @@ fn model(number: usize) -> Model {
     }
 }
 
-/// What the daemon will call them: slugs of their aliases.
+/// The daemon's topic names: slugs of the aliases.
 fn targets(home: &SimHome) -> Arc<[Target]> {
     let slug = |alias: &str| alias.to_lowercase().replace(' ', "-");
     let mut targets = Vec::new();
@@ -215,7 +215,7 @@ fn text(home: &SimHome, port: u16, which: Text) -> String {
         Text::Other => "poll_interval = \"6s\"\n",
         Text::Wrong => "poll_intervall = \"6s\"\n",
     };
-    // Nothing can go wrong when writing to a text.
+    // Writing to a `String` cannot fail.
     let _ = text.write_str(line);
     text
 }

@@ -1,4 +1,4 @@
-//! What goes wrong while the daemon soaks: a seeded series of faults, each of which passes.
+//! The faults of a soak: a seeded series, in which each fault ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::dice::Dice;
 use super::process::Fault;
 use super::stage::{Outage, Stage, Text};
 
-/// A connection that breaks three times within half a minute of its making would be left alone for five minutes, as
-/// when two daemons fight for one client id.
+/// After three connections that each broke within half a minute of their start, the daemon pauses for five minutes, as
+/// with two daemons of one client id.
 const BETWEEN_OUTAGES: Duration = Duration::from_secs(45);
-/// The codes with which the cloud says that a token is over, and that too many calls came.
+/// The cloud's error codes for an expired token, and for too many calls.
 const TOKEN_EXPIRED: i64 = -20651;
 const RATE_LIMIT: i64 = -20004;
 
-/// One kind of fault.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Card {
     Lan,
@@ -42,7 +42,7 @@ enum Card {
     BrokerWithoutStore,
 }
 
-/// How often each is drawn, of some two thousand times. The rarest leaves the cloud alone for minutes.
+/// The weight of each; the sum is about two thousand. After the rarest, the daemon avoids the cloud for minutes.
 const DECK: [(Card, usize, &str); 15] = [
     (Card::Lan, 1200, "plugs silent, refusing, resetting, slow, talking garbage, …"),
     (Card::CloudLink, 160, "plugs that the cloud does not reach, or late"),
@@ -70,19 +70,19 @@ enum Heal {
     CloudReachable,
 }
 
-/// The faults under way, and how many there were.
+/// The faults in progress, and their counts.
 pub(crate) struct Weather {
     stage: Arc<Stage>,
     dice: Dice,
-    /// A fault lasts no longer.
+    /// The longest duration of a fault.
     longest: Duration,
-    /// From one fault to the next, on average.
+    /// The mean time from one fault to the next.
     pace: Duration,
     heals: Vec<(Instant, Heal)>,
     outages: JoinSet<Result<Duration, Fault>>,
     last_outage: Vec<Instant>,
     counts: BTreeMap<Card, u64>,
-    /// The longest time that the daemon took to be back at a broker that was there again.
+    /// The longest time that the daemon took to reconnect to a broker that was back.
     pub(crate) slowest_return: Duration,
 }
 
@@ -101,8 +101,8 @@ impl Weather {
         }
     }
 
-    /// Faults fall for so long: first one of each kind, then as the dice have it. Then all is healed. Only a rough
-    /// storm breaks connections to the broker and has the cloud ask for silence.
+    /// Starts faults for this long: first one of each kind, then at random. Then it ends all of them. Only a rough
+    /// storm cuts connections to the broker and makes the cloud throttle.
     pub(crate) async fn storm(&mut self, lasts: Duration, is_rough: bool) -> Result<(), Fault> {
         let end = Instant::now() + lasts;
         let mut deck: Vec<Card> = DECK.iter().map(|(card, ..)| *card).collect();
@@ -144,7 +144,7 @@ impl Weather {
         match card {
             Card::Lan => {
                 let fault = self.lan_fault();
-                // Its sockets follow when they can.
+                // Its sockets follow as soon as they can.
                 let _ = stage.home.lan().set_fault(plug, fault).await;
                 self.heals_later(Heal::Lan(number));
             }
@@ -202,7 +202,7 @@ impl Weather {
         Ok(())
     }
 
-    /// One outage at a time, and never three in a row that the daemon would take for a fight.
+    /// One outage at a time, and never three in a row that the daemon would take for another client with its id.
     fn may_break_off(&self) -> bool {
         let long_ago = |at: &Instant| at.elapsed() >= BETWEEN_OUTAGES;
         self.outages.is_empty() && (self.last_outage.len() < 2 || self.last_outage.iter().all(long_ago))
@@ -292,7 +292,7 @@ impl Weather {
         }
     }
 
-    /// Ends every fault that is under way.
+    /// Ends every fault in progress.
     async fn clear_up(&mut self) -> Result<(), Fault> {
         for (_, heal) in std::mem::take(&mut self.heals) {
             self.end(heal).await;
@@ -304,7 +304,7 @@ impl Weather {
         self.stage.reload(Text::Usual).await
     }
 
-    /// How many of each kind there were, a line for each.
+    /// The number of faults of each kind, a line for each.
     pub(crate) fn told(&self) -> String {
         let lines = DECK.iter().map(|(card, _, what)| {
             let count = self.counts.get(card).copied().unwrap_or_default();

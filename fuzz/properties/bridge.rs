@@ -1,8 +1,9 @@
-//! Everything that strangers say, in any order and at any time, as the bridge hears it.
+//! All untrusted input of the bridge, in any order and at any time.
 //!
-//! The input is a list of events, a few bytes each: answers that fit and answers of another plug, failures, answers of
-//! exchanges that were given up or never were, commands, sightings with borrowed identities, lists of the account, and
-//! time that passes by milliseconds or by days. [`Home`] carries out what the bridge wants and keeps the books.
+//! The input of the fuzzer is a list of events, a few bytes each: replies that fit and replies of another plug,
+//! failures, outcomes of exchanges that were aborted or never existed, commands, sightings with borrowed identities,
+//! device lists of the account, and time that passes by milliseconds or by days. [`Home`] carries out the bridge's
+//! actions and keeps the records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use hs100d::bridge::event::{
     AccountPlug, Action, BridgeCommand, CloudStatus, CommandId, DiscoveryReply, Energy, Event, Exchange,
     ExchangeId, Identity, KnownPlug, Origin, Outcome, PlugInfo, PlugKey, PlugState, RequestId, Sighting,
-    Target, UnsupportedDevice, Update,
+    Target, TdpReply, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::snapshot::{PlugSnapshot, Snapshot};
@@ -26,18 +27,18 @@ use hs100d::smarthome::message::{
 
 use super::said::fits_a_line;
 
-/// The most events of one input; more of them find nothing new.
+/// The most events of one input; longer inputs find nothing new.
 const MOST_EVENTS: usize = 200;
-/// The most that one event may set off, in a house with so few plugs.
+/// The most actions after one event, in a home with this few plugs.
 const MOST_ACTIONS: usize = 3000;
-/// The longest that is told of what happened.
+/// The longest detail of a notice, in bytes.
 const LONGEST_DETAIL: usize = 1024;
-/// No command lives longer: the longest time to live that is used here, with the longest fade on top.
+/// The longest lifetime of a command: the longest time to live that is used here, plus the longest fade.
 const LIFE_OF_A_COMMAND: Duration = Duration::from_secs(10 + 60 + 1);
-/// More wake-ups than this on the way to the end of a command are a livelock.
+/// More wake-ups than this before the end of a command are a livelock.
 const MOST_WAKES: usize = 20_000;
 
-/// What plugs may be called, by themselves and by others.
+/// Aliases, of plugs and in the account.
 const ALIASES: [&str; 8] = ["Lamp", "lamp", "", "bridge", "Küche ☕", "a\nb\u{1b}[2J", "plug", "🔌"];
 const NAMES: [&str; 8] = ["lamp", "kettle", "lamp-0001", "plug", "hs100-eu", "lamp-2", "kuche", "nobody"];
 
@@ -51,7 +52,7 @@ pub fn hold(input: &[u8]) {
     home.close();
 }
 
-/// The bytes that decide what happens. Behind their end all are zero.
+/// The bytes that decide what happens. After their end all are zero.
 struct Script<'a>(&'a [u8]);
 
 impl Script<'_> {
@@ -81,7 +82,7 @@ impl Script<'_> {
         RelayState::from_bool(self.flag())
     }
 
-    /// One of a few things, or nothing.
+    /// One of a few values, or none.
     fn perhaps<T>(&mut self, one: impl FnOnce(usize) -> T) -> Option<T> {
         match self.byte() % 8 {
             0 => None,
@@ -124,7 +125,8 @@ fn policy(script: &mut Script<'_>) -> RoutePolicy {
     RoutePolicy { preference: policy, ..RoutePolicy::default() }
 }
 
-/// An entry of the user's. The config admits no two of one name, id, MAC or address, and none that says nothing.
+/// A plug of the config. The config accepts no two plugs with the same name, id, MAC or address, and none without any
+/// of these.
 fn listed(number: usize, script: &mut Script<'_>) -> PlugSettings {
     let said = script.byte();
     let given = |bit: u8| said & bit != 0;
@@ -140,7 +142,7 @@ fn listed(number: usize, script: &mut Script<'_>) -> PlugSettings {
     }
 }
 
-/// What was written down in an earlier run, about a plug that may have another MAC or address since.
+/// A plug of an earlier run, whose MAC or address may have changed since.
 fn known(number: usize, script: &mut Script<'_>) -> KnownPlug {
     KnownPlug {
         device_id: device_id(number + 1),
@@ -154,7 +156,7 @@ fn known(number: usize, script: &mut Script<'_>) -> KnownPlug {
     }
 }
 
-/// A plug's answer to the question how it is, by whomever.
+/// A reading of any plug.
 fn reading(script: &mut Script<'_>) -> Reading {
     let flags = script.byte();
     let outlets = if flags & 12 == 12 { script.of(&[1, 2, 3, 32]) } else { 0 };
@@ -228,7 +230,7 @@ fn failure(script: &mut Script<'_>) -> Failure {
     }
 }
 
-/// What was published last of one plug.
+/// The last published values of one plug.
 #[derive(Debug, Default, PartialEq)]
 struct Shown {
     state: Option<PlugState>,
@@ -237,24 +239,25 @@ struct Shown {
     availability: Option<Availability>,
 }
 
-/// The bridge, a clock that is moved by hand, and the books.
+/// The bridge, a simulated clock, and the records.
 struct Home {
     bridge: Bridge,
     now: Instant,
-    /// What is asked and not answered yet, and over which route.
+    /// The exchanges under way, with their routes.
     under_way: BTreeMap<ExchangeId, Exchange>,
     lanes: HashMap<(PlugKey, Route), ExchangeId>,
-    /// What is being answered. A plug that leaves with the answer gives it up, which does no harm.
+    /// The exchange whose outcome is being handled. If that outcome removes the plug, the bridge aborts the exchange,
+    /// which is harmless.
     ending: Option<ExchangeId>,
-    /// What was answered or given up.
+    /// The exchanges that have ended or were aborted.
     over: Vec<ExchangeId>,
-    /// Every id there ever was.
+    /// Every id so far.
     ids: HashSet<ExchangeId>,
-    /// Commands and requests that are owed an answer.
+    /// Commands and requests that have no result yet.
     owed: BTreeMap<CommandId, Instant>,
     asked: HashSet<RequestId>,
     serial: u64,
-    /// What was published of each plug.
+    /// The published values of each plug.
     shown: HashMap<PlugName, Shown>,
     is_ready: bool,
 }
@@ -319,14 +322,14 @@ impl Home {
         }
     }
 
-    // --- what strangers do ------------------------------------------------------------------------------------
+    // --- untrusted input --------------------------------------------------------------------------------------
 
     fn one_under_way(&self, script: &mut Script<'_>) -> Option<Exchange> {
         let place = script.below(self.under_way.len());
         self.under_way.values().nth(place).cloned()
     }
 
-    /// An answer that fits the question; who gives it is another matter. The LAN wire looks at that, as it does here.
+    /// A reply that fits the request. It may come from another plug: here, as in the LAN transport, that is checked.
     fn answer(&mut self, script: &mut Script<'_>) {
         let Some(exchange) = self.one_under_way(script) else { return };
         let hello = reading(script);
@@ -377,7 +380,7 @@ impl Home {
 
     fn sight(&mut self, script: &mut Script<'_>) {
         let said = if script.below(4) == 0 {
-            DiscoveryReply::Other(UnsupportedDevice {
+            DiscoveryReply::Tdp(TdpReply {
                 mac: script.perhaps(mac),
                 kind: script.of(&["IOT.SMARTPLUGSWITCH", "SMART.TAPOPLUG", "\n"]).into(),
                 model: script.of(&["HS100(UK)", "", "P100\r\nforged"]).into(),
@@ -419,17 +422,17 @@ impl Home {
         assert!(!self.asked.contains(&id), "a request was not answered");
     }
 
-    // --- what the house does ----------------------------------------------------------------------------------
+    // --- the home ---------------------------------------------------------------------------------------------
 
     fn hear(&mut self, event: Event) {
         self.bridge.handle(event, self.now);
         self.carry_out();
     }
 
-    /// Lets time pass, waking the bridge when it wants to be woken. Nobody answers meanwhile.
+    /// Lets time pass, and wakes the bridge when it asks for that. No reply arrives meanwhile.
     fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        // Who sleeps through a day is woken once, late.
+        // A process that sleeps for a day is woken once, late.
         if duration <= LIFE_OF_A_COMMAND {
             for wakes in 0.. {
                 assert!(wakes < MOST_WAKES, "no end of wake-ups");
@@ -447,14 +450,14 @@ impl Home {
         self.carry_out();
         let is_due = |home: &Self| home.bridge.poll_timeout().is_some_and(|at| at <= home.now);
         if is_due(self) {
-            // What one plug does may make another due at once, but that comes to an end.
+            // One plug's timer may make another one due at once, but not without end.
             self.bridge.handle_timeout(self.now);
             self.carry_out();
             assert!(!is_due(self), "woken, and due again at once: {:?}", self.bridge.poll_timeout());
         }
     }
 
-    /// Takes what the bridge wants, and holds it to its promises.
+    /// Carries out the bridge's actions, and checks them.
     fn carry_out(&mut self) {
         for actions in 0.. {
             assert!(actions < MOST_ACTIONS, "no end of actions");
@@ -501,7 +504,7 @@ impl Home {
 
     fn publish(&mut self, update: Update) {
         match update {
-            // What follows is all that is known of it; the broker may keep more.
+            // The broker may retain more, but this is all that is known of the plug.
             Update::Expected(name) => _ = self.shown.insert(name, Shown::default()),
             Update::Gone(name) => _ = self.shown.remove(&name),
             Update::State(name, state) => self.shown_of(&name).state = Some(state),
@@ -532,17 +535,17 @@ impl Home {
         self.shown.get_mut(name).unwrap_or_else(|| panic!("{name} is not expected"))
     }
 
-    /// Whoever asks for the state is told what was published.
+    /// A snapshot has exactly what was published.
     fn the_snapshot_is_what_was_published(&self) {
         let Snapshot { info, is_ready, plugs } = self.bridge.snapshot();
         assert!(info.online <= info.plugs);
-        // Another broker is told `Ready` before the first round is done.
+        // Another broker gets `Ready` before the first round is done.
         assert!(self.is_ready || !is_ready);
         assert_eq!(plugs.len(), self.shown.len(), "a plug is there twice, or missing");
         for plug in plugs {
             let PlugSnapshot { name, state, info, energy, availability, .. } = plug;
             let shown = &self.shown[&name];
-            // The state of an outlet is not known any more once its strip does not tell of it.
+            // The state of an outlet is unknown once its strip does not report it.
             assert!(state.is_none() || state == shown.state, "{name}: {state:?}, shown {:?}", shown.state);
             let found = (&info, energy, availability);
             assert_eq!(found, (&shown.info, shown.energy, shown.availability), "{name}");
@@ -559,7 +562,7 @@ impl Home {
         }
     }
 
-    /// In the end every command has had its result, whether anybody answered or not.
+    /// In the end every command has its result, with or without replies.
     fn close(&mut self) {
         self.pass(LIFE_OF_A_COMMAND);
         assert!(self.owed.is_empty(), "never answered: {:?}", self.owed);
@@ -567,7 +570,7 @@ impl Home {
         self.nothing_is_shown_of_what_is_not_there();
     }
 
-    /// Whoever is told all of it anew is told of the same plugs: of each that went the broker was told.
+    /// If everything is published again, the same plugs are published: each plug that is gone was reported as gone.
     fn nothing_is_shown_of_what_is_not_there(&mut self) {
         let shown = std::mem::take(&mut self.shown);
         self.bridge.republish(self.now);

@@ -1,4 +1,4 @@
-//! What the cloud answers, and the servers that it names.
+//! The responses of the cloud, and the servers that it names.
 
 use hs100d::model::{DeviceId, RelayState};
 use hs100d::secret::{Secret, SecretBuf};
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::said::fits_a_line;
 
-/// The HTTP statuses that pages come with.
+/// The HTTP statuses of the responses.
 const STATUSES: [u16; 8] = [200, 200, 200, 307, 403, 429, 500, 502];
-/// The longest that is said of a page that is no answer.
+/// The longest error text for a page, in bytes.
 const LONGEST_COMPLAINT: usize = 200;
-/// All that is said of a page whose words cannot be used. None of it is the server's.
+/// All error texts for a page that cannot be parsed. None quotes the server.
 const COMPLAINTS: [&str; 6] = [
     "an empty answer",
     "JSON cut off",
@@ -49,7 +49,7 @@ fn an_envelope_opens_only_to_success(page: &HttpResponse) {
     }
 }
 
-/// Complaints are in our own words, whatever the server wrote.
+/// Error texts are our own, whatever the server sent.
 fn complaint_holds(trouble: &ApiError, status: u16) {
     fits_a_line(&trouble.to_string(), LONGEST_COMPLAINT);
     match trouble {
@@ -111,7 +111,7 @@ fn rows_lead_only_to_hosts_that_may_have_the_token(page: &HttpResponse) {
     }
 }
 
-/// Rows of the other family are left out: their aliases are written in another way than they are read.
+/// Rows of the other family are left out: they encode their aliases differently.
 fn the_list_reads_back(rows: &[Row], account: &TrustedHost) {
     let ours: Vec<Row> =
         rows.iter().filter(|row| row.is_supported() && row.server.is_ok()).cloned().collect();
@@ -131,7 +131,7 @@ fn the_list_reads_back(rows: &[Row], account: &TrustedHost) {
     assert_eq!(api::read_device_list(&page, account), Ok(ours));
 }
 
-/// The body as an URL, as if it had been named.
+/// The body as a URL, as if the device list had named it.
 fn a_host_is_admitted_for_what_it_is(text: &str) {
     match check_host(text) {
         Ok(host) => {
@@ -142,7 +142,7 @@ fn a_host_is_admitted_for_what_it_is(text: &str) {
     }
 }
 
-/// A second and plainer reading of the rules, by the letters of what is printed.
+/// A second, simpler implementation of the rules, on the printed URL.
 fn may_have_a_token(host: &TrustedHost) {
     let url = host.to_string();
     if let Some(name) = url.strip_prefix("https://") {
@@ -166,7 +166,7 @@ fn may_have_a_token(host: &TrustedHost) {
     );
 }
 
-/// Passwords, tokens and names hold whatever they hold.
+/// Passwords, tokens and names may contain anything.
 fn what_we_say_is_json_whatever_is_in_it(text: &str) {
     let secret = Secret::new(text.to_owned());
     let said =

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::said::fits_a_line;
 
-/// The longest that is said of a command that is none.
+/// The longest error text for an invalid command, in bytes.
 const LONGEST_COMPLAINT: usize = 256;
 const LONGEST_TRANSITION: Duration = Duration::from_secs(60);
 const LONGEST_COUNT_DOWN: Duration = Duration::from_secs(24 * 3600);
@@ -80,7 +80,7 @@ fn order_holds(order: &PlugCommand) {
     }
 }
 
-/// An order, written in the plainest words, is read as the same order.
+/// A command that is written in its simplest form is parsed as the same command.
 fn is_read_back(part: CommandTopic<'_>, order: &PlugCommand) {
     let payload = match order {
         PlugCommand::Set(command) => json_of(command).to_string(),
@@ -109,7 +109,7 @@ fn json_of(command: &SetCommand) -> Value {
     json.into()
 }
 
-/// Space around a word and the case of its letters are nobody's matter.
+/// Spaces around a word and the case of its letters do not matter.
 fn means_the_same_however_it_is_typed(part: CommandTopic<'_>, payload: &[u8], wanted: &Parsed<PlugCommand>) {
     let is_word = payload.trim_ascii_start().first() != Some(&b'{') && payload.len() < MAX_COMMAND - 2;
     if !is_word || part == CommandTopic::Read {
@@ -121,7 +121,7 @@ fn means_the_same_however_it_is_typed(part: CommandTopic<'_>, payload: &[u8], wa
     }
 }
 
-/// The sender's mark comes back, whatever became of the command.
+/// The `transaction` is repeated, whatever the outcome of the command.
 fn the_mark_is_echoed<T>(wanted: &Parsed<T>) {
     let Some(mark) = &wanted.transaction else { return };
     for answer in [payload::response(Ok(()), Some(mark)), payload::refusal("so", Some(mark))] {
@@ -148,7 +148,7 @@ fn a_request_holds(name: &str, payload: &[u8]) {
     assert_eq!(command::request(name, json.as_bytes()).result, wanted.result);
 }
 
-/// Topic levels and keys are a stranger's words too.
+/// Topic levels and keys are untrusted too.
 fn a_name_that_there_is_not_is_repeated_in_part_only(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     for wanted in [

@@ -1,4 +1,4 @@
-//! Config files, from the text to what it means.
+//! Config files, from their text to their meaning.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -17,11 +17,11 @@ use toml::{Table, Value};
 
 use super::said::fits_a_line;
 
-/// Stands in for a password in the corpus.
+/// Stands for a password in the corpus.
 const CANARY: &str = "hunter2";
-/// The longest line about one fault.
+/// The longest line about one fault, in bytes.
 const LONGEST_COMPLAINT: usize = 1024;
-/// Ten faults, and how many more there are.
+/// Ten faults, and a line with the number of the others.
 const MOST_COMPLAINTS: usize = 11;
 
 /// The input is the text of a file.
@@ -114,7 +114,7 @@ fn lies_within(duration: Duration, least: u128, most: u128) {
     assert!((least..=most).contains(&duration.as_millis()), "{duration:?}");
 }
 
-/// A config, written with every key, is read as the same config. What was warned of may differ.
+/// A config that is written with every key is read as the same config. The warnings may differ.
 fn is_read_back(config: &Config) {
     let text = written(config);
     let again = read(&text).unwrap_or_else(|invalid| panic!("{invalid}\nin\n{text}"));
@@ -122,7 +122,7 @@ fn is_read_back(config: &Config) {
     assert!(without_warnings == *config, "{without_warnings:#?}\nis not\n{config:#?}\nof\n{text}");
 }
 
-/// What is not read at all is read back as well where it stands at its default, so here nothing does.
+/// A key that the reader ignores would pass the test at its default, so no key has its default here.
 fn with_other_times(config: &Config) -> Config {
     let times = |policy: RoutePolicy, step: u64| RoutePolicy {
         cloud_after: Duration::from_millis(800 + step),
@@ -254,8 +254,8 @@ fn word(policy: RoutePreference) -> &'static str {
     }
 }
 
-/// A password is not quoted, whether it stands where it belongs or under a key that is not known; and of what is no TOML,
-/// nothing is.
+/// No password is quoted, whether it is under its own key or under an unknown one; and nothing is quoted of a text that
+/// is not TOML.
 fn no_secret_is_quoted(text: &str, read: &Result<Config, Invalid>) {
     let said = match read {
         Ok(config) => config.warnings.join("\n") + &format!("{config:?}"),
@@ -265,7 +265,7 @@ fn no_secret_is_quoted(text: &str, read: &Result<Config, Invalid>) {
         Err(_) => assert!(!said.contains(CANARY), "{said}"),
         Ok(table) => {
             for secret in secrets(&table) {
-                // A word that stands in the file for another reason as well may be quoted for that.
+                // A word that also occurs elsewhere in the file may be quoted for that.
                 if text.matches(secret).count() == 1 {
                     assert!(!said.contains(secret), "{said}");
                 }
@@ -274,7 +274,7 @@ fn no_secret_is_quoted(text: &str, read: &Result<Config, Invalid>) {
     }
 }
 
-/// Passwords that are long enough to be no part of our own words.
+/// Passwords that are too long to be part of our own texts.
 fn secrets(table: &Table) -> Vec<&str> {
     let mut found = Vec::new();
     for (key, value) in table {

@@ -1,4 +1,4 @@
-//! What comes back over UDP, in either of the two forms, and what the bridge makes of it.
+//! Replies over UDP, in both forms, and their effect on the bridge.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use hs100d::transport::discovery::reply::parse;
 
 use super::said::fits_a_line;
 
-/// Bytes before the JSON of the newer discovery.
+/// Bytes before the JSON of TDP.
 const HEADER: usize = 16;
-/// The longest that is told of what was found.
+/// The longest detail of a notice, in bytes.
 const LONGEST_DETAIL: usize = 1024;
 
-/// The first byte says what the rest is: a datagram as it comes, JSON in the older form, or JSON in the newer one.
+/// The first byte selects what the rest is: a datagram, JSON in the form of UDP 9999, or JSON in the form of TDP.
 pub fn hold(input: &[u8]) {
     let Some((&form, rest)) = input.split_first() else { return };
     match form % 3 {
-        0 => is_told_fit_for_a_line(understood(rest)),
+        0 => notice_fits_a_line(understood(rest)),
         1 => an_older_answer_is_read_as_over_tcp(rest),
         _ => a_newer_answer_is_read_whatever_its_header(rest),
     }
@@ -36,7 +36,7 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
     let mut datagram = json.to_vec();
     cipher::encrypt(&mut datagram);
     let said = understood(&datagram);
-    if matches!(said, Some(DiscoveryReply::Other(_))) {
+    if matches!(said, Some(DiscoveryReply::Tdp(_))) {
         assert_eq!(datagram.get(HEADER), Some(&b'{'), "taken for the newer form");
         return;
     }
@@ -45,20 +45,20 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
         _ => None,
     };
     assert_eq!(said, over_tcp);
-    is_told_fit_for_a_line(said);
+    notice_fits_a_line(said);
 }
 
 fn a_newer_answer_is_read_whatever_its_header(json: &[u8]) {
     let with = |byte: u8| understood(&[&[byte; HEADER], json].concat());
     let said = with(0);
-    if matches!(said, Some(DiscoveryReply::Other(_))) {
+    if matches!(said, Some(DiscoveryReply::Tdp(_))) {
         assert_eq!(said, with(0xff));
     }
-    is_told_fit_for_a_line(said);
+    notice_fits_a_line(said);
 }
 
-/// Whoever is heard, a bridge that adopts it says so on one line.
-fn is_told_fit_for_a_line(said: Option<DiscoveryReply>) {
+/// A bridge that adopts the plug reports it on one line.
+fn notice_fits_a_line(said: Option<DiscoveryReply>) {
     let Some(said) = said else { return };
     let begun = Instant::now();
     let mut bridge = Bridge::new(Settings { adopt: true, ..Settings::default() }, begun);
@@ -66,8 +66,8 @@ fn is_told_fit_for_a_line(said: Option<DiscoveryReply>) {
     bridge.handle(Event::Sighted(Sighting { address, said }), begun);
     bridge.handle_timeout(begun + Duration::from_secs(5));
     while let Some(action) = bridge.poll_action() {
-        if let Action::Publish(Update::Notice(happening)) = action {
-            fits_a_line(&happening.detail, LONGEST_DETAIL);
+        if let Action::Publish(Update::Notice(notice)) = action {
+            fits_a_line(&notice.detail, LONGEST_DETAIL);
         }
     }
 }

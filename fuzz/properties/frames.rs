@@ -1,9 +1,9 @@
-//! The TCP frame and the cipher: whatever comes, and however it is cut, is read the same way.
+//! The TCP frame and the cipher: any input is parsed in the same way, however it is split.
 
 use hs100d::smarthome::cipher::{self, KEY};
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN, MAX_PAYLOAD};
 
-/// The input is what came over a connection.
+/// The input is the bytes of a connection.
 pub fn hold(stream: &[u8]) {
     every_cut_is_judged_alike(stream);
     frames_come_out_the_same_however_they_came_in(stream);
@@ -11,7 +11,7 @@ pub fn hold(stream: &[u8]) {
     the_cipher_is_its_own_definition(stream);
 }
 
-/// What is said of a part of the stream is borne out by the whole of it.
+/// The result for a part of the stream agrees with the result for all of it.
 fn every_cut_is_judged_alike(stream: &[u8]) {
     let whole = frame::parse(stream);
     for cut in 0..stream.len() {
@@ -42,7 +42,7 @@ fn every_cut_is_judged_alike(stream: &[u8]) {
     }
 }
 
-/// All payloads of a stream that arrives in pieces of this many bytes, as the wire takes them out of its buffer.
+/// All payloads of a stream that arrives in pieces of this many bytes, read as the LAN transport does.
 fn payloads(stream: &[u8], piece: usize) -> (Vec<Vec<u8>>, Frame) {
     let (mut buffer, mut found) = (Vec::new(), Vec::new());
     for piece in stream.chunks(piece) {
@@ -75,7 +75,7 @@ fn what_is_built_is_read_back(payload: &[u8]) {
     assert_eq!(read, payload);
 }
 
-/// Each byte of cipher text is the plain one combined with the cipher byte before it.
+/// Each byte of cipher text is the XOR of the plain byte and the cipher byte before it.
 fn the_cipher_is_its_own_definition(plain: &[u8]) {
     let mut veiled = plain.to_vec();
     cipher::encrypt(&mut veiled);

@@ -1,5 +1,5 @@
-//! What must hold whatever strangers send, a file for each way in. Each is a function from bytes that panics when
-//! something does not hold: the fuzz targets call it, and so do the plain tests in `tests/untrusted_input.rs`.
+//! What must hold for any untrusted input: one file for each kind of input. Each property is a function of bytes that
+//! panics if it does not hold. The fuzz targets call it, and so do the tests in `tests/untrusted_input.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a property fails")]
 #![allow(missing_docs, unreachable_pub, reason = "two crates include these files, and neither is a library")]
@@ -18,10 +18,10 @@ pub mod store;
 pub mod sysinfo;
 pub mod topics;
 
-/// Takes what a stranger sent, and panics when a property does not hold.
+/// Takes untrusted bytes, and panics if the property does not hold.
 pub type Property = fn(&[u8]);
 
-/// Every way in, by the name of its fuzz target and of its corpus.
+/// Every kind of input, by the name of its fuzz target and of its corpus.
 pub const ALL: [(&str, Property); 12] = [
     ("frames", frames::hold),
     ("replies", replies::hold),

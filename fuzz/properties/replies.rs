@@ -1,4 +1,4 @@
-//! The replies of a plug, over whichever wire they came.
+//! The replies of a plug, over any route.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::said::fits_a_line;
 
-/// No strip has more outlets, and none that tells of more is believed.
+/// No strip has more outlets; further ones are ignored.
 const MOST_OUTLETS: usize = 32;
-/// The longest that is said of a reply that is none: our words, and eighty letters of the plug's, of up to four bytes.
+/// The longest error text for an invalid reply, in bytes: our own words, and eighty characters of the plug's, with up
+/// to four bytes each.
 const LONGEST_COMPLAINT: usize = 128 + 80 * 4;
 
-/// The first byte chooses what was asked; the rest is what came back.
+/// The first byte selects the request; the rest is the reply.
 pub fn hold(input: &[u8]) {
     let Some((&choice, json)) = input.split_first() else { return };
     let requests = requests();
@@ -28,7 +29,7 @@ pub fn hold(input: &[u8]) {
     }
 }
 
-/// One of each kind. The place of each is what seeds of the corpus begin with.
+/// One of each kind. Files of the corpus begin with its index.
 pub fn requests() -> Vec<Request> {
     let (on, off) = (RelayState::On, RelayState::Off);
     vec![
@@ -89,7 +90,7 @@ fn reply_holds(request: &Request, reply: &Reply, json: &[u8]) {
     }
 }
 
-/// What was understood, said in the plainest words, is understood as the same.
+/// A parsed reply that is written in its simplest form is parsed as the same reply.
 fn reads_back(request: &Request, reply: &Reply, body: Value) {
     let (module, method) = request.method();
     let json = json!({ module: { method: body } }).to_string();
@@ -114,7 +115,7 @@ fn reading_holds(reading: &Reading, json: &[u8]) {
     let reply = Request::SysInfo.read_reply(again.as_bytes(), None);
     let plain = Reading { unread: Box::default(), ..reading.clone() };
     assert_eq!(reply, Ok(Reply::SysInfo(plain)), "{again}");
-    // A device that is known already is shared, and what is known of another plug changes nothing.
+    // The device info of the last reading is reused if it has not changed, and that of another plug changes nothing.
     let Ok(Reply::SysInfo(known)) = Request::SysInfo.read_reply(json, Some(device)) else {
         panic!("once more")
     };
@@ -138,7 +139,7 @@ fn identity_holds(device: &DeviceInfo) {
     }
 }
 
-/// As a plug would tell this reading.
+/// The reply of a plug with this reading.
 fn sysinfo(reading: &Reading) -> Value {
     let device = &reading.device;
     let mut told = Map::new();
@@ -173,7 +174,7 @@ fn sysinfo(reading: &Reading) -> Value {
         outlet
     });
     tell("children", Some(outlets.collect()).filter(|outlets: &Value| *outlets != json!([])));
-    // What has nothing by which it could be told from no plug at all was admitted for something odd.
+    // Without device id and MAC, the device was accepted for an unreadable field.
     let is_mute = device.device_id.is_none() && device.mac.is_none();
     if is_mute && reading.relay.is_none() && device.outlets.is_empty() {
         tell("deviceId", Some(json!("no id")));
@@ -181,7 +182,7 @@ fn sysinfo(reading: &Reading) -> Value {
     told.into()
 }
 
-/// The ids of outlets are a stranger's words that go out again.
+/// The ids of outlets are untrusted, and are sent back in requests.
 fn requests_to_its_outlets_name_them(device: &DeviceInfo) {
     for (outlet, told) in (0..).zip(&device.outlets) {
         let mut words = Vec::new();
@@ -203,7 +204,7 @@ fn rule_holds(rule: &ScheduleRule) {
     assert!(rule.at.len() <= 32 && rule.at.chars().all(is_plain), "{:?}", rule.at);
 }
 
-/// Nothing of the reply stands in the complaint but a code and, bounded, the plug's own reason.
+/// The error text has nothing of the reply except a code and, shortened, the plug's own reason.
 fn complaint_holds(fault: NotAnAnswer) {
     if let NotAnAnswer::Malformed(why) = &fault {
         let words = why.trim_end_matches(|c: char| c.is_ascii_digit());

@@ -1,7 +1,7 @@
-//! What is said about a stranger's words: on one line, of a bounded length, without anything that could forge a
-//! second line or move a terminal's cursor.
+//! Texts about untrusted input: one line of bounded length, without control characters that could forge a second line
+//! or move a terminal's cursor.
 
-/// The text may stand on a line of a log, on a topic or on a terminal.
+/// The text is fit for a line of a log, for a topic and for a terminal.
 #[track_caller]
 pub fn fits_a_line(text: &str, most: usize) {
     assert!(!text.is_empty(), "says nothing");

@@ -1,4 +1,4 @@
-//! The three files that outlive a restart, as they may lie on a disk that somebody else has written to.
+//! The three files of the store, as another program may have written them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,10 +16,10 @@ const TOKENS: &str = "cloud.token";
 const HASHES: &str = "klap.hashes";
 /// The first byte of input for the file of the hashes.
 const HASHES_CHOICE: u8 = b'h';
-/// The longest that is said of a file, beside its own path, which is said twice.
+/// The longest warning about a file, in bytes, without its path, which it has twice.
 const LONGEST_COMPLAINT: usize = 200;
 
-/// The first byte chooses the file; the rest is what is in it.
+/// The first byte selects the file; the rest is its content.
 pub fn hold(input: &[u8]) {
     let Some((&choice, bytes)) = input.split_first() else { return };
     let directory = tempfile::tempdir().expect("a directory for a while");
@@ -51,7 +51,7 @@ fn a_state_is_read_or_set_aside(directory: &Path, bytes: &[u8]) {
     every_plug_has_a_name_of_its_own(&store);
 }
 
-/// Names from the file are what plugs are called again; no two may share their topics.
+/// Plugs get the names in the file again; no two may share their topics.
 fn every_plug_has_a_name_of_its_own(store: &Store) {
     let known = store.known_plugs();
     let settings = Settings { known: known.clone(), adopt: true, ..Settings::default() };
@@ -105,7 +105,7 @@ fn hashes_are_read_or_set_aside(directory: &Path, bytes: &[u8]) {
     }
 }
 
-/// A warning names the file and the line and quotes nothing of it.
+/// A warning names the file and the line and quotes nothing.
 fn warning_holds(warning: &str, directory: &Path) {
     let said = warning.replace(directory.to_str().unwrap(), "");
     fits_a_line(&said, LONGEST_COMPLAINT);

@@ -1,4 +1,4 @@
-//! A good answer to `get_sysinfo` with one odd field: who it is and its relays are still read.
+//! A valid reply to `get_sysinfo` with one unexpected field: the identity and the relays are still read.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use hs100d::model::{DeviceId, Mac, RelayState};
 use hs100d::smarthome::message::{Reading, Reply, Request};
 use serde_json::{Value, json};
 
-/// The answer of a plug, of a strip and of a dimmer, in our own words.
+/// The reply of a plug, of a strip and of a dimmer, written by hand.
 fn good() -> [Value; 3] {
     let plug = json!({"err_code": 0, "sw_ver": "1.2.5 Build 171129 Rel.174814", "hw_ver": "1.0",
         "type": "IOT.SMARTPLUGSWITCH", "model": "HS100(EU)", "mac": "50:C7:BF:00:00:07", "deviceId": ID,
@@ -24,8 +24,8 @@ fn good() -> [Value; 3] {
 
 const ID: &str = "8006000000000000000000000000000000000007";
 
-/// The first byte chooses the device and how the field is odd, the second chooses the field; the rest is the value:
-/// JSON, or else a text.
+/// The first byte selects the device and the kind of change, the second the field; the rest is the value: JSON, or else
+/// a string.
 pub fn hold(input: &[u8]) {
     let [form, choice, value @ ..] = input else { return };
     let device = &good()[usize::from(form % 3)];
@@ -36,7 +36,7 @@ pub fn hold(input: &[u8]) {
         Ok(value) => value.to_string(),
         Err(_) => json!(said).to_string(),
     };
-    // Characters as they are, which JSON does not allow in a text.
+    // Unescaped control characters, which JSON does not allow in a string.
     let raw = format!("\"{}\"", said.replace(['"', '\\'], ""));
     let has_key = !field.ends_with(|c: char| c.is_ascii_digit());
     let is_twice = form / 3 % 3 == 1 && has_key;
@@ -54,7 +54,7 @@ pub fn hold(input: &[u8]) {
     holds(&reading, device, if is_twice { "" } else { field }, &json);
 }
 
-/// Everything of it that is not the odd field itself.
+/// Everything except the changed field.
 fn holds(reading: &Reading, device: &Value, odd: &str, json: &str) {
     let info = &reading.device;
     assert!(odd == "/deviceId" || info.device_id == DeviceId::new(ID), "{json}");
@@ -79,7 +79,7 @@ fn holds(reading: &Reading, device: &Value, odd: &str, json: &str) {
     assert!(unread.iter().all(|key| odd == key || odd.starts_with(&format!("{key}/"))), "{unread:?} {json}");
 }
 
-/// The way to each field, and to those of its outlets.
+/// The path of each field, also of those of its outlets.
 fn fields(value: &Value, way: &str) -> Vec<String> {
     let inner: Vec<(String, &Value)> = match value {
         Value::Object(entries) => {
@@ -97,7 +97,7 @@ fn fields(value: &Value, way: &str) -> Vec<String> {
     inner.into_iter().flat_map(with_inner).collect()
 }
 
-/// The text of the object with this field written otherwise; `write` is given the key, which items of a list lack.
+/// The text of the object with this field replaced. `write` gets the key, which items of a list do not have.
 fn with(value: &Value, field: &str, write: impl Fn(&str, &str) -> String + Copy) -> String {
     let Some(rest) = field.strip_prefix('/') else { return value.to_string() };
     let (key, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -1,11 +1,11 @@
-//! Topics as they come in, and those that other people name for answers.
+//! Received topics, and response topics of other clients.
 
 use hs100d::model::PlugName;
 use hs100d::mqtt::topics::{self, CommandTopic, MAX_TOPIC, ParsedTopic, StateTopic, Topics};
 
 use super::said::fits_a_line;
 
-/// The first byte chooses the base topic; the rest is the topic.
+/// The first byte selects the base topic; the rest is the topic.
 pub fn hold(input: &[u8]) {
     let Some((&choice, topic)) = input.split_first() else { return };
     let topic = String::from_utf8_lossy(topic);
@@ -18,7 +18,7 @@ pub fn hold(input: &[u8]) {
     a_name_is_one_level_of_plain_letters(&topic);
 }
 
-/// Whatever is heard on a topic, that topic is the one where it is said.
+/// Building a topic from its parsed form gives the same topic.
 fn what_is_heard_is_what_was_said(topics: &Topics, topic: &str) {
     match topics.parse(topic) {
         Some(ParsedTopic::Command { plug, part }) => {

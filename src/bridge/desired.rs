@@ -52,6 +52,8 @@ pub(super) enum DesiredValue {
     Relay(RelayState),
     /// The relay in the other state than the next reading shows; after a second toggle (`false`) in the same.
     FlipRelay(bool),
+    /// All outlets of a strip in the same state, which the next reading decides.
+    FlipStrip(StripFlip),
     /// This level, 1..=100 %.
     Brightness(u8),
     /// This level, 0..=100 %, reached within this time; the relay follows.
@@ -68,10 +70,23 @@ pub(super) enum DesiredValue {
     Read,
 }
 
+/// A toggle of a strip as a whole: all outlets off if any is on, else all on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StripFlip {
+    /// False after a second toggle: all outlets in the state of the strip.
+    flip: bool,
+    /// Outlets that count as on, or as off: an older command was switching them.
+    on: Outlets,
+    off: Outlets,
+    /// Outlets that count as the opposite of what is read: an older command was toggling them.
+    inverted: Outlets,
+}
+
 /// How far the delivery of a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DesiredStep {
-    /// The device was never read. It may be a strip, which needs a value for each outlet.
+    /// The device is read first: it was never read and may be a strip, which needs a value for each outlet, or it is a
+    /// strip whose toggle waits for a reading.
     Identify,
     /// An older count-down has to be removed first.
     Clear,
@@ -92,6 +107,53 @@ impl DesiredValue {
     /// The step with which its delivery begins.
     pub(super) fn first_step(&self) -> DesiredStep {
         if matches!(self, Self::CountDown(..)) { DesiredStep::Clear } else { DesiredStep::Act }
+    }
+
+    /// Whether it is a toggle that no reading has decided yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        matches!(self, Self::FlipRelay(_) | Self::FlipStrip(_))
+    }
+
+    /// What a toggle makes of this value of a relay.
+    pub(super) fn toggled(&self) -> Self {
+        match self {
+            Self::Relay(state) => Self::Relay(!*state),
+            Self::FlipRelay(flip) => Self::FlipRelay(!flip),
+            Self::FlipStrip(strip) => Self::FlipStrip(StripFlip { flip: !strip.flip, ..*strip }),
+            _ => Self::FlipRelay(true),
+        }
+    }
+}
+
+impl StripFlip {
+    /// `flip`: as in [`DesiredValue::FlipRelay`].
+    pub(super) fn new(flip: bool) -> Self {
+        let none = Outlets::default();
+        Self { flip, on: none, off: none, inverted: none }
+    }
+
+    /// Takes into account what an older command desires of an outlet.
+    pub(super) fn note_older(&mut self, outlet: Outlet, older: &DesiredValue) {
+        let outlets = match older {
+            DesiredValue::Relay(RelayState::On) => &mut self.on,
+            DesiredValue::Relay(RelayState::Off) => &mut self.off,
+            DesiredValue::FlipRelay(true) => &mut self.inverted,
+            _ => return,
+        };
+        *outlets = outlets.and(Outlets::one(outlet));
+    }
+
+    /// The state that all outlets get. `None` if the reading leaves out a state on which this depends.
+    pub(super) fn resolve(&self, read: impl Iterator<Item = Option<RelayState>>) -> Option<RelayState> {
+        let state_of = |(outlet, read): (Outlet, Option<RelayState>)| {
+            let read = read.map(|read| if self.inverted.has(outlet) { !read } else { read });
+            let on = self.on.has(outlet).then_some(RelayState::On);
+            on.or(self.off.has(outlet).then_some(RelayState::Off)).or(read)
+        };
+        let states: Vec<_> = (0..).zip(read).map(state_of).collect();
+        let is_on = states.contains(&Some(RelayState::On));
+        let is_known = is_on || (!states.is_empty() && !states.contains(&None));
+        is_known.then_some(RelayState::from_bool(is_on != self.flip))
     }
 }
 
@@ -114,7 +176,9 @@ impl Desired {
 
     pub(super) fn property(&self) -> Property {
         match self.value {
-            DesiredValue::Relay(_) | DesiredValue::FlipRelay(_) => Property::Relay,
+            DesiredValue::Relay(_) | DesiredValue::FlipRelay(_) | DesiredValue::FlipStrip(_) => {
+                Property::Relay
+            }
             DesiredValue::Brightness(_) | DesiredValue::Fade(..) => Property::Brightness,
             DesiredValue::CountDown(..) => Property::CountDown,
             DesiredValue::Led(_) => Property::Led,
@@ -135,7 +199,7 @@ impl Desired {
                 Some(outlet) => Request::SetOutlets(Outlets::one(outlet), *state),
                 None => Request::SetRelay(*state),
             },
-            (DesiredStep::Act, DesiredValue::FlipRelay(_)) => Request::SysInfo,
+            (DesiredStep::Act, DesiredValue::FlipRelay(_) | DesiredValue::FlipStrip(_)) => Request::SysInfo,
             (DesiredStep::Act, DesiredValue::Brightness(percent)) => Request::SetBrightness(*percent),
             (DesiredStep::Act, DesiredValue::Fade(percent, over)) => {
                 Request::Fade(*percent, u32::try_from(over.as_millis()).unwrap_or(u32::MAX))
@@ -151,14 +215,14 @@ impl Desired {
     }
 
     /// Whether this request, which may be about several outlets, includes [`Desired::request`].
-    pub(super) fn is_said_by(&self, request: &Request) -> bool {
+    pub(super) fn is_set_by(&self, request: &Request) -> bool {
         match (self.step, &self.value, self.part, request) {
             (
                 DesiredStep::Act,
                 DesiredValue::Relay(state),
                 Some(outlet),
-                Request::SetOutlets(outlets, said),
-            ) => state == said && outlets.has(outlet),
+                Request::SetOutlets(outlets, new),
+            ) => state == new && outlets.has(outlet),
             _ => self.request() == *request,
         }
     }

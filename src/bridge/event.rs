@@ -285,15 +285,15 @@ pub struct Sighting {
 /// The reply of a device to discovery.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DiscoveryReply {
-    /// To the older discovery: it speaks XOR.
+    /// To the discovery on UDP 9999: the device speaks XOR.
     SysInfo(Box<Reading>),
-    /// To the newer discovery.
-    Other(UnsupportedDevice),
+    /// To TDP, the discovery on UDP 20002.
+    Tdp(TdpReply),
 }
 
-/// What a device reports in the newer discovery (UDP 20002). Its protocol is not supported yet.
+/// A device's reply to TDP. Its protocol is not supported yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnsupportedDevice {
+pub struct TdpReply {
     /// Its MAC address. The device id in this reply is not the `deviceId` of its sysinfo.
     pub mac: Option<Mac>,
     /// `IOT.SMARTPLUGSWITCH` for this family, `SMART.…` for another one, such as Tapo.
@@ -308,7 +308,7 @@ pub struct UnsupportedDevice {
     pub owner: Option<OwnerHash>,
 }
 
-impl UnsupportedDevice {
+impl TdpReply {
     /// Whether it is a plug of this family that says it speaks KLAP.
     pub(crate) fn is_klap_plug(&self) -> bool {
         is_plug_kind(&self.kind) && self.encryption.eq_ignore_ascii_case("KLAP")
@@ -537,7 +537,7 @@ pub enum NoticeKind {
     ProtocolChanged,
     /// A command was not done in time.
     CommandFailed,
-    /// A late execution of an older command was put right.
+    /// A late execution of an older command was corrected.
     DriftCorrected,
     /// The cloud is not used any more until the user acts.
     CloudStopped,

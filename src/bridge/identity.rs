@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{
-    AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind, PlugKey, UnsupportedDevice, Update,
-};
+use super::event::{AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind, PlugKey, TdpReply, Update};
 use super::plug::{KlapPort, Plug};
 use super::reload::{PlugsByAddress, RememberedPlugs};
 use super::route::RoutePreference;
@@ -286,7 +284,7 @@ impl Bridge {
     }
 
     /// Adds a plug that says it speaks KLAP. It has no name until it answers, for its reply to discovery has no alias.
-    pub(super) fn adopt_klap(&mut self, address: Address, device: &UnsupportedDevice, now: Instant) {
+    pub(super) fn adopt_klap(&mut self, address: Address, device: &TdpReply, now: Instant) {
         let may_use_lan = self.policy.preference != RoutePreference::Cloud;
         if !self.adopt || !may_use_lan || self.counts.plugs >= MOST_PLUGS {
             return;

@@ -19,6 +19,7 @@ pub(crate) mod slug;
 pub mod snapshot;
 mod timers;
 mod unsupported;
+mod unsupported_notices;
 pub mod waiting;
 
 use std::collections::{HashSet, VecDeque};
@@ -417,7 +418,7 @@ impl Bridge {
         let Sighting { address, said } = sighting;
         match said {
             DiscoveryReply::SysInfo(reading) => self.on_sysinfo(&reading, address, None, now),
-            DiscoveryReply::Other(device) => self.on_unsupported(address, device, now),
+            DiscoveryReply::Tdp(reply) => self.on_tdp_reply(address, reply, now),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) struct PollLimiter {
     /// The latest slot, and how many reads are in it.
     latest: Option<(Instant, usize)>,
     /// Reads that wait for their answers.
-    young: RecentReads,
+    recent: RecentReads,
     /// How long an answer takes at present.
     usual: Duration,
 }
@@ -46,56 +46,56 @@ impl Default for RecentReads {
 }
 
 impl PollLimiter {
-    /// Whether a read that is due has to wait for a later slot. If so, `due` becomes the time of the slot, which `place`
+    /// Whether a read that is due has to wait for a later slot. If so, `due` becomes the time of the slot, which `slot`
     /// remembers while `due` is not changed.
-    pub(super) fn defers(&mut self, due: &mut Instant, place: &mut Option<Instant>, now: Instant) -> bool {
-        let given = self.take_slot(*place == Some(*due), now);
+    pub(super) fn defers(&mut self, due: &mut Instant, slot: &mut Option<Instant>, now: Instant) -> bool {
+        let given = self.take_slot(*slot == Some(*due), now);
         if given > now {
             *due = given;
-            *place = Some(given);
+            *slot = Some(given);
         }
         given > now
     }
 
-    /// Takes a place in the next slot that has one, which may be now. `reserved`: the read already has this slot.
+    /// Takes the next slot that is not full, which may be now. `reserved`: the read already has this slot.
     fn take_slot(&mut self, reserved: bool, now: Instant) -> Instant {
-        let is_full = self.young.count(now) >= MAX_READS_IN_FLIGHT;
+        let is_full = self.recent.count(now) >= MAX_READS_IN_FLIGHT;
         if reserved && !is_full {
             return now;
         }
-        let (turn, taken) = match self.latest {
-            Some((turn, taken)) if now < turn + SLOT_INTERVAL && taken < READS_PER_SLOT => (turn, taken + 1),
-            Some((turn, _)) => (now.max(turn + SLOT_INTERVAL), 1),
+        let (slot, taken) = match self.latest {
+            Some((slot, taken)) if now < slot + SLOT_INTERVAL && taken < READS_PER_SLOT => (slot, taken + 1),
+            Some((slot, _)) => (now.max(slot + SLOT_INTERVAL), 1),
             None => (now, 1),
         };
-        let (turn, taken) = if is_full && turn <= now { (now + SLOT_INTERVAL, 1) } else { (turn, taken) };
-        self.latest = Some((turn, taken));
-        turn.max(now)
+        let (slot, taken) = if is_full && slot <= now { (now + SLOT_INTERVAL, 1) } else { (slot, taken) };
+        self.latest = Some((slot, taken));
+        slot.max(now)
     }
 
     /// A read begins.
     pub(super) fn begun(&mut self, now: Instant) {
-        self.young.pass(now);
-        self.young.now += 1;
+        self.recent.pass(now);
+        self.recent.now += 1;
     }
 
     /// A read that began at `begun` was answered.
     pub(super) fn answered(&mut self, begun: Instant, now: Instant) {
         self.ended(begun, now);
         self.usual = (self.usual * 7 + now.saturating_duration_since(begun)) / 8;
-        self.young.span = (self.usual * RECENT_FACTOR).clamp(RECENT, LONGEST_RECENT);
+        self.recent.span = (self.usual * RECENT_FACTOR).clamp(RECENT, LONGEST_RECENT);
     }
 
     /// A read that began at `begun` ended.
     pub(super) fn ended(&mut self, begun: Instant, now: Instant) {
-        self.young.pass(now);
-        self.young.forget(begun);
+        self.recent.pass(now);
+        self.recent.forget(begun);
     }
 
-    /// Whether there is a place at once.
+    /// Whether the present slot is not full.
     pub(super) fn has_slot(&self, now: Instant) -> bool {
-        self.latest.is_none_or(|(turn, taken)| {
-            turn + SLOT_INTERVAL <= now || (turn <= now && taken < READS_PER_SLOT)
+        self.latest.is_none_or(|(slot, taken)| {
+            slot + SLOT_INTERVAL <= now || (slot <= now && taken < READS_PER_SLOT)
         })
     }
 }
@@ -137,68 +137,69 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_given_out_by_turns_and_never_too_many_in_one() {
+    fn reads_are_spread_over_slots_of_limited_size() {
         let start = Instant::now();
-        let mut turns = PollLimiter::default();
-        let places: Vec<_> = (0..3 * READS_PER_SLOT).map(|_| turns.take_slot(false, start)).collect();
-        for (number, place) in places.into_iter().enumerate() {
-            assert_eq!(place, start + SLOT_INTERVAL * (number / READS_PER_SLOT) as u32);
+        let mut limiter = PollLimiter::default();
+        let slots: Vec<_> = (0..3 * READS_PER_SLOT).map(|_| limiter.take_slot(false, start)).collect();
+        for (number, slot) in slots.into_iter().enumerate() {
+            assert_eq!(slot, start + SLOT_INTERVAL * (number / READS_PER_SLOT) as u32);
         }
-        assert!(!turns.has_slot(start + SLOT_INTERVAL), "all that was given out is taken");
-        assert!(turns.has_slot(start + 3 * SLOT_INTERVAL));
-        assert_eq!(turns.take_slot(false, start), start + 3 * SLOT_INTERVAL, "behind those who came before");
+        assert!(!limiter.has_slot(start + SLOT_INTERVAL), "the slot is full");
+        assert!(limiter.has_slot(start + 3 * SLOT_INTERVAL));
+        assert_eq!(limiter.take_slot(false, start), start + 3 * SLOT_INTERVAL, "after the full slots");
     }
 
     #[test]
-    fn who_comes_alone_need_not_wait() {
+    fn a_single_read_does_not_wait() {
         let start = Instant::now();
-        let mut turns = PollLimiter::default();
+        let mut limiter = PollLimiter::default();
         for number in 0..100 {
             let now = start + SLOT_INTERVAL * number;
-            assert!(turns.has_slot(now));
-            assert_eq!(turns.take_slot(false, now), now);
+            assert!(limiter.has_slot(now));
+            assert_eq!(limiter.take_slot(false, now), now);
         }
     }
 
     #[test]
-    fn who_comes_while_a_turn_has_room_joins_it_at_once() {
+    fn a_read_begins_at_once_while_the_slot_is_not_full() {
         let start = Instant::now();
-        let mut turns = PollLimiter::default();
-        turns.take_slot(false, start);
-        assert_eq!(turns.take_slot(false, start + SLOT_INTERVAL / 2), start + SLOT_INTERVAL / 2);
+        let mut limiter = PollLimiter::default();
+        limiter.take_slot(false, start);
+        assert_eq!(limiter.take_slot(false, start + SLOT_INTERVAL / 2), start + SLOT_INTERVAL / 2);
     }
 
     #[test]
-    fn while_too_many_wait_for_their_answers_nobody_begins_and_the_old_ones_do_not_count() {
+    fn no_read_begins_while_too_many_are_in_flight_and_old_ones_do_not_count() {
         let start = Instant::now();
-        let mut turns = PollLimiter::default();
-        (0..MAX_READS_IN_FLIGHT).for_each(|_| turns.begun(start));
-        assert!(turns.take_slot(false, start) > start);
-        assert!(turns.take_slot(true, start) > start, "not even who has a place already");
-        turns.ended(start, start + SLOT_INTERVAL);
-        assert_eq!(turns.take_slot(true, start + SLOT_INTERVAL), start + SLOT_INTERVAL);
-        turns.begun(start + SLOT_INTERVAL);
+        let mut limiter = PollLimiter::default();
+        (0..MAX_READS_IN_FLIGHT).for_each(|_| limiter.begun(start));
+        assert!(limiter.take_slot(false, start) > start);
+        assert!(limiter.take_slot(true, start) > start, "a reserved slot does not help");
+        limiter.ended(start, start + SLOT_INTERVAL);
+        assert_eq!(limiter.take_slot(true, start + SLOT_INTERVAL), start + SLOT_INTERVAL);
+        limiter.begun(start + SLOT_INTERVAL);
         let later = start + 2 * RECENT;
-        assert!(turns.take_slot(true, later) == later, "the silent ones have waited long enough");
-        (0..10).for_each(|_| turns.ended(start, later));
-        assert_eq!(turns.young.count(later), 0);
+        assert!(limiter.take_slot(true, later) == later, "silent plugs count for a limited time");
+        (0..10).for_each(|_| limiter.ended(start, later));
+        assert_eq!(limiter.recent.count(later), 0);
     }
 
     #[test]
-    fn where_answers_take_their_time_slow_plugs_are_not_taken_for_silent_ones() {
+    fn where_answers_are_slow_a_read_counts_as_in_flight_for_longer() {
         let start = Instant::now();
-        let mut turns = PollLimiter::default();
-        let begin_all = |turns: &mut PollLimiter, at| (0..MAX_READS_IN_FLIGHT).for_each(|_| turns.begun(at));
-        begin_all(&mut turns, start);
+        let mut limiter = PollLimiter::default();
+        let begin_all =
+            |limiter: &mut PollLimiter, at| (0..MAX_READS_IN_FLIGHT).for_each(|_| limiter.begun(at));
+        begin_all(&mut limiter, start);
         let slow = start + 2 * RECENT;
-        (0..MAX_READS_IN_FLIGHT / 2).for_each(|_| turns.answered(start, slow));
-        begin_all(&mut turns, slow);
-        assert!(turns.take_slot(true, slow + 2 * RECENT) > slow + 2 * RECENT, "they may still answer");
+        (0..MAX_READS_IN_FLIGHT / 2).for_each(|_| limiter.answered(start, slow));
+        begin_all(&mut limiter, slow);
+        assert!(limiter.take_slot(true, slow + 2 * RECENT) > slow + 2 * RECENT, "they may still answer");
         let late = slow + 2 * LONGEST_RECENT;
-        assert_eq!(turns.take_slot(true, late), late, "no plug is waited for that long");
-        begin_all(&mut turns, late);
-        (0..MAX_READS_IN_FLIGHT).for_each(|_| turns.answered(late, late));
-        begin_all(&mut turns, late);
-        assert_eq!(turns.take_slot(true, late + 2 * RECENT), late + 2 * RECENT, "they are quick again");
+        assert_eq!(limiter.take_slot(true, late), late, "that is the longest time");
+        begin_all(&mut limiter, late);
+        (0..MAX_READS_IN_FLIGHT).for_each(|_| limiter.answered(late, late));
+        begin_all(&mut limiter, late);
+        assert_eq!(limiter.take_slot(true, late + 2 * RECENT), late + 2 * RECENT, "they are quick again");
     }
 }

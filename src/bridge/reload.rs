@@ -23,13 +23,13 @@ impl RememberedPlugs {
             by_mac: HashMap::with_capacity(known.len()),
             by_home: HashMap::new(),
         };
-        for (place, plug) in known.into_iter().enumerate() {
-            remembered.by_device_id.insert(plug.device_id.clone(), place);
+        for (index, plug) in known.into_iter().enumerate() {
+            remembered.by_device_id.insert(plug.device_id.clone(), index);
             if let Some(mac) = plug.mac {
-                remembered.by_mac.entry(mac).or_insert(place);
+                remembered.by_mac.entry(mac).or_insert(index);
             }
             if let Some(home) = &plug.home {
-                remembered.by_home.entry(home.clone()).or_insert(place);
+                remembered.by_home.entry(home.clone()).or_insert(index);
             }
             remembered.plugs.push(Some(plug));
         }
@@ -39,12 +39,12 @@ impl RememberedPlugs {
     /// Takes the plug of an entry: by its device id, else by its MAC. An entry with neither is about the plug at its
     /// address.
     pub(super) fn take(&mut self, identity: &Identity, home: Option<&Address>) -> Option<KnownPlug> {
-        let place = match (&identity.device_id, identity.mac) {
+        let index = match (&identity.device_id, identity.mac) {
             (Some(device_id), _) => self.by_device_id.get(device_id),
             (None, Some(mac)) => self.by_mac.get(&mac),
             (None, None) => self.by_home.get(home?),
         };
-        self.plugs.get_mut(*place?)?.take()
+        self.plugs.get_mut(*index?)?.take()
     }
 
     /// The plugs that no entry has taken.
@@ -58,14 +58,14 @@ pub(super) struct PlugsByAddress(HashMap<Address, PlugKey>);
 
 impl PlugsByAddress {
     pub(super) fn of<'a>(plugs: impl Iterator<Item = &'a Plug>) -> Self {
-        let mut places = HashMap::new();
+        let mut by_address = HashMap::new();
         for plug in plugs {
             let seen = plug.address().filter(|_| plug.is_here());
-            for place in plug.configured_address().into_iter().chain(seen) {
-                places.entry(place.clone()).or_insert(plug.key);
+            for address in plug.configured_address().into_iter().chain(seen) {
+                by_address.entry(address.clone()).or_insert(plug.key);
             }
         }
-        Self(places)
+        Self(by_address)
     }
 
     /// The plug at this address. Another entry may have moved it since.

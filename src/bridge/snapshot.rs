@@ -23,7 +23,7 @@ pub struct Snapshot {
 pub struct PlugSnapshot {
     /// What it is called.
     pub name: PlugName,
-    /// What `<plug>/state` says; none before the first reading, and of an outlet that its strip does not tell of any more.
+    /// What `<plug>/state` says; none before the first reading, and of an outlet that its strip no longer reports.
     pub state: Option<PlugState>,
     /// What `<plug>/info` says; none before the first reading.
     pub info: Option<Arc<PlugInfo>>,

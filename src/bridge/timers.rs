@@ -16,19 +16,19 @@ pub(super) struct Timers {
 impl Timers {
     /// Starts or moves the plug's timer; `None` stops it.
     pub(super) fn set(&mut self, key: PlugKey, at: Option<Instant>) {
-        let place = key.0 as usize;
-        if self.armed.len() <= place {
-            self.armed.resize(place + 1, None);
+        let index = key.0 as usize;
+        if self.armed.len() <= index {
+            self.armed.resize(index + 1, None);
         }
-        if self.armed[place] == at {
+        if self.armed[index] == at {
             return;
         }
-        if let Some(old) = self.armed[place].take() {
+        if let Some(old) = self.armed[index].take() {
             self.queue.remove(&(old, key));
         }
         if let Some(at) = at {
             self.queue.insert((at, key));
-            self.armed[place] = Some(at);
+            self.armed[index] = Some(at);
         }
     }
 
@@ -38,8 +38,8 @@ impl Timers {
     }
 
     /// The next wake-up after this one.
-    pub(super) fn after(&self, place: (Instant, PlugKey)) -> Option<(Instant, PlugKey)> {
-        self.queue.range((Bound::Excluded(place), Bound::Unbounded)).next().copied()
+    pub(super) fn after(&self, timer: (Instant, PlugKey)) -> Option<(Instant, PlugKey)> {
+        self.queue.range((Bound::Excluded(timer), Bound::Unbounded)).next().copied()
     }
 
     /// Takes one plug whose wake-up is due.

@@ -1,4 +1,4 @@
-//! The timers of the bridge and of its plugs, for people who ask what the daemon waits for.
+//! The timers of the bridge and of its plugs, as SIGUSR1 and `plug TARGET info -v` print them.
 
 use std::fmt;
 use std::time::Instant;
@@ -16,7 +16,7 @@ pub(crate) enum WaitingFor {
     Search,
     /// Bridge: the next read of the account's device list.
     DeviceList,
-    /// Bridge: a device that answered only the newer discovery may still answer the older one.
+    /// Bridge: a device that replied to TDP may still send an XOR reply.
     XorReply,
     /// Plug: the answer to the exchange in flight on this route; the time is its deadline.
     Answer(Route),
@@ -43,6 +43,13 @@ pub(crate) struct Waiting {
     pub(crate) what: WaitingFor,
     /// Until when.
     pub(crate) until: Instant,
+}
+
+impl Waiting {
+    /// `the next read over the local route in 4s`.
+    pub(crate) fn in_words(&self, now: Instant) -> String {
+        format!("{} in {}s", self.what, self.until.saturating_duration_since(now).as_secs())
+    }
 }
 
 impl fmt::Display for WaitingFor {

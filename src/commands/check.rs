@@ -38,7 +38,7 @@ pub(super) struct Args {
 /// # Errors
 /// Every mistake in the config; with `--online`, that something does not work.
 pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
-    let place = context.place();
+    let config_path = context.config_path();
     let installation = match Installation::of(context) {
         Ok(installation) => installation,
         Err(invalid) if args.json => {
@@ -51,7 +51,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
         return Err(failed);
     }
     let Installation { config, state_dir, .. } = &installation;
-    let mut plan = CheckPlan::of(config, place.path(), state_dir);
+    let mut plan = CheckPlan::of(config, config_path.path(), state_dir);
     if let Some(locked_note) = installation.locked_note() {
         plan.warnings.push(locked_note);
         if let Some(cloud) = &mut plan.cloud {

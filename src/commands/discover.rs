@@ -16,7 +16,7 @@ use super::known::{Known, identity_on, shares_id};
 use super::progress::Progress;
 use super::table::TextTable;
 use super::{Context, Failed, say};
-use crate::bridge::event::{DiscoveryReply, Identity, PlugKey, Sighting, UnsupportedDevice};
+use crate::bridge::event::{DiscoveryReply, Identity, PlugKey, Sighting, TdpReply};
 use crate::model::{Address, DeviceId, Failure, PlugName, RelayState};
 use crate::smarthome::message::{OutletState, Reading};
 use crate::transport::discovery::{self, BroadcastPath, Discovery};
@@ -151,7 +151,7 @@ struct DiscoveredPlug {
     /// The fields of its answer that could not be read.
     unread: String,
     /// Its answer to the search, if it speaks KLAP.
-    klap: Option<UnsupportedDevice>,
+    klap: Option<TdpReply>,
     /// Why it could not be read, and what to do.
     problem: Option<String>,
 }
@@ -166,19 +166,19 @@ impl DiscoveredPlug {
         let place = (host.parse().ok(), host.clone());
         match said {
             DiscoveryReply::SysInfo(reading) => Self::of_reading(address, "xor", reading, known),
-            DiscoveryReply::Other(device) => {
-                let who = Identity { device_id: None, mac: device.mac };
+            DiscoveryReply::Tdp(reply) => {
+                let who = Identity { device_id: None, mac: reply.mac };
                 let topic_name = known.name(&who, Some(address)).map(PlugName::as_str);
-                let mac = device.mac.map(|mac| mac.to_string());
-                let encryption = device.encryption.to_lowercase();
+                let mac = reply.mac.map(|mac| mac.to_string());
+                let encryption = reply.encryption.to_lowercase();
                 let protocol = if encryption.is_empty() { "other" } else { &encryption };
                 let json = json!({
-                    "alias": null, "topic_name": topic_name, "model": &*device.model, "host": host, "mac": mac,
-                    "device_id": null, "state": null, "rssi": null, "protocol": protocol, "type": &*device.kind,
+                    "alias": null, "topic_name": topic_name, "model": &*reply.model, "host": host, "mac": mac,
+                    "device_id": null, "state": null, "rssi": null, "protocol": protocol, "type": &*reply.kind,
                 });
                 let mut cells = [const { String::new() }; COLUMNS];
                 cells[1] = topic_name.unwrap_or_default().to_owned();
-                cells[2] = device.model.escape_debug().to_string();
+                cells[2] = reply.model.escape_debug().to_string();
                 cells[3] = host;
                 cells[4] = mac.unwrap_or_default();
                 cells[8] = protocol.escape_debug().to_string();
@@ -190,7 +190,7 @@ impl DiscoveredPlug {
                     outlets: Vec::new(),
                     json,
                     unread: String::new(),
-                    klap: device.is_klap_plug().then(|| device.clone()),
+                    klap: reply.is_klap_plug().then(|| reply.clone()),
                     problem: None,
                 }
             }
@@ -364,6 +364,7 @@ fn as_table(rows: &[DiscoveredPlug], asked: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::event::TdpReply;
     use crate::config::Config;
     use crate::config::paths::{ConfigPath, Environment};
     use crate::model::Mac;
@@ -379,7 +380,7 @@ mod tests {
     }
 
     fn other(host: &str, mac: &str) -> DiscoveredPlug {
-        let device = UnsupportedDevice {
+        let device = TdpReply {
             mac: Mac::new(mac),
             kind: "IOT.SMARTPLUGSWITCH".into(),
             model: "HS100(UK)".into(),
@@ -387,7 +388,7 @@ mod tests {
             port: None,
             owner: None,
         };
-        row(host, &DiscoveryReply::Other(device))
+        row(host, &DiscoveryReply::Tdp(device))
     }
 
     fn row(host: &str, said: &DiscoveryReply) -> DiscoveredPlug {

@@ -24,14 +24,14 @@ impl Installation {
     /// # Errors
     /// Every mistake in the config.
     pub(super) fn of(context: &Context) -> Result<Self, Invalid> {
-        let place = context.place();
-        let service = Service::beside(&place, &context.environment);
+        let config_path = context.config_path();
+        let service = Service::beside(&config_path, &context.environment);
         let environment = context.environment.clone();
         let environment = match service.as_ref().filter(|service| service.has_credentials) {
             Some(service) => environment.with_credentials(&service.credentials),
             None => environment,
         };
-        let config = Config::load(&place, &environment)?;
+        let config = Config::load(&config_path, &environment)?;
         let state_dir = service.as_ref().map(|service| service.state_dir.clone());
         let state_dir = state_dir.unwrap_or_else(|| context.state_dir());
         Ok(Self { config, state_dir, service, typed: context.typed.clone() })

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target, UnsupportedDevice};
+use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target, TdpReply};
 use crate::cause::{self, Cause};
 use crate::config::Config;
 use crate::daemon::lan_login::LanLogin;
@@ -87,7 +87,7 @@ impl KlapOwner {
 }
 
 /// Where a plug that speaks KLAP listens.
-pub(super) fn socket_of(device: &UnsupportedDevice, ip: IpAddr) -> SocketAddr {
+pub(super) fn socket_of(device: &TdpReply, ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, device.port.unwrap_or(PORT))
 }
 

@@ -37,9 +37,9 @@ impl<'a> Known<'a> {
     /// address means the plug that was served there.
     pub(super) fn completed(&self, entry: &PlugSettings) -> PlugSettings {
         let PlugSettings { name, identity, address, policy } = entry.clone();
-        let lived_there =
+        let had_the_address =
             |plug: &&KnownPlug| identity == Identity::default() && address.is_some() && plug.home == address;
-        let before = self.plug(&identity).or_else(|| self.plugs.iter().find(lived_there));
+        let before = self.plug(&identity).or_else(|| self.plugs.iter().find(had_the_address));
         let identity = Identity {
             device_id: identity.device_id.or_else(|| before.map(|plug| plug.device_id.clone())),
             mac: identity.mac.or_else(|| before.and_then(|plug| plug.mac)),

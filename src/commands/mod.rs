@@ -213,8 +213,7 @@ impl Command {
 }
 
 impl Context {
-    /// Where the config is read from.
-    pub(crate) fn place(&self) -> ConfigPath {
+    pub(crate) fn config_path(&self) -> ConfigPath {
         ConfigPath::find(self.config.as_deref(), &self.environment)
     }
 
@@ -231,7 +230,7 @@ impl Context {
     /// # Errors
     /// Every mistake in it.
     pub(crate) fn config_noting(&self, current: &CurrentFile) -> Result<Config, Invalid> {
-        Config::load_noting(&self.place(), &self.environment, current)
+        Config::load_noting(&self.config_path(), &self.environment, current)
     }
 
     /// Where state is stored that outlives a restart.

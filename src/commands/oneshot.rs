@@ -1,4 +1,4 @@
-//! One command to one plug without a daemon: the same bridge and the same transport, for as long as it takes.
+//! Executes one command at one plug without a daemon, with a bridge and a transport of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use crate::transport::cloud::CloudError;
 use crate::transport::cloud::api::Row;
 use crate::transport::cloud::session::AccountMemory;
 
-/// The only command at its bridge.
-const THE_COMMAND: CommandId = CommandId::new(Origin::CommandLine, 1);
-/// How long the loop sleeps while nothing is due.
+/// The id of the command: its bridge has no other one.
+const COMMAND_ID: CommandId = CommandId::new(Origin::CommandLine, 1);
+/// How long the loop sleeps if no timer runs.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How the command ended.
+/// The result of the command, and what is known about the plug.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) result: CommandResult,
@@ -38,21 +38,23 @@ pub(super) struct Done {
     pub(super) info: Option<Arc<PlugInfo>>,
     /// The last failure of each route.
     pub(super) failures: Failures,
+    /// What the plug waits for next, the earliest first, in the words that SIGUSR1 has the daemon log.
+    pub(super) waits_for: Vec<String>,
 }
 
-/// Sends one command to a plug, or to one outlet of a strip, and waits for its result: for the entry's `command_ttl` at
-/// most, for an outlet twice that, because the strip is read first. If no route can succeed any more, it ends at once.
+/// Executes a command at a plug, or at one outlet of a strip, and waits for its result: at most the `command_ttl` of the
+/// entry, or twice that for an outlet, because the strip is read first. Ends at once if no route can succeed.
 pub(super) async fn run(
     mut entry: PlugSettings,
     outlet: Option<Outlet>,
     account: CloudAccount,
     lan_login: LanLogin,
-    order: PlugCommand,
+    command: PlugCommand,
 ) -> Done {
-    let device = entry.name.get_or_insert_with(PlugName::placeholder).clone();
-    let chances = Chances::of(&entry, account.cloud.is_some());
+    let plug = entry.name.get_or_insert_with(PlugName::placeholder).clone();
+    let open_routes = OpenRoutes::of(&entry, account.cloud.is_some());
     // If the device id is known, the account's list adds nothing.
-    let sought = entry.identity.mac.filter(|_| entry.identity.device_id.is_none());
+    let mac_to_list = entry.identity.mac.filter(|_| entry.identity.device_id.is_none());
     let settings = Settings {
         policy: entry.policy,
         plugs: vec![entry],
@@ -60,47 +62,52 @@ pub(super) async fn run(
         adopt: false,
         cloud: account.cloud.is_some(),
     };
-    let driver = Driver::new(Bridge::new(settings, Instant::now()), account, lan_login);
-    let mut one_shot = OneShot { driver, sought, chances };
-    let Some(outlet) = outlet else { return one_shot.carry(device, order).await };
-    let mut asked = one_shot.carry(device, PlugCommand::Read).await;
-    let name = asked.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();
+    let mut one_shot = OneShot {
+        driver: Driver::new(Bridge::new(settings, Instant::now()), account, lan_login),
+        mac_to_list,
+        open_routes,
+    };
+    let Some(outlet) = outlet else { return one_shot.execute(plug, command).await };
+    let mut read = one_shot.execute(plug, PlugCommand::Read).await;
+    let name = read.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();
     if let Some(name) = name {
-        return one_shot.carry(name, order).await;
+        return one_shot.execute(name, command).await;
     }
-    if asked.result.ended == Ended::Ok {
+    if read.result.ended == Ended::Ok {
         let number = usize::from(outlet) + 1;
         let why = format!("the strip has no outlet {number}: see `hs100d discover`");
-        asked.result.ended = Ended::Error(why);
+        read.result.ended = Ended::Error(why);
     }
-    asked
+    read
 }
 
 /// A bridge with its transport, for one command after another.
 struct OneShot {
     driver: Driver,
-    /// The MAC of a plug whose device id only the account knows.
-    sought: Option<Mac>,
-    chances: Chances,
+    /// The MAC of a plug whose device id must be looked up in the account's list.
+    mac_to_list: Option<Mac>,
+    open_routes: OpenRoutes,
 }
 
 impl OneShot {
-    async fn carry(&mut self, plug: PlugName, order: PlugCommand) -> Done {
+    async fn execute(&mut self, plug: PlugName, command: PlugCommand) -> Done {
         let begun = Instant::now();
-        self.chances.is_answered = false;
-        self.driver.bridge.handle(Event::Command { id: THE_COMMAND, plug: plug.clone(), order }, begun);
+        self.open_routes.is_answered = false;
+        self.driver
+            .bridge
+            .handle(Event::Command { id: COMMAND_ID, plug: plug.clone(), order: command }, begun);
         self.driver.bridge.republish(begun);
         let (mut state, mut info) = (None, None);
         let result = loop {
             let mut ended = None;
             while let Some(action) = self.driver.bridge.poll_action() {
-                if matches!(action, Action::ListAccount) && self.sought.is_none() {
+                if matches!(action, Action::ListAccount) && self.mac_to_list.is_none() {
                     continue;
                 }
-                self.chances.note(&action);
+                self.open_routes.on_action(&action);
                 match self.driver.perform(action) {
-                    Some(Action::Publish(Update::State(of, told))) if of == plug => state = Some(told),
-                    Some(Action::Publish(Update::Info(of, told))) if of == plug => info = Some(told),
+                    Some(Action::Publish(Update::State(of, new))) if of == plug => state = Some(new),
+                    Some(Action::Publish(Update::Info(of, new))) if of == plug => info = Some(new),
                     Some(Action::Publish(Update::Result(result))) => ended = Some(result),
                     _ => {}
                 }
@@ -108,63 +115,70 @@ impl OneShot {
             if let Some(result) = ended {
                 break result;
             }
-            if let Some(why) = self.chances.are_gone() {
-                let (id, ended, took) = (THE_COMMAND, Ended::Error(why), begun.elapsed());
+            if let Some(why) = self.open_routes.exhausted() {
+                let (id, ended, took) = (COMMAND_ID, Ended::Error(why), begun.elapsed());
                 break CommandResult { id, plug, ended, state: None, route: None, took };
             }
             let wake = self.driver.bridge.poll_timeout().unwrap_or_else(|| Instant::now() + IDLE);
             let event = tokio::select! {
-                incoming = self.driver.next() => self.take_in(incoming),
+                incoming = self.driver.next() => self.on_incoming(incoming),
                 () = sleep_until(wake.into()) => None,
             };
             self.driver.handle(event, Instant::now());
         };
-        Done { result, state, info, failures: self.chances.failures.clone() }
+        let (failures, waits_for) = (self.open_routes.failures.clone(), self.waits_for(Instant::now()));
+        Done { result, state, info, failures, waits_for }
     }
 
-    fn take_in(&mut self, incoming: Incoming) -> Option<Event> {
+    /// The timers of the plug; the bridge serves no other one.
+    fn waits_for(&self, now: Instant) -> Vec<String> {
+        let timers = self.driver.bridge.waiting(now).filter(|timer| timer.plug.is_some());
+        timers.map(|timer| timer.in_words(now)).collect()
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) -> Option<Event> {
         match incoming {
             Incoming::Event(event) => {
-                self.chances.heard(&event);
+                self.open_routes.on_event(&event);
                 Some(event)
             }
             Incoming::Listed(listed) => {
-                self.listed(listed);
+                self.on_list(listed);
                 None
             }
         }
     }
 
-    fn listed(&mut self, listed: Result<Vec<Row>, CloudError>) {
+    fn on_list(&mut self, listed: Result<Vec<Row>, CloudError>) {
         let failure = match listed {
-            Ok(rows) if rows.iter().any(|row| row.mac == self.sought) => return,
+            Ok(rows) if rows.iter().any(|row| row.mac == self.mac_to_list) => return,
             Ok(_) => Failure::NotInAccount,
             Err(error) => error.into(),
         };
-        self.chances.fails(Route::Cloud, &failure);
-        self.chances.is_unlisted = true;
+        self.open_routes.failed(Route::Cloud, &failure);
+        self.open_routes.is_unlisted = true;
     }
 }
 
-/// Which routes may still succeed. If none can, the command ends before its time is over: a user waits at a terminal.
-struct Chances {
+/// The routes that may still succeed. If there is none, the command ends before its time is over: a user waits for it.
+struct OpenRoutes {
     /// Whether a route may be used, by [`Route::index`].
     usable: [bool; 2],
     /// The last failure of each route.
     failures: Failures,
     in_flight: HashMap<ExchangeId, Route>,
-    /// The plug answered, and may have executed the command.
+    /// Whether the plug answered: it may have executed the command.
     is_answered: bool,
-    /// The account's list, which the cloud needs, does not have the plug.
+    /// Whether the account's list, which the cloud route needs, failed or lacks the plug.
     is_unlisted: bool,
 }
 
-impl Chances {
+impl OpenRoutes {
     fn of(entry: &PlugSettings, has_cloud: bool) -> Self {
         let policy = entry.policy.preference;
         let is_local = policy != RoutePreference::Cloud;
         let is_known = entry.identity != Identity::default();
-        let mut chances = Self {
+        let mut routes = Self {
             usable: [is_local, policy != RoutePreference::Local && has_cloud && is_known],
             failures: Failures::default(),
             in_flight: HashMap::new(),
@@ -172,19 +186,19 @@ impl Chances {
             is_unlisted: false,
         };
         if entry.address.is_none() {
-            chances.fails(Route::Local, &Failure::NoAddress);
+            routes.failed(Route::Local, &Failure::NoAddress);
         }
-        chances
+        routes
     }
 
-    /// A route that is not used cannot fail.
-    fn fails(&mut self, route: Route, failure: &Failure) {
+    /// Notes a failure, unless the route is not used.
+    fn failed(&mut self, route: Route, failure: &Failure) {
         if self.usable[route.index()] {
             self.failures.note(route, failure);
         }
     }
 
-    fn note(&mut self, action: &Action) {
+    fn on_action(&mut self, action: &Action) {
         match action {
             Action::Perform(exchange) => self.begun(exchange.id, exchange.route()),
             Action::Abandon(exchange) => drop(self.ended(*exchange)),
@@ -200,29 +214,29 @@ impl Chances {
         self.in_flight.remove(&exchange)
     }
 
-    fn came_out(&mut self, exchange: ExchangeId, outcome: &Outcome) {
+    fn on_outcome(&mut self, exchange: ExchangeId, outcome: &Outcome) {
         let Some(route) = self.ended(exchange) else { return };
         match &outcome.result {
             Ok(_) => {
                 self.is_answered = true;
                 self.failures.forget(route);
             }
-            Err(failure) => self.fails(route, failure),
+            Err(failure) => self.failed(route, failure),
         }
     }
 
-    fn heard(&mut self, event: &Event) {
+    fn on_event(&mut self, event: &Event) {
         match event {
-            Event::Done { exchange, outcome } => self.came_out(*exchange, outcome),
+            Event::Done { exchange, outcome } => self.on_outcome(*exchange, outcome),
             Event::Cloud(CloudStatus::Stopped(why)) => {
-                self.fails(Route::Cloud, &Failure::CloudStopped(why.clone()));
+                self.failed(Route::Cloud, &Failure::CloudStopped(why.clone()));
             }
             _ => {}
         }
     }
 
-    /// The reasons, if no route can succeed any more.
-    fn are_gone(&self) -> Option<String> {
+    /// If no route can succeed any more, the failure of each.
+    fn exhausted(&self) -> Option<String> {
         let is_open = |route: Route| {
             let is_in_flight = self.in_flight.values().any(|other| *other == route);
             let is_lasting = |failure| lasts(failure) || (route == Route::Cloud && self.is_unlisted);
@@ -233,7 +247,7 @@ impl Chances {
     }
 }
 
-/// Whether another try within seconds would most likely fail in the same way.
+/// Whether another attempt within seconds would most likely fail in the same way.
 fn lasts(failure: &Failure) -> bool {
     match failure {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
@@ -242,7 +256,7 @@ fn lasts(failure: &Failure) -> bool {
         Failure::KlapBlocked | Failure::OtherAccount => true,
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => false,
         Failure::SessionTaken => false,
-        // The plug refused: the bridge ends the command.
+        // The plug refused the command: the bridge ends it.
         Failure::Device { .. } => false,
         Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => false,
     }
@@ -261,49 +275,53 @@ mod tests {
     use crate::bridge::route::RoutePolicy;
     use crate::model::{Address, DeviceId};
 
-    fn chances(policy: RoutePreference, address: Option<&str>, device_id: Option<&str>) -> Chances {
+    fn routes(policy: RoutePreference, address: Option<&str>, device_id: Option<&str>) -> OpenRoutes {
         let identity = Identity { device_id: device_id.and_then(DeviceId::new), mac: None };
         let address = address.and_then(|text| Address::new(text, 9999));
         let policy = RoutePolicy { preference: policy, ..RoutePolicy::default() };
-        Chances::of(&PlugSettings { name: None, identity, address, policy }, true)
+        OpenRoutes::of(&PlugSettings { name: None, identity, address, policy }, true)
     }
 
     #[test]
     fn nothing_is_waited_for_once_no_route_can_succeed() {
         let id = |number| ExchangeId::new(PlugKey(0), number);
-        let fails = |chances: &mut Chances, number, route, failure| {
-            chances.begun(id(number), route);
-            chances.came_out(id(number), &Outcome::of(Err(failure)));
+        let fails = |routes: &mut OpenRoutes, number, route, failure| {
+            routes.begun(id(number), route);
+            routes.on_outcome(id(number), &Outcome::of(Err(failure)));
         };
-        let mut both = chances(RoutePreference::LocalThenCloud, Some("192.0.2.1"), Some("80060001"));
-        assert_eq!(both.are_gone(), None);
+        let mut both = routes(RoutePreference::LocalThenCloud, Some("192.0.2.1"), Some("80060001"));
+        assert_eq!(both.exhausted(), None);
         fails(&mut both, 1, Route::Local, Failure::Refused);
-        assert_eq!(both.are_gone(), None, "the cloud was not asked yet");
+        assert_eq!(both.exhausted(), None, "no exchange over the cloud yet");
         fails(&mut both, 2, Route::Cloud, Failure::NotInAccount);
         let why = "local: connection refused; cloud: the account does not list the plug";
-        assert_eq!(both.are_gone().as_deref(), Some(why));
+        assert_eq!(both.exhausted().as_deref(), Some(why));
         both.begun(id(3), Route::Local);
-        assert_eq!(both.are_gone(), None, "it is asked again");
+        assert_eq!(both.exhausted(), None, "an exchange is in flight");
         both.ended(id(3));
         fails(&mut both, 4, Route::Local, Failure::Silent);
-        assert_eq!(both.are_gone(), None, "silence may end");
+        assert_eq!(both.exhausted(), None, "the next attempt may succeed");
 
-        let mut at_an_address = chances(RoutePreference::LocalThenCloud, Some("192.0.2.1"), None);
+        let mut at_an_address = routes(RoutePreference::LocalThenCloud, Some("192.0.2.1"), None);
         fails(&mut at_an_address, 1, Route::Local, Failure::NoRoute);
-        assert_eq!(at_an_address.are_gone().as_deref(), Some("local: no route to the host"));
-        let nowhere = chances(RoutePreference::Local, None, Some("80060001")).are_gone();
+        assert_eq!(at_an_address.exhausted().as_deref(), Some("local: no route to the host"));
+        let nowhere = routes(RoutePreference::Local, None, Some("80060001")).exhausted();
         assert_eq!(nowhere.as_deref(), Some("local: its address on the LAN is not known"));
 
-        let mut stopped = chances(RoutePreference::Local, Some("192.0.2.1"), Some("80060001"));
-        stopped.heard(&Event::Cloud(CloudStatus::Stopped("wrong password".into())));
+        let mut stopped = routes(RoutePreference::Local, Some("192.0.2.1"), Some("80060001"));
+        stopped.on_event(&Event::Cloud(CloudStatus::Stopped("wrong password".into())));
         fails(&mut stopped, 1, Route::Local, Failure::Refused);
-        let why = stopped.are_gone();
+        let why = stopped.exhausted();
         assert_eq!(why.as_deref(), Some("local: connection refused"), "the cloud was not to be used");
 
-        let mut acted = chances(RoutePreference::Local, Some("192.0.2.1"), None);
+        let mut acted = routes(RoutePreference::Local, Some("192.0.2.1"), None);
         acted.begun(id(1), Route::Local);
-        acted.came_out(id(1), &Outcome::of(Ok(crate::smarthome::message::Reply::Done)));
+        acted.on_outcome(id(1), &Outcome::of(Ok(crate::smarthome::message::Reply::Done)));
         fails(&mut acted, 2, Route::Local, Failure::Refused);
-        assert_eq!(acted.are_gone(), None, "it may have been switched, so it is read until the time is over");
+        assert_eq!(
+            acted.exhausted(),
+            None,
+            "it may have been switched, so it is read until the time is over"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `plug`: one command to one plug, without MQTT and without a daemon. `target` finds the plug.
+//! `plug`: executes one command at one plug, without MQTT and without a daemon. `target` finds the plug.
 
 use std::fmt::Write as _;
 use std::time::{Instant, SystemTime};
@@ -20,7 +20,7 @@ use crate::daemon::lan_login::LanLogin;
 use crate::model::{Address, DeviceId, Failure, PlugCommand, RelayState, Route, SetCommand, Switch, shown};
 
 /// The longest part of a device's text that is printed on a line, in characters.
-const WORDS_SHOWN: usize = 80;
+const TEXT_SHOWN: usize = 80;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -42,7 +42,7 @@ pub(super) struct Args {
 /// The commands to a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Verb {
-    /// Read it
+    /// Read it; -v adds what it waits for next, and until when
     Info,
     /// Switch it on
     On,
@@ -73,20 +73,20 @@ pub(super) enum Via {
 /// The config is wrong, the plug was not found, or the command failed.
 pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = Installation::of(context)?;
-    // The login may be one of the service that this user may not read.
+    // The account may be the one of the service, which this user may not read.
     if let Some(failed) = installation.out_of_reach().filter(|_| args.via == Some(Via::Cloud)) {
         return Err(failed);
     }
-    let done = carry_out(&args, &installation, context).await.map_err(|mut failed| {
+    let done = execute(&args, &installation, context).await.map_err(|mut failed| {
         if let (Some(line), Some(locked_note)) = (failed.lines.last_mut(), installation.locked_note()) {
             *line = format!("{line}; {locked_note}");
         }
         failed
     })?;
-    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb) })
+    say(&if args.json { as_json(&done) } else { in_words(&done, args.verb, context.is_verbose) })
 }
 
-async fn carry_out(args: &Args, installation: &Installation, context: &Context) -> Result<Done, Failed> {
+async fn execute(args: &Args, installation: &Installation, context: &Context) -> Result<Done, Failed> {
     let config = &installation.config;
     let has_account = config.cloud.is_some() && installation.out_of_reach().is_none();
     let store = if has_account { installation.store()? } else { installation.look() };
@@ -97,7 +97,7 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     }
     let known = Known::of(config, &store);
     let mut progress = Progress::on_stderr(&context.environment);
-    progress.show(&format!("Looking for {} …", shown(&args.target, WORDS_SHOWN)));
+    progress.show(&format!("Looking for {} …", shown(&args.target, TEXT_SHOWN)));
     // With `--via local` the account is not searched for the plug either.
     let cloud = account.cloud.as_ref().filter(|_| args.via != Some(Via::Local));
     let PlugTarget { mut entry, outlet } = target::find(&args.target, &known, cloud).await?;
@@ -114,7 +114,7 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
         return Err(Failed::new(Exit::Usage, line));
     }
     let lan_login = LanLogin::look(config, &store.hash_file());
-    let done = oneshot::run(entry, outlet, account, lan_login, args.verb.order()).await;
+    let done = oneshot::run(entry, outlet, account, lan_login, args.verb.command()).await;
     match &done.result.ended {
         Ended::Error(why) => {
             let line = format!("{}: {}", args.target, explained(why, &done));
@@ -124,11 +124,11 @@ async fn carry_out(args: &Args, installation: &Installation, context: &Context) 
     }
 }
 
-/// Why it failed, and what to do. What each route answered says more than that the time is over.
+/// Why it failed, and what to do. The failures of the routes say more than that the time is over.
 fn explained(why: &str, done: &Done) -> String {
     let reasons = why.strip_prefix("not done in time (").and_then(|rest| rest.strip_suffix(')'));
     let reasons = reasons.unwrap_or(why);
-    // Without an address the cloud was the only route.
+    // Without an address only the cloud could be tried.
     let has_address = |failure: &&Failure| **failure != Failure::NoAddress;
     let failures = || Route::ALL.into_iter().filter_map(|route| done.failures.get(route));
     let cause = failures().find(has_address).or_else(|| failures().next()).and_then(of_failure);
@@ -136,7 +136,7 @@ fn explained(why: &str, done: &Done) -> String {
 }
 
 impl Verb {
-    fn order(self) -> PlugCommand {
+    fn command(self) -> PlugCommand {
         let relay = |switch| PlugCommand::Set(SetCommand { relay: Some(switch), ..SetCommand::default() });
         let led = |state| PlugCommand::Set(SetCommand { led: Some(state), ..SetCommand::default() });
         match self {
@@ -151,7 +151,7 @@ impl Verb {
     }
 }
 
-fn in_words(done: &Done, verb: Verb) -> String {
+fn in_words(done: &Done, verb: Verb, is_verbose: bool) -> String {
     let route = done.result.route.map_or("no route".to_owned(), |route| route.to_string());
     let took = done.result.took.as_millis();
     let state = done.result.state.map_or("unknown".to_owned(), |state| state.to_string());
@@ -160,19 +160,19 @@ fn in_words(done: &Done, verb: Verb) -> String {
     }
     let mut text = format!("{state} ({route}, {took} ms)\n");
     let (Some(info), Verb::Info) = (&done.info, verb) else { return text };
-    let plate = &info.device;
+    let device = &info.device;
     let mut line = |key: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             _ = writeln!(text, "{key:<10}{value}");
         }
     };
-    let theirs = |words: &str| Some(shown(words, WORDS_SHOWN));
-    line("alias", theirs(alias(info)));
-    line("model", theirs(&plate.model));
-    line("hardware", theirs(&plate.hw_version));
-    line("firmware", theirs(&plate.sw_version));
-    line("mac", plate.mac.map(|mac| mac.to_string()));
-    line("device id", plate.device_id.as_ref().map(|id| id.as_str().to_owned()));
+    let device_text = |text: &str| Some(shown(text, TEXT_SHOWN));
+    line("alias", device_text(alias(info)));
+    line("model", device_text(&device.model));
+    line("hardware", device_text(&device.hw_version));
+    line("firmware", device_text(&device.sw_version));
+    line("mac", device.mac.map(|mac| mac.to_string()));
+    line("device id", device.device_id.as_ref().map(|id| id.as_str().to_owned()));
     line("address", info.address.as_ref().map(ToString::to_string));
     line("signal", info.rssi.map(|dbm| format!("{dbm} dBm")));
     line(
@@ -181,6 +181,9 @@ fn in_words(done: &Done, verb: Verb) -> String {
     );
     line("led", done.state.as_ref().and_then(|state| state.led).map(|led| led.to_string()));
     line("on since", done.state.as_ref().and_then(|state| state.on_since).map(date));
+    for timer in done.waits_for.iter().filter(|_| is_verbose) {
+        line("waits for", Some(timer.clone()));
+    }
     text
 }
 
@@ -191,7 +194,7 @@ fn alias(info: &PlugInfo) -> &str {
 }
 
 fn as_json(done: &Done) -> String {
-    let plate = done.info.as_ref().map(|info| &info.device);
+    let device = done.info.as_ref().map(|info| &info.device);
     let state = done.state.as_ref();
     let text = json!({
         "state": done.result.state.map(|state| state.to_string()),
@@ -201,11 +204,11 @@ fn as_json(done: &Done) -> String {
         "on_since": state.and_then(|state| state.on_since).map(date),
         "alias": done.info.as_ref().map(|info| alias(info)),
         "brightness": state.and_then(|state| state.brightness),
-        "model": plate.map(|plate| &*plate.model),
-        "hw_version": plate.map(|plate| &*plate.hw_version),
-        "sw_version": plate.map(|plate| &*plate.sw_version),
-        "mac": plate.and_then(|plate| plate.mac).map(|mac| mac.to_string()),
-        "device_id": plate.and_then(|plate| plate.device_id.as_ref()).map(DeviceId::as_str),
+        "model": device.map(|device| &*device.model),
+        "hw_version": device.map(|device| &*device.hw_version),
+        "sw_version": device.map(|device| &*device.sw_version),
+        "mac": device.and_then(|device| device.mac).map(|mac| mac.to_string()),
+        "device_id": device.and_then(|device| device.device_id.as_ref()).map(DeviceId::as_str),
         "host": done.info.as_ref().and_then(|info| info.address.as_ref()).map(Address::host),
         "rssi": done.info.as_ref().and_then(|info| info.rssi),
     });

@@ -19,7 +19,9 @@ const WAITING: usize = 4;
 /// The config is wrong, the system service already runs with it, or the embedded broker may not listen there. The daemon
 /// waits for what is unreachable or taken.
 pub(super) async fn run(context: &Context) -> Result<(), Failed> {
-    if Service::beside(&context.place(), &context.environment).is_some_and(|service| service.is_running()) {
+    if Service::beside(&context.config_path(), &context.environment)
+        .is_some_and(|service| service.is_running())
+    {
         let line = "the service hs100d runs on this machine with the same config, and two daemons would disturb each other: \
                     stop it with `systemctl stop hs100d`, or give this one a config of its own with --config";
         return Err(Failed::new(Exit::Unavailable, line));
@@ -38,8 +40,8 @@ pub(super) async fn run(context: &Context) -> Result<(), Failed> {
     };
     let daemon = Daemon::start(config, store, state_dir, reread).await?;
     tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));
-    let (tell, requests) = mpsc::channel(WAITING);
-    tokio::spawn(async move { while tell.send(signals.next().await).await.is_ok() {} });
+    let (sender, requests) = mpsc::channel(WAITING);
+    tokio::spawn(async move { while sender.send(signals.next().await).await.is_ok() {} });
     // As a task: the runtime polls its main future only after a call to the kernel.
     if let Err(lost) = tokio::spawn(daemon.run(requests)).await {
         return Err(Failed::new(Exit::Bug, format!("the loop ended: {lost}: please report this")));

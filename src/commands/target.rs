@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::known::{Known, identity_of, identity_on, is_same, shares_id};
 use super::{Exit, Failed};
 use crate::bridge::PlugSettings;
-use crate::bridge::event::{DiscoveryReply, Identity, KnownPlug, Sighting, UnsupportedDevice};
+use crate::bridge::event::{DiscoveryReply, Identity, KnownPlug, Sighting, TdpReply};
 use crate::model::{Address, DeviceId, Mac, shown};
 use crate::smarthome::message::{DeviceInfo, Outlet};
 use crate::transport::cloud::Cloud;
@@ -100,7 +100,7 @@ impl Known<'_> {
 struct Found {
     targets: Vec<PlugTarget>,
     /// It answers on the LAN, by another protocol.
-    other: Option<(Address, UnsupportedDevice)>,
+    other: Option<(Address, TdpReply)>,
 }
 
 impl Found {
@@ -281,10 +281,10 @@ impl<'a> TargetQuery<'a> {
                         return;
                     }
                 }
-                DiscoveryReply::Other(device) if self.mac.is_some() && self.mac == device.mac => {
-                    found.other = Some((address, device));
+                DiscoveryReply::Tdp(reply) if self.mac.is_some() && self.mac == reply.mac => {
+                    found.other = Some((address, reply));
                 }
-                DiscoveryReply::Other(_) => {}
+                DiscoveryReply::Tdp(_) => {}
             }
         }
     }

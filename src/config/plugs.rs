@@ -137,8 +137,9 @@ fn check_identity(
         return;
     }
     let Some(host) = &entry.host else {
-        let nobody = Diagnostic::of("plug", "does not say which plug it is: add device_id, mac or host");
-        return diagnostics.fault(Diagnostic { line: Some(entry.line), ..nobody });
+        let unidentified =
+            Diagnostic::of("plug", "does not say which plug it is: add device_id, mac or host");
+        return diagnostics.fault(Diagnostic { line: Some(entry.line), ..unidentified });
     };
     match policy.preference {
         RoutePreference::Cloud => {

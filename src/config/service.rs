@@ -54,9 +54,9 @@ pub(crate) enum Reach {
 impl Service {
     /// The service that uses this config. `None` if `$STATE_DIRECTORY` is set, as in the service itself, and for a config
     /// other than the system's: that is for a daemon of the user's own.
-    pub(crate) fn beside(place: &ConfigPath, environment: &Environment) -> Option<Self> {
+    pub(crate) fn beside(config_path: &ConfigPath, environment: &Environment) -> Option<Self> {
         let system_config = environment.system(SYSTEM_CONFIG).join(FILE_NAME);
-        let is_shared = place.path().is_none_or(|path| is_same_file(path, &system_config));
+        let is_shared = config_path.path().is_none_or(|path| is_same_file(path, &system_config));
         if !is_shared || environment.get("STATE_DIRECTORY").is_some() {
             return None;
         }

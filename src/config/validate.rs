@@ -119,19 +119,20 @@ impl Validator<'_> {
             self.refuse(&mqtt, false, "needs TLS: write mqtts:// in mqtt.url, or remove this line");
             None
         };
-        let nobody = mqtt.username.is_none();
-        if let (true, Some(fault)) = (nobody, mqtt.password.fault("goes with a user name: add mqtt.username"))
+        let is_anonymous = mqtt.username.is_none();
+        if let (true, Some(fault)) =
+            (is_anonymous, mqtt.password.fault("goes with a user name: add mqtt.username"))
         {
             self.fault(fault);
         }
         let password = self.password(mqtt.password, "mqtt.password");
-        if nobody && password.is_some() {
+        if is_anonymous && password.is_some() {
             self.warn(Diagnostic::of(
                 "mqtt.username",
                 "is missing: the credential mqtt.password is not used without it",
             ));
         }
-        let password = password.filter(|_| !nobody);
+        let password = password.filter(|_| !is_anonymous);
         BrokerConfig::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
     }
 
@@ -441,10 +442,10 @@ fn is_same_account(one: &str, other: &str) -> bool {
 
 /// The other users who may change a file, with the remedy.
 fn other_writers(permissions: FilePermissions, path: &impl fmt::Display) -> impl Iterator<Item = String> {
-    let everybody =
+    let all_users =
         permissions.everybody_writes().then(|| format!("every user may change it: chmod o-w {path}"));
     let foreign = permissions
         .foreign_owner()
         .map(|owner| format!("belongs to user {owner}, who may change it: chown root {path}"));
-    everybody.into_iter().chain(foreign)
+    all_users.into_iter().chain(foreign)
 }

@@ -1,6 +1,6 @@
-//! The bridge with its transport: feeds it events, and performs what it wants of plugs and of the account.
+//! The bridge with its transport: hands events to the bridge, and performs its actions on plugs and on the account.
 //!
-//! The daemon and the one-shot commands drive their bridge with it, so that both act alike.
+//! The daemon and the one-shot commands both drive their bridge with it, so that they behave alike.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::transport::cloud::api::Row;
 use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudError, CloudStartError};
 
-/// A bridge, its transport, and what the account tells.
+/// A bridge, its transport, and its account.
 pub(crate) struct Driver {
     pub(crate) bridge: Bridge,
     pub(crate) transport: Transport,
@@ -31,10 +31,10 @@ pub(crate) struct Driver {
     registered: Option<watch::Receiver<Option<String>>>,
 }
 
-/// What happened outside the bridge.
+/// An event from outside of the bridge.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    /// The bridge should know.
+    /// For the bridge.
     Event(Event),
     /// A request for the account's device list ended.
     Listed(Result<Vec<Row>, CloudError>),
@@ -56,7 +56,7 @@ impl Driver {
         driver
     }
 
-    /// Another account, or none. Exchanges under way end on the one they started with.
+    /// Uses another account, or none. Exchanges under way end on the one they started with.
     pub(crate) fn set_account(&mut self, account: CloudAccount) {
         self.registered = account.cloud.as_ref().map(Cloud::registered);
         self.transport.set_cloud(account.cloud);
@@ -79,7 +79,7 @@ impl Driver {
         self.transport.set_klap_accounts(self.lan_login.accounts(registered.as_deref()));
     }
 
-    /// The next thing that happens. Waits for ever while nothing is under way. Cancel safe.
+    /// The next event. Waits for ever while nothing is under way. Cancel safe.
     pub(crate) async fn next(&mut self) -> Incoming {
         loop {
             tokio::select! {
@@ -96,7 +96,7 @@ impl Driver {
         }
     }
 
-    /// Hands an event to the bridge, if there is one, and lets it do what has become due.
+    /// Hands an event to the bridge, if there is one, and lets it do what is due.
     pub(crate) fn handle(&mut self, event: Option<Event>, now: Instant) {
         if let Some(event) = event {
             self.bridge.handle(event, now);
@@ -106,7 +106,7 @@ impl Driver {
         }
     }
 
-    /// Performs an action that concerns a plug or the account; any other is handed back.
+    /// Performs an action on a plug or the account; returns any other.
     pub(crate) fn perform(&mut self, action: Action) -> Option<Action> {
         match action {
             Action::Perform(exchange) => self.transport.perform(exchange),
@@ -139,16 +139,15 @@ fn lost(error: JoinError) -> Result<Vec<Row>, CloudError> {
     Err(CloudError::Down(format!("the request for the device list was lost: {error}").into()))
 }
 
-/// The way to the account, if there is one, and what it tells.
+/// The account's client, if there is an account, and its events.
 pub(crate) struct CloudAccount {
     pub(crate) cloud: Option<Cloud>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl CloudAccount {
-    /// The account of the config, with the tokens that are kept in `tokens`; reads files. What `memory` holds of refused
-    /// logins and of calls counts for it too. If something on this machine is missing for it, the LAN is used alone and
-    /// the cloud counts as stopped.
+    /// The account of the config, with the tokens in `tokens`; reads files. Refused logins and used calls in `memory`
+    /// count for it too. If this machine lacks something for it, only the LAN is used and the cloud counts as stopped.
     pub(crate) fn start(
         config: &Config,
         tokens: TokenFile,
@@ -156,17 +155,18 @@ impl CloudAccount {
         memory: &AccountMemory,
     ) -> Result<Self, CloudStartError> {
         let Some(cloud) = &config.cloud else { return Ok(Self::none()) };
-        let (tell, events) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::unbounded_channel();
         let known = tokens.load().unwrap_or_else(|why| {
             tracing::warn!("{why}");
             None
         });
-        let (options, vault) = (cloud.options.clone(), Arc::new(tokens));
-        let cloud = match Cloud::start(options, terminal, known, vault, tell.clone(), memory.clone()) {
+        let (options, token_store) = (cloud.options.clone(), Arc::new(tokens));
+        let cloud = match Cloud::start(options, terminal, known, token_store, sender.clone(), memory.clone())
+        {
             Ok(cloud) => Some(cloud),
             Err(error @ CloudStartError::NoAuthorities) => {
-                // The receiver is `events`.
-                let _ = tell.send(Event::Cloud(CloudStatus::Stopped(error.to_string().into())));
+                // `events` is its receiver, so this cannot fail.
+                let _ = sender.send(Event::Cloud(CloudStatus::Stopped(error.to_string().into())));
                 None
             }
             Err(error) => return Err(error),

@@ -1,6 +1,6 @@
-//! The lines of the log about plugs and the cloud: what is worth one, how loud, and how often.
+//! The log lines about plugs and the cloud: which updates are logged, at which level, and how often.
 //!
-//! A line says all by itself, since `journalctl` shows the message only; the fields beside it are for programs.
+//! The message of a line says everything, since `journalctl` shows nothing else; the fields are for programs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,51 +12,52 @@ use crate::bridge::event::{
 use crate::logging::Repeated;
 use crate::model::{PlugName, Route, shown};
 
-/// So many times in a row a plug may change its route, or come and go, before that is said at growing intervals only.
-const CHANGES_SAID: u32 = 6;
-/// After so much quiet a plug is steady again.
-const STEADY_AFTER: Duration = Duration::from_secs(600);
+/// The number of changes of route or availability in a row that are all logged. Further ones are logged at growing
+/// intervals.
+const CHANGES_LOGGED: u32 = 6;
+/// A plug counts as stable after this time without a change.
+const STABLE_AFTER: Duration = Duration::from_secs(600);
 
-/// So many unreadable fields are remembered, so that each is named once. A flood of made-up plugs ends here.
-const MOST_UNREAD: usize = 1000;
-/// The most of a plug's alias that is repeated, in characters; the apps take 31.
+/// The most unreadable fields that are remembered, so that each is logged once. Bounds what invented plugs can fill.
+const MAX_UNREAD: usize = 1000;
+/// The longest part of a plug's alias that is logged, in characters; the apps accept 31.
 const ALIAS_SHOWN: usize = 40;
 
-const CLOUD_REMEDY: &str = "it is tried again by itself; hs100d check --online says more";
+const CLOUD_REMEDY: &str = "it is retried; hs100d check --online shows more";
 
-/// What has been said, and of what.
+/// Decides what is logged, by what was logged before.
 #[derive(Debug, Default)]
 pub(super) struct EventLog {
-    /// Plugs that do not do what they are told, until one does again.
+    /// Plugs whose commands fail, until one succeeds.
     failing: HashMap<PlugName, Repeated>,
-    /// Plugs that have come, gone or changed their route.
-    restless: HashMap<PlugName, FlapDamping>,
+    /// Plugs whose route or availability changed lately.
+    flapping: HashMap<PlugName, FlapDamping>,
     cloud: Repeated,
-    restless_cloud: FlapDamping,
-    /// Fields that could not be read, with the plug that told them.
+    flapping_cloud: FlapDamping,
+    /// Fields that could not be read, with the alias of the plug.
     unread: HashSet<(String, &'static str)>,
 }
 
 impl EventLog {
-    /// Says what of this update a person may want to know.
-    pub(super) fn tell(&mut self, update: &Update, now: Instant) {
+    /// Logs an update, if people need to see it.
+    pub(super) fn log(&mut self, update: &Update, now: Instant) {
         match update {
-            Update::Notice(happening) => self.tell_happening(happening, now),
-            Update::Result(result) => self.tell_result(result, now),
+            Update::Notice(notice) => self.log_notice(notice, now),
+            Update::Result(result) => self.log_result(result, now),
             Update::Gone(plug) => {
                 self.failing.remove(plug);
-                self.restless.remove(plug);
+                self.flapping.remove(plug);
             }
             Update::Dropped(plug, times) => tracing::debug!(
                 plug = plug.as_str(),
-                "{plug}: the meter told what no plug can carry; dropped, {times} values by now"
+                "{plug}: the meter reported values that no plug can carry; {times} dropped so far"
             ),
             _ => {}
         }
     }
 
-    /// Names each field that a plug tells in a way that cannot be read, once.
-    pub(super) fn look_at(&mut self, event: &Event) {
+    /// Logs each field of a plug that cannot be read, once.
+    pub(super) fn log_unread(&mut self, event: &Event) {
         let reading = match event {
             Event::Done { outcome, .. } => outcome.reading(),
             Event::Sighted(Sighting { said: DiscoveryReply::SysInfo(reading), .. }) => Some(&**reading),
@@ -70,7 +71,7 @@ impl EventLog {
         let id = device.device_id.as_ref().map(ToString::to_string);
         let plug = device.mac.map(|mac| mac.to_string()).or(id).unwrap_or_default();
         let mut fields = reading.unread.to_vec();
-        fields.retain(|field| self.unread.len() < MOST_UNREAD && self.unread.insert((plug.clone(), field)));
+        fields.retain(|field| self.unread.len() < MAX_UNREAD && self.unread.insert((plug.clone(), field)));
         if !fields.is_empty() {
             let alias = shown(&device.alias, ALIAS_SHOWN);
             tracing::debug!(
@@ -80,22 +81,25 @@ impl EventLog {
         }
     }
 
-    /// To be called at every turn, since a cloud that is down stays so without a word.
-    pub(super) fn look_at_cloud(&mut self, info: &BridgeInfo, now: Instant) {
+    /// Logs that the cloud is down or up again. Called in each turn of the loop: while the cloud stays down, no event comes.
+    pub(super) fn log_cloud(&mut self, info: &BridgeInfo, now: Instant) {
         match &info.cloud {
-            CloudStatus::Down(reason) if **reason != *CloudStatus::NOT_ASKED => self.cloud_fails(reason, now),
+            CloudStatus::Down(reason) if **reason != *CloudStatus::NOT_ASKED => {
+                self.log_cloud_down(reason, now)
+            }
             CloudStatus::Ok => {
                 if let Some(past) = self.cloud.ended(now) {
-                    self.cloud_answers(&format!("again after {}", past.lasted()), now);
+                    self.log_cloud_ok(&format!("again after {}", past.lasted()), now);
                 }
             }
             CloudStatus::Down(_) | CloudStatus::Off | CloudStatus::Stopped(_) => drop(self.cloud.ended(now)),
         }
     }
 
-    fn cloud_fails(&mut self, reason: &str, now: Instant) {
-        let begins = !self.cloud.is_going_on();
-        if self.cloud.failed(reason, now).is_none() || (begins && self.restless_cloud.changed(now).is_none())
+    fn log_cloud_down(&mut self, reason: &str, now: Instant) {
+        let is_first = !self.cloud.is_going_on();
+        if self.cloud.failed(reason, now).is_none()
+            || (is_first && self.flapping_cloud.changed(now).is_none())
         {
             return;
         }
@@ -103,46 +107,46 @@ impl EventLog {
         tracing::warn!(event = "cloud_down", route, reason, "cloud_down: {reason}: {CLOUD_REMEDY}");
     }
 
-    fn cloud_answers(&mut self, since: &str, now: Instant) {
-        if self.restless_cloud.changed(now).is_some() {
+    fn log_cloud_ok(&mut self, when: &str, now: Instant) {
+        if self.flapping_cloud.changed(now).is_some() {
             let route = Route::Cloud.to_string();
-            tracing::info!(event = "cloud_ok", route, "cloud_ok: it answers {since}");
+            tracing::info!(event = "cloud_ok", route, "cloud_ok: it answers {when}");
         }
     }
 
-    fn tell_happening(&mut self, happening: &Notice, now: Instant) {
-        let Notice { kind: what, plug, route, detail } = happening;
-        let (is_due, times) = match (what, plug) {
-            // Where it was in trouble, that is said with the end of it.
+    fn log_notice(&mut self, notice: &Notice, now: Instant) {
+        let Notice { kind, plug, route, detail } = notice;
+        let (is_due, times) = match (kind, plug) {
+            // If the failure was logged, `log_cloud` logs its end.
             (NoticeKind::CloudOk, _) if self.cloud.is_going_on() => return,
-            (NoticeKind::CloudOk, _) => return self.cloud_answers("now", now),
+            (NoticeKind::CloudOk, _) => return self.log_cloud_ok("now", now),
             (NoticeKind::CommandFailed, Some(plug)) => {
                 let times = self.failing.entry(plug.clone()).or_default().failed(detail, now);
                 (times.is_some(), times.unwrap_or_default())
             }
-            // It comes for the first time, or after long: that is no unrest yet.
-            (NoticeKind::PlugOnline, Some(plug)) if !self.restless.contains_key(plug) => (true, 0),
+            // The first change of a stable plug.
+            (NoticeKind::PlugOnline, Some(plug)) if !self.flapping.contains_key(plug) => (true, 0),
             (NoticeKind::PlugOnline | NoticeKind::PlugOffline | NoticeKind::RouteChanged, Some(plug)) => {
-                if self.restless.len() == self.restless.capacity() {
-                    self.restless.retain(|_, restless| !restless.is_steady(now));
+                if self.flapping.len() == self.flapping.capacity() {
+                    self.flapping.retain(|_, flapping| !flapping.is_stable(now));
                 }
-                let times = self.restless.entry(plug.clone()).or_default().changed(now);
-                (times.is_some(), times.filter(|&times| times > CHANGES_SAID).unwrap_or_default().into())
+                let times = self.flapping.entry(plug.clone()).or_default().changed(now);
+                (times.is_some(), times.filter(|&times| times > CHANGES_LOGGED).unwrap_or_default().into())
             }
             _ => (true, 0),
         };
-        let line = line(happening, times);
-        let (event, plug) = (what.word(), plug.as_ref().map(PlugName::as_str));
+        let line = line(notice, times);
+        let (event, plug) = (kind.word(), plug.as_ref().map(PlugName::as_str));
         let (route, reason) =
             (route.map(tracing::field::display), Some(detail.as_str()).filter(|it| !it.is_empty()));
-        match (is_due, is_trouble(*what)) {
+        match (is_due, is_warning(*kind)) {
             (true, true) => tracing::warn!(event, plug, route, reason, "{line}"),
             (true, false) => tracing::info!(event, plug, route, reason, "{line}"),
             (false, _) => tracing::debug!(event, plug, route, reason, "{line}"),
         }
     }
 
-    fn tell_result(&mut self, result: &CommandResult, now: Instant) {
+    fn log_result(&mut self, result: &CommandResult, now: Instant) {
         if result.ended != Ended::Ok {
             return;
         }
@@ -152,15 +156,14 @@ impl EventLog {
                 event = "command_ok",
                 plug,
                 route,
-                "{plug}: command_ok: it does what it is told {past}"
+                "{plug}: command_ok: commands succeed again {past}"
             );
         }
     }
 }
 
-/// Whether somebody should do something about it.
-fn is_trouble(what: NoticeKind) -> bool {
-    match what {
+fn is_warning(kind: NoticeKind) -> bool {
+    match kind {
         NoticeKind::PlugOffline
         | NoticeKind::CommandFailed
         | NoticeKind::CloudStopped
@@ -177,46 +180,46 @@ fn is_trouble(what: NoticeKind) -> bool {
 }
 
 /// `kettle: plug_offline: no answer on any route: what to do`.
-fn line(happening: &Notice, times: u64) -> String {
-    let Notice { kind: what, plug, detail, .. } = happening;
+fn line(notice: &Notice, times: u64) -> String {
+    let Notice { kind, plug, detail, .. } = notice;
     let plug = plug.as_ref().map(|plug| plug.as_str().to_owned());
     let detail = Some(detail.clone()).filter(|detail| !detail.is_empty());
-    let parts = [plug, Some(what.word().to_owned()), detail, remedy(*what).map(str::to_owned)];
+    let parts = [plug, Some(kind.word().to_owned()), detail, remedy(*kind).map(str::to_owned)];
     let line = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
-    if times > 1 { format!("{line} ({times} times by now)") } else { line }
+    if times > 1 { format!("{line} ({times} times so far)") } else { line }
 }
 
-/// What to do, where the detail does not say it.
-fn remedy(what: NoticeKind) -> Option<&'static str> {
-    match what {
-        NoticeKind::PlugOffline => Some("see that it has power and Wi-Fi; hs100d check --online says more"),
-        NoticeKind::CommandFailed => Some("hs100d check --online tries each way to it"),
+/// What to do, for kinds whose detail does not say it.
+fn remedy(kind: NoticeKind) -> Option<&'static str> {
+    match kind {
+        NoticeKind::PlugOffline => Some("check its power and Wi-Fi; hs100d check --online shows more"),
+        NoticeKind::CommandFailed => Some("hs100d check --online tries each route to it"),
         _ => None,
     }
 }
 
-/// How often a plug has come, gone or changed its route without much quiet between.
+/// Counts the changes of a plug's route or availability, until it is stable.
 #[derive(Debug, Default)]
 struct FlapDamping {
     changes: u32,
     last: Option<Instant>,
-    beyond: Repeated,
+    further: Repeated,
 }
 
 impl FlapDamping {
-    /// It changed. `Some` means that a line is due, and how often it has by now, this time included.
+    /// Counts a change. Returns the count if this change is to be logged.
     fn changed(&mut self, now: Instant) -> Option<u32> {
-        if self.is_steady(now) {
+        if self.is_stable(now) {
             *self = Self::default();
         }
         self.last = Some(now);
         self.changes = self.changes.saturating_add(1);
-        let is_due = self.changes <= CHANGES_SAID || self.beyond.failed("", now).is_some();
+        let is_due = self.changes <= CHANGES_LOGGED || self.further.failed("", now).is_some();
         is_due.then_some(self.changes)
     }
 
-    fn is_steady(&self, now: Instant) -> bool {
-        self.last.is_some_and(|last| now.saturating_duration_since(last) >= STEADY_AFTER)
+    fn is_stable(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now.saturating_duration_since(last) >= STABLE_AFTER)
     }
 }
 
@@ -229,35 +232,35 @@ mod tests {
     use crate::smarthome::message::Request;
 
     #[test]
-    fn a_plug_that_comes_and_goes_all_day_fills_no_log_and_a_steady_one_is_heard() {
+    fn a_plug_that_flaps_all_day_is_logged_seldom_and_a_stable_one_at_once() {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
-        let mut restless = FlapDamping::default();
-        let said: Vec<u64> =
-            (0..8640).map(|n| n * 10).filter(|&second| restless.changed(at(second)).is_some()).collect();
-        assert_eq!(said[..9], [0, 10, 20, 30, 40, 50, 60, 120, 240]);
-        assert!(said.len() < 40, "{said:?}");
-        assert_eq!(restless.changed(at(86_400 + 600)), Some(1), "it was quiet for long");
+        let mut flapping = FlapDamping::default();
+        let logged: Vec<u64> =
+            (0..8640).map(|n| n * 10).filter(|&second| flapping.changed(at(second)).is_some()).collect();
+        assert_eq!(logged[..9], [0, 10, 20, 30, 40, 50, 60, 120, 240]);
+        assert!(logged.len() < 40, "{logged:?}");
+        assert_eq!(flapping.changed(at(86_400 + 600)), Some(1), "stable before");
     }
 
     #[test]
-    fn of_plugs_that_have_been_steady_for_long_nothing_is_kept() {
-        let (start, mut news) = (Instant::now(), EventLog::default());
-        let mut tell = |what, number: u32, at| {
+    fn plugs_that_became_stable_are_forgotten() {
+        let (start, mut log) = (Instant::now(), EventLog::default());
+        let mut count = |kind, number: u32, at| {
             let plug = PlugName::new(&format!("plug-{number}")).ok();
-            news.tell_happening(&Notice { kind: what, plug, route: None, detail: String::new() }, at);
-            news.restless.len()
+            log.log_notice(&Notice { kind, plug, route: None, detail: String::new() }, at);
+            log.flapping.len()
         };
-        assert_eq!((0..1000).map(|number| tell(NoticeKind::PlugOnline, number, start)).max(), Some(0));
-        assert_eq!((0..1000).map(|number| tell(NoticeKind::PlugOffline, number, start)).max(), Some(1000));
-        let later = start + STEADY_AFTER;
-        let kept = (1000..3000).map(|number| tell(NoticeKind::PlugOffline, number, later)).last();
-        assert_eq!(kept, Some(2000), "the thousand of the morning are forgotten");
+        assert_eq!((0..1000).map(|number| count(NoticeKind::PlugOnline, number, start)).max(), Some(0));
+        assert_eq!((0..1000).map(|number| count(NoticeKind::PlugOffline, number, start)).max(), Some(1000));
+        let later = start + STABLE_AFTER;
+        let kept = (1000..3000).map(|number| count(NoticeKind::PlugOffline, number, later)).last();
+        assert_eq!(kept, Some(2000), "the first thousand are forgotten");
     }
 
     #[test]
-    fn a_field_that_cannot_be_read_is_named_once() {
-        let mut news = EventLog::default();
+    fn a_field_that_cannot_be_read_is_logged_once() {
+        let mut log = EventLog::default();
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = Arc::clone(&written);
         let subscriber = tracing_subscriber::fmt()
@@ -274,7 +277,7 @@ mod tests {
                 let exchange = ExchangeId::new(PlugKey(0), 1);
                 for _ in 0..3 {
                     let outcome = Outcome::of(Ok(reply.clone()));
-                    news.look_at(&Event::Done { exchange, outcome });
+                    log.log_unread(&Event::Done { exchange, outcome });
                 }
             }
         });
@@ -298,12 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn every_trouble_names_what_to_do() {
-        let lines = [NoticeKind::PlugOffline, NoticeKind::CommandFailed].map(|what| {
+    fn each_failure_is_logged_with_its_remedy() {
+        let lines = [NoticeKind::PlugOffline, NoticeKind::CommandFailed].map(|kind| {
             let plug = PlugName::new("kettle").ok();
-            line(&Notice { kind: what, plug, route: None, detail: "no answer".to_owned() }, 1)
+            line(&Notice { kind, plug, route: None, detail: "no answer".to_owned() }, 1)
         });
-        assert!(lines[0].starts_with("kettle: plug_offline: no answer: see that it has power"), "{lines:?}");
+        assert!(lines[0].starts_with("kettle: plug_offline: no answer: check its power"), "{lines:?}");
         assert!(
             lines[1].starts_with("kettle: command_failed: no answer: hs100d check --online"),
             "{lines:?}"
@@ -311,8 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_again_and_again_is_said_seldom_and_its_end_once() {
-        let (start, mut news) = (Instant::now(), EventLog::default());
+    fn a_command_that_succeeds_again_is_forgotten() {
+        let (start, mut log) = (Instant::now(), EventLog::default());
         let plug = PlugName::new("kettle").unwrap();
         let failed = Update::Notice(Notice {
             kind: NoticeKind::CommandFailed,
@@ -321,9 +324,9 @@ mod tests {
             detail: "no answer".to_owned(),
         });
         for second in 0..100 {
-            news.tell(&failed, start + Duration::from_secs(second));
+            log.log(&failed, start + Duration::from_secs(second));
         }
-        assert_eq!(news.failing.len(), 1);
+        assert_eq!(log.failing.len(), 1);
         let result = CommandResult {
             id: CommandId::new(Origin::Mqtt, 1),
             plug,
@@ -332,7 +335,7 @@ mod tests {
             route: None,
             took: Duration::ZERO,
         };
-        news.tell(&Update::Result(result), start + Duration::from_secs(100));
-        assert!(news.failing.is_empty(), "nothing is kept of what has ended");
+        log.log(&Update::Result(result), start + Duration::from_secs(100));
+        assert!(log.failing.is_empty(), "the failure ended");
     }
 }

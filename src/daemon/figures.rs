@@ -1,4 +1,4 @@
-//! What SIGUSR1 writes to the log: how much there is, and how each plug is.
+//! The lines that SIGUSR1 writes to the log: counts, and the state of each plug.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,8 +11,8 @@ use crate::model::{Availability, LanProtocol, Route};
 /// Plugs that get a line; those with a failure come first.
 const MAX_LINES: usize = 100;
 
-/// The lines for the log. The counts of the first one stay where they are while all is well: what grows there without
-/// more plugs is a leak.
+/// The lines for the log. The counts in the first one stay the same while all is well: a count that grows without more
+/// plugs is a leak.
 pub(super) fn lines(
     snapshot: &Snapshot,
     waiting: &[Waiting],
@@ -62,8 +62,7 @@ fn line(plug: &PlugSnapshot) -> String {
 /// ` waits_for="the next read over the local route in 4s, …"`, the earliest first; nothing if no timer runs.
 fn waits_for(mut timers: Vec<&Waiting>, now: Instant) -> String {
     timers.sort_by_key(|timer| timer.until);
-    let until = |timer: &Waiting| timer.until.saturating_duration_since(now).as_secs();
-    let words: Vec<_> = timers.iter().map(|timer| format!("{} in {}s", timer.what, until(timer))).collect();
+    let words: Vec<_> = timers.iter().map(|timer| timer.in_words(now)).collect();
     if words.is_empty() { String::new() } else { format!(" waits_for=\"{}\"", words.join(", ")) }
 }
 

@@ -1,7 +1,7 @@
-//! The frontends as the daemon sees them: one place where updates fan out and where commands and requests come in.
+//! The frontends of the daemon: updates go out to all of them, commands and requests come in.
 //!
-//! An update goes to every frontend. So does the result of a command, because MQTT promises `<plug>/result` for every
-//! one; the response to a request goes to the frontend that it came from.
+//! An update goes to every frontend, and so does the result of a command, because MQTT promises `<plug>/result` for
+//! every one. The response to a request goes only to the frontend that it came from.
 
 use super::mqtt_frontend::{FromMqtt, MqttFrontend};
 use crate::bridge::event::{Event, IdAllocator, Origin, RequestId, Update};
@@ -11,21 +11,20 @@ use crate::mqtt::broker::BrokerError;
 use crate::mqtt::payload::Clock;
 use crate::secret::RefusedLogins;
 
-/// Every frontend there is. All take their ids from one [`IdAllocator`].
+/// All frontends. They take their ids from one [`IdAllocator`].
 pub(super) struct Frontends {
     pub(super) mqtt: MqttFrontend,
 }
 
-/// What a frontend brings in.
 #[derive(Debug)]
 pub(super) enum FrontendEvent {
     /// A command or a request to the bridge.
     Bridge(Event),
-    /// The config is to be read again. Answered by [`Update::Response`].
+    /// A request to reload the config. It is answered with [`Update::Response`].
     Reload(RequestId),
-    /// The connection to the broker stands, or this is why there is none.
+    /// The state of the connection to the broker; an error is the reason why there is none.
     Broker(Result<(), String>),
-    /// A frontend knows nothing yet: everything is to be published again.
+    /// A new frontend has nothing yet: everything must be published again.
     Empty,
 }
 
@@ -35,14 +34,14 @@ impl Frontends {
         Ok(Self { mqtt: MqttFrontend::start(mqtt, ids, refused).await? })
     }
 
-    /// Hands an update to every frontend that it is for. Never waits.
-    pub(super) fn publish(&self, update: Update, clock: Clock) {
+    /// Hands an update to every frontend that should get it. Never waits.
+    pub(super) fn publish(&mut self, update: Update, clock: Clock) {
         if is_for(&update, Origin::Mqtt) {
             self.mqtt.publish(update, clock);
         }
     }
 
-    /// The next thing that comes in. Cancel safe.
+    /// The next event. Cancel safe.
     pub(super) async fn next(&mut self) -> FrontendEvent {
         match self.mqtt.next().await {
             FromMqtt::Inbound(Inbound::Event(event)) => FrontendEvent::Bridge(event),
@@ -52,13 +51,13 @@ impl Frontends {
         }
     }
 
-    /// Has each frontend say goodbye.
+    /// Stops every frontend, which publishes `offline` first.
     pub(super) async fn stop(&mut self) {
         self.mqtt.stop().await;
     }
 }
 
-/// Whether the frontend of this origin is handed the update.
+/// Whether the frontend of this origin gets the update.
 fn is_for(update: &Update, frontend: Origin) -> bool {
     match update {
         Update::Response { id, .. } => id.origin() == frontend,

@@ -1,5 +1,5 @@
-//! The loop: carries events into the bridge and its actions out, reads the one clock, and owns the life of every
-//! room from start to drain. It decides nothing about plugs.
+//! The main loop: carries events into the bridge and its actions out, reads the one clock, and starts and stops every
+//! module. It decides nothing about plugs.
 
 pub(crate) mod driver;
 mod event_log;
@@ -24,7 +24,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
-use crate::config::Config;
+use crate::config::{Config, MqttChoice};
 use crate::logging::Repeated;
 use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
@@ -41,15 +41,15 @@ use signals::SignalRequest;
 use systemd::Systemd;
 use wall_clock::{ReadClock, WallClock};
 
-/// Changes that come together are written down together.
+/// Changes of the store within this time are written together.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
-/// What could not be written is tried again after this time: somebody may have made room.
+/// A failed write is tried again after this time: the disk may have room again.
 const SAVE_AGAIN: Duration = Duration::from_secs(10);
-/// Exchanges that are under way at the end get this long; systemd waits longer than all of this together.
+/// How long exchanges under way may take when the daemon stops; systemd waits longer than all of the stop.
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
-/// With nothing to do the loop turns once in this time.
+/// The loop turns at least this often.
 const IDLE: Duration = Duration::from_secs(60);
-/// The state of a link that has said nothing.
+/// The state of a connection before its first report.
 const NOT_CONNECTED_YET: &str = "not connected yet";
 
 /// Why the daemon cannot start.
@@ -58,18 +58,18 @@ pub enum StartError {
     /// The embedded broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The cloud wire.
+    /// The client of the cloud.
     #[error(transparent)]
     Cloud(#[from] CloudStartError),
 }
 
-/// All rooms, and the loop that joins them.
+/// The modules, and the loop that connects them.
 pub struct Daemon {
     driver: Driver,
     discovery: Option<Discovery>,
     frontends: Frontends,
     store: Store,
-    /// What is known of the account since the start, over all configs.
+    /// Refused logins and used calls since the start, over all configs.
     account: AccountMemory,
     state_dir: PathBuf,
     save_at: Option<Instant>,
@@ -80,14 +80,14 @@ pub struct Daemon {
     reload: Reload,
     systemd: Systemd,
     wall_clock: WallClock,
-    news: EventLog,
-    /// What the status line says.
+    event_log: EventLog,
+    /// The content of the status line.
     info: BridgeInfo,
     link_state: Result<(), String>,
 }
 
 impl Daemon {
-    /// Builds every room. No network is waited for: what is out of reach is tried until it is there.
+    /// Starts every module. It waits for no network: what cannot be reached is tried again until it can.
     pub async fn start(
         mut config: Config,
         store: Store,
@@ -115,26 +115,26 @@ impl Daemon {
             reload: Reload::default(),
             systemd: Systemd::default(),
             wall_clock: WallClock::default(),
-            news: EventLog::default(),
+            event_log: EventLog::default(),
             info: BridgeInfo::default(),
             link_state: Err(NOT_CONNECTED_YET.to_owned()),
         })
     }
 
-    /// Has dates come from another clock than the system's.
+    /// Takes dates from this clock instead of the system's.
     #[must_use]
     pub fn with_clock(mut self, read: ReadClock) -> Self {
         self.wall_clock = WallClock::new(read);
         self
     }
 
-    /// Where the embedded broker listens, if there is one.
+    /// The address of the embedded broker, if it runs.
     pub fn broker_address(&self) -> Option<SocketAddr> {
         self.frontends.mqtt.broker_address()
     }
 
-    /// Turns until asked to stop, then drains: exchanges under way end or are dropped, plugs and bridge go `offline`
-    /// at the broker, and what is worth keeping is written.
+    /// Runs until a request to stop. Then exchanges under way end or are dropped, plugs and bridge become `offline` at
+    /// the broker, and the store is written.
     pub async fn run(mut self, mut requests: mpsc::Receiver<SignalRequest>) {
         self.carry_out(Instant::now());
         self.systemd.ready();
@@ -160,7 +160,7 @@ impl Daemon {
             let now = Instant::now();
             let is_command = matches!(event, Some(Event::Command { .. }));
             if let Some(event) = &event {
-                self.news.look_at(event);
+                self.event_log.log_unread(event);
             }
             self.driver.handle(event, now);
             if self.wall_clock.was_set() {
@@ -172,10 +172,10 @@ impl Daemon {
             }
             self.carry_out(now);
             if is_command {
-                // What it leads to goes out before anything else is looked at.
+                // Actions of this turn are carried out before the next event.
                 yield_now().await;
             }
-            self.news.look_at_cloud(&self.info, now);
+            self.event_log.log_cloud(&self.info, now);
         }
         self.drain().await;
     }
@@ -223,7 +223,7 @@ impl Daemon {
                 Some(Action::Perform(_) | Action::Abandon(_) | Action::ListAccount) | None => {}
             }
         }
-        // With the rest; the account has tried it just now.
+        // Tried again with the other changes: the account could not save them a moment ago.
         if self.save_at.is_none() && self.saving.is_empty() && self.store.has_unsaved_tokens() {
             self.save_at = Some(now + SAVE_AGAIN);
         }
@@ -233,7 +233,7 @@ impl Daemon {
     }
 
     fn publish(&mut self, update: Update, now: Instant) {
-        self.news.tell(&update, now);
+        self.event_log.log(&update, now);
         if let Update::Bridge(info) = &update {
             self.info = info.clone();
             self.tell_status();
@@ -255,7 +255,7 @@ impl Daemon {
         }
     }
 
-    /// Writes off the loop: a disk may take its time, a command may not wait for it.
+    /// Writes the store in a task, because a slow disk must not delay commands.
     fn save(&mut self) {
         self.save_at = None;
         if let Some(snapshot) = self.store.snapshot() {
@@ -263,7 +263,7 @@ impl Daemon {
         }
     }
 
-    /// A writing ended; `None` if it was lost.
+    /// A write ended; `None` if its task was lost.
     fn saved(&mut self, result: Option<Result<(), Unwritable>>) {
         let now = Instant::now();
         self.store.written(result.as_ref());
@@ -285,7 +285,7 @@ impl Daemon {
 
     // --- reload and end -----------------------------------------------------------------------------------------
 
-    /// Begins to read the config again, or puts that off until the reload under way has ended.
+    /// Starts a reload, or queues one behind the reload under way.
     fn reload(&mut self, requested_by: Option<RequestId>) {
         if self.reload.request(requested_by) {
             self.begin_reload();
@@ -315,15 +315,34 @@ impl Daemon {
         }
     }
 
-    /// What can fail goes first, so that a config is taken over as a whole or not at all.
+    /// Steps that can fail come first, so that the config is used as a whole or not at all.
     fn follow(&mut self, new: NewConfig) {
         let choice = new.config.mqtt(self.store.instance(), &self.state_dir);
-        let broker = (!self.frontends.mqtt.runs_with(&choice)).then(|| {
-            let (session, starter) = self.frontends.mqtt.leave();
-            BrokerMove { session, starter, choice }
-        });
+        let mut broker = None;
+        if !self.frontends.mqtt.runs_with(&choice) {
+            if let Err(error) = self.frontends.mqtt.check(&choice) {
+                return self.end_reload(Err(ReloadError::Rejected(error.to_string())));
+            }
+            broker = Some(self.leave_broker(choice));
+        }
         let cloud = self.driver.transport.cloud().cloned();
         self.reload.follow(new, broker, cloud, self.store.token_file());
+    }
+
+    /// A client that requested the reload over MQTT gets its response where it listens. If it stays connected while our
+    /// connection is replaced, that is on the new connection: a command that it sends after the response is received.
+    /// Otherwise it is the last message on the old one, because the client is not at the new broker. The config was
+    /// checked by then, so that the response says `ok` before the change.
+    fn leave_broker(&mut self, choice: MqttChoice) -> BrokerMove {
+        let is_same_broker = self.frontends.mqtt.is_same_broker(&choice);
+        if !is_same_broker {
+            let requested_by = self.reload.take_requests();
+            self.answer_reload(requested_by, &Ok(()));
+        }
+        let (session, starter) = self.frontends.mqtt.leave();
+        // The new connection may report its state before it is installed.
+        self.link_state = Err(NOT_CONNECTED_YET.to_owned());
+        BrokerMove { session, starter, choice, is_same_broker }
     }
 
     fn adopt(&mut self, moved: Moved) -> Result<(), String> {
@@ -331,8 +350,7 @@ impl Daemon {
         let now = Instant::now();
         if let Some(session) = mqtt {
             self.frontends.mqtt.install(session);
-            self.link_state = Err(NOT_CONNECTED_YET.to_owned());
-            // The link is another one even where it leads to the old broker, and knows nothing yet.
+            // The connection is a new one, even to the same broker, and has nothing to publish yet.
             self.driver.bridge.republish(now);
         }
         result?;
@@ -349,7 +367,7 @@ impl Daemon {
         }
         self.driver.bridge.reload(settings(&mut config, &self.store), now);
         if is_other_account {
-            // What the other account says is published even if the one before said the same.
+            // The status of the new account is published even if it equals that of the old one.
             let not_asked = CloudStatus::Down(CloudStatus::NOT_ASKED.into());
             self.driver.bridge.handle(Event::Cloud(not_asked), now);
         }
@@ -361,7 +379,7 @@ impl Daemon {
         const NOT_TAKEN_OVER: &str = "the config was not taken over, the old one stays";
         match &result {
             Ok(()) => tracing::info!("the config was read again"),
-            // The config may be right.
+            // The config may be valid.
             Err(error @ ReloadError::Unread(_)) => tracing::warn!("{NOT_TAKEN_OVER}: {error}"),
             Err(error) => tracing::error!("{NOT_TAKEN_OVER}: {error}"),
         }
@@ -374,7 +392,7 @@ impl Daemon {
         }
     }
 
-    fn answer_reload(&self, requested_by: Vec<RequestId>, result: &Result<(), String>) {
+    fn answer_reload(&mut self, requested_by: Vec<RequestId>, result: &Result<(), String>) {
         let clock = self.wall_clock.at(Instant::now());
         for id in requested_by {
             self.frontends.publish(Update::Response { id, result: result.clone() }, clock);
@@ -409,7 +427,7 @@ impl Daemon {
         self.answer_reload(requested_by, &Err("the daemon stops".to_owned()));
         self.driver.transport.close();
         self.frontends.stop().await;
-        // What is being written must not come after what is written last.
+        // The write under way must end before the last write starts.
         while let Some(saved) = self.saving.join_next().await {
             self.saved(saved.ok());
         }
@@ -419,7 +437,8 @@ impl Daemon {
     }
 }
 
-/// What the bridge is told. The list of plugs goes over to it: there may be ten thousand, and nobody else asks for them.
+/// The settings of the bridge. The list of plugs is moved into it, not copied: there may be ten thousand, and no other
+/// module needs it.
 fn settings(config: &mut Config, store: &Store) -> Settings {
     let plugs = std::mem::take(&mut config.bridge.plugs);
     Settings { plugs, known: store.known_plugs(), ..config.bridge.clone() }

@@ -18,45 +18,46 @@ use super::mqtt_frontend::{IfTaken, LinkStarter, MqttSession};
 use crate::bridge::event::RequestId;
 use crate::config::{Config, CurrentFile, Invalid, MqttChoice};
 use crate::duration;
+use crate::mqtt::Unanswered;
 use crate::store::{HashFile, TokenFile};
 use crate::transport::cloud::session::AccountMemory;
 use crate::transport::cloud::{Cloud, CloudOptions, Tokens};
 
-/// A reload gives up reading after this time. A slow network mount answers in less; a read of a mount whose server is gone,
-/// or of a pipe, may never end. systemd waits 90 s for a reload.
+/// How long a reload may take to read. A slow network mount takes less; a read from a mount whose server is gone, or
+/// from a pipe, may never end. systemd waits 90 s for a reload.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// Reads the config again; notes each file before it is read.
+/// Reads the config again. It records each file before it is read.
 pub(crate) type ReadConfig = Box<dyn Fn(&CurrentFile) -> Result<Config, Invalid> + Send + Sync>;
 
-/// The reload under way, if there is one, and whether another is to follow.
+/// The reload under way, if any, and whether another one must follow.
 #[derive(Default)]
 pub(super) struct Reload {
     /// One task at most.
     task: JoinSet<ReloadStep>,
-    /// The last thread that read the config. It outlives its reload if its read does not end.
+    /// The last thread that read the config. It exists longer than its reload if the read does not end.
     reader: Option<ConfigReader>,
-    /// The requests for the reload under way; none while there is none.
+    /// The requests for the reload under way; `None` without one.
     requested_by: Option<Vec<RequestId>>,
-    /// The requests since then: one more reload serves them all.
+    /// The requests since then. One further reload serves all of them.
     next: Option<Vec<RequestId>>,
-    /// The task moves MQTT and the account.
+    /// The task is changing MQTT and the account.
     is_moving: bool,
     is_stopping: Arc<AtomicBool>,
 }
 
-/// What a step of a reload has led to.
+/// The outcome of one step of a reload.
 pub(super) enum ReloadStep {
     /// The config was read, or could not be.
     Read(Result<Box<NewConfig>, ReloadError>),
-    /// MQTT and the account have moved, or could not.
+    /// MQTT and the account were changed, or could not be.
     Moved(Box<Moved>),
 }
 
-/// Why a config was not taken over.
+/// Why a config is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
-    /// It is wrong, or something in it cannot be started.
+    /// It is invalid, or something in it cannot be started.
     #[error("{0}")]
     Rejected(String),
     /// A file could not be read in time.
@@ -69,23 +70,23 @@ pub(super) enum ReloadError {
     Unread(Option<PathBuf>),
 }
 
-/// A config that was read and is not in use yet.
+/// A config that was read and is not used yet.
 pub(super) struct NewConfig {
     pub(super) config: Config,
-    /// None: the account stays.
+    /// `None`: the account stays.
     pub(super) account: Option<CloudAccount>,
     pub(super) lan_login: LanLogin,
 }
 
-/// How the move ended.
+/// The outcome of the change.
 pub(super) struct Moved {
     pub(super) new: NewConfig,
-    /// What replaces the MQTT session that was handed over; none if the session stays.
+    /// Replaces the MQTT session that was handed over; the outer `None` means that the session stays.
     pub(super) mqtt: Option<Option<MqttSession>>,
     pub(super) result: Result<(), String>,
 }
 
-/// The account in use: to compare it with the new one, and to start that.
+/// The account in use, to compare the new one with and to start it.
 pub(super) struct AccountBefore {
     pub(super) options: Option<CloudOptions>,
     pub(super) tokens: TokenFile,
@@ -94,11 +95,13 @@ pub(super) struct AccountBefore {
     pub(super) memory: AccountMemory,
 }
 
-/// A move to another broker: the session to stop, and what to start.
+/// A change of broker: the session to stop, and how to start the new one.
 pub(super) struct BrokerMove {
     pub(super) session: Option<MqttSession>,
     pub(super) starter: LinkStarter,
     pub(super) choice: MqttChoice,
+    /// The clients of the old broker are clients of the new one.
+    pub(super) is_same_broker: bool,
 }
 
 /// A thread that reads the config.
@@ -108,7 +111,8 @@ struct ConfigReader {
 }
 
 impl Reload {
-    /// Notes a request for a reload. True if a reload begins now; false if one is under way and another will follow it.
+    /// Records a request for a reload. Returns true if a reload starts now, false if one is under way and another one
+    /// will follow.
     pub(super) fn request(&mut self, requested_by: Option<RequestId>) -> bool {
         let is_idle = self.requested_by.is_none();
         let list = if is_idle { &mut self.requested_by } else { &mut self.next };
@@ -116,11 +120,16 @@ impl Reload {
         is_idle
     }
 
-    /// The reload has ended. Returns the requests for it, and whether the next one begins now.
+    /// The reload has ended. Returns its requests, and whether the next one starts now.
     pub(super) fn end(&mut self) -> (Vec<RequestId>, bool) {
         self.is_moving = false;
         let requested_by = std::mem::replace(&mut self.requested_by, self.next.take());
         (requested_by.unwrap_or_default(), self.requested_by.is_some())
+    }
+
+    /// The requests that are answered before the reload ends.
+    pub(super) fn take_requests(&mut self) -> Vec<RequestId> {
+        self.requested_by.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next step that ends. Never returns while no reload is under way. Cancel safe.
@@ -132,7 +141,7 @@ impl Reload {
         }
     }
 
-    /// Reads the config, unless an earlier read has not ended yet: threads that hang must not pile up.
+    /// Reads the config, unless an earlier read still hangs: threads must not pile up.
     pub(super) fn read(&mut self, read: Arc<ReadConfig>, account: AccountBefore) {
         if let Some(reader) = self.reader.as_ref().filter(|reader| !reader.thread.is_finished()) {
             let error = ReloadError::Unread(reader.file.path());
@@ -157,7 +166,7 @@ impl Reload {
         });
     }
 
-    /// Moves MQTT and the account to the new config. `cloud` is the account in use.
+    /// Changes MQTT and the account to the new config. `cloud` is the account in use.
     pub(super) fn follow(
         &mut self,
         new: NewConfig,
@@ -182,8 +191,8 @@ impl Reload {
         });
     }
 
-    /// The daemon stops: a read is given up, a move ends without starting anything. Returns the MQTT session that was
-    /// started all the same, and the requests that get no reload.
+    /// The daemon stops: a read is abandoned, a change ends without starting anything. Returns an MQTT session that was
+    /// started nevertheless, and the requests that get no reload.
     pub(super) async fn stop(&mut self) -> (Option<MqttSession>, Vec<RequestId>) {
         self.is_stopping.store(true, Ordering::Relaxed);
         let requested_by = self.requested_by.take().into_iter().chain(self.next.take()).flatten().collect();
@@ -203,7 +212,7 @@ impl ReloadError {
     }
 }
 
-/// Blocks. A read that is late starts no account: its result is dropped.
+/// Blocks. If it ends too late, it starts no account: its result is dropped.
 fn read_config(
     read: &ReadConfig,
     before: AccountBefore,
@@ -217,7 +226,7 @@ fn read_config(
     }
     current.set(&tokens.path());
     let is_same = config.cloud.as_ref().map(|cloud| &cloud.options) == options.as_ref();
-    // A logout removed the token file; the token in memory goes with it.
+    // A logout has deleted the token file, so the token in memory is discarded too.
     let is_other = !is_same || tokens.was_removed();
     let account = is_other.then(|| CloudAccount::start(&config, tokens, terminal, &memory)).transpose();
     let account = account.map_err(|error| error.to_string())?;
@@ -226,31 +235,39 @@ fn read_config(
     Ok(NewConfig { account, lan_login, config })
 }
 
-/// Leaves the broker, then starts the new session. If that fails, the old session is started again.
+/// Stops the old session, then starts the new one. If that fails, the old session is started again.
 async fn move_broker(
     broker: BrokerMove,
     is_stopping: &AtomicBool,
 ) -> (Option<MqttSession>, Result<(), String>) {
-    let BrokerMove { session, starter, choice } = broker;
+    let BrokerMove { session, starter, choice, is_same_broker } = broker;
     let before = session.as_ref().map(|session| session.choice().clone());
-    if let Some(session) = session {
-        session.stop().await;
-    }
+    let unanswered = match session {
+        Some(session) if is_same_broker => session.stop().await,
+        Some(session) => session.stop_after_results().await,
+        None => Unanswered::default(),
+    };
     if is_stopping.load(Ordering::Relaxed) {
         return (None, Err("the daemon stops".to_owned()));
     }
     let error = match MqttSession::start(choice, IfTaken::Fail, starter.clone()).await {
-        Ok(session) => return (Some(session), Ok(())),
+        Ok(mut session) => {
+            session.adopt(unanswered);
+            return (Some(session), Ok(()));
+        }
         Err(error) => error,
     };
     let Some(before) = before else { return (None, Err(error.to_string())) };
     match MqttSession::start(before, IfTaken::Wait, starter).await {
-        Ok(session) => (Some(session), Err(error.to_string())),
+        Ok(mut session) => {
+            session.adopt(unanswered);
+            (Some(session), Err(error.to_string()))
+        }
         Err(error) => (None, Err(error.to_string())),
     }
 }
 
-/// Retires the account in use for another one, or lets it try again after what stopped it.
+/// Retires the account in use if there is another one; otherwise lets it try again after a stop.
 async fn move_account(cloud: Option<Cloud>, is_other: bool, tokens: TokenFile) {
     if is_other {
         if let Some(cloud) = cloud {
@@ -269,8 +286,8 @@ async fn move_account(cloud: Option<Cloud>, is_other: bool, tokens: TokenFile) {
     }
 }
 
-/// Does work that waits for the disk in a thread of its own.
+/// Runs blocking work in its own thread.
 async fn blocking<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    // An error is a panic in the thread, which ends the process.
+    // An error is a panic in the thread, and a panic ends the process.
     spawn_blocking(work).await.unwrap_or_default()
 }

@@ -1,41 +1,41 @@
-//! The signals that the daemon listens to, and why.
+//! The signals that the daemon handles.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Reasons to stop, to read the config again, or to tell how things are.
+/// The streams of the signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// systemd and `kill` stop a service so.
+    /// SIGTERM: how systemd and `kill` stop a service.
     terminate: Signal,
-    /// Ctrl-C on a terminal.
+    /// SIGINT: Ctrl-C on a terminal.
     interrupt: Signal,
-    /// A service's way to be told of a new config.
+    /// SIGHUP: the usual signal for a reload.
     hang_up: Signal,
-    /// Asks for figures, as other daemons have it.
-    user: Signal,
+    /// SIGUSR1: the usual signal for statistics.
+    user1: Signal,
 }
 
-/// What a signal asks for.
+/// What the daemon must do after a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalRequest {
-    /// Finish what is under way and end.
+    /// End the exchanges in flight, and stop.
     Stop,
-    /// Read the config again.
+    /// Reload the config.
     Reload,
-    /// Write to the log how much there is at this moment.
+    /// Write the figures to the log.
     Figures,
 }
 
 impl Signals {
-    /// Listens from here on; before, these signals would have ended the process.
+    /// Handles the signals from now on. Without it they end the process.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            user: signal(SignalKind::user_defined1())?,
+            user1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -45,7 +45,7 @@ impl Signals {
             _ = self.terminate.recv() => SignalRequest::Stop,
             _ = self.interrupt.recv() => SignalRequest::Stop,
             _ = self.hang_up.recv() => SignalRequest::Reload,
-            _ = self.user.recv() => SignalRequest::Figures,
+            _ = self.user1.recv() => SignalRequest::Figures,
         }
     }
 }

@@ -1,6 +1,4 @@
-//! What systemd is told: that the loop stands, that it still turns, and one line that a person can read.
-//!
-//! Outside systemd there is nobody to tell, and nothing happens.
+//! The messages to systemd: ready, reloading, stopping, the watchdog, and a status line. Without systemd none is sent.
 
 use std::time::Duration;
 
@@ -9,38 +7,38 @@ use sd_notify::NotifyState;
 use crate::bridge::event::{BridgeInfo, CloudStatus};
 use crate::model::Route;
 
-/// The service manager, if there is one.
+/// The connection to systemd, and the status line that it has.
 #[derive(Debug, Default)]
 pub(super) struct Systemd {
-    told: String,
+    status: String,
 }
 
 impl Systemd {
-    /// Half the time after which systemd would take the daemon for hung.
+    /// How often the watchdog is to be notified: twice in the time after which systemd restarts the daemon.
     pub(super) fn watchdog_interval(&self) -> Option<Duration> {
         sd_notify::watchdog_enabled().map(|interval| interval / 2)
     }
 
     pub(super) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+        notify(&[NotifyState::Ready]);
     }
 
     pub(super) fn alive(&self) {
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 
     pub(super) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
-            Err(_) => tell(&[NotifyState::Reloading]),
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
         }
     }
 
     pub(super) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 
-    /// The line that `systemctl status` shows.
+    /// Sets the status line that `systemctl status` shows.
     pub(super) fn status(&mut self, info: &BridgeInfo, broker: &Result<(), String>) {
         let cloud = match &info.cloud {
             CloudStatus::Off => "off",
@@ -52,14 +50,14 @@ impl Systemd {
         let BridgeInfo { plugs, online, served, .. } = info;
         let line =
             format!("{online} of {plugs} plugs online{}, cloud {cloud}, broker {broker}", routes(*served));
-        if line != self.told {
-            tell(&[NotifyState::Status(&line)]);
-            self.told = line;
+        if line != self.status {
+            notify(&[NotifyState::Status(&line)]);
+            self.status = line;
         }
     }
 }
 
-/// How plugs are reached: ` (11 LAN, 1 cloud)`, or nothing where none is.
+/// The number of plugs by route, ` (11 LAN, 1 cloud)`; empty without plugs.
 fn routes(served: [usize; 2]) -> String {
     let names = [(Route::Local, "LAN"), (Route::Cloud, "cloud")];
     let counts = names.map(|(route, name)| (served[route.index()], name));
@@ -71,9 +69,9 @@ fn routes(served: [usize; 2]) -> String {
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd cannot be notified");
     }
 }
 
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_routes_are_named_that_serve_somebody() {
+    fn the_status_names_the_routes_that_serve_plugs() {
         assert_eq!(routes([11, 1]), " (11 LAN, 1 cloud)");
         assert_eq!(routes([0, 2]), " (2 cloud)");
         assert_eq!(routes([0, 0]), "");

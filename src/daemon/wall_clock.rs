@@ -1,22 +1,22 @@
-//! The clock with a date: which dates belong to which instants, and when somebody has set it.
+//! The clock that knows the date: the date of an instant, and whether the clock was set.
 //!
-//! Dates are told of a pair of clocks that stays the same, so that one instant always has the same date. When the clock
-//! with a date has been set (a machine that starts in 1970 and hears of the year later, or one that slept), the pair is
-//! taken anew and all that was told with a date is to be told again.
+//! Dates are computed from one pair of an instant and a date, so that an instant always has the same date. The clock is
+//! set if a machine starts in 1970 and gets the date later, or if it slept. Then a new pair is read, and everything with a
+//! date must be published again.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::mqtt::payload::Clock;
 
-/// By how much the clock must be off to count as set. Less than that is reading two clocks one after the other, and the
-/// correction of a clock that runs a little fast or slow.
-const SET: Duration = Duration::from_secs(2);
+/// The clock was set if it differs by at least this. Smaller differences arise when two clocks are read one after the
+/// other, or when the rate of a clock is corrected.
+const SET_IF_OFF_BY: Duration = Duration::from_secs(2);
 
 /// Reads both clocks.
 pub(super) type ReadClock = Box<dyn Fn() -> Clock + Send + Sync>;
 
-/// The two clocks as they go together.
+/// Computes dates from one pair of an instant and a date.
 pub(super) struct WallClock {
     read: ReadClock,
     pair: Clock,
@@ -28,25 +28,27 @@ impl WallClock {
         Self { read, pair }
     }
 
-    /// The two clocks at this instant.
+    /// The pair of this instant and its date.
     pub(super) fn at(&self, now: Instant) -> Clock {
         self.pair.at(now).unwrap_or(self.pair)
     }
 
-    /// Whether the clock was set since the last look.
+    /// Whether the clock was set since the last call.
     pub(super) fn was_set(&mut self) -> bool {
         let now = (self.read)();
         let expected = self.at(now.instant).system;
-        let (by, way) = match now.system.duration_since(expected) {
+        let (by, direction) = match now.system.duration_since(expected) {
             Ok(by) => (by, "forward"),
-            Err(back) => (back.duration(), "back"),
+            Err(error) => (error.duration(), "back"),
         };
-        if by < SET {
+        if by < SET_IF_OFF_BY {
             return false;
         }
         self.pair = now;
         let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
-        tracing::info!("the clock of this machine was set {way} by {by}: all times are told again");
+        tracing::info!(
+            "the clock of this machine was set {direction} by {by}: all times are published again"
+        );
         true
     }
 }
@@ -71,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_is_noticed_either_way_and_one_that_is_corrected_a_little_is_not() {
+    fn a_clock_that_is_set_forward_or_back_is_noticed_and_a_small_correction_is_not() {
         let begun = Instant::now();
         let second = |count: u64| Duration::from_secs(count);
         let clock = |at: u64, system: u64| Clock {
@@ -88,7 +90,7 @@ mod tests {
         };
         let date = |text: &str| text.to_owned();
         assert_eq!(look(clock(5, 15)), (false, date("1970-01-01T00:00:10Z")));
-        assert_eq!(look(clock(6, 17)), (false, date("1970-01-01T00:00:10Z")), "a second is none");
+        assert_eq!(look(clock(6, 17)), (false, date("1970-01-01T00:00:10Z")), "a second is a correction");
         assert_eq!(look(clock(8, 1_800_000_008)), (true, date("2027-01-15T08:00:00Z")), "from 1970");
         assert_eq!(look(clock(9, 1_800_000_009)), (false, date("2027-01-15T08:00:00Z")));
         assert_eq!(look(clock(10, 1_799_999_010)), (true, date("2027-01-15T07:43:20Z")), "back");

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use super::channel::{Inbound, LinkRequest};
+use super::channel::Inbound;
 use super::connect::{
     self, BrokerLimits, KEEP_ALIVE, NOT_AUTHORIZED, PACKET_TOO_LARGE, QUOTA_EXCEEDED, TOPIC_NAME_INVALID,
 };
@@ -24,8 +24,10 @@ use super::failure::log::FailureLog;
 use super::failure::reason::FailureReason;
 use super::failure::reconnect::{LONGEST_WAIT, Reconnect, STABLE};
 use super::in_flight::{InFlightMessages, PublishInFlight, PublishTopic};
+use super::link_request::{LinkRequest, StopRequest};
 use super::message::{Effect, Message, Outgoing};
 use super::payload::Clock;
+use super::responses::Unanswered;
 use super::settings::MqttSettings;
 use super::socket::ConnectProgress;
 use super::state::MqttState;
@@ -84,7 +86,9 @@ pub(super) struct ConnectionTask {
 /// [`LinkRequest::Stop`].
 struct ShutdownRequest {
     by: Instant,
-    done: oneshot::Sender<()>,
+    /// Until then the results of commands are waited for.
+    results_by: Option<Instant>,
+    done: oneshot::Sender<Unanswered>,
 }
 
 /// How a connection ended.
@@ -93,14 +97,13 @@ enum ConnectionEnd {
     Stopped,
     Lost {
         failure: LinkFailure,
-        /// How long the connection stood; `None` if it never did.
+        /// How long it was connected; `None` if it never was.
         lasted: Option<Duration>,
         /// The unacknowledged message that may have ended it.
         suspect: Option<Unacknowledged>,
     },
 }
 
-/// One connection.
 struct Connection {
     client: AsyncClient,
     progress: ConnectProgress,
@@ -124,7 +127,7 @@ struct Connection {
     is_leaving: bool,
 }
 
-/// What became of a message that was to be sent.
+/// The outcome of handing a message to the client library.
 enum Handed {
     Over,
     NoRoom,
@@ -161,7 +164,6 @@ impl ConnectionTask {
         let mut goes_on = self.wait_after_refusal().await;
         while goes_on {
             let end = self.connect().await;
-            self.state.disconnected();
             let ConnectionEnd::Lost { failure, lasted, suspect } = end else { break };
             if lasted.is_some_and(|lasted| lasted >= STABLE) {
                 self.state.trust_again();
@@ -176,12 +178,32 @@ impl ConnectionTask {
                 self.state.blame(&message.topic);
             }
             self.report_failure(decision.failure.text);
-            goes_on = self.shutdown.is_none() && self.wait(decision.wait).await;
+            if self.shutdown.is_some() {
+                break;
+            }
+            self.state.disconnected();
+            self.state.expire_adopted(Instant::now());
+            goes_on = self.wait(decision.wait).await;
         }
-        if let Some(shutdown) = self.shutdown {
+        if let Some(shutdown) = self.shutdown.take() {
+            let unanswered = self.unanswered().await;
             // The receiver may have given up.
-            let _ = shutdown.done.send(());
+            let _ = shutdown.done.send(unanswered);
         }
+    }
+
+    /// What the next link must answer. What is published from here on fails, so that no result is lost.
+    async fn unanswered(&mut self) -> Unanswered {
+        self.requests.close();
+        let mut unanswered = self.state.take_unanswered(Instant::now());
+        while let Some(request) = self.requests.recv().await {
+            match request {
+                LinkRequest::Publish(update, clock) => unanswered.add(*update, clock),
+                LinkRequest::Adopt(earlier) => unanswered.append(*earlier),
+                LinkRequest::Stop(_) => {}
+            }
+        }
+        unanswered
     }
 
     /// Waits if the broker refused this login before a reload: repeated reloads could make it lock us out. False if the link
@@ -297,10 +319,13 @@ impl ConnectionTask {
     fn handle_request(&mut self, request: LinkRequest) {
         match request {
             LinkRequest::Publish(update, clock) => self.state.handle_update(*update, clock),
-            LinkRequest::Stop(within, done) => {
+            LinkRequest::Adopt(unanswered) => self.state.adopt(*unanswered, Instant::now()),
+            LinkRequest::Stop(StopRequest { results_within, within, done }) => {
                 self.online_at = None;
                 self.state.mark_offline();
-                self.shutdown = Some(ShutdownRequest { by: Instant::now() + within, done });
+                let now = Instant::now();
+                let results_by = Some(now + results_within);
+                self.shutdown = Some(ShutdownRequest { by: now + within, results_by, done });
             }
         }
     }
@@ -333,6 +358,7 @@ impl ConnectionTask {
         }
         self.subscribe(connection, self.state.filters(), connect::command_filter);
         self.search(connection);
+        self.state.expire_adopted(Instant::now());
         self.state.connected();
     }
 
@@ -494,6 +520,7 @@ impl ConnectionTask {
             after(STABLE),
             after(SUBSCRIBED_WITHIN),
             self.shutdown.as_ref().map(|shutdown| shutdown.by),
+            self.shutdown.as_ref().and_then(|shutdown| shutdown.results_by),
         ]
         .into_iter()
         .flatten()
@@ -519,6 +546,9 @@ impl ConnectionTask {
         }
         if connection.migrated_at.take_if(|at| *at <= now).is_some() {
             self.state.end_migration();
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.results_by.take_if(|at| *at <= now || !self.state.has_commands());
         }
         if connection.since.is_some_and(|since| now >= since + STABLE) && self.reported == Some(Ok(())) {
             self.log.clear();
@@ -551,7 +581,9 @@ impl ConnectionTask {
         if self.state.is_migrating() {
             connection.migrated_at.get_or_insert_with(|| Instant::now() + MIGRATION);
         }
-        if self.shutdown.is_some() && connection.in_flight.is_all_acknowledged() {
+        if self.shutdown.as_ref().is_some_and(|shutdown| shutdown.results_by.is_none())
+            && connection.in_flight.is_all_acknowledged()
+        {
             connection.leave();
         }
     }

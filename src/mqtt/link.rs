@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::channel::{Inbound, LinkRequest};
+use super::channel::Inbound;
 use super::connection::ConnectionTask;
+use super::link_request::{LinkRequest, StopRequest};
 use super::payload::Clock;
+use super::responses::Unanswered;
 use super::settings::MqttSettings;
 use crate::bridge::event::{IdAllocator, Update};
 use crate::secret::RefusedLogins;
@@ -34,18 +36,30 @@ impl Link {
     }
 
     /// Publishes an update. Never waits and never fails: retained values stay here until the broker has them, other messages
-    /// are dropped while there is no connection. Dates are computed from `clock`.
-    pub fn publish(&self, update: Update, clock: Clock) {
-        // The task ends only when this link does.
-        let _ = self.requests.send(LinkRequest::Publish(Box::new(update), clock));
+    /// are dropped while there is no connection. Dates are computed from `clock`. Returns false if the link was stopped.
+    pub fn publish(&self, update: Update, clock: Clock) -> bool {
+        self.requests.send(LinkRequest::Publish(Box::new(update), clock)).is_ok()
+    }
+
+    /// Answers what another link left unanswered, on the first connection if that stands within half a minute.
+    pub fn adopt(&self, unanswered: Unanswered) {
+        if !unanswered.is_empty() {
+            // An error means that this link was stopped.
+            let _ = self.requests.send(LinkRequest::Adopt(Box::new(unanswered)));
+        }
     }
 
     /// Publishes plugs and bridge as offline, waits until the broker has acknowledged that, and disconnects. After `within`
-    /// the connection is cut, and the last will replaces that.
-    pub async fn stop(&self, within: Duration) {
+    /// the connection is cut, and the last will replaces that. Returns what is left unanswered.
+    pub async fn stop(&self, within: Duration) -> Unanswered {
+        self.leave(Duration::ZERO, within).await
+    }
+
+    /// Like [`Link::stop`], but waits for the results of commands before it disconnects, for `results_within` at most.
+    pub async fn leave(&self, results_within: Duration, within: Duration) -> Unanswered {
         let (done, stopped) = oneshot::channel();
-        let _ = self.requests.send(LinkRequest::Stop(within, done));
+        let _ = self.requests.send(LinkRequest::Stop(StopRequest { results_within, within, done }));
         // An error means that the task has ended already.
-        let _ = stopped.await;
+        stopped.await.unwrap_or_default()
     }
 }

@@ -8,9 +8,9 @@ use super::retained::Retained;
 /// A message that was received.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
-    /// Its topic.
+    /// As received, unchecked.
     pub topic: &'a str,
-    /// Its payload.
+    /// As received, unchecked.
     pub payload: &'a [u8],
     /// It was retained. With retain-as-published off, a live message never has this flag.
     pub retained: bool,
@@ -43,9 +43,9 @@ pub enum Outgoing {
 /// A message that is not retained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transient {
-    /// Its topic.
+    /// Without wildcards.
     pub topic: String,
-    /// Its payload.
+    /// JSON.
     pub payload: Vec<u8>,
     /// The correlation data of the message that it answers.
     pub(crate) correlation: Option<Bytes>,

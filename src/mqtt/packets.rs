@@ -183,7 +183,7 @@ impl Packets {
         let readable = if is_known { reason } else { UNSPECIFIED };
         self.disconnect_reason = (!is_known).then_some(reason);
         if packet.len() == start + 1 {
-            // MQTT 5 lets a packet end before the length of the properties; the library requires it.
+            // In MQTT 5 a packet may end before the length of the properties; the library requires it.
             *packet = vec![DISCONNECT, 2, readable, 0];
         } else {
             packet[start] = readable;
@@ -337,7 +337,7 @@ mod tests {
             assert_eq!(read(&mut packets, &[7; 8192]).len(), 8192);
         }
         assert_eq!(packets.received.held.len(), 0);
-        // The longest one that is corrected is held, and no byte more.
+        // The longest one that is corrected is buffered, and nothing longer.
         let (_, mut packets) = corrected(&publish(1, 7), &[]);
         let start = [SUBACK, 0x80, 0x80, 0x08];
         assert_eq!(read(&mut packets, &[&start[..], &vec![0; MAX_HELD - 1]].concat()), [0; 0]);

@@ -15,7 +15,7 @@ const MAX_PENDING_BYTES: usize = 16 << 20;
 /// After this time there will be no result; far longer than any command may take.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// Where a result goes besides the topic for everybody, and what it repeats.
+/// Where a result goes in addition to the usual topic, and what it repeats.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReplyTo {
     /// The `transaction` of the sender.
@@ -90,6 +90,16 @@ impl<K: Ord + Copy, T> Pending<K, T> {
         true
     }
 
+    /// Adds what another connection had. It may be more than [`MAX_PENDING`] once.
+    pub(super) fn append(&mut self, mut earlier: Self) {
+        self.size += earlier.size;
+        self.entries.append(&mut earlier.entries);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Removes and returns what is stored under an id.
     pub(super) fn remove(&mut self, id: K) -> Option<T> {
         let entry = self.entries.remove(&id)?;
@@ -134,7 +144,7 @@ mod tests {
         let id = ids.command(Origin::Mqtt);
         assert!(pending.add(id, "mine", 0, Instant::now()));
         assert_eq!(pending.remove(ids.command(Origin::Mqtt)), None);
-        // Should two frontends ever have ids of the same number.
+        // In case two frontends ever have ids with the same number.
         assert_eq!(pending.remove(CommandId::new(Origin::Http, 1)), None);
         assert_eq!((pending.remove(id), pending.remove(id)), (Some("mine"), None));
     }

@@ -1,4 +1,4 @@
-//! The table of retained values: what the broker should retain, as it is known now.
+//! The table of retained values: what the broker should retain, by what is known now.
 //!
 //! On connect all of it is published. The queues hold topics, not values: a value that changes twice before it could be sent
 //! is sent once. Of a plug's `info` and documents, which are long and are rendered when they are sent, only a digest is
@@ -49,11 +49,10 @@ pub(super) enum Priority {
 /// A retained message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retained {
-    /// Its topic.
+    /// Shared with the table.
     pub topic: Arc<str>,
     /// Its payload; empty to clear the topic.
     pub payload: Bytes,
-    /// Its QoS.
     pub(crate) qos: QoS,
 }
 
@@ -190,7 +189,6 @@ impl RetainedTable {
         self.put(topic, Vec::new(), Priority::Cleared, QoS::AtLeastOnce);
     }
 
-    /// Clears a document.
     pub(super) fn clear_document(&mut self, topic: &str) {
         self.put(topic, Vec::new(), Priority::ClearedDocument, QoS::AtLeastOnce);
     }

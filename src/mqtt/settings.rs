@@ -1,4 +1,4 @@
-//! How to reach the broker, what to be called there, and what to announce to Home Assistant.
+//! The settings of a connection: the broker, our names there, and the discovery for Home Assistant.
 
 use std::path::PathBuf;
 

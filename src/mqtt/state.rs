@@ -13,7 +13,7 @@ use rumqttc::QoS;
 use super::homeassistant::lifecycle::DocumentLifecycle;
 use super::message::{Effect, Message, Outgoing, Transient};
 use super::payload::{self, Clock};
-use super::responses::Responses;
+use super::responses::{Responses, Unanswered};
 use super::retained::{Priority, RetainedTable, Until};
 use super::settings::MqttSettings;
 use super::topics::{ParsedTopic, StateTopic, Topics};
@@ -147,6 +147,28 @@ impl MqttState {
     /// The connection is gone: messages that are not retained are dropped.
     pub fn disconnected(&mut self) {
         self.responses.disconnected();
+    }
+
+    /// Whether a command has no result yet.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.responses.has_commands()
+    }
+
+    /// What the connection that replaces this one must answer.
+    pub(crate) fn take_unanswered(&mut self, now: Instant) -> Unanswered {
+        self.responses.take_unanswered(now)
+    }
+
+    /// Takes over what another connection left: it is published on the first connection here, if that stands in time.
+    pub(crate) fn adopt(&mut self, unanswered: Unanswered, now: Instant) {
+        for (update, clock) in self.responses.adopt(unanswered, now) {
+            self.handle_update(update, clock);
+        }
+    }
+
+    /// Drops what another connection left if it has waited too long.
+    pub(crate) fn expire_adopted(&mut self, now: Instant) {
+        self.responses.expire(now);
     }
 
     /// Publishes everything again, for a Home Assistant that has started.
@@ -323,7 +345,7 @@ mod tests {
         let mut mqtt = connected();
         let set = message("hs100d/lamp/set", r#"{"state":"ON","transaction":"ours"}"#, false);
         let ours = command_id(mqtt.handle_message(set, Instant::now()));
-        // Should it ever have the same number.
+        // In case it ever has the same number.
         let elsewhere = CommandId::new(Origin::Http, 1);
         assert_eq!(ours, CommandId::new(Origin::Mqtt, 1));
         for (id, is_ours) in [(elsewhere, false), (ours, true)] {

@@ -23,7 +23,6 @@ impl Topics {
         Self { base: base.into() }
     }
 
-    /// Whether a topic is below the base topic.
     pub(crate) fn is_below_base(&self, topic: &str) -> bool {
         is_below(&self.base, topic)
     }
@@ -38,7 +37,6 @@ impl Topics {
         format!("{}/{}/info", self.base, PlugName::RESERVED)
     }
 
-    /// Events.
     pub(crate) fn bridge_event(&self) -> String {
         format!("{}/{}/event", self.base, PlugName::RESERVED)
     }

@@ -1,57 +1,57 @@
 //! What can be wrong with a plug, as plain values: a test iterates over them, a running home changes them.
 //!
-//! A rule for all of them: a fault of the *answer* changes only the answer, and the request is carried out; with
-//! a fault of the *request* nothing is carried out. `LanFault::carries_out` is that rule.
+//! One rule for all: with a fault of the *reply* the request is carried out and only the reply is changed; with a fault
+//! of the *request* nothing is carried out. `LanFault::carries_out` is that rule.
 
 use std::time::Duration;
 
 /// How a plug behaves on its TCP ports, in either protocol.
 ///
-/// With KLAP, a fault that lets requests be carried out leaves the handshake as it is or only slows it.
+/// With KLAP, a fault under which requests are carried out leaves the handshake intact or only delays it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LanFault {
-    /// As it should.
+    /// No fault.
     #[default]
     Works,
-    /// Nothing listens; kept connections are gone.
+    /// Nothing listens, and open connections are closed.
     Refused,
-    /// Connections are not taken: a new one waits for ever. On Linux, by a full backlog.
+    /// Connections are not accepted: a new one hangs. On Linux, by a full backlog.
     NotAccepting,
-    /// Nothing listens on TCP, while datagrams are answered: a port that has died after weeks.
+    /// Nothing listens on TCP, while UDP works: the port has died after weeks.
     PortDead,
-    /// Connections hang as with a firewall between, while datagrams are answered.
+    /// TCP connections hang, as behind a firewall, while UDP works.
     PortFiltered,
-    /// Takes the connection and the request, never answers, never acts.
+    /// Accepts the connection, reads the request, never replies, never acts.
     Silent,
-    /// Takes the request and carries it out after this time, without ever answering.
+    /// Reads the request and carries it out after this delay, but never replies.
     SilentButActs(Duration),
-    /// Takes connections and reads nothing. What waits in the socket is read and carried out once it wakes,
-    /// unless the client has reset the connection by then.
+    /// Accepts connections and reads nothing. After it wakes, it reads and carries out the requests that wait in the
+    /// socket, unless the client has reset the connection by then.
     Asleep,
-    /// Acts and answers after this time.
+    /// Acts and replies after this delay.
     Latency(Duration),
-    /// Acts, then answers one byte at a time, this far apart.
+    /// Acts, then replies byte by byte, at this interval.
     SlowBytes(Duration),
     /// Reads the request and resets the connection.
     ResetAfterRequest,
-    /// Acts, then sends half of the answer and resets the connection.
+    /// Acts, then sends half of the reply and resets the connection.
     ResetInAnswer,
     /// Reads the request and closes the connection.
     CloseWithoutReply,
-    /// Acts, answers as it should, then closes, as some firmwares do.
+    /// Acts, replies correctly, then closes, as some firmwares do.
     CloseAfterEachReply,
-    /// Acts, then answers bytes that are no JSON, in a right frame.
+    /// Acts, then replies with bytes that are not JSON, in a valid frame.
     Garbage,
-    /// Acts, then answers only the first half of the JSON, in a right frame.
+    /// Acts, then replies with the first half of the JSON, in a valid frame.
     CutOffJson,
     /// Acts, then announces more bytes than any plug would send, and sends few.
     HugeLength,
-    /// Answers each method with this `err_code`.
+    /// Replies to each method with this `err_code`.
     DeviceError(i64),
 }
 
 impl LanFault {
-    /// One of each, with mild times, for tables.
+    /// One of each, with short delays.
     pub const ALL: [Self; 18] = [
         Self::Works,
         Self::Refused,
@@ -73,7 +73,7 @@ impl LanFault {
         Self::DeviceError(-1),
     ];
 
-    /// Whether a request sent to a plug with this fault is carried out, be it late.
+    /// Whether a request to a plug with this fault is carried out, even if late.
     #[cfg(test)]
     pub(crate) fn carries_out(self) -> bool {
         match self {
@@ -98,7 +98,7 @@ impl LanFault {
         }
     }
 
-    /// Whether the plug hears and answers UDP as well. One that is dead or deaf on TCP is so on UDP.
+    /// Whether the plug answers UDP as well. A plug that is dead or silent on TCP is so on UDP.
     pub(crate) fn answers_datagrams(self) -> bool {
         !matches!(
             self,
@@ -107,21 +107,21 @@ impl LanFault {
     }
 }
 
-/// How a firmware takes a request that switches the relay and asks how it is.
+/// How a firmware handles a request that switches the relay and reads its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SwitchAndReadFault {
-    /// Carries out both, in order, and answers both.
+    /// Runs both methods in order and replies to both.
     #[default]
     Both,
-    /// Switches, and leaves the second part out.
+    /// Switches, and ignores the second method.
     SwitchOnly,
-    /// Answers each method with this `err_code` and carries nothing out.
+    /// Replies to each method with this `err_code` and carries nothing out.
     Refused(i64),
-    /// Switches, and answers half of the JSON.
+    /// Switches, and replies with half of the JSON.
     Garbled,
-    /// Switches, and closes the connection without an answer; through the cloud it is not heard in time.
+    /// Switches, and closes the connection without a reply; over the cloud the request times out.
     NoAnswer,
-    /// Switches, and answers both; the second part shows the relay as it was.
+    /// Switches, and replies to both; the second reply has the old relay state.
     OldState,
 }
 
@@ -137,7 +137,7 @@ pub enum Dialect {
     /// The XOR protocol, on TCP and UDP 9999.
     #[default]
     Xor,
-    /// KLAP only: TCP 9999 refuses, and only the newer discovery is answered.
+    /// KLAP only: TCP 9999 refuses, and only the discovery on UDP 20002 is answered.
     Klap,
     /// Both, and both discoveries.
     Both,
@@ -149,53 +149,53 @@ impl Dialect {
         !matches!(self, Self::Klap)
     }
 
-    /// Whether KLAP is served, and the newer discovery with it.
+    /// Whether KLAP and the discovery on UDP 20002 are served.
     pub(crate) fn speaks_klap(self) -> bool {
         !matches!(self, Self::Xor)
     }
 }
 
-/// What is wrong with the KLAP of a plug. [`LanFault`] is for what can happen in either protocol.
+/// A fault of KLAP itself. [`LanFault`] has those that occur in either protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KlapFault {
-    /// Nothing.
+    /// No fault.
     #[default]
     Works,
-    /// Its port is closed, while the newer discovery is answered.
+    /// Its port is closed, while the discovery on UDP 20002 is answered.
     Refused,
-    /// Answers handshake1 with this status; 403 as plugs do whose account allows no third party.
+    /// Returns this status to handshake1: 403 as plugs do whose account allows no third party.
     Handshake1Status(u16),
-    /// Answers handshake1 with a page of HTML and status 200.
+    /// Returns an HTML page with status 200 to handshake1.
     Handshake1Html,
-    /// Answers handshake1 with this many bytes.
+    /// Returns this many bytes to handshake1.
     Handshake1Length(usize),
-    /// Answers each step of the handshake after this time.
+    /// Responds to each step of the handshake after this delay.
     SlowHandshake(Duration),
-    /// Answers handshake2 with this status.
+    /// Returns this status to handshake2.
     Handshake2Status(u16),
-    /// Answers each request with this status, and keeps the session.
+    /// Returns this status to each request, and keeps the session.
     RequestStatus(u16),
-    /// Another client takes the session after each handshake: each request is answered 403.
+    /// Another client takes the session after each handshake: each request gets 403.
     SessionTaken,
-    /// Carries out one request in each session, and answers the others with bytes that are not HTTP.
+    /// Carries out one request in each session, and answers later ones with bytes that are not HTTP.
     OneRequestThenNoHttp,
-    /// Carries out one request in each session, and answers the others with what nobody can decrypt.
+    /// Carries out one request in each session, and answers later ones with bytes that no key decrypts.
     OneRequestThenUnreadable,
-    /// Acts, then answers with a page of HTML and status 200.
+    /// Acts, then returns an HTML page with status 200.
     Html,
-    /// The same where the reply has more bytes than this; acts in any case.
+    /// As `Html`, but only where the reply has more bytes than this. Always acts.
     HtmlAbove(usize),
-    /// Answers with a page of HTML and status 200, and does not act.
+    /// Returns an HTML page with status 200, and does not act.
     HtmlInstead,
-    /// Acts, then answers bytes that are not HTTP.
+    /// Acts, then sends bytes that are not HTTP.
     NoHttp,
-    /// Acts, then answers with what nobody can decrypt.
+    /// Acts, then returns bytes that no key decrypts.
     Unreadable,
-    /// Acts, then answers with a wrong signature before the right ciphertext.
+    /// Acts, then returns a wrong signature before the right ciphertext.
     WrongSignature,
-    /// Acts, then answers with the first bytes of the right answer, this many, as if they were all.
+    /// Acts, then returns only this many bytes of the right response, with a `Content-Length` that agrees.
     Length(usize),
-    /// Acts, announces the whole answer, sends half of it and closes.
+    /// Acts, announces the whole response, sends half of it and closes.
     CutOff,
     /// Acts, then sends headers without end.
     EndlessHead,
@@ -204,7 +204,7 @@ pub enum KlapFault {
 }
 
 impl KlapFault {
-    /// One of each, with mild times.
+    /// One of each, with short delays.
     pub const ALL: [Self; 21] = [
         Self::Works,
         Self::Refused,
@@ -263,20 +263,20 @@ pub enum CloudLink {
     /// Connected.
     #[default]
     Works,
-    /// Not connected: the cloud answers -20571 at once, the device list says status 0.
+    /// Not connected: the cloud returns -20571 at once, and the device list has status 0.
     Offline,
-    /// The cloud waits this long for the plug, then answers -20002; nothing is carried out.
+    /// The cloud waits this long for the plug, then returns -20002; nothing is carried out.
     TimesOut(Duration),
     /// As `TimesOut`, but the plug carries the request out when the wait ends.
     TimesOutButActs(Duration),
-    /// Acts and answers after this time.
+    /// Acts and replies after this delay.
     Latency(Duration),
-    /// Acts; the answer comes as a JSON object instead of a text that holds JSON.
+    /// Acts; `responseData` is a JSON object instead of a string that holds JSON.
     ObjectReply,
-    /// Acts; the answer has no `responseData`.
+    /// Acts; the response has no `responseData`.
     NoReply,
-    /// Acts; `responseData` is a text that is no JSON.
+    /// Acts; `responseData` is a string that is not JSON.
     Garbage,
-    /// Answers each method with this `err_code`.
+    /// Replies to each method with this `err_code`.
     DeviceError(i64),
 }

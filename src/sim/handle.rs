@@ -1,5 +1,4 @@
-//! One plug, shared: by the LAN, the cloud and the test. The lock is held for one call, never over an
-//! await.
+//! One plug, shared by the LAN, the cloud and the test. The lock is held for one call, never over an await.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use crate::sim::notify::ChangeNotifier;
 use crate::sim::plug::outlet::SimOutlet;
 use crate::sim::plug::{SimPlug, Switching, Traffic};
 
-/// Shares one [`SimPlug`]. Cheap to clone; all clones are one plug.
+/// Shares one [`SimPlug`]. Cheap to clone; all clones are the same plug.
 #[derive(Clone)]
 pub struct PlugHandle(Arc<Shared>);
 
@@ -20,25 +19,25 @@ struct Shared {
     plug: Mutex<SimPlug>,
     /// Watched by the plug's task on the LAN.
     changed: watch::Sender<()>,
-    /// Watched by those that wait for a condition.
+    /// Watched by tests that wait for a condition.
     notifier: ChangeNotifier,
 }
 
 impl PlugHandle {
-    /// Shares `plug`; each change of it calls `notify`.
+    /// Shares `plug`; each change of it notifies `notifier`.
     pub fn new(plug: SimPlug, notifier: ChangeNotifier) -> Self {
         Self(Arc::new(Shared { plug: Mutex::new(plug), changed: watch::Sender::new(()), notifier }))
     }
 
-    /// Looks at the plug.
+    /// Reads the state of the plug.
     pub fn read<R>(&self, look: impl FnOnce(&SimPlug) -> R) -> R {
         let mut plug = self.lock();
         plug.pass_time(Instant::now());
         look(&plug)
     }
 
-    /// Changes the plug: any of its fields and faults. Takes effect on the next request; where the listening socket
-    /// must close or open for it, wait with [`SimLan::settled`](super::lan::SimLan::settled).
+    /// Changes any of the plug's fields and faults. The next request sees the change. If a listening socket has to
+    /// close or open for it, wait with [`SimLan::settled`](super::lan::SimLan::settled).
     pub fn with<R>(&self, change: impl FnOnce(&mut SimPlug) -> R) -> R {
         let result = {
             let mut plug = self.lock();
@@ -60,37 +59,37 @@ impl PlugHandle {
     /// Presses the button of one outlet of a strip, counted from 0.
     ///
     /// # Panics
-    /// When there is no such outlet.
+    /// If there is no such outlet.
     pub fn press_button_of(&self, outlet: usize) {
         self.with(|plug| plug.press_button_of(outlet, Instant::now()));
     }
 
-    /// Whether the relay is on; of a strip, any of them.
+    /// Whether the relay is on; of a strip, whether any relay is.
     pub fn is_on(&self) -> bool {
         self.read(SimPlug::is_on)
     }
 
-    /// Whether the relay of each outlet is on; of a device that is no strip, of the only one.
+    /// Whether the relay of each outlet is on; a device that is not a strip has one.
     pub fn outlets_on(&self) -> Vec<bool> {
         self.read(|plug| plug.outlets.iter().map(SimOutlet::is_on).collect())
     }
 
-    /// Whether the LED is on.
+    /// Whether the LED is on; `led_off` in `get_sysinfo` is the inverse.
     pub fn is_led_on(&self) -> bool {
         self.read(SimPlug::is_led_on)
     }
 
-    /// Its whole device id.
+    /// The device id, 40 hexadecimal digits.
     pub fn device_id(&self) -> String {
         self.read(|plug| plug.device_id.clone())
     }
 
-    /// Its MAC address, with colons.
+    /// The MAC address, with colons.
     pub fn mac(&self) -> String {
         self.read(|plug| plug.mac.clone())
     }
 
-    /// The user's name for it.
+    /// The name that the user gave it.
     pub fn alias(&self) -> String {
         self.read(|plug| plug.alias.clone())
     }
@@ -100,7 +99,7 @@ impl PlugHandle {
         self.read(|plug| plug.switchings().copied().collect())
     }
 
-    /// How much was asked of it.
+    /// The counters of requests and connections.
     pub fn traffic(&self) -> Traffic {
         self.read(|plug| plug.traffic)
     }
@@ -110,7 +109,7 @@ impl PlugHandle {
         self.with(|plug| plug.cloud = link);
     }
 
-    /// Hears each change from here on.
+    /// Receives each change from now on.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
     }

@@ -1,6 +1,6 @@
-//! The simulated home as a whole: plugs, the LAN and the cloud that reach them, one notifier for all.
+//! The simulated home: plugs, the LAN and the cloud that reach them, one notifier for all.
 //!
-//! Many homes can run in one process: each takes ports of its own.
+//! Many homes can run in one process: each has its own ports.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,33 +16,34 @@ use crate::sim::notify::{ChangeNotifier, NotInTime};
 use crate::sim::plug::SimPlug;
 use crate::sim::plug::klap::HeldAccount;
 
-/// The default address of the first plug. Not 127.0.0.1: programs connect from there, and one that looks for a plug
-/// that refuses could connect to itself.
+/// The default address of the first plug. Not 127.0.0.1: programs connect from there, and a connection to a plug that
+/// refuses could connect to itself.
 const FIRST_PLUG: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// The address of the hosts of the cloud, for the same reason.
+/// The address of the cloud's hosts; not 127.0.0.1 for the same reason.
 const CLOUD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Tries to find a port that is free at every plug's address.
+/// Attempts to find a port that is free at every plug's address.
 const PORT_TRIES: usize = 16;
 
-/// The options of a home. Everything has a default that suits a test.
+/// The options of a home. The defaults suit a test.
 pub struct HomeOptions {
-    /// The models and the names of the plugs.
+    /// The models and aliases of the plugs.
     pub plugs: Vec<(Model, String)>,
-    /// The address of the first plug; the others have the next addresses.
+    /// The address of the first plug; the others follow.
     pub first_plug: Ipv4Addr,
     /// The port of all plugs, TCP and UDP; 0 takes a free one.
     pub port: u16,
-    /// The port of the newer discovery; 0 takes a free one.
+    /// The port of the discovery for KLAP, UDP 20002 at real plugs; 0 takes a free one.
     pub tdp_port: u16,
     /// The port of KLAP; 0 takes a free one.
     pub klap_port: u16,
-    /// The plugs that speak KLAP instead of the XOR protocol, counted from 0. [`SimLan::set_dialect`] changes that later.
+    /// The plugs that speak KLAP instead of the XOR protocol, counted from 0. [`SimLan::set_dialect`] changes that
+    /// later.
     pub klap: Vec<usize>,
-    /// Who may log in at the cloud, and whose hash the plugs hold for KLAP.
+    /// The account that may log in at the cloud, and whose hash the plugs hold for KLAP.
     pub account: SimAccount,
-    /// The hosts of the cloud: the global entry, then the regions, over which the plugs are spread.
+    /// The addresses of the cloud's hosts: the global entry, then the regions, over which the plugs are spread.
     pub cloud: Vec<SocketAddr>,
 }
 
@@ -50,13 +51,13 @@ impl HomeOptions {
     /// The default account: user name and password.
     pub const ACCOUNT: (&str, &str) = ("user@example.com", "pretend-password");
 
-    /// A home with these plugs, each an HS100 of the first hardware, and a cloud of one region.
+    /// A home with these plugs, each an HS100 with hardware 1.0, and a cloud with one region.
     pub fn of(aliases: &[&str]) -> Self {
         let plugs: Vec<_> = aliases.iter().map(|alias| (Model::HS100_HW1, *alias)).collect();
         Self::of_models(&plugs)
     }
 
-    /// A home with these devices and a cloud of one region.
+    /// A home with these devices and a cloud with one region.
     pub fn of_models(plugs: &[(Model, &str)]) -> Self {
         let (username, password) = Self::ACCOUNT;
         Self {
@@ -84,10 +85,10 @@ impl SimHome {
     /// Starts the home and returns once all of it can be reached.
     ///
     /// # Errors
-    /// When an address or a port is taken, or is none of loopback.
-    pub async fn start(blueprint: HomeOptions) -> io::Result<Self> {
+    /// If an address or a port is taken, or is not on loopback.
+    pub async fn start(options: HomeOptions) -> io::Result<Self> {
         let notifier = ChangeNotifier::new();
-        let HomeOptions { plugs, first_plug, port, tdp_port, klap_port, klap, account, cloud } = blueprint;
+        let HomeOptions { plugs, first_plug, port, tdp_port, klap_port, klap, account, cloud } = options;
         let ports = LanPorts { xor: port, tdp: tdp_port, klap: klap_port };
         let held = HeldAccount::new(&account.username, &account.password);
         let cloud = SimCloud::start(account, &cloud, notifier.clone()).await?;
@@ -101,29 +102,29 @@ impl SimHome {
             });
             cloud.add(plug);
         }
-        let lan = connect(&plugs, first_plug, ports, &notifier).await?;
+        let lan = plug_in_all(&plugs, first_plug, ports, &notifier).await?;
         Ok(Self { plugs, lan, cloud, notifier })
     }
 
-    /// All plugs, in the order of the blueprint.
+    /// All plugs, in the order of the options.
     pub fn plugs(&self) -> &[PlugHandle] {
         &self.plugs
     }
 
-    /// One plug.
+    /// One plug, counted from 0.
     ///
     /// # Panics
-    /// When the blueprint had fewer.
+    /// If the options had fewer.
     pub fn plug(&self, number: usize) -> &PlugHandle {
         &self.plugs[number]
     }
 
-    /// The LAN.
+    /// The LAN, to move plugs and to set their faults.
     pub fn lan(&self) -> &SimLan {
         &self.lan
     }
 
-    /// The cloud.
+    /// The cloud, to change its account and to set its faults.
     pub fn cloud(&self) -> &SimCloud {
         &self.cloud
     }
@@ -136,7 +137,7 @@ impl SimHome {
     /// Waits until `condition` holds, for at most `bound`.
     ///
     /// # Errors
-    /// When it does not come true in time.
+    /// If it does not hold in time.
     pub async fn wait_until(
         &self,
         bound: Duration,
@@ -146,18 +147,18 @@ impl SimHome {
     }
 }
 
-fn make_plugs(plates: Vec<(Model, String)>, regions: usize, notifier: &ChangeNotifier) -> Vec<PlugHandle> {
+fn make_plugs(plugs: Vec<(Model, String)>, regions: usize, notifier: &ChangeNotifier) -> Vec<PlugHandle> {
     let now = Instant::now();
     let make = |(number, (model, alias)): (u32, (Model, String))| {
         let mut plug = SimPlug::new(model, number, &alias, now);
         plug.region = 1 + (number as usize - 1) % regions.max(1);
         PlugHandle::new(plug, notifier.clone())
     };
-    (1..).zip(plates).map(make).collect()
+    (1..).zip(plugs).map(make).collect()
 }
 
-/// Connects all plugs at one port. If any port will do, it finds one that is free at all addresses.
-async fn connect(
+/// Plugs all of them in at one port. If the port is 0, it finds one that is free at every address.
+async fn plug_in_all(
     plugs: &[PlugHandle],
     first: Ipv4Addr,
     ports: LanPorts,
@@ -166,7 +167,7 @@ async fn connect(
     let tries = if ports.xor == 0 { PORT_TRIES } else { 1 };
     let mut outcome = Err(io::ErrorKind::AddrInUse.into());
     for _ in 0..tries {
-        outcome = try_connect(plugs, first, ports, notifier).await;
+        outcome = try_plug_in_all(plugs, first, ports, notifier).await;
         match &outcome {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             _ => break,
@@ -175,7 +176,7 @@ async fn connect(
     outcome
 }
 
-async fn try_connect(
+async fn try_plug_in_all(
     plugs: &[PlugHandle],
     first: Ipv4Addr,
     ports: LanPorts,
@@ -197,9 +198,9 @@ mod tests {
 
     #[tokio::test]
     async fn homes_stand_side_by_side() {
-        let mut blueprint = HomeOptions::of(&["Lamp", "Kettle", "Fan"]);
-        blueprint.cloud.push((CLOUD, 0).into());
-        let one = SimHome::start(blueprint).await.unwrap();
+        let mut options = HomeOptions::of(&["Lamp", "Kettle", "Fan"]);
+        options.cloud.push((CLOUD, 0).into());
+        let one = SimHome::start(options).await.unwrap();
         let other = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
         assert_ne!(one.lan().port(), other.lan().port());
         for home in [&one, &other] {
@@ -241,9 +242,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_is_taken_is_an_error_not_a_search() {
         let one = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
-        let mut blueprint = HomeOptions::of(&["Lamp"]);
-        blueprint.port = one.lan().port();
-        let error = SimHome::start(blueprint).await.err().unwrap();
+        let mut options = HomeOptions::of(&["Lamp"]);
+        options.port = one.lan().port();
+        let error = SimHome::start(options).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 

@@ -7,23 +7,23 @@ use std::ops::Deref;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that wait to be accepted.
+/// The number of connections that may wait to be accepted.
 pub(super) const BACKLOG: u32 = 128;
 
 /// A listener that is shut down when it is dropped.
 ///
-/// Closing alone is not enough: a program that any thread of this process starts at that moment holds a copy of each socket
-/// until it runs, and the copy would accept connections that nobody answers.
+/// Closing alone is not enough: a child process that any thread of this process is starting holds a copy of each socket
+/// until its `exec`. That copy would accept connections that are never served.
 pub(super) struct Listener(TcpListener);
 
 impl Listener {
     /// Listens at this address.
     ///
     /// # Errors
-    /// When the address is taken, or none of this machine's.
+    /// If the address is taken, or this machine does not have it.
     pub(super) fn bind(address: SocketAddr, backlog: u32) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections that ended a moment ago must not keep a plug from coming back at its address.
+        // Without it, connections that ended a moment ago would keep a plug from returning to its address.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(backlog).map(Self)

@@ -1,6 +1,6 @@
-//! The models of simulated devices: nameplate, the fields of `get_sysinfo`, the parts. Data, no behaviour.
+//! The models of simulated devices: nameplate, fields of `get_sysinfo`, parts. Data, no behaviour.
 
-/// What stands on a device's nameplate, and how its firmware words it.
+/// A model of device and the form of its replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Model {
     /// Model and region, `HS100(EU)`.
@@ -9,39 +9,39 @@ pub struct Model {
     pub hw_ver: &'static str,
     /// Firmware version and build.
     pub sw_ver: &'static str,
-    /// The product's name. Strips do not report theirs.
+    /// Product name. Strips do not report theirs.
     pub dev_name: &'static str,
-    /// `IOT.SMARTPLUGSWITCH`, or `SMART.…` for a device of the other command set, which only the account lists.
+    /// `IOT.SMARTPLUGSWITCH`, or `SMART.…` for a device of TP-Link's newer protocol, which only the account lists.
     pub kind: &'static str,
     /// `TIM`, or `TIM:ENE` with a meter.
     pub feature: &'static str,
-    /// The fields of `get_sysinfo` that some firmwares have and others have not.
+    /// The fields of `get_sysinfo` that only some firmwares have.
     pub fields: &'static [&'static str],
-    /// How many outlets a strip has; 0 for a device with one relay of its own.
+    /// The number of outlets of a strip; 0 for a device that is not a strip.
     pub outlets: u8,
-    /// How a strip calls its outlets.
+    /// The form of the outlet ids.
     pub ids: Ids,
     /// The units of its meter, if it has one.
     pub meter: Option<Generation>,
     /// Whether it dims.
     pub dims: bool,
-    /// The version of KLAP that its newest firmware speaks, see [`Dialect`](super::fault::Dialect).
+    /// The version of KLAP that its newest firmware speaks.
     pub klap: SimKlapVersion,
 }
 
-/// The two published sets of formulas of KLAP, and that of plugs which match neither.
+/// The two published versions of KLAP, and a stand-in for plugs that match neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SimKlapVersion {
     /// MD5, of 2020.
     V1,
     /// SHA-1 and SHA-256.
     V2,
-    /// Nobody knows; no proof of any account matches.
+    /// Not known: the proof of no account matches.
     Unknown,
 }
 
-/// The form of a strip's outlet ids on the LAN. Only the form that a wire gives is understood on it. Through the
-/// cloud they are always long.
+/// The form of a strip's outlet ids on the LAN. Over TCP and UDP only the form of that transport is understood. Over
+/// the cloud ids are always long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ids {
     /// Two digits.
@@ -62,7 +62,7 @@ pub enum Generation {
 }
 
 impl Model {
-    /// Each model under the word by which it is asked for.
+    /// Every model with its short name for command lines.
     pub const ALL: [(&str, Self); 13] = [
         ("hs100", Self::HS100_HW1),
         ("hs100-2", Self::HS100_HW2),
@@ -79,7 +79,7 @@ impl Model {
         ("kp405", Self::KP405),
     ];
 
-    /// The model of this word, in either case.
+    /// The model with this short name, ignoring case.
     pub fn named(word: &str) -> Option<Self> {
         let found = Self::ALL.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
         found.map(|&(_, model)| model)
@@ -110,7 +110,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// HS100, hardware 4.1, as sold in Britain, the first that went over to KLAP.
+    /// HS100, hardware 4.1, as sold in Britain: the first that changed to KLAP.
     pub const HS100_HW4: Self = Self {
         name: "HS100(UK)",
         hw_ver: "4.1",
@@ -121,7 +121,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// HS110, hardware 1.0: the meter of the old units.
+    /// HS110, hardware 1.0: its meter has the old units.
     pub const HS110_HW1: Self = Self {
         name: "HS110(EU)",
         sw_ver: "1.2.5 Build 171213 Rel.101523",
@@ -131,7 +131,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// HS110, hardware 4.0: the meter of the new units, as from hardware 2 on.
+    /// HS110, hardware 4.0: its meter has the new units, as since hardware 2.
     pub const HS110_HW4: Self = Self {
         name: "HS110(EU)",
         hw_ver: "4.0",
@@ -143,7 +143,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// KP115, a small plug with a meter that its product name does not mention.
+    /// KP115, a small plug. Its product name does not mention its meter.
     pub const KP115: Self = Self {
         name: "KP115(EU)",
         hw_ver: "1.0",
@@ -165,7 +165,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// KP303, three outlets, which it calls by two digits.
+    /// KP303, three outlets with ids of two digits.
     pub const KP303: Self = Self {
         name: "KP303(UK)",
         sw_ver: "1.0.3 Build 191105 Rel.113122",
@@ -174,7 +174,7 @@ impl Model {
         ..Self::HS107
     };
 
-    /// HS300, six outlets with a meter each, called by long ids over TCP and by short ones over UDP.
+    /// HS300, six outlets, each with a meter. Ids are long over TCP and short over UDP.
     pub const HS300: Self = Self {
         name: "HS300(US)",
         hw_ver: "2.0",
@@ -224,7 +224,7 @@ impl Model {
         ..Self::HS100_HW1
     };
 
-    /// KP405, a dimmer to plug in.
+    /// KP405, a plug-in dimmer.
     pub const KP405: Self = Self {
         name: "KP405(US)",
         sw_ver: "1.0.5 Build 221108 Rel.181739",

@@ -1,4 +1,4 @@
-//! The notifier of a home: notified at each change in it, so that a test waits for a condition and not for time.
+//! The notifier of a home: notified at each change, so that a test waits for a condition and not for a fixed time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,30 +6,29 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How often a condition is checked without a notification: it may depend on something outside the home.
+/// How often a condition is checked without a notification: it may depend on something outside of the home.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Notified at each change. Cheap to clone; all clones are one notifier.
+/// Notified at each change. Cheap to clone; all clones are the same notifier.
 #[derive(Clone, Debug)]
 pub struct ChangeNotifier(Arc<watch::Sender<()>>);
 
-/// The condition that was waited for did not come true within its bound.
+/// The condition did not hold within its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("did not come true within {0:?}")]
 pub struct NotInTime(pub(crate) Duration);
 
 impl ChangeNotifier {
-    /// A new notifier.
+    /// A notifier without receivers.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(())))
     }
 
-    /// Says that something changed.
     pub(crate) fn notify(&self) {
         self.0.send_replace(());
     }
 
-    /// Receives each notification from here on.
+    /// Receives each notification from now on.
     pub fn listen(&self) -> watch::Receiver<()> {
         self.0.subscribe()
     }
@@ -37,13 +36,13 @@ impl ChangeNotifier {
     /// Waits until `condition` holds, for at most `bound`.
     ///
     /// # Errors
-    /// When it does not come true in time.
+    /// If it does not hold in time.
     pub async fn wait_until(
         &self,
         bound: Duration,
         mut condition: impl FnMut() -> bool,
     ) -> Result<(), NotInTime> {
-        // Listening starts before the first look, or a change between the two would be missed.
+        // Subscribes before the first check, or it would miss a change between the two.
         let mut heard = self.0.subscribe();
         let waiting = async {
             while !condition() {

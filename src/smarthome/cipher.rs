@@ -1,17 +1,17 @@
 //! The XOR autokey cipher of TCP and UDP 9999, in place.
 //!
-//! Each byte is combined with the *encrypted* byte before it, starting from [`KEY`], anew for every message and
-//! each direction. It neither encrypts nor authenticates: everyone on the LAN can speak it.
+//! Each byte is combined with the *encrypted* byte before it. The first one is combined with [`KEY`]; every message, in
+//! each direction, starts anew. It neither hides nor authenticates: everyone on the LAN can use it.
 //!
-//! A byte of plain text depends on two bytes of cipher text only. A byte of cipher text is the sum of all plain text up to
-//! it, which is worked out a word at a time.
+//! A byte of plain text depends on only two bytes of cipher text. A byte of cipher text is the XOR of all plain text up
+//! to it, which is computed a word at a time.
 
 /// The key for the first byte of each message.
 pub const KEY: u8 = 171;
 
 /// Bytes of a word. The first byte of a word is its lowest.
 const WORD: usize = size_of::<u64>();
-/// A byte times this is that byte in each place of a word.
+/// Multiplied by a byte, it has that byte in each place of a word.
 const IN_EACH_BYTE: u64 = u64::from_le_bytes([1; WORD]);
 
 /// Turns plain text into cipher text.
@@ -19,7 +19,7 @@ pub fn encrypt(bytes: &mut [u8]) {
     let mut key = KEY;
     let (words, rest) = bytes.as_chunks_mut::<WORD>();
     for word in words {
-        // Each byte becomes the sum of those before it in the word: first of two, then of four, then of eight.
+        // Each byte becomes the XOR of those before it in the word: first of two, then of four, then of eight.
         let mut sums = u64::from_le_bytes(*word);
         sums ^= sums << 8;
         sums ^= sums << 16;
@@ -33,7 +33,8 @@ pub fn encrypt(bytes: &mut [u8]) {
     }
 }
 
-/// Turns cipher text into plain text. No byte depends on the one decrypted before, and the compiler uses that.
+/// Turns cipher text into plain text. No byte depends on the decryption of another one, so the compiler vectorises the
+/// loop.
 pub fn decrypt(bytes: &mut [u8]) {
     let mut key = KEY;
     for byte in bytes {
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As the plugs' makers may have written it.
+    /// The simplest form of the cipher.
     fn encrypted_byte_by_byte(plain: &[u8]) -> Vec<u8> {
         let mut key = KEY;
         let mut next = |byte: &u8| {

@@ -5,20 +5,20 @@ use super::cipher;
 /// Bytes of the length word.
 pub const HEADER_LEN: usize = 4;
 
-/// The longest payload that is accepted, in bytes. The largest replies known are about 16 kB (a strip with its
-/// statistics); a longer length is not believed.
+/// The longest payload that is accepted, in bytes. The longest known replies have about 16 kB (a strip with its
+/// statistics).
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
-/// What the bytes received so far start with.
+/// What the bytes received so far begin with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The frame is not whole yet: at least this many more bytes are needed.
+    /// The frame is incomplete: it needs at least this many more bytes.
     Incomplete(usize),
     /// The length word announces more than [`MAX_PAYLOAD`].
     TooLarge(u32),
-    /// The frame is whole; its payload, still encrypted, is `bytes[HEADER_LEN..end]`.
+    /// The frame is complete; its payload, still encrypted, is `bytes[HEADER_LEN..end]`.
     Whole {
-        /// Where the frame ends.
+        /// The end of the frame.
         end: usize,
     },
 }
@@ -39,9 +39,9 @@ pub fn parse(bytes: &[u8]) -> Frame {
     }
 }
 
-/// Replaces the contents of `buffer` by one whole frame that holds what `write_payload` appends.
+/// Replaces the contents of `buffer` by one frame with the payload that `write_payload` appends.
 ///
-/// Requests are a few hundred bytes, so that the length always fits a `u32`.
+/// Requests have a few hundred bytes, so the length always fits into a `u32`.
 pub fn build(buffer: &mut Vec<u8>, write_payload: impl FnOnce(&mut Vec<u8>)) {
     buffer.clear();
     buffer.extend_from_slice(&[0; HEADER_LEN]);

@@ -1,5 +1,5 @@
-//! Reads JSON that is not quite JSON, or whose fields are not what they should be: each field by itself, so that one
-//! odd value does not hide the others. Slower than serde's derived readers, and used only where those fail.
+//! Reads JSON that is not quite valid, or whose fields have unexpected types: each field separately, so that one bad
+//! value does not hide the others. Slower than serde's derived readers, and used only when those fail.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,51 +8,51 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Many editors put it before a text; JSON does not allow it.
+/// Many editors put it at the start of a text; JSON does not allow it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// A JSON object, key by key in its order, each with the text of its value. A key may come twice.
+/// A JSON object: its keys in their order, each with the text of its value. A key may occur twice.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
     entries: Vec<(Cow<'a, str>, &'a RawValue)>,
-    /// Keys that are there with a value that cannot be read.
+    /// Keys with a value that cannot be read.
     unread: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    /// The text there, or nothing. A number counts as the text that it is written as.
+    /// The string of this key, or an empty one. A number counts as the text in which it is written.
     pub(crate) fn text(&mut self, key: &'static str) -> Cow<'a, str> {
         self.read(key, as_text).unwrap_or_default()
     }
 
-    /// The value there, if it has this type. Firmwares write `null` for what they do not have.
+    /// The value of this key, if it has this type. Firmwares write `null` for values that they do not have.
     pub(crate) fn value<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
         self.read(key, |json| serde_json::from_str::<Option<T>>(json).ok()).flatten()
     }
 
-    /// The items of the list there, or nothing.
+    /// The items of the list of this key, or none.
     pub(crate) fn list(&mut self, key: &'static str) -> Vec<&'a RawValue> {
         self.read(key, |json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 
-    /// The object there, or nothing.
+    /// The object of this key.
     pub(crate) fn object(&mut self, key: &'static str) -> Option<Self> {
         self.read(key, |json| serde_json::from_str(json).ok())
     }
 
-    /// Notes that a part of the value of this key cannot be read.
+    /// Records that a part of the value of this key cannot be read.
     pub(crate) fn note_unread(&mut self, key: &'static str) {
         if !self.unread.contains(&key) {
             self.unread.push(key);
         }
     }
 
-    /// The keys whose values could not be read, of those that were asked for.
+    /// The keys that were requested and whose values could not be read.
     pub(crate) fn unread(self) -> Vec<&'static str> {
         self.unread
     }
 
-    /// The last value of this key that can be read.
+    /// The last readable value of this key.
     fn read<T>(&mut self, key: &'static str, mut read: impl FnMut(&'a str) -> Option<T>) -> Option<T> {
         let mut values = self.entries.iter().rev().filter(|(found, _)| found == key).peekable();
         values.peek()?;
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for AnyObject {
     }
 }
 
-/// A text, borrowed where it holds no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct LenientText<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -103,7 +103,7 @@ fn as_text(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// For a field of a derived reader: a value that cannot be read is absent.
+/// For a field of a derived reader: a value that cannot be read counts as absent.
 pub(crate) fn if_readable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -113,7 +113,7 @@ where
     Ok(serde_json::from_str(json.get()).ok())
 }
 
-/// A value that may be unreadable without an effect on its neighbours: an item of a list, or one that is not needed.
+/// A value that may be unreadable without an effect on the others: an item of a list, or a value that is not needed.
 #[derive(Debug)]
 pub(crate) struct IfReadable<T>(pub(crate) Option<T>);
 
@@ -123,8 +123,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for IfReadable<T> {
     }
 }
 
-/// The text without what keeps it from being JSON and is harmless: a byte order mark before it, control characters as
-/// they are, and halves of surrogate pairs. None if there is nothing of the kind in it.
+/// The text without harmless violations of JSON: a byte order mark at its start, unescaped control characters, and
+/// unpaired surrogates. `None` if there are none.
 pub(crate) fn repaired(text: &str) -> Option<String> {
     let json = text.trim_start_matches(BYTE_ORDER_MARK);
     let mut repaired = String::with_capacity(json.len());
@@ -150,7 +150,7 @@ pub(crate) fn repaired(text: &str) -> Option<String> {
     (repaired != text).then_some(repaired)
 }
 
-/// The escape at the start of this, or its replacement, and its length.
+/// The escape at the start of the text, or its replacement, and its length.
 fn escape(text: &str) -> (&str, usize) {
     const UNIT: usize = r"\u0000".len();
     let unit = |text: &str| -> Option<u16> {

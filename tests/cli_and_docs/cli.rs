@@ -1,4 +1,4 @@
-//! The program as a shell sees it: what it prints where, and what it exits with. No daemon runs here.
+//! The program as a shell sees it: what it prints, on which stream, and its exit code. No daemon runs here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The program in an environment of nothing but a home.
+/// The program with `HOME` and nothing else in its environment.
 fn hs100d(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hs100d"));
     command.env_clear().env("HOME", home).stdin(Stdio::null());
@@ -185,7 +185,7 @@ fn nobody_reading_on_is_no_failure_and_a_full_disk_is_one() {
 #[test]
 fn a_journal_that_cannot_be_reached_is_warned_of_in_plain_lines() {
     if Path::new("/run/systemd/journal/socket").exists() {
-        return; // There is a journal here, and a test has nothing to say in it.
+        return; // This machine has a journal, and a test must not write to it.
     }
     let home = tempfile::tempdir().unwrap();
     let mut stderr = tempfile::tempfile().unwrap();
@@ -199,7 +199,7 @@ fn a_journal_that_cannot_be_reached_is_warned_of_in_plain_lines() {
     assert!(told.trim_start().starts_with("WARN the journal cannot be reached: "), "{told}");
 
     let elsewhere = hs100d(home.path()).arg("check").env("JOURNAL_STREAM", "1:1").output().unwrap();
-    assert_eq!(err(&elsewhere), "", "the stream of whoever started us is not ours");
+    assert_eq!(err(&elsewhere), "", "JOURNAL_STREAM of another stream is ignored");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! The programs under `examples/`, run in the simulated home. Each is taken in as a module, so that what runs here is
-//! what stands there.
+//! The programs under `examples/`, run in the simulated home. Each is included as a module, so the test runs the file
+//! itself.
 
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(dead_code, reason = "nobody calls a main here")]
+#![allow(dead_code, reason = "no test calls main")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,7 @@ mod switch;
 #[path = "../../examples/watch.rs"]
 mod watch;
 
-/// The longest that anything here may take. It takes milliseconds; a busy machine is slower.
+/// The longest that anything here may take. It takes milliseconds, more on a busy machine.
 const BOUND: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn watch_finds_the_plugs_and_sees_a_button_being_pressed() {
     }
 }
 
-/// Waits until each of these lines came, in any order.
+/// Waits until all of these lines came, in any order.
 async fn hear(told: &mut mpsc::UnboundedReceiver<String>, wanted: &[&str]) {
     let mut missing = wanted.to_vec();
     while !missing.is_empty() {
@@ -65,7 +65,7 @@ async fn hear(told: &mut mpsc::UnboundedReceiver<String>, wanted: &[&str]) {
     }
 }
 
-/// The whole soak in half a minute: the real daemon, a storm of each kind of fault, and the account of every command.
+/// The whole soak in half a minute: the real daemon, a storm of each kind of fault, and a check of every command.
 #[tokio::test]
 async fn a_short_soak_ends_with_everything_as_it_was_and_every_command_accounted_for() {
     let options = soak::Options { minutes: 0.25, plugs: 20, seed: 1 };

@@ -1,4 +1,4 @@
-//! The man pages leave out nothing: what the program and its config know stands on them.
+//! The man pages are complete: they have every option of the program and every key of the config.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use hs100d::commands::{Cli, Exit};
 use hs100d::config;
 
-/// A page as it is printed, without the escapes of roff.
+/// A page as text, without the escapes of roff.
 fn page(name: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hs100d")).args(["man", name]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -27,7 +27,7 @@ fn page(name: &str) -> String {
     .fold(text, |text, (escape, plain)| text.replace(escape, plain))
 }
 
-/// Every word and every help text of a command and those below it.
+/// Every name and every help text of a command and its subcommands.
 fn said_by(command: &clap::Command, said: &mut Vec<String>) {
     let arguments = command.get_arguments().filter(|argument| argument.get_id() != "help");
     for argument in arguments {
@@ -40,7 +40,7 @@ fn said_by(command: &clap::Command, said: &mut Vec<String>) {
     }
     for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
         said.push(command.get_name().to_owned());
-        // Of a group of commands, those in it are told.
+        // Only commands without subcommands are described.
         if command.get_subcommands().next().is_none() {
             said.extend(command.get_about().map(ToString::to_string));
         }
@@ -73,7 +73,7 @@ fn the_page_of_the_config_has_every_key_in_its_table() {
             told.push(format!("{table}.{key}"));
         }
     }
-    // The second name of plug.route stands in words.
+    // The second name of plug.route is in the text.
     let missing: Vec<_> =
         config::keys().into_iter().filter(|key| !told.contains(key) && key != "plug.policy").collect();
     assert!(missing.is_empty(), "{missing:?} in\n{page}");

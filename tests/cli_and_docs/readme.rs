@@ -1,5 +1,5 @@
 //! The README and the pages in `docs/`: every config in them is valid, every link and anchor exists, and the table of
-//! exit codes is the program's.
+//! exit codes matches the program.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -26,13 +26,13 @@ fn pages() -> BTreeMap<PathBuf, String> {
     pages
 }
 
-/// The blocks of code in this language.
+/// The code blocks of a page in this language.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-/// The page without its blocks of code.
+/// The page without its code blocks.
 fn prose(page: &str) -> String {
     page.split("\n```").step_by(2).collect()
 }
@@ -97,7 +97,7 @@ fn every_path_in_the_pages_exists() {
             let folder = path.split_once('/').map(|(folder, _)| folder);
             folder.is_some_and(|folder| FOLDERS.contains(&folder)) && !path.contains(['*', '<'])
         };
-        // Made by a run of the fuzzer.
+        // Only a run of the fuzzer makes this folder.
         for path in paths.filter(is_path).filter(|path| *path != "fuzz/artifacts") {
             assert!(root.join(path).exists(), "{}: there is no {path}", page.display());
             count += 1;
@@ -106,7 +106,7 @@ fn every_path_in_the_pages_exists() {
     assert!(count > 100, "only {count} paths were found");
 }
 
-/// The names of a page's headings in links.
+/// The anchors of a page's headings.
 fn anchors(page: &str) -> HashSet<String> {
     let headings = prose(page);
     let headings = headings.lines().filter(|line| line.starts_with('#'));
@@ -118,7 +118,7 @@ fn anchor(heading: &str) -> String {
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// A link of a page, as a path from the root of the repository.
+/// The target of a link on a page, as a path from the root of the repository.
 fn beside(page: &Path, link: &str) -> PathBuf {
     let mut path = page.parent().unwrap().to_owned();
     for part in Path::new(link).components() {

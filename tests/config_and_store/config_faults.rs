@@ -1,4 +1,4 @@
-//! A bad config gets one line for each fault, with file, line, key and remedy, and never a secret.
+//! An invalid config gets one line for each fault, with file, line, key and remedy, and without any secret.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use hs100d::config::Config;
 use hs100d::config::paths::{ConfigPath, Environment};
 
-/// The lines that a config text gets, the directory cut off.
+/// The lines about a config, without the directory.
 fn lines(text: &str) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hs100d.toml");
@@ -97,7 +97,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "[mqtt]\nbase_topic = \"a/b\"\n[homeassistant]\nstatus_topic = \"a/b/kettle/set\"",
             "homeassistant.status_topic: lies below mqtt.base_topic",
         ),
-        // Found by the fuzzer: letters of several bytes made a topic that brokers do not take.
+        // Found by the fuzzer: characters of several bytes made a topic that brokers refuse.
         (
             "[mqtt]\nbase_topic = \"日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日日\"",
             "mqtt.base_topic: is longer than 128 bytes",
@@ -198,7 +198,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "[cloud]\nusername = \"a\"\nurl = \"https://example.com\"",
             "cloud.url: must name a host under tplinkcloud.com",
         ),
-        // Routes that are not there.
+        // Routes that are not configured.
         (
             "[local]\nenabled = false",
             "hs100d.toml:2: local.enabled: leaves no way to reach a plug: add [cloud]",
@@ -254,7 +254,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
     }
 }
 
-/// What newcomers guess, and the line that they find to copy.
+/// Keys that newcomers guess, and the line to copy that they get.
 #[test]
 fn a_key_that_a_newcomer_guesses_is_told_with_the_right_key_and_the_value_in_its_form() {
     let table: &[(&str, &str)] = &[
@@ -444,7 +444,7 @@ fn a_password_file_that_holds_no_password_is_told_by_its_name_only() {
     }
 }
 
-/// Pieces of which files may be made, whole and broken.
+/// Parts of config files, valid and invalid.
 const PIECES: [&str; 24] = [
     "[mqtt]",
     "[[plug]]",
@@ -477,7 +477,7 @@ proptest::proptest! {
     fn whatever_a_file_holds_it_is_a_config_or_gets_lines(
         text in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40)
     ) {
-        // `lines` itself sees to it that each is one.
+        // `lines` checks that each is one line.
         let told = lines(&text.concat());
         proptest::prop_assert!(told.len() <= 11 && told.iter().all(|line| line.starts_with("hs100d.toml:")));
     }

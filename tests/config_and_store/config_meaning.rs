@@ -1,4 +1,4 @@
-//! What a good config means: the defaults of the interface, what is inherited, where passwords come from.
+//! The meaning of a valid config: the defaults, what is inherited, where passwords come from.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -16,7 +16,7 @@ use hs100d::model::{Address, PlugName};
 use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::secret::Secret;
 
-/// A directory with a config in it that only its owner may read.
+/// A directory with a config that only its owner may read.
 struct Written {
     directory: tempfile::TempDir,
 }
@@ -54,7 +54,7 @@ fn mqtt_password(config: &Config) -> Option<&str> {
     }
 }
 
-/// The head of a config with a broker of one's own; password lines go below it.
+/// The head of a config with an external broker; lines about its password go below it.
 const BROKER: &str = "[mqtt]\nurl = \"mqtt://broker.lan\"\nusername = \"me\"\n";
 
 #[test]
@@ -94,7 +94,7 @@ fn the_example_is_still_good_with_every_key_that_it_shows_switched_on() {
     let all_on: Vec<&str> = example
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
-        // One of the two passwords, and files that are there.
+        // Only one of the two keys for a password, and only files that exist.
         .filter(|line| !line.starts_with("password ="))
         .collect();
     let text = all_on.join("\n").replace("/etc/hs100d/", "");
@@ -122,7 +122,7 @@ fn the_example_mentions_every_key_in_its_table() {
     }
     let keys = config::keys();
     assert!(keys.len() > 30, "{keys:?}");
-    // The second name of plug.route, which the example mentions in words.
+    // The second name of plug.route, which the example mentions in a comment.
     let missing: Vec<_> =
         keys.iter().filter(|key| !mentioned.contains(*key) && *key != "plug.policy").collect();
     assert!(missing.is_empty(), "the example does not mention {missing:?}");

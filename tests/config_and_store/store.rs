@@ -1,4 +1,4 @@
-//! What outlives a restart does so whole, whatever happens to the process, the file or the disk.
+//! The files of the store stay complete, whatever happens to the process, the file or the disk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -16,7 +16,7 @@ use hs100d::secret::Secret;
 use hs100d::store::{Store, StoredHashes, TokenFile};
 use hs100d::transport::cloud::Tokens;
 
-/// How long what must come may take; far longer than it does.
+/// The longest that a wait may take; far longer than it does.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn plug(n: usize, address: &str) -> KnownPlug {
@@ -51,7 +51,7 @@ fn tokens() -> Tokens {
     }
 }
 
-/// A directory that is there, and the place of a state directory in it that is not.
+/// A temporary directory, and the path of a state directory in it that does not exist yet.
 fn place() -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("state/hs100d");
@@ -280,12 +280,12 @@ fn a_plug_that_makes_no_sense_costs_itself_and_no_other() {
     open(&directory);
 }
 
-/// As root only, who alone can give files away; for anybody else it says no more than that nothing breaks.
+/// Only root can change the owner of a file. For other users the test only shows that nothing breaks.
 #[test]
 fn what_root_writes_beside_a_daemon_of_another_user_belongs_to_that_user() {
     let (_parent, directory) = place();
     fs::create_dir_all(&directory).unwrap();
-    // Whoever has the number 4242 is nobody here.
+    // No user has the id 4242 here.
     let owner = if chown(&directory, Some(4242), Some(4242)).is_ok() {
         4242
     } else {
@@ -327,7 +327,7 @@ fn a_directory_that_cannot_be_used_is_said_once_and_lived_without() {
 fn tokens_that_could_not_be_written_are_written_with_the_next_snapshot() {
     let (_parent, directory) = place();
     let mut store = open(&directory);
-    // What is no file cannot be replaced by one.
+    // A directory cannot be replaced by a file.
     fs::create_dir_all(directory.join("cloud.token/in the way")).unwrap();
     assert!(store.token_file().save(&tokens()).is_err());
     assert!(store.is_due() && store.has_unsaved_tokens());
@@ -342,7 +342,7 @@ fn tokens_that_could_not_be_written_are_written_with_the_next_snapshot() {
     store.save().unwrap();
     assert!(!store.is_due() && !store.has_unsaved_tokens());
     assert_eq!(open(&directory).token_file().load(), Ok(Some(tokens())));
-    // A later login went well, or somebody logged out: the older tokens stay away.
+    // After a later login or a logout, the older tokens stay away.
     for change in [|file: &TokenFile| file.save(&tokens()).unwrap(), |file: &TokenFile| file.clear().unwrap()]
     {
         fs::remove_file(directory.join("cloud.token")).unwrap();
@@ -369,7 +369,7 @@ fn only_a_file_that_was_there_is_a_logout_when_it_is_gone() {
 
     TokenFile::of(&directory).save(&tokens()).unwrap();
     assert_eq!(file.load(), Ok(Some(tokens())));
-    assert!(!store.has_unsaved_tokens(), "somebody else logged in");
+    assert!(!store.has_unsaved_tokens(), "there was a later login");
     TokenFile::of(&directory).clear().unwrap();
     assert_eq!((file.was_removed(), file.load()), (true, Ok(None)));
     assert!(file.was_removed(), "until another session has begun");
@@ -446,10 +446,10 @@ fn a_state_directory_that_everybody_writes_to_is_warned_of_unless_it_can_be_clos
     open(shared.path());
 }
 
-/// Runs one of the ignored functions below in a process of its own.
+/// Runs one of the ignored functions below in its own process.
 fn child(name: &str, directory: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
-    // Files of at most 8 blocks in a child that is told that the disk is full; the signal would end it otherwise.
+    // A child that meets a full disk: files of at most 8 blocks, and the signal for more is ignored.
     let script = if name == "child_on_a_full_disk" {
         r#"trap "" XFSZ; ulimit -f 8; exec "$@""#
     } else {
@@ -461,7 +461,7 @@ fn child(name: &str, directory: &Path) -> Command {
     command
 }
 
-/// Where a child works; `None` where somebody runs ignored tests without being its parent.
+/// The directory in which a child works; `None` if the ignored tests were started without a parent.
 fn directory_of_child() -> Option<PathBuf> {
     std::env::var_os("HS100D_TEST_DIRECTORY").map(PathBuf::from)
 }
@@ -491,7 +491,7 @@ fn a_kill_at_any_moment_leaves_one_version_or_the_other() {
         let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
         let mut saved = lines.map_while(Result::ok).filter(|line| line == "saved");
         assert_eq!(saved.by_ref().take(1 + round % 4).count(), 1 + round % 4, "the child writes");
-        // A little later each round, so that the kill meets the writer at all its steps.
+        // A little later in each round, so that the kill meets every step of a write.
         (0..round * 20_000).for_each(|n| _ = std::hint::black_box(n));
         writer.kill().unwrap();
         writer.wait().unwrap();

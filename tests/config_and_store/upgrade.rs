@@ -1,4 +1,4 @@
-//! The files of every earlier version are read: nobody loses a name, a login or a config to an upgrade.
+//! The files of every earlier version are read: no upgrade loses a name, a login or a config.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -29,7 +29,7 @@ const FILES: [&str; 3] = ["state.json", "cloud.token", "klap.hashes"];
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples");
 
-/// The samples of a kind with their numbers, oldest first.
+/// The samples of one kind with their numbers, oldest first.
 fn samples(kind: &str) -> Vec<(u32, PathBuf)> {
     let mut samples: Vec<_> = fs::read_dir(Path::new(SAMPLES).join(kind))
         .unwrap()
@@ -44,7 +44,7 @@ fn samples(kind: &str) -> Vec<(u32, PathBuf)> {
     samples
 }
 
-/// A state directory as the version of this sample left it.
+/// A state directory as the version of this sample wrote it.
 fn left_by(sample: &Path) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for file in FILES.iter().filter(|file| sample.join(file).exists()) {
@@ -62,7 +62,7 @@ fn json(directory: &Path, file: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(directory.join(file)).unwrap()).unwrap()
 }
 
-/// The keys of a document, with the way to each; the elements of a list count as one.
+/// The paths of all keys of a document; the elements of a list count as one.
 fn keys(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Object(fields) => fields
@@ -77,7 +77,7 @@ fn keys(value: &Value) -> BTreeSet<String> {
     }
 }
 
-/// Whether all that the one document says is said by the other as well, and a list by the list at its place.
+/// Whether `new` has everything that `old` has; lists are compared element by element.
 fn is_said_by(old: &Value, new: &Value) -> bool {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
@@ -90,7 +90,7 @@ fn is_said_by(old: &Value, new: &Value) -> bool {
     }
 }
 
-/// A plug of which everything is known that can be.
+/// A plug with every field set.
 fn plug() -> KnownPlug {
     let name = |text| PlugName::new(text).unwrap();
     KnownPlug {
@@ -123,7 +123,7 @@ fn the_state_that_every_earlier_version_left_is_kept() {
         assert_eq!(warnings, [""; 0], "{}", sample.display());
         assert_eq!(store.known_plugs().len(), before["plugs"].as_array().unwrap().len());
 
-        // Written as it is written today, it says all that it said, and the newcomer at the end.
+        // In today's form it has everything that it had, and the new plug at its end.
         store.remember(plug());
         store.save().unwrap();
         let mut after = json(directory.path(), "state.json");
@@ -216,11 +216,11 @@ fn every_key_of_the_config_has_a_sample() {
     assert!(missing.is_empty(), "no sample has {missing:?}: add samples, see tests/samples/README.md");
 }
 
-/// Home Assistant, as far as discovery over MQTT goes: what it has loaded, and what it has removed for good, with all
-/// that the user made of it.
+/// Home Assistant as far as MQTT discovery goes: the entities that it has loaded, and those that it has deleted
+/// together with what the user configured for them.
 #[derive(Debug, Default, Clone)]
 struct HomeAssistant {
-    /// By platform and discovery id: the topic that it was discovered at, its unique id, and its device.
+    /// By platform and discovery id: the discovery topic, the unique id, and the device.
     loaded: BTreeMap<(String, String), (String, String, String)>,
     devices: BTreeSet<String>,
     lost: Vec<String>,
@@ -295,7 +295,7 @@ impl HomeAssistant {
     }
 }
 
-/// A broker with a Home Assistant, and a daemon that says what it wants to.
+/// A broker with a Home Assistant, and a daemon that publishes to it.
 #[derive(Debug, Default, Clone)]
 struct Broker {
     retained: BTreeMap<String, String>,
@@ -303,7 +303,7 @@ struct Broker {
 }
 
 impl Broker {
-    /// As a version before this one left it.
+    /// The broker as a daemon of an earlier version left it.
     fn left_by(sample: &Path) -> Self {
         let documents: BTreeMap<String, Value> =
             serde_json::from_str(&fs::read_to_string(sample).unwrap()).unwrap();
@@ -324,10 +324,10 @@ impl Broker {
         }
     }
 
-    /// Takes what the daemon has to send, or this much of it; says whether that was all.
-    fn take(&mut self, desk: &mut MqttState, most: usize) -> bool {
+    /// Publishes what the daemon has to send, at most this much. Returns whether that was all.
+    fn take(&mut self, mqtt: &mut MqttState, most: usize) -> bool {
         for _ in 0..most {
-            match desk.take() {
+            match mqtt.take() {
                 Some(Outgoing::Retained(retained)) => {
                     self.keep(&retained.topic, std::str::from_utf8(&retained.payload).unwrap())
                 }
@@ -340,40 +340,40 @@ impl Broker {
         false
     }
 
-    /// A daemon that has connected and looked around, and whose strip has answered before that or after.
+    /// A daemon that has connected and finished its first discovery. Its strip answers before that or after.
     fn daemon(&self, form: DocumentForm, answers_first: bool) -> MqttState {
-        let mut desk = desk(form);
-        desk.connected();
+        let mut mqtt = mqtt(form);
+        mqtt.connected();
         for (topic, payload) in &self.retained {
             let payload = payload.as_bytes();
             let message = Message { topic, payload, retained: true, response_topic: None, correlation: None };
-            desk.handle_message(message, Instant::now());
+            mqtt.handle_message(message, Instant::now());
         }
         if answers_first {
-            answer(&mut desk);
+            answer(&mut mqtt);
         }
-        desk.end_search();
+        mqtt.end_search();
         if !answers_first {
             let names = strip().map(|(name, _)| name);
             for name in names {
-                update(&mut desk, Update::Expected(name));
+                update(&mut mqtt, Update::Expected(name));
             }
-            update(&mut desk, Update::Ready);
-            answer(&mut desk);
+            update(&mut mqtt, Update::Ready);
+            answer(&mut mqtt);
         }
-        update(&mut desk, Update::Ready);
-        desk
+        update(&mut mqtt, Update::Ready);
+        mqtt
     }
 
-    /// The whole life of a daemon, until nothing is left to do.
+    /// Runs a daemon until it has nothing left to send.
     fn run(&mut self, form: DocumentForm, answers_first: bool) {
-        let mut desk = self.daemon(form, answers_first);
-        assert!(self.take(&mut desk, usize::MAX));
-        desk.end_migration();
-        assert!(self.take(&mut desk, usize::MAX));
+        let mut mqtt = self.daemon(form, answers_first);
+        assert!(self.take(&mut mqtt, usize::MAX));
+        mqtt.end_migration();
+        assert!(self.take(&mut mqtt, usize::MAX));
     }
 
-    /// What a first start leaves.
+    /// The broker after a first start.
     fn fresh(form: DocumentForm) -> Self {
         let mut fresh = Self::default();
         fresh.run(form, true);
@@ -391,7 +391,7 @@ impl Broker {
     }
 }
 
-fn desk(form: DocumentForm) -> MqttState {
+fn mqtt(form: DocumentForm) -> MqttState {
     let options = MqttSettings {
         host: "127.0.0.1".to_owned(),
         port: 1883,
@@ -414,8 +414,8 @@ fn clock() -> Clock {
     Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH }
 }
 
-fn update(desk: &mut MqttState, update: Update) {
-    desk.handle_update(update, clock());
+fn update(mqtt: &mut MqttState, update: Update) {
+    mqtt.handle_update(update, clock());
 }
 
 /// The strip of the samples, and its outlets.
@@ -457,8 +457,8 @@ fn strip() -> [(PlugName, PlugInfo); 3] {
     [(name("kitchen-kettle"), whole.clone()), (name("lamp"), part(0)), (name("desk-2"), part(1))]
 }
 
-/// The strip answers, and with it its outlets.
-fn answer(desk: &mut MqttState) {
+/// The strip and its outlets answer.
+fn answer(mqtt: &mut MqttState) {
     for (name, info) in strip() {
         let led = info.outlet.is_none().then_some(RelayState::On);
         let state = PlugState {
@@ -469,13 +469,13 @@ fn answer(desk: &mut MqttState) {
             brightness: None,
             until: None,
         };
-        update(desk, Update::Info(name.clone(), info.into()));
-        update(desk, Update::State(name.clone(), state));
-        update(desk, Update::Availability(name, Availability::Online));
+        update(mqtt, Update::Info(name.clone(), info.into()));
+        update(mqtt, Update::State(name.clone(), state));
+        update(mqtt, Update::Availability(name, Availability::Online));
     }
 }
 
-/// Every layout of documents that there has been, and this version's own.
+/// Every layout of discovery payloads of earlier versions, and of this one.
 fn layouts() -> Vec<(String, Broker)> {
     let mut layouts: Vec<_> = samples("discovery")
         .into_iter()

@@ -1,4 +1,5 @@
-//! The daemon and its broker, each as a process of its own: who goes, who comes back, and what the broker shows then.
+//! The daemon and its broker, each in its own process: either leaves and returns, and the broker's retained messages
+//! are checked.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -18,21 +19,21 @@ use hs100d::sim::plug::SwitchedBy;
 use rumqttc::{
     AsyncClient, ConnectProperties, Event, LastWill, LastWillProperties, MqttOptions, Packet, QoS,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// A broker of somebody else's: mosquitto, or where that is missing the embedded one on its own.
+/// An external broker: mosquitto, or the embedded broker on its own if mosquitto is not installed.
 async fn broker() -> TestBroker {
     TestBroker::start(if has_mosquitto() { Brand::Mosquitto } else { Brand::Embedded }).await
 }
 
-/// Three plugs, as they are called in topics.
+/// The topic names of three plugs.
 const NAMES: [&str; 3] = ["lamp", "kuche", "christmas-tree"];
 
 async fn home() -> SimHome {
     home_of(&["Lamp", "Küche ☕", "Christmas Tree"]).await
 }
 
-/// Waits until all that there is to read was read.
+/// Waits until every plug was read completely.
 async fn settle(subscriber: &Subscriber) {
     for plug in NAMES {
         sees(subscriber, &format!("hs100d/{plug}/state"), json!({"route": "local"})).await;
@@ -56,7 +57,7 @@ fn all_are(seen: &[Message], availability: &str) -> bool {
     topics.chain(["hs100d/bridge/state".to_owned()]).all(|topic| shows(seen, &topic, availability))
 }
 
-/// Each plug has state, info, availability and a document; the bridge state, info and a document.
+/// Each plug has state, info, availability and a discovery payload; the bridge has state, info and a discovery payload.
 fn is_whole(all: &[Message]) -> bool {
     all.len() == 4 * NAMES.len() + 3
 }
@@ -95,7 +96,7 @@ async fn a_daemon_that_was_killed_is_seen_to_be_gone_and_a_restart_takes_over() 
 
     let scene = Scene::at(scene.setup).await;
     settle(&scene.subscriber).await;
-    until_retained(broker.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(broker.port, "all online", |all| all_are(all, "online")).await;
     let result = scene.command("lamp", json!({"state": "TOGGLE"})).await;
     assert!(holds(&result, &json!({"status": "ok", "state": "OFF"})), "{result}");
     let after = retained(broker.port).await;
@@ -108,7 +109,7 @@ async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
     let broker = broker().await;
     let mut scene = Scene::start(&Config::of(&home).at_broker(broker.port)).await;
     settle(&scene.subscriber).await;
-    // One that does not answer is not waited for.
+    // The start does not wait for a plug that does not answer.
     home.lan().set_fault(home.plug(0), LanFault::Silent).await.unwrap();
     home.cloud().set_reachable(false).await.unwrap();
     scene.send("lamp", json!({"state": "ON"}));
@@ -119,7 +120,7 @@ async fn sigterm_leaves_everybody_offline_and_is_no_failure() {
     assert!(all_are(&left, "offline"), "{left:#?}");
     scene.subscriber.receives("hs100d/bridge/state", "offline").await;
     assert!(scene.daemon.lines().iter().all(|line| !line.contains("ERROR")), "{:#?}", scene.daemon.lines());
-    // The connection was ended by a DISCONNECT, or the will would come five seconds later.
+    // The daemon sent a DISCONNECT; otherwise the will would come five seconds later.
     let offline = scene.subscriber.messages().into_iter().filter(|seen| seen.topic == "hs100d/bridge/state");
     assert_eq!(offline.map(|seen| seen.payload).collect::<Vec<_>>(), ["online", "offline"]);
     let state = left.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of).unwrap();
@@ -182,8 +183,8 @@ async fn a_config_with_another_broker_is_followed_there() {
     settle(&scene.subscriber).await;
     scene.setup.write(&Config::of(&home).at_broker(other.port).text());
     scene.daemon.signal("HUP");
-    until_retained(one.port, "everybody offline", |all| all_are(all, "offline")).await;
-    until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(one.port, "all offline", |all| all_are(all, "offline")).await;
+    until_retained(other.port, "all online", |all| all_are(all, "online")).await;
     let subscriber = Subscriber::connect(other.port).await;
     settle(&subscriber).await;
     scene.daemon.says_again("connected to the broker", 2).await;
@@ -209,7 +210,7 @@ async fn while_the_config_cannot_be_read_plugs_are_served_and_further_reloads_be
         let payload = json!({ "transaction": transaction }).to_string();
         scene.subscriber.publish("hs100d/bridge/request/reload", payload);
     }
-    // They are heard before this command is.
+    // They are received before this command.
     scene.command("lamp", json!({"state": "OFF"})).await;
     assert!(!scene.subscriber.messages().iter().any(|seen| seen.topic == "hs100d/bridge/response/reload"));
     let renamed = Config::of(&home).plug("tree", &home, 2).text();
@@ -240,20 +241,20 @@ async fn the_embedded_broker_moves_to_another_port_with_all_that_it_keeps() {
     settle(&scene.subscriber).await;
     scene.subscriber.publish_retained("another/client", "was here");
     until_retained(one, "the other's", |all| shows(all, "another/client", "was here")).await;
-    // A last will that is being held back holds on to the broker's store.
+    // A will that is delayed keeps the broker's store in use.
     die_with_a_will(one, Duration::from_secs(4)).await;
 
     scene.setup.write(&config(other).text());
     scene.daemon.signal("HUP");
     scene.daemon.says(&format!("connected to the broker at 127.0.0.1:{other}")).await;
-    until_retained(other, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(other, "all online", |all| all_are(all, "online")).await;
     assert!(shows(&retained(other).await, "another/client", "was here"));
     let subscriber = Subscriber::connect(other).await;
     subscriber.publish("hs100d/lamp/set", "ON");
     sees(&subscriber, "hs100d/lamp/result", json!({"status": "ok", "state": "ON"})).await;
 }
 
-/// A client that dies, and whose will the broker keeps back for so long.
+/// A client that dies with a will that the broker delays by this time.
 async fn die_with_a_will(port: u16, delay: Duration) {
     let delay = u32::try_from(delay.as_secs()).unwrap();
     let mut options = MqttOptions::new("mortal", ("127.0.0.1", port));
@@ -284,19 +285,109 @@ async fn a_broker_that_cannot_be_had_leaves_all_as_it_was() {
     settle(&scene.subscriber).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    // The name of a plug goes with the rest: a config is taken over as a whole or not at all.
+    // The plug's name changes too: a reload uses the whole new config or nothing of it.
     let config = Config::of(&home).set("broker", "listen", address.clone()).plug("tree", &home, 2);
     scene.setup.write(&config.text());
-    scene.daemon.signal("HUP");
+    let response = scene.request("reload", json!({})).await;
+    assert_eq!(response["status"], "error");
+    let taken = format!("broker.listen: {address} is taken");
+    assert!(response["error"].as_str().unwrap().contains(&taken), "{response}");
     let line = scene.daemon.says("the config was not taken over, the old one stays: ").await;
-    assert!(line.contains(&format!("broker.listen: {address} is taken")), "{line}");
+    assert!(line.contains(&taken), "{line}");
 
-    let line = scene.daemon.says_again("connected to the broker at ", 2).await;
-    let port = line.rsplit(':').next().unwrap().parse().unwrap();
-    until_retained(port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(scene.port, "all online", |all| all_are(all, "online")).await;
+    let result = scene.command("christmas-tree", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+    let lines = scene.daemon.lines();
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("connected to the broker at ")).count(),
+        1,
+        "{lines:?}"
+    );
+}
+
+/// Sends a request to reload with a response topic. Returns the response there; the usual topic gets it as well.
+async fn reload_over(subscriber: &Subscriber, base: &str) -> Value {
+    let (request, response) =
+        (format!("{base}/bridge/request/reload"), format!("{base}/bridge/response/reload"));
+    subscriber.request(&request, r#"{"transaction":"r"}"#, "me/reload", b"mine");
+    subscriber.receives(&response, r#""transaction":"r""#).await;
+    let response = subscriber.receives("me/reload", r#""transaction":"r""#).await;
+    assert_eq!(response.correlation.as_deref(), Some(&b"mine"[..]));
+    json_of(&response)
+}
+
+#[tokio::test]
+async fn a_reload_with_other_settings_of_the_same_broker_is_answered_once_the_new_connection_takes_commands()
+{
+    let home = home().await;
+    let broker = broker().await;
+    let config = Config::of(&home).at_broker(broker.port);
+    let scene = Scene::start(&config).await;
+    settle(&scene.subscriber).await;
+    scene.setup.write(&config.clone().set("mqtt", "client_id", "another").text());
+    assert_eq!(reload_over(&scene.subscriber, "hs100d").await["status"], "ok");
+    let result = scene.command("lamp", json!({"state": "ON"})).await;
+    assert!(holds(&result, &json!({"status": "ok", "state": "ON"})), "{result}");
+
+    // The client listens below the base topic that it sent the request to.
+    scene.subscriber.clear();
+    scene.setup.write(&config.set("mqtt", "base_topic", "home").text());
+    assert_eq!(reload_over(&scene.subscriber, "hs100d").await["status"], "ok");
+    scene.subscriber.publish("home/lamp/set", "OFF");
+    sees(&scene.subscriber, "home/lamp/result", json!({"status": "ok", "state": "OFF"})).await;
+}
+
+#[tokio::test]
+async fn a_reload_to_another_broker_is_answered_where_it_was_requested() {
+    let home = home().await;
+    let [one, other] = [broker().await, broker().await];
+    let config = |port| Config::of(&home).at_broker(port).text();
+    let scene = Scene::start(&Config::of(&home).at_broker(one.port)).await;
+    settle(&scene.subscriber).await;
+    let elsewhere = Subscriber::connect(other.port).await;
+    scene.setup.write(&config(other.port));
+    assert_eq!(reload_over(&scene.subscriber, "hs100d").await["status"], "ok");
+    scene.daemon.says(&format!("connected to the broker at 127.0.0.1:{}", other.port)).await;
+    settle(&elsewhere).await;
+    assert!(!elsewhere.messages().iter().any(|seen| seen.topic.ends_with("reload")));
+
+    let subscriber = Subscriber::connect(other.port).await;
+    let embedded = Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", free_port()));
+    scene.setup.write(&embedded.text());
+    assert_eq!(reload_over(&subscriber, "hs100d").await["status"], "ok", "to the embedded broker");
+    let port = within("the embedded broker", async {
+        let line = scene.daemon.says_again("connected to the broker at ", 3).await;
+        line.rsplit(':').next().unwrap().parse().unwrap()
+    })
+    .await;
     let subscriber = Subscriber::connect(port).await;
-    subscriber.publish("hs100d/christmas-tree/set", "ON");
-    sees(&subscriber, "hs100d/christmas-tree/result", json!({"status": "ok", "state": "ON"})).await;
+    settle(&subscriber).await;
+    scene.setup.write(&config(one.port));
+    assert_eq!(reload_over(&subscriber, "hs100d").await["status"], "ok", "from the embedded broker");
+}
+
+#[tokio::test]
+async fn a_command_gets_its_result_although_the_connection_is_replaced_meanwhile() {
+    let home = home().await;
+    let [one, other] = [broker().await, broker().await];
+    let config = Config::of(&home).at_broker(one.port);
+    let scene = Scene::start(&config).await;
+    settle(&scene.subscriber).await;
+    home.cloud().set_reachable(false).await.unwrap();
+    let same = config.clone().set("mqtt", "client_id", "another");
+    for (config, topic) in [(same, "me/same"), (Config::of(&home).at_broker(other.port), "me/other")] {
+        home.lan().set_fault(home.plug(0), LanFault::Latency(Duration::from_millis(250))).await.unwrap();
+        let requests = home.plug(0).traffic().lan_requests;
+        scene.subscriber.request("hs100d/lamp/set", r#"{"state":"TOGGLE","transaction":7}"#, topic, b"mine");
+        home.wait_until(BOUND, || home.plug(0).traffic().lan_requests > requests).await.unwrap();
+        scene.setup.write(&config.text());
+        scene.daemon.signal("HUP");
+        let result = scene.subscriber.receives(topic, r#""transaction":7"#).await;
+        assert_eq!(result.correlation.as_deref(), Some(&b"mine"[..]));
+        assert_eq!(json_of(&result)["status"], "ok", "{result:?}");
+        home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -306,7 +397,7 @@ async fn of_two_commands_within_a_millisecond_the_second_holds() {
     settle(&scene.subscriber).await;
     for round in 0..20 {
         let (first, second) = if round % 2 == 0 { ("ON", "OFF") } else { ("OFF", "ON") };
-        // Every other pair of rounds the plug takes its time, so that the second overtakes the first.
+        // Every second pair of rounds the plug is slow, so that the second command overtakes the first.
         let fault =
             if round % 4 < 2 { LanFault::Works } else { LanFault::Latency(Duration::from_millis(50)) };
         home.lan().set_fault(home.plug(0), fault).await.unwrap();
@@ -331,7 +422,7 @@ async fn of_two_commands_within_a_millisecond_the_second_holds() {
 #[tokio::test]
 async fn a_command_that_the_broker_kept_is_not_executed_at_any_connect() {
     let home = home().await;
-    // The embedded broker stands for any that has kept it over its own restart.
+    // The embedded broker stands for any broker that keeps retained messages over a restart.
     let mut broker = TestBroker::start(Brand::Embedded).await;
     let somebody = Subscriber::connect(broker.port).await;
     somebody.publish_retained("hs100d/lamp/set", "ON");
@@ -416,7 +507,7 @@ async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_an
 
     scene.daemon.stop().await;
     let mut scene = Scene::at(scene.setup).await;
-    until_retained(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(scene.port, "all online", |all| all_are(all, "online")).await;
     let is_there = |all: &[Message]| {
         let state = all.iter().find(|seen| seen.topic == "hs100d/lamp/state").map(json_of);
         shows(all, "another/client", "was here") && state.is_some_and(|state| state["state"] == "ON")
@@ -425,7 +516,7 @@ async fn what_the_embedded_broker_kept_is_there_after_a_restart_of_the_daemon_an
 
     scene.daemon.kill().await;
     let scene = Scene::at(scene.setup).await;
-    until_retained(scene.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(scene.port, "all online", |all| all_are(all, "online")).await;
     assert!(is_there(&retained(scene.port).await));
     assert_eq!(scene.command("lamp", json!({"state": "OFF"})).await["status"], "ok");
 }
@@ -444,7 +535,8 @@ async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
     let scene = Scene::at(scene.setup).await;
     sees(&scene.subscriber, "hs100d/bridge/info", json!({"plugs": 3, "online": 2})).await;
     scene.subscriber.receives("hs100d/bridge/state", "online").await;
-    // Documents go out after a look at what an earlier run left behind, and what that left is cleared then.
+    // Discovery payloads are published after the daemon has read the retained ones of an earlier run; stale ones are
+    // then cleared.
     scene.subscriber.clear();
     let document = "homeassistant/device/hs100d_8006000000000000000000000000000000000002/config";
     scene.subscriber.receives(document, "Küche").await;
@@ -456,19 +548,19 @@ async fn a_plug_that_is_dead_at_a_restart_keeps_what_the_broker_knew_of_it() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_waited_for_and_said_once_and_check_says_69() {
     let home = home().await;
-    let stranger = TestBroker::start(Brand::Embedded).await;
-    let port = stranger.port;
+    let other = TestBroker::start(Brand::Embedded).await;
+    let port = other.port;
     let setup = Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{port}")));
     let daemon = setup.daemon();
     let line = daemon.says(&format!("broker.listen: 127.0.0.1:{port} is taken: set mqtt.url")).await;
     assert!(line.contains(" WARN ") && line.contains("it is waited for"), "{line}");
     let checked = setup.run_to_its_end(&["check", "--online"], "").await;
     assert!(checked.code == 69 && checked.out.contains(&format!("127.0.0.1:{port} is taken")), "{checked:?}");
-    // The plugs are served, and nothing is told to the stranger who listens there.
+    // The plugs are served, and the other program that listens on that port receives nothing.
     home.wait_until(BOUND, || home.plugs().iter().all(|plug| plug.traffic().lan_requests > 1)).await.unwrap();
     assert!(retained(port).await.is_empty());
 
-    drop(stranger);
+    drop(other);
     daemon.says(&format!("the embedded broker listens on 127.0.0.1:{port} after ")).await;
     assert_eq!(daemon.is_connected().await, port);
     let subscriber = Subscriber::connect(port).await;
@@ -482,20 +574,19 @@ async fn a_port_that_is_taken_is_waited_for_and_said_once_and_check_says_69() {
 #[tokio::test]
 async fn while_a_port_is_waited_for_another_broker_may_be_chosen_and_the_daemon_may_be_stopped() {
     let home = home().await;
-    let [stranger, other] =
+    let [holder, other] =
         [TestBroker::start(Brand::Embedded).await, TestBroker::start(Brand::Embedded).await];
-    let taken = format!("127.0.0.1:{}", stranger.port);
+    let taken = format!("127.0.0.1:{}", holder.port);
     let setup = Setup::new(&Config::of(&home).set("broker", "listen", taken));
     let mut daemon = setup.daemon();
     daemon.says("it is waited for").await;
     setup.write(&Config::of(&home).at_broker(other.port).text());
     daemon.signal("HUP");
     assert_eq!(daemon.is_connected().await, other.port);
-    until_retained(other.port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(other.port, "all online", |all| all_are(all, "online")).await;
     daemon.stop().await;
 
-    let setup =
-        Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", stranger.port)));
+    let setup = Setup::new(&Config::of(&home).set("broker", "listen", format!("127.0.0.1:{}", holder.port)));
     let mut daemon = setup.daemon();
     daemon.says("it is waited for").await;
     daemon.stop().await;
@@ -523,5 +614,5 @@ async fn a_broker_that_is_not_there_is_waited_for_and_the_plugs_are_served_meanw
     home.wait_until(BOUND, || home.plugs().iter().all(|plug| plug.traffic().lan_requests > 0)).await.unwrap();
     let _broker = TestBroker::embedded_at(port).await;
     assert_eq!(daemon.is_connected().await, port);
-    until_retained(port, "everybody online", |all| all_are(all, "online")).await;
+    until_retained(port, "all online", |all| all_are(all, "online")).await;
 }

@@ -1,8 +1,8 @@
-//! A broker in trouble, seen by the real daemon: for each trouble the plugs are served meanwhile, one line says what a
-//! person has to do, and once it has passed all is as before, by itself.
+//! Faults of a broker, seen by the real daemon. With each fault the plugs are served, one line says what a person has
+//! to do, and once the fault is gone everything works as before without help.
 //!
-//! The broker is a real one; the trouble is made by whoever stands between it and the daemon. The listener is at the
-//! broker itself and is troubled by nothing.
+//! The broker is a real one. A proxy between it and the daemon causes the faults. The test's own client connects to the
+//! broker directly.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -17,10 +17,10 @@ const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
 const SESSION_TAKEN_OVER: u8 = 0x8E;
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
 const PACKET_TOO_LARGE: u8 = 0x95;
-/// More than may be outstanding at once, and than wait inside the client.
+/// More than may be in flight at once and than the client buffers.
 const MORE_THAN_FIT: usize = 120;
 
-/// Two plugs, a broker, a line to it that is in trouble or not, and a daemon at its end.
+/// Two plugs, a broker, a proxy in front of it that can cause faults, and a daemon.
 struct Stage {
     home: SimHome,
     broker: TestBroker,
@@ -52,7 +52,8 @@ impl Stage {
         self.home.wait_until(BOUND, served).await.unwrap();
     }
 
-    /// The trouble passes, and all is as before: the states are at the broker, and commands are heard and answered.
+    /// Ends the fault and waits until everything is as before: states are at the broker, commands are received and
+    /// answered.
     async fn heals(self) {
         self.line.set(Trouble::None);
         self.works().await;
@@ -70,7 +71,7 @@ impl Stage {
         for (number, plug) in ["lamp", "fan"].into_iter().enumerate() {
             scene.shows(plug, json!({"route": "local"})).await;
             let state = if home.plug(number).is_on() { "OFF" } else { "ON" };
-            // What was sent to a broker whose daemon did not hear it is lost; so it is said until it is heard.
+            // A command that is published while the daemon is not subscribed is lost, so the test repeats it.
             let result = within("a result", async {
                 loop {
                     let transaction = scene.send(plug, json!({ "state": state }));
@@ -86,7 +87,7 @@ impl Stage {
         }
     }
 
-    /// The one line at level WARN that holds this, and none like it.
+    /// The only line at level WARN that contains this text.
     async fn says_once(&self, part: &str) -> String {
         let line = self.daemon.says(part).await;
         assert!(line.contains(" WARN "), "{line}");
@@ -122,7 +123,7 @@ async fn a_reload_sends_a_refused_password_not_again_and_a_corrected_one_at_once
     stage.says_once("it refuses the login").await;
     config("wrong", "a");
     stage.daemon.says_again("it refuses the login", 2).await;
-    // Whatever else the config says, the refused password waits for its turn.
+    // The refused password is not tried again soon, whatever else the config changes.
     config("wrong", "b");
     stage.says_once("it refused this name and password before the reload").await;
     stage.line.set(Trouble::None);
@@ -148,7 +149,7 @@ async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
     let subscriber = Subscriber::connect(stage.broker.port).await;
     subscriber.receives("hs100d/bridge/state", "online").await;
     stage.line.set(Trouble::DropsAcks);
-    // Commands are carried out, whatever becomes of their results.
+    // Commands are carried out even if their results cannot be published.
     for number in 0..MORE_THAN_FIT {
         let state = if number % 2 == 0 { "ON" } else { "OFF" };
         let orders = stage.home.plug(0).traffic().relay_orders;
@@ -157,7 +158,7 @@ async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
         stage.home.wait_until(BOUND, heard).await.unwrap();
     }
     stage.plugs_are_served().await;
-    // What was dropped does not come any more.
+    // Results that were dropped are not sent later.
     stage.line.set(Trouble::None);
     stage.says_once("acknowledges none of our messages: see the broker's log").await;
     stage.works().await;

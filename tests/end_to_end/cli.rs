@@ -1,5 +1,5 @@
-//! The commands beside the daemon, at work in a simulated home: what they do to plugs, account, store and broker, what
-//! they print, and what they exit with.
+//! The commands beside the daemon, in a simulated home: what they do to plugs, account, store and broker, what they
+//! print, and their exit codes.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -23,7 +23,7 @@ use hs100d::sim::plug::SwitchedBy;
 use hs100d::store::HashFile;
 use serde_json::{Value, json};
 
-/// The demo tells its story in half a minute; a busy machine is slower.
+/// The demo takes half a minute, more on a busy machine.
 const A_STORY: Duration = Duration::from_secs(120);
 
 async fn home() -> SimHome {
@@ -56,7 +56,7 @@ async fn a_plug_is_meant_by_its_name_alias_address_mac_or_device_id() {
         assert_eq!((plug.is_on(), last_origin(&home, 1)), (word == "on", Some(SwitchedBy::Lan)), "{target}");
     }
     assert_eq!(plug.switchings().len(), targets.len());
-    assert_eq!(home.plug(0).switchings(), [], "nobody else was meant");
+    assert_eq!(home.plug(0).switchings(), [], "no other plug was meant");
     let done = setup.run(&["plug", "tree", "toggle"]).await;
     assert!(done.ok().starts_with("ON (local, "), "{done:?}");
     assert!(home.plug(0).is_on());
@@ -69,7 +69,7 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
     let home = home().await;
     let setup = Setup::new(&Config::of(&home).plug("lamp", &home, 0));
     let plug = home.plug(0);
-    // On a busy machine the restart that comes a second after the first reboot would meet one of the next commands.
+    // On a busy machine the restart, a second after the first reboot, could meet one of the next commands.
     plug.with(|plug| plug.boot_time = Duration::ZERO);
     for (via, origin) in [("local", SwitchedBy::Lan), ("cloud", SwitchedBy::Cloud)] {
         let run = async |verb| setup.run(&["plug", "lamp", verb, "--via", via]).await;
@@ -90,6 +90,11 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
         ] {
             assert!(info.ok().contains(line), "{line:?} in {info:?}");
         }
+        assert!(!info.ok().contains("waits for"), "{info:?}");
+        let verbose = setup.run(&["plug", "lamp", "info", "-v", "--via", via]).await;
+        let waits_for: Vec<_> = verbose.ok().lines().filter_map(|it| it.strip_prefix("waits for ")).collect();
+        let over_the_route = format!("over the {via} route in ");
+        assert!(waits_for.iter().any(|it| it.contains(&over_the_route) && it.ends_with('s')), "{verbose:?}");
         run("led-on").await.ok();
         assert!(plug.is_led_on());
         let restarts = plug.traffic().restarts;
@@ -133,7 +138,7 @@ async fn without_the_lan_a_plug_is_found_in_the_account_and_without_both_it_is_s
     assert!(failed.failed(78).contains("add a [cloud] table"), "{failed:?}");
 }
 
-/// What is not waited for: a story that waits until this is over comes to no end.
+/// A time that no test reaches: a test that waits for it fails.
 const NEVER: &str = "10m";
 
 #[tokio::test]
@@ -165,9 +170,9 @@ async fn a_name_that_fits_two_plugs_is_an_error_that_lists_both_and_a_topic_name
     assert_eq!(lamps.len(), 2, "{names:?}");
     let both = setup.run(&["plug", "LAMP", "off"]).await;
     assert!(lamps.iter().all(|name| both.failed(1).contains(&format!("{name} at 127.0.0.1"))), "{both:?}");
-    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()), "nobody was switched");
+    assert!(home.plugs().iter().all(|plug| plug.switchings().is_empty()), "no plug was switched");
 
-    // Topic names stay, whatever the plugs are called by now, and nobody need be looked for.
+    // Topic names stay, whatever the plugs' aliases are now, and no search is needed.
     for number in 0..2 {
         home.plug(number).with(|plug| (plug.alias, plug.hears_broadcasts) = ("Another".to_owned(), false));
     }
@@ -222,7 +227,7 @@ async fn what_can_not_succeed_is_told_at_once_with_the_cause_and_what_helps() {
     says(&setup, &["plug", "lamp", "on", "--via", "local"], &["lamp: local: connection refused: "]).await;
     let nobody = "on the LAN, and the account does not list it: see `hs100d discover`";
     says(&nowhere, &["plug", "Fridge", "on"], &["Fridge: no plug of that name", nobody]).await;
-    // Without an address and with a MAC alone, the account's list decides.
+    // Without an address, a MAC is looked up in the account's device list.
     let by_mac = config.clone().without_search().text()
         + "[[plug]]\nname = \"kitchen\"\nmac = \"50:C7:BF:00:00:01\"\n";
     nowhere.write(&by_mac);
@@ -541,7 +546,7 @@ async fn a_plug_is_forgotten_with_all_that_the_broker_keeps_of_it_with_and_witho
     let config =
         Config::of(&home).without("cloud").set("broker", "listen", format!("127.0.0.1:{}", free_port()));
     let mut scene = Scene::start(&config).await;
-    // State, info, availability and the document of each.
+    // State, info, availability and the discovery payload of each.
     until_retained(scene.port, "both plugs", |all| {
         of_plug(all, "lamp", 1) == 4 && of_plug(all, "kuche", 2) == 4
     })
@@ -594,21 +599,21 @@ async fn a_plug_whose_entry_has_no_name_is_not_forgotten_without_a_daemon_either
     assert!(known(&setup).iter().any(|name| name == "lamp"));
 }
 
-/// What stands in for `/etc` and `/var/lib` of a machine with the service, for commands in a mount namespace.
+/// Stands in for `/etc` and `/var/lib` of a machine with the service. Commands run in a mount namespace.
 struct Machine {
     folder: tempfile::TempDir,
 }
 
-/// The user that the service ran as, and one that has nothing to do with it.
+/// The user id of the service, and that of a user who has no rights to it.
 const SERVICE: u32 = 61_500;
 const SOMEBODY: u32 = 12_345;
-/// The program is bound where every user may run it.
+/// The program is mounted where every user may run it.
 const BESIDE_SERVICE: &str = "mount --bind \"$1/lib\" /var/lib && mount --bind \"$2\" \"$1/hs100d\" && \
      { [ ! -d /etc/ssl ] || mount --bind /etc/ssl \"$1/etc/ssl\"; } && mount --rbind \"$1/etc\" /etc && user=$3 && cd / && program=\"$1/hs100d\" && shift 3 && \
      exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$program\" \"$@\"";
 
 impl Machine {
-    /// The state becomes the service's, as systemd keeps it for a user that exists only while the service runs.
+    /// Gives the state directory to the service, as systemd does for a dynamic user.
     fn of(state: &std::path::Path, config: &str, password: &str) -> Option<Self> {
         use std::os::unix::fs::{PermissionsExt, chown, symlink};
         let trial = std::process::Command::new("unshare")
@@ -653,21 +658,21 @@ impl Machine {
         let input = input.to_owned();
         let run = move || {
             let mut child = command.spawn().unwrap();
-            // A command that needs no input may have ended before it is written.
+            // A command that needs no input may end before it is written.
             let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
             child.wait_with_output().unwrap()
         };
         within(&format!("the end of {words:?}"), tokio::task::spawn_blocking(run)).await.unwrap()
     }
 
-    /// What it prints, if all goes well.
+    /// Standard output, if the command succeeds.
     async fn ok(&self, user: u32, words: &[&str]) -> String {
         let output = self.run(user, words, ACCOUNT.1).await;
         assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The one line that it ends with.
+    /// The last line on standard error, if the command ends with this code.
     async fn fails(&self, user: u32, words: &[&str], code: i32) -> String {
         let output = self.run(user, words, ACCOUNT.1).await;
         let line = String::from_utf8(output.stderr.clone()).unwrap();
@@ -689,7 +694,7 @@ async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to
     let config = config.set("cloud", "url", home.cloud().url());
     let Some(machine) = Machine::of(&scene.setup.state_dir(), &config.text(), ACCOUNT.1) else { return };
 
-    // A user who may not see what the service keeps.
+    // A user who may not read the files of the service.
     let told = machine.ok(SOMEBODY, &["check"]).await;
     assert!(told.contains("\nstate      /var/lib/hs100d\n"), "{told}");
     assert!(told.contains("\nwarning: this user may not read the service's state"), "{told}");
@@ -708,9 +713,9 @@ async fn beside_the_service_root_uses_its_state_and_anybody_else_is_told_what_to
     machine.fails(SOMEBODY, &["plug", "kuche", "on", "--via", "cloud"], 77).await;
     let line = machine.fails(SOMEBODY, &["forget", "kuche"], 77).await;
     assert!(line.ends_with("type `sudo hs100d forget kuche`\n"), "{line}");
-    assert_eq!(home.cloud().records().len(), 0, "nobody has logged in");
+    assert_eq!(home.cloud().records().len(), 0, "there was no login");
 
-    // Root has its names, its password and its token, and leaves them to it.
+    // Root uses its names, its password and its token, and leaves them with the service.
     machine.ok(0, &["plug", "kuche", "on"]).await;
     assert!(home.plug(1).is_on(), "the topic name is known");
     let told = machine.ok(0, &["check", "--online"]).await;

@@ -1,5 +1,5 @@
-//! Plugs come, are called something, are forgotten: what the commands and the requests over MQTT do about it, and what
-//! stays at the broker. The real program, a simulated home, real brokers.
+//! Plugs are found, named and forgotten: what the commands and the requests over MQTT do about it, and what stays at
+//! the broker. The real program, a simulated home, real brokers.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -14,12 +14,12 @@ use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
 use serde_json::{Value, json};
 
-/// The LAN alone, and one round of discovery in a day.
+/// Only the LAN, and one round of discovery in a day.
 fn lan_alone(home: &SimHome) -> Config {
     Config::of(home).without("cloud").set("discovery", "interval", "1d")
 }
 
-/// What is kept below a plug's topics, and the documents that name it.
+/// The retained messages below a plug's topics, and the discovery payloads that name it.
 fn of_plug<'a>(all: &'a [Message], plug: &str) -> Vec<&'a str> {
     let own = format!("/{plug}/");
     let is_about = |seen: &&Message| seen.topic.contains(&own) || seen.payload.contains(&own);
@@ -115,7 +115,7 @@ async fn discover_tells_topic_names_and_the_outlets_of_strips_and_writes_nothing
     assert!(lines[3][start..].starts_with(topic_name(1)) && lines[3].contains("  outlet 2 "), "{table:?}");
     assert!(lines[3].ends_with("  ON") && lines[4].ends_with("  OFF"), "{table:?}");
 
-    // A name of the config goes before that of the store.
+    // A name in the config takes precedence over one in the store.
     setup.write(&config.plug("kettle", &home, 1).text());
     let named = setup.run(&["discover", "--json", "--timeout", "1s"]).await.json();
     assert_eq!(named[1]["topic_name"], "kettle");
@@ -189,7 +189,7 @@ async fn a_request_finds_plugs_that_came_and_another_reads_those_that_are_there(
     is_online(&scene.subscriber, "kettle").await;
     happens(&scene.subscriber, json!({ "event": "plug_found", "plug": "kettle" })).await;
 
-    // Nobody reads these plugs for an hour, unless he is asked to.
+    // These plugs are polled once an hour; only a request reads them earlier.
     scene.shows("lamp", json!({ "state": "OFF" })).await;
     scene.shows("kettle", json!({ "state": "OFF" })).await;
     home.plug(0).press_button();
@@ -215,7 +215,7 @@ async fn a_plug_is_forgotten_by_command_and_by_request_with_all_that_the_broker_
         is_online(&scene.subscriber, plug).await;
     }
     until_retained(scene.port, "all documents", |all| of_plug(all, "lamp").len() >= 4).await;
-    // Whoever is still there would be found again.
+    // A plug that is still there would be found again.
     home.lan().unplug(home.plug(0)).await;
     home.lan().unplug(home.plug(1)).await;
 
@@ -252,7 +252,7 @@ async fn what_an_earlier_run_left_behind_is_cleared_and_what_others_left_is_neve
 async fn leftovers_at(brand: Brand) {
     let broker = mqtt::TestBroker::start(brand).await;
     let (ours, theirs) = (home_of(&["Lamp", "Kettle"]).await, home_of(&["", "", "Lamp"]).await);
-    // The first two of each house are the same by their device ids; one document cannot be about both.
+    // The first two plugs of each home have the same device ids, and one discovery payload cannot be about both.
     theirs.lan().unplug(theirs.plug(0)).await;
     theirs.lan().unplug(theirs.plug(1)).await;
     let of =
@@ -265,7 +265,7 @@ async fn leftovers_at(brand: Brand) {
             r#"{"state_topic":"zigbee2mqtt/x","origin":{"name":"zigbee2mqtt"}}"#,
         ),
         ("homeassistant/switch/broken/config", "{"),
-        ("ours/stranger/said", "something that is no plug's"),
+        ("ours/other/said", "something that is no plug's"),
     ];
     for (topic, payload) in foreign {
         subscriber.publish_retained(topic, payload);
@@ -281,7 +281,7 @@ async fn leftovers_at(brand: Brand) {
     let documents = |all: &[Message]| {
         all.iter().filter(|seen| seen.topic.starts_with("homeassistant/device/hs100d")).count()
     };
-    // Five documents: two plugs and a bridge here, a plug and a bridge there.
+    // Five discovery payloads: two plugs and a bridge here, a plug and a bridge there.
     let before = until_retained(broker.port, "all documents", |all| documents(all) == 5).await;
     let names = setup.state_dir().join("state.json");
     mqtt::within("the names on disk", async {
@@ -291,7 +291,7 @@ async fn leftovers_at(brand: Brand) {
     })
     .await;
 
-    // It ends without a word; then the kettle leaves the house and is forgotten while nobody runs.
+    // The daemon is killed. Then the kettle is removed and forgotten while no daemon runs.
     daemon.kill().await;
     ours.lan().unplug(ours.plug(1)).await;
     let told = setup.run(&["forget", "kettle"]).await;
@@ -329,13 +329,13 @@ async fn a_name_is_given_once_and_one_from_the_config_wins_and_leaves_nothing_un
     is_online(&subscriber, "lamp").await;
     daemon.stop().await;
 
-    // Called otherwise in the Kasa app: its topics stay.
+    // Another alias in the Kasa app: its topics stay.
     home.plug(0).with(|plug| plug.alias = "Something else".to_owned());
     let daemon = setup.daemon();
     sees(&subscriber, "hs100d/lamp/info", json!({ "alias": "Something else" })).await;
     sees(&subscriber, "hs100d/bridge/info", json!({ "plugs": 1, "online": 1 })).await;
 
-    // Called otherwise in the config.
+    // Another name in the config.
     setup.write(&config.plug("kettle", &home, 0).text());
     daemon.signal("HUP");
     is_online(&subscriber, "kettle").await;
@@ -360,7 +360,7 @@ async fn a_plug_of_the_config_that_has_an_address_needs_no_broadcast() {
     is_online(&scene.subscriber, "kettle").await;
     assert_eq!(scene.command("kettle", json!({ "state": "ON" })).await["status"], "ok");
 
-    // Another plug at the address is not taken for it, neither now nor after a restart.
+    // Another plug at the address is not mistaken for it, neither now nor after a restart.
     let Scene { setup, mut daemon, .. } = scene;
     daemon.stop().await;
     home.lan().unplug(home.plug(0)).await;
@@ -392,7 +392,7 @@ async fn what_was_learned_a_moment_before_the_end_is_written_down() {
 async fn a_state_directory_that_cannot_be_written_to_is_said_and_stops_nothing() {
     let home = home_of(&["Lamp"]).await;
     let setup = Setup::new(&lan_alone(&home));
-    // A file where the directory would be keeps out even root.
+    // A file in place of the directory stops even root.
     std::fs::write(setup.state_dir(), "in the way").unwrap();
     let scene = Scene::at(setup).await;
     scene.daemon.says("cannot be used").await;

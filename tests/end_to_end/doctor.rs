@@ -1,5 +1,5 @@
-//! `check --online` at work in a simulated home: which cause it names for each fault of a plug and of the account, in
-//! words and as JSON, and that it neither switches anything nor uses up logins.
+//! `check --online` in a simulated home: which cause it names for each fault of a plug and of the account, as text and
+//! as JSON, and that it neither switches anything nor uses up logins.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -14,7 +14,7 @@ use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
 use serde_json::{Value, json};
 
-/// What is told of one subject, with its line.
+/// The report on one subject, with its line.
 #[derive(Debug)]
 struct Told {
     line: String,
@@ -26,7 +26,7 @@ impl Told {
         self.object["cause"].as_str().unwrap_or("none")
     }
 
-    /// What came back to the first try whose description holds this.
+    /// The result of the first try whose description contains this.
     fn came_back(&self, what: &str) -> &str {
         let tries = self.object["tries"].as_array().unwrap();
         let of_it = tries.iter().find(|one| one["what"].as_str().unwrap().contains(what));
@@ -34,7 +34,7 @@ impl Told {
     }
 }
 
-/// Both forms, of an examination each, which must say the same of whom is asked about.
+/// Runs the check in both forms, which must agree on the subject.
 async fn examined(setup: &Setup, subject: &str) -> Told {
     let (told, text) =
         tokio::join!(setup.run(&["check", "--online", "--json"]), setup.run(&["check", "--online"]));
@@ -67,7 +67,7 @@ fn compared(told: &Ended, text: &Ended, subject: &str) -> Told {
     Told { line: lines[0].to_owned(), object }
 }
 
-/// Of the object that was printed, the part about this subject.
+/// The part of the printed object about this subject.
 fn subject_of(told: &Ended, subject: &str) -> Value {
     let whole: Value = serde_json::from_str(&told.out).unwrap_or_else(|error| panic!("{error}: {told:?}"));
     let subjects = whole["online"]["subjects"].as_array().unwrap();
@@ -80,7 +80,7 @@ fn subject_of(told: &Ended, subject: &str) -> Value {
     found[0].clone()
 }
 
-/// A house whose plugs are `lamp` and `fan`, and a home that knows them by name and address.
+/// A home with the plugs `lamp` and `fan`, and a config with their names and addresses.
 async fn scene() -> (SimHome, Setup) {
     let home = home_of(&["Lamp", "Fan"]).await;
     let config = Config::of(&home).set("local", "timeout", "500ms").set("discovery", "adopt", false);
@@ -343,9 +343,12 @@ async fn what_the_running_daemon_has_given_up_is_not_tried_and_its_broker_and_pl
     );
     let result = scene.command("lamp", json!({"state": "ON"})).await;
     assert_eq!(result["status"], "ok", "{result}");
-    assert!(!scene.daemon.lines().iter().any(|line| line.contains("client id")), "nobody was thrown out");
+    assert!(
+        !scene.daemon.lines().iter().any(|line| line.contains("client id")),
+        "no client was disconnected"
+    );
     scene.daemon.stop().await;
-    // Without the daemon nobody has given anything up.
+    // Without the daemon nothing reports the cloud as stopped, so the check logs in.
     examined(&scene.setup, "cloud").await;
     assert_eq!(home.cloud().calls(Method::Login), 3);
 }
@@ -404,7 +407,7 @@ mod apart {
         play_apart("doctor::apart::in_its_namespace", "doctor", Duration::from_secs(360));
     }
 
-    /// In a namespace of its own the newer discovery has the ports to itself, and nothing leaves for other networks.
+    /// In its own namespace the discovery has its real ports to itself, and no datagram reaches another network.
     #[tokio::test]
     #[ignore = "started by other_languages_and_other_networks_are_told_apart"]
     async fn in_its_namespace() {
@@ -415,7 +418,7 @@ mod apart {
             if_addrs::get_if_addrs().unwrap().into_iter().filter(|interface| !interface.is_loopback());
         assert_eq!(foreign.count(), 0, "this is not an empty namespace");
         ip("link set lo up");
-        // A cable whose other end has nobody at it.
+        // A cable with nothing at its other end.
         ip("link add cable type veth peer name end");
         ip("addr add 10.77.0.2/24 dev cable");
         ip("link set cable up");
@@ -497,7 +500,7 @@ mod apart {
         home.plug(2).set_cloud(CloudLink::Offline);
         assert_eq!(examined(&setup, "plug far").await.cause(), "unplugged");
 
-        // Nobody has written the plug down that speaks the other language, and it is told of all the same.
+        // The plug that speaks KLAP is not in the config, and is reported nevertheless.
         let setup = Setup::new(&Config::of(&home).without("cloud").set("local", "timeout", "500ms"));
         let told = examined_in_turn(&setup, "plug HS100(EU) at 127.0.0.11").await;
         assert_eq!(told.cause(), "no-lan-account");

@@ -1,5 +1,5 @@
-//! `check --online` before brokers that are of no use: mosquitto with users, rights and certificates where it is
-//! installed, and small ones that do one thing wrong.
+//! `check --online` with brokers that do not work: mosquitto with users, ACLs and certificates where it is installed,
+//! and small servers with one fault each.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 const PASSWORD: &str = r#""'\/{}$ü "#;
 
-/// A config with no plugs and no cloud, so that the broker is all that is tried.
+/// A config without plugs and cloud, so that only the broker is checked.
 fn config() -> Config {
     Config::default().without_search()
 }
@@ -27,7 +27,7 @@ fn at(port: u16) -> Config {
     config().at_broker(port)
 }
 
-/// What is told of the broker, and with which code it ended.
+/// The report on the broker, as JSON.
 async fn told(config: &Config) -> Value {
     let ended = Setup::new(config).run(&["check", "--online", "--json"]).await;
     assert!(!ended.out.contains("s3cret") && !ended.err.contains("s3cret"), "{ended:?}");
@@ -37,11 +37,11 @@ async fn told(config: &Config) -> Value {
     assert_eq!(ended.code, if broker["ok"] == true { 0 } else { 69 }, "{ended:?}");
     let found = broker["found"].as_str().unwrap();
     let remedy = broker["remedy"].as_str().unwrap_or_default();
-    assert!(remedy.is_empty() || !found.contains(remedy), "the remedy is told once: {broker}");
+    assert!(remedy.is_empty() || !found.contains(remedy), "the remedy is there once: {broker}");
     broker
 }
 
-/// A listener whose clients are read once and answered with this.
+/// A listener that reads once from each client and answers with these bytes.
 async fn answering(words: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -51,7 +51,7 @@ async fn answering(words: &'static [u8]) -> u16 {
                 let mut buffer = [0; 1024];
                 let _ = stream.read(&mut buffer).await;
                 let _ = stream.write_all(words).await;
-                // Until the client goes.
+                // Until the client disconnects.
                 while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {}
             });
         }
@@ -80,7 +80,7 @@ async fn each_way_in_which_a_broker_is_of_no_use_has_its_cause() {
     assert_eq!(told(&at(free_port())).await["cause"], "broker-refuses");
     let nowhere = config().set("mqtt", "url", "mqtt://no.such.host.invalid");
     assert_eq!(told(&nowhere).await["cause"], "broker-name-unresolved");
-    // A CONNACK as brokers of the version before send it, which refuses the protocol.
+    // A CONNACK of MQTT 3.1.1 that refuses the protocol version.
     assert_eq!(told(&at(answering(b"\x20\x02\x00\x01").await)).await["cause"], "no-mqtt-5");
     assert_eq!(told(&at(answering(b"").await)).await["cause"], "broker-mute");
     assert_eq!(
@@ -138,12 +138,12 @@ async fn each_way_in_which_mosquittos_tls_fails_has_its_cause() {
         return;
     }
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let lines = "allow_anonymous true\ncertfile FOLDER/server.pem\nkeyfile FOLDER/server.key\n";
     let broker = TestBroker::mosquitto(
         lines,
-        &[("server.pem", &certificate), ("server.key", &key), ("stranger.pem", &stranger)],
+        &[("server.pem", &certificate), ("server.key", &key), ("other.pem", &other)],
     )
     .await;
     let tls = |host: &str, file: &str| {
@@ -151,7 +151,7 @@ async fn each_way_in_which_mosquittos_tls_fails_has_its_cause() {
         config().set("mqtt", "url", format!("mqtts://{host}:{}", broker.port)).set("mqtt", "ca_file", file)
     };
     assert_eq!(told(&tls("localhost", "server.pem")).await["ok"], true);
-    assert_eq!(told(&tls("localhost", "stranger.pem")).await["cause"], "certificate-untrusted");
+    assert_eq!(told(&tls("localhost", "other.pem")).await["cause"], "certificate-untrusted");
     assert_eq!(told(&tls("127.0.0.1", "server.pem")).await["cause"], "certificate-for-another-name");
     let plain = told(&at(broker.port)).await;
     assert!(plain["cause"] == "broker-speaks-tls" || plain["cause"] == "broker-mute", "{plain}");
@@ -191,7 +191,7 @@ async fn a_broker_at_which_the_daemon_could_not_write_is_named_and_nothing_is_le
     }
 }
 
-/// DER: a type, the length in its shortest form, and what it holds.
+/// DER: a type, the length in its shortest form, and the content.
 fn der(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let [high, low] = u16::try_from(body.len()).unwrap().to_be_bytes();
@@ -203,7 +203,7 @@ fn der(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     [head, body].concat()
 }
 
-/// A certificate of X.509 version 1 that signed itself, as `openssl x509 -req` makes it, and its key.
+/// A self-signed certificate of X.509 version 1, as `openssl x509 -req` makes it, and its key.
 fn version_1() -> (String, String) {
     const SEQUENCE: u8 = 0x30;
     let key = KeyPair::generate().unwrap();
@@ -265,7 +265,7 @@ async fn a_certificate_that_only_openssl_takes_is_told_in_plain_words_with_the_o
         (version_1(), true, Some("certificate-version-1"), "openssl x509 -req"),
         (own(params(&["localhost"], true, now)), true, None, ""),
         (own(params(&["localhost"], false, now)), true, None, ""),
-        // Without its authority it is trusted for its own sake.
+        // Without a CA, the certificate itself is in the list of trusted ones.
         (signed(params(&["localhost"], false, now)), true, None, ""),
         (own(params(&[], true, now)), true, Some("certificate-without-name"), "-addext"),
         (own(params(&["elsewhere"], true, now)), true, Some("certificate-for-another-name"), "mqtt.url"),

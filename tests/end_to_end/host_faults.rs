@@ -1,6 +1,6 @@
-//! A machine in trouble, seen by the real daemon: it may open no more files, its disk is full, or its state directory is
-//! read-only. The plugs are served all the same, one line says what a person has to do, and once the trouble has passed
-//! all is as before, by itself.
+//! Faults of the machine, seen by the real daemon: no free file descriptors, a full disk, a read-only state directory.
+//! The plugs are served, one line says what a person has to do, and once the fault is gone everything works as before
+//! without help.
 
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -28,21 +28,21 @@ use hs100d::sim::home::SimHome;
 use hs100d::store::Store;
 use serde_json::json;
 
-/// Too few for a connection to each plug of the crowd beside all else that the daemon has open.
+/// Too few for a connection to each plug in addition to the other files of the daemon.
 const FEW_FILES: &str = "ulimit -n 64; exec \"$@\"";
 const CROWD: usize = 42;
-/// So many of them fall silent: when they are read, each has a connection that waits for an answer.
+/// The number of plugs that become silent: each read of them holds a connection that waits for an answer.
 const SILENT: usize = 36;
-/// What the daemon may use of one core meanwhile, in the build without optimisation, on a machine with other things to
-/// do; one that asks the system without a pause uses all of it.
+/// The share of one core that the daemon may use meanwhile, in an unoptimised build on a busy machine. A daemon that
+/// retries without a pause uses all of it.
 const BUSY: f64 = 0.5;
-/// So long is the time at the beginning of a line.
+/// The length of the time at the start of a line.
 const TIME: usize = "2026-01-01T00:00:00Z".len();
 /// Processor time is counted in hundredths of a second.
 const TICK: f64 = 0.01;
-/// Large enough to begin with, and soon full.
+/// Large enough at the start, and soon full.
 const SMALL_DISK: &str = "mount -t tmpfs -o size=256k none \"$STATE_DIRECTORY\" && exec \"$@\"";
-/// Full before the daemon begins.
+/// Full before the daemon starts.
 const FULL_DISK: &str = "mount -t tmpfs -o size=256k none \"$STATE_DIRECTORY\" && \
     { head -c 1M /dev/zero >\"$STATE_DIRECTORY/filler\" 2>/dev/null; exec \"$@\"; }";
 const READ_ONLY: &str = "mount -t tmpfs -o size=256k,ro none \"$STATE_DIRECTORY\" && exec \"$@\"";
@@ -53,7 +53,7 @@ async fn scene_by(setup: Setup, words: &[&str]) -> Scene {
     Scene { subscriber: Subscriber::connect(port).await, setup, daemon, port }
 }
 
-/// Waits until so many plugs are served over the LAN.
+/// Waits until these plugs are served over the LAN.
 async fn served(scene: &Scene, names: impl IntoIterator<Item = String>) {
     for name in names {
         scene.shows(&name, json!({"route": "local"})).await;
@@ -65,16 +65,16 @@ async fn switches(scene: &Scene, plug: &str, state: &str) {
     assert!(holds(&result, &json!({"status": "ok", "state": state, "route": "local"})), "{plug}: {result}");
 }
 
-/// Lines that a person is meant to act on.
+/// Lines that a person should act on.
 fn warnings(scene: &Scene) -> Vec<String> {
     let lines = scene.daemon.lines();
     lines.into_iter().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect()
 }
 
-/// What the daemon has used of one core so far, in seconds.
+/// The processor time that the daemon has used so far, in seconds.
 fn used(scene: &Scene) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", scene.daemon.pid())).unwrap();
-    // Behind the name, which may hold anything; user and system time are the 14th and 15th field.
+    // The name may contain anything, so parsing starts behind it. User and system time are the fields 14 and 15.
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let fields: Vec<&str> = fields.split_whitespace().collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap() * TICK).sum()
@@ -99,7 +99,7 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
     }
     let line = scene.daemon.says("no more files may be opened (64 at most)").await;
     assert!(line.contains(" WARN ") && line.contains("LimitNOFILE="), "{line}");
-    // There is room for clients of the broker all the time, and the plugs that answer are switched in their time.
+    // Clients of the broker can connect all the time, and the plugs that answer are switched in time.
     let another = Subscriber::connect(scene.port).await;
     another.receives("hs100d/bridge/state", "online").await;
     for name in names().skip(SILENT) {
@@ -119,7 +119,7 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
     assert_eq!(about_files, 1, "{said:#?}");
 }
 
-/// A daemon whose state directory is a disk of its own, and the way there from outside.
+/// A daemon whose state directory is its own disk, and the path to that from outside.
 async fn scene_on_disk(config: Config, unshare: &[&str], mount: &str) -> (Scene, PathBuf) {
     let setup = Setup::new(&config.set("broker", "listen", format!("127.0.0.1:{}", free_port())));
     let state_dir = setup.state_dir();
@@ -131,10 +131,10 @@ async fn scene_on_disk(config: Config, unshare: &[&str], mount: &str) -> (Scene,
     (scene, inside)
 }
 
-/// A disk without room; whatever is given back on it is taken at once. There is room again when it is dropped.
+/// A disk without free space: space that is freed is taken at once. Dropping it frees the space.
 struct Full {
     file: PathBuf,
-    /// It goes on for as long as the sender is there.
+    /// Runs as long as the sender exists.
     filler: Option<(JoinHandle<()>, mpsc::Sender<()>)>,
 }
 
@@ -164,7 +164,7 @@ impl Drop for Full {
     }
 }
 
-/// Waits until the file on the disk holds this.
+/// Waits until the file on the disk contains this.
 async fn is_written(file: &PathBuf, part: &str) {
     within(&format!("{part} in {}", file.display()), async {
         while !fs::read_to_string(file).is_ok_and(|text| text.contains(part)) {
@@ -174,7 +174,7 @@ async fn is_written(file: &PathBuf, part: &str) {
     .await;
 }
 
-/// What is told once a plug was followed to another address: there is something new to write.
+/// Swaps the addresses of both plugs, so that the daemon has something new to write. Returns once it has followed them.
 async fn moves(scene: &Scene, home: &SimHome) {
     home.lan().swap(home.plug(0), home.plug(1)).await.unwrap();
     scene.request("discover", json!({})).await;
@@ -208,7 +208,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
         switches(&scene, plug, "ON").await;
         switches(&scene, plug, "OFF").await;
     }
-    // The embedded broker takes new clients, and what they have it keep.
+    // The embedded broker accepts new clients and retained messages from them.
     let line = scene.daemon.says("/broker: cannot be written: No space left on device").await;
     assert!(line.contains(" WARN ") && line.contains("goes on in memory"), "{line}");
     let another = Subscriber::connect(scene.port).await;
@@ -244,7 +244,7 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
     assert!(line.contains(" WARN ") && line.contains("make room"), "{line}");
     let line = scene.daemon.says("the account's token cannot be saved: ").await;
     assert!(line.contains("No space left on device"), "{line}");
-    // A file that could not be written is no logout.
+    // A token file that cannot be written does not count as a logout.
     scene.daemon.signal("HUP");
     scene.daemon.says("the config was read again").await;
 
@@ -287,7 +287,7 @@ async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be(
     assert!(said.len() <= 3, "the directory, the broker's store and the file: {said:#?}");
 }
 
-/// The daemon in this process, since nobody may set the clock of this machine for a test.
+/// The daemon runs in this process, since a test may not set the clock of the machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
     let home = home_of(&["Lamp", "Fan"]).await;
@@ -331,7 +331,7 @@ async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
         assert!(json_of(&happened)["at"].as_str().unwrap().starts_with(year), "{happened:?}");
     };
     told("1970").await;
-    // Somebody tells the time: the fifteenth of January 2027, then that it is but 2026.
+    // The clock is set to 15 January 2027, then back to 2026.
     date.store(1_800_000_000, Ordering::Relaxed);
     told("2027").await;
     date.store(1_790_000_000, Ordering::Relaxed);

@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// A daemon in this process, and somebody at its broker.
+/// A daemon in this process, and a client at its broker.
 struct Served {
     subscriber: Subscriber,
     requests: mpsc::Sender<SignalRequest>,

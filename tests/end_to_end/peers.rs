@@ -1,5 +1,4 @@
-//! A whole chain of strangers: a plug that others wrote, the broker that others wrote, and their clients at it. Only
-//! the daemon in the middle is ours.
+//! A plug, a broker and MQTT clients that others wrote. Only the daemon in the middle is ours.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -32,7 +31,7 @@ fn publish(port: u16, topic: &str, payload: &str) {
     assert!(done.status.success(), "{done:?}");
 }
 
-/// `mosquitto_sub`, which says `topic payload` in a line each.
+/// `mosquitto_sub`, which prints `topic payload` lines.
 fn subscribe(port: u16, filter: &str) -> Talker {
     let mut command = Command::new("mosquitto_sub");
     command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-V", "5", "-q", "1", "-v", "-t", filter]);
@@ -91,12 +90,12 @@ async fn a_plug_of_others_is_switched_by_mosquitto_pub_and_read_back_by_mosquitt
     }
 }
 
-/// How often the plug was read so far.
+/// The number of reads of the plug so far.
 fn count(daemon: &Daemon) -> usize {
     daemon.lines().iter().filter(|line| line.contains("request=SysInfo")).count()
 }
 
-/// A daemon between one plug of theirs and a broker of theirs.
+/// A daemon between a plug and a broker that others wrote.
 struct Chain {
     plug: TheirPlug,
     port: u16,

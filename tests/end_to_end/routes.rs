@@ -1,9 +1,9 @@
-//! The failure table over real sockets: what the LAN does to a command, crossed with what the cloud does to it. The
-//! whole table runs on a hand-moved clock in `routing.rs`; here each row and each column of it meets the real daemon,
-//! a plug, and a broker.
+//! The failure table over real sockets: each fault of the LAN with each fault of the cloud during a command. The whole
+//! table runs on a simulated clock in `routing.rs`; here each row and each column of it runs with the real daemon, a
+//! plug, and a broker.
 //!
 //! ```text
-//! HS100D_NUMBERS=1 cargo test --test end_to_end -- --nocapture     row by row: how it ended, and after how long
+//! HS100D_NUMBERS=1 cargo test --test end_to_end -- --nocapture     row by row: the outcome and the time it took
 //! ```
 
 #![cfg(all(feature = "sim", feature = "broker"))]
@@ -23,23 +23,23 @@ use hs100d::sim::plug::SwitchedBy;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// Asks for the numbers: then one house stands at a time, and every bound is kept to the millisecond.
+/// If set, one home runs at a time, and every bound is checked to the millisecond.
 const NUMBERS: &str = "HS100D_NUMBERS";
-/// So many houses stand at once otherwise, each with a daemon …
+/// Otherwise this many homes run at once, each with a daemon …
 const AT_ONCE: usize = 12;
-/// … and this is what they may cost each other.
+/// … and slow each other down by at most this.
 const SLACK: Duration = Duration::from_secs(2);
 /// A command that no route delivers is dropped after this time.
 const COMMAND_TTL: Duration = Duration::from_secs(4);
-/// What is promised of a LAN that refuses, breaks off or talks nonsense: it is left for the cloud within this time.
+/// The promise for a LAN that refuses, resets or answers nonsense: the cloud is used within this time.
 const REFUSED_WITHIN: Duration = Duration::from_millis(500);
-/// What is promised of a LAN that says nothing.
+/// The promise for a LAN that is silent.
 const SILENT_WITHIN: Duration = Duration::from_secs(1);
-/// What a cloud in a bad mood adds to one call.
+/// What a slow cloud adds to one call.
 const SLOW: Duration = Duration::from_millis(300);
-/// An answer that comes so late is none.
+/// An answer this late is too late.
 const LATE: Duration = Duration::from_secs(6);
-/// How far apart the bytes of a plug are that has all the time in the world.
+/// The time between two bytes of a slow plug.
 const DRIP: Duration = Duration::from_millis(200);
 /// The error codes of the cloud that the table needs.
 const TOKEN_EXPIRED: i64 = -20651;
@@ -50,7 +50,7 @@ const RATE_LIMIT: i64 = -20004;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lan {
     Plug(LanFault),
-    /// Another plug is at the plug's address.
+    /// Another plug has the plug's address.
     AnotherPlug,
 }
 
@@ -59,7 +59,7 @@ enum Lan {
 enum Cloud {
     Works,
     Slow,
-    /// It answers when the command's time is over.
+    /// It answers after the command has expired.
     Late,
     Silent,
     Down,
@@ -76,11 +76,11 @@ enum Cloud {
 enum End {
     /// Done, over this route.
     Done(&'static str),
-    /// Not done, with these words for each route.
+    /// It failed, with these words for each route.
     Failed(&'static [&'static str]),
 }
 
-/// One pair of the table: how it ends, and who has switched the plug by then.
+/// One pair of the table: how the command ends, and what has switched the plug by then.
 type Row = (Lan, Cloud, End, &'static [SwitchedBy]);
 
 use Cloud as C;
@@ -115,7 +115,7 @@ const TABLE: &[Row] = &[
     (Plug(L::Silent), C::TokenExpired, Done("cloud"), &[ByCloud]),
     (Plug(L::Silent), C::Silent, Failed(&["local: no answer in time", "cloud: no answer in time"]), &[]),
     (Plug(L::Silent), C::Off, Failed(&["(local: no answer in time)"]), &[]),
-    // It takes connections and reads nothing; what waits for it must be taken back before it wakes.
+    // The plug accepts connections and reads nothing. The request that waits for it must be taken back before it wakes.
     (Plug(L::Asleep), C::Off, Failed(&["(local: no answer in time)"]), &[]),
     (Plug(L::NotAccepting), C::Works, Done("cloud"), &[ByCloud]),
     (Plug(L::NotAccepting), C::Off, Failed(&["(local: no answer in time)"]), &[]),
@@ -132,14 +132,14 @@ const TABLE: &[Row] = &[
     (Plug(L::ResetInAnswer), C::Off, Failed(&["(local: connection closed before the answer)"]), &[ByLan]),
     (Plug(L::SlowBytes(DRIP)), C::Works, Done("cloud"), &[ByLan, ByCloud]),
     (Plug(L::SlowBytes(DRIP)), C::Off, Failed(&["(local: no answer in time)"]), &[ByLan]),
-    // It does what it is told at once, and says so when nobody listens any more.
+    // The plug carries out the request at once, but its answer comes too late.
     (
         Plug(L::Refused),
         C::Late,
         Failed(&["local: connection refused", "cloud: no answer in time"]),
         &[ByCloud],
     ),
-    // A fault that spoils the answer spoils only the answer: the plug switches, and the LAN cannot prove it.
+    // A fault of the answer does not stop the plug from switching, but the LAN cannot confirm it.
     (Plug(L::Garbage), C::Works, Done("cloud"), &[ByLan, ByCloud]),
     (Plug(L::CutOffJson), C::Works, Done("cloud"), &[ByLan, ByCloud]),
     (
@@ -155,7 +155,7 @@ const TABLE: &[Row] = &[
         Failed(&["local: unusable answer (it announces", "cloud: the cloud says that the plug is offline"]),
         &[ByLan],
     ),
-    // The plug itself says no: another route leads to the same plug.
+    // The plug itself refuses: another route leads to the same plug.
     (Plug(L::DeviceError(-1)), C::Works, Failed(&["local: the plug answered error -1"]), &[]),
     (AnotherPlug, C::Works, Done("cloud"), &[ByCloud]),
     (AnotherPlug, C::Off, Failed(&["(local: another plug answers at the address (\"Other\""]), &[]),
@@ -176,7 +176,7 @@ async fn each_row_and_column_of_the_failure_table_ends_as_it_should_over_real_so
         }
         match stories.join_next().await {
             Some(Ok((number, line))) => drop(told.insert(number, line)),
-            // Its words are above.
+            // Checked above.
             Some(Err(_)) => {}
             None => break,
         }
@@ -187,8 +187,8 @@ async fn each_row_and_column_of_the_failure_table_ends_as_it_should_over_real_so
     assert_eq!(told.len(), TABLE.len(), "rows that ended otherwise, see above");
 }
 
-/// One command to one plug while this is wrong, and one to a neighbour that nothing is wrong with; then all is mended, and
-/// the plug is read. A line on how it ended.
+/// Sends one command to a plug with these faults and one to a plug without faults. Then the faults end, and the plug is
+/// read. Returns a line about the outcome.
 async fn story(row: &Row, slack: Duration) -> String {
     let (lan, cloud, end, switched_by) = *row;
     let what = format!("{lan:?} x {cloud:?}");
@@ -227,7 +227,7 @@ async fn story(row: &Row, slack: Duration) -> String {
     hold_calls_against(lan, cloud, end, &before, &calls(&home), &what);
 
     mend(&home, lan).await;
-    // What was carried out although nobody could know it stands: the truth is shown.
+    // If the plug carried out a request without confirming it, the daemon shows the true state.
     let truth = if home.plug(0).is_on() { "ON" } else { "OFF" };
     let read = scene.read("lamp").await;
     assert!(holds(&read, &json!({"status": "ok", "state": truth})), "{what}: {read}");
@@ -250,21 +250,21 @@ fn took(result: &Value) -> Duration {
     Duration::from_millis(result["took_ms"].as_u64().unwrap())
 }
 
-/// How long a command may take from its arrival to its result.
+/// The bound for a command, from its arrival to its result.
 fn bound(lan: Lan, cloud: Cloud, end: End) -> Duration {
     let over_the_lan = match lan {
         Plug(L::Silent | L::Asleep | L::NotAccepting | L::SlowBytes(_)) => SILENT_WITHIN,
         _ => REFUSED_WITHIN,
     };
     match (end, lan) {
-        // The order and the reading after it.
+        // The relay command and the read after it.
         (Done(_), _) if cloud == Cloud::Slow => over_the_lan + 2 * SLOW,
         (Done(_), _) | (Failed(_), Plug(L::DeviceError(_))) => over_the_lan,
         (Failed(_), _) => COMMAND_TTL + REFUSED_WITHIN,
     }
 }
 
-/// Everything stands still but for the command: no poll falls in between, and nobody is looked for.
+/// Nothing happens except for the command: no poll falls in between, and no discovery runs.
 async fn setup(home: &SimHome, cloud: Cloud) -> Setup {
     let config = Config::of(home)
         .without_search()
@@ -279,19 +279,19 @@ async fn setup(home: &SimHome, cloud: Cloud) -> Setup {
     };
     let setup = Setup::new(&config);
     if cloud == Cloud::RefreshRefused {
-        // Logins are made ten minutes apart: the one of this story must be the daemon's first.
+        // Logins are ten minutes apart, so the login of this test must be the daemon's first.
         setup.run_with(&["cloud", "login"], &format!("{}\n", e2e::ACCOUNT.1)).await.ok();
     }
     setup
 }
 
-/// Waits until all of both plugs was read, by LAN, and the account as well.
+/// Waits until everything of both plugs and the account was read over the LAN and the cloud.
 async fn settle(home: &SimHome, scene: &Scene, cloud: Cloud) {
     for plug in ["lamp", "neighbour"] {
         scene.shows(plug, json!({"state": "OFF", "route": "local"})).await;
     }
-    // The schedule is read last of all. A reading that is still under way would spend the connection on which the plug
-    // has proved who it is, and the command would find none.
+    // The schedule is read last. A read that is still under way would use up the connection on which the plug has
+    // proved its identity, and the command would need a new one.
     let read = json!({"cloud_connection": true, "schedule": []});
     for plug in ["lamp", "neighbour"] {
         sees(&scene.subscriber, &format!("hs100d/{plug}/info"), read.clone()).await;
@@ -344,7 +344,7 @@ async fn mend(home: &SimHome, lan: Lan) {
     }
 }
 
-/// What was asked of the account.
+/// The number of calls to the cloud, by method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Calls {
     logins: u64,
@@ -363,7 +363,7 @@ fn calls(home: &SimHome) -> Calls {
     }
 }
 
-/// The account is asked for no more than the story needs.
+/// Checks that there were no more calls than necessary.
 fn hold_calls_against(lan: Lan, cloud: Cloud, end: End, before: &Calls, after: &Calls, what: &str) {
     let logins = after.logins - before.logins;
     let refreshes = after.refreshes - before.refreshes;
@@ -379,16 +379,16 @@ fn hold_calls_against(lan: Lan, cloud: Cloud, end: End, before: &Calls, after: &
         _ => (0, 0),
     };
     assert_eq!((logins, refreshes), expected, "{what}: {before:?} {after:?}");
-    // The order and its read-back are one call, unless the plug seemed to take that badly a moment ago on the LAN.
+    // Switching and reading back is one call, unless the plug mishandled that request on the LAN a moment before.
     let calls = match lan {
         Plug(L::ResetAfterRequest | L::CloseWithoutReply | L::ResetInAnswer) => 2,
         Plug(L::Garbage | L::CutOffJson | L::HugeLength) => 2,
         _ => 1,
     };
     match cloud {
-        // The first of them again with another token.
+        // The first of them again, with a new token.
         Cloud::TokenExpired => assert_eq!(passthroughs, calls + 1, "{what}"),
-        // After the login the cloud is another, and the plug may be read over it anew.
+        // After the login, the plug may be read once more over the cloud.
         Cloud::RefreshRefused => assert!((calls + 1..=calls + 2).contains(&passthroughs), "{what}"),
         Cloud::Works | Cloud::Slow => assert_eq!(passthroughs, calls, "{what}"),
         Cloud::Throttled => assert_eq!(passthroughs, 1, "{what}: asked again although it is held back"),
@@ -420,7 +420,7 @@ async fn what_the_cloud_carries_out_after_the_deadline_is_shown_and_left_as_it_i
     home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
     scene.shows("lamp", json!({"state": "ON", "route": "local"})).await;
     scene.read("lamp").await;
-    assert_eq!(home.plug(0).switchings().len(), 1, "nobody undoes it");
+    assert_eq!(home.plug(0).switchings().len(), 1, "it stays switched");
 }
 
 #[tokio::test]

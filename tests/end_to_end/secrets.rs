@@ -1,5 +1,5 @@
-//! What must not be seen: passwords, tokens and the account's address, searched for in all that the program says at
-//! its most talkative. And what must not be tried: a wrong password, twice.
+//! Secrets stay secret: passwords, tokens and the account's address are searched for in everything that the program
+//! prints at its highest verbosity. And a wrong password is never tried twice.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -14,9 +14,9 @@ use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
 use serde_json::{Value, json};
 
-/// The broker's user, and a password as unkind as the account's.
+/// The user of the broker, and a password with characters that need escaping.
 const USER: (&str, &str) = ("daemon", "m$'{qtt}\\ \"/ß");
-/// Passwords that are wrong are secrets too: people mistype by a letter.
+/// Wrong passwords are secrets too: people mistype one character.
 const WRONG: &str = "\"'\\/{}$ü?nearly";
 const TOKEN_EXPIRED: i64 = -20651;
 const REFRESH_TOKEN_EXPIRED: i64 = -20655;
@@ -61,7 +61,7 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
 
     scene.setup.write(&config(&home, broker.port).set("cloud", "password", WRONG).text());
     scene.daemon.signal("HUP");
-    // With the right password it would log in once more.
+    // With the right password it would log in again.
     scene.daemon.says("the config was read again").await;
     home.cloud().void_tokens(TOKEN_EXPIRED);
     home.cloud().void_refresh_tokens(REFRESH_TOKEN_EXPIRED);
@@ -75,7 +75,7 @@ async fn no_secret_is_in_any_log_line_message_error_or_argument_at_trace_level()
     }
     scene.daemon.stop().await;
 
-    // The same of the commands, which print errors where the daemon logs them.
+    // The same for the commands, which print errors where the daemon logs them.
     let wrong_broker = config(&home, broker.port).set("mqtt", "password_file", "wrong.password");
     fs::write(scene.setup.config().with_file_name("wrong.password"), format!("wrong{}", USER.1)).unwrap();
     let words: [(&[&str], &str); 7] = [
@@ -139,7 +139,7 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
     assert_eq!(keys, BTreeSet::from(["version", "instance", "started", "plugs", "online", "cloud"]));
     scene.daemon.says(&format!("WARN cloud_stopped: {reason}")).await;
 
-    // Whatever wants the cloud: a plug that only it could reach, commands, searches.
+    // Everything that needs the cloud: a plug that only the cloud could reach, commands, discovery.
     scene.shows("lamp", json!({"route": "local"})).await;
     home.lan().set_fault(home.plug(0), LanFault::Refused).await.unwrap();
     for _ in 0..3 {
@@ -224,7 +224,7 @@ async fn what_would_harm_an_account_is_not_tried_again_and_said_with_its_remedy(
     }
 }
 
-/// The installation of the search: a broker with users, and little patience.
+/// The installation under test: a broker with users, and short time-outs.
 fn config(home: &SimHome, port: u16) -> Config {
     Config::of(home)
         .at_broker(port)
@@ -233,7 +233,7 @@ fn config(home: &SimHome, port: u16) -> Config {
         .set("routing", "command_ttl", "1s")
 }
 
-/// Where mosquitto is missing, one that lets everybody in.
+/// An embedded broker without logins if mosquitto is not installed.
 async fn broker_with_users() -> TestBroker {
     if has_mosquitto() {
         TestBroker::with_users(&[USER.0], USER.1, &format!("user {}\ntopic readwrite #\n", USER.0)).await
@@ -242,7 +242,7 @@ async fn broker_with_users() -> TestBroker {
     }
 }
 
-/// All that was said, line by line.
+/// Every line that was printed.
 #[derive(Default)]
 struct Said {
     lines: Vec<String>,
@@ -253,14 +253,14 @@ impl Said {
         self.lines.extend(text.lines().map(str::to_owned));
     }
 
-    /// Its log, and what every user of the machine may see of it.
+    /// Its log, and what any user of the machine can see of the process.
     fn add_daemon(&mut self, daemon: &Daemon) {
         self.lines.extend(daemon.lines());
         let arguments = fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap();
         self.add(&format!("argv {}", String::from_utf8_lossy(&arguments)));
     }
 
-    /// A search through too little would find nothing.
+    /// A search through too little output would find nothing.
     fn prove_that_all_was_said(&self) {
         for part in [
             " TRACE ",
@@ -282,18 +282,18 @@ impl Said {
     }
 }
 
-/// Everything that must not be said, in each form that it may take on its way into a line.
+/// Every secret, in each escaped form that it could have in a line.
 #[derive(Default)]
 struct Secrets {
     all: BTreeSet<String>,
 }
 
 impl Secrets {
-    /// The passwords, and every token that is known by now to the account or to the installation.
+    /// The passwords, and every token that the account or the installation has so far.
     fn learn(&mut self, home: &SimHome, setup: &Setup) {
         self.add(ACCOUNT.1);
         self.add(USER.1);
-        // What no escaping changes, however often it is done.
+        // Parts that no escaping changes.
         self.all.extend(["/{}$".to_owned(), "{qtt}".to_owned()]);
         for record in home.cloud().records() {
             if let Some((_, token)) = record.uri.split_once("token=") {
@@ -326,7 +326,7 @@ impl Secrets {
         ]);
     }
 
-    /// The same search finds them where they may be.
+    /// The same search finds the secrets in the files where they belong.
     fn prove_that_they_are_found(&self, setup: &Setup, home: &SimHome) {
         let records: String =
             home.cloud().records().iter().map(|record| record.uri.clone() + &record.body).collect();

@@ -1,5 +1,5 @@
-//! What docs/SECURITY.md promises of the real program: what other users of the machine may see of it, who may log in
-//! to the embedded broker, and what a client there cannot reach. Each test that the page names is there.
+//! The promises of docs/SECURITY.md about the real program: what other users of the machine can see of it, who can log
+//! in to the embedded broker, and what a client there cannot reach. Every test that the page names exists.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -17,11 +17,11 @@ use crate::support::e2e::{self, Config, Scene, Setup, Talker, holds, home_of, se
 use crate::support::mqtt::{self, BOUND, Process, Subscriber};
 use serde_json::json;
 
-/// Nobody in particular: a user that every machine has and that is not root.
+/// `nobody`: a user without root's rights that every machine has.
 const NOBODY: u32 = 65534;
 const USER: (&str, &str) = ("homeassistant", "m$'{qtt}\\ \"/ß");
 
-/// The user ids of a process, and that which its memory and its environment belong to.
+/// The user ids of a process, and the owner of its memory and environment.
 fn owners(pid: u32) -> (u32, u32) {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let status = fs::read_to_string(process.join("status")).unwrap();
@@ -30,7 +30,7 @@ fn owners(pid: u32) -> (u32, u32) {
     (uid, fs::metadata(process.join("environ")).unwrap().uid())
 }
 
-/// The words that make a program of this user's, if we may choose one.
+/// A command prefix that runs the program as this user, if root runs the test.
 fn as_nobody(program: &Path) -> Vec<String> {
     let nobody = NOBODY.to_string();
     let words = ["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups", "--"];
@@ -41,7 +41,7 @@ fn as_nobody(program: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_crash_leaves_no_core_and_no_process_of_the_same_user_looks_into_ours() {
     let folder = tempfile::tempdir().unwrap();
-    // A user who is not root may not be able to reach the program where it was built.
+    // A user other than root may have no access to the folder where the program was built.
     let program = folder.path().join("hs100d");
     fs::copy(env!("CARGO_BIN_EXE_hs100d"), &program).unwrap();
     let config = folder.path().join("hs100d.toml");
@@ -50,7 +50,7 @@ async fn a_crash_leaves_no_core_and_no_process_of_the_same_user_looks_into_ours(
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let state = folder.path().join("state");
     fs::create_dir(&state).unwrap();
-    // Only root can, and only root needs to.
+    // Only root can do this, and only root needs it.
     let _ = chown(&state, Some(NOBODY), Some(NOBODY));
     let words = as_nobody(&program);
     let command = |words: &[String]| {
@@ -88,7 +88,7 @@ async fn neither_arguments_nor_environment_of_the_daemon_hold_a_secret() {
     let token: serde_json::Value = serde_json::from_str(&token).unwrap();
     for file in ["cmdline", "environ"] {
         let shown = fs::read(format!("/proc/{}/{file}", scene.daemon.pid()));
-        // Whoever is not root may not even look.
+        // A user other than root may not read it at all.
         let Ok(shown) = shown else { continue };
         let shown = String::from_utf8_lossy(&shown);
         assert!(shown.contains("hs100d"), "{shown}");
@@ -98,11 +98,11 @@ async fn neither_arguments_nor_environment_of_the_daemon_hold_a_secret() {
     }
 }
 
-/// What the broker answers to a CONNECT in MQTT 3.1.1, whose return code is its last byte.
+/// The return code of a CONNACK to a CONNECT in MQTT 3.1.1, which is its last byte.
 fn connect(port: u16, login: Option<(&str, &str)>) -> u8 {
     let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat();
     let flags = if login.is_some() { 0b1100_0010 } else { 0b10 };
-    let mut body = [&text("MQTT")[..], &[4, flags, 0, 60], &text("stranger")].concat();
+    let mut body = [&text("MQTT")[..], &[4, flags, 0, 60], &text("client")].concat();
     if let Some((name, password)) = login {
         body.extend([text(name), text(password)].concat());
     }
@@ -175,7 +175,7 @@ async fn a_client_of_the_broker_has_no_other_plug_switched_by_the_answer_to_his_
         b"c",
     );
     scene.result("lamp", "first").await;
-    // What was said to the heater by then comes before this.
+    // Everything that was sent to the heater before arrives before this.
     scene.read("heater").await;
     assert!(home.plug(0).is_on() && !home.plug(1).is_on());
     assert!(
@@ -217,7 +217,7 @@ async fn whatever_a_plug_calls_itself_it_makes_no_topic_no_line_and_no_template_
     }
 }
 
-/// The tests that there are, by file and by name.
+/// All tests, by file and by name.
 fn tests(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {

@@ -1,5 +1,5 @@
-//! What the real daemon says of itself: to the journal, with fields to pick lines by, and to a person at a terminal. The
-//! journal here is a socket of the test's, put in the place of the real one in a mount namespace.
+//! The log of the real daemon: to the journal, with fields to filter by, and to a terminal. The journal is a socket of
+//! the test, mounted in place of the real one in a mount namespace.
 
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -15,20 +15,21 @@ use hs100d::sim::home::SimHome;
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 
-/// Puts the folder `$JOURNAL` where journald listens, and tells the daemon that its standard error leads there.
+/// Mounts the folder `$JOURNAL` where journald listens, and sets `JOURNAL_STREAM` so that the daemon takes its standard
+/// error for the journal.
 const AS_A_UNIT: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
      mount --bind \"$JOURNAL\" /run/systemd/journal && \
      JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"";
-/// How often a file is looked at again while it is waited for.
+/// How often a file is read while the test waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// What begins the colour of a word.
+/// The first character of a colour sequence.
 const ESCAPE: char = '\u{1b}';
-/// How the journal numbers how bad a line is.
+/// The syslog priority of a warning, as the journal has it.
 const WARNING: &str = "4";
 const INFORMATIONAL: &str = "6";
 const DEBUG: &str = "7";
 
-/// The test in journald's place.
+/// A socket in place of journald.
 struct Journal {
     socket: UnixDatagram,
     folder: TempDir,
@@ -43,14 +44,14 @@ impl Journal {
         Self { socket: UnixDatagram::bind(folder.path().join("socket")).unwrap(), folder }
     }
 
-    /// Starts the daemon as systemd does; nothing where no mount may be made.
+    /// Starts the daemon as systemd does; `None` if mounts are not allowed.
     fn starts(&self, setup: &Setup) -> Option<Daemon> {
         let journal = format!("JOURNAL={}", self.folder.path().display());
         let words = [mounts()?, vec!["env", &journal, "sh", "-c", AS_A_UNIT, "sh"]].concat();
         Some(setup.daemon_by(&words))
     }
 
-    /// Waits for a line like this; what is said before it is looked at and goes by.
+    /// Waits for an entry that matches; earlier ones are checked and skipped.
     async fn hears(&self, what: &str, is_it: impl Fn(&Entry) -> bool) -> Entry {
         within(what, async {
             loop {
@@ -71,7 +72,7 @@ impl Journal {
     }
 }
 
-/// The journal's own protocol: `FIELD=value`, or the field, a length of eight bytes and a value that may hold anything.
+/// Parses the journal's native protocol: `FIELD=value`, or the field, a length of eight bytes and a value of any bytes.
 fn parsed(mut datagram: &[u8]) -> Entry {
     let mut entry = Entry::new();
     while let Some(end) = datagram.iter().position(|&byte| byte == b'\n') {
@@ -91,7 +92,7 @@ fn parsed(mut datagram: &[u8]) -> Entry {
     entry
 }
 
-/// Holds that the fields of a line are these.
+/// Checks that the entry has these fields.
 fn holds(entry: &Entry, fields: &[(&str, &str)]) {
     for (field, value) in fields {
         assert_eq!(entry.get(*field).map(String::as_str), Some(*value), "{field} in {entry:?}");
@@ -154,7 +155,7 @@ async fn a_stream_that_is_not_the_journal_gets_lines_for_a_person() {
     assert!(daemon.lines().iter().all(|line| !line.contains(ESCAPE)), "no colour in a file");
 }
 
-/// How much is said, by the command line and by the environment.
+/// The log level, set on the command line and in the environment.
 #[tokio::test]
 async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
     let home = home_of(&["Kettle"]).await;
@@ -168,7 +169,7 @@ async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
     ] {
         let setup = Setup::new(&refused);
         let mut daemon = setup.daemon_by(&["env", "-u", "RUST_LOG", "sh", "-c", words, "sh"]);
-        // By then it has found the plug, has been refused by the broker, and has said what it says.
+        // By now it has found the plug, the broker has refused it, and both are logged.
         within("the plug in the store", async {
             let store = setup.state_dir().join("state.json");
             while !fs::read_to_string(&store).is_ok_and(|text| text.contains("kettle")) {

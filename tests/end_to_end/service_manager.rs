@@ -1,5 +1,5 @@
-//! What systemd hears of the real daemon, over a socket that a test listens at in its place: that the loop stands, that
-//! it still turns, how things are in one line, that the config is read again, and that the end has begun.
+//! What systemd receives from the real daemon, over a socket of the test: ready, watchdog, a status line, reloading,
+//! stopping.
 
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -28,15 +28,15 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::time::timeout;
 
-/// After so long systemd would take the daemon for hung.
+/// The watchdog's time-out: a daemon that is silent for longer is taken for hung.
 const WATCHDOG: Duration = Duration::from_millis(400);
-/// What is promised of SIGTERM, whatever hangs; systemd waits for ten seconds.
+/// The promise for SIGTERM, whatever hangs. systemd waits for ten seconds.
 const ENDS_WITHIN: Duration = Duration::from_secs(6);
 
-/// So many microseconds are the least that `/proc/uptime` shows.
+/// The resolution of `/proc/uptime` in microseconds.
 const TICK: u128 = 10_000;
 
-/// The test in systemd's place.
+/// A socket in place of systemd.
 struct Manager {
     socket: UnixDatagram,
     folder: TempDir,
@@ -66,7 +66,7 @@ impl Manager {
         String::from_utf8(room[..length].to_vec()).unwrap()
     }
 
-    /// Waits for this line; what is told before it goes by.
+    /// Waits for this line and skips earlier ones.
     async fn hears(&self, line: &str) -> String {
         within(line, async {
             loop {
@@ -80,7 +80,7 @@ impl Manager {
     }
 }
 
-/// An address where connections are taken and nothing is ever said.
+/// A server that accepts connections and never sends anything.
 struct Silence(TcpListener);
 
 impl Silence {
@@ -92,7 +92,7 @@ impl Silence {
         self.0.local_addr().unwrap().port()
     }
 
-    /// Waits until somebody has come and waits for an answer, which must be held on to.
+    /// Waits until a client has connected and sent a request. The caller must keep the connection open.
     async fn holds(&self, what: &str) -> TcpStream {
         within(what, self.0.accept()).await.unwrap().0
     }
@@ -103,7 +103,7 @@ fn config(plug: u16, cloud: u16, broker: u16) -> Config {
     Config::default()
         .without_search()
         .at_broker(broker)
-        // An exchange that nobody ended would outlast what the daemon may take to end.
+        // An exchange that is not aborted would take longer than the daemon may take to stop.
         .set("local", "timeout", "20s")
         .set("cloud", "username", ACCOUNT.0)
         .set("cloud", "password", ACCOUNT.1)
@@ -111,7 +111,7 @@ fn config(plug: u16, cloud: u16, broker: u16) -> Config {
         .entry("kettle", "8006000000000000000000000000000000000001", &format!("127.0.0.1:{plug}"))
 }
 
-/// A house that is served over the LAN, with a broker of its own.
+/// A home that is served over the LAN, with an embedded broker.
 async fn served(manager: &Manager) -> (SimHome, Setup, Daemon) {
     let home = home_of(&["Kettle", "Lamp"]).await;
     let setup = Setup::new(&Config::of(&home));
@@ -164,13 +164,13 @@ async fn a_loop_that_hangs_does_not_say_that_it_is_alive() {
     manager.hears("WATCHDOG=1").await;
 }
 
-/// The config of a daemon whose loop is to hang.
+/// Set in the environment of a daemon whose loop should hang.
 const HANGS: &str = "HS100D_TEST_HANG";
 const LOOP_HANGS: &str = "X_TEST=the loop hangs";
 const LOOP_GOES_ON: &str = "X_TEST=the loop goes on";
 
-/// The daemon in a process of its own, with a clock that holds up the loop, which reads it on each turn. What it sends
-/// to systemd and the two lines of this test arrive in the order in which they were sent.
+/// The daemon in its own process, with a clock that blocks the loop, which reads it in each turn. The messages to
+/// systemd and the two lines of this test arrive in the order in which they were sent.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by a_loop_that_hangs_does_not_say_that_it_is_alive"]
 async fn a_daemon_whose_loop_hangs() {
@@ -194,7 +194,7 @@ async fn a_daemon_whose_loop_hangs() {
     };
     let daemon = InProcess::start(config, store, state_dir, reread).await.unwrap();
     let daemon = daemon.with_clock(Box::new(clock));
-    // A thread, since the runtime may depend on the loop's.
+    // In a thread, since the runtime may be blocked by the loop.
     std::thread::spawn(move || {
         std::io::stdin().read_line(&mut String::new()).unwrap();
         let systemd = net::UnixDatagram::unbound().unwrap();
@@ -203,7 +203,7 @@ async fn a_daemon_whose_loop_hangs() {
         hangs.store(true, Ordering::SeqCst);
         is_stuck.recv().unwrap();
         systemd.send(LOOP_HANGS.as_bytes()).unwrap();
-        // The hang: a loop that turned would say four times in it that it is alive.
+        // A loop that runs would send four watchdog messages in this time.
         std::thread::sleep(WATCHDOG * 2);
         systemd.send(LOOP_GOES_ON.as_bytes()).unwrap();
         drop(held);
@@ -253,7 +253,7 @@ async fn a_file_that_cannot_be_read_ends_the_reload_and_a_later_reload_reads_it_
     manager.hears("READY=1").await;
     let warning = daemon.says(&line).await;
     assert!(warning.contains(" WARN ") && warning.contains("then reload again"), "{warning}");
-    // A daemon with a socket that nobody reads would wait for it.
+    // A daemon whose socket is not read could block.
     drop(manager);
 
     let refused = reload("second").await.unwrap();
@@ -265,7 +265,7 @@ async fn a_file_that_cannot_be_read_ends_the_reload_and_a_later_reload_reads_it_
     fs::remove_file(setup.config()).unwrap();
     setup.write(&text);
     within("a reload that reads the file", async {
-        // The reader that hung may take a moment to end.
+        // The thread that was blocked may need a moment to end.
         while reload("third").await.is_some() {
             subscriber.clear();
         }
@@ -280,7 +280,7 @@ async fn a_file_that_cannot_be_read_ends_the_reload_and_a_later_reload_reads_it_
     daemon.stop().await;
 }
 
-/// How often the daemon has this file open.
+/// How many times the daemon has this file open.
 fn open_files(daemon: &Daemon, file: &Path) -> usize {
     let all = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
     all.flatten().filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file)).count()
@@ -305,7 +305,7 @@ async fn a_reload_is_told_with_its_moment_and_has_an_end_also_when_the_config_is
     daemon.stop().await;
 }
 
-/// The clock that systemd compares with, to the hundredth of a second below.
+/// systemd's clock, rounded down to a hundredth of a second.
 fn monotonic() -> u128 {
     let text = fs::read_to_string("/proc/uptime").unwrap();
     let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
@@ -368,7 +368,7 @@ async fn sigterm_ends_it_in_time_also_while_it_leaves_one_broker_for_another() {
     assert!(came.is_err(), "a daemon that stops connects to no other broker");
 }
 
-/// A daemon with an exchange under way that its plug does not answer, and a call that its cloud does not.
+/// A daemon with an exchange that its plug does not answer, and a request that its cloud does not answer.
 async fn hung_up(broker: u16) -> (Daemon, Manager, (Silence, Silence, [TcpStream; 2], Setup)) {
     let manager = Manager::listen();
     let (plug, cloud) = (Silence::new().await, Silence::new().await);
@@ -380,7 +380,7 @@ async fn hung_up(broker: u16) -> (Daemon, Manager, (Silence, Silence, [TcpStream
 }
 
 async fn ends_in_time(daemon: &mut Daemon, manager: &Manager) {
-    // A reload has to do with all wires, and waits for none of them.
+    // A reload concerns all connections, and must not wait for any.
     daemon.signal("HUP");
     manager.hears("RELOADING=1").await;
     is_stopped_in_time(daemon, manager).await;

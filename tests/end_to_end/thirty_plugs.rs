@@ -1,5 +1,5 @@
-//! Thirty plugs that nobody wrote down: found by one broadcast, followed while commands flow, and found again without
-//! any broadcast. The real program, real sockets, all on loopback.
+//! Thirty plugs that are not in the config: found by one broadcast, followed while commands flow, and found again
+//! without any broadcast. The real program, real sockets, all on loopback.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -19,7 +19,7 @@ use hs100d::sim::plug::SwitchedBy;
 use serde_json::json;
 
 const PLUGS: usize = 30;
-/// Of them so many are given other addresses.
+/// The number of plugs that get other addresses.
 const MOVED: usize = 10;
 
 async fn thirty() -> SimHome {
@@ -30,7 +30,7 @@ async fn thirty() -> SimHome {
     SimHome::start(home_options).await.unwrap()
 }
 
-/// The LAN alone, and one round of discovery in a day: what is found at the start is found by the first.
+/// Only the LAN, and one round of discovery in a day: the first round finds what is found at the start.
 fn config_of(home: &SimHome) -> Config {
     Config::of(home).without("cloud").set("discovery", "interval", "1d")
 }
@@ -60,7 +60,7 @@ async fn thirty_plugs_are_found_by_one_broadcast_followed_while_commands_flow_an
     }
     so_many_moved(&scene.subscriber, MOVED).await;
 
-    // The lights go out, and when they are on again no broadcast gets through.
+    // The plugs lose power. When they return, no broadcast gets through.
     let state = scene.setup.state_dir().join("state.json");
     let is_written = || {
         let text = std::fs::read_to_string(&state).unwrap();

@@ -1,5 +1,5 @@
-//! Two installations at one broker, as many sites would share one: each has a base topic, a client id and plugs of its own,
-//! and neither touches what is the other's.
+//! Two installations at one broker, as sites may share one. Each has its own base topic, client id and plugs, and
+//! neither touches what belongs to the other.
 
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -13,26 +13,26 @@ use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::home::SimHome;
 use serde_json::{Value, json};
 
-/// What the plugs of each site are called.
+/// The aliases of each site's plugs.
 const PLUGS: [&str; 2] = ["Lamp", "Kettle"];
 
-/// One house and the daemon that serves it.
+/// One home and its daemon.
 struct Site {
     base: &'static str,
     home: SimHome,
-    /// So many of its plugs come before the lamp.
+    /// The number of its plugs before the lamp.
     hidden: usize,
     setup: Setup,
     daemon: Daemon,
 }
 
 impl Site {
-    /// Plugs of the same names as at the other site. They live in a part of loopback of their own, at a port of their own.
+    /// Plugs with the same names as at the other site, at their own loopback addresses and their own port.
     async fn start(base: &'static str, part: u8, broker: u16) -> Self {
         let mut home_options = home_options_of(&PLUGS);
         home_options.first_plug = Ipv4Addr::new(127, 7, part, 1);
-        // No two plugs of this world have one device id, and each simulated home counts from one: those that would be the
-        // other site's are hidden.
+        // Device ids are unique, but each simulated home counts from one. The plugs with ids of the other site are
+        // hidden.
         let hidden = PLUGS.len() * (usize::from(part) - 1);
         home_options.plugs = home_options.plugs.iter().cycle().take(hidden + PLUGS.len()).cloned().collect();
         let home = SimHome::start(home_options).await.unwrap();
@@ -75,12 +75,12 @@ impl Site {
     }
 }
 
-/// It is not found any more.
+/// Hides a plug from discovery.
 fn hide(plug: &PlugHandle) {
     plug.with(|plug| plug.hears_broadcasts = false);
 }
 
-/// What the broker keeps of one site: its topics, and the documents that name them.
+/// The retained messages of one site: its topics, and the discovery payloads that name them.
 fn own(all: &[Message], base: &str) -> BTreeMap<String, String> {
     let is_own = |seen: &&Message| {
         seen.topic.starts_with(&format!("{base}/"))
@@ -89,7 +89,7 @@ fn own(all: &[Message], base: &str) -> BTreeMap<String, String> {
     all.iter().filter(is_own).map(|seen| (seen.topic.clone(), seen.payload.clone())).collect()
 }
 
-/// Two plugs with state, info, availability and document; a bridge with state, info and document.
+/// Two plugs with state, info, availability and discovery payload; a bridge with state, info and discovery payload.
 const KEPT: usize = 2 * 4 + 3;
 
 #[tokio::test]
@@ -109,14 +109,14 @@ async fn two_sites_at_one_broker_do_not_touch_each_other() {
     assert_eq!(before.len(), 2 * KEPT, "and nothing else: {before:#?}");
     assert_eq!(entities(&before).len(), 2 * entities(&of(&before, north.base)).len(), "no id is used twice");
 
-    // A command to a plug of one site switches the one of that site.
+    // A command to a plug of one site switches only that plug.
     subscriber.clear();
     subscriber.publish(&north.topic("lamp/set"), "ON");
     let result = sees(&subscriber, &north.topic("lamp/result"), json!({"status": "ok"})).await;
     assert!(holds(&result, &json!({"state": "ON"})), "{result}");
     assert_eq!((north.is_lit(), south.is_lit()), (true, false));
 
-    // A request to one site is answered by that site alone, and changes nothing of the other.
+    // A request to one site is answered by that site only, and changes nothing at the other.
     north.answers(&subscriber, "refresh", json!({})).await;
     hide(north.home.plug(1));
     north.answers(&subscriber, "forget", json!({"plug": "kettle"})).await;
@@ -131,7 +131,7 @@ async fn two_sites_at_one_broker_do_not_touch_each_other() {
         subscriber.messages()
     );
 
-    // One site goes, and comes back to what is its own; the other stays where it is.
+    // One site stops and returns; the other is not affected.
     south.daemon.stop().await;
     let left = retained(broker.port).await;
     assert_eq!(own(&left, north.base), own(&after, north.base));
@@ -153,7 +153,7 @@ fn of(all: &[Message], base: &str) -> Vec<Message> {
     all.iter().filter(|seen| own.contains_key(&seen.topic)).cloned().collect()
 }
 
-/// The ids under which Home Assistant would keep entities.
+/// The unique ids of the entities in Home Assistant.
 fn entities(all: &[Message]) -> std::collections::BTreeSet<String> {
     let documents = all.iter().filter(|seen| seen.topic.starts_with("homeassistant/")).map(json_of);
     let ids = documents.flat_map(|document| {

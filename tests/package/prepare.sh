@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes what tests/packaging/package.rs tries: the Debian package, and a clean Debian to install it in.
+# Makes the files of tests/packaging/package.rs: the Debian package, and a clean Debian to install it in.
 #
 #     tests/package/prepare.sh          into target/package: hs100d.deb, tree.tar
 #
-# Needs root for the tree, and mmdebstrap and lintian. Where cargo-deb is missing it is built into target/tools. A tree
-# that is there already is kept.
+# Needs root for the tree, and mmdebstrap and lintian. If cargo-deb is missing, it is built into target/tools. An
+# existing tree is kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -16,7 +16,7 @@ fail() {
     exit 1
 }
 
-# Built to be built quickly: it packs one package.
+# With a quick build: it packs only one package.
 packer() {
     export PATH="$tools/bin:$PATH"
     cargo deb --version >/dev/null 2>&1 && return
@@ -40,6 +40,6 @@ tree() {
 
 mkdir -p "$made"
 packer
-# Packed by the program of xz, which every Debian has: this cargo-deb is built without the library.
+# Compressed by the program xz, which every Debian has: this cargo-deb is built without the library.
 contrib/package.sh --compress-system --output "$made/hs100d.deb"
 tree

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Boots systemd as the first process of namespaces of its own, over a tree that nothing is written to:
+# Boots systemd as the first process in its own namespaces, from a read-only tree:
 #
 #     unshare --mount --pid --fork --kill-child --cgroup --net --ipc --uts boot.sh TREE SCRATCH HS100D UNIT
 #
-# TREE is `/`, or the root of a Debian as debootstrap makes it. SCRATCH is an empty folder. No network but loopback.
+# TREE is `/`, or the root of a Debian as debootstrap makes it. SCRATCH is an empty folder. The only network is loopback.
 set -eu
 tree=$1 scratch=$2 program=$3 unit=$4
 
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$scratch"
 mkdir "$scratch/upper" "$scratch/work" "$scratch/root" "$scratch/library"
-# Where the program was built for a newer C library than the tree has, it brings its own.
+# If the program needs a newer C library than the tree has, it uses that of this machine.
 if [ "$tree" != / ]; then
     ldd "$program" | grep -o '/[^ ]*' | xargs -I{} cp -L {} "$scratch/library"
 fi
@@ -33,7 +33,7 @@ else
 fi
 
 mount -t proc proc "$root/proc"
-# Nothing of the kernel is changed from here.
+# Kernel settings are read-only.
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,bind,ro "$root/proc/sys"
 mount -t sysfs -o ro sysfs "$root/sys"
@@ -54,7 +54,7 @@ cd "$root"
 mkdir -p run/old
 pivot_root . run/old
 umount -l /run/old
-# systemd shares its mounts with those of its services by itself, but not where it takes itself for a container.
+# systemd shares its mounts with its services, except in what it takes for a container.
 mount --make-rshared /
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     "$(ls /usr/lib/systemd/systemd /lib/systemd/systemd 2>/dev/null | head -n 1)" \

@@ -1,7 +1,7 @@
-//! The Debian package, installed by apt in a clean Debian, upgraded, removed and purged, as its users do.
+//! The Debian package, installed by apt in a clean Debian, upgraded, removed and purged, as users do.
 //!
-//! `tests/package/prepare.sh` makes the package and the tree. Where it was not run, or this is not root, the tests say
-//! so and pass, unless `HS100D_REQUIRE_PEERS` is 1, as it is in CI.
+//! `tests/package/prepare.sh` makes the package and the tree. Without it, or without root, the tests say so and pass,
+//! unless `HS100D_REQUIRE_PEERS` is 1, as in CI.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -12,11 +12,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The longest that one step may take, in seconds. They take a few.
+/// The longest that one step may take, in seconds. Each takes a few.
 const PATIENCE: &str = "300";
 
-/// Answers for a systemd that does not run here, and writes down what it was asked, by the real deb-systemd-helper and
-/// deb-systemd-invoke. What needs no running one is left to the real systemctl.
+/// Stands in for a running systemd and records the calls of the real deb-systemd-helper and deb-systemd-invoke. Calls
+/// that need no running systemd go to the real systemctl.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 echo "$*" >>/asked
 case " $* " in
@@ -29,7 +29,7 @@ case " $* " in
 esac
 "#;
 
-/// A Debian of its own in a folder, with a systemd that is a stub.
+/// A Debian in a folder, with a stub for systemd.
 struct Tree {
     directory: tempfile::TempDir,
 }
@@ -41,7 +41,7 @@ impl Tree {
         let done = tar.arg("-xf").arg(archive).arg("-C").arg(directory.path()).output().unwrap();
         assert!(done.status.success(), "{}", said(&done));
         let tree = Self { directory };
-        // That it is there is how the scripts see a running systemd.
+        // The maintainer scripts recognise a running systemd by this folder.
         fs::create_dir_all(tree.path("run/systemd/system")).unwrap();
         fs::rename(tree.path("usr/bin/systemctl"), tree.path("usr/bin/real-systemctl")).unwrap();
         fs::write(tree.path("usr/bin/systemctl"), SYSTEMCTL).unwrap();
@@ -53,7 +53,8 @@ impl Tree {
         self.directory.path().join(inside)
     }
 
-    /// Runs a script in the tree: with processes and a network of its own, so that nothing stays and nothing leaves.
+    /// Runs a script in the tree, in its own namespaces for processes and network, so that nothing remains and nothing
+    /// is sent.
     fn run(&self, script: &str) -> Output {
         let enter = "mount -t proc proc \"$1/proc\" && exec chroot \"$1\" env -i HOME=/root LC_ALL=C.UTF-8 \
                      PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -euc \"$2\"";
@@ -64,14 +65,14 @@ impl Tree {
         command.output().unwrap()
     }
 
-    /// Runs a script that must succeed, and returns all that it said.
+    /// Runs a script that must succeed. Returns its output.
     fn must(&self, script: &str) -> String {
         let output = self.run(script);
         assert!(output.status.success(), "{script}: {}", said(&output));
         said(&output)
     }
 
-    /// What systemd was asked to do with the service since the last call.
+    /// The calls to systemd about the service since the last check.
     fn asked(&self) -> Vec<String> {
         let asked = fs::read_to_string(self.path("asked")).unwrap_or_default();
         fs::remove_file(self.path("asked")).ok();
@@ -81,7 +82,7 @@ impl Tree {
         orders.map(|line| line.replace("--quiet ", "").replace("--system ", "")).collect()
     }
 
-    /// Every file outside the records of dpkg and apt.
+    /// Every file except the records of dpkg and apt.
     fn files(&self) -> BTreeSet<String> {
         let find = "find /etc /usr /var /opt /root ! -type d ! -path '/var/lib/dpkg/*' ! -path '/var/lib/apt/*' \
                     ! -path '/var/cache/*' ! -path '/var/log/*'";
@@ -102,7 +103,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-/// Something that `prepare.sh` made, or `None` where it did not and need not have.
+/// A file that `prepare.sh` made, or `None` if it is missing and not required.
 fn prepared(file: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/package").join(file);
     let is_root = fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0);
@@ -117,14 +118,14 @@ fn prepared(file: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says so past the test harness, which swallows what a passing test prints.
+/// Prints past the test harness, which hides the output of a passing test.
 fn skip(why: &str) {
     let required = std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1");
     assert!(!required, "HS100D_REQUIRE_PEERS=1, and {why}");
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-/// The same package as an earlier version, whose config had another text.
+/// The same package as an earlier version with another default config.
 fn earlier(package: &Path, place: &Path) {
     let unpacked = place.join("earlier");
     let dpkg_deb = |arguments: &[&Path]| {
@@ -163,7 +164,7 @@ fn a_package_is_installed_upgraded_removed_and_forgotten() {
     assert!(!tree.is_there("etc/hs100d") && !tree.is_there("usr/share/doc/hs100d"));
 }
 
-/// The embedded broker cannot have its port, and whoever installs it is told what to write where.
+/// The port of the embedded broker is taken; the installation says what to write where.
 fn installed_beside_a_broker(tree: &Tree) {
     let listen = "perl -MSocket -e 'socket(BROKER, PF_INET, SOCK_STREAM, 0) or die $!;
                   bind(BROKER, sockaddr_in(1883, INADDR_ANY)) or die $!; listen(BROKER, 1) or die $!;
@@ -189,11 +190,11 @@ fn installed(tree: &Tree) {
     let conffiles: Vec<_> = conffiles.split_whitespace().filter(|word| word.starts_with('/')).collect();
     assert_eq!(conffiles, ["/etc/hs100d/hs100d.toml"]);
 
-    // As shipped, the config says nothing, for a default that it holds would outlive its version.
+    // The shipped config sets nothing: a default that it sets would stay with the next versions.
     let config = fs::read_to_string(tree.path("etc/hs100d/hs100d.toml")).unwrap();
     let in_force = config.lines().find(|line| !line.is_empty() && !line.starts_with(['#', '[']));
     assert_eq!(in_force, None);
-    // Where the config and the state are is told first.
+    // The first lines are the paths of config and state.
     let meaning = |told: String| told.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
     let shipped = tree.must("hs100d check");
     assert!(shipped.contains("/etc/hs100d/hs100d.toml"), "{shipped}");
@@ -223,7 +224,7 @@ fn upgraded_as_edited(tree: &Tree) {
     assert!(tree.must("hs100d check").contains("mine"));
 }
 
-/// Who disabled and stopped the service does not have it back with the next version.
+/// A service that was disabled and stopped stays so in the next version.
 fn upgraded_as_switched_off(tree: &Tree) {
     fs::remove_file(tree.path("etc/systemd/system/multi-user.target.wants/hs100d.service")).unwrap();
     fs::remove_file(tree.path("running")).unwrap();
@@ -233,7 +234,7 @@ fn upgraded_as_switched_off(tree: &Tree) {
 }
 
 fn removed_and_purged(tree: &Tree) {
-    // As systemd lays it out for a service with DynamicUser.
+    // The folders that systemd makes for a service with DynamicUser.
     tree.must(
         "mkdir -p /var/lib/private/hs100d; ln -s private/hs100d /var/lib/hs100d
          echo '{}' >/var/lib/hs100d/state.json; echo secret >/etc/hs100d/mqtt.password

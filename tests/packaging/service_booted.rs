@@ -1,8 +1,8 @@
-//! The unit that we hand out under a real systemd, which boots as the first process of namespaces of its own: as a user
-//! that exists only then, with the passwords that are there, reloaded, hung, restarted and stopped.
+//! The shipped unit under a real systemd, which boots as the first process in its own namespaces: with a dynamic user,
+//! with the passwords that exist, reloaded, hung, restarted and stopped.
 //!
-//! The tree that boots is this machine's own, which nothing is written to. `HS100D_SYSTEMD_TREE` names another, as
-//! debootstrap makes it, to see the unit under an older or a newer systemd.
+//! The tree that boots is that of this machine, mounted read-only. `HS100D_SYSTEMD_TREE` names another one, as
+//! debootstrap makes it, to test with an older or a newer systemd.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long anything may take; far longer than it does.
+/// The longest that a wait may take; far longer than it does.
 const BOUND: Duration = Duration::from_secs(60);
-/// How often something is looked at again while it is waited for.
+/// How often a condition is checked while the test waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const APART: [&str; 8] =
     ["--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--net", "--ipc", "--uts"];
-/// All that the boot does which a machine may forbid.
+/// Everything in the boot that a machine may forbid.
 const TRIAL: &str = "mount -t tmpfs tmpfs \"$1\" && cd \"$1\" && mkdir upper work root && \
      mount -t overlay -o \"lowerdir=$0,upperdir=upper,workdir=work\" overlay root && \
      mkdir cgroup && mount -t cgroup2 cgroup2 cgroup";
-/// Nothing is looked for, and nothing listens where the account is said to be.
+/// No discovery, and no server at the account's address.
 const CONFIG: &str = "[discovery]\nlan = false\nadopt = false\n\
      [cloud]\nusername = \"somebody@example.com\"\nurl = \"http://127.0.0.1:9\"\n\
      [[plug]]\nname = \"kettle\"\nhost = \"127.0.0.1:9\"\n\
@@ -35,18 +35,18 @@ const HUNG_SOON: &str = "[Service]\nWatchdogSec=500ms\nTimeoutAbortSec=1s\nResta
 /// A machine of processes only, with the unit installed and not started.
 struct Machine {
     init: Child,
-    /// How a command is run inside.
+    /// The prefix that runs a command inside.
     enter: Vec<String>,
     _scratch: TempDir,
 }
 
 impl Machine {
-    /// Boots one, where that may be done.
+    /// Boots a machine, if that is allowed.
     fn boot() -> Option<Self> {
         let tree = std::env::var("HS100D_SYSTEMD_TREE").unwrap_or_else(|_| "/".to_owned());
         let scratch = tempfile::tempdir().unwrap();
         if let Err(why) = may_boot(&tree, scratch.path()) {
-            // Past the test harness, which swallows what a passing test prints.
+            // Prints past the test harness, which hides the output of a passing test.
             let _ = writeln!(std::io::stderr(), "skipped: {why}");
             return None;
         }
@@ -86,7 +86,7 @@ impl Machine {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// What it prints, if it succeeds.
+    /// Standard output, if the script succeeds.
     fn ok(&self, script: &str) -> String {
         let output = self.run(script);
         if !output.status.success() {
@@ -112,13 +112,13 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The first process goes with it, and all others with that.
+        // The kernel ends all other processes of the namespace with the first one.
         let _ = self.init.kill();
         let _ = self.init.wait();
     }
 }
 
-/// Whether systemd is there, and whether the kernel lets us.
+/// Whether systemd is installed and the kernel allows all of it.
 fn may_boot(tree: &str, scratch: &Path) -> Result<(), String> {
     if !["usr/lib", "lib"].iter().any(|it| Path::new(tree).join(it).join("systemd/systemd").exists()) {
         assert!(std::env::var_os("CI").is_none(), "systemd is not installed: apt-get install systemd");
@@ -149,12 +149,12 @@ fn it_starts_with_neither_password_with_either_and_with_both() {
         }
         machine.ok("systemctl start hs100d");
         for file in ["mqtt", "cloud"] {
-            // Systemd shows it to the service alone, so it is looked at from where the service stands.
+            // Only the service sees it, so it is read from the mount namespace of the service.
             let place = format!("/run/credentials/hs100d.service/{file}.password");
             let seen = machine.ok(&format!("cat /proc/{}/root{place}", machine.shows("MainPID")));
             assert_eq!(seen, if files.contains(&file) { format!("secret-of-{file}") } else { String::new() });
         }
-        // Without a password nobody is asked; with one, nobody answers.
+        // Without a password the cloud is not used; with one, no server answers.
         let cloud = if files.contains(&"cloud") { "cloud down" } else { "cloud stopped" };
         let status = format!("0 of 1 plugs online, {cloud}, broker connected");
         until(&status, || machine.shows("StatusText") == status);
@@ -172,7 +172,7 @@ fn it_runs_as_nobody_else_and_logs_to_the_journal_with_its_name() {
     assert!((61184..=65519).contains(&user), "{user} is not a user that exists only while the service runs");
     assert_eq!(machine.ok("stat -c %u:%a /var/lib/private/hs100d"), format!("{user}:700"));
     machine.says("hs100d 0");
-    // A command beside it uses its state, leaves it as it is, and starts no second daemon.
+    // A command beside the service reads its state, does not change it, and starts no second daemon.
     assert!(machine.ok("hs100d check").contains("\nstate      /var/lib/hs100d\n"));
     let second = machine.run("timeout 20 hs100d run");
     assert_eq!(second.status.code(), Some(69), "{second:?}");

@@ -1,4 +1,4 @@
-//! What we are made of, as we tell others: the SBOM that contrib/sbom.py writes.
+//! The parts of the program, as the SBOM of contrib/sbom.py lists them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// What the script prints; `None` where there is no Python and none is asked for.
+/// The output of the script; `None` if there is no Python and none is required.
 fn sbom(arguments: &[&str]) -> Option<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/sbom.py");
     let output = Command::new("python3").arg(script).args(arguments).output();

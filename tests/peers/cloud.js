@@ -1,10 +1,10 @@
-// A client of the cloud that someone else wrote: tplink-cloud-api of npm, 0.8.1.
+// A client of the cloud that others wrote: tplink-cloud-api of npm, 0.8.1.
 //
 //     node cloud.js        with NODE_PATH at the installed packages
 //
-// Reads what to do from standard input, so that the password stands in no process list:
+// Reads its instructions from standard input, so that the password is in no process list:
 // {"url", "username", "password", "terminal", "alias"}. Logs in, lists, switches the plug of that name on and off,
-// reads it after each, and prints what it saw as one line of JSON.
+// reads it after each, and prints the results as one line of JSON.
 "use strict";
 
 const fs = require("node:fs");

@@ -1,8 +1,8 @@
-"""A client of the cloud that someone else wrote: tplink-cloud-api of PyPI, 4.2.1.
+"""A client of the cloud that others wrote: tplink-cloud-api of PyPI, 4.2.1.
 
-Reads what to do from standard input, so that the password stands in no process list:
+Reads its instructions from standard input, so that the password is in no process list:
 {"url", "username", "password", "terminal", "alias"}. Logs in, lists, switches the plug of that name on and off, reads
-it after each, and prints what it saw as one line of JSON.
+it after each, and prints the results as one line of JSON.
 """
 
 import asyncio

@@ -2,9 +2,9 @@
 
     homeassistant.py FOLDER < documents.json
 
-FOLDER holds Home Assistant's `const.py` and the `abbreviations.py`, `const.py`, `discovery.py` and `schemas.py` of its
-MQTT integration. They cannot be imported without the rest of it, so that what expands a document is taken out of them:
-the tables, the list of shared options and three functions. Standard input is an object of documents by topic; standard
+FOLDER has Home Assistant's `const.py` and the `abbreviations.py`, `const.py`, `discovery.py` and `schemas.py` of its
+MQTT integration. They cannot be imported without the rest of it, so only what expands a document is extracted: the
+tables, the list of shared options and three functions. Standard input is an object of documents by topic; standard
 output one of components by unique id, as Home Assistant hands them to its platforms.
 """
 
@@ -24,7 +24,7 @@ FUNCTIONS = [
 
 
 def strings(path, found):
-    """The constants of a module that are text, and other names for them."""
+    """The string constants of a module, and other names for them."""
     for node in ast.parse(path.read_text()).body:
         targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
         value = getattr(node, "value", None)
@@ -35,7 +35,7 @@ def strings(path, found):
 
 
 def only(path, wanted):
-    """A module without its imports, of which only this is kept."""
+    """The code of these functions and constants of a module, without its imports."""
     def is_wanted(node):
         if isinstance(node, ast.FunctionDef):
             return node.name in wanted
@@ -64,7 +64,7 @@ def home_assistant(folder):
 
 
 def components(ha, topic, document):
-    """What is in a document, as `async_discovery_message_received` goes through it."""
+    """The components of a document, as `async_discovery_message_received` reads them."""
     ha._replace_all_abbreviations(document)
     platform = topic.split("/")[1]
     if platform != "device":

@@ -1,5 +1,5 @@
-//! Stories of looking for plugs, on a clock that is moved by hand: when the bridge has the LAN searched and the account
-//! listed, and what it says of devices that it cannot serve as they are.
+//! Discovery on a simulated clock: when the bridge searches the LAN and lists the account, and what it reports about
+//! devices that it cannot serve.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 
@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::support::scenario::*;
 use hs100d::bridge::event::{
     BridgeCommand, DiscoveryReply, Ended, Event, Identity, Notice, NoticeKind, Origin, RequestId, Sighting,
-    UnsupportedDevice, Update,
+    TdpReply, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Address, Availability, Failure, LanProtocol, PlugName, RelayState, Route};
 
-/// A house whose plugs nobody listed; the first so many of them are known from an earlier run.
+/// A home whose plugs are not in the config; the first `remembered` of them are known from an earlier run.
 fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
     let plugs = (1..=count).map(|number| ModelPlug::new(number, cloud)).collect();
     let known = (1..=remembered).map(known).collect();
@@ -22,9 +22,9 @@ fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
     Scenario::from_settings(settings, plugs)
 }
 
-/// A plug answers the newer discovery.
+/// A device answers the discovery on UDP 20002.
 fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str) {
-    let said = DiscoveryReply::Other(UnsupportedDevice {
+    let said = DiscoveryReply::Tdp(TdpReply {
         mac: Some(mac(number)),
         kind: kind.into(),
         model: "HS100(UK)".into(),
@@ -35,7 +35,7 @@ fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str)
     home.event(Event::Sighted(Sighting { address: address(number), said }));
 }
 
-/// What was said of devices that cannot be served: of which plug, and how.
+/// The notices about devices that cannot be served: the plug, and the text.
 fn unsupported(home: &Scenario) -> Vec<(Option<String>, String)> {
     let said = home.updates.iter().filter_map(|(_, update)| match update {
         Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, detail, .. }) => {
@@ -55,7 +55,7 @@ fn pauses(times: impl IntoIterator<Item = Duration>) -> Vec<u64> {
 fn a_missing_plug_is_looked_for_at_once_then_in_growing_pauses_and_no_more_once_it_is_back() {
     let mut home = adopting(1, 1, false);
     home.run_for(seconds(4));
-    assert_eq!(home.searches, [], "nobody is missing");
+    assert_eq!(home.searches, [], "no plug is missing");
     home.plug(1).lan = Lan::Refused;
     let gone = home.elapsed();
     home.run_for(seconds(300));
@@ -74,7 +74,7 @@ fn a_missing_plug_is_looked_for_at_once_then_in_growing_pauses_and_no_more_once_
     home.searches.clear();
     home.run_for(seconds(300));
     let found_again = home.searches.len();
-    assert!(found_again <= 1, "{found_again} searches for nobody");
+    assert!(found_again <= 1, "{found_again} searches without a missing plug");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_plug_that_moved_is_found_by_the_search_and_followed_within_ten_seconds() {
         let mut home = adopting(2, 1, false);
         home.broadcasts_work = true;
         home.run_for(seconds(4));
-        // At its old address nobody answers, or somebody who says nothing.
+        // At its old address there is no answer, or a device without one.
         home.plug(1).address = Address::new("192.0.2.99", 9999);
         home.plug(2).address = (lan == Lan::Silent).then(|| address(1));
         home.plug(2).lan = lan;
@@ -142,7 +142,7 @@ fn a_request_to_discover_searches_the_lan_and_lists_the_account() {
     let answered = Update::Response { id: RequestId::new(Origin::Mqtt, 1), result: Ok(()) };
     assert!(home.updates.iter().any(|(_, update)| *update == answered));
     home.run_for(seconds(30));
-    assert_eq!(home.searches.len(), 1, "nobody is missing, so once is enough");
+    assert_eq!(home.searches.len(), 1, "no plug is missing, so once is enough");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_plug_that_holds_another_account_is_named_once_and_served_over_the_cloud_whe
     );
 }
 
-/// As 27 bulbs filled a log with 648 lines in 42 seconds.
+/// 27 bulbs once filled a log with 648 lines in 42 seconds.
 #[test]
 fn a_bulb_that_answers_every_datagram_is_named_once() {
     let mut home = adopting(2, 0, true);
@@ -236,7 +236,7 @@ fn two_devices_with_one_device_id_are_said_once_with_both_macs_and_addresses() {
         assert!(detail.contains(told), "{told}: {detail}");
     }
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
-    // Without the first the second has its place.
+    // Once the first is gone, the second gets its name.
     home.plug(1).lan = Lan::Refused;
     home.run_for(seconds(20));
     home.sight(2);
@@ -277,7 +277,7 @@ fn a_plug_that_speaks_only_klap_and_is_in_no_account_is_named_too() {
     sight_other(&mut home, 1, PLUG, "");
     home.run_for(seconds(3));
     let [(None, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
-    assert!(detail.contains("it speaks another language"), "{detail}");
+    assert!(detail.contains("it speaks another protocol"), "{detail}");
     assert_eq!(home.happened(NoticeKind::PlugFound), 0);
 }
 

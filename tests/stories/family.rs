@@ -1,4 +1,4 @@
-//! Stories of meters, strips, dimmers, names and count-downs, on a hand-moved clock.
+//! Meters, strips, dimmers, names and count-downs, on a simulated clock.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 
@@ -218,7 +218,7 @@ fn since_when_a_plug_is_on_is_the_same_while_its_count_stands_still() {
         home.updates.iter().filter(|(_, update)| matches!(update, Update::State(..))).count()
     };
     assert_eq!(states(&home), 0, "{:#?}", home.updates);
-    // Switched off and on between two polls.
+    // It is switched off and on between two polls.
     home.plug(1).on_time = Some(1);
     home.run_for(seconds(6));
     assert!(states(&home) == 1 && state(&home, "plug-1").unwrap().on_since > first);
@@ -465,7 +465,7 @@ fn a_sum_that_falls_outlet_by_outlet_at_midnight_is_told_in_one_step() {
     home.run_for(seconds(120));
     assert_eq!(energies(&home, "plug-1").last().unwrap().today, Some(6.0));
     home.forget_the_past();
-    // One of the two was read before midnight, and the other after it.
+    // One of the two was read before midnight, the other after it.
     home.plug(1).used[0][0] = 0.0;
     let days =
         |outlet| move |request: &Request| matches!(request, Request::MeterDays(o, ..) if *o == Some(outlet));
@@ -537,7 +537,7 @@ fn while_a_lamp_fades_it_hears_other_commands() {
     let led = SetCommand { led: Some(RelayState::Off), ..SetCommand::default() };
     let command = send(&mut home, "plug-1", 2, led);
     assert!(is_ok(&home.result(command, seconds(1)).0));
-    // A hand at the button is seen, as always.
+    // A press of the button is noticed, as always.
     home.plug(1).relay = RelayState::Off;
     home.run_until(seconds(6), |home| state(home, "plug-1").unwrap().relay == RelayState::Off);
     home.plug(1).relay = RelayState::On;
@@ -611,7 +611,7 @@ fn a_plug_and_an_outlet_can_be_called_otherwise() {
     assert!(state(&home, "toaster").is_none(), "topics do not move");
 }
 
-/// A house in which this plug is known by its address and was never read.
+/// A home in which this plug is known by its address and was never read.
 fn home_of_unread(plug: ModelPlug) -> Scenario {
     let entry = PlugSettings {
         name: Some(plug_name(1)),

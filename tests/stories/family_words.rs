@@ -1,6 +1,7 @@
-//! Everything that can be said to a device of the family, said to simulated ones: over the LAN and through the cloud.
+//! Every request to a device of this family, sent to simulated ones over the LAN and through the cloud.
 //!
-//! The words and the simulated home were written apart, from what is known of real devices; here they meet.
+//! The messages of `smarthome` and the simulated home were written separately, from what is known of real devices. Here
+//! they meet.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
@@ -20,7 +21,7 @@ use serde_json::json;
 const ON: RelayState = RelayState::On;
 const OFF: RelayState = RelayState::Off;
 
-/// A device and the wire to it: the words of the daemon on one side, the simulated device on the other.
+/// A device and the route to it: the messages of the daemon on one side, the simulated device on the other.
 struct Wire {
     plug: SimPlug,
     by: SwitchedBy,
@@ -33,7 +34,8 @@ impl Wire {
         Self { plug: SimPlug::new(model, 7, "Küche ☕", now), by, now }
     }
 
-    /// Asks as the daemon does: with ids as the device gave them over this wire, or long ones through the cloud.
+    /// Sends a request as the daemon does: with the ids that the device reported over this route, or with long ones
+    /// through the cloud.
     fn ask(&mut self, request: &Request) -> Result<Reply, NotAnAnswer> {
         let device = self.read().device;
         let device_id = DeviceId::new(&self.plug.device_id).unwrap();
@@ -66,7 +68,7 @@ impl Wire {
     }
 }
 
-/// Both routes, and each form in which strips give their ids.
+/// Both routes, and each form of outlet ids.
 fn strips() -> impl Iterator<Item = Wire> {
     let forms = [Ids::Short, Ids::Long, Ids::LongOverTcp];
     let wires = [SwitchedBy::Lan, SwitchedBy::Datagram, SwitchedBy::Cloud];
@@ -126,7 +128,7 @@ fn an_outlet_that_the_strip_does_not_have_is_refused() {
     }
 }
 
-/// What a meter is made to show, and what must be read from it in either generation.
+/// The values of a meter, and what must be read from them in either units.
 fn metered() -> (SimMeter, Meter) {
     let days = [((2025, 1, 1), 9.0), ((2026, 1, 1), 0.75), ((2026, 1, 31), 1.5), ((2026, 2, 3), 4.0)];
     let shown =

@@ -1,4 +1,4 @@
-//! Stories of who is who: plugs that are found, move, swap, look alike, are renamed and are forgotten.
+//! Identity of plugs: they are found, move, swap, look alike, are renamed and forgotten.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hs100d::bridge::event::{
     AccountPlug, BridgeCommand, CommandId, DiscoveryReply, Ended, Event, Identity, KnownPlug, Notice,
-    NoticeKind, Origin, RequestId, Sighting, UnsupportedDevice, Update,
+    NoticeKind, Origin, RequestId, Sighting, TdpReply, Update,
 };
 use hs100d::bridge::route::RoutePolicy;
 use hs100d::bridge::{PlugSettings, Settings};
@@ -19,7 +19,7 @@ fn name(text: &str) -> PlugName {
     PlugName::new(text).unwrap()
 }
 
-/// A house whose plugs nobody listed, and a bridge that adopts what it finds.
+/// A home whose plugs are not in the config, and a bridge that adopts what it finds.
 fn adopting(count: usize, known: Vec<KnownPlug>) -> Scenario {
     let plugs = (1..=count).map(|number| ModelPlug::new(number, true)).collect();
     let settings =
@@ -62,10 +62,10 @@ fn a_plug_that_is_sighted_is_adopted_named_by_its_alias_and_read() {
     assert_eq!(home.happened(NoticeKind::PlugFound), 1);
 }
 
-/// Its device id cannot be read: all that tells who it is is its MAC.
+/// Its device id cannot be read: its MAC alone identifies it.
 #[test]
 fn a_plug_without_a_readable_device_id_is_served_by_its_mac() {
-    // Written down by its address alone, found, and known from an earlier run.
+    // In the config by its address alone, found by discovery, and known from an earlier run.
     for (plugs, known) in [(vec![by_host(1, None)], vec![]), (vec![], vec![]), (vec![], vec![known(1)])] {
         let settings = Settings { plugs, known, adopt: true, ..Settings::default() };
         let mut home = Scenario::from_settings(
@@ -81,7 +81,7 @@ fn a_plug_without_a_readable_device_id_is_served_by_its_mac() {
         assert!(home.happened(NoticeKind::PlugFound) <= 1 && home.happened(NoticeKind::PlugOffline) == 0);
         let command = home.switch(1, RelayState::On);
         assert!(is_ok(&home.result(command, seconds(1)).0));
-        // Once it can be read, it is no other plug.
+        // Once its device id can be read, it is still the same plug.
         home.plug(1).tells_id = true;
         home.sight(1);
         home.run_for(seconds(20));
@@ -132,7 +132,7 @@ fn a_plug_that_only_the_account_knows_is_adopted_and_served_over_the_cloud() {
 }
 
 #[test]
-fn two_plugs_of_one_alias_have_two_names_whoever_comes_first_later() {
+fn two_plugs_of_one_alias_have_two_names_whichever_comes_first_later() {
     let mut home = adopting(2, vec![]);
     home.plug(1).alias = "Lamp".into();
     home.plug(2).alias = "Lamp".into();
@@ -171,9 +171,9 @@ fn a_plug_that_moved_is_followed_within_ten_seconds_and_no_command_is_lost() {
     assert_eq!(home.remembered[device_id(1).as_str()].address, Some(moved));
 }
 
-/// The plug answers the newer discovery and says that it speaks KLAP.
+/// The plug answers the discovery on UDP 20002 and reports that it speaks KLAP.
 fn sight_klap(home: &mut Scenario, number: usize, address: Address) {
-    let said = DiscoveryReply::Other(UnsupportedDevice {
+    let said = DiscoveryReply::Tdp(TdpReply {
         mac: Some(mac(number)),
         kind: PLUG.into(),
         model: "HS100(UK)".into(),
@@ -184,7 +184,7 @@ fn sight_klap(home: &mut Scenario, number: usize, address: Address) {
     home.event(Event::Sighted(Sighting { address, said }));
 }
 
-/// What `<plug>/info` says of the plug's address and its protocol.
+/// The address and the protocol in `<plug>/info`.
 fn place_shown(home: &Scenario, plug: &str) -> Option<(Option<Address>, Option<LanProtocol>)> {
     home.updates.iter().rev().find_map(|(_, update)| match update {
         Update::Info(name, info) if name.as_str() == plug => Some((info.address.clone(), info.protocol)),
@@ -214,7 +214,7 @@ fn a_known_plug_that_moves_to_klap_keeps_its_place_in_the_registry_until_it_spea
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
     assert_eq!(home.happened(NoticeKind::Unsupported), 0);
 
-    // "Third-Party Compatibility" opens TCP 9999 again; the next poll finds out.
+    // "Third-Party Compatibility" opens TCP 9999 again; which the next poll finds out.
     home.plug(1).protocol = LanProtocol::Xor;
     home.run_for(seconds(15));
     assert_eq!(place_shown(&home, "plug-1"), Some((Some(address(2)), Some(LanProtocol::Xor))));
@@ -328,7 +328,7 @@ fn an_entry_by_host_learns_who_lives_there_and_is_named_by_the_user() {
     let known = &home.remembered[device_id(1).as_str()];
     assert_eq!((known.name.as_str(), known.mac), ("kettle", Some(mac(1))));
 
-    // Another plug at the address is not taken for it.
+    // Another plug at the address is not mistaken for it.
     home.plugs[0].device_id = device_id(2);
     home.plugs[0].mac = mac(2);
     home.run_for(seconds(60));
@@ -464,7 +464,7 @@ fn every_plug_of_an_earlier_run_is_expected_before_the_first_round_is_said_to_be
 }
 
 #[test]
-fn an_empty_house_is_ready_after_three_seconds() {
+fn an_empty_home_is_ready_after_three_seconds() {
     let mut home = adopting(0, vec![]);
     let took =
         home.run_until(seconds(4), |home| home.updates.iter().any(|(_, update)| *update == Update::Ready));
@@ -513,11 +513,11 @@ fn whatever_an_alias_holds_the_plug_is_adopted_under_a_name_of_its_own() {
     }
 }
 
-/// Found by the fuzzer: a model of two lines was two lines of the log.
+/// Found by the fuzzer: a model name with a line break made two lines of the log.
 #[test]
-fn what_strangers_call_themselves_stays_on_one_short_line() {
+fn what_plugs_call_themselves_stays_on_one_short_line() {
     let forged = || -> Box<str> { format!("P100\r\nforged\u{1b}[2J{}", "x".repeat(60_000)).into() };
-    let other = UnsupportedDevice {
+    let other = TdpReply {
         mac: None,
         kind: forged(),
         model: forged(),
@@ -525,13 +525,10 @@ fn what_strangers_call_themselves_stays_on_one_short_line() {
         port: None,
         owner: None,
     };
-    let klap = UnsupportedDevice { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
+    let klap = TdpReply { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
     let mut home = adopting(1, vec![]);
     for (number, device) in (8..).zip([other, klap]) {
-        home.event(Event::Sighted(Sighting {
-            address: address(number),
-            said: DiscoveryReply::Other(device),
-        }));
+        home.event(Event::Sighted(Sighting { address: address(number), said: DiscoveryReply::Tdp(device) }));
     }
     let bulb = AccountPlug { alias: forged(), model: forged(), ..row(9, "", "IOT.\nBULB") };
     home.event(Event::Account(vec![
@@ -551,7 +548,7 @@ fn what_strangers_call_themselves_stays_on_one_short_line() {
     }
 }
 
-/// Found by the fuzzer: two plugs spoke on one topic, and commands went to the last of them.
+/// Found by the fuzzer: two plugs had the same topic, and commands went to the last of them.
 #[test]
 fn outlets_that_come_back_under_a_name_that_is_taken_have_one_of_their_own() {
     let outlets = ["plug-1", "lamp", "lamp", "plug-2"].map(name).to_vec();
@@ -629,7 +626,7 @@ fn a_plug_that_comes_back_elsewhere_is_found_though_a_reflector_speaks_last() {
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
 }
 
-/// Sends commands to both plugs all the time while `change` happens in their midst. What each was told last.
+/// Sends commands to both plugs all the time while `change` happens. Returns the last state requested of each.
 fn command_both_through(home: &mut Scenario, change: impl FnOnce(&mut Scenario)) -> [RelayState; 2] {
     let mut change = Some(change);
     let mut commands = vec![];
@@ -637,8 +634,7 @@ fn command_both_through(home: &mut Scenario, change: impl FnOnce(&mut Scenario))
         if step == 20 {
             change.take().unwrap()(home);
         }
-        // The first plug is only ever switched on and off, the second only ever off, so that whoever switched the
-        // wrong one is found out.
+        // The first plug is switched on and off, the second only off, so that a command to the wrong one shows.
         let state = RelayState::from_bool(step % 2 == 1);
         commands.push(home.switch(1, state));
         commands.push(home.switch(2, RelayState::Off));
@@ -678,7 +674,7 @@ fn commands_that_flow_while_a_plug_moves_into_the_place_of_another_are_neither_l
     home.plug(2).cloud = Cloud::PlugOffline;
     home.run_for(seconds(4));
     let expected = command_both_through(&mut home, |home| {
-        // What was said to the second is on its way and never arrives.
+        // A command to the second is in flight and never arrives.
         home.plug(2).lan = Lan::Silent;
         home.switch(2, RelayState::Off);
         home.plug(2).lan = Lan::Works;
@@ -690,19 +686,19 @@ fn commands_that_flow_while_a_plug_moves_into_the_place_of_another_are_neither_l
 }
 
 #[test]
-fn a_rumour_is_followed_at_once_when_the_old_address_fails() {
+fn a_sighting_is_followed_at_once_when_the_old_address_fails() {
     let mut home = adopting(1, vec![known(1)]);
     home.run_for(seconds(4));
-    // The plug is sighted at its new address while the old one, as far as anybody knows, still answers.
+    // The plug is sighted at its new address while the old one, as far as known, still works.
     home.plug(1).address = Address::new("192.0.2.99", 9999);
     home.sight(1);
     assert_eq!(home.happened(NoticeKind::AddressChanged), 0);
-    // Within one poll, which fails; another one is not waited for.
+    // Before the failure of a second poll.
     home.run_until(seconds(6), |home| home.happened(NoticeKind::AddressChanged) == 1);
 }
 
 #[test]
-fn a_false_rumour_does_not_make_anybody_forget_where_the_plug_answered_last() {
+fn a_false_sighting_does_not_replace_the_address_where_the_plug_answered_last() {
     let mut home = adopting(1, vec![known(1)]);
     home.run_for(seconds(4));
     home.plug(1).lan = Lan::Silent;
@@ -717,7 +713,7 @@ fn a_false_rumour_does_not_make_anybody_forget_where_the_plug_answered_last() {
 
 #[test]
 fn a_name_in_the_config_wins_over_a_plug_that_was_called_so_before() {
-    // At a reload: the adopted plug keeps being served, under another name.
+    // At a reload: the adopted plug is still served, under another name.
     let mut home = adopting(2, vec![known(1)]);
     home.run_for(seconds(4));
     let mut entry = by_host(2, Some("plug-1"));
@@ -735,7 +731,7 @@ fn a_name_in_the_config_wins_over_a_plug_that_was_called_so_before() {
     let online = Update::Availability(name("plug-1-0001"), Availability::Online);
     assert!(home.updates.iter().any(|(_, update)| *update == online));
 
-    // At a start with what the store remembers.
+    // At a start, from what the store remembers.
     let settings = Settings { known: vec![known(1)], ..settings };
     let plugs = vec![ModelPlug::new(1, true), ModelPlug::new(2, true)];
     let mut home = Scenario::from_settings(settings, plugs);
@@ -759,7 +755,7 @@ fn an_entry_by_host_whose_plug_was_followed_elsewhere_knows_it_after_a_restart()
     let kept: Vec<_> = home.remembered.values().cloned().collect();
     assert_eq!((&kept[0].address, &kept[0].home), (&there, &Some(address(1))));
 
-    // Meanwhile another plug has come to live where the first one was.
+    // Meanwhile another plug has the address of the first.
     let mut plugs = vec![ModelPlug::new(1, true), ModelPlug::new(2, true)];
     plugs[0].address.clone_from(&there);
     plugs[1].address = Some(address(1));
@@ -771,12 +767,12 @@ fn an_entry_by_host_whose_plug_was_followed_elsewhere_knows_it_after_a_restart()
     assert!(is_ok(&home.result(CommandId::new(Origin::Mqtt, 7), seconds(1)).0));
     assert_eq!((home.plug(1).relay, home.plug(2).relay), (RelayState::On, RelayState::Off));
 
-    // The other is its own plug; it is not held off by the entry that it does not fit.
+    // The other one is a plug of its own. The config entry that does not match it does not keep it out.
     home.sight(2);
     home.run_for(seconds(1));
     assert_eq!(home.availability(2).last().unwrap().1, Availability::Online);
 
-    // And where the last address has gone silent, the one that the user wrote is tried.
+    // If the last known address is silent, the one in the config is tried.
     let known = KnownPlug { name: name("kettle"), address: there, home: Some(address(1)), ..known(1) };
     let settings = Settings {
         plugs: vec![by_host(1, Some("kettle"))],
@@ -808,7 +804,7 @@ fn a_corrected_address_is_tried_at_once() {
     let wrong = PlugSettings { address: Some(address(9)), ..by_host(1, Some("kettle")) };
     let settings = Settings { plugs: vec![wrong], ..Settings::default() };
     let mut home = Scenario::from_settings(settings.clone(), vec![ModelPlug::new(1, false)]);
-    // It is looked for at the wrong address once a minute by now.
+    // By now the wrong address is tried only once a minute.
     home.run_for(seconds(1000));
     let tries = home.asked.len();
     home.run_until(seconds(70), |home| home.asked.len() > tries);
@@ -819,7 +815,7 @@ fn a_corrected_address_is_tried_at_once() {
     home.run_until(seconds(2), |home| home.updates.iter().any(|(_, update)| *update == online));
 }
 
-/// It used to be credited to the new address.
+/// The answer used to count for the new address.
 #[test]
 fn what_answers_at_the_old_address_after_a_reload_says_nothing_of_the_new_one() {
     let settings = Settings { plugs: vec![by_host(1, Some("kettle"))], ..Settings::default() };
@@ -847,7 +843,7 @@ fn a_plug_that_was_adopted_and_then_listed_by_its_address_keeps_its_name() {
     home.run_for(seconds(4));
     assert_eq!(gone(&home), Vec::<String>::new());
 
-    // The same at a start, where the entry has to find out first whose address that is.
+    // The same at a start, when the entry does not know yet which plug has that address.
     let settings = Settings { known: vec![KnownPlug { name: name("given-once"), ..known(1) }], ..settings };
     let mut home = Scenario::from_settings(settings, vec![ModelPlug::new(1, true)]);
     home.run_for(seconds(4));

@@ -1,5 +1,5 @@
-//! The bridge on a clock that is moved by hand: plugs are added, faults set, time passes; then the requests and the
-//! updates are checked. No sockets, no waiting.
+//! The bridge on a simulated clock: add plugs, set faults, let time pass, then check the requests and the updates. No
+//! sockets, no waiting.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,3 +10,4 @@ mod family_words;
 mod identity;
 mod protocol;
 mod routing;
+mod strip_toggle;

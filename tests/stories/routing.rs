@@ -1,4 +1,4 @@
-//! Stories of one plug, a LAN and a cloud that fail in turn, on a hand-moved clock.
+//! One plug, with a LAN and a cloud that fail in turn, on a simulated clock.
 
 use crate::support::scenario::*;
 use hs100d::bridge::event::{
@@ -15,15 +15,15 @@ use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(10);
 
-/// What one row of the failure table must come to.
+/// The expected outcome of one row of the failure table.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     done: bool,
-    /// The route of the result.
+    /// The route in the result.
     route: Option<Route>,
-    /// The routes that were asked to switch, each once, in the order of the first asking.
+    /// The routes that got a relay command, each once, in the order of the first request.
     tried: Vec<Route>,
-    /// The result comes within this time.
+    /// The bound for the result.
     within: Duration,
 }
 
@@ -35,7 +35,7 @@ fn expected(lan: Lan, cloud: Cloud) -> Row {
         Cloud::RefreshRefused => CLOUD_TRIP * 4,
         _ => CLOUD_TRIP,
     };
-    // What may not have been understood is said again alone, and read back.
+    // A request that the plug may not have understood is sent again with one method, and read back.
     let (lan_trips, cloud_calls) = match lan {
         Lan::Garbage | Lan::CutOffJson | Lan::HugeLength => (LAN_TRIP * 2, cloud_call * 2),
         Lan::ResetAfterRequest | Lan::ClosedWithoutReply => (LAN_TRIP * 2, cloud_call * 2),
@@ -348,7 +348,7 @@ fn a_press_after_the_look_for_a_late_execution_stands() {
     let newer = home.switch(1, RelayState::Off);
     assert!(is_ok(&home.result(newer, seconds(2)).0));
     home.plug(1).lan = Lan::Works;
-    // The older request is over after `local_timeout`; what a plug shows of it lags by less than this.
+    // The older request is over after `local_timeout`; the state that a plug reports lags by less than this.
     let is_over = asked + seconds(3) + millis(350);
     let looked = |home: &Scenario| {
         home.asked.iter().any(|(at, _, request)| *request == Request::SysInfo && *at >= is_over)
@@ -392,7 +392,7 @@ fn a_look_for_a_late_execution_is_repeated_and_what_it_finds_is_put_right_howeve
     home.plug(1).lan = Lan::Silent;
     let newer = home.switch(1, RelayState::Off);
     assert!(is_ok(&home.result(newer, command_ttl).0));
-    // Nobody can look when the older one has come.
+    // Over the cloud no read is possible when the older request arrives.
     home.plug(1).cloud = Cloud::Throttled;
     home.run_for(seconds(6));
     home.plug(1).cloud = Cloud::Works;
@@ -501,7 +501,7 @@ fn a_plug_is_offline_after_three_missed_polls_and_thirty_seconds_and_online_at_i
 
 #[test]
 fn the_route_is_none_as_soon_as_no_route_answers_and_told_again_with_the_first_answer() {
-    // (the LAN, the cloud, from the failure to `none`): a poll, and for a hiccup the look after it.
+    // (the LAN, the cloud, from the failure to `none`): a poll, and the second read after a hiccup.
     let rows = [
         (Lan::Refused, Cloud::Off, seconds(6)),
         (Lan::NoRoute, Cloud::Off, seconds(6)),
@@ -573,7 +573,7 @@ fn polls_that_are_due_in_a_moment_share_a_wake_up_and_are_hardly_more_for_it() {
         *polls_at.entry(*at).or_insert(0) += 1;
     }
     let polls: usize = polls_at.values().sum();
-    // Every five seconds; a twentieth of that may be saved at the most.
+    // One every five seconds; at most a twentieth may be saved.
     assert!((6000..=6320).contains(&polls), "{polls}");
     assert!(polls_at.len() * 2 < polls, "{} wake-ups for {polls} polls", polls_at.len());
     assert!(polls_at.values().all(|together| *together <= 16), "never more than so many at once");
@@ -694,7 +694,7 @@ fn a_reading_that_was_asked_for_before_a_command_does_not_undo_what_is_shown() {
     let mut home = Scenario::settled(1);
     home.plug(1).lan = Lan::Refused;
     home.run_for(seconds(20));
-    // A slow read over the cloud is under way when the LAN comes back and is used.
+    // A slow read over the cloud is in flight when the LAN is back and is used.
     home.plug(1).cloud = Cloud::Slow(seconds(8));
     home.run_until(seconds(70), |home| home.asked.last().is_some_and(|&(_, route, _)| route == Route::Cloud));
     home.plug(1).lan = Lan::Works;
@@ -746,7 +746,7 @@ fn the_first_look_after_a_command_is_not_put_off() {
     }
 }
 
-/// How often the relay was switched and read in one request, and how often alone.
+/// How often the relay was switched and read in one request, and how often only switched.
 fn switching_requests(home: &Scenario) -> (usize, usize) {
     let count = |is_it: fn(&Request) -> bool| home.asked.iter().filter(|(_, _, it)| is_it(it)).count();
     (
@@ -801,7 +801,7 @@ fn a_firmware_that_takes_switching_and_reading_at_once_badly_is_asked_so_no_more
             if kind != RoutePreference::LocalThenCloud {
                 assert_eq!(home.happened(NoticeKind::RouteChanged), 0, "{habit:?} {kind:?}");
             }
-            // Another firmware may know better.
+            // Another firmware version may handle it.
             home.plug(1).firmware = "1.2.6";
             home.plug(1).switch_and_read = SwitchAndRead::Both;
             home.run_for(seconds(120));
@@ -880,7 +880,7 @@ fn sixty_plugs_are_switched_in_one_burst_of_the_clouds_budget() {
 
 #[test]
 fn a_read_with_the_switching_is_no_newer_than_its_question() {
-    // The cloud takes its time; meanwhile the LAN is back, and then the button is pressed.
+    // The cloud is slow. Meanwhile the LAN is back, and then the button is pressed.
     let mut home = Scenario::settled(1);
     home.plug(1).lan = Lan::Refused;
     home.run_for(seconds(20));

@@ -1,5 +1,5 @@
-//! The line between the daemon and a real broker, with somebody on it who can make trouble: what the daemon sends goes
-//! through as it is, what the broker sends is looked at packet by packet.
+//! A proxy between the daemon and a real broker that can cause faults. What the daemon sends passes unchanged; what the
+//! broker sends is checked packet by packet.
 
 #![allow(dead_code, reason = "each file of stories uses its own part of the line")]
 
@@ -22,25 +22,25 @@ const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
 const DISCONNECT: u8 = 0xE0;
 const NOT_AUTHORIZED: u8 = 0x87;
-/// More than the daemon says that it takes.
+/// More than the maximum packet size that the daemon announces.
 const OVERSIZE: usize = 200_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What is wrong with the line.
+/// A fault of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     None,
-    /// Each CONNECT is answered by a CONNACK with this reason.
+    /// Answers each CONNECT with a CONNACK of this reason code.
     Refuses(u8),
-    /// Each CONNECT is taken and never answered.
+    /// Accepts each CONNECT and never answers it.
     Stalls,
-    /// Publishes go through, their acknowledgements do not.
+    /// Forwards publishes, but not their acknowledgements.
     DropsAcks,
-    /// Publishes go through, and their acknowledgements say that the broker does not take them, with this reason.
+    /// Forwards publishes, and answers them with PUBACKs of this reason code.
     RefusesMessages(u8),
-    /// Each subscription is refused.
+    /// Refuses each subscription.
     Denies,
-    /// After each subscription a kept message comes that is larger than the daemon takes.
+    /// Sends a retained message after each subscription that is larger than the daemon accepts.
     Oversize,
 }
 
@@ -81,22 +81,22 @@ impl BrokerProxy {
         self.port
     }
 
-    /// From now on, on connections that stand as well.
+    /// Applies from now on, also to open connections.
     pub(crate) fn set(&self, trouble: Trouble) {
         self.trouble.send_replace(trouble);
     }
 
-    /// Ends every connection with a DISCONNECT for this reason.
+    /// Ends every connection with a DISCONNECT of this reason code.
     pub(crate) fn kick(&self, reason: u8) {
         self.kicks.send(reason).unwrap();
     }
 
-    /// How often somebody has connected.
+    /// The number of connections so far.
     pub(crate) fn connected(&self) -> usize {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Waits until somebody has connected so often.
+    /// Waits until there were this many connections.
     pub(crate) async fn connects(&self, times: usize) {
         within(&format!("connection {times}"), async {
             while self.connected() < times {
@@ -107,7 +107,7 @@ impl BrokerProxy {
     }
 }
 
-/// One connection. Whoever hangs up ends it for the other as well.
+/// One connection. If one side closes it, the other side is closed too.
 async fn carry(
     mut near: TcpStream,
     broker: u16,
@@ -140,7 +140,7 @@ async fn carry(
     }
 }
 
-/// What the broker says, as far as the trouble lets it through.
+/// Forwards the broker's packets, as far as the fault allows.
 async fn hand_on(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, trouble: &watch::Receiver<Trouble>) {
     while let Some(mut packet) = packet(from).await {
         let trouble = *trouble.borrow();
@@ -159,7 +159,7 @@ async fn hand_on(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, trouble: &wa
     }
 }
 
-/// The next packet as it is; none when the line ends.
+/// The next packet, unchanged; `None` at the end of the connection.
 async fn packet(from: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut packet = vec![from.read_u8().await.ok()?];
     let mut length = 0;
@@ -177,8 +177,8 @@ async fn packet(from: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// Turns each code of a short SUBACK into a refusal: behind type and length stand the id, the properties' length, and
-/// the properties.
+/// Turns each reason code of a short SUBACK into a refusal. The codes follow the type, the length, the id, the
+/// properties' length, and the properties.
 fn deny(packet: &mut [u8]) {
     let codes = 5 + usize::from(packet[4]);
     packet[codes..].fill(NOT_AUTHORIZED);

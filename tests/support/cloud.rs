@@ -1,7 +1,7 @@
-//! A canned cloud for the tests of the cloud wire: a few lines of HTTP on loopback, an account as plain fields,
-//! and a way to answer anything at all in place of the truth. It shares no code with the wire that it tests.
+//! A canned cloud for the tests of the cloud client: a few lines of HTTP on loopback, an account as plain fields, and a
+//! way to return anything else instead. It shares no code with the client under test.
 
-#![allow(dead_code)] // Each test binary uses its own part of it.
+#![allow(dead_code)] // Each test program uses its own part of it.
 #![allow(clippy::unwrap_used)] // As in any test.
 
 use std::collections::HashMap;
@@ -26,27 +26,27 @@ pub(crate) const USERNAME: &str = "me@example.com";
 pub(crate) const PASSWORD: &str = "\"'\\/{}$ü ";
 pub(crate) const TERMINAL: Uuid = Uuid::from_u128(0x1234_5678);
 
-/// What the canned cloud believes. Tests change it as they go.
+/// The state of the canned cloud. Tests change it while it runs.
 pub(crate) struct Account {
     pub(crate) password: &'static str,
     pub(crate) token: String,
     pub(crate) refresh_token: String,
-    /// Answers with this code instead, by method.
+    /// Returns this error code instead, by method.
     pub(crate) errors: HashMap<&'static str, i64>,
-    /// Answers with this instead of anything else, by method.
+    /// Returns these bytes instead, by method.
     pub(crate) instead: HashMap<&'static str, Raw>,
-    /// The same for the passthrough of one plug, by device id.
+    /// The same for passthroughs to one plug, by device id.
     pub(crate) instead_for: HashMap<&'static str, Raw>,
     pub(crate) rows: Vec<Value>,
     pub(crate) relay_on: bool,
-    /// So many connections are closed at the next request, without an answer.
+    /// This many connections are closed at the next request, without a response.
     pub(crate) drop_next: usize,
     /// Each request, in order: its head and its JSON.
     pub(crate) seen: Vec<(String, Value)>,
     given: u32,
 }
 
-/// Bytes to answer with, and what to do then.
+/// The bytes of a response, and what follows them.
 #[derive(Clone)]
 pub(crate) struct Raw {
     pub(crate) bytes: Vec<u8>,
@@ -99,12 +99,12 @@ impl CannedCloud {
         Self { url, account }
     }
 
-    /// Looks at the account or changes it.
+    /// Reads or changes the account.
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Account) -> T) -> T {
         f(&mut self.account.lock().unwrap())
     }
 
-    /// How often this method was called.
+    /// The number of requests with this method.
     pub(crate) fn count(&self, method: &str) -> usize {
         self.with(|account| account.seen.iter().filter(|(_, json)| json["method"] == method).count())
     }
@@ -124,7 +124,7 @@ impl CannedCloud {
         self.with(|account| account.instead.insert(method, raw));
     }
 
-    /// The token in use is good no more.
+    /// The present token is no longer valid.
     pub(crate) fn expire_token(&self) {
         self.with(|account| account.token = "another".to_owned());
     }
@@ -135,7 +135,7 @@ pub(crate) fn row(id: &str, server: &str) -> Value {
         "deviceType": "IOT.SMARTPLUGSWITCH", "appServerUrl": server, "status": 1, "isSameRegion": true})
 }
 
-/// Answers requests on one connection until the other end has had enough.
+/// Handles requests on one connection until the client closes it.
 async fn serve(mut stream: TcpStream, account: Arc<Mutex<Account>>) {
     let mut buffer = Vec::new();
     while let Some((head, json)) = read_request(&mut stream, &mut buffer).await {
@@ -146,7 +146,7 @@ async fn serve(mut stream: TcpStream, account: Arc<Mutex<Account>>) {
         match raw.then {
             Then::Close if raw.bytes.starts_with(b"HTTP/1.1 200 OK\r\nX-Keep") => {}
             Then::Close => return,
-            // Reads on without an answer, until the client gives up.
+            // Reads on without a response, until the client closes the connection.
             Then::Hang => while stream.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {},
         }
     }
@@ -259,7 +259,7 @@ impl TokenStore for MemoryTokenStore {
     }
 }
 
-/// A wire to a canned cloud, with what it keeps and what it says.
+/// A client of a canned cloud, with its token store and its status updates.
 pub(crate) struct TestClient {
     pub(crate) cloud: Cloud,
     pub(crate) store: Arc<MemoryTokenStore>,
@@ -305,7 +305,7 @@ impl TestClient {
         }
     }
 
-    /// The moods that were told so far.
+    /// Every status so far.
     pub(crate) fn statuses(&mut self) -> Vec<CloudStatus> {
         let mut statuses = Vec::new();
         while let Ok(event) = self.events.try_recv() {
@@ -339,7 +339,7 @@ pub(crate) fn tokens(token: &str, refresh_token: Option<&str>) -> Tokens {
     }
 }
 
-/// Waits until something is so, and no longer than anyone would.
+/// Waits until a condition holds, with a bound.
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if is_so() {

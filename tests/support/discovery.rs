@@ -1,4 +1,5 @@
-//! What stories of many plugs share: commands that flow to all of them, and the moment when all are shown where they are.
+//! Shared by tests with many plugs: commands that flow to all of them, and a wait until all are shown at their
+//! addresses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use tokio::task::JoinSet;
 use crate::support::e2e::{Scene, json_of};
 use crate::support::mqtt::{Message, Subscriber, within};
 
-/// So many commands go to each plug before anything happens, and so many more after it.
+/// The number of commands to each plug before a change, and after it.
 const COMMANDS: usize = 4;
 
-/// What a plug with this number is called, from its alias.
+/// The topic name of the plug with this number, which comes from its alias.
 pub(crate) fn name(number: usize) -> String {
     format!("plug-{}", number + 1)
 }
 
-/// Waits until every plug is there, over the LAN, at its host.
+/// Waits until every plug is shown over the LAN at its host.
 pub(crate) async fn all_are_shown(subscriber: &Subscriber, hosts: &BTreeMap<String, String>) {
     subscriber
         .until(&format!("all of {hosts:?}"), |all| {
@@ -35,8 +36,8 @@ pub(crate) async fn all_are_shown(subscriber: &Subscriber, hosts: &BTreeMap<Stri
         .await;
 }
 
-/// Switches all plugs on and off all the time while `change` happens in their midst. Each command must have exactly
-/// one result, and it must be `ok`. How often each plug was switched.
+/// Switches all plugs on and off all the time while `change` happens. Each command must have exactly one result, which
+/// must be `ok`. Returns how often each plug was switched.
 pub(crate) async fn switch_all_through(
     scene: &Arc<Scene>,
     plugs: usize,
@@ -64,7 +65,7 @@ pub(crate) async fn switch_all_through(
     counts
 }
 
-/// Switches a plug on and off and so on, each time when the time before was answered.
+/// Switches a plug on and off in turn, each time after the last result.
 async fn keep_switching(
     scene: Arc<Scene>,
     number: usize,
@@ -72,7 +73,7 @@ async fn keep_switching(
     changed: watch::Receiver<bool>,
 ) -> usize {
     let (mut commands, mut left) = (0, COMMANDS);
-    // An even number: at the end the plug is off, ready to be switched on again.
+    // An even number: in the end the plug is off, ready to be switched on again.
     while left > 0 || commands % 2 == 1 {
         let state = if commands % 2 == 0 { "ON" } else { "OFF" };
         left = left.saturating_sub(usize::from(*changed.borrow()));
@@ -84,7 +85,7 @@ async fn keep_switching(
     commands
 }
 
-/// What a plug that was switched so often, by nobody else, has in its log; what was said twice stands there once.
+/// Checks that a plug's log has only these commands; a command that arrived twice counts once.
 pub(crate) fn assert_own_commands_alone(plug: &str, log: impl IntoIterator<Item = bool>, commands: usize) {
     let mut states: Vec<bool> = log.into_iter().collect();
     states.dedup();
@@ -92,7 +93,7 @@ pub(crate) fn assert_own_commands_alone(plug: &str, log: impl IntoIterator<Item 
     assert_eq!(states, expected, "{plug} is switched by its own commands alone");
 }
 
-/// Waits until so many plugs were followed to another address, and no more.
+/// Waits until this many plugs were followed to another address, and checks that no more were.
 pub(crate) async fn so_many_moved(subscriber: &Subscriber, count: usize) {
     let moves =
         |all: &[Message]| all.iter().filter(|seen| seen.payload.contains("\"address_changed\"")).count();

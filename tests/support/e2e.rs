@@ -1,5 +1,5 @@
-//! The whole of it: the real program as a process of its own, a simulated home for it to serve, a broker, and somebody
-//! who listens there. Every wait has a bound; every child ends with its test, also when the test fails.
+//! The real program in its own process, a simulated home for it to serve, a broker, and a client at that broker. Every
+//! wait has a bound; every child process ends with its test, also if the test fails.
 
 #![allow(dead_code, reason = "each file of stories uses its own part of the kit")]
 
@@ -24,20 +24,20 @@ use tokio::sync::Notify;
 
 use crate::support::mqtt::{Message, Process, Subscriber, within};
 
-/// The account of every house here, and a password that trips whoever builds JSON, URLs or log lines by hand.
+/// The account of every home here, with a password that breaks hand-made JSON, URLs and log lines.
 pub(crate) const ACCOUNT: (&str, &str) = ("somebody@example.com", "\"'\\/{}$ü ");
 
-/// How often something outside this process is looked at again while it is waited for.
+/// How often something outside of this process is checked while a test waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// So many of the daemon's last lines are shown when a test fails.
+/// The number of last lines of the daemon that a failed test prints.
 const LINES_SHOWN: usize = 80;
 
-/// A house of these plugs, with the account that [`Config::of`] logs in to.
+/// A home with these plugs, with the account that [`Config::of`] logs in to.
 pub(crate) async fn home_of(aliases: &[&str]) -> SimHome {
     SimHome::start(home_options_of(aliases)).await.unwrap()
 }
 
-/// What such a house is built from.
+/// The options of such a home.
 pub(crate) fn home_options_of(aliases: &[&str]) -> HomeOptions {
     let mut home_options = HomeOptions::of(aliases);
     home_options.account = SimAccount::new(ACCOUNT.0, ACCOUNT.1);
@@ -74,8 +74,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Serves this house: its plugs are found by broadcast on loopback, its account is known, and the broker is our
-    /// own at any free port.
+    /// The config for this home: broadcast on loopback finds its plugs, the account is known, and the embedded broker
+    /// has any free port.
     pub(crate) fn of(home: &SimHome) -> Self {
         Self::default()
             .set("broker", "listen", "127.0.0.1:0")
@@ -86,7 +86,7 @@ impl Config {
             .set("cloud", "url", home.cloud().url())
     }
 
-    /// One key. What can be said in JSON is said the same way in TOML, as far as it is needed here.
+    /// Sets one key. TOML writes the value as JSON does, for the types that occur here.
     pub(crate) fn set(mut self, table: &'static str, key: &str, value: impl Into<Value>) -> Self {
         let line = format!("{key} = {}", value.into());
         match self.tables.iter_mut().find(|(name, _)| *name == table) {
@@ -104,17 +104,17 @@ impl Config {
         self
     }
 
-    /// At a broker that is there already.
+    /// Uses an existing broker.
     pub(crate) fn at_broker(self, port: u16) -> Self {
         self.without("broker").set("mqtt", "url", format!("mqtt://127.0.0.1:{port}"))
     }
 
-    /// Looks for nobody: only the plugs that are written down are served.
+    /// Without discovery: only the plugs in the config are served.
     pub(crate) fn without_search(self) -> Self {
         self.without("discovery").set("discovery", "lan", false).set("discovery", "adopt", false)
     }
 
-    /// A plug of the house, by all that can be said of it.
+    /// A plug of the home, with all keys that identify it.
     pub(crate) fn plug(self, name: &str, home: &SimHome, number: usize) -> Self {
         let plug = home.plug(number);
         self.entry(name, &plug.device_id(), &home.lan().address(plug).unwrap().to_string())
@@ -138,7 +138,7 @@ impl Config {
     }
 }
 
-/// One installation: a config, a state directory, and nothing else in its environment.
+/// One installation: a config, a state directory, and no other environment.
 pub(crate) struct Setup {
     folder: TempDir,
 }
@@ -155,13 +155,13 @@ impl Setup {
         fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Puts a pipe in the place of the config: reading it takes until somebody has written it and closed it.
+    /// Replaces the config by a pipe: reading it blocks until a test has written it and closed it.
     pub(crate) fn pipe(&self) {
         fs::remove_file(self.config()).unwrap();
         assert!(Command::new("mkfifo").arg(self.config()).status().unwrap().success());
     }
 
-    /// The pipe's other end, once the daemon is at reading it.
+    /// The writing end of the pipe, once the daemon reads from it.
     pub(crate) async fn reader(&self) -> File {
         let path = self.config();
         let opened = tokio::task::spawn_blocking(move || File::options().write(true).open(path).unwrap());
@@ -185,7 +185,7 @@ impl Setup {
         Self::spawned(self.program(), levels)
     }
 
-    /// Starts the daemon by way of another program with these arguments, which becomes it in the end.
+    /// Starts the daemon through another program with these arguments, which executes it in the end.
     pub(crate) fn daemon_by(&self, words: &[&str]) -> Daemon {
         let program = self.program();
         let mut command = Command::new(words[0]);
@@ -210,14 +210,14 @@ impl Setup {
         within(&format!("the end of {words:?}"), self.run_to_its_end(words, input)).await
     }
 
-    /// The same, however long it takes.
+    /// The same without a bound.
     pub(crate) async fn run_to_its_end(&self, words: &[&str], input: &str) -> Ended {
         let mut files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
         let [out, err] = files.each_ref().map(|file| Stdio::from(file.try_clone().unwrap()));
         let mut command = self.program();
         let child = command.args(words).stdin(Stdio::piped()).stdout(out).stderr(err).spawn();
         let mut process = Process(child.unwrap());
-        // A command that needs no input may have ended before it is written.
+        // A command that needs no input may end before it is written.
         let _ = process.0.stdin.take().unwrap().write_all(input.as_bytes());
         let code = exit_code(&mut process).await;
         let [out, err] = files.each_mut().map(whole);
@@ -232,7 +232,7 @@ impl Setup {
     }
 }
 
-/// How a command ended, and what it printed.
+/// The exit code of a command, and its output.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -241,19 +241,19 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What it printed, if all went well.
+    /// Standard output, if the command succeeded.
     pub(crate) fn ok(&self) -> &str {
         assert_eq!((self.code, self.err.as_str()), (0, ""), "{self:?}");
         &self.out
     }
 
-    /// The one line that it ended with, if it ended with this code.
+    /// The only line on standard error, if the command ended with this code.
     pub(crate) fn failed(&self, code: i32) -> &str {
         assert_eq!((self.code, self.err.lines().count()), (code, 1), "{self:?}");
         self.err.trim_end()
     }
 
-    /// The line that it ended with, after what it may have logged, if it ended with this code.
+    /// The last line on standard error, after any log lines, if the command ended with this code.
     pub(crate) fn last_line(&self, code: i32) -> &str {
         assert_eq!(self.code, code, "{self:?}");
         let ours = self.err.lines().filter(|line| line.starts_with("hs100d: "));
@@ -261,13 +261,13 @@ impl Ended {
         self.err.trim_end().lines().last().unwrap()
     }
 
-    /// What it printed as JSON.
+    /// Standard output as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(self.ok()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-/// A process that says things, line by line, and ends with its test.
+/// A child process with its output, line by line. It ends with its test.
 pub(crate) struct Talker {
     process: Process,
     log: Arc<Log>,
@@ -280,7 +280,7 @@ struct Log {
 }
 
 impl Talker {
-    /// What this child says on its pipe, which is standard error if both are piped.
+    /// Reads the pipe of this child; standard error if both are piped.
     pub(crate) fn of(mut child: Child) -> Self {
         let log = Arc::new(Log::default());
         let pipe: Box<dyn Read + Send> = match (child.stderr.take(), child.stdout.take()) {
@@ -301,17 +301,17 @@ impl Talker {
         self.process.0.id()
     }
 
-    /// All that it has said so far.
+    /// All lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().clone()
     }
 
-    /// Waits for a line that holds this.
+    /// Waits for a line that contains this.
     pub(crate) async fn says(&self, part: &str) -> String {
         self.says_again(part, 1).await
     }
 
-    /// Waits for the so-manieth line that holds this.
+    /// Waits for the `time`-th line that contains this.
     pub(crate) async fn says_again(&self, part: &str, time: usize) -> String {
         within(&format!("line {time} with {part:?}"), async {
             loop {
@@ -337,7 +337,7 @@ impl Drop for Talker {
     }
 }
 
-/// The daemon while it runs; what it says is its log.
+/// The running daemon; its lines are its log.
 pub(crate) struct Daemon {
     talker: Talker,
 }
@@ -355,7 +355,7 @@ impl Daemon {
         self.process.0.id()
     }
 
-    /// The port of the broker that it has connected to, once it hears commands there.
+    /// Waits until the daemon is connected and subscribed. Returns the port of its broker.
     pub(crate) async fn is_connected(&self) -> u16 {
         let line = self.says("connected to the broker at ").await;
         line.rsplit(':').next().unwrap().parse().unwrap()
@@ -363,7 +363,7 @@ impl Daemon {
 
     /// Sends a signal by its short name.
     pub(crate) fn signal(&self, name: &str) {
-        // The shell has `kill` built in, on every machine.
+        // Every shell has `kill` built in.
         let words = format!("kill -{name} {}", self.pid());
         assert!(Command::new("sh").arg("-c").arg(words).status().unwrap().success());
     }
@@ -373,20 +373,20 @@ impl Daemon {
         within("the daemon's end", exit_code(&mut self.talker.process)).await
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits for its end.
     pub(crate) async fn stop(&mut self) {
         self.signal("TERM");
         assert_eq!(self.ends().await, 0, "after SIGTERM");
     }
 
-    /// Ends it as the kernel does when memory runs out.
+    /// Sends SIGKILL, as the kernel does when memory runs out.
     pub(crate) async fn kill(&mut self) {
         self.talker.process.0.kill().unwrap();
         assert_eq!(self.ends().await, -1, "after SIGKILL");
     }
 }
 
-/// A house, a daemon that serves it, and somebody at its broker.
+/// A home, a daemon that serves it, and a client at its broker.
 pub(crate) struct Scene {
     pub(crate) setup: Setup,
     pub(crate) daemon: Daemon,
@@ -395,7 +395,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Starts the daemon and waits until it hears commands.
+    /// Starts the daemon and waits until it is subscribed to commands.
     pub(crate) async fn start(config: &Config) -> Self {
         Self::at(Setup::new(config)).await
     }
@@ -406,13 +406,13 @@ impl Scene {
         Self { subscriber: Subscriber::connect(port).await, setup, daemon, port }
     }
 
-    /// Sends a command and gives its result.
+    /// Sends a command and returns its result.
     pub(crate) async fn command(&self, plug: &str, command: Value) -> Value {
         let transaction = self.send(plug, command);
         self.result(plug, &transaction).await
     }
 
-    /// Sends a command; its transaction tells its result from others.
+    /// Sends a command. Returns its transaction, which identifies the result.
     pub(crate) fn send(&self, plug: &str, mut command: Value) -> String {
         let transaction = new_transaction();
         command["transaction"] = json!(transaction);
@@ -420,7 +420,7 @@ impl Scene {
         transaction
     }
 
-    /// Reads a plug, by command: the result comes after all that was said before.
+    /// Reads a plug by a command. The result comes after everything that was published before.
     pub(crate) async fn read(&self, plug: &str) -> Value {
         let transaction = new_transaction();
         self.subscriber
@@ -433,7 +433,7 @@ impl Scene {
         json_of(&self.subscriber.receives(&topic, transaction).await)
     }
 
-    /// All results of one command that were heard so far.
+    /// All results of one command so far.
     pub(crate) fn results(&self, plug: &str, transaction: &str) -> Vec<Value> {
         let topic = format!("hs100d/{plug}/result");
         let seen = self.subscriber.messages();
@@ -441,12 +441,12 @@ impl Scene {
         of_it.map(json_of).collect()
     }
 
-    /// Waits for a state of the plug that is as it should be.
+    /// Waits until the state of the plug contains this.
     pub(crate) async fn shows(&self, plug: &str, expected: Value) -> Value {
         sees(&self.subscriber, &format!("hs100d/{plug}/state"), expected).await
     }
 
-    /// Asks something of the daemon itself, and gives its answer.
+    /// Sends a request to `bridge/request` and returns the response.
     pub(crate) async fn request(&self, name: &str, mut payload: Value) -> Value {
         let transaction = new_transaction();
         payload["transaction"] = json!(transaction);
@@ -455,7 +455,7 @@ impl Scene {
     }
 }
 
-/// Waits until the newest message on a topic is JSON that holds all of this.
+/// Waits until the newest message on a topic is JSON that contains all of this.
 pub(crate) async fn sees(subscriber: &Subscriber, topic: &str, expected: Value) -> Value {
     subscriber
         .until(&format!("{topic} with {expected}"), |all| {
@@ -465,7 +465,7 @@ pub(crate) async fn sees(subscriber: &Subscriber, topic: &str, expected: Value) 
         .await
 }
 
-/// Waits until something of this kind is told on `bridge/event`.
+/// Waits for an event like this on `bridge/event`.
 pub(crate) async fn happens(subscriber: &Subscriber, expected: Value) -> Value {
     subscriber
         .until(&format!("an event with {expected}"), |all| {
@@ -475,7 +475,7 @@ pub(crate) async fn happens(subscriber: &Subscriber, expected: Value) -> Value {
         .await
 }
 
-/// Whether every key of `expected` is in `found`, with the same value; objects in it likewise.
+/// Whether every key of `expected` is in `found` with the same value, also in nested objects.
 pub(crate) fn holds(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Object(found), Value::Object(expected)) => {
@@ -489,7 +489,7 @@ pub(crate) fn json_of(seen: &Message) -> Value {
     serde_json::from_str(&seen.payload).unwrap_or_default()
 }
 
-/// How a mount is made that nobody else sees, if it may be: as root, or as root of a namespace of users.
+/// The command prefix for private mounts, if they are allowed: as root, or as root of a user namespace.
 pub(crate) fn mounts() -> Option<Vec<&'static str>> {
     let works = |words: &&[&str]| {
         let mut command = Command::new("unshare");
@@ -498,14 +498,14 @@ pub(crate) fn mounts() -> Option<Vec<&'static str>> {
     };
     let ways: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
     let Some(way) = ways.into_iter().find(works) else {
-        // Past the test harness, which swallows what a passing test prints.
+        // Prints past the test harness, which hides the output of a passing test.
         let _ = writeln!(std::io::stderr(), "skipped: nothing may be mounted here");
         return None;
     };
     Some([&["unshare"], way].concat())
 }
 
-/// A mark that no other command has, and that no other mark begins with.
+/// Unique in this run, and never the start of another one.
 fn new_transaction() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("t{}.", NEXT.fetch_add(1, Ordering::Relaxed))

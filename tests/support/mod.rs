@@ -1,4 +1,4 @@
-//! What the tests share. Each program includes it once and uses its own part of it.
+//! Shared by the tests. Each program includes it once and uses its own part of it.
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]

@@ -1,5 +1,5 @@
-//! What the stories about the link need: real brokers, somebody who listens, the daemon's end of a link, and a
-//! broker that misbehaves. Every wait has a bound, and none of them hopes.
+//! For tests of the MQTT connection: real brokers, a client that listens, the daemon's end of the connection, and a
+//! broker with faults. Every wait has a bound and a condition.
 
 #![allow(dead_code, reason = "each file of stories uses its own part of the kit")]
 
@@ -30,32 +30,32 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-/// How long anything may take; longer than the longest wait between two connections in these tests, which is 24 s.
+/// The bound of every wait; longer than the longest delay between two connections in these tests, which is 24 s.
 pub(crate) const BOUND: Duration = Duration::from_secs(40);
 
-/// Waits for something that has to come.
+/// Waits for something that must happen.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
-/// The brokers that each story is told with.
+/// The brokers with which each test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Brand {
     Embedded,
     Mosquitto,
 }
 
-/// All brokers that are here. Where CI runs, all of them have to be.
+/// All brokers that are installed. In CI all of them must be.
 pub(crate) fn brands() -> Vec<Brand> {
     if has_mosquitto() { vec![Brand::Embedded, Brand::Mosquitto] } else { vec![Brand::Embedded] }
 }
 
-/// Whether mosquitto can be run; its absence is said, and in CI it is a failure.
+/// Whether mosquitto is installed. If not, the test says so, and fails in CI.
 pub(crate) fn has_mosquitto() -> bool {
     has("mosquitto", "mosquitto")
 }
 
-/// Whether mosquitto's own clients can be run, likewise.
+/// Whether mosquitto's own clients are installed, likewise.
 pub(crate) fn has_mosquitto_clients() -> bool {
     has("mosquitto_pub", "mosquitto-clients") && has("mosquitto_sub", "mosquitto-clients")
 }
@@ -71,7 +71,7 @@ fn has(program: &str, package: &str) -> bool {
     found
 }
 
-/// A broker on a free port of this machine.
+/// A broker on a free port of loopback.
 pub(crate) struct TestBroker {
     pub(crate) port: u16,
     extra: String,
@@ -110,7 +110,7 @@ impl TestBroker {
         Self { port, extra: String::new(), folder, running: Running::Embedded(Some(broker)) }
     }
 
-    /// Mosquitto with more lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
+    /// Mosquitto with additional lines in its config, and files beside it. `FOLDER` in a line stands for their folder.
     pub(crate) async fn mosquitto(lines: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -122,7 +122,7 @@ impl TestBroker {
         Self { port, extra, folder, running: Running::Mosquitto(process) }
     }
 
-    /// Mosquitto with these users, all with one password, as its own tool writes them.
+    /// Mosquitto with these users, all with the same password, written by its own tool.
     pub(crate) async fn with_users(users: &[&str], password: &str, acl: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("passwords");
@@ -143,7 +143,7 @@ impl TestBroker {
         self.folder.path()
     }
 
-    /// The broker goes, its memory too, and a new one comes at the same place.
+    /// The broker stops, and a new one without retained messages starts at the same port.
     pub(crate) async fn restart_without_store(&mut self) {
         let port = self.port;
         match &mut self.running {
@@ -160,7 +160,7 @@ impl TestBroker {
         }
     }
 
-    /// The embedded broker goes and comes back with what it kept.
+    /// The embedded broker restarts with its retained messages.
     pub(crate) async fn restart_with_store(&mut self) {
         let Running::Embedded(broker) = &mut self.running else {
             panic!("only the embedded broker keeps its store")
@@ -178,7 +178,7 @@ async fn embedded(port: u16, state_dir: &Path) -> EmbeddedBroker {
 
 pub(crate) async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process {
     let config = folder.join("mosquitto.conf");
-    // Without `user` a mosquitto that root starts could not read the folder.
+    // Without `user`, a mosquitto that root starts could not read the folder.
     let text = format!("listener {port} 127.0.0.1\nuser root\npersistence false\n{extra}");
     std::fs::File::create(&config).unwrap().write_all(text.as_bytes()).unwrap();
     let path = std::env::join_paths(
@@ -203,11 +203,11 @@ pub(crate) async fn mosquitto(port: u16, extra: &str, folder: &Path) -> Process 
     process
 }
 
-/// A port that is free and stays so: below those that connections leave from, and never the same twice.
+/// A port that is and stays free: below the range of outgoing connections, and never returned twice.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 12_000;
     const COUNT: u32 = 20_000;
-    /// Test programs that run side by side begin this far apart.
+    /// The distance between the first ports of test programs that run at the same time.
     const APART: u32 = 97;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -220,7 +220,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// Options of a daemon in its own corner of the broker.
+/// Settings for a daemon with its own base topic and client id.
 pub(crate) fn options(port: u16) -> MqttSettings {
     MqttSettings {
         host: "127.0.0.1".to_owned(),
@@ -239,7 +239,7 @@ pub(crate) fn options(port: u16) -> MqttSettings {
     }
 }
 
-/// The daemon's end of a link.
+/// The daemon's end of an MQTT connection.
 pub(crate) struct Daemon {
     pub(crate) link: Link,
     pub(crate) inbound: mpsc::UnboundedReceiver<Inbound>,
@@ -262,7 +262,7 @@ impl Daemon {
         daemon
     }
 
-    /// Waits until a connection stands and commands are heard.
+    /// Waits until it is connected and subscribed to commands.
     pub(crate) async fn connects(&mut self) {
         within("a connection", async {
             loop {
@@ -274,7 +274,7 @@ impl Daemon {
         .await;
     }
 
-    /// Waits until the link says that something is wrong.
+    /// Waits until the connection reports a failure.
     pub(crate) async fn complains(&mut self) -> String {
         within("a complaint", async {
             loop {
@@ -290,7 +290,7 @@ impl Daemon {
         within("something from the broker", self.inbound.recv()).await.expect("the link has ended")
     }
 
-    /// Waits for something for the bridge, whatever the connection does meanwhile.
+    /// Waits for an event for the bridge, whatever happens to the connection meanwhile.
     pub(crate) async fn hears_event(&mut self) -> Event {
         loop {
             if let Inbound::Event(event) = self.hears().await {
@@ -310,7 +310,7 @@ impl Daemon {
         self.link.publish(update, Clock::now());
     }
 
-    /// Shows a plug as the bridge does when it was read.
+    /// Publishes a plug as the bridge does after a read.
     pub(crate) fn show_plug(&self, plug: &str) {
         self.publish(Update::Info(name(plug), info(plug).into()));
         self.publish(Update::State(name(plug), state(RelayState::On)));
@@ -344,7 +344,7 @@ pub(crate) fn state(relay: RelayState) -> PlugState {
     }
 }
 
-/// A plug's info; its device id is made from its name.
+/// The info of a plug; its device id is made from its name.
 pub(crate) fn info(plug: &str) -> PlugInfo {
     PlugInfo {
         device: Arc::new(DeviceInfo {
@@ -379,7 +379,7 @@ pub(crate) fn document_topic(plug: &str) -> String {
     format!("homeassistant/device/hs100d_{}/config", device_id(plug))
 }
 
-/// A message as somebody else sees it.
+/// A message as another client receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) topic: String,
@@ -388,7 +388,7 @@ pub(crate) struct Message {
     pub(crate) correlation: Option<Bytes>,
 }
 
-/// Somebody else at the broker, who hears everything and can speak.
+/// Another client at the broker. It receives everything and can publish.
 pub(crate) struct Subscriber {
     client: AsyncClient,
     log: Arc<Log>,
@@ -452,7 +452,7 @@ impl Subscriber {
         self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once().retained()).unwrap();
     }
 
-    /// A command whose answer is to come to a topic of one's own.
+    /// A command with this response topic.
     pub(crate) fn request(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
         let properties = PublishProperties {
             response_topic: Some(answer_to.to_owned()),
@@ -471,7 +471,7 @@ impl Subscriber {
         self.log.seen.lock().unwrap().clear();
     }
 
-    /// Waits until what was heard so far satisfies a condition, and gives what that makes of it.
+    /// Waits until the messages so far satisfy a condition, and returns its value.
     pub(crate) async fn until<T>(&self, what: &str, mut condition: impl FnMut(&[Message]) -> Option<T>) -> T {
         let wait = async {
             loop {
@@ -488,7 +488,7 @@ impl Subscriber {
         }
     }
 
-    /// Waits for a message on a topic that holds a text.
+    /// Waits for a message on a topic that contains a text.
     pub(crate) async fn receives(&self, topic: &str, part: &str) -> Message {
         let matches = |seen: &&Message| seen.topic == topic && seen.payload.contains(part);
         self.until(&format!("{topic} with {part:?}"), |all| all.iter().find(matches).cloned()).await
@@ -508,16 +508,16 @@ impl Log {
     }
 }
 
-/// What the broker keeps at this moment, as somebody who has just come is told.
+/// The retained messages of the broker now, as a new client receives them.
 pub(crate) async fn retained(port: u16) -> Vec<Message> {
     let subscriber = Subscriber::connect(port).await;
-    // A message to oneself comes after all that is kept.
+    // The client's own message comes after all retained ones.
     subscriber.publish("kit/mark", "here");
     subscriber.until("the mark", |all| all.iter().any(|seen| seen.topic == "kit/mark").then_some(())).await;
     subscriber.messages().into_iter().filter(|seen| seen.retained).collect()
 }
 
-/// Waits until what the broker keeps satisfies a condition.
+/// Waits until the retained messages satisfy a condition.
 pub(crate) async fn until_retained(
     port: u16,
     what: &str,
@@ -534,42 +534,42 @@ pub(crate) async fn until_retained(
     }
 }
 
-/// How a broker misbehaves.
+/// A fault of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Takes the connection and says nothing.
+    /// Accepts the connection and sends nothing.
     Silent,
-    /// Answers like a broker that knows MQTT 3 only.
+    /// Responds like a broker that has only MQTT 3.
     OnlyMqtt3,
-    /// Hangs up right after the CONNACK.
+    /// Closes the connection right after the CONNACK.
     HangsUp,
-    /// Says that another client has our id.
+    /// Disconnects us because another client has our id.
     TakesOver,
-    /// Takes packets of so many bytes.
+    /// Announces this maximum packet size.
     Small(u32),
-    /// Allows no subscription.
+    /// Refuses every subscription.
     Deaf,
     /// Never answers a subscription.
     NoSubAck,
     /// Never acknowledges a publish.
     NoPubAck,
-    /// Refuses each login.
+    /// Refuses every login.
     RefusesLogins,
-    /// Refuses each connection with a last will as not authorised, as EMQX does where the user may not write there.
+    /// Refuses each connection with a last will as not authorised, as EMQX does if the user may not publish there.
     RefusesWills,
-    /// Refuses, with this reason, each publish whose topic holds this.
+    /// Refuses, with this reason code, each publish to a topic that contains this.
     Refuses(u8, &'static str),
-    /// Hangs up when a publish comes whose topic holds this.
+    /// Closes the connection at a publish to a topic that contains this.
     HangsUpOver(&'static str),
-    /// Disconnects with this reason when a publish comes whose topic holds this.
+    /// Disconnects with this reason code at a publish to a topic that contains this.
     DisconnectsOver(u8, &'static str),
-    /// Acknowledges everything twice, and things that it was never sent.
+    /// Acknowledges everything twice, and messages that it never received.
     AcknowledgesTooMuch,
-    /// None: acknowledges everything, and keeps a log.
+    /// No fault: acknowledges everything, and keeps a log.
     None,
 }
 
-/// A broker that does one thing wrong, and remembers what it was told.
+/// A broker with one fault. It records what it receives.
 pub(crate) struct FaultBroker {
     pub(crate) port: u16,
     log: Arc<Mutex<Vec<Packet>>>,
@@ -602,7 +602,7 @@ impl FaultBroker {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for a DISCONNECT, and gives everything up to it.
+    /// Waits for a DISCONNECT, and returns all packets up to it.
     pub(crate) async fn hears_goodbye(&self) -> Vec<Packet> {
         within("a DISCONNECT", async {
             while !self.log().iter().any(|packet| matches!(packet, Packet::Disconnect(_))) {
@@ -613,7 +613,7 @@ impl FaultBroker {
         self.log()
     }
 
-    /// Waits for a publish to a topic that holds this, on the connection of this number.
+    /// Waits for a publish to a topic that contains this, on the connection with this number.
     pub(crate) async fn hears_publish(&self, connection: usize, part: &str) {
         within(&format!("{part:?} on connection {connection}"), async {
             while !self.has_heard(connection, part) {
@@ -623,7 +623,7 @@ impl FaultBroker {
         .await;
     }
 
-    /// Whether such a publish came on the connection of this number, the first being 1.
+    /// Whether such a publish arrived on the connection with this number, the first being 1.
     pub(crate) fn has_heard(&self, connection: usize, part: &str) -> bool {
         let mut connects = 0;
         self.log().iter().any(|packet| {
@@ -708,7 +708,7 @@ fn answer(packet: &Packet, fault: Fault) -> (Vec<u8>, bool) {
     }
 }
 
-/// Whether the message is acknowledged and goes to a topic that holds this.
+/// Whether the message is acknowledged and its topic contains this.
 fn holds(message: &rumqttc::Publish, part: &str) -> bool {
     message.qos == QoS::AtLeastOnce && String::from_utf8_lossy(&message.topic).contains(part)
 }

@@ -1,7 +1,7 @@
-//! Network namespaces for tests: nothing of the machine's own network is in them, and they end with the test.
+//! Network namespaces for tests: they have nothing of the machine's own network, and they end with the test.
 //!
-//! A test that needs one starts a part of its own file in it, as a process of its own; that part may start more of them.
-//! The parts are ignored tests, and do nothing unless they are told which part they play.
+//! A test runs a part of its own file in a namespace, as a separate process; that part may start further ones. The
+//! parts are ignored tests, and do nothing without the variable that selects them.
 
 #![allow(dead_code, reason = "each file of stories uses its own part of the kit")]
 
@@ -13,18 +13,18 @@ use tokio::sync::mpsc;
 
 use crate::support::mqtt;
 
-/// What tells a process which part it plays.
+/// The variable that selects the part of a process.
 const ROLE: &str = "HS100D_TEST_NAMESPACE";
-/// Comes before what a part says; the test harness says things, too.
+/// Marks the lines of a part among those of the test harness.
 const MARK: &str = "@ ";
-/// How often a part is looked at while its end is waited for.
+/// How often the test checks whether a part has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Lets a part of this file play in a namespace, and waits for its end. Where none may be made that is said, and nothing
-/// is tested.
+/// Runs a part of this file in a namespace, and waits for its end. If namespaces are not allowed, it says so and tests
+/// nothing.
 pub(crate) fn play_apart(test: &str, role: &str, bound: Duration) {
     let Some(unshare) = namespaces() else {
-        // Past the test harness, which swallows what a passing test prints.
+        // Prints past the test harness, which hides the output of a passing test.
         let _ = writeln!(std::io::stderr(), "skipped: no network namespace may be made here");
         return;
     };
@@ -43,7 +43,7 @@ pub(crate) fn play_apart(test: &str, role: &str, bound: Duration) {
     assert!(status.success(), "{status}: its words are above");
 }
 
-/// How namespaces are made here, if they may be: as root, or as root of a namespace of users.
+/// The command prefix for a namespace, if it is allowed: as root, or as root of a user namespace.
 fn namespaces() -> Option<&'static [&'static str]> {
     let works = |words: &&&[&str]| {
         let mut command = Command::new("unshare");
@@ -57,9 +57,9 @@ fn namespaces() -> Option<&'static [&'static str]> {
     [&["--net"][..], &["--map-root-user", "--net"]].iter().find(works).copied()
 }
 
-/// The arguments with which this program runs one of its ignored tests, and nothing else.
+/// The arguments that make this program run one of its ignored tests, and nothing else.
 pub(crate) fn part(name: &str) -> [&str; 4] {
-    // For a name that no test has, the harness runs nothing and reports success.
+    // The harness runs nothing and reports success for a name that no test has.
     let mut list = Command::new(std::env::current_exe().unwrap());
     let list = list.args(["--exact", name, "--ignored", "--list"]).output().unwrap();
     assert!(
@@ -69,18 +69,18 @@ pub(crate) fn part(name: &str) -> [&str; 4] {
     ["--exact", name, "--ignored", "--nocapture"]
 }
 
-/// The part that this process plays; none where somebody runs ignored tests without being their parent.
+/// The part of this process; `None` if the ignored tests were started without a parent.
 pub(crate) fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
-/// Changes something in this process's own namespace.
+/// Runs `ip` in this process's own namespace.
 pub(crate) fn ip(words: &str) {
     let status = Command::new("ip").args(words.split(' ')).status().unwrap();
     assert!(status.success(), "ip {words}: {status}");
 }
 
-/// A part of this file that plays in a namespace of its own, and is told by lines what to do.
+/// A part of this file in its own namespace. It receives its instructions as lines.
 pub(crate) struct Player {
     process: Child,
     ask: ChildStdin,
@@ -101,12 +101,12 @@ impl Player {
         player
     }
 
-    /// By which its namespace goes.
+    /// The process whose namespace it is.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Tells it a line, and gives its answer.
+    /// Sends it a line, and returns its answer.
     pub(crate) fn say(&mut self, line: &str) -> String {
         writeln!(self.ask, "{line}").unwrap();
         self.hear()
@@ -130,8 +130,7 @@ impl Drop for Player {
     }
 }
 
-/// What a player is told, line by line, once it has seen that it is in an empty namespace. The end of them is the end of
-/// the test.
+/// The lines for a part, after a check that its namespace is empty. The end of the lines is the end of the test.
 pub(crate) fn told() -> mpsc::UnboundedReceiver<String> {
     assert_eq!(if_addrs::get_if_addrs().unwrap().len(), 0, "this is not an empty namespace");
     answer("in its namespace");
@@ -142,7 +141,7 @@ pub(crate) fn told() -> mpsc::UnboundedReceiver<String> {
     lines
 }
 
-/// What a player answers.
+/// Answers a line.
 pub(crate) fn answer(words: &str) {
     println!("{MARK}{words}");
 }

@@ -1,7 +1,7 @@
 //! How programs written by others are fetched and started.
 //!
-//! `tests/peers/install.sh` puts them into `target/peers`. Where that is impossible the tests that want them say so
-//! and pass, unless `HS100D_REQUIRE_PEERS` is 1, as it is in CI.
+//! `tests/peers/install.sh` puts them into `target/peers`. If they are missing, the tests that need them say so and
+//! pass, unless `HS100D_REQUIRE_PEERS` is 1, as in CI.
 
 #![allow(dead_code, reason = "each file of stories uses its own part of the kit")]
 
@@ -15,10 +15,10 @@ use std::time::Duration;
 use hs100d::smarthome::{cipher, frame};
 use serde_json::Value;
 
-/// The longest that one run of a peer may take. They take a second or two; a busy machine is slower.
+/// The longest that one run of a peer may take. It takes a second or two, more on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where the peers are, or `None` where they cannot be had and need not be.
+/// The folder of the peers, or `None` if they are missing and not required.
 pub(crate) fn peers() -> Option<&'static Path> {
     static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match INSTALLED.get_or_init(install) {
@@ -33,7 +33,7 @@ pub(crate) fn peers() -> Option<&'static Path> {
     }
 }
 
-/// Says so past the test harness, which swallows what a passing test prints.
+/// Prints past the test harness, which hides the output of a passing test.
 pub(crate) fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
@@ -51,7 +51,7 @@ fn install() -> Result<PathBuf, String> {
     }
 }
 
-/// A child that does not outlive its test.
+/// A child process that ends with its test.
 pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
@@ -61,7 +61,7 @@ impl Drop for Ended {
     }
 }
 
-/// A plug of tplink-smarthome-simulator, in a process of its own.
+/// A plug of tplink-smarthome-simulator, in its own process.
 pub(crate) struct TheirPlug {
     pub(crate) address: SocketAddr,
     input: ChildStdin,
@@ -76,7 +76,7 @@ impl TheirPlug {
         Self::of_model(peers, "hs100")
     }
 
-    /// One of the models that the package knows.
+    /// One of the models of that package.
     pub(crate) fn of_model(peers: &Path, model: &str) -> Self {
         let mut command = node(peers, "plug.js");
         command.args(["127.0.0.31", "0", "Their lamp", "50:C7:BF:00:00:AA", Self::DEVICE_ID, model]);

@@ -1,7 +1,7 @@
-//! The test bench of the bridge: model plugs, faults as plain fields, and a clock that is moved by hand.
+//! The test bench of the bridge: model plugs, faults as plain fields, and a simulated clock.
 //!
-//! A [`Scenario`] carries out what the bridge wants on its models and hands back what comes of it, in the order of
-//! a simulated time. A day passes in milliseconds, and a livelock is a failure, not a hang.
+//! A [`Scenario`] carries out the bridge's actions on its models and hands the results back in the order of simulated
+//! time. A day passes in milliseconds, and a livelock is a failure, not a hang.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the bench")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{
     AccountPlug, Action, CloudStatus, CommandId, CommandResult, DiscoveryReply, Ended, Event, Exchange,
-    ExchangeId, Identity, KnownPlug, NoticeKind, Origin, Outcome, PlugState, Sighting, Target,
-    UnsupportedDevice, Update,
+    ExchangeId, Identity, KnownPlug, NoticeKind, Origin, Outcome, PlugState, Sighting, Target, TdpReply,
+    Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
@@ -25,10 +25,10 @@ use hs100d::smarthome::message::{
     CloudInfo, Date, DeviceInfo, Meter, OutletDescription, OutletState, Reading, Reply, Request,
 };
 
-/// More steps than this without an end are a livelock.
+/// More steps than this are a livelock.
 const MOST_STEPS: usize = 200_000;
 
-/// How the LAN treats a request.
+/// The fault of the LAN for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lan {
     Works,
@@ -36,7 +36,7 @@ pub enum Lan {
     Refused,
     NoRoute,
     Silent,
-    /// No answer ever, but the request is carried out that much later.
+    /// Never replies, but carries the request out after this time.
     SilentButActs(Duration),
     ResetAfterRequest,
     ClosedWithoutReply,
@@ -47,26 +47,26 @@ pub enum Lan {
     AnotherPlug,
 }
 
-/// How the cloud treats a request, as its wire tells the bridge.
+/// The fault of the cloud for a request, as the cloud client reports it to the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloud {
     Works,
     Slow(Duration),
-    /// No cloud in the config.
+    /// The config has no cloud.
     Off,
     Down,
     Silent,
-    /// The wire refreshes the token and asks again.
+    /// The client refreshes the token and repeats the request.
     TokenExpired,
-    /// The wire logs in anew and asks again.
+    /// The client logs in again and repeats the request.
     RefreshRefused,
     Throttled,
     PlugOffline,
-    /// The wire stops and says why.
+    /// The client stops and reports why.
     WrongPassword,
 }
 
-/// How a firmware takes a request that switches the relay and asks how it is.
+/// How a firmware handles a request that switches the relay and reads its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwitchAndRead {
     Both,
@@ -74,7 +74,7 @@ pub enum SwitchAndRead {
     Refused,
     Garbled,
     NoAnswer,
-    /// Switches, and says nothing at all.
+    /// Switches, and never replies.
     Hangs,
     OldState,
 }
@@ -102,34 +102,34 @@ pub struct ModelPlug {
     pub switched: Vec<(Duration, RelayState)>,
     /// Of a dimmer.
     pub brightness: Option<u8>,
-    /// Of a strip: what each outlet is called and whether it is on.
+    /// Of a strip: the name of each outlet and whether it is on.
     pub outlets: Vec<(String, RelayState)>,
-    /// What its meters show, by outlet or for the one plug; none without a meter.
+    /// The values of its meters, by outlet or of the one plug; empty without a meter.
     pub meters: Vec<Meter>,
-    /// What was used on each day of this month and in each month of this year, by meter.
+    /// The energy of each day of this month and each month of this year, by meter.
     pub used: Vec<[f64; 2]>,
     /// The running count-down of each relay.
     pub count_down: Vec<Option<(Duration, RelayState)>>,
-    /// Whether it has one at all; a strip's outlets have.
+    /// Whether it has a relay of its own; on a strip its outlets have them.
     pub has_relay: bool,
-    /// So many of its last outlets it does not tell of.
+    /// The number of its last outlets that it does not report.
     pub hides: usize,
-    /// Modules that it does not know, or methods.
+    /// Modules or methods that it does not have.
     pub lacks: Vec<&'static str>,
-    /// What it says that it is; a bulb has no relay.
+    /// The device type that it reports; a bulb has no relay.
     pub kind: &'static str,
     /// Whether its device id can be read.
     pub tells_id: bool,
-    /// What it says of how long it is on.
+    /// The `on_time` that it reports.
     pub on_time: Option<u64>,
-    /// Whether it tells what was used on each day and in each month.
+    /// Whether it reports the energy of days and months.
     pub tells_use: bool,
 }
 
 pub const PLUG: &str = "IOT.SMARTPLUGSWITCH";
 pub const BULB: &str = "IOT.SMARTBULB";
 
-/// The day and the month on every model plug's own clock.
+/// The day and the month on the clock of every model plug.
 pub const TODAY: Date = Date { year: 2026, month: 11, day: 22 };
 
 pub struct Scenario {
@@ -140,21 +140,21 @@ pub struct Scenario {
     pending: BTreeMap<(Instant, u64), Pending>,
     serial: u64,
     next_command: u64,
-    /// What the broker was told, with its time since the start.
+    /// Every update for the broker, with its time since the start.
     pub updates: Vec<(Duration, Update)>,
-    /// What was asked over the wires.
+    /// Every request, with its route and its time since the start.
     pub asked: Vec<(Duration, Route, Request)>,
-    /// In which protocol each request over the LAN went out.
+    /// The protocol of each request over the LAN.
     pub spoken: Vec<LanProtocol>,
-    /// By when each of them had to be over, since the start.
+    /// The deadline of each of them, since the start.
     pub deadlines: Vec<Duration>,
     pub remembered: BTreeMap<String, KnownPlug>,
     pub discoveries: usize,
-    /// Whom each search was to ask directly, with its time since the start.
+    /// The addresses that each discovery probed directly, with its time since the start.
     pub searches: Vec<(Duration, Vec<Address>)>,
-    /// Whether plugs answer a search by themselves.
+    /// Whether plugs answer a broadcast.
     pub broadcasts_work: bool,
-    /// When the account's list was asked for, since the start.
+    /// The times since the start at which the account's device list was requested.
     pub listings: Vec<Duration>,
 }
 
@@ -164,7 +164,7 @@ enum Pending {
     Event(Event),
 }
 
-/// The time that a model LAN and a model cloud take for one answer.
+/// The time of a request and its reply on the model LAN and over the model cloud.
 pub const LAN_TRIP: Duration = Duration::from_millis(4);
 pub const CLOUD_TRIP: Duration = Duration::from_millis(150);
 
@@ -198,7 +198,7 @@ pub fn known(number: usize) -> KnownPlug {
     }
 }
 
-/// A row of the account's list, of a device that is connected.
+/// An entry of the account's device list, for a device that is connected.
 pub fn row(number: usize, alias: &str, kind: &str) -> AccountPlug {
     AccountPlug {
         device_id: device_id(number),
@@ -219,12 +219,13 @@ pub fn millis(millis: u64) -> Duration {
 }
 
 impl Scenario {
-    /// A house with so many plugs, all listed in the config by address, device id and name `plug-1` …, and a cloud.
+    /// A home with this many plugs and a cloud. The config has each plug with address, device id and name, `plug-1` and
+    /// so on.
     pub fn with_plugs(count: usize) -> Self {
         Self::with(count, RoutePolicy::default(), true)
     }
 
-    /// The same under a policy, with or without a cloud.
+    /// The same with this policy, with or without a cloud.
     pub fn with(count: usize, policy: RoutePolicy, cloud: bool) -> Self {
         let plugs: Vec<_> = (1..=count).map(|number| ModelPlug::new(number, cloud)).collect();
         let entries = (1..=count).map(|number| PlugSettings {
@@ -283,7 +284,7 @@ impl Scenario {
         }
     }
 
-    /// When it began.
+    /// The time of its start.
     pub fn start(&self) -> Instant {
         self.start
     }
@@ -296,7 +297,7 @@ impl Scenario {
         &mut self.plugs[number - 1]
     }
 
-    /// Somebody presses the button.
+    /// A press of the button.
     pub fn press(&mut self, number: usize) {
         let at = self.elapsed();
         let plug = self.plug(number);
@@ -304,7 +305,7 @@ impl Scenario {
         plug.switched.push((at, plug.relay));
     }
 
-    /// Says something to the bridge now.
+    /// Sends an event to the bridge now.
     pub fn event(&mut self, event: Event) {
         self.bridge.handle(event, self.now);
         self.carry_out();
@@ -335,7 +336,7 @@ impl Scenario {
         )
     }
 
-    /// The LAN says that this plug is at its address.
+    /// A sighting of this plug at its address.
     pub fn sight(&mut self, number: usize) {
         let plug = self.plug(number).clone();
         let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
@@ -349,7 +350,7 @@ impl Scenario {
         self.event(Event::Sighted(sighting));
     }
 
-    /// Lets time pass.
+    /// Runs for this time.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         for _ in 0..MOST_STEPS {
@@ -361,7 +362,7 @@ impl Scenario {
         panic!("no end after {MOST_STEPS} steps: {:?}", self.bridge);
     }
 
-    /// Lets time pass until the condition holds; how long that took.
+    /// Runs until the condition holds. Returns how long that took.
     pub fn run_until(&mut self, bound: Duration, mut condition: impl FnMut(&Self) -> bool) -> Duration {
         let begun = self.now;
         let end = self.now + bound;
@@ -388,7 +389,7 @@ impl Scenario {
         })
     }
 
-    /// The last state that the broker was told.
+    /// The last state that was published.
     pub fn shown(&self, number: usize) -> Option<&PlugState> {
         self.updates.iter().rev().find_map(|(_, update)| match update {
             Update::State(name, state) if *name == plug_name(number) => Some(state),
@@ -396,7 +397,7 @@ impl Scenario {
         })
     }
 
-    /// Every availability that the broker was told, in order, with its time.
+    /// Every availability that was published, in order, with its time.
     pub fn availability(&self, number: usize) -> Vec<(Duration, Availability)> {
         let told = self.updates.iter().filter_map(|(at, update)| match update {
             Update::Availability(name, availability) if *name == plug_name(number) => {
@@ -412,13 +413,13 @@ impl Scenario {
         self.updates.iter().filter(is_it).count()
     }
 
-    /// The routes over which something that switches was asked, in order.
+    /// The routes of the requests that switch, in order.
     pub fn switching_routes(&self) -> Vec<Route> {
         let switching = self.asked.iter().filter(|(_, _, request)| request.changes_something());
         switching.map(|&(_, route, _)| route).collect()
     }
 
-    /// Goes to the next moment at which something happens, unless that is after `end`.
+    /// Advances to the next event, unless that is after `end`.
     fn step(&mut self, end: Instant) -> bool {
         let next_pending = self.pending.first_key_value().map(|(&(at, _), _)| at);
         let next_timeout = self.bridge.poll_timeout();
@@ -726,7 +727,7 @@ impl ModelPlug {
         }
     }
 
-    /// The same as a strip of so many outlets.
+    /// The same as a strip with this many outlets.
     pub fn strip(number: usize, outlets: usize) -> Self {
         let outlet = |n| (format!("Outlet {n}"), RelayState::Off);
         Self {
@@ -743,7 +744,7 @@ impl ModelPlug {
 
     /// Its answer to the discovery of KLAP.
     pub fn tdp_sighting(&self) -> Sighting {
-        let said = DiscoveryReply::Other(UnsupportedDevice {
+        let said = DiscoveryReply::Tdp(TdpReply {
             mac: Some(self.mac),
             kind: PLUG.into(),
             model: "HS100(UK)".into(),
@@ -788,12 +789,12 @@ fn outlet_plate((number, (alias, _)): (usize, &(String, RelayState))) -> OutletD
     OutletDescription { id: format!("{number:02}").into(), alias: alias.as_str().into() }
 }
 
-/// A result that says that the command was done.
+/// A result of a command that was done.
 pub fn is_ok(result: &CommandResult) -> bool {
     result.ended == Ended::Ok
 }
 
-/// A policy of this kind with the usual numbers.
+/// A policy with this preference and the usual times.
 pub fn policy(policy: RoutePreference) -> RoutePolicy {
     RoutePolicy { preference: policy, ..RoutePolicy::default() }
 }

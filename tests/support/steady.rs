@@ -1,5 +1,5 @@
-//! The daemon in its steady state, without sockets and without waiting: bridge, codec and mqtt on a clock that is moved by
-//! hand, plugs that answer at once. For whoever counts what a poll or a command costs.
+//! The daemon in its steady state, without sockets and without waiting: bridge, codec and MQTT state on a simulated
+//! clock, and plugs that reply at once. For measuring the cost of a poll or a command.
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses its own part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot go on says so by a panic")]
@@ -20,11 +20,11 @@ use hs100d::smarthome::cipher;
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
 use hs100d::smarthome::message::{OutletIds, Reply, Request};
 
-/// So long until the first round and the slow questions behind it are over.
+/// By then the first round and the slow polls after it are over.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 const MOST_STEPS: usize = 1_000_000;
 
-/// Bridge, mqtt and plugs.
+/// Bridge, MQTT state and plugs.
 pub struct Steady {
     pub bridge: Bridge,
     pub mqtt: MqttState,
@@ -34,20 +34,20 @@ pub struct Steady {
     wire: Vec<u8>,
     next: usize,
     pub polls: u64,
-    /// What the mqtt had to send.
+    /// The number of messages that the MQTT state had to send.
     pub sent: u64,
 }
 
 struct Plug {
     topic: String,
     on: bool,
-    /// The answer to `get_sysinfo`, off and on.
+    /// The reply to `get_sysinfo`, off and on.
     frames: [Vec<u8>; 2],
-    /// The same after a word that it was switched.
+    /// The reply to a request that switches and reads, off and on.
     both: [Vec<u8>; 2],
 }
 
-/// An HS100 of the first hardware, in our own words.
+/// An HS100 with hardware 1.0, written by hand.
 pub fn sysinfo(number: usize, relay: u8) -> String {
     format!(
         r#"{{"system":{{"get_sysinfo":{{"err_code":0,"sw_ver":"1.2.5 Build 171129 Rel.174814","hw_ver":"1.0","type":"IOT.SMARTPLUGSWITCH","model":"HS100(EU)","mac":"50:C7:BF:00:{:02X}:{:02X}","deviceId":"8006{number:036X}","hwId":"22603EA5E716DEAEA6642A30BE87AFCB","fwId":"00000000000000000000000000000000","oemId":"812A90EB2FCF306A993FAD8748024B07","alias":"Plug {number}","dev_name":"Wi-Fi Smart Plug","icon_hash":"","relay_state":{relay},"on_time":0,"active_mode":"schedule","feature":"TIM","updating":0,"rssi":-52,"led_off":0,"latitude":0.5,"longitude":0.5}}}}}}"#,
@@ -63,7 +63,7 @@ pub fn framed(json: &str) -> Vec<u8> {
 }
 
 impl Steady {
-    /// So many plugs, all read and shown.
+    /// This many plugs, all read and published.
     pub fn of(count: usize) -> Self {
         let begun = Instant::now();
         let clock = Clock { instant: begun, system: SystemTime::UNIX_EPOCH };
@@ -102,13 +102,13 @@ impl Steady {
         steady
     }
 
-    /// Goes on until one more plug has been read, and with it those that share the wake-up.
+    /// Runs until one more plug has been read, together with those that share its wake-up.
     pub fn poll(&mut self) {
         let wanted = self.polls + 1;
         self.until(|steady| steady.polls >= wanted);
     }
 
-    /// A command to the next plug, until its result has been handed over.
+    /// Sends a command to the next plug and runs until its result is handed over.
     pub fn command(&mut self) {
         let number = self.next % self.plugs.len();
         self.next += 1;
@@ -140,7 +140,7 @@ impl Steady {
         panic!("it does not come about");
     }
 
-    /// Carries out what the bridge wants; says whether a transient went out.
+    /// Carries out the bridge's actions. Returns whether a transient message was sent.
     fn carry_out(&mut self) -> bool {
         let mut has_written = false;
         loop {
@@ -161,7 +161,7 @@ impl Steady {
         }
     }
 
-    /// As the wire does it: the request becomes a frame, the answer's frame becomes a reply.
+    /// As the LAN transport does: the request becomes a frame, the frame of the reply becomes a reply.
     fn answer(&mut self, exchange: &Exchange) -> Reply {
         let request = &exchange.request;
         frame::build(&mut self.wire, |out| request.write_json(OutletIds::None, out));

@@ -1,5 +1,5 @@
-//! Exchanges with plugs through the account, over real sockets against a canned cloud: what each fault becomes,
-//! and that no token goes where it should not.
+//! Exchanges with plugs over the cloud, with real sockets and a canned cloud: the outcome of each fault, and that no
+//! token goes to the wrong place.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,14 +16,14 @@ use hs100d::transport::cloud::{Cloud, CloudError, CloudOptions, CloudStartError}
 use serde_json::json;
 use tokio::sync::mpsc;
 
-/// A wire that has a good token already.
+/// A client that has a valid token already.
 async fn client() -> (CannedCloud, TestClient) {
     let canned = CannedCloud::start().await;
     let client = TestClient::new(&canned, None, Some(tokens("token-0", Some("refresh-0"))));
     (canned, client)
 }
 
-/// The wire's own bound must end it; this one only keeps a broken test from hanging.
+/// The client's own bound must end it; this one only keeps a broken test from hanging.
 async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.unwrap()
 }
@@ -119,7 +119,7 @@ async fn what_fails_for_one_plug_alone_is_told_of_that_plug_and_leaves_the_cloud
             assert!(matches!(kettle, Err(Failure::CloudFailsHere(_))), "{kettle:?}");
             assert_eq!(client.read(LAMP).await, Ok(RelayState::Off));
         }
-        assert_eq!(client.statuses(), [CloudStatus::Ok], "told once, and never otherwise");
+        assert_eq!(client.statuses(), [CloudStatus::Ok], "reported once, and no other status");
 
         canned.instead("passthrough", raw);
         let (lamp, kettle) = (client.read(LAMP).await, client.read(KETTLE).await);
@@ -181,7 +181,7 @@ async fn a_password_is_never_sent_twice_when_the_connection_breaks() {
 
 #[tokio::test]
 async fn a_host_that_is_not_there_is_down_and_is_tried_again() {
-    // Held, so that nobody else comes to listen there.
+    // Held, so that no other program listens there.
     let held = tokio::net::TcpSocket::new_v4().unwrap();
     held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", held.local_addr().unwrap());
@@ -387,7 +387,7 @@ async fn polls_leave_room_for_commands() {
         assert!(polls < 500, "polls are never held back");
     }
     for _ in 0..20 {
-        // Too little time to wait for the bucket to be refilled, so the reserve must be there.
+        // Too little time for the bucket to refill, so the reserve must be there.
         let command = exchange(KETTLE, Request::SetRelay(RelayState::On), Duration::from_millis(900));
         assert_eq!(client.cloud.perform(&command).await.result, Ok(Reply::Done));
     }

@@ -1,4 +1,4 @@
-//! The cloud wire against the simulated home: two programs that share nothing but the reference.
+//! The cloud client with the simulated home: two programs that share only the reference.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)]
@@ -18,7 +18,7 @@ use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, CloudOptions, Tokens};
 use tokio::sync::mpsc;
 
-/// A house of two plugs in two regions, and a wire to its account.
+/// A home with two plugs in two regions, and a client of its account.
 async fn home() -> (SimHome, Cloud) {
     let mut home_options = HomeOptions::of(&["Kettle", "Lamp"]);
     home_options.account.password = cloud::PASSWORD.to_owned();
@@ -92,8 +92,8 @@ async fn a_void_refresh_token_costs_one_login() {
     assert!(matches!(ask(&home, &cloud, 0, ON).await, Err(Failure::CloudDown(_))));
     cloud.rearm(None).await;
     ask(&home, &cloud, 0, ON).await.unwrap();
-    // A token that dies soon after its login is replaced at once; then two logins stand against a third, until the
-    // user acts.
+    // A token that is voided right after its login is replaced at once. After two such logins there is no third, until
+    // the user acts.
     let void = || {
         home.cloud().void_tokens(-20652);
         home.cloud().void_refresh_tokens(-20656);

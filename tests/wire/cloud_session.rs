@@ -1,4 +1,4 @@
-//! The life of the account's token, over real sockets against a canned cloud.
+//! The life of the account's token, with real sockets and a canned cloud.
 
 #![allow(clippy::unwrap_used)]
 
@@ -117,7 +117,7 @@ async fn a_wrong_password_is_tried_exactly_once_until_the_user_acts() {
         assert!(why.contains("not sent again") && why.contains("reload"), "{why}");
         assert!(
             matches!(*client.statuses(), [CloudStatus::Down(_), CloudStatus::Stopped(_)]),
-            "each outcome is told"
+            "each outcome is reported"
         );
     }
     assert_eq!(canned.count("login"), 1, "a reload sends no refused password again");
@@ -244,7 +244,7 @@ async fn a_login_goes_on_for_the_others_when_the_call_that_wanted_it_is_dropped(
             () = until("the login is under way", || canned.count("login") == 1) => {}
         }
     }
-    // A caller with little time left waits for the same login, and nothing was sent for it to any plug.
+    // A caller with little time left waits for the same login, and no request was sent to any plug.
     let late = client.cloud.perform(&exchange(KETTLE, Request::SysInfo, Duration::from_millis(50))).await;
     assert!(matches!(late.result, Err(Failure::CloudDown(_))), "{late:?}");
     assert_eq!(canned.count("login"), 1);

@@ -1,4 +1,4 @@
-//! Discovery over real sockets: what is asked, which plugs are heard, and what does no harm. All on loopback.
+//! Discovery over real sockets, on loopback: what is sent, which plugs are found, and what must be ignored.
 
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -17,14 +17,14 @@ use hs100d::transport::discovery::{BroadcastPath, Discovery, DiscoveryOptions};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-/// How long a datagram that must come may take.
+/// The longest wait for a datagram that must come.
 const BOUND: Duration = Duration::from_secs(20);
-/// How often a round asks each address.
+/// The number of datagrams to each address in one round.
 const DATAGRAMS: usize = 3;
-/// A day: the round at the start is the only one that comes by itself.
+/// A day: only the round at the start comes without a request.
 const NEVER: Duration = Duration::from_secs(86_400);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
-/// No plug hears a broadcast to this address.
+/// No plug receives a broadcast to this address.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 
 async fn home_of(aliases: &[&str]) -> SimHome {
@@ -48,7 +48,7 @@ async fn next(discovery: &mut Discovery) -> Sighting {
     timeout(BOUND, discovery.next()).await.expect("nothing was heard")
 }
 
-/// Waits until this many plugs have answered; the last answer of each, by address.
+/// Waits until this many plugs have answered. Returns the last answer of each, by address.
 async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, DiscoveryReply> {
     let mut heard = BTreeMap::new();
     while heard.len() < count {
@@ -58,7 +58,7 @@ async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, Disc
     heard
 }
 
-/// Waits until a plug has answered this often, and counts the answers of the others by then. Simulated plugs answer a
+/// Waits until a plug has answered this often, and counts the answers of the others so far. Simulated plugs answer a
 /// broadcast in the order of their addresses, and loopback keeps that order: a count shows what came before.
 async fn answers_before(discovery: &mut Discovery, of: &Address, times: usize) -> BTreeMap<String, usize> {
     let (mut seen, mut others) = (0, BTreeMap::new());
@@ -90,7 +90,7 @@ async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
         assert_eq!(&*reading.device.alias, plug.alias());
     }
     assert_eq!(discovery.asked(), [BroadcastPath { local: Ipv4Addr::UNSPECIFIED, target: LOOPBACK }]);
-    // All answers to the first round are in. One datagram may be lost: a plug that misses the first of a round hears the
+    // All answers to the first round are in. One datagram may be lost: a plug that misses the first of a round gets the
     // second or the third.
     home.plug(0).with(|plug| plug.lan = LanFault::Silent);
     discovery.look(vec![]);
@@ -107,7 +107,7 @@ async fn after_each_interval_every_plug_is_asked_again() {
     home.plug(0).with(|plug| plug.hears_broadcasts = false);
     let interval = Duration::from_millis(50);
     let mut discovery = Discovery::start(DiscoveryOptions { interval, ..options(&home, LOOPBACK) });
-    // More than two rounds, none of which the lamp hears.
+    // More than two rounds, none of which reaches the lamp.
     let others = answers_before(&mut discovery, &kettle, 2 * DATAGRAMS + 1).await;
     assert_eq!(others, BTreeMap::new());
     home.plug(0).with(|plug| plug.hears_broadcasts = true);
@@ -177,7 +177,7 @@ async fn garbage_is_counted_and_skipped_and_a_flood_of_it_keeps_no_plug_from_bei
         discovery.look(vec![address(&home, 0), address(&home, 1)]);
         let heard: BTreeSet<_> = hears(&mut discovery, 2).await.into_keys().collect();
         let expected: BTreeSet<_> = (0..2).map(|number| address(&home, number).to_string()).collect();
-        assert_eq!(heard, expected, "nobody else");
+        assert_eq!(heard, expected, "no other plug");
     }
     flood.abort();
     let tally = discovery.tally();
@@ -195,7 +195,7 @@ async fn a_plug_that_speaks_only_klap_answers_the_newer_discovery_by_broadcast_a
         let mut discovery = Discovery::start(options(&home, broadcast));
         discovery.look(probe);
         let Sighting { address: at, said } = next(&mut discovery).await;
-        let DiscoveryReply::Other(device) = said else { panic!("{said:?}") };
+        let DiscoveryReply::Tdp(device) = said else { panic!("{said:?}") };
         assert_eq!(
             (at, &*device.encryption, &*device.kind),
             (address(&home, 0), "KLAP", "IOT.SMARTPLUGSWITCH")
@@ -230,7 +230,7 @@ async fn only_sysinfo_is_asked_and_the_newer_question_in_both_its_forms() {
     assert!(new[0].len() == 16 && new[1].ends_with(br#"\n"}}"#));
 }
 
-/// A discovery that has asked one address only, and where an answer must go.
+/// A discovery that has probed only one address, and the address for an answer to it.
 async fn one_asked(home: &SimHome) -> (SocketAddr, Discovery) {
     let device = UdpSocket::bind(("127.0.0.76", home.lan().port())).await.unwrap();
     let discovery = Discovery::start(options(home, NOWHERE));
@@ -239,7 +239,7 @@ async fn one_asked(home: &SimHome) -> (SocketAddr, Discovery) {
     (from, discovery)
 }
 
-/// The answer of a plug, with this many bytes of padding.
+/// The reply of a plug to `get_sysinfo`, with this many bytes of padding.
 fn sysinfo(number: usize, padding: usize) -> Vec<u8> {
     let padding = "x".repeat(padding);
     let json = format!(

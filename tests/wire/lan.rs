@@ -1,4 +1,4 @@
-//! The LAN wire over real sockets, against simulated plugs with every fault they have.
+//! The LAN transport over real sockets, with simulated plugs and every fault that they have.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 #![cfg(feature = "sim")]
@@ -20,9 +20,9 @@ use hs100d::smarthome::message::{Outlets, Reply, Request};
 use hs100d::transport::lan::Lan;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Long enough for whatever is going to be answered at all.
+/// Longer than any reply takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For what is known not to be answered.
+/// For requests that get no reply.
 const IMPATIENCE: Duration = Duration::from_millis(300);
 const ON: Request = Request::SetRelay(RelayState::On);
 

@@ -1,4 +1,4 @@
-//! Stories that need a broker with users, rights and certificates: told with mosquitto only.
+//! Tests that need a broker with users, ACLs and certificates: with mosquitto only.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
@@ -45,13 +45,13 @@ async fn any_password_logs_in_and_a_wrong_one_is_said_once_with_the_remedy() {
             "{complaint}"
         );
         assert!(!complaint.contains("s3cret"), "{complaint}");
-        // Without a last will it is the login for certain.
+        // Without a last will, the login must be the reason.
         let probed = mqtt::probe(options, BOUND).await.unwrap_err().text;
         assert_eq!(complaint.split("; if they are right").next(), Some(probed.as_str()));
     }
 }
 
-/// Mosquitto's own plugin for rights that may deny subscriptions, wherever the distribution puts it.
+/// Mosquitto's own plugin for ACLs that can refuse subscriptions; distributions install it in different places.
 fn security_plugin() -> Option<PathBuf> {
     let name = "mosquitto_dynamic_security.so";
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
@@ -71,7 +71,7 @@ async fn a_denied_subscription_is_said_and_states_are_shown_all_the_same() {
         return;
     }
     let Some(plugin) = security_plugin() else { return };
-    // Everybody may publish, and subscribe to `#` and to requests alone.
+    // Every client may publish, and subscribe to `#` and to requests only.
     let rights = r##"{
         "defaultACLAccess":
             {"publishClientSend": true, "publishClientReceive": true, "subscribe": false, "unsubscribe": true},
@@ -121,7 +121,7 @@ async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands(
     if !has_mosquitto() {
         return;
     }
-    // Mosquitto refuses what is larger with a reason that MQTT 5 does not have for a PUBACK.
+    // Mosquitto refuses larger messages with a reason code that MQTT 5 does not have for a PUBACK.
     let broker = TestBroker::mosquitto("allow_anonymous true\nmessage_size_limit 300\n", &[]).await;
     let mut daemon = Daemon::connected(broker.port).await;
     daemon.show_plug("kettle");
@@ -147,7 +147,7 @@ async fn a_message_that_is_too_large_for_mosquitto_leaves_the_plug_its_commands(
     within("the end", daemon.link.stop(BOUND)).await;
 }
 
-/// A house whose broker speaks TLS, asks for a client certificate, and a folder with all that is needed for both.
+/// A broker with TLS that requests a client certificate, and a folder with all files for both sides.
 struct Certificates {
     folder: tempfile::TempDir,
     broker: TestBroker,
@@ -159,12 +159,12 @@ impl Certificates {
         let (server, server_key) = certificate(&authority, "localhost", ExtendedKeyUsagePurpose::ServerAuth);
         let (client, client_key) = certificate(&authority, "daemon", ExtendedKeyUsagePurpose::ClientAuth);
         let folder = tempfile::tempdir().unwrap();
-        let stranger = CertifiedIssuer::pem(&self::authority("somebody else"));
+        let other = CertifiedIssuer::pem(&self::authority("somebody else"));
         for (name, text) in [
             ("ca.pem", authority.pem()),
             ("client.pem", client),
             ("client.key", client_key),
-            ("stranger.pem", stranger),
+            ("other.pem", other),
         ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
@@ -222,7 +222,7 @@ async fn each_way_in_which_tls_fails_has_its_own_remedy() {
     let certificates = Certificates::start().await;
     let missing = certificates.file("missing.pem").display().to_string();
     for (options, hint) in [
-        (certificates.options("localhost", Some("stranger.pem"), true), "set mqtt.ca_file"),
+        (certificates.options("localhost", Some("other.pem"), true), "set mqtt.ca_file"),
         (certificates.options("127.0.0.1", Some("ca.pem"), true), "certificate is for another name"),
         (certificates.options("localhost", Some("ca.pem"), false), "mqtt.client_cert_file"),
         (certificates.options("localhost", Some("missing.pem"), true), missing.as_str()),
@@ -231,7 +231,7 @@ async fn each_way_in_which_tls_fails_has_its_own_remedy() {
         let complaint = Daemon::start(options).complains().await;
         assert!(complaint.contains(hint), "{hint}: {complaint}");
     }
-    // Without TLS at a port for TLS, and with TLS at a port without.
+    // No TLS at a port with TLS, and TLS at a port without.
     let complaint = Daemon::start(options(certificates.broker.port)).complains().await;
     assert!(complaint.contains("mqtts"), "{complaint}");
     let plain = TestBroker::start(Brand::Mosquitto).await;

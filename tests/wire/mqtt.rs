@@ -1,4 +1,4 @@
-//! Stories of the link, told with the embedded broker and with mosquitto, and some with a broker that misbehaves.
+//! Tests of the MQTT connection, with the embedded broker and with mosquitto, and some with a broker that has a fault.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
@@ -50,7 +50,7 @@ async fn everything_is_kept_at_the_broker_and_is_back_after_it_lost_its_store() 
         until_retained(broker.port, "everything", everything).await;
 
         broker.restart_without_store().await;
-        // What was last known counts, not what was last sent.
+        // The last known state counts, not the last one that was sent.
         daemon.publish(Update::State(name("kettle"), state(RelayState::Off)));
         let back = until_retained(broker.port, "everything again, with the new state", |retained| {
             has(retained, &topic("kettle/state"), r#""state":"OFF""#)
@@ -108,7 +108,7 @@ async fn a_kept_command_is_never_executed_and_a_live_one_is_whatever_its_flag() 
         assert_eq!(daemon.hears_command().await.2, on(), "{brand:?}");
         drop(daemon);
 
-        // That one is kept now, and a daemon that comes later must not hear it.
+        // That message is retained now, and a daemon that connects later must not execute it.
         let mut daemon = Daemon::connected(broker.port).await;
         subscriber.publish(&topic("kettle/get"), "");
         assert_eq!(daemon.hears_command().await.2, PlugCommand::Read, "{brand:?}");
@@ -132,7 +132,7 @@ async fn every_command_is_answered_exactly_once_and_to_its_own_topic_as_well() {
         assert_eq!(own.correlation.as_deref(), Some(&b"c1"[..]));
         assert_eq!(own.payload, public.payload);
 
-        // Commands that go no further than the link are answered by it.
+        // The MQTT side itself answers commands that do not reach the bridge.
         subscriber.request(&topic("kettle/set"), r#"{"transaction":"t2","state":"up"}"#, "me/answers", b"c2");
         subscriber.publish(&topic("kettle/set"), r#"{"transaction":"t3","state":"#);
         subscriber.publish(&topic("kettle/set"), vec![0xff, 0xfe]);
@@ -143,7 +143,7 @@ async fn every_command_is_answered_exactly_once_and_to_its_own_topic_as_well() {
         assert_eq!(subscriber.receives("me/answers", "t2").await.correlation.as_deref(), Some(&b"c2"[..]));
         subscriber.receives(&topic("kettle/result"), "t3").await;
         subscriber.receives(&topic("Kettle/result"), "no such plug").await;
-        // A good one behind them all: when it is answered, no further answer can still be on its way.
+        // A valid one after all the others: once it is answered, no earlier answer can be in flight.
         subscriber.publish(&topic("kettle/get"), "");
         let (id, plug, _) = daemon.hears_command().await;
         daemon.answer(id, &plug);
@@ -184,7 +184,7 @@ async fn requests_to_the_bridge_are_answered() {
 
         subscriber.publish(&topic("bridge/request/explode"), "");
         subscriber.receives(&topic("bridge/response/explode"), "no such request").await;
-        // An answer that nobody asked for goes nowhere.
+        // A response without a request is not published.
         daemon.publish(Update::Response { id: RequestId::new(Origin::Mqtt, u64::MAX), result: Ok(()) });
         daemon.publish(Update::Notice(Notice {
             kind: NoticeKind::PlugFound,
@@ -211,21 +211,21 @@ async fn a_large_message_under_our_topics_does_not_loop_the_connection() {
         subscriber.publish(&topic("kettle/set"), vec![b'x'; 60_000]);
         subscriber.receives(&topic("kettle/result"), "60000 bytes").await;
         subscriber.publish(&topic("kettle/set"), "ON");
-        // Neither a complaint nor a second connection came in between.
+        // Neither a failure nor a second connection came in between.
         assert_eq!(daemon.hears_command().await.2, on(), "{brand:?}");
     }
 }
 
 #[tokio::test]
 async fn when_another_client_takes_our_id_we_say_so_and_give_way() {
-    // The embedded broker says what happened; this one, like the specification wants it, at once.
+    // The embedded broker gives the reason at once, as the specification requires.
     let broker = TestBroker::start(Brand::Embedded).await;
     let mut first = Daemon::connected(broker.port).await;
     let mut second = Daemon::connected(broker.port).await;
     let complaint = first.complains().await;
     assert!(complaint.contains("another client has connected with our client id"), "{complaint}");
     assert!(complaint.contains("mqtt.client_id") && complaint.contains("gives way"), "{complaint}");
-    // The second is left in peace: it hears a command, and no complaint comes before it.
+    // The second one stays connected: it receives a command, and no failure comes before it.
     let subscriber = Subscriber::connect(broker.port).await;
     subscriber.publish(&topic("kettle/set"), "ON");
     assert_eq!(second.hears_command().await.2, on());
@@ -234,7 +234,7 @@ async fn when_another_client_takes_our_id_we_say_so_and_give_way() {
 
 #[tokio::test]
 async fn two_with_one_client_id_do_not_fight_even_where_the_broker_gives_no_reason() {
-    // Mosquitto 2.0 hangs up without a word.
+    // Mosquitto 2.0 closes the connection without a reason.
     if !has_mosquitto() {
         return;
     }
@@ -319,7 +319,7 @@ async fn stopping_ends_in_its_time_when_the_broker_acknowledges_nothing() {
     let daemon = Daemon::connected(broker.port).await;
     daemon.show_plug("kettle");
     within("the end", daemon.link.stop(Duration::from_millis(300))).await;
-    // Without a DISCONNECT, so that the last will says what could not be said.
+    // Without a DISCONNECT, so that the last will publishes `offline`, which could not be sent.
     assert!(!broker.log().iter().any(|packet| matches!(packet, Packet::Disconnect(_))));
 }
 
@@ -364,7 +364,7 @@ async fn a_last_will_that_the_broker_refuses_is_not_put_down_to_the_password_alo
     let (login, way_out) = complaint.split_once("; if they are right, ").unwrap_or((&complaint, ""));
     assert!(login.ends_with("check mqtt.username and mqtt.password"), "{complaint}");
     assert_eq!(way_out, format!("let this user write to the topic of the last will, {will}"), "{complaint}");
-    // The doctor connects without one first.
+    // The doctor first connects without a last will.
     let probed = mqtt::probe(options, BOUND).await.unwrap_err().text;
     assert!(probed.contains(&format!("it refuses a last will at {will}")), "{probed}");
 }

@@ -1,9 +1,9 @@
-//! Recordings of real devices, read as their replies are read.
+//! Recordings of real devices, parsed as replies are.
 //!
-//! They belong to someone else and are not part of the project: the environment variable `HS100D_FIXTURES` names a
-//! folder of them, `<model>_<hardware>_<firmware>.json`, each a map of modules of methods of replies. Where it is not
-//! set this test says so and passes. What is expected of a file is taken from the file itself, by a second and
-//! plainer reading; python-kasa's rule, which goes by product names, is held against ours, which goes by abilities.
+//! They belong to others and are not part of the project: the environment variable `HS100D_FIXTURES` names a folder of
+//! them, `<model>_<hardware>_<firmware>.json`, each a map of modules of methods of replies. If it is not set, the tests
+//! say so and pass. The expected values come from the file itself, by a second and simpler parser; python-kasa's rule,
+//! which uses product names, is compared with ours, which uses abilities.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -39,7 +39,7 @@ fn every_recording_of_a_real_device_is_read_right() {
     say(&format!("read {kinds:?}, {meters} of them with a meter"));
 }
 
-/// The simulated devices were made after real ones; this holds them against those of which there are recordings.
+/// The simulated devices were made after real ones; this compares them with the recorded ones.
 #[cfg(feature = "sim")]
 #[test]
 fn our_simulated_devices_have_the_fields_of_the_real_ones() {
@@ -94,7 +94,7 @@ fn fields(object: &Value) -> BTreeMap<&str, &'static str> {
     object.as_object().unwrap().iter().map(|(name, value)| (name.as_str(), kind(value))).collect()
 }
 
-/// All files of the folder that hold a `get_sysinfo` of this family; bulbs and range extenders are another.
+/// All files in the folder with a `get_sysinfo` of this family; bulbs and range extenders are not of it.
 fn recordings(folder: &Path) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -118,7 +118,7 @@ fn read(request: &Request, reply: &Value) -> Result<Reply, NotAnAnswer> {
     request.read_reply(reply.to_string().as_bytes(), None)
 }
 
-/// Alone, as it is asked; and among everything else that the device was recorded to say, errors included.
+/// The reply as the daemon requests it, and with everything else that was recorded of the device, errors included.
 fn read_sysinfo(name: &str, recording: &Value) -> Reading {
     let alone = json!({ "system": { "get_sysinfo": recording["system"]["get_sysinfo"] } });
     let reading = match read(&Request::SysInfo, &alone) {
@@ -190,7 +190,7 @@ fn expect_state(name: &str, sysinfo: &Value, reading: &Reading) {
     }
 }
 
-/// Some strips count on for outlets that are off, and one was recorded with a negative time.
+/// Some strips continue to count for outlets that are off, and one recording has a negative time.
 fn time_on(state: &Value, seconds: &Value) -> Option<u64> {
     if state == 1 { seconds.as_u64() } else { None }
 }
@@ -199,7 +199,7 @@ fn children(sysinfo: &Value) -> &[Value] {
     sysinfo["children"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Whether the recording has a meter's values. Where the device says that it has no meter, that must be heard.
+/// Whether the recording has a meter's values. If the device reports that it has no meter, the reply must say so.
 fn expect_meter(name: &str, recording: &Value, device: &DeviceInfo) -> bool {
     let Some(emeter) = recording.get("emeter") else { return false };
     let answer = read(&Request::Meter(None), recording);

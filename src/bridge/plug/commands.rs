@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{Ctx, Plug};
-use crate::bridge::desired::{CommandOrigin, Desired, DesiredStep, DesiredValue, Property};
+use crate::bridge::desired::{CommandOrigin, Desired, DesiredStep, DesiredValue, Property, StripFlip};
 use crate::bridge::event::{CommandId, CommandResult, Ended, NoticeKind, Update};
 use crate::model::{PlugCommand, RelayState, Route, SetCommand, Switch};
 use crate::smarthome::message::{DeviceKind, Outlet};
 
 const NO_RELAY: &str = "this device has no relay of its own";
+const OUTLETS_LEFT_OUT: &str = "the strip does not report all its outlets: switch it on or off instead";
 
 /// A value that is desired of a part.
 type PartValue = (Option<Outlet>, DesiredValue);
@@ -34,10 +35,14 @@ impl Plug {
         };
         match values {
             Ok(values) => {
+                let is_read_first = self.reported.reading().is_none() || self.relays.outlet_count() > 0;
                 for (part, value) in values {
                     let mut desired = Desired::new(value, part, Some(origin), ctx.now, deadline);
-                    if self.reported.reading().is_none() && desired.is_for_the_relay_of_a_device() {
+                    if is_read_first && desired.is_for_the_relay_of_a_device() {
                         desired.step = DesiredStep::Identify;
+                    }
+                    if origin.of.is_none() {
+                        self.supersede_on_other_level(desired.property(), part, ctx);
                     }
                     self.set_desired(desired, ctx);
                 }
@@ -64,13 +69,14 @@ impl Plug {
             }
         }
         if let Some(switch) = relay {
-            let parts = self.switched_parts(part);
-            if parts.is_empty() {
+            let relays = self.relay_values(part, switch);
+            if relays.is_empty() {
                 return Err(NO_RELAY);
             }
-            for part in parts {
-                values.push((part, self.resolve(part, switch)));
-                values.extend(lasting.map(|lasting| (part, self.count_down(part, switch, lasting))));
+            for (part, value) in relays {
+                let count_down = lasting.map(|lasting| (part, self.count_down(part, &value, lasting)));
+                values.push((part, value));
+                values.extend(count_down);
             }
         } else if let Some(lasting) = lasting {
             if !lasting.is_zero() {
@@ -102,20 +108,66 @@ impl Plug {
         }
     }
 
-    /// A toggle inverts what is desired already, else what will be read. Each outlet of a strip is toggled by itself.
-    fn resolve(&self, part: Option<Outlet>, switch: Switch) -> DesiredValue {
-        match (switch, self.desired.get(Property::Relay, part).map(|desired| &desired.value)) {
-            (Switch::To(state), _) => DesiredValue::Relay(state),
-            (Switch::Toggle, Some(DesiredValue::Relay(state))) => DesiredValue::Relay(!*state),
-            (Switch::Toggle, Some(DesiredValue::FlipRelay(flip))) => DesiredValue::FlipRelay(!flip),
-            (Switch::Toggle, _) => DesiredValue::FlipRelay(true),
+    /// What a switch of this part desires of its relays.
+    fn relay_values(&self, part: Option<Outlet>, switch: Switch) -> Vec<PartValue> {
+        let parts = self.switched_parts(part);
+        let is_strip = part.is_none() && matches!(parts[..], [Some(_), ..]);
+        let value = match switch {
+            Switch::To(state) => DesiredValue::Relay(state),
+            Switch::Toggle if is_strip => self.toggle_strip(),
+            Switch::Toggle => {
+                let desired = self.desired_relay(part);
+                desired.map_or(DesiredValue::FlipRelay(true), DesiredValue::toggled)
+            }
+        };
+        match value {
+            // It becomes a value for each outlet once a reading has decided it.
+            value if is_strip && value.is_undecided() => vec![(None, value)],
+            value => parts.into_iter().map(|part| (part, value.clone())).collect(),
         }
     }
 
-    fn count_down(&self, part: Option<Outlet>, switch: Switch, lasting: Duration) -> DesiredValue {
-        let state = match (switch, self.reported.relay(part)) {
-            (Switch::To(state), _) => state,
-            (Switch::Toggle, now) => !now.unwrap_or(RelayState::Off),
+    /// A toggle inverts what is desired already, else what will be read. A strip is on while any outlet is.
+    fn toggle_strip(&self) -> DesiredValue {
+        let outlets: Vec<_> = self.relays.parts().flatten().collect();
+        let desired = |outlet: Outlet| self.desired_relay(Some(outlet));
+        if let Some(whole) = self.desired_relay(None) {
+            // An outlet's own value is newer than that of the strip.
+            let is_on = |whole: RelayState| {
+                let mut states = outlets.iter().map(|&outlet| match desired(outlet) {
+                    Some(DesiredValue::Relay(state)) => *state,
+                    Some(DesiredValue::FlipRelay(true)) => !whole,
+                    _ => whole,
+                });
+                states.any(RelayState::is_on)
+            };
+            return match (is_on(RelayState::On), is_on(RelayState::Off)) {
+                (true, true) => DesiredValue::Relay(RelayState::Off),
+                (false, false) => DesiredValue::Relay(RelayState::On),
+                (true, false) => whole.toggled(),
+                (false, true) => whole.clone(),
+            };
+        }
+        let mut flip = StripFlip::new(true);
+        for &outlet in &outlets {
+            if let Some(older) = desired(outlet) {
+                flip.note_older(outlet, older);
+            }
+        }
+        // What is desired may be enough to decide it.
+        let decided = flip.resolve(outlets.iter().map(|_| None));
+        decided.map_or(DesiredValue::FlipStrip(flip), DesiredValue::Relay)
+    }
+
+    fn desired_relay(&self, part: Option<Outlet>) -> Option<&DesiredValue> {
+        self.desired.get(Property::Relay, part).map(|desired| &desired.value)
+    }
+
+    /// A toggle sets the state once a reading has decided it.
+    fn count_down(&self, part: Option<Outlet>, relay: &DesiredValue, lasting: Duration) -> DesiredValue {
+        let state = match relay {
+            DesiredValue::Relay(state) => *state,
+            _ => !self.reported.relay(part).unwrap_or(RelayState::Off),
         };
         // Firmwares count whole seconds.
         let seconds = lasting.as_secs() + u64::from(lasting.subsec_nanos() > 0);
@@ -128,6 +180,9 @@ impl Plug {
             return;
         }
         let parts = self.switched_parts(None);
+        if let [Some(_), ..] = parts[..] {
+            self.resolve_strip_toggle(ctx);
+        }
         for property in [Property::Relay, Property::CountDown] {
             match (&parts[..], self.desired.get_mut(property, None)) {
                 (_, None) => {}
@@ -141,18 +196,52 @@ impl Plug {
         }
     }
 
-    /// Replaces the device's desired value by one for each outlet, unless the outlet has a newer one.
+    /// A reading decides the toggle of a strip, or shows that it cannot be decided.
+    fn resolve_strip_toggle(&mut self, ctx: &mut Ctx<'_>) {
+        let flip = match self.desired_relay(None) {
+            Some(DesiredValue::FlipStrip(flip)) => *flip,
+            Some(DesiredValue::FlipRelay(flip)) => StripFlip::new(*flip),
+            _ => return,
+        };
+        let outlets = self.reported.reading().map(|reading| &*reading.outlets).unwrap_or_default();
+        match flip.resolve(outlets.iter().map(|outlet| outlet.relay)) {
+            Some(state) => self.desired.resolve_toggle(None, state),
+            None => self.end(Property::Relay, None, Ended::Error(OUTLETS_LEFT_OUT.into()), None, ctx),
+        }
+    }
+
+    /// Replaces the device's desired value by one for each outlet. An outlet's own value is newer and stays: a command to a
+    /// strip ends the older ones when it comes.
     fn split(&mut self, property: Property, outlets: impl Iterator<Item = Outlet>, ctx: &mut Ctx<'_>) {
         let Some(whole) = self.desired.take(property, None) else { return };
         for outlet in outlets {
-            let newest = self.desired.get(property, Some(outlet)).map(|desired| desired.arrived);
-            if newest.is_none_or(|newest| newest <= whole.arrived) {
-                self.set_desired(whole.for_outlet(outlet), ctx);
+            match (self.desired.get(property, Some(outlet)).map(|newer| &newer.value), &whole.value) {
+                (None, _) => self.set_desired(whole.for_outlet(outlet), ctx),
+                // A newer toggle of the outlet inverts what was desired of the strip.
+                (Some(DesiredValue::FlipRelay(flip)), DesiredValue::Relay(state)) => {
+                    let state = if *flip { !*state } else { *state };
+                    self.desired.resolve_toggle(Some(outlet), state);
+                }
+                (Some(_), _) => {}
             }
         }
         let is_replaced = !self.desired.has_command(whole.command);
         if let Some(origin) = whole.command.filter(|_| is_replaced) {
             self.publish_result(origin, whole.arrived, Ended::Superseded, None, ctx);
+        }
+    }
+
+    /// A command to a strip desires one value of the whole or one of each outlet. It replaces older values of the other
+    /// level too.
+    fn supersede_on_other_level(&mut self, property: Property, part: Option<Outlet>, ctx: &mut Ctx<'_>) {
+        if !matches!(property, Property::Relay | Property::CountDown) {
+            return;
+        }
+        for other in self.relays.parts().filter(|other| other.is_none() != part.is_none()) {
+            if property == Property::Relay {
+                self.relays.get_mut(other).late_execution.stop();
+            }
+            self.end(property, other, Ended::Superseded, None, ctx);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::bridge::delivery::{Delivery, DeliveryJob};
 use crate::bridge::desired::{CommandOrigin, Desired, DesiredStep, DesiredValue, Property};
 use crate::bridge::event::Ended;
-use crate::model::{Failure, Route, Verdict};
+use crate::model::{Failure, RelayState, Route, Verdict};
 use crate::smarthome::message::{Outlet, Outlets, Request};
 
 /// A command that ended: whom to answer, and when the command arrived.
@@ -51,6 +51,20 @@ impl DesiredState {
         Some(self.values.swap_remove(index))
     }
 
+    /// A reading decided a toggle: this state is desired from now on, whatever later readings show. The count-down of the
+    /// same command leads to the other state.
+    pub(super) fn resolve_toggle(&mut self, part: Option<Outlet>, state: RelayState) {
+        let Some(toggle) = self.get_mut(Property::Relay, part) else { return };
+        toggle.value = DesiredValue::Relay(state);
+        let command = toggle.command;
+        if let Some(count_down) = self.get_mut(Property::CountDown, part)
+            && count_down.command == command
+            && let DesiredValue::CountDown(_, then) = &mut count_down.value
+        {
+            *then = !state;
+        }
+    }
+
     /// Ends a value. A command for several parts is answered once: when one of them fails, or when the last is done.
     pub(super) fn end(
         &mut self,
@@ -59,6 +73,11 @@ impl DesiredState {
         ended: &Ended,
     ) -> Option<EndedCommand> {
         let desired = self.take(property, part)?;
+        let count_down = self.get(Property::CountDown, part);
+        if desired.value.is_undecided() && count_down.is_some_and(|it| it.command == desired.command) {
+            // Nobody knows to which state it was to lead.
+            self.take(Property::CountDown, part);
+        }
         let command = desired.command?;
         let mut rest = self.values.iter_mut().filter(|other| other.command == Some(command)).peekable();
         if *ended == Ended::Ok && rest.peek().is_some() {
@@ -82,19 +101,19 @@ impl DesiredState {
 
     /// Whether a value waits for the answer to this request.
     pub(super) fn awaits(&self, request: &Request) -> bool {
-        self.values.iter().any(|desired| desired.is_said_by(request))
+        self.values.iter().any(|desired| desired.is_set_by(request))
     }
 
     /// The earliest deadline of the values that this request is about: it must not outlive any of them.
     pub(super) fn deadline_of(&self, request: &Request) -> Option<Instant> {
-        let said = self.values.iter().filter(|desired| desired.is_said_by(request));
-        said.map(|desired| desired.deadline).min()
+        let values = self.values.iter().filter(|desired| desired.is_set_by(request));
+        values.map(|desired| desired.deadline).min()
     }
 
     /// The plug confirmed this request. True if a value waited for it.
     pub(super) fn confirm(&mut self, request: &Request, route: Route, now: Instant) -> bool {
         let mut was_awaited = false;
-        for desired in self.values.iter_mut().filter(|desired| desired.is_said_by(request)) {
+        for desired in self.values.iter_mut().filter(|desired| desired.is_set_by(request)) {
             was_awaited = true;
             desired.step = desired.next_step(route, now);
         }
@@ -113,7 +132,7 @@ impl DesiredState {
             delivery.failed(route, failure, now);
         }
         let mut refused = Vec::new();
-        for desired in self.values.iter_mut().filter(|desired| desired.is_said_by(request)) {
+        for desired in self.values.iter_mut().filter(|desired| desired.is_set_by(request)) {
             desired.failures.note(route, failure);
             if failure.verdict() == Verdict::PlugRefuses {
                 refused.push((desired.property(), desired.part));
@@ -165,7 +184,7 @@ mod tests {
 
     const COMMAND: CommandOrigin = CommandOrigin { id: CommandId::new(Origin::Mqtt, 1), of: None };
 
-    fn relay(part: Option<Outlet>, state: crate::model::RelayState, now: Instant) -> Desired {
+    fn relay(part: Option<Outlet>, state: RelayState, now: Instant) -> Desired {
         let deadline = now + Duration::from_secs(10);
         Desired::new(DesiredValue::Relay(state), part, Some(COMMAND), now, deadline)
     }

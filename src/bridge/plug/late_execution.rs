@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::RelayState;
 
-/// A late execution is put right if it is seen within this time, in which a failed read can be repeated. A later change
+/// A late execution is corrected if it is seen within this time, in which a failed read can be repeated. A later change
 /// is assumed to be manual and kept.
 pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(15);
 
@@ -13,7 +13,7 @@ pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(15);
 pub(super) struct LateExecution {
     /// The state that should hold: that of the newest confirmed command, or of the button since.
     settled: Option<RelayState>,
-    /// Until when an older request may still be carried out against `settled`. Put right once.
+    /// Until when an older request may still be carried out against `settled`. Corrected once.
     defended_until: Option<Instant>,
     /// Until when a request without an answer may still switch to off, to on.
     stray: [Option<Instant>; 2],

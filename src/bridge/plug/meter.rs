@@ -35,13 +35,13 @@ impl MeterState {
         (dropped > 0).then_some(self.dropped)
     }
 
-    /// Takes the consumption of each day of this month; `None` if the plug does not tell it.
+    /// Takes the consumption of each day of this month; `None` if the plug does not report it.
     pub(super) fn read_days(&mut self, days: Option<&[(u8, f64)]>, date: Date, now: Instant) {
         let used = days.map(|days| used_in(days, date.day));
         self.energy.today = self.today.believe(used, Some(date), now);
     }
 
-    /// Takes the consumption of each month of this year; `None` if the plug does not tell it.
+    /// Takes the consumption of each month of this year; `None` if the plug does not report it.
     pub(super) fn read_months(&mut self, months: Option<&[(u8, f64)]>, date: Date, now: Instant) {
         let used = months.map(|months| used_in(months, date.month));
         self.energy.month = self.month.believe(used, Some(Date { day: 0, ..date }), now);
@@ -155,7 +155,7 @@ mod tests {
         state.read_days(Some(&[(26, 3.5)]), day(27), now);
         assert_eq!(state.energy.today, Some(0.0));
         state.read_days(None, day(27), now);
-        assert_eq!(state.energy.today, None, "the plug does not tell it any more");
+        assert_eq!(state.energy.today, None, "the plug no longer reports it");
     }
 
     #[test]

@@ -316,7 +316,7 @@ impl Plug {
             let unusable = Route::ALL.map(|route| self.why_unusable(route, ctx));
             let Some(desired) = self.desired.expired(ctx.now) else { return };
             let in_flight = Route::ALL.map(|route| {
-                self.exchanges.get(route).is_some_and(|flight| desired.is_said_by(&flight.request))
+                self.exchanges.get(route).is_some_and(|flight| desired.is_set_by(&flight.request))
             });
             for ((route, unusable), hangs) in Route::ALL.into_iter().zip(unusable).zip(in_flight) {
                 desired.failures.complete(route, unusable, hangs);

@@ -29,7 +29,7 @@ impl Plug {
         self.publish(ctx);
     }
 
-    /// Publishes `info` and `state` of each part, where they are news.
+    /// Publishes `info` and `state` of each part, if they changed.
     pub(super) fn publish(&mut self, ctx: &mut Ctx<'_>) {
         for part in self.relays.parts() {
             self.publish_info(part, ctx);

@@ -1,4 +1,4 @@
-//! What was published last of one relay, so that only news are published.
+//! What was published last of one relay, so that only changes are published.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -163,7 +163,7 @@ mod tests {
         plug.set_offline();
         assert_eq!((plug.offline_at(&policy, start), plug.serving()), (None, None));
         plug.answered(Route::Local, start);
-        assert!(!plug.is_online(), "the flow decides when it is said");
+        assert!(!plug.is_online(), "the plug decides when it is published");
         plug.set_online();
         assert_eq!(plug.offline_at(&policy, start), None);
     }

@@ -90,8 +90,7 @@ impl Plug {
             return late_execution.settle(state);
         };
         if let DesiredValue::FlipRelay(flip) = desired.value {
-            desired.value = DesiredValue::Relay(if flip { !state } else { state });
-            return;
+            return self.desired.resolve_toggle(part, if flip { !state } else { state });
         }
         if self.compare(Property::Relay, part, |value| *value == DesiredValue::Relay(state), route, ctx) {
             self.relays.get_mut(part).late_execution.settle(state);
@@ -122,8 +121,8 @@ impl Plug {
     /// The strip left this outlet out.
     fn miss_outlet(&mut self, part: Option<Outlet>, route: Route, ctx: &mut Ctx<'_>) {
         let Some(desired) = self.desired.get(Property::Relay, part) else { return };
-        if matches!(desired.value, DesiredValue::FlipRelay(_)) {
-            let why = "the strip does not tell of this outlet: switch it on or off instead";
+        if desired.value.is_undecided() {
+            let why = "the strip does not report this outlet: switch it on or off instead";
             return self.end(Property::Relay, part, Ended::Error(why.into()), Some(route), ctx);
         }
         self.compare(Property::Relay, part, |_| false, route, ctx);

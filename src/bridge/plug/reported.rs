@@ -1,4 +1,4 @@
-//! What a plug said of itself last, and which answers are older than that.
+//! What a plug reported last, and which answers are older than that.
 
 use std::sync::Arc;
 use std::time::Instant;

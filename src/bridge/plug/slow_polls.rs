@@ -283,7 +283,7 @@ mod tests {
             assert!(!polls.meter_was_read(None));
             polls.ended(&request, true, now);
         }
-        assert!(polls.meter_was_read(None), "the plug told no date, so consumption cannot be requested");
+        assert!(polls.meter_was_read(None), "the plug reported no date, so consumption cannot be requested");
         polls.set_date(Date { year: 2026, month: 11, day: 27 });
         assert!(!polls.meter_was_read(None));
     }

@@ -14,7 +14,7 @@ use super::networks::Networks;
 use super::report::{Finding, FindingSubject, Try};
 use super::targets::{DoctorTarget, NAME_SHOWN, blank, is_of_the_family, with_heard};
 use crate::bridge::event::{
-    DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target, UnsupportedDevice,
+    DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target, TdpReply,
 };
 use crate::bridge::route::RoutePreference;
 use crate::commands::klap::{self, KlapLogin, KlapOwner};
@@ -288,7 +288,7 @@ impl DatagramReplies {
         target: &DoctorTarget,
         socket: Option<SocketAddr>,
         tries: &mut Vec<Try>,
-    ) -> (Datagrams, Option<&UnsupportedDevice>) {
+    ) -> (Datagrams, Option<&TdpReply>) {
         let all = || self.broadcast.iter().flatten().chain(&self.directly);
         let is_from = |sighting: &Sighting| {
             Some(sighting.address.host()) == socket.map(|socket| socket.ip().to_string())
@@ -304,7 +304,7 @@ impl DatagramReplies {
             .filter(is_of_it)
             .any(|sighting| matches!(sighting.said, DiscoveryReply::SysInfo(_)) && is_from(sighting));
         let other = all().filter(is_of_it).find_map(|sighting| match &sighting.said {
-            DiscoveryReply::Other(device) => Some(device),
+            DiscoveryReply::Tdp(reply) => Some(reply),
             DiscoveryReply::SysInfo(_) => None,
         });
         if let Some(socket) = socket {
@@ -312,9 +312,9 @@ impl DatagramReplies {
             tries.push(Try::new(format!("get_sysinfo by UDP at {socket}"), came_back));
             let came_back = other.map_or_else(
                 || "nothing".to_owned(),
-                |device| {
+                |reply| {
                     let [kind, encryption] =
-                        [&device.kind, &device.encryption].map(|text| shown(text, NAME_SHOWN));
+                        [&reply.kind, &reply.encryption].map(|text| shown(text, NAME_SHOWN));
                     format!("{kind}, which speaks {encryption}")
                 },
             );
@@ -322,7 +322,7 @@ impl DatagramReplies {
         }
         let datagrams = match other {
             _ if xor => Datagrams::Xor,
-            Some(device) if is_of_the_family(device) => Datagrams::Newer,
+            Some(reply) if is_of_the_family(reply) => Datagrams::Newer,
             Some(_) => Datagrams::OtherFamily,
             None => Datagrams::Nothing,
         };
@@ -333,7 +333,7 @@ impl DatagramReplies {
 fn identity_of(said: &DiscoveryReply) -> Identity {
     match said {
         DiscoveryReply::SysInfo(reading) => identity_on(&reading.device),
-        DiscoveryReply::Other(device) => Identity { device_id: None, mac: device.mac },
+        DiscoveryReply::Tdp(reply) => Identity { device_id: None, mac: reply.mac },
     }
 }
 

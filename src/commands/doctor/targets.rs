@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bridge::PlugSettings;
-use crate::bridge::event::{DiscoveryReply, Identity, Sighting, UnsupportedDevice};
+use crate::bridge::event::{DiscoveryReply, Identity, Sighting, TdpReply};
 use crate::bridge::route::{RoutePolicy, RoutePreference};
 use crate::commands::known::{Known, identity_of, identity_on, is_same, shares_id};
 use crate::config::Config;
@@ -64,11 +64,11 @@ pub(super) fn with_heard(
             DiscoveryReply::SysInfo(reading) if reading.is_plug() => {
                 (identity_on(&reading.device), shown(&reading.device.alias, NAME_SHOWN))
             }
-            DiscoveryReply::Other(device) if is_plug_kind(&device.kind) => {
-                let identity = Identity { device_id: None, mac: device.mac };
-                (identity, format!("{} at {}", shown(&device.model, NAME_SHOWN), address.host()))
+            DiscoveryReply::Tdp(reply) if is_plug_kind(&reply.kind) => {
+                let identity = Identity { device_id: None, mac: reply.mac };
+                (identity, format!("{} at {}", shown(&reply.model, NAME_SHOWN), address.host()))
             }
-            DiscoveryReply::SysInfo(_) | DiscoveryReply::Other(_) => continue,
+            DiscoveryReply::SysInfo(_) | DiscoveryReply::Tdp(_) => continue,
         };
         if !targets.iter().any(|target| target.is(&identity, Some(address))) {
             let is_second = targets.iter().any(|target| shares_id(&target.identity, &identity));
@@ -90,8 +90,8 @@ impl DoctorTarget {
 }
 
 /// Whether it is a device of this family, by either protocol.
-pub(super) fn is_of_the_family(device: &UnsupportedDevice) -> bool {
-    device.kind.starts_with("IOT.")
+pub(super) fn is_of_the_family(reply: &TdpReply) -> bool {
+    reply.kind.starts_with("IOT.")
 }
 
 /// A target of which only the policy is known.

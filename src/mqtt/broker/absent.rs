@@ -18,6 +18,11 @@ impl EmbeddedBroker {
         Err(BrokerError::NotBuilt)
     }
 
+    /// Always fails.
+    pub(crate) fn check(_: &BrokerOptions) -> Result<(), BrokerError> {
+        Err(BrokerError::NotBuilt)
+    }
+
     /// Never called.
     pub(crate) fn addr(&self) -> SocketAddr {
         match self.0 {}
@@ -29,7 +34,7 @@ impl EmbeddedBroker {
     }
 
     /// Never called.
-    pub async fn wait_for_fewer_clients(&self, _clients: usize) {
+    pub(crate) async fn wait_for_fewer_clients(&self, _clients: usize) {
         match self.0 {}
     }
 

@@ -16,8 +16,8 @@ use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use super::options::User;
 use crate::logging::Repeated;
 
-/// How long a client with a wrong password waits for the refusal. The connection ends with it, so that trying many
-/// passwords in a second takes as many connections.
+/// The delay before a wrong password is refused. The connection is closed after that, so that many guesses need many
+/// connections.
 const REFUSE_AFTER: Duration = Duration::from_secs(1);
 
 type AuthFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -112,7 +112,7 @@ mod tests {
         }
         assert!(
             !Authenticator::new(Vec::new()).admits(Some(""), Some(b"")),
-            "without users nobody is admitted"
+            "without users no login is accepted"
         );
     }
 }

@@ -56,14 +56,9 @@ impl EmbeddedBroker {
     ///
     /// See [`BrokerError`].
     pub async fn start(options: BrokerOptions) -> Result<Self, BrokerError> {
-        let BrokerOptions { listen, users, state_dir } = options;
-        if !listen.ip().is_loopback() && users.is_empty() {
-            return Err(BrokerError::NotLoopback(listen));
-        }
         // Checked first: the broker would log the same in a line of its own.
-        if let Some(failure) = port_error(listen) {
-            return Err(failure);
-        }
+        Self::check(&options)?;
+        let BrokerOptions { listen, users, state_dir } = options;
         let folder = state_dir.join(FOLDER);
         Self::wait_for_store(listen, &folder).await?;
         let mut store = BrokerStore::open(&folder, &state_dir.join(DAMAGED))
@@ -102,6 +97,15 @@ impl EmbeddedBroker {
             }
         });
         Ok(Self { address, store_writer: store.spawn_writer(), shutdown, stats, task })
+    }
+
+    /// Checks whether it may and can listen there now.
+    pub(crate) fn check(options: &BrokerOptions) -> Result<(), BrokerError> {
+        let listen = options.listen;
+        if !listen.ip().is_loopback() && options.users.is_empty() {
+            return Err(BrokerError::NotLoopback(listen));
+        }
+        port_error(listen).map_or(Ok(()), Err)
     }
 
     /// The address and port that it listens on.

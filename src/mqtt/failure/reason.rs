@@ -136,7 +136,7 @@ impl FailureReason {
         self.row().0
     }
 
-    /// What is seen of it.
+    /// The observation.
     pub(crate) fn sign(self) -> &'static str {
         self.row().1
     }
@@ -359,7 +359,7 @@ pub(crate) enum FailureKind {
     TooLarge,
 }
 
-/// A reason, and what is known of this one case.
+/// A reason, with details of this case.
 pub(super) struct Explanation {
     pub(super) reason: FailureReason,
     pub(super) kind: FailureKind,

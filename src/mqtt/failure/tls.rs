@@ -76,7 +76,7 @@ pub(crate) fn is_about_issuer(error: &rustls::Error) -> bool {
         || certificate_reason(error) == FailureReason::CertificateAuthority
 }
 
-/// The error of webpki, where rustls has none of its own for it.
+/// The error of webpki, if rustls has no error for the case.
 fn webpki_error(error: &CertificateError) -> Option<&webpki::Error> {
     match error {
         CertificateError::Other(other) => other.0.downcast_ref(),

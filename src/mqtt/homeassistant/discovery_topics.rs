@@ -30,7 +30,6 @@ impl DiscoveryTopics {
         std::iter::once(self.device("+")).chain(entities::ALL.iter().map(entity)).collect()
     }
 
-    /// Whether this is the topic of a document.
     pub(super) fn is_document(&self, topic: &str) -> bool {
         topic
             .strip_prefix(&self.prefix)

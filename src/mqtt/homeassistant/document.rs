@@ -217,7 +217,7 @@ pub(super) struct Light {
     pub(super) on_command_type: &'static str,
 }
 
-// The fields of a retained document that tell who wrote it. Other programs write documents too, so each field may be
+// The fields of a retained document that identify its writer. Other programs write documents too, so each field may be
 // missing. Earlier versions of hs100d wrote the keys in full.
 #[derive(Deserialize)]
 pub(super) struct ReadDocument {

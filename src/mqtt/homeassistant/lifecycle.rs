@@ -32,7 +32,6 @@ pub(crate) struct DocumentLifecycle {
     migration: Migration,
 }
 
-/// The documents of one plug.
 #[derive(Debug, Default)]
 struct PlugDocuments {
     info: Option<Arc<PlugInfo>>,

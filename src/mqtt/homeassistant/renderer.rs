@@ -496,7 +496,7 @@ mod tests {
             let mut whole: Vec<Value> = device["components"].as_object().unwrap().values().cloned().collect();
             let mut single = of(DocumentForm::Component);
             for entity in &mut single {
-                // The level of the topic says it.
+                // This level of the topic is the platform.
                 entity["platform"] =
                     whole.iter().find(|one| one["unique_id"] == entity["unique_id"]).unwrap()["platform"]
                         .clone();
@@ -705,7 +705,7 @@ mod tests {
                 assert_eq!(found.plug.is_some(), is_plug, "{}", document.topic);
                 let device = if is_plug { renderer.device(&info).unwrap() } else { renderer.bridge.clone() };
                 assert_eq!(found.device, device, "{}", document.topic);
-                // An outlet's document names its strip: the base topic tells whose it is.
+                // An outlet's document names its strip, so only the base topic identifies the instance.
                 let neighbour = DiscoveryRenderer { bridge: "hs100d_other".to_owned(), ..renderer.clone() };
                 let found = read_by(&neighbour, &document.payload);
                 assert!(

@@ -1,4 +1,4 @@
-//! The discovery documents that the broker retains: which are ours, and what they say of their devices.
+//! The discovery documents that the broker retains: which of them are ours, and their content.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The retained messages of earlier runs that the search after a connect found.
 //!
-//! It only stores them: `retained` tells whose a document is, `lifecycle` decides what is cleared.
+//! It only stores them: `retained` decides which documents are ours, `lifecycle` what is cleared.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -87,7 +87,6 @@ impl StaleTopics {
     }
 }
 
-/// The instance in a `bridge/info`.
 pub(super) fn instance_of(bridge_info: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Info {

@@ -1,7 +1,8 @@
-//! The simulated cloud as a value: an account, its sessions, its plugs, and the answers to the four calls. No socket.
+//! The simulated cloud as a value: an account, its tokens, its plugs, and the response to each of the four methods. No
+//! socket.
 //!
-//! A call comes in as parsed JSON and leaves as an answer; a call that needs a plug is handed back to the
-//! server, which may wait. Codes and texts are those of the real cloud, as observed.
+//! A request comes in as parsed JSON and leaves as a response. A passthrough is returned to the server, which may have
+//! to wait for the plug. Error codes and messages are those of the real cloud, as observed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -11,35 +12,35 @@ use serde_json::{Value, json};
 use super::rule::Method;
 use crate::sim::handle::PlugHandle;
 
-/// Valid tokens of one account; older ones become void. Observed at the real cloud.
+/// Valid tokens of one account; an older one is voided. Observed at the real cloud.
 const MOST_TOKENS: usize = 20;
 
-/// Wrong passwords before the account is locked, unless it says otherwise. The real number is not published.
+/// Wrong passwords in a row that lock the account, by default. The real number is not published.
 const LOCK_AFTER: u32 = 5;
 
 /// The `appType`s that the real cloud accepts, as observed.
 const APP_TYPES: [&str; 4] = ["Kasa_Android", "Kasa_iOS", "Tapo_Android", "Tapo_Ios"];
 
-/// Who may log in.
+/// The one account of the cloud.
 #[derive(Clone)]
 pub struct SimAccount {
     /// The e-mail address. The cloud ignores its case.
     pub(crate) username: String,
     /// Compared byte by byte.
     pub password: String,
-    /// Two-step verification is on: V1 logins are answered -23003.
+    /// Two-step verification is on: a V1 login gets -23003.
     pub two_step: bool,
-    /// Locked: answered -20661.
+    /// Locked: a login gets -20661.
     pub locked: bool,
-    /// Wrong passwords in a row that lock it.
+    /// Wrong passwords in a row that lock the account.
     pub(crate) lock_after: u32,
-    /// A refresh hands out a new refresh token and the old one is void.
+    /// Each refresh returns a new refresh token and voids the old one.
     pub rotates_refresh_token: bool,
     wrong_passwords: u32,
 }
 
 impl SimAccount {
-    /// The common account: no two-step verification, not locked.
+    /// An account without two-step verification, not locked.
     pub fn new(username: &str, password: &str) -> Self {
         Self {
             username: username.to_owned(),
@@ -53,19 +54,17 @@ impl SimAccount {
     }
 }
 
-/// The state of the cloud.
 pub(super) struct AccountServer {
     pub(super) account: SimAccount,
     /// By device id.
     plugs: BTreeMap<String, PlugHandle>,
     sessions: VecDeque<IssuedToken>,
-    /// Where each host is, by region.
+    /// Base URL of each host; the index is the region.
     pub(super) hosts: Vec<String>,
-    /// How many tokens were issued.
+    /// By logins and refreshes.
     pub(super) tokens_issued: u64,
 }
 
-/// One token and what came with it.
 struct IssuedToken {
     token: String,
     token_state: TokenStatus,
@@ -75,33 +74,29 @@ struct IssuedToken {
     app_type: String,
 }
 
-/// What became of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TokenStatus {
     Good,
-    /// Answered with this code.
+    /// A request with this token gets this error code.
     Void(i64),
 }
 
-/// One call, parsed.
 pub(super) struct ParsedCall<'a> {
     pub(super) method: Method,
     pub(super) params: &'a Value,
-    /// From the query.
+    /// From the query string.
     pub(super) token: Option<&'a str>,
-    /// Which host it came to.
+    /// Index of the host that received it.
     pub(super) host: usize,
 }
 
-/// What a call leads to.
 pub(super) enum CallResult {
-    /// An answer.
+    /// The response is ready.
     Now(Value),
-    /// The plug has to be asked.
-    Ask {
-        /// Which plug.
+    /// The request goes on to a plug.
+    Forward {
         plug: PlugHandle,
-        /// What to ask it.
+        /// The plug's JSON request.
         request: String,
     },
 }
@@ -111,19 +106,18 @@ impl AccountServer {
         Self { account, plugs: BTreeMap::new(), sessions: VecDeque::new(), hosts, tokens_issued: 0 }
     }
 
-    /// Adds a plug to the cloud, by the device id that it has now.
+    /// Adds a plug under its present device id.
     pub(super) fn add(&mut self, plug: PlugHandle) {
         self.plugs.insert(plug.device_id(), plug);
     }
 
-    /// Answers one call.
     pub(super) fn answer(&mut self, call: &ParsedCall<'_>) -> CallResult {
         let answer = match call.method {
             Method::Login => self.login(call.params),
             Method::RefreshToken => self.refresh(call.params),
             Method::DeviceList => self.check_token(call).map(|()| self.device_list()),
             Method::Passthrough => match self.check_token(call).and_then(|()| self.passthrough(call)) {
-                Ok((plug, request)) => return CallResult::Ask { plug, request },
+                Ok((plug, request)) => return CallResult::Forward { plug, request },
                 Err(code) => Err(code),
             },
             Method::Other => Err(NO_SUCH_METHOD),
@@ -131,14 +125,14 @@ impl AccountServer {
         CallResult::Now(answer.map_or_else(failure, success))
     }
 
-    /// Voids every token; calls with them are answered with this code from here on.
+    /// Voids every token: a request with one gets this error code from now on.
     pub(super) fn void_tokens(&mut self, code: i64) {
         for session in &mut self.sessions {
             session.token_state = TokenStatus::Void(code);
         }
     }
 
-    /// Voids every refresh token.
+    /// Voids every refresh token: a refresh with one gets this error code from now on.
     pub(super) fn void_refresh_tokens(&mut self, code: i64) {
         for session in &mut self.sessions {
             session.refresh_state = TokenStatus::Void(code);
@@ -196,9 +190,9 @@ impl AccountServer {
         Ok(())
     }
 
-    /// Token and refresh token of a session just opened.
+    /// Returns the token and the refresh token of a new session.
     fn open_session(&mut self, terminal: &str, app_type: &str) -> (String, String) {
-        // As many void tokens are kept, to answer calls with them as the real cloud does.
+        // The same number of void tokens is kept, so that a request with one gets the code of the real cloud.
         for session in self.sessions.iter_mut().skip(MOST_TOKENS - 1) {
             session.token_state = TokenStatus::Void(LOGGED_IN_ELSEWHERE);
         }
@@ -216,7 +210,7 @@ impl AccountServer {
         (token, refresh_token)
     }
 
-    /// The token that was refreshed is void at once: a client that has calls under way with it must cope.
+    /// The token that was refreshed is void at once, also for requests under way.
     fn refresh(&mut self, params: &Value) -> Result<Value, i64> {
         let app_type = text(params, "appType")?;
         let terminal = text(params, "terminalUUID")?;
@@ -240,7 +234,7 @@ impl AccountServer {
         Ok(result)
     }
 
-    /// The token may stand in the query or in the parameters.
+    /// Clients send the token in the query string or in the parameters.
     fn check_token(&self, call: &ParsedCall<'_>) -> Result<(), i64> {
         let token = call.token.or_else(|| call.params["token"].as_str()).ok_or(MISSING_PARAMETER)?;
         match self.sessions.iter().find(|session| session.token == token).map(|s| s.token_state) {
@@ -315,12 +309,10 @@ const LOGGED_IN_ELSEWHERE: i64 = -20675;
 const APP_NOT_FOUND: i64 = -23001;
 const APP_TOO_OLD: i64 = -23003;
 
-/// The envelope of an answer that holds this.
 pub(super) fn success(result: Value) -> Value {
     json!({"error_code": 0, "result": result})
 }
 
-/// The envelope of an error.
 pub(super) fn failure(code: i64) -> Value {
     json!({"error_code": code, "msg": message(code)})
 }
@@ -352,7 +344,7 @@ fn message(code: i64) -> &'static str {
     }
 }
 
-/// A parameter that must be a text; an empty one will do.
+/// A parameter that must be a string; it may be empty.
 fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, i64> {
     match &params[name] {
         Value::Null => Err(MISSING_PARAMETER),
@@ -361,7 +353,7 @@ fn text<'a>(params: &'a Value, name: &str) -> Result<&'a str, i64> {
     }
 }
 
-/// Eight characters, a dash, twenty-three characters.
+/// As long as a real one: eight characters, a dash, twenty-three characters.
 fn new_token() -> String {
     let mut token = uuid::Uuid::new_v4().simple().to_string();
     token.truncate(31);
@@ -395,7 +387,7 @@ mod tests {
     fn call(server: &mut AccountServer, method: Method, params: &Value, token: Option<&str>) -> Value {
         match server.answer(&ParsedCall { method, params, token, host: 1 }) {
             CallResult::Now(answer) => answer,
-            CallResult::Ask { request, .. } => json!({"asks": request}),
+            CallResult::Forward { request, .. } => json!({"asks": request}),
         }
     }
 

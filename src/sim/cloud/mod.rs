@@ -1,10 +1,10 @@
 //! The simulated cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface.
 //!
-//! Owns what a test can change while it runs. [`account`] answers, [`rule`] has the faults, `server` the sockets, `wire`
-//! the HTTP. It serves the same plugs as the LAN, by the same handles.
+//! Owns what a test can change while the cloud runs. [`account`] builds the responses, [`rule`] has the faults,
+//! `server` the sockets, `wire` the HTTP. The cloud serves the same plugs as the LAN, through the same handles.
 //!
-//! Host 0 is the global entry, where clients log in and list; plugs live on the regional hosts 1, 2, …, each of
-//! them a port. A passthrough at a host that is not the plug's own is answered -20571, as by the real ones.
+//! Host 0 is the global entry, where clients log in and list devices. Hosts 1, 2, … are the regions; each has a port,
+//! and each plug belongs to one of them. A passthrough at the wrong host gets -20571, as at the real cloud.
 
 pub mod account;
 pub mod rule;
@@ -28,7 +28,7 @@ use crate::sim::notify::{ChangeNotifier, NotInTime};
 
 pub(crate) use self::server::CallRecord;
 
-/// How long [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
+/// The longest that [`SimCloud::set_reachable`] waits for sockets to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// A cloud of simulated plugs. It ends when it is dropped.
@@ -39,8 +39,7 @@ pub struct SimCloud {
 }
 
 impl SimCloud {
-    /// Listens at these loopback addresses: the global entry first, then a regional host for each other. Port 0 takes
-    /// a free one.
+    /// Listens at these loopback addresses: the global entry first, then one for each region. Port 0 takes a free one.
     ///
     /// # Errors
     /// When an address is not a loopback one, or is taken.
@@ -77,22 +76,22 @@ impl SimCloud {
         Ok(Self { state, reachable, hosts })
     }
 
-    /// The global entry, where clients log in: `http://127.…:port`, without a slash at the end.
+    /// The URL of the global entry, where clients log in: `http://127.…:port`, without a slash at the end.
     pub fn url(&self) -> String {
         self.host_url(0)
     }
 
-    /// One of the hosts; empty if there is no such.
+    /// The URL of one host; empty if there is no such host.
     pub fn host_url(&self, host: usize) -> String {
         self.hosts.get(host).map_or_else(String::new, |host| format!("http://{}", host.address))
     }
 
-    /// How many regional hosts there are.
+    /// The number of regional hosts.
     pub(crate) fn regions(&self) -> usize {
         self.hosts.len().saturating_sub(1)
     }
 
-    /// Adds a plug to the cloud, by the device id that it has now.
+    /// Adds a plug under its present device id.
     pub fn add(&self, plug: &PlugHandle) {
         self.state.lock().server.add(plug.clone());
     }
@@ -102,7 +101,7 @@ impl SimCloud {
         change(&mut self.state.lock().server.account);
     }
 
-    /// Voids every token, as when they expire. The real cloud then answers -20651.
+    /// Voids every token. The real cloud answers an expired one with -20651.
     pub fn void_tokens(&self, code: i64) {
         self.state.lock().server.void_tokens(code);
     }
@@ -112,44 +111,44 @@ impl SimCloud {
         self.state.lock().server.void_refresh_tokens(code);
     }
 
-    /// Adds a fault on these calls (`None`: on all), after the rules that are there already.
+    /// Adds a fault on this method (`None`: on all), after the rules that exist.
     pub fn fail(&self, on: Option<Method>, times: Times, fault: CloudFault) {
         self.state.lock().rules.add(FaultRule { on, times, fault });
     }
 
-    /// Removes all faults. Calls that already wait go on waiting.
+    /// Removes all faults. A request that waits already keeps waiting.
     pub fn mend(&self) {
         self.state.lock().rules.clear();
     }
 
-    /// Closes or opens all hosts and returns once that is done. While closed, connections are refused and those that
-    /// were open are gone.
+    /// Closes or opens all hosts and returns once that is done. While closed, connections are refused, and open ones
+    /// are cut.
     ///
     /// # Errors
-    /// When the sockets could not be closed or opened in time.
+    /// When the sockets were not closed or opened in time.
     pub async fn set_reachable(&self, reachable: bool) -> Result<(), NotInTime> {
         self.reachable.send_replace(reachable);
         let agree = || self.hosts.iter().all(|host| *host.open.borrow() == reachable);
         self.state.notifier.wait_until(SETTLING, agree).await
     }
 
-    /// How many calls of this kind came in.
+    /// The number of requests with this method.
     pub fn calls(&self, method: Method) -> u64 {
         self.state.lock().ledger.counts[method.index()]
     }
 
-    /// The most calls of this kind that were ever under way at once.
+    /// The highest number of requests with this method that were under way at once.
     pub fn most_at_once(&self, method: Method) -> u64 {
         self.state.lock().ledger.most_under_way[method.index()]
     }
 
-    /// How many tokens were issued, by logins and refreshes.
+    /// By logins and refreshes.
     #[cfg(test)]
     fn tokens_issued(&self) -> u64 {
         self.state.lock().server.tokens_issued
     }
 
-    /// The last thousand calls, oldest first.
+    /// The last thousand requests, oldest first.
     pub fn records(&self) -> Vec<CallRecord> {
         self.state.lock().ledger.records.iter().cloned().collect()
     }
@@ -163,10 +162,9 @@ impl Drop for SimCloud {
     }
 }
 
-/// One host of the cloud.
 struct SimHost {
     address: SocketAddr,
-    /// The other end is `is_open` of the host's task.
+    /// Set by the host's task.
     open: watch::Receiver<bool>,
     task: AbortHandle,
 }
@@ -189,7 +187,7 @@ mod tests {
     use crate::sim::plug::{SimPlug, SwitchedBy};
 
     const BOUND: Duration = Duration::from_secs(5);
-    /// Long enough to be sure that nothing comes.
+    /// Long enough to show that nothing comes.
     const NOTHING_COMES: Duration = Duration::from_millis(200);
     const PASSWORD: &str = "\"'\\/{}$\u{fc} ";
     const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
@@ -265,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plug_is_switched_at_its_own_host_by_whoever_logged_in() {
+    async fn a_plug_is_switched_at_its_own_host_by_a_client_that_logged_in() {
         let scene = CloudScene::new().await;
         let token = scene.log_in().await.unwrap();
         let answer = scene.switch_on(1, &token).await.unwrap();
@@ -304,7 +302,7 @@ mod tests {
         }
     }
 
-    /// What a client of a faulty cloud sees of a passthrough.
+    /// What a client sees of a passthrough under a fault.
     #[derive(Debug, PartialEq)]
     enum CloudSeen {
         Code(i64),

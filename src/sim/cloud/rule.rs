@@ -1,8 +1,8 @@
-//! The faults of the simulated cloud, as plain values: on which calls, how often, and what happens.
+//! The faults of the simulated cloud, as plain values: which requests, how often, and what happens.
 
 use std::time::{Duration, Instant};
 
-/// A call of the V1 interface.
+/// The method of a request to the V1 interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `login`
@@ -13,21 +13,21 @@ pub enum Method {
     DeviceList,
     /// `passthrough`
     Passthrough,
-    /// Anything else, also what is no call at all.
+    /// Anything else, including a request without a valid method.
     Other,
 }
 
 impl Method {
-    /// All of them, in the order in which tables indexed by method hold them.
+    /// Every method, in the order of tables that are indexed by method.
     pub const ALL: [Self; 5] =
         [Self::Login, Self::RefreshToken, Self::DeviceList, Self::Passthrough, Self::Other];
 
-    /// The index in a table indexed by method.
+    /// The index in such a table.
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
 
-    /// The method that goes by this name on the wire.
+    /// Parses the `method` of a request.
     pub(super) fn named(name: &str) -> Self {
         match name {
             "login" => Self::Login,
@@ -39,56 +39,55 @@ impl Method {
     }
 }
 
-/// What the cloud does instead of answering as it should.
+/// What the cloud does instead of answering correctly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloudFault {
-    /// Answers this `error_code`; nothing is done.
+    /// Returns this `error_code`; nothing is done.
     Code(i64),
-    /// Answers `error_code` 0 with this code, as text, in `result.errorCode`; nothing is done.
+    /// Returns `error_code` 0 with this code, as a string, in `result.errorCode`; nothing is done.
     NestedCode(i64),
-    /// Answers with this HTTP status and a page of HTML; nothing is done.
+    /// Returns this HTTP status and an HTML page; nothing is done.
     Status(u16),
-    /// Answers 200 with a page of HTML, as a proxy or a login portal does; nothing is done.
+    /// Returns 200 and an HTML page, as a proxy or a login portal does; nothing is done.
     Html,
-    /// Answers 307 to this URL; nothing is done.
+    /// Returns 307 to this URL; nothing is done.
     Redirect(String),
-    /// Takes the request and never answers; nothing is done.
+    /// Receives the request and never responds; nothing is done.
     Silent,
-    /// Closes the connection instead of answering; nothing is done.
+    /// Closes the connection without a response; nothing is done.
     Close,
-    /// Answers after this time.
+    /// Responds after this delay.
     Latency(Duration),
-    /// Acts, then sends half of the answer and closes the connection.
+    /// Acts, then sends half of the response and closes the connection.
     CutOff,
-    /// Acts, then sends the answer one byte at a time, this far apart.
+    /// Acts, then sends the response byte by byte, at this interval.
     SlowBytes(Duration),
-    /// The device list is empty; other calls are answered as they should.
+    /// Returns an empty device list; other methods work.
     EmptyList,
 }
 
-/// A fault, and on which calls.
+/// A fault, with the requests that it affects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FaultRule {
-    /// On which calls; `None` for all.
+    /// The method that it affects; `None` for all.
     pub(crate) on: Option<Method>,
-    /// How often.
+    /// How many requests it affects.
     pub(crate) times: Times,
-    /// The fault.
     pub(crate) fault: CloudFault,
 }
 
-/// How often a fault happens.
+/// How many requests a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// Until it is removed.
+    /// All, until it is removed.
     Always,
-    /// On this many calls.
+    /// This many.
     Next(u32),
-    /// On all calls before this moment.
+    /// All before this moment.
     Until(Instant),
 }
 
-/// The rules in force. The first that fits a call decides.
+/// The rules in force. The first that matches a request decides.
 #[derive(Debug, Default)]
 pub(super) struct FaultRules(Vec<FaultRule>);
 
@@ -101,8 +100,8 @@ impl FaultRules {
         self.0.clear();
     }
 
-    /// The fault on this call, which is counted.
-    pub(super) fn fall(&mut self, on: Method, now: Instant) -> Option<CloudFault> {
+    /// The fault for this request; counts the request.
+    pub(super) fn next_fault(&mut self, on: Method, now: Instant) -> Option<CloudFault> {
         self.0.retain(|rule| match rule.times {
             Times::Always => true,
             Times::Next(left) => left > 0,
@@ -127,14 +126,14 @@ mod tests {
         let mut rules = FaultRules::default();
         rules.add(FaultRule { on: Some(Method::Login), times: Times::Next(2), fault: CloudFault::Html });
         rules.add(FaultRule { on: None, times: Times::Until(later), fault: CloudFault::Close });
-        assert_eq!(rules.fall(Method::Login, now), Some(CloudFault::Html));
-        assert_eq!(rules.fall(Method::DeviceList, now), Some(CloudFault::Close));
-        assert_eq!(rules.fall(Method::Login, now), Some(CloudFault::Html));
-        assert_eq!(rules.fall(Method::Login, now), Some(CloudFault::Close));
-        assert_eq!(rules.fall(Method::Login, later), None);
+        assert_eq!(rules.next_fault(Method::Login, now), Some(CloudFault::Html));
+        assert_eq!(rules.next_fault(Method::DeviceList, now), Some(CloudFault::Close));
+        assert_eq!(rules.next_fault(Method::Login, now), Some(CloudFault::Html));
+        assert_eq!(rules.next_fault(Method::Login, now), Some(CloudFault::Close));
+        assert_eq!(rules.next_fault(Method::Login, later), None);
         rules.add(FaultRule { on: None, times: Times::Always, fault: CloudFault::Silent });
-        assert_eq!(rules.fall(Method::Other, later), Some(CloudFault::Silent));
+        assert_eq!(rules.next_fault(Method::Other, later), Some(CloudFault::Silent));
         rules.clear();
-        assert_eq!(rules.fall(Method::Other, later), None);
+        assert_eq!(rules.next_fault(Method::Other, later), None);
     }
 }

@@ -1,4 +1,5 @@
-//! One host of the simulated cloud: it accepts connections, counts calls, applies faults and asks plugs.
+//! One host of the simulated cloud: accepts connections, counts requests, applies faults and forwards passthroughs to
+//! plugs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -31,35 +32,34 @@ use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::notify::ChangeNotifier;
 use crate::sim::plug::SwitchedBy;
 
-/// How many calls are remembered whole: a demo that runs for months must not grow.
+/// Requests of which the text is kept: the memory of a demo that runs for months must not grow.
 const REMEMBERED_CALLS: usize = 1000;
 
-/// The longest body that is read.
+/// The longest request body that is read.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The pause after a socket could not be opened or a connection not be accepted.
+/// The pause after a failed `bind` or `accept`.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
-/// One call as it came in.
+/// A request that a host received.
 #[derive(Clone)]
 pub struct CallRecord {
-    /// Which call.
+    /// The parsed `method`.
     pub method: Method,
-    /// To which host.
+    /// Index of the host that received it.
     pub host: usize,
     /// Path and query.
     pub uri: String,
-    /// The body, to the byte if it was UTF-8. It may hold the password and tokens of the simulated account.
+    /// The body, byte for byte if it is UTF-8. It may hold the password and tokens of the simulated account.
     pub body: String,
 }
 
-/// What all hosts share.
+/// Shared by all hosts.
 pub(super) struct State {
     pub(super) inner: Mutex<Locked>,
     pub(super) notifier: ChangeNotifier,
 }
 
-/// What a lock on the state opens.
 pub(super) struct Locked {
     pub(super) server: AccountServer,
     pub(super) rules: FaultRules,
@@ -72,7 +72,7 @@ impl State {
     }
 }
 
-/// Who called, and how often. Tables are indexed by method.
+/// Counters by method, and the last requests.
 #[derive(Default)]
 pub(super) struct Ledger {
     pub(super) counts: [u64; Method::ALL.len()],
@@ -81,7 +81,7 @@ pub(super) struct Ledger {
     pub(super) records: VecDeque<CallRecord>,
 }
 
-/// Counts a call as under way as long as it lives.
+/// Counts a request as under way until it is dropped.
 struct UnderWay {
     state: Arc<State>,
     method: Method,
@@ -113,7 +113,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// The task of one host.
 pub(super) struct HostTask {
     pub(super) state: Arc<State>,
     pub(super) number: usize,
@@ -141,8 +140,8 @@ impl HostTask {
             self.state.notifier.notify();
             while listener.is_some() == wanted {
                 tokio::select! {
-                    stream = take(listener.as_ref()) => match stream {
-                        Ok(stream) => drop(connections.spawn(converse(Arc::clone(&self.state), self.number, stream))),
+                    stream = accept(listener.as_ref()) => match stream {
+                        Ok(stream) => drop(connections.spawn(serve_connection(Arc::clone(&self.state), self.number, stream))),
                         Err(_) => sleep(TRY_AGAIN).await,
                     },
                     Some(_) = connections.join_next() => {}
@@ -159,21 +158,21 @@ impl HostTask {
     }
 }
 
-async fn take(listener: Option<&Listener>) -> io::Result<TcpStream> {
+async fn accept(listener: Option<&Listener>) -> io::Result<TcpStream> {
     match listener {
         Some(listener) => Ok(listener.accept().await?.0),
         None => std::future::pending().await,
     }
 }
 
-async fn converse(state: Arc<State>, host: usize, stream: TcpStream) {
+async fn serve_connection(state: Arc<State>, host: usize, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| serve(Arc::clone(&state), host, request));
-    // How a connection ends matters to the client only.
+    // How a connection ends matters only to the client.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// The connection is closed without an answer.
+/// Closes the connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated cloud closes the connection")]
 struct HangUp;
@@ -189,64 +188,64 @@ async fn serve(
     let name = call.as_ref().ok().and_then(|call| call["method"].as_str());
     let method = name.map_or(Method::Other, Method::named);
     let _under_way = UnderWay::begin(&state, record(&parts, &body, method, host));
-    let fault = state.lock().rules.fall(method, Instant::now());
-    let manner = match course(fault) {
-        Course::Answer(manner) => manner,
-        Course::Instead(response) => return Ok(response),
-        Course::HangUp => return Err(HangUp),
-        Course::Never => match std::future::pending::<Infallible>().await {},
+    let fault = state.lock().rules.next_fault(method, Instant::now());
+    let response_fault = match handling(fault) {
+        Handling::Answer(response_fault) => response_fault,
+        Handling::Instead(response) => return Ok(response),
+        Handling::HangUp => return Err(HangUp),
+        Handling::Never => match std::future::pending::<Infallible>().await {},
     };
     let (status, mut answer) = match call {
         Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, parts.uri.query()).await),
         Err((status, code)) => (status, failure(code)),
     };
-    if manner.empties_list && answer["result"]["deviceList"].is_array() {
+    if response_fault.empties_list && answer["result"]["deviceList"].is_array() {
         answer["result"]["deviceList"] = json!([]);
     }
-    sleep(manner.pause).await;
-    Ok(wire::json(status, &answer, manner.pace))
+    sleep(response_fault.pause).await;
+    Ok(wire::json(status, &answer, response_fault.pace))
 }
 
-/// What becomes of a call under a fault.
-enum Course {
-    /// It is answered, in this manner.
-    Answer(Manner),
-    /// This is sent instead of an answer.
+/// What a fault does to a request.
+enum Handling {
+    /// It gets its response, changed in this way.
+    Answer(ResponseFault),
+    /// It gets this response; nothing is done.
     Instead(Response<HttpReply>),
     /// The connection is closed.
     HangUp,
-    /// Nothing, for ever.
+    /// It never gets a response.
     Never,
 }
 
-/// How an answer is given.
-struct Manner {
+/// How a response is changed and sent.
+struct ResponseFault {
     pause: Duration,
     pace: Pace,
     empties_list: bool,
 }
 
-fn course(fault: Option<CloudFault>) -> Course {
-    let as_it_should = Manner { pause: Duration::ZERO, pace: Pace::Whole, empties_list: false };
-    let json = |answer| Course::Instead(wire::json(StatusCode::OK, &answer, Pace::Whole));
-    let Some(fault) = fault else { return Course::Answer(as_it_should) };
+fn handling(fault: Option<CloudFault>) -> Handling {
+    let no_fault = ResponseFault { pause: Duration::ZERO, pace: Pace::Whole, empties_list: false };
+    let json = |answer| Handling::Instead(wire::json(StatusCode::OK, &answer, Pace::Whole));
+    let Some(fault) = fault else { return Handling::Answer(no_fault) };
     match fault {
         CloudFault::Code(code) => json(failure(code)),
         CloudFault::NestedCode(code) => json(success(json!({"errorCode": code.to_string()}))),
         CloudFault::Status(status) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-            Course::Instead(wire::html(status))
+            Handling::Instead(wire::html(status))
         }
-        CloudFault::Html => Course::Instead(wire::html(StatusCode::OK)),
-        CloudFault::Redirect(to) => Course::Instead(wire::redirect(&to)),
-        CloudFault::Silent => Course::Never,
-        CloudFault::Close => Course::HangUp,
-        CloudFault::Latency(pause) => Course::Answer(Manner { pause, ..as_it_should }),
-        CloudFault::CutOff => Course::Answer(Manner { pace: Pace::CutOff(Cut::Before), ..as_it_should }),
+        CloudFault::Html => Handling::Instead(wire::html(StatusCode::OK)),
+        CloudFault::Redirect(to) => Handling::Instead(wire::redirect(&to)),
+        CloudFault::Silent => Handling::Never,
+        CloudFault::Close => Handling::HangUp,
+        CloudFault::Latency(pause) => Handling::Answer(ResponseFault { pause, ..no_fault }),
+        CloudFault::CutOff => Handling::Answer(ResponseFault { pace: Pace::CutOff(Cut::Before), ..no_fault }),
         CloudFault::SlowBytes(interval) => {
-            Course::Answer(Manner { pace: Pace::Drip(interval, None), ..as_it_should })
+            Handling::Answer(ResponseFault { pace: Pace::Drip(interval, None), ..no_fault })
         }
-        CloudFault::EmptyList => Course::Answer(Manner { empties_list: true, ..as_it_should }),
+        CloudFault::EmptyList => Handling::Answer(ResponseFault { empties_list: true, ..no_fault }),
     }
 }
 
@@ -260,12 +259,12 @@ async fn answer(state: &State, host: usize, method: Method, call: &Value, query:
     let answer = state.lock().server.answer(&call);
     match answer {
         CallResult::Now(answer) => answer,
-        CallResult::Ask { plug, request } => ask(plug, request).await,
+        CallResult::Forward { plug, request } => forward(plug, request).await,
     }
 }
 
-/// Asks a plug, as its link to the cloud allows.
-async fn ask(plug: PlugHandle, request: String) -> Value {
+/// Forwards a request to a plug, under the faults of the plug's cloud connection.
+async fn forward(plug: PlugHandle, request: String) -> Value {
     let link = plug.read(|plug| match plug.is_cloud_connected(Instant::now()) {
         true => plug.cloud,
         false => CloudLink::Offline,
@@ -279,7 +278,7 @@ async fn ask(plug: PlugHandle, request: String) -> Value {
         CloudLink::TimesOutButActs(wait) | CloudLink::Latency(wait) => wait,
         _ => Duration::ZERO,
     };
-    // On a task of its own: what is on its way to the plug gets there, even if the client has hung up.
+    // In its own task: what is on its way to the plug arrives, even if the client disconnects.
     let on_its_way = tokio::spawn(async move {
         sleep(wait).await;
         plug.with(|plug| match link {

@@ -1,4 +1,4 @@
-//! The simulated cloud's HTTP: the checks of a request, the form of an answer, and the forms of a faulty one.
+//! HTTP of the simulated cloud: checks requests, builds responses, and sends them as a fault demands.
 
 use std::future::Future;
 use std::io;
@@ -16,11 +16,11 @@ use tokio::time::{Sleep, sleep};
 
 use super::account::{BODY_IS_NULL, GENERIC_ERROR, JSON_FORMAT_ERROR, NO_SUCH_METHOD};
 
-/// What proxies and login portals send.
+/// As proxies and login portals send it.
 const HTML_PAGE: &str =
     "<!DOCTYPE html><html><title>Not the cloud</title><p>Please come back later.</p></html>";
 
-/// Checks what must hold of any call; otherwise the HTTP status and the code that it is answered with.
+/// Checks what every request must fulfil. An error is the HTTP status and the error code to respond with.
 pub(super) fn check(parts: &Parts, body: &[u8]) -> Result<Value, (StatusCode, i64)> {
     if parts.method != Verb::POST {
         return Err((StatusCode::METHOD_NOT_ALLOWED, GENERIC_ERROR));
@@ -40,7 +40,6 @@ pub(super) fn check(parts: &Parts, body: &[u8]) -> Result<Value, (StatusCode, i6
     }
 }
 
-/// The token in the query, if there is one.
 pub(super) fn token_in_query(query: Option<&str>) -> Option<String> {
     query?.split('&').find_map(|pair| pair.strip_prefix("token=")).map(unescape)
 }
@@ -60,17 +59,15 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&plain).into_owned()
 }
 
-/// An answer in JSON.
 pub(super) fn json(status: StatusCode, answer: &Value, pace: Pace) -> Response<HttpReply> {
     response(status, "application/json;charset=UTF-8", answer.to_string().into(), pace)
 }
 
-/// A page for people.
 pub(super) fn html(status: StatusCode) -> Response<HttpReply> {
     response(status, "text/html", HTML_PAGE.into(), Pace::Whole)
 }
 
-/// A redirect that keeps the method and the body.
+/// 307: the client sends the same method and body again.
 pub(super) fn redirect(to: &str) -> Response<HttpReply> {
     let mut response = html(StatusCode::TEMPORARY_REDIRECT);
     if let Ok(to) = HeaderValue::from_str(to) {
@@ -86,28 +83,28 @@ fn response(status: StatusCode, kind: &'static str, bytes: Bytes, pace: Pace) ->
     response
 }
 
-/// How the bytes of an answer leave.
+/// How the body of a response is sent.
 pub(super) enum Pace {
-    /// As they should.
+    /// At once.
     Whole,
-    /// One half, then the connection ends.
+    /// Half of it, then the connection ends.
     CutOff(Cut),
-    /// One byte at a time.
+    /// Byte by byte, at this interval.
     Drip(Duration, Option<Pin<Box<Sleep>>>),
 }
 
-/// How far a cut-off answer has come.
+/// The steps of [`Pace::CutOff`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// The first half is still here.
+    /// Nothing was sent yet.
     Before,
-    /// The first half was handed over; the connection gets one turn to send it.
+    /// The first half was handed over; hyper gets one turn to send it.
     Sending,
-    /// Nothing more comes.
+    /// The connection ends.
     After,
 }
 
-/// The body of an answer. Its announced length is the whole one, whatever comes of it.
+/// A response body. It announces its whole length, also if less is sent.
 pub(super) struct HttpReply {
     left: Bytes,
     length: usize,

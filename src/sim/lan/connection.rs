@@ -1,4 +1,4 @@
-//! One TCP connection to a simulated plug: frames in, frames out, and what a faulty plug does instead.
+//! One TCP connection to a simulated plug that speaks the XOR protocol: frames in, frames out, and its faults.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use crate::sim::plug::SwitchedBy;
 use crate::smarthome::cipher;
 use crate::smarthome::frame::{self, Frame, HEADER_LEN};
 
-/// The answer of a confused plug: no JSON, and not even UTF-8.
+/// Neither JSON nor UTF-8.
 const GARBAGE: &[u8] = b"\xff\xfe<html>not a plug</html>";
 
-/// What [`LanFault::HugeLength`] announces.
+/// The length that [`LanFault::HugeLength`] announces.
 const HUGE: u32 = 0x7fff_ffff;
 
 /// Serves one connection until one side ends it.
 pub(super) async fn serve(mut stream: TcpStream, plug: PlugHandle) {
     let _open = Open::count(plug.clone());
     let _ = stream.set_nodelay(true);
-    // How a connection ends matters to the client only.
+    // How a connection ends matters only to the client.
     let _ = exchange_frames(&mut stream, &plug).await;
 }
 
@@ -48,8 +48,8 @@ async fn exchange_frames(stream: &mut TcpStream, plug: &PlugHandle) -> io::Resul
     }
 }
 
-/// Reads what is there, once the plug is awake. Until then nothing is read, so that a client's reset discards it:
-/// Linux would return data that came before the reset, the small network stack of a plug does not.
+/// Reads what has arrived, once the plug is awake. Until then it reads nothing, so that a reset by the client discards
+/// the request: Linux would return data from before the reset, the small network stack of a plug does not.
 pub(super) async fn read_some(
     stream: &TcpStream,
     plug: &PlugHandle,
@@ -78,12 +78,12 @@ pub(super) async fn read_some(
     }
 }
 
-/// What comes after an answer.
+/// What happens after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
-    /// The next request, on the same connection.
+    /// The connection stays open for the next one.
     GoOn,
-    /// Nothing.
+    /// The connection is closed.
     HangUp,
 }
 
@@ -91,22 +91,22 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: Vec<u8>) -> 
     let (fault, serves) = plug.read(|plug| (plug.lan, plug.dialect.speaks_xor()));
     match fault {
         _ if !serves => return Ok(Then::HangUp),
-        // Set after the connection was taken, and its task has not been ended yet.
+        // The fault was set after the connection was accepted; this task will be ended.
         LanFault::Refused | LanFault::NotAccepting | LanFault::PortDead | LanFault::PortFiltered => {
             return Ok(Then::HangUp);
         }
-        LanFault::Silent => return hear_only(plug),
+        LanFault::Silent => return lose_request(plug),
         LanFault::SilentButActs(after) => {
             tokio::spawn(act_late(plug.clone(), request, after));
             return Ok(Then::GoOn);
         }
         LanFault::ResetAfterRequest => {
-            hear_only(plug)?;
+            lose_request(plug)?;
             stream.set_zero_linger()?;
             return Ok(Then::HangUp);
         }
         LanFault::CloseWithoutReply => {
-            hear_only(plug)?;
+            lose_request(plug)?;
             return Ok(Then::HangUp);
         }
         LanFault::Latency(time) => sleep(time).await,
@@ -122,7 +122,7 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: Vec<u8>) -> 
     }
 }
 
-/// What is left of a right answer under this fault.
+/// The reply as this fault leaves it.
 pub(super) fn spoil(fault: LanFault, mut reply: Vec<u8>) -> Option<Vec<u8>> {
     match fault {
         LanFault::Garbage => Some(GARBAGE.to_vec()),
@@ -166,19 +166,19 @@ pub(super) async fn drip(stream: &mut TcpStream, bytes: &[u8], interval: Duratio
     Ok(())
 }
 
-/// A request that is read and then lost.
-pub(super) fn hear_only(plug: &PlugHandle) -> io::Result<Then> {
+/// Counts a request that is read and then lost.
+pub(super) fn lose_request(plug: &PlugHandle) -> io::Result<Then> {
     plug.with(|plug| plug.traffic.lan_requests += 1);
     Ok(Then::GoOn)
 }
 
-/// Outlives the connection: the client may be gone when the relay clicks.
+/// Runs in its own task: the client may have disconnected before the relay switches.
 async fn act_late(plug: PlugHandle, request: Vec<u8>, after: Duration) {
     sleep(after).await;
     plug.with(|plug| plug.handle(&request, SwitchedBy::Lan, Instant::now()));
 }
 
-/// Counts a connection while it is open.
+/// Counts a connection as open until it is dropped.
 pub(super) struct Open(PlugHandle);
 
 impl Open {

@@ -1,36 +1,35 @@
-//! The little HTTP that a plug speaks: requests out of received bytes, answers into bytes. Pure.
+//! The subset of HTTP that a plug speaks: parses requests, builds heads of responses. Pure.
 
 use httparse::{EMPTY_HEADER, Status};
 
-/// Headers of a request; more are refused.
+/// A request with more headers is refused.
 const MAX_HEADERS: usize = 32;
-/// The longest head of a request.
+/// In bytes; a request with a longer head is refused.
 const MAX_HEAD: usize = 8 * 1024;
-/// The longest body of a request. The plug has little memory, and requests are a few hundred bytes.
+/// In bytes; a longer body is refused. The plug has little memory, and requests have a few hundred bytes.
 const MAX_BODY: usize = 16 * 1024;
 
-/// A request, as far as a plug cares.
+/// The parts of a request that a plug uses.
 pub(super) struct KlapRequest {
     /// Without the query.
     pub(super) path: String,
     /// The value of `seq` in the query.
     pub(super) seq: Option<String>,
-    /// The value of `Cookie`, also if it is empty.
+    /// The value of `Cookie`; it may be empty.
     pub(super) cookie: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
-/// What the bytes received so far start with.
+/// What the bytes received so far begin with.
 pub(super) enum Head {
     /// More bytes are needed.
     Incomplete,
-    /// No request that a plug takes.
+    /// Not a request that a plug accepts.
     Wrong,
     /// A request; the next one starts at `end`.
     Whole { request: KlapRequest, end: usize },
 }
 
-/// Parses the start of `received`.
 pub(super) fn parse(received: &[u8]) -> Head {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
@@ -60,7 +59,8 @@ pub(super) fn parse(received: &[u8]) -> Head {
     Head::Whole { request, end }
 }
 
-/// The head of an answer, with the empty line at its end; `length` says how much body comes, if the plug says so.
+/// The head of a response, with the empty line at its end. `length` is the value of `Content-Length`, if the plug sends
+/// one.
 pub(super) fn head(status: u16, cookie: Option<&str>, length: Option<usize>) -> Vec<u8> {
     let reason = match status {
         200 => "OK",

@@ -1,5 +1,4 @@
-//! One HTTP connection to a simulated plug that speaks KLAP: the steps of the handshake, requests, and what a faulty plug
-//! does instead.
+//! One HTTP connection to a simulated plug that speaks KLAP: handshake, requests, and its faults.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,27 +8,27 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::connection::{Open, Then, drip, hear_only, read_some, spoil};
+use super::connection::{Open, Then, drip, lose_request, read_some, spoil};
 use super::http::{self, Head, KlapRequest};
 use crate::sim::fault::{KlapFault, LanFault};
 use crate::sim::handle::PlugHandle;
 use crate::sim::plug::klap::{Framing, OpenedMessage};
 use crate::sim::plug::{SimPlug, SwitchedBy};
 
-/// What some firmwares answer in place of ciphertext.
+/// Some firmwares send it in place of ciphertext.
 const HTML: &[u8] = b"<html><head><title>Welcome</title></head><body>200 OK</body></html>\r\n";
-/// What a firmware that is confused sends in place of HTTP.
+/// Some firmwares send bytes like these in place of HTTP.
 const NO_HTTP: &[u8] = b"\x8f\x02\xff\x00\x17no http\x00\x00";
-/// What [`LanFault::HugeLength`] announces.
+/// The length that [`LanFault::HugeLength`] announces.
 const HUGE: usize = 0x7fff_ffff;
-/// When an answer without end does end, so that a client which reads all of it does not fill the machine.
+/// In bytes. A response without end stops here, so that a client that reads all of it does not exhaust the memory.
 const ENDLESS: usize = 64 * 1024 * 1024;
 
 /// Serves one connection until one side ends it.
 pub(super) async fn serve(mut stream: TcpStream, plug: PlugHandle) {
     let _open = Open::count(plug.clone());
     let _ = stream.set_nodelay(true);
-    // How a connection ends matters to the client only.
+    // How a connection ends matters only to the client.
     let _ = exchange(&mut stream, &plug).await;
 }
 
@@ -59,19 +58,19 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: &KlapRequest
         (plug.lan, plug.klap.framing, serves)
     });
     match lan {
-        // Set after the connection was taken, and its task has not been ended yet.
+        // The fault was set after the connection was accepted; this task will be ended.
         _ if !serves => return Ok(Then::HangUp),
         LanFault::Refused | LanFault::NotAccepting | LanFault::PortDead | LanFault::PortFiltered => {
             return Ok(Then::HangUp);
         }
-        LanFault::Silent => return hear_only(plug),
+        LanFault::Silent => return lose_request(plug),
         LanFault::ResetAfterRequest => {
-            hear_only(plug)?;
+            lose_request(plug)?;
             stream.set_zero_linger()?;
             return Ok(Then::HangUp);
         }
         LanFault::CloseWithoutReply => {
-            hear_only(plug)?;
+            lose_request(plug)?;
             return Ok(Then::HangUp);
         }
         LanFault::Latency(time) => sleep(time).await,
@@ -89,7 +88,6 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: &KlapRequest
     send(stream, lan, framing, answer).await
 }
 
-/// What goes back.
 struct HttpAnswer {
     status: u16,
     cookie: Option<String>,
@@ -97,16 +95,15 @@ struct HttpAnswer {
     manner: AnswerManner,
 }
 
-/// How an answer goes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AnswerManner {
-    /// As a whole.
+    /// At once.
     Whole,
-    /// As a whole; what [`LanFault`] does to the answer to a message happens to it.
+    /// At once, with the fault of [`LanFault`], if it is one of replies.
     Message,
     /// [`NO_HTTP`] instead.
     NoHttp,
-    /// Announced as a whole, and half of it.
+    /// Announces the whole, sends half of it.
     CutOff,
     /// Headers without end.
     EndlessHead,
@@ -168,13 +165,14 @@ async fn handshake2(plug: &PlugHandle, request: &KlapRequest) -> HttpAnswer {
     if is_proved { HttpAnswer::status(200) } else { refuse(plug, 403) }
 }
 
-/// An answer of this status, counted if it says that something is forbidden.
+/// A response with this status; a 403 is counted.
 fn refuse(plug: &PlugHandle, status: u16) -> HttpAnswer {
     plug.with(|plug| plug.traffic.klap_refusals += u64::from(status == 403));
     HttpAnswer::status(status)
 }
 
-/// Answers `/app/request`. One lock from the session to the relay: of two clients, one is served after the other.
+/// Handles `/app/request`. It holds one lock from the session to the relay, so two clients are served one after the
+/// other.
 fn message(plug: &PlugHandle, request: &KlapRequest, lan: LanFault) -> HttpAnswer {
     let now = Instant::now();
     let answer = plug.with(|plug| {
@@ -197,7 +195,7 @@ fn open(plug: &mut SimPlug, request: &KlapRequest, now: Instant) -> Option<Opene
     plug.klap.open(request.cookie.as_deref(), request.seq.as_deref(), &request.body, now).ok()
 }
 
-/// Carries out a message, unless the fault says otherwise, and answers as the fault says.
+/// Carries out a message and replies, or does what the fault says.
 fn carry_out(plug: &mut SimPlug, opened: &OpenedMessage, lan: LanFault, now: Instant) -> HttpAnswer {
     let fault = plug.klap.fault;
     let is_first = plug.klap.requests_in_session() == 1;
@@ -211,7 +209,7 @@ fn carry_out(plug: &mut SimPlug, opened: &OpenedMessage, lan: LanFault, now: Ins
         LanFault::DeviceError(code) => plug.refuse(&opened.json, code, SwitchedBy::Klap),
         _ => plug.handle(&opened.json, SwitchedBy::Klap, now),
     };
-    // What is no JSON ends the session, as it ends a connection of the XOR protocol.
+    // A reply that is not JSON ends the session, as it ends a connection of the XOR protocol.
     let Some(reply) = reply.and_then(|reply| spoil(lan, reply)) else {
         plug.klap.end_session();
         return HttpAnswer::status(400);
@@ -238,13 +236,13 @@ fn carry_out(plug: &mut SimPlug, opened: &OpenedMessage, lan: LanFault, now: Ins
     HttpAnswer { manner, ..HttpAnswer::ok(body) }
 }
 
-/// Bytes of the right form that nobody has a key for.
+/// Valid form, but no key decrypts it.
 fn unreadable(length: usize) -> Vec<u8> {
     let random = std::iter::repeat_with(|| Uuid::new_v4().into_bytes()).flatten();
     random.take(length).collect()
 }
 
-/// Takes the message now, and carries it out later, also when the client and the session have gone.
+/// Decrypts the message now and carries it out later, even if the client and the session are gone by then.
 fn act_late(plug: &PlugHandle, request: &KlapRequest, after: Duration) -> io::Result<Then> {
     let opened = plug.with(|plug| {
         plug.traffic.klap_requests += 1;
@@ -310,7 +308,7 @@ async fn close(stream: &mut TcpStream) -> io::Result<Then> {
     Ok(Then::HangUp)
 }
 
-/// Sends the same again and again, until the client has enough of it.
+/// Sends the same bytes until the client disconnects or [`ENDLESS`] is reached.
 async fn repeat(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Then> {
     let mut sent = 0;
     while sent < ENDLESS {
@@ -339,9 +337,9 @@ mod tests {
     use crate::sim::plug::klap_crypto::{self, HASH, SEED, Seed, SessionKeys};
 
     const BOUND: Duration = Duration::from_secs(5);
-    /// Long enough to be sure that nothing comes.
+    /// Long enough to show that nothing comes.
     const NOTHING_COMES: Duration = Duration::from_millis(200);
-    /// More than any answer of a plug.
+    /// In bytes: more than any response of a plug.
     const TOO_MUCH: usize = 256 * 1024;
     const SYSINFO: &str = r#"{"system":{"get_sysinfo":{}}}"#;
     const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
@@ -379,7 +377,7 @@ mod tests {
             Client::shake_hands(self.address(), version).await.unwrap()
         }
 
-        /// The counters of what was done since.
+        /// The changes of the counters since `before`.
         fn since(&self, before: Traffic) -> (u64, u64, u64, u64, u64) {
             let now = self.plug.traffic();
             (
@@ -396,14 +394,14 @@ mod tests {
     #[derive(Debug, PartialEq)]
     enum KlapSeen {
         Reply(Value),
-        /// A reply behind a signature that is not right.
+        /// A reply with a wrong signature.
         Unsigned(Value),
         Status(u16),
-        /// A body with status 200 that cannot be read; its length.
+        /// A body with status 200 that cannot be decrypted; its length.
         Body(usize),
         NoHttp,
         NoJson,
-        /// Less of the body than was announced.
+        /// A body shorter than announced.
         CutOff,
         TooMuch,
         Refused,
@@ -413,7 +411,7 @@ mod tests {
         Reset,
     }
 
-    /// A client of one session; each of its requests is on its connection, or on a new one if that has ended.
+    /// A client with one session. Each request uses the same connection, or a new one if that has ended.
     struct Client {
         stream: TcpStream,
         address: SocketAddr,
@@ -488,7 +486,7 @@ mod tests {
         !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Head and body of an answer with status 200.
+    /// Head and body of a response with status 200.
     async fn post(
         stream: &mut TcpStream,
         path: &str,

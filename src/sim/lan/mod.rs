@@ -1,11 +1,11 @@
 //! The simulated LAN: plugs behind TCP and UDP on addresses of 127.0.0.0/8.
 //!
-//! Owns which plug is at which address. `plug_host` serves one address, `tcp_port` and `udp_port` are its sockets,
-//! `connection` is one connection of the XOR protocol, `klap` one of KLAP, which `http` carries. Plugs can be moved, swapped,
-//! added and removed while it runs.
+//! Owns which plug is at which address. `plug_host` serves one address, `tcp_port` and `udp_port` are its sockets.
+//! `connection` is one connection of the XOR protocol, `klap` is one of KLAP over `http`, and `tdp` has the datagrams
+//! of UDP 20002. Plugs can be added, moved, swapped and removed while the LAN runs.
 //!
-//! A broadcast is heard on 127.255.255.255; on Linux each plug can have its own address of 127.0.0.0/8 and
-//! answers from there, as a real one does.
+//! Broadcasts are received on 127.255.255.255. On Linux each plug can have its own address of 127.0.0.0/8 and answers
+//! from it, as a real plug does.
 
 mod connection;
 mod http;
@@ -34,10 +34,10 @@ use crate::sim::notify::{ChangeNotifier, NotInTime};
 /// The broadcast address of 127.0.0.0/8.
 pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
-/// How long [`SimLan::settled`] waits for a socket to close or open; it takes microseconds.
+/// The longest that [`SimLan::settled`] waits for a socket to close or open; it takes microseconds.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// How many plugs answer a broadcast at once. More would overrun the asker's socket buffer.
+/// The number of plugs that answer a broadcast at once. More would overrun the socket buffer of the receiver.
 const ANSWERS_AT_ONCE: usize = 64;
 
 /// The pause between such bursts.
@@ -50,7 +50,7 @@ pub struct SimLan {
     hosts: Arc<PlugHosts>,
     notifier: ChangeNotifier,
     listeners: Vec<AbortHandle>,
-    /// Keeps other homes off a port of KLAP that was free.
+    /// A UDP socket that reserves the free port of KLAP, so that no other home takes it.
     _reserved: Option<UdpSocket>,
 }
 
@@ -58,19 +58,19 @@ pub struct SimLan {
 type PlugHosts = Mutex<BTreeMap<String, PlugHost>>;
 
 impl SimLan {
-    /// Listens for broadcasts.
+    /// Starts to listen for broadcasts.
     ///
     /// # Errors
-    /// When a port is taken.
+    /// If a port is taken.
     pub async fn start(ports: LanPorts, notifier: ChangeNotifier) -> io::Result<Self> {
         Self::start_at(BROADCAST, ports, notifier).await
     }
 
-    /// The same for a network of 254 addresses that is not loopback. For tests that have made a network namespace with
-    /// nothing else in it; anywhere else its plugs would be among real ones.
+    /// As [`SimLan::start`], for a network of 254 addresses outside of loopback. Only for tests in a network namespace
+    /// of their own; elsewhere these plugs would be among real ones.
     ///
     /// # Errors
-    /// When a port is taken, or the address is none of this machine's.
+    /// If a port is taken, or this machine does not have the address.
     pub async fn start_in_namespace(
         broadcast: Ipv4Addr,
         ports: LanPorts,
@@ -83,7 +83,8 @@ impl SimLan {
         let hosts = Arc::new(PlugHosts::default());
         let xor = UdpSocket::bind((broadcast, ports.xor)).await?;
         let tdp = UdpSocket::bind((broadcast, ports.tdp)).await?;
-        // Ports of KLAP open and close with their plugs. A UDP socket of the same number keeps it for this LAN.
+        // The ports of KLAP open and close with their plugs. A UDP socket with the same number reserves it for this
+        // LAN.
         let reserved = match ports.klap {
             0 => Some(UdpSocket::bind((broadcast, 0)).await?),
             _ => None,
@@ -98,8 +99,8 @@ impl SimLan {
             broadcast,
             ports,
             listeners: vec![
-                tokio::spawn(hear(xor, DiscoveryPort::Xor, Arc::clone(&hosts))).abort_handle(),
-                tokio::spawn(hear(tdp, of_tdp, Arc::clone(&hosts))).abort_handle(),
+                tokio::spawn(answer_broadcasts(xor, DiscoveryPort::Xor, Arc::clone(&hosts))).abort_handle(),
+                tokio::spawn(answer_broadcasts(tdp, of_tdp, Arc::clone(&hosts))).abort_handle(),
             ],
             hosts,
             notifier,
@@ -107,31 +108,31 @@ impl SimLan {
         })
     }
 
-    /// The port on which broadcasts are heard and on which plugs belong.
+    /// The port of the XOR protocol, TCP and UDP, at which broadcasts are received.
     pub fn port(&self) -> u16 {
         self.ports.xor
     }
 
-    /// The port of the newer discovery.
+    /// The port of the discovery for KLAP, UDP 20002 at real plugs.
     pub fn tdp_port(&self) -> u16 {
         self.ports.tdp
     }
 
-    /// The port of KLAP, of all plugs that have none of their own.
+    /// The port of KLAP, of all plugs that have no own one.
     pub fn klap_port(&self) -> u16 {
         self.ports.klap
     }
 
-    /// Where to send a broadcast.
+    /// The address for broadcasts.
     pub fn broadcast(&self) -> SocketAddr {
         (self.broadcast, self.ports.xor).into()
     }
 
-    /// Adds a plug at this address, or moves it there, and returns once it can be reached in each protocol that it speaks.
-    /// Port 0 takes a free one.
+    /// Adds a plug at this address, or moves it there. Returns once each protocol that it speaks can be reached. Port 0
+    /// takes a free one.
     ///
     /// # Errors
-    /// When the address is not one of this LAN, or a port of it is taken.
+    /// If the address is not on this LAN, or one of its ports is taken.
     pub async fn plug_in(&self, plug: &PlugHandle, address: SocketAddr) -> io::Result<SocketAddr> {
         if !self.has(address.ip()) {
             let why = format!("{address}: a simulated plug has an address of 127.0.0.0/8 only");
@@ -158,10 +159,10 @@ impl SimLan {
         self.notifier.notify();
     }
 
-    /// Swaps the addresses of two plugs, as a router that lost its leases does.
+    /// Swaps the addresses of two plugs, as a router does that has lost its leases.
     ///
     /// # Errors
-    /// When one of them is not plugged in.
+    /// If one of them is not plugged in.
     pub async fn swap(&self, one: &PlugHandle, other: &PlugHandle) -> io::Result<()> {
         let not_here = || io::Error::new(io::ErrorKind::NotFound, "only plugs that are plugged in can swap");
         let at_one = self.address(one).ok_or_else(not_here)?;
@@ -173,41 +174,41 @@ impl SimLan {
         Ok(())
     }
 
-    /// Where a plug is.
+    /// The address of a plug, if it is plugged in.
     pub fn address(&self, plug: &PlugHandle) -> Option<SocketAddr> {
         self.hosts().get(&plug.device_id()).map(PlugHost::address)
     }
 
-    /// Where a plug serves KLAP, if it does.
+    /// The address of a plug's KLAP port, if the plug is plugged in.
     pub fn klap_address(&self, plug: &PlugHandle) -> Option<SocketAddr> {
         let port = plug.read(|plug| plug.klap.port).unwrap_or(self.ports.klap);
         self.address(plug).map(|address| SocketAddr::new(address.ip(), port))
     }
 
-    /// Changes what is wrong with a plug on the LAN and returns once its sockets are as the fault says, so that the
-    /// next connection meets it.
+    /// Sets the fault of a plug on the LAN. Returns once its sockets match, so that the next connection meets the
+    /// fault.
     ///
     /// # Errors
-    /// When its sockets could not be closed or opened in time.
+    /// If its sockets were not closed or opened in time.
     pub async fn set_fault(&self, plug: &PlugHandle, fault: LanFault) -> Result<(), NotInTime> {
         plug.with(|plug| plug.lan = fault);
         self.settled(plug).await
     }
 
-    /// Changes which protocols a plug speaks, as its account's switch for third parties does, and returns once its sockets
-    /// are so. Connections and the session of a protocol that it leaves are gone.
+    /// Changes which protocols a plug speaks, as the account's switch "Third-Party Compatibility" does. Returns once
+    /// its sockets match. Connections and the session of a protocol that it no longer speaks are closed.
     ///
     /// # Errors
-    /// When its sockets could not be closed or opened in time.
+    /// If its sockets were not closed or opened in time.
     pub async fn set_dialect(&self, plug: &PlugHandle, dialect: Dialect) -> Result<(), NotInTime> {
         plug.with(|plug| plug.dialect = dialect);
         self.settled(plug).await
     }
 
-    /// Waits until a plug's listening sockets are as its state demands, after a change by [`PlugHandle::with`].
+    /// Waits until a plug's listening sockets match its state, after a change by [`PlugHandle::with`].
     ///
     /// # Errors
-    /// When one could not be closed or opened in time.
+    /// If one was not closed or opened in time.
     pub async fn settled(&self, plug: &PlugHandle) -> Result<(), NotInTime> {
         let id = plug.device_id();
         let agrees = || {
@@ -217,7 +218,7 @@ impl SimLan {
         self.notifier.wait_until(SETTLING, agrees).await
     }
 
-    /// Whether the address is one of this LAN.
+    /// Whether the address is on this LAN.
     fn has(&self, address: IpAddr) -> bool {
         match address {
             _ if self.broadcast == BROADCAST => address.is_loopback(),
@@ -239,18 +240,18 @@ impl Drop for SimLan {
     }
 }
 
-/// Receives broadcasts and has each plug answer from its own address.
-async fn hear(socket: UdpSocket, discovery: DiscoveryPort, hosts: Arc<PlugHosts>) {
+/// Receives broadcasts; each plug answers from its own address.
+async fn answer_broadcasts(socket: UdpSocket, discovery: DiscoveryPort, hosts: Arc<PlugHosts>) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
-        let Ok((length, asker)) = socket.recv_from(&mut buffer).await else {
+        let Ok((length, sender)) = socket.recv_from(&mut buffer).await else {
             tokio::time::sleep(BETWEEN_BURSTS).await;
             continue;
         };
         let answering: Vec<_> = lock(&hosts).values().filter_map(|host| host.port(discovery)).collect();
         for burst in answering.chunks(ANSWERS_AT_ONCE) {
             for port in burst.iter().filter(|port| port.hears_broadcasts()) {
-                port.answer(&buffer[..length], asker).await;
+                port.answer(&buffer[..length], sender).await;
             }
             if answering.len() > ANSWERS_AT_ONCE {
                 tokio::time::sleep(BETWEEN_BURSTS).await;
@@ -276,7 +277,7 @@ mod tests {
     use crate::smarthome::{cipher, frame};
 
     const BOUND: Duration = Duration::from_secs(5);
-    /// Long enough to be sure that nothing comes.
+    /// Long enough to show that nothing comes.
     const NOTHING_COMES: Duration = Duration::from_millis(200);
     const SYSINFO: &str = r#"{"system":{"get_sysinfo":{}}}"#;
     const ON: &str = r#"{"system":{"set_relay_state":{"state":1}}}"#;
@@ -368,7 +369,7 @@ mod tests {
         }
     }
 
-    /// What a client of a faulty plug sees.
+    /// What a client sees of a plug under a fault.
     #[derive(Debug, PartialEq)]
     enum LanSeen {
         Answer(i64),
@@ -387,7 +388,8 @@ mod tests {
             Ok(Err(error)) => return LanSeen::NoConnection(error.kind()),
             Err(_) => return LanSeen::ConnectHangs,
         };
-        // Whatever still waits at the plug goes with the connection, and into no other row of a table.
+        // Resets the connection at the end, so that a request that still waits at the plug is not part of the next
+        // case.
         stream.set_zero_linger().unwrap();
         stream.write_all(&framed(request)).await.unwrap();
         let mut header = [0; 4];
@@ -519,14 +521,15 @@ mod tests {
     async fn plugs_swap_while_a_broadcast_is_being_answered() {
         let scene = LanScene::new().await;
         let mut plugs = Vec::new();
-        // One more than answer at once, so that all of them are held while the rest waits its turn.
+        // One more than answer at once: the last one waits for the next burst, and all ports are held
+        // meanwhile.
         for number in 1..=ANSWERS_AT_ONCE as u32 + 1 {
             let (plug, _) = scene.plug(number).await;
             let address = SocketAddr::from(([127, 0, 1, number as u8], scene.lan.port()));
             scene.lan.plug_in(&plug, address).await.unwrap();
             plugs.push(plug);
         }
-        let socket = asker().await;
+        let socket = sender().await;
         socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
         timeout(BOUND, socket.recv_from(&mut [0; 2048])).await.unwrap().unwrap();
         scene.lan.swap(&plugs[0], &plugs[1]).await.unwrap();
@@ -557,7 +560,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
-    async fn asker() -> UdpSocket {
+    async fn sender() -> UdpSocket {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         socket.set_broadcast(true).unwrap();
         socket
@@ -567,7 +570,7 @@ mod tests {
         framed(json).split_off(4)
     }
 
-    /// Waits for so many answers, and then for one too many.
+    /// Waits for this many answers, and checks that no further one comes.
     async fn answers(socket: &UdpSocket, expected: usize) -> BTreeMap<SocketAddr, Vec<u8>> {
         let mut answers = BTreeMap::new();
         let mut buffer = [0; 2048];
@@ -591,7 +594,7 @@ mod tests {
         }
         plugs[2].0.with(|plug| plug.hears_broadcasts = false);
         scene.lan.set_fault(&plugs[3].0, LanFault::Refused).await.unwrap();
-        let socket = asker().await;
+        let socket = sender().await;
         socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
         let answers = answers(&socket, 2).await;
         assert_eq!(answers.keys().copied().collect::<Vec<_>>(), [plugs[0].1, plugs[1].1]);
@@ -607,7 +610,7 @@ mod tests {
         let scene = LanScene::new().await;
         let (plug, address) = scene.plug(1).await;
         plug.with(|plug| plug.hears_broadcasts = false);
-        let socket = asker().await;
+        let socket = sender().await;
         socket.send_to(&datagram(SYSINFO), address).await.unwrap();
         assert_eq!(answers(&socket, 1).await.into_keys().collect::<Vec<_>>(), [address]);
     }
@@ -620,7 +623,7 @@ mod tests {
         scene.lan.settled(&plug).await.unwrap();
         let refused = TcpStream::connect(address).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        let socket = asker().await;
+        let socket = sender().await;
         socket.send_to(&datagram(SYSINFO), scene.lan.broadcast()).await.unwrap();
         assert!(answers(&socket, 0).await.is_empty());
         let probe = [2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x46, 0x3c, 0xb5, 0xd3];

@@ -1,5 +1,5 @@
-//! One plug at one address of the simulated LAN: its TCP ports, its UDP ports, and the task that opens and closes them as
-//! the plug's state demands.
+//! One plug at one address of the simulated LAN: its TCP and UDP ports, and the task that opens and closes them as the
+//! plug's state demands.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::notify::ChangeNotifier;
 use crate::sim::plug::TcpPorts;
 
-/// Tries to find a port that is free for both TCP and UDP, when any port will do.
+/// Attempts to find a port that is free for both TCP and UDP, if any port will do.
 const PORT_TRIES: usize = 8;
 
-/// The pause after a socket could not be opened or a connection not be accepted.
+/// The pause after a failed `bind` or `accept`.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// How often it is checked whether a socket is still in use.
@@ -33,24 +33,24 @@ const LET_GO: Duration = Duration::from_millis(1);
 pub struct LanPorts {
     /// The XOR protocol, TCP and UDP. 9999 at real plugs.
     pub xor: u16,
-    /// The newer discovery. 20002 at real plugs.
+    /// TDP, the discovery for plugs that speak KLAP, UDP. 20002 at real plugs.
     pub tdp: u16,
     /// KLAP. 80 at real plugs.
     pub klap: u16,
 }
 
-/// A plug at an address. Closed when dropped.
+/// A plug at an address. Dropping it closes its ports.
 pub(super) struct PlugHost {
     address: SocketAddr,
     xor: Arc<UdpPort>,
-    /// Opened when the plug first answers the newer discovery; most never do.
+    /// Opened when the plug first speaks KLAP; most plugs never do.
     tdp: Arc<OnceLock<Arc<UdpPort>>>,
     tcp_ports: watch::Receiver<Option<TcpPorts>>,
     task: JoinHandle<()>,
 }
 
 impl PlugHost {
-    /// Binds the sockets and starts to serve.
+    /// Binds the sockets and starts to serve them.
     pub(super) async fn open(
         plug: PlugHandle,
         address: SocketAddr,
@@ -76,17 +76,16 @@ impl PlugHost {
         Ok(Self { address, xor, tdp, tcp_ports, task: tokio::spawn(task.run()) })
     }
 
-    /// Where it is.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What its listening sockets are; `None` while that changes.
+    /// The present state of its listening sockets; `None` during a change.
     pub(super) fn tcp_ports(&self) -> Option<TcpPorts> {
         *self.tcp_ports.borrow()
     }
 
-    /// The port of this discovery.
+    /// The UDP port of this discovery, if it is open.
     pub(super) fn port(&self, discovery: DiscoveryPort) -> Option<Arc<UdpPort>> {
         match discovery {
             DiscoveryPort::Xor => Some(Arc::clone(&self.xor)),
@@ -94,11 +93,11 @@ impl PlugHost {
         }
     }
 
-    /// Closes its sockets and returns once they are closed.
+    /// Closes its sockets, and returns once they are closed.
     pub(super) async fn close(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
-        // While a broadcast is answered, all ports are held until each plug has had its turn.
+        // A broadcast in progress holds every port until each plug has answered.
         while self.is_held() {
             sleep(LET_GO).await;
         }
@@ -115,12 +114,11 @@ impl Drop for PlugHost {
     }
 }
 
-/// The task of one plug at its address.
 struct PlugHostTask {
     plug: PlugHandle,
     xor_port: TcpPort,
     klap_port: TcpPort,
-    /// The other end is the `tcp_ports` of [`PlugHost`].
+    /// Received by `tcp_ports` of [`PlugHost`].
     published: watch::Sender<Option<TcpPorts>>,
     notifier: ChangeNotifier,
     xor: Arc<UdpPort>,
@@ -142,10 +140,10 @@ impl PlugHostTask {
             let (xor, tdp) = (Some(&*self.xor), self.tdp.get().map(|port| &**port));
             let next_change = self.plug.read(|plug| plug.next_change(Instant::now()));
             tokio::select! {
-                stream = self.xor_port.accept() => if let Some(stream) = welcome(stream).await {
+                stream = self.xor_port.accept() => if let Some(stream) = accepted(stream).await {
                     self.xor_port.serve(connection::serve(stream, self.plug.clone()));
                 },
-                stream = self.klap_port.accept() => if let Some(stream) = welcome(stream).await {
+                stream = self.klap_port.accept() => if let Some(stream) = accepted(stream).await {
                     self.klap_port.serve(klap::serve(stream, self.plug.clone()));
                 },
                 received = receive(xor, &mut for_xor) => answer_next(xor, &for_xor, received).await,
@@ -156,7 +154,7 @@ impl PlugHostTask {
         }
     }
 
-    /// Makes the listening sockets what the plug's state demands.
+    /// Opens and closes the listening sockets as the plug's state demands.
     async fn arrange(&mut self) -> io::Result<()> {
         let (wanted, answers_tdp) =
             self.plug.read(|plug| (plug.tcp_ports(Instant::now()), plug.dialect.speaks_klap()));
@@ -176,8 +174,8 @@ impl PlugHostTask {
     }
 }
 
-/// The connection that was accepted, or a pause.
-async fn welcome(stream: io::Result<TcpStream>) -> Option<TcpStream> {
+/// Returns an accepted connection. Pauses after an error.
+async fn accepted(stream: io::Result<TcpStream>) -> Option<TcpStream> {
     if stream.is_err() {
         sleep(TRY_AGAIN).await;
     }

@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use crate::sim::listener::{BACKLOG, Listener};
 use crate::sim::plug::PortBehaviour;
 
-/// A connection to a full backlog that takes longer counts as hanging.
+/// A connection to a full backlog that takes longer than this counts as hanging.
 const HANGS: Duration = Duration::from_millis(100);
 
-/// Connections that a backlog of none may still take before it is full.
+/// The most connections that fill a backlog of 0: Linux accepts a few before it is full.
 const MOST_FILLERS: usize = 4;
 
-/// One port and the connections that came through it, which end when it is closed.
+/// One port and its connections, which end when it is closed.
 pub(super) struct TcpPort {
     address: SocketAddr,
     state: PortState,
@@ -26,17 +26,16 @@ pub(super) struct TcpPort {
 }
 
 impl TcpPort {
-    /// A port that is open already.
     pub(super) fn open(address: SocketAddr, listener: Listener) -> Self {
         Self { address, state: PortState::Open(listener), connections: JoinSet::new() }
     }
 
-    /// A port that refuses.
+    /// A closed port: connections are refused.
     pub(super) fn shut(address: SocketAddr) -> Self {
         Self { address, state: PortState::Shut, connections: JoinSet::new() }
     }
 
-    /// Makes it so, at this port. Its connections are gone if that is a change.
+    /// Brings the port into this state. A change ends its connections.
     pub(super) async fn arrange(&mut self, wanted: PortBehaviour, port: u16) -> io::Result<()> {
         if self.state.behaviour() == wanted && self.address.port() == port {
             return Ok(());
@@ -48,7 +47,7 @@ impl TcpPort {
         Ok(())
     }
 
-    /// The next connection; never one unless the port is open.
+    /// The next connection. Waits for ever unless the port is open.
     pub(super) async fn accept(&mut self) -> io::Result<TcpStream> {
         loop {
             tokio::select! {
@@ -58,17 +57,16 @@ impl TcpPort {
         }
     }
 
-    /// Serves a connection until it or the port ends.
+    /// Serves a connection until it ends or the port changes.
     pub(super) fn serve(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
         self.connections.spawn(connection);
     }
 }
 
-/// The listening socket in one of its states.
 enum PortState {
     Open(Listener),
     Shut,
-    /// Never accepted from, and filled up by connections of our own.
+    /// Never accepts. Connections of our own fill its backlog.
     Jammed {
         _listener: Listener,
         _fillers: Vec<TcpStream>,

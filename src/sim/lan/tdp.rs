@@ -1,6 +1,7 @@
-//! The newer discovery on UDP 20002: sixteen bytes of header with a checksum, then plain JSON. Pure.
+//! The discovery on UDP 20002 (TDP), for plugs that speak KLAP: a header of sixteen bytes with a checksum, then plain
+//! JSON. Pure.
 //!
-//! A simulated plug answers only a correct probe, so that a wrong one of ours shows.
+//! A simulated plug answers only a correct probe, so that a mistake in the daemon's probe shows.
 
 use std::net::SocketAddr;
 
@@ -9,14 +10,14 @@ use serde_json::{Value, json};
 use crate::sim::model::SimKlapVersion;
 use crate::sim::plug::SimPlug;
 
-/// Bytes of the header.
+/// In bytes.
 const HEADER_LEN: usize = 16;
-/// Stands in the place of the checksum while it is computed.
+/// Takes the place of the checksum while that is computed.
 const UNSUMMED: u32 = 0x5A6B_7C8D;
-/// Where the checksum stands.
+/// The position of the checksum in the header.
 const SUM: std::ops::Range<usize> = 12..16;
 
-/// Answers a probe; nothing else. KLAP is at `here`, unless the plug has a port of its own for it.
+/// Answers a probe and nothing else. `here` is the address of KLAP, unless the plug has its own port for it.
 pub(super) fn answer(probe: &[u8], plug: &SimPlug, here: SocketAddr) -> Option<Vec<u8>> {
     is_probe(probe).then(|| {
         let body = json!({"error_code": 0, "result": {
@@ -34,7 +35,7 @@ pub(super) fn answer(probe: &[u8], plug: &SimPlug, here: SocketAddr) -> Option<V
     })
 }
 
-/// What a plug says of the protocol that it speaks.
+/// `mgt_encrypt_schm`: the protocol that the plug wants.
 fn scheme(plug: &SimPlug, lan_port: u16) -> Value {
     let klap = &plug.klap;
     let mut scheme = json!({
@@ -67,7 +68,7 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32 (IEEE) over the whole datagram, with [`UNSUMMED`] in its own place.
+/// CRC-32 (IEEE) over the whole datagram, with [`UNSUMMED`] in place of the checksum.
 fn checksum(datagram: &[u8]) -> u32 {
     let [a, b, c, d] = UNSUMMED.to_be_bytes();
     let stand_in = [a, b, c, d];
@@ -109,7 +110,7 @@ mod tests {
         assert!(!is_probe(b""));
     }
 
-    fn told_by(plug: &SimPlug) -> Value {
+    fn reported_by(plug: &SimPlug) -> Value {
         let bytes = answer(&SHORT_PROBE, plug, (Ipv4Addr::LOCALHOST, 8021).into()).unwrap();
         assert!(is_probe(&bytes), "it carries its own checksum");
         serde_json::from_slice::<Value>(&bytes[HEADER_LEN..]).unwrap()["result"].take()
@@ -118,18 +119,18 @@ mod tests {
     #[test]
     fn the_answer_names_the_plug_and_its_protocol() {
         let mut plug = SimPlug::new(Model::HS100_HW4, 7, "Lamp", Instant::now());
-        let told = told_by(&plug);
-        assert_eq!((&told["mac"], &told["ip"]), (&json!("50-C7-BF-00-00-07"), &json!("127.0.0.1")));
-        assert_eq!(told["owner"], "D41D8CD98F00B204E9800998ECF8427E");
+        let reported = reported_by(&plug);
+        assert_eq!((&reported["mac"], &reported["ip"]), (&json!("50-C7-BF-00-00-07"), &json!("127.0.0.1")));
+        assert_eq!(reported["owner"], "D41D8CD98F00B204E9800998ECF8427E");
         let v1 = json!({"is_support_https": false, "encrypt_type": "KLAP", "http_port": 8021});
-        assert_eq!(told["mgt_encrypt_schm"], v1);
+        assert_eq!(reported["mgt_encrypt_schm"], v1);
 
         plug.klap.version = SimKlapVersion::V2;
         plug.klap.account = HeldAccount::new("user@example.com", "pw");
-        let told = told_by(&plug);
-        assert_eq!(told["owner"], "B58996C504C5638798EB6B511E6F49AF");
+        let reported = reported_by(&plug);
+        assert_eq!(reported["owner"], "B58996C504C5638798EB6B511E6F49AF");
         assert_eq!(
-            (&told["mgt_encrypt_schm"]["lv"], &told["mgt_encrypt_schm"]["new_klap"]),
+            (&reported["mgt_encrypt_schm"]["lv"], &reported["mgt_encrypt_schm"]["new_klap"]),
             (&json!(2), &json!(1))
         );
 
@@ -138,6 +139,6 @@ mod tests {
         let other = json!({
             "is_support_https": false, "encrypt_type": "TPAP", "http_port": 8080, "tpap_preferred": true
         });
-        assert_eq!(told_by(&plug)["mgt_encrypt_schm"], other);
+        assert_eq!(reported_by(&plug)["mgt_encrypt_schm"], other);
     }
 }

@@ -1,4 +1,4 @@
-//! The UDP sockets of a simulated plug: the old discovery on its own port, the newer one on the TDP port.
+//! The UDP sockets of a simulated plug: one for the discovery of the XOR protocol, one for TDP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,25 +13,25 @@ use crate::sim::handle::PlugHandle;
 use crate::sim::plug::{SimPlug, SwitchedBy};
 use crate::smarthome::cipher;
 
-/// The longest datagram that is read; requests are a few hundred bytes, the key probe of TDP 501.
+/// The longest datagram that is read. Requests have a few hundred bytes, the key probe of TDP 501.
 pub(super) const MAX_DATAGRAM: usize = 2048;
 
-/// The pause after a socket has failed.
+/// The pause after a failed receive.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
-/// Which of the two discoveries a port belongs to.
+/// The discovery that a port belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DiscoveryPort {
     /// `get_sysinfo` under the XOR cipher.
     Xor,
-    /// The newer one, for plugs that speak KLAP.
+    /// TDP, for plugs that speak KLAP.
     Tdp {
         /// The port of KLAP on this LAN.
         klap: u16,
     },
 }
 
-/// A UDP socket at a plug's own address, from which it answers.
+/// A UDP socket at a plug's own address; the plug answers from it.
 pub(super) struct UdpPort {
     discovery: DiscoveryPort,
     socket: UdpSocket,
@@ -48,8 +48,8 @@ impl UdpPort {
         self.plug.read(|plug| plug.hears_broadcasts)
     }
 
-    /// Answers one datagram, or not, as the plug's state says.
-    pub(super) async fn answer(&self, datagram: &[u8], asker: SocketAddr) {
+    /// Answers one datagram, if the plug's state allows it.
+    pub(super) async fn answer(&self, datagram: &[u8], sender: SocketAddr) {
         let now = Instant::now();
         let answers = |plug: &SimPlug| plug.is_up(now) && plug.lan.answers_datagrams();
         let reply = match self.discovery {
@@ -58,8 +58,8 @@ impl UdpPort {
             DiscoveryPort::Tdp { klap } => self.answer_tdp(datagram, klap, now),
         };
         if let Some(reply) = reply {
-            // An asker that has gone away misses its answer, as with any datagram.
-            let _ = self.socket.send_to(&reply, asker).await;
+            // If the sender is gone, the answer is lost, as any datagram may be.
+            let _ = self.socket.send_to(&reply, sender).await;
         }
     }
 
@@ -75,7 +75,7 @@ impl UdpPort {
         Some(reply)
     }
 
-    /// A probe may open the port of KLAP, of which the plug's task hears.
+    /// A probe may open the port of KLAP; the plug's task is notified of the change.
     fn answer_tdp(&self, datagram: &[u8], klap: u16, now: Instant) -> Option<Vec<u8>> {
         let here = SocketAddr::new(self.socket.local_addr().ok()?.ip(), klap);
         let (reply, opens) = self.plug.read(|plug| {
@@ -89,7 +89,7 @@ impl UdpPort {
     }
 }
 
-/// The next datagram at this port; never one without a port.
+/// The next datagram at this port. Waits for ever without a port.
 pub(super) async fn receive(port: Option<&UdpPort>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     match port {
         Some(port) => port.socket.recv_from(buffer).await,
@@ -97,14 +97,14 @@ pub(super) async fn receive(port: Option<&UdpPort>, buffer: &mut [u8]) -> io::Re
     }
 }
 
-/// Answers what [`receive`] returned.
+/// Answers the datagram that [`receive`] returned.
 pub(super) async fn answer_next(
     port: Option<&UdpPort>,
     buffer: &[u8],
     received: io::Result<(usize, SocketAddr)>,
 ) {
     match (port, received) {
-        (Some(port), Ok((length, asker))) => port.answer(&buffer[..length], asker).await,
+        (Some(port), Ok((length, sender))) => port.answer(&buffer[..length], sender).await,
         _ => sleep(TRY_AGAIN).await,
     }
 }

@@ -4,26 +4,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use crate::sim::plug::words::{Answer, MEMBER_NOT_SUPPORT, UNKNOWN_ERROR};
+use crate::sim::plug::json::{Answer, MEMBER_NOT_SUPPORT, UNKNOWN_ERROR};
 
-/// 2026-01-01, a day like any other.
-const BIRTHDAY: Duration = Duration::from_secs(1_767_225_600);
+/// 2026-01-01, the time of a new plug.
+const START: Duration = Duration::from_secs(1_767_225_600);
 
-/// 2000-01-01, which firmwares report until the clock is set.
-const NO_IDEA: Duration = Duration::from_secs(946_684_800);
+/// 2000-01-01, the time that firmwares report until the clock is set.
+const NOT_SET: Duration = Duration::from_secs(946_684_800);
 
 /// A clock that runs with `now`.
 #[derive(Debug, Clone, Copy)]
 pub struct PlugClock {
     shown: SystemTime,
     at: Instant,
-    /// Whether it was ever set. Without internet after a start it is not, and rules are refused.
+    /// Whether it was set since the start. Without internet after a start it is not, and methods about rules are
+    /// refused.
     pub is_set: bool,
 }
 
 impl PlugClock {
     pub(super) fn new(now: Instant) -> Self {
-        Self { shown: UNIX_EPOCH + BIRTHDAY, at: now, is_set: true }
+        Self { shown: UNIX_EPOCH + START, at: now, is_set: true }
     }
 
     #[cfg(test)]
@@ -31,7 +32,7 @@ impl PlugClock {
         *self = Self { shown, at: now, is_set: true };
     }
 
-    /// Answers one method of the module `time`.
+    /// Runs one method of the module `time`.
     pub(super) fn answer(&self, method: &str, now: Instant) -> Answer {
         match method {
             "get_time" => self.time(now).ok_or(UNKNOWN_ERROR),
@@ -41,7 +42,7 @@ impl PlugClock {
     }
 
     fn time(&self, now: Instant) -> Option<Map<String, Value>> {
-        let shown = if self.is_set { self.shown } else { UNIX_EPOCH + NO_IDEA };
+        let shown = if self.is_set { self.shown } else { UNIX_EPOCH + NOT_SET };
         let text = humantime::format_rfc3339_seconds(shown + now.saturating_duration_since(self.at));
         let text = text.to_string();
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::sim::plug::words::{ENTRY_NOT_EXIST, INVALID_ARGUMENT};
+use crate::sim::plug::json::{ENTRY_NOT_EXIST, INVALID_ARGUMENT};
 
 /// The outlets that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RequestContext {
-    /// None: it is about the device as a whole.
+    /// None: the request is about the device as a whole.
     Whole,
-    /// These, in this order; none, if the list is empty.
+    /// These, in this order. The list may be empty.
     These(Vec<usize>),
-    /// A list that cannot be followed: what is about outlets is answered with this error, all else is done.
+    /// The list is invalid: methods about outlets get this error, all others run.
     Wrong(i64),
 }
 
 impl RequestContext {
-    /// Reads what stands under `context`, which is passed over unless it has a `child_ids`. One id that is not among
-    /// `ids` spoils the whole list.
+    /// Reads the value of `context`, which is ignored without `child_ids`. One id that is not in `ids` makes the whole
+    /// list invalid.
     pub(super) fn read(context: &Value, ids: &BTreeMap<String, usize>) -> Self {
         let list = match &context["child_ids"] {
             Value::Null => return Self::Whole,
@@ -33,7 +33,7 @@ impl RequestContext {
         }
     }
 
-    /// For methods that act on each outlet named: all of `count`, if none is.
+    /// The outlets for a method that acts on each named outlet: all of `count`, if none is named.
     pub(super) fn each(&self, count: usize) -> Result<Vec<usize>, i64> {
         match self {
             Self::Whole => Ok((0..count).collect()),
@@ -42,7 +42,8 @@ impl RequestContext {
         }
     }
 
-    /// For methods that act on one outlet: the first one named, or the strip's first, if none is.
+    /// The outlet for a method that acts on one: the first of the list, or the strip's first without a list. `None` if
+    /// the list is empty.
     pub(super) fn first(&self) -> Result<Option<usize>, i64> {
         match self {
             Self::Whole => Ok(Some(0)),

@@ -1,4 +1,5 @@
-//! The state of a simulated device, and what happens to it without a request: buttons, restarts, count-downs, power.
+//! The state of a simulated device, and what changes it without a request: buttons, restarts, count-downs, loss of
+//! power.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,58 +12,58 @@ use crate::sim::plug::klap::SimKlap;
 use crate::sim::plug::outlet::SimOutlet;
 use crate::sim::plug::record::{SwitchedBy, Switching, Switchings, Traffic};
 
-/// How long a restart of the firmware takes unless the plug says otherwise. Real plugs need a few seconds.
+/// How long a restart of the firmware takes by default. Real plugs need a few seconds.
 const BOOT_TIME: Duration = Duration::from_millis(300);
 
-/// A device of any model. Everything that a test may want to change is a public field.
+/// A device of any model. Tests change it through its public fields.
 #[derive(Clone)]
 pub struct SimPlug {
-    /// What it is.
+    /// Its model.
     pub model: Model,
     /// 40 hexadecimal digits.
     pub device_id: String,
     /// With colons.
     pub(crate) mac: String,
-    /// The user's name for it.
+    /// The name that the user gave it.
     pub alias: String,
-    /// Wi-Fi signal, dBm.
+    /// Wi-Fi signal in dBm.
     pub rssi: i32,
-    /// Its outlets: one, or those of a strip.
+    /// One outlet, or those of a strip.
     pub outlets: Vec<SimOutlet>,
-    /// How a strip calls its outlets on the LAN.
+    /// The form of a strip's outlet ids on the LAN.
     pub ids: Ids,
-    /// Used where the model dims.
+    /// Used only if the model dims.
     pub dimmer: Dimmer,
     /// Its own clock.
     pub clock: PlugClock,
-    /// Answers `{"system":{}}` to `"get_sysinfo": null`, as a KP303 with firmware 1.0.6 does.
+    /// Replies `{"system":{}}` to `"get_sysinfo": null`, as a KP303 with firmware 1.0.6 does.
     pub(crate) ignores_null: bool,
-    /// Refuses to switch its relay with this `err_code`, over each route; reads still work.
+    /// Refuses to switch its relay with this `err_code`, over each route. Reads still work.
     pub(crate) refuses_to_switch: Option<i64>,
-    /// How it takes being switched and read in one request.
+    /// How it handles a request that switches and reads.
     pub switch_and_read: SwitchAndReadFault,
-    /// Whether it has power. Without, the LAN refuses and the cloud says that it is offline; meters and count-downs
-    /// forget.
+    /// Whether it has power. Without power the LAN refuses and the cloud reports it as offline; meters and count-downs
+    /// are lost.
     pub powered: bool,
-    /// How long a restart keeps it away.
+    /// How long a restart takes.
     pub boot_time: Duration,
-    /// What is wrong with it on the LAN.
+    /// Its fault on the LAN.
     pub lan: LanFault,
     /// Which protocols it speaks on the LAN.
     pub dialect: Dialect,
     /// Its KLAP, if it speaks it.
     pub klap: SimKlap,
-    /// Whether it hears broadcasts. Some networks swallow them.
+    /// Whether it receives broadcasts. Some networks drop them.
     pub hears_broadcasts: bool,
     /// How the cloud reaches it.
     pub cloud: CloudLink,
-    /// Whether the account owns it. If not, it is not listed and the cloud answers -20580.
+    /// Whether the account owns it. If not, the account does not list it and the cloud returns -20580.
     pub bound: bool,
-    /// Which of the cloud's hosts serves it; 0 is the global entry.
+    /// The index of the cloud host that serves it; 0 is the global entry.
     pub region: usize,
-    /// What the device list gives as its `appServerUrl` instead of the right one.
+    /// A wrong `appServerUrl` for the device list.
     pub app_server_url: Option<String>,
-    /// How much was asked of it.
+    /// Counters of requests and connections.
     pub(crate) traffic: Traffic,
     pub(super) led_on: bool,
     restart: Option<Restart>,
@@ -70,7 +71,7 @@ pub struct SimPlug {
 }
 
 impl SimPlug {
-    /// A device that is off, with its light on, as it comes out of the box and into an account.
+    /// A device as it is sold, off and with its LED on, but in an account.
     ///
     /// The device id and the MAC address are made from `number`.
     pub fn new(model: Model, number: u32, alias: &str, now: Instant) -> Self {
@@ -105,8 +106,8 @@ impl SimPlug {
         }
     }
 
-    /// Applies what is due by now: count-downs end, sessions end with what they were part of, and a device without power
-    /// loses its state.
+    /// Applies what is due at `now`: count-downs end, a KLAP session ends with a restart or with the protocol, and a
+    /// device without power loses its state.
     pub(crate) fn pass_time(&mut self, now: Instant) {
         if !self.powered {
             self.klap.forget_before(now);
@@ -124,8 +125,8 @@ impl SimPlug {
         }
     }
 
-    /// Presses the button, which toggles the relay. Without power nothing happens. A strip has one at each outlet,
-    /// see [`SimPlug::press_button_of`]; this is the first.
+    /// Presses the button, which toggles the relay. Nothing happens without power. On a strip this is the button of the
+    /// first outlet; see [`SimPlug::press_button_of`].
     pub(crate) fn press_button(&mut self, now: Instant) {
         self.press_button_of(0, now);
     }
@@ -133,24 +134,23 @@ impl SimPlug {
     /// Presses the button of one outlet, counted from 0.
     ///
     /// # Panics
-    /// When there is no such outlet.
+    /// If there is no such outlet.
     pub fn press_button_of(&mut self, outlet: usize, now: Instant) {
         if self.powered {
             self.switch(outlet, !self.outlets[outlet].is_on(), SwitchedBy::Button, now);
         }
     }
 
-    /// Whether the relay is on; of a strip, any of them.
+    /// Whether the relay is on; of a strip, whether any relay is.
     pub(crate) fn is_on(&self) -> bool {
         self.outlets.iter().any(SimOutlet::is_on)
     }
 
-    /// Whether the LED is on.
     pub(crate) fn is_led_on(&self) -> bool {
         self.led_on
     }
 
-    /// Whether it has outlets that can be named.
+    /// Whether its outlets have ids.
     pub fn is_strip(&self) -> bool {
         self.model.outlets > 0
     }
@@ -166,7 +166,7 @@ impl SimPlug {
         if long { format!("{}{outlet:02}", self.device_id) } else { format!("{outlet:02}") }
     }
 
-    /// The last orders to relays that were carried out, oldest first; [`Traffic::relay_orders`] counts them all.
+    /// The last switchings, oldest first; [`Traffic::relay_orders`] counts all.
     pub fn switchings(&self) -> impl Iterator<Item = &Switching> {
         self.switchings.iter()
     }
@@ -176,19 +176,19 @@ impl SimPlug {
         self.powered && !self.restart.is_some_and(|restart| restart.from <= now && now < restart.until)
     }
 
-    /// Whether the cloud sees it connected.
+    /// Whether the cloud sees it as connected.
     pub(crate) fn is_cloud_connected(&self, now: Instant) -> bool {
         self.is_up(now) && self.bound && self.cloud != CloudLink::Offline
     }
 
-    /// When something will happen by itself: [`SimPlug::is_up`] changes, or a count-down ends.
+    /// The next change without a request: [`SimPlug::is_up`] changes, or a count-down ends.
     pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
         let restart = self.restart.into_iter().flat_map(|restart| [restart.from, restart.until]);
         let expiry = self.next_expiry().filter(|_| self.powered).map(|(at, ..)| at);
         restart.filter(|&at| at > now).chain(expiry).min()
     }
 
-    /// What its listening sockets should be.
+    /// The state that its listening sockets should have.
     pub(crate) fn tcp_ports(&self, now: Instant) -> TcpPorts {
         let of = |is_open: bool| match self.lan {
             _ if !is_open || !self.is_up(now) => PortBehaviour::Shut,
@@ -210,13 +210,13 @@ impl SimPlug {
     }
 
     pub(super) fn restart_after(&mut self, delay_seconds: u64, now: Instant) {
-        // A delay beyond what an `Instant` can say never comes.
+        // A delay that an `Instant` cannot hold never ends.
         let from = now.checked_add(Duration::from_secs(delay_seconds));
         self.restart = from.map(|from| Restart { from, until: from + self.boot_time });
         self.traffic.restarts += 1;
     }
 
-    /// The count-down that ends first: when, of which outlet, in which state.
+    /// The count-down that ends first: its end, the outlet, and the state that it switches to.
     fn next_expiry(&self) -> Option<(Instant, usize, bool)> {
         let outlets = self.outlets.iter().enumerate();
         outlets.filter_map(|(number, outlet)| outlet.rules.due().map(|(at, on)| (at, number, on))).min()
@@ -230,7 +230,7 @@ fn outlets_of(model: Model, alias: &str) -> Vec<SimOutlet> {
     }
 }
 
-/// Without the device id, which belongs in no log, not even a simulated one.
+/// Leaves out the device id, which belongs in no log, not even a simulated one.
 impl fmt::Debug for SimPlug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimPlug")
@@ -242,21 +242,21 @@ impl fmt::Debug for SimPlug {
     }
 }
 
-/// What the listening sockets of a plug are, in each protocol.
+/// The state of a plug's listening sockets, by protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TcpPorts {
     /// The socket of the XOR protocol.
     pub(crate) xor: PortBehaviour,
     /// The socket of KLAP.
     pub(crate) klap: PortBehaviour,
-    /// The port of KLAP, where it is not that of the LAN.
+    /// The port of KLAP, if the plug has its own.
     pub(crate) klap_port: Option<u16>,
 }
 
-/// What a listening socket is.
+/// The state of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PortBehaviour {
-    /// It takes connections.
+    /// It accepts connections.
     Open,
     /// It is closed: connections are refused.
     Shut,
@@ -264,7 +264,7 @@ pub(crate) enum PortBehaviour {
     Jammed,
 }
 
-/// A restart of the firmware, during which nothing is heard of the plug.
+/// A restart of the firmware, during which the plug answers nothing.
 #[derive(Debug, Clone, Copy)]
 struct Restart {
     from: Instant,

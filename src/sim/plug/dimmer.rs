@@ -1,8 +1,8 @@
-//! The `smartlife.iot.dimmer` module, as far as it is asked. A fade takes no time here.
+//! The methods of `smartlife.iot.dimmer` that the daemon uses. A fade takes no time here.
 
 use serde_json::{Value, json};
 
-use crate::sim::plug::words::{Answer, INVALID_ARGUMENT, MEMBER_NOT_SUPPORT, done, fields, number};
+use crate::sim::plug::json::{Answer, INVALID_ARGUMENT, MEMBER_NOT_SUPPORT, done, fields, number};
 
 /// What a dimmer has beyond its relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) enum RelayEffect {
 }
 
 impl Dimmer {
-    /// Answers one method, and says what becomes of the relay.
+    /// Runs one method, and returns what it does to the relay.
     pub(super) fn answer(&mut self, method: &str, argument: &Value) -> (Answer, RelayEffect) {
         match method {
             "set_brightness" => (self.set_brightness(argument), RelayEffect::Stays),
@@ -39,7 +39,7 @@ impl Dimmer {
         [100, 75, 50, 25].into_iter().enumerate().map(preset).collect()
     }
 
-    /// Does not touch the relay, and has no word for off.
+    /// Does not touch the relay; 0 is refused.
     fn set_brightness(&mut self, argument: &Value) -> Answer {
         match percent(argument)? {
             0 => Err(INVALID_ARGUMENT),
@@ -50,7 +50,7 @@ impl Dimmer {
         }
     }
 
-    /// To 0 it ends off and keeps the brightness for the next time; to anything else it ends on.
+    /// To 0 it ends with the relay off and keeps the brightness. To anything else it ends with the relay on.
     fn fade(&mut self, argument: &Value) -> Result<bool, i64> {
         let brightness = percent(argument)?;
         if number(argument, "duration")? == 0 {

@@ -1,7 +1,7 @@
-//! KLAP as a plug sees it: the account whose hash it holds, its one session, and what its firmware does differently. Pure:
-//! bytes in, bytes out. HTTP and sockets are `lan::klap`'s.
+//! KLAP on the side of the plug: the account whose hash it holds, its one session, and the differences between
+//! firmwares. Pure: bytes in, bytes out. HTTP and sockets are in `lan::klap`.
 //!
-//! Stricter than a real plug where only a client that is wrong would notice: number, signature and cookie of each request
+//! Stricter than a real plug where only an incorrect client would notice: number, signature and cookie of each request
 //! are checked, and [`SimKlap::last_refusal`] says what was wrong.
 
 use std::time::{Duration, Instant};
@@ -10,45 +10,45 @@ use super::klap_crypto::{self, Seed, SessionKeys, Unreadable};
 use crate::sim::fault::KlapFault;
 use crate::sim::model::SimKlapVersion;
 
-/// How long a session lasts where the plug does not say otherwise.
+/// How long a session lasts by default.
 const SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// KLAP of one plug. Everything that a test may want to change is a public field; a change takes effect on the next
-/// handshake or request, and of [`SimKlap::port`] and [`SimKlap::waits_for_probe`] with the listening socket.
+/// KLAP of one plug. Tests change it through its public fields. A change takes effect on the next handshake or request;
+/// for [`SimKlap::port`] and [`SimKlap::waits_for_probe`], when the listening socket changes.
 #[derive(Clone)]
 pub struct SimKlap {
-    /// Which formulas it uses.
+    /// The version of the formulas.
     pub version: SimKlapVersion,
-    /// Whether the newer discovery says the version. Some firmwares speak version 2 and do not say so.
+    /// Whether the discovery reports the version. Some firmwares speak version 2 without reporting it.
     pub tells_version: bool,
     /// The account whose hash it holds.
     pub account: HeldAccount,
-    /// The `encrypt_type` of the newer discovery: `KLAP`, or `AES` or `TPAP` of plugs that want another protocol.
+    /// The `encrypt_type` in the discovery: `KLAP`, or `AES` or `TPAP` as from plugs that want another protocol.
     pub encrypt_type: &'static str,
-    /// The `tpap_preferred` of the newer discovery.
+    /// The `tpap_preferred` in the discovery.
     pub tpap_preferred: Option<bool>,
-    /// Listens here instead of at the port of the whole LAN.
+    /// Its own port, instead of the port of the LAN.
     pub port: Option<u16>,
-    /// What it says about the end of a session.
+    /// The `TIMEOUT` in the cookie.
     pub timeout: SessionTimeout,
-    /// How the end of an answer is marked.
+    /// How the end of a response is marked.
     pub framing: Framing,
     /// Whether it gives a session id in a cookie. Without, there is none in requests either.
     pub gives_cookie: bool,
-    /// The sign of the first number of a session, for tests that need one of them.
+    /// The sign of the first `seq` of a session, for tests that depend on it.
     pub first_seq: SeqSign,
-    /// After each start it refuses connections until a probe of the newer discovery reaches it.
+    /// After each start it refuses connections until it receives a probe of the discovery.
     pub waits_for_probe: bool,
-    /// What is wrong with it.
+    /// Its fault.
     pub fault: KlapFault,
-    /// Why it last answered 403 by itself, without a fault.
+    /// Why it last returned 403 without a fault.
     pub last_refusal: Option<KlapRefusal>,
     probed: Option<Instant>,
     session: Option<SimKlapSession>,
 }
 
 impl SimKlap {
-    /// KLAP of a plug without an account, with nothing wrong.
+    /// KLAP without an account and without faults.
     pub fn new(version: SimKlapVersion) -> Self {
         Self {
             version,
@@ -69,22 +69,22 @@ impl SimKlap {
         }
     }
 
-    /// Whether a client has a session at this moment.
+    /// Whether a client has a session now.
     pub fn has_session(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Ends the session, as when another client has taken it: the next request is answered 403.
+    /// Ends the session, as if another client had taken it: the next request gets 403.
     pub fn end_session(&mut self) {
         self.session = None;
     }
 
-    /// Whether its port is closed until a probe of the newer discovery comes.
+    /// Whether its port is closed until it receives a probe of the discovery.
     pub(in crate::sim) fn wants_probe(&self) -> bool {
         self.waits_for_probe && self.probed.is_none()
     }
 
-    /// A probe of the newer discovery came.
+    /// Records a probe of the discovery.
     pub(in crate::sim) fn hear_probe(&mut self, now: Instant) {
         self.probed = Some(now);
     }
@@ -94,14 +94,14 @@ impl SimKlap {
         self.fault != KlapFault::Refused && !self.wants_probe()
     }
 
-    /// The plug started again at this time: forgets its session and the probe if they are older.
+    /// Forgets a session and a probe from before this start of the plug.
     pub(super) fn forget_before(&mut self, start: Instant) {
         self.probed.take_if(|probed| *probed <= start);
         self.session.take_if(|session| session.since <= start);
     }
 
-    /// The first step of the handshake: a seed came, a seed and a proof go. From here on an earlier session is void.
-    /// `fresh` makes seeds until one suits [`SimKlap::first_seq`]. `None` for a body that is no seed.
+    /// handshake1: the client sent its seed; the plug returns its own seed and a proof. An earlier session is void.
+    /// `fresh` makes seeds until one suits [`SimKlap::first_seq`]. `None` for a body that is not a seed.
     pub(in crate::sim) fn handshake1(
         &mut self,
         body: &[u8],
@@ -133,9 +133,9 @@ impl SimKlap {
         Some(Greeting { body: [&plug[..], &proof].concat(), cookie })
     }
 
-    /// The second step: the client proves that it knows the account. Whether it did.
+    /// handshake2: the client proves that it knows the account. Returns whether the proof is right.
     pub(in crate::sim) fn handshake2(&mut self, cookie: Option<&str>, body: &[u8], now: Instant) -> bool {
-        // A plug of an unknown scheme takes nobody's proof, not even that of a client that found out ours.
+        // A plug of an unknown version accepts no proof, not even one made by our own formula for it.
         let is_known = self.version != SimKlapVersion::Unknown;
         let proved = self.session_of(cookie, now).and_then(|session| {
             session.is_proved = is_known && session.client_proof == body;
@@ -144,7 +144,7 @@ impl SimKlap {
         self.note(proved).is_ok()
     }
 
-    /// Takes the message out of a request; the seal is for its reply.
+    /// Decrypts the message of a request; the seal encrypts its reply.
     pub(in crate::sim) fn open(
         &mut self,
         cookie: Option<&str>,
@@ -156,7 +156,7 @@ impl SimKlap {
         self.note(opened)
     }
 
-    /// Which request of its session the last one was, counted from 1.
+    /// The number of the last request in its session, counted from 1.
     pub(in crate::sim) fn requests_in_session(&self) -> u32 {
         self.session.as_ref().map_or(0, |session| session.requests)
     }
@@ -177,7 +177,7 @@ impl SimKlap {
         }
     }
 
-    /// Remembers why a client was refused; a session with a client that is wrong ends.
+    /// Records why a client was refused. A wrong request of the session's client ends the session.
     fn note<T>(&mut self, result: Result<T, KlapRefusal>) -> Result<T, KlapRefusal> {
         if let Err(refusal) = &result {
             self.last_refusal = Some(*refusal);
@@ -189,7 +189,6 @@ impl SimKlap {
     }
 }
 
-/// The one session of a plug.
 #[derive(Clone)]
 struct SimKlapSession {
     id: String,
@@ -208,7 +207,7 @@ impl SimKlapSession {
             return Err(KlapRefusal::NotProved);
         }
         let seq: i32 = seq.and_then(|seq| seq.parse().ok()).ok_or(KlapRefusal::WrongSeq)?;
-        // Numbers wrap; one that was used is not taken again.
+        // Numbers wrap. A used number is not accepted again.
         if seq.wrapping_sub(self.last_seq) <= 0 {
             return Err(KlapRefusal::WrongSeq);
         }
@@ -219,7 +218,7 @@ impl SimKlapSession {
     }
 }
 
-/// The answer to handshake1.
+/// The response to handshake1.
 pub(in crate::sim) struct Greeting {
     /// The seed of the plug and its proof.
     pub(in crate::sim) body: Vec<u8>,
@@ -227,13 +226,13 @@ pub(in crate::sim) struct Greeting {
     pub(in crate::sim) cookie: String,
 }
 
-/// A message that came, and the seal for its reply.
+/// A decrypted message, and the seal for its reply.
 pub(in crate::sim) struct OpenedMessage {
     pub(in crate::sim) json: Vec<u8>,
     pub(in crate::sim) seal: ReplySeal,
 }
 
-/// Seals the reply to one request, also after the session has ended.
+/// Encrypts the reply to one request, even after the session has ended.
 #[derive(Clone)]
 pub(in crate::sim) struct ReplySeal {
     keys: SessionKeys,
@@ -247,7 +246,8 @@ impl ReplySeal {
     }
 }
 
-/// The account whose hash a plug holds. Both words count to the byte, the case of the e-mail address as well.
+/// The account whose hash a plug holds. User name and password are compared byte by byte, including the case of the
+/// e-mail address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HeldAccount {
     username: String,
@@ -255,17 +255,17 @@ pub struct HeldAccount {
 }
 
 impl HeldAccount {
-    /// The account that the plug was set up with.
+    /// The account with which the plug was set up.
     pub fn new(username: &str, password: &str) -> Self {
         Self { username: username.to_owned(), password: password.to_owned() }
     }
 
-    /// That of a plug that no account owns.
+    /// The account of a plug without an owner.
     pub fn blank() -> Self {
         Self::new("", "")
     }
 
-    /// The built-in account of Kasa, to which plugs go over for a time.
+    /// The built-in account of Kasa, which plugs use for some time.
     pub fn kasa_setup() -> Self {
         Self::new("kasa@tp-link.net", "kasaSetup")
     }
@@ -275,7 +275,7 @@ impl HeldAccount {
         Self::new("test@tp-link.net", "test")
     }
 
-    /// The `owner` of the newer discovery.
+    /// The `owner` in the discovery.
     pub(in crate::sim) fn owner(&self) -> String {
         klap_crypto::owner_hash(&self.username)
     }
@@ -285,14 +285,14 @@ impl HeldAccount {
     }
 }
 
-/// What a plug says about the end of a session.
+/// The `TIMEOUT` in the cookie of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionTimeout {
-    /// It ends after this time, and the cookie says so.
+    /// The session ends after this time, and `TIMEOUT` agrees.
     After(Duration),
-    /// The cookie has no `TIMEOUT`; the session lasts a day.
+    /// There is no `TIMEOUT`; the session lasts a day.
     NotSaid,
-    /// `TIMEOUT` is no number; the session lasts a day.
+    /// `TIMEOUT` is not a number; the session lasts a day.
     NoNumber,
 }
 
@@ -313,19 +313,19 @@ impl SessionTimeout {
     }
 }
 
-/// How the end of an answer is marked.
+/// How the end of a response is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// By `Content-Length`; the connection stays.
+    /// By `Content-Length`; the connection stays open.
     Length,
     /// By the end of the connection.
     Close,
 }
 
-/// The sign of the first number of a session.
+/// The sign of the first `seq` of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeqSign {
-    /// Whatever comes.
+    /// Either.
     Any,
     /// Below 0.
     Negative,
@@ -343,29 +343,29 @@ impl SeqSign {
     }
 }
 
-/// Why a plug without a fault answers 403.
+/// Why a plug without a fault returns 403.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KlapRefusal {
-    /// Nobody has a session.
+    /// There is no session.
     NoSession,
-    /// The session has lasted too long.
+    /// The session has expired.
     Expired,
     /// The request has no cookie.
     NoCookie,
-    /// The cookie is not `TP_SESSIONID` of the session alone.
+    /// The cookie is not just the `TP_SESSIONID` of the session.
     OtherCookie,
-    /// handshake2 was left out.
+    /// The client skipped handshake2.
     NotProved,
-    /// The client does not know the account.
+    /// The client used another account.
     WrongProof,
-    /// `seq` is no number, or not above the last one.
+    /// `seq` is not a number, or not above the last one.
     WrongSeq,
-    /// The body holds no message.
+    /// The body cannot be decrypted.
     Unreadable(Unreadable),
 }
 
 impl KlapRefusal {
-    /// One with a wrong cookie is another client, whose mistake the session survives.
+    /// A wrong cookie comes from another client, so the session stays.
     fn ends_session(self) -> bool {
         match self {
             Self::NoSession | Self::Expired | Self::NoCookie | Self::OtherCookie => false,
@@ -390,7 +390,7 @@ mod tests {
         }
     }
 
-    /// What a client does, from the plug's own formulas.
+    /// The client's side, computed with the plug's own formulas.
     struct Client {
         cookie: String,
         keys: SessionKeys,

@@ -1,6 +1,7 @@
-//! KLAP's formulas on the side of the plug: the hash of an account, the two proofs, the cipher of a session. Pure.
+//! The formulas of KLAP on the side of the plug: the hash of an account, the two proofs, the cipher of a session. Pure.
 //!
-//! Written from the published formulas; shares no line with the daemon's client, so that a mistake in one of them shows.
+//! Written from the published formulas. It shares no line with the daemon's client, so that a mistake in one of them
+//! shows.
 
 use aes::Aes128;
 use aes::cipher::{Block, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
@@ -36,12 +37,12 @@ pub(in crate::sim) fn auth_hash(version: SimKlapVersion, username: &str, passwor
     }
 }
 
-/// The `owner` of the newer discovery: MD5 of the e-mail address.
+/// The `owner` in the discovery: MD5 of the e-mail address.
 pub(in crate::sim) fn owner_hash(username: &str) -> String {
     Md5::digest(username).iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// What a side of the handshake proves itself by to the one that `asks`: the plug in handshake1, the client in handshake2.
+/// A proof. The plug proves itself in handshake1, the client in handshake2; `asks` is the seed of the side that checks.
 pub(in crate::sim) fn proof(version: SimKlapVersion, asks: &Seed, proves: &Seed, auth: &[u8]) -> [u8; HASH] {
     match version {
         SimKlapVersion::V1 => sha256(&[asks, auth]),
@@ -49,18 +50,17 @@ pub(in crate::sim) fn proof(version: SimKlapVersion, asks: &Seed, proves: &Seed,
     }
 }
 
-/// The keys of a session.
 #[derive(Clone)]
 pub(in crate::sim) struct SessionKeys {
     key: [u8; 16],
     iv: [u8; 12],
     signature: [u8; 28],
-    /// The first request has the number after this.
+    /// The first request has the next number.
     pub(in crate::sim) first_seq: i32,
 }
 
 impl SessionKeys {
-    /// Derives them from the seeds and the hash of the account.
+    /// Derives the keys from the seeds and the hash of the account.
     pub(in crate::sim) fn derive(client: &Seed, plug: &Seed, auth: &[u8]) -> Self {
         let derive = |label: &[u8]| sha256(&[label, client, plug, auth]);
         let (key, iv, signature) = (derive(b"lsk"), derive(b"iv"), derive(b"ldk"));
@@ -88,7 +88,7 @@ impl SessionKeys {
         sealed
     }
 
-    /// The message in a body, or why there is none.
+    /// The message in a body, or why the body cannot be decrypted.
     pub(in crate::sim) fn open(&self, seq: i32, body: &[u8]) -> Result<Vec<u8>, Unreadable> {
         let (signature, ciphertext) = body.split_at_checked(HASH).ok_or(Unreadable::Length)?;
         if ciphertext.is_empty() || ciphertext.len() % BLOCK != 0 {
@@ -126,14 +126,14 @@ impl SessionKeys {
     }
 }
 
-/// Why the body of a request has no message in it.
+/// Why the body of a request cannot be decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
-    /// No signature and whole blocks.
+    /// It is not a signature followed by whole blocks.
     Length,
-    /// Another key, number or ciphertext was signed.
+    /// The signature is of another key, number or ciphertext.
     Signature,
-    /// The last block does not end as PKCS#7 demands.
+    /// The last block does not end as PKCS#7 requires.
     Padding,
 }
 
@@ -142,7 +142,7 @@ fn sha256(parts: &[&[u8]]) -> [u8; HASH] {
     hash.finalize().into()
 }
 
-/// The first `N` bytes of at least as many.
+/// The first `N` bytes. The caller passes at least that many.
 fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[..N]);
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(owner_hash(""), "D41D8CD98F00B204E9800998ECF8427E");
     }
 
-    /// What one version makes of [`CLIENT`], [`PLUG`], the account of the example and [`SYSINFO`], sent twice.
+    /// What one version makes of [`CLIENT`], [`PLUG`], the example account and [`SYSINFO`], sent twice.
     struct Vectors {
         version: SimKlapVersion,
         plug_proof: &'static str,
@@ -299,7 +299,7 @@ mod tests {
             wrong[at] ^= 1;
             assert_eq!(keys.open(7, &wrong), Err(Unreadable::Signature), "byte {at}");
         }
-        // Signed as it should be, but without padding: one block less of a message that ends with the block.
+        // Signed correctly, but without padding: one block less for a message that fills its last block.
         let mut unpadded = keys.seal(7, &[b' '; BLOCK]);
         unpadded.truncate(HASH + BLOCK);
         let signature = keys.sign(7, &unpadded[HASH..]);

@@ -1,13 +1,13 @@
-//! The `emeter` module. It measures nothing: it shows what the test has set.
+//! The module `emeter`. It measures nothing and reports what the test has set.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use crate::sim::model::Generation;
-use crate::sim::plug::words::{Answer, MEMBER_NOT_SUPPORT, fields, number};
+use crate::sim::plug::json::{Answer, MEMBER_NOT_SUPPORT, fields, number};
 
-/// One meter.
+/// The present values of one meter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimMeter {
     /// W, while the relay is on.
@@ -16,13 +16,13 @@ pub struct SimMeter {
     pub voltage: f64,
     /// A, while the relay is on.
     pub current: f64,
-    /// kWh since the meter last lost its power.
+    /// kWh since the last loss of power.
     pub total: f64,
-    /// kWh by year, month and day. They outlive a loss of power.
+    /// kWh by year, month and day. They survive a loss of power.
     pub days: BTreeMap<(u64, u64, u64), f64>,
 }
 
-/// A lamp on a European socket.
+/// Values as of a lamp on a European socket.
 impl Default for SimMeter {
     fn default() -> Self {
         Self { power: 57.5, voltage: 230.0, current: 0.25, total: 12.345, days: BTreeMap::new() }
@@ -30,7 +30,6 @@ impl Default for SimMeter {
 }
 
 impl SimMeter {
-    /// Answers one method.
     pub(super) fn answer(&self, method: &str, argument: &Value, generation: Generation, on: bool) -> Answer {
         match method {
             "get_realtime" => Ok(self.realtime(generation, on)),
@@ -40,7 +39,7 @@ impl SimMeter {
         }
     }
 
-    /// The total begins anew, as with real meters.
+    /// The total begins at 0 again, as with real meters.
     pub(super) fn lose_power(&mut self) {
         self.total = 0.0;
     }
@@ -58,7 +57,7 @@ impl SimMeter {
         })
     }
 
-    /// Days on which nothing was used are left out.
+    /// Days without use are left out.
     fn days_of(&self, year: u64, month: u64, generation: Generation) -> Answer {
         let days = self.days.range((year, month, 0)..=(year, month, u64::MAX));
         let entry = |(&(year, month, day), &kwh): (&(u64, u64, u64), &f64)| {

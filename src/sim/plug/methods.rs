@@ -1,4 +1,4 @@
-//! What each method of each module does to the device and answers.
+//! The methods of each module: what each does to the device, and its reply.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use crate::sim::plug::context::RequestContext;
 use crate::sim::plug::device::SimPlug;
 use crate::sim::plug::dimmer::RelayEffect;
-use crate::sim::plug::record::SwitchedBy;
-use crate::sim::plug::words::{
+use crate::sim::plug::json::{
     Answer, MEMBER_NOT_SUPPORT, MODULE_NOT_SUPPORT, TIME_NOT_SYNC, done, flag, number, text,
 };
+use crate::sim::plug::record::SwitchedBy;
 
 impl SimPlug {
     pub(super) fn has_module(&self, module: &str) -> bool {
@@ -23,50 +23,50 @@ impl SimPlug {
         }
     }
 
-    /// Carries one method out.
+    /// Runs one method.
     pub(super) fn run(
         &mut self,
         (module, method): (&str, &str),
         argument: &Value,
-        asker: &Asker<'_>,
+        info: &RequestInfo<'_>,
     ) -> Answer {
         match (module, method) {
-            ("system", "get_sysinfo") => Ok(self.sysinfo(asker.by, asker.now)),
-            ("system", "set_relay_state") => self.set_relay_state(argument, asker),
+            ("system", "get_sysinfo") => Ok(self.sysinfo(info.by, info.now)),
+            ("system", "set_relay_state") => self.set_relay_state(argument, info),
             ("system", "set_led_off") => {
                 self.led_on = !flag(argument, "off")?;
                 done()
             }
-            ("system", "set_dev_alias") => self.set_dev_alias(argument, asker),
+            ("system", "set_dev_alias") => self.set_dev_alias(argument, info),
             ("system", "reboot") => {
-                self.restart_after(number(argument, "delay")?, asker.now);
+                self.restart_after(number(argument, "delay")?, info.now);
                 done()
             }
-            ("cnCloud", "get_info") => Ok(self.cloud_info(asker.now)),
-            ("time", _) => self.clock.answer(method, asker.now),
-            ("smartlife.iot.dimmer", _) => self.dim(method, argument, asker),
-            ("emeter", _) => self.read_meter(method, argument, asker),
+            ("cnCloud", "get_info") => Ok(self.cloud_info(info.now)),
+            ("time", _) => self.clock.answer(method, info.now),
+            ("smartlife.iot.dimmer", _) => self.dim(method, argument, info),
+            ("emeter", _) => self.read_meter(method, argument, info),
             ("schedule" | "anti_theft" | "count_down", _) => {
-                self.follow_rules(module, method, argument, asker)
+                self.follow_rules(module, method, argument, info)
             }
             _ => Err(MEMBER_NOT_SUPPORT),
         }
     }
 
-    fn set_relay_state(&mut self, argument: &Value, asker: &Asker<'_>) -> Answer {
+    fn set_relay_state(&mut self, argument: &Value, info: &RequestInfo<'_>) -> Answer {
         let on = flag(argument, "state")?;
-        let outlets = asker.context.each(self.outlets.len())?;
+        let outlets = info.context.each(self.outlets.len())?;
         self.refuses_to_switch.map_or(Ok(()), Err)?;
         for outlet in outlets {
-            self.switch(outlet, on, asker.by, asker.now);
+            self.switch(outlet, on, info.by, info.now);
         }
         done()
     }
 
-    /// Of a strip as a whole it is the strip's own name.
-    fn set_dev_alias(&mut self, argument: &Value, asker: &Asker<'_>) -> Answer {
+    /// Without a named outlet, it sets the alias of the strip.
+    fn set_dev_alias(&mut self, argument: &Value, info: &RequestInfo<'_>) -> Answer {
         let alias = text(argument, "alias")?.to_owned();
-        match (asker.context, asker.context.first()?) {
+        match (info.context, info.context.first()?) {
             (RequestContext::Whole, _) => self.alias = alias,
             (_, Some(outlet)) => self.outlets[outlet].alias = alias,
             (_, None) => {}
@@ -74,7 +74,7 @@ impl SimPlug {
         done()
     }
 
-    fn dim(&mut self, method: &str, argument: &Value, asker: &Asker<'_>) -> Answer {
+    fn dim(&mut self, method: &str, argument: &Value, info: &RequestInfo<'_>) -> Answer {
         let before = self.dimmer;
         let (answer, relay) = self.dimmer.answer(method, argument);
         if let (RelayEffect::Goes(_), Some(code)) = (relay, self.refuses_to_switch) {
@@ -82,14 +82,14 @@ impl SimPlug {
             return Err(code);
         }
         if let RelayEffect::Goes(on) = relay {
-            self.switch(0, on, asker.by, asker.now);
+            self.switch(0, on, info.by, info.now);
         }
         answer
     }
 
-    fn read_meter(&self, method: &str, argument: &Value, asker: &Asker<'_>) -> Answer {
+    fn read_meter(&self, method: &str, argument: &Value, info: &RequestInfo<'_>) -> Answer {
         let generation = self.model.meter.ok_or(MODULE_NOT_SUPPORT)?;
-        let Some(number) = asker.context.first()? else { return done() };
+        let Some(number) = info.context.first()? else { return done() };
         let outlet = &self.outlets[number];
         let mut answer = outlet.meter.answer(method, argument, generation, outlet.is_on())?;
         if self.is_strip() && method == "get_realtime" {
@@ -98,20 +98,26 @@ impl SimPlug {
         Ok(answer)
     }
 
-    /// A device that does not know the time refuses everything about rules.
-    fn follow_rules(&mut self, module: &str, method: &str, argument: &Value, asker: &Asker<'_>) -> Answer {
+    /// A device that does not know the time refuses all methods about rules.
+    fn follow_rules(
+        &mut self,
+        module: &str,
+        method: &str,
+        argument: &Value,
+        info: &RequestInfo<'_>,
+    ) -> Answer {
         if !self.clock.is_set {
             return Err(TIME_NOT_SYNC);
         }
-        match asker.context.first()? {
-            Some(outlet) => self.outlets[outlet].rules.answer(module, method, argument, asker.now),
+        match info.context.first()? {
+            Some(outlet) => self.outlets[outlet].rules.answer(module, method, argument, info.now),
             None => done(),
         }
     }
 }
 
-/// Who asks, for whom, and when.
-pub(super) struct Asker<'a> {
+/// The route, the outlets and the time of a request.
+pub(super) struct RequestInfo<'a> {
     pub(super) context: &'a RequestContext,
     pub(super) by: SwitchedBy,
     pub(super) now: Instant,

@@ -1,4 +1,4 @@
-//! One outlet: a relay with what hangs on it. A plug, a switch and a dimmer have one, a strip several.
+//! One outlet: a relay with its meter and rules. A plug, a switch and a dimmer have one, a strip several.
 
 use std::time::Instant;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use crate::sim::plug::meter::SimMeter;
 use crate::sim::plug::rules::OutletRules;
 
-/// An outlet. What a test may want to change is public.
+/// An outlet. Tests change it through its public fields.
 #[derive(Debug, Clone)]
 pub struct SimOutlet {
-    /// The user's name for it, on a strip. A device with one relay has only its own.
+    /// The name that the user gave an outlet of a strip. On other devices only the device has one.
     pub alias: String,
-    /// What its meter shows, where the model has one.
+    /// Its meter; used only if the model has one.
     pub meter: SimMeter,
-    /// What it does by itself.
+    /// Its schedule and its count-down.
     pub rules: OutletRules,
     on_since: Option<Instant>,
 }
@@ -29,7 +29,7 @@ impl SimOutlet {
         self.on_since.is_some()
     }
 
-    /// Brings the relay into this state; whether that changed anything.
+    /// Switches the relay to this state. Returns whether that changed it.
     pub(super) fn switch(&mut self, on: bool, now: Instant) -> bool {
         let changes = on != self.is_on();
         if changes {
@@ -38,12 +38,12 @@ impl SimOutlet {
         changes
     }
 
-    /// Seconds since the relay went on, 0 while it is off.
+    /// Seconds since the relay was switched on; 0 while it is off.
     pub(super) fn on_time(&self, now: Instant) -> u64 {
         self.on_since.map_or(0, |since| now.saturating_duration_since(since).as_secs())
     }
 
-    /// It as one of the `children` of a strip.
+    /// Its entry in the `children` of a strip.
     pub(super) fn as_child(&self, id: &str, now: Instant) -> Value {
         json!({
             "id": id,
@@ -54,7 +54,7 @@ impl SimOutlet {
         })
     }
 
-    /// What the loss of power takes from it.
+    /// Resets what a loss of power resets.
     pub(super) fn lose_power(&mut self) {
         self.meter.lose_power();
         self.rules.lose_power();

@@ -1,36 +1,36 @@
-//! The record of what was done to a device, for the test.
+//! What was done to a device, recorded for tests.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// How many switchings are remembered: a demo that runs for months must not grow.
+/// Memory of a demo that runs for months must not grow.
 const REMEMBERED_SWITCHINGS: usize = 1000;
 
-/// One order to a relay that was carried out.
+/// One relay command that was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switching {
-    /// When.
+    /// The time of it.
     pub at: Instant,
-    /// Which outlet, counted from 0; 0 also where there is but one.
+    /// The outlet, counted from 0; 0 on a device with one relay.
     pub outlet: usize,
-    /// To which state.
+    /// The state that it was switched to.
     pub on: bool,
-    /// Over which route it came.
+    /// What switched it.
     pub by: SwitchedBy,
-    /// Whether the relay was in the other state before.
+    /// Whether this changed the relay.
     pub(crate) changed: bool,
 }
 
-/// Who asked.
+/// Where a request or a switching comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwitchedBy {
-    /// Someone on the LAN, over TCP.
+    /// A client on the LAN, over TCP with the XOR cipher.
     Lan,
-    /// Someone on the LAN, over KLAP.
+    /// A client on the LAN, over KLAP.
     Klap,
-    /// Someone on the LAN, by UDP.
+    /// A client on the LAN, over UDP.
     Datagram,
-    /// Someone through the cloud.
+    /// A client of the cloud.
     Cloud,
     /// The button.
     Button,
@@ -43,29 +43,29 @@ pub enum SwitchedBy {
 pub struct Traffic {
     /// TCP connections accepted.
     pub connections: u64,
-    /// TCP connections open at this moment.
+    /// TCP connections open now.
     pub open: u64,
-    /// The most TCP connections that were ever open at once.
+    /// The highest number of TCP connections that were open at once.
     pub most_open: u64,
-    /// Requests received on the LAN, answered or not.
+    /// Requests received on the LAN, with or without a reply.
     pub lan_requests: u64,
-    /// Requests that came through the cloud, answered or not.
+    /// Requests received over the cloud, with or without a reply.
     pub cloud_requests: u64,
-    /// First steps of a KLAP handshake, answered or not.
+    /// Requests for handshake1 of KLAP, with or without a response.
     pub klap_handshakes: u64,
     /// KLAP sessions that began.
     pub klap_sessions: u64,
-    /// Requests over KLAP, answered or not; those that were opened and handed on are among `lan_requests` as well.
+    /// Requests over KLAP, with or without a response. Those that could be decrypted also count in `lan_requests`.
     pub klap_requests: u64,
-    /// Steps of a handshake and requests over KLAP that were answered 403.
+    /// KLAP requests and steps of a handshake that got 403.
     pub klap_refusals: u64,
-    /// Orders to a relay that were carried out, changing something or not.
+    /// Relay commands that were carried out, whether or not they changed the relay.
     pub relay_orders: u64,
-    /// Requests that were to switch the relay and tell how it is.
+    /// Requests that switch the relay and read its state.
     pub switch_and_reads: u64,
     /// Restarts of the firmware.
     pub restarts: u64,
-    /// Modules and methods asked for that it does not have. Some real firmwares crash on them.
+    /// Requested modules and methods that it does not have. Some real firmwares crash on them.
     pub(crate) not_supported: u64,
 }
 
@@ -79,7 +79,6 @@ impl Traffic {
     }
 }
 
-/// The last switchings, oldest first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Switchings(VecDeque<Switching>);
 

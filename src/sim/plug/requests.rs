@@ -1,5 +1,5 @@
-//! The path of a request through a simulated device: parsed, run method by method, answered; and the faults of a firmware
-//! that takes two methods in one request badly.
+//! A request to a simulated device: parsed, run method by method, replied to. Also the faults of firmwares that
+//! mishandle two methods in one request.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,14 +10,15 @@ use serde_json::{Map, Value};
 use crate::sim::fault::SwitchAndReadFault;
 use crate::sim::plug::context::RequestContext;
 use crate::sim::plug::device::SimPlug;
-use crate::sim::plug::methods::Asker;
-use crate::sim::plug::record::SwitchedBy;
-use crate::sim::plug::words::{
+use crate::sim::plug::json::{
     INVALID_ARGUMENT, MEMBER_NOT_SUPPORT, MODULE_NOT_SUPPORT, Written, error, reply,
 };
+use crate::sim::plug::methods::RequestInfo;
+use crate::sim::plug::record::SwitchedBy;
 
 impl SimPlug {
-    /// Answers one request; none that is no JSON object, and none while it has no power or restarts.
+    /// Replies to one request. No reply to a request that is not a JSON object, and none without power or during a
+    /// restart.
     ///
     /// Methods run in the order in which they are written.
     pub fn handle(&mut self, request: &[u8], by: SwitchedBy, now: Instant) -> Option<Vec<u8>> {
@@ -38,7 +39,7 @@ impl SimPlug {
         for (module, methods) in modules.0 {
             if module != CONTEXT {
                 let answer =
-                    self.answer_module(&module, methods.get(), &Asker { context: &context, by, now });
+                    self.answer_module(&module, methods.get(), &RequestInfo { context: &context, by, now });
                 reply.insert(module, answer);
             }
         }
@@ -63,13 +64,13 @@ impl SimPlug {
         self.switch_and_read
     }
 
-    /// Answers each method of the request with this error and carries nothing out.
+    /// Replies to each method of the request with this error and carries nothing out.
     pub(crate) fn refuse(&mut self, request: &[u8], code: i64, by: SwitchedBy) -> Option<Vec<u8>> {
         self.traffic.count_request(by);
         refusal(request, code)
     }
 
-    /// The outlets that a request is about. Devices without named outlets ignore a context.
+    /// The outlets that a request names. A device that is not a strip ignores a context.
     fn context_of(&self, modules: &Written<Box<RawValue>>, by: SwitchedBy) -> RequestContext {
         let written = modules.0.iter().find(|(module, _)| module == CONTEXT);
         match written.and_then(|(_, context)| serde_json::from_str(context.get()).ok()) {
@@ -82,7 +83,7 @@ impl SimPlug {
         }
     }
 
-    fn answer_module(&mut self, module: &str, methods: &str, asker: &Asker<'_>) -> Value {
+    fn answer_module(&mut self, module: &str, methods: &str, info: &RequestInfo<'_>) -> Value {
         if !self.has_module(module) {
             self.traffic.not_supported += 1;
             return error(MODULE_NOT_SUPPORT);
@@ -95,7 +96,7 @@ impl SimPlug {
             if method == "get_sysinfo" && argument.is_null() && self.ignores_null {
                 continue;
             }
-            let answer = self.run((module, &method), &argument, asker);
+            let answer = self.run((module, &method), &argument, info);
             self.traffic.not_supported += u64::from(answer == Err(MEMBER_NOT_SUPPORT));
             answers.insert(method, reply(answer));
         }
@@ -103,7 +104,7 @@ impl SimPlug {
     }
 }
 
-/// The key beside the modules of a request that is no module.
+/// The key beside the modules of a request that is not a module.
 const CONTEXT: &str = "context";
 
 fn refusal(request: &[u8], code: i64) -> Option<Vec<u8>> {
@@ -116,7 +117,7 @@ fn refusal(request: &[u8], code: i64) -> Option<Vec<u8>> {
     serde_json::to_vec(&reply).ok()
 }
 
-/// Whether a request is to switch the relay and to tell how it is.
+/// Whether a request both switches the relay and reads its state.
 fn is_switch_and_read(modules: &Written<Box<RawValue>>) -> bool {
     let system = modules.0.iter().find(|(module, _)| module == "system");
     let methods = system.and_then(|(_, methods)| serde_json::from_str::<Map<_, _>>(methods.get()).ok());

@@ -1,27 +1,27 @@
-//! What an outlet does by itself: the modules `count_down`, `schedule` and `anti_theft`.
+//! The modules `count_down`, `schedule` and `anti_theft` of an outlet.
 //!
-//! Only the count-down acts here. Its one rule stays after it has run out, disabled, and takes up the room until it
+//! Only the count-down acts here. Its one rule stays after its end, disabled, and no second rule is accepted until it
 //! is deleted.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::sim::plug::words::{
+use crate::sim::plug::json::{
     Answer, ENTRY_NOT_EXIST, INVALID_ARGUMENT, MEMBER_NOT_SUPPORT, MISSING_ARGUMENT, TABLE_IS_FULL, done,
     fields, flag, number, text,
 };
 
-/// The only rule of a count-down has this id; a second one is never there at the same time.
+/// The id of the one rule of a count-down.
 const COUNT_DOWN_ID: &str = "0000000000000000000000000000CD01";
 
-/// The longest delay that is taken, a day, as the apps offer.
+/// Seconds: the longest delay that is accepted, a day, as in the apps.
 const LONGEST_DELAY: u64 = 24 * 60 * 60;
 
-/// All rules of one outlet.
+/// The rules of one outlet.
 #[derive(Debug, Clone, Default)]
 pub struct OutletRules {
-    /// The entries of the schedule, as JSON objects. They are shown, never followed.
+    /// The entries of the schedule, as JSON objects. They are reported but never run.
     pub schedule: Vec<Value>,
     count_down: Option<CountDown>,
 }
@@ -30,14 +30,14 @@ pub struct OutletRules {
 struct CountDown {
     name: String,
     delay: Duration,
-    /// The state that it ends in.
+    /// The state that it switches to.
     on: bool,
     /// When it ends; `None` while it is disabled.
     due: Option<Instant>,
 }
 
 impl OutletRules {
-    /// Answers one method of one of the modules.
+    /// Runs one method of one of the modules.
     pub(super) fn answer(&mut self, module: &str, method: &str, argument: &Value, now: Instant) -> Answer {
         match (module, method) {
             ("count_down", _) => self.answer_count_down(method, argument, now),
@@ -52,20 +52,20 @@ impl OutletRules {
         }
     }
 
-    /// When the count-down ends, and in which state, if one is running.
+    /// The end of the count-down and the state that it switches to, if one is running.
     pub(super) fn due(&self) -> Option<(Instant, bool)> {
         let count_down = self.count_down.as_ref()?;
         Some((count_down.due?, count_down.on))
     }
 
-    /// Ends the count-down, which stays as a rule that is disabled.
+    /// Ends the count-down; its rule stays, disabled.
     pub(super) fn expire(&mut self) {
         if let Some(count_down) = &mut self.count_down {
             count_down.due = None;
         }
     }
 
-    /// A count-down is not known to outlive a loss of power; a schedule does.
+    /// A count-down does not survive a loss of power, as far as known; a schedule does.
     pub(super) fn lose_power(&mut self) {
         self.count_down = None;
     }
@@ -127,7 +127,7 @@ impl CountDown {
             "enable": u8::from(self.due.is_some()),
             "delay": self.delay.as_secs(),
             "act": u8::from(self.on),
-            // A started second counts: 0 is said only when it is over.
+            // A second that has begun counts: 0 means that the time is over.
             "remain": left.as_millis().div_ceil(1000) as u64,
         }))
     }

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use crate::sim::plug::device::SimPlug;
 use crate::sim::plug::dimmer::Dimmer;
+use crate::sim::plug::json::fields;
 use crate::sim::plug::outlet::SimOutlet;
 use crate::sim::plug::record::SwitchedBy;
-use crate::sim::plug::words::fields;
 
-/// Old firmwares have a `fwId` of zeros.
+/// The `fwId` of old firmwares.
 const NO_ID: &str = "00000000000000000000000000000000";
 
 impl SimPlug {
@@ -56,7 +56,7 @@ impl SimPlug {
         }))
     }
 
-    /// A field that not all firmwares have.
+    /// A field that only some firmwares have.
     fn field(&self, name: &str) -> Value {
         match name {
             "type" | "mic_type" => self.model.kind.into(),
@@ -66,7 +66,7 @@ impl SimPlug {
             "obd_src" => "tplink".into(),
             "brightness" => self.dimmer.brightness.into(),
             "preferred_state" => Dimmer::preferred_state(),
-            // latitude and longitude in their two spellings, ntc_state
+            // latitude and longitude in both spellings, ntc_state
             _ => 0.into(),
         }
     }

@@ -1,5 +1,5 @@
-//! Finds the answer of the one requested method in a reply. Firmwares report errors at three levels: the whole reply, the
-//! module, the method.
+//! Finds the reply of the one requested method. Firmwares report errors at three levels: the whole reply, the module,
+//! the method.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,21 +13,21 @@ use crate::model::shown;
 use crate::smarthome::lenient::IfReadable;
 use crate::smarthome::message::number::Num;
 
-/// The most of a plug's own error message that is shown, in characters; firmwares use three words.
+/// The longest part of a plug's own error message that is shown, in characters; firmwares use three words.
 const REASON_SHOWN: usize = 80;
 
-/// Why a text is not the answer that was asked for.
+/// Why a text is not a reply to the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAnswer {
-    /// Not JSON, cut off, or of another shape. The text names the fault, never the contents.
+    /// Not JSON, cut off, or of another structure. The text names the fault and never quotes the reply.
     #[error("{0}")]
     Malformed(Box<str>),
-    /// JSON that does not hold the method that was asked.
+    /// Valid JSON without the requested method.
     #[error("the answer has no {module}.{method}")]
     Missing {
-        /// The module that was asked.
+        /// The requested module.
         module: &'static str,
-        /// The method that was asked.
+        /// The requested method.
         method: &'static str,
     },
     /// The plug reports an error.
@@ -35,12 +35,12 @@ pub enum NotAnAnswer {
     Device {
         /// `err_code`
         code: i64,
-        /// `err_msg`, or what the code is known to mean.
+        /// `err_msg`, or the known meaning of the code.
         message: Box<str>,
     },
 }
 
-/// Reads the answer of this method of this module.
+/// Parses the reply of this method of this module.
 pub(super) fn find_method<'a, T: Deserialize<'a>>(
     text: &'a str,
     method: (&'static str, &'static str),
@@ -51,7 +51,7 @@ pub(super) fn find_method<'a, T: Deserialize<'a>>(
     serde_json::from_str(body.get()).map_err(|error| malformed(&error))
 }
 
-/// The answer of this method of this module, as it was sent.
+/// The reply of this method of this module, unparsed.
 pub(super) fn find_body<'a>(
     text: &'a str,
     (module, method): (&'static str, &'static str),
@@ -64,8 +64,8 @@ pub(super) fn find_body<'a>(
     found.ok_or(NotAnAnswer::Missing { module, method })
 }
 
-/// The same in one pass over the text, for the reply that is read most often; `T` must check the method's own error. None
-/// if anything is wrong; [`find_body`] then names the fault.
+/// The same in one pass over the text, for the most frequent reply; `T` must check the method's own error. `None` if
+/// anything is wrong; [`find_body`] then names the fault.
 pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
     text: &'a str,
     (module, method): (&'static str, &'static str),
@@ -77,7 +77,7 @@ pub(super) fn find_method_at_once<'a, T: Deserialize<'a>>(
     found.ok()?.part?.part
 }
 
-/// A serde error without its quotes from the reply.
+/// An error of serde without its quotes from the reply.
 pub(super) fn malformed(error: &serde_json::Error) -> NotAnAnswer {
     let what = match error.classify() {
         serde_json::error::Category::Eof => "JSON cut off",
@@ -88,7 +88,7 @@ pub(super) fn malformed(error: &serde_json::Error) -> NotAnAnswer {
     NotAnAnswer::Malformed(format!("{what} at byte {}", error.column()).into())
 }
 
-/// `err_code` and `err_msg`, wherever they stand.
+/// `err_code` and `err_msg`, at any level.
 #[derive(Deserialize)]
 pub(super) struct Status<'a> {
     #[serde(default)]
@@ -126,14 +126,14 @@ impl<'a> Status<'a> {
     }
 }
 
-/// What was found at one level: the part that was looked for, and the error that may stand beside it.
+/// The result at one level: the part that was searched for, and the error beside it.
 struct Level<T> {
     part: Option<T>,
     error: Option<NotAnAnswer>,
 }
 
 impl<T> Level<T> {
-    /// An error beside the part that was asked for belongs to something else.
+    /// An error beside the requested part belongs to something else.
     fn part_or_error(self) -> Result<Option<T>, NotAnAnswer> {
         match (self.part, self.error) {
             (Some(part), _) => Ok(Some(part)),
@@ -143,7 +143,7 @@ impl<T> Level<T> {
     }
 }
 
-/// Looks for one key of an object and reads only what stands there, and the level's own error.
+/// Searches an object for one key, and reads only its value and the level's own error.
 struct LevelReader<S> {
     key: &'static str,
     inner: S,
@@ -187,7 +187,7 @@ impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for LevelReader<S> {
     }
 }
 
-/// Which of the keys that matter at one level this is.
+/// The keys that matter at one level.
 enum LevelKey {
     Wanted,
     ErrCode,
@@ -195,7 +195,7 @@ enum LevelKey {
     Other,
 }
 
-/// Compares a key without keeping it.
+/// Compares a key without storing it.
 struct KeyIn {
     wanted: &'static str,
 }
@@ -225,7 +225,7 @@ impl Visitor<'_> for KeyIn {
     }
 }
 
-/// The method's own body, kept as text.
+/// The method's own reply, as text.
 struct Body;
 
 impl<'de> DeserializeSeed<'de> for Body {
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// Found by the fuzzer: it went to the log and to `result` as it came.
+    /// Found by the fuzzer: it was written to the log and to `result` unchanged.
     #[test]
     fn a_plugs_own_reason_is_one_short_line() {
         let json = format!(r#"{{"err_code":-9,"err_msg":"no\r\nforged: {}"}}"#, "x".repeat(60_000));

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::smarthome::lenient::if_readable;
 use crate::smarthome::message::number::Num;
 
-/// Whether a plug is bound to an account and connected. The account's name, also in the reply, is not kept.
+/// Whether a plug is bound to an account and connected. The reply also has the account's name, which is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CloudInfo {
     /// The plug belongs to an account.

@@ -1,5 +1,5 @@
-//! The energy meter: what it shows, what was used on each day or in each month, and the plug's own date, which
-//! decides what "today" is.
+//! The energy meter: its present values, the energy of each day or month, and the plug's own date, which decides what
+//! "today" is.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::smarthome::lenient::{IfReadable, if_readable};
 use crate::smarthome::message::answer::NotAnAnswer;
 use crate::smarthome::message::number::{Amount, Num};
 
-/// The values of a meter, in the units that MQTT uses. A value is absent if the firmware does not report it.
+/// The values of a meter, in the units of the MQTT payload. A value is absent if the firmware does not report it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Meter {
     /// W, as the plug measures it: real power, not voltage times current.
@@ -45,7 +45,7 @@ impl Meter {
 /// The date on the plug's own wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Date {
-    /// Year.
+    /// With the century, such as 2026.
     pub year: u16,
     /// Month, 1..=12.
     pub month: u8,
@@ -54,7 +54,7 @@ pub struct Date {
 }
 
 /// `emeter.get_realtime`. Old firmwares report A, V, W and kWh, newer ones mA, mV, mW and Wh; the keys of each reply
-/// show which. A strip may add `slot_id`, which says nothing that was not asked.
+/// show which. A strip may add `slot_id`, which repeats the request.
 #[derive(Deserialize)]
 pub(super) struct RawMeter {
     #[serde(default, deserialize_with = "if_readable")]
@@ -86,12 +86,12 @@ impl From<RawMeter> for Meter {
     }
 }
 
-/// One value, from the key of either generation.
+/// One value, from the key of either generation of firmwares.
 fn in_units(whole: Option<Amount>, thousandths: Option<Amount>) -> Option<f64> {
     whole.map(|whole| whole.0).or(thousandths.map(|thousandths| thousandths.0 / 1000.0))
 }
 
-/// `emeter.get_daystat`. Days on which nothing was used are left out.
+/// `emeter.get_daystat`. Days without use are left out.
 #[derive(Deserialize)]
 pub(super) struct RawDays {
     #[serde(default, deserialize_with = "if_readable")]
@@ -120,7 +120,7 @@ struct RawUse {
 }
 
 impl RawDays {
-    /// Number of the day, and kWh, of the days of this month; nothing if the answer has none that can be read.
+    /// The days of this month with their kWh; `None` if no entry can be read.
     pub(super) fn used(&self, year: u16, month: u8) -> Option<Vec<(u8, f64)>> {
         let is_of = |raw: &RawUse| is_as_asked(raw.year, year.into()) && is_as_asked(raw.month, month.into());
         used(self.day_list.as_deref()?, is_of, |raw| raw.day)
@@ -128,14 +128,14 @@ impl RawDays {
 }
 
 impl RawMonths {
-    /// Number of the month, and kWh, of the months of this year; nothing if the answer has none that can be read.
+    /// The months of this year with their kWh; `None` if no entry can be read.
     pub(super) fn used(&self, year: u16) -> Option<Vec<(u8, f64)>> {
         used(self.month_list.as_deref()?, |raw| is_as_asked(raw.year, year.into()), |raw| raw.month)
     }
 }
 
-/// The entries of a list. Firmwares list more than was asked for: `is_of` says which count. A list of which nothing can
-/// be read does not mean that nothing was used.
+/// The entries of a list. Firmwares also list entries that were not requested: `is_of` selects those that count. If no
+/// entry of a list can be read, the energy is unknown, not 0.
 fn used(
     list: &[IfReadable<RawUse>],
     is_of: impl Fn(&RawUse) -> bool,
@@ -151,7 +151,7 @@ fn used(
     (!is_unreadable).then(|| counts.collect())
 }
 
-/// A value that an entry lacks is as requested.
+/// A value that is missing in an entry counts as the requested one.
 fn is_as_asked(value: Option<Num>, asked: i64) -> bool {
     value.is_none_or(|value| value.0 == asked)
 }
@@ -163,7 +163,7 @@ impl RawUse {
     }
 }
 
-/// `time.get_time`, as far as a date goes.
+/// The date in `time.get_time`.
 #[derive(Deserialize)]
 pub(super) struct RawDate {
     #[serde(default)]

@@ -1,11 +1,11 @@
-//! The messages to a plug and its replies, as JSON: `{"<module>":{"<method>":{…}}}` both ways.
+//! The messages to a plug and its replies, as JSON: `{"<module>":{"<method>":{…}}}` in both directions.
 //!
-//! Pure: it does not know how a message travels. Facts are from recordings of real devices. Every method's argument is
-//! `{}`, never `null`: some firmwares answer `null` with nothing. Each method is sent alone, because some firmwares crash
-//! on modules that they lack. The one exception is [`Request::SetRelayAndRead`], whose two methods every firmware has.
+//! Pure: it does not know the transport. Facts are from recordings of real devices. Every method's argument is `{}`,
+//! never `null`: some firmwares do not answer `null`. Each method is sent alone, because some firmwares crash on
+//! modules that they lack. The one exception is [`Request::SetRelayAndRead`], whose two methods every firmware has.
 //!
-//! [`Request`] and [`Reply`] are in `request`; `answer` finds the method's answer in a reply; each other file reads one
-//! kind of answer.
+//! [`Request`] and [`Reply`] are in `request`; `answer` finds the method's part of a reply; each other file parses one
+//! kind of reply.
 
 mod answer;
 mod cloud_info;

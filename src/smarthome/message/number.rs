@@ -1,4 +1,4 @@
-//! Numbers as firmwares write them: as an integer, a float, a text, or `true`.
+//! Numbers as firmwares write them: as an integer, a float, a string, or `true`.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, Visitor};
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Amount(pub(super) f64);
 
-/// A number of which only the whole part counts. What no `i64` can hold becomes the nearest that it can.
+/// A number of which only the integer part counts. A value beyond an `i64` becomes its nearest limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Num(pub(super) i64);
 

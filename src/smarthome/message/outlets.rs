@@ -1,7 +1,7 @@
 //! The outlets of a strip, and the id of each on a route.
 //!
-//! Firmwares differ in the form of the ids, and one firmware over its transports: two digits, or the strip's device
-//! id and two digits. The last two characters are always the outlet's own.
+//! Firmwares differ in the form of the ids, and one firmware differs between its transports: two digits, or the strip's
+//! device id and two digits. The last two characters are always the outlet's own.
 
 use crate::model::DeviceId;
 
@@ -16,23 +16,23 @@ pub(super) const MOST_OUTLETS: usize = 32;
 pub struct Outlets(u32);
 
 impl Outlets {
-    /// Just this one. Strips have six at most; beyond 31 there is none.
+    /// One outlet. Strips have at most six; an outlet beyond 31 is ignored.
     pub fn one(outlet: Outlet) -> Self {
         Self(1_u32.checked_shl(outlet.into()).unwrap_or(0))
     }
 
-    /// Both these and those.
+    /// The outlets of both.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// Whether this one is among them.
+    /// Whether this outlet is one of them.
     pub fn has(self, outlet: Outlet) -> bool {
         self.0 & Self::one(outlet).0 != 0
     }
 
-    /// Each of them, in order.
+    /// All of them, in order.
     pub fn iter(self) -> impl Iterator<Item = Outlet> {
         (0..32).filter(move |&outlet| self.has(outlet))
     }
@@ -43,7 +43,7 @@ impl Outlets {
 pub struct OutletDescription {
     /// Its id in the form that the strip reported over this route: two digits, or the strip's device id and two digits.
     pub id: Box<str>,
-    /// The name that its user gave it; may be empty.
+    /// The name that the user gave it; may be empty.
     pub alias: Box<str>,
 }
 
@@ -52,9 +52,9 @@ pub struct OutletDescription {
 pub enum OutletIds<'a> {
     /// As the strip reported them over this route.
     AsGiven(&'a [OutletDescription]),
-    /// The strip's device id and two digits, as the cloud wants them.
+    /// The strip's device id and two digits, as the cloud requires them.
     Long(&'a DeviceId),
-    /// The device has none, or has not reported them.
+    /// The device has no outlets, or has not reported them.
     None,
 }
 
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(
             OutletIds::AsGiven(&given).list(both),
             ["00", "8006aa00000000000000000000000000000000ff01"],
-            "not a letter is changed"
+            "the id is not changed"
         );
         assert_eq!(OutletIds::AsGiven(&given).list(Outlets::one(4)), ["04"]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The requests to a plug, as JSON, and the replies, decoded.
+//! The requests to a plug, as JSON, and their replies, parsed.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::smarthome::message::outlets::{Outlet, OutletIds, Outlets};
 use crate::smarthome::message::rules::{RawCountDowns, RawRules, ScheduleRule};
 use crate::smarthome::message::sysinfo::{DeviceInfo, RawSysInfo, Reading};
 
-/// One thing asked of a plug. `None` for an outlet means the device as a whole.
+/// A request to a plug. `None` for an outlet means the device as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// The device info and the state.
+    /// Read the device info and the state.
     SysInfo,
     /// Switch the relay of a device that has one.
     SetRelay(RelayState),
@@ -27,38 +27,38 @@ pub enum Request {
     SetRelayAndRead(RelayState),
     /// Switch several outlets of a strip at once.
     SetOutlets(Outlets, RelayState),
-    /// Switch the LED. The message has the opposite: `off` 1 is dark.
+    /// Switch the LED. The message has the inverse: `off` 1 is dark.
     SetLed(RelayState),
     /// Dim to 1..=100 %. Does not switch on.
     SetBrightness(u8),
-    /// Dim over this many milliseconds to 0..=100 %; 0 ends dark and off, anything else switches on.
+    /// Dim within this many milliseconds to 0..=100 %; 0 ends dark and off, anything else switches on.
     Fade(u8, u32),
     /// Set the name.
     SetAlias(Option<Outlet>, Arc<str>),
-    /// Restart the firmware in a second. With a delay of 0 it would never answer.
+    /// Restart the firmware in a second. With a delay of 0 it would not reply.
     Reboot,
-    /// Whether the plug is bound to an account, and connected to TP-Link's cloud.
+    /// Read whether the plug is bound to an account, and connected to TP-Link's cloud.
     CloudInfo,
-    /// The values of the meter.
+    /// Read the meter.
     Meter(Option<Outlet>),
-    /// The energy used on each day of this month (year, month).
+    /// Read the energy of each day of this month (year, month).
     MeterDays(Option<Outlet>, u16, u8),
-    /// The energy used in each month of this year.
+    /// Read the energy of each month of this year.
     MeterMonths(Option<Outlet>, u16),
-    /// The plug's date.
+    /// Read the plug's date.
     Clock,
-    /// The running count-down.
+    /// Read the running count-down.
     CountDown(Option<Outlet>),
-    /// Delete the count-down; a plug has room for one.
+    /// Delete the count-down; a plug can have one.
     StopCountDown(Option<Outlet>),
-    /// Start a count-down: seconds, and the state in which it ends.
+    /// Start a count-down: seconds, and the state that it switches to.
     StartCountDown(Option<Outlet>, u32, RelayState),
-    /// The schedule.
+    /// Read the schedule.
     Schedule(Option<Outlet>),
 }
 
 impl Request {
-    /// Appends the request as JSON, naming outlets as this wire wants them.
+    /// Appends the request as JSON, with the outlet ids of this route.
     pub fn write_json(&self, ids: OutletIds<'_>, out: &mut Vec<u8>) {
         if *self == Self::SysInfo {
             // Sent far more often than all others together.
@@ -72,18 +72,18 @@ impl Request {
             return;
         }
         let context = self.outlets().map(|outlets| json!({ "child_ids": ids.list(outlets) }));
-        // The context goes first; firmwares are known to read from front to back. Writing to memory cannot fail.
+        // The context comes first, because firmwares parse from front to back. Writing to memory cannot fail.
         let _ = match context {
             Some(context) => write!(out, r#"{{"context":{context},"{module}":{{"{method}":{argument}}}}}"#),
             None => write!(out, r#"{{"{module}":{{"{method}":{argument}}}}}"#),
         };
     }
 
-    /// Reads the answer to this request. `known` is the device of the reading before, reused when it still fits,
-    /// so that a plug's thousandth reading allocates nothing.
+    /// Parses the reply to this request. `known` is the device info of the last reading, which is reused if it has not
+    /// changed, so that a repeated reading allocates nothing.
     ///
     /// # Errors
-    /// When the text is no answer to this request, or reports an error.
+    /// If the text is not a reply to this request, or reports an error.
     pub fn read_reply(&self, json: &[u8], known: Option<&Arc<DeviceInfo>>) -> Result<Reply, NotAnAnswer> {
         let text = String::from_utf8_lossy(json);
         match self.read_text(&text, known) {
@@ -127,7 +127,7 @@ impl Request {
         }
     }
 
-    /// Whether carrying it out changes the plug.
+    /// Whether it changes the plug.
     pub fn changes_something(&self) -> bool {
         match self {
             Self::SetRelay(_)
@@ -151,7 +151,7 @@ impl Request {
         }
     }
 
-    /// The module and the method that this request names first, under which the answer stands too.
+    /// The first module and method of this request; the reply is under the same names.
     pub fn method(&self) -> (&'static str, &'static str) {
         match self {
             Self::SysInfo => ("system", "get_sysinfo"),
@@ -175,7 +175,7 @@ impl Request {
         }
     }
 
-    /// The argument of the method. Integers where the firmwares want them, and `{}`, never `null`.
+    /// The argument of the method: integers where firmwares require them, and `{}`, never `null`.
     fn argument(&self) -> Value {
         match self {
             Self::SetRelay(state) | Self::SetRelayAndRead(state) | Self::SetOutlets(_, state) => {
@@ -201,7 +201,7 @@ impl Request {
         }
     }
 
-    /// The outlets that it is about, where it is not about the device as a whole.
+    /// The outlets of the request; `None` if it is about the device as a whole.
     fn outlets(&self) -> Option<Outlets> {
         match self {
             Self::SetOutlets(outlets, _) => Some(*outlets),
@@ -237,28 +237,28 @@ fn bit(state: RelayState) -> u8 {
     state.is_on().into()
 }
 
-/// What a plug answered, decoded.
+/// A parsed reply of a plug.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// The answer to [`Request::SysInfo`].
+    /// To [`Request::SysInfo`].
     SysInfo(Reading),
-    /// The answer to [`Request::CloudInfo`].
+    /// To [`Request::CloudInfo`].
     CloudInfo(CloudInfo),
-    /// The answer to [`Request::Meter`].
+    /// To [`Request::Meter`].
     Meter(Meter),
-    /// The answer to [`Request::MeterDays`] and [`Request::MeterMonths`]: number of the day or month, and kWh.
+    /// To [`Request::MeterDays`] and [`Request::MeterMonths`]: number of the day or month, and kWh.
     Used(Vec<(u8, f64)>),
-    /// An answer to [`Request::MeterDays`] or [`Request::MeterMonths`] without these values.
+    /// To [`Request::MeterDays`] or [`Request::MeterMonths`], without these values.
     NotTold,
-    /// The answer to [`Request::Clock`].
+    /// To [`Request::Clock`].
     Clock(Date),
-    /// The answer to [`Request::CountDown`]: seconds left and the state that it ends in, if one is running.
+    /// To [`Request::CountDown`]: seconds left and the state that it switches to, if one is running.
     CountDown(Option<(u32, RelayState)>),
-    /// The answer to [`Request::Schedule`].
+    /// To [`Request::Schedule`].
     Schedule(Arc<[ScheduleRule]>),
-    /// It was done.
+    /// The request was carried out.
     Done,
-    /// The answer to [`Request::SetRelayAndRead`]: it was done, and the state that the plug reported after that, if any.
+    /// To [`Request::SetRelayAndRead`]: it was carried out, and the state that the plug reported after that, if any.
     Switched(Option<Reading>),
 }
 
@@ -270,7 +270,7 @@ mod tests {
     use crate::model::DeviceId;
     use crate::smarthome::message::OutletDescription;
 
-    /// One of each kind, about a plug and about an outlet.
+    /// One of each kind, for a plug and for an outlet.
     fn every_request() -> Vec<Request> {
         let whole = [
             Request::SysInfo,
@@ -493,7 +493,7 @@ mod tests {
         }
     }
 
-    /// JSON that resembles replies: the keys that matter, over any values.
+    /// JSON that resembles replies: the relevant keys, with any values.
     fn lookalike() -> impl Strategy<Value = Value> {
         const KEYS: [&str; 24] = [
             "err_code",

@@ -1,4 +1,4 @@
-//! The count-down of a plug, which has room for one, and its schedule.
+//! The count-down of a plug, which can have one, and its schedule.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use crate::model::RelayState;
 use crate::smarthome::lenient::IfReadable;
 use crate::smarthome::message::number::Num;
 
-/// One entry of a plug's own schedule, as far as it is shown.
+/// One entry of a plug's own schedule, with the fields that are shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduleRule {
-    /// What the user called it.
+    /// The name that the user gave it.
     pub name: Box<str>,
-    /// Whether it is used.
+    /// Whether it is enabled.
     pub enabled: bool,
-    /// What it does; `None` where the firmware says neither.
+    /// The state that it switches to; `None` if the firmware does not report it.
     pub then: Option<RelayState>,
-    /// When, in words: `07:30`, `sunrise`, `sunset-30m`; empty where the firmware gives no time.
+    /// The time as text: `07:30`, `sunrise`, `sunset-30m`; empty if the firmware reports none.
     pub at: Box<str>,
-    /// On which days of the week, Sunday first.
+    /// The days of the week, Sunday first.
     pub days: [bool; 7],
 }
 
@@ -31,7 +31,7 @@ pub(super) struct RawCountDowns {
     rule_list: Vec<RawCountDown>,
 }
 
-/// `enable` falls to 0 when it has run out. `remain` counts down; what it started from stays in `delay`.
+/// `enable` becomes 0 at the end. `remain` counts down; `delay` keeps the original value.
 #[derive(Deserialize)]
 struct RawCountDown {
     #[serde(default)]
@@ -44,7 +44,7 @@ struct RawCountDown {
 }
 
 impl RawCountDowns {
-    /// Seconds left and the state that they end in, if one is running.
+    /// Seconds left and the state that it switches to, if one is running.
     pub(super) fn running(&self) -> Option<(u32, RelayState)> {
         let running = self.rule_list.iter().filter(|rule| rule.enable.0 != 0).find(|rule| rule.left() > 0)?;
         let seconds = u32::try_from(running.left()).unwrap_or(u32::MAX);
@@ -65,8 +65,8 @@ pub(super) struct RawRules<'a> {
     rule_list: Vec<IfReadable<RawRule<'a>>>,
 }
 
-/// The start (`s…`) is what the apps offer; a rule may have an end (`e…`) instead or as well, which is shown only
-/// where there is no start.
+/// The apps set the start (`s…`). A rule may have an end (`e…`) instead or as well, which is shown only without a
+/// start.
 #[derive(Deserialize)]
 struct RawRule<'a> {
     #[serde(borrow, default)]
@@ -112,8 +112,8 @@ impl RawRule<'_> {
     }
 }
 
-/// When a rule acts: `option` -1 means never, 0 at so many minutes after midnight, 1 at sunrise, 2 at sunset, the
-/// latter two with an offset in minutes.
+/// The time of a rule: `option` -1 is never, 0 this many minutes after midnight, 1 sunrise, 2 sunset, the latter two
+/// with an offset in minutes.
 fn moment(option: Option<Num>, minutes: Num, offset: Num) -> Option<String> {
     match option?.0 {
         0 if (0..MINUTES_OF_A_DAY).contains(&minutes.0) => {

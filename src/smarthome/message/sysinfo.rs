@@ -15,35 +15,35 @@ use crate::smarthome::message::outlets::{MOST_OUTLETS, OutletDescription};
 /// The reply to `get_sysinfo`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// What seldom changes. Shared with the reading before, as long as it is the same.
+    /// The part that seldom changes, shared with the last reading while it is the same.
     pub device: Arc<DeviceInfo>,
-    /// The relay; absent on strips, whose outlets have one each.
+    /// The relay; absent on strips, where each outlet has one.
     pub relay: Option<RelayState>,
     /// The LED, if the plug has one.
     pub led: Option<RelayState>,
-    /// Seconds since the relay went on; only while it is on.
+    /// Seconds since the relay was switched on; only while it is on.
     pub on_time: Option<u64>,
     /// Wi-Fi signal in dBm, negative.
     pub rssi: Option<i32>,
-    /// How bright a dimmer is set, 0..=100 %, whether it is on or not.
+    /// The brightness of a dimmer, 0..=100 %, whether it is on or off.
     pub brightness: Option<u8>,
     /// The outlets of a strip, in the order of [`DeviceInfo::outlets`].
     pub outlets: Box<[OutletState]>,
-    /// The fields of the reply that could not be read, and count as absent.
+    /// The fields of the reply that could not be read; they count as absent.
     pub unread: Box<[&'static str]>,
 }
 
-/// The most of a device's own kind or model that is shown, in characters.
+/// The longest part of a device's own kind or model that is shown, in characters.
 const KIND_SHOWN: usize = 40;
 
-/// Whether this is the kind of device that this family is. Bulbs and the newer command set have others.
+/// Whether this is the device type of this family. Bulbs and devices of TP-Link's newer protocol have others.
 pub(crate) fn is_plug_kind(kind: &str) -> bool {
     kind.eq_ignore_ascii_case("IOT.SMARTPLUGSWITCH")
 }
 
 impl Reading {
-    /// Whether it is of the family that this program serves: by its type, or by its relay if the type is
-    /// missing or names no family.
+    /// Whether it belongs to the family that this program serves: by its type, or by its relay if the type is missing
+    /// or unknown.
     pub fn is_plug(&self) -> bool {
         let kind = self.device.kind.as_bytes();
         let names =
@@ -51,7 +51,7 @@ impl Reading {
         is_plug_kind(&self.device.kind) || (self.has_relay() && !names(b"IOT.") && !names(b"SMART."))
     }
 
-    /// What it is instead, if it is no plug and has nothing to switch: a bulb, a camera.
+    /// What it is instead, if it is neither a plug nor has a relay: a bulb, a camera.
     pub(crate) fn other_kind(&self) -> Option<String> {
         let DeviceInfo { kind, model, .. } = &*self.device;
         let other = || format!("it is a {} ({})", shown(kind, KIND_SHOWN), shown(model, KIND_SHOWN));
@@ -63,12 +63,12 @@ impl Reading {
     }
 }
 
-/// One outlet's relay.
+/// The relay of one outlet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutletState {
     /// Whether it is on; absent if that could not be read.
     pub relay: Option<RelayState>,
-    /// Seconds since it went on; only while it is on.
+    /// Seconds since it was switched on; only while it is on.
     pub on_time: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ pub struct DeviceInfo {
     pub device_id: Option<DeviceId>,
     /// Its MAC address, which firmwares name in different ways.
     pub mac: Option<Mac>,
-    /// The name that its user gave it, any text; may be empty.
+    /// The name that the user gave it, any text; may be empty.
     pub alias: Box<str>,
     /// Model and region, such as `HS100(EU)`.
     pub model: Arc<str>,
@@ -89,9 +89,9 @@ pub struct DeviceInfo {
     pub sw_version: Arc<str>,
     /// `IOT.SMARTPLUGSWITCH` for all of this family.
     pub kind: Arc<str>,
-    /// Colon-separated abilities: `TIM`, with `ENE` where the plug has a meter.
+    /// Colon-separated abilities: `TIM`, and `ENE` if the plug has a meter.
     pub feature: Arc<str>,
-    /// The product name; tells switches and dimmers from plugs.
+    /// The product name; distinguishes switches and dimmers from plugs.
     pub dev_name: Arc<str>,
     /// Whether it reports a brightness.
     pub dims: bool,
@@ -99,7 +99,7 @@ pub struct DeviceInfo {
     pub outlets: Box<[OutletDescription]>,
 }
 
-/// What a device of this family is, decided by its fields and never by its model.
+/// The kind of device, decided by its fields and never by its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A plug with one relay.
@@ -113,12 +113,12 @@ pub enum DeviceKind {
 }
 
 impl DeviceInfo {
-    /// Whether the plug has an energy meter. Never send `emeter` to one that does not.
+    /// Whether the plug has an energy meter. Never send `emeter` to one without.
     pub fn has_meter(&self) -> bool {
         self.feature.split(':').any(|feature| feature == "ENE")
     }
 
-    /// What it is.
+    /// The kind of device.
     pub fn what(&self) -> DeviceKind {
         if !self.outlets.is_empty() {
             DeviceKind::Strip
@@ -131,14 +131,14 @@ impl DeviceInfo {
         }
     }
 
-    /// Wall switches are called light switches; a plug for lights would be called a plug.
+    /// Wall switches are named light switches; a plug for lights would be named a plug.
     fn is_wall_switch(&self) -> bool {
         let name = self.dev_name.to_ascii_lowercase();
         name.contains("light") && !name.contains("plug")
     }
 }
 
-/// `system.get_sysinfo`. Firmwares name the same thing in different ways; none has all of these.
+/// `system.get_sysinfo`. Firmwares name the same field in different ways; none has all of these.
 #[derive(Deserialize)]
 pub(super) struct RawSysInfo<'a> {
     #[serde(rename = "deviceId", borrow, default)]
@@ -184,8 +184,8 @@ impl<'a> RawSysInfo<'a> {
         self.err_code.0 == 0
     }
 
-    /// Reads a reply that serde's derived reader refuses. A plug that reports its identity and its state has answered,
-    /// whatever error stands beside them.
+    /// Parses a reply that serde's derived reader refuses. A plug that reports its identity and its state has replied,
+    /// whatever error is beside them.
     pub(super) fn by_field(body: &'a RawValue) -> Result<Self, NotAnAnswer> {
         let mut fields: Fields<'a> = serde_json::from_str(body.get()).map_err(|error| malformed(&error))?;
         let mut sysinfo = Self {
@@ -301,8 +301,8 @@ struct RawOutlet<'a> {
 }
 
 impl<'a> RawOutlet<'a> {
-    /// The outlets of a reply that is read field by field. One whose id cannot be read has the number that the others
-    /// leave free, in the form of theirs.
+    /// The outlets of a reply that is parsed field by field. An outlet with an unreadable id gets the number that the
+    /// others leave free, in the form of theirs.
     fn all_by_field(fields: &mut Fields<'a>) -> Vec<Self> {
         let items = fields.list("children");
         let mut outlets: Vec<Self> = Vec::new();
@@ -326,7 +326,7 @@ impl<'a> RawOutlet<'a> {
         outlets
     }
 
-    /// One of them, and whether all of it could be read.
+    /// One outlet, and whether all of it could be read.
     fn by_field(item: &'a RawValue) -> (Self, bool) {
         let Ok(mut fields) = serde_json::from_str::<Fields<'a>>(item.get()) else {
             return (Self { id: Cow::default(), alias: Cow::default(), state: None, on_time: None }, false);
@@ -340,7 +340,7 @@ impl<'a> RawOutlet<'a> {
         (outlet, fields.unread().is_empty())
     }
 
-    /// The last two characters: the outlet's own, in both forms of the ids.
+    /// The last two characters, which are the outlet's own in both forms of the ids.
     fn own_digits(&self) -> &[u8] {
         let id = self.id.as_bytes();
         &id[id.len().saturating_sub(2)..]
@@ -356,7 +356,7 @@ impl<'a> RawOutlet<'a> {
     }
 }
 
-/// Some strips go on counting for outlets that are off.
+/// Some strips continue to count for outlets that are off.
 fn on_time(relay: RelayState, seconds: Option<Num>) -> Option<u64> {
     seconds.filter(|_| relay.is_on()).and_then(|seconds| u64::try_from(seconds.0).ok())
 }
@@ -373,7 +373,7 @@ mod tests {
         }
     }
 
-    /// An HS100 as hardware 1.0 answers, in our own words.
+    /// As an HS100 with hardware 1.0 replies, written by hand.
     const HS100: &str = r#"{"system":{"get_sysinfo":{"err_code":0,"sw_ver":"1.2.5 Build 171129 Rel.174814",
         "hw_ver":"1.0","type":"IOT.SMARTPLUGSWITCH","model":"HS100(EU)","mac":"50:C7:BF:00:00:07",
         "deviceId":"8006000000000000000000000000000000000007","alias":"K\u00fcche","dev_name":"Wi-Fi Smart Plug",
@@ -429,7 +429,7 @@ mod tests {
         json[place] = 0xfc;
         assert_eq!(&*reading(&json, None).device.alias, "K\u{fffd}che");
     }
-    /// A strip of three, in our own words: the last id first, and a count for an outlet that is off.
+    /// A strip with three outlets, written by hand: the last id first, and a count for an outlet that is off.
     const STRIP: &str = r#"{"system":{"get_sysinfo":{"err_code":0,"sw_ver":"1.0.3","hw_ver":"1.0","model":"KP303(UK)",
         "mic_type":"IOT.SMARTPLUGSWITCH","mac":"1C:3B:F3:00:00:09","alias":"Desk","feature":"TIM","led_off":1,
         "deviceId":"8006000000000000000000000000000000000009","rssi":-68,"child_num":3,"children":[
@@ -566,7 +566,7 @@ mod tests {
         assert!(matches!(read(r#"{"system":{"get_sysinfo":[1]}}"#), Err(NotAnAnswer::Malformed(_))));
     }
 
-    /// Each of these hid the plug altogether: no answer, no line in `discover`.
+    /// Each of these made the plug unusable: no reply, no line in `discover`.
     #[test]
     fn one_odd_field_costs_itself_alone() {
         let sound = reading(HS100.as_bytes(), None);

@@ -40,7 +40,7 @@ impl<P: Serialize> ApiCall<P> {
     }
 }
 
-/// `login`. All four parameters are mandatory; `refreshTokenNeeded` asks for a refresh token.
+/// `login`. All four parameters are mandatory; `refreshTokenNeeded` requests a refresh token.
 pub fn login(username: &str, password: &Secret, terminal: &str) -> SecretBuf {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

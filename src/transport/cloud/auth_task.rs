@@ -481,7 +481,7 @@ mod tests {
         let (mut queue, now) = (queue(), Instant::now());
         let (request, gone) = token_request();
         drop(gone);
-        assert!(queue.take(request, now).is_none(), "nobody waits for it any more");
+        assert!(queue.take(request, now).is_none(), "no caller waits for it any more");
         let (request, mut replied) = token_request();
         assert!(queue.take(request, now).is_some());
         let (reply, _logged_in) = oneshot::channel();

@@ -21,7 +21,6 @@ pub(super) struct CloudClient {
     pub(crate) account: TrustedHost,
 }
 
-/// One call.
 pub(super) struct AccountCall<'a, W, R> {
     pub(crate) host: &'a TrustedHost,
     /// A command: waits for the rate limit, and may use the calls that polls leave.

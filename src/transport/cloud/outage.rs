@@ -95,7 +95,7 @@ mod tests {
         assert!(!outage.is_of_one(&plug(1), now) && !outage.is_of_one(&plug(3), now));
         outage.answered(&plug(2), now);
         assert!(outage.is_of_one(&plug(1), now));
-        assert!(!outage.is_of_one(&plug(1), now + SERVED_RECENTLY), "nobody was served for long");
+        assert!(!outage.is_of_one(&plug(1), now + SERVED_RECENTLY), "no plug was served for a long time");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The life of the token: how the account gets one, shares it, renews it and discards it, and when the cloud is not used.
+//! The life of the token: how the account gets one, shares it, renews it and discards it, and when the cloud is not
+//! used.
 //!
-//! Decisions only: no socket, no channel, no clock. Each question comes with `now`; `auth_task` does what the answer says.
+//! Decisions only: no socket, no channel, no clock. Each call has `now` as an argument; `auth_task` runs the requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
 const THROTTLED: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
 /// After a login or refresh that failed and may succeed later.
 const AUTH_FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10 * 60));
-/// Why a session whose place was taken gets no token.
+/// Why a session that was replaced gets no token.
 const RETIRED: &str = "the config was read again";
 /// Two clients that share an account can log each other out for ever. We take part once in this time.
 const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
@@ -117,7 +118,7 @@ impl Session {
             GrantKind::Login => self.account.password.as_ref().map(login),
             GrantKind::LoginByHand => self.manual_password.as_ref().map(login),
         };
-        // `get_token` asks only for a kind whose secret is there.
+        // `get_token` returns only a kind whose secret exists.
         body.unwrap_or_default()
     }
 
@@ -497,7 +498,7 @@ pub enum GrantKind {
 pub(crate) enum SessionStep {
     /// Use this one.
     Use(Arc<Token>),
-    /// Request one, then ask again.
+    /// Request one, then call again.
     Run(GrantKind),
     /// There is none.
     Refuse(CloudError),

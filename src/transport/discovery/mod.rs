@@ -1,8 +1,9 @@
 //! Finds plugs on the LAN: UDP probes out, sightings in.
 //!
-//! Owns the rounds: when probes are sent, and on which paths. Each interface has a socket bound to its own address, because
-//! a broadcast leaves by one interface only; single plugs are asked from a socket bound to no address. A probe asks for
-//! `get_sysinfo` only: some firmwares crash on more. `socket` owns a socket, `reply` parses, `tdp` is the newer form.
+//! Owns the rounds: when probes are sent, and on which paths. Each interface has a socket bound to its own address,
+//! because a broadcast leaves by one interface only; single plugs are probed from a socket that is bound to no address.
+//! A probe requests only `get_sysinfo`: some firmwares crash on more. `socket` owns a socket, `reply` parses, `tdp` is
+//! the form of UDP 20002.
 
 mod interfaces;
 pub mod reply;
@@ -29,7 +30,7 @@ use socket::{DiscoverySocket, SocketShared};
 
 /// Between two rounds, unless the config says otherwise.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// The UDP ports on which newer firmwares listen for the newer discovery.
+/// The UDP ports on which newer firmwares answer TDP.
 pub(crate) const TDP_PORTS: [u16; 2] = [20002, 20004];
 /// Each round sends every datagram this often, since one may be lost …
 const DATAGRAMS: usize = 3;
@@ -51,7 +52,7 @@ pub struct DiscoveryOptions {
     pub broadcast: Vec<Ipv4Addr>,
     /// The port that plugs listen on, UDP and TCP.
     pub port: u16,
-    /// The ports of the newer discovery: [`TDP_PORTS`], except for simulated plugs.
+    /// The ports of TDP: [`TDP_PORTS`], except for simulated plugs.
     pub tdp_ports: Vec<u16>,
 }
 
@@ -77,7 +78,7 @@ impl Discovery {
         Self::begin(options, true, Vec::new())
     }
 
-    /// Starts with a round that asks these addresses only. Never broadcasts.
+    /// Starts with a round that probes only these addresses. Never broadcasts.
     pub(crate) fn start_without_broadcast(options: DiscoveryOptions, probe: Vec<Address>) -> Self {
         Self::begin(options, false, probe)
     }
@@ -92,7 +93,7 @@ impl Discovery {
         Self { requests, sightings, shared, _task: task }
     }
 
-    /// Requests a round now that also asks these addresses directly.
+    /// Requests a round now that also probes these addresses directly.
     pub fn look(&self, probe: Vec<Address>) {
         // A full channel means that rounds are due anyway.
         let _ = self.requests.try_send(probe);
@@ -121,7 +122,7 @@ impl Discovery {
 /// The task that sends the rounds.
 struct DiscoveryTask {
     options: DiscoveryOptions,
-    /// Whether it broadcasts, and does not only ask single addresses.
+    /// Whether it broadcasts, and does not only probe single addresses.
     broadcasts: bool,
     shared: Arc<SocketShared>,
     paths: Vec<BroadcastPath>,
@@ -163,8 +164,8 @@ impl DiscoveryTask {
         }
     }
 
-    /// Waits until a round is due: by time, by request, or for a new interface. Returns the addresses to ask directly, or
-    /// `None` once the [`Discovery`] is dropped.
+    /// Waits until a round is due: by time, by request, or for a new interface. Returns the addresses to probe
+    /// directly, or `None` once the [`Discovery`] is dropped.
     async fn next_round(&mut self, requested: &mut mpsc::Receiver<Vec<Address>>) -> Option<Vec<Address>> {
         let due = Instant::now() + self.options.interval;
         loop {

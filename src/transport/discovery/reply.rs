@@ -8,7 +8,7 @@ use crate::smarthome::message::{Reply, Request};
 /// Parses a datagram, which is decrypted in place; `None` if no plug wrote it.
 pub fn parse(datagram: &mut [u8]) -> Option<DiscoveryReply> {
     if let Some(device) = tdp::parse(datagram) {
-        return Some(DiscoveryReply::Other(device));
+        return Some(DiscoveryReply::Tdp(device));
     }
     cipher::decrypt(datagram);
     match Request::SysInfo.read_reply(datagram, None) {

@@ -104,13 +104,13 @@ impl Drop for DiscoverySocket {
     }
 }
 
-/// What all sockets share: where sightings go, what is counted, and which addresses were asked.
+/// Shared by all sockets: the receiver of sightings, the counts, and the probed addresses.
 #[derive(Debug)]
 pub(super) struct SocketShared {
     /// The port that plugs listen on. They reply from any port.
     port: u16,
     sightings: mpsc::Sender<Sighting>,
-    /// The addresses that are asked directly in this round.
+    /// The addresses that are probed directly in this round.
     pub(super) probed: Mutex<HashSet<SocketAddr>>,
     /// The networks to which a broadcast was sent since the start.
     pub(super) asked: Mutex<BTreeSet<BroadcastPath>>,
@@ -162,8 +162,8 @@ impl SocketShared {
         }
     }
 
-    /// Plugs reply from any port, so the port for TCP is the one that they listen on; or the one that was asked, for a
-    /// plug behind a router that forwards another port.
+    /// Plugs reply from any port, so the port for TCP is the one that they listen on; or the probed one, for a plug
+    /// behind a router that forwards another port.
     fn address_of(&self, from: SocketAddr) -> Address {
         let probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         let port = if probed.contains(&from) { from.port() } else { self.port };

@@ -2,7 +2,7 @@
 //!
 //! Parses who replied and which protocol the device speaks; the protocol itself is `transport/lan`'s.
 
-use crate::bridge::event::UnsupportedDevice;
+use crate::bridge::event::TdpReply;
 use crate::klap_hashes::OwnerHash;
 use crate::model::Mac;
 use crate::smarthome::lenient::{Fields, repaired};
@@ -38,17 +38,17 @@ pub(super) fn key_probe(number: u32) -> Vec<u8> {
 }
 
 /// Parses a reply. Its header is not checked: firmwares differ in it, and no client checks it.
-pub(super) fn parse(datagram: &[u8]) -> Option<UnsupportedDevice> {
+pub(super) fn parse(datagram: &[u8]) -> Option<TdpReply> {
     let json = datagram.get(HEADER..).filter(|json| json.first() == Some(&b'{'))?;
     let text = String::from_utf8_lossy(json);
     parse_json(&text).or_else(|| parse_json(&repaired(&text)?))
 }
 
 /// Each field by itself, so that one odd field does not spoil the others. A reply with neither kind nor MAC is no reply.
-fn parse_json(text: &str) -> Option<UnsupportedDevice> {
+fn parse_json(text: &str) -> Option<TdpReply> {
     let mut result = serde_json::from_str::<Fields<'_>>(text).ok()?.object("result")?;
     let mut scheme = result.object("mgt_encrypt_schm").unwrap_or_default();
-    let device = UnsupportedDevice {
+    let reply = TdpReply {
         mac: Mac::new(&result.text("mac")),
         kind: result.text("device_type").into(),
         model: result.text("device_model").into(),
@@ -56,7 +56,7 @@ fn parse_json(text: &str) -> Option<UnsupportedDevice> {
         port: scheme.value("http_port").filter(|port| *port != 0),
         owner: OwnerHash::new(&result.text("owner")),
     };
-    (device.mac.is_some() || !device.kind.is_empty()).then_some(device)
+    (reply.mac.is_some() || !reply.kind.is_empty()).then_some(reply)
 }
 
 fn probe(number: u32, payload: &[u8]) -> Vec<u8> {
@@ -83,7 +83,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn reply(json: &str) -> Option<UnsupportedDevice> {
+    fn reply(json: &str) -> Option<TdpReply> {
         parse(&[&[2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], json.as_bytes()].concat())
     }
 

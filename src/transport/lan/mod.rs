@@ -1,6 +1,6 @@
 //! Exchanges with plugs on the LAN, each over the protocol that its target names.
 //!
-//! A new protocol is a file beside `xor` and an arm in [`Lan::perform`]. What is said is the same over all of them.
+//! A new protocol is a file beside `xor` and an arm in [`Lan::perform`]. The requests are the same over each of them.
 
 mod connection;
 pub(crate) mod fd_budget;

@@ -1,5 +1,5 @@
-//! The broker, which is a model, and on our side the real mqtt: what is kept, what is said, and who hears it. And the
-//! hands of the house, which send commands through it or use the buttons.
+//! A model of the broker, with the daemon's real MQTT state as its client: retained messages, publishes, subscriptions.
+//! Also the people of the home, who send commands through the broker or press buttons.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use hs100d::mqtt::{Inbound, MqttSettings, homeassistant};
 use super::judge::Promise;
 use super::{World, weather};
 
-/// What the courier waits for, as it has it.
+/// The time-out of the connection task for its subscriptions.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
 const ONLINE_AFTER: Duration = Duration::from_secs(3);
 const SEARCH: Duration = Duration::from_secs(2);
@@ -25,16 +25,16 @@ const WILL_DELAY: Duration = Duration::from_secs(5);
 const BASE: &str = "hs100d";
 const STATUS: &str = "homeassistant/status";
 
-/// The broker, and whoever looks at it.
+/// The broker, and what its clients see of the plugs.
 #[derive(Debug)]
 pub struct Broker {
     pub is_up: bool,
     retained: BTreeMap<String, Bytes>,
-    /// It takes nothing before that.
+    /// It receives nothing until then.
     pub stalled_until: Duration,
-    /// The connections that it has seen of us.
+    /// The number of our connections so far.
     connection: u32,
-    /// What it shows, by plug: the relays or the outlets, and the strip as a whole.
+    /// The shown relays by plug, or outlets of a strip, and the strip as a whole.
     shown: BTreeMap<usize, Shown>,
     bridge_is_online: bool,
 }
@@ -61,7 +61,7 @@ impl Default for Broker {
 }
 
 impl Broker {
-    /// It starts again with nothing.
+    /// It restarts without its retained messages.
     pub fn lose_store(&mut self) {
         self.retained.clear();
         self.shown.clear();
@@ -106,7 +106,7 @@ impl Broker {
     }
 }
 
-/// Our side of the connection.
+/// The daemon's side of the connection.
 pub struct Link {
     mqtt: MqttState,
     is_up: bool,
@@ -142,7 +142,7 @@ impl Link {
     }
 }
 
-/// What happens next between us and the broker.
+/// The next event between the daemon and the broker.
 pub enum Next {
     Connect {
         life: u32,
@@ -170,7 +170,7 @@ pub enum Next {
     Will {
         connection: u32,
     },
-    /// It takes messages again.
+    /// It receives messages again.
     Pump,
 }
 
@@ -207,14 +207,14 @@ impl World {
         match next {
             Next::Connect { .. } => self.connect(),
             Next::Subscribed { .. } => self.subscribed(),
-            Next::SearchIsOver { .. } => self.with_desk(MqttState::end_search),
+            Next::SearchIsOver { .. } => self.with_mqtt(MqttState::end_search),
             Next::MovesAreOver { .. } => {
-                self.with_desk(MqttState::end_migration);
+                self.with_mqtt(MqttState::end_migration);
                 self.with_link(|link| link.is_moving = false);
             }
-            Next::Online { .. } => self.with_desk(MqttState::show_online),
+            Next::Online { .. } => self.with_mqtt(MqttState::show_online),
             Next::Announce { .. } => {
-                self.with_desk(MqttState::announce_again);
+                self.with_mqtt(MqttState::announce_again);
                 self.with_link(|link| link.announces = false);
             }
             Next::Message { topic, payload, .. } => self.receive(&topic, &payload),
@@ -251,7 +251,7 @@ impl World {
         }
     }
 
-    /// Commands are heard from here on, and what the broker has kept comes by.
+    /// Commands are received from now on, and retained messages arrive.
     fn subscribed(&mut self) {
         let now = self.now();
         let Some(daemon) = self.daemon.as_mut() else { return };
@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    /// The connection breaks: the broker restarts, throws us out, or one of us is gone.
+    /// The connection breaks: the broker restarts, disconnects us, or one side is gone.
     pub(super) fn broker_loses_us(&mut self) {
         let (life, connection) = (self.life, self.broker.connection);
         self.link(WILL_DELAY, Next::Will { connection });
@@ -275,10 +275,10 @@ impl World {
 
     pub(super) fn show(&mut self, update: Update) {
         let clock = Clock { instant: self.now(), system: self.wall_clock() };
-        self.with_desk(|mqtt| mqtt.handle_update(update, clock));
+        self.with_mqtt(|mqtt| mqtt.handle_update(update, clock));
     }
 
-    /// Carries to the broker what the mqtt has, as far as it takes it.
+    /// Sends what the MQTT state has to send, as far as the broker receives it.
     pub(super) fn pump(&mut self) {
         let (at, connection) = (self.at, self.broker.connection);
         let Some(daemon) = self.daemon.as_mut() else { return };
@@ -301,7 +301,7 @@ impl World {
         }
     }
 
-    /// What the broker shows of the plugs that had to do with this turn.
+    /// Checks the retained messages of the plugs that this turn concerned.
     pub(super) fn look_at_what_is_shown(&mut self) {
         let touched = std::mem::take(&mut self.touched);
         if self.is_in_touch() {
@@ -329,7 +329,7 @@ impl World {
         }
     }
 
-    /// A plug that has been dead for long enough.
+    /// A plug without power for long enough must be offline.
     pub(super) fn must_be_offline(&mut self, plug: usize) {
         let shown = self.broker.shown.get(&plug).and_then(|shown| shown.availability);
         if self.is_in_touch() && shown != Some(Availability::Offline) {
@@ -338,7 +338,7 @@ impl World {
         }
     }
 
-    /// A plug that nothing has been wrong with for long enough.
+    /// A plug without faults for long enough must be online and on its first route.
     pub(super) fn must_be_home(&mut self, plug: usize, on_lan: bool) {
         let shown = self.broker.shown.get(&plug).cloned().unwrap_or_default();
         let is_right = shown.availability == Some(Availability::Online)
@@ -351,9 +351,9 @@ impl World {
         }
     }
 
-    // --- hands ----------------------------------------------------------------------------------------------------
+    // --- people ---------------------------------------------------------------------------------------------------
 
-    /// One of those who live here wants something.
+    /// A person sends a command or presses a button.
     pub(super) fn use_hand(&mut self, hand: usize) {
         let pause = self.hand_pause();
         self.later(pause, super::Next::Hand(hand));
@@ -365,7 +365,7 @@ impl World {
         if self.dice.chance(0.3) {
             return self.press(plug, relay);
         }
-        // A scene switches several at once, a nervous hand one several times.
+        // A scene switches several plugs at once; an impatient person switches one several times.
         let (count, same) =
             if self.dice.chance(0.2) { (1 + self.dice.below(6), self.dice.chance(0.5)) } else { (1, true) };
         for n in 0..count {
@@ -375,14 +375,14 @@ impl World {
     }
 
     pub(super) fn press(&mut self, plug: usize, relay: usize) {
-        if self.plugs[plug].temper == super::plugs::Temper::Dark {
+        if self.plugs[plug].condition == super::plugs::Condition::Dark {
             return;
         }
         let (at, state) = (self.at, !self.plugs[plug].relays[relay].state);
         self.plugs[plug].turn(relay, state, at);
         self.judge.hand(plug, relay, state);
         self.tally.hands += 1;
-        self.tell(Some(plug), format!("somebody switches relay {relay} {state} by hand"));
+        self.tell(Some(plug), format!("a person switches relay {relay} {state} by hand"));
     }
 
     pub(super) fn send_command(&mut self, plug: usize) {
@@ -415,7 +415,7 @@ impl World {
         self.link(wait, Next::Message { connection, topic, payload: payload.into() });
     }
 
-    /// A message comes to the daemon.
+    /// The daemon receives a message.
     fn receive(&mut self, topic: &str, payload: &[u8]) {
         let now = self.now();
         let message = Message { topic, payload, retained: false, response_topic: None, correlation: None };
@@ -470,13 +470,13 @@ impl World {
         }
     }
 
-    // --- bits -----------------------------------------------------------------------------------------------------
+    // --- small parts ----------------------------------------------------------------------------------------------
 
     pub(super) fn is_linked(&self) -> bool {
         self.daemon.as_ref().is_some_and(|daemon| daemon.link.is_up)
     }
 
-    /// Whether what we say is at the broker at once.
+    /// Whether a message of ours reaches the broker at once.
     fn is_in_touch(&self) -> bool {
         let hears = self.daemon.as_ref().is_some_and(|daemon| daemon.link.is_up && daemon.link.hears);
         hears && self.at >= self.broker.stalled_until && self.at >= self.frozen_until
@@ -488,7 +488,7 @@ impl World {
         }
     }
 
-    fn with_desk(&mut self, act: impl FnOnce(&mut MqttState)) {
+    fn with_mqtt(&mut self, act: impl FnOnce(&mut MqttState)) {
         self.with_link(|link| act(&mut link.mqtt));
     }
 

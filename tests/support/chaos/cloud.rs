@@ -1,5 +1,5 @@
-//! The account and the cloud behind it: a server that is a model, and on our side the real queue, which lets calls
-//! in, shares one token among all, and keeps the account from being asked too often.
+//! A model of the account and the cloud, with the daemon's real auth queue as its client: the queue admits calls,
+//! shares one token among them, and limits the logins.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use hs100d::transport::cloud::{CloudError, Tokens};
 use tokio::sync::oneshot;
 
 use super::lan::Flight;
-use super::plugs::{Far, Temper};
+use super::plugs::{Condition, PlugCloud};
 use super::{Sabotage, World};
 
-/// The way to the cloud or from it, and through it to a plug.
+/// The time between the daemon and the cloud, one way, and between the cloud and a plug.
 const TRIP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(120));
-/// Now and then the cloud has to wake the plug.
+/// How often the cloud has to wake the plug first.
 const WAKING: f64 = 0.02;
 const LONGEST_WAKING: Duration = Duration::from_secs(12);
-/// For one login or refresh, as the keeper has it.
+/// The time-out of a login or refresh in the auth task.
 const AUTH_TIME: Duration = Duration::from_secs(10);
-/// For one reading of the list, as the directory has it.
+/// The time-out for one device list.
 const LIST_TIME: Duration = Duration::from_secs(15);
 /// How long the cloud waits for a plug.
 const PLUG_TIME: Duration = Duration::from_secs(8);
@@ -46,8 +46,8 @@ const PLUG_OFFLINE: i64 = -20571;
 const PLUG_SILENT: i64 = -20002;
 const RATE_LIMIT: i64 = -20004;
 const LOCKED: i64 = -20661;
-/// Refusals that only the user can mend: wrong password, locked, two-step verification. The first and the last meet
-/// a login only, which is why the tokens of such an account die first.
+/// Refusals that only the user can resolve: wrong password, locked, two-step verification. The first and the last apply
+/// only to a login, so the tokens of such an account are voided first.
 pub const FINAL: [i64; 3] = [WRONG_PASSWORD, LOCKED, -20677];
 
 /// The server.
@@ -55,19 +55,19 @@ pub const FINAL: [i64; 3] = [WRONG_PASSWORD, LOCKED, -20677];
 pub struct Cloud {
     pub reach: Reach,
     pub throttles: bool,
-    /// What the account answers to everything.
+    /// The error that the account returns to every request.
     pub refusal: Option<i64>,
-    /// What stands in the config, and goes out with each login.
+    /// The password in the config, which each login sends.
     pub written_password: u32,
-    /// Whether that was refused.
+    /// Whether the account has refused that password.
     password_is_refused: bool,
-    /// The tokens that it takes, by number.
+    /// The valid tokens, by number.
     token: Option<u32>,
     refresh: Option<u32>,
     issued: u32,
 }
 
-/// Whether the server can be reached, and is itself.
+/// Whether the server can be reached, and what it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reach {
     #[default]
@@ -75,7 +75,7 @@ pub enum Reach {
     Unreachable,
     Silent,
     Slow,
-    /// A proxy's page.
+    /// A page of a proxy.
     Garbage,
     BadGateway,
     Breaks,
@@ -91,7 +91,7 @@ impl Cloud {
         !matches!(self.reach, Reach::Unreachable)
     }
 
-    /// What it takes no more.
+    /// Voids the token and, if `and_refresh`, the refresh token.
     pub fn forget_tokens(&mut self, and_refresh: bool) {
         self.token = None;
         if and_refresh {
@@ -99,7 +99,7 @@ impl Cloud {
         }
     }
 
-    /// The server's own opinion of a call with this token.
+    /// The server's verdict on a call with this token.
     fn judge(&self, token: &str) -> Result<(), ApiError> {
         match (self.reach, self.refusal) {
             (Reach::Garbage, _) => Err(ApiError::NotAnAnswer("a proxy's page".into())),
@@ -118,7 +118,7 @@ impl Cloud {
             (Reach::BadGateway, _) => return Err(ApiError::Http(502)),
             (Reach::Breaks, _) => return Err(ApiError::Broken),
             _ if self.throttles => return Err(ApiError::Code(RATE_LIMIT)),
-            // A refresh brings no password; what it brings died with the password's change.
+            // A refresh sends no password; its refresh token was voided when the password changed.
             (_, Some(WRONG_PASSWORD)) if kind == GrantKind::Refresh => {}
             (_, Some(code)) => return Err(ApiError::Code(code)),
             _ => {}
@@ -140,14 +140,14 @@ fn text(token: u32) -> String {
     format!("token-{token}")
 }
 
-/// Our side of it.
+/// The daemon's side.
 pub struct Calls {
     queue: AuthQueue,
     told: CloudStatus,
     calls: BTreeMap<u64, Call>,
     next: u64,
     auth: Option<(GrantKind, String)>,
-    /// How often the account was set up anew; what an earlier one had under way comes to nothing.
+    /// How often the account was set up again; results from an earlier setup are discarded.
     setup: u32,
     memory: AccountMemory,
 }
@@ -166,25 +166,25 @@ fn secret(password: u32) -> Secret {
     Secret::new(format!("pretend-{password}"))
 }
 
-/// One call, from the wish to make it to what came of it.
+/// One call, from its request to its outcome.
 struct Call {
     exchange: Option<ExchangeId>,
     urgent: bool,
     deadline: Duration,
     stage: Stage,
-    /// It was refused once for its token.
+    /// Its token was refused once.
     is_second: bool,
 }
 
 enum Stage {
     New,
     WantsToken(oneshot::Receiver<Result<Arc<Token>, CloudError>>),
-    /// Has one, and is to be let in.
+    /// Has a token, and waits for the rate limit.
     HasToken(Arc<Token>),
     Sent(Arc<Token>),
 }
 
-/// What happens next to a call or a login.
+/// The next event of a call or a login.
 pub enum Next {
     Enter(u64),
     Arrives(u64),
@@ -196,13 +196,13 @@ pub enum Next {
 }
 
 impl Next {
-    /// Whether it happens on our side, and not in the cloud.
+    /// Whether it happens in the daemon and not in the cloud.
     pub fn is_for_the_daemon(&self) -> bool {
         !matches!(self, Self::Arrives(_) | Self::AsksPlug(_) | Self::LogsIn)
     }
 }
 
-/// What a call brings.
+/// The response to a call.
 pub enum Answer {
     Plug(Result<Reply, Failure>),
     List(Vec<AccountPlug>),
@@ -216,7 +216,8 @@ impl Calls {
         Self { queue, told, calls, next: 0, auth: None, setup: 0, memory }
     }
 
-    /// The config has another password: the account is set up anew, and what was refused and called stays known.
+    /// The config has another password: the account is set up again, and keeps its refused passwords and its used rate
+    /// limit.
     fn set_up_anew(&mut self, tokens: Option<Tokens>, password: u32) {
         self.queue = AuthQueue::new(account(password, &self.memory), tokens);
         self.told = CloudStatus::Off;
@@ -230,7 +231,7 @@ impl Calls {
 }
 
 impl World {
-    /// An exchange over the cloud begins with a token.
+    /// An exchange over the cloud starts by getting a token.
     pub(super) fn begin_call(&mut self, flight: Flight) {
         if self.gives_up_corrections(&flight) {
             let trip = self.cloud_trip();
@@ -241,7 +242,7 @@ impl World {
         self.open_call(Some(exchange), urgent, deadline);
     }
 
-    /// The account is asked for its list.
+    /// Requests the device list.
     pub(super) fn list_account(&mut self) {
         let is_asked = self
             .daemon
@@ -260,10 +261,10 @@ impl World {
         daemon.calls.calls.insert(number, call);
         self.account(deadline, Next::Deadline(number));
         self.want_token(number, None);
-        self.tell_mood();
+        self.report_status();
     }
 
-    /// The exchange was given up, and the call with it.
+    /// The exchange was aborted, and its call with it.
     pub(super) fn drop_call(&mut self, exchange: ExchangeId) {
         if let Some(daemon) = self.daemon.as_mut() {
             daemon.calls.calls.retain(|_, call| call.exchange != Some(exchange));
@@ -281,25 +282,25 @@ impl World {
             Next::LoggedIn(setup, granted) => self.logged_in(setup, *granted),
         }
         self.serve_those_who_wait();
-        self.tell_mood();
+        self.report_status();
     }
 
-    /// The user acted: whatever was forbidden is tried again.
+    /// The user has acted: everything that was blocked is tried again.
     pub(super) fn rearm_account(&mut self) {
         self.judge.user_acted();
         if self.plan.sabotage == Some(Sabotage::RepeatsRefusedLogins)
             && let Some(daemon) = self.daemon.as_mut()
         {
-            // As an address of the server ends.
+            // The end of a server address.
             let server = format!("{HOST}/");
             daemon.calls.memory.refused.remove(&server, USER, &secret(self.cloud.written_password));
         }
         let tokens = self.disk.tokens.clone();
         self.ask_queue(AuthRequest::Rearm(tokens));
-        self.tell_mood();
+        self.report_status();
     }
 
-    /// The account takes logins again; the user writes another password where his was refused.
+    /// The account accepts logins again. If its password was refused, the user writes another one.
     pub(super) fn account_is_sorted_out(&mut self) {
         self.cloud.refusal = None;
         if !std::mem::take(&mut self.cloud.password_is_refused) {
@@ -346,7 +347,7 @@ impl World {
         self.serve_those_who_wait();
     }
 
-    /// Calls whose token has come go on.
+    /// Continues the calls that have got their token.
     fn serve_those_who_wait(&mut self) {
         loop {
             let Some(daemon) = self.daemon.as_mut() else { return };
@@ -377,7 +378,7 @@ impl World {
                 let error = ApiError::Unreachable("connection refused".into());
                 self.account(self.at + Duration::from_millis(20), answer(number, Err(error)));
             }
-            // The deadline ends it.
+            // The call ends at its deadline.
             Reach::Silent => {}
             _ => {
                 let trip = self.cloud_trip();
@@ -402,27 +403,29 @@ impl World {
                 alias: plug.device.alias.clone(),
                 model: (*plug.device.model).into(),
                 kind: (*plug.device.kind).into(),
-                connected: plug.far != Far::Offline,
+                connected: plug.cloud != PlugCloud::Offline,
             });
             let rows = Answer::List(rows.collect());
             return self.account(self.at + trip, answer(number, Ok(rows)));
         };
         let Some(flight) = self.flight(self.life, exchange) else { return };
         let (plug, deadline) = (flight.plug, flight.deadline);
-        match self.plugs[plug].far {
-            _ if self.plugs[plug].temper == Temper::Dark => {
+        match self.plugs[plug].cloud {
+            _ if self.plugs[plug].condition == Condition::Dark => {
                 self.account(self.at + trip, answer(number, Err(ApiError::Code(PLUG_OFFLINE))));
             }
-            Far::Offline => self.account(self.at + trip, answer(number, Err(ApiError::Code(PLUG_OFFLINE)))),
-            Far::Silent => {
+            PlugCloud::Offline => {
+                self.account(self.at + trip, answer(number, Err(ApiError::Code(PLUG_OFFLINE))))
+            }
+            PlugCloud::Silent => {
                 self.account(self.at + PLUG_TIME, answer(number, Err(ApiError::Code(PLUG_SILENT))));
             }
-            Far::Late => {
+            PlugCloud::Late => {
                 let left = deadline.saturating_sub(self.at);
                 let after = left.mul_f64(self.dice.fraction());
                 self.errant_of(exchange, after);
             }
-            Far::Connected => {
+            PlugCloud::Connected => {
                 let waking = if self.dice.chance(WAKING) {
                     self.dice.long_tailed(Duration::from_millis(200), LONGEST_WAKING)
                 } else {
@@ -446,11 +449,11 @@ impl World {
         let Some(flight) = self.flight(self.life, exchange) else { return };
         let (plug, request, causes, deadline) =
             (flight.plug, flight.exchange.request.clone(), flight.causes.clone(), flight.deadline);
-        // Nobody waits any more, and the cloud has seen it.
+        // The caller no longer waits, but the cloud has received the call.
         if self.at > deadline {
             return;
         }
-        if self.plugs[plug].temper == Temper::Dark {
+        if self.plugs[plug].condition == Condition::Dark {
             return self.account(self.at + PLUG_TIME, answer(number, Err(ApiError::Code(PLUG_SILENT))));
         }
         self.do_as_told(plug, plug, &request, &causes, deadline);
@@ -497,7 +500,7 @@ impl World {
                 Err(answered.try_recv().expect("the queue says at once what to make of it"))
             }
         };
-        self.tell_mood();
+        self.report_status();
         match (call.exchange, result) {
             (Some(exchange), Ok(Answer::Plug(reply))) => self.answered(exchange, Outcome::of(reply)),
             (Some(exchange), Err(error)) => self.answered(exchange, Outcome::of(Err(error.into()))),
@@ -506,13 +509,13 @@ impl World {
         }
     }
 
-    /// What was refused before it was sent.
+    /// The call failed before it was sent.
     fn call_failed(&mut self, number: u64, error: CloudError) {
         let Some(daemon) = self.daemon.as_mut() else { return };
         let Some(call) = daemon.calls.calls.remove(&number) else { return };
         let life = self.life;
         if let Some(id) = call.exchange {
-            // Not within this turn: who asked is still busy asking.
+            // Not in this turn: the bridge is still handing out its actions.
             let outcome = Box::new(Outcome::of(Err(error.into())));
             self.push(self.at, super::Next::Answer { life, id, outcome });
         }
@@ -613,9 +616,9 @@ impl World {
         }
     }
 
-    // --- bits -----------------------------------------------------------------------------------------------------
+    // --- small parts ----------------------------------------------------------------------------------------------
 
-    fn tell_mood(&mut self) {
+    fn report_status(&mut self) {
         let life = self.life;
         let Some(daemon) = self.daemon.as_mut() else { return };
         let status = daemon.calls.queue.status();

@@ -1,15 +1,15 @@
-//! Chance that can be played again: the same seed throws the same dice on every machine and with every version of
-//! every library, which is why they are our own. The soak throws them as well.
+//! Repeatable randomness: the same seed gives the same numbers on every machine and with every version of every
+//! library; hence our own generator. The soak uses it as well.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// A stream of numbers that looks random (SplitMix64).
+/// A pseudo-random generator (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// The stream of this seed.
+    /// The generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x6873_3130_3064)
     }
@@ -22,69 +22,69 @@ impl Dice {
         x ^ (x >> 31)
     }
 
-    /// Dice of somebody else, whose throws do not depend on how often these are thrown.
+    /// A second generator. Its numbers do not depend on how many are taken from this one.
     pub fn lend(&mut self) -> Self {
         Self(self.next())
     }
 
-    /// 0 up to, and without, `end`.
+    /// From 0 to `end`, exclusive.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// Any number of the range; its start if the range is empty.
+    /// From the range; its start if the range is empty.
     pub fn number(&mut self, range: Range<usize>) -> usize {
         range.start + self.below(range.len())
     }
 
-    /// Whether something happens that happens once in so many times.
+    /// True once in `count` times on average.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    /// From 0 up to, and without, 1.
+    /// From 0 to 1, exclusive.
     pub fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Whether something of this probability happens.
+    /// True with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.fraction() < probability
     }
 
-    /// One of them.
+    /// One element.
     pub fn one_of<T: Copy>(&mut self, several: &[T]) -> T {
         several[self.below(several.len())]
     }
 
-    /// The same where they cannot be copied. There has to be one.
+    /// The same for elements that cannot be copied. There must be at least one.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 
-    /// In another order.
+    /// Reorders the items.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
-    /// So many milliseconds.
+    /// A duration in milliseconds.
     pub fn millis(&mut self, range: Range<usize>) -> Duration {
         Duration::from_millis(self.number(range) as u64)
     }
 
-    /// Evenly between the two.
+    /// Uniform between both.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
         least + most.saturating_sub(least).mul_f64(self.fraction())
     }
 
-    /// Between the two, with as many short ones of each order of magnitude as long ones.
+    /// Between both, with every order of magnitude equally likely.
     pub fn long_tailed(&mut self, least: Duration, most: Duration) -> Duration {
         least.mul_f64((most.as_secs_f64() / least.as_secs_f64()).powf(self.fraction()))
     }
 
-    /// The wait for something that happens once in `mean`.
+    /// The time to the next event, with this mean.
     pub fn wait(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(-(1.0 - self.fraction()).ln())
     }

@@ -1,5 +1,5 @@
-//! The promises, and who holds the house to them. The judge sees what happens in the world and what the daemon says
-//! and asks; it knows nothing of how the daemon decides.
+//! The promises and the judge, which checks that they hold. The judge sees what happens in the world and what the
+//! daemon sends; it does not know how the daemon decides.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -11,65 +11,66 @@ use hs100d::smarthome::message::Request;
 
 use super::story::Stamp;
 
-/// An answer that comes this much after a command's time is late.
+/// A result this much after the command's deadline is late.
 const GRACE: Duration = Duration::from_secs(1);
-/// What an older command undid is put right within this time, or let be.
+/// Within this time the effect of an older command is corrected, or it is kept for good.
 const SEEN_WITHIN: Duration = Duration::from_secs(15);
-/// What is mended is reached within this time by whoever is trying.
+/// After a fault ends, the daemon reaches the plug within this time if it is trying.
 const SOON: Duration = Duration::from_secs(6);
-/// Calls that may be made at once, and how often one more may be.
+/// The limit for cloud calls: the burst, and the rate after it.
 const BURST: f64 = 60.0;
 const CALLS_A_SECOND: f64 = 1.0;
-/// How many logins that nobody asked for there may be in ten minutes, and how many in a day.
+/// Limits for logins that the user did not cause: this many in this time, and in a day.
 const LOGIN_GAP: Duration = Duration::from_secs(600);
 const LOGINS_IN_GAP: usize = 2;
 const LOGINS_A_DAY: usize = 6;
 const DAY: Duration = Duration::from_secs(86_400);
-/// A command to a plug that nothing is wrong with is done by then, the longest hiccup of a healthy LAN included.
+/// A command to a plug without faults is done within this time, including the longest hiccup of a healthy LAN.
 const PROMPT: Duration = Duration::from_secs(8);
-/// Nothing is asked again over the same route within this time, unless a command came or was confirmed since.
+/// The same request is not repeated over the same route within this time, unless a command arrived or was confirmed
+/// since.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
-/// What the daemon holds may grow by this much over what it held at the first rest.
+/// The daemon's memory may grow by this factor over its size at the first rest.
 const GROWTH: (usize, usize) = (3, 2);
 const SLACK: usize = 32 * 1024;
 
 /// What must hold at every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Promise {
-    /// Once all is mended, a plug is in the state of the newest command or button.
+    /// After all faults, a plug is in the state of the newest command or button press.
     Settles,
-    /// Once all is mended, every plug is online, on its first route, and shown as it is.
+    /// After all faults, every plug is online, on its first route, and shown as it is.
     ComesHome,
-    /// Nothing is switched that nobody asked for, or asked for too long ago.
+    /// Nothing is switched without a command, or by a command that has expired.
     NothingUnasked,
-    /// An older command is put right only where one can have been carried out late.
+    /// An older command is corrected only if it can have been carried out late.
     CorrectsWithCause,
-    /// One request in flight on each wire.
+    /// One request in flight per plug and route.
     OneOnAWire,
-    /// The same is not asked again over the same route within a quarter of a second, unless a command came or was
-    /// confirmed since.
+    /// The same request is not repeated over the same route within a quarter of a second, unless a command arrived or
+    /// was confirmed since.
     RepeatsSlowly,
-    /// Never two logins or refreshes at once.
+    /// At most one login or refresh at a time.
     OneLogin,
-    /// No login after a refusal that only the user can mend, and none ever with a password that was refused.
+    /// No login after a refusal that only the user can resolve, and never one with a refused password.
     NoLoginAfterRefusal,
-    /// Logins are two in ten minutes and six a day.
+    /// At most two logins in ten minutes and six in a day.
     FewLogins,
-    /// Bursts of sixty calls, one a second on average, in any window.
+    /// At most a burst of sixty calls, and one a second on average, in any window.
     Budget,
-    /// What the broker shows is what was read last.
+    /// The broker shows what was read last.
     ShowsWhatWasRead,
     /// A plug that cannot be reached is shown as offline.
     SaysOffline,
-    /// No other plug is switched than the one that was meant.
+    /// Only the plug that is meant is switched.
     RightPlug,
-    /// Every command has exactly one result, in its time.
+    /// Every command has exactly one result, in time.
     OneResult,
-    /// A command to a healthy plug is done, whatever goes wrong elsewhere.
+    /// A command to a plug without faults is done, whatever else fails.
     ServesTheHealthy,
     /// No table grows without bound.
     Bounded,
-    /// Time goes on: no turn of the loop leads to the next one for ever.
+    /// Time advances: the loop does not run turn after turn without end.
     GoesOn,
 }
 
@@ -95,14 +96,14 @@ impl Promise {
     ];
 }
 
-/// A promise that was not kept.
+/// A broken promise.
 #[derive(Debug, Clone)]
 pub struct Broken {
     pub promise: Promise,
     pub plug: Option<usize>,
     pub at: Duration,
     pub words: String,
-    /// What led to it.
+    /// The events that led to it.
     pub story: String,
 }
 
@@ -116,13 +117,13 @@ impl fmt::Display for Broken {
     }
 }
 
-/// What the judge writes down.
+/// The judge's notes.
 #[derive(Debug)]
 pub struct Judge {
     pub at: Duration,
-    /// How many commands there have been.
+    /// The number of commands so far.
     issued: u64,
-    /// Those without a result, as the daemon calls them.
+    /// Commands without a result, by the daemon's id.
     under_way: BTreeMap<CommandId, Number>,
     books: Vec<Book>,
     commands: BTreeMap<Number, Command>,
@@ -130,62 +131,62 @@ pub struct Judge {
     calls: f64,
     called: Duration,
     auth_in_flight: bool,
-    /// The user acted since the account was last asked for a token.
+    /// The user has acted since the last token request.
     acted_since: bool,
     refused: bool,
     logins: Vec<Duration>,
-    /// Passwords that the account has refused since the daemon's start.
+    /// The passwords that the account has refused since the daemon's start.
     refused_passwords: HashSet<u32>,
     first_weight: Option<usize>,
-    /// When everything was mended last.
+    /// When all faults last ended.
     mended: Duration,
 }
 
-/// What is known of one plug.
+/// Notes about one plug.
 #[derive(Debug)]
 struct Book {
     relays: Vec<Page>,
     in_flight: [Option<ExchangeId>; 2],
-    /// What was asked on each route within [`REPEAT_AFTER`], and when.
+    /// The requests on each route within [`REPEAT_AFTER`], with their times.
     asked_lately: [Vec<(Request, Duration)>; 2],
-    /// When a command last came, or was confirmed.
+    /// When a command last arrived or was confirmed.
     stirred: Option<Duration>,
-    /// When the question was asked that was answered last.
+    /// The time of the request that was answered last.
     asked: Option<Duration>,
-    /// When the plug last said that it did something.
+    /// When the plug last confirmed that it acted.
     acted: Option<Duration>,
 }
 
-/// What is known of one relay.
+/// Notes about one relay.
 #[derive(Debug, Clone)]
 struct Page {
     newest: Option<Number>,
-    /// Whether the newest command has ended, and well.
+    /// Whether the newest command has its result, and whether that was a success.
     ended: Option<bool>,
     standing: RelayState,
     by: By,
-    /// A correction that is under way: until when, and to what once that is known.
+    /// A correction in progress: its deadline, and its target once that is known.
     correction: Option<(Duration, Option<RelayState>)>,
-    /// Until when a request that was not answered may still switch it off, on.
+    /// Until when an unanswered request may still switch it off, on.
     strays: [Option<Duration>; 2],
     read: Option<RelayState>,
-    /// An older command undid the newest, which may be put right until then: nobody has seen it yet.
+    /// An older command has undone the newest. It may be corrected until then: the daemon has not seen it yet.
     undone: Option<Duration>,
 }
 
-/// What brought a relay where it should be.
+/// What brought the relay into its expected state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Start,
     Hand,
     Command(Number),
-    /// Something was put right; the command that was newest then.
+    /// A correction, with the command that was newest then.
     Correction(Option<Number>),
-    /// Something that may be undone or not.
+    /// Something that may or may not be corrected.
     Unclear,
 }
 
-/// A command, by its number in the story. The daemon's own numbers go on from run to run.
+/// A command by its number in the run. The daemon's ids continue from life to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number(u64);
 
@@ -198,27 +199,45 @@ impl fmt::Display for Number {
 #[derive(Debug)]
 struct Command {
     plug: usize,
-    /// The relays that it is about, and what each is to be; nothing for a toggle that is not decided yet.
+    /// Its relays with their requested states; `None` for a toggle that is not resolved yet.
     wants: Vec<(usize, Option<RelayState>)>,
-    /// How many things it asks for, the relays' states among them.
+    /// The number of its parts, the relays included.
     parts: usize,
     arrived: Duration,
     deadline: Duration,
     ended: bool,
+    /// Of a toggle of a whole strip: whether the strip was read as off, as on, while the toggle was undecided. `None` if
+    /// an older command was under way, which decides as well.
+    strip_read: Option<[bool; 2]>,
 }
 
 impl Command {
-    /// What it wants of this relay, if it does and that is decided.
+    /// The request that is sent first decides a toggle, for all relays that it is about: a strip is toggled as one.
+    fn decide(&mut self, relay: usize, state: RelayState) -> bool {
+        let is_whole_strip = self.wants.len() > 1;
+        let Some(&(_, want)) = self.wants.iter().find(|(place, _)| *place == relay) else { return false };
+        if want.is_none() {
+            let wants_it = |(place, want): &&mut (usize, Option<RelayState>)| {
+                want.is_none() && (is_whole_strip || *place == relay)
+            };
+            self.wants.iter_mut().filter(wants_it).for_each(|(_, want)| *want = Some(state));
+            let is_inverse = |read: [bool; 2]| read[usize::from(!state.is_on())];
+            return !is_whole_strip || self.strip_read.is_none_or(is_inverse);
+        }
+        want == Some(state)
+    }
+
+    /// The requested state of this relay, if there is one and it is resolved.
     fn wants_of(&self, relay: usize) -> Option<RelayState> {
         self.wants.iter().find(|(place, _)| *place == relay)?.1
     }
 }
 
-/// Why a request switches something.
+/// Why a request switches a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     Command(Number),
-    /// The bridge puts something right; the command that was newest then.
+    /// A correction by the bridge, with the command that was newest then.
     Correction(Option<Number>),
 }
 
@@ -261,7 +280,7 @@ impl Judge {
         }
     }
 
-    /// The first promise that was broken.
+    /// The first broken promise.
     pub fn verdict(&mut self) -> Option<Broken> {
         self.broken.take()
     }
@@ -275,7 +294,7 @@ impl Judge {
         self.broken.get_or_insert(Broken { promise, plug, at, words, story: String::new() });
     }
 
-    /// The daemon is another process: what the old one had under way is gone with it.
+    /// The daemon was restarted: its commands and exchanges are gone.
     pub fn daemon_is_new(&mut self) {
         for book in &mut self.books {
             book.in_flight = [None; 2];
@@ -285,7 +304,7 @@ impl Judge {
             for page in &mut book.relays {
                 page.read = None;
                 page.correction = None;
-                // Nobody is left to defend what is there.
+                // No daemon remains to defend the newest command.
                 if page.ended.is_none() && page.newest.is_some() {
                     page.by = By::Unclear;
                     page.ended = Some(false);
@@ -318,6 +337,10 @@ impl Judge {
         self.under_way.insert(id, number);
         let before: Vec<_> =
             wants.iter().filter_map(|&(relay, _)| self.books[plug].relays[relay].newest).collect();
+        let strip_read = (!self.is_under_way(plug)).then(|| {
+            let read = self.last_read(plug, None);
+            [RelayState::Off, RelayState::On].map(|state| read == Some(state))
+        });
         for &(relay, _) in &wants {
             let page = &mut self.books[plug].relays[relay];
             (page.newest, page.ended, page.correction) = (Some(number), None, None);
@@ -328,11 +351,21 @@ impl Judge {
         self.books[plug].stirred = Some(self.at);
         let parts = wants.len() + other_parts;
         let (arrived, deadline) = (self.at, self.at + patience);
-        self.commands.insert(number, Command { plug, wants, parts, arrived, deadline, ended: false });
+        self.commands
+            .insert(number, Command { plug, wants, parts, arrived, deadline, ended: false, strip_read });
         number
     }
 
-    /// Forgets a command that has its result and that no relay owes its state to.
+    /// Whether a command or a correction may still switch a relay of this plug.
+    fn is_under_way(&self, plug: usize) -> bool {
+        self.books[plug].relays.iter().any(|page| {
+            let command = page.newest.and_then(|id| self.commands.get(&id));
+            let is_open = command.is_some_and(|it| page.ended != Some(true) && it.deadline >= self.at);
+            is_open || page.correction.is_some_and(|(until, _)| until >= self.at)
+        })
+    }
+
+    /// Forgets a command that has its result and that no relay depends on.
     fn forget_if_over(&mut self, plug: usize, id: Number) {
         let is_newest = self.books[plug].relays.iter().any(|page| page.newest == Some(id));
         if !is_newest && self.commands.get(&id).is_some_and(|command| command.ended) {
@@ -340,7 +373,7 @@ impl Judge {
         }
     }
 
-    /// A command has its result. `was_well`: whether nothing stood in its way, from well before it came.
+    /// A command has its result. `was_well`: no fault was in its way, from well before it arrived.
     pub fn result(
         &mut self,
         id: CommandId,
@@ -385,7 +418,7 @@ impl Judge {
         Some(id)
     }
 
-    /// Whether commands are still without a result.
+    /// Checks for commands that still have no result.
     pub fn hold_to_account(&mut self) {
         let overdue = |command: &&Command| !command.ended && command.deadline + GRACE * 5 < self.at;
         let overdue =
@@ -395,7 +428,7 @@ impl Judge {
         }
     }
 
-    // --- wires ----------------------------------------------------------------------------------------------------
+    // --- requests -------------------------------------------------------------------------------------------------
 
     pub fn asks(&mut self, plug: usize, route: Route, id: ExchangeId) {
         if self.books[plug].in_flight[route.index()].replace(id).is_some() {
@@ -407,7 +440,7 @@ impl Judge {
         }
     }
 
-    /// Whether this comes too soon after the same was asked.
+    /// Whether this request repeats an earlier one too soon.
     pub fn repeats(&mut self, plug: usize, route: Route, request: &Request) {
         let at = self.at;
         let Book { asked_lately, stirred, .. } = &mut self.books[plug];
@@ -421,12 +454,12 @@ impl Judge {
         }
     }
 
-    /// An exchange ended or was given up.
+    /// An exchange ended or was aborted.
     pub fn ends(&mut self, plug: usize, route: Route, id: ExchangeId) {
         self.books[plug].in_flight[route.index()].take_if(|flying| *flying == id);
     }
 
-    /// A request that switches this relay is on its way, to be over by its deadline. Says on whose behalf.
+    /// A request that switches this relay is in flight until its deadline. Returns its cause.
     pub fn switches(
         &mut self,
         plug: usize,
@@ -440,10 +473,9 @@ impl Judge {
         *until = (*until).max(Some(deadline));
         if let Some(id) = page.newest
             && let Some(command) = self.commands.get_mut(&id)
-            // A command may have its result for one part and go on with the others.
+            // A command may have its result and still continue with other parts.
             && (!command.ended || command.parts > 1)
-            && let Some((_, want)) = command.wants.iter_mut().find(|(place, _)| *place == relay)
-            && *want.get_or_insert(state) == state
+            && command.decide(relay, state)
             && deadline <= command.deadline
         {
             return Some(Cause::Command(id));
@@ -465,7 +497,7 @@ impl Judge {
         None
     }
 
-    /// The bridge says that it puts a relay right.
+    /// The bridge reports a correction.
     pub fn corrects(&mut self, plug: usize, relay: usize, patience: Duration) {
         let at = self.at;
         let page = &mut self.books[plug].relays[relay];
@@ -481,13 +513,13 @@ impl Judge {
 
     // --- the world ------------------------------------------------------------------------------------------------
 
-    /// A hand, or a current that went away.
+    /// A button press, or a loss of power.
     pub fn hand(&mut self, plug: usize, relay: usize, state: RelayState) {
         let page = &mut self.books[plug].relays[relay];
         (page.standing, page.by) = (state, By::Hand);
     }
 
-    /// A relay carried out what it was told.
+    /// A relay carried out a request.
     pub fn carried_out(&mut self, plug: usize, relay: usize, state: RelayState, cause: Option<Cause>) {
         let newest = self.books[plug].relays[relay].newest;
         let wanted = newest.and_then(|id| self.commands.get(&id)?.wants_of(relay));
@@ -505,11 +537,12 @@ impl Judge {
             (Some(Cause::Command(id)), Some(newest)) if id == newest => {
                 (page.standing, page.by) = (state, By::Command(newest));
             }
-            // What an older one said is the newest's as well, if it wants the same: it need not be said again.
+            // The request of an older command counts for the newest as well if both want the same: it need not be
+            // repeated.
             (Some(_), Some(newest)) if wanted == Some(state) && page.by != By::Hand => {
                 (page.standing, page.by) = (state, By::Command(newest));
             }
-            // An older one: a newest that was confirmed, or may yet be, is defended against it.
+            // An older command: a newest one that was confirmed, or may yet be, is defended against it.
             _ if is_defended => {
                 page.undone = page.strays[usize::from(state.is_on())].map(|until| until + SEEN_WITHIN);
             }
@@ -517,7 +550,7 @@ impl Judge {
         }
     }
 
-    /// Whether another plug than the meant one was switched.
+    /// Checks whether another plug than the one that was meant was switched.
     pub fn switched_in_place_of(&mut self, meant: usize, found: usize) {
         if meant != found {
             let words = format!("plug-{found} was switched in the place of plug-{meant}");
@@ -525,7 +558,7 @@ impl Judge {
         }
     }
 
-    /// Whether a request was carried out while it could be waited for.
+    /// Checks whether a request was carried out before its deadline.
     pub fn switched_in_time(&mut self, plug: usize, deadline: Duration) {
         if self.at > deadline {
             let words = format!("a request is carried out that was to be over by {}", Stamp(deadline));
@@ -533,12 +566,12 @@ impl Judge {
         }
     }
 
-    /// Everything is mended.
+    /// All faults have ended.
     pub fn all_is_mended(&mut self) {
         self.mended = self.at;
     }
 
-    /// A relay that nothing is wrong with any more.
+    /// A relay without faults for long enough.
     pub fn at_rest(&mut self, plug: usize, relay: usize, state: RelayState) {
         let page = &self.books[plug].relays[relay];
         let is_clear = match page.by {
@@ -548,7 +581,8 @@ impl Judge {
             By::Command(id) => page.newest == Some(id) && page.ended == Some(true),
             By::Unclear => false,
         };
-        // Seen too late, it is let be; and a correction whose time was over before anything could be reached is over.
+        // If it is seen too late, it is kept. A correction whose deadline passed before the plug could be reached is
+        // over.
         let by_correction = matches!(page.by, By::Correction(_));
         let in_vain = page.correction.is_some_and(|(until, _)| !by_correction && until < self.mended + SOON);
         let is_clear = is_clear && page.undone.is_none() && !in_vain;
@@ -560,7 +594,7 @@ impl Judge {
 
     // --- what is shown --------------------------------------------------------------------------------------------
 
-    /// The daemon was told how the relays are, in the answer to a question of that moment.
+    /// The daemon read the relays in the reply to a request that was sent at this time.
     pub fn read(&mut self, plug: usize, asked: Duration, relays: impl Iterator<Item = RelayState>) {
         let book = &mut self.books[plug];
         if book.asked.is_some_and(|known| asked < known) || book.acted.is_some_and(|acted| asked < acted) {
@@ -573,9 +607,15 @@ impl Judge {
             let is_seen = state != page.standing;
             page.undone.take_if(|until| is_seen && at <= *until);
         }
+        let Some(strip) = self.last_read(plug, None) else { return };
+        for command in self.commands.values_mut().filter(|command| command.plug == plug) {
+            if let Some(read) = &mut command.strip_read {
+                read[usize::from(strip.is_on())] = true;
+            }
+        }
     }
 
-    /// The plug said that it did something, and perhaps in the same breath how its relays are.
+    /// The plug confirmed that it acted, possibly with its relay states in the same reply.
     pub fn switched_and_read(
         &mut self,
         plug: usize,
@@ -588,13 +628,13 @@ impl Judge {
         self.acted(plug);
     }
 
-    /// The plug said that it did something.
+    /// The plug confirmed that it acted.
     pub fn acted(&mut self, plug: usize) {
         self.books[plug].acted = Some(self.at);
         self.books[plug].stirred = Some(self.at);
     }
 
-    /// What was read last of this relay, or of a strip as a whole.
+    /// The last read state of this relay, or of a strip as a whole.
     pub fn last_read(&self, plug: usize, relay: Option<usize>) -> Option<RelayState> {
         let relays = &self.books[plug].relays;
         match relay {
@@ -636,26 +676,26 @@ impl Judge {
         self.acted_since = false;
     }
 
-    /// A login goes out with the password of this number.
+    /// A login with the password of this number is sent.
     pub fn sends_login(&mut self, password: u32) {
         if self.refused_passwords.contains(&password) {
             self.complain(Promise::NoLoginAfterRefusal, None, "a password that was refused goes out again");
         }
     }
 
-    /// The account does not take the password of this number.
+    /// The account refuses the password of this number.
     pub fn refuses_login(&mut self, password: u32) {
         self.refused_passwords.insert(password);
     }
 
-    /// The answer to a login or refresh is there.
+    /// The response to a login or refresh arrived.
     pub fn token_settled(&mut self) {
         self.auth_in_flight = false;
     }
 
-    /// The account has seen a login.
+    /// The account received a login.
     pub fn login_is_seen(&mut self) {
-        // The user wiped the slate while it was on its way.
+        // The user cleared the record while the login was in flight.
         if self.acted_since {
             return;
         }
@@ -671,7 +711,7 @@ impl Judge {
         }
     }
 
-    /// The account said something that only its owner can mend.
+    /// The account returned an error that only its owner can resolve.
     pub fn account_refuses(&mut self) {
         self.refused = true;
     }
@@ -684,7 +724,7 @@ impl Judge {
 
     // --- growth ---------------------------------------------------------------------------------------------------
 
-    /// How much the daemon holds, at a moment of rest.
+    /// The daemon's memory at a moment of rest.
     pub fn weigh(&mut self, weight: usize) {
         let first = *self.first_weight.get_or_insert(weight);
         if weight > first * GROWTH.0 / GROWTH.1 + SLACK {
@@ -706,7 +746,7 @@ mod tests {
     const ON: RelayState = RelayState::On;
     const OFF: RelayState = RelayState::Off;
 
-    /// A judge of one plug, which is off.
+    /// A judge with one plug, which is off.
     struct Court(Judge);
 
     impl Court {
@@ -719,7 +759,7 @@ mod tests {
             &mut self.0
         }
 
-        /// A command to the relay, which is said to the plug at once.
+        /// A command to the relay, sent to the plug at once.
         fn says(&mut self, id: u64, state: RelayState) -> Option<Cause> {
             let judge = &mut self.0;
             let patience = Duration::from_secs(10);
@@ -727,7 +767,7 @@ mod tests {
             judge.switches(0, 0, state, judge.at + Duration::from_secs(3))
         }
 
-        /// What an older command did late is put right.
+        /// The late effect of an older command is corrected.
         fn puts_right(&mut self, state: RelayState) {
             let judge = &mut self.0;
             judge.corrects(0, 0, Duration::from_secs(10));
@@ -742,7 +782,7 @@ mod tests {
         }
     }
 
-    /// A relay that was put right once, and off.
+    /// A relay that was corrected once, and is off.
     fn put_right() -> Court {
         let mut court = Court::new();
         court.at(0);
@@ -771,7 +811,7 @@ mod tests {
             let mut court = put_right();
             court.at(100);
             let said = court.says(3, ON);
-            // The request is on its way; the same command again says nothing of its own.
+            // The request is in flight; the same command again needs no request of its own.
             court.0.command(
                 CommandId::new(Origin::Mqtt, 4),
                 0,
@@ -784,6 +824,27 @@ mod tests {
             court.0.read(0, Duration::from_secs(101), std::iter::once(ON));
             court.0.result(CommandId::new(Origin::Mqtt, 4), &Ended::Ok, false, Duration::ZERO);
             assert_eq!(court.rests_at(state).is_none(), is_right, "{state} in the end");
+        }
+    }
+
+    #[test]
+    fn a_strip_is_toggled_as_one_and_against_what_was_read() {
+        let (patience, second) = (Duration::from_secs(10), Duration::from_secs(1));
+        for (read, said, is_right) in [
+            ([ON, OFF], [OFF, OFF], true),
+            ([OFF, OFF], [ON, ON], true),
+            ([ON, OFF], [OFF, ON], false),
+            ([ON, OFF], [ON, ON], false),
+        ] {
+            let mut judge = Judge::new(std::iter::once(read.to_vec()));
+            judge.read(0, Duration::ZERO, read.into_iter());
+            judge.at = second;
+            judge.command(CommandId::new(Origin::Mqtt, 1), 0, vec![(0, None), (1, None)], 0, patience);
+            for (relay, state) in said.into_iter().enumerate() {
+                judge.switches(0, relay, state, second * 2);
+            }
+            let promise = judge.verdict().map(|broken| broken.promise);
+            assert_eq!(promise, (!is_right).then_some(Promise::NothingUnasked), "{read:?}: {said:?}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! The LAN: requests on their way to an address, who lives there, and what becomes of them. And whatever happens at
-//! the plug itself, over whichever route a request came.
+//! A model of the LAN: requests on the way to an address, the plug at that address, and their outcome. Also what a plug
+//! does with a request from either route.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use hs100d::model::{Address, Failure, RelayState, Route};
 use hs100d::smarthome::message::{Reply, Request};
 
 use super::judge::Cause;
-use super::plugs::{self, Air, Far, Temper};
+use super::plugs::{self, Condition, PlugCloud, PlugLan};
 use super::{Next, Sabotage, World};
 
-/// A healthy LAN's way there or back.
+/// One way, on a healthy LAN.
 const TRIP: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(6));
-/// Now and then a healthy LAN takes longer; so often, and up to so long.
+/// A hiccup of a healthy LAN: its probability, and its longest duration.
 const HICCUP: f64 = 0.002;
 const LONGEST_HICCUP: Duration = Duration::from_millis(1200);
-/// When a connection that was closed and not reset still delivers, at the latest.
+/// The latest delivery on a connection that was closed and not reset.
 const LONG_AFTER: Duration = Duration::from_secs(60);
-/// How long nobody answers at an address where nobody lives.
+/// The time until a connection to an unused address fails.
 const NO_ROUTE: Duration = Duration::from_millis(2900);
 
-/// What is under way on the wires.
+/// The requests in flight.
 #[derive(Default)]
 pub struct Wires {
     flights: BTreeMap<ExchangeId, Flight>,
@@ -36,28 +36,28 @@ impl Wires {
     }
 }
 
-/// One request under way.
+/// A request in flight.
 pub struct Flight {
     pub exchange: Exchange,
     pub plug: usize,
     pub asked: Duration,
     pub deadline: Duration,
-    /// Why it switches each relay that it does.
+    /// The cause for each relay that it switches.
     pub causes: Vec<(usize, Option<Cause>)>,
     fate: Fate,
 }
 
-/// What becomes of a request and its answer.
+/// The outcome of a request and its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answered,
-    /// The plug acts, and the answer is lost.
+    /// The plug acts, and the reply is lost.
     Unanswered,
     Reset,
     Garbage,
 }
 
-/// A request that nobody waits for any more.
+/// A request that the daemon no longer waits for.
 pub struct Errant {
     pub plug: usize,
     pub request: Request,
@@ -99,7 +99,7 @@ impl World {
         relays.into_iter().map(cause).collect()
     }
 
-    /// Sends a request to its address, and decides what becomes of it on the way.
+    /// Sends a request to its address, and decides its outcome on the way.
     fn send_local(&mut self, mut flight: Flight) {
         let (id, life) = (flight.exchange.id, self.life);
         let Target::Local { address, .. } = &flight.exchange.target else { return };
@@ -113,34 +113,38 @@ impl World {
             return self.fail_after(flight, trip, Failure::Garbage("rubbish".into()));
         }
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(flight.plug));
-        let air = if self.weather.lan_is_down || is_deaf { Air::Dead } else { self.plugs[there].air };
+        let lan = if self.weather.lan_is_down || is_deaf { PlugLan::Dead } else { self.plugs[there].lan };
         let left = flight.deadline.saturating_sub(self.at);
-        let (reaches_after, fate) = match air {
-            _ if self.plugs[there].temper == Temper::Dark => (None, Fate::Unanswered),
-            Air::Clear => (Some(trip), Fate::Answered),
-            Air::Slow(slow) => (Some(slow.mul_f64(0.3 + self.dice.fraction())), Fate::Answered),
-            Air::Dead => (None, Fate::Unanswered),
-            Air::Refused => return self.fail_after(flight, trip, Failure::Refused),
-            Air::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => (None, Fate::Unanswered),
-            Air::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => {
+        let (reaches_after, fate) = match lan {
+            _ if self.plugs[there].condition == Condition::Dark => (None, Fate::Unanswered),
+            PlugLan::Clear => (Some(trip), Fate::Answered),
+            PlugLan::Slow(slow) => (Some(slow.mul_f64(0.3 + self.dice.fraction())), Fate::Answered),
+            PlugLan::Dead => (None, Fate::Unanswered),
+            PlugLan::Refused => return self.fail_after(flight, trip, Failure::Refused),
+            PlugLan::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => {
+                (None, Fate::Unanswered)
+            }
+            PlugLan::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => {
                 (Some(trip), Fate::Unanswered)
             }
-            Air::Lossy(_) => (Some(trip), Fate::Answered),
-            Air::Resets if self.dice.chance(0.5) => return self.fail_after(flight, trip, Failure::Closed),
-            Air::Resets => (Some(trip), Fate::Reset),
-            Air::Garbage => (Some(trip), Fate::Garbage),
-            Air::Late => (Some(left.mul_f64(self.dice.fraction())), Fate::Unanswered),
-            Air::Twice => (Some(trip), Fate::Answered),
+            PlugLan::Lossy(_) => (Some(trip), Fate::Answered),
+            PlugLan::Resets if self.dice.chance(0.5) => {
+                return self.fail_after(flight, trip, Failure::Closed);
+            }
+            PlugLan::Resets => (Some(trip), Fate::Reset),
+            PlugLan::Garbage => (Some(trip), Fate::Garbage),
+            PlugLan::Late => (Some(left.mul_f64(self.dice.fraction())), Fate::Unanswered),
+            PlugLan::Twice => (Some(trip), Fate::Answered),
         };
-        if air == Air::Twice {
-            // The first time without a word, as on a connection that dies; the answer is to the second.
+        if lan == PlugLan::Twice {
+            // The first try gets no reply, as on a connection that dies; the second one does.
             let again = trip.mul_f64(self.dice.fraction());
-            // As with the second time: what is not there by the deadline goes with the connection.
+            // The same for the second try: data that has not arrived by the deadline is lost with the connection.
             if again < left {
                 self.send_errant(&flight, again);
             }
         }
-        // What the kernel could not deliver goes with the connection, if that is reset.
+        // A reset discards what the kernel could not deliver.
         if reaches_after.is_none() && self.plan.sabotage == Some(Sabotage::ClosesInsteadOfResetting) {
             let after = LONG_AFTER.mul_f64(self.dice.fraction());
             self.send_errant(&flight, after);
@@ -153,7 +157,7 @@ impl World {
         self.keep(flight);
     }
 
-    /// A request has come to its address: whoever lives there proves who he is, does what he is told, and answers.
+    /// A request arrives at its address: the plug there identifies itself, acts, and replies.
     pub(super) fn arrived(&mut self, life: u32, id: ExchangeId) {
         let Some(flight) = self.flight(life, id) else { return };
         let (plug, fate, deadline) = (flight.plug, flight.fate, flight.deadline);
@@ -165,7 +169,7 @@ impl World {
             }
             Target::Cloud { .. } => (Some(plug), Identity::default()),
         };
-        let Some(found) = found.filter(|&found| self.plugs[found].temper != Temper::Dark) else {
+        let Some(found) = found.filter(|&found| self.plugs[found].condition != Condition::Dark) else {
             return self.push(deadline, silence(life, id));
         };
         if !identity.admits(&self.plugs[found].device) {
@@ -180,7 +184,7 @@ impl World {
             Fate::Unanswered => return self.push(deadline, silence(life, id)),
             Fate::Reset => Outcome::of(Err(Failure::Closed)),
             Fate::Garbage => Outcome::of(Err(Failure::Garbage("rubbish".into()))),
-            // A connection that is new begins with a greeting.
+            // A new connection starts with `get_sysinfo`.
             Fate::Answered if request != Request::SysInfo && found == plug && self.dice.chance(0.3) => {
                 Outcome { result, greeting: Some(self.plugs[found].reading(self.at)) }
             }
@@ -189,7 +193,7 @@ impl World {
         self.answer_by(life, id, outcome, deadline);
     }
 
-    /// Brings an answer back, if there is time for the way.
+    /// Sends a reply back, if it arrives in time.
     fn answer_by(&mut self, life: u32, id: ExchangeId, outcome: Outcome, deadline: Duration) {
         let Some(plug) = self.flight(life, id).map(|flight| flight.plug) else { return };
         let at = self.at + self.trip(plug);
@@ -200,7 +204,7 @@ impl World {
         }
     }
 
-    /// Relays switch, unless the plug is of another mind.
+    /// Switches the relays, unless the plug's fault prevents it.
     pub(super) fn do_as_told(
         &mut self,
         meant: usize,
@@ -210,7 +214,7 @@ impl World {
         deadline: Duration,
     ) {
         let Some((relays, state)) = self.plugs[found].switched_by(request) else { return };
-        if matches!(self.plugs[found].temper, Temper::Lies | Temper::Stubborn) {
+        if matches!(self.plugs[found].condition, Condition::Lies | Condition::Stubborn) {
             return;
         }
         self.judge.switched_in_time(found, deadline);
@@ -236,8 +240,8 @@ impl World {
             Some(place) => self.places[usize::from(place)],
             None => Some(plug),
         };
-        let is_there = |plug: usize| self.plugs[plug].temper != Temper::Dark;
-        // A connection ends at the plug that it began at.
+        let is_there = |plug: usize| self.plugs[plug].condition != Condition::Dark;
+        // A connection stays with the plug at which it began.
         if found != Some(plug) || !is_there(plug) {
             return;
         }
@@ -247,7 +251,7 @@ impl World {
         let _ = self.plugs[plug].answer(&request, at);
     }
 
-    /// What is given up is reset. It may have been read by the plug all the same.
+    /// An aborted exchange is reset. The plug may have read it already.
     pub(super) fn abandon(&mut self, id: ExchangeId) {
         let Some(flight) = self.daemon.as_mut().and_then(|daemon| daemon.wires.flights.remove(&id)) else {
             return;
@@ -257,7 +261,7 @@ impl World {
         self.may_come_late(&flight);
     }
 
-    /// The daemon is gone: its connections end, and what was on them may have been read.
+    /// The daemon is gone: its connections end, but the plugs may have read what was in flight.
     pub(super) fn lose_exchanges(&mut self, wires: Wires) {
         for flight in wires.flights.into_values() {
             self.may_come_late(&flight);
@@ -266,8 +270,8 @@ impl World {
 
     fn may_come_late(&mut self, flight: &Flight) {
         let is_heard = match flight.exchange.route() {
-            Route::Local => !self.weather.lan_is_down && self.plugs[flight.plug].air != Air::Dead,
-            Route::Cloud => self.plugs[flight.plug].far != Far::Offline && self.cloud.is_reached(),
+            Route::Local => !self.weather.lan_is_down && self.plugs[flight.plug].lan != PlugLan::Dead,
+            Route::Cloud => self.plugs[flight.plug].cloud != PlugCloud::Offline && self.cloud.is_reached(),
         };
         let left = flight.deadline.saturating_sub(self.at);
         if is_heard && !left.is_zero() && !flight.causes.is_empty() && self.dice.chance(0.5) {
@@ -292,7 +296,7 @@ impl World {
         self.later(after, Next::Late(Box::new(errant)));
     }
 
-    /// The daemon gets an answer.
+    /// The daemon receives a reply.
     pub(super) fn answered(&mut self, id: ExchangeId, outcome: Outcome) {
         let Some(flight) = self.daemon.as_mut().and_then(|daemon| daemon.wires.flights.remove(&id)) else {
             return;
@@ -308,7 +312,7 @@ impl World {
             Ok(Reply::Done) => self.judge.acted(plug),
             Ok(Reply::Switched(reading)) => {
                 let state = self.plugs[plug].switched_by(&flight.exchange.request).map(|(_, state)| state);
-                // What contradicts that it was done is no reading.
+                // A reading that contradicts the confirmation does not count.
                 let reading = reading.as_ref().filter(|reading| reading.relay == state);
                 self.judge.switched_and_read(plug, flight.asked, reading.map(relays_of));
             }
@@ -355,7 +359,7 @@ impl World {
 
     // --- discovery ------------------------------------------------------------------------------------------------
 
-    /// A broadcast, and questions to a few addresses.
+    /// A broadcast, and unicast probes to a few addresses.
     pub(super) fn look_around(&mut self, probe: &[Address]) {
         if self.weather.lan_is_down {
             return;
@@ -367,15 +371,16 @@ impl World {
             let is_asked = asked.contains(&it.place);
             let hears = is_asked || it.hears_broadcasts();
             let is_lost = !weather.is_resting && dice.chance(0.1);
-            let answers =
-                it.temper != Temper::Dark && !matches!(it.air, Air::Dead | Air::Refused) && !is_lost;
+            let answers = it.condition != Condition::Dark
+                && !matches!(it.lan, PlugLan::Dead | PlugLan::Refused)
+                && !is_lost;
             if hears && answers {
                 self.sight(plug, self.plugs[plug].place);
             }
         }
     }
 
-    /// The daemon hears that a plug is at this place, whether it is or not.
+    /// The daemon gets a sighting of a plug at this place, true or not.
     pub(super) fn sight(&mut self, plug: usize, place: u16) {
         let said = DiscoveryReply::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
         let event = Event::Sighted(Sighting { address: plugs::address(place), said });

@@ -1,16 +1,16 @@
-//! A year of chaos in a minute: the daemon's decisions (the bridge, the broker's mqtt and the account's office, all of
-//! them the real ones) in a world that is a model, with a seed: plugs, the LAN, the cloud, the broker, hands and weather.
+//! A year of chaos in a minute: the daemon's real decisions (the bridge, the MQTT state and the account's auth queue)
+//! in a simulated world with a seed: plugs, LAN, cloud, broker, people and faults.
 //!
 //! ```text
-//!   weather ---- breaks and mends ----+----------------+-----------------+
-//!                                     v                v                 v
-//!   hands --- broker (model) --- Desk | Bridge --- lan (model)    Office --- cloud (model)
-//!                                     |    \___________________________|
-//!                                     v
-//!   judge ---- sees what happens in the world and what the daemon says, and holds it to its promises
+//!   weather ---- starts and ends faults ----+-----------------+-----------------------------+
+//!                                           v                 v                             v
+//!   people --- broker (model) --- MqttState | Bridge --- LAN (model)    AuthQueue --- cloud (model)
+//!                                           |    \__________________________|
+//!                                           v
+//!   judge ---- sees what happens in the world and what the daemon sends, and checks the promises
 //! ```
 //!
-//! Time is a number: the next thing happens at once, however far away it is, and the same seed has the same story.
+//! Time is a number: the next event happens at once, however far away it is, and the same seed gives the same run.
 
 #![allow(dead_code, unreachable_pub, reason = "the test and the example each use their own part of the kit")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a world that cannot go on says so by a panic")]
@@ -51,38 +51,38 @@ pub use story::Listener;
 use story::Story;
 use weather::{Change, Weather};
 
-/// More turns than this in one moment are no progress.
+/// More turns than this at one moment are a livelock.
 const MOST_TURNS: u32 = 100_000;
 
-/// What is to be played.
+/// The settings of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The same seed, the same story.
+    /// The same seed gives the same run.
     pub seed: u64,
-    /// How long, on the clock of the world.
+    /// How long, in simulated time.
     pub lasts: Duration,
-    /// How many plugs there are.
+    /// The number of plugs.
     pub plugs: usize,
-    /// How much goes wrong.
+    /// The frequency of faults.
     pub season: Season,
-    /// What is broken in the daemon on purpose, to see whether anybody notices.
+    /// A deliberate fault of the daemon, to check that the judge notices it.
     pub sabotage: Option<Sabotage>,
-    /// Who hears the story.
+    /// What is printed during the run.
     pub listener: Listener,
 }
 
-/// How much goes wrong, and how often the plugs are asked.
+/// The frequency of faults and of polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Season {
-    /// A house over the year: something breaks every hour or so; plugs are asked seldom.
+    /// A home over a year: a fault about every hour, and long poll intervals.
     Year,
-    /// As much as there can be: something breaks every few seconds; plugs are asked as by default.
+    /// As much as possible: a fault every few seconds, and default poll intervals.
     Storm,
-    /// The LAN is dead from the beginning to the end and nothing else goes wrong; plugs are asked as by default.
+    /// The LAN is down from start to end without other faults; default poll intervals.
     DeadLan,
 }
 
-/// What was seen in one run.
+/// The counts of one run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub turns: u64,
@@ -128,12 +128,12 @@ pub struct World {
     dice: Dice,
     start: Instant,
     wall: SystemTime,
-    /// Since the start.
+    /// Since the start of the run.
     at: Duration,
     queue: BinaryHeap<Reverse<Entry>>,
     serial: u64,
     plugs: Vec<Plug>,
-    /// Who lives at each place on the LAN.
+    /// The plug at each place on the LAN.
     places: Vec<Option<usize>>,
     policies: Vec<RoutePolicy>,
     broker: Broker,
@@ -141,29 +141,29 @@ pub struct World {
     weather: Weather,
     disk: Disk,
     daemon: Option<Daemon>,
-    /// Which daemon it is, counted from the start.
+    /// The number of this daemon, counted from the start.
     life: u32,
-    /// When it last started, or was last held up.
+    /// When it last started, or was last suspended.
     disturbed: Duration,
     frozen_until: Duration,
-    /// When it was held up of late, from when until when.
+    /// When it was suspended lately: start and end.
     hold_ups: Vec<(Duration, Duration)>,
     judge: Judge,
     story: Story,
     tally: Tally,
     turns_in_place: u32,
-    /// Plugs whose shown state has to be looked at before the turn ends.
+    /// Plugs whose shown state must be checked before the turn ends.
     touched: Vec<usize>,
 }
 
-/// What outlives the daemon.
+/// What a restart of the daemon keeps.
 #[derive(Default)]
 struct Disk {
     known: BTreeMap<String, KnownPlug>,
     tokens: Option<Tokens>,
 }
 
-/// The daemon's decisions, as the loop holds them.
+/// The daemon's decisions, as its loop holds them.
 struct Daemon {
     bridge: Bridge,
     wires: Wires,
@@ -178,23 +178,23 @@ struct Entry {
     what: Next,
 }
 
-/// Something that will happen.
+/// A future event.
 enum Next {
-    /// In the daemon of that life: an exchange's answer is there.
+    /// An exchange of the daemon with this life has its outcome.
     Answer { life: u32, id: ExchangeId, outcome: Box<hs100d::bridge::event::Outcome> },
-    /// A request comes to where it was sent.
+    /// A request arrives where it was sent.
     Arrive { life: u32, id: ExchangeId },
-    /// A request comes to the plug after nobody waits for it any more, or once more.
+    /// A request arrives at the plug after the daemon has stopped waiting for it, or for the second time.
     Late(Box<lan::Errant>),
-    /// In the daemon of that life.
+    /// An event for the daemon with this life.
     Heard { life: u32, event: Box<Event> },
-    /// Something in the daemon's account wing.
+    /// An event in the daemon's use of the account.
     Account { life: u32, step: cloud::Next },
-    /// Something between the daemon and the broker.
+    /// An event between the daemon and the broker.
     Broker(broker::Next),
-    /// Somebody sends a command, or uses the button.
+    /// A person sends a command or presses a button.
     Hand(usize),
-    /// Something breaks or mends.
+    /// A fault starts or ends.
     Change(Change),
 }
 
@@ -258,7 +258,7 @@ impl World {
         world
     }
 
-    /// Plays until the end, or until a promise is broken.
+    /// Runs to the end, or until a promise is broken.
     pub fn play(&mut self) -> Result<Tally, Box<Broken>> {
         while !self.judge.is_broken() && self.turn() {}
         match self.judge.verdict() {
@@ -270,12 +270,12 @@ impl World {
         }
     }
 
-    /// The whole story, if the plan has it written down.
+    /// The whole story, if the settings ask for it.
     pub fn written(&self) -> &str {
         self.story.written()
     }
 
-    /// Goes to the next moment at which something happens, unless that is after the end.
+    /// Advances to the next event, unless that is after the end.
     fn turn(&mut self) -> bool {
         let event = self.queue.peek().map(|Reverse(entry)| entry.at);
         let wake = self.daemon.as_ref().and_then(|daemon| daemon.bridge.poll_timeout());
@@ -310,7 +310,7 @@ impl World {
     }
 
     fn happen(&mut self, entry: Entry) {
-        // A process that is held up notices nothing; it finds all of it when it goes on.
+        // A suspended process notices nothing, and receives everything when it resumes.
         if self.at < self.frozen_until && entry.what.is_for_the_daemon() {
             return self.push(self.frozen_until, entry.what);
         }
@@ -326,7 +326,7 @@ impl World {
             Next::Broker(next) => self.broker_step(next),
             Next::Hand(hand) => self.use_hand(hand),
             Next::Change(change) => self.change(change),
-            // Meant for a daemon that is no more.
+            // For a daemon that no longer runs.
             Next::Answer { .. } | Next::Heard { .. } | Next::Account { .. } => {}
         }
     }
@@ -349,7 +349,7 @@ impl World {
         self.carry_out();
     }
 
-    /// Killed, as by a power cut: nothing is said, and what is on its way to plugs may get there.
+    /// Kills the daemon, as a power cut does: it sends nothing more, and requests in flight may still reach plugs.
     fn kill_daemon(&mut self) {
         let Some(daemon) = self.daemon.take() else { return };
         self.lose_exchanges(daemon.wires);
@@ -361,7 +361,7 @@ impl World {
         let entry = |(plug, policy): (&Plug, &RoutePolicy)| PlugSettings {
             name: Some(plug.name.clone()),
             identity: Identity { device_id: Some(plug.device_id.clone()), mac: Some(plug.mac) },
-            // Every third user writes where the plug was when he unpacked it; whoever has one behind a router must.
+            // Every third user wrote down the plug's first address. A plug that receives no broadcasts needs it.
             address: (plug.number.is_multiple_of(3) || !plug.hears_broadcasts())
                 .then(|| plugs::address(plug.number as u16)),
             policy: *policy,
@@ -440,13 +440,13 @@ impl World {
         }
     }
 
-    /// How much of the last so long the daemon was held up.
+    /// For how much of the last `took` the daemon was suspended.
     fn held_up(&self, took: Duration) -> Duration {
         let arrived = self.at.saturating_sub(took);
         self.hold_ups.iter().map(|&(from, until)| until.min(self.at).saturating_sub(from.max(arrived))).sum()
     }
 
-    // --- bits -----------------------------------------------------------------------------------------------------
+    // --- small parts ----------------------------------------------------------------------------------------------
 
     fn now(&self) -> Instant {
         self.start + self.at
@@ -473,7 +473,7 @@ impl World {
         self.story.tell(self.at, plug, line);
     }
 
-    /// The plug of this name, and which of its relays if it is an outlet.
+    /// The plug with this name, and which of its relays if the name is that of an outlet.
     fn whose(&self, name: &PlugName) -> Option<(usize, Option<usize>)> {
         let mut numbers = name.as_str().strip_prefix("plug-")?.split('-').map(str::parse::<usize>);
         let plug = numbers.next()?.ok()?;
@@ -486,7 +486,7 @@ impl World {
         (number < self.plugs.len()).then_some(number)
     }
 
-    /// What the values of the daemon hold, as the length of what they say of themselves.
+    /// The size of the daemon's values, measured by the length of their debug text.
     fn weight(&self) -> usize {
         let Some(daemon) = &self.daemon else { return 0 };
         weight_of(&daemon.bridge) + daemon.link.weight() + daemon.calls.weight()
@@ -504,8 +504,7 @@ impl Next {
     }
 }
 
-/// The length of a value's debug text. Digits do not count: the moments in it are this machine's, and so differ from
-/// run to run.
+/// The length of a value's debug text without digits: times in it are those of this machine and differ from run to run.
 fn weight_of(value: &impl fmt::Debug) -> usize {
     struct Counter(usize);
     impl fmt::Write for Counter {
@@ -519,13 +518,13 @@ fn weight_of(value: &impl fmt::Debug) -> usize {
     counter.0
 }
 
-/// What the user wrote about one plug.
+/// What the config says about one plug.
 fn policy(season: Season, number: usize, dice: &mut Dice) -> RoutePolicy {
     let seconds = Duration::from_secs;
     let poll_interval = match season {
         Season::Storm => dice.one_of(&[seconds(5), seconds(5), seconds(15), seconds(60)]),
         Season::DeadLan => seconds(5),
-        // A hundred plugs at five seconds are six hundred million polls a year.
+        // A hundred plugs at five seconds would be six hundred million polls a year.
         Season::Year if number.is_multiple_of(50) => seconds(5),
         Season::Year if number.is_multiple_of(10) => seconds(60),
         Season::Year => seconds(600),
@@ -539,11 +538,11 @@ fn policy(season: Season, number: usize, dice: &mut Dice) -> RoutePolicy {
     RoutePolicy { preference: policy, poll_interval, command_ttl, ..RoutePolicy::default() }
 }
 
-/// The state of a relay on somebody's wish, if it is decided.
+/// The requested state of a relay, if it is resolved.
 type Wanted = Option<RelayState>;
 
-/// Where the plugs of the bridge are in the world's list.
+/// The bridge's plugs, with their numbers in the world.
 type Keys = Vec<(PlugKey, usize)>;
 
-/// Whose request it is, relay by relay.
+/// The cause of a request, relay by relay.
 type Causes = Vec<(usize, Option<Cause>)>;

@@ -1,5 +1,5 @@
-//! The plugs themselves: relays that hold a state whoever asks, an address that may move, and the ways in which a
-//! plug, or the air around it, misbehaves.
+//! The simulated plugs: relays that keep their state, an address that may change, and the faults of a plug or of its
+//! network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use hs100d::smarthome::message::{
 
 use super::dice::Dice;
 
-/// A relay as it shows itself lags behind what it does by so much, with some firmwares.
+/// The reported relay state lags behind the real one by this much, with some firmwares.
 const LAG: Duration = Duration::from_millis(330);
 
-/// One plug, in the world and not in anybody's mind.
+/// One plug of the simulated world.
 #[derive(Debug)]
 pub struct Plug {
     pub number: usize,
     pub name: PlugName,
-    /// What its outlets are called; empty for a plug of one relay.
+    /// The names of its outlets; empty for a plug with one relay.
     pub outlet_names: Vec<PlugName>,
     pub device_id: DeviceId,
     pub mac: Mac,
     pub relays: Vec<Relay>,
     led: RelayState,
-    /// Where it is on the LAN.
+    /// Its place on the LAN.
     pub place: u16,
-    pub air: Air,
-    pub far: Far,
-    pub temper: Temper,
+    pub lan: PlugLan,
+    pub cloud: PlugCloud,
+    pub condition: Condition,
     pub switch_and_read: SwitchAndRead,
-    /// Its readings lag behind.
+    /// Its reported relay state lags.
     lags: bool,
-    /// Modules beside the relay that its firmware does not know.
+    /// Modules other than the relay that its firmware does not have.
     knows_little: bool,
     pub device: Arc<DeviceInfo>,
 }
 
-/// How a firmware takes a request that switches the relay and asks how it is.
+/// How a firmware handles a request that switches the relay and reads its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwitchAndRead {
     Both,
@@ -50,7 +50,7 @@ pub enum SwitchAndRead {
 }
 
 impl SwitchAndRead {
-    /// Most do as they should.
+    /// Most handle it correctly.
     const OF: [Self; 10] = [
         Self::Both,
         Self::Both,
@@ -65,39 +65,38 @@ impl SwitchAndRead {
     ];
 }
 
-/// One relay.
 #[derive(Debug, Clone, Copy)]
 pub struct Relay {
     pub state: RelayState,
-    /// When it changed last, since the start.
+    /// When it last changed, since the start of the run.
     changed: Duration,
 }
 
-/// How a request fares on the LAN.
+/// The fault of the LAN between the daemon and a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Air {
+pub enum PlugLan {
     #[default]
     Clear,
-    /// Of what is sent either way, so much in a hundred is lost.
+    /// This percentage of packets is lost, in each direction.
     Lossy(u8),
-    /// Everything takes this long, give or take.
+    /// Everything takes about this long.
     Slow(Duration),
-    /// Nothing comes through, and nothing says so.
+    /// Packets are lost silently.
     Dead,
     /// The firmware has closed the port.
     Refused,
-    /// Connections are reset in the middle, some of them after the plug has done what it was told.
+    /// Connections are reset during an exchange, some after the plug has acted.
     Resets,
-    /// The plug does what it is told and answers with rubbish.
+    /// The plug acts and replies with garbage.
     Garbage,
-    /// The plug does what it is told at some moment before its time is up, and does not answer.
+    /// The plug acts at some moment before the deadline and does not reply.
     Late,
     /// Each request is carried out twice.
     Twice,
 }
 
-impl Air {
-    /// What is late is the hardest to bear, and so comes most often.
+impl PlugLan {
+    /// Late execution is the hardest fault, so it is the most frequent one.
     pub const FAULTS: [Self; 12] = [
         Self::Lossy(30),
         Self::Lossy(80),
@@ -114,33 +113,33 @@ impl Air {
     ];
 }
 
-/// How a request fares between the cloud and the plug.
+/// The fault between the cloud and a plug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Far {
+pub enum PlugCloud {
     #[default]
     Connected,
-    /// The cloud says that the plug is offline.
+    /// The cloud reports the plug as offline.
     Offline,
-    /// The cloud asks the plug and hears nothing in time.
+    /// The cloud gets no reply from the plug in time.
     Silent,
-    /// The plug does what it is told, and the answer comes when nobody waits for it any more.
+    /// The plug acts, and its reply comes too late.
     Late,
 }
 
-impl Far {
+impl PlugCloud {
     pub const FAULTS: [Self; 3] = [Self::Offline, Self::Silent, Self::Late];
 }
 
-/// What is wrong with the plug itself.
+/// The fault of the plug itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Temper {
+pub enum Condition {
     #[default]
     Sound,
-    /// Without power, or starting up: nothing answers.
+    /// Without power, or booting: no reply.
     Dark,
-    /// Says that it did what it was told, and did not.
+    /// Confirms a request without acting.
     Lies,
-    /// Refuses to be told anything.
+    /// Refuses every request.
     Stubborn,
 }
 
@@ -175,10 +174,10 @@ impl Plug {
             mac,
             relays: vec![relay; outlets.max(1)],
             led: RelayState::On,
-            place: u16::try_from(number).expect("a small house"),
-            air: Air::Clear,
-            far: Far::Connected,
-            temper: Temper::Sound,
+            place: u16::try_from(number).expect("few plugs"),
+            lan: PlugLan::Clear,
+            cloud: PlugCloud::Connected,
+            condition: Condition::Sound,
             switch_and_read: SwitchAndRead::OF[number % SwitchAndRead::OF.len()],
             lags: dice.chance(0.2),
             knows_little: dice.chance(0.7),
@@ -189,22 +188,22 @@ impl Plug {
         !self.outlet_names.is_empty()
     }
 
-    /// Every tenth plug stands behind a router that lets no broadcast through.
+    /// Every tenth plug is behind a router that drops broadcasts.
     pub fn hears_broadcasts(&self) -> bool {
         self.number % 10 != 4
     }
 
-    /// Whether nothing at all is wrong with it or with the ways to it.
+    /// Whether neither it nor its connections have a fault.
     pub fn is_well(&self) -> bool {
-        (self.air, self.far, self.temper) == (Air::Clear, Far::Connected, Temper::Sound)
+        (self.lan, self.cloud, self.condition) == (PlugLan::Clear, PlugCloud::Connected, Condition::Sound)
     }
 
-    /// The part of the device that a relay is.
+    /// The outlet that a relay belongs to.
     pub fn part(&self, relay: usize) -> Option<Outlet> {
         self.is_strip().then(|| u8::try_from(relay).expect("a small strip"))
     }
 
-    /// The relays that this request switches, and to which state.
+    /// The relays that this request switches, and their new state.
     pub fn switched_by(&self, request: &Request) -> Option<(Vec<usize>, RelayState)> {
         match request {
             Request::SetRelayAndRead(_) if self.switch_and_read == SwitchAndRead::Refused => None,
@@ -212,8 +211,7 @@ impl Plug {
         }
     }
 
-    /// Which relays a request names, and the state that it wants. Nobody but the plug knows whether its firmware
-    /// refuses it.
+    /// The relays that a request names, and the requested state, whether or not the firmware will refuse it.
     pub fn told_to_switch_by(&self, request: &Request) -> Option<(Vec<usize>, RelayState)> {
         match request {
             Request::SetRelay(state) | Request::SetRelayAndRead(state) if !self.is_strip() => {
@@ -224,20 +222,20 @@ impl Plug {
         }
     }
 
-    /// A hand, or a current that went away, at one of its relays.
+    /// A button press, or a loss of power, at one of its relays.
     pub fn turn(&mut self, relay: usize, state: RelayState, at: Duration) {
         if self.relays[relay].state != state {
             self.relays[relay] = Relay { state, changed: at };
         }
     }
 
-    /// What it answers to a request; whoever asks has switched the relays already, if it does as it is told.
+    /// The reply to a request. The caller has switched the relays already, if the plug acts.
     pub fn answer(&mut self, request: &Request, at: Duration) -> Result<Reply, Failure> {
         let unknown = || Failure::Device { code: -1, message: "module not support".into() };
         match request {
             Request::SysInfo => Ok(Reply::SysInfo(self.reading(at))),
             Request::SetRelay(_) | Request::SetRelayAndRead(_) if self.is_strip() => Err(unknown()),
-            _ if self.temper == Temper::Stubborn => {
+            _ if self.condition == Condition::Stubborn => {
                 Err(Failure::Device { code: -3, message: "invalid argument".into() })
             }
             Request::CloudInfo | Request::CountDown(_) | Request::Schedule(_) if self.knows_little => {
@@ -245,7 +243,7 @@ impl Plug {
             }
             Request::SetRelayAndRead(state) => self.answer_both(*state, at),
             Request::CloudInfo => {
-                Ok(Reply::CloudInfo(CloudInfo { bound: true, connected: self.far != Far::Offline }))
+                Ok(Reply::CloudInfo(CloudInfo { bound: true, connected: self.cloud != PlugCloud::Offline }))
             }
             Request::CountDown(_) => Ok(Reply::CountDown(None)),
             Request::Schedule(_) => Ok(Reply::Schedule(Arc::default())),
@@ -258,7 +256,7 @@ impl Plug {
         }
     }
 
-    /// What its firmware makes of a request that switched it just now and asks how it is.
+    /// The firmware's reply to a request that switched it just now and reads its state.
     fn answer_both(&self, wanted: RelayState, at: Duration) -> Result<Reply, Failure> {
         match self.switch_and_read {
             SwitchAndRead::Both => Ok(Reply::Switched(Some(self.reading(at)))),
@@ -272,7 +270,7 @@ impl Plug {
         }
     }
 
-    /// What it says of itself.
+    /// The state that it reports.
     pub fn reading(&self, at: Duration) -> Reading {
         let seen = |relay: &Relay| {
             let lags = self.lags && at < relay.changed + LAG && relay.changed > Duration::ZERO;
@@ -294,13 +292,12 @@ impl Plug {
     }
 }
 
-/// What the LAN calls a place on it.
+/// The address of a place on the LAN.
 pub fn address(place: u16) -> Address {
     let [high, low] = place.to_be_bytes();
     Address::new(&format!("192.0.{}.{low}", 2 + high), 9999).expect("an address")
 }
 
-/// The place that is called so.
 pub fn place(address: &Address) -> Option<u16> {
     let std::net::IpAddr::V4(ip) = address.socket()?.ip() else { return None };
     let [192, 0, high, low] = ip.octets() else { return None };

@@ -1,4 +1,4 @@
-//! Faults in the daemon itself, made on purpose: each breaks one promise, so that we know that the judge can see it.
+//! Deliberate faults of the daemon. Each breaks one promise, which shows that the judge notices it.
 
 use std::time::Duration;
 
@@ -12,46 +12,46 @@ use super::lan::Flight;
 /// One fault of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Connections are closed and not reset, so that the kernel delivers a request whose time is over.
+    /// Closes connections instead of resetting them, so that the kernel delivers a request after its deadline.
     ClosesInsteadOfResetting,
-    /// What an older command did late is seen, and nothing comes of that.
+    /// Notices the late effect of an older command but does not correct it.
     GivesUpCorrections,
     NeverComesHome,
-    /// A wish outlives its time.
-    KeepsDeadWishes,
-    /// A button is taken for an older command.
+    /// Keeps a desired state after its deadline.
+    KeepsExpiredRequests,
+    /// Mistakes a button press for an older command.
     CorrectsButtons,
     AsksTwice,
-    /// What was answered is asked again at once.
+    /// Repeats a request at once after its reply.
     Hammers,
     LogsInTwice,
     LogsInAfterRefusal,
     /// A reload forgets which password was refused.
     RepeatsRefusedLogins,
-    /// Limits on logins are forgotten again and again.
+    /// Forgets the limits for logins again and again.
     ForgivesItself,
     Overspends,
-    /// What is wished is shown, and not what was read.
-    ShowsTheWish,
+    /// Shows the desired state instead of the read one.
+    ShowsDesired,
     HidesTheDead,
-    /// Whoever answers at an address is taken for the plug that was there before.
+    /// Takes any plug that answers at an address for the one that was there before.
     TrustsAddresses,
     ForgetsResults,
     AnswersTwice,
-    /// One plug that does not answer holds up all the others.
+    /// One plug that does not answer delays all others.
     WaitsForTheDead,
     AdoptsEverybody,
-    /// A timer that has expired is not taken off the list.
+    /// An expired timer stays in the list.
     Spins,
 }
 
 impl Sabotage {
-    /// Every fault, and the promise that it breaks.
+    /// Every sabotage, and the promise that it breaks.
     pub const ALL: [(Self, Promise); 20] = [
         (Self::ClosesInsteadOfResetting, Promise::NothingUnasked),
         (Self::GivesUpCorrections, Promise::Settles),
         (Self::NeverComesHome, Promise::ComesHome),
-        (Self::KeepsDeadWishes, Promise::NothingUnasked),
+        (Self::KeepsExpiredRequests, Promise::NothingUnasked),
         (Self::CorrectsButtons, Promise::CorrectsWithCause),
         (Self::AsksTwice, Promise::OneOnAWire),
         (Self::Hammers, Promise::RepeatsSlowly),
@@ -60,7 +60,7 @@ impl Sabotage {
         (Self::RepeatsRefusedLogins, Promise::NoLoginAfterRefusal),
         (Self::ForgivesItself, Promise::FewLogins),
         (Self::Overspends, Promise::Budget),
-        (Self::ShowsTheWish, Promise::ShowsWhatWasRead),
+        (Self::ShowsDesired, Promise::ShowsWhatWasRead),
         (Self::HidesTheDead, Promise::SaysOffline),
         (Self::TrustsAddresses, Promise::RightPlug),
         (Self::ForgetsResults, Promise::OneResult),
@@ -78,7 +78,7 @@ impl World {
 
     pub(super) fn sabotage_exchange(&mut self, exchange: &mut Exchange, plug: usize) {
         match self.plan.sabotage {
-            Some(Sabotage::KeepsDeadWishes) if exchange.request.changes_something() => {
+            Some(Sabotage::KeepsExpiredRequests) if exchange.request.changes_something() => {
                 exchange.deadline += Duration::from_secs(40);
             }
             Some(Sabotage::TrustsAddresses) if exchange.request.changes_something() => {
@@ -97,10 +97,10 @@ impl World {
         }
     }
 
-    /// What the daemon says, after somebody has had his hands on it.
+    /// An update of the daemon after the sabotage.
     pub(super) fn sabotaged_update(&mut self, update: Update) -> Option<Update> {
         match update {
-            Update::State(name, mut state) if self.sabotages(Sabotage::ShowsTheWish) => {
+            Update::State(name, mut state) if self.sabotages(Sabotage::ShowsDesired) => {
                 if self.dice.chance(0.05) {
                     state.relay = !state.relay;
                 }
@@ -117,13 +117,13 @@ impl World {
         }
     }
 
-    /// Whether this request, which puts something right, goes nowhere.
+    /// Whether this request, a correction, is dropped.
     pub(super) fn gives_up_corrections(&self, flight: &Flight) -> bool {
         let corrects = |&(_, cause): &(usize, Option<Cause>)| matches!(cause, Some(Cause::Correction(_)));
         self.sabotages(Sabotage::GivesUpCorrections) && flight.causes.iter().any(corrects)
     }
 
-    /// Somebody waits for an answer, and everybody waits with him.
+    /// All plugs wait for the one that does not answer.
     pub(super) fn sabotage_silence(&mut self, outcome: &Outcome) {
         if self.sabotages(Sabotage::WaitsForTheDead) && outcome.result == Err(Failure::Silent) {
             let from = self.at.max(self.frozen_until);
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    /// Whether this result never leaves the daemon, and whether it leaves it twice.
+    /// How many times this result leaves the daemon.
     pub(super) fn sabotage_result(&mut self) -> usize {
         match self.plan.sabotage {
             Some(Sabotage::ForgetsResults) if self.dice.chance(0.05) => 0,

@@ -1,30 +1,30 @@
-//! What happened, in words: the last of it for each plug and for the house, kept for the moment in which a promise
-//! is broken, or all of it for whoever replays a run.
+//! The log of a run: the last lines of each plug and of the home, printed when a promise is broken, or all lines for a
+//! replay.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-/// So many lines of one plug are kept.
+/// The number of lines that are kept for one plug.
 const LINES: usize = 80;
 
-/// Who hears the story while it happens.
+/// What is printed during the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Listener {
-    /// Nobody: it is told only if a promise breaks.
+    /// Nothing, unless a promise is broken.
     #[default]
     Nobody,
-    /// Somebody who wants to hear of the house as a whole.
+    /// The lines about the home as a whole.
     Home,
-    /// Somebody who wants to hear of the house and of this plug, each poll included.
+    /// The lines about the home and about this plug, including each poll.
     Plug(usize),
-    /// Somebody who wants to hear everything but polls.
+    /// Everything except polls.
     All,
-    /// Somebody who has all of it written down, polls and messages to the broker included, to read it afterwards.
+    /// Nothing is printed; everything, including polls and messages to the broker, is kept for later.
     Written,
 }
 
-/// The last that happened, by plug; the house comes last.
+/// The last lines, by plug; those of the home come last.
 #[derive(Debug)]
 pub struct Story {
     lines: Vec<VecDeque<(Duration, Box<str>)>>,
@@ -37,17 +37,17 @@ impl Story {
         Self { lines: vec![VecDeque::new(); plugs + 1], listener, written: String::new() }
     }
 
-    /// All that was written down.
+    /// Everything that was kept.
     pub fn written(&self) -> &str {
         &self.written
     }
 
-    /// Whether each message to the broker is worth a line.
+    /// Whether messages to the broker get a line.
     pub fn wants_messages(&self) -> bool {
         self.listener == Listener::Written
     }
 
-    /// Whether polls of this plug are worth a line.
+    /// Whether polls of this plug get a line.
     pub fn wants_polls(&self, plug: usize) -> bool {
         matches!(self.listener, Listener::Plug(_) | Listener::Written) && self.hears(Some(plug))
     }
@@ -77,7 +77,7 @@ impl Story {
         }
     }
 
-    /// The last lines about a plug and about the house, in their order.
+    /// The last lines about a plug and about the home, in order.
     pub fn last_of(&self, plug: Option<usize>) -> String {
         let home = self.lines.len() - 1;
         let of = |place: usize| self.lines[place].iter().map(move |(at, line)| (*at, place, &**line));
@@ -90,7 +90,7 @@ impl Story {
     }
 }
 
-/// A moment since the start, as a day and a time of day.
+/// A time since the start, as day and time of day.
 pub struct Stamp(pub Duration);
 
 impl fmt::Display for Stamp {

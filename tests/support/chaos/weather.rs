@@ -1,5 +1,5 @@
-//! What breaks, when, for how long, and what mends it. Now and then everything is mended at once and nobody touches
-//! anything, and then all must be as it should.
+//! Faults: what breaks, when, for how long, and how it ends. From time to time all faults end at once and no command is
+//! sent; then everything must be right.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,74 +8,78 @@ use hs100d::bridge::event::{DiscoveryReply, Event, Sighting};
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 
 use super::cloud::{self, Reach};
-use super::plugs::{self, Air, Far, Plug, Temper};
+use super::plugs::{self, Condition, Plug, PlugCloud, PlugLan};
 use super::{Next, Sabotage, Season, World};
 
-/// A resting LAN is probed once a minute, and a missing plug looked for as often; twice that, and a little more. Two
-/// intervals of its polls later a plug must be right.
+/// The LAN is probed once a minute while it rests, and a missing plug is searched as often: twice that and a little
+/// more. Two poll intervals later a plug must be right.
 const HEALED_WITHIN: Duration = Duration::from_secs(150);
-/// After throttling the cloud is left alone for up to an hour and a quarter.
+/// After throttling, the daemon avoids the cloud for up to 75 minutes.
 const HELD_BACK: Duration = Duration::from_secs(5400);
-/// How long all is left in peace before it must be right, beside the interval of the polls.
+/// The time of rest after which everything must be right, in addition to the poll interval.
 const REST: Duration = Duration::from_secs(900);
-/// No command is under way for so long.
+/// No command is in flight for this long.
 const LONG_PAST: Duration = Duration::from_secs(600);
-/// What a command needs beside the hiccups on its way: an older request is given up first, and a second reading is put
-/// off.
+/// The time that a command needs in addition to hiccups: an older request is aborted first, and a second read is
+/// delayed.
 const NEEDED: Duration = Duration::from_millis(1100);
-/// So long before everything is mended, everybody has his last word.
+/// The last commands come this long before all faults end.
 const LAST_WORDS: Duration = Duration::from_secs(6);
-/// From the last poll that is answered to three that are not, on both routes, with an answer over the cloud counting for
-/// five minutes.
+/// From the last poll that is answered to three that are not, on both routes; an answer over the cloud counts for five
+/// minutes.
 const DARK_FOR: Duration = Duration::from_secs(600);
 
-/// The state of things that concern everybody.
+/// The faults that affect everything.
 #[derive(Debug, Default)]
 pub struct Weather {
     pub lan_is_down: bool,
     pub is_resting: bool,
-    /// When something last stood in the way to each plug on the LAN.
+    /// When a fault of the LAN last affected each plug.
     troubled: Vec<Duration>,
-    /// What of late took long on the way to which plug or from it, although the LAN is healthy; from when until when.
+    /// Recent hiccups of a healthy LAN: the plug, the start, the end.
     hiccups: VecDeque<(usize, Duration, Duration)>,
     /// When each plug last lost its power.
     dark_since: Vec<Duration>,
-    /// When the cloud last held calls back.
+    /// When the cloud last throttled calls.
     throttled: Option<Duration>,
-    /// Which round of faults it is; what mends in an earlier one is mended already.
+    /// The round of faults; a fault from an earlier round has ended already.
     round: u32,
 }
 
-/// Something breaks or mends.
+/// The start or the end of a fault.
 #[derive(Debug, Clone, Copy)]
 pub enum Change {
     Breaks(Kind),
-    /// What broke in that round.
+    /// The end of a fault from this round.
     Mends(Kind, usize, u32),
-    /// A plug that has been dark since then must be shown as offline.
+    /// A plug without power since then must be shown as offline.
     MustBeDark(usize, Duration),
     DaemonStarts,
-    /// Somebody sends a command to this plug.
+    /// A person sends a command to this plug.
     Word(usize),
-    /// Everybody changes his mind about everything, while much is late.
+    /// Everybody changes several commands at once, while many requests are late.
     LastWords,
     Rest,
-    /// By now this plug must be where it belongs, and shown as it is.
+    /// This plug must be on its first route now, and shown as it is.
     MustBeHome(usize),
-    /// All must be right by now, and the next storm may come.
+    /// Everything must be right now, and the next faults may start.
     Verdict,
 }
 
-/// What can break.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Air,
-    Far,
-    Temper,
+    /// The LAN of one plug.
+    PlugLan,
+    /// The cloud connection of one plug.
+    PlugCloud,
+    /// The plug itself.
+    Condition,
+    /// One plug loses its power.
     Power,
     /// Two plugs swap their addresses, or one moves.
     Moves,
-    /// The LAN as a whole.
+    /// A fault of the whole LAN.
     Lan,
     /// All plugs get other addresses.
     Router,
@@ -91,19 +95,19 @@ pub enum Kind {
     Reload,
     WallClock,
     Birth,
-    /// Somebody is said to be where he is not.
-    Rumour,
-    /// The periodic look around, which is no fault.
+    /// A sighting at a wrong address.
+    FalseSighting,
+    /// The periodic discovery, which is not a fault.
     Look,
 }
 
 impl Kind {
-    /// How often it happens in a house of a hundred plugs, in a year and in a storm.
+    /// The mean interval in a home with a hundred plugs, for a year and for a storm.
     fn every(self, season: Season) -> Duration {
         let (year, storm) = match self {
-            Self::Air => (1200, 8),
-            Self::Far => (3600, 30),
-            Self::Temper => (7200, 60),
+            Self::PlugLan => (1200, 8),
+            Self::PlugCloud => (3600, 30),
+            Self::Condition => (7200, 60),
             Self::Power => (7200, 60),
             Self::Moves => (14_400, 60),
             Self::Lan => (86_400, 1800),
@@ -120,21 +124,21 @@ impl Kind {
             Self::Reload => (3 * 86_400, 1200),
             Self::WallClock => (5 * 86_400, 1800),
             Self::Birth => (86_400, 900),
-            Self::Rumour => (3600, 60),
+            Self::FalseSighting => (3600, 60),
             Self::Look => (6 * 3600, 600),
         };
         Duration::from_secs(match season {
             Season::Year => year,
             Season::Storm => storm,
-            // Nothing of this breaks then.
+            // None of these faults happens then.
             Season::DeadLan => u64::MAX,
         })
     }
 
     const ALL: [Self; 21] = [
-        Self::Air,
-        Self::Far,
-        Self::Temper,
+        Self::PlugLan,
+        Self::PlugCloud,
+        Self::Condition,
         Self::Power,
         Self::Moves,
         Self::Lan,
@@ -151,12 +155,12 @@ impl Kind {
         Self::Reload,
         Self::WallClock,
         Self::Birth,
-        Self::Rumour,
+        Self::FalseSighting,
         Self::Look,
     ];
 }
 
-/// How often one of the three hands in the house does something.
+/// The mean interval of the commands of one of the three people.
 pub fn hand_every(season: Season) -> Duration {
     match season {
         Season::Year => Duration::from_secs(360),
@@ -198,7 +202,7 @@ impl World {
             Change::Mends(..) => {}
             Change::MustBeDark(plug, since) => {
                 let is_dark =
-                    self.plugs[plug].temper == Temper::Dark && self.weather.dark_since[plug] == since;
+                    self.plugs[plug].condition == Condition::Dark && self.weather.dark_since[plug] == since;
                 if is_dark && self.disturbed < since {
                     self.must_be_offline(plug);
                 }
@@ -217,12 +221,15 @@ impl World {
     }
 
     fn break_later(&mut self, kind: Kind) {
-        // Faults of single plugs are as many as there are plugs.
+        // Faults of single plugs scale with the number of plugs.
         let share = self.plugs.len() as f64 / 100.0;
         let mean = match kind {
-            Kind::Air | Kind::Far | Kind::Temper | Kind::Power | Kind::Moves | Kind::Rumour => {
-                kind.every(self.plan.season).div_f64(share)
-            }
+            Kind::PlugLan
+            | Kind::PlugCloud
+            | Kind::Condition
+            | Kind::Power
+            | Kind::Moves
+            | Kind::FalseSighting => kind.every(self.plan.season).div_f64(share),
             _ => kind.every(self.plan.season),
         };
         let wait = self.dice.wait(mean);
@@ -233,19 +240,19 @@ impl World {
         let plug = self.dice.below(self.plugs.len());
         let lasts = self.how_long();
         match kind {
-            Kind::Air => {
-                self.plugs[plug].air = self.dice.one_of(&Air::FAULTS);
+            Kind::PlugLan => {
+                self.plugs[plug].lan = self.dice.one_of(&PlugLan::FAULTS);
                 self.is_troubled(plug);
-                self.tell(Some(plug), format!("the LAN: {:?} for {lasts:?}", self.plugs[plug].air));
+                self.tell(Some(plug), format!("the LAN: {:?} for {lasts:?}", self.plugs[plug].lan));
             }
-            Kind::Far => {
-                self.plugs[plug].far = self.dice.one_of(&Far::FAULTS);
-                self.tell(Some(plug), format!("its cloud: {:?} for {lasts:?}", self.plugs[plug].far));
+            Kind::PlugCloud => {
+                self.plugs[plug].cloud = self.dice.one_of(&PlugCloud::FAULTS);
+                self.tell(Some(plug), format!("its cloud: {:?} for {lasts:?}", self.plugs[plug].cloud));
             }
-            Kind::Temper => {
-                self.plugs[plug].temper = self.dice.one_of(&[Temper::Lies, Temper::Stubborn]);
+            Kind::Condition => {
+                self.plugs[plug].condition = self.dice.one_of(&[Condition::Lies, Condition::Stubborn]);
                 self.is_troubled(plug);
-                self.tell(Some(plug), format!("the plug: {:?} for {lasts:?}", self.plugs[plug].temper));
+                self.tell(Some(plug), format!("the plug: {:?} for {lasts:?}", self.plugs[plug].condition));
             }
             Kind::Power => self.loses_power(plug),
             Kind::Moves => self.moves(plug),
@@ -290,7 +297,7 @@ impl World {
             Kind::Reload => self.reload(),
             Kind::WallClock => self.wall_clock_jumps(),
             Kind::Birth => self.home_assistant_is_born(),
-            Kind::Rumour => {
+            Kind::FalseSighting => {
                 let place = self.dice.below(self.places.len());
                 self.tell(Some(plug), format!("it is said to be at {}", plugs::address(place as u16)));
                 self.sight(plug, place as u16);
@@ -299,7 +306,13 @@ impl World {
         }
         if matches!(
             kind,
-            Kind::Air | Kind::Far | Kind::Temper | Kind::Lan | Kind::Cloud | Kind::Throttle | Kind::Account
+            Kind::PlugLan
+                | Kind::PlugCloud
+                | Kind::Condition
+                | Kind::Lan
+                | Kind::Cloud
+                | Kind::Throttle
+                | Kind::Account
         ) {
             self.mend_later(kind, plug, lasts);
         }
@@ -310,13 +323,13 @@ impl World {
 
     fn mends(&mut self, kind: Kind, plug: usize) {
         match kind {
-            Kind::Air => {
-                self.plugs[plug].air = Air::Clear;
+            Kind::PlugLan => {
+                self.plugs[plug].lan = PlugLan::Clear;
                 self.is_troubled(plug);
             }
-            Kind::Far => self.plugs[plug].far = Far::Connected,
-            Kind::Temper | Kind::Power => {
-                self.plugs[plug].temper = Temper::Sound;
+            Kind::PlugCloud => self.plugs[plug].cloud = PlugCloud::Connected,
+            Kind::Condition | Kind::Power => {
+                self.plugs[plug].condition = Condition::Sound;
                 self.is_troubled(plug);
             }
             Kind::Lan => {
@@ -359,12 +372,12 @@ impl World {
         self.dice.long_tailed(Duration::from_millis(300), most)
     }
 
-    // --- the longer ones ------------------------------------------------------------------------------------------
+    // --- longer faults --------------------------------------------------------------------------------------------
 
     fn loses_power(&mut self, plug: usize) {
-        // Starting takes a while; some come back with their relays off.
+        // Booting takes some time; some plugs return with their relays off.
         let lasts = self.how_long().max(Duration::from_secs(8));
-        self.plugs[plug].temper = Temper::Dark;
+        self.plugs[plug].condition = Condition::Dark;
         self.weather.dark_since[plug] = self.at;
         self.is_troubled(plug);
         let forgets = self.dice.chance(0.3);
@@ -387,7 +400,7 @@ impl World {
     fn moves(&mut self, plug: usize) {
         let place = self.dice.below(self.places.len());
         let other = self.places[place];
-        // Whoever cannot hear a broadcast has a fixed address.
+        // A plug that receives no broadcasts has a fixed address.
         let is_fixed = |plug: usize| !self.plugs[plug].hears_broadcasts();
         if is_fixed(plug) || other.is_some_and(is_fixed) {
             return;
@@ -433,7 +446,7 @@ impl World {
         self.later(lasts, Next::Change(Change::DaemonStarts));
     }
 
-    /// The process gets no time, as on a machine that swaps; the clock goes on.
+    /// Suspends the process, as on a machine that swaps; the clock continues.
     fn freeze(&mut self, lasts: Duration) {
         self.tell(None, format!("the daemon is held up for {lasts:?}"));
         let (from, until) = (self.at.max(self.frozen_until), self.at + lasts);
@@ -460,18 +473,18 @@ impl World {
 
     fn sight_somebody_new(&mut self) {
         let number = 1_000_000 + self.dice.below(1_000_000);
-        let stranger = Plug::new(number % 60_000, 0, &mut self.dice);
-        let mut device = (*stranger.device).clone();
+        let other_plug = Plug::new(number % 60_000, 0, &mut self.dice);
+        let mut device = (*other_plug.device).clone();
         device.alias = "somebody".into();
         device.device_id = hs100d::model::DeviceId::new(&format!("8007{number:036X}"));
         device.mac = None;
-        let mut reading = stranger.reading(self.at);
+        let mut reading = other_plug.reading(self.at);
         reading.device = device.into();
         let said = DiscoveryReply::SysInfo(Box::new(reading));
         self.hear(Event::Sighted(Sighting { address: plugs::address(60_000), said }));
     }
 
-    // --- trouble --------------------------------------------------------------------------------------------------
+    // --- effects of faults ----------------------------------------------------------------------------------------
 
     fn is_troubled(&mut self, plug: usize) {
         self.weather.troubled[plug] = self.at;
@@ -481,21 +494,22 @@ impl World {
         self.weather.troubled.fill(self.at);
     }
 
-    /// Whether nothing stood between the daemon and this plug on the LAN since well before a command that came so
-    /// long ago.
+    /// Whether no fault was between the daemon and this plug on the LAN, since well before a command that came `took`
+    /// ago.
     pub(super) fn was_well(&self, plug: usize, took: Duration) -> bool {
         let it = &self.plugs[plug];
         let arrived = self.at.saturating_sub(took);
         let since = self.weather.troubled[plug].max(self.disturbed);
-        let is_well = (it.air, it.temper) == (Air::Clear, Temper::Sound) && !self.weather.lan_is_down;
+        let is_well =
+            (it.lan, it.condition) == (PlugLan::Clear, Condition::Sound) && !self.weather.lan_is_down;
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(plug));
         let uses_lan = self.policies[plug].preference != RoutePreference::Cloud && !is_deaf;
-        // Two in a row are more than the shortest life of a command.
+        // Two hiccups in a row are longer than the shortest lifetime of a command.
         let had_time = self.hiccups_since(plug, arrived) + NEEDED < self.policies[plug].command_ttl;
         uses_lan && is_well && had_time && since + HEALED_WITHIN + self.policies[plug].poll_interval < arrived
     }
 
-    /// What goes to this plug now, or comes from it, takes so long.
+    /// Messages to and from this plug take this long now.
     pub(super) fn hiccups(&mut self, plug: usize, takes: Duration) {
         let at = self.at;
         let hiccups = &mut self.weather.hiccups;
@@ -505,7 +519,7 @@ impl World {
         hiccups.push_back((plug, at, at + takes));
     }
 
-    /// How much of the time since then went into hiccups on the way to this plug.
+    /// The sum of the hiccups of this plug since then.
     fn hiccups_since(&self, plug: usize, since: Duration) -> Duration {
         let of_it = self.weather.hiccups.iter().filter(|(it, ..)| *it == plug);
         of_it.map(|&(_, from, until)| until.min(self.at).saturating_sub(from.max(since))).sum()
@@ -523,12 +537,11 @@ impl World {
         self.later(wait, Next::Change(Change::Rest));
     }
 
-    /// The hardest moment to be right after: of several commands to each plug the last has to hold, and the others may
-    /// come after it.
+    /// The hardest case: of several commands to each plug the last must hold, and the others may arrive after it.
     fn last_words(&mut self) {
         for plug in 0..self.plugs.len() {
-            if self.dice.chance(0.5) && self.plugs[plug].air == Air::Clear {
-                self.plugs[plug].air = Air::Late;
+            if self.dice.chance(0.5) && self.plugs[plug].lan == PlugLan::Clear {
+                self.plugs[plug].lan = PlugLan::Late;
                 self.is_troubled(plug);
             }
             self.send_command(plug);
@@ -536,7 +549,7 @@ impl World {
         }
     }
 
-    /// Everything is mended, and everybody keeps his hands off.
+    /// All faults end, and nobody sends commands or presses buttons.
     fn rest(&mut self) {
         self.tell(None, "all is mended, and left in peace");
         self.weather.is_resting = true;
@@ -550,7 +563,7 @@ impl World {
         self.account_is_sorted_out();
         (self.broker.is_up, self.broker.stalled_until) = (true, self.at);
         for plug in &mut self.plugs {
-            (plug.air, plug.far, plug.temper) = (Air::Clear, Far::Connected, Temper::Sound);
+            (plug.lan, plug.cloud, plug.condition) = (PlugLan::Clear, PlugCloud::Connected, Condition::Sound);
         }
         self.all_are_troubled();
         self.judge.all_is_mended();
@@ -568,7 +581,7 @@ impl World {
         self.later(REST + slowest, Next::Change(Change::Verdict));
     }
 
-    /// Nobody has touched the plug, and nothing was wrong with it, for long enough.
+    /// There were no commands and no faults for long enough.
     fn must_be_right(&mut self, plug: usize) {
         for relay in 0..self.plugs[plug].relays.len() {
             let state = self.plugs[plug].relays[relay].state;

@@ -1,4 +1,4 @@
-//! How a firmware parses a request and forms its answers: order of keys, arguments, errors.
+//! JSON as a firmware parses and writes it: order of keys, arguments, errors.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-/// What one method answers: its fields, or an `err_code`.
+/// The reply of one method: its fields, or an `err_code`.
 pub(super) type Answer = Result<Map<String, Value>, i64>;
 
 pub(super) const MODULE_NOT_SUPPORT: i64 = -1;
@@ -18,12 +18,12 @@ pub(super) const TIME_NOT_SYNC: i64 = -11;
 pub(super) const ENTRY_NOT_EXIST: i64 = -14;
 pub(super) const MISSING_ARGUMENT: i64 = -10002;
 
-/// Done, with nothing more to say.
+/// Success without further fields.
 pub(super) fn done() -> Answer {
     Ok(Map::new())
 }
 
-/// An answer as it stands in the reply.
+/// The reply of one method as JSON.
 pub(super) fn reply(answer: Answer) -> Value {
     match answer {
         Ok(mut fields) => {
@@ -59,17 +59,17 @@ pub(super) fn flag(argument: &Value, name: &str) -> Result<bool, i64> {
     }
 }
 
-/// An argument that must be an integer, not below 0.
+/// An argument that must be an integer of at least 0.
 pub(super) fn number(argument: &Value, name: &str) -> Result<u64, i64> {
     argument[name].as_u64().ok_or(INVALID_ARGUMENT)
 }
 
-/// An argument that must be a text.
+/// An argument that must be a string.
 pub(super) fn text<'a>(argument: &'a Value, name: &str) -> Result<&'a str, i64> {
     argument[name].as_str().ok_or(INVALID_ARGUMENT)
 }
 
-/// The fields of an object.
+/// The fields of a JSON object.
 pub(super) fn fields(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
@@ -77,7 +77,7 @@ pub(super) fn fields(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A JSON object in the order in which it was written. Of two equal keys the last one holds, at the first one's place.
+/// A JSON object in its written order. Of two equal keys the last value counts, in the position of the first.
 pub(super) struct Written<V>(pub(super) Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Written<V> {
