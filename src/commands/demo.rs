@@ -2,6 +2,7 @@
 //!
 //! Each step is checked, at the broker and at the simulated plug. If one fails, the story ends with an error.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::config::paths::{ConfigPath, Environment};
 use crate::config::{Config, CurrentFile};
 use crate::daemon::Daemon;
 use crate::daemon::signals::{SignalRequest, Signals};
-use crate::sim::fault::LanFault;
+use crate::sim::fault::{Dialect, LanFault};
 use crate::sim::handle::PlugHandle;
 use crate::sim::home::{HomeOptions, SimHome};
 use crate::store::Store;
@@ -26,9 +27,10 @@ use crate::store::Store;
 const STEP: Duration = Duration::from_secs(20);
 /// The port that MQTT clients try first.
 const USUAL_PORT: u16 = 1883;
-/// The plugs of the home, and the one that the story is about.
+/// The plugs of the home, the one that the story is about, and the one that speaks KLAP from the start.
 const PLUGS: [&str; 3] = ["Kitchen Kettle", "Küche ☕", "Christmas Tree"];
 const HERO: &str = "kitchen-kettle";
+const SPEAKS_KLAP: usize = 2;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -43,16 +45,21 @@ pub(super) struct Args {
 /// A step did not work, or the home could not be started.
 pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let scratch = Scratch::new()?;
-    let home = SimHome::start(HomeOptions::of(&PLUGS))
-        .await
-        .map_err(|error| cannot("start the simulated home", &error))?;
+    let options = HomeOptions { klap: vec![SPEAKS_KLAP], ..HomeOptions::of(&PLUGS) };
+    let home = SimHome::start(options).await.map_err(|error| cannot("start the simulated home", &error))?;
     let broker = free_address()?;
     let file = scratch.0.join("hs100d.toml");
     let text = config_text(&home, broker);
     std::fs::write(&file, &text).map_err(|error| cannot("write the config", &error))?;
     let reread = {
         let place = ConfigPath::Named(file.clone());
-        Box::new(move |current: &CurrentFile| Config::load_noting(&place, &Environment::of([]), current))
+        let tdp_port = home.lan().tdp_port();
+        Box::new(move |current: &CurrentFile| {
+            let mut config = Config::load_noting(&place, &Environment::of([]), current)?;
+            // Port 20002 of loopback may be in use, by another demo for example.
+            config.discovery.iter_mut().for_each(|discovery| discovery.tdp_ports = vec![tdp_port]);
+            Ok(config)
+        })
     };
     let daemon =
         Daemon::start(reread(&CurrentFile::default())?, Store::open(&scratch.0).0, scratch.0.clone(), reread)
@@ -82,6 +89,8 @@ struct Story<'a> {
     hero: &'a PlugHandle,
     client: AsyncClient,
     messages: mpsc::UnboundedReceiver<(String, String)>,
+    /// The last message that was seen on each topic.
+    latest: HashMap<String, String>,
     broker: SocketAddr,
     begun: Instant,
 }
@@ -98,11 +107,12 @@ impl<'a> Story<'a> {
             broker.port(),
         ))?;
         let (client, messages) = watch(broker);
-        Ok(Self { home, hero: home.plug(0), client, messages, broker, begun: Instant::now() })
+        let (hero, latest) = (home.plug(0), HashMap::new());
+        Ok(Self { home, hero, client, messages, latest, broker, begun: Instant::now() })
     }
 
     async fn tell(&mut self) -> Result<(), Failed> {
-        self.scene("The daemon searches the LAN and finds the plugs.")?;
+        self.scene("The daemon searches the LAN and finds the plugs. The Christmas tree's speaks KLAP.")?;
         self.see_online(&[HERO, "kuche", "christmas-tree"]).await?;
 
         self.scene("A command over the LAN.")?;
@@ -124,6 +134,15 @@ impl<'a> Story<'a> {
         self.scene("The LAN is back. It is probed every ten seconds, and used again from its first answer.")?;
         self.set_lan(LanFault::Works).await?;
         self.see_state(|state| state["route"] == "local").await?;
+        self.command("ON", true, "local").await?;
+
+        self.scene(
+            "New firmware closes TCP port 9999: the plug speaks KLAP from now on. A command at this moment.",
+        )?;
+        self.set_dialect(Dialect::Klap).await?;
+        self.command("OFF", false, None).await?;
+        self.see_latest("info", |info| info["protocol"] == "klap").await?;
+        self.see_latest("state", |state| state["route"] == "local").await?;
         self.command("ON", true, "local").await?;
 
         let (logins, lists) = (
@@ -162,8 +181,8 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Sends a command, and checks its result at the broker and at the plug.
-    async fn command(&mut self, word: &str, on: bool, route: &str) -> Result<(), Failed> {
+    /// Sends a command, and checks its result at the broker and at the plug. Without a route, each will do.
+    async fn command(&mut self, word: &str, on: bool, route: impl Into<Option<&str>>) -> Result<(), Failed> {
         let topic = format!("hs100d/{HERO}/set");
         say(&format!("{:>9}  -> {topic} {word}\n", self.clock()))?;
         self.client
@@ -172,7 +191,12 @@ impl<'a> Story<'a> {
             .map_err(|error| cannot("publish", &error))?;
         let result = self.see(&format!("hs100d/{HERO}/result"), |_| true).await?;
         let result: Value = serde_json::from_str(&result).unwrap_or_default();
-        if result["status"] != "ok" || result["route"] != route {
+        if result["status"] != "ok" {
+            return Err(not_seen(&format!("the command {word} done")));
+        }
+        if let Some(route) = route.into()
+            && result["route"] != route
+        {
             return Err(not_seen(&format!("the command {word} done over the {route} route")));
         }
         if self.hero.is_on() != on {
@@ -185,9 +209,24 @@ impl<'a> Story<'a> {
         self.home.lan().set_fault(self.hero, fault).await.map_err(|error| cannot("change the LAN", &error))
     }
 
+    async fn set_dialect(&self, dialect: Dialect) -> Result<(), Failed> {
+        let changed = self.home.lan().set_dialect(self.hero, dialect).await;
+        changed.map_err(|error| cannot("change the plug's protocol", &error))
+    }
+
     async fn see_state(&mut self, fits: impl Fn(&Value) -> bool) -> Result<(), Failed> {
         let fits = |payload: &str| serde_json::from_str(payload).is_ok_and(|state: Value| fits(&state));
         self.see(&format!("hs100d/{HERO}/state"), fits).await.map(drop)
+    }
+
+    /// Waits until the last message on a topic of the plug fits, and prints it if it has not come yet.
+    async fn see_latest(&mut self, topic: &str, fits: impl Fn(&Value) -> bool) -> Result<(), Failed> {
+        let topic = format!("hs100d/{HERO}/{topic}");
+        let fits = |payload: &str| serde_json::from_str(payload).is_ok_and(|document: Value| fits(&document));
+        if self.latest.get(&topic).is_some_and(|payload| fits(payload)) {
+            return Ok(());
+        }
+        self.see(&topic, fits).await.map(drop)
     }
 
     /// Waits for a message on a topic, and prints it.
@@ -202,9 +241,10 @@ impl<'a> Story<'a> {
         what: &str,
         fits: impl Fn(&str, &str) -> bool,
     ) -> Result<(String, String), Failed> {
-        let messages = &mut self.messages;
+        let (messages, latest) = (&mut self.messages, &mut self.latest);
         let waiting = async {
             while let Some((topic, payload)) = messages.recv().await {
+                latest.insert(topic.clone(), payload.clone());
                 if fits(&topic, &payload) {
                     return Some((topic, payload));
                 }
@@ -341,7 +381,8 @@ mod tests {
             drop(tell);
             let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let (client, begun) = (client.clone(), Instant::now());
-            let mut story = Story { home: &home, hero: home.plug(0), client, messages, broker, begun };
+            let (hero, latest) = (home.plug(0), HashMap::new());
+            let mut story = Story { home: &home, hero, client, messages, latest, broker, begun };
             assert!(story.see_online(&["lamp", "kettle", "fan"]).await.is_ok(), "{order:?}");
         }
     }
