@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use hs100d::bridge::event::{CommandId, Ended, ExchangeId};
-use hs100d::model::{RelayState, Route};
+use hs100d::bridge::event::{CommandId, Ended, Exchange, ExchangeId, Target};
+use hs100d::model::{LanProtocol, RelayState, Route};
 use hs100d::smarthome::message::Request;
 
 use super::story::Stamp;
@@ -47,8 +47,8 @@ pub enum Promise {
     CorrectsWithCause,
     /// One request in flight per plug and route.
     OneOnAWire,
-    /// The same request is not repeated over the same route within a quarter of a second, unless a command arrived or
-    /// was confirmed since.
+    /// The same request is not repeated over the same route, and on the LAN in the same protocol, within a quarter of a
+    /// second, unless a command arrived or was confirmed since.
     RepeatsSlowly,
     /// At most one login or refresh at a time.
     OneLogin,
@@ -148,7 +148,7 @@ struct Book {
     relays: Vec<Page>,
     in_flight: [Option<ExchangeId>; 2],
     /// The requests on each route within [`REPEAT_AFTER`], with their times.
-    asked_lately: [Vec<(Request, Duration)>; 2],
+    asked_lately: [Vec<(Request, Option<LanProtocol>, Duration)>; 2],
     /// When a command last arrived or was confirmed.
     stirred: Option<Duration>,
     /// The time of the request that was answered last.
@@ -441,13 +441,19 @@ impl Judge {
     }
 
     /// Whether this request repeats an earlier one too soon.
-    pub fn repeats(&mut self, plug: usize, route: Route, request: &Request) {
-        let at = self.at;
+    pub fn repeats(&mut self, plug: usize, exchange: &Exchange) {
+        let (at, route, request) = (self.at, exchange.route(), &exchange.request);
+        let protocol = match exchange.target {
+            Target::Local { protocol, .. } => Some(protocol),
+            Target::Cloud { .. } => None,
+        };
         let Book { asked_lately, stirred, .. } = &mut self.books[plug];
         let lately = &mut asked_lately[route.index()];
-        lately.retain(|&(_, asked)| at < asked + REPEAT_AFTER);
-        let before = lately.iter().rev().find(|(known, _)| known == request).map(|&(_, asked)| asked);
-        lately.push((request.clone(), at));
+        lately.retain(|&(.., asked)| at < asked + REPEAT_AFTER);
+        let is_same =
+            |known: &&(Request, Option<LanProtocol>, Duration)| known.0 == *request && known.1 == protocol;
+        let before = lately.iter().rev().find(is_same).map(|&(.., asked)| asked);
+        lately.push((request.clone(), protocol, at));
         if let Some(before) = before.filter(|&before| stirred.is_none_or(|stirred| stirred <= before)) {
             let words = format!("{request:?} again over the {route} route after {:?}", at - before);
             self.complain(Promise::RepeatsSlowly, Some(plug), words);

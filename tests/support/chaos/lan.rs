@@ -7,7 +7,7 @@ use std::time::Duration;
 use hs100d::bridge::event::{
     DiscoveryReply, Event, Exchange, ExchangeId, Identity, Outcome, Sighting, Target,
 };
-use hs100d::model::{Address, Failure, RelayState, Route};
+use hs100d::model::{Address, Failure, LanProtocol, RelayState, Route};
 use hs100d::smarthome::message::{Reply, Request};
 
 use super::judge::Cause;
@@ -75,7 +75,7 @@ impl World {
         let (id, route, deadline) = (exchange.id, exchange.route(), self.since_start(exchange.deadline));
         self.tally.exchanges += 1;
         self.judge.asks(plug, route, id);
-        self.judge.repeats(plug, route, &exchange.request);
+        self.judge.repeats(plug, &exchange);
         let causes = self.causes_of(plug, &exchange.request, deadline);
         if !causes.is_empty() || self.story.wants_polls(plug) {
             let line = format!("asked over the {route} route, {:?}: {:?}", exchange.target, exchange.request);
@@ -102,7 +102,8 @@ impl World {
     /// Sends a request to its address, and decides its outcome on the way.
     fn send_local(&mut self, mut flight: Flight) {
         let (id, life) = (flight.exchange.id, self.life);
-        let Target::Local { address, .. } = &flight.exchange.target else { return };
+        let Target::Local { address, protocol, .. } = &flight.exchange.target else { return };
+        let is_klap = *protocol == LanProtocol::Klap;
         let there = plugs::place(address).and_then(|place| *self.places.get(usize::from(place))?);
         let Some(there) = there else {
             let wait = self.dice.one_of(&[NO_ROUTE, Duration::from_millis(3)]);
@@ -117,6 +118,8 @@ impl World {
         let left = flight.deadline.saturating_sub(self.at);
         let (reaches_after, fate) = match lan {
             _ if self.plugs[there].condition == Condition::Dark => (None, Fate::Unanswered),
+            // These plugs speak XOR only.
+            _ if is_klap && lan != PlugLan::Dead => return self.fail_after(flight, trip, Failure::Refused),
             PlugLan::Clear => (Some(trip), Fate::Answered),
             PlugLan::Slow(slow) => (Some(slow.mul_f64(0.3 + self.dice.fraction())), Fate::Answered),
             PlugLan::Dead => (None, Fate::Unanswered),

@@ -91,7 +91,7 @@ impl World {
                 self.judge.asks(plug, route, id);
             }
             Some(Sabotage::Hammers) if self.dice.chance(0.001) => {
-                self.judge.repeats(plug, exchange.route(), &exchange.request);
+                self.judge.repeats(plug, exchange);
             }
             _ => {}
         }
