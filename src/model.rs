@@ -331,6 +331,9 @@ impl fmt::Display for Route {
     }
 }
 
+/// The TCP port on which plugs listen for KLAP, unless their reply to discovery names another one.
+pub const KLAP_PORT: u16 = 80;
+
 /// A protocol that plugs of this family speak on the LAN. The messages inside are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LanProtocol {

@@ -419,17 +419,20 @@ impl Bridge {
     pub(super) fn entry_at(&self, address: &Address, mac: Mac) -> Option<PlugKey> {
         let awaits = |plug: &&Plug| {
             let Identity { device_id, mac: known } = &plug.identity;
-            plug.configured_address() == Some(address)
-                && known.is_none_or(|known| known == mac)
-                && (device_id.is_none() || known.is_none())
+            known.is_none_or(|known| known == mac) && (device_id.is_none() || known.is_none())
         };
-        self.listed.iter().filter_map(|&key| self.plug(key)).find(awaits).map(|plug| plug.key)
+        self.entries_at(address).find(awaits).map(|plug| plug.key)
     }
 
     /// Whether an entry with this address does not know yet whether this is its plug.
     pub(super) fn is_awaited_at(&self, address: &Address, device: &DeviceInfo) -> bool {
-        let awaits = |plug: &Plug| plug.configured_address() == Some(address) && plug.identity.admits(device);
-        self.listed.iter().filter_map(|&key| self.plug(key)).any(awaits)
+        self.entries_at(address).any(|plug| plug.identity.admits(device))
+    }
+
+    /// The plugs whose entries have this address.
+    fn entries_at(&self, address: &Address) -> impl Iterator<Item = &Plug> {
+        let plugs = self.listed.iter().filter_map(|&key| self.plug(key));
+        plugs.filter(move |plug| plug.configured_address() == Some(address))
     }
 }
 

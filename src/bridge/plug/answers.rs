@@ -219,7 +219,8 @@ impl Plug {
             self.publish_first_energy(ctx);
             return self.fail_desired(route, flight, failure, ctx);
         }
-        let (refusal, failure) = (failure, &self.named_failure(route, failure));
+        let refusal = failure;
+        let failure = if self.hides_block(route, failure) { &Failure::KlapBlocked } else { failure };
         self.reachability.failures.note(route, failure);
         if route == Route::Local
             && self.reachability.routes.tries_other_protocol(flight.protocol, refusal, ctx.now)
@@ -245,12 +246,11 @@ impl Plug {
         self.fail_desired(route, flight, failure, ctx);
     }
 
-    /// A plug that blocks KLAP and refuses XOR is said to block KLAP, which the user can change.
-    fn named_failure(&self, route: Route, failure: &Failure) -> Failure {
-        let known = self.reachability.failures.get(route);
-        let is_blocked = self.reachability.routes.protocol_to_speak() == LanProtocol::Xor
-            && known == Some(&Failure::KlapBlocked);
-        if is_blocked && *failure == Failure::Refused { Failure::KlapBlocked } else { failure.clone() }
+    /// Whether the plug refuses XOR after it blocked KLAP. Then the block is reported, which the user can lift.
+    fn hides_block(&self, route: Route, failure: &Failure) -> bool {
+        *failure == Failure::Refused
+            && self.reachability.failures.get(route) == Some(&Failure::KlapBlocked)
+            && self.reachability.routes.protocol_to_speak() == LanProtocol::Xor
     }
 
     /// The plug refuses the protocol that it was believed to speak. What was to be sent goes out in the other one at once.

@@ -21,6 +21,7 @@ mod reachability;
 mod readings;
 mod relays;
 mod reported;
+mod sightings;
 mod slow_polls;
 mod snapshot;
 mod sums;
@@ -42,11 +43,11 @@ use crate::bridge::event::{
 use crate::bridge::interner::Interner;
 use crate::bridge::poll_limiter::{self, PollLimiter};
 use crate::bridge::route::{Plan, RoutePolicy, RoutePreference};
-use crate::model::{Address, Failure, LanProtocol, PlugName, Route, Verdict};
+use crate::model::{Address, Failure, KLAP_PORT, LanProtocol, PlugName, Route, Verdict};
 use crate::smarthome::message::{Outlet, Request};
 use desired::DesiredState;
 use exchanges::{Exchanges, InFlight, LOST_AFTER};
-use location::{Location, Sighted};
+use location::Location;
 use polls::Polls;
 use reachability::Reachability;
 use relays::Relays;
@@ -54,8 +55,6 @@ use reported::Reported;
 use slow_polls::{NextSlowPoll, SlowPolls};
 use switch_and_read::SwitchAndRead;
 
-/// Where plugs listen for KLAP, unless they say another port.
-const KLAP_PORT: u16 = 80;
 /// A plug for which nothing is due is looked at this often nevertheless.
 const MAX_SLEEP: Duration = Duration::from_secs(120);
 
@@ -171,75 +170,6 @@ impl Plug {
     ) {
         self.reachability.routes.remember_protocol(protocol);
         self.klap_port = self.klap_port.or(klap_port);
-    }
-
-    /// The plug was sighted on the LAN, and speaks XOR.
-    pub(in crate::bridge) fn sighted(&mut self, address: Address, ctx: &mut Ctx<'_>) {
-        let target = self.target(Route::Local);
-        self.saw(LanProtocol::Xor, ctx);
-        self.sighted_at(address, target, ctx);
-    }
-
-    /// The plug was sighted on the LAN, and speaks KLAP at this port. Ignored while it answers.
-    pub(in crate::bridge) fn sighted_with_klap(
-        &mut self,
-        address: Address,
-        port: KlapPort,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let target = self.target(Route::Local);
-        self.saw(LanProtocol::Klap, ctx);
-        if self.reachability.routes.protocol() != Some(LanProtocol::Klap) || self.is_here() {
-            return;
-        }
-        let port = port.filter(|&port| port != KLAP_PORT);
-        if self.klap_port != port {
-            self.klap_port = port;
-            self.remember(ctx);
-        }
-        self.sighted_at(address, target, ctx);
-        self.label_by_address();
-        self.publish(ctx);
-    }
-
-    fn saw(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
-        let routes = &mut self.reachability.routes;
-        let believed = routes.protocol();
-        routes.saw(protocol, ctx.now);
-        if routes.protocol() != believed {
-            self.remember(ctx);
-        }
-    }
-
-    /// `target` is where the LAN was asked before the sighting.
-    fn sighted_at(&mut self, address: Address, target: Option<Target>, ctx: &mut Ctx<'_>) {
-        let is_up = self.is_here();
-        match self.location.sight(address, is_up) {
-            Sighted::Current if !is_up => {
-                self.polls.set(Route::Local, ctx.now);
-                if self.target(Route::Local) != target {
-                    self.abandon(Route::Local, ctx);
-                    self.try_local_anew();
-                }
-            }
-            Sighted::Current | Sighted::Candidate => {}
-            Sighted::MoveTo(address) => self.move_to(address, ctx),
-        }
-    }
-
-    /// What was sent over the LAN goes out again at once, in another protocol or to another port.
-    fn try_local_anew(&mut self) {
-        if let Some(delivery) = &mut self.desired.delivery {
-            delivery.try_anew(Route::Local);
-        }
-    }
-
-    fn move_to(&mut self, address: Address, ctx: &mut Ctx<'_>) {
-        self.location.move_to(address, self.may_use(Route::Local));
-        self.reachability.routes.forget(Route::Local);
-        self.polls.set(Route::Local, ctx.now);
-        self.abandon(Route::Local, ctx);
-        self.desired.delivery = None;
     }
 
     /// Another plug answered at this one's address.
