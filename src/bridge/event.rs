@@ -191,6 +191,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Asks a device for its sysinfo, for a command that looks: there is no bridge, and nothing is known of the device.
+    pub fn look(plug: PlugKey, label: Arc<str>, target: Target, deadline: Instant) -> Self {
+        let (id, request) = (ExchangeId::new(plug, 0), Request::SysInfo);
+        Self { id, plug, label, target, request, deadline, urgent: true, known_info: None }
+    }
+
     /// The route to the target.
     pub fn route(&self) -> Route {
         match self.target {

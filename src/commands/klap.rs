@@ -3,19 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target, TdpReply};
+use crate::bridge::event::{Exchange, Identity, PlugKey, Target, TdpReply};
 use crate::cause::{self, Cause};
 use crate::config::Config;
 use crate::daemon::lan_login::LanLogin;
 use crate::klap_hashes::{KlapAccounts, OwnerHash};
-use crate::model::{Address, Failure, LanProtocol};
+use crate::model::{Address, Failure, KLAP_PORT, LanProtocol};
 use crate::secret::shortened;
-use crate::smarthome::message::{Reading, Reply, Request};
+use crate::smarthome::message::Reading;
 use crate::store::Store;
 use crate::transport::lan::Lan;
-
-/// The port of KLAP, unless the plug says another one.
-const PORT: u16 = 80;
 
 /// The account that plugs which speak KLAP are asked with.
 #[derive(Debug)]
@@ -88,7 +85,7 @@ impl KlapOwner {
 
 /// Where a plug that speaks KLAP listens.
 pub(super) fn socket_of(device: &TdpReply, ip: IpAddr) -> SocketAddr {
-    SocketAddr::new(ip, device.port.unwrap_or(PORT))
+    SocketAddr::new(ip, device.port.unwrap_or(KLAP_PORT))
 }
 
 /// Reads a plug over KLAP. `plug` tells it from the others that this LAN is used for.
@@ -101,18 +98,7 @@ pub(super) async fn read(
 ) -> Result<Box<Reading>, Failure> {
     let target =
         Target::Local { address: address.clone(), protocol: LanProtocol::Klap, expect: expect.clone() };
-    let exchange = Exchange {
-        id: ExchangeId::new(plug, 0),
-        plug,
-        label: address.to_string().into(),
-        target,
-        request: Request::SysInfo,
-        deadline: Instant::now() + limit,
-        urgent: true,
-        known_info: None,
-    };
-    match lan.perform(&exchange, address, LanProtocol::Klap, &expect).await.result? {
-        Reply::SysInfo(reading) => Ok(Box::new(reading)),
-        _ => Err(Failure::Garbage("no sysinfo".into())),
-    }
+    let exchange = Exchange::look(plug, address.to_string().into(), target, Instant::now() + limit);
+    let outcome = lan.perform(&exchange, address, LanProtocol::Klap, &expect).await;
+    outcome.result?.into_sysinfo().map(Box::new)
 }

@@ -185,12 +185,12 @@ impl CloudAccount {
 mod tests {
     use super::*;
     use crate::bridge::Settings;
-    use crate::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
+    use crate::bridge::event::{Exchange, Identity, PlugKey, Target};
     use crate::config::paths::{ConfigPath, Environment};
     use crate::model::{Address, Failure, LanProtocol};
     use crate::sim::cloud::account::SimAccount;
     use crate::sim::home::{HomeOptions, SimHome};
-    use crate::smarthome::message::{Reply, Request};
+    use crate::smarthome::message::Reply;
     use crate::store::Store;
     use std::time::Duration;
 
@@ -203,16 +203,8 @@ mod tests {
             protocol: LanProtocol::Klap,
             expect: Identity::default(),
         };
-        driver.transport.perform(Exchange {
-            id: ExchangeId::new(PlugKey(0), 0),
-            plug: PlugKey(0),
-            label: "lamp".into(),
-            target,
-            request: Request::SysInfo,
-            deadline: Instant::now() + BOUND,
-            urgent: true,
-            known_info: None,
-        });
+        let exchange = Exchange::look(PlugKey(0), "lamp".into(), target, Instant::now() + BOUND);
+        driver.transport.perform(exchange);
         loop {
             if let Incoming::Event(Event::Done { outcome, .. }) = driver.next().await {
                 return outcome.result;

@@ -13,15 +13,13 @@ use super::diagnosis::{self, AddressNetwork, Broadcast, CloudView, Datagrams, Ev
 use super::networks::Networks;
 use super::report::{Finding, FindingSubject, Try};
 use super::targets::{DoctorTarget, NAME_SHOWN, blank, is_of_the_family, with_heard};
-use crate::bridge::event::{
-    DiscoveryReply, Exchange, ExchangeId, Identity, PlugKey, Sighting, Target, TdpReply,
-};
+use crate::bridge::event::{DiscoveryReply, Exchange, Identity, PlugKey, Sighting, Target, TdpReply};
 use crate::bridge::route::RoutePreference;
 use crate::commands::klap::{self, KlapLogin, KlapOwner};
 use crate::commands::known::{identity_on, is_same, shares_id};
 use crate::config::Config;
 use crate::model::{Address, Destination, Failure, LanProtocol, Route, shown};
-use crate::smarthome::message::{Reading, Reply, Request, is_plug_kind};
+use crate::smarthome::message::{Reading, Reply, is_plug_kind};
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
 use crate::transport::discovery::{Discovery, DiscoveryOptions};
@@ -365,14 +363,14 @@ async fn ask(
             expect: target.identity.clone(),
         };
         let exchange = exchange(target, to, Route::Local);
-        match lan.perform(&exchange, &address, LanProtocol::Xor, &target.identity).await.result {
-            Ok(Reply::SysInfo(reading)) => {
+        let outcome = lan.perform(&exchange, &address, LanProtocol::Xor, &target.identity).await;
+        match outcome.result.and_then(Reply::into_sysinfo) {
+            Ok(reading) => {
                 let answer = describe(&reading);
                 tries.push(Try::since(begun, what, answer.clone()));
                 target.identity = identity_on(&reading.device);
                 return (LanView::Answers, answer);
             }
-            Ok(_) => failure = Failure::Garbage("no sysinfo".into()),
             Err(why) => failure = why,
         }
         tries.push(Try::since(begun, what.clone(), failure.to_string()));
@@ -438,16 +436,8 @@ fn describe(reading: &Reading) -> String {
 }
 
 fn exchange(target: &DoctorTarget, to: Target, route: Route) -> Exchange {
-    Exchange {
-        id: ExchangeId::new(PlugKey(0), 0),
-        plug: PlugKey(0),
-        label: target.name.as_str().into(),
-        target: to,
-        request: Request::SysInfo,
-        deadline: Instant::now() + target.timeouts[route.index()],
-        urgent: true,
-        known_info: None,
-    }
+    let deadline = Instant::now() + target.timeouts[route.index()];
+    Exchange::look(PlugKey(0), target.name.as_str().into(), to, deadline)
 }
 
 impl OnLan {
@@ -574,12 +564,11 @@ impl AskCloud {
         };
         let to = Target::Cloud { device_id: row.device_id.clone() };
         let exchange = exchange(target, to, Route::Cloud);
-        match cloud.perform(&exchange).await.result {
-            Ok(Reply::SysInfo(reading)) => match reading.other_kind() {
+        match cloud.perform(&exchange).await.result.and_then(Reply::into_sysinfo) {
+            Ok(reading) => match reading.other_kind() {
                 None => (CloudView::Answers, describe(&reading)),
                 Some(kind) => (CloudView::OtherKind, kind),
             },
-            Ok(_) => (CloudView::Failed(Failure::Garbage("no sysinfo".into())), "no sysinfo".to_owned()),
             Err(failure) => {
                 let words = failure.to_string();
                 let view = match failure {

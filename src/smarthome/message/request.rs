@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::model::RelayState;
+use crate::model::{Failure, RelayState};
 use crate::smarthome::lenient::repaired;
 use crate::smarthome::message::answer::{NotAnAnswer, find_body, find_method, find_method_at_once};
 use crate::smarthome::message::cloud_info::{CloudInfo, RawCloudInfo};
@@ -260,6 +260,16 @@ pub enum Reply {
     Done,
     /// To [`Request::SetRelayAndRead`]: it was carried out, and the state that the plug reported after that, if any.
     Switched(Option<Reading>),
+}
+
+impl Reply {
+    /// The reading in the reply to [`Request::SysInfo`]; any other reply is no answer to it.
+    pub(crate) fn into_sysinfo(self) -> Result<Reading, Failure> {
+        match self {
+            Self::SysInfo(reading) => Ok(reading),
+            _ => Err(Failure::Garbage("no sysinfo".into())),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -151,9 +151,7 @@ impl KlapExchange<'_> {
         let request = &self.parts.exchange.request;
         let mut greeting = None;
         if *request != Request::SysInfo && !self.plug.is_proven() {
-            let Reply::SysInfo(reading) = self.ask(&Request::SysInfo).await? else {
-                return Err(Failure::Garbage("no sysinfo".into()).into());
-            };
+            let reading = self.ask(&Request::SysInfo).await?.into_sysinfo()?;
             if self.plug.takes_one_request(Instant::now()) {
                 // The plug's identity was checked a moment ago, so the request may go first in one more session.
                 self.begin_session(Some(Arc::clone(&reading.device))).await?;

@@ -68,10 +68,8 @@ impl XorClient {
         if ask.exchange.request == Request::SysInfo {
             return self.ask_on(wire, ask).await.map(|reply| Outcome::of(Ok(reply)));
         }
-        let hello = match self.say(&mut wire, &Request::SysInfo, ask.exchange.known_info.as_ref()).await? {
-            Reply::SysInfo(reading) => reading,
-            _ => return Err(Failure::Garbage("no sysinfo".into()).into()),
-        };
+        let hello = self.say(&mut wire, &Request::SysInfo, ask.exchange.known_info.as_ref()).await?;
+        let hello = hello.into_sysinfo()?;
         ask.prove(&hello)?;
         wire.proven = Some(Arc::clone(&hello.device));
         let result = match self.ask_on(wire, ask).await {
