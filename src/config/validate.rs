@@ -120,19 +120,7 @@ impl Validator<'_> {
             None
         };
         let is_anonymous = mqtt.username.is_none();
-        if let (true, Some(fault)) =
-            (is_anonymous, mqtt.password.fault("goes with a user name: add mqtt.username"))
-        {
-            self.fault(fault);
-        }
-        let password = self.password(mqtt.password, "mqtt.password");
-        if is_anonymous && password.is_some() {
-            self.warn(Diagnostic::of(
-                "mqtt.username",
-                "is missing: the credential mqtt.password is not used without it",
-            ));
-        }
-        let password = password.filter(|_| !is_anonymous);
+        let password = self.password_of_user(mqtt.password, "mqtt", is_anonymous);
         BrokerConfig::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
     }
 
@@ -225,17 +213,7 @@ impl Validator<'_> {
     /// The account of `[local]`, else that of `[cloud]`.
     fn lan_account(&mut self, local: file::Local, cloud: Option<&CloudConfig>) -> Option<LanAccount> {
         let is_nobody = local.username.is_none();
-        let goes_with = "goes with a user name: add local.username";
-        if let (true, Some(fault)) = (is_nobody, local.password.fault(goes_with)) {
-            self.fault(fault);
-        }
-        let password = self.password(local.password, "local.password");
-        if is_nobody && password.is_some() {
-            self.warn(Diagnostic::of(
-                "local.username",
-                "is missing: the credential local.password is not used without it",
-            ));
-        }
+        let password = self.password_of_user(local.password, "local", is_nobody);
         let cloud = cloud.map(|cloud| &cloud.options);
         let of_cloud = |username: String| LanAccount {
             username,
@@ -325,6 +303,28 @@ impl Validator<'_> {
                 "is false and there is neither [cloud] nor [[plug]]: no plug will be served; add one of them",
             ));
         }
+    }
+
+    /// The password of this table, which goes with the user name of the table.
+    fn password_of_user(
+        &mut self,
+        written: file::Password,
+        table: &str,
+        is_anonymous: bool,
+    ) -> Option<Secret> {
+        let goes_with = format!("goes with a user name: add {table}.username");
+        if let (true, Some(fault)) = (is_anonymous, written.fault(&goes_with)) {
+            self.fault(fault);
+        }
+        let credential = format!("{table}.password");
+        let password = self.password(written, &credential);
+        if is_anonymous && password.is_some() {
+            self.warn(Diagnostic::of(
+                format!("{table}.username"),
+                format!("is missing: the credential {credential} is not used without it"),
+            ));
+        }
+        password.filter(|_| !is_anonymous)
     }
 
     /// The password in the file, else the credential from systemd.
