@@ -38,7 +38,7 @@ impl TokenFile {
 
     /// Whether there was a login, without a look at what it brought.
     pub(crate) fn is_there(&self) -> bool {
-        self.directory.join(TOKENS).exists()
+        self.path().exists()
     }
 
     pub(crate) fn path(&self) -> PathBuf {
