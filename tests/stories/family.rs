@@ -5,11 +5,10 @@
 use std::sync::Arc;
 
 use crate::support::scenario::*;
+use hs100d::bridge::Settings;
 use hs100d::bridge::event::{
-    CommandId, Ended, Energy, Event, Identity, KnownPlug, Origin, PlugInfo, PlugState, Update,
+    CommandId, Ended, Energy, Event, KnownPlug, Origin, PlugInfo, PlugState, Update,
 };
-use hs100d::bridge::route::RoutePolicy;
-use hs100d::bridge::{PlugSettings, Settings};
 use hs100d::model::{Availability, PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
 use hs100d::smarthome::message::{Meter, Outlets, Request};
 
@@ -611,18 +610,6 @@ fn a_plug_and_an_outlet_can_be_called_otherwise() {
     assert!(state(&home, "toaster").is_none(), "topics do not move");
 }
 
-/// A home in which this plug is known by its address and was never read.
-fn home_of_unread(plug: ModelPlug) -> Scenario {
-    let entry = PlugSettings {
-        name: Some(plug_name(1)),
-        identity: Identity::default(),
-        address: Some(address(1)),
-        policy: RoutePolicy::default(),
-    };
-    let settings = Settings { plugs: vec![entry], adopt: true, cloud: true, ..Settings::default() };
-    Scenario::from_settings(settings, vec![plug])
-}
-
 #[test]
 fn a_command_to_a_strip_that_was_never_read_is_split_over_its_outlets_once_they_are_known() {
     let toggle = SetCommand { relay: Some(Switch::Toggle), ..SetCommand::default() };
@@ -630,7 +617,7 @@ fn a_command_to_a_strip_that_was_never_read_is_split_over_its_outlets_once_they_
     for set in [relay(RelayState::On), toggle, for_a_while.clone()] {
         let mut strip = ModelPlug::strip(1, 3);
         strip.lan = Lan::Slow(millis(50));
-        let mut home = home_of_unread(strip);
+        let mut home = Scenario::of_unread(strip);
         let command = send(&mut home, "plug-1", 1, set.clone());
         let (result, _) = home.result(command, seconds(10));
         assert!(is_ok(&result), "{set:?}: {result:?}\n{:?}", home.asked);
@@ -650,7 +637,7 @@ fn a_command_to_a_strip_that_was_never_read_is_split_over_its_outlets_once_they_
 fn a_device_that_turns_out_to_have_no_relay_says_so_at_once() {
     let mut plug = ModelPlug::new(1, true);
     plug.has_relay = false;
-    let mut home = home_of_unread(plug);
+    let mut home = Scenario::of_unread(plug);
     let command = send(&mut home, "plug-1", 1, relay(RelayState::On));
     let (result, _) = home.result(command, seconds(1));
     assert_eq!(result.ended, Ended::Error("this device has no relay of its own".into()));

@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by a panic")]
 
 use crate::support::scenario::*;
-use hs100d::bridge::event::{CommandId, Ended, Event, Identity, Origin};
-use hs100d::bridge::route::RoutePolicy;
-use hs100d::bridge::{PlugSettings, Settings};
+use hs100d::bridge::Settings;
+use hs100d::bridge::event::{CommandId, Ended, Event, Origin};
 use hs100d::model::{PlugCommand, PlugName, RelayState, SetCommand, Switch};
 use hs100d::smarthome::message::Request;
 
@@ -29,18 +28,6 @@ fn home_of(strip: ModelPlug) -> Scenario {
     home.run_for(seconds(4));
     home.forget_the_past();
     home
-}
-
-/// A home whose strip was never heard of: only its address is known.
-fn home_of_unread(strip: ModelPlug) -> Scenario {
-    let entry = PlugSettings {
-        name: Some(plug_name(1)),
-        identity: Identity::default(),
-        address: Some(address(1)),
-        policy: RoutePolicy::default(),
-    };
-    let settings = Settings { plugs: vec![entry], adopt: true, cloud: true, ..Settings::default() };
-    Scenario::from_settings(settings, vec![strip])
 }
 
 /// A home whose strip and its outlets are known from an earlier run, and cannot be reached yet.
@@ -94,7 +81,7 @@ fn a_toggle_switches_all_off_while_any_outlet_is_on_and_else_all_on() {
         let mixed = [OFF, ON, OFF];
         let mut home = match kind {
             "read" => home_of(strip(&mixed)),
-            "unread" => home_of_unread(strip(&mixed)),
+            "unread" => Scenario::of_unread(strip(&mixed)),
             _ => home_of_unreached(&mixed),
         };
         home.plug(1).lan = Lan::Works;
@@ -124,7 +111,8 @@ fn a_toggle_is_resolved_against_what_is_read_and_not_against_what_was_believed()
 fn a_second_toggle_inverts_what_the_first_desires() {
     for (outlets, state) in [([OFF, ON], ON), ([OFF, OFF], OFF)] {
         for unread in [false, true] {
-            let mut home = if unread { home_of_unread(strip(&outlets)) } else { home_of(strip(&outlets)) };
+            let mut home =
+                if unread { Scenario::of_unread(strip(&outlets)) } else { home_of(strip(&outlets)) };
             let first = switch(&mut home, STRIP, 1, TOGGLE);
             let second = switch(&mut home, STRIP, 2, TOGGLE);
             assert_eq!(home.results(first).next().map(|result| &result.ended), Some(&Ended::Superseded));
@@ -217,7 +205,8 @@ fn a_toggle_is_repeated_as_the_state_that_it_was_resolved_to() {
 fn a_toggle_for_a_while_counts_down_to_the_other_state() {
     for (outlets, state) in [([OFF, ON], OFF), ([OFF, OFF], ON)] {
         for unread in [false, true] {
-            let mut home = if unread { home_of_unread(strip(&outlets)) } else { home_of(strip(&outlets)) };
+            let mut home =
+                if unread { Scenario::of_unread(strip(&outlets)) } else { home_of(strip(&outlets)) };
             let for_a_while =
                 SetCommand { relay: Some(TOGGLE), lasting: Some(seconds(1800)), ..SetCommand::default() };
             let command = set(&mut home, STRIP, 1, for_a_while);

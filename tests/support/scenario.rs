@@ -238,6 +238,18 @@ impl Scenario {
         Self::from_settings(settings, plugs)
     }
 
+    /// A home in which this plug is known by its address and was never read.
+    pub fn of_unread(plug: ModelPlug) -> Self {
+        let entry = PlugSettings {
+            name: Some(plug_name(1)),
+            identity: Identity::default(),
+            address: Some(address(1)),
+            policy: RoutePolicy::default(),
+        };
+        let settings = Settings { plugs: vec![entry], adopt: true, cloud: true, ..Settings::default() };
+        Self::from_settings(settings, vec![plug])
+    }
+
     pub fn from_settings(settings: Settings, plugs: Vec<ModelPlug>) -> Self {
         let start = Instant::now();
         let cloud = settings.cloud;

@@ -7,9 +7,9 @@ use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hs100d::bridge::event::{Exchange, ExchangeId, Identity, Outcome, PlugKey, Target};
+use hs100d::bridge::event::{Exchange, Outcome, Target};
 use hs100d::klap_hashes::KlapAccounts;
-use hs100d::model::{Address, DeviceId, Failure, LanProtocol, RelayState};
+use hs100d::model::{DeviceId, Failure, LanProtocol, RelayState};
 use hs100d::secret::Secret;
 use hs100d::sim::fault::{Dialect, KlapFault, LanFault};
 use hs100d::sim::handle::PlugHandle;
@@ -78,21 +78,9 @@ impl KlapHome {
     }
 
     fn exchange(&self, number: usize, request: Request, patience: Duration) -> Exchange {
-        let device_id = DeviceId::new(&self.home.plug(number).device_id());
-        Exchange {
-            id: ExchangeId::new(PlugKey(number as u32), 1),
-            plug: PlugKey(number as u32),
-            label: "a plug".into(),
-            target: Target::Local {
-                address: Address::from(self.addresses[number]),
-                protocol: LanProtocol::Klap,
-                expect: Identity { device_id, mac: None },
-            },
-            request,
-            deadline: Instant::now() + patience,
-            urgent: true,
-            known_info: None,
-        }
+        let device_id = self.home.plug(number).device_id();
+        let at = (self.addresses[number], LanProtocol::Klap);
+        crate::exchange(number, &device_id, at, request, patience)
     }
 
     async fn perform(&self, exchange: &Exchange) -> Outcome {

@@ -49,21 +49,9 @@ impl Home {
     }
 
     fn exchange(&self, number: usize, request: Request, patience: Duration) -> Exchange {
-        let device_id = DeviceId::new(&self.plugs[number].device_id());
-        Exchange {
-            id: ExchangeId::new(PlugKey(number as u32), 1),
-            plug: PlugKey(number as u32),
-            label: "a plug".into(),
-            target: Target::Local {
-                address: Address::from(self.addresses[number]),
-                protocol: LanProtocol::Xor,
-                expect: Identity { device_id, mac: None },
-            },
-            request,
-            deadline: Instant::now() + patience,
-            urgent: true,
-            known_info: None,
-        }
+        let device_id = self.plugs[number].device_id();
+        let at = (self.addresses[number], LanProtocol::Xor);
+        crate::exchange(number, &device_id, at, request, patience)
     }
 
     async fn ask(&self, number: usize, request: Request, patience: Duration) -> Outcome {
