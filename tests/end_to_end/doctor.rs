@@ -470,7 +470,12 @@ mod apart {
                 plug.klap.account = account;
                 plug.klap.end_session();
             });
-            assert_eq!(examined_in_turn(&setup, "plug klap").await.cause(), cause);
+            let told = examined_in_turn(&setup, "plug klap").await;
+            assert_eq!(told.cause(), cause);
+            assert!(
+                told.line.contains("the plug holds another account or another spelling of it; cloud: "),
+                "{told:?}"
+            );
             let found = setup.run(&["discover", "--timeout", "1s", "--json"]).await.json();
             assert_eq!((&klap(&found)["cause"], &klap(&found)["state"]), (&json!(cause), &json!(null)));
         }

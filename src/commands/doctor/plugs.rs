@@ -241,16 +241,18 @@ async fn examine_on_lan(
         ask(&mut target, socket, lan, &mut tries).await
     };
     let klap = newer.filter(|device| device.is_klap_plug() && is_unreached(&view));
+    let mut is_reached = view == LanView::Answers;
     if let (Some(device), Some(socket)) = (klap, socket) {
         let socket = klap::socket_of(device, socket.ip());
         if let Some(answer) = ask_klap(&mut target, socket, lan, klap_login, &mut tries).await {
             (view, found) = answer;
+            is_reached = true;
         }
     }
     let owner = klap_login.owner(newer.and_then(|device| device.owner.as_ref()));
     if moved && let Some(seen) = seen_at {
         found += &format!(", but it answered a broadcast from {seen}");
-    } else if view != LanView::Answers {
+    } else if !is_reached {
         found += match datagrams {
             Datagrams::Nothing => "",
             Datagrams::Xor => ", though it answers datagrams",
