@@ -53,7 +53,7 @@ causes! {
     /// Causes of a plug.
     PLUG, needs_login: false:
     PORT_CLOSED_BY_FIRMWARE = "port-closed-by-firmware",
-        "its TCP port is closed, but it answers the newer discovery, or the cloud has it connected",
+        "its TCP port is closed, but it answers discovery on UDP port 20002, or the cloud has it connected",
         "in the Kasa app, Me > Settings > Third-Party Compatibility opens the port again (a power cut or an update may \
          close it once more); the cloud serves the plug meanwhile, if its account is in [cloud]";
     OTHER_FAMILY = "other-family",

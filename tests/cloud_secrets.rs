@@ -35,34 +35,34 @@ async fn no_secret_is_in_a_log_at_trace_level_nor_in_an_error_nor_in_debug() {
         .with_writer(move || writer.clone())
         .finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let mut said = String::new();
+    let mut output = String::new();
 
     let canned = CannedCloud::start().await;
     let store = MemoryTokenStore { fails: true, ..MemoryTokenStore::default() };
     let saved = tokens("secret-saved", Some("secret-saved-refresh"));
     let mut client = TestClient::with_store(&canned, Some(PASSWORD), Some(saved.clone()), store);
-    said += &format!("{:?} {:?} {saved:?}", client.cloud, options(&canned, Some(PASSWORD)));
-    said += &format!("{:?}", client.read(KETTLE).await);
+    output += &format!("{:?} {:?} {saved:?}", client.cloud, options(&canned, Some(PASSWORD)));
+    output += &format!("{:?}", client.read(KETTLE).await);
     let echo = format!(r#"<html>secret-token-1 {USERNAME} {KETTLE}</html>"#);
     canned.instead("passthrough", Raw::http("200 OK", "", &echo));
-    said += &format!("{:?}", client.read(KETTLE).await);
+    output += &format!("{:?}", client.read(KETTLE).await);
     canned.instead("passthrough", Raw { bytes: b"HTTP/1.1 200 OK\r\nContent".to_vec(), then: Then::Close });
-    said += &format!("{:?}", client.read(KETTLE).await);
+    output += &format!("{:?}", client.read(KETTLE).await);
     canned.fail("refreshToken", -20655);
     canned.heal("passthrough");
     canned.fail("login", -20601);
     canned.expire_token();
-    said += &format!(
+    output += &format!(
         "{:?} {:?}",
         client.read(KETTLE).await,
         client.cloud.login(Secret::new(PASSWORD.into())).await
     );
-    said += &format!("{:?}", client.statuses());
+    output += &format!("{:?}", client.statuses());
 
-    said += &String::from_utf8_lossy(&page.0.lock().unwrap());
-    assert!(said.contains("the account gave a token"), "the log was captured: {said}");
-    assert!(said.contains("cannot be saved"), "{said}");
+    output += &String::from_utf8_lossy(&page.0.lock().unwrap());
+    assert!(output.contains("the account gave a token"), "the log was captured: {output}");
+    assert!(output.contains("cannot be saved"), "{output}");
     for secret in [PASSWORD, "secret-", USERNAME, KETTLE, "\\/{}$"] {
-        assert!(!said.contains(secret), "{secret:?} is in {said}");
+        assert!(!output.contains(secret), "{secret:?} is in {output}");
     }
 }

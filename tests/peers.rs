@@ -282,8 +282,8 @@ async fn discover_lists_the_plugs_that_python_kasa_finds_and_says_the_same_of_th
 
     let arguments = ["--json", "--target", "127.255.255.255", "--discovery-timeout", "2", "discover"];
     let printed: Value = serde_json::from_str(&kasa(peers, &home, &arguments).await).unwrap();
-    let theirs = printed.as_object().unwrap().iter().map(|(host, said)| {
-        let sysinfo = &said["system"]["get_sysinfo"];
+    let theirs = printed.as_object().unwrap().iter().map(|(host, reply)| {
+        let sysinfo = &reply["system"]["get_sysinfo"];
         let state = if sysinfo["relay_state"] == 1 { "ON" } else { "OFF" };
         json!({
             "alias": sysinfo["alias"], "model": sysinfo["model"], "host": host, "mac": sysinfo["mac"],

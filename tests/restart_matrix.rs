@@ -129,7 +129,7 @@ async fn whichever_two_are_restarted_everything_is_right_again_without_help() {
         return;
     }
     let mut pairs = Pair::all().into_iter();
-    let (mut stories, mut told, mut broken) = (JoinSet::new(), Vec::new(), 0);
+    let (mut stories, mut repairs, mut broken) = (JoinSet::new(), Vec::new(), 0);
     loop {
         while stories.len() < AT_ONCE
             && let Some(pair) = pairs.next()
@@ -137,7 +137,7 @@ async fn whichever_two_are_restarted_everything_is_right_again_without_help() {
             stories.spawn(story(pair));
         }
         match stories.join_next().await {
-            Some(Ok(row)) => told.push(row),
+            Some(Ok(row)) => repairs.push(row),
             Some(Err(_)) => broken += 1,
             None => break,
         }
@@ -145,25 +145,26 @@ async fn whichever_two_are_restarted_everything_is_right_again_without_help() {
     for (manner, how) in MANNERS {
         println!(
             "{}",
-            table(&format!("{how}: seconds until all was right"), manner, &told, |told| told.took)
+            table(&format!("{how}: seconds until all was right"), manner, &repairs, |repair| repair.took)
         );
         println!(
             "{}",
-            table(&format!("{how}: seconds that a plug was unavailable"), manner, &told, |told| told.away)
+            table(&format!("{how}: seconds that a plug was unavailable"), manner, &repairs, |repair| repair
+                .away)
         );
     }
     assert_eq!(broken, 0, "pairs that ended otherwise, see above");
 }
 
 /// The outcome of one pair.
-struct Told {
+struct Repair {
     pair: Pair,
     took: Duration,
     away: Duration,
 }
 
 /// Runs two restarts and checks the result.
-async fn story(pair: Pair) -> Told {
+async fn story(pair: Pair) -> Repair {
     let what = format!("{pair:?}");
     let mut scene = Scene::start(pair.has_birth()).await;
     let mut expected = scene.settle().await;
@@ -186,7 +187,7 @@ async fn story(pair: Pair) -> Told {
     assert_eq!((calls(Method::Login), calls(Method::RefreshToken)), (1, refreshes), "{what}: {LOGINS}");
     let away = scene.witness.longest_unavailable();
     assert!(away < UNAVAILABLE_FOR, "{what}: a plug was shown as unavailable for {away:?}");
-    Told { pair, took, away }
+    Repair { pair, took, away }
 }
 
 const LOGINS: &str = "one login, and a token that is kept and renewed only when it is dead";
@@ -325,7 +326,7 @@ impl Scene {
                     one.iter().filter(differs).map(|(topic, payload)| format!("{topic} {payload}")).collect()
                 };
                 panic!(
-                    "{what}: not right within {RIGHT_WITHIN:?}: expected {:#?}; found {:#?}; not told again \
+                    "{what}: not right within {RIGHT_WITHIN:?}: expected {:#?}; found {:#?}; not sent again \
                      {untold:?}; each plug was read: {are_read}",
                     only(expected, &picture),
                     only(&picture, expected)
@@ -380,9 +381,9 @@ impl Scene {
     async fn command(&self, name: &str, leaf: &str, payload: Value) -> Value {
         let transaction = payload["transaction"].as_str().unwrap().to_owned();
         self.witness.say(&format!("hs100d/{name}/{leaf}"), &payload.to_string());
-        let told = || self.witness.results(name, &transaction).first().cloned();
-        self.witness.until(&format!("the result of {name} {payload}"), || told().is_some()).await;
-        told().unwrap()
+        let result = || self.witness.results(name, &transaction).first().cloned();
+        self.witness.until(&format!("the result of {name} {payload}"), || result().is_some()).await;
+        result().unwrap()
     }
 }
 
@@ -633,7 +634,7 @@ async fn connection(id: &str, port: u16, has_birth: bool, log: &Mutex<Log>, news
     }
 }
 
-fn table(title: &str, manner: Manner, told: &[Told], figure: impl Fn(&Told) -> Duration) -> String {
+fn table(title: &str, manner: Manner, repairs: &[Repair], figure: impl Fn(&Repair) -> Duration) -> String {
     let mut text = format!("{title}\n{:<18}", "first \\ second");
     for (_, name) in MEMBERS {
         write!(text, "{name:>15}").unwrap();
@@ -642,8 +643,8 @@ fn table(title: &str, manner: Manner, told: &[Told], figure: impl Fn(&Told) -> D
         write!(text, "\n{name:<18}").unwrap();
         for (second, _) in MEMBERS {
             let pair = Pair { manner, first, second };
-            match told.iter().find(|told| told.pair == pair) {
-                Some(told) => write!(text, "{:>15.1}", figure(told).as_secs_f64()).unwrap(),
+            match repairs.iter().find(|repair| repair.pair == pair) {
+                Some(repair) => write!(text, "{:>15.1}", figure(repair).as_secs_f64()).unwrap(),
                 None => write!(text, "{:>15}", "-").unwrap(),
             }
         }

@@ -25,7 +25,7 @@ use hs100d::smarthome::message::{
     CloudInfo, Date, DeviceInfo, Meter, OutletDescription, OutletState, Reading, Reply, Request, ScheduleRule,
 };
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// The most events of one input; longer inputs find nothing new.
 const MOST_EVENTS: usize = 200;
@@ -128,9 +128,9 @@ fn policy(script: &mut Script<'_>) -> RoutePolicy {
 /// A plug of the config. The config accepts no two plugs with the same name, id, MAC or address, and none without any
 /// of these.
 fn listed(number: usize, script: &mut Script<'_>) -> PlugSettings {
-    let said = script.byte();
-    let given = |bit: u8| said & bit != 0;
-    let is_mute = said & 7 == 0;
+    let bits = script.byte();
+    let given = |bit: u8| bits & bit != 0;
+    let is_mute = bits & 7 == 0;
     PlugSettings {
         name: given(8).then(|| PlugName::new(NAMES[number]).unwrap()),
         identity: Identity {
@@ -379,7 +379,7 @@ impl Home {
     }
 
     fn sight(&mut self, script: &mut Script<'_>) {
-        let said = if script.below(4) == 0 {
+        let reply = if script.below(4) == 0 {
             DiscoveryReply::Tdp(TdpReply {
                 mac: script.perhaps(mac),
                 kind: script.of(&["IOT.SMARTPLUGSWITCH", "SMART.TAPOPLUG", "\n"]).into(),
@@ -392,7 +392,7 @@ impl Home {
             DiscoveryReply::SysInfo(Box::new(reading(script)))
         };
         let address = address(script.below(8));
-        self.hear(Event::Sighted(Sighting { address, said }));
+        self.hear(Event::Sighted(Sighting { address, reply }));
     }
 
     fn list(&mut self, script: &mut Script<'_>) {

@@ -9,7 +9,7 @@ use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::{TrustedHost, check_host};
 use serde_json::{Value, json};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// The HTTP statuses of the responses.
 const STATUSES: [u16; 8] = [200, 200, 200, 307, 403, 429, 500, 502];
@@ -169,21 +169,21 @@ fn may_have_a_token(host: &TrustedHost) {
 /// Passwords, tokens and names may contain anything.
 fn what_we_say_is_json_whatever_is_in_it(text: &str) {
     let secret = Secret::new(text.to_owned());
-    let said =
+    let json =
         |call: SecretBuf| serde_json::from_slice::<Value>(&call).expect("a call is JSON")["params"].take();
-    let login = said(api::login(text, &secret, text));
+    let login = json(api::login(text, &secret, text));
     for key in ["cloudUserName", "cloudPassword", "terminalUUID"] {
         assert_eq!(login[key], text);
     }
-    assert_eq!(said(api::refresh(&secret, text))["refreshToken"], text);
-    assert_eq!(said(api::device_list(&secret))["token"], text);
+    assert_eq!(json(api::refresh(&secret, text))["refreshToken"], text);
+    assert_eq!(json(api::device_list(&secret))["token"], text);
     let id = DeviceId::new("8006000000000000000000000000000000000007").unwrap();
     let alias = Request::SetAlias(None, text.into());
     for (request, words) in [
         (Request::SetRelay(RelayState::On), json!({"system": {"set_relay_state": {"state": 1}}})),
         (alias, json!({"system": {"set_dev_alias": {"alias": text}}})),
     ] {
-        let params = said(api::passthrough(&secret, &id, &request));
+        let params = json(api::passthrough(&secret, &id, &request));
         assert_eq!(params["token"], text);
         let data = params["requestData"].as_str().expect("requestData is a text");
         assert_eq!(serde_json::from_str::<Value>(data).expect("which holds JSON"), words);

@@ -10,7 +10,7 @@ use hs100d::mqtt::payload;
 use hs100d::mqtt::topics::CommandTopic;
 use serde_json::{Map, Value, json};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// The longest error text for an invalid command, in bytes.
 const LONGEST_COMPLAINT: usize = 256;

@@ -15,7 +15,7 @@ use hs100d::mqtt::topics;
 use hs100d::transport::cloud::host::check_host;
 use toml::{Table, Value};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// Stands for a password in the corpus.
 const CANARY: &str = "hunter2";
@@ -104,8 +104,8 @@ fn no_two_are_the_same(plugs: &[PlugSettings]) {
         let ids = plug.identity.device_id.as_ref().map(|id| format!("id {}", id.as_str()));
         let macs = plug.identity.mac.map(|mac| format!("mac {mac}"));
         let places = plug.address.as_ref().map(|place| format!("at {place}"));
-        for said in [names, ids, macs, places].into_iter().flatten() {
-            assert!(seen.insert(said.clone()), "{said} twice");
+        for value in [names, ids, macs, places].into_iter().flatten() {
+            assert!(seen.insert(value.clone()), "{value} twice");
         }
     }
 }
@@ -257,17 +257,17 @@ fn word(policy: RoutePreference) -> &'static str {
 /// No password is quoted, whether it is under its own key or under an unknown one; and nothing is quoted of a text that
 /// is not TOML.
 fn no_secret_is_quoted(text: &str, read: &Result<Config, Invalid>) {
-    let said = match read {
+    let message = match read {
         Ok(config) => config.warnings.join("\n") + &format!("{config:?}"),
         Err(invalid) => invalid.to_string(),
     };
     match text.parse::<Table>() {
-        Err(_) => assert!(!said.contains(CANARY), "{said}"),
+        Err(_) => assert!(!message.contains(CANARY), "{message}"),
         Ok(table) => {
             for secret in secrets(&table) {
                 // A word that also occurs elsewhere in the file may be quoted for that.
                 if text.matches(secret).count() == 1 {
-                    assert!(!said.contains(secret), "{said}");
+                    assert!(!message.contains(secret), "{message}");
                 }
             }
         }

@@ -9,7 +9,7 @@ use hs100d::smarthome::cipher;
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::discovery::reply::parse;
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// Bytes before the JSON of TDP.
 const HEADER: usize = 16;
@@ -27,16 +27,16 @@ pub fn hold(input: &[u8]) {
 }
 
 fn understood(datagram: &[u8]) -> Option<DiscoveryReply> {
-    let said = parse(&mut datagram.to_vec());
-    assert_eq!(said, parse(&mut datagram.to_vec()), "read twice");
-    said
+    let reply = parse(&mut datagram.to_vec());
+    assert_eq!(reply, parse(&mut datagram.to_vec()), "read twice");
+    reply
 }
 
 fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
     let mut datagram = json.to_vec();
     cipher::encrypt(&mut datagram);
-    let said = understood(&datagram);
-    if matches!(said, Some(DiscoveryReply::Tdp(_))) {
+    let reply = understood(&datagram);
+    if matches!(reply, Some(DiscoveryReply::Tdp(_))) {
         assert_eq!(datagram.get(HEADER), Some(&b'{'), "taken for the newer form");
         return;
     }
@@ -44,26 +44,26 @@ fn an_older_answer_is_read_as_over_tcp(json: &[u8]) {
         Ok(Reply::SysInfo(reading)) => Some(DiscoveryReply::SysInfo(Box::new(reading))),
         _ => None,
     };
-    assert_eq!(said, over_tcp);
-    notice_fits_a_line(said);
+    assert_eq!(reply, over_tcp);
+    notice_fits_a_line(reply);
 }
 
 fn a_newer_answer_is_read_whatever_its_header(json: &[u8]) {
     let with = |byte: u8| understood(&[&[byte; HEADER], json].concat());
-    let said = with(0);
-    if matches!(said, Some(DiscoveryReply::Tdp(_))) {
-        assert_eq!(said, with(0xff));
+    let reply = with(0);
+    if matches!(reply, Some(DiscoveryReply::Tdp(_))) {
+        assert_eq!(reply, with(0xff));
     }
-    notice_fits_a_line(said);
+    notice_fits_a_line(reply);
 }
 
 /// A bridge that adopts the plug reports it on one line.
-fn notice_fits_a_line(said: Option<DiscoveryReply>) {
-    let Some(said) = said else { return };
+fn notice_fits_a_line(reply: Option<DiscoveryReply>) {
+    let Some(reply) = reply else { return };
     let begun = Instant::now();
     let mut bridge = Bridge::new(Settings { adopt: true, ..Settings::default() }, begun);
     let address = Address::new("192.0.2.7", 9999).unwrap();
-    bridge.handle(Event::Sighted(Sighting { address, said }), begun);
+    bridge.handle(Event::Sighted(Sighting { address, reply }), begun);
     bridge.handle_timeout(begun + Duration::from_secs(5));
     while let Some(action) = bridge.poll_action() {
         if let Action::Publish(Update::Notice(notice)) = action {

@@ -9,7 +9,7 @@ use hs100d::transport::lan::klap_crypto::{BadHandshake, HANDSHAKE1_LEN, Handshak
 use hs100d::transport::lan::klap_http::{self, SessionCookie};
 
 use super::klap_reply::http_holds;
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// The longest session id that is sent back.
 const LONGEST_SESSION_ID: usize = 256;

@@ -8,7 +8,7 @@ use hs100d::smarthome::message::Request;
 use hs100d::transport::lan::klap_crypto::{BadBody, Handshake, KlapSession, SIGNATURE_LEN};
 use hs100d::transport::lan::klap_http::{self, KlapAnswer, MAX_BODY, MAX_HEAD};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// Bytes of a block of the cipher.
 const BLOCK_LEN: usize = 16;
@@ -30,7 +30,7 @@ pub fn hold(received: &[u8]) {
     what_was_sealed_is_opened(received);
 }
 
-/// What is said of a part of the bytes is borne out by all of them, and nothing is taken that is too long.
+/// What is read from a part of the bytes agrees with what is read from all of them, and nothing too long is accepted.
 pub fn http_holds(received: &[u8]) {
     let whole = klap_http::parse(received, false);
     let cuts = (0..received.len()).filter(|cut| *cut < EVERY_CUT || cut % SOME_CUTS == 0);

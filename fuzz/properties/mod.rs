@@ -13,9 +13,9 @@ pub mod frames;
 pub mod klap_handshake;
 pub mod klap_reply;
 pub mod replies;
-pub mod said;
 pub mod store;
 pub mod sysinfo;
+pub mod texts;
 pub mod topics;
 
 /// Takes untrusted bytes, and panics if the property does not hold.

@@ -8,7 +8,7 @@ use hs100d::smarthome::message::{
 };
 use serde_json::{Map, Value, json};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// No strip has more outlets; further ones are ignored.
 const MOST_OUTLETS: usize = 32;

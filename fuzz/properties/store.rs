@@ -9,7 +9,7 @@ use std::time::Instant;
 use hs100d::bridge::{Bridge, Settings};
 use hs100d::store::{HashFile, Store, TokenFile};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 const STATE: &str = "state.json";
 const TOKENS: &str = "cloud.token";
@@ -107,9 +107,9 @@ fn hashes_are_read_or_set_aside(directory: &Path, bytes: &[u8]) {
 
 /// A warning names the file and the line and quotes nothing.
 fn warning_holds(warning: &str, directory: &Path) {
-    let said = warning.replace(directory.to_str().unwrap(), "");
-    fits_a_line(&said, LONGEST_COMPLAINT);
-    let said: String = said.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let complaint = warning.replace(directory.to_str().unwrap(), "");
+    fits_a_line(&complaint, LONGEST_COMPLAINT);
+    let complaint: String = complaint.chars().filter(|c| !c.is_ascii_digit()).collect();
     let ours = [
         "/state.json: plugs in it are invalid: they are dropped, and named anew when they are found"
             .to_owned(),
@@ -123,7 +123,7 @@ fn warning_holds(warning: &str, directory: &Path) {
         damaged(HASHES, "its version is , and this hsd knows ") + AGAIN,
         damaged(HASHES, "its hashes cannot be read") + AGAIN,
     ];
-    assert!(ours.contains(&said.replace("  ", " ")), "{said}");
+    assert!(ours.contains(&complaint.replace("  ", " ")), "{complaint}");
 }
 
 /// The remedy for hashes; the digits of the program's name are cut out here.

@@ -31,13 +31,13 @@ pub fn hold(input: &[u8]) {
     let device = &good()[usize::from(form % 3)];
     let pointers = fields(device, "");
     let field = &pointers[usize::from(*choice) % pointers.len()];
-    let said = String::from_utf8_lossy(value);
+    let text = String::from_utf8_lossy(value);
     let odd = match serde_json::from_slice::<Value>(value) {
         Ok(value) => value.to_string(),
-        Err(_) => json!(said).to_string(),
+        Err(_) => json!(text).to_string(),
     };
     // Unescaped control characters, which JSON does not allow in a string.
-    let raw = format!("\"{}\"", said.replace(['"', '\\'], ""));
+    let raw = format!("\"{}\"", text.replace(['"', '\\'], ""));
     let has_key = !field.ends_with(|c: char| c.is_ascii_digit());
     let is_twice = form / 3 % 3 == 1 && has_key;
     let text = with(device, field, |key, good| match form / 3 % 3 {

@@ -3,7 +3,7 @@
 use hs100d::model::PlugName;
 use hs100d::mqtt::topics::{self, CommandTopic, MAX_TOPIC, ParsedTopic, StateTopic, Topics};
 
-use super::said::fits_a_line;
+use super::texts::fits_a_line;
 
 /// The first byte selects the base topic; the rest is the topic.
 pub fn hold(input: &[u8]) {
@@ -64,8 +64,8 @@ fn a_checked_base_makes_checked_topics(base: &str) {
         CommandTopic::Read,
         CommandTopic::Unknown("x"),
     ] {
-        let said = topics.command("kettle", part);
-        assert_eq!(topics.parse(&said), Some(ParsedTopic::Command { plug: "kettle", part }));
+        let topic = topics.command("kettle", part);
+        assert_eq!(topics.parse(&topic), Some(ParsedTopic::Command { plug: "kettle", part }));
     }
     assert_eq!(topics.parse(&topics.request("discover")), Some(ParsedTopic::Request("discover")));
     assert_eq!(topics.parse(&topics.bridge_state()), None, "our own words are none of ours to hear");

@@ -285,7 +285,7 @@ pub struct Sighting {
     /// Where its reply came from, with the port for TCP.
     pub address: Address,
     /// Its reply.
-    pub said: DiscoveryReply,
+    pub reply: DiscoveryReply,
 }
 
 /// The reply of a device to discovery.

@@ -415,8 +415,8 @@ impl Bridge {
     }
 
     fn on_sighting(&mut self, sighting: Sighting, now: Instant) {
-        let Sighting { address, said } = sighting;
-        match said {
+        let Sighting { address, reply } = sighting;
+        match reply {
             DiscoveryReply::SysInfo(reading) => self.on_sysinfo(&reading, address, None, now),
             DiscoveryReply::Tdp(reply) => self.on_tdp_reply(address, reply, now),
         }

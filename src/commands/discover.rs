@@ -82,7 +82,7 @@ async fn search(
     let mut is_announced = false;
     loop {
         tokio::select! {
-            Sighting { address, said } = discovery.next() => take_in(&mut rows, DiscoveredPlug::of(&address, &said, known)),
+            Sighting { address, reply } = discovery.next() => take_in(&mut rows, DiscoveredPlug::of(&address, &reply, known)),
             () = sleep_until(show_at.min(end)) => {
                 let now = Instant::now();
                 if now >= end {
@@ -161,10 +161,10 @@ const HEADINGS: [&str; COLUMNS] =
     ["NAME", "TOPIC NAME", "MODEL", "ADDRESS", "MAC", "DEVICE ID", "STATE", "SIGNAL", "PROTOCOL"];
 
 impl DiscoveredPlug {
-    fn of(address: &Address, said: &DiscoveryReply, known: &Known<'_>) -> Self {
+    fn of(address: &Address, reply: &DiscoveryReply, known: &Known<'_>) -> Self {
         let host = address.host();
         let place = (host.parse().ok(), host.clone());
-        match said {
+        match reply {
             DiscoveryReply::SysInfo(reading) => Self::of_reading(address, "xor", reading, known),
             DiscoveryReply::Tdp(reply) => {
                 let who = Identity { device_id: None, mac: reply.mac };
@@ -391,10 +391,10 @@ mod tests {
         row(host, &DiscoveryReply::Tdp(device))
     }
 
-    fn row(host: &str, said: &DiscoveryReply) -> DiscoveredPlug {
+    fn row(host: &str, reply: &DiscoveryReply) -> DiscoveredPlug {
         let config = Config::read("", &ConfigPath::Nowhere, &Environment::default()).unwrap();
         let known = Known { config: &config, plugs: Vec::new() };
-        DiscoveredPlug::of(&Address::new(host, 9999).unwrap(), said, &known)
+        DiscoveredPlug::of(&Address::new(host, 9999).unwrap(), reply, &known)
     }
 
     #[test]
@@ -409,8 +409,8 @@ mod tests {
         }
         assert_eq!(rows.len(), 2);
         let table = as_table(&rows, "");
-        let said = "192.0.2.2: it has the same device id as 192.0.2.1, with another MAC";
-        assert_eq!(table.matches(said).count(), 1, "{table}");
+        let reply = "192.0.2.2: it has the same device id as 192.0.2.1, with another MAC";
+        assert_eq!(table.matches(reply).count(), 1, "{table}");
     }
 
     #[test]

@@ -59,11 +59,11 @@ impl KlapLogin {
     }
 
     /// Whose account a plug holds that says this.
-    pub(super) fn owner(&self, said: Option<&OwnerHash>) -> KlapOwner {
+    pub(super) fn owner(&self, owner: Option<&OwnerHash>) -> KlapOwner {
         if self.accounts.own().next().is_none() {
             return KlapOwner::NoneHere;
         }
-        match said.map(|owner| self.accounts.owner(owner)) {
+        match owner.map(|owner| self.accounts.owner(owner)) {
             Some(Some(spelling)) if spelling.is_own() => KlapOwner::Ours,
             Some(None) => KlapOwner::Another,
             Some(Some(_)) | None => KlapOwner::Unknown,

@@ -263,11 +263,11 @@ impl<'a> TargetQuery<'a> {
                 true => begun + SEARCH,
                 false => (heard + QUIET).clamp(begun + NAMESAKES, begun + SEARCH),
             };
-            let Ok(Sighting { address, said }) = timeout_at(end, discovery.next()).await else {
+            let Ok(Sighting { address, reply }) = timeout_at(end, discovery.next()).await else {
                 return;
             };
             heard = Instant::now();
-            match said {
+            match reply {
                 DiscoveryReply::SysInfo(reading) => {
                     let device = &reading.device;
                     let identity = identity_on(device);

@@ -60,7 +60,7 @@ impl EventLog {
     pub(super) fn log_unread(&mut self, event: &Event) {
         let reading = match event {
             Event::Done { outcome, .. } => outcome.reading(),
-            Event::Sighted(Sighting { said: DiscoveryReply::SysInfo(reading), .. }) => Some(&**reading),
+            Event::Sighted(Sighting { reply: DiscoveryReply::SysInfo(reading), .. }) => Some(&**reading),
             _ => None,
         };
         let Some(reading) = reading.filter(|reading| !reading.unread.is_empty()) else { return };

@@ -28,23 +28,23 @@ fn page(name: &str) -> String {
 }
 
 /// Every name and every help text of a command and its subcommands.
-fn said_by(command: &clap::Command, said: &mut Vec<String>) {
+fn texts_of(command: &clap::Command, texts: &mut Vec<String>) {
     let arguments = command.get_arguments().filter(|argument| argument.get_id() != "help");
     for argument in arguments {
-        said.extend(argument.get_long().map(|long| format!("--{long}")));
-        said.extend(argument.get_short().map(|short| format!("-{short}")));
-        said.extend(argument.get_help().map(ToString::to_string));
+        texts.extend(argument.get_long().map(|long| format!("--{long}")));
+        texts.extend(argument.get_short().map(|short| format!("-{short}")));
+        texts.extend(argument.get_help().map(ToString::to_string));
         if argument.get_action().takes_values() {
-            said.extend(argument.get_possible_values().iter().map(|value| value.get_name().to_owned()));
+            texts.extend(argument.get_possible_values().iter().map(|value| value.get_name().to_owned()));
         }
     }
     for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
-        said.push(command.get_name().to_owned());
+        texts.push(command.get_name().to_owned());
         // Only commands without subcommands are described.
         if command.get_subcommands().next().is_none() {
-            said.extend(command.get_about().map(ToString::to_string));
+            texts.extend(command.get_about().map(ToString::to_string));
         }
-        said_by(command, said);
+        texts_of(command, texts);
     }
 }
 
@@ -52,11 +52,11 @@ fn said_by(command: &clap::Command, said: &mut Vec<String>) {
 fn the_page_of_the_program_says_what_its_help_says() {
     let page = page("hs100d");
     assert!(page.contains(".TH hs100d 1 "), "{page}");
-    let mut said = Vec::new();
-    said_by(&Cli::command(), &mut said);
-    said.extend(Exit::ALL.map(|exit| format!("{}.", exit.meaning())));
-    assert!(said.len() > 40, "{said:?}");
-    let missing: Vec<_> = said.iter().filter(|said| !page.contains(said.as_str())).collect();
+    let mut texts = Vec::new();
+    texts_of(&Cli::command(), &mut texts);
+    texts.extend(Exit::ALL.map(|exit| format!("{}.", exit.meaning())));
+    assert!(texts.len() > 40, "{texts:?}");
+    let missing: Vec<_> = texts.iter().filter(|texts| !page.contains(texts.as_str())).collect();
     assert!(missing.is_empty(), "{missing:#?} in\n{page}");
 }
 

@@ -334,9 +334,9 @@ fn a_key_that_a_newcomer_guesses_is_told_with_the_right_key_and_the_value_in_its
         assert!(line.starts_with("hs100d.toml:") && line.contains(expected), "{text:?}\n{line}\n{expected}");
         assert!(!line.contains("hunter2"), "{line}");
     }
-    let told = lines("[mqtt]\nhost = \"pi.lan\"\nport = 8883\n");
+    let messages = lines("[mqtt]\nhost = \"pi.lan\"\nport = 8883\n");
     let whole = "write url = \"mqtts://pi.lan:8883\"";
-    assert!(told.len() == 2 && told.iter().all(|line| line.ends_with(whole)), "{told:#?}");
+    assert!(messages.len() == 2 && messages.iter().all(|line| line.ends_with(whole)), "{messages:#?}");
 }
 
 #[test]
@@ -365,23 +365,23 @@ fn what_is_given_twice_is_named_with_both_lines() {
 
 #[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
-    let told = lines("[local]\nport = 0\ntimeout = 3\n[mqtt]\nuri = \"x\"\n[[plug]]\nmac = \"x\"\n");
-    let places: Vec<&str> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
-    assert_eq!(places, ["hs100d.toml:2", "hs100d.toml:3", "hs100d.toml:5", "hs100d.toml:7"], "{told:#?}");
+    let messages = lines("[local]\nport = 0\ntimeout = 3\n[mqtt]\nuri = \"x\"\n[[plug]]\nmac = \"x\"\n");
+    let places: Vec<&str> = messages.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["hs100d.toml:2", "hs100d.toml:3", "hs100d.toml:5", "hs100d.toml:7"], "{messages:#?}");
 }
 
 #[test]
 fn more_mistakes_than_fit_on_a_screen_are_counted() {
-    let told = lines(&"[[plug]]\nhost = 5\n".repeat(25));
-    assert_eq!(told.len(), 11);
-    assert_eq!(told[10], "hs100d.toml: and 15 more: correct these first");
+    let messages = lines(&"[[plug]]\nhost = 5\n".repeat(25));
+    assert_eq!(messages.len(), 11);
+    assert_eq!(messages[10], "hs100d.toml: and 15 more: correct these first");
     assert_eq!(lines(&"[[plug]]\nhost = 5\n".repeat(10)).len(), 10);
 }
 
 #[test]
 fn a_file_that_is_no_config_is_told_so() {
-    let told = lines("[mqtt]\nbase_topic = \"a\nb\"\n");
-    assert!(told[0].starts_with("hs100d.toml:2:16: is not TOML: "), "{told:?}");
+    let messages = lines("[mqtt]\nbase_topic = \"a\nb\"\n");
+    assert!(messages[0].starts_with("hs100d.toml:2:16: is not TOML: "), "{messages:?}");
     let directory = tempfile::tempdir().unwrap();
     let load = |path| Config::load(&ConfigPath::Named(path), &Environment::default()).unwrap_err().lines;
 
@@ -392,12 +392,15 @@ fn a_file_that_is_no_config_is_told_so() {
 
     let latin1 = directory.path().join("latin1.toml");
     fs::write(&latin1, b"# fine\n# gr\xfcn\n").unwrap();
-    let told = load(latin1);
-    assert!(told[0].ends_with("latin1.toml:2: is not UTF-8 text: save the file as UTF-8"), "{told:?}");
+    let messages = load(latin1);
+    assert!(
+        messages[0].ends_with("latin1.toml:2: is not UTF-8 text: save the file as UTF-8"),
+        "{messages:?}"
+    );
     let huge = directory.path().join("huge.toml");
     fs::File::create(&huge).unwrap().set_len(17 << 20).unwrap();
-    let told = load(huge);
-    assert!(told[0].contains("is larger than 16 MiB"), "{told:?}");
+    let messages = load(huge);
+    assert!(messages[0].contains("is larger than 16 MiB"), "{messages:?}");
 }
 
 #[test]
@@ -416,9 +419,9 @@ fn no_fault_quotes_a_secret_whatever_is_wrong_beside_it() {
         "[cloud]\nusername = \"hunter2@example.com\"\nurl = \"http://x\"",
         "[cloud]\nusername = [\"hunter2@example.com\"]",
     ] {
-        let told = lines(text);
-        assert!(!told.is_empty(), "{text:?} is wrong");
-        assert!(told.iter().all(|line| !line.contains("hunter2")), "{told:?}");
+        let messages = lines(text);
+        assert!(!messages.is_empty(), "{text:?} is wrong");
+        assert!(messages.iter().all(|line| !line.contains("hunter2")), "{messages:?}");
     }
 }
 
@@ -437,10 +440,10 @@ fn a_password_file_that_holds_no_password_is_told_by_its_name_only() {
         (&[b'x'; 9000], "/p is longer than 4096 bytes"),
     ] {
         fs::write(directory.path().join("p"), bytes).unwrap();
-        let told =
+        let messages =
             Config::load(&ConfigPath::Named(config.clone()), &Environment::default()).unwrap_err().lines;
-        assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
-        assert!(!told[0].contains("hunter2") && !told[0].contains("xxx"), "{told:?}");
+        assert!(messages.len() == 1 && messages[0].contains(expected), "{messages:?}");
+        assert!(!messages[0].contains("hunter2") && !messages[0].contains("xxx"), "{messages:?}");
     }
 }
 
@@ -478,7 +481,7 @@ proptest::proptest! {
         text in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40)
     ) {
         // `lines` checks that each is one line.
-        let told = lines(&text.concat());
-        proptest::prop_assert!(told.len() <= 11 && told.iter().all(|line| line.starts_with("hs100d.toml:")));
+        let messages = lines(&text.concat());
+        proptest::prop_assert!(messages.len() <= 11 && messages.iter().all(|line| line.starts_with("hs100d.toml:")));
     }
 }

@@ -521,8 +521,8 @@ fn a_full_disk_leaves_what_was_there() {
     store.remember(plug(1, "10.0.0.1"));
     store.save().unwrap();
     let output = child("child_on_a_full_disk", &directory).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("state.json cannot be written: File too large"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    assert!(output_text.contains("state.json cannot be written: File too large"), "{output_text}");
     assert_eq!(open(&directory).known_plugs(), [plug(1, "10.0.0.1")]);
     let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["state.json"], "nothing unfinished is left");

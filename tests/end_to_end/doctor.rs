@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 /// The report on one subject, with its line.
 #[derive(Debug)]
-struct Told {
+struct Diagnosed {
     line: String,
     object: Value,
 }
 
-impl Told {
+impl Diagnosed {
     fn cause(&self) -> &str {
         self.object["cause"].as_str().unwrap_or("none")
     }
@@ -35,20 +35,20 @@ impl Told {
 }
 
 /// Runs the check in both forms, which must agree on the subject.
-async fn examined(setup: &Setup, subject: &str) -> Told {
-    let (told, text) =
+async fn examined(setup: &Setup, subject: &str) -> Diagnosed {
+    let (report, text) =
         tokio::join!(setup.run(&["check", "--online", "--json"]), setup.run(&["check", "--online"]));
-    compared(&told, &text, subject)
+    compared(&report, &text, subject)
 }
 
 /// The same, one after the other: a plug that speaks KLAP has one session.
-async fn examined_in_turn(setup: &Setup, subject: &str) -> Told {
-    let told = setup.run(&["check", "--online", "--json"]).await;
-    compared(&told, &setup.run(&["check", "--online"]).await, subject)
+async fn examined_in_turn(setup: &Setup, subject: &str) -> Diagnosed {
+    let report = setup.run(&["check", "--online", "--json"]).await;
+    compared(&report, &setup.run(&["check", "--online"]).await, subject)
 }
 
-fn compared(told: &Ended, text: &Ended, subject: &str) -> Told {
-    let object = subject_of(told, subject);
+fn compared(report: &Ended, text: &Ended, subject: &str) -> Diagnosed {
+    let object = subject_of(report, subject);
     let (verdict, code) = match (object["ok"] == true, object["cause"].is_null()) {
         (true, true) => ("ok  ", 0),
         (true, false) => ("note", 0),
@@ -56,20 +56,21 @@ fn compared(told: &Ended, text: &Ended, subject: &str) -> Told {
     };
     let start = format!("{verdict}  {subject}: ");
     let lines: Vec<_> = text.out.lines().filter(|line| line.starts_with(&start)).collect();
-    assert_eq!(lines.len(), 1, "one line of {subject}: {text:?}\n{told:?}");
+    assert_eq!(lines.len(), 1, "one line of {subject}: {text:?}\n{report:?}");
     if code == 69 {
-        assert_eq!((text.code, told.code), (69, 69), "{text:?}");
+        assert_eq!((text.code, report.code), (69, 69), "{text:?}");
     }
     if object["cause"].is_string() {
         let end = format!(": {} [{}]", object["remedy"].as_str().unwrap(), object["cause"].as_str().unwrap());
         assert!(lines[0].ends_with(&end), "{end}\n{text:?}");
     }
-    Told { line: lines[0].to_owned(), object }
+    Diagnosed { line: lines[0].to_owned(), object }
 }
 
 /// The part of the printed object about this subject.
-fn subject_of(told: &Ended, subject: &str) -> Value {
-    let whole: Value = serde_json::from_str(&told.out).unwrap_or_else(|error| panic!("{error}: {told:?}"));
+fn subject_of(report: &Ended, subject: &str) -> Value {
+    let whole: Value =
+        serde_json::from_str(&report.out).unwrap_or_else(|error| panic!("{error}: {report:?}"));
     let subjects = whole["online"]["subjects"].as_array().unwrap();
     let is_it = |one: &&Value| match subject.strip_prefix("plug ") {
         Some(name) => one["subject"] == "plug" && one["name"] == name,
@@ -117,10 +118,10 @@ async fn a_bulb_that_makes_itself_heard_is_no_plug_to_be_examined() {
     let mut home_options = home_options_of(&[]);
     home_options.plugs = vec![(Model::HS100_HW1, "Lamp".to_owned()), (bulb, "Bulb".to_owned())];
     let home = SimHome::start(home_options).await.unwrap();
-    let told = Setup::new(&Config::of(&home)).run(&["check", "--online", "--json"]).await.json();
-    let subjects = told["online"]["subjects"].as_array().unwrap();
+    let report = Setup::new(&Config::of(&home)).run(&["check", "--online", "--json"]).await.json();
+    let subjects = report["online"]["subjects"].as_array().unwrap();
     let plugs: Vec<_> = subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["name"]).collect();
-    assert_eq!(plugs, ["Lamp"], "{told}");
+    assert_eq!(plugs, ["Lamp"], "{report}");
 }
 
 #[tokio::test]
@@ -128,8 +129,8 @@ async fn a_second_device_with_a_device_id_is_found() {
     let home = home_of(&["Lamp", "Fan"]).await;
     let id = home.plug(0).device_id();
     home.plug(1).with(|plug| plug.device_id = id);
-    let told = Setup::new(&Config::of(&home).without("cloud")).run(&["check", "--online", "--json"]).await;
-    let whole: Value = serde_json::from_str(&told.out).unwrap();
+    let report = Setup::new(&Config::of(&home).without("cloud")).run(&["check", "--online", "--json"]).await;
+    let whole: Value = serde_json::from_str(&report.out).unwrap();
     let subjects = whole["online"]["subjects"].as_array().unwrap();
     let causes: Vec<_> =
         subjects.iter().filter(|it| it["subject"] == "plug").map(|it| &it["cause"]).collect();
@@ -158,8 +159,8 @@ async fn each_fault_of_a_plug_has_its_cause() {
     ] {
         home.lan().set_fault(lamp, fault).await.unwrap();
         lamp.set_cloud(link);
-        let told = subject_of(&setup.run(&["check", "--online", "--json"]).await, "plug lamp");
-        assert_eq!(told["cause"], cause, "{fault:?} {link:?}: {told}");
+        let report = subject_of(&setup.run(&["check", "--online", "--json"]).await, "plug lamp");
+        assert_eq!(report["cause"], cause, "{fault:?} {link:?}: {report}");
     }
     assert_eq!(home.cloud().calls(Method::Login), 1);
     assert_eq!(lamp.traffic().relay_orders, 0);
@@ -175,15 +176,15 @@ async fn without_an_account_the_neighbours_tell_whether_it_is_the_plug_or_the_ne
     home.lan().set_fault(lamp, LanFault::Refused).await.unwrap();
     assert_eq!(examined(&setup, "plug lamp").await.cause(), "port-closed");
     home.lan().set_fault(lamp, LanFault::NotAccepting).await.unwrap();
-    let told = examined(&setup, "plug lamp").await;
+    let report = examined(&setup, "plug lamp").await;
     assert_eq!(
-        (told.cause(), told.came_back("broadcast")),
+        (report.cause(), report.came_back("broadcast")),
         ("not-found", "no answer from it, 1 from others")
     );
     home.plug(1).with(|plug| plug.hears_broadcasts = false);
-    let told = examined(&setup, "plug lamp").await;
-    assert_eq!((told.cause(), told.came_back("broadcast")), ("nobody-heard", "no answer from any plug"));
-    assert_eq!(told.came_back("connect to"), "not accepted");
+    let report = examined(&setup, "plug lamp").await;
+    assert_eq!((report.cause(), report.came_back("broadcast")), ("nobody-heard", "no answer from any plug"));
+    assert_eq!(report.came_back("connect to"), "not accepted");
     assert_eq!(examined(&setup, "plug fan").await.cause(), "none", "it is reached at its written address");
 }
 
@@ -192,13 +193,13 @@ async fn an_address_that_is_another_plugs_or_was_left_is_told_with_the_new_one()
     let (home, setup) = scene().await;
     let [lamp, fan] = [0, 1].map(|number| home.lan().address(home.plug(number)).unwrap());
     home.lan().swap(home.plug(0), home.plug(1)).await.unwrap();
-    let told = examined(&setup, "plug lamp").await;
-    assert_eq!(told.cause(), "address-changed");
+    let report = examined(&setup, "plug lamp").await;
+    assert_eq!(report.cause(), "address-changed");
     assert!(
-        told.line.contains(&format!(
+        report.line.contains(&format!(
             "another plug answers at the address (\"Fan\" 8006…0002), but it answered a broadcast from {fan}"
         )),
-        "{told:?}"
+        "{report:?}"
     );
     for number in 0..2 {
         home.plug(number).with(|plug| plug.hears_broadcasts = false);
@@ -206,11 +207,11 @@ async fn an_address_that_is_another_plugs_or_was_left_is_told_with_the_new_one()
     assert_eq!(examined(&setup, "plug lamp").await.cause(), "another-plug");
     home.plug(0).with(|plug| plug.hears_broadcasts = true);
     home.lan().unplug(home.plug(1)).await;
-    let told = examined(&setup, "plug lamp").await;
-    assert_eq!(told.cause(), "address-changed");
+    let report = examined(&setup, "plug lamp").await;
+    assert_eq!(report.cause(), "address-changed");
     assert!(
-        told.line.contains(&format!("{lamp}: connection refused, but it answered a broadcast from {fan}")),
-        "{told:?}"
+        report.line.contains(&format!("{lamp}: connection refused, but it answered a broadcast from {fan}")),
+        "{report:?}"
     );
 }
 
@@ -238,19 +239,19 @@ async fn a_plug_that_the_account_does_not_list_is_a_note_while_the_lan_reaches_i
  {
     let (home, setup) = scene().await;
     home.plug(0).with(|plug| plug.bound = false);
-    let told = setup.run(&["check", "--online"]).await;
-    let notes: Vec<_> = told.ok().lines().filter(|line| line.starts_with("note  ")).collect();
-    assert_eq!(notes.len(), 1, "{told:?}");
-    assert!(notes[0].starts_with("note  plug lamp: LAN: HS100(EU) answers"), "{told:?}");
-    assert!(notes[0].ends_with("or set route = \"local\" [not-in-account]"), "{told:?}");
+    let report = setup.run(&["check", "--online"]).await;
+    let notes: Vec<_> = report.ok().lines().filter(|line| line.starts_with("note  ")).collect();
+    assert_eq!(notes.len(), 1, "{report:?}");
+    assert!(notes[0].starts_with("note  plug lamp: LAN: HS100(EU) answers"), "{report:?}");
+    assert!(notes[0].ends_with("or set route = \"local\" [not-in-account]"), "{report:?}");
 
     home.lan().set_fault(home.plug(0), LanFault::NotAccepting).await.unwrap();
     assert_eq!(examined(&setup, "plug lamp").await.object["ok"], false, "nothing serves it");
     home.lan().set_fault(home.plug(0), LanFault::Works).await.unwrap();
     let config = Config::of(&home).set("local", "timeout", "500ms").set("discovery", "adopt", false);
     let setup = Setup::new(&config.set("routing", "policy", "cloud").plug("lamp", &home, 0));
-    let told = examined(&setup, "plug lamp").await;
-    assert_eq!((told.cause(), &told.object["ok"]), ("not-in-account", &json!(false)));
+    let report = examined(&setup, "plug lamp").await;
+    assert_eq!((report.cause(), &report.object["ok"]), ("not-in-account", &json!(false)));
 }
 
 #[tokio::test]
@@ -275,9 +276,9 @@ async fn each_way_in_which_the_account_fails_has_its_cause() {
         (CloudFault::Code(-20104), "unexpected"),
     ] {
         always(fault.clone());
-        let told = Setup::new(&config).run(&["check", "--online", "--json"]).await;
-        assert_eq!(subject_of(&told, "cloud")["cause"], cause, "{fault:?}: {told:?}");
-        assert_eq!(subject_of(&told, "plug Lamp")["ok"], true, "the LAN works without it: {told:?}");
+        let report = Setup::new(&config).run(&["check", "--online", "--json"]).await;
+        assert_eq!(subject_of(&report, "cloud")["cause"], cause, "{fault:?}: {report:?}");
+        assert_eq!(subject_of(&report, "plug Lamp")["ok"], true, "the LAN works without it: {report:?}");
         home.cloud().mend();
     }
     home.cloud().set_reachable(false).await.unwrap();
@@ -294,9 +295,9 @@ async fn a_login_that_is_refused_is_made_once_a_run_and_the_spelling_is_looked_a
     let config = Config::of(&home).set("local", "timeout", "500ms");
     let once = async |config: &Config| {
         let before = home.cloud().calls(Method::Login);
-        let told = Setup::new(config).run(&["check", "--online", "--json"]).await;
+        let report = Setup::new(config).run(&["check", "--online", "--json"]).await;
         assert_eq!(home.cloud().calls(Method::Login), before + 1, "one try and no more");
-        subject_of(&told, "cloud")
+        subject_of(&report, "cloud")
     };
     let wrong = once(&config.clone().set("cloud", "password", "guessed")).await;
     assert_eq!(wrong["cause"], "password-refused");
@@ -333,9 +334,9 @@ async fn what_the_running_daemon_has_given_up_is_not_tried_and_its_broker_and_pl
     sees(&scene.subscriber, "hs100d/bridge/info", json!({"cloud": {"status": "stopped"}})).await;
     sees(&scene.subscriber, "hs100d/bridge/info", json!({"online": 1})).await;
     assert_eq!(home.cloud().calls(Method::Login), 1);
-    let told = examined(&scene.setup, "cloud").await;
-    assert_eq!((told.cause(), home.cloud().calls(Method::Login)), ("stopped-by-daemon", 1));
-    assert!(told.line.contains("wrong e-mail address or password"), "{told:?}");
+    let report = examined(&scene.setup, "cloud").await;
+    assert_eq!((report.cause(), home.cloud().calls(Method::Login)), ("stopped-by-daemon", 1));
+    assert!(report.line.contains("wrong e-mail address or password"), "{report:?}");
     let broker = examined(&scene.setup, "broker").await;
     assert!(
         broker.came_back("a daemon retains there").ends_with("is online, 1 of 1 plugs online, cloud stopped"),
@@ -358,9 +359,9 @@ async fn a_plugs_own_words_forge_no_line() {
     let home = home_of(&["Lamp\nFAIL  cloud: forged\u{1b}[2J"]).await;
     home.plug(0).with(|plug| plug.model.name = "HS100\nok    broker: forged\u{1b}[2J");
     let setup = Setup::new(&Config::of(&home));
-    let told = setup.run(&["-v", "check", "--online"]).await;
+    let report = setup.run(&["-v", "check", "--online"]).await;
     let info = setup.run(&["plug", "127.0.0.11", "info"]).await;
-    for text in [&told.out, &info.out] {
+    for text in [&report.out, &info.out] {
         assert!(text.contains("forged") && !text.contains('\u{1b}'), "{text}");
         assert!(
             !text
@@ -380,10 +381,10 @@ async fn a_hundred_dead_plugs_are_examined_side_by_side() {
         home.lan().set_fault(home.plug(number), LanFault::Silent).await.unwrap();
         config = config.plug(&format!("plug-{number}"), &home, number);
     }
-    let told = Setup::new(&config).run(&["check", "--online", "--json"]).await;
+    let report = Setup::new(&config).run(&["check", "--online", "--json"]).await;
     let mut over_the_cloud = 0;
     for number in 0..100 {
-        let plug = subject_of(&told, &format!("plug plug-{number}"));
+        let plug = subject_of(&report, &format!("plug plug-{number}"));
         assert_eq!(plug["cause"], "hangs", "{plug}");
         let asked = plug["tries"].as_array().unwrap().iter().filter(|one| one["took_ms"].is_u64());
         over_the_cloud +=
@@ -443,13 +444,13 @@ mod apart {
             home.lan().settled(home.plug(number)).await.unwrap();
         }
         let setup = Setup::new(&config.clone().set("discovery", "adopt", false));
-        let told = examined_in_turn(&setup, "plug klap").await;
-        assert_eq!(told.cause(), "none");
-        assert!(told.line.contains("LAN: HS100(EU) answers: OFF, signal "), "{told:?}");
-        assert_eq!(told.came_back("the newer discovery"), "IOT.SMARTPLUGSWITCH, which speaks KLAP");
+        let report = examined_in_turn(&setup, "plug klap").await;
+        assert_eq!(report.cause(), "none");
+        assert!(report.line.contains("LAN: HS100(EU) answers: OFF, signal "), "{report:?}");
+        assert_eq!(report.came_back("discovery on UDP port 20002"), "IOT.SMARTPLUGSWITCH, which speaks KLAP");
         let what = "get_sysinfo over KLAP at 127.0.0.11:";
-        assert!(told.came_back(what).starts_with("HS100(EU) answers: OFF"), "{told:?}");
-        told.came_back(", as s…@example.com, with the password in [cloud]");
+        assert!(report.came_back(what).starts_with("HS100(EU) answers: OFF"), "{report:?}");
+        report.came_back(", as s…@example.com, with the password in [cloud]");
         let found = setup.run(&["discover", "--timeout", "1s", "--json"]).await.json();
         let klap = |found: &Value| {
             let rows = found.as_array().unwrap();
@@ -470,11 +471,11 @@ mod apart {
                 plug.klap.account = account;
                 plug.klap.end_session();
             });
-            let told = examined_in_turn(&setup, "plug klap").await;
-            assert_eq!(told.cause(), cause);
+            let report = examined_in_turn(&setup, "plug klap").await;
+            assert_eq!(report.cause(), cause);
             assert!(
-                told.line.contains("the plug holds another account or another spelling of it; cloud: "),
-                "{told:?}"
+                report.line.contains("the plug holds another account or another spelling of it; cloud: "),
+                "{report:?}"
             );
             let found = setup.run(&["discover", "--timeout", "1s", "--json"]).await.json();
             assert_eq!((&klap(&found)["cause"], &klap(&found)["state"]), (&json!(cause), &json!(null)));
@@ -484,15 +485,15 @@ mod apart {
             "\n127.0.0.11: it speaks KLAP and says that it belongs to the account that hs100d has, but";
         assert!(table.ok().contains(remark), "{table:?}");
         // Now the plug was asked with the account, successfully and not; nothing of it is said.
-        let mut said = String::new();
+        let mut output = String::new();
         for words in [&["-vvv", "discover", "--timeout", "1s"][..], &["-vvv", "check", "--online"]] {
             let ended = setup.run(words).await;
-            said += &format!("{}{}", ended.out, ended.err);
+            output += &format!("{}{}", ended.out, ended.err);
         }
-        assert!(said.contains("get_sysinfo over KLAP at ") && said.contains(" DEBUG "), "{said}");
+        assert!(output.contains("get_sysinfo over KLAP at ") && output.contains(" DEBUG "), "{output}");
         let secrets = [hashes_of(ACCOUNT.0, ACCOUNT.1), hashes_of(ACCOUNT.0, "old")].concat();
         for secret in secrets.iter().map(String::as_str).chain([ACCOUNT.0, "/{}$"]) {
-            assert!(!said.contains(secret), "{secret:?} was said: {said}");
+            assert!(!output.contains(secret), "{secret:?} was output: {output}");
         }
         home.plug(0).with(|plug| plug.klap.fault = KlapFault::Handshake1Status(403));
         assert_eq!(examined_in_turn(&setup, "plug klap").await.cause(), "klap-blocked");
@@ -507,11 +508,11 @@ mod apart {
 
         // The plug that speaks KLAP is not in the config, and is reported nevertheless.
         let setup = Setup::new(&Config::of(&home).without("cloud").set("local", "timeout", "500ms"));
-        let told = examined_in_turn(&setup, "plug HS100(EU) at 127.0.0.11").await;
-        assert_eq!(told.cause(), "no-lan-account");
+        let report = examined_in_turn(&setup, "plug HS100(EU) at 127.0.0.11").await;
+        assert_eq!(report.cause(), "no-lan-account");
         home.plug(0).with(|plug| plug.klap.fault = KlapFault::Refused);
         home.lan().settled(home.plug(0)).await.unwrap();
-        let told = examined_in_turn(&setup, "plug HS100(EU) at 127.0.0.11").await;
-        assert_eq!(told.cause(), "port-closed-by-firmware");
+        let report = examined_in_turn(&setup, "plug HS100(EU) at 127.0.0.11").await;
+        assert_eq!(report.cause(), "port-closed-by-firmware");
     }
 }

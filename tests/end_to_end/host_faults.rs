@@ -114,9 +114,9 @@ async fn files_that_run_out_delay_some_plugs_and_cost_neither_the_daemon_nor_the
     for name in names() {
         switches(&scene, &name, "OFF").await;
     }
-    let said = warnings(&scene);
-    let about_files = said.iter().filter(|line| line.contains("files")).count();
-    assert_eq!(about_files, 1, "{said:#?}");
+    let warned = warnings(&scene);
+    let about_files = warned.iter().filter(|line| line.contains("files")).count();
+    assert_eq!(about_files, 1, "{warned:#?}");
 }
 
 /// A daemon whose state directory is its own disk, and the path to that from outside.
@@ -215,7 +215,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     another.publish_retained("another/client", "is here");
     Subscriber::connect(scene.port).await.receives("another/client", "is here").await;
     assert_eq!(fs::read_to_string(&state).unwrap(), before, "what was there is whole");
-    let said = warnings(&scene);
+    let warned = warnings(&scene);
 
     drop(full);
     scene.daemon.says("names and addresses are saved again").await;
@@ -225,11 +225,11 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     is_written(&state, &address).await;
     assert_ne!(fs::read_to_string(&state).unwrap(), before);
     switches(&scene, "lamp", "ON").await;
-    assert_eq!(said.iter().filter(|line| line.contains("state.json")).count(), 1, "{said:#?}");
+    assert_eq!(warned.iter().filter(|line| line.contains("state.json")).count(), 1, "{warned:#?}");
     let kinds: HashSet<_> =
-        said.iter().map(|line| line.split(": ").next().unwrap().split_at(TIME).1).collect();
-    assert_eq!(kinds.len(), said.len(), "each is said once: {said:#?}");
-    assert_eq!(warnings(&scene).len(), said.len(), "nothing is said of what works again");
+        warned.iter().map(|line| line.split(": ").next().unwrap().split_at(TIME).1).collect();
+    assert_eq!(kinds.len(), warned.len(), "each warning comes once: {warned:#?}");
+    assert_eq!(warnings(&scene).len(), warned.len(), "no warning about what works again");
 }
 
 #[tokio::test]
@@ -255,9 +255,9 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
     assert_eq!(home.cloud().calls(Method::Login), 1, "the token of the first login is kept and saved");
     is_written(&disk.join("state.json"), "\"fan\"").await;
     is_written(&disk.join("broker/retained/hs100d%2Flamp%2Fstate.json"), "hs100d/lamp/state").await;
-    let said = warnings(&scene);
-    let about_broker = said.iter().filter(|line| line.contains("/broker: ")).count();
-    assert_eq!(about_broker, 1, "{said:#?}");
+    let warned = warnings(&scene);
+    let about_broker = warned.iter().filter(|line| line.contains("/broker: ")).count();
+    assert_eq!(about_broker, 1, "{warned:#?}");
 }
 
 #[tokio::test]
@@ -283,8 +283,8 @@ async fn a_read_only_state_directory_is_told_once_and_written_to_when_it_may_be(
     assert!(command.status().unwrap().success());
     scene.daemon.says("names and addresses are saved again").await;
     is_written(&disk.join("state.json"), "\"fan\"").await;
-    let said = warnings(&scene);
-    assert!(said.len() <= 3, "the directory, the broker's store and the file: {said:#?}");
+    let warned = warnings(&scene);
+    assert!(warned.len() <= 3, "the directory, the broker's store and the file: {warned:#?}");
 }
 
 /// The daemon runs in this process, since a test may not set the clock of the machine.

@@ -39,7 +39,7 @@ impl Tree {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut tar = Command::new("tar");
         let done = tar.arg("-xf").arg(archive).arg("-C").arg(directory.path()).output().unwrap();
-        assert!(done.status.success(), "{}", said(&done));
+        assert!(done.status.success(), "{}", all_output(&done));
         let tree = Self { directory };
         // The maintainer scripts recognise a running systemd by this folder.
         fs::create_dir_all(tree.path("run/systemd/system")).unwrap();
@@ -68,8 +68,8 @@ impl Tree {
     /// Runs a script that must succeed. Returns its output.
     fn must(&self, script: &str) -> String {
         let output = self.run(script);
-        assert!(output.status.success(), "{script}: {}", said(&output));
-        said(&output)
+        assert!(output.status.success(), "{script}: {}", all_output(&output));
+        all_output(&output)
     }
 
     /// The calls to systemd about the service since the last check.
@@ -99,7 +99,7 @@ impl Tree {
     }
 }
 
-fn said(output: &Output) -> String {
+fn all_output(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
@@ -130,7 +130,7 @@ fn earlier(package: &Path, place: &Path) {
     let unpacked = place.join("earlier");
     let dpkg_deb = |arguments: &[&Path]| {
         let done = Command::new("dpkg-deb").arg("--root-owner-group").args(arguments).output().unwrap();
-        assert!(done.status.success(), "{}", said(&done));
+        assert!(done.status.success(), "{}", all_output(&done));
     };
     dpkg_deb(&[Path::new("--raw-extract"), package, &unpacked]);
     let change = |file: &str, change: &dyn Fn(&str) -> String| {
@@ -171,18 +171,18 @@ fn installed_beside_a_broker(tree: &Tree) {
                   open(LISTENS, q(>), q(/listens)) or die $!; close LISTENS; sleep 300' &
                   for i in $(seq 100); do [ ! -e /listens ] || break; sleep 0.1; done; [ -e /listens ]
                   apt-get install -y --no-install-recommends /hs100d.deb";
-    let told = tree.must(listen);
+    let output = tree.must(listen);
     fs::remove_file(tree.path("listens")).unwrap();
     for remedy in ["url = \"mqtt://127.0.0.1\"", "systemctl restart hs100d"] {
-        assert!(told.contains(remedy), "{told}");
+        assert!(output.contains(remedy), "{output}");
     }
     tree.must("apt-get purge -y hs100d");
     tree.asked();
 }
 
 fn installed(tree: &Tree) {
-    let told = tree.must("apt-get install -y --no-install-recommends /earlier.deb");
-    assert!(!told.contains("mqtt://"), "there is no broker: {told}");
+    let output = tree.must("apt-get install -y --no-install-recommends /earlier.deb");
+    assert!(!output.contains("mqtt://"), "there is no broker: {output}");
     assert_eq!(tree.asked(), ["start hs100d.service"]);
     assert!(tree.is_there("etc/systemd/system/multi-user.target.wants/hs100d.service"), "it is enabled");
     assert_eq!(tree.must("systemd-analyze verify /usr/lib/systemd/system/hs100d.service"), "");
@@ -195,7 +195,7 @@ fn installed(tree: &Tree) {
     let in_force = config.lines().find(|line| !line.is_empty() && !line.starts_with(['#', '[']));
     assert_eq!(in_force, None);
     // The first lines are the paths of config and state.
-    let meaning = |told: String| told.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
+    let meaning = |output: String| output.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
     let shipped = tree.must("hs100d check");
     assert!(shipped.contains("/etc/hs100d/hs100d.toml"), "{shipped}");
     assert!(shipped.contains("\nstate      /var/lib/hs100d\n"), "it is the service's: {shipped}");
@@ -259,7 +259,7 @@ fn lintian_finds_no_error() {
     let Some(package) = prepared("hs100d.deb") else { return };
     let done = Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(package).output();
     match done {
-        Ok(done) => assert!(done.status.success(), "{}", said(&done)),
+        Ok(done) => assert!(done.status.success(), "{}", all_output(&done)),
         Err(error) => skip(&format!("lintian cannot be run: {error}")),
     }
 }

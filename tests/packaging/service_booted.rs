@@ -177,8 +177,8 @@ fn it_runs_as_nobody_else_and_logs_to_the_journal_with_its_name() {
     let second = machine.run("timeout 20 hs100d run");
     assert_eq!(second.status.code(), Some(69), "{second:?}");
     assert!(String::from_utf8_lossy(&second.stderr).contains("`systemctl stop hs100d`"), "{second:?}");
-    let told = machine.run("hs100d plug kettle info --via local");
-    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let output = machine.run("hs100d plug kettle info --via local");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
     let owners = machine.ok("find /var/lib/private/hs100d ! -uid $(stat -c %u /var/lib/private/hs100d)");
     assert_eq!(owners, "", "all of it is the service's");
     let lines = machine.ok("journalctl -u hs100d -o json --no-pager");

@@ -24,7 +24,7 @@ fn adopting(count: usize, remembered: usize, cloud: bool) -> Scenario {
 
 /// A device answers the discovery on UDP 20002.
 fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str) {
-    let said = DiscoveryReply::Tdp(TdpReply {
+    let reply = DiscoveryReply::Tdp(TdpReply {
         mac: Some(mac(number)),
         kind: kind.into(),
         model: "HS100(UK)".into(),
@@ -32,18 +32,18 @@ fn sight_other(home: &mut Scenario, number: usize, kind: &str, encryption: &str)
         port: None,
         owner: None,
     });
-    home.event(Event::Sighted(Sighting { address: address(number), said }));
+    home.event(Event::Sighted(Sighting { address: address(number), reply }));
 }
 
 /// The notices about devices that cannot be served: the plug, and the text.
 fn unsupported(home: &Scenario) -> Vec<(Option<String>, String)> {
-    let said = home.updates.iter().filter_map(|(_, update)| match update {
+    let details = home.updates.iter().filter_map(|(_, update)| match update {
         Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, detail, .. }) => {
             Some((plug.as_ref().map(ToString::to_string), detail.clone()))
         }
         _ => None,
     });
-    said.collect()
+    details.collect()
 }
 
 fn pauses(times: impl IntoIterator<Item = Duration>) -> Vec<u64> {
@@ -228,12 +228,12 @@ fn two_devices_with_one_device_id_are_said_once_with_both_macs_and_addresses() {
     }
     let [(plug, detail)] = &unsupported(&home)[..] else { panic!("{:?}", unsupported(&home)) };
     assert_eq!(plug.as_deref(), Some("plug-1"));
-    for told in [
+    for part in [
         "\"Plug 2\" (192.0.2.2, MAC 50:C7:BF:00:00:02)",
         "plug-1 (192.0.2.1, MAC 50:C7:BF:00:00:01)",
         "run a second hs100d",
     ] {
-        assert!(detail.contains(told), "{told}: {detail}");
+        assert!(detail.contains(part), "{part}: {detail}");
     }
     assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
     // Once the first is gone, the second gets its name.
@@ -257,7 +257,7 @@ fn two_entries_whose_plugs_have_one_device_id_are_not_taken_for_one_plug() {
     let settings = Settings { plugs: vec![entry(1), entry(2)], ..Settings::default() };
     let mut home = Scenario::from_settings(settings, plugs);
     home.run_for(seconds(60));
-    let said: Vec<_> = home
+    let details: Vec<_> = home
         .updates
         .iter()
         .filter_map(|(_, update)| match update {
@@ -265,9 +265,9 @@ fn two_entries_whose_plugs_have_one_device_id_are_not_taken_for_one_plug() {
             _ => None,
         })
         .collect();
-    assert_eq!(said.len(), 1, "{said:?}");
-    for told in ["192.0.2.1, MAC 50:C7:BF:00:00:01", "192.0.2.2, MAC 50:C7:BF:00:00:02", "second hs100d"] {
-        assert!(said[0].contains(told), "{told}: {said:?}");
+    assert_eq!(details.len(), 1, "{details:?}");
+    for part in ["192.0.2.1, MAC 50:C7:BF:00:00:01", "192.0.2.2, MAC 50:C7:BF:00:00:02", "second hs100d"] {
+        assert!(details[0].contains(part), "{part}: {details:?}");
     }
 }
 
@@ -305,14 +305,14 @@ fn a_plug_that_answers_both_discoveries_is_a_plug_like_any_other_whichever_comes
 fn a_plug_that_a_firmware_update_moves_to_klap_and_blocks_is_named_and_again_after_it_had_come_back() {
     let mut home = adopting(1, 1, true);
     home.run_for(seconds(4));
-    for told in 1..=2 {
+    for count in 1..=2 {
         home.plug(1).protocol = LanProtocol::Klap;
         home.plug(1).refusal = Some(Failure::KlapBlocked);
         home.run_for(seconds(10));
         sight_other(&mut home, 1, PLUG, "KLAP");
         home.run_for(seconds(10));
-        let said = unsupported(&home);
-        assert_eq!((said.len(), said[told - 1].0.as_deref()), (told, Some("plug-1")));
+        let details = unsupported(&home);
+        assert_eq!((details.len(), details[count - 1].0.as_deref()), (count, Some("plug-1")));
 
         home.plug(1).protocol = LanProtocol::Xor;
         home.sight(1);
@@ -332,10 +332,13 @@ fn devices_of_other_kinds_are_named_once_each_wherever_they_are_seen() {
         ]));
         home.run_for(seconds(60));
     }
-    let said: Vec<_> = unsupported(&home).into_iter().map(|(_, detail)| detail).collect();
-    assert_eq!(said.len(), 3, "{said:#?}");
-    assert!(said[0].contains("\"Tapo\" in the account: it is a SMART.TAPOPLUG"), "{said:#?}");
-    assert!(said[1].contains("\"Bulb one\"") && said[2].contains("\"Bulb \\\"two\\\"\""), "{said:#?}");
+    let details: Vec<_> = unsupported(&home).into_iter().map(|(_, detail)| detail).collect();
+    assert_eq!(details.len(), 3, "{details:#?}");
+    assert!(details[0].contains("\"Tapo\" in the account: it is a SMART.TAPOPLUG"), "{details:#?}");
+    assert!(
+        details[1].contains("\"Bulb one\"") && details[2].contains("\"Bulb \\\"two\\\"\""),
+        "{details:#?}"
+    );
 }
 
 #[test]
@@ -354,8 +357,8 @@ fn without_adoption_nobody_but_the_listed_plugs_is_spoken_of() {
     sight_other(&mut home, 2, PLUG, "KLAP");
     home.event(Event::Account(vec![row(8, "Bulb", "IOT.SMARTBULB")]));
     home.run_for(seconds(5));
-    let said = unsupported(&home);
-    assert_eq!((said.len(), said[0].0.as_deref()), (1, Some("plug-1")));
+    let details = unsupported(&home);
+    assert_eq!((details.len(), details[0].0.as_deref()), (1, Some("plug-1")));
 }
 
 #[test]
@@ -389,9 +392,9 @@ fn plugs_that_are_made_up_in_a_flood_end_somewhere() {
     for number in 0..25_000 {
         let device = std::sync::Arc::make_mut(&mut reading.device);
         (device.device_id, device.mac) = (Some(device_id(1000 + number)), None);
-        let said = DiscoveryReply::SysInfo(Box::new(reading.clone()));
+        let reply = DiscoveryReply::SysInfo(Box::new(reading.clone()));
         let address = Address::new("192.0.2.66", 9999).unwrap();
-        home.bridge.handle(Event::Sighted(Sighting { address, said }), home.now);
+        home.bridge.handle(Event::Sighted(Sighting { address, reply }), home.now);
         while home.bridge.poll_action().is_some() {}
     }
     let found = home.bridge.known_plugs().count();

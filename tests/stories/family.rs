@@ -192,16 +192,19 @@ fn the_energy_of_a_meter_without_statistics_is_told_once_they_have_failed() {
         (vec!["time"], None, None),
     ] {
         let mut home = home_of(ModelPlug { lacks: lacks.clone(), ..metered(1) });
-        let told = Energy { meter: home.plug(1).meters[0], today, month };
-        assert_eq!(energies(&home, "plug-1"), [told], "{lacks:?}");
+        let published = Energy { meter: home.plug(1).meters[0], today, month };
+        assert_eq!(energies(&home, "plug-1"), [published], "{lacks:?}");
     }
     let mut strip = ModelPlug::strip(1, 2);
     strip.meters = vec![metered(1).meters[0]; strip.outlets.len()];
     strip.used = vec![[0.5, 7.25]; strip.outlets.len()];
     let home = home_of(strip);
     for outlet in ["outlet-1", "outlet-2", "plug-1"] {
-        let told = energies(&home, outlet);
-        assert!(matches!(*told, [Energy { today: Some(_), month: Some(_), .. }]), "{outlet}: {told:?}");
+        let published = energies(&home, outlet);
+        assert!(
+            matches!(*published, [Energy { today: Some(_), month: Some(_), .. }]),
+            "{outlet}: {published:?}"
+        );
     }
 }
 
@@ -442,15 +445,15 @@ fn a_strip_shows_the_sum_of_its_outlets_and_never_a_part_of_it() {
     home.run_for(seconds(120));
     let sum = Meter { power: Some(3.5), voltage: None, current: Some(0.75), total: Some(30.0) };
     let sum = Energy { meter: sum, today: Some(0.75), month: Some(3.0) };
-    let told = energies(&home, "plug-1");
-    assert_eq!((told.first(), told.last()), (Some(&sum), Some(&sum)), "whole from the first on");
-    for energy in &told {
+    let published = energies(&home, "plug-1");
+    assert_eq!((published.first(), published.last()), (Some(&sum), Some(&sum)), "whole from the first on");
+    for energy in &published {
         let figures = |energy: &Energy| {
             let Meter { power, voltage, current, total } = energy.meter;
             [power, voltage, current, total, energy.today, energy.month]
         };
         for (figure, sum) in figures(energy).into_iter().zip(figures(&sum)) {
-            assert!(figure.is_none() || figure == sum, "{told:#?}");
+            assert!(figure.is_none() || figure == sum, "{published:#?}");
         }
     }
 }
@@ -472,9 +475,9 @@ fn a_sum_that_falls_outlet_by_outlet_at_midnight_is_told_in_one_step() {
     home.run_for(seconds(1));
     home.plug(1).used[1][0] = 0.25;
     home.run_for(seconds(600));
-    let told: Vec<_> = energies(&home, "plug-1").iter().filter_map(|energy| energy.today).collect();
-    assert!(told.iter().all(|today| [6.0, 0.25].contains(today)), "{told:?}");
-    assert_eq!(told.last(), Some(&0.25));
+    let published: Vec<_> = energies(&home, "plug-1").iter().filter_map(|energy| energy.today).collect();
+    assert!(published.iter().all(|today| [6.0, 0.25].contains(today)), "{published:?}");
+    assert_eq!(published.last(), Some(&0.25));
 }
 
 #[test]

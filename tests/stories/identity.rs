@@ -173,7 +173,7 @@ fn a_plug_that_moved_is_followed_within_ten_seconds_and_no_command_is_lost() {
 
 /// The plug answers the discovery on UDP 20002 and reports that it speaks KLAP.
 fn sight_klap(home: &mut Scenario, number: usize, address: Address) {
-    let said = DiscoveryReply::Tdp(TdpReply {
+    let reply = DiscoveryReply::Tdp(TdpReply {
         mac: Some(mac(number)),
         kind: PLUG.into(),
         model: "HS100(UK)".into(),
@@ -181,7 +181,7 @@ fn sight_klap(home: &mut Scenario, number: usize, address: Address) {
         port: None,
         owner: None,
     });
-    home.event(Event::Sighted(Sighting { address, said }));
+    home.event(Event::Sighted(Sighting { address, reply }));
 }
 
 /// The address and the protocol in `<plug>/info`.
@@ -528,7 +528,7 @@ fn what_plugs_call_themselves_stays_on_one_short_line() {
     let klap = TdpReply { kind: "IOT.SMARTPLUGSWITCH".into(), mac: Some(mac(7)), ..other.clone() };
     let mut home = adopting(1, vec![]);
     for (number, device) in (8..).zip([other, klap]) {
-        home.event(Event::Sighted(Sighting { address: address(number), said: DiscoveryReply::Tdp(device) }));
+        home.event(Event::Sighted(Sighting { address: address(number), reply: DiscoveryReply::Tdp(device) }));
     }
     let bulb = AccountPlug { alias: forged(), model: forged(), ..row(9, "", "IOT.\nBULB") };
     home.event(Event::Account(vec![
@@ -537,8 +537,8 @@ fn what_plugs_call_themselves_stays_on_one_short_line() {
     ]));
     let mut reading = home.plug(1).reading();
     Arc::make_mut(&mut reading.device).model = forged().into();
-    let said = DiscoveryReply::SysInfo(Box::new(reading));
-    home.event(Event::Sighted(Sighting { address: address(1), said }));
+    let reply = DiscoveryReply::SysInfo(Box::new(reading));
+    home.event(Event::Sighted(Sighting { address: address(1), reply }));
     home.run_for(seconds(5));
     assert_eq!((home.happened(NoticeKind::Unsupported), home.happened(NoticeKind::PlugFound)), (3, 2));
     for (_, update) in &home.updates {
@@ -579,8 +579,8 @@ fn a_plug_that_does_not_say_who_it_is_is_not_adopted_again_and_again() {
         let mut reading = home.plug(1).reading();
         let device = std::sync::Arc::make_mut(&mut reading.device);
         (device.device_id, device.mac) = (None, None);
-        let said = hs100d::bridge::event::DiscoveryReply::SysInfo(Box::new(reading));
-        home.event(Event::Sighted(hs100d::bridge::event::Sighting { address: address(1), said }));
+        let reply = hs100d::bridge::event::DiscoveryReply::SysInfo(Box::new(reading));
+        home.event(Event::Sighted(hs100d::bridge::event::Sighting { address: address(1), reply }));
     }
     home.run_for(seconds(5));
     assert_eq!((home.happened(NoticeKind::PlugFound), home.asked.len()), (0, 0));
@@ -704,8 +704,8 @@ fn a_false_sighting_does_not_replace_the_address_where_the_plug_answered_last() 
     home.plug(1).lan = Lan::Silent;
     home.run_for(seconds(30));
     let elsewhere = Address::new("192.0.2.99", 9999).unwrap();
-    let said = DiscoveryReply::SysInfo(Box::new(home.plug(1).reading()));
-    home.event(Event::Sighted(Sighting { address: elsewhere.clone(), said }));
+    let reply = DiscoveryReply::SysInfo(Box::new(home.plug(1).reading()));
+    home.event(Event::Sighted(Sighting { address: elsewhere.clone(), reply }));
     home.run_for(seconds(70));
     let (_, last) = home.searches.last().unwrap();
     assert_eq!(*last, [elsewhere, address(1)]);

@@ -154,8 +154,8 @@ fn a_plug_that_blocks_klap_is_asked_in_xor_and_then_over_the_cloud_and_the_event
     assert!(took < CLOUD_TRIP * 3, "{took:?}");
     assert_eq!(home.spoken[..2], [Klap, Xor]);
     home.run_for(seconds(120));
-    let [said] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
-    assert!(said.contains("refuses the KLAP handshake") && said.contains("Third-Party"), "{said}");
+    let [detail] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
+    assert!(detail.contains("refuses the KLAP handshake") && detail.contains("Third-Party"), "{detail}");
     let snapshot = home.bridge.snapshot();
     assert_eq!(snapshot.plugs[0].failures.get(Route::Local), Some(&Failure::KlapBlocked));
 
@@ -215,8 +215,8 @@ fn a_newcomer_that_holds_another_account_is_reported_once_with_the_remedy() {
         home.sight_klap(1);
         home.run_for(seconds(60));
     }
-    let [said] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
-    assert!(said.contains("192.0.2.1") && said.contains("check the password"), "{said}");
+    let [detail] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
+    assert!(detail.contains("192.0.2.1") && detail.contains("check the password"), "{detail}");
     assert_eq!((home.happened(NoticeKind::PlugFound), home.remembered.len()), (0, 0));
 
     // The user corrects the account.

@@ -255,7 +255,7 @@ fn a_plug_that_goes_offline_says_what_each_route_answered_last() {
         (Lan::NoRoute, Cloud::WrongPassword, "local: no route to the host; cloud: the cloud is stopped"),
         (Lan::Refused, Cloud::Off, "local: connection refused"),
     ];
-    for (lan, cloud, said) in table {
+    for (lan, cloud, detail_part) in table {
         let has_cloud = cloud != Cloud::Off;
         let mut home = Scenario::with(1, RoutePolicy::default(), has_cloud);
         home.run_for(seconds(4));
@@ -267,7 +267,7 @@ fn a_plug_that_goes_offline_says_what_each_route_answered_last() {
         });
         let detail = detail.unwrap();
         assert!(
-            detail.starts_with(&format!("no answer on any route ({said}")),
+            detail.starts_with(&format!("no answer on any route ({detail_part}")),
             "{lan:?} {cloud:?}: {detail}"
         );
     }

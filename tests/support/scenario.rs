@@ -351,9 +351,9 @@ impl Scenario {
     /// A sighting of this plug at its address.
     pub fn sight(&mut self, number: usize) {
         let plug = self.plug(number).clone();
-        let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
+        let reply = DiscoveryReply::SysInfo(Box::new(plug.reading()));
         let address = plug.address.expect("a sighted plug has an address");
-        self.event(Event::Sighted(Sighting { address, said }));
+        self.event(Event::Sighted(Sighting { address, reply }));
     }
 
     /// The plug answers the discovery of KLAP.
@@ -492,8 +492,8 @@ impl Scenario {
         let answers = |plug: &&ModelPlug| plug.lan == Lan::Works && plug.protocol == LanProtocol::Xor;
         for plug in self.plugs.clone().iter().filter(answers) {
             if let Some(address) = plug.address.clone() {
-                let said = DiscoveryReply::SysInfo(Box::new(plug.reading()));
-                self.later(LAN_TRIP, Pending::Event(Event::Sighted(Sighting { address, said })));
+                let reply = DiscoveryReply::SysInfo(Box::new(plug.reading()));
+                self.later(LAN_TRIP, Pending::Event(Event::Sighted(Sighting { address, reply })));
             }
         }
     }
@@ -756,7 +756,7 @@ impl ModelPlug {
 
     /// Its answer to the discovery of KLAP.
     pub fn tdp_sighting(&self) -> Sighting {
-        let said = DiscoveryReply::Tdp(TdpReply {
+        let reply = DiscoveryReply::Tdp(TdpReply {
             mac: Some(self.mac),
             kind: PLUG.into(),
             model: "HS100(UK)".into(),
@@ -764,7 +764,7 @@ impl ModelPlug {
             port: Some(self.klap_port),
             owner: None,
         });
-        Sighting { address: self.address.clone().expect("a sighted plug has an address"), said }
+        Sighting { address: self.address.clone().expect("a sighted plug has an address"), reply }
     }
 
     pub fn reading(&self) -> Reading {

@@ -184,8 +184,8 @@ impl Steady {
             }
             other => {
                 let (module, method) = other.method();
-                let said = format!(r#"{{"{module}":{{"{method}":{{"rule_list":[],"err_code":0}}}}}}"#);
-                frame::build(&mut self.wire, |out| out.extend_from_slice(said.as_bytes()));
+                let json = format!(r#"{{"{module}":{{"{method}":{{"rule_list":[],"err_code":0}}}}}}"#);
+                frame::build(&mut self.wire, |out| out.extend_from_slice(json.as_bytes()));
             }
         }
         let Frame::Whole { end } = frame::parse(&self.wire) else { panic!("half a frame") };

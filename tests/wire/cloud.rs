@@ -229,7 +229,7 @@ async fn no_token_goes_to_a_host_outside_the_vendors_domain() {
         canned.with(|account| account.rows = vec![row(KETTLE, foreign)]);
         let result = client.ask(KETTLE, Request::SetRelay(RelayState::On)).await;
         assert!(
-            matches!(&result, Err(Failure::CloudRefused(said)) if said.contains(why) && said.contains(foreign)),
+            matches!(&result, Err(Failure::CloudRefused(message)) if message.contains(why) && message.contains(foreign)),
             "{foreign}: {result:?}"
         );
         assert_eq!(canned.count("passthrough"), 0, "{foreign}");

@@ -52,8 +52,8 @@ async fn next(discovery: &mut Discovery) -> Sighting {
 async fn hears(discovery: &mut Discovery, count: usize) -> BTreeMap<String, DiscoveryReply> {
     let mut heard = BTreeMap::new();
     while heard.len() < count {
-        let Sighting { address, said } = next(discovery).await;
-        heard.insert(address.to_string(), said);
+        let Sighting { address, reply } = next(discovery).await;
+        heard.insert(address.to_string(), reply);
     }
     heard
 }
@@ -81,7 +81,7 @@ async fn a_broadcast_finds_every_plug_and_each_round_asks_several_times() {
     for _ in 0..DATAGRAMS * home.plugs().len() {
         answers.push(next(&mut discovery).await);
     }
-    let heard: BTreeMap<_, _> = answers.into_iter().map(|it| (it.address.to_string(), it.said)).collect();
+    let heard: BTreeMap<_, _> = answers.into_iter().map(|it| (it.address.to_string(), it.reply)).collect();
     for (number, plug) in home.plugs().iter().enumerate() {
         let DiscoveryReply::SysInfo(reading) = &heard[&address(&home, number).to_string()] else {
             panic!("{heard:?}")
@@ -156,7 +156,7 @@ async fn an_answer_as_large_as_a_datagram_can_be_is_understood() {
     let strip = UdpSocket::bind("127.0.0.78:0").await.unwrap();
     for size in [1_400, 4_096, 60_000] {
         strip.send_to(&sysinfo(size, size), ask).await.unwrap();
-        let DiscoveryReply::SysInfo(reading) = next(&mut discovery).await.said else { panic!("{size}") };
+        let DiscoveryReply::SysInfo(reading) = next(&mut discovery).await.reply else { panic!("{size}") };
         assert_eq!(reading.device.device_id.as_ref().unwrap().as_str(), format!("8006{size:036X}"));
     }
 }
@@ -194,8 +194,8 @@ async fn a_plug_that_speaks_only_klap_answers_the_newer_discovery_by_broadcast_a
     for (broadcast, probe) in [(LOOPBACK, vec![]), (NOWHERE, vec![address(&home, 0)])] {
         let mut discovery = Discovery::start(options(&home, broadcast));
         discovery.look(probe);
-        let Sighting { address: at, said } = next(&mut discovery).await;
-        let DiscoveryReply::Tdp(device) = said else { panic!("{said:?}") };
+        let Sighting { address: at, reply } = next(&mut discovery).await;
+        let DiscoveryReply::Tdp(device) = reply else { panic!("{reply:?}") };
         assert_eq!(
             (at, &*device.encryption, &*device.kind),
             (address(&home, 0), "KLAP", "IOT.SMARTPLUGSWITCH")

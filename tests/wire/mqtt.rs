@@ -301,13 +301,13 @@ async fn stopping_waits_for_the_broker_before_it_disconnects() {
     daemon.publish(Update::Ready);
     daemon.link.stop(BOUND).await;
     let log = broker.hears_goodbye().await;
-    let said = |wanted: &str, payload: &str| {
+    let sent_to = |wanted: &str, payload: &str| {
         log.iter().rposition(
             |packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes() && p.payload == payload.as_bytes()),
         )
     };
-    let plug = said(&topic("kettle/availability"), "offline").expect("the plug is shown as away");
-    let bridge = said(&topic("bridge/state"), "offline").expect("the bridge is shown as away");
+    let plug = sent_to(&topic("kettle/availability"), "offline").expect("the plug is shown as away");
+    let bridge = sent_to(&topic("bridge/state"), "offline").expect("the bridge is shown as away");
     let bye = log.iter().position(|packet| matches!(packet, Packet::Disconnect(_))).expect("a DISCONNECT");
     assert!(plug < bye && bridge < bye, "{log:?}");
     assert!(matches!(log.last(), Some(Packet::Disconnect(_))), "{log:?}");
@@ -431,11 +431,11 @@ async fn a_broker_that_allows_no_subscription_is_shown_the_states_and_complained
     daemon.show_plug("kettle");
     daemon.link.stop(BOUND).await;
     let log = broker.hears_goodbye().await;
-    let said = |rest: &str| {
+    let sent_to = |rest: &str| {
         let wanted = topic(rest);
         log.iter().any(|packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes()))
     };
-    assert!(said("kettle/state") && said("bridge/state"), "{log:?}");
+    assert!(sent_to("kettle/state") && sent_to("bridge/state"), "{log:?}");
     assert_eq!(broker.connects(), 1);
 }
 
@@ -445,9 +445,9 @@ async fn a_broker_that_answers_no_subscription_is_told_the_states_all_the_same()
     let daemon = Daemon::start(options(broker.port));
     daemon.show_plug("kettle");
     let wanted = topic("kettle/state");
-    let said = |packet: &Packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes());
+    let sent_to = |packet: &Packet| matches!(packet, Packet::Publish(p) if p.topic == wanted.as_bytes());
     within("the state", async {
-        while !broker.log().iter().any(said) {
+        while !broker.log().iter().any(sent_to) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })

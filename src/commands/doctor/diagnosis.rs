@@ -60,9 +60,9 @@ pub(super) enum Datagrams {
     Nothing,
     /// An answer by the older protocol (XOR).
     Xor,
-    /// An answer to the newer discovery, from a plug of this family.
-    Newer,
-    /// An answer to the newer discovery, from a device of another family.
+    /// A reply to TDP (discovery on UDP port 20002) from a plug of this family.
+    Tdp,
+    /// A reply to TDP (discovery on UDP port 20002) from a device of another family.
     OtherFamily,
 }
 
@@ -194,7 +194,7 @@ fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
 /// A device is at the address, and its port is closed.
 fn of_refusal(evidence: &Evidence) -> Cause {
     match (evidence.datagrams, evidence.cloud.is_alive()) {
-        (Datagrams::Newer, _) => cause::PORT_CLOSED_BY_FIRMWARE,
+        (Datagrams::Tdp, _) => cause::PORT_CLOSED_BY_FIRMWARE,
         (Datagrams::Xor, _) => cause::PORT_DEAD,
         (_, Some(true)) => cause::PORT_CLOSED_BY_FIRMWARE,
         (_, Some(false)) => cause::ANOTHER_DEVICE,
@@ -206,7 +206,7 @@ fn of_refusal(evidence: &Evidence) -> Cause {
 fn of_silence(failure: &Failure, evidence: &Evidence) -> Cause {
     let is_alive = evidence.cloud.is_alive();
     match (evidence.datagrams, evidence.place) {
-        (Datagrams::Newer, _) => return cause::PORT_CLOSED_BY_FIRMWARE,
+        (Datagrams::Tdp, _) => return cause::PORT_CLOSED_BY_FIRMWARE,
         (Datagrams::Xor, _) => return cause::FILTERED,
         (_, AddressNetwork::Elsewhere) if is_alive != Some(false) => return cause::BEHIND_ROUTER,
         _ => {}
@@ -342,7 +342,7 @@ mod tests {
         use AddressNetwork::{Elsewhere, Here, Unknown};
         use Broadcast::{Answered, AnsweredElsewhere as Moved, NoAnswer, NotSent};
         use CloudView as C;
-        use Datagrams::{Newer, Nothing, OtherFamily, Xor};
+        use Datagrams::{Nothing, OtherFamily, Tdp, Xor};
         let table: Vec<(LanView, AddressNetwork, Datagrams, Broadcast, CloudView, Option<Cause>)> = vec![
             // All is well.
             (LanView::Answers, Here, Xor, Answered, C::NotUsed, None),
@@ -384,8 +384,8 @@ mod tests {
                 Some(cause::CLOUD_REFUSED),
             ),
             // Refused: who is it that refuses?
-            (refused(), Here, Newer, Answered, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
-            (refused(), Here, Newer, Answered, C::Offline, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Tdp, Answered, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (refused(), Here, Tdp, Answered, C::Offline, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
             (refused(), Here, Nothing, NoAnswer, C::Answers, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
             (refused(), Here, Xor, Answered, C::Answers, Some(cause::PORT_DEAD)),
             (refused(), Here, Nothing, Answered, C::Offline, Some(cause::ANOTHER_DEVICE)),
@@ -405,7 +405,7 @@ mod tests {
             (silent(), Here, Nothing, Answered, C::NotUsed, Some(cause::NOT_FOUND)),
             (silent(), Here, Nothing, NoAnswer, C::NotListed, Some(cause::NO_PLUG_FOUND)),
             (silent(), Here, Xor, Answered, C::NotUsed, Some(cause::FILTERED)),
-            (silent(), Here, Newer, Answered, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
+            (silent(), Here, Tdp, Answered, C::NotUsed, Some(cause::PORT_CLOSED_BY_FIRMWARE)),
             (silent(), Elsewhere, Nothing, Moved, C::Answers, Some(cause::ADDRESS_CHANGED)),
             (LanView::Failed(Failure::NoRoute), Here, Nothing, Answered, C::Offline, Some(cause::UNPLUGGED)),
             (
@@ -486,7 +486,7 @@ mod tests {
             let evidence = Evidence {
                 lan: LanView::Failed(Failure::OtherAccount),
                 place: AddressNetwork::Here,
-                datagrams: Datagrams::Newer,
+                datagrams: Datagrams::Tdp,
                 broadcast: Broadcast::Answered,
                 cloud: CloudView::Answers,
                 owner,
@@ -576,7 +576,7 @@ mod tests {
         for (odd, hint) in
             [("me @example.com", "space"), ("me.example.com", "no @"), ("me+h@example.com", "after +")]
         {
-            assert!(oddity(odd).is_some_and(|said| said.contains(hint)), "{odd}");
+            assert!(oddity(odd).is_some_and(|hints| hints.contains(hint)), "{odd}");
         }
     }
 }

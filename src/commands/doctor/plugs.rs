@@ -196,7 +196,7 @@ async fn listen(mut discovery: Discovery) -> Vec<Sighting> {
             let sighting = discovery.next().await;
             let is_same_kind = |other: &Sighting| {
                 other.address == sighting.address
-                    && std::mem::discriminant(&other.said) == std::mem::discriminant(&sighting.said)
+                    && std::mem::discriminant(&other.reply) == std::mem::discriminant(&sighting.reply)
             };
             if !heard.iter().any(is_same_kind) {
                 heard.push(sighting);
@@ -230,7 +230,7 @@ async fn examine_on_lan(
         Some(all) if all.is_empty() => Broadcast::NoAnswer,
         Some(_) => Broadcast::Answered,
     };
-    let (datagrams, newer) = heard.datagrams(&target, socket, &mut tries);
+    let (datagrams, tdp) = heard.datagrams(&target, socket, &mut tries);
     let place = socket.map_or(AddressNetwork::Unknown, |socket| networks.place_of(socket.ip()));
     if place == AddressNetwork::Elsewhere {
         tries.push(Try::new("compare its address with this machine's networks", "on none of them"));
@@ -240,7 +240,7 @@ async fn examine_on_lan(
     } else {
         ask(&mut target, socket, lan, &mut tries).await
     };
-    let klap = newer.filter(|device| device.is_klap_plug() && is_unreached(&view));
+    let klap = tdp.filter(|device| device.is_klap_plug() && is_unreached(&view));
     let mut is_reached = view == LanView::Answers;
     if let (Some(device), Some(socket)) = (klap, socket) {
         let socket = klap::socket_of(device, socket.ip());
@@ -249,15 +249,17 @@ async fn examine_on_lan(
             is_reached = true;
         }
     }
-    let owner = klap_login.owner(newer.and_then(|device| device.owner.as_ref()));
+    let owner = klap_login.owner(tdp.and_then(|device| device.owner.as_ref()));
     if moved && let Some(seen) = seen_at {
         found += &format!(", but it answered a broadcast from {seen}");
     } else if !is_reached {
         found += match datagrams {
             Datagrams::Nothing => "",
             Datagrams::Xor => ", though it answers datagrams",
-            Datagrams::Newer => ", though the newer discovery answers",
-            Datagrams::OtherFamily => ", where the newer discovery answers for another family",
+            Datagrams::Tdp => ", though it answers discovery on UDP port 20002",
+            Datagrams::OtherFamily => {
+                ", where a device of another family answers discovery on UDP port 20002"
+            }
         };
     }
     let view = if target.is_second { LanView::SecondOfItsId } else { view };
@@ -269,7 +271,7 @@ impl DatagramReplies {
     fn by_broadcast(&self, target: &DoctorTarget, tries: &mut Vec<Try>) -> Option<SocketAddr> {
         let all = self.broadcast.as_ref()?;
         let is_it = |sighting: &&Sighting| {
-            let who = identity_of(&sighting.said);
+            let who = identity_of(&sighting.reply);
             is_same(&target.identity, &who) && !shares_id(&target.identity, &who)
         };
         let seen = all.iter().find(is_it).and_then(|sighting| sighting.address.socket());
@@ -282,7 +284,7 @@ impl DatagramReplies {
         seen
     }
 
-    /// What the plug, or another device at its address, answers to datagrams, and its answer to the newer discovery.
+    /// What the plug, or another device at its address, answers to datagrams, and its reply to TDP.
     fn datagrams(
         &self,
         target: &DoctorTarget,
@@ -294,7 +296,7 @@ impl DatagramReplies {
             Some(sighting.address.host()) == socket.map(|socket| socket.ip().to_string())
         };
         let is_of_it = |sighting: &&Sighting| {
-            let who = identity_of(&sighting.said);
+            let who = identity_of(&sighting.reply);
             if target.identity.contradicts(&who) || shares_id(&target.identity, &who) {
                 return false;
             }
@@ -302,8 +304,8 @@ impl DatagramReplies {
         };
         let xor = all()
             .filter(is_of_it)
-            .any(|sighting| matches!(sighting.said, DiscoveryReply::SysInfo(_)) && is_from(sighting));
-        let other = all().filter(is_of_it).find_map(|sighting| match &sighting.said {
+            .any(|sighting| matches!(sighting.reply, DiscoveryReply::SysInfo(_)) && is_from(sighting));
+        let other = all().filter(is_of_it).find_map(|sighting| match &sighting.reply {
             DiscoveryReply::Tdp(reply) => Some(reply),
             DiscoveryReply::SysInfo(_) => None,
         });
@@ -318,11 +320,11 @@ impl DatagramReplies {
                     format!("{kind}, which speaks {encryption}")
                 },
             );
-            tries.push(Try::new(format!("the newer discovery at {}", socket.ip()), came_back));
+            tries.push(Try::new(format!("discovery on UDP port 20002 at {}", socket.ip()), came_back));
         }
         let datagrams = match other {
             _ if xor => Datagrams::Xor,
-            Some(reply) if is_of_the_family(reply) => Datagrams::Newer,
+            Some(reply) if is_of_the_family(reply) => Datagrams::Tdp,
             Some(_) => Datagrams::OtherFamily,
             None => Datagrams::Nothing,
         };
@@ -330,8 +332,8 @@ impl DatagramReplies {
     }
 }
 
-fn identity_of(said: &DiscoveryReply) -> Identity {
-    match said {
+fn identity_of(reply: &DiscoveryReply) -> Identity {
+    match reply {
         DiscoveryReply::SysInfo(reading) => identity_on(&reading.device),
         DiscoveryReply::Tdp(reply) => Identity { device_id: None, mac: reply.mac },
     }

@@ -59,8 +59,8 @@ pub(super) fn with_heard(
     heard: &[Sighting],
     config: &Config,
 ) -> Vec<DoctorTarget> {
-    for Sighting { address, said } in heard.iter().filter(|_| config.bridge.adopt) {
-        let (identity, name) = match said {
+    for Sighting { address, reply } in heard.iter().filter(|_| config.bridge.adopt) {
+        let (identity, name) = match reply {
             DiscoveryReply::SysInfo(reading) if reading.is_plug() => {
                 (identity_on(&reading.device), shown(&reading.device.alias, NAME_SHOWN))
             }

@@ -543,12 +543,12 @@ mod tests {
             (SessionTimeout::NotSaid, "", 86_400),
             (SessionTimeout::NoNumber, ";TIMEOUT=soon", 86_400),
         ];
-        for (timeout, said, seconds) in table {
+        for (timeout, parameter, seconds) in table {
             let mut klap = SimKlap::new(SimKlapVersion::V2);
             let client = admitted(&mut klap, now);
             klap.timeout = timeout;
             let greeting = klap.handshake1(&[7; SEED], seeds(), now).unwrap();
-            assert_eq!(greeting.cookie, format!("{}{said}", client.cookie));
+            assert_eq!(greeting.cookie, format!("{}{parameter}", client.cookie));
             assert!(klap.handshake2(Some(&client.cookie), &client.proof, now));
             let end = now + Duration::from_secs(seconds);
             assert!(ask(&mut klap, &client, 1, end - Duration::from_millis(1)).is_ok());

@@ -309,7 +309,7 @@ mod tests {
         whole.into_iter().chain(about(None)).chain(about(Some(3))).collect()
     }
 
-    fn said(request: &Request, ids: OutletIds<'_>) -> String {
+    fn encoded(request: &Request, ids: OutletIds<'_>) -> String {
         let mut json = Vec::new();
         request.write_json(ids, &mut json);
         String::from_utf8(json).unwrap()
@@ -347,14 +347,14 @@ mod tests {
             (Request::Schedule(None), r#"{"schedule":{"get_rules":{}}}"#),
         ];
         for (request, json) in table {
-            let said: Value = serde_json::from_str(&said(&request, OutletIds::None)).unwrap();
-            assert_eq!(said, serde_json::from_str::<Value>(json).unwrap(), "{request:?}");
+            let written: Value = serde_json::from_str(&encoded(&request, OutletIds::None)).unwrap();
+            assert_eq!(written, serde_json::from_str::<Value>(json).unwrap(), "{request:?}");
         }
     }
 
     #[test]
     fn the_relay_is_switched_before_it_is_told_how_it_is() {
-        let json = said(&Request::SetRelayAndRead(RelayState::Off), OutletIds::None);
+        let json = encoded(&Request::SetRelayAndRead(RelayState::Off), OutletIds::None);
         assert_eq!(json, r#"{"system":{"set_relay_state":{"state":0},"get_sysinfo":{}}}"#);
     }
 
@@ -393,19 +393,19 @@ mod tests {
         let short: Vec<_> = (0..6).map(|outlet| device(format!("{outlet:02}"))).collect();
         let first = Request::SetOutlets(Outlets::one(0), RelayState::On);
         assert_eq!(
-            said(&first, OutletIds::AsGiven(&short)),
+            encoded(&first, OutletIds::AsGiven(&short)),
             r#"{"context":{"child_ids":["00"]},"system":{"set_relay_state":{"state":1}}}"#
         );
         let several = Request::SetOutlets(Outlets::one(4).and(Outlets::one(1)), RelayState::Off);
         assert_eq!(
-            said(&several, OutletIds::Long(&id)),
+            encoded(&several, OutletIds::Long(&id)),
             format!(
                 r#"{{"context":{{"child_ids":["{0}01","{0}04"]}},"system":{{"set_relay_state":{{"state":0}}}}}}"#,
                 id.as_str()
             )
         );
         for request in every_request() {
-            let json = said(&request, OutletIds::AsGiven(&short));
+            let json = encoded(&request, OutletIds::AsGiven(&short));
             assert_eq!(json.contains("context"), request.outlets().is_some(), "{json}");
             assert_eq!(
                 json.starts_with(r#"{"context":{"child_ids":["0"#),
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn no_request_says_null() {
         for request in every_request() {
-            let json = said(&request, OutletIds::None);
+            let json = encoded(&request, OutletIds::None);
             let (module, method) = request.method();
             let value: Value = serde_json::from_str(&json).unwrap();
             assert!(value[module][method].is_object(), "{json}");
@@ -429,11 +429,11 @@ mod tests {
     #[test]
     fn an_alias_is_said_as_it_is() {
         for alias in ["Küche ☕", "\"quoted\"", "back\\slash", "{}", "", "\u{0}"] {
-            let json = said(&Request::SetAlias(None, alias.into()), OutletIds::None);
+            let json = encoded(&Request::SetAlias(None, alias.into()), OutletIds::None);
             let value: Value = serde_json::from_str(&json).unwrap();
             assert_eq!(value["system"]["set_dev_alias"]["alias"], alias);
         }
-        let cup = said(&Request::SetAlias(None, "Küche ☕".into()), OutletIds::None);
+        let cup = encoded(&Request::SetAlias(None, "Küche ☕".into()), OutletIds::None);
         assert_eq!(cup, r#"{"system":{"set_dev_alias":{"alias":"Küche ☕"}}}"#, "as UTF-8, not escaped");
     }
 

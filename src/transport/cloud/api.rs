@@ -490,7 +490,7 @@ mod tests {
         page(200, &body.to_string())
     }
 
-    fn said(json: SecretBuf) -> Value {
+    fn encoded(json: SecretBuf) -> Value {
         serde_json::from_slice(&json).unwrap()
     }
 
@@ -502,7 +502,7 @@ mod tests {
     fn a_login_says_all_that_is_mandatory_and_asks_for_a_refresh_token() {
         let password = Secret::new("\"'\\/{}$ü ".to_owned());
         assert_eq!(
-            said(login("me@example.com", &password, "uuid")),
+            encoded(login("me@example.com", &password, "uuid")),
             json!({"method": "login", "params": {"appType": "Kasa_Android", "cloudUserName": "me@example.com",
                 "cloudPassword": "\"'\\/{}$ü ", "terminalUUID": "uuid", "refreshTokenNeeded": true}})
         );
@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn a_refresh_names_the_terminal_of_the_login() {
         assert_eq!(
-            said(refresh(&Secret::new("r".to_owned()), "uuid")),
+            encoded(refresh(&Secret::new("r".to_owned()), "uuid")),
             json!({"method": "refreshToken",
                 "params": {"appType": "Kasa_Android", "refreshToken": "r", "terminalUUID": "uuid"}})
         );
@@ -522,12 +522,12 @@ mod tests {
         let token = Secret::new("t".to_owned());
         let request = Request::SetRelay(RelayState::On);
         assert_eq!(
-            said(passthrough(&token, &DeviceId::new(ID).unwrap(), &request)),
+            encoded(passthrough(&token, &DeviceId::new(ID).unwrap(), &request)),
             json!({"method": "passthrough", "params": {"token": "t", "appType": "Kasa_Android", "deviceId": ID,
                 "requestData": r#"{"system":{"set_relay_state":{"state":1}}}"#}})
         );
         assert_eq!(
-            said(device_list(&token)),
+            encoded(device_list(&token)),
             json!({"method": "getDeviceList", "params": {"token": "t", "appType": "Kasa_Android"}})
         );
     }

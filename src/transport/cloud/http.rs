@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_self_signed_certificate_is_not_accepted() {
-        let said = call(|mut stream| {
+        let error = call(|mut stream| {
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
             let config = rustls::ServerConfig::builder()
@@ -205,16 +205,16 @@ mod tests {
             assert_eq!(read, b"");
         })
         .await;
-        assert!(said.contains("certificate") && said.contains("clock"), "{said}");
+        assert!(error.contains("certificate") && error.contains("clock"), "{error}");
     }
 
     #[tokio::test]
     async fn a_host_without_tls_has_an_error_of_its_own() {
-        let said = call(|mut stream| {
+        let error = call(|mut stream| {
             let _ = stream.read(&mut [0; 16]);
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         })
         .await;
-        assert!(said.contains("TLS failed"), "{said}");
+        assert!(error.contains("TLS failed"), "{error}");
     }
 }

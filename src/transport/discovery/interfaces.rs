@@ -44,8 +44,9 @@ fn of_address(address: &Ifv4Addr) -> Option<BroadcastPath> {
     }
     // An address that was set without a broadcast address has none here, 0.0.0.0, or the interface's own address.
     let all_ones = Ipv4Addr::from_bits(address.ip.to_bits() | !address.netmask.to_bits());
-    let said = address.broadcast.filter(|&said| !said.is_unspecified() && said != address.ip);
-    Some(BroadcastPath { local: address.ip, target: said.unwrap_or(all_ones) })
+    let broadcast =
+        address.broadcast.filter(|&broadcast| !broadcast.is_unspecified() && broadcast != address.ip);
+    Some(BroadcastPath { local: address.ip, target: broadcast.unwrap_or(all_ones) })
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl SocketShared {
 
     fn receive(&self, datagram: &mut [u8], from: SocketAddr) {
         let length = datagram.len();
-        let Some(said) = reply::parse(datagram) else {
+        let Some(reply) = reply::parse(datagram) else {
             self.garbage.fetch_add(1, Ordering::Relaxed);
             if !self.is_garbage_logged.swap(true, Ordering::Relaxed) {
                 tracing::debug!(%from, length, "a reply to discovery that no plug wrote");
@@ -157,7 +157,7 @@ impl SocketShared {
             return;
         };
         self.replies.fetch_add(1, Ordering::Relaxed);
-        if self.sightings.try_send(Sighting { address: self.address_of(from), said }).is_err() {
+        if self.sightings.try_send(Sighting { address: self.address_of(from), reply }).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -432,7 +432,7 @@ mod tests {
             let length = body.len();
             match session.open(&mut body) {
                 Ok(message) => prop_assert!(message.len() + SIGNATURE_LEN < length),
-                Err(BadBody::Length(said)) => prop_assert_eq!(said, length),
+                Err(BadBody::Length(found)) => prop_assert_eq!(found, length),
                 Err(BadBody::Padding) => {}
             }
         }

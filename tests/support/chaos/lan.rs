@@ -385,8 +385,8 @@ impl World {
 
     /// The daemon gets a sighting of a plug at this place, true or not.
     pub(super) fn sight(&mut self, plug: usize, place: u16) {
-        let said = DiscoveryReply::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
-        let event = Event::Sighted(Sighting { address: plugs::address(place), said });
+        let reply = DiscoveryReply::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
+        let event = Event::Sighted(Sighting { address: plugs::address(place), reply });
         let (wait, life) = (self.trip(plug), self.life);
         self.later(wait, Next::Heard { life, event: Box::new(event) });
     }

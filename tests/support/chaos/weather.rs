@@ -480,8 +480,8 @@ impl World {
         device.mac = None;
         let mut reading = other_plug.reading(self.at);
         reading.device = device.into();
-        let said = DiscoveryReply::SysInfo(Box::new(reading));
-        self.hear(Event::Sighted(Sighting { address: plugs::address(60_000), said }));
+        let reply = DiscoveryReply::SysInfo(Box::new(reading));
+        self.hear(Event::Sighted(Sighting { address: plugs::address(60_000), reply }));
     }
 
     // --- effects of faults ----------------------------------------------------------------------------------------
