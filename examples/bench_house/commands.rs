@@ -15,7 +15,7 @@ use super::{Say, Size};
 /// A command whose state has not come by then is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// The yardstick and the daemon alternate this often.
-const ROUNDS: usize = 10;
+pub(super) const ROUNDS: usize = 10;
 /// The yardstick has connections to this many plugs, since more might exceed the limit for files. The daemon gets
 /// commands to the same number of other plugs: plugs that rest longer are colder, in the kernel too.
 const CHAINED: usize = 100;
@@ -26,18 +26,18 @@ const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
 
 /// The outcomes of many commands; times in milliseconds.
 #[derive(Default)]
-struct Latency {
-    relay: Samples,
-    state: Samples,
-    lost: usize,
+pub(super) struct Latency {
+    pub(super) relay: Samples,
+    pub(super) state: Samples,
+    pub(super) lost: usize,
 }
 
 impl Latency {
-    fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         format!("relay {}, state {}, {} lost", self.relay.summary(), self.state.summary(), self.lost)
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.relay.add_all(&other.relay);
         self.state.add_all(&other.state);
         self.lost += other.lost;
@@ -45,7 +45,7 @@ impl Latency {
 }
 
 /// Sends commands one by one; `plug_of` chooses the plug of each.
-async fn measure(
+pub(super) async fn measure(
     stage: &mut Stage,
     base: &str,
     count: usize,
@@ -142,7 +142,7 @@ pub(crate) async fn latency(size: &Size, plugs: usize, say: Say<'_>) -> Result<V
 }
 
 /// The time of the slow polls of the first round.
-fn settling(size: &Size, plugs: usize) -> Duration {
+pub(super) fn settling(size: &Size, plugs: usize) -> Duration {
     Duration::from_secs(if size.quick { 1 } else { 6 + plugs / SETTLED_A_SECOND } as u64)
 }
 

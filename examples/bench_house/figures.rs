@@ -15,7 +15,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// A figure without a bound.
-    pub(crate) fn told(what: impl Into<String>, measured: impl Into<String>) -> Self {
+    pub(crate) fn unbounded(what: impl Into<String>, measured: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             measured: measured.into(),
@@ -33,6 +33,14 @@ impl Row {
             yardstick: String::new(),
             bound: format!("{} {unit}", short(bound)),
             kept: Some(figure <= bound),
+        }
+    }
+
+    /// A figure without a bound, beside the yardstick's.
+    pub(crate) fn beside(what: impl Into<String>, figure: f64, yardstick: f64, unit: &str) -> Self {
+        Self {
+            yardstick: format!("{} {unit}", short(yardstick)),
+            ..Self::unbounded(what, format!("{} {unit}", short(figure)))
         }
     }
 

@@ -19,6 +19,8 @@ mod commands;
 mod costs;
 mod failover;
 mod figures;
+mod klap;
+mod klap_plug;
 mod line;
 mod plugs;
 #[path = "../soak/process.rs"]
@@ -92,6 +94,14 @@ enum Bench {
     Failover,
     /// The program's size
     Binary,
+    /// Processor time per poll over KLAP, 50/s over 100 plugs, and over XOR
+    KlapPolls,
+    /// Publish to relay and to state over KLAP, and over XOR, 100 plugs of each
+    KlapCommand,
+    /// Memory of a plug that speaks KLAP, and of one that speaks XOR
+    KlapMemory,
+    /// From exec until 1,000 plugs that speak KLAP are published, and as many that speak XOR
+    KlapStart,
 }
 
 /// The extent of the measurements.
@@ -160,6 +170,10 @@ async fn measure(bench: Bench, size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fa
         Bench::Mass => commands::mass(size, say).await,
         Bench::Failover => failover::failover(size, say).await,
         Bench::Binary => costs::binary(size, say),
+        Bench::KlapPolls => klap::polls(size, say).await,
+        Bench::KlapCommand => klap::latency(size, say).await,
+        Bench::KlapMemory => klap::memory(size, say).await,
+        Bench::KlapStart => klap::start(size, say).await,
     }
 }
 

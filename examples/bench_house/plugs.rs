@@ -1,16 +1,19 @@
 //! Simulated plugs that reply as fast as possible: ten thousand of them in one thread, each at its own address.
 //!
-//! They understand only what the measured daemon sends; `hs100d::sim` has realistic plugs. One listening socket serves
-//! all addresses, since a file for each would be too many: the local address of a connection identifies the plug.
+//! They understand only what the measured daemon sends; `hs100d::sim` has realistic plugs. One listening socket for each
+//! protocol serves all addresses, since a file for each would be too many: the local address of a connection identifies the
+//! plug. Each plug speaks one protocol, and closes connections to the other port. `klap_plug` has what KLAP needs.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hs100d::model::LanProtocol;
 use hs100d::smarthome::cipher;
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::klap_plug::{self, KlapPlug};
 use super::process::Fault;
 
 /// The network of the first plug: 127.16.0.0, then upwards.
@@ -36,14 +40,17 @@ pub(crate) struct Switched {
 
 /// All plugs. They end when this is dropped.
 pub(crate) struct Plugs {
+    /// Where the plugs listen that speak XOR.
     pub(crate) port: u16,
+    /// Where the others listen.
+    pub(crate) klap_port: u16,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    plugs: Vec<Plug>,
+pub(super) struct Shared {
+    pub(super) plugs: Vec<Plug>,
     begun: Instant,
     /// Requests that were answered.
     asked: AtomicU64,
@@ -56,11 +63,13 @@ struct Shared {
     switched: mpsc::UnboundedSender<Switched>,
 }
 
-struct Plug {
-    /// The reply to `get_sysinfo` as a frame, off and on.
-    frames: [Box<[u8]>; 2],
+pub(super) struct Plug {
+    /// `None` for a plug that speaks XOR.
+    pub(super) klap: Option<KlapPlug>,
+    /// The reply to `get_sysinfo`, off and on: for XOR a frame, for KLAP the message.
+    read: [Box<[u8]>; 2],
     /// The reply to a request that switches and reads, off and on.
-    both: [Box<[u8]>; 2],
+    switched_and_read: [Box<[u8]>; 2],
     is_on: AtomicBool,
     is_silent: AtomicBool,
     /// Microseconds since the start; 0 before the first read.
@@ -68,12 +77,17 @@ struct Plug {
 }
 
 impl Plugs {
-    /// Starts this many plugs, all off. Each switching is sent to `switched`.
-    pub(crate) fn start(count: usize, switched: mpsc::UnboundedSender<Switched>) -> Result<Self, Fault> {
-        let listener = listen().map_err(|error| format!("the plugs' socket: {error}"))?;
-        let port = listener.local_addr()?.port();
+    /// Starts this many plugs, all off; those in `klap` speak KLAP. Each switching is sent to `switched`.
+    pub(crate) fn start(
+        count: usize,
+        klap: &Range<usize>,
+        switched: mpsc::UnboundedSender<Switched>,
+    ) -> Result<Self, Fault> {
+        let listen = || listen().map_err(|error| format!("the plugs' socket: {error}"));
+        let (xor, klap_listener) = (listen()?, listen()?);
+        let (port, klap_port) = (xor.local_addr()?.port(), klap_listener.local_addr()?.port());
         let shared = Arc::new(Shared {
-            plugs: (0..count).map(Plug::new).collect(),
+            plugs: (0..count).map(|plug| Plug::new(plug, klap.contains(&plug))).collect(),
             begun: Instant::now(),
             asked: AtomicU64::new(0),
             delay: AtomicU64::new(0),
@@ -85,8 +99,8 @@ impl Plugs {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || runtime.block_on(serve(listener, served, stopped)));
-        Ok(Self { port, shared, stop: Some(stop), thread: Some(thread) })
+        let thread = std::thread::spawn(move || runtime.block_on(serve(xor, klap_listener, served, stopped)));
+        Ok(Self { port, klap_port, shared, stop: Some(stop), thread: Some(thread) })
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -154,18 +168,26 @@ impl Shared {
         self.begun.elapsed().as_micros() as u64
     }
 
+    /// An answer was written.
+    pub(super) fn note_answered(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn gaps(&self) -> std::sync::MutexGuard<'_, Option<Vec<f64>>> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Plug {
-    fn new(number: usize) -> Self {
+    fn new(number: usize, speaks_klap: bool) -> Self {
+        let reply = |json: &str| if speaks_klap { json.as_bytes().into() } else { framed(json) };
         Self {
-            frames: [0, 1].map(|relay| framed(&sysinfo(number, relay))),
-            both: [0, 1].map(|relay| {
+            klap: speaks_klap.then(|| KlapPlug::new(number)),
+            read: [0, 1].map(|relay| reply(&sysinfo(number, relay))),
+            switched_and_read: [0, 1].map(|relay| {
                 let done = r#"{"system":{"set_relay_state":{"err_code":0},"#;
-                framed(&sysinfo(number, relay).replacen(r#"{"system":{"#, done, 1))
+                reply(&sysinfo(number, relay).replacen(r#"{"system":{"#, done, 1))
             }),
             is_on: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
@@ -227,27 +249,33 @@ fn listen() -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+async fn serve(xor: TcpListener, klap: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
     loop {
-        tokio::select! {
+        let (taken, protocol) = tokio::select! {
             _ = &mut stopped => return,
-            taken = listener.accept() => {
-                let Ok((stream, _)) = taken else {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                };
-                tokio::spawn(converse(stream, Arc::clone(&shared)));
-            }
-        }
+            taken = xor.accept() => (taken, LanProtocol::Xor),
+            taken = klap.accept() => (taken, LanProtocol::Klap),
+        };
+        let Ok((stream, _)) = taken else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        tokio::spawn(converse(stream, protocol, Arc::clone(&shared)));
     }
 }
 
-async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn converse(mut stream: TcpStream, protocol: LanProtocol, shared: Arc<Shared>) {
     let Some(number) = stream.local_addr().ok().and_then(number_at) else { return };
-    if number < shared.plugs.len() && stream.set_nodelay(true).is_ok() {
-        // How a connection ends matters only to the client.
-        let _ = answer_all(&mut stream, number, &shared).await;
+    let Some(plug) = shared.plugs.get(number) else { return };
+    if stream.set_nodelay(true).is_err() {
+        return;
     }
+    // How a connection ends matters only to the client.
+    let _ = match (protocol, &plug.klap) {
+        (LanProtocol::Xor, None) => answer_all(&mut stream, number, &shared).await,
+        (LanProtocol::Klap, Some(klap)) => klap_plug::answer_all(&mut stream, number, klap, &shared).await,
+        _ => Ok(()),
+    };
 }
 
 fn number_at(address: SocketAddr) -> Option<usize> {
@@ -261,16 +289,31 @@ async fn answer_all(stream: &mut TcpStream, number: usize, shared: &Shared) -> i
         while let Frame::Whole { end } = frame::parse(&received) {
             let mut request: Vec<u8> = received.drain(..end).skip(HEADER_LEN).collect();
             cipher::decrypt(&mut request);
-            answer(stream, number, shared, &request).await?;
+            let Some(answer) = answer(number, shared, &request).await else { continue };
+            let written = match answer {
+                Answer::Prepared(frame) => stream.write_all(frame).await,
+                Answer::Other(json) => stream.write_all(&framed(&json)).await,
+            };
+            shared.note_answered();
+            written?;
         }
     }
     Ok(())
 }
 
-async fn answer(stream: &mut TcpStream, number: usize, shared: &Shared, request: &[u8]) -> io::Result<()> {
+/// The answer to a request.
+pub(super) enum Answer<'a> {
+    /// One of those that each plug has ready.
+    Prepared(&'a [u8]),
+    /// A message.
+    Other(String),
+}
+
+/// Does what the request says, and answers after the delay. `None` from a plug that is silent.
+pub(super) async fn answer<'a>(number: usize, shared: &'a Shared, request: &[u8]) -> Option<Answer<'a>> {
     let plug = &shared.plugs[number];
     if plug.is_silent.load(Ordering::Relaxed) {
-        return Ok(());
+        return None;
     }
     let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
     shared.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
@@ -278,21 +321,17 @@ async fn answer(stream: &mut TcpStream, number: usize, shared: &Shared, request:
     if delay > 0 {
         tokio::time::sleep(Duration::from_micros(delay)).await;
     }
-    let written = if request == SYSINFO {
+    Some(if request == SYSINFO {
         note_read(plug, shared);
         let on = plug.is_on.load(Ordering::Relaxed);
-        stream.write_all(&plug.frames[usize::from(on)]).await
+        Answer::Prepared(&plug.read[usize::from(on)])
     } else if let Some(on) = switched_and_read(request) {
         note_read(plug, shared);
         switch(number, plug, shared, on);
-        stream.write_all(&plug.both[usize::from(on)]).await
+        Answer::Prepared(&plug.switched_and_read[usize::from(on)])
     } else {
-        let reply = other_reply(number, plug, shared, request);
-        stream.write_all(&framed(&reply)).await
-    };
-    shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    shared.asked.fetch_add(1, Ordering::Relaxed);
-    written
+        Answer::Other(other_reply(number, plug, shared, request))
+    })
 }
 
 fn note_read(plug: &Plug, shared: &Shared) {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
 use super::broker::Broker;
+use super::klap_plug;
 use super::line::{Heard, Line};
 use super::plugs::{self, Plugs, Switched};
 use super::process::{Fault, Process};
 
 /// The longest wait; after it the bench ends with an error.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
+/// The daemon's state directory.
+const STATE: &str = "state";
 /// The longest that the daemon may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -35,10 +39,23 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// Plugs that speak XOR.
     pub(crate) async fn set(program: &Path, count: usize) -> Result<Self, Fault> {
+        Self::set_with_klap(program, count, 0..0).await
+    }
+
+    /// Plugs of which these speak KLAP. The daemon's store has these, and the hashes of the account that they hold.
+    pub(crate) async fn set_with_klap(
+        program: &Path,
+        count: usize,
+        klap: Range<usize>,
+    ) -> Result<Self, Fault> {
         let folder = tempfile::tempdir()?;
         let (tell, switched) = mpsc::unbounded_channel();
-        let plugs = Plugs::start(count, tell)?;
+        let plugs = Plugs::start(count, &klap, tell)?;
+        if !klap.is_empty() {
+            klap_plug::write_store(&folder.path().join(STATE), klap, &plugs)?;
+        }
         let broker = Broker::start(folder.path()).await?;
         let (tell, heard) = mpsc::unbounded_channel();
         let filters = ["hs100d/+/state", "hs100d/+/result", "hs100d/bridge/state", "bare/+/state"];
@@ -159,7 +176,7 @@ impl Daemon {
         command
             .env_clear()
             .env("HOME", folder)
-            .env("STATE_DIRECTORY", folder.join("state"))
+            .env("STATE_DIRECTORY", folder.join(STATE))
             .env("NOTIFY_SOCKET", &socket)
             .envs(of_the_unit())
             .arg("--config")
