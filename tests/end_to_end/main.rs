@@ -13,6 +13,7 @@ mod doctor;
 mod doctor_broker;
 mod host_faults;
 mod klap;
+mod klap_features;
 mod peers;
 mod routes;
 mod secrets;

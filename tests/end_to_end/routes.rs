@@ -215,7 +215,7 @@ async fn story(row: &Row, protocol: LanProtocol, slack: Duration) -> String {
     let home = SimHome::start(options).await.unwrap();
     let setup = setup(&home, cloud).await;
     if protocol == LanProtocol::Klap {
-        remember_klap(&home, &setup);
+        setup.remember_klap(&home, &["lamp", "other", "neighbour"]);
     }
     let scene = Scene::at(setup).await;
     settle(&home, &scene, cloud).await;
@@ -318,23 +318,6 @@ async fn setup(home: &SimHome, cloud: Cloud) -> Setup {
         setup.run_with(&["cloud", "login"], &format!("{}\n", e2e::ACCOUNT.1)).await.ok();
     }
     setup
-}
-
-/// Leaves what a daemon knows that has spoken KLAP with these plugs before. Their port is not the usual one.
-fn remember_klap(home: &SimHome, setup: &Setup) {
-    let known = ["lamp", "other", "neighbour"].into_iter().enumerate().map(|(number, name)| {
-        let plug = home.plug(number);
-        let address = home.lan().address(plug).unwrap().to_string();
-        json!({
-            "device_id": plug.device_id(), "name": name, "mac": null, "address": address, "home": address,
-            "protocol": "klap", "klap_port": home.lan().klap_address(plug).unwrap().port(),
-        })
-    });
-    let known: Vec<_> = known.collect();
-    let state = json!({"version": 1, "terminal": uuid::Uuid::new_v4().to_string(), "instance": "0123abcd", "plugs": known});
-    let directory = setup.state_dir();
-    std::fs::create_dir_all(&directory).unwrap();
-    std::fs::write(directory.join("state.json"), state.to_string()).unwrap();
 }
 
 /// Waits until everything of both plugs and the account was read over the LAN and the cloud.
