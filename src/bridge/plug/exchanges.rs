@@ -17,7 +17,9 @@ const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// What is in flight, and what was sent last.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
-    in_flight: [Option<InFlight>; 2],
+    over_lan: Option<InFlight>,
+    /// Boxed: most plugs are never asked over the cloud.
+    over_cloud: Option<Box<InFlight>>,
     /// Over the LAN by protocol, then over the cloud.
     last_sent: [LastSent; 3],
     /// When a command last came or was confirmed. What was sent before may be repeated at once.
@@ -48,7 +50,10 @@ struct LastSent {
 
 impl Exchanges {
     pub(super) fn get(&self, route: Route) -> Option<&InFlight> {
-        self.in_flight[route.index()].as_ref()
+        match route {
+            Route::Local => self.over_lan.as_ref(),
+            Route::Cloud => self.over_cloud.as_deref(),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Route, &InFlight)> {
@@ -89,7 +94,10 @@ impl Exchanges {
         if flight.is_limited(route) {
             limiter.begun(flight.started);
         }
-        self.in_flight[route.index()] = Some(flight);
+        match route {
+            Route::Local => self.over_lan = Some(flight),
+            Route::Cloud => self.over_cloud = Some(Box::new(flight)),
+        }
     }
 
     /// The exchange on this route is over; the limiter gets its place back.
@@ -100,7 +108,10 @@ impl Exchanges {
         limiter: &mut PollLimiter,
         now: Instant,
     ) -> Option<InFlight> {
-        let flight = self.in_flight[route.index()].take()?;
+        let flight = match route {
+            Route::Local => self.over_lan.take()?,
+            Route::Cloud => *self.over_cloud.take()?,
+        };
         match (flight.is_limited(route), was_answered) {
             (true, true) => limiter.answered(flight.started, now),
             (true, false) => limiter.ended(flight.started, now),

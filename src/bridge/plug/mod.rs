@@ -643,3 +643,14 @@ impl Wake {
         self.0 = self.0.min(at);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With its texts, its retained messages and its connection it takes about four times as much.
+    #[test]
+    fn the_record_of_a_plug_is_small() {
+        assert!(size_of::<Plug>() <= 928, "{} bytes", size_of::<Plug>());
+    }
+}
