@@ -43,7 +43,7 @@ pub(super) struct Done {
 }
 
 /// Executes a command at a plug, or at one outlet of a strip, and waits for its result: at most the `command_ttl` of the
-/// entry, or twice that for an outlet, because the strip is read first. Ends at once if no route can succeed.
+/// entry, or twice that where the plug is read first. Ends at once if no route can succeed.
 pub(super) async fn run(
     mut entry: PlugSettings,
     outlet: Option<Outlet>,
@@ -67,8 +67,17 @@ pub(super) async fn run(
         mac_to_list,
         open_routes,
     };
-    let Some(outlet) = outlet else { return one_shot.execute(plug, command).await };
-    let mut read = one_shot.execute(plug, PlugCommand::Read).await;
+    // An outlet has no name before its strip is read, and only a plug that was read is known not to dim.
+    let needs_reading =
+        outlet.is_some() || matches!(&command, PlugCommand::Set(set) if set.brightness.is_some());
+    if !needs_reading {
+        return one_shot.execute(plug, command).await;
+    }
+    let mut read = one_shot.execute(plug.clone(), PlugCommand::Read).await;
+    let Some(outlet) = outlet else {
+        let is_read = read.result.ended == Ended::Ok;
+        return if is_read { one_shot.execute(plug, command).await } else { read };
+    };
     let name = read.info.as_ref().and_then(|info| info.outlets.get(usize::from(outlet))).cloned();
     if let Some(name) = name {
         return one_shot.execute(name, command).await;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Instant, SystemTime};
 
-use clap::ValueEnum;
+use clap::{ValueEnum, value_parser};
 use serde_json::json;
 
 use super::doctor::diagnosis::of_failure;
@@ -30,6 +30,10 @@ pub(super) struct Args {
     /// What to do
     pub(super) verb: Verb,
 
+    /// With `brightness`: percent, 0 to 100
+    #[arg(value_name = "N", required_if_eq("verb", "brightness"), value_parser = value_parser!(u8).range(0..=100))]
+    pub(super) percent: Option<u8>,
+
     /// Use only this route
     #[arg(long)]
     pub(super) via: Option<Via>,
@@ -50,6 +54,8 @@ pub(super) enum Verb {
     Off,
     /// Switch it to the other state
     Toggle,
+    /// Set a dimmer to N percent: above 0 switches it on, 0 switches it off
+    Brightness,
     /// Switch its LED on
     LedOn,
     /// Switch its LED off
@@ -72,6 +78,10 @@ pub(super) enum Via {
 /// # Errors
 /// The config is wrong, the plug was not found, or the command failed.
 pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
+    if let Some(percent) = args.percent.filter(|_| args.verb != Verb::Brightness) {
+        let line = format!("{percent}: only `brightness` takes a number");
+        return Err(Failed::new(Exit::Usage, line));
+    }
     let installation = Installation::of(context)?;
     // The account may be the one of the service, which this user may not read.
     if let Some(failed) = installation.out_of_reach().filter(|_| args.via == Some(Via::Cloud)) {
@@ -114,7 +124,7 @@ async fn execute(args: &Args, installation: &Installation, context: &Context) ->
         return Err(Failed::new(Exit::Usage, line));
     }
     let lan_login = LanLogin::look(config, &store.hash_file());
-    let done = oneshot::run(entry, outlet, account, lan_login, args.verb.command()).await;
+    let done = oneshot::run(entry, outlet, account, lan_login, args.command()).await;
     match &done.result.ended {
         Ended::Error(why) => {
             let line = format!("{}: {}", args.target, explained(why, &done));
@@ -135,19 +145,19 @@ fn explained(why: &str, done: &Done) -> String {
     cause.map_or_else(|| reasons.to_owned(), |cause| format!("{reasons}: {}", cause.advice()))
 }
 
-impl Verb {
-    fn command(self) -> PlugCommand {
-        let relay = |switch| PlugCommand::Set(SetCommand { relay: Some(switch), ..SetCommand::default() });
-        let led = |state| PlugCommand::Set(SetCommand { led: Some(state), ..SetCommand::default() });
-        match self {
-            Self::Info => PlugCommand::Read,
-            Self::On => relay(Switch::To(RelayState::On)),
-            Self::Off => relay(Switch::To(RelayState::Off)),
-            Self::Toggle => relay(Switch::Toggle),
-            Self::LedOn => led(RelayState::On),
-            Self::LedOff => led(RelayState::Off),
-            Self::Reboot => PlugCommand::Reboot,
-        }
+impl Args {
+    fn command(&self) -> PlugCommand {
+        let set = match self.verb {
+            Verb::Info => return PlugCommand::Read,
+            Verb::Reboot => return PlugCommand::Reboot,
+            Verb::On => SetCommand { relay: Some(Switch::To(RelayState::On)), ..SetCommand::default() },
+            Verb::Off => SetCommand { relay: Some(Switch::To(RelayState::Off)), ..SetCommand::default() },
+            Verb::Toggle => SetCommand { relay: Some(Switch::Toggle), ..SetCommand::default() },
+            Verb::Brightness => SetCommand { brightness: self.percent, ..SetCommand::default() },
+            Verb::LedOn => SetCommand { led: Some(RelayState::On), ..SetCommand::default() },
+            Verb::LedOff => SetCommand { led: Some(RelayState::Off), ..SetCommand::default() },
+        };
+        PlugCommand::Set(set)
     }
 }
 
@@ -158,7 +168,11 @@ fn in_words(done: &Done, verb: Verb, is_verbose: bool) -> String {
     if verb == Verb::Reboot {
         return format!("restarting ({route}, {took} ms)\n");
     }
-    let mut text = format!("{state} ({route}, {took} ms)\n");
+    let level = done.state.as_ref().and_then(|state| state.brightness).map(|percent| format!("{percent} %"));
+    let mut text = match &level {
+        Some(level) if verb == Verb::Brightness => format!("{state} at {level} ({route}, {took} ms)\n"),
+        _ => format!("{state} ({route}, {took} ms)\n"),
+    };
     let (Some(info), Verb::Info) = (&done.info, verb) else { return text };
     let device = &info.device;
     let mut line = |key: &str, value: Option<String>| {
@@ -175,10 +189,7 @@ fn in_words(done: &Done, verb: Verb, is_verbose: bool) -> String {
     line("device id", device.device_id.as_ref().map(|id| id.as_str().to_owned()));
     line("address", info.address.as_ref().map(ToString::to_string));
     line("signal", info.rssi.map(|dbm| format!("{dbm} dBm")));
-    line(
-        "level",
-        done.state.as_ref().and_then(|state| state.brightness).map(|percent| format!("{percent} %")),
-    );
+    line("level", level);
     line("led", done.state.as_ref().and_then(|state| state.led).map(|led| led.to_string()));
     line("on since", done.state.as_ref().and_then(|state| state.on_since).map(date));
     for timer in done.waits_for.iter().filter(|_| is_verbose) {

@@ -47,9 +47,17 @@ fn help_and_version_are_answers_and_go_to_standard_output() {
 
 #[test]
 fn a_mistake_on_the_command_line_is_one_line_and_64() {
-    for words in
-        [&["chek"][..], &["--loud"], &["plug"], &["cloud"], &["-v", "-q"], &["discover", "--timeout", "5"]]
-    {
+    for words in [
+        &["chek"][..],
+        &["--loud"],
+        &["plug"],
+        &["plug", "lamp", "brightness"],
+        &["plug", "lamp", "brightness", "101"],
+        &["plug", "lamp", "on", "40"],
+        &["cloud"],
+        &["-v", "-q"],
+        &["discover", "--timeout", "5"],
+    ] {
         let output = run(words);
         assert_eq!((code(&output), out(&output).as_str()), (64, ""), "{words:?}");
         let told = err(&output);

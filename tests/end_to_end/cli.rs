@@ -108,6 +108,24 @@ async fn each_verb_does_what_it_says_over_the_lan_and_over_the_cloud() {
 }
 
 #[tokio::test]
+async fn a_dimmer_is_set_to_a_brightness_and_a_plug_without_one_says_so() {
+    let mut options = home_options_of(&["Lamp", "Tree"]);
+    options.plugs[0].0 = Model::HS220;
+    let home = SimHome::start(options).await.unwrap();
+    let setup = Setup::new(&Config::of(&home).plug("lamp", &home, 0).plug("tree", &home, 1));
+    let level = async || setup.run(&["plug", "lamp", "info", "--json"]).await.json()["brightness"].clone();
+    let done = setup.run(&["plug", "lamp", "brightness", "40"]).await;
+    assert!(done.ok().starts_with("ON at 40 % (local, "), "{done:?}");
+    assert!(home.plug(0).is_on());
+    assert_eq!(level().await, 40);
+    assert!(setup.run(&["plug", "lamp", "brightness", "0"]).await.ok().starts_with("OFF"));
+    assert!(!home.plug(0).is_on());
+    let refused = setup.run(&["plug", "tree", "brightness", "40"]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
+    assert!(refused.err.contains("tree: ") && refused.err.contains("dim"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn without_the_lan_a_plug_is_found_in_the_account_and_without_both_it_is_said_why() {
     let home = home().await;
     let setup = Setup::new(&Config::of(&home).set("routing", "command_ttl", "1s"));
