@@ -6,9 +6,9 @@ use std::time::Duration;
 use hs100d::klap_hashes::KlapAccounts;
 use hs100d::secret::Secret;
 use hs100d::transport::lan::klap_crypto::{BadHandshake, HANDSHAKE1_LEN, Handshake, SEED_LEN};
-use hs100d::transport::lan::klap_http::{self, SessionCookie};
+use hs100d::transport::lan::klap_http::SessionCookie;
 
-use super::klap_reply::http_holds;
+use super::klap_reply::{http_holds, parse};
 use super::texts::fits_a_line;
 
 /// The longest session id that is sent back.
@@ -20,13 +20,13 @@ static ACCOUNTS: LazyLock<KlapAccounts> = LazyLock::new(KlapAccounts::default);
 /// The input is what came over a connection until it was closed.
 pub fn hold(received: &[u8]) {
     http_holds(received);
-    let Ok(Some(answer)) = klap_http::parse(received, true) else { return };
-    match SessionCookie::read(&received[..answer.body.start]) {
+    let (Ok(Some(answer)), bytes) = parse(received, true) else { return };
+    match SessionCookie::read(&bytes[..answer.body.start]) {
         Ok(cookie) => cookie_holds(&cookie),
         Err(bad) => fits_a_line(&bad.to_string(), 80),
     }
     let ours = [7; SEED_LEN];
-    let body = &received[answer.body];
+    let body = &bytes[answer.body];
     match Handshake::accept(&ours, body, &ACCOUNTS) {
         Ok(_) => assert_eq!(body.len(), HANDSHAKE1_LEN),
         Err(BadHandshake::Length(length)) => assert!(length == body.len() && length != HANDSHAKE1_LEN),

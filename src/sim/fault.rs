@@ -195,6 +195,8 @@ pub enum KlapFault {
     WrongSignature,
     /// Acts, then returns only this many bytes of the right response, with a `Content-Length` that agrees.
     Length(usize),
+    /// No fault of the plug: a proxy in front of it sends each response in chunks.
+    Chunked,
     /// Acts, announces the whole response, sends half of it and closes.
     CutOff,
     /// Acts, then sends headers without end.
@@ -205,7 +207,7 @@ pub enum KlapFault {
 
 impl KlapFault {
     /// One of each, with short delays.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Works,
         Self::Refused,
         Self::Handshake1Status(403),
@@ -224,6 +226,7 @@ impl KlapFault {
         Self::Unreadable,
         Self::WrongSignature,
         Self::Length(33),
+        Self::Chunked,
         Self::CutOff,
         Self::EndlessHead,
         Self::EndlessBody,
@@ -250,6 +253,7 @@ impl KlapFault {
             Self::Unreadable => true,
             Self::WrongSignature => true,
             Self::Length(_) => true,
+            Self::Chunked => true,
             Self::CutOff => true,
             Self::EndlessHead => true,
             Self::EndlessBody => true,

@@ -80,6 +80,14 @@ pub(super) fn head(status: u16, cookie: Option<&str>, length: Option<usize>) -> 
     head.into_bytes()
 }
 
+/// The head of a response that comes in chunks.
+pub(super) fn chunked_head(status: u16, cookie: Option<&str>) -> Vec<u8> {
+    let mut head = head(status, cookie, None);
+    head.truncate(head.len() - "\r\n".len());
+    head.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+    head
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,8 @@ const HTML: &[u8] = b"<html><head><title>Welcome</title></head><body>200 OK</bod
 const NO_HTTP: &[u8] = b"\x8f\x02\xff\x00\x17no http\x00\x00";
 /// The length that [`LanFault::HugeLength`] announces.
 const HUGE: usize = 0x7fff_ffff;
+/// In bytes: less than each body that a plug sends, so that there are several chunks.
+const CHUNK: usize = 20;
 /// In bytes. A response without end stops here, so that a client that reads all of it does not exhaust the memory.
 const ENDLESS: usize = 64 * 1024 * 1024;
 
@@ -85,6 +87,10 @@ async fn answer(stream: &mut TcpStream, plug: &PlugHandle, request: &KlapRequest
         },
         _ => HttpAnswer::status(404),
     };
+    if plug.read(|plug| plug.klap.fault == KlapFault::Chunked) {
+        stream.write_all(&chunked(&answer)).await?;
+        return Ok(Then::GoOn);
+    }
     send(stream, lan, framing, answer).await
 }
 
@@ -303,6 +309,18 @@ async fn send(
     Ok(Then::GoOn)
 }
 
+/// The whole response in chunks.
+fn chunked(answer: &HttpAnswer) -> Vec<u8> {
+    let mut bytes = http::chunked_head(answer.status, answer.cookie.as_deref());
+    for chunk in answer.body.chunks(CHUNK) {
+        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        bytes.extend_from_slice(chunk);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    bytes
+}
+
 async fn close(stream: &mut TcpStream) -> io::Result<Then> {
     stream.shutdown().await?;
     Ok(Then::HangUp)
@@ -501,11 +519,32 @@ mod tests {
         timeout(bound, read_answer(stream)).await.unwrap_or(Err(KlapSeen::Nothing))
     }
 
+    /// The body of a response in chunks, once it is whole.
+    fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let end = chunks.windows(2).position(|bytes| bytes == b"\r\n")?;
+            let size = usize::from_str_radix(std::str::from_utf8(&chunks[..end]).unwrap(), 16).unwrap();
+            let data = chunks.get(end + 2..end + 2 + size + 2)?;
+            if size == 0 {
+                return Some(body);
+            }
+            body.extend_from_slice(&data[..size]);
+            chunks = &chunks[end + 2 + size + 2..];
+        }
+    }
+
     async fn read_answer(stream: &mut TcpStream) -> Result<(String, Vec<u8>), KlapSeen> {
         let mut received = Vec::new();
         loop {
             let split = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| at + 4);
             let head = split.map(|at| std::str::from_utf8(&received[..at]).unwrap());
+            if let (Some(at), Some(head)) = (split, head)
+                && head.contains("\r\nTransfer-Encoding: chunked\r\n")
+                && let Some(body) = joined(&received[at..])
+            {
+                return Ok((head.to_owned(), body));
+            }
             let length = head.map(|head| head.lines().find_map(|line| line.strip_prefix("Content-Length: ")));
             let length = length.map(|length| length.map(|length| length.parse::<usize>().unwrap()));
             let is_whole =
@@ -567,6 +606,7 @@ mod tests {
             let expected = match fault {
                 KlapFault::Works | KlapFault::SlowHandshake(_) | KlapFault::HtmlAbove(_) => switched(),
                 KlapFault::OneRequestThenNoHttp | KlapFault::OneRequestThenUnreadable => switched(),
+                KlapFault::Chunked => switched(),
                 KlapFault::Refused => KlapSeen::Refused,
                 KlapFault::Handshake1Status(status) | KlapFault::Handshake2Status(status) => {
                     KlapSeen::Status(status)

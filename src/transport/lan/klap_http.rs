@@ -23,6 +23,8 @@ const MAX_HEADERS: usize = 32;
 const MAX_SESSION_ID: usize = 256;
 /// The lifetime of a session where the plug does not say it. All that say it say this.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What follows the data of a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
 /// Not written in `Host`.
 const HTTP_PORT: u16 = 80;
 
@@ -98,20 +100,23 @@ pub enum BadKlapAnswer {
     /// A body without an announced length is longer than [`MAX_BODY`].
     #[error("it does not end after {MAX_BODY} bytes")]
     BodyTooLong,
-    /// `Transfer-Encoding`. No plug was seen to use one.
-    #[error("it uses an HTTP transfer encoding")]
+    /// `Transfer-Encoding` other than `chunked`, or beside a length.
+    #[error("it uses an unknown HTTP transfer encoding")]
     TransferEncoding,
+    /// A chunk has no size, or does not end where its size says.
+    #[error("its HTTP chunks are malformed")]
+    BadChunk,
     /// The session id is too long, or cannot be sent back.
     #[error("its session id is unusable")]
     SessionId,
 }
 
 /// Parses the bytes received for one request; `None` while more are needed. `is_ended` says that no more will come, which ends
-/// a body without an announced length.
+/// a body without an announced length. The chunks of a whole body are moved together; until then nothing changes.
 ///
 /// # Errors
 /// If they are no answer, whatever may follow.
-pub fn parse(received: &[u8], is_ended: bool) -> Result<Option<KlapAnswer>, BadKlapAnswer> {
+pub fn parse(received: &mut [u8], is_ended: bool) -> Result<Option<KlapAnswer>, BadKlapAnswer> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut head = Response::new(&mut headers);
     let start = match head.parse(received) {
@@ -122,43 +127,116 @@ pub fn parse(received: &[u8], is_ended: bool) -> Result<Option<KlapAnswer>, BadK
     };
     // A complete head has both.
     let (Some(status), Some(version)) = (head.code, head.version) else { return Err(BadKlapAnswer::NotHttp) };
-    let Some(length) = body_length(status, head.headers)? else {
-        let body = start..received.len();
-        if body.len() > MAX_BODY {
+    let framing = body_framing(status, head.headers)?;
+    let end = match framing {
+        BodyFraming::Length(length) if length > MAX_BODY => return Err(BadKlapAnswer::Announced(length)),
+        BodyFraming::Length(length) => Some(start + length).filter(|end| *end <= received.len()),
+        BodyFraming::Chunks => end_of_chunks(received, start)?,
+        BodyFraming::UntilClose if received.len() - start > MAX_BODY => {
             return Err(BadKlapAnswer::BodyTooLong);
         }
-        return Ok(is_ended.then_some(KlapAnswer { status, body, keeps_connection: false }));
+        BodyFraming::UntilClose => is_ended.then_some(received.len()),
+    };
+    let Some(end) = end else { return Ok(None) };
+    // More bytes than the answer has could be taken for the next one.
+    let is_alone = received.len() == end && !is_ended;
+    let keeps_connection = version >= 1 && is_alone && !says_close(head.headers);
+    let end = if framing == BodyFraming::Chunks { join_chunks(received, start) } else { end };
+    Ok(Some(KlapAnswer { status, body: start..end, keeps_connection }))
+}
+
+/// How the end of a body is marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyFraming {
+    /// By its length.
+    Length(usize),
+    /// By a chunk of length 0.
+    Chunks,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+fn body_framing(status: u16, headers: &[Header<'_>]) -> Result<BodyFraming, BadKlapAnswer> {
+    if matches!(status, 100..200 | 204 | 304) {
+        return Ok(BodyFraming::Length(0));
+    }
+    let mut framing = BodyFraming::UntilClose;
+    for header in headers {
+        let (found, bad) = if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
+            let is_chunked = header.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+            (is_chunked.then_some(BodyFraming::Chunks), BadKlapAnswer::TransferEncoding)
+        } else if header.name.eq_ignore_ascii_case("Content-Length") {
+            (read_number(header.value).map(BodyFraming::Length), BadKlapAnswer::BadLength)
+        } else {
+            continue;
+        };
+        let found = found.ok_or(bad)?;
+        match std::mem::replace(&mut framing, found) {
+            BodyFraming::UntilClose => {}
+            // A proxy in between may believe the one, and the plug the other.
+            before if before != found => return Err(bad),
+            _ => {}
+        }
+    }
+    Ok(framing)
+}
+
+/// Where a body in chunks ends, its trailer included; `None` while more bytes are needed. Counts the sizes and the trailer
+/// against [`MAX_BODY`] as well.
+fn end_of_chunks(received: &[u8], start: usize) -> Result<Option<usize>, BadKlapAnswer> {
+    let bounded = &received[..received.len().min(start + MAX_BODY)];
+    let missing = if bounded.len() < received.len() { Err(BadKlapAnswer::BodyTooLong) } else { Ok(None) };
+    let mut at = start;
+    loop {
+        let Some(data) = chunk_at(bounded, at)? else { return missing };
+        if data.is_empty() {
+            let mut trailer = [EMPTY_HEADER; MAX_HEADERS];
+            return match httparse::parse_headers(&bounded[data.end..], &mut trailer) {
+                Ok(Status::Complete((length, _))) => Ok(Some(data.end + length)),
+                Ok(Status::Partial) => missing,
+                Err(_) => Err(BadKlapAnswer::BadChunk),
+            };
+        }
+        at = data.end + CHUNK_END.len();
+    }
+}
+
+/// Moves the chunks of a whole body together, to its start. Returns where it ends then.
+fn join_chunks(received: &mut [u8], start: usize) -> usize {
+    let (mut at, mut end) = (start, start);
+    while let Ok(Some(data)) = chunk_at(received, at)
+        && !data.is_empty()
+    {
+        at = data.end + CHUNK_END.len();
+        let length = data.len();
+        received.copy_within(data, end);
+        end += length;
+    }
+    end
+}
+
+/// Where the data of the chunk at this place are; `None` while more bytes are needed. The last chunk has none.
+fn chunk_at(received: &[u8], at: usize) -> Result<Option<Range<usize>>, BadKlapAnswer> {
+    let rest = received.get(at..).unwrap_or_default();
+    // The parser takes a line without digits for a size of 0.
+    if rest.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
+        return Err(BadKlapAnswer::BadChunk);
+    }
+    let (start, length) = match httparse::parse_chunk_size(rest) {
+        Ok(Status::Complete((start, length))) => (at + start, usize::try_from(length).unwrap_or(usize::MAX)),
+        Ok(Status::Partial) => return Ok(None),
+        Err(_) => return Err(BadKlapAnswer::BadChunk),
     };
     if length > MAX_BODY {
         return Err(BadKlapAnswer::Announced(length));
     }
-    let end = start + length;
-    if received.len() < end {
-        return Ok(None);
+    let data = start..start + length;
+    match received.get(data.end..data.end + CHUNK_END.len()) {
+        _ if data.is_empty() => Ok(Some(data)),
+        Some(end) if end == CHUNK_END => Ok(Some(data)),
+        Some(_) => Err(BadKlapAnswer::BadChunk),
+        None => Ok(None),
     }
-    // More bytes than the answer has could be taken for the next one.
-    let keeps_connection = version >= 1 && received.len() == end && !is_ended && !says_close(head.headers);
-    Ok(Some(KlapAnswer { status, body: start..end, keeps_connection }))
-}
-
-/// `None` for a body that ends with the connection.
-fn body_length(status: u16, headers: &[Header<'_>]) -> Result<Option<usize>, BadKlapAnswer> {
-    if matches!(status, 100..200 | 204 | 304) {
-        return Ok(Some(0));
-    }
-    let mut found = None;
-    for header in headers {
-        if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
-            return Err(BadKlapAnswer::TransferEncoding);
-        }
-        if header.name.eq_ignore_ascii_case("Content-Length") {
-            let length = read_number(header.value).ok_or(BadKlapAnswer::BadLength)?;
-            if found.replace(length).is_some_and(|other| other != length) {
-                return Err(BadKlapAnswer::BadLength);
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn says_close(headers: &[Header<'_>]) -> bool {
@@ -223,9 +301,24 @@ mod tests {
 
     const OK: &str = "HTTP/1.1 200 OK\r\nServer: SHIP 2.0\r\nContent-Length: 5\r\n\r\nhello";
 
-    fn parsed(received: &str) -> Result<Option<(u16, &str, bool)>, BadKlapAnswer> {
-        let answer = parse(received.as_bytes(), false)?;
-        Ok(answer.map(|answer| (answer.status, &received[answer.body], answer.keeps_connection)))
+    fn parse(received: &[u8], is_ended: bool) -> Result<Option<KlapAnswer>, BadKlapAnswer> {
+        super::parse(&mut received.to_vec(), is_ended)
+    }
+
+    fn parsed(received: &str) -> Result<Option<(u16, String, bool)>, BadKlapAnswer> {
+        let mut received = received.as_bytes().to_vec();
+        let answer = super::parse(&mut received, false)?;
+        let body = |body: Range<usize>| String::from_utf8(received[body].to_vec()).unwrap();
+        Ok(answer.map(|answer| (answer.status, body(answer.body), answer.keeps_connection)))
+    }
+
+    /// The outcome of [`parsed`] for a whole answer.
+    fn whole(
+        status: u16,
+        body: &str,
+        keeps_connection: bool,
+    ) -> Result<Option<(u16, String, bool)>, BadKlapAnswer> {
+        Ok(Some((status, body.to_owned(), keeps_connection)))
     }
 
     fn cookie(header: &str) -> Result<(Option<String>, u64), BadKlapAnswer> {
@@ -270,8 +363,8 @@ mod tests {
                 assert_eq!(parse(&OK.as_bytes()[..end], is_ended), Ok(None), "{end}");
             }
         }
-        assert_eq!(parsed(OK), Ok(Some((200, "hello", true))));
-        assert_eq!(parsed(&format!("{OK}H")), Ok(Some((200, "hello", false))), "one byte too many");
+        assert_eq!(parsed(OK), whole(200, "hello", true));
+        assert_eq!(parsed(&format!("{OK}H")), whole(200, "hello", false), "one byte too many");
         let ended = parse(OK.as_bytes(), true).unwrap().unwrap();
         assert!(!ended.keeps_connection);
     }
@@ -302,12 +395,12 @@ mod tests {
             ("1.0", "Server: x", false),
         ] {
             let answer = format!("HTTP/{version} 403 Forbidden\r\n{header}\r\nContent-Length: 0\r\n\r\n");
-            assert_eq!(parsed(&answer), Ok(Some((403, "", is_kept))), "{version} {header}");
+            assert_eq!(parsed(&answer), whole(403, "", is_kept), "{version} {header}");
         }
         for status in [100, 101, 204, 304] {
             assert_eq!(
                 parsed(&format!("HTTP/1.1 {status} x\r\n\r\n")),
-                Ok(Some((status, "", true))),
+                whole(status, "", true),
                 "they have no body, and no length"
             );
         }
@@ -327,15 +420,62 @@ mod tests {
             (&head("Content-Length: +1"), BadKlapAnswer::BadLength),
             (&head("Content-Length:"), BadKlapAnswer::BadLength),
             (&head("Content-Length: 1\r\nContent-Length: 2"), BadKlapAnswer::BadLength),
-            (&head("Transfer-Encoding: chunked"), BadKlapAnswer::TransferEncoding),
+            (&head("Transfer-Encoding: gzip"), BadKlapAnswer::TransferEncoding),
+            (&head("Transfer-Encoding: gzip, chunked"), BadKlapAnswer::TransferEncoding),
             (&head("Content-Length: 1\r\nTransfer-Encoding: chunked"), BadKlapAnswer::TransferEncoding),
+            (&head("Transfer-Encoding: chunked\r\nContent-Length: 1"), BadKlapAnswer::BadLength),
             (&head(&"x: y\r\n".repeat(33)), BadKlapAnswer::HeadTooLong),
             (&format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(MAX_HEAD)), BadKlapAnswer::HeadTooLong),
         ] {
             assert_eq!(parsed(received), Err(bad), "{received:?}");
             assert_eq!(parsed(&format!("{received}\r\n\r\nmore")), Err(bad), "{received:?}");
         }
-        assert_eq!(parsed(&head("Content-Length: 0\r\nContent-Length: 0")), Ok(Some((200, "", true))));
+        assert_eq!(parsed(&head("Content-Length: 0\r\nContent-Length: 0")), whole(200, "", true));
+    }
+
+    const SOME_CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n";
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    #[test]
+    fn a_body_in_chunks_is_whole_with_the_end_of_its_trailer_and_not_before() {
+        for (chunks, body) in [
+            ("5\r\nhello\r\n0\r\n\r\n", "hello"),
+            ("2;name=value\r\nhe\r\n00001\r\nl\r\n2 \r\nlo\r\n0\r\nDate: today\r\nx: y\r\n\r\n", "hello"),
+            ("9\r\n0\r\n\r\n5\r\nx\r\na\r\n0123456789\r\n000\r\n\r\n", "0\r\n\r\n5\r\nx0123456789"),
+            ("0\r\n\r\n", ""),
+        ] {
+            let answer = format!("{CHUNKED}{chunks}");
+            for end in 0..answer.len() {
+                for is_ended in [false, true] {
+                    assert_eq!(parse(&answer.as_bytes()[..end], is_ended), Ok(None), "{end} {chunks:?}");
+                }
+            }
+            assert_eq!(parsed(&answer), whole(200, body, true));
+            assert_eq!(parsed(&format!("{answer}H")), whole(200, body, false), "one byte too many");
+            let closed = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+            assert_eq!(parsed(&closed), whole(200, body, false));
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_and_too_many_of_them_are_no_answer() {
+        for (chunks, bad) in [
+            ("x\r\n", BadKlapAnswer::BadChunk),
+            ("\r\n", BadKlapAnswer::BadChunk),
+            ("-1\r\n", BadKlapAnswer::BadChunk),
+            ("1\r\nhello", BadKlapAnswer::BadChunk),
+            ("1\nh\r\n", BadKlapAnswer::BadChunk),
+            ("0\r\n: no name\r\n", BadKlapAnswer::BadChunk),
+            ("11111111111111111\r\n", BadKlapAnswer::BadChunk),
+            ("10001\r\n", BadKlapAnswer::Announced(65537)),
+            (&"1\r\nx\r\n".repeat(MAX_BODY / 6 + 1), BadKlapAnswer::BodyTooLong),
+            (&format!("1;{}", "x".repeat(MAX_BODY)), BadKlapAnswer::BodyTooLong),
+            (&format!("0\r\nx: {}", "y".repeat(MAX_BODY)), BadKlapAnswer::BodyTooLong),
+        ] {
+            let answer = format!("{CHUNKED}{chunks}");
+            assert_eq!(parsed(&answer), Err(bad), "{chunks:.40?}");
+            assert_eq!(parsed(&format!("{answer}\r\n0\r\n\r\n")), Err(bad), "{chunks:.40?}");
+        }
     }
 
     #[test]
@@ -379,7 +519,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged_alike_however_they_are_cut(
-            start in prop_oneof![Just(""), Just("HTTP/1.1 200 OK\r\n"), Just(OK), Just("HTTP/1.1 403 x\r\n\r\n")],
+            start in prop_oneof![Just(""), Just("HTTP/1.1 200 OK\r\n"), Just(OK), Just("HTTP/1.1 403 x\r\n\r\n"), Just(CHUNKED), Just(SOME_CHUNKS)],
             rest in proptest::collection::vec(any::<u8>(), 0..120),
         ) {
             let received = [start.as_bytes(), &rest].concat();
