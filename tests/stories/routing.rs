@@ -2,7 +2,7 @@
 
 use crate::support::scenario::*;
 use hs100d::bridge::event::{
-    BridgeCommand, CloudStatus, Ended, Event, Identity, NoticeKind, Origin, RequestId, Update,
+    BridgeCommand, CloudStatus, Ended, Event, Identity, Notice, NoticeKind, Origin, RequestId, Update,
 };
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::snapshot::Snapshot;
@@ -108,6 +108,30 @@ fn every_row_of_the_failure_table_takes_its_route_within_its_bound() {
             home.plug(1).relay.is_on(),
             expected.done,
             "{lan:?} x {cloud:?}: nothing is done after its time"
+        );
+    }
+}
+
+#[test]
+fn the_event_of_another_route_says_how_the_one_before_failed() {
+    for (lan, why) in [
+        (Lan::Refused, "connection refused"),
+        (Lan::Silent, "no answer in time"),
+        (Lan::ResetAfterRequest, "connection closed before the answer"),
+    ] {
+        let mut home = Scenario::settled(1);
+        home.plug(1).lan = lan;
+        home.switch(1, RelayState::On);
+        home.run_until(seconds(6), |home| home.happened(NoticeKind::RouteChanged) == 1);
+        home.plug(1).lan = Lan::Works;
+        home.run_until(seconds(20), |home| home.happened(NoticeKind::RouteChanged) == 2);
+        let details = home.updates.iter().filter_map(|(_, update)| match update {
+            Update::Notice(Notice { kind: NoticeKind::RouteChanged, detail, .. }) => Some(detail.clone()),
+            _ => None,
+        });
+        assert_eq!(
+            details.collect::<Vec<_>>(),
+            [format!("local -> cloud (local: {why})"), "cloud -> local".into()]
         );
     }
 }

@@ -293,7 +293,19 @@ impl Plug {
         let may_use_local = self.may_use(Route::Local);
         let change = self.reachability.choose_route(may_use_local);
         if let (Some((before, route)), Some(name)) = (change, &self.name) {
-            ctx.notify(NoticeKind::RouteChanged, Some(name), Some(route), format!("{before} -> {route}"));
+            let detail = match self.why_left(before, ctx) {
+                Some(failure) => format!("{before} -> {route} ({before}: {failure})"),
+                None => format!("{before} -> {route}"),
+            };
+            ctx.notify(NoticeKind::RouteChanged, Some(name), Some(route), detail);
         }
+    }
+
+    /// Why this route does not serve the plug any more. `None` if it works: the LAN is used as soon as it answers.
+    fn why_left(&self, route: Route, ctx: &Ctx<'_>) -> Option<Failure> {
+        let mut failures = self.reachability.failures.clone();
+        let hangs = self.exchanges.get(route).is_some();
+        failures.complete(route, self.why_unusable(route, ctx), hangs);
+        failures.get(route).filter(|_| route == Route::Local).cloned()
     }
 }
