@@ -118,8 +118,8 @@ causes! {
          again";
     NO_LAN_ACCOUNT = "no-lan-account",
         "it speaks KLAP and asks for its account, and hs100d has none",
-        "run `hs100d cloud login`, or without a cloud `hs100d cloud login --lan-only`, or set [local] username and \
-         password_file";
+        "set [cloud] username and run `hs100d cloud login`; without a cloud run `hs100d cloud login --lan-only`, or set \
+         [local] username and password_file";
     SESSION_TAKEN = "session-taken",
         "it speaks KLAP with one client at a time, and another client takes turns with hs100d",
         "stop other programs that use the plug over the LAN: another home automation, a script, a hub, an open app";

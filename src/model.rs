@@ -466,6 +466,9 @@ pub enum Failure {
     /// The plug proved that it holds none of the accounts that we know.
     #[error("the plug holds another account or another spelling of it")]
     OtherAccount,
+    /// The plug proved that it holds an account, and the user has given us none.
+    #[error("the plug asks for its account, and hs100d has none")]
+    NoLanAccount,
     /// A plug has one KLAP session, and another client began one soon after ours.
     #[error("another client took the plug's KLAP session")]
     SessionTaken,
@@ -531,6 +534,7 @@ impl Failure {
             Self::WrongPlug { .. } => Verdict::RouteDown,
             Self::KlapBlocked => Verdict::RouteDown,
             Self::OtherAccount => Verdict::RouteDown,
+            Self::NoLanAccount => Verdict::RouteDown,
             Self::SessionTaken => Verdict::RouteDown,
             Self::Device { .. } => Verdict::PlugRefuses,
             Self::CloudDown(_) => Verdict::RouteDown,
@@ -547,7 +551,7 @@ impl Failure {
 
     /// Whether the plug refuses KLAP for a reason that the user can change.
     pub(crate) fn is_klap_refusal(&self) -> bool {
-        matches!(self, Self::KlapBlocked | Self::OtherAccount)
+        matches!(self, Self::KlapBlocked | Self::OtherAccount | Self::NoLanAccount)
     }
 
     /// Whether the request may have reached the plug, which may then still act.

@@ -82,7 +82,7 @@ fn may_pass_soon(failure: &Failure) -> bool {
         Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::OutOfFiles => true,
         // The other client may be done in a moment.
         Failure::SessionTaken => true,
-        Failure::KlapBlocked | Failure::OtherAccount => false,
+        Failure::KlapBlocked | Failure::OtherAccount | Failure::NoLanAccount => false,
         Failure::Device { .. } => false,
         Failure::CloudOffline | Failure::NotInAccount => false,
         Failure::CloudRefused(_) | Failure::Unsupported(_) => false,

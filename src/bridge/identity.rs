@@ -415,11 +415,13 @@ impl Bridge {
         }
     }
 
-    /// The entry with this address whose plug is not known yet, and may be the one with this MAC.
-    pub(super) fn entry_at(&self, address: &Address, mac: Mac) -> Option<PlugKey> {
+    /// The entry with this address whose plug is not known yet, and may be the one with this MAC. One without a MAC may be
+    /// any.
+    pub(super) fn entry_at(&self, address: &Address, mac: Option<Mac>) -> Option<PlugKey> {
         let awaits = |plug: &&Plug| {
             let Identity { device_id, mac: known } = &plug.identity;
-            known.is_none_or(|known| known == mac) && (device_id.is_none() || known.is_none())
+            let may_be = known.is_none() || mac.is_none() || *known == mac;
+            may_be && (device_id.is_none() || known.is_none() || mac.is_none())
         };
         self.entries_at(address).find(awaits).map(|plug| plug.key)
     }

@@ -184,6 +184,7 @@ impl Bridge {
         }
         self.list_at = settings.cloud.then_some(now);
         self.list_misses = 0;
+        self.unsupported.report_again();
         let mut remembered = RememberedPlugs::new(settings.known);
         let by_address = PlugsByAddress::of(self.plugs.iter().flatten());
         let entries = settings.plugs.into_iter();

@@ -186,7 +186,7 @@ impl Routes {
         match failure {
             Failure::Refused | Failure::KlapBlocked => {}
             // It speaks KLAP: it proved that it holds an account, or had a session.
-            Failure::OtherAccount | Failure::SessionTaken => {
+            Failure::OtherAccount | Failure::NoLanAccount | Failure::SessionTaken => {
                 self.note_protocol(LanProtocol::Klap, now);
                 return false;
             }

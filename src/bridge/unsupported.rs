@@ -49,6 +49,11 @@ impl UnsupportedDevices {
         }
     }
 
+    /// The user may have changed what was reported: what is still so is reported once more.
+    pub(super) fn report_again(&mut self) {
+        self.reported.clear();
+    }
+
     /// Whether this one has not been reported before.
     pub(super) fn is_first(&mut self, key: String) -> bool {
         self.reported.len() < MAX_REPORTED && self.reported.insert(key.into())

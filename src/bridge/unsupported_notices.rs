@@ -43,8 +43,10 @@ impl Bridge {
 
     /// The plug that says it speaks KLAP, if we know it: by its MAC, or by the address in its config entry.
     fn klap_plug_of(&self, address: &Address, reply: &TdpReply) -> Option<PlugKey> {
-        let mac = reply.mac.filter(|_| reply.is_klap_plug())?;
-        self.find(None, Some(mac)).or_else(|| self.entry_at(address, mac))
+        if !reply.is_klap_plug() {
+            return None;
+        }
+        self.find(None, reply.mac).or_else(|| self.entry_at(address, reply.mac))
     }
 
     /// A plug refuses KLAP: the user can change that.
@@ -52,6 +54,7 @@ impl Bridge {
         let cause = match failure {
             Failure::KlapBlocked => cause::KLAP_BLOCKED,
             Failure::OtherAccount => cause::OTHER_ACCOUNT,
+            Failure::NoLanAccount => cause::NO_LAN_ACCOUNT,
             _ => return,
         };
         let Some(plug) = self.plug(key) else { return };
@@ -89,7 +92,12 @@ impl Bridge {
             [&reply.model, &reply.kind, &reply.encryption].map(|it| for_notice(it));
         let host = address.host();
         let kind = if kind.is_empty() { "device that does not say what it is".to_owned() } else { kind };
-        let detail = if is_plug_kind(&reply.kind) {
+        let detail = if reply.is_klap_plug() {
+            format!(
+                "found {model} at {host}: it speaks KLAP, but its reply to discovery has no MAC to recognize it by; give \
+                 this address as `host` in a [[plug]] entry"
+            )
+        } else if is_plug_kind(&reply.kind) {
             let protocol = if encryption.is_empty() { "another protocol" } else { &*encryption };
             format!(
                 "found {model} at {host}: it speaks {protocol}, not TCP 9999; it is served over the cloud, if the \

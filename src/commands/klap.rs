@@ -31,8 +31,6 @@ pub(super) enum KlapOwner {
     Ours,
     /// Another account, or another spelling of the e-mail.
     Another,
-    /// We have none.
-    NoneHere,
 }
 
 impl KlapLogin {
@@ -60,9 +58,6 @@ impl KlapLogin {
 
     /// Whose account a plug holds that says this.
     pub(super) fn owner(&self, owner: Option<&OwnerHash>) -> KlapOwner {
-        if self.accounts.own().next().is_none() {
-            return KlapOwner::NoneHere;
-        }
         match owner.map(|owner| self.accounts.owner(owner)) {
             Some(Some(spelling)) if spelling.is_own() => KlapOwner::Ours,
             Some(None) => KlapOwner::Another,
@@ -78,7 +73,6 @@ impl KlapOwner {
             Self::Unknown => cause::OTHER_ACCOUNT,
             Self::Ours => cause::OLD_PASSWORD,
             Self::Another => cause::OTHER_OWNER,
-            Self::NoneHere => cause::NO_LAN_ACCOUNT,
         }
     }
 }

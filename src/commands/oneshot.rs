@@ -262,7 +262,7 @@ fn lasts(failure: &Failure) -> bool {
         Failure::NoAddress | Failure::Refused | Failure::NoRoute | Failure::WrongPlug { .. } => true,
         Failure::CloudOffline | Failure::NotInAccount | Failure::CloudRefused(_) => true,
         Failure::Unsupported(_) | Failure::Throttled | Failure::CloudStopped(_) => true,
-        Failure::KlapBlocked | Failure::OtherAccount => true,
+        Failure::KlapBlocked | Failure::OtherAccount | Failure::NoLanAccount => true,
         Failure::Silent | Failure::Closed | Failure::Garbage(_) | Failure::Abandoned => false,
         Failure::SessionTaken => false,
         // The plug refused the command: the bridge ends it.

@@ -226,6 +226,60 @@ fn a_newcomer_that_holds_another_account_is_reported_once_with_the_remedy() {
 }
 
 #[test]
+fn a_newcomer_without_an_account_hears_where_to_give_one() {
+    let plug = ModelPlug { refusal: Some(Failure::NoLanAccount), ..ModelPlug::klap(1, false) };
+    let mut home = adopting(vec![plug], vec![], false);
+    for _ in 0..3 {
+        home.sight_klap(1);
+        home.run_for(seconds(60));
+    }
+    let [said] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
+    assert!(said.contains("192.0.2.1") && said.contains("asks for its account"), "{said}");
+    for remedy in
+        ["[cloud] username", "`hs100d cloud login`", "`hs100d cloud login --lan-only`", "[local] username"]
+    {
+        assert!(said.contains(remedy), "{remedy}: {said}");
+    }
+
+    // The user gives one, which is not that of the plug.
+    home.plug(1).refusal = Some(Failure::OtherAccount);
+    let now = home.now;
+    home.bridge.reload(Settings { adopt: true, ..Settings::default() }, now);
+    home.run_for(seconds(60));
+    let [_, said] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
+    assert!(said.contains("the plug holds another account"), "{said}");
+}
+
+#[test]
+fn a_klap_plug_without_a_mac_in_its_reply_is_served_by_an_entry_with_its_address_and_else_reported_with_that_remedy()
+ {
+    for has_entry in [false, true] {
+        let entry = hs100d::bridge::PlugSettings {
+            name: Some(plug_name(1)),
+            identity: hs100d::bridge::event::Identity::default(),
+            address: Some(address(1)),
+            policy: policy(RoutePreference::Local),
+        };
+        let plugs = if has_entry { vec![entry] } else { vec![] };
+        let settings = Settings { plugs, adopt: true, ..Settings::default() };
+        let plug = ModelPlug { klap_port: 8080, ..ModelPlug::klap(1, false) };
+        let mut home = Scenario::from_settings(settings, vec![plug]);
+        for _ in 0..3 {
+            home.sight_klap_without_mac(1);
+            home.run_for(seconds(20));
+        }
+        let said = details(&home, NoticeKind::Unsupported);
+        if has_entry {
+            assert_eq!((said, home.shown(1).unwrap().route), (vec![], Some(Route::Local)));
+        } else {
+            let [said] = &said[..] else { panic!("{:?}", home.updates) };
+            assert!(said.contains("it speaks KLAP, but its reply to discovery has no MAC"), "{said}");
+            assert!(said.contains("at 192.0.2.1: ") && said.contains("`host` in a [[plug]] entry"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_plug_in_the_config_by_its_address_alone_is_served_over_klap() {
     let entry = hs100d::bridge::PlugSettings {
         name: Some(plug_name(1)),

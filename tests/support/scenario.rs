@@ -362,6 +362,15 @@ impl Scenario {
         self.event(Event::Sighted(sighting));
     }
 
+    /// The same, with a reply that has no MAC.
+    pub fn sight_klap_without_mac(&mut self, number: usize) {
+        let mut sighting = self.plug(number).tdp_sighting();
+        if let DiscoveryReply::Tdp(reply) = &mut sighting.reply {
+            reply.mac = None;
+        }
+        self.event(Event::Sighted(sighting));
+    }
+
     /// Runs for this time.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;

@@ -257,7 +257,7 @@ async fn a_transport_hands_the_accounts_on() {
     let home = KlapHome::new().await;
     let mut transport = Transport::new(None);
     transport.perform(home.exchange(0, ON, PATIENCE));
-    assert_eq!(transport.next().await.1.result, Err(Failure::OtherAccount));
+    assert_eq!(transport.next().await.1.result, Err(Failure::NoLanAccount));
     transport.set_klap_accounts(own_accounts());
     transport.perform(home.exchange(0, ON, PATIENCE));
     assert_eq!(transport.next().await.1.result, Ok(Reply::Done));

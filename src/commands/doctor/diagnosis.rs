@@ -156,6 +156,7 @@ pub(in crate::commands) fn of_failure(failure: &Failure) -> Option<Cause> {
         Failure::WrongPlug { .. } => Some(cause::ANOTHER_PLUG),
         Failure::KlapBlocked => Some(cause::KLAP_BLOCKED),
         Failure::OtherAccount => Some(cause::OTHER_ACCOUNT),
+        Failure::NoLanAccount => Some(cause::NO_LAN_ACCOUNT),
         Failure::SessionTaken => Some(cause::SESSION_TAKEN),
         Failure::Device { .. } => Some(cause::PLUG_REFUSES),
         Failure::CloudDown(_) => Some(cause::CLOUD_OUT_OF_ORDER),
@@ -174,7 +175,7 @@ fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
     if *failure == Failure::OtherAccount {
         return evidence.owner.cause();
     }
-    let is_of_klap = matches!(failure, Failure::KlapBlocked | Failure::SessionTaken);
+    let is_of_klap = matches!(failure, Failure::KlapBlocked | Failure::NoLanAccount | Failure::SessionTaken);
     if names_the_plug || is_of_klap || *failure == Failure::OutOfFiles {
         return by_itself;
     }
@@ -481,7 +482,6 @@ mod tests {
             (KlapOwner::Unknown, cause::OTHER_ACCOUNT),
             (KlapOwner::Ours, cause::OLD_PASSWORD),
             (KlapOwner::Another, cause::OTHER_OWNER),
-            (KlapOwner::NoneHere, cause::NO_LAN_ACCOUNT),
         ] {
             let evidence = Evidence {
                 lan: LanView::Failed(Failure::OtherAccount),
@@ -494,6 +494,8 @@ mod tests {
             assert_eq!(of_plug(&evidence), Some(expected), "{owner:?}");
             let blocked = Evidence { lan: LanView::Failed(Failure::KlapBlocked), ..evidence };
             assert_eq!(of_plug(&blocked), Some(cause::KLAP_BLOCKED), "{owner:?}");
+            let none = Evidence { lan: LanView::Failed(Failure::NoLanAccount), ..blocked };
+            assert_eq!(of_plug(&none), Some(cause::NO_LAN_ACCOUNT), "{owner:?}");
         }
     }
 

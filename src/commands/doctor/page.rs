@@ -58,6 +58,7 @@ fn every_failure() -> Vec<Failure> {
         Failure::WrongPlug { found: some() },
         Failure::KlapBlocked,
         Failure::OtherAccount,
+        Failure::NoLanAccount,
         Failure::SessionTaken,
         Failure::Device { code: -1, message: some() },
         Failure::Unsupported(some()),
@@ -75,7 +76,8 @@ fn every_failure() -> Vec<Failure> {
     all.retain(|failure| match failure {
         Failure::Refused | Failure::Silent | Failure::NoRoute | Failure::NoAddress | Failure::Closed => true,
         Failure::Garbage(_) | Failure::WrongPlug { .. } | Failure::Device { .. } => true,
-        Failure::KlapBlocked | Failure::OtherAccount | Failure::SessionTaken => true,
+        Failure::KlapBlocked | Failure::OtherAccount | Failure::NoLanAccount => true,
+        Failure::SessionTaken => true,
         Failure::Unsupported(_) | Failure::OutOfFiles | Failure::CloudOffline | Failure::NotInAccount => true,
         Failure::CloudDown(_) | Failure::CloudFailsHere(_) | Failure::Throttled => true,
         Failure::CloudRefused(_) | Failure::CloudStopped(_) | Failure::Abandoned => true,

@@ -196,6 +196,7 @@ impl KlapExchange<'_> {
         let handshake =
             Handshake::accept(&ours, &buffer[answer.body], &accounts).map_err(|bad| match bad {
                 BadHandshake::Length(_) => SessionError::unreadable(bad),
+                BadHandshake::NoMatch if accounts.own().next().is_none() => Failure::NoLanAccount.into(),
                 BadHandshake::NoMatch => Failure::OtherAccount.into(),
             })?;
         let proof = &*handshake.proof;

@@ -99,7 +99,7 @@ impl KlapPlug {
     /// The exchange failed after so many attempts: refuses the next ones for a while if they would fail as well.
     pub(super) fn back_off(&mut self, failure: &Failure, attempts: u32, now: Instant) {
         let pause = match failure {
-            Failure::KlapBlocked | Failure::OtherAccount => REFUSED_PAUSE * attempts,
+            failure if failure.is_klap_refusal() => REFUSED_PAUSE * attempts,
             Failure::SessionTaken => TAKEN_PAUSE + jitter(),
             _ => return,
         };
@@ -206,7 +206,7 @@ mod tests {
     fn a_plug_that_refuses_sees_at_most_two_handshakes_a_minute() {
         let mut plug = plug();
         let now = Instant::now();
-        for failure in [Failure::KlapBlocked, Failure::OtherAccount] {
+        for failure in [Failure::KlapBlocked, Failure::OtherAccount, Failure::NoLanAccount] {
             for handshakes in 1..=2 {
                 plug.back_off(&failure, handshakes, now);
                 let pause = MINUTE * handshakes / 2;
