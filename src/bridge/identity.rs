@@ -285,8 +285,11 @@ impl Bridge {
 
     /// Adds a plug that says it speaks KLAP. It has no name until it answers, for its reply to discovery has no alias.
     pub(super) fn adopt_klap(&mut self, address: Address, device: &TdpReply, now: Instant) {
+        if !self.adopt {
+            return self.look_up(address, device, now);
+        }
         let may_use_lan = self.policy.preference != RoutePreference::Cloud;
-        if !self.adopt || !may_use_lan || self.counts.plugs >= MOST_PLUGS {
+        if !may_use_lan || self.counts.plugs >= MOST_PLUGS {
             return;
         }
         // The device id in this reply is another one than that of its sysinfo.

@@ -10,6 +10,7 @@ pub mod event;
 pub mod failures;
 mod identity;
 mod interner;
+mod lookups;
 mod plug;
 mod poll_limiter;
 mod registry;
@@ -35,6 +36,7 @@ use event::{
     Update,
 };
 use interner::Interner;
+use lookups::Lookups;
 use plug::{Ctx, KlapPort, Plug};
 use poll_limiter::PollLimiter;
 use registry::Registry;
@@ -115,6 +117,7 @@ pub struct Bridge {
     /// Requests for the device list since it last arrived.
     list_misses: u32,
     unsupported: UnsupportedDevices,
+    lookups: Lookups,
 }
 
 /// What is counted over all plugs.
@@ -168,6 +171,7 @@ impl Bridge {
             list_at: None,
             list_misses: 0,
             unsupported: UnsupportedDevices::default(),
+            lookups: Lookups::default(),
         };
         bridge.reload(settings, now);
         bridge
@@ -185,6 +189,7 @@ impl Bridge {
         self.list_at = settings.cloud.then_some(now);
         self.list_misses = 0;
         self.unsupported.report_again();
+        self.lookups.reconsider();
         let mut remembered = RememberedPlugs::new(settings.known);
         let by_address = PlugsByAddress::of(self.plugs.iter().flatten());
         let entries = settings.plugs.into_iter();
@@ -371,6 +376,9 @@ impl Bridge {
     fn on_done(&mut self, exchange: ExchangeId, outcome: Outcome, now: Instant) {
         let key = exchange.plug();
         let Some(plug) = self.plug(key).filter(|plug| plug.route_of(exchange).is_some()) else { return };
+        if plug.is_lookup {
+            return self.end_lookup(key, &outcome, now);
+        }
         let at = plug.address().cloned();
         let klap = plug.klap_port_of(exchange);
         let is_wrong = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
@@ -507,7 +515,10 @@ impl Bridge {
     fn add(&mut self, plug: Plug, now: Instant) -> PlugKey {
         let key = plug.key;
         self.registry.enter(key, &plug.identity);
-        self.plugs.push(Some(plug));
+        match self.plugs.get_mut(key.0 as usize) {
+            Some(slot) => *slot = Some(plug),
+            None => self.plugs.push(Some(plug)),
+        }
         let entered = self.counts_of(key);
         self.count(Counts::default(), entered, now);
         key
@@ -569,7 +580,7 @@ impl Bridge {
     }
 
     fn counts_of(&self, key: PlugKey) -> Counts {
-        self.plug(key).map_or_else(Counts::default, |plug| Counts {
+        self.plug(key).filter(|plug| !plug.is_lookup).map_or_else(Counts::default, |plug| Counts {
             plugs: 1,
             online: plug.is_online().into(),
             served: Route::ALL.map(|route| plug.is_served_over(route).into()),

@@ -1,9 +1,14 @@
 //! What follows a reply to TDP, and the reports of devices that hs100d does not support: devices of other kinds, plugs of
 //! another encryption, and plugs that refuse KLAP. Each is reported once.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{AccountPlug, ExchangeId, Notice, NoticeKind, Outcome, PlugKey, TdpReply, Update};
+use super::event::{
+    AccountPlug, ExchangeId, Identity, Notice, NoticeKind, Outcome, PlugKey, TdpReply, Update,
+};
+use super::plug::Plug;
+use super::route::{RoutePolicy, RoutePreference};
 use super::unsupported::key_of;
 use super::{Bridge, for_notice};
 use crate::cause;
@@ -47,6 +52,49 @@ impl Bridge {
             return None;
         }
         self.find(None, reply.mac).or_else(|| self.entry_at(address, reply.mac))
+    }
+
+    /// A plug that we do not know says that it speaks KLAP. It is asked if it may be the one of an entry: at most once for
+    /// each of its replies, and never again once it is ruled out.
+    pub(super) fn look_up(&mut self, address: Address, reply: &TdpReply, now: Instant) {
+        let Some(mac) = reply.mac.filter(|_| self.awaits_identity()) else { return };
+        let new = self.next_key();
+        let Some(key) = self.lookups.begin(mac, new) else { return };
+        let policy = RoutePolicy { preference: RoutePreference::Local, ..*self.policy };
+        let identity = Identity { device_id: None, mac: Some(mac) };
+        let mut plug = Plug::new(key, identity, Arc::new(policy), now);
+        plug.is_lookup = true;
+        self.add(plug, now);
+        self.sight(key, address, Some(reply.port), now);
+    }
+
+    /// Whether the LAN does not reach the plug of an entry of which only the device id is known.
+    fn awaits_identity(&self) -> bool {
+        let mut listed = self.listed.iter().filter_map(|&key| self.plug(key));
+        listed
+            .any(|plug| plug.identity.device_id.is_some() && plug.identity.mac.is_none() && plug.is_missing())
+    }
+
+    /// A plug that was only asked answered, or did not. If an entry has its device id, that is at its address now.
+    pub(super) fn end_lookup(&mut self, key: PlugKey, outcome: &Outcome, now: Instant) {
+        if let Err(failure) = &outcome.result {
+            self.report_refusal(key, failure);
+        }
+        let Some(plug) = self.plug(key) else { return };
+        let (mac, address, klap) = (plug.identity.mac, plug.address().cloned(), plug.klap());
+        self.remove(key, now);
+        let is_ruled_out = match &outcome.result {
+            Ok(_) => outcome.reading().is_none_or(|reading| {
+                self.find(reading.device.device_id.as_ref(), reading.device.mac).is_none()
+            }),
+            Err(failure) => matches!(failure, Failure::OtherAccount | Failure::NoLanAccount),
+        };
+        if let Some(mac) = mac.filter(|_| is_ruled_out) {
+            self.lookups.rule_out(mac);
+        }
+        if let (Some(reading), Some(address)) = (outcome.reading(), address) {
+            self.on_sysinfo(reading, address, klap, now);
+        }
     }
 
     /// A plug refuses KLAP: the user can change that.

@@ -8,7 +8,7 @@ use hs100d::bridge::Settings;
 use hs100d::bridge::event::{Ended, KnownPlug, Notice, NoticeKind, Update};
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::model::LanProtocol::{Klap, Xor};
-use hs100d::model::{Failure, LanProtocol, PlugName, RelayState, Route};
+use hs100d::model::{Address, Failure, LanProtocol, PlugName, RelayState, Route};
 
 /// Plugs without entries, some known from an earlier run, and a bridge that adopts what it finds.
 fn adopting(plugs: Vec<ModelPlug>, known: Vec<KnownPlug>, cloud: bool) -> Scenario {
@@ -248,6 +248,84 @@ fn a_newcomer_without_an_account_hears_where_to_give_one() {
     home.run_for(seconds(60));
     let [_, said] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
     assert!(said.contains("the plug holds another account"), "{said}");
+}
+
+/// Serves only an entry with the device id of the first plug.
+fn device_id_alone() -> Settings {
+    let entry = hs100d::bridge::PlugSettings {
+        name: Some(plug_name(1)),
+        identity: hs100d::bridge::event::Identity { device_id: Some(device_id(1)), mac: None },
+        address: None,
+        policy: policy(RoutePreference::Local),
+    };
+    Settings { plugs: vec![entry], adopt: false, ..Settings::default() }
+}
+
+/// Three plugs that speak KLAP, for such an entry. They answer discovery only when the test says so.
+fn with_a_device_id_alone(refusal: Option<Failure>) -> Scenario {
+    let plugs =
+        (1..=3).map(|number| ModelPlug { refusal: refusal.clone(), ..ModelPlug::klap(number, false) });
+    let mut home = Scenario::from_settings(device_id_alone(), plugs.collect());
+    home.broadcasts_work = false;
+    home.run_for(seconds(5));
+    home
+}
+
+/// How often each of them was asked over the LAN.
+fn asked(home: &Scenario) -> [usize; 3] {
+    [1, 2, 3].map(|number| {
+        let ip = |address: &Address| address.socket().unwrap().ip();
+        home.connected_to.iter().filter(|to| ip(to) == ip(&address(number))).count()
+    })
+}
+
+/// Each plug answers the discovery of KLAP, round after round.
+fn sight_all(home: &mut Scenario, rounds: usize) {
+    for _ in 0..rounds {
+        (1..=3).for_each(|number| home.sight_klap(number));
+        home.run_for(seconds(60));
+    }
+}
+
+#[test]
+fn an_entry_with_a_device_id_alone_is_found_over_klap_although_no_other_plug_is_served() {
+    let mut home = with_a_device_id_alone(None);
+    sight_all(&mut home, 1);
+    assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
+    let command = home.switch(1, RelayState::On);
+    assert_eq!(home.result(command, seconds(1)).0.route, Some(Route::Local));
+    assert_eq!(home.bridge.snapshot().info.plugs, 1);
+    sight_all(&mut home, 5);
+    assert_eq!(asked(&home)[1..], [1, 1]);
+    for number in [2, 3] {
+        assert!(home.shown(number).is_none() && home.plug(number).switched.is_empty());
+    }
+    let said = [NoticeKind::PlugFound, NoticeKind::PlugGone, NoticeKind::Unsupported];
+    assert_eq!(said.map(|kind| home.happened(kind)), [0; 3]);
+    assert_eq!(home.bridge.snapshot().info.plugs, 1);
+}
+
+#[test]
+fn plugs_that_hold_another_account_are_asked_once_for_an_entry_that_is_missing() {
+    let mut home = with_a_device_id_alone(Some(Failure::OtherAccount));
+    sight_all(&mut home, 10);
+    assert_eq!((asked(&home), home.happened(NoticeKind::Unsupported)), ([1; 3], 3));
+    assert!(home.shown(1).is_none());
+
+    // The user corrects the account and reloads.
+    (1..=3).for_each(|number| home.plug(number).refusal = None);
+    let now = home.now;
+    home.bridge.reload(device_id_alone(), now);
+    sight_all(&mut home, 1);
+    assert_eq!(home.shown(1).unwrap().route, Some(Route::Local));
+}
+
+#[test]
+fn a_plug_that_is_silent_is_asked_once_for_each_of_its_replies() {
+    let mut home = with_a_device_id_alone(Some(Failure::Silent));
+    sight_all(&mut home, 10);
+    assert_eq!(asked(&home), [10; 3]);
+    assert_eq!(home.bridge.snapshot().info.plugs, 1);
 }
 
 #[test]

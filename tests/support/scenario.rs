@@ -146,6 +146,8 @@ pub struct Scenario {
     pub asked: Vec<(Duration, Route, Request)>,
     /// The protocol of each request over the LAN.
     pub spoken: Vec<LanProtocol>,
+    /// Its address.
+    pub connected_to: Vec<Address>,
     /// The deadline of each of them, since the start.
     pub deadlines: Vec<Duration>,
     pub remembered: BTreeMap<String, KnownPlug>,
@@ -264,6 +266,7 @@ impl Scenario {
             updates: vec![],
             asked: vec![],
             spoken: vec![],
+            connected_to: vec![],
             deadlines: vec![],
             remembered: BTreeMap::new(),
             discoveries: 0,
@@ -290,6 +293,7 @@ impl Scenario {
         self.updates.clear();
         self.asked.clear();
         self.spoken.clear();
+        self.connected_to.clear();
         self.deadlines.clear();
         for plug in &mut self.plugs {
             plug.switched.clear();
@@ -518,6 +522,7 @@ impl Scenario {
         match &exchange.target {
             Target::Local { address, protocol, expect } => {
                 self.spoken.push(*protocol);
+                self.connected_to.push(address.clone());
                 self.perform_local(&exchange, address, *protocol, expect);
             }
             Target::Cloud { device_id } => self.perform_cloud(&exchange, device_id),
