@@ -157,3 +157,22 @@ async fn a_plug_that_holds_another_account_is_reported_once_and_served_over_the_
     assert_eq!(named, 1);
     served.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plug_that_asks_for_an_account_where_none_is_known_is_reported_with_each_way_to_give_one() {
+    let mut home_options = home_options_of(&[]);
+    home_options.plugs = vec![(Model::HS100_HW4, "Modern".to_owned())];
+    home_options.klap = vec![0];
+    let home = SimHome::start(home_options).await.unwrap();
+    let mut config = config_of(&home);
+    (config.cloud, config.bridge.cloud, config.lan_account) = (None, false, None);
+    let served = Served::start(config).await;
+    let said = happens(&served.subscriber, json!({ "event": "unsupported" })).await;
+    let detail = said["detail"].as_str().unwrap();
+    for words in
+        ["asks for its account", "[cloud] username", "`hs100d cloud login --lan-only`", "[local] username"]
+    {
+        assert!(detail.contains(words), "{words}: {said}");
+    }
+    served.stop().await;
+}
