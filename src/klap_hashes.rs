@@ -271,6 +271,11 @@ impl KlapAccounts {
         self.iter().filter(|account| account.spelling.is_own())
     }
 
+    /// Whether all of the others are among them.
+    pub(crate) fn include(&self, others: &Self) -> bool {
+        others.iter().all(|other| self.iter().any(|account| account.hashes == other.hashes))
+    }
+
     /// Which of them a plug holds that says this.
     pub fn owner(&self, owner: &OwnerHash) -> Option<KlapSpelling> {
         self.iter().find(|account| account.hashes.is_owner(owner)).map(|account| account.spelling)

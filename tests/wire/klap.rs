@@ -472,6 +472,29 @@ async fn other_accounts_are_tried_at_once_and_the_same_ones_end_no_session() {
 }
 
 #[tokio::test]
+async fn a_spelling_that_a_login_adds_opens_other_plugs_and_ends_no_session() {
+    let home = KlapHome::of(Model::HS100_HW1, 2).await;
+    let (username, password) = HomeOptions::ACCOUNT;
+    let registered = "Registered@example.com";
+    home.home.plug(1).with(|plug| plug.klap.account = HeldAccount::new(registered, password));
+    let read = async |number| home.perform(&home.exchange(number, Request::SysInfo, PATIENCE)).await.result;
+    home.read().await;
+    assert_eq!(read(1).await, Err(Failure::OtherAccount));
+
+    let secret = Secret::new(password.to_owned());
+    home.client.set_klap_accounts(KlapAccounts::of(username, &secret, Some(registered)));
+    home.read().await;
+    assert!(read(1).await.is_ok());
+    let sessions = || [0, 1].map(|number| home.home.plug(number).traffic().klap_sessions);
+    assert_eq!(sessions(), [1, 1]);
+
+    home.client.set_klap_accounts(own_accounts());
+    home.read().await;
+    assert_eq!(read(1).await, Err(Failure::OtherAccount), "the spelling is gone");
+    assert_eq!(sessions(), [2, 1]);
+}
+
+#[tokio::test]
 async fn a_refusal_of_the_accounts_before_does_not_count_for_the_next_ones() {
     let home = KlapHome::new().await;
     home.set_fault(KlapFault::Handshake1Status(403)).await;

@@ -103,6 +103,13 @@ impl<T> IdleConnections<T> {
         self.0.get_mut(plug.0 as usize)?.take()
     }
 
+    /// Closes those that are not worth keeping.
+    pub(super) fn retain(&mut self, is_worth_keeping: impl Fn(&T) -> bool) {
+        for place in &mut self.0 {
+            place.take_if(|wire| !is_worth_keeping(wire));
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

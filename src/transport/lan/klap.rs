@@ -42,14 +42,17 @@ impl KlapClient {
         Self { state: Mutex::default(), spare: SpareBuffers::default(), budget }
     }
 
-    /// Replaces the accounts that plugs may hold. If they differ, sessions end and refusals are forgotten.
+    /// Replaces the accounts that plugs may hold. If they differ, refusals are forgotten; sessions end if one is gone. A
+    /// login adds the spelling that TP-Link has: plugs that let us in with another one go on.
     pub(super) fn set_accounts(&self, accounts: KlapAccounts) {
         let mut state = self.state();
-        if state.accounts != accounts {
-            state.accounts = accounts;
-            state.generation = state.generation.wrapping_add(1);
-            state.plugs.clear();
+        if state.accounts == accounts {
+            return;
         }
+        let keeps_sessions = accounts.include(&state.accounts);
+        state.accounts = accounts;
+        state.generation = state.generation.wrapping_add(1);
+        state.plugs.retain(|plug| keeps_sessions && plug.session.is_some());
     }
 
     /// Carries one exchange out, by its deadline. Dropping the future before its end resets the connection, so that the

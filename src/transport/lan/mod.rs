@@ -36,7 +36,7 @@ impl Default for Lan {
 
 impl Lan {
     /// Replaces the accounts that plugs may hold for KLAP; until then they are the setup accounts and the blank one. If they
-    /// differ, sessions end, and plugs that held another account are tried again at once.
+    /// differ, plugs that held another account are tried again at once, and sessions end unless accounts were only added.
     pub fn set_klap_accounts(&self, accounts: KlapAccounts) {
         self.klap.set_accounts(accounts);
     }
