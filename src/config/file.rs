@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Spanned, quoted};
-use super::keys::KnownKeys;
 use super::reader::{self, TableReader};
-use super::suggest::suggest;
+use super::unknown_keys::KnownKeys;
 use super::url::MqttUrl;
+use super::usual_guesses::suggest;
 use crate::bridge::route::RoutePreference;
 use crate::model::{DeviceId, Mac, PlugName};
 use crate::mqtt::homeassistant::DocumentForm;

@@ -6,23 +6,23 @@
 //!     +-----> validate ---> plugs     the values checked together, the defaults
 //! ```
 //!
-//! `load` reads the file and calls both, `current_file` says which file is being read, `url` and `suggest` know brokers'
-//! URLs and frequent mistakes, [`paths`] where the file is, [`service`] whether the system service is installed. No module
-//! below knows that there is a file: each has options of its own.
+//! `load` reads the file and calls both, `current_file` says which file is being read, `url` knows brokers' URLs,
+//! `unknown_keys` and `usual_guesses` what to write instead of a key that does not exist, [`paths`] where the file is,
+//! [`service`] whether the system service is installed. No module below knows that there is a file: each has options of its own.
 
 mod current_file;
 mod diagnostic;
 mod file;
-mod keys;
 mod load;
 pub mod paths;
 mod plugs;
 mod reader;
 mod routing;
 pub(crate) mod service;
-mod suggest;
 mod syntax;
+mod unknown_keys;
 mod url;
+mod usual_guesses;
 mod validate;
 
 use std::fmt;

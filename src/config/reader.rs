@@ -11,8 +11,8 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Spanned, one_of, quoted, whole_key};
-use super::keys::{KnownKeys, UnknownKey};
 use super::syntax::LineIndex;
+use super::unknown_keys::{KnownKeys, UnknownKey};
 use crate::duration;
 use crate::model::shown;
 use crate::secret::Secret;

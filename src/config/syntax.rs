@@ -1,7 +1,7 @@
 //! Where a byte of the file is, and what is wrong with text that is not TOML.
 
 use super::diagnostic::{Diagnostic, whole_key};
-use super::keys::KnownKeys;
+use super::unknown_keys::KnownKeys;
 
 /// The offset of each line, so that ten thousand plugs do not mean ten thousand counts from the top.
 pub(super) struct LineIndex(Vec<usize>);

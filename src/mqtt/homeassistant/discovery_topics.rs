@@ -1,7 +1,7 @@
 //! The topics of discovery documents, in both forms.
 
-use super::document::ORIGIN;
 use super::entities;
+use super::fields::ORIGIN;
 
 /// All topics below one discovery prefix.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use crate::model::PlugName;
 use crate::mqtt::topics::{CommandTopic, StateTopic, Topics};
 use crate::smarthome::message::{DeviceInfo, DeviceKind, Outlet};
 
-use super::document::{AvailabilityTopic, Entity, Light};
+use super::fields::{AvailabilityTopic, Entity, Light};
 
 const RELAY: &str = "relay";
 const LIGHT: &str = "light";

@@ -1,6 +1,6 @@
 //! Discovery documents for Home Assistant's MQTT integration: one per device, or one per entity.
 //!
-//! `renderer` writes them from `entities` and `document`, `retained` recognises them at the broker, `lifecycle` decides when
+//! `renderer` writes them from `entities` and `fields`, `retained` recognises them at the broker, `lifecycle` decides when
 //! they are sent, migrated and cleared. The entities are those of Home Assistant's own integration for these devices, plus the
 //! route. A strip is a device, and so is each of its outlets, connected through the strip.
 //!
@@ -9,8 +9,8 @@
 //! topic.
 
 mod discovery_topics;
-mod document;
 mod entities;
+mod fields;
 pub(super) mod lifecycle;
 mod migration;
 pub(super) mod options;

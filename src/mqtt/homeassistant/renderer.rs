@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::discovery_topics::DiscoveryTopics;
-use super::document::{
+use super::entities::{self, Abilities};
+use super::fields::{
     AvailabilityTopic, Common, Component, DeviceDocument, DiscoveryDevice, DiscoveryOrigin, Entity,
     EntityDocument, ORIGIN,
 };
-use super::entities::{self, Abilities};
 use super::options::{DocumentForm, HomeAssistantOptions};
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::discovery_topics::DiscoveryTopics;
-use super::document::{ORIGIN, ReadDocument};
 use super::entities::{self, Abilities};
+use super::fields::{ORIGIN, ReadDocument};
 use crate::model::PlugName;
 use crate::mqtt::topics::{StateTopic, Topics};
 
