@@ -397,6 +397,7 @@ impl Bridge {
         self.timers.set(key, None);
         self.registry.strike(key);
         self.listed.remove(&key);
+        self.lookups.end(key);
         for outlet in plug.outlet_names() {
             self.publish(Update::Gone(outlet.clone()));
         }

@@ -2,7 +2,7 @@
 //! has the MAC and not that device id. Without an entry such a plug is not served; where all plugs are, none of this is needed.
 //! As values; `unsupported_notices` asks them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::event::PlugKey;
 use crate::model::Mac;
@@ -10,9 +10,12 @@ use crate::model::Mac;
 /// The most plugs that are asked. This bounds a flood of invented ones.
 const MAX_LOOKUPS: usize = 1000;
 
-/// The plugs that were asked since the start.
+/// The plugs that were asked since the start, and those that are being asked. These are not counted.
 #[derive(Debug, Default)]
-pub(super) struct Lookups(HashMap<Mac, Lookup>);
+pub(super) struct Lookups {
+    by_mac: HashMap<Mac, Lookup>,
+    running: HashSet<PlugKey>,
+}
 
 #[derive(Debug)]
 struct Lookup {
@@ -23,22 +26,35 @@ struct Lookup {
 }
 
 impl Lookups {
-    /// The key to ask this plug with; `new` if it was not asked before. `None` if it is not asked.
+    /// A plug is to be asked: its key, `new` if it was not asked before. `None` if it is not asked.
     pub(super) fn begin(&mut self, mac: Mac, new: PlugKey) -> Option<PlugKey> {
-        let is_full = self.0.len() >= MAX_LOOKUPS && !self.0.contains_key(&mac);
-        let lookup =
-            (!is_full).then(|| self.0.entry(mac).or_insert(Lookup { key: new, is_ruled_out: false }))?;
-        (!lookup.is_ruled_out).then_some(lookup.key)
+        if self.by_mac.len() >= MAX_LOOKUPS && !self.by_mac.contains_key(&mac) {
+            return None;
+        }
+        let lookup = self.by_mac.entry(mac).or_insert(Lookup { key: new, is_ruled_out: false });
+        if lookup.is_ruled_out {
+            return None;
+        }
+        self.running.insert(lookup.key);
+        Some(lookup.key)
+    }
+
+    pub(super) fn is_running(&self, key: PlugKey) -> bool {
+        self.running.contains(&key)
+    }
+
+    pub(super) fn end(&mut self, key: PlugKey) {
+        self.running.remove(&key);
     }
 
     pub(super) fn rule_out(&mut self, mac: Mac) {
-        if let Some(lookup) = self.0.get_mut(&mac) {
+        if let Some(lookup) = self.by_mac.get_mut(&mac) {
             lookup.is_ruled_out = true;
         }
     }
 
     /// The entries or the account may have changed.
     pub(super) fn reconsider(&mut self) {
-        self.0.values_mut().for_each(|lookup| lookup.is_ruled_out = false);
+        self.by_mac.values_mut().for_each(|lookup| lookup.is_ruled_out = false);
     }
 }

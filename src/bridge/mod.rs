@@ -376,7 +376,7 @@ impl Bridge {
     fn on_done(&mut self, exchange: ExchangeId, outcome: Outcome, now: Instant) {
         let key = exchange.plug();
         let Some(plug) = self.plug(key).filter(|plug| plug.route_of(exchange).is_some()) else { return };
-        if plug.is_lookup {
+        if self.lookups.is_running(key) {
             return self.end_lookup(key, &outcome, now);
         }
         let at = plug.address().cloned();
@@ -580,7 +580,8 @@ impl Bridge {
     }
 
     fn counts_of(&self, key: PlugKey) -> Counts {
-        self.plug(key).filter(|plug| !plug.is_lookup).map_or_else(Counts::default, |plug| Counts {
+        let served = self.plug(key).filter(|_| !self.lookups.is_running(key));
+        served.map_or_else(Counts::default, |plug| Counts {
             plugs: 1,
             online: plug.is_online().into(),
             served: Route::ALL.map(|route| plug.is_served_over(route).into()),

@@ -62,9 +62,7 @@ impl Bridge {
         let Some(key) = self.lookups.begin(mac, new) else { return };
         let policy = RoutePolicy { preference: RoutePreference::Local, ..*self.policy };
         let identity = Identity { device_id: None, mac: Some(mac) };
-        let mut plug = Plug::new(key, identity, Arc::new(policy), now);
-        plug.is_lookup = true;
-        self.add(plug, now);
+        self.add(Plug::new(key, identity, Arc::new(policy), now), now);
         self.sight(key, address, Some(reply.port), now);
     }
 

@@ -70,8 +70,6 @@ pub(in crate::bridge) struct Plug {
     /// What it is called in the log.
     label: Arc<str>,
     pub(in crate::bridge) identity: Identity,
-    /// It is only asked who it is: see `lookups`.
-    pub(in crate::bridge) is_lookup: bool,
     /// Shared by all plugs that are reached in the same way.
     policy: Arc<RoutePolicy>,
     location: Location,
@@ -108,7 +106,6 @@ impl Plug {
             name: None,
             label: "".into(),
             identity,
-            is_lookup: false,
             policy,
             location: Location::default(),
             klap_port: None,
