@@ -138,7 +138,13 @@ impl Routes {
         if self.ruled_out == Some(believed) { believed.other() } else { believed }
     }
 
-    /// An earlier run believed this. What was seen since is newer.
+    /// The protocol of its last answer on the LAN, which the store keeps. What discovery said is not kept: a firmware that
+    /// speaks XOR may say KLAP, and after a restart its next answer would be reported as a change.
+    pub(super) fn last_answered_in(&self) -> Option<LanProtocol> {
+        self.answered_in
+    }
+
+    /// The protocol of its last answer to an earlier run. What was seen since is newer.
     pub(super) fn remember_protocol(&mut self, protocol: Option<LanProtocol>) {
         let Some(protocol) = protocol.filter(|_| self.protocol_seen.is_none()) else { return };
         self.protocol = Some(protocol);

@@ -88,6 +88,25 @@ fn a_plug_that_left_klap_since_the_last_run_is_asked_in_xor_at_once() {
     assert_eq!(remembered(&home, 1), Some(Xor));
 }
 
+/// A firmware that speaks XOR may answer the discovery of KLAP as well.
+#[test]
+fn the_store_keeps_the_protocol_of_the_last_answer_and_not_what_discovery_said() {
+    let mut home = lan_only();
+    home.plug(1).lan = Lan::Silent;
+    home.run_for(seconds(30));
+    home.sight_klap(1);
+    home.run_for(seconds(30));
+    assert!(home.spoken.contains(&Klap), "that is tried");
+    let known: Vec<_> = home.bridge.known_plugs().collect();
+    assert_eq!(known[0].protocol, Some(Xor));
+    assert!(home.remembered.values().all(|plug| plug.protocol == Some(Xor)));
+
+    // The daemon is restarted.
+    let mut home = adopting(vec![ModelPlug::new(1, false)], known, false);
+    home.run_until(seconds(2), |home| home.shown(1).is_some());
+    assert_eq!(home.happened(NoticeKind::ProtocolChanged), 0);
+}
+
 /// The switch in the Kasa app is moved while commands flow.
 #[test]
 fn a_plug_that_changes_its_protocol_in_the_middle_of_commands_loses_none_and_doubles_none() {

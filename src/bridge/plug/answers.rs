@@ -58,10 +58,10 @@ impl Plug {
     fn heard(&mut self, route: Route, flight: &InFlight, ctx: &mut Ctx<'_>) {
         self.reachability.answered(route, ctx.now);
         if route == Route::Local {
-            let believed = self.reachability.routes.protocol();
+            let stored = self.reachability.routes.last_answered_in();
             self.note_answer_in(flight.protocol, ctx);
             let is_moved = self.note_address(ctx);
-            if is_moved || self.reachability.routes.protocol() != believed {
+            if is_moved || self.reachability.routes.last_answered_in() != stored {
                 self.remember(ctx);
             }
         }

@@ -596,7 +596,7 @@ impl Plug {
             address: self.location.current().cloned(),
             outlets: self.outlet_names().cloned().collect(),
             home: self.location.configured().cloned(),
-            protocol: self.reachability.routes.protocol(),
+            protocol: self.reachability.routes.last_answered_in(),
             klap_port: self.klap_port,
         })
     }

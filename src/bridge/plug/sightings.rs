@@ -8,7 +8,7 @@ impl Plug {
     /// The plug was sighted on the LAN, and speaks XOR.
     pub(in crate::bridge) fn sighted(&mut self, address: Address, ctx: &mut Ctx<'_>) {
         let before = self.protocol_and_port();
-        self.saw(LanProtocol::Xor, ctx);
+        self.reachability.routes.saw(LanProtocol::Xor, ctx.now);
         self.sighted_at(address, before, ctx);
     }
 
@@ -20,7 +20,7 @@ impl Plug {
         ctx: &mut Ctx<'_>,
     ) {
         let before = self.protocol_and_port();
-        self.saw(LanProtocol::Klap, ctx);
+        self.reachability.routes.saw(LanProtocol::Klap, ctx.now);
         if self.reachability.routes.protocol() != Some(LanProtocol::Klap) || self.is_here() {
             return;
         }
@@ -32,15 +32,6 @@ impl Plug {
         self.sighted_at(address, before, ctx);
         self.label_by_address();
         self.publish(ctx);
-    }
-
-    fn saw(&mut self, protocol: LanProtocol, ctx: &mut Ctx<'_>) {
-        let routes = &mut self.reachability.routes;
-        let believed = routes.protocol();
-        routes.saw(protocol, ctx.now);
-        if routes.protocol() != believed {
-            self.remember(ctx);
-        }
     }
 
     /// How the plug is spoken to on the LAN, but for its address.
