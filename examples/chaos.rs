@@ -157,6 +157,10 @@ fn print_tally(tally: &Tally) {
         tally.faults, tally.restarts, tally.rests
     );
     println!(
+        "  {} changes of protocol, {} of owner, {} KLAP sessions taken",
+        tally.flips, tally.owner_changes, tally.sessions_taken
+    );
+    println!(
         "  {} cloud calls, {} logins, {} messages to the broker",
         tally.cloud_calls, tally.logins, tally.messages
     );

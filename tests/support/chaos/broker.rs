@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hs100d::bridge::event::{Event, IdAllocator, Update};
-use hs100d::model::{Availability, PlugCommand, RelayState, Switch};
+use hs100d::model::{Availability, LanProtocol, PlugCommand, RelayState, Switch};
 use hs100d::mqtt::message::{Effect, Message, Outgoing};
 use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::state::MqttState;
 use hs100d::mqtt::{Inbound, MqttSettings, homeassistant};
 
 use super::judge::Promise;
-use super::{World, weather};
+use super::{World, klap, weather};
 
 /// The time-out of the connection task for its subscriptions.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
@@ -45,6 +45,8 @@ struct Shown {
     outlets: BTreeMap<usize, RelayState>,
     availability: Option<Availability>,
     is_home: bool,
+    /// The protocol on the LAN, in its info.
+    protocol: Option<LanProtocol>,
 }
 
 impl Default for Broker {
@@ -93,6 +95,11 @@ impl Broker {
                     Some(outlet) => drop(shown.outlets.insert(outlet, state)),
                     None => shown.whole = Some(state),
                 }
+            }
+            ("info", None) => {
+                let document: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+                let is_it = |protocol: &LanProtocol| document["protocol"] == klap::word(*protocol);
+                shown.protocol = [LanProtocol::Xor, LanProtocol::Klap].into_iter().find(is_it);
             }
             ("availability", None) => {
                 shown.availability = match text {
@@ -309,6 +316,9 @@ impl World {
                 self.compare_shown(plug);
             }
         }
+        for &plug in &touched {
+            self.judge.protocol_is_reported(plug);
+        }
         self.touched = touched;
         self.touched.clear();
     }
@@ -338,15 +348,18 @@ impl World {
         }
     }
 
-    /// A plug without faults for long enough must be online and on its first route.
+    /// A plug without faults for long enough must be online, on its first route, and shown with the protocol that it
+    /// speaks.
     pub(super) fn must_be_home(&mut self, plug: usize, on_lan: bool) {
         let shown = self.broker.shown.get(&plug).cloned().unwrap_or_default();
         let is_right = shown.availability == Some(Availability::Online)
-            && (shown.is_home || !on_lan)
+            && (!on_lan || (shown.is_home && shown.protocol == Some(self.plugs[plug].protocol)))
             && self.broker.bridge_is_online;
         let truth = RelayState::from_bool(self.plugs[plug].relays.iter().any(|relay| relay.state.is_on()));
         if !is_right || shown.whole != Some(truth) {
-            let words = format!("all is well, it is {truth}, and the broker shows {shown:?}");
+            let protocol = klap::word(self.plugs[plug].protocol);
+            let words =
+                format!("all is well, it is {truth} and speaks {protocol}, and the broker shows {shown:?}");
             self.judge.complain(Promise::ComesHome, Some(plug), words);
         }
     }

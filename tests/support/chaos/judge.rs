@@ -9,6 +9,7 @@ use hs100d::bridge::event::{CommandId, Ended, Exchange, ExchangeId, Target};
 use hs100d::model::{LanProtocol, RelayState, Route};
 use hs100d::smarthome::message::Request;
 
+use super::klap::word;
 use super::story::Stamp;
 
 /// A result this much after the command's deadline is late.
@@ -62,6 +63,8 @@ pub enum Promise {
     ShowsWhatWasRead,
     /// A plug that cannot be reached is shown as offline.
     SaysOffline,
+    /// `protocol_changed` comes when a plug answers in the other protocol, and never otherwise.
+    ReportsProtocol,
     /// Only the plug that is meant is switched.
     RightPlug,
     /// Every command has exactly one result, in time.
@@ -75,7 +78,7 @@ pub enum Promise {
 }
 
 impl Promise {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Settles,
         Self::ComesHome,
         Self::NothingUnasked,
@@ -88,6 +91,7 @@ impl Promise {
         Self::Budget,
         Self::ShowsWhatWasRead,
         Self::SaysOffline,
+        Self::ReportsProtocol,
         Self::RightPlug,
         Self::OneResult,
         Self::ServesTheHealthy,
@@ -155,6 +159,16 @@ struct Book {
     asked: Option<Duration>,
     /// When the plug last confirmed that it acted.
     acted: Option<Duration>,
+    protocol: ProtocolNotes,
+}
+
+/// Notes about the protocol of a plug's answers on the LAN.
+#[derive(Debug, Default)]
+struct ProtocolNotes {
+    /// The one of its last answer; that to an earlier daemon counts, for the store keeps it.
+    answered: Option<LanProtocol>,
+    /// A change that the daemon may report in this turn: from, to, and whether it must.
+    change: Option<(LanProtocol, LanProtocol, bool)>,
 }
 
 /// Notes about one relay.
@@ -260,6 +274,7 @@ impl Judge {
             stirred: None,
             asked: None,
             acted: None,
+            protocol: ProtocolNotes::default(),
         };
         Self {
             at: Duration::ZERO,
@@ -301,6 +316,7 @@ impl Judge {
             book.asked_lately = Default::default();
             book.asked = None;
             book.acted = None;
+            book.protocol.change = None;
             for page in &mut book.relays {
                 page.read = None;
                 page.correction = None;
@@ -652,6 +668,45 @@ impl Judge {
         }
     }
 
+    // --- the protocol on the LAN ----------------------------------------------------------------------------------
+
+    /// The plug answered over the LAN in this protocol.
+    pub fn answered_in(&mut self, plug: usize, protocol: LanProtocol) {
+        let notes = &mut self.books[plug].protocol;
+        let before = notes.answered.replace(protocol).filter(|&before| before != protocol);
+        notes.change = before.map(|before| (before, protocol, true));
+    }
+
+    /// The plug refused a request in this protocol. Not every refusal counts as an answer.
+    pub fn refused_in(&mut self, plug: usize, protocol: LanProtocol) {
+        let notes = &mut self.books[plug].protocol;
+        let before = notes.answered.filter(|&before| before != protocol);
+        notes.change = before.map(|before| (before, protocol, false));
+    }
+
+    /// The daemon reports that the plug answers in another protocol.
+    pub fn reports_protocol(&mut self, plug: usize, detail: &str) {
+        let notes = &mut self.books[plug].protocol;
+        let is_it = |(before, after, _): &(LanProtocol, LanProtocol, bool)| {
+            detail == format!("{} -> {}", word(*before), word(*after))
+        };
+        match notes.change.take().filter(is_it) {
+            Some((_, after, _)) => notes.answered = Some(after),
+            None => {
+                let words = format!("{detail} is reported, and its last answer was in {:?}", notes.answered);
+                self.complain(Promise::ReportsProtocol, Some(plug), words);
+            }
+        }
+    }
+
+    /// The turn ends in which the plug answered.
+    pub fn protocol_is_reported(&mut self, plug: usize) {
+        if let Some((before, after, true)) = self.books[plug].protocol.change.take() {
+            let words = format!("it answered in {after:?} after {before:?}, which is not reported");
+            self.complain(Promise::ReportsProtocol, Some(plug), words);
+        }
+    }
+
     // --- the account ----------------------------------------------------------------------------------------------
 
     pub fn calls_cloud(&mut self) {
@@ -852,6 +907,40 @@ mod tests {
             let promise = judge.verdict().map(|broken| broken.promise);
             assert_eq!(promise, (!is_right).then_some(Promise::NothingUnasked), "{read:?}: {said:?}");
         }
+    }
+
+    #[test]
+    fn a_change_of_protocol_is_reported_with_the_first_answer_and_only_then() {
+        use LanProtocol::{Klap, Xor};
+        let reported = |answers: &[LanProtocol], report: Option<&str>| {
+            let mut judge = Court::new().0;
+            for &protocol in answers {
+                judge.protocol_is_reported(0);
+                judge.answered_in(0, protocol);
+            }
+            if let Some(detail) = report {
+                judge.reports_protocol(0, detail);
+            }
+            judge.protocol_is_reported(0);
+            judge.verdict().map(|broken| broken.promise)
+        };
+        let broken = Some(Promise::ReportsProtocol);
+        assert_eq!(reported(&[Xor, Xor], None), None);
+        assert_eq!(reported(&[Xor, Klap], Some("xor -> klap")), None);
+        assert_eq!(reported(&[Xor, Klap], None), broken);
+        assert_eq!(reported(&[Xor, Klap], Some("klap -> xor")), broken);
+        assert_eq!(reported(&[Klap], Some("xor -> klap")), broken, "the first answer is no change");
+        assert_eq!(reported(&[Xor, Xor], Some("xor -> klap")), broken);
+    }
+
+    #[test]
+    fn a_change_since_the_last_daemon_is_reported_by_the_next_one() {
+        let mut judge = Court::new().0;
+        judge.answered_in(0, LanProtocol::Xor);
+        judge.daemon_is_new();
+        judge.answered_in(0, LanProtocol::Klap);
+        judge.protocol_is_reported(0);
+        assert_eq!(judge.verdict().map(|broken| broken.promise), Some(Promise::ReportsProtocol));
     }
 
     #[test]

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hs100d::bridge::event::{
-    DiscoveryReply, Event, Exchange, ExchangeId, Identity, Outcome, Sighting, Target,
-};
+use hs100d::bridge::event::{Event, Exchange, ExchangeId, Identity, Outcome, Sighting, Target};
 use hs100d::model::{Address, Failure, LanProtocol, RelayState, Route};
 use hs100d::smarthome::message::{Reply, Request};
 
 use super::judge::Cause;
+use super::klap::{KlapFate, KlapFault, Pauses};
 use super::plugs::{self, Condition, PlugCloud, PlugLan};
 use super::{Next, Sabotage, World};
 
@@ -28,6 +27,8 @@ const NO_ROUTE: Duration = Duration::from_millis(2900);
 #[derive(Default)]
 pub struct Wires {
     flights: BTreeMap<ExchangeId, Flight>,
+    /// Plugs that refuse KLAP, or whose session another client took.
+    pub pauses: Pauses,
 }
 
 impl Wires {
@@ -55,6 +56,8 @@ enum Fate {
     Unanswered,
     Reset,
     Garbage,
+    /// The plug does not receive the request.
+    Undelivered,
 }
 
 /// A request that the daemon no longer waits for.
@@ -103,8 +106,13 @@ impl World {
     fn send_local(&mut self, mut flight: Flight) {
         let (id, life) = (flight.exchange.id, self.life);
         let Target::Local { address, protocol, .. } = &flight.exchange.target else { return };
-        let is_klap = *protocol == LanProtocol::Klap;
-        let there = plugs::place(address).and_then(|place| *self.places.get(usize::from(place))?);
+        let (address, protocol) = (address.clone(), *protocol);
+        if protocol == LanProtocol::Klap
+            && let Some(failure) = self.klap_pause(flight.plug, &address)
+        {
+            return self.fail_after(flight, Duration::ZERO, failure);
+        }
+        let there = plugs::place(&address).and_then(|place| *self.places.get(usize::from(place))?);
         let Some(there) = there else {
             let wait = self.dice.one_of(&[NO_ROUTE, Duration::from_millis(3)]);
             return self.fail_after(flight, wait, Failure::NoRoute);
@@ -116,28 +124,38 @@ impl World {
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(flight.plug));
         let lan = if self.weather.lan_is_down || is_deaf { PlugLan::Dead } else { self.plugs[there].lan };
         let left = flight.deadline.saturating_sub(self.at);
+        if self.plugs[there].condition == Condition::Dark || lan == PlugLan::Dead {
+            return self.lose(flight);
+        }
+        if lan == PlugLan::Refused || !self.plugs[there].listens(protocol, &address) {
+            return self.fail_after(flight, trip, Failure::Refused);
+        }
+        let klap = match protocol {
+            LanProtocol::Klap => self.klap_fate(there, flight.exchange.request.changes_something()),
+            LanProtocol::Xor => KlapFate::Received,
+        };
+        if let KlapFate::Refused(failure, attempts) = klap {
+            self.klap_refused(flight.plug, address, failure.clone(), attempts);
+            return self.fail_after(flight, trip * 2, failure);
+        }
         let (reaches_after, fate) = match lan {
-            _ if self.plugs[there].condition == Condition::Dark => (None, Fate::Unanswered),
-            // These plugs speak XOR only.
-            _ if is_klap && lan != PlugLan::Dead => return self.fail_after(flight, trip, Failure::Refused),
-            PlugLan::Clear => (Some(trip), Fate::Answered),
-            PlugLan::Slow(slow) => (Some(slow.mul_f64(0.3 + self.dice.fraction())), Fate::Answered),
-            PlugLan::Dead => (None, Fate::Unanswered),
-            PlugLan::Refused => return self.fail_after(flight, trip, Failure::Refused),
+            PlugLan::Clear => (trip, Fate::Answered),
+            PlugLan::Slow(slow) => (slow.mul_f64(0.3 + self.dice.fraction()), Fate::Answered),
+            PlugLan::Dead | PlugLan::Refused => unreachable!("nothing gets through"),
             PlugLan::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => {
-                (None, Fate::Unanswered)
+                return self.lose(flight);
             }
             PlugLan::Lossy(percent) if self.dice.chance(f64::from(percent) / 100.0) => {
-                (Some(trip), Fate::Unanswered)
+                (trip, Fate::Unanswered)
             }
-            PlugLan::Lossy(_) => (Some(trip), Fate::Answered),
+            PlugLan::Lossy(_) => (trip, Fate::Answered),
             PlugLan::Resets if self.dice.chance(0.5) => {
                 return self.fail_after(flight, trip, Failure::Closed);
             }
-            PlugLan::Resets => (Some(trip), Fate::Reset),
-            PlugLan::Garbage => (Some(trip), Fate::Garbage),
-            PlugLan::Late => (Some(left.mul_f64(self.dice.fraction())), Fate::Unanswered),
-            PlugLan::Twice => (Some(trip), Fate::Answered),
+            PlugLan::Resets => (trip, Fate::Reset),
+            PlugLan::Garbage => (trip, Fate::Garbage),
+            PlugLan::Late => (left.mul_f64(self.dice.fraction()), Fate::Unanswered),
+            PlugLan::Twice => (trip, Fate::Answered),
         };
         if lan == PlugLan::Twice {
             // The first try gets no reply, as on a connection that dies; the second one does.
@@ -147,44 +165,60 @@ impl World {
                 self.send_errant(&flight, again);
             }
         }
+        flight.fate =
+            if klap == KlapFate::Unreadable && fate == Fate::Answered { Fate::Garbage } else { fate };
+        if reaches_after < left {
+            self.later(reaches_after, Next::Arrive { life, id });
+        } else {
+            self.push(flight.deadline, silence(life, id));
+        }
+        self.keep(flight);
+    }
+
+    /// The request is lost on its way.
+    fn lose(&mut self, flight: Flight) {
         // A reset discards what the kernel could not deliver.
-        if reaches_after.is_none() && self.plan.sabotage == Some(Sabotage::ClosesInsteadOfResetting) {
+        if self.plan.sabotage == Some(Sabotage::ClosesInsteadOfResetting) {
             let after = LONG_AFTER.mul_f64(self.dice.fraction());
             self.send_errant(&flight, after);
         }
-        flight.fate = fate;
-        match reaches_after.filter(|&after| after < left) {
-            Some(after) => self.later(after, Next::Arrive { life, id }),
-            None => self.push(flight.deadline, silence(life, id)),
-        }
+        self.push(flight.deadline, silence(self.life, flight.exchange.id));
         self.keep(flight);
+    }
+
+    fn klap_pause(&mut self, plug: usize, address: &Address) -> Option<Failure> {
+        let at = self.at;
+        self.daemon.as_mut()?.wires.pauses.failure(plug, address, at)
     }
 
     /// A request arrives at its address: the plug there identifies itself, acts, and replies.
     pub(super) fn arrived(&mut self, life: u32, id: ExchangeId) {
         let Some(flight) = self.flight(life, id) else { return };
         let (plug, fate, deadline) = (flight.plug, flight.fate, flight.deadline);
-        let request = flight.exchange.request.clone();
-        let (found, identity) = match &flight.exchange.target {
-            Target::Local { address, expect, .. } => {
-                let place = plugs::place(address).map(usize::from);
-                (place.and_then(|place| self.places[place]), expect.clone())
-            }
-            Target::Cloud { .. } => (Some(plug), Identity::default()),
+        let (request, causes) = (flight.exchange.request.clone(), flight.causes.clone());
+        let Target::Local { address, protocol, expect: identity } = flight.exchange.target.clone() else {
+            return;
         };
+        let found = plugs::place(&address).and_then(|place| self.places[usize::from(place)]);
         let Some(found) = found.filter(|&found| self.plugs[found].condition != Condition::Dark) else {
             return self.push(deadline, silence(life, id));
         };
+        if !self.plugs[found].listens(protocol, &address) {
+            return self.arrived_at_closed_port(found, id, &identity, &causes);
+        }
+        if protocol == LanProtocol::Klap && self.plugs[found].klap == KlapFault::OtherAccount {
+            self.klap_refused(plug, address, Failure::OtherAccount, 1);
+            return self.answer_by(life, id, Outcome::of(Err(Failure::OtherAccount)), deadline);
+        }
         if !identity.admits(&self.plugs[found].device) {
             let hello = Some(self.plugs[found].reading(self.at));
             let failure = Failure::WrongPlug { found: "another".into() };
             return self.answer_by(life, id, Outcome { result: Err(failure), greeting: hello }, deadline);
         }
-        let causes = self.flight(life, id).map(|flight| flight.causes.clone()).unwrap_or_default();
         self.do_as_told(plug, found, &request, &causes, deadline);
         let result = self.plugs[found].answer(&request, self.at);
         let outcome = match fate {
-            Fate::Unanswered => return self.push(deadline, silence(life, id)),
+            Fate::Unanswered | Fate::Undelivered => return self.push(deadline, silence(life, id)),
             Fate::Reset => Outcome::of(Err(Failure::Closed)),
             Fate::Garbage => Outcome::of(Err(Failure::Garbage("rubbish".into()))),
             // A new connection starts with `get_sysinfo`.
@@ -194,6 +228,30 @@ impl World {
             Fate::Answered => Outcome::of(result),
         };
         self.answer_by(life, id, outcome, deadline);
+    }
+
+    /// The plug began to speak the other protocol while the request was on its way: the connection breaks, before or after
+    /// the plug has acted.
+    fn arrived_at_closed_port(
+        &mut self,
+        found: usize,
+        id: ExchangeId,
+        identity: &Identity,
+        causes: &[(usize, Option<Cause>)],
+    ) {
+        let life = self.life;
+        let Some(flight) = self.flight(life, id) else { return };
+        let (plug, fate, deadline, request) =
+            (flight.plug, flight.fate, flight.deadline, flight.exchange.request.clone());
+        if identity.admits(&self.plugs[found].device) && self.dice.chance(0.5) {
+            self.do_as_told(plug, found, &request, causes, deadline);
+        }
+        match fate {
+            Fate::Unanswered | Fate::Undelivered => self.push(deadline, silence(life, id)),
+            Fate::Answered | Fate::Reset | Fate::Garbage => {
+                self.answer_by(life, id, Outcome::of(Err(Failure::Closed)), deadline);
+            }
+        }
     }
 
     /// Sends a reply back, if it arrives in time.
@@ -273,6 +331,7 @@ impl World {
 
     fn may_come_late(&mut self, flight: &Flight) {
         let is_heard = match flight.exchange.route() {
+            _ if flight.fate == Fate::Undelivered => false,
             Route::Local => !self.weather.lan_is_down && self.plugs[flight.plug].lan != PlugLan::Dead,
             Route::Cloud => self.plugs[flight.plug].cloud != PlugCloud::Offline && self.cloud.is_reached(),
         };
@@ -306,6 +365,13 @@ impl World {
         };
         let plug = flight.plug;
         self.judge.ends(plug, flight.exchange.route(), id);
+        if let Target::Local { protocol, .. } = flight.exchange.target {
+            match &outcome.result {
+                Ok(_) => self.judge.answered_in(plug, protocol),
+                Err(Failure::Device { .. }) => self.judge.refused_in(plug, protocol),
+                Err(_) => {}
+            }
+        }
         let is_another = matches!(outcome.result, Err(Failure::WrongPlug { .. }));
         if let Some(hello) = outcome.greeting.as_ref().filter(|_| !is_another) {
             self.judge.read(plug, flight.asked, relays_of(hello));
@@ -333,7 +399,9 @@ impl World {
         self.hear(Event::Done { exchange: id, outcome });
     }
 
-    pub(super) fn fail_after(&mut self, flight: Flight, wait: Duration, failure: Failure) {
+    /// The request is not delivered, and the daemon hears why after this time.
+    pub(super) fn fail_after(&mut self, mut flight: Flight, wait: Duration, failure: Failure) {
+        flight.fate = Fate::Undelivered;
         let (id, life) = (flight.exchange.id, self.life);
         let at = (self.at + wait).min(flight.deadline);
         self.keep(flight);
@@ -383,12 +451,13 @@ impl World {
         }
     }
 
-    /// The daemon gets a sighting of a plug at this place, true or not.
+    /// The daemon gets sightings of a plug at this place, true or not.
     pub(super) fn sight(&mut self, plug: usize, place: u16) {
-        let reply = DiscoveryReply::SysInfo(Box::new(self.plugs[plug].reading(self.at)));
-        let event = Event::Sighted(Sighting { address: plugs::address(place), reply });
-        let (wait, life) = (self.trip(plug), self.life);
-        self.later(wait, Next::Heard { life, event: Box::new(event) });
+        for reply in self.plugs[plug].discovery_replies(self.at) {
+            let event = Event::Sighted(Sighting { address: plugs::address(place), reply });
+            let (wait, life) = (self.trip(plug), self.life);
+            self.later(wait, Next::Heard { life, event: Box::new(event) });
+        }
     }
 }
 

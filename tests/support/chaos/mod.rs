@@ -19,6 +19,7 @@ mod broker;
 mod cloud;
 mod dice;
 mod judge;
+mod klap;
 mod lan;
 mod plugs;
 mod saboteur;
@@ -94,6 +95,12 @@ pub struct Tally {
     pub switchings: u64,
     pub hands: u64,
     pub faults: u64,
+    /// Plugs that began to speak the other protocol.
+    pub flips: u64,
+    /// KLAP sessions that another client took twice in a row.
+    pub sessions_taken: u64,
+    /// Plugs that began to hold another account.
+    pub owner_changes: u64,
     pub corrections: u64,
     pub cloud_calls: u64,
     pub logins: u64,
@@ -113,6 +120,9 @@ impl std::ops::AddAssign for Tally {
         self.switchings += other.switchings;
         self.hands += other.hands;
         self.faults += other.faults;
+        self.flips += other.flips;
+        self.sessions_taken += other.sessions_taken;
+        self.owner_changes += other.owner_changes;
         self.corrections += other.corrections;
         self.cloud_calls += other.cloud_calls;
         self.logins += other.logins;
@@ -429,6 +439,11 @@ impl World {
                     self.tally.corrections += 1;
                     let policy = self.policies[plug];
                     self.judge.corrects(plug, relay.unwrap_or(0), policy.command_ttl);
+                }
+                if let (NoticeKind::ProtocolChanged, Some((plug, _))) = (what, of)
+                    && self.plan.sabotage != Some(Sabotage::HidesProtocolChanges)
+                {
+                    self.judge.reports_protocol(plug, detail);
                 }
                 let line = format!("{}: {detail}", what.word());
                 self.tell(of.map(|(plug, _)| plug), line);

@@ -4,15 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hs100d::model::{Address, DeviceId, Failure, Mac, PlugName, RelayState};
+use hs100d::bridge::event::{DiscoveryReply, TdpReply};
+use hs100d::klap_hashes::OwnerHash;
+use hs100d::model::{Address, DeviceId, Failure, KLAP_PORT, LanProtocol, Mac, PlugName, RelayState};
 use hs100d::smarthome::message::{
     CloudInfo, Date, DeviceInfo, Outlet, OutletDescription, OutletState, Reading, Reply, Request,
 };
 
 use super::dice::Dice;
+use super::klap::KlapFault;
 
 /// The reported relay state lags behind the real one by this much, with some firmwares.
 const LAG: Duration = Duration::from_millis(330);
+const XOR_PORT: u16 = 9999;
+/// What discovery shows of the account in the config, and of another one: the hash of its e-mail address.
+const OUR_OWNER_HASH: &str = "BA95799CEEDD18316033196CB243CFC0";
+const OTHER_OWNER_HASH: &str = "98C583FC8470872D65F9A5240DD652A0";
 
 /// One plug of the simulated world.
 #[derive(Debug)]
@@ -27,7 +34,13 @@ pub struct Plug {
     led: RelayState,
     /// Its place on the LAN.
     pub place: u16,
+    /// The protocol that it speaks on the LAN. The port of the other one is closed.
+    pub protocol: LanProtocol,
+    klap_port: u16,
+    /// While it speaks XOR, it answers the discovery of KLAP as well, as some firmwares do.
+    answers_both: bool,
     pub lan: PlugLan,
+    pub klap: KlapFault,
     pub cloud: PlugCloud,
     pub condition: Condition,
     pub switch_and_read: SwitchAndRead,
@@ -175,7 +188,11 @@ impl Plug {
             relays: vec![relay; outlets.max(1)],
             led: RelayState::On,
             place: u16::try_from(number).expect("few plugs"),
+            protocol: if number % 5 == 2 { LanProtocol::Klap } else { LanProtocol::Xor },
+            klap_port: if number % 15 == 2 { 8080 } else { KLAP_PORT },
+            answers_both: number % 7 == 3,
             lan: PlugLan::Clear,
+            klap: KlapFault::None,
             cloud: PlugCloud::Connected,
             condition: Condition::Sound,
             switch_and_read: SwitchAndRead::OF[number % SwitchAndRead::OF.len()],
@@ -193,9 +210,41 @@ impl Plug {
         self.number % 10 != 4
     }
 
-    /// Whether neither it nor its connections have a fault.
-    pub fn is_well(&self) -> bool {
-        (self.lan, self.cloud, self.condition) == (PlugLan::Clear, PlugCloud::Connected, Condition::Sound)
+    /// Whether it takes connections for this protocol at the port of this address.
+    pub fn listens(&self, protocol: LanProtocol, address: &Address) -> bool {
+        let port = match self.protocol {
+            LanProtocol::Xor => XOR_PORT,
+            LanProtocol::Klap => self.klap_port,
+        };
+        protocol == self.protocol && address.socket().is_some_and(|socket| socket.port() == port)
+    }
+
+    /// Its replies to the datagrams of a discovery round.
+    pub fn discovery_replies(&self, at: Duration) -> Vec<DiscoveryReply> {
+        match self.protocol {
+            LanProtocol::Klap => vec![self.tdp_reply()],
+            LanProtocol::Xor if self.answers_both => vec![self.tdp_reply(), self.xor_reply(at)],
+            LanProtocol::Xor => vec![self.xor_reply(at)],
+        }
+    }
+
+    fn xor_reply(&self, at: Duration) -> DiscoveryReply {
+        DiscoveryReply::SysInfo(Box::new(self.reading(at)))
+    }
+
+    fn tdp_reply(&self) -> DiscoveryReply {
+        let owner = match self.klap {
+            KlapFault::OtherAccount => OTHER_OWNER_HASH,
+            KlapFault::None | KlapFault::SessionThief => OUR_OWNER_HASH,
+        };
+        DiscoveryReply::Tdp(TdpReply {
+            mac: Some(self.mac),
+            kind: (*self.device.kind).into(),
+            model: (*self.device.model).into(),
+            encryption: "KLAP".into(),
+            port: Some(self.klap_port),
+            owner: OwnerHash::new(owner),
+        })
     }
 
     /// The outlet that a relay belongs to.
@@ -295,7 +344,7 @@ impl Plug {
 /// The address of a place on the LAN.
 pub fn address(place: u16) -> Address {
     let [high, low] = place.to_be_bytes();
-    Address::new(&format!("192.0.{}.{low}", 2 + high), 9999).expect("an address")
+    Address::new(&format!("192.0.{}.{low}", 2 + high), XOR_PORT).expect("an address")
 }
 
 pub fn place(address: &Address) -> Option<u16> {

@@ -34,6 +34,8 @@ pub enum Sabotage {
     /// Shows the desired state instead of the read one.
     ShowsDesired,
     HidesTheDead,
+    HidesProtocolChanges,
+    InventsProtocolChanges,
     /// Takes any plug that answers at an address for the one that was there before.
     TrustsAddresses,
     ForgetsResults,
@@ -47,7 +49,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every sabotage, and the promise that it breaks.
-    pub const ALL: [(Self, Promise); 20] = [
+    pub const ALL: [(Self, Promise); 22] = [
         (Self::ClosesInsteadOfResetting, Promise::NothingUnasked),
         (Self::GivesUpCorrections, Promise::Settles),
         (Self::NeverComesHome, Promise::ComesHome),
@@ -62,6 +64,8 @@ impl Sabotage {
         (Self::Overspends, Promise::Budget),
         (Self::ShowsDesired, Promise::ShowsWhatWasRead),
         (Self::HidesTheDead, Promise::SaysOffline),
+        (Self::HidesProtocolChanges, Promise::ReportsProtocol),
+        (Self::InventsProtocolChanges, Promise::ReportsProtocol),
         (Self::TrustsAddresses, Promise::RightPlug),
         (Self::ForgetsResults, Promise::OneResult),
         (Self::AnswersTwice, Promise::OneResult),
@@ -109,6 +113,12 @@ impl World {
             Update::State(name, state) if self.sabotages(Sabotage::CorrectsButtons) => {
                 if let Some((plug, relay)) = self.whose(&name).filter(|_| self.dice.chance(0.01)) {
                     self.judge.corrects(plug, relay.unwrap_or(0), Duration::ZERO);
+                }
+                Some(Update::State(name, state))
+            }
+            Update::State(name, state) if self.sabotages(Sabotage::InventsProtocolChanges) => {
+                if let Some((plug, _)) = self.whose(&name).filter(|_| self.dice.chance(0.01)) {
+                    self.judge.reports_protocol(plug, "xor -> klap");
                 }
                 Some(Update::State(name, state))
             }

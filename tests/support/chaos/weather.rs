@@ -8,6 +8,7 @@ use hs100d::bridge::event::{DiscoveryReply, Event, Sighting};
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 
 use super::cloud::{self, Reach};
+use super::klap::KlapFault;
 use super::plugs::{self, Condition, Plug, PlugCloud, PlugLan};
 use super::{Next, Sabotage, Season, World};
 
@@ -23,6 +24,8 @@ const LONG_PAST: Duration = Duration::from_secs(600);
 /// The time that a command needs in addition to hiccups: an older request is aborted first, and a second read is
 /// delayed.
 const NEEDED: Duration = Duration::from_millis(1100);
+/// The time that a command needs in addition if the plug speaks another protocol than before: that is found out first.
+const PROTOCOL_FOUND_WITHIN: Duration = Duration::from_secs(4);
 /// The last commands come this long before all faults end.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 /// From the last poll that is answered to three that are not, on both routes; an answer over the cloud counts for five
@@ -38,6 +41,8 @@ pub struct Weather {
     troubled: Vec<Duration>,
     /// Recent hiccups of a healthy LAN: the plug, the start, the end.
     hiccups: VecDeque<(usize, Duration, Duration)>,
+    /// When each plug last began to speak the other protocol.
+    pub flipped: Vec<Duration>,
     /// When each plug last lost its power.
     dark_since: Vec<Duration>,
     /// When the cloud last throttled calls.
@@ -77,6 +82,12 @@ pub enum Kind {
     Condition,
     /// One plug loses its power.
     Power,
+    /// One plug begins to speak the other protocol.
+    Protocol,
+    /// Another client takes the KLAP session of one plug, again and again.
+    SessionThief,
+    /// One plug holds another account, until a person corrects it.
+    Owner,
     /// Two plugs swap their addresses, or one moves.
     Moves,
     /// A fault of the whole LAN.
@@ -109,6 +120,9 @@ impl Kind {
             Self::PlugCloud => (3600, 30),
             Self::Condition => (7200, 60),
             Self::Power => (7200, 60),
+            Self::Protocol => (21_600, 20),
+            Self::SessionThief => (21_600, 60),
+            Self::Owner => (2 * 86_400, 120),
             Self::Moves => (14_400, 60),
             Self::Lan => (86_400, 1800),
             Self::Router => (7 * 86_400, 3600),
@@ -135,11 +149,14 @@ impl Kind {
         })
     }
 
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 24] = [
         Self::PlugLan,
         Self::PlugCloud,
         Self::Condition,
         Self::Power,
+        Self::Protocol,
+        Self::SessionThief,
+        Self::Owner,
         Self::Moves,
         Self::Lan,
         Self::Router,
@@ -172,6 +189,7 @@ pub fn hand_every(season: Season) -> Duration {
 impl World {
     pub(super) fn begin_weather(&mut self) {
         self.weather.troubled = vec![Duration::ZERO; self.plugs.len()];
+        self.weather.flipped = vec![Duration::ZERO; self.plugs.len()];
         self.weather.dark_since = vec![Duration::ZERO; self.plugs.len()];
         if self.plan.season == Season::DeadLan {
             self.weather.lan_is_down = true;
@@ -228,6 +246,9 @@ impl World {
             | Kind::PlugCloud
             | Kind::Condition
             | Kind::Power
+            | Kind::Protocol
+            | Kind::SessionThief
+            | Kind::Owner
             | Kind::Moves
             | Kind::FalseSighting => kind.every(self.plan.season).div_f64(share),
             _ => kind.every(self.plan.season),
@@ -239,6 +260,10 @@ impl World {
     fn breaks(&mut self, kind: Kind) {
         let plug = self.dice.below(self.plugs.len());
         let lasts = self.how_long();
+        let plug = match kind {
+            Kind::SessionThief | Kind::Owner => self.next_with_klap(plug).unwrap_or(plug),
+            _ => plug,
+        };
         match kind {
             Kind::PlugLan => {
                 self.plugs[plug].lan = self.dice.one_of(&PlugLan::FAULTS);
@@ -255,6 +280,18 @@ impl World {
                 self.tell(Some(plug), format!("the plug: {:?} for {lasts:?}", self.plugs[plug].condition));
             }
             Kind::Power => self.loses_power(plug),
+            Kind::Protocol => self.flips(plug),
+            Kind::SessionThief => {
+                self.plugs[plug].klap = KlapFault::SessionThief;
+                self.is_troubled(plug);
+                self.tell(Some(plug), format!("another client takes its session for {lasts:?}"));
+            }
+            Kind::Owner => {
+                self.plugs[plug].klap = KlapFault::OtherAccount;
+                self.tally.owner_changes += 1;
+                self.is_troubled(plug);
+                self.tell(Some(plug), format!("it holds another account for {lasts:?}"));
+            }
             Kind::Moves => self.moves(plug),
             Kind::Lan => {
                 self.weather.lan_is_down = true;
@@ -309,6 +346,8 @@ impl World {
             Kind::PlugLan
                 | Kind::PlugCloud
                 | Kind::Condition
+                | Kind::SessionThief
+                | Kind::Owner
                 | Kind::Lan
                 | Kind::Cloud
                 | Kind::Throttle
@@ -328,6 +367,11 @@ impl World {
                 self.is_troubled(plug);
             }
             Kind::PlugCloud => self.plugs[plug].cloud = PlugCloud::Connected,
+            Kind::SessionThief => {
+                self.plugs[plug].klap = KlapFault::None;
+                self.is_troubled(plug);
+            }
+            Kind::Owner => self.owner_is_corrected(plug),
             Kind::Condition | Kind::Power => {
                 self.plugs[plug].condition = Condition::Sound;
                 self.is_troubled(plug);
@@ -394,6 +438,19 @@ impl World {
         if lasts > dark {
             let since = self.at;
             self.later(dark, Next::Change(Change::MustBeDark(plug, since)));
+        }
+    }
+
+    /// A person adds the plug to our account again, or writes its account into the config.
+    fn owner_is_corrected(&mut self, plug: usize) {
+        self.plugs[plug].klap = KlapFault::None;
+        self.is_troubled(plug);
+        if self.dice.chance(0.5) {
+            self.tell(Some(plug), "its account is written into the config");
+            if let Some(daemon) = self.daemon.as_mut() {
+                daemon.wires.pauses.clear();
+            }
+            self.reload();
         }
     }
 
@@ -498,15 +555,18 @@ impl World {
     /// ago.
     pub(super) fn was_well(&self, plug: usize, took: Duration) -> bool {
         let it = &self.plugs[plug];
+        let poll_interval = self.policies[plug].poll_interval;
         let arrived = self.at.saturating_sub(took);
         let since = self.weather.troubled[plug].max(self.disturbed);
-        let is_well =
-            (it.lan, it.condition) == (PlugLan::Clear, Condition::Sound) && !self.weather.lan_is_down;
+        let is_well = (it.lan, it.klap, it.condition) == (PlugLan::Clear, KlapFault::None, Condition::Sound)
+            && !self.weather.lan_is_down;
         let is_deaf = self.plan.sabotage.is_some_and(|sabotage| sabotage.deafens(plug));
         let uses_lan = self.policies[plug].preference != RoutePreference::Cloud && !is_deaf;
         // Two hiccups in a row are longer than the shortest lifetime of a command.
-        let had_time = self.hiccups_since(plug, arrived) + NEEDED < self.policies[plug].command_ttl;
-        uses_lan && is_well && had_time && since + HEALED_WITHIN + self.policies[plug].poll_interval < arrived
+        let has_flipped = self.weather.flipped[plug] + HEALED_WITHIN + poll_interval > arrived;
+        let needed = NEEDED + if has_flipped { PROTOCOL_FOUND_WITHIN } else { Duration::ZERO };
+        let had_time = self.hiccups_since(plug, arrived) + needed < self.policies[plug].command_ttl;
+        uses_lan && is_well && had_time && since + HEALED_WITHIN + poll_interval < arrived
     }
 
     /// Messages to and from this plug take this long now.
@@ -537,7 +597,8 @@ impl World {
         self.later(wait, Next::Change(Change::Rest));
     }
 
-    /// The hardest case: of several commands to each plug the last must hold, and the others may arrive after it.
+    /// The hardest case: of several commands to each plug the last must hold, and the others may arrive after it. Some
+    /// plugs begin to speak the other protocol in between.
     fn last_words(&mut self) {
         for plug in 0..self.plugs.len() {
             if self.dice.chance(0.5) && self.plugs[plug].lan == PlugLan::Clear {
@@ -545,6 +606,9 @@ impl World {
                 self.is_troubled(plug);
             }
             self.send_command(plug);
+            if self.dice.chance(0.1) {
+                self.flips(plug);
+            }
             self.later(LAST_WORDS / 5, Next::Change(Change::Word(plug)));
         }
     }
@@ -563,7 +627,8 @@ impl World {
         self.account_is_sorted_out();
         (self.broker.is_up, self.broker.stalled_until) = (true, self.at);
         for plug in &mut self.plugs {
-            (plug.lan, plug.cloud, plug.condition) = (PlugLan::Clear, PlugCloud::Connected, Condition::Sound);
+            (plug.lan, plug.klap) = (PlugLan::Clear, KlapFault::None);
+            (plug.cloud, plug.condition) = (PlugCloud::Connected, Condition::Sound);
         }
         self.all_are_troubled();
         self.judge.all_is_mended();
