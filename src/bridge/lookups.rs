@@ -26,17 +26,16 @@ struct Lookup {
 }
 
 impl Lookups {
-    /// A plug is to be asked: its key, `new` if it was not asked before. `None` if it is not asked.
-    pub(super) fn begin(&mut self, mac: Mac, new: PlugKey) -> Option<PlugKey> {
-        if self.by_mac.len() >= MAX_LOOKUPS && !self.by_mac.contains_key(&mac) {
-            return None;
-        }
-        let lookup = self.by_mac.entry(mac).or_insert(Lookup { key: new, is_ruled_out: false });
-        if lookup.is_ruled_out {
-            return None;
-        }
-        self.running.insert(lookup.key);
-        Some(lookup.key)
+    /// Whether this plug may be asked: it is not ruled out, and there is room for it.
+    pub(super) fn may_begin(&self, mac: Mac) -> bool {
+        self.by_mac.get(&mac).map_or(self.by_mac.len() < MAX_LOOKUPS, |lookup| !lookup.is_ruled_out)
+    }
+
+    /// The key to ask this plug with: `new` if it was not asked before.
+    pub(super) fn begin(&mut self, mac: Mac, new: PlugKey) -> PlugKey {
+        let key = self.by_mac.entry(mac).or_insert(Lookup { key: new, is_ruled_out: false }).key;
+        self.running.insert(key);
+        key
     }
 
     pub(super) fn is_running(&self, key: PlugKey) -> bool {

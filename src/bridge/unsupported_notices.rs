@@ -57,9 +57,11 @@ impl Bridge {
     /// A plug that we do not know says that it speaks KLAP. It is asked if it may be the one of an entry: at most once for
     /// each of its replies, and never again once it is ruled out.
     pub(super) fn look_up(&mut self, address: Address, reply: &TdpReply, now: Instant) {
-        let Some(mac) = reply.mac.filter(|_| self.awaits_identity()) else { return };
+        // In this order: the second looks at every entry.
+        let may_begin = |mac: &Mac| self.lookups.may_begin(*mac) && self.awaits_identity();
+        let Some(mac) = reply.mac.filter(may_begin) else { return };
         let new = self.next_key();
-        let Some(key) = self.lookups.begin(mac, new) else { return };
+        let key = self.lookups.begin(mac, new);
         let policy = RoutePolicy { preference: RoutePreference::Local, ..*self.policy };
         let identity = Identity { device_id: None, mac: Some(mac) };
         self.add(Plug::new(key, identity, Arc::new(policy), now), now);

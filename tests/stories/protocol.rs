@@ -226,15 +226,22 @@ fn newcomers_that_speak_klap_appear_by_their_alias_and_are_served_over_the_lan()
     assert!(home.spoken.iter().all(|&spoken| spoken == Klap));
 }
 
-#[test]
-fn a_newcomer_that_holds_another_account_is_reported_once_with_the_remedy() {
-    let plug = ModelPlug { refusal: Some(Failure::OtherAccount), ..ModelPlug::klap(1, false) };
+/// A newcomer that refuses KLAP answers discovery again and again. What the only notice about it says.
+fn reported_once(refusal: Failure) -> (Scenario, String) {
+    let plug = ModelPlug { refusal: Some(refusal), ..ModelPlug::klap(1, false) };
     let mut home = adopting(vec![plug], vec![], false);
     for _ in 0..5 {
         home.sight_klap(1);
         home.run_for(seconds(60));
     }
     let [detail] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
+    let detail = detail.to_string();
+    (home, detail)
+}
+
+#[test]
+fn a_newcomer_that_holds_another_account_is_reported_once_with_the_remedy() {
+    let (mut home, detail) = reported_once(Failure::OtherAccount);
     assert!(detail.contains("192.0.2.1") && detail.contains("check the password"), "{detail}");
     assert_eq!((home.happened(NoticeKind::PlugFound), home.remembered.len()), (0, 0));
 
@@ -246,13 +253,7 @@ fn a_newcomer_that_holds_another_account_is_reported_once_with_the_remedy() {
 
 #[test]
 fn a_newcomer_without_an_account_hears_where_to_give_one() {
-    let plug = ModelPlug { refusal: Some(Failure::NoLanAccount), ..ModelPlug::klap(1, false) };
-    let mut home = adopting(vec![plug], vec![], false);
-    for _ in 0..3 {
-        home.sight_klap(1);
-        home.run_for(seconds(60));
-    }
-    let [said] = &details(&home, NoticeKind::Unsupported)[..] else { panic!("{:?}", home.updates) };
+    let (mut home, said) = reported_once(Failure::NoLanAccount);
     assert!(said.contains("192.0.2.1") && said.contains("asks for its account"), "{said}");
     for remedy in
         ["[cloud] username", "`hs100d cloud login`", "`hs100d cloud login --lan-only`", "[local] username"]
