@@ -169,8 +169,12 @@ fn in_words(done: &Done, verb: Verb, is_verbose: bool) -> String {
         return format!("restarting ({route}, {took} ms)\n");
     }
     let level = done.state.as_ref().and_then(|state| state.brightness).map(|percent| format!("{percent} %"));
+    let is_on = done.result.state == Some(RelayState::On);
     let mut text = match &level {
-        Some(level) if verb == Verb::Brightness => format!("{state} at {level} ({route}, {took} ms)\n"),
+        // A dimmer that is off remembers its level.
+        Some(level) if verb == Verb::Brightness && is_on => {
+            format!("{state} at {level} ({route}, {took} ms)\n")
+        }
         _ => format!("{state} ({route}, {took} ms)\n"),
     };
     let (Some(info), Verb::Info) = (&done.info, verb) else { return text };

@@ -118,7 +118,7 @@ async fn a_dimmer_is_set_to_a_brightness_and_a_plug_without_one_says_so() {
     assert!(done.ok().starts_with("ON at 40 % (local, "), "{done:?}");
     assert!(home.plug(0).is_on());
     assert_eq!(level().await, 40);
-    assert!(setup.run(&["plug", "lamp", "brightness", "0"]).await.ok().starts_with("OFF"));
+    assert!(setup.run(&["plug", "lamp", "brightness", "0"]).await.ok().starts_with("OFF (local, "));
     assert!(!home.plug(0).is_on());
     let refused = setup.run(&["plug", "tree", "brightness", "40"]).await;
     assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
