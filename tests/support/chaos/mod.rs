@@ -1,4 +1,4 @@
-//! A year of chaos in a minute: the daemon's real decisions (the bridge, the MQTT state and the account's auth queue)
+//! Months of chaos in minutes: the daemon's real decisions (the bridge, the MQTT state and the account's auth queue)
 //! in a simulated world with a seed: plugs, LAN, cloud, broker, people and faults.
 //!
 //! ```text
