@@ -13,7 +13,7 @@ use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use hs100d::bridge::event::PlugState;
 use hs100d::model::{RelayState, Route};
-use hs100d::mqtt::payload::{self, Clock};
+use hs100d::payload::{self, Clock};
 use hs100d::smarthome::cipher;
 use hs100d::smarthome::frame;
 use hs100d::smarthome::message::{DeviceInfo, OutletIds, Reply, Request};

@@ -2,8 +2,8 @@
 //! MQTT for programs and Home Assistant.
 //!
 //! The [`bridge`] makes all decisions as one value: events in, actions out, without a socket, a clock or a task. [`mqtt`]
-//! connects to the broker and [`transport`] to the plugs; neither knows the other, and the bridge knows neither. The loop
-//! in [`daemon`] carries events in and actions out.
+//! connects to the broker, `http` serves browsers and scripts, and [`transport`] connects to the plugs; none of them knows
+//! another, and the bridge knows none. The loop in [`daemon`] carries events in and actions out.
 //!
 //! ```text
 //!                        main
@@ -14,8 +14,10 @@
 //!                      \        /
 //!                   config      store             the config | what outlives a restart
 //!                       \      /
-//!                   mqtt        transport         the broker | the plugs, over LAN and cloud
-//!                       \      /
+//!             mqtt      http      transport       the broker | browsers and scripts | LAN and cloud
+//!                 \      /         /
+//!                  payload        /               what frontends show and understand
+//!                       \        /
 //!                        bridge                   the decisions
 //!                          |
 //!               smarthome   klap_hashes           the plug's messages, framing, cipher | an account's hashes
@@ -44,6 +46,9 @@ pub mod smarthome;
 
 // The decisions.
 pub mod bridge;
+
+// What frontends say and understand.
+pub mod payload;
 
 // The broker, and the plugs.
 pub mod mqtt;

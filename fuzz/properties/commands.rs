@@ -5,9 +5,9 @@ use std::time::Duration;
 use hs100d::bridge::event::BridgeCommand;
 use hs100d::duration;
 use hs100d::model::{PlugCommand, RelayState, SetCommand, Switch};
-use hs100d::mqtt::command::{self, BridgeRequest, MAX_COMMAND, Parsed};
-use hs100d::mqtt::payload;
-use hs100d::mqtt::topics::CommandTopic;
+use hs100d::payload;
+use hs100d::payload::command::CommandPart;
+use hs100d::payload::command::{self, BridgeRequest, MAX_COMMAND, Parsed};
 use serde_json::{Map, Value, json};
 
 use super::texts::fits_a_line;
@@ -21,13 +21,13 @@ const LONGEST_ALIAS: usize = 31;
 /// The first byte chooses the topic; the rest is the payload. Requests follow the commands.
 pub fn hold(input: &[u8]) {
     let Some((&choice, payload)) = input.split_first() else { return };
-    const PARTS: [CommandTopic<'_>; 6] = [
-        CommandTopic::All,
-        CommandTopic::Led,
-        CommandTopic::Brightness,
-        CommandTopic::Reboot,
-        CommandTopic::Read,
-        CommandTopic::Unknown("colour"),
+    const PARTS: [CommandPart<'_>; 6] = [
+        CommandPart::All,
+        CommandPart::Led,
+        CommandPart::Brightness,
+        CommandPart::Reboot,
+        CommandPart::Read,
+        CommandPart::Unknown("colour"),
     ];
     const REQUESTS: [&str; 5] = ["discover", "refresh", "forget", "reload", "explode"];
     let choice = usize::from(choice) % (PARTS.len() + REQUESTS.len());
@@ -38,7 +38,7 @@ pub fn hold(input: &[u8]) {
     a_name_that_there_is_not_is_repeated_in_part_only(payload);
 }
 
-fn a_command_holds(part: CommandTopic<'_>, payload: &[u8]) {
+fn a_command_holds(part: CommandPart<'_>, payload: &[u8]) {
     let wanted = command::command(part, payload);
     assert_eq!(wanted, command::command(part, payload), "read twice");
     the_mark_is_echoed(&wanted);
@@ -49,9 +49,9 @@ fn a_command_holds(part: CommandTopic<'_>, payload: &[u8]) {
             assert!(
                 matches!(
                     (part, order),
-                    (CommandTopic::All | CommandTopic::Led | CommandTopic::Brightness, PlugCommand::Set(_))
-                        | (CommandTopic::Reboot, PlugCommand::Reboot)
-                        | (CommandTopic::Read, PlugCommand::Read)
+                    (CommandPart::All | CommandPart::Led | CommandPart::Brightness, PlugCommand::Set(_))
+                        | (CommandPart::Reboot, PlugCommand::Reboot)
+                        | (CommandPart::Read, PlugCommand::Read)
                 ),
                 "{part}: {order:?}"
             );
@@ -81,13 +81,13 @@ fn order_holds(order: &PlugCommand) {
 }
 
 /// A command that is written in its simplest form is parsed as the same command.
-fn is_read_back(part: CommandTopic<'_>, order: &PlugCommand) {
+fn is_read_back(part: CommandPart<'_>, order: &PlugCommand) {
     let payload = match order {
         PlugCommand::Set(command) => json_of(command).to_string(),
         PlugCommand::Reboot => "PRESS".to_owned(),
         PlugCommand::Read => String::new(),
     };
-    let part = if matches!(order, PlugCommand::Set(_)) { CommandTopic::All } else { part };
+    let part = if matches!(order, PlugCommand::Set(_)) { CommandPart::All } else { part };
     assert_eq!(command::command(part, payload.as_bytes()).result.as_ref(), Ok(order), "{payload}");
 }
 
@@ -110,9 +110,9 @@ fn json_of(command: &SetCommand) -> Value {
 }
 
 /// Spaces around a word and the case of its letters do not matter.
-fn means_the_same_however_it_is_typed(part: CommandTopic<'_>, payload: &[u8], wanted: &Parsed<PlugCommand>) {
+fn means_the_same_however_it_is_typed(part: CommandPart<'_>, payload: &[u8], wanted: &Parsed<PlugCommand>) {
     let is_word = payload.trim_ascii_start().first() != Some(&b'{') && payload.len() < MAX_COMMAND - 2;
-    if !is_word || part == CommandTopic::Read {
+    if !is_word || part == CommandPart::Read {
         return;
     }
     let spaced = [b" ", payload, b"\n"].concat();
@@ -152,11 +152,11 @@ fn a_request_holds(name: &str, payload: &[u8]) {
 fn a_name_that_there_is_not_is_repeated_in_part_only(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     for wanted in [
-        command::command(CommandTopic::Unknown(&text), b"ON"),
-        command::command(CommandTopic::All, json!({ &*text: 1 }).to_string().as_bytes()),
-        command::command(CommandTopic::All, json!({ "state": text }).to_string().as_bytes()),
-        command::command(CommandTopic::All, json!({ "state": "ON", "for": text }).to_string().as_bytes()),
-        command::command(CommandTopic::All, json!({ "alias": text }).to_string().as_bytes()),
+        command::command(CommandPart::Unknown(&text), b"ON"),
+        command::command(CommandPart::All, json!({ &*text: 1 }).to_string().as_bytes()),
+        command::command(CommandPart::All, json!({ "state": text }).to_string().as_bytes()),
+        command::command(CommandPart::All, json!({ "state": "ON", "for": text }).to_string().as_bytes()),
+        command::command(CommandPart::All, json!({ "alias": text }).to_string().as_bytes()),
     ] {
         wanted.result.err().iter().for_each(|why| fits_a_line(why, LONGEST_COMPLAINT));
     }

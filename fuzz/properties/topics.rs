@@ -1,7 +1,8 @@
 //! Received topics, and response topics of other clients.
 
 use hs100d::model::PlugName;
-use hs100d::mqtt::topics::{self, CommandTopic, MAX_TOPIC, ParsedTopic, StateTopic, Topics};
+use hs100d::mqtt::topics::{self, MAX_TOPIC, ParsedTopic, StateTopic, Topics};
+use hs100d::payload::command::CommandPart;
 
 use super::texts::fits_a_line;
 
@@ -11,7 +12,7 @@ pub fn hold(input: &[u8]) {
     let topic = String::from_utf8_lossy(topic);
     let topics = Topics::new(["hs100d", "home/hs100d", "a"][usize::from(choice) % 3]);
     what_is_heard_is_what_was_said(&topics, &topic);
-    what_is_heard_is_what_was_said(&topics, &topics.command(&topic, CommandTopic::All));
+    what_is_heard_is_what_was_said(&topics, &topics.command(&topic, CommandPart::All));
     what_is_heard_is_what_was_said(&topics, &topics.request(&topic));
     a_checked_topic_may_be_published_on(&topic);
     a_checked_base_makes_checked_topics(&topic);
@@ -24,7 +25,7 @@ fn what_is_heard_is_what_was_said(topics: &Topics, topic: &str) {
         Some(ParsedTopic::Command { plug, part }) => {
             assert_eq!(topics.command(plug, part), topic);
             assert!(!plug.contains('/') && plug != PlugName::RESERVED);
-            if let CommandTopic::Unknown(name) = part {
+            if let CommandPart::Unknown(name) = part {
                 assert!(!name.contains('/') && !["led", "brightness", "reboot"].contains(&name));
             }
         }
@@ -57,12 +58,12 @@ fn a_checked_base_makes_checked_topics(base: &str) {
     let topics = Topics::new(base);
     assert!(topics::check_topic(base).is_ok());
     for part in [
-        CommandTopic::All,
-        CommandTopic::Led,
-        CommandTopic::Brightness,
-        CommandTopic::Reboot,
-        CommandTopic::Read,
-        CommandTopic::Unknown("x"),
+        CommandPart::All,
+        CommandPart::Led,
+        CommandPart::Brightness,
+        CommandPart::Reboot,
+        CommandPart::Read,
+        CommandPart::Unknown("x"),
     ] {
         let topic = topics.command("kettle", part);
         assert_eq!(topics.parse(&topic), Some(ParsedTopic::Command { plug: "kettle", part }));

@@ -12,8 +12,8 @@ use crate::bridge::event::{IdAllocator, Update};
 use crate::config::MqttChoice;
 use crate::logging::Repeated;
 use crate::mqtt::broker::{BrokerError, BrokerOptions, EmbeddedBroker};
-use crate::mqtt::payload::Clock;
 use crate::mqtt::{Inbound, Link, MqttSettings, Unanswered};
+use crate::payload::Clock;
 use crate::secret::RefusedLogins;
 
 /// How long the broker may take to acknowledge the last messages.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::mqtt::payload::Clock;
+use crate::payload::Clock;
 
 /// The clock was set if it differs by at least this. Smaller differences arise when two clocks are read one after the
 /// other, or when the rate of a clock is corrected.

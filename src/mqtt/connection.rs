@@ -26,7 +26,6 @@ use super::failure::reconnect::{LONGEST_WAIT, Reconnect, STABLE};
 use super::in_flight::{InFlightMessages, PublishInFlight, PublishTopic};
 use super::link_request::{LinkRequest, StopRequest};
 use super::message::{Effect, Message, Outgoing};
-use super::payload::Clock;
 use super::responses::Unanswered;
 use super::settings::MqttSettings;
 use super::socket::ConnectProgress;
@@ -34,6 +33,7 @@ use super::state::MqttState;
 use crate::backoff;
 use crate::bridge::event::IdAllocator;
 use crate::model::shown;
+use crate::payload::Clock;
 use crate::secret::{RefusedLogins, Secret};
 
 /// If the broker has not answered the subscription by then, publishing starts without its answer.

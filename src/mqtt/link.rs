@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::Inbound;
 use super::connection::ConnectionTask;
 use super::link_request::{LinkRequest, StopRequest};
-use super::payload::Clock;
 use super::responses::Unanswered;
 use super::settings::MqttSettings;
 use crate::bridge::event::{IdAllocator, Update};
+use crate::payload::Clock;
 use crate::secret::RefusedLogins;
 
 /// The connection to the broker. It connects, and reconnects after each failure, until it is stopped or dropped.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::payload::Clock;
 use super::responses::Unanswered;
 use crate::bridge::event::Update;
+use crate::payload::Clock;
 
 /// From the daemon to the connection's task.
 #[derive(Debug)]

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::channel::Inbound;
-use super::command::{self, Parsed};
 use super::message::{Effect, Message, Transient};
-use super::payload::{self, Clock};
 use super::pending::{MAX_PENDING, Pending, ReplyTo};
 use super::settings::MqttSettings;
-use super::topics::{self, CommandTopic, StateTopic, Topics};
+use super::topics::{self, StateTopic, Topics};
 use crate::bridge::event::{CommandId, CommandResult, Event, IdAllocator, Origin, RequestId, Update};
 use crate::duration;
 use crate::model::PlugName;
+use crate::payload::command::{self, CommandPart, Parsed};
+use crate::payload::{self, Clock};
 
 /// The most messages in the outbox: two for each pending command.
 const MAX_OUTBOX: usize = 2 * MAX_PENDING;
@@ -74,7 +74,7 @@ impl Responses {
     pub(super) fn handle_command(
         &mut self,
         plug: &str,
-        part: CommandTopic<'_>,
+        part: CommandPart<'_>,
         message: Message<'_>,
         now: Instant,
     ) -> Effect {

@@ -12,13 +12,13 @@ use rumqttc::QoS;
 
 use super::homeassistant::lifecycle::DocumentLifecycle;
 use super::message::{Effect, Message, Outgoing, Transient};
-use super::payload::{self, Clock};
 use super::responses::{Responses, Unanswered};
 use super::retained::{Priority, RetainedTable, Until};
 use super::settings::MqttSettings;
 use super::topics::{ParsedTopic, StateTopic, Topics};
 use crate::bridge::event::{BridgeInfo, IdAllocator, PlugInfo, PlugState, Update};
 use crate::model::{Availability, PlugName};
+use crate::payload::{self, Clock};
 
 /// What should be at the broker.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::homeassistant::{DocumentForm, HomeAssistantOptions};
 use super::message::{Message, Outgoing};
-use super::payload::Clock;
 use super::settings::MqttSettings;
 use super::state::MqttState;
 use crate::bridge::event::{CommandId, CommandResult, Ended, IdAllocator, PlugInfo, PlugState, Update};
 use crate::model::{DeviceId, PlugName, RelayState};
+use crate::payload::Clock;
 use crate::smarthome::message::DeviceInfo;
 
 pub(super) fn settings(discovery: DocumentForm) -> MqttSettings {

@@ -1,12 +1,13 @@
 //! All topics, built and parsed, and the rules for topics that users name.
 //!
-//! Names only; payloads are in `payload` and `command`. Subscriptions are narrow, so that a large message that another client
+//! Names only; payloads are in `payload`. Subscriptions are narrow, so that a large message that another client
 //! retains below our base topic never reaches us.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::model::PlugName;
+use crate::payload::command::CommandPart;
 
 /// The longest request name, in bytes; the response topic contains it.
 const MAX_REQUEST_NAME: usize = 64;
@@ -62,7 +63,7 @@ impl Topics {
     }
 
     /// A command topic of a plug.
-    pub fn command(&self, plug: &str, part: CommandTopic<'_>) -> String {
+    pub fn command(&self, plug: &str, part: CommandPart<'_>) -> String {
         format!("{}/{plug}/{part}", self.base)
     }
 
@@ -94,9 +95,9 @@ impl Topics {
             return is_request_name(name).then_some(ParsedTopic::Request(name));
         }
         let part = match rest {
-            "set" => CommandTopic::All,
-            "get" => CommandTopic::Read,
-            _ => CommandTopic::named(rest.strip_prefix("set/")?)?,
+            "set" => CommandPart::All,
+            "get" => CommandPart::Read,
+            _ => CommandPart::named(rest.strip_prefix("set/")?)?,
         };
         Some(ParsedTopic::Command { plug, part })
     }
@@ -117,7 +118,7 @@ pub enum ParsedTopic<'a> {
         /// One topic level, unchecked.
         plug: &'a str,
         /// Which of its command topics.
-        part: CommandTopic<'a>,
+        part: CommandPart<'a>,
     },
     /// A request to the daemon.
     Request(&'a str),
@@ -156,48 +157,6 @@ impl StateTopic {
 impl fmt::Display for StateTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// The command topics of a plug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandTopic<'a> {
-    /// `set`: words or JSON.
-    All,
-    /// `set/led`.
-    Led,
-    /// `set/brightness`.
-    Brightness,
-    /// `set/reboot`.
-    Reboot,
-    /// `get`.
-    Read,
-    /// `set/` and an unknown name; answered with an error.
-    Unknown(&'a str),
-}
-
-impl<'a> CommandTopic<'a> {
-    /// Parses the level after `set/`; `None` if there are more levels.
-    fn named(name: &'a str) -> Option<Self> {
-        match name {
-            "led" => Some(Self::Led),
-            "brightness" => Some(Self::Brightness),
-            "reboot" => Some(Self::Reboot),
-            _ => (!name.contains('/')).then_some(Self::Unknown(name)),
-        }
-    }
-}
-
-impl fmt::Display for CommandTopic<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("set"),
-            Self::Led => f.write_str("set/led"),
-            Self::Brightness => f.write_str("set/brightness"),
-            Self::Reboot => f.write_str("set/reboot"),
-            Self::Read => f.write_str("get"),
-            Self::Unknown(name) => write!(f, "set/{name}"),
-        }
     }
 }
 
@@ -271,7 +230,7 @@ mod tests {
         assert_eq!(topics.response("discover"), "hs100d/bridge/response/discover");
         assert_eq!(topics.plug("kettle", StateTopic::State), "hs100d/kettle/state");
         assert_eq!(topics.plug("kettle", StateTopic::Result), "hs100d/kettle/result");
-        assert_eq!(topics.command("kettle", CommandTopic::Led), "hs100d/kettle/set/led");
+        assert_eq!(topics.command("kettle", CommandPart::Led), "hs100d/kettle/set/led");
         assert_eq!(
             topics.command_filters(),
             ["hs100d/+/set", "hs100d/+/set/+", "hs100d/+/get", "hs100d/bridge/request/+"]
@@ -313,14 +272,14 @@ mod tests {
         assert_eq!(check_topic(&"a".repeat(257)), Err(BadTopic::TooLong(256)));
     }
 
-    fn part() -> impl Strategy<Value = CommandTopic<'static>> {
+    fn part() -> impl Strategy<Value = CommandPart<'static>> {
         prop_oneof![
-            Just(CommandTopic::All),
-            Just(CommandTopic::Led),
-            Just(CommandTopic::Brightness),
-            Just(CommandTopic::Reboot),
-            Just(CommandTopic::Read),
-            Just(CommandTopic::Unknown("colour")),
+            Just(CommandPart::All),
+            Just(CommandPart::Led),
+            Just(CommandPart::Brightness),
+            Just(CommandPart::Reboot),
+            Just(CommandPart::Read),
+            Just(CommandPart::Unknown("colour")),
         ]
     }
 

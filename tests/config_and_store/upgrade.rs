@@ -16,8 +16,8 @@ use hs100d::model::{Address, Availability, DeviceId, LanProtocol, Mac, PlugName,
 use hs100d::mqtt::MqttSettings;
 use hs100d::mqtt::homeassistant::{self, DocumentForm};
 use hs100d::mqtt::message::{Message, Outgoing};
-use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::state::MqttState;
+use hs100d::payload::Clock;
 use hs100d::secret::Secret;
 use hs100d::smarthome::message::{DeviceInfo, OutletDescription};
 use hs100d::store::{HashFile, Store, StoredHashes, TokenFile};

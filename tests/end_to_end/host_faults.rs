@@ -21,7 +21,7 @@ use crate::support::mqtt::{Subscriber, free_port, within};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon;
 use hs100d::daemon::signals::SignalRequest;
-use hs100d::mqtt::payload::Clock;
+use hs100d::payload::Clock;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;

@@ -18,7 +18,7 @@ use crate::support::mqtt::{Fault, FaultBroker, Process, Subscriber, free_port, w
 use crate::support::namespace::part;
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon as InProcess;
-use hs100d::mqtt::payload::Clock;
+use hs100d::payload::Clock;
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
 use hs100d::store::Store;

@@ -19,8 +19,8 @@ use hs100d::bridge::event::{
 use hs100d::model::{Availability, DeviceId, PlugCommand, PlugName, RelayState, Route};
 use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, DocumentForm};
-use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::{Inbound, Link, MqttSettings};
+use hs100d::payload::Clock;
 use hs100d::secret::RefusedLogins;
 use hs100d::smarthome::message::DeviceInfo;
 use rumqttc::{AsyncClient, MqttOptions, Packet, PublishOptions, PublishProperties, QoS};

@@ -5,7 +5,8 @@
 
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
-use crate::mqtt::topics::{CommandTopic, StateTopic, Topics};
+use crate::mqtt::topics::{StateTopic, Topics};
+use crate::payload::command::CommandPart;
 use crate::smarthome::message::{DeviceInfo, DeviceKind, Outlet};
 
 use super::fields::{AvailabilityTopic, Entity, Light};
@@ -187,7 +188,7 @@ impl EntitySubject<'_> {
     fn switch(&self, class: &'static str) -> Entity {
         Entity {
             device_class: Some(class),
-            command_topic: Some(self.command(CommandTopic::All)),
+            command_topic: Some(self.command(CommandPart::All)),
             value_template: Some("{{value_json.state}}"),
             ..self.main(RELAY)
         }
@@ -199,23 +200,19 @@ impl EntitySubject<'_> {
             brightness_state_topic: self.topic(StateTopic::State),
             // Home Assistant ignores an empty value.
             brightness_value_template: "{{value_json.brightness|default('')}}",
-            brightness_command_topic: self.command(CommandTopic::Brightness),
+            brightness_command_topic: self.command(CommandPart::Brightness),
             brightness_scale: 100,
             // One command for "on at 40 %", instead of two that may overtake each other.
             on_command_type: "brightness",
         };
-        Entity {
-            command_topic: Some(self.command(CommandTopic::All)),
-            light: Some(light),
-            ..self.main(LIGHT)
-        }
+        Entity { command_topic: Some(self.command(CommandPart::All)), light: Some(light), ..self.main(LIGHT) }
     }
 
     fn led(&self) -> Entity {
         Entity {
             entity_category: Some("config"),
             icon: Some("mdi:led-on"),
-            command_topic: Some(self.command(CommandTopic::Led)),
+            command_topic: Some(self.command(CommandPart::Led)),
             value_template: Some("{{value_json.led}}"),
             ..self.entity(LED, "LED", StateTopic::State)
         }
@@ -228,7 +225,7 @@ impl EntitySubject<'_> {
             entity_category: Some("diagnostic"),
             enabled_by_default: Some(false),
             state_topic: None,
-            command_topic: Some(self.command(CommandTopic::Reboot)),
+            command_topic: Some(self.command(CommandPart::Reboot)),
             payload_press: Some("PRESS"),
             ..self.entity(REBOOT, "Restart", StateTopic::State)
         }
@@ -351,7 +348,7 @@ impl EntitySubject<'_> {
         self.topics.plug(self.name.as_str(), state_topic)
     }
 
-    fn command(&self, part: CommandTopic<'_>) -> String {
+    fn command(&self, part: CommandPart<'_>) -> String {
         self.topics.command(self.name.as_str(), part)
     }
 }

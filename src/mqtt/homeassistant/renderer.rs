@@ -11,8 +11,8 @@ use super::fields::{
 use super::options::{DocumentForm, HomeAssistantOptions};
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
-use crate::mqtt::payload;
 use crate::mqtt::topics::Topics;
+use crate::payload;
 use crate::smarthome::message::DeviceInfo;
 
 const MANUFACTURER: &str = "TP-Link";

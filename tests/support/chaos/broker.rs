@@ -8,9 +8,9 @@ use bytes::Bytes;
 use hs100d::bridge::event::{Event, IdAllocator, Update};
 use hs100d::model::{Availability, LanProtocol, PlugCommand, RelayState, Switch};
 use hs100d::mqtt::message::{Effect, Message, Outgoing};
-use hs100d::mqtt::payload::Clock;
 use hs100d::mqtt::state::MqttState;
 use hs100d::mqtt::{Inbound, MqttSettings, homeassistant};
+use hs100d::payload::Clock;
 
 use super::judge::Promise;
 use super::{World, klap, weather};

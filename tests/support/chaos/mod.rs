@@ -37,7 +37,7 @@ use hs100d::bridge::event::{
 use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::bridge::{Bridge, PlugSettings, Settings};
 use hs100d::model::{DeviceId, PlugName, RelayState};
-use hs100d::mqtt::payload::Clock;
+use hs100d::payload::Clock;
 use hs100d::transport::cloud::Tokens;
 
 use broker::{Broker, Link};

@@ -14,10 +14,50 @@ use crate::bridge::event::BridgeCommand;
 use crate::duration;
 use crate::model::{PlugCommand, PlugName, RelayState, SetCommand, Switch, shown};
 
-use super::topics::CommandTopic;
-
 /// The largest command that is read, in bytes.
 pub const MAX_COMMAND: usize = 4096;
+
+/// What a command is about, as the end of its topic says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandPart<'a> {
+    /// `set`: words or JSON.
+    All,
+    /// `set/led`.
+    Led,
+    /// `set/brightness`.
+    Brightness,
+    /// `set/reboot`.
+    Reboot,
+    /// `get`.
+    Read,
+    /// `set/` and an unknown name; answered with an error.
+    Unknown(&'a str),
+}
+
+impl<'a> CommandPart<'a> {
+    /// Parses the level after `set/`; `None` if there are more levels.
+    pub(crate) fn named(name: &'a str) -> Option<Self> {
+        match name {
+            "led" => Some(Self::Led),
+            "brightness" => Some(Self::Brightness),
+            "reboot" => Some(Self::Reboot),
+            _ => (!name.contains('/')).then_some(Self::Unknown(name)),
+        }
+    }
+}
+
+impl fmt::Display for CommandPart<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("set"),
+            Self::Led => f.write_str("set/led"),
+            Self::Brightness => f.write_str("set/brightness"),
+            Self::Reboot => f.write_str("set/reboot"),
+            Self::Read => f.write_str("get"),
+            Self::Unknown(name) => write!(f, "set/{name}"),
+        }
+    }
+}
 
 /// The most characters of an unknown key that an error repeats.
 const MAX_SHOWN: usize = 32;
@@ -41,14 +81,14 @@ pub struct Parsed<T> {
 }
 
 /// Parses a message on a command topic of a plug.
-pub fn command(part: CommandTopic<'_>, payload: &[u8]) -> Parsed<PlugCommand> {
+pub fn command(part: CommandPart<'_>, payload: &[u8]) -> Parsed<PlugCommand> {
     match part {
-        CommandTopic::All => set(payload),
-        CommandTopic::Led => plain(payload, |text| Ok(set_led(led(text)?))),
-        CommandTopic::Reboot => plain(payload, reboot),
-        CommandTopic::Brightness => plain(payload, |text| Ok(set_brightness(brightness(text)?))),
-        CommandTopic::Read => read(payload),
-        CommandTopic::Unknown(name) => {
+        CommandPart::All => set(payload),
+        CommandPart::Led => plain(payload, |text| Ok(set_led(led(text)?))),
+        CommandPart::Reboot => plain(payload, reboot),
+        CommandPart::Brightness => plain(payload, |text| Ok(set_brightness(brightness(text)?))),
+        CommandPart::Read => read(payload),
+        CommandPart::Unknown(name) => {
             let hint = "there are set, set/led, set/brightness, set/reboot and get";
             plain(payload, |_| Err(format!("set/{}: no such command: {hint}", shown(name, MAX_SHOWN))))
         }
@@ -344,7 +384,7 @@ mod tests {
     use serde_json::json;
 
     fn set_text(payload: &str) -> Result<PlugCommand, String> {
-        command(CommandTopic::All, payload.as_bytes()).result
+        command(CommandPart::All, payload.as_bytes()).result
     }
 
     fn relay(switch: Switch) -> Result<PlugCommand, String> {
@@ -366,7 +406,7 @@ mod tests {
 
     #[test]
     fn json_may_set_several_properties_and_has_a_transaction() {
-        let parsed = command(CommandTopic::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
+        let parsed = command(CommandPart::All, br#"{"state": "toggle", "led": false, "transaction": 7}"#);
         let expected =
             SetCommand { relay: Some(Switch::Toggle), led: Some(RelayState::Off), ..SetCommand::default() };
         assert_eq!(parsed, Parsed { result: Ok(PlugCommand::Set(expected)), transaction: Some(json!(7)) });
@@ -377,20 +417,20 @@ mod tests {
     #[test]
     fn each_command_topic_has_its_own_words() {
         let read = |part, text: &str| command(part, text.as_bytes()).result;
-        assert_eq!(read(CommandTopic::Led, "on"), Ok(set_led(RelayState::On)));
-        assert_eq!(read(CommandTopic::Reboot, "press"), Ok(PlugCommand::Reboot));
-        assert_eq!(read(CommandTopic::Read, ""), Ok(PlugCommand::Read));
-        assert_eq!(read(CommandTopic::Read, "whatever"), Ok(PlugCommand::Read));
-        assert_eq!(read(CommandTopic::Led, "toggle").unwrap_err(), "not a word for the LED: use ON or OFF");
-        assert_eq!(read(CommandTopic::Reboot, "now").unwrap_err(), "send PRESS to reboot");
-        assert_eq!(read(CommandTopic::Brightness, " 50\n"), Ok(set_brightness(50)));
-        assert_eq!(read(CommandTopic::Brightness, "0"), Ok(set_brightness(0)));
+        assert_eq!(read(CommandPart::Led, "on"), Ok(set_led(RelayState::On)));
+        assert_eq!(read(CommandPart::Reboot, "press"), Ok(PlugCommand::Reboot));
+        assert_eq!(read(CommandPart::Read, ""), Ok(PlugCommand::Read));
+        assert_eq!(read(CommandPart::Read, "whatever"), Ok(PlugCommand::Read));
+        assert_eq!(read(CommandPart::Led, "toggle").unwrap_err(), "not a word for the LED: use ON or OFF");
+        assert_eq!(read(CommandPart::Reboot, "now").unwrap_err(), "send PRESS to reboot");
+        assert_eq!(read(CommandPart::Brightness, " 50\n"), Ok(set_brightness(50)));
+        assert_eq!(read(CommandPart::Brightness, "0"), Ok(set_brightness(0)));
         for wrong in ["101", "-1", "50.5", "50%", "ON", "{\"brightness\":50}"] {
-            let refused = read(CommandTopic::Brightness, wrong).unwrap_err();
+            let refused = read(CommandPart::Brightness, wrong).unwrap_err();
             assert_eq!(refused, "not a brightness: use a whole number of %, 0 to 100", "{wrong}");
         }
         assert!(
-            read(CommandTopic::Unknown("colour"), "red")
+            read(CommandPart::Unknown("colour"), "red")
                 .unwrap_err()
                 .starts_with("set/colour: no such command")
         );
@@ -412,8 +452,8 @@ mod tests {
         assert!(refused(r#"{"state":"ON","state":"OFF"}"#).contains("state is there twice"));
         assert_eq!(refused("up"), "not a word for a plug: use ON, OFF or TOGGLE");
         assert_eq!(refused(""), "the payload is empty");
-        assert_eq!(command(CommandTopic::All, b"\xff\xfe").result.unwrap_err(), "the payload is not UTF-8");
-        assert_eq!(command(CommandTopic::All, b"{\xff}").result.unwrap_err(), "the payload is not UTF-8");
+        assert_eq!(command(CommandPart::All, b"\xff\xfe").result.unwrap_err(), "the payload is not UTF-8");
+        assert_eq!(command(CommandPart::All, b"{\xff}").result.unwrap_err(), "the payload is not UTF-8");
         assert_eq!(refused(&"x".repeat(4097)), "the payload has 4097 bytes: at most 4096 are read");
     }
 
@@ -492,7 +532,7 @@ mod tests {
             &format!(r#"{{"transaction":"t1","state":"{}"}}"#, "x".repeat(5000)),
         ];
         for payload in payloads {
-            for part in [CommandTopic::All, CommandTopic::Led, CommandTopic::Unknown("x")] {
+            for part in [CommandPart::All, CommandPart::Led, CommandPart::Unknown("x")] {
                 let parsed = command(part, payload.as_bytes());
                 assert!(parsed.result.is_err(), "{payload}");
                 assert_eq!(parsed.transaction, Some(json!("t1")), "{payload}");
@@ -507,7 +547,7 @@ mod tests {
             ["1844674407370.9553", "0.1", "18446744073709551615", "-3", "5e-324", "1.7976931348623157e+308"]
         {
             let parsed =
-                command(CommandTopic::All, format!(r#"{{"state":"ON","transaction":{number}}}"#).as_bytes());
+                command(CommandPart::All, format!(r#"{{"state":"ON","transaction":{number}}}"#).as_bytes());
             assert_eq!(parsed.transaction.unwrap().to_string(), number);
         }
     }
@@ -548,7 +588,7 @@ mod tests {
             if tail {
                 payload.insert(0, b'{');
             }
-            for part in [CommandTopic::All, CommandTopic::Led, CommandTopic::Brightness, CommandTopic::Reboot, CommandTopic::Read, CommandTopic::Unknown("x")] {
+            for part in [CommandPart::All, CommandPart::Led, CommandPart::Brightness, CommandPart::Reboot, CommandPart::Read, CommandPart::Unknown("x")] {
                 command(part, &payload);
             }
             request("forget", &payload);
