@@ -50,7 +50,9 @@ pub mod bridge;
 // What frontends say and understand.
 pub mod payload;
 
-// The broker, and the plugs.
+// The broker, browsers and scripts, and the plugs.
+#[allow(dead_code, reason = "the handlers that use the rest of it follow")]
+pub mod http;
 pub mod mqtt;
 pub mod transport;
 

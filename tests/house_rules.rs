@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 9] = [
     &["smarthome", "klap_hashes"],
     &["bridge"],
     &["payload"],
-    &["mqtt", "transport"],
+    &["mqtt", "http", "transport"],
     &["config", "store"],
     &["daemon", "sim"],
     &["commands"],

@@ -318,7 +318,18 @@ impl Bridge {
     /// The present state as a value. Costs time for each plug, and is built at each call.
     pub fn snapshot(&self) -> Snapshot {
         let plugs = self.plugs.iter().flatten().flat_map(Plug::snapshot).collect();
-        Snapshot { info: self.info(), is_ready: self.ready_at.is_none(), plugs }
+        Snapshot { plugs, ..self.snapshot_without_plugs() }
+    }
+
+    /// The present state of the bridge itself.
+    pub(crate) fn snapshot_without_plugs(&self) -> Snapshot {
+        Snapshot { info: self.info(), is_ready: self.ready_at.is_none(), plugs: Vec::new() }
+    }
+
+    /// The present state of the bridge and of this plug, if there is one of this name.
+    pub(crate) fn snapshot_of(&self, name: &PlugName) -> Snapshot {
+        let plug = self.registry.named(name).and_then(|(key, part)| self.plug(key)?.snapshot_of(part));
+        Snapshot { plugs: plug.into_iter().collect(), ..self.snapshot_without_plugs() }
     }
 
     fn info(&self) -> BridgeInfo {

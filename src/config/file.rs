@@ -14,6 +14,7 @@ use super::unknown_keys::KnownKeys;
 use super::url::MqttUrl;
 use super::usual_guesses::suggest;
 use crate::bridge::route::RoutePreference;
+use crate::http::Listen;
 use crate::model::{DeviceId, Mac, PlugName};
 use crate::mqtt::homeassistant::DocumentForm;
 use crate::mqtt::topics;
@@ -41,6 +42,8 @@ const COMMAND_TTL: Span = seconds(1, 600);
 const NAME_LEN: usize = 128;
 /// The most broadcast addresses; more than a home has networks.
 const BROADCASTS: usize = 64;
+/// The most names that a browser may use for this machine.
+const ALLOWED_HOSTS: usize = 64;
 
 /// The values of `policy` and `route`.
 const POLICIES: [(&str, RoutePreference); 3] = [
@@ -62,6 +65,7 @@ pub(super) struct File {
     pub(super) local: Local,
     pub(super) cloud: Option<Cloud>,
     pub(super) routing: Routing,
+    pub(super) http: Http,
     pub(super) plugs: Vec<Plug>,
 }
 
@@ -83,6 +87,7 @@ impl File {
             local: t.table("local", Local::take).unwrap_or_default(),
             cloud: t.table("cloud", Cloud::take),
             routing: t.table("routing", Routing::take).unwrap_or_default(),
+            http: t.table("http", Http::take).unwrap_or_default(),
             plugs: t.tables("plug", "plug", Plug::take),
         }
     }
@@ -121,7 +126,7 @@ impl Mqtt {
     }
 }
 
-/// A password, in the file or in one of its own.
+/// A password or a token, in the file or in one of its own.
 #[derive(Debug, Default)]
 pub(super) struct Password {
     pub(super) text: Option<Spanned<Secret>>,
@@ -130,7 +135,16 @@ pub(super) struct Password {
 
 impl Password {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
-        Self { text: t.secret("password"), file: t.parsed("password_file", path) }
+        Self::take_named(t, "password", "password_file")
+    }
+
+    fn take_named(t: &mut TableReader<'_, '_>, text: &'static str, file: &'static str) -> Self {
+        Self { text: t.secret(text), file: t.parsed(file, path) }
+    }
+
+    /// The line that it is in, if it is in the file.
+    pub(super) fn line(&self) -> Option<usize> {
+        self.text.as_ref().map(|at| at.line).or(self.file.as_ref().map(|at| at.line))
     }
 
     /// A fault of the one that is in the file.
@@ -273,6 +287,30 @@ impl Routing {
     }
 }
 
+/// `[http]`
+#[derive(Debug, Default)]
+pub(super) struct Http {
+    pub(super) enabled: Option<Spanned<bool>>,
+    pub(super) listen: Option<Spanned<Listen>>,
+    pub(super) token: Password,
+    pub(super) read_token: Password,
+    pub(super) allowed_hosts: Option<Spanned<Vec<Box<str>>>>,
+    pub(super) simple_get: Option<Spanned<bool>>,
+}
+
+impl Http {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
+        Self {
+            enabled: t.flag("enabled"),
+            listen: t.parsed("listen", http_listen),
+            token: Password::take_named(t, "token", "token_file"),
+            read_token: Password::take_named(t, "read_token", "read_token_file"),
+            allowed_hosts: t.list("allowed_hosts", ALLOWED_HOSTS, host_name),
+            simple_get: t.flag("simple_get"),
+        }
+    }
+}
+
 /// `[[plug]]`
 #[derive(Debug)]
 pub(super) struct Plug {
@@ -337,6 +375,35 @@ fn path(text: &str) -> Result<PathBuf, String> {
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("must be an address and a port, like \"127.0.0.1:1883\" (is {})", quoted(text)))
+}
+
+fn http_listen(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix(Listen::UNIX) {
+        let path = PathBuf::from(path);
+        return if path.is_absolute() {
+            Ok(Listen::Unix(path))
+        } else {
+            Err(format!(
+                "must have the whole path of the socket, like \"unix:/run/hs100d/http.sock\" (is {})",
+                quoted(text)
+            ))
+        };
+    }
+    text.parse().map(Listen::Tcp).map_err(|_| {
+        format!(
+            "must be an address and a port, like \"127.0.0.1:8100\", or a socket, like \"unix:/run/hs100d/http.sock\" (is {})",
+            quoted(text)
+        )
+    })
+}
+
+/// A name as a browser sends it in `Host`, without the port.
+fn host_name(text: &str) -> Result<Box<str>, String> {
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if text.is_empty() || !text.bytes().all(is_name_byte) {
+        return Err(format!("must hold names without a port, like \"hs100d.lan\" (holds {})", quoted(text)));
+    }
+    Ok(text.trim_end_matches('.').to_ascii_lowercase().into())
 }
 
 fn broadcast(text: &str) -> Result<Ipv4Addr, String> {

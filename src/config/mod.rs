@@ -31,6 +31,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bridge;
+use crate::http;
 use crate::mqtt::{self, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
@@ -55,6 +56,8 @@ pub struct Config {
     pub lan_account: Option<LanAccount>,
     /// `None` without an account.
     pub cloud: Option<CloudConfig>,
+    /// The status page, the API and the metrics; `None` if they are turned off.
+    pub http: Option<http::HttpOptions>,
     /// For the bridge. [`bridge::Settings::known`] is empty: it comes from the store.
     pub bridge: bridge::Settings,
     /// One line for each probable mistake, to be logged.

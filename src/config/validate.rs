@@ -14,6 +14,7 @@ use super::url::MqttUrl;
 use super::{BrokerConfig, CloudConfig, Config, LanAccount, LocalConfig, file, plugs};
 use crate::bridge::Settings;
 use crate::bridge::route::RoutePolicy;
+use crate::http::{HttpOptions, Listen};
 use crate::mqtt::topics::is_below;
 use crate::mqtt::{TlsOptions, broker, homeassistant};
 use crate::permissions::FilePermissions;
@@ -24,6 +25,10 @@ use crate::transport::{cloud, discovery};
 const PLUG_PORT: u16 = 9999;
 /// Where the embedded broker listens: IANA's port for MQTT.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
+/// Where the status page is.
+const HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
+/// The shortest token, in characters.
+const LEAST_TOKEN: usize = 16;
 /// TP-Link's host for all regions; its device list names the host of each plug.
 const CLOUD_URL: &str = "https://wap.tplinkcloud.com";
 /// Between two rounds of discovery.
@@ -95,6 +100,7 @@ impl Validator<'_> {
             local,
             lan_account,
             bridge: Settings { plugs, known: Vec::new(), adopt, policy, cloud: enabled.cloud },
+            http: self.http(file.http),
             cloud,
             warnings: Vec::new(),
         }
@@ -293,6 +299,48 @@ impl Validator<'_> {
         }
     }
 
+    fn http(&mut self, written: file::Http) -> Option<HttpOptions> {
+        let lines = [written.token.line(), written.read_token.line()];
+        let token = self.password(written.token, "http.token");
+        let read_token = self.password(written.read_token, "http.read_token");
+        if !or(written.enabled.as_ref(), true) {
+            return None;
+        }
+        self.check_token("http.token", lines[0], token.as_ref());
+        self.check_token("http.read_token", lines[1], read_token.as_ref());
+        // One that cannot be read is a fault of its own.
+        let has_token = token.is_some() || lines[0].is_some();
+        let listen = written.listen.as_ref().map_or(Listen::Tcp(HTTP_LISTEN), |at| at.value.clone());
+        if let (false, false, Some(at)) = (listen.is_on_this_machine(), has_token, &written.listen) {
+            self.fault(at.fault(format!(
+                "must be a loopback address or a Unix socket while there is no token, or everybody on the network could \
+                 switch the plugs: add token_file = \"/etc/hs100d/http.token\" (make the file with `openssl rand -hex 16`), \
+                 or write \"127.0.0.1:8100\" (is \"{listen}\")"
+            )));
+        }
+        let simple_get = or(written.simple_get.as_ref(), false);
+        if let (true, false, Some(at)) = (simple_get, has_token, &written.simple_get) {
+            self.fault(
+                at.fault("needs a token, which is in the URL: add http.token_file, or set it to false"),
+            );
+        }
+        if read_token.is_some() && !has_token {
+            let what = "has no effect without http.token: add that one as well";
+            self.fault(Diagnostic { line: lines[1], ..Diagnostic::of("http.read_token", what) });
+        }
+        let allowed_hosts = written.allowed_hosts.map(|at| at.value).unwrap_or_default();
+        Some(HttpOptions { listen, token, read_token, allowed_hosts, simple_get })
+    }
+
+    fn check_token(&mut self, key: &str, line: Option<usize>, token: Option<&Secret>) {
+        if token.is_some_and(|token| token.expose().chars().count() < LEAST_TOKEN) {
+            let what = format!(
+                "is shorter than {LEAST_TOKEN} characters and can be guessed: make one with `openssl rand -hex 16`"
+            );
+            self.fault(Diagnostic { line, ..Diagnostic::of(key, what) });
+        }
+    }
+
     /// Warns if there is no `[[plug]]` and no other way to find one.
     fn warn_of_no_plugs(&mut self, written: &file::Discovery, enabled: EnabledRoutes) {
         let unwanted = |at: &&Spanned<bool>| !at.value;
@@ -339,10 +387,7 @@ impl Validator<'_> {
         match (written.text, written.file) {
             (Some(text), Some(file)) => {
                 self.fault(
-                    file.fault(format!(
-                        "contradicts the password in line {}: keep one of the two",
-                        text.line
-                    )),
+                    file.fault(format!("contradicts the one in line {}: keep one of the two", text.line)),
                 );
                 None
             }
@@ -407,7 +452,8 @@ impl Validator<'_> {
     /// replaced.
     fn check_config_file(&mut self, file: &file::File) {
         let Some(path) = self.path.path() else { return };
-        let written = [&file.mqtt.password, &file.local.password].into_iter();
+        let written =
+            [&file.mqtt.password, &file.local.password, &file.http.token, &file.http.read_token].into_iter();
         let written = written.chain(file.cloud.as_ref().map(|cloud| &cloud.password));
         let users = file.broker.users.iter().map(|user| &user.password);
         let holds_password = written.chain(users).any(|password| password.text.is_some());

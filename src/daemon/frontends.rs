@@ -3,17 +3,23 @@
 //! An update goes to every frontend, and so does the result of a command, because MQTT promises `<plug>/result` for
 //! every one. The response to a request goes only to the frontend that it came from.
 
+use super::http_frontend::HttpFrontend;
 use super::mqtt_frontend::{FromMqtt, MqttFrontend};
 use crate::bridge::event::{Event, IdAllocator, Origin, RequestId, Update};
 use crate::config::MqttChoice;
+use crate::http::HttpOptions;
+use crate::http::calls::ShowRequest;
+use crate::http::frontend::Demand;
+use crate::http::overview::DaemonInfo;
 use crate::mqtt::Inbound;
 use crate::mqtt::broker::BrokerError;
-use crate::mqtt::payload::Clock;
+use crate::payload::Clock;
 use crate::secret::RefusedLogins;
 
 /// All frontends. They take their ids from one [`IdAllocator`].
 pub(super) struct Frontends {
     pub(super) mqtt: MqttFrontend,
+    pub(super) http: HttpFrontend,
 }
 
 #[derive(Debug)]
@@ -24,18 +30,29 @@ pub(super) enum FrontendEvent {
     Reload(RequestId),
     /// The state of the connection to the broker; an error is the reason why there is none.
     Broker(Result<(), String>),
+    /// A request over HTTP to see the state of the daemon.
+    Show(ShowRequest),
     /// A new frontend has nothing yet: everything must be published again.
     Empty,
 }
 
 impl Frontends {
-    pub(super) async fn start(mqtt: MqttChoice, refused: RefusedLogins) -> Result<Self, BrokerError> {
+    pub(super) async fn start(
+        mqtt: MqttChoice,
+        http: Option<HttpOptions>,
+        daemon_info: DaemonInfo,
+        refused: RefusedLogins,
+    ) -> Result<Self, BrokerError> {
         let ids = IdAllocator::default();
-        Ok(Self { mqtt: MqttFrontend::start(mqtt, ids, refused).await? })
+        let mqtt = MqttFrontend::start(mqtt, ids.clone(), refused).await?;
+        Ok(Self { mqtt, http: HttpFrontend::start(http, ids, daemon_info) })
     }
 
     /// Hands an update to every frontend that should get it. Never waits.
     pub(super) fn publish(&mut self, update: Update, clock: Clock) {
+        if is_for(&update, Origin::Http) {
+            self.http.publish(&update, clock);
+        }
         if is_for(&update, Origin::Mqtt) {
             self.mqtt.publish(update, clock);
         }
@@ -43,16 +60,24 @@ impl Frontends {
 
     /// The next event. Cancel safe.
     pub(super) async fn next(&mut self) -> FrontendEvent {
-        match self.mqtt.next().await {
-            FromMqtt::Inbound(Inbound::Event(event)) => FrontendEvent::Bridge(event),
-            FromMqtt::Inbound(Inbound::Reload(id)) => FrontendEvent::Reload(id),
-            FromMqtt::Inbound(Inbound::Link(state)) => FrontendEvent::Broker(state),
-            FromMqtt::Empty => FrontendEvent::Empty,
+        tokio::select! {
+            from_mqtt = self.mqtt.next() => match from_mqtt {
+                FromMqtt::Inbound(Inbound::Event(event)) => FrontendEvent::Bridge(event),
+                FromMqtt::Inbound(Inbound::Reload(id)) => FrontendEvent::Reload(id),
+                FromMqtt::Inbound(Inbound::Link(state)) => FrontendEvent::Broker(state),
+                FromMqtt::Empty => FrontendEvent::Empty,
+            },
+            demand = self.http.next() => match demand {
+                Demand::Bridge(event) => FrontendEvent::Bridge(event),
+                Demand::Reload(id) => FrontendEvent::Reload(id),
+                Demand::Show(request) => FrontendEvent::Show(request),
+            },
         }
     }
 
     /// Stops every frontend, which publishes `offline` first.
     pub(super) async fn stop(&mut self) {
+        self.http.stop();
         self.mqtt.stop().await;
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod driver;
 mod event_log;
 mod figures;
 mod frontends;
+mod http_frontend;
 pub(crate) mod lan_login;
 mod mqtt_frontend;
 mod reload;
@@ -24,7 +25,9 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
-use crate::config::{Config, MqttChoice};
+use crate::config::{BrokerConfig, Config, MqttChoice};
+use crate::http::calls::ShowRequest;
+use crate::http::overview::{BrokerStatus, DaemonInfo, Selection};
 use crate::logging::Repeated;
 use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
@@ -96,7 +99,9 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
-        let frontends = Frontends::start(choice, account.refused.clone()).await?;
+        let daemon_info = DaemonInfo { instance: store.instance().into(), started: Instant::now() };
+        let frontends =
+            Frontends::start(choice, config.http.clone(), daemon_info, account.refused.clone()).await?;
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
         let lan_login = LanLogin::load(&config, &store.hash_file());
         let settings = settings(&mut config, &store);
@@ -131,6 +136,11 @@ impl Daemon {
     /// The address of the embedded broker, if it runs.
     pub fn broker_address(&self) -> Option<SocketAddr> {
         self.frontends.mqtt.broker_address()
+    }
+
+    /// Where HTTP is served, if it is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.frontends.http.address()
     }
 
     /// Runs until a request to stop. Then exchanges under way end or are dropped, plugs and bridge become `offline` at
@@ -196,9 +206,22 @@ impl Daemon {
                 self.link_state = state;
                 self.tell_status();
             }
+            FrontendEvent::Show(request) => self.show(request),
             FrontendEvent::Empty => self.driver.bridge.republish(Instant::now()),
         }
         None
+    }
+
+    fn show(&self, request: ShowRequest) {
+        let bridge = &self.driver.bridge;
+        let snapshot = match request.selection() {
+            Selection::Bridge => bridge.snapshot_without_plugs(),
+            Selection::Plug(name) => bridge.snapshot_of(name),
+            Selection::Plugs => bridge.snapshot(),
+        };
+        let is_embedded = matches!(self.config.broker, BrokerConfig::Embedded { .. });
+        let broker = BrokerStatus { is_embedded, link: self.link_state.clone() };
+        self.frontends.http.show(request, snapshot, broker, self.wall_clock.at(Instant::now()));
     }
 
     // --- out ----------------------------------------------------------------------------------------------------
@@ -365,6 +388,7 @@ impl Daemon {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        self.frontends.http.serve(config.http.clone());
         self.driver.bridge.reload(settings(&mut config, &self.store), now);
         if is_other_account {
             // The status of the new account is published even if it equals that of the old one.

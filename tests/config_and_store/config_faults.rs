@@ -164,7 +164,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ),
         (
             "[mqtt]\nurl = \"mqtt://b\"\nusername = \"u\"\npassword = \"a\"\npassword_file = \"b\"",
-            "hs100d.toml:5: mqtt.password_file: contradicts the password in line 4: keep one of the two",
+            "hs100d.toml:5: mqtt.password_file: contradicts the one in line 4: keep one of the two",
         ),
         (
             "[mqtt]\nurl = \"mqtt://b\"\nusername = \"u\"\npassword_file = \"missing\"",
@@ -181,7 +181,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ),
         (
             "[local]\nusername = \"u\"\npassword = \"a\"\npassword_file = \"b\"",
-            "hs100d.toml:4: local.password_file: contradicts the password in line 3: keep one of the two",
+            "hs100d.toml:4: local.password_file: contradicts the one in line 3: keep one of the two",
         ),
         (
             "[local]\nusername = \"u\"\npassword_file = \"missing\"",

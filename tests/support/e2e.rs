@@ -75,10 +75,11 @@ pub(crate) struct Config {
 
 impl Config {
     /// The config for this home: broadcast on loopback finds its plugs, the account is known, and the embedded broker
-    /// has any free port.
+    /// and HTTP have any free port.
     pub(crate) fn of(home: &SimHome) -> Self {
         Self::default()
             .set("broker", "listen", "127.0.0.1:0")
+            .set("http", "listen", "127.0.0.1:0")
             .set("discovery", "broadcast", ["127.255.255.255"])
             .set("local", "port", home.lan().port())
             .set("cloud", "username", ACCOUNT.0)

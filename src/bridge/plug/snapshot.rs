@@ -4,22 +4,26 @@ use std::sync::Arc;
 
 use super::Plug;
 use crate::bridge::snapshot::PlugSnapshot;
+use crate::smarthome::message::Outlet;
 
 impl Plug {
     /// The plug, and the outlets of a strip, as they are published now. Nothing of a plug that has no name yet.
     pub(in crate::bridge) fn snapshot(&self) -> impl Iterator<Item = PlugSnapshot> + '_ {
-        self.relays.parts().filter_map(|part| {
-            let (name, relay) = self.name_of(part).zip(self.relays.get(part))?;
-            Some(PlugSnapshot {
-                name: name.clone(),
-                state: relay.published.state.clone(),
-                info: relay.published.info.as_ref().map(|(info, _)| Arc::clone(info)),
-                energy: relay.meter.as_ref().and_then(|meter| meter.published),
-                availability: self.reachability.availability(),
-                route: self.reachability.published_route(),
-                failures: self.reachability.failures.clone(),
-                protocol: self.reachability.routes.protocol(),
-            })
+        self.relays.parts().filter_map(|part| self.snapshot_of(part))
+    }
+
+    /// This part of the plug, as it is published now.
+    pub(in crate::bridge) fn snapshot_of(&self, part: Option<Outlet>) -> Option<PlugSnapshot> {
+        let (name, relay) = self.name_of(part).zip(self.relays.get(part))?;
+        Some(PlugSnapshot {
+            name: name.clone(),
+            state: relay.published.state.clone(),
+            info: relay.published.info.as_ref().map(|(info, _)| Arc::clone(info)),
+            energy: relay.meter.as_ref().and_then(|meter| meter.published),
+            availability: self.reachability.availability(),
+            route: self.reachability.published_route(),
+            failures: self.reachability.failures.clone(),
+            protocol: self.reachability.routes.protocol(),
         })
     }
 }

@@ -1,0 +1,109 @@
+//! The calls of handlers to the daemon's loop. Each is answered exactly once, or never if the daemon stops.
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::events::StreamEvent;
+use super::overview::{Overview, Selection};
+use crate::bridge::event::{BridgeCommand, CommandId, CommandResult, IdAllocator, Origin, RequestId};
+use crate::model::{PlugCommand, PlugName};
+
+/// The calls that wait for the loop. A handler waits while there are so many.
+const MAX_WAITING: usize = 64;
+
+/// A call to the loop, with the way back.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// Switch a plug.
+    Command { id: CommandId, plug: PlugName, command: PlugCommand, result: oneshot::Sender<CommandResult> },
+    /// Do something that is not about one relay.
+    Request { id: RequestId, request: BridgeCommand, response: oneshot::Sender<Response> },
+    /// Read the config again.
+    Reload { id: RequestId, response: oneshot::Sender<Response> },
+    /// Show the state of the daemon.
+    Show(ShowRequest),
+}
+
+/// A request to see the state of the daemon.
+#[derive(Debug)]
+pub(crate) enum ShowRequest {
+    /// Once.
+    Once(Selection, oneshot::Sender<Overview>),
+    /// Now, and everything that changes from then on.
+    Stream(oneshot::Sender<EventStream>),
+}
+
+/// The state of the daemon, and everything that changes after it. Both are taken in one turn of the loop, so that nothing is
+/// missing between them and nothing comes twice.
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    pub(crate) overview: Overview,
+    pub(crate) changes: broadcast::Receiver<StreamEvent>,
+}
+
+/// Why a request could not be done.
+pub(crate) type Response = Result<(), String>;
+
+/// The loop does not answer any more: the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon stops")]
+pub(crate) struct Stopping;
+
+/// Sends calls to the loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    ids: IdAllocator,
+    calls: mpsc::Sender<Call>,
+}
+
+impl Caller {
+    /// A caller, and the loop's end of it.
+    pub(crate) fn new(ids: IdAllocator) -> (Self, mpsc::Receiver<Call>) {
+        let (calls, receiver) = mpsc::channel(MAX_WAITING);
+        (Self { ids, calls }, receiver)
+    }
+
+    /// Sends a command. The result comes later; without a receiver the command is done all the same.
+    pub(crate) async fn command(
+        &self,
+        plug: PlugName,
+        command: PlugCommand,
+    ) -> Result<oneshot::Receiver<CommandResult>, Stopping> {
+        let id = self.ids.command(Origin::Http);
+        self.send(|result| Call::Command { id, plug, command, result }).await
+    }
+
+    /// Sends a request, and waits until it is done.
+    pub(crate) async fn request(&self, request: BridgeCommand) -> Result<Response, Stopping> {
+        let id = self.ids.request(Origin::Http);
+        self.answer(|response| Call::Request { id, request, response }).await
+    }
+
+    /// Reads the config again, and waits until that is done.
+    pub(crate) async fn reload(&self) -> Result<Response, Stopping> {
+        let id = self.ids.request(Origin::Http);
+        self.answer(|response| Call::Reload { id, response }).await
+    }
+
+    /// The state of the daemon now.
+    pub(crate) async fn overview(&self, selection: Selection) -> Result<Overview, Stopping> {
+        self.answer(|overview| Call::Show(ShowRequest::Once(selection, overview))).await
+    }
+
+    /// The state of the daemon now, and what changes from then on.
+    pub(crate) async fn stream(&self) -> Result<EventStream, Stopping> {
+        self.answer(|stream| Call::Show(ShowRequest::Stream(stream))).await
+    }
+
+    async fn answer<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Stopping> {
+        self.send(call).await?.await.map_err(|_| Stopping)
+    }
+
+    async fn send<T>(
+        &self,
+        call: impl FnOnce(oneshot::Sender<T>) -> Call,
+    ) -> Result<oneshot::Receiver<T>, Stopping> {
+        let (sender, receiver) = oneshot::channel();
+        self.calls.send(call(sender)).await.map_err(|_| Stopping)?;
+        Ok(receiver)
+    }
+}

@@ -1,0 +1,142 @@
+//! The part of HTTP that lives in the daemon's loop: calls that wait for an answer, the histories, and the stream of events.
+//!
+//! A value: it neither waits nor reads a clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{broadcast, oneshot};
+
+use super::calls::{Call, EventStream, Response, ShowRequest};
+use super::events::StreamEvent;
+use super::history::History;
+use super::overview::{BrokerStatus, Overview, Selection};
+use crate::bridge::event::{CommandId, CommandResult, Event, RequestId, Update};
+use crate::bridge::snapshot::Snapshot;
+use crate::model::PlugName;
+use crate::payload::Clock;
+
+/// The events that a reader of the stream may be behind. One that is further behind is cut off, and connects again.
+const MAX_BEHIND: usize = 1024;
+
+/// What the loop keeps for HTTP.
+#[derive(Debug)]
+pub(crate) struct Frontend {
+    commands: HashMap<CommandId, oneshot::Sender<CommandResult>>,
+    requests: HashMap<RequestId, oneshot::Sender<Response>>,
+    histories: HashMap<PlugName, Arc<History>>,
+    changes: broadcast::Sender<StreamEvent>,
+}
+
+/// What the loop does for a call.
+#[derive(Debug)]
+pub(crate) enum Demand {
+    /// Hand this to the bridge.
+    Bridge(Event),
+    /// Read the config again.
+    Reload(RequestId),
+    /// Show the state of the daemon: [`Frontend::show`].
+    Show(ShowRequest),
+}
+
+impl Default for Frontend {
+    fn default() -> Self {
+        let (changes, _) = broadcast::channel(MAX_BEHIND);
+        Self { commands: HashMap::new(), requests: HashMap::new(), histories: HashMap::new(), changes }
+    }
+}
+
+impl Frontend {
+    /// Takes a call of a handler.
+    pub(crate) fn accept(&mut self, call: Call) -> Demand {
+        match call {
+            Call::Command { id, plug, command, result } => {
+                self.commands.insert(id, result);
+                Demand::Bridge(Event::Command { id, plug, order: command })
+            }
+            Call::Request { id, request, response } => {
+                self.requests.insert(id, response);
+                Demand::Bridge(Event::Request { id, ask: request })
+            }
+            Call::Reload { id, response } => {
+                self.requests.insert(id, response);
+                Demand::Reload(id)
+            }
+            Call::Show(request) => Demand::Show(request),
+        }
+    }
+
+    /// Shows the state of the daemon to the handler that asked for it.
+    pub(crate) fn show(&self, request: ShowRequest, snapshot: Snapshot, broker: BrokerStatus, clock: Clock) {
+        let histories = snapshot.plugs.iter().map(|plug| self.history(&plug.name)).collect();
+        let overview = Overview { snapshot, histories, broker, clock };
+        // An error means that the client has gone.
+        match request {
+            ShowRequest::Once(_, sender) => drop(sender.send(overview)),
+            ShowRequest::Stream(sender) => {
+                let stream = EventStream { overview, changes: self.changes.subscribe() };
+                drop(sender.send(stream));
+            }
+        }
+    }
+
+    /// Notes an update, hands results and responses to the handlers that wait for them, and the rest to the streams.
+    pub(crate) fn publish(&mut self, update: &Update, clock: Clock) {
+        self.note(update, clock.instant);
+        match update {
+            // An error means that the client has gone.
+            Update::Result(result) => {
+                if let Some(handler) = self.commands.remove(&result.id) {
+                    drop(handler.send(result.clone()));
+                }
+            }
+            Update::Response { id, result } => {
+                if let Some(handler) = self.requests.remove(id) {
+                    drop(handler.send(result.clone()));
+                }
+            }
+            _ => {}
+        }
+        if self.changes.receiver_count() > 0
+            && let Some(event) = StreamEvent::of(update, clock)
+        {
+            // An error means that the last reader has gone.
+            drop(self.changes.send(event));
+        }
+    }
+
+    fn note(&mut self, update: &Update, now: Instant) {
+        match update {
+            Update::State(plug, state) => {
+                self.history_of(plug).note(state.route, Some(state.relay), now);
+            }
+            Update::Energy(plug, energy) => {
+                if let Some(watts) = energy.meter.power {
+                    self.history_of(plug).note_power(watts as f32, now);
+                }
+            }
+            Update::Gone(plug) => drop(self.histories.remove(plug)),
+            _ => {}
+        }
+    }
+
+    /// Changes the history of a plug. It is copied only while a handler holds it.
+    fn history_of(&mut self, plug: &PlugName) -> &mut History {
+        Arc::make_mut(self.histories.entry(plug.clone()).or_default())
+    }
+
+    fn history(&self, plug: &PlugName) -> Arc<History> {
+        self.histories.get(plug).cloned().unwrap_or_default()
+    }
+}
+
+impl ShowRequest {
+    /// What it wants to see.
+    pub(crate) fn selection(&self) -> &Selection {
+        match self {
+            Self::Once(selection, _) => selection,
+            Self::Stream(_) => &Selection::Plugs,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The left wing for browsers, scripts and Prometheus: the page, the API and the metrics.
+//!
+//! ```text
+//!   server ---> guard ---> routes ---> calls ---> the daemon's loop
+//!                            ^                          |
+//!                            +------- frontend <--------+
+//! ```
+//!
+//! `server` listens and bounds what a client may cost, [`guard`] refuses what a client may not do, `routes` is the table of
+//! what there is. A handler asks the daemon's loop with a [`calls::Call`]; `frontend` is the part of HTTP that lives in the
+//! loop and answers it.
+
+pub(crate) mod calls;
+pub(crate) mod document;
+pub(crate) mod events;
+pub(crate) mod frontend;
+pub(crate) mod guard;
+pub(crate) mod history;
+pub(crate) mod listen;
+pub(crate) mod overview;
+pub(crate) mod problem;
+pub(crate) mod routes;
+pub(crate) mod server;
+
+use crate::secret::Secret;
+pub use listen::Listen;
+
+/// How the interface is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Where.
+    pub listen: Listen,
+    /// Needed for everything but health. `None` is for loopback and Unix sockets only.
+    pub token: Option<Secret>,
+    /// May look and change nothing.
+    pub read_token: Option<Secret>,
+    /// Names that a browser may use for this machine, in lower case, besides `localhost` and addresses.
+    pub allowed_hosts: Vec<Box<str>>,
+    /// Whether a `GET` with the token in its query may switch a plug.
+    pub simple_get: bool,
+}

@@ -1,0 +1,97 @@
+//! What there is: the table of paths, methods and handlers.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+
+use super::calls::Caller;
+use super::document::{BridgeWithBroker, PlugDocument};
+use super::guard::{Guard, Scope};
+use super::overview::{DaemonInfo, Selection};
+use super::problem::Problem;
+use crate::model::PlugName;
+use crate::payload;
+
+/// What every handler may use.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) caller: Caller,
+    pub(crate) daemon_info: DaemonInfo,
+    pub(crate) guard: Arc<Guard>,
+}
+
+/// One row of the table.
+struct Endpoint {
+    path: &'static str,
+    scope: Scope,
+    handler: fn() -> MethodRouter<App>,
+}
+
+/// Everything that is served.
+const ENDPOINTS: &[Endpoint] = &[
+    Endpoint { path: "/healthz", scope: Scope::Health, handler: || get(healthz) },
+    Endpoint { path: "/readyz", scope: Scope::Health, handler: || get(readyz) },
+    Endpoint { path: "/api/v1/bridge", scope: Scope::Look, handler: || get(bridge) },
+    Endpoint { path: "/api/v1/plugs", scope: Scope::Look, handler: || get(plugs) },
+    Endpoint { path: "/api/v1/plugs/{name}", scope: Scope::Look, handler: || get(plug) },
+];
+
+/// The router of the whole table.
+pub(crate) fn router(app: App) -> Router {
+    let router = ENDPOINTS.iter().fold(Router::new(), |router, endpoint| {
+        let Endpoint { path, scope, handler } = endpoint;
+        let guard = middleware::from_fn_with_state((Arc::clone(&app.guard), *scope), check);
+        router.route(path, handler().layer(guard))
+    });
+    router.with_state(app)
+}
+
+/// Lets a request pass if the guard does.
+async fn check(
+    State((guard, scope)): State<(Arc<Guard>, Scope)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    guard.check(scope, request.method(), request.headers(), None)?;
+    Ok(next.run(request).await)
+}
+
+async fn healthz(State(app): State<App>) -> Result<StatusCode, Problem> {
+    app.caller.overview(Selection::Bridge).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn readyz(State(app): State<App>) -> Result<StatusCode, Problem> {
+    let overview = app.caller.overview(Selection::Bridge).await?;
+    let is_ready = overview.snapshot.is_ready && overview.broker.link.is_ok();
+    Ok(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+}
+
+async fn bridge(State(app): State<App>) -> Result<Response, Problem> {
+    let overview = app.caller.overview(Selection::Bridge).await?;
+    Ok(json(payload::json(&BridgeWithBroker::of(&overview, &app.daemon_info))))
+}
+
+async fn plugs(State(app): State<App>) -> Result<Response, Problem> {
+    let overview = app.caller.overview(Selection::Plugs).await?;
+    let plugs = overview.snapshot.plugs.iter().map(|plug| PlugDocument::of(plug, overview.clock));
+    Ok(json(payload::json(&plugs.collect::<Vec<_>>())))
+}
+
+async fn plug(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no plug of this name");
+    let name = PlugName::new(&name).map_err(|_| unknown())?;
+    let overview = app.caller.overview(Selection::Plug(name)).await?;
+    let plug = overview.snapshot.plugs.first().ok_or_else(unknown)?;
+    Ok(json(payload::json(&PlugDocument::of(plug, overview.clock))))
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
