@@ -18,6 +18,7 @@ pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
 pub(crate) mod overview;
+pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod server;

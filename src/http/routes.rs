@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRef, Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
@@ -14,6 +14,7 @@ use super::calls::Caller;
 use super::document::{BridgeWithBroker, PlugDocument};
 use super::guard::{Guard, Scope};
 use super::overview::{DaemonInfo, Selection};
+use super::page;
 use super::problem::Problem;
 use crate::model::PlugName;
 use crate::payload;
@@ -26,6 +27,13 @@ pub(crate) struct App {
     pub(crate) guard: Arc<Guard>,
 }
 
+/// For handlers in other files: they do not import this one.
+impl FromRef<App> for Caller {
+    fn from_ref(app: &App) -> Self {
+        app.caller.clone()
+    }
+}
+
 /// One row of the table.
 struct Endpoint {
     path: &'static str,
@@ -35,6 +43,10 @@ struct Endpoint {
 
 /// Everything that is served.
 const ENDPOINTS: &[Endpoint] = &[
+    Endpoint { path: "/", scope: Scope::Look, handler: || get(page::page) },
+    Endpoint { path: "/", scope: Scope::Change, handler: || post(page::press) },
+    Endpoint { path: "/page.css", scope: Scope::Look, handler: || get(page::style) },
+    Endpoint { path: "/page.js", scope: Scope::Look, handler: || get(page::script) },
     Endpoint { path: "/healthz", scope: Scope::Health, handler: || get(healthz) },
     Endpoint { path: "/readyz", scope: Scope::Health, handler: || get(readyz) },
     Endpoint { path: "/api/v1/bridge", scope: Scope::Look, handler: || get(bridge) },

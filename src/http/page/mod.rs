@@ -1,0 +1,680 @@
+//! The status page: what every plug does, and a switch for each.
+//!
+//! Rendered here; works without JavaScript, by a form and a reload every ten seconds. `page.js` keeps it up to date from the
+//! stream of events. It has no asset of another host, no inline script and no inline style; all its addresses are relative,
+//! so that a proxy may serve it under a prefix.
+
+mod card;
+mod drawing;
+mod signs;
+
+use std::collections::HashMap;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
+use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
+
+use super::calls::Caller;
+use super::overview::{Overview, Selection};
+use super::problem::Problem;
+use crate::bridge::event::CloudStatus;
+use crate::model::{PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
+use card::{Card, Plug, RouteShown};
+use signs::{ICON, icon, signs};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// Part of the addresses of both, so that a browser may keep them for ever.
+const KEY: u64 = hash(hash(0xcbf2_9ce4_8422_2325, STYLE.as_bytes()), SCRIPT.as_bytes());
+
+/// From this many plugs on there is a search.
+const SEARCH_FROM: usize = 20;
+/// Up to this many plugs the lines of their power are part of the page; else the script fetches those in view.
+const DRAWN_UP_TO: usize = 60;
+
+/// What the page may load and do. `same-origin` for the referrer: with none, a browser sends `Origin: null` with the form.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (CONTENT_TYPE, "text/html; charset=utf-8"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+         base-uri 'none'; form-action 'self'; frame-ancestors 'self'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "SAMEORIGIN"),
+    (REFERRER_POLICY, "same-origin"),
+    (CACHE_CONTROL, "no-store"),
+];
+
+/// FNV-1a, continued from `start`.
+const fn hash(start: u64, bytes: &[u8]) -> u64 {
+    let (mut hash, mut n) = (start, 0);
+    while n < bytes.len() {
+        hash = (hash ^ bytes[n] as u64).wrapping_mul(0x0100_0000_01b3);
+        n += 1;
+    }
+    hash
+}
+
+/// What the page shows.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    /// Words that the names of a plug must have.
+    #[serde(default)]
+    q: String,
+    #[serde(default)]
+    show: Show,
+    /// This plug and no other; `bridge` for none.
+    only: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Show {
+    On,
+    Unreachable,
+    Cloud,
+    /// Also for words that are not known.
+    #[default]
+    #[serde(other)]
+    All,
+}
+
+impl Show {
+    const ALL: [Self; 4] = [Self::All, Self::On, Self::Unreachable, Self::Cloud];
+
+    /// As in the address, and for people.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::All => ("all", "All"),
+            Self::On => ("on", "On"),
+            Self::Unreachable => ("unreachable", "Not reachable"),
+            Self::Cloud => ("cloud", "Cloud"),
+        }
+    }
+
+    fn fits(self, card: &Card<'_>) -> bool {
+        match self {
+            Self::All => true,
+            Self::On => card.plug.is_lit(),
+            Self::Unreachable => card.plug.reached() == RouteShown::Not,
+            Self::Cloud => card.plug.reached() == RouteShown::Over(Route::Cloud),
+        }
+    }
+}
+
+// --- Handlers -----------------------------------------------------------------------------------------------------------
+
+/// `GET /`
+pub(super) async fn page(
+    State(caller): State<Caller>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, Problem> {
+    let selection = match wanted.only.as_deref().map(PlugName::new) {
+        None => Selection::Plugs,
+        Some(Ok(name)) => Selection::Plug(name),
+        Some(Err(_)) => Selection::Bridge,
+    };
+    let overview = caller.overview(selection).await?;
+    Ok((HEADERS, document(&overview, &wanted).into_string()).into_response())
+}
+
+/// `POST /`: the button of a plug without JavaScript, as `on=NAME` or `off=NAME`. Shows the page again when the plug has
+/// switched, or cannot be.
+pub(super) async fn press(State(caller): State<Caller>, body: Bytes) -> Result<Response, Problem> {
+    let unknown = || Problem::new(StatusCode::BAD_REQUEST, "the form must hold on=NAME or off=NAME");
+    let (word, name) =
+        std::str::from_utf8(&body).ok().and_then(|body| body.split_once('=')).ok_or_else(unknown)?;
+    let relay = match word {
+        "on" => RelayState::On,
+        "off" => RelayState::Off,
+        _ => return Err(unknown()),
+    };
+    let name = PlugName::new(name).map_err(|_| unknown())?;
+    let place = HeaderValue::from_str(&format!("./#plug-{name}")).map_err(|_| unknown())?;
+    let command = SetCommand { relay: Some(Switch::To(relay)), ..SetCommand::default() };
+    // What failed is on the card.
+    drop(caller.command(name, PlugCommand::Set(command)).await?.await);
+    Ok((StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response())
+}
+
+/// `GET /page.css`
+pub(super) async fn style() -> Response {
+    asset("text/css; charset=utf-8", STYLE)
+}
+
+/// `GET /page.js`
+pub(super) async fn script() -> Response {
+    asset("text/javascript; charset=utf-8", SCRIPT)
+}
+
+fn asset(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "private, max-age=31536000, immutable"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, text).into_response()
+}
+
+// --- The document -------------------------------------------------------------------------------------------------------
+
+fn document(overview: &Overview, wanted: &Wanted) -> Markup {
+    let cards = cards(overview);
+    html! {
+        (DOCTYPE)
+        html lang="en" data-key=(KEY) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "Plugs · hs100d" }
+                link rel="icon" href=(ICON);
+                link rel="stylesheet" href={ "page.css?v=" (KEY) };
+                script type="module" src={ "page.js?v=" (KEY) } {}
+                noscript { meta http-equiv="refresh" content="10"; }
+            }
+            body {
+                (signs())
+                header {
+                    p.brand { (icon("plug")) "hs100d" }
+                    p.live #live role="status" hidden {}
+                }
+                main {
+                    (above(overview, &cards))
+                    p.unseen #changes aria-live="polite" {}
+                    @if cards.len() >= SEARCH_FROM { (find(&cards, wanted)) }
+                    (list(overview, &cards, wanted))
+                }
+                footer {
+                    span { "hs100d " (env!("CARGO_PKG_VERSION")) }
+                    a href="api/v1/plugs" { "API" }
+                    a href="openapi.json" { "OpenAPI" }
+                    a href="metrics" { "Metrics" }
+                }
+            }
+        }
+    }
+}
+
+/// The plugs by alias, each strip with its outlets.
+fn cards(overview: &Overview) -> Vec<Card<'_>> {
+    let Overview { snapshot, histories, clock, .. } = overview;
+    let of = |(plug, history)| Plug { plug, history, clock: *clock };
+    let all = snapshot.plugs.iter().zip(histories.iter().map(|history| &**history)).map(of);
+    let mut cards: Vec<Card<'_>> = Vec::new();
+    let mut by_strip: HashMap<&str, Vec<Plug<'_>>> = HashMap::new();
+    for plug in all {
+        match plug.plug.info.as_deref().and_then(|info| info.outlet.as_ref()) {
+            // A single outlet is shown alone: its strip is not selected.
+            Some(outlet) if snapshot.plugs.len() > 1 => {
+                by_strip.entry(outlet.strip.as_str()).or_default().push(plug)
+            }
+            _ => cards.push(Card { plug, outlets: Vec::new() }),
+        }
+    }
+    for card in &mut cards {
+        card.outlets = by_strip.remove(card.plug.name()).unwrap_or_default();
+    }
+    cards.sort_by_cached_key(|card| card.plug.alias().to_lowercase());
+    cards
+}
+
+/// What is above the cards: how many plugs do what, the broker, the cloud, and what needs attention.
+fn above(overview: &Overview, cards: &[Card<'_>]) -> Markup {
+    let Overview { snapshot, broker, .. } = overview;
+    let (mut facts, mut notes) = (Vec::new(), Vec::new());
+    match &broker.link {
+        Ok(()) if broker.is_embedded => facts.push(("good", "Broker", "built in".to_owned())),
+        Ok(()) => facts.push(("good", "Broker", "connected".to_owned())),
+        Err(why) => {
+            facts.push(("alert", "Broker", "not connected".to_owned()));
+            notes.push(("No broker.", why.clone()));
+        }
+    }
+    match &snapshot.info.cloud {
+        CloudStatus::Off => facts.push(("idle", "Cloud", "not set up".to_owned())),
+        CloudStatus::Ok => facts.push(("good", "Cloud", "works".to_owned())),
+        CloudStatus::Down(why) => {
+            facts.push(("alert", "Cloud", "does not work".to_owned()));
+            notes.push(("The cloud does not work.", why.to_string()));
+        }
+        CloudStatus::Stopped(why) => {
+            facts.push(("alert", "Cloud", "stopped".to_owned()));
+            notes.push(("The cloud is not used any more.", why.to_string()));
+        }
+    }
+    let away = cards.iter().filter(|card| Show::Unreachable.fits(card)).count();
+    if away > 1 && away == cards.len() {
+        let why = "If they stopped together, look at the Wi-Fi, the router and this machine's network first.";
+        notes.push(("No plug answers.", why.to_owned()));
+    }
+    html! {
+        section.overview aria-label="Overview" {
+            h1 #headline { (headline(cards)) }
+            dl.facts #facts {
+                @for (sign, name, words) in &facts {
+                    div.(sign) { dt { (name) } dd { (icon(sign)) (words) } }
+                }
+            }
+            div.notes #notes {
+                @for (what, why) in &notes {
+                    p.note { (icon("alert")) span { b { (what) } " " (why) } }
+                }
+            }
+            div #unserved {}
+        }
+    }
+}
+
+/// The numbers of the cards in a sentence.
+fn headline(cards: &[Card<'_>]) -> String {
+    let [all, on, away] = [Show::All, Show::On, Show::Unreachable]
+        .map(|show| cards.iter().filter(|card| show.fits(card)).count());
+    let plugs = if all == 1 { "plug" } else { "plugs" };
+    match (all, away) {
+        (0, _) => "No plugs yet".to_owned(),
+        (_, 0) => format!("{all} {plugs}, {on} on"),
+        _ => format!("{all} {plugs}, {on} on, {away} not reachable"),
+    }
+}
+
+/// The search and the filters: a form and links, so that they work without JavaScript.
+fn find(cards: &[Card<'_>], wanted: &Wanted) -> Markup {
+    html! {
+        div.find {
+            form role="search" action="./" {
+                label.unseen for="search" { "Search by name or model" }
+                input #search type="search" name="q" value=(wanted.q) placeholder="Search" autocomplete="off";
+                @if wanted.show != Show::All { input type="hidden" name="show" value=(wanted.show.words().0); }
+            }
+            nav aria-label="Filter" {
+                ul {
+                    @for show in Show::ALL {
+                        @let (word, name) = show.words();
+                        li {
+                            a href={ "./?show=" (word) } data-show=(word)
+                                aria-current=[(show == wanted.show).then_some("true")] {
+                                (name) " " b { (cards.iter().filter(|card| show.fits(card)).count()) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The cards that are wanted, in one form: each button sends its own plug.
+fn list(overview: &Overview, cards: &[Card<'_>], wanted: &Wanted) -> Markup {
+    let words: Vec<_> = wanted.q.split_whitespace().map(str::to_lowercase).collect();
+    let fits = |card: &&Card<'_>| wanted.show.fits(card) && card.has(&words);
+    let shown: Vec<_> = cards.iter().filter(fits).collect();
+    html! {
+        form.plugs #plugs method="post" action="./" {
+            @for card in &shown { (card.render(shown.len() <= DRAWN_UP_TO)) }
+        }
+        p.empty #nothing hidden[cards.is_empty() || !shown.is_empty()] { "No plug fits the search and the filter." }
+        div #none hidden[!cards.is_empty()] { @if cards.is_empty() { (no_plugs(overview)) } }
+    }
+}
+
+/// What to do if there is no plug.
+fn no_plugs(overview: &Overview) -> Markup {
+    html! {
+        section.empty {
+            @if overview.snapshot.is_ready {
+                p { "hs100d has found no plug. It searches on, and shows one as soon as it answers. If that takes long:" }
+                ul {
+                    li { "Set the plug up in the Kasa app, so that it is in the same network as this machine." }
+                    li { "Run " code { "hs100d discover" } " here: it shows what answers." }
+                    li { "For a plug behind another router, give its address as " code { "host" } " in a " code { "[[plug]]" } " entry." }
+                    li { "A Kasa account in " code { "[cloud]" } " finds the plugs that the LAN does not reach." }
+                }
+            } @else {
+                p { "hs100d has just started, and is looking for plugs." }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use super::*;
+    use crate::bridge::event::{BridgeInfo, Energy, OutletInfo, PlugInfo, PlugState};
+    use crate::bridge::failures::Failures;
+    use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
+    use crate::http::history::{DAY, History};
+    use crate::http::overview::BrokerStatus;
+    use crate::model::Availability;
+    use crate::payload::Clock;
+    use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A home at one moment, with a day behind it.
+    struct Home {
+        begin: Instant,
+        overview: Overview,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let begin = Instant::now();
+            let system = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_800_000);
+            let info = BridgeInfo { cloud: CloudStatus::Ok, ..BridgeInfo::default() };
+            let snapshot = Snapshot { info, is_ready: true, plugs: Vec::new() };
+            let broker = BrokerStatus { is_embedded: true, link: Ok(()) };
+            let clock = Clock { instant: begin + DAY, system };
+            Self { begin, overview: Overview { snapshot, histories: Vec::new(), broker, clock } }
+        }
+
+        /// Adds a plug: its state, and the hour from which on it was reached like this.
+        fn plug(
+            &mut self,
+            alias: &str,
+            model: &str,
+            relay: RelayState,
+            days: &[(f32, Option<Route>)],
+        ) -> &mut PlugSnapshot {
+            let mut history = History::default();
+            for (hour, route) in days {
+                history.note(*route, Some(relay), self.begin + HOUR.mul_f32(*hour));
+            }
+            let name = crate::bridge::slug::slug(alias);
+            let route = days.last().and_then(|(_, route)| *route);
+            let device = DeviceInfo {
+                device_id: None,
+                mac: None,
+                alias: alias.into(),
+                model: model.into(),
+                hw_version: "1.0".into(),
+                sw_version: "1.2.6".into(),
+                kind: "IOT.SMARTPLUGSWITCH".into(),
+                feature: "TIM".into(),
+                dev_name: "".into(),
+                dims: false,
+                outlets: [].into(),
+            };
+            let info = PlugInfo {
+                device: Arc::new(device),
+                address: None,
+                protocol: None,
+                rssi: Some(-58),
+                cloud_connected: None,
+                outlet: None,
+                outlets: Arc::default(),
+                schedule: None,
+            };
+            let on_since = (relay == RelayState::On).then(|| self.overview.clock.instant - 3 * HOUR);
+            let state = PlugState { relay, route, led: None, on_since, brightness: None, until: None };
+            self.overview.histories.push(Arc::new(history));
+            self.overview.snapshot.plugs.push(PlugSnapshot {
+                name: PlugName::new(&name).unwrap(),
+                state: Some(state),
+                info: Some(Arc::new(info)),
+                energy: None,
+                availability: Some(if route.is_some() {
+                    Availability::Online
+                } else {
+                    Availability::Offline
+                }),
+                route,
+                failures: Failures::default(),
+                protocol: None,
+            });
+            self.overview.snapshot.plugs.last_mut().unwrap()
+        }
+
+        /// The last plug has a meter, which showed this in each minute of the day.
+        fn meter(&mut self, watts: impl Fn(u32) -> f32) {
+            let history = Arc::get_mut(self.overview.histories.last_mut().unwrap()).unwrap();
+            for minute in 0..1440 {
+                history.note_power(watts(minute), self.begin + Duration::from_secs(60 * u64::from(minute)));
+            }
+            let meter = Meter { power: Some(f64::from(watts(1439))), ..Meter::default() };
+            let plug = self.overview.snapshot.plugs.last_mut().unwrap();
+            plug.energy = Some(Energy { meter, today: Some(0.41), month: None });
+        }
+
+        /// The last plug is a strip with these outlets.
+        fn outlets(&mut self, outlets: &[(&str, RelayState)]) {
+            let strip = self.overview.snapshot.plugs.len() - 1;
+            let name = self.overview.snapshot.plugs[strip].name.clone();
+            let described = outlets
+                .iter()
+                .map(|(alias, _)| OutletDescription { id: "00".into(), alias: (*alias).into() });
+            let described: Vec<_> = described.collect();
+            for (number, (alias, relay)) in (0..).zip(outlets) {
+                let outlet = self.plug(alias, "HS300(US)", *relay, &[(0.0, Some(Route::Local))]);
+                let info = Arc::get_mut(outlet.info.as_mut().unwrap()).unwrap();
+                info.outlet = Some(OutletInfo { number, strip: name.clone() });
+                Arc::get_mut(&mut info.device).unwrap().outlets = described.clone().into();
+            }
+        }
+
+        fn shown(&self, wanted: &Wanted) -> String {
+            document(&self.overview, wanted).into_string()
+        }
+    }
+
+    use RelayState::{Off, On};
+
+    const LAN: &[(f32, Option<Route>)] = &[(0.0, Some(Route::Local))];
+    const CUT: &[(f32, Option<Route>)] = &[(0.0, Some(Route::Local)), (15.0, Some(Route::Cloud))];
+    const LOST: &[(f32, Option<Route>)] = &[(0.0, Some(Route::Local)), (18.5, None)];
+
+    fn family() -> Home {
+        let mut home = Home::new();
+        home.plug(
+            "Kitchen Kettle",
+            "HS110(EU)",
+            On,
+            &[
+                (0.0, Some(Route::Local)),
+                (20.0, Some(Route::Cloud)),
+                (20.5, None),
+                (20.6, Some(Route::Local)),
+            ],
+        );
+        home.meter(
+            |minute| if minute % 360 < 50 || minute > 1400 { 1850.0 + (minute % 7) as f32 } else { 1.2 },
+        );
+        home.plug("Hall Lamp", "HS100(EU)", Off, CUT);
+        home.plug("Christmas Tree", "HS100(EU)", On, LOST);
+        home.plug("Desk", "HS300(US)", On, LAN);
+        home.meter(|minute| 60.0 + 25.0 * (minute as f32 / 90.0).sin());
+        home.outlets(&[("Monitor", On), ("Desk lamp", Off), ("Printer", Off), ("NAS", On)]);
+        home.plug("Aquarium", "HS103(UK)", On, LAN);
+        home
+    }
+
+    /// The part of the page from the card of this plug on.
+    fn card_of<'a>(page: &'a str, name: &str) -> &'a str {
+        let (_, from) = page.split_once(&format!("id=\"plug-{name}\"")).expect("the card of the plug");
+        from.split("<article").next().unwrap()
+    }
+
+    #[test]
+    fn a_card_says_its_state_its_route_and_its_day_in_words() {
+        let page = family().shown(&Wanted::default());
+        assert!(page.contains("<h1 id=\"headline\">5 plugs, 3 on, 1 not reachable</h1>"), "{page}");
+        let kettle = card_of(&page, "kitchen-kettle");
+        let parts = [
+            "Kitchen Kettle",
+            "HS110(EU)",
+            ">On<",
+            "for 3 h",
+            ">LAN<",
+            "−58 dBm",
+            "peak 1856 W",
+            "% cloud",
+            "% neither",
+        ];
+        for part in parts {
+            assert!(kettle.contains(part), "{part} in {kettle}");
+        }
+        assert!(kettle.contains(r#"name="off" value="kitchen-kettle" aria-pressed="true""#), "{kettle}");
+        let lamp = card_of(&page, "hall-lamp");
+        assert!(lamp.contains(r#"name="on" value="hall-lamp" aria-pressed="false""#), "{lamp}");
+        assert!(lamp.contains("62.5 % LAN") && lamp.contains("37.5 % cloud"), "{lamp}");
+    }
+
+    #[test]
+    fn a_plug_that_is_not_reachable_shows_that_first_and_its_state_as_past() {
+        let page = family().shown(&Wanted::default());
+        let tree = card_of(&page, "christmas-tree");
+        assert!(
+            tree.contains("Not reachable") && tree.contains("was on") && tree.contains("for 5 h"),
+            "{tree}"
+        );
+        assert!(!tree.contains("dBm\""), "{tree}");
+        assert!(page.contains(r#"class="card away" id="plug-christmas-tree""#), "{page}");
+    }
+
+    #[test]
+    fn a_strip_shows_its_outlets_each_with_a_switch() {
+        let page = family().shown(&Wanted::default());
+        let desk = card_of(&page, "desk");
+        for outlet in ["monitor", "desk-lamp", "printer", "nas"] {
+            assert!(desk.contains(&format!("value=\"{outlet}\"")), "{outlet} in {desk}");
+        }
+    }
+
+    #[test]
+    fn text_of_devices_is_text() {
+        let mut home = Home::new();
+        let evil = r#""><script>alert(1)</script>'&amp;<img src=x onerror=y>"#;
+        home.plug(evil, r#"</style><b"#, On, LAN);
+        let page = home.shown(&Wanted { q: evil.to_owned(), ..Wanted::default() });
+        assert_eq!(page.matches("<script").count(), 1, "the page's own: {page}");
+        assert!(!page.contains("<img") && !page.contains("<b\"") && !page.contains("</style>"), "{page}");
+        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{page}");
+    }
+
+    #[test]
+    fn the_page_has_nothing_inline_and_no_address_of_another_host() {
+        for page in [family(), Home::new()].map(|home| home.shown(&Wanted::default())) {
+            for part in
+                [" style=", "<style", " onclick", "javascript:", "//", "src=\"/", "href=\"/", "action=\"/"]
+            {
+                let allowed = page.replace("http://www.w3.org/2000/svg", "");
+                assert!(!allowed.contains(part), "{part} in {page}");
+            }
+        }
+        assert!(HEADERS[1].1.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn from_twenty_plugs_on_there_is_a_search_that_needs_no_script() {
+        let mut home = Home::new();
+        for number in 1..SEARCH_FROM {
+            home.plug(&format!("Lamp {number}"), "HS100(EU)", Off, LAN);
+        }
+        assert!(!home.shown(&Wanted::default()).contains("type=\"search\""));
+        home.plug("Élan vital", "HS110(EU)", On, CUT);
+        let all = home.shown(&Wanted::default());
+        assert!(all.contains("type=\"search\"") && all.matches("<article").count() == 20, "{all}");
+        let found = home.shown(&Wanted { q: " hs110 ÉLAN ".to_owned(), ..Wanted::default() });
+        assert_eq!(found.matches("<article").count(), 1);
+        let cloud = home.shown(&Wanted { show: Show::Cloud, ..Wanted::default() });
+        assert_eq!(cloud.matches("<article").count(), 1);
+        let none = home.shown(&Wanted { show: Show::Unreachable, ..Wanted::default() });
+        assert!(none.contains("id=\"nothing\">No plug fits"), "{none}");
+    }
+
+    #[test]
+    fn a_page_with_many_plugs_leaves_the_lines_of_the_power_to_the_script() {
+        let mut home = Home::new();
+        for number in 0..=DRAWN_UP_TO {
+            home.plug(&format!("Lamp {number}"), "HS110(EU)", Off, LAN);
+            home.meter(|_| 1.0);
+        }
+        let page = home.shown(&Wanted::default());
+        assert_eq!((page.matches("data-undrawn").count(), page.matches("class=\"spark\"").count()), (61, 0));
+        home.overview.snapshot.plugs.truncate(1);
+        let one = home.shown(&Wanted::default());
+        assert_eq!((one.matches("data-undrawn").count(), one.matches("class=\"spark\"").count()), (0, 1));
+    }
+
+    #[test]
+    fn without_a_plug_the_page_says_what_to_do() {
+        let mut home = Home::new();
+        let page = home.shown(&Wanted::default());
+        assert!(page.contains("No plugs yet") && page.contains("hs100d discover"), "{page}");
+        home.overview.snapshot.is_ready = false;
+        let page = home.shown(&Wanted::default());
+        assert!(page.contains("has just started"), "{page}");
+    }
+
+    #[test]
+    fn a_broker_and_a_cloud_that_do_not_work_are_shown_with_their_reason() {
+        let mut home = family();
+        home.overview.broker =
+            BrokerStatus { is_embedded: false, link: Err("broker.lan: connection refused".to_owned()) };
+        home.overview.snapshot.info.cloud = CloudStatus::Stopped("the password was refused".into());
+        let page = home.shown(&Wanted::default());
+        assert!(
+            page.contains("broker.lan: connection refused") && page.contains("the password was refused"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn a_plug_that_was_never_read_has_a_card() {
+        let mut home = Home::new();
+        let plug = home.plug("Lamp", "HS100(EU)", Off, LAN);
+        (plug.state, plug.info, plug.availability, plug.route) = (None, None, None, None);
+        home.overview.histories = vec![Arc::default()];
+        let page = home.shown(&Wanted::default());
+        assert!(card_of(&page, "lamp").contains("Not read yet"), "{page}");
+        home.overview.snapshot.plugs[0].availability = Some(Availability::Offline);
+        let page = home.shown(&Wanted::default());
+        assert!(card_of(&page, "lamp").contains("Not reachable"), "{page}");
+    }
+
+    /// `HS100D_WRITE_PAGE=FOLDER cargo test --lib page::tests::pages` writes pages to look at.
+    #[test]
+    fn pages_can_be_written_to_look_at() {
+        let Ok(folder) = std::env::var("HS100D_WRITE_PAGE") else { return };
+        let write = |name: &str, text: String| std::fs::write(Path::new(&folder).join(name), text).unwrap();
+        write("family.html", family().shown(&Wanted::default()));
+        let mut many = Home::new();
+        for number in 0..1000 {
+            let (relay, day) = match number % 17 {
+                0 => (On, CUT),
+                3 => (Off, LOST),
+                n if n % 3 == 0 => (On, LAN),
+                _ => (Off, LAN),
+            };
+            many.plug(&format!("Room {} lamp {}", number / 8 + 1, number % 8 + 1), "HS110(EU)", relay, day);
+            many.meter(|minute| 40.0 + ((minute / (9 + number % 40)) % 3) as f32 * 20.0);
+        }
+        write("many.html", many.shown(&Wanted::default()));
+        write("empty.html", Home::new().shown(&Wanted::default()));
+        let mut broken = family();
+        for plug in &mut broken.overview.snapshot.plugs {
+            plug.availability = Some(Availability::Offline);
+            plug.state.as_mut().unwrap().route = None;
+        }
+        broken.overview.broker = BrokerStatus {
+            is_embedded: false,
+            link: Err("broker.lan:1883: connection refused: start the broker, or correct mqtt.url".to_owned()),
+        };
+        broken.overview.snapshot.info.cloud = CloudStatus::Stopped("the cloud refuses the password of me@example.com: check cloud.password_file; then run `hs100d cloud login`".into());
+        write("broken.html", broken.shown(&Wanted::default()));
+        write("page.css", STYLE.to_owned());
+        write("page.js", SCRIPT.to_owned());
+    }
+}
