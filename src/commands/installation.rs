@@ -37,6 +37,20 @@ impl Installation {
         Ok(Self { config, state_dir, service, typed: context.typed.clone() })
     }
 
+    /// The same for a command to the running daemon, which cannot be asked without what the config names.
+    ///
+    /// # Errors
+    /// A mistake in the config, or a file of the service that this user may not read.
+    pub(super) fn of_daemon(context: &Context) -> Result<Self, Failed> {
+        Self::of(context).map_err(|invalid| {
+            let service = Service::beside(&context.config_path(), &context.environment);
+            let locked = service.filter(|service| service.reach == Reach::Locked);
+            locked
+                .and_then(|service| out_of_reach(&service, &context.typed))
+                .unwrap_or_else(|| invalid.into())
+        })
+    }
+
     /// The store, for reading and writing.
     ///
     /// # Errors
@@ -57,24 +71,20 @@ impl Installation {
 
     /// What to type instead, if this user may not read the service's state or credentials.
     pub(super) fn out_of_reach(&self) -> Option<Failed> {
-        let service = self.service.as_ref()?;
-        let (state_dir, typed) = (service.state_dir.display(), &self.typed);
-        match service.reach {
-            Reach::Usable => None,
-            Reach::Locked => {
-                let line = format!(
-                    "this user may not read the service's state in {state_dir} and its passwords in {}: type `sudo {typed}`",
-                    service.credentials.display()
-                );
-                Some(Failed::new(Exit::Permission, line))
-            }
-            Reach::Missing => {
-                let line = format!(
-                    "the service has not run yet, so there is no {state_dir}: type `sudo systemctl start hs100d`, then \
-                     `sudo {typed}`"
-                );
-                Some(Failed::new(Exit::Unavailable, line))
-            }
+        out_of_reach(self.service.as_ref()?, &self.typed)
+    }
+
+    /// What the user typed.
+    pub(super) fn typed(&self) -> &str {
+        &self.typed
+    }
+
+    /// What to do if no daemon answers.
+    pub(super) fn how_to_start(&self) -> &'static str {
+        match &self.service {
+            Some(service) if service.is_running() => "the service runs: see `journalctl -u hs100d`",
+            Some(_) => "type `sudo systemctl start hs100d`",
+            None => "start it with `hs100d run`, or name its config with --config",
         }
     }
 
@@ -83,6 +93,28 @@ impl Installation {
         let service = self.service.as_ref().filter(|service| service.reach == Reach::Locked)?;
         let (state_dir, typed) = (service.state_dir.display(), &self.typed);
         Some(format!("this user may not read the service's state ({state_dir}); `sudo {typed}` may"))
+    }
+}
+
+/// What to type instead, if this user may not read the service's state or credentials.
+fn out_of_reach(service: &Service, typed: &str) -> Option<Failed> {
+    let state_dir = service.state_dir.display();
+    match service.reach {
+        Reach::Usable => None,
+        Reach::Locked => {
+            let line = format!(
+                "this user may not read the service's state in {state_dir} and its passwords in {}: type `sudo {typed}`",
+                service.credentials.display()
+            );
+            Some(Failed::new(Exit::Permission, line))
+        }
+        Reach::Missing => {
+            let line = format!(
+                "the service has not run yet, so there is no {state_dir}: type `sudo systemctl start hs100d`, then \
+                 `sudo {typed}`"
+            );
+            Some(Failed::new(Exit::Unavailable, line))
+        }
     }
 }
 

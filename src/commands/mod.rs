@@ -7,20 +7,24 @@ mod check;
 mod cloud;
 mod completions;
 mod daemon_client;
+mod daemon_http;
 #[cfg(feature = "sim")]
 mod demo;
 mod discover;
 mod doctor;
 mod forget;
 mod hardening;
+mod health;
 mod installation;
 mod klap;
 mod known;
+mod list;
 mod man;
 mod oneshot;
 mod plug;
 mod progress;
 mod run;
+mod running;
 mod table;
 mod target;
 
@@ -71,9 +75,13 @@ enum Command {
     Discover(discover::Args),
     /// Read or switch one plug, without MQTT
     Plug(plug::Args),
+    /// List the plugs of the running daemon
+    List(list::Args),
     /// Log in to the TP-Link account, log out, or list its devices
     #[command(subcommand, arg_required_else_help = false)]
     Cloud(cloud::CloudCommand),
+    /// Check that the running daemon answers: exit code 0, or 69
+    Health,
     /// Remove a plug from the store, and everything about it that the broker retains
     Forget(forget::Args),
     /// Print the completions for a shell
@@ -169,7 +177,9 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
         Command::Check(args) => check::run(args, &context).await,
         Command::Discover(args) => discover::run(args, &context).await,
         Command::Plug(args) => plug::run(args, &context).await,
+        Command::List(args) => list::run(args, &context).await,
         Command::Cloud(command) => cloud::run(command, &context).await,
+        Command::Health => health::run(&context).await,
         Command::Forget(args) => forget::run(args, &context).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
@@ -204,7 +214,9 @@ impl Command {
             Self::Check(_)
             | Self::Discover(_)
             | Self::Plug(_)
+            | Self::List(_)
             | Self::Cloud(_)
+            | Self::Health
             | Self::Forget(_)
             | Self::Completions(_)
             | Self::Man(_) => false,

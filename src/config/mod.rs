@@ -194,6 +194,17 @@ impl Config {
         }
     }
 
+    /// Where a program on this machine finds HTTP; `None` if it is off, or if the daemon chooses the port.
+    pub(crate) fn http_address(&self) -> Option<http::Listen> {
+        match &self.http.as_ref()?.listen {
+            http::Listen::Tcp(address) if address.port() == 0 => None,
+            http::Listen::Tcp(address) => {
+                Some(http::Listen::Tcp(SocketAddr::new(connectable(address.ip()), address.port())))
+            }
+            http::Listen::Unix(path) => Some(http::Listen::Unix(path.clone())),
+        }
+    }
+
     fn link(&self, instance: &str, host: String, port: u16) -> mqtt::MqttSettings {
         mqtt::MqttSettings {
             host,

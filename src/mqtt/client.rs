@@ -171,15 +171,15 @@ pub async fn request(
 }
 
 /// One connection.
-struct Client {
-    settings: MqttSettings,
+pub(super) struct Client {
+    pub(super) settings: MqttSettings,
     progress: ConnectProgress,
-    client: AsyncClient,
+    pub(super) client: AsyncClient,
     events: EventLoop,
 }
 
 impl Client {
-    fn start(settings: MqttSettings, purpose: &str) -> Self {
+    pub(super) fn start(settings: MqttSettings, purpose: &str) -> Self {
         Self::with(settings, purpose, connect::options)
     }
 
@@ -257,7 +257,8 @@ impl Client {
         }
     }
 
-    async fn next(&mut self) -> Result<Incoming, LinkFailure> {
+    /// The next packet. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Incoming, LinkFailure> {
         loop {
             match self.events.poll().await {
                 Ok(Event::Incoming(incoming)) => return Ok(incoming),
@@ -268,13 +269,13 @@ impl Client {
     }
 
     /// Disconnects. Whether the DISCONNECT arrives does not matter for the result.
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         let _ = self.client.try_disconnect();
         let _ = tokio::time::timeout(DISCONNECT_WITHIN, async { while self.events.poll().await.is_ok() {} })
             .await;
     }
 
-    fn denied(&self, why: &str) -> LinkFailure {
+    pub(super) fn denied(&self, why: &str) -> LinkFailure {
         let why = format!("it refuses our subscription below {}/ ({why})", self.settings.base_topic);
         LinkFailure::of(FailureReason::SubscriptionDenied, &why, &self.settings)
     }

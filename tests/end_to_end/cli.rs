@@ -618,13 +618,13 @@ async fn a_plug_whose_entry_has_no_name_is_not_forgotten_without_a_daemon_either
 }
 
 /// Stands in for `/etc` and `/var/lib` of a machine with the service. Commands run in a mount namespace.
-struct Machine {
+pub(crate) struct Machine {
     folder: tempfile::TempDir,
 }
 
 /// The user id of the service, and that of a user who has no rights to it.
 const SERVICE: u32 = 61_500;
-const SOMEBODY: u32 = 12_345;
+pub(crate) const SOMEBODY: u32 = 12_345;
 /// The program is mounted where every user may run it.
 const BESIDE_SERVICE: &str = "mount --bind \"$1/lib\" /var/lib && mount --bind \"$2\" \"$1/hs100d\" && \
      { [ ! -d /etc/ssl ] || mount --bind /etc/ssl \"$1/etc/ssl\"; } && mount --rbind \"$1/etc\" /etc && user=$3 && cd / && program=\"$1/hs100d\" && shift 3 && \
@@ -632,7 +632,7 @@ const BESIDE_SERVICE: &str = "mount --bind \"$1/lib\" /var/lib && mount --bind \
 
 impl Machine {
     /// Gives the state directory to the service, as systemd does for a dynamic user.
-    fn of(state: &std::path::Path, config: &str, password: &str) -> Option<Self> {
+    pub(crate) fn of(state: &std::path::Path, config: &str, password: &str) -> Option<Self> {
         use std::os::unix::fs::{PermissionsExt, chown, symlink};
         let trial = std::process::Command::new("unshare")
             .args(["--mount", "setpriv", "--reuid", "1", "true"])
@@ -663,7 +663,7 @@ impl Machine {
         Some(machine)
     }
 
-    fn path(&self, path: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, path: &str) -> std::path::PathBuf {
         self.folder.path().join(path)
     }
 
@@ -691,7 +691,7 @@ impl Machine {
     }
 
     /// The last line on standard error, if the command ends with this code.
-    async fn fails(&self, user: u32, words: &[&str], code: i32) -> String {
+    pub(crate) async fn fails(&self, user: u32, words: &[&str], code: i32) -> String {
         let output = self.run(user, words, ACCOUNT.1).await;
         let line = String::from_utf8(output.stderr.clone()).unwrap();
         assert_eq!((output.status.code(), line.lines().count()), (Some(code), 1), "{words:?}: {output:?}");

@@ -14,6 +14,7 @@ mod doctor_broker;
 mod host_faults;
 mod klap;
 mod klap_features;
+mod list_watch_health;
 mod peers;
 mod routes;
 mod secrets;

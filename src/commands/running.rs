@@ -1,0 +1,147 @@
+//! The running daemon as commands see it: over HTTP, else over MQTT.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::daemon_http::{DaemonConnection, DaemonHttp, HttpFailure};
+use super::installation::Installation;
+use super::{Exit, Failed};
+use crate::config::MqttChoice;
+use crate::mqtt::failure::reason::FailureReason;
+use crate::mqtt::{BrokerUnusable, DaemonTopics, ReadScope, Reader};
+
+/// The running daemon, by the way on which it was found.
+pub(super) enum RunningDaemon {
+    Http(DaemonConnection),
+    Mqtt {
+        /// In words.
+        broker: String,
+        published: DaemonTopics,
+    },
+}
+
+/// Why the daemon was not found over MQTT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NotPublishing {
+    /// In words, without a remedy.
+    why: String,
+    login_refused: bool,
+}
+
+impl RunningDaemon {
+    /// Asks over HTTP, and if hs100d does not listen there over MQTT. Each may take this long.
+    ///
+    /// # Errors
+    /// No daemon answers, or this user may not ask it.
+    pub(super) async fn find(
+        installation: &Installation,
+        scope: ReadScope,
+        within: Duration,
+    ) -> Result<Self, Failed> {
+        let mut why_not = Vec::new();
+        if let Some(http) = DaemonHttp::of(&installation.config) {
+            match http.connect(Instant::now() + within).await {
+                Ok(connection) => return Ok(Self::Http(connection)),
+                Err(failure) if is_final(&failure) => return Err(refused(&failure, installation)),
+                Err(failure) => why_not.push(failure.to_string()),
+            }
+        }
+        match over_mqtt(installation, scope, Instant::now() + within).await {
+            Ok(daemon) => Ok(daemon),
+            Err(failure) => {
+                why_not.push(failure.why);
+                let locked = installation.out_of_reach().filter(|_| failure.login_refused);
+                Err(locked.unwrap_or_else(|| not_found(&why_not, installation)))
+            }
+        }
+    }
+
+    /// The plugs, as the API shows them.
+    ///
+    /// # Errors
+    /// The daemon does not answer within this time.
+    pub(super) async fn plugs(
+        self,
+        installation: &Installation,
+        within: Duration,
+    ) -> Result<Vec<Value>, Failed> {
+        match self {
+            Self::Http(mut connection) => {
+                let plugs = connection.plugs(Instant::now() + within).await;
+                plugs.map_err(|failure| refused(&failure, installation))
+            }
+            Self::Mqtt { published, .. } => Ok(published.plugs.into_values().collect()),
+        }
+    }
+}
+
+/// Whether hs100d itself has answered, or is there and may not be asked.
+fn is_final(failure: &HttpFailure) -> bool {
+    match failure {
+        HttpFailure::Denied(_)
+        | HttpFailure::WrongToken(_)
+        | HttpFailure::NoToken(_)
+        | HttpFailure::Refused(..) => true,
+        HttpFailure::Absent(_) | HttpFailure::Other(..) | HttpFailure::Unreachable(..) => false,
+    }
+}
+
+fn refused(failure: &HttpFailure, installation: &Installation) -> Failed {
+    match failure {
+        HttpFailure::WrongToken(_) | HttpFailure::NoToken(_) => {
+            installation.out_of_reach().unwrap_or_else(|| {
+                let remedy =
+                    "name the config of the daemon with --config, or reload the daemon if it has changed";
+                Failed::new(Exit::Permission, format!("{failure}: {remedy}"))
+            })
+        }
+        HttpFailure::Denied(_) => {
+            Failed::new(Exit::Permission, format!("{failure}: type `sudo {}`", installation.typed()))
+        }
+        _ => Failed::new(Exit::Unavailable, format!("{failure}: see the log of the daemon")),
+    }
+}
+
+async fn over_mqtt(
+    installation: &Installation,
+    scope: ReadScope,
+    end: Instant,
+) -> Result<RunningDaemon, NotPublishing> {
+    let instance = installation.look().instance().to_owned();
+    let settings = match installation.config.mqtt(&instance, Path::new("")) {
+        MqttChoice::Embedded { link, .. } => link,
+        MqttChoice::Outside(settings) => settings,
+    };
+    let broker = format!("the broker at {}:{}", settings.host, settings.port);
+    let base_topic = settings.base_topic.clone();
+    let mut reader = Reader::start(settings, scope);
+    let published = reader.retained(end).await?;
+    reader.end().await;
+    match published.state.as_deref() {
+        Some("online") => Ok(RunningDaemon::Mqtt { broker, published }),
+        Some(_) => Err(NotPublishing::because(format!("{broker} says that the daemon is offline"))),
+        None => Err(NotPublishing::because(format!("no daemon publishes below {base_topic}/ at {broker}"))),
+    }
+}
+
+fn not_found(why_not: &[String], installation: &Installation) -> Failed {
+    let line =
+        format!("no running daemon was found: {}: {}", why_not.join("; "), installation.how_to_start());
+    Failed::new(Exit::Unavailable, line)
+}
+
+impl NotPublishing {
+    fn because(why: String) -> Self {
+        Self { why, login_refused: false }
+    }
+}
+
+impl From<BrokerUnusable> for NotPublishing {
+    fn from(BrokerUnusable { reason, remedy, text }: BrokerUnusable) -> Self {
+        let why = text.strip_suffix(remedy).map_or(&*text, |why| why.trim_end_matches([':', ' ']));
+        Self { why: why.to_owned(), login_refused: reason == FailureReason::LoginRefused }
+    }
+}
