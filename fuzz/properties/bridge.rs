@@ -537,7 +537,7 @@ impl Home {
 
     /// A snapshot has exactly what was published.
     fn the_snapshot_is_what_was_published(&self) {
-        let Snapshot { info, is_ready, plugs } = self.bridge.snapshot();
+        let Snapshot { info, is_ready, plugs, .. } = self.bridge.snapshot();
         assert!(info.online <= info.plugs);
         // Another broker gets `Ready` before the first round is done.
         assert!(self.is_ready || !is_ready);

@@ -7,6 +7,7 @@ use super::event::{AccountPlug, Action, Identity, KnownPlug, Notice, NoticeKind,
 use super::plug::{KlapPort, Plug};
 use super::reload::{PlugsByAddress, RememberedPlugs};
 use super::route::RoutePreference;
+use super::unserved::UnservedDevice;
 use super::{Bridge, Counts, MOST_PLUGS, PlugSettings, for_notice};
 use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::smarthome::message::{DeviceInfo, Outlet, Reading};
@@ -257,8 +258,15 @@ impl Bridge {
         let other = (Some(address.host()), Some(found));
         let kept = name.as_ref().map_or("an entry".to_owned(), ToString::to_string);
         let alias = format!("\"{}\"", for_notice(&device.alias));
-        let detail = format!("found {}", same_device_id(&alias, &other, &kept, &served));
-        self.name_second_of_its_id(found, name, detail);
+        let detail = same_device_id(&alias, &other, &kept, &served);
+        let second = UnservedDevice::new(
+            Identity { device_id: None, mac: Some(found) },
+            Some(address),
+            detail.clone(),
+            now,
+        );
+        self.note_unserved(second.called(&device.alias, &device.model), now);
+        self.name_second_of_its_id(found, name, format!("found {detail}"));
         true
     }
 
@@ -285,15 +293,18 @@ impl Bridge {
 
     /// Adds a plug that says it speaks KLAP. It has no name until it answers, for its reply to discovery has no alias.
     pub(super) fn adopt_klap(&mut self, address: Address, device: &TdpReply, now: Instant) {
-        if !self.adopt {
-            return self.look_up(address, device, now);
-        }
-        let may_use_lan = self.policy.preference != RoutePreference::Cloud;
-        if !may_use_lan || self.counts.plugs >= MOST_PLUGS {
-            return;
-        }
         // The device id in this reply is another one than that of its sysinfo.
         let identity = Identity { device_id: None, mac: device.mac };
+        let may_use_lan = self.policy.preference != RoutePreference::Cloud;
+        if !self.adopt || !may_use_lan || self.counts.plugs >= MOST_PLUGS {
+            let reason = self.why_not_adopted(&identity);
+            let found = UnservedDevice::new(identity, Some(&address), reason, now);
+            self.note_unserved(found.called("", &device.model), now);
+            if !self.adopt {
+                self.look_up(address, device, now);
+            }
+            return;
+        }
         let key = self.add(Plug::new(self.next_key(), identity, Arc::clone(&self.policy), now), now);
         self.sight(key, address, Some(device.port), now);
     }

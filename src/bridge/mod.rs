@@ -19,6 +19,8 @@ pub mod route;
 pub(crate) mod slug;
 pub mod snapshot;
 mod timers;
+pub mod unserved;
+mod unserved_list;
 mod unsupported;
 mod unsupported_notices;
 pub mod waiting;
@@ -44,6 +46,7 @@ use reload::{PlugsByAddress, RememberedPlugs};
 use route::RoutePolicy;
 use snapshot::Snapshot;
 use timers::Timers;
+use unserved::{UnservedDevice, UnservedDevices};
 use unsupported::UnsupportedDevices;
 use waiting::{Waiting, WaitingFor};
 
@@ -117,6 +120,7 @@ pub struct Bridge {
     /// Requests for the device list since it last arrived.
     list_misses: u32,
     unsupported: UnsupportedDevices,
+    unserved: UnservedDevices,
     lookups: Lookups,
 }
 
@@ -171,6 +175,7 @@ impl Bridge {
             list_at: None,
             list_misses: 0,
             unsupported: UnsupportedDevices::default(),
+            unserved: UnservedDevices::default(),
             lookups: Lookups::default(),
         };
         bridge.reload(settings, now);
@@ -189,6 +194,7 @@ impl Bridge {
         self.list_at = settings.cloud.then_some(now);
         self.list_misses = 0;
         self.unsupported.report_again();
+        self.unserved.clear();
         self.lookups.reconsider();
         let mut remembered = RememberedPlugs::new(settings.known);
         let by_address = PlugsByAddress::of(self.plugs.iter().flatten());
@@ -323,7 +329,8 @@ impl Bridge {
 
     /// The present state of the bridge itself.
     pub(crate) fn snapshot_without_plugs(&self) -> Snapshot {
-        Snapshot { info: self.info(), is_ready: self.ready_at.is_none(), plugs: Vec::new() }
+        let (info, is_ready) = (self.info(), self.ready_at.is_none());
+        Snapshot { info, is_ready, unserved: self.unserved(), plugs: Vec::new() }
     }
 
     /// The present state of the bridge and of this plug, if there is one of this name.
@@ -427,7 +434,7 @@ impl Bridge {
         let was_here = self.plug(key).is_some_and(Plug::is_here);
         self.with_plug(key, now, |plug, ctx| plug.done(exchange, outcome, ctx));
         if let Some(failure) = refusal {
-            self.report_refusal(key, &failure);
+            self.report_refusal(key, &failure, now);
         }
         if let Some(plug) = self.plug(key).filter(|plug| !was_here && plug.is_here()) {
             self.unsupported.now_supported(plug.identity.mac);
@@ -453,9 +460,14 @@ impl Bridge {
             Some(key) => self.sight(key, address, klap, now),
             // An entry that knows only this address identifies the plug on its own connection.
             None if self.is_awaited_at(&address, device) => {}
-            None if !reading.is_plug() => self.report_unsupported_on_lan(device, &address),
+            None if !reading.is_plug() => self.report_unsupported_on_lan(device, &address, now),
             None if self.may_adopt(device) => self.adopt_from_lan(reading, address, klap, now),
-            None => {}
+            None => {
+                let identity = Identity { device_id: device.device_id.clone(), mac: device.mac };
+                let reason = self.why_not_adopted(&identity);
+                let found = UnservedDevice::new(identity, Some(&address), reason, now);
+                self.note_unserved(found.called(&device.alias, &device.model), now);
+            }
         }
     }
 
@@ -472,13 +484,18 @@ impl Bridge {
         self.list_at = self.list_at.map(|_| now + LIST_EVERY);
         for row in rows {
             if !is_plug_kind(&row.kind) {
-                self.report_unsupported_in_account(&row);
+                self.report_unsupported_in_account(&row, now);
                 continue;
             }
             match self.find(Some(&row.device_id), row.mac) {
                 Some(key) => self.join_account(key, &row, now),
                 None if self.adopt && self.counts.plugs < MOST_PLUGS => self.adopt_from_account(row, now),
-                None => {}
+                None => {
+                    let identity = Identity { device_id: Some(row.device_id), mac: row.mac };
+                    let reason = self.why_not_adopted(&identity);
+                    let found = UnservedDevice::new(identity, None, reason, now);
+                    self.note_unserved(found.called(&row.alias, &row.model), now);
+                }
             }
         }
     }

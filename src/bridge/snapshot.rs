@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::event::{BridgeInfo, Energy, PlugInfo, PlugState};
-use super::failures::Failures;
+use super::failures::{Failures, LastError};
+use super::unserved::UnservedDevice;
 use crate::model::{Availability, LanProtocol, PlugName, Route};
 
 /// All plugs that have a name, and the bridge itself.
@@ -14,6 +15,8 @@ pub struct Snapshot {
     pub info: BridgeInfo,
     /// Whether the first round of reads is done, so that `bridge/state` may be `online`.
     pub is_ready: bool,
+    /// The devices that were found and are not served, in no order.
+    pub unserved: Vec<UnservedDevice>,
     /// Plugs and strips in the order in which they came, each strip followed by its outlets.
     pub plugs: Vec<PlugSnapshot>,
 }
@@ -35,6 +38,8 @@ pub struct PlugSnapshot {
     pub route: Option<Route>,
     /// The last failure of each route since it last worked.
     pub failures: Failures,
+    /// The last error of all, also if everything works again.
+    pub last_error: Option<LastError>,
     /// The protocol that it is believed to speak on the LAN.
     pub protocol: Option<LanProtocol>,
 }

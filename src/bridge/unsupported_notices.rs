@@ -9,6 +9,7 @@ use super::event::{
 };
 use super::plug::Plug;
 use super::route::{RoutePolicy, RoutePreference};
+use super::unserved::UnservedDevice;
 use super::unsupported::key_of;
 use super::{Bridge, for_notice};
 use crate::cause;
@@ -78,7 +79,7 @@ impl Bridge {
     /// A plug that was only asked answered, or did not. If an entry has its device id, that is at its address now.
     pub(super) fn end_lookup(&mut self, key: PlugKey, outcome: &Outcome, now: Instant) {
         if let Err(failure) = &outcome.result {
-            self.report_refusal(key, failure);
+            self.report_refusal(key, failure, now);
         }
         let Some(plug) = self.plug(key) else { return };
         let (mac, address, klap) = (plug.identity.mac, plug.address().cloned(), plug.klap());
@@ -98,7 +99,7 @@ impl Bridge {
     }
 
     /// A plug refuses KLAP: the user can change that.
-    pub(super) fn report_refusal(&mut self, key: PlugKey, failure: &Failure) {
+    pub(super) fn report_refusal(&mut self, key: PlugKey, failure: &Failure, now: Instant) {
         let cause = match failure {
             Failure::KlapBlocked => cause::KLAP_BLOCKED,
             Failure::OtherAccount => cause::OTHER_ACCOUNT,
@@ -109,9 +110,14 @@ impl Bridge {
         let host = plug.address().map_or("the LAN".to_owned(), Address::host);
         let (name, mac) = (plug.name.clone(), plug.identity.mac);
         let id = mac.map_or_else(|| host.clone(), |mac| mac.to_string());
+        let reason = format!("{failure}: {}", cause.advice());
+        if name.is_none() {
+            let (identity, address) = (plug.identity.clone(), plug.address().cloned());
+            self.note_unserved(UnservedDevice::new(identity, address.as_ref(), reason.clone(), now), now);
+        }
         let mac = mac.map(|mac| format!(" (MAC {mac})")).unwrap_or_default();
         if self.unsupported.is_first(id) {
-            let detail = format!("found a plug at {host}{mac}: {failure}: {}", cause.advice());
+            let detail = format!("found a plug at {host}{mac}: {reason}");
             let (kind, route) = (NoticeKind::Unsupported, Some(Route::Local));
             self.publish(Update::Notice(Notice { kind, plug: name, route, detail }));
         }
@@ -126,35 +132,22 @@ impl Bridge {
         now: Instant,
     ) {
         let plug = known.and_then(|key| self.plug(key));
-        if plug.is_some_and(|plug| plug.is_heard(now)) || (plug.is_none() && !self.adopt) {
+        if plug.is_some_and(|plug| plug.is_heard(now)) {
             return;
         }
         let name = plug.and_then(|plug| plug.name.clone());
-        if self.unsupported.is_first(key_of(address, reply)) {
-            self.report_unsupported_device(name, address, reply);
+        let is_reported = plug.is_some() || self.adopt;
+        let reason = why_unsupported(reply);
+        if is_reported && self.unsupported.is_first(key_of(address, reply)) {
+            let detail = format!("found {} at {}: {reason}", for_notice(&reply.model), address.host());
+            let (kind, plug) = (NoticeKind::Unsupported, name.clone());
+            self.publish(Update::Notice(Notice { kind, plug, route: None, detail }));
         }
-    }
-
-    fn report_unsupported_device(&mut self, plug: Option<PlugName>, address: &Address, reply: &TdpReply) {
-        let [model, kind, encryption] =
-            [&reply.model, &reply.kind, &reply.encryption].map(|it| for_notice(it));
-        let host = address.host();
-        let kind = if kind.is_empty() { "device that does not say what it is".to_owned() } else { kind };
-        let detail = if reply.is_klap_plug() {
-            format!(
-                "found {model} at {host}: it speaks KLAP, but its reply to discovery has no MAC to recognize it by; give \
-                 this address as `host` in a [[plug]] entry"
-            )
-        } else if is_plug_kind(&reply.kind) {
-            let protocol = if encryption.is_empty() { "another protocol" } else { &*encryption };
-            format!(
-                "found {model} at {host}: it speaks {protocol}, not TCP 9999; it is served over the cloud, if the \
-                 account lists it; the Kasa app's \"Third-Party Compatibility\" may open TCP 9999 again"
-            )
-        } else {
-            format!("found {model} at {host}: it is a {kind}, which hs100d does not support")
-        };
-        self.publish(Update::Notice(Notice { kind: NoticeKind::Unsupported, plug, route: None, detail }));
+        if name.is_none() {
+            let identity = Identity { device_id: None, mac: reply.mac };
+            let found = UnservedDevice::new(identity, Some(address), reason, now);
+            self.note_unserved(found.called("", &reply.model), now);
+        }
     }
 
     /// A device of another kind, such as a bulb, replied at a plug's address. It is reported, and the exchange fails.
@@ -169,7 +162,14 @@ impl Bridge {
         let device = &reading.device;
         let plug = self.plug(key);
         let host = plug.and_then(|plug| plug.address()).map_or("the cloud".to_owned(), Address::host);
+        let address = plug.and_then(|plug| plug.address().cloned());
         let plug = plug.and_then(|plug| plug.name.clone());
+        if plug.is_none() {
+            let identity = Identity { device_id: device.device_id.clone(), mac: device.mac };
+            let reason = is_unsupported(&device.kind);
+            let found = UnservedDevice::new(identity, address.as_ref(), reason, now);
+            self.note_unserved(found.called(&device.alias, &device.model), now);
+        }
         if self.unsupported.is_first(key_on_lan(device, &host)) {
             let alias = for_notice(&device.alias);
             let detail = format!("found \"{alias}\" at {host}: {kind}, which hs100d does not support");
@@ -189,21 +189,32 @@ impl Bridge {
     }
 
     /// A device that speaks XOR and is no plug.
-    pub(super) fn report_unsupported_on_lan(&mut self, device: &DeviceInfo, address: &Address) {
+    pub(super) fn report_unsupported_on_lan(&mut self, device: &DeviceInfo, address: &Address, now: Instant) {
         let key = key_on_lan(device, &address.host());
         let place = format!("at {}", address.host());
-        self.report_once(key, &device.alias, &device.model, &device.kind, &place);
+        let identity = Identity { device_id: device.device_id.clone(), mac: device.mac };
+        let found = UnservedDevice::new(identity, Some(address), is_unsupported(&device.kind), now);
+        self.report_other_kind(key, found.called(&device.alias, &device.model), &place, &device.kind, now);
     }
 
     /// A row of the account that is no plug.
-    pub(super) fn report_unsupported_in_account(&mut self, row: &AccountPlug) {
+    pub(super) fn report_unsupported_in_account(&mut self, row: &AccountPlug, now: Instant) {
         let key = row.mac.map_or_else(|| row.device_id.as_str().to_owned(), |mac| mac.to_string());
-        self.report_once(key, &row.alias, &row.model, &row.kind, "in the account");
+        let identity = Identity { device_id: Some(row.device_id.clone()), mac: row.mac };
+        let found = UnservedDevice::new(identity, None, is_unsupported(&row.kind), now);
+        self.report_other_kind(key, found.called(&row.alias, &row.model), "in the account", &row.kind, now);
     }
 
-    fn report_once(&mut self, key: String, alias: &str, model: &str, kind: &str, place: &str) {
+    fn report_other_kind(
+        &mut self,
+        key: String,
+        device: UnservedDevice,
+        place: &str,
+        kind: &str,
+        now: Instant,
+    ) {
         if self.adopt && self.unsupported.is_first(key) {
-            let [alias, kind, model] = [alias, kind, model].map(for_notice);
+            let (alias, model, kind) = (&device.alias, &device.model, for_notice(kind));
             let detail =
                 format!("found \"{alias}\" {place}: it is a {kind} ({model}), which hs100d does not support");
             self.publish(Update::Notice(Notice {
@@ -213,7 +224,32 @@ impl Bridge {
                 detail,
             }));
         }
+        self.note_unserved(device, now);
     }
+}
+
+/// Why a device that replied to TDP only cannot be served, and what to do.
+fn why_unsupported(reply: &TdpReply) -> String {
+    let [kind, encryption] = [&reply.kind, &reply.encryption].map(|text| for_notice(text));
+    if reply.is_klap_plug() {
+        "it speaks KLAP, but its reply to discovery has no MAC to recognize it by; give this address as `host` in a \
+         [[plug]] entry"
+            .to_owned()
+    } else if is_plug_kind(&reply.kind) {
+        let protocol = if encryption.is_empty() { "another protocol" } else { &*encryption };
+        format!(
+            "it speaks {protocol}, not TCP 9999; it is served over the cloud, if the account lists it; the Kasa app's \
+             \"Third-Party Compatibility\" may open TCP 9999 again"
+        )
+    } else if kind.is_empty() {
+        is_unsupported("device that does not say what it is")
+    } else {
+        is_unsupported(&kind)
+    }
+}
+
+fn is_unsupported(kind: &str) -> String {
+    format!("it is a {}, which hs100d does not support", for_notice(kind))
 }
 
 fn key_on_lan(device: &DeviceInfo, host: &str) -> String {

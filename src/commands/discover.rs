@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::doctor::diagnosis;
 use super::installation::Installation;
 use super::klap::{self, KlapLogin, KlapOwner};
 use super::known::{Known, identity_on, shares_id};
@@ -17,6 +16,7 @@ use super::progress::Progress;
 use super::table::TextTable;
 use super::{Context, Failed, say};
 use crate::bridge::event::{DiscoveryReply, Identity, PlugKey, Sighting, TdpReply};
+use crate::bridge::failures::cause_of;
 use crate::model::{Address, DeviceId, Failure, PlugName, RelayState};
 use crate::smarthome::message::{OutletState, Reading};
 use crate::transport::discovery::{self, BroadcastPath, Discovery};
@@ -250,7 +250,7 @@ impl DiscoveredPlug {
     fn not_read(&mut self, failure: &Failure, owner: KlapOwner) {
         let cause = match failure {
             Failure::OtherAccount => Some(owner.cause()),
-            failure => diagnosis::of_failure(failure),
+            failure => cause_of(failure),
         };
         self.json["cause"] = json!(cause.map(|cause| cause.word));
         let remedy = cause.map_or_else(String::new, |cause| format!(": {}", cause.advice()));

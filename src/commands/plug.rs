@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime};
 use clap::{ValueEnum, value_parser};
 use serde_json::json;
 
-use super::doctor::diagnosis::of_failure;
 use super::installation::Installation;
 use super::known::Known;
 use super::oneshot::{self, Done};
@@ -14,6 +13,7 @@ use super::progress::Progress;
 use super::target::{self, PlugTarget};
 use super::{Context, Exit, Failed, say};
 use crate::bridge::event::{Ended, Identity, PlugInfo};
+use crate::bridge::failures::cause_of;
 use crate::bridge::route::RoutePreference;
 use crate::daemon::driver::CloudAccount;
 use crate::daemon::lan_login::LanLogin;
@@ -141,7 +141,7 @@ fn explained(why: &str, done: &Done) -> String {
     // Without an address only the cloud could be tried.
     let has_address = |failure: &&Failure| **failure != Failure::NoAddress;
     let failures = || Route::ALL.into_iter().filter_map(|route| done.failures.get(route));
-    let cause = failures().find(has_address).or_else(|| failures().next()).and_then(of_failure);
+    let cause = failures().find(has_address).or_else(|| failures().next()).and_then(cause_of);
     cause.map_or_else(|| reasons.to_owned(), |cause| format!("{reasons}: {}", cause.advice()))
 }
 

@@ -84,6 +84,7 @@ mod tests {
             availability: route.map(|_| Availability::Online),
             route,
             failures: Failures::default(),
+            last_error: None,
             protocol: route.map(|_| LanProtocol::Xor),
         }
     }
@@ -93,7 +94,7 @@ mod tests {
         let mut lamp = plug("lamp", Some(Route::Cloud));
         lamp.failures.note(Route::Local, &Failure::Refused);
         let plugs = vec![plug("fan", Some(Route::Local)), lamp, plug("kettle", None)];
-        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, plugs };
+        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, unserved: vec![], plugs };
         let now = Instant::now();
         let timer = |what, seconds| {
             let until = now + Duration::from_secs(seconds);
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn ten_thousand_plugs_do_not_fill_the_log() {
         let plugs = (0..10_000).map(|number| plug(&format!("plug-{number}"), Some(Route::Local))).collect();
-        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, plugs };
+        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, unserved: vec![], plugs };
         let lines = lines(&snapshot, &[], Instant::now(), 0, 0);
         assert_eq!((lines.len(), &*lines[101]), (102, "figures of 9900 more plugs are left out"));
     }

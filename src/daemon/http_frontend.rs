@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -97,6 +98,13 @@ impl HttpFrontend {
     pub(super) fn publish(&mut self, update: &Update, clock: Clock) {
         if let Some(running) = &mut self.running {
             running.frontend.publish(update, clock);
+        }
+    }
+
+    /// Begins the histories of a server that was started just now with what is known.
+    pub(super) fn begin(&mut self, snapshot: impl FnOnce() -> Snapshot, now: Instant) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.frontend.is_empty()) {
+            running.frontend.begin(&snapshot(), now);
         }
     }
 

@@ -389,6 +389,7 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         self.frontends.http.serve(config.http.clone());
+        self.frontends.http.begin(|| self.driver.bridge.snapshot(), now);
         self.driver.bridge.reload(settings(&mut config, &self.store), now);
         if is_other_account {
             // The status of the new account is published even if it equals that of the old one.

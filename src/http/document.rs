@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
+use super::history::History;
 use super::overview::{BrokerStatus, DaemonInfo, Overview};
 use crate::bridge::event::Update;
+use crate::bridge::failures::LastError;
 use crate::bridge::snapshot::PlugSnapshot;
+use crate::bridge::unserved::UnservedDevice;
 use crate::model::Availability;
 use crate::payload::document::{
     BridgeDocument, EnergyDocument, EventDocument, InfoDocument, ResultDocument, StateDocument,
@@ -19,16 +22,49 @@ pub(crate) struct PlugDocument<'a> {
     state: Option<StateDocument>,
     energy: Option<EnergyDocument>,
     info: Option<InfoDocument<'a>>,
+    since: Option<String>,
+    last_error: Option<ErrorDocument>,
 }
 
 impl<'a> PlugDocument<'a> {
-    pub(crate) fn of(plug: &'a PlugSnapshot, clock: Clock) -> Self {
+    pub(crate) fn of(plug: &'a PlugSnapshot, history: &History, clock: Clock) -> Self {
         Self {
             name: plug.name.as_str(),
             availability: plug.availability.map(Availability::word),
             state: plug.state.as_ref().map(|state| StateDocument::of(state, clock)),
             energy: plug.energy.as_ref().map(EnergyDocument::of),
             info: plug.info.as_deref().map(InfoDocument::of),
+            since: history.since().map(|since| clock.date(since)),
+            last_error: plug.last_error.as_ref().map(|error| ErrorDocument::of(error, clock)),
+        }
+    }
+
+    /// The selected plugs.
+    pub(crate) fn all(overview: &'a Overview) -> impl Iterator<Item = Self> {
+        let Overview { snapshot, histories, clock, .. } = overview;
+        let plugs = snapshot.plugs.iter().zip(histories);
+        plugs.map(|(plug, history)| Self::of(plug, history, *clock))
+    }
+}
+
+/// The last error of a plug.
+#[derive(Serialize)]
+struct ErrorDocument {
+    route: Option<String>,
+    error: String,
+    at: String,
+    age_s: u64,
+    remedy: Option<String>,
+}
+
+impl ErrorDocument {
+    fn of(error: &LastError, clock: Clock) -> Self {
+        Self {
+            route: error.route.map(|route| route.to_string()),
+            error: error.what.to_string(),
+            at: clock.date(error.at),
+            age_s: clock.instant.saturating_duration_since(error.at).as_secs(),
+            remedy: error.remedy(),
         }
     }
 }
@@ -39,6 +75,18 @@ pub(crate) struct BridgeWithBroker<'a> {
     #[serde(flatten)]
     bridge: BridgeDocument<'a>,
     broker: BrokerDocument<'a>,
+    unserved: Vec<UnservedDocument<'a>>,
+}
+
+/// A device that was found and is not served.
+#[derive(Serialize)]
+struct UnservedDocument<'a> {
+    name: Option<&'a str>,
+    model: Option<&'a str>,
+    address: Option<&'a str>,
+    mac: Option<String>,
+    reason: &'a str,
+    seen: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -60,6 +108,31 @@ impl<'a> BridgeWithBroker<'a> {
                 connected: link.is_ok(),
                 reason: link.as_ref().err().map(String::as_str),
             },
+            unserved: UnservedDocument::list(&snapshot.unserved, *clock),
+        }
+    }
+}
+
+impl<'a> UnservedDocument<'a> {
+    /// By name, then by address, so that a reader finds them at the same place each time.
+    fn list(devices: &'a [UnservedDevice], clock: Clock) -> Vec<Self> {
+        let mut list: Vec<_> = devices.iter().map(|device| Self::of(device, clock)).collect();
+        list.sort_by(|one, other| {
+            let key = |it: &Self| (it.name.is_none(), it.name, it.address);
+            key(one).cmp(&key(other)).then_with(|| one.mac.cmp(&other.mac))
+        });
+        list
+    }
+
+    fn of(device: &'a UnservedDevice, clock: Clock) -> Self {
+        let text = |text: &'a str| Some(text).filter(|text| !text.is_empty());
+        Self {
+            name: text(&device.alias),
+            model: text(&device.model),
+            address: device.host.as_deref(),
+            mac: device.identity.mac.map(|mac| mac.to_string()),
+            reason: &device.reason,
+            seen: device.seen.map(|seen| clock.date(seen)),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::history::History;
 use super::overview::{BrokerStatus, Overview, Selection};
 use crate::bridge::event::{CommandId, CommandResult, Event, RequestId, Update};
 use crate::bridge::snapshot::Snapshot;
-use crate::model::PlugName;
+use crate::model::{Availability, PlugName};
 use crate::payload::Clock;
 
 /// The events that a reader of the stream may be behind. One that is further behind is cut off, and connects again.
@@ -106,6 +106,21 @@ impl Frontend {
         }
     }
 
+    /// Whether no history has begun.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.histories.is_empty()
+    }
+
+    /// Begins the histories with what is known now: updates from before are not repeated.
+    pub(crate) fn begin(&mut self, snapshot: &Snapshot, now: Instant) {
+        for plug in &snapshot.plugs {
+            let state = plug.state.as_ref().map(|state| state.relay);
+            if state.is_some() || plug.availability == Some(Availability::Offline) {
+                self.history_of(&plug.name).note(plug.route, state, now);
+            }
+        }
+    }
+
     fn note(&mut self, update: &Update, now: Instant) {
         match update {
             Update::State(plug, state) => {
@@ -114,6 +129,13 @@ impl Frontend {
             Update::Energy(plug, energy) => {
                 if let Some(watts) = energy.meter.power {
                     self.history_of(plug).note_power(watts as f32, now);
+                }
+            }
+            // A plug that never answered has no state.
+            Update::Availability(plug, Availability::Offline) => {
+                let history = self.history_of(plug);
+                if history.is_empty() {
+                    history.note(None, None, now);
                 }
             }
             Update::Gone(plug) => drop(self.histories.remove(plug)),

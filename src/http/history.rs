@@ -65,6 +65,16 @@ impl History {
         self.forget(now);
     }
 
+    /// Since when the plug has its route and its state; `None` before anything is known.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.intervals.back().map(|last| last.since)
+    }
+
+    /// Whether anything is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
     /// The meter shows this power, in watts, now.
     pub(crate) fn note_power(&mut self, watts: f32, now: Instant) {
         self.power.note(watts, now);

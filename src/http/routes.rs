@@ -92,16 +92,15 @@ async fn bridge(State(app): State<App>) -> Result<Response, Problem> {
 
 async fn plugs(State(app): State<App>) -> Result<Response, Problem> {
     let overview = app.caller.overview(Selection::Plugs).await?;
-    let plugs = overview.snapshot.plugs.iter().map(|plug| PlugDocument::of(plug, overview.clock));
-    Ok(json(payload::json(&plugs.collect::<Vec<_>>())))
+    Ok(json(payload::json(&PlugDocument::all(&overview).collect::<Vec<_>>())))
 }
 
 async fn plug(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no plug of this name");
     let name = PlugName::new(&name).map_err(|_| unknown())?;
     let overview = app.caller.overview(Selection::Plug(name)).await?;
-    let plug = overview.snapshot.plugs.first().ok_or_else(unknown)?;
-    Ok(json(payload::json(&PlugDocument::of(plug, overview.clock))))
+    let plug = PlugDocument::all(&overview).next().ok_or_else(unknown)?;
+    Ok(json(payload::json(&plug)))
 }
 
 fn json(body: Vec<u8>) -> Response {

@@ -12,6 +12,7 @@ mod discovery;
 mod doctor;
 mod doctor_broker;
 mod host_faults;
+mod http_api;
 mod klap;
 mod klap_features;
 mod list_watch_health;

@@ -5,6 +5,7 @@
 mod support;
 
 mod discovery;
+mod explanations;
 mod family;
 mod family_words;
 mod identity;

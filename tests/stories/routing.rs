@@ -932,8 +932,8 @@ fn a_snapshot_is_the_present_state_with_what_failed() {
     let id = home.switch(2, RelayState::On);
     assert_eq!(home.result(id, seconds(5)).0.ended, Ended::Ok);
 
-    let Snapshot { info, is_ready, plugs } = home.bridge.snapshot();
-    assert!(is_ready);
+    let Snapshot { info, is_ready, plugs, unserved } = home.bridge.snapshot();
+    assert!(is_ready && unserved.is_empty());
     assert_eq!((info.plugs, info.online, info.served), (2, 2, [1, 1]));
     let names: Vec<_> = plugs.iter().map(|plug| plug.name.as_str()).collect();
     assert_eq!(names, [plug_name(1).as_str(), plug_name(2).as_str()]);

@@ -10,6 +10,8 @@ pub(crate) mod cloud;
 pub(crate) mod discovery;
 #[cfg(all(feature = "sim", feature = "broker"))]
 pub(crate) mod e2e;
+#[cfg(all(feature = "sim", feature = "broker"))]
+pub(crate) mod http;
 #[cfg(feature = "broker")]
 pub(crate) mod mqtt;
 #[cfg(all(feature = "broker", target_os = "linux"))]

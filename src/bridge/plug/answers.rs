@@ -230,6 +230,7 @@ impl Plug {
         if *failure == Failure::Throttled && !self.desired.awaits(&flight.request) {
             return self.poll_throttled(route, failure, ctx);
         }
+        self.reachability.last_errors.note(route, failure, ctx.now);
         if flight.only_switches() && failure.verdict() == Verdict::PlugRefuses {
             self.switch_and_read.switched_alone(self.reported.firmware(), route, false);
         }

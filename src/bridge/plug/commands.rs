@@ -283,6 +283,7 @@ impl Plug {
         let Some(plug) = self.name_of(origin.of).cloned() else { return };
         if let Ended::Error(why) = &ended {
             ctx.notify(NoticeKind::CommandFailed, Some(&plug), route, why.clone());
+            self.reachability.last_errors.note_command(origin.of, route, why, arrived, ctx.now);
             // A client that showed the desired state as a fact needs the real one.
             self.relays.forget_published_states();
         }

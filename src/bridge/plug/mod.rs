@@ -343,6 +343,9 @@ impl Plug {
             return wake.by(self.polls.due(route));
         }
         if !self.usable(ctx.cloud)[route.index()] {
+            if let Some(failure) = self.why_unusable(route, ctx) {
+                self.reachability.last_errors.note(route, &failure, ctx.now);
+            }
             self.route_failed(route, Verdict::RouteDown, ctx);
             self.polls.set(route, self.next_poll(route, ctx.now, ctx.now));
             return wake.by(self.polls.due(route));
@@ -651,6 +654,6 @@ mod tests {
     /// With its texts, its retained messages and its connection it takes about four times as much.
     #[test]
     fn the_record_of_a_plug_is_small() {
-        assert!(size_of::<Plug>() <= 928, "{} bytes", size_of::<Plug>());
+        assert!(size_of::<Plug>() <= 936, "{} bytes", size_of::<Plug>());
     }
 }

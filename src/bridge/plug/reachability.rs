@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bridge::failures::Failures;
+use crate::bridge::failures::{Failures, LastErrors};
 use crate::bridge::route::{RoutePolicy, Routes};
 use crate::model::{Availability, Route, Verdict};
 
@@ -17,8 +17,9 @@ const FRESH_POLLS: u32 = 5;
 #[derive(Debug)]
 pub(super) struct Reachability {
     pub(super) routes: Routes,
-    /// Why each route failed last.
+    /// Why each route failed last, unless it has worked since.
     pub(super) failures: Failures,
+    pub(super) last_errors: LastErrors,
     /// When the plug last answered; until it does, when it was added.
     silent_since: Instant,
     has_answered: bool,
@@ -36,6 +37,7 @@ impl Reachability {
         Self {
             routes: Routes::default(),
             failures: Failures::default(),
+            last_errors: LastErrors::default(),
             silent_since: now,
             has_answered: false,
             misses: 0,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Plug;
 use crate::bridge::snapshot::PlugSnapshot;
+use crate::bridge::unserved::UnservedDevice;
 use crate::smarthome::message::Outlet;
 
 impl Plug {
@@ -23,7 +24,20 @@ impl Plug {
             availability: self.reachability.availability(),
             route: self.reachability.published_route(),
             failures: self.reachability.failures.clone(),
+            last_error: self.reachability.last_errors.newest(part),
             protocol: self.reachability.routes.protocol(),
         })
+    }
+
+    /// A plug without a name, for the list of devices that are not served.
+    pub(in crate::bridge) fn unserved(&self) -> UnservedDevice {
+        let error = self.reachability.last_errors.newest(None);
+        let reason = error.map_or("it has not answered yet".to_owned(), |error| {
+            let remedy = error.remedy().map(|remedy| format!(": {remedy}")).unwrap_or_default();
+            format!("it has never answered: {}{remedy}", error.what)
+        });
+        let host = self.address().map(|address| address.host().into());
+        let (alias, model, identity) = ("".into(), "".into(), self.identity.clone());
+        UnservedDevice { alias, model, identity, host, reason: reason.into(), seen: None }
     }
 }

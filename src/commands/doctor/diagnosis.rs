@@ -1,5 +1,6 @@
 //! From what came back to the likely cause, as an expert would conclude it. Pure.
 
+use crate::bridge::failures::cause_of;
 use crate::cause::{self, Cause};
 use crate::commands::klap::KlapOwner;
 use crate::model::Failure;
@@ -145,32 +146,8 @@ pub(super) fn is_a_note(evidence: &Evidence) -> bool {
     evidence.lan == LanView::Answers && evidence.cloud == CloudView::NotListed
 }
 
-/// The cause of a failure of which nothing else is known. `None` if the failure's own text says what to do.
-pub(in crate::commands) fn of_failure(failure: &Failure) -> Option<Cause> {
-    match failure {
-        Failure::NoAddress | Failure::NoRoute | Failure::Silent => Some(cause::NO_ANSWER),
-        Failure::Refused => Some(cause::PORT_CLOSED),
-        Failure::OutOfFiles => Some(cause::TOO_MANY_FILES),
-        Failure::Closed => Some(cause::CLOSES_CONNECTION),
-        Failure::Garbage(_) => Some(cause::NOT_A_PLUG),
-        Failure::WrongPlug { .. } => Some(cause::ANOTHER_PLUG),
-        Failure::KlapBlocked => Some(cause::KLAP_BLOCKED),
-        Failure::OtherAccount => Some(cause::OTHER_ACCOUNT),
-        Failure::NoLanAccount => Some(cause::NO_LAN_ACCOUNT),
-        Failure::SessionTaken => Some(cause::SESSION_TAKEN),
-        Failure::Device { .. } => Some(cause::PLUG_REFUSES),
-        Failure::CloudDown(_) => Some(cause::CLOUD_OUT_OF_ORDER),
-        Failure::CloudFailsHere(_) => Some(cause::CLOUD_SILENT),
-        Failure::CloudOffline => Some(cause::CLOUD_OFFLINE),
-        Failure::NotInAccount => Some(cause::NOT_IN_ACCOUNT),
-        Failure::Unsupported(_) => Some(cause::OTHER_KIND),
-        Failure::Throttled => Some(cause::THROTTLED),
-        Failure::CloudRefused(_) | Failure::CloudStopped(_) | Failure::Abandoned => None,
-    }
-}
-
 fn of_lan_failure(failure: &Failure, evidence: &Evidence) -> Cause {
-    let by_itself = of_failure(failure).unwrap_or(cause::NOT_A_PLUG);
+    let by_itself = cause_of(failure).unwrap_or(cause::NOT_A_PLUG);
     let names_the_plug = matches!(failure, Failure::Device { .. } | Failure::Unsupported(_));
     if *failure == Failure::OtherAccount {
         return evidence.owner.cause();

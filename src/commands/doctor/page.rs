@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::diagnosis::{of_broker, of_failure};
+use super::diagnosis::of_broker;
+use crate::bridge::failures::cause_of;
 use crate::cause::{self, Cause};
 use crate::model::Failure;
 use crate::mqtt::failure::reason::FailureReason;
@@ -37,7 +38,7 @@ fn causes(causes: &[Cause]) -> String {
 fn failures() -> String {
     let mut table = "| message | likely cause | what to do |\n| --- | --- | --- |\n".to_owned();
     for failure in every_failure() {
-        if let Some(cause) = of_failure(&failure) {
+        if let Some(cause) = cause_of(&failure) {
             let message = failure.to_string().replace("-1", "…");
             _ = writeln!(table, "| {message} | `{}` | {} |", cause.word, cause.advice());
         }
