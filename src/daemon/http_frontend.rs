@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 
 use crate::bridge::event::{IdAllocator, Update};
 use crate::bridge::snapshot::Snapshot;
@@ -17,74 +18,70 @@ use crate::http::routes::{App, router};
 use crate::http::server::Server;
 use crate::payload::Clock;
 
+/// Between two attempts to listen at an address that is taken, or that the machine does not have yet.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+
 /// The HTTP frontend. It exists longer than its server.
 pub(super) struct HttpFrontend {
     ids: IdAllocator,
     daemon_info: DaemonInfo,
-    /// `None` while HTTP is off, or its address cannot be used.
+    /// `None` while HTTP is off.
     running: Option<Running>,
 }
 
-/// HTTP while it is served.
+/// HTTP while it is on.
 struct Running {
     options: HttpOptions,
-    server: Server,
+    /// `None` while the address cannot be used.
+    server: Option<Server>,
+    next_attempt: Instant,
+    caller: Caller,
     calls: mpsc::Receiver<Call>,
     frontend: Frontend,
 }
 
 impl HttpFrontend {
-    /// Serves as the options say; not at all if there are none, or if the address cannot be used. That is logged, because the
-    /// daemon serves the plugs without HTTP as well.
+    /// Serves as the options say; not at all if there are none.
     pub(super) fn start(options: Option<HttpOptions>, ids: IdAllocator, daemon_info: DaemonInfo) -> Self {
         let mut http = Self { ids, daemon_info, running: None };
         http.serve(options);
         http
     }
 
-    /// Serves as these options say from now on.
+    /// Serves as these options say from now on. The histories are kept; the socket as well, if it is the same.
     pub(super) fn serve(&mut self, options: Option<HttpOptions>) {
-        if self.running.as_ref().map(|running| &running.options) == options.as_ref() {
+        let Some(options) = options else {
+            self.running = None;
             return;
-        }
-        self.running = None;
-        let Some(options) = options else { return };
-        match self.start_server(&options) {
-            Ok((server, calls)) => {
-                tracing::info!("the status page is at http://{}/", server.address());
-                self.running = Some(Running { options, server, calls, frontend: Frontend::default() });
+        };
+        match &mut self.running {
+            Some(running) => running.change(options, &self.daemon_info),
+            None => {
+                let (caller, calls) = Caller::new(self.ids.clone());
+                let frontend = Frontend::default();
+                let next_attempt = Instant::now();
+                let mut running = Running { options, server: None, next_attempt, caller, calls, frontend };
+                running.listen(&self.daemon_info, true);
+                self.running = Some(running);
             }
-            Err(error) => tracing::warn!(
-                "http.listen {}: {error}: there is no status page and no API until the next start or reload; the \
-                 plugs are served all the same",
-                options.listen
-            ),
         }
     }
 
-    fn start_server(&self, options: &HttpOptions) -> std::io::Result<(Server, mpsc::Receiver<Call>)> {
-        let HttpOptions { listen, token, read_token, allowed_hosts, simple_get } = options.clone();
-        let (caller, calls) = Caller::new(self.ids.clone());
-        let guard = Arc::new(Guard { allowed_hosts, token, read_token, simple_get });
-        let server =
-            Server::start(&listen, router(App { caller, daemon_info: self.daemon_info.clone(), guard }))?;
-        Ok((server, calls))
-    }
-
-    /// Where it is served, if it is.
+    /// Where it is served, if it is on a port.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        Some(self.running.as_ref()?.server.address())
+        self.running.as_ref()?.server.as_ref()?.address()
     }
 
     /// The next demand of a client. Cancel safe.
     pub(super) async fn next(&mut self) -> Demand {
-        let call = match &mut self.running {
-            Some(running) => running.calls.recv().await,
-            None => None,
-        };
-        match (call, &mut self.running) {
-            (Some(call), Some(running)) => running.frontend.accept(call),
-            _ => std::future::pending().await,
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        loop {
+            tokio::select! {
+                Some(call) = running.calls.recv() => return running.frontend.accept(call),
+                () = sleep_until(running.next_attempt.into()), if running.server.is_none() => {
+                    running.listen(&self.daemon_info, false);
+                }
+            }
         }
     }
 
@@ -111,5 +108,52 @@ impl HttpFrontend {
     /// Ends all connections.
     pub(super) fn stop(&mut self) {
         self.running = None;
+    }
+}
+
+impl Running {
+    fn change(&mut self, options: HttpOptions, daemon_info: &DaemonInfo) {
+        if self.options == options && self.server.is_some() {
+            return;
+        }
+        let is_same_address = self.options.listen == options.listen;
+        self.options = options;
+        match &self.server {
+            Some(server) if is_same_address => server.serve(self.router(daemon_info)),
+            _ => {
+                // The new address may overlap the old one.
+                self.server = None;
+                self.listen(daemon_info, true);
+            }
+        }
+    }
+
+    /// An address that cannot be used is logged at the first attempt, because the daemon serves the plugs without HTTP as well.
+    fn listen(&mut self, daemon_info: &DaemonInfo, is_first: bool) {
+        let listen = &self.options.listen;
+        match Server::start(listen, self.router(daemon_info)) {
+            Ok(server) => {
+                match server.address() {
+                    Some(address) => tracing::info!("the status page is at http://{address}/"),
+                    None => tracing::info!("the status page is at {listen}"),
+                }
+                self.server = Some(server);
+            }
+            Err(error) => {
+                if is_first {
+                    tracing::warn!(
+                        "http.listen {listen}: {error}: there is no status page and no API until this address can be \
+                         used; the plugs are served all the same"
+                    );
+                }
+                self.next_attempt = Instant::now() + RETRY_PAUSE;
+            }
+        }
+    }
+
+    fn router(&self, daemon_info: &DaemonInfo) -> axum::Router {
+        let HttpOptions { token, read_token, allowed_hosts, simple_get, .. } = self.options.clone();
+        let guard = Arc::new(Guard { allowed_hosts, token, read_token, simple_get });
+        router(App { caller: self.caller.clone(), daemon_info: daemon_info.clone(), guard })
     }
 }

@@ -57,9 +57,12 @@ pub(crate) enum Refusal {
     /// A browser sent it for a page of another site.
     #[error("a page of another site may not change anything here")]
     CrossSite,
-    /// A token is needed and there is none, or it is wrong.
+    /// A token is needed and there is none.
     #[error("a token is needed: send the one of the config as `Authorization: Bearer TOKEN`")]
-    Token,
+    NoToken,
+    /// The token is not that of the config.
+    #[error("this is not the token of the config (http.token, or its file)")]
+    WrongToken,
     /// The token may only look.
     #[error("this token may only look: use the one in http.token")]
     ReadOnly,
@@ -75,7 +78,7 @@ impl Refusal {
             Self::NoHost => StatusCode::BAD_REQUEST,
             Self::OtherHost => StatusCode::MISDIRECTED_REQUEST,
             Self::CrossSite | Self::ReadOnly => StatusCode::FORBIDDEN,
-            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
             Self::Get => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -97,7 +100,9 @@ impl Guard {
         match scope {
             Scope::Health => Ok(()),
             Scope::Look => self.may_look(headers),
-            Scope::Change if is_safe(method) => self.may_change_by_get(query_token),
+            Scope::Change if method == Method::GET => self.may_change_by_get(query_token),
+            Scope::Change if method == Method::HEAD => Err(Refusal::Get),
+            Scope::Change if method == Method::OPTIONS => self.may_look(headers),
             Scope::Change => {
                 is_same_site(headers, host)?;
                 self.may_change(headers)
@@ -122,9 +127,12 @@ impl Guard {
 
     fn may_look(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.token else { return Ok(()) };
-        let sent = token_in(headers).ok_or(Refusal::Token)?;
+        if !headers.contains_key(AUTHORIZATION) {
+            return Err(Refusal::NoToken);
+        }
+        let sent = token_in(headers).ok_or(Refusal::WrongToken)?;
         let may_read = self.read_token.as_ref().is_some_and(|token| token.is(&sent));
-        if token.is(&sent) || may_read { Ok(()) } else { Err(Refusal::Token) }
+        if token.is(&sent) || may_read { Ok(()) } else { Err(Refusal::WrongToken) }
     }
 
     fn may_change(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -140,13 +148,8 @@ impl Guard {
         let (true, Some(sent), Some(token)) = (self.simple_get, query_token, &self.token) else {
             return Err(Refusal::Get);
         };
-        if token.is(sent) { Ok(()) } else { Err(Refusal::Token) }
+        if token.is(sent) { Ok(()) } else { Err(Refusal::WrongToken) }
     }
-}
-
-/// Whether the method promises that nothing changes.
-fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// The rule of Fetch Metadata; for clients without it, which are programs and old browsers, that of `Origin`.
@@ -343,9 +346,11 @@ mod tests {
             assert_eq!(check(Scope::Look, Method::GET, value), Ok(()), "{value:?}");
             assert_eq!(check(Scope::Change, Method::POST, value), Err(Refusal::ReadOnly), "{value:?}");
         }
-        for value in wrong.iter().map(|value| Some(value.as_str())).chain([None]) {
-            assert_eq!(check(Scope::Look, Method::GET, value), Err(Refusal::Token), "{value:?}");
-            assert_eq!(check(Scope::Change, Method::POST, value), Err(Refusal::Token), "{value:?}");
+        let wrong = wrong.iter().map(|value| (Some(value.as_str()), Refusal::WrongToken));
+        for (value, refusal) in wrong.chain([(None, Refusal::NoToken)]) {
+            assert_eq!(check(Scope::Look, Method::GET, value), Err(refusal), "{value:?}");
+            assert_eq!(check(Scope::Change, Method::POST, value), Err(refusal), "{value:?}");
+            assert_eq!(check(Scope::Change, Method::OPTIONS, value), Err(refusal), "{value:?}");
             assert_eq!(check(Scope::Health, Method::GET, value), Ok(()), "{value:?}");
         }
     }
@@ -355,18 +360,18 @@ mod tests {
         let map = headers(&[("host", "localhost"), ("authorization", "Bearer 0123456789abcdef")]);
         for (token, simple_get, query, expected) in [
             (true, true, Some(TOKEN), Ok(())),
-            (true, true, Some(READ), Err(Refusal::Token)),
-            (true, true, Some(""), Err(Refusal::Token)),
+            (true, true, Some(READ), Err(Refusal::WrongToken)),
+            (true, true, Some(""), Err(Refusal::WrongToken)),
             (true, true, None, Err(Refusal::Get)),
             (true, false, Some(TOKEN), Err(Refusal::Get)),
             (false, true, Some(TOKEN), Err(Refusal::Get)),
             (false, true, None, Err(Refusal::Get)),
         ] {
             let guard = Guard { simple_get, ..guard(token) };
-            for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
-                let verdict = guard.check(Scope::Change, &method, &map, query.map(str::as_bytes));
-                assert_eq!(verdict, expected, "{token} {simple_get} {query:?}");
-            }
+            let check = |method| guard.check(Scope::Change, &method, &map, query.map(str::as_bytes));
+            assert_eq!(check(Method::GET), expected, "{token} {simple_get} {query:?}");
+            // A client asks so before it decides: nothing may change.
+            assert_eq!(check(Method::HEAD), Err(Refusal::Get));
         }
     }
 }

@@ -6,17 +6,20 @@
 //!                            +------- frontend <--------+
 //! ```
 //!
-//! `server` listens and bounds what a client may cost, [`guard`] refuses what a client may not do, `routes` is the table of
-//! what there is. A handler asks the daemon's loop with a [`calls::Call`]; `frontend` is the part of HTTP that lives in the
-//! loop and answers it.
+//! `server` listens and bounds what a client may cost, [`guard`] refuses what a client may not do (`middleware` asks it), `routes`
+//! is the table of paths. A handler asks the daemon's loop with a [`calls::Call`]; `frontend` is the part of HTTP that lives in
+//! the loop and answers it.
 
 pub(crate) mod calls;
+mod connection;
 pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod frontend;
 pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
+mod listener;
+mod middleware;
 pub(crate) mod overview;
 pub(crate) mod page;
 pub(crate) mod problem;

@@ -9,6 +9,9 @@ use super::calls::Stopping;
 use super::guard::Refusal;
 use crate::payload;
 
+/// The type of a problem document.
+pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
 /// An error, as its client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -47,7 +50,6 @@ impl IntoResponse for Problem {
         let Self { status, detail } = self;
         let title = status.canonical_reason().unwrap_or("Error");
         let body = payload::json(&ProblemDocument { title, status: status.as_u16(), detail: &detail });
-        let json = HeaderValue::from_static("application/problem+json");
-        (status, [(CONTENT_TYPE, json)], body).into_response()
+        (status, [(CONTENT_TYPE, PROBLEM_JSON)], body).into_response()
     }
 }

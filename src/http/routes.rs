@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRef, Path, Request, State};
-use axum::middleware::{self, Next};
+use axum::extract::{FromRef, Path, State};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use super::calls::Caller;
 use super::document::{BridgeWithBroker, PlugDocument};
 use super::guard::{Guard, Scope};
+use super::middleware::{self, Gate};
 use super::overview::{DaemonInfo, Selection};
 use super::page;
 use super::problem::Problem;
@@ -56,22 +57,14 @@ const ENDPOINTS: &[Endpoint] = &[
 
 /// The router of the whole table.
 pub(crate) fn router(app: App) -> Router {
+    let gate = Arc::new(Gate::new(Arc::clone(&app.guard)));
+    let check = |scope| from_fn_with_state((Arc::clone(&gate), scope), middleware::check);
     let router = ENDPOINTS.iter().fold(Router::new(), |router, endpoint| {
         let Endpoint { path, scope, handler } = endpoint;
-        let guard = middleware::from_fn_with_state((Arc::clone(&app.guard), *scope), check);
-        router.route(path, handler().layer(guard))
+        router.route(path, handler().layer(check(*scope)))
     });
-    router.with_state(app)
-}
-
-/// Lets a request pass if the guard does.
-async fn check(
-    State((guard, scope)): State<(Arc<Guard>, Scope)>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    guard.check(scope, request.method(), request.headers(), None)?;
-    Ok(next.run(request).await)
+    let unknown = any(|| async { StatusCode::NOT_FOUND }).layer(check(Scope::Look));
+    router.fallback_service(unknown.with_state::<()>(())).layer(from_fn(middleware::finish)).with_state(app)
 }
 
 async fn healthz(State(app): State<App>) -> Result<StatusCode, Problem> {
