@@ -4,6 +4,8 @@
 //! hs100d. Uses no proxy.
 
 use std::io::{self, ErrorKind};
+#[cfg(feature = "sim")]
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
@@ -84,6 +86,18 @@ impl DaemonHttp {
     pub(super) fn of(config: &Config) -> Option<Self> {
         let token = config.http.as_ref()?.token.clone();
         Some(Self { listen: config.http_address()?, token })
+    }
+
+    /// A daemon without a token at this address.
+    #[cfg(feature = "sim")]
+    pub(super) fn at(address: SocketAddr) -> Self {
+        Self { listen: Listen::Tcp(address), token: None }
+    }
+
+    /// The path of a plug in the API.
+    #[cfg(feature = "sim")]
+    pub(super) fn plug_path(name: &str) -> String {
+        format!("{PLUGS}/{name}")
     }
 
     /// Connects, and checks that hs100d answers.

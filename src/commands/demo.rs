@@ -1,6 +1,6 @@
 //! `demo`: the real daemon in a simulated home on loopback, and a story that shows what it is for.
 //!
-//! Each step is checked, at the broker and at the simulated plug. If one fails, the story ends with an error.
+//! Each step is checked, at the broker, over HTTP and at the simulated plug. If one fails, the story ends with an error.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::daemon_http::DaemonHttp;
 use super::{Context, Exit, Failed, say};
 use crate::config::paths::{ConfigPath, Environment};
 use crate::config::{Config, CurrentFile};
@@ -26,7 +27,9 @@ use crate::store::Store;
 /// The time limit of a step; after a failure the LAN is probed every ten seconds.
 const STEP: Duration = Duration::from_secs(20);
 /// The port that MQTT clients try first.
-const USUAL_PORT: u16 = 1883;
+const MQTT_PORT: u16 = 1883;
+/// The port of the status page in a config that names none.
+const HTTP_PORT: u16 = 8100;
 /// The plugs of the home, the one that the story is about, and the one that speaks KLAP from the start.
 const PLUGS: [&str; 3] = ["Kitchen Kettle", "Küche ☕", "Christmas Tree"];
 const HERO: &str = "kitchen-kettle";
@@ -47,9 +50,9 @@ pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let scratch = Scratch::new()?;
     let options = HomeOptions { klap: vec![SPEAKS_KLAP], ..HomeOptions::of(&PLUGS) };
     let home = SimHome::start(options).await.map_err(|error| cannot("start the simulated home", &error))?;
-    let broker = free_address()?;
+    let addresses = Addresses { broker: free_address(MQTT_PORT)?, http: free_address(HTTP_PORT)? };
     let file = scratch.0.join("hs100d.toml");
-    let text = config_text(&home, broker);
+    let text = config_text(&home, addresses);
     std::fs::write(&file, &text).map_err(|error| cannot("write the config", &error))?;
     let reread = {
         let place = ConfigPath::Named(file.clone());
@@ -68,7 +71,7 @@ pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
     let mut signals = Signals::listen().map_err(|error| cannot("listen to signals", &error))?;
     let daemon = tokio::spawn(daemon.run(requests));
 
-    let mut story = Story::begin(&home, broker, &text)?;
+    let mut story = Story::begin(&home, addresses, &text)?;
     let running = async {
         story.tell().await?;
         if args.once { Ok(()) } else { story.go_on().await }
@@ -91,15 +94,24 @@ struct Story<'a> {
     messages: mpsc::UnboundedReceiver<(String, String)>,
     /// The last message that was seen on each topic.
     latest: HashMap<String, String>,
-    broker: SocketAddr,
+    addresses: Addresses,
     begun: Instant,
 }
 
+/// Where the daemon listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    broker: SocketAddr,
+    http: SocketAddr,
+}
+
 impl<'a> Story<'a> {
-    fn begin(home: &'a SimHome, broker: SocketAddr, config: &str) -> Result<Self, Failed> {
+    fn begin(home: &'a SimHome, addresses: Addresses, config: &str) -> Result<Self, Failed> {
+        let Addresses { broker, http } = addresses;
         say(&format!(
             "A simulated home on loopback: {} plugs, a cloud at {}, and the real daemon with this config:\n\n{}\n\
-             Watch it from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
+             Watch it in a browser:\n\n    http://{http}/\n\n\
+             or from another terminal:\n\n    mosquitto_sub -h {} -p {} -v -t 'hs100d/#'\n\n",
             PLUGS.len(),
             home.cloud().url(),
             config.lines().map(indented).collect::<String>(),
@@ -108,7 +120,7 @@ impl<'a> Story<'a> {
         ))?;
         let (client, messages) = watch(broker);
         let (hero, latest) = (home.plug(0), HashMap::new());
-        Ok(Self { home, hero, client, messages, latest, broker, begun: Instant::now() })
+        Ok(Self { home, hero, client, messages, latest, addresses, begun: Instant::now() })
     }
 
     async fn tell(&mut self) -> Result<(), Failed> {
@@ -130,6 +142,10 @@ impl<'a> Story<'a> {
 
         self.scene("After this failure the cloud is asked at once.")?;
         self.command("OFF", false, "cloud").await?;
+
+        self.scene("The API and the status page show the route.")?;
+        self.see_latest("state", |state| state["route"] == "cloud").await?;
+        self.see_over_http("cloud").await?;
 
         self.scene("The LAN is back. It is probed every ten seconds, and used again from its first answer.")?;
         self.set_lan(LanFault::Works).await?;
@@ -205,6 +221,17 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    /// Asks the API for the plug, and checks its route.
+    async fn see_over_http(&self, route: &str) -> Result<(), Failed> {
+        let (http, path) = (self.addresses.http, DaemonHttp::plug_path(HERO));
+        let end = tokio::time::Instant::now() + STEP;
+        let asking = async { DaemonHttp::at(http).connect(end).await?.get(&path, end).await };
+        let plug = asking.await.map_err(|failure| cannot("ask the API", &failure))?;
+        let state = &plug["state"];
+        self.line(&format!("GET http://{http}{path}"), &state.to_string())?;
+        if state["route"] == route { Ok(()) } else { Err(not_seen(&format!("the {route} route in the API"))) }
+    }
+
     async fn set_lan(&self, fault: LanFault) -> Result<(), Failed> {
         self.home.lan().set_fault(self.hero, fault).await.map_err(|error| cannot("change the LAN", &error))
     }
@@ -275,7 +302,7 @@ impl<'a> Story<'a> {
     }
 
     fn port(&self) -> u16 {
-        self.broker.port()
+        self.addresses.broker.port()
     }
 }
 
@@ -311,18 +338,18 @@ fn watch(broker: SocketAddr) -> (AsyncClient, mpsc::UnboundedReceiver<(String, S
     (client, messages)
 }
 
-/// The usual MQTT port of loopback, or any free one.
-fn free_address() -> Result<SocketAddr, Failed> {
-    let usual = TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT));
+/// This port of loopback, or any free one.
+fn free_address(port: u16) -> Result<SocketAddr, Failed> {
+    let usual = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let listener = usual.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let address = listener.and_then(|listener| listener.local_addr());
     address.map_err(|error| cannot("find a free port", &error))
 }
 
-fn config_text(home: &SimHome, broker: SocketAddr) -> String {
+fn config_text(home: &SimHome, Addresses { broker, http }: Addresses) -> String {
     let (username, password) = HomeOptions::ACCOUNT;
     format!(
-        "[broker]\nlisten = \"{broker}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n[local]\nport = {}\n\n\
+        "[broker]\nlisten = \"{broker}\"\n\n[http]\nlisten = \"{http}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n[local]\nport = {}\n\n\
          [cloud]\nusername = \"{username}\"\npassword = \"{password}\"\nurl = \"{}\"\n",
         home.lan().port(),
         home.cloud().url(),
@@ -379,10 +406,11 @@ mod tests {
                 tell.send((format!("hs100d/{name}/availability"), "online".to_owned())).unwrap();
             }
             drop(tell);
-            let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let addresses = Addresses { broker: nowhere, http: nowhere };
             let (client, begun) = (client.clone(), Instant::now());
             let (hero, latest) = (home.plug(0), HashMap::new());
-            let mut story = Story { home: &home, hero, client, messages, latest, broker, begun };
+            let mut story = Story { home: &home, hero, client, messages, latest, addresses, begun };
             assert!(story.see_online(&["lamp", "kettle", "fan"]).await.is_ok(), "{order:?}");
         }
     }

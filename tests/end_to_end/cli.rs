@@ -798,10 +798,12 @@ async fn the_demo_shows_the_whole_story_and_ends_with_success() {
     assert_eq!(demo.code, 0, "{demo:?}");
     for part in [
         "mosquitto_sub -h 127.0.0.1 -p ",
+        "\n    http://127.0.0.1:",
         "hs100d/kitchen-kettle/availability online",
         "\"route\":\"local\"",
         "The LAN is cut",
         "\"route\":\"cloud\"",
+        "/api/v1/plugs/kitchen-kettle {\"",
         "The LAN is back",
         "Every step worked. The cloud saw 1 login and 1 request for the device list.",
     ] {
