@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 use maud::{Markup, html};
 
 use super::drawing;
-use super::signs::icon;
+use super::signs::{icon, prose};
 use crate::bridge::event::PlugState;
+use crate::bridge::failures::{LastError, PlugError};
 use crate::bridge::snapshot::PlugSnapshot;
 use crate::http::history::{DAY, History, Interval};
 use crate::model::{Availability, RelayState, Route};
 use crate::payload::Clock;
+
+/// An error of this age, of a plug that works again, is over.
+const RECENT: Duration = Duration::from_secs(600);
 
 /// A plug or an outlet, with what the page says of it.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +46,7 @@ impl Card<'_> {
         let Self { plug, outlets } = self;
         let name = plug.name();
         html! {
-            article.card.on[plug.is_lit()].away[plug.reached() == RouteShown::Not].strip[!outlets.is_empty()]
+            article.card.on[plug.is_lit()].away[plug.route_shown() == RouteShown::Not].unknown[plug.route_shown() == RouteShown::NotYet].strip[!outlets.is_empty()]
                 id={ "plug-" (name) } aria-labelledby={ "alias-" (name) } data-plug=(name)
                 data-state=[plug.state().map(|state| state.relay.to_string())] data-route=[plug.route_word()]
                 data-undrawn[!is_drawn && plug.history.power().is_some()] {
@@ -56,10 +60,47 @@ impl Card<'_> {
                 (plug.state_line())
                 (plug.note())
                 figure.day data-part="day" { (plug.day(is_drawn)) }
-                (plug.fault())
+                div data-part="fault" {
+                    @if let Some(error) = self.last_error() { (self.fault(error)) }
+                }
                 @if !outlets.is_empty() {
                     ul.outlets {
                         @for outlet in outlets { (outlet.outlet()) }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last error of the plug or of one of its outlets.
+    fn last_error(&self) -> Option<&LastError> {
+        let parts = std::iter::once(&self.plug).chain(&self.outlets);
+        parts.filter_map(|part| part.plug.last_error.as_ref()).max_by_key(|error| error.at)
+    }
+
+    /// What failed last, and what to do. What is over is folded.
+    fn fault(&self, error: &LastError) -> Markup {
+        let plug = &self.plug;
+        let age = plug.clock.instant.saturating_duration_since(error.at);
+        let is_over = plug.route_shown() == RouteShown::Over(Route::Local) && age > RECENT;
+        let what = match (&error.what, error.route) {
+            (PlugError::Route(failure), Some(route)) => format!("{route}: {failure}"),
+            (what, _) => what.to_string(),
+        };
+        let remedy = error.remedy();
+        html! {
+            @if is_over {
+                details.past {
+                    summary { "Last error " (plug.time("age", Some(error.at))) }
+                    p { (prose(&what)) }
+                    @if let Some(remedy) = &remedy { p { (prose(remedy)) } }
+                }
+            } @else {
+                div.fault {
+                    (icon("alert"))
+                    div {
+                        p { b { (prose(&what)) } " " span.age { (plug.time("age", Some(error.at))) } }
+                        @if let Some(remedy) = &remedy { p { (prose(remedy)) } }
                     }
                 }
             }
@@ -99,7 +140,7 @@ impl Plug<'_> {
         self.plug.state.as_ref()
     }
 
-    pub(super) fn reached(&self) -> RouteShown {
+    pub(super) fn route_shown(&self) -> RouteShown {
         match (self.plug.availability, self.state().map(|state| state.route)) {
             (Some(Availability::Offline), _) | (_, Some(None)) => RouteShown::Not,
             (_, Some(Some(route))) => RouteShown::Over(route),
@@ -108,7 +149,7 @@ impl Plug<'_> {
     }
 
     fn route_word(&self) -> Option<&'static str> {
-        match self.reached() {
+        match self.route_shown() {
             RouteShown::NotYet => None,
             RouteShown::Over(Route::Local) => Some("local"),
             RouteShown::Over(Route::Cloud) => Some("cloud"),
@@ -122,7 +163,7 @@ impl Plug<'_> {
 
     /// Whether it is on as far as is known now.
     pub(super) fn is_lit(&self) -> bool {
-        self.is_on() && matches!(self.reached(), RouteShown::Over(_))
+        self.is_on() && matches!(self.route_shown(), RouteShown::Over(_))
     }
 
     // --- Its parts ----------------------------------------------------------------------------------------------
@@ -162,9 +203,10 @@ impl Plug<'_> {
 
     fn word(&self) -> String {
         let Some(state) = self.state() else {
-            return if self.reached() == RouteShown::Not { "never read" } else { "Not read yet" }.to_owned();
+            return if self.route_shown() == RouteShown::Not { "never read" } else { "Not read yet" }
+                .to_owned();
         };
-        match (self.reached(), state.brightness.filter(|percent| *percent > 0)) {
+        match (self.route_shown(), state.brightness.filter(|percent| *percent > 0)) {
             (RouteShown::Not, _) if self.is_on() => "was on".to_owned(),
             (RouteShown::Not, _) => "was off".to_owned(),
             (_, Some(percent)) if self.is_on() => format!("On, {percent} %"),
@@ -178,7 +220,7 @@ impl Plug<'_> {
         let now = self.clock.instant;
         let mut intervals: Vec<_> = self.history.intervals(DAY, now).collect();
         let newest = *intervals.pop()?;
-        let is_away = self.reached() == RouteShown::Not;
+        let is_away = self.route_shown() == RouteShown::Not;
         if let (false, true, Some(since)) = (is_away, self.is_on(), self.state()?.on_since) {
             return Some(since);
         }
@@ -209,14 +251,14 @@ impl Plug<'_> {
     }
 
     fn route(&self) -> Markup {
-        let (class, sign, word) = match self.reached() {
+        let (class, sign, word) = match self.route_shown() {
             RouteShown::Over(Route::Local) => ("local", "lan", "LAN"),
             RouteShown::Over(Route::Cloud) => ("cloud", "cloud", "Cloud"),
             RouteShown::Not => ("none", "none", "Not reachable"),
             RouteShown::NotYet => ("none", "idle", ""),
         };
         html! {
-            span.route.(class) data-part="route" hidden[self.reached() == RouteShown::NotYet] {
+            span.route.(class) data-part="route" hidden[self.route_shown() == RouteShown::NotYet] {
                 (icon(sign)) span { (word) }
             }
         }
@@ -227,7 +269,7 @@ impl Plug<'_> {
         let signal = self.plug.info.as_deref().and_then(|info| info.rssi);
         let full = signal.map_or(0, bars);
         html! {
-            span.signal data-part="signal" hidden[signal.is_none() || self.reached() == RouteShown::Not] {
+            span.signal data-part="signal" hidden[signal.is_none() || self.route_shown() == RouteShown::Not] {
                 svg.icon.bars viewBox="0 0 20 20" aria-hidden="true" {
                     @for n in 0..4_u8 {
                         rect.full[n < full] x=(1 + 5 * n) y=(13 - 4 * n) width="3.5" height=(6 + 4 * n) rx="1" {}
@@ -269,7 +311,7 @@ impl Plug<'_> {
         let today = energy.and_then(|energy| energy.today);
         let slots = drawing::power(self.history, self.clock.instant).unwrap_or_default();
         let most = slots.iter().map(|(_, watts)| *watts).fold(0.0, f32::max);
-        let is_away = self.reached() == RouteShown::Not;
+        let is_away = self.route_shown() == RouteShown::Not;
         html! {
             @if let Some(power) = now.filter(|_| !is_away) {
                 p.meter {
@@ -278,13 +320,11 @@ impl Plug<'_> {
                     @if let Some(today) = today { span data-part="today" { (format!("{today:.2} kWh today")) } }
                 }
             }
-            @if is_drawn && !slots.is_empty() { (drawing::spark(&slots)) }
+            @if !slots.is_empty() {
+                // An empty one keeps the place.
+                (drawing::spark(if is_drawn { &slots } else { &[] }))
+            }
         }
-    }
-
-    /// Why a route failed last, and what to do.
-    fn fault(&self) -> Markup {
-        html! { div data-part="fault" {} }
     }
 
     /// A row in the card of its strip.

@@ -25,9 +25,10 @@ use super::calls::Caller;
 use super::overview::{Overview, Selection};
 use super::problem::Problem;
 use crate::bridge::event::CloudStatus;
+use crate::bridge::unserved::UnservedDevice;
 use crate::model::{PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
 use card::{Card, Plug, RouteShown};
-use signs::{ICON, icon, signs};
+use signs::{ICON, icon, prose, signs};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -104,8 +105,8 @@ impl Show {
         match self {
             Self::All => true,
             Self::On => card.plug.is_lit(),
-            Self::Unreachable => card.plug.reached() == RouteShown::Not,
-            Self::Cloud => card.plug.reached() == RouteShown::Over(Route::Cloud),
+            Self::Unreachable => card.plug.route_shown() == RouteShown::Not,
+            Self::Cloud => card.plug.route_shown() == RouteShown::Over(Route::Cloud),
         }
     }
 }
@@ -223,8 +224,21 @@ fn cards(overview: &Overview) -> Vec<Card<'_>> {
     for card in &mut cards {
         card.outlets = by_strip.remove(card.plug.name()).unwrap_or_default();
     }
-    cards.sort_by_cached_key(|card| card.plug.alias().to_lowercase());
+    cards.sort_by_cached_key(|card| in_order(card.plug.alias()));
     cards
+}
+
+/// A key to sort names as people do: without case, and `Lamp 2` before `Lamp 10`.
+fn in_order(name: &str) -> String {
+    let mut key = String::new();
+    for run in
+        name.to_lowercase().as_bytes().chunk_by(|one, next| one.is_ascii_digit() == next.is_ascii_digit())
+    {
+        let run = String::from_utf8_lossy(run);
+        let is_number = run.starts_with(|c: char| c.is_ascii_digit());
+        if is_number { key.push_str(&format!("{run:0>20}")) } else { key.push_str(&run) }
+    }
+    key
 }
 
 /// What is above the cards: how many plugs do what, the broker, the cloud, and what needs attention.
@@ -266,10 +280,33 @@ fn above(overview: &Overview, cards: &[Card<'_>]) -> Markup {
             }
             div.notes #notes {
                 @for (what, why) in &notes {
-                    p.note { (icon("alert")) span { b { (what) } " " (why) } }
+                    p.note { (icon("alert")) span { b { (what) } " " (prose(why)) } }
                 }
             }
-            div #unserved {}
+            div #unserved { (unserved(&snapshot.unserved)) }
+        }
+    }
+}
+
+/// What was found and is not served, and why.
+fn unserved(devices: &[UnservedDevice]) -> Markup {
+    let plural = if devices.len() == 1 { "device was found and is" } else { "devices were found and are" };
+    let mut devices: Vec<_> = devices.iter().collect();
+    devices.sort_by_key(|device| (&device.host, &device.alias));
+    html! {
+        @if !devices.is_empty() {
+            details.unserved {
+                summary { (devices.len()) " " (plural) " not served" }
+                ul {
+                    @for UnservedDevice { alias, model, host, reason, .. } in devices {
+                        li {
+                            b { @for name in [alias, model] { @if !name.is_empty() { (name) " " } } }
+                            @if let Some(host) = host { (host) }
+                            p { (prose(reason)) }
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -352,12 +389,12 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
-    use crate::bridge::event::{BridgeInfo, Energy, OutletInfo, PlugInfo, PlugState};
-    use crate::bridge::failures::Failures;
+    use crate::bridge::event::{BridgeInfo, Energy, Identity, OutletInfo, PlugInfo, PlugState};
+    use crate::bridge::failures::{Failures, LastError, PlugError};
     use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
     use crate::http::history::{DAY, History};
     use crate::http::overview::BrokerStatus;
-    use crate::model::Availability;
+    use crate::model::{Availability, Failure};
     use crate::payload::Clock;
     use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription};
 
@@ -374,7 +411,7 @@ mod tests {
             let begin = Instant::now();
             let system = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_800_000);
             let info = BridgeInfo { cloud: CloudStatus::Ok, ..BridgeInfo::default() };
-            let snapshot = Snapshot { info, is_ready: true, plugs: Vec::new() };
+            let snapshot = Snapshot { info, is_ready: true, unserved: Vec::new(), plugs: Vec::new() };
             let broker = BrokerStatus { is_embedded: true, link: Ok(()) };
             let clock = Clock { instant: begin + DAY, system };
             Self { begin, overview: Overview { snapshot, histories: Vec::new(), broker, clock } }
@@ -432,6 +469,7 @@ mod tests {
                 }),
                 route,
                 failures: Failures::default(),
+                last_error: None,
                 protocol: None,
             });
             self.overview.snapshot.plugs.last_mut().unwrap()
@@ -497,6 +535,22 @@ mod tests {
         home.meter(|minute| 60.0 + 25.0 * (minute as f32 / 90.0).sin());
         home.outlets(&[("Monitor", On), ("Desk lamp", Off), ("Printer", Off), ("NAS", On)]);
         home.plug("Aquarium", "HS103(UK)", On, LAN);
+        home
+    }
+
+    /// The same home, with the errors that belong to it.
+    fn family_with_errors() -> Home {
+        let mut home = family();
+        let now = home.overview.clock.instant;
+        let error = |route, failure, minutes: u64| {
+            let at = now.checked_sub(Duration::from_secs(60 * minutes)).unwrap();
+            Some(LastError { route: Some(route), at, what: PlugError::Route(failure) })
+        };
+        let plugs = &mut home.overview.snapshot.plugs;
+        plugs[0].last_error = error(Route::Local, Failure::Silent, 204);
+        plugs[1].last_error = error(Route::Local, Failure::Silent, 2);
+        plugs[2].last_error = error(Route::Cloud, Failure::CloudOffline, 4);
+        home.overview.snapshot.unserved.push(bulb());
         home
     }
 
@@ -602,10 +656,64 @@ mod tests {
             home.meter(|_| 1.0);
         }
         let page = home.shown(&Wanted::default());
-        assert_eq!((page.matches("data-undrawn").count(), page.matches("class=\"spark\"").count()), (61, 0));
+        assert_eq!(
+            (page.matches("data-undrawn").count(), page.matches("class=\"line\" d=\"M").count()),
+            (61, 0)
+        );
         home.overview.snapshot.plugs.truncate(1);
         let one = home.shown(&Wanted::default());
-        assert_eq!((one.matches("data-undrawn").count(), one.matches("class=\"spark\"").count()), (0, 1));
+        assert_eq!(
+            (one.matches("data-undrawn").count(), one.matches("class=\"line\" d=\"M").count()),
+            (0, 1)
+        );
+    }
+
+    #[test]
+    fn the_last_error_has_its_age_and_its_remedy_and_is_folded_when_it_is_over() {
+        let mut home = family();
+        let now = home.overview.clock.instant;
+        let error = |route, failure, age| LastError {
+            route: Some(route),
+            at: now.checked_sub(age).unwrap(),
+            what: PlugError::Route(failure),
+        };
+        home.overview.snapshot.plugs[1].last_error = Some(error(Route::Local, Failure::Refused, 3 * HOUR));
+        let page = home.shown(&Wanted::default());
+        let lamp = card_of(&page, "hall-lamp");
+        let parts = ["local: ", "refused", "3 h ago", "Third-Party"];
+        assert!(parts.iter().all(|part| lamp.contains(part)), "{lamp}");
+        assert!(lamp.contains("class=\"fault\""), "the cloud serves it: {lamp}");
+        home.overview.snapshot.plugs[0].last_error = Some(error(Route::Local, Failure::Silent, 3 * HOUR));
+        let page = home.shown(&Wanted::default());
+        assert!(card_of(&page, "kitchen-kettle").contains("<summary>Last error "), "{page}");
+    }
+
+    #[test]
+    fn what_is_not_served_is_listed_with_its_reason() {
+        let mut home = Home::new();
+        home.overview.snapshot.unserved.push(bulb());
+        let page = home.shown(&Wanted::default());
+        let parts =
+            ["1 device was found and is not served", "Bedroom", "L530(EU)", "192.168.1.30", "SMART.TAPOBULB"];
+        assert!(parts.iter().all(|part| page.contains(part)), "{page}");
+    }
+
+    fn bulb() -> UnservedDevice {
+        UnservedDevice {
+            alias: "Bedroom".into(),
+            model: "L530(EU)".into(),
+            identity: Identity::default(),
+            host: Some("192.168.1.30".into()),
+            reason: "it is a SMART.TAPOBULB, which hs100d does not support".into(),
+            seen: None,
+        }
+    }
+
+    #[test]
+    fn names_are_in_the_order_of_people() {
+        let mut names = ["Lamp 10", "lamp 2", "Élan", "Lamp 1", "2nd lamp", "10th lamp"];
+        names.sort_by_key(|name| in_order(name));
+        assert_eq!(names, ["2nd lamp", "10th lamp", "Lamp 1", "lamp 2", "Lamp 10", "Élan"]);
     }
 
     #[test]
@@ -649,7 +757,7 @@ mod tests {
     fn pages_can_be_written_to_look_at() {
         let Ok(folder) = std::env::var("HS100D_WRITE_PAGE") else { return };
         let write = |name: &str, text: String| std::fs::write(Path::new(&folder).join(name), text).unwrap();
-        write("family.html", family().shown(&Wanted::default()));
+        write("family.html", family_with_errors().shown(&Wanted::default()));
         let mut many = Home::new();
         for number in 0..1000 {
             let (relay, day) = match number % 17 {
@@ -663,7 +771,7 @@ mod tests {
         }
         write("many.html", many.shown(&Wanted::default()));
         write("empty.html", Home::new().shown(&Wanted::default()));
-        let mut broken = family();
+        let mut broken = family_with_errors();
         for plug in &mut broken.overview.snapshot.plugs {
             plug.availability = Some(Availability::Offline);
             plug.state.as_mut().unwrap().route = None;

@@ -36,9 +36,9 @@ async function problemOf(response) {
   return problem.result?.error ?? problem.detail ?? `${response.status} ${response.statusText}`;
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const weekday = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
-const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const weekday = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "numeric", minute: "2-digit" });
+const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" });
 
 /** A moment in the browser's own zone, as short as it is clear. */
 function moment(at) {
@@ -408,7 +408,10 @@ function redraw(ours, theirs) {
     places[0].forEach((place, n) => {
       const fresh = document.importNode(places[1][n], true);
       localTimes(fresh);
-      if (!place.isEqualNode(fresh)) place.replaceWith(fresh);
+      if (place.isEqualNode(fresh)) return;
+      const details = fresh.querySelector("details");
+      if (details) details.open = place.querySelector("details")?.open ?? false;
+      place.replaceWith(fresh);
     });
   }
 }

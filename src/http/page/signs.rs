@@ -35,3 +35,12 @@ pub(super) fn signs() -> Markup {
 pub(super) fn icon(sign: &str) -> Markup {
     html! { svg.icon aria-hidden="true" { use href={ "#" (sign) } {} } }
 }
+
+/// A message of the log; its commands, which stand in back quotes, as such.
+pub(super) fn prose(message: &str) -> Markup {
+    html! {
+        @for (n, part) in message.split('`').enumerate() {
+            @if n % 2 == 0 { (part) } @else { code { (part) } }
+        }
+    }
+}
