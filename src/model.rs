@@ -320,14 +320,19 @@ impl Route {
     pub const fn index(self) -> usize {
         self as usize
     }
+
+    /// The word for it in payloads.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        }
+    }
 }
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Local => "local",
-            Self::Cloud => "cloud",
-        })
+        f.write_str(self.word())
     }
 }
 

@@ -355,6 +355,18 @@ pub enum CloudStatus {
 impl CloudStatus {
     /// Why it is down before the first call: not a failure.
     pub const NOT_ASKED: &str = "not asked yet";
+    /// The word of each status.
+    pub(crate) const WORDS: [&str; 4] = ["off", "ok", "down", "stopped"];
+
+    /// Its word in payloads.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Ok => "ok",
+            Self::Down(_) => "down",
+            Self::Stopped(_) => "stopped",
+        }
+    }
 }
 
 /// What the store knows about a plug.
@@ -448,6 +460,15 @@ pub struct PlugInfo {
     pub outlets: Arc<[PlugName]>,
     /// The rules of its own schedule; `None` until they were read.
     pub schedule: Option<Arc<[ScheduleRule]>>,
+}
+
+impl PlugInfo {
+    /// The name that its owner gave it in the app; that of the outlet, if it is one.
+    pub(crate) fn alias(&self) -> &str {
+        let outlet =
+            self.outlet.as_ref().and_then(|outlet| self.device.outlets.get(usize::from(outlet.number)));
+        outlet.map_or(&self.device.alias, |outlet| &outlet.alias)
+    }
 }
 
 /// The place of an outlet in its strip.

@@ -4,6 +4,7 @@
 //! and what is published. Its driver calls [`Bridge::handle`] for each event, [`Bridge::handle_timeout`] at
 //! [`Bridge::poll_timeout`], and carries out each action of [`Bridge::poll_action`].
 
+pub mod counters;
 mod delivery;
 mod desired;
 pub mod event;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::model::{Address, Failure, PlugCommand, PlugName, Route, shown};
 use crate::smarthome::message::{Reading, Reply, is_plug_kind};
+use counters::CommandDurations;
 use event::{
     AccountPlug, Action, BridgeCommand, BridgeInfo, CloudStatus, CommandId, CommandResult, DiscoveryReply,
     Ended, Event, ExchangeId, Identity, KnownPlug, Notice, NoticeKind, Outcome, PlugKey, RequestId, Sighting,
@@ -122,6 +124,7 @@ pub struct Bridge {
     unsupported: UnsupportedDevices,
     unserved: UnservedDevices,
     lookups: Lookups,
+    durations: CommandDurations,
 }
 
 /// What is counted over all plugs.
@@ -177,6 +180,7 @@ impl Bridge {
             unsupported: UnsupportedDevices::default(),
             unserved: UnservedDevices::default(),
             lookups: Lookups::default(),
+            durations: CommandDurations::default(),
         };
         bridge.reload(settings, now);
         bridge
@@ -330,7 +334,8 @@ impl Bridge {
     /// The present state of the bridge itself.
     pub(crate) fn snapshot_without_plugs(&self) -> Snapshot {
         let (info, is_ready) = (self.info(), self.ready_at.is_none());
-        Snapshot { info, is_ready, unserved: self.unserved(), plugs: Vec::new() }
+        let unserved = self.unserved();
+        Snapshot { info, is_ready, unserved, durations: self.durations, plugs: Vec::new() }
     }
 
     /// The present state of the bridge and of this plug, if there is one of this name.
@@ -588,6 +593,7 @@ impl Bridge {
             serial: &mut self.serial,
             poll_limiter: &mut self.poll_limiter,
             interner: &mut self.interner,
+            durations: &mut self.durations,
         };
         let result = act(plug, &mut ctx);
         let after = self.counts_of(key);

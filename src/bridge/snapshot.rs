@@ -2,7 +2,9 @@
 //! second truth. Nothing is kept for it: it is built when it is asked for.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::counters::{CommandCounts, CommandDurations, PlugCounters};
 use super::event::{BridgeInfo, Energy, PlugInfo, PlugState};
 use super::failures::{Failures, LastError};
 use super::unserved::UnservedDevice;
@@ -17,6 +19,8 @@ pub struct Snapshot {
     pub is_ready: bool,
     /// The devices that were found and are not served, in no order.
     pub unserved: Vec<UnservedDevice>,
+    /// How long commands took.
+    pub durations: CommandDurations,
     /// Plugs and strips in the order in which they came, each strip followed by its outlets.
     pub plugs: Vec<PlugSnapshot>,
 }
@@ -42,4 +46,10 @@ pub struct PlugSnapshot {
     pub last_error: Option<LastError>,
     /// The protocol that it is believed to speak on the LAN.
     pub protocol: Option<LanProtocol>,
+    /// When it last answered over each route, by [`Route::index`].
+    pub last_answers: [Option<Instant>; 2],
+    /// What was counted of it. `None` for an outlet, which is read with its strip.
+    pub counters: Option<PlugCounters>,
+    /// How its commands ended.
+    pub commands: CommandCounts,
 }

@@ -71,6 +71,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bridge::counters::{CommandCounts, CommandDurations};
     use crate::bridge::failures::Failures;
     use crate::bridge::waiting::WaitingFor;
     use crate::model::{Failure, PlugName};
@@ -86,6 +87,9 @@ mod tests {
             failures: Failures::default(),
             last_error: None,
             protocol: route.map(|_| LanProtocol::Xor),
+            last_answers: [None; 2],
+            counters: None,
+            commands: CommandCounts::default(),
         }
     }
 
@@ -94,7 +98,13 @@ mod tests {
         let mut lamp = plug("lamp", Some(Route::Cloud));
         lamp.failures.note(Route::Local, &Failure::Refused);
         let plugs = vec![plug("fan", Some(Route::Local)), lamp, plug("kettle", None)];
-        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, unserved: vec![], plugs };
+        let snapshot = Snapshot {
+            info: BridgeInfo::default(),
+            is_ready: true,
+            unserved: vec![],
+            durations: CommandDurations::default(),
+            plugs,
+        };
         let now = Instant::now();
         let timer = |what, seconds| {
             let until = now + Duration::from_secs(seconds);
@@ -116,7 +126,13 @@ mod tests {
     #[test]
     fn ten_thousand_plugs_do_not_fill_the_log() {
         let plugs = (0..10_000).map(|number| plug(&format!("plug-{number}"), Some(Route::Local))).collect();
-        let snapshot = Snapshot { info: BridgeInfo::default(), is_ready: true, unserved: vec![], plugs };
+        let snapshot = Snapshot {
+            info: BridgeInfo::default(),
+            is_ready: true,
+            unserved: vec![],
+            durations: CommandDurations::default(),
+            plugs,
+        };
         let lines = lines(&snapshot, &[], Instant::now(), 0, 0);
         assert_eq!((lines.len(), &*lines[101]), (102, "figures of 9900 more plugs are left out"));
     }

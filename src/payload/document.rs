@@ -67,9 +67,8 @@ impl<'a> InfoDocument<'a> {
     pub(crate) fn of(info: &'a PlugInfo) -> Self {
         let device = &info.device;
         let outlet = info.outlet.as_ref();
-        let own = outlet.and_then(|outlet| device.outlets.get(usize::from(outlet.number)));
         Self {
-            alias: own.map_or(&device.alias, |own| &own.alias),
+            alias: info.alias(),
             model: &device.model,
             hw_version: &device.hw_version,
             sw_version: &device.sw_version,
@@ -176,13 +175,11 @@ struct CloudDocument<'a> {
 
 impl<'a> CloudDocument<'a> {
     fn of(cloud: &'a CloudStatus) -> Self {
-        let (status, reason) = match cloud {
-            CloudStatus::Off => ("off", None),
-            CloudStatus::Ok => ("ok", None),
-            CloudStatus::Down(reason) => ("down", Some(&**reason)),
-            CloudStatus::Stopped(reason) => ("stopped", Some(&**reason)),
+        let reason = match cloud {
+            CloudStatus::Off | CloudStatus::Ok => None,
+            CloudStatus::Down(reason) | CloudStatus::Stopped(reason) => Some(&**reason),
         };
-        Self { status, reason }
+        Self { status: cloud.word(), reason }
     }
 }
 

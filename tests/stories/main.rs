@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod counters;
 mod discovery;
 mod explanations;
 mod family;

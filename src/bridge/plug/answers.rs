@@ -29,6 +29,9 @@ impl Plug {
         if route == Route::Cloud {
             self.note_overtaken(ctx);
         }
+        if !flight.request.changes_something() {
+            self.counters.count_poll(route, true);
+        }
         self.heard(route, flight, ctx);
         match reply {
             Reply::SysInfo(reading) => {
@@ -199,6 +202,10 @@ impl Plug {
         // A plug that restarts may close the connection before it answers.
         if flight.request == Request::Reboot && *failure == Failure::Closed {
             return self.answered(route, flight, Reply::Done, ctx);
+        }
+        // A poll that the rate limit held back was not sent.
+        if !flight.request.changes_something() && *failure != Failure::Throttled {
+            self.counters.count_poll(route, false);
         }
         if failure.may_act_later() {
             self.relays.note_stray(&flight.request, flight.deadline);

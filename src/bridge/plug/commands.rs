@@ -290,6 +290,10 @@ impl Plug {
         self.publish(ctx);
         let state = self.reported.relay(origin.of);
         let took = ctx.now.saturating_duration_since(arrived);
+        self.relays.get_mut(origin.of).commands.count(&ended, route);
+        if let (Ended::Ok, Some(route)) = (&ended, route) {
+            ctx.durations.note(route, took);
+        }
         ctx.publish(Update::Result(CommandResult { id: origin.id, plug, ended, state, route, took }));
     }
 }

@@ -34,6 +34,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bridge::counters::{CommandDurations, PlugCounters};
 use crate::bridge::delivery::{Delivery, DeliveryJob};
 use crate::bridge::desired::Desired;
 use crate::bridge::event::{
@@ -82,6 +83,7 @@ pub(in crate::bridge) struct Plug {
     desired: DesiredState,
     reported: Reported,
     relays: Relays,
+    counters: PlugCounters,
 }
 
 /// What the bridge lends to a plug for one turn.
@@ -92,6 +94,7 @@ pub(in crate::bridge) struct Ctx<'a> {
     pub(in crate::bridge) serial: &'a mut u32,
     pub(in crate::bridge) poll_limiter: &'a mut PollLimiter,
     pub(in crate::bridge) interner: &'a mut Interner,
+    pub(in crate::bridge) durations: &'a mut CommandDurations,
 }
 
 impl Plug {
@@ -117,6 +120,7 @@ impl Plug {
             desired: DesiredState::default(),
             reported: Reported::default(),
             relays: Relays::default(),
+            counters: PlugCounters::default(),
         }
     }
 
@@ -654,6 +658,6 @@ mod tests {
     /// With its texts, its retained messages and its connection it takes about four times as much.
     #[test]
     fn the_record_of_a_plug_is_small() {
-        assert!(size_of::<Plug>() <= 936, "{} bytes", size_of::<Plug>());
+        assert!(size_of::<Plug>() <= 1040, "{} bytes", size_of::<Plug>());
     }
 }

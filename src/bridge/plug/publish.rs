@@ -31,6 +31,7 @@ impl Plug {
 
     /// Publishes `info` and `state` of each part, if they changed.
     pub(super) fn publish(&mut self, ctx: &mut Ctx<'_>) {
+        self.reachability.count_route_change(&mut self.counters);
         for part in self.relays.parts() {
             self.publish_info(part, ctx);
         }

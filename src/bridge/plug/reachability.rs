@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bridge::counters::PlugCounters;
 use crate::bridge::failures::{Failures, LastErrors};
 use crate::bridge::route::{RoutePolicy, Routes};
 use crate::model::{Availability, Route, Verdict};
@@ -22,7 +23,8 @@ pub(super) struct Reachability {
     pub(super) last_errors: LastErrors,
     /// When the plug last answered; until it does, when it was added.
     silent_since: Instant,
-    has_answered: bool,
+    /// When it last answered over each route.
+    last_answers: [Option<Instant>; 2],
     /// Failed reads since then.
     misses: u32,
     availability: Option<Availability>,
@@ -30,6 +32,8 @@ pub(super) struct Reachability {
     serving: Option<Route>,
     /// Each usable route has failed since the last answer.
     is_unserved: bool,
+    /// The route at the last count of route changes; `None` before the first answer.
+    counted: Option<Option<Route>>,
 }
 
 impl Reachability {
@@ -39,11 +43,12 @@ impl Reachability {
             failures: Failures::default(),
             last_errors: LastErrors::default(),
             silent_since: now,
-            has_answered: false,
+            last_answers: [None; 2],
             misses: 0,
             availability: None,
             serving: None,
             is_unserved: false,
+            counted: None,
         }
     }
 
@@ -72,22 +77,41 @@ impl Reachability {
         self.serving.filter(|_| !self.is_unserved)
     }
 
+    /// Counts a change of the route to publish, if it has changed since the last call. The first one is no change.
+    pub(super) fn count_route_change(&mut self, counters: &mut PlugCounters) {
+        if self.availability.is_none() {
+            return;
+        }
+        let route = self.published_route();
+        if self.counted.replace(route).is_some_and(|before| before != route) {
+            counters.count_route_change(route);
+        }
+    }
+
+    pub(super) fn last_answers(&self) -> [Option<Instant>; 2] {
+        self.last_answers
+    }
+
+    fn has_answered(&self) -> bool {
+        self.last_answers.iter().any(Option::is_some)
+    }
+
     /// Whether the first attempt to read the plug has ended.
     pub(super) fn was_tried(&self) -> bool {
-        self.has_answered || self.misses > 0
+        self.has_answered() || self.misses > 0
     }
 
     /// Whether the last exchange on some route was answered; over the cloud only if that is not long ago.
     pub(super) fn is_reached(&self, policy: &RoutePolicy, now: Instant) -> bool {
         let fresh_until = self.silent_since + policy.cloud_poll_interval * FRESH_POLLS;
-        let is_fresh = self.has_answered && now < fresh_until;
+        let is_fresh = self.has_answered() && now < fresh_until;
         self.is_up(Route::Local) || (self.is_up(Route::Cloud) && is_fresh)
     }
 
     /// The plug answered over this route.
     pub(super) fn answered(&mut self, route: Route, now: Instant) {
         self.silent_since = now;
-        self.has_answered = true;
+        self.last_answers[route.index()] = Some(now);
         self.misses = 0;
         self.is_unserved = false;
         self.routes.answered(route);

@@ -8,6 +8,7 @@ use super::late_execution::LateExecution;
 use super::meter::MeterState;
 use super::published::Published;
 use super::sums::{MeterValue, Sums};
+use crate::bridge::counters::CommandCounts;
 use crate::model::{PlugName, RelayState};
 use crate::smarthome::message::{Outlet, Request, ScheduleRule};
 
@@ -40,6 +41,7 @@ pub(super) struct Relay {
     pub(super) meter: Option<Box<MeterState>>,
     pub(super) schedule: Option<Arc<[ScheduleRule]>>,
     pub(super) published: Published,
+    pub(super) commands: CommandCounts,
 }
 
 impl Relays {

@@ -26,6 +26,9 @@ impl Plug {
             failures: self.reachability.failures.clone(),
             last_error: self.reachability.last_errors.newest(part),
             protocol: self.reachability.routes.protocol(),
+            last_answers: self.reachability.last_answers(),
+            counters: part.is_none().then_some(self.counters),
+            commands: relay.commands,
         })
     }
 

@@ -62,6 +62,7 @@ mod tests {
 
     use super::super::Ctx;
     use super::*;
+    use crate::bridge::counters::CommandDurations;
     use crate::bridge::event::{Action, CommandId, ExchangeId, Identity, Origin, Outcome, PlugKey};
     use crate::bridge::interner::Interner;
     use crate::bridge::poll_limiter::PollLimiter;
@@ -99,6 +100,7 @@ mod tests {
                 serial: &mut self.serial,
                 poll_limiter: &mut self.poll_limiter,
                 interner: &mut self.interner,
+                durations: &mut CommandDurations::default(),
             };
             event(&mut self.plug, &mut ctx);
             self.plug.advance(&mut ctx)

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, warn};
 
+use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass};
 use crate::bridge::event::{CloudStatus, Event};
 use crate::secret::{Secret, SecretBuf};
 use crate::transport::cloud::account::{TokenStore, Tokens};
@@ -323,6 +324,7 @@ pub(super) struct AuthTask {
     error: watch::Sender<Option<ApiError>>,
     registered: watch::Sender<Option<String>>,
     events: mpsc::UnboundedSender<Event>,
+    counts: CloudRequests,
 }
 
 impl AuthTask {
@@ -337,10 +339,10 @@ impl AuthTask {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (status, watched_status) = watch::channel(CloudStatus::Off);
         let (error, watched_error) = watch::channel(None);
-        let host = account.host.clone();
+        let (host, counts) = (account.host.clone(), account.memory.requests.clone());
         let queue = AuthQueue::new(account, tokens);
         let (registered, watched_registered) = watch::channel(queue.registered().map(str::to_owned));
-        let task = Self { queue, requests, http, host, store, status, error, registered, events };
+        let task = Self { queue, requests, http, host, store, status, error, registered, events, counts };
         let watched =
             StatusWatch { status: watched_status, error: watched_error, registered: watched_registered };
         (task, AuthHandle { requests: sender }, watched)
@@ -374,6 +376,11 @@ impl AuthTask {
             self.send_status();
         };
         let granted = response.and_then(|response| api::read_granted(&response));
+        let method = match request.kind {
+            GrantKind::Login | GrantKind::LoginByHand => CloudMethod::Login,
+            GrantKind::Refresh => CloudMethod::RefreshToken,
+        };
+        self.counts.count(method, granted.as_ref().err().map_or(CodeClass::Ok, ApiError::class));
         match &granted {
             Ok(_) => debug!(kind = ?request.kind, "the account gave a token"),
             Err(error) => debug!(kind = ?request.kind, %error, "the account gave no token"),

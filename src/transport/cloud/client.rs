@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass};
 use crate::secret::{Secret, SecretBuf};
 use crate::transport::cloud::api::HttpResponse;
 use crate::transport::cloud::auth_task::AuthHandle;
@@ -19,9 +20,11 @@ pub(super) struct CloudClient {
     pub(crate) http: HttpClient,
     /// The account's own host.
     pub(crate) account: TrustedHost,
+    pub(crate) requests: CloudRequests,
 }
 
 pub(super) struct AccountCall<'a, W, R> {
+    pub(crate) method: CloudMethod,
     pub(crate) host: &'a TrustedHost,
     /// A command: waits for the rate limit, and may use the calls that polls leave.
     pub(crate) urgent: bool,
@@ -62,8 +65,10 @@ impl CloudClient {
     {
         // Each request to a plug may be sent twice: it sets an absolute state, or the plug is already rebooting.
         let limits = HttpLimits { deadline: call.deadline, size: call.size, resend: true };
-        let response = self.http.post(call.host, (call.request)(&token.token), limits).await?;
-        (call.read)(&response)
+        let response = self.http.post(call.host, (call.request)(&token.token), limits).await;
+        let result = response.and_then(|response| (call.read)(&response));
+        self.requests.count(call.method, result.as_ref().err().map_or(CodeClass::Ok, ApiError::class));
+        result
     }
 
     async fn report<T, W, R>(

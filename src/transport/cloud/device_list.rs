@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout_at;
 use tracing::{debug, info, warn};
 
+use crate::bridge::counters::CloudMethod;
 use crate::bridge::event::Event;
 use crate::logging::Repeated;
 use crate::model::DeviceId;
@@ -335,6 +336,7 @@ impl ListRequest {
 
 async fn fetch(client: &CloudClient) -> Result<Vec<Row>, CloudError> {
     let call = AccountCall {
+        method: CloudMethod::GetDeviceList,
         host: &client.account,
         // Rare, and commands wait for it.
         urgent: true,

@@ -2,6 +2,7 @@
 //!
 //! All texts are our own: none quotes the server, a URL or a secret.
 
+use crate::bridge::counters::CodeClass;
 use crate::model::Failure;
 use crate::transport::cloud::codes::{self, PlugFault, Reaction};
 use crate::transport::cloud::host::BadHost;
@@ -121,6 +122,23 @@ impl ApiError {
         }
     }
 
+    /// What it is about, for the metrics.
+    pub(super) fn class(&self) -> CodeClass {
+        match self {
+            Self::Unreachable(_) | Self::Broken => CodeClass::Unreachable,
+            Self::TimedOut => CodeClass::Timeout,
+            Self::TooLarge | Self::NotJson | Self::NotAnAnswer(_) => CodeClass::Garbage,
+            Self::Http(_) | Self::Blacklisted | Self::Code(_) => match self.reaction() {
+                Reaction::HoldBack | Reaction::HoldBackLong => CodeClass::Throttled,
+                Reaction::Renew | Reaction::Login | Reaction::Elsewhere => CodeClass::Token,
+                Reaction::Stop(_) => CodeClass::Account,
+                Reaction::Plug(_) => CodeClass::Plug,
+                Reaction::Faulty => CodeClass::Request,
+                Reaction::Retry => CodeClass::Server,
+            },
+        }
+    }
+
     /// Whether the token was refused, so that another one may help.
     pub(super) fn refuses_the_token(&self) -> bool {
         matches!(self.reaction(), Reaction::Renew | Reaction::Login | Reaction::Elsewhere)
@@ -162,6 +180,25 @@ impl From<&str> for ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_counted_by_what_they_are_about() {
+        for (error, class) in [
+            (ApiError::Unreachable(ConnectError::Silent), CodeClass::Unreachable),
+            (ApiError::TimedOut, CodeClass::Timeout),
+            (ApiError::NotJson, CodeClass::Garbage),
+            (ApiError::Http(429), CodeClass::Throttled),
+            (ApiError::Http(502), CodeClass::Server),
+            (ApiError::Blacklisted, CodeClass::Throttled),
+            (ApiError::Code(-20651), CodeClass::Token),
+            (ApiError::Code(-20601), CodeClass::Account),
+            (ApiError::Code(-20571), CodeClass::Plug),
+            (ApiError::Code(-20103), CodeClass::Request),
+            (ApiError::Code(-5), CodeClass::Server),
+        ] {
+            assert_eq!(error.class(), class, "{error}");
+        }
+    }
 
     #[test]
     fn errors_print_in_our_own_words_with_the_number() {

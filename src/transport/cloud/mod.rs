@@ -36,6 +36,7 @@ use uuid::Uuid;
 pub use self::account::{CloudOptions, TokenStore, Tokens};
 pub use self::error::{CloudError, CloudStartError};
 use crate::backoff;
+use crate::bridge::counters::CloudMethod;
 use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
 use crate::secret::Secret;
@@ -80,9 +81,10 @@ impl Cloud {
         let host = check_host(&options.url)?;
         let http = HttpClient::new(&host).map_err(|_| CloudStartError::NoAuthorities)?;
         let CloudOptions { username, password, .. } = options;
+        let requests = memory.requests.clone();
         let account = SessionAccount { username, password, terminal, host: host.clone(), memory };
         let (auth_task, auth, status) = AuthTask::new(account, tokens, http.clone(), store, events.clone());
-        let client = CloudClient { auth, http, account: host };
+        let client = CloudClient { auth, http, account: host, requests };
         let (list_task, devices) = DeviceListTask::new(client.clone(), events, backoff::seed(terminal));
         tokio::spawn(auth_task.run());
         tokio::spawn(list_task.run());
@@ -170,6 +172,7 @@ impl Cloud {
             }
         };
         let call = AccountCall {
+            method: CloudMethod::Passthrough,
             host: server,
             urgent: exchange.urgent,
             deadline: exchange.deadline,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backoff;
+use crate::bridge::counters::CloudRequests;
 use crate::bridge::event::CloudStatus;
 use crate::cause::{self, Cause};
 use crate::secret::{RefusedLogins, Secret, SecretBuf, Source};
@@ -476,6 +477,8 @@ pub struct SessionAccount {
 pub struct AccountMemory {
     /// Logins that were refused and are not sent again.
     pub refused: RefusedLogins,
+    /// Counts the requests.
+    pub(crate) requests: CloudRequests,
     /// The calls left in the bucket.
     pub(crate) budget: CallBudget,
     /// Runs while TP-Link throttles us; made by the first session.
