@@ -99,7 +99,11 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
-        let daemon_info = DaemonInfo { instance: store.instance().into(), started: Instant::now() };
+        let daemon_info = DaemonInfo {
+            instance: store.instance().into(),
+            started: Instant::now(),
+            cloud_requests: account.requests.clone(),
+        };
         let frontends =
             Frontends::start(choice, config.http.clone(), daemon_info, account.refused.clone()).await?;
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
@@ -217,7 +221,7 @@ impl Daemon {
         let snapshot = match request.selection() {
             Selection::Bridge => bridge.snapshot_without_plugs(),
             Selection::Plug(name) => bridge.snapshot_of(name),
-            Selection::Plugs => bridge.snapshot(),
+            Selection::Plugs | Selection::PlugsNow => bridge.snapshot(),
         };
         let is_embedded = matches!(self.config.broker, BrokerConfig::Embedded { .. });
         let broker = BrokerStatus { is_embedded, link: self.link_state.clone() };

@@ -69,7 +69,9 @@ impl Frontend {
 
     /// Shows the state of the daemon to the handler that asked for it.
     pub(crate) fn show(&self, request: ShowRequest, snapshot: Snapshot, broker: BrokerStatus, clock: Clock) {
-        let histories = snapshot.plugs.iter().map(|plug| self.history(&plug.name)).collect();
+        let has_histories = *request.selection() != Selection::PlugsNow;
+        let plugs = snapshot.plugs.iter().filter(|_| has_histories);
+        let histories = plugs.map(|plug| self.history(&plug.name)).collect();
         let overview = Overview { snapshot, histories, broker, clock };
         // An error means that the client has gone.
         match request {

@@ -19,6 +19,7 @@ pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
 mod listener;
+pub(crate) mod metrics;
 mod middleware;
 pub(crate) mod overview;
 pub(crate) mod page;

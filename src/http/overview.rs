@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::history::History;
+use crate::bridge::counters::CloudRequests;
 use crate::bridge::snapshot::Snapshot;
 use crate::model::PlugName;
 use crate::payload::Clock;
@@ -17,6 +18,8 @@ pub(crate) enum Selection {
     Plug(PlugName),
     /// All plugs.
     Plugs,
+    /// All plugs, without their histories.
+    PlugsNow,
 }
 
 /// The state of the daemon at one moment.
@@ -48,4 +51,6 @@ pub(crate) struct DaemonInfo {
     pub(crate) instance: Arc<str>,
     /// When the daemon started.
     pub(crate) started: Instant,
+    /// Counted by the account's client.
+    pub(crate) cloud_requests: CloudRequests,
 }

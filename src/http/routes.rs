@@ -13,6 +13,7 @@ use http::header::CONTENT_TYPE;
 use super::calls::Caller;
 use super::document::{BridgeWithBroker, PlugDocument};
 use super::guard::{Guard, Scope};
+use super::metrics;
 use super::middleware::{self, Gate};
 use super::overview::{DaemonInfo, Selection};
 use super::page;
@@ -35,6 +36,12 @@ impl FromRef<App> for Caller {
     }
 }
 
+impl FromRef<App> for DaemonInfo {
+    fn from_ref(app: &App) -> Self {
+        app.daemon_info.clone()
+    }
+}
+
 /// One row of the table.
 struct Endpoint {
     path: &'static str,
@@ -53,6 +60,7 @@ const ENDPOINTS: &[Endpoint] = &[
     Endpoint { path: "/api/v1/bridge", scope: Scope::Look, handler: || get(bridge) },
     Endpoint { path: "/api/v1/plugs", scope: Scope::Look, handler: || get(plugs) },
     Endpoint { path: "/api/v1/plugs/{name}", scope: Scope::Look, handler: || get(plug) },
+    Endpoint { path: "/metrics", scope: Scope::Look, handler: || get(metrics::serve) },
 ];
 
 /// The router of the whole table.

@@ -16,6 +16,7 @@ mod http_api;
 mod klap;
 mod klap_features;
 mod list_watch_health;
+mod metrics;
 mod peers;
 mod routes;
 mod secrets;

@@ -60,6 +60,11 @@ pub(crate) fn has_mosquitto_clients() -> bool {
     has("mosquitto_pub", "mosquitto-clients") && has("mosquitto_sub", "mosquitto-clients")
 }
 
+/// Whether Prometheus' `promtool` is installed, likewise.
+pub(crate) fn has_promtool() -> bool {
+    has("promtool", "prometheus")
+}
+
 fn has(program: &str, package: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain([PathBuf::from("/usr/sbin")])

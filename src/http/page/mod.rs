@@ -389,6 +389,7 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
+    use crate::bridge::counters::{CommandCounts, CommandDurations};
     use crate::bridge::event::{BridgeInfo, Energy, Identity, OutletInfo, PlugInfo, PlugState};
     use crate::bridge::failures::{Failures, LastError, PlugError};
     use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
@@ -411,7 +412,9 @@ mod tests {
             let begin = Instant::now();
             let system = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_800_000);
             let info = BridgeInfo { cloud: CloudStatus::Ok, ..BridgeInfo::default() };
-            let snapshot = Snapshot { info, is_ready: true, unserved: Vec::new(), plugs: Vec::new() };
+            let durations = CommandDurations::default();
+            let snapshot =
+                Snapshot { info, is_ready: true, unserved: Vec::new(), durations, plugs: Vec::new() };
             let broker = BrokerStatus { is_embedded: true, link: Ok(()) };
             let clock = Clock { instant: begin + DAY, system };
             Self { begin, overview: Overview { snapshot, histories: Vec::new(), broker, clock } }
@@ -471,6 +474,9 @@ mod tests {
                 failures: Failures::default(),
                 last_error: None,
                 protocol: None,
+                last_answers: [None; 2],
+                counters: None,
+                commands: CommandCounts::default(),
             });
             self.overview.snapshot.plugs.last_mut().unwrap()
         }
