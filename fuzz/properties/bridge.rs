@@ -515,9 +515,7 @@ impl Home {
             }
             Update::Result(result) => {
                 assert!(self.owed.remove(&result.id).is_some(), "{:?} has a second result", result.id);
-                if let hs100d::bridge::event::Ended::Error(why) = result.ended {
-                    fits_a_line(&why, LONGEST_DETAIL);
-                }
+                result.ended.error().iter().for_each(|why| fits_a_line(why, LONGEST_DETAIL));
             }
             Update::Response { id, result } => {
                 assert!(self.asked.remove(&id), "{id:?} is answered twice");

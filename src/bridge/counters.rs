@@ -58,7 +58,7 @@ impl CommandCounts {
     pub(super) fn count(&mut self, ended: &Ended, route: Option<Route>) {
         let status = match ended {
             Ended::Ok => 0,
-            Ended::Error(_) => 1,
+            Ended::Error(_) | Ended::Unfit(_) | Ended::NoPlug(_) => 1,
             Ended::Superseded => 2,
         };
         count(&mut self.0[status][index(route)]);

@@ -528,8 +528,23 @@ pub enum Ended {
     Ok,
     /// It was not done, for this reason.
     Error(String),
+    /// The device cannot do it, for this reason. Nothing was sent.
+    Unfit(&'static str),
+    /// There is no such plug, or it was removed.
+    NoPlug(String),
     /// A newer command for the same thing came first.
     Superseded,
+}
+
+impl Ended {
+    /// Why it was not done; `None` if it was, or if a newer command came first.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Ok | Self::Superseded => None,
+            Self::Error(why) | Self::NoPlug(why) => Some(why),
+            Self::Unfit(why) => Some(why),
+        }
+    }
 }
 
 /// Something that is reported on `bridge/event` and in the log.

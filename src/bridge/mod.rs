@@ -360,7 +360,7 @@ impl Bridge {
         match self.registry.named(&name) {
             Some((key, part)) => self.with_plug(key, now, |plug, ctx| plug.command(id, part, order, ctx)),
             None => {
-                let ended = Ended::Error(format!("there is no plug called {name}"));
+                let ended = Ended::NoPlug(format!("there is no plug called {name}"));
                 let result =
                     CommandResult { id, plug: name, ended, state: None, route: None, took: Duration::ZERO };
                 self.publish(Update::Result(result));

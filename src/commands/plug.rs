@@ -12,7 +12,7 @@ use super::oneshot::{self, Done};
 use super::progress::Progress;
 use super::target::{self, PlugTarget};
 use super::{Context, Exit, Failed, say};
-use crate::bridge::event::{Ended, Identity, PlugInfo};
+use crate::bridge::event::{Identity, PlugInfo};
 use crate::bridge::failures::cause_of;
 use crate::bridge::route::RoutePreference;
 use crate::daemon::driver::CloudAccount;
@@ -125,12 +125,12 @@ async fn execute(args: &Args, installation: &Installation, context: &Context) ->
     }
     let lan_login = LanLogin::look(config, &store.hash_file());
     let done = oneshot::run(entry, outlet, account, lan_login, args.command()).await;
-    match &done.result.ended {
-        Ended::Error(why) => {
+    match done.result.ended.error() {
+        Some(why) => {
             let line = format!("{}: {}", args.target, explained(why, &done));
             Err(Failed::new(Exit::CommandFailed, line))
         }
-        Ended::Ok | Ended::Superseded => Ok(done),
+        None => Ok(done),
     }
 }
 

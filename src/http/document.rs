@@ -1,8 +1,12 @@
 //! The JSON of the API: the documents of the topics, put together by plug.
 
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use super::history::History;
+use super::history::{History, MINUTE, Shares, minutes_of};
 use super::overview::{BrokerStatus, DaemonInfo, Overview};
 use crate::bridge::event::Update;
 use crate::bridge::failures::LastError;
@@ -135,6 +139,76 @@ impl<'a> UnservedDocument<'a> {
             seen: device.seen.map(|seen| clock.date(seen)),
         }
     }
+}
+
+/// The last hours of a plug.
+#[derive(Serialize)]
+pub(crate) struct HistoryDocument<'a> {
+    plug: &'a str,
+    from: String,
+    to: String,
+    shares: Option<SharesDocument>,
+    intervals: Vec<IntervalDocument>,
+    power: Option<PowerDocument>,
+}
+
+/// The shares of the time, 0 to 1.
+#[derive(Serialize)]
+struct SharesDocument {
+    local: f64,
+    cloud: f64,
+    none: f64,
+}
+
+#[derive(Serialize)]
+struct IntervalDocument {
+    from: String,
+    to: String,
+    route: String,
+    state: Option<String>,
+}
+
+/// The mean power of each minute, in W; `null` for a minute without a value.
+#[derive(Serialize)]
+struct PowerDocument {
+    from: String,
+    minutes: Vec<Option<f64>>,
+}
+
+impl<'a> HistoryDocument<'a> {
+    pub(crate) fn of(plug: &'a PlugSnapshot, history: &History, span: Duration, clock: Clock) -> Self {
+        let now = clock.instant;
+        let begin = now.checked_sub(span).unwrap_or(now);
+        let mut intervals = history.intervals(span, now).peekable();
+        let mut list = Vec::new();
+        while let Some(interval) = intervals.next() {
+            list.push(IntervalDocument {
+                from: clock.date(interval.since.max(begin)),
+                to: clock.date(intervals.peek().map_or(now, |next| next.since)),
+                route: interval.route.map_or_else(|| "none".to_owned(), |route| route.to_string()),
+                state: interval.state.map(|state| state.to_string()),
+            });
+        }
+        let shares = history.shares(span, now).map(|Shares { local, cloud, none }| {
+            let rounded = |share: f64| (share * 10_000.0).round() / 10_000.0;
+            SharesDocument { local: rounded(local), cloud: rounded(cloud), none: rounded(none) }
+        });
+        let power = history.power().map(|(since, minutes)| {
+            let skipped = minutes_of(begin.saturating_duration_since(since));
+            let rounded = |watts: f32| (f64::from(watts) * 100.0).round() / 100.0;
+            PowerDocument {
+                from: clock.date(since + MINUTE * u32::try_from(skipped).unwrap_or(u32::MAX)),
+                minutes: minutes.skip(skipped).map(|watts| watts.map(rounded)).collect(),
+            }
+        });
+        let (from, to) = (clock.date(begin), clock.date(now));
+        Self { plug: plug.name.as_str(), from, to, shares, intervals: list, power }
+    }
+}
+
+/// A response with this document.
+pub(crate) fn response(document: &impl Serialize) -> Response {
+    ([(CONTENT_TYPE, "application/json")], payload::json(document)).into_response()
 }
 
 /// The kind and the JSON of an event of the stream; `None` for an update that it does not have.

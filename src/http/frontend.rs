@@ -52,6 +52,7 @@ impl Frontend {
     pub(crate) fn accept(&mut self, call: Call) -> Demand {
         match call {
             Call::Command { id, plug, command, result } => {
+                tracing::debug!(plug = plug.as_str(), "{plug}: a command over HTTP");
                 self.commands.insert(id, result);
                 Demand::Bridge(Event::Command { id, plug, order: command })
             }

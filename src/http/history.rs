@@ -10,7 +10,7 @@ use crate::model::{RelayState, Route};
 /// The history goes back this far.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// One value of the power each.
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 /// The most intervals of a plug: one that changes more often loses the oldest first.
 const MAX_INTERVALS: usize = 512;
 
@@ -152,7 +152,8 @@ fn minutes_between(begin: Instant, end: Instant) -> usize {
     minutes_of(end.saturating_duration_since(begin))
 }
 
-fn minutes_of(span: Duration) -> usize {
+/// The whole minutes of a time span.
+pub(crate) fn minutes_of(span: Duration) -> usize {
     usize::try_from(span.as_secs() / MINUTE.as_secs()).unwrap_or(usize::MAX)
 }
 

@@ -11,6 +11,7 @@
 //! the loop and answers it.
 
 pub(crate) mod calls;
+mod commands;
 mod connection;
 pub(crate) mod document;
 pub(crate) mod events;
@@ -24,6 +25,7 @@ mod middleware;
 pub(crate) mod overview;
 pub(crate) mod page;
 pub(crate) mod problem;
+mod request;
 pub(crate) mod routes;
 pub(crate) mod server;
 

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::calls::Stopping;
 use super::guard::Refusal;
@@ -17,6 +18,7 @@ pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("applicati
 pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
+    result: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -24,12 +26,19 @@ struct ProblemDocument<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
 }
 
 impl Problem {
     /// `detail` is one sentence: what is wrong, and what to do.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), result: None }
+    }
+
+    /// With the document that MQTT would have published.
+    pub(crate) fn with_result(self, result: Value) -> Self {
+        Self { result: Some(result), ..self }
     }
 }
 
@@ -47,9 +56,10 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, detail } = self;
+        let Self { status, detail, result } = self;
         let title = status.canonical_reason().unwrap_or("Error");
-        let body = payload::json(&ProblemDocument { title, status: status.as_u16(), detail: &detail });
+        let body =
+            payload::json(&ProblemDocument { title, status: status.as_u16(), detail: &detail, result });
         (status, [(CONTENT_TYPE, PROBLEM_JSON)], body).into_response()
     }
 }

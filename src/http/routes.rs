@@ -1,25 +1,27 @@
 //! What there is: the table of paths, methods and handlers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRef, Path, State};
+use axum::extract::{FromRef, State};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::{StatusCode, Uri};
 
 use super::calls::Caller;
-use super::document::{BridgeWithBroker, PlugDocument};
+use super::commands;
+use super::document::{self, BridgeWithBroker, HistoryDocument, PlugDocument};
 use super::guard::{Guard, Scope};
+use super::history::DAY;
 use super::metrics;
 use super::middleware::{self, Gate};
-use super::overview::{DaemonInfo, Selection};
+use super::overview::{DaemonInfo, Overview, Selection};
 use super::page;
 use super::problem::Problem;
+use super::request::{NamedPlug, Parameters, bad, no_plug};
 use crate::model::PlugName;
-use crate::payload;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -61,6 +63,21 @@ const ENDPOINTS: &[Endpoint] = &[
     Endpoint { path: "/api/v1/plugs", scope: Scope::Look, handler: || get(plugs) },
     Endpoint { path: "/api/v1/plugs/{name}", scope: Scope::Look, handler: || get(plug) },
     Endpoint { path: "/metrics", scope: Scope::Look, handler: || get(metrics::serve) },
+    Endpoint { path: "/api/v1/plugs/{name}/history", scope: Scope::Look, handler: || get(history) },
+    Endpoint { path: "/api/v1/plugs/{name}/set", scope: Scope::Change, handler: || post(commands::set) },
+    Endpoint { path: "/api/v1/plugs/{name}/on", scope: Scope::Change, handler: || post(commands::on) },
+    Endpoint { path: "/api/v1/plugs/{name}/on", scope: Scope::Change, handler: || get(commands::on) },
+    Endpoint { path: "/api/v1/plugs/{name}/off", scope: Scope::Change, handler: || post(commands::off) },
+    Endpoint { path: "/api/v1/plugs/{name}/off", scope: Scope::Change, handler: || get(commands::off) },
+    Endpoint {
+        path: "/api/v1/plugs/{name}/toggle",
+        scope: Scope::Change,
+        handler: || post(commands::toggle),
+    },
+    Endpoint { path: "/api/v1/plugs/{name}/toggle", scope: Scope::Change, handler: || get(commands::toggle) },
+    Endpoint { path: "/api/v1/bridge/discover", scope: Scope::Change, handler: || post(commands::discover) },
+    Endpoint { path: "/api/v1/bridge/refresh", scope: Scope::Change, handler: || post(commands::refresh) },
+    Endpoint { path: "/api/v1/bridge/reload", scope: Scope::Change, handler: || post(commands::reload) },
 ];
 
 /// The router of the whole table.
@@ -88,22 +105,36 @@ async fn readyz(State(app): State<App>) -> Result<StatusCode, Problem> {
 
 async fn bridge(State(app): State<App>) -> Result<Response, Problem> {
     let overview = app.caller.overview(Selection::Bridge).await?;
-    Ok(json(payload::json(&BridgeWithBroker::of(&overview, &app.daemon_info))))
+    Ok(document::response(&BridgeWithBroker::of(&overview, &app.daemon_info)))
 }
 
 async fn plugs(State(app): State<App>) -> Result<Response, Problem> {
     let overview = app.caller.overview(Selection::Plugs).await?;
-    Ok(json(payload::json(&PlugDocument::all(&overview).collect::<Vec<_>>())))
+    Ok(document::response(&PlugDocument::all(&overview).collect::<Vec<_>>()))
 }
 
-async fn plug(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no plug of this name");
-    let name = PlugName::new(&name).map_err(|_| unknown())?;
-    let overview = app.caller.overview(Selection::Plug(name)).await?;
-    let plug = PlugDocument::all(&overview).next().ok_or_else(unknown)?;
-    Ok(json(payload::json(&plug)))
+async fn plug(State(app): State<App>, NamedPlug(name): NamedPlug) -> Result<Response, Problem> {
+    let overview = app.caller.overview(Selection::Plug(name.clone())).await?;
+    let plug = PlugDocument::all(&overview).next();
+    plug.map(|plug| document::response(&plug)).ok_or_else(|| unknown(&name))
 }
 
-fn json(body: Vec<u8>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+async fn history(State(app): State<App>, NamedPlug(name): NamedPlug, uri: Uri) -> Result<Response, Problem> {
+    let span = span(&Parameters::of(&uri, &["hours"])?)?;
+    let Overview { snapshot, histories, clock, .. } =
+        app.caller.overview(Selection::Plug(name.clone())).await?;
+    let plug = snapshot.plugs.first().zip(histories.first()).ok_or_else(|| unknown(&name))?;
+    Ok(document::response(&HistoryDocument::of(plug.0, plug.1, span, clock)))
+}
+
+/// The time span of `hours`: the last day if it is not given.
+fn span(query: &Parameters<'_>) -> Result<Duration, Problem> {
+    let Some(hours) = query.get("hours") else { return Ok(DAY) };
+    let span = hours.parse().ok().map(|hours: u8| Duration::from_secs(u64::from(hours) * 3600));
+    let span = span.filter(|span| !span.is_zero() && *span <= DAY);
+    span.ok_or_else(|| bad("hours: use a whole number, 1 to 24"))
+}
+
+fn unknown(name: &PlugName) -> Problem {
+    no_plug(&format!("there is no plug called {name}"))
 }

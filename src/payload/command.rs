@@ -157,7 +157,7 @@ fn word(payload: &[u8]) -> Result<&str, String> {
         return Err(fault);
     }
     let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8".to_owned())?.trim();
-    if text.is_empty() { Err("the payload is empty".to_owned()) } else { Ok(text) }
+    if text.is_empty() { Err("the payload is empty: send a word or JSON".to_owned()) } else { Ok(text) }
 }
 
 fn too_large(payload: &[u8]) -> Option<String> {

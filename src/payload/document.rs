@@ -222,8 +222,8 @@ impl<'a> ResultDocument<'a> {
     pub(crate) fn of(result: &'a CommandResult, transaction: Option<&'a Value>) -> Self {
         let (status, error) = match &result.ended {
             Ended::Ok => ("ok", None),
-            Ended::Error(why) => ("error", Some(why.as_str())),
             Ended::Superseded => ("superseded", None),
+            Ended::Error(_) | Ended::Unfit(_) | Ended::NoPlug(_) => ("error", result.ended.error()),
         };
         Self {
             transaction,

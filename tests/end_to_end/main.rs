@@ -13,6 +13,7 @@ mod doctor;
 mod doctor_broker;
 mod host_faults;
 mod http_api;
+mod http_commands;
 mod klap;
 mod klap_features;
 mod list_watch_health;

@@ -429,14 +429,14 @@ fn a_command_to_a_plug_that_is_removed_still_has_its_result() {
         id: RequestId::new(Origin::Mqtt, 1),
         ask: BridgeCommand::Forget(plug_name(1)),
     });
-    assert!(matches!(home.results(command).next().unwrap().ended, Ended::Error(_)));
+    assert!(matches!(home.results(command).next().unwrap().ended, Ended::NoPlug(_)));
 }
 
 #[test]
 fn a_command_to_a_plug_that_does_not_exist_is_answered() {
     let mut home = Scenario::settled(1);
     let command = home.switch(7, RelayState::On);
-    let Ended::Error(why) = &home.results(command).next().unwrap().ended else { panic!() };
+    let Ended::NoPlug(why) = &home.results(command).next().unwrap().ended else { panic!() };
     assert!(why.contains("no plug called plug-7"), "{why}");
 }
 

@@ -229,7 +229,7 @@ fn a_toggle_of_a_strip_that_tells_of_no_outlet_fails_at_once() {
         SetCommand { relay: Some(TOGGLE), lasting: Some(seconds(1800)), ..SetCommand::default() };
     let command = set(&mut home, STRIP, 1, for_a_while);
     let (result, _) = home.result(command, seconds(1));
-    let Ended::Error(why) = &result.ended else { panic!("{result:?}") };
+    let Ended::Unfit(why) = result.ended else { panic!("{result:?}") };
     assert!(why.contains("switch it on or off instead"), "{why}");
     home.run_for(seconds(20));
     assert_eq!((sent(&home), home.results(command).count()), (vec![], 1));

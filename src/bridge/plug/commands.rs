@@ -47,7 +47,7 @@ impl Plug {
                     self.set_desired(desired, ctx);
                 }
             }
-            Err(why) => self.publish_result(origin, ctx.now, Ended::Error(why.into()), None, ctx),
+            Err(why) => self.publish_result(origin, ctx.now, Ended::Unfit(why), None, ctx),
         }
     }
 
@@ -190,7 +190,7 @@ impl Plug {
                     desired.step = desired.value.first_step();
                 }
                 ([None], Some(_)) => {}
-                ([], Some(_)) => self.end(property, None, Ended::Error(NO_RELAY.into()), None, ctx),
+                ([], Some(_)) => self.end(property, None, Ended::Unfit(NO_RELAY), None, ctx),
                 (outlets, Some(_)) => self.split(property, outlets.iter().flatten().copied(), ctx),
             }
         }
@@ -206,7 +206,7 @@ impl Plug {
         let outlets = self.reported.reading().map(|reading| &*reading.outlets).unwrap_or_default();
         match flip.resolve(outlets.iter().map(|outlet| outlet.relay)) {
             Some(state) => self.desired.resolve_toggle(None, state),
-            None => self.end(Property::Relay, None, Ended::Error(OUTLETS_LEFT_OUT.into()), None, ctx),
+            None => self.end(Property::Relay, None, Ended::Unfit(OUTLETS_LEFT_OUT), None, ctx),
         }
     }
 
@@ -281,8 +281,8 @@ impl Plug {
         ctx: &mut Ctx<'_>,
     ) {
         let Some(plug) = self.name_of(origin.of).cloned() else { return };
-        if let Ended::Error(why) = &ended {
-            ctx.notify(NoticeKind::CommandFailed, Some(&plug), route, why.clone());
+        if let Some(why) = ended.error() {
+            ctx.notify(NoticeKind::CommandFailed, Some(&plug), route, why.to_owned());
             self.reachability.last_errors.note_command(origin.of, route, why, arrived, ctx.now);
             // A client that showed the desired state as a fact needs the real one.
             self.relays.forget_published_states();

@@ -207,7 +207,7 @@ impl Plug {
     pub(in crate::bridge) fn retire(&mut self, ctx: &mut Ctx<'_>) {
         while let Some(desired) = self.desired.first() {
             let (property, part) = (desired.property(), desired.part);
-            self.end(property, part, Ended::Error("the plug was removed".into()), None, ctx);
+            self.end(property, part, Ended::NoPlug("the plug was removed".to_owned()), None, ctx);
         }
         for route in Route::ALL {
             self.abandon(route, ctx);

@@ -123,7 +123,7 @@ impl Plug {
         let Some(desired) = self.desired.get(Property::Relay, part) else { return };
         if desired.value.is_undecided() {
             let why = "the strip does not report this outlet: switch it on or off instead";
-            return self.end(Property::Relay, part, Ended::Error(why.into()), Some(route), ctx);
+            return self.end(Property::Relay, part, Ended::Unfit(why), Some(route), ctx);
         }
         self.compare(Property::Relay, part, |_| false, route, ctx);
     }

@@ -423,7 +423,7 @@ impl Judge {
         if late {
             self.complain(Promise::OneResult, Some(plug), format!("command {id} is answered after {took:?}"));
         }
-        if let (Ended::Error(why), true) = (ended, was_well) {
+        if let (Some(why), true) = (ended.error(), was_well) {
             let words = format!("command {id} failed although nothing was wrong: {why}");
             self.complain(Promise::ServesTheHealthy, Some(plug), words);
         }

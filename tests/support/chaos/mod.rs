@@ -423,8 +423,8 @@ impl World {
                 }
                 match &result.ended {
                     hs100d::bridge::event::Ended::Ok => self.tally.done += 1,
-                    hs100d::bridge::event::Ended::Error(_) => self.tally.failed += 1,
                     hs100d::bridge::event::Ended::Superseded => self.tally.superseded += 1,
+                    _ => self.tally.failed += 1,
                 }
                 let number = number.map_or_else(|| "?".to_owned(), |number| number.to_string());
                 let line = format!(
