@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-ALL=(frames replies sysinfo klap_handshake klap_reply datagrams cloud commands topics config store bridge)
+ALL=(frames replies sysinfo klap_handshake klap_reply datagrams cloud commands topics requests config store bridge)
 BRIEF_SECONDS=2
 
 mode=full

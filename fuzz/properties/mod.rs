@@ -13,6 +13,7 @@ pub mod frames;
 pub mod klap_handshake;
 pub mod klap_reply;
 pub mod replies;
+pub mod requests;
 pub mod store;
 pub mod sysinfo;
 pub mod texts;
@@ -22,7 +23,7 @@ pub mod topics;
 pub type Property = fn(&[u8]);
 
 /// Every kind of input, by the name of its fuzz target and of its corpus.
-pub const ALL: [(&str, Property); 12] = [
+pub const ALL: [(&str, Property); 13] = [
     ("frames", frames::hold),
     ("replies", replies::hold),
     ("sysinfo", sysinfo::hold),
@@ -32,6 +33,7 @@ pub const ALL: [(&str, Property); 12] = [
     ("cloud", cloud::hold),
     ("commands", commands::hold),
     ("topics", topics::hold),
+    ("requests", requests::hold),
     ("config", config::hold),
     ("store", store::hold),
     ("bridge", bridge::hold),

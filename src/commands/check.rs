@@ -15,6 +15,7 @@ use crate::bridge::route::{RoutePolicy, RoutePreference};
 use crate::config::{BrokerConfig, CloudConfig, Config};
 use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
+use crate::http::HttpOptions;
 use crate::mqtt::homeassistant::DocumentForm;
 use crate::secret::shortened;
 use crate::store::{self, HashFile, TokenFile};
@@ -92,6 +93,7 @@ struct CheckPlan<'a> {
     cloud: Option<CloudPlan>,
     routing: RoutingPlan,
     adopt: bool,
+    http: Option<HttpPlan>,
     plugs: Vec<PlugPlan>,
     warnings: Vec<String>,
     /// The result of `--online`.
@@ -152,6 +154,16 @@ struct RoutingPlan {
     energy_interval: String,
 }
 
+/// The status page, the API and the metrics.
+#[derive(Debug, Serialize)]
+struct HttpPlan {
+    listen: String,
+    token: bool,
+    read_token: bool,
+    allowed_hosts: Vec<Box<str>>,
+    simple_get: bool,
+}
+
 #[derive(Debug, Serialize)]
 struct PlugPlan {
     name: Option<String>,
@@ -187,6 +199,7 @@ impl<'a> CheckPlan<'a> {
             cloud: config.cloud.as_ref().map(|cloud| CloudPlan::of(cloud, &TokenFile::of(state_dir))),
             routing: RoutingPlan::of(config.bridge.policy),
             adopt: config.bridge.adopt,
+            http: config.http.as_ref().map(HttpPlan::of),
             plugs: config.bridge.plugs.iter().map(PlugPlan::of).collect(),
             warnings: config.warnings.iter().cloned().chain(store::exposure(state_dir)).collect(),
             online: None,
@@ -223,6 +236,10 @@ impl fmt::Display for CheckPlan<'_> {
             None => writeln!(f, "cloud      not used")?,
         }
         writeln!(f, "routing    {}", self.routing)?;
+        match &self.http {
+            Some(http) => writeln!(f, "HTTP       {http}")?,
+            None => writeln!(f, "HTTP       not used")?,
+        }
         writeln!(f, "plugs      {}", if self.adopt { "all that are found" } else { "only those below" })?;
         self.plugs.iter().try_for_each(|plug| writeln!(f, "  {plug}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
@@ -340,6 +357,36 @@ impl fmt::Display for RoutingPlan {
         let Self { policy, cloud_after, command_ttl, poll_interval, energy_interval } = self;
         write!(f, "{policy}, cloud after {cloud_after}, commands valid for {command_ttl}, ")?;
         write!(f, "read every {poll_interval}, meters every {energy_interval}")
+    }
+}
+
+impl HttpPlan {
+    fn of(http: &HttpOptions) -> Self {
+        Self {
+            listen: http.listen.to_string(),
+            token: http.token.is_some(),
+            read_token: http.read_token.is_some(),
+            allowed_hosts: http.allowed_hosts.clone(),
+            simple_get: http.simple_get,
+        }
+    }
+}
+
+impl fmt::Display for HttpPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listen, token, read_token, allowed_hosts, simple_get } = self;
+        write!(
+            f,
+            "status page, API and metrics at {listen}, with{} a token",
+            if *token { "" } else { "out" }
+        )?;
+        if *read_token {
+            f.write_str(", and one that may only look")?;
+        }
+        if !allowed_hosts.is_empty() {
+            write!(f, ", as {}", allowed_hosts.join(", "))?;
+        }
+        if *simple_get { f.write_str(", GET may switch") } else { Ok(()) }
     }
 }
 

@@ -378,23 +378,18 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn http_listen(text: &str) -> Result<Listen, String> {
-    if let Some(path) = text.strip_prefix(Listen::UNIX) {
-        let path = PathBuf::from(path);
-        return if path.is_absolute() {
-            Ok(Listen::Unix(path))
-        } else {
-            Err(format!(
-                "must have the whole path of the socket, like \"unix:/run/hs100d/http.sock\" (is {})",
-                quoted(text)
-            ))
-        };
+    let fault = |what: &str| {
+        // Before an @ there may be a password.
+        let shown = if text.contains('@') { "has an @".to_owned() } else { format!("is {}", quoted(text)) };
+        Err(format!("must {what} ({shown})"))
+    };
+    match text.strip_prefix(Listen::UNIX).map(PathBuf::from) {
+        Some(path) if path.is_absolute() => Ok(Listen::Unix(path)),
+        Some(_) => fault("have the whole path of the socket, like \"unix:/run/hs100d/http.sock\""),
+        None => text.parse().map(Listen::Tcp).or_else(|_| {
+            fault("be an address and a port, like \"127.0.0.1:8100\", or a socket, like \"unix:/run/hs100d/http.sock\"")
+        }),
     }
-    text.parse().map(Listen::Tcp).map_err(|_| {
-        format!(
-            "must be an address and a port, like \"127.0.0.1:8100\", or a socket, like \"unix:/run/hs100d/http.sock\" (is {})",
-            quoted(text)
-        )
-    })
 }
 
 /// A name as a browser sends it in `Host`, without the port.

@@ -26,6 +26,9 @@ const INTERVALS: [&str; 6] = ["interval", "poll", "polling", "poll_time", "refre
 const SHOWN: usize = 60;
 const MQTT_PORT: u16 = 1883;
 const MQTTS_PORT: u16 = 8883;
+const HTTP_PORT: u16 = 8100;
+const NO_TLS: &str =
+    "hs100d has no HTTPS: put a proxy such as Caddy or nginx in front of it; remove this line";
 
 /// The remedy for an unknown key, or for a table that is written as a value; `None` if it is not a usual guess.
 pub(super) fn suggest(unknown: &Unknown<'_>) -> Option<String> {
@@ -39,6 +42,7 @@ pub(super) fn suggest(unknown: &Unknown<'_>) -> Option<String> {
         "local" => local(&key, unknown),
         "cloud" => cloud(&key, unknown),
         "routing" => routing(&key, unknown),
+        "http" => http(&key, unknown),
         "plug" => plug(&key, unknown),
         _ => None,
     }
@@ -60,6 +64,10 @@ fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
             "write [cloud] for the TP-Link account".to_owned()
         }
         "lan" | "network" => "write [local] for how plugs are reached, [discovery] for how they are found".to_owned(),
+        "web" | "webserver" | "web_server" | "webui" | "ui" | "gui" | "page" | "status_page" | "frontend" | "dashboard" | "api"
+        | "rest" | "server" | "metrics" | "prometheus" => {
+            "write [http] for the status page, the API and the metrics".to_owned()
+        }
         "plugs" | "device" | "devices" | "switch" | "switches" | "outlet" => {
             "write [[plug]], in double brackets, once for each plug".to_owned()
         }
@@ -69,7 +77,7 @@ fn file(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         }
         "homeassistant" => format!("below it {}", line("discovery", form_of_documents(is_off))),
         "discovery" => format!("below it lan = {}", !is_off),
-        "local" => format!("below it enabled = {}", !is_off),
+        "local" | "http" => format!("below it enabled = {}", !is_off),
         "cloud" if is_off => "its keys below it, or leave it out to go without the cloud".to_owned(),
         "cloud" => format!("below it {}", line("username", "me@example.com")),
         _ => return None,
@@ -220,6 +228,48 @@ fn routing(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     })
 }
 
+fn http(key: &str, unknown: &Unknown<'_>) -> Option<String> {
+    let value = shown(unknown);
+    Some(match key {
+        _ if key == "port" || key == "bind" || HOSTS.contains(&key) => {
+            let host = unknown.beside(&HOSTS).or(unknown.beside(&["bind"]));
+            let ip =
+                host.and_then(|host| host.parse::<IpAddr>().ok()).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+            let listen = SocketAddr::new(ip, port(unknown).unwrap_or(HTTP_PORT));
+            format!("address and port are one key: write {}", line("listen", &listen.to_string()))
+        }
+        "socket" | "unix" | "unix_socket" | "path" => {
+            let path =
+                value.as_deref().filter(|path| path.starts_with('/')).unwrap_or("/run/hs100d/http.sock");
+            format!("write {}", line("listen", &format!("unix:{path}")))
+        }
+        "auth" | "auth_token" | "api_key" | "apikey" | "api_token" | "access_token" | "bearer" | "key" => {
+            token_file()
+        }
+        _ if PASSWORDS.contains(&key) => token_file(),
+        _ if USERS.contains(&key) => {
+            format!(
+                "there are no users, only a token, which a browser asks for as the password: {}",
+                token_file()
+            )
+        }
+        "allowed_host" | "hosts" | "server_name" | "domain" | "domains" | "origin" | "origins" | "cors" => {
+            let name = value.as_deref().unwrap_or("hs100d.lan");
+            format!("write the names that a browser may use for this machine: allowed_hosts = [{name:?}]")
+        }
+        "get" | "allow_get" | "get_allowed" => {
+            format!("write simple_get = {}", value.as_deref() != Some("false"))
+        }
+        "cert" | "cert_file" | "key_file" | "https" => NO_TLS.to_owned(),
+        _ if TLS.contains(&key) => NO_TLS.to_owned(),
+        _ if FLAGS.contains(&key) => format!("write enabled = {}", value.as_deref() != Some("false")),
+        "metrics" | "page" | "api" | "prometheus" => {
+            "the page, the API and the metrics are always served together; remove this line".to_owned()
+        }
+        _ => return None,
+    })
+}
+
 fn plug(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     Some(match key {
@@ -288,6 +338,13 @@ fn password_file(example: &str) -> String {
     format!(
         "write {}, a file with nothing but the password in it, or password",
         line("password_file", example)
+    )
+}
+
+fn token_file() -> String {
+    format!(
+        "write {}, a file with nothing but the token in it, or token",
+        line("token_file", "/etc/hs100d/http.token")
     )
 }
 

@@ -9,10 +9,11 @@
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use axum::extract::Query;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, AsHeaderName, HOST, HeaderMap, HeaderValue, ORIGIN};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 
 use crate::secret::Secret;
 
@@ -21,20 +22,20 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// The rules of one listener.
 #[derive(Debug, Default)]
-pub(crate) struct Guard {
+pub struct Guard {
     /// Names that a browser may use for us, in lower case, besides `localhost` and addresses.
-    pub(crate) allowed_hosts: Vec<Box<str>>,
+    pub allowed_hosts: Vec<Box<str>>,
     /// Needed for everything but [`Scope::Health`].
-    pub(crate) token: Option<Secret>,
+    pub token: Option<Secret>,
     /// May only look.
-    pub(crate) read_token: Option<Secret>,
+    pub read_token: Option<Secret>,
     /// Whether a `GET` with the token in its query may switch a plug.
-    pub(crate) simple_get: bool,
+    pub simple_get: bool,
 }
 
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// Says whether the daemon works, and nothing else.
     Health,
     /// Shows plugs.
@@ -45,7 +46,7 @@ pub(crate) enum Scope {
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// No `Host`, or several.
     #[error("the request has no Host header, or more than one")]
     NoHost,
@@ -73,7 +74,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// The status of the response.
-    pub(crate) fn status(self) -> StatusCode {
+    pub fn status(self) -> StatusCode {
         match self {
             Self::NoHost => StatusCode::BAD_REQUEST,
             Self::OtherHost => StatusCode::MISDIRECTED_REQUEST,
@@ -89,7 +90,7 @@ impl Guard {
     ///
     /// # Errors
     /// The first rule that refuses it.
-    pub(crate) fn check(
+    pub fn check(
         &self,
         scope: Scope,
         method: &Method,
@@ -181,6 +182,13 @@ fn token_in(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     let decoded = BASE64_STANDARD.decode(value).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     Some(Cow::Owned(decoded[colon + 1..].to_vec()))
+}
+
+/// The value of `token` in the query, if there is exactly one.
+pub fn query_token(uri: &Uri) -> Option<String> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+    let mut tokens = pairs.into_iter().filter_map(|(key, value)| (key == "token").then_some(value));
+    tokens.next().filter(|_| tokens.next().is_none())
 }
 
 /// The value of a header that must not be repeated: two parties could each take another one.

@@ -16,7 +16,7 @@ mod connection;
 pub(crate) mod document;
 pub(crate) mod events;
 pub(crate) mod frontend;
-pub(crate) mod guard;
+pub mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
 mod listener;

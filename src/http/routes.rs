@@ -45,14 +45,14 @@ impl FromRef<App> for DaemonInfo {
 }
 
 /// One row of the table.
-struct Endpoint {
-    path: &'static str,
-    scope: Scope,
+pub(super) struct Endpoint {
+    pub(super) path: &'static str,
+    pub(super) scope: Scope,
     handler: fn() -> MethodRouter<App>,
 }
 
 /// Everything that is served.
-const ENDPOINTS: &[Endpoint] = &[
+pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint { path: "/", scope: Scope::Look, handler: || get(page::page) },
     Endpoint { path: "/", scope: Scope::Change, handler: || post(page::press) },
     Endpoint { path: "/page.css", scope: Scope::Look, handler: || get(page::style) },
@@ -82,7 +82,11 @@ const ENDPOINTS: &[Endpoint] = &[
 
 /// The router of the whole table.
 pub(crate) fn router(app: App) -> Router {
-    let gate = Arc::new(Gate::new(Arc::clone(&app.guard)));
+    router_behind(Gate::new(Arc::clone(&app.guard)), app)
+}
+
+pub(super) fn router_behind(gate: Gate, app: App) -> Router {
+    let gate = Arc::new(gate);
     let check = |scope| from_fn_with_state((Arc::clone(&gate), scope), middleware::check);
     let router = ENDPOINTS.iter().fold(Router::new(), |router, endpoint| {
         let Endpoint { path, scope, handler } = endpoint;

@@ -101,6 +101,8 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
                              open files, raise the limit (LimitNOFILE= in the unit, ulimit -n in a shell)"
                         );
                     }
+                    // An open file less: that may be what is missing.
+                    connections.close_longest_idle();
                     sleep(ACCEPT_PAUSE).await;
                 }
                 None => return,
@@ -161,7 +163,7 @@ impl Connections {
         self.current.insert(task.id(), OpenConnection { activity, task });
     }
 
-    /// `false` if there is none.
+    /// Returns whether there was one.
     fn close_longest_idle(&mut self) -> bool {
         let idle = self.current.iter().filter_map(|(id, it)| Some((it.activity.idle_since()?, *id)));
         let longest = idle.min_by_key(|(since, _)| *since).and_then(|(_, id)| self.current.remove(&id));

@@ -35,7 +35,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ),
         (
             "[mqtt]\nlisten = \"x\"",
-            "hs100d.toml:2: mqtt.listen: is not known here, only in [broker]: move it there",
+            "hs100d.toml:2: mqtt.listen: is not known here, only in [broker] or [http]: move it there",
         ),
         (
             "password = \"a\"",
@@ -242,6 +242,53 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "[[plug]]\nhost = \"h\"\nroute = \"local\"\npolicy = \"local\"",
             "hs100d.toml:4: plug.policy: says the same as the route in line 3",
         ),
+        // The status page and the API.
+        (
+            "[http]\nlisten = \"0.0.0.0:8100\"",
+            "hs100d.toml:2: http.listen: must be a loopback address or a Unix socket while there is no token, or everybody on \
+             the network could switch the plugs: add token_file = \"/etc/hs100d/http.token\" (make the file with \
+             `openssl rand -hex 16`), or write \"127.0.0.1:8100\" (is \"0.0.0.0:8100\")",
+        ),
+        ("[http]\nlisten = \"[fd00::2]:8100\"", "http.listen: must be a loopback address"),
+        (
+            "[http]\nlisten = \"8100\"",
+            "2: http.listen: must be an address and a port, like \"127.0.0.1:8100\", or a socket, like \
+             \"unix:/run/hs100d/http.sock\" (is \"8100\")",
+        ),
+        (
+            "[http]\nlisten = \"unix:http.sock\"",
+            "2: http.listen: must have the whole path of the socket, like \"unix:/run/hs100d/http.sock\" (is \"unix:http.sock\")",
+        ),
+        (
+            "[http]\ntoken = \"fifteen-letters\"",
+            "2: http.token: is shorter than 16 characters and can be guessed: make one with `openssl rand -hex 16`",
+        ),
+        (
+            "[http]\ntoken = \"0123456789abcdef\"\nread_token = \"short\"",
+            "3: http.read_token: is shorter than 16 characters",
+        ),
+        (
+            "[http]\nread_token = \"0123456789abcdef\"",
+            "2: http.read_token: has no effect without http.token: add that one as well",
+        ),
+        (
+            "[http]\nsimple_get = true",
+            "2: http.simple_get: needs a token, which is in the URL: add http.token_file, or set it to false",
+        ),
+        (
+            "[http]\ntoken = \"0123456789abcdef\"\ntoken_file = \"b\"",
+            "3: http.token_file: contradicts the one in line 2: keep one of the two",
+        ),
+        // Not also that there is no token.
+        (
+            "[http]\nlisten = \"0.0.0.0:8100\"\nsimple_get = true\ntoken_file = \"missing\"",
+            "4: http.token_file: missing cannot be read: No such file",
+        ),
+        (
+            "[http]\nallowed_hosts = [\"hs100d.lan:8100\"]",
+            "2: http.allowed_hosts: must hold names without a port, like \"hs100d.lan\" (holds \"hs100d.lan:8100\")",
+        ),
+        ("[http]\nallowed_hosts = [\"*\"]", "2: http.allowed_hosts: must hold names without a port"),
         (
             "[cloud]\nusername = \"a\"\n[[plug]]\nhost = \"h\"\nroute = \"cloud\"",
             "hs100d.toml:4: plug.host: does not tell the cloud which plug it is: add device_id or mac",
@@ -327,6 +374,30 @@ fn a_key_that_a_newcomer_guesses_is_told_with_the_right_key_and_the_value_in_its
         ("[homeassistant]\nprefix = \"ha\"", "write discovery_prefix = \"ha\""),
         ("[local]\ninterval = 10", "write poll_interval = \"10s\""),
         ("[routing]\nmode = \"cloud\"", "write policy = \"cloud\""),
+        (
+            "[web]\nport = 80",
+            "1: web: is not known: write [http] for the status page, the API and the metrics",
+        ),
+        ("[api]", "write [http]"),
+        ("[frontend]", "write [http]"),
+        ("http = false", "1: http: must be a table: write [http] and below it enabled = false"),
+        (
+            "[http]\nport = 8080",
+            "2: http.port: is not known: address and port are one key: write listen = \"127.0.0.1:8080\"",
+        ),
+        ("[http]\nhost = \"0.0.0.0\"", "write listen = \"0.0.0.0:8100\""),
+        ("[http]\nbind = \"::1\"", "write listen = \"[::1]:8100\""),
+        ("[http]\nsocket = \"/run/h.sock\"", "write listen = \"unix:/run/h.sock\""),
+        (
+            "[http]\npassword = \"hunter2\"",
+            "write token_file = \"/etc/hs100d/http.token\", a file with nothing but the token in it",
+        ),
+        ("[http]\napi_key = \"hunter2\"", "write token_file = \"/etc/hs100d/http.token\""),
+        ("[http]\nuser = \"hunter2\"", "there are no users, only a token"),
+        ("[http]\ndomain = \"pi.lan\"", "allowed_hosts = [\"pi.lan\"]"),
+        ("[http]\nssl = true", "hs100d has no HTTPS: put a proxy such as Caddy or nginx in front of it"),
+        ("[http]\nenable = false", "write enabled = false"),
+        ("[http]\nmetrics = true", "are always served together; remove this line"),
     ];
     for (text, expected) in table {
         let lines = lines(text);
@@ -415,6 +486,10 @@ fn no_fault_quotes_a_secret_whatever_is_wrong_beside_it() {
         "[mqtt]\npassword = \"hunter2\"",
         "[mqtt]\nurl = \"mqtt://me:hunter2@broker\"",
         "[mqtt]\nurl = \"mqtt://me:hunter2/x@broker\"",
+        "[http]\ntoken = \"hunter2\"",
+        "[http]\ntoken = hunter2",
+        "[http]\nread_token = \"hunter2\"",
+        "[http]\nlisten = \"http://me:hunter2@0.0.0.0:8100\"",
         "[cloud]\nurl = \"https://me:hunter2@wap.tplinkcloud.com\"",
         "[cloud]\nusername = \"hunter2@example.com\"\nurl = \"http://x\"",
         "[cloud]\nusername = [\"hunter2@example.com\"]",

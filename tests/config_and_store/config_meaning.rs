@@ -95,12 +95,15 @@ fn the_example_is_still_good_with_every_key_that_it_shows_switched_on() {
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
         // Only one of the two keys for a password, and only files that exist.
-        .filter(|line| !line.starts_with("password ="))
+        .filter(|line| !["password =", "token =", "read_token ="].iter().any(|key| line.starts_with(key)))
         .collect();
     let text = all_on.join("\n").replace("/etc/hs100d/", "");
     let written = Written::new(&text);
     for name in ["mqtt.password", "cloud.password", "local.password", "ca.pem", "client.pem", "client.key"] {
         written.file(name, "hunter2\n", 0o600);
+    }
+    for name in ["http.token", "http.read_token"] {
+        written.file(name, "hunter2-hunter2-hunter2\n", 0o600);
     }
     let config = written.load(&Environment::default());
     assert_eq!(config.bridge.plugs.len(), 1);
@@ -467,4 +470,58 @@ fn what_others_on_the_machine_may_do_to_the_config_and_its_passwords_is_warned_o
             }
         }
     }
+}
+
+#[test]
+fn http_is_on_for_this_machine_and_with_a_token_for_others() {
+    let http = load("").http.unwrap();
+    assert_eq!(
+        (http.listen.to_string().as_str(), http.token, http.simple_get),
+        ("127.0.0.1:8100", None, false)
+    );
+    assert!(load("[http]\nenabled = false\nlisten = \"0.0.0.0:8100\"").http.is_none());
+    for this_machine in ["127.0.0.2:80", "[::1]:8100", "unix:/run/hs100d/http.sock"] {
+        let config = load(&format!("[http]\nlisten = \"{this_machine}\""));
+        assert_eq!(config.http.unwrap().listen.to_string(), this_machine);
+    }
+
+    let written = Written::new(
+        "[http]\nlisten = \"0.0.0.0:8100\"\ntoken_file = \"t\"\nread_token = \"fedcba9876543210\"\nsimple_get = true\n\
+         allowed_hosts = [\"HS100d.lan.\", \"pi\"]",
+    );
+    written.file("t", "0123456789abcdef\n", 0o600);
+    let config = written.load(&Environment::default());
+    assert_eq!(config.warnings, [""; 0]);
+    let http = config.http.unwrap();
+    let tokens = [http.token, http.read_token].map(|token| token.unwrap().expose().to_owned());
+    assert_eq!(tokens, ["0123456789abcdef", "fedcba9876543210"]);
+    assert_eq!((http.allowed_hosts, http.simple_get), (vec!["hs100d.lan".into(), "pi".into()], true));
+
+    written.file("t", "0123456789abcdef\n", 0o644);
+    let warnings = written.load(&Environment::default()).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("http.token_file: "), "{warnings:?}");
+    assert!(warnings[0].contains("every user may read it: chmod o-r "), "{warnings:?}");
+    written.file("hs100d.toml", "[http]\ntoken = \"0123456789abcdef\"", 0o644);
+    let warnings = written.load(&Environment::default()).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("every user may read it"), "{warnings:?}");
+}
+
+#[test]
+fn the_tokens_of_http_may_be_credentials() {
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = Environment::of([("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())]);
+    let written = Written::new("[http]\nlisten = \"0.0.0.0:8100\"");
+    let load = || Config::load(&written.place(), &environment);
+    let save = |name: &str, text: &str| fs::write(credentials.path().join(name), text).unwrap();
+    // As the unit makes them where the files are missing.
+    save("http.token", "\n");
+    save("http.read_token", "\n");
+    assert!(load().unwrap_err().lines[0].contains("while there is no token"));
+    save("http.token", "0123456789abcdef\n");
+    save("http.read_token", "fedcba9876543210\n");
+    let http = load().unwrap().http.unwrap();
+    assert!(http.token.unwrap().expose() == "0123456789abcdef" && http.read_token.is_some());
+    save("http.token", "short");
+    let lines = load().unwrap_err().lines;
+    assert!(lines.len() == 1 && lines[0].contains("http.token: is shorter than 16 characters"), "{lines:?}");
 }

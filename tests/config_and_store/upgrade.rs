@@ -185,10 +185,17 @@ fn what_is_written_today_has_a_sample() {
 fn every_config_that_an_earlier_version_took_is_taken() {
     for (_, sample) in samples("config") {
         let directory = tempfile::tempdir().unwrap();
-        for file in
-            ["mqtt.password", "cloud.password", "local.password", "ca.pem", "client.pem", "client.key"]
-        {
-            private(&directory.path().join(file), "made up\n");
+        for file in [
+            "mqtt.password",
+            "cloud.password",
+            "local.password",
+            "http.token",
+            "http.read_token",
+            "ca.pem",
+            "client.pem",
+            "client.key",
+        ] {
+            private(&directory.path().join(file), "made up, and long enough\n");
         }
         let path = directory.path().join("hs100d.toml");
         private(&path, &fs::read_to_string(&sample).unwrap());
