@@ -136,10 +136,10 @@ mod tests {
             json!({"name": "kettle", "availability": null, "state": null, "energy": null, "info": null}),
             json!({"name": "lie\u{1b}[2J", "state": {"state": 7, "on_since": "yesterday"}}),
         ];
-        let expected = "NAME           STATE       ROUTE  SIGNAL   POWER   SINCE\n\
-                        desk           ON at 40 %  local  -47 dBm  42.0 W  2 h ago\n\
-                        fan            offline     none                    1 min ago\n\
-                        kettle         unknown\n\
+        let expected = "NAME          STATE       ROUTE  SIGNAL   POWER   SINCE\n\
+                        desk          ON at 40 %  local  -47 dBm  42.0 W  2 h ago\n\
+                        fan           offline     none                    1 min ago\n\
+                        kettle        unknown\n\
                         lie\\u{1b}[2J  unknown\n\
                         fan: local: no answer  (1 min ago): say \"hello\"\n";
         assert_eq!(as_table(&plugs, now), expected);
