@@ -46,7 +46,7 @@ impl Card<'_> {
         let Self { plug, outlets } = self;
         let name = plug.name();
         html! {
-            article.card.on[plug.is_lit()].away[plug.route_shown() == RouteShown::Not].unknown[plug.route_shown() == RouteShown::NotYet].strip[!outlets.is_empty()]
+            article.card.strip[!outlets.is_empty()]
                 id={ "plug-" (name) } aria-labelledby={ "alias-" (name) } data-plug=(name)
                 data-state=[plug.state().map(|state| state.relay.to_string())] data-route=[plug.route_word()]
                 data-undrawn[!is_drawn && plug.history.power().is_some()] {
@@ -173,9 +173,9 @@ impl Plug<'_> {
         let (name, is_on) = (self.name(), self.is_on());
         html! {
             button.switch name=(if is_on { "off" } else { "on" }) value=(name)
-                aria-pressed=(if is_on { "true" } else { "false" }) aria-labelledby={ "alias-" (name) }
+                aria-pressed=(if is_on { "true" } else { "false" }) aria-labelledby={ "alias-" (name) " word-" (name) }
                 data-part="switch" {
-                span aria-hidden="true" { (if is_on { "On" } else { "Off" }) }
+                span id={ "word-" (name) } { (if is_on { "On" } else { "Off" }) }
             }
         }
     }
@@ -269,7 +269,7 @@ impl Plug<'_> {
         let signal = self.plug.info.as_deref().and_then(|info| info.rssi);
         let full = signal.map_or(0, bars);
         html! {
-            span.signal data-part="signal" hidden[signal.is_none() || self.route_shown() == RouteShown::Not] {
+            span.signal data-part="signal" hidden[signal.is_none()] {
                 svg.icon.bars viewBox="0 0 20 20" aria-hidden="true" {
                     @for n in 0..4_u8 {
                         rect.full[n < full] x=(1 + 5 * n) y=(13 - 4 * n) width="3.5" height=(6 + 4 * n) rx="1" {}
@@ -332,7 +332,7 @@ impl Plug<'_> {
         let name = self.name();
         let power = self.plug.energy.as_ref().and_then(|energy| energy.meter.power);
         html! {
-            li.on[self.is_lit()] id={ "plug-" (name) } data-plug=(name)
+            li id={ "plug-" (name) } data-plug=(name)
                 data-state=[self.state().map(|state| state.relay.to_string())] data-route=[self.route_word()] {
                 div.who {
                     h3 id={ "alias-" (name) } data-part="alias" { (self.alias()) }
