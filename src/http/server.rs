@@ -28,6 +28,8 @@ use crate::logging::Repeated;
 const MAX_REFUSED: usize = 64;
 /// After an error of `accept`, which usually means that no more files may be opened.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// The shortage is over when `accept` did not fail for this long.
+const QUIET: Duration = Duration::from_secs(60);
 /// How long requests under way may take when new rules replace those that let them in.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -84,11 +86,14 @@ impl Server {
 async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch::Receiver<Router>) {
     let mut connections = Connections::new(limits);
     let mut failing = Repeated::default();
+    let mut last_failure = None;
     loop {
         tokio::select! {
             accepted = next(&listener) => match accepted {
                 Some(Ok(stream)) => {
-                    failing.ended(std::time::Instant::now());
+                    if last_failure.take_if(|last| *last + QUIET <= Instant::now()).is_some() {
+                        failing.ended(std::time::Instant::now());
+                    }
                     let router = routers.borrow().clone();
                     connections.open(stream, router);
                 }
@@ -101,6 +106,7 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
                              open files, raise the limit (LimitNOFILE= in the unit, ulimit -n in a shell)"
                         );
                     }
+                    last_failure = Some(Instant::now());
                     // An open file less: that may be what is missing.
                     connections.close_longest_idle();
                     sleep(ACCEPT_PAUSE).await;
