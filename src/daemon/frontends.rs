@@ -77,7 +77,7 @@ impl Frontends {
 
     /// Stops every frontend, which publishes `offline` first.
     pub(super) async fn stop(&mut self) {
-        self.http.stop();
+        self.http.stop().await;
         self.mqtt.stop().await;
     }
 }

@@ -13,7 +13,7 @@ use crate::http::HttpOptions;
 use crate::http::calls::{Call, Caller, ShowRequest};
 use crate::http::frontend::{Demand, Frontend};
 use crate::http::guard::Guard;
-use crate::http::overview::{BrokerStatus, DaemonInfo};
+use crate::http::overview::{BrokerStatus, DaemonInfo, Overview};
 use crate::http::routes::{App, router};
 use crate::http::server::Server;
 use crate::payload::Clock;
@@ -86,9 +86,28 @@ impl HttpFrontend {
     }
 
     /// Answers a demand to see the state of the daemon.
-    pub(super) fn show(&self, request: ShowRequest, snapshot: Snapshot, broker: BrokerStatus, clock: Clock) {
-        if let Some(running) = &self.running {
+    pub(super) fn show(
+        &mut self,
+        request: ShowRequest,
+        snapshot: Snapshot,
+        broker: BrokerStatus,
+        clock: Clock,
+    ) {
+        if let Some(running) = &mut self.running {
             running.frontend.show(request, snapshot, broker, clock);
+        }
+    }
+
+    /// Shows the bridge, without its plugs, to those who read the events.
+    pub(super) fn show_bridge(
+        &mut self,
+        snapshot: impl FnOnce() -> Snapshot,
+        broker: BrokerStatus,
+        clock: Clock,
+    ) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.frontend.has_readers()) {
+            let overview = Overview { snapshot: snapshot(), histories: Vec::new(), broker, clock };
+            running.frontend.show_bridge(&overview, &self.daemon_info);
         }
     }
 
@@ -105,9 +124,12 @@ impl HttpFrontend {
         }
     }
 
-    /// Ends all connections.
-    pub(super) fn stop(&mut self) {
-        self.running = None;
+    /// Answers the handlers that wait, and ends all connections.
+    pub(super) async fn stop(&mut self) {
+        let Some(Running { server, .. }) = self.running.take() else { return };
+        if let Some(server) = server {
+            server.stop().await;
+        }
     }
 }
 

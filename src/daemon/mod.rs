@@ -208,7 +208,7 @@ impl Daemon {
             FrontendEvent::Reload(id) => self.reload(Some(id)),
             FrontendEvent::Broker(state) => {
                 self.link_state = state;
-                self.tell_status();
+                self.show_bridge(Instant::now());
             }
             FrontendEvent::Show(request) => self.show(request),
             FrontendEvent::Empty => self.driver.bridge.republish(Instant::now()),
@@ -216,16 +216,28 @@ impl Daemon {
         None
     }
 
-    fn show(&self, request: ShowRequest) {
+    fn show(&mut self, request: ShowRequest) {
         let bridge = &self.driver.bridge;
         let snapshot = match request.selection() {
             Selection::Bridge => bridge.snapshot_without_plugs(),
             Selection::Plug(name) => bridge.snapshot_of(name),
             Selection::Plugs | Selection::PlugsNow => bridge.snapshot(),
         };
+        let (broker, clock) = (self.broker_status(), self.wall_clock.at(Instant::now()));
+        self.frontends.http.show(request, snapshot, broker, clock);
+    }
+
+    fn broker_status(&self) -> BrokerStatus {
         let is_embedded = matches!(self.config.broker, BrokerConfig::Embedded { .. });
-        let broker = BrokerStatus { is_embedded, link: self.link_state.clone() };
-        self.frontends.http.show(request, snapshot, broker, self.wall_clock.at(Instant::now()));
+        BrokerStatus { is_embedded, link: self.link_state.clone() }
+    }
+
+    /// Something about the bridge itself changed.
+    fn show_bridge(&mut self, now: Instant) {
+        self.tell_status();
+        let (broker, clock) = (self.broker_status(), self.wall_clock.at(now));
+        let bridge = &self.driver.bridge;
+        self.frontends.http.show_bridge(|| bridge.snapshot_without_plugs(), broker, clock);
     }
 
     // --- out ----------------------------------------------------------------------------------------------------
@@ -263,7 +275,7 @@ impl Daemon {
         self.event_log.log(&update, now);
         if let Update::Bridge(info) = &update {
             self.info = info.clone();
-            self.tell_status();
+            self.show_bridge(now);
         }
         self.frontends.publish(update, self.wall_clock.at(now));
     }

@@ -9,6 +9,8 @@ use crate::model::{PlugCommand, PlugName};
 
 /// The calls that wait for the loop. A handler waits while there are so many.
 const MAX_WAITING: usize = 64;
+/// The streams of events at a time.
+pub(super) const MAX_STREAMS: usize = 16;
 
 /// A call to the loop, with the way back.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(crate) enum ShowRequest {
     /// Once.
     Once(Selection, oneshot::Sender<Overview>),
     /// Now, and everything that changes from then on.
-    Stream(oneshot::Sender<EventStream>),
+    Stream(oneshot::Sender<Result<EventStream, TooManyStreams>>),
 }
 
 /// The state of the daemon, and everything that changes after it. Both are taken in one turn of the loop, so that nothing is
@@ -37,11 +39,18 @@ pub(crate) enum ShowRequest {
 #[derive(Debug)]
 pub(crate) struct EventStream {
     pub(crate) overview: Overview,
+    /// The number of the last event before.
+    pub(crate) number: u64,
     pub(crate) changes: broadcast::Receiver<StreamEvent>,
 }
 
 /// Why a request could not be done.
 pub(crate) type Response = Result<(), String>;
+
+/// Each stream costs memory while its reader is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_STREAMS} clients read the events already: end one of them, or use MQTT")]
+pub(crate) struct TooManyStreams;
 
 /// The loop does not answer any more: the daemon stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +99,7 @@ impl Caller {
     }
 
     /// The state of the daemon now, and what changes from then on.
-    pub(crate) async fn stream(&self) -> Result<EventStream, Stopping> {
+    pub(crate) async fn stream(&self) -> Result<Result<EventStream, TooManyStreams>, Stopping> {
         self.answer(|stream| Call::Show(ShowRequest::Stream(stream))).await
     }
 

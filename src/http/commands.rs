@@ -30,7 +30,7 @@ pub(super) async fn set(
 ) -> Result<Response, Problem> {
     let waits = waits(&Parameters::of(&uri, &["wait"])?)?;
     let parsed = command::command(CommandPart::All, &command_body(&headers, &body)?);
-    Switching { caller, plug, waits, accepted: Accepted::of(&headers) }.run(parsed).await
+    ApiCommand { caller, plug, waits, accepted: Accepted::of(&headers) }.run(parsed).await
 }
 
 /// `/api/v1/plugs/{name}/on`
@@ -81,7 +81,7 @@ async fn switch(
         fields.insert("for".to_owned(), lasting.into());
     }
     let parsed = command::command(CommandPart::All, Value::Object(fields).to_string().as_bytes());
-    Switching { caller, plug, waits: waits(&query)?, accepted: Accepted::of(&headers) }.run(parsed).await
+    ApiCommand { caller, plug, waits: waits(&query)?, accepted: Accepted::of(&headers) }.run(parsed).await
 }
 
 /// What a form says beside the word in the path.
@@ -112,14 +112,14 @@ fn waits(query: &Parameters<'_>) -> Result<bool, Problem> {
 }
 
 /// One command to one plug.
-struct Switching {
+struct ApiCommand {
     caller: Caller,
     plug: PlugName,
     waits: bool,
     accepted: Accepted,
 }
 
-impl Switching {
+impl ApiCommand {
     async fn run(self, parsed: Parsed<PlugCommand>) -> Result<Response, Problem> {
         let Self { caller, plug, waits, accepted } = self;
         let Parsed { result, transaction } = parsed;

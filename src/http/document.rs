@@ -1,6 +1,6 @@
 //! The JSON of the API: the documents of the topics, put together by plug.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -12,7 +12,7 @@ use crate::bridge::event::Update;
 use crate::bridge::failures::LastError;
 use crate::bridge::snapshot::PlugSnapshot;
 use crate::bridge::unserved::UnservedDevice;
-use crate::model::Availability;
+use crate::model::{Availability, PlugName};
 use crate::payload::document::{
     BridgeDocument, EnergyDocument, EventDocument, InfoDocument, ResultDocument, StateDocument,
 };
@@ -211,29 +211,69 @@ pub(crate) fn response(document: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, "application/json")], payload::json(document)).into_response()
 }
 
-/// The kind and the JSON of an event of the stream; `None` for an update that it does not have.
-pub(crate) fn change(update: &Update, clock: Clock) -> Option<(&'static str, Vec<u8>)> {
-    #[derive(Serialize)]
-    struct Change<'a, T> {
-        plug: &'a str,
-        #[serde(flatten)]
-        of: T,
+/// The first event of the stream: the bridge and all plugs.
+#[derive(Serialize)]
+pub(crate) struct SnapshotDocument<'a> {
+    bridge: BridgeWithBroker<'a>,
+    plugs: Vec<PlugDocument<'a>>,
+}
+
+impl<'a> SnapshotDocument<'a> {
+    pub(crate) fn of(overview: &'a Overview, daemon_info: &'a DaemonInfo) -> Self {
+        let bridge = BridgeWithBroker::of(overview, daemon_info);
+        Self { bridge, plugs: PlugDocument::all(overview).collect() }
+    }
+}
+
+/// A change of a plug: what its topic says, with its name.
+#[derive(Serialize)]
+struct ChangeDocument<'a, T> {
+    plug: &'a str,
+    #[serde(flatten)]
+    of: T,
+}
+
+/// `state` in the stream.
+#[derive(Serialize)]
+struct StateChange {
+    #[serde(flatten)]
+    state: StateDocument,
+    since: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AvailabilityChange {
+    availability: &'static str,
+}
+
+#[derive(Serialize)]
+struct NoChange {}
+
+/// The kind and the JSON of an event of the stream; `None` for an update that it does not have. `since` says since when a
+/// plug has its state.
+pub(crate) fn change(
+    update: &Update,
+    since: impl FnOnce(&PlugName) -> Option<Instant>,
+    clock: Clock,
+) -> Option<(&'static str, Vec<u8>)> {
+    fn of_plug(plug: &PlugName, of: impl Serialize) -> Vec<u8> {
+        payload::json(&ChangeDocument { plug: plug.as_str(), of })
     }
     Some(match update {
         Update::State(plug, state) => {
-            ("state", payload::json(&Change { plug: plug.as_str(), of: StateDocument::of(state, clock) }))
+            let since = since(plug).map(|since| clock.date(since));
+            ("state", of_plug(plug, StateChange { state: StateDocument::of(state, clock), since }))
         }
-        Update::Energy(plug, energy) => {
-            ("energy", payload::json(&Change { plug: plug.as_str(), of: EnergyDocument::of(energy) }))
+        Update::Energy(plug, energy) => ("energy", of_plug(plug, EnergyDocument::of(energy))),
+        Update::Info(plug, info) => ("info", of_plug(plug, InfoDocument::of(info))),
+        Update::Availability(plug, availability) => {
+            ("availability", of_plug(plug, AvailabilityChange { availability: availability.word() }))
         }
-        Update::Info(plug, info) => {
-            ("info", payload::json(&Change { plug: plug.as_str(), of: InfoDocument::of(info) }))
-        }
-        Update::Result(result) => (
-            "result",
-            payload::json(&Change { plug: result.plug.as_str(), of: ResultDocument::of(result, None) }),
-        ),
+        Update::Result(result) => ("result", of_plug(&result.plug, ResultDocument::of(result, None))),
+        Update::Gone(plug) => ("gone", of_plug(plug, NoChange {})),
         Update::Notice(notice) => ("event", payload::json(&EventDocument::of(notice, clock))),
-        _ => return None,
+        // The bridge comes with the connection to the broker, of which the loop knows.
+        Update::Bridge(_) => return None,
+        Update::Expected(_) | Update::Ready | Update::Response { .. } | Update::Dropped(..) => return None,
     })
 }

@@ -1,24 +1,15 @@
-//! The stream of events: the state of the daemon first, then what changes.
+//! One event of the stream, as it is sent to every reader.
 
 use bytes::Bytes;
 
-use super::document;
-use crate::bridge::event::Update;
-use crate::payload::Clock;
-
-/// One event of the stream.
+/// A server-sent event. Written once, for all readers.
 #[derive(Debug, Clone)]
-pub(crate) struct StreamEvent {
-    /// Its kind, as in `event:`.
-    pub(crate) kind: &'static str,
-    /// Its JSON, on one line.
-    pub(crate) data: Bytes,
-}
+pub(crate) struct StreamEvent(pub(super) Bytes);
 
 impl StreamEvent {
-    /// The event of an update; `None` if the stream does not have it.
-    pub(crate) fn of(update: &Update, clock: Clock) -> Option<Self> {
-        let (kind, data) = document::change(update, clock)?;
-        Some(Self { kind, data: data.into() })
+    /// The event of this kind. `number` counts the events since the daemon started; `json` has one line.
+    pub(super) fn new(kind: &str, number: u64, json: &[u8]) -> Self {
+        let head = format!("event: {kind}\nid: {number}\ndata: ");
+        Self([head.as_bytes(), json, b"\n\n"].concat().into())
     }
 }

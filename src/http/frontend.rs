@@ -3,30 +3,36 @@
 //! A value: it neither waits nor reads a clock.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{broadcast, oneshot};
 
-use super::calls::{Call, EventStream, Response, ShowRequest};
+use super::calls::{Call, EventStream, MAX_STREAMS, Response, ShowRequest, TooManyStreams};
+use super::document::{self, BridgeWithBroker};
 use super::events::StreamEvent;
 use super::history::History;
-use super::overview::{BrokerStatus, Overview, Selection};
+use super::overview::{BrokerStatus, DaemonInfo, Overview, Selection};
 use crate::bridge::event::{CommandId, CommandResult, Event, RequestId, Update};
 use crate::bridge::snapshot::Snapshot;
 use crate::model::{Availability, PlugName};
-use crate::payload::Clock;
+use crate::payload::{self, Clock};
 
-/// The events that a reader of the stream may be behind. One that is further behind is cut off, and connects again.
-const MAX_BEHIND: usize = 1024;
+/// A reader of the stream may be behind by two events for each plug, within these bounds. One that is further behind is cut
+/// off, and connects again.
+const MAX_BEHIND: RangeInclusive<usize> = 1024..=16_384;
 
 /// What the loop keeps for HTTP.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Frontend {
     commands: HashMap<CommandId, oneshot::Sender<CommandResult>>,
     requests: HashMap<RequestId, oneshot::Sender<Response>>,
     histories: HashMap<PlugName, Arc<History>>,
-    changes: broadcast::Sender<StreamEvent>,
+    /// The last event's number.
+    number: u64,
+    /// `None` before the first reader. Without readers it may be too small for the next ones.
+    changes: Option<broadcast::Sender<StreamEvent>>,
 }
 
 /// What the loop does for a call.
@@ -38,13 +44,6 @@ pub(crate) enum Demand {
     Reload(RequestId),
     /// Show the state of the daemon: [`Frontend::show`].
     Show(ShowRequest),
-}
-
-impl Default for Frontend {
-    fn default() -> Self {
-        let (changes, _) = broadcast::channel(MAX_BEHIND);
-        Self { commands: HashMap::new(), requests: HashMap::new(), histories: HashMap::new(), changes }
-    }
 }
 
 impl Frontend {
@@ -69,7 +68,13 @@ impl Frontend {
     }
 
     /// Shows the state of the daemon to the handler that asked for it.
-    pub(crate) fn show(&self, request: ShowRequest, snapshot: Snapshot, broker: BrokerStatus, clock: Clock) {
+    pub(crate) fn show(
+        &mut self,
+        request: ShowRequest,
+        snapshot: Snapshot,
+        broker: BrokerStatus,
+        clock: Clock,
+    ) {
         let has_histories = *request.selection() != Selection::PlugsNow;
         let plugs = snapshot.plugs.iter().filter(|_| has_histories);
         let histories = plugs.map(|plug| self.history(&plug.name)).collect();
@@ -77,10 +82,43 @@ impl Frontend {
         // An error means that the client has gone.
         match request {
             ShowRequest::Once(_, sender) => drop(sender.send(overview)),
-            ShowRequest::Stream(sender) => {
-                let stream = EventStream { overview, changes: self.changes.subscribe() };
-                drop(sender.send(stream));
-            }
+            ShowRequest::Stream(sender) => drop(sender.send(self.stream(overview))),
+        }
+    }
+
+    fn stream(&mut self, overview: Overview) -> Result<EventStream, TooManyStreams> {
+        let readers = self.readers().map_or(0, broadcast::Sender::receiver_count);
+        if readers >= MAX_STREAMS {
+            return Err(TooManyStreams);
+        }
+        if readers == 0 {
+            let plugs = overview.snapshot.plugs.len();
+            self.changes =
+                Some(broadcast::Sender::new((2 * plugs).clamp(*MAX_BEHIND.start(), *MAX_BEHIND.end())));
+        }
+        let changes = self.changes.get_or_insert_with(|| broadcast::Sender::new(*MAX_BEHIND.start()));
+        Ok(EventStream { overview, number: self.number, changes: changes.subscribe() })
+    }
+
+    /// Whether somebody reads the stream.
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers().is_some()
+    }
+
+    fn readers(&self) -> Option<&broadcast::Sender<StreamEvent>> {
+        self.changes.as_ref().filter(|changes| changes.receiver_count() > 0)
+    }
+
+    /// Shows the bridge to the readers of the stream.
+    pub(crate) fn show_bridge(&mut self, overview: &Overview, daemon_info: &DaemonInfo) {
+        self.send("bridge", &payload::json(&BridgeWithBroker::of(overview, daemon_info)));
+    }
+
+    fn send(&mut self, kind: &str, json: &[u8]) {
+        self.number += 1;
+        if let Some(changes) = &self.changes {
+            // An error means that the last reader has gone.
+            drop(changes.send(StreamEvent::new(kind, self.number, json)));
         }
     }
 
@@ -101,12 +139,15 @@ impl Frontend {
             }
             _ => {}
         }
-        if self.changes.receiver_count() > 0
-            && let Some(event) = StreamEvent::of(update, clock)
+        if self.has_readers()
+            && let Some((kind, json)) = document::change(update, |plug| self.since(plug), clock)
         {
-            // An error means that the last reader has gone.
-            drop(self.changes.send(event));
+            self.send(kind, &json);
         }
+    }
+
+    fn since(&self, plug: &PlugName) -> Option<Instant> {
+        self.histories.get(plug)?.since()
     }
 
     /// Whether no history has begun.

@@ -28,6 +28,7 @@ pub(crate) mod problem;
 mod request;
 pub(crate) mod routes;
 pub(crate) mod server;
+mod stream;
 
 use crate::secret::Secret;
 pub use listen::Listen;

@@ -21,6 +21,7 @@ use super::overview::{DaemonInfo, Overview, Selection};
 use super::page;
 use super::problem::Problem;
 use super::request::{NamedPlug, Parameters, bad, no_plug};
+use super::stream;
 use crate::model::PlugName;
 
 /// What every handler may use.
@@ -75,6 +76,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         handler: || post(commands::toggle),
     },
     Endpoint { path: "/api/v1/plugs/{name}/toggle", scope: Scope::Change, handler: || get(commands::toggle) },
+    Endpoint { path: "/api/v1/events", scope: Scope::Look, handler: || get(stream::events) },
     Endpoint { path: "/api/v1/bridge/discover", scope: Scope::Change, handler: || post(commands::discover) },
     Endpoint { path: "/api/v1/bridge/refresh", scope: Scope::Change, handler: || post(commands::refresh) },
     Endpoint { path: "/api/v1/bridge/reload", scope: Scope::Change, handler: || post(commands::reload) },

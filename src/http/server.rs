@@ -51,7 +51,7 @@ impl Default for Limits {
 pub(crate) struct Server {
     listener: Arc<HttpListener>,
     routers: watch::Sender<Router>,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
 impl Server {
@@ -68,7 +68,7 @@ impl Server {
         let (routers, new_routers) = watch::channel(router);
         let mut task = JoinSet::new();
         task.spawn(accept(limits, Arc::downgrade(&listener), new_routers));
-        Ok(Self { listener, routers, _task: task })
+        Ok(Self { listener, routers, task })
     }
 
     /// Where it listens, with the port; `None` for a Unix socket.
@@ -80,6 +80,13 @@ impl Server {
     /// with their response, or after a second.
     pub(crate) fn serve(&self, router: Router) {
         drop(self.routers.send_replace(router));
+    }
+
+    /// Accepts no more, and waits until the requests under way are answered, but no longer than [`GRACE`].
+    pub(crate) async fn stop(self) {
+        let Self { listener, routers, mut task } = self;
+        drop((listener, routers));
+        while task.join_next().await.is_some() {}
     }
 }
 
@@ -111,11 +118,11 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
                     connections.close_longest_idle();
                     sleep(ACCEPT_PAUSE).await;
                 }
-                None => return,
+                None => return connections.end().await,
             },
             changed = routers.changed() => match changed {
                 Ok(()) => connections.retire(),
-                Err(_) => return,
+                Err(_) => return connections.end().await,
             },
             () = connections.tidy() => {}
         }
@@ -192,6 +199,14 @@ impl Connections {
         self.old.extend(self.current.drain());
         self.old_end = Some(Instant::now() + GRACE);
         self.end_old();
+    }
+
+    /// Waits until all of them have ended: see [`Connections::retire`].
+    async fn end(&mut self) {
+        self.retire();
+        while !self.old.is_empty() {
+            self.tidy().await;
+        }
     }
 
     fn end_old(&mut self) {

@@ -3,7 +3,7 @@
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use crate::support::e2e::{Config, Scene, holds, home_of};
+use crate::support::e2e::{Config, Scene, Setup, holds, home_of};
 use crate::support::http::{Page, Web};
 use crate::support::mqtt::Message;
 use hs100d::sim::fault::LanFault;
@@ -231,4 +231,28 @@ async fn the_history_says_how_a_plug_was_reached_and_in_which_state() {
     let shares = &history["shares"];
     let sum: f64 = ["local", "cloud", "none"].iter().map(|key| shares[key].as_f64().unwrap()).sum();
     assert!((sum - 1.0).abs() < 0.001, "{history}");
+}
+
+#[tokio::test]
+async fn a_get_switches_only_with_simple_get_and_the_token_which_is_in_no_log() {
+    const TOKEN: &str = "a+b/0123456789abcdef==";
+    let home = home_of(&["Kettle"]).await;
+    let config = Config::of(&home).without("cloud").plug("kettle", &home, 0);
+    let config = config.set("http", "token", TOKEN).set("http", "simple_get", true);
+    let scene = Scene::at(Setup::new(&config)).await;
+    let web = Web::of(&scene.daemon).await;
+    scene.shows("kettle", json!({"state": "OFF"})).await;
+    let encoded = "a%2Bb%2F0123456789abcdef%3D%3D";
+    let on = web.get(&path(&format!("on?token={encoded}&for=30m"))).await;
+    done(&on, json!({"status": "ok", "state": "ON"}));
+    let text = web.ask("GET", &path(&format!("toggle?token={encoded}"))).header("Accept", "text/plain");
+    assert_eq!(text.send().await.body, "OFF");
+    web.get(&path("on")).await.problem(405);
+    web.get(&path("on?token=0123456789abcdef")).await.problem(401);
+    web.get(&path(&format!("set?token={encoded}"))).await.problem(405);
+    // A query opens nothing else.
+    web.get(&format!("{PLUG}?token={encoded}")).await.problem(401);
+    assert!(!is_on(&home));
+    let lines = scene.daemon.lines();
+    assert!(!lines.iter().any(|line| line.contains(TOKEN) || line.contains(encoded)), "{lines:?}");
 }

@@ -14,6 +14,7 @@ mod doctor_broker;
 mod host_faults;
 mod http_api;
 mod http_commands;
+mod http_events;
 mod http_limits;
 mod integrations;
 mod klap;

@@ -135,6 +135,14 @@ impl Ask {
         .await
     }
 
+    /// The status of the answer, whose body may never end.
+    pub(crate) async fn status(self) -> u16 {
+        let mut lines = BufReader::new(self.sent().await);
+        let mut line = String::new();
+        within("a status line", lines.read_line(&mut line)).await.unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     /// The connection, once the request is written.
     pub(crate) async fn sent(&self) -> TcpStream {
         let Self { web, line, headers, body } = self;
