@@ -5,6 +5,8 @@
 
 #[cfg(all(feature = "sim", feature = "broker"))]
 pub(crate) mod broker_proxy;
+#[cfg(feature = "broker")]
+pub(crate) mod browser;
 pub(crate) mod cloud;
 #[cfg(all(feature = "sim", feature = "broker"))]
 pub(crate) mod discovery;

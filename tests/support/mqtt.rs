@@ -65,7 +65,8 @@ pub(crate) fn has_promtool() -> bool {
     has("promtool", "prometheus")
 }
 
-fn has(program: &str, package: &str) -> bool {
+/// Whether a program is installed. If not, the test says so, and fails in CI.
+pub(crate) fn has(program: &str, package: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .chain([PathBuf::from("/usr/sbin")])
         .any(|folder| folder.join(program).is_file());

@@ -31,6 +31,11 @@ pub(crate) fn play_apart(test: &str, role: &str, bound: Duration) {
     let mut command = Command::new("unshare");
     command.args(unshare).arg(std::env::current_exe().unwrap());
     command.args(part(test)).env(ROLE, role).stdin(Stdio::null());
+    wait_for(command, bound);
+}
+
+/// Waits until a process ends well.
+fn wait_for(mut command: Command, bound: Duration) {
     let mut child = mqtt::Process(command.spawn().unwrap());
     let end = Instant::now() + bound;
     let status = loop {
@@ -55,6 +60,21 @@ fn namespaces() -> Option<&'static [&'static str]> {
         command.status().is_ok_and(|status| status.success())
     };
     [&["--net"][..], &["--map-root-user", "--net"]].iter().find(works).copied()
+}
+
+/// Runs a test of this file again, in a process of its own in a namespace that has loopback only. True in that process,
+/// or where namespaces are not allowed: then it is to do its work itself.
+pub(crate) fn is_apart(test: &str, bound: Duration) -> bool {
+    let Some(unshare) = namespaces() else { return true };
+    if role().is_some() {
+        ip("link set lo up");
+        return true;
+    }
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(ROLE, test).stdin(Stdio::null());
+    wait_for(command, bound);
+    false
 }
 
 /// The arguments that make this program run one of its ignored tests, and nothing else.
