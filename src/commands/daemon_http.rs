@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind};
 #[cfg(feature = "sim")]
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
@@ -18,8 +19,9 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::event_stream::{EventParser, ReportedEvent};
 use crate::config::Config;
 use crate::http::Listen;
 use crate::model::shown;
@@ -34,6 +36,10 @@ const MAX_DETAIL: usize = 300;
 /// The bridge: the first request, because its answer shows that hs100d listens there.
 const BRIDGE: &str = "/api/v1/bridge";
 const PLUGS: &str = "/api/v1/plugs";
+const EVENTS: &str = "/api/v1/events";
+const EVENT_STREAM: &str = "text/event-stream";
+/// The daemon sends a comment every 15 s.
+const SILENCE: Duration = Duration::from_secs(40);
 const NOT_OURS: &str = "its answer is not that of hs100d";
 const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -53,6 +59,14 @@ pub(super) struct DaemonConnection {
     at: DaemonHttp,
     /// `/api/v1/bridge`.
     pub(super) bridge: Value,
+}
+
+/// The stream of events of a daemon.
+#[derive(Debug)]
+pub(super) struct DaemonEvents {
+    body: Incoming,
+    parser: EventParser,
+    connection: DaemonConnection,
 }
 
 /// Why the daemon does not answer over HTTP. Each is one line, without the remedy.
@@ -177,6 +191,16 @@ impl DaemonConnection {
         }
     }
 
+    /// `/api/v1/events`. The snapshot is the first event.
+    ///
+    /// # Errors
+    /// The daemon does not answer by this time.
+    pub(super) async fn events(mut self, end: Instant) -> Result<DaemonEvents, HttpFailure> {
+        let sent = timeout_at(end, self.send(EVENTS, EVENT_STREAM)).await;
+        let response = sent.unwrap_or_else(|_| Err(self.at.silent()))?;
+        Ok(DaemonEvents { body: response.into_body(), parser: EventParser::default(), connection: self })
+    }
+
     /// The JSON at this path.
     ///
     /// # Errors
@@ -218,6 +242,32 @@ impl DaemonConnection {
         let problem: Value = serde_json::from_slice(&problem).unwrap_or_default();
         let detail = problem["detail"].as_str().unwrap_or("without a reason");
         HttpFailure::Refused(self.place(), shown(detail, MAX_DETAIL))
+    }
+}
+
+impl DaemonEvents {
+    /// The next event. Cancel safe.
+    ///
+    /// # Errors
+    /// The stream has ended, and why, in words.
+    pub(super) async fn next(&mut self) -> Result<ReportedEvent, String> {
+        let place = self.connection.place();
+        let not_events = |_| format!("what the daemon at {place} sends is no stream of events");
+        loop {
+            if let Some(event) = self.parser.next().map_err(not_events)? {
+                return Ok(event);
+            }
+            match timeout(SILENCE, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    self.parser.feed(&data).map_err(not_events)?;
+                }
+                Ok(Some(Err(_)) | None) => {
+                    return Err(format!("the daemon at {place} has ended the connection"));
+                }
+                Err(_) => return Err(format!("the daemon at {place} is silent")),
+            }
+        }
     }
 }
 

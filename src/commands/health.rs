@@ -25,9 +25,11 @@ pub(super) async fn run(context: &Context) -> Result<(), Failed> {
     let daemon = RunningDaemon::find(&installation, ReadScope::Bridge, ANSWER_WITHIN).await?;
     let (place, bridge) = match &daemon {
         RunningDaemon::Http(connection) => (connection.place(), &connection.bridge),
-        RunningDaemon::Mqtt { broker, published } => (broker.clone(), &published.info),
+        RunningDaemon::Mqtt { broker, published, .. } => (broker.clone(), &published.info),
     };
-    say(&format!("{} (asked at {place})\n", status(bridge)))
+    let line = format!("{} (asked at {place})\n", status(bridge));
+    daemon.end().await;
+    say(&line)
 }
 
 /// As `systemctl status` says it: what is served, and what is missing.

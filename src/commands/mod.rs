@@ -12,6 +12,7 @@ mod daemon_http;
 mod demo;
 mod discover;
 mod doctor;
+mod event_stream;
 mod forget;
 mod hardening;
 mod health;
@@ -27,6 +28,7 @@ mod run;
 mod running;
 mod table;
 mod target;
+mod watch;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -77,6 +79,8 @@ enum Command {
     Plug(plug::Args),
     /// List the plugs of the running daemon
     List(list::Args),
+    /// Show what changes at the plugs of the running daemon, until Ctrl-C
+    Watch(watch::Args),
     /// Log in to the TP-Link account, log out, or list its devices
     #[command(subcommand, arg_required_else_help = false)]
     Cloud(cloud::CloudCommand),
@@ -139,7 +143,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => start(cli, Environment::of_process()),
         Err(error) if error.use_stderr() => Err(Failed::new(Exit::Usage, usage(&error))),
         // Help or version.
-        Err(asked) => printed(asked.print()),
+        Err(asked) => printed(asked.print()).map(drop),
     };
     match ended {
         Ok(()) => Exit::Done.into(),
@@ -178,6 +182,7 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
         Command::Discover(args) => discover::run(args, &context).await,
         Command::Plug(args) => plug::run(args, &context).await,
         Command::List(args) => list::run(args, &context).await,
+        Command::Watch(args) => watch::run(args, &context).await,
         Command::Cloud(command) => cloud::run(command, &context).await,
         Command::Health => health::run(&context).await,
         Command::Forget(args) => forget::run(args, &context).await,
@@ -191,17 +196,26 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
 /// # Errors
 /// Standard output cannot be written to.
 pub(crate) fn say(text: &str) -> Result<(), Failed> {
+    say_to_reader(text).map(drop)
+}
+
+/// The same. `false`: nobody reads the output any more.
+///
+/// # Errors
+/// Standard output cannot be written to.
+pub(crate) fn say_to_reader(text: &str) -> Result<bool, Failed> {
     let mut out = io::stdout().lock();
     printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-fn printed(result: io::Result<()>) -> Result<(), Failed> {
+fn printed(result: io::Result<()>) -> Result<bool, Failed> {
     match result {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
             let line = format!("standard output: {error}: the rest is not printed; free some space there");
             Err(Failed::new(Exit::CommandFailed, line))
         }
-        _ => Ok(()),
     }
 }
 
@@ -215,6 +229,7 @@ impl Command {
             | Self::Discover(_)
             | Self::Plug(_)
             | Self::List(_)
+            | Self::Watch(_)
             | Self::Cloud(_)
             | Self::Health
             | Self::Forget(_)

@@ -3,15 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::daemon_http::{DaemonConnection, DaemonHttp, HttpFailure};
+use super::daemon_http::{DaemonConnection, DaemonEvents, DaemonHttp, HttpFailure};
+use super::event_stream::ReportedEvent;
 use super::installation::Installation;
 use super::{Exit, Failed};
 use crate::config::MqttChoice;
 use crate::mqtt::failure::reason::FailureReason;
-use crate::mqtt::{BrokerUnusable, DaemonTopics, ReadScope, Reader};
+use crate::mqtt::{BrokerUnusable, DaemonTopics, PublishedEvent, ReadScope, Reader};
+
+/// `bridge/state` of a daemon that runs.
+const ONLINE: &str = "online";
 
 /// The running daemon, by the way on which it was found.
 pub(super) enum RunningDaemon {
@@ -20,6 +24,20 @@ pub(super) enum RunningDaemon {
         /// In words.
         broker: String,
         published: DaemonTopics,
+        /// Reads on.
+        reader: Box<Reader>,
+    },
+}
+
+/// What the daemon reports from now on.
+pub(super) enum Reports {
+    Http(Box<DaemonEvents>),
+    Mqtt {
+        /// In words.
+        broker: String,
+        /// `None` after it was reported.
+        snapshot: Option<ReportedEvent>,
+        reader: Box<Reader>,
     },
 }
 
@@ -73,7 +91,66 @@ impl RunningDaemon {
                 let plugs = connection.plugs(Instant::now() + within).await;
                 plugs.map_err(|failure| refused(&failure, installation))
             }
-            Self::Mqtt { published, .. } => Ok(published.plugs.into_values().collect()),
+            Self::Mqtt { published, reader, .. } => {
+                reader.end().await;
+                Ok(published.plugs.into_values().collect())
+            }
+        }
+    }
+
+    /// A snapshot, and then what changes. The scope of [`RunningDaemon::find`] was [`ReadScope::Changes`].
+    ///
+    /// # Errors
+    /// The daemon does not answer within this time.
+    pub(super) async fn reports(
+        self,
+        installation: &Installation,
+        within: Duration,
+    ) -> Result<Reports, Failed> {
+        match self {
+            Self::Http(connection) => match connection.events(Instant::now() + within).await {
+                Ok(events) => Ok(Reports::Http(Box::new(events))),
+                Err(failure) => Err(refused(&failure, installation)),
+            },
+            Self::Mqtt { broker, published, reader } => {
+                let plugs: Vec<_> = published.plugs.into_values().collect();
+                let data = json!({ "bridge": published.info, "plugs": plugs });
+                let snapshot = Some(ReportedEvent { kind: "snapshot".to_owned(), data });
+                Ok(Reports::Mqtt { broker, snapshot, reader })
+            }
+        }
+    }
+
+    /// Disconnects.
+    pub(super) async fn end(self) {
+        if let Self::Mqtt { reader, .. } = self {
+            reader.end().await;
+        }
+    }
+}
+
+impl Reports {
+    /// The next event. Cancel safe.
+    ///
+    /// # Errors
+    /// The daemon has ended or is silent; why, in words.
+    pub(super) async fn next(&mut self) -> Result<ReportedEvent, String> {
+        let (broker, snapshot, reader) = match self {
+            Self::Http(events) => return events.next().await,
+            Self::Mqtt { broker, snapshot, reader } => (broker, snapshot, reader),
+        };
+        if let Some(snapshot) = snapshot.take() {
+            return Ok(snapshot);
+        }
+        loop {
+            match reader.next().await {
+                Ok(PublishedEvent::Change(kind, data)) => {
+                    return Ok(ReportedEvent { kind: kind.to_owned(), data });
+                }
+                Ok(PublishedEvent::BridgeState(state)) if state == ONLINE => {}
+                Ok(PublishedEvent::BridgeState(_)) => return Err(offline_at(broker)),
+                Err(unusable) => return Err(NotPublishing::from(unusable).why),
+            }
         }
     }
 }
@@ -119,24 +196,23 @@ async fn over_mqtt(
     let base_topic = settings.base_topic.clone();
     let mut reader = Reader::start(settings, scope);
     let published = reader.retained(end).await?;
+    let why = match published.state.as_deref() {
+        Some(ONLINE) => return Ok(RunningDaemon::Mqtt { broker, published, reader: Box::new(reader) }),
+        Some(_) => offline_at(&broker),
+        None => format!("no daemon publishes below {base_topic}/ at {broker}"),
+    };
     reader.end().await;
-    match published.state.as_deref() {
-        Some("online") => Ok(RunningDaemon::Mqtt { broker, published }),
-        Some(_) => Err(NotPublishing::because(format!("{broker} says that the daemon is offline"))),
-        None => Err(NotPublishing::because(format!("no daemon publishes below {base_topic}/ at {broker}"))),
-    }
+    Err(NotPublishing { why, login_refused: false })
+}
+
+fn offline_at(broker: &str) -> String {
+    format!("{broker} says that the daemon is offline")
 }
 
 fn not_found(why_not: &[String], installation: &Installation) -> Failed {
     let line =
         format!("no running daemon was found: {}: {}", why_not.join("; "), installation.how_to_start());
     Failed::new(Exit::Unavailable, line)
-}
-
-impl NotPublishing {
-    fn because(why: String) -> Self {
-        Self { why, login_refused: false }
-    }
 }
 
 impl From<BrokerUnusable> for NotPublishing {

@@ -34,6 +34,6 @@ pub use channel::Inbound;
 pub(crate) use client::{BrokerUnusable, Probed};
 pub use client::{probe, request};
 pub use link::Link;
-pub(crate) use reader::{DaemonTopics, ReadScope, Reader};
+pub(crate) use reader::{DaemonTopics, PublishedEvent, ReadScope, Reader};
 pub use responses::Unanswered;
 pub use settings::{MqttSettings, TlsOptions};

@@ -33,6 +33,17 @@ pub(crate) enum ReadScope {
     Bridge,
     /// Those, and the retained topics of the plugs.
     Plugs,
+    /// All of these and `bridge/event`, also what is published after the retained messages.
+    Changes,
+}
+
+/// A message of the daemon, as an event of the API's stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum PublishedEvent {
+    /// `bridge/state`.
+    BridgeState(String),
+    /// A change, with its kind.
+    Change(&'static str, Value),
 }
 
 /// What a daemon has published.
@@ -85,6 +96,20 @@ impl Reader {
         Ok(published)
     }
 
+    /// The next message after [`Reader::retained`]. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection has ended, and why.
+    pub(crate) async fn next(&mut self) -> Result<PublishedEvent, BrokerUnusable> {
+        loop {
+            if let Incoming::Publish(message) = self.client.next().await?
+                && let Some(event) = PublishedEvent::of(&self.topics, &message.topic, &message.payload)
+            {
+                return Ok(event);
+            }
+        }
+    }
+
     /// Disconnects.
     pub(crate) async fn end(mut self) {
         self.client.end().await;
@@ -93,14 +118,41 @@ impl Reader {
     fn filters(&self) -> Vec<SubscribeFilterInput> {
         let bridge = [self.topics.bridge_state(), self.topics.bridge_info()];
         let plugs = StateTopic::RETAINED.map(|topic| self.topics.plug("+", topic));
-        let plugs = plugs.into_iter().filter(|_| self.scope == ReadScope::Plugs);
-        let filters = bridge.into_iter().chain(plugs);
+        let plugs = plugs.into_iter().filter(|_| self.scope != ReadScope::Bridge);
+        let events = (self.scope == ReadScope::Changes).then(|| self.topics.bridge_event());
+        let filters = bridge.into_iter().chain(plugs).chain(events);
         filters.map(|topic| SubscribeFilterInput::new(topic, QoS::AtLeastOnce)).collect()
     }
 
     /// Whether nothing more can come. How many plugs there are is not known.
     fn has_all(&self, published: &DaemonTopics) -> bool {
         self.scope == ReadScope::Bridge && published.state.is_some() && !published.info.is_null()
+    }
+}
+
+impl PublishedEvent {
+    /// `None` for a message that the stream does not have.
+    fn of(topics: &Topics, topic: &[u8], payload: &[u8]) -> Option<Self> {
+        let topic = std::str::from_utf8(topic).ok()?;
+        if topic == topics.bridge_state() {
+            return Some(Self::BridgeState(String::from_utf8_lossy(payload).into_owned()));
+        }
+        let bridge = [("event", topics.bridge_event()), ("bridge", topics.bridge_info())];
+        if let Some((kind, _)) = bridge.iter().find(|(_, of_kind)| topic == of_kind) {
+            return Some(Self::Change(kind, serde_json::from_slice(payload).ok()?));
+        }
+        let (kind, plug) = StateTopic::RETAINED
+            .into_iter()
+            .find_map(|kind| Some((kind, topics.parse_state(topic, kind)?)))?;
+        let mut data = match kind {
+            StateTopic::Availability if payload.is_empty() => {
+                return Some(Self::Change("gone", json!({ "plug": plug.as_str() })));
+            }
+            StateTopic::Availability => json!({ "availability": String::from_utf8_lossy(payload) }),
+            _ => serde_json::from_slice(payload).ok().filter(Value::is_object)?,
+        };
+        data["plug"] = json!(plug.as_str());
+        Some(Self::Change(kind.as_str(), data))
     }
 }
 

@@ -143,7 +143,7 @@ impl StateTopic {
     /// The retained topics, which are cleared when the plug is gone.
     pub(super) const RETAINED: [Self; 4] = [Self::State, Self::Info, Self::Availability, Self::Energy];
 
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::State => "state",
             Self::Info => "info",

@@ -163,8 +163,19 @@ fn the_users_own_config_is_found() {
 
 #[test]
 fn completions_and_the_man_page_know_every_command() {
-    let commands =
-        ["run", "check", "discover", "plug", "list", "cloud", "health", "forget", "completions", "man"];
+    let commands = [
+        "run",
+        "check",
+        "discover",
+        "plug",
+        "list",
+        "watch",
+        "cloud",
+        "health",
+        "forget",
+        "completions",
+        "man",
+    ];
     for words in [&["completions", "bash"][..], &["completions", "zsh"], &["completions", "fish"], &["man"]] {
         let output = run(words);
         assert_eq!((code(&output), err(&output).as_str()), (0, ""), "{words:?}");

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use crate::cli::{Machine, SOMEBODY};
-use crate::support::e2e::{ACCOUNT, Config, Scene, Setup, holds, home_of, home_options_of, sees};
+use crate::support::e2e::{ACCOUNT, Config, Scene, Setup, Talker, holds, home_of, home_options_of, sees};
 use crate::support::mqtt::{Brand, Subscriber, TestBroker, free_port, until_retained, within};
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -356,4 +356,89 @@ async fn a_user_who_may_not_ask_the_service_is_told_what_to_type() {
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
     let line = machine.fails(SOMEBODY, &["health"], 77).await;
     assert!(line.ends_with(": type `sudo hs100d health`\n"), "{line}");
+}
+
+/// The watching command after its first line, over HTTP and over MQTT.
+async fn watchers(scene: &Scene, config: &Config) -> [Talker; 2] {
+    let over_http = scene.setup.talker(&["watch"]);
+    over_http.says("watching 2 plugs; Ctrl-C ends").await;
+    scene.setup.write(&config.clone().set("http", "enabled", false).text());
+    let over_mqtt = scene.setup.talker(&["watch"]);
+    over_mqtt.says("watching 2 plugs; Ctrl-C ends").await;
+    scene.setup.write(&config.text());
+    [over_http, over_mqtt]
+}
+
+#[tokio::test]
+async fn watch_shows_each_change_over_http_and_over_mqtt_and_ends_at_ctrl_c() {
+    let home = home().await;
+    let config = config(&home);
+    let scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"state": "OFF"})).await;
+    scene.shows("tree", json!({"state": "OFF"})).await;
+    for mut watcher in watchers(&scene, &config).await {
+        scene.command("tree", json!({"state": "ON"})).await;
+        let line = watcher.says("  tree: ON (local)").await;
+        assert!(line.starts_with("20") && line.contains("Z  tree: "), "{line}");
+        scene.command("tree", json!({"state": "OFF"})).await;
+        watcher.says("  tree: OFF (local)").await;
+        home.plug(0).press_button();
+        watcher.says("  lamp: ON (local)").await;
+        home.plug(0).press_button();
+        watcher.says("  lamp: OFF (local)").await;
+        watcher.signal("INT");
+        assert_eq!(watcher.exit_code().await, 0);
+    }
+    let mut json = scene.setup.talker(&["watch", "--json"]);
+    let snapshot: Value = serde_json::from_str(&json.says("\"event\":\"snapshot\"").await).unwrap();
+    assert_eq!(snapshot["data"]["plugs"].as_array().unwrap().len(), 2, "{snapshot}");
+    scene.command("tree", json!({"state": "ON"})).await;
+    let state: Value = serde_json::from_str(&json.says("\"state\":\"ON\"").await).unwrap();
+    assert!(holds(&state, &json!({"event": "state", "data": {"plug": "tree", "route": "local"}})), "{state}");
+    json.signal("INT");
+    assert_eq!(json.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn watch_says_once_that_the_daemon_has_ended_and_goes_on_with_the_next_one() {
+    let home = home().await;
+    let config = config(&home);
+    let mut scene = Scene::start(&config).await;
+    scene.shows("lamp", json!({"state": "OFF"})).await;
+    scene.shows("tree", json!({"state": "OFF"})).await;
+    let watchers = watchers(&scene, &config).await;
+    scene.daemon.stop().await;
+    for watcher in &watchers {
+        watcher.says(": trying again").await;
+    }
+    home.plug(1).press_button();
+    let daemon = scene.setup.daemon();
+    daemon.is_connected().await;
+    for watcher in &watchers {
+        watcher.says("the daemon answers again").await;
+        watcher.says("  tree: ON (local)").await;
+        let again = watcher.lines().into_iter().filter(|line| line.contains("again")).count();
+        assert_eq!(again, 2, "{:?}", watcher.lines());
+    }
+}
+
+#[tokio::test]
+async fn watch_ends_when_nobody_reads_it_and_says_at_once_if_there_is_no_daemon() {
+    let failed = Setup::new(&config_of_nobody(&format!("127.0.0.1:{}", free_port()))).run(&["watch"]).await;
+    assert!(
+        failed.failed(69).starts_with("hs100d: no running daemon was found: nothing listens at "),
+        "{failed:?}"
+    );
+    let home = home().await;
+    let scene = Scene::start(&config(&home)).await;
+    scene.shows("tree", json!({"state": "OFF"})).await;
+    let mut watcher = scene.setup.talker_until(&["watch"], 1);
+    watcher.says("watching ").await;
+    within("the end of watch", async {
+        while watcher.try_exit_code().is_none() {
+            scene.command("tree", json!({"state": "TOGGLE"})).await;
+        }
+    })
+    .await;
+    assert_eq!(watcher.exit_code().await, 0);
 }

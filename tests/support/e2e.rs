@@ -217,6 +217,20 @@ impl Setup {
         Daemon { talker: Talker::of(child.unwrap()) }
     }
 
+    /// Starts a command that goes on, such as `watch`; its lines are its standard output.
+    pub(crate) fn talker(&self, words: &[&str]) -> Talker {
+        Talker::of(self.piped(words))
+    }
+
+    /// The same for a reader who closes the pipe after so many lines.
+    pub(crate) fn talker_until(&self, words: &[&str], lines: usize) -> Talker {
+        Talker::until(self.piped(words), lines)
+    }
+
+    fn piped(&self, words: &[&str]) -> Child {
+        self.program().args(words).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Runs one command to its end.
     pub(crate) async fn run(&self, words: &[&str]) -> Ended {
         self.run_with(words, "").await
@@ -298,7 +312,11 @@ struct Log {
 
 impl Talker {
     /// Reads the pipe of this child; standard error if both are piped.
-    pub(crate) fn of(mut child: Child) -> Self {
+    pub(crate) fn of(child: Child) -> Self {
+        Self::until(child, usize::MAX)
+    }
+
+    fn until(mut child: Child, most: usize) -> Self {
         let log = Arc::new(Log::default());
         let pipe: Box<dyn Read + Send> = match (child.stderr.take(), child.stdout.take()) {
             (Some(stderr), _) => Box::new(stderr),
@@ -306,7 +324,7 @@ impl Talker {
         };
         let (written, lines) = (Arc::clone(&log), BufReader::new(pipe).lines());
         std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
+            for line in lines.map_while(Result::ok).take(most) {
                 written.lines.lock().unwrap().push(line);
                 written.news.notify_waiters();
             }
@@ -316,6 +334,23 @@ impl Talker {
 
     pub(crate) fn id(&self) -> u32 {
         self.process.0.id()
+    }
+
+    /// Sends a signal by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        // Every shell has `kill` built in.
+        let words = format!("kill -{name} {}", self.id());
+        assert!(Command::new("sh").arg("-c").arg(words).status().unwrap().success());
+    }
+
+    /// Waits for its end; the exit code, or -1 after a signal.
+    pub(crate) async fn exit_code(&mut self) -> i32 {
+        within("the end of a process", exit_code(&mut self.process)).await
+    }
+
+    /// The exit code, if it has ended.
+    pub(crate) fn try_exit_code(&mut self) -> Option<i32> {
+        self.process.0.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
     }
 
     /// All lines so far.
@@ -378,16 +413,9 @@ impl Daemon {
         line.rsplit(':').next().unwrap().parse().unwrap()
     }
 
-    /// Sends a signal by its short name.
-    pub(crate) fn signal(&self, name: &str) {
-        // Every shell has `kill` built in.
-        let words = format!("kill -{name} {}", self.pid());
-        assert!(Command::new("sh").arg("-c").arg(words).status().unwrap().success());
-    }
-
     /// Waits for its end; the exit code, or -1 after a signal.
     pub(crate) async fn ends(&mut self) -> i32 {
-        within("the daemon's end", exit_code(&mut self.talker.process)).await
+        self.talker.exit_code().await
     }
 
     /// Sends SIGTERM and waits for its end.
