@@ -110,6 +110,20 @@ fn step_command(bencher: Bencher<'_, '_>, plugs: usize) {
     bencher.bench_local(|| steady.command());
 }
 
+/// The state of all plugs as a value, in one turn of the loop.
+#[divan::bench(args = [100, 10_000])]
+fn snapshot(bencher: Bencher<'_, '_>, plugs: usize) {
+    let steady = Steady::of(plugs);
+    bencher.bench_local(|| steady.bridge.snapshot());
+}
+
+/// What the loop does in one turn for a scrape of the metrics.
+#[divan::bench(args = [100, 10_000])]
+fn snapshot_portion(bencher: Bencher<'_, '_>, plugs: usize) {
+    let steady = Steady::of(plugs);
+    bencher.bench_local(|| steady.bridge.snapshot_portion(0));
+}
+
 fn device(json: &str) -> Arc<DeviceInfo> {
     match Request::SysInfo.read_reply(json.as_bytes(), None) {
         Ok(Reply::SysInfo(reading)) => reading.device,

@@ -13,7 +13,7 @@ use super::stage::{BOUND, Stage, pass};
 use super::{Say, Size};
 
 /// A command whose state has not come by then is lost.
-const LOST_AFTER: Duration = Duration::from_secs(5);
+pub(super) const LOST_AFTER: Duration = Duration::from_secs(5);
 /// The yardstick and the daemon alternate this often.
 pub(super) const ROUNDS: usize = 10;
 /// The yardstick has connections to this many plugs, since more might exceed the limit for files. The daemon gets
@@ -22,7 +22,7 @@ const CHAINED: usize = 100;
 /// Each plug has at least three slow polls; those of this many plugs are done in a second.
 const SETTLED_A_SECOND: usize = 500;
 /// In milliseconds, between two commands, so that each falls at another moment of the polls.
-const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
+pub(super) const PAUSES: [u64; 5] = [3, 11, 5, 17, 8];
 
 /// The outcomes of many commands; times in milliseconds.
 #[derive(Default)]
@@ -93,7 +93,7 @@ async fn outcome(
     }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 

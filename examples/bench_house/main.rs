@@ -27,6 +27,7 @@ mod plugs;
 #[allow(dead_code, reason = "the soak does more with it")]
 mod process;
 mod stage;
+mod web;
 mod yardsticks;
 
 use std::path::PathBuf;
@@ -102,6 +103,12 @@ enum Bench {
     KlapMemory,
     /// From exec until 1,000 plugs that speak KLAP are published, and as many that speak XOR
     KlapStart,
+    /// HTTP request to relay and to response, and publish to relay and to state, 100 plugs
+    HttpCommand,
+    /// Scrapes of the metrics, and how long the loop is busy with them
+    HttpScrape,
+    /// Memory and processor time with HTTP and without
+    HttpIdle,
 }
 
 /// The extent of the measurements.
@@ -174,6 +181,9 @@ async fn measure(bench: Bench, size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fa
         Bench::KlapCommand => klap::latency(size, say).await,
         Bench::KlapMemory => klap::memory(size, say).await,
         Bench::KlapStart => klap::start(size, say).await,
+        Bench::HttpCommand => web::latency(size, say).await,
+        Bench::HttpScrape => web::scrape(size, say).await,
+        Bench::HttpIdle => web::idle(size, say).await,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -24,6 +25,8 @@ use super::process::{Fault, Process};
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// The daemon's state directory.
 const STATE: &str = "state";
+/// What the config says of HTTP.
+pub(crate) const HTTP: &str = "listen = \"127.0.0.1:0\"";
 /// The longest that the daemon may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -66,8 +69,8 @@ impl Stage {
     /// A config with each of the first `count` plugs.
     pub(crate) fn config(&self, count: usize, poll_interval: Duration) -> String {
         let mut text = format!(
-            "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\n[discovery]\nbroadcast = [\"127.255.255.255\"]\n\n\
-             [local]\nport = {}\npoll_interval = \"{}ms\"\n",
+            "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\n[http]\n{HTTP}\n\n\
+             [discovery]\nbroadcast = [\"127.255.255.255\"]\n\n[local]\nport = {}\npoll_interval = \"{}ms\"\n",
             self.broker.port,
             self.plugs.port,
             poll_interval.as_millis()
@@ -201,6 +204,13 @@ impl Daemon {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(10).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Where HTTP is served.
+    pub(crate) fn http_address(&self) -> Result<SocketAddr, Fault> {
+        let log = fs::read_to_string(&self.log)?;
+        let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+        Ok(address.ok_or_else(|| format!("HTTP is not served\n{}", self.log()))?)
     }
 
     pub(crate) async fn stop(mut self) -> Result<(), Fault> {

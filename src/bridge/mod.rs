@@ -46,7 +46,7 @@ use poll_limiter::PollLimiter;
 use registry::Registry;
 use reload::{PlugsByAddress, RememberedPlugs};
 use route::RoutePolicy;
-use snapshot::Snapshot;
+use snapshot::{PlugSnapshot, Snapshot};
 use timers::Timers;
 use unserved::{UnservedDevice, UnservedDevices};
 use unsupported::UnsupportedDevices;
@@ -67,6 +67,8 @@ const LIST_AGAIN: Backoff = Backoff::new(Duration::from_secs(15), LIST_EVERY);
 const PROBES: usize = 256;
 /// The capacity that the queue of actions keeps while it is empty.
 const SOME_ACTIONS: usize = 256;
+/// The devices of one portion of a snapshot.
+const PORTION: usize = 1000;
 /// No more plugs than this are adopted: a device on the LAN may invent them.
 const MOST_PLUGS: usize = 20_000;
 
@@ -336,6 +338,14 @@ impl Bridge {
         let (info, is_ready) = (self.info(), self.ready_at.is_none());
         let unserved = self.unserved();
         Snapshot { info, is_ready, unserved, durations: self.durations, plugs: Vec::new() }
+    }
+
+    /// The present state of some devices, beginning with this one, and with which one the next portion begins.
+    pub fn snapshot_portion(&self, first: usize) -> (Vec<PlugSnapshot>, Option<usize>) {
+        let slots = self.plugs.get(first..).unwrap_or_default();
+        let (portion, rest) = slots.split_at(slots.len().min(PORTION));
+        let plugs = portion.iter().flatten().flat_map(Plug::snapshot).collect();
+        (plugs, (!rest.is_empty()).then_some(first + PORTION))
     }
 
     /// The present state of the bridge and of this plug, if there is one of this name.

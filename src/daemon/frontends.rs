@@ -8,7 +8,7 @@ use super::mqtt_frontend::{FromMqtt, MqttFrontend};
 use crate::bridge::event::{Event, IdAllocator, Origin, RequestId, Update};
 use crate::config::MqttChoice;
 use crate::http::HttpOptions;
-use crate::http::calls::ShowRequest;
+use crate::http::calls::{PortionRequest, ShowRequest};
 use crate::http::frontend::Demand;
 use crate::http::overview::DaemonInfo;
 use crate::mqtt::Inbound;
@@ -32,6 +32,8 @@ pub(super) enum FrontendEvent {
     Broker(Result<(), String>),
     /// A request over HTTP to see the state of the daemon.
     Show(ShowRequest),
+    /// A request over HTTP to see some of the plugs.
+    Portion(PortionRequest),
     /// A new frontend has nothing yet: everything must be published again.
     Empty,
 }
@@ -71,6 +73,7 @@ impl Frontends {
                 Demand::Bridge(event) => FrontendEvent::Bridge(event),
                 Demand::Reload(id) => FrontendEvent::Reload(id),
                 Demand::Show(request) => FrontendEvent::Show(request),
+                Demand::Portion(request) => FrontendEvent::Portion(request),
             },
         }
     }

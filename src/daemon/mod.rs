@@ -26,7 +26,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
 use crate::config::{BrokerConfig, Config, MqttChoice};
-use crate::http::calls::ShowRequest;
+use crate::http::calls::{Portion, PortionRequest, ShowRequest};
 use crate::http::overview::{BrokerStatus, DaemonInfo, Selection};
 use crate::logging::Repeated;
 use crate::mqtt::broker::BrokerError;
@@ -211,6 +211,11 @@ impl Daemon {
                 self.show_bridge(Instant::now());
             }
             FrontendEvent::Show(request) => self.show(request),
+            FrontendEvent::Portion(PortionRequest { first, portion }) => {
+                let (plugs, next) = self.driver.bridge.snapshot_portion(first);
+                // An error means that the client has gone.
+                let _ = portion.send(Portion { plugs, next });
+            }
             FrontendEvent::Empty => self.driver.bridge.republish(Instant::now()),
         }
         None
@@ -221,7 +226,7 @@ impl Daemon {
         let snapshot = match request.selection() {
             Selection::Bridge => bridge.snapshot_without_plugs(),
             Selection::Plug(name) => bridge.snapshot_of(name),
-            Selection::Plugs | Selection::PlugsNow => bridge.snapshot(),
+            Selection::Plugs => bridge.snapshot(),
         };
         let (broker, clock) = (self.broker_status(), self.wall_clock.at(Instant::now()));
         self.frontends.http.show(request, snapshot, broker, clock);

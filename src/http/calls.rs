@@ -5,6 +5,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::events::StreamEvent;
 use super::overview::{Overview, Selection};
 use crate::bridge::event::{BridgeCommand, CommandId, CommandResult, IdAllocator, Origin, RequestId};
+use crate::bridge::snapshot::PlugSnapshot;
 use crate::model::{PlugCommand, PlugName};
 
 /// The calls that wait for the loop. A handler waits while there are so many.
@@ -23,6 +24,8 @@ pub(crate) enum Call {
     Reload { id: RequestId, response: oneshot::Sender<Response> },
     /// Show the state of the daemon.
     Show(ShowRequest),
+    /// Show some of the plugs.
+    Portion(PortionRequest),
 }
 
 /// A request to see the state of the daemon.
@@ -32,6 +35,21 @@ pub(crate) enum ShowRequest {
     Once(Selection, oneshot::Sender<Overview>),
     /// Now, and everything that changes from then on.
     Stream(oneshot::Sender<Result<EventStream, TooManyStreams>>),
+}
+
+/// A request to see the plugs from this one on, as many as the loop shows in one turn: ten thousand at once would hold it up.
+#[derive(Debug)]
+pub(crate) struct PortionRequest {
+    pub(crate) first: usize,
+    pub(crate) portion: oneshot::Sender<Portion>,
+}
+
+/// Some of the plugs.
+#[derive(Debug)]
+pub(crate) struct Portion {
+    pub(crate) plugs: Vec<PlugSnapshot>,
+    /// Where the next portion begins; `None` if this is the last.
+    pub(crate) next: Option<usize>,
 }
 
 /// The state of the daemon, and everything that changes after it. Both are taken in one turn of the loop, so that nothing is
@@ -96,6 +114,18 @@ impl Caller {
     /// The state of the daemon now.
     pub(crate) async fn overview(&self, selection: Selection) -> Result<Overview, Stopping> {
         self.answer(|overview| Call::Show(ShowRequest::Once(selection, overview))).await
+    }
+
+    /// The state of the daemon with all plugs, but without their histories. Each portion of the plugs is of another moment.
+    pub(crate) async fn overview_in_portions(&self) -> Result<Overview, Stopping> {
+        let mut overview = self.overview(Selection::Bridge).await?;
+        let mut next = Some(0);
+        while let Some(first) = next {
+            let portion = self.answer(|portion| Call::Portion(PortionRequest { first, portion })).await?;
+            overview.snapshot.plugs.extend(portion.plugs);
+            next = portion.next;
+        }
+        Ok(overview)
     }
 
     /// The state of the daemon now, and what changes from then on.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::{broadcast, oneshot};
 
-use super::calls::{Call, EventStream, MAX_STREAMS, Response, ShowRequest, TooManyStreams};
+use super::calls::{Call, EventStream, MAX_STREAMS, PortionRequest, Response, ShowRequest, TooManyStreams};
 use super::document::{self, BridgeWithBroker};
 use super::events::StreamEvent;
 use super::history::History;
@@ -44,6 +44,8 @@ pub(crate) enum Demand {
     Reload(RequestId),
     /// Show the state of the daemon: [`Frontend::show`].
     Show(ShowRequest),
+    /// Show some of the plugs.
+    Portion(PortionRequest),
 }
 
 impl Frontend {
@@ -64,6 +66,7 @@ impl Frontend {
                 Demand::Reload(id)
             }
             Call::Show(request) => Demand::Show(request),
+            Call::Portion(request) => Demand::Portion(request),
         }
     }
 
@@ -75,9 +78,7 @@ impl Frontend {
         broker: BrokerStatus,
         clock: Clock,
     ) {
-        let has_histories = *request.selection() != Selection::PlugsNow;
-        let plugs = snapshot.plugs.iter().filter(|_| has_histories);
-        let histories = plugs.map(|plug| self.history(&plug.name)).collect();
+        let histories = snapshot.plugs.iter().map(|plug| self.history(&plug.name)).collect();
         let overview = Overview { snapshot, histories, broker, clock };
         // An error means that the client has gone.
         match request {

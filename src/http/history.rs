@@ -45,8 +45,8 @@ pub(crate) struct Shares {
 struct Power {
     /// The first minute in `minutes`; `None` before the first value.
     begin: Option<Instant>,
-    /// `None` for a minute without a value. Grows with the first values: a plug without a meter has none.
-    minutes: VecDeque<Option<f32>>,
+    /// Not a number for a minute without a value. Grows with the first values: a plug without a meter has none.
+    minutes: VecDeque<f32>,
     /// The sum and the number of the values of the newest minute.
     newest: (f32, u32),
 }
@@ -61,8 +61,8 @@ impl History {
         if self.intervals.back().is_some_and(|last| last.since == now) {
             self.intervals.pop_back();
         }
-        self.intervals.push_back(Interval { since: now, route, state });
         self.forget(now);
+        self.intervals.push_back(Interval { since: now, route, state });
     }
 
     /// Since when the plug has its route and its state; `None` before anything is known.
@@ -80,10 +80,10 @@ impl History {
         self.power.note(watts, now);
     }
 
-    /// Removes what is older than a day, but for the interval that reaches into it.
+    /// Removes what is older than a day, but for the interval that reaches into it, and makes room for one more.
     fn forget(&mut self, now: Instant) {
         let begins_before = |interval: &Interval| now.saturating_duration_since(interval.since) >= DAY;
-        while self.intervals.len() > MAX_INTERVALS || self.intervals.get(1).is_some_and(begins_before) {
+        while self.intervals.len() >= MAX_INTERVALS || self.intervals.get(1).is_some_and(begins_before) {
             self.intervals.pop_front();
         }
     }
@@ -117,7 +117,8 @@ impl History {
 
     /// The mean power of each of the last minutes, the oldest first, and the moment at which the first one begins.
     pub(crate) fn power(&self) -> Option<(Instant, impl Iterator<Item = Option<f32>>)> {
-        Some((self.power.begin?, self.power.minutes.iter().copied()))
+        let minutes = self.power.minutes.iter().map(|watts| (!watts.is_nan()).then_some(*watts));
+        Some((self.power.begin?, minutes))
     }
 }
 
@@ -126,24 +127,22 @@ impl Power {
         let begin = *self.begin.get_or_insert(now);
         let minute = minutes_between(begin, now);
         if minute >= self.minutes.len() {
-            let most = minutes_of(DAY);
-            // After a gap longer than a day nothing of before is left.
-            if minute - self.minutes.len() >= most {
+            let old = (minute + 1).saturating_sub(minutes_of(DAY));
+            if old >= self.minutes.len() {
+                // Nothing of before is left.
                 self.minutes.clear();
                 self.begin = Some(now);
-                self.minutes.push_back(None);
+                self.minutes.push_back(f32::NAN);
             } else {
-                self.minutes.resize(minute + 1, None);
-            }
-            while self.minutes.len() > most {
-                self.minutes.pop_front();
-                self.begin = self.begin.map(|begin| begin + MINUTE);
+                self.minutes.drain(..old);
+                self.begin = u32::try_from(old).ok().map(|old| begin + MINUTE * old);
+                self.minutes.resize(minute + 1 - old, f32::NAN);
             }
             self.newest = (0.0, 0);
         }
         self.newest = (self.newest.0 + watts, self.newest.1 + 1);
         if let Some(newest) = self.minutes.back_mut() {
-            *newest = Some(self.newest.0 / self.newest.1 as f32);
+            *newest = self.newest.0 / self.newest.1 as f32;
         }
     }
 }
@@ -210,6 +209,32 @@ mod tests {
             2,
             "the one before reaches into it"
         );
+    }
+
+    /// docs/PERFORMANCE.md has both figures.
+    #[test]
+    fn a_history_takes_at_most_so_many_bytes() {
+        let begin = Instant::now();
+        let mut history = History::default();
+        let bytes = |history: &History| {
+            size_of::<History>()
+                + history.intervals.capacity() * size_of::<Interval>()
+                + history.power.minutes.capacity() * size_of::<f32>()
+        };
+        history.note(Some(Route::Local), ON, begin);
+        assert!(bytes(&history) <= 250, "a plug that was read: {}", bytes(&history));
+        for minute in 0..5000 {
+            let now = begin + minute * MINUTE;
+            history.note_power(1.0, now);
+            for second in 0..4 {
+                history.note(
+                    Some(Route::Local),
+                    if second % 2 == 0 { OFF } else { ON },
+                    now + second * SECOND,
+                );
+            }
+        }
+        assert!(bytes(&history) <= 21_000, "{}", bytes(&history));
     }
 
     #[test]

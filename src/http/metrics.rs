@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::calls::Caller;
-use super::overview::{DaemonInfo, Overview, Selection};
+use super::overview::{DaemonInfo, Overview};
 use super::problem::Problem;
 use crate::bridge::counters::{CommandDurations, ROUTES};
 use crate::bridge::event::CloudStatus;
@@ -101,7 +101,7 @@ pub(crate) async fn serve(
     State(daemon_info): State<DaemonInfo>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let overview = caller.overview(Selection::PlugsNow).await?;
+    let overview = caller.overview_in_portions().await?;
     let format = Format::preferred(&headers);
     let pieces = print(Metrics { overview, daemon_info }, format);
     Ok(([(CONTENT_TYPE, format.content_type())], Body::new(Pieces(pieces))).into_response())

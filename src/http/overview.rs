@@ -18,8 +18,6 @@ pub(crate) enum Selection {
     Plug(PlugName),
     /// All plugs.
     Plugs,
-    /// All plugs, without their histories.
-    PlugsNow,
 }
 
 /// The state of the daemon at one moment.

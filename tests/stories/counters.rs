@@ -88,3 +88,18 @@ fn each_command_is_counted_by_how_it_ended() {
     let counts = [Route::Local, Route::Cloud].map(|route| durations.over(route).count());
     assert_eq!(counts, [1, 1], "a command that was not done took no time that says anything");
 }
+
+#[test]
+fn the_portions_of_a_snapshot_are_the_whole_snapshot() {
+    let home = Scenario::with_plugs(1001);
+    let (mut names, mut next, mut turns) = (Vec::new(), Some(0), 0);
+    while let Some(first) = next {
+        let (plugs, rest) = home.bridge.snapshot_portion(first);
+        assert!(plugs.len() <= 1000, "{}", plugs.len());
+        names.extend(plugs.into_iter().map(|plug| plug.name));
+        (next, turns) = (rest, turns + 1);
+    }
+    let whole: Vec<_> = home.bridge.snapshot().plugs.into_iter().map(|plug| plug.name).collect();
+    assert_eq!((names.len(), turns), (1001, 2));
+    assert_eq!(names, whole);
+}
