@@ -464,7 +464,7 @@ mod tests {
         let mut idle = sends(&server, "GET /idle HTTP/1.1\r\n\r\n").await;
         hears(&mut idle, "idle").await;
         // Its second request comes too late.
-        let first = sends(&server, &format!("{GET}{GET}")).await;
+        let first = sends(&server, &format!("{GET}GET /idle HTTP/1.1\r\n\r\n")).await;
         timeout(BOUND, begun.notified()).await.unwrap();
         let second = sends(&server, GET).await;
         timeout(BOUND, begun.notified()).await.unwrap();
