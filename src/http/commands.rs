@@ -5,11 +5,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{StatusCode, Uri};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::calls::{Caller, Stopping};
-use super::document;
+use super::document::{self, AcceptedDocument};
 use super::overview::Selection;
 use super::problem::Problem;
 use super::request::{Accepted, NamedPlug, Parameters, bad, command_body, no_plug};
@@ -20,6 +19,11 @@ use crate::payload;
 use crate::payload::command::{self, BridgeRequest, CommandPart, Parsed};
 use crate::payload::document::{ResponseDocument, ResultDocument};
 
+/// The parameters of `set`.
+pub(super) const SET_QUERY: [&str; 1] = ["wait"];
+/// Those of `on`, `off` and `toggle`.
+pub(super) const SWITCH_QUERY: [&str; 2] = ["for", "wait"];
+
 /// `POST /api/v1/plugs/{name}/set`: the JSON or the word of `<plug>/set`.
 pub(super) async fn set(
     State(caller): State<Caller>,
@@ -28,7 +32,7 @@ pub(super) async fn set(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let waits = waits(&Parameters::of(&uri, &["wait"])?)?;
+    let waits = waits(&Parameters::of(&uri, &SET_QUERY)?)?;
     let parsed = command::command(CommandPart::All, &command_body(&headers, &body)?);
     ApiCommand { caller, plug, waits, accepted: Accepted::of(&headers) }.run(parsed).await
 }
@@ -75,7 +79,7 @@ async fn switch(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let query = Parameters::of(&uri, &["for", "wait"])?;
+    let query = Parameters::of(&uri, &SWITCH_QUERY)?;
     let mut fields = fields(word, &headers, &body)?;
     if let Some(lasting) = query.get("for") {
         fields.insert("for".to_owned(), lasting.into());
@@ -152,18 +156,11 @@ impl ApiCommand {
 
 /// The command is on its way; what becomes of it is not awaited.
 fn accepted_only(accepted: Accepted, transaction: Option<&Value>) -> Response {
-    #[derive(Serialize)]
-    struct AcceptedDocument<'a> {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        transaction: Option<&'a Value>,
-        status: &'static str,
-    }
     match accepted {
         Accepted::Page => back_to_page(PAGE),
         Accepted::Text => (StatusCode::ACCEPTED, plain_text(), "accepted").into_response(),
         Accepted::Json => {
-            let accepted = AcceptedDocument { transaction, status: "accepted" };
-            (StatusCode::ACCEPTED, document::response(&accepted)).into_response()
+            (StatusCode::ACCEPTED, document::response(&AcceptedDocument::new(transaction))).into_response()
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::history::{History, MINUTE, Shares, minutes_of};
 use super::overview::{BrokerStatus, DaemonInfo, Overview};
@@ -138,6 +139,20 @@ impl<'a> UnservedDocument<'a> {
             reason: &device.reason,
             seen: device.seen.map(|seen| clock.date(seen)),
         }
+    }
+}
+
+/// A command that is on its way, and whose result is not awaited.
+#[derive(Serialize)]
+pub(crate) struct AcceptedDocument<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<&'a Value>,
+    status: &'static str,
+}
+
+impl<'a> AcceptedDocument<'a> {
+    pub(crate) fn new(transaction: Option<&'a Value>) -> Self {
+        Self { transaction, status: "accepted" }
     }
 }
 

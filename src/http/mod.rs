@@ -22,6 +22,7 @@ pub(crate) mod listen;
 mod listener;
 pub(crate) mod metrics;
 mod middleware;
+mod openapi;
 pub(crate) mod overview;
 pub(crate) mod page;
 pub(crate) mod problem;

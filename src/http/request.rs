@@ -144,7 +144,6 @@ pub(crate) fn bad(detail: impl Into<String>) -> Problem {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
 

@@ -17,12 +17,15 @@ use super::guard::{Guard, Scope};
 use super::history::DAY;
 use super::metrics;
 use super::middleware::{self, Gate};
+use super::openapi;
 use super::overview::{DaemonInfo, Overview, Selection};
 use super::page;
 use super::problem::Problem;
 use super::request::{NamedPlug, Parameters, bad, no_plug};
 use super::stream;
 use crate::model::PlugName;
+
+const HISTORY_QUERY: [&str; 1] = ["hours"];
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -47,39 +50,62 @@ impl FromRef<App> for DaemonInfo {
 
 /// One row of the table.
 pub(super) struct Endpoint {
+    pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) scope: Scope,
+    /// The parameters of its query, without the token.
+    pub(super) query: &'static [&'static str],
     handler: fn() -> MethodRouter<App>,
 }
 
-/// Everything that is served.
+impl Endpoint {
+    const fn new(
+        method: &'static str,
+        path: &'static str,
+        scope: Scope,
+        handler: fn() -> MethodRouter<App>,
+    ) -> Self {
+        Self { method, path, scope, query: &[], handler }
+    }
+
+    const fn with_query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+}
+
+/// Everything that is served. `openapi.json` describes it.
 pub(super) const ENDPOINTS: &[Endpoint] = &[
-    Endpoint { path: "/", scope: Scope::Look, handler: || get(page::page) },
-    Endpoint { path: "/", scope: Scope::Change, handler: || post(page::press) },
-    Endpoint { path: "/page.css", scope: Scope::Look, handler: || get(page::style) },
-    Endpoint { path: "/page.js", scope: Scope::Look, handler: || get(page::script) },
-    Endpoint { path: "/healthz", scope: Scope::Health, handler: || get(healthz) },
-    Endpoint { path: "/readyz", scope: Scope::Health, handler: || get(readyz) },
-    Endpoint { path: "/api/v1/bridge", scope: Scope::Look, handler: || get(bridge) },
-    Endpoint { path: "/api/v1/plugs", scope: Scope::Look, handler: || get(plugs) },
-    Endpoint { path: "/api/v1/plugs/{name}", scope: Scope::Look, handler: || get(plug) },
-    Endpoint { path: "/metrics", scope: Scope::Look, handler: || get(metrics::serve) },
-    Endpoint { path: "/api/v1/plugs/{name}/history", scope: Scope::Look, handler: || get(history) },
-    Endpoint { path: "/api/v1/plugs/{name}/set", scope: Scope::Change, handler: || post(commands::set) },
-    Endpoint { path: "/api/v1/plugs/{name}/on", scope: Scope::Change, handler: || post(commands::on) },
-    Endpoint { path: "/api/v1/plugs/{name}/on", scope: Scope::Change, handler: || get(commands::on) },
-    Endpoint { path: "/api/v1/plugs/{name}/off", scope: Scope::Change, handler: || post(commands::off) },
-    Endpoint { path: "/api/v1/plugs/{name}/off", scope: Scope::Change, handler: || get(commands::off) },
-    Endpoint {
-        path: "/api/v1/plugs/{name}/toggle",
-        scope: Scope::Change,
-        handler: || post(commands::toggle),
-    },
-    Endpoint { path: "/api/v1/plugs/{name}/toggle", scope: Scope::Change, handler: || get(commands::toggle) },
-    Endpoint { path: "/api/v1/events", scope: Scope::Look, handler: || get(stream::events) },
-    Endpoint { path: "/api/v1/bridge/discover", scope: Scope::Change, handler: || post(commands::discover) },
-    Endpoint { path: "/api/v1/bridge/refresh", scope: Scope::Change, handler: || post(commands::refresh) },
-    Endpoint { path: "/api/v1/bridge/reload", scope: Scope::Change, handler: || post(commands::reload) },
+    Endpoint::new("GET", "/", Scope::Look, || get(page::page)),
+    Endpoint::new("POST", "/", Scope::Change, || post(page::press)),
+    Endpoint::new("GET", "/page.css", Scope::Look, || get(page::style)),
+    Endpoint::new("GET", "/page.js", Scope::Look, || get(page::script)),
+    Endpoint::new("GET", "/healthz", Scope::Health, || get(healthz)),
+    Endpoint::new("GET", "/readyz", Scope::Health, || get(readyz)),
+    Endpoint::new("GET", "/openapi.json", Scope::Look, || get(openapi::openapi)),
+    Endpoint::new("GET", "/api/v1/bridge", Scope::Look, || get(bridge)),
+    Endpoint::new("GET", "/api/v1/plugs", Scope::Look, || get(plugs)),
+    Endpoint::new("GET", "/api/v1/plugs/{name}", Scope::Look, || get(plug)),
+    Endpoint::new("GET", "/metrics", Scope::Look, || get(metrics::serve)),
+    Endpoint::new("GET", "/api/v1/plugs/{name}/history", Scope::Look, || get(history))
+        .with_query(&HISTORY_QUERY),
+    Endpoint::new("POST", "/api/v1/plugs/{name}/set", Scope::Change, || post(commands::set))
+        .with_query(&commands::SET_QUERY),
+    Endpoint::new("POST", "/api/v1/plugs/{name}/on", Scope::Change, || post(commands::on))
+        .with_query(&commands::SWITCH_QUERY),
+    Endpoint::new("GET", "/api/v1/plugs/{name}/on", Scope::Change, || get(commands::on))
+        .with_query(&commands::SWITCH_QUERY),
+    Endpoint::new("POST", "/api/v1/plugs/{name}/off", Scope::Change, || post(commands::off))
+        .with_query(&commands::SWITCH_QUERY),
+    Endpoint::new("GET", "/api/v1/plugs/{name}/off", Scope::Change, || get(commands::off))
+        .with_query(&commands::SWITCH_QUERY),
+    Endpoint::new("POST", "/api/v1/plugs/{name}/toggle", Scope::Change, || post(commands::toggle))
+        .with_query(&commands::SWITCH_QUERY),
+    Endpoint::new("GET", "/api/v1/plugs/{name}/toggle", Scope::Change, || get(commands::toggle))
+        .with_query(&commands::SWITCH_QUERY),
+    Endpoint::new("GET", "/api/v1/events", Scope::Look, || get(stream::events)),
+    Endpoint::new("POST", "/api/v1/bridge/discover", Scope::Change, || post(commands::discover)),
+    Endpoint::new("POST", "/api/v1/bridge/refresh", Scope::Change, || post(commands::refresh)),
+    Endpoint::new("POST", "/api/v1/bridge/reload", Scope::Change, || post(commands::reload)),
 ];
 
 /// The router of the whole table.
@@ -91,7 +117,7 @@ pub(super) fn router_behind(gate: Gate, app: App) -> Router {
     let gate = Arc::new(gate);
     let check = |scope| from_fn_with_state((Arc::clone(&gate), scope), middleware::check);
     let router = ENDPOINTS.iter().fold(Router::new(), |router, endpoint| {
-        let Endpoint { path, scope, handler } = endpoint;
+        let Endpoint { path, scope, handler, .. } = endpoint;
         router.route(path, handler().layer(check(*scope)))
     });
     let unknown = any(|| async { StatusCode::NOT_FOUND }).layer(check(Scope::Look));
@@ -126,7 +152,7 @@ async fn plug(State(app): State<App>, NamedPlug(name): NamedPlug) -> Result<Resp
 }
 
 async fn history(State(app): State<App>, NamedPlug(name): NamedPlug, uri: Uri) -> Result<Response, Problem> {
-    let span = span(&Parameters::of(&uri, &["hours"])?)?;
+    let span = span(&Parameters::of(&uri, &HISTORY_QUERY)?)?;
     let Overview { snapshot, histories, clock, .. } =
         app.caller.overview(Selection::Plug(name.clone())).await?;
     let plug = snapshot.plugs.first().zip(histories.first()).ok_or_else(|| unknown(&name))?;

@@ -91,7 +91,6 @@ impl hyper::body::Body for Frames {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
 

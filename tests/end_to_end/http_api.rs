@@ -3,9 +3,12 @@
 #![cfg(all(feature = "sim", feature = "broker"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+use std::process::Command;
+
 use crate::support::e2e::{Config, Scene, home_of};
 use crate::support::http::Web;
 use crate::support::mqtt::within;
+use crate::support::peers::peers;
 use hs100d::sim::fault::LanFault;
 use serde_json::json;
 
@@ -57,4 +60,20 @@ async fn the_bridge_lists_what_was_found_and_is_not_served_and_why() {
         (&lamp["name"], lamp["mac"].is_string(), lamp["seen"].is_string()),
         (&json!("Lamp"), true, true)
     );
+}
+
+#[tokio::test]
+async fn the_description_of_the_api_is_valid_openapi() {
+    // This may install them, meanwhile no simulated plug would answer.
+    let Some(peers) = peers() else { return };
+    let home = home_of(&[]).await;
+    let scene = Scene::start(&Config::of(&home)).await;
+    let described = Web::of(&scene.daemon).await.get("/openapi.json").await;
+    assert_eq!((described.status, described.json()["openapi"].as_str()), (200, Some("3.1.0")));
+    let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
+    std::fs::write(file.path(), &described.body).unwrap();
+    let mut validator = Command::new(peers.join("python/bin/python"));
+    let output = validator.args(["-m", "openapi_spec_validator"]).arg(file.path()).output().unwrap();
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && printed.trim_end().ends_with(": OK"), "{printed}");
 }
