@@ -291,7 +291,7 @@ impl Plug<'_> {
         let shares = drawing::shares(self.history, now);
         html! {
             (self.meter(is_drawn))
-            @if let (Some(known), false) = (drawing::known_for(self.history, now), shares.is_empty()) {
+            @if !shares.is_empty() {
                 (drawing::band(self.history, now))
                 figcaption.axis {
                     span.shares {
@@ -299,7 +299,7 @@ impl Plug<'_> {
                             span { span.key.(class) {} (words) @if n + 1 < shares.len() { span.unseen { "," } } }
                         }
                     }
-                    span { span.unseen { "of the last " } (in_words(known)) }
+                    span { span.unseen { "of the last " } (in_words(drawing::axis(self.history, now))) }
                 }
             }
         }
@@ -310,13 +310,13 @@ impl Plug<'_> {
         let now = energy.and_then(|energy| energy.meter.power);
         let today = energy.and_then(|energy| energy.today);
         let slots = drawing::power(self.history, self.clock.instant).unwrap_or_default();
-        let most = slots.iter().map(|(_, watts)| *watts).fold(0.0, f32::max);
+        let most = slots.iter().map(|(_, watts)| f64::from(*watts)).chain(now).fold(0.0, f64::max);
         let is_away = self.route_shown() == RouteShown::Not;
         html! {
             @if let Some(power) = now.filter(|_| !is_away) {
                 p.meter {
                     b data-part="power" { (watts(power)) }
-                    @if most > 0.0 { span { "peak " (watts(f64::from(most))) } }
+                    @if most > 0.0 { span { "peak " (watts(most)) } }
                     @if let Some(today) = today { span data-part="today" { (format!("{today:.2} kWh today")) } }
                 }
             }

@@ -1,6 +1,6 @@
 //! What the page draws of the last day: the routes as a band, the power as a line, and both in words.
 //!
-//! Pure: a history and `now` in, markup out. Coordinates are ten minutes wide; sizes and colours are the style sheet's.
+//! Pure: a history and `now` in, markup out. One coordinate is ten minutes of a day; sizes and colours are the style sheet's.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::model::Route;
 
 /// The width of the drawings: one for each ten minutes of a day.
 const SLOTS: usize = 144;
-const SLOT: Duration = Duration::from_secs(600);
+/// The time that the drawings span: the shortest that has all that is known.
+const AXES: [Duration; 3] = [Duration::from_secs(3600), Duration::from_secs(6 * 3600), DAY];
 /// The height of the line, and of the place in which it is drawn: the rest is for its own width.
 const LINE_HEIGHT: f32 = 32.0;
 const SPARK_HEIGHT: f32 = 34.0;
@@ -68,12 +69,13 @@ pub(super) fn band(history: &History, now: Instant) -> Markup {
 
 /// The slots in which the plug was reached in the same way: the first, the one after the last, and how.
 fn runs(history: &History, now: Instant) -> Vec<(usize, usize, BandRoute)> {
+    let axis = axis(history, now);
     let mut slots: [Option<BandRoute>; SLOTS] = [None; SLOTS];
     let mut intervals = history.intervals(DAY, now).peekable();
     while let Some(interval) = intervals.next() {
         let until = intervals.peek().map_or(now, |next| next.since);
         let reach = Some(BandRoute::of(interval));
-        for slot in &mut slots[slot_of(interval.since, now)..=slot_of(until, now)] {
+        for slot in &mut slots[slot_of(interval.since, now, axis)..=slot_of(until, now, axis)] {
             *slot = (*slot).max(reach);
         }
     }
@@ -88,10 +90,18 @@ fn runs(history: &History, now: Instant) -> Vec<(usize, usize, BandRoute)> {
     runs
 }
 
-/// The slot of a moment; what is older than a day is in the first.
-fn slot_of(moment: Instant, now: Instant) -> usize {
-    let age = now.saturating_duration_since(moment).as_secs() / SLOT.as_secs();
-    (SLOTS - 1).saturating_sub(usize::try_from(age).unwrap_or(SLOTS))
+/// The slot of a moment; what is older than the axis is in the first.
+fn slot_of(moment: Instant, now: Instant, axis: Duration) -> usize {
+    let age = now.saturating_duration_since(moment).min(axis).as_millis();
+    let slot = age * SLOTS as u128 / axis.as_millis();
+    (SLOTS - 1).saturating_sub(usize::try_from(slot).unwrap_or(SLOTS))
+}
+
+/// The time that the drawings of this history span.
+pub(super) fn axis(history: &History, now: Instant) -> Duration {
+    let known = history.intervals(DAY, now).next().map(|first| now.saturating_duration_since(first.since));
+    let fits = |axis: &Duration| known.is_some_and(|known| known <= *axis);
+    AXES.into_iter().find(fits).unwrap_or(DAY)
 }
 
 /// The shares of the last day in words: `97.2 % LAN`, each with the class of its sign. Empty before anything is known.
@@ -114,23 +124,22 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// The time of which the history knows something, at most a day.
-pub(super) fn known_for(history: &History, now: Instant) -> Option<Duration> {
-    let first = history.intervals(DAY, now).next()?;
-    Some(now.saturating_duration_since(first.since).min(DAY))
-}
-
 /// The highest power of each slot, in watts, where it is known; `None` for a plug without a meter.
 pub(super) fn power(history: &History, now: Instant) -> Option<Vec<(usize, f32)>> {
-    let (mut minute, values) = history.power()?;
+    let (begin, values) = history.power()?;
+    let (axis, minute) = (axis(history, now), Duration::from_secs(60));
+    let starts = std::iter::successors(Some(begin), |start| Some(*start + minute));
+    let known =
+        starts.zip(values).filter_map(|(start, watts)| Some((start, watts.filter(|w| w.is_finite())?)));
     let mut slots: Vec<(usize, f32)> = Vec::new();
-    for value in values {
-        let (slot, is_old) = (slot_of(minute, now), now.saturating_duration_since(minute) >= DAY);
-        minute += Duration::from_secs(60);
-        match (value.filter(|watts| watts.is_finite()), slots.last_mut()) {
-            (Some(watts), Some((last, most))) if *last == slot => *most = most.max(watts),
-            (Some(watts), _) if !is_old => slots.push((slot, watts)),
-            _ => {}
+    for (start, watts) in known.filter(|(start, _)| now.saturating_duration_since(*start) < axis + minute) {
+        // Its ends belong to the minutes beside it.
+        let inside = Duration::from_millis(1);
+        for slot in slot_of(start + inside, now, axis)..=slot_of(start + (minute - inside), now, axis) {
+            match slots.last_mut() {
+                Some((last, most)) if *last >= slot => *most = most.max(watts),
+                _ => slots.push((slot, watts)),
+            }
         }
     }
     Some(slots)
@@ -187,14 +196,23 @@ mod tests {
             (minutes(187), Some(Route::Local)),
             (minutes(300), Some(Route::Cloud)),
         ];
-        let now = begin + 6 * HOUR;
+        let now = begin + 7 * HOUR;
         let drawn = runs(&history(&changes, begin), now);
-        // Six hours are 36 slots, the newest right.
+        // Seven hours of a day are 42 slots, the newest right.
         let expected = [
-            (107, 126, BandRoute::Local),
-            (126, 127, BandRoute::Neither),
-            (127, 137, BandRoute::Local),
-            (137, 144, BandRoute::Cloud),
+            (101, 120, BandRoute::Local),
+            (120, 121, BandRoute::Neither),
+            (121, 131, BandRoute::Local),
+            (131, 144, BandRoute::Cloud),
+        ];
+        assert_eq!(drawn, expected);
+        // Up to six hours fill the band.
+        let drawn = runs(&history(&changes, begin), begin + 6 * HOUR);
+        let expected = [
+            (0, 73, BandRoute::Local),
+            (73, 75, BandRoute::Neither),
+            (75, 119, BandRoute::Local),
+            (119, 144, BandRoute::Cloud),
         ];
         assert_eq!(drawn, expected);
         assert!(runs(&History::default(), now).is_empty());
@@ -247,8 +265,8 @@ mod tests {
             history.note_power(watts, begin + Duration::from_secs(60 * minute));
         }
         let slots = power(&history, begin + HOUR).unwrap();
-        assert_eq!(slots, [(138, -5.0), (140, 7.0)]);
+        assert_eq!(slots, [(139, -5.0), (141, 7.0)]);
         let drawn = spark(&slots).into_string();
-        assert!(drawn.contains(r#"d="M138 33.0h1M140 1.0h1""#), "{drawn}");
+        assert!(drawn.contains(r#"d="M139 33.0h1M141 1.0h1""#), "{drawn}");
     }
 }

@@ -260,8 +260,8 @@ fn above(overview: &Overview, cards: &[Card<'_>]) -> Markup {
             notes.push(("The cloud is not used any more.", why.to_string()));
         }
     }
-    let away = cards.iter().filter(|card| Show::Unreachable.fits(card)).count();
-    if away > 1 && away == cards.len() {
+    // By the counts of the bridge, because the script asks for this part without the cards.
+    if snapshot.is_ready && snapshot.info.plugs > 1 && snapshot.info.online == 0 {
         let why = "If they stopped together, look at the Wi-Fi, the router and this machine's network first.";
         notes.push(("No plug answers.", why.to_owned()));
     }
@@ -739,6 +739,16 @@ mod tests {
     }
 
     #[test]
+    fn a_home_in_which_nothing_answers_says_where_to_look_first() {
+        let mut home = family();
+        home.overview.snapshot.info = BridgeInfo { plugs: 5, online: 1, ..BridgeInfo::default() };
+        assert!(!home.shown(&Wanted::default()).contains("No plug answers"));
+        home.overview.snapshot.info.online = 0;
+        let only = Some("bridge".to_owned());
+        assert!(home.shown(&Wanted { only, ..Wanted::default() }).contains("No plug answers"));
+    }
+
+    #[test]
     fn a_plug_that_was_never_read_has_a_card() {
         let mut home = Home::new();
         let plug = home.plug("Lamp", "HS100(EU)", Off, LAN);
@@ -775,6 +785,7 @@ mod tests {
             plug.availability = Some(Availability::Offline);
             plug.state.as_mut().unwrap().route = None;
         }
+        broken.overview.snapshot.info.plugs = 5;
         broken.overview.broker = BrokerStatus {
             is_embedded: false,
             link: Err("broker.lan:1883: connection refused: start the broker, or correct mqtt.url".to_owned()),
