@@ -173,7 +173,12 @@ impl<'a> Story<'a> {
     /// Keeps the home running, and prints what is published.
     async fn go_on(&mut self) -> Result<(), Failed> {
         say("\nThe home runs until Ctrl-C. Try, for example:\n\n")?;
-        say(&format!("    mosquitto_pub -h 127.0.0.1 -p {} -t hs100d/kuche/set -m TOGGLE\n\n", self.port()))?;
+        let Addresses { broker, http } = self.addresses;
+        say(&format!(
+            "    curl -X POST http://{http}/api/v1/plugs/kuche/toggle\n    mosquitto_pub -h {} -p {} -t hs100d/kuche/set -m TOGGLE\n\n",
+            broker.ip(),
+            broker.port(),
+        ))?;
         while let Some((topic, payload)) = self.messages.recv().await {
             if topic.ends_with("/state") || topic.ends_with("/event") || topic.ends_with("/result") {
                 self.line(&topic, &payload)?;
@@ -299,10 +304,6 @@ impl<'a> Story<'a> {
 
     fn clock(&self) -> String {
         format!("{:.3} s", self.begun.elapsed().as_secs_f64())
-    }
-
-    fn port(&self) -> u16 {
-        self.addresses.broker.port()
     }
 }
 

@@ -54,6 +54,8 @@ fn every_config_in_the_pages_is_valid() {
             fs::write(&file, config.replace("/etc/hs100d/", &etc)).unwrap();
             let mut check = Command::new(env!("CARGO_BIN_EXE_hs100d"));
             check.arg("--config").arg(&file).arg("check");
+            // As systemd passes the files in /etc/hs100d to the service.
+            check.env("CREDENTIALS_DIRECTORY", folder.path());
             let done = check.env("STATE_DIRECTORY", folder.path().join("state")).output().unwrap();
             let complaint = String::from_utf8_lossy(&done.stderr);
             assert!(done.status.success(), "{}: {config}{complaint}", path.display());
