@@ -1,5 +1,7 @@
 //! What is counted while plugs are read, switched, lost and found again.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 use crate::support::scenario::*;
 use hs100d::bridge::counters::PlugCounters;
 use hs100d::bridge::snapshot::PlugSnapshot;
