@@ -241,7 +241,7 @@ async function listen() {
     if (!response.ok) throw new Error(await problemOf(response));
     await read(response.body, heard);
   } catch (error) {
-    if (error.message && !(error instanceof TypeError) && error.name !== "AbortError") why = ` ${error.message}.`;
+    if (error.message && !(error instanceof TypeError) && error.name !== "AbortError") why = ` (${error.message})`;
   } finally {
     clearTimeout(silence);
     // Also if this was a fault of our own: the next snapshot mends it.
@@ -249,7 +249,7 @@ async function listen() {
   }
   if (stream !== mine) return;
   lost ??= new Date();
-  light("lost", `No connection since ${clock.format(lost)}.${why} Trying again.`);
+  light("lost", `No connection since ${clock.format(lost)}${why}. Trying again.`);
   retry = setTimeout(listen, pause * (0.75 + Math.random() / 2));
   pause = Math.min(pause * 2, LONGEST_PAUSE);
 }
