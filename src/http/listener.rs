@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::listen::Listen;
 
@@ -20,6 +20,9 @@ const SOCKET_MODE: u32 = 0o660;
 const BACKLOG: i32 = 128;
 /// A client that is silent for this long is asked whether it is still there: a phone that left the Wi-Fi says no goodbye.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// One that does not acknowledge what was sent to it is cut off after this time, in milliseconds. The kernel alone would wait
+/// for a quarter of an hour, and the place of a stream of events would be taken for so long.
+const UNACKNOWLEDGED_MS: u32 = 60_000;
 
 /// The connection of a client.
 pub(super) trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -62,15 +65,20 @@ impl HttpListener {
         Poll::Ready(match self {
             Self::Tcp(listener) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
-                // Without these a connection is slower, or is kept for longer, and works all the same.
-                let _ = stream.set_nodelay(true);
-                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+                prepare(&stream);
                 Ok(Box::new(stream))
             }
             Self::Unix(listener, _) => Ok(Box::new(ready!(listener.poll_accept(cx))?.0)),
         })
     }
+}
+
+/// Without these options a connection is slower, or is kept for longer, and works all the same.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS);
 }
 
 fn bind_unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
@@ -151,6 +159,16 @@ mod tests {
 
     fn bind(path: &Path) -> io::Result<HttpListener> {
         HttpListener::bind(&Listen::Unix(path.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_client_that_acknowledges_nothing_is_not_kept_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        prepare(&stream);
+        let timeout = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
+        assert_eq!(timeout, UNACKNOWLEDGED_MS);
+        assert!(SockRef::from(&stream).keepalive().unwrap() && stream.nodelay().unwrap());
     }
 
     #[tokio::test]
