@@ -1,17 +1,16 @@
 //! The handlers that change something: commands to plugs, and requests to the daemon.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use http::{StatusCode, Uri};
 use serde_json::{Map, Value};
 
 use super::calls::{Caller, Stopping};
 use super::document::{self, AcceptedDocument};
 use super::overview::Selection;
 use super::problem::Problem;
-use super::request::{Accepted, NamedPlug, Parameters, bad, command_body, no_plug};
+use super::request::{Accepted, ChangeRequest, NamedPlug, Parameters, bad, command_body, no_plug};
 use crate::bridge::event::{CommandResult, Ended};
 use crate::bridge::failures::{LastError, PlugError};
 use crate::model::{PlugCommand, PlugName, RelayState};
@@ -25,60 +24,31 @@ pub(super) const SET_QUERY: [&str; 1] = ["wait"];
 pub(super) const SWITCH_QUERY: [&str; 2] = ["for", "wait"];
 
 /// `POST /api/v1/plugs/{name}/set`: the JSON or the word of `<plug>/set`.
-pub(super) async fn set(
-    State(caller): State<Caller>,
-    NamedPlug(plug): NamedPlug,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
+pub(super) async fn set(NamedPlug(plug): NamedPlug, request: ChangeRequest) -> Result<Response, Problem> {
+    let ChangeRequest { caller, uri, headers, body } = request;
     let waits = waits(&Parameters::of(&uri, &SET_QUERY)?)?;
     let parsed = command::command(CommandPart::All, &command_body(&headers, &body)?);
     ApiCommand { caller, plug, waits, accepted: Accepted::of(&headers) }.run(parsed).await
 }
 
 /// `/api/v1/plugs/{name}/on`
-pub(super) async fn on(
-    caller: State<Caller>,
-    plug: NamedPlug,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    switch("on", caller, plug, uri, headers, body).await
+pub(super) async fn on(plug: NamedPlug, request: ChangeRequest) -> Result<Response, Problem> {
+    switch("on", plug, request).await
 }
 
 /// `/api/v1/plugs/{name}/off`
-pub(super) async fn off(
-    caller: State<Caller>,
-    plug: NamedPlug,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    switch("off", caller, plug, uri, headers, body).await
+pub(super) async fn off(plug: NamedPlug, request: ChangeRequest) -> Result<Response, Problem> {
+    switch("off", plug, request).await
 }
 
 /// `/api/v1/plugs/{name}/toggle`
-pub(super) async fn toggle(
-    caller: State<Caller>,
-    plug: NamedPlug,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    switch("toggle", caller, plug, uri, headers, body).await
+pub(super) async fn toggle(plug: NamedPlug, request: ChangeRequest) -> Result<Response, Problem> {
+    switch("toggle", plug, request).await
 }
 
 /// By `POST`, and by `GET` where the guard lets that pass.
-async fn switch(
-    word: &str,
-    State(caller): State<Caller>,
-    NamedPlug(plug): NamedPlug,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
+async fn switch(word: &str, NamedPlug(plug): NamedPlug, request: ChangeRequest) -> Result<Response, Problem> {
+    let ChangeRequest { caller, uri, headers, body } = request;
     let query = Parameters::of(&uri, &SWITCH_QUERY)?;
     let mut fields = fields(word, &headers, &body)?;
     if let Some(lasting) = query.get("for") {
@@ -213,43 +183,23 @@ fn text(state: Option<RelayState>) -> Response {
 }
 
 /// `POST /api/v1/bridge/discover`
-pub(super) async fn discover(
-    caller: State<Caller>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    request("discover", caller, uri, headers, body).await
+pub(super) async fn discover(request: ChangeRequest) -> Result<Response, Problem> {
+    ask("discover", request).await
 }
 
 /// `POST /api/v1/bridge/refresh`
-pub(super) async fn refresh(
-    caller: State<Caller>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    request("refresh", caller, uri, headers, body).await
+pub(super) async fn refresh(request: ChangeRequest) -> Result<Response, Problem> {
+    ask("refresh", request).await
 }
 
 /// `POST /api/v1/bridge/reload`
-pub(super) async fn reload(
-    caller: State<Caller>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    request("reload", caller, uri, headers, body).await
+pub(super) async fn reload(request: ChangeRequest) -> Result<Response, Problem> {
+    ask("reload", request).await
 }
 
 /// A request to the daemon, as `bridge/request/…`.
-async fn request(
-    name: &str,
-    State(caller): State<Caller>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
+async fn ask(name: &str, request: ChangeRequest) -> Result<Response, Problem> {
+    let ChangeRequest { caller, uri, headers, body } = request;
     Parameters::of(&uri, &[])?;
     let Parsed { result, transaction } = command::request(name, &command_body(&headers, &body)?);
     let refused = |status, why: &str| {

@@ -5,12 +5,14 @@
 use std::borrow::Cow;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Request};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value};
 
+use super::calls::Caller;
 use super::problem::Problem;
 use crate::model::{PlugName, shown};
 
@@ -29,6 +31,28 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedPlug {
         let path = Path::<String>::from_request_parts(parts, state).await.ok();
         let name = path.and_then(|Path(name)| PlugName::new(&name).ok());
         name.map(Self).ok_or_else(|| no_plug("there is no plug of this name"))
+    }
+}
+
+/// A request to change something, as its handler gets it.
+#[derive(Debug)]
+pub(crate) struct ChangeRequest {
+    pub(crate) caller: Caller,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl<S: Send + Sync> FromRequest<S> for ChangeRequest
+where
+    Caller: FromRef<S>,
+{
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, BytesRejection> {
+        let (uri, headers) = (request.uri().clone(), request.headers().clone());
+        let body = Bytes::from_request(request, state).await?;
+        Ok(Self { caller: Caller::from_ref(state), uri, headers, body })
     }
 }
 
