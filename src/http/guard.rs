@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::extract::Query;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, AsHeaderName, HOST, HeaderMap, HeaderValue, ORIGIN};
@@ -186,9 +185,9 @@ fn token_in(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
 
 /// The value of `token` in the query, if there is exactly one.
 pub fn query_token(uri: &Uri) -> Option<String> {
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    let mut tokens = pairs.into_iter().filter_map(|(key, value)| (key == "token").then_some(value));
-    tokens.next().filter(|_| tokens.next().is_none())
+    let pairs = form_urlencoded::parse(uri.query()?.as_bytes());
+    let mut tokens = pairs.filter_map(|(key, value)| (key == "token").then_some(value));
+    tokens.next().filter(|_| tokens.next().is_none()).map(Cow::into_owned)
 }
 
 /// The value of a header that must not be repeated: two parties could each take another one.

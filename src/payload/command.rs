@@ -451,7 +451,7 @@ mod tests {
         );
         assert!(refused(r#"{"state":"ON","state":"OFF"}"#).contains("state is there twice"));
         assert_eq!(refused("up"), "not a word for a plug: use ON, OFF or TOGGLE");
-        assert_eq!(refused(""), "the payload is empty");
+        assert_eq!(refused(""), "the payload is empty: send a word or JSON");
         assert_eq!(command(CommandPart::All, b"\xff\xfe").result.unwrap_err(), "the payload is not UTF-8");
         assert_eq!(command(CommandPart::All, b"{\xff}").result.unwrap_err(), "the payload is not UTF-8");
         assert_eq!(refused(&"x".repeat(4097)), "the payload has 4097 bytes: at most 4096 are read");

@@ -11,12 +11,11 @@ mod signs;
 use std::collections::HashMap;
 
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_FRAME_OPTIONS};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use maud::{DOCTYPE, Markup, html};
-use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::calls::{Caller, Stopping};
@@ -57,31 +56,47 @@ const fn hash(start: u64, bytes: &[u8]) -> u64 {
 }
 
 /// What the page shows.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// Words that the names of a plug must have.
-    #[serde(default)]
     q: String,
-    #[serde(default)]
     show: Show,
     /// This plug and no other; `bridge` for none.
     only: Option<String>,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+impl Wanted {
+    /// What the address says. Unknown parameters are ignored, because others may add theirs to a link.
+    fn of(uri: &Uri) -> Self {
+        let mut wanted = Self::default();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            match &*name {
+                "q" => wanted.q = value.into_owned(),
+                "show" => wanted.show = Show::named(&value),
+                "only" => wanted.only = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        wanted
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Show {
     On,
     Unreachable,
     Cloud,
     /// Also for words that are not known.
     #[default]
-    #[serde(other)]
     All,
 }
 
 impl Show {
     const ALL: [Self; 4] = [Self::All, Self::On, Self::Unreachable, Self::Cloud];
+
+    fn named(word: &str) -> Self {
+        Self::ALL.into_iter().find(|show| show.words().0 == word).unwrap_or_default()
+    }
 
     /// As in the address, and for people.
     fn words(self) -> (&'static str, &'static str) {
@@ -106,10 +121,8 @@ impl Show {
 // --- Handlers -----------------------------------------------------------------------------------------------------------
 
 /// `GET /`
-pub(super) async fn page(
-    State(caller): State<Caller>,
-    Query(wanted): Query<Wanted>,
-) -> Result<Response, Problem> {
+pub(super) async fn page(State(caller): State<Caller>, uri: Uri) -> Result<Response, Problem> {
+    let wanted = Wanted::of(&uri);
     let selection = match wanted.only.as_deref().map(PlugName::new) {
         None => Selection::Plugs,
         Some(Ok(name)) => Selection::Plug(name),
@@ -584,6 +597,23 @@ mod tests {
         let lamp = card_of(&page, "hall-lamp");
         assert!(lamp.contains(r#"name="on" value="hall-lamp" aria-pressed="false""#), "{lamp}");
         assert!(lamp.contains("62.5 % LAN") && lamp.contains("37.5 % cloud"), "{lamp}");
+    }
+
+    #[test]
+    fn the_address_says_what_is_shown_and_what_it_says_beside_that_is_ignored() {
+        let wanted = |uri: &str| {
+            let Wanted { q, show, only } = Wanted::of(&uri.parse().unwrap());
+            (q, show, only)
+        };
+        let nothing = (String::new(), Show::All, None);
+        for uri in ["/", "/?", "/?show=all", "/?show=bulbs", "/?utm_source=x&q="] {
+            assert_eq!(wanted(uri), nothing, "{uri}");
+        }
+        let lamp = Some("lamp".to_owned());
+        assert_eq!(
+            wanted("/?q=tall+l%C3%A1mp&show=cloud&only=lamp"),
+            ("tall lámp".to_owned(), Show::Cloud, lamp)
+        );
     }
 
     #[test]
