@@ -325,12 +325,7 @@ async fn sigterm_ends_it_in_time_also_when_every_wire_hangs() {
 async fn sigterm_ends_it_in_time_also_when_the_broker_takes_the_last_words_and_confirms_none() {
     let broker = FaultBroker::start(Fault::NoPubAck).await;
     let (mut daemon, manager, wires) = hung_up(broker.port).await;
-    within("a message to the broker", async {
-        while !broker.log().iter().any(|packet| matches!(packet, Packet::Publish(_))) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    gets("a message", &broker, |_| true).await;
     ends_in_time(&mut daemon, &manager).await;
     drop(wires);
 }
@@ -353,19 +348,26 @@ async fn sigterm_ends_it_in_time_also_while_it_reads_a_config_that_has_no_end() 
 async fn sigterm_ends_it_in_time_also_while_it_leaves_one_broker_for_another() {
     let (broker, other) = (FaultBroker::start(Fault::NoPubAck).await, Silence::new().await);
     let (mut daemon, manager, wires) = hung_up(broker.port).await;
+    // One that is not connected yet has no goodbye to say.
+    gets("a message", &broker, |_| true).await;
     let (plug, cloud, _, setup) = &wires;
     setup.write(&config(plug.port(), cloud.port(), other.port()).text());
     daemon.signal("HUP");
-    let is_goodbye = |packet: &Packet| matches!(packet, Packet::Publish(said) if said.payload == "offline");
-    within("the goodbye", async {
-        while !broker.log().iter().any(is_goodbye) {
+    gets("the goodbye", &broker, |payload| payload == b"offline").await;
+    is_stopped_in_time(&mut daemon, &manager).await;
+    let came = timeout(Duration::ZERO, other.0.accept()).await;
+    assert!(came.is_err(), "a daemon that stops connects to no other broker");
+}
+
+/// Waits until the broker has a message with such a payload.
+async fn gets(what: &str, broker: &FaultBroker, is_it: fn(&[u8]) -> bool) {
+    within(what, async {
+        let is_it = |packet: &Packet| matches!(packet, Packet::Publish(publish) if is_it(&publish.payload));
+        while !broker.log().iter().any(is_it) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
-    is_stopped_in_time(&mut daemon, &manager).await;
-    let came = timeout(Duration::ZERO, other.0.accept()).await;
-    assert!(came.is_err(), "a daemon that stops connects to no other broker");
 }
 
 /// A daemon with an exchange that its plug does not answer, and a request that its cloud does not answer.
