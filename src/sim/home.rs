@@ -1,9 +1,10 @@
 //! The simulated home: plugs, the LAN and the cloud that reach them, one notifier for all.
 //!
-//! Many homes can run in one process: each has its own ports.
+//! Many homes can run in one process: each has its own ports, and its cloud an address of its own.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::sim::cloud::SimCloud;
@@ -20,8 +21,12 @@ use crate::sim::plug::klap::HeldAccount;
 /// refuses could connect to itself.
 const FIRST_PLUG: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// The address of the cloud's hosts; not 127.0.0.1 for the same reason.
-const CLOUD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The address of the cloud's hosts of the first home of this process, not 127.0.0.1 for the same reason. Later homes take
+/// those after it: a daemon whose cloud is closed must not meet that of another home, which the kernel may have given the
+/// same port.
+const FIRST_CLOUD: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+/// How many homes this process has made.
+static HOMES: AtomicU16 = AtomicU16::new(0);
 
 /// Attempts to find a port that is free at every plug's address.
 const PORT_TRIES: usize = 16;
@@ -68,9 +73,14 @@ impl HomeOptions {
             klap_port: 0,
             klap: Vec::new(),
             account: SimAccount::new(username, password),
-            cloud: vec![(CLOUD, 0).into(); 2],
+            cloud: vec![(next_cloud(), 0).into(); 2],
         }
     }
+}
+
+fn next_cloud() -> Ipv4Addr {
+    let home = HOMES.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::from_bits(FIRST_CLOUD.to_bits() + u32::from(home))
 }
 
 /// A simulated home. It ends when it is dropped.
@@ -199,10 +209,16 @@ mod tests {
     #[tokio::test]
     async fn homes_stand_side_by_side() {
         let mut options = HomeOptions::of(&["Lamp", "Kettle", "Fan"]);
-        options.cloud.push((CLOUD, 0).into());
+        options.cloud.push((FIRST_CLOUD, 0).into());
         let one = SimHome::start(options).await.unwrap();
         let other = SimHome::start(HomeOptions::of(&["Lamp"])).await.unwrap();
         assert_ne!(one.lan().port(), other.lan().port());
+        let cloud_of = |home: &SimHome| home.cloud().url().rsplit_once(':').unwrap().0.to_owned();
+        assert_ne!(
+            cloud_of(&one),
+            cloud_of(&other),
+            "a port that one gives back may be the next of the other"
+        );
         for home in [&one, &other] {
             for plug in home.plugs() {
                 TcpStream::connect(home.lan().address(plug).unwrap()).await.unwrap();

@@ -258,7 +258,9 @@ async fn story(row: &Row, protocol: LanProtocol, slack: Duration) -> String {
     };
     assert_eq!(origins, switched_by.iter().map(in_protocol).collect::<Vec<_>>(), "{what}");
     assert!(home.plug(1).switchings().is_empty(), "{what}: another plug was switched");
-    hold_calls_against(lan, cloud, end, &before, &calls(&home), &what);
+    let after = calls(&home);
+    let requests: Vec<_> = home.cloud().records().into_iter().map(|record| record.body).collect();
+    hold_calls_against(lan, cloud, end, &before, &after, &format!("{what}: {requests:?}"));
 
     mend(&home, lan).await;
     // If the plug carried out a request without confirming it, the daemon shows the true state.
