@@ -253,13 +253,22 @@ fn read_notices(socket: UnixDatagram) -> oneshot::Receiver<Instant> {
 
 /// The processor time of all threads of a process.
 pub(crate) fn cpu(Process(child): &Process) -> Result<Duration, Fault> {
-    let mut total = 0;
+    let mut total = 0_u64;
     for task in fs::read_dir(proc(child).join("task"))? {
         // A thread that has ended meanwhile no longer counts.
-        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        total += text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+        total += time_on_cpu(&task?.path().join("schedstat")).unwrap_or_default();
     }
     Ok(Duration::from_nanos(total))
+}
+
+/// The file with the processor time of the thread that runs the daemon's loop: its first one.
+pub(crate) fn loop_clock(Process(child): &Process) -> PathBuf {
+    proc(child).join("task").join(child.id().to_string()).join("schedstat")
+}
+
+/// The processor time of a thread, in nanoseconds.
+pub(crate) fn time_on_cpu(schedstat: &Path) -> Option<u64> {
+    fs::read_to_string(schedstat).ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// Resident memory, in kB.
