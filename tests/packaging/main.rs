@@ -1,5 +1,9 @@
-//! What is shipped: the Debian package, the list of what is in it, and the unit under a real systemd.
+//! What is shipped: the Debian package, the list of what is in it, the unit under a real systemd, and the files of the Home
+//! Assistant app.
 
+mod homeassistant_app;
 mod package;
+#[path = "../support/peers.rs"]
+mod peers;
 mod service_booted;
 mod supply_chain;
