@@ -3,6 +3,7 @@
 
 mod homeassistant_app;
 mod package;
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #[path = "../support/peers.rs"]
 mod peers;
 mod service_booted;
