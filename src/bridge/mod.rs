@@ -68,7 +68,7 @@ const PROBES: usize = 256;
 /// The capacity that the queue of actions keeps while it is empty.
 const SOME_ACTIONS: usize = 256;
 /// The devices of one portion of a snapshot.
-const PORTION: usize = 1000;
+const PORTION: usize = 200;
 /// No more plugs than this are adopted: a device on the LAN may invent them.
 const MOST_PLUGS: usize = 20_000;
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use axum::body::Body;
@@ -44,6 +44,8 @@ const JOULES: f64 = 3_600_000.0;
 const PIECE: usize = 32 * 1024;
 /// The pieces that wait for the client.
 const PIECES: usize = 4;
+/// After so many pieces other tasks have their turn.
+const AT_ONCE: usize = 4;
 
 /// The labels of a metric that has one row.
 const NO_LABELS: [(&str, &str); 0] = [];
@@ -104,7 +106,7 @@ pub(crate) async fn serve(
     let overview = caller.overview_in_portions().await?;
     let format = Format::preferred(&headers);
     let pieces = print(Metrics { overview, daemon_info }, format);
-    Ok(([(CONTENT_TYPE, format.content_type())], Body::new(Pieces(pieces))).into_response())
+    Ok(([(CONTENT_TYPE, format.content_type())], Body::new(Pieces::new(pieces))).into_response())
 }
 
 /// Prints the metrics in a thread of its own: ten thousand plugs would hold up the daemon's loop. The thread ends when the
@@ -129,7 +131,17 @@ fn write(writer: &mut impl fmt::Write, metrics: Metrics, format: Format) -> fmt:
 }
 
 /// The body of the response.
-struct Pieces(mpsc::Receiver<Bytes>);
+struct Pieces {
+    pieces: mpsc::Receiver<Bytes>,
+    /// Since the last pause.
+    handed_over: usize,
+}
+
+impl Pieces {
+    fn new(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self { pieces, handed_over: 0 }
+    }
+}
 
 impl HttpBody for Pieces {
     type Data = Bytes;
@@ -139,7 +151,15 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|piece| Some(Ok(Frame::data(piece?))))
+        // A client that reads as fast as we write would have the connection hold the thread of the daemon's loop.
+        if self.handed_over == AT_ONCE {
+            self.handed_over = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = ready!(self.pieces.poll_recv(cx));
+        self.handed_over += 1;
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 }
 
@@ -385,6 +405,7 @@ impl Page<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::task::Waker;
     use std::time::Duration;
 
     use super::*;
@@ -416,6 +437,26 @@ mod tests {
             counters: Some(PlugCounters::default()),
             commands: CommandCounts::default(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_quickly_leaves_the_loop_its_turns() {
+        let (sender, pieces) = mpsc::channel(2 * AT_ONCE);
+        for number in 0..2 * AT_ONCE {
+            sender.try_send(Bytes::from(number.to_string())).unwrap();
+        }
+        drop(sender);
+        let mut body = Pieces::new(pieces);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turns = vec![0];
+        loop {
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(Some(_)) => *turns.last_mut().unwrap() += 1,
+                Poll::Ready(None) => break,
+                Poll::Pending => turns.push(0),
+            }
+        }
+        assert_eq!(turns, [AT_ONCE, AT_ONCE, 0]);
     }
 
     /// A plug of which everything is known.
