@@ -95,13 +95,23 @@ fn the_repository_names_the_maintainer_of_the_package_and_the_same_place_everywh
     let maintainer = cargo.lines().find_map(|line| line.strip_prefix("maintainer = \"")).unwrap();
     assert_eq!(repository["maintainer"].as_str(), maintainer.split('"').next());
     let place = config["url"].as_str().unwrap();
-    for page in ["DOCS.md", "README.md", "CHANGELOG.md"] {
+    for page in ["DOCS.md", "README.md", "CHANGELOG.md", "../README.md"] {
         for address in fs::read_to_string(app(page)).unwrap().split("https://").skip(1) {
             let address = format!("https://{address}");
             assert!(address.starts_with(place), "{page}: {}", address.lines().next().unwrap());
         }
     }
-    assert!(fs::read_to_string(app("DOCS.md")).unwrap().contains(&format!("`{place}#homeassistant`")));
+    for page in [
+        "README.md",
+        "docs/HOME-ASSISTANT.md",
+        "contrib/homeassistant/README.md",
+        "contrib/homeassistant/hs100d/DOCS.md",
+    ] {
+        assert!(
+            read(page).contains(&format!("`{place}#homeassistant`")),
+            "{page} does not name the address to add"
+        );
+    }
     // Whoever publishes sets all of them, or none: an address of nobody must not be left over.
     let is_placeholder = |value: &Value| value.as_str().unwrap().contains("example.org");
     assert_eq!(is_placeholder(&config["image"]), is_placeholder(&config["url"]), "{config}");
