@@ -61,6 +61,7 @@ fn guard_of(choice: u8, simple_get: bool) -> Guard {
         token: (choice & 2 != 0).then(|| secret(TOKEN)),
         read_token: (choice & 4 != 0).then(|| secret(READ_TOKEN)),
         simple_get,
+        is_ingress: choice & 8 != 0,
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Config {
     pub cloud: Option<CloudConfig>,
     /// The status page, the API and the metrics; `None` if they are turned off.
     pub http: Option<http::HttpOptions>,
+    /// The status page in Home Assistant. No file has it: the Supervisor tells the app.
+    pub ingress: Option<http::IngressOptions>,
     /// For the bridge. [`bridge::Settings::known`] is empty: it comes from the store.
     pub bridge: bridge::Settings,
     /// One line for each probable mistake, to be logged.

@@ -101,6 +101,7 @@ impl Validator<'_> {
             lan_account,
             bridge: Settings { plugs, known: Vec::new(), adopt, policy, cloud: enabled.cloud },
             http: self.http(file.http),
+            ingress: None,
             cloud,
             warnings: Vec::new(),
         }
@@ -329,7 +330,7 @@ impl Validator<'_> {
             self.fault(Diagnostic { line: lines[1], ..Diagnostic::of("http.read_token", what) });
         }
         let allowed_hosts = written.allowed_hosts.map(|at| at.value).unwrap_or_default();
-        Some(HttpOptions { listen, token, read_token, allowed_hosts, simple_get })
+        Some(HttpOptions { listen, only_from: None, token, read_token, allowed_hosts, simple_get })
     }
 
     fn check_token(&mut self, key: &str, line: Option<usize>, token: Option<&Secret>) {

@@ -41,7 +41,7 @@ pub(super) enum FrontendEvent {
 impl Frontends {
     pub(super) async fn start(
         mqtt: MqttChoice,
-        http: Option<HttpOptions>,
+        http: [Option<HttpOptions>; 2],
         daemon_info: DaemonInfo,
         refused: RefusedLogins,
     ) -> Result<Self, BrokerError> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -21,7 +22,7 @@ use crate::payload::Clock;
 /// Between two attempts to listen at an address that is taken, or that the machine does not have yet.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// The HTTP frontend. It exists longer than its server.
+/// The HTTP frontend. It exists longer than its servers.
 pub(super) struct HttpFrontend {
     ids: IdAllocator,
     daemon_info: DaemonInfo,
@@ -29,58 +30,56 @@ pub(super) struct HttpFrontend {
     running: Option<Running>,
 }
 
+/// How each listener is served: that of `[http]`, and the one behind Home Assistant's proxy. `None`: not at all.
+type Listeners<T> = [Option<T>; 2];
+
 /// HTTP while it is on.
 struct Running {
+    caller: Caller,
+    calls: mpsc::Receiver<Call>,
+    frontend: Frontend,
+    bindings: Listeners<Binding>,
+}
+
+/// A listener, or the attempts to have it.
+struct Binding {
     options: HttpOptions,
     /// `None` while the address cannot be used.
     server: Option<Server>,
     next_attempt: Instant,
-    caller: Caller,
-    calls: mpsc::Receiver<Call>,
-    frontend: Frontend,
 }
 
 impl HttpFrontend {
     /// Serves as the options say; not at all if there are none.
-    pub(super) fn start(options: Option<HttpOptions>, ids: IdAllocator, daemon_info: DaemonInfo) -> Self {
+    pub(super) fn start(options: Listeners<HttpOptions>, ids: IdAllocator, daemon_info: DaemonInfo) -> Self {
         let mut http = Self { ids, daemon_info, running: None };
         http.serve(options);
         http
     }
 
-    /// Serves as these options say from now on. The histories are kept; the socket as well, if it is the same.
-    pub(super) fn serve(&mut self, options: Option<HttpOptions>) {
-        let Some(options) = options else {
+    /// Serves as these options say from now on. The histories are kept; each socket as well, if it is the same.
+    pub(super) fn serve(&mut self, options: Listeners<HttpOptions>) {
+        if options.iter().all(Option::is_none) {
             self.running = None;
             return;
-        };
-        match &mut self.running {
-            Some(running) => running.change(options, &self.daemon_info),
-            None => {
-                let (caller, calls) = Caller::new(self.ids.clone());
-                let frontend = Frontend::default();
-                let next_attempt = Instant::now();
-                let mut running = Running { options, server: None, next_attempt, caller, calls, frontend };
-                running.listen(&self.daemon_info, true);
-                self.running = Some(running);
-            }
         }
+        let running = self.running.get_or_insert_with(|| Running::new(self.ids.clone()));
+        running.serve(options, &self.daemon_info);
     }
 
-    /// Where it is served, if it is on a port.
+    /// Where `[http]` is served, if it is on a port.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.running.as_ref()?.server.as_ref()?.address()
+        self.running.as_ref()?.bindings[0].as_ref()?.server.as_ref()?.address()
     }
 
     /// The next demand of a client. Cancel safe.
     pub(super) async fn next(&mut self) -> Demand {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         loop {
+            let next_attempt = running.next_attempt();
             tokio::select! {
                 Some(call) = running.calls.recv() => return running.frontend.accept(call),
-                () = sleep_until(running.next_attempt.into()), if running.server.is_none() => {
-                    running.listen(&self.daemon_info, false);
-                }
+                () = until(next_attempt) => running.listen(&self.daemon_info),
             }
         }
     }
@@ -126,36 +125,80 @@ impl HttpFrontend {
 
     /// Answers the handlers that wait, and ends all connections.
     pub(super) async fn stop(&mut self) {
-        let Some(Running { server, .. }) = self.running.take() else { return };
-        if let Some(server) = server {
+        let Some(Running { bindings, .. }) = self.running.take() else { return };
+        for server in bindings.into_iter().flatten().filter_map(|binding| binding.server) {
             server.stop().await;
         }
     }
 }
 
 impl Running {
-    fn change(&mut self, options: HttpOptions, daemon_info: &DaemonInfo) {
-        if self.options == options && self.server.is_some() {
-            return;
+    fn new(ids: IdAllocator) -> Self {
+        let (caller, calls) = Caller::new(ids);
+        Self { caller, calls, frontend: Frontend::default(), bindings: [None, None] }
+    }
+
+    fn serve(&mut self, options: Listeners<HttpOptions>, daemon_info: &DaemonInfo) {
+        // New addresses may overlap old ones.
+        for (binding, options) in self.bindings.iter_mut().zip(&options) {
+            let keeps = |old: &mut Binding| {
+                options.as_ref().is_some_and(|new| {
+                    (&new.listen, new.only_from) == (&old.options.listen, old.options.only_from)
+                })
+            };
+            binding.take_if(|old| !keeps(old));
         }
-        let is_same_address = self.options.listen == options.listen;
-        self.options = options;
-        match &self.server {
-            Some(server) if is_same_address => server.serve(self.router(daemon_info)),
-            _ => {
-                // The new address may overlap the old one.
-                self.server = None;
-                self.listen(daemon_info, true);
+        for (binding, options) in self.bindings.iter_mut().zip(options) {
+            let Some(options) = options else { continue };
+            let router = router_of(&options, &self.caller, daemon_info);
+            match binding {
+                Some(binding) => binding.change(options, router),
+                None => *binding = Some(Binding::new(options, router)),
             }
         }
     }
 
+    /// When a listener is to be tried again; `None` if there is nothing to try.
+    fn next_attempt(&self) -> Option<Instant> {
+        let missing = self.bindings.iter().flatten().filter(|binding| binding.server.is_none());
+        missing.map(|binding| binding.next_attempt).min()
+    }
+
+    /// Tries again what is due.
+    fn listen(&mut self, daemon_info: &DaemonInfo) {
+        let now = Instant::now();
+        for binding in self.bindings.iter_mut().flatten() {
+            if binding.server.is_none() && binding.next_attempt <= now {
+                binding.listen(router_of(&binding.options, &self.caller, daemon_info), false);
+            }
+        }
+    }
+}
+
+impl Binding {
+    fn new(options: HttpOptions, router: Router) -> Self {
+        let mut binding = Self { options, server: None, next_attempt: Instant::now() };
+        binding.listen(router, true);
+        binding
+    }
+
+    fn change(&mut self, options: HttpOptions, router: Router) {
+        let is_same = self.options == options;
+        self.options = options;
+        match &self.server {
+            Some(_) if is_same => {}
+            Some(server) => server.serve(router),
+            None => self.listen(router, true),
+        }
+    }
+
     /// An address that cannot be used is logged at the first attempt, because the daemon serves the plugs without HTTP as well.
-    fn listen(&mut self, daemon_info: &DaemonInfo, is_first: bool) {
-        let listen = &self.options.listen;
-        match Server::start(listen, self.router(daemon_info)) {
+    fn listen(&mut self, router: Router, is_first: bool) {
+        let HttpOptions { listen, only_from, .. } = &self.options;
+        match Server::start(listen, *only_from, router) {
             Ok(server) => {
                 match server.address() {
+                    Some(_) if only_from.is_some() => tracing::info!("the status page is in Home Assistant"),
                     Some(address) => tracing::info!("the status page is at http://{address}/"),
                     None => tracing::info!("the status page is at {listen}"),
                 }
@@ -163,19 +206,28 @@ impl Running {
             }
             Err(error) => {
                 if is_first {
+                    let key = if only_from.is_some() { "ingress" } else { "http.listen" };
                     tracing::warn!(
-                        "http.listen {listen}: {error}: there is no status page and no API until this address can be \
-                         used; the plugs are served all the same"
+                        "{key} {listen}: {error}: there is no status page and no API until this address can be used; the \
+                         plugs are served all the same"
                     );
                 }
                 self.next_attempt = Instant::now() + RETRY_PAUSE;
             }
         }
     }
+}
 
-    fn router(&self, daemon_info: &DaemonInfo) -> axum::Router {
-        let HttpOptions { token, read_token, allowed_hosts, simple_get, .. } = self.options.clone();
-        let guard = Arc::new(Guard { allowed_hosts, token, read_token, simple_get });
-        router(App { caller: self.caller.clone(), daemon_info: daemon_info.clone(), guard })
+fn router_of(options: &HttpOptions, caller: &Caller, daemon_info: &DaemonInfo) -> Router {
+    let HttpOptions { only_from, token, read_token, allowed_hosts, simple_get, .. } = options.clone();
+    let is_ingress = only_from.is_some();
+    let guard = Arc::new(Guard { allowed_hosts, token, read_token, simple_get, is_ingress });
+    router(App { caller: caller.clone(), daemon_info: daemon_info.clone(), guard })
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -26,6 +26,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::bridge::event::{Action, BridgeInfo, CloudStatus, Event, RequestId, Sighting, Update};
 use crate::bridge::{Bridge, Settings};
 use crate::config::{BrokerConfig, Config, MqttChoice};
+use crate::http::HttpOptions;
 use crate::http::calls::{Portion, PortionRequest, ShowRequest};
 use crate::http::overview::{BrokerStatus, DaemonInfo, Selection};
 use crate::logging::Repeated;
@@ -105,7 +106,7 @@ impl Daemon {
             cloud_requests: account.requests.clone(),
         };
         let frontends =
-            Frontends::start(choice, config.http.clone(), daemon_info, account.refused.clone()).await?;
+            Frontends::start(choice, listeners(&config), daemon_info, account.refused.clone()).await?;
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
         let lan_login = LanLogin::load(&config, &store.hash_file());
         let settings = settings(&mut config, &store);
@@ -409,7 +410,7 @@ impl Daemon {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        self.frontends.http.serve(config.http.clone());
+        self.frontends.http.serve(listeners(&config));
         self.frontends.http.begin(|| self.driver.bridge.snapshot(), now);
         self.driver.bridge.reload(settings(&mut config, &self.store), now);
         if is_other_account {
@@ -481,6 +482,11 @@ impl Daemon {
             tracing::warn!("{error}");
         }
     }
+}
+
+/// That of `[http]`, and the one behind Home Assistant's proxy.
+fn listeners(config: &Config) -> [Option<HttpOptions>; 2] {
+    [config.http.clone(), config.ingress.map(HttpOptions::from)]
 }
 
 /// The settings of the bridge. The list of plugs is moved into it, not copied: there may be ten thousand, and no other

@@ -5,6 +5,9 @@
 //!
 //! - A site can have its own name point at our address (DNS rebinding). Then `Host` holds its name, which is none of ours.
 //! - A site can post a form to us. Then `Sec-Fetch-Site` says `cross-site`, or `Origin` is another host than `Host`.
+//!
+//! Behind Home Assistant's proxy the name is that of Home Assistant, which is not known here. Only the proxy can connect there,
+//! and it lets nobody in who is not logged in.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,6 +21,8 @@ use crate::secret::Secret;
 
 /// Not among the names of `http`.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+/// The host that the browser asked, as Home Assistant tells it.
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
 /// The rules of one listener.
 #[derive(Debug, Default)]
@@ -30,6 +35,8 @@ pub struct Guard {
     pub read_token: Option<Secret>,
     /// Whether a `GET` with the token in its query may switch a plug.
     pub simple_get: bool,
+    /// Whether all requests come from Home Assistant's proxy.
+    pub is_ingress: bool,
 }
 
 /// What a route does.
@@ -104,7 +111,9 @@ impl Guard {
             Scope::Change if method == Method::HEAD => Err(Refusal::Get),
             Scope::Change if method == Method::OPTIONS => self.may_look(headers),
             Scope::Change => {
-                is_same_site(headers, host)?;
+                // A proxy in front of Home Assistant may change `Host`. A page of another site cannot set this header.
+                let forwarded = only(headers, X_FORWARDED_HOST).filter(|_| self.is_ingress);
+                is_same_site(headers, forwarded.and_then(|host| host.to_str().ok()).unwrap_or(host))?;
                 self.may_change(headers)
             }
         }
@@ -122,7 +131,7 @@ impl Guard {
         let name = name.strip_suffix('.').unwrap_or(name);
         let is_ours = name.eq_ignore_ascii_case("localhost")
             || self.allowed_hosts.iter().any(|allowed| name.eq_ignore_ascii_case(allowed));
-        if is_address || is_ours { Ok(host) } else { Err(Refusal::OtherHost) }
+        if is_address || is_ours || self.is_ingress { Ok(host) } else { Err(Refusal::OtherHost) }
     }
 
     fn may_look(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -219,6 +228,7 @@ mod tests {
             token: secret(TOKEN),
             read_token: secret(READ),
             simple_get: false,
+            is_ingress: false,
         }
     }
 

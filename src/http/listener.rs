@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
@@ -32,19 +32,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ClientStream for T {}
 /// Listens until it is dropped.
 #[derive(Debug)]
 pub(super) enum HttpListener {
-    Tcp(TcpListener),
+    /// With the one address that may connect, if not all may.
+    Tcp(TcpListener, Option<IpAddr>),
     Unix(UnixListener, #[expect(dead_code, reason = "removes the file on drop")] SocketFile),
 }
 
 impl HttpListener {
     /// # Errors
     /// The address is taken, or may not be used.
-    pub(super) fn bind(listen: &Listen) -> io::Result<Self> {
+    pub(super) fn bind(listen: &Listen, only_from: Option<IpAddr>) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => {
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
-                Ok(Self::Tcp(TcpListener::from_std(listener)?))
+                Ok(Self::Tcp(TcpListener::from_std(listener)?, only_from))
             }
             Listen::Unix(path) => {
                 let (listener, file) = bind_unix(path)?;
@@ -56,15 +57,23 @@ impl HttpListener {
     /// The address with its port; `None` for a Unix socket.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener, _) => listener.local_addr().ok(),
             Self::Unix(..) => None,
         }
     }
 
+    /// The next connection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`]: somebody who may not connect was turned away. Else it cannot be accepted.
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ClientStream>>> {
         Poll::Ready(match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(cx))?;
+            Self::Tcp(listener, only_from) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                if only_from.is_some_and(|only| peer.ip().to_canonical() != only) {
+                    let who = format!("{} is not Home Assistant's proxy", peer.ip());
+                    return Poll::Ready(Err(io::Error::new(ErrorKind::PermissionDenied, who)));
+                }
                 prepare(&stream);
                 Ok(Box::new(stream))
             }
@@ -158,7 +167,7 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> io::Result<HttpListener> {
-        HttpListener::bind(&Listen::Unix(path.to_owned()))
+        HttpListener::bind(&Listen::Unix(path.to_owned()), None)
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! body with its bounds. [`finish`] wraps everything: errors are problem documents, and all responses have the same security
 //! headers.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, StatusCode};
 use hyper::body::Body as _;
@@ -24,6 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::guard::{Guard, Refusal, Scope, query_token};
 use super::problem::{PROBLEM_JSON, Problem};
+use crate::model::shown;
 
 /// The largest body of a request, in bytes: that of a command over MQTT.
 const MAX_BODY: usize = 4096;
@@ -33,6 +35,12 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 const WRONG_TOKEN_TIME: Duration = Duration::from_millis(250);
 /// The most wrong tokens that wait at a time, so that waiting takes no more than these connections.
 const MAX_WRONG_TOKENS: usize = 8;
+
+/// Who is logged in to Home Assistant: the name that is shown there, else that of the login.
+const USER_NAMES: [&str; 2] = ["x-remote-user-display-name", "x-remote-user-name"];
+
+/// The most characters of a foreign text in a line of the log.
+const MAX_SHOWN: usize = 64;
 
 /// What the page may load: nothing of other hosts, and no script that is not a file of ours. Only our own pages may frame it.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
@@ -96,6 +104,10 @@ pub(super) async fn check(
     if request.method() == Method::OPTIONS && request.extensions().get::<MatchedPath>().is_some() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    if scope == Scope::Change && gate.guard.is_ingress {
+        let path = shown(request.uri().path(), MAX_SHOWN);
+        tracing::info!("{} in Home Assistant: {} {path}", user(request.headers()), request.method());
+    }
     let (parts, body) = request.into_parts();
     let body = match timeout(gate.body_time, read(body)).await {
         Ok(body) => body.map_err(IntoResponse::into_response)?,
@@ -105,6 +117,12 @@ pub(super) async fn check(
         }
     };
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
+}
+
+/// The user of Home Assistant, as the Supervisor tells it.
+fn user(headers: &HeaderMap) -> Cow<'static, str> {
+    let name = USER_NAMES.into_iter().find_map(|name| headers.get(name)).map(HeaderValue::as_bytes);
+    name.map_or("somebody".into(), |name| shown(&String::from_utf8_lossy(name), MAX_SHOWN).into())
 }
 
 async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
@@ -213,8 +231,13 @@ mod tests {
     fn serve(token: bool, simple_get: bool, gate: impl FnOnce(&mut Gate)) -> (Server, SocketAddr) {
         let secret = |text: &str| token.then(|| Secret::new(text.to_owned()));
         let allowed_hosts = vec!["hs100d.lan".into()];
-        let guard =
-            Arc::new(Guard { allowed_hosts, token: secret(TOKEN), read_token: secret(READ), simple_get });
+        let guard = Arc::new(Guard {
+            allowed_hosts,
+            token: secret(TOKEN),
+            read_token: secret(READ),
+            simple_get,
+            is_ingress: false,
+        });
         let mut with_guard = Gate::new(Arc::clone(&guard));
         with_guard.wrong_token_time = Duration::ZERO;
         gate(&mut with_guard);
@@ -225,7 +248,7 @@ mod tests {
             cloud_requests: CloudRequests::default(),
         };
         let router = routes::router_behind(with_guard, App { caller, daemon_info, guard });
-        let server = Server::start(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), router).unwrap();
+        let server = Server::start(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), None, router).unwrap();
         let address = server.address().unwrap();
         (server, address)
     }

@@ -31,15 +31,19 @@ pub(crate) mod routes;
 pub(crate) mod server;
 mod stream;
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::secret::Secret;
 pub use listen::Listen;
 
-/// How the interface is served.
+/// How one listener is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpOptions {
     /// Where.
     pub listen: Listen,
-    /// Needed for everything but health. `None` is for loopback and Unix sockets only.
+    /// The one address that may connect: Home Assistant's proxy. Connections from others are closed before anything is read.
+    pub only_from: Option<IpAddr>,
+    /// Needed for everything but health. `None` is for loopback, Unix sockets and ingress only.
     pub token: Option<Secret>,
     /// May look and change nothing.
     pub read_token: Option<Secret>,
@@ -47,4 +51,27 @@ pub struct HttpOptions {
     pub allowed_hosts: Vec<Box<str>>,
     /// Whether a `GET` with the token in its query may switch a plug.
     pub simple_get: bool,
+}
+
+/// The listener of the Home Assistant app: the Supervisor's proxy ("ingress") connects to it, and nobody else. It lets in who
+/// is logged in to Home Assistant, so there is no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IngressOptions {
+    /// The address and the port that the Supervisor gives to the app.
+    pub listen: SocketAddr,
+    /// The address of the proxy.
+    pub only_from: IpAddr,
+}
+
+impl From<IngressOptions> for HttpOptions {
+    fn from(IngressOptions { listen, only_from }: IngressOptions) -> Self {
+        Self {
+            listen: Listen::Tcp(listen),
+            only_from: Some(only_from),
+            token: None,
+            read_token: None,
+            allowed_hosts: Vec::new(),
+            simple_get: false,
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -55,16 +55,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens and serves, in a task on the current runtime.
+    /// Listens and serves, in a task on the current runtime. `only_from`: the one address that may connect, if not all may.
     ///
     /// # Errors
     /// The address is taken, or may not be used.
-    pub(crate) fn start(listen: &Listen, router: Router) -> io::Result<Self> {
-        Self::start_within(Limits::default(), listen, router)
+    pub(crate) fn start(listen: &Listen, only_from: Option<IpAddr>, router: Router) -> io::Result<Self> {
+        Self::start_within(Limits::default(), HttpListener::bind(listen, only_from)?, router)
     }
 
-    fn start_within(limits: Limits, listen: &Listen, router: Router) -> io::Result<Self> {
-        let listener = Arc::new(HttpListener::bind(listen)?);
+    fn start_within(limits: Limits, listener: HttpListener, router: Router) -> io::Result<Self> {
+        let listener = Arc::new(listener);
         let (routers, new_routers) = watch::channel(router);
         let mut task = JoinSet::new();
         task.spawn(accept(limits, Arc::downgrade(&listener), new_routers));
@@ -92,7 +92,7 @@ impl Server {
 
 async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch::Receiver<Router>) {
     let mut connections = Connections::new(limits);
-    let mut failing = Repeated::default();
+    let (mut failing, mut strangers) = (Repeated::default(), Repeated::default());
     let mut last_failure = None;
     loop {
         tokio::select! {
@@ -106,6 +106,12 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
                 }
                 // The client has gone again.
                 Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Some(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                    // One reason for all of them: addresses that take turns must not fill the log.
+                    if strangers.failed("stranger", std::time::Instant::now()).is_some() {
+                        tracing::warn!("http: a connection was closed: {error}");
+                    }
+                }
                 Some(Err(error)) => {
                     if failing.failed(&error.to_string(), std::time::Instant::now()).is_some() {
                         tracing::warn!(
@@ -277,7 +283,8 @@ mod tests {
     }
 
     fn start(limits: Limits, router: Router) -> Server {
-        Server::start_within(limits, &Listen::Tcp("127.0.0.1:0".parse().unwrap()), router).unwrap()
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        Server::start_within(limits, HttpListener::bind(&listen, None).unwrap(), router).unwrap()
     }
 
     fn says(text: &'static str) -> Router {
@@ -484,11 +491,11 @@ mod tests {
         let mut stream = sends(&server, GET).await;
         hears(&mut stream, "hello").await;
         drop(server);
-        let again = Server::start(&Listen::Tcp(address), says("again")).unwrap();
+        let again = Server::start(&Listen::Tcp(address), None, says("again")).unwrap();
         assert_eq!(rest(stream).await, "");
         assert!(answer(&again, GET_AND_CLOSE).await.ends_with("again"));
         assert_eq!(
-            Server::start(&Listen::Tcp(address), says("taken")).unwrap_err().kind(),
+            Server::start(&Listen::Tcp(address), None, says("taken")).unwrap_err().kind(),
             ErrorKind::AddrInUse
         );
     }
@@ -497,7 +504,7 @@ mod tests {
     async fn a_unix_socket_serves_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("http.sock");
-        let server = Server::start(&Listen::Unix(path.clone()), says("hello")).unwrap();
+        let server = Server::start(&Listen::Unix(path.clone()), None, says("hello")).unwrap();
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(GET_AND_CLOSE.as_bytes()).await.unwrap();
         assert!(rest(stream).await.ends_with("hello"));
