@@ -13,6 +13,8 @@ const TOKEN: &str = "canary-canary-canary";
 const READ_TOKEN: &str = "reader-reader-reader";
 const NAME: &str = "hs100d.lan";
 const LONGEST_COMPLAINT: usize = 256;
+/// The bit of the choice for the listener behind Home Assistant's proxy.
+const INGRESS: u8 = 8;
 
 /// The first byte chooses the rules; the rest is the head of a request.
 pub fn hold(input: &[u8]) {
@@ -37,7 +39,7 @@ pub fn hold(input: &[u8]) {
             assert!(change.is_err() || may_change, "{uri} {headers:?}");
         }
         if change.is_ok() {
-            changes_only_for_our_own_page(&method, &headers, simple_get && query_token.is_some());
+            changes_only_for_our_own_page(&method, &headers, simple_get && query_token.is_some(), choice);
         }
     }
 }
@@ -61,7 +63,7 @@ fn guard_of(choice: u8, simple_get: bool) -> Guard {
         token: (choice & 2 != 0).then(|| secret(TOKEN)),
         read_token: (choice & 4 != 0).then(|| secret(READ_TOKEN)),
         simple_get,
-        is_ingress: choice & 8 != 0,
+        is_ingress: choice & INGRESS != 0,
     }
 }
 
@@ -74,6 +76,9 @@ fn is_ours(headers: &HeaderMap, choice: u8) -> bool {
     let values: Vec<_> = headers.get_all("host").iter().collect();
     let [host] = values[..] else { return false };
     let Ok(host) = host.to_str() else { return false };
+    if choice & INGRESS != 0 {
+        return true;
+    }
     let end = host.find(']').map(|end| end + 1).or(host.find(':')).unwrap_or(host.len());
     let (name, port) = host.split_at(end);
     let is_port =
@@ -97,14 +102,23 @@ fn holds(headers: &HeaderMap, tokens: &[&str]) -> bool {
     tokens.iter().any(|token| value.contains(token)) || is_basic
 }
 
-fn changes_only_for_our_own_page(method: &Method, headers: &HeaderMap, has_query_token: bool) {
+fn changes_only_for_our_own_page(method: &Method, headers: &HeaderMap, has_query_token: bool, choice: u8) {
     assert!(*method != Method::HEAD, "nothing changes by HEAD");
     assert!(*method != Method::GET || has_query_token, "nothing changes by GET");
     if [Method::GET, Method::OPTIONS].contains(method) {
         return;
     }
     let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-    let host = all("host")[0].to_ascii_lowercase();
+    let host = match &all("x-forwarded-host")[..] {
+        [forwarded]
+            if choice & INGRESS != 0
+                && HeaderValue::from_bytes(forwarded).is_ok_and(|it| it.to_str().is_ok()) =>
+        {
+            forwarded
+        }
+        _ => all("host")[0],
+    };
+    let host = host.to_ascii_lowercase();
     match (&all("sec-fetch-site")[..], &all("origin")[..]) {
         ([], []) => {}
         ([], [origin]) => {

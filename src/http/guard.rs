@@ -373,6 +373,31 @@ mod tests {
     }
 
     #[test]
+    fn behind_home_assistants_proxy_any_name_is_taken_and_other_sites_still_change_nothing() {
+        let ingress = Guard { is_ingress: true, ..guard(false) };
+        let post = |lines: &[(&'static str, &str)]| {
+            [&ingress, &guard(false)]
+                .map(|guard| guard.check(Scope::Change, &Method::POST, &all(lines), None))
+        };
+        let home = ("host", "home.example:8123");
+        let (refused, other) = (Err(Refusal::CrossSite), Err(Refusal::OtherHost));
+        assert_eq!(post(&[home]), [Ok(()), other]);
+        assert_eq!(post(&[home, ("sec-fetch-site", "same-origin")]), [Ok(()), other]);
+        assert_eq!(post(&[home, ("sec-fetch-site", "cross-site")]), [refused, other]);
+        assert_eq!(post(&[home, ("origin", "http://home.example:8123")]), [Ok(()), other]);
+        assert_eq!(post(&[home, ("origin", "http://evil.example")]), [refused, other]);
+        assert_eq!(post(&[]), [Err(Refusal::NoHost); 2]);
+        // A proxy in front of Home Assistant has put its own name into `Host`.
+        let inner = [("host", "127.0.0.1:8123"), ("x-forwarded-host", "home.example")];
+        let from = |origin| post(&[inner[0], inner[1], ("origin", origin)]);
+        assert_eq!(from("https://home.example"), [Ok(()), refused], "only the proxy is believed");
+        assert_eq!(from("http://127.0.0.1:8123"), [refused, Ok(())]);
+        let twice = [inner[0], inner[1], inner[1], ("origin", "https://home.example")];
+        assert_eq!(post(&twice), [refused; 2]);
+        assert_eq!(ingress.check(Scope::Change, &Method::GET, &all(&[home]), None), Err(Refusal::Get));
+    }
+
+    #[test]
     fn a_get_changes_something_only_with_the_full_token_in_its_query_where_that_is_allowed() {
         let map = headers(&[("host", "localhost"), ("authorization", "Bearer 0123456789abcdef")]);
         for (token, simple_get, query, expected) in [

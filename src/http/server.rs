@@ -335,6 +335,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_the_one_address_that_may_connect_is_answered() {
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let proxy: IpAddr = "127.0.0.2".parse().unwrap();
+        let server = Server::start(&listen, Some(proxy), says("hello")).unwrap();
+        let address = server.address().unwrap();
+        for (client, expected) in
+            [("127.0.0.3", ""), ("127.0.0.2", "hello"), ("127.0.0.1", ""), ("127.0.0.2", "hello")]
+        {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(client.parse().unwrap(), 0)).unwrap();
+            let mut stream = socket.connect(address).await.unwrap();
+            // A closed connection may refuse it already.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+            let mut answer = Vec::new();
+            let _ = timeout(BOUND, stream.read_to_end(&mut answer)).await.expect("the connection ends");
+            let answer = String::from_utf8(answer).unwrap();
+            assert_eq!(answer.is_empty(), expected.is_empty(), "{client}: {answer}");
+            assert!(answer.ends_with(expected), "{client}: {answer}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_head_that_is_too_large_or_is_no_head_is_answered_with_a_problem() {
         let server = start(limits(), says("hello"));
         let head =
