@@ -188,15 +188,21 @@ causes! {
         "correct [cloud] username and password (the Kasa app shows whether they are right; each wrong try brings the \
          lock nearer)";
     ACCOUNT_UNKNOWN = "account-unknown",
-        "the cloud does not know the e-mail address",
+        "the cloud does not know the e-mail address, or not for the app that hs100d names",
         "write [cloud] username as the Kasa app shows it under Me > Account, and leave [cloud] url at \
-         https://wap.tplinkcloud.com, which knows all regions";
+         https://wap.tplinkcloud.com, which knows all regions; if both are right, name another app in [cloud] app_type, \
+         such as \"Kasa_iOS\"";
+    APP_UNKNOWN = "app-unknown",
+        "the cloud does not know the app that hs100d names",
+        "correct [cloud] app_type, or leave it out: \"Kasa_Android\" and \"Kasa_iOS\" are names that the cloud knew";
     LOGIN_MALFORMED = "username-malformed",
         "the cloud does not accept it as an e-mail address or a password",
         "write [cloud] username as the Kasa app shows it under Me > Account, without spaces, and check the password";
     TWO_STEP = "two-step-verification",
-        "the account uses two-step verification, which closes this interface",
-        "turn two-step verification off in the Kasa app (Me > Account), or use a second account without it";
+        "the account uses two-step verification, which closes this interface; or, rarely, the cloud does not accept the app \
+         that hs100d names",
+        "turn two-step verification off in the Kasa app (Me > Account), or use a second account without it; if it is off, \
+         name another app in [cloud] app_type, such as \"Kasa_iOS\", or a version in [cloud] app_version";
     ACCOUNT_LOCKED = "account-locked",
         "the account is locked after wrong passwords or codes",
         "wait an hour, and log in with the Kasa app";

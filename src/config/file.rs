@@ -40,6 +40,8 @@ const CLOUD_AFTER: Span = milliseconds(50, 30_000);
 const COMMAND_TTL: Span = seconds(1, 600);
 /// The longest client id, in characters. Brokers differ in what they accept beyond.
 const NAME_LEN: usize = 128;
+/// The longest name or version of an app; those of TP-Link's apps have 20 characters.
+const APP_LEN: usize = 64;
 /// The most broadcast addresses; more than a home has networks.
 const BROADCASTS: usize = 64;
 /// The most names that a browser may use for this machine.
@@ -253,6 +255,8 @@ pub(super) struct Cloud {
     pub(super) username: Option<Spanned<Secret>>,
     pub(super) password: Password,
     pub(super) url: Option<Spanned<String>>,
+    pub(super) app_type: Option<Spanned<String>>,
+    pub(super) app_version: Option<Spanned<String>>,
     pub(super) poll_interval: Option<Spanned<Duration>>,
 }
 
@@ -264,6 +268,8 @@ impl Cloud {
             username: t.secret("username"),
             password: Password::take(t),
             url: t.parsed("url", cloud_url),
+            app_type: t.parsed("app_type", app_word),
+            app_version: t.parsed("app_version", app_word),
             poll_interval: t.duration("poll_interval", CLOUD_POLL_INTERVAL),
         }
     }
@@ -348,6 +354,18 @@ fn cloud_url(text: &str) -> Result<String, String> {
         BadHost::UserInfo => format!("{bad}: move them to cloud.username and cloud.password"),
         _ => bad.to_string(),
     })
+}
+
+/// The name or the version of an app, as the cloud's own apps have them.
+fn app_word(text: &str) -> Result<String, String> {
+    let is_app_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if text.len() > APP_LEN || !text.bytes().all(is_app_byte) {
+        return Err(format!(
+            "may hold letters, digits, \".\", \"-\" and \"_\", at most {APP_LEN} (is {})",
+            quoted(text)
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 fn client_id(text: &str) -> Result<String, String> {

@@ -203,6 +203,10 @@ fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
                 password_file("/etc/hs100d/cloud.password")
             )
         }
+        "app" | "app_name" | "apptype" => format!("write {}", line("app_type", "Kasa_Android")),
+        "app_ver" | "appversion" | "appver" | "version" => {
+            format!("write {}", line("app_version", "3.4.451"))
+        }
         "token" => "`hs100d cloud login` gets the token; remove this line".to_owned(),
         "host" | "server" | "region" | "endpoint" | "uri" => {
             format!(

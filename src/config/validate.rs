@@ -19,6 +19,7 @@ use crate::mqtt::topics::is_below;
 use crate::mqtt::{TlsOptions, broker, homeassistant};
 use crate::permissions::FilePermissions;
 use crate::secret::Secret;
+use crate::transport::cloud::request::AppIdentity;
 use crate::transport::{cloud, discovery};
 
 /// The plugs' port, TCP and UDP.
@@ -207,12 +208,17 @@ impl Validator<'_> {
                 Diagnostic::of("cloud.username", "is missing: add the e-mail address of the account");
             self.fault(Diagnostic { line: Some(written.line), ..missing });
         }
+        let app = AppIdentity::default();
         CloudConfig {
             poll_interval: or(written.poll_interval.as_ref(), RoutePolicy::default().cloud_poll_interval),
             options: cloud::CloudOptions {
                 username: written.username.map(|at| at.value.expose().to_owned()).unwrap_or_default(),
                 password: self.password(written.password, "cloud.password"),
                 url: written.url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value),
+                app: AppIdentity {
+                    app_type: written.app_type.map_or(app.app_type, |at| at.value),
+                    version: written.app_version.map(|at| at.value),
+                },
             },
         }
     }

@@ -198,6 +198,13 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
             "[cloud]\nusername = \"a\"\nurl = \"https://example.com\"",
             "cloud.url: must name a host under tplinkcloud.com",
         ),
+        (
+            "[cloud]\nusername = \"a\"\napp_type = \"Kasa Android\"",
+            "hs100d.toml:3: cloud.app_type: may hold letters, digits,",
+        ),
+        ("[cloud]\nusername = \"a\"\napp_version = \"\"", "cloud.app_version: is empty: fill it in"),
+        ("[cloud]\nusername = \"a\"\napp_version = 3", "cloud.app_version: must be text in quotes"),
+        ("[cloud]\nusername = \"a\"\napp_name = \"x\"", "write app_type = \"Kasa_Android\""),
         // Routes that are not configured.
         (
             "[local]\nenabled = false",

@@ -159,6 +159,8 @@ fn every_room_is_told_what_was_written_for_it() {
         username = "me@example.com"
         password = "cloudy"
         url = "https://eu-wap.tplinkcloud.com/"
+        app_type = "Kasa_iOS"
+        app_version = "3.4.451"
         poll_interval = "2m"
         [routing]
         cloud_after = "1s"
@@ -202,6 +204,8 @@ fn every_room_is_told_what_was_written_for_it() {
     let cloud = config.cloud.unwrap();
     assert_eq!(cloud.options.url, "https://eu-wap.tplinkcloud.com");
     assert_eq!(cloud.options.password.unwrap().expose(), "cloudy");
+    let app = cloud.options.app;
+    assert_eq!((app.app_type.as_str(), app.version.as_deref()), ("Kasa_iOS", Some("3.4.451")));
 
     let all = RoutePolicy {
         preference: RoutePreference::LocalThenCloud,

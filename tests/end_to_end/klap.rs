@@ -69,6 +69,7 @@ fn config_of(home: &SimHome) -> Config {
             username: ACCOUNT.0.to_owned(),
             password: Some(Secret::new(ACCOUNT.1.to_owned())),
             url: home.cloud().url(),
+            app: cloud::request::AppIdentity::default(),
         },
         poll_interval: std::time::Duration::from_secs(60),
     });

@@ -12,6 +12,7 @@ use hs100d::bridge::event::{CloudStatus, Event, Exchange, ExchangeId, PlugKey, T
 use hs100d::model::{DeviceId, Failure, RelayState};
 use hs100d::secret::Secret;
 use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::cloud::request::AppIdentity;
 use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, CloudOptions, TokenStore, Tokens};
 use serde_json::{Value, json};
@@ -271,6 +272,7 @@ pub(crate) fn options(canned: &CannedCloud, password: Option<&str>) -> CloudOpti
         username: USERNAME.to_owned(),
         password: password.map(|password| Secret::new(password.to_owned())),
         url: canned.url.clone(),
+        app: AppIdentity::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use hs100d::bridge::event::{CloudStatus, Event, Target};
 use hs100d::model::{Address, Failure, LanProtocol, RelayState};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::host::BadHost;
+use hs100d::transport::cloud::request::AppIdentity;
 use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, CloudError, CloudOptions, CloudStartError};
 use serde_json::json;
@@ -240,7 +241,12 @@ async fn no_token_goes_to_a_host_outside_the_vendors_domain() {
 async fn a_bad_url_in_the_config_is_refused_at_the_start() {
     let start = |url: &str| {
         let (events, _) = mpsc::unbounded_channel();
-        let options = CloudOptions { username: USERNAME.to_owned(), password: None, url: url.to_owned() };
+        let options = CloudOptions {
+            username: USERNAME.to_owned(),
+            password: None,
+            url: url.to_owned(),
+            app: AppIdentity::default(),
+        };
         let (shared, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
         Cloud::start(options, TERMINAL, None, shared, events, memory).map(drop)
     };

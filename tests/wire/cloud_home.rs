@@ -14,6 +14,7 @@ use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::fault::{CloudLink, SwitchAndReadFault};
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::cloud::request::AppIdentity;
 use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, CloudOptions, Tokens};
 use tokio::sync::mpsc;
@@ -31,10 +32,15 @@ async fn home() -> (SimHome, Cloud) {
 }
 
 fn wire(home: &SimHome, password: Option<&str>, tokens: Option<Tokens>) -> Cloud {
+    wire_as(home, password, tokens, AppIdentity::default())
+}
+
+fn wire_as(home: &SimHome, password: Option<&str>, tokens: Option<Tokens>, app: AppIdentity) -> Cloud {
     let options = CloudOptions {
         username: HomeOptions::ACCOUNT.0.to_owned(),
         password: password.map(|password| Secret::new(password.to_owned())),
         url: home.cloud().url(),
+        app,
     };
     let (events, _) = mpsc::unbounded_channel();
     let (shared, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
@@ -62,6 +68,31 @@ async fn plugs_of_two_regions_are_switched_and_read_each_at_its_own_server() {
     assert_eq!(cloud.list().await.unwrap().len(), 2);
     assert_eq!(home.cloud().calls(Method::Login), 1);
     until("the status is ok", || cloud.status() == CloudStatus::Ok).await;
+}
+
+#[tokio::test]
+async fn an_account_that_insists_on_an_app_is_served_once_the_config_names_it() {
+    let (home, cloud) = home().await;
+    home.cloud().account(|account| account.app_type = Some("Kasa_iOS".to_owned()));
+    let stopped = ask(&home, &cloud, 0, ON).await;
+    let Err(Failure::CloudStopped(why)) = stopped else { panic!("{stopped:?}") };
+    assert!(why.contains("error -20600") && why.contains("[cloud] app_type"), "{why}");
+    let app = AppIdentity { app_type: "Kasa_iOS".to_owned(), version: Some("3.4.451".to_owned()) };
+    let other = wire_as(&home, Some(cloud::PASSWORD), None, app);
+    assert_eq!(ask(&home, &other, 0, ON).await, Ok(Reply::Done));
+    home.cloud().void_tokens(-20651);
+    assert!(ask(&home, &other, 0, Request::SysInfo).await.is_ok());
+    let records = home.cloud().records();
+    let (refused, of_the_other) = records.split_at(1);
+    assert!(refused[0].uri == "/" && refused[0].body.contains(r#""appType":"Kasa_Android""#));
+    let methods: Vec<_> = of_the_other.iter().map(|record| record.method).collect();
+    for method in [Method::Login, Method::DeviceList, Method::Passthrough, Method::RefreshToken] {
+        assert!(methods.contains(&method), "{methods:?}");
+    }
+    for record in of_the_other {
+        assert_eq!(record.uri, "/?appName=Kasa_iOS&appVer=3.4.451");
+        assert!(record.body.contains(r#""appType":"Kasa_iOS""#), "{:?}", record.method);
+    }
 }
 
 #[tokio::test]

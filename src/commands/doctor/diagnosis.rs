@@ -511,6 +511,7 @@ mod tests {
             (stopped(), code(-20615), cause::LOGIN_MALFORMED),
             (stopped(), code(-20677), cause::TWO_STEP),
             (stopped(), code(-23003), cause::TWO_STEP),
+            (stopped(), code(-23001), cause::APP_UNKNOWN),
             (stopped(), code(-20661), cause::ACCOUNT_LOCKED),
             (stopped(), code(-20662), cause::ACCOUNT_LOCKED),
             (stopped(), code(-20602), cause::ACCOUNT_NEEDS_CARE),

@@ -36,6 +36,8 @@ pub struct SimAccount {
     pub(crate) lock_after: u32,
     /// Each refresh returns a new refresh token and voids the old one.
     pub rotates_refresh_token: bool,
+    /// The only `appType` that this account may log in with; another gets -20600. `None`: any that the cloud knows.
+    pub app_type: Option<String>,
     wrong_passwords: u32,
 }
 
@@ -49,6 +51,7 @@ impl SimAccount {
             locked: false,
             lock_after: LOCK_AFTER,
             rotates_refresh_token: false,
+            app_type: None,
             wrong_passwords: 0,
         }
     }
@@ -151,6 +154,9 @@ impl AccountServer {
         let terminal = text(params, "terminalUUID")?;
         if !APP_TYPES.contains(&app_type) {
             return Err(APP_NOT_FOUND);
+        }
+        if self.account.app_type.as_deref().is_some_and(|only| only != app_type) {
+            return Err(ACCOUNT_NOT_FOUND);
         }
         self.check_password(username, password)?;
         let session = self.open_session(terminal, app_type);
@@ -426,6 +432,15 @@ mod tests {
         for (params, code) in table {
             assert_eq!(call(&mut server(), Method::Login, &params, None)["error_code"], code, "{params}");
         }
+    }
+
+    #[test]
+    fn an_account_may_insist_on_an_app() {
+        let mut server = server();
+        server.account.app_type = Some("Kasa_iOS".to_owned());
+        assert_eq!(call(&mut server, Method::Login, &login_params(), None)["error_code"], -20600);
+        let params = with(login_params(), "appType", "Kasa_iOS".into());
+        assert_eq!(call(&mut server, Method::Login, &params, None)["error_code"], 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::secret::Secret;
+use crate::transport::cloud::request::AppIdentity;
 
 /// The account as configured.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,11 +14,13 @@ pub struct CloudOptions {
     pub password: Option<Secret>,
     /// `https://wap.tplinkcloud.com`; plain http is accepted for loopback hosts only. Validated by `check_host`.
     pub url: String,
+    /// The app that requests name.
+    pub app: AppIdentity,
 }
 
 impl fmt::Debug for CloudOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CloudOptions").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("CloudOptions").field("url", &self.url).field("app", &self.app).finish_non_exhaustive()
     }
 }
 

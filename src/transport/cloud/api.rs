@@ -1,120 +1,23 @@
-//! The messages of the V1 API: requests as JSON, responses as values. Pure.
+//! The responses of the API as values. Pure. `request` has the requests.
 //!
-//! A request is a POST of `{"method":…,"params":{…}}` to the path `/`. The HTTP status is nearly always 200; whether the
-//! call succeeded is in `error_code`, sometimes also in `result.errorCode`. The plug's own reply inside a passthrough is
-//! parsed by [`crate::smarthome::message`].
+//! The HTTP status is nearly always 200; whether the call succeeded is in `error_code`, sometimes also in
+//! `result.errorCode`. The plug's own reply inside a passthrough is parsed by [`crate::smarthome::message`].
 
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroize;
 
 use crate::bridge::event::AccountPlug;
 use crate::model::{DeviceId, Mac};
-use crate::secret::{Secret, SecretBuf};
+use crate::secret::Secret;
 use crate::smarthome::lenient::repaired;
-use crate::smarthome::message::{OutletIds, Request};
 use crate::transport::cloud::codes;
 use crate::transport::cloud::error::ApiError;
 use crate::transport::cloud::host::{RefusedServer, TrustedHost};
-
-/// The app that we log in as. The cloud rejects unknown names; this app uses the V1 API.
-const APP_TYPE: &str = "Kasa_Android";
-
-/// A request.
-#[derive(Serialize)]
-struct ApiCall<P> {
-    method: &'static str,
-    params: P,
-}
-
-impl<P: Serialize> ApiCall<P> {
-    fn to_json(&self) -> SecretBuf {
-        let mut json = SecretBuf::default();
-        // A struct of strings always serializes, and a buffer always accepts it.
-        serde_json::to_writer(&mut json, self).ok();
-        json
-    }
-}
-
-/// `login`. All four parameters are mandatory; `refreshTokenNeeded` requests a refresh token.
-pub fn login(username: &str, password: &Secret, terminal: &str) -> SecretBuf {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Login<'a> {
-        app_type: &'a str,
-        cloud_user_name: &'a str,
-        cloud_password: &'a str,
-        #[serde(rename = "terminalUUID")]
-        terminal: &'a str,
-        refresh_token_needed: bool,
-    }
-    let params = Login {
-        app_type: APP_TYPE,
-        cloud_user_name: username,
-        cloud_password: password.expose(),
-        terminal,
-        refresh_token_needed: true,
-    };
-    ApiCall { method: "login", params }.to_json()
-}
-
-/// `refreshToken`, with the app and terminal of the login.
-pub fn refresh(refresh_token: &Secret, terminal: &str) -> SecretBuf {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Refresh<'a> {
-        app_type: &'a str,
-        refresh_token: &'a str,
-        #[serde(rename = "terminalUUID")]
-        terminal: &'a str,
-    }
-    let params = Refresh { app_type: APP_TYPE, refresh_token: refresh_token.expose(), terminal };
-    ApiCall { method: "refreshToken", params }.to_json()
-}
-
-/// The first parameters of each request that needs a token.
-///
-/// Most clients put the token into the query. We put it into the body, because URLs appear in proxy logs and error
-/// texts. Home Assistant's integration on pykasacloud has done the same for years.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WithToken<'a> {
-    token: &'a str,
-    app_type: &'a str,
-}
-
-impl<'a> WithToken<'a> {
-    fn of(token: &'a Secret) -> Self {
-        Self { token: token.expose(), app_type: APP_TYPE }
-    }
-}
-
-/// `getDeviceList`.
-pub fn device_list(token: &Secret) -> SecretBuf {
-    ApiCall { method: "getDeviceList", params: WithToken::of(token) }.to_json()
-}
-
-/// `passthrough`. `requestData` is a string with the plug's own JSON in it, not an object.
-pub fn passthrough(token: &Secret, device_id: &DeviceId, request: &Request) -> SecretBuf {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Passthrough<'a> {
-        #[serde(flatten)]
-        pass: WithToken<'a>,
-        device_id: &'a str,
-        request_data: &'a str,
-    }
-    let mut json = Vec::new();
-    request.write_json(OutletIds::Long(device_id), &mut json);
-    let json = String::from_utf8_lossy(&json);
-    let params =
-        Passthrough { pass: WithToken::of(token), device_id: device_id.as_str(), request_data: &json };
-    ApiCall { method: "passthrough", params }.to_json()
-}
 
 /// A response, whatever its status.
 #[derive(PartialEq, Eq)]
@@ -476,7 +379,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::RelayState;
     use crate::transport::cloud::codes::Reaction;
     use crate::transport::cloud::host::{BadHost, check_host};
 
@@ -490,46 +392,8 @@ mod tests {
         page(200, &body.to_string())
     }
 
-    fn encoded(json: SecretBuf) -> Value {
-        serde_json::from_slice(&json).unwrap()
-    }
-
     fn account() -> TrustedHost {
         check_host("https://wap.tplinkcloud.com").unwrap()
-    }
-
-    #[test]
-    fn a_login_says_all_that_is_mandatory_and_asks_for_a_refresh_token() {
-        let password = Secret::new("\"'\\/{}$ü ".to_owned());
-        assert_eq!(
-            encoded(login("me@example.com", &password, "uuid")),
-            json!({"method": "login", "params": {"appType": "Kasa_Android", "cloudUserName": "me@example.com",
-                "cloudPassword": "\"'\\/{}$ü ", "terminalUUID": "uuid", "refreshTokenNeeded": true}})
-        );
-    }
-
-    #[test]
-    fn a_refresh_names_the_terminal_of_the_login() {
-        assert_eq!(
-            encoded(refresh(&Secret::new("r".to_owned()), "uuid")),
-            json!({"method": "refreshToken",
-                "params": {"appType": "Kasa_Android", "refreshToken": "r", "terminalUUID": "uuid"}})
-        );
-    }
-
-    #[test]
-    fn the_plugs_words_travel_as_a_text_and_the_token_in_the_body() {
-        let token = Secret::new("t".to_owned());
-        let request = Request::SetRelay(RelayState::On);
-        assert_eq!(
-            encoded(passthrough(&token, &DeviceId::new(ID).unwrap(), &request)),
-            json!({"method": "passthrough", "params": {"token": "t", "appType": "Kasa_Android", "deviceId": ID,
-                "requestData": r#"{"system":{"set_relay_state":{"state":1}}}"#}})
-        );
-        assert_eq!(
-            encoded(device_list(&token)),
-            json!({"method": "getDeviceList", "params": {"token": "t", "appType": "Kasa_Android"}})
-        );
     }
 
     #[test]

@@ -13,13 +13,14 @@ use tracing::{debug, warn};
 
 use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass};
 use crate::bridge::event::{CloudStatus, Event};
-use crate::secret::{Secret, SecretBuf};
+use crate::secret::Secret;
 use crate::transport::cloud::account::{TokenStore, Tokens};
 use crate::transport::cloud::api::{self, Granted};
 use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::http::{HttpClient, HttpLimits};
 use crate::transport::cloud::outage::About;
+use crate::transport::cloud::request::ApiRequest;
 use crate::transport::cloud::session::{
     Denied, GrantKind, RefusedToken, Session, SessionAccount, SessionStep, Settled, Token,
 };
@@ -165,8 +166,8 @@ pub enum AuthRequest {
 pub struct TokenRequest {
     /// Which of the two.
     pub kind: GrantKind,
-    /// Its body; holds secrets.
-    pub json: SecretBuf,
+    /// What to send; holds secrets.
+    pub request: ApiRequest,
     /// Receives the result of a login by hand.
     pub(crate) reply: Option<oneshot::Sender<Result<(), CloudError>>>,
 }
@@ -282,7 +283,7 @@ impl AuthQueue {
         reply: Option<oneshot::Sender<Result<(), CloudError>>>,
     ) -> TokenRequest {
         self.running = Some(kind);
-        TokenRequest { kind, json: self.session.request_body(kind), reply }
+        TokenRequest { kind, request: self.session.request(kind), reply }
     }
 
     fn serve_waiting(&mut self, settled: &Settled, now: Instant) -> Option<TokenRequest> {
@@ -365,7 +366,7 @@ impl AuthTask {
     async fn run_request(&mut self, request: TokenRequest) -> Option<Option<TokenRequest>> {
         let limits = HttpLimits { deadline: Instant::now() + AUTH_TIME, size: AUTH_SIZE, resend: false };
         let (http, host) = (self.http.clone(), self.host.clone());
-        let post = http.post(&host, request.json, limits);
+        let post = http.post(&host, request.request, limits);
         tokio::pin!(post);
         let response = loop {
             tokio::select! {
@@ -445,6 +446,7 @@ impl AuthTask {
 mod tests {
     use super::*;
     use crate::transport::cloud::host::check_host;
+    use crate::transport::cloud::request::AppIdentity;
     use crate::transport::cloud::session::AccountMemory;
 
     fn queue() -> AuthQueue {
@@ -453,6 +455,7 @@ mod tests {
             password: Some(Secret::new("pretend".to_owned())),
             terminal: uuid::Uuid::nil(),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
+            app: AppIdentity::default(),
             memory: AccountMemory::default(),
         };
         AuthQueue::new(account, None)

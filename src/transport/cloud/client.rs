@@ -1,16 +1,18 @@
 //! A call with the account's token: admitted, sent, repeated once with another token if that was refused, and reported to
 //! the session.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass};
-use crate::secret::{Secret, SecretBuf};
+use crate::secret::Secret;
 use crate::transport::cloud::api::HttpResponse;
 use crate::transport::cloud::auth_task::AuthHandle;
 use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::http::{HttpClient, HttpLimits};
 use crate::transport::cloud::outage::About;
+use crate::transport::cloud::request::{ApiRequest, AppIdentity};
 use crate::transport::cloud::session::{RefusedToken, Token};
 
 /// Makes calls. Cheap to clone.
@@ -20,6 +22,8 @@ pub(super) struct CloudClient {
     pub(crate) http: HttpClient,
     /// The account's own host.
     pub(crate) account: TrustedHost,
+    /// The app that requests name.
+    pub(crate) app: Arc<AppIdentity>,
     pub(crate) requests: CloudRequests,
 }
 
@@ -43,7 +47,7 @@ impl CloudClient {
     /// Makes the call, at most twice.
     pub(super) async fn call<T, W, R>(&self, call: AccountCall<'_, W, R>) -> Result<T, CloudError>
     where
-        W: Fn(&Secret) -> SecretBuf,
+        W: Fn(&Secret) -> ApiRequest,
         R: Fn(&HttpResponse) -> Result<T, ApiError>,
     {
         let token = self.auth.acquire(call.urgent, call.deadline).await?;
@@ -60,7 +64,7 @@ impl CloudClient {
 
     async fn send<T, W, R>(&self, call: &AccountCall<'_, W, R>, token: &Token) -> Result<T, ApiError>
     where
-        W: Fn(&Secret) -> SecretBuf,
+        W: Fn(&Secret) -> ApiRequest,
         R: Fn(&HttpResponse) -> Result<T, ApiError>,
     {
         // Each request to a plug may be sent twice: it sets an absolute state, or the plug is already rebooting.

@@ -174,7 +174,7 @@ pub(crate) static CODES: &[CodeRow] = &[
     one(-20677, "the account uses two-step verification", Reaction::Stop(&cause::TWO_STEP)),
     run(-20801, -20803, "logged in with another app", Reaction::Renew),
     one(-21001, "too many verification codes from this address", Reaction::HoldBackLong),
-    one(-23001, "app not known", Reaction::Stop(&cause::UNEXPECTED)),
+    one(-23001, "app not known", Reaction::Stop(&cause::APP_UNKNOWN)),
     // The server's text is "App version is too old"; it refuses two-step accounts at this API with it.
     one(-23003, "the account uses two-step verification", Reaction::Stop(&cause::TWO_STEP)),
     one(-25001, "the plug's own token expired", Reaction::Plug(PlugFault::Offline)),

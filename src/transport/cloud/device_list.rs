@@ -15,6 +15,7 @@ use crate::bridge::counters::CloudMethod;
 use crate::bridge::event::Event;
 use crate::logging::Repeated;
 use crate::model::DeviceId;
+use crate::secret::Secret;
 use crate::transport::cloud::api::{self, Row};
 use crate::transport::cloud::client::{AccountCall, CloudClient};
 use crate::transport::cloud::codes::PlugFault;
@@ -343,7 +344,7 @@ async fn fetch(client: &CloudClient) -> Result<Vec<Row>, CloudError> {
         deadline: Instant::now() + LIST_TIME,
         size: LIST_SIZE,
         about: None,
-        request: api::device_list,
+        request: |token: &Secret| client.app.device_list(token),
         read: |response: &api::HttpResponse| api::read_device_list(response, &client.account),
     };
     client.call(call).await

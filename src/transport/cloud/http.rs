@@ -17,6 +17,7 @@ use crate::secret::SecretBuf;
 use crate::transport::cloud::api::HttpResponse;
 use crate::transport::cloud::error::{ApiError, ConnectError};
 use crate::transport::cloud::host::TrustedHost;
+use crate::transport::cloud::request::ApiRequest;
 use crate::transport::lan::fd_budget::is_out_of_files;
 
 /// To connect, TLS included.
@@ -57,13 +58,17 @@ impl HttpClient {
     pub(super) async fn post(
         &self,
         host: &TrustedHost,
-        json: SecretBuf,
+        request: ApiRequest,
         limits: HttpLimits,
     ) -> Result<HttpResponse, ApiError> {
-        let json = json.into_bytes();
+        let url = match request.query.as_str() {
+            "" => host.url().to_owned(),
+            query => format!("{}?{query}", host.url()),
+        };
+        let json = request.body.into_bytes();
         let exchange = async {
-            let response = match self.send(host, json.clone()).await {
-                Err(ApiError::Broken) if limits.resend => self.send(host, json).await?,
+            let response = match self.send(&url, json.clone()).await {
+                Err(ApiError::Broken) if limits.resend => self.send(&url, json).await?,
                 sent => sent?,
             };
             read(response, limits.size).await
@@ -71,9 +76,9 @@ impl HttpClient {
         timeout_at(limits.deadline.into(), exchange).await.unwrap_or(Err(ApiError::TimedOut))
     }
 
-    async fn send(&self, host: &TrustedHost, json: Bytes) -> Result<Response, ApiError> {
+    async fn send(&self, url: &str, json: Bytes) -> Result<Response, ApiError> {
         let json_type = HeaderValue::from_static("application/json");
-        let request = self.client.post(host.url()).header(CONTENT_TYPE, json_type).body(json);
+        let request = self.client.post(url).header(CONTENT_TYPE, json_type).body(json);
         request.send().await.map_err(|error| sort(&error))
     }
 }
@@ -183,7 +188,7 @@ mod tests {
         let http = HttpClient { client: client.expect("certificate authorities on the machine that tests") };
         let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
         let limits = HttpLimits { deadline: Instant::now() + CONNECT, size: 1, resend: false };
-        let error = http.post(&host, SecretBuf::default(), limits).await.unwrap_err();
+        let error = http.post(&host, ApiRequest::default(), limits).await.unwrap_err();
         server.join().unwrap();
         assert!(matches!(error, ApiError::Unreachable(_)), "{error:?}");
         error.to_string()

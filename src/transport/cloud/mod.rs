@@ -8,8 +8,8 @@
 //!     +-- find, list ---> device_list            one task: which server each plug is connected to
 //! ```
 //!
-//! Below them, without I/O: `session` (the token's life, the status), `outage` (one plug fails or all of them), `api` (the
-//! messages), `codes` (the table of errors), `host` (the hosts that may get a token), `rate_limit` (how often). Nothing
+//! Below them, without I/O: `session` (the token's life, the status), `outage` (one plug fails or all of them), `request` and
+//! `api` (the messages), `codes` (the table of errors), `host` (the hosts that may get a token), `rate_limit` (how often). Nothing
 //! uses the network before the first call, nothing decides about routes, and no secret reaches a log, an error or a `Debug`
 //! text.
 
@@ -24,6 +24,7 @@ pub mod host;
 mod http;
 pub(crate) mod outage;
 pub mod rate_limit;
+pub mod request;
 pub mod session;
 
 use std::fmt;
@@ -80,11 +81,12 @@ impl Cloud {
     ) -> Result<Self, CloudStartError> {
         let host = check_host(&options.url)?;
         let http = HttpClient::new(&host).map_err(|_| CloudStartError::NoAuthorities)?;
-        let CloudOptions { username, password, .. } = options;
+        let CloudOptions { username, password, app, .. } = options;
         let requests = memory.requests.clone();
-        let account = SessionAccount { username, password, terminal, host: host.clone(), memory };
+        let account =
+            SessionAccount { username, password, terminal, host: host.clone(), app: app.clone(), memory };
         let (auth_task, auth, status) = AuthTask::new(account, tokens, http.clone(), store, events.clone());
-        let client = CloudClient { auth, http, account: host, requests };
+        let client = CloudClient { auth, http, account: host, app: Arc::new(app), requests };
         let (list_task, devices) = DeviceListTask::new(client.clone(), events, backoff::seed(terminal));
         tokio::spawn(auth_task.run());
         tokio::spawn(list_task.run());
@@ -178,7 +180,7 @@ impl Cloud {
             deadline: exchange.deadline,
             size: PASSTHROUGH_SIZE,
             about: Some(row.device_id.clone()),
-            request: |token: &Secret| api::passthrough(token, &row.device_id, &exchange.request),
+            request: |token: &Secret| self.client.app.passthrough(token, &row.device_id, &exchange.request),
             read: |response: &api::HttpResponse| {
                 let json = api::read_passthrough(response)?;
                 Ok(read_reply(exchange, &row.device_id, &json))

@@ -10,14 +10,15 @@ use crate::backoff;
 use crate::bridge::counters::CloudRequests;
 use crate::bridge::event::CloudStatus;
 use crate::cause::{self, Cause};
-use crate::secret::{RefusedLogins, Secret, SecretBuf, Source};
+use crate::secret::{RefusedLogins, Secret, Source};
 use crate::transport::cloud::account::Tokens;
-use crate::transport::cloud::api::{self, Granted};
+use crate::transport::cloud::api::Granted;
 use crate::transport::cloud::codes::{self, CodeRow, LoginBy, Reaction};
 use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
 use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
+use crate::transport::cloud::request::{ApiRequest, AppIdentity};
 
 /// While TP-Link throttles us, shortest and longest: it lasts minutes to an hour.
 const THROTTLED: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
@@ -109,18 +110,17 @@ impl Session {
         }
     }
 
-    /// The body of the request for a token.
-    pub(crate) fn request_body(&self, kind: GrantKind) -> SecretBuf {
-        let login = |password| api::login(&self.account.username, password, &self.terminal);
-        let body = match kind {
-            GrantKind::Refresh => {
-                self.refresh_token.as_ref().map(|token| api::refresh(token, &self.terminal))
-            }
+    /// The request for a token.
+    pub(crate) fn request(&self, kind: GrantKind) -> ApiRequest {
+        let SessionAccount { app, username, .. } = &self.account;
+        let login = |password| app.login(username, password, &self.terminal);
+        let request = match kind {
+            GrantKind::Refresh => self.refresh_token.as_ref().map(|token| app.refresh(token, &self.terminal)),
             GrantKind::Login => self.account.password.as_ref().map(login),
             GrantKind::LoginByHand => self.manual_password.as_ref().map(login),
         };
         // `get_token` returns only a kind whose secret exists.
-        body.unwrap_or_default()
+        request.unwrap_or_default()
     }
 
     /// Takes the result of a login or refresh.
@@ -323,11 +323,12 @@ impl Session {
             GrantKind::Login => self.account.password.as_ref(),
             GrantKind::LoginByHand => manual_password.as_ref(),
         };
-        let SessionAccount { host, username, memory: AccountMemory { refused, .. }, .. } = &self.account;
+        let SessionAccount { username, memory: AccountMemory { refused, .. }, .. } = &self.account;
+        let server = self.account.server();
         match (password, granted) {
-            (Some(password), Ok(_)) => refused.remove(host.url(), username, password),
+            (Some(password), Ok(_)) => refused.remove(&server, username, password),
             (Some(password), Err(error)) if error.reaction().refuses_login() => {
-                refused.add(host.url(), username, password);
+                refused.add(&server, username, password);
             }
             _ => {}
         }
@@ -335,9 +336,9 @@ impl Session {
 
     /// Whether the password was refused, by this session or by one before a reload.
     fn was_refused(&self) -> bool {
-        let SessionAccount { host, username, memory: AccountMemory { refused, .. }, password, .. } =
-            &self.account;
-        password.as_ref().is_some_and(|password| refused.contains(host.url(), username, password))
+        let SessionAccount { username, memory: AccountMemory { refused, .. }, password, .. } = &self.account;
+        let server = self.account.server();
+        password.as_ref().is_some_and(|password| refused.contains(&server, username, password))
     }
 
     fn login_by(&self, kind: GrantKind) -> LoginBy {
@@ -468,8 +469,17 @@ pub struct SessionAccount {
     pub terminal: uuid::Uuid,
     /// Where to log in.
     pub host: TrustedHost,
+    /// The app that requests name.
+    pub app: AppIdentity,
     /// What earlier sessions learned.
     pub memory: AccountMemory,
+}
+
+impl SessionAccount {
+    /// Where [`AccountMemory::refused`] says that a login was refused: with another app it may be accepted there.
+    pub fn server(&self) -> String {
+        format!("{} for {}", self.host, self.app.app_type)
+    }
 }
 
 /// What a reload keeps when it starts a new session of the account. Cheap to clone; all clones share it.
@@ -560,6 +570,7 @@ mod tests {
             password: password.map(secret),
             terminal: uuid::Uuid::from_u128(7),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
+            app: AppIdentity::default(),
             memory: AccountMemory::default(),
         };
         Session::new(account, tokens)
@@ -1036,13 +1047,30 @@ mod tests {
     }
 
     #[test]
+    fn a_login_that_was_refused_for_one_app_is_tried_for_another() {
+        let now = Instant::now();
+        let refused = RefusedLogins::default();
+        let session = |app_type: &str| {
+            let mut session = session(Some("right"), None);
+            session.account.memory.refused = refused.clone();
+            session.account.app.app_type = app_type.to_owned();
+            session
+        };
+        let mut first = session("Kasa_Android");
+        assert_eq!(first.token(None, now), SessionStep::Run(GrantKind::Login));
+        failure(first.settle(GrantKind::Login, Err(ApiError::Code(-20600)), now));
+        assert!(matches!(session("Kasa_Android").token(None, now), SessionStep::Refuse(_)));
+        assert_eq!(session("Kasa_iOS").token(None, now), SessionStep::Run(GrantKind::Login));
+    }
+
+    #[test]
     fn a_login_by_hand_goes_past_every_limit() {
         let now = Instant::now();
         let mut session = session(Some("wrong"), None);
         session.token(None, now);
         failure(session.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
         session.login_by_hand(secret("right"), now);
-        let body = session.request_body(GrantKind::LoginByHand).into_text().unwrap();
+        let body = session.request(GrantKind::LoginByHand).body.into_text().unwrap();
         assert!(body.contains("right") && !body.contains("wrong"));
         tokens(session.settle(GrantKind::LoginByHand, granted("t", None), now));
         assert_eq!(used(session.token(None, now)).1, "t");

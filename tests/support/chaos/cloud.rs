@@ -14,6 +14,7 @@ use hs100d::transport::cloud::auth_task::{AuthQueue, AuthRequest, TokenRequest};
 use hs100d::transport::cloud::codes::Reaction;
 use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::check_host;
+use hs100d::transport::cloud::request::AppIdentity;
 use hs100d::transport::cloud::session::{
     AccountMemory, Denied, GrantKind, RefusedToken, SessionAccount, Settled, Token,
 };
@@ -158,6 +159,7 @@ fn account(password: u32, memory: &AccountMemory) -> SessionAccount {
         password: Some(secret(password)),
         terminal: uuid::Uuid::from_u128(0x1234_5678),
         host: check_host(HOST).expect("a host"),
+        app: AppIdentity::default(),
         memory: memory.clone(),
     }
 }
@@ -291,8 +293,7 @@ impl World {
         if self.plan.sabotage == Some(Sabotage::RepeatsRefusedLogins)
             && let Some(daemon) = self.daemon.as_mut()
         {
-            // The end of a server address.
-            let server = format!("{HOST}/");
+            let server = account(self.cloud.written_password, &daemon.calls.memory).server();
             daemon.calls.memory.refused.remove(&server, USER, &secret(self.cloud.written_password));
         }
         let tokens = self.disk.tokens.clone();
@@ -549,7 +550,8 @@ impl World {
         }
         self.tell(None, format!("the account is asked for a token: {:?}", request.kind));
         let Some(daemon) = self.daemon.as_mut() else { return };
-        daemon.calls.auth = Some((request.kind, String::from_utf8(request.json.to_vec()).expect("JSON")));
+        daemon.calls.auth =
+            Some((request.kind, String::from_utf8(request.request.body.to_vec()).expect("JSON")));
         let wait = match self.cloud.reach {
             Reach::Silent => AUTH_TIME,
             _ => self.cloud_trip(),
