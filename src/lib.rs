@@ -10,7 +10,7 @@
 //!                          |
 //!                       commands                  one file a subcommand; exit codes
 //!                      /        \
-//!                daemon          sim              the main loop | the simulated home (feature)
+//!          daemon    supervisor    sim            the main loop | Home Assistant's Supervisor | the simulated home (feature)
 //!                      \        /
 //!                   config      store             the config | what outlives a restart
 //!                       \      /
@@ -60,10 +60,11 @@ pub mod transport;
 pub mod config;
 pub mod store;
 
-// The loop, and the simulated home.
+// The loop, Home Assistant's Supervisor, and the simulated home.
 pub mod daemon;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub(crate) mod supervisor;
 
 // The command line.
 pub mod commands;

@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 9] = [
     &["payload"],
     &["mqtt", "http", "transport"],
     &["config", "store"],
-    &["daemon", "sim"],
+    &["daemon", "sim", "supervisor"],
     &["commands"],
     &["main"],
 ];

@@ -61,6 +61,7 @@ fn config_holds(config: &Config) {
             assert!(users.iter().all(|user| !user.name.is_empty() && !user.password.expose().is_empty()));
         }
         BrokerConfig::Outside { host, port, .. } => assert!(!host.is_empty() && *port != 0),
+        BrokerConfig::Awaited { .. } => panic!("a file alone is read to the end"),
     }
     if let Some(cloud) = &config.cloud {
         check_host(&cloud.options.url).expect("a host that may have the password");
@@ -200,6 +201,7 @@ fn mqtt(config: &Config, out: &mut String) {
             });
             put(out, "broker.user", Value::Array(users.collect()));
         }
+        BrokerConfig::Awaited { .. } => panic!("a file alone is read to the end"),
         BrokerConfig::Outside { host, port, tls, username, password } => {
             let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };

@@ -247,6 +247,9 @@ impl fmt::Display for CheckPlan<'_> {
     }
 }
 
+/// In place of the address.
+const AWAITED: &str = "as the Supervisor names it";
+
 impl BrokerPlan {
     fn of(broker: &BrokerConfig) -> Self {
         match broker {
@@ -256,6 +259,13 @@ impl BrokerPlan {
                 tls: false,
                 username: users.first().map(|user| user.name.clone()),
                 password: !users.is_empty(),
+            },
+            BrokerConfig::Awaited { username, password, .. } => Self {
+                embedded: false,
+                address: AWAITED.to_owned(),
+                tls: false,
+                username: username.clone(),
+                password: password.is_some(),
             },
             BrokerConfig::Outside { host, port, tls, username, password } => Self {
                 embedded: false,
@@ -278,6 +288,9 @@ impl fmt::Display for BrokerPlan {
             write!(f, "embedded, on {}", self.address)?;
             let Some(user) = &self.username else { return Ok(()) };
             return write!(f, ", for its users only, as {user}");
+        }
+        if self.address == AWAITED {
+            return f.write_str(AWAITED);
         }
         write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.address)?;
         match (&self.username, self.password) {

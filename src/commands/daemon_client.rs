@@ -12,6 +12,9 @@ use crate::store::Store;
 /// A daemon answers in milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
+/// Only the running daemon knows the broker.
+pub(super) const NO_BROKER: &str = "the config names no broker";
+
 /// How a request to the running daemon ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DaemonReply {
@@ -28,6 +31,7 @@ pub(super) async fn daemon(config: &Config, store: &Store, request: &str, payloa
     let options = match config.mqtt(store.instance(), std::path::Path::new("")) {
         MqttChoice::Embedded { link, .. } => link,
         MqttChoice::Outside(options) => options,
+        MqttChoice::Awaited => return DaemonReply::NoAnswer(NO_BROKER.to_owned()),
     };
     match mqtt::request(options, request, payload, ANSWER_WITHIN).await {
         Ok(Some(answer)) if answer["status"] == "ok" => DaemonReply::Done,

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::app::AppFiles;
 use super::{Context, Exit, Failed};
 use crate::config::service::{Reach, Service};
 use crate::config::{Config, Invalid};
@@ -14,16 +15,22 @@ pub(super) struct Installation {
     pub(super) config: Config,
     pub(super) state_dir: PathBuf,
     service: Option<Service>,
+    /// It is that of the Home Assistant app.
+    is_app: bool,
     /// What the user typed.
     typed: String,
 }
 
 impl Installation {
-    /// That of the service, if the command is beside it; else the user's own.
+    /// That of the Home Assistant app in its container; that of the service, if the command is beside it; else the user's own.
     ///
     /// # Errors
     /// Every mistake in the config.
     pub(super) fn of(context: &Context) -> Result<Self, Invalid> {
+        if let Some(app) = AppFiles::around(context) {
+            let (config, typed) = (app.config_of_files()?, context.typed.clone());
+            return Ok(Self { config, state_dir: app.state_dir, service: None, is_app: true, typed });
+        }
         let config_path = context.config_path();
         let service = Service::beside(&config_path, &context.environment);
         let environment = context.environment.clone();
@@ -34,7 +41,7 @@ impl Installation {
         let config = Config::load(&config_path, &environment)?;
         let state_dir = service.as_ref().map(|service| service.state_dir.clone());
         let state_dir = state_dir.unwrap_or_else(|| context.state_dir());
-        Ok(Self { config, state_dir, service, typed: context.typed.clone() })
+        Ok(Self { config, state_dir, service, is_app: false, typed: context.typed.clone() })
     }
 
     /// The same for a command to the running daemon, which cannot be asked without what the config names.
@@ -84,6 +91,7 @@ impl Installation {
         match &self.service {
             Some(service) if service.is_running() => "the service runs: see `journalctl -u hs100d`",
             Some(_) => "type `sudo systemctl start hs100d`",
+            None if self.is_app => "see the log of the app, and restart it",
             None => "start it with `hs100d run`, or name its config with --config",
         }
     }

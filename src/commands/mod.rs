@@ -3,6 +3,7 @@
 //! Each subcommand is a file with `Args` and `run`. A failure comes back as a [`Failed`] and is printed in one place, on
 //! standard error, one line each: `hs100d: what: why: what to do`.
 
+mod app;
 mod check;
 mod cloud;
 mod completions;
@@ -88,6 +89,8 @@ enum Command {
     Health,
     /// Remove a plug from the store, and everything about it that the broker retains
     Forget(forget::Args),
+    #[command(hide = true)]
+    App(app::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
     /// Print a man page
@@ -169,13 +172,18 @@ async fn dispatch(cli: Cli, environment: Environment) -> Result<(), Failed> {
     let typed = installation::as_typed(std::env::args_os().skip(1));
     let context = Context { config: cli.config, environment, is_verbose: cli.verbose > 0, typed };
     // A daemon logs what happens; a command that prints its answer logs only what goes wrong.
-    let floor = if command.is_daemon() { 0 } else { -1 };
+    let floor = match &command {
+        Command::App(_) => app::AppFiles::verbosity(&context),
+        command if command.is_daemon() => 0,
+        _ => -1,
+    };
     context.start_logging(floor + clamped(cli.verbose) - clamped(cli.quiet));
     if let Err(line) = hardening::close() {
         tracing::warn!("{line}");
     }
     match command {
         Command::Run => run::run(&context).await,
+        Command::App(args) => app::run(args, &context).await,
         #[cfg(feature = "sim")]
         Command::Demo(args) => demo::run(args, &context).await,
         Command::Check(args) => check::run(args, &context).await,
@@ -222,7 +230,7 @@ fn printed(result: io::Result<()>) -> Result<bool, Failed> {
 impl Command {
     fn is_daemon(&self) -> bool {
         match self {
-            Self::Run => true,
+            Self::Run | Self::App(_) => true,
             #[cfg(feature = "sim")]
             Self::Demo(_) => true,
             Self::Check(_)

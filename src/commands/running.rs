@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::daemon_client::NO_BROKER;
 use super::daemon_http::{DaemonConnection, DaemonEvents, DaemonHttp, HttpFailure};
 use super::event_stream::ReportedEvent;
 use super::installation::Installation;
@@ -191,6 +192,9 @@ async fn over_mqtt(
     let settings = match installation.config.mqtt(&instance, Path::new("")) {
         MqttChoice::Embedded { link, .. } => link,
         MqttChoice::Outside(settings) => settings,
+        MqttChoice::Awaited => {
+            return Err(NotPublishing { why: NO_BROKER.to_owned(), login_refused: false });
+        }
     };
     let broker = format!("the broker at {}:{}", settings.host, settings.port);
     let base_topic = settings.base_topic.clone();

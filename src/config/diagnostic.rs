@@ -2,27 +2,37 @@
 
 use std::fmt;
 
+use super::overlay::OptionName;
+
 /// A value and where it is written.
 #[derive(Debug, Clone)]
 pub(super) struct Spanned<T> {
     /// The whole key, such as `mqtt.url`.
     pub(super) key: String,
-    /// The line, from 1.
-    pub(super) line: usize,
+    pub(super) place: Place,
     pub(super) value: T,
 }
 
 impl<T> Spanned<T> {
     /// A fault of this value.
     pub(super) fn fault(&self, what: impl Into<String>) -> Diagnostic {
-        Diagnostic { line: Some(self.line), column: None, key: self.key.clone(), what: what.into() }
+        Diagnostic { place: Some(self.place), column: None, key: self.key.clone(), what: what.into() }
     }
+}
+
+/// Where a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// In this line of the file, from 1.
+    Line(usize),
+    /// In an option, which was laid over the file.
+    Option(OptionName),
 }
 
 /// A fault or a warning. Sorts by its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Diagnostic {
-    pub(super) line: Option<usize>,
+    pub(super) place: Option<Place>,
     pub(super) column: Option<usize>,
     pub(super) key: String,
     pub(super) what: String,
@@ -31,25 +41,37 @@ pub(super) struct Diagnostic {
 impl Diagnostic {
     /// About a key that is not in the file.
     pub(super) fn of(key: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { line: None, column: None, key: key.into(), what: what.into() }
+        Self { place: None, column: None, key: key.into(), what: what.into() }
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
+        match self.place {
+            Some(Place::Option(name)) => return write!(f, "options: {name}: {}", self.what),
+            Some(Place::Line(line)) => write!(f, "{line}:")?,
+            None => {}
         }
         if let Some(column) = self.column {
             write!(f, "{column}:")?;
         }
-        if self.line.is_some() {
+        if self.place.is_some() {
             f.write_str(" ")?;
         }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
         f.write_str(&self.what)
+    }
+}
+
+/// As part of a sentence.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Option(name) => name.fmt(f),
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostic::{Diagnostic, Spanned, quoted};
+use super::diagnostic::{Diagnostic, Place, Spanned, quoted};
+use super::overlay::Overlay;
 use super::reader::{self, TableReader};
 use super::unknown_keys::KnownKeys;
 use super::url::MqttUrl;
@@ -72,12 +73,12 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Parses the text of a config file.
+    /// Parses the text of a config file, with these values laid over it.
     ///
     /// # Errors
     /// All faults, in the order of the file.
-    pub(super) fn read(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        reader::document(text, suggest, Self::take).map(|(file, _)| file)
+    pub(super) fn read(text: &str, overlay: &Overlay) -> Result<Self, Vec<Diagnostic>> {
+        reader::document(text, overlay, suggest, Self::take).map(|(file, _)| file)
     }
 
     fn take(t: &mut TableReader<'_, '_>) -> Self {
@@ -97,7 +98,7 @@ impl File {
 
 /// Every key that exists.
 pub(super) fn known() -> KnownKeys {
-    reader::document("", suggest, File::take).map(|(_, known)| known).unwrap_or_default()
+    reader::document("", &Overlay::default(), suggest, File::take).map(|(_, known)| known).unwrap_or_default()
 }
 
 /// `[mqtt]`
@@ -144,9 +145,9 @@ impl Password {
         Self { text: t.secret(text), file: t.parsed(file, path) }
     }
 
-    /// The line that it is in, if it is in the file.
-    pub(super) fn line(&self) -> Option<usize> {
-        self.text.as_ref().map(|at| at.line).or(self.file.as_ref().map(|at| at.line))
+    /// Its place, if it is in the file.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.text.as_ref().map(|at| at.place).or(self.file.as_ref().map(|at| at.place))
     }
 
     /// A fault of the one that is in the file.
@@ -172,14 +173,14 @@ impl Broker {
 /// `[[broker.user]]`
 #[derive(Debug)]
 pub(super) struct BrokerUser {
-    pub(super) line: usize,
+    pub(super) place: Place,
     pub(super) name: Option<Spanned<String>>,
     pub(super) password: Password,
 }
 
 impl BrokerUser {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
-        Self { line: t.line(), name: t.text("name"), password: Password::take(t) }
+        Self { place: t.place(), name: t.text("name"), password: Password::take(t) }
     }
 }
 
@@ -251,7 +252,7 @@ impl Local {
 /// `[cloud]`
 #[derive(Debug)]
 pub(super) struct Cloud {
-    pub(super) line: usize,
+    pub(super) place: Place,
     pub(super) username: Option<Spanned<Secret>>,
     pub(super) password: Password,
     pub(super) url: Option<Spanned<String>>,
@@ -263,7 +264,7 @@ pub(super) struct Cloud {
 impl Cloud {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
-            line: t.line(),
+            place: t.place(),
             // Read as a secret: messages do not quote the e-mail address.
             username: t.secret("username"),
             password: Password::take(t),
@@ -320,7 +321,7 @@ impl Http {
 /// `[[plug]]`
 #[derive(Debug)]
 pub(super) struct Plug {
-    pub(super) line: usize,
+    pub(super) place: Place,
     pub(super) name: Option<Spanned<PlugName>>,
     pub(super) device_id: Option<Spanned<DeviceId>>,
     pub(super) mac: Option<Spanned<Mac>>,
@@ -335,7 +336,7 @@ pub(super) struct Plug {
 impl Plug {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
-            line: t.line(),
+            place: t.place(),
             name: t
                 .parsed("name", |text| PlugName::new(text).map_err(|bad| format!("{} {bad}", quoted(text)))),
             device_id: t.parsed("device_id", device_id),

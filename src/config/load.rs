@@ -6,7 +6,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::current_file::CurrentFile;
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Place};
+use super::overlay::Overlay;
 use super::paths::{ConfigPath, Environment};
 use super::{Config, Invalid, file, validate};
 use crate::secret::SecretBuf;
@@ -34,6 +35,19 @@ impl Config {
         environment: &Environment,
         current: &CurrentFile,
     ) -> Result<Self, Invalid> {
+        Self::load_below(&Overlay::default(), path, environment, current)
+    }
+
+    /// The same with values laid over the file.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn load_below(
+        overlay: &Overlay,
+        path: &ConfigPath,
+        environment: &Environment,
+        current: &CurrentFile,
+    ) -> Result<Self, Invalid> {
         let text = match path.path() {
             Some(file) => {
                 current.set(file);
@@ -41,7 +55,7 @@ impl Config {
             }
             None => Zeroizing::default(),
         };
-        parse(&text, path, environment, current)
+        parse(&text, path, environment, overlay, current)
     }
 
     /// The same with the text of the file, which is not opened.
@@ -49,7 +63,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn read(text: &str, path: &ConfigPath, environment: &Environment) -> Result<Self, Invalid> {
-        parse(text, path, environment, &CurrentFile::default())
+        parse(text, path, environment, &Overlay::default(), &CurrentFile::default())
     }
 }
 
@@ -57,11 +71,13 @@ fn parse(
     text: &str,
     path: &ConfigPath,
     environment: &Environment,
+    overlay: &Overlay,
     current: &CurrentFile,
 ) -> Result<Config, Invalid> {
     let invalid = |faults: Vec<Diagnostic>| invalid(path, &faults);
-    let file = file::File::read(text).map_err(invalid)?;
-    let (config, warnings) = validate::validate(file, path, environment, current).map_err(invalid)?;
+    let file = file::File::read(text, overlay).map_err(invalid)?;
+    let (config, warnings) =
+        validate::validate(file, overlay.is_broker_awaited, path, environment, current).map_err(invalid)?;
     Ok(Config { warnings: warnings.iter().map(|warning| line(path, warning)).collect(), ..config })
 }
 
@@ -73,9 +89,13 @@ fn invalid(path: &ConfigPath, faults: &[Diagnostic]) -> Invalid {
     Invalid { lines }
 }
 
-/// `FILE:LINE: key: what`, or `FILE: key: what` without a line.
+/// `FILE:LINE: key: what`, or `FILE: key: what` without a line; what is wrong with an option has no file.
 fn line(path: &ConfigPath, diagnostic: &Diagnostic) -> String {
-    let gap = if diagnostic.line.is_some() { "" } else { " " };
+    let gap = match diagnostic.place {
+        Some(Place::Line(_)) => "",
+        Some(Place::Option(_)) => return diagnostic.to_string(),
+        None => " ",
+    };
     format!("{}:{gap}{diagnostic}", name(path))
 }
 
@@ -97,6 +117,9 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Diagnostic> {
     bytes.into_text().map_err(|(bytes, error)| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Diagnostic { line: Some(line), ..Diagnostic::of("", "is not UTF-8 text: save the file as UTF-8") }
+        Diagnostic {
+            place: Some(Place::Line(line)),
+            ..Diagnostic::of("", "is not UTF-8 text: save the file as UTF-8")
+        }
     })
 }

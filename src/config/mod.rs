@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   load ---> file ---> reader        the TOML as written, each value checked by itself
+//!     |                    |
+//!     |                 overlay       values that are laid over it
 //!     |
 //!     +-----> validate ---> plugs     the values checked together, the defaults
 //! ```
@@ -14,6 +16,7 @@ mod current_file;
 mod diagnostic;
 mod file;
 mod load;
+mod overlay;
 pub mod paths;
 mod plugs;
 mod reader;
@@ -36,6 +39,7 @@ use crate::mqtt::{self, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
 pub use current_file::CurrentFile;
+pub use overlay::{OptionName, Overlay};
 
 /// All settings, defaults included. [`Config::load`] makes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +93,15 @@ pub enum BrokerConfig {
         /// `None` also without a user name.
         password: Option<Secret>,
     },
+    /// Another program, which is not named yet.
+    Awaited {
+        /// For a connection with TLS.
+        tls: mqtt::TlsOptions,
+        /// `None`: the login is named with the broker.
+        username: Option<String>,
+        /// `None` also without a user name.
+        password: Option<Secret>,
+    },
 }
 
 impl BrokerConfig {
@@ -96,6 +109,7 @@ impl BrokerConfig {
     pub(crate) fn is_on_this_machine(&self) -> bool {
         match self {
             Self::Embedded { .. } => true,
+            Self::Awaited { .. } => false,
             Self::Outside { host, .. } => {
                 host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
             }
@@ -159,6 +173,8 @@ pub enum MqttChoice {
     },
     /// With a broker that is another program.
     Outside(mqtt::MqttSettings),
+    /// Without a broker until one is named.
+    Awaited,
 }
 
 /// Why a config cannot be used: one line for each fault, with file, line, key and remedy.
@@ -185,6 +201,7 @@ impl Config {
                     ..self.link(instance, connectable(listen.ip()).to_string(), listen.port())
                 },
             },
+            BrokerConfig::Awaited { .. } => MqttChoice::Awaited,
             BrokerConfig::Outside { host, port, tls, username, password } => {
                 MqttChoice::Outside(mqtt::MqttSettings {
                     tls: tls.clone(),

@@ -13,6 +13,10 @@ pub(super) const SYSTEM_CONFIG: &str = "/etc";
 /// The state directory of the system service; also without `$STATE_DIRECTORY` and a home.
 pub(super) const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
+/// The config and the state in the container of the Home Assistant app.
+const APP_CONFIG: &str = "/config/hs100d.toml";
+const APP_STATE: &str = "/data";
+
 /// Where config and state are, for the man page.
 pub(crate) const FILES: &[(&str, &str)] = &[
     ("--config FILE, $HS100D_CONFIG", "The config file that the command line or the environment names."),
@@ -110,6 +114,19 @@ impl ConfigPath {
         directories.map(|directory| directory.join(FILE_NAME)).find(exists).map_or(Self::Nowhere, Self::Found)
     }
 
+    /// In the container of the Home Assistant app: `--config`, else `$HS100D_CONFIG`, else the file in the app's own folder if it
+    /// is there.
+    pub(crate) fn find_of_app(argument: Option<&Path>, environment: &Environment) -> Self {
+        let named =
+            argument.map(Path::to_owned).or_else(|| environment.get("HS100D_CONFIG").map(PathBuf::from));
+        let own = environment.system(APP_CONFIG);
+        match named {
+            Some(path) => Self::Named(path),
+            None if own.try_exists().unwrap_or(true) => Self::Found(own),
+            None => Self::Nowhere,
+        }
+    }
+
     /// The file, if there is one.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
@@ -127,6 +144,11 @@ pub(crate) fn state_dir(environment: &Environment) -> PathBuf {
         .filter(|path| path.is_absolute())
         .or_else(|| xdg(environment, "XDG_STATE_HOME", ".local/state").map(|home| home.join("hs100d")))
         .unwrap_or_else(|| environment.system(SYSTEM_STATE))
+}
+
+/// The state directory in the container of the Home Assistant app: `$STATE_DIRECTORY`, else the app's folder that is in backups.
+pub(crate) fn app_state_dir(environment: &Environment) -> PathBuf {
+    environment.directory("STATE_DIRECTORY").unwrap_or_else(|| environment.system(APP_STATE))
 }
 
 fn xdg(environment: &Environment, variable: &str, below_home: &str) -> Option<PathBuf> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 
-use super::diagnostic::{Diagnostic, Diagnostics, Spanned, or, quoted};
+use super::diagnostic::{Diagnostic, Diagnostics, Place, Spanned, or, quoted};
 use super::file;
 use super::routing::{self, EnabledRoutes};
 use crate::bridge::PlugSettings;
@@ -24,13 +24,13 @@ pub(super) fn validate(
     entries.into_iter().map(|entry| plug(diagnostics, &mut seen, entry, inherited, port, enabled)).collect()
 }
 
-/// The identities seen so far, with their lines.
+/// The identities seen so far, with their places.
 #[derive(Default)]
 struct SeenIdentities {
-    names: HashMap<PlugName, usize>,
-    device_ids: HashMap<DeviceId, usize>,
-    macs: HashMap<Mac, usize>,
-    addresses: HashMap<Address, usize>,
+    names: HashMap<PlugName, Place>,
+    device_ids: HashMap<DeviceId, Place>,
+    macs: HashMap<Mac, Place>,
+    addresses: HashMap<Address, Place>,
 }
 
 fn plug(
@@ -68,23 +68,23 @@ fn address(diagnostics: &mut Diagnostics, host: &Spanned<String>, port: u16) -> 
              write it like \"192.168.1.20\" or \"kettle.lan:9999\"",
         ));
     }
-    address.map(|value| Spanned { key: host.key.clone(), line: host.line, value })
+    address.map(|value| Spanned { key: host.key.clone(), place: host.place, value })
 }
 
 fn unique<T: Clone + Eq + Hash + fmt::Display>(
     diagnostics: &mut Diagnostics,
-    seen: &mut HashMap<T, usize>,
+    seen: &mut HashMap<T, Place>,
     at: Option<&Spanned<T>>,
 ) {
     let Some(at) = at else { return };
     match seen.get(&at.value) {
-        Some(line) => {
+        Some(place) => {
             let value = quoted(&at.value.to_string());
             diagnostics.fault(at.fault(format!(
-                "{value} is in line {line} already: each [[plug]] is one plug; remove one of the two, or correct it"
+                "{value} is in {place} already: each entry is one plug; remove one of the two, or correct it"
             )));
         }
-        None => _ = seen.insert(at.value.clone(), at.line),
+        None => _ = seen.insert(at.value.clone(), at.place),
     }
 }
 
@@ -96,7 +96,7 @@ fn policy(
 ) -> RoutePolicy {
     if let (Some(route), Some(policy)) = (&entry.route, &entry.routing.policy) {
         diagnostics.fault(
-            policy.fault(format!("says the same as the route in line {}: keep one of the two", route.line)),
+            policy.fault(format!("says the same as the route in {}: keep one of the two", route.place)),
         );
     }
     let written = entry.route.take().or_else(|| entry.routing.policy.take());
@@ -132,14 +132,14 @@ fn check_identity(
                 "plug",
                 "cannot be found: it has no address, the LAN is not searched, and there is no cloud; add host",
             );
-            diagnostics.warn(Diagnostic { line: Some(entry.line), ..lost });
+            diagnostics.warn(Diagnostic { place: Some(entry.place), ..lost });
         }
         return;
     }
     let Some(host) = &entry.host else {
         let unidentified =
             Diagnostic::of("plug", "does not say which plug it is: add device_id, mac or host");
-        return diagnostics.fault(Diagnostic { line: Some(entry.line), ..unidentified });
+        return diagnostics.fault(Diagnostic { place: Some(entry.place), ..unidentified });
     };
     match policy.preference {
         RoutePreference::Cloud => {

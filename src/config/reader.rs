@@ -10,51 +10,58 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Spanned, one_of, quoted, whole_key};
+use super::diagnostic::{Diagnostic, Place, Spanned, one_of, quoted, whole_key};
+use super::overlay::Overlay;
 use super::syntax::LineIndex;
 use super::unknown_keys::{KnownKeys, UnknownKey};
 use crate::duration;
 use crate::model::shown;
 use crate::secret::Secret;
 
-/// Reads a document. `read` takes the values of the keys that exist; every key that is left is a fault.
+/// Reads a document with these values laid over it. `read` takes the values of the keys that exist; every key that is left is a fault.
 pub(super) fn document<T>(
     text: &str,
+    overlay: &Overlay,
     suggest: Suggest,
     read: impl FnOnce(&mut TableReader<'_, '_>) -> T,
 ) -> Result<(T, KnownKeys), Vec<Diagnostic>> {
-    let lines = LineIndex::of(text);
+    let lines = LineIndex::of(text, overlay.names());
     let (root, errors) = DeTable::parse_recoverable(text);
     let known = KnownKeys::default();
     let mut state = ReadState { lines, faults: Vec::new(), known, unknown: Vec::new(), suggest };
     // One mistake can cause several errors; the first is the one to correct.
     if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|span| span.start)) {
         // An empty read, to know the keys.
-        TableReader { state: &mut state, name: "", line: 0, entries: DeTable::new() }.read(read);
+        TableReader { state: &mut state, name: "", place: NOWHERE, entries: DeTable::new() }.read(read);
         let ReadState { lines, known, .. } = state;
         return Err(vec![
             lines.duplicate(text, error, &known).unwrap_or_else(|| lines.not_toml(text, error)),
         ]);
     }
-    let value = TableReader { state: &mut state, name: "", line: 1, entries: root.into_inner() }.read(read);
+    let mut entries = root.into_inner();
+    overlay.apply(&mut entries, text.len());
+    let value = TableReader { state: &mut state, name: "", place: NOWHERE, entries }.read(read);
     let ReadState { mut faults, known, unknown, .. } = state;
     faults.extend(unknown.iter().map(|key| known.unknown(key)));
     faults.sort();
     if faults.is_empty() { Ok((value, known)) } else { Err(faults) }
 }
 
+/// The place of a table that is not written.
+const NOWHERE: Place = Place::Line(0);
+
 /// One table of the document. Values are taken out by key.
 pub(super) struct TableReader<'n, 't> {
     state: &'n mut ReadState,
     name: &'static str,
-    line: usize,
+    place: Place,
     entries: DeTable<'t>,
 }
 
 impl<'t> TableReader<'_, 't> {
-    /// The line of this table's header.
-    pub(super) fn line(&self) -> usize {
-        self.line
+    /// The place of this table's header.
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 
     /// A string that is not empty.
@@ -179,11 +186,11 @@ impl<'t> TableReader<'_, 't> {
                 Err(format!("must be a table: write [{key}] and {below} (is {})", kind(&other)))
             }
         });
-        let (line, entries, written) = match found {
-            Some(at) => (at.line, at.value, true),
-            None => (0, DeTable::new(), false),
+        let (place, entries, written) = match found {
+            Some(at) => (at.place, at.value, true),
+            None => (NOWHERE, DeTable::new(), false),
         };
-        let value = TableReader { state: &mut *self.state, name: key, line, entries }.read(read);
+        let value = TableReader { state: &mut *self.state, name: key, place, entries }.read(read);
         written.then_some(value)
     }
 
@@ -196,19 +203,19 @@ impl<'t> TableReader<'_, 't> {
     ) -> Vec<T> {
         self.state.known.lists.insert(name);
         // An empty read first, so that the keys are known if the file has no such table.
-        TableReader { state: &mut *self.state, name, line: 0, entries: DeTable::new() }.read(&read);
+        TableReader { state: &mut *self.state, name, place: NOWHERE, entries: DeTable::new() }.read(&read);
         let found = self.value(key, |value| match value {
             DeValue::Array(items) => Ok(items),
             other => Err(format!("must be written [[{name}]], in double brackets (is {})", kind(&other))),
         });
         let mut values = Vec::new();
         for item in found.map(|at| at.value).into_iter().flatten() {
-            let line = self.state.lines.line(item.span().start);
+            let place = self.state.lines.place(item.span().start);
             match item.into_inner() {
                 DeValue::Table(entries) => {
-                    values.push(TableReader { state: &mut *self.state, name, line, entries }.read(&read));
+                    values.push(TableReader { state: &mut *self.state, name, place, entries }.read(&read));
                 }
-                other => self.complain(key, line, format!("must hold tables only (holds {})", kind(&other))),
+                other => self.complain(key, place, format!("must hold tables only (holds {})", kind(&other))),
             }
         }
         values
@@ -219,13 +226,13 @@ impl<'t> TableReader<'_, 't> {
         let value = read(&mut self);
         for (key, value) in &self.entries {
             let (table, beside) = (self.name, &self.entries);
-            let line = self.state.lines.line(key.span().start);
+            let place = self.state.lines.place(key.span().start);
             let unknown = Unknown { table, key: key.get_ref(), value: value.get_ref(), beside };
             let advice = (self.state.suggest)(&unknown);
             self.state.unknown.push(UnknownKey {
                 table,
                 key: key.get_ref().clone().into_owned(),
-                line,
+                place,
                 advice,
             });
         }
@@ -239,19 +246,19 @@ impl<'t> TableReader<'_, 't> {
     ) -> Option<Spanned<T>> {
         self.state.known.keys.insert((self.name, key));
         let (written_key, value) = self.entries.remove_entry(key)?;
-        let line = self.state.lines.line(written_key.span().start);
+        let place = self.state.lines.place(written_key.span().start);
         match read(value.into_inner()) {
-            Ok(value) => Some(Spanned { key: whole_key(self.name, key), line, value }),
+            Ok(value) => Some(Spanned { key: whole_key(self.name, key), place, value }),
             Err(what) => {
-                self.complain(key, line, what);
+                self.complain(key, place, what);
                 None
             }
         }
     }
 
-    fn complain(&mut self, key: &str, line: usize, what: String) {
+    fn complain(&mut self, key: &str, place: Place, what: String) {
         self.state.faults.push(Diagnostic {
-            line: Some(line),
+            place: Some(place),
             column: None,
             key: whole_key(self.name, key),
             what,
@@ -334,7 +341,7 @@ mod tests {
                 t.duration("poll_interval", Duration::from_secs(1)..=Duration::from_secs(3600))
             });
         };
-        match document(text, |_| None, read) {
+        match document(text, &Overlay::default(), |_| None, read) {
             Ok(_) => Vec::new(),
             Err(faults) => faults.iter().map(ToString::to_string).collect(),
         }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use strsim::levenshtein;
 
-use super::diagnostic::{Diagnostic, one_of, whole_key};
+use super::diagnostic::{Diagnostic, Place, one_of, whole_key};
 
 /// A key in the file that does not exist.
 #[derive(Debug)]
 pub(super) struct UnknownKey {
     pub(super) table: &'static str,
     pub(super) key: String,
-    pub(super) line: usize,
+    pub(super) place: Place,
     /// What to write instead, if its meaning can be guessed.
     pub(super) advice: Option<String>,
 }
@@ -48,12 +48,12 @@ impl KnownKeys {
 
     /// The fault of an unknown key: what to write instead.
     pub(super) fn unknown(&self, unknown: &UnknownKey) -> Diagnostic {
-        let UnknownKey { table, key, line, advice } = unknown;
+        let UnknownKey { table, key, place, advice } = unknown;
         let what = match advice {
             Some(advice) => format!("is not known: {advice}"),
             None => self.nearest(table, key),
         };
-        Diagnostic { line: Some(*line), column: None, key: whole_key(table, key), what }
+        Diagnostic { place: Some(*place), column: None, key: whole_key(table, key), what }
     }
 
     fn nearest(&self, table: &str, key: &str) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::current_file::CurrentFile;
-use super::diagnostic::{Diagnostic, Diagnostics, Spanned, or, quoted};
+use super::diagnostic::{Diagnostic, Diagnostics, Place, Spanned, or, quoted};
 use super::paths::{ConfigPath, Environment};
 use super::routing::{self, EnabledRoutes};
 use super::url::MqttUrl;
@@ -35,17 +35,19 @@ const CLOUD_URL: &str = "https://wap.tplinkcloud.com";
 /// Between two rounds of discovery.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes a config of a file. Returns the warnings beside it, in the order of the file; [`Config::warnings`] is empty.
+/// Makes a config of a file; with `is_broker_awaited` one without `mqtt.url` has no broker yet. Returns the warnings beside it, in the order of the file; [`Config::warnings`] is empty.
 ///
 /// # Errors
 /// All faults, in the order of the file.
 pub(super) fn validate(
     file: file::File,
+    is_broker_awaited: bool,
     path: &ConfigPath,
     environment: &Environment,
     current: &CurrentFile,
 ) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut validator = Validator { path, environment, current, diagnostics: Diagnostics::default() };
+    let mut validator =
+        Validator { is_broker_awaited, path, environment, current, diagnostics: Diagnostics::default() };
     validator.check_config_file(&file);
     let config = validator.config(file);
     let Diagnostics { mut faults, mut warnings } = validator.diagnostics;
@@ -56,6 +58,8 @@ pub(super) fn validate(
 
 /// Builds the config and collects faults and warnings.
 struct Validator<'a> {
+    /// The broker is named later, if it is not in the file.
+    is_broker_awaited: bool,
     path: &'a ConfigPath,
     environment: &'a Environment,
     /// Set before each file that is read.
@@ -110,16 +114,18 @@ impl Validator<'_> {
 
     fn broker(&mut self, mqtt: file::Mqtt, broker: file::Broker) -> BrokerConfig {
         let Some(url) = &mqtt.url else {
+            if self.is_broker_awaited {
+                self.warn_of_unused(
+                    &broker,
+                    "has no effect: the embedded broker is not used here; remove it",
+                );
+                return self.awaited(mqtt);
+            }
             self.refuse(&mqtt, true, "is for a broker of your own: add mqtt.url, or remove this line");
             return self.embedded(broker);
         };
         let unused = "has no effect: mqtt.url names another broker than the embedded one; remove one of them";
-        if let Some(listen) = &broker.listen {
-            self.warn(listen.fault(unused));
-        }
-        if let Some(user) = broker.users.first() {
-            self.warn(Diagnostic { line: Some(user.line), ..Diagnostic::of("broker.user", unused) });
-        }
+        self.warn_of_unused(&broker, unused);
         let MqttUrl { host, port, tls } = url.value.clone();
         let tls = if tls {
             Some(self.tls(&mqtt))
@@ -130,6 +136,23 @@ impl Validator<'_> {
         let is_anonymous = mqtt.username.is_none();
         let password = self.password_of_user(mqtt.password, "mqtt", is_anonymous);
         BrokerConfig::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
+    }
+
+    fn awaited(&mut self, mqtt: file::Mqtt) -> BrokerConfig {
+        let tls = self.tls(&mqtt);
+        let is_anonymous = mqtt.username.is_none();
+        let password = self.password_of_user(mqtt.password, "mqtt", is_anonymous);
+        BrokerConfig::Awaited { tls, username: mqtt.username.map(|at| at.value), password }
+    }
+
+    /// Warns of `[broker]`, which is not used.
+    fn warn_of_unused(&mut self, broker: &file::Broker, why: &str) {
+        if let Some(listen) = &broker.listen {
+            self.warn(listen.fault(why));
+        }
+        if let Some(user) = broker.users.first() {
+            self.warn(Diagnostic { place: Some(user.place), ..Diagnostic::of("broker.user", why) });
+        }
     }
 
     fn embedded(&mut self, broker: file::Broker) -> BrokerConfig {
@@ -152,8 +175,8 @@ impl Validator<'_> {
     }
 
     fn user(&mut self, written: file::BrokerUser, names: &mut HashSet<String>) -> Option<broker::User> {
-        let file::BrokerUser { line, name, password } = written;
-        let missing = |key, what: &str| Diagnostic { line: Some(line), ..Diagnostic::of(key, what) };
+        let file::BrokerUser { place, name, password } = written;
+        let missing = |key, what: &str| Diagnostic { place: Some(place), ..Diagnostic::of(key, what) };
         if name.is_none() {
             self.fault(missing("broker.user.name", "is missing: say who may log in"));
         }
@@ -206,7 +229,7 @@ impl Validator<'_> {
         if written.username.is_none() {
             let missing =
                 Diagnostic::of("cloud.username", "is missing: add the e-mail address of the account");
-            self.fault(Diagnostic { line: Some(written.line), ..missing });
+            self.fault(Diagnostic { place: Some(written.place), ..missing });
         }
         let app = AppIdentity::default();
         CloudConfig {
@@ -307,16 +330,16 @@ impl Validator<'_> {
     }
 
     fn http(&mut self, written: file::Http) -> Option<HttpOptions> {
-        let lines = [written.token.line(), written.read_token.line()];
+        let places = [written.token.place(), written.read_token.place()];
         let token = self.password(written.token, "http.token");
         let read_token = self.password(written.read_token, "http.read_token");
         if !or(written.enabled.as_ref(), true) {
             return None;
         }
-        self.check_token("http.token", lines[0], token.as_ref());
-        self.check_token("http.read_token", lines[1], read_token.as_ref());
+        self.check_token("http.token", places[0], token.as_ref());
+        self.check_token("http.read_token", places[1], read_token.as_ref());
         // One that cannot be read is a fault of its own.
-        let has_token = token.is_some() || lines[0].is_some();
+        let has_token = token.is_some() || places[0].is_some();
         let listen = written.listen.as_ref().map_or(Listen::Tcp(HTTP_LISTEN), |at| at.value.clone());
         if let (false, false, Some(at)) = (listen.is_on_this_machine(), has_token, &written.listen) {
             self.fault(at.fault(format!(
@@ -333,18 +356,18 @@ impl Validator<'_> {
         }
         if read_token.is_some() && !has_token {
             let what = "has no effect without http.token: add that one as well";
-            self.fault(Diagnostic { line: lines[1], ..Diagnostic::of("http.read_token", what) });
+            self.fault(Diagnostic { place: places[1], ..Diagnostic::of("http.read_token", what) });
         }
         let allowed_hosts = written.allowed_hosts.map(|at| at.value).unwrap_or_default();
         Some(HttpOptions { listen, only_from: None, token, read_token, allowed_hosts, simple_get })
     }
 
-    fn check_token(&mut self, key: &str, line: Option<usize>, token: Option<&Secret>) {
+    fn check_token(&mut self, key: &str, place: Option<Place>, token: Option<&Secret>) {
         if token.is_some_and(|token| token.expose().chars().count() < LEAST_TOKEN) {
             let what = format!(
                 "is shorter than {LEAST_TOKEN} characters and can be guessed: make one with `openssl rand -hex 16`"
             );
-            self.fault(Diagnostic { line, ..Diagnostic::of(key, what) });
+            self.fault(Diagnostic { place, ..Diagnostic::of(key, what) });
         }
     }
 
@@ -393,9 +416,7 @@ impl Validator<'_> {
     fn written_password(&mut self, written: file::Password) -> Option<Secret> {
         match (written.text, written.file) {
             (Some(text), Some(file)) => {
-                self.fault(
-                    file.fault(format!("contradicts the one in line {}: keep one of the two", text.line)),
-                );
+                self.fault(file.fault(format!("contradicts the one in {}: keep one of the two", text.place)));
                 None
             }
             (Some(text), None) => Some(text.value),

@@ -11,8 +11,8 @@ use crate::http::HttpOptions;
 use crate::http::calls::{PortionRequest, ShowRequest};
 use crate::http::frontend::Demand;
 use crate::http::overview::DaemonInfo;
-use crate::mqtt::Inbound;
 use crate::mqtt::broker::BrokerError;
+use crate::mqtt::{Inbound, LoginSource};
 use crate::payload::Clock;
 use crate::secret::RefusedLogins;
 
@@ -44,9 +44,10 @@ impl Frontends {
         http: [Option<HttpOptions>; 2],
         daemon_info: DaemonInfo,
         refused: RefusedLogins,
+        source: LoginSource,
     ) -> Result<Self, BrokerError> {
         let ids = IdAllocator::default();
-        let mqtt = MqttFrontend::start(mqtt, ids.clone(), refused).await?;
+        let mqtt = MqttFrontend::start(mqtt, ids.clone(), refused, source).await?;
         Ok(Self { mqtt, http: HttpFrontend::start(http, ids, daemon_info) })
     }
 

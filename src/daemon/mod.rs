@@ -30,6 +30,7 @@ use crate::http::HttpOptions;
 use crate::http::calls::{Portion, PortionRequest, ShowRequest};
 use crate::http::overview::{BrokerStatus, DaemonInfo, Selection};
 use crate::logging::Repeated;
+use crate::mqtt::LoginSource;
 use crate::mqtt::broker::BrokerError;
 use crate::store::{Store, Unwritable};
 use crate::transport::cloud::CloudStartError;
@@ -55,6 +56,8 @@ const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 const IDLE: Duration = Duration::from_secs(60);
 /// The state of a connection before its first report.
 const NOT_CONNECTED_YET: &str = "not connected yet";
+/// The same while no broker is named.
+const NO_BROKER_YET: &str = "no broker is named yet: the log says why";
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -93,20 +96,33 @@ pub struct Daemon {
 impl Daemon {
     /// Starts every module. It waits for no network: what cannot be reached is tried again until it can.
     pub async fn start(
-        mut config: Config,
+        config: Config,
         store: Store,
         state_dir: PathBuf,
         read_config: ReadConfig,
     ) -> Result<Self, StartError> {
+        Self::start_with_source(config, store, state_dir, read_config, LoginSource::default()).await
+    }
+
+    /// The same; when the broker refuses the login, `source` is asked whether there is another one. A reload brings it.
+    pub async fn start_with_source(
+        mut config: Config,
+        store: Store,
+        state_dir: PathBuf,
+        read_config: ReadConfig,
+        source: LoginSource,
+    ) -> Result<Self, StartError> {
         let account = AccountMemory::default();
         let choice = config.mqtt(store.instance(), &state_dir);
+        let link_state = not_connected(&choice);
         let daemon_info = DaemonInfo {
             instance: store.instance().into(),
             started: Instant::now(),
             cloud_requests: account.requests.clone(),
         };
         let frontends =
-            Frontends::start(choice, listeners(&config), daemon_info, account.refused.clone()).await?;
+            Frontends::start(choice, listeners(&config), daemon_info, account.refused.clone(), source)
+                .await?;
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
         let lan_login = LanLogin::load(&config, &store.hash_file());
         let settings = settings(&mut config, &store);
@@ -127,7 +143,7 @@ impl Daemon {
             wall_clock: WallClock::default(),
             event_log: EventLog::default(),
             info: BridgeInfo::default(),
-            link_state: Err(NOT_CONNECTED_YET.to_owned()),
+            link_state,
         })
     }
 
@@ -386,7 +402,7 @@ impl Daemon {
         }
         let (session, starter) = self.frontends.mqtt.leave();
         // The new connection may report its state before it is installed.
-        self.link_state = Err(NOT_CONNECTED_YET.to_owned());
+        self.link_state = not_connected(&choice);
         BrokerMove { session, starter, choice, is_same_broker }
     }
 
@@ -487,6 +503,12 @@ impl Daemon {
 /// That of `[http]`, and the one behind Home Assistant's proxy.
 fn listeners(config: &Config) -> [Option<HttpOptions>; 2] {
     [config.http.clone(), config.ingress.map(HttpOptions::from)]
+}
+
+/// The state of a connection that has not reported its own.
+fn not_connected(choice: &MqttChoice) -> Result<(), String> {
+    let why = if *choice == MqttChoice::Awaited { NO_BROKER_YET } else { NOT_CONNECTED_YET };
+    Err(why.to_owned())
 }
 
 /// The settings of the bridge. The list of plugs is moved into it, not copied: there may be ten thousand, and no other

@@ -12,7 +12,7 @@ use crate::bridge::event::{IdAllocator, Update};
 use crate::config::MqttChoice;
 use crate::logging::Repeated;
 use crate::mqtt::broker::{BrokerError, BrokerOptions, EmbeddedBroker};
-use crate::mqtt::{Inbound, Link, MqttSettings, Unanswered};
+use crate::mqtt::{Inbound, Link, LoginSource, MqttSettings, Unanswered};
 use crate::payload::Clock;
 use crate::secret::RefusedLogins;
 
@@ -46,7 +46,7 @@ pub(super) enum FromMqtt {
 /// One configured broker: the connection to it, and the embedded broker if it is that.
 pub(super) struct MqttSession {
     choice: MqttChoice,
-    /// `None` while the port of the embedded broker is taken.
+    /// `None` while the port of the embedded broker is taken, or while no broker is named.
     link: Option<Arc<Link>>,
     broker: Option<EmbeddedBroker>,
     /// For the connection, while there is none.
@@ -64,6 +64,8 @@ pub(super) struct LinkStarter {
     inbound_sender: mpsc::UnboundedSender<Inbound>,
     /// Logins that brokers have refused, on all connections.
     refused: RefusedLogins,
+    /// Where a connection asks for another login.
+    source: LoginSource,
 }
 
 /// What to do if the port of the embedded broker is taken.
@@ -80,9 +82,10 @@ impl MqttFrontend {
         choice: MqttChoice,
         ids: IdAllocator,
         refused: RefusedLogins,
+        source: LoginSource,
     ) -> Result<Self, BrokerError> {
         let (inbound_sender, inbound) = mpsc::unbounded_channel();
-        let starter = LinkStarter { ids, inbound_sender, refused };
+        let starter = LinkStarter { ids, inbound_sender, refused, source };
         let session = Some(MqttSession::start(choice, IfTaken::Wait, starter.clone()).await?);
         Ok(Self { session, leaving: None, late: Unanswered::default(), starter, inbound })
     }
@@ -184,6 +187,7 @@ impl MqttSession {
         let mut session = Self::without_link(choice.clone(), starter);
         match choice {
             MqttChoice::Outside(options) => session.start_link(options),
+            MqttChoice::Awaited => {}
             MqttChoice::Embedded { broker: options, .. } => {
                 match EmbeddedBroker::start(options.clone()).await {
                     Ok(broker) => session.connect(broker),
@@ -246,8 +250,8 @@ impl MqttSession {
     }
 
     fn start_link(&mut self, options: MqttSettings) {
-        let LinkStarter { ids, inbound_sender, refused } = self.starter.clone();
-        let link = Link::start(options, ids, refused, inbound_sender);
+        let LinkStarter { ids, inbound_sender, refused, source } = self.starter.clone();
+        let link = Link::start_with_source(options, ids, refused, source, inbound_sender);
         link.adopt(std::mem::take(&mut self.unanswered));
         self.link = Some(Arc::new(link));
     }
@@ -309,7 +313,8 @@ mod tests {
             route: None,
             took: Duration::ZERO,
         });
-        let mut mqtt = MqttFrontend::start(choice("one"), ids, RefusedLogins::default()).await.unwrap();
+        let mqtt = MqttFrontend::start(choice("one"), ids, RefusedLogins::default(), LoginSource::default());
+        let mut mqtt = mqtt.await.unwrap();
         assert!(mqtt.is_same_broker(&choice("two")));
         let (session, starter) = mqtt.leave();
         assert!(session.unwrap().stop().await.is_empty());

@@ -53,6 +53,20 @@ pub struct HttpOptions {
     pub simple_get: bool,
 }
 
+impl HttpOptions {
+    /// At this address, without a token.
+    pub fn at(listen: Listen) -> Self {
+        Self {
+            listen,
+            only_from: None,
+            token: None,
+            read_token: None,
+            allowed_hosts: Vec::new(),
+            simple_get: false,
+        }
+    }
+}
+
 /// The listener of the Home Assistant app: the Supervisor's proxy ("ingress") connects to it, and nobody else. It lets in who
 /// is logged in to Home Assistant, so there is no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +79,6 @@ pub struct IngressOptions {
 
 impl From<IngressOptions> for HttpOptions {
     fn from(IngressOptions { listen, only_from }: IngressOptions) -> Self {
-        Self {
-            listen: Listen::Tcp(listen),
-            only_from: Some(only_from),
-            token: None,
-            read_token: None,
-            allowed_hosts: Vec::new(),
-            simple_get: false,
-        }
+        Self { only_from: Some(only_from), ..Self::at(Listen::Tcp(listen)) }
     }
 }

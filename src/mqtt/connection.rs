@@ -25,6 +25,7 @@ use super::failure::reason::FailureReason;
 use super::failure::reconnect::{LONGEST_WAIT, Reconnect, STABLE};
 use super::in_flight::{InFlightMessages, PublishInFlight, PublishTopic};
 use super::link_request::{LinkRequest, StopRequest};
+use super::login_inquiry::LoginSource;
 use super::message::{Effect, Message, Outgoing};
 use super::responses::Unanswered;
 use super::settings::MqttSettings;
@@ -71,6 +72,9 @@ pub(super) struct ConnectionTask {
     inbound: mpsc::UnboundedSender<Inbound>,
     /// Logins that brokers have refused, of all links of this process.
     refused: RefusedLogins,
+    source: LoginSource,
+    /// The last connection was refused the login, and another login was said to follow.
+    has_another_login: bool,
     reconnect: Reconnect,
     log: FailureLog,
     /// The last [`Inbound::Link`].
@@ -140,6 +144,7 @@ impl ConnectionTask {
         settings: MqttSettings,
         ids: IdAllocator,
         refused: RefusedLogins,
+        source: LoginSource,
         requests: mpsc::UnboundedReceiver<LinkRequest>,
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
@@ -148,6 +153,8 @@ impl ConnectionTask {
             reconnect: Reconnect::new(&settings.instance),
             settings,
             refused,
+            source,
+            has_another_login: false,
             requests,
             inbound,
             log: FailureLog::default(),
@@ -173,11 +180,14 @@ impl ConnectionTask {
             {
                 self.refused.add(&broker, username, password);
             }
+            self.has_another_login = failure.is_of_login() && self.ask_for_another_login().await;
             let decision = self.reconnect.decide(failure, lasted, suspect, &self.settings);
             if let Some(message) = decision.blamed {
                 self.state.blame(&message.topic);
             }
-            self.report_failure(decision.failure.text);
+            if !self.has_another_login {
+                self.report_failure(decision.failure.text);
+            }
             if self.shutdown.is_some() {
                 break;
             }
@@ -189,6 +199,30 @@ impl ConnectionTask {
             let unanswered = self.unanswered().await;
             // The receiver may have given up.
             let _ = shutdown.done.send(unanswered);
+        }
+    }
+
+    /// Asks whether another login follows, which the daemon then starts another link with. If that has not happened until
+    /// the next refusal, the answer is no.
+    async fn ask_for_another_login(&mut self) -> bool {
+        if self.has_another_login {
+            return false;
+        }
+        let (source, settings) = (self.source.clone(), self.settings.clone());
+        let mut asking = pin!(async move { source.has_another(&settings).await });
+        loop {
+            tokio::select! {
+                answer = &mut asking => return answer,
+                request = self.requests.recv() => {
+                    // Without a sender, the wait that follows ends the task.
+                    let Some(request) = request else { return false };
+                    self.handle_requests(request);
+                    if self.shutdown.is_some() {
+                        // Another link follows, or none.
+                        return true;
+                    }
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::Inbound;
 use super::connection::ConnectionTask;
 use super::link_request::{LinkRequest, StopRequest};
+use super::login_inquiry::LoginSource;
 use super::responses::Unanswered;
 use super::settings::MqttSettings;
 use crate::bridge::event::{IdAllocator, Update};
@@ -30,8 +31,19 @@ impl Link {
         refused: RefusedLogins,
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
+        Self::start_with_source(settings, ids, refused, LoginSource::default(), inbound)
+    }
+
+    /// The same; when the broker refuses the login, `source` is asked whether there is another one.
+    pub fn start_with_source(
+        settings: MqttSettings,
+        ids: IdAllocator,
+        refused: RefusedLogins,
+        source: LoginSource,
+        inbound: mpsc::UnboundedSender<Inbound>,
+    ) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(ConnectionTask::new(settings, ids, refused, receiver, inbound).run());
+        tokio::spawn(ConnectionTask::new(settings, ids, refused, source, receiver, inbound).run());
         Self { requests }
     }
 

@@ -231,7 +231,7 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ("[[plug]]\nhost = \"192.168.1.300\"", "hs100d.toml:2: plug.host: must be an address or a host name"),
         (
             "[[plug]]\nname = \"a\"\nhost = \"h1\"\n[[plug]]\nname = \"a\"\nhost = \"h2\"",
-            "hs100d.toml:5: plug.name: \"a\" is in line 2 already: each [[plug]] is one plug; remove one of the two",
+            "hs100d.toml:5: plug.name: \"a\" is in line 2 already: each entry is one plug; remove one of the two",
         ),
         (
             "[[plug]]\nmac = \"50:C7:BF:00:00:01\"\n[[plug]]\nmac = \"50c7bf000001\"",

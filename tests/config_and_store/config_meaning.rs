@@ -50,7 +50,7 @@ fn load(text: &str) -> Config {
 fn mqtt_password(config: &Config) -> Option<&str> {
     match &config.broker {
         BrokerConfig::Outside { password, .. } => password.as_ref().map(|secret| secret.expose()),
-        BrokerConfig::Embedded { .. } => None,
+        BrokerConfig::Embedded { .. } | BrokerConfig::Awaited { .. } => None,
     }
 }
 

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod app;
 mod broker;
 mod broker_faults;
 mod cli;

@@ -212,7 +212,8 @@ impl Setup {
         Self::spawned(command, "hs100d=debug,warn")
     }
 
-    fn spawned(mut command: Command, levels: &str) -> Daemon {
+    /// Starts this command, which is a daemon.
+    pub(crate) fn spawned(mut command: Command, levels: &str) -> Daemon {
         let child = command.env("RUST_LOG", levels).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         Daemon { talker: Talker::of(child.unwrap()) }
     }

@@ -20,3 +20,4 @@ pub(crate) mod mqtt;
 pub(crate) mod namespace;
 pub(crate) mod peers;
 pub(crate) mod scenario;
+pub(crate) mod supervisor;

@@ -38,6 +38,10 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
             };
             (finding.after(tries), DaemonState::of(probed.ok().as_ref()))
         }
+        MqttChoice::Awaited => {
+            let found = "the Supervisor names it; the log of the app says which";
+            (Finding::good(FindingSubject::Broker, found), DaemonState::default())
+        }
         MqttChoice::Embedded { broker, link } => {
             let listening = Instant::now();
             let listen = TcpListener::bind(broker.listen);

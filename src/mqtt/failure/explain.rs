@@ -63,6 +63,11 @@ impl LinkFailure {
         failure
     }
 
+    /// Whether another user name or password may help.
+    pub(crate) fn is_of_login(&self) -> bool {
+        matches!(self.reason, FailureReason::LoginRefused | FailureReason::NotAuthorized)
+    }
+
     /// The broker neither answers nor closes the connection.
     pub(crate) fn silent(settings: &MqttSettings) -> Self {
         Self::of(FailureReason::Silent, "does not answer", settings)
