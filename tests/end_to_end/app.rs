@@ -13,6 +13,8 @@ use crate::support::supervisor::{INFO, Reply, SERVICE, SimSupervisor, TOKEN, ser
 use hs100d::sim::home::SimHome;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const USER: &str = "addons";
@@ -68,7 +70,11 @@ impl Container {
     }
 
     fn daemon(&self) -> Daemon {
-        Setup::spawned(self.command(&["app"]), "trace")
+        self.daemon_with(&[])
+    }
+
+    fn daemon_with(&self, words: &[&str]) -> Daemon {
+        Setup::spawned(self.command(&[&["app"], words].concat()), "trace")
     }
 
     async fn run(&self, words: &[&str]) -> Ended {
@@ -226,6 +232,34 @@ async fn without_a_supervisor_it_is_waited_for() {
         ended.last_line(78).contains("SUPERVISOR_API: must be a URL like \"http://supervisor\""),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn the_page_comes_where_the_supervisor_expects_it_and_only_for_the_supervisor() {
+    let (home, supervisor) = (home_of(&["Lamp"]).await, SimSupervisor::start().await);
+    for (only_from, is_open) in [("127.0.0.1", true), ("127.0.0.2", false)] {
+        supervisor.answer_info(Reply::Error(500, "starting"));
+        let container = Container::new(&supervisor, &json!({})).with_home(&home);
+        let mut daemon = container.daemon_with(&["--ingress-from", only_from]);
+        daemon.says("asked for the status page in Home Assistant: it answers with the status 500").await;
+        let port = free_port();
+        supervisor.answer_info(Reply::Data(json!({"ip_address": "127.0.0.1", "ingress_port": port})));
+        daemon.says("the status page is in Home Assistant").await;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nHost: homeassistant.local:8123\r\nConnection: close\r\n\r\n";
+        // A connection that is closed at once may be reset.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = within("the end of the answer", stream.read_to_end(&mut answer)).await;
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200 "), is_open, "{}", String::from_utf8_lossy(&answer));
+        daemon.stop().await;
+    }
+    for address in ["0.0.0.0", "::"] {
+        supervisor.answer_info(Reply::Data(json!({"ip_address": address, "ingress_port": free_port()})));
+        let container = Container::new(&supervisor, &json!({})).with_home(&home);
+        let daemon = container.daemon();
+        daemon.says("its answer cannot be used (the app has no usable address)").await;
+    }
 }
 
 #[tokio::test]
