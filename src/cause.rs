@@ -50,6 +50,22 @@ causes! {
 }
 
 causes! {
+    /// Causes of a search that reaches no plug.
+    SEARCH, needs_login: false:
+    CONTAINER_NETWORK = "container-network",
+        "no plug answers, and hs100d is in a container with a network of its own, which broadcasts do not leave",
+        "start the container with the host's network (`--network host`), or give `host` in each [[plug]] entry and set \
+         discovery.lan = false";
+    NO_INTERFACE = "no-interface",
+        "no network interface of this machine can broadcast",
+        "connect this machine to the plugs' network, or give `host` in each [[plug]] entry and set discovery.lan = false";
+    NOT_SENT = "not-sent",
+        "the system does not let hs100d send a broadcast",
+        "let UDP to the ports 9999, 20002 and 20004 out through this machine's firewall, correct discovery.broadcast if \
+         it is set, or give `host` in each [[plug]] entry and set discovery.lan = false";
+}
+
+causes! {
     /// Causes of a plug.
     PLUG, needs_login: false:
     PORT_CLOSED_BY_FIRMWARE = "port-closed-by-firmware",

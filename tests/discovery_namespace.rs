@@ -3,7 +3,7 @@
 //!
 //! The test makes network namespaces for this: one for the daemon, one for the plugs of each subnet. They have nothing
 //! of the machine's own network. Where namespaces are not allowed, the test says so and passes. Its three parts are
-//! three processes of this file.
+//! three processes of this file. A second test shows what is said where broadcasts reach no plug.
 
 #![cfg(all(feature = "sim", feature = "broker", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -12,13 +12,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::discovery::{
     all_are_shown, assert_own_commands_alone, name, so_many_moved, switch_all_through,
 };
-use crate::support::e2e::{Config, Scene};
+use crate::support::e2e::{Config, Scene, Setup, mounts};
 use crate::support::namespace::{Player, answer, ip, play_apart, role, told};
 use hs100d::sim::handle::PlugHandle;
 use hs100d::sim::lan::{LanPorts, SimLan};
@@ -35,6 +36,15 @@ const PLUGS: usize = 15;
 const MOVED: usize = 5;
 const PORT: u16 = 9999;
 const TDP_PORT: u16 = 20002;
+
+/// Makes of a process one in a container: the mark of an engine, and its own list of interfaces.
+const AS_IN_A_CONTAINER: [&str; 5] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-ec",
+    "mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; touch /run/.containerenv; exec \"$0\" \"$@\"",
+];
 
 #[test]
 fn plugs_in_two_subnets_are_found_and_followed_by_real_broadcasts_on_interfaces_that_come_and_go() {
@@ -94,6 +104,88 @@ async fn the_daemon_in_its_namespace() {
     all_are_shown(&scene.subscriber, &hosts).await;
     let result = scene.command(&name(2 * PLUGS - 1), json!({ "state": "ON" })).await;
     assert_eq!(result["status"], "ok", "{result}");
+}
+
+#[test]
+fn where_broadcasts_reach_no_plug_every_command_says_what_is_needed() {
+    if mounts().is_none() {
+        return;
+    }
+    play_apart("a_container_in_its_namespace", "container", BOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by where_broadcasts_reach_no_plug_every_command_says_what_is_needed"]
+async fn a_container_in_its_namespace() {
+    if role().as_deref() != Some("container") {
+        return;
+    }
+    ip("link set lo up");
+    let config = Config::default().set("broker", "listen", "127.0.0.1:0").set("http", "enabled", false);
+    let setup = Setup::new(&config);
+
+    // Loopback only: a machine without a network, and a container with `--network none`.
+    assert_eq!(lan_line(&setup, &[]), ["no-interface", "no network interface can broadcast"]);
+    let none = "this container has no network";
+    assert_eq!(lan_line(&setup, &AS_IN_A_CONTAINER), ["container-network", none]);
+
+    // A network that is not there.
+    setup.write(&config.clone().set("discovery", "broadcast", ["192.0.2.255"]).text());
+    let [cause, found] = lan_line(&setup, &[]);
+    assert_eq!(cause, "not-sent");
+    assert!(found.starts_with("no broadcast can be sent: Network is unreachable"), "{found}");
+    setup.write(&config.text());
+
+    // What engines make for a container: one end of a virtual cable in a private network.
+    ip("link add eth0 type veth peer name engine");
+    ip("address add 172.17.0.2/16 dev eth0");
+    ip("link set eth0 up");
+    ip("link set engine up");
+    assert_eq!(lan_line(&setup, &[]), ["", ""], "on a machine that is a home without plugs");
+    let own = "no plug answers, and this container seems to have a network of its own (engine, eth0), which broadcasts \
+               do not leave";
+    assert_eq!(lan_line(&setup, &AS_IN_A_CONTAINER), ["container-network", own]);
+    let needed = format!("{own}: start the container with the host's network (`--network host`)");
+    let mut daemon = setup.daemon_by(&AS_IN_A_CONTAINER);
+    daemon.says(&format!("plugs cannot be searched for: {needed}")).await;
+    daemon.stop().await;
+    let search = run(&setup, &AS_IN_A_CONTAINER, &["discover", "--timeout", "1s"]);
+    assert!(search.1.contains(&needed), "{search:?}");
+    let search = run(&setup, &[], &["discover", "--timeout", "1s"]);
+    assert!(
+        search.0.contains("172.17.255.255 from 172.17.0.2") && !search.1.contains("container"),
+        "{search:?}"
+    );
+
+    // Some engines' networks reach the LAN: the answer of one plug shows it.
+    let mut lan = Network::make(1);
+    lan.connect("10.77.1.1/24 brd +");
+    assert_eq!(lan_line(&setup, &AS_IN_A_CONTAINER), ["", ""]);
+}
+
+/// The cause and the finding of the line about the LAN that `check --online` prints, if it prints one.
+fn lan_line(setup: &Setup, by: &[&str]) -> [String; 2] {
+    let report = run(setup, by, &["check", "--online", "--json"]);
+    let json: serde_json::Value =
+        serde_json::from_str(&report.0).unwrap_or_else(|error| panic!("{error}: {report:?}"));
+    let subjects = json["online"]["subjects"].as_array().unwrap();
+    let line = subjects.iter().find(|subject| subject["subject"] == "lan");
+    ["cause", "found"].map(|key| line.map_or("", |line| line[key].as_str().unwrap()).to_owned())
+}
+
+/// The standard output and the standard error of a command that is executed by these words.
+fn run(setup: &Setup, by: &[&str], words: &[&str]) -> (String, String) {
+    let program = env!("CARGO_BIN_EXE_hs100d");
+    let mut all = by.iter().copied().chain([program]);
+    let mut command = Command::new(all.next().unwrap());
+    command.args(all).arg("--config").arg(setup.config()).args(words);
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("STATE_DIRECTORY", setup.state_dir());
+    let output = command.output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (out, err)
 }
 
 /// One subnet: its plugs, in their own process and namespace, and a cable to them.

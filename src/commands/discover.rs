@@ -65,6 +65,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     }
     let asked = listed(&discovery.asked());
     tracing::info!("asked by broadcast: {asked}");
+    if let Some(obstacle) = discovery.obstacle() {
+        tracing::warn!("{obstacle}: {}", obstacle.cause().remedy);
+    }
     say(&if args.json { as_json(&rows) } else { as_table(&rows, &asked) })
 }
 

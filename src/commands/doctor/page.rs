@@ -14,11 +14,12 @@ use crate::mqtt::failure::reason::FailureReason;
 use crate::transport::cloud::codes::{CODES, Reaction};
 
 /// The tables by their names in the page.
-fn tables() -> [(&'static str, String); 6] {
+fn tables() -> [(&'static str, String); 7] {
     let account: Vec<_> = cause::ACCOUNT_STOPPED.iter().chain(cause::ACCOUNT).copied().collect();
     [
         ("failures", failures()),
         ("stopped", stopped()),
+        ("search", causes(cause::SEARCH)),
         ("plug", causes(cause::PLUG)),
         ("account", causes(&account)),
         ("broker", causes(&FailureReason::ALL.map(of_broker))),
@@ -140,7 +141,14 @@ fn the_tables_of_the_page_are_those_of_the_program() {
 #[test]
 fn every_word_stands_for_one_cause() {
     let brokers = FailureReason::ALL.map(of_broker);
-    let tables = [cause::PLUG, cause::ACCOUNT_STOPPED, cause::ACCOUNT, cause::EMBEDDED_BROKER, &brokers];
+    let tables = [
+        cause::SEARCH,
+        cause::PLUG,
+        cause::ACCOUNT_STOPPED,
+        cause::ACCOUNT,
+        cause::EMBEDDED_BROKER,
+        &brokers,
+    ];
     let mut words: Vec<_> = tables.into_iter().flatten().map(|cause| cause.word).collect();
     let is_plain =
         |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');

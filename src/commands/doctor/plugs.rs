@@ -22,7 +22,7 @@ use crate::model::{Address, Destination, Failure, LanProtocol, Route, shown};
 use crate::smarthome::message::{Reading, Reply, is_plug_kind};
 use crate::transport::cloud::Cloud;
 use crate::transport::cloud::api::Row;
-use crate::transport::discovery::{Discovery, DiscoveryOptions};
+use crate::transport::discovery::{Discovery, DiscoveryOptions, SearchObstacle};
 use crate::transport::lan::Lan;
 
 /// How long plugs may take to answer datagrams.
@@ -63,18 +63,20 @@ struct DatagramReplies {
     directly: Vec<Sighting>,
 }
 
-/// Examines the targets, and the plugs that answer a broadcast, by every means of the LAN.
+/// Examines the targets, and the plugs that answer a broadcast, by every means of the LAN. Also finds why no plug
+/// answers a broadcast, if this machine can tell.
 pub(super) async fn examine_lan(
     targets: Vec<DoctorTarget>,
     config: &Config,
     klap_login: KlapLogin,
-) -> Vec<OnLan> {
+) -> (Option<Finding>, Vec<OnLan>) {
     if !config.local.enabled {
-        return targets.into_iter().map(OnLan::not_used).collect();
+        return (None, targets.into_iter().map(OnLan::not_used).collect());
     }
     let sockets = sockets_of(&targets).await;
-    let (broadcast, directly) =
+    let (searched, directly) =
         tokio::join!(heard_by_broadcast(config), heard_directly(config, sockets.iter().flatten()));
+    let (broadcast, obstacle) = searched.map_or((None, None), |(heard, obstacle)| (Some(heard), obstacle));
     let known = targets.len();
     let targets = with_heard(targets, broadcast.as_deref().unwrap_or_default(), config);
     let added = targets[known..].iter().map(|target| target.address.as_ref().and_then(Address::socket));
@@ -86,7 +88,15 @@ pub(super) async fn examine_lan(
         let (lan, heard, networks) = (Arc::clone(&lan), Arc::clone(&heard), networks.clone());
         async move { examine_on_lan(target, socket, &lan, &heard, &networks).await }
     });
-    side_by_side(jobs).await
+    let on_the_lan = side_by_side(jobs).await;
+    let is_any_reached = on_the_lan.iter().any(|one| one.view == LanView::Answers);
+    (obstacle.map(|obstacle| of_the_search(&obstacle, is_any_reached)), on_the_lan)
+}
+
+/// Only a note if plugs are reached without a search.
+fn of_the_search(obstacle: &SearchObstacle, is_any_reached: bool) -> Finding {
+    let made = if is_any_reached { Finding::note } else { Finding::bad };
+    made(FindingSubject::Lan, obstacle.to_string(), obstacle.cause())
 }
 
 /// Adds the plugs that only the account lists, if the config adopts them.
@@ -174,9 +184,10 @@ async fn sockets_of(targets: &[DoctorTarget]) -> Vec<Option<SocketAddr>> {
     .await
 }
 
-async fn heard_by_broadcast(config: &Config) -> Option<Vec<Sighting>> {
-    let discovery = Discovery::start(config.discovery.clone()?);
-    Some(listen(discovery).await)
+async fn heard_by_broadcast(config: &Config) -> Option<(Vec<Sighting>, Option<SearchObstacle>)> {
+    let mut discovery = Discovery::start(config.discovery.clone()?);
+    let heard = listen(&mut discovery).await;
+    Some((heard, discovery.obstacle()))
 }
 
 async fn heard_directly(config: &Config, sockets: impl Iterator<Item = &SocketAddr>) -> Vec<Sighting> {
@@ -185,11 +196,11 @@ async fn heard_directly(config: &Config, sockets: impl Iterator<Item = &SocketAd
         return Vec::new();
     }
     let options = DiscoveryOptions::usual(config.local.port);
-    listen(Discovery::start_without_broadcast(options, addresses)).await
+    listen(&mut Discovery::start_without_broadcast(options, addresses)).await
 }
 
 /// Collects the answers, each once.
-async fn listen(mut discovery: Discovery) -> Vec<Sighting> {
+async fn listen(discovery: &mut Discovery) -> Vec<Sighting> {
     let mut heard: Vec<Sighting> = Vec::new();
     let search = async {
         loop {

@@ -40,6 +40,7 @@ pub(super) struct Finding {
 pub(super) enum FindingSubject {
     Broker,
     Cloud,
+    Lan,
     Plug,
 }
 
@@ -129,6 +130,7 @@ impl Finding {
         let subject = match (self.subject, &self.name) {
             (FindingSubject::Broker, _) => "broker",
             (FindingSubject::Cloud, _) => "cloud",
+            (FindingSubject::Lan, _) => "LAN",
             (FindingSubject::Plug, Some(name)) => &format!("plug {name}"),
             (FindingSubject::Plug, None) => "plug",
         };

@@ -38,6 +38,11 @@ pub(super) fn of_interfaces() -> io::Result<Vec<BroadcastPath>> {
     Ok(if_addrs::get_if_addrs()?.into_iter().filter(usable).filter_map(path).collect())
 }
 
+/// The names of the interfaces with an address; none if the system does not list them.
+pub(super) fn names() -> Vec<String> {
+    if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.name).collect()
+}
+
 fn of_address(address: &Ifv4Addr) -> Option<BroadcastPath> {
     if address.is_loopback() || address.prefixlen > LONGEST_PREFIX {
         return None;

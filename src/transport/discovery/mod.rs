@@ -3,9 +3,11 @@
 //! Owns the rounds: when probes are sent, and on which paths. Each interface has a socket bound to its own address,
 //! because a broadcast leaves by one interface only; single plugs are probed from a socket that is bound to no address.
 //! A probe requests only `get_sysinfo`: some firmwares crash on more. `socket` owns a socket, `reply` parses, `tdp` is
-//! the form of UDP 20002.
+//! the form of UDP 20002, `obstacle` says why no plug can be found.
 
+mod container;
 mod interfaces;
+mod obstacle;
 pub mod reply;
 mod socket;
 mod tdp;
@@ -24,7 +26,10 @@ use crate::logging::Repeated;
 use crate::model::Address;
 use crate::smarthome::cipher;
 use crate::smarthome::message::{OutletIds, Request};
+use container::Surroundings;
 pub use interfaces::BroadcastPath;
+use obstacle::ObstacleLog;
+pub(crate) use obstacle::SearchObstacle;
 pub(crate) use socket::DiscoveryCounts;
 use socket::{DiscoverySocket, SocketShared};
 
@@ -113,6 +118,11 @@ impl Discovery {
         asked.iter().copied().collect()
     }
 
+    /// Why broadcasts reach no plug; `None` once any plug has answered, and if nothing is known to be in the way.
+    pub(crate) fn obstacle(&self) -> Option<SearchObstacle> {
+        self.shared.obstacle(&Surroundings::of_this_process())
+    }
+
     /// Datagrams received since the start.
     pub fn tally(&self) -> DiscoveryCounts {
         self.shared.tally()
@@ -131,6 +141,8 @@ struct DiscoveryTask {
     /// Addresses for which no socket could be opened.
     open_failures: HashMap<Ipv4Addr, Repeated>,
     list_failures: Repeated,
+    surroundings: Surroundings,
+    obstacle_log: ObstacleLog,
     rounds: u32,
     /// The counts when the last round began.
     counts_before: DiscoveryCounts,
@@ -149,6 +161,8 @@ impl DiscoveryTask {
             sockets: HashMap::new(),
             open_failures: HashMap::new(),
             list_failures: Repeated::default(),
+            surroundings: Surroundings::of_this_process(),
+            obstacle_log: ObstacleLog::default(),
             rounds: 0,
             counts_before: DiscoveryCounts::default(),
         }
@@ -179,6 +193,7 @@ impl DiscoveryTask {
                     return Some(probe);
                 }
                 () = sleep_until(due.min(look)) => {
+                    self.log_obstacle();
                     if self.update_paths() || due <= Instant::now() {
                         return Some(Vec::new());
                     }
@@ -199,11 +214,21 @@ impl DiscoveryTask {
             for (local, target, datagram) in &probes {
                 let Some(socket) = self.sockets.get_mut(local) else { continue };
                 let is_it = |path: &&BroadcastPath| path.local == *local && path.target == target.ip();
-                if socket.send(*target, datagram).await
-                    && let Some(path) = self.paths.iter().find(is_it)
-                {
-                    self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(*path);
+                let sent = socket.send(*target, datagram).await;
+                if let Some(path) = self.paths.iter().find(is_it) {
+                    self.shared.broadcast(*path, sent);
                 }
+            }
+        }
+        self.log_obstacle();
+    }
+
+    /// Says once what keeps broadcasts from reaching any plug.
+    fn log_obstacle(&mut self) {
+        if self.broadcasts && !self.obstacle_log.is_done() {
+            let obstacle = self.shared.obstacle(&self.surroundings);
+            if let Some(line) = self.obstacle_log.observe(obstacle, std::time::Instant::now()) {
+                line.log();
             }
         }
     }

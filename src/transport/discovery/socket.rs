@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::interfaces::BroadcastPath;
+use super::container::Surroundings;
+use super::interfaces::{self, BroadcastPath};
+use super::obstacle::SearchObstacle;
 use super::reply;
 use crate::bridge::event::Sighting;
 use crate::logging::Repeated;
@@ -65,20 +67,23 @@ impl DiscoverySocket {
         !self.receiver.is_finished()
     }
 
-    /// Sends one datagram; a failure is logged once. Whether the system accepted it.
-    pub(super) async fn send(&mut self, target: SocketAddr, datagram: &[u8]) -> bool {
+    /// Sends one datagram; a failure is logged once.
+    ///
+    /// # Errors
+    /// The system did not accept it.
+    pub(super) async fn send(&mut self, target: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let sent = timeout(SEND_TIMEOUT, self.socket.send_to(datagram, target)).await;
         match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(_) => {
                 self.send_failures.ended(Instant::now());
-                true
+                Ok(())
             }
             Err(error) => {
                 if self.send_failures.failed(&error.to_string(), Instant::now()).is_some() {
                     let local = self.local;
                     tracing::debug!(%local, %target, %error, "a discovery datagram was not sent");
                 }
-                false
+                Err(error)
             }
         }
     }
@@ -114,6 +119,8 @@ pub(super) struct SocketShared {
     pub(super) probed: Mutex<HashSet<SocketAddr>>,
     /// The networks to which a broadcast was sent since the start.
     pub(super) asked: Mutex<BTreeSet<BroadcastPath>>,
+    /// Why the last broadcast was not sent, if it was not.
+    not_sent: Mutex<Option<String>>,
     replies: AtomicU64,
     garbage: AtomicU64,
     dropped: AtomicU64,
@@ -128,6 +135,7 @@ impl SocketShared {
             sightings,
             probed: Mutex::default(),
             asked: Mutex::default(),
+            not_sent: Mutex::default(),
             replies: AtomicU64::new(0),
             garbage: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -141,6 +149,35 @@ impl SocketShared {
             garbage: self.garbage.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
         }
+    }
+
+    /// A broadcast was sent, or was not.
+    pub(super) fn broadcast(&self, path: BroadcastPath, sent: io::Result<()>) {
+        if sent.is_ok() {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+        }
+        let error = sent.err().map(|error| error.to_string());
+        *self.not_sent.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Why no plug has answered, if this machine can tell.
+    pub(super) fn obstacle(&self, surroundings: &Surroundings) -> Option<SearchObstacle> {
+        if self.tally().answers > 0 {
+            return None;
+        }
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Plugs on loopback are simulated: any network reaches them.
+        if asked.iter().any(|path| path.target.is_loopback()) {
+            return None;
+        }
+        if let Some(names) = surroundings.own_network(&interfaces::names()) {
+            return Some(SearchObstacle::ContainerNetwork(names));
+        }
+        if !asked.is_empty() {
+            return None;
+        }
+        let not_sent = self.not_sent.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(not_sent.clone().map_or(SearchObstacle::NoInterface, SearchObstacle::NotSent))
     }
 
     pub(super) fn begin_round(&self) {
