@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Prints the SBOM of hs100d, a CycloneDX 1.5 document.
 
-    contrib/sbom.py [--target TRIPLE] [--features LIST] [--no-default-features] > hs100d.cdx.json
+    contrib/sbom.py [--target TRIPLE] [--features LIST] [--no-default-features] [--debian FILE...] > hs100d.cdx.json
+
+`--debian` adds the Debian packages of a container image: the files of its /var/lib/dpkg/status.d.
 
 Made from Cargo.lock and `cargo metadata --locked`, which contacts only the registry of crates, and only for crates that are
 not cached. The same tree gives the same document, byte for byte: it contains no time, and its serial number is derived from
@@ -14,6 +16,7 @@ import json
 import pathlib
 import subprocess
 import tomllib
+import urllib.parse
 import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -24,6 +27,7 @@ def main():
     parser.add_argument("--target", default="x86_64-unknown-linux-gnu")
     parser.add_argument("--features")
     parser.add_argument("--no-default-features", action="store_true")
+    parser.add_argument("--debian", nargs="+", default=[], metavar="FILE", type=pathlib.Path)
     options = parser.parse_args()
     metadata = cargo_metadata(options)
     packages = {package["id"]: package for package in metadata["packages"]}
@@ -32,6 +36,7 @@ def main():
     shipped = reach(nodes, packages, root, {None}, through_macros=False)
     built_with = reach(nodes, packages, root, {None, "build"}, through_macros=True)
     checksums = locked()
+    debian = sorted((debian_component(file) for file in options.debian), key=lambda one: one["bom-ref"])
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
         "bomFormat": "CycloneDX",
@@ -47,11 +52,12 @@ def main():
         "components": [
             component(packages[one], "library", "required" if one in shipped else "excluded", checksums)
             for one in sorted(built_with - {root}, key=lambda one: ref(packages[one]))
-        ],
+        ] + debian,
         "dependencies": [
             {
                 "ref": ref(packages[one]),
-                "dependsOn": sorted({ref(packages[to]) for to in needs(nodes[one], {None, "build"})}),
+                "dependsOn": sorted({ref(packages[to]) for to in needs(nodes[one], {None, "build"})})
+                + [package["bom-ref"] for package in debian if one == root],
             }
             for one in sorted(built_with, key=lambda one: ref(packages[one]))
         ],
@@ -120,6 +126,26 @@ def component(package, kind, scope, checksums):
     if package["repository"]:
         made["externalReferences"] = [{"type": "vcs", "url": package["repository"]}]
     return made
+
+
+def debian_component(file):
+    """A Debian package, from its paragraph in the form of /var/lib/dpkg/status."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(" "))
+    try:
+        name, version, processor = (fields[key] for key in ("Package", "Version", "Architecture"))
+    except KeyError as missing:
+        raise SystemExit(f"{file}: not a paragraph of dpkg's status: it has no {missing}")
+    purl = f"pkg:deb/debian/{name}@{urllib.parse.quote(version, safe='')}?arch={processor}"
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": version,
+        "scope": "required",
+        "purl": purl,
+        "description": fields.get("Description", ""),
+    }
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 //! Assistant app.
 
 mod app_workflow;
+mod container;
 mod homeassistant_app;
 mod package;
 #[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
