@@ -208,6 +208,10 @@ causes! {
         "write [cloud] username as the Kasa app shows it under Me > Account, and leave [cloud] url at \
          https://wap.tplinkcloud.com, which knows all regions; if both are right, name another app in [cloud] app_type, \
          such as \"Kasa_iOS\"";
+    KEYS_REFUSED = "keys-refused",
+        "the cloud does not accept the signature of the app's keys",
+        "correct the two keys of [cloud.v2], which belong together and to [cloud] app_type, or remove both to use the first \
+         interface";
     APP_UNKNOWN = "app-unknown",
         "the cloud does not know the app that hs100d names",
         "correct [cloud] app_type, or leave it out: \"Kasa_Android\" and \"Kasa_iOS\" are names that the cloud knew";
@@ -267,6 +271,10 @@ causes! {
     TLS_INTERCEPTED = "tls-intercepted",
         "the cloud's certificate is not valid, or another server answers in its place",
         "check the clock of this machine, and exclude tplinkcloud.com from TLS inspection by a proxy or filter";
+    AUTHORITY_MISSING = "authority-missing",
+        "the account's host has a certificate of TP-Link's own authority, and that authority is not trusted",
+        "set ca_file in [cloud.v2] to a file with TP-Link's authorities; if it is set, they are not the ones of this host, or \
+         another server answers in its place";
     CAPTIVE_PORTAL = "captive-portal",
         "a web page comes back instead of the cloud's answer",
         "log in to the network (a hotel or guest portal), or remove the proxy in between";

@@ -7,7 +7,7 @@ use hs100d::transport::cloud::api::{self, Granted, HttpResponse, Row};
 use hs100d::transport::cloud::codes;
 use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::{TrustedHost, check_host};
-use hs100d::transport::cloud::request::{ApiRequest, AppIdentity};
+use hs100d::transport::cloud::request::{ApiRequest, AppIdentity, CloudApi};
 use serde_json::{Value, json};
 
 use super::texts::fits_a_line;
@@ -169,23 +169,25 @@ fn may_have_a_token(host: &TrustedHost) {
 
 /// Passwords, tokens and names may contain anything.
 fn what_we_say_is_json_whatever_is_in_it(text: &str) {
-    let (app, secret) = (AppIdentity::default(), Secret::new(text.to_owned()));
+    let secret = Secret::new(text.to_owned());
+    let app = AppIdentity { app_type: text.to_owned(), version: None };
+    let api = CloudApi::new(app, text, None);
     let json = |call: ApiRequest| {
         serde_json::from_slice::<Value>(&call.body).expect("a call is JSON")["params"].take()
     };
-    let login = json(app.login(text, &secret, text));
-    for key in ["cloudUserName", "cloudPassword", "terminalUUID"] {
+    let login = json(api.login(text, &secret));
+    for key in ["appType", "cloudUserName", "cloudPassword"] {
         assert_eq!(login[key], text);
     }
-    assert_eq!(json(app.refresh(&secret, text))["refreshToken"], text);
-    assert_eq!(json(app.device_list(&secret))["token"], text);
+    assert_eq!(json(api.refresh(&secret))["refreshToken"], text);
+    assert_eq!(json(api.device_list(&secret))["token"], text);
     let id = DeviceId::new("8006000000000000000000000000000000000007").unwrap();
     let alias = Request::SetAlias(None, text.into());
     for (request, words) in [
         (Request::SetRelay(RelayState::On), json!({"system": {"set_relay_state": {"state": 1}}})),
         (alias, json!({"system": {"set_dev_alias": {"alias": text}}})),
     ] {
-        let params = json(app.passthrough(&secret, &id, &request));
+        let params = json(api.passthrough(&secret, &id, &request));
         assert_eq!(params["token"], text);
         let data = params["requestData"].as_str().expect("requestData is a text");
         assert_eq!(serde_json::from_str::<Value>(data).expect("which holds JSON"), words);

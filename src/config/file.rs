@@ -258,6 +258,7 @@ pub(super) struct Cloud {
     pub(super) url: Option<Spanned<String>>,
     pub(super) app_type: Option<Spanned<String>>,
     pub(super) app_version: Option<Spanned<String>>,
+    pub(super) v2: CloudV2,
     pub(super) poll_interval: Option<Spanned<Duration>>,
 }
 
@@ -271,7 +272,28 @@ impl Cloud {
             url: t.parsed("url", cloud_url),
             app_type: t.parsed("app_type", app_word),
             app_version: t.parsed("app_version", app_word),
+            v2: t.table_within("v2", "cloud.v2", CloudV2::take).unwrap_or_default(),
             poll_interval: t.duration("poll_interval", CLOUD_POLL_INTERVAL),
+        }
+    }
+}
+
+/// `[cloud.v2]`
+#[derive(Debug, Default)]
+pub(super) struct CloudV2 {
+    pub(super) access_key_file: Option<Spanned<PathBuf>>,
+    pub(super) secret_key_file: Option<Spanned<PathBuf>>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
+    pub(super) url: Option<Spanned<String>>,
+}
+
+impl CloudV2 {
+    fn take(t: &mut TableReader<'_, '_>) -> Self {
+        Self {
+            access_key_file: t.parsed("access_key_file", path),
+            secret_key_file: t.parsed("secret_key_file", path),
+            ca_file: t.parsed("ca_file", path),
+            url: t.parsed("url", cloud_url),
         }
     }
 }

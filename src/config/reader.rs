@@ -177,20 +177,30 @@ impl<'t> TableReader<'_, 't> {
         key: &'static str,
         read: impl FnOnce(&mut TableReader<'_, '_>) -> T,
     ) -> Option<T> {
+        self.table_within(key, key, read)
+    }
+
+    /// A table in this one; `name` is the full one in the file, such as `cloud.v2`.
+    pub(super) fn table_within<T>(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        read: impl FnOnce(&mut TableReader<'_, '_>) -> T,
+    ) -> Option<T> {
         let suggest = self.state.suggest;
         let found = self.value(key, |value| match value {
             DeValue::Table(entries) => Ok(entries),
             other => {
                 let unknown = Unknown { table: "", key, value: &other, beside: &DeTable::new() };
                 let below = suggest(&unknown).unwrap_or_else(|| "its keys below it".to_owned());
-                Err(format!("must be a table: write [{key}] and {below} (is {})", kind(&other)))
+                Err(format!("must be a table: write [{name}] and {below} (is {})", kind(&other)))
             }
         });
         let (place, entries, written) = match found {
             Some(at) => (at.place, at.value, true),
             None => (NOWHERE, DeTable::new(), false),
         };
-        let value = TableReader { state: &mut *self.state, name: key, place, entries }.read(read);
+        let value = TableReader { state: &mut *self.state, name, place, entries }.read(read);
         written.then_some(value)
     }
 

@@ -20,7 +20,7 @@ const UNIT: &str = "hs100d.service";
 /// The unit loads the files in this directory as credentials.
 const CREDENTIALS: &str = "/etc/hs100d";
 /// The extensions of credentials.
-const CREDENTIAL_ENDINGS: [&str; 3] = ["password", "token", "read_token"];
+const CREDENTIAL_ENDINGS: [&str; 5] = ["password", "token", "read_token", "access-key", "secret-key"];
 /// Where the unit's control group is, with version 2 and version 1. It exists while the service runs.
 const CONTROL_GROUPS: [&str; 2] = ["/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/systemd/system.slice"];
 /// The control groups of this process.

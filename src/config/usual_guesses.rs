@@ -41,6 +41,7 @@ pub(super) fn suggest(unknown: &Unknown<'_>) -> Option<String> {
         "discovery" => discovery(&key, unknown),
         "local" => local(&key, unknown),
         "cloud" => cloud(&key, unknown),
+        "cloud.v2" => cloud_v2(&key),
         "routing" => routing(&key, unknown),
         "http" => http(&key, unknown),
         "plug" => plug(&key, unknown),
@@ -192,6 +193,23 @@ fn local(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     })
 }
 
+fn cloud_v2(key: &str) -> Option<String> {
+    Some(match key {
+        "access_key" | "app_key" => {
+            "write the key into a file of its own, and access_key_file = \"/etc/hs100d/cloud.v2.access-key\""
+                .to_owned()
+        }
+        "secret_key" | "app_secret" => {
+            "write the key into a file of its own, and secret_key_file = \"/etc/hs100d/cloud.v2.secret-key\""
+                .to_owned()
+        }
+        "app_type" | "app_version" | "username" | "password" | "password_file" | "poll_interval" => {
+            "it is a key of [cloud], for both versions: move it there".to_owned()
+        }
+        _ => return None,
+    })
+}
+
 fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
     let value = shown(unknown);
     Some(match key {
@@ -206,6 +224,9 @@ fn cloud(key: &str, unknown: &Unknown<'_>) -> Option<String> {
         "app" | "app_name" | "apptype" => format!("write {}", line("app_type", "Kasa_Android")),
         "app_ver" | "appversion" | "appver" | "version" => {
             format!("write {}", line("app_version", "3.4.451"))
+        }
+        "access_key" | "access_key_file" | "secret_key" | "secret_key_file" | "app_key" | "app_secret" => {
+            "the keys are in files, which access_key_file and secret_key_file in [cloud.v2] name".to_owned()
         }
         "token" => "`hs100d cloud login` gets the token; remove this line".to_owned(),
         "host" | "server" | "region" | "endpoint" | "uri" => {

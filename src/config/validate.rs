@@ -20,6 +20,7 @@ use crate::mqtt::{TlsOptions, broker, homeassistant};
 use crate::permissions::FilePermissions;
 use crate::secret::Secret;
 use crate::transport::cloud::request::AppIdentity;
+use crate::transport::cloud::signature::AppKeys;
 use crate::transport::{cloud, discovery};
 
 /// The plugs' port, TCP and UDP.
@@ -32,6 +33,9 @@ const HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::L
 const LEAST_TOKEN: usize = 16;
 /// TP-Link's host for all regions; its device list names the host of each plug.
 const CLOUD_URL: &str = "https://wap.tplinkcloud.com";
+/// The credentials of the app's keys.
+const ACCESS_KEY: &str = "cloud.v2.access-key";
+const SECRET_KEY: &str = "cloud.v2.secret-key";
 /// Between two rounds of discovery.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -231,19 +235,68 @@ impl Validator<'_> {
                 Diagnostic::of("cloud.username", "is missing: add the e-mail address of the account");
             self.fault(Diagnostic { place: Some(written.place), ..missing });
         }
-        let app = AppIdentity::default();
+        let keys = self.app_keys(&written.v2);
+        let is_signed = keys.is_some();
+        let app_type = if is_signed { AppIdentity::SIGNED_APP_TYPE } else { AppIdentity::APP_TYPE };
+        let ca_file = written.v2.ca_file.as_ref().map(|at| self.readable(at));
+        let url = written.v2.url.filter(|_| is_signed).or(written.url);
         CloudConfig {
             poll_interval: or(written.poll_interval.as_ref(), RoutePolicy::default().cloud_poll_interval),
             options: cloud::CloudOptions {
                 username: written.username.map(|at| at.value.expose().to_owned()).unwrap_or_default(),
                 password: self.password(written.password, "cloud.password"),
-                url: written.url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value),
+                url: url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value),
                 app: AppIdentity {
-                    app_type: written.app_type.map_or(app.app_type, |at| at.value),
+                    app_type: written.app_type.map_or_else(|| app_type.to_owned(), |at| at.value),
                     version: written.app_version.map(|at| at.value),
                 },
+                keys,
+                ca_file: ca_file.filter(|_| is_signed),
             },
         }
+    }
+
+    /// The keys of an app; both or none.
+    fn app_keys(&mut self, written: &file::CloudV2) -> Option<AppKeys> {
+        let access = self.app_key(written.access_key_file.as_ref(), "access_key_file", ACCESS_KEY);
+        let secret = self.app_key(written.secret_key_file.as_ref(), "secret_key_file", SECRET_KEY);
+        // A key that is there and cannot be read is reported already.
+        let missing = |file: Option<&Spanned<PathBuf>>, key: &Option<Secret>| file.is_none() && key.is_none();
+        let lacks_access = missing(written.access_key_file.as_ref(), &access);
+        let lacks_secret = missing(written.secret_key_file.as_ref(), &secret);
+        if lacks_access != lacks_secret {
+            let (key, credential) =
+                if lacks_access { ("access_key_file", ACCESS_KEY) } else { ("secret_key_file", SECRET_KEY) };
+            let place =
+                written.access_key_file.as_ref().or(written.secret_key_file.as_ref()).map(|at| at.place);
+            let what = format!(
+                "is missing: the two keys go together; add it or the credential {credential}, or remove the other key"
+            );
+            self.fault(Diagnostic { place, ..Diagnostic::of(format!("cloud.v2.{key}"), what) });
+        }
+        if lacks_access && lacks_secret {
+            let unused =
+                "has no effect without access_key_file and secret_key_file: add them, or remove this line";
+            let lines = [
+                written.ca_file.as_ref().map(|at| at.fault(unused)),
+                written.url.as_ref().map(|at| at.fault(unused)),
+            ];
+            lines.into_iter().flatten().for_each(|line| self.warn(line));
+        }
+        Some(AppKeys { access_key: access?, secret_key: secret? })
+    }
+
+    /// A key in its file, else the credential.
+    fn app_key(&mut self, file: Option<&Spanned<PathBuf>>, name: &str, credential: &str) -> Option<Secret> {
+        let (key, named) = match file {
+            Some(file) => (self.secret_file(file, "holds a key"), format!("cloud.v2.{name}")),
+            None => (self.credential(credential), format!("credential {credential}")),
+        };
+        if key.as_ref().is_some_and(|key| !AppKeys::is_key(key)) {
+            let what = "is not a key: it should hold one word of ASCII characters, without spaces and commas";
+            self.fault(Diagnostic { place: file.map(|at| at.place), ..Diagnostic::of(named, what) });
+        }
+        key
     }
 
     /// The account of `[local]`, else that of `[cloud]`.
@@ -420,17 +473,18 @@ impl Validator<'_> {
                 None
             }
             (Some(text), None) => Some(text.value),
-            (None, Some(file)) => self.password_file(&file),
+            (None, Some(file)) => self.secret_file(&file, "holds a password"),
             (None, None) => None,
         }
     }
 
-    fn password_file(&mut self, at: &Spanned<PathBuf>) -> Option<Secret> {
+    /// A secret alone in its file; `what` the file holds.
+    fn secret_file(&mut self, at: &Spanned<PathBuf>, what: &str) -> Option<Secret> {
         let path = self.resolve(&at.value);
         self.current.set(&path);
         match Secret::from_file(&path) {
             Ok(secret) => {
-                self.guard(at, &path, "holds a password");
+                self.guard(at, &path, what);
                 Some(secret)
             }
             Err(bad) => {

@@ -164,7 +164,7 @@ impl CloudAccount {
         let cloud = match Cloud::start(options, terminal, known, token_store, sender.clone(), memory.clone())
         {
             Ok(cloud) => Some(cloud),
-            Err(error @ CloudStartError::NoAuthorities) => {
+            Err(error @ (CloudStartError::NoAuthorities | CloudStartError::Authorities(_))) => {
                 // `events` is its receiver, so this cannot fail.
                 let _ = sender.send(Event::Cloud(CloudStatus::Stopped(error.to_string().into())));
                 None

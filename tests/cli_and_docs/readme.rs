@@ -41,7 +41,9 @@ fn prose(page: &str) -> String {
 fn every_config_in_the_pages_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let etc = format!("{}/", folder.path().display());
-    for password in ["mqtt.password", "local.password", "http.token"] {
+    for password in
+        ["mqtt.password", "local.password", "http.token", "cloud.v2.access-key", "cloud.v2.secret-key"]
+    {
         fs::write(folder.path().join(password), "pretend-password").unwrap();
     }
     let authority = rcgen::generate_simple_self_signed(["broker.example.com".to_owned()]).unwrap();

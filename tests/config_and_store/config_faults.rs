@@ -204,6 +204,19 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ),
         ("[cloud]\nusername = \"a\"\napp_version = \"\"", "cloud.app_version: is empty: fill it in"),
         ("[cloud]\nusername = \"a\"\napp_version = 3", "cloud.app_version: must be text in quotes"),
+        (
+            "[cloud]\nusername = \"a\"\n[cloud.v2]\nurl = \"https://example.com\"",
+            "cloud.v2.url: must name a host under tplinkcloud.com",
+        ),
+        (
+            "[cloud]\nusername = \"a\"\n[cloud.v2]\nsecret_key = \"x\"",
+            "cloud.v2.secret_key: is not known: write the key into a file of its own",
+        ),
+        ("[cloud]\nusername = \"a\"\nv2 = true", "must be a table: write [cloud.v2]"),
+        (
+            "[cloud]\nusername = \"a\"\nsecret_key = \"x\"",
+            "which access_key_file and secret_key_file in [cloud.v2] name",
+        ),
         ("[cloud]\nusername = \"a\"\napp_name = \"x\"", "write app_type = \"Kasa_Android\""),
         // Routes that are not configured.
         (

@@ -102,6 +102,9 @@ fn the_example_is_still_good_with_every_key_that_it_shows_switched_on() {
     for name in ["mqtt.password", "cloud.password", "local.password", "ca.pem", "client.pem", "client.key"] {
         written.file(name, "hunter2\n", 0o600);
     }
+    for name in ["cloud.v2.access-key", "cloud.v2.secret-key", "tplink-ca.pem"] {
+        written.file(name, "made-up\n", 0o600);
+    }
     for name in ["http.token", "http.read_token"] {
         written.file(name, "hunter2-hunter2-hunter2\n", 0o600);
     }
@@ -271,6 +274,92 @@ fn a_password_survives_whatever_stands_in_it() {
     let written = Written::new(&format!("{BROKER}password_file = \"mqtt.password\""));
     written.file("mqtt.password", &format!("{hard}\n"), 0o600);
     assert_eq!(mqtt_password(&written.load(&Environment::default())), Some(hard));
+}
+
+const SIGNED: &str =
+    "[cloud]\nusername = \"a\"\n[cloud.v2]\naccess_key_file = \"a.key\"\nsecret_key_file = \"s.key\"\n";
+
+#[test]
+fn with_both_keys_the_second_interface_is_used_and_without_them_the_first() {
+    let written =
+        Written::new(&format!("{SIGNED}ca_file = \"ca.pem\"\nurl = \"https://n-wap.tplinkcloud.com\"\n"));
+    for name in ["a.key", "s.key", "ca.pem"] {
+        written.file(name, &format!("made-up-{name}\n"), 0o600);
+    }
+    let config = written.load(&Environment::default());
+    assert_eq!(config.warnings, [""; 0]);
+    let options = config.cloud.unwrap().options;
+    let keys = options.keys.as_ref().unwrap();
+    let pair = (keys.access_key.expose(), keys.secret_key.expose());
+    assert_eq!(pair, ("made-up-a.key", "made-up-s.key"));
+    assert_eq!(
+        (options.url.as_str(), options.app.app_type.as_str()),
+        ("https://n-wap.tplinkcloud.com", "Kasa_Android_Mix")
+    );
+    assert!(options.ca_file.as_ref().unwrap().ends_with("ca.pem"));
+    assert!(!format!("{options:?}").contains("made-up"));
+
+    let config = load("[cloud]\nusername = \"a\"\n[cloud.v2]\nurl = \"https://n-wap.tplinkcloud.com\"\n");
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(
+        warning.contains("cloud.v2.url: has no effect without access_key_file and secret_key_file"),
+        "{warning}"
+    );
+    let options = config.cloud.unwrap().options;
+    assert_eq!((options.keys, options.url.as_str()), (None, "https://wap.tplinkcloud.com"));
+    assert_eq!(options.app.app_type, "Kasa_Android");
+}
+
+#[test]
+fn each_fault_of_a_key_is_one_line_that_quotes_no_key() {
+    let open = "may read it: chmod o-r";
+    let (access, secret) = ("cloud.v2.access_key_file: ", "cloud.v2.secret_key_file: ");
+    for (a_key, s_key, mode, key, fault) in [
+        (Some("made-up"), None, 0o600, secret, "s.key"),
+        (Some("made-up"), Some(""), 0o600, secret, "is empty"),
+        (Some("made-up"), Some("two\nlines"), 0o600, secret, "in more than one line"),
+        (Some("made up"), Some("made-up"), 0o600, access, "is not a key"),
+        (Some("made-up"), Some("made-up"), 0o644, access, open),
+    ] {
+        let written = Written::new(SIGNED);
+        for (name, text) in [("a.key", a_key), ("s.key", s_key)] {
+            if let Some(text) = text {
+                written.file(name, text, mode);
+            }
+        }
+        let lines = match Config::load(&written.place(), &Environment::default()) {
+            Ok(config) => config.warnings[..1].to_vec(),
+            Err(invalid) => invalid.lines,
+        };
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line.contains(key) && line.contains(fault), "{line}");
+        assert!(!line.contains("made-up") && !line.contains("made up"), "{line}");
+    }
+}
+
+#[test]
+fn a_key_without_the_other_is_a_fault_wherever_it_comes_from() {
+    let written = Written::new("[cloud]\nusername = \"a\"\n[cloud.v2]\naccess_key_file = \"a.key\"\n");
+    written.file("a.key", "made-up", 0o600);
+    let invalid = Config::load(&written.place(), &Environment::default()).unwrap_err();
+    assert_eq!(invalid.lines.len(), 1, "{invalid}");
+    assert!(
+        invalid.lines[0].contains(":4: cloud.v2.secret_key_file: is missing: the two keys go together"),
+        "{invalid}"
+    );
+
+    let credentials = tempfile::tempdir().unwrap();
+    let environment = Environment::of([("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())]);
+    let plain = Written::new("[cloud]\nusername = \"a\"\n");
+    fs::write(credentials.path().join("cloud.v2.access-key"), "\n").unwrap();
+    fs::write(credentials.path().join("cloud.v2.secret-key"), "made-up-s\n").unwrap();
+    let invalid = Config::load(&plain.place(), &environment).unwrap_err();
+    assert!(invalid.lines[0].contains("cloud.v2.access_key_file: is missing"), "{invalid}");
+    assert!(invalid.lines[0].contains("the credential cloud.v2.access-key"), "{invalid}");
+    assert!(written.load(&environment).cloud.unwrap().options.keys.is_some(), "one of each");
+    fs::write(credentials.path().join("cloud.v2.access-key"), "made-up-a\n").unwrap();
+    assert!(plain.load(&environment).cloud.unwrap().options.keys.is_some());
+    assert_eq!(load("").cloud, None);
 }
 
 #[test]

@@ -70,6 +70,8 @@ fn config_of(home: &SimHome) -> Config {
             password: Some(Secret::new(ACCOUNT.1.to_owned())),
             url: home.cloud().url(),
             app: cloud::request::AppIdentity::default(),
+            keys: None,
+            ca_file: None,
         },
         poll_interval: std::time::Duration::from_secs(60),
     });

@@ -273,6 +273,8 @@ pub(crate) fn options(canned: &CannedCloud, password: Option<&str>) -> CloudOpti
         password: password.map(|password| Secret::new(password.to_owned())),
         url: canned.url.clone(),
         app: AppIdentity::default(),
+        keys: None,
+        ca_file: None,
     }
 }
 

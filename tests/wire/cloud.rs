@@ -246,6 +246,8 @@ async fn a_bad_url_in_the_config_is_refused_at_the_start() {
             password: None,
             url: url.to_owned(),
             app: AppIdentity::default(),
+            keys: None,
+            ca_file: None,
         };
         let (shared, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
         Cloud::start(options, TERMINAL, None, shared, events, memory).map(drop)

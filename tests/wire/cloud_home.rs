@@ -41,6 +41,8 @@ fn wire_as(home: &SimHome, password: Option<&str>, tokens: Option<Tokens>, app: 
         password: password.map(|password| Secret::new(password.to_owned())),
         url: home.cloud().url(),
         app,
+        keys: None,
+        ca_file: None,
     };
     let (events, _) = mpsc::unbounded_channel();
     let (shared, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());

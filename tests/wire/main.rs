@@ -6,6 +6,7 @@ mod support;
 mod cloud;
 mod cloud_home;
 mod cloud_session;
+mod cloud_signed;
 mod discovery;
 mod klap;
 mod lan;

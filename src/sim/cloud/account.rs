@@ -1,4 +1,4 @@
-//! The simulated cloud as a value: an account, its tokens, its plugs, and the response to each of the four methods. No
+//! The simulated cloud as a value: an account, its tokens, its plugs, and the response to each method. No
 //! socket.
 //!
 //! A request comes in as parsed JSON and leaves as a response. A passthrough is returned to the server, which may have
@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::rule::Method;
+use super::signed::SimKeys;
 use crate::sim::handle::PlugHandle;
 
 /// Valid tokens of one account; an older one is voided. Observed at the real cloud.
@@ -19,7 +20,7 @@ const MOST_TOKENS: usize = 20;
 const LOCK_AFTER: u32 = 5;
 
 /// The `appType`s that the real cloud accepts, as observed.
-const APP_TYPES: [&str; 4] = ["Kasa_Android", "Kasa_iOS", "Tapo_Android", "Tapo_Ios"];
+const APP_TYPES: [&str; 5] = ["Kasa_Android", "Kasa_iOS", "Tapo_Android", "Tapo_Ios", "Kasa_Android_Mix"];
 
 /// The one account of the cloud.
 #[derive(Clone)]
@@ -28,8 +29,16 @@ pub struct SimAccount {
     pub(crate) username: String,
     /// Compared byte by byte.
     pub password: String,
-    /// Two-step verification is on: a V1 login gets -23003.
+    /// Two-step verification is on: a login gets -23003 from the first version, -20677 from the second.
     pub two_step: bool,
+    /// The second version has -20677 as text in its `result`, with an outer code of 0.
+    pub nests_two_step: bool,
+    /// The second version accepts requests that are signed with these; `None`: it accepts none.
+    pub keys: Option<SimKeys>,
+    /// The host that serves the account's own calls in the second version. Others say -20212 and name it.
+    pub home: usize,
+    /// The URL that is named instead of its.
+    pub named: Option<String>,
     /// Locked: a login gets -20661.
     pub locked: bool,
     /// Wrong passwords in a row that lock the account.
@@ -48,6 +57,10 @@ impl SimAccount {
             username: username.to_owned(),
             password: password.to_owned(),
             two_step: false,
+            nests_two_step: false,
+            keys: None,
+            home: 0,
+            named: None,
             locked: false,
             lock_after: LOCK_AFTER,
             rotates_refresh_token: false,
@@ -91,6 +104,8 @@ pub(super) struct ParsedCall<'a> {
     pub(super) token: Option<&'a str>,
     /// Index of the host that received it.
     pub(super) host: usize,
+    /// Whether it came to a path of the second version.
+    pub(super) is_second: bool,
 }
 
 pub(super) enum CallResult {
@@ -115,7 +130,13 @@ impl AccountServer {
     }
 
     pub(super) fn answer(&mut self, call: &ParsedCall<'_>) -> CallResult {
+        if call.is_second
+            && let Some(refusal) = self.refusal_of_second(call)
+        {
+            return CallResult::Now(refusal);
+        }
         let answer = match call.method {
+            Method::AccountHost => Ok(json!({"accountStatus": 1, "appServerUrl": self.home_url()})),
             Method::Login => self.login(call.params),
             Method::RefreshToken => self.refresh(call.params),
             Method::DeviceList => self.check_token(call).map(|()| self.device_list()),
@@ -126,6 +147,54 @@ impl AccountServer {
             Method::Other => Err(NO_SUCH_METHOD),
         };
         CallResult::Now(answer.map_or_else(failure, success))
+    }
+
+    /// What the second version refuses before it looks at the password.
+    fn refusal_of_second(&self, call: &ParsedCall<'_>) -> Option<Value> {
+        if !call.params["method"].is_null() {
+            return Some(failure(INVALID_PARAMETER));
+        }
+        if call.method == Method::AccountHost {
+            let username = text(call.params, "cloudUserName")
+                .and_then(|username| text(call.params, "appType").and(Ok(username)));
+            return match username {
+                Ok(username) if username.eq_ignore_ascii_case(&self.account.username) => None,
+                Ok(_) => Some(failure(ACCOUNT_NOT_FOUND)),
+                Err(code) => Some(failure(code)),
+            };
+        }
+        if call.host != self.account.home {
+            let mut refusal = failure(WRONG_ENTRY);
+            refusal["result"] = json!({"appServerUrl": self.home_url()});
+            return Some(refusal);
+        }
+        if call.method != Method::Login {
+            return None;
+        }
+        let missing =
+            ["appVersion", "platform", "terminalName"].iter().find_map(|name| text(call.params, name).err());
+        if let Some(code) = missing {
+            return Some(failure(code));
+        }
+        let is_right = call.params["cloudPassword"].as_str() == Some(&self.account.password);
+        (self.account.two_step && is_right && !self.account.locked).then(|| self.two_step_needed())
+    }
+
+    fn two_step_needed(&self) -> Value {
+        let result = json!({"MFAProcessId": "process-1", "supportedMFATypes": [1, 2]});
+        if self.account.nests_two_step {
+            let mut result = result;
+            result["errorCode"] = TWO_STEP_NEEDED.to_string().into();
+            return success(result);
+        }
+        let mut refusal = failure(TWO_STEP_NEEDED);
+        refusal["result"] = result;
+        refusal
+    }
+
+    fn home_url(&self) -> String {
+        let home = || self.hosts.get(self.account.home).cloned().unwrap_or_default();
+        self.account.named.clone().unwrap_or_else(home)
     }
 
     /// Voids every token: a request with one gets this error code from now on.
@@ -297,12 +366,15 @@ impl AccountServer {
 }
 
 pub(super) const GENERIC_ERROR: i64 = -10000;
+pub(super) const SIGNATURE_DOES_NOT_MATCH: i64 = -10301;
 pub(super) const JSON_FORMAT_ERROR: i64 = -10100;
 pub(super) const BODY_IS_NULL: i64 = -10101;
 pub(super) const REQUEST_TIMEOUT: i64 = -20002;
 pub(super) const NO_SUCH_METHOD: i64 = -20103;
 const MISSING_PARAMETER: i64 = -20104;
 const WRONG_TYPE: i64 = -20105;
+const INVALID_PARAMETER: i64 = -20107;
+const WRONG_ENTRY: i64 = -20212;
 pub(super) const DEVICE_OFFLINE: i64 = -20571;
 const MISSING_REQUEST_DATA: i64 = -20573;
 const NOT_BOUND: i64 = -20580;
@@ -312,6 +384,7 @@ const TOKEN_EXPIRED: i64 = -20651;
 const REFRESH_TOKEN_INCORRECT: i64 = -20656;
 const ACCOUNT_LOCKED: i64 = -20661;
 const LOGGED_IN_ELSEWHERE: i64 = -20675;
+const TWO_STEP_NEEDED: i64 = -20677;
 const APP_NOT_FOUND: i64 = -23001;
 const APP_TOO_OLD: i64 = -23003;
 
@@ -333,6 +406,10 @@ fn message(code: i64) -> &'static str {
         NO_SUCH_METHOD => "The method does not exist or is not available",
         MISSING_PARAMETER => "Parameter doesn't exist",
         WRONG_TYPE => "Parameter type error",
+        SIGNATURE_DOES_NOT_MATCH => "Signature dose not match",
+        INVALID_PARAMETER => "Parameter is invalid",
+        WRONG_ENTRY => "Incorrect service entry address",
+        TWO_STEP_NEEDED => "MFA feature enabled",
         DEVICE_OFFLINE => "Device is offline",
         MISSING_REQUEST_DATA => "requestData is missing",
         NOT_BOUND => "Account is not binded to the device",
@@ -391,7 +468,7 @@ mod tests {
     }
 
     fn call(server: &mut AccountServer, method: Method, params: &Value, token: Option<&str>) -> Value {
-        match server.answer(&ParsedCall { method, params, token, host: 1 }) {
+        match server.answer(&ParsedCall { method, params, token, host: 1, is_second: false }) {
             CallResult::Now(answer) => answer,
             CallResult::Forward { request, .. } => json!({"asks": request}),
         }

@@ -1,7 +1,8 @@
-//! The simulated cloud: an HTTP server on loopback that behaves as TP-Link's V1 interface.
+//! The simulated cloud: an HTTP server on loopback that behaves as TP-Link's interface, in its first version and, if
+//! the account has keys, in its second.
 //!
 //! Owns what a test can change while the cloud runs. [`account`] builds the responses, [`rule`] has the faults,
-//! `server` the sockets, `wire` the HTTP. The cloud serves the same plugs as the LAN, through the same handles.
+//! [`signed`] checks signatures, `server` the sockets, `wire` the HTTP. The cloud serves the same plugs as the LAN, through the same handles.
 //!
 //! Host 0 is the global entry, where clients log in and list devices. Hosts 1, 2, … are the regions; each has a port,
 //! and each plug belongs to one of them. A passthrough at the wrong host gets -20571, as at the real cloud.
@@ -9,6 +10,7 @@
 pub mod account;
 pub mod rule;
 mod server;
+pub mod signed;
 mod wire;
 
 use std::io;

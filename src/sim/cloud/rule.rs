@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The method of a request to the V1 interface.
+/// The method of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `login`
@@ -13,14 +13,22 @@ pub enum Method {
     DeviceList,
     /// `passthrough`
     Passthrough,
+    /// `getAccountStatusAndUrl`, of the second version only
+    AccountHost,
     /// Anything else, including a request without a valid method.
     Other,
 }
 
 impl Method {
     /// Every method, in the order of tables that are indexed by method.
-    pub const ALL: [Self; 5] =
-        [Self::Login, Self::RefreshToken, Self::DeviceList, Self::Passthrough, Self::Other];
+    pub const ALL: [Self; 6] = [
+        Self::Login,
+        Self::RefreshToken,
+        Self::DeviceList,
+        Self::Passthrough,
+        Self::AccountHost,
+        Self::Other,
+    ];
 
     /// The index in such a table.
     pub(crate) const fn index(self) -> usize {

@@ -22,9 +22,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::account::{
-    AccountServer, CallResult, DEVICE_OFFLINE, ParsedCall, REQUEST_TIMEOUT, failure, success,
+    AccountServer, CallResult, DEVICE_OFFLINE, ParsedCall, REQUEST_TIMEOUT, SIGNATURE_DOES_NOT_MATCH,
+    failure, success,
 };
 use super::rule::{CloudFault, FaultRules, Method};
+use super::signed;
 use super::wire::{self, Cut, HttpReply, Pace};
 use crate::sim::fault::CloudLink;
 use crate::sim::handle::PlugHandle;
@@ -185,8 +187,11 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| HangUp)?.to_bytes();
     let call = wire::check(&parts, &body);
-    let name = call.as_ref().ok().and_then(|call| call["method"].as_str());
-    let method = name.map_or(Method::Other, Method::named);
+    let method = match (&call, signed::method_of(parts.uri.path())) {
+        (Err(_), _) => Method::Other,
+        (Ok(_), Some(method)) => method,
+        (Ok(call), None) => call["method"].as_str().map_or(Method::Other, Method::named),
+    };
     let _under_way = UnderWay::begin(&state, record(&parts, &body, method, host));
     let fault = state.lock().rules.next_fault(method, Instant::now());
     let response_fault = match handling(fault) {
@@ -196,7 +201,7 @@ async fn serve(
         Handling::Never => match std::future::pending::<Infallible>().await {},
     };
     let (status, mut answer) = match call {
-        Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, parts.uri.query()).await),
+        Ok(call) => (StatusCode::OK, answer(&state, host, method, &call, &parts, &body).await),
         Err((status, code)) => (status, failure(code)),
     };
     if response_fault.empties_list && answer["result"]["deviceList"].is_array() {
@@ -253,10 +258,33 @@ fn record(parts: &Parts, body: &[u8], method: Method, host: usize) -> CallRecord
     CallRecord { method, host, uri: parts.uri.to_string(), body: String::from_utf8_lossy(body).into_owned() }
 }
 
-async fn answer(state: &State, host: usize, method: Method, call: &Value, query: Option<&str>) -> Value {
-    let token = wire::token_in_query(query);
-    let call = ParsedCall { method, params: &call["params"], token: token.as_deref(), host };
-    let answer = state.lock().server.answer(&call);
+async fn answer(
+    state: &State,
+    host: usize,
+    method: Method,
+    call: &Value,
+    parts: &Parts,
+    body: &[u8],
+) -> Value {
+    let token = wire::token_in_query(parts.uri.query());
+    let path = parts.uri.path();
+    let is_second = path != "/";
+    let params = if is_second { call } else { &call["params"] };
+    let call = ParsedCall { method, params, token: token.as_deref(), host, is_second };
+    let answer = {
+        let mut inner = state.lock();
+        let is_signed = match &inner.server.account.keys {
+            Some(keys) if is_second || parts.headers.contains_key("x-authorization") => {
+                signed::is_signed(keys, path, &parts.headers, body)
+            }
+            Some(_) => true,
+            None => !is_second,
+        };
+        match is_signed {
+            true => inner.server.answer(&call),
+            false => CallResult::Now(failure(SIGNATURE_DOES_NOT_MATCH)),
+        }
+    };
     match answer {
         CallResult::Now(answer) => answer,
         CallResult::Forward { plug, request } => forward(plug, request).await,

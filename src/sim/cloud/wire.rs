@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::time::{Sleep, sleep};
 
 use super::account::{BODY_IS_NULL, GENERIC_ERROR, JSON_FORMAT_ERROR, NO_SUCH_METHOD};
+use super::signed;
 
 /// As proxies and login portals send it.
 const HTML_PAGE: &str =
@@ -25,7 +26,8 @@ pub(super) fn check(parts: &Parts, body: &[u8]) -> Result<Value, (StatusCode, i6
     if parts.method != Verb::POST {
         return Err((StatusCode::METHOD_NOT_ALLOWED, GENERIC_ERROR));
     }
-    if parts.uri.path() != "/" {
+    let path = parts.uri.path();
+    if path != "/" && signed::method_of(path).is_none() {
         return Err((StatusCode::NOT_FOUND, NO_SUCH_METHOD));
     }
     if body.is_empty() {

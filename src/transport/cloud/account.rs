@@ -1,9 +1,11 @@
 //! The account: what the config says about it, and the tokens that are saved. Plain values, and the trait that saves them.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::secret::Secret;
 use crate::transport::cloud::request::AppIdentity;
+use crate::transport::cloud::signature::AppKeys;
 
 /// The account as configured.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,6 +18,10 @@ pub struct CloudOptions {
     pub url: String,
     /// The app that requests name.
     pub app: AppIdentity,
+    /// The keys of that app: with them the second version of the API is used, without them the first.
+    pub keys: Option<AppKeys>,
+    /// Certificate authorities in PEM, beside those of the system, for this account only.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for CloudOptions {

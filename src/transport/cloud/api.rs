@@ -193,6 +193,31 @@ fn is_email(text: &str) -> bool {
     text.contains('@') && text.len() <= LONGEST
 }
 
+/// Parses the response to `getAccountStatusAndUrl`. `None`: it names no host.
+pub fn read_account_host(response: &HttpResponse) -> Result<Option<String>, ApiError> {
+    Ok(read_object::<AppServer<'_>>(open(response)?)?.url())
+}
+
+/// The host that an answer names which says that it comes from the wrong one.
+pub fn read_right_host(response: &HttpResponse) -> Option<String> {
+    let is_wrong = matches!(open(response), Err(ApiError::Code(codes::WRONG_SERVER)));
+    let envelope: Envelope<'_> = is_wrong.then(|| read_object(&response.body).ok()).flatten()?;
+    read_object::<AppServer<'_>>(envelope.result?.get()).ok()?.url()
+}
+
+/// The host that the cloud names for an account.
+#[derive(Deserialize)]
+struct AppServer<'a> {
+    #[serde(rename = "appServerUrl", borrow, default)]
+    url: Lenient<'a>,
+}
+
+impl AppServer<'_> {
+    fn url(&self) -> Option<String> {
+        Some(self.url.as_str().to_owned()).filter(|url| !url.is_empty())
+    }
+}
+
 /// Returns the plug's own JSON from the response to a passthrough: a string or, with a few devices, an object.
 pub fn read_passthrough(response: &HttpResponse) -> Result<Cow<'_, str>, ApiError> {
     #[derive(Deserialize)]
@@ -409,6 +434,28 @@ mod tests {
         ] {
             assert_eq!(open(&ok(body.clone())).err(), Some(ApiError::Code(-20651)), "{body}");
         }
+    }
+
+    #[test]
+    fn the_host_of_the_account_is_found_where_each_answer_has_it() {
+        let host = "https://n-euw1-wap.tplinkcloud.com";
+        let found = json!({"error_code": 0, "result": {"accountStatus": 1, "appServerUrl": host}});
+        assert_eq!(read_account_host(&ok(found.clone())), Ok(Some(host.to_owned())));
+        assert_eq!(read_right_host(&ok(found)), None, "it is no refusal");
+        for silent in [json!({}), json!({"appServerUrl": 7}), json!({"appServerUrl": ""})] {
+            assert_eq!(read_account_host(&ok(json!({"error_code": 0, "result": silent.clone()}))), Ok(None));
+            assert_eq!(read_right_host(&ok(json!({"error_code": -20212, "result": silent}))), None);
+        }
+        for refusal in [
+            json!({"error_code": -20212, "result": {"appServerUrl": host}}),
+            json!({"error_code": 0, "result": {"errorCode": "-20212", "appServerUrl": host}}),
+        ] {
+            assert_eq!(read_right_host(&ok(refusal)), Some(host.to_owned()));
+        }
+        assert_eq!(
+            read_right_host(&ok(json!({"error_code": -20601, "result": {"appServerUrl": host}}))),
+            None
+        );
     }
 
     #[test]

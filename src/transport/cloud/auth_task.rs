@@ -15,9 +15,9 @@ use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass};
 use crate::bridge::event::{CloudStatus, Event};
 use crate::secret::Secret;
 use crate::transport::cloud::account::{TokenStore, Tokens};
+use crate::transport::cloud::account_host::AccountHost;
 use crate::transport::cloud::api::{self, Granted};
 use crate::transport::cloud::error::{ApiError, CloudError};
-use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::http::{HttpClient, HttpLimits};
 use crate::transport::cloud::outage::About;
 use crate::transport::cloud::request::ApiRequest;
@@ -319,7 +319,7 @@ pub(super) struct AuthTask {
     queue: AuthQueue,
     requests: mpsc::Receiver<AuthRequest>,
     http: HttpClient,
-    host: TrustedHost,
+    account: AccountHost,
     store: Arc<dyn TokenStore>,
     status: watch::Sender<CloudStatus>,
     error: watch::Sender<Option<ApiError>>,
@@ -334,16 +334,28 @@ impl AuthTask {
         account: SessionAccount,
         tokens: Option<Tokens>,
         http: HttpClient,
+        account_host: AccountHost,
         store: Arc<dyn TokenStore>,
         events: mpsc::UnboundedSender<Event>,
     ) -> (Self, AuthHandle, StatusWatch) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (status, watched_status) = watch::channel(CloudStatus::Off);
         let (error, watched_error) = watch::channel(None);
-        let (host, counts) = (account.host.clone(), account.memory.requests.clone());
+        let counts = account.memory.requests.clone();
         let queue = AuthQueue::new(account, tokens);
         let (registered, watched_registered) = watch::channel(queue.registered().map(str::to_owned));
-        let task = Self { queue, requests, http, host, store, status, error, registered, events, counts };
+        let task = Self {
+            queue,
+            requests,
+            http,
+            account: account_host,
+            store,
+            status,
+            error,
+            registered,
+            events,
+            counts,
+        };
         let watched =
             StatusWatch { status: watched_status, error: watched_error, registered: watched_registered };
         (task, AuthHandle { requests: sender }, watched)
@@ -365,8 +377,8 @@ impl AuthTask {
     /// run; the outer `None` says that every handle is dropped.
     async fn run_request(&mut self, request: TokenRequest) -> Option<Option<TokenRequest>> {
         let limits = HttpLimits { deadline: Instant::now() + AUTH_TIME, size: AUTH_SIZE, resend: false };
-        let (http, host) = (self.http.clone(), self.host.clone());
-        let post = http.post(&host, request.request, limits);
+        let (http, account) = (self.http.clone(), self.account.clone());
+        let post = account.post(&http, request.request, limits);
         tokio::pin!(post);
         let response = loop {
             tokio::select! {
@@ -446,7 +458,7 @@ impl AuthTask {
 mod tests {
     use super::*;
     use crate::transport::cloud::host::check_host;
-    use crate::transport::cloud::request::AppIdentity;
+    use crate::transport::cloud::request::{AppIdentity, CloudApi};
     use crate::transport::cloud::session::AccountMemory;
 
     fn queue() -> AuthQueue {
@@ -455,7 +467,7 @@ mod tests {
             password: Some(Secret::new("pretend".to_owned())),
             terminal: uuid::Uuid::nil(),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
-            app: AppIdentity::default(),
+            api: Arc::new(CloudApi::new(AppIdentity::default(), "", None)),
             memory: AccountMemory::default(),
         };
         AuthQueue::new(account, None)

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass};
 use crate::secret::Secret;
+use crate::transport::cloud::account_host::AccountHost;
 use crate::transport::cloud::api::HttpResponse;
 use crate::transport::cloud::auth_task::AuthHandle;
 use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::http::{HttpClient, HttpLimits};
 use crate::transport::cloud::outage::About;
-use crate::transport::cloud::request::{ApiRequest, AppIdentity};
+use crate::transport::cloud::request::{ApiRequest, CloudApi};
 use crate::transport::cloud::session::{RefusedToken, Token};
 
 /// Makes calls. Cheap to clone.
@@ -20,16 +21,16 @@ use crate::transport::cloud::session::{RefusedToken, Token};
 pub(super) struct CloudClient {
     pub auth: AuthHandle,
     pub(crate) http: HttpClient,
-    /// The account's own host.
-    pub(crate) account: TrustedHost,
-    /// The app that requests name.
-    pub(crate) app: Arc<AppIdentity>,
+    /// Where the account's own calls go.
+    pub(crate) account: AccountHost,
+    pub(crate) api: Arc<CloudApi>,
     pub(crate) requests: CloudRequests,
 }
 
 pub(super) struct AccountCall<'a, W, R> {
     pub(crate) method: CloudMethod,
-    pub(crate) host: &'a TrustedHost,
+    /// `None`: that of the account.
+    pub(crate) host: Option<&'a TrustedHost>,
     /// A command: waits for the rate limit, and may use the calls that polls leave.
     pub(crate) urgent: bool,
     pub(crate) deadline: Instant,
@@ -69,7 +70,11 @@ impl CloudClient {
     {
         // Each request to a plug may be sent twice: it sets an absolute state, or the plug is already rebooting.
         let limits = HttpLimits { deadline: call.deadline, size: call.size, resend: true };
-        let response = self.http.post(call.host, (call.request)(&token.token), limits).await;
+        let request = (call.request)(&token.token);
+        let response = match call.host {
+            Some(host) => self.http.post(host, request, limits).await,
+            None => self.account.post(&self.http, request, limits).await,
+        };
         let result = response.and_then(|response| (call.read)(&response));
         self.requests.count(call.method, result.as_ref().err().map_or(CodeClass::Ok, ApiError::class));
         result

@@ -6,6 +6,9 @@
 use crate::cause::{self, Cause};
 use crate::secret::Source;
 
+/// The answer of a host that does not serve the account.
+pub(crate) const WRONG_SERVER: i64 = -20212;
+
 /// What to do about an error of the cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
@@ -126,7 +129,7 @@ pub(crate) static CODES: &[CodeRow] = &[
     one(-10101, "no JSON in the body", Reaction::Faulty),
     one(-10200, "too many requests from this address", Reaction::HoldBack),
     one(-10201, "too many requests for this account", Reaction::HoldBack),
-    one(-10301, "signature does not match", Reaction::Stop(&cause::UNEXPECTED)),
+    one(-10301, "signature does not match", Reaction::Stop(&cause::KEYS_REFUSED)),
     one(-20000, "internal error of the server", Reaction::Retry),
     one(-20001, "permission denied", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
     one(-20002, "the plug did not answer the cloud in time", Reaction::Plug(PlugFault::Silent)),
@@ -141,7 +144,7 @@ pub(crate) static CODES: &[CodeRow] = &[
     one(-20200, "not an e-mail address", Reaction::Stop(&cause::LOGIN_MALFORMED)),
     one(-20201, "not a phone number", Reaction::Stop(&cause::LOGIN_MALFORMED)),
     one(-20202, "not a user name", Reaction::Stop(&cause::LOGIN_MALFORMED)),
-    one(-20212, "wrong server for this account", Reaction::Stop(&cause::WRONG_REGION)),
+    one(WRONG_SERVER, "wrong server for this account", Reaction::Stop(&cause::WRONG_REGION)),
     one(-20500, "malformed device id", Reaction::Plug(PlugFault::NotListed)),
     one(-20501, "device id not found", Reaction::Plug(PlugFault::NotListed)),
     one(-20504, "hardware id not found", Reaction::Plug(PlugFault::Unknown)),

@@ -338,14 +338,14 @@ impl ListRequest {
 async fn fetch(client: &CloudClient) -> Result<Vec<Row>, CloudError> {
     let call = AccountCall {
         method: CloudMethod::GetDeviceList,
-        host: &client.account,
+        host: None,
         // Rare, and commands wait for it.
         urgent: true,
         deadline: Instant::now() + LIST_TIME,
         size: LIST_SIZE,
         about: None,
-        request: |token: &Secret| client.app.device_list(token),
-        read: |response: &api::HttpResponse| api::read_device_list(response, &client.account),
+        request: |token: &Secret| client.api.device_list(token),
+        read: |response: &api::HttpResponse| api::read_device_list(response, client.account.entry()),
     };
     client.call(call).await
 }

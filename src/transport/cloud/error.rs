@@ -13,6 +13,9 @@ pub enum CloudStartError {
     /// No password may be sent to the host in the config.
     #[error("[cloud] url {0}")]
     Host(#[from] BadHost),
+    /// The file with further certificate authorities is no such file.
+    #[error("cloud.v2.ca_file: {0}")]
+    Authorities(Box<str>),
     /// The cloud's certificate cannot be verified.
     #[error("no certificate authorities are installed: install the package ca-certificates")]
     NoAuthorities,
@@ -160,6 +163,11 @@ pub enum ConnectError {
     /// The certificate is not trusted.
     #[error("its certificate is not accepted; is the clock right, does a proxy intercept TLS?")]
     Certificate,
+    /// The certificate is not trusted, and the host is one of those that have TP-Link's own.
+    #[error(
+        "its certificate is of TP-Link's own authority, or of none; set ca_file in [cloud.v2] to that authority"
+    )]
+    PrivateAuthority,
     /// The host does not speak TLS.
     #[error("TLS failed; does something else answer in the host's place?")]
     Tls,

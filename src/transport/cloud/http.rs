@@ -5,17 +5,19 @@
 use std::error::Error;
 use std::io::Write;
 use std::mem;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Response};
+use reqwest::{Certificate, Client, ClientBuilder, Response};
 use tokio::time::timeout_at;
+use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::secret::SecretBuf;
 use crate::transport::cloud::api::HttpResponse;
-use crate::transport::cloud::error::{ApiError, ConnectError};
+use crate::transport::cloud::error::{ApiError, CloudStartError, ConnectError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::request::ApiRequest;
 use crate::transport::lan::fd_budget::is_out_of_files;
@@ -46,12 +48,15 @@ pub(super) struct HttpLimits {
 }
 
 impl HttpClient {
-    /// A client for an account on this host. Loads the system's certificate authorities, except for a loopback host.
+    /// A client for an account on this host. Loads the system's certificate authorities, except for a loopback host, and
+    /// those of `ca_file`.
     ///
     /// # Errors
     /// There are no certificate authorities.
-    pub(super) fn new(account: &TrustedHost) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: prepare(account).build()? })
+    pub(super) fn new(account: &TrustedHost, ca_file: Option<&Path>) -> Result<Self, CloudStartError> {
+        let extra = ca_file.map(read_authorities).transpose()?.unwrap_or_default();
+        let client = prepare(account).tls_certs_merge(extra).build();
+        Ok(Self { client: client.map_err(|_| CloudStartError::NoAuthorities)? })
     }
 
     /// Posts JSON and reads the response, whatever its status.
@@ -61,14 +66,9 @@ impl HttpClient {
         request: ApiRequest,
         limits: HttpLimits,
     ) -> Result<HttpResponse, ApiError> {
-        let url = match request.query.as_str() {
-            "" => host.url().to_owned(),
-            query => format!("{}?{query}", host.url()),
-        };
-        let json = request.body.into_bytes();
         let exchange = async {
-            let response = match self.send(&url, json.clone()).await {
-                Err(ApiError::Broken) if limits.resend => self.send(&url, json).await?,
+            let response = match self.send(host, &request).await {
+                Err(ApiError::Broken) if limits.resend => self.send(host, &request).await?,
                 sent => sent?,
             };
             read(response, limits.size).await
@@ -76,10 +76,48 @@ impl HttpClient {
         timeout_at(limits.deadline.into(), exchange).await.unwrap_or(Err(ApiError::TimedOut))
     }
 
-    async fn send(&self, url: &str, json: Bytes) -> Result<Response, ApiError> {
-        let json_type = HeaderValue::from_static("application/json");
-        let request = self.client.post(url).header(CONTENT_TYPE, json_type).body(json);
-        request.send().await.map_err(|error| sort(&error))
+    async fn send(&self, host: &TrustedHost, request: &ApiRequest) -> Result<Response, ApiError> {
+        // The URL of a host ends with a slash, and a path begins with one.
+        let base = host.url().trim_end_matches('/');
+        let url = match request.query.as_str() {
+            "" => Zeroizing::new(format!("{base}{}", request.path)),
+            query => Zeroizing::new(format!("{base}{}?{query}", request.path)),
+        };
+        let post = self.client.post(url.as_str()).body(request.body.clone());
+        let post = match &request.keys {
+            None => post.header(CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            Some(keys) => {
+                let signed = keys.sign(request.path, &request.body, Uuid::new_v4());
+                post.header(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"))
+                    .header("Content-MD5", &signed.content_md5)
+                    .header("X-Authorization", sensitive(&signed.authorization))
+            }
+        };
+        post.send().await.map_err(|error| match sort(&error) {
+            ApiError::Unreachable(ConnectError::Certificate) if host.has_private_authority() => {
+                ApiError::Unreachable(ConnectError::PrivateAuthority)
+            }
+            error => error,
+        })
+    }
+}
+
+/// A header that no debug text shows.
+fn sensitive(text: &str) -> HeaderValue {
+    // The config accepts only keys that fit into a header.
+    let mut value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// The certificates of a file; at least one.
+fn read_authorities(path: &Path) -> Result<Vec<Certificate>, CloudStartError> {
+    let bad = |why: String| CloudStartError::Authorities(format!("{} {why}", path.display()).into());
+    let pem = std::fs::read(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    match certificates.is_empty() {
+        true => Err(bad("holds no certificate in PEM form: correct the file, or remove the line".to_owned())),
+        false => Ok(certificates),
     }
 }
 
@@ -211,6 +249,84 @@ mod tests {
         })
         .await;
         assert!(error.contains("certificate") && error.contains("clock"), "{error}");
+    }
+
+    /// An authority, and a server with a certificate of it that answers one request.
+    fn authority() -> (String, impl FnOnce(std::net::TcpStream) + Send + 'static) {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap().der().clone();
+        let serve = move |mut stream: std::net::TcpStream| {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            let config = rustls::ServerConfig::builder()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .unwrap();
+            let mut tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            let mut tls = rustls::Stream::new(&mut tls, &mut stream);
+            // Fails if the client does not trust the authority.
+            if tls.read(&mut [0; 4096]).is_ok() {
+                let _ = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+            }
+        };
+        (authority.pem(), serve)
+    }
+
+    #[tokio::test]
+    async fn an_authority_of_the_users_own_is_trusted_if_the_config_names_its_file_and_only_then() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for is_named in [true, false] {
+            let (pem, serve) = authority();
+            std::fs::write(file.path(), pem).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let host = TrustedHost::unchecked(&format!("https://localhost:{port}/"));
+            let extra = if is_named { read_authorities(file.path()).unwrap() } else { Vec::new() };
+            let client = prepare(&host).no_proxy().tls_certs_merge(extra).build().unwrap();
+            let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
+            let limits = HttpLimits { deadline: Instant::now() + CONNECT, size: 100, resend: false };
+            let request = ApiRequest { path: "/", ..ApiRequest::default() };
+            let response = HttpClient { client }.post(&host, request, limits).await;
+            server.join().unwrap();
+            match is_named {
+                true => assert_eq!(response.unwrap().body, "{}"),
+                false => assert_eq!(response, Err(ApiError::Unreachable(ConnectError::Certificate))),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_without_authorities_is_refused_by_its_name() {
+        let host = TrustedHost::unchecked("https://localhost/");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = |path: &Path| HttpClient::new(&host, Some(path)).unwrap_err().to_string();
+        for text in ["", "not a certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n"] {
+            std::fs::write(file.path(), text).unwrap();
+            let error = error(file.path());
+            assert!(
+                error.starts_with("cloud.v2.ca_file: /") && error.contains("holds no certificate"),
+                "{error}"
+            );
+        }
+        assert!(error(Path::new("/nonexistent/ca.pem")).contains("/nonexistent/ca.pem cannot be read"));
+    }
+
+    #[test]
+    fn hosts_with_a_certificate_of_tp_links_own_authority_are_known_by_their_names() {
+        for (url, is_private) in [
+            ("https://n-wap.tplinkcloud.com/", true),
+            ("https://n-use1-wap-gw.i.tplinkcloud.com/", true),
+            ("https://use1-wap.i.tplinkcloud.com/", true),
+            ("https://wap.tplinkcloud.com/", false),
+            ("https://eu-wap.tplinkcloud.com/", false),
+            ("http://127.0.0.1:1/", false),
+        ] {
+            assert_eq!(TrustedHost::unchecked(url).has_private_authority(), is_private, "{url}");
+        }
     }
 
     #[tokio::test]

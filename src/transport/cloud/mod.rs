@@ -1,4 +1,4 @@
-//! THE CLOUD: reaches a plug through the account, over the V1 API.
+//! THE CLOUD: reaches a plug through the account, over TP-Link's API, in its first version or, with the keys of an app, in its second.
 //!
 //! ```text
 //!   Cloud ---- perform ---> client ---> http     one call: one token, one POST
@@ -9,11 +9,12 @@
 //! ```
 //!
 //! Below them, without I/O: `session` (the token's life, the status), `outage` (one plug fails or all of them), `request` and
-//! `api` (the messages), `codes` (the table of errors), `host` (the hosts that may get a token), `rate_limit` (how often). Nothing
+//! `api` (the messages), `signature`, `account_host` (where the account's own calls go), `codes` (the table of errors), `host` (the hosts that may get a token), `rate_limit` (how often). Nothing
 //! uses the network before the first call, nothing decides about routes, and no secret reaches a log, an error or a `Debug`
 //! text.
 
 mod account;
+mod account_host;
 pub mod api;
 pub mod auth_task;
 mod client;
@@ -26,6 +27,7 @@ pub(crate) mod outage;
 pub mod rate_limit;
 pub mod request;
 pub mod session;
+pub mod signature;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use crate::bridge::event::{CloudStatus, Event, Exchange, Outcome, Target};
 use crate::model::{DeviceId, Failure};
 use crate::secret::Secret;
 use crate::smarthome::message::{NotAnAnswer, Reply};
+use account_host::AccountHost;
 use api::Row;
 use auth_task::{AuthTask, StatusWatch};
 use client::{AccountCall, CloudClient};
@@ -50,6 +53,7 @@ use device_list::{DeviceListHandle, DeviceListTask};
 use error::ApiError;
 use host::{RefusedServer, check_host};
 use http::HttpClient;
+use request::CloudApi;
 use session::{AccountMemory, SessionAccount};
 
 /// The largest reply of a plug, in bytes; the same limit as on the LAN.
@@ -80,13 +84,15 @@ impl Cloud {
         memory: AccountMemory,
     ) -> Result<Self, CloudStartError> {
         let host = check_host(&options.url)?;
-        let http = HttpClient::new(&host).map_err(|_| CloudStartError::NoAuthorities)?;
-        let CloudOptions { username, password, app, .. } = options;
+        let http = HttpClient::new(&host, options.ca_file.as_deref())?;
+        let CloudOptions { username, password, app, keys, .. } = options;
+        let api = Arc::new(CloudApi::new(app, &terminal.to_string(), keys));
         let requests = memory.requests.clone();
-        let account =
-            SessionAccount { username, password, terminal, host: host.clone(), app: app.clone(), memory };
-        let (auth_task, auth, status) = AuthTask::new(account, tokens, http.clone(), store, events.clone());
-        let client = CloudClient { auth, http, account: host, app: Arc::new(app), requests };
+        let account_host = AccountHost::new(host.clone(), &username, Arc::clone(&api));
+        let account = SessionAccount { username, password, terminal, host, api: Arc::clone(&api), memory };
+        let (auth_task, auth, status) =
+            AuthTask::new(account, tokens, http.clone(), account_host.clone(), store, events.clone());
+        let client = CloudClient { auth, http, account: account_host, api, requests };
         let (list_task, devices) = DeviceListTask::new(client.clone(), events, backoff::seed(terminal));
         tokio::spawn(auth_task.run());
         tokio::spawn(list_task.run());
@@ -175,12 +181,12 @@ impl Cloud {
         };
         let call = AccountCall {
             method: CloudMethod::Passthrough,
-            host: server,
+            host: Some(server),
             urgent: exchange.urgent,
             deadline: exchange.deadline,
             size: PASSTHROUGH_SIZE,
             about: Some(row.device_id.clone()),
-            request: |token: &Secret| self.client.app.passthrough(token, &row.device_id, &exchange.request),
+            request: |token: &Secret| self.client.api.passthrough(token, &row.device_id, &exchange.request),
             read: |response: &api::HttpResponse| {
                 let json = api::read_passthrough(response)?;
                 Ok(read_reply(exchange, &row.device_id, &json))

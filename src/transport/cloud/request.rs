@@ -1,21 +1,42 @@
-//! The requests of the API. Pure.
+//! The requests of the API, in both of its versions. Pure.
 //!
-//! A request is a POST of `{"method":…,"params":{…}}` to the path `/`. Each names an app: the cloud expects one of TP-Link's
-//! own, and refuses some at times.
+//! The first version: a POST of `{"method":…,"params":{…}}` to the path `/`. The second one has a path for each call of the
+//! account, with the parameters alone as its body; device lists and passthroughs are as before. Its requests are signed
+//! with the keys of an app, which the user supplies. Each request names an app: the cloud expects one of TP-Link's own, and
+//! refuses some at times.
 
+use std::fmt;
+
+use bytes::Bytes;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::model::DeviceId;
 use crate::secret::{Secret, SecretBuf};
 use crate::smarthome::message::{OutletIds, Request};
+use crate::transport::cloud::signature::AppKeys;
+
+/// The version that requests of the second version of the API name, unless the config names another.
+const SIGNED_VERSION: &str = "3.4.451";
+/// The name under which this installation appears among the account's devices.
+const TERMINAL_NAME: &str = "hs100d";
+/// The path of device lists and passthroughs, and of all calls of the first version.
+const ROOT: &str = "/";
 
 /// The app that requests name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppIdentity {
     /// `appType`, such as `Kasa_Android`.
     pub app_type: String,
-    /// `appVer`; `None`: the requests name no version.
+    /// `appVer`; `None`: the first version of the API gets none, the second one gets a usual one.
     pub version: Option<String>,
+}
+
+impl AppIdentity {
+    /// Of requests of the first version.
+    pub const APP_TYPE: &'static str = "Kasa_Android";
+    /// Of signed requests.
+    pub const SIGNED_APP_TYPE: &'static str = "Kasa_Android_Mix";
 }
 
 impl Default for AppIdentity {
@@ -24,43 +45,88 @@ impl Default for AppIdentity {
     }
 }
 
-/// A request, ready to be sent.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// A request, ready to be sent. Cheap to clone.
+#[derive(Clone, Default)]
 pub struct ApiRequest {
-    /// What follows the `?` of the URL. Empty: no `?`.
-    pub query: String,
-    /// JSON; may hold secrets.
-    pub body: SecretBuf,
+    /// The path of its URL.
+    pub(crate) path: &'static str,
+    /// What follows the `?` of the URL; may hold a token. Empty: no `?`.
+    pub query: Zeroizing<String>,
+    /// JSON; may hold secrets. Zeroized with the last clone.
+    pub body: Bytes,
+    /// Sign it with these.
+    pub(crate) keys: Option<AppKeys>,
 }
 
-impl AppIdentity {
-    /// The app of the config's default.
-    pub const APP_TYPE: &'static str = "Kasa_Android";
+impl fmt::Debug for ApiRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiRequest").field("path", &self.path).finish_non_exhaustive()
+    }
+}
 
-    /// `login`. All four parameters are mandatory; `refreshTokenNeeded` requests a refresh token.
-    pub fn login(&self, username: &str, password: &Secret, terminal: &str) -> ApiRequest {
+/// Makes the requests of one account. The version of the API is decided here.
+#[derive(Debug)]
+pub struct CloudApi {
+    app: AppIdentity,
+    /// Identifies this installation to the account.
+    terminal: String,
+    /// `None`: the first version.
+    keys: Option<AppKeys>,
+}
+
+impl CloudApi {
+    /// With keys, the second version of the API; without, the first.
+    pub fn new(app: AppIdentity, terminal: &str, keys: Option<AppKeys>) -> Self {
+        Self { app, terminal: terminal.to_owned(), keys }
+    }
+
+    /// The app that requests name.
+    pub(crate) fn app_type(&self) -> &str {
+        &self.app.app_type
+    }
+
+    /// Whether it is the second version.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// `getAccountStatusAndUrl`: which host the account is at. `None` with the first version.
+    pub(crate) fn account_host(&self, username: &str) -> Option<ApiRequest> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Login<'a> {
+        struct HostParams<'a> {
             app_type: &'a str,
             cloud_user_name: &'a str,
-            cloud_password: &'a str,
-            #[serde(rename = "terminalUUID")]
-            terminal: &'a str,
-            refresh_token_needed: bool,
         }
-        let params = Login {
-            app_type: &self.app_type,
+        let params = HostParams { app_type: &self.app.app_type, cloud_user_name: username };
+        self.is_signed().then(|| self.request("/api/v2/account/getAccountStatusAndUrl", None, &params))
+    }
+
+    /// `login`. The first version has four mandatory parameters; `refreshTokenNeeded` requests a refresh token.
+    pub fn login(&self, username: &str, password: &Secret) -> ApiRequest {
+        let login = LoginParams {
+            app_type: &self.app.app_type,
             cloud_user_name: username,
             cloud_password: password.expose(),
-            terminal,
+            terminal: &self.terminal,
             refresh_token_needed: true,
         };
-        self.request("login", params)
+        if !self.is_signed() {
+            return self.call("login", login);
+        }
+        let login = SignedLoginParams {
+            login,
+            app_version: self.app_version(),
+            platform: "Android",
+            support_bind_account: false,
+            terminal_name: TERMINAL_NAME,
+            terminal_meta: TERMINAL_NAME,
+        };
+        self.request("/api/v2/account/login", None, &login)
     }
 
     /// `refreshToken`, with the app and terminal of the login.
-    pub fn refresh(&self, refresh_token: &Secret, terminal: &str) -> ApiRequest {
+    pub fn refresh(&self, refresh_token: &Secret) -> ApiRequest {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Refresh<'a> {
@@ -69,13 +135,20 @@ impl AppIdentity {
             #[serde(rename = "terminalUUID")]
             terminal: &'a str,
         }
-        let params = Refresh { app_type: &self.app_type, refresh_token: refresh_token.expose(), terminal };
-        self.request("refreshToken", params)
+        let params = Refresh {
+            app_type: &self.app.app_type,
+            refresh_token: refresh_token.expose(),
+            terminal: &self.terminal,
+        };
+        match self.is_signed() {
+            true => self.request("/api/v2/account/refreshToken", None, &params),
+            false => self.call("refreshToken", params),
+        }
     }
 
     /// `getDeviceList`.
     pub fn device_list(&self, token: &Secret) -> ApiRequest {
-        self.request("getDeviceList", self.with_token(token))
+        self.call_with_token("getDeviceList", token, NoParams {})
     }
 
     /// `passthrough`. `requestData` is a string with the plug's own JSON in it, not an object.
@@ -83,60 +156,111 @@ impl AppIdentity {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Passthrough<'a> {
-            #[serde(flatten)]
-            pass: WithToken<'a>,
             device_id: &'a str,
             request_data: &'a str,
         }
         let mut json = Vec::new();
         request.write_json(OutletIds::Long(device_id), &mut json);
         let json = String::from_utf8_lossy(&json);
-        let params =
-            Passthrough { pass: self.with_token(token), device_id: device_id.as_str(), request_data: &json };
-        self.request("passthrough", params)
+        let params = Passthrough { device_id: device_id.as_str(), request_data: &json };
+        self.call_with_token("passthrough", token, params)
     }
 
-    fn with_token<'a>(&'a self, token: &'a Secret) -> WithToken<'a> {
-        WithToken { token: token.expose(), app_type: &self.app_type }
+    fn call(&self, method: &'static str, params: impl Serialize) -> ApiRequest {
+        self.request(ROOT, None, &ApiCall { method, params })
     }
 
-    fn request(&self, method: &'static str, params: impl Serialize) -> ApiRequest {
-        ApiRequest { query: self.query(), body: to_json(&ApiCall { method, params }) }
+    /// With the first version the token is in the body, because URLs appear in proxy logs and error texts; Home Assistant's
+    /// integration on pykasacloud has done the same for years. The second version is known only with a token in the query.
+    fn call_with_token(&self, method: &'static str, token: &Secret, params: impl Serialize) -> ApiRequest {
+        if self.is_signed() {
+            return self.request(ROOT, Some(token), &ApiCall { method, params });
+        }
+        self.call(method, WithToken { token: token.expose(), app_type: &self.app.app_type, params })
     }
 
-    /// Names the app and its version, as TP-Link's own apps do, if there is a version to name.
-    fn query(&self) -> String {
-        let Some(version) = &self.version else { return String::new() };
-        form_urlencoded::Serializer::new(String::new())
-            .append_pair("appName", &self.app_type)
-            .append_pair("appVer", version)
-            .finish()
+    fn request(&self, path: &'static str, token: Option<&Secret>, body: &impl Serialize) -> ApiRequest {
+        ApiRequest { path, query: self.query(token), body: to_json(body), keys: self.keys.clone() }
+    }
+
+    /// Names the app and its version, as TP-Link's own apps do. With the first version only if the config names a version.
+    fn query(&self, token: Option<&Secret>) -> Zeroizing<String> {
+        if !self.is_signed() && self.app.version.is_none() {
+            return Zeroizing::default();
+        }
+        // Large enough for any token, so that no half of one stays behind.
+        let mut query = form_urlencoded::Serializer::new(String::with_capacity(4096));
+        query.append_pair("appName", &self.app.app_type).append_pair("appVer", self.app_version());
+        if self.is_signed() {
+            query
+                .append_pair("netType", "wifi")
+                .append_pair("termID", &self.terminal)
+                .append_pair("ospf", "Linux")
+                .append_pair("brand", "TPLINK")
+                .append_pair("locale", "en_US")
+                .append_pair("model", TERMINAL_NAME)
+                .append_pair("termName", TERMINAL_NAME)
+                .append_pair("termMeta", TERMINAL_NAME);
+        }
+        if let Some(token) = token {
+            query.append_pair("token", token.expose());
+        }
+        Zeroizing::new(query.finish())
+    }
+
+    fn app_version(&self) -> &str {
+        self.app.version.as_deref().unwrap_or(SIGNED_VERSION)
     }
 }
 
-/// The body of a request.
+/// The body of a call of the first version, and of device lists and passthroughs of the second.
 #[derive(Serialize)]
 struct ApiCall<P> {
     method: &'static str,
     params: P,
 }
 
-/// The first parameters of each request that needs a token.
-///
-/// Most clients put the token into the query. We put it into the body, because URLs appear in proxy logs and error
-/// texts. Home Assistant's integration on pykasacloud has done the same for years.
+/// The first parameters of each request of the first version that needs a token.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct WithToken<'a> {
+struct WithToken<'a, P> {
     token: &'a str,
     app_type: &'a str,
+    #[serde(flatten)]
+    params: P,
 }
 
-fn to_json(body: &impl Serialize) -> SecretBuf {
+#[derive(Serialize)]
+struct NoParams {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoginParams<'a> {
+    app_type: &'a str,
+    cloud_user_name: &'a str,
+    cloud_password: &'a str,
+    #[serde(rename = "terminalUUID")]
+    terminal: &'a str,
+    refresh_token_needed: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SignedLoginParams<'a> {
+    #[serde(flatten)]
+    login: LoginParams<'a>,
+    app_version: &'a str,
+    platform: &'a str,
+    support_bind_account: bool,
+    terminal_name: &'a str,
+    terminal_meta: &'a str,
+}
+
+fn to_json(body: &impl Serialize) -> Bytes {
     let mut json = SecretBuf::default();
     // A struct of strings always serializes, and a buffer always accepts it.
     serde_json::to_writer(&mut json, body).ok();
-    json
+    json.into_bytes()
 }
 
 #[cfg(test)]
@@ -147,6 +271,7 @@ mod tests {
     use crate::model::RelayState;
 
     const ID: &str = "8006000000000000000000000000000000000007";
+    const TERMINAL: &str = "00000000-0000-0000-0000-000000000007";
 
     fn encoded(request: &ApiRequest) -> Value {
         serde_json::from_slice(&request.body).unwrap()
@@ -156,36 +281,49 @@ mod tests {
         Secret::new(text.to_owned())
     }
 
+    fn api(app_type: &str, version: Option<&str>, keys: Option<AppKeys>) -> CloudApi {
+        let app = AppIdentity { app_type: app_type.to_owned(), version: version.map(str::to_owned) };
+        CloudApi::new(app, TERMINAL, keys)
+    }
+
+    fn usual() -> CloudApi {
+        api(AppIdentity::APP_TYPE, None, None)
+    }
+
+    fn signed() -> CloudApi {
+        let keys = AppKeys { access_key: secret("a"), secret_key: secret("s") };
+        api(AppIdentity::SIGNED_APP_TYPE, None, Some(keys))
+    }
+
     #[test]
     fn a_login_says_all_that_is_mandatory_and_asks_for_a_refresh_token() {
-        let request = AppIdentity::default().login("me@example.com", &secret("\"'\\/{}$ü "), "uuid");
         assert_eq!(
-            encoded(&request),
+            encoded(&usual().login("me@example.com", &secret("\"'\\/{}$ü "))),
             json!({"method": "login", "params": {"appType": "Kasa_Android", "cloudUserName": "me@example.com",
-                "cloudPassword": "\"'\\/{}$ü ", "terminalUUID": "uuid", "refreshTokenNeeded": true}})
+                "cloudPassword": "\"'\\/{}$ü ", "terminalUUID": TERMINAL, "refreshTokenNeeded": true}})
         );
     }
 
     #[test]
     fn a_refresh_names_the_terminal_of_the_login() {
         assert_eq!(
-            encoded(&AppIdentity::default().refresh(&secret("r"), "uuid")),
+            encoded(&usual().refresh(&secret("r"))),
             json!({"method": "refreshToken",
-                "params": {"appType": "Kasa_Android", "refreshToken": "r", "terminalUUID": "uuid"}})
+                "params": {"appType": "Kasa_Android", "refreshToken": "r", "terminalUUID": TERMINAL}})
         );
     }
 
     #[test]
     fn the_plugs_words_travel_as_a_text_and_the_token_in_the_body() {
-        let (app, token) = (AppIdentity::default(), secret("t"));
+        let token = secret("t");
         let request = Request::SetRelay(RelayState::On);
         assert_eq!(
-            encoded(&app.passthrough(&token, &DeviceId::new(ID).unwrap(), &request)),
+            encoded(&usual().passthrough(&token, &DeviceId::new(ID).unwrap(), &request)),
             json!({"method": "passthrough", "params": {"token": "t", "appType": "Kasa_Android", "deviceId": ID,
                 "requestData": r#"{"system":{"set_relay_state":{"state":1}}}"#}})
         );
         assert_eq!(
-            encoded(&app.device_list(&token)),
+            encoded(&usual().device_list(&token)),
             json!({"method": "getDeviceList", "params": {"token": "t", "appType": "Kasa_Android"}})
         );
     }
@@ -193,17 +331,69 @@ mod tests {
     #[test]
     fn each_request_names_the_app_of_the_config_and_its_version_if_there_is_one() {
         for (version, query) in [(None, ""), (Some("3.4 & 5"), "appName=Kasa_iOS&appVer=3.4+%26+5")] {
-            let app = AppIdentity { app_type: "Kasa_iOS".to_owned(), version: version.map(str::to_owned) };
+            let api = api("Kasa_iOS", version, None);
             let (token, id) = (secret("t"), DeviceId::new(ID).unwrap());
             for request in [
-                app.login("me@example.com", &token, "uuid"),
-                app.refresh(&token, "uuid"),
-                app.device_list(&token),
-                app.passthrough(&token, &id, &Request::SysInfo),
+                api.login("me@example.com", &token),
+                api.refresh(&token),
+                api.device_list(&token),
+                api.passthrough(&token, &id, &Request::SysInfo),
             ] {
                 assert_eq!(encoded(&request)["params"]["appType"], "Kasa_iOS");
-                assert_eq!(request.query, query);
+                assert_eq!((request.path, request.query.as_str()), ("/", query));
+                assert!(request.keys.is_none());
             }
+        }
+    }
+
+    #[test]
+    fn the_second_version_has_a_path_for_each_call_of_the_account_and_flat_parameters() {
+        let api = signed();
+        let request = api.account_host("me@example.com").unwrap();
+        assert_eq!(request.path, "/api/v2/account/getAccountStatusAndUrl");
+        assert_eq!(
+            encoded(&request),
+            json!({"appType": "Kasa_Android_Mix", "cloudUserName": "me@example.com"}),
+            "no password goes to a host that only the config names"
+        );
+        let request = api.login("me@example.com", &secret("p"));
+        assert_eq!(request.path, "/api/v2/account/login");
+        assert_eq!(
+            encoded(&request),
+            json!({"appType": "Kasa_Android_Mix", "cloudUserName": "me@example.com", "cloudPassword": "p",
+                "terminalUUID": TERMINAL, "refreshTokenNeeded": true, "appVersion": "3.4.451",
+                "platform": "Android", "supportBindAccount": false, "terminalName": "hs100d",
+                "terminalMeta": "hs100d"})
+        );
+        let request = api.refresh(&secret("r"));
+        assert_eq!(request.path, "/api/v2/account/refreshToken");
+        assert_eq!(
+            encoded(&request),
+            json!({"appType": "Kasa_Android_Mix", "refreshToken": "r", "terminalUUID": TERMINAL})
+        );
+        assert!(request.keys.is_some() && !request.query.contains("token="));
+        assert!(usual().account_host("me@example.com").is_none());
+    }
+
+    #[test]
+    fn lists_and_passthroughs_of_the_second_version_have_their_token_in_the_query() {
+        let (api, token) = (signed(), secret("t&k"));
+        let request = api.device_list(&token);
+        assert_eq!(encoded(&request), json!({"method": "getDeviceList", "params": {}}));
+        let id = DeviceId::new(ID).unwrap();
+        let passthrough = api.passthrough(&token, &id, &Request::SetRelay(RelayState::On));
+        assert_eq!(
+            encoded(&passthrough),
+            json!({"method": "passthrough", "params": {"deviceId": ID,
+                "requestData": r#"{"system":{"set_relay_state":{"state":1}}}"#}})
+        );
+        for request in [request, passthrough] {
+            assert_eq!(request.path, "/");
+            assert!(
+                request.query.starts_with("appName=Kasa_Android_Mix&appVer=3.4.451&netType=wifi&termID=")
+            );
+            assert!(request.query.ends_with("&token=t%26k") && request.keys.is_some());
+            assert!(!format!("{request:?}").contains("t%26k"));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
 use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
-use crate::transport::cloud::request::{ApiRequest, AppIdentity};
+use crate::transport::cloud::request::{ApiRequest, CloudApi};
 
 /// While TP-Link throttles us, shortest and longest: it lasts minutes to an hour.
 const THROTTLED: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
@@ -32,8 +32,6 @@ const ELSEWHERE_GAP: Duration = Duration::from_secs(10 * 60);
 /// One account, its token, and the reasons not to use it.
 pub(crate) struct Session {
     account: SessionAccount,
-    /// The account's terminal as text, made once.
-    terminal: String,
     /// The token in use; `None` if there is none yet or it was refused.
     token: Option<Arc<Token>>,
     /// A call was answered with this token. If a token is refused before that, its age is not the reason, and a new one
@@ -65,7 +63,6 @@ impl Session {
     pub(crate) fn new(account: SessionAccount, tokens: Option<Tokens>) -> Self {
         let seed = backoff::seed(account.terminal);
         let mut session = Self {
-            terminal: account.terminal.to_string(),
             account,
             token: None,
             has_served: false,
@@ -112,10 +109,10 @@ impl Session {
 
     /// The request for a token.
     pub(crate) fn request(&self, kind: GrantKind) -> ApiRequest {
-        let SessionAccount { app, username, .. } = &self.account;
-        let login = |password| app.login(username, password, &self.terminal);
+        let SessionAccount { api, username, .. } = &self.account;
+        let login = |password| api.login(username, password);
         let request = match kind {
-            GrantKind::Refresh => self.refresh_token.as_ref().map(|token| app.refresh(token, &self.terminal)),
+            GrantKind::Refresh => self.refresh_token.as_ref().map(|token| api.refresh(token)),
             GrantKind::Login => self.account.password.as_ref().map(login),
             GrantKind::LoginByHand => self.manual_password.as_ref().map(login),
         };
@@ -469,8 +466,8 @@ pub struct SessionAccount {
     pub terminal: uuid::Uuid,
     /// Where to log in.
     pub host: TrustedHost,
-    /// The app that requests name.
-    pub app: AppIdentity,
+    /// Makes its requests.
+    pub api: Arc<CloudApi>,
     /// What earlier sessions learned.
     pub memory: AccountMemory,
 }
@@ -478,7 +475,7 @@ pub struct SessionAccount {
 impl SessionAccount {
     /// Where [`AccountMemory::refused`] says that a login was refused: with another app it may be accepted there.
     pub fn server(&self) -> String {
-        format!("{} for {}", self.host, self.app.app_type)
+        format!("{} for {}", self.host, self.api.app_type())
     }
 }
 
@@ -555,6 +552,7 @@ mod tests {
     use super::*;
     use crate::transport::cloud::codes::{PlugFault, reaction};
     use crate::transport::cloud::host::check_host;
+    use crate::transport::cloud::request::AppIdentity;
 
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -570,7 +568,7 @@ mod tests {
             password: password.map(secret),
             terminal: uuid::Uuid::from_u128(7),
             host: check_host("https://wap.tplinkcloud.com").unwrap(),
-            app: AppIdentity::default(),
+            api: Arc::new(CloudApi::new(AppIdentity::default(), "", None)),
             memory: AccountMemory::default(),
         };
         Session::new(account, tokens)
@@ -1053,7 +1051,8 @@ mod tests {
         let session = |app_type: &str| {
             let mut session = session(Some("right"), None);
             session.account.memory.refused = refused.clone();
-            session.account.app.app_type = app_type.to_owned();
+            let app = AppIdentity { app_type: app_type.to_owned(), version: None };
+            session.account.api = Arc::new(CloudApi::new(app, "", None));
             session
         };
         let mut first = session("Kasa_Android");
@@ -1070,7 +1069,7 @@ mod tests {
         session.token(None, now);
         failure(session.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
         session.login_by_hand(secret("right"), now);
-        let body = session.request(GrantKind::LoginByHand).body.into_text().unwrap();
+        let body = String::from_utf8(session.request(GrantKind::LoginByHand).body.to_vec()).unwrap();
         assert!(body.contains("right") && !body.contains("wrong"));
         tokens(session.settle(GrantKind::LoginByHand, granted("t", None), now));
         assert_eq!(used(session.token(None, now)).1, "t");

@@ -14,7 +14,7 @@ use hs100d::transport::cloud::auth_task::{AuthQueue, AuthRequest, TokenRequest};
 use hs100d::transport::cloud::codes::Reaction;
 use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::check_host;
-use hs100d::transport::cloud::request::AppIdentity;
+use hs100d::transport::cloud::request::{AppIdentity, CloudApi};
 use hs100d::transport::cloud::session::{
     AccountMemory, Denied, GrantKind, RefusedToken, SessionAccount, Settled, Token,
 };
@@ -159,7 +159,7 @@ fn account(password: u32, memory: &AccountMemory) -> SessionAccount {
         password: Some(secret(password)),
         terminal: uuid::Uuid::from_u128(0x1234_5678),
         host: check_host(HOST).expect("a host"),
-        app: AppIdentity::default(),
+        api: Arc::new(CloudApi::new(AppIdentity::default(), "chaos", None)),
         memory: memory.clone(),
     }
 }

@@ -1,0 +1,194 @@
+//! The second version of the cloud's interface, over real sockets: the client against the simulated cloud, which checks each
+//! signature with code of its own.
+
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used)] // As in any test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hs100d::model::{Failure, RelayState};
+use hs100d::secret::Secret;
+use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
+use hs100d::sim::cloud::signed::SimKeys;
+use hs100d::sim::home::{HomeOptions, SimHome};
+use hs100d::smarthome::message::{Reply, Request};
+use hs100d::transport::cloud::request::AppIdentity;
+use hs100d::transport::cloud::session::AccountMemory;
+use hs100d::transport::cloud::signature::AppKeys;
+use hs100d::transport::cloud::{Cloud, CloudOptions};
+use tokio::sync::mpsc;
+
+use crate::support::cloud::{MemoryTokenStore, TERMINAL, exchange};
+
+const ACCESS_KEY: &str = "made-up-access-key";
+const SECRET_KEY: &str = "made-up-secret-key";
+const ON: Request = Request::SetRelay(RelayState::On);
+
+/// A home whose account is served by host 1.
+async fn home() -> SimHome {
+    let mut home_options = HomeOptions::of(&["Kettle", "Lamp"]);
+    let third_host = home_options.cloud[0];
+    home_options.cloud.push(third_host);
+    let home = SimHome::start(home_options).await.unwrap();
+    home.cloud().account(|account| {
+        account.keys = Some(SimKeys { access_key: ACCESS_KEY.to_owned(), secret_key: SECRET_KEY.to_owned() });
+        account.home = 1;
+    });
+    home
+}
+
+fn client(home: &SimHome, secret_key: &str) -> Cloud {
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let options = CloudOptions {
+        username: HomeOptions::ACCOUNT.0.to_owned(),
+        password: Some(secret(HomeOptions::ACCOUNT.1)),
+        url: home.cloud().url(),
+        app: AppIdentity { app_type: AppIdentity::SIGNED_APP_TYPE.to_owned(), version: None },
+        keys: Some(AppKeys { access_key: secret(ACCESS_KEY), secret_key: secret(secret_key) }),
+        ca_file: None,
+    };
+    let (events, _) = mpsc::unbounded_channel();
+    let (store, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
+    Cloud::start(options, TERMINAL, None, store, events, memory).unwrap()
+}
+
+async fn ask(home: &SimHome, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
+    let id = home.plug(plug).device_id();
+    cloud.perform(&exchange(&id, request, Duration::from_secs(10))).await.result
+}
+
+fn why_stopped(result: Result<Reply, Failure>) -> Box<str> {
+    match result {
+        Err(Failure::CloudStopped(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn with_keys_the_account_is_found_logged_in_and_used_with_signed_requests() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done));
+    assert!(home.plug(0).is_on());
+    home.cloud().void_tokens(-20651);
+    assert!(ask(&home, &cloud, 0, Request::SysInfo).await.is_ok());
+    let records = home.cloud().records();
+    let calls: Vec<_> = records.iter().map(|record| (record.method, record.host)).collect();
+    assert_eq!(calls[..3], [(Method::AccountHost, 0), (Method::Login, 1), (Method::DeviceList, 1)]);
+    assert!(calls.contains(&(Method::RefreshToken, 1)), "{calls:?}");
+    assert_eq!(home.cloud().calls(Method::AccountHost), 1);
+    for record in &records {
+        assert!(record.uri.contains("appName=Kasa_Android_Mix&appVer="), "{:?}", record.method);
+        let has_password = record.body.contains("cloudPassword");
+        assert_eq!(has_password, record.method == Method::Login, "{:?}", record.method);
+    }
+}
+
+#[tokio::test]
+async fn many_plugs_cost_one_search_for_the_host_and_one_login() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    let calls = (0..8).map(|n| {
+        let (cloud, id) = (cloud.clone(), home.plug(n % 2).device_id());
+        tokio::spawn(async move {
+            cloud.perform(&exchange(&id, Request::SysInfo, Duration::from_secs(10))).await.result
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    let counts = [Method::AccountHost, Method::Login, Method::DeviceList].map(|it| home.cloud().calls(it));
+    assert_eq!(counts, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn keys_that_do_not_fit_stop_the_cloud_before_the_password_is_sent() {
+    let home = home().await;
+    let cloud = client(&home, "another-made-up-key");
+    for _ in 0..3 {
+        let why = why_stopped(ask(&home, &cloud, 0, ON).await);
+        assert!(why.contains("error -10301") && why.contains("[cloud.v2]"), "{why}");
+        assert!(!why.contains("made-up"), "{why}");
+    }
+    assert_eq!(home.cloud().records().len(), 1, "and nothing is tried again");
+    assert_eq!(home.cloud().calls(Method::Login), 0);
+}
+
+#[tokio::test]
+async fn an_account_that_has_moved_is_followed_to_its_new_host() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    ask(&home, &cloud, 0, ON).await.unwrap();
+    home.cloud().account(|account| account.home = 2);
+    home.cloud().void_tokens(-20651);
+    home.cloud().void_refresh_tokens(-20655);
+    ask(&home, &cloud, 0, Request::SysInfo).await.unwrap();
+    let records = home.cloud().records();
+    let logins: Vec<_> = records.iter().filter(|it| it.method == Method::Login).map(|it| it.host).collect();
+    assert_eq!(logins.last(), Some(&2), "{logins:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_host_that_names_itself_is_not_asked_again() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    home.cloud().account(|account| account.named = Some(home.cloud().host_url(2)));
+    let why = why_stopped(ask(&home, &cloud, 0, ON).await);
+    assert!(why.contains("error -20212"), "{why}");
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+}
+
+#[tokio::test]
+async fn a_foreign_host_that_the_account_names_gets_no_password() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    for named in ["https://evil.example", "https://wap.tplinkcloud.com"] {
+        home.cloud().account(|account| account.named = Some(named.to_owned()));
+        let result = ask(&home, &cloud, 0, ON).await;
+        let Err(Failure::CloudDown(why)) = &result else { panic!("{result:?}") };
+        assert!(why.contains("a server that is not used") && why.contains(named), "{why}");
+        cloud.rearm(None).await;
+    }
+    assert_eq!(home.cloud().calls(Method::Login), 0);
+}
+
+#[tokio::test]
+async fn two_step_verification_stops_the_cloud_wherever_the_answer_says_so() {
+    for nested in [false, true] {
+        let home = home().await;
+        home.cloud().account(|account| (account.two_step, account.nests_two_step) = (true, nested));
+        let cloud = client(&home, SECRET_KEY);
+        for _ in 0..3 {
+            let why = why_stopped(ask(&home, &cloud, 0, ON).await);
+            assert!(why.contains("two-step verification (error -20677)"), "{why}");
+        }
+        assert_eq!(home.cloud().calls(Method::Login), 1, "nested: {nested}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_sent_once() {
+    let home = home().await;
+    home.cloud().account(|account| account.password = "another".to_owned());
+    let cloud = client(&home, SECRET_KEY);
+    assert!(why_stopped(ask(&home, &cloud, 0, ON).await).contains("error -20601"));
+    for _ in 0..3 {
+        cloud.rearm(None).await;
+        assert!(why_stopped(ask(&home, &cloud, 0, ON).await).contains("not sent again"));
+    }
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+}
+
+#[tokio::test]
+async fn a_search_for_the_host_that_fails_is_made_again_at_the_next_call() {
+    let home = home().await;
+    for fault in [CloudFault::Close, CloudFault::Html, CloudFault::Status(503), CloudFault::CutOff] {
+        let cloud = client(&home, SECRET_KEY);
+        home.cloud().fail(Some(Method::AccountHost), Times::Next(1), fault.clone());
+        let result = ask(&home, &cloud, 0, ON).await;
+        assert!(matches!(result, Err(Failure::CloudDown(_))), "{fault:?}: {result:?}");
+        cloud.rearm(None).await;
+        assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done), "{fault:?}");
+    }
+}
