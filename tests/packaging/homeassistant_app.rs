@@ -325,7 +325,7 @@ fn instructions(text: &str) -> Vec<String> {
 }
 
 /// Calls back with the path and the type of each value in a schema.
-fn each_type(schema: &Value, found: &mut impl FnMut(&str, &str)) {
+pub(crate) fn each_type(schema: &Value, found: &mut impl FnMut(&str, &str)) {
     fn visit(path: &str, schema: &Value, found: &mut impl FnMut(&str, &str)) {
         match schema {
             Value::String(kind) => found(path, kind),

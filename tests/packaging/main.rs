@@ -1,6 +1,7 @@
 //! What is shipped: the Debian package, the list of what is in it, the unit under a real systemd, and the files of the Home
 //! Assistant app.
 
+mod app_options;
 mod app_workflow;
 mod container;
 mod homeassistant_app;
