@@ -8,7 +8,9 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hs100d::sim::fault::{CloudLink, LanFault};
@@ -18,9 +20,11 @@ use serde_json::{Value, json};
 
 use crate::support::browser::{Browser, NAME, Tab, View};
 use crate::support::e2e::{Config, Daemon, Setup, home_of, home_options_of};
-use crate::support::mqtt::BOUND;
+use crate::support::home_assistant::{HomeAssistant, INGRESS, PREFIX, USER};
+use crate::support::mqtt::{BOUND, free_port};
 use crate::support::namespace::is_apart;
 use crate::support::peers::peers;
+use crate::support::supervisor::{Reply, SimSupervisor, TOKEN};
 
 /// One test takes a few seconds, most of them the start of the browser.
 const LONGEST: Duration = Duration::from_secs(180);
@@ -57,6 +61,9 @@ tests! {
     a_new_plug_appears_without_a_reload
     text_of_devices_is_text
     search_and_filters_work_in_the_page
+    it_works_in_a_panel_of_home_assistant
+    it_works_in_a_panel_of_home_assistant_without_javascript
+    only_home_assistant_shows_it_in_a_panel
 }
 
 #[test]
@@ -95,6 +102,38 @@ impl Served {
         tab.until(LIVE).await;
         tab
     }
+}
+
+/// The daemon as Home Assistant's app.
+struct App {
+    daemon: Daemon,
+    address: SocketAddr,
+    _supervisor: SimSupervisor,
+    _setup: Setup,
+}
+
+impl App {
+    async fn start(home: &SimHome) -> Self {
+        let config = Config::of(home).without("http").without_search().plug("lamp", home, 0);
+        let (setup, supervisor) = (Setup::new(&config), SimSupervisor::start().await);
+        fs::create_dir(setup.state_dir()).unwrap();
+        fs::write(setup.state_dir().join("options.json"), "{}").unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let info = json!({"ip_address": address.ip(), "ingress_port": address.port()});
+        supervisor.answer_info(Reply::Data(info));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hs100d"));
+        command.args(["app", "--ingress-from", &INGRESS.to_string()]).stdin(Stdio::null());
+        command.env_clear().env("STATE_DIRECTORY", setup.state_dir()).env("HS100D_CONFIG", setup.config());
+        command.env("SUPERVISOR_API", supervisor.url()).env("SUPERVISOR_TOKEN", TOKEN);
+        let daemon = Setup::spawned(command, "hs100d=debug,warn");
+        daemon.says("the status page is in Home Assistant").await;
+        Self { daemon, address, _supervisor: supervisor, _setup: setup }
+    }
+}
+
+/// The same about the page in the panel.
+fn inside(expression: &str) -> String {
+    format!("(document => {expression})(frames[0].document)")
 }
 
 async fn address_of(daemon: &Daemon) -> SocketAddr {
@@ -326,6 +365,86 @@ mod story {
         // As a link, without the script's help.
         tab.open(&format!("{}/?show=on", served.origin())).await;
         assert_eq!(tab.eval(shown).await, "lamp-5");
+    }
+
+    pub(super) async fn it_works_in_a_panel_of_home_assistant(browser: &Browser) {
+        let home = home_of(&["Lamp"]).await;
+        let app = App::start(&home).await;
+        let home_assistant = HomeAssistant::start(app.address, INGRESS).await;
+        let tab = browser.tab(View::DESK).await;
+        tab.open(&home_assistant.panel("127.0.0.1")).await;
+        tab.until(&inside(LIVE)).await;
+        tab.until(&inside(&is_on("lamp", false))).await;
+        tab.eval("frames[0].isSame = true").await;
+        tab.eval(&inside(&format!("{}.click()", switch("lamp")))).await;
+        home.wait_until(BOUND, || home.plug(0).is_on()).await.unwrap();
+        tab.until(&inside(&is_on("lamp", true))).await;
+        tab.until(&inside(&format!("!{}.hasAttribute('aria-busy')", switch("lamp")))).await;
+        app.daemon.says(&format!("{USER} in Home Assistant: POST /api/v1/plugs/lamp/on")).await;
+        home.plug(0).press_button();
+        tab.until(&inside(&is_on("lamp", false))).await;
+        assert_eq!(tab.eval("frames[0].isSame").await, true, "the page was loaded again");
+
+        let below = home_assistant.app("127.0.0.1");
+        let places = inside(
+            "[...document.querySelectorAll('a, link, script, form')].map(of => of.href || of.src || of.action)",
+        );
+        let places = tab.eval(&places).await;
+        let places: Vec<_> = places.as_array().unwrap().iter().map(|of| of.as_str().unwrap()).collect();
+        assert!(places.contains(&below.as_str()), "the form is sent there: {places:?}");
+        let outside = |place: &&&str| !place.starts_with(&below) && !place.starts_with("data:");
+        assert_eq!(places.iter().filter(outside).collect::<Vec<_>>(), [&""; 0]);
+        let api = "frames[0].fetch('openapi.json').then(async response => \
+                   new URL((await response.json()).servers[0].url, response.url).href)";
+        assert_eq!(tab.eval(api).await, below);
+        assert_eq!(home_assistant.strays(), [""; 0]);
+        assert_eq!(tab.faults(&home_assistant.origin("127.0.0.1")), Vec::<String>::new());
+    }
+
+    pub(super) async fn it_works_in_a_panel_of_home_assistant_without_javascript(browser: &Browser) {
+        let home = home_of(&["Gästelampe"]).await;
+        let app = App::start(&home).await;
+        let home_assistant = HomeAssistant::start(app.address, INGRESS).await;
+        let tab = browser.tab(View { script: false, ..View::DESK }).await;
+        // By its name without `Sec-Fetch-Site`, by its address with it.
+        for host in [NAME, "127.0.0.1"] {
+            let was_on = home.plug(0).is_on();
+            // A page of before the first read has no plug yet.
+            loop {
+                tab.open(&home_assistant.panel(host)).await;
+                if tab.eval(&inside(&is_on("lamp", was_on))).await == true {
+                    break;
+                }
+            }
+            assert_eq!(tab.eval(&inside("document.getElementById('live').hidden")).await, true);
+            let alias = inside("document.getElementById('alias-lamp').textContent");
+            assert_eq!(tab.eval(&alias).await, "Gästelampe");
+            tab.eval(&inside(&format!("{}.click()", switch("lamp")))).await;
+            home.wait_until(BOUND, || home.plug(0).is_on() != was_on).await.unwrap();
+            let shown = format!("{}#plug-lamp", home_assistant.app(host));
+            tab.until(&format!("frames[0].location.href === '{shown}'")).await;
+            tab.until(&inside(&is_on("lamp", !was_on))).await;
+        }
+        assert_eq!(home_assistant.strays(), [""; 0]);
+    }
+
+    pub(super) async fn only_home_assistant_shows_it_in_a_panel(browser: &Browser) {
+        let home = home_of(&["Lamp"]).await;
+        let app = App::start(&home).await;
+        // A page of another site, which the browser finds at another name.
+        let home_assistant = HomeAssistant::start(app.address, INGRESS).await;
+        let tab = browser.tab(View::DESK).await;
+        tab.open(&home_assistant.panel(NAME)).await;
+        assert_eq!(tab.seen("Log.entryAdded"), [Value::Null; 0]);
+        let other = home_assistant.app("127.0.0.1");
+        tab.eval(&format!("document.querySelector('iframe').src = '{other}'")).await;
+        let said = tab.until_seen("Log.entryAdded", 1).await;
+        assert!(said[0]["entry"]["text"].as_str().unwrap().contains("frame-ancestors"), "{said:?}");
+        // A proxy at another address of the same network.
+        let other = HomeAssistant::start(app.address, Ipv4Addr::new(127, 0, 0, 3)).await;
+        tab.open(&other.panel(NAME)).await;
+        assert_eq!(tab.eval(&inside("document.body.textContent")).await, "no answer");
+        assert_eq!(tab.eval(&format!("frames[0].location.pathname === '{PREFIX}'")).await, true);
     }
 
     pub(super) async fn axe_finds_nothing(browser: &Browser) {

@@ -360,6 +360,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_user_of_home_assistant_is_named_in_one_short_line() {
+        let named = |lines: &[(&'static str, &[u8])]| {
+            let value = |value: &[u8]| HeaderValue::from_bytes(value).unwrap();
+            let lines = lines.iter().map(|(name, text)| (HeaderName::from_static(name), value(text)));
+            user(&lines.collect()).into_owned()
+        };
+        let (display_name, name) = ("x-remote-user-display-name", "x-remote-user-name");
+        assert_eq!(named(&[]), "somebody");
+        assert_eq!(named(&[(name, b"frida")]), "frida");
+        assert_eq!(named(&[(name, b"frida"), (display_name, "Frida Ü.".as_bytes())]), "Frida Ü.");
+        // What could colour the terminal, is no text, or fills the log.
+        let c1 = "Frida\u{9b}31m".as_bytes();
+        assert_eq!(named(&[(name, c1)]), "Frida\\u{9b}31m");
+        assert_eq!(named(&[(name, b"\xff\"")]), "\u{fffd}\\\"");
+        assert_eq!(named(&[(name, &[b'x'; 4000])]), "x".repeat(MAX_SHOWN) + "…");
+    }
+
     #[tokio::test]
     async fn every_rule_holds_on_every_path_with_every_method() {
         const HOSTS: [&str; 3] = ["host: localhost:1\r\n", "host: example.com\r\n", ""];

@@ -12,6 +12,7 @@ pub(crate) mod cloud;
 pub(crate) mod discovery;
 #[cfg(all(feature = "sim", feature = "broker"))]
 pub(crate) mod e2e;
+pub(crate) mod home_assistant;
 #[cfg(all(feature = "sim", feature = "broker"))]
 pub(crate) mod http;
 #[cfg(feature = "broker")]
