@@ -538,7 +538,9 @@ impl Validator<'_> {
             [&file.mqtt.password, &file.local.password, &file.http.token, &file.http.read_token].into_iter();
         let written = written.chain(file.cloud.as_ref().map(|cloud| &cloud.password));
         let users = file.broker.users.iter().map(|user| &user.password);
-        let holds_password = written.chain(users).any(|password| password.text.is_some());
+        // One that is an option is not in the file.
+        let in_file = |at: &Spanned<Secret>| matches!(at.place, Place::Line(_));
+        let holds_password = written.chain(users).any(|password| password.text.as_ref().is_some_and(in_file));
         if let Some(permissions) = FilePermissions::of(path) {
             if holds_password && permissions.everybody_reads() {
                 let remedy =

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -108,12 +109,39 @@ fn the_options_as_they_are_after_the_installation_are_a_valid_config() {
     );
 }
 
+/// Files that other apps write to the app's folder can be read by every user of the container.
+#[test]
+fn a_file_of_ones_own_is_not_blamed_for_the_passwords_among_the_options() {
+    const ACCOUNT: &str = "[cloud]\nusername = \"me@example.com\"\n";
+    let mut options = all();
+    let warnings = |options: &Value, file: &str| {
+        let done = check_with(options, Some(file));
+        assert!(done.status.success(), "{}", stderr(&done));
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()["warnings"].clone()
+    };
+    assert_eq!(warnings(&options, ACCOUNT), json!([]));
+    options["cloud"] = json!({});
+    let said = warnings(&options, &format!("{ACCOUNT}password = \"s3cret\"\n")).to_string();
+    assert!(said.contains("hs100d.toml: holds a password and every user may read it"), "{said}");
+}
+
 /// `hs100d check` in the place of the app's container, with these options.
 fn check(options: &Value) -> Output {
+    check_with(options, None)
+}
+
+/// The same, with a file of one's own.
+fn check_with(options: &Value, file: Option<&str>) -> Output {
     let data = tempfile::tempdir().unwrap();
     fs::write(data.path().join("options.json"), options.to_string()).unwrap();
     let mut check = Command::new(env!("CARGO_BIN_EXE_hs100d"));
     check.args(["check", "--json"]).env_clear().env("SUPERVISOR_TOKEN", "of-a-test");
+    if let Some(text) = file {
+        let path = data.path().join("hs100d.toml");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        check.env("HS100D_CONFIG", path);
+    }
     let mut done = check.env("STATE_DIRECTORY", data.path()).output().unwrap();
     // The folder is another one each time.
     for stream in [&mut done.stdout, &mut done.stderr] {
