@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::homeassistant_app::{each_type, yaml};
+use crate::homeassistant_app::{each_type, read, yaml};
 
 /// All options, each with a value that is not the default.
 fn all() -> Value {
@@ -106,6 +106,22 @@ fn the_options_as_they_are_after_the_installation_are_a_valid_config() {
         (&shown["warnings"], &shown["cloud"]),
         (&json!([]), &Value::Null),
         "nothing leaves the network"
+    );
+}
+
+#[test]
+fn the_file_in_the_documentation_is_a_valid_one() {
+    let docs = read("contrib/homeassistant/hs100d/DOCS.md");
+    let (_, rest) = docs.split_once("```toml\n").unwrap();
+    let file = rest.split("```").next().unwrap();
+    assert_eq!(docs.matches("```toml").count(), 1);
+    let done = check_with(&json!({"log": "info", "discovery": "device"}), Some(file));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let shown: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let broadcast = json!(["192.168.1.255", "192.168.7.255"]);
+    assert_eq!(
+        (&shown["routing"]["poll_interval"], &shown["discovery"]["broadcast"]),
+        (&json!("10s"), &broadcast)
     );
 }
 
