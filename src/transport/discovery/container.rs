@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The files that container engines create in each container.
@@ -58,11 +59,14 @@ impl Surroundings {
 /// Whether an engine makes such an interface for a container: one end of a virtual cable, or a tap device. Hardware, a
 /// bridge and the like show that the network is the host's; macvlan and ipvlan reach the LAN.
 fn is_of_a_container(interface: &Path) -> bool {
-    let is_hardware = interface.join("device").exists();
-    let is_bridge = interface.join("bridge").exists();
-    let about = fs::read_to_string(interface.join("uevent")).unwrap_or_default();
+    // What may not be looked at may be hardware.
+    let is_absent = |entry: &str| {
+        let found = interface.join(entry).symlink_metadata();
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let Ok(about) = fs::read_to_string(interface.join("uevent")) else { return false };
     let kind = about.lines().find_map(|line| line.strip_prefix("DEVTYPE="));
-    !is_hardware && !is_bridge && matches!(kind, None | Some("wireguard"))
+    is_absent("device") && is_absent("bridge") && matches!(kind, None | Some("wireguard"))
 }
 
 #[cfg(test)]
@@ -142,8 +146,15 @@ mod tests {
             ("sys/class/net/eth1/uevent", "DEVTYPE=macvlan\nINTERFACE=eth1\n"),
             ("sys/class/net/eth1/uevent", "DEVTYPE=ipvlan\nINTERFACE=eth1\n"),
             ("sys/class/net/bond0/uevent", "DEVTYPE=bond\nINTERFACE=bond0\n"),
+            // What says nothing of itself.
+            ("sys/class/net/eth1/address", "02:42:ac:11:00:02\n"),
         ] {
-            assert_eq!(container().with(path, text).own_network(&["lo", "eth0"]), None, "{path}");
+            let mut machine = container().with(path, text);
+            if path.contains("/device/") || path.contains("/bridge/") {
+                let interface = path.rsplitn(3, '/').last().unwrap();
+                machine = machine.with(&format!("{interface}/uevent"), "IFINDEX=3\n");
+            }
+            assert_eq!(machine.own_network(&["lo", "eth0"]), None, "{path}");
         }
     }
 
