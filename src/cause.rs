@@ -221,8 +221,15 @@ causes! {
     TWO_STEP = "two-step-verification",
         "the account uses two-step verification, which closes this interface; or, rarely, the cloud does not accept the app \
          that hs100d names",
-        "turn two-step verification off in the Kasa app (Me > Account), or use a second account without it; if it is off, \
-         name another app in [cloud] app_type, such as \"Kasa_iOS\", or a version in [cloud] app_version";
+        "turn two-step verification off in the Kasa app (Me > Account), use a second account without it, or use the second \
+         interface if you have keys for [cloud.v2]; if it is off, name another app in [cloud] app_type, such as \"Kasa_iOS\", or a version in [cloud] app_version";
+    CODE_NEEDED = "code-needed",
+        "the account uses two-step verification, and this installation was not yet confirmed with a code",
+        "have the phone or the mailbox of the account at hand, and a terminal; without keys in [cloud.v2], turn two-step \
+         verification off in the Kasa app (Me > Account) instead";
+    CODE_REFUSED = "code-refused",
+        "the verification code was wrong, or too old",
+        "ask for a new code, and type it within a few minutes";
     ACCOUNT_LOCKED = "account-locked",
         "the account is locked after wrong passwords or codes",
         "wait an hour, and log in with the Kasa app";

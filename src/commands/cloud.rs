@@ -16,8 +16,12 @@ use crate::config::{Config, LanAccount};
 use crate::klap_hashes::KlapAccounts;
 use crate::secret::{BadSecret, Secret};
 use crate::store::{Store, StoredHashes};
-use crate::transport::cloud::api::Row;
+use crate::transport::cloud::api::{Row, TwoStep};
+use crate::transport::cloud::request::CodeBy;
 use crate::transport::cloud::{Cloud, CloudError};
+
+/// Nothing usable was typed when a code was asked for.
+const NO_CODE: &str = "code: there is none: run the command again, and type what it asks for";
 
 /// The subcommands for the account.
 #[derive(Debug, Subcommand)]
@@ -67,7 +71,10 @@ fn cloud(installation: &Installation, store: &Store) -> Result<Cloud, Failed> {
 async fn login(installation: &Installation, store: &Store) -> Result<(), Failed> {
     let cloud = cloud(installation, store)?;
     let password = password().await?;
-    cloud.login(password.clone()).await?;
+    if let Err(refused) = cloud.login(password.clone()).await {
+        let Some(two_step) = cloud.two_step() else { return Err(refused.into()) };
+        confirm(&cloud, &password, &two_step).await?;
+    }
     match &installation.config.lan_account {
         Some(LanAccount { username, is_of_cloud: true, .. }) => {
             let registered = cloud.registered().borrow().clone();
@@ -84,6 +91,25 @@ async fn login(installation: &Installation, store: &Store) -> Result<(), Failed>
     }
     say_which_password_counts(&installation.config, &password)?;
     daemon_client::reload(&installation.config, store, installation.is_service_running()).await
+}
+
+/// Completes a login with a code, once: a wrong one needs a new login.
+async fn confirm(cloud: &Cloud, password: &Secret, two_step: &TwoStep) -> Result<(), Failed> {
+    if !is_terminal() {
+        return Err(Failed::new(
+            Exit::CommandFailed,
+            "cloud: the account uses two-step verification, and only a terminal can be asked for the code: run `hs100d cloud \
+             login` at one, and type the password",
+        ));
+    }
+    let ways = two_step.ways.clone();
+    let by = match ways[..] {
+        [by] => by,
+        _ => typed(NO_CODE, move || prompt_for_way(&ways)).await?,
+    };
+    cloud.send_code(by, password).await?;
+    let code = typed(NO_CODE, move || prompt_for_code(by)).await?;
+    Ok(cloud.login_with_code(password.clone(), two_step, by, code).await?)
 }
 
 /// Stores the hashes of what the user types, without a check: only a plug could tell whether they are right.
@@ -190,6 +216,32 @@ fn prompt_for_username() -> Result<String, BadSecret> {
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
     Ok(line)
+}
+
+fn prompt_for_way(ways: &[CodeBy]) -> Result<CodeBy, BadSecret> {
+    eprint!("The account uses two-step verification. Send the code to its apps (a) or by e-mail (e)? ");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let by = match line.trim().chars().next().map(|first| first.to_ascii_lowercase()) {
+        Some('a') => CodeBy::Push,
+        Some('e') => CodeBy::Email,
+        _ => return Err(BadSecret::Empty),
+    };
+    ways.contains(&by).then_some(by).ok_or(BadSecret::Empty)
+}
+
+/// With an echo: it is good for one login, and easily mistyped.
+fn prompt_for_code(by: CodeBy) -> Result<Secret, BadSecret> {
+    match by {
+        CodeBy::Push => eprint!("Code that an app of TP-Link's shows: "),
+        CodeBy::Email => eprint!("Code from TP-Link's e-mail: "),
+    }
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    match line.trim() {
+        "" => Err(BadSecret::Empty),
+        code => Ok(Secret::new(code.to_owned())),
+    }
 }
 
 fn prompt_for_password() -> Result<Secret, BadSecret> {

@@ -16,6 +16,7 @@ use crate::support::mqtt::{Message, free_port, until_retained, within};
 use hs100d::klap_hashes::KlapAccounts;
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::Method;
+use hs100d::sim::cloud::signed::SimKeys;
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
@@ -355,6 +356,70 @@ async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
     let none = setup.run(&["discover", "--timeout", "300ms"]).await;
     assert!(none.ok().starts_with("No plug answered. "), "{none:?}");
     assert_eq!(setup.run(&["discover", "--timeout", "300ms", "--json"]).await.json(), json!([]));
+}
+
+/// An installation with keys at an account with two-step verification, without the password in its config.
+fn signed_setup(home: &SimHome) -> Setup {
+    let keys = SimKeys { access_key: "made-up-access".to_owned(), secret_key: "made-up-sign".to_owned() };
+    let setup = Setup::new(
+        &Config::of(home)
+            .without("cloud")
+            .set("cloud", "username", ACCOUNT.0)
+            .set("cloud", "url", home.cloud().url())
+            .set("cloud.v2", "access_key_file", "access.key")
+            .set("cloud.v2", "secret_key_file", "secret.key"),
+    );
+    setup.secret_file("access.key", &keys.access_key);
+    setup.secret_file("secret.key", &keys.secret_key);
+    home.cloud().account(|account| (account.keys, account.two_step) = (Some(keys), true));
+    setup
+}
+
+#[tokio::test]
+async fn a_login_with_two_step_verification_asks_for_the_code_at_a_terminal_and_once() {
+    let home = home().await;
+    let setup = signed_setup(&home);
+    let piped = setup.run_with(&["cloud", "login"], &format!("{}\n", ACCOUNT.1)).await;
+    assert!(piped.failed(1).contains("only a terminal can be asked for the code"), "{piped:?}");
+    assert_eq!(home.cloud().calls(Method::SendCode), 0);
+
+    let password = ("Password of the TP-Link account: ", ACCOUNT.1);
+    let (way, code) = ("by e-mail (e)? ", "Code from TP-Link's e-mail: ");
+    let (exit, shown) = setup.at_a_terminal(&["cloud", "login"], &[password, (way, "x")]).await;
+    assert!(exit == 64 && shown.contains("hs100d: code: there is none"), "{exit}: {shown}");
+    let dialogue = [password, (way, "e"), (code, "654321")];
+    let (exit, shown) = setup.at_a_terminal(&["cloud", "login"], &dialogue).await;
+    assert!(exit == 1 && shown.contains("verification code not accepted (error -20676)"), "{exit}: {shown}");
+    assert_eq!(home.cloud().calls(Method::CheckCode), 1, "there is no second try");
+    assert!(
+        setup.run(&["cloud", "devices"]).await.failed(1).contains("neither a password nor a valid login")
+    );
+
+    let (exit, shown) =
+        setup.at_a_terminal(&["cloud", "login"], &[password, (way, "e"), (code, "123456")]).await;
+    assert!(exit == 0 && shown.contains("Logged in. A token is stored"), "{exit}: {shown}");
+    assert!(!shown.contains(ACCOUNT.1), "{shown}");
+    assert_eq!(setup.run(&["cloud", "devices"]).await.ok().lines().count(), 3);
+    home.cloud().void_tokens(-20651);
+    assert_eq!(setup.run(&["cloud", "devices"]).await.ok().lines().count(), 3, "the refresh token is kept");
+    let again = setup.run_with(&["cloud", "login"], &format!("{}\n", ACCOUNT.1)).await;
+    assert!(again.ok().starts_with("Logged in."), "the installation is known: {again:?}");
+    assert_eq!(home.cloud().calls(Method::CheckCode), 2);
+}
+
+#[tokio::test]
+async fn a_daemon_asks_for_no_code_and_names_the_command_that_does() {
+    let home = home().await;
+    let setup = signed_setup(&home);
+    let text = fs::read_to_string(setup.config()).unwrap();
+    let with_password = format!("[cloud]\npassword = {}\n", json!(ACCOUNT.1));
+    setup.write(&text.replace("[cloud]\n", &with_password));
+    let failed = setup.run(&["cloud", "devices"]).await;
+    let line = failed.failed(1);
+    assert!(line.contains("two-step verification (error -20677)"), "{line}");
+    assert!(line.contains("run `hs100d cloud login`, which asks for the code"), "{line}");
+    assert_eq!(home.cloud().calls(Method::Login), 1);
+    assert_eq!(home.cloud().calls(Method::SendCode), 0);
 }
 
 #[tokio::test]

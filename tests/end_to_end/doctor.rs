@@ -271,7 +271,7 @@ async fn each_way_in_which_the_account_fails_has_its_cause() {
         (CloudFault::Code(-20615), "username-malformed"),
         (CloudFault::Code(-20661), "account-locked"),
         (CloudFault::Code(-20675), "logged-in-elsewhere"),
-        (CloudFault::NestedCode(-20677), "two-step-verification"),
+        (CloudFault::NestedCode(-20677), "code-needed"),
         (CloudFault::Code(-20602), "account-needs-care"),
         (CloudFault::Code(-20104), "unexpected"),
     ] {

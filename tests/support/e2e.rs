@@ -256,6 +256,45 @@ impl Setup {
         Ended { code, out, err }
     }
 
+    /// Runs one command at a terminal, which `script` makes, and answers its prompts in turn. Returns the exit code and what
+    /// the terminal showed.
+    pub(crate) async fn at_a_terminal(&self, words: &[&str], answers: &[(&str, &str)]) -> (i32, String) {
+        let program = self.program();
+        let command: Vec<_> = [program.get_program()].into_iter().chain(program.get_args()).collect();
+        let command: Vec<_> =
+            command.iter().map(|word| word.to_str().unwrap()).chain(words.iter().copied()).collect();
+        let mut script = Command::new("script");
+        script.env_clear().envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        script.env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
+        script.args(["-qec", &command.join(" "), "/dev/null"]);
+        let child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut process = Process(child.unwrap());
+        let (mut input, mut output) = (process.0.stdin.take().unwrap(), process.0.stdout.take().unwrap());
+        let answers: Vec<_> =
+            answers.iter().map(|(prompt, answer)| ((*prompt).to_owned(), format!("{answer}\n"))).collect();
+        let (done, shown) = tokio::sync::oneshot::channel();
+        // Not a task: it would outlive a test that fails, and block its end.
+        std::thread::spawn(move || {
+            let (mut text, mut answers, mut byte) = (Vec::new(), answers.into_iter().peekable(), [0]);
+            while output.read(&mut byte).is_ok_and(|read| read == 1) {
+                text.push(byte[0]);
+                if let Some((_, answer)) = answers.next_if(|(prompt, _)| text.ends_with(prompt.as_bytes())) {
+                    input.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+            let _ = done.send(String::from_utf8_lossy(&text).into_owned());
+        });
+        let shown = within(&format!("the end of {words:?} at a terminal"), shown).await.unwrap();
+        (exit_code(&mut process).await, shown)
+    }
+
+    /// Writes a file beside the config.
+    pub(crate) fn secret_file(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hs100d"));
         command.env_clear().env("HOME", self.folder.path()).env("STATE_DIRECTORY", self.state_dir());

@@ -13,7 +13,7 @@ use hs100d::sim::cloud::rule::{CloudFault, Method, Times};
 use hs100d::sim::cloud::signed::SimKeys;
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::smarthome::message::{Reply, Request};
-use hs100d::transport::cloud::request::AppIdentity;
+use hs100d::transport::cloud::request::{AppIdentity, CodeBy};
 use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::signature::AppKeys;
 use hs100d::transport::cloud::{Cloud, CloudOptions};
@@ -165,6 +165,45 @@ async fn two_step_verification_stops_the_cloud_wherever_the_answer_says_so() {
         }
         assert_eq!(home.cloud().calls(Method::Login), 1, "nested: {nested}");
     }
+}
+
+#[tokio::test]
+async fn a_code_confirms_the_installation_and_later_logins_need_none() {
+    for (nested, by) in [(false, CodeBy::Email), (true, CodeBy::Push)] {
+        let home = home().await;
+        home.cloud().account(|account| (account.two_step, account.nests_two_step) = (true, nested));
+        let cloud = client(&home, SECRET_KEY);
+        let password = || Secret::new(HomeOptions::ACCOUNT.1.to_owned());
+        let refused = cloud.login(password()).await.unwrap_err().to_string();
+        assert!(refused.contains("two-step verification (error -20677)"), "{refused}");
+        let two_step = cloud.two_step().unwrap();
+        cloud.send_code(by, &password()).await.unwrap();
+        let code = |text: &str| Secret::new(text.to_owned());
+        let wrong = cloud.login_with_code(password(), &two_step, by, code("654321")).await.unwrap_err();
+        assert!(wrong.to_string().contains("error -20676"), "{wrong}");
+        assert!(cloud.two_step().is_none(), "a wrong code needs a new login");
+        let again = why_stopped(ask(&home, &cloud, 0, ON).await);
+        assert!(again.contains("error -20676") && home.cloud().calls(Method::CheckCode) == 1, "{again}");
+        cloud.login_with_code(password(), &two_step, by, code("123456")).await.unwrap();
+        assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done));
+        // The terminal is bound, so the password alone is enough from here on.
+        home.cloud().void_tokens(-20651);
+        home.cloud().void_refresh_tokens(-20655);
+        assert!(ask(&home, &cloud, 0, Request::SysInfo).await.is_ok());
+        assert_eq!(home.cloud().calls(Method::SendCode), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_cannot_be_sent_is_told_and_a_cloud_that_has_sent_it_with_the_login_is_believed() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    let password = Secret::new(HomeOptions::ACCOUNT.1.to_owned());
+    home.cloud().fail(Some(Method::SendCode), Times::Next(1), CloudFault::Code(-21001));
+    let error = cloud.send_code(CodeBy::Email, &password).await.unwrap_err().to_string();
+    assert!(error.contains("no code was sent: too many verification codes"), "{error}");
+    home.cloud().fail(Some(Method::SendCode), Times::Next(1), CloudFault::Code(-20103));
+    cloud.send_code(CodeBy::Email, &password).await.unwrap();
 }
 
 #[tokio::test]

@@ -37,6 +37,10 @@ pub struct SimAccount {
     pub keys: Option<SimKeys>,
     /// The host that serves the account's own calls in the second version. Others say -20212 and name it.
     pub home: usize,
+    /// The code that a login with two-step verification needs, once for each terminal.
+    pub code: String,
+    /// Terminals that need no code any more.
+    confirmed: Vec<String>,
     /// The URL that is named instead of its.
     pub named: Option<String>,
     /// Locked: a login gets -20661.
@@ -61,6 +65,8 @@ impl SimAccount {
             keys: None,
             home: 0,
             named: None,
+            code: "123456".to_owned(),
+            confirmed: Vec::new(),
             locked: false,
             lock_after: LOCK_AFTER,
             rotates_refresh_token: false,
@@ -137,7 +143,9 @@ impl AccountServer {
         }
         let answer = match call.method {
             Method::AccountHost => Ok(json!({"accountStatus": 1, "appServerUrl": self.home_url()})),
-            Method::Login => self.login(call.params),
+            Method::Login => self.login(call.params, call.is_second),
+            Method::SendCode => self.send_code(call.params),
+            Method::CheckCode => self.check_code(call.params),
             Method::RefreshToken => self.refresh(call.params),
             Method::DeviceList => self.check_token(call).map(|()| self.device_list()),
             Method::Passthrough => match self.check_token(call).and_then(|()| self.passthrough(call)) {
@@ -177,11 +185,13 @@ impl AccountServer {
             return Some(failure(code));
         }
         let is_right = call.params["cloudPassword"].as_str() == Some(&self.account.password);
-        (self.account.two_step && is_right && !self.account.locked).then(|| self.two_step_needed())
+        let is_confirmed = self.account.confirmed.iter().any(|it| call.params["terminalUUID"] == it.as_str());
+        let needs_code = self.account.two_step && !is_confirmed;
+        (needs_code && is_right && !self.account.locked).then(|| self.two_step_needed())
     }
 
     fn two_step_needed(&self) -> Value {
-        let result = json!({"MFAProcessId": "process-1", "supportedMFATypes": [1, 2]});
+        let result = json!({"MFAProcessId": PROCESS, "supportedMFATypes": [1, 2]});
         if self.account.nests_two_step {
             let mut result = result;
             result["errorCode"] = TWO_STEP_NEEDED.to_string().into();
@@ -216,7 +226,32 @@ impl AccountServer {
         self.sessions.iter().any(|session| session.token == token && session.token_state == TokenStatus::Good)
     }
 
-    fn login(&mut self, params: &Value) -> Result<Value, i64> {
+    /// Sends a code, for a right password only.
+    fn send_code(&mut self, params: &Value) -> Result<Value, i64> {
+        text(params, "appType")?;
+        text(params, "terminalUUID")?;
+        self.check_password(text(params, "cloudUserName")?, text(params, "cloudPassword")?, true)?;
+        Ok(json!({}))
+    }
+
+    /// Completes a login that waits for a code.
+    fn check_code(&mut self, params: &Value) -> Result<Value, i64> {
+        let (app_type, terminal) = (text(params, "appType")?, text(params, "terminalUUID")?);
+        if !text(params, "cloudUserName")?.eq_ignore_ascii_case(&self.account.username) {
+            return Err(ACCOUNT_NOT_FOUND);
+        }
+        if text(params, "MFAProcessId")? != PROCESS || text(params, "code")? != self.account.code {
+            return Err(CODE_INEFFECTIVE);
+        }
+        if params["terminalBindEnabled"] == true {
+            self.account.confirmed.push(terminal.to_owned());
+        }
+        let (token, refresh_token) = self.open_session(terminal, app_type);
+        Ok(json!({"accountId": "10000001", "email": self.account.username, "token": token,
+            "refreshToken": refresh_token, "errorCode": "0"}))
+    }
+
+    fn login(&mut self, params: &Value, is_second: bool) -> Result<Value, i64> {
         let app_type = text(params, "appType")?;
         let username = text(params, "cloudUserName")?;
         let password = text(params, "cloudPassword")?;
@@ -227,7 +262,7 @@ impl AccountServer {
         if self.account.app_type.as_deref().is_some_and(|only| only != app_type) {
             return Err(ACCOUNT_NOT_FOUND);
         }
-        self.check_password(username, password)?;
+        self.check_password(username, password, is_second)?;
         let session = self.open_session(terminal, app_type);
         let mut result = json!({
             "accountId": "10000001",
@@ -246,7 +281,7 @@ impl AccountServer {
         Ok(result)
     }
 
-    fn check_password(&mut self, username: &str, password: &str) -> Result<(), i64> {
+    fn check_password(&mut self, username: &str, password: &str, is_second: bool) -> Result<(), i64> {
         if !username.eq_ignore_ascii_case(&self.account.username) {
             return Err(ACCOUNT_NOT_FOUND);
         }
@@ -258,7 +293,7 @@ impl AccountServer {
             self.account.locked = self.account.wrong_passwords >= self.account.lock_after;
             return Err(WRONG_PASSWORD);
         }
-        if self.account.two_step {
+        if self.account.two_step && !is_second {
             return Err(APP_TOO_OLD);
         }
         self.account.wrong_passwords = 0;
@@ -384,6 +419,9 @@ const TOKEN_EXPIRED: i64 = -20651;
 const REFRESH_TOKEN_INCORRECT: i64 = -20656;
 const ACCOUNT_LOCKED: i64 = -20661;
 const LOGGED_IN_ELSEWHERE: i64 = -20675;
+/// Names every login that waits for a code.
+const PROCESS: &str = "process-1";
+const CODE_INEFFECTIVE: i64 = -20676;
 const TWO_STEP_NEEDED: i64 = -20677;
 const APP_NOT_FOUND: i64 = -23001;
 const APP_TOO_OLD: i64 = -23003;
@@ -409,6 +447,7 @@ fn message(code: i64) -> &'static str {
         SIGNATURE_DOES_NOT_MATCH => "Signature dose not match",
         INVALID_PARAMETER => "Parameter is invalid",
         WRONG_ENTRY => "Incorrect service entry address",
+        CODE_INEFFECTIVE => "Verification code ineffective",
         TWO_STEP_NEEDED => "MFA feature enabled",
         DEVICE_OFFLINE => "Device is offline",
         MISSING_REQUEST_DATA => "requestData is missing",

@@ -15,18 +15,24 @@ pub enum Method {
     Passthrough,
     /// `getAccountStatusAndUrl`, of the second version only
     AccountHost,
+    /// `getPushVC4TerminalMFA` or `getEmailVC4TerminalMFA`, of the second version only
+    SendCode,
+    /// `checkMFACodeAndLogin`, of the second version only
+    CheckCode,
     /// Anything else, including a request without a valid method.
     Other,
 }
 
 impl Method {
     /// Every method, in the order of tables that are indexed by method.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Login,
         Self::RefreshToken,
         Self::DeviceList,
         Self::Passthrough,
         Self::AccountHost,
+        Self::SendCode,
+        Self::CheckCode,
         Self::Other,
     ];
 

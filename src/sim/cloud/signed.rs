@@ -24,6 +24,8 @@ pub(super) fn method_of(path: &str) -> Option<Method> {
         "getAccountStatusAndUrl" => Some(Method::AccountHost),
         "login" => Some(Method::Login),
         "refreshToken" => Some(Method::RefreshToken),
+        "getPushVC4TerminalMFA" | "getEmailVC4TerminalMFA" => Some(Method::SendCode),
+        "checkMFACodeAndLogin" => Some(Method::CheckCode),
         _ => None,
     }
 }

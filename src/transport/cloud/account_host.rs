@@ -32,6 +32,11 @@ impl AccountHost {
         &self.entry
     }
 
+    /// The account's e-mail address.
+    pub(super) fn username(&self) -> &str {
+        &self.username
+    }
+
     /// The host of the account; asks the cloud if it is not known yet.
     pub(super) async fn find(&self, http: &HttpClient, limits: HttpLimits) -> Result<TrustedHost, ApiError> {
         if let Some(found) = self.known() {

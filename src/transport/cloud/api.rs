@@ -18,6 +18,7 @@ use crate::smarthome::lenient::repaired;
 use crate::transport::cloud::codes;
 use crate::transport::cloud::error::ApiError;
 use crate::transport::cloud::host::{RefusedServer, TrustedHost};
+use crate::transport::cloud::request::CodeBy;
 
 /// A response, whatever its status.
 #[derive(PartialEq, Eq)]
@@ -191,6 +192,48 @@ fn is_email(text: &str) -> bool {
     /// The longest address that mail servers deliver to.
     const LONGEST: usize = 254;
     text.contains('@') && text.len() <= LONGEST
+}
+
+/// What a login needs that waits for a code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwoStep {
+    /// Names the login: `MFAProcessId`.
+    pub(crate) process: Secret,
+    /// How a code may be sent, in the order of the answer. Never empty.
+    pub(crate) ways: Vec<CodeBy>,
+}
+
+/// The login that waits for a code, in an answer that says so. It may stand beside the error code or in the result.
+pub fn read_two_step(response: &HttpResponse) -> Option<TwoStep> {
+    #[derive(Deserialize)]
+    struct Raw<'a> {
+        #[serde(rename = "MFAProcessId", alias = "mfaProcessId", borrow, default)]
+        process: Lenient<'a>,
+        #[serde(rename = "supportedMFATypes", borrow, default)]
+        ways: Option<Vec<ErrorCode<'a>>>,
+    }
+    if open(response) != Err(ApiError::Code(codes::CODE_NEEDED)) {
+        return None;
+    }
+    let envelope: Envelope<'_> = read_object(&response.body).ok()?;
+    let places = [envelope.result.map(RawValue::get), Some(response.body.as_str())];
+    let found = places.into_iter().flatten().filter_map(|place| read_object::<Raw<'_>>(place).ok());
+    let raw = found.into_iter().find(|raw| !raw.process.as_str().is_empty())?;
+    let known = raw.ways.iter().flatten().filter_map(|way| CodeBy::of(way.get()?));
+    let mut ways: Vec<_> = known.collect();
+    if ways.is_empty() {
+        // Every account has an e-mail address.
+        ways.push(CodeBy::Email);
+    }
+    Some(TwoStep { process: Secret::new(raw.process.as_str().to_owned()), ways })
+}
+
+/// Parses the response to the request for a code. A cloud without this call has sent the code with the login.
+pub(crate) fn read_code_sent(response: &HttpResponse) -> Result<(), ApiError> {
+    match open(response) {
+        Ok(_) | Err(ApiError::Code(codes::NO_SUCH_METHOD)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Parses the response to `getAccountStatusAndUrl`. `None`: it names no host.
@@ -456,6 +499,30 @@ mod tests {
             read_right_host(&ok(json!({"error_code": -20601, "result": {"appServerUrl": host}}))),
             None
         );
+    }
+
+    #[test]
+    fn a_login_that_waits_for_a_code_is_recognised_in_every_form() {
+        for body in [
+            json!({"error_code": -20677, "result": {"MFAProcessId": "id", "supportedMFATypes": [1, 2, 9]}}),
+            json!({"error_code": "-20677", "MFAProcessId": "id", "supportedMFATypes": ["1", "2"]}),
+            json!({"error_code": 0, "result": {"errorCode": "-20677", "mfaProcessId": "id", "supportedMFATypes": [1, 2]}}),
+            json!({"error_code": 0, "result": {"errorCode": -20677, "MFAProcessId": "id", "supportedMFATypes": [1, 2]}}),
+        ] {
+            let found = read_two_step(&ok(body.clone())).unwrap_or_else(|| panic!("{body}"));
+            assert_eq!((found.process.expose(), &found.ways[..]), ("id", &[CodeBy::Push, CodeBy::Email][..]));
+            assert!(!format!("{found:?}").contains("id\""));
+        }
+        let silent = read_two_step(&ok(json!({"error_code": -20677, "result": {"MFAProcessId": "id"}})));
+        assert_eq!(silent.unwrap().ways, [CodeBy::Email]);
+        for body in [
+            json!({"error_code": -20677}),
+            json!({"error_code": -20677, "result": {"MFAProcessId": 7}}),
+            json!({"error_code": -20601, "result": {"MFAProcessId": "id"}}),
+            json!({"error_code": 0, "result": {"errorCode": "0", "MFAProcessId": "id"}}),
+        ] {
+            assert_eq!(read_two_step(&ok(body.clone())), None, "{body}");
+        }
     }
 
     #[test]

@@ -16,11 +16,11 @@ use crate::bridge::event::{CloudStatus, Event};
 use crate::secret::Secret;
 use crate::transport::cloud::account::{TokenStore, Tokens};
 use crate::transport::cloud::account_host::AccountHost;
-use crate::transport::cloud::api::{self, Granted};
+use crate::transport::cloud::api::{self, Granted, TwoStep};
 use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::http::{HttpClient, HttpLimits};
 use crate::transport::cloud::outage::About;
-use crate::transport::cloud::request::ApiRequest;
+use crate::transport::cloud::request::{ApiRequest, TypedCode};
 use crate::transport::cloud::session::{
     Denied, GrantKind, RefusedToken, Session, SessionAccount, SessionStep, Settled, Token,
 };
@@ -66,8 +66,8 @@ impl AuthHandle {
     }
 
     /// Logs in with a password that the user has just typed.
-    pub(super) async fn login(&self, password: Secret) -> Result<(), CloudError> {
-        self.ask(|reply| AuthRequest::Login { password, reply }).await?
+    pub(super) async fn login(&self, password: Secret, code: Option<TypedCode>) -> Result<(), CloudError> {
+        self.ask(|reply| AuthRequest::Login { password, code, reply }).await?
     }
 
     /// The user acted: a stopped cloud is used again.
@@ -153,6 +153,8 @@ pub enum AuthRequest {
     Login {
         /// What the user typed.
         password: Secret,
+        /// The code that the first try asked for.
+        code: Option<TypedCode>,
         /// Receives the result.
         reply: oneshot::Sender<Result<(), CloudError>>,
     },
@@ -262,8 +264,8 @@ impl AuthQueue {
                 let _ = reply.send(self.session.failed(token, &about, &error, now));
                 None
             }
-            AuthRequest::Login { password, reply } => {
-                self.session.login_by_hand(password, now);
+            AuthRequest::Login { password, code, reply } => {
+                self.session.login_by_hand(password, code, now);
                 Some(self.run(GrantKind::LoginByHand, Some(reply)))
             }
             AuthRequest::Rearm(tokens) => {
@@ -312,6 +314,8 @@ pub(super) struct StatusWatch {
     pub(super) status: watch::Receiver<CloudStatus>,
     pub(super) error: watch::Receiver<Option<ApiError>>,
     pub(super) registered: watch::Receiver<Option<String>>,
+    /// What the last login waits for, if it needs a code.
+    pub(super) two_step: watch::Receiver<Option<TwoStep>>,
 }
 
 /// Runs the queue: receives requests, and posts logins and refreshes.
@@ -324,6 +328,7 @@ pub(super) struct AuthTask {
     status: watch::Sender<CloudStatus>,
     error: watch::Sender<Option<ApiError>>,
     registered: watch::Sender<Option<String>>,
+    two_step: watch::Sender<Option<TwoStep>>,
     events: mpsc::UnboundedSender<Event>,
     counts: CloudRequests,
 }
@@ -344,6 +349,7 @@ impl AuthTask {
         let counts = account.memory.requests.clone();
         let queue = AuthQueue::new(account, tokens);
         let (registered, watched_registered) = watch::channel(queue.registered().map(str::to_owned));
+        let (two_step, watched_two_step) = watch::channel(None);
         let task = Self {
             queue,
             requests,
@@ -353,11 +359,16 @@ impl AuthTask {
             status,
             error,
             registered,
+            two_step,
             events,
             counts,
         };
-        let watched =
-            StatusWatch { status: watched_status, error: watched_error, registered: watched_registered };
+        let watched = StatusWatch {
+            status: watched_status,
+            error: watched_error,
+            registered: watched_registered,
+            two_step: watched_two_step,
+        };
         (task, AuthHandle { requests: sender }, watched)
     }
 
@@ -388,6 +399,7 @@ impl AuthTask {
             }
             self.send_status();
         };
+        self.two_step.send_replace(response.as_ref().ok().and_then(api::read_two_step));
         let granted = response.and_then(|response| api::read_granted(&response));
         let method = match request.kind {
             GrantKind::Login | GrantKind::LoginByHand => CloudMethod::Login,
@@ -508,7 +520,9 @@ mod tests {
         assert!(queue.take(request, now).is_some());
         let (reply, _logged_in) = oneshot::channel();
         assert!(
-            queue.take(AuthRequest::Login { password: Secret::new("new".to_owned()), reply }, now).is_none()
+            queue
+                .take(AuthRequest::Login { password: Secret::new("new".to_owned()), code: None, reply }, now)
+                .is_none()
         );
         let (_, next) = queue.settle(Err(ApiError::Code(-20601)), now);
         assert!(matches!(replied.try_recv(), Ok(Err(CloudError::Stopped(_)))));

@@ -6,6 +6,10 @@
 use crate::cause::{self, Cause};
 use crate::secret::Source;
 
+/// The answer to a call that the interface does not have.
+pub(crate) const NO_SUCH_METHOD: i64 = -20103;
+/// The answer to a login that needs a code.
+pub(crate) const CODE_NEEDED: i64 = -20677;
 /// The answer of a host that does not serve the account.
 pub(crate) const WRONG_SERVER: i64 = -20212;
 
@@ -100,6 +104,9 @@ pub(crate) enum LoginBy {
 pub(crate) fn remedy(cause: &Cause, by: LoginBy) -> String {
     let is_of_login = is_of_login(cause);
     let next = match by {
+        LoginBy::Config(_) if *cause == cause::CODE_NEEDED => {
+            "; then run `hs100d cloud login`, which asks for the code (a reload alone gets the same refusal)"
+        }
         LoginBy::Hand if cause.needs_login => "; then try again",
         LoginBy::Hand => "",
         LoginBy::Config(_) if !cause.needs_login => "; a reload tries again",
@@ -136,7 +143,7 @@ pub(crate) static CODES: &[CodeRow] = &[
     one(-20003, "server busy", Reaction::HoldBack),
     one(-20004, "rate limit exceeded", Reaction::HoldBack),
     one(-20100, "JSON without id", Reaction::Faulty),
-    one(-20103, "no such method", Reaction::Faulty),
+    one(NO_SUCH_METHOD, "no such method", Reaction::Faulty),
     one(-20104, "a parameter is missing", Reaction::Faulty),
     one(-20105, "a parameter has the wrong type", Reaction::Faulty),
     one(-20106, "a parameter is out of range", Reaction::Faulty),
@@ -173,8 +180,8 @@ pub(crate) static CODES: &[CodeRow] = &[
     one(-20662, "locked for too many verification codes", Reaction::Stop(&cause::ACCOUNT_LOCKED)),
     run(-20671, -20674, "an activation or reset mail is pending", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
     one(-20675, "logged in elsewhere, or locked", Reaction::Elsewhere),
-    one(-20676, "verification code not accepted", Reaction::Stop(&cause::ACCOUNT_NEEDS_CARE)),
-    one(-20677, "the account uses two-step verification", Reaction::Stop(&cause::TWO_STEP)),
+    one(-20676, "verification code not accepted", Reaction::Stop(&cause::CODE_REFUSED)),
+    one(CODE_NEEDED, "the account uses two-step verification", Reaction::Stop(&cause::CODE_NEEDED)),
     run(-20801, -20803, "logged in with another app", Reaction::Renew),
     one(-21001, "too many verification codes from this address", Reaction::HoldBackLong),
     one(-23001, "app not known", Reaction::Stop(&cause::APP_UNKNOWN)),

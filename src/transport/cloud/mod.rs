@@ -31,7 +31,7 @@ pub mod signature;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -45,19 +45,23 @@ use crate::model::{DeviceId, Failure};
 use crate::secret::Secret;
 use crate::smarthome::message::{NotAnAnswer, Reply};
 use account_host::AccountHost;
-use api::Row;
+use api::{Row, TwoStep};
 use auth_task::{AuthTask, StatusWatch};
 use client::{AccountCall, CloudClient};
 use codes::PlugFault;
 use device_list::{DeviceListHandle, DeviceListTask};
 use error::ApiError;
 use host::{RefusedServer, check_host};
-use http::HttpClient;
-use request::CloudApi;
+use http::{HttpClient, HttpLimits};
+use request::{CloudApi, CodeBy, TypedCode};
 use session::{AccountMemory, SessionAccount};
 
 /// The largest reply of a plug, in bytes; the same limit as on the LAN.
 const PASSTHROUGH_SIZE: usize = 64 * 1024;
+/// For the request for a code.
+const CODE_TIME: Duration = Duration::from_secs(10);
+/// Its response is a few words.
+const CODE_SIZE: usize = 64 * 1024;
 
 /// Reaches plugs through the account. Cheap to clone; its two tasks end with the last clone.
 #[derive(Clone)]
@@ -115,7 +119,37 @@ impl Cloud {
     /// Logs in with a password that the user has just typed, past every limit, and saves the token.
     pub async fn login(&self, password: Secret) -> Result<(), CloudError> {
         self.devices.rearm().await;
-        self.client.auth.login(password).await
+        self.client.auth.login(password, None).await
+    }
+
+    /// What the login needs that was just refused, if that is a code.
+    pub fn two_step(&self) -> Option<TwoStep> {
+        self.status.two_step.borrow().clone().filter(|_| self.client.api.is_signed())
+    }
+
+    /// Has a code sent to the owner of the account.
+    ///
+    /// # Errors
+    /// The cloud sends none.
+    pub async fn send_code(&self, by: CodeBy, password: &Secret) -> Result<(), CloudError> {
+        let CloudClient { api, account, http, .. } = &self.client;
+        let Some(request) = api.code(by, account.username(), password) else { return Ok(()) };
+        let limits = HttpLimits { deadline: Instant::now() + CODE_TIME, size: CODE_SIZE, resend: false };
+        let response = account.post(http, request, limits).await;
+        let sent = response.and_then(|response| api::read_code_sent(&response));
+        sent.map_err(|error| CloudError::Down(format!("no code was sent: {error}").into()))
+    }
+
+    /// Completes a login with the code that its owner has typed, and saves the token. Later logins need no code.
+    pub async fn login_with_code(
+        &self,
+        password: Secret,
+        two_step: &TwoStep,
+        by: CodeBy,
+        code: Secret,
+    ) -> Result<(), CloudError> {
+        let typed = TypedCode { process: two_step.process.clone(), by, code };
+        self.client.auth.login(password, Some(typed)).await
     }
 
     /// The user acted: a stopped cloud is used again. `tokens` are the saved ones; they are used unless there is a token in

@@ -45,6 +45,41 @@ impl Default for AppIdentity {
     }
 }
 
+/// How the owner of an account with two-step verification gets a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeBy {
+    /// In one of TP-Link's apps.
+    Push,
+    /// By e-mail.
+    Email,
+}
+
+impl CodeBy {
+    /// `MFAType`
+    const fn number(self) -> u8 {
+        match self {
+            Self::Push => 1,
+            Self::Email => 2,
+        }
+    }
+
+    /// The way of this `MFAType`.
+    pub(crate) fn of(number: i64) -> Option<Self> {
+        [Self::Push, Self::Email].into_iter().find(|by| i64::from(by.number()) == number)
+    }
+}
+
+/// A code that the owner has typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypedCode {
+    /// The login that it completes: `MFAProcessId`.
+    pub(crate) process: Secret,
+    /// How it was sent.
+    pub(crate) by: CodeBy,
+    /// What was typed.
+    pub(crate) code: Secret,
+}
+
 /// A request, ready to be sent. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct ApiRequest {
@@ -123,6 +158,60 @@ impl CloudApi {
             terminal_meta: TERMINAL_NAME,
         };
         self.request("/api/v2/account/login", None, &login)
+    }
+
+    /// `getPushVC4TerminalMFA` or `getEmailVC4TerminalMFA`: send a code to the owner. `None` with the first version.
+    pub(crate) fn code(&self, by: CodeBy, username: &str, password: &Secret) -> Option<ApiRequest> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Code<'a> {
+            app_type: &'a str,
+            cloud_user_name: &'a str,
+            cloud_password: &'a str,
+            #[serde(rename = "terminalUUID")]
+            terminal: &'a str,
+        }
+        let params = Code {
+            app_type: &self.app.app_type,
+            cloud_user_name: username,
+            cloud_password: password.expose(),
+            terminal: &self.terminal,
+        };
+        let path = match by {
+            CodeBy::Push => "/api/v2/account/getPushVC4TerminalMFA",
+            CodeBy::Email => "/api/v2/account/getEmailVC4TerminalMFA",
+        };
+        self.is_signed().then(|| self.request(path, None, &params))
+    }
+
+    /// `checkMFACodeAndLogin`: completes a login. The terminal is bound, so that its later logins need no code.
+    pub(crate) fn login_with_code(&self, username: &str, typed: &TypedCode) -> ApiRequest {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct CodeLogin<'a> {
+            app_type: &'a str,
+            cloud_user_name: &'a str,
+            code: &'a str,
+            #[serde(rename = "MFAProcessId")]
+            process: &'a str,
+            #[serde(rename = "MFAType")]
+            by: u8,
+            terminal_bind_enabled: bool,
+            #[serde(rename = "terminalUUID")]
+            terminal: &'a str,
+            refresh_token_needed: bool,
+        }
+        let params = CodeLogin {
+            app_type: &self.app.app_type,
+            cloud_user_name: username,
+            code: typed.code.expose(),
+            process: typed.process.expose(),
+            by: typed.by.number(),
+            terminal_bind_enabled: true,
+            terminal: &self.terminal,
+            refresh_token_needed: true,
+        };
+        self.request("/api/v2/account/checkMFACodeAndLogin", None, &params)
     }
 
     /// `refreshToken`, with the app and terminal of the login.
@@ -365,6 +454,27 @@ mod tests {
                 "platform": "Android", "supportBindAccount": false, "terminalName": "hs100d",
                 "terminalMeta": "hs100d"})
         );
+        let typed = TypedCode { process: secret("id"), by: CodeBy::Email, code: secret("123456") };
+        let request = api.login_with_code("me@example.com", &typed);
+        assert_eq!(request.path, "/api/v2/account/checkMFACodeAndLogin");
+        assert_eq!(
+            encoded(&request),
+            json!({"appType": "Kasa_Android_Mix", "cloudUserName": "me@example.com", "code": "123456",
+                "MFAProcessId": "id", "MFAType": 2, "terminalBindEnabled": true, "terminalUUID": TERMINAL,
+                "refreshTokenNeeded": true})
+        );
+        for (by, path) in [
+            (CodeBy::Push, "/api/v2/account/getPushVC4TerminalMFA"),
+            (CodeBy::Email, "/api/v2/account/getEmailVC4TerminalMFA"),
+        ] {
+            let request = api.code(by, "me@example.com", &secret("p")).unwrap();
+            assert_eq!(request.path, path);
+            assert_eq!(
+                encoded(&request),
+                json!({"appType": "Kasa_Android_Mix", "cloudUserName": "me@example.com", "cloudPassword": "p",
+                    "terminalUUID": TERMINAL})
+            );
+        }
         let request = api.refresh(&secret("r"));
         assert_eq!(request.path, "/api/v2/account/refreshToken");
         assert_eq!(

@@ -18,7 +18,7 @@ use crate::transport::cloud::error::{ApiError, CloudError};
 use crate::transport::cloud::host::TrustedHost;
 use crate::transport::cloud::outage::{About, Outage};
 use crate::transport::cloud::rate_limit::{CallBudget, Cooldown, LoginQuota};
-use crate::transport::cloud::request::{ApiRequest, CloudApi};
+use crate::transport::cloud::request::{ApiRequest, CloudApi, TypedCode};
 
 /// While TP-Link throttles us, shortest and longest: it lasts minutes to an hour.
 const THROTTLED: (Duration, Duration) = (Duration::from_secs(2 * 60), Duration::from_secs(60 * 60));
@@ -50,6 +50,8 @@ pub(crate) struct Session {
     is_retired: bool,
     /// The password of a login by hand, until that is answered.
     manual_password: Option<Secret>,
+    /// The code of that login, if it needs one.
+    manual_code: Option<TypedCode>,
     outage: Outage,
     /// When another client last logged us out.
     logged_out_at: Option<Instant>,
@@ -74,6 +76,7 @@ impl Session {
             logins: LoginQuota::default(),
             is_retired: false,
             manual_password: None,
+            manual_code: None,
             outage: Outage::default(),
             logged_out_at: None,
             status: CloudStatus::Off,
@@ -114,7 +117,10 @@ impl Session {
         let request = match kind {
             GrantKind::Refresh => self.refresh_token.as_ref().map(|token| api.refresh(token)),
             GrantKind::Login => self.account.password.as_ref().map(login),
-            GrantKind::LoginByHand => self.manual_password.as_ref().map(login),
+            GrantKind::LoginByHand => match &self.manual_code {
+                Some(typed) => Some(api.login_with_code(username, typed)),
+                None => self.manual_password.as_ref().map(login),
+            },
         };
         // `get_token` returns only a kind whose secret exists.
         request.unwrap_or_default()
@@ -182,11 +188,12 @@ impl Session {
         }
     }
 
-    /// The user logs in by hand, past every limit. [`GrantKind::LoginByHand`] must follow.
-    pub(crate) fn login_by_hand(&mut self, password: Secret, now: Instant) {
+    /// The user logs in by hand, past every limit, perhaps with a code. [`GrantKind::LoginByHand`] must follow.
+    pub(crate) fn login_by_hand(&mut self, password: Secret, code: Option<TypedCode>, now: Instant) {
         self.rearm(None);
         self.logins.spend(now);
         self.manual_password = Some(password);
+        self.manual_code = code;
     }
 
     /// The user acted: everything may be tried again, with these tokens if there are any. A token in use is kept: the one
@@ -315,6 +322,7 @@ impl Session {
     /// Remembers a password that was refused, until it is accepted.
     fn remember_login(&mut self, kind: GrantKind, granted: &Result<Granted, ApiError>) {
         let manual_password = self.manual_password.take();
+        self.manual_code = None;
         let password = match kind {
             GrantKind::Refresh => return,
             GrantKind::Login => self.account.password.as_ref(),
@@ -776,7 +784,7 @@ mod tests {
             assert!(matches!(again.status(), CloudStatus::Stopped(_)), "and the status says so");
         }
         let mut by_hand = session("wrong");
-        by_hand.login_by_hand(secret("wrong"), now);
+        by_hand.login_by_hand(secret("wrong"), None, now);
         tokens(by_hand.settle(GrantKind::LoginByHand, granted("t2", None), now));
         assert_eq!(
             session("wrong").token(None, now),
@@ -1068,7 +1076,7 @@ mod tests {
         let mut session = session(Some("wrong"), None);
         session.token(None, now);
         failure(session.settle(GrantKind::Login, Err(ApiError::Code(-20601)), now));
-        session.login_by_hand(secret("right"), now);
+        session.login_by_hand(secret("right"), None, now);
         let body = String::from_utf8(session.request(GrantKind::LoginByHand).body.to_vec()).unwrap();
         assert!(body.contains("right") && !body.contains("wrong"));
         tokens(session.settle(GrantKind::LoginByHand, granted("t", None), now));
