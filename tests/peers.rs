@@ -10,9 +10,12 @@ mod support;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::cloud::{MemoryTokenStore, TERMINAL};
 use crate::support::peers::{Ended, PATIENCE, TheirPlug, node, peers, script, skip};
+use hs100d::secret::Secret;
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::{Dialect, KlapFault, LanFault};
@@ -21,6 +24,10 @@ use hs100d::sim::model::{Model, SimKlapVersion};
 use hs100d::sim::plug::SwitchedBy;
 use hs100d::sim::plug::klap::{Framing, HeldAccount, SeqSign};
 use hs100d::sim::plug::meter::SimMeter;
+use hs100d::transport::cloud::request::AppIdentity;
+use hs100d::transport::cloud::session::AccountMemory;
+use hs100d::transport::cloud::signature::AppKeys;
+use hs100d::transport::cloud::{Cloud, CloudOptions};
 use serde_json::{Value, json};
 
 /// Characters that a password may have and that break hand-made JSON.
@@ -509,6 +516,59 @@ async fn tplink_cloud_api_of_pypi_works_our_cloud() {
     let mut command = Command::new(peers.join("python/bin/python"));
     command.arg(script("cloud.py"));
     use_the_cloud(command).await;
+}
+
+/// The head and the body of the first request that a client sends.
+async fn first_request(listener: &tokio::net::TcpListener) -> (String, String) {
+    use tokio::io::AsyncReadExt as _;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "the client hung up");
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        if body.len() == header(head, "content-length").parse::<usize>().unwrap() {
+            return (head.to_owned(), body.to_owned());
+        }
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> &'a str {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap()
+}
+
+#[tokio::test]
+async fn our_requests_have_the_signature_that_a_client_of_others_computes_for_them() {
+    let Some(peers) = peers() else { return };
+    let (access_key, secret_key) = ("made-up-access-key", "made-up-secret-key");
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = CloudOptions {
+        username: "me@example.com".to_owned(),
+        password: Some(secret("pretend")),
+        url: format!("http://{}", listener.local_addr().unwrap()),
+        app: AppIdentity::default(),
+        keys: Some(AppKeys { access_key: secret(access_key), secret_key: secret(secret_key) }),
+        ca_file: None,
+    };
+    let (store, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
+    let (events, _) = tokio::sync::mpsc::unbounded_channel();
+    let cloud = Cloud::start(options, TERMINAL, None, store, events, memory).unwrap();
+    let (head, body) = tokio::select! {
+        request = first_request(&listener) => request,
+        answer = cloud.list() => panic!("nothing was sent: {answer:?}"),
+    };
+    let uri = head.split(' ').nth(1).unwrap();
+    let (path, query) = uri.split_once('?').unwrap();
+    assert!(path.starts_with("/api/v2/") && query.starts_with("appName="), "{uri}");
+    let ours = (header(&head, "content-md5"), header(&head, "x-authorization"));
+    let mut command = Command::new(peers.join("python/bin/python"));
+    command.arg(script("signature.py")).arg(peers.join("signing/tplinkcloud/signing.py"));
+    let request = json!({"path": path, "body": body, "authorization": ours.1, "access_key": access_key,
+        "secret_key": secret_key});
+    let theirs: Value = serde_json::from_str(&run(command, request.to_string()).await).unwrap();
+    assert_eq!((&theirs["md5"], &theirs["authorization"]), (&json!(ours.0), &json!(ours.1)));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub fn hold(input: &[u8]) {
     assert_eq!(format!("{page:?}"), format!("HTTP {status} with {} bytes", page.body.len()));
     an_envelope_opens_only_to_success(&page);
     granted_tokens_are_kept_and_not_shown(&page);
+    a_login_waits_for_a_code_only_if_the_answer_says_so(&page);
+    another_host_is_named_only_by_a_refusal(&page);
     a_passthrough_brings_the_plugs_own_words(&page);
     rows_lead_only_to_hosts_that_may_have_the_token(&page);
     a_host_is_admitted_for_what_it_is(&page.body);
@@ -165,6 +167,30 @@ fn may_have_a_token(host: &TrustedHost) {
         host.is_loopback() && (is_here("localhost") || is_here("[::1]") || is_loopback_v4 && is_here(v4)),
         "{url}"
     );
+}
+
+/// A login that waits for a code is never a success, and its id is not shown.
+fn a_login_waits_for_a_code_only_if_the_answer_says_so(page: &HttpResponse) {
+    let Some(two_step) = api::read_two_step(page) else { return };
+    assert_eq!(api::open(page), Err(ApiError::Code(-20677)));
+    assert!(api::read_granted(page).is_err());
+    let shown = format!("{two_step:?}");
+    assert!(
+        shown.starts_with("TwoStep { process: [redacted], ways: [") && !shown.contains("ways: []"),
+        "{shown}"
+    );
+}
+
+/// A host that takes the place of another comes only with -20212; a question for it is answered only by a success.
+fn another_host_is_named_only_by_a_refusal(page: &HttpResponse) {
+    if let Some(named) = api::read_right_host(page) {
+        assert!(!named.is_empty());
+        assert_eq!(api::open(page), Err(ApiError::Code(-20212)));
+    }
+    match api::read_account_host(page) {
+        Ok(named) => assert!(api::open(page).is_ok() && named.is_none_or(|named| !named.is_empty())),
+        Err(trouble) => complaint_holds(&trouble, page.status),
+    }
 }
 
 /// Passwords, tokens and names may contain anything.
