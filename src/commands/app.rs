@@ -36,6 +36,8 @@ const SOCKET: &str = "http.sock";
 /// $STATE_DIRECTORY replaces /data, --config and $HS100D_CONFIG replace /config/hs100d.toml. The Supervisor is at
 /// $SUPERVISOR_API (http://supervisor) and is asked with $SUPERVISOR_TOKEN.
 ///
+/// Broker and login are waited for, and asked for again when the broker refuses the login; the plugs are served meanwhile.
+///
 /// `hs100d health`, `list` and the other commands find this daemon in its container without arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -47,7 +49,7 @@ pub(super) struct Args {
 /// The files of the app.
 #[derive(Debug, Clone)]
 pub(super) struct AppFiles {
-    config_path: ConfigPath,
+    pub(super) config_path: ConfigPath,
     pub(super) state_dir: PathBuf,
     environment: Environment,
 }
@@ -94,15 +96,17 @@ impl AppFiles {
     /// The app in whose container this command runs, if it does.
     pub(super) fn around(context: &Context) -> Option<Self> {
         let app = Self::of(context);
-        let is_here = context.config.is_none()
-            && is_in_app(&context.environment)
-            && app.state_dir.join(OPTIONS).exists();
+        let is_here = context.config.is_none() && is_in_app(&context.environment) && app.options().exists();
         is_here.then_some(app)
     }
 
     /// How much is logged, as a number of `-v`. A fault is reported when the config is read.
     pub(super) fn verbosity(context: &Context) -> i8 {
-        AppOptions::load(&Self::of(context).state_dir.join(OPTIONS)).map_or(0, |options| options.verbosity)
+        AppOptions::load(&Self::of(context).options()).map_or(0, |options| options.verbosity)
+    }
+
+    pub(super) fn options(&self) -> PathBuf {
+        self.state_dir.join(OPTIONS)
     }
 
     /// The config as far as the files say it.
@@ -119,7 +123,7 @@ impl AppFiles {
         ingress_from: IpAddr,
         current: &CurrentFile,
     ) -> Result<Config, Invalid> {
-        let options = self.state_dir.join(OPTIONS);
+        let options = self.options();
         current.set(&options);
         let AppOptions { mut overlay, mut warnings, .. } = AppOptions::load(&options)?;
         let socket = self.state_dir.join(SOCKET);
@@ -140,7 +144,7 @@ impl AppFiles {
 
     /// Which files the config comes from, for the log.
     fn sources(&self) -> String {
-        let options = self.state_dir.join(OPTIONS);
+        let options = self.options();
         match self.config_path.path() {
             Some(file) => {
                 format!("config: {}, and the options in {} over it", file.display(), options.display())

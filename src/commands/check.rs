@@ -39,7 +39,6 @@ pub(super) struct Args {
 /// # Errors
 /// Every mistake in the config; with `--online`, that something does not work.
 pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
-    let config_path = context.config_path();
     let installation = match Installation::of(context) {
         Ok(installation) => installation,
         Err(invalid) if args.json => {
@@ -51,8 +50,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     if let Some(failed) = installation.out_of_reach().filter(|_| args.online) {
         return Err(failed);
     }
-    let Installation { config, state_dir, .. } = &installation;
+    let Installation { config, state_dir, config_path, options, .. } = &installation;
     let mut plan = CheckPlan::of(config, config_path.path(), state_dir);
+    plan.options = options.as_deref();
     if let Some(locked_note) = installation.locked_note() {
         plan.warnings.push(locked_note);
         if let Some(cloud) = &mut plan.cloud {
@@ -83,6 +83,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
 struct CheckPlan<'a> {
     valid: bool,
     config: Option<&'a Path>,
+    /// Those of the Home Assistant app, which are laid over the config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a Path>,
     state_dir: &'a Path,
     broker: BrokerPlan,
     client_id: &'a str,
@@ -178,6 +181,7 @@ impl<'a> CheckPlan<'a> {
         Self {
             valid: true,
             config: path,
+            options: None,
             state_dir,
             broker: BrokerPlan::of(&config.broker),
             client_id: config.client_id.as_deref().unwrap_or("hs100d-<instance>"),
@@ -212,6 +216,9 @@ impl fmt::Display for CheckPlan<'_> {
         match self.config {
             Some(path) => writeln!(f, "config     {}", path.display())?,
             None => writeln!(f, "config     none: built-in defaults")?,
+        }
+        if let Some(options) = self.options {
+            writeln!(f, "options    {}", options.display())?;
         }
         writeln!(f, "state      {}", self.state_dir.display())?;
         writeln!(f, "broker     {}", self.broker)?;

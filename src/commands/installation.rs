@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::app::AppFiles;
 use super::{Context, Exit, Failed};
+use crate::config::paths::ConfigPath;
 use crate::config::service::{Reach, Service};
 use crate::config::{Config, Invalid};
 use crate::store::Store;
@@ -14,9 +15,10 @@ use crate::store::Store;
 pub(super) struct Installation {
     pub(super) config: Config,
     pub(super) state_dir: PathBuf,
+    pub(super) config_path: ConfigPath,
     service: Option<Service>,
-    /// It is that of the Home Assistant app.
-    is_app: bool,
+    /// The options of the Home Assistant app, if it is that one.
+    pub(super) options: Option<PathBuf>,
     /// What the user typed.
     typed: String,
 }
@@ -28,8 +30,14 @@ impl Installation {
     /// Every mistake in the config.
     pub(super) fn of(context: &Context) -> Result<Self, Invalid> {
         if let Some(app) = AppFiles::around(context) {
-            let (config, typed) = (app.config_of_files()?, context.typed.clone());
-            return Ok(Self { config, state_dir: app.state_dir, service: None, is_app: true, typed });
+            return Ok(Self {
+                config: app.config_of_files()?,
+                options: Some(app.options()),
+                config_path: app.config_path,
+                state_dir: app.state_dir,
+                service: None,
+                typed: context.typed.clone(),
+            });
         }
         let config_path = context.config_path();
         let service = Service::beside(&config_path, &context.environment);
@@ -41,7 +49,7 @@ impl Installation {
         let config = Config::load(&config_path, &environment)?;
         let state_dir = service.as_ref().map(|service| service.state_dir.clone());
         let state_dir = state_dir.unwrap_or_else(|| context.state_dir());
-        Ok(Self { config, state_dir, service, is_app: false, typed: context.typed.clone() })
+        Ok(Self { config, state_dir, config_path, service, options: None, typed: context.typed.clone() })
     }
 
     /// The same for a command to the running daemon, which cannot be asked without what the config names.
@@ -91,7 +99,7 @@ impl Installation {
         match &self.service {
             Some(service) if service.is_running() => "the service runs: see `journalctl -u hs100d`",
             Some(_) => "type `sudo systemctl start hs100d`",
-            None if self.is_app => "see the log of the app, and restart it",
+            None if self.options.is_some() => "see the log of the app, and restart it",
             None => "start it with `hs100d run`, or name its config with --config",
         }
     }

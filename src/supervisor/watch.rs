@@ -121,7 +121,9 @@ impl Question {
     fn take<T>(&mut self, answer: Result<T, SupervisorFailure>) -> Option<T> {
         match answer {
             Ok(answer) => {
-                self.failure = None;
+                if self.failure.take().is_some() && self.is_answered {
+                    tracing::info!("the Supervisor was asked for {}: it answers again", self.about);
+                }
                 self.is_answered = true;
                 Some(answer)
             }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::e2e::{Config, Daemon, Ended, Setup, home_of, sees};
+use crate::support::e2e::{ACCOUNT, Config, Daemon, Ended, Setup, Talker, home_of, sees};
 use crate::support::mqtt::{BOUND, Subscriber, TestBroker, free_port, has_mosquitto, within};
 use crate::support::supervisor::{INFO, Reply, SERVICE, SimSupervisor, TOKEN, service};
 use hs100d::sim::home::SimHome;
@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const USER: &str = "addons";
-const PASSWORD: &str = "s3cret-of-the-broker";
+/// It breaks hand-made JSON, URLs and log lines.
+const PASSWORD: &str = "s3cret \"'\\/{}$ü ";
 const ALL_RIGHTS: &str = "user addons\ntopic readwrite #\n";
 
 /// The container of the app: `/data`, and the file of one's own.
@@ -203,11 +204,11 @@ async fn whatever_the_supervisor_answers_it_is_said_once_and_asked_again() {
         let port = broker.port;
         running.spawn(async move {
             let (home, supervisor) = (home_of(&["Lamp"]).await, SimSupervisor::start().await);
-            supervisor.answer(reply);
+            // Twice, so that a second line would be seen.
+            supervisor.answer_in_turn([reply.clone(), reply, Reply::Data(service(port, USER, PASSWORD))]);
             let container = Container::new(&supervisor, &json!({})).with_home(&home);
             let daemon = container.daemon();
             daemon.says(line).await;
-            supervisor.name_broker(port, USER, PASSWORD);
             daemon.is_connected().await;
             assert_eq!(complaints(&daemon, "the Supervisor was asked").len(), 1);
             shows_no_secret(&daemon);
@@ -319,6 +320,36 @@ async fn a_broker_in_the_options_is_used_and_the_supervisor_is_not_asked_for_one
     daemon.says("the Supervisor names the broker").await;
     daemon.says_again("connected to the broker at ", 2).await;
     shows_no_secret(&daemon);
+}
+
+#[tokio::test]
+async fn account_and_log_level_are_those_of_the_options() {
+    let (home, supervisor) = (home_of(&["Lamp"]).await, SimSupervisor::start().await);
+    let account = json!({"email": ACCOUNT.0, "password": ACCOUNT.1});
+    let container = Container::new(&supervisor, &json!({"log": "debug", "cloud": account}));
+    // The password is of the other account, so it is not used for this one.
+    let file =
+        Config::of(&home).set("cloud", "username", "other@example.com").set("cloud", "password", "s3cret");
+    container.write_file(&file.without("broker").without("http").text());
+    let started = |container: &Container| {
+        Talker::of(container.command(&["app"]).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    let daemon = started(&container);
+    daemon.says(" DEBUG hs100d::transport: answered ").await;
+    within("the cloud", async {
+        while !container.run(&["health"]).await.out.contains("cloud ok") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop(daemon);
+    container.write_options(&json!({"log": "warn", "cloud": account}).to_string());
+    let mut daemon = started(&container);
+    daemon.says("it knows no broker").await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.exit_code().await, 0);
+    let quiet = daemon.lines().iter().all(|line| line.contains(" WARN "));
+    assert!(quiet, "{:#?}", daemon.lines());
 }
 
 #[tokio::test]
