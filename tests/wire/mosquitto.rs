@@ -6,11 +6,12 @@
 use std::path::PathBuf;
 
 use crate::support::mqtt::*;
-use hs100d::bridge::event::{Notice, NoticeKind, Update};
+use hs100d::bridge::event::{IdAllocator, Notice, NoticeKind, Update};
 use hs100d::model::PlugCommand;
-use hs100d::mqtt::{self, MqttSettings, TlsOptions};
-use hs100d::secret::Secret;
+use hs100d::mqtt::{self, Link, LoginInquiry, LoginSource, MqttSettings, TlsOptions};
+use hs100d::secret::{RefusedLogins, Secret};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use tokio::sync::mpsc;
 
 const PASSWORD: &str = r#""'\/{}$ü "#;
 
@@ -239,4 +240,52 @@ async fn each_way_in_which_tls_fails_has_its_own_remedy() {
         MqttSettings { port: plain.port, ..certificates.options("localhost", Some("ca.pem"), true) };
     let complaint = Daemon::start(options).complains().await;
     assert!(complaint.contains("mqtts"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_refused_login_is_reported_after_the_question_for_another_one_and_at_once_if_that_does_not_come() {
+    if !has_mosquitto() {
+        return;
+    }
+    let broker = broker_with_users(ALL_RIGHTS).await;
+    let refused = |source| {
+        let (sender, inbound) = mpsc::unbounded_channel();
+        let options = with_login(broker.port, "daemon", "s3cret-wrong");
+        let link = Link::start_with_source(
+            options,
+            IdAllocator::default(),
+            RefusedLogins::default(),
+            source,
+            sender,
+        );
+        Daemon { link, inbound }
+    };
+    let next = async |inquiries: &mut mpsc::Receiver<LoginInquiry>| {
+        let inquiry = within("an inquiry", inquiries.recv()).await.unwrap();
+        assert_eq!(inquiry.username.as_deref(), Some("daemon"));
+        assert_eq!(inquiry.password.as_ref().unwrap().expose(), "s3cret-wrong");
+        inquiry
+    };
+
+    let (source, mut inquiries) = LoginSource::channel();
+    let mut daemon = refused(source);
+    let inquiry = next(&mut inquiries).await;
+    assert!(daemon.inbound.try_recv().is_err(), "nothing is reported before the answer");
+    inquiry.answer(false);
+    daemon.complains().await;
+    // At the next refusal it is asked again.
+    next(&mut inquiries).await.answer(false);
+
+    let (source, mut inquiries) = LoginSource::channel();
+    let mut daemon = refused(source);
+    next(&mut inquiries).await.answer(true);
+    drop(inquiries);
+    daemon.complains().await;
+
+    let (source, mut inquiries) = LoginSource::channel();
+    let daemon = refused(source);
+    let inquiry = next(&mut inquiries).await;
+    // A link that waits for the answer can be stopped.
+    within("the end", daemon.link.stop(BOUND)).await;
+    drop(inquiry);
 }
