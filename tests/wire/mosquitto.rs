@@ -279,8 +279,8 @@ async fn a_refused_login_is_reported_after_the_question_for_another_one_and_at_o
     let (source, mut inquiries) = LoginSource::channel();
     let mut daemon = refused(source);
     next(&mut inquiries).await.answer(true);
-    drop(inquiries);
     daemon.complains().await;
+    assert!(inquiries.try_recv().is_err(), "the one that was promised did not come: no further question");
 
     let (source, mut inquiries) = LoginSource::channel();
     let daemon = refused(source);
