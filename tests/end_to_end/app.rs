@@ -78,9 +78,13 @@ impl Container {
         Setup::spawned(self.command(&[&["app"], words].concat()), "trace")
     }
 
+    /// Runs one command to its end. One that goes on is ended, with the exit code 124.
     async fn run(&self, words: &[&str]) -> Ended {
-        let mut command = self.command(words);
-        let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let command = self.command(words);
+        let mut bounded = Command::new("/usr/bin/timeout");
+        bounded.arg("20").arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        bounded.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let ended = tokio::task::spawn_blocking(move || bounded.output().unwrap());
         let ended = within(&format!("the end of {words:?}"), ended).await.unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: ended.status.code().unwrap_or(-1), out: text(ended.stdout), err: text(ended.stderr) }
