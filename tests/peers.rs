@@ -18,6 +18,7 @@ use crate::support::peers::{Ended, PATIENCE, TheirPlug, node, peers, script, ski
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::account::SimAccount;
 use hs100d::sim::cloud::rule::Method;
+use hs100d::sim::cloud::signed::SimKeys;
 use hs100d::sim::fault::{Dialect, KlapFault, LanFault};
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::sim::model::{Model, SimKlapVersion};
@@ -474,18 +475,24 @@ async fn python_kasa_takes_its_session_back_and_meets_the_oddities_of_our_klap()
 }
 
 /// A client of the cloud logs in, lists the devices, switches on and off. Its output must match what happened.
-async fn use_the_cloud(command: Command) {
+async fn use_the_cloud(command: Command, keys: Option<SimKeys>) {
     let plugs = [(Model::HS100_HW1, "Lamp"), (Model::HS100_HW4, "Küche ☕")];
     let mut home_options = home_of(&plugs);
     home_options.cloud.push(home_options.cloud[0]);
     let home = SimHome::start(home_options).await.unwrap();
-    let task = json!({
+    let mut task = json!({
         "url": home.cloud().url(),
         "username": "user@example.com",
         "password": PASSWORD,
         "terminal": "b6085622-86e0-4940-8fd3-4b60862de994",
         "alias": "Küche ☕",
     });
+    let is_signed = keys.is_some();
+    if let Some(keys) = &keys {
+        task["access_key"] = keys.access_key.clone().into();
+        task["secret_key"] = keys.secret_key.clone().into();
+    }
+    home.cloud().account(|account| (account.keys, account.home) = (keys, usize::from(is_signed)));
     let printed = run(command, task.to_string()).await;
     let seen: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
     assert_eq!(seen, json!({"devices": ["Lamp", "Küche ☕"], "states": [false, true, false]}));
@@ -497,8 +504,10 @@ async fn use_the_cloud(command: Command) {
     assert_eq!(home.cloud().calls(Method::Login), 1);
     assert_eq!(home.cloud().calls(Method::Passthrough), 5);
     let records = home.cloud().records();
-    let login: Value = serde_json::from_str(&records[0].body).unwrap();
-    assert_eq!(login["params"]["cloudPassword"], PASSWORD);
+    let login = records.iter().find(|record| record.method == Method::Login).unwrap();
+    let params: Value = serde_json::from_str(&login.body).unwrap();
+    let params = if is_signed { &params } else { &params["params"] };
+    assert_eq!((&params["cloudPassword"], login.host), (&json!(PASSWORD), usize::from(is_signed)));
     let hosts =
         records.iter().filter(|record| record.method == Method::Passthrough).map(|record| record.host);
     assert!(hosts.eq([2; 5]), "each passthrough went to the plug's own host");
@@ -507,7 +516,7 @@ async fn use_the_cloud(command: Command) {
 #[tokio::test]
 async fn tplink_cloud_api_of_npm_works_our_cloud() {
     let Some(peers) = peers() else { return };
-    use_the_cloud(node(peers, "cloud.js")).await;
+    use_the_cloud(node(peers, "cloud.js"), None).await;
 }
 
 #[tokio::test]
@@ -515,7 +524,17 @@ async fn tplink_cloud_api_of_pypi_works_our_cloud() {
     let Some(peers) = peers() else { return };
     let mut command = Command::new(peers.join("python/bin/python"));
     command.arg(script("cloud.py"));
-    use_the_cloud(command).await;
+    use_the_cloud(command, None).await;
+}
+
+#[tokio::test]
+async fn the_newer_tplink_cloud_api_of_pypi_works_our_second_interface() {
+    let Some(peers) = peers() else { return };
+    let mut command = Command::new(peers.join("python/bin/python"));
+    command.arg(script("cloud_signed.py")).arg(peers.join("signing"));
+    let keys =
+        SimKeys { access_key: "made-up-access-key".to_owned(), secret_key: "made-up-secret-key".to_owned() };
+    use_the_cloud(command, Some(keys)).await;
 }
 
 /// The head and the body of the first request that a client sends.

@@ -40,7 +40,7 @@ python3 -m venv --clear python >install.log 2>&1 || fail "python3 cannot make a 
 python/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 20 \
     --requirement "$here/requirements.txt" >>install.log 2>&1 || fail "pip failed (see $folder/install.log)"
 
-# The newer client of the cloud, beside the one that speaks the first version. Only its signing.py is run.
+# The newer client of the cloud, beside the one that speaks the first version. It gets keys from the tests.
 rm -rf signing
 python/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --timeout 20 --no-deps \
     --target signing "tplink-cloud-api==5.2.1" >>install.log 2>&1 || fail "pip failed (see $folder/install.log)"
