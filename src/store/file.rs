@@ -1,5 +1,6 @@
 //! The files of the store: read without following links, written for our own user only, replaced atomically.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -56,15 +57,24 @@ impl Unwritable {
 pub(super) enum Loaded<T> {
     Well(T),
     Missing,
-    Damaged(String),
+    Refused(String),
     Unreadable(String),
+}
+
+/// Why the content of a file is not taken.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// What is wrong with it.
+    Damaged(String),
+    /// A newer hs100d wrote it, with this version.
+    Newer(u32),
 }
 
 /// Reads a file and gives it to `take`. A file that `take` refuses is renamed.
 pub(super) fn load<T>(
     directory: &Path,
     name: &str,
-    take: impl FnOnce(&[u8]) -> Result<T, String>,
+    take: impl FnOnce(&[u8]) -> Result<T, Refused>,
 ) -> Loaded<T> {
     let path = directory.join(name);
     let bytes = match read(&path) {
@@ -81,16 +91,16 @@ pub(super) fn load<T>(
     };
     match take(&bytes) {
         Ok(value) => Loaded::Well(value),
-        Err(what) => Loaded::Damaged(set_aside(&path, &what)),
+        Err(refused) => Loaded::Refused(set_aside(&path, &refused)),
     }
 }
 
 /// Reads a file without changing anything. A file that is missing or that `take` refuses is `None`.
-pub(super) fn look<T>(path: &Path, take: impl FnOnce(&[u8]) -> Result<T, String>) -> Option<T> {
+pub(super) fn look<T>(path: &Path, take: impl FnOnce(&[u8]) -> Result<T, Refused>) -> Option<T> {
     let bytes = open(path).and_then(|file| SecretBuf::read(file, LARGEST));
     let what = match bytes.map(|bytes| take(&bytes)) {
         Ok(Ok(value)) => return Some(value),
-        Ok(Err(what)) => what,
+        Ok(Err(refused)) => refused.to_string(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => format!("cannot be read: {error}"),
     };
@@ -128,29 +138,69 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Looks at the version first, to tell a newer file from a damaged one.
-pub(super) fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, String> {
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Refused> {
+    match newer_version(bytes)? {
+        Some(version) => Err(Refused::Newer(version)),
+        None => parse_as_known(bytes),
+    }
+}
+
+/// The version of a file that a newer hs100d wrote; `None` of one of ours.
+pub(super) fn newer_version(bytes: &[u8]) -> Result<Option<u32>, Refused> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
     }
-    // serde's message could quote a token, so only the line is given.
-    let place =
-        |error: serde_json::Error| format!("it is not in the expected format (line {})", error.line());
-    match serde_json::from_slice::<Versioned>(bytes).map_err(place)?.version {
-        VERSION => serde_json::from_slice(bytes).map_err(place),
-        newer => Err(format!("its version is {newer}, and this hs100d knows {VERSION}")),
+    let Versioned { version } = parse_as_known(bytes)?;
+    match version {
+        0 => Err(Refused::Damaged("it has no version".to_owned())),
+        VERSION => Ok(None),
+        newer => Ok(Some(newer)),
     }
 }
 
-fn set_aside(path: &Path, what: &str) -> String {
+/// Reads the fields that this version knows, whichever version wrote them.
+pub(super) fn parse_as_known<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Refused> {
+    // serde's message could quote a token, so only the line is given.
+    serde_json::from_slice(bytes).map_err(|error| {
+        Refused::Damaged(format!("it is not in the expected format (line {})", error.line()))
+    })
+}
+
+/// For a line in the log, after the file.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(what) => write!(f, "is damaged: {what}"),
+            Self::Newer(version) => {
+                write!(f, "is of a newer hs100d (its version is {version}, this hs100d knows {VERSION})")
+            }
+        }
+    }
+}
+
+impl From<String> for Refused {
+    fn from(what: String) -> Self {
+        Self::Damaged(what)
+    }
+}
+
+fn set_aside(path: &Path, refused: &Refused) -> String {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
+    aside.push(match refused {
+        Refused::Damaged(_) => ".damaged",
+        Refused::Newer(_) => ".newer",
+    });
+    let remedy = match refused {
+        Refused::Damaged(_) => "",
+        Refused::Newer(_) => "; give it its name back when you install that hs100d again",
+    };
     match fs::rename(path, &aside) {
         Ok(()) => {
             let aside = Path::new(&aside).display();
-            format!("{} is damaged: {what}: set aside as {aside} and begun anew", path.display())
+            format!("{} {refused}: set aside as {aside} and begun anew{remedy}", path.display())
         }
-        Err(error) => format!("{} is damaged: {what}: begun anew, not set aside: {error}", path.display()),
+        Err(error) => format!("{} {refused}: begun anew, not set aside: {error}", path.display()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::file::{self, HASHES, Loaded, Unwritable, VERSION};
+use super::file::{self, HASHES, Loaded, Refused, Unwritable, VERSION};
 use crate::klap_hashes::{KlapAccount, KlapAccounts, KlapHashes, KlapSpelling};
 
 /// The hashes of an account, as stored.
@@ -65,7 +65,7 @@ impl HashFile {
         match file::load(&self.directory, HASHES, read) {
             Loaded::Well(hashes) => Ok(Some(hashes)),
             Loaded::Missing => Ok(None),
-            Loaded::Damaged(warning) => Err(format!("{warning}: run `hs100d cloud login` again")),
+            Loaded::Refused(warning) => Err(format!("{warning}: run `hs100d cloud login` again")),
             Loaded::Unreadable(warning) => Err(warning),
         }
     }
@@ -92,8 +92,9 @@ impl HashFile {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<StoredHashes, String> {
-    file::parse::<HashesFile>(bytes)?.hashes().ok_or_else(|| "its hashes cannot be read".to_owned())
+fn read(bytes: &[u8]) -> Result<StoredHashes, Refused> {
+    let hashes = file::parse::<HashesFile>(bytes)?.hashes();
+    hashes.ok_or_else(|| "its hashes cannot be read".to_owned().into())
 }
 
 /// `klap.hashes` as written.

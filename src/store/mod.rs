@@ -7,7 +7,7 @@
 //!
 //! Three files in one directory (0700), all 0600 and replaced atomically, so that a power cut leaves the old version or the
 //! new one. Tokens and hashes are as good as a password, the former for the cloud, the latter for plugs on the LAN. A
-//! damaged file is renamed and started anew. If the directory cannot be used, that is reported once and nothing is kept. The
+//! damaged file is renamed and started anew. A state of a newer hs100d is read as far as it is understood, and left. If the directory cannot be used, that is reported once and nothing is kept. The
 //! daemon starts in any case.
 
 mod file;
@@ -27,7 +27,7 @@ pub use self::tokens::TokenFile;
 use crate::bridge::event::KnownPlug;
 use crate::model::DeviceId;
 use crate::permissions::FilePermissions;
-use file::{Loaded, STATE, VERSION};
+use file::{Loaded, Refused, STATE, VERSION};
 use state::{RowsRead, RowsToWrite, StateFile};
 
 /// Hexadecimal digits that tell several installations apart.
@@ -82,7 +82,7 @@ impl Store {
         match file::load(directory, STATE, |bytes| store.restore(bytes)) {
             Loaded::Well(skipped) => warnings.extend(skipped),
             Loaded::Missing => {}
-            Loaded::Damaged(warning) => warnings.push(warning),
+            Loaded::Refused(warning) => warnings.push(warning),
             Loaded::Unreadable(warning) => {
                 store.hands_off = true;
                 warnings.push(format!("{warning}; until then nothing is saved"));
@@ -213,13 +213,28 @@ impl Store {
         }
     }
 
-    /// Takes the content of the file. The error says what is wrong with it, the value what was skipped.
-    fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, String> {
-        let state: StateFile<RowsRead> = file::parse(bytes)?;
+    /// Takes the content of the file. The value is a line for the log about what was not taken.
+    fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, Refused> {
+        let Some(version) = file::newer_version(bytes)? else { return self.take(file::parse(bytes)?) };
+        // Somebody went back to this version, perhaps for a day. Writing the file would drop what this version does not know.
+        let newer = || Refused::Newer(version);
+        let skipped = file::parse_as_known(bytes).and_then(|state| self.take(state)).map_err(|_| newer())?;
+        self.hands_off = true;
+        Ok(Some(format!(
+            "{} {}: names and addresses are taken from it{}, and it is left as it is: nothing is saved until you install that \
+             hs100d again, or remove the file",
+            self.directory.join(STATE).display(),
+            newer(),
+            if skipped.is_some() { " as far as they are understood" } else { "" }
+        )))
+    }
+
+    /// Takes the state. The value says what was skipped.
+    fn take(&mut self, state: StateFile<RowsRead>) -> Result<Option<String>, Refused> {
         let is_instance =
             state.instance.len() == INSTANCE_LEN && state.instance.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_instance {
-            return Err("its instance is not eight hexadecimal digits".to_owned());
+            return Err("its instance is not eight hexadecimal digits".to_owned().into());
         }
         self.terminal =
             Uuid::parse_str(&state.terminal).map_err(|_| "its terminal is not a UUID".to_owned())?;

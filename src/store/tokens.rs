@@ -73,7 +73,7 @@ impl TokenFile {
                 }
                 Ok(tokens)
             }
-            Loaded::Damaged(warning) | Loaded::Unreadable(warning) => Err(warning),
+            Loaded::Refused(warning) | Loaded::Unreadable(warning) => Err(warning),
         }
     }
 

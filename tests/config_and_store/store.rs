@@ -184,7 +184,6 @@ fn damaged_hashes_are_set_aside_in_one_line_and_cost_nothing_else() {
         rows(&sound, "blank"),
         r#"{"version":1,"username":"me","accounts":[]}"#.to_owned(),
         r#"{"version":1,"accounts":["hunter2"]}"#.to_owned(),
-        rows(&sound, "lower-case").replace("\"version\":1", "\"version\":2"),
     ] {
         let (_parent, directory) = place();
         let mut store = open(&directory);
@@ -250,7 +249,7 @@ fn a_damaged_file_is_set_aside_and_begun_anew() {
         b"\xff\xfe",
         b"[]",
         br#"{"version":1}"#,
-        br#"{"version":2,"plugs":"otherwise"}"#,
+        br#"{"version":0}"#,
         br#"{"version":1,"terminal":"x","instance":"01234567","plugs":[]}"#,
         br#"{"version":1,"terminal":"8d2e4b0e-6d3f-4c3e-9a6e-0d0f1f1f1f1f","instance":"../..","plugs":[]}"#,
     ] {
@@ -263,6 +262,71 @@ fn a_damaged_file_is_set_aside_and_begun_anew() {
         assert_eq!(fs::read(directory.join("state.json.damaged")).unwrap(), damage);
         assert_eq!(open(&directory).instance(), store.instance(), "the new one is on disk already");
     }
+}
+
+/// As a newer hs100d may leave it to this one, after somebody went back.
+fn made_newer(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let newer = text.replacen("\"version\": 1", "\"version\": 2, \"ornament\": {\"of\": [\"tomorrow\"]}", 1);
+    assert_ne!(newer, text);
+    fs::write(path, &newer).unwrap();
+    newer
+}
+
+#[test]
+fn a_state_of_a_newer_version_is_used_as_far_as_it_is_understood_and_left_as_it_is() {
+    let (_parent, directory) = place();
+    let mut store = open(&directory);
+    store.remember(plug(1, "10.0.0.1"));
+    store.save().unwrap();
+    let path = directory.join("state.json");
+    let newer = made_newer(&path);
+
+    for _ in 0..2 {
+        let (mut later, warnings) = Store::open(&directory);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.contains("state.json is of a newer hs100d (its version is 2,"), "{warning}");
+        assert!(
+            warning.contains("install that hs100d again, or remove the file") && !warning.contains('\n'),
+            "{warning}"
+        );
+        assert_eq!(later.known_plugs(), [plug(1, "10.0.0.1")]);
+        assert_eq!((later.instance(), later.terminal()), (store.instance(), store.terminal()));
+        later.remember(plug(2, "10.0.0.2"));
+        later.save().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), newer, "nothing is lost");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(open(&directory).known_plugs().is_empty());
+}
+
+#[test]
+fn what_of_a_newer_version_is_not_understood_is_set_aside() {
+    let (_parent, directory) = place();
+    let store = open(&directory);
+    store.token_file().save(&tokens()).unwrap();
+    let accounts = KlapAccounts::of("me@example.com", &Secret::new("hunter2".to_owned()), None);
+    store.hash_file().save(&StoredHashes::of("me@example.com", &accounts)).unwrap();
+    let newer = ["cloud.token", "klap.hashes"].map(|file| made_newer(&directory.join(file)));
+    let state = r#"{"version":3,"plugs":"otherwise"}"#;
+    fs::write(directory.join("state.json"), state).unwrap();
+
+    let (store, warnings) = Store::open(&directory);
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    let complaints =
+        [warning.clone(), store.token_file().load().unwrap_err(), store.hash_file().load().unwrap_err()];
+    for (file, complaint) in ["state.json", "cloud.token", "klap.hashes"].into_iter().zip(&complaints) {
+        assert!(complaint.contains(&format!("{file} is of a newer hs100d")), "{complaint}");
+        assert!(
+            complaint.contains(&format!("{file}.newer and begun anew; give it its name back")),
+            "{complaint}"
+        );
+        assert!(!complaint.contains('\n'), "{complaint}");
+    }
+    let aside = |file: &str| fs::read_to_string(directory.join(format!("{file}.newer"))).unwrap();
+    assert_eq!([aside("cloud.token"), aside("klap.hashes")], newer);
+    assert_eq!(aside("state.json"), state);
+    assert_eq!(open(&directory).instance(), store.instance(), "the new one is on disk already");
 }
 
 #[test]

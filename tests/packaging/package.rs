@@ -157,6 +157,7 @@ fn a_package_is_installed_upgraded_removed_and_forgotten() {
     installed(&tree);
     upgraded_as_edited(&tree);
     upgraded_as_switched_off(&tree);
+    upgraded_with_its_state_and_back(&tree);
     removed_and_purged(&tree);
 
     let left: Vec<_> = tree.files().difference(&before).cloned().collect();
@@ -232,6 +233,47 @@ fn upgraded_as_switched_off(tree: &Tree) {
     assert_eq!(tree.asked(), [""; 0]);
     assert!(!tree.is_there("etc/systemd/system/multi-user.target.wants/hs100d.service"));
 }
+
+/// The state and the config of the first version, in this one; then a state that this version is too old for, in the package
+/// that somebody went back to.
+fn upgraded_with_its_state_and_back(tree: &Tree) {
+    let sample = |file: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(file);
+    let put = |inside: &str, text: &str| {
+        fs::write(tree.path(inside), text).unwrap();
+        fs::set_permissions(tree.path(inside), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let state = || fs::read_to_string(tree.path("var/lib/hs100d/state.json")).unwrap();
+    let old = fs::read_to_string(sample("state/1-names/state.json")).unwrap();
+    tree.must("mkdir -p -m 700 /var/lib/hs100d");
+    put("var/lib/hs100d/state.json", &old);
+    put("etc/hs100d/hs100d.toml", &fs::read_to_string(sample("config/1-in-one-file.toml")).unwrap());
+
+    let said = tree.must(RUN);
+    assert!(!said.contains("state.json"), "nothing to complain about: {said}");
+    for kept in ["0123abcd", "kitchen-kettle", "hut", "6e3b1ad0-52a3-4b56-9d0f-0c1e5a7c7a11"] {
+        assert!(old.contains(kept) && state().contains(kept), "{kept}: {}", state());
+    }
+
+    let newer = old.replacen("\"version\":1", "\"version\":2,\"ornament\":\"of tomorrow\"", 1);
+    put("var/lib/hs100d/state.json", &newer);
+    tree.must(
+        "apt-get install -y --no-install-recommends --allow-downgrades -o Dpkg::Options::=--force-confold /earlier.deb",
+    );
+    let said = tree.must(RUN);
+    let complaints: Vec<_> = said.lines().filter(|line| line.contains("state.json")).collect();
+    assert!(complaints.len() == 1 && complaints[0].contains("is of a newer hs100d"), "{said}");
+    assert_eq!(state(), newer, "nothing is lost");
+    let config = fs::read_to_string(tree.path("etc/hs100d/hs100d.toml")).unwrap();
+    assert!(config.contains("correct horse battery staple"), "{config}");
+    tree.must("apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold /hs100d.deb");
+    assert_eq!(state(), newer);
+    tree.asked();
+}
+
+/// Runs the daemon until it has started, and prints its log.
+const RUN: &str = "STATE_DIRECTORY=/var/lib/hs100d hs100d run >/log 2>&1 & daemon=$!
+    for i in $(seq 200); do if grep -q ' started$' /log; then break; fi; sleep 0.1; done
+    kill $daemon; wait $daemon; cat /log; grep -q ' started$' /log; rm /log";
 
 fn removed_and_purged(tree: &Tree) {
     // The folders that systemd makes for a service with DynamicUser.
