@@ -144,6 +144,9 @@ struct DiscoveryPlan {
 struct CloudPlan {
     account: String,
     url: String,
+    /// Only if it is not the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<&'static str>,
     login: &'static str,
     poll_interval: String,
 }
@@ -336,6 +339,7 @@ impl CloudPlan {
         Self {
             account: shortened(&cloud.options.username),
             url: cloud.options.url.clone(),
+            interface: cloud.options.keys.is_some().then_some("second"),
             login: match (cloud.options.password.is_some(), tokens.is_there()) {
                 (true, _) => "with a password",
                 (false, true) => "with the token of an earlier login",
@@ -348,10 +352,11 @@ impl CloudPlan {
 
 impl fmt::Display for CloudPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, url, login, poll_interval } = self;
+        let Self { account, url, interface, login, poll_interval } = self;
+        let interface = if interface.is_some() { ", by the second interface" } else { "" };
         write!(
             f,
-            "{account} at {url}, {login}; plugs that the LAN does not reach are read every {poll_interval}"
+            "{account} at {url}{interface}, {login}; plugs that the LAN does not reach are read every {poll_interval}"
         )
     }
 }

@@ -382,6 +382,8 @@ async fn a_login_with_two_step_verification_asks_for_the_code_at_a_terminal_and_
     let piped = setup.run_with(&["cloud", "login"], &format!("{}\n", ACCOUNT.1)).await;
     assert!(piped.failed(1).contains("only a terminal can be asked for the code"), "{piped:?}");
     assert_eq!(home.cloud().calls(Method::SendCode), 0);
+    let plan = setup.run(&["check"]).await;
+    assert!(plan.ok().contains(", by the second interface, not yet: run `hs100d cloud login`"), "{plan:?}");
 
     let password = ("Password of the TP-Link account: ", ACCOUNT.1);
     let (way, code) = ("by e-mail (e)? ", "Code from TP-Link's e-mail: ");
