@@ -16,7 +16,6 @@ use crate::support::mqtt::{Message, free_port, until_retained, within};
 use hs100d::klap_hashes::KlapAccounts;
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::rule::Method;
-use hs100d::sim::cloud::signed::SimKeys;
 use hs100d::sim::fault::{CloudLink, Dialect, LanFault};
 use hs100d::sim::home::SimHome;
 use hs100d::sim::model::Model;
@@ -360,18 +359,15 @@ async fn discover_lists_each_plug_once_as_a_table_and_as_json() {
 
 /// An installation with keys at an account with two-step verification, without the password in its config.
 fn signed_setup(home: &SimHome) -> Setup {
-    let keys = SimKeys { access_key: "made-up-access".to_owned(), secret_key: "made-up-sign".to_owned() };
     let setup = Setup::new(
         &Config::of(home)
             .without("cloud")
             .set("cloud", "username", ACCOUNT.0)
             .set("cloud", "url", home.cloud().url())
-            .set("cloud.v2", "access_key_file", "access.key")
-            .set("cloud.v2", "secret_key_file", "secret.key"),
+            .signed(),
     );
-    setup.secret_file("access.key", &keys.access_key);
-    setup.secret_file("secret.key", &keys.secret_key);
-    home.cloud().account(|account| (account.keys, account.two_step) = (Some(keys), true));
+    setup.give_keys(home);
+    home.cloud().account(|account| account.two_step = true);
     setup
 }
 

@@ -1,6 +1,6 @@
 //! The failure table over real sockets: each fault of the LAN with each fault of the cloud during a command. The whole
 //! table runs on a simulated clock in `routing.rs`; here each row and each column of it runs with the real daemon, a
-//! plug, and a broker, over both protocols of the LAN.
+//! plug, and a broker, over both protocols of the LAN and both versions of the cloud's interface.
 //!
 //! ```text
 //! HS100D_NUMBERS=1 cargo test --test end_to_end -- --nocapture     row by row: the outcome and the time it took
@@ -165,30 +165,45 @@ const TABLE: &[Row] = &[
 
 #[tokio::test]
 async fn each_row_and_column_of_the_failure_table_ends_as_it_should_over_real_sockets() {
-    play(LanProtocol::Xor).await;
+    play(LanProtocol::Xor, Interface::First).await;
 }
 
 #[tokio::test]
 async fn each_row_and_column_of_the_failure_table_ends_in_the_same_way_over_klap() {
-    play(LanProtocol::Klap).await;
+    play(LanProtocol::Klap, Interface::First).await;
+}
+
+#[tokio::test]
+async fn each_row_of_the_failure_table_that_asks_the_cloud_ends_in_the_same_way_with_signed_requests() {
+    play(LanProtocol::Xor, Interface::Signed).await;
 }
 
 /// The two tables do not run at once: their daemons would slow each other down.
 static ONE_TABLE: Mutex<()> = Mutex::const_new(());
 
-/// Plays each row with plugs that speak this protocol.
-async fn play(protocol: LanProtocol) {
+/// The version of the cloud's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interface {
+    First,
+    /// The second one.
+    Signed,
+}
+
+/// Plays each row with plugs that speak this protocol, and an account at this version of the cloud's interface.
+async fn play(protocol: LanProtocol, interface: Interface) {
     let _only = ONE_TABLE.lock().await;
     let numbers = std::env::var_os(NUMBERS).is_some();
     let (at_once, slack) = if numbers { (1, Duration::ZERO) } else { (AT_ONCE, SLACK) };
     let mut stories = JoinSet::new();
-    let mut rows = TABLE.iter().enumerate();
+    let asks = |row: &&Row| interface == Interface::First || row.1 != Cloud::Off;
+    let count = TABLE.iter().filter(asks).count();
+    let mut rows = TABLE.iter().filter(asks).enumerate();
     let mut told = BTreeMap::new();
     loop {
         while stories.len() < at_once
             && let Some((number, row)) = rows.next()
         {
-            stories.spawn(async move { (number, story(row, protocol, slack).await) });
+            stories.spawn(async move { (number, story(row, protocol, interface, slack).await) });
         }
         match stories.join_next().await {
             Some(Ok((number, line))) => drop(told.insert(number, line)),
@@ -199,13 +214,13 @@ async fn play(protocol: LanProtocol) {
     }
     println!("{:<24}{:<16}{:>8}{:>9}  ended as", "LAN", "cloud", "took", "bound");
     told.values().for_each(|line| println!("{line}"));
-    println!("{} of {} rows ended as they should, each within its bound", told.len(), TABLE.len());
-    assert_eq!(told.len(), TABLE.len(), "rows that ended otherwise, see above");
+    println!("{} of {count} rows ended as they should, each within its bound", told.len());
+    assert_eq!(told.len(), count, "rows that ended otherwise, see above");
 }
 
 /// Sends one command to a plug with these faults and one to a plug without faults. Then the faults end, and the plug is
 /// read. Returns a line about the outcome.
-async fn story(row: &Row, protocol: LanProtocol, slack: Duration) -> String {
+async fn story(row: &Row, protocol: LanProtocol, interface: Interface, slack: Duration) -> String {
     let (lan, cloud, end, switched_by) = *row;
     let what = format!("{lan:?} x {cloud:?}");
     let mut options = home_options_of(&["Lamp", "Other", "Neighbour"]);
@@ -213,7 +228,7 @@ async fn story(row: &Row, protocol: LanProtocol, slack: Duration) -> String {
         options.klap = vec![0, 1, 2];
     }
     let home = SimHome::start(options).await.unwrap();
-    let setup = setup(&home, cloud).await;
+    let setup = setup(&home, cloud, interface).await;
     if protocol == LanProtocol::Klap {
         setup.remember_klap(&home, &["lamp", "other", "neighbour"]);
     }
@@ -262,6 +277,9 @@ async fn story(row: &Row, protocol: LanProtocol, slack: Duration) -> String {
     let requests: Vec<_> = home.cloud().records().into_iter().map(|record| record.body).collect();
     hold_calls_against(lan, cloud, end, &before, &after, &format!("{what}: {requests:?}"));
 
+    let has_signed = home.cloud().records().iter().any(|record| record.uri.starts_with("/api/v2/"));
+    assert_eq!(has_signed, interface == Interface::Signed, "{what}: the other version was used");
+
     mend(&home, lan).await;
     // If the plug carried out a request without confirming it, the daemon shows the true state.
     let truth = if home.plug(0).is_on() { "ON" } else { "OFF" };
@@ -301,7 +319,7 @@ fn bound(lan: Lan, cloud: Cloud, end: End) -> Duration {
 }
 
 /// Nothing happens except for the command: no poll falls in between, and no discovery runs.
-async fn setup(home: &SimHome, cloud: Cloud) -> Setup {
+async fn setup(home: &SimHome, cloud: Cloud, interface: Interface) -> Setup {
     let config = Config::of(home)
         .without_search()
         .plug("lamp", home, 0)
@@ -314,7 +332,11 @@ async fn setup(home: &SimHome, cloud: Cloud) -> Setup {
         Cloud::WrongPassword => config.set("cloud", "password", "guessed"),
         _ => config,
     };
+    let config = if interface == Interface::Signed { config.signed() } else { config };
     let setup = Setup::new(&config);
+    if interface == Interface::Signed {
+        setup.give_keys(home);
+    }
     if cloud == Cloud::RefreshRefused {
         // Logins are ten minutes apart, so the login of this test must be the daemon's first.
         setup.run_with(&["cloud", "login"], &format!("{}\n", e2e::ACCOUNT.1)).await.ok();

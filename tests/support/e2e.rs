@@ -17,6 +17,7 @@ use std::time::Duration;
 use hs100d::klap_hashes::KlapAccounts;
 use hs100d::secret::Secret;
 use hs100d::sim::cloud::account::SimAccount;
+use hs100d::sim::cloud::signed::SimKeys;
 use hs100d::sim::home::{HomeOptions, SimHome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,6 +27,9 @@ use crate::support::mqtt::{Message, Process, Subscriber, within};
 
 /// The account of every home here, with a password that breaks hand-made JSON, URLs and log lines.
 pub(crate) const ACCOUNT: (&str, &str) = ("somebody@example.com", "\"'\\/{}$ü ");
+/// Made-up keys for signed requests, each with its file.
+const ACCESS_KEY: (&str, &str) = ("access.key", "made-up-access");
+const SECRET_KEY: (&str, &str) = ("secret.key", "made-up-sign");
 
 /// How often something outside of this process is checked while a test waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -103,6 +107,11 @@ impl Config {
     pub(crate) fn without(mut self, table: &str) -> Self {
         self.tables.retain(|(name, _)| *name != table);
         self
+    }
+
+    /// Uses the second version of the cloud's interface: see [`Setup::give_keys`].
+    pub(crate) fn signed(self) -> Self {
+        self.set("cloud.v2", "access_key_file", ACCESS_KEY.0).set("cloud.v2", "secret_key_file", SECRET_KEY.0)
     }
 
     /// Uses an existing broker.
@@ -293,6 +302,15 @@ impl Setup {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Keys that sign requests, for the config and for the account of this home.
+    pub(crate) fn give_keys(&self, home: &SimHome) {
+        for (file, key) in [ACCESS_KEY, SECRET_KEY] {
+            self.secret_file(file, key);
+        }
+        let keys = SimKeys { access_key: ACCESS_KEY.1.to_owned(), secret_key: SECRET_KEY.1.to_owned() };
+        home.cloud().account(|account| account.keys = Some(keys));
     }
 
     fn program(&self) -> Command {
