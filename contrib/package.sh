@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Builds the Debian package, target/debian/hs100d_*.deb, and prints where it is.
+# Builds the Debian package and prints where it is: target/debian/hs100d_*.deb, for another processor
+# target/<triple>/debian/hs100d_*.deb.
 #
-#     contrib/package.sh [--target TRIPLE] [further arguments of `cargo deb`]
+#     contrib/package.sh [--arch amd64|arm64|armhf] [further arguments of `cargo deb`]
 #
-# Cargo.toml, [package.metadata.deb], lists its files. This script makes the files under target/package: the man pages and
+# contrib/build.sh builds the program, for this machine or with --arch for another processor, and says what that needs.
+# Cargo.toml, [package.metadata.deb], lists the files. This script makes those under target/package: the man pages and
 # completions, as the program prints them; the config, which is the annotated example with everything commented out; and the
 # notices of the linked crates.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The same order everywhere.
+export LC_ALL=C
 
 made=target/package
 # The profile with whole-program optimisation. The gate packs `release`, which it builds anyway.
@@ -19,20 +24,36 @@ complain() {
     echo "contrib/package.sh: $*" >&2
     exit 1
 }
+. contrib/processors.sh
+
+wanted=()
+further=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --arch)
+        [ $# -ge 2 ] || complain "--arch needs a value: amd64, arm64 or armhf"
+        wanted=("$2")
+        shift
+        ;;
+    --arch=*) wanted=("${1#*=}") ;;
+    --target | --target=*) complain "$1 is not for this script: --arch chooses the processor" ;;
+    *) further+=("$1") ;;
+    esac
+    shift
+done
+processor "${wanted[@]}"
 
 # The same commit makes the same package.
 if [ -z "${SOURCE_DATE_EPOCH:-}" ] && seconds=$(git log -1 --format=%ct 2>/dev/null); then
     export SOURCE_DATE_EPOCH=$seconds
 fi
 
-# Prints the path of a program that runs on this machine: the packed one, unless that is for another processor.
-program() {
-    local built=$profile place=$profile argument
-    for argument in "$@"; do
-        case $argument in --target | --target=*) built=dev place=debug ;; esac
-    done
-    cargo build --locked --quiet --profile "$built" --bin hs100d "${features[@]}"
-    echo "${CARGO_TARGET_DIR:-target}/$place/hs100d"
+# dpkg-shlibdeps reads the dependencies of the package from the installed libraries of its processor.
+need_libraries() {
+    local state
+    state=$(dpkg-query --show --showformat '${db:Status-Abbrev}' "libc6:$arch" "libgcc-s1:$arch" 2>/dev/null) || true
+    [ "$state" = "ii ii " ] || complain "the libraries of $arch are not installed:" \
+        "dpkg --add-architecture $arch && apt update && apt install libc6:$arch libgcc-s1:$arch"
 }
 
 # The example shows the defaults by setting them. A config that users keep for years must not set them. As in sshd_config,
@@ -49,7 +70,7 @@ config() {
 notices() {
     local name version licence folder file texts
     echo "The crates that hs100d is linked with, and their notices."
-    cargo tree --locked --edges normal --prefix none "${features[@]}" --format '{p} {l}' |
+    cargo tree --locked --edges normal --prefix none --target "$target" "${features[@]}" --format '{p} {l}' |
         grep -v '^hs100d ' | sed 's/ (proc-macro)//' | sort -u |
         while read -r name version licence; do
             printf '\n==== %s %s: %s\n' "$name" "${version#v}" "$licence"
@@ -69,8 +90,18 @@ notices() {
 }
 
 cargo deb --version >/dev/null 2>&1 || complain "cargo-deb is not installed: cargo install --locked cargo-deb"
+command -v dpkg-shlibdeps >/dev/null || complain "dpkg-shlibdeps is not installed: apt install dpkg-dev"
 mkdir -p "$made"
-program=$(program "$@")
+build=(contrib/build.sh)
+for_target=()
+if [ "$foreign" = yes ]; then
+    need_libraries
+    build+=(--arch "$arch")
+    for_target=(--target "$target")
+fi
+program=$("${build[@]}" "${features[@]}")
+# One that prints its man pages on this machine.
+[ "$foreign" = no ] || program=$(HS100D_PROFILE=dev contrib/build.sh "${features[@]}")
 "$program" man hs100d >"$made/hs100d.1"
 "$program" man hs100d.toml >"$made/hs100d.toml.5"
 for shell in bash zsh fish; do
@@ -79,4 +110,4 @@ done
 config >"$made/hs100d.toml"
 STATE_DIRECTORY=$PWD/$made/state "$program" --config "$made/hs100d.toml" check >/dev/null
 notices | gzip -9n >"$made/third-party.txt.gz"
-cargo deb --locked --profile "$profile" "$@"
+cargo deb --locked --no-build --profile "$profile" "${for_target[@]}" "${further[@]}"

@@ -1,5 +1,5 @@
-//! What is shipped: the Debian package, the list of what is in it, the unit under a real systemd, and the files of the Home
-//! Assistant app.
+//! What is shipped: the Debian packages, the scripts that make a release, the list of what is in it, the unit under a real
+//! systemd, and the files of the Home Assistant app.
 
 mod app_options;
 mod app_workflow;
@@ -9,5 +9,6 @@ mod package;
 #[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #[path = "../support/peers.rs"]
 mod peers;
+mod release;
 mod service_booted;
 mod supply_chain;

@@ -1,7 +1,8 @@
 //! The Debian package, installed by apt in a clean Debian, upgraded, removed and purged, as users do.
 //!
 //! `tests/package/prepare.sh` makes the package and the tree. Without it, or without root, the tests say so and pass,
-//! unless `HS100D_REQUIRE_PEERS` is 1, as in CI.
+//! unless `HS100D_REQUIRE_PEERS` is 1, as in CI. The packages for other processors do the same in qemu, once
+//! `tests/package/prepare.sh --arch` has made them; `HS100D_REQUIRE_ARCH` names the one that must be there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -105,23 +106,44 @@ fn all_output(output: &Output) -> String {
 
 /// A file that `prepare.sh` made, or `None` if it is missing and not required.
 fn prepared(file: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/package").join(file);
-    let is_root = fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0);
-    let why = if !path.exists() {
-        format!("there is no {file}: tests/package/prepare.sh makes it")
-    } else if !is_root {
-        "only root can enter another Debian".to_owned()
-    } else {
-        return Some(path);
-    };
-    skip(&why);
-    None
+    prepared_by("tests/package/prepare.sh", file).map_err(|why| skip(&why)).ok()
 }
 
-/// Prints past the test harness, which hides the output of a passing test.
+/// The tree and the package for another processor, or `None` if they are missing and not required.
+fn prepared_for(arch: &str) -> Option<(PathBuf, PathBuf)> {
+    let by = format!("tests/package/prepare.sh --arch {arch}");
+    let file = |name: String| prepared_by(&by, &name);
+    match file(format!("tree-{arch}.tar")).and_then(|tree| Ok((tree, file(format!("hs100d-{arch}.deb"))?))) {
+        Ok(prepared) => Some(prepared),
+        Err(why) => {
+            let required = std::env::var_os("HS100D_REQUIRE_ARCH").is_some_and(|value| value == arch);
+            assert!(!required, "HS100D_REQUIRE_ARCH={arch}, and {why}");
+            say_skipped(&why);
+            None
+        }
+    }
+}
+
+fn prepared_by(script: &str, file: &str) -> Result<PathBuf, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/package").join(file);
+    let is_root = fs::metadata("/proc/self").is_ok_and(|myself| myself.uid() == 0);
+    if !path.exists() {
+        Err(format!("there is no {file}: {script} makes it"))
+    } else if !is_root {
+        Err("only root can enter another Debian".to_owned())
+    } else {
+        Ok(path)
+    }
+}
+
 fn skip(why: &str) {
     let required = std::env::var_os("HS100D_REQUIRE_PEERS").is_some_and(|value| value == "1");
     assert!(!required, "HS100D_REQUIRE_PEERS=1, and {why}");
+    say_skipped(why);
+}
+
+/// Prints past the test harness, which hides the output of a passing test.
+fn say_skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
@@ -148,9 +170,25 @@ fn earlier(package: &Path, place: &Path) {
 #[test]
 fn a_package_is_installed_upgraded_removed_and_forgotten() {
     let (Some(archive), Some(package)) = (prepared("tree.tar"), prepared("hs100d.deb")) else { return };
-    let tree = Tree::unpack(&archive);
-    fs::copy(&package, tree.path("hs100d.deb")).unwrap();
-    earlier(&package, tree.directory.path());
+    whole_life(&archive, &package);
+}
+
+#[test]
+fn a_package_for_arm64_is_installed_upgraded_removed_and_forgotten() {
+    let Some((archive, package)) = prepared_for("arm64") else { return };
+    whole_life(&archive, &package);
+}
+
+#[test]
+fn a_package_for_armhf_is_installed_upgraded_removed_and_forgotten() {
+    let Some((archive, package)) = prepared_for("armhf") else { return };
+    whole_life(&archive, &package);
+}
+
+fn whole_life(archive: &Path, package: &Path) {
+    let tree = Tree::unpack(archive);
+    fs::copy(package, tree.path("hs100d.deb")).unwrap();
+    earlier(package, tree.directory.path());
     let before = tree.files();
 
     installed_beside_a_broker(&tree);
@@ -299,11 +337,20 @@ fn removed_and_purged(tree: &Tree) {
 #[test]
 fn lintian_finds_no_error() {
     let Some(package) = prepared("hs100d.deb") else { return };
-    let done = Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).arg(package).output();
+    let foreign = ["arm64", "armhf"].into_iter().filter_map(prepared_for).map(|(_, package)| package);
+    let packages: Vec<_> = foreign.chain([package]).collect();
+    let done = Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).args(packages).output();
     match done {
         Ok(done) => assert!(done.status.success(), "{}", all_output(&done)),
         Err(error) => skip(&format!("lintian cannot be run: {error}")),
     }
+}
+
+#[test]
+fn a_package_that_is_made_again_has_the_same_bytes() {
+    let (Some(first), Some(again)) = (prepared("hs100d.deb"), prepared("hs100d-again.deb")) else { return };
+    let same = fs::read(&first).unwrap() == fs::read(&again).unwrap();
+    assert!(same, "diffoscope {} {} shows the difference", first.display(), again.display());
 }
 
 #[test]
