@@ -100,8 +100,8 @@ if [ "$foreign" = yes ]; then
     for_target=(--target "$target")
 fi
 program=$("${build[@]}" "${features[@]}")
-# One that prints its man pages on this machine.
-[ "$foreign" = no ] || program=$(HS100D_PROFILE=dev contrib/build.sh "${features[@]}")
+# One that prints its man pages on this machine. A release has it already, in the same profile.
+[ "$foreign" = no ] || program=$(HS100D_PROFILE=${HS100D_DOCS_PROFILE:-dev} contrib/build.sh "${features[@]}")
 "$program" man hs100d >"$made/hs100d.1"
 "$program" man hs100d.toml >"$made/hs100d.toml.5"
 for shell in bash zsh fish; do

@@ -131,7 +131,12 @@ for one in "${processors[@]}"; do
     package=$folder/$(package_of "$arch")
     contrib/package.sh --arch "$arch" --compress-system --output "$package"
     build=(contrib/build.sh)
-    [ "$foreign" = no ] || build+=(--arch "$arch")
+    if [ "$foreign" = yes ]; then
+        build+=(--arch "$arch")
+    else
+        # For the man pages of the next ones.
+        export HS100D_DOCS_PROFILE=$profile
+    fi
     program=$("${build[@]}" "${features[@]}")
     try_out "$program"
     check_glibc "$package"

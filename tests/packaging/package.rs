@@ -336,9 +336,11 @@ fn removed_and_purged(tree: &Tree) {
 
 #[test]
 fn lintian_finds_no_error() {
-    let Some(package) = prepared("hs100d.deb") else { return };
     let foreign = ["arm64", "armhf"].into_iter().filter_map(prepared_for).map(|(_, package)| package);
-    let packages: Vec<_> = foreign.chain([package]).collect();
+    let packages: Vec<_> = foreign.chain(prepared("hs100d.deb")).collect();
+    if packages.is_empty() {
+        return;
+    }
     let done = Command::new("lintian").args(["--fail-on", "error", "--allow-root"]).args(packages).output();
     match done {
         Ok(done) => assert!(done.status.success(), "{}", all_output(&done)),
