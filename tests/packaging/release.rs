@@ -84,13 +84,19 @@ fn arguments_that_make_no_sense_are_refused_with_one_line() {
 fn what_a_build_for_another_processor_needs_is_named_with_the_command_that_installs_it() {
     let compiler = Compiler::new();
     let build = || run("contrib/build.sh", &["--arch", "armhf"], &compiler);
-    refused(&build(), &["rustup target add armv7-unknown-linux-gnueabihf", "apt install libstd-rust-web-dev:armhf"]);
+    refused(
+        &build(),
+        &["rustup target add armv7-unknown-linux-gnueabihf", "apt install libstd-rust-web-dev:armhf"],
+    );
     fs::write(compiler.library.join("libstd-1234.rlib"), "").unwrap();
     refused(&build(), &["apt install gcc-arm-linux-gnueabihf libc6-dev-armhf-cross"]);
     let build = run("contrib/build.sh", &["--arch", "amd64"], &compiler);
     refused(&build, &["apt install gcc-x86-64-linux-gnu libc6-dev-amd64-cross"]);
     fs::remove_file(&compiler.rustc).unwrap();
-    refused(&run("contrib/build.sh", &["--arch", "arm64"], &compiler), &["rustc is not installed", "README.md"]);
+    refused(
+        &run("contrib/build.sh", &["--arch", "arm64"], &compiler),
+        &["rustc is not installed", "README.md"],
+    );
 }
 
 #[test]
@@ -115,7 +121,11 @@ fn the_files_of_a_release_are_those_that_the_document_lists() {
 #[test]
 fn a_tag_makes_a_release_with_the_same_script() {
     let workflow = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
-    for part in ["contrib/release.sh --tag \"$GITHUB_REF_NAME\"", "uses: ./.github/workflows/gate.yml", "target/release-files/*"] {
+    for part in [
+        "contrib/release.sh --tag \"$GITHUB_REF_NAME\"",
+        "uses: ./.github/workflows/gate.yml",
+        "target/release-files/*",
+    ] {
         assert!(workflow.contains(part), "{part}");
     }
 }
