@@ -17,7 +17,7 @@ const HASHES: &str = "klap.hashes";
 /// The first byte of input for the file of the hashes.
 const HASHES_CHOICE: u8 = b'h';
 /// The longest warning about a file, in bytes, without its path, which it has twice.
-const LONGEST_COMPLAINT: usize = 200;
+const LONGEST_COMPLAINT: usize = 280;
 
 /// The first byte selects the file; the rest is its content.
 pub fn hold(input: &[u8]) {
@@ -35,17 +35,22 @@ fn a_state_is_read_or_set_aside(directory: &Path, bytes: &[u8]) {
     let (mut store, warnings) = Store::open(directory);
     assert!(warnings.len() <= 1, "{warnings:?}");
     warnings.iter().for_each(|warning| warning_holds(warning, directory));
-    if fs::exists(aside(directory, STATE)).unwrap() {
+    if let Some(kept) = set_aside(directory, STATE) {
         assert!(warnings.iter().any(|warning| warning.contains("set aside")), "{warnings:?}");
-        assert_eq!(fs::read(aside(directory, STATE)).unwrap(), bytes, "what was there is kept");
+        assert_eq!(kept, bytes, "what was there is kept");
         assert!(store.known_plugs().is_empty());
     }
     assert!(store.instance().len() == 8 && store.instance().bytes().all(|b| b.is_ascii_hexdigit()));
     is_for_our_eyes_only(&directory.join(STATE));
 
     store.save().expect("what was read can be written");
-    let (again, warnings) = Store::open(directory);
-    assert!(warnings.is_empty(), "of what we wrote ourselves: {warnings:?}");
+    let (again, warnings_again) = Store::open(directory);
+    if warnings.iter().any(|warning| warning.contains("left as it is")) {
+        assert_eq!(fs::read(directory.join(STATE)).unwrap(), bytes, "it is of a newer version");
+        assert_eq!(warnings_again, warnings);
+    } else {
+        assert!(warnings_again.is_empty(), "of what we wrote ourselves: {warnings_again:?}");
+    }
     assert_eq!(again.known_plugs(), store.known_plugs());
     assert_eq!((again.terminal(), again.instance()), (store.terminal(), store.instance()));
     every_plug_has_a_name_of_its_own(&store);
@@ -80,7 +85,7 @@ fn tokens_are_read_or_set_aside(directory: &Path, bytes: &[u8]) {
         Ok(None) => panic!("the file is there"),
         Err(warning) => {
             warning_holds(&warning, directory);
-            assert_eq!(fs::read(aside(directory, TOKENS)).unwrap(), bytes, "what was there is kept");
+            assert_eq!(set_aside(directory, TOKENS).as_deref(), Some(bytes), "what was there is kept");
             assert_eq!(file.load(), Ok(None));
         }
     }
@@ -99,7 +104,7 @@ fn hashes_are_read_or_set_aside(directory: &Path, bytes: &[u8]) {
         Ok(None) => panic!("the file is there"),
         Err(warning) => {
             warning_holds(&warning, directory);
-            assert_eq!(fs::read(aside(directory, HASHES)).unwrap(), bytes, "what was there is kept");
+            assert_eq!(set_aside(directory, HASHES).as_deref(), Some(bytes), "what was there is kept");
             assert_eq!(file.load(), Ok(None));
         }
     }
@@ -113,28 +118,45 @@ fn warning_holds(warning: &str, directory: &Path) {
     let ours = [
         "/state.json: plugs in it are invalid: they are dropped, and named anew when they are found"
             .to_owned(),
-        damaged(STATE, "it is not in the expected format (line )"),
-        damaged(STATE, "its version is , and this hsd knows "),
+        damaged(STATE, UNEXPECTED),
+        damaged(STATE, NO_VERSION),
         damaged(STATE, "its instance is not eight hexadecimal digits"),
         damaged(STATE, "its terminal is not a UUID"),
-        damaged(TOKENS, "it is not in the expected format (line )"),
-        damaged(TOKENS, "its version is , and this hsd knows "),
-        damaged(HASHES, "it is not in the expected format (line )") + AGAIN,
-        damaged(HASHES, "its version is , and this hsd knows ") + AGAIN,
+        newer(STATE),
+        format!("/{STATE}{NEWER}: names and addresses are taken from it{LEFT}"),
+        format!("/{STATE}{NEWER}: names and addresses are taken from it as far as they are understood{LEFT}"),
+        damaged(TOKENS, UNEXPECTED),
+        damaged(TOKENS, NO_VERSION),
+        newer(TOKENS),
+        damaged(HASHES, UNEXPECTED) + AGAIN,
+        damaged(HASHES, NO_VERSION) + AGAIN,
         damaged(HASHES, "its hashes cannot be read") + AGAIN,
+        newer(HASHES) + AGAIN,
     ];
     assert!(ours.contains(&complaint.replace("  ", " ")), "{complaint}");
 }
 
-/// The remedy for hashes; the digits of the program's name are cut out here.
+const UNEXPECTED: &str = "it is not in the expected format (line )";
+const NO_VERSION: &str = "it has no version";
+/// The digits of the program's name and of versions are cut out here.
+const NEWER: &str = " is of a newer hsd (its version is , this hsd knows )";
+const LEFT: &str =
+    ", and it is left as it is: nothing is saved until you install that hsd again, or remove the file";
+/// The remedy for hashes.
 const AGAIN: &str = ": run `hsd cloud login` again";
 
 fn damaged(file: &str, what: &str) -> String {
     format!("/{file} is damaged: {what}: set aside as /{file}.damaged and begun anew")
 }
 
-fn aside(directory: &Path, file: &str) -> std::path::PathBuf {
-    directory.join(format!("{file}.damaged"))
+fn newer(file: &str) -> String {
+    let remedy = "give it its name back when you install that hsd again";
+    format!("/{file}{NEWER}: set aside as /{file}.newer and begun anew; {remedy}")
+}
+
+/// The content of a file that was renamed.
+fn set_aside(directory: &Path, file: &str) -> Option<Vec<u8>> {
+    ["damaged", "newer"].iter().find_map(|end| fs::read(directory.join(format!("{file}.{end}"))).ok())
 }
 
 fn is_for_our_eyes_only(file: &Path) {
