@@ -84,7 +84,7 @@ pub struct TypedCode {
 #[derive(Clone, Default)]
 pub struct ApiRequest {
     /// The path of its URL.
-    pub(crate) path: &'static str,
+    pub path: &'static str,
     /// What follows the `?` of the URL; may hold a token. Empty: no `?`.
     pub query: Zeroizing<String>,
     /// JSON; may hold secrets. Zeroized with the last clone.

@@ -18,6 +18,7 @@ use hs100d::transport::cloud::request::{AppIdentity, CloudApi};
 use hs100d::transport::cloud::session::{
     AccountMemory, Denied, GrantKind, RefusedToken, SessionAccount, Settled, Token,
 };
+use hs100d::transport::cloud::signature::AppKeys;
 use hs100d::transport::cloud::{CloudError, Tokens};
 use tokio::sync::oneshot;
 
@@ -141,8 +142,30 @@ fn text(token: u32) -> String {
     format!("token-{token}")
 }
 
+/// The version of the cloud's interface. Runs with an even seed sign their requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    First,
+    /// The second one, which is asked for the account's host before the first login.
+    Signed,
+}
+
+impl Interface {
+    pub fn of(seed: u64) -> Self {
+        if seed.is_multiple_of(2) { Self::Signed } else { Self::First }
+    }
+
+    /// Where a login or a refresh goes.
+    fn is_at(self, path: &str) -> bool {
+        path.starts_with("/api/v2/account/") == (self == Self::Signed)
+    }
+}
+
 /// The daemon's side.
 pub struct Calls {
+    interface: Interface,
+    /// Whether the account's host is known, which the second interface tells once.
+    has_host: bool,
     queue: AuthQueue,
     told: CloudStatus,
     calls: BTreeMap<u64, Call>,
@@ -153,13 +176,16 @@ pub struct Calls {
     memory: AccountMemory,
 }
 
-fn account(password: u32, memory: &AccountMemory) -> SessionAccount {
+fn account(password: u32, memory: &AccountMemory, interface: Interface) -> SessionAccount {
+    let key = |text: &str| Secret::new(text.to_owned());
+    let keys = AppKeys { access_key: key("made-up-access"), secret_key: key("made-up-sign") };
+    let keys = (interface == Interface::Signed).then_some(keys);
     SessionAccount {
         username: USER.to_owned(),
         password: Some(secret(password)),
         terminal: uuid::Uuid::from_u128(0x1234_5678),
         host: check_host(HOST).expect("a host"),
-        api: Arc::new(CloudApi::new(AppIdentity::default(), "chaos", None)),
+        api: Arc::new(CloudApi::new(AppIdentity::default(), "chaos", keys)),
         memory: memory.clone(),
     }
 }
@@ -211,17 +237,19 @@ pub enum Answer {
 }
 
 impl Calls {
-    pub fn new(tokens: Option<Tokens>, password: u32) -> Self {
+    pub fn new(tokens: Option<Tokens>, password: u32, interface: Interface) -> Self {
         let memory = AccountMemory::default();
-        let queue = AuthQueue::new(account(password, &memory), tokens);
+        let queue = AuthQueue::new(account(password, &memory, interface), tokens);
         let (told, calls) = (CloudStatus::Off, BTreeMap::new());
-        Self { queue, told, calls, next: 0, auth: None, setup: 0, memory }
+        let has_host = interface == Interface::First;
+        Self { interface, has_host, queue, told, calls, next: 0, auth: None, setup: 0, memory }
     }
 
     /// The config has another password: the account is set up again, and keeps its refused passwords and its used rate
     /// limit.
     fn set_up_anew(&mut self, tokens: Option<Tokens>, password: u32) {
-        self.queue = AuthQueue::new(account(password, &self.memory), tokens);
+        self.queue = AuthQueue::new(account(password, &self.memory, self.interface), tokens);
+        self.has_host = self.interface == Interface::First;
         self.told = CloudStatus::Off;
         self.setup += 1;
         self.auth = None;
@@ -293,7 +321,8 @@ impl World {
         if self.plan.sabotage == Some(Sabotage::RepeatsRefusedLogins)
             && let Some(daemon) = self.daemon.as_mut()
         {
-            let server = account(self.cloud.written_password, &daemon.calls.memory).server();
+            let server =
+                account(self.cloud.written_password, &daemon.calls.memory, daemon.calls.interface).server();
             daemon.calls.memory.refused.remove(&server, USER, &secret(self.cloud.written_password));
         }
         let tokens = self.disk.tokens.clone();
@@ -550,11 +579,13 @@ impl World {
         }
         self.tell(None, format!("the account is asked for a token: {:?}", request.kind));
         let Some(daemon) = self.daemon.as_mut() else { return };
+        assert!(daemon.calls.interface.is_at(&request.request.path), "{}", request.request.path);
+        let search = if daemon.calls.has_host { Duration::ZERO } else { 2 * TRIP.1 };
         daemon.calls.auth =
             Some((request.kind, String::from_utf8(request.request.body.to_vec()).expect("JSON")));
         let wait = match self.cloud.reach {
             Reach::Silent => AUTH_TIME,
-            _ => self.cloud_trip(),
+            _ => self.cloud_trip() + search,
         };
         self.account(self.at + wait, Next::LogsIn);
     }
@@ -569,6 +600,9 @@ impl World {
         };
         let is_seen =
             matches!(granted, Ok(_) | Err(ApiError::Code(_) | ApiError::TimedOut | ApiError::Broken));
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.calls.has_host |= is_seen;
+        }
         if is_seen && kind == GrantKind::Login {
             self.judge.login_is_seen();
         }

@@ -41,7 +41,7 @@ use hs100d::payload::Clock;
 use hs100d::transport::cloud::Tokens;
 
 use broker::{Broker, Link};
-use cloud::{Calls, Cloud};
+use cloud::{Calls, Cloud, Interface};
 use dice::Dice;
 pub use judge::{Broken, Promise};
 use judge::{Cause, Judge};
@@ -351,7 +351,11 @@ impl World {
         self.daemon = Some(Daemon {
             bridge: Bridge::new(self.settings(), now),
             wires: Wires::default(),
-            calls: Calls::new(self.disk.tokens.clone(), self.cloud.written_password),
+            calls: Calls::new(
+                self.disk.tokens.clone(),
+                self.cloud.written_password,
+                Interface::of(self.plan.seed),
+            ),
             link: Link::new(Clock { instant: self.now(), system: self.wall_clock() }),
             began: self.at,
         });
