@@ -54,8 +54,12 @@ impl HttpClient {
     /// # Errors
     /// There are no certificate authorities.
     pub(super) fn new(account: &TrustedHost, ca_file: Option<&Path>) -> Result<Self, CloudStartError> {
+        Self::build(prepare(account), ca_file)
+    }
+
+    fn build(client: ClientBuilder, ca_file: Option<&Path>) -> Result<Self, CloudStartError> {
         let extra = ca_file.map(read_authorities).transpose()?.unwrap_or_default();
-        let client = prepare(account).tls_certs_merge(extra).build();
+        let client = client.tls_certs_merge(extra).build();
         Ok(Self { client: client.map_err(|_| CloudStartError::NoAuthorities)? })
     }
 
@@ -285,12 +289,11 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             let host = TrustedHost::unchecked(&format!("https://localhost:{port}/"));
-            let extra = if is_named { read_authorities(file.path()).unwrap() } else { Vec::new() };
-            let client = prepare(&host).no_proxy().tls_certs_merge(extra).build().unwrap();
+            let http = HttpClient::build(prepare(&host).no_proxy(), is_named.then_some(file.path())).unwrap();
             let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
             let limits = HttpLimits { deadline: Instant::now() + CONNECT, size: 100, resend: false };
             let request = ApiRequest { path: "/", ..ApiRequest::default() };
-            let response = HttpClient { client }.post(&host, request, limits).await;
+            let response = http.post(&host, request, limits).await;
             server.join().unwrap();
             match is_named {
                 true => assert_eq!(response.unwrap().body, "{}"),
