@@ -226,8 +226,13 @@ fn tests(folder: &Path, found: &mut BTreeSet<String>) {
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
             let file = entry.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             let text = fs::read_to_string(&entry).unwrap();
-            let mut is_test = false;
+            let (mut is_test, mut is_list) = (false, false);
             for line in text.lines().map(str::trim) {
+                // The list of a macro that makes a test of each name.
+                is_list = line == "tests! {" || is_list && line != "}";
+                if is_list {
+                    found.insert(format!("{file}: {line}"));
+                }
                 let name = line
                     .trim_start_matches("async ")
                     .strip_prefix("fn ")
