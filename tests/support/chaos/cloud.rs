@@ -579,7 +579,7 @@ impl World {
         }
         self.tell(None, format!("the account is asked for a token: {:?}", request.kind));
         let Some(daemon) = self.daemon.as_mut() else { return };
-        assert!(daemon.calls.interface.is_at(&request.request.path), "{}", request.request.path);
+        assert!(daemon.calls.interface.is_at(request.request.path), "{}", request.request.path);
         let search = if daemon.calls.has_host { Duration::ZERO } else { 2 * TRIP.1 };
         daemon.calls.auth =
             Some((request.kind, String::from_utf8(request.request.body.to_vec()).expect("JSON")));
