@@ -79,7 +79,9 @@ impl HttpFrontend {
             let next_attempt = running.next_attempt();
             tokio::select! {
                 Some(call) = running.calls.recv() => return running.frontend.accept(call),
-                () = until(next_attempt) => running.listen(&self.daemon_info),
+                () = sleep_until(next_attempt.unwrap_or_else(Instant::now).into()), if next_attempt.is_some() => {
+                    running.listen(&self.daemon_info);
+                }
             }
         }
     }
@@ -150,6 +152,10 @@ impl Running {
         }
         for (binding, options) in self.bindings.iter_mut().zip(options) {
             let Some(options) = options else { continue };
+            let is_served = |old: &Binding| old.server.is_some() && old.options == options;
+            if binding.as_ref().is_some_and(is_served) {
+                continue;
+            }
             let router = router_of(&options, &self.caller, daemon_info);
             match binding {
                 Some(binding) => binding.change(options, router),
@@ -183,10 +189,8 @@ impl Binding {
     }
 
     fn change(&mut self, options: HttpOptions, router: Router) {
-        let is_same = self.options == options;
         self.options = options;
         match &self.server {
-            Some(_) if is_same => {}
             Some(server) => server.serve(router),
             None => self.listen(router, true),
         }
@@ -225,9 +229,65 @@ fn router_of(options: &HttpOptions, caller: &Caller, daemon_info: &DaemonInfo) -
     router(App { caller: caller.clone(), daemon_info: daemon_info.clone(), guard })
 }
 
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment.into()).await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::bridge::counters::CloudRequests;
+    use crate::http::{IngressOptions, Listen};
+
+    fn started(options: Listeners<HttpOptions>) -> HttpFrontend {
+        let daemon_info = DaemonInfo {
+            instance: "abc".into(),
+            started: Instant::now(),
+            cloud_requests: CloudRequests::default(),
+        };
+        HttpFrontend::start(options, IdAllocator::default(), daemon_info)
+    }
+
+    fn address(http: &HttpFrontend, which: usize) -> Option<SocketAddr> {
+        http.running.as_ref()?.bindings[which].as_ref()?.server.as_ref()?.address()
+    }
+
+    #[tokio::test]
+    async fn each_of_the_two_listeners_comes_and_goes_without_the_other() {
+        let free = "127.0.0.1:0".parse().unwrap();
+        let own = Some(HttpOptions::at(Listen::Tcp(free)));
+        let only_from = "127.0.0.2".parse().unwrap();
+        let ingress = Some(HttpOptions::from(IngressOptions { listen: free, only_from }));
+        let mut http = started([None, ingress.clone()]);
+        let of_ingress = address(&http, 1).unwrap();
+        assert_eq!(http.address(), None, "that of the config is off");
+
+        http.serve([own.clone(), ingress]);
+        let of_config = http.address().unwrap();
+        assert_eq!(address(&http, 1), Some(of_ingress), "the socket is kept");
+        http.serve([own, None]);
+        assert_eq!(http.address(), Some(of_config), "the socket is kept");
+        drop(TcpListener::bind(of_ingress).unwrap());
+        http.serve([None, None]);
+        assert!(http.running.is_none() && TcpListener::bind(of_config).is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_tried_again() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        let mut http = started([Some(HttpOptions::at(Listen::Tcp(taken))), None]);
+        assert_eq!(http.address(), None);
+        drop(other);
+        http.running.as_mut().unwrap().bindings[0].as_mut().unwrap().next_attempt = Instant::now();
+        for _ in 0..500 {
+            // Nothing is demanded; the attempt is made while that is waited for.
+            let waited = timeout(Duration::from_millis(10), http.next()).await;
+            assert!(waited.is_err(), "nobody asks for anything");
+            if http.address().is_some() {
+                break;
+            }
+        }
+        assert_eq!(http.address(), Some(taken));
     }
 }

@@ -29,6 +29,13 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ClientStream for T {}
 
+/// Who connected.
+pub(super) enum NewConnection {
+    Client(Box<dyn ClientStream>),
+    /// Somebody who may not connect. The connection is closed.
+    Stranger(IpAddr),
+}
+
 /// Listens until it is dropped.
 #[derive(Debug)]
 pub(super) enum HttpListener {
@@ -65,19 +72,20 @@ impl HttpListener {
     /// The next connection.
     ///
     /// # Errors
-    /// [`ErrorKind::PermissionDenied`]: somebody who may not connect was turned away. Else it cannot be accepted.
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ClientStream>>> {
+    /// It cannot be accepted.
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<NewConnection>> {
         Poll::Ready(match self {
             Self::Tcp(listener, only_from) => {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
                 if only_from.is_some_and(|only| peer.ip().to_canonical() != only) {
-                    let who = format!("{} is not Home Assistant's proxy", peer.ip());
-                    return Poll::Ready(Err(io::Error::new(ErrorKind::PermissionDenied, who)));
+                    return Poll::Ready(Ok(NewConnection::Stranger(peer.ip())));
                 }
                 prepare(&stream);
-                Ok(Box::new(stream))
+                Ok(NewConnection::Client(Box::new(stream)))
             }
-            Self::Unix(listener, _) => Ok(Box::new(ready!(listener.poll_accept(cx))?.0)),
+            Self::Unix(listener, _) => {
+                Ok(NewConnection::Client(Box::new(ready!(listener.poll_accept(cx))?.0)))
+            }
         })
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{self, Activity, TimeLimits};
 use super::listen::Listen;
-use super::listener::{ClientStream, HttpListener};
+use super::listener::{ClientStream, HttpListener, NewConnection};
 use super::problem::Problem;
 use crate::logging::Repeated;
 
@@ -97,7 +97,7 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
     loop {
         tokio::select! {
             accepted = next(&listener) => match accepted {
-                Some(Ok(stream)) => {
+                Some(Ok(NewConnection::Client(stream))) => {
                     if last_failure.take_if(|last| *last + QUIET <= Instant::now()).is_some() {
                         failing.ended(std::time::Instant::now());
                     }
@@ -106,10 +106,10 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
                 }
                 // The client has gone again.
                 Some(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Some(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                Some(Ok(NewConnection::Stranger(address))) => {
                     // One reason for all of them: addresses that take turns must not fill the log.
                     if strangers.failed("stranger", std::time::Instant::now()).is_some() {
-                        tracing::warn!("http: a connection was closed: {error}");
+                        tracing::warn!("http: a connection was closed: {address} is not Home Assistant's proxy");
                     }
                 }
                 Some(Err(error)) => {
@@ -136,7 +136,7 @@ async fn accept(limits: Limits, listener: Weak<HttpListener>, mut routers: watch
 }
 
 /// The next connection; `None` after the server was dropped. Cancel safe.
-async fn next(listener: &Weak<HttpListener>) -> Option<io::Result<Box<dyn ClientStream>>> {
+async fn next(listener: &Weak<HttpListener>) -> Option<io::Result<NewConnection>> {
     poll_fn(|cx| match listener.upgrade() {
         Some(listener) => listener.poll_accept(cx).map(Some),
         None => Poll::Ready(None),
