@@ -7,8 +7,8 @@
 //!
 //! Three files in one directory (0700), all 0600 and replaced atomically, so that a power cut leaves the old version or the
 //! new one. Tokens and hashes are as good as a password, the former for the cloud, the latter for plugs on the LAN. A
-//! damaged file is renamed and started anew. A state of a newer hs100d is read as far as it is understood, and left. If the directory cannot be used, that is reported once and nothing is kept. The
-//! daemon starts in any case.
+//! damaged file is renamed and started anew. A state of a newer hs100d is read as far as it is understood, and left. If the
+//! directory cannot be used, that is reported once and nothing is kept. The daemon starts in any case.
 
 mod file;
 mod klap;
@@ -215,7 +215,9 @@ impl Store {
 
     /// Takes the content of the file. The value is a line for the log about what was not taken.
     fn restore(&mut self, bytes: &[u8]) -> Result<Option<String>, Refused> {
-        let Some(version) = file::newer_version(bytes)? else { return self.take(file::parse(bytes)?) };
+        let Some(version) = file::newer_version(bytes)? else {
+            return self.take(file::parse_as_known(bytes)?);
+        };
         // Somebody went back to this version, perhaps for a day. Writing the file would drop what this version does not know.
         let newer = || Refused::Newer(version);
         let skipped = file::parse_as_known(bytes).and_then(|state| self.take(state)).map_err(|_| newer())?;
