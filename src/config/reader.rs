@@ -18,7 +18,8 @@ use crate::duration;
 use crate::model::shown;
 use crate::secret::Secret;
 
-/// Reads a document with these values laid over it. `read` takes the values of the keys that exist; every key that is left is a fault.
+/// Reads a document with these values laid over it. `read` takes the values of the keys that exist; every key that is left is
+/// a fault.
 pub(super) fn document<T>(
     text: &str,
     overlay: &Overlay,

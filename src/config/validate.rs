@@ -39,7 +39,8 @@ const SECRET_KEY: &str = "cloud.v2.secret-key";
 /// Between two rounds of discovery.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes a config of a file; with `is_broker_awaited` one without `mqtt.url` has no broker yet. Returns the warnings beside it, in the order of the file; [`Config::warnings`] is empty.
+/// Makes a config of a file; with `is_broker_awaited` one without `mqtt.url` has no broker yet. Returns the warnings beside it,
+/// in the order of the file; [`Config::warnings`] is empty.
 ///
 /// # Errors
 /// All faults, in the order of the file.
