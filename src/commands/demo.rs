@@ -19,6 +19,7 @@ use crate::config::paths::{ConfigPath, Environment};
 use crate::config::{Config, CurrentFile};
 use crate::daemon::Daemon;
 use crate::daemon::signals::{SignalRequest, Signals};
+use crate::mqtt::LoginSource;
 use crate::sim::fault::{Dialect, LanFault};
 use crate::sim::handle::PlugHandle;
 use crate::sim::home::{HomeOptions, SimHome};
@@ -64,9 +65,8 @@ pub(super) async fn run(args: Args, _context: &Context) -> Result<(), Failed> {
             Ok(config)
         })
     };
-    let daemon =
-        Daemon::start(reread(&CurrentFile::default())?, Store::open(&scratch.0).0, scratch.0.clone(), reread)
-            .await?;
+    let (config, store) = (reread(&CurrentFile::default())?, Store::open(&scratch.0).0);
+    let daemon = Daemon::start(config, store, scratch.0.clone(), reread, LoginSource::default()).await?;
     let (tell, requests) = mpsc::channel(1);
     let mut signals = Signals::listen().map_err(|error| cannot("listen to signals", &error))?;
     let daemon = tokio::spawn(daemon.run(requests));

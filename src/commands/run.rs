@@ -63,7 +63,7 @@ pub(super) async fn serve(
     }
     let mut signals = Signals::listen()
         .map_err(|error| Failed::new(Exit::Unavailable, format!("signals: {error}: please report this")))?;
-    let daemon = Daemon::start_with_source(config, store, state_dir, read, source).await?;
+    let daemon = Daemon::start(config, store, state_dir, read, source).await?;
     tracing::info!("hs100d {} started", env!("CARGO_PKG_VERSION"));
     let (sender, requests) = mpsc::channel(WAITING);
     begin(sender.clone());

@@ -95,17 +95,9 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts every module. It waits for no network: what cannot be reached is tried again until it can.
+    ///
+    /// When the broker refuses the login, `source` is asked whether there is another one. A reload brings it.
     pub async fn start(
-        config: Config,
-        store: Store,
-        state_dir: PathBuf,
-        read_config: ReadConfig,
-    ) -> Result<Self, StartError> {
-        Self::start_with_source(config, store, state_dir, read_config, LoginSource::default()).await
-    }
-
-    /// The same; when the broker refuses the login, `source` is asked whether there is another one. A reload brings it.
-    pub async fn start_with_source(
         mut config: Config,
         store: Store,
         state_dir: PathBuf,

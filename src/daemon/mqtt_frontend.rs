@@ -251,7 +251,7 @@ impl MqttSession {
 
     fn start_link(&mut self, options: MqttSettings) {
         let LinkStarter { ids, inbound_sender, refused, source } = self.starter.clone();
-        let link = Link::start_with_source(options, ids, refused, source, inbound_sender);
+        let link = Link::start(options, ids, refused, source, inbound_sender);
         link.adopt(std::mem::take(&mut self.unanswered));
         self.link = Some(Arc::new(link));
     }

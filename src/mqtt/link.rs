@@ -24,18 +24,9 @@ pub struct Link {
 
 impl Link {
     /// Starts to connect, in a task on the current runtime, which sends to `inbound`. If the login is one of the `refused`
-    /// ones, the first attempt is delayed. Commands and requests get their ids from `ids`.
+    /// ones, the first attempt is delayed. Commands and requests get their ids from `ids`. When the broker refuses the login,
+    /// `source` is asked whether there is another one.
     pub fn start(
-        settings: MqttSettings,
-        ids: IdAllocator,
-        refused: RefusedLogins,
-        inbound: mpsc::UnboundedSender<Inbound>,
-    ) -> Self {
-        Self::start_with_source(settings, ids, refused, LoginSource::default(), inbound)
-    }
-
-    /// The same; when the broker refuses the login, `source` is asked whether there is another one.
-    pub fn start_with_source(
         settings: MqttSettings,
         ids: IdAllocator,
         refused: RefusedLogins,

@@ -21,6 +21,7 @@ use crate::support::mqtt::{Subscriber, free_port, within};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon;
 use hs100d::daemon::signals::SignalRequest;
+use hs100d::mqtt::LoginSource;
 use hs100d::payload::Clock;
 use hs100d::sim::cloud::rule::Method;
 use hs100d::sim::fault::LanFault;
@@ -303,7 +304,8 @@ async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
     };
     let reread = Box::new(|_: &_| Err(hs100d::config::Invalid { lines: vec![] }));
     let store = Store::open(&setup.state_dir()).0;
-    let daemon = Daemon::start(config, store, setup.state_dir(), reread).await.unwrap();
+    let daemon =
+        Daemon::start(config, store, setup.state_dir(), reread, LoginSource::default()).await.unwrap();
     let daemon = daemon.with_clock(Box::new(clock));
     let subscriber = Subscriber::connect(daemon.broker_address().unwrap().port()).await;
     let (requests, asked) = tokio::sync::mpsc::channel(1);

@@ -13,6 +13,7 @@ use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::config::{self, BrokerConfig, Config};
 use hs100d::daemon::Daemon;
 use hs100d::daemon::signals::SignalRequest;
+use hs100d::mqtt::LoginSource;
 use hs100d::secret::Secret;
 use hs100d::sim::fault::Dialect;
 use hs100d::sim::home::SimHome;
@@ -41,7 +42,9 @@ impl Served {
         let (store, complaints) = Store::open(folder.path());
         assert_eq!(complaints, [""; 0]);
         let reread = Box::new(|_: &_| Err(config::Invalid { lines: vec![] }));
-        let daemon = Daemon::start(config, store, folder.path().to_owned(), reread).await.unwrap();
+        let daemon = Daemon::start(config, store, folder.path().to_owned(), reread, LoginSource::default())
+            .await
+            .unwrap();
         let port = daemon.broker_address().unwrap().port();
         let subscriber = Subscriber::connect(port).await;
         let (requests, asked) = mpsc::channel(1);

@@ -18,6 +18,7 @@ use crate::support::mqtt::{Fault, FaultBroker, Process, Subscriber, free_port, w
 use crate::support::namespace::part;
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::daemon::Daemon as InProcess;
+use hs100d::mqtt::LoginSource;
 use hs100d::payload::Clock;
 use hs100d::sim::fault::LanFault;
 use hs100d::sim::home::SimHome;
@@ -192,7 +193,7 @@ async fn a_daemon_whose_loop_hangs() {
             Clock::now()
         }
     };
-    let daemon = InProcess::start(config, store, state_dir, reread).await.unwrap();
+    let daemon = InProcess::start(config, store, state_dir, reread, LoginSource::default()).await.unwrap();
     let daemon = daemon.with_clock(Box::new(clock));
     // In a thread, since the runtime may be blocked by the loop.
     std::thread::spawn(move || {

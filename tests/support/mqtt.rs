@@ -19,7 +19,7 @@ use hs100d::bridge::event::{
 use hs100d::model::{Availability, DeviceId, PlugCommand, PlugName, RelayState, Route};
 use hs100d::mqtt::broker::{self, EmbeddedBroker};
 use hs100d::mqtt::homeassistant::{self, DocumentForm};
-use hs100d::mqtt::{Inbound, Link, MqttSettings};
+use hs100d::mqtt::{Inbound, Link, LoginSource, MqttSettings};
 use hs100d::payload::Clock;
 use hs100d::secret::RefusedLogins;
 use hs100d::smarthome::message::DeviceInfo;
@@ -258,8 +258,13 @@ impl Daemon {
 
     /// In a process in which brokers have refused these logins.
     pub(crate) fn start_after(refused: RefusedLogins, options: MqttSettings) -> Self {
+        Self::start_with(LoginSource::default(), refused, options)
+    }
+
+    /// The same; `source` is asked for another login.
+    pub(crate) fn start_with(source: LoginSource, refused: RefusedLogins, options: MqttSettings) -> Self {
         let (sender, inbound) = mpsc::unbounded_channel();
-        Self { link: Link::start(options, IdAllocator::default(), refused, sender), inbound }
+        Self { link: Link::start(options, IdAllocator::default(), refused, source, sender), inbound }
     }
 
     pub(crate) async fn connected(port: u16) -> Self {

@@ -6,9 +6,9 @@
 use std::path::PathBuf;
 
 use crate::support::mqtt::*;
-use hs100d::bridge::event::{IdAllocator, Notice, NoticeKind, Update};
+use hs100d::bridge::event::{Notice, NoticeKind, Update};
 use hs100d::model::PlugCommand;
-use hs100d::mqtt::{self, Link, LoginInquiry, LoginSource, MqttSettings, TlsOptions};
+use hs100d::mqtt::{self, LoginInquiry, LoginSource, MqttSettings, TlsOptions};
 use hs100d::secret::{RefusedLogins, Secret};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokio::sync::mpsc;
@@ -249,16 +249,8 @@ async fn a_refused_login_is_reported_after_the_question_for_another_one_and_at_o
     }
     let broker = broker_with_users(ALL_RIGHTS).await;
     let refused = |source| {
-        let (sender, inbound) = mpsc::unbounded_channel();
         let options = with_login(broker.port, "daemon", "s3cret-wrong");
-        let link = Link::start_with_source(
-            options,
-            IdAllocator::default(),
-            RefusedLogins::default(),
-            source,
-            sender,
-        );
-        Daemon { link, inbound }
+        Daemon::start_with(source, RefusedLogins::default(), options)
     };
     let next = async |inquiries: &mut mpsc::Receiver<LoginInquiry>| {
         let inquiry = within("an inquiry", inquiries.recv()).await.unwrap();
