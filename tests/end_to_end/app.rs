@@ -281,10 +281,24 @@ async fn changed_options_are_used_after_a_reload_and_broken_ones_are_not() {
     sees(&subscriber, "hs100d/lamp/state", json!({"route": "local"})).await;
 
     let asked = supervisor.asked(SERVICE);
-    container.write_options("{\"plugs\": [{\"name\": \"kett");
-    daemon.signal("HUP");
-    daemon.says("the config was not taken over, the old one stays").await;
-    assert_eq!(complaints(&daemon, "options.json: is not JSON from line 1, column 25 on").len(), 1);
+    let options = container.data().join("options.json");
+    let broken = [
+        (Some("{\"plugs\": [{\"name\": \"kett"), "options.json: is not JSON from line 1, column 25 on"),
+        (Some(""), "options.json: is not JSON from line 1, column 0 on"),
+        (Some("[]"), "options.json: is not a JSON object"),
+        (None, "options.json: cannot be read: No such file"),
+    ];
+    for (time, (text, line)) in (1..).zip(broken) {
+        match text {
+            Some(text) => container.write_options(text),
+            None => fs::remove_file(&options).unwrap(),
+        }
+        daemon.signal("HUP");
+        daemon.says_again("the config was not taken over, the old one stays", time).await;
+        assert_eq!(complaints(&daemon, line).len(), 1, "{line}");
+    }
+    home.plug(0).press_button();
+    sees(&subscriber, "hs100d/lamp/state", json!({"state": "ON"})).await;
 
     let plug = json!({"name": "kettle", "device_id": home.plug(0).device_id(), "route": "auto"});
     container.write_options(&json!({"plugs": [plug]}).to_string());
