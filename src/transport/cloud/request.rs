@@ -139,13 +139,7 @@ impl CloudApi {
 
     /// `login`. The first version has four mandatory parameters; `refreshTokenNeeded` requests a refresh token.
     pub fn login(&self, username: &str, password: &Secret) -> ApiRequest {
-        let login = LoginParams {
-            app_type: &self.app.app_type,
-            cloud_user_name: username,
-            cloud_password: password.expose(),
-            terminal: &self.terminal,
-            refresh_token_needed: true,
-        };
+        let login = LoginParams { owner: self.owner(username, password), refresh_token_needed: true };
         if !self.is_signed() {
             return self.call("login", login);
         }
@@ -162,26 +156,11 @@ impl CloudApi {
 
     /// `getPushVC4TerminalMFA` or `getEmailVC4TerminalMFA`: send a code to the owner. `None` with the first version.
     pub(crate) fn code(&self, by: CodeBy, username: &str, password: &Secret) -> Option<ApiRequest> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Code<'a> {
-            app_type: &'a str,
-            cloud_user_name: &'a str,
-            cloud_password: &'a str,
-            #[serde(rename = "terminalUUID")]
-            terminal: &'a str,
-        }
-        let params = Code {
-            app_type: &self.app.app_type,
-            cloud_user_name: username,
-            cloud_password: password.expose(),
-            terminal: &self.terminal,
-        };
         let path = match by {
             CodeBy::Push => "/api/v2/account/getPushVC4TerminalMFA",
             CodeBy::Email => "/api/v2/account/getEmailVC4TerminalMFA",
         };
-        self.is_signed().then(|| self.request(path, None, &params))
+        self.is_signed().then(|| self.request(path, None, &self.owner(username, password)))
     }
 
     /// `checkMFACodeAndLogin`: completes a login. The terminal is bound, so that its later logins need no code.
@@ -255,6 +234,15 @@ impl CloudApi {
         self.call_with_token("passthrough", token, params)
     }
 
+    fn owner<'a>(&'a self, username: &'a str, password: &'a Secret) -> OwnerParams<'a> {
+        OwnerParams {
+            app_type: &self.app.app_type,
+            cloud_user_name: username,
+            cloud_password: password.expose(),
+            terminal: &self.terminal,
+        }
+    }
+
     fn call(&self, method: &'static str, params: impl Serialize) -> ApiRequest {
         self.request(ROOT, None, &ApiCall { method, params })
     }
@@ -322,14 +310,22 @@ struct WithToken<'a, P> {
 #[derive(Serialize)]
 struct NoParams {}
 
+/// The parameters by which the owner of the account is known.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LoginParams<'a> {
+struct OwnerParams<'a> {
     app_type: &'a str,
     cloud_user_name: &'a str,
     cloud_password: &'a str,
     #[serde(rename = "terminalUUID")]
     terminal: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoginParams<'a> {
+    #[serde(flatten)]
+    owner: OwnerParams<'a>,
     refresh_token_needed: bool,
 }
 
