@@ -8,6 +8,7 @@ use hs100d::transport::cloud::codes;
 use hs100d::transport::cloud::error::ApiError;
 use hs100d::transport::cloud::host::{TrustedHost, check_host};
 use hs100d::transport::cloud::request::{ApiRequest, AppIdentity, CloudApi};
+use hs100d::transport::cloud::signature::AppKeys;
 use serde_json::{Value, json};
 
 use super::texts::fits_a_line;
@@ -40,6 +41,7 @@ pub fn hold(input: &[u8]) {
     rows_lead_only_to_hosts_that_may_have_the_token(&page);
     a_host_is_admitted_for_what_it_is(&page.body);
     what_we_say_is_json_whatever_is_in_it(&page.body);
+    a_signed_request_keeps_its_token_in_the_query(&page.body);
 }
 
 fn an_envelope_opens_only_to_success(page: &HttpResponse) {
@@ -217,6 +219,29 @@ fn what_we_say_is_json_whatever_is_in_it(text: &str) {
         assert_eq!(params["token"], text);
         let data = params["requestData"].as_str().expect("requestData is a text");
         assert_eq!(serde_json::from_str::<Value>(data).expect("which holds JSON"), words);
+    }
+}
+
+/// The second version has the parameters alone in the body, and of them only the password is secret.
+fn a_signed_request_keeps_its_token_in_the_query(text: &str) {
+    let secret = || Secret::new(text.to_owned());
+    let app = AppIdentity { app_type: text.to_owned(), version: Some(text.to_owned()) };
+    let api = CloudApi::new(app, text, Some(AppKeys { access_key: secret(), secret_key: secret() }));
+    let body = |call: &ApiRequest| serde_json::from_slice::<Value>(&call.body).expect("a call is JSON");
+    let (login, refresh, list) =
+        (api.login(text, &secret()), api.refresh(&secret()), api.device_list(&secret()));
+    for key in ["appType", "appVersion", "cloudUserName", "cloudPassword", "terminalUUID"] {
+        assert_eq!(body(&login)[key], text);
+    }
+    assert_eq!(body(&refresh)["refreshToken"], text);
+    assert_eq!(body(&list), json!({"method": "getDeviceList", "params": {}}));
+    for (call, tokens) in [(&login, 0), (&refresh, 0), (&list, 1)] {
+        // A token or a name cannot end its own part of the query, so each key stands in it once.
+        let names: Vec<_> = call.query.split('&').map(|part| part.split('=').next().unwrap()).collect();
+        assert_eq!(names.iter().filter(|name| **name == "token").count(), tokens, "{names:?}");
+        assert_eq!(names.len(), 10 + tokens, "{names:?}");
+        assert!(call.query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'), "{names:?}");
+        assert_eq!(format!("{call:?}"), format!("ApiRequest {{ path: {:?}, .. }}", call.path));
     }
 }
 
