@@ -19,7 +19,7 @@ use hs100d::transport::cloud::signature::AppKeys;
 use hs100d::transport::cloud::{Cloud, CloudOptions};
 use tokio::sync::mpsc;
 
-use crate::support::cloud::{MemoryTokenStore, TERMINAL, exchange};
+use crate::support::cloud::{MemoryTokenStore, TERMINAL, exchange, until};
 
 const ACCESS_KEY: &str = "made-up-access-key";
 const SECRET_KEY: &str = "made-up-secret-key";
@@ -133,10 +133,24 @@ async fn an_account_that_has_moved_is_followed_to_its_new_host() {
 async fn a_wrong_host_that_names_itself_is_not_asked_again() {
     let home = home().await;
     let cloud = client(&home, SECRET_KEY);
-    home.cloud().account(|account| account.named = Some(home.cloud().host_url(2)));
+    home.cloud().account(|account| account.named = vec![home.cloud().host_url(2)]);
     let why = why_stopped(ask(&home, &cloud, 0, ON).await);
     assert!(why.contains("error -20212"), "{why}");
     assert_eq!(home.cloud().calls(Method::Login), 1);
+}
+
+#[tokio::test]
+async fn two_hosts_that_name_each_other_are_asked_once_each() {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    let [first, second] = [1, 2].map(|host| home.cloud().host_url(host));
+    home.cloud().account(|account| (account.home, account.named) = (0, vec![first.clone(), second, first]));
+    for _ in 0..3 {
+        let why = why_stopped(ask(&home, &cloud, 0, ON).await);
+        assert!(why.contains("error -20212"), "{why}");
+    }
+    let calls: Vec<_> = home.cloud().records().iter().map(|record| (record.method, record.host)).collect();
+    assert_eq!(calls, [(Method::AccountHost, 0), (Method::Login, 1), (Method::Login, 2)]);
 }
 
 #[tokio::test]
@@ -144,7 +158,7 @@ async fn a_foreign_host_that_the_account_names_gets_no_password() {
     let home = home().await;
     let cloud = client(&home, SECRET_KEY);
     for named in ["https://evil.example", "https://wap.tplinkcloud.com"] {
-        home.cloud().account(|account| account.named = Some(named.to_owned()));
+        home.cloud().account(|account| account.named = vec![named.to_owned()]);
         let result = ask(&home, &cloud, 0, ON).await;
         let Err(Failure::CloudDown(why)) = &result else { panic!("{result:?}") };
         assert!(why.contains("a server that is not used") && why.contains(named), "{why}");
@@ -195,6 +209,38 @@ async fn a_code_confirms_the_installation_and_later_logins_need_none() {
 }
 
 #[tokio::test]
+async fn a_code_that_is_refused_is_told_in_one_line_and_not_tried_again() {
+    for (refusal, said) in [
+        (-20676, "verification code not accepted (error -20676)"),
+        (-20661, "the account is locked (error -20661)"),
+        (-20662, "locked for too many verification codes (error -20662)"),
+        (-20675, "logged in elsewhere, or locked (error -20675)"),
+        (-21001, "too many verification codes from this address (error -21001)"),
+    ] {
+        for fault in [CloudFault::Code(refusal), CloudFault::NestedCode(refusal)] {
+            let home = home().await;
+            home.cloud().account(|account| account.two_step = true);
+            let cloud = client(&home, SECRET_KEY);
+            let password = || Secret::new(HomeOptions::ACCOUNT.1.to_owned());
+            cloud.login(password()).await.unwrap_err();
+            let two_step = cloud.two_step().unwrap();
+            home.cloud().fail(Some(Method::CheckCode), Times::Always, fault);
+            let code = Secret::new("123456".to_owned());
+            let typed = cloud.login_with_code(password(), &two_step, CodeBy::Email, code).await;
+            let shown = typed.unwrap_err().to_string();
+            assert!(!shown.contains('\n') && !shown.contains("123456"), "{shown}");
+            for _ in 0..3 {
+                ask(&home, &cloud, 0, ON).await.unwrap_err();
+            }
+            let status = format!("{:?}", cloud.status());
+            assert!(status.contains(said), "{status}");
+            let counts = [Method::Login, Method::CheckCode].map(|method| home.cloud().calls(method));
+            assert_eq!(counts, [1, 1], "{refusal}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_code_that_cannot_be_sent_is_told_and_a_cloud_that_has_sent_it_with_the_login_is_believed() {
     let home = home().await;
     let cloud = client(&home, SECRET_KEY);
@@ -230,4 +276,50 @@ async fn a_search_for_the_host_that_fails_is_made_again_at_the_next_call() {
         cloud.rearm(None).await;
         assert_eq!(ask(&home, &cloud, 0, ON).await, Ok(Reply::Done), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_search_for_the_host_that_fails_is_not_made_for_each_call() {
+    for fault in [CloudFault::Close, CloudFault::Html, CloudFault::Status(503), CloudFault::Code(-1)] {
+        let home = home().await;
+        let cloud = client(&home, SECRET_KEY);
+        home.cloud().fail(Some(Method::AccountHost), Times::Always, fault.clone());
+        for _ in 0..20 {
+            ask(&home, &cloud, 0, ON).await.unwrap_err();
+        }
+        let calls: Vec<_> = home.cloud().records().iter().map(|record| record.method).collect();
+        assert_eq!(calls, [Method::AccountHost], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_search_for_the_host_has_the_time_of_the_login_and_calls_share_it() {
+    a_search_ends_once_for_all(CloudFault::Silent).await;
+}
+
+#[tokio::test]
+async fn a_slow_search_for_the_host_has_the_time_of_the_login_and_calls_share_it() {
+    a_search_ends_once_for_all(CloudFault::SlowBytes(Duration::from_secs(2))).await;
+}
+
+async fn a_search_ends_once_for_all(fault: CloudFault) {
+    let home = home().await;
+    let cloud = client(&home, SECRET_KEY);
+    home.cloud().fail(Some(Method::AccountHost), Times::Always, fault);
+    let password = Secret::new(HomeOptions::ACCOUNT.1.to_owned());
+    let login = tokio::spawn({
+        let cloud = cloud.clone();
+        async move { cloud.login(password).await }
+    });
+    until("the host is searched", || home.cloud().calls(Method::AccountHost) == 1).await;
+    let id = home.plug(0).device_id();
+    for _ in 0..3 {
+        let result = cloud.perform(&exchange(&id, ON, Duration::from_millis(100))).await.result;
+        assert!(matches!(result, Err(Failure::CloudDown(_))), "{result:?}");
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(60), login).await.unwrap();
+    let error = ended.unwrap().unwrap_err().to_string();
+    assert!(error.contains("no answer in time"), "{error}");
+    ask(&home, &cloud, 0, ON).await.unwrap_err();
+    assert_eq!(home.cloud().records().len(), 1);
 }

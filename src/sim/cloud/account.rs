@@ -41,8 +41,8 @@ pub struct SimAccount {
     pub code: String,
     /// Terminals that need no code any more.
     confirmed: Vec<String>,
-    /// The URL that is named instead of its.
-    pub named: Option<String>,
+    /// The URL that each host names instead of its, in the order of the hosts; further hosts name the last one.
+    pub named: Vec<String>,
     /// Locked: a login gets -20661.
     pub locked: bool,
     /// Wrong passwords in a row that lock the account.
@@ -64,7 +64,7 @@ impl SimAccount {
             nests_two_step: false,
             keys: None,
             home: 0,
-            named: None,
+            named: Vec::new(),
             code: "123456".to_owned(),
             confirmed: Vec::new(),
             locked: false,
@@ -142,7 +142,7 @@ impl AccountServer {
             return CallResult::Now(refusal);
         }
         let answer = match call.method {
-            Method::AccountHost => Ok(json!({"accountStatus": 1, "appServerUrl": self.home_url()})),
+            Method::AccountHost => Ok(json!({"accountStatus": 1, "appServerUrl": self.home_url(call.host)})),
             Method::Login => self.login(call.params, call.is_second),
             Method::SendCode => self.send_code(call.params),
             Method::CheckCode => self.check_code(call.params),
@@ -173,7 +173,7 @@ impl AccountServer {
         }
         if call.host != self.account.home {
             let mut refusal = failure(WRONG_ENTRY);
-            refusal["result"] = json!({"appServerUrl": self.home_url()});
+            refusal["result"] = json!({"appServerUrl": self.home_url(call.host)});
             return Some(refusal);
         }
         if call.method != Method::Login {
@@ -202,9 +202,10 @@ impl AccountServer {
         refusal
     }
 
-    fn home_url(&self) -> String {
-        let home = || self.hosts.get(self.account.home).cloned().unwrap_or_default();
-        self.account.named.clone().unwrap_or_else(home)
+    /// The URL that this host names as that of the account.
+    fn home_url(&self, host: usize) -> String {
+        let named = self.account.named.get(host).or(self.account.named.last());
+        named.or(self.hosts.get(self.account.home)).cloned().unwrap_or_default()
     }
 
     /// Voids every token: a request with one gets this error code from now on.
