@@ -31,24 +31,9 @@ need_linker() {
         complain "$gnu-gcc is not installed: apt install gcc-${gnu//_/-} libc6-dev-$arch-cross"
 }
 
-wanted=()
-arguments=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --arch)
-        [ $# -ge 2 ] || complain "--arch needs a value: amd64, arm64 or armhf"
-        wanted=("$2")
-        shift
-        ;;
-    --arch=*) wanted=("${1#*=}") ;;
-    --target | --target=* | --profile | --profile=* | --release)
-        complain "$1 is not for this script: --arch chooses the processor, HS100D_PROFILE the profile"
-        ;;
-    *) arguments+=("$1") ;;
-    esac
-    shift
-done
-processor "${wanted[@]}"
+refused=(--target --profile --release)
+processor_and_further "$@"
+arguments=("${further[@]}")
 
 place=${CARGO_TARGET_DIR:-target}
 # For this machine without --target, so that what cargo has built already is used.

@@ -26,22 +26,8 @@ complain() {
 }
 . contrib/processors.sh
 
-wanted=()
-further=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --arch)
-        [ $# -ge 2 ] || complain "--arch needs a value: amd64, arm64 or armhf"
-        wanted=("$2")
-        shift
-        ;;
-    --arch=*) wanted=("${1#*=}") ;;
-    --target | --target=*) complain "$1 is not for this script: --arch chooses the processor" ;;
-    *) further+=("$1") ;;
-    esac
-    shift
-done
-processor "${wanted[@]}"
+refused=(--target)
+processor_and_further "$@"
 
 # The same commit makes the same package.
 if [ -z "${SOURCE_DATE_EPOCH:-}" ] && seconds=$(git log -1 --format=%ct 2>/dev/null); then
@@ -65,30 +51,6 @@ config() {
         examples/hs100d.toml
 }
 
-# The licence texts of the linked crates, which the package must contain. Of two licences the shorter one; the Apache licence
-# is on every Debian system.
-notices() {
-    local name version licence folder file texts
-    echo "The crates that hs100d is linked with, and their notices."
-    cargo tree --locked --edges normal --prefix none --target "$target" "${features[@]}" --format '{p} {l}' |
-        grep -v '^hs100d ' | sed 's/ (proc-macro)//' | sort -u |
-        while read -r name version licence; do
-            printf '\n==== %s %s: %s\n' "$name" "${version#v}" "$licence"
-            for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$name-${version#v}"; do
-                texts=()
-                for file in "$folder"/{LICEN[CS]E,COPYING,NOTICE,COPYRIGHT,UNLICENSE}*; do
-                    [ ! -f "$file" ] || texts+=("$file")
-                done
-                for file in "${texts[@]}"; do
-                    case $file in *[Aa][Pp][Aa][Cc][Hh][Ee]*) [ "${#texts[@]}" -eq 1 ] || continue ;; esac
-                    printf '\n'
-                    cat "$file"
-                done
-                break
-            done
-        done
-}
-
 cargo deb --version >/dev/null 2>&1 || complain "cargo-deb is not installed: cargo install --locked cargo-deb"
 command -v dpkg-shlibdeps >/dev/null || complain "dpkg-shlibdeps is not installed: apt install dpkg-dev"
 mkdir -p "$made"
@@ -109,5 +71,5 @@ for shell in bash zsh fish; do
 done
 config >"$made/hs100d.toml"
 STATE_DIRECTORY=$PWD/$made/state "$program" --config "$made/hs100d.toml" check >/dev/null
-notices | gzip -9n >"$made/third-party.txt.gz"
+contrib/notices.sh --target "$target" "${features[@]}" | gzip -9n >"$made/third-party.txt.gz"
 cargo deb --locked --no-build --profile "$profile" "${for_target[@]}" "${further[@]}"

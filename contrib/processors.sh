@@ -27,3 +27,29 @@ processor() {
     foreign=no
     [ "$target" = "$host" ] || foreign=yes
 }
+
+# processor_and_further ARGUMENT…: takes `--arch ARCH` out of the arguments and sets the names of that processor; `further` has
+# the others. Those in `refused` would contradict it.
+processor_and_further() {
+    local wanted=() no
+    further=()
+    while [ $# -gt 0 ]; do
+        for no in "${refused[@]}"; do
+            case $1 in "$no" | "$no"=*)
+                complain "$1 is not for this script: --arch chooses the processor, HS100D_PROFILE the profile"
+                ;;
+            esac
+        done
+        case $1 in
+        --arch)
+            [ $# -ge 2 ] || complain "--arch needs a value: amd64, arm64 or armhf"
+            wanted=("$2")
+            shift
+            ;;
+        --arch=*) wanted=("${1#*=}") ;;
+        *) further+=("$1") ;;
+        esac
+        shift
+    done
+    processor "${wanted[@]}"
+}

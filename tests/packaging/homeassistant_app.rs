@@ -221,9 +221,11 @@ fn the_documentation_has_a_section_for_each_option_and_names_each_of_its_fields(
 fn the_image_starts_the_app_says_whether_it_is_well_and_has_the_labels_of_the_config() {
     let text = fs::read_to_string(app("Dockerfile")).unwrap();
     let instructions = instructions(&text);
+    let all = |name: &str| -> Vec<&str> {
+        instructions.iter().filter_map(|line| line.strip_prefix(&format!("{name} "))).collect()
+    };
     let one = |name: &str| {
-        let found: Vec<_> =
-            instructions.iter().filter_map(|line| line.strip_prefix(&format!("{name} "))).collect();
+        let found = all(name);
         assert_eq!(found.len(), 1, "{name}: {found:?}");
         found[0].to_owned()
     };
@@ -240,10 +242,15 @@ fn the_image_starts_the_app_says_whether_it_is_well_and_has_the_labels_of_the_co
     for arch in ARCHITECTURES {
         assert!(text.contains(&format!("hs100d-{arch}")), "how to build for {arch} is not said");
     }
+    let copies = all("COPY");
+    let [program, licences] = copies[..] else { panic!("{copies:?}") };
     assert!(
-        one("COPY").ends_with("hs100d-${BUILD_ARCH} /usr/bin/hs100d"),
+        program.ends_with("hs100d-${BUILD_ARCH} /usr/bin/hs100d"),
         "each processor has a program of its own"
     );
+    for file in ["LICENSE-APACHE", "LICENSE-MIT", "third-party.txt"] {
+        assert!(licences.contains(file), "{file}: {licences}");
+    }
 
     let Some(config) = yaml("hs100d/config.yaml") else { return };
     let labels = one("LABEL");
