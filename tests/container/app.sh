@@ -3,6 +3,7 @@
 # and a broker on loopback, as the Supervisor would start it.
 #
 #     cargo build --locked --profile dist --no-default-features --bin hs100d
+#     contrib/notices.sh --no-default-features > target/dist/third-party.txt
 #     sudo unshare -n tests/container/app.sh target/dist/hs100d [further arguments of `podman build`]
 #
 # It runs in a network namespace of its own, in which it gives loopback the addresses of the Supervisor's network; so only podman
@@ -20,17 +21,8 @@ api=18110 mqtt=18884 page=62001
 us=172.30.32.1 supervisor=172.30.32.2
 children=()
 
-fail() {
-    echo "FAIL: $*" >&2
-    podman logs "$name" 2>&1 | tail -n 30 >&2 || true
-    exit 1
-}
-
-skip() {
-    [ -z "${HS100D_REQUIRE_PEERS:-}" ] || { echo "FAIL: $*" >&2; exit 1; }
-    echo "skipped: $*" >&2
-    exit 0
-}
+engine=podman
+. tests/container/kit.sh
 
 end() {
     podman rm -f "$name" >/dev/null 2>&1 || true
@@ -38,37 +30,13 @@ end() {
     rm -rf "$folder"
 }
 
-within() {
-    local end=$((SECONDS + $1)) what=$2
-    shift 2
-    until "$@"; do
-        [ "$SECONDS" -lt "$end" ] || fail "never seen: $what"
-        sleep 0.2
-    done
-}
-
-says() { podman logs "$name" 2>&1 | grep -qF -- "$1"; }
-inspect() { podman inspect --format "$1" "$name"; }
-
 is_ended() { [ "$(inspect '{{.State.Running}}')" = false ]; }
-
-is_healthy() {
-    # podman leaves the schedule to systemd, which may not be there.
-    podman healthcheck run "$name" >/dev/null 2>&1 && [ "$(inspect '{{.State.Health.Status}}')" = healthy ]
-}
 
 # As the Supervisor does: the host's network, /data, the options in it, a token.
 start() {
     podman rm -f "$name" >/dev/null 2>&1 || true
     podman run -d --name "$name" --network host -v "$folder/data:/data" -v "$folder/config:/config" \
         -e SUPERVISOR_TOKEN="$token" -e SUPERVISOR_API="http://127.0.0.1:$api" hs100d-app >/dev/null
-}
-
-stop() {
-    local before=$SECONDS
-    podman stop -t 30 "$name" >/dev/null
-    [ "$((SECONDS - before))" -lt 30 ] || fail "it was killed"
-    [ "$(inspect '{{.State.ExitCode}}')" = 0 ] || fail "it ended with $(inspect '{{.State.ExitCode}}')"
 }
 
 page() { curl -fsS --max-time 3 --interface "$1" "http://$us:$page/" -H 'X-Ingress-Path: /api/hassio_ingress/abc' 2>/dev/null; }
@@ -82,6 +50,7 @@ ip address add "$us/32" dev lo
 ip address add "$supervisor/32" dev lo
 mkdir "$folder/data" "$folder/config" "$folder/context"
 install -m 755 "$program" "$folder/context/hs100d-amd64"
+cp LICENSE-* "$(dirname "$program")/third-party.txt" "$folder/context"
 podman build --format docker -t hs100d-app -f contrib/homeassistant/hs100d/Dockerfile "$@" "$folder/context" \
     >"$folder/build.log" 2>&1 || fail "$(cat "$folder/build.log")"
 size=$(podman image inspect --format '{{.Size}}' hs100d-app)
@@ -91,10 +60,11 @@ echo "ok: the image is built from its Dockerfile: $((size / 1000000)) MB with it
 echo '{"log": "info", "discovery": "device"}' >"$folder/data/options.json"
 start
 within 60 "a healthy app" is_healthy
+has_notices || fail "the notices of the crates are missing"
 podman exec "$name" /usr/bin/hs100d health | grep -q "plugs online" || fail "health has no line"
 podman exec "$name" /usr/bin/hs100d check >/dev/null || fail "check finds a mistake"
 ! says "$token" || fail "the token is in the log"
-stop
+stop 30
 echo "ok: healthy with options.json alone, and SIGTERM ends it"
 
 python3 tests/container/supervisor.py "$api" "$token" "$mqtt" "$us" "$page" 2>/dev/null &
@@ -117,7 +87,7 @@ else
     echo "skipped: the broker: mosquitto is not installed" >&2
 fi
 within 60 "a healthy app" is_healthy
-stop
+stop 30
 echo "ok: SIGTERM ends it in time"
 
 # An option that is no option.

@@ -15,17 +15,8 @@ confined=(--read-only --cap-drop all --security-opt no-new-privileges)
 # The ports of the host on which the container listens.
 http=18100 mqtt=18883
 
-fail() {
-    echo "FAIL: $*" >&2
-    "$engine" logs "$name" 2>&1 | tail -n 20 >&2 || true
-    exit 1
-}
-
-skip() {
-    [ -z "${HS100D_REQUIRE_PEERS:-}" ] || { echo "FAIL: $*" >&2; exit 1; }
-    echo "skipped: $*" >&2
-    exit 0
-}
+engine=${HS100D_ENGINE:-$(command -v podman || command -v docker || true)}
+. tests/container/kit.sh
 
 end() {
     "$engine" rm -f -v "$name" >/dev/null 2>&1 || true
@@ -33,26 +24,8 @@ end() {
     rm -rf "$folder"
 }
 
-# Waits until a command succeeds.
-within() {
-    local end=$((SECONDS + $1)) what=$2
-    shift 2
-    until "$@"; do
-        [ "$SECONDS" -lt "$end" ] || fail "never seen: $what"
-        sleep 0.2
-    done
-}
-
-says() { "$engine" logs "$name" 2>&1 | grep -qF -- "$1"; }
 lines() { "$engine" logs "$name" 2>&1 | grep -cF -- "$1" || true; }
-inspect() { "$engine" inspect --format "$1" "$name"; }
 answers() { curl -fsS --max-time 2 "http://127.0.0.1:$http$1" >"$folder/answer" 2>/dev/null; }
-
-is_healthy() {
-    # podman leaves the schedule to systemd, which may not be there.
-    if [ "${engine##*/}" = podman ]; then "$engine" healthcheck run "$name" >/dev/null 2>&1 || return 1; fi
-    [ "$(inspect '{{.State.Health.Status}}')" = healthy ]
-}
 
 # Starts a container with these options and the config of the test.
 start() {
@@ -61,7 +34,6 @@ start() {
         -v "$folder/config:/etc/hs100d:ro" "$@" hs100d >/dev/null
 }
 
-engine=${HS100D_ENGINE:-$(command -v podman || command -v docker || true)}
 [ -n "$engine" ] || skip "neither podman nor docker is installed"
 "$engine" image inspect hs100d >/dev/null 2>&1 || skip "no image hs100d: contrib/container/build.sh"
 trap end EXIT
@@ -89,6 +61,7 @@ of_process() { awk -v key="$1:" '$1 == key { print $2; exit }' "/proc/$pid/statu
 [ "$((16#$(of_process CapEff) | 16#$(of_process CapBnd)))" = 0 ] || fail "it has capabilities"
 [ "$(of_process NoNewPrivs)" = 1 ] || fail "it may get new rights"
 awk '$5 == "/" { print $6 }' "/proc/$pid/mountinfo" | grep -q '^ro' || fail "its root can be written"
+has_notices || fail "the notices of the crates are missing"
 if "$engine" run --rm --entrypoint sh hs100d -c true >/dev/null 2>&1; then fail "there is a shell"; fi
 echo "ok: user 9999, no capability, no new rights, a read-only root, no shell"
 
@@ -105,10 +78,7 @@ echo "ok: a reload by SIGHUP, and the old config stays if the new one is wrong"
 
 answers /api/v1/bridge
 instance=$(grep -o '"instance":"[^"]*"' "$folder/answer")
-before=$SECONDS
-"$engine" stop -t 10 "$name" >/dev/null
-[ "$((SECONDS - before))" -lt 10 ] || fail "it was killed after $((SECONDS - before)) s"
-[ "$(inspect '{{.State.ExitCode}}')" = 0 ] || fail "it ended with $(inspect '{{.State.ExitCode}}')"
+stop 10
 start --network host
 within 30 "the page again" answers /api/v1/bridge
 grep -qF "$instance" "$folder/answer" || fail "the state is not kept in the volume"
