@@ -1,14 +1,14 @@
 """A client of the cloud that others wrote: tplink-cloud-api of PyPI, 4.2.1.
 
 Reads its instructions from standard input, so that the password is in no process list:
-{"url", "username", "password", "terminal", "alias"}. Logs in, lists, switches the plug of that name on and off, reads
-it after each, and prints the results as one line of JSON.
+{"url", "username", "password", "terminal", "alias"}. Logs in, and does what cloud_story.py says.
 """
 
 import asyncio
 import json
 import sys
 
+import cloud_story
 from tplinkcloud import TPLinkDeviceManager
 
 
@@ -21,14 +21,7 @@ async def main():
         term_id=task["terminal"],
         tplink_cloud_api_host=task["url"],
     )
-    devices = [device.get_alias() for device in await account.get_devices()]
-    plug = await account.find_device(task["alias"])
-    states = [await plug.is_on()]
-    await plug.power_on()
-    states.append(await plug.is_on())
-    await plug.power_off()
-    states.append(await plug.is_on())
-    print(json.dumps({"devices": devices, "states": states}))
+    await cloud_story.play(account, task["alias"])
 
 
 asyncio.run(main())

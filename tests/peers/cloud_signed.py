@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
+import cloud_story
 from tplinkcloud import TPLinkDeviceManager, client, device_client
 
 task = json.load(sys.stdin)
@@ -27,14 +28,7 @@ async def main():
         tplink_cloud_api_host=task["url"],
         include_tapo=False,
     )
-    devices = [device.get_alias() for device in await account.get_devices()]
-    plug = await account.find_device(task["alias"])
-    states = [await plug.is_on()]
-    await plug.power_on()
-    states.append(await plug.is_on())
-    await plug.power_off()
-    states.append(await plug.is_on())
-    print(json.dumps({"devices": devices, "states": states}))
+    await cloud_story.play(account, task["alias"])
 
 
 asyncio.run(main())

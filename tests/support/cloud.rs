@@ -353,3 +353,22 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
     panic!("waited in vain until {what}");
 }
+
+/// A client of this account. Nobody hears its events, and its tokens are kept in memory.
+pub(crate) fn client_of(options: CloudOptions, tokens: Option<Tokens>) -> Cloud {
+    let (events, _) = mpsc::unbounded_channel();
+    let (store, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
+    Cloud::start(options, TERMINAL, tokens, store, events, memory).unwrap()
+}
+
+/// One exchange with a plug of this home, over the cloud.
+#[cfg(feature = "sim")]
+pub(crate) async fn ask_at_home(
+    home: &hs100d::sim::home::SimHome,
+    cloud: &Cloud,
+    plug: usize,
+    request: Request,
+) -> Result<Reply, Failure> {
+    let id = home.plug(plug).device_id();
+    cloud.perform(&exchange(&id, request, Duration::from_secs(10))).await.result
+}

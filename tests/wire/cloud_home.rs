@@ -3,10 +3,9 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::cloud::{self, MemoryTokenStore, TERMINAL, exchange, until};
+use crate::support::cloud::{self, ask_at_home as ask, client_of, exchange, until};
 use hs100d::bridge::event::CloudStatus;
 use hs100d::model::{Failure, RelayState};
 use hs100d::secret::Secret;
@@ -15,9 +14,7 @@ use hs100d::sim::fault::{CloudLink, SwitchAndReadFault};
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::request::AppIdentity;
-use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::{Cloud, CloudOptions, Tokens};
-use tokio::sync::mpsc;
 
 /// A home with two plugs in two regions, and a client of its account.
 async fn home() -> (SimHome, Cloud) {
@@ -44,14 +41,7 @@ fn wire_as(home: &SimHome, password: Option<&str>, tokens: Option<Tokens>, app: 
         keys: None,
         ca_file: None,
     };
-    let (events, _) = mpsc::unbounded_channel();
-    let (shared, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
-    Cloud::start(options, TERMINAL, tokens, shared, events, memory).unwrap()
-}
-
-async fn ask(home: &SimHome, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
-    let id = home.plug(plug).device_id();
-    cloud.perform(&exchange(&id, request, Duration::from_secs(10))).await.result
+    client_of(options, tokens)
 }
 
 const ON: Request = Request::SetRelay(RelayState::On);

@@ -4,7 +4,6 @@
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used)] // As in any test.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hs100d::model::{Failure, RelayState};
@@ -14,12 +13,10 @@ use hs100d::sim::cloud::signed::SimKeys;
 use hs100d::sim::home::{HomeOptions, SimHome};
 use hs100d::smarthome::message::{Reply, Request};
 use hs100d::transport::cloud::request::{AppIdentity, CodeBy};
-use hs100d::transport::cloud::session::AccountMemory;
 use hs100d::transport::cloud::signature::AppKeys;
 use hs100d::transport::cloud::{Cloud, CloudOptions};
-use tokio::sync::mpsc;
 
-use crate::support::cloud::{MemoryTokenStore, TERMINAL, exchange, until};
+use crate::support::cloud::{ask_at_home as ask, client_of, exchange, until};
 
 const ACCESS_KEY: &str = "made-up-access-key";
 const SECRET_KEY: &str = "made-up-secret-key";
@@ -48,14 +45,7 @@ fn client(home: &SimHome, secret_key: &str) -> Cloud {
         keys: Some(AppKeys { access_key: secret(ACCESS_KEY), secret_key: secret(secret_key) }),
         ca_file: None,
     };
-    let (events, _) = mpsc::unbounded_channel();
-    let (store, memory) = (Arc::new(MemoryTokenStore::default()), AccountMemory::default());
-    Cloud::start(options, TERMINAL, None, store, events, memory).unwrap()
-}
-
-async fn ask(home: &SimHome, cloud: &Cloud, plug: usize, request: Request) -> Result<Reply, Failure> {
-    let id = home.plug(plug).device_id();
-    cloud.perform(&exchange(&id, request, Duration::from_secs(10))).await.result
+    client_of(options, None)
 }
 
 fn why_stopped(result: Result<Reply, Failure>) -> Box<str> {

@@ -2,7 +2,8 @@
 //! the account has keys, in its second.
 //!
 //! Owns what a test can change while the cloud runs. [`account`] builds the responses, [`rule`] has the faults,
-//! [`signed`] checks signatures, `server` the sockets, `wire` the HTTP. The cloud serves the same plugs as the LAN, through the same handles.
+//! [`signed`] checks signatures, `server` has the sockets, `wire` the HTTP. The cloud serves the same plugs as the LAN,
+//! through the same handles.
 //!
 //! Host 0 is the global entry, where clients log in and list devices. Hosts 1, 2, … are the regions; each has a port,
 //! and each plug belongs to one of them. A passthrough at the wrong host gets -20571, as at the real cloud.

@@ -1,4 +1,5 @@
-//! THE CLOUD: reaches a plug through the account, over TP-Link's API, in its first version or, with the keys of an app, in its second.
+//! THE CLOUD: reaches a plug through the account, over TP-Link's API, in its first version or, with the keys of an app, in its
+//! second.
 //!
 //! ```text
 //!   Cloud ---- perform ---> client ---> http     one call: one token, one POST
@@ -8,10 +9,10 @@
 //!     +-- find, list ---> device_list            one task: which server each plug is connected to
 //! ```
 //!
-//! Below them, without I/O: `session` (the token's life, the status), `outage` (one plug fails or all of them), `request` and
-//! `api` (the messages), `signature`, `account_host` (where the account's own calls go), `codes` (the table of errors), `host` (the hosts that may get a token), `rate_limit` (how often). Nothing
-//! uses the network before the first call, nothing decides about routes, and no secret reaches a log, an error or a `Debug`
-//! text.
+//! `account_host` finds where the account's own calls go. Below them, without I/O: `session` (the token's life, the status),
+//! `outage` (one plug fails or all of them), `request` and `api` (the messages), `signature`, `codes` (the table of errors),
+//! `host` (the hosts that may get a token), `rate_limit` (how often). Nothing uses the network before the first call, nothing
+//! decides about routes, and no secret reaches a log, an error or a `Debug` text.
 
 mod account;
 mod account_host;
