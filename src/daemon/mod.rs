@@ -118,6 +118,7 @@ impl Daemon {
         let cloud = CloudAccount::start(&config, store.token_file(), store.terminal(), &account)?;
         let lan_login = LanLogin::load(&config, &store.hash_file());
         let settings = settings(&mut config, &store);
+        let store_is_due = store.is_due();
         Ok(Self {
             driver: Driver::new(Bridge::new(settings, Instant::now()), cloud, lan_login),
             discovery: config.discovery.clone().map(Discovery::start),
@@ -125,7 +126,8 @@ impl Daemon {
             store,
             account,
             state_dir,
-            save_at: None,
+            // What could not be written when the store was opened.
+            save_at: store_is_due.then(|| Instant::now() + SAVE_AGAIN),
             saving: JoinSet::new(),
             unsaved: Repeated::default(),
             config,

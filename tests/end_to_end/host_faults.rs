@@ -234,6 +234,16 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_home_without_plugs_keeps_its_instance_once_a_full_disk_has_room() {
+    let Some(unshare) = mounts() else { return };
+    let home = home_of(&[]).await;
+    let (scene, disk) = scene_on_disk(Config::of(&home).without("cloud"), &unshare, FULL_DISK).await;
+    scene.daemon.says("state.json cannot be written: No space left on device").await;
+    fs::remove_file(disk.join("filler")).unwrap();
+    is_written(&disk.join("state.json"), "instance").await;
+}
+
+#[tokio::test]
 async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_once_there_is_room() {
     let Some(unshare) = mounts() else { return };
     let home = home_of(&["Lamp", "Fan"]).await;
