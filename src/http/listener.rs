@@ -168,7 +168,6 @@ fn id_of(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use std::os::unix::net::UnixListener as StdListener;
 

@@ -203,7 +203,6 @@ pub(super) fn with_security_headers(mut response: Response) -> Response {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::net::SocketAddr;

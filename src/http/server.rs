@@ -254,7 +254,6 @@ async fn until(moment: Option<Instant>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use std::convert::Infallible;
     use std::pin::Pin;
