@@ -37,7 +37,7 @@ pub fn hold(input: &[u8]) {
                 fits_a_line(warning, LONGEST_COMPLAINT);
             }
         }
-        Err(Invalid { lines }) => {
+        Err(Invalid { lines, .. }) => {
             assert!((1..=MOST_COMPLAINTS).contains(&lines.len()), "{lines:?}");
             lines.iter().for_each(|line| fits_a_line(line, LONGEST_COMPLAINT));
         }
@@ -47,7 +47,7 @@ pub fn hold(input: &[u8]) {
 
 fn read(text: &str) -> Result<Config, Invalid> {
     let place = ConfigPath::Named(PathBuf::from("/nonexistent/hs100d.toml"));
-    Config::read(text, &place, &Environment::of([]))
+    Config::read(text, &place, &Environment::of([("SITE", "north"), ("ODD", "a+b/c")]))
 }
 
 fn config_holds(config: &Config) {
@@ -119,7 +119,8 @@ fn lies_within(duration: Duration, least: u128, most: u128) {
 fn is_read_back(config: &Config) {
     let text = written(config);
     let again = read(&text).unwrap_or_else(|invalid| panic!("{invalid}\nin\n{text}"));
-    let without_warnings = Config { warnings: config.warnings.clone(), ..again };
+    let (warnings, diagnostics) = (config.warnings.clone(), config.diagnostics.clone());
+    let without_warnings = Config { warnings, diagnostics, ..again };
     assert!(without_warnings == *config, "{without_warnings:#?}\nis not\n{config:#?}\nof\n{text}");
 }
 
@@ -172,12 +173,12 @@ fn written(config: &Config) -> String {
     if let Some(account) = config.lan_account.as_ref().filter(|account| !is_clouds(account)) {
         put(&mut out, "local.username", text(&account.username));
         let password = account.password.as_ref().filter(|_| account.table == LanAccount::LOCAL);
-        put_some(&mut out, "local.password", password.map(|password| text(password.expose())));
+        put_some(&mut out, "local.password", password.map(|password| secret(password.expose())));
     }
     if let Some(cloud) = &config.cloud {
         put(&mut out, "cloud.username", text(&cloud.options.username));
         let password = cloud.options.password.as_ref();
-        put_some(&mut out, "cloud.password", password.map(|password| text(password.expose())));
+        put_some(&mut out, "cloud.password", password.map(|password| secret(password.expose())));
         put(&mut out, "cloud.url", text(&cloud.options.url));
         put(&mut out, "cloud.poll_interval", time(cloud.poll_interval));
     }
@@ -189,14 +190,15 @@ fn written(config: &Config) -> String {
 }
 
 fn mqtt(config: &Config, out: &mut String) {
+    put_some(out, "mqtt.instance", config.instance.as_deref().map(text));
     put_some(out, "mqtt.client_id", config.client_id.as_deref().map(text));
     put(out, "mqtt.base_topic", text(&config.base_topic));
     match &config.broker {
         BrokerConfig::Embedded { listen, users } => {
             put(out, "broker.listen", text(&listen.to_string()));
-            let pair = |(key, value): (&str, &str)| (key.to_owned(), text(value));
+            let pair = |(key, value): (&str, Value)| (key.to_owned(), value);
             let users = users.iter().map(|user| {
-                let pairs = [("name", &*user.name), ("password", user.password.expose())];
+                let pairs = [("name", text(&user.name)), ("password", secret(user.password.expose()))];
                 Value::Table(pairs.map(pair).into_iter().collect())
             });
             put(out, "broker.user", Value::Array(users.collect()));
@@ -207,7 +209,7 @@ fn mqtt(config: &Config, out: &mut String) {
             let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             put(out, "mqtt.url", text(&format!("{scheme}://{host}:{port}")));
             put_some(out, "mqtt.username", username.as_deref().map(text));
-            put_some(out, "mqtt.password", password.as_ref().map(|password| text(password.expose())));
+            put_some(out, "mqtt.password", password.as_ref().map(|password| secret(password.expose())));
             let tls = tls.clone().unwrap_or_default();
             let (cert, key) = tls.client.unzip();
             let files = [("ca_file", tls.ca_file), ("client_cert_file", cert), ("client_key_file", key)];
@@ -240,7 +242,13 @@ fn put_some(out: &mut String, key: &str, value: Option<Value>) {
     value.into_iter().for_each(|value| put(out, key, value));
 }
 
+/// Whatever looks like a placeholder is none.
 fn text(text: &str) -> Value {
+    text.replace("${", "$${").into()
+}
+
+/// Secrets have no placeholders.
+fn secret(text: &str) -> Value {
     text.into()
 }
 

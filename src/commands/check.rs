@@ -1,10 +1,11 @@
 //! `check`: checks the config and prints what the daemon would do, in words or as JSON. Switches nothing.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::app::AppFiles;
 use super::doctor;
 use super::doctor::report::Report;
 use super::installation::Installation;
@@ -12,14 +13,16 @@ use super::progress::Progress;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{RoutePolicy, RoutePreference};
-use crate::config::{BrokerConfig, CloudConfig, Config};
+use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid};
 use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
 use crate::http::HttpOptions;
-use crate::mqtt::homeassistant::DocumentForm;
+use crate::mqtt::homeassistant::{DocumentForm, HomeAssistantOptions};
 use crate::secret::shortened;
-use crate::store::{self, HashFile, TokenFile};
+use crate::store::{self, HashFile, Store, TokenFile};
 
+/// Ours.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// For a user who may not see how the service logs in.
 const AS_THE_SERVICE: &str = "as the service does";
 
@@ -29,7 +32,7 @@ pub(super) struct Args {
     #[arg(long)]
     pub(super) online: bool,
 
-    /// Print JSON
+    /// Print one JSON document: for the inventory of a fleet
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -42,7 +45,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let installation = match Installation::of(context) {
         Ok(installation) => installation,
         Err(invalid) if args.json => {
-            say(&json(&Mistakes { valid: false, errors: &invalid.lines })?)?;
+            say(&json(&Mistakes::of(&invalid, context))?)?;
             return Err(invalid.into());
         }
         Err(invalid) => return Err(invalid.into()),
@@ -54,7 +57,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
     let mut plan = CheckPlan::of(config, config_path.path(), state_dir);
     plan.options = options.as_deref();
     if let Some(locked_note) = installation.locked_note() {
-        plan.warnings.push(locked_note);
+        plan.warn(locked_note);
         if let Some(cloud) = &mut plan.cloud {
             cloud.login = AS_THE_SERVICE;
         }
@@ -82,15 +85,19 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<(), Failed> {
 #[derive(Debug, Serialize)]
 struct CheckPlan<'a> {
     valid: bool,
+    version: &'static str,
     config: Option<&'a Path>,
     /// Those of the Home Assistant app, which are laid over the config.
     #[serde(skip_serializing_if = "Option::is_none")]
     options: Option<&'a Path>,
     state_dir: &'a Path,
-    broker: BrokerPlan,
-    client_id: &'a str,
+    /// `None` before the first start, if the config has none.
+    instance: Option<String>,
+    client_id: String,
     base_topic: &'a str,
-    homeassistant: &'static str,
+    /// In the order in which they are tried.
+    brokers: Vec<BrokerPlan>,
+    homeassistant: HomeAssistantPlan<'a>,
     local: Option<LocalPlan>,
     discovery: Option<DiscoveryPlan>,
     cloud: Option<CloudPlan>,
@@ -98,7 +105,10 @@ struct CheckPlan<'a> {
     adopt: bool,
     http: Option<HttpPlan>,
     plugs: Vec<PlugPlan>,
-    warnings: Vec<String>,
+    warnings: Vec<Remark>,
+    /// The same in words.
+    #[serde(skip)]
+    warning_lines: Vec<String>,
     /// The result of `--online`.
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<Report>,
@@ -106,18 +116,37 @@ struct CheckPlan<'a> {
 
 /// What is printed instead of a plan.
 #[derive(Debug, Serialize)]
-struct Mistakes<'a> {
+struct Mistakes {
     valid: bool,
-    errors: &'a [String],
+    version: &'static str,
+    config: Option<PathBuf>,
+    errors: Vec<Remark>,
+}
+
+/// A mistake or a warning.
+#[derive(Debug, Serialize)]
+struct Remark {
+    key: Option<String>,
+    line: Option<usize>,
+    text: String,
 }
 
 #[derive(Debug, Serialize)]
 struct BrokerPlan {
     embedded: bool,
-    address: String,
+    /// `None`: the Supervisor will name it.
+    host: Option<String>,
+    port: Option<u16>,
     tls: bool,
     username: Option<String>,
     password: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct HomeAssistantPlan<'a> {
+    discovery: &'static str,
+    discovery_prefix: &'a str,
+    status_topic: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -181,19 +210,19 @@ struct PlugPlan {
 
 impl<'a> CheckPlan<'a> {
     fn of(config: &'a Config, path: Option<&'a Path>, state_dir: &'a Path) -> Self {
-        Self {
+        let instance = config.instance.clone().or_else(|| Store::instance_in(state_dir));
+        let known = instance.as_deref().unwrap_or("<instance>");
+        let mut plan = Self {
             valid: true,
+            version: VERSION,
             config: path,
             options: None,
             state_dir,
-            broker: BrokerPlan::of(&config.broker),
-            client_id: config.client_id.as_deref().unwrap_or("hs100d-<instance>"),
+            client_id: config.client_id.clone().unwrap_or_else(|| format!("hs100d-{known}")),
+            instance,
             base_topic: &config.base_topic,
-            homeassistant: match config.homeassistant.discovery {
-                DocumentForm::Device => "device",
-                DocumentForm::Component => "component",
-                DocumentForm::Off => "off",
-            },
+            brokers: vec![BrokerPlan::of(&config.broker)],
+            homeassistant: HomeAssistantPlan::of(&config.homeassistant),
             local: config.local.enabled.then(|| LocalPlan {
                 port: config.local.port,
                 timeout: show(config.bridge.policy.local_timeout),
@@ -208,9 +237,18 @@ impl<'a> CheckPlan<'a> {
             adopt: config.bridge.adopt,
             http: config.http.as_ref().map(HttpPlan::of),
             plugs: config.bridge.plugs.iter().map(PlugPlan::of).collect(),
-            warnings: config.warnings.iter().cloned().chain(store::exposure(state_dir)).collect(),
+            warnings: Remark::all(config, path),
+            warning_lines: config.warnings.clone(),
             online: None,
-        }
+        };
+        store::exposure(state_dir).into_iter().for_each(|line| plan.warn(line));
+        plan
+    }
+
+    /// Warns of something else than the config.
+    fn warn(&mut self, line: String) {
+        self.warnings.push(Remark::of_line(&line));
+        self.warning_lines.push(line);
     }
 }
 
@@ -224,9 +262,11 @@ impl fmt::Display for CheckPlan<'_> {
             writeln!(f, "options    {}", options.display())?;
         }
         writeln!(f, "state      {}", self.state_dir.display())?;
-        writeln!(f, "broker     {}", self.broker)?;
+        for broker in &self.brokers {
+            writeln!(f, "broker     {broker}")?;
+        }
         writeln!(f, "topics     {}/<plug>/…, as client {}", self.base_topic, self.client_id)?;
-        match self.homeassistant {
+        match self.homeassistant.discovery {
             "off" => writeln!(f, "documents  none for Home Assistant")?,
             form => writeln!(f, "documents  {form} by {form}, for Home Assistant")?,
         }
@@ -252,38 +292,86 @@ impl fmt::Display for CheckPlan<'_> {
         }
         writeln!(f, "plugs      {}", if self.adopt { "all that are found" } else { "only those below" })?;
         self.plugs.iter().try_for_each(|plug| writeln!(f, "  {plug}"))?;
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        self.warning_lines.iter().try_for_each(|line| writeln!(f, "warning: {line}"))?;
         writeln!(f, "The config is valid.")
     }
 }
 
-/// In place of the address.
-const AWAITED: &str = "as the Supervisor names it";
+impl Mistakes {
+    fn of(invalid: &Invalid, context: &Context) -> Self {
+        let path = AppFiles::around(context).map_or_else(|| context.config_path(), |app| app.config_path);
+        let path = path.path();
+        let of_config = invalid.diagnostics.iter().map(|part| Remark::of(part, path));
+        let of_options = invalid.lines.iter().filter(|_| invalid.diagnostics.is_empty());
+        Self {
+            valid: false,
+            version: VERSION,
+            config: path.map(Path::to_owned),
+            errors: of_config.chain(of_options.map(|line| Remark::of_line(line))).collect(),
+        }
+    }
+}
+
+impl Remark {
+    fn all(config: &Config, path: Option<&Path>) -> Vec<Self> {
+        let of_others = config.warnings.len().saturating_sub(config.diagnostics.len());
+        let of_others = config.warnings[..of_others].iter().map(|line| Self::of_line(line));
+        of_others.chain(config.diagnostics.iter().map(|part| Self::of(part, path))).collect()
+    }
+
+    /// One about the file itself names it.
+    fn of(part: &Diagnostic, path: Option<&Path>) -> Self {
+        let key = part.key();
+        let text = match path.filter(|_| key.is_none()) {
+            Some(path) => format!("{}: {}", path.display(), part.text()),
+            None => part.text().to_owned(),
+        };
+        Self { key, line: part.line(), text }
+    }
+
+    /// Of something else than the config.
+    fn of_line(line: &str) -> Self {
+        Self { key: None, line: None, text: line.to_owned() }
+    }
+}
+
+impl<'a> HomeAssistantPlan<'a> {
+    fn of(options: &'a HomeAssistantOptions) -> Self {
+        Self {
+            discovery: match options.discovery {
+                DocumentForm::Device => "device",
+                DocumentForm::Component => "component",
+                DocumentForm::Off => "off",
+            },
+            discovery_prefix: &options.discovery_prefix,
+            status_topic: &options.status_topic,
+        }
+    }
+}
 
 impl BrokerPlan {
     fn of(broker: &BrokerConfig) -> Self {
         match broker {
             BrokerConfig::Embedded { listen, users } => Self {
                 embedded: true,
-                address: listen.to_string(),
+                host: Some(listen.ip().to_string()),
+                port: Some(listen.port()),
                 tls: false,
                 username: users.first().map(|user| user.name.clone()),
                 password: !users.is_empty(),
             },
             BrokerConfig::Awaited { username, password, .. } => Self {
                 embedded: false,
-                address: AWAITED.to_owned(),
+                host: None,
+                port: None,
                 tls: false,
                 username: username.clone(),
                 password: password.is_some(),
             },
             BrokerConfig::Outside { host, port, tls, username, password } => Self {
                 embedded: false,
-                address: if host.contains(':') {
-                    format!("[{host}]:{port}")
-                } else {
-                    format!("{host}:{port}")
-                },
+                host: Some(host.clone()),
+                port: Some(*port),
                 tls: tls.is_some(),
                 username: username.clone(),
                 password: password.is_some(),
@@ -294,15 +382,16 @@ impl BrokerPlan {
 
 impl fmt::Display for BrokerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(host), Some(port)) = (&self.host, self.port) else {
+            return f.write_str("as the Supervisor names it");
+        };
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         if self.embedded {
-            write!(f, "embedded, on {}", self.address)?;
+            write!(f, "embedded, on {address}")?;
             let Some(user) = &self.username else { return Ok(()) };
             return write!(f, ", for its users only, as {user}");
         }
-        if self.address == AWAITED {
-            return f.write_str(AWAITED);
-        }
-        write!(f, "{}://{}", if self.tls { "mqtts" } else { "mqtt" }, self.address)?;
+        write!(f, "{}://{address}", if self.tls { "mqtts" } else { "mqtt" })?;
         match (&self.username, self.password) {
             (Some(user), true) => write!(f, " as {user}, with a password"),
             (Some(user), false) => write!(f, " as {user}, without a password"),

@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_failure_prints_on_its_line_whatever_is_in_it() {
-        let failed = Failed::from(Invalid { lines: vec!["a".to_owned(), "b".to_owned()] });
+        let failed = Failed::from(Invalid::of_lines(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!((failed.exit, failed.lines.len()), (Exit::Config, 2));
         assert_eq!(
             on_one_line("a\u{1b}[2J\u{9b}2J\u{7}\r\nhs100d: b"),

@@ -29,9 +29,9 @@ pub(super) enum Place {
     Option(OptionName),
 }
 
-/// A fault or a warning. Sorts by its place in the file.
+/// A fault or a warning about a config. Sorts by its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Diagnostic {
+pub struct Diagnostic {
     pub(super) place: Option<Place>,
     pub(super) column: Option<usize>,
     pub(super) key: String,
@@ -42,6 +42,28 @@ impl Diagnostic {
     /// About a key that is not in the file.
     pub(super) fn of(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place: None, column: None, key: key.into(), what: what.into() }
+    }
+
+    /// The key, with its table; the name of an option that was laid over the file; `None` if it is about the file.
+    pub fn key(&self) -> Option<String> {
+        let key = match self.place {
+            Some(Place::Option(name)) => name.to_string(),
+            Some(Place::Line(_)) | None => self.key.clone(),
+        };
+        Some(key).filter(|key| !key.is_empty())
+    }
+
+    /// The line of the file, from 1.
+    pub fn line(&self) -> Option<usize> {
+        match self.place {
+            Some(Place::Line(line)) => Some(line),
+            Some(Place::Option(_)) | None => None,
+        }
+    }
+
+    /// What is wrong and what to do, without the place and the key.
+    pub fn text(&self) -> &str {
+        &self.what
     }
 }
 

@@ -6,10 +6,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Place, Spanned, quoted};
 use super::overlay::Overlay;
+use super::placeholders::Placeholders;
 use super::reader::{self, TableReader};
 use super::unknown_keys::KnownKeys;
 use super::url::MqttUrl;
@@ -41,6 +43,8 @@ const CLOUD_AFTER: Span = milliseconds(50, 30_000);
 const COMMAND_TTL: Span = seconds(1, 600);
 /// The longest client id, in characters. Brokers differ in what they accept beyond.
 const NAME_LEN: usize = 128;
+/// The longest instance; a host name has at most 63 characters.
+const INSTANCE_LEN: usize = 64;
 /// The longest name or version of an app; those of TP-Link's apps have 20 characters.
 const APP_LEN: usize = 64;
 /// The most broadcast addresses; more than a home has networks.
@@ -77,8 +81,12 @@ impl File {
     ///
     /// # Errors
     /// All faults, in the order of the file.
-    pub(super) fn read(text: &str, overlay: &Overlay) -> Result<Self, Vec<Diagnostic>> {
-        reader::document(text, overlay, suggest, Self::take).map(|(file, _)| file)
+    pub(super) fn read(
+        text: &str,
+        overlay: &Overlay,
+        placeholders: &Rc<Placeholders>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        reader::document(text, overlay, placeholders, suggest, Self::take).map(|(file, _)| file)
     }
 
     fn take(t: &mut TableReader<'_, '_>) -> Self {
@@ -98,7 +106,10 @@ impl File {
 
 /// Every key that exists.
 pub(super) fn known() -> KnownKeys {
-    reader::document("", &Overlay::default(), suggest, File::take).map(|(_, known)| known).unwrap_or_default()
+    let placeholders = Rc::default();
+    reader::document("", &Overlay::default(), &placeholders, suggest, File::take)
+        .map(|(_, known)| known)
+        .unwrap_or_default()
 }
 
 /// `[mqtt]`
@@ -107,6 +118,7 @@ pub(super) struct Mqtt {
     pub(super) url: Option<Spanned<MqttUrl>>,
     pub(super) username: Option<Spanned<String>>,
     pub(super) password: Password,
+    pub(super) instance: Option<Spanned<String>>,
     pub(super) client_id: Option<Spanned<String>>,
     pub(super) base_topic: Option<Spanned<String>>,
     pub(super) ca_file: Option<Spanned<PathBuf>>,
@@ -120,6 +132,7 @@ impl Mqtt {
             url: t.parsed("url", MqttUrl::read),
             username: t.text("username"),
             password: Password::take(t),
+            instance: t.parsed("instance", instance),
             client_id: t.parsed("client_id", client_id),
             base_topic: t.parsed("base_topic", topic),
             ca_file: t.parsed("ca_file", path),
@@ -242,8 +255,7 @@ impl Local {
             timeout: t.duration("timeout", LOCAL_TIMEOUT),
             poll_interval: t.duration("poll_interval", POLL_INTERVAL),
             energy_interval: t.duration("energy_interval", ENERGY_INTERVAL),
-            // Read as a secret: messages do not quote the e-mail address.
-            username: t.secret("username"),
+            username: t.unquoted("username"),
             password: Password::take(t),
         }
     }
@@ -266,8 +278,7 @@ impl Cloud {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
             place: t.place(),
-            // Read as a secret: messages do not quote the e-mail address.
-            username: t.secret("username"),
+            username: t.unquoted("username"),
             password: Password::take(t),
             url: t.parsed("url", cloud_url),
             app_type: t.parsed("app_type", app_word),
@@ -385,6 +396,18 @@ fn app_word(text: &str) -> Result<String, String> {
     if text.len() > APP_LEN || !text.bytes().all(is_app_byte) {
         return Err(format!(
             "may hold letters, digits, \".\", \"-\" and \"_\", at most {APP_LEN} (is {})",
+            quoted(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A part of the client id and of Home Assistant's ids, in which these characters are distinct.
+fn instance(text: &str) -> Result<String, String> {
+    let is_id_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if text.len() > INSTANCE_LEN || !text.bytes().all(is_id_byte) {
+        return Err(format!(
+            "may hold letters, digits, - and _, at most {INSTANCE_LEN}: write it like \"north\" (is {})",
             quoted(text)
         ));
     }

@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
 use super::current_file::CurrentFile;
 use super::diagnostic::{Diagnostic, Place};
+use super::named_files::NamedFiles;
 use super::overlay::Overlay;
 use super::paths::{ConfigPath, Environment};
+use super::placeholders::Placeholders;
 use super::{Config, Invalid, file, validate};
 use crate::secret::SecretBuf;
 
@@ -51,7 +54,7 @@ impl Config {
         let text = match path.path() {
             Some(file) => {
                 current.set(file);
-                read(file).map_err(|fault| invalid(path, &[fault]))?
+                read(file).map_err(|fault| invalid(path, vec![fault]))?
             }
             None => Zeroizing::default(),
         };
@@ -74,19 +77,21 @@ fn parse(
     overlay: &Overlay,
     current: &CurrentFile,
 ) -> Result<Config, Invalid> {
-    let invalid = |faults: Vec<Diagnostic>| invalid(path, &faults);
-    let file = file::File::read(text, overlay).map_err(invalid)?;
-    let (config, warnings) =
-        validate::validate(file, overlay.is_broker_awaited, path, environment, current).map_err(invalid)?;
-    Ok(Config { warnings: warnings.iter().map(|warning| line(path, warning)).collect(), ..config })
+    let invalid = |faults: Vec<Diagnostic>| invalid(path, faults);
+    let placeholders = Rc::new(Placeholders::new(path, environment, current));
+    let file = file::File::read(text, overlay, &placeholders).map_err(invalid)?;
+    let files = NamedFiles { path, site_file: placeholders.site_file(), environment, current };
+    let (config, warnings) = validate::validate(file, overlay.is_broker_awaited, files).map_err(invalid)?;
+    let lines = warnings.iter().map(|warning| line(path, warning)).collect();
+    Ok(Config { warnings: lines, diagnostics: warnings, ..config })
 }
 
-fn invalid(path: &ConfigPath, faults: &[Diagnostic]) -> Invalid {
+fn invalid(path: &ConfigPath, faults: Vec<Diagnostic>) -> Invalid {
     let mut lines: Vec<String> = faults.iter().take(FAULTS_SHOWN).map(|fault| line(path, fault)).collect();
     if let Some(more) = faults.len().checked_sub(FAULTS_SHOWN + 1) {
         lines.push(format!("{}: and {} more: correct these first", name(path), more + 1));
     }
-    Invalid { lines }
+    Invalid { lines, diagnostics: faults }
 }
 
 /// `FILE:LINE: key: what`, or `FILE: key: what` without a line; what is wrong with an option has no file.

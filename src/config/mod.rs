@@ -8,16 +8,18 @@
 //!     +-----> validate ---> plugs     the values checked together, the defaults
 //! ```
 //!
-//! `load` reads the file and calls both, `current_file` says which file is being read, `url` knows brokers' URLs,
-//! `unknown_keys` and `usual_guesses` what to write instead of a key that does not exist, [`paths`] where the file is,
-//! [`service`] whether the system service is installed. No module below knows that there is a file: each has options of its own.
+//! `load` reads the file and calls both, `placeholders` replaces `${NAME}` in its values, `named_files` reads the files that it
+//! names, `current_file` says which is being read, `url` knows brokers' URLs, `unknown_keys` and `usual_guesses` what to write
+//! instead of a key that does not exist, [`paths`] where the file is, [`service`] whether the system service is installed. No module below knows that there is a file: each has options of its own.
 
 mod current_file;
 mod diagnostic;
 mod file;
 mod load;
+mod named_files;
 mod overlay;
 pub mod paths;
+mod placeholders;
 mod plugs;
 mod reader;
 mod routing;
@@ -39,6 +41,7 @@ use crate::mqtt::{self, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::{cloud, discovery};
 pub use current_file::CurrentFile;
+pub use diagnostic::Diagnostic;
 pub use overlay::{OptionName, Overlay};
 
 /// All settings, defaults included. [`Config::load`] makes it.
@@ -46,7 +49,9 @@ pub use overlay::{OptionName, Overlay};
 pub struct Config {
     /// The broker, and the login there.
     pub broker: BrokerConfig,
-    /// `None`: one is made from the installation's id.
+    /// Names this installation; `None`: the id that was drawn for it, which clones of its disk share.
+    pub instance: Option<String>,
+    /// `None`: one is made from the instance.
     pub client_id: Option<String>,
     /// The first levels of every topic.
     pub base_topic: String,
@@ -68,6 +73,8 @@ pub struct Config {
     pub bridge: bridge::Settings,
     /// One line for each probable mistake, to be logged.
     pub warnings: Vec<String>,
+    /// The last of them, which are about the config and not about what was laid over it, in their parts.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 /// The broker that the daemon uses.
@@ -180,13 +187,27 @@ pub enum MqttChoice {
 /// Why a config cannot be used: one line for each fault, with file, line, key and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Invalid {
-    /// At least one, without an end of line, in the order of the file.
+    /// At least one, without an end of line, in the order of the file; of many the first, and a line that counts the others.
     pub lines: Vec<String>,
+    /// All of them in their parts; empty if they are about something else than the config.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Invalid {
+    /// Faults outside the config.
+    pub fn of_lines(lines: Vec<String>) -> Self {
+        Self { lines, diagnostics: Vec::new() }
+    }
 }
 
 impl Config {
-    /// What the MQTT wing is started with on this machine.
-    pub fn mqtt(&self, instance: &str, state_dir: &Path) -> MqttChoice {
+    /// The name of this installation; `drawn` is the one in its state.
+    pub fn instance<'a>(&'a self, drawn: &'a str) -> &'a str {
+        self.instance.as_deref().unwrap_or(drawn)
+    }
+
+    /// What the MQTT wing is started with on this machine. `drawn` is the installation's id in its state.
+    pub fn mqtt(&self, drawn: &str, state_dir: &Path) -> MqttChoice {
         match &self.broker {
             BrokerConfig::Embedded { listen, users } => MqttChoice::Embedded {
                 broker: broker::BrokerOptions {
@@ -198,7 +219,7 @@ impl Config {
                     // Any of them will do; the other commands use the same one.
                     username: users.first().map(|user| user.name.clone()),
                     password: users.first().map(|user| user.password.clone()),
-                    ..self.link(instance, connectable(listen.ip()).to_string(), listen.port())
+                    ..self.link(drawn, connectable(listen.ip()).to_string(), listen.port())
                 },
             },
             BrokerConfig::Awaited { .. } => MqttChoice::Awaited,
@@ -207,7 +228,7 @@ impl Config {
                     tls: tls.clone(),
                     username: username.clone(),
                     password: password.clone(),
-                    ..self.link(instance, host.clone(), *port)
+                    ..self.link(drawn, host.clone(), *port)
                 })
             }
         }
@@ -224,7 +245,8 @@ impl Config {
         }
     }
 
-    fn link(&self, instance: &str, host: String, port: u16) -> mqtt::MqttSettings {
+    fn link(&self, drawn: &str, host: String, port: u16) -> mqtt::MqttSettings {
+        let instance = self.instance(drawn);
         mqtt::MqttSettings {
             host,
             port,
@@ -234,6 +256,7 @@ impl Config {
             client_id: self.client_id.clone().unwrap_or_else(|| format!("hs100d-{instance}")),
             base_topic: self.base_topic.clone(),
             instance: instance.to_owned(),
+            drawn_instance: drawn.to_owned(),
             homeassistant: self.homeassistant.clone(),
         }
     }

@@ -13,6 +13,11 @@ pub(super) const SYSTEM_CONFIG: &str = "/etc";
 /// The state directory of the system service; also without `$STATE_DIRECTORY` and a home.
 pub(super) const SYSTEM_STATE: &str = "/var/lib/hs100d";
 
+/// The variable with the name of this machine. No shell exports it; it is always the kernel's.
+pub(super) const HOST_NAME: &str = "HOSTNAME";
+/// Names that many machines have.
+const NO_HOST_NAMES: [&str; 3] = ["", "(none)", "localhost"];
+
 /// The config and the state in the container of the Home Assistant app.
 const APP_CONFIG: &str = "/config/hs100d.toml";
 const APP_STATE: &str = "/data";
@@ -42,9 +47,13 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Those of this process.
+    /// Those of this process, with the name of this machine.
     pub(crate) fn of_process() -> Self {
-        Self { variables: std::env::vars_os().collect(), root: None }
+        let mut variables: BTreeMap<_, _> = std::env::vars_os().collect();
+        variables.remove(OsStr::new(HOST_NAME));
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        variables.extend(short_host_name(&name).map(|name| (HOST_NAME.into(), name.into())));
+        Self { variables, root: None }
     }
 
     /// Only these.
@@ -151,6 +160,11 @@ pub(crate) fn app_state_dir(environment: &Environment) -> PathBuf {
     environment.directory("STATE_DIRECTORY").unwrap_or_else(|| environment.system(APP_STATE))
 }
 
+/// The host name without its domain, if no other machine is called the same by default.
+fn short_host_name(name: &str) -> Option<&str> {
+    name.split('.').next().filter(|short| !NO_HOST_NAMES.contains(short))
+}
+
 fn xdg(environment: &Environment, variable: &str, below_home: &str) -> Option<PathBuf> {
     environment
         .directory(variable)
@@ -172,6 +186,23 @@ mod tests {
         ] {
             assert_eq!(state_dir(&environment), Path::new(expected), "{environment:?}");
         }
+    }
+
+    #[test]
+    fn a_host_name_is_short_and_the_machines_own() {
+        for (name, expected) in [
+            ("north", Some("north")),
+            ("north.example.com", Some("north")),
+            ("localhost", None),
+            ("localhost.localdomain", None),
+            ("(none)", None),
+            ("", None),
+        ] {
+            assert_eq!(short_host_name(name), expected, "{name}");
+        }
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let known = Environment::of_process();
+        assert_eq!(known.get(HOST_NAME).and_then(OsStr::to_str), short_host_name(&name));
     }
 
     #[test]

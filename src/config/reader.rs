@@ -6,12 +6,14 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place, Spanned, one_of, quoted, whole_key};
 use super::overlay::Overlay;
+use super::placeholders::{self, Placeholders};
 use super::syntax::LineIndex;
 use super::unknown_keys::{KnownKeys, UnknownKey};
 use crate::duration;
@@ -23,13 +25,16 @@ use crate::secret::Secret;
 pub(super) fn document<T>(
     text: &str,
     overlay: &Overlay,
+    placeholders: &Rc<Placeholders>,
     suggest: Suggest,
     read: impl FnOnce(&mut TableReader<'_, '_>) -> T,
 ) -> Result<(T, KnownKeys), Vec<Diagnostic>> {
     let lines = LineIndex::of(text, overlay.names());
     let (root, errors) = DeTable::parse_recoverable(text);
     let known = KnownKeys::default();
-    let mut state = ReadState { lines, faults: Vec::new(), known, unknown: Vec::new(), suggest };
+    let placeholders = Rc::clone(placeholders);
+    let mut state =
+        ReadState { lines, placeholders, faults: Vec::new(), known, unknown: Vec::new(), suggest };
     // One mistake can cause several errors; the first is the one to correct.
     if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|span| span.start)) {
         // An empty read, to know the keys.
@@ -70,32 +75,46 @@ impl<'t> TableReader<'_, 't> {
         self.parsed(key, |text| Ok(text.to_owned()))
     }
 
-    /// A string that `parse` accepts.
+    /// A string that `parse` accepts, with its placeholders replaced.
     pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<Spanned<T>> {
-        self.text_of(key, |text| parse(&text))
+        let placeholders = Rc::clone(&self.state.placeholders);
+        self.text_of(key, |text, place| replaced(&placeholders, text, place, parse))
+    }
+
+    /// A string that no message quotes, with its placeholders replaced.
+    pub(super) fn unquoted(&mut self, key: &'static str) -> Option<Spanned<Secret>> {
+        self.parsed(key, |text| Ok(Secret::new(text.to_owned())))
+    }
+
+    /// A string that no message quotes. It has no placeholders: a variable is not a place for a secret.
+    pub(super) fn secret(&mut self, key: &'static str) -> Option<Spanned<Secret>> {
+        self.text_of(key, |text, place| {
+            if matches!(place, Place::Line(_)) && placeholders::is_in(&text) {
+                return Err(format!(
+                    "has ${{…}}, which is not replaced in a secret: put the secret into a file of its own and name that \
+                     with {key}_file, or give it as a credential"
+                ));
+            }
+            Ok(Secret::new(text.into_owned()))
+        })
     }
 
     fn text_of<T>(
         &mut self,
         key: &'static str,
-        take: impl FnOnce(Cow<'t, str>) -> Result<T, String>,
+        take: impl FnOnce(Cow<'t, str>, Place) -> Result<T, String>,
     ) -> Option<Spanned<T>> {
-        self.value(key, |value| match value {
+        self.placed_value(key, |value, place| match value {
             DeValue::String(text) if text.is_empty() => {
                 Err("is empty: fill it in, or remove the line".to_owned())
             }
-            DeValue::String(text) => take(text),
+            DeValue::String(text) => take(text, place),
             other => Err(format!("must be text in quotes (is {})", kind(&other))),
         })
-    }
-
-    /// A string that no message quotes.
-    pub(super) fn secret(&mut self, key: &'static str) -> Option<Spanned<Secret>> {
-        self.text_of(key, |text| Ok(Secret::new(text.into_owned())))
     }
 
     pub(super) fn flag(&mut self, key: &'static str) -> Option<Spanned<bool>> {
@@ -150,14 +169,15 @@ impl<'t> TableReader<'_, 't> {
         })
     }
 
-    /// A list of at most `most` strings that `parse` accepts.
+    /// A list of at most `most` strings that `parse` accepts, with their placeholders replaced.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
         most: usize,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Spanned<Vec<T>>> {
-        self.value(key, |value| {
+        let placeholders = Rc::clone(&self.state.placeholders);
+        self.placed_value(key, |value, place| {
             let DeValue::Array(items) = value else {
                 return Err(format!("must be a list in square brackets (is {})", kind(&value)));
             };
@@ -165,7 +185,7 @@ impl<'t> TableReader<'_, 't> {
                 return Err(format!("must hold at most {most} values (holds {})", items.len()));
             }
             let item = |item: toml::Spanned<DeValue<'_>>| match item.into_inner() {
-                DeValue::String(text) => parse(&text),
+                DeValue::String(text) => replaced(&placeholders, text, place, &parse),
                 other => Err(format!("must hold texts in quotes (holds {})", kind(&other))),
             };
             items.into_iter().map(item).collect()
@@ -255,10 +275,18 @@ impl<'t> TableReader<'_, 't> {
         key: &'static str,
         read: impl FnOnce(DeValue<'t>) -> Result<T, String>,
     ) -> Option<Spanned<T>> {
+        self.placed_value(key, |value, _| read(value))
+    }
+
+    fn placed_value<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(DeValue<'t>, Place) -> Result<T, String>,
+    ) -> Option<Spanned<T>> {
         self.state.known.keys.insert((self.name, key));
         let (written_key, value) = self.entries.remove_entry(key)?;
         let place = self.state.lines.place(written_key.span().start);
-        match read(value.into_inner()) {
+        match read(value.into_inner(), place) {
             Ok(value) => Some(Spanned { key: whole_key(self.name, key), place, value }),
             Err(what) => {
                 self.complain(key, place, what);
@@ -280,6 +308,7 @@ impl<'t> TableReader<'_, 't> {
 /// What reading has found so far.
 struct ReadState {
     lines: LineIndex,
+    placeholders: Rc<Placeholders>,
     faults: Vec<Diagnostic>,
     known: KnownKeys,
     unknown: Vec<UnknownKey>,
@@ -310,6 +339,20 @@ impl Unknown<'_> {
     pub(super) fn beside(&self, keys: &[&str]) -> Option<Cow<'_, str>> {
         keys.iter().find_map(|key| word(self.beside.get(*key)?.get_ref()))
     }
+}
+
+/// Parses a text with its placeholders replaced. An option, which is laid over the file, is taken as it is.
+fn replaced<T>(
+    placeholders: &Placeholders,
+    text: Cow<'_, str>,
+    place: Place,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, String> {
+    if matches!(place, Place::Option(_)) {
+        return parse(&text);
+    }
+    let replaced = placeholders.replace(text)?;
+    parse(&replaced.text).map_err(|what| replaced.fault(what))
 }
 
 /// The text of a string, number or flag.
@@ -352,7 +395,7 @@ mod tests {
                 t.duration("poll_interval", Duration::from_secs(1)..=Duration::from_secs(3600))
             });
         };
-        match document(text, &Overlay::default(), |_| None, read) {
+        match document(text, &Overlay::default(), &Rc::default(), |_| None, read) {
             Ok(_) => Vec::new(),
             Err(faults) => faults.iter().map(ToString::to_string).collect(),
         }

@@ -1,14 +1,12 @@
 //! Makes a [`Config`] of the file: checks the values together, and sets the defaults.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::current_file::CurrentFile;
 use super::diagnostic::{Diagnostic, Diagnostics, Place, Spanned, or, quoted};
-use super::paths::{ConfigPath, Environment};
+use super::named_files::NamedFiles;
 use super::routing::{self, EnabledRoutes};
 use super::url::MqttUrl;
 use super::{BrokerConfig, CloudConfig, Config, LanAccount, LocalConfig, file, plugs};
@@ -17,7 +15,6 @@ use crate::bridge::route::RoutePolicy;
 use crate::http::{HttpOptions, Listen};
 use crate::mqtt::topics::is_below;
 use crate::mqtt::{TlsOptions, broker, homeassistant};
-use crate::permissions::FilePermissions;
 use crate::secret::Secret;
 use crate::transport::cloud::request::AppIdentity;
 use crate::transport::cloud::signature::AppKeys;
@@ -47,13 +44,10 @@ const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) fn validate(
     file: file::File,
     is_broker_awaited: bool,
-    path: &ConfigPath,
-    environment: &Environment,
-    current: &CurrentFile,
+    files: NamedFiles<'_>,
 ) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut validator =
-        Validator { is_broker_awaited, path, environment, current, diagnostics: Diagnostics::default() };
-    validator.check_config_file(&file);
+    let mut validator = Validator { is_broker_awaited, files, diagnostics: Diagnostics::default() };
+    validator.files.check_config_file(&mut validator.diagnostics, &file);
     let config = validator.config(file);
     let Diagnostics { mut faults, mut warnings } = validator.diagnostics;
     faults.sort();
@@ -65,10 +59,7 @@ pub(super) fn validate(
 struct Validator<'a> {
     /// The broker is named later, if it is not in the file.
     is_broker_awaited: bool,
-    path: &'a ConfigPath,
-    environment: &'a Environment,
-    /// Set before each file that is read.
-    current: &'a CurrentFile,
+    files: NamedFiles<'a>,
     diagnostics: Diagnostics,
 }
 
@@ -102,6 +93,7 @@ impl Validator<'_> {
         }
         let base_topic = file.mqtt.base_topic.clone().map_or_else(|| "hs100d".to_owned(), |at| at.value);
         Config {
+            instance: file.mqtt.instance.clone().map(|at| at.value),
             client_id: file.mqtt.client_id.clone().map(|at| at.value),
             broker: self.broker(file.mqtt, file.broker),
             homeassistant: self.homeassistant(file.homeassistant, &base_topic),
@@ -114,6 +106,7 @@ impl Validator<'_> {
             ingress: None,
             cloud,
             warnings: Vec::new(),
+            diagnostics: Vec::new(),
         }
     }
 
@@ -139,14 +132,16 @@ impl Validator<'_> {
             None
         };
         let is_anonymous = mqtt.username.is_none();
-        let password = self.password_of_user(mqtt.password, "mqtt", is_anonymous);
+        let password =
+            self.files.password_of_user(&mut self.diagnostics, mqtt.password, "mqtt", is_anonymous);
         BrokerConfig::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
     }
 
     fn awaited(&mut self, mqtt: file::Mqtt) -> BrokerConfig {
         let tls = self.tls(&mqtt);
         let is_anonymous = mqtt.username.is_none();
-        let password = self.password_of_user(mqtt.password, "mqtt", is_anonymous);
+        let password =
+            self.files.password_of_user(&mut self.diagnostics, mqtt.password, "mqtt", is_anonymous);
         BrokerConfig::Awaited { tls, username: mqtt.username.map(|at| at.value), password }
     }
 
@@ -195,7 +190,7 @@ impl Validator<'_> {
             self.fault(missing("broker.user.password_file", "is missing: add it, or password"));
             return None;
         }
-        let password = self.written_password(password)?;
+        let password = self.files.written_password(&mut self.diagnostics, password)?;
         Some(broker::User { name: name?.value, password })
     }
 
@@ -210,11 +205,14 @@ impl Validator<'_> {
     }
 
     fn tls(&mut self, mqtt: &file::Mqtt) -> TlsOptions {
-        let ca_file = mqtt.ca_file.as_ref().map(|at| self.readable(at));
+        let ca_file = mqtt.ca_file.as_ref().map(|at| self.files.readable(&mut self.diagnostics, at));
         let client = match (&mqtt.client_cert_file, &mqtt.client_key_file) {
             (Some(cert), Some(key)) => {
-                let files = (self.readable(cert), self.readable(key));
-                self.guard(key, &files.1, "holds a private key");
+                let files = (
+                    self.files.readable(&mut self.diagnostics, cert),
+                    self.files.readable(&mut self.diagnostics, key),
+                );
+                self.files.guard(&mut self.diagnostics, key, &files.1, "holds a private key");
                 Some(files)
             }
             (Some(cert), None) => {
@@ -239,13 +237,13 @@ impl Validator<'_> {
         let keys = self.app_keys(&written.v2);
         let is_signed = keys.is_some();
         let app_type = if is_signed { AppIdentity::SIGNED_APP_TYPE } else { AppIdentity::APP_TYPE };
-        let ca_file = written.v2.ca_file.as_ref().map(|at| self.readable(at));
+        let ca_file = written.v2.ca_file.as_ref().map(|at| self.files.readable(&mut self.diagnostics, at));
         let url = written.v2.url.filter(|_| is_signed).or(written.url);
         CloudConfig {
             poll_interval: or(written.poll_interval.as_ref(), RoutePolicy::default().cloud_poll_interval),
             options: cloud::CloudOptions {
                 username: written.username.map(|at| at.value.expose().to_owned()).unwrap_or_default(),
-                password: self.password(written.password, "cloud.password"),
+                password: self.files.password(&mut self.diagnostics, written.password, "cloud.password"),
                 url: url.map_or_else(|| CLOUD_URL.to_owned(), |at| at.value),
                 app: AppIdentity {
                     app_type: written.app_type.map_or_else(|| app_type.to_owned(), |at| at.value),
@@ -290,8 +288,13 @@ impl Validator<'_> {
     /// A key in its file, else the credential.
     fn app_key(&mut self, file: Option<&Spanned<PathBuf>>, name: &str, credential: &str) -> Option<Secret> {
         let (key, named) = match file {
-            Some(file) => (self.secret_file(file, "holds a key"), format!("cloud.v2.{name}")),
-            None => (self.credential(credential), format!("credential {credential}")),
+            Some(file) => (
+                self.files.secret_file(&mut self.diagnostics, file, "holds a key"),
+                format!("cloud.v2.{name}"),
+            ),
+            None => {
+                (self.files.credential(&mut self.diagnostics, credential), format!("credential {credential}"))
+            }
         };
         if key.as_ref().is_some_and(|key| !AppKeys::is_key(key)) {
             let what = "is not a key: it should hold one word of ASCII characters, without spaces and commas";
@@ -303,7 +306,7 @@ impl Validator<'_> {
     /// The account of `[local]`, else that of `[cloud]`.
     fn lan_account(&mut self, local: file::Local, cloud: Option<&CloudConfig>) -> Option<LanAccount> {
         let is_nobody = local.username.is_none();
-        let password = self.password_of_user(local.password, "local", is_nobody);
+        let password = self.files.password_of_user(&mut self.diagnostics, local.password, "local", is_nobody);
         let cloud = cloud.map(|cloud| &cloud.options);
         let of_cloud = |username: String| LanAccount {
             username,
@@ -385,8 +388,8 @@ impl Validator<'_> {
 
     fn http(&mut self, written: file::Http) -> Option<HttpOptions> {
         let places = [written.token.place(), written.read_token.place()];
-        let token = self.password(written.token, "http.token");
-        let read_token = self.password(written.read_token, "http.read_token");
+        let token = self.files.password(&mut self.diagnostics, written.token, "http.token");
+        let read_token = self.files.password(&mut self.diagnostics, written.read_token, "http.read_token");
         if !or(written.enabled.as_ref(), true) {
             return None;
         }
@@ -436,147 +439,9 @@ impl Validator<'_> {
             ));
         }
     }
-
-    /// The password of this table, which goes with the user name of the table.
-    fn password_of_user(
-        &mut self,
-        written: file::Password,
-        table: &str,
-        is_anonymous: bool,
-    ) -> Option<Secret> {
-        let goes_with = format!("goes with a user name: add {table}.username");
-        if let (true, Some(fault)) = (is_anonymous, written.fault(&goes_with)) {
-            self.fault(fault);
-        }
-        let credential = format!("{table}.password");
-        let password = self.password(written, &credential);
-        if is_anonymous && password.is_some() {
-            self.warn(Diagnostic::of(
-                format!("{table}.username"),
-                format!("is missing: the credential {credential} is not used without it"),
-            ));
-        }
-        password.filter(|_| !is_anonymous)
-    }
-
-    /// The password in the file, else the credential from systemd.
-    fn password(&mut self, written: file::Password, credential: &str) -> Option<Secret> {
-        if written.text.is_none() && written.file.is_none() {
-            return self.credential(credential);
-        }
-        self.written_password(written)
-    }
-
-    fn written_password(&mut self, written: file::Password) -> Option<Secret> {
-        match (written.text, written.file) {
-            (Some(text), Some(file)) => {
-                self.fault(file.fault(format!("contradicts the one in {}: keep one of the two", text.place)));
-                None
-            }
-            (Some(text), None) => Some(text.value),
-            (None, Some(file)) => self.secret_file(&file, "holds a password"),
-            (None, None) => None,
-        }
-    }
-
-    /// A secret alone in its file; `what` the file holds.
-    fn secret_file(&mut self, at: &Spanned<PathBuf>, what: &str) -> Option<Secret> {
-        let path = self.resolve(&at.value);
-        self.current.set(&path);
-        match Secret::from_file(&path) {
-            Ok(secret) => {
-                self.guard(at, &path, what);
-                Some(secret)
-            }
-            Err(bad) => {
-                self.fault(at.fault(format!("{} {bad}", path.display())));
-                None
-            }
-        }
-    }
-
-    fn credential(&mut self, name: &str) -> Option<Secret> {
-        let directory = Path::new(self.environment.get("CREDENTIALS_DIRECTORY")?);
-        self.current.set(&directory.join(name));
-        Secret::from_credential(directory, name).unwrap_or_else(|bad| {
-            self.fault(Diagnostic::of(format!("credential {name}"), bad.to_string()));
-            None
-        })
-    }
-
-    /// The full path of a file that must be readable.
-    fn readable(&mut self, at: &Spanned<PathBuf>) -> PathBuf {
-        let path = self.resolve(&at.value);
-        self.current.set(&path);
-        if let Err(error) = std::fs::File::open(&path) {
-            self.fault(at.fault(format!("{} cannot be read: {error}: check the path", path.display())));
-        }
-        path
-    }
-
-    /// A relative path starts at the config file: the working directory of a daemon is arbitrary.
-    fn resolve(&self, path: &Path) -> PathBuf {
-        self.path.path().and_then(Path::parent).map_or_else(|| path.to_owned(), |parent| parent.join(path))
-    }
-
-    /// Warns if other users may read or change a file with a secret.
-    fn guard(&mut self, at: &Spanned<PathBuf>, path: &Path, what: &str) {
-        let Some(permissions) = FilePermissions::of(path) else { return };
-        let path = path.display();
-        if permissions.everybody_reads() {
-            self.warn(at.fault(format!("{path} {what} and every user may read it: chmod o-r {path}")));
-        }
-        for reason in other_writers(permissions, &path) {
-            self.warn(at.fault(format!("{path} {what} and {reason}")));
-        }
-    }
-
-    /// The same for the config file, which says where passwords are sent, and for its directory, in which it can be
-    /// replaced.
-    fn check_config_file(&mut self, file: &file::File) {
-        let Some(path) = self.path.path() else { return };
-        let written =
-            [&file.mqtt.password, &file.local.password, &file.http.token, &file.http.read_token].into_iter();
-        let written = written.chain(file.cloud.as_ref().map(|cloud| &cloud.password));
-        let users = file.broker.users.iter().map(|user| &user.password);
-        // One that is an option is not in the file.
-        let in_file = |at: &Spanned<Secret>| matches!(at.place, Place::Line(_));
-        let holds_password = written.chain(users).any(|password| password.text.as_ref().is_some_and(in_file));
-        if let Some(permissions) = FilePermissions::of(path) {
-            if holds_password && permissions.everybody_reads() {
-                let remedy =
-                    format!("holds a password and every user may read it: chmod o-r {}", path.display());
-                self.warn(Diagnostic::of("", remedy));
-            }
-            let reasons: Vec<_> = other_writers(permissions, &path.display()).collect();
-            reasons.into_iter().for_each(|reason| self.warn(Diagnostic::of("", reason)));
-        }
-        // The parent of a bare file name is an empty path.
-        let parent =
-            path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent });
-        if let Some(parent) =
-            parent.filter(|parent| FilePermissions::of(parent).is_some_and(FilePermissions::everybody_writes))
-        {
-            let parent = parent.display();
-            self.warn(Diagnostic::of(
-                "",
-                format!("lies in {parent}, where every user may replace it: chmod o-w {parent}"),
-            ));
-        }
-    }
 }
 
 /// Whether two spellings are of one account: the cloud ignores the case of an e-mail address.
 fn is_same_account(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
-}
-
-/// The other users who may change a file, with the remedy.
-fn other_writers(permissions: FilePermissions, path: &impl fmt::Display) -> impl Iterator<Item = String> {
-    let all_users =
-        permissions.everybody_writes().then(|| format!("every user may change it: chmod o-w {path}"));
-    let foreign = permissions
-        .foreign_owner()
-        .map(|owner| format!("belongs to user {owner}, who may change it: chown root {path}"));
-    all_users.into_iter().chain(foreign)
 }

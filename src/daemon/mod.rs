@@ -54,6 +54,8 @@ const SAVE_AGAIN: Duration = Duration::from_secs(10);
 const FINISH_WITHIN: Duration = Duration::from_millis(1500);
 /// The loop turns at least this often.
 const IDLE: Duration = Duration::from_secs(60);
+/// Why a config with another instance is not used.
+const OTHER_INSTANCE: &str = "mqtt.instance is another one, and this daemon keeps its own: restart it";
 /// The state of a connection before its first report.
 const NOT_CONNECTED_YET: &str = "not connected yet";
 /// The same while no broker is named.
@@ -108,7 +110,7 @@ impl Daemon {
         let choice = config.mqtt(store.instance(), &state_dir);
         let link_state = not_connected(&choice);
         let daemon_info = DaemonInfo {
-            instance: store.instance().into(),
+            instance: config.instance(store.instance()).into(),
             started: Instant::now(),
             cloud_requests: account.requests.clone(),
         };
@@ -372,6 +374,9 @@ impl Daemon {
 
     /// Steps that can fail come first, so that the config is used as a whole or not at all.
     fn follow(&mut self, new: NewConfig) {
+        if new.config.instance != self.config.instance {
+            return self.end_reload(Err(ReloadError::Rejected(OTHER_INSTANCE.to_owned())));
+        }
         let choice = new.config.mqtt(self.store.instance(), &self.state_dir);
         let mut broker = None;
         if !self.frontends.mqtt.runs_with(&choice) {

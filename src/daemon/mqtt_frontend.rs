@@ -294,6 +294,7 @@ mod tests {
             client_id: client_id.to_owned(),
             base_topic: "hs100d".to_owned(),
             instance: "test".to_owned(),
+            drawn_instance: "test".to_owned(),
             homeassistant: HomeAssistantOptions {
                 discovery: DocumentForm::Off,
                 discovery_prefix: "homeassistant".to_owned(),

@@ -24,6 +24,8 @@ pub struct MqttSettings {
     pub base_topic: String,
     /// Stable per installation: the id of the bridge device in Home Assistant.
     pub instance: String,
+    /// The one that was drawn for it, which it had before the config named one. Clones of a disk share it.
+    pub drawn_instance: String,
     /// Discovery payloads.
     pub homeassistant: HomeAssistantOptions,
 }

@@ -22,6 +22,7 @@ pub(super) fn settings(discovery: DocumentForm) -> MqttSettings {
         client_id: "hs100d-test".to_owned(),
         base_topic: "hs100d".to_owned(),
         instance: "test".to_owned(),
+        drawn_instance: "test".to_owned(),
         homeassistant: HomeAssistantOptions {
             discovery,
             discovery_prefix: "homeassistant".to_owned(),
@@ -31,8 +32,12 @@ pub(super) fn settings(discovery: DocumentForm) -> MqttSettings {
 }
 
 pub(super) fn state_with(discovery: DocumentForm) -> MqttState {
+    state_of(&settings(discovery))
+}
+
+pub(super) fn state_of(settings: &MqttSettings) -> MqttState {
     MqttState::new(
-        &settings(discovery),
+        settings,
         IdAllocator::default(),
         Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH },
     )

@@ -102,6 +102,14 @@ impl Store {
         store
     }
 
+    /// The instance in the store; `None` before the first start, or if this user may not read it.
+    pub(crate) fn instance_in(directory: &Path) -> Option<String> {
+        let mut store = Self { hands_off: true, ..Self::fresh(directory) };
+        let undrawn = store.instance.clone();
+        file::look(&directory.join(STATE), |bytes| store.restore(bytes));
+        (store.instance != undrawn).then_some(store.instance)
+    }
+
     /// The terminal UUID that this installation sends to the cloud.
     pub fn terminal(&self) -> Uuid {
         self.terminal

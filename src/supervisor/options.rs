@@ -44,7 +44,7 @@ impl AppOptions {
     /// # Errors
     /// One line for each fault.
     pub(crate) fn load(path: &Path) -> Result<Self, Invalid> {
-        let fault = |what: &str| Invalid { lines: vec![format!("{}: {what}", path.display())] };
+        let fault = |what: &str| Invalid::of_lines(vec![format!("{}: {what}", path.display())]);
         let bytes =
             File::open(path).and_then(|file| SecretBuf::read(file, LARGEST + 1)).map_err(|error| {
                 fault(&format!(
@@ -86,7 +86,7 @@ impl AppOptions {
         if faults.is_empty() {
             Ok(Self { overlay, verbosity, warnings })
         } else {
-            Err(Invalid { lines: faults })
+            Err(Invalid::of_lines(faults))
         }
     }
 }

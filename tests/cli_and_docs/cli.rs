@@ -133,11 +133,85 @@ fn a_bad_config_is_78_with_a_line_for_each_mistake_and_as_json_too() {
 
     let output = hs100d(home.path()).args(["check", "--json"]).env("HS100D_CONFIG", path).output().unwrap();
     let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
-    assert_eq!(
-        (code(&output), &json["valid"], json["errors"].as_array().unwrap().len()),
-        (78, &false.into(), 2)
-    );
+    assert_eq!(code(&output), 78);
+    let expected_json = serde_json::json!({
+        "valid": false,
+        "version": env!("CARGO_PKG_VERSION"),
+        "config": path,
+        "errors": [
+            {"key": "mqtt.uri", "line": 2, "text": "is not known: did you mean `url`?"},
+            {"key": "local.poll_interval", "line": 4, "text": "has no unit: write \"5s\" for seconds, in quotes"},
+        ],
+    });
+    assert_eq!(json, expected_json);
     assert_eq!(err(&output), expected);
+}
+
+/// What the inventory of a fleet reads: the names of the site, its brokers, and no secret.
+#[test]
+fn the_plan_of_a_site_is_one_document() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("c.toml");
+    let text = "[mqtt]\nurl = \"mqtts://broker.lan\"\nusername = \"${SITE}\"\npassword_file = \"mqtt.password\"\n\
+                instance = \"${SITE}\"\nbase_topic = \"plugs/${SITE}\"\n[discovery]\nadopt = false\nlan = false\n";
+    fs::write(&config, text).unwrap();
+    fs::write(home.path().join("mqtt.password"), "hunter2").unwrap();
+    let check = || {
+        let path = config.to_str().unwrap();
+        let output = hs100d(home.path()).args(["check", "--json", "--config", path]).output().unwrap();
+        assert!(!(err(&output) + &out(&output)).contains("hunter2"));
+        (code(&output), serde_json::from_str::<serde_json::Value>(&out(&output)).unwrap())
+    };
+    let (code, plan) = check();
+    assert_eq!((code, &plan["errors"][0]["key"]), (78, &"mqtt.username".into()));
+    fs::write(home.path().join("c.env"), "SITE=north\n").unwrap();
+    let (code, plan) = check();
+    assert_eq!(code, 0);
+    for (key, expected) in [
+        ("valid", true.into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("instance", "north".into()),
+        ("client_id", "hs100d-north".into()),
+        ("base_topic", "plugs/north".into()),
+        ("adopt", false.into()),
+        ("plugs", serde_json::json!([])),
+        ("cloud", serde_json::Value::Null),
+        (
+            "brokers",
+            serde_json::json!([{
+                "embedded": false, "host": "broker.lan", "port": 8883, "tls": true, "username": "north", "password": true,
+            }]),
+        ),
+        (
+            "homeassistant",
+            serde_json::json!({
+                "discovery": "device", "discovery_prefix": "homeassistant", "status_topic": "homeassistant/status",
+            }),
+        ),
+    ] {
+        assert_eq!(plan[key], expected, "{key} of {plan:#}");
+    }
+    let warnings = plan["warnings"].as_array().unwrap();
+    let served = warnings.iter().find(|warning| warning["key"] == "discovery.adopt").unwrap();
+    assert_eq!(
+        (&served["line"], served["text"].as_str().unwrap().starts_with("is false and")),
+        (&8.into(), true)
+    );
+
+    // The drawn instance is known after the first start only.
+    fs::write(&config, "[discovery]\nlan = false\n").unwrap();
+    let (_, plan) = check();
+    assert_eq!(
+        (&plan["instance"], &plan["client_id"]),
+        (&serde_json::Value::Null, &"hs100d-<instance>".into())
+    );
+    let state = home.path().join(".local/state/hs100d");
+    fs::create_dir_all(&state).unwrap();
+    let drawn =
+        r#"{"version":1,"terminal":"6fb1ab35-7b0b-4a0e-8a0e-0d1f6a3c2b11","instance":"0123abcd","plugs":[]}"#;
+    fs::write(state.join("state.json"), drawn).unwrap();
+    let (_, plan) = check();
+    assert_eq!((&plan["instance"], &plan["client_id"]), (&"0123abcd".into(), &"hs100d-0123abcd".into()));
 }
 
 #[test]

@@ -2,5 +2,6 @@
 
 mod config_faults;
 mod config_meaning;
+mod config_placeholders;
 mod store;
 mod upgrade;

@@ -204,6 +204,7 @@ fn every_config_that_an_earlier_version_took_is_taken() {
             };
             private(&directory.path().join(file), text);
         }
+        private(&directory.path().join("hs100d.env"), "SITE=north\n");
         let path = directory.path().join("hs100d.toml");
         private(&path, &fs::read_to_string(&sample).unwrap());
         let loaded = Config::load(&ConfigPath::Named(path), &Environment::default());
@@ -415,6 +416,7 @@ fn mqtt(form: DocumentForm) -> MqttState {
         client_id: "hs100d-test".to_owned(),
         base_topic: "hs100d".to_owned(),
         instance: "0f3a".to_owned(),
+        drawn_instance: "0f3a".to_owned(),
         homeassistant: homeassistant::HomeAssistantOptions {
             discovery: form,
             discovery_prefix: "homeassistant".to_owned(),

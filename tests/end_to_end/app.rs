@@ -477,6 +477,7 @@ async fn the_options_and_the_file_make_one_config() {
         let folder_text = container.folder.path().display().to_string();
         let shown = serde_json::to_string_pretty(&plan).unwrap();
         let shown = shown.replace(&data, "/data").replace(&folder_text, "/config");
+        let shown = shown.replace(env!("CARGO_PKG_VERSION"), "VERSION");
         let path = folder.join(format!("{name}.check.json"));
         if std::env::var_os("HS100D_BLESS").is_some() {
             fs::write(&path, shown + "\n").unwrap();

@@ -312,7 +312,7 @@ async fn a_clock_that_is_set_has_all_times_told_again_whichever_way_it_went() {
         let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(shown.load(Ordering::Relaxed));
         Clock { instant, system: begin + (instant - begun) }
     };
-    let reread = Box::new(|_: &_| Err(hs100d::config::Invalid { lines: vec![] }));
+    let reread = Box::new(|_: &_| Err(hs100d::config::Invalid::of_lines(vec![])));
     let store = Store::open(&setup.state_dir()).0;
     let daemon =
         Daemon::start(config, store, setup.state_dir(), reread, LoginSource::default()).await.unwrap();

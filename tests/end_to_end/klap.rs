@@ -41,7 +41,7 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let (store, complaints) = Store::open(folder.path());
         assert_eq!(complaints, [""; 0]);
-        let reread = Box::new(|_: &_| Err(config::Invalid { lines: vec![] }));
+        let reread = Box::new(|_: &_| Err(config::Invalid::of_lines(vec![])));
         let daemon = Daemon::start(config, store, folder.path().to_owned(), reread, LoginSource::default())
             .await
             .unwrap();

@@ -177,7 +177,7 @@ const LOOP_GOES_ON: &str = "X_TEST=the loop goes on";
 async fn a_daemon_whose_loop_hangs() {
     let Some(path) = std::env::var_os(HANGS) else { return };
     let state_dir = std::path::PathBuf::from(std::env::var_os("STATE_DIRECTORY").unwrap());
-    let reread = Box::new(|_: &_| Err(hs100d::config::Invalid { lines: vec![] }));
+    let reread = Box::new(|_: &_| Err(hs100d::config::Invalid::of_lines(vec![])));
     let config =
         hs100d::config::Config::load(&ConfigPath::Named(path.into()), &Environment::default()).unwrap();
     let store = Store::open(&state_dir).0;

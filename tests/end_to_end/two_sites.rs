@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
 
 use crate::support::e2e::{Config, Daemon, Setup, holds, home_options_of, json_of, sees};
 use crate::support::mqtt::{Brand, Message, Subscriber, TestBroker, has_mosquitto, retained, until_retained};
@@ -29,6 +32,30 @@ struct Site {
 impl Site {
     /// Plugs with the same names as at the other site, at their own loopback addresses and their own port.
     async fn start(base: &'static str, part: u8, broker: u16) -> Self {
+        let named = |config: Config| {
+            config.set("mqtt", "base_topic", base).set("mqtt", "client_id", base.replace('/', "-"))
+        };
+        Self::start_by(&[], base, part, broker, named).await
+    }
+
+    /// The same on a machine with a host name of its own, and with the state of the disk that it was cloned from. The config is
+    /// the same for all of them.
+    async fn start_clone(host: &str, base: &'static str, part: u8, broker: u16) -> Self {
+        let script = format!("echo {host} >/proc/sys/kernel/hostname && exec \"$@\"");
+        let on_host = [&uts().unwrap()[..], &["sh", "-c", &script, "sh"]].concat();
+        let by_host = |config: Config| {
+            config.set("mqtt", "base_topic", "sites/${HOSTNAME}").set("mqtt", "instance", "${HOSTNAME}")
+        };
+        Self::start_by(&on_host, base, part, broker, by_host).await
+    }
+
+    async fn start_by(
+        words: &[&str],
+        base: &'static str,
+        part: u8,
+        broker: u16,
+        named: impl Fn(Config) -> Config,
+    ) -> Self {
         let mut home_options = home_options_of(&PLUGS);
         home_options.first_plug = Ipv4Addr::new(127, 7, part, 1);
         // Device ids are unique, but each simulated home counts from one. The plugs with ids of the other site are
@@ -37,14 +64,15 @@ impl Site {
         home_options.plugs = home_options.plugs.iter().cycle().take(hidden + PLUGS.len()).cloned().collect();
         let home = SimHome::start(home_options).await.unwrap();
         home.plugs()[..hidden].iter().for_each(hide);
-        let config = Config::of(&home)
-            .without("cloud")
-            .at_broker(broker)
-            .set("mqtt", "base_topic", base)
-            .set("mqtt", "client_id", base.replace('/', "-"))
-            .set("local", "poll_interval", "1s");
-        let setup = Setup::new(&config);
-        let daemon = setup.daemon();
+        let config = Config::of(&home).without("cloud").at_broker(broker).set("local", "poll_interval", "1s");
+        let setup = Setup::new(&named(config));
+        let daemon = if words.is_empty() {
+            setup.daemon()
+        } else {
+            fs::create_dir_all(setup.state_dir()).unwrap();
+            fs::write(setup.state_dir().join("state.json"), DISK).unwrap();
+            setup.daemon_by(words)
+        };
         daemon.is_connected().await;
         Self { base, home, setup, daemon, hidden }
     }
@@ -87,6 +115,26 @@ fn own(all: &[Message], base: &str) -> BTreeMap<String, String> {
             || (seen.topic.starts_with("homeassistant/") && seen.payload.contains(&format!("\"{base}/")))
     };
     all.iter().filter(is_own).map(|seen| (seen.topic.clone(), seen.payload.clone())).collect()
+}
+
+/// The state on the disk that machines were cloned from: the drawn instance, and what it is called in the cloud.
+const DISK: &str =
+    r#"{"version":1,"terminal":"6fb1ab35-7b0b-4a0e-8a0e-0d1f6a3c2b11","instance":"0123abcd","plugs":[]}"#;
+
+/// The command prefix for a host name of its own, if that is allowed: as root, or as root of a user namespace.
+fn uts() -> Option<Vec<&'static str>> {
+    let works = |words: &&[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(*words).args(["sh", "-c", "echo north >/proc/sys/kernel/hostname"]);
+        command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let ways: [&[&str]; 2] = [&["--uts"], &["--map-root-user", "--uts"]];
+    let Some(way) = ways.into_iter().find(works) else {
+        // Prints past the test harness, which hides the output of a passing test.
+        let _ = writeln!(std::io::stderr(), "skipped: no host name may be set here");
+        return None;
+    };
+    Some([&["unshare"], way].concat())
 }
 
 /// Two plugs with state, info, availability and discovery payload; a bridge with state, info and discovery payload.
@@ -146,6 +194,38 @@ async fn two_sites_at_one_broker_do_not_touch_each_other() {
     subscriber.publish(&south.topic("lamp/set"), "ON");
     sees(&subscriber, &south.topic("lamp/result"), json!({"status": "ok"})).await;
     assert!(south.is_lit() && north.is_lit());
+}
+
+#[tokio::test]
+async fn machines_cloned_from_one_disk_are_told_apart_by_their_host_names() {
+    if !has_mosquitto() || uts().is_none() {
+        return;
+    }
+    let broker = TestBroker::start(Brand::Mosquitto).await;
+    let subscriber = Subscriber::connect(broker.port).await;
+    let north = Site::start_clone("north.example.com", "sites/north", 1, broker.port).await;
+    let south = Site::start_clone("south", "sites/south", 2, broker.port).await;
+    for site in [&north, &south] {
+        site.is_shown(&subscriber).await;
+        subscriber.publish(&site.topic("lamp/set"), "ON");
+        sees(&subscriber, &site.topic("lamp/result"), json!({"status": "ok"})).await;
+    }
+    assert!(north.is_lit() && south.is_lit());
+    let is_whole = |all: &[Message]| [&north, &south].iter().all(|site| own(all, site.base).len() == KEPT);
+    let all = until_retained(broker.port, "both sites", is_whole).await;
+    assert_eq!(all.len(), 2 * KEPT, "and nothing else: {all:#?}");
+    assert_eq!(entities(&all).len(), 2 * entities(&of(&all, north.base)).len(), "no id is used twice");
+    for site in [&north, &south] {
+        let host = site.base.strip_prefix("sites/").unwrap();
+        let own = own(&all, site.base);
+        let info: Value = serde_json::from_str(&own[&site.topic("bridge/info")]).unwrap();
+        assert_eq!(info["instance"], host);
+        assert!(own.contains_key(&format!("homeassistant/device/hs100d_{host}/config")), "{own:#?}");
+        // A second client with the same id would have ended the connection of the first.
+        let connects =
+            site.daemon.lines().iter().filter(|line| line.contains("connected to the broker")).count();
+        assert_eq!(connects, 1, "{:#?}", site.daemon.lines());
+    }
 }
 
 fn of(all: &[Message], base: &str) -> Vec<Message> {

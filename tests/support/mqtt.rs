@@ -237,6 +237,7 @@ pub(crate) fn options(port: u16) -> MqttSettings {
         client_id: "hs100d-test".to_owned(),
         base_topic: "home/hs100d".to_owned(),
         instance: "test".to_owned(),
+        drawn_instance: "test".to_owned(),
         homeassistant: homeassistant::HomeAssistantOptions {
             discovery: DocumentForm::Device,
             discovery_prefix: "homeassistant".to_owned(),

@@ -204,6 +204,7 @@ fn options() -> MqttSettings {
         client_id: "hs100d-steady".to_owned(),
         base_topic: "hs100d".to_owned(),
         instance: "steady".to_owned(),
+        drawn_instance: "steady".to_owned(),
         homeassistant: homeassistant::HomeAssistantOptions {
             discovery: DocumentForm::Device,
             discovery_prefix: "homeassistant".to_owned(),

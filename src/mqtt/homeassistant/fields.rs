@@ -257,4 +257,15 @@ pub(super) struct ReadComponent {
     /// Missing if the document removes the entity.
     #[serde(rename = "uniq_id", alias = "unique_id")]
     pub(super) unique_id: Option<String>,
+    #[serde(rename = "stat_t", alias = "state_topic")]
+    state_topic: Option<String>,
+}
+
+impl ReadDocument {
+    /// Whether the document is about entities that this topic makes available, or that read it.
+    pub(super) fn has_topic(&self, topic: &str) -> bool {
+        let of_components = self.components.values().filter_map(|component| component.state_topic.as_deref());
+        let mut read = of_components.chain(self.state_topic.as_deref());
+        self.availability.iter().any(|a| a.topic == topic) || read.any(|read| read == topic)
+    }
 }

@@ -26,7 +26,8 @@ use crate::mqtt::topics::Topics;
 pub(crate) struct DocumentLifecycle {
     renderer: DiscoveryRenderer,
     topics: Topics,
-    instance: String,
+    /// As the config names it, and as it was drawn.
+    instances: [String; 2],
     plugs: HashMap<PlugName, PlugDocuments>,
     stale: StaleTopics,
     migration: Migration,
@@ -46,14 +47,14 @@ struct PlugDocuments {
 impl DocumentLifecycle {
     /// Puts the documents of the bridge itself into the table.
     pub(crate) fn new(settings: &MqttSettings, topics: Topics, table: &mut RetainedTable) -> Self {
-        let renderer = DiscoveryRenderer::new(&settings.homeassistant, topics.clone(), &settings.instance);
+        let renderer = DiscoveryRenderer::new(settings, topics.clone());
         for Document { topic, payload } in renderer.bridge() {
             table.put(&topic, payload, Priority::Document, QoS::AtLeastOnce);
         }
         Self {
             renderer,
             topics,
-            instance: settings.instance.clone(),
+            instances: [settings.instance.clone(), settings.drawn_instance.clone()],
             plugs: HashMap::new(),
             stale: StaleTopics::default(),
             migration: Migration::default(),
@@ -140,7 +141,8 @@ impl DocumentLifecycle {
 
     /// The search found a retained `bridge/info`.
     pub(crate) fn found_bridge_info(&mut self, payload: &[u8]) {
-        self.stale.is_base_ours = instance_of(payload).is_some_and(|instance| instance == self.instance);
+        self.stale.is_base_ours =
+            instance_of(payload).is_some_and(|instance| self.instances.contains(&instance));
     }
 
     /// The search found the availability of a plug.
@@ -161,7 +163,12 @@ impl DocumentLifecycle {
     /// The search found a retained message that may be a document of ours.
     pub(crate) fn found_document(&mut self, topic: &str, payload: &[u8]) {
         if self.renderer.discovery().is_document(topic)
-            && let Some(found) = RetainedDocument::read(payload, &self.topics, self.renderer.bridge_device())
+            && let Some(found) = RetainedDocument::read(
+                payload,
+                &self.topics,
+                self.renderer.bridge_device(),
+                self.renderer.drawn_bridge_device(),
+            )
         {
             self.stale.add_document(topic, found);
         }
@@ -340,7 +347,8 @@ mod tests {
     use crate::mqtt::homeassistant::DocumentForm;
     use crate::mqtt::state::MqttState;
     use crate::mqtt::test_support::{
-        connected, document, info, message, name, sent, shown, state, state_with, topics, update,
+        connected, document, info, message, name, sent, settings, shown, state, state_of, state_with, topics,
+        update,
     };
     use crate::smarthome::message::OutletDescription;
 
@@ -721,6 +729,39 @@ mod tests {
             for topic in [document('D'), outlet_document(0), outlet_document(1)] {
                 assert_eq!(cleared.contains(&topic), is_cleared, "{topic}: {cleared:#?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_name_in_the_config_replaces_the_drawn_one_and_leaves_clones_of_the_disk_alone() {
+        let earlier = settings(DocumentForm::Device);
+        let named = MqttSettings { instance: "north".to_owned(), ..earlier.clone() };
+        let clone = MqttSettings { base_topic: "south".to_owned(), ..earlier.clone() };
+        // What was at the broker before, and whether it is cleared.
+        for (before, is_cleared) in [(&earlier, true), (&clone, false)] {
+            let mut earlier = state_of(before);
+            earlier.connected();
+            earlier.end_search();
+            update(&mut earlier, Update::Info(name("kettle"), info('A').into()));
+            update(&mut earlier, Update::Availability(name("kettle"), Availability::Online));
+            let mut mqtt = state_of(&named);
+            mqtt.connected();
+            for (topic, payload) in sent(&mut earlier) {
+                mqtt.handle_message(message(&topic, &payload, true), Instant::now());
+            }
+            let info = format!("{}/bridge/info", before.base_topic);
+            mqtt.handle_message(message(&info, r#"{"instance":"test"}"#, true), Instant::now());
+            mqtt.end_search();
+            update(&mut mqtt, Update::Ready);
+            let cleared = cleared(&mut mqtt);
+            for topic in ["homeassistant/device/hs100d_test/config", &document('A')] {
+                assert_eq!(cleared.iter().any(|it| it == topic), is_cleared, "{topic}: {cleared:#?}");
+            }
+            assert_eq!(
+                cleared.iter().any(|it| it == "hs100d/kettle/availability"),
+                is_cleared,
+                "{cleared:#?}"
+            );
         }
     }
 

@@ -8,9 +8,10 @@ use super::fields::{
     AvailabilityTopic, Common, Component, DeviceDocument, DiscoveryDevice, DiscoveryOrigin, Entity,
     EntityDocument, ORIGIN,
 };
-use super::options::{DocumentForm, HomeAssistantOptions};
+use super::options::DocumentForm;
 use crate::bridge::event::PlugInfo;
 use crate::model::PlugName;
+use crate::mqtt::settings::MqttSettings;
 use crate::mqtt::topics::Topics;
 use crate::payload;
 use crate::smarthome::message::DeviceInfo;
@@ -31,6 +32,10 @@ pub(super) struct DiscoveryRenderer {
     discovery: DiscoveryTopics,
     /// The id of the bridge device, which contains the instance.
     bridge: String,
+    /// The same with the instance that was drawn.
+    drawn_bridge: String,
+    /// The bridge device's name in Home Assistant.
+    bridge_name: String,
     topics: Topics,
 }
 
@@ -44,11 +49,15 @@ struct DeviceContent<'a> {
 }
 
 impl DiscoveryRenderer {
-    pub(super) fn new(options: &HomeAssistantOptions, topics: Topics, instance: &str) -> Self {
+    pub(super) fn new(settings: &MqttSettings, topics: Topics) -> Self {
+        let MqttSettings { homeassistant: options, instance, drawn_instance, .. } = settings;
+        let is_named = instance != drawn_instance;
         Self {
             form: options.discovery,
             discovery: DiscoveryTopics::new(&options.discovery_prefix),
             bridge: format!("{ORIGIN}_{}", object_id(instance)),
+            drawn_bridge: format!("{ORIGIN}_{}", object_id(drawn_instance)),
+            bridge_name: if is_named { format!("{ORIGIN} {instance}") } else { ORIGIN.to_owned() },
             topics,
         }
     }
@@ -120,7 +129,7 @@ impl DiscoveryRenderer {
     pub(super) fn bridge(&self) -> Vec<Document> {
         let device = DiscoveryDevice {
             identifiers: [&self.bridge],
-            name: "hs100d",
+            name: &self.bridge_name,
             manufacturer: ORIGIN,
             model: "Bridge to TP-Link smart plugs",
             hw_version: None,
@@ -155,6 +164,11 @@ impl DiscoveryRenderer {
     /// The id of the bridge device.
     pub(super) fn bridge_device(&self) -> &str {
         &self.bridge
+    }
+
+    /// The id that it had before the config named this installation.
+    pub(super) fn drawn_bridge_device(&self) -> &str {
+        &self.drawn_bridge
     }
 
     /// Whether the document at this topic is in the form that is not written now.
@@ -258,21 +272,24 @@ mod tests {
     use crate::bridge::event::OutletInfo;
     use crate::model::{DeviceId, Mac};
     use crate::mqtt::homeassistant::retained::RetainedDocument;
+    use crate::mqtt::test_support;
     use crate::smarthome::message::{DeviceInfo, OutletDescription};
     use serde_json::Value;
 
     fn renderer(form: DocumentForm) -> DiscoveryRenderer {
-        let options = HomeAssistantOptions {
-            discovery: form,
-            discovery_prefix: "homeassistant".to_owned(),
-            status_topic: "homeassistant/status".to_owned(),
-        };
-        DiscoveryRenderer::new(&options, Topics::new("hs100d"), "0f3a")
+        named_renderer(form, "0f3a", "hs100d")
+    }
+
+    /// That of an installation which was drawn as 0f3a, with the name that its config gives it.
+    fn named_renderer(form: DocumentForm, instance: &str, base: &str) -> DiscoveryRenderer {
+        let [instance, drawn_instance] = [instance, "0f3a"].map(str::to_owned);
+        let settings = MqttSettings { instance, drawn_instance, ..test_support::settings(form) };
+        DiscoveryRenderer::new(&settings, Topics::new(base))
     }
 
     /// Reads a document as the installation of this renderer does.
     fn read_by(renderer: &DiscoveryRenderer, payload: &[u8]) -> Option<RetainedDocument> {
-        RetainedDocument::read(payload, &renderer.topics, &renderer.bridge)
+        RetainedDocument::read(payload, &renderer.topics, &renderer.bridge, &renderer.drawn_bridge)
     }
 
     fn kettle() -> PlugName {
@@ -706,7 +723,11 @@ mod tests {
                 let device = if is_plug { renderer.device(&info).unwrap() } else { renderer.bridge.clone() };
                 assert_eq!(found.device, device, "{}", document.topic);
                 // An outlet's document names its strip, so only the base topic identifies the instance.
-                let neighbour = DiscoveryRenderer { bridge: "hs100d_other".to_owned(), ..renderer.clone() };
+                let neighbour = DiscoveryRenderer {
+                    bridge: "hs100d_other".to_owned(),
+                    drawn_bridge: "hs100d_other".to_owned(),
+                    ..renderer.clone()
+                };
                 let found = read_by(&neighbour, &document.payload);
                 assert!(
                     found.is_none_or(|found| found.is_outlet && info.outlet.is_some()),
@@ -715,6 +736,11 @@ mod tests {
                 );
                 let neighbour = DiscoveryRenderer { topics: Topics::new("other"), ..neighbour };
                 assert_eq!(read_by(&neighbour, &document.payload), None);
+                // The installation itself, after its config named it; and a clone of its disk at another base topic.
+                let named = named_renderer(form, "north", "hs100d");
+                assert!(read_by(&named, &document.payload).is_some(), "{}", document.topic);
+                let clone = named_renderer(form, "south", "other");
+                assert_eq!(read_by(&clone, &document.payload), None, "{}", document.topic);
             }
         }
         let renderer = renderer(DocumentForm::Device);
@@ -744,6 +770,17 @@ mod tests {
                 renderer.plug_at("homeassistant/elsewhere", &kettle(), &info, ALL, &none_gone()),
                 None
             );
+        }
+    }
+
+    #[test]
+    fn the_bridge_of_a_named_installation_has_its_name() {
+        for (instance, id, name) in
+            [("0f3a", "hs100d_0f3a", "hs100d"), ("north", "hs100d_north", "hs100d north")]
+        {
+            let bridge = named_renderer(DocumentForm::Device, instance, "hs100d").bridge();
+            let shown: Value = serde_json::from_slice(&bridge[0].payload).unwrap();
+            assert_eq!((&shown["dev"]["ids"][0], &shown["dev"]["name"]), (&id.into(), &name.into()));
         }
     }
 

@@ -24,17 +24,18 @@ pub(super) struct RetainedDocument {
 }
 
 impl RetainedDocument {
-    /// Reads a payload; `None` unless this installation, with this bridge device, wrote it.
-    pub(super) fn read(payload: &[u8], topics: &Topics, bridge: &str) -> Option<Self> {
-        let document: ReadDocument = serde_json::from_slice(payload).ok()?;
-        let device = document.device.identifiers.into_iter().next()?;
+    /// Reads a payload; `None` unless this installation, with this bridge device, wrote it. Before the config named it, its
+    /// bridge device was `drawn`; clones of its disk have the same, with other topics.
+    pub(super) fn read(payload: &[u8], topics: &Topics, bridge: &str, drawn: &str) -> Option<Self> {
+        let mut document: ReadDocument = serde_json::from_slice(payload).ok()?;
+        let device = std::mem::take(&mut document.device.identifiers).into_iter().next()?;
         let via = document.device.via_device.as_deref();
-        let bridge_state = topics.bridge_state();
-        let is_below_our_base = || document.availability.iter().any(|a| a.topic == bridge_state);
+        let is_below_our_base = || document.has_topic(&topics.bridge_state());
         let outlet = via.and_then(|via| device.strip_prefix(via));
         let is_outlet = outlet.is_some_and(|digits| digits.len() == 2) && is_below_our_base();
-        let is_ours =
-            document.origin.name == ORIGIN && (via == Some(bridge) || device == bridge || is_outlet);
+        let is_of = |bridge: &str| via == Some(bridge) || device == bridge;
+        let is_ours = document.origin.name == ORIGIN
+            && (is_of(bridge) || is_outlet || (is_of(drawn) && is_below_our_base()));
         if !is_ours {
             return None;
         }

@@ -134,6 +134,7 @@ impl Link {
             client_id: "hs100d-chaos".to_owned(),
             base_topic: BASE.to_owned(),
             instance: "chaos".to_owned(),
+            drawn_instance: "chaos".to_owned(),
             homeassistant: homeassistant::HomeAssistantOptions {
                 discovery: homeassistant::DocumentForm::Device,
                 discovery_prefix: "homeassistant".to_owned(),
