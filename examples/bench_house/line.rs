@@ -4,9 +4,13 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+
+/// The number of connections so far: two with one client id would end each other.
+static CLIENTS: AtomicU32 = AtomicU32::new(0);
 
 /// A received message.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ impl Line {
         // Version 5, a clean start, no keep-alive, no properties.
         let mut connect = text("MQTT");
         connect.extend([5, 2, 0, 0, 0]);
-        connect.extend(text("bench"));
+        connect.extend(text(&format!("bench-{}", CLIENTS.fetch_add(1, Ordering::Relaxed))));
         stream.write_all(&packet(0x10, &connect))?;
         let mut subscribe = vec![0, 1, 0];
         for filter in filters {

@@ -1,7 +1,7 @@
 //! The large benchmarks: the real daemon, as a process, compared with programs that do only what is measured.
 //!
 //! ```text
-//! cargo run --profile dist --example bench_house                       all of it, a quarter of an hour
+//! cargo run --profile dist --example bench_house                       all of it, half an hour
 //! cargo run --profile dist --example bench_house -- --quick            small and short: only shows that it works
 //! cargo run --profile dist --example bench_house -- --only polls       one bench; --help names them
 //! cargo run --profile dist --example bench_house -- --plugs 2000       fewer plugs than ten thousand
@@ -27,6 +27,7 @@ mod plugs;
 #[allow(dead_code, reason = "the soak does more with it")]
 mod process;
 mod stage;
+mod traffic;
 mod web;
 mod yardsticks;
 
@@ -109,6 +110,8 @@ enum Bench {
     HttpScrape,
     /// Memory and processor time with HTTP and without
     HttpIdle,
+    /// Messages and bytes of 1,000 plugs at the broker, for docs/FLEET.md; takes eleven minutes
+    Traffic,
 }
 
 /// The extent of the measurements.
@@ -184,6 +187,7 @@ async fn measure(bench: Bench, size: &Size, say: Say<'_>) -> Result<Vec<Row>, Fa
         Bench::HttpCommand => web::latency(size, say).await,
         Bench::HttpScrape => web::scrape(size, say).await,
         Bench::HttpIdle => web::idle(size, say).await,
+        Bench::Traffic => traffic::traffic(size, say).await,
     }
 }
 

@@ -6,6 +6,7 @@
 mod support;
 
 mod app;
+mod bridged_brokers;
 mod broker;
 mod broker_faults;
 mod cli;

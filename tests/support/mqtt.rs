@@ -464,6 +464,12 @@ impl Subscriber {
         self.client.try_publish(topic, payload.into(), PublishOptions::at_least_once().retained()).unwrap();
     }
 
+    /// The same for many messages in a row: waits for room.
+    pub(crate) async fn publish_retained_when_possible(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        let options = PublishOptions::at_least_once().retained();
+        within("room", self.client.publish(topic, payload.into(), options)).await.unwrap();
+    }
+
     /// A command with this response topic.
     pub(crate) fn request(&self, topic: &str, payload: &str, answer_to: &str, correlation: &'static [u8]) {
         let properties = PublishProperties {
