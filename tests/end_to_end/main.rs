@@ -13,6 +13,7 @@ mod cli;
 mod discovery;
 mod doctor;
 mod doctor_broker;
+mod fleet_health;
 mod host_faults;
 mod http_api;
 mod http_commands;
