@@ -300,20 +300,29 @@ async fn the_dashboard_uses_only_metrics_and_labels_that_exist() {
     for (number, expression) in all.iter().enumerate() {
         let selectors = selectors(expression);
         assert!(!selectors.is_empty(), "{expression}");
-        let mut known: BTreeSet<&str> = BTreeSet::new();
+        // The scrape configuration of a fleet gives this one.
+        let mut known = BTreeSet::from(["site"]);
         for (name, labels) in selectors {
             let exist = existing.get(name).unwrap_or_else(|| panic!("{name} does not exist: {expression}"));
             known.extend(exist);
-            for label in labels {
+            // The list of the sites is that of all.
+            let is_of_chosen = labels.contains(&"site") || expression.ends_with(", site)");
+            assert!(is_of_chosen, "{name} is not of the chosen sites: {expression}");
+            for label in labels.into_iter().filter(|label| *label != "site") {
                 assert!(exist.contains(label), "{name} has no label {label}: {expression}");
             }
         }
-        for label in groups(expression) {
+        let groups = groups(expression);
+        assert!(
+            !groups.contains(&"plug") || groups.contains(&"site"),
+            "plugs of two sites may have the same name: {expression}"
+        );
+        for label in groups {
             assert!(known.contains(label), "there is no label {label}: {expression}");
         }
         if !expression.starts_with("label_values(") {
             // A dashboard's own variables are no part of the language.
-            let expression = expression.replace("$__rate_interval", "5m").replace("$plug", ".*");
+            let expression = with_all(expression);
             rules += &format!("  - record: dashboard:{number}\n    expr: {}\n", json!(expression));
         }
     }
@@ -327,13 +336,82 @@ async fn the_dashboard_uses_only_metrics_and_labels_that_exist() {
     }
 }
 
+/// An expression of the dashboard while all sites and plugs are chosen.
+fn with_all(expression: &str) -> String {
+    expression.replace("$__rate_interval", "5m").replace("$plug", ".*").replace("$site", ".*")
+}
+
+/// The expression of a panel of the dashboard.
+fn of_panel(dashboard: &Value, title: &str) -> String {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let panel = panels.iter().find(|panel| panel["title"] == title && panel["type"] != "row").unwrap();
+    with_all(panel["targets"][0]["expr"].as_str().unwrap())
+}
+
+/// Prometheus itself computes: two sites have a plug of the same name, and one more has no label, as a single daemon.
+#[test]
+fn the_dashboard_keeps_apart_what_two_sites_call_the_same() {
+    if !has_promtool() {
+        return;
+    }
+    let dashboard: Value = serde_json::from_str(&page("contrib/grafana/hs100d.json")).unwrap();
+    let mut series = Vec::new();
+    for (number, site) in [r#"site="north","#, r#"site="south","#, ""].into_iter().enumerate() {
+        let lamp = format!(r#"{{{site}plug="lamp"}}"#);
+        let info = format!(r#"hs100d_plug_info{{{site}plug="lamp",device_id="{number}"}}"#);
+        series.push(json!({"series": info, "values": "1"}));
+        series.push(
+            json!({"series": format!("hs100d_plug_power_watts{lamp}"), "values": format!("{}", number + 10)}),
+        );
+        series.push(
+            json!({"series": format!("hs100d_plug_online{lamp}"), "values": format!("{}", number % 2)}),
+        );
+        for route in ["local", "cloud"] {
+            let series_of_route = format!(r#"hs100d_plug_route{{{site}plug="lamp",route="{route}"}}"#);
+            let is_used = u8::from((route == "cloud") == (number == 1));
+            series.push(json!({"series": series_of_route, "values": is_used.to_string()}));
+        }
+    }
+    let sample = |labels: &str, value: usize| json!({"labels": labels, "value": value});
+    let of_sites = |values: [usize; 3]| {
+        let labels = [r#"{site="north",plug="lamp"}"#, r#"{site="south",plug="lamp"}"#, r#"{plug="lamp"}"#];
+        labels.iter().zip(values).map(|(labels, value)| sample(labels, value)).collect::<Vec<_>>()
+    };
+    let tests = [
+        ("Power now", vec![sample("{}", 10 + 11 + 12)]),
+        ("Route of each plug", of_sites([1, 2, 1])),
+        ("Plugs offline by site", vec![sample(r#"{site="north"}"#, 1), sample("{}", 1)]),
+        (
+            "Plugs over the cloud by site",
+            vec![sample(r#"{site="north"}"#, 0), sample(r#"{site="south"}"#, 1), sample("{}", 0)],
+        ),
+    ];
+    let tests = tests.map(|(title, expected)| {
+        json!({"expr": of_panel(&dashboard, title), "eval_time": "0m", "exp_samples": expected})
+    });
+    // JSON is YAML as well.
+    let text = json!({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]});
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dashboard.test.yml");
+    fs::write(&file, text.to_string()).unwrap();
+    let mut promtool = Command::new("promtool");
+    promtool.args(["test", "rules"]).arg(&file);
+    run(promtool, "");
+}
+
 #[tokio::test]
-async fn prometheus_accepts_the_config_in_the_page() {
+async fn prometheus_accepts_the_configs_in_the_page() {
     if !has_promtool() {
         return;
     }
     let page = page("docs/METRICS.md");
-    let config = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let configs: Vec<_> =
+        page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(configs.len(), 2);
+    configs.into_iter().for_each(is_accepted);
+}
+
+fn is_accepted(config: &str) {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     fs::write(&token, READ_TOKEN).unwrap();
