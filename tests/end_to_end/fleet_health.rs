@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::support::e2e::{Config, Daemon, Setup, home_options_of};
 use crate::support::mqtt::{Brand, Subscriber, TestBroker, has_mosquitto, until_retained};
-use fleet_health::{Options, run};
+use example::{Options, run};
 use hs100d::sim::home::SimHome;
 
 #[path = "../../examples/fleet_health.rs"]
 #[allow(dead_code, reason = "no test calls main")]
-mod fleet_health;
+mod example;
 
 /// One run of the program: the table, and whether all is well.
 async fn table(options: &Options) -> (Vec<String>, bool) {
