@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 /// The aliases of each site's plugs.
 const PLUGS: [&str; 2] = ["Lamp", "Kettle"];
 
+const PASSWORD: &str = "s3cret";
+
 /// One home and its daemon.
 struct Site {
     base: &'static str,
@@ -226,6 +228,55 @@ async fn machines_cloned_from_one_disk_are_told_apart_by_their_host_names() {
             site.daemon.lines().iter().filter(|line| line.contains("connected to the broker")).count();
         assert_eq!(connects, 1, "{:#?}", site.daemon.lines());
     }
+}
+
+#[tokio::test]
+async fn a_site_works_with_the_rights_in_the_page_and_reaches_no_other() {
+    if !has_mosquitto() {
+        return;
+    }
+    let page = include_str!("../../docs/FLEET.md");
+    let rights = page.split("```acl\n").nth(1).unwrap().split("```").next().unwrap();
+    let broker = TestBroker::with_users(&["north", "south", "fleet"], PASSWORD, rights).await;
+    let fleet = Subscriber::subscribe_to(broker.port, "#", Some(("fleet", PASSWORD))).await;
+    let start = |base: &'static str, part| {
+        let user = base.rsplit('/').next().unwrap();
+        Site::start_by(&[], base, part, broker.port, move |config| {
+            config
+                .set("mqtt", "base_topic", base)
+                .set("mqtt", "username", user)
+                .set("mqtt", "password", PASSWORD)
+                .set("homeassistant", "discovery_prefix", format!("ha/{user}"))
+                .set("homeassistant", "status_topic", format!("ha/{user}/status"))
+        })
+    };
+    let [north, south] = [start("plugs/north", 1).await, start("plugs/south", 2).await];
+    for (site, user) in [(&north, "north"), (&south, "south")] {
+        site.is_shown(&fleet).await;
+        let documents = format!("ha/{user}/device/");
+        let is_document = |seen: &&Message| seen.topic.starts_with(&documents);
+        let all = PLUGS.len() + 1;
+        fleet
+            .until("the documents", |seen| (seen.iter().filter(is_document).count() >= all).then_some(()))
+            .await;
+        fleet.publish(&format!("ha/{user}/status"), "online");
+        site.answers(&fleet, "refresh", json!({})).await;
+        let refused: Vec<_> =
+            site.daemon.lines().into_iter().filter(|line| line.contains(" WARN ")).collect();
+        assert!(refused.is_empty(), "{refused:#?}");
+    }
+
+    // A client with the rights of one site.
+    let client = Subscriber::subscribe_to(broker.port, "#", Some(("south", PASSWORD))).await;
+    for topic in ["plugs/north/lamp/set", "plugs/south/lamp/set"] {
+        client.publish(topic, "ON");
+    }
+    sees(&client, "plugs/south/lamp/result", json!({"status": "ok", "state": "ON"})).await;
+    north.answers(&fleet, "refresh", json!({})).await;
+    assert_eq!((north.is_lit(), south.is_lit()), (false, true));
+    let is_of_north = |seen: &Message| seen.topic.contains("/north/");
+    assert!(!client.messages().iter().any(is_of_north), "{:#?}", client.messages());
+    assert!(fleet.messages().iter().all(|seen| seen.topic != "plugs/north/lamp/set"));
 }
 
 fn of(all: &[Message], base: &str) -> Vec<Message> {
