@@ -16,7 +16,9 @@ use crate::support::mqtt::{
     Message, Subscriber, TestBroker, has_mosquitto, retained, until_retained, within,
 };
 
+const PASSWORD: &str = "s3cret";
 const BASE: &str = "plugs/north";
+const STATUS: &str = "ha/north/status";
 /// At the centre `1` while the bridge stands and `0` while it does not.
 const UPLINK: &str = "plugs/north/uplink";
 /// What a broker answers while the line is cut.
@@ -28,17 +30,28 @@ const HEALED: &str = "healed";
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// The lines of mosquitto's config in the page, for a bridge to this port of loopback without TLS and password.
-fn bridge_lines(port: u16) -> String {
+/// The block of the page in this language.
+fn block(language: &str) -> &'static str {
     let page = include_str!("../../docs/FLEET.md");
-    let block = page.split("```conf\n").nth(1).unwrap().split("```").next().unwrap();
-    let is_for_loopback =
-        |line: &&str| !["bridge_cafile", "remote_username"].iter().any(|key| line.starts_with(key));
-    let lines = block.lines().filter(is_for_loopback).map(|line| match line.strip_prefix("address ") {
-        Some(_) => format!("address 127.0.0.1:{port}\n"),
-        None => format!("{line}\n"),
+    page.split(&format!("```{language}\n")).nth(1).unwrap().split("```").next().unwrap()
+}
+
+/// The lines of the site's broker in the page, with a bridge to this port of loopback without TLS.
+fn bridge_lines(port: u16) -> String {
+    let lines = block("conf").lines().filter(|line| !line.starts_with("bridge_cafile"));
+    let lines = lines.map(|line| match line.split_once(' ').unwrap() {
+        ("address", _) => format!("address 127.0.0.1:{port}\n"),
+        ("remote_username", _) => format!("{line}\nremote_password {PASSWORD}\n"),
+        _ => format!("{line}\n"),
     });
     format!("allow_anonymous true\n{}", lines.collect::<String>())
+}
+
+/// A broker at which the site has the rights in the page, and clients without a name have all.
+async fn centre() -> TestBroker {
+    let rights = format!("topic readwrite #\n{}", block("acl"));
+    let lines = "allow_anonymous true\nmax_queued_messages 0\n";
+    TestBroker::with_users_and(&["north"], PASSWORD, &rights, lines).await
 }
 
 /// A site with three plugs, its broker, and the broker at the centre.
@@ -61,7 +74,7 @@ impl Site {
     /// The lines of the bridge's config as this changes them.
     async fn with(change: impl FnOnce(String) -> String) -> Self {
         let home = home_of(&["Lamp", "Kettle", "Fan"]).await;
-        let centre = TestBroker::mosquitto("allow_anonymous true\nmax_queued_messages 0\n", &[]).await;
+        let centre = centre().await;
         let line = BrokerProxy::start(centre.port).await;
         let near = TestBroker::mosquitto(&change(bridge_lines(line.port())), &[]).await;
         let subscriber = Subscriber::connect(centre.port).await;
@@ -70,6 +83,8 @@ impl Site {
             .without("cloud")
             .at_broker(near.port)
             .set("mqtt", "base_topic", BASE)
+            .set("homeassistant", "discovery_prefix", "ha/north")
+            .set("homeassistant", "status_topic", STATUS)
             .set("local", "poll_interval", "1s");
         let setup = Setup::new(&config);
         let daemon = setup.daemon();
@@ -152,8 +167,7 @@ fn topic_of(rest: &str) -> String {
 /// The retained messages of the site, without what the bridge says of itself.
 fn own(all: &[Message]) -> BTreeMap<String, String> {
     let is_own = |seen: &&Message| {
-        seen.topic != UPLINK
-            && (seen.topic.starts_with(BASE) || seen.topic.starts_with("homeassistant/device/"))
+        seen.topic != UPLINK && (seen.topic.starts_with(BASE) || seen.topic.starts_with("ha/north/device/"))
     };
     all.iter().filter(is_own).map(|seen| (seen.topic.clone(), seen.payload.clone())).collect()
 }
@@ -176,8 +190,8 @@ async fn a_site_is_shown_and_served_across_a_bridge() {
 
     // The response topic and the correlation data of MQTT 5 pass the bridge in both directions.
     let command = r#"{"state":"ON","transaction":1}"#;
-    site.subscriber.request(&topic_of("lamp/set"), command, "answers/me", b"mine");
-    let answer = site.subscriber.receives("answers/me", "ok").await;
+    site.subscriber.request(&topic_of("lamp/set"), command, "answers/north/me", b"mine");
+    let answer = site.subscriber.receives("answers/north/me", "ok").await;
     assert_eq!(answer.correlation.as_deref(), Some(&b"mine"[..]));
     site.result("lamp", 1).await;
     sees(&site.subscriber, &topic_of("lamp/state"), json!({"state": "ON"})).await;
@@ -218,7 +232,7 @@ async fn a_site_is_shown_and_served_across_a_bridge() {
 
     // Who cannot see what is retained lets everything be published again.
     site.subscriber.clear();
-    site.subscriber.publish("homeassistant/status", "online");
+    site.subscriber.publish(STATUS, "online");
     for topic in ["lamp/state", "kettle/info", "fan/availability", "bridge/state"] {
         site.subscriber.receives(&topic_of(topic), "").await;
     }

@@ -130,6 +130,11 @@ impl TestBroker {
 
     /// Mosquitto with these users, all with the same password, written by its own tool.
     pub(crate) async fn with_users(users: &[&str], password: &str, acl: &str) -> Self {
+        Self::with_users_and(users, password, acl, "").await
+    }
+
+    /// The same with additional lines in the config.
+    pub(crate) async fn with_users_and(users: &[&str], password: &str, acl: &str, lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("passwords");
         std::fs::write(&file, "").unwrap();
@@ -141,8 +146,9 @@ impl TestBroker {
             assert!(done.status.success(), "{done:?}");
         }
         let passwords = std::fs::read_to_string(&file).unwrap();
-        let lines = "allow_anonymous false\npassword_file FOLDER/passwords\nacl_file FOLDER/acl\n";
-        Self::mosquitto(lines, &[("passwords", &passwords), ("acl", acl)]).await
+        let lines =
+            format!("allow_anonymous false\npassword_file FOLDER/passwords\nacl_file FOLDER/acl\n{lines}");
+        Self::mosquitto(&lines, &[("passwords", &passwords), ("acl", acl)]).await
     }
 
     pub(crate) fn folder(&self) -> &Path {
