@@ -51,10 +51,13 @@ const ONLINE_AFTER: Duration = Duration::from_secs(3);
 const SEARCH: Duration = Duration::from_secs(2);
 /// How long Home Assistant may take to move entities from one discovery payload to another.
 const MIGRATION: Duration = Duration::from_secs(3);
-/// Home Assistant has everything within ten seconds of its birth message: the wait is `BIRTH_FIRST` to `BIRTH_FIRST` plus
-/// `BIRTH_SPREAD`, since all bridges of a home receive the same birth message.
+/// Home Assistant has everything within ten seconds of its birth message: the documents after `BIRTH_FIRST` to `BIRTH_FIRST`
+/// plus `BIRTH_SPREAD`, since all bridges of a home receive the same birth message, and the states `STATES_AFTER` them.
 const BIRTH_FIRST: Duration = Duration::from_secs(1);
-const BIRTH_SPREAD: Duration = Duration::from_secs(7);
+const BIRTH_SPREAD: Duration = Duration::from_secs(6);
+/// How long Home Assistant may take to subscribe to the states of its new entities. A broker whose nodes do not share what they
+/// retain sends it only those that are published after that.
+const STATES_AFTER: Duration = Duration::from_secs(2);
 /// The most requests of the daemon that are taken before the network has its turn.
 const REQUESTS_AT_ONCE: usize = 1024;
 /// An upper bound for the parts of a packet other than topic, payload and correlation data, in bytes.
@@ -81,8 +84,10 @@ pub(super) struct ConnectionTask {
     reported: Option<Result<(), String>>,
     /// When `bridge/state` turns `online` at the latest; `None` once it has.
     online_at: Option<Instant>,
-    /// When everything is published again for a Home Assistant that has started.
+    /// When the documents are published again for a Home Assistant that has started.
     announce_at: Option<Instant>,
+    /// When the states follow the documents that were published again.
+    show_at: Option<Instant>,
     births: u64,
     shutdown: Option<ShutdownRequest>,
 }
@@ -161,6 +166,7 @@ impl ConnectionTask {
             reported: None,
             online_at: Some(Instant::now() + ONLINE_AFTER),
             announce_at: None,
+            show_at: None,
             births: 0,
             shutdown: None,
         }
@@ -547,6 +553,7 @@ impl ConnectionTask {
         [
             self.online_at,
             self.announce_at,
+            self.show_at,
             connection.resubscribe_at,
             connection.search_until,
             connection.migrated_at,
@@ -568,8 +575,12 @@ impl ConnectionTask {
             self.state.show_online();
         }
         if self.announce_at.take_if(|at| *at <= now).is_some() {
-            tracing::debug!("publishing everything again for Home Assistant, which has started");
+            tracing::debug!("publishing all documents again for Home Assistant, which has started");
             self.state.announce_again();
+            self.show_at = Some(now + STATES_AFTER);
+        }
+        if self.show_at.take_if(|at| *at <= now).is_some() {
+            self.state.show_again();
         }
         if connection.resubscribe_at.take_if(|at| *at <= now).is_some() {
             connection.subscription = None;

@@ -46,6 +46,13 @@ pub(super) enum Priority {
     Cleared,
 }
 
+impl Priority {
+    /// Whether Home Assistant makes its entities from it.
+    pub(super) fn is_of_document(self) -> bool {
+        matches!(self, Self::Document | Self::OutletDocument | Self::ClearedDocument)
+    }
+}
+
 /// A retained message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retained {
@@ -254,13 +261,13 @@ impl RetainedTable {
         for value in self.values.values_mut() {
             value.left_out.take_if(|until| *until == Until::NextConnection);
         }
-        self.send_again();
+        self.send_again(|_| true);
     }
 
-    /// Sends everything that the broker accepts again, for a Home Assistant that has started.
-    pub(super) fn send_again(&mut self) {
+    /// Sends those that the broker accepts again, for a Home Assistant that has started.
+    pub(super) fn send_again(&mut self, is_wanted: impl Fn(Priority) -> bool) {
         for (topic, value) in &mut self.values {
-            if !value.unsent && value.left_out.is_none() {
+            if !value.unsent && value.left_out.is_none() && is_wanted(value.priority) {
                 value.unsent = true;
                 self.unsent[value.priority as usize].push_back(Arc::clone(topic));
             }
@@ -442,7 +449,7 @@ mod tests {
         put(&mut table, "b", "2", Priority::State);
         drain(&mut table);
         table.leave_out("a", Until::NextConnection);
-        table.send_again();
+        table.send_again(|_| true);
         table.put_again("a", b"1".to_vec(), Priority::State, QoS::AtLeastOnce);
         assert_eq!(drain(&mut table), ["b 2"]);
         put(&mut table, "a", "3", Priority::State);

@@ -171,9 +171,14 @@ impl MqttState {
         self.responses.expire(now);
     }
 
-    /// Publishes everything again, for a Home Assistant that has started.
+    /// Publishes the discovery documents again, for a Home Assistant that has started.
     pub fn announce_again(&mut self) {
-        self.retained.send_again();
+        self.retained.send_again(Priority::is_of_document);
+    }
+
+    /// Publishes all but the discovery documents again, for the entities that Home Assistant has made from them.
+    pub fn show_again(&mut self) {
+        self.retained.send_again(|priority| !priority.is_of_document());
     }
 
     /// The broker refused the message at this topic: it is not sent again until it changes or a new connection stands.

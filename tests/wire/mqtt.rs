@@ -601,6 +601,30 @@ async fn home_assistant_hears_everything_again_after_its_birth() {
 }
 
 #[tokio::test]
+async fn the_states_follow_when_home_assistant_has_subscribed_to_them() {
+    for brand in brands() {
+        let broker = TestBroker::start(brand).await;
+        let daemon = Daemon::connected(broker.port).await;
+        daemon.show_plug("kettle");
+        daemon.publish(Update::Ready);
+        let subscriber = Subscriber::connect(broker.port).await;
+        subscriber.receives(&document_topic("kettle"), "hs100d").await;
+        subscriber.receives(&topic("bridge/state"), "online").await;
+        subscriber.clear();
+        subscriber.publish("homeassistant/status", "online");
+        subscriber.receives(&document_topic("kettle"), "hs100d").await;
+        // Some brokers send nothing retained to it. What counts is published after its subscription.
+        let late = Subscriber::subscribe_to(broker.port, &topic("#"), None).await;
+        for name in ["kettle/availability", "kettle/state", "bridge/state"] {
+            let is_live = |all: &[Message]| {
+                all.iter().any(|seen| seen.topic == topic(name) && !seen.retained).then_some(())
+            };
+            late.until(name, is_live).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_plug_that_is_gone_leaves_nothing_behind() {
     for brand in brands() {
         let broker = TestBroker::start(brand).await;

@@ -170,6 +170,9 @@ pub enum Next {
     Announce {
         life: u32,
     },
+    ShowAgain {
+        life: u32,
+    },
     Message {
         connection: u32,
         topic: String,
@@ -199,9 +202,10 @@ impl World {
     pub(super) fn broker_step(&mut self, next: Next) {
         let (life, connection) = (self.life, self.broker.connection);
         let is_current = match &next {
-            Next::Connect { life: it } | Next::Online { life: it } | Next::Announce { life: it } => {
-                *it == life
-            }
+            Next::Connect { life: it }
+            | Next::Online { life: it }
+            | Next::Announce { life: it }
+            | Next::ShowAgain { life: it } => *it == life,
             Next::Subscribed { connection: it }
             | Next::SearchIsOver { connection: it }
             | Next::MovesAreOver { connection: it }
@@ -224,7 +228,9 @@ impl World {
             Next::Announce { .. } => {
                 self.with_mqtt(MqttState::announce_again);
                 self.with_link(|link| link.announces = false);
+                self.link(Duration::from_secs(2), Next::ShowAgain { life });
             }
+            Next::ShowAgain { .. } => self.with_mqtt(MqttState::show_again),
             Next::Message { topic, payload, .. } => self.receive(&topic, &payload),
             Next::Will { .. } if self.broker.is_up => {
                 self.broker.keep("hs100d/bridge/state", &Bytes::from_static(b"offline"));
@@ -476,7 +482,7 @@ impl World {
 
     fn plan_announcement(&mut self) {
         let life = self.life;
-        let wait = self.dice.between(Duration::from_secs(1), Duration::from_secs(8));
+        let wait = self.dice.between(Duration::from_secs(1), Duration::from_secs(7));
         let is_planned = self.daemon.as_ref().is_some_and(|daemon| daemon.link.announces);
         if !is_planned {
             self.with_link(|link| link.announces = true);
