@@ -10,6 +10,7 @@ use hs100d::bridge::route::{RoutePolicy, RoutePreference};
 use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::config::{BrokerConfig, Config, Invalid, LanAccount};
 use hs100d::duration;
+use hs100d::mqtt::BrokerAddress;
 use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::mqtt::topics;
 use hs100d::transport::cloud::host::check_host;
@@ -60,7 +61,17 @@ fn config_holds(config: &Config) {
             assert!(listen.ip().is_loopback() || !users.is_empty(), "{listen}");
             assert!(users.iter().all(|user| !user.name.is_empty() && !user.password.expose().is_empty()));
         }
-        BrokerConfig::Outside { host, port, .. } => assert!(!host.is_empty() && *port != 0),
+        BrokerConfig::Outside { host, port, others, .. } => {
+            let other = others.iter().map(|other| (&other.host, &other.port));
+            let brokers: Vec<_> = std::iter::once((host, port)).chain(other).collect();
+            assert!(
+                brokers.iter().all(|(host, port)| !host.is_empty() && **port != 0) && brokers.len() <= 16
+            );
+            assert!(
+                brokers.iter().enumerate().all(|(n, broker)| !brokers[..n].contains(broker)),
+                "{brokers:?}"
+            );
+        }
         BrokerConfig::Awaited { .. } => panic!("a file alone is read to the end"),
     }
     if let Some(cloud) = &config.cloud {
@@ -204,10 +215,14 @@ fn mqtt(config: &Config, out: &mut String) {
             put(out, "broker.user", Value::Array(users.collect()));
         }
         BrokerConfig::Awaited { .. } => panic!("a file alone is read to the end"),
-        BrokerConfig::Outside { host, port, tls, username, password } => {
+        BrokerConfig::Outside { host, port, others, tls, username, password } => {
             let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
-            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-            put(out, "mqtt.url", text(&format!("{scheme}://{host}:{port}")));
+            let first = BrokerAddress { host: host.clone(), port: *port };
+            let urls: Vec<_> =
+                std::iter::once(&first).chain(others).map(|at| text(&format!("{scheme}://{at}"))).collect();
+            let url =
+                if others.is_empty() { text(&format!("{scheme}://{first}")) } else { Value::Array(urls) };
+            put(out, "mqtt.url", url);
             put_some(out, "mqtt.username", username.as_deref().map(text));
             put_some(out, "mqtt.password", password.as_ref().map(|password| secret(password.expose())));
             let tls = tls.clone().unwrap_or_default();

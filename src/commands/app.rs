@@ -170,6 +170,7 @@ fn name_broker(broker: &mut BrokerConfig, service: BrokerService) {
             None => (service.username, service.password),
         };
         let tls = service.has_tls.then(|| tls.clone());
-        *broker = BrokerConfig::Outside { host: service.host, port: service.port, tls, username, password };
+        let BrokerService { host, port, .. } = service;
+        *broker = BrokerConfig::Outside { host, port, others: Vec::new(), tls, username, password };
     }
 }

@@ -17,6 +17,7 @@ use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid};
 use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
 use crate::http::HttpOptions;
+use crate::mqtt::BrokerAddress;
 use crate::mqtt::homeassistant::{DocumentForm, HomeAssistantOptions};
 use crate::secret::shortened;
 use crate::store::{self, HashFile, Store, TokenFile};
@@ -137,6 +138,9 @@ struct BrokerPlan {
     /// `None`: the Supervisor will name it.
     host: Option<String>,
     port: Option<u16>,
+    /// The other brokers of the list, host and port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<String>,
     tls: bool,
     username: Option<String>,
     password: bool,
@@ -356,6 +360,7 @@ impl BrokerPlan {
                 embedded: true,
                 host: Some(listen.ip().to_string()),
                 port: Some(listen.port()),
+                others: Vec::new(),
                 tls: false,
                 username: users.first().map(|user| user.name.clone()),
                 password: !users.is_empty(),
@@ -364,14 +369,16 @@ impl BrokerPlan {
                 embedded: false,
                 host: None,
                 port: None,
+                others: Vec::new(),
                 tls: false,
                 username: username.clone(),
                 password: password.is_some(),
             },
-            BrokerConfig::Outside { host, port, tls, username, password } => Self {
+            BrokerConfig::Outside { host, port, others, tls, username, password } => Self {
                 embedded: false,
                 host: Some(host.clone()),
                 port: Some(*port),
+                others: others.iter().map(BrokerAddress::to_string).collect(),
                 tls: tls.is_some(),
                 username: username.clone(),
                 password: password.is_some(),
@@ -391,7 +398,9 @@ impl fmt::Display for BrokerPlan {
             let Some(user) = &self.username else { return Ok(()) };
             return write!(f, ", for its users only, as {user}");
         }
-        write!(f, "{}://{address}", if self.tls { "mqtts" } else { "mqtt" })?;
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        write!(f, "{scheme}://{address}")?;
+        self.others.iter().try_for_each(|other| write!(f, " or {scheme}://{other}"))?;
         match (&self.username, self.password) {
             (Some(user), true) => write!(f, " as {user}, with a password"),
             (Some(user), false) => write!(f, " as {user}, without a password"),

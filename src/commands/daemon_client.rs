@@ -33,14 +33,20 @@ pub(super) async fn daemon(config: &Config, store: &Store, request: &str, payloa
         MqttChoice::Outside(options) => options,
         MqttChoice::Awaited => return DaemonReply::NoAnswer(NO_BROKER.to_owned()),
     };
-    match mqtt::request(options, request, payload, ANSWER_WITHIN).await {
-        Ok(Some(answer)) if answer["status"] == "ok" => DaemonReply::Done,
-        Ok(Some(answer)) => {
-            DaemonReply::Refused(answer["error"].as_str().unwrap_or("it gave no reason").to_owned())
-        }
-        Ok(None) => DaemonReply::NoAnswer("no daemon answered".to_owned()),
-        Err(why) => DaemonReply::NoAnswer(why),
+    // In a cluster any node will do, and the daemon's own is the first.
+    let mut reply = DaemonReply::NoAnswer(NO_BROKER.to_owned());
+    for broker in options.brokers() {
+        reply = match mqtt::request(options.only_at(broker), request, payload, ANSWER_WITHIN).await {
+            Ok(Some(answer)) if answer["status"] == "ok" => return DaemonReply::Done,
+            Ok(Some(answer)) => {
+                let why = answer["error"].as_str().unwrap_or("it gave no reason");
+                return DaemonReply::Refused(why.to_owned());
+            }
+            Ok(None) => DaemonReply::NoAnswer("no daemon answered".to_owned()),
+            Err(why) => DaemonReply::NoAnswer(why),
+        };
     }
+    reply
 }
 
 /// Asks the daemon to read its config again, and prints the result.

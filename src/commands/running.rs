@@ -13,7 +13,7 @@ use super::installation::Installation;
 use super::{Exit, Failed};
 use crate::config::MqttChoice;
 use crate::mqtt::failure::reason::FailureReason;
-use crate::mqtt::{BrokerUnusable, DaemonTopics, PublishedEvent, ReadScope, Reader};
+use crate::mqtt::{BrokerUnusable, DaemonTopics, MqttSettings, PublishedEvent, ReadScope, Reader};
 
 /// `bridge/state` of a daemon that runs.
 const ONLINE: &str = "online";
@@ -196,7 +196,26 @@ async fn over_mqtt(
             return Err(NotPublishing { why: NO_BROKER.to_owned(), login_refused: false });
         }
     };
-    let broker = format!("the broker at {}:{}", settings.host, settings.port);
+    // In a cluster any node will do, and the daemon's own is the first.
+    let brokers = settings.brokers();
+    let mut why_not = NotPublishing { why: NO_BROKER.to_owned(), login_refused: false };
+    for (left, broker) in (1..=brokers.len()).rev().zip(brokers) {
+        // A silent one leaves time for the others.
+        let share = end.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+        match over_mqtt_at(settings.only_at(broker), scope, Instant::now() + share).await {
+            Ok(running) => return Ok(running),
+            Err(why) => why_not = why,
+        }
+    }
+    Err(why_not)
+}
+
+async fn over_mqtt_at(
+    settings: MqttSettings,
+    scope: ReadScope,
+    end: Instant,
+) -> Result<RunningDaemon, NotPublishing> {
+    let broker = format!("the broker at {}", settings.broker());
     let base_topic = settings.base_topic.clone();
     let mut reader = Reader::start(settings, scope);
     let published = reader.retained(end).await?;

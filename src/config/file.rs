@@ -49,6 +49,8 @@ const INSTANCE_LEN: usize = 64;
 const APP_LEN: usize = 64;
 /// The most broadcast addresses; more than a home has networks.
 const BROADCASTS: usize = 64;
+/// The most brokers; more than a cluster has nodes.
+const MOST_BROKERS: usize = 16;
 /// The most names that a browser may use for this machine.
 const ALLOWED_HOSTS: usize = 64;
 
@@ -115,7 +117,8 @@ pub(super) fn known() -> KnownKeys {
 /// `[mqtt]`
 #[derive(Debug, Default)]
 pub(super) struct Mqtt {
-    pub(super) url: Option<Spanned<MqttUrl>>,
+    /// At least one.
+    pub(super) url: Option<Spanned<Vec<Spanned<MqttUrl>>>>,
     pub(super) username: Option<Spanned<String>>,
     pub(super) password: Password,
     pub(super) instance: Option<Spanned<String>>,
@@ -129,7 +132,7 @@ pub(super) struct Mqtt {
 impl Mqtt {
     fn take(t: &mut TableReader<'_, '_>) -> Self {
         Self {
-            url: t.parsed("url", MqttUrl::read),
+            url: t.one_or_more("url", MOST_BROKERS, MqttUrl::read),
             username: t.text("username"),
             password: Password::take(t),
             instance: t.parsed("instance", instance),

@@ -87,12 +87,14 @@ pub enum BrokerConfig {
         /// Who may log in. Empty: no login is needed.
         users: Vec<broker::User>,
     },
-    /// Another program.
+    /// Another program, or one of several.
     Outside {
-        /// Host name or address.
+        /// Host name or address of the first one.
         host: String,
-        /// The TCP port.
+        /// Its TCP port.
         port: u16,
+        /// The others of `mqtt.url`, in its order.
+        others: Vec<mqtt::BrokerAddress>,
         /// `None`: without TLS.
         tls: Option<mqtt::TlsOptions>,
         /// `None`: no login.
@@ -117,8 +119,10 @@ impl BrokerConfig {
         match self {
             Self::Embedded { .. } => true,
             Self::Awaited { .. } => false,
-            Self::Outside { host, .. } => {
-                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+            Self::Outside { host, others, .. } => {
+                let is_loopback =
+                    |host: &str| host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+                is_loopback(host) && others.iter().all(|other| is_loopback(&other.host))
             }
         }
     }
@@ -223,8 +227,9 @@ impl Config {
                 },
             },
             BrokerConfig::Awaited { .. } => MqttChoice::Awaited,
-            BrokerConfig::Outside { host, port, tls, username, password } => {
+            BrokerConfig::Outside { host, port, others, tls, username, password } => {
                 MqttChoice::Outside(mqtt::MqttSettings {
+                    others: others.clone(),
                     tls: tls.clone(),
                     username: username.clone(),
                     password: password.clone(),
@@ -250,6 +255,8 @@ impl Config {
         mqtt::MqttSettings {
             host,
             port,
+            others: Vec::new(),
+            return_after: mqtt::MqttSettings::RETURN_AFTER,
             tls: None,
             username: None,
             password: None,

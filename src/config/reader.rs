@@ -192,6 +192,54 @@ impl<'t> TableReader<'_, 't> {
         })
     }
 
+    /// A string, or a list of at most `most` strings, but at least one, that `parse` accepts, with their placeholders replaced. A
+    /// fault names the value in the list.
+    pub(super) fn one_or_more<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Spanned<Vec<Spanned<T>>>> {
+        let Spanned { key: whole, place, value } = self.value(key, |value| match value {
+            DeValue::String(_) => Ok(value),
+            DeValue::Array(items) if items.is_empty() => {
+                Err("is an empty list: write at least one, or remove the line".to_owned())
+            }
+            DeValue::Array(items) if items.len() > most => {
+                Err(format!("must hold at most {most} values (holds {})", items.len()))
+            }
+            DeValue::Array(_) => Ok(value),
+            other => Err(format!("must be text in quotes, or a list of such texts (is {})", kind(&other))),
+        })?;
+        let written = match value {
+            DeValue::Array(items) => {
+                let number = |(n, item): (usize, toml::Spanned<DeValue<'t>>)| {
+                    let place = self.state.lines.place(item.span().start);
+                    (format!("{key}[{n}]"), place, item.into_inner())
+                };
+                items.into_iter().enumerate().map(number).collect()
+            }
+            value => vec![(key.to_owned(), place, value)],
+        };
+        let placeholders = Rc::clone(&self.state.placeholders);
+        let count = written.len();
+        let mut values = Vec::new();
+        for (key, place, value) in written {
+            let read = match value {
+                DeValue::String(text) if text.is_empty() => {
+                    Err("is empty: fill it in, or remove it".to_owned())
+                }
+                DeValue::String(text) => replaced(&placeholders, text, place, &parse),
+                other => Err(format!("must be text in quotes (is {})", kind(&other))),
+            };
+            match read {
+                Ok(value) => values.push(Spanned { key: whole_key(self.name, &key), place, value }),
+                Err(what) => self.complain(&key, place, what),
+            }
+        }
+        (values.len() == count).then_some(Spanned { key: whole, place, value: values })
+    }
+
     /// A table; `None` if the file has none.
     pub(super) fn table<T>(
         &mut self,

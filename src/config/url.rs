@@ -4,8 +4,11 @@
 //! and port 0, and takes the end of a password with a slash in it for a path. The URL of the cloud is checked by
 //! [`crate::transport::cloud::host::check_host`].
 
+use std::fmt;
+
 use super::diagnostic::quoted;
 use crate::model::Address;
+use crate::mqtt::BrokerAddress;
 
 /// Where a broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,11 @@ impl MqttUrl {
         })
     }
 
+    /// Whether both lead to the same port of the same host, as far as that can be told from their text.
+    pub(super) fn is_same_broker(&self, other: &Self) -> bool {
+        self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port
+    }
+
     fn parse(text: &str) -> Result<Self, BadUrl> {
         let (scheme, authority) = split(text)?;
         let (tls, default_port) = match scheme.as_str() {
@@ -58,6 +66,14 @@ impl MqttUrl {
         };
         let address = address(authority, default_port)?;
         Ok(Self { host: address.host(), port: address.port(), tls })
+    }
+}
+
+/// As it would be written, with the port.
+impl fmt::Display for MqttUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        write!(f, "{scheme}://{}", BrokerAddress { host: self.host.clone(), port: self.port })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::bridge::Settings;
 use crate::bridge::route::RoutePolicy;
 use crate::http::{HttpOptions, Listen};
 use crate::mqtt::topics::is_below;
-use crate::mqtt::{TlsOptions, broker, homeassistant};
+use crate::mqtt::{BrokerAddress, TlsOptions, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::cloud::request::AppIdentity;
 use crate::transport::cloud::signature::AppKeys;
@@ -124,8 +124,8 @@ impl Validator<'_> {
         };
         let unused = "has no effect: mqtt.url names another broker than the embedded one; remove one of them";
         self.warn_of_unused(&broker, unused);
-        let MqttUrl { host, port, tls } = url.value.clone();
-        let tls = if tls {
+        let Some((brokers, has_tls)) = self.brokers(&url.value) else { return self.embedded(broker) };
+        let tls = if has_tls {
             Some(self.tls(&mqtt))
         } else {
             self.refuse(&mqtt, false, "needs TLS: write mqtts:// in mqtt.url, or remove this line");
@@ -134,7 +134,31 @@ impl Validator<'_> {
         let is_anonymous = mqtt.username.is_none();
         let password =
             self.files.password_of_user(&mut self.diagnostics, mqtt.password, "mqtt", is_anonymous);
-        BrokerConfig::Outside { host, port, tls, username: mqtt.username.map(|at| at.value), password }
+        let (BrokerAddress { host, port }, others) = brokers;
+        let username = mqtt.username.map(|at| at.value);
+        BrokerConfig::Outside { host, port, others, tls, username, password }
+    }
+
+    /// The first broker and the others, and whether they are used with TLS. `None` without a URL, which the reader refuses.
+    fn brokers(&mut self, urls: &[Spanned<MqttUrl>]) -> Option<((BrokerAddress, Vec<BrokerAddress>), bool)> {
+        let (first, others) = urls.split_first()?;
+        for (n, url) in others.iter().enumerate() {
+            if url.value.tls != first.value.tls {
+                // A second broker without TLS would receive the password in the clear when the first one fails.
+                self.fault(url.fault(format!(
+                    "is {}, and {} is {}: use the same scheme for all",
+                    url.value, first.key, first.value
+                )));
+            }
+            if let Some(same) = urls[..=n].iter().find(|earlier| earlier.value.is_same_broker(&url.value)) {
+                self.fault(
+                    url.fault(format!("is {}, which {} is already: remove one of them", url.value, same.key)),
+                );
+            }
+        }
+        let address =
+            |at: &Spanned<MqttUrl>| BrokerAddress { host: at.value.host.clone(), port: at.value.port };
+        Some(((address(first), others.iter().map(address).collect()), first.value.tls))
     }
 
     fn awaited(&mut self, mqtt: file::Mqtt) -> BrokerConfig {

@@ -19,10 +19,13 @@ pub(super) fn lines(
     now: Instant,
     exchanges: usize,
     tasks: usize,
+    broker: Option<&str>,
 ) -> Vec<String> {
     let BridgeInfo { plugs, online, .. } = snapshot.info;
-    let mut lines =
-        vec![format!("figures plugs={plugs} online={online} exchanges={exchanges} tasks={tasks}")];
+    let broker = broker.unwrap_or("none");
+    let mut lines = vec![format!(
+        "figures plugs={plugs} online={online} broker={broker} exchanges={exchanges} tasks={tasks}"
+    )];
     let mut rows: Vec<_> = snapshot.plugs.iter().collect();
     rows.sort_by_key(|plug| is_well(plug));
     let mut by_plug: HashMap<_, Vec<_>> = HashMap::new();
@@ -112,9 +115,9 @@ mod tests {
         };
         let waiting = [timer(WaitingFor::SlowPoll, 9), timer(WaitingFor::Poll(Route::Local), 4)];
         assert_eq!(
-            lines(&snapshot, &waiting, now, 2, 7),
+            lines(&snapshot, &waiting, now, 2, 7, Some("broker.lan:1883")),
             [
-                "figures plugs=0 online=0 exchanges=2 tasks=7",
+                "figures plugs=0 online=0 broker=broker.lan:1883 exchanges=2 tasks=7",
                 "figures plug=lamp availability=online route=cloud protocol=xor local_failure=\"connection refused\"",
                 "figures plug=kettle availability=unknown route=none protocol=unknown",
                 "figures plug=fan availability=online route=local protocol=xor waits_for=\"the next read over the local route \
@@ -133,7 +136,7 @@ mod tests {
             durations: CommandDurations::default(),
             plugs,
         };
-        let lines = lines(&snapshot, &[], Instant::now(), 0, 0);
+        let lines = lines(&snapshot, &[], Instant::now(), 0, 0, None);
         assert_eq!((lines.len(), &*lines[101]), (102, "figures of 9900 more plugs are left out"));
     }
 }

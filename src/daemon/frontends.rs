@@ -28,8 +28,8 @@ pub(super) enum FrontendEvent {
     Bridge(Event),
     /// A request to reload the config. It is answered with [`Update::Response`].
     Reload(RequestId),
-    /// The state of the connection to the broker; an error is the reason why there is none.
-    Broker(Result<(), String>),
+    /// The state of the connection to the broker: where that is, or the reason why there is none.
+    Broker(Result<String, String>),
     /// A request over HTTP to see the state of the daemon.
     Show(ShowRequest),
     /// A request over HTTP to see some of the plugs.
@@ -67,7 +67,9 @@ impl Frontends {
             from_mqtt = self.mqtt.next() => match from_mqtt {
                 FromMqtt::Inbound(Inbound::Event(event)) => FrontendEvent::Bridge(event),
                 FromMqtt::Inbound(Inbound::Reload(id)) => FrontendEvent::Reload(id),
-                FromMqtt::Inbound(Inbound::Link(state)) => FrontendEvent::Broker(state),
+                FromMqtt::Inbound(Inbound::Link(state)) => {
+                    FrontendEvent::Broker(state.map(|broker| broker.to_string()))
+                }
                 FromMqtt::Empty => FrontendEvent::Empty,
             },
             demand = self.http.next() => match demand {

@@ -92,7 +92,7 @@ pub struct Daemon {
     event_log: EventLog,
     /// The content of the status line.
     info: BridgeInfo,
-    link_state: Result<(), String>,
+    link_state: Result<String, String>,
 }
 
 impl Daemon {
@@ -307,7 +307,8 @@ impl Daemon {
         let exchanges = self.driver.transport.under_way();
         let (bridge, now) = (&self.driver.bridge, Instant::now());
         let waiting: Vec<_> = bridge.waiting(now).collect();
-        for line in figures::lines(&bridge.snapshot(), &waiting, now, exchanges, tasks) {
+        let broker = self.link_state.as_deref().ok();
+        for line in figures::lines(&bridge.snapshot(), &waiting, now, exchanges, tasks, broker) {
             tracing::info!("{line}");
         }
     }
@@ -505,7 +506,7 @@ fn listeners(config: &Config) -> [Option<HttpOptions>; 2] {
 }
 
 /// The state of a connection that has not reported its own.
-fn not_connected(choice: &MqttChoice) -> Result<(), String> {
+fn not_connected(choice: &MqttChoice) -> Result<String, String> {
     let why = if *choice == MqttChoice::Awaited { NO_BROKER_YET } else { NOT_CONNECTED_YET };
     Err(why.to_owned())
 }

@@ -105,7 +105,7 @@ impl MqttFrontend {
     pub(super) fn is_same_broker(&self, choice: &MqttChoice) -> bool {
         match (self.session.as_ref().map(MqttSession::choice), choice) {
             (Some(MqttChoice::Outside(old)), MqttChoice::Outside(new)) => {
-                (&old.host, old.port) == (&new.host, new.port)
+                (&old.host, old.port, &old.others) == (&new.host, new.port, &new.others)
             }
             _ => false,
         }
@@ -288,6 +288,8 @@ mod tests {
         MqttChoice::Outside(MqttSettings {
             host: "127.0.0.1".to_owned(),
             port: 1,
+            others: Vec::new(),
+            return_after: MqttSettings::RETURN_AFTER,
             tls: None,
             username: None,
             password: None,

@@ -39,7 +39,7 @@ impl Systemd {
     }
 
     /// Sets the status line that `systemctl status` shows.
-    pub(super) fn status(&mut self, info: &BridgeInfo, broker: &Result<(), String>) {
+    pub(super) fn status(&mut self, info: &BridgeInfo, broker: &Result<String, String>) {
         let cloud = match &info.cloud {
             CloudStatus::Off => "off",
             CloudStatus::Ok => "ok",

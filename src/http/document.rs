@@ -99,6 +99,8 @@ struct BrokerDocument<'a> {
     embedded: bool,
     connected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
 
@@ -111,6 +113,7 @@ impl<'a> BridgeWithBroker<'a> {
             broker: BrokerDocument {
                 embedded: *is_embedded,
                 connected: link.is_ok(),
+                address: link.as_deref().ok(),
                 reason: link.as_ref().err().map(String::as_str),
             },
             unserved: UnservedDocument::list(&snapshot.unserved, *clock),

@@ -209,6 +209,8 @@ impl Metrics {
         let broker = if overview.broker.is_embedded { "embedded" } else { "external" };
         let connected = ([("broker", broker)], u32::from(overview.broker.link.is_ok()));
         page.gauges("mqtt_connected", None, "Whether the daemon is connected to the broker", [connected])?;
+        let address = overview.broker.link.as_deref().ok().map(|address| [("address", address)]);
+        page.infos("mqtt_broker", "The broker to which the daemon is connected", address)?;
         let status = overview.snapshot.info.cloud.word();
         let states = CloudStatus::WORDS.map(|word| ([("state", word)], u32::from(word == status)));
         page.gauges(
@@ -508,7 +510,7 @@ mod tests {
         let info = BridgeInfo { cloud, ..BridgeInfo::default() };
         let durations = CommandDurations::default();
         let snapshot = Snapshot { info, is_ready: true, unserved: Vec::new(), durations, plugs };
-        let broker = BrokerStatus { is_embedded: true, link: Ok(()) };
+        let broker = BrokerStatus { is_embedded: true, link: Ok("127.0.0.1:1883".to_owned()) };
         let daemon_info = DaemonInfo {
             instance: "test".into(),
             started: clock.instant - Duration::from_secs(60),

@@ -236,7 +236,7 @@ mod tests {
         [full, empty]
     }
 
-    fn overview(clock: Clock, link: Result<(), String>) -> Overview {
+    fn overview(clock: Clock, link: Result<String, String>) -> Overview {
         let identity = Identity { device_id: None, mac: Mac::new("50C7BF000002") };
         let bulb = UnservedDevice {
             alias: "Hall".into(),
@@ -286,7 +286,7 @@ mod tests {
         let mut samples = Samples { all: described(), seen: BTreeMap::new() };
         let daemon_info =
             DaemonInfo { instance: "abc".into(), started: instant, cloud_requests: CloudRequests::default() };
-        for link in [Ok(()), Err("connection refused".to_owned())] {
+        for link in [Ok("127.0.0.1:1883".to_owned()), Err("connection refused".to_owned())] {
             let overview = overview(clock, link);
             samples.add("Bridge", &BridgeWithBroker::of(&overview, &daemon_info));
             samples.add("Snapshot", &SnapshotDocument::of(&overview, &daemon_info));

@@ -38,8 +38,8 @@ pub(crate) struct Overview {
 pub(crate) struct BrokerStatus {
     /// Whether it runs in this process.
     pub(crate) is_embedded: bool,
-    /// Why there is no connection, in one line with the remedy.
-    pub(crate) link: Result<(), String>,
+    /// Where the broker is; or why there is no connection, in one line with the remedy.
+    pub(crate) link: Result<String, String>,
 }
 
 /// What stays the same while the daemon runs.

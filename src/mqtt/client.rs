@@ -2,6 +2,7 @@
 //!
 //! Each uses a connection and a client id of its own, so a running daemon is not disturbed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
@@ -13,11 +14,12 @@ use uuid::Uuid;
 use super::connect::{
     self, BrokerLimits, NOT_AUTHORIZED, command_filter, reason_text, refused_filters, refused_publish,
 };
+use super::dial::DialOrder;
 use super::failure::explain::LinkFailure;
 use super::failure::reason::FailureReason;
 use super::homeassistant::options::DocumentForm;
 use super::settings::MqttSettings;
-use super::socket::ConnectProgress;
+use super::socket::{self, ConnectProgress};
 use super::topics::Topics;
 
 /// How long the DISCONNECT may take.
@@ -58,6 +60,28 @@ pub async fn probe(settings: MqttSettings, within: Duration) -> Result<Probed, B
     let probed = read(settings.clone(), end).await?;
     write(settings, probed.state.as_deref(), end).await?;
     Ok(probed)
+}
+
+/// The addresses of the broker's host; none if its name cannot be resolved.
+pub(crate) async fn addresses(settings: &MqttSettings, within: Duration) -> Vec<SocketAddr> {
+    let resolved = tokio::time::timeout(within, socket::resolve(&settings.host, settings.port)).await;
+    resolved.map(Result::unwrap_or_default).unwrap_or_default()
+}
+
+/// Logs in at one address of the broker's host, and disconnects.
+pub(crate) async fn log_in_at(
+    settings: MqttSettings,
+    address: SocketAddr,
+    within: Duration,
+) -> Result<(), BrokerUnusable> {
+    let mut client = Client::with(settings, "check", |settings, progress| {
+        let only = Some(address);
+        connect::options(settings, progress, DialOrder { only, ..DialOrder::of_instance(&settings.instance) })
+    });
+    let first = tokio::time::timeout(within, client.next()).await;
+    first.unwrap_or_else(|_| Err(LinkFailure::silent(&client.settings)))?;
+    client.end().await;
+    Ok(())
 }
 
 /// Subscribes to the daemon's topics, and reads what is retained of a daemon.
@@ -180,13 +204,15 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn start(settings: MqttSettings, purpose: &str) -> Self {
-        Self::with(settings, purpose, connect::options)
+        Self::with(settings, purpose, |settings, progress| {
+            connect::options(settings, progress, DialOrder::of_instance(&settings.instance))
+        })
     }
 
     /// With the daemon's last will, with this payload.
     fn with_will(settings: MqttSettings, state: &str) -> Self {
         Self::with(settings, "check", |settings, progress| {
-            connect::options_with_will(settings, progress, state)
+            connect::options_with_will(settings, progress, DialOrder::of_instance(&settings.instance), state)
         })
     }
 

@@ -7,6 +7,7 @@ use rumqttc::{
     PubAck, PubAckReason, QoS, RetainForwardRule, SubAck, SubscribeFilterInput, SubscribeReasonCode,
 };
 
+use super::dial::DialOrder;
 use super::settings::MqttSettings;
 use super::socket::{self, ConnectProgress};
 use super::topics::Topics;
@@ -14,7 +15,7 @@ use super::topics::Topics;
 /// A broker that went away without closing the connection is noticed after twice this time.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// From the start of a connection to the CONNACK.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Seconds for which the broker holds back the last will after a connection broke.
 const WILL_DELAY: u32 = 5;
 /// Seconds for which the broker keeps the session: only as long as needed for the will delay to count.
@@ -34,9 +35,10 @@ pub(super) const QUOTA_EXCEEDED: u8 = 0x97;
 pub(super) fn options_with_will(
     settings: &MqttSettings,
     progress: &ConnectProgress,
+    order: DialOrder,
     will: &str,
 ) -> MqttOptions {
-    let mut options = options(settings, progress);
+    let mut options = options(settings, progress, order);
     options.set_last_will(LastWill::new(
         Topics::new(&settings.base_topic).bridge_state(),
         will.to_owned(),
@@ -56,7 +58,7 @@ pub(super) fn options_with_will(
 }
 
 /// A connection without a last will.
-pub(super) fn options(settings: &MqttSettings, progress: &ConnectProgress) -> MqttOptions {
+pub(super) fn options(settings: &MqttSettings, progress: &ConnectProgress, order: DialOrder) -> MqttOptions {
     let broker = Broker::tcp(settings.host.clone(), settings.port);
     let mut options = MqttOptions::new(settings.client_id.clone(), broker);
     let mut properties = ConnectProperties::new();
@@ -83,8 +85,8 @@ pub(super) fn options(settings: &MqttSettings, progress: &ConnectProgress) -> Mq
     let (host, port, tls) = (settings.host.clone(), settings.port, settings.tls.clone());
     let progress = progress.clone();
     options.set_socket_connector(move |_, _| {
-        let (host, tls, progress) = (host.clone(), tls.clone(), progress.clone());
-        async move { Ok(socket::open(&host, port, tls.as_ref(), progress).await?) }
+        let (host, tls, order, progress) = (host.clone(), tls.clone(), order.clone(), progress.clone());
+        async move { Ok(socket::open(&host, port, tls.as_ref(), &order, progress).await?) }
     });
     options
 }

@@ -3,32 +3,35 @@
 //! Each connection has an event loop of its own, so no message of one connection can be sent on the next. Requests of the
 //! daemon are taken while there is no connection, too: they only change the state.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, ClientError, ConnAck, ConnectionError, EventLoop, Incoming, Outgoing as Sent, PubAck,
-    Publish, PublishOptions, PublishProperties, QoS, SubAck, SubscribeFilterInput, SubscribeReasonCode,
+    AsyncClient, ConnAck, ConnectionError, EventLoop, Incoming, Outgoing as Sent, PubAck, Publish, SubAck,
+    SubscribeFilterInput, SubscribeReasonCode,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
+use super::brokers::Brokers;
 use super::channel::Inbound;
 use super::connect::{
     self, BrokerLimits, KEEP_ALIVE, NOT_AUTHORIZED, PACKET_TOO_LARGE, QUOTA_EXCEEDED, TOPIC_NAME_INVALID,
 };
-use super::failure::explain::{LinkFailure, MAX_REASON_STRING, Unacknowledged};
+use super::dial::DialOrder;
+use super::failure::explain::{LinkFailure, MAX_REASON_STRING};
 use super::failure::log::FailureLog;
-use super::failure::reason::FailureReason;
+use super::failure::reason::{FailureKind, FailureReason};
 use super::failure::reconnect::{LONGEST_WAIT, Reconnect, STABLE};
-use super::in_flight::{InFlightMessages, PublishInFlight, PublishTopic};
+use super::in_flight::{PublishInFlight, PublishTopic};
 use super::link_request::{LinkRequest, StopRequest};
+use super::live_connection::{Connection, ConnectionEnd, Handed, PACKET_OVERHEAD, SUBSCRIBED_WITHIN};
 use super::login_inquiry::LoginSource;
 use super::message::{Effect, Message, Outgoing};
 use super::responses::Unanswered;
-use super::settings::MqttSettings;
+use super::settings::{BrokerAddress, MqttSettings};
 use super::socket::ConnectProgress;
 use super::state::MqttState;
 use crate::backoff;
@@ -37,12 +40,8 @@ use crate::model::shown;
 use crate::payload::Clock;
 use crate::secret::{RefusedLogins, Secret};
 
-/// If the broker has not answered the subscription by then, publishing starts without its answer.
-const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
 /// The pause before a refused subscription is tried again: the right may have been granted.
 const RESUBSCRIBE_AFTER: Duration = Duration::from_secs(15);
-/// A broker that acknowledges nothing for this long will not do so on this connection.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
 /// The most messages inside the client library: those that wait there cannot be replaced by a newer value.
 const MAX_HANDED_OVER: usize = 64;
 /// `bridge/state` turns `online` after this time even if the first round of reads is not done.
@@ -60,16 +59,24 @@ const BIRTH_SPREAD: Duration = Duration::from_secs(6);
 const STATES_AFTER: Duration = Duration::from_secs(2);
 /// The most requests of the daemon that are taken before the network has its turn.
 const REQUESTS_AT_ONCE: usize = 1024;
-/// An upper bound for the parts of a packet other than topic, payload and correlation data, in bytes.
-const PACKET_OVERHEAD: usize = 32;
 /// The most refused messages that are logged on one connection: a broker may refuse all of them.
 const MAX_LOGGED_REFUSALS: u32 = 10;
+/// From the start of a connection to the CONNACK when another broker was left for it.
+const RETURNED_WITHIN: Duration = Duration::from_secs(3);
+/// The most addresses that are remembered because a connection there has failed.
+const MAX_AVOIDED: usize = 32;
 const REFUSED_BEFORE: &str =
     "it refused this name and password before the reload, so the next try is in a minute";
 
 /// Owns the state and exchanges messages between it and the broker.
 pub(super) struct ConnectionTask {
+    /// At the broker that is used now.
     settings: MqttSettings,
+    brokers: Brokers,
+    /// Where connections have failed since one was stable, the oldest failure first.
+    avoided: Vec<SocketAddr>,
+    /// The only address of the own broker to connect to, during a return.
+    only: Option<SocketAddr>,
     state: MqttState,
     requests: mpsc::UnboundedReceiver<LinkRequest>,
     inbound: mpsc::UnboundedSender<Inbound>,
@@ -81,7 +88,7 @@ pub(super) struct ConnectionTask {
     reconnect: Reconnect,
     log: FailureLog,
     /// The last [`Inbound::Link`].
-    reported: Option<Result<(), String>>,
+    reported: Option<Result<BrokerAddress, String>>,
     /// When `bridge/state` turns `online` at the latest; `None` once it has.
     online_at: Option<Instant>,
     /// When the documents are published again for a Home Assistant that has started.
@@ -100,50 +107,6 @@ struct ShutdownRequest {
     done: oneshot::Sender<Unanswered>,
 }
 
-/// How a connection ended.
-enum ConnectionEnd {
-    /// On request, or because the link was dropped.
-    Stopped,
-    Lost {
-        failure: LinkFailure,
-        /// How long it was connected; `None` if it never was.
-        lasted: Option<Duration>,
-        /// The unacknowledged message that may have ended it.
-        suspect: Option<Unacknowledged>,
-    },
-}
-
-struct Connection {
-    client: AsyncClient,
-    progress: ConnectProgress,
-    limits: BrokerLimits,
-    /// When the CONNACK came.
-    since: Option<Instant>,
-    /// The packet id of the subscription to commands.
-    subscription: Option<u16>,
-    /// The subscription was answered. No plug is published as online before its commands are received.
-    is_subscribed: bool,
-    /// When a refused subscription is tried again.
-    resubscribe_at: Option<Instant>,
-    search_until: Option<Instant>,
-    /// The filters of the search, while they are subscribed to.
-    search_filters: Vec<String>,
-    /// When entities have had the time to migrate; `None` while none do.
-    migrated_at: Option<Instant>,
-    in_flight: InFlightMessages,
-    /// How many refused messages were logged.
-    refusals: u32,
-    is_leaving: bool,
-}
-
-/// The outcome of handing a message to the client library.
-enum Handed {
-    Over,
-    NoRoom,
-    TooLarge(usize),
-    Impossible,
-}
-
 impl ConnectionTask {
     pub(super) fn new(
         settings: MqttSettings,
@@ -153,8 +116,14 @@ impl ConnectionTask {
         requests: mpsc::UnboundedReceiver<LinkRequest>,
         inbound: mpsc::UnboundedSender<Inbound>,
     ) -> Self {
+        let brokers = Brokers::new(&settings);
+        let BrokerAddress { host, port } = brokers.current().clone();
+        let settings = MqttSettings { host, port, ..settings };
         Self {
             state: MqttState::new(&settings, ids, Clock::now()),
+            brokers,
+            avoided: Vec::new(),
+            only: None,
             reconnect: Reconnect::new(&settings.instance),
             settings,
             refused,
@@ -176,36 +145,82 @@ impl ConnectionTask {
     pub(super) async fn run(mut self) {
         let mut goes_on = self.wait_after_refusal().await;
         while goes_on {
-            let end = self.connect().await;
-            let ConnectionEnd::Lost { failure, lasted, suspect } = end else { break };
-            if lasted.is_some_and(|lasted| lasted >= STABLE) {
+            let (failure, lasted, suspect, address) = match self.connect().await {
+                ConnectionEnd::Stopped => break,
+                ConnectionEnd::Left(only) => {
+                    self.state.left(Instant::now());
+                    self.brokers.start_return();
+                    self.only = only;
+                    self.use_current();
+                    continue;
+                }
+                ConnectionEnd::Lost { failure, lasted, suspect, address } => {
+                    (failure, lasted, suspect, address)
+                }
+            };
+            let was_stable = lasted.is_some_and(|lasted| lasted >= STABLE);
+            if was_stable {
                 self.state.trust_again();
+                self.avoided.clear();
             }
+            self.avoid(address);
             if failure.reason == FailureReason::LoginRefused
                 && let Some((broker, username, password)) = login(&self.settings)
             {
                 self.refused.add(&broker, username, password);
             }
             self.has_another_login = failure.is_of_login() && self.ask_for_another_login().await;
-            let decision = self.reconnect.decide(failure, lasted, suspect, &self.settings);
+            // Those whose broker went away, or sends them away, are many.
+            let among_many = lasted.is_some() || failure.is_of_many();
+            let tries = self.brokers.failed(was_stable);
+            let decision = self.reconnect.decide(failure, tries, lasted, suspect, &self.settings);
             if let Some(message) = decision.blamed {
                 self.state.blame(&message.topic);
             }
             if !self.has_another_login {
                 self.report_failure(decision.failure.text);
             }
-            if self.shutdown.is_some() {
+            // After a return no will stands anywhere, so `offline` must be published before the end.
+            let was_returning = self.brokers.is_returning();
+            let now = Instant::now();
+            if self.shutdown.as_ref().is_some_and(|shutdown| !was_returning || shutdown.by <= now) {
                 break;
             }
-            self.state.disconnected();
-            self.state.expire_adopted(Instant::now());
-            goes_on = self.wait(decision.wait).await;
+            if !was_returning {
+                self.state.disconnected();
+            }
+            self.state.expire_adopted(now);
+            if decision.failure.kind == FailureKind::TakenOver {
+                // The nodes of a cluster share their client ids.
+                self.brokers.hold_all(now + decision.wait);
+            } else {
+                self.brokers.hold(now + decision.wait);
+            }
+            let at = self.brokers.choose(now, among_many);
+            self.use_current();
+            goes_on = at <= now || self.wait(at - now).await;
         }
         if let Some(shutdown) = self.shutdown.take() {
             let unanswered = self.unanswered().await;
             // The receiver may have given up.
             let _ = shutdown.done.send(unanswered);
         }
+    }
+
+    /// Uses the broker that was chosen.
+    fn use_current(&mut self) {
+        let BrokerAddress { host, port } = self.brokers.current().clone();
+        (self.settings.host, self.settings.port) = (host, port);
+    }
+
+    /// The next connection begins with another address of the host, if there is one. A node that accepts TCP and then says
+    /// nothing would win each time.
+    fn avoid(&mut self, address: Option<SocketAddr>) {
+        let Some(address) = address else { return };
+        self.avoided.retain(|avoided| *avoided != address);
+        self.avoided.push(address);
+        let surplus = self.avoided.len().saturating_sub(MAX_AVOIDED);
+        self.avoided.drain(..surplus);
     }
 
     /// Asks whether another login follows, which the daemon then starts another link with. If that has not happened until
@@ -246,18 +261,22 @@ impl ConnectionTask {
         unanswered
     }
 
-    /// Waits if the broker refused this login before a reload: repeated reloads could make it lock us out. False if the link
-    /// was stopped meanwhile.
+    /// Begins with a broker that did not refuse this login before a reload, and waits if all have: repeated reloads could make
+    /// them lock us out. False if the link was stopped meanwhile.
     async fn wait_after_refusal(&mut self) -> bool {
-        let is_refused = |(broker, username, password): (String, &str, &Secret)| {
-            self.refused.contains(&broker, username, password)
-        };
-        if !login(&self.settings).is_some_and(is_refused) {
+        let (now, refused, settings) = (Instant::now(), &self.refused, &self.settings);
+        self.brokers.hold_those(now + LONGEST_WAIT, |broker| {
+            login(&settings.only_at(broker.clone()))
+                .is_some_and(|(broker, username, password)| refused.contains(&broker, username, password))
+        });
+        let at = self.brokers.choose(now, false);
+        self.use_current();
+        if at <= now {
             return true;
         }
         let failure = LinkFailure::of(FailureReason::LoginRefused, REFUSED_BEFORE, &self.settings);
         self.report_failure(failure.text);
-        self.wait(LONGEST_WAIT).await
+        self.wait(at - now).await
     }
 
     /// Waits before the next attempt; false if the link was stopped or dropped.
@@ -280,7 +299,17 @@ impl ConnectionTask {
     /// One connection, from its start to its end.
     async fn connect(&mut self) -> ConnectionEnd {
         let progress = ConnectProgress::default();
-        let options = connect::options_with_will(&self.settings, &progress, "offline");
+        let only = self.only.take();
+        let order = DialOrder {
+            avoided: self.avoided.clone(),
+            only,
+            ..DialOrder::of_instance(&self.settings.instance)
+        };
+        let mut options = connect::options_with_will(&self.settings, &progress, order, "offline");
+        if self.brokers.is_returning() {
+            // The broker that was left still works.
+            options.set_connect_timeout(RETURNED_WITHIN);
+        }
         let (client, mut events) = AsyncClient::builder(options).capacity(MAX_HANDED_OVER).build();
         let mut connection = Connection::new(client, progress);
         loop {
@@ -296,8 +325,8 @@ impl ConnectionTask {
                     }
                 }
                 Ok(event) => self.handle_event(event, &mut connection),
+                Err(_) if connection.is_leaving => return connection.left(),
                 Err(ConnectionError::RequestsDone) => return ConnectionEnd::Stopped,
-                Err(_) if connection.is_leaving => return ConnectionEnd::Stopped,
                 Err(error) => {
                     let failure =
                         LinkFailure::explain_with_will(&error, &connection.progress, &self.settings);
@@ -328,14 +357,18 @@ impl ConnectionTask {
                 request = self.requests.recv() => {
                     let Some(request) = request else { return Err(ConnectionEnd::Stopped) };
                     self.handle_requests(request);
-                    if self.shutdown.is_some() && connection.since.is_none() {
+                    if self.shutdown.is_some() && connection.since.is_none() && !self.brokers.is_returning() {
                         return Err(ConnectionEnd::Stopped);
                     }
                 }
+                is_reached = connection.own_return.checked() => self.handle_own_check(is_reached, connection),
                 () = sleep_until(next_timer.into()) => {
                     let now = Instant::now();
                     if self.shutdown.as_ref().is_some_and(|shutdown| shutdown.by <= now) {
                         return Err(ConnectionEnd::Stopped);
+                    }
+                    if connection.own_return.is_over(now) {
+                        return Err(connection.left());
                     }
                     if connection.acknowledged_by().is_some_and(|by| by <= now) {
                         return Err(connection.lost(LinkFailure::unacknowledged(&self.settings)));
@@ -390,6 +423,13 @@ impl ConnectionTask {
         }
         connection.since = Some(Instant::now());
         connection.limits = BrokerLimits::of(connack);
+        self.brokers.connected();
+        if self.brokers.is_own() && connection.progress.better_address().is_none() {
+            self.brokers.arrived();
+        } else {
+            connection.own_return.plan(self.brokers.return_at(Instant::now()));
+        }
+        self.state.set_broker(&self.brokers.current().to_string());
         if !connection.limits.retains {
             let text = self.at_broker(
                 "it retains no messages, so clients that connect later see no plug: allow retained messages there",
@@ -397,6 +437,7 @@ impl ConnectionTask {
             self.log.warn(&text, Instant::now());
         }
         self.subscribe(connection, self.state.filters(), connect::command_filter);
+        self.subscribe(connection, vec![self.state.will_filter()], connect::command_filter);
         self.search(connection);
         self.state.expire_adopted(Instant::now());
         self.state.connected();
@@ -433,9 +474,9 @@ impl ConnectionTask {
 
     fn handle_suback(&mut self, suback: &SubAck, connection: &mut Connection) {
         if connection.subscription != Some(suback.pkid) {
-            // The search is optional: without it stale topics stay.
+            // The search is optional: without it stale topics stay. So is our own state, at which a late will may arrive.
             if let Some(refusal) = connect::refused_filters(suback).next() {
-                tracing::debug!("the broker refuses the subscription to stale topics ({refusal:?})");
+                tracing::debug!("the broker refuses a subscription to topics of our own ({refusal:?})");
             }
             return;
         }
@@ -447,7 +488,7 @@ impl ConnectionTask {
             .map(|(_, filter)| filter.as_str())
             .collect();
         if refused.is_empty() {
-            self.report(Ok(()));
+            self.report(Ok(self.brokers.current().clone()));
             return;
         }
         connection.resubscribe_at = Some(Instant::now() + RESUBSCRIBE_AFTER);
@@ -558,6 +599,7 @@ impl ConnectionTask {
             connection.search_until,
             connection.migrated_at,
             connection.acknowledged_by(),
+            connection.own_return.timer(),
             after(STABLE),
             after(SUBSCRIBED_WITHIN),
             self.shutdown.as_ref().map(|shutdown| shutdown.by),
@@ -592,12 +634,75 @@ impl ConnectionTask {
         if connection.migrated_at.take_if(|at| *at <= now).is_some() {
             self.state.end_migration();
         }
+        if connection.own_return.takes_check(now) {
+            self.check_own(connection);
+        }
+        if connection.own_return.takes_missed(now) {
+            tracing::debug!("no quiet moment to return to the broker at {}", self.brokers.own());
+            self.plan_next_return(connection);
+        }
+        if self.shutdown.is_some() && !connection.own_return.has_left() {
+            connection.own_return.cancel();
+        }
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.results_by.take_if(|at| *at <= now || !self.state.has_commands());
         }
-        if connection.since.is_some_and(|since| now >= since + STABLE) && self.reported == Some(Ok(())) {
+        if connection.since.is_some_and(|since| now >= since + STABLE) && matches!(self.reported, Some(Ok(_)))
+        {
             self.log.clear();
+            self.avoided.clear();
         }
+    }
+
+    /// Checks whether the own broker, or its own address, can be reached.
+    fn check_own(&self, connection: &mut Connection) {
+        let order = DialOrder {
+            only: self.better_address(connection),
+            ..DialOrder::of_instance(&self.settings.instance)
+        };
+        connection.own_return.check(self.brokers.own().clone(), self.settings.tls.clone(), order);
+    }
+
+    /// The own address of the own broker, if the connection is to another one of that broker.
+    fn better_address(&self, connection: &Connection) -> Option<SocketAddr> {
+        connection.progress.better_address().filter(|_| self.brokers.is_own())
+    }
+
+    fn handle_own_check(&mut self, is_reached: bool, connection: &mut Connection) {
+        if is_reached {
+            connection.own_return.leave_soon(Instant::now());
+        } else {
+            tracing::debug!("the broker at {} cannot be reached: no return to it", self.brokers.own());
+            self.plan_next_return(connection);
+        }
+    }
+
+    fn plan_next_return(&mut self, connection: &mut Connection) {
+        self.brokers.return_failed();
+        connection.own_return.plan(self.brokers.return_at(Instant::now()));
+    }
+
+    /// Leaves the connection for the own broker, if nothing is lost by that: nothing is to be answered, and everything that
+    /// was sent is acknowledged. Returns whether no message may be sent meanwhile.
+    fn leave_for_own(&mut self, connection: &mut Connection) -> bool {
+        let is_busy =
+            self.state.has_unanswered() || self.state.is_migrating() || connection.search_until.is_some();
+        if !connection.own_return.wants_to_leave() || is_busy || self.shutdown.is_some() {
+            return false;
+        }
+        if connection.in_flight.is_all_acknowledged() {
+            connection.return_only = self.better_address(connection);
+            connection.leave();
+            if connection.is_leaving {
+                connection.own_return.left(Instant::now());
+                let (own, current) = (self.brokers.own(), self.brokers.current());
+                let to = connection.return_only.map(|address| format!(" ({address})")).unwrap_or_default();
+                tracing::info!(
+                    "the broker at {own}{to} can be reached again: returning to it from the one at {current}"
+                );
+            }
+        }
+        true
     }
 
     fn end_search(&mut self, connection: &mut Connection) {
@@ -612,7 +717,7 @@ impl ConnectionTask {
 
     /// Hands what the state has to send to the client library, as far as there is room.
     fn send(&mut self, connection: &mut Connection) {
-        if !connection.may_publish() {
+        if !connection.may_publish() || self.leave_for_own(connection) {
             return;
         }
         while let Some(outgoing) = self.state.take() {
@@ -651,13 +756,12 @@ impl ConnectionTask {
     }
 
     /// Sends the state of the connection to the daemon if it has changed.
-    fn report(&mut self, link: Result<(), String>) {
+    fn report(&mut self, link: Result<BrokerAddress, String>) {
         if self.reported.as_ref() == Some(&link) {
             return;
         }
-        if link.is_ok() {
-            let MqttSettings { host, port, .. } = &self.settings;
-            self.log.inform(&format!("connected to the broker at {host}:{port}"), Instant::now());
+        if let Ok(broker) = &link {
+            self.log.inform(&format!("connected to the broker at {broker}"), Instant::now());
         }
         self.reported = Some(link.clone());
         // An error means that the daemon is stopping.
@@ -675,86 +779,4 @@ fn login(settings: &MqttSettings) -> Option<(String, &str, &Secret)> {
     let MqttSettings { host, port, username, password, .. } = settings;
     let password = password.as_ref()?;
     Some((format!("mqtt://{host}:{port}"), username.as_deref().unwrap_or_default(), password))
-}
-
-impl Connection {
-    fn new(client: AsyncClient, progress: ConnectProgress) -> Self {
-        Self {
-            client,
-            progress,
-            limits: BrokerLimits::NONE,
-            since: None,
-            subscription: None,
-            is_subscribed: false,
-            resubscribe_at: None,
-            search_until: None,
-            search_filters: Vec::new(),
-            migrated_at: None,
-            in_flight: InFlightMessages::default(),
-            refusals: 0,
-            is_leaving: false,
-        }
-    }
-
-    /// Whether messages may be published: the subscription is answered, or its answer is late.
-    fn may_publish(&self) -> bool {
-        let answer_by = self.since.map(|since| since + SUBSCRIBED_WITHIN);
-        !self.is_leaving && answer_by.is_some_and(|by| self.is_subscribed || by <= Instant::now())
-    }
-
-    /// Gives a message to the client library.
-    fn hand_over(&self, outgoing: &Outgoing) -> Handed {
-        let (topic, payload, correlation) = match outgoing {
-            Outgoing::Retained(retained) => (&*retained.topic, retained.payload.clone(), None),
-            Outgoing::Transient(transient) => {
-                let payload = Bytes::copy_from_slice(&transient.payload);
-                (transient.topic.as_str(), payload, transient.correlation.clone())
-            }
-        };
-        let size = topic.len() + payload.len() + correlation.as_ref().map_or(0, Bytes::len) + PACKET_OVERHEAD;
-        if size > self.limits.packet {
-            return Handed::TooLarge(size);
-        }
-        let retain = matches!(outgoing, Outgoing::Retained(_)) && self.limits.retains;
-        let mut options = PublishOptions::new(self.qos(outgoing)).retain(retain);
-        if let Some(correlation) = correlation {
-            let properties =
-                PublishProperties { correlation_data: Some(correlation), ..PublishProperties::default() };
-            options = options.properties(properties);
-        }
-        match self.client.try_publish(topic, payload, options) {
-            Ok(()) => Handed::Over,
-            Err(ClientError::RequestChannelFull(_)) => Handed::NoRoom,
-            Err(_) => Handed::Impossible,
-        }
-    }
-
-    /// The client library has accepted this message.
-    fn queued(&mut self, outgoing: Outgoing) {
-        let is_acknowledged = self.qos(&outgoing) != QoS::AtMostOnce;
-        self.in_flight.queue(outgoing, is_acknowledged, Instant::now());
-    }
-
-    fn qos(&self, outgoing: &Outgoing) -> QoS {
-        match outgoing {
-            _ if self.limits.qos == QoS::AtMostOnce => QoS::AtMostOnce,
-            Outgoing::Retained(retained) => retained.qos,
-            Outgoing::Transient(_) => QoS::AtLeastOnce,
-        }
-    }
-
-    /// When the next acknowledgement must have come; `None` while none is expected.
-    fn acknowledged_by(&self) -> Option<Instant> {
-        self.in_flight.waiting_since().map(|since| since + ACKNOWLEDGED_WITHIN)
-    }
-
-    fn lost(&self, failure: LinkFailure) -> ConnectionEnd {
-        let suspect = self.in_flight.suspect(failure.reason);
-        ConnectionEnd::Lost { failure, lasted: self.since.map(|since| since.elapsed()), suspect }
-    }
-
-    /// Everything is acknowledged: sends a DISCONNECT, so that the broker discards the last will.
-    fn leave(&mut self) {
-        self.is_leaving = self.client.try_disconnect().is_ok();
-    }
 }

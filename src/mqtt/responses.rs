@@ -142,6 +142,11 @@ impl Responses {
         !self.commands.is_empty()
     }
 
+    /// Whether a command or a request is to be answered, or a message waits to be sent.
+    pub(super) fn has_unanswered(&self) -> bool {
+        !self.commands.is_empty() || !self.requests.is_empty() || !self.outbox.is_empty()
+    }
+
     /// What the connection that replaces this one must answer.
     pub(super) fn take_unanswered(&mut self, now: Instant) -> Unanswered {
         Unanswered {
@@ -208,6 +213,12 @@ impl Responses {
     pub(super) fn connected(&mut self) {
         self.is_connected = true;
         self.wait_until = None;
+    }
+
+    /// The connection was left for another one, which follows at once: what is to be answered meanwhile waits for it.
+    pub(super) fn left(&mut self, now: Instant) {
+        self.is_connected = false;
+        self.wait_until = Some(now + ANSWERS_WAIT);
     }
 
     pub(super) fn disconnected(&mut self) {

@@ -1,17 +1,24 @@
 //! The settings of a connection: the broker, our names there, and the discovery for Home Assistant.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::homeassistant::options::HomeAssistantOptions;
+use crate::backoff;
 use crate::secret::Secret;
 
 /// The settings of one link to a broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MqttSettings {
-    /// Host name or address.
+    /// Host name or address of the broker.
     pub host: String,
-    /// TCP port.
+    /// Its TCP port.
     pub port: u16,
+    /// The other brokers of `mqtt.url`, in its order. The login and TLS are the same for all.
+    pub others: Vec<BrokerAddress>,
+    /// A connection that is not to the installation's own broker returns to that one after a time between these two.
+    pub return_after: (Duration, Duration),
     /// `None`: without TLS, for `mqtt://`.
     pub tls: Option<TlsOptions>,
     /// User name at the broker.
@@ -28,6 +35,47 @@ pub struct MqttSettings {
     pub drawn_instance: String,
     /// Discovery payloads.
     pub homeassistant: HomeAssistantOptions,
+}
+
+/// Where a broker is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BrokerAddress {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl MqttSettings {
+    /// Long enough that a broker which starts is not filled at once, and that one which fails again and again has few
+    /// clients.
+    pub const RETURN_AFTER: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(2400));
+
+    /// The broker at `host` and `port`.
+    pub(crate) fn broker(&self) -> BrokerAddress {
+        BrokerAddress { host: self.host.clone(), port: self.port }
+    }
+
+    /// All brokers in the order of this installation, its own first. It is drawn from the id of the installation and the
+    /// addresses: many installations are spread over all brokers, and those of a broker that fails over all others. A broker
+    /// that is added or removed changes the own broker of as few installations as possible.
+    pub(crate) fn brokers(&self) -> Vec<BrokerAddress> {
+        let mut brokers: Vec<_> = std::iter::once(self.broker()).chain(self.others.iter().cloned()).collect();
+        brokers.sort_by_cached_key(|broker| backoff::seed((&self.instance, broker)));
+        brokers
+    }
+
+    /// The same for one of the brokers, without another one.
+    pub(crate) fn only_at(&self, BrokerAddress { host, port }: BrokerAddress) -> Self {
+        Self { host, port, others: Vec::new(), ..self.clone() }
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// Certificates for a TLS connection. Empty: the system's root certificates and no client certificate.

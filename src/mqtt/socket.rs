@@ -1,10 +1,11 @@
-//! The socket to the broker: name resolution, TCP, TLS. It does not know MQTT.
+//! The socket to the broker: name resolution, TCP by `dial`, TLS. It does not know MQTT.
 //!
 //! Each step that can fail has an error of its own, because the remedy differs. Certificate and key files are read for each
 //! connection, so that a renewed certificate is used without a restart.
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +17,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::certificates::Verifier;
+use super::dial::{DialOrder, Dialled, dial};
 use super::packets::Packets;
 use super::settings::TlsOptions;
 use crate::secret::SecretBuf;
@@ -66,6 +67,10 @@ pub(crate) struct ConnectProgress(Arc<Mutex<Reached>>);
 #[derive(Debug, Default)]
 struct Reached {
     stage: Stage,
+    /// The address that has accepted TCP.
+    address: Option<SocketAddr>,
+    /// [`Dialled::better`].
+    better: Option<SocketAddr>,
     /// The first bytes that the broker sent.
     first: Vec<u8>,
     packets: Packets,
@@ -103,6 +108,16 @@ pub(super) enum Stage {
 impl ConnectProgress {
     pub(super) fn stage(&self) -> Stage {
         self.lock().stage
+    }
+
+    /// The address that has accepted TCP.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.lock().address
+    }
+
+    /// The address of the host that is this installation's own, if another one has accepted TCP.
+    pub(super) fn better_address(&self) -> Option<SocketAddr> {
+        self.lock().better
     }
 
     /// Whether the broker began with a refusal in MQTT 3: a CONNACK of two bytes with a return code.
@@ -143,6 +158,11 @@ impl ConnectProgress {
         progress
     }
 
+    fn accepted(&self, address: SocketAddr, better: Option<SocketAddr>) {
+        let mut reached = self.lock();
+        (reached.address, reached.better) = (Some(address), better);
+    }
+
     fn reach(&self, stage: Stage) {
         self.lock().stage = stage;
     }
@@ -157,12 +177,19 @@ pub(super) async fn open(
     host: &str,
     port: u16,
     tls: Option<&TlsOptions>,
+    order: &DialOrder,
     progress: ConnectProgress,
 ) -> Result<Socket, SocketError> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(SocketError::Resolve)?;
+    let addresses = resolve(host, port).await?;
+    let host = without_brackets(host);
     progress.reach(Stage::Dialling);
-    let tcp = dial(addresses).await?;
+    let Dialled { stream: tcp, address, better } =
+        dial(order, &addresses).await.map_err(|error| match error {
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => SocketError::Refused,
+            Some(error) => SocketError::Connect(error),
+            None => SocketError::Resolve(io::Error::other("no address")),
+        })?;
+    progress.accepted(address, better);
     // Without this a command's result would wait for the next packet.
     tcp.set_nodelay(true).map_err(SocketError::Connect)?;
     let stream: Box<dyn BrokerStream> = match tls {
@@ -184,20 +211,14 @@ pub(super) async fn open(
     Ok(Socket { stream, progress, chunk: vec![0; CHUNK].into(), readable: BytesMut::new() })
 }
 
-/// Tries the addresses of a host one after the other.
-async fn dial(addresses: impl Iterator<Item = std::net::SocketAddr>) -> Result<TcpStream, SocketError> {
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => SocketError::Refused,
-        Some(error) => SocketError::Connect(error),
-        None => SocketError::Resolve(io::Error::other("no address")),
-    })
+/// The addresses of a host.
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, SocketError> {
+    let resolved = tokio::net::lookup_host((without_brackets(host), port)).await;
+    resolved.map(Iterator::collect).map_err(SocketError::Resolve)
+}
+
+fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Reads the certificate and key files.
@@ -413,10 +434,13 @@ mod tests {
         let held = tokio::net::TcpSocket::new_v4().unwrap();
         held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = held.local_addr().unwrap().port();
-        let progress = ConnectProgress::default();
-        assert!(matches!(open("127.0.0.1", port, None, progress.clone()).await, Err(SocketError::Refused)));
+        let (order, progress) = (DialOrder::default(), ConnectProgress::default());
+        assert!(matches!(
+            open("127.0.0.1", port, None, &order, progress.clone()).await,
+            Err(SocketError::Refused)
+        ));
         assert_eq!(progress.stage(), Stage::Dialling);
-        let error = open("no such host", port, None, progress).await.err();
+        let error = open("no such host", port, None, &order, progress).await.err();
         assert!(matches!(error, Some(SocketError::Resolve(_))), "{error:?}");
     }
 }

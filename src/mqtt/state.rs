@@ -33,6 +33,8 @@ pub struct MqttState {
     documents: DocumentLifecycle,
     responses: Responses,
     bridge: BridgeInfo,
+    /// Where the broker is that has the connection, or had the last one.
+    broker: Option<String>,
 }
 
 impl MqttState {
@@ -50,6 +52,7 @@ impl MqttState {
             topics,
             retained,
             bridge: BridgeInfo::default(),
+            broker: None,
         }
     }
 
@@ -92,6 +95,10 @@ impl MqttState {
         }
         if message.retained {
             self.handle_retained(message);
+            return Effect::None;
+        }
+        if message.topic == self.topics.bridge_state() {
+            self.handle_bridge_state(message.payload);
             return Effect::None;
         }
         match self.topics.parse(message.topic) {
@@ -149,9 +156,34 @@ impl MqttState {
         self.responses.disconnected();
     }
 
+    /// The connection was left for another one, which follows at once: results, responses and events wait for that.
+    pub(crate) fn left(&mut self, now: Instant) {
+        self.responses.left(now);
+    }
+
+    /// The broker of the connection, for `bridge/info`.
+    pub(crate) fn set_broker(&mut self, broker: &str) {
+        if self.broker.as_deref() != Some(broker) {
+            self.broker = Some(broker.to_owned());
+            if self.retained.holds(&self.topics.bridge_info()) {
+                self.put_bridge_info();
+            }
+        }
+    }
+
+    /// The topic at which a last will of ours may arrive late.
+    pub(crate) fn will_filter(&self) -> String {
+        self.topics.bridge_state()
+    }
+
     /// Whether a command has no result yet.
     pub(crate) fn has_commands(&self) -> bool {
         self.responses.has_commands()
+    }
+
+    /// Whether a command or a request is to be answered, or a message waits that is for the clients of this broker.
+    pub(crate) fn has_unanswered(&self) -> bool {
+        self.responses.has_unanswered()
     }
 
     /// What the connection that replaces this one must answer.
@@ -272,8 +304,25 @@ impl MqttState {
     }
 
     fn put_bridge_info(&mut self) {
-        let info = payload::bridge_info(&self.bridge, &self.instance, self.started, self.clock);
+        let info = payload::bridge_info(
+            &self.bridge,
+            &self.instance,
+            self.broker.as_deref(),
+            self.started,
+            self.clock,
+        );
         self.retained.put(&self.topics.bridge_info(), info, Priority::Info, QoS::AtLeastOnce);
+    }
+
+    /// Another node of a cluster may publish the will of our last connection when it notices that one's end, which may be after
+    /// this connection stands. What we published is published again.
+    fn handle_bridge_state(&mut self, payload: &[u8]) {
+        let topic = self.topics.bridge_state();
+        let [online, offline] = [Availability::Online, Availability::Offline].map(Availability::word);
+        if payload == offline.as_bytes() && self.retained.is_word(&topic, online) {
+            tracing::debug!("the broker published the last will of an earlier connection");
+            self.retained.send_once_more(&topic);
+        }
     }
 
     fn put_bridge_state(&mut self, availability: Availability) {

@@ -145,6 +145,21 @@ fn rounded(value: Option<f64>, decimals: i32) -> Option<f64> {
 
 /// `bridge/info`.
 #[derive(Serialize)]
+pub(super) struct PublishedBridgeDocument<'a> {
+    #[serde(flatten)]
+    pub(super) bridge: BridgeDocument<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) broker: Option<UsedBrokerDocument<'a>>,
+}
+
+/// The broker that published it.
+#[derive(Serialize)]
+pub(super) struct UsedBrokerDocument<'a> {
+    pub(super) address: &'a str,
+}
+
+/// The bridge itself.
+#[derive(Serialize)]
 pub(crate) struct BridgeDocument<'a> {
     version: &'a str,
     instance: &'a str,

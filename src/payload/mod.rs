@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::bridge::event::{BridgeInfo, CommandResult, Energy, Notice, PlugInfo, PlugState};
 pub use clock::Clock;
 use document::{
-    BridgeDocument, EnergyDocument, EventDocument, InfoDocument, ResponseDocument, ResultDocument,
-    StateDocument,
+    BridgeDocument, EnergyDocument, EventDocument, InfoDocument, PublishedBridgeDocument, ResponseDocument,
+    ResultDocument, StateDocument, UsedBrokerDocument,
 };
 
 /// `<plug>/state`.
@@ -34,8 +34,15 @@ pub(crate) fn info(info: &PlugInfo) -> Vec<u8> {
 }
 
 /// `bridge/info`.
-pub(crate) fn bridge_info(info: &BridgeInfo, instance: &str, started: Instant, clock: Clock) -> Vec<u8> {
-    json(&BridgeDocument::of(info, instance, started, clock))
+pub(crate) fn bridge_info(
+    info: &BridgeInfo,
+    instance: &str,
+    broker: Option<&str>,
+    started: Instant,
+    clock: Clock,
+) -> Vec<u8> {
+    let bridge = BridgeDocument::of(info, instance, started, clock);
+    json(&PublishedBridgeDocument { bridge, broker: broker.map(|address| UsedBrokerDocument { address }) })
 }
 
 /// `bridge/event`.
@@ -242,12 +249,12 @@ mod tests {
         let cloud = CloudStatus::Stopped("wrong password".into());
         let info = BridgeInfo { plugs: 3, online: 2, served: [1, 1], cloud };
         let clock = Clock { instant: Instant::now(), system: SystemTime::UNIX_EPOCH };
-        let shown = text(bridge_info(&info, "abc", clock.instant, clock));
+        let shown = text(bridge_info(&info, "abc", Some("broker.lan:1883"), clock.instant, clock));
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             shown,
             format!(
-                r#"{{"version":"{version}","instance":"abc","started":"1970-01-01T00:00:00Z","plugs":3,"online":2,"cloud":{{"status":"stopped","reason":"wrong password"}}}}"#
+                r#"{{"version":"{version}","instance":"abc","started":"1970-01-01T00:00:00Z","plugs":3,"online":2,"cloud":{{"status":"stopped","reason":"wrong password"}},"broker":{{"address":"broker.lan:1883"}}}}"#
             )
         );
         let event = Notice {

@@ -135,6 +135,36 @@ fn each_mistake_gets_one_line_with_file_line_key_and_remedy() {
         ("[mqtt]\nurl = \"broker\"", "mqtt.url: must begin with mqtt:// or, for TLS, with mqtts://"),
         ("[mqtt]\nurl = \"mqtt://b/x\"", "mqtt.url: must end after host and port"),
         (
+            "[mqtt]\nurl = []",
+            "hs100d.toml:2: mqtt.url: is an empty list: write at least one, or remove the line",
+        ),
+        (
+            "[mqtt]\nurl = 5",
+            "hs100d.toml:2: mqtt.url: must be text in quotes, or a list of such texts (is a number)",
+        ),
+        (
+            "[mqtt]\nurl = [\n\"mqtt://a\",\n\"b\"]",
+            "hs100d.toml:4: mqtt.url[1]: must begin with mqtt:// or, for TLS, with mqtts://",
+        ),
+        ("[mqtt]\nurl = [\"mqtt://a\", 5]", "mqtt.url[1]: must be text in quotes (is a number)"),
+        ("[mqtt]\nurl = [\"mqtt://a\", \"\"]", "mqtt.url[1]: is empty: fill it in, or remove it"),
+        (
+            "[mqtt]\nurl = [\"mqtt://a\", \"mqtts://me:hunter2@b\"]",
+            "mqtt.url[1]: holds a user name or password: move them to mqtt.username and mqtt.password",
+        ),
+        (
+            "[mqtt]\nurl = [\"mqtts://a\",\n\"mqtt://b\"]",
+            "hs100d.toml:3: mqtt.url[1]: is mqtt://b:1883, and mqtt.url[0] is mqtts://a:8883: use the same scheme for all",
+        ),
+        (
+            "[mqtt]\nurl = [\"mqtt://a\", \"mqtt://b\", \"mqtt://A:1883\"]",
+            "mqtt.url[2]: is mqtt://A:1883, which mqtt.url[0] is already: remove one of them",
+        ),
+        (
+            "[mqtt]\nurl = [\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\"]",
+            "mqtt.url: must hold at most 16 values (holds 17)",
+        ),
+        (
             "[mqtt]\nusername = \"a\"",
             "hs100d.toml:2: mqtt.username: is for a broker of your own: add mqtt.url",
         ),

@@ -618,3 +618,25 @@ fn the_tokens_of_http_may_be_credentials() {
     let lines = load().unwrap_err().lines;
     assert!(lines.len() == 1 && lines[0].contains("http.token: is shorter than 16 characters"), "{lines:?}");
 }
+
+#[test]
+fn several_brokers_share_the_login_and_tls_and_keep_their_order() {
+    let list = load(
+        "[mqtt]\nurl = [\"mqtts://a.example.com\", \"mqtts://b.example.com:8884\", \"mqtts://[::1]\"]\nusername = \"me\"\n\
+         password = \"pw\"\n",
+    );
+    let MqttChoice::Outside(link) = list.mqtt("0badcafe", Path::new("/state")) else { panic!("outside") };
+    let others: Vec<_> = link.others.iter().map(ToString::to_string).collect();
+    assert_eq!((link.host.as_str(), link.port), ("a.example.com", 8883));
+    assert_eq!(others, ["b.example.com:8884", "[::1]:8883"]);
+    assert_eq!((link.username.as_deref(), link.tls.is_some()), (Some("me"), true));
+    let MqttChoice::Outside(one) = load("[mqtt]\nurl = [\"mqtt://a\"]").mqtt("0badcafe", Path::new("/state"))
+    else {
+        panic!("outside")
+    };
+    let MqttChoice::Outside(text) = load("[mqtt]\nurl = \"mqtt://a\"").mqtt("0badcafe", Path::new("/state"))
+    else {
+        panic!("outside")
+    };
+    assert_eq!(one, text, "a list of one is the same as the text");
+}

@@ -410,6 +410,8 @@ fn mqtt(form: DocumentForm) -> MqttState {
     let options = MqttSettings {
         host: "127.0.0.1".to_owned(),
         port: 1883,
+        others: Vec::new(),
+        return_after: MqttSettings::RETURN_AFTER,
         tls: None,
         username: None,
         password: None,

@@ -165,7 +165,7 @@ async fn sigusr1_has_the_daemon_write_its_figures_and_go_on() {
     let scene = Scene::start(&Config::of(&home)).await;
     settle(&scene.subscriber).await;
     scene.daemon.signal("USR1");
-    let line = scene.daemon.says("figures plugs=3 online=3 exchanges=").await;
+    let line = scene.daemon.says("figures plugs=3 online=3 broker=127.0.0.1:").await;
     let tasks: u32 = line.rsplit("tasks=").next().unwrap().parse().unwrap();
     assert!(tasks > 0, "{line}");
     for plug in NAMES {

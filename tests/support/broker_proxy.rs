@@ -60,7 +60,12 @@ impl Drop for BrokerProxy {
 
 impl BrokerProxy {
     pub(crate) async fn start(broker: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::start_at(0, broker).await
+    }
+
+    /// At this port; 0 takes a free one.
+    pub(crate) async fn start_at(port: u16, broker: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (trouble, _) = watch::channel(Trouble::None);
         let (kicks, _) = broadcast::channel(8);

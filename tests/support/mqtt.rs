@@ -237,6 +237,8 @@ pub(crate) fn options(port: u16) -> MqttSettings {
     MqttSettings {
         host: "127.0.0.1".to_owned(),
         port,
+        others: Vec::new(),
+        return_after: MqttSettings::RETURN_AFTER,
         tls: None,
         username: None,
         password: None,
@@ -284,7 +286,7 @@ impl Daemon {
     pub(crate) async fn connects(&mut self) {
         within("a connection", async {
             loop {
-                if let Some(Inbound::Link(Ok(()))) = self.inbound.recv().await {
+                if let Some(Inbound::Link(Ok(_))) = self.inbound.recv().await {
                     return;
                 }
             }

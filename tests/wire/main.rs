@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod brokers;
 mod cloud;
 mod cloud_home;
 mod cloud_session;

@@ -15,6 +15,8 @@ use crate::mqtt::{self, BrokerUnusable, MqttSettings, Probed};
 
 /// A broker answers in milliseconds, a distant one in a second.
 const WITHIN: Duration = Duration::from_secs(10);
+/// The most addresses of one host that are tried.
+const MOST_ADDRESSES: usize = 16;
 /// The longest part of a daemon's text that is printed, in characters.
 const WORDS_SHOWN: usize = 300;
 
@@ -27,18 +29,63 @@ pub(super) struct DaemonState {
     pub(super) cloud_stopped: Option<String>,
 }
 
-/// Tries the broker that the config chooses.
-pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
+/// Tries each broker that the config names, or the one that it chooses.
+pub(super) async fn examine(choice: MqttChoice) -> (Vec<Finding>, DaemonState) {
     match choice {
         MqttChoice::Outside(options) => {
-            let (tries, probed) = probe(options).await;
-            let finding = match &probed {
-                Ok(_) => Finding::good(FindingSubject::Broker, "connected; subscribing and publishing work"),
-                Err(unusable) => unusable_finding(unusable),
-            };
-            (finding.after(tries), DaemonState::of(probed.ok().as_ref()))
+            let is_one = options.others.is_empty();
+            let (mut findings, mut daemon) = (Vec::new(), DaemonState::default());
+            for broker in options.brokers() {
+                let name = broker.to_string();
+                let (finding, notes, found) = examine_one(options.only_at(broker)).await;
+                findings.push(if is_one { finding } else { finding.named(name) });
+                findings.extend(notes);
+                if !daemon.is_online {
+                    daemon = found;
+                }
+            }
+            (findings, daemon)
         }
-        MqttChoice::Awaited => {
+        choice => {
+            let (finding, daemon) = examine_other(choice).await;
+            (vec![finding], daemon)
+        }
+    }
+}
+
+/// Tries one broker, and each address of its host if there are several. An address that does not work gets a note: the daemon
+/// uses another one.
+async fn examine_one(options: MqttSettings) -> (Finding, Vec<Finding>, DaemonState) {
+    let (mut tries, probed) = probe(options.clone()).await;
+    let mut notes = Vec::new();
+    let finding = match &probed {
+        Ok(_) => {
+            let addresses = mqtt::addresses(&options, WITHIN).await;
+            if addresses.len() > 1 {
+                for address in addresses.into_iter().take(MOST_ADDRESSES) {
+                    let begun = Instant::now();
+                    let answer = mqtt::log_in_at(options.clone(), address, WITHIN).await;
+                    let came_back = answer.as_ref().map_or_else(unusable_words, |()| "accepted".to_owned());
+                    tries.push(Try::since(begun, format!("log in at {address}"), came_back));
+                    if let Err(unusable) = answer {
+                        let cause = Cause { remedy: unusable.remedy, ..of_broker(unusable.reason) };
+                        let note =
+                            Finding::note(FindingSubject::Broker, words_without_remedy(&unusable), cause);
+                        notes.push(note.named(format!("address {address}")));
+                    }
+                }
+            }
+            Finding::good(FindingSubject::Broker, "connected; subscribing and publishing work")
+        }
+        Err(unusable) => unusable_finding(unusable),
+    };
+    (finding.after(tries), notes, DaemonState::of(probed.ok().as_ref()))
+}
+
+/// Without a broker that the config names.
+async fn examine_other(choice: MqttChoice) -> (Finding, DaemonState) {
+    match choice {
+        MqttChoice::Awaited | MqttChoice::Outside(_) => {
             let found = "the Supervisor names it; the log of the app says which";
             (Finding::good(FindingSubject::Broker, found), DaemonState::default())
         }
@@ -82,15 +129,15 @@ pub(super) async fn examine(choice: MqttChoice) -> (Finding, DaemonState) {
     }
 }
 
-/// The text of a failure ends with its remedy, which the finding holds separately.
 fn unusable_finding(unusable: &BrokerUnusable) -> Finding {
+    let cause = Cause { remedy: unusable.remedy, ..of_broker(unusable.reason) };
+    Finding::bad(FindingSubject::Broker, words_without_remedy(unusable), cause)
+}
+
+/// The text of a failure ends with its remedy, which the finding holds separately.
+fn words_without_remedy(unusable: &BrokerUnusable) -> &str {
     let remedy = format!(": {}", unusable.remedy);
-    let found = unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text);
-    Finding::bad(
-        FindingSubject::Broker,
-        found,
-        Cause { remedy: unusable.remedy, ..of_broker(unusable.reason) },
-    )
+    unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text)
 }
 
 async fn probe(options: MqttSettings) -> (Vec<Try>, Result<Probed, BrokerUnusable>) {

@@ -34,16 +34,16 @@ pub(super) async fn examine(config: &Config, state_dir: &Path) -> Result<Report,
     let CloudAccount { cloud, events: _events } = oneshot::account(config, &store)?;
     // A running daemon may have stopped using the account; the broker says so, and is therefore asked first.
     let broker_and_account = async {
-        let (broker, daemon) = broker::examine(config.mqtt(store.instance(), state_dir)).await;
-        (broker, account::examine(config, cloud.as_ref(), &daemon).await)
+        let (brokers, daemon) = broker::examine(config.mqtt(store.instance(), state_dir)).await;
+        (brokers, account::examine(config, cloud.as_ref(), &daemon).await)
     };
     let registered = cloud.as_ref().and_then(|cloud| cloud.registered().borrow().clone());
     let klap_login = KlapLogin::of(config, &store, registered.as_deref());
     let on_the_lan = plugs::examine_lan(targets::of(config, &store), config, klap_login);
-    let ((broker, account), (search, on_the_lan)) = tokio::join!(broker_and_account, on_the_lan);
+    let ((brokers, account), (search, on_the_lan)) = tokio::join!(broker_and_account, on_the_lan);
     let (finding, rows) = account.map_or((None, None), |(finding, rows)| (Some(finding), rows));
     let cloud = cloud.filter(|_| rows.is_some());
     let on_the_lan = plugs::with_account(on_the_lan, rows.as_deref(), config);
     let plugs = plugs::examine_cloud(on_the_lan, rows.as_deref(), cloud.as_ref(), config).await;
-    Ok(Report::of([broker].into_iter().chain(finding).chain(search).chain(plugs)))
+    Ok(Report::of(brokers.into_iter().chain(finding).chain(search).chain(plugs)))
 }

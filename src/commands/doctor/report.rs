@@ -21,7 +21,7 @@ pub(in crate::commands) struct Report {
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     subject: FindingSubject,
-    /// The name of a plug.
+    /// The name of a plug, or which of several brokers or addresses it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     ok: bool,
@@ -128,7 +128,8 @@ impl Finding {
             (false, _) => "FAIL",
         };
         let subject = match (self.subject, &self.name) {
-            (FindingSubject::Broker, _) => "broker",
+            (FindingSubject::Broker, Some(name)) => &format!("broker {name}"),
+            (FindingSubject::Broker, None) => "broker",
             (FindingSubject::Cloud, _) => "cloud",
             (FindingSubject::Lan, _) => "LAN",
             (FindingSubject::Plug, Some(name)) => &format!("plug {name}"),

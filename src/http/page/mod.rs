@@ -254,8 +254,8 @@ fn above(overview: &Overview, cards: &[Card<'_>]) -> Markup {
     let Overview { snapshot, broker, .. } = overview;
     let (mut facts, mut notes) = (Vec::new(), Vec::new());
     match &broker.link {
-        Ok(()) if broker.is_embedded => facts.push(("good", "Broker", "built in".to_owned())),
-        Ok(()) => facts.push(("good", "Broker", "connected".to_owned())),
+        Ok(_) if broker.is_embedded => facts.push(("good", "Broker", "built in".to_owned())),
+        Ok(_) => facts.push(("good", "Broker", "connected".to_owned())),
         Err(why) => {
             facts.push(("alert", "Broker", "not connected".to_owned()));
             notes.push(("No broker.", why.clone()));
@@ -423,7 +423,7 @@ mod tests {
             let durations = CommandDurations::default();
             let snapshot =
                 Snapshot { info, is_ready: true, unserved: Vec::new(), durations, plugs: Vec::new() };
-            let broker = BrokerStatus { is_embedded: true, link: Ok(()) };
+            let broker = BrokerStatus { is_embedded: true, link: Ok("127.0.0.1:1883".to_owned()) };
             let clock = Clock { instant: begin + DAY, system };
             Self { begin, overview: Overview { snapshot, histories: Vec::new(), broker, clock } }
         }

@@ -68,6 +68,11 @@ impl LinkFailure {
         matches!(self.reason, FailureReason::LoginRefused | FailureReason::NotAuthorized)
     }
 
+    /// Whether the broker sends away all its clients, or accepts none.
+    pub(crate) fn is_of_many(&self) -> bool {
+        matches!(self.reason, FailureReason::Busy | FailureReason::Moved)
+    }
+
     /// The broker neither answers nor closes the connection.
     pub(crate) fn silent(settings: &MqttSettings) -> Self {
         Self::of(FailureReason::Silent, "does not answer", settings)
@@ -159,6 +164,7 @@ fn refused(code: ConnectReturnCode) -> Explanation {
         | Code::ConnectionRateExceeded => {
             (FailureReason::Busy, format!("it is overloaded ({code:?})")).into()
         }
+        Code::UseAnotherServer | Code::ServerMoved => FailureReason::Moved.into(),
         other => (FailureReason::Denied, format!("it refuses the connection ({other:?})")).into(),
     }
 }
@@ -432,7 +438,7 @@ mod tests {
             let lasted = Some(Duration::from_millis(20));
             let mut reconnect = Reconnect::new("test");
             for _ in 0..9 {
-                let decision = reconnect.decide(failure.clone(), lasted, None, &settings());
+                let decision = reconnect.decide(failure.clone(), 1, lasted, None, &settings());
                 assert_ne!(decision.wait, GIVE_WAY, "{text}");
             }
         }

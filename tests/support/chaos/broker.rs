@@ -128,6 +128,8 @@ impl Link {
         let options = MqttSettings {
             host: "broker".to_owned(),
             port: 1883,
+            others: Vec::new(),
+            return_after: MqttSettings::RETURN_AFTER,
             tls: None,
             username: None,
             password: None,

@@ -1,0 +1,166 @@
+//! One connection to the broker: what is known of it, what is on its way on it, and how it ended.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rumqttc::{AsyncClient, ClientError, PublishOptions, PublishProperties, QoS};
+
+use super::connect::BrokerLimits;
+use super::failure::explain::{LinkFailure, Unacknowledged};
+use super::in_flight::InFlightMessages;
+use super::message::Outgoing;
+use super::own_return::OwnReturn;
+use super::socket::ConnectProgress;
+
+/// If the broker has not answered the subscription by then, publishing starts without its answer.
+pub(super) const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(3);
+/// A broker that acknowledges nothing for this long will not do so on this connection.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(15);
+/// An upper bound for the parts of a packet other than topic, payload and correlation data, in bytes.
+pub(super) const PACKET_OVERHEAD: usize = 32;
+
+/// How a connection ended.
+pub(super) enum ConnectionEnd {
+    /// On request, or because the link was dropped.
+    Stopped,
+    /// It was left for the own broker, or for this address of it.
+    Left(Option<SocketAddr>),
+    Lost {
+        failure: LinkFailure,
+        /// How long it was connected; `None` if it never was.
+        lasted: Option<Duration>,
+        /// The unacknowledged message that may have ended it.
+        suspect: Option<Unacknowledged>,
+        /// Where TCP was accepted.
+        address: Option<SocketAddr>,
+    },
+}
+
+pub(super) struct Connection {
+    pub(super) client: AsyncClient,
+    pub(super) progress: ConnectProgress,
+    pub(super) limits: BrokerLimits,
+    /// When the CONNACK came.
+    pub(super) since: Option<Instant>,
+    /// The packet id of the subscription to commands.
+    pub(super) subscription: Option<u16>,
+    /// The subscription was answered. No plug is published as online before its commands are received.
+    pub(super) is_subscribed: bool,
+    /// When a refused subscription is tried again.
+    pub(super) resubscribe_at: Option<Instant>,
+    pub(super) search_until: Option<Instant>,
+    /// The filters of the search, while they are subscribed to.
+    pub(super) search_filters: Vec<String>,
+    /// When entities have had the time to migrate; `None` while none do.
+    pub(super) migrated_at: Option<Instant>,
+    pub(super) in_flight: InFlightMessages,
+    /// How many refused messages were logged.
+    pub(super) refusals: u32,
+    pub(super) is_leaving: bool,
+    pub(super) own_return: OwnReturn,
+    /// The address to return to, if it is another one of the same broker.
+    pub(super) return_only: Option<SocketAddr>,
+}
+
+/// The outcome of handing a message to the client library.
+pub(super) enum Handed {
+    Over,
+    NoRoom,
+    TooLarge(usize),
+    Impossible,
+}
+
+impl Connection {
+    pub(super) fn new(client: AsyncClient, progress: ConnectProgress) -> Self {
+        Self {
+            client,
+            progress,
+            limits: BrokerLimits::NONE,
+            since: None,
+            subscription: None,
+            is_subscribed: false,
+            resubscribe_at: None,
+            search_until: None,
+            search_filters: Vec::new(),
+            migrated_at: None,
+            in_flight: InFlightMessages::default(),
+            refusals: 0,
+            is_leaving: false,
+            own_return: OwnReturn::default(),
+            return_only: None,
+        }
+    }
+
+    /// Whether messages may be published: the subscription is answered, or its answer is late.
+    pub(super) fn may_publish(&self) -> bool {
+        let answer_by = self.since.map(|since| since + SUBSCRIBED_WITHIN);
+        !self.is_leaving && answer_by.is_some_and(|by| self.is_subscribed || by <= Instant::now())
+    }
+
+    /// Gives a message to the client library.
+    pub(super) fn hand_over(&self, outgoing: &Outgoing) -> Handed {
+        let (topic, payload, correlation) = match outgoing {
+            Outgoing::Retained(retained) => (&*retained.topic, retained.payload.clone(), None),
+            Outgoing::Transient(transient) => {
+                let payload = Bytes::copy_from_slice(&transient.payload);
+                (transient.topic.as_str(), payload, transient.correlation.clone())
+            }
+        };
+        let size = topic.len() + payload.len() + correlation.as_ref().map_or(0, Bytes::len) + PACKET_OVERHEAD;
+        if size > self.limits.packet {
+            return Handed::TooLarge(size);
+        }
+        let retain = matches!(outgoing, Outgoing::Retained(_)) && self.limits.retains;
+        let mut options = PublishOptions::new(self.qos(outgoing)).retain(retain);
+        if let Some(correlation) = correlation {
+            let properties =
+                PublishProperties { correlation_data: Some(correlation), ..PublishProperties::default() };
+            options = options.properties(properties);
+        }
+        match self.client.try_publish(topic, payload, options) {
+            Ok(()) => Handed::Over,
+            Err(ClientError::RequestChannelFull(_)) => Handed::NoRoom,
+            Err(_) => Handed::Impossible,
+        }
+    }
+
+    /// The client library has accepted this message.
+    pub(super) fn queued(&mut self, outgoing: Outgoing) {
+        let is_acknowledged = self.qos(&outgoing) != QoS::AtMostOnce;
+        self.in_flight.queue(outgoing, is_acknowledged, Instant::now());
+    }
+
+    fn qos(&self, outgoing: &Outgoing) -> QoS {
+        match outgoing {
+            _ if self.limits.qos == QoS::AtMostOnce => QoS::AtMostOnce,
+            Outgoing::Retained(retained) => retained.qos,
+            Outgoing::Transient(_) => QoS::AtLeastOnce,
+        }
+    }
+
+    /// When the next acknowledgement must have come; `None` while none is expected.
+    pub(super) fn acknowledged_by(&self) -> Option<Instant> {
+        self.in_flight.waiting_since().map(|since| since + ACKNOWLEDGED_WITHIN)
+    }
+
+    pub(super) fn lost(&self, failure: LinkFailure) -> ConnectionEnd {
+        let suspect = self.in_flight.suspect(failure.reason);
+        let (lasted, address) = (self.since.map(|since| since.elapsed()), self.progress.address());
+        ConnectionEnd::Lost { failure, lasted, suspect, address }
+    }
+
+    /// After our DISCONNECT.
+    pub(super) fn left(&self) -> ConnectionEnd {
+        if self.own_return.has_left() {
+            ConnectionEnd::Left(self.return_only)
+        } else {
+            ConnectionEnd::Stopped
+        }
+    }
+
+    /// Everything is acknowledged: sends a DISCONNECT, so that the broker discards the last will.
+    pub(super) fn leave(&mut self) {
+        self.is_leaving = self.client.try_disconnect().is_ok();
+    }
+}
