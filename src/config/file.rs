@@ -41,6 +41,8 @@ const CLOUD_POLL_INTERVAL: Span = seconds(5, 86_400);
 const CLOUD_AFTER: Span = milliseconds(50, 30_000);
 /// A heater that switches more than ten minutes after the command is a danger.
 const COMMAND_TTL: Span = seconds(1, 600);
+/// The session, which holds the will back, ends after ten seconds.
+const WILL_DELAY: Span = seconds(0, 10);
 /// The longest client id, in characters. Brokers differ in what they accept beyond.
 const NAME_LEN: usize = 128;
 /// The longest instance; a host name has at most 63 characters.
@@ -124,6 +126,7 @@ pub(super) struct Mqtt {
     pub(super) instance: Option<Spanned<String>>,
     pub(super) client_id: Option<Spanned<String>>,
     pub(super) base_topic: Option<Spanned<String>>,
+    pub(super) will_delay: Option<Spanned<Duration>>,
     pub(super) ca_file: Option<Spanned<PathBuf>>,
     pub(super) client_cert_file: Option<Spanned<PathBuf>>,
     pub(super) client_key_file: Option<Spanned<PathBuf>>,
@@ -138,6 +141,7 @@ impl Mqtt {
             instance: t.parsed("instance", instance),
             client_id: t.parsed("client_id", client_id),
             base_topic: t.parsed("base_topic", topic),
+            will_delay: t.duration("will_delay", WILL_DELAY),
             ca_file: t.parsed("ca_file", path),
             client_cert_file: t.parsed("client_cert_file", path),
             client_key_file: t.parsed("client_key_file", path),

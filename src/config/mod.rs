@@ -53,6 +53,8 @@ pub struct Config {
     pub instance: Option<String>,
     /// `None`: one is made from the instance.
     pub client_id: Option<String>,
+    /// How long the broker holds back the last will.
+    pub will_delay: Duration,
     /// The first levels of every topic.
     pub base_topic: String,
     /// Discovery for Home Assistant.
@@ -257,6 +259,7 @@ impl Config {
             port,
             others: Vec::new(),
             return_after: mqtt::MqttSettings::RETURN_AFTER,
+            will_delay: self.will_delay,
             tls: None,
             username: None,
             password: None,

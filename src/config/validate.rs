@@ -14,7 +14,7 @@ use crate::bridge::Settings;
 use crate::bridge::route::RoutePolicy;
 use crate::http::{HttpOptions, Listen};
 use crate::mqtt::topics::is_below;
-use crate::mqtt::{BrokerAddress, TlsOptions, broker, homeassistant};
+use crate::mqtt::{BrokerAddress, MqttSettings, TlsOptions, broker, homeassistant};
 use crate::secret::Secret;
 use crate::transport::cloud::request::AppIdentity;
 use crate::transport::cloud::signature::AppKeys;
@@ -95,6 +95,7 @@ impl Validator<'_> {
         Config {
             instance: file.mqtt.instance.clone().map(|at| at.value),
             client_id: file.mqtt.client_id.clone().map(|at| at.value),
+            will_delay: or(file.mqtt.will_delay.as_ref(), MqttSettings::WILL_DELAY),
             broker: self.broker(file.mqtt, file.broker),
             homeassistant: self.homeassistant(file.homeassistant, &base_topic),
             base_topic,

@@ -290,6 +290,7 @@ mod tests {
             port: 1,
             others: Vec::new(),
             return_after: MqttSettings::RETURN_AFTER,
+            will_delay: MqttSettings::WILL_DELAY,
             tls: None,
             username: None,
             password: None,

@@ -16,9 +16,7 @@ use super::topics::Topics;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// From the start of a connection to the CONNACK.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Seconds for which the broker holds back the last will after a connection broke.
-const WILL_DELAY: u32 = 5;
-/// Seconds for which the broker keeps the session: only as long as needed for the will delay to count.
+/// Seconds for which the broker keeps the session: only as long as needed for the longest delay of the will to count.
 const SESSION_EXPIRY: u32 = 10;
 /// The largest packet that we accept, in bytes: a command of 64 kB is answered with an error instead of being lost.
 const MAX_PACKET_SIZE: u32 = 128 * 1024;
@@ -45,7 +43,7 @@ pub(super) fn options_with_will(
         QoS::AtLeastOnce,
         true,
         Some(LastWillProperties {
-            delay_interval: Some(WILL_DELAY),
+            delay_interval: will_delay(settings.will_delay),
             payload_format_indicator: None,
             message_expiry_interval: None,
             content_type: None,
@@ -55,6 +53,11 @@ pub(super) fn options_with_will(
         }),
     ));
     options
+}
+
+/// In whole seconds, rounded up; `None` for no delay.
+fn will_delay(delay: Duration) -> Option<u32> {
+    u32::try_from(delay.as_millis().div_ceil(1000)).ok().filter(|seconds| *seconds > 0)
 }
 
 /// A connection without a last will.
@@ -142,5 +145,17 @@ pub(super) fn reason_text(code: u8) -> String {
     match DisconnectReasonCode::try_from(code) {
         Ok(reason) => format!("{reason:?}, {code:#04X}"),
         Err(_) => format!("reason {code:#04X}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_of_the_will_is_in_whole_seconds_and_none_is_no_property() {
+        for (delay, seconds) in [(0, None), (1, Some(1)), (1_001, Some(2)), (5_000, Some(5))] {
+            assert_eq!(will_delay(Duration::from_millis(delay)), seconds, "{delay} ms");
+        }
     }
 }

@@ -19,6 +19,8 @@ pub struct MqttSettings {
     pub others: Vec<BrokerAddress>,
     /// A connection that is not to the installation's own broker returns to that one after a time between these two.
     pub return_after: (Duration, Duration),
+    /// How long the broker holds back the last will after a connection broke, in whole seconds, rounded up.
+    pub will_delay: Duration,
     /// `None`: without TLS, for `mqtt://`.
     pub tls: Option<TlsOptions>,
     /// User name at the broker.
@@ -50,6 +52,9 @@ impl MqttSettings {
     /// Long enough that a broker which starts is not filled at once, and that one which fails again and again has few
     /// clients.
     pub const RETURN_AFTER: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(2400));
+
+    /// Long enough that a broker can be started anew without an `offline`.
+    pub const WILL_DELAY: Duration = Duration::from_secs(5);
 
     /// The broker at `host` and `port`.
     pub(crate) fn broker(&self) -> BrokerAddress {

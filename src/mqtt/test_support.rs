@@ -18,6 +18,7 @@ pub(super) fn settings(discovery: DocumentForm) -> MqttSettings {
         port: 1883,
         others: Vec::new(),
         return_after: MqttSettings::RETURN_AFTER,
+        will_delay: MqttSettings::WILL_DELAY,
         tls: None,
         username: None,
         password: None,

@@ -144,6 +144,7 @@ fn every_room_is_told_what_was_written_for_it() {
         password = "pw"
         client_id = "pi"
         base_topic = "home/plugs"
+        will_delay = "2s"
         ca_file = "ca.pem"
         client_cert_file = "c.pem"
         client_key_file = "k.pem"
@@ -199,6 +200,7 @@ fn every_room_is_told_what_was_written_for_it() {
     assert!(tls.client.unwrap().1.ends_with("k.pem"));
     assert_eq!((link.username.as_deref(), link.password.unwrap().expose()), (Some("me"), "pw"));
     assert_eq!((link.client_id.as_str(), link.base_topic.as_str()), ("pi", "home/plugs"));
+    assert_eq!(link.will_delay, Duration::from_secs(2));
     assert_eq!(link.homeassistant.discovery, DocumentForm::Component);
 
     let discovery = config.discovery.unwrap();

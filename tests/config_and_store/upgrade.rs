@@ -412,6 +412,7 @@ fn mqtt(form: DocumentForm) -> MqttState {
         port: 1883,
         others: Vec::new(),
         return_after: MqttSettings::RETURN_AFTER,
+        will_delay: MqttSettings::WILL_DELAY,
         tls: None,
         username: None,
         password: None,

@@ -239,6 +239,7 @@ pub(crate) fn options(port: u16) -> MqttSettings {
         port,
         others: Vec::new(),
         return_after: MqttSettings::RETURN_AFTER,
+        will_delay: MqttSettings::WILL_DELAY,
         tls: None,
         username: None,
         password: None,

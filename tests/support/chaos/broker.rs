@@ -130,6 +130,7 @@ impl Link {
             port: 1883,
             others: Vec::new(),
             return_after: MqttSettings::RETURN_AFTER,
+            will_delay: MqttSettings::WILL_DELAY,
             tls: None,
             username: None,
             password: None,
