@@ -13,7 +13,7 @@ use super::socket::{self, ConnectProgress};
 use super::topics::Topics;
 
 /// A broker that went away without closing the connection is noticed after twice this time.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// From the start of a connection to the CONNACK.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Seconds for which the broker keeps the session: only as long as needed for the longest delay of the will to count.
