@@ -372,6 +372,8 @@ mod tests {
     use crate::config::paths::{ConfigPath, Environment};
     use crate::model::Mac;
     use crate::smarthome::message::{Reply, Request};
+    use crate::store::Store;
+    use std::path::Path;
 
     fn xor(host: &str, id: &str, mac: &str) -> DiscoveredPlug {
         let json =
@@ -396,7 +398,8 @@ mod tests {
 
     fn row(host: &str, reply: &DiscoveryReply) -> DiscoveredPlug {
         let config = Config::read("", &ConfigPath::Nowhere, &Environment::default()).unwrap();
-        let known = Known { config: &config, plugs: Vec::new() };
+        let store = Store::read_only(Path::new("/nonexistent"));
+        let known = Known::of(&config, &store);
         DiscoveredPlug::of(&Address::new(host, 9999).unwrap(), reply, &known)
     }
 

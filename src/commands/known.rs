@@ -1,9 +1,11 @@
 //! What config and store together know about plugs: the entry for a plug, its name in topics, and its last address.
 
+use std::collections::HashMap;
+
 use crate::bridge::PlugSettings;
 use crate::bridge::event::{Identity, KnownPlug};
 use crate::config::Config;
-use crate::model::{Address, PlugName};
+use crate::model::{Address, DeviceId, Mac, PlugName};
 use crate::smarthome::message::DeviceInfo;
 use crate::store::Store;
 
@@ -11,11 +13,31 @@ use crate::store::Store;
 pub(super) struct Known<'a> {
     pub(super) config: &'a Config,
     pub(super) plugs: Vec<KnownPlug>,
+    by_device_id: HashMap<DeviceId, usize>,
+    by_mac: HashMap<Mac, usize>,
+    by_home: HashMap<Address, usize>,
 }
 
 impl<'a> Known<'a> {
     pub(super) fn of(config: &'a Config, store: &Store) -> Self {
-        Self { config, plugs: store.known_plugs() }
+        let plugs = store.known_plugs();
+        let mut known = Self {
+            config,
+            by_device_id: HashMap::with_capacity(plugs.len()),
+            by_mac: HashMap::new(),
+            by_home: HashMap::new(),
+            plugs: Vec::new(),
+        };
+        for (number, plug) in plugs.iter().enumerate() {
+            known.by_device_id.insert(plug.device_id.clone(), number);
+            if let Some(mac) = plug.mac {
+                known.by_mac.entry(mac).or_insert(number);
+            }
+            if let Some(home) = &plug.home {
+                known.by_home.entry(home.clone()).or_insert(number);
+            }
+        }
+        Self { plugs, ..known }
     }
 
     /// The entry for this plug: by device id, by MAC, or by the address if the entry has nothing else.
@@ -30,16 +52,21 @@ impl<'a> Known<'a> {
 
     /// What an earlier run knew about this plug.
     pub(super) fn plug(&self, who: &Identity) -> Option<&KnownPlug> {
-        self.plugs.iter().find(|plug| is_same(&identity_of(plug), who))
+        let number = match (&who.device_id, who.mac) {
+            (Some(device_id), _) => self.by_device_id.get(device_id),
+            (None, Some(mac)) => self.by_mac.get(&mac),
+            (None, None) => None,
+        };
+        self.plugs.get(*number?)
     }
 
     /// The entry, completed with what an earlier run knew about its plug, as the daemon does it. An entry that has only an
     /// address means the plug that was served there.
     pub(super) fn completed(&self, entry: &PlugSettings) -> PlugSettings {
         let PlugSettings { name, identity, address, policy } = entry.clone();
-        let had_the_address =
-            |plug: &&KnownPlug| identity == Identity::default() && address.is_some() && plug.home == address;
-        let before = self.plug(&identity).or_else(|| self.plugs.iter().find(had_the_address));
+        let is_blank = identity == Identity::default();
+        let home = address.as_ref().filter(|_| is_blank).and_then(|address| self.by_home.get(address));
+        let before = self.plug(&identity).or_else(|| self.plugs.get(*home?));
         let identity = Identity {
             device_id: identity.device_id.or_else(|| before.map(|plug| plug.device_id.clone())),
             mac: identity.mac.or_else(|| before.and_then(|plug| plug.mac)),

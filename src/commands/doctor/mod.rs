@@ -8,6 +8,7 @@
 mod account;
 mod broker;
 pub(super) mod diagnosis;
+mod heard;
 mod networks;
 #[cfg(test)]
 mod page;

@@ -1,6 +1,7 @@
 //! Examines the plugs: by broadcast, by datagrams to each, over TCP and over the cloud, many at once, each with a time
 //! limit.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::diagnosis::{self, AddressNetwork, Broadcast, CloudView, Datagrams, Evidence, LanView};
+use super::heard::{DatagramReplies, identity_of, ip_of};
 use super::networks::Networks;
 use super::report::{Finding, FindingSubject, Try};
 use super::targets::{DoctorTarget, NAME_SHOWN, blank, is_of_the_family, with_heard};
@@ -55,14 +57,6 @@ struct DoctorLan {
     klap_login: KlapLogin,
 }
 
-/// The answers to datagrams.
-struct DatagramReplies {
-    /// To broadcasts; `None` if none were sent.
-    broadcast: Option<Vec<Sighting>>,
-    /// To datagrams sent to one plug each.
-    directly: Vec<Sighting>,
-}
-
 /// Examines the targets, and the plugs that answer a broadcast, by every means of the LAN. Also finds why no plug
 /// answers a broadcast, if this machine can tell.
 pub(super) async fn examine_lan(
@@ -81,7 +75,7 @@ pub(super) async fn examine_lan(
     let targets = with_heard(targets, broadcast.as_deref().unwrap_or_default(), config);
     let added = targets[known..].iter().map(|target| target.address.as_ref().and_then(Address::socket));
     let sockets: Vec<_> = sockets.into_iter().chain(added.collect::<Vec<_>>()).collect();
-    let heard = Arc::new(DatagramReplies { broadcast, directly });
+    let heard = Arc::new(DatagramReplies::new(broadcast, directly));
     let networks = Networks::of_this_machine();
     let lan = Arc::new(DoctorLan { lan: klap_login.lan(), klap_login });
     let jobs = targets.into_iter().zip(sockets).map(|(target, socket)| {
@@ -202,14 +196,12 @@ async fn heard_directly(config: &Config, sockets: impl Iterator<Item = &SocketAd
 /// Collects the answers, each once.
 async fn listen(discovery: &mut Discovery) -> Vec<Sighting> {
     let mut heard: Vec<Sighting> = Vec::new();
+    let mut known = HashSet::new();
     let search = async {
         loop {
             let sighting = discovery.next().await;
-            let is_same_kind = |other: &Sighting| {
-                other.address == sighting.address
-                    && std::mem::discriminant(&other.reply) == std::mem::discriminant(&sighting.reply)
-            };
-            if !heard.iter().any(is_same_kind) {
+            let kind = std::mem::discriminant(&sighting.reply);
+            if known.insert((sighting.address.clone(), kind)) {
                 heard.push(sighting);
             }
         }
@@ -227,7 +219,7 @@ async fn examine_on_lan(
     networks: &Networks,
 ) -> OnLan {
     let mut tries = Vec::new();
-    let seen_at = heard.by_broadcast(&target, &mut tries);
+    let seen_at = by_broadcast(heard, &target, &mut tries);
     let is_elsewhere = target.address.is_some() && seen_at.is_some() && seen_at != socket;
     // The daemon follows a plug that moved. If the user wrote the address, the report says so instead.
     let moved = is_elsewhere && target.is_written;
@@ -235,13 +227,13 @@ async fn examine_on_lan(
     if !moved && let Some(seen) = seen_at {
         target.address = Some(seen.into());
     }
-    let broadcast = match &heard.broadcast {
+    let broadcast = match heard.answers_to_broadcasts() {
         None => Broadcast::NotSent,
         Some(_) if moved => Broadcast::AnsweredElsewhere,
-        Some(all) if all.is_empty() => Broadcast::NoAnswer,
+        Some(0) => Broadcast::NoAnswer,
         Some(_) => Broadcast::Answered,
     };
-    let (datagrams, tdp) = heard.datagrams(&target, socket, &mut tries);
+    let (datagrams, tdp) = datagrams_of(heard, &target, socket, &mut tries);
     let place = socket.map_or(AddressNetwork::Unknown, |socket| networks.place_of(socket.ip()));
     if place == AddressNetwork::Elsewhere {
         tries.push(Try::new("compare its address with this machine's networks", "on none of them"));
@@ -277,77 +269,67 @@ async fn examine_on_lan(
     OnLan { target, view, place, datagrams, broadcast, owner, found, tries }
 }
 
-impl DatagramReplies {
-    /// The address from which the plug itself answered a broadcast.
-    fn by_broadcast(&self, target: &DoctorTarget, tries: &mut Vec<Try>) -> Option<SocketAddr> {
-        let all = self.broadcast.as_ref()?;
-        let is_it = |sighting: &&Sighting| {
-            let who = identity_of(&sighting.reply);
-            is_same(&target.identity, &who) && !shares_id(&target.identity, &who)
-        };
-        let seen = all.iter().find(is_it).and_then(|sighting| sighting.address.socket());
-        let came_back = match seen {
-            Some(seen) => format!("an answer from {}", seen.ip()),
-            None if all.is_empty() => "no answer from any plug".to_owned(),
-            None => format!("no answer from it, {} from others", all.len()),
-        };
-        tries.push(Try::new("broadcast", came_back));
-        seen
-    }
-
-    /// What the plug, or another device at its address, answers to datagrams, and its reply to TDP.
-    fn datagrams(
-        &self,
-        target: &DoctorTarget,
-        socket: Option<SocketAddr>,
-        tries: &mut Vec<Try>,
-    ) -> (Datagrams, Option<&TdpReply>) {
-        let all = || self.broadcast.iter().flatten().chain(&self.directly);
-        let is_from = |sighting: &Sighting| {
-            Some(sighting.address.host()) == socket.map(|socket| socket.ip().to_string())
-        };
-        let is_of_it = |sighting: &&Sighting| {
-            let who = identity_of(&sighting.reply);
-            if target.identity.contradicts(&who) || shares_id(&target.identity, &who) {
-                return false;
-            }
-            is_same(&target.identity, &who) || is_from(sighting)
-        };
-        let xor = all()
-            .filter(is_of_it)
-            .any(|sighting| matches!(sighting.reply, DiscoveryReply::SysInfo(_)) && is_from(sighting));
-        let other = all().filter(is_of_it).find_map(|sighting| match &sighting.reply {
-            DiscoveryReply::Tdp(reply) => Some(reply),
-            DiscoveryReply::SysInfo(_) => None,
-        });
-        if let Some(socket) = socket {
-            let came_back = if xor { "an answer" } else { "nothing" };
-            tries.push(Try::new(format!("get_sysinfo by UDP at {socket}"), came_back));
-            let came_back = other.map_or_else(
-                || "nothing".to_owned(),
-                |reply| {
-                    let [kind, encryption] =
-                        [&reply.kind, &reply.encryption].map(|text| shown(text, NAME_SHOWN));
-                    format!("{kind}, which speaks {encryption}")
-                },
-            );
-            tries.push(Try::new(format!("discovery on UDP port 20002 at {}", socket.ip()), came_back));
-        }
-        let datagrams = match other {
-            _ if xor => Datagrams::Xor,
-            Some(reply) if is_of_the_family(reply) => Datagrams::Tdp,
-            Some(_) => Datagrams::OtherFamily,
-            None => Datagrams::Nothing,
-        };
-        (datagrams, other)
-    }
+/// The address from which the plug itself answered a broadcast.
+fn by_broadcast(heard: &DatagramReplies, target: &DoctorTarget, tries: &mut Vec<Try>) -> Option<SocketAddr> {
+    let count = heard.answers_to_broadcasts()?;
+    let is_it = |(sighting, to_broadcast): &(&Sighting, bool)| {
+        let who = identity_of(&sighting.reply);
+        *to_broadcast && is_same(&target.identity, &who) && !shares_id(&target.identity, &who)
+    };
+    let candidates = heard.candidates(&target.identity, None);
+    let seen = candidates.into_iter().find(is_it).and_then(|(sighting, _)| sighting.address.socket());
+    let came_back = match seen {
+        Some(seen) => format!("an answer from {}", seen.ip()),
+        None if count == 0 => "no answer from any plug".to_owned(),
+        None => format!("no answer from it, {count} from others"),
+    };
+    tries.push(Try::new("broadcast", came_back));
+    seen
 }
 
-fn identity_of(reply: &DiscoveryReply) -> Identity {
-    match reply {
-        DiscoveryReply::SysInfo(reading) => identity_on(&reading.device),
-        DiscoveryReply::Tdp(reply) => Identity { device_id: None, mac: reply.mac },
+/// What the plug, or another device at its address, answers to datagrams, and its reply to TDP.
+fn datagrams_of<'a>(
+    heard: &'a DatagramReplies,
+    target: &DoctorTarget,
+    socket: Option<SocketAddr>,
+    tries: &mut Vec<Try>,
+) -> (Datagrams, Option<&'a TdpReply>) {
+    let ip = socket.map(|socket| socket.ip());
+    let is_from = |sighting: &Sighting| ip.is_some() && ip_of(sighting) == ip;
+    let is_of_it = |sighting: &&Sighting| {
+        let who = identity_of(&sighting.reply);
+        if target.identity.contradicts(&who) || shares_id(&target.identity, &who) {
+            return false;
+        }
+        is_same(&target.identity, &who) || is_from(sighting)
+    };
+    let candidates = heard.candidates(&target.identity, ip);
+    let of_it = || candidates.iter().map(|(sighting, _)| *sighting).filter(is_of_it);
+    let xor =
+        of_it().any(|sighting| matches!(sighting.reply, DiscoveryReply::SysInfo(_)) && is_from(sighting));
+    let other = of_it().find_map(|sighting| match &sighting.reply {
+        DiscoveryReply::Tdp(reply) => Some(reply),
+        DiscoveryReply::SysInfo(_) => None,
+    });
+    if let Some(socket) = socket {
+        let came_back = if xor { "an answer" } else { "nothing" };
+        tries.push(Try::new(format!("get_sysinfo by UDP at {socket}"), came_back));
+        let came_back = other.map_or_else(
+            || "nothing".to_owned(),
+            |reply| {
+                let [kind, encryption] = [&reply.kind, &reply.encryption].map(|text| shown(text, NAME_SHOWN));
+                format!("{kind}, which speaks {encryption}")
+            },
+        );
+        tries.push(Try::new(format!("discovery on UDP port 20002 at {}", socket.ip()), came_back));
     }
+    let datagrams = match other {
+        _ if xor => Datagrams::Xor,
+        Some(reply) if is_of_the_family(reply) => Datagrams::Tdp,
+        Some(_) => Datagrams::OtherFamily,
+        None => Datagrams::Nothing,
+    };
+    (datagrams, other)
 }
 
 /// Asks over TCP: once; again after a failure that a healthy plug may show once; and if no answer came, whether the port
