@@ -12,6 +12,8 @@ use std::time::{Instant, SystemTime};
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use hs100d::bridge::event::PlugState;
+use hs100d::config::Config;
+use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::model::{RelayState, Route};
 use hs100d::payload::{self, Clock};
 use hs100d::smarthome::cipher;
@@ -42,6 +44,23 @@ fn cipher_encrypt(bencher: Bencher<'_, '_>, size: usize) {
 fn cipher_decrypt(bencher: Bencher<'_, '_>, size: usize) {
     let mut bytes = vec![b'x'; size];
     bencher.counter(BytesCount::new(size)).bench_local(|| cipher::decrypt(black_box(&mut bytes)));
+}
+
+/// A config with so many entries, as a start and a reload read it.
+#[divan::bench(args = [100, 10_000])]
+fn config_read(bencher: Bencher<'_, '_>, plugs: u32) {
+    let entry = |n: u32| {
+        format!(
+            "[[plug]]\nname = \"plug-{n}\"\nmac = \"50C7BF{n:06X}\"\nhost = \"10.0.{}.{}\"\n",
+            n / 250,
+            n % 250
+        )
+    };
+    let text: String = (0..plugs).map(entry).collect();
+    let environment = Environment::default();
+    bencher
+        .counter(BytesCount::of_str(&text))
+        .bench_local(|| Config::read(black_box(&text), &ConfigPath::Nowhere, &environment));
 }
 
 #[divan::bench]

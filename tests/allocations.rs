@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hs100d::bridge::event::{Exchange, ExchangeId, Identity, PlugKey, Target};
+use hs100d::config::Config;
+use hs100d::config::paths::{ConfigPath, Environment};
 use hs100d::model::{Address, LanProtocol};
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
 use hs100d::smarthome::message::{DeviceInfo, Reply, Request};
@@ -40,6 +42,36 @@ fn a_poll_that_shows_nothing_new_takes_hardly_any_memory() {
     assert!(polls >= ROUNDS, "{polls}");
     at_most(0.5, "poll, decisions and codec", taken / polls as f64);
     assert!(steady.sent <= before.0 + polls / 50, "and hardly anything is said to the broker");
+}
+
+/// A list of plugs takes the same work per entry however long it is: nothing searches the entries before it.
+#[test]
+fn a_config_of_many_plugs_takes_little_memory_for_each() {
+    let per_plug = |plugs: u32| {
+        let entry = |n: u32| {
+            format!(
+                "[[plug]]\nname = \"plug-{n}\"\nmac = \"50C7BF{n:06X}\"\nhost = \"10.0.{}.{}\"\n",
+                n / 250,
+                n % 250
+            )
+        };
+        let text: String =
+            std::iter::once("[discovery]\nadopt = false\n".to_owned()).chain((0..plugs).map(entry)).collect();
+        let mut read = None;
+        let counted = allocation_counter::measure(|| {
+            read = Some(Config::read(&text, &ConfigPath::Nowhere, &Environment::default()));
+        });
+        assert_eq!(read.unwrap().unwrap().bridge.plugs.len() as u32, plugs);
+        (counted.count_total as f64 / f64::from(plugs), counted.bytes_max as f64 / f64::from(plugs))
+    };
+    let (few, many) = (per_plug(1_000), per_plug(10_000));
+    at_most(20.0, "plug of a config", many.0);
+    assert!(many.0 < few.0 * 1.1, "{many:?} for each of 10,000, {few:?} for each of 1,000");
+    assert!(
+        many.1 < 4096.0 && many.1 < few.1 * 2.0,
+        "{many:?} bytes for each of 10,000, {few:?} for each of 1,000"
+    );
+    println!("bytes a plug of a config, at most at once: {:.0}", many.1);
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("$XDG_CONFIG_HOME/hs100d/hs100d.toml", "Else the user's config; without the variable in ~/.config."),
     ("/etc/hs100d/hs100d.toml", "Else the system's config. Without any of them the built-in defaults apply."),
     (
+        "hs100d.env",
+        "Beside the config: values for ${NAME} in it that the environment does not have, a line NAME=VALUE each.",
+    ),
+    (
         "$STATE_DIRECTORY, $XDG_STATE_HOME/hs100d, ~/.local/state/hs100d",
         "Names, last known addresses and the account's tokens, in the first of these that is set.",
     ),

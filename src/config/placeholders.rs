@@ -1,6 +1,6 @@
 //! Replaces `${NAME}` in the values of the config, so that one file serves many sites.
 //!
-//! A value comes from the environment, else from the site file beside the config: `hs100d.env` beside `hs100d.toml`. Only a
+//! A value comes from the environment, else from the site file `hs100d.env` in the config's directory. Only a
 //! placeholder makes it read. Unlike an environment it is the same for the service and for the commands beside it, and a
 //! reload reads it again. There is no other shell syntax, and secrets have no placeholders.
 
@@ -18,6 +18,8 @@ use super::diagnostic::one_of;
 use super::paths::{ConfigPath, Environment, HOST_NAME};
 use crate::secret::SecretBuf;
 
+/// Beside the config, whatever that is called: a new one is checked under another name before it replaces the old one.
+const SITE_FILE: &str = "hs100d.env";
 /// Where a placeholder begins, and how that is written if it is none.
 const BEGIN: &str = "${";
 const LITERAL: &str = "$${";
@@ -54,7 +56,7 @@ impl Placeholders {
     pub(super) fn new(path: &ConfigPath, environment: &Environment, current: &CurrentFile) -> Self {
         Self {
             environment: environment.clone(),
-            site_file: path.path().map(|file| file.with_extension("env")),
+            site_file: path.path().map(|file| file.with_file_name(SITE_FILE)),
             current: current.clone(),
             of_site: OnceCell::new(),
         }

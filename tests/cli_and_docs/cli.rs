@@ -164,7 +164,7 @@ fn the_plan_of_a_site_is_one_document() {
     };
     let (code, plan) = check();
     assert_eq!((code, &plan["errors"][0]["key"]), (78, &"mqtt.username".into()));
-    fs::write(home.path().join("c.env"), "SITE=north\n").unwrap();
+    fs::write(home.path().join("hs100d.env"), "SITE=north\n").unwrap();
     let (code, plan) = check();
     assert_eq!(code, 0);
     for (key, expected) in [

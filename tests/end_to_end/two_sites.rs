@@ -279,6 +279,43 @@ async fn a_site_works_with_the_rights_in_the_page_and_reaches_no_other() {
     assert!(fleet.messages().iter().all(|seen| seen.topic != "plugs/north/lamp/set"));
 }
 
+#[tokio::test]
+async fn a_reload_reads_the_site_file_again_and_an_installation_keeps_its_name_while_it_runs() {
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let subscriber = Subscriber::connect(broker.port).await;
+    let home = SimHome::start(home_options_of(&PLUGS)).await.unwrap();
+    let config = Config::of(&home).without("cloud").at_broker(broker.port);
+    let config = config.set("mqtt", "base_topic", "sites/${SITE}").set("mqtt", "instance", "${NAME}");
+    let setup = Setup::new(&config);
+    setup.secret_file("hs100d.env", "SITE=north\nNAME=one\n");
+    let daemon = setup.daemon();
+    subscriber.receives("sites/north/bridge/state", "online").await;
+    sees(&subscriber, "sites/north/bridge/info", json!({"instance": "one"})).await;
+
+    setup.secret_file("hs100d.env", "SITE=south\nNAME=one\n");
+    daemon.signal("HUP");
+    subscriber.receives("sites/south/bridge/state", "online").await;
+    subscriber.receives("sites/north/bridge/state", "offline").await;
+
+    for (file, complaint) in [
+        ("SITE=west\nNAME=two\n", "mqtt.instance is another one, and this daemon keeps its own: restart it"),
+        ("NAME=one\n", "mqtt.base_topic: has ${SITE}, which is not set or empty"),
+        ("SITE=a+b\nNAME=one\n", "mqtt.base_topic: may not hold + or #"),
+        ("SITE\n", "hs100d.env:1: is not NAME=VALUE: correct the line"),
+    ] {
+        setup.secret_file("hs100d.env", file);
+        daemon.signal("HUP");
+        let line = daemon.says(complaint).await;
+        assert!(line.contains("the config was not taken over, the old one stays: "), "{line}");
+    }
+    // The commands beside the daemon see the same, and it goes on as before.
+    setup.secret_file("hs100d.env", "SITE=south\nNAME=one\n");
+    let plan = setup.run(&["check", "--json"]).await.json();
+    assert_eq!((&plan["base_topic"], &plan["client_id"]), (&"sites/south".into(), &"hs100d-one".into()));
+    subscriber.publish("sites/south/lamp/set", "ON");
+    sees(&subscriber, "sites/south/lamp/result", json!({"status": "ok"})).await;
+}
+
 fn of(all: &[Message], base: &str) -> Vec<Message> {
     let own = own(all, base);
     all.iter().filter(|seen| own.contains_key(&seen.topic)).cloned().collect()
