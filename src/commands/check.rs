@@ -17,7 +17,6 @@ use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid};
 use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
 use crate::http::HttpOptions;
-use crate::mqtt::BrokerAddress;
 use crate::mqtt::homeassistant::{DocumentForm, HomeAssistantOptions};
 use crate::secret::shortened;
 use crate::store::{self, HashFile, Store, TokenFile};
@@ -132,15 +131,12 @@ struct Remark {
     text: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct BrokerPlan {
     embedded: bool,
     /// `None`: the Supervisor will name it.
     host: Option<String>,
     port: Option<u16>,
-    /// The other brokers of the list, host and port.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    others: Vec<String>,
     tls: bool,
     username: Option<String>,
     password: bool,
@@ -225,7 +221,7 @@ impl<'a> CheckPlan<'a> {
             client_id: config.client_id.clone().unwrap_or_else(|| format!("hs100d-{known}")),
             instance,
             base_topic: &config.base_topic,
-            brokers: vec![BrokerPlan::of(&config.broker)],
+            brokers: BrokerPlan::all(&config.broker),
             homeassistant: HomeAssistantPlan::of(&config.homeassistant),
             local: config.local.enabled.then(|| LocalPlan {
                 port: config.local.port,
@@ -266,9 +262,7 @@ impl fmt::Display for CheckPlan<'_> {
             writeln!(f, "options    {}", options.display())?;
         }
         writeln!(f, "state      {}", self.state_dir.display())?;
-        for broker in &self.brokers {
-            writeln!(f, "broker     {broker}")?;
-        }
+        writeln!(f, "broker     {}", BrokerPlan::in_words(&self.brokers))?;
         writeln!(f, "topics     {}/<plug>/…, as client {}", self.base_topic, self.client_id)?;
         match self.homeassistant.discovery {
             "off" => writeln!(f, "documents  none for Home Assistant")?,
@@ -354,58 +348,64 @@ impl<'a> HomeAssistantPlan<'a> {
 }
 
 impl BrokerPlan {
-    fn of(broker: &BrokerConfig) -> Self {
+    /// In the order in which they are tried.
+    fn all(broker: &BrokerConfig) -> Vec<Self> {
         match broker {
-            BrokerConfig::Embedded { listen, users } => Self {
+            BrokerConfig::Embedded { listen, users } => vec![Self {
                 embedded: true,
                 host: Some(listen.ip().to_string()),
                 port: Some(listen.port()),
-                others: Vec::new(),
                 tls: false,
                 username: users.first().map(|user| user.name.clone()),
                 password: !users.is_empty(),
-            },
-            BrokerConfig::Awaited { username, password, .. } => Self {
+            }],
+            BrokerConfig::Awaited { username, password, .. } => vec![Self {
                 embedded: false,
                 host: None,
                 port: None,
-                others: Vec::new(),
                 tls: false,
                 username: username.clone(),
                 password: password.is_some(),
-            },
-            BrokerConfig::Outside { host, port, others, tls, username, password } => Self {
-                embedded: false,
-                host: Some(host.clone()),
-                port: Some(*port),
-                others: others.iter().map(BrokerAddress::to_string).collect(),
-                tls: tls.is_some(),
-                username: username.clone(),
-                password: password.is_some(),
-            },
+            }],
+            BrokerConfig::Outside { host, port, others, tls, username, password } => {
+                let others = others.iter().map(|other| (&other.host, other.port));
+                let broker = |(host, port): (&String, u16)| Self {
+                    embedded: false,
+                    host: Some(host.clone()),
+                    port: Some(port),
+                    tls: tls.is_some(),
+                    username: username.clone(),
+                    password: password.is_some(),
+                };
+                std::iter::once((host, *port)).chain(others).map(broker).collect()
+            }
         }
     }
-}
 
-impl fmt::Display for BrokerPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Some(host), Some(port)) = (&self.host, self.port) else {
-            return f.write_str("as the Supervisor names it");
+    /// The login is the same for all of them.
+    fn in_words(all: &[Self]) -> String {
+        let addresses: Option<Vec<_>> = all.iter().map(Self::address).collect();
+        let (Some(addresses), Some(first)) = (addresses, all.first()) else {
+            return "as the Supervisor names it".to_owned();
         };
+        let addresses = addresses.join(" or ");
+        match (&first.username, first.password) {
+            (Some(user), _) if first.embedded => format!("{addresses}, for its users only, as {user}"),
+            (None, _) if first.embedded => addresses,
+            (Some(user), true) => format!("{addresses} as {user}, with a password"),
+            (Some(user), false) => format!("{addresses} as {user}, without a password"),
+            (None, _) => format!("{addresses} without a login"),
+        }
+    }
+
+    fn address(&self) -> Option<String> {
+        let (host, port) = (self.host.as_ref()?, self.port?);
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        if self.embedded {
-            write!(f, "embedded, on {address}")?;
-            let Some(user) = &self.username else { return Ok(()) };
-            return write!(f, ", for its users only, as {user}");
-        }
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        write!(f, "{scheme}://{address}")?;
-        self.others.iter().try_for_each(|other| write!(f, " or {scheme}://{other}"))?;
-        match (&self.username, self.password) {
-            (Some(user), true) => write!(f, " as {user}, with a password"),
-            (Some(user), false) => write!(f, " as {user}, without a password"),
-            (None, _) => f.write_str(" without a login"),
-        }
+        Some(match (self.embedded, self.tls) {
+            (true, _) => format!("embedded, on {address}"),
+            (false, true) => format!("mqtts://{address}"),
+            (false, false) => format!("mqtt://{address}"),
+        })
     }
 }
 

@@ -152,7 +152,7 @@ fn a_bad_config_is_78_with_a_line_for_each_mistake_and_as_json_too() {
 fn the_plan_of_a_site_is_one_document() {
     let home = tempfile::tempdir().unwrap();
     let config = home.path().join("c.toml");
-    let text = "[mqtt]\nurl = \"mqtts://broker.lan\"\nusername = \"${SITE}\"\npassword_file = \"mqtt.password\"\n\
+    let text = "[mqtt]\nurl = [\"mqtts://broker.lan\", \"mqtts://[::1]:8884\"]\nusername = \"${SITE}\"\npassword_file = \"mqtt.password\"\n\
                 instance = \"${SITE}\"\nbase_topic = \"plugs/${SITE}\"\n[discovery]\nadopt = false\nlan = false\n";
     fs::write(&config, text).unwrap();
     fs::write(home.path().join("mqtt.password"), "hunter2").unwrap();
@@ -167,6 +167,14 @@ fn the_plan_of_a_site_is_one_document() {
     fs::write(home.path().join("hs100d.env"), "SITE=north\n").unwrap();
     let (code, plan) = check();
     assert_eq!(code, 0);
+    let broker = |host: &str, port: u16| {
+        serde_json::json!({
+            "embedded": false, "host": host, "port": port, "tls": true, "username": "north", "password": true,
+        })
+    };
+    let output = hs100d(home.path()).args(["check", "--config", config.to_str().unwrap()]).output().unwrap();
+    let line = "broker     mqtts://broker.lan:8883 or mqtts://[::1]:8884 as north, with a password\n";
+    assert!(out(&output).contains(line), "{}", out(&output));
     for (key, expected) in [
         ("valid", true.into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
@@ -176,12 +184,7 @@ fn the_plan_of_a_site_is_one_document() {
         ("adopt", false.into()),
         ("plugs", serde_json::json!([])),
         ("cloud", serde_json::Value::Null),
-        (
-            "brokers",
-            serde_json::json!([{
-                "embedded": false, "host": "broker.lan", "port": 8883, "tls": true, "username": "north", "password": true,
-            }]),
-        ),
+        ("brokers", serde_json::json!([broker("broker.lan", 8883), broker("::1", 8884)])),
         (
             "homeassistant",
             serde_json::json!({
