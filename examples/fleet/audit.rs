@@ -15,7 +15,7 @@ use super::site::{self, Sites};
 /// The plugs of each site whose topics are read at a node.
 const SAMPLE: usize = 3;
 /// Topics in one SUBSCRIBE packet.
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 200;
 /// A node sends what it retains together with its SUBACK; after this long without a message there is no more.
 const QUIET: Duration = Duration::from_millis(700);
 /// The longest wait for a SUBACK.

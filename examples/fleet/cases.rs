@@ -88,8 +88,8 @@ impl Case {
     /// The time in which every site must answer again.
     fn bound(self) -> Duration {
         Duration::from_secs(match self {
-            // A silent node is noticed by the keep-alive: twice 30 s.
-            Self::Unplug => 75,
+            // A silent node is noticed by the keep-alive: twice 15 s.
+            Self::Unplug => 45,
             Self::Cut => 45,
             Self::Kill | Self::Rolling | Self::Outage | Self::Close => 20,
         })

@@ -28,6 +28,7 @@ pub(super) const NOT_AUTHORIZED: u8 = 0x87;
 pub(super) const TOPIC_NAME_INVALID: u8 = 0x90;
 pub(super) const PACKET_TOO_LARGE: u8 = 0x95;
 pub(super) const QUOTA_EXCEEDED: u8 = 0x97;
+const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 
 /// A connection with this payload as its last will.
 pub(super) fn options_with_will(
@@ -138,6 +139,14 @@ pub(super) fn refused_filters(suback: &SubAck) -> impl Iterator<Item = &Subscrib
 pub(super) fn refused_publish(puback: &PubAck, progress: &ConnectProgress) -> Option<u8> {
     let is_accepted = matches!(puback.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
     progress.take_reason(puback.pkid).or((!is_accepted).then_some(puback.reason as u8))
+}
+
+/// Whether a message is refused for what it is, so that it will be refused again.
+pub(super) fn is_of_message(code: u8) -> bool {
+    matches!(
+        code,
+        NOT_AUTHORIZED | TOPIC_NAME_INVALID | PACKET_TOO_LARGE | QUOTA_EXCEEDED | PAYLOAD_FORMAT_INVALID
+    )
 }
 
 /// The name of a reason code in MQTT 5, and its number.

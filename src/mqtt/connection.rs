@@ -21,6 +21,7 @@ use super::connect::{
     self, BrokerLimits, KEEP_ALIVE, NOT_AUTHORIZED, PACKET_TOO_LARGE, QUOTA_EXCEEDED, TOPIC_NAME_INVALID,
 };
 use super::dial::DialOrder;
+use super::echo::Echo;
 use super::failure::explain::{LinkFailure, MAX_REASON_STRING};
 use super::failure::log::FailureLog;
 use super::failure::reason::{FailureKind, FailureReason};
@@ -86,6 +87,7 @@ pub(super) struct ConnectionTask {
     /// The last connection was refused the login, and another login was said to follow.
     has_another_login: bool,
     reconnect: Reconnect,
+    echo: Echo,
     log: FailureLog,
     /// The last [`Inbound::Link`].
     reported: Option<Result<BrokerAddress, String>>,
@@ -125,6 +127,7 @@ impl ConnectionTask {
             avoided: Vec::new(),
             only: None,
             reconnect: Reconnect::new(&settings.instance),
+            echo: Echo::default(),
             settings,
             refused,
             source,
@@ -373,6 +376,9 @@ impl ConnectionTask {
                     if connection.acknowledged_by().is_some_and(|by| by <= now) {
                         return Err(connection.lost(LinkFailure::unacknowledged(&self.settings)));
                     }
+                    if self.echo.is_missing(now) {
+                        return Err(connection.lost(LinkFailure::one_way(&self.settings)));
+                    }
                 }
                 () = &mut timeout => return Err(connection.lost(LinkFailure::silent(&self.settings))),
             }
@@ -440,6 +446,7 @@ impl ConnectionTask {
         self.subscribe(connection, vec![self.state.will_filter()], connect::command_filter);
         self.search(connection);
         self.state.expire_adopted(Instant::now());
+        self.echo.connected();
         self.state.connected();
     }
 
@@ -501,12 +508,21 @@ impl ConnectionTask {
 
     fn handle_puback(&mut self, puback: &PubAck, connection: &mut Connection) {
         let message = connection.in_flight.acknowledged(puback.pkid, Instant::now());
-        let Some(code) = connect::refused_publish(puback, &connection.progress) else { return };
+        let Some(code) = connect::refused_publish(puback, &connection.progress) else {
+            if let Some(PublishInFlight { topic: PublishTopic::Retained(topic), .. }) = message
+                && self.state.is_own_state(&topic)
+            {
+                self.echo.published(Instant::now());
+            }
+            return;
+        };
         let Some(PublishInFlight { topic, size }) = message else { return };
+        // Else another reader may be the reason: RabbitMQ says so while a reader's node is down, and the others get the message.
+        let is_of_message = connect::is_of_message(code);
         let topic = match topic {
             PublishTopic::Retained(topic) => {
                 // A newer value on its way will be acknowledged by itself.
-                if !connection.in_flight.has(&topic) {
+                if is_of_message && !connection.in_flight.has(&topic) {
                     self.state.refused(&topic);
                 }
                 topic
@@ -539,11 +555,14 @@ impl ConnectionTask {
             QUOTA_EXCEEDED => "raise its limit on (retained) messages".to_owned(),
             _ => "see the broker's log".to_owned(),
         };
+        let until = match connect::is_of_message(code) {
+            true => "; until it changes it is not sent on this connection",
+            false => "",
+        };
         let reason = connect::reason_text(code);
         let quoted = reason_string.map(|text| format!(", saying \"{}\"", shown(text, MAX_REASON_STRING)));
         let text = self.at_broker(&format!(
-            "it refuses the message of {size} bytes at {topic} ({reason}{}): {remedy}; until it changes it is not \
-             sent on this connection",
+            "it refuses the message of {size} bytes at {topic} ({reason}{}): {remedy}{until}",
             quoted.unwrap_or_default()
         ));
         if connection.refusals < MAX_LOGGED_REFUSALS {
@@ -578,6 +597,10 @@ impl ConnectionTask {
                 self.plan_announcement();
                 false
             }
+            Effect::Echo => {
+                self.echo.came();
+                false
+            }
         }
     }
 
@@ -599,6 +622,7 @@ impl ConnectionTask {
             connection.search_until,
             connection.migrated_at,
             connection.acknowledged_by(),
+            self.echo.due(),
             connection.own_return.timer(),
             after(STABLE),
             after(SUBSCRIBED_WITHIN),

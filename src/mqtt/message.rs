@@ -29,6 +29,8 @@ pub enum Effect {
     Inbound(Inbound),
     /// Home Assistant has started: everything must be published again.
     Birth,
+    /// A message at the topic of our own state has come back.
+    Echo,
 }
 
 /// A message to publish.

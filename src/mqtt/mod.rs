@@ -14,6 +14,7 @@ mod client;
 mod connect;
 mod connection;
 mod dial;
+mod echo;
 pub mod failure;
 pub mod homeassistant;
 mod in_flight;

@@ -99,7 +99,7 @@ impl MqttState {
         }
         if message.topic == self.topics.bridge_state() {
             self.handle_bridge_state(message.payload);
-            return Effect::None;
+            return Effect::Echo;
         }
         match self.topics.parse(message.topic) {
             Some(ParsedTopic::Command { plug, part }) => {
@@ -171,9 +171,14 @@ impl MqttState {
         }
     }
 
-    /// The topic at which a last will of ours may arrive late.
+    /// The topic at which a last will of ours may arrive late, and our own state comes back.
     pub(crate) fn will_filter(&self) -> String {
         self.topics.bridge_state()
+    }
+
+    /// Whether this is the topic of our own state.
+    pub(crate) fn is_own_state(&self, topic: &str) -> bool {
+        topic == self.topics.bridge_state()
     }
 
     /// Whether a command has no result yet.

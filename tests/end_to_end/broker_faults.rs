@@ -165,6 +165,26 @@ async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
 }
 
 #[tokio::test]
+async fn a_broker_that_lost_our_subscriptions_does_not_leave_us_deaf_for_ever() {
+    const BUSY: u8 = 0x89;
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    let subscriber = Subscriber::connect(stage.broker.port).await;
+    subscriber.receives("hs100d/bridge/state", "online").await;
+    stage.line.set(Trouble::DropsMessages);
+    stage.line.kick(BUSY);
+    stage.line.connects(2).await;
+    // What it publishes arrives, and it reads the plugs; but no command reaches it.
+    stage.plugs_are_served().await;
+    let orders = stage.home.plug(0).traffic().relay_orders;
+    subscriber.publish("hs100d/lamp/set", "ON");
+    stage.line.connects(3).await;
+    assert_eq!(stage.home.plug(0).traffic().relay_orders, orders, "the command is lost");
+    stage.says_once("sends us no messages").await;
+    stage.heals().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_go_on() {
     let stage = Stage::set(Trouble::RefusesMessages(PACKET_TOO_LARGE)).await;
     let line = stage.says_once("it refuses the message of ").await;
@@ -184,6 +204,30 @@ async fn a_broker_that_refuses_each_message_is_told_in_a_few_lines_and_commands_
         lines.iter().filter(|line| line.contains(" WARN ") && line.contains("it does not take")).count();
     assert!(warnings <= 11, "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("client id")), "{lines:#?}");
+    stage.heals().await;
+}
+
+#[tokio::test]
+async fn a_state_that_was_refused_for_another_readers_sake_is_published_again_for_home_assistant() {
+    // RabbitMQ says so while the node of any reader is down. The other readers get the message.
+    const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
+    let stage = Stage::set(Trouble::None).await;
+    stage.daemon.is_connected().await;
+    let subscriber = Subscriber::connect(stage.broker.port).await;
+    subscriber.receives("hs100d/bridge/state", "online").await;
+    stage.line.set(Trouble::RefusesMessages(IMPLEMENTATION_SPECIFIC));
+    subscriber.publish("hs100d/lamp/set", "ON");
+    let line = stage.says_once("it refuses the message of ").await;
+    assert!(!line.contains("until it changes"), "{line}");
+    let states = |all: &[mqtt::Message]| all.iter().filter(|seen| seen.topic == "hs100d/lamp/state").count();
+    let answered = |all: &[mqtt::Message]| {
+        all.iter().any(|seen| seen.topic == "hs100d/lamp/result").then(|| states(all))
+    };
+    let before = subscriber.until("the result", answered).await;
+    stage.line.set(Trouble::None);
+    subscriber.publish("homeassistant/status", "online");
+    subscriber.until("the state again", |all| (states(all) > before).then_some(())).await;
+    assert_eq!(stage.line.connected(), 1);
     stage.heals().await;
 }
 

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use crate::support::mqtt::within;
 
 const CONNACK: u8 = 0x20;
+const PUBLISH: u8 = 0x30;
 const KEPT_PUBLISH: u8 = 0x31;
 const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
@@ -36,6 +37,8 @@ pub(crate) enum Trouble {
     Stalls,
     /// Forwards publishes, but not their acknowledgements.
     DropsAcks,
+    /// Forwards everything from the broker but messages, as if it had lost the subscriptions.
+    DropsMessages,
     /// Forwards publishes, and answers them with PUBACKs of this reason code.
     RefusesMessages(u8),
     /// Refuses each subscription.
@@ -151,6 +154,7 @@ async fn hand_on(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, trouble: &wa
         let trouble = *trouble.borrow();
         match (packet[0], trouble) {
             (PUBACK, Trouble::DropsAcks) => continue,
+            (kind, Trouble::DropsMessages) if kind & 0xF0 == PUBLISH => continue,
             (PUBACK, Trouble::RefusesMessages(reason)) => {
                 packet = vec![PUBACK, 3, packet[2], packet[3], reason]
             }

@@ -83,6 +83,11 @@ impl LinkFailure {
         Self::of(FailureReason::Unacknowledged, "acknowledges none of our messages", settings)
     }
 
+    /// The broker sends us no message, not even our own.
+    pub(crate) fn one_way(settings: &MqttSettings) -> Self {
+        Self::of(FailureReason::OneWay, "sends us no messages", settings)
+    }
+
     /// The connection ended, most likely because of this message.
     pub(crate) fn because_of(self, message: &Unacknowledged, settings: &MqttSettings) -> Self {
         let MqttSettings { host, port, .. } = settings;

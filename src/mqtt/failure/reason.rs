@@ -83,12 +83,14 @@ pub(crate) enum FailureReason {
     HungUp,
     /// It acknowledges none of our messages.
     Unacknowledged,
+    /// It sends us no message.
+    OneWay,
 }
 
 impl FailureReason {
     /// All, in the order in which a connection can meet them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 40] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::NameUnresolved,
         Self::Refused,
         Self::Silent,
@@ -129,6 +131,7 @@ impl FailureReason {
         Self::Protocol,
         Self::HungUp,
         Self::Unacknowledged,
+        Self::OneWay,
     ];
 
     /// The word for programs; it never changes.
@@ -318,6 +321,11 @@ impl FailureReason {
                 "it acknowledges none of our messages",
                 "see the broker's log",
             ),
+            Self::OneWay => (
+                "broker-sends-nothing",
+                "it has lost our subscriptions: no command arrives, and not even our own messages come back",
+                "wait, hs100d connects again; if that goes on, see the broker's log",
+            ),
         }
     }
 
@@ -325,7 +333,9 @@ impl FailureReason {
     pub(super) fn kind(self) -> FailureKind {
         match self {
             Self::Refused | Self::Silent | Self::NameUnresolved | Self::Unreachable => FailureKind::Away,
-            Self::Mute | Self::Busy | Self::Unacknowledged | Self::Protocol => FailureKind::Away,
+            Self::Mute | Self::Busy | Self::Unacknowledged | Self::OneWay | Self::Protocol => {
+                FailureKind::Away
+            }
             Self::FileUnusable | Self::NoRoots => FailureKind::Refused,
             Self::SpeaksTls | Self::NotMqtt | Self::NoTls | Self::Tls => FailureKind::Refused,
             Self::CertificateUntrusted | Self::CertificateName => FailureKind::Refused,
