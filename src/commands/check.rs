@@ -13,10 +13,11 @@ use super::progress::Progress;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{RoutePolicy, RoutePreference};
-use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid};
+use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid, MqttChoice};
 use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
 use crate::http::HttpOptions;
+use crate::mqtt::BrokerAddress;
 use crate::mqtt::homeassistant::{DocumentForm, HomeAssistantOptions};
 use crate::secret::shortened;
 use crate::store::{self, HashFile, Store, TokenFile};
@@ -219,9 +220,9 @@ impl<'a> CheckPlan<'a> {
             options: None,
             state_dir,
             client_id: config.client_id.clone().unwrap_or_else(|| format!("hs100d-{known}")),
-            instance,
+            instance: instance.clone(),
             base_topic: &config.base_topic,
-            brokers: BrokerPlan::all(&config.broker),
+            brokers: BrokerPlan::all(config, known),
             homeassistant: HomeAssistantPlan::of(&config.homeassistant),
             local: config.local.enabled.then(|| LocalPlan {
                 port: config.local.port,
@@ -348,8 +349,9 @@ impl<'a> HomeAssistantPlan<'a> {
 }
 
 impl BrokerPlan {
-    /// In the order in which they are tried.
-    fn all(broker: &BrokerConfig) -> Vec<Self> {
+    /// In the order in which they are tried, which depends on the instance.
+    fn all(config: &Config, instance: &str) -> Vec<Self> {
+        let broker = &config.broker;
         match broker {
             BrokerConfig::Embedded { listen, users } => vec![Self {
                 embedded: true,
@@ -367,17 +369,19 @@ impl BrokerPlan {
                 username: username.clone(),
                 password: password.is_some(),
             }],
-            BrokerConfig::Outside { host, port, others, tls, username, password } => {
-                let others = others.iter().map(|other| (&other.host, other.port));
-                let broker = |(host, port): (&String, u16)| Self {
+            BrokerConfig::Outside { tls, username, password, .. } => {
+                let MqttChoice::Outside(settings) = config.mqtt(instance, Path::new("")) else {
+                    return Vec::new();
+                };
+                let plan = |BrokerAddress { host, port }| Self {
                     embedded: false,
-                    host: Some(host.clone()),
+                    host: Some(host),
                     port: Some(port),
                     tls: tls.is_some(),
                     username: username.clone(),
                     password: password.is_some(),
                 };
-                std::iter::once((host, *port)).chain(others).map(broker).collect()
+                settings.brokers().into_iter().map(plan).collect()
             }
         }
     }

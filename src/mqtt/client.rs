@@ -56,9 +56,18 @@ pub struct BrokerUnusable {
 ///
 /// The first thing that does not work.
 pub async fn probe(settings: MqttSettings, within: Duration) -> Result<Probed, BrokerUnusable> {
+    probe_at(settings, None, within).await
+}
+
+/// The same at this address of the broker's host only.
+pub(crate) async fn probe_at(
+    settings: MqttSettings,
+    only: Option<SocketAddr>,
+    within: Duration,
+) -> Result<Probed, BrokerUnusable> {
     let end = Instant::now() + within;
-    let probed = read(settings.clone(), end).await?;
-    write(settings, probed.state.as_deref(), end).await?;
+    let probed = read(settings.clone(), only, end).await?;
+    write(settings, only, probed.state.as_deref(), end).await?;
     Ok(probed)
 }
 
@@ -74,10 +83,7 @@ pub(crate) async fn log_in_at(
     address: SocketAddr,
     within: Duration,
 ) -> Result<(), BrokerUnusable> {
-    let mut client = Client::with(settings, "check", |settings, progress| {
-        let only = Some(address);
-        connect::options(settings, progress, DialOrder { only, ..DialOrder::of_instance(&settings.instance) })
-    });
+    let mut client = Client::start_at(settings, "check", Some(address));
     let first = tokio::time::timeout(within, client.next()).await;
     first.unwrap_or_else(|_| Err(LinkFailure::silent(&client.settings)))?;
     client.end().await;
@@ -85,8 +91,12 @@ pub(crate) async fn log_in_at(
 }
 
 /// Subscribes to the daemon's topics, and reads what is retained of a daemon.
-async fn read(settings: MqttSettings, end: Instant) -> Result<Probed, BrokerUnusable> {
-    let mut client = Client::start(settings, "check");
+async fn read(
+    settings: MqttSettings,
+    only: Option<SocketAddr>,
+    end: Instant,
+) -> Result<Probed, BrokerUnusable> {
+    let mut client = Client::start_at(settings, "check", only);
     let topics = Topics::new(&client.settings.base_topic);
     let commands = topics.command_filters();
     let needed = commands.len();
@@ -124,8 +134,13 @@ async fn read(settings: MqttSettings, end: Instant) -> Result<Probed, BrokerUnus
 
 /// Connects with the daemon's last will and writes where the daemon writes; nothing stays there. The will repeats the state
 /// that is retained at its topic: it changes nothing if this process is killed.
-async fn write(settings: MqttSettings, state: Option<&str>, end: Instant) -> Result<(), LinkFailure> {
-    let mut client = Client::with_will(settings, state.unwrap_or("offline"));
+async fn write(
+    settings: MqttSettings,
+    only: Option<SocketAddr>,
+    state: Option<&str>,
+    end: Instant,
+) -> Result<(), LinkFailure> {
+    let mut client = Client::with_will(settings, only, state.unwrap_or("offline"));
     let refused = match timeout_at(end, client.write()).await {
         Ok(written) => written?,
         Err(_) => Some(LinkFailure::silent(&client.settings)),
@@ -204,15 +219,19 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn start(settings: MqttSettings, purpose: &str) -> Self {
-        Self::with(settings, purpose, |settings, progress| {
-            connect::options(settings, progress, DialOrder::of_instance(&settings.instance))
-        })
+        Self::start_at(settings, purpose, None)
+    }
+
+    fn start_at(settings: MqttSettings, purpose: &str, only: Option<SocketAddr>) -> Self {
+        let order = DialOrder { only, ..DialOrder::of_instance(&settings.instance) };
+        Self::with(settings, purpose, |settings, progress| connect::options(settings, progress, order))
     }
 
     /// With the daemon's last will, with this payload.
-    fn with_will(settings: MqttSettings, state: &str) -> Self {
+    fn with_will(settings: MqttSettings, only: Option<SocketAddr>, state: &str) -> Self {
+        let order = DialOrder { only, ..DialOrder::of_instance(&settings.instance) };
         Self::with(settings, "check", |settings, progress| {
-            connect::options_with_will(settings, progress, DialOrder::of_instance(&settings.instance), state)
+            connect::options_with_will(settings, progress, order, state)
         })
     }
 

@@ -76,6 +76,8 @@ pub(super) struct ConnectionTask {
     brokers: Brokers,
     /// Where connections have failed since one was stable, the oldest failure first.
     avoided: Vec<SocketAddr>,
+    /// The broker and the address of the last connection that stood.
+    last_place: Option<(BrokerAddress, Option<SocketAddr>)>,
     /// The only address of the own broker to connect to, during a return.
     only: Option<SocketAddr>,
     state: MqttState,
@@ -125,6 +127,7 @@ impl ConnectionTask {
             state: MqttState::new(&settings, ids, Clock::now()),
             brokers,
             avoided: Vec::new(),
+            last_place: None,
             only: None,
             reconnect: Reconnect::new(&settings.instance),
             echo: Echo::default(),
@@ -430,6 +433,10 @@ impl ConnectionTask {
         connection.since = Some(Instant::now());
         connection.limits = BrokerLimits::of(connack);
         self.brokers.connected();
+        let place = (self.brokers.current().clone(), connection.progress.address());
+        if self.last_place.replace(place.clone()).is_some_and(|last| last != place) {
+            self.reconnect.moved();
+        }
         if self.brokers.is_own() && connection.progress.better_address().is_none() {
             self.brokers.arrived();
         } else {

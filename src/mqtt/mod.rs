@@ -37,7 +37,7 @@ mod test_support;
 pub mod topics;
 
 pub use channel::Inbound;
-pub(crate) use client::{BrokerUnusable, Probed, addresses, log_in_at};
+pub(crate) use client::{BrokerUnusable, Probed, addresses, log_in_at, probe_at};
 pub use client::{probe, request};
 pub use link::Link;
 pub use login_inquiry::{LoginInquiry, LoginSource};

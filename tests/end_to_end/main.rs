@@ -30,5 +30,6 @@ mod secrets;
 mod security;
 mod service_logs;
 mod service_manager;
+mod several_brokers;
 mod thirty_plugs;
 mod two_sites;

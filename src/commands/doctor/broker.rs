@@ -1,7 +1,7 @@
 //! Examines the broker: whether it accepts us, and what a running daemon has published there.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -53,31 +53,38 @@ pub(super) async fn examine(choice: MqttChoice) -> (Vec<Finding>, DaemonState) {
     }
 }
 
-/// Tries one broker, and each address of its host if there are several. An address that does not work gets a note: the daemon
-/// uses another one.
+/// Tries one broker. If its host has several addresses, each is tried, and the first that accepts us is examined; one that does
+/// not gets a note, because the daemon uses another one.
 async fn examine_one(options: MqttSettings) -> (Finding, Vec<Finding>, DaemonState) {
-    let (mut tries, probed) = probe(options.clone()).await;
-    let mut notes = Vec::new();
-    let finding = match &probed {
-        Ok(_) => {
-            let addresses = mqtt::addresses(&options, WITHIN).await;
-            if addresses.len() > 1 {
-                for address in addresses.into_iter().take(MOST_ADDRESSES) {
-                    let begun = Instant::now();
-                    let answer = mqtt::log_in_at(options.clone(), address, WITHIN).await;
-                    let came_back = answer.as_ref().map_or_else(unusable_words, |()| "accepted".to_owned());
-                    tries.push(Try::since(begun, format!("log in at {address}"), came_back));
-                    if let Err(unusable) = answer {
-                        let cause = Cause { remedy: unusable.remedy, ..of_broker(unusable.reason) };
-                        let note =
-                            Finding::note(FindingSubject::Broker, words_without_remedy(&unusable), cause);
-                        notes.push(note.named(format!("address {address}")));
-                    }
+    let addresses = mqtt::addresses(&options, WITHIN).await;
+    let (mut only, mut tries, mut notes) = (None, Vec::new(), Vec::new());
+    if addresses.len() > 1 {
+        for address in addresses.into_iter().take(MOST_ADDRESSES) {
+            let begun = Instant::now();
+            let accepted = mqtt::log_in_at(options.clone(), address, WITHIN).await;
+            let came_back = accepted.as_ref().map_or_else(unusable_words, |()| "accepted".to_owned());
+            tries.push(Try::since(begun, format!("log in at {address}"), came_back));
+            match accepted {
+                Ok(()) => _ = only.get_or_insert(address),
+                Err(unusable) => {
+                    let cause = Cause { remedy: unusable.remedy, ..of_broker(unusable.reason) };
+                    let note = Finding::note(FindingSubject::Broker, words_without_remedy(&unusable), cause);
+                    notes.push(note.named(format!("address {address}")));
                 }
             }
-            Finding::good(FindingSubject::Broker, "connected; subscribing and publishing work")
         }
-        Err(unusable) => unusable_finding(unusable),
+    }
+    let (of_all, probed) = probe(options, only).await;
+    tries.extend(of_all);
+    let finding = match &probed {
+        Ok(_) => Finding::good(FindingSubject::Broker, "connected; subscribing and publishing work"),
+        Err(unusable) => {
+            if only.is_none() {
+                // It says the same of all of them.
+                notes.clear();
+            }
+            unusable_finding(unusable)
+        }
     };
     (finding.after(tries), notes, DaemonState::of(probed.ok().as_ref()))
 }
@@ -101,7 +108,7 @@ async fn examine_other(choice: MqttChoice) -> (Finding, DaemonState) {
                 }
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {
                     let tried = Try::since(listening, what, "taken");
-                    let (mut tries, probed) = probe(link).await;
+                    let (mut tries, probed) = probe(link, None).await;
                     tries.insert(0, tried);
                     let daemon = DaemonState::of(probed.as_ref().ok());
                     let finding = if daemon.is_online {
@@ -140,11 +147,14 @@ fn words_without_remedy(unusable: &BrokerUnusable) -> &str {
     unusable.text.strip_suffix(&remedy).unwrap_or(&unusable.text)
 }
 
-async fn probe(options: MqttSettings) -> (Vec<Try>, Result<Probed, BrokerUnusable>) {
+async fn probe(
+    options: MqttSettings,
+    only: Option<SocketAddr>,
+) -> (Vec<Try>, Result<Probed, BrokerUnusable>) {
     let tls = if options.tls.is_some() { " over TLS" } else { "" };
     let what = format!("connect to {}:{}{tls}, subscribe and publish", options.host, options.port);
     let begun = Instant::now();
-    let probed = mqtt::probe(options, WITHIN).await;
+    let probed = mqtt::probe_at(options, only, WITHIN).await;
     let mut tries = Vec::new();
     match &probed {
         Ok(kept) => {

@@ -25,6 +25,10 @@ const DROPS: u32 = 3;
 const DROPPED_AGAIN: &str = "closed the connection three times right after connecting, most likely because another client \
      uses our client id";
 
+/// When the nodes of a cluster find each other again, one of them may still have our connection from before.
+const PERHAPS_OURSELVES: &str = "ended the connection because our client id was used twice, perhaps by our own connection to \
+     another node before";
+
 /// Counts drops, and decides when to connect to the same broker again.
 #[derive(Debug)]
 pub(crate) struct Reconnect {
@@ -35,6 +39,8 @@ pub(crate) struct Reconnect {
     suspect: Option<Unacknowledged>,
     /// A message is not sent any more, and the drops went on.
     has_blamed: bool,
+    /// The connection is at another place than the one before, whose end the cluster may not know yet.
+    has_moved: bool,
 }
 
 /// What follows from the end of a connection.
@@ -49,7 +55,12 @@ pub(crate) struct RetryDecision {
 
 impl Reconnect {
     pub(crate) fn new(instance: &str) -> Self {
-        Self { seed: backoff::seed(instance), drops: 0, suspect: None, has_blamed: false }
+        Self { seed: backoff::seed(instance), drops: 0, suspect: None, has_blamed: false, has_moved: false }
+    }
+
+    /// A connection stands at another place than the one before.
+    pub(crate) fn moved(&mut self) {
+        self.has_moved = true;
     }
 
     /// Decides after a connection that lasted this long (`None`: it never stood), while `suspect` was not acknowledged. It was
@@ -65,6 +76,10 @@ impl Reconnect {
     ) -> RetryDecision {
         if lasted.is_some_and(|lasted| lasted >= STABLE) {
             self.has_blamed = false;
+        }
+        if failure.kind == FailureKind::TakenOver && std::mem::take(&mut self.has_moved) {
+            let failure = LinkFailure::of(FailureReason::HungUp, PERHAPS_OURSELVES, settings);
+            return RetryDecision { wait: self.wait(failure.kind, tries), failure, blamed: None };
         }
         if matches!(failure.reason, FailureReason::PacketTooLarge | FailureReason::MessageRefused)
             && let Some(message) = suspect
@@ -212,6 +227,23 @@ mod tests {
                 assert_ne!(decide_after_drop(&mut reconnect, lasted, None).wait, GIVE_WAY);
             }
         }
+    }
+
+    #[test]
+    fn a_takeover_after_a_move_may_be_our_own_and_the_next_one_is_not() {
+        let mut reconnect = Reconnect::new("test");
+        reconnect.moved();
+        let mut taken_over = || {
+            let failure = explain(DisconnectReasonCode::SessionTakenOver);
+            reconnect.decide(failure, 1, Some(STABLE), None, &settings())
+        };
+        let (first, second) = (taken_over(), taken_over());
+        assert!(
+            first.wait < Duration::from_secs(1) && first.failure.kind == FailureKind::Dropped,
+            "{first:?}"
+        );
+        assert!(!first.failure.text.contains("gives way"), "{first:?}");
+        assert_eq!((second.failure.kind, second.wait), (FailureKind::TakenOver, GIVE_WAY));
     }
 
     #[test]
