@@ -97,7 +97,7 @@ impl MqttState {
             self.handle_retained(message);
             return Effect::None;
         }
-        if message.topic == self.topics.bridge_state() {
+        if self.topics.is_bridge_state(message.topic) {
             self.handle_bridge_state(message.payload);
             return Effect::Echo;
         }
@@ -178,7 +178,7 @@ impl MqttState {
 
     /// Whether this is the topic of our own state.
     pub(crate) fn is_own_state(&self, topic: &str) -> bool {
-        topic == self.topics.bridge_state()
+        self.topics.is_bridge_state(topic)
     }
 
     /// Whether a command has no result yet.

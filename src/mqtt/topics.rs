@@ -33,6 +33,13 @@ impl Topics {
         format!("{}/{}/state", self.base, PlugName::RESERVED)
     }
 
+    /// Whether this is [`Topics::bridge_state`]. Takes no memory: each message is asked.
+    pub(crate) fn is_bridge_state(&self, topic: &str) -> bool {
+        let rest = topic.strip_prefix(&*self.base).and_then(|rest| rest.strip_prefix('/'));
+        let rest = rest.and_then(|rest| rest.strip_prefix(PlugName::RESERVED));
+        rest == Some("/state")
+    }
+
     /// The daemon's version, counts and cloud status.
     pub(crate) fn bridge_info(&self) -> String {
         format!("{}/{}/info", self.base, PlugName::RESERVED)
@@ -225,6 +232,16 @@ mod tests {
     fn the_topics_are_those_of_the_interface() {
         let topics = Topics::new("hs100d");
         assert_eq!(topics.bridge_state(), "hs100d/bridge/state");
+        assert!(topics.is_bridge_state("hs100d/bridge/state"));
+        for other in [
+            "hs100d/bridge/info",
+            "hs100d/bridge",
+            "hs100dbridge/state",
+            "x/hs100d/bridge/state",
+            "hs100d/bridge/state/x",
+        ] {
+            assert!(!topics.is_bridge_state(other), "{other}");
+        }
         assert_eq!(topics.bridge_info(), "hs100d/bridge/info");
         assert_eq!(topics.bridge_event(), "hs100d/bridge/event");
         assert_eq!(topics.response("discover"), "hs100d/bridge/response/discover");
