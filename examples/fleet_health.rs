@@ -172,11 +172,19 @@ struct Info {
     plugs: usize,
     online: usize,
     cloud: Cloud,
+    /// Not in every version, and not while there is none.
+    broker: Option<Broker>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Cloud {
     status: String,
+}
+
+/// The broker that the site is connected to, one of several perhaps.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Broker {
+    address: String,
 }
 
 /// `PLUG/state`
@@ -245,8 +253,8 @@ impl Fleet {
     fn table(&self, now: SystemTime) -> String {
         let widest = self.sites.keys().map(String::len).max().unwrap_or_default().max("SITE".len());
         let mut table = format!(
-            "{:widest$}  {:<7}  {:<20}  {:<8}  {:>5}  {:>7}  {:>5}  {:>5}  {:<20}  REMARKS\n",
-            "SITE", "STATE", "SINCE", "VERSION", "PLUGS", "OFFLINE", "LOCAL", "CLOUD", "HEARD"
+            "{:widest$}  {:<7}  {:<20}  {:<8}  {:>5}  {:>7}  {:>5}  {:>5}  {:<20}  {:<20}  REMARKS\n",
+            "SITE", "STATE", "SINCE", "VERSION", "PLUGS", "OFFLINE", "LOCAL", "CLOUD", "HEARD", "BROKER"
         );
         let remarks = self.remarks(now);
         for (base, site) in &self.sites {
@@ -259,7 +267,7 @@ impl Fleet {
             let since = site.since.map(|since| at(Some(since))).or(started).unwrap_or_else(|| "-".to_owned());
             let _ = writeln!(
                 table,
-                "{base:widest$}  {:<7}  {since:<20}  {:<8}  {:>5}  {:>7}  {:>5}  {:>5}  {:<20}  {}",
+                "{base:widest$}  {:<7}  {since:<20}  {:<8}  {:>5}  {:>7}  {:>5}  {:>5}  {:<20}  {:<20}  {}",
                 site.state.as_deref().unwrap_or("-"),
                 info.map_or("-", |info| &info.version),
                 info.map_or(0, |info| info.plugs),
@@ -267,6 +275,7 @@ impl Fleet {
                 count("local"),
                 count("cloud"),
                 at(site.heard),
+                info.and_then(|info| info.broker.as_ref()).map_or("-", |broker| &broker.address),
                 remarks[base].join(", ")
             );
         }

@@ -78,8 +78,10 @@ async fn the_table_of_a_fleet_shows_each_site_and_marks_those_that_need_somebody
     let (lines, is_well) = table(&at(broker.port)).await;
     assert!(is_well, "{lines:#?}");
     assert_eq!(lines.len(), 3, "{lines:#?}");
+    let at_broker = format!("127.0.0.1:{}", broker.port);
+    let at_broker = at_broker.as_str();
     for site in ["plugs/north", "plugs/south"] {
-        assert_eq!(words(&lines, site), [site, "online", version, "2", "0", "2", "0"]);
+        assert_eq!(words(&lines, site), [site, "online", version, "2", "0", "2", "0", at_broker]);
     }
 
     // One that was killed, and one of an earlier version whose account is given up and whose document is half there.
@@ -100,9 +102,12 @@ async fn the_table_of_a_fleet_shows_each_site_and_marks_those_that_need_somebody
     assert!(!is_well && lines.len() == 5, "{lines:#?}");
     assert_eq!(
         words(&lines, "plugs/north"),
-        ["plugs/north", "offline", version, "2", "0", "2", "0", "SILENT"]
+        ["plugs/north", "offline", version, "2", "0", "2", "0", at_broker, "SILENT"]
     );
-    assert_eq!(words(&lines, "plugs/south"), ["plugs/south", "online", version, "2", "0", "2", "0"]);
+    assert_eq!(
+        words(&lines, "plugs/south"),
+        ["plugs/south", "online", version, "2", "0", "2", "0", at_broker]
+    );
     let west = words(&lines, "plugs/west").join(" ");
     assert_eq!(west, "plugs/west online 0.0.9 9 2 0 1 old version, plugs offline, cloud stopped");
     assert_eq!(words(&lines, "plugs/east").join(" "), "plugs/east online 0 0 0 0 no info");
