@@ -39,7 +39,7 @@ use crate::backoff;
 use crate::bridge::event::IdAllocator;
 use crate::model::shown;
 use crate::payload::Clock;
-use crate::secret::{RefusedLogins, Secret};
+use crate::secret::RefusedLogins;
 
 /// The pause before a refused subscription is tried again: the right may have been granted.
 const RESUBSCRIBE_AFTER: Duration = Duration::from_secs(15);
@@ -171,7 +171,7 @@ impl ConnectionTask {
             }
             self.avoid(address);
             if failure.reason == FailureReason::LoginRefused
-                && let Some((broker, username, password)) = login(&self.settings)
+                && let Some((broker, username, password)) = self.settings.login()
             {
                 self.refused.add(&broker, username, password);
             }
@@ -272,7 +272,9 @@ impl ConnectionTask {
     async fn wait_after_refusal(&mut self) -> bool {
         let (now, refused, settings) = (Instant::now(), &self.refused, &self.settings);
         self.brokers.hold_those(now + LONGEST_WAIT, |broker| {
-            login(&settings.only_at(broker.clone()))
+            settings
+                .only_at(broker.clone())
+                .login()
                 .is_some_and(|(broker, username, password)| refused.contains(&broker, username, password))
         });
         let at = self.brokers.choose(now, false);
@@ -427,7 +429,7 @@ impl ConnectionTask {
 
     /// The connection stands: subscribes, searches for stale topics, and publishes everything.
     fn handle_connack(&mut self, connack: &ConnAck, connection: &mut Connection) {
-        if let Some((broker, username, password)) = login(&self.settings) {
+        if let Some((broker, username, password)) = self.settings.login() {
             self.refused.remove(&broker, username, password);
         }
         connection.since = Some(Instant::now());
@@ -803,11 +805,4 @@ impl ConnectionTask {
         let MqttSettings { host, port, .. } = &self.settings;
         format!("the broker at {host}:{port}: {text}")
     }
-}
-
-/// The broker, the user name and the password; `None` if no password is sent.
-fn login(settings: &MqttSettings) -> Option<(String, &str, &Secret)> {
-    let MqttSettings { host, port, username, password, .. } = settings;
-    let password = password.as_ref()?;
-    Some((format!("mqtt://{host}:{port}"), username.as_deref().unwrap_or_default(), password))
 }

@@ -70,6 +70,13 @@ impl MqttSettings {
         brokers
     }
 
+    /// The broker, the user name and the password; `None` if no password is sent.
+    pub(super) fn login(&self) -> Option<(String, &str, &Secret)> {
+        let Self { host, port, username, password, .. } = self;
+        let password = password.as_ref()?;
+        Some((format!("mqtt://{host}:{port}"), username.as_deref().unwrap_or_default(), password))
+    }
+
     /// The same for one of the brokers, without another one.
     pub(crate) fn only_at(&self, BrokerAddress { host, port }: BrokerAddress) -> Self {
         Self { host, port, others: Vec::new(), ..self.clone() }

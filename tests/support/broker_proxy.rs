@@ -22,6 +22,8 @@ const KEPT_PUBLISH: u8 = 0x31;
 const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
 const DISCONNECT: u8 = 0xE0;
+/// A property.
+const SERVER_REFERENCE: u8 = 0x1C;
 const NOT_AUTHORIZED: u8 = 0x87;
 /// More than the maximum packet size that the daemon announces.
 const OVERSIZE: usize = 200_000;
@@ -50,7 +52,7 @@ pub(crate) enum Trouble {
 pub(crate) struct BrokerProxy {
     port: u16,
     trouble: watch::Sender<Trouble>,
-    kicks: broadcast::Sender<u8>,
+    kicks: broadcast::Sender<Vec<u8>>,
     connected: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -96,7 +98,15 @@ impl BrokerProxy {
 
     /// Ends every connection with a DISCONNECT of this reason code.
     pub(crate) fn kick(&self, reason: u8) {
-        self.kicks.send(reason).unwrap();
+        self.kicks.send(vec![DISCONNECT, 2, reason, 0]).unwrap();
+    }
+
+    /// The same with a server reference.
+    pub(crate) fn kick_to(&self, reason: u8, server: &str) {
+        let length = u8::try_from(server.len()).unwrap();
+        let mut packet = vec![DISCONNECT, 5 + length, reason, 3 + length, SERVER_REFERENCE, 0, length];
+        packet.extend(server.as_bytes());
+        self.kicks.send(packet).unwrap();
     }
 
     /// The number of connections so far.
@@ -120,7 +130,7 @@ async fn carry(
     mut near: TcpStream,
     broker: u16,
     trouble: watch::Receiver<Trouble>,
-    mut kicks: broadcast::Receiver<u8>,
+    mut kicks: broadcast::Receiver<Vec<u8>>,
 ) {
     let at_first = *trouble.borrow();
     match at_first {
@@ -142,8 +152,8 @@ async fn carry(
     tokio::select! {
         _ = tokio::io::copy(&mut from_daemon, &mut to_broker) => {}
         () = hand_on(&mut from_broker, &mut to_daemon, &trouble) => {}
-        Ok(reason) = kicks.recv() => {
-            let _ = to_daemon.write_all(&[DISCONNECT, 2, reason, 0]).await;
+        Ok(packet) = kicks.recv() => {
+            let _ = to_daemon.write_all(&packet).await;
         }
     }
 }

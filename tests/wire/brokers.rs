@@ -197,6 +197,19 @@ async fn a_broker_that_sends_its_clients_away_is_left_for_the_other_with_everyth
 }
 
 #[tokio::test]
+async fn a_broker_cannot_send_us_to_a_server_that_the_config_does_not_name() {
+    let elsewhere = FaultBroker::start(Fault::None).await;
+    let mut pair = Pair::start(Brand::Embedded, NEVER).await;
+    for (from, to) in [(0, 1), (1, 0)] {
+        pair.proxies[from].kick_to(0x9D, &format!("127.0.0.1:{}", elsewhere.port));
+        let (port, complaints) = connects(&mut pair.daemon).await;
+        assert_eq!(port, pair.proxies[to].port());
+        assert!(complaints[0].contains("it sends us to another server"), "{complaints:?}");
+    }
+    assert_eq!(elsewhere.connects(), 0);
+}
+
+#[tokio::test]
 async fn an_installation_returns_to_its_own_broker_without_a_will_and_after_the_last_result() {
     for brand in brands() {
         let mut pair = Pair::start(brand, SOON).await;

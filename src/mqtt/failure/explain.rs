@@ -247,6 +247,7 @@ fn disconnected(code: DisconnectReasonCode, words: Option<&str>, progress: &Conn
             let why = format!("it ended the connection because of a message of ours ({code:?}{quoted})");
             (FailureReason::MessageRefused, why).into()
         }
+        // A server reference is not followed: a broker, or who took its place, must not send us elsewhere with our password.
         Code::UseAnotherServer | Code::ServerMoved => {
             (FailureReason::Moved, format!("it sends us to another server{quoted}")).into()
         }

@@ -459,7 +459,7 @@ impl World {
                 self.hear(event);
             }
             Effect::Birth => self.plan_announcement(),
-            Effect::Inbound(_) | Effect::None => {}
+            Effect::Inbound(_) | Effect::Echo | Effect::None => {}
         }
     }
 
