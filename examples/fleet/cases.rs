@@ -89,9 +89,11 @@ impl Case {
     fn bound(self) -> Duration {
         Duration::from_secs(match self {
             // A silent node is noticed by the keep-alive: twice 15 s.
-            Self::Unplug => 45,
+            Self::Unplug => 60,
             Self::Cut => 45,
-            Self::Kill | Self::Rolling | Self::Outage | Self::Close => 20,
+            // A subscription that the nodes have lost is noticed after 15 s, and perhaps lost again.
+            Self::Rolling | Self::Outage => 60,
+            Self::Kill | Self::Close => 20,
         })
     }
 

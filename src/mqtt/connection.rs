@@ -607,7 +607,7 @@ impl ConnectionTask {
                 false
             }
             Effect::Echo => {
-                self.echo.came();
+                self.echo.came(Instant::now());
                 false
             }
         }
@@ -632,6 +632,7 @@ impl ConnectionTask {
             connection.migrated_at,
             connection.acknowledged_by(),
             self.echo.due(),
+            self.echo.probe_at(),
             connection.own_return.timer(),
             after(STABLE),
             after(SUBSCRIBED_WITHIN),
@@ -648,6 +649,9 @@ impl ConnectionTask {
         let now = Instant::now();
         if self.online_at.take_if(|at| *at <= now).is_some() {
             self.state.show_online();
+        }
+        if self.echo.is_probe_due(now) {
+            self.state.show_own_state_again();
         }
         if self.announce_at.take_if(|at| *at <= now).is_some() {
             tracing::debug!("publishing all documents again for Home Assistant, which has started");

@@ -1,7 +1,8 @@
-//! Whether the broker sends us anything: our own `bridge/state` must come back on each connection. Values only.
+//! Whether the broker sends us anything: our own `bridge/state` must come back on each connection, and is published again
+//! from time to time for this. Values only.
 //!
 //! A cluster may lose a subscription that it has acknowledged. RabbitMQ does when a session begins at one node while the node
-//! of the earlier session recovers. The connection then works in one direction: states are published, and no command arrives.
+//! of the earlier session recovers, up to the expiry of that session later. The connection then works in one direction: states are published, and no command arrives.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,10 @@ use crate::backoff::Backoff;
 
 /// From the acknowledgement of our message until it has come back, at first.
 const FIRST_WAIT: Duration = Duration::from_secs(15);
+/// Our state is published again after this time, then after the double time, and so on.
+const FIRST_PROBE: Duration = Duration::from_secs(15);
+/// The longest time between two of them.
+const LONGEST_PROBE: Duration = Duration::from_secs(600);
 /// The longest such wait: the right to read may have been taken away, and then no connection brings anything back.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -23,12 +28,16 @@ pub(super) struct Echo {
     has_come_here: bool,
     /// When one must have come on this connection; `None` while none is expected.
     due: Option<Instant>,
+    /// When our state is published again; `None` before it has come on this connection.
+    probe_at: Option<Instant>,
+    /// How often it was published again on this connection.
+    probes: u32,
 }
 
 impl Echo {
     /// A connection stands. Nothing was published on it.
     pub(super) fn connected(&mut self) {
-        (self.has_come_here, self.due) = (false, None);
+        *self = Self { has_come: self.has_come, given_up: self.given_up, ..Self::default() };
     }
 
     /// The broker has accepted a message of ours that we are subscribed to.
@@ -41,8 +50,25 @@ impl Echo {
     }
 
     /// Such a message has come.
-    pub(super) fn came(&mut self) {
-        *self = Self { has_come: true, has_come_here: true, ..Self::default() };
+    pub(super) fn came(&mut self, now: Instant) {
+        (self.has_come, self.has_come_here, self.given_up, self.due) = (true, true, 0, None);
+        let wait = Backoff::new(FIRST_PROBE, LONGEST_PROBE).pause(self.probes.saturating_add(1));
+        self.probe_at.get_or_insert(now + wait);
+    }
+
+    /// When our state is to be published again.
+    pub(super) fn probe_at(&self) -> Option<Instant> {
+        self.probe_at
+    }
+
+    /// Whether our state is to be published again now. It must come back as at first.
+    pub(super) fn is_probe_due(&mut self, now: Instant) -> bool {
+        let is_due = self.probe_at.take_if(|at| *at <= now).is_some();
+        if is_due {
+            self.has_come_here = false;
+            self.probes = self.probes.saturating_add(1);
+        }
+        is_due
     }
 
     /// When a message must have come.
@@ -76,10 +102,10 @@ mod tests {
     #[test]
     fn a_broker_that_sent_our_messages_back_and_does_not_any_more_is_given_up_after_growing_times() {
         let mut echo = Echo::default();
-        echo.came();
+        echo.came(Instant::now());
         let waits: Vec<_> = (0..10).map(|_| stands(&mut echo).unwrap()).collect();
         assert_eq!(waits, [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
-        echo.came();
+        echo.came(Instant::now());
         assert_eq!(stands(&mut echo), Some(15));
     }
 
@@ -91,16 +117,35 @@ mod tests {
     #[test]
     fn one_message_that_came_is_enough_for_a_connection() {
         let (mut echo, now) = (Echo::default(), Instant::now());
-        echo.came();
+        echo.came(Instant::now());
         for is_acknowledged_first in [true, false] {
             echo.connected();
             if is_acknowledged_first {
                 echo.published(now);
                 assert_eq!(echo.due(), Some(now + FIRST_WAIT));
             }
-            echo.came();
+            echo.came(Instant::now());
             echo.published(now);
             assert_eq!(echo.due(), None);
         }
+    }
+
+    #[test]
+    fn a_subscription_that_is_lost_later_is_noticed_by_the_next_probe() {
+        let (mut echo, mut now) = (Echo::default(), Instant::now());
+        echo.connected();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            echo.published(now);
+            echo.came(now);
+            let at = echo.probe_at().unwrap();
+            waits.push((at - now).as_secs());
+            assert!(!echo.is_probe_due(at - Duration::from_millis(1)));
+            assert!(echo.is_probe_due(at));
+            now = at;
+        }
+        assert_eq!(waits, [15, 30, 60, 120, 240, 480, 600, 600]);
+        echo.published(now);
+        assert!(echo.is_missing(now + FIRST_WAIT));
     }
 }

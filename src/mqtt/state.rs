@@ -176,6 +176,11 @@ impl MqttState {
         self.topics.bridge_state()
     }
 
+    /// Publishes our own state again, as it is.
+    pub(crate) fn show_own_state_again(&mut self) {
+        self.retained.send_once_more(&self.topics.bridge_state());
+    }
+
     /// Whether this is the topic of our own state.
     pub(crate) fn is_own_state(&self, topic: &str) -> bool {
         self.topics.is_bridge_state(topic)

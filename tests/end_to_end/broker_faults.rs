@@ -166,19 +166,27 @@ async fn a_broker_that_drops_acknowledgements_does_not_make_us_mute_for_ever() {
 
 #[tokio::test]
 async fn a_broker_that_lost_our_subscriptions_does_not_leave_us_deaf_for_ever() {
+    tokio::join!(loses_subscriptions(false), loses_subscriptions(true));
+}
+
+/// At the beginning of a connection, or while it stands.
+async fn loses_subscriptions(while_connected: bool) {
     const BUSY: u8 = 0x89;
     let stage = Stage::set(Trouble::None).await;
     stage.daemon.is_connected().await;
     let subscriber = Subscriber::connect(stage.broker.port).await;
     subscriber.receives("hs100d/bridge/state", "online").await;
     stage.line.set(Trouble::DropsMessages);
-    stage.line.kick(BUSY);
-    stage.line.connects(2).await;
+    if !while_connected {
+        stage.line.kick(BUSY);
+        stage.line.connects(2).await;
+    }
+    let before = stage.line.connected();
     // What it publishes arrives, and it reads the plugs; but no command reaches it.
     stage.plugs_are_served().await;
     let orders = stage.home.plug(0).traffic().relay_orders;
     subscriber.publish("hs100d/lamp/set", "ON");
-    stage.line.connects(3).await;
+    stage.line.connects(before + 1).await;
     assert_eq!(stage.home.plug(0).traffic().relay_orders, orders, "the command is lost");
     stage.says_once("sends us no messages").await;
     stage.heals().await;
