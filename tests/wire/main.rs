@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(all(feature = "sim", feature = "broker"))]
 mod brokers;
 mod cloud;
 mod cloud_home;
