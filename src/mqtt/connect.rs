@@ -149,6 +149,22 @@ pub(super) fn is_of_message(code: u8) -> bool {
     )
 }
 
+/// What to do about a message that is refused with this reason code.
+pub(super) fn refused_message_remedy(code: u8, settings: &MqttSettings) -> String {
+    let MqttSettings { base_topic, homeassistant, .. } = settings;
+    let remedy = match code {
+        NOT_AUTHORIZED => {
+            let prefix = &homeassistant.discovery_prefix;
+            return format!("allow the user in mqtt.username to write to {base_topic}/# and {prefix}/#");
+        }
+        TOPIC_NAME_INVALID => "allow the topic there, or set another mqtt.base_topic",
+        PACKET_TOO_LARGE => "raise its limit on the size of messages (in mosquitto message_size_limit)",
+        QUOTA_EXCEEDED => "raise its limit on (retained) messages",
+        _ => "see the broker's log",
+    };
+    remedy.to_owned()
+}
+
 /// The name of a reason code in MQTT 5, and its number.
 pub(super) fn reason_text(code: u8) -> String {
     match DisconnectReasonCode::try_from(code) {

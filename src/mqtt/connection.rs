@@ -17,9 +17,7 @@ use tokio::time::sleep_until;
 
 use super::brokers::Brokers;
 use super::channel::Inbound;
-use super::connect::{
-    self, BrokerLimits, KEEP_ALIVE, NOT_AUTHORIZED, PACKET_TOO_LARGE, QUOTA_EXCEEDED, TOPIC_NAME_INVALID,
-};
+use super::connect::{self, BrokerLimits, KEEP_ALIVE};
 use super::dial::DialOrder;
 use super::echo::Echo;
 use super::failure::explain::{LinkFailure, MAX_REASON_STRING};
@@ -551,19 +549,7 @@ impl ConnectionTask {
         reason_string: Option<&str>,
         connection: &mut Connection,
     ) {
-        let MqttSettings { base_topic, homeassistant, .. } = &self.settings;
-        let remedy = match code {
-            NOT_AUTHORIZED => format!(
-                "allow the user in mqtt.username to write to {base_topic}/# and {}/#",
-                homeassistant.discovery_prefix
-            ),
-            TOPIC_NAME_INVALID => "allow the topic there, or set another mqtt.base_topic".to_owned(),
-            PACKET_TOO_LARGE => {
-                "raise its limit on the size of messages (in mosquitto message_size_limit)".to_owned()
-            }
-            QUOTA_EXCEEDED => "raise its limit on (retained) messages".to_owned(),
-            _ => "see the broker's log".to_owned(),
-        };
+        let remedy = connect::refused_message_remedy(code, &self.settings);
         let until = match connect::is_of_message(code) {
             true => "; until it changes it is not sent on this connection",
             false => "",
