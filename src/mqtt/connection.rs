@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
+use super::announcement::Announcement;
 use super::brokers::Brokers;
 use super::channel::Inbound;
 use super::connect::{self, BrokerLimits, KEEP_ALIVE};
@@ -33,7 +34,6 @@ use super::responses::Unanswered;
 use super::settings::{BrokerAddress, MqttSettings};
 use super::socket::ConnectProgress;
 use super::state::MqttState;
-use crate::backoff;
 use crate::bridge::event::IdAllocator;
 use crate::model::shown;
 use crate::payload::Clock;
@@ -49,13 +49,6 @@ const ONLINE_AFTER: Duration = Duration::from_secs(3);
 const SEARCH: Duration = Duration::from_secs(2);
 /// How long Home Assistant may take to move entities from one discovery payload to another.
 const MIGRATION: Duration = Duration::from_secs(3);
-/// Home Assistant has everything within ten seconds of its birth message: the documents after `BIRTH_FIRST` to `BIRTH_FIRST`
-/// plus `BIRTH_SPREAD`, since all bridges of a home receive the same birth message, and the states `STATES_AFTER` them.
-const BIRTH_FIRST: Duration = Duration::from_secs(1);
-const BIRTH_SPREAD: Duration = Duration::from_secs(6);
-/// How long Home Assistant may take to subscribe to the states of its new entities. A broker whose nodes do not share what they
-/// retain sends it only those that are published after that.
-const STATES_AFTER: Duration = Duration::from_secs(2);
 /// The most requests of the daemon that are taken before the network has its turn.
 const REQUESTS_AT_ONCE: usize = 1024;
 /// The most refused messages that are logged on one connection: a broker may refuse all of them.
@@ -93,11 +86,7 @@ pub(super) struct ConnectionTask {
     reported: Option<Result<BrokerAddress, String>>,
     /// When `bridge/state` turns `online` at the latest; `None` once it has.
     online_at: Option<Instant>,
-    /// When the documents are published again for a Home Assistant that has started.
-    announce_at: Option<Instant>,
-    /// When the states follow the documents that were published again.
-    show_at: Option<Instant>,
-    births: u64,
+    announcement: Announcement,
     shutdown: Option<ShutdownRequest>,
 }
 
@@ -138,9 +127,7 @@ impl ConnectionTask {
             log: FailureLog::default(),
             reported: None,
             online_at: Some(Instant::now() + ONLINE_AFTER),
-            announce_at: None,
-            show_at: None,
-            births: 0,
+            announcement: Announcement::default(),
             shutdown: None,
         }
     }
@@ -589,7 +576,7 @@ impl ConnectionTask {
             // An error means that the daemon is stopping.
             Effect::Inbound(inbound) => self.inbound.send(inbound).is_ok(),
             Effect::Birth => {
-                self.plan_announcement();
+                self.announcement.plan(&self.settings.instance, Instant::now());
                 false
             }
             Effect::Echo => {
@@ -599,20 +586,12 @@ impl ConnectionTask {
         }
     }
 
-    fn plan_announcement(&mut self) {
-        self.births += 1;
-        let seed = backoff::seed(&self.settings.instance).wrapping_add(self.births);
-        let wait = BIRTH_FIRST + BIRTH_SPREAD.mul_f64(backoff::spread(seed));
-        self.announce_at.get_or_insert(Instant::now() + wait);
-    }
-
     fn next_timer(&self, connection: &Connection) -> Instant {
         let now = Instant::now();
         let after = |wait| connection.since.map(|since| since + wait).filter(|at| *at > now);
         [
             self.online_at,
-            self.announce_at,
-            self.show_at,
+            self.announcement.timer(),
             connection.resubscribe_at,
             connection.search_until,
             connection.migrated_at,
@@ -639,12 +618,11 @@ impl ConnectionTask {
         if self.echo.is_probe_due(now) {
             self.state.show_own_state_again();
         }
-        if self.announce_at.take_if(|at| *at <= now).is_some() {
+        if self.announcement.takes_documents(now) {
             tracing::debug!("publishing all documents again for Home Assistant, which has started");
             self.state.announce_again();
-            self.show_at = Some(now + STATES_AFTER);
         }
-        if self.show_at.take_if(|at| *at <= now).is_some() {
+        if self.announcement.takes_states(now) {
             self.state.show_again();
         }
         if connection.resubscribe_at.take_if(|at| *at <= now).is_some() {

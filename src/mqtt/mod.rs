@@ -1,11 +1,13 @@
 //! The left wing for brokers: the bridge's updates are published, MQTT commands become the bridge's events.
 //!
-//! The daemon holds a [`Link`]. Behind it, `connection` keeps one connection, `brokers` says to which of
-//! several brokers, `dial` and `socket` open its TCP or TLS stream, `state` decides what is published and what a message means, and `failure` explains why there is no connection.
+//! The daemon holds a [`Link`]. Behind it, `connection` keeps one connection, `brokers` says to which of several brokers,
+//! `dial` and `socket` open its TCP or TLS stream, `state` decides what is published and what a message means, and `failure`
+//! explains why there is no connection.
 //!
 //! What is published comes from a table of the last values. Nothing queues on the way to the broker, so nothing is out of date
 //! when it arrives.
 
+mod announcement;
 pub mod broker;
 mod brokers;
 mod certificates;
