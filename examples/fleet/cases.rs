@@ -29,6 +29,8 @@ const BIRTH: Duration = Duration::from_secs(10);
 /// The extent of the audit after a birth message: what a loaded machine adds is shown, not hidden.
 const AUDIT: Duration = Duration::from_secs(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Longer than a command may wait for its result.
+const HEALED_FOR: Duration = Duration::from_secs(20);
 /// So few sites need not spread their connections.
 const FEW: usize = 20;
 /// A command is answered within this time, or something happened to it.
@@ -130,11 +132,10 @@ impl Stage {
             tokio::time::sleep_until((begin + AWAY).into()).await;
             self.all_answer(Instant::now()).await;
         }
-        self.all_closed().await;
-        let all_answer = all_answer.and_then(|_| {
-            let healed = self.book.open().ledger.all_healed(self.sites.count, reference, Instant::now())?;
-            Some(healed - reference)
-        });
+        let all_answer = match all_answer {
+            Some(_) => self.all_healed(reference).await,
+            None => None,
+        };
         self.repair(case, victim).await?;
         // A node that has returned draws nobody away; what it does to connections would be seen here.
         let after = Instant::now();
@@ -188,6 +189,22 @@ impl Stage {
                 return last.into_iter().max().map(|last| last - since);
             }
             if Instant::now() > by {
+                return None;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until each site has answered every command for a while. Returns when that began.
+    async fn all_healed(&self, since: Instant) -> Option<Duration> {
+        let by = Instant::now() + BOUND;
+        loop {
+            let now = Instant::now();
+            let healed = self.book.open().ledger.all_healed(self.sites.count, since, now);
+            if let Some(healed) = healed.filter(|healed| now > *healed + HEALED_FOR) {
+                return Some(healed - since);
+            }
+            if now > by {
                 return None;
             }
             tokio::time::sleep(LOOK_AGAIN).await;

@@ -69,6 +69,9 @@ struct Options {
     /// Give each site one node instead of all three
     #[arg(long)]
     one_address: bool,
+    /// The delay of the sites' last wills in seconds; 0 is what docs/FLEET.md advises for RabbitMQ
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=10))]
+    will_delay: u8,
     /// Also with --only: ask the nodes what they do differently
     #[arg(long)]
     facts: bool,
@@ -149,6 +152,7 @@ async fn set(options: &Options, say: &dyn Fn(&str)) -> Result<Stage, Fault> {
     }
     let begun = Instant::now();
     let mut sites = Sites::new(&program, &folder, sites, each, options.one_address);
+    sites.will_delay = options.will_delay;
     sites.start(&cluster, &plugs)?;
     let (found, took) = audit::published(&sites, &plugs, &book, begun, START_WITHIN).await;
     if found.right < found.expected {

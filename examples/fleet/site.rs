@@ -22,6 +22,8 @@ pub(crate) struct Sites {
     pub(crate) each: usize,
     /// Each knows one node instead of all.
     one_address: bool,
+    /// In seconds.
+    pub(crate) will_delay: u8,
     pub(crate) links: LinkLog,
     /// They end when this is dropped.
     processes: Vec<Process>,
@@ -35,6 +37,7 @@ impl Sites {
             count,
             each,
             one_address,
+            will_delay: 0,
             links: LinkLog::default(),
             processes: Vec::new(),
             program: program.to_owned(),
@@ -67,11 +70,12 @@ impl Sites {
             false => format!("{:?}", (0..NODES).map(url).collect::<Vec<_>>()),
         };
         let mut text = format!(
-            "[mqtt]\nurl = {urls}\nusername = \"{}\"\npassword_file = \"{}\"\nbase_topic = \"{}\"\n\n\
+            "[mqtt]\nurl = {urls}\nusername = \"{}\"\npassword_file = \"{}\"\nbase_topic = \"{}\"\nwill_delay = \"{}s\"\n\n\
              [http]\nenabled = false\n\n[discovery]\nlan = false\nadopt = false\n\n[local]\nport = {}\n",
             cluster::USER,
             cluster.password_file.display(),
             base(site),
+            self.will_delay,
             plugs.port,
         );
         for plug in self.plugs(site) {

@@ -16,7 +16,8 @@ use super::topics::Topics;
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// From the start of a connection to the CONNACK.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Seconds for which the broker keeps the session: only as long as needed for the longest delay of the will to count.
+/// Seconds for which the broker keeps the session: only as long as needed for the longest delay of the will to count. Without a
+/// delay the session ends with the connection, which spares a cluster to move it.
 const SESSION_EXPIRY: u32 = 10;
 /// The largest packet that we accept, in bytes: a command of 64 kB is answered with an error instead of being lost.
 const MAX_PACKET_SIZE: u32 = 128 * 1024;
@@ -61,12 +62,16 @@ fn will_delay(delay: Duration) -> Option<u32> {
     u32::try_from(delay.as_millis().div_ceil(1000)).ok().filter(|seconds| *seconds > 0)
 }
 
+fn session_expiry(delay: Duration) -> u32 {
+    if delay.is_zero() { 0 } else { SESSION_EXPIRY }
+}
+
 /// A connection without a last will.
 pub(super) fn options(settings: &MqttSettings, progress: &ConnectProgress, order: DialOrder) -> MqttOptions {
     let broker = Broker::tcp(settings.host.clone(), settings.port);
     let mut options = MqttOptions::new(settings.client_id.clone(), broker);
     let mut properties = ConnectProperties::new();
-    properties.session_expiry_interval = Some(SESSION_EXPIRY);
+    properties.session_expiry_interval = Some(session_expiry(settings.will_delay));
     properties.max_packet_size = Some(MAX_PACKET_SIZE);
     options
         .set_connect_properties(properties)
@@ -180,7 +185,13 @@ mod tests {
     #[test]
     fn the_delay_of_the_will_is_in_whole_seconds_and_none_is_no_property() {
         for (delay, seconds) in [(0, None), (1, Some(1)), (1_001, Some(2)), (5_000, Some(5))] {
-            assert_eq!(will_delay(Duration::from_millis(delay)), seconds, "{delay} ms");
+            let delay = Duration::from_millis(delay);
+            assert_eq!(will_delay(delay), seconds, "{delay:?}");
+            assert_eq!(
+                session_expiry(delay),
+                if seconds.is_some() { SESSION_EXPIRY } else { 0 },
+                "{delay:?}"
+            );
         }
     }
 }
