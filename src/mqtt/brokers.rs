@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::settings::{BrokerAddress, MqttSettings};
 use crate::backoff;
 
-/// The installations of a broker that ends their connections arrive at the others within this time, not all at once.
+/// The installations of a broker that ends their connections connect again within this time, not all at once.
 const ARRIVALS: Duration = Duration::from_secs(2);
 /// A return that failed is tried again after the double time, but the time is doubled so often at most.
 const DOUBLINGS: u32 = 2;
@@ -103,10 +103,9 @@ impl Brokers {
     }
 
     /// Chooses the next broker, and returns when it may be tried: one that may be tried now, if there is one; of those the one
-    /// that failed least often, and of these the first in the order. With `among_many`, another broker is used only after a
-    /// moment that differs from installation to installation.
+    /// that failed least often, and of these the first in the order. With `among_many`, it is tried only after a moment that
+    /// differs from installation to installation: behind one address, too, there may be a cluster.
     pub(super) fn choose(&mut self, now: Instant, among_many: bool) -> Instant {
-        let before = self.current;
         // A return that fails ends where it began.
         if let Some(left) = self.left.take() {
             self.failed_returns = self.failed_returns.saturating_add(1);
@@ -117,7 +116,7 @@ impl Brokers {
         let best = self.entries.iter().enumerate().min_by_key(|(n, entry)| (due(entry), entry.failures, *n));
         let Some((best, at)) = best.map(|(n, entry)| (n, due(entry))) else { return now };
         self.current = best;
-        if among_many && best != before { at.max(now + ARRIVALS.mul_f64(self.draw())) } else { at }
+        if among_many { at + ARRIVALS.mul_f64(self.draw()) } else { at }
     }
 
     /// When the next return to the own broker begins. The connection that stands is not of the own broker, or not of its best
@@ -263,27 +262,29 @@ mod tests {
     }
 
     #[test]
-    fn installations_that_lose_the_same_broker_arrive_at_the_others_one_after_the_other() {
+    fn installations_that_lose_the_same_broker_connect_again_one_after_the_other() {
         let now = Instant::now();
-        let mut arrivals: Vec<_> = (0..1000)
-            .map(|n| {
-                let mut brokers = brokers(&format!("{n:08x}"), &["a", "b"]);
-                brokers.failed(true);
-                brokers.hold(now + SECOND / 2);
-                brokers.choose(now, true) - now
-            })
-            .collect();
-        arrivals.sort_unstable();
-        assert!(arrivals[999] <= ARRIVALS);
-        let tenth = |n: u32| {
-            let span = ARRIVALS / 10 * n..ARRIVALS / 10 * (n + 1);
-            arrivals.iter().filter(|arrival| span.contains(*arrival)).count()
-        };
-        assert!((0..10).all(|n| (60..=140).contains(&tenth(n))), "{arrivals:?}");
-        let mut alone = brokers("test", &["a"]);
-        alone.failed(true);
-        alone.hold(now + SECOND / 2);
-        assert_eq!(alone.choose(now, true), now + SECOND / 2, "one broker is tried again as ever");
+        // At another broker, which may be tried at once, and at the same one after its wait.
+        for (hosts, first) in [(&["a", "b"][..], Duration::ZERO), (&["a"], SECOND / 2)] {
+            let mut arrivals: Vec<_> = (0..1000)
+                .map(|n| {
+                    let mut brokers = brokers(&format!("{n:08x}"), hosts);
+                    brokers.failed(true);
+                    brokers.hold(now + SECOND / 2);
+                    brokers.choose(now, true) - now
+                })
+                .collect();
+            arrivals.sort_unstable();
+            assert!(arrivals[0] >= first && arrivals[999] <= first + ARRIVALS, "{hosts:?}");
+            let tenth = |n: u32| {
+                let span = first + ARRIVALS / 10 * n..first + ARRIVALS / 10 * (n + 1);
+                arrivals.iter().filter(|arrival| span.contains(*arrival)).count()
+            };
+            assert!((0..10).all(|n| (60..=140).contains(&tenth(n))), "{arrivals:?}");
+        }
+        let mut one = brokers("test", &["a"]);
+        one.hold(now + SECOND / 2);
+        assert_eq!(one.choose(now, false), now + SECOND / 2, "after a failure that is its own");
     }
 
     #[test]
