@@ -1,8 +1,8 @@
 //! Whether the broker sends us anything: our own `bridge/state` must come back on each connection, and is published again
 //! from time to time for this. Values only.
 //!
-//! A cluster may lose a subscription that it has acknowledged. RabbitMQ does when a session begins at one node while the node
-//! of the earlier session recovers, up to the expiry of that session later. The connection then works in one direction: states are published, and no command arrives.
+//! A cluster may lose a subscription that it has acknowledged: RabbitMQ does at times, when a client has changed the node. The
+//! connection then works in one direction: states are published, and no command arrives.
 
 use std::time::{Duration, Instant};
 
