@@ -21,8 +21,10 @@ use super::process::Fault;
 const TRY_AGAIN: Duration = Duration::from_millis(300);
 /// A connection attempt that takes longer is aborted.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// A silent node is given up after this time and a half.
+/// The node gives a silent client up after this time and a half.
 const KEEP_ALIVE: u16 = 5;
+/// A node from which nothing came for so long is given up: it answers a ping each five seconds.
+const SILENT: Duration = Duration::from_secs(10);
 /// More than the longest document.
 const MAX_PACKET: u32 = 1 << 20;
 
@@ -110,11 +112,7 @@ async fn stay_connected(role: Role, password: String, live: Arc<Mutex<Option<Asy
         if connects(&client, &mut events, &role.filters).await {
             set(Some(client));
             role.links.0.note(role.links.1, node, true);
-            while let Ok(event) = events.poll().await {
-                if let Event::Incoming(Packet::Publish(message)) = event {
-                    hear(&message.topic, &message.payload, &book);
-                }
-            }
+            hear_all(&mut events, &book).await;
             set(None);
         }
         role.links.0.note(role.links.1, node, false);
@@ -122,6 +120,19 @@ async fn stay_connected(role: Role, password: String, live: Arc<Mutex<Option<Asy
             node = (node + 1) % NODES;
         }
         tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Hears what comes until the connection ends, or nothing has come for too long: the client library alone may go on for minutes
+/// with a node whose cable is out.
+async fn hear_all(events: &mut EventLoop, book: &Book) {
+    let mut heard_at = tokio::time::Instant::now();
+    while let Ok(Ok(event)) = tokio::time::timeout_at(heard_at + SILENT, events.poll()).await {
+        let Event::Incoming(packet) = event else { continue };
+        heard_at = tokio::time::Instant::now();
+        if let Packet::Publish(message) = packet {
+            hear(&message.topic, &message.payload, book);
+        }
     }
 }
 
