@@ -648,8 +648,7 @@ impl ConnectionTask {
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.results_by.take_if(|at| *at <= now || !self.state.has_commands());
         }
-        if connection.since.is_some_and(|since| now >= since + STABLE) && matches!(self.reported, Some(Ok(_)))
-        {
+        if matches!(self.reported, Some(Ok(_))) && connection.becomes_stable(now) {
             self.log.clear();
             self.avoided.clear();
         }

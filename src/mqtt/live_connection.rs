@@ -8,6 +8,7 @@ use rumqttc::{AsyncClient, ClientError, PublishOptions, PublishProperties, QoS};
 
 use super::connect::BrokerLimits;
 use super::failure::explain::{LinkFailure, Unacknowledged};
+use super::failure::reconnect::STABLE;
 use super::in_flight::InFlightMessages;
 use super::message::Outgoing;
 use super::own_return::OwnReturn;
@@ -55,6 +56,8 @@ pub(super) struct Connection {
     /// When entities have had the time to migrate; `None` while none do.
     pub(super) migrated_at: Option<Instant>,
     pub(super) in_flight: InFlightMessages,
+    /// It has stood for long enough that its next failure is news.
+    is_stable: bool,
     /// How many refused messages were logged.
     pub(super) refusals: u32,
     pub(super) is_leaving: bool,
@@ -85,6 +88,7 @@ impl Connection {
             search_filters: Vec::new(),
             migrated_at: None,
             in_flight: InFlightMessages::default(),
+            is_stable: false,
             refusals: 0,
             is_leaving: false,
             own_return: OwnReturn::default(),
@@ -96,6 +100,12 @@ impl Connection {
     pub(super) fn may_publish(&self) -> bool {
         let answer_by = self.since.map(|since| since + SUBSCRIBED_WITHIN);
         !self.is_leaving && answer_by.is_some_and(|by| self.is_subscribed || by <= Instant::now())
+    }
+
+    /// Whether it has now stood for long enough, and had not before. What the broker refuses on it is logged as before.
+    pub(super) fn becomes_stable(&mut self, now: Instant) -> bool {
+        let is_stable = self.since.is_some_and(|since| now >= since + STABLE);
+        is_stable && !std::mem::replace(&mut self.is_stable, is_stable)
     }
 
     /// Gives a message to the client library.
@@ -162,5 +172,23 @@ impl Connection {
     /// Everything is acknowledged: sends a DISCONNECT, so that the broker discards the last will.
     pub(super) fn leave(&mut self) {
         self.is_leaving = self.client.try_disconnect().is_ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::MqttOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_becomes_stable_once() {
+        let (client, _events) = AsyncClient::builder(MqttOptions::new("test", ("127.0.0.1", 1))).build();
+        let mut connection = Connection::new(client, ConnectProgress::default());
+        let now = Instant::now();
+        assert!(!connection.becomes_stable(now + STABLE), "it does not stand");
+        connection.since = Some(now);
+        let times = [STABLE / 2, STABLE, STABLE * 2].map(|wait| connection.becomes_stable(now + wait));
+        assert_eq!(times, [false, true, false]);
     }
 }
