@@ -90,12 +90,10 @@ impl Case {
     /// The time in which every site must answer again.
     fn bound(self) -> Duration {
         Duration::from_secs(match self {
-            // A silent node is noticed by the keep-alive: twice 15 s.
-            Self::Unplug => 60,
-            Self::Cut => 45,
-            // A subscription that the nodes have lost is noticed after 15 s, and perhaps lost again.
-            Self::Rolling | Self::Outage => 60,
-            Self::Kill | Self::Close => 20,
+            // A silent node is noticed by the keep-alive: a ping after 15 s, which is waited for as long again, twice. One that is
+            // alone among its clients closes their connections in about that time.
+            Self::Unplug | Self::Cut => 60,
+            Self::Kill | Self::Rolling | Self::Outage | Self::Close => 20,
         })
     }
 

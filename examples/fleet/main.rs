@@ -72,9 +72,9 @@ struct Options {
     /// The delay of the sites' last wills in seconds; 0 is what docs/FLEET.md advises for RabbitMQ
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=10))]
     will_delay: u8,
-    /// Enable this feature flag of RabbitMQ, such as khepri_db; may be given several times
+    /// Leave the nodes' metadata in Mnesia, RabbitMQ's older store, instead of the feature flag khepri_db
     #[arg(long)]
-    feature_flag: Vec<String>,
+    mnesia: bool,
     /// Also with --only: ask the nodes what they do differently
     #[arg(long)]
     facts: bool,
@@ -139,8 +139,8 @@ async fn set(options: &Options, say: &dyn Fn(&str)) -> Result<Stage, Fault> {
     let (tell, switched) = mpsc::unbounded_channel();
     let plugs = Arc::new(Plugs::start(sites * each, &(0..0), tell)?);
     let mut cluster = Cluster::start(&options.tree, &folder).await?;
-    for flag in &options.feature_flag {
-        cluster.control(0, &["enable_feature_flag", "--opt-in", flag]).await?;
+    if !options.mnesia {
+        cluster.control(0, &["enable_feature_flag", "--opt-in", "khepri_db"]).await?;
     }
     say("the cluster stands");
     if options.only.is_empty() || options.facts {
