@@ -136,7 +136,10 @@ async fn a_wrong_password_is_tried_once_until_somebody_has_corrected_it() {
         assert!(reason.contains(part), "{reason}");
     }
     let keys: BTreeSet<&str> = info.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, BTreeSet::from(["version", "instance", "started", "plugs", "online", "cloud"]));
+    assert_eq!(
+        keys,
+        BTreeSet::from(["version", "instance", "broker", "started", "plugs", "online", "cloud"])
+    );
     scene.daemon.says(&format!("WARN cloud_stopped: {reason}")).await;
 
     // Everything that needs the cloud: a plug that only the cloud could reach, commands, discovery.
