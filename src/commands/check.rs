@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{Context, Exit, Failed, say};
 use crate::bridge::PlugSettings;
 use crate::bridge::route::{RoutePolicy, RoutePreference};
-use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid, MqttChoice};
+use crate::config::{BrokerConfig, CloudConfig, Config, Diagnostic, Invalid};
 use crate::daemon::lan_login::LanLogin;
 use crate::duration::show;
 use crate::http::HttpOptions;
@@ -222,7 +222,7 @@ impl<'a> CheckPlan<'a> {
             client_id: config.client_id.clone().unwrap_or_else(|| format!("hs100d-{known}")),
             instance: instance.clone(),
             base_topic: &config.base_topic,
-            brokers: BrokerPlan::all(config, known),
+            brokers: BrokerPlan::all(config, instance.as_deref()),
             homeassistant: HomeAssistantPlan::of(&config.homeassistant),
             local: config.local.enabled.then(|| LocalPlan {
                 port: config.local.port,
@@ -349,10 +349,9 @@ impl<'a> HomeAssistantPlan<'a> {
 }
 
 impl BrokerPlan {
-    /// In the order in which they are tried, which depends on the instance.
-    fn all(config: &Config, instance: &str) -> Vec<Self> {
-        let broker = &config.broker;
-        match broker {
+    /// In the order in which they are tried, which depends on the instance; before there is one, in that of the config.
+    fn all(config: &Config, instance: Option<&str>) -> Vec<Self> {
+        match &config.broker {
             BrokerConfig::Embedded { listen, users } => vec![Self {
                 embedded: true,
                 host: Some(listen.ip().to_string()),
@@ -369,10 +368,12 @@ impl BrokerPlan {
                 username: username.clone(),
                 password: password.is_some(),
             }],
-            BrokerConfig::Outside { tls, username, password, .. } => {
-                let MqttChoice::Outside(settings) = config.mqtt(instance, Path::new("")) else {
-                    return Vec::new();
-                };
+            BrokerConfig::Outside { host, port, others, tls, username, password } => {
+                let mut brokers = vec![BrokerAddress { host: host.clone(), port: *port }];
+                brokers.extend_from_slice(others);
+                if let Some(instance) = instance {
+                    BrokerAddress::sort(&mut brokers, instance);
+                }
                 let plan = |BrokerAddress { host, port }| Self {
                     embedded: false,
                     host: Some(host),
@@ -381,7 +382,7 @@ impl BrokerPlan {
                     username: username.clone(),
                     password: password.is_some(),
                 };
-                settings.brokers().into_iter().map(plan).collect()
+                brokers.into_iter().map(plan).collect()
             }
         }
     }
@@ -403,8 +404,7 @@ impl BrokerPlan {
     }
 
     fn address(&self) -> Option<String> {
-        let (host, port) = (self.host.as_ref()?, self.port?);
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let address = BrokerAddress { host: self.host.clone()?, port: self.port? };
         Some(match (self.embedded, self.tls) {
             (true, _) => format!("embedded, on {address}"),
             (false, true) => format!("mqtts://{address}"),

@@ -375,7 +375,8 @@ impl Daemon {
 
     /// Steps that can fail come first, so that the config is used as a whole or not at all.
     fn follow(&mut self, new: NewConfig) {
-        if new.config.instance != self.config.instance {
+        let drawn = self.store.instance();
+        if new.config.instance(drawn) != self.config.instance(drawn) {
             return self.end_reload(Err(ReloadError::Rejected(OTHER_INSTANCE.to_owned())));
         }
         let choice = new.config.mqtt(self.store.instance(), &self.state_dir);

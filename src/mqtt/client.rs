@@ -223,13 +223,13 @@ impl Client {
     }
 
     fn start_at(settings: MqttSettings, purpose: &str, only: Option<SocketAddr>) -> Self {
-        let order = DialOrder { only, ..DialOrder::of_instance(&settings.instance) };
+        let order = DialOrder::of_instance(&settings.instance).only(only);
         Self::with(settings, purpose, |settings, progress| connect::options(settings, progress, order))
     }
 
     /// With the daemon's last will, with this payload.
     fn with_will(settings: MqttSettings, only: Option<SocketAddr>, state: &str) -> Self {
-        let order = DialOrder { only, ..DialOrder::of_instance(&settings.instance) };
+        let order = DialOrder::of_instance(&settings.instance).only(only);
         Self::with(settings, "check", |settings, progress| {
             connect::options_with_will(settings, progress, order, state)
         })

@@ -12,7 +12,7 @@ use super::settings::MqttSettings;
 use super::socket::{self, ConnectProgress};
 use super::topics::Topics;
 
-/// A broker that went away without closing the connection is noticed after twice this time.
+/// A broker that went away without closing the connection is noticed after two to three times this time.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// From the start of a connection to the CONNACK.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -291,13 +291,10 @@ impl ConnectionTask {
 
     /// One connection, from its start to its end.
     async fn connect(&mut self) -> ConnectionEnd {
+        self.echo.begins();
         let progress = ConnectProgress::default();
-        let only = self.only.take();
-        let order = DialOrder {
-            avoided: self.avoided.clone(),
-            only,
-            ..DialOrder::of_instance(&self.settings.instance)
-        };
+        let mut order = DialOrder::of_instance(&self.settings.instance).only(self.only.take());
+        order.avoided.clone_from(&self.avoided);
         let mut options = connect::options_with_will(&self.settings, &progress, order, "offline");
         if self.brokers.is_returning() {
             // The broker that was left still works.
@@ -440,7 +437,6 @@ impl ConnectionTask {
         self.subscribe(connection, vec![self.state.will_filter()], connect::command_filter);
         self.search(connection);
         self.state.expire_adopted(Instant::now());
-        self.echo.connected();
         self.state.connected();
     }
 
@@ -656,10 +652,7 @@ impl ConnectionTask {
 
     /// Checks whether the own broker, or its own address, can be reached.
     fn check_own(&self, connection: &mut Connection) {
-        let order = DialOrder {
-            only: self.better_address(connection),
-            ..DialOrder::of_instance(&self.settings.instance)
-        };
+        let order = DialOrder::of_instance(&self.settings.instance).only(self.better_address(connection));
         connection.own_return.check(self.brokers.own().clone(), self.settings.tls.clone(), order);
     }
 
@@ -769,7 +762,6 @@ impl ConnectionTask {
     }
 
     fn at_broker(&self, text: &str) -> String {
-        let MqttSettings { host, port, .. } = &self.settings;
-        format!("the broker at {host}:{port}: {text}")
+        format!("the broker at {}: {text}", self.settings.broker())
     }
 }

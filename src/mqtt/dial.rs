@@ -51,6 +51,11 @@ impl DialOrder {
         Self { instance: instance.into(), ..Self::default() }
     }
 
+    /// Only this address, if there is one.
+    pub(super) fn only(self, only: Option<SocketAddr>) -> Self {
+        Self { only, ..self }
+    }
+
     /// The addresses in the order of this installation. The families alternate, since one of them may lead nowhere; the first
     /// is that of the resolver's first address.
     fn own(&self, resolved: &[SocketAddr]) -> Vec<SocketAddr> {
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(again.of(&all), [own[1], own[2], own[0]]);
         assert_eq!(order("a").better_than(own[2], &all), Some(own[0]));
         assert_eq!(order("a").better_than(own[0], &all), None);
-        let only = DialOrder { only: Some(own[1]), ..order("a") };
+        let only = order("a").only(Some(own[1]));
         assert_eq!(only.of(&all), [own[1]]);
     }
 

@@ -35,8 +35,8 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    /// A connection stands. Nothing was published on it.
-    pub(super) fn connected(&mut self) {
+    /// A connection begins. Nothing was published on it, and nothing of the one before is waited for.
+    pub(super) fn begins(&mut self) {
         *self = Self { has_come: self.has_come, given_up: self.given_up, ..Self::default() };
     }
 
@@ -91,7 +91,7 @@ mod tests {
     /// How long a new connection stands on which nothing comes, in seconds; `None` for ever.
     fn stands(echo: &mut Echo) -> Option<u64> {
         let now = Instant::now();
-        echo.connected();
+        echo.begins();
         echo.published(now);
         let due = echo.due()?;
         assert!(!echo.is_missing(due - Duration::from_millis(1)));
@@ -119,7 +119,7 @@ mod tests {
         let (mut echo, now) = (Echo::default(), Instant::now());
         echo.came(Instant::now());
         for is_acknowledged_first in [true, false] {
-            echo.connected();
+            echo.begins();
             if is_acknowledged_first {
                 echo.published(now);
                 assert_eq!(echo.due(), Some(now + FIRST_WAIT));
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_subscription_that_is_lost_later_is_noticed_by_the_next_probe() {
         let (mut echo, mut now) = (Echo::default(), Instant::now());
-        echo.connected();
+        echo.begins();
         let mut waits = Vec::new();
         for _ in 0..8 {
             echo.published(now);

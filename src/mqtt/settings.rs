@@ -61,25 +61,31 @@ impl MqttSettings {
         BrokerAddress { host: self.host.clone(), port: self.port }
     }
 
-    /// All brokers in the order of this installation, its own first. It is drawn from the id of the installation and the
-    /// addresses: many installations are spread over all brokers, and those of a broker that fails over all others. A broker
-    /// that is added or removed changes the own broker of as few installations as possible.
+    /// All brokers in the order of this installation, its own first.
     pub(crate) fn brokers(&self) -> Vec<BrokerAddress> {
         let mut brokers: Vec<_> = std::iter::once(self.broker()).chain(self.others.iter().cloned()).collect();
-        brokers.sort_by_cached_key(|broker| backoff::seed((&self.instance, broker)));
+        BrokerAddress::sort(&mut brokers, &self.instance);
         brokers
     }
 
     /// The broker, the user name and the password; `None` if no password is sent.
     pub(super) fn login(&self) -> Option<(String, &str, &Secret)> {
-        let Self { host, port, username, password, .. } = self;
-        let password = password.as_ref()?;
-        Some((format!("mqtt://{host}:{port}"), username.as_deref().unwrap_or_default(), password))
+        let password = self.password.as_ref()?;
+        Some((format!("mqtt://{}", self.broker()), self.username.as_deref().unwrap_or_default(), password))
     }
 
     /// The same for one of the brokers, without another one.
     pub(crate) fn only_at(&self, BrokerAddress { host, port }: BrokerAddress) -> Self {
         Self { host, port, others: Vec::new(), ..self.clone() }
+    }
+}
+
+impl BrokerAddress {
+    /// Puts brokers into the order of an installation. It is drawn from the id of the installation and the addresses: many
+    /// installations are spread over all brokers, and those of a broker that fails over all others. A broker that is added or
+    /// removed changes the own broker of as few installations as possible.
+    pub(crate) fn sort(brokers: &mut [Self], instance: &str) {
+        brokers.sort_by_cached_key(|broker| backoff::seed((instance, broker)));
     }
 }
 

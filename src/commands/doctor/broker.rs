@@ -46,8 +46,12 @@ pub(super) async fn examine(choice: MqttChoice) -> (Vec<Finding>, DaemonState) {
             }
             (findings, daemon)
         }
-        choice => {
-            let (finding, daemon) = examine_other(choice).await;
+        MqttChoice::Awaited => {
+            let found = "the Supervisor names it; the log of the app says which";
+            (vec![Finding::good(FindingSubject::Broker, found)], DaemonState::default())
+        }
+        MqttChoice::Embedded { broker, link } => {
+            let (finding, daemon) = examine_embedded(broker.listen, link).await;
             (vec![finding], daemon)
         }
     }
@@ -59,11 +63,12 @@ async fn examine_one(options: MqttSettings) -> (Finding, Vec<Finding>, DaemonSta
     let addresses = mqtt::addresses(&options, WITHIN).await;
     let (mut only, mut tries, mut notes) = (None, Vec::new(), Vec::new());
     if addresses.len() > 1 {
-        for address in addresses.into_iter().take(MOST_ADDRESSES) {
-            let begun = Instant::now();
-            let accepted = mqtt::log_in_at(options.clone(), address, WITHIN).await;
-            let came_back = accepted.as_ref().map_or_else(unusable_words, |()| "accepted".to_owned());
-            tries.push(Try::since(begun, format!("log in at {address}"), came_back));
+        // All at once, because a silent one takes all the time that it has.
+        let log_in = |address| (address, tokio::spawn(log_in_at(options.clone(), address)));
+        let logins: Vec<_> = addresses.into_iter().take(MOST_ADDRESSES).map(log_in).collect();
+        for (address, login) in logins {
+            let Ok((tried, accepted)) = login.await else { continue };
+            tries.push(tried);
             match accepted {
                 Ok(()) => _ = only.get_or_insert(address),
                 Err(unusable) => {
@@ -89,49 +94,43 @@ async fn examine_one(options: MqttSettings) -> (Finding, Vec<Finding>, DaemonSta
     (finding.after(tries), notes, DaemonState::of(probed.ok().as_ref()))
 }
 
-/// Without a broker that the config names.
-async fn examine_other(choice: MqttChoice) -> (Finding, DaemonState) {
-    match choice {
-        MqttChoice::Awaited | MqttChoice::Outside(_) => {
-            let found = "the Supervisor names it; the log of the app says which";
-            (Finding::good(FindingSubject::Broker, found), DaemonState::default())
+async fn log_in_at(options: MqttSettings, address: SocketAddr) -> (Try, Result<(), BrokerUnusable>) {
+    let begun = Instant::now();
+    let accepted = mqtt::log_in_at(options, address, WITHIN).await;
+    let came_back = accepted.as_ref().map_or_else(unusable_words, |()| "accepted".to_owned());
+    (Try::since(begun, format!("log in at {address}"), came_back), accepted)
+}
+
+/// Looks whether the embedded broker can listen, or already does in a running daemon.
+async fn examine_embedded(listen: SocketAddr, link: MqttSettings) -> (Finding, DaemonState) {
+    let listening = Instant::now();
+    let what = format!("listen on {listen}");
+    match TcpListener::bind(listen) {
+        Ok(_) => {
+            let found = format!("the embedded broker can listen on {listen}");
+            let tries = vec![Try::since(listening, what, "possible")];
+            (Finding::good(FindingSubject::Broker, found).after(tries), DaemonState::default())
         }
-        MqttChoice::Embedded { broker, link } => {
-            let listening = Instant::now();
-            let listen = TcpListener::bind(broker.listen);
-            let what = format!("listen on {}", broker.listen);
-            match listen {
-                Ok(_) => {
-                    let found = format!("the embedded broker can listen on {}", broker.listen);
-                    let tries = vec![Try::since(listening, what, "possible")];
-                    (Finding::good(FindingSubject::Broker, found).after(tries), DaemonState::default())
-                }
-                Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                    let tried = Try::since(listening, what, "taken");
-                    let (mut tries, probed) = probe(link, None).await;
-                    tries.insert(0, tried);
-                    let daemon = DaemonState::of(probed.as_ref().ok());
-                    let finding = if daemon.is_online {
-                        let found =
-                            format!("the running daemon's embedded broker listens on {}", broker.listen);
-                        Finding::good(FindingSubject::Broker, found)
-                    } else {
-                        let why =
-                            probed.as_ref().err().map(|unusable| format!(" ({})", unusable.reason.sign()));
-                        let why = why.unwrap_or_default();
-                        let listen = broker.listen;
-                        let found = format!("{listen} is taken, and not by an hs100d{why}");
-                        Finding::bad(FindingSubject::Broker, found, cause::PORT_TAKEN)
-                    };
-                    (finding.after(tries), daemon)
-                }
-                Err(error) => {
-                    let found = format!("the embedded broker cannot listen on {}: {error}", broker.listen);
-                    let tries = vec![Try::since(listening, what, error.to_string())];
-                    let finding = Finding::bad(FindingSubject::Broker, found, cause::PORT_UNUSABLE);
-                    (finding.after(tries), DaemonState::default())
-                }
-            }
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let tried = Try::since(listening, what, "taken");
+            let (mut tries, probed) = probe(link, None).await;
+            tries.insert(0, tried);
+            let daemon = DaemonState::of(probed.as_ref().ok());
+            let finding = if daemon.is_online {
+                let found = format!("the running daemon's embedded broker listens on {listen}");
+                Finding::good(FindingSubject::Broker, found)
+            } else {
+                let why = probed.as_ref().err().map(|unusable| format!(" ({})", unusable.reason.sign()));
+                let found = format!("{listen} is taken, and not by an hs100d{}", why.unwrap_or_default());
+                Finding::bad(FindingSubject::Broker, found, cause::PORT_TAKEN)
+            };
+            (finding.after(tries), daemon)
+        }
+        Err(error) => {
+            let found = format!("the embedded broker cannot listen on {listen}: {error}");
+            let tries = vec![Try::since(listening, what, error.to_string())];
+            let finding = Finding::bad(FindingSubject::Broker, found, cause::PORT_UNUSABLE);
+            (finding.after(tries), DaemonState::default())
         }
     }
 }

@@ -29,9 +29,8 @@ pub(crate) struct LinkFailure {
 impl LinkFailure {
     /// This reason, in these words, at this broker.
     pub(crate) fn of(reason: FailureReason, why: &str, settings: &MqttSettings) -> Self {
-        let MqttSettings { host, port, .. } = settings;
         let remedy = remedy(reason, settings);
-        let text = format!("the broker at {host}:{port}: {why}: {remedy}");
+        let text = format!("the broker at {}: {why}: {remedy}", settings.broker());
         Self { kind: reason.kind(), reason, remedy, text }
     }
 
@@ -90,12 +89,12 @@ impl LinkFailure {
 
     /// The connection ended, most likely because of this message.
     pub(crate) fn because_of(self, message: &Unacknowledged, settings: &MqttSettings) -> Self {
-        let MqttSettings { host, port, .. } = settings;
+        let broker = settings.broker();
         let Unacknowledged { topic, size } = message;
         let remedy = self.remedy;
         let why = self.reason.sign();
         let text = format!(
-            "the broker at {host}:{port}: {why}, most likely the one of {size} bytes at {topic}: {remedy}; until it \
+            "the broker at {broker}: {why}, most likely the one of {size} bytes at {topic}: {remedy}; until it \
              changes the message is not sent"
         );
         Self { text, ..self }
