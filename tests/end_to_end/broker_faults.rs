@@ -44,6 +44,18 @@ impl Stage {
         Config::of(home).without("cloud").at_broker(line.port()).set("local", "poll_interval", "1s")
     }
 
+    /// A subscriber whose command the daemon has executed: before that command its own state came back.
+    async fn subscriber_that_it_heard(&self) -> Subscriber {
+        self.daemon.is_connected().await;
+        let subscriber = Subscriber::connect(self.broker.port).await;
+        subscriber.receives("hs100d/bridge/state", "online").await;
+        let orders = self.home.plug(0).traffic().relay_orders;
+        subscriber.publish("hs100d/lamp/set", "ON");
+        let heard = || self.home.plug(0).traffic().relay_orders > orders;
+        self.home.wait_until(BOUND, heard).await.unwrap();
+        subscriber
+    }
+
     /// Waits until each plug was read twice from now on.
     async fn plugs_are_served(&self) {
         let reads = |plug: usize| self.home.plug(plug).traffic().lan_requests;
@@ -173,14 +185,7 @@ async fn a_broker_that_lost_our_subscriptions_does_not_leave_us_deaf_for_ever() 
 async fn loses_subscriptions(while_connected: bool) {
     const BUSY: u8 = 0x89;
     let stage = Stage::set(Trouble::None).await;
-    stage.daemon.is_connected().await;
-    let subscriber = Subscriber::connect(stage.broker.port).await;
-    subscriber.receives("hs100d/bridge/state", "online").await;
-    // The daemon has had its own state back before it has a command that was sent after that.
-    let orders = stage.home.plug(0).traffic().relay_orders;
-    subscriber.publish("hs100d/lamp/set", "ON");
-    let heard = || stage.home.plug(0).traffic().relay_orders > orders;
-    stage.home.wait_until(BOUND, heard).await.unwrap();
+    let subscriber = stage.subscriber_that_it_heard().await;
     stage.line.set(Trouble::DropsMessages);
     if !while_connected {
         stage.line.kick(BUSY);
@@ -195,6 +200,25 @@ async fn loses_subscriptions(while_connected: bool) {
     assert_eq!(stage.home.plug(0).traffic().relay_orders, orders, "the command is lost");
     stage.says_once("sends us no messages").await;
     stage.heals().await;
+}
+
+#[tokio::test]
+async fn messages_that_did_not_come_back_are_forgotten_with_their_connection() {
+    let stage = Stage::set(Trouble::None).await;
+    let subscriber = stage.subscriber_that_it_heard().await;
+    // On the second connection its state is acknowledged and does not come back; then the broker hangs, for longer than that
+    // is waited for.
+    stage.line.set(Trouble::DropsMessages);
+    subscriber.clear();
+    stage.line.kick(0x89);
+    stage.line.connects(2).await;
+    subscriber.receives("hs100d/bridge/state", "online").await;
+    stage.plugs_are_served().await;
+    stage.line.set(Trouble::Stalls);
+    stage.line.kick(0x89);
+    stage.line.connects(6).await;
+    let lines = stage.daemon.lines();
+    assert!(!lines.iter().any(|line| line.contains("sends us no messages")), "{lines:#?}");
 }
 
 #[tokio::test]
