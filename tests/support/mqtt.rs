@@ -631,19 +631,24 @@ impl FaultBroker {
 
     /// Waits for a DISCONNECT, and returns all packets up to it.
     pub(crate) async fn hears_goodbye(&self) -> Vec<Packet> {
-        within("a DISCONNECT", async {
-            while !self.log().iter().any(|packet| matches!(packet, Packet::Disconnect(_))) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        self.hears("a DISCONNECT", |packet| matches!(packet, Packet::Disconnect(_))).await;
         self.log()
+    }
+
+    /// Waits for such a packet.
+    pub(crate) async fn hears(&self, what: &str, is_it: fn(&Packet) -> bool) {
+        self.until(what, || self.log().iter().any(is_it)).await;
     }
 
     /// Waits for a publish to a topic that contains this, on the connection with this number.
     pub(crate) async fn hears_publish(&self, connection: usize, part: &str) {
-        within(&format!("{part:?} on connection {connection}"), async {
-            while !self.has_heard(connection, part) {
+        let what = format!("{part:?} on connection {connection}");
+        self.until(&what, || self.has_heard(connection, part)).await;
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn() -> bool) {
+        within(what, async {
+            while !condition() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })

@@ -309,14 +309,57 @@ async fn a_will_of_an_earlier_connection_that_comes_late_is_corrected() {
 }
 
 #[tokio::test]
-async fn with_one_broker_the_own_state_is_the_only_new_subscription() {
+async fn with_one_broker_the_own_state_is_the_only_new_subscription_and_there_is_no_return() {
     let broker = FaultBroker::start(Fault::None).await;
-    let mut daemon = Daemon::start(MqttSettings { return_after: SOON, ..options(broker.port) });
+    let proxy = BrokerProxy::start(broker.port).await;
+    let mut daemon = Daemon::start(MqttSettings { return_after: SOON, ..options(proxy.port()) });
     daemon.connects().await;
     daemon.show_plug("kettle");
-    broker.hears_publish(1, "kettle/state").await;
+    // A return would begin with a check, which is a connection, and leave this one at the end of the search.
+    broker.hears("the end of the search", |packet| matches!(packet, Packet::Unsubscribe(_))).await;
+    daemon.show_plug("fan");
+    broker.hears_publish(1, "fan/state").await;
     within("the end", daemon.link.stop(BOUND)).await;
-    let is_of_state = |packet: &Packet| matches!(packet, Packet::Subscribe(subscribe) if subscribe.filters.iter().any(|filter| filter.path == STATE));
-    assert_eq!(broker.log().iter().filter(|packet| is_of_state(packet)).count(), 1);
-    assert_eq!(broker.connects(), 1, "no return");
+    assert_eq!(proxy.connected(), 1);
+    let log = broker.log();
+    let paths = |packet: &Packet| match packet {
+        Packet::Subscribe(subscribe) => {
+            Some(subscribe.filters.iter().map(|filter| filter.path.clone()).collect())
+        }
+        _ => None,
+    };
+    let filters: Vec<Vec<_>> = log.iter().filter_map(paths).collect();
+    let commands =
+        ["+/set", "+/set/+", "+/get", "bridge/request/+"].map(|rest| format!("home/hs100d/{rest}"));
+    let [of_commands, of_own_state, _search] = &filters[..] else { panic!("{filters:?}") };
+    assert_eq!(of_commands[..4], commands);
+    assert_eq!(of_commands[4..], ["homeassistant/status"]);
+    assert_eq!(of_own_state[..], [STATE]);
+}
+
+#[tokio::test]
+async fn installations_that_lose_the_only_broker_together_come_back_in_the_order_of_their_spread() {
+    // The names choose the times: `late` waits for 0.6 s and `early` for 1.05 s, as its second failure in a row. To this the
+    // spread of two seconds adds nearly all to the one, and nearly nothing to the other.
+    let [late, early] = ["40", "224"];
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let port = free_port();
+    let start = |instance: &str| {
+        let named = |what: &str| format!("{what}-{instance}");
+        let (client_id, base_topic) = (named("client"), named("home"));
+        Daemon::start(MqttSettings { client_id, base_topic, ..at_brokers(instance, &[port]) })
+    };
+    let mut early = start(early);
+    assert!(early.complains().await.contains("connection refused"));
+    let proxy = BrokerProxy::start_at(port, broker.port).await;
+    let mut late = start(late);
+    connects(&mut early).await;
+    connects(&mut late).await;
+    proxy.kick(0x8B);
+    tokio::select! {
+        biased;
+        _ = connects(&mut late) => panic!("the times are not spread"),
+        _ = connects(&mut early) => {}
+    }
+    connects(&mut late).await;
 }
