@@ -186,6 +186,7 @@ async fn loses_subscriptions(while_connected: bool) {
     const BUSY: u8 = 0x89;
     let stage = Stage::set(Trouble::None).await;
     let subscriber = stage.subscriber_that_it_heard().await;
+    subscriber.clear();
     stage.line.set(Trouble::DropsMessages);
     if !while_connected {
         stage.line.kick(BUSY);
@@ -196,9 +197,11 @@ async fn loses_subscriptions(while_connected: bool) {
     stage.plugs_are_served().await;
     let orders = stage.home.plug(0).traffic().relay_orders;
     subscriber.publish("hs100d/lamp/set", "OFF");
+    // Each of these takes up to 15 s.
+    subscriber.receives("hs100d/bridge/state", "online").await;
+    stage.says_once("sends us no messages").await;
     stage.line.connects(before + 1).await;
     assert_eq!(stage.home.plug(0).traffic().relay_orders, orders, "the command is lost");
-    stage.says_once("sends us no messages").await;
     stage.heals().await;
 }
 
