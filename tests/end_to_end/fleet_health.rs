@@ -137,11 +137,22 @@ async fn the_table_of_a_fleet_shows_each_site_and_marks_those_that_need_somebody
 }
 
 #[tokio::test]
-async fn a_broker_that_cannot_be_reached_and_a_fleet_that_is_not_there_are_errors() {
+async fn a_broker_that_cannot_be_reached_is_an_error() {
     let refused = run(&at(9), |_| panic!("there is no table")).await.unwrap_err();
     assert!(refused.to_lowercase().contains("refused"), "{refused}");
     for broker in ["127.0.0.1", "http://127.0.0.1", "mqtt://", "mqtt://127.0.0.1:x"] {
         let options = Options { broker: broker.to_owned(), ..at(9) };
         assert!(run(&options, |_| ()).await.unwrap_err().starts_with("name the broker as "), "{broker}");
     }
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_not_there_is_an_error() {
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let subscriber = Subscriber::connect(broker.port).await;
+    // Elsewhere there is one.
+    subscriber.publish_retained("other/north/bridge/state", "online");
+    subscriber.receives("other/north/bridge/state", "online").await;
+    let none = run(&at(broker.port), |_| panic!("there is no table")).await.unwrap_err();
+    assert_eq!(none, "no site below plugs/+: check --sites, and what the login may read");
 }
