@@ -1,6 +1,6 @@
 //! 11. What one site sends to its broker, and what the broker retains of it: the figures of docs/FLEET.md.
 //!
-//! The daemon connects through a [`Meter`], which counts the bytes and packets of MQTT in both directions. Headers of TCP, IP
+//! The daemon connects through a [`Meter`], which counts the bytes and publishes of MQTT in both directions. Headers of TCP, IP
 //! and TLS are not among them.
 
 use std::collections::HashMap;
@@ -28,11 +28,10 @@ const QUIET: Duration = Duration::from_secs(4);
 const PUBLISH: u8 = 3;
 const A_DAY: f64 = 86_400.0;
 
-/// Bytes and packets of one direction.
+/// What passed in one direction.
 #[derive(Default)]
 struct Direction {
     bytes: AtomicU64,
-    packets: AtomicU64,
     publishes: AtomicU64,
 }
 
@@ -49,11 +48,11 @@ struct Meter {
     counts: Arc<Counts>,
 }
 
-/// The counts at one moment, or between two.
+/// The counts at one moment, or between two: bytes and publishes.
 #[derive(Clone, Copy)]
 struct Seen {
-    up: [f64; 3],
-    down: [f64; 3],
+    up: [f64; 2],
+    down: [f64; 2],
 }
 
 impl Meter {
@@ -71,8 +70,7 @@ impl Meter {
 
     fn seen(&self) -> Seen {
         let of = |direction: &Direction| {
-            [&direction.bytes, &direction.packets, &direction.publishes]
-                .map(|count| count.load(Ordering::Relaxed) as f64)
+            [&direction.bytes, &direction.publishes].map(|count| count.load(Ordering::Relaxed) as f64)
         };
         Seen { up: of(&self.counts.up), down: of(&self.counts.down) }
     }
@@ -80,13 +78,13 @@ impl Meter {
     /// Waits until nothing was published for a while. Returns when the last message passed.
     async fn is_quiet(&self) -> Result<Instant, Fault> {
         let by = Instant::now() + 3 * BOUND;
-        let mut last = (self.seen().up[2], Instant::now());
+        let mut last = (self.seen().up[1], Instant::now());
         while last.1.elapsed() < QUIET {
             if Instant::now() > by {
-                return Err("the daemon does not stop to publish".into());
+                return Err("the daemon does not stop publishing".into());
             }
             pass(Duration::from_millis(20)).await;
-            let published = self.seen().up[2];
+            let published = self.seen().up[1];
             if published > last.0 {
                 last = (published, Instant::now());
             }
@@ -97,7 +95,7 @@ impl Meter {
 
 impl Seen {
     fn since(&self, before: &Self) -> Self {
-        let less = |now: [f64; 3], before: [f64; 3]| std::array::from_fn(|n| now[n] - before[n]);
+        let less = |now: [f64; 2], before: [f64; 2]| std::array::from_fn(|n| now[n] - before[n]);
         Self { up: less(self.up, before.up), down: less(self.down, before.down) }
     }
 
@@ -108,7 +106,7 @@ impl Seen {
 
     fn text(&self, by: f64) -> String {
         let [up, down] = [self.up, self.down].map(|counts| counts.map(|count| short(count / by)));
-        format!("up {} messages in {} B, down {} in {} B", up[2], up[0], down[2], down[0])
+        format!("up {} messages in {} B, down {} in {} B", up[1], up[0], down[1], down[0])
     }
 }
 
@@ -141,7 +139,6 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, counts: &Direc
             buffer.drain(..skipped);
             missing -= skipped;
             let Some(length) = packet_length(&buffer) else { break };
-            counts.packets.fetch_add(1, Ordering::Relaxed);
             counts.publishes.fetch_add(u64::from(buffer[0] >> 4 == PUBLISH), Ordering::Relaxed);
             missing = length;
         }
