@@ -250,21 +250,12 @@ impl Stage {
     /// Puts the node back that failed.
     async fn repair(&mut self, case: Case, victim: usize) -> Result<(), Fault> {
         match case {
-            Case::Kill => {
-                self.cluster.begin(victim)?;
-                self.cluster.are_up(&[victim]).await?;
-            }
-            Case::Unplug => {
-                self.cluster.unplug(victim, false)?;
-                self.cluster.are_up(&[victim]).await?;
-            }
-            Case::Cut => {
-                self.cluster.cut_from_peers(victim, false)?;
-                self.cluster.are_up(&[victim]).await?;
-            }
-            Case::Rolling | Case::Outage | Case::Close => {}
+            Case::Kill => self.cluster.begin(victim)?,
+            Case::Unplug => self.cluster.unplug(victim, false)?,
+            Case::Cut => self.cluster.cut_from_peers(victim, false)?,
+            Case::Rolling | Case::Outage | Case::Close => return Ok(()),
         }
-        Ok(())
+        self.cluster.are_up(&[victim]).await
     }
 
     /// Waits until no command so far may get a result any more.
