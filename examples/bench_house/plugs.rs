@@ -223,6 +223,16 @@ pub(crate) fn address(plug: usize) -> Ipv4Addr {
     Ipv4Addr::from(FIRST + plug as u32 + 1)
 }
 
+/// The entry of a plug in a config.
+pub(crate) fn entry(plug: usize) -> String {
+    format!(
+        "\n[[plug]]\nname = \"{}\"\nhost = \"{}\"\ndevice_id = \"{}\"\n",
+        name(plug),
+        address(plug),
+        device_id(plug)
+    )
+}
+
 /// One frame that switches a relay.
 pub(crate) fn switch_frame(on: bool) -> Box<[u8]> {
     framed(&format!(r#"{{"system":{{"set_relay_state":{{"state":{}}}}}}}"#, u8::from(on)))

@@ -1,7 +1,6 @@
 //! Shared by all benches: the plugs, a broker, a client at it, and programs that are measured from outside.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -76,14 +75,7 @@ impl Stage {
             poll_interval.as_millis()
         );
         for plug in 0..count {
-            // Writing to a `String` cannot fail.
-            let _ = write!(
-                text,
-                "\n[[plug]]\nname = \"{}\"\nhost = \"{}\"\ndevice_id = \"{}\"\n",
-                plugs::name(plug),
-                plugs::address(plug),
-                plugs::device_id(plug)
-            );
+            text.push_str(&plugs::entry(plug));
         }
         text
     }

@@ -1,11 +1,9 @@
 //! The sites: processes of the real daemon, and when each was connected.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::cluster::{self, Cluster, NODES};
 use super::links::LinkLog;
@@ -79,35 +77,16 @@ impl Sites {
             plugs.port,
         );
         for plug in self.plugs(site) {
-            // Writing to a `String` cannot fail.
-            let _ = write!(
-                text,
-                "\n[[plug]]\nname = \"{}\"\nhost = \"{}\"\ndevice_id = \"{}\"\n",
-                plugs::name(plug),
-                plugs::address(plug),
-                plugs::device_id(plug)
-            );
+            text.push_str(&plugs::entry(plug));
         }
         text
     }
 
     fn spawn(&self, site: usize, folder: &Path, config: &Path) -> Result<Process, Fault> {
-        let mut child = Command::new(&self.program)
-            .env_clear()
-            .env("HOME", folder)
-            .env("STATE_DIRECTORY", folder.join("state"))
-            .env("RUST_LOG", LEVELS)
-            .arg("--config")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{}: {error}", self.program.display()))?;
-        let lines = child.stderr.take().ok_or("its log is piped")?;
+        let (process, log) = Process::daemon(&self.program, config, LEVELS)?;
         let (links, mut copy) = (self.links.clone(), File::create(folder.join("log"))?);
         std::thread::spawn(move || {
-            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+            for line in log.lines().map_while(Result::ok) {
                 if let Some((node, is_up)) = parse(&line) {
                     links.note(site, node, is_up);
                 }
@@ -115,7 +94,7 @@ impl Sites {
                 let _ = writeln!(copy, "{line}");
             }
         });
-        Ok(Process(child))
+        Ok(process)
     }
 }
 

@@ -4,7 +4,7 @@ use std::env;
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,29 @@ pub(crate) fn program() -> Result<PathBuf, Fault> {
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
+    /// Starts the daemon with this config and these log levels; its state directory is beside the config. Also returns its log.
+    pub(crate) fn daemon(
+        program: &Path,
+        config: &Path,
+        levels: &str,
+    ) -> Result<(Self, BufReader<ChildStderr>), Fault> {
+        let home = config.parent().ok_or("a config lies in a folder")?;
+        let mut child = Command::new(program)
+            .env_clear()
+            .env("HOME", home)
+            .env("STATE_DIRECTORY", home.join("state"))
+            .env("RUST_LOG", levels)
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        let log = child.stderr.take().ok_or("the daemon's log is piped")?;
+        Ok((Self(child), BufReader::new(log)))
+    }
+
     /// Sends a signal by its short name. Every shell has `kill` built in.
     pub(crate) fn signal(&self, name: &str) -> Result<(), Fault> {
         let words = format!("kill -{name} {}", self.0.id());
@@ -117,25 +140,12 @@ pub(crate) struct Size {
 impl Daemon {
     /// Starts this program with this config; its state directory is beside it.
     pub(crate) fn start(program: &Path, config: &Path) -> Result<Self, Fault> {
-        let home = config.parent().ok_or("a config lies in a folder")?;
-        let mut child = Command::new(program)
-            .env_clear()
-            .env("HOME", home)
-            .env("STATE_DIRECTORY", home.join("state"))
-            .env("RUST_LOG", LEVELS)
-            .arg("--config")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{}: {error}", program.display()))?;
-        let log = child.stderr.take().ok_or("the daemon's log is piped")?;
+        let (process, log) = Process::daemon(program, config, LEVELS)?;
         let (tell, said) = watch::channel(Said::default());
         let last_lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&last_lines);
         std::thread::spawn(move || {
-            for line in BufReader::new(log).lines().map_while(Result::ok) {
+            for line in log.lines().map_while(Result::ok) {
                 tell.send_if_modified(|said| said.take(&line));
                 if line.contains(FIGURES) {
                     continue;
@@ -147,7 +157,7 @@ impl Daemon {
                 kept.push(line);
             }
         });
-        Ok(Self { process: Process(child), said, last_lines })
+        Ok(Self { process, said, last_lines })
     }
 
     pub(crate) fn said(&self) -> Said {
