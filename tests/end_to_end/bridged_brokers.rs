@@ -217,18 +217,19 @@ async fn a_site_is_shown_and_served_across_a_bridge() {
 
     // Readers that share a subscription receive each message once.
     let results = [6, 7, 8].map(|transaction| format!(r#""transaction":{transaction},"#));
+    let read = |result: &String| {
+        readers.iter().flat_map(Subscriber::messages).filter(|seen| seen.payload.contains(result)).count()
+    };
     for (number, result) in results.iter().enumerate() {
         site.command("fan/get", 6 + number as u32, json!({})).await;
-        let read =
-            || readers.iter().flat_map(Subscriber::messages).filter(|seen| seen.payload.contains(result));
         within("a reader", async {
-            while read().count() == 0 {
+            while read(result) == 0 {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         })
         .await;
-        assert_eq!(read().count(), 1);
     }
+    assert_eq!(results.each_ref().map(read), [1, 1, 1]);
 
     // Who cannot see what is retained lets everything be published again.
     site.subscriber.clear();
