@@ -19,7 +19,7 @@ use hs100d::payload::{self, Clock};
 use hs100d::smarthome::cipher;
 use hs100d::smarthome::frame;
 use hs100d::smarthome::message::{DeviceInfo, OutletIds, Reply, Request};
-use steady_kit::{Steady, framed, sysinfo};
+use steady_kit::{Steady, framed, plug_entries, sysinfo};
 
 #[path = "../tests/support/steady.rs"]
 mod steady_kit;
@@ -49,14 +49,7 @@ fn cipher_decrypt(bencher: Bencher<'_, '_>, size: usize) {
 /// A config with so many entries, as a start and a reload read it.
 #[divan::bench(args = [100, 10_000])]
 fn config_read(bencher: Bencher<'_, '_>, plugs: u32) {
-    let entry = |n: u32| {
-        format!(
-            "[[plug]]\nname = \"plug-{n}\"\nmac = \"50C7BF{n:06X}\"\nhost = \"10.0.{}.{}\"\n",
-            n / 250,
-            n % 250
-        )
-    };
-    let text: String = (0..plugs).map(entry).collect();
+    let text = plug_entries(plugs);
     let environment = Environment::default();
     bencher
         .counter(BytesCount::of_str(&text))

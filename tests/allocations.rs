@@ -16,7 +16,7 @@ use hs100d::model::{Address, LanProtocol};
 use hs100d::smarthome::frame::{self, Frame, HEADER_LEN};
 use hs100d::smarthome::message::{DeviceInfo, Reply, Request};
 use hs100d::transport::Transport;
-use steady_kit::{Steady, framed, sysinfo};
+use steady_kit::{Steady, framed, plug_entries, sysinfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The count is the mean over this many rounds, so that a table that doubles once in a while does not matter.
@@ -48,15 +48,7 @@ fn a_poll_that_shows_nothing_new_takes_hardly_any_memory() {
 #[test]
 fn a_config_of_many_plugs_takes_little_memory_for_each() {
     let per_plug = |plugs: u32| {
-        let entry = |n: u32| {
-            format!(
-                "[[plug]]\nname = \"plug-{n}\"\nmac = \"50C7BF{n:06X}\"\nhost = \"10.0.{}.{}\"\n",
-                n / 250,
-                n % 250
-            )
-        };
-        let text: String =
-            std::iter::once("[discovery]\nadopt = false\n".to_owned()).chain((0..plugs).map(entry)).collect();
+        let text = format!("[discovery]\nadopt = false\n{}", plug_entries(plugs));
         let mut read = None;
         let counted = allocation_counter::measure(|| {
             read = Some(Config::read(&text, &ConfigPath::Nowhere, &Environment::default()));

@@ -215,3 +215,15 @@ fn options() -> MqttSettings {
         },
     }
 }
+
+/// The entries of so many plugs in a config.
+pub fn plug_entries(plugs: u32) -> String {
+    let entry = |n: u32| {
+        format!(
+            "[[plug]]\nname = \"plug-{n}\"\nmac = \"50C7BF{n:06X}\"\nhost = \"10.0.{}.{}\"\n",
+            n / 250,
+            n % 250
+        )
+    };
+    (0..plugs).map(entry).collect()
+}
