@@ -307,6 +307,9 @@ impl ConnectionTask {
                 Ok(event) => event,
                 Err(end) => return end,
             };
+            if matches!(event, Ok(rumqttc::Event::Incoming(_))) {
+                connection.heard(Instant::now());
+            }
             match event {
                 Ok(rumqttc::Event::Incoming(Incoming::Publish(message))) => {
                     if self.handle_publish(&message) {
@@ -715,7 +718,7 @@ impl ConnectionTask {
         }
         while let Some(outgoing) = self.state.take() {
             match connection.hand_over(&outgoing) {
-                Handed::Over => connection.queued(outgoing),
+                Handed::Over(is_acknowledged) => connection.queued(outgoing, is_acknowledged),
                 Handed::NoRoom => return self.state.requeue(outgoing),
                 Handed::TooLarge(size) => self.log_too_large(&outgoing, size, connection.limits.packet),
                 Handed::Impossible => tracing::debug!("cannot be published: {outgoing:?}"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rumqttc::{AsyncClient, ClientError, PublishOptions, PublishProperties, QoS};
 
-use super::connect::BrokerLimits;
+use super::connect::{BrokerLimits, KEEP_ALIVE};
 use super::failure::explain::{LinkFailure, Unacknowledged};
 use super::failure::reconnect::STABLE;
 use super::in_flight::InFlightMessages;
@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) limits: BrokerLimits,
     /// When the CONNACK came.
     pub(super) since: Option<Instant>,
+    /// When the broker's last packet came.
+    heard: Instant,
     /// The packet id of the subscription to commands.
     pub(super) subscription: Option<u16>,
     /// The subscription was answered. No plug is published as online before its commands are received.
@@ -68,7 +70,8 @@ pub(super) struct Connection {
 
 /// The outcome of handing a message to the client library.
 pub(super) enum Handed {
-    Over,
+    /// Whether it will be acknowledged.
+    Over(bool),
     NoRoom,
     TooLarge(usize),
     Impossible,
@@ -81,6 +84,7 @@ impl Connection {
             progress,
             limits: BrokerLimits::NONE,
             since: None,
+            heard: Instant::now(),
             subscription: None,
             is_subscribed: false,
             resubscribe_at: None,
@@ -122,31 +126,42 @@ impl Connection {
             return Handed::TooLarge(size);
         }
         let retain = matches!(outgoing, Outgoing::Retained(_)) && self.limits.retains;
-        let mut options = PublishOptions::new(self.qos(outgoing)).retain(retain);
+        let qos = self.qos(outgoing, Instant::now());
+        let mut options = PublishOptions::new(qos).retain(retain);
         if let Some(correlation) = correlation {
             let properties =
                 PublishProperties { correlation_data: Some(correlation), ..PublishProperties::default() };
             options = options.properties(properties);
         }
         match self.client.try_publish(topic, payload, options) {
-            Ok(()) => Handed::Over,
+            Ok(()) => Handed::Over(qos != QoS::AtMostOnce),
             Err(ClientError::RequestChannelFull(_)) => Handed::NoRoom,
             Err(_) => Handed::Impossible,
         }
     }
 
     /// The client library has accepted this message.
-    pub(super) fn queued(&mut self, outgoing: Outgoing) {
-        let is_acknowledged = self.qos(&outgoing) != QoS::AtMostOnce;
+    pub(super) fn queued(&mut self, outgoing: Outgoing, is_acknowledged: bool) {
         self.in_flight.queue(outgoing, is_acknowledged, Instant::now());
     }
 
-    fn qos(&self, outgoing: &Outgoing) -> QoS {
+    /// A packet has come.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    fn qos(&self, outgoing: &Outgoing, now: Instant) -> QoS {
         match outgoing {
             _ if self.limits.qos == QoS::AtMostOnce => QoS::AtMostOnce,
-            Outgoing::Retained(retained) => retained.qos,
-            Outgoing::Transient(_) => QoS::AtLeastOnce,
+            Outgoing::Retained(retained) if !self.needs_answer(now) => retained.qos,
+            Outgoing::Retained(_) | Outgoing::Transient(_) => QoS::AtLeastOnce,
         }
+    }
+
+    /// Whether the next message must be acknowledged to show that the broker is still there. The client library sends a ping
+    /// only if it has sent nothing for the keep-alive, so where meters and signals change often it never does.
+    fn needs_answer(&self, now: Instant) -> bool {
+        now >= self.heard + KEEP_ALIVE && self.in_flight.is_all_acknowledged()
     }
 
     /// When the next acknowledgement must have come; `None` while none is expected.

@@ -37,6 +37,8 @@ pub(crate) enum Trouble {
     Refuses(u8),
     /// Accepts each CONNECT and never answers it.
     Stalls,
+    /// Forwards nothing from the broker, as if that were frozen or its cable out.
+    Silent,
     /// Forwards publishes, but not their acknowledgements.
     DropsAcks,
     /// Forwards everything from the broker but messages, as if it had lost the subscriptions.
@@ -163,7 +165,7 @@ async fn hand_on(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, trouble: &wa
     while let Some(mut packet) = packet(from).await {
         let trouble = *trouble.borrow();
         match (packet[0], trouble) {
-            (PUBACK, Trouble::DropsAcks) => continue,
+            (_, Trouble::Silent) | (PUBACK, Trouble::DropsAcks) => continue,
             (kind, Trouble::DropsMessages) if kind & 0xF0 == PUBLISH => continue,
             (PUBACK, Trouble::RefusesMessages(reason)) => {
                 packet = vec![PUBACK, 3, packet[2], packet[3], reason]

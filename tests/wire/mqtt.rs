@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
+use crate::support::broker_proxy::{BrokerProxy, Trouble};
 use crate::support::mqtt::*;
-use hs100d::bridge::event::{BridgeCommand, Event, Notice, NoticeKind, Origin, RequestId, Update};
+use hs100d::bridge::event::{BridgeCommand, Energy, Event, Notice, NoticeKind, Origin, RequestId, Update};
 use hs100d::model::{Availability, PlugCommand, RelayState, SetCommand, Switch};
 use hs100d::mqtt::homeassistant::DocumentForm;
 use hs100d::mqtt::{self, Inbound, MqttSettings};
+use hs100d::payload::Clock;
 use hs100d::secret::{RefusedLogins, Secret};
+use hs100d::smarthome::message::Meter;
 use rumqttc::Packet;
 
 const BASE: &str = "home/hs100d";
@@ -721,4 +724,45 @@ async fn a_probe_disturbs_nobody() {
     let port = free_port();
     let error = mqtt::probe(options(port), BOUND).await.unwrap_err();
     assert!(error.text.contains("connection refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_gone_is_noticed_although_there_is_always_something_to_send_it() {
+    let broker = TestBroker::start(Brand::Embedded).await;
+    let proxy = BrokerProxy::start(broker.port).await;
+    // Our own state does not come back, so we do not publish it again.
+    proxy.set(Trouble::DropsMessages);
+    let mut daemon = Daemon::connected(proxy.port()).await;
+    daemon.show_plug("kettle");
+    daemon.publish(Update::Ready);
+    until_retained(broker.port, "everything", |retained| {
+        has(retained, &document_topic("kettle"), "hs100d")
+            && has(retained, "homeassistant/device/hs100d_test/config", "connectivity")
+            && has(retained, &topic("kettle/state"), "ON")
+            && has(retained, &topic("bridge/state"), "online")
+    })
+    .await;
+    proxy.set(Trouble::Silent);
+    let Daemon { link, inbound } = &mut daemon;
+    let mut meter = Meter { power: Some(0.0), ..Meter::default() };
+    // It takes twice the keep-alive.
+    let complaint = tokio::time::timeout(2 * BOUND, async {
+        loop {
+            tokio::select! {
+                heard = inbound.recv() => {
+                    if let Inbound::Link(Err(complaint)) = heard.expect("the link has ended") {
+                        return complaint;
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    meter.power = meter.power.map(|power| power + 1.0);
+                    let energy = Energy { meter, ..Energy::default() };
+                    link.publish(Update::Energy(name("kettle"), energy), Clock::now());
+                }
+            }
+        }
+    })
+    .await
+    .expect("a complaint");
+    assert!(complaint.contains("acknowledges none of our messages"), "{complaint}");
 }
