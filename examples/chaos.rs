@@ -138,8 +138,9 @@ fn complain(args: &Args, seed: u64, broken: &chaos_kit::Broken) {
         (false, false) => "",
     };
     println!("seed {seed}: {broken}");
+    let sabotage = args.sabotage.map(|sabotage| format!(" --sabotage {sabotage:?}")).unwrap_or_default();
     println!(
-        "Again: cargo run --release --example chaos -- {season}--seed {seed} --days {} --plugs {}",
+        "Again: cargo run --release --example chaos -- {season}--seed {seed} --days {} --plugs {}{sabotage}",
         args.days, args.plugs
     );
 }
