@@ -10,8 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C
 
 echo "The crates that hs100d is linked with, and their notices."
-cargo tree --locked --edges normal --prefix none "$@" --format '{p} {l}' |
-    grep -v '^hs100d ' | sed 's/ (proc-macro)//' | sort -u |
+cargo tree --locked --package hs100d --edges normal --prefix none "$@" --format '{p} {l}' |
+    grep -vE '^hs100d(-[a-z]+)? ' | sed 's/ (proc-macro)//; s/ (\*)$//' | sort -u |
     while read -r name version licence; do
         printf '\n==== %s %s: %s\n' "$name" "${version#v}" "$licence"
         for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$name-${version#v}"; do

@@ -33,9 +33,12 @@ def main():
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     root = metadata["resolve"]["root"]
+    # Our own crates are parts of the program. No registry has them, so nothing can look them up.
+    ours = set(metadata["workspace_members"])
     shipped = reach(nodes, packages, root, {None}, through_macros=False)
     built_with = reach(nodes, packages, root, {None, "build"}, through_macros=True)
     checksums = locked()
+    rows = [(root, built_with & ours)] + [(one, {one}) for one in built_with - ours]
     debian = sorted((debian_component(file) for file in options.debian), key=lambda one: one["bom-ref"])
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -51,15 +54,15 @@ def main():
         },
         "components": [
             component(packages[one], "library", "required" if one in shipped else "excluded", checksums)
-            for one in sorted(built_with - {root}, key=lambda one: ref(packages[one]))
+            for one in sorted(built_with - ours, key=lambda one: ref(packages[one]))
         ] + debian,
         "dependencies": [
             {
                 "ref": ref(packages[one]),
-                "dependsOn": sorted({ref(packages[to]) for to in needs(nodes[one], {None, "build"})})
+                "dependsOn": sorted({ref(packages[to]) for to in outside(nodes, parts, ours)})
                 + [package["bom-ref"] for package in debian if one == root],
             }
-            for one in sorted(built_with, key=lambda one: ref(packages[one]))
+            for one, parts in sorted(rows, key=lambda row: ref(packages[row[0]]))
         ],
     }
     content = json.dumps(document, sort_keys=True).encode()
@@ -79,6 +82,11 @@ def cargo_metadata(options):
 def needs(node, kinds):
     """What a crate needs in these ways; None is the ordinary one, as cargo has it. Tests are none of them."""
     return [dep["pkg"] for dep in node["deps"] if any(kind["kind"] in kinds for kind in dep["dep_kinds"])]
+
+
+def outside(nodes, parts, ours):
+    """What these crates need of others than our own."""
+    return {to for part in parts for to in needs(nodes[part], {None, "build"})} - ours
 
 
 def reach(nodes, packages, root, kinds, through_macros):

@@ -10,12 +10,13 @@
 //!                          |
 //!                       commands                  one file a subcommand; exit codes
 //!                      /        \
-//!          daemon    supervisor    sim            the main loop | Home Assistant's Supervisor | the simulated home (feature)
+//!          daemon    supervisor    sim            the main loop | Home Assistant's Supervisor | the simulated home
 //!                      \        /
 //!                   config      store             the config | what outlives a restart
 //!                       \      /
 //!             mqtt      http      transport       the broker | browsers and scripts | LAN and cloud
 //!                 \      /         /
+//!  - - - - - - - - - - - - - - - - - - - - - -    crates/core, from here down
 //!                  payload        /               what frontends show and understand
 //!                       \        /
 //!                        bridge                   the decisions
@@ -26,35 +27,27 @@
 //!               duration  backoff  logging
 //! ```
 //!
-//! Imports go down, never up and never sideways; `tests/house_rules.rs` checks it. Each module says at its top what it
-//! owns and what it does not do. `docs/DESIGN.md` explains the ideas.
+//! What is below the line is the crate `hs100d_core`, in `crates/core`; it is linked without tokio.
+//! [`transport`] is `hs100d_transport`, in `crates/transport`, and `sim`, behind the feature of this name, is `hs100d_sim`,
+//! in `crates/sim`; both know only `hs100d_core`. All else is in `src`. Whoever uses the library finds all of it here.
+//!
+//! Imports go down, never up and never sideways. Among the crates the compiler sees to it, among the modules
+//! `tests/house_rules.rs`. Each module says at its top what it owns and what it does not do. `docs/DESIGN.md` explains the
+//! ideas.
 //!
 //! Start with [`bridge::event`], the events and actions. The small programs in `examples/` show how to use the library.
 
-// Plain values.
-pub(crate) mod backoff;
-pub mod cause;
-pub mod duration;
-pub(crate) mod logging;
-pub mod model;
-pub(crate) mod permissions;
-pub mod secret;
+// The plain values, the plug's messages, the decisions, and what frontends show and understand.
+pub(crate) use hs100d_core::{backoff, logging, permissions};
+pub use hs100d_core::{bridge, cause, duration, klap_hashes, model, payload, secret, smarthome};
 
-// The plug's messages, and what its handshake needs of an account.
-pub mod klap_hashes;
-pub mod smarthome;
+// The plugs.
+pub use hs100d_transport as transport;
 
-// The decisions.
-pub mod bridge;
-
-// What frontends say and understand.
-pub mod payload;
-
-// The broker, browsers and scripts, and the plugs.
+// The broker, and browsers and scripts.
 #[allow(dead_code, reason = "the handlers that use the rest of it follow")]
 pub mod http;
 pub mod mqtt;
-pub mod transport;
 
 // The config, and what outlives a restart.
 pub mod config;
@@ -63,7 +56,7 @@ pub mod store;
 // The loop, Home Assistant's Supervisor, and the simulated home.
 pub mod daemon;
 #[cfg(feature = "sim")]
-pub mod sim;
+pub use hs100d_sim as sim;
 pub(crate) mod supervisor;
 
 // The command line.

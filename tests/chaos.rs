@@ -101,7 +101,7 @@ fn the_gate_draws_the_same_fresh_seeds_from_a_commit_in_a_shallow_clone_and_in_a
                   commit -q -m x --no-verify";
     output(
         &repo,
-        r#"cp -r "$SOURCES"/{.ci,.gitattributes,Cargo.toml,Cargo.lock} . && mkdir src tests examples"#,
+        r#"cp -r "$SOURCES"/{.ci,.gitattributes,Cargo.toml,Cargo.lock} . && mkdir src crates tests examples"#,
     );
     // As it is in the repository, before `git archive` replaces it.
     output(&repo, "echo '$Format:%H$' >.ci/commit");
@@ -123,7 +123,7 @@ fn the_gate_draws_the_same_fresh_seeds_from_a_commit_in_a_shallow_clone_and_in_a
     // The archive has neither the id of its commit nor that of a repository around it.
     output(
         scratch.path(),
-        "mkdir repo/copy && cp -r repo/.ci repo/Cargo.* repo/src repo/tests repo/examples repo/copy",
+        "mkdir repo/copy && cp -r repo/.ci repo/Cargo.* repo/src repo/crates repo/tests repo/examples repo/copy",
     );
     let copied = drawn("repo/copy");
     assert!(!copied.contains(from) && copied.contains('-'), "{copied}");

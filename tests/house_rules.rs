@@ -1,5 +1,5 @@
-//! The rules for the source: imports go down only and never in a circle, the modules that decide use no clock, a type
-//! name stands for one thing, and every file says what it owns.
+//! The rules for the source of all our crates: imports go down only and never in a circle, the modules that decide use no
+//! clock, a type name stands for one thing, and every file says what it owns.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The top modules by level, ground first. A module may import only from lower levels, never from its own.
+/// The top modules by level, ground first. A module may import only from lower levels, never from its own. Those of one
+/// crate see each other, so the compiler holds only a part of this.
 const FLOORS: [&[&str]; 9] = [
     &["model", "cause", "secret", "permissions", "duration", "backoff", "logging"],
     &["smarthome", "klap_hashes"],
@@ -37,9 +38,19 @@ const IMPURE: [&str; 8] = [
     "std::net::Udp",
 ];
 
-/// A source file: its path, its top module, and its text.
+/// The crates whose root is a top module itself, by their names in the source.
+const ROOMS_OF_THEIR_OWN: [(&str, &str); 2] = [("hs100d_transport", "transport"), ("hs100d_sim", "sim")];
+
+/// The crates whose modules are top modules.
+const OF_SEVERAL_ROOMS: [&str; 2] = ["hs100d", "hs100d_core"];
+
+/// What the crate of the decisions may not be linked with, directly or by what it depends on: tasks, and connections.
+const WITH_SOCKETS_OR_TASKS: [&str; 5] = ["tokio", "mio", "socket2", "hyper", "rustls"];
+
+/// A source file: its path in the repository, the path of its module, its top module, and its text.
 struct Source {
     path: PathBuf,
+    module: Vec<String>,
     room: String,
     text: String,
 }
@@ -57,17 +68,52 @@ impl Source {
     }
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folders of our crates: that of the program, then those in `crates`.
+fn crates() -> Vec<PathBuf> {
+    let inner = fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path());
+    std::iter::once(root().to_owned()).chain(inner).collect()
+}
+
+/// The name of a crate in the source.
+fn name_of(folder: &Path) -> String {
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    name.unwrap().replace('-', "_")
+}
+
+/// The path of a file's module, with one root for all crates: `src/lan/xor.rs` of `hs100d_transport` is
+/// `transport::lan::xor`, and the root of that crate is `transport`.
+fn module_of(name: &str, inside: &Path) -> Vec<String> {
+    let names = inside.with_extension("");
+    let names = names.iter().map(|name| name.to_str().unwrap().to_owned()).filter(|it| it != "mod");
+    match ROOMS_OF_THEIR_OWN.iter().find(|(known, _)| *known == name) {
+        Some((_, room)) => {
+            std::iter::once((*room).to_owned()).chain(names.filter(|it| it != "lib")).collect()
+        }
+        None => names.collect(),
+    }
+}
+
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut paths = vec![root.clone()];
     let mut sources = Vec::new();
-    while let Some(path) = paths.pop() {
-        if path.is_dir() {
-            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let inside = path.strip_prefix(&root).unwrap().to_owned();
-            let room = inside.components().next().unwrap().as_os_str().to_str().unwrap().replace(".rs", "");
-            sources.push(Source { text: fs::read_to_string(&path).unwrap(), path: inside, room });
+    for folder in crates() {
+        let (name, src) = (name_of(&folder), folder.join("src"));
+        let is_known = OF_SEVERAL_ROOMS.contains(&&*name) || ROOMS_OF_THEIR_OWN.iter().any(|it| it.0 == name);
+        assert!(is_known, "{name} is a crate without a level");
+        let mut paths = vec![src.clone()];
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let module = module_of(&name, path.strip_prefix(&src).unwrap());
+                let text = fs::read_to_string(&path).unwrap();
+                let path = path.strip_prefix(root()).unwrap().to_owned();
+                sources.push(Source { path, room: module[0].clone(), module, text });
+            }
         }
     }
     sources.sort_by(|a, b| a.path.cmp(&b.path));
@@ -79,14 +125,22 @@ fn floor(room: &str) -> Option<usize> {
 }
 
 /// The top modules that a line of code in `room` imports from.
-fn imports(line: &str) -> Vec<String> {
+fn imports(room: &str, line: &str) -> Vec<String> {
+    let own = ROOMS_OF_THEIR_OWN.iter().find(|(_, own)| *own == room);
     let mut found = Vec::new();
-    for prefix in ["crate::", "hs100d::"] {
+    for prefix in ["crate::", "hs100d::", "hs100d_core::"] {
         for (at, _) in line.match_indices(prefix) {
             let rest = &line[at + prefix.len()..];
-            found.push(rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect());
+            match own.filter(|_| prefix == "crate::") {
+                Some(_) => found.push(room.to_owned()),
+                None => {
+                    found.push(rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+                }
+            }
         }
     }
+    let named = ROOMS_OF_THEIR_OWN.iter().filter(|(name, _)| line.contains(name));
+    found.extend(named.map(|(_, room)| (*room).to_owned()));
     found
 }
 
@@ -113,8 +167,9 @@ fn imports_go_down_only() {
     for source in sources().iter().filter(|source| source.room != "lib") {
         assert!(floor(&source.room).is_some(), "{} is a room without a floor", source.room);
         for (n, line) in source.code() {
-            let wrongs = imports(line).into_iter().filter_map(|imported| wrong(&source.room, &imported));
-            faults.extend(wrongs.map(|what| format!("src/{}:{n}: {what}", source.path.display())));
+            let imports = imports(&source.room, line).into_iter();
+            let wrongs = imports.filter_map(|imported| wrong(&source.room, &imported));
+            faults.extend(wrongs.map(|what| format!("{}:{n}: {what}", source.path.display())));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -122,8 +177,12 @@ fn imports_go_down_only() {
 
 #[test]
 fn an_import_that_runs_up_would_be_seen() {
-    assert_eq!(imports("use crate::bridge::event::{Event, RequestId};"), ["bridge"]);
-    assert_eq!(imports("fn f(x: crate::mqtt::Options) -> crate::model::Mac {"), ["mqtt", "model"]);
+    assert_eq!(imports("daemon", "use crate::bridge::event::{Event, RequestId};"), ["bridge"]);
+    assert_eq!(imports("bridge", "fn f(x: crate::mqtt::Options) -> crate::model::Mac {"), ["mqtt", "model"]);
+    assert_eq!(imports("transport", "use crate::lan::xor::Xor;"), ["transport"], "its own crate");
+    assert_eq!(imports("transport", "use hs100d_core::bridge::event::Outcome;"), ["bridge"]);
+    assert_eq!(imports("sim", "use hs100d_transport::lan::Lan;"), ["transport"]);
+    assert_eq!(imports("bridge", "use hs100d_sim as home;"), ["sim"]);
     assert_eq!(wrong("bridge", "model"), None);
     assert_eq!(wrong("bridge", "bridge"), None);
     for (room, imported) in [
@@ -135,8 +194,38 @@ fn an_import_that_runs_up_would_be_seen() {
     ] {
         assert!(wrong(room, imported).is_some(), "{room} from {imported}");
     }
-    assert_eq!(imports("use crate::{bridge, mqtt};"), [""]);
+    assert_eq!(imports("commands", "use crate::{bridge, mqtt};"), [""]);
+    assert_eq!(imports("sim", "use hs100d_core::{bridge, smarthome};"), [""]);
     assert!(wrong("commands", "").is_some(), "a group of rooms hides what is imported");
+}
+
+/// The names that the crates of `lock` are reached by from this one, itself included.
+fn reached<'a>(lock: &'a str, from: &'a str) -> BTreeSet<&'a str> {
+    let needs = |name: &str| -> Vec<&'a str> {
+        let rows = lock.split("\n\n").filter(|row| row.contains(&format!("name = \"{name}\"\n")));
+        rows.flat_map(|row| row.lines().filter_map(|line| line.strip_prefix(" \"")))
+            .map(|dependency| dependency.split([' ', '"']).next().unwrap())
+            .collect()
+    };
+    let (mut found, mut ahead) = (BTreeSet::new(), vec![from]);
+    while let Some(name) = ahead.pop() {
+        if found.insert(name) {
+            ahead.extend(needs(name));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_crate_that_decides_has_neither_sockets_nor_tasks() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let core = reached(&lock, "hs100d-core");
+    assert!(core.contains("serde_json") && core.contains("hs100d-core"), "{core:?}");
+    let found: Vec<_> = WITH_SOCKETS_OR_TASKS.iter().filter(|name| core.contains(**name)).collect();
+    assert!(found.is_empty(), "hs100d-core is linked with {found:?}");
+    let transport = reached(&lock, "hs100d-transport");
+    let missed: Vec<_> = WITH_SOCKETS_OR_TASKS.iter().filter(|name| !transport.contains(**name)).collect();
+    assert!(missed.is_empty(), "{missed:?} would not be seen");
 }
 
 #[test]
@@ -145,7 +234,7 @@ fn the_deciding_rooms_know_no_clock_no_dice_and_no_socket() {
     for source in sources().iter().filter(|source| PURE.contains(&source.room.as_str())) {
         for (n, line) in source.code() {
             let impure = IMPURE.iter().filter(|word| line.contains(**word));
-            faults.extend(impure.map(|word| format!("src/{}:{n}: {word}", source.path.display())));
+            faults.extend(impure.map(|word| format!("{}:{n}: {word}", source.path.display())));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -187,7 +276,7 @@ fn lines_for_people_say_all_in_their_message() {
             for (at, _) in code.match_indices(level) {
                 let unknown = fields(&code[at + level.len()..]).into_iter().filter(|it| !FIELDS.contains(it));
                 let n = code[..at].lines().count();
-                faults.extend(unknown.map(|it| format!("src/{}:{n}: {it}", source.path.display())));
+                faults.extend(unknown.map(|it| format!("{}:{n}: {it}", source.path.display())));
             }
         }
     }
@@ -222,15 +311,18 @@ const KNOWN_LONG: [&str; 0] = [];
 
 fn modules() -> Modules {
     let of = |source: &Source| {
-        let path = source.path.with_extension("");
-        let names: Vec<_> =
-            path.iter().map(|name| name.to_str().unwrap()).filter(|it| *it != "mod").collect();
-        (names.join("::"), source.code().map(|(_, line)| format!("{line}\n")).collect())
+        (source.module.join("::"), source.code().map(|(_, line)| format!("{line}\n")).collect())
     };
     sources().iter().filter(|source| !["lib", "main"].contains(&source.room.as_str())).map(of).collect()
 }
 
-/// The paths in `code`: its imports, and the paths in expressions that begin with `crate`, `self` or `super`.
+/// What a path begins with that leads into our crates.
+fn is_rooted(path: &str) -> bool {
+    ["crate::", "self::", "super::", "hs100d_"].iter().any(|it| path.starts_with(it))
+}
+
+/// The paths in `code`: its imports, and the paths in expressions that begin with `crate`, `self`, `super` or the name of one
+/// of our crates.
 fn named_paths(code: &str) -> Vec<NamedPath> {
     let mut paths = Vec::new();
     let mut rest = String::new();
@@ -254,8 +346,7 @@ fn named_paths(code: &str) -> Vec<NamedPath> {
     }
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = rest.split(|c| !is_part(c)).filter(|word| word.contains("::"));
-    let rooted = words.filter(|word| ["crate::", "self::", "super::"].iter().any(|it| word.starts_with(it)));
-    paths.extend(rooted.map(|word| (split(word), false)));
+    paths.extend(words.filter(|word| is_rooted(word)).map(|word| (split(word), false)));
     paths
 }
 
@@ -295,12 +386,17 @@ fn expand(prefix: &[String], tree: &str, found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The path from the root of the crate, if it is a path into this crate.
+/// The path from the one root of our crates, if it is a path into one of them.
 fn from_root(modules: &Modules, module: &str, path: &[String]) -> Option<Vec<String>> {
     let mut names = split(module);
     let ups = path.iter().take_while(|name| *name == "super").count();
+    let behind = |room: Option<&(&str, &str)>| {
+        let room = room.map(|(_, room)| (*room).to_owned());
+        Some(room.into_iter().chain(path[1..].iter().cloned()).collect())
+    };
     match path.first()?.as_str() {
-        "crate" => Some(path[1..].to_vec()),
+        "crate" => behind(ROOMS_OF_THEIR_OWN.iter().find(|it| it.1 == names[0])),
+        name if name.starts_with("hs100d_") => behind(ROOMS_OF_THEIR_OWN.iter().find(|it| it.0 == name)),
         "self" => Some([&names[..], &path[1..]].concat()),
         "super" => {
             names.truncate(names.len().checked_sub(ups)?);
@@ -383,13 +479,43 @@ fn a_circle_among_files_would_be_seen() {
     let parent = ("a", "mod b;\nmod c;\npub use self::b::B;\npub(crate) use c::C;");
     assert_eq!(found(&[parent, ("a::b", "struct B;"), ("a::c", "use crate::a::B;")]), "");
     assert_eq!(found(&[("a", "use crate::b::B;"), ("b", "use std::a::A;")]), "");
+    // In the crates whose root is a top module, and from one crate into another.
+    let (lan, cloud) = ("transport::lan", "transport::cloud");
+    assert_eq!(
+        found(&[(lan, "use crate::cloud::C;"), (cloud, "use crate::lan::L;")]),
+        "transport::cloud -> transport::lan, transport::lan -> transport::cloud"
+    );
+    assert_eq!(
+        found(&[("a", "fn f(lan: hs100d_transport::lan::L) {}"), (lan, "use hs100d_core::a::A;")]),
+        "a -> transport::lan, transport::lan -> a"
+    );
+    assert_eq!(found(&[("lan", "use crate::a::A;"), ("a", "use hs100d_transport::lan::L;")]), "");
+}
+
+#[test]
+fn the_crates_have_one_root() {
+    let module = |name, inside| module_of(name, Path::new(inside)).join("::");
+    assert_eq!(module("hs100d", "mqtt/mod.rs"), "mqtt");
+    assert_eq!(module("hs100d_core", "bridge/plug/polls.rs"), "bridge::plug::polls");
+    assert_eq!(module("hs100d_transport", "lan/xor.rs"), "transport::lan::xor");
+    assert_eq!(module("hs100d_sim", "lib.rs"), "sim");
+    assert_eq!(name_of(&root().join("crates/sim")), "hs100d_sim");
+    let found = sources();
+    for path in
+        ["src/main.rs", "crates/core/src/model.rs", "crates/transport/src/lib.rs", "crates/sim/src/home.rs"]
+    {
+        assert!(found.iter().any(|source| source.path == Path::new(path)), "{path} is not looked at");
+    }
 }
 
 /// The types that `code` defines outside of functions.
 fn types(code: &str) -> Vec<&str> {
     let name = |line: &'_ str| -> Option<(usize, usize)> {
         let words = ["struct ", "enum ", "trait ", "type ", "union "];
-        let public = if line.starts_with("pub") { line.find(' ')? + 1 } else { 0 };
+        let public = match line.strip_prefix("pub(") {
+            Some(rest) => line.len() - rest.len() + rest.find(") ")? + 2,
+            None => line.strip_prefix("pub ").map_or(0, |rest| line.len() - rest.len()),
+        };
         let word = words.iter().find(|word| line[public..].starts_with(**word))?;
         let start = public + word.len();
         let length = line[start..].find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(line.len() - start);
@@ -423,7 +549,7 @@ fn no_type_name_stands_for_two_things() {
 #[test]
 fn a_type_name_for_two_things_would_be_seen() {
     assert_eq!(
-        types("pub struct Plug {\n    x: u8,\n}\npub(crate) enum Route {}\ntype Tokens<T> = T;"),
+        types("pub struct Plug {\n    x: u8,\n}\npub(in crate::a) enum Route {}\ntype Tokens<T> = T;"),
         ["Plug", "Route", "Tokens"]
     );
     assert_eq!(types("impl X {\n    type Target = Y;\n}\nfn structs() {}"), [""; 0]);
@@ -459,6 +585,6 @@ fn no_file_is_too_long() {
 fn a_file_that_is_too_long_would_be_seen() {
     let code = "//! Owns it.\n\nfn f() {}\n".to_owned() + &"    g(); // why\n".repeat(LONGEST_FILE);
     let text = code + "\n#[cfg(test)]\npub(super) mod tests {\n" + &"    t();\n".repeat(9) + "}\n";
-    let source = Source { path: PathBuf::new(), room: String::new(), text };
+    let source = Source { path: PathBuf::new(), module: Vec::new(), room: String::new(), text };
     assert_eq!(length(&source), LONGEST_FILE + 1);
 }

@@ -90,7 +90,8 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
 
 #[test]
 fn every_path_in_the_pages_exists() {
-    const FOLDERS: [&str; 8] = ["src", "tests", "docs", "examples", "fuzz", "benches", "contrib", ".ci"];
+    const FOLDERS: [&str; 9] =
+        ["src", "crates", "tests", "docs", "examples", "fuzz", "benches", "contrib", ".ci"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut count = 0;
     for (page, text) in pages().iter().filter(|(page, _)| *page != Path::new("CHANGELOG.md")) {

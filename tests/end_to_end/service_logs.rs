@@ -165,6 +165,7 @@ async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
         ("exec \"$@\" -q", &["WARN"]),
         ("exec \"$@\"", &["INFO", "WARN"]),
         ("exec \"$@\" -v", &["DEBUG", "INFO", "WARN"]),
+        ("RUST_LOG=hs100d=debug exec \"$@\" -v", &["DEBUG", "INFO", "WARN"]),
         ("RUST_LOG=hs100d=warn exec \"$@\" -v", &["WARN"]),
     ] {
         let setup = Setup::new(&refused);
@@ -179,6 +180,11 @@ async fn q_leaves_warnings_v_adds_what_is_done_and_rust_log_goes_before_both() {
         .await;
         for level in levels {
             daemon.says(&format!(" {level} ")).await;
+        }
+        if levels.contains(&"DEBUG") {
+            for of_each_crate in [" DEBUG hs100d::", " DEBUG hs100d_transport: answered plug="] {
+                daemon.says(of_each_crate).await;
+            }
         }
         daemon.stop().await;
         let lines = daemon.lines();

@@ -67,6 +67,13 @@ fn the_sbom_names_all_that_is_shipped_with_its_licence_and_its_checksum() {
         refs.map(|one| one.as_str().unwrap())
             .for_each(|one| assert!(one == root || known.contains(one), "{one}"));
     }
+    assert!(!text.contains("pkg:cargo/hs100d-"), "our own crates are parts of the program");
+    let of_root = document["dependencies"].as_array().unwrap().iter().find(|row| row["ref"] == root).unwrap();
+    let of_root = of_root["dependsOn"].as_array().unwrap();
+    for (name, of) in [("axum", "the program"), ("unicode-normalization", "core"), ("reqwest", "transport")] {
+        let is_it = |one: &&Value| one.as_str().unwrap().starts_with(&format!("pkg:cargo/{name}@"));
+        assert_eq!(of_root.iter().filter(is_it).count(), 1, "{name} of {of}");
+    }
     let lean = sbom(&["--no-default-features"]).unwrap();
     assert!(!lean.contains("pkg:cargo/mqtt5@"), "features that are left out are left out");
 }

@@ -18,7 +18,7 @@ const RECENT: Duration = Duration::from_secs(600);
 
 /// A plug or an outlet, with what the page says of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plug<'a> {
+pub(super) struct PlugShown<'a> {
     pub(super) plug: &'a PlugSnapshot,
     pub(super) history: &'a History,
     pub(super) clock: Clock,
@@ -27,8 +27,8 @@ pub(super) struct Plug<'a> {
 /// A plug, and its outlets if it is a strip.
 #[derive(Debug)]
 pub(super) struct Card<'a> {
-    pub(super) plug: Plug<'a>,
-    pub(super) outlets: Vec<Plug<'a>>,
+    pub(super) plug: PlugShown<'a>,
+    pub(super) outlets: Vec<PlugShown<'a>>,
 }
 
 /// How a plug is reached.
@@ -110,13 +110,13 @@ impl Card<'_> {
     /// Whether the names of the plug or of its outlets have all these words, which are in lower case.
     pub(super) fn has(&self, words: &[String]) -> bool {
         let parts = std::iter::once(&self.plug).chain(&self.outlets);
-        let text = |part: &Plug<'_>| format!("{} {} {} ", part.name(), part.alias(), part.model());
+        let text = |part: &PlugShown<'_>| format!("{} {} {} ", part.name(), part.alias(), part.model());
         let text = parts.map(text).collect::<String>().to_lowercase();
         words.iter().all(|word| text.contains(word))
     }
 }
 
-impl Plug<'_> {
+impl PlugShown<'_> {
     pub(super) fn name(&self) -> &str {
         self.plug.name.as_str()
     }

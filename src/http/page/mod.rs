@@ -24,7 +24,7 @@ use super::problem::Problem;
 use crate::bridge::event::CloudStatus;
 use crate::bridge::unserved::UnservedDevice;
 use crate::model::{PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
-use card::{Card, Plug, RouteShown};
+use card::{Card, PlugShown, RouteShown};
 use signs::{ICON, icon, prose, signs};
 
 const STYLE: &str = include_str!("page.css");
@@ -216,10 +216,10 @@ fn document(overview: &Overview, wanted: &Wanted) -> Markup {
 /// The plugs by alias, each strip with its outlets.
 fn cards(overview: &Overview) -> Vec<Card<'_>> {
     let Overview { snapshot, histories, clock, .. } = overview;
-    let of = |(plug, history)| Plug { plug, history, clock: *clock };
+    let of = |(plug, history)| PlugShown { plug, history, clock: *clock };
     let all = snapshot.plugs.iter().zip(histories.iter().map(|history| &**history)).map(of);
     let mut cards: Vec<Card<'_>> = Vec::new();
-    let mut by_strip: HashMap<&str, Vec<Plug<'_>>> = HashMap::new();
+    let mut by_strip: HashMap<&str, Vec<PlugShown<'_>>> = HashMap::new();
     for plug in all {
         match plug.plug.info.as_deref().and_then(|info| info.outlet.as_ref()) {
             // A single outlet is shown alone: its strip is not selected.
