@@ -221,7 +221,7 @@ async fn a_full_disk_is_told_once_and_written_to_again_when_there_is_room() {
     drop(full);
     scene.daemon.says("names and addresses are saved again").await;
     scene.daemon.says("the embedded broker's store is written again after ").await;
-    is_written(&disk.join("broker/retained/another%2Fclient.json"), "another/client").await;
+    is_written(&disk.join("broker/messages.jsonl"), "another/client").await;
     let address = home.lan().address(home.plug(0)).unwrap().to_string();
     is_written(&state, &address).await;
     assert_ne!(fs::read_to_string(&state).unwrap(), before);
@@ -265,7 +265,7 @@ async fn a_daemon_that_starts_on_a_full_disk_serves_everybody_and_writes_all_onc
     is_written(&disk.join("cloud.token"), "token").await;
     assert_eq!(home.cloud().calls(Method::Login), 1, "the token of the first login is kept and saved");
     is_written(&disk.join("state.json"), "\"fan\"").await;
-    is_written(&disk.join("broker/retained/hs100d%2Flamp%2Fstate.json"), "hs100d/lamp/state").await;
+    is_written(&disk.join("broker/messages.jsonl"), "hs100d/lamp/state").await;
     let warned = warnings(&scene);
     let about_broker = warned.iter().filter(|line| line.contains("/broker: ")).count();
     assert_eq!(about_broker, 1, "{warned:#?}");

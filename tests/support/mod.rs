@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[cfg(all(feature = "sim", feature = "broker"))]
+#[cfg(feature = "broker")]
 pub(crate) mod broker_proxy;
 #[cfg(feature = "broker")]
 pub(crate) mod browser;

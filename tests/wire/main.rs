@@ -10,6 +10,7 @@ mod cloud_home;
 mod cloud_session;
 mod cloud_signed;
 mod discovery;
+mod embedded_broker;
 mod klap;
 mod lan;
 mod mosquitto;

@@ -3,15 +3,9 @@
 //! A client that is logged in may do everything; there are no access lists. A wrong user name is not logged, because people
 //! type passwords into that field.
 
-use std::future::{Future, ready};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use mqtt5::broker::auth::{AuthProvider, AuthResult};
-use mqtt5::packet::connect::ConnectPacket;
-use mqtt5::protocol::v5::reason_codes::ReasonCode;
 
 use super::options::User;
 use crate::logging::Repeated;
@@ -19,8 +13,6 @@ use crate::logging::Repeated;
 /// The delay before a wrong password is refused. The connection is closed after that, so that many guesses need many
 /// connections.
 const REFUSE_AFTER: Duration = Duration::from_secs(1);
-
-type AuthFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Compares logins with the users of the config.
 pub(super) struct Authenticator {
@@ -33,12 +25,18 @@ impl Authenticator {
         Self { users, refused: Mutex::default() }
     }
 
-    fn admits(&self, name: Option<&str>, password: Option<&[u8]>) -> bool {
+    /// Whether this is the name of a user and its password.
+    pub(super) fn admits(&self, name: Option<&str>, password: Option<&[u8]>) -> bool {
         let (Some(name), Some(password)) = (name, password) else { return false };
         self.users.iter().any(|user| user.name == name && user.password.is(password))
     }
 
-    /// Logs a refused login, at growing intervals if there are many.
+    /// Logs a refused login, at growing intervals if there are many, and waits until it may be answered.
+    pub(super) async fn refused(&self, client: SocketAddr) {
+        self.log_refusal(client);
+        tokio::time::sleep(REFUSE_AFTER).await;
+    }
+
     fn log_refusal(&self, client: SocketAddr) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(times) = refused.failed("", Instant::now()) {
@@ -48,34 +46,6 @@ impl Authenticator {
                 client.ip()
             );
         }
-    }
-}
-
-impl AuthProvider for Authenticator {
-    fn authenticate<'a>(
-        &'a self,
-        connect: &'a ConnectPacket,
-        client: SocketAddr,
-    ) -> AuthFuture<'a, mqtt5::error::Result<AuthResult>> {
-        Box::pin(async move {
-            let name = connect.username.as_deref();
-            match name.filter(|_| self.admits(name, connect.password.as_deref())) {
-                Some(name) => Ok(AuthResult::success_with_user(name)),
-                None => {
-                    self.log_refusal(client);
-                    tokio::time::sleep(REFUSE_AFTER).await;
-                    Ok(AuthResult::fail(ReasonCode::BadUsernameOrPassword))
-                }
-            }
-        })
-    }
-
-    fn authorize_publish<'a>(&'a self, _: &str, _: Option<&'a str>, _: &'a str) -> AuthFuture<'a, bool> {
-        Box::pin(ready(true))
-    }
-
-    fn authorize_subscribe<'a>(&'a self, _: &str, _: Option<&'a str>, _: &'a str) -> AuthFuture<'a, bool> {
-        Box::pin(ready(true))
     }
 }
 

@@ -1,40 +1,37 @@
-//! The embedded broker while it runs: its start, its limits, and its end.
+//! The embedded broker while it runs: its start, the clients that come, and its end.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mqtt5::broker::config::{StorageBackend, StorageConfig};
-use mqtt5::broker::sys_topics::BrokerStats;
-use mqtt5::broker::{BrokerConfig, BrokerEventHandler, BrokerShutdownHandle, MqttBroker};
-use tokio::task::JoinHandle;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::auth::Authenticator;
+use super::client::{SharedBroker, serve, until};
 use super::options::{BrokerError, BrokerOptions};
-use super::store::{BrokerStore, InUse, MAX_RETAINED, StoreWriter, first_line, is_in_use};
+use super::state::BrokerState;
+use super::store::{BrokerStore, InUse, StoreWriter, is_in_use};
+use crate::logging::Repeated;
 
 /// The broker's own folder in the state directory.
 const FOLDER: &str = "broker";
 /// A folder that cannot be read is moved here, so that the user can look into it.
 const DAMAGED: &str = "broker.damaged";
-/// The largest packet that is accepted, in bytes; plugs need far less.
-const MAX_PACKET_SIZE: usize = 1024 * 1024;
-/// The largest retained message, in bytes; discovery payloads have a few thousand.
-const MAX_RETAINED_SIZE: usize = 256 * 1024;
-/// Enough for a home. Together with the connections to plugs they fit into the 1024 files that a process may usually open;
-/// without a free file descriptor the broker retries to accept a client without a pause.
-const MAX_CLIENTS: usize = 128;
-/// The longest session expiry that a client gets.
-const MAX_SESSION_EXPIRY: Duration = Duration::from_secs(24 * 3600);
-/// How long the broker may take to read a DISCONNECT that was sent to it.
+/// The most connections that have not logged in. With the clients they fit into the 1024 files that a process may usually
+/// open.
+const MAX_UNKNOWN: usize = 256;
+/// How long a DISCONNECT that was sent may take to be read.
 const DISCONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// How long connections may take to end when the broker stops. A will with a longer delay is lost.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The pause between two looks at a condition that nothing announces.
 const RECHECK: Duration = Duration::from_millis(20);
+/// The pause before a client is accepted again after that failed.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long to wait for a broker that was stopped in this process to finish writing.
 const STORE_FREE_WITHIN: Duration = Duration::from_secs(6);
 
@@ -42,9 +39,10 @@ const STORE_FREE_WITHIN: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub struct EmbeddedBroker {
     address: SocketAddr,
+    state: Arc<Mutex<BrokerState>>,
     store_writer: StoreWriter,
-    shutdown: ShutdownOnDrop,
-    stats: Arc<BrokerStats>,
+    /// Dropping it stops everything.
+    stop: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -56,56 +54,32 @@ impl EmbeddedBroker {
     ///
     /// See [`BrokerError`].
     pub async fn start(options: BrokerOptions) -> Result<Self, BrokerError> {
-        // Checked first: the broker would log the same in a line of its own.
-        Self::check(&options)?;
-        let BrokerOptions { listen, users, state_dir } = options;
-        let folder = state_dir.join(FOLDER);
-        Self::wait_for_store(listen, &folder).await?;
-        let mut store = BrokerStore::open(&folder, &state_dir.join(DAMAGED))
+        let BrokerOptions { listen, .. } = options;
+        let listener = bind(&options)?;
+        let address =
+            listener.local_addr().map_err(|source| BrokerError::Listen { address: listen, source })?;
+        let folder = options.state_dir.join(FOLDER);
+        wait_for_store(&folder).await?;
+        let state = Arc::new(Mutex::new(BrokerState::default()));
+        let aside = options.state_dir.join(DAMAGED);
+        let store = BrokerStore::open(&folder, &aside, Arc::clone(&state))
             .await
             .map_err(|InUse| BrokerError::StoreInUse(folder))?;
-        let mut broker = match MqttBroker::with_config(config(listen, store.changes())).await {
-            Ok(broker) => broker,
-            Err(error) => {
-                return Err(port_error(listen).unwrap_or_else(|| BrokerError::Failed(first_line(&error))));
-            }
-        };
-        if let Some(memory) = broker.storage() {
-            store.restore(&memory).await;
-        }
-        if !users.is_empty() {
-            broker = broker.with_auth_provider(Arc::new(Authenticator::new(users)));
-        }
-        let address = broker.local_addr().unwrap_or(listen);
-        let shutdown = ShutdownOnDrop(broker.shutdown_handle());
-        let stats = broker.stats();
-        let mut ready = broker.ready_receiver();
-        let mut run = tokio::spawn(async move { broker.run().await });
-        tokio::select! {
-            // If the sender is dropped, the broker has ended, and `run` says why.
-            Ok(_) = ready.wait_for(|ready| *ready) => {}
-            ended = &mut run => {
-                return Err(match ended {
-                    Ok(Err(error)) => BrokerError::Failed(first_line(&error)),
-                    _ => BrokerError::Failed("it ended by itself".to_owned()),
-                });
-            }
-        }
-        let task = tokio::spawn(async move {
-            if let Ok(Err(error)) = run.await {
-                tracing::error!("the embedded broker has ended: {error}: restart hs100d");
-            }
+        let users = options.users;
+        let shared = Arc::new(SharedBroker {
+            state: Arc::clone(&state),
+            authenticator: (!users.is_empty()).then(|| Authenticator::new(users)),
+            refused: Mutex::default(),
         });
-        Ok(Self { address, store_writer: store.spawn_writer(), shutdown, stats, task })
+        let (stop, stopped) = watch::channel(());
+        tokio::spawn(keep_house(Arc::clone(&shared), stopped.clone()));
+        let task = tokio::spawn(accept(listener, shared, stopped));
+        Ok(Self { address, state, store_writer: store.spawn_writer(), stop, task })
     }
 
     /// Checks whether it may and can listen there now.
     pub(crate) fn check(options: &BrokerOptions) -> Result<(), BrokerError> {
-        let listen = options.listen;
-        if !listen.ip().is_loopback() && options.users.is_empty() {
-            return Err(BrokerError::NotLoopback(listen));
-        }
-        port_error(listen).map_or(Ok(()), Err)
+        bind_std(options).map(|_| ())
     }
 
     /// The address and port that it listens on.
@@ -115,7 +89,7 @@ impl EmbeddedBroker {
 
     /// How many clients are connected.
     pub(crate) fn clients(&self) -> usize {
-        self.stats.clients_connected.load(Ordering::Relaxed)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).connected()
     }
 
     /// Waits, for half a second at most, until fewer than `clients` are connected. A DISCONNECT that was sent must be read
@@ -132,77 +106,100 @@ impl EmbeddedBroker {
 
     /// Ends all connections, and waits until everything is written and another broker may open the store.
     pub async fn stop(self) {
-        let Self { store_writer, shutdown, mut task, .. } = self;
-        shutdown.signal();
-        let ended = async {
-            // An error means that the task panicked, so it has ended too.
-            let _ = (&mut task).await;
-            store_writer.stop().await;
-        };
-        if tokio::time::timeout(DRAIN_TIMEOUT, ended).await.is_err() {
+        let Self { store_writer, stop, mut task, .. } = self;
+        drop(stop);
+        // An error means that the task panicked, so it has ended too.
+        if tokio::time::timeout(DRAIN_TIMEOUT, &mut task).await.is_err() {
             task.abort();
         }
+        store_writer.stop().await;
     }
+}
 
-    /// Waits until no other broker uses the store. Gives up at once if the port is taken: that broker stays.
-    async fn wait_for_store(listen: SocketAddr, folder: &Path) -> Result<(), BrokerError> {
-        let give_up = Instant::now() + STORE_FREE_WITHIN;
-        while is_in_use(folder) {
-            if let Some(failure) = port_error(listen) {
-                return Err(failure);
-            }
-            if Instant::now() >= give_up {
-                return Err(BrokerError::StoreInUse(folder.to_owned()));
-            }
-            tokio::time::sleep(RECHECK).await;
+/// Accepts clients until the sender of `stop` is dropped, then waits for the connections to end.
+async fn accept(listener: TcpListener, shared: Arc<SharedBroker>, mut stop: watch::Receiver<()>) {
+    let seats = Arc::new(Semaphore::new(MAX_UNKNOWN));
+    let mut clients = JoinSet::new();
+    let mut failures = Repeated::default();
+    let mut again_at = None;
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if again_at.is_none() => match accepted {
+                Ok((stream, address)) => {
+                    failures = Repeated::default();
+                    let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+                        shared.log_refusal(&format!("{MAX_UNKNOWN} connections have not logged in"));
+                        continue;
+                    };
+                    // Only latency is at stake.
+                    let _ = stream.set_nodelay(true);
+                    clients.spawn(serve(stream, address, Arc::clone(&shared), stop.clone(), seat));
+                }
+                Err(error) => {
+                    if failures.failed(&error.to_string(), Instant::now()).is_some() {
+                        tracing::warn!(
+                            "the embedded broker cannot accept a client: {error}: it is tried again; allow this service \
+                             more open files (LimitNOFILE) if it lasts"
+                        );
+                    }
+                    again_at = Some(Instant::now() + ACCEPT_AGAIN_AFTER);
+                }
+            },
+            () = until(again_at), if again_at.is_some() => again_at = None,
+            Some(_) = clients.join_next(), if !clients.is_empty() => {}
+            // It says nothing else than its end.
+            _ = stop.changed() => break,
         }
-        Ok(())
+    }
+    drop(listener);
+    while clients.join_next().await.is_some() {}
+}
+
+/// Ends sessions and publishes last wills when they are due.
+async fn keep_house(shared: Arc<SharedBroker>, mut stop: watch::Receiver<()>) {
+    let changed = Arc::clone(&shared.lock().due);
+    loop {
+        let due = shared.lock().next_due();
+        tokio::select! {
+            () = until(due) => shared.lock().expire(Instant::now()),
+            () = changed.notified() => {}
+            _ = stop.changed() => return,
+        }
     }
 }
 
-/// Stops the broker when it is dropped.
-struct ShutdownOnDrop(BrokerShutdownHandle);
-
-impl ShutdownOnDrop {
-    fn signal(&self) {
-        self.0.shutdown();
+/// Waits until no other broker uses the store.
+async fn wait_for_store(folder: &Path) -> Result<(), BrokerError> {
+    let give_up = Instant::now() + STORE_FREE_WITHIN;
+    while is_in_use(folder) {
+        if Instant::now() >= give_up {
+            return Err(BrokerError::StoreInUse(folder.to_owned()));
+        }
+        tokio::time::sleep(RECHECK).await;
     }
+    Ok(())
 }
 
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.signal();
+fn bind(options: &BrokerOptions) -> Result<TcpListener, BrokerError> {
+    let listener = bind_std(options)?;
+    let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+    listener.map_err(|source| listen_error(options.listen, source))
+}
+
+fn bind_std(options: &BrokerOptions) -> Result<std::net::TcpListener, BrokerError> {
+    let listen = options.listen;
+    if !listen.ip().is_loopback() && options.users.is_empty() {
+        return Err(BrokerError::NotLoopback(listen));
     }
+    // The library lets a port be used again right after its last user.
+    std::net::TcpListener::bind(listen).map_err(|source| listen_error(listen, source))
 }
 
-impl std::fmt::Debug for ShutdownOnDrop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ShutdownOnDrop")
+fn listen_error(address: SocketAddr, source: io::Error) -> BrokerError {
+    match source.kind() {
+        ErrorKind::AddrInUse => BrokerError::PortTaken(address),
+        _ => BrokerError::Listen { address, source },
     }
-}
-
-fn config(listen: SocketAddr, changes: Arc<dyn BrokerEventHandler>) -> BrokerConfig {
-    let mut config = BrokerConfig::new()
-        .with_bind_address(listen)
-        .with_max_clients(MAX_CLIENTS)
-        .with_session_expiry(MAX_SESSION_EXPIRY)
-        .with_max_packet_size(MAX_PACKET_SIZE)
-        .with_max_retained_messages(MAX_RETAINED)
-        .with_max_retained_message_size(MAX_RETAINED_SIZE)
-        .with_event_handler(changes);
-    config.storage_config = StorageConfig::new().with_backend(StorageBackend::Memory);
-    // These retained figures would be written to disk every few seconds.
-    config.sys_topics_enabled = false;
-    config
-}
-
-/// Why the port cannot be used, if so; the broker has no error of its own for it.
-fn port_error(listen: SocketAddr) -> Option<BrokerError> {
-    let source = TcpListener::bind(listen).err()?;
-    Some(match source.kind() {
-        ErrorKind::AddrInUse => BrokerError::PortTaken(listen),
-        _ => BrokerError::Listen { address: listen, source },
-    })
 }
 
 #[cfg(test)]
@@ -241,21 +238,12 @@ mod tests {
     async fn a_damaged_store_is_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("broker");
-        for damage in ["version", "file"] {
-            std::fs::remove_dir_all(&store).or_else(|_| std::fs::remove_file(&store)).ok();
-            match damage {
-                "version" => {
-                    std::fs::create_dir_all(&store).unwrap();
-                    std::fs::write(store.join(".storage_version"), [0xff, 0xfe, 0]).unwrap();
-                }
-                _ => std::fs::write(&store, "not a folder").unwrap(),
-            }
-            let broker = EmbeddedBroker::start(options(folder.path())).await.unwrap();
-            assert!(tokio::net::TcpStream::connect(broker.addr()).await.is_ok(), "{damage}");
-            broker.stop().await;
-            assert!(folder.path().join("broker.damaged").exists(), "{damage}");
-            assert!(store.join("retained").is_dir(), "{damage}");
-        }
+        std::fs::write(&store, "not a folder").unwrap();
+        let broker = EmbeddedBroker::start(options(folder.path())).await.unwrap();
+        assert!(tokio::net::TcpStream::connect(broker.addr()).await.is_ok());
+        broker.stop().await;
+        assert_eq!(std::fs::read(folder.path().join("broker.damaged")).unwrap(), b"not a folder");
+        assert!(store.is_dir());
     }
 
     #[tokio::test]

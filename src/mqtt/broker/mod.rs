@@ -8,10 +8,26 @@ mod absent;
 #[cfg(feature = "broker")]
 mod auth;
 #[cfg(feature = "broker")]
+mod client;
+#[cfg(feature = "broker")]
 mod embedded;
+#[cfg(feature = "broker")]
+mod filters;
+#[cfg(feature = "broker")]
+mod message;
 mod options;
 #[cfg(feature = "broker")]
+mod records;
+#[cfg(feature = "broker")]
+mod retained;
+#[cfg(feature = "broker")]
+mod session;
+#[cfg(feature = "broker")]
+mod state;
+#[cfg(feature = "broker")]
 mod store;
+#[cfg(feature = "broker")]
+mod wire;
 
 #[cfg(not(feature = "broker"))]
 pub use absent::EmbeddedBroker;

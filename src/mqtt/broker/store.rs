@@ -1,79 +1,79 @@
-//! The embedded broker's store: retained messages, sessions, and the messages queued for them survive a restart.
+//! The embedded broker's store: retained messages, sessions, and the messages that wait for them survive a restart.
 //!
-//! The broker works in memory; a task writes its changes to disk. A disk that is full, read-only or slow refuses no client
-//! and delays no message: a restart then loses what is not written. That is logged once and retried until it works.
+//! The broker works in memory; a task writes its changes. They are lines of JSON, appended to one file; when most of the
+//! file is out of date, it is written anew. A disk that is full, read-only or slow refuses no client and delays no message:
+//! a restart then loses what is not written. That is logged once and tried again until it works. A last line that was cut
+//! off by a crash is left out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
-use std::future::Future;
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, BufWriter, ErrorKind, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use mqtt5::MqttError;
-use mqtt5::broker::storage::RetainedMessage;
-use mqtt5::broker::{BrokerEventHandler, DynamicStorage, FileBackend, RetainedSetEvent, StorageBackend};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
+use super::records::{Record, apply};
+use super::state::{BrokerState, Unsaved};
 use crate::logging::Repeated;
-use crate::model::shown;
 
 /// How long changes are collected before they are written.
 const WRITE_AFTER: Duration = Duration::from_secs(1);
 /// The pause before a failed write is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-/// How often sessions are compared with what was written: they announce no change.
-const SESSION_INTERVAL: Duration = Duration::from_secs(10);
-/// The most retained messages, and the most changes that wait to be written. Ten thousand plugs have four topics and one
-/// discovery payload each.
-pub(super) const MAX_RETAINED: usize = 100_000;
-/// The most characters of a topic that the log shows.
-const MAX_SHOWN: usize = 100;
-/// The library's folder for retained messages, inside ours.
-const RETAINED: &str = "retained";
-/// A file that is written to test whether the folder is writable.
-const PROBE: &str = ".probe";
-/// One block on most file systems, in bytes: a smaller file might fit on a full disk.
-const PROBE_SIZE: usize = 4096;
+/// How often retained messages that have expired are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// A file below this size is not written anew, in bytes.
+const SMALL: u64 = 1024 * 1024;
+/// How many times the size of what is in date the file may have.
+const MOST_OUTDATED: u64 = 4;
 
-/// Why something could not be written.
-struct WriteError {
-    why: String,
-    remedy: &'static str,
-}
+/// The messages and sessions.
+const MESSAGES: &str = "messages.jsonl";
+/// The same while it is written anew.
+const NEW_MESSAGES: &str = "messages.jsonl.new";
+/// Locked while a broker uses the folder.
+const LOCK: &str = ".lock";
 
 /// Another broker uses the folder.
 #[derive(Debug)]
 pub(super) struct InUse;
 
-/// The folder, and the changes that wait to be written to it.
+/// The folder, and the state that is written to it.
 pub(super) struct BrokerStore {
     folder: PathBuf,
+    state: Arc<Mutex<BrokerState>>,
     /// `None` while the folder cannot be used.
-    file: Option<FileBackend>,
-    changes: Arc<Changes>,
-    /// The sessions as last written.
-    sessions: HashMap<String, serde_json::Value>,
+    file: Option<StoreFile>,
     failures: Repeated,
 }
 
+/// The file while it can be written to.
+#[derive(Debug)]
+struct StoreFile {
+    /// Holds the lock.
+    _lock: File,
+    messages: File,
+    /// Where the last whole record ends. What a failed write left behind it is overwritten.
+    length: u64,
+    /// Its length when it was written anew last.
+    in_date: u64,
+}
+
 impl BrokerStore {
-    /// Opens the folder, and creates it if it is missing. A damaged folder is moved to `aside`; a folder that cannot be used
-    /// now is tried again later. Both are logged as a warning.
-    pub(super) async fn open(folder: &Path, aside: &Path) -> Result<Self, InUse> {
-        let mut store = Self {
-            folder: folder.to_owned(),
-            file: None,
-            changes: Arc::default(),
-            sessions: HashMap::new(),
-            failures: Repeated::default(),
-        };
-        let mut opened = open(folder).await;
+    /// Opens the folder, creates it if it is missing, and loads the state. A damaged file is moved to `aside`; a folder that
+    /// cannot be used now is tried again later. Both are logged as a warning.
+    pub(super) async fn open(
+        folder: &Path,
+        aside: &Path,
+        state: Arc<Mutex<BrokerState>>,
+    ) -> Result<Self, InUse> {
+        let mut store = Self { folder: folder.to_owned(), state, file: None, failures: Repeated::default() };
+        let path = folder.to_owned();
+        let mut opened = blocking(move || open(&path)).await;
         if let Err(StoreUnusable::Damaged(why)) = &opened {
             match move_aside(folder, aside) {
                 Ok(()) => {
@@ -83,40 +83,32 @@ impl BrokerStore {
                         folder.display(),
                         aside.display()
                     );
-                    opened = open(folder).await;
+                    let path = folder.to_owned();
+                    opened = blocking(move || open(&path)).await;
                 }
                 Err(error) => tracing::debug!("{}: cannot be moved aside: {error}", folder.display()),
             }
         }
         match opened {
-            Ok(file) => store.file = Some(file),
+            Ok((file, loaded)) => {
+                if loaded.damaged > 0 {
+                    tracing::warn!(
+                        "{}: {} of {} lines cannot be read and are left out: check the disk",
+                        folder.join(MESSAGES).display(),
+                        loaded.damaged,
+                        loaded.lines
+                    );
+                }
+                *store.lock() = loaded.state;
+                store.file = Some(file);
+            }
             Err(StoreUnusable::InUse) => return Err(InUse),
-            Err(StoreUnusable::Damaged(why) | StoreUnusable::Unwritable(why)) => {
-                store.log_failure(&WriteError::folder(why))
-            }
+            Err(StoreUnusable::Damaged(why) | StoreUnusable::Unwritable(why)) => store.log_failure(&why),
         }
+        // Messages that wait for a client would come again after a crash, so a new file without them is the first thing.
+        store.lock().put_back(Unsaved { everything: true, ..Unsaved::default() });
+        store.write(false).await;
         Ok(store)
-    }
-
-    /// The event handler that collects the broker's changes.
-    pub(super) fn changes(&self) -> Arc<Changes> {
-        Arc::clone(&self.changes)
-    }
-
-    /// Loads the store into the broker's memory. Must be called before the broker runs.
-    pub(super) async fn restore(&mut self, memory: &Arc<DynamicStorage>) {
-        // This is the only place that sets it.
-        let _ = self.changes.memory.set(Arc::clone(memory));
-        let Some(file) = &self.file else { return };
-        match restore(file, memory).await {
-            Ok(sessions) => self.sessions = sessions,
-            Err(error) => {
-                let (folder, why) = (self.folder.display(), first_line(&error));
-                tracing::warn!(
-                    "{folder}: the embedded broker's store cannot be read in full: {why}: check the disk"
-                );
-            }
-        }
     }
 
     /// Starts the task that writes changes until [`StoreWriter::stop`], or until its handle is dropped.
@@ -126,103 +118,90 @@ impl BrokerStore {
     }
 
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
-        let changes = self.changes();
-        let mut due =
-            Instant::now() + if self.failures.is_going_on() { RETRY_AFTER } else { SESSION_INTERVAL };
+        let changed = Arc::clone(&self.lock().changed);
+        let pause = |store: &Self| if store.failures.is_going_on() { RETRY_AFTER } else { EXPIRE_EVERY };
+        let mut due = Instant::now() + pause(&self);
         loop {
             tokio::select! {
                 // The sender has sent or was dropped: both mean stop.
                 _ = &mut stopped => break,
-                () = changes.notify.notified() => {
+                () = changed.notified() => {
                     if !self.failures.is_going_on() {
                         due = due.min(Instant::now() + WRITE_AFTER);
                     }
                 }
                 () = sleep_until(due.into()) => {
-                    let pause = if self.write(false).await { SESSION_INTERVAL } else { RETRY_AFTER };
-                    due = Instant::now() + pause;
+                    self.lock().expire_retained(Instant::now());
+                    self.write(false).await;
+                    due = Instant::now() + pause(&self);
                 }
             }
         }
         self.write(true).await;
     }
 
-    /// Writes all changes; false if some could not be written. Queued messages are written at the end only (`is_last`).
-    async fn write(&mut self, is_last: bool) -> bool {
+    /// Writes what has changed; waiting messages are written at the end only (`is_last`).
+    async fn write(&mut self, is_last: bool) {
         match self.try_to_write(is_last).await {
             Ok(()) => {
                 if let Some(past) = self.failures.ended(Instant::now()) {
                     let folder = self.folder.display();
                     tracing::info!("{folder}: the embedded broker's store is written again {past}");
                 }
-                true
             }
-            Err(error) => {
-                self.log_failure(&error);
-                false
-            }
+            Err(why) => self.log_failure(&why),
         }
     }
 
-    fn log_failure(&mut self, WriteError { why, remedy }: &WriteError) {
+    fn log_failure(&mut self, why: &str) {
         if self.failures.failed(why, Instant::now()).is_some() {
             tracing::warn!(
                 "{}: cannot be written: {why}: the embedded broker goes on in memory, and a restart loses what is not \
-                 written; {remedy}",
+                 written; make room there, or make it writable for this user",
                 self.folder.display()
             );
         }
     }
 
-    async fn try_to_write(&mut self, is_last: bool) -> Result<(), WriteError> {
-        let file = match self.file.take() {
+    async fn try_to_write(&mut self, is_last: bool) -> Result<(), String> {
+        let mut file = match self.file.take() {
             Some(file) => file,
-            None => open(&self.folder).await.map_err(|unusable| WriteError::folder(unusable.to_string()))?,
+            None => {
+                let path = self.folder.clone();
+                let opened = blocking(move || open(&path)).await;
+                // What the folder holds is older than what is in memory.
+                self.lock().put_back(Unsaved { everything: true, ..Unsaved::default() });
+                opened.map_err(|unusable| unusable.to_string())?.0
+            }
         };
-        let retained = self.changes.write_to(&file, &self.folder).await;
-        let sessions = self.write_sessions(&file, is_last).await;
+        let now = Instant::now();
+        let (unsaved, records) = {
+            let mut state = self.lock();
+            let mut unsaved = state.take_unsaved();
+            unsaved.everything |= is_last || file.is_outdated();
+            let records = Record::of_changes(&state, &unsaved, is_last, now, SystemTime::now());
+            (unsaved, records)
+        };
+        let folder = self.folder.clone();
+        let everything = unsaved.everything;
+        let (file, written) = tokio::task::spawn_blocking(move || {
+            let written = match everything {
+                true => file.write_anew(&folder, &records),
+                false => file.append(&records),
+            };
+            (file, written)
+        })
+        .await
+        .map_err(|lost| lost.to_string())?;
         self.file = Some(file);
-        retained?;
-        let Err(error) = sessions else { return Ok(()) };
-        // The library's error says what it tried to do; the probe's error says why that failed.
-        let why = probe(&self.folder).await.err().map_or_else(|| first_line(&error), |why| why.to_string());
-        Err(WriteError::folder(why))
+        written.map_err(|error| {
+            self.lock().put_back(unsaved);
+            error.to_string()
+        })
     }
 
-    async fn write_sessions(&mut self, file: &FileBackend, is_last: bool) -> Result<(), MqttError> {
-        let Some(memory) = self.changes.memory.get() else { return Ok(()) };
-        let ids: HashSet<String> = memory.session_client_ids().await?.into_iter().collect();
-        for id in &ids {
-            let Some(session) = memory.get_session(id).await? else { continue };
-            let value = serde_json::to_value(&session).unwrap_or_default();
-            if self.sessions.get(id) != Some(&value) {
-                file.store_session(session).await?;
-                self.sessions.insert(id.clone(), value);
-            }
-            if is_last {
-                for message in memory.get_queued_messages(id).await? {
-                    file.queue_message(message).await?;
-                }
-                for message in memory.get_inflight_messages(id).await? {
-                    file.store_inflight_message(message).await?;
-                }
-            }
-        }
-        let gone: Vec<String> = self.sessions.keys().filter(|id| !ids.contains(*id)).cloned().collect();
-        for id in gone {
-            file.remove_session(&id).await?;
-            self.sessions.remove(&id);
-        }
-        if is_last {
-            file.flush_queue_writes().await;
-        }
-        Ok(())
-    }
-}
-
-impl WriteError {
-    fn folder(why: String) -> Self {
-        Self { why, remedy: "make room there, or make it writable for this user" }
+    fn lock(&self) -> std::sync::MutexGuard<'_, BrokerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,88 +221,57 @@ impl StoreWriter {
     }
 }
 
-/// Retained messages that have changed and are not written yet; `None` is a message that was cleared.
-#[derive(Default)]
-pub(super) struct Changes {
-    memory: OnceLock<Arc<DynamicStorage>>,
-    retained: Mutex<BTreeMap<String, Option<RetainedMessage>>>,
-    notify: Notify,
-}
+impl StoreFile {
+    /// Whether most of it is out of date.
+    fn is_outdated(&self) -> bool {
+        self.length > SMALL && self.length > self.in_date * MOST_OUTDATED
+    }
 
-impl Changes {
-    async fn record(&self, event: RetainedSetEvent) {
-        let topic = &*event.topic;
-        if !self.has_room(topic) {
-            tracing::debug!(topic, "too many changes wait to be written: a restart loses this one");
-            return;
+    fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
         }
-        let message = if event.cleared { None } else { self.take(topic).await };
-        // Without a message the topic has changed again; that event records it.
-        if message.is_some() || event.cleared {
-            self.lock().insert(topic.to_owned(), message);
-            self.notify.notify_one();
+        let mut lines = Vec::new();
+        for record in records {
+            record.write(&mut lines)?;
         }
+        self.messages.set_len(self.length)?;
+        self.messages.seek(io::SeekFrom::Start(self.length))?;
+        self.messages.write_all(&lines)?;
+        self.messages.sync_data()?;
+        self.length += lines.len() as u64;
+        Ok(())
     }
 
-    /// The message with its properties, moved out of the memory store. The broker has a copy of its own and reads this store
-    /// at its start only.
-    async fn take(&self, topic: &str) -> Option<RetainedMessage> {
-        let memory = self.memory.get()?;
-        let message = memory.get_retained_message(topic).await.ok()?;
-        memory.remove_retained_message(topic).await.ok()?;
-        message
-    }
-
-    /// Writes the waiting changes; those that cannot be written wait on. A message whose topic is too long for a file name
-    /// does not keep the others from being written.
-    async fn write_to(&self, file: &FileBackend, folder: &Path) -> Result<(), WriteError> {
-        let mut result = Ok(());
-        let mut changed = std::mem::take(&mut *self.lock()).into_iter();
-        while let Some((topic, message)) = changed.next() {
-            let written = match &message {
-                Some(message) => file.store_retained_message(&topic, message.clone()).await,
-                None => file.remove_retained_message(&topic).await,
-            };
-            let Err(error) = written else { continue };
-            if result.is_ok() {
-                if let Err(why) = probe(&folder.join(RETAINED)).await {
-                    self.requeue(std::iter::once((topic, message)).chain(changed));
-                    return Err(WriteError::folder(why.to_string()));
-                }
-                let why = format!("the message at {}: {}", shown(&topic, MAX_SHOWN), first_line(&error));
-                result = Err(WriteError { why, remedy: "publish that message at a shorter topic" });
-            }
-            self.requeue(std::iter::once((topic, message)));
+    /// The old file stays until the new one is whole.
+    fn write_anew(&mut self, folder: &Path, records: &[Record]) -> io::Result<()> {
+        let path = folder.join(NEW_MESSAGES);
+        let written = write_file(&path, records).and_then(|written| {
+            fs::rename(&path, folder.join(MESSAGES))?;
+            File::open(folder)?.sync_all()?;
+            Ok(written)
+        });
+        if written.is_err() {
+            // It takes room that is scarce; if it cannot be removed either, the next try overwrites it.
+            let _ = fs::remove_file(&path);
         }
-        result
-    }
-
-    /// Lets these changes wait on, unless a newer one of the same topic does.
-    fn requeue(&self, changes: impl Iterator<Item = (String, Option<RetainedMessage>)>) {
-        let mut newer = self.lock();
-        for (topic, message) in changes {
-            newer.entry(topic).or_insert(message);
-        }
-    }
-
-    /// Whether one more change may wait: clients must not fill the memory while nothing can be written.
-    fn has_room(&self, topic: &str) -> bool {
-        let retained = self.lock();
-        retained.len() < MAX_RETAINED || retained.contains_key(topic)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<RetainedMessage>>> {
-        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
+        let (messages, length) = written?;
+        (self.messages, self.length, self.in_date) = (messages, length, length);
+        Ok(())
     }
 }
 
-impl BrokerEventHandler for Changes {
-    fn on_retained_set<'a>(
-        &'a self,
-        event: RetainedSetEvent,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.record(event))
+/// Writes a file, and returns it with its length.
+fn write_file(path: &Path, records: &[Record]) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut lines = BufWriter::new(file);
+    for record in records {
+        record.write(&mut lines)?;
     }
+    let mut file = lines.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_data()?;
+    let length = file.stream_position()?;
+    Ok((file, length))
 }
 
 /// Why the folder cannot be used.
@@ -337,69 +285,63 @@ enum StoreUnusable {
     Unwritable(String),
 }
 
-async fn open(folder: &Path) -> Result<FileBackend, StoreUnusable> {
-    let path = folder.to_owned();
-    blocking(move || prepare(&path)).await.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => StoreUnusable::Damaged(error.to_string()),
-        _ => StoreUnusable::Unwritable(error.to_string()),
-    })?;
-    match FileBackend::new(folder).await {
-        Ok(file) => Ok(file),
-        Err(_) if is_in_use(folder) => Err(StoreUnusable::InUse),
-        // A full disk is not a damaged store.
-        Err(error) => Err(match probe(folder).await {
-            Ok(()) => StoreUnusable::Damaged(first_line(&error)),
-            Err(why) => StoreUnusable::Unwritable(why.to_string()),
-        }),
+impl From<io::Error> for StoreUnusable {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Unwritable(error.to_string()),
+        }
     }
 }
 
-/// Reads everything, and returns the sessions as they are on disk. Queued messages are removed from the disk: left there,
-/// they would be delivered again after a crash.
-async fn restore(
-    file: &FileBackend,
-    memory: &DynamicStorage,
-) -> Result<HashMap<String, serde_json::Value>, MqttError> {
-    if let Err(error) = file.cleanup_expired().await {
-        tracing::debug!("cannot remove expired messages from the store: {error}");
-    }
-    for (topic, message) in file.get_retained_messages("#").await? {
-        memory.store_retained_message(&topic, message).await?;
-    }
-    let mut sessions = HashMap::new();
-    for id in file.session_client_ids().await? {
-        let Some(session) = file.get_session(&id).await? else { continue };
-        for message in file.get_queued_messages(&id).await? {
-            memory.queue_message(message).await?;
-        }
-        for message in file.get_inflight_messages(&id).await? {
-            memory.store_inflight_message(message).await?;
-        }
-        file.remove_queued_messages(&id).await?;
-        file.remove_all_inflight_messages(&id).await?;
-        sessions.insert(id, serde_json::to_value(&session).unwrap_or_default());
-        memory.store_session(session).await?;
-    }
-    file.flush_queue_writes().await;
-    Ok(sessions)
+/// What a file held.
+struct LoadedMessages {
+    state: BrokerState,
+    lines: usize,
+    damaged: usize,
 }
 
-/// Creates the folder with mode 0700.
-fn prepare(folder: &Path) -> io::Result<()> {
+fn open(folder: &Path) -> Result<(StoreFile, LoadedMessages), StoreUnusable> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(folder.join(LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Err(StoreUnusable::InUse),
+        Err(fs::TryLockError::Error(error)) => return Err(error.into()),
+    }
+    let messages = options.open(folder.join(MESSAGES))?;
+    let loaded = load(&messages)?;
+    if loaded.damaged > 0 && loaded.damaged == loaded.lines {
+        return Err(StoreUnusable::Damaged(format!("none of {} lines can be read", loaded.lines)));
+    }
+    let length = messages.metadata()?.len();
+    Ok((StoreFile { _lock: lock, messages, length, in_date: 0 }, loaded))
 }
 
-/// Tests whether the folder can be written to.
-async fn probe(folder: &Path) -> io::Result<()> {
-    let file = folder.join(PROBE);
-    blocking(move || {
-        let written = File::create(&file).and_then(|mut file| file.write_all(&[0; PROBE_SIZE]));
-        // After a failed write the file may be missing.
-        fs::remove_file(&file).ok();
-        written
-    })
-    .await
+fn load(messages: &File) -> io::Result<LoadedMessages> {
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let mut loaded = LoadedMessages { state: BrokerState::default(), lines: 0, damaged: 0 };
+    let mut reader = BufReader::new(messages);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        // A crash cuts off the last line.
+        if line.last() == Some(&b'\n') {
+            loaded.lines += 1;
+            match serde_json::from_slice(&line) {
+                Ok(record) => apply(record, &mut loaded.state, now, wall),
+                Err(_) => loaded.damaged += 1,
+            }
+        }
+        line.clear();
+    }
+    // It was read from the disk, so nothing of it is new.
+    loaded.state.take_unsaved();
+    Ok(loaded)
 }
 
 fn move_aside(folder: &Path, aside: &Path) -> io::Result<()> {
@@ -411,100 +353,173 @@ fn move_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     fs::rename(folder, aside)
 }
 
-/// Whether a broker, in this process or another, uses the folder: it locks this file while it runs.
+/// Whether a broker, in this process or another, uses the folder.
 pub(super) fn is_in_use(folder: &Path) -> bool {
-    let lock: PathBuf = folder.join(".lock");
-    File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
-}
-
-/// The library's error texts may have several lines.
-pub(super) fn first_line(error: &MqttError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    File::open(folder.join(LOCK))
+        .is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// Runs disk access on a thread of its own, so that a slow disk delays no command.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreUnusable> + Send + 'static,
+) -> Result<T, StoreUnusable> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|lost| Err(StoreUnusable::Unwritable(lost.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
-    use mqtt5::QoS;
-    use mqtt5::broker::MemoryBackend;
-    use mqtt5::broker::storage::{ClientSession, QueuedMessage};
-    use mqtt5::packet::publish::PublishPacket;
+    use rumqttc::mqttbytes::QoS;
+    use rumqttc::mqttbytes::v5::{Publish, PublishProperties, SubscribeFilter};
 
+    use super::super::message::BrokerMessage;
+    use super::super::state::Arrival;
     use super::*;
 
-    fn memory() -> Arc<DynamicStorage> {
-        Arc::new(DynamicStorage::Memory(MemoryBackend::new()))
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn opened(folder: &Path) -> BrokerStore {
+        BrokerStore::open(folder, &folder.with_extension("damaged"), Arc::default()).await.unwrap()
     }
 
-    async fn opened(folder: &Path) -> (BrokerStore, Arc<DynamicStorage>) {
-        let mut store = BrokerStore::open(folder, &folder.with_extension("damaged")).await.unwrap();
-        let memory = memory();
-        store.restore(&memory).await;
-        (store, memory)
+    fn publish(store: &BrokerStore, publish: Publish) {
+        let message = BrokerMessage::published(&publish, Instant::now()).unwrap();
+        store.lock().publish(None, message);
     }
 
-    /// Does what the broker does for a retained message.
-    async fn retain(store: &BrokerStore, memory: &DynamicStorage, topic: &str, payload: &str) {
-        let packet =
-            PublishPacket::new(topic, payload.as_bytes().to_vec(), QoS::AtLeastOnce).with_retain(true);
-        let cleared = payload.is_empty();
-        if cleared {
-            memory.remove_retained_message(topic).await.unwrap();
-        } else {
-            memory.store_retained_message(topic, RetainedMessage::new(packet.clone())).await.unwrap();
-        }
-        let event = RetainedSetEvent {
-            topic: topic.into(),
-            payload: packet.payload.clone(),
-            qos: packet.qos,
-            cleared,
+    fn retain(store: &BrokerStore, topic: &str, payload: &[u8]) {
+        let message = Publish::new(topic, QoS::AtLeastOnce, payload.to_vec(), None);
+        publish(store, Publish { retain: true, ..message });
+    }
+
+    /// A client that subscribes to `q` and is not connected any more.
+    fn sleeper(store: &BrokerStore) {
+        let now = Instant::now();
+        let arrival = Arrival {
+            client: Arc::from("sleeper"),
+            starts_clean: false,
+            expiry: LONG,
+            will: None,
+            max_packet_size: usize::MAX,
+            receive_max: 10,
         };
-        store.changes.on_retained_set(event).await;
+        let mut state = store.lock();
+        let ticket = state.connect(arrival, now).unwrap().ticket;
+        state.subscribe(ticket, &SubscribeFilter::new("q", QoS::AtLeastOnce), None, now).unwrap();
+        state.disconnect(ticket, true, None, now);
     }
 
-    async fn retained(memory: &DynamicStorage) -> Vec<(String, String)> {
-        let mut all: Vec<_> = memory.get_retained_messages("#").await.unwrap();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all.into_iter().map(|(topic, message)| (topic, String::from_utf8(message.payload).unwrap())).collect()
+    fn waiting(store: &BrokerStore) -> Vec<Vec<u8>> {
+        let state = store.lock();
+        let sessions = state.lasting_sessions().flat_map(|session| session.undelivered());
+        sessions.map(|waiting| waiting.message.payload.to_vec()).collect()
+    }
+
+    fn retained(store: &BrokerStore) -> Vec<(String, Vec<u8>)> {
+        let state = store.lock();
+        state.all_retained().map(|it| (it.topic.to_string(), it.payload.to_vec())).collect()
+    }
+
+    fn pair(topic: &str, payload: &[u8]) -> (String, Vec<u8>) {
+        (topic.to_owned(), payload.to_vec())
     }
 
     #[tokio::test]
-    async fn messages_sessions_and_queued_messages_survive_a_restart_and_cleared_messages_do_not() {
+    async fn messages_sessions_and_waiting_messages_survive_a_restart_and_cleared_messages_do_not() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("broker");
-        let (store, memory) = opened(&folder).await;
-        retain(&store, &memory, "a", "1").await;
-        retain(&store, &memory, "a", "2").await;
-        retain(&store, &memory, "b", "1").await;
-        retain(&store, &memory, "b", "").await;
-        memory.store_session(ClientSession::new("sleeper", true, Some(3600))).await.unwrap();
-        let packet = PublishPacket::new("q", b"later".to_vec(), QoS::AtLeastOnce);
-        let queued = QueuedMessage::new(packet, "sleeper".to_owned(), QoS::AtLeastOnce, None);
-        memory.queue_message(queued).await.unwrap();
-        assert_eq!(retained(&memory).await, [], "the broker has its own copy");
+        let store = opened(&folder).await;
+        retain(&store, "a", b"1");
+        retain(&store, "a", b"2");
+        retain(&store, "b", b"1");
+        retain(&store, "b", b"");
+        retain(&store, "bytes", b"\xff\x00");
+        sleeper(&store);
+        publish(&store, Publish::new("q", QoS::AtLeastOnce, "later", None));
         assert!(is_in_use(&folder));
         store.spawn_writer().stop().await;
         assert!(!is_in_use(&folder));
 
-        let (store, memory) = opened(&folder).await;
-        assert_eq!(retained(&memory).await, [("a".to_owned(), "2".to_owned())]);
-        assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
-        assert_eq!(memory.get_queued_messages("sleeper").await.unwrap().len(), 1);
-        // The client receives its message, then the process crashes: nothing is written at the end.
-        memory.remove_queued_messages("sleeper").await.unwrap();
+        let store = opened(&folder).await;
+        assert_eq!(retained(&store), [pair("a", b"2"), pair("bytes", b"\xff\x00")]);
+        assert_eq!(waiting(&store), [b"later"]);
+        // The process crashes: a message that waited is not delivered a second time.
         drop(store);
-        let (mut store, memory) = opened(&folder).await;
-        assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
-        assert_eq!(memory.get_queued_messages("sleeper").await.unwrap().len(), 0, "not delivered twice");
-        memory.remove_session("sleeper").await.unwrap();
-        assert!(store.write(false).await);
+        let mut store = opened(&folder).await;
+        assert_eq!(retained(&store).len(), 2);
+        assert_eq!(store.lock().lasting_sessions().count(), 1);
+        assert_eq!(waiting(&store).len(), 0);
+        publish(&store, Publish::new("q", QoS::AtLeastOnce, "it still subscribes", None));
+        assert_eq!(waiting(&store).len(), 1);
+        let later = Instant::now() + LONG;
+        store.lock().expire(later);
+        assert!(store.try_to_write(false).await.is_ok());
         drop(store);
-        let (_store, memory) = opened(&folder).await;
-        assert_eq!(memory.session_client_ids().await.unwrap(), [""; 0]);
+        assert_eq!(opened(&folder).await.lock().lasting_sessions().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_keeps_its_properties_and_its_end() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        let mut store = opened(&folder).await;
+        let properties = PublishProperties {
+            payload_format_indicator: Some(1),
+            message_expiry_interval: Some(1000),
+            response_topic: Some("r".to_owned()),
+            correlation_data: Some(bytes::Bytes::from_static(b"\xfe")),
+            user_properties: vec![("k".to_owned(), "v".to_owned())],
+            content_type: Some("application/json".to_owned()),
+            ..PublishProperties::default()
+        };
+        let message = Publish::new("a", QoS::ExactlyOnce, "1", Some(properties));
+        publish(&store, Publish { retain: true, ..message });
+        let before = store.lock().retained("a").unwrap().clone();
+        store.try_to_write(false).await.unwrap();
+        drop(store);
+        let store = opened(&folder).await;
+        let after = store.lock().retained("a").unwrap().clone();
+        assert_eq!(BrokerMessage { expires: before.expires, ..(*after).clone() }, *before);
+        let end = after.expires.unwrap();
+        let apart = before.expires.unwrap().max(end) - before.expires.unwrap().min(end);
+        assert!(apart <= Duration::from_secs(2), "{apart:?}: the file has whole seconds");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_cut_off_or_damaged_costs_no_other() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        let mut store = opened(&folder).await;
+        for topic in ["a", "b", "c"] {
+            retain(&store, topic, b"1");
+            store.try_to_write(false).await.unwrap();
+        }
+        drop(store);
+        let file = folder.join(MESSAGES);
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 5]).unwrap();
+        let mut store = opened(&folder).await;
+        assert_eq!(retained(&store), [pair("a", b"1"), pair("b", b"1")]);
+        // What follows a line that was cut off is not lost with it.
+        retain(&store, "d", b"1");
+        store.try_to_write(false).await.unwrap();
+        drop(store);
+        let mut lines = fs::read(&file).unwrap();
+        lines[3] = 0xff;
+        fs::write(&file, lines).unwrap();
+        assert_eq!(retained(&opened(&folder).await), [pair("b", b"1"), pair("d", b"1")]);
+        assert!(!folder.with_extension("damaged").exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_which_nothing_can_be_read_is_moved_aside() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(MESSAGES), "not\nours\n").unwrap();
+        let store = opened(&folder).await;
+        assert_eq!(retained(&store), []);
+        assert_eq!(fs::read(folder.with_extension("damaged").join(MESSAGES)).unwrap(), b"not\nours\n");
     }
 
     #[tokio::test]
@@ -514,64 +529,54 @@ mod tests {
         // A state directory that is a file can neither hold a folder nor be moved aside.
         fs::write(&state_dir, "").unwrap();
         let folder = state_dir.join("broker");
-        let (mut store, memory) = opened(&folder).await;
-        retain(&store, &memory, "a", "1").await;
-        assert!(!store.write(false).await);
-        retain(&store, &memory, "a", "2").await;
-        assert!(!store.write(false).await);
+        let mut store = opened(&folder).await;
+        retain(&store, "a", b"1");
+        assert!(store.try_to_write(false).await.is_err());
+        retain(&store, "a", b"2");
+        assert!(store.try_to_write(false).await.is_err());
         fs::remove_file(&state_dir).unwrap();
-        assert!(store.write(false).await);
-
-        // The folder for retained messages cannot be used for a while, with the store open.
-        let messages = folder.join(RETAINED);
-        fs::rename(&messages, folder.join("elsewhere")).unwrap();
-        fs::write(&messages, "").unwrap();
-        retain(&store, &memory, "b", "1").await;
-        retain(&store, &memory, "c", "1").await;
-        assert!(!store.write(false).await);
-        retain(&store, &memory, "b", "2").await;
-        fs::remove_file(&messages).unwrap();
-        fs::rename(folder.join("elsewhere"), &messages).unwrap();
-        assert!(store.write(false).await);
+        store.try_to_write(false).await.unwrap();
+        retain(&store, "b", b"1");
+        store.try_to_write(false).await.unwrap();
         drop(store);
-        let (_store, memory) = opened(&folder).await;
-        let pair = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned());
-        assert_eq!(retained(&memory).await, [pair("a", "2"), pair("b", "2"), pair("c", "1")]);
+        assert_eq!(retained(&opened(&folder).await), [pair("a", b"2"), pair("b", b"1")]);
     }
 
     #[tokio::test]
-    async fn a_topic_that_is_too_long_for_a_file_name_does_not_stop_other_writes() {
+    async fn a_new_file_that_cannot_be_written_leaves_the_old_one_and_is_tried_again() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("broker");
-        let (mut store, memory) = opened(&folder).await;
-        let long = "a".repeat(300);
-        retain(&store, &memory, &long, "1").await;
-        retain(&store, &memory, "b", "1").await;
-        memory.store_session(ClientSession::new("sleeper", true, Some(3600))).await.unwrap();
-        let WriteError { why, remedy } = store.try_to_write(false).await.unwrap_err();
-        assert!(why.starts_with(&format!("the message at {}", &long[..MAX_SHOWN])), "{why}");
-        assert!(why.len() < 250 && remedy.contains("shorter topic"), "{why}: {remedy}");
-        assert!(!store.write(false).await, "it waits on");
-        // A cleared message needs no file.
-        retain(&store, &memory, &long, "").await;
-        assert!(store.write(false).await);
+        let mut store = opened(&folder).await;
+        retain(&store, "a", b"1");
+        store.try_to_write(false).await.unwrap();
+        // A folder in the place of the new file.
+        fs::create_dir(folder.join(NEW_MESSAGES)).unwrap();
+        store.lock().put_back(Unsaved { everything: true, ..Unsaved::default() });
+        retain(&store, "b", b"1");
+        assert!(store.try_to_write(false).await.is_err());
+        let old = fs::read_to_string(folder.join(MESSAGES)).unwrap();
+        assert!(old.contains("\"a\"") && !old.contains("\"b\""), "{old}");
+        fs::remove_dir(folder.join(NEW_MESSAGES)).unwrap();
+        store.try_to_write(false).await.unwrap();
         drop(store);
-        let (_store, memory) = opened(&folder).await;
-        assert_eq!(retained(&memory).await, [("b".to_owned(), "1".to_owned())]);
-        assert_eq!(memory.session_client_ids().await.unwrap(), ["sleeper"]);
+        assert_eq!(retained(&opened(&folder).await), [pair("a", b"1"), pair("b", b"1")]);
     }
 
     #[tokio::test]
-    async fn the_number_of_waiting_changes_is_bounded() {
+    async fn a_file_that_is_mostly_out_of_date_is_written_anew() {
         let home = tempfile::tempdir().unwrap();
-        let (store, memory) = opened(&home.path().join("broker")).await;
-        for number in 0..MAX_RETAINED {
-            retain(&store, &memory, &number.to_string(), "").await;
+        let folder = home.path().join("broker");
+        let mut store = opened(&folder).await;
+        let payload = [b'x'; 100_000];
+        let length = || fs::metadata(folder.join(MESSAGES)).unwrap().len();
+        let mut longest = 0;
+        for _ in 0..40 {
+            retain(&store, "a", &payload);
+            store.try_to_write(false).await.unwrap();
+            longest = longest.max(length());
         }
-        retain(&store, &memory, "one more", "1").await;
-        retain(&store, &memory, "0", "newer").await;
-        let waiting = store.changes.lock();
-        assert_eq!(waiting.len(), MAX_RETAINED);
-        assert!(waiting["0"].is_some(), "a waiting change is still updated");
+        assert!(longest > SMALL && longest < 2 * SMALL, "{longest}");
+        drop(store);
+        assert_eq!(retained(&opened(&folder).await), [pair("a", &payload)]);
     }
 }

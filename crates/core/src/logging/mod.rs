@@ -34,8 +34,6 @@ pub use repeated::Repeated;
 /// The targets of our own crates begin with it, as `hs100d::daemon` and `hs100d_transport::lan`; all others are libraries'.
 /// The same holds in `$RUST_LOG`: a target there stands for all that begin with it.
 const OURS: &str = "hs100d";
-/// Here the embedded broker's library reports each session that it cannot write.
-const SESSION_LOG: &str = "mqtt5::broker::storage::session_log";
 
 /// The priorities in the journal, as other services use them.
 const PRIORITIES: PriorityMappings = PriorityMappings {
@@ -85,9 +83,7 @@ fn filter(options: LogOptions<'_>) -> (Targets, Option<String>) {
         1 => (LevelFilter::DEBUG, LevelFilter::WARN),
         2.. => (LevelFilter::TRACE, LevelFilter::INFO),
     };
-    // `mqtt::broker::store` reports in one line what the broker cannot write, with the remedy.
-    let quiet = if options.verbosity >= 2 { others } else { LevelFilter::OFF };
-    let default = Targets::new().with_default(others).with_target(OURS, ours).with_target(SESSION_LOG, quiet);
+    let default = Targets::new().with_default(others).with_target(OURS, ours);
     match options.rust_log.map(str::parse::<Targets>) {
         None => (default, None),
         Some(Ok(targets)) => (targets, None),
@@ -95,8 +91,7 @@ fn filter(options: LogOptions<'_>) -> (Targets, Option<String>) {
     }
 }
 
-/// Throttles the warnings of libraries: on a full disk the embedded broker logs one for each message, and without a free
-/// file descriptor as fast as it can.
+/// Throttles the warnings of libraries: without a free file descriptor some log one as fast as they can.
 #[derive(Debug, Default)]
 struct LibraryThrottle(Mutex<HashMap<Identifier, Repeated>>);
 
@@ -145,8 +140,7 @@ mod tests {
             for target in TARGETS {
                 assert_eq!(level_of(options, target), Some(ours), "{target}");
             }
-            assert_eq!(level_of(options, "mqtt5::broker"), Some(others));
-            assert_eq!(level_of(options, SESSION_LOG), Some(others).filter(|_| verbosity > 1));
+            assert_eq!(level_of(options, "rumqttc::eventloop"), Some(others));
         }
     }
 
@@ -156,7 +150,7 @@ mod tests {
         for target in TARGETS {
             assert_eq!(level_of(good, target), Some(Level::TRACE), "{target}");
         }
-        assert_eq!(level_of(good, "mqtt5"), Some(Level::WARN));
+        assert_eq!(level_of(good, "rumqttc"), Some(Level::WARN));
         let part =
             LogOptions { rust_log: Some("hs100d=info,hs100d_transport::lan=debug"), ..LogOptions::default() };
         assert_eq!(level_of(part, "hs100d_transport::lan::xor"), Some(Level::DEBUG));
@@ -184,10 +178,10 @@ mod tests {
         let passed = |target, level, second| {
             throttle.admits(&line(target, level), start + Duration::from_secs(second))
         };
-        let logged: Vec<u64> = (0..200).filter(|&second| passed("mqtt5", Level::ERROR, second)).collect();
+        let logged: Vec<u64> = (0..200).filter(|&second| passed("rumqttc", Level::ERROR, second)).collect();
         assert_eq!(logged, [0, 60, 180]);
         assert!(
-            (0..200).all(|second| passed("mqtt5", Level::DEBUG, second)),
+            (0..200).all(|second| passed("rumqttc", Level::DEBUG, second)),
             "debug lines are not throttled"
         );
         assert!(

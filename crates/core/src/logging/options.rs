@@ -5,7 +5,7 @@
 pub struct LogOptions<'a> {
     /// The number of `-v` minus the number of `-q`.
     pub verbosity: i8,
-    /// `$RUST_LOG`, such as `hs100d=debug,mqtt5=info`. Replaces the verbosity.
+    /// `$RUST_LOG`, such as `hs100d=debug,rumqttc=info`. Replaces the verbosity.
     pub rust_log: Option<&'a str>,
     /// `$JOURNAL_STREAM`: `device:inode` of the stream that systemd connected to the journal.
     pub journal_stream: Option<&'a str>,

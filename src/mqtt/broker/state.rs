@@ -1,0 +1,885 @@
+//! All that the broker knows: sessions, subscriptions and retained messages. A value without a socket; `now` is an argument.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rumqttc::mqttbytes::v5::{DisconnectReasonCode, Packet, RetainForwardRule, SubscribeFilter};
+use rumqttc::mqttbytes::{QoS, qos};
+use tokio::sync::Notify;
+
+use super::filters::{Filter, SubscriptionTree, Terms};
+use super::message::BrokerMessage;
+use super::retained::{MAX_RETAINED, RetainedMessages};
+use super::session::{Attached, ClientSession, Testament, WaitingMessage};
+use crate::model::shown;
+
+/// Enough for a home. Together with the connections to plugs they fit into the 1024 files that a process may usually open.
+pub(super) const MAX_CLIENTS: usize = 128;
+/// The most sessions of clients that are not connected.
+const MAX_SESSIONS: usize = 1000;
+/// The longest time that a session outlives its connection.
+const MAX_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// The most subscriptions of a client; Home Assistant has one for each entity.
+const MAX_SUBSCRIPTIONS: usize = 100_000;
+/// The length of all filters of a client, in bytes.
+const MAX_SUBSCRIPTIONS_SIZE: usize = 16 * 1024 * 1024;
+/// The most characters of a client's id that the log shows.
+const MAX_SHOWN: usize = 60;
+
+/// A client that wants to connect.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) client: Arc<str>,
+    pub(super) starts_clean: bool,
+    /// How long the session outlives the connection; cut to the longest that there is.
+    pub(super) expiry: Duration,
+    pub(super) will: Option<Testament>,
+    pub(super) max_packet_size: usize,
+    pub(super) receive_max: usize,
+}
+
+/// A connection, for its task.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) ticket: Ticket,
+    /// Rings when there is something to send, or the connection has to end.
+    pub(super) wake: Arc<Notify>,
+    /// The client's session was there already.
+    pub(super) is_resumed: bool,
+    /// How long the session outlives the connection.
+    pub(super) expiry: Duration,
+}
+
+/// Names a session, and one connection of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    session: u64,
+    connection: u64,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// Somebody subscribes to its topic.
+    Delivered,
+    /// Nobody does.
+    NoSubscriber,
+    /// It should have been retained, and there is no room. Subscribers have it.
+    NotRetained,
+}
+
+/// What has changed since it was written. Bounded: beyond the bound everything is written anew.
+#[derive(Debug, Default)]
+pub(super) struct Unsaved {
+    pub(super) topics: BTreeSet<Arc<str>>,
+    pub(super) clients: BTreeSet<Arc<str>>,
+    pub(super) everything: bool,
+}
+
+/// The value.
+#[derive(Debug, Default)]
+pub(super) struct BrokerState {
+    by_client: HashMap<Arc<str>, u64>,
+    sessions: HashMap<u64, ClientSession>,
+    subscriptions: SubscriptionTree,
+    retained: RetainedMessages,
+    unsaved: Unsaved,
+    /// Clients of whose sessions the store has a record, or will have one.
+    saved_clients: HashSet<Arc<str>>,
+    connected: usize,
+    last_number: u64,
+    /// Rings when something changed that the store has not written.
+    pub(super) changed: Arc<Notify>,
+    /// Rings when something is due earlier than before.
+    pub(super) due: Arc<Notify>,
+}
+
+impl BrokerState {
+    /// How many clients are connected.
+    pub(super) fn connected(&self) -> usize {
+        self.connected
+    }
+
+    /// A client connects. An earlier connection of it ends (MQTT 5.0, section 3.1.4). `None`: there are too many clients.
+    pub(super) fn connect(&mut self, arrival: Arrival, now: Instant) -> Option<Admitted> {
+        let known = self.by_client.get(&arrival.client).copied();
+        let is_connected =
+            known.and_then(|it| self.sessions.get(&it)).is_some_and(|it| it.attached.is_some());
+        if self.connected >= MAX_CLIENTS && !is_connected {
+            return None;
+        }
+        if let Some(number) = known {
+            self.replace_connection(number, arrival.starts_clean, now);
+        }
+        let kept = self.by_client.get(&arrival.client).copied();
+        let number = kept.unwrap_or_else(|| self.create(&arrival.client));
+        let connection = self.next_number();
+        let session = self.sessions.get_mut(&number)?;
+        let wake = Arc::new(Notify::new());
+        session.expiry = arrival.expiry.min(MAX_EXPIRY);
+        session.will = arrival.will;
+        session.attach(Attached {
+            number: connection,
+            wake: Arc::clone(&wake),
+            ends: None,
+            max_packet_size: arrival.max_packet_size,
+            receive_max: arrival.receive_max,
+        });
+        // What is queued waits for no ring.
+        wake.notify_one();
+        let expiry = session.expiry;
+        self.connected += 1;
+        self.client_changed(&arrival.client);
+        let ticket = Ticket { session: number, connection };
+        Some(Admitted { ticket, wake, is_resumed: kept.is_some(), expiry })
+    }
+
+    /// A connection has ended. `expiry` is a new one from the client's DISCONNECT.
+    pub(super) fn disconnect(
+        &mut self,
+        ticket: Ticket,
+        keeps_will: bool,
+        expiry: Option<Duration>,
+        now: Instant,
+    ) {
+        let Some(session) = self.attached(ticket) else { return };
+        if let Some(expiry) = expiry {
+            session.expiry = expiry.min(MAX_EXPIRY);
+        }
+        if !keeps_will {
+            session.will = None;
+        }
+        self.detach(ticket.session, now);
+    }
+
+    /// The next packets for a connection, at most `most`; `Err` if it has to end.
+    pub(super) fn take(
+        &mut self,
+        ticket: Ticket,
+        most: usize,
+        now: Instant,
+    ) -> Result<Vec<Packet>, DisconnectReasonCode> {
+        let session = self.attached(ticket).ok_or(DisconnectReasonCode::SessionTakenOver)?;
+        match session.attached.as_ref().and_then(|it| it.ends) {
+            Some(reason) => Err(reason),
+            None => Ok(session.take(most, now)),
+        }
+    }
+
+    /// The session of a connection that has not ended.
+    pub(super) fn attached(&mut self, ticket: Ticket) -> Option<&mut ClientSession> {
+        let session = self.sessions.get_mut(&ticket.session)?;
+        let is_current = session.attached.as_ref().is_some_and(|it| it.number == ticket.connection);
+        is_current.then_some(session)
+    }
+
+    /// Delivers a message to its subscribers, and keeps it if it is to be retained.
+    pub(super) fn publish(&mut self, from: Option<Ticket>, message: BrokerMessage) -> Routed {
+        let from = from.map(|it| it.session);
+        let message = Arc::new(message);
+        let is_kept = !message.retain || self.retained.set(&message);
+        if message.retain && is_kept {
+            self.topic_changed(&message.topic);
+        }
+        // One message for a client, however many of its filters match (section 3.3.4).
+        let mut receivers: HashMap<u64, (u8, bool, Vec<usize>)> = HashMap::new();
+        self.subscriptions.each_match(&message.topic, |client, terms| {
+            if terms.no_local && from == Some(client) {
+                return;
+            }
+            let (qos, keeps_retain, identifiers) = receivers.entry(client).or_default();
+            *qos = terms.qos.max(*qos);
+            *keeps_retain |= terms.keeps_retain;
+            identifiers.extend(terms.identifier);
+        });
+        let is_delivered = !receivers.is_empty();
+        for (client, (most, keeps_retain, identifiers)) in receivers {
+            let retain = message.retain && keeps_retain;
+            self.deliver(client, &message, most, retain, identifiers);
+        }
+        match (is_kept, is_delivered) {
+            (false, _) => Routed::NotRetained,
+            (true, true) => Routed::Delivered,
+            (true, false) => Routed::NoSubscriber,
+        }
+    }
+
+    /// Adds a subscription, and delivers the retained messages that it asks for. `None` if the filter is not valid, and
+    /// `Some(false)` if the client has too many.
+    pub(super) fn subscribe(
+        &mut self,
+        ticket: Ticket,
+        wanted: &SubscribeFilter,
+        identifier: Option<usize>,
+        now: Instant,
+    ) -> Option<bool> {
+        let filter = Filter::parse(&wanted.path)?;
+        // A shared subscription receives what a client publishes itself (section 3.8.3.1).
+        if filter.share.is_some() && wanted.nolocal {
+            return None;
+        }
+        let terms = Terms {
+            qos: wanted.qos as u8,
+            no_local: wanted.nolocal,
+            keeps_retain: wanted.preserve_retain,
+            identifier,
+        };
+        let session = self.attached(ticket)?;
+        let is_new = !session.subscriptions.contains_key(&*wanted.path);
+        let size = session.subscriptions_size + wanted.path.len();
+        if is_new && (session.subscriptions.len() >= MAX_SUBSCRIPTIONS || size > MAX_SUBSCRIPTIONS_SIZE) {
+            return Some(false);
+        }
+        if is_new {
+            session.subscriptions_size = size;
+        }
+        session.subscriptions.insert(Box::from(&*wanted.path), terms);
+        let client = Arc::clone(&session.client);
+        self.subscriptions.insert(ticket.session, filter, terms);
+        self.client_changed(&client);
+        let wants_retained = match wanted.retain_forward_rule {
+            RetainForwardRule::OnEverySubscribe => true,
+            RetainForwardRule::OnNewSubscribe => is_new,
+            RetainForwardRule::Never => false,
+        };
+        // A shared subscription receives none (section 4.8.2).
+        if wants_retained && filter.share.is_none() {
+            let kept: Vec<_> = self.retained.matching(filter, now).map(Arc::clone).collect();
+            for message in kept {
+                let identifiers = identifier.into_iter().collect();
+                self.deliver(ticket.session, &message, terms.qos, true, identifiers);
+            }
+        }
+        Some(true)
+    }
+
+    /// Removes a subscription. `None` if the filter is not valid, and `Some(false)` if there was none.
+    pub(super) fn unsubscribe(&mut self, ticket: Ticket, path: &str) -> Option<bool> {
+        let filter = Filter::parse(path)?;
+        let session = self.attached(ticket)?;
+        if session.subscriptions.remove(path).is_none() {
+            return Some(false);
+        }
+        session.subscriptions_size -= path.len();
+        let client = Arc::clone(&session.client);
+        self.subscriptions.remove(ticket.session, filter);
+        self.client_changed(&client);
+        Some(true)
+    }
+
+    /// When [`BrokerState::expire`] has something to do next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.sessions.values().flat_map(|session| [session.ends_at, session.will_at]).flatten().min()
+    }
+
+    /// Publishes last wills whose delay is over, and ends the sessions that nobody came back to.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let numbers = |wanted: &dyn Fn(&ClientSession) -> bool, sessions: &HashMap<u64, ClientSession>| {
+            let found = sessions.iter().filter(|(_, session)| wanted(session));
+            found.map(|(number, _)| *number).collect::<Vec<_>>()
+        };
+        for number in numbers(&|it| is_due(it.will_at), &self.sessions) {
+            self.publish_will(number, now);
+        }
+        for number in numbers(&|it| is_due(it.ends_at), &self.sessions) {
+            self.end(number, now);
+        }
+    }
+
+    /// Removes retained messages that have expired.
+    pub(super) fn expire_retained(&mut self, now: Instant) {
+        for topic in self.retained.remove_expired(now) {
+            self.topic_changed(&topic);
+        }
+    }
+
+    /// What has changed, for the store; from now on counted anew.
+    pub(super) fn take_unsaved(&mut self) -> Unsaved {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// What could not be written.
+    pub(super) fn put_back(&mut self, unsaved: Unsaved) {
+        self.unsaved.topics.extend(unsaved.topics);
+        self.unsaved.clients.extend(unsaved.clients);
+        self.unsaved.everything |= unsaved.everything;
+        self.bound_unsaved();
+    }
+
+    /// The retained message of a topic.
+    pub(super) fn retained(&self, topic: &str) -> Option<&Arc<BrokerMessage>> {
+        self.retained.get(topic)
+    }
+
+    /// All retained messages.
+    pub(super) fn all_retained(&self) -> impl Iterator<Item = &Arc<BrokerMessage>> {
+        self.retained.all()
+    }
+
+    /// A client's session, if it outlives the connection.
+    pub(super) fn lasting_session(&self, client: &str) -> Option<&ClientSession> {
+        let session = self.sessions.get(self.by_client.get(client)?)?;
+        (!session.expiry.is_zero()).then_some(session)
+    }
+
+    /// All sessions that outlive their connection.
+    pub(super) fn lasting_sessions(&self) -> impl Iterator<Item = &ClientSession> {
+        self.sessions.values().filter(|session| !session.expiry.is_zero())
+    }
+
+    /// From the store: a retained message.
+    pub(super) fn restore_retained(&mut self, message: BrokerMessage) {
+        // The store holds no more than there was room for.
+        self.retained.set(&Arc::new(message));
+    }
+
+    /// From the store: a session that is not connected, in place of an earlier record of it.
+    pub(super) fn restore_session(
+        &mut self,
+        client: Arc<str>,
+        expiry: Duration,
+        subscriptions: Vec<(String, Terms)>,
+        now: Instant,
+    ) {
+        self.restore_end(&client);
+        self.saved_clients.insert(Arc::clone(&client));
+        let number = self.create(&client);
+        for (path, terms) in subscriptions {
+            let Some(filter) = Filter::parse(&path) else { continue };
+            self.subscriptions.insert(number, filter, terms);
+            if let Some(session) = self.sessions.get_mut(&number) {
+                session.subscriptions_size += path.len();
+                session.subscriptions.insert(path.into_boxed_str(), terms);
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.expiry = expiry.min(MAX_EXPIRY);
+            session.ends_at = Some(now + session.expiry);
+        }
+    }
+
+    /// From the store: a session has ended.
+    pub(super) fn restore_end(&mut self, client: &str) {
+        self.saved_clients.remove(client);
+        if let Some(number) = self.by_client.get(client).copied() {
+            self.forget(number);
+        }
+    }
+
+    /// From the store: a message that waits for a client.
+    pub(super) fn restore_waiting(&mut self, client: &str, waiting: WaitingMessage) {
+        let number = self.by_client.get(client);
+        if let Some(session) = number.and_then(|number| self.sessions.get_mut(number)) {
+            session.enqueue(waiting);
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn create(&mut self, client: &Arc<str>) -> u64 {
+        let number = self.next_number();
+        self.by_client.insert(Arc::clone(client), number);
+        self.sessions.insert(number, ClientSession::new(Arc::clone(client), Duration::ZERO));
+        number
+    }
+
+    /// A client connects that has a session: its earlier connection ends, and the session too if it wants none.
+    fn replace_connection(&mut self, number: u64, starts_clean: bool, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&number)
+            && session.attached.is_some()
+        {
+            session.close(DisconnectReasonCode::SessionTakenOver);
+            self.detach(number, now);
+        }
+        let is_over = self.sessions.get(&number).is_some_and(|it| it.ends_at.is_some_and(|at| at <= now));
+        if starts_clean || is_over {
+            self.end(number, now);
+        }
+    }
+
+    fn detach(&mut self, number: u64, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        session.detach(now);
+        self.connected -= 1;
+        let client = Arc::clone(&session.client);
+        let delay = session.will.as_ref().map(|will| will.delay.min(session.expiry));
+        session.will_at = delay.map(|delay| now + delay);
+        let ends_now = session.expiry.is_zero();
+        if delay.is_some_and(|delay| delay.is_zero()) {
+            self.publish_will(number, now);
+        }
+        if ends_now {
+            self.end(number, now);
+        } else {
+            self.client_changed(&client);
+            self.bound_sessions(now);
+        }
+        self.due.notify_one();
+    }
+
+    fn publish_will(&mut self, number: u64, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        session.will_at = None;
+        let Some(Testament { mut message, expiry, .. }) = session.will.take() else { return };
+        message.expires = expiry.map(|expiry| now + expiry);
+        self.publish(None, message);
+    }
+
+    /// A session is over, and with it the delay of its last will.
+    fn end(&mut self, number: u64, now: Instant) {
+        let Some(session) = self.sessions.get(&number) else { return };
+        let client = Arc::clone(&session.client);
+        if session.will_at.is_some() {
+            self.publish_will(number, now);
+        }
+        self.forget(number);
+        self.client_changed(&client);
+    }
+
+    fn forget(&mut self, number: u64) {
+        let Some(session) = self.sessions.remove(&number) else { return };
+        self.by_client.remove(&session.client);
+        for path in session.subscriptions.keys() {
+            if let Some(filter) = Filter::parse(path) {
+                self.subscriptions.remove(number, filter);
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        client: u64,
+        message: &Arc<BrokerMessage>,
+        most: u8,
+        retain: bool,
+        identifiers: Vec<usize>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        // Both are 0, 1 or 2.
+        let qos = qos(most.min(message.qos as u8)).unwrap_or(QoS::AtMostOnce);
+        let waiting = WaitingMessage { message: Arc::clone(message), qos, retain, identifiers };
+        if session.enqueue(waiting).is_some() {
+            tracing::warn!(
+                "the embedded broker drops messages for the client {}: it does not read as fast as they come; restart \
+                 that client, or let it subscribe to fewer topics",
+                shown(&session.client, MAX_SHOWN)
+            );
+        }
+    }
+
+    /// Ends the session that would end first, where too many wait for their client.
+    fn bound_sessions(&mut self, now: Instant) {
+        if self.sessions.len() - self.connected <= MAX_SESSIONS {
+            return;
+        }
+        let first =
+            self.sessions.iter().filter(|(_, it)| it.attached.is_none()).min_by_key(|(_, it)| it.ends_at);
+        if let Some(number) = first.map(|(number, _)| *number) {
+            self.end(number, now);
+        }
+    }
+
+    fn topic_changed(&mut self, topic: &Arc<str>) {
+        self.unsaved.topics.insert(Arc::clone(topic));
+        self.bound_unsaved();
+        self.changed.notify_one();
+    }
+
+    /// A session that ends with its connection concerns the store only if it once was another.
+    fn client_changed(&mut self, client: &Arc<str>) {
+        if self.lasting_session(client).is_some() {
+            self.saved_clients.insert(Arc::clone(client));
+        } else if !self.saved_clients.remove(client) {
+            return;
+        }
+        self.unsaved.clients.insert(Arc::clone(client));
+        self.bound_unsaved();
+        self.changed.notify_one();
+    }
+
+    /// Clients must not fill the memory while nothing can be written.
+    fn bound_unsaved(&mut self) {
+        if self.unsaved.everything || self.unsaved.topics.len() + self.unsaved.clients.len() > MAX_RETAINED {
+            self.unsaved = Unsaved { everything: true, ..Unsaved::default() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::mqttbytes::v5::Publish;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    /// A broker and its clock.
+    struct Desk {
+        state: BrokerState,
+        now: Instant,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            Self { state: BrokerState::default(), now: Instant::now() }
+        }
+
+        fn arrival(client: &str, expiry: Duration) -> Arrival {
+            Arrival {
+                client: Arc::from(client),
+                starts_clean: false,
+                expiry,
+                will: None,
+                max_packet_size: usize::MAX,
+                receive_max: usize::from(u16::MAX),
+            }
+        }
+
+        fn connects(&mut self, arrival: Arrival) -> Admitted {
+            self.state.connect(arrival, self.now).unwrap()
+        }
+
+        fn joins(&mut self, client: &str, filters: &[&str]) -> Ticket {
+            let ticket = self.connects(Self::arrival(client, Duration::ZERO)).ticket;
+            for filter in filters {
+                self.subscribes(ticket, SubscribeFilter::new(*filter, QoS::AtLeastOnce));
+            }
+            ticket
+        }
+
+        fn subscribes(&mut self, ticket: Ticket, filter: SubscribeFilter) {
+            assert_eq!(self.state.subscribe(ticket, &filter, None, self.now), Some(true));
+        }
+
+        fn publishes(&mut self, publish: Publish) -> Routed {
+            self.state.publish(None, BrokerMessage::published(&publish, self.now).unwrap())
+        }
+
+        fn loses(&mut self, ticket: Ticket) {
+            self.state.disconnect(ticket, true, None, self.now);
+        }
+
+        fn leaves(&mut self, ticket: Ticket) {
+            self.state.disconnect(ticket, false, None, self.now);
+        }
+
+        fn passes(&mut self, time: Duration) {
+            self.now += time;
+            self.state.expire(self.now);
+        }
+
+        /// What a client is sent, as `topic=payload`, with a `*` if it is retained and `!` if it is sent again.
+        fn receives(&mut self, ticket: Ticket) -> Vec<String> {
+            let packets = self.state.take(ticket, usize::MAX, self.now).unwrap();
+            let shown = packets.into_iter().map(|packet| match packet {
+                Packet::Publish(publish) => {
+                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                    let marks = [(publish.retain, "*"), (publish.dup, "!")];
+                    let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+                    format!("{}={}{marks}", text(&publish.topic), text(&publish.payload))
+                }
+                other => format!("{other:?}"),
+            });
+            shown.collect()
+        }
+    }
+
+    fn message(topic: &str, payload: &str) -> Publish {
+        Publish::new(topic, QoS::AtLeastOnce, payload.to_owned(), None)
+    }
+
+    fn retained(topic: &str, payload: &str) -> Publish {
+        Publish { retain: true, ..message(topic, payload) }
+    }
+
+    fn will(topic: &str, delay: Duration) -> Option<Testament> {
+        let message = BrokerMessage::published(&message(topic, "gone"), Instant::now()).unwrap();
+        Some(Testament { message, delay, expiry: None })
+    }
+
+    #[test]
+    fn a_message_reaches_each_subscriber_once_and_the_others_not() {
+        let mut desk = Desk::new();
+        let both = desk.joins("both", &["a/+", "a/#"]);
+        let one = desk.joins("one", &["a/b"]);
+        let none = desk.joins("none", &["b"]);
+        assert_eq!(desk.publishes(message("a/b", "1")), Routed::Delivered);
+        assert_eq!(desk.publishes(message("c", "1")), Routed::NoSubscriber);
+        assert_eq!(desk.receives(both), ["a/b=1"]);
+        assert_eq!(desk.receives(one), ["a/b=1"]);
+        assert_eq!(desk.receives(none), [""; 0]);
+        assert_eq!(desk.state.unsubscribe(one, "a/b"), Some(true));
+        assert_eq!(desk.state.unsubscribe(one, "a/b"), Some(false));
+        assert_eq!(desk.state.unsubscribe(one, "a#"), None);
+        desk.publishes(message("a/b", "2"));
+        assert_eq!(desk.receives(one), [""; 0]);
+    }
+
+    #[test]
+    fn retained_messages_come_with_a_subscription_as_it_asks() {
+        let mut desk = Desk::new();
+        for topic in ["a", "a/b", "a/b/c", "ab", "b", "$x/a"] {
+            desk.publishes(retained(topic, "1"));
+        }
+        desk.publishes(retained("b", ""));
+        let all = desk.joins("all", &["#"]);
+        assert_eq!(desk.receives(all), ["a=1*", "a/b=1*", "a/b/c=1*", "ab=1*"]);
+        let below = desk.joins("below", &["a/#"]);
+        assert_eq!(desk.receives(below), ["a=1*", "a/b=1*", "a/b/c=1*"]);
+        let shared = desk.joins("shared", &["$share/us/a/#"]);
+        assert_eq!(desk.receives(shared), [""; 0]);
+        let rule = |rule| SubscribeFilter {
+            retain_forward_rule: rule,
+            ..SubscribeFilter::new("a/b", QoS::AtMostOnce)
+        };
+        let client = desk.joins("client", &[]);
+        desk.subscribes(client, rule(RetainForwardRule::Never));
+        assert_eq!(desk.receives(client), [""; 0]);
+        desk.subscribes(client, rule(RetainForwardRule::OnNewSubscribe));
+        assert_eq!(desk.receives(client), [""; 0]);
+        desk.subscribes(client, rule(RetainForwardRule::OnEverySubscribe));
+        assert_eq!(desk.receives(client), ["a/b=1*"]);
+        // A live one has the flag only for a client that asks for it.
+        desk.subscribes(client, SubscribeFilter { preserve_retain: true, ..rule(RetainForwardRule::Never) });
+        desk.publishes(retained("a/b", "2"));
+        assert_eq!(desk.receives(client), ["a/b=2*"]);
+        assert_eq!(desk.receives(below), ["a/b=2"]);
+    }
+
+    #[test]
+    fn what_is_too_large_or_too_much_is_delivered_and_not_retained() {
+        let mut desk = Desk::new();
+        let client = desk.joins("client", &["a"]);
+        assert_eq!(desk.publishes(retained("a", &"x".repeat(300_000))), Routed::NotRetained);
+        assert_eq!(desk.receives(client).len(), 1);
+        for number in 0..MAX_RETAINED {
+            desk.publishes(retained(&format!("n/{number}"), "1"));
+        }
+        assert_eq!(desk.publishes(retained("one/more", "1")), Routed::NotRetained);
+        assert_eq!(
+            desk.publishes(retained("n/0", "2")),
+            Routed::NoSubscriber,
+            "one that is there may change"
+        );
+        desk.publishes(retained("n/0", ""));
+        assert_eq!(desk.publishes(retained("one/more", "1")), Routed::NoSubscriber);
+    }
+
+    #[test]
+    fn a_session_outlives_its_connection_for_its_time_and_keeps_what_was_not_acknowledged() {
+        let mut desk = Desk::new();
+        let first = desk.connects(Desk::arrival("client", LONG));
+        assert!(!first.is_resumed);
+        desk.subscribes(first.ticket, SubscribeFilter::new("a", QoS::ExactlyOnce));
+        desk.publishes(message("a", "1"));
+        desk.publishes(message("a", "2"));
+        assert_eq!(desk.receives(first.ticket), ["a=1", "a=2"]);
+        assert!(desk.state.attached(first.ticket).unwrap().acknowledged(1));
+        desk.loses(first.ticket);
+        desk.publishes(message("a", "3"));
+        desk.publishes(Publish::new("a", QoS::AtMostOnce, "not for later", None));
+        desk.passes(LONG - Duration::from_secs(1));
+        let second = desk.connects(Desk::arrival("client", LONG));
+        assert!(second.is_resumed);
+        assert_eq!(desk.receives(second.ticket), ["a=2!", "a=3"]);
+        desk.loses(second.ticket);
+        assert_eq!(desk.state.next_due(), Some(desk.now + LONG));
+        desk.passes(LONG);
+        assert_eq!(desk.publishes(message("a", "4")), Routed::NoSubscriber);
+        assert!(!desk.connects(Desk::arrival("client", LONG)).is_resumed);
+    }
+
+    #[test]
+    fn a_clean_start_ends_the_session_and_a_session_without_expiry_ends_with_its_connection() {
+        let mut desk = Desk::new();
+        let first = desk.connects(Desk::arrival("client", LONG)).ticket;
+        desk.subscribes(first, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        desk.loses(first);
+        let clean = Arrival { starts_clean: true, ..Desk::arrival("client", Duration::ZERO) };
+        let second = desk.connects(clean);
+        assert!(!second.is_resumed);
+        assert_eq!(desk.publishes(message("a", "1")), Routed::NoSubscriber);
+        desk.subscribes(second.ticket, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        desk.loses(second.ticket);
+        assert_eq!(desk.publishes(message("a", "1")), Routed::NoSubscriber);
+        assert!(desk.state.sessions.is_empty() && desk.state.by_client.is_empty());
+    }
+
+    #[test]
+    fn a_second_connection_of_a_client_takes_the_place_of_the_first() {
+        let mut desk = Desk::new();
+        let watcher = desk.joins("watcher", &["gone/#"]);
+        let arrival = |will| Arrival { will, ..Desk::arrival("client", LONG) };
+        let first = desk.connects(arrival(will("gone/first", Duration::ZERO))).ticket;
+        let second = desk.connects(arrival(will("gone/second", LONG))).ticket;
+        let over = desk.state.take(first, 1, desk.now).unwrap_err();
+        assert_eq!(over, DisconnectReasonCode::SessionTakenOver);
+        // The end of the first one's task says nothing about the second.
+        desk.loses(first);
+        assert_eq!(desk.state.connected(), 2);
+        assert_eq!(desk.receives(second), [""; 0]);
+        assert_eq!(desk.receives(watcher), ["gone/first=gone"], "its last will had no delay");
+        desk.connects(arrival(None));
+        desk.passes(LONG * 2);
+        assert_eq!(desk.receives(watcher), [""; 0], "it came back within the delay");
+    }
+
+    #[test]
+    fn a_last_will_is_published_after_its_delay_or_with_the_end_of_the_session() {
+        let mut desk = Desk::new();
+        let watcher = desk.joins("watcher", &["gone/#"]);
+        let delay = Duration::from_secs(10);
+        let with = |topic, expiry| Arrival { will: will(topic, delay), ..Desk::arrival(topic, expiry) };
+        let (delayed, short) =
+            (desk.connects(with("gone/delayed", LONG)), desk.connects(with("gone/short", delay / 2)));
+        let (clean, left) = (desk.connects(with("gone/clean", LONG)), desk.connects(with("gone/left", LONG)));
+        desk.leaves(left.ticket);
+        for lost in [delayed, short, clean] {
+            desk.loses(lost.ticket);
+        }
+        assert_eq!(desk.receives(watcher), [""; 0]);
+        desk.connects(Arrival { starts_clean: true, ..Desk::arrival("gone/clean", LONG) });
+        assert_eq!(desk.receives(watcher), ["gone/clean=gone"]);
+        desk.passes(delay / 2);
+        assert_eq!(desk.receives(watcher), ["gone/short=gone"]);
+        desk.passes(delay / 2);
+        assert_eq!(desk.receives(watcher), ["gone/delayed=gone"]);
+        desk.passes(LONG);
+        assert_eq!(desk.receives(watcher), [""; 0]);
+    }
+
+    #[test]
+    fn a_client_may_ask_not_to_hear_itself() {
+        let mut desk = Desk::new();
+        let ticket = desk.joins("client", &[]);
+        desk.subscribes(
+            ticket,
+            SubscribeFilter { nolocal: true, ..SubscribeFilter::new("a", QoS::AtMostOnce) },
+        );
+        let own = BrokerMessage::published(&message("a", "own"), desk.now).unwrap();
+        assert_eq!(desk.state.publish(Some(ticket), own), Routed::NoSubscriber);
+        desk.publishes(message("a", "other"));
+        assert_eq!(desk.receives(ticket), ["a=other"]);
+    }
+
+    #[test]
+    fn an_expired_message_is_not_delivered() {
+        let mut desk = Desk::new();
+        let expiring = |topic: &str| {
+            let properties = rumqttc::mqttbytes::v5::PublishProperties {
+                message_expiry_interval: Some(10),
+                ..Default::default()
+            };
+            Publish { properties: Some(properties), ..retained(topic, "1") }
+        };
+        let early = desk.joins("early", &["#"]);
+        desk.publishes(expiring("a"));
+        desk.passes(Duration::from_secs(4));
+        let late = desk.joins("late", &["#"]);
+        let packets = desk.state.take(late, 9, desk.now).unwrap();
+        let Packet::Publish(publish) = &packets[0] else { panic!("{packets:?}") };
+        assert_eq!(publish.properties.as_ref().unwrap().message_expiry_interval, Some(6));
+        desk.passes(Duration::from_secs(6));
+        assert_eq!(desk.receives(early), [""; 0]);
+        let later = desk.joins("later", &["#"]);
+        assert_eq!(desk.receives(later), [""; 0]);
+        desk.state.take_unsaved();
+        desk.state.expire_retained(desk.now);
+        assert!(desk.state.retained("a").is_none());
+        assert!(desk.state.take_unsaved().topics.contains("a"), "the store has to forget it");
+    }
+
+    #[test]
+    fn a_client_gets_no_more_than_it_allows() {
+        let mut desk = Desk::new();
+        let arrival =
+            Arrival { receive_max: 2, max_packet_size: 50, ..Desk::arrival("client", Duration::ZERO) };
+        let ticket = desk.connects(arrival).ticket;
+        desk.subscribes(ticket, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        desk.publishes(message("a", &"too large".repeat(10)));
+        for payload in ["1", "2", "3"] {
+            desk.publishes(message("a", payload));
+        }
+        assert_eq!(desk.receives(ticket), ["a=1", "a=2"]);
+        assert!(!desk.state.attached(ticket).unwrap().acknowledged(7), "never sent");
+        assert_eq!(desk.receives(ticket), [""; 0]);
+        assert!(desk.state.attached(ticket).unwrap().acknowledged(2));
+        assert_eq!(desk.receives(ticket), ["a=3"]);
+    }
+
+    #[test]
+    fn a_message_of_qos_2_is_sent_again_until_it_is_received_and_then_released() {
+        let mut desk = Desk::new();
+        let first = desk.connects(Desk::arrival("client", LONG)).ticket;
+        desk.subscribes(first, SubscribeFilter::new("a", QoS::ExactlyOnce));
+        desk.publishes(Publish { qos: QoS::ExactlyOnce, ..message("a", "1") });
+        assert_eq!(desk.receives(first), ["a=1"]);
+        desk.loses(first);
+        let second = desk.connects(Desk::arrival("client", LONG)).ticket;
+        assert_eq!(desk.receives(second), ["a=1!"]);
+        assert!(desk.state.attached(second).unwrap().received_by_client(1));
+        desk.loses(second);
+        let third = desk.connects(Desk::arrival("client", LONG)).ticket;
+        let again = desk.receives(third);
+        assert!(again.len() == 1 && again[0].starts_with("PubRel"), "{again:?}");
+        assert!(desk.state.attached(third).unwrap().acknowledged(1));
+        let session = desk.state.attached(third).unwrap();
+        assert!(session.received_from_client(5) && !session.received_from_client(5));
+        assert!(session.released_by_client(5) && !session.released_by_client(5));
+    }
+
+    #[test]
+    fn clients_and_sessions_are_bounded() {
+        let mut desk = Desk::new();
+        for number in 0..MAX_CLIENTS {
+            desk.joins(&format!("client {number}"), &[]);
+        }
+        assert!(desk.state.connect(Desk::arrival("one more", LONG), desk.now).is_none());
+        let known = desk.joins("client 0", &[]);
+        desk.leaves(known);
+        for number in 0..=MAX_SESSIONS {
+            let ticket = desk.connects(Desk::arrival(&format!("session {number}"), LONG)).ticket;
+            desk.loses(ticket);
+            desk.passes(Duration::from_millis(1));
+        }
+        assert_eq!(desk.state.sessions.len(), MAX_CLIENTS - 1 + MAX_SESSIONS);
+        assert!(!desk.state.by_client.contains_key("session 0"), "it would have ended first");
+        assert!(desk.state.by_client.contains_key("session 1"));
+    }
+
+    #[test]
+    fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+        let mut desk = Desk::new();
+        let ticket = desk.joins("client", &["a"]);
+        let large = "x".repeat(1024 * 1024);
+        for _ in 0..200 {
+            desk.publishes(Publish { qos: QoS::AtMostOnce, ..message("a", &large) });
+        }
+        assert_eq!(desk.receives(ticket).len(), 127);
+        desk.publishes(message("a", "1"));
+        assert_eq!(desk.receives(ticket), ["a=1"], "once it reads, it gets the next ones");
+    }
+
+    #[test]
+    fn only_sessions_that_last_concern_the_store() {
+        let mut desk = Desk::new();
+        let clients = |desk: &mut Desk| desk.state.take_unsaved().clients.len();
+        let short = desk.joins("short", &["a"]);
+        desk.leaves(short);
+        assert_eq!(clients(&mut desk), 0);
+        let lasting = desk.connects(Desk::arrival("lasting", LONG)).ticket;
+        assert_eq!(clients(&mut desk), 1);
+        desk.state.disconnect(lasting, false, Some(Duration::ZERO), desk.now);
+        assert_eq!(clients(&mut desk), 1, "its record has to go");
+        for number in 0..=MAX_RETAINED {
+            desk.publishes(retained(&format!("{number}"), ""));
+        }
+        let unsaved = desk.state.take_unsaved();
+        assert!(unsaved.everything && unsaved.topics.len() < 2, "memory stays bounded");
+    }
+}
