@@ -2,7 +2,7 @@
 //! MQTT for programs and Home Assistant.
 //!
 //! The [`bridge`] makes all decisions as one value: events in, actions out, without a socket, a clock or a task. [`mqtt`]
-//! connects to the broker, `http` serves browsers and scripts, and [`transport`] connects to the plugs; none of them knows
+//! connects to the broker, [`http`] serves browsers and scripts, and [`transport`] connects to the plugs; none of them knows
 //! another, and the bridge knows none. The loop in [`daemon`] carries events in and actions out.
 //!
 //! ```text
@@ -27,9 +27,10 @@
 //!               duration  backoff  logging
 //! ```
 //!
-//! What is below the line is the crate `hs100d_core`, in `crates/core`; it is linked without tokio.
-//! [`transport`] is `hs100d_transport`, in `crates/transport`, and `sim`, behind the feature of this name, is `hs100d_sim`,
-//! in `crates/sim`; both know only `hs100d_core`. All else is in `src`. Whoever uses the library finds all of it here.
+//! What is below the line is the crate `hs100d_core`, in `crates/core`; it is linked without tokio. [`http`], [`transport`]
+//! and `sim`, which is behind the feature of this name, are `hs100d_http`, `hs100d_transport` and `hs100d_sim`, in
+//! `crates/http`, `crates/transport` and `crates/sim`; they know only `hs100d_core`. All else is in `src`. Whoever uses the
+//! library finds all of it here.
 //!
 //! Imports go down, never up and never sideways. Among the crates the compiler sees to it, among the modules
 //! `tests/house_rules.rs`. Each module says at its top what it owns and what it does not do. `docs/DESIGN.md` explains the
@@ -41,12 +42,11 @@
 pub(crate) use hs100d_core::{backoff, logging, permissions};
 pub use hs100d_core::{bridge, cause, duration, klap_hashes, model, payload, secret, smarthome};
 
-// The plugs.
+// Browsers and scripts, and the plugs.
+pub use hs100d_http as http;
 pub use hs100d_transport as transport;
 
-// The broker, and browsers and scripts.
-#[allow(dead_code, reason = "the handlers that use the rest of it follow")]
-pub mod http;
+// The broker.
 pub mod mqtt;
 
 // The config, and what outlives a restart.

@@ -39,7 +39,8 @@ const IMPURE: [&str; 8] = [
 ];
 
 /// The crates whose root is a top module itself, by their names in the source.
-const ROOMS_OF_THEIR_OWN: [(&str, &str); 2] = [("hs100d_transport", "transport"), ("hs100d_sim", "sim")];
+const ROOMS_OF_THEIR_OWN: [(&str, &str); 3] =
+    [("hs100d_http", "http"), ("hs100d_transport", "transport"), ("hs100d_sim", "sim")];
 
 /// The crates whose modules are top modules.
 const OF_SEVERAL_ROOMS: [&str; 2] = ["hs100d", "hs100d_core"];
@@ -490,6 +491,19 @@ fn a_circle_among_files_would_be_seen() {
         "a -> transport::lan, transport::lan -> a"
     );
     assert_eq!(found(&[("lan", "use crate::a::A;"), ("a", "use hs100d_transport::lan::L;")]), "");
+}
+
+/// Without its row a crate of ours would be optimised for size, as other people's are.
+#[test]
+fn each_of_our_crates_has_its_level_in_both_profiles() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    for (profile, level) in [("release", 1), ("dist", 2)] {
+        let rows = manifest.split(&format!("[profile.{profile}.package]\n")).nth(1).unwrap();
+        let rows: BTreeSet<_> = rows.lines().take_while(|line| !line.is_empty()).collect();
+        let ours = crates().iter().map(|it| name_of(it).replace('_', "-")).collect::<Vec<_>>();
+        let expected: Vec<_> = ours.iter().map(|name| format!("{name}.opt-level = {level}")).collect();
+        assert_eq!(rows, expected.iter().map(String::as_str).collect(), "{profile}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, AsHeaderName, HOST, HeaderMap, HeaderValue, ORIGIN};
 use http::{Method, StatusCode, Uri};
 
-use crate::secret::Secret;
+use hs100d_core::secret::Secret;
 
 /// Not among the names of `http`.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";

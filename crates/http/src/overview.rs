@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::history::History;
-use crate::bridge::counters::CloudRequests;
-use crate::bridge::snapshot::Snapshot;
-use crate::model::PlugName;
-use crate::payload::Clock;
+use hs100d_core::bridge::counters::CloudRequests;
+use hs100d_core::bridge::snapshot::Snapshot;
+use hs100d_core::model::PlugName;
+use hs100d_core::payload::Clock;
 
 /// What a handler wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Selection {
+pub enum Selection {
     /// The bridge without its plugs.
     Bridge,
     /// One plug.
@@ -22,33 +22,33 @@ pub(crate) enum Selection {
 
 /// The state of the daemon at one moment.
 #[derive(Debug)]
-pub(crate) struct Overview {
+pub struct Overview {
     /// The bridge, and the selected plugs.
-    pub(crate) snapshot: Snapshot,
+    pub snapshot: Snapshot,
     /// The histories of the plugs, in their order, if the daemon knows any.
-    pub(crate) histories: Vec<Arc<History>>,
+    pub histories: Vec<Arc<History>>,
     /// The connection to the broker.
-    pub(crate) broker: BrokerStatus,
+    pub broker: BrokerStatus,
     /// This moment.
-    pub(crate) clock: Clock,
+    pub clock: Clock,
 }
 
 /// The connection to the broker.
 #[derive(Debug, Clone)]
-pub(crate) struct BrokerStatus {
+pub struct BrokerStatus {
     /// Whether it runs in this process.
-    pub(crate) is_embedded: bool,
+    pub is_embedded: bool,
     /// Where the broker is; or why there is no connection, in one line with the remedy.
-    pub(crate) link: Result<String, String>,
+    pub link: Result<String, String>,
 }
 
 /// What stays the same while the daemon runs.
 #[derive(Debug, Clone)]
-pub(crate) struct DaemonInfo {
+pub struct DaemonInfo {
     /// The id of this installation.
-    pub(crate) instance: Arc<str>,
+    pub instance: Arc<str>,
     /// When the daemon started.
-    pub(crate) started: Instant,
+    pub started: Instant,
     /// Counted by the account's client.
-    pub(crate) cloud_requests: CloudRequests,
+    pub cloud_requests: CloudRequests,
 }

@@ -29,11 +29,11 @@ use tokio::task::spawn_blocking;
 use super::calls::Caller;
 use super::overview::{DaemonInfo, Overview};
 use super::problem::Problem;
-use crate::bridge::counters::{CommandDurations, ROUTES};
-use crate::bridge::event::CloudStatus;
-use crate::bridge::snapshot::PlugSnapshot;
-use crate::model::{Availability, Route};
-use crate::payload::Clock;
+use hs100d_core::bridge::counters::{CommandDurations, ROUTES};
+use hs100d_core::bridge::event::CloudStatus;
+use hs100d_core::bridge::snapshot::PlugSnapshot;
+use hs100d_core::model::{Availability, Route};
+use hs100d_core::payload::Clock;
 
 /// Before each name.
 const PREFIX: &str = "hs100d";
@@ -411,13 +411,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bridge::counters::{CloudMethod, CloudRequests, CodeClass, CommandCounts, PlugCounters};
-    use crate::bridge::event::{BridgeInfo, Energy, OutletInfo, PlugInfo, PlugState};
-    use crate::bridge::failures::Failures;
-    use crate::bridge::snapshot::Snapshot;
-    use crate::http::overview::BrokerStatus;
-    use crate::model::{DeviceId, Mac, PlugName, RelayState};
-    use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription};
+    use crate::overview::BrokerStatus;
+    use hs100d_core::bridge::counters::{CloudMethod, CloudRequests, CodeClass, CommandCounts, PlugCounters};
+    use hs100d_core::bridge::event::{BridgeInfo, Energy, OutletInfo, PlugInfo, PlugState};
+    use hs100d_core::bridge::failures::Failures;
+    use hs100d_core::bridge::snapshot::Snapshot;
+    use hs100d_core::model::{DeviceId, Mac, PlugName, RelayState};
+    use hs100d_core::smarthome::message::{DeviceInfo, Meter, OutletDescription};
 
     /// The moment of all tests: 2026-11-27T20:26:40Z.
     fn clock() -> Clock {

@@ -11,12 +11,12 @@ use super::document::{self, AcceptedDocument};
 use super::overview::Selection;
 use super::problem::Problem;
 use super::request::{Accepted, ChangeRequest, NamedPlug, Parameters, bad, command_body, no_plug};
-use crate::bridge::event::{CommandResult, Ended};
-use crate::bridge::failures::{LastError, PlugError};
-use crate::model::{PlugCommand, PlugName, RelayState};
-use crate::payload;
-use crate::payload::command::{self, BridgeRequest, CommandPart, Parsed};
-use crate::payload::document::{ResponseDocument, ResultDocument};
+use hs100d_core::bridge::event::{CommandResult, Ended};
+use hs100d_core::bridge::failures::{LastError, PlugError};
+use hs100d_core::model::{PlugCommand, PlugName, RelayState};
+use hs100d_core::payload;
+use hs100d_core::payload::command::{self, BridgeRequest, CommandPart, Parsed};
+use hs100d_core::payload::document::{ResponseDocument, ResultDocument};
 
 /// The parameters of `set`.
 pub(super) const SET_QUERY: [&str; 1] = ["wait"];

@@ -22,7 +22,7 @@ use super::connection::{self, Activity, TimeLimits};
 use super::listen::Listen;
 use super::listener::{ClientStream, HttpListener, NewConnection};
 use super::problem::Problem;
-use crate::logging::Repeated;
+use hs100d_core::logging::Repeated;
 
 /// The most further ones that are answered with 503 at a time. More are closed without an answer.
 const MAX_REFUSED: usize = 64;
@@ -48,7 +48,7 @@ impl Default for Limits {
 
 /// A listener and the connections that it accepted. Dropped, it ends all of them, and its address is free at once.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     listener: Arc<HttpListener>,
     routers: watch::Sender<Router>,
     task: JoinSet<()>,
@@ -59,7 +59,7 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken, or may not be used.
-    pub(crate) fn start(listen: &Listen, only_from: Option<IpAddr>, router: Router) -> io::Result<Self> {
+    pub fn start(listen: &Listen, only_from: Option<IpAddr>, router: Router) -> io::Result<Self> {
         Self::start_within(Limits::default(), HttpListener::bind(listen, only_from)?, router)
     }
 
@@ -72,18 +72,18 @@ impl Server {
     }
 
     /// Where it listens, with the port; `None` for a Unix socket.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 
     /// Serves this from now on, and keeps listening meanwhile. Connections to the old router end: at once if they are idle, else
     /// with their response, or after a second.
-    pub(crate) fn serve(&self, router: Router) {
+    pub fn serve(&self, router: Router) {
         drop(self.routers.send_replace(router));
     }
 
     /// Accepts no more, and waits until the requests under way are answered, but no longer than [`GRACE`].
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         let Self { listener, routers, mut task } = self;
         drop((listener, routers));
         while task.join_next().await.is_some() {}
@@ -403,7 +403,7 @@ mod tests {
     }
 
     /// A body without end, and its end.
-    struct Endless(Option<oneshot::Sender<()>>);
+    struct Endless(#[expect(dead_code, reason = "its drop is the end")] Option<oneshot::Sender<()>>);
 
     impl hyper::body::Body for Endless {
         type Data = Bytes;

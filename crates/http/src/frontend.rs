@@ -14,10 +14,10 @@ use super::document::{self, BridgeWithBroker};
 use super::events::StreamEvent;
 use super::history::History;
 use super::overview::{BrokerStatus, DaemonInfo, Overview, Selection};
-use crate::bridge::event::{CommandId, CommandResult, Event, RequestId, Update};
-use crate::bridge::snapshot::Snapshot;
-use crate::model::{Availability, PlugName};
-use crate::payload::{self, Clock};
+use hs100d_core::bridge::event::{CommandId, CommandResult, Event, RequestId, Update};
+use hs100d_core::bridge::snapshot::Snapshot;
+use hs100d_core::model::{Availability, PlugName};
+use hs100d_core::payload::{self, Clock};
 
 /// A reader of the stream may be behind by two events for each plug, within these bounds. One that is further behind is cut
 /// off, and connects again.
@@ -25,7 +25,7 @@ const MAX_BEHIND: RangeInclusive<usize> = 1024..=16_384;
 
 /// What the loop keeps for HTTP.
 #[derive(Debug, Default)]
-pub(crate) struct Frontend {
+pub struct Frontend {
     commands: HashMap<CommandId, oneshot::Sender<CommandResult>>,
     requests: HashMap<RequestId, oneshot::Sender<Response>>,
     histories: HashMap<PlugName, Arc<History>>,
@@ -37,7 +37,7 @@ pub(crate) struct Frontend {
 
 /// What the loop does for a call.
 #[derive(Debug)]
-pub(crate) enum Demand {
+pub enum Demand {
     /// Hand this to the bridge.
     Bridge(Event),
     /// Read the config again.
@@ -50,7 +50,7 @@ pub(crate) enum Demand {
 
 impl Frontend {
     /// Takes a call of a handler.
-    pub(crate) fn accept(&mut self, call: Call) -> Demand {
+    pub fn accept(&mut self, call: Call) -> Demand {
         match call {
             Call::Command { id, plug, command, result } => {
                 tracing::debug!(plug = plug.as_str(), "{plug}: a command over HTTP");
@@ -71,13 +71,7 @@ impl Frontend {
     }
 
     /// Shows the state of the daemon to the handler that asked for it.
-    pub(crate) fn show(
-        &mut self,
-        request: ShowRequest,
-        snapshot: Snapshot,
-        broker: BrokerStatus,
-        clock: Clock,
-    ) {
+    pub fn show(&mut self, request: ShowRequest, snapshot: Snapshot, broker: BrokerStatus, clock: Clock) {
         let histories = snapshot.plugs.iter().map(|plug| self.history(&plug.name)).collect();
         let overview = Overview { snapshot, histories, broker, clock };
         // An error means that the client has gone.
@@ -102,7 +96,7 @@ impl Frontend {
     }
 
     /// Whether somebody reads the stream.
-    pub(crate) fn has_readers(&self) -> bool {
+    pub fn has_readers(&self) -> bool {
         self.readers().is_some()
     }
 
@@ -111,7 +105,7 @@ impl Frontend {
     }
 
     /// Shows the bridge to the readers of the stream.
-    pub(crate) fn show_bridge(&mut self, overview: &Overview, daemon_info: &DaemonInfo) {
+    pub fn show_bridge(&mut self, overview: &Overview, daemon_info: &DaemonInfo) {
         self.send("bridge", &payload::json(&BridgeWithBroker::of(overview, daemon_info)));
     }
 
@@ -124,7 +118,7 @@ impl Frontend {
     }
 
     /// Notes an update, hands results and responses to the handlers that wait for them, and the rest to the streams.
-    pub(crate) fn publish(&mut self, update: &Update, clock: Clock) {
+    pub fn publish(&mut self, update: &Update, clock: Clock) {
         self.note(update, clock.instant);
         match update {
             // An error means that the client has gone.
@@ -152,12 +146,12 @@ impl Frontend {
     }
 
     /// Whether no history has begun.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.histories.is_empty()
     }
 
     /// Begins the histories with what is known now: updates from before are not repeated.
-    pub(crate) fn begin(&mut self, snapshot: &Snapshot, now: Instant) {
+    pub fn begin(&mut self, snapshot: &Snapshot, now: Instant) {
         for plug in &snapshot.plugs {
             let state = plug.state.as_ref().map(|state| state.relay);
             if state.is_some() || plug.availability == Some(Availability::Offline) {
@@ -200,7 +194,7 @@ impl Frontend {
 
 impl ShowRequest {
     /// What it wants to see.
-    pub(crate) fn selection(&self) -> &Selection {
+    pub fn selection(&self) -> &Selection {
         match self {
             Self::Once(selection, _) => selection,
             Self::Stream(_) => &Selection::Plugs,

@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use super::history::{History, MINUTE, Shares, minutes_of};
 use super::overview::{BrokerStatus, DaemonInfo, Overview};
-use crate::bridge::event::Update;
-use crate::bridge::failures::LastError;
-use crate::bridge::snapshot::PlugSnapshot;
-use crate::bridge::unserved::UnservedDevice;
-use crate::model::{Availability, PlugName};
-use crate::payload::document::{
+use hs100d_core::bridge::event::Update;
+use hs100d_core::bridge::failures::LastError;
+use hs100d_core::bridge::snapshot::PlugSnapshot;
+use hs100d_core::bridge::unserved::UnservedDevice;
+use hs100d_core::model::{Availability, PlugName};
+use hs100d_core::payload::document::{
     BridgeDocument, EnergyDocument, EventDocument, InfoDocument, ResultDocument, StateDocument,
 };
-use crate::payload::{self, Clock};
+use hs100d_core::payload::{self, Clock};
 
 /// A plug: what its topics say, in one object.
 #[derive(Serialize)]

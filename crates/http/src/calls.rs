@@ -4,9 +4,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::events::StreamEvent;
 use super::overview::{Overview, Selection};
-use crate::bridge::event::{BridgeCommand, CommandId, CommandResult, IdAllocator, Origin, RequestId};
-use crate::bridge::snapshot::PlugSnapshot;
-use crate::model::{PlugCommand, PlugName};
+use hs100d_core::bridge::event::{BridgeCommand, CommandId, CommandResult, IdAllocator, Origin, RequestId};
+use hs100d_core::bridge::snapshot::PlugSnapshot;
+use hs100d_core::model::{PlugCommand, PlugName};
 
 /// The calls that wait for the loop. A handler waits while there are so many.
 const MAX_WAITING: usize = 64;
@@ -15,13 +15,34 @@ pub(super) const MAX_STREAMS: usize = 16;
 
 /// A call to the loop, with the way back.
 #[derive(Debug)]
-pub(crate) enum Call {
+pub enum Call {
     /// Switch a plug.
-    Command { id: CommandId, plug: PlugName, command: PlugCommand, result: oneshot::Sender<CommandResult> },
+    Command {
+        /// The loop's answer names it.
+        id: CommandId,
+        /// As in topics; there may be no such plug.
+        plug: PlugName,
+        /// What the plug is to do.
+        command: PlugCommand,
+        /// Gets the one result, after a delivery of up to its deadline.
+        result: oneshot::Sender<CommandResult>,
+    },
     /// Do something that is not about one relay.
-    Request { id: RequestId, request: BridgeCommand, response: oneshot::Sender<Response> },
+    Request {
+        /// The loop's answer names it.
+        id: RequestId,
+        /// What the bridge is to do.
+        request: BridgeCommand,
+        /// Gets the answer once that is done or refused.
+        response: oneshot::Sender<Response>,
+    },
     /// Read the config again.
-    Reload { id: RequestId, response: oneshot::Sender<Response> },
+    Reload {
+        /// The loop's answer names it.
+        id: RequestId,
+        /// Gets the answer once the config is in force, or the mistake in it.
+        response: oneshot::Sender<Response>,
+    },
     /// Show the state of the daemon.
     Show(ShowRequest),
     /// Show some of the plugs.
@@ -30,7 +51,7 @@ pub(crate) enum Call {
 
 /// A request to see the state of the daemon.
 #[derive(Debug)]
-pub(crate) enum ShowRequest {
+pub enum ShowRequest {
     /// Once.
     Once(Selection, oneshot::Sender<Overview>),
     /// Now, and everything that changes from then on.
@@ -39,23 +60,26 @@ pub(crate) enum ShowRequest {
 
 /// A request to see the plugs from this one on, as many as the loop shows in one turn: ten thousand at once would hold it up.
 #[derive(Debug)]
-pub(crate) struct PortionRequest {
-    pub(crate) first: usize,
-    pub(crate) portion: oneshot::Sender<Portion>,
+pub struct PortionRequest {
+    /// 0, then [`Portion::next`] of the last portion.
+    pub first: usize,
+    /// Gets the portion in the same turn.
+    pub portion: oneshot::Sender<Portion>,
 }
 
 /// Some of the plugs.
 #[derive(Debug)]
-pub(crate) struct Portion {
-    pub(crate) plugs: Vec<PlugSnapshot>,
+pub struct Portion {
+    /// In the order in which the bridge came to know them.
+    pub plugs: Vec<PlugSnapshot>,
     /// Where the next portion begins; `None` if this is the last.
-    pub(crate) next: Option<usize>,
+    pub next: Option<usize>,
 }
 
 /// The state of the daemon, and everything that changes after it. Both are taken in one turn of the loop, so that nothing is
 /// missing between them and nothing comes twice.
 #[derive(Debug)]
-pub(crate) struct EventStream {
+pub struct EventStream {
     pub(crate) overview: Overview,
     /// The number of the last event before.
     pub(crate) number: u64,
@@ -68,7 +92,7 @@ pub(crate) type Response = Result<(), String>;
 /// Each stream costs memory while its reader is slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_STREAMS} clients read the events already: end one of them, or use MQTT")]
-pub(crate) struct TooManyStreams;
+pub struct TooManyStreams;
 
 /// The loop does not answer any more: the daemon stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -77,14 +101,14 @@ pub(crate) struct Stopping;
 
 /// Sends calls to the loop.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
+pub struct Caller {
     ids: IdAllocator,
     calls: mpsc::Sender<Call>,
 }
 
 impl Caller {
     /// A caller, and the loop's end of it.
-    pub(crate) fn new(ids: IdAllocator) -> (Self, mpsc::Receiver<Call>) {
+    pub fn new(ids: IdAllocator) -> (Self, mpsc::Receiver<Call>) {
         let (calls, receiver) = mpsc::channel(MAX_WAITING);
         (Self { ids, calls }, receiver)
     }

@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::guard::{Guard, Refusal, Scope, query_token};
 use super::problem::{PROBLEM_JSON, Problem};
-use crate::model::shown;
+use hs100d_core::model::shown;
 
 /// The largest body of a request, in bytes: that of a command over MQTT.
 const MAX_BODY: usize = 4096;
@@ -217,9 +217,9 @@ mod tests {
     use super::super::routes::{self, App};
     use super::super::server::Server;
     use super::*;
-    use crate::bridge::counters::CloudRequests;
-    use crate::bridge::event::IdAllocator;
-    use crate::secret::Secret;
+    use hs100d_core::bridge::counters::CloudRequests;
+    use hs100d_core::bridge::event::IdAllocator;
+    use hs100d_core::secret::Secret;
 
     const TOKEN: &str = "0123456789abcdef";
     const READ: &str = "fedcba9876543210";

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::calls::Caller;
 use super::problem::Problem;
-use crate::model::{PlugName, shown};
+use hs100d_core::model::{PlugName, shown};
 
 /// The most characters of an unknown word that an error repeats.
 const MAX_SHOWN: usize = 32;

@@ -23,7 +23,7 @@ use super::document::SnapshotDocument;
 use super::events::StreamEvent;
 use super::overview::DaemonInfo;
 use super::problem::Problem;
-use crate::payload;
+use hs100d_core::payload;
 
 /// A browser connects again after this time.
 const RETRY: Duration = Duration::from_secs(3);

@@ -6,12 +6,12 @@ use maud::{Markup, html};
 
 use super::drawing;
 use super::signs::{icon, prose};
-use crate::bridge::event::PlugState;
-use crate::bridge::failures::{LastError, PlugError};
-use crate::bridge::snapshot::PlugSnapshot;
-use crate::http::history::{DAY, History, Interval};
-use crate::model::{Availability, RelayState, Route};
-use crate::payload::Clock;
+use crate::history::{DAY, History, Interval};
+use hs100d_core::bridge::event::PlugState;
+use hs100d_core::bridge::failures::{LastError, PlugError};
+use hs100d_core::bridge::snapshot::PlugSnapshot;
+use hs100d_core::model::{Availability, RelayState, Route};
+use hs100d_core::payload::Clock;
 
 /// An error of this age, of a plug that works again, is over.
 const RECENT: Duration = Duration::from_secs(600);

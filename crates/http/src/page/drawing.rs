@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use maud::{Markup, html};
 
-use crate::http::history::{DAY, History, Interval};
-use crate::model::Route;
+use crate::history::{DAY, History, Interval};
+use hs100d_core::model::Route;
 
 /// The width of the drawings: one for each ten minutes of a day.
 const SLOTS: usize = 144;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::model::{RelayState, Route};
+use hs100d_core::model::{RelayState, Route};
 
 /// The history goes back this far.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -16,7 +16,7 @@ const MAX_INTERVALS: usize = 512;
 
 /// The history of one plug or outlet.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History {
+pub struct History {
     /// The oldest first. Each lasts until the next one begins.
     intervals: VecDeque<Interval>,
     /// `None` of a plug without a meter.

@@ -23,16 +23,19 @@ use super::page;
 use super::problem::Problem;
 use super::request::{NamedPlug, Parameters, bad, no_plug};
 use super::stream;
-use crate::model::PlugName;
+use hs100d_core::model::PlugName;
 
 const HISTORY_QUERY: [&str; 1] = ["hours"];
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
-pub(crate) struct App {
-    pub(crate) caller: Caller,
-    pub(crate) daemon_info: DaemonInfo,
-    pub(crate) guard: Arc<Guard>,
+pub struct App {
+    /// Asks the daemon's loop.
+    pub caller: Caller,
+    /// What can be shown without the loop.
+    pub daemon_info: DaemonInfo,
+    /// Who may do what at this listener.
+    pub guard: Arc<Guard>,
 }
 
 /// For handlers in other files: they do not import this one.
@@ -50,10 +53,12 @@ impl FromRef<App> for DaemonInfo {
 
 /// One row of the table.
 pub(super) struct Endpoint {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it with the description"))]
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) scope: Scope,
     /// The parameters of its query, without the token.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it with the description"))]
     pub(super) query: &'static [&'static str],
     handler: fn() -> MethodRouter<App>,
 }
@@ -109,7 +114,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
 ];
 
 /// The router of the whole table.
-pub(crate) fn router(app: App) -> Router {
+pub fn router(app: App) -> Router {
     router_behind(Gate::new(Arc::clone(&app.guard)), app)
 }
 

@@ -21,30 +21,30 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bridge::counters::{CloudRequests, CommandCounts, CommandDurations};
-    use crate::bridge::event::{
+    use crate::document::{
+        AcceptedDocument, BridgeWithBroker, HistoryDocument, PlugDocument, SnapshotDocument,
+    };
+    use crate::history::History;
+    use crate::overview::{BrokerStatus, DaemonInfo, Overview};
+    use crate::problem::Problem;
+    use crate::routes::ENDPOINTS;
+    use hs100d_core::bridge::counters::{CloudRequests, CommandCounts, CommandDurations};
+    use hs100d_core::bridge::event::{
         BridgeInfo, CloudStatus, CommandId, CommandResult, Ended, Energy, Identity, Origin, OutletInfo,
         PlugInfo, PlugState,
     };
-    use crate::bridge::failures::{Failures, LastError, PlugError};
-    use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
-    use crate::bridge::unserved::UnservedDevice;
-    use crate::http::document::{
-        AcceptedDocument, BridgeWithBroker, HistoryDocument, PlugDocument, SnapshotDocument,
-    };
-    use crate::http::history::History;
-    use crate::http::overview::{BrokerStatus, DaemonInfo, Overview};
-    use crate::http::problem::Problem;
-    use crate::http::routes::ENDPOINTS;
-    use crate::model::{
+    use hs100d_core::bridge::failures::{Failures, LastError, PlugError};
+    use hs100d_core::bridge::snapshot::{PlugSnapshot, Snapshot};
+    use hs100d_core::bridge::unserved::UnservedDevice;
+    use hs100d_core::model::{
         Address, Availability, DeviceId, Failure, LanProtocol, Mac, PlugName, RelayState, Route,
     };
-    use crate::payload::command::{self, CommandPart};
-    use crate::payload::document::{ResponseDocument, ResultDocument};
-    use crate::payload::{self, Clock};
-    use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription, ScheduleRule};
+    use hs100d_core::payload::command::{self, CommandPart};
+    use hs100d_core::payload::document::{ResponseDocument, ResultDocument};
+    use hs100d_core::payload::{self, Clock};
+    use hs100d_core::smarthome::message::{DeviceInfo, Meter, OutletDescription, ScheduleRule};
 
-    const PAGE: &str = include_str!("../../docs/HTTP.md");
+    const PAGE: &str = include_str!("../../../docs/HTTP.md");
 
     fn described() -> Value {
         serde_json::from_str(OPENAPI).unwrap()
@@ -76,8 +76,7 @@ mod tests {
         let mut served = BTreeMap::new();
         for endpoint in ENDPOINTS {
             let in_path = endpoint.path.contains("{name}").then(|| "path name".to_owned());
-            let is_simple_get =
-                endpoint.method == "GET" && endpoint.scope == crate::http::guard::Scope::Change;
+            let is_simple_get = endpoint.method == "GET" && endpoint.scope == crate::guard::Scope::Change;
             let token = is_simple_get.then(|| "query token".to_owned());
             let in_query = endpoint.query.iter().map(|name| format!("query {name}"));
             let parameters: BTreeSet<_> = in_path.into_iter().chain(token).chain(in_query).collect();

@@ -15,10 +15,10 @@ pub enum Listen {
 
 impl Listen {
     /// Before the path of a Unix socket in the config.
-    pub(crate) const UNIX: &'static str = "unix:";
+    pub const UNIX: &'static str = "unix:";
 
     /// Whether only this machine can reach it.
-    pub(crate) fn is_on_this_machine(&self) -> bool {
+    pub fn is_on_this_machine(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
             Self::Unix(_) => true,

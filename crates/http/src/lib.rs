@@ -10,12 +10,12 @@
 //! is the table of paths. A handler asks the daemon's loop with a [`calls::Call`]; `frontend` is the part of HTTP that lives in
 //! the loop and answers it.
 
-pub(crate) mod calls;
+pub mod calls;
 mod commands;
 mod connection;
 pub(crate) mod document;
 pub(crate) mod events;
-pub(crate) mod frontend;
+pub mod frontend;
 pub mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
@@ -23,17 +23,17 @@ mod listener;
 pub(crate) mod metrics;
 mod middleware;
 mod openapi;
-pub(crate) mod overview;
+pub mod overview;
 pub(crate) mod page;
 pub(crate) mod problem;
 mod request;
-pub(crate) mod routes;
-pub(crate) mod server;
+pub mod routes;
+pub mod server;
 mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::secret::Secret;
+use hs100d_core::secret::Secret;
 pub use listen::Listen;
 
 /// How one listener is served.

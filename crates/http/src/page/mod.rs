@@ -21,10 +21,10 @@ use tokio::task::spawn_blocking;
 use super::calls::{Caller, Stopping};
 use super::overview::{Overview, Selection};
 use super::problem::Problem;
-use crate::bridge::event::CloudStatus;
-use crate::bridge::unserved::UnservedDevice;
-use crate::model::{PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
 use card::{Card, PlugShown, RouteShown};
+use hs100d_core::bridge::event::CloudStatus;
+use hs100d_core::bridge::unserved::UnservedDevice;
+use hs100d_core::model::{PlugCommand, PlugName, RelayState, Route, SetCommand, Switch};
 use signs::{ICON, icon, prose, signs};
 
 const STYLE: &str = include_str!("page.css");
@@ -397,15 +397,15 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
-    use crate::bridge::counters::{CommandCounts, CommandDurations};
-    use crate::bridge::event::{BridgeInfo, Energy, Identity, OutletInfo, PlugInfo, PlugState};
-    use crate::bridge::failures::{Failures, LastError, PlugError};
-    use crate::bridge::snapshot::{PlugSnapshot, Snapshot};
-    use crate::http::history::{DAY, History};
-    use crate::http::overview::BrokerStatus;
-    use crate::model::{Availability, Failure};
-    use crate::payload::Clock;
-    use crate::smarthome::message::{DeviceInfo, Meter, OutletDescription};
+    use crate::history::{DAY, History};
+    use crate::overview::BrokerStatus;
+    use hs100d_core::bridge::counters::{CommandCounts, CommandDurations};
+    use hs100d_core::bridge::event::{BridgeInfo, Energy, Identity, OutletInfo, PlugInfo, PlugState};
+    use hs100d_core::bridge::failures::{Failures, LastError, PlugError};
+    use hs100d_core::bridge::snapshot::{PlugSnapshot, Snapshot};
+    use hs100d_core::model::{Availability, Failure};
+    use hs100d_core::payload::Clock;
+    use hs100d_core::smarthome::message::{DeviceInfo, Meter, OutletDescription};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -440,7 +440,7 @@ mod tests {
             for (hour, route) in days {
                 history.note(*route, Some(relay), self.begin + HOUR.mul_f32(*hour));
             }
-            let name = crate::bridge::slug::slug(alias);
+            let name = hs100d_core::bridge::slug::slug(alias);
             let route = days.last().and_then(|(_, route)| *route);
             let device = DeviceInfo {
                 device_id: None,
@@ -791,7 +791,7 @@ mod tests {
         assert!(card_of(&page, "lamp").contains("Not reachable"), "{page}");
     }
 
-    /// `HS100D_WRITE_PAGE=FOLDER cargo test --lib page::tests::pages` writes pages to look at.
+    /// `HS100D_WRITE_PAGE=FOLDER cargo test --package hs100d-http page` writes pages to look at.
     #[test]
     fn pages_can_be_written_to_look_at() {
         let Ok(folder) = std::env::var("HS100D_WRITE_PAGE") else { return };

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::calls::Stopping;
 use super::guard::Refusal;
-use crate::payload;
+use hs100d_core::payload;
 
 /// The type of a problem document.
 pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
