@@ -82,6 +82,10 @@ impl RefusedServer {
 /// # Errors
 /// Why no secret may be sent there.
 pub fn check_host(url: &str) -> Result<TrustedHost, BadHost> {
+    // TP-Link's hosts have names in ASCII, and `url` is built without the tables for others: it expects none.
+    if !url.is_ascii() || url.contains('%') {
+        return Err(BadHost::NotAUrl);
+    }
     let url = Url::parse(url).map_err(|_| BadHost::NotAUrl)?;
     let name = url.host_str().ok_or(BadHost::NotAUrl)?;
     let loopback = is_loopback(name);
@@ -191,6 +195,9 @@ mod tests {
             ("", BadHost::NotAUrl),
             ("wap.tplinkcloud.com", BadHost::NotAUrl),
             ("https://", BadHost::NotAUrl),
+            ("https://E\u{fffd}-WAP.tplinkcloud.com", BadHost::NotAUrl),
+            ("https://a..b\u{664}cW", BadHost::NotAUrl),
+            ("https://a..b%D9%A4cW", BadHost::NotAUrl),
             ("http://wap.tplinkcloud.com", BadHost::NotHttps),
             ("ftp://wap.tplinkcloud.com", BadHost::NotHttps),
             ("http://127.0.0.1.example", BadHost::NotHttps),
