@@ -14,6 +14,8 @@ use rumqttc::mqttbytes::{Error, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::auth::Authenticator;
@@ -33,7 +35,7 @@ const BATCH: usize = 64;
 /// With this many bytes to send, no more are taken from the session.
 const OUT_ENOUGH: usize = 64 * 1024;
 /// With this many bytes to send, nothing is read from a client that does not read its answers.
-const OUT_TOO_MANY: usize = 1024 * 1024;
+const OUT_TOO_MANY: usize = 4 * 1024 * 1024;
 /// Room for each read, in bytes.
 const READ_SIZE: usize = 4096;
 /// A session of MQTT 3.1.1 that is not clean lasts until the client ends it; the broker cuts that.
@@ -83,11 +85,15 @@ pub(super) async fn serve(
     mut stream: TcpStream,
     address: SocketAddr,
     shared: Arc<SharedBroker>,
-    stop: watch::Receiver<()>,
+    mut stop: watch::Receiver<()>,
     seat: OwnedSemaphorePermit,
 ) {
     let mut read = BytesMut::new();
-    let hello = timeout(LOGIN_WITHIN, read_connect(&mut stream, &mut read)).await;
+    let hello = tokio::select! {
+        hello = timeout(LOGIN_WITHIN, read_connect(&mut stream, &mut read)) => hello,
+        // The sender was dropped: the broker stops.
+        _ = stop.changed() => return,
+    };
     let (version, (connect, will, auth)) = match hello {
         Ok(Some(Ok(hello))) => hello,
         Ok(Some(Err(refusal))) => {
@@ -162,6 +168,9 @@ async fn admit(
     let properties = connect.properties.clone().unwrap_or_default();
     if properties.authentication_method.is_some() {
         return Err(ConnectReturnCode::BadAuthenticationMethod);
+    }
+    if properties.max_packet_size == Some(0) {
+        return Err(ConnectReturnCode::ProtocolError);
     }
     if let Some(authenticator) = &shared.authenticator {
         let (name, password) = match auth {
@@ -299,7 +308,7 @@ impl ClientConnection<'_> {
         let wake = Arc::clone(&self.admitted.wake);
         let mut heard = Instant::now();
         // Packets that came together with CONNECT.
-        if let Err(over) = self.handle_all(&mut heard) {
+        if let Err(over) = self.handle_all(&mut heard).await {
             return over;
         }
         loop {
@@ -312,7 +321,7 @@ impl ClientConnection<'_> {
                     if !matches!(read, Ok(1..)) {
                         return ConnectionOver::Lost;
                     }
-                    if let Err(over) = self.handle_all(&mut heard) {
+                    if let Err(over) = self.handle_all(&mut heard).await {
                         return over;
                     }
                 }
@@ -337,27 +346,31 @@ impl ClientConnection<'_> {
         if self.out.len() >= OUT_ENOUGH {
             return Ok(());
         }
-        let taken = self.shared.lock().take(self.admitted.ticket, BATCH, Instant::now());
+        let taken = self.shared.lock().take(self.admitted.ticket, BATCH, OUT_ENOUGH, Instant::now());
         for packet in taken.map_err(ConnectionOver::Ended)? {
-            self.put(&packet)?;
+            self.put(&packet);
         }
         Ok(())
     }
 
-    fn put(&mut self, packet: &Packet) -> Result<(), ConnectionOver> {
-        put_packet(&mut self.out, packet, self.version).map_err(|error| {
+    /// One that cannot be written is left out: what MQTT does not have was not let in.
+    fn put(&mut self, packet: &Packet) {
+        let before = self.out.len();
+        if let Err(error) = put_packet(&mut self.out, packet, self.version) {
+            self.out.truncate(before);
             tracing::debug!("a packet for a client of the embedded broker cannot be written: {error}");
-            ConnectionOver::Ended(DisconnectReasonCode::ImplementationSpecificError)
-        })
+        }
     }
 
     /// Handles all packets that have been read in full.
-    fn handle_all(&mut self, heard: &mut Instant) -> Result<(), ConnectionOver> {
+    async fn handle_all(&mut self, heard: &mut Instant) -> Result<(), ConnectionOver> {
         loop {
             match take_packet(&mut self.read, self.version) {
                 Ok(Some(packet)) => {
                     *heard = Instant::now();
-                    self.handle(packet, *heard)?;
+                    self.handle(packet, *heard).await?;
+                    // Many packets may have come at once, and others wait.
+                    consume_budget().await;
                 }
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -373,7 +386,7 @@ impl ClientConnection<'_> {
         }
     }
 
-    fn handle(&mut self, packet: Packet, now: Instant) -> Result<(), ConnectionOver> {
+    async fn handle(&mut self, packet: Packet, now: Instant) -> Result<(), ConnectionOver> {
         let answer = match packet {
             Packet::Publish(publish) => self.published(&publish, now)?,
             Packet::PubAck(PubAck { pkid, .. }) | Packet::PubComp(PubComp { pkid, .. }) => {
@@ -397,19 +410,31 @@ impl ClientConnection<'_> {
                     if is_known { PubCompReason::Success } else { PubCompReason::PacketIdentifierNotFound };
                 Some(Packet::PubComp(PubComp { pkid, reason, properties: None }))
             }
-            Packet::Subscribe(subscribe) => Some(self.subscribed(&subscribe, now)),
+            Packet::Subscribe(subscribe) => Some(self.subscribed(&subscribe, now).await),
+            Packet::Unsubscribe(unsubscribe) if unsubscribe.filters.is_empty() => {
+                return Err(ConnectionOver::Ended(DisconnectReasonCode::ProtocolError));
+            }
             Packet::Unsubscribe(unsubscribe) => Some(self.unsubscribed(&unsubscribe)),
             Packet::PingReq => Some(Packet::PingResp),
             Packet::Disconnect(disconnect) => return Err(self.left(&disconnect)),
             _ => return Err(ConnectionOver::Ended(DisconnectReasonCode::ProtocolError)),
         };
-        answer.map_or(Ok(()), |answer| self.put(&answer))
+        if let Some(answer) = answer {
+            self.put(&answer);
+        }
+        Ok(())
     }
 
     fn published(&mut self, publish: &Publish, now: Instant) -> Result<Option<Packet>, ConnectionOver> {
-        // We allow none in CONNACK.
-        if publish.properties.as_ref().is_some_and(|properties| properties.topic_alias.is_some()) {
-            return Err(ConnectionOver::Ended(DisconnectReasonCode::TopicAliasInvalid));
+        if let Some(properties) = &publish.properties {
+            // We allow none in CONNACK.
+            if properties.topic_alias.is_some() {
+                return Err(ConnectionOver::Ended(DisconnectReasonCode::TopicAliasInvalid));
+            }
+            // Only a server sends one (MQTT 5.0, section 3.3.4).
+            if !properties.subscription_identifiers.is_empty() {
+                return Err(ConnectionOver::Ended(DisconnectReasonCode::ProtocolError));
+            }
         }
         let message = BrokerMessage::published(publish, now)
             .ok_or(ConnectionOver::Ended(DisconnectReasonCode::TopicNameInvalid))?;
@@ -447,15 +472,19 @@ impl ClientConnection<'_> {
         }
     }
 
-    fn subscribed(&self, subscribe: &Subscribe, now: Instant) -> Packet {
+    async fn subscribed(&self, subscribe: &Subscribe, now: Instant) -> Packet {
         let identifier = subscribe.properties.as_ref().and_then(|properties| properties.id);
-        let mut state = self.shared.lock();
-        let mut code = |filter| match state.subscribe(self.admitted.ticket, filter, identifier, now) {
-            Some(true) => SubscribeReasonCode::Success(filter.qos),
-            Some(false) => SubscribeReasonCode::QuotaExceeded,
-            None => SubscribeReasonCode::TopicFilterInvalid,
-        };
-        let return_codes = subscribe.filters.iter().map(&mut code).collect();
+        let mut return_codes = Vec::with_capacity(subscribe.filters.len());
+        for filter in &subscribe.filters {
+            let added = self.shared.lock().subscribe(self.admitted.ticket, filter, identifier, now);
+            return_codes.push(match added {
+                Some(true) => SubscribeReasonCode::Success(filter.qos),
+                Some(false) => SubscribeReasonCode::QuotaExceeded,
+                None => SubscribeReasonCode::TopicFilterInvalid,
+            });
+            // Each filter may be compared with all retained messages, and others wait.
+            yield_now().await;
+        }
         Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })
     }
 

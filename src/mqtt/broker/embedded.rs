@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -30,6 +31,8 @@ const DISCONNECT_WITHIN: Duration = Duration::from_millis(500);
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The pause between two looks at a condition that nothing announces.
 const RECHECK: Duration = Duration::from_millis(20);
+/// After so long without a packet the system asks whether a client is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// The pause before a client is accepted again after that failed.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long to wait for a broker that was stopped in this process to finish writing.
@@ -131,8 +134,10 @@ async fn accept(listener: TcpListener, shared: Arc<SharedBroker>, mut stop: watc
                         shared.log_refusal(&format!("{MAX_UNKNOWN} connections have not logged in"));
                         continue;
                     };
-                    // Only latency is at stake.
+                    // Only latency is at stake, and how long a client counts that asked for no keep-alive and is gone.
                     let _ = stream.set_nodelay(true);
+                    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
+                    let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
                     clients.spawn(serve(stream, address, Arc::clone(&shared), stop.clone(), seat));
                 }
                 Err(error) => {

@@ -61,26 +61,28 @@ impl BrokerMessage {
         properties: Option<PublishProperties>,
         expires: Option<Instant>,
     ) -> Option<Self> {
-        let topic = std::str::from_utf8(topic).ok()?;
-        let is_valid = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
-        let properties = properties.filter(|it| *it != PublishProperties::default());
-        is_valid.then(|| Self {
+        let topic = std::str::from_utf8(topic).ok().filter(|topic| is_valid_topic(topic))?;
+        Some(Self {
             topic: Arc::from(topic),
             payload: Bytes::copy_from_slice(payload),
             qos,
             retain,
-            properties,
+            properties: properties.filter(|it| *it != PublishProperties::default()),
             expires,
         })
     }
 
     /// Roughly what it takes in memory, in bytes.
     pub(super) fn size(&self) -> usize {
-        let user = self.properties.iter().flat_map(|it| &it.user_properties);
-        OVERHEAD
-            + self.topic.len()
-            + self.payload.len()
-            + user.map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        let properties = self.properties.as_ref().map_or(0, |properties| {
+            let user =
+                properties.user_properties.iter().map(|(name, value)| OVERHEAD + name.len() + value.len());
+            let texts = [&properties.response_topic, &properties.content_type];
+            let texts = texts.into_iter().flatten().map(String::len);
+            let data = properties.correlation_data.as_ref().map_or(0, Bytes::len);
+            user.sum::<usize>() + texts.sum::<usize>() + data
+        });
+        OVERHEAD + self.topic.len() + self.payload.len() + properties
     }
 
     pub(super) fn is_expired(&self, now: Instant) -> bool {
@@ -108,4 +110,9 @@ impl BrokerMessage {
             properties,
         }
     }
+}
+
+/// Whether a message can be published to this topic (MQTT 5.0, section 4.7).
+pub(super) fn is_valid_topic(topic: &str) -> bool {
+    !topic.is_empty() && topic.len() <= usize::from(u16::MAX) && !topic.contains(['+', '#', '\0'])
 }

@@ -12,7 +12,7 @@ use rumqttc::mqttbytes::{QoS, qos};
 use serde::{Deserialize, Serialize};
 
 use super::filters::Terms;
-use super::message::BrokerMessage;
+use super::message::{BrokerMessage, is_valid_topic};
 use super::session::{ClientSession, WaitingMessage};
 use super::state::{BrokerState, Unsaved};
 
@@ -216,6 +216,9 @@ impl MessageRecord {
 
     /// `None` if it is not one that could have been written.
     fn message(self, retain: bool, clock: BothClocks) -> Option<BrokerMessage> {
+        if !is_valid_topic(&self.topic) {
+            return None;
+        }
         let properties = match self.properties {
             None => None,
             Some(it) => Some(PublishProperties {

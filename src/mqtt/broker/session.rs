@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::QoS;
@@ -15,8 +16,11 @@ use super::message::BrokerMessage;
 const MAX_WAITING: usize = 120_000;
 /// The most that wait for one that is not; mosquitto keeps as many.
 const MAX_STORED: usize = 1000;
-/// What the messages that wait for one client may take in memory, in bytes.
-const MAX_WAITING_SIZE: usize = 128 * 1024 * 1024;
+/// What the messages for one client may take in memory, in bytes, and what those for one that is not connected.
+const MAX_SIZE: usize = 64 * 1024 * 1024;
+const MAX_STORED_SIZE: usize = 4 * 1024 * 1024;
+/// The same for all clients together. A message for several counts for each.
+const MAX_SIZE_OF_ALL: usize = 256 * 1024 * 1024;
 /// The most messages that are sent and not acknowledged, whatever the client allows.
 const MAX_IN_FLIGHT: usize = 1000;
 
@@ -27,6 +31,17 @@ pub(super) struct WaitingMessage {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) identifiers: Vec<usize>,
+}
+
+impl WaitingMessage {
+    /// Roughly what it takes in memory, in bytes.
+    fn size(&self) -> usize {
+        self.message.size() + self.identifiers.len() * size_of::<usize>()
+    }
+
+    fn publish(&self, now: Instant) -> Publish {
+        self.message.packet(self.qos, self.retain, &self.identifiers, now)
+    }
 }
 
 /// A message that was sent and is not acknowledged.
@@ -80,35 +95,36 @@ pub(super) struct ClientSession {
     /// The filters' lengths together.
     pub(super) subscriptions_size: usize,
     waiting: VecDeque<WaitingMessage>,
-    waiting_size: usize,
     in_flight: VecDeque<SentMessage>,
     /// How many of those in flight were sent on this connection.
     sent: usize,
     last_pkid: u16,
     /// Ids of messages of QoS 2 that came from the client and are not released.
     received: HashSet<u16>,
-    /// Messages that were dropped since the last word of it.
-    dropped: u64,
+    /// What those that wait and those in flight take in memory, in bytes, and the sum of that of all sessions.
+    size: usize,
+    size_of_all: Arc<AtomicUsize>,
 }
 
 impl ClientSession {
-    pub(super) fn new(client: Arc<str>, expiry: Duration) -> Self {
+    /// `size_of_all` is the same for all sessions of a broker.
+    pub(super) fn new(client: Arc<str>, size_of_all: Arc<AtomicUsize>) -> Self {
         Self {
             client,
             attached: None,
-            expiry,
+            expiry: Duration::ZERO,
             ends_at: None,
             will: None,
             will_at: None,
             subscriptions: BTreeMap::new(),
             subscriptions_size: 0,
             waiting: VecDeque::new(),
-            waiting_size: 0,
             in_flight: VecDeque::new(),
             sent: 0,
             last_pkid: 0,
             received: HashSet::new(),
-            dropped: 0,
+            size: 0,
+            size_of_all,
         }
     }
 
@@ -120,13 +136,26 @@ impl ClientSession {
         self.sent = 0;
     }
 
-    /// The connection has ended. Messages of QoS 0 are not for later.
+    /// The connection has ended. Messages of QoS 0 are not for later, and no more than a session may keep.
     pub(super) fn detach(&mut self, now: Instant) {
         self.attached = None;
         self.ends_at = Some(now + self.expiry);
-        self.waiting.retain(|it| it.qos != QoS::AtMostOnce);
-        self.waiting.truncate(MAX_STORED);
-        self.waiting_size = self.waiting.iter().map(|it| it.message.size()).sum();
+        let mut room =
+            MAX_STORED_SIZE.saturating_sub(self.in_flight.iter().map(|it| it.waiting.size()).sum());
+        let mut number = 0;
+        let mut freed = 0;
+        self.waiting.retain(|it| {
+            let size = it.size();
+            let is_kept = it.qos != QoS::AtMostOnce && number < MAX_STORED && size <= room;
+            if is_kept {
+                number += 1;
+                room -= size;
+            } else {
+                freed += size;
+            }
+            is_kept
+        });
+        self.free(freed);
     }
 
     /// Asks the connection to end.
@@ -137,34 +166,42 @@ impl ClientSession {
         }
     }
 
-    /// Queues a message, or drops it if too many wait. Returns how many were dropped so far if a word is due: at the first
-    /// one, until the client has taken some.
-    pub(super) fn enqueue(&mut self, waiting: WaitingMessage) -> Option<u64> {
+    /// Queues a message. False if it is dropped, because too many wait.
+    pub(super) fn enqueue(&mut self, waiting: WaitingMessage) -> bool {
         if self.attached.is_none() && waiting.qos == QoS::AtMostOnce {
-            return None;
+            return true;
         }
-        let most = if self.attached.is_some() { MAX_WAITING } else { MAX_STORED };
-        let size = waiting.message.size();
-        if self.waiting.len() >= most || self.waiting_size + size > MAX_WAITING_SIZE {
-            self.dropped += 1;
-            return (self.dropped == 1).then_some(self.dropped);
+        let (most, most_size) = match self.attached {
+            Some(_) => (MAX_WAITING, MAX_SIZE),
+            None => (MAX_STORED, MAX_STORED_SIZE),
+        };
+        let size = waiting.size();
+        let of_all = self.size_of_all.load(Ordering::Relaxed);
+        if self.waiting.len() >= most || self.size + size > most_size || of_all + size > MAX_SIZE_OF_ALL {
+            return false;
         }
-        self.waiting_size += size;
+        self.size += size;
+        self.size_of_all.fetch_add(size, Ordering::Relaxed);
         self.waiting.push_back(waiting);
         if let Some(attached) = &self.attached {
             attached.wake.notify_one();
         }
-        None
+        true
     }
 
-    /// The next packets for the client, at most `most` of them.
-    pub(super) fn take(&mut self, most: usize, now: Instant) -> Vec<Packet> {
+    /// The next packets for the client: at most `most` of them, and no more once they take `most_size` bytes.
+    pub(super) fn take(&mut self, most: usize, most_size: usize, now: Instant) -> Vec<Packet> {
         let mut packets = Vec::new();
         let Some(attached) = &self.attached else { return packets };
         let (receive_max, max_size) = (attached.receive_max.min(MAX_IN_FLIGHT), attached.max_packet_size);
-        while packets.len() < most {
+        let mut taken = 0;
+        while packets.len() < most && taken < most_size {
             if let Some(again) = self.in_flight.get(self.sent) {
+                if self.sent >= receive_max {
+                    break;
+                }
                 self.sent += 1;
+                taken += again.waiting.size();
                 packets.push(again.packet(now));
                 continue;
             }
@@ -174,11 +211,11 @@ impl ClientSession {
                 break;
             }
             let Some(next) = self.waiting.pop_front() else { break };
-            self.waiting_size -= next.message.size();
-            self.dropped = 0;
+            let size = next.size();
             let mut publish = next.publish(now);
             // A message that the client cannot take counts as delivered (MQTT 5.0, section 3.1.2.11.4).
             if next.message.is_expired(now) || publish.size() > max_size {
+                self.free(size);
                 continue;
             }
             if needs_ack {
@@ -189,7 +226,10 @@ impl ClientSession {
                     is_received: false,
                 });
                 self.sent += 1;
+            } else {
+                self.free(size);
             }
+            taken += size;
             packets.push(Packet::Publish(publish));
         }
         packets
@@ -198,7 +238,9 @@ impl ClientSession {
     /// The client has a message of QoS 1, or has finished with one of QoS 2. False if it is not known.
     pub(super) fn acknowledged(&mut self, pkid: u16) -> bool {
         let Some(at) = self.in_flight.iter().position(|it| it.pkid == pkid) else { return false };
-        self.in_flight.remove(at);
+        if let Some(sent) = self.in_flight.remove(at) {
+            self.free(sent.waiting.size());
+        }
         if at < self.sent {
             self.sent -= 1;
         }
@@ -228,6 +270,11 @@ impl ClientSession {
         unreceived.chain(&self.waiting).filter(|it| it.qos != QoS::AtMostOnce)
     }
 
+    fn free(&mut self, size: usize) {
+        self.size -= size;
+        self.size_of_all.fetch_sub(size, Ordering::Relaxed);
+    }
+
     /// Fewer than 65,535 are in flight, so one is free.
     fn free_pkid(&mut self) -> u16 {
         loop {
@@ -239,9 +286,9 @@ impl ClientSession {
     }
 }
 
-impl WaitingMessage {
-    fn publish(&self, now: Instant) -> Publish {
-        self.message.packet(self.qos, self.retain, &self.identifiers, now)
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        self.free(self.size);
     }
 }
 

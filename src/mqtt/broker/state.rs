@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, Packet, RetainForwardRule, SubscribeFilter};
@@ -12,6 +13,7 @@ use super::filters::{Filter, SubscriptionTree, Terms};
 use super::message::BrokerMessage;
 use super::retained::{MAX_RETAINED, RetainedMessages};
 use super::session::{Attached, ClientSession, Testament, WaitingMessage};
+use crate::logging::Repeated;
 use crate::model::shown;
 
 /// Enough for a home. Together with the connections to plugs they fit into the 1024 files that a process may usually open.
@@ -22,6 +24,8 @@ const MAX_SESSIONS: usize = 1000;
 const MAX_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 /// The most subscriptions of a client; Home Assistant has one for each entity.
 const MAX_SUBSCRIPTIONS: usize = 100_000;
+/// The most subscriptions with a wildcard, of all clients together: each may be compared with each message.
+const MAX_WILDCARDS: usize = 4096;
 /// The length of all filters of a client, in bytes.
 const MAX_SUBSCRIPTIONS_SIZE: usize = 16 * 1024 * 1024;
 /// The most characters of a client's id that the log shows.
@@ -88,7 +92,13 @@ pub(super) struct BrokerState {
     /// Clients of whose sessions the store has a record, or will have one.
     saved_clients: HashSet<Arc<str>>,
     connected: usize,
+    wildcards: usize,
     last_number: u64,
+    /// What the messages for all clients take in memory, in bytes.
+    size_of_all: Arc<AtomicUsize>,
+    /// Messages for which a client had no room, and those that could not be retained.
+    dropped: Repeated,
+    not_retained: Repeated,
     /// Rings when something changed that the store has not written.
     pub(super) changed: Arc<Notify>,
     /// Rings when something is due earlier than before.
@@ -153,17 +163,18 @@ impl BrokerState {
         self.detach(ticket.session, now);
     }
 
-    /// The next packets for a connection, at most `most`; `Err` if it has to end.
+    /// The next packets for a connection, as [`ClientSession::take`]; `Err` if it has to end.
     pub(super) fn take(
         &mut self,
         ticket: Ticket,
         most: usize,
+        most_size: usize,
         now: Instant,
     ) -> Result<Vec<Packet>, DisconnectReasonCode> {
         let session = self.attached(ticket).ok_or(DisconnectReasonCode::SessionTakenOver)?;
         match session.attached.as_ref().and_then(|it| it.ends) {
             Some(reason) => Err(reason),
-            None => Ok(session.take(most, now)),
+            None => Ok(session.take(most, most_size, now)),
         }
     }
 
@@ -181,10 +192,18 @@ impl BrokerState {
         let is_kept = !message.retain || self.retained.set(&message);
         if message.retain && is_kept {
             self.topic_changed(&message.topic);
+        } else if !is_kept && let Some(times) = self.not_retained.failed("", Instant::now()) {
+            tracing::warn!(
+                "the embedded broker cannot retain the message at {}, {times} such so far: it is too large, or too many are \
+                 retained: clear those that nobody needs, or set mqtt.url to another broker",
+                shown(&message.topic, MAX_SHOWN)
+            );
         }
         // One message for a client, however many of its filters match (section 3.3.4).
         let mut receivers: HashMap<u64, (u8, bool, Vec<usize>)> = HashMap::new();
-        self.subscriptions.each_match(&message.topic, |client, terms| {
+        let sessions = &self.sessions;
+        let is_connected = |client| sessions.get(&client).is_some_and(|session| session.attached.is_some());
+        self.subscriptions.each_match(&message.topic, &is_connected, |client, terms| {
             if terms.no_local && from == Some(client) {
                 return;
             }
@@ -225,10 +244,12 @@ impl BrokerState {
             keeps_retain: wanted.preserve_retain,
             identifier,
         };
+        let wildcards = self.wildcards;
         let session = self.attached(ticket)?;
         let is_new = !session.subscriptions.contains_key(&*wanted.path);
         let size = session.subscriptions_size + wanted.path.len();
-        if is_new && (session.subscriptions.len() >= MAX_SUBSCRIPTIONS || size > MAX_SUBSCRIPTIONS_SIZE) {
+        let is_full = session.subscriptions.len() >= MAX_SUBSCRIPTIONS || size > MAX_SUBSCRIPTIONS_SIZE;
+        if is_new && (is_full || (filter.has_wildcard() && wildcards >= MAX_WILDCARDS)) {
             return Some(false);
         }
         if is_new {
@@ -237,6 +258,7 @@ impl BrokerState {
         session.subscriptions.insert(Box::from(&*wanted.path), terms);
         let client = Arc::clone(&session.client);
         self.subscriptions.insert(ticket.session, filter, terms);
+        self.wildcards += usize::from(is_new && filter.has_wildcard());
         self.client_changed(&client);
         let wants_retained = match wanted.retain_forward_rule {
             RetainForwardRule::OnEverySubscribe => true,
@@ -248,7 +270,9 @@ impl BrokerState {
             let kept: Vec<_> = self.retained.matching(filter, now).map(Arc::clone).collect();
             for message in kept {
                 let identifiers = identifier.into_iter().collect();
-                self.deliver(ticket.session, &message, terms.qos, true, identifiers);
+                if !self.deliver(ticket.session, &message, terms.qos, true, identifiers) {
+                    break;
+                }
             }
         }
         Some(true)
@@ -264,6 +288,7 @@ impl BrokerState {
         session.subscriptions_size -= path.len();
         let client = Arc::clone(&session.client);
         self.subscriptions.remove(ticket.session, filter);
+        self.wildcards -= usize::from(filter.has_wildcard());
         self.client_changed(&client);
         Some(true)
     }
@@ -335,6 +360,23 @@ impl BrokerState {
         self.retained.set(&Arc::new(message));
     }
 
+    /// From a store that could not be read before: what it holds and has not changed since.
+    pub(super) fn merge(&mut self, older: Self, unsaved: &Unsaved) {
+        for message in older.all_retained() {
+            if self.retained(&message.topic).is_none() && !unsaved.topics.contains(&message.topic) {
+                self.retained.set(message);
+            }
+        }
+        let now = Instant::now();
+        for session in older.lasting_sessions() {
+            if !self.by_client.contains_key(&session.client) && !unsaved.clients.contains(&session.client) {
+                let subscriptions =
+                    session.subscriptions.iter().map(|(path, terms)| (path.to_string(), *terms)).collect();
+                self.restore_session(Arc::clone(&session.client), session.expiry, subscriptions, now);
+            }
+        }
+    }
+
     /// From the store: a session that is not connected, in place of an earlier record of it.
     pub(super) fn restore_session(
         &mut self,
@@ -346,18 +388,17 @@ impl BrokerState {
         self.restore_end(&client);
         self.saved_clients.insert(Arc::clone(&client));
         let number = self.create(&client);
+        let Some(session) = self.sessions.get_mut(&number) else { return };
         for (path, terms) in subscriptions {
+            // The store holds no more than there was room for, and no filter twice.
             let Some(filter) = Filter::parse(&path) else { continue };
+            self.wildcards += usize::from(filter.has_wildcard());
             self.subscriptions.insert(number, filter, terms);
-            if let Some(session) = self.sessions.get_mut(&number) {
-                session.subscriptions_size += path.len();
-                session.subscriptions.insert(path.into_boxed_str(), terms);
-            }
+            session.subscriptions_size += path.len();
+            session.subscriptions.insert(path.into_boxed_str(), terms);
         }
-        if let Some(session) = self.sessions.get_mut(&number) {
-            session.expiry = expiry.min(MAX_EXPIRY);
-            session.ends_at = Some(now + session.expiry);
-        }
+        session.expiry = expiry.min(MAX_EXPIRY);
+        session.ends_at = Some(now + session.expiry);
     }
 
     /// From the store: a session has ended.
@@ -384,7 +425,7 @@ impl BrokerState {
     fn create(&mut self, client: &Arc<str>) -> u64 {
         let number = self.next_number();
         self.by_client.insert(Arc::clone(client), number);
-        self.sessions.insert(number, ClientSession::new(Arc::clone(client), Duration::ZERO));
+        self.sessions.insert(number, ClientSession::new(Arc::clone(client), Arc::clone(&self.size_of_all)));
         number
     }
 
@@ -447,10 +488,12 @@ impl BrokerState {
         for path in session.subscriptions.keys() {
             if let Some(filter) = Filter::parse(path) {
                 self.subscriptions.remove(number, filter);
+                self.wildcards -= usize::from(filter.has_wildcard());
             }
         }
     }
 
+    /// Queues a message for a client. False if there is no room.
     fn deliver(
         &mut self,
         client: u64,
@@ -458,18 +501,24 @@ impl BrokerState {
         most: u8,
         retain: bool,
         identifiers: Vec<usize>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&client) else { return };
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&client) else { return false };
         // Both are 0, 1 or 2.
         let qos = qos(most.min(message.qos as u8)).unwrap_or(QoS::AtMostOnce);
         let waiting = WaitingMessage { message: Arc::clone(message), qos, retain, identifiers };
-        if session.enqueue(waiting).is_some() {
+        let is_queued = session.enqueue(waiting);
+        // Offline sessions are cut without a word: that is what their bound is for.
+        if !is_queued
+            && session.attached.is_some()
+            && let Some(times) = self.dropped.failed("", Instant::now())
+        {
             tracing::warn!(
-                "the embedded broker drops messages for the client {}: it does not read as fast as they come; restart \
-                 that client, or let it subscribe to fewer topics",
+                "the embedded broker drops messages for the client {}, {times} dropped so far: it does not read as fast \
+                 as they come; restart that client, or let it subscribe to fewer topics",
                 shown(&session.client, MAX_SHOWN)
             );
         }
+        is_queued
     }
 
     /// Ends the session that would end first, where too many wait for their client.
@@ -512,6 +561,8 @@ impl BrokerState {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use rumqttc::mqttbytes::v5::Publish;
 
     use super::*;
@@ -575,7 +626,7 @@ mod tests {
 
         /// What a client is sent, as `topic=payload`, with a `*` if it is retained and `!` if it is sent again.
         fn receives(&mut self, ticket: Ticket) -> Vec<String> {
-            let packets = self.state.take(ticket, usize::MAX, self.now).unwrap();
+            let packets = self.state.take(ticket, usize::MAX, usize::MAX, self.now).unwrap();
             let shown = packets.into_iter().map(|packet| match packet {
                 Packet::Publish(publish) => {
                     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -717,7 +768,7 @@ mod tests {
         let arrival = |will| Arrival { will, ..Desk::arrival("client", LONG) };
         let first = desk.connects(arrival(will("gone/first", Duration::ZERO))).ticket;
         let second = desk.connects(arrival(will("gone/second", LONG))).ticket;
-        let over = desk.state.take(first, 1, desk.now).unwrap_err();
+        let over = desk.state.take(first, 1, 1, desk.now).unwrap_err();
         assert_eq!(over, DisconnectReasonCode::SessionTakenOver);
         // The end of the first one's task says nothing about the second.
         desk.loses(first);
@@ -781,7 +832,7 @@ mod tests {
         desk.publishes(expiring("a"));
         desk.passes(Duration::from_secs(4));
         let late = desk.joins("late", &["#"]);
-        let packets = desk.state.take(late, 9, desk.now).unwrap();
+        let packets = desk.state.take(late, 9, usize::MAX, desk.now).unwrap();
         let Packet::Publish(publish) = &packets[0] else { panic!("{packets:?}") };
         assert_eq!(publish.properties.as_ref().unwrap().message_expiry_interval, Some(6));
         desk.passes(Duration::from_secs(6));
@@ -853,16 +904,86 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+    fn what_waits_for_clients_that_do_not_read_is_bounded_for_each_and_for_all() {
         let mut desk = Desk::new();
-        let ticket = desk.joins("client", &["a"]);
         let large = "x".repeat(1024 * 1024);
-        for _ in 0..200 {
-            desk.publishes(Publish { qos: QoS::AtMostOnce, ..message("a", &large) });
+        let publish = || Publish { qos: QoS::AtMostOnce, ..message("a", &large) };
+        let first = desk.joins("first", &["a"]);
+        for _ in 0..70 {
+            desk.publishes(publish());
         }
-        assert_eq!(desk.receives(ticket).len(), 127);
+        assert_eq!(desk.receives(first).len(), 63);
         desk.publishes(message("a", "1"));
-        assert_eq!(desk.receives(ticket), ["a=1"], "once it reads, it gets the next ones");
+        assert_eq!(desk.receives(first), ["a=1"], "once it reads, it gets the next ones");
+        let others: Vec<_> = (0..9).map(|number| desk.joins(&format!("{number}"), &["a"])).collect();
+        for _ in 0..63 {
+            desk.publishes(publish());
+        }
+        let waiting: usize = others.iter().map(|other| desk.receives(*other).len()).sum();
+        assert_eq!(waiting + desk.receives(first).len(), 255);
+        // What was sent and is not acknowledged counts as well, until the session ends.
+        desk.publishes(message("a", &large));
+        desk.receives(first);
+        assert!(desk.state.size_of_all.load(Ordering::Relaxed) > 10 * large.len());
+        for ticket in others.into_iter().chain([first]) {
+            desk.leaves(ticket);
+        }
+        assert_eq!(desk.state.size_of_all.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn all_that_a_message_carries_counts() {
+        let mut desk = Desk::new();
+        let client = desk.joins("client", &["a"]);
+        let large = "x".repeat(60_000);
+        let properties = rumqttc::mqttbytes::v5::PublishProperties {
+            response_topic: Some(large.clone()),
+            correlation_data: Some(large.clone().into()),
+            content_type: Some(large.clone()),
+            user_properties: vec![(large.clone(), large)],
+            ..Default::default()
+        };
+        for _ in 0..1000 {
+            desk.publishes(Publish { properties: Some(properties.clone()), ..message("a", "1") });
+        }
+        let taken = desk.receives(client).len();
+        assert!((200..224).contains(&taken), "{taken} of 300 kB each, with 64 MB for a client");
+    }
+
+    #[test]
+    fn subscriptions_with_a_wildcard_are_bounded() {
+        let mut desk = Desk::new();
+        let client = desk.joins("client", &[]);
+        let subscribe = |desk: &mut Desk, path: &str| {
+            desk.state.subscribe(client, &SubscribeFilter::new(path, QoS::AtMostOnce), None, desk.now)
+        };
+        for number in 0..MAX_WILDCARDS {
+            assert_eq!(subscribe(&mut desk, &format!("{number}/+")), Some(true));
+        }
+        assert_eq!(subscribe(&mut desk, "one/more/+"), Some(false));
+        assert_eq!(subscribe(&mut desk, "0/+"), Some(true), "it is known");
+        assert_eq!(subscribe(&mut desk, "without"), Some(true));
+        assert_eq!(desk.state.unsubscribe(client, "0/+"), Some(true));
+        assert_eq!(subscribe(&mut desk, "one/more/+"), Some(true));
+        desk.leaves(client);
+        assert_eq!(desk.state.wildcards, 0);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_gets_no_more_than_it_allows_then() {
+        let mut desk = Desk::new();
+        let first = desk.connects(Desk::arrival("client", LONG)).ticket;
+        desk.subscribes(first, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        for payload in ["1", "2", "3"] {
+            desk.publishes(message("a", payload));
+        }
+        assert_eq!(desk.receives(first).len(), 3);
+        desk.loses(first);
+        let second = desk.connects(Arrival { receive_max: 1, ..Desk::arrival("client", LONG) }).ticket;
+        for (pkid, again) in [(1, "a=1!"), (2, "a=2!"), (3, "a=3!")] {
+            assert_eq!(desk.receives(second), [again]);
+            assert!(desk.state.attached(second).unwrap().acknowledged(pkid));
+        }
     }
 
     #[test]

@@ -89,21 +89,32 @@ impl BrokerStore {
                 Err(error) => tracing::debug!("{}: cannot be moved aside: {error}", folder.display()),
             }
         }
-        match opened {
+        let loaded = match opened {
             Ok((file, loaded)) => {
-                if loaded.damaged > 0 {
-                    tracing::warn!(
-                        "{}: {} of {} lines cannot be read and are left out: check the disk",
-                        folder.join(MESSAGES).display(),
-                        loaded.damaged,
-                        loaded.lines
-                    );
-                }
-                *store.lock() = loaded.state;
                 store.file = Some(file);
+                Some(loaded)
             }
             Err(StoreUnusable::InUse) => return Err(InUse),
-            Err(StoreUnusable::Damaged(why) | StoreUnusable::Unwritable(why)) => store.log_failure(&why),
+            Err(StoreUnusable::Damaged(why)) => {
+                store.log_failure(&why);
+                None
+            }
+            Err(StoreUnusable::Unwritable { why, loaded }) => {
+                store.log_failure(&why);
+                loaded.map(|loaded| *loaded)
+            }
+        };
+        if let Some(LoadedMessages { state, lines, damaged }) = loaded {
+            if damaged > 0 {
+                tracing::warn!(
+                    "{}: {damaged} of {lines} lines cannot be read and are left out: check the disk",
+                    store.folder.join(MESSAGES).display()
+                );
+            }
+            *store.lock() = state;
+        }
+        if store.file.is_none() {
+            return Ok(store);
         }
         // Messages that wait for a client would come again after a crash, so a new file without them is the first thing.
         store.lock().put_back(Unsaved { everything: true, ..Unsaved::default() });
@@ -169,9 +180,13 @@ impl BrokerStore {
             None => {
                 let path = self.folder.clone();
                 let opened = blocking(move || open(&path)).await;
-                // What the folder holds is older than what is in memory.
-                self.lock().put_back(Unsaved { everything: true, ..Unsaved::default() });
-                opened.map_err(|unusable| unusable.to_string())?.0
+                let (file, loaded) = opened.map_err(|unusable| unusable.to_string())?;
+                // It may hold what could not be read when the broker started.
+                let mut state = self.lock();
+                let unsaved = state.take_unsaved();
+                state.merge(loaded.state, &unsaved);
+                state.put_back(Unsaved { everything: true, ..Unsaved::default() });
+                file
             }
         };
         let now = Instant::now();
@@ -281,8 +296,9 @@ enum StoreUnusable {
     InUse,
     #[error("{0}")]
     Damaged(String),
-    #[error("{0}")]
-    Unwritable(String),
+    /// It may be readable all the same.
+    #[error("{why}")]
+    Unwritable { why: String, loaded: Option<Box<LoadedMessages>> },
 }
 
 impl From<io::Error> for StoreUnusable {
@@ -291,12 +307,13 @@ impl From<io::Error> for StoreUnusable {
             ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
                 Self::Damaged(error.to_string())
             }
-            _ => Self::Unwritable(error.to_string()),
+            _ => Self::Unwritable { why: error.to_string(), loaded: None },
         }
     }
 }
 
 /// What a file held.
+#[derive(Debug)]
 struct LoadedMessages {
     state: BrokerState,
     lines: usize,
@@ -304,6 +321,16 @@ struct LoadedMessages {
 }
 
 fn open(folder: &Path) -> Result<(StoreFile, LoadedMessages), StoreUnusable> {
+    open_to_write(folder).map_err(|unusable| match unusable {
+        StoreUnusable::Unwritable { why, loaded: None } => {
+            let loaded = File::open(folder.join(MESSAGES)).and_then(|messages| load(&messages));
+            StoreUnusable::Unwritable { why, loaded: loaded.ok().map(Box::new) }
+        }
+        other => other,
+    })
+}
+
+fn open_to_write(folder: &Path) -> Result<(StoreFile, LoadedMessages), StoreUnusable> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     let mut options = OpenOptions::new();
@@ -329,8 +356,8 @@ fn load(messages: &File) -> io::Result<LoadedMessages> {
     let mut reader = BufReader::new(messages);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
-        // A crash cuts off the last line.
-        if line.last() == Some(&b'\n') {
+        // A crash cuts off the last line; a power cut may leave zeros.
+        if line.last() == Some(&b'\n') || line.contains(&0) {
             loaded.lines += 1;
             match serde_json::from_slice(&line) {
                 Ok(record) => apply(record, &mut loaded.state, now, wall),
@@ -364,7 +391,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreUnusable> + Send + 'static,
 ) -> Result<T, StoreUnusable> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|lost| Err(StoreUnusable::Unwritable(lost.to_string())))
+    done.unwrap_or_else(|lost| Err(StoreUnusable::Unwritable { why: lost.to_string(), loaded: None }))
 }
 
 #[cfg(test)]
@@ -520,6 +547,62 @@ mod tests {
         let store = opened(&folder).await;
         assert_eq!(retained(&store), []);
         assert_eq!(fs::read(folder.with_extension("damaged").join(MESSAGES)).unwrap(), b"not\nours\n");
+    }
+
+    #[tokio::test]
+    async fn zeros_of_a_power_cut_are_not_taken_for_a_fresh_start() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(MESSAGES), [0; 4096]).unwrap();
+        opened(&folder).await;
+        assert!(folder.with_extension("damaged").exists());
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_at_the_start_is_kept_once_it_can() {
+        let home = tempfile::tempdir().unwrap();
+        let state_dir = home.path().join("state");
+        let folder = state_dir.join("broker");
+        let mut store = opened(&folder).await;
+        for topic in ["a", "changed", "cleared"] {
+            retain(&store, topic, b"1");
+        }
+        sleeper(&store);
+        store.try_to_write(false).await.unwrap();
+        drop(store);
+        // A loop of links can be neither read nor written, and is no damage.
+        let away = home.path().join("away");
+        fs::rename(&state_dir, &away).unwrap();
+        std::os::unix::fs::symlink(&state_dir, &state_dir).unwrap();
+        let mut store = opened(&folder).await;
+        assert_eq!(retained(&store), []);
+        retain(&store, "changed", b"2");
+        retain(&store, "cleared", b"");
+        retain(&store, "new", b"1");
+        assert!(store.try_to_write(false).await.is_err());
+        fs::remove_file(&state_dir).unwrap();
+        fs::rename(&away, &state_dir).unwrap();
+        store.try_to_write(false).await.unwrap();
+        let all = [pair("a", b"1"), pair("changed", b"2"), pair("new", b"1")];
+        assert_eq!(retained(&store), all);
+        drop(store);
+        let store = opened(&folder).await;
+        assert_eq!(retained(&store), all);
+        assert_eq!(store.lock().lasting_sessions().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_could_not_have_been_written_is_left_out() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        fs::create_dir(&folder).unwrap();
+        let line = |topic: &str| {
+            format!("{{\"retained\":{{\"topic\":\"{topic}\",\"payload\":{{\"text\":\"1\"}},\"qos\":1}}}}\n")
+        };
+        let lines = ["a/#", "", &"x".repeat(70_000), "a"].map(line).concat();
+        fs::write(folder.join(MESSAGES), lines).unwrap();
+        assert_eq!(retained(&opened(&folder).await), [pair("a", b"1")]);
     }
 
     #[tokio::test]

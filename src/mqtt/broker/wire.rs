@@ -13,6 +13,9 @@ use rumqttc::mqttbytes::{Error, QoS, check};
 /// The largest packet that is accepted, in bytes; plugs need far less.
 pub(super) const MAX_PACKET_SIZE: u32 = 1024 * 1024;
 
+/// The largest CONNECT, in bytes: anybody can send one. A last will has up to 64 kB.
+const MAX_CONNECT_SIZE: u32 = 128 * 1024;
+
 /// The level byte of CONNECT, after the protocol's name (section 3.1.2.2).
 const LEVEL_AT: usize = 6;
 /// The byte of CONNECT's flags.
@@ -45,7 +48,9 @@ pub(super) fn take_connect(read: &mut BytesMut) -> Result<Option<(MqttVersion, P
     if read.first().is_some_and(|first| first >> 4 != 1) {
         return Err(NotConnect::Malformed);
     }
-    let Some(frame) = take_frame(read).map_err(|_| NotConnect::Malformed)? else { return Ok(None) };
+    let Some(frame) = take_frame(read, MAX_CONNECT_SIZE).map_err(|_| NotConnect::Malformed)? else {
+        return Ok(None);
+    };
     let level = *frame.body().get(LEVEL_AT).ok_or(NotConnect::Malformed)?;
     // MQTT 3.1 had another name, and with it another length of the name.
     let version = match (&frame.body()[..LEVEL_AT], level) {
@@ -60,7 +65,7 @@ pub(super) fn take_connect(read: &mut BytesMut) -> Result<Option<(MqttVersion, P
 
 /// Takes the next packet out of what was read; `None` while it is not there in full.
 pub(super) fn take_packet(read: &mut BytesMut, version: MqttVersion) -> Result<Option<Packet>, Error> {
-    let Some(frame) = take_frame(read)? else { return Ok(None) };
+    let Some(frame) = take_frame(read, MAX_PACKET_SIZE)? else { return Ok(None) };
     let packet = read_frame(frame, version)?;
     // Bits that 3.1.1 reserves (section 3.8.3.1), and a packet that it does not have.
     let is_foreign = version == MqttVersion::V3
@@ -119,8 +124,8 @@ impl WireFrame {
     }
 }
 
-fn take_frame(read: &mut BytesMut) -> Result<Option<WireFrame>, Error> {
-    let length = match check(read.iter(), Some(MAX_PACKET_SIZE)) {
+fn take_frame(read: &mut BytesMut, max_size: u32) -> Result<Option<WireFrame>, Error> {
+    let length = match check(read.iter(), Some(max_size)) {
         Ok(header) => header.frame_length(),
         Err(Error::InsufficientBytes(_)) => return Ok(None),
         Err(error) => return Err(error),
