@@ -184,7 +184,10 @@ async fn the_token_is_in_no_log_and_no_answer_whatever_way_it_is_sent() {
     }
 
     let lines = daemon.lines();
-    assert!(lines.iter().any(|line| line.contains(" TRACE ")), "too little was logged to find anything");
+    assert!(
+        lines.iter().any(|line| line.contains(" DEBUG answered plug=\"lamp\"")),
+        "too little was logged to find anything"
+    );
     let published =
         subscriber.messages().iter().map(|seen| format!("{} {}", seen.topic, seen.payload)).collect();
     for text in [lines, answers, published].concat() {
