@@ -266,6 +266,9 @@ async fn what_is_no_mqtt_is_answered_with_the_reason_and_harms_nobody() {
         (b"\x30\xff\xff\xff\xff\x7f", DisconnectReasonCode::MalformedPacket),
         (b"\x00\x00", DisconnectReasonCode::MalformedPacket),
         (b"\xd0\x00", DisconnectReasonCode::ProtocolError),
+        // A subscription identifier, which only a server sends, and an UNSUBSCRIBE from nothing.
+        (b"\x30\x06\x00\x01a\x02\x0b\x01", DisconnectReasonCode::ProtocolError),
+        (b"\xa2\x03\x00\x01\x00", DisconnectReasonCode::ProtocolError),
         // CONNECT a second time, an id of 0, a filter without an end of its text.
         (b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00", DisconnectReasonCode::ProtocolError),
         (b"\x32\x06\x00\x01a\x00\x00\x00", DisconnectReasonCode::MalformedPacket),

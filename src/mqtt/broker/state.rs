@@ -932,6 +932,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_delivered_or_not_for_later_counts_no_more() {
+        let mut desk = Desk::new();
+        let counted = |desk: &Desk| desk.state.size_of_all.load(Ordering::Relaxed);
+        let ticket = desk.connects(Desk::arrival("client", LONG)).ticket;
+        desk.subscribes(ticket, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        desk.publishes(message("a", "1"));
+        assert_eq!(desk.receives(ticket), ["a=1"]);
+        assert!(counted(&desk) > 0, "it is in flight");
+        assert!(desk.state.attached(ticket).unwrap().acknowledged(1));
+        assert_eq!(counted(&desk), 0);
+        desk.publishes(Publish { qos: QoS::AtMostOnce, ..message("a", "2") });
+        assert!(counted(&desk) > 0);
+        desk.loses(ticket);
+        assert_eq!(counted(&desk), 0);
+    }
+
+    #[test]
     fn all_that_a_message_carries_counts() {
         let mut desk = Desk::new();
         let client = desk.joins("client", &["a"]);

@@ -539,6 +539,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_failed_write_left_behind_is_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("broker");
+        let mut store = opened(&folder).await;
+        let left = [b'z'; 1000];
+        let mut file = OpenOptions::new().append(true).open(folder.join(MESSAGES)).unwrap();
+        file.write_all(&left).unwrap();
+        retain(&store, "a", b"1");
+        store.try_to_write(false).await.unwrap();
+        let lines = fs::read_to_string(folder.join(MESSAGES)).unwrap();
+        assert!(lines.ends_with("}\n") && !lines.contains('z'), "{lines}");
+    }
+
+    #[tokio::test]
     async fn a_file_of_which_nothing_can_be_read_is_moved_aside() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("broker");
