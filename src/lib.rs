@@ -29,8 +29,8 @@
 //!
 //! What is below the line is the crate `hs100d_core`, in `crates/core`; it is linked without tokio. [`http`], [`transport`]
 //! and `sim`, which is behind the feature of this name, are `hs100d_http`, `hs100d_transport` and `hs100d_sim`, in
-//! `crates/http`, `crates/transport` and `crates/sim`; they know only `hs100d_core`. All else is in `src`. Whoever uses the
-//! library finds all of it here.
+//! `crates/http`, `crates/transport` and `crates/sim`; they know only `hs100d_core`. All else is in `src`. This crate shows
+//! all of it under one name.
 //!
 //! Imports go down, never up and never sideways. Among the crates the compiler sees to it, among the modules
 //! `tests/house_rules.rs`. Each module says at its top what it owns and what it does not do. `docs/DESIGN.md` explains the

@@ -174,7 +174,7 @@ pub struct CloudConfig {
     pub poll_interval: Duration,
 }
 
-/// What the MQTT wing is started with.
+/// What the MQTT frontend is started with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MqttChoice {
     /// With the embedded broker.
@@ -212,7 +212,7 @@ impl Config {
         self.instance.as_deref().unwrap_or(drawn)
     }
 
-    /// What the MQTT wing is started with on this machine. `drawn` is the installation's id in its state.
+    /// What the MQTT frontend is started with on this machine. `drawn` is the installation's id in its state.
     pub fn mqtt(&self, drawn: &str, state_dir: &Path) -> MqttChoice {
         match &self.broker {
             BrokerConfig::Embedded { listen, users } => MqttChoice::Embedded {

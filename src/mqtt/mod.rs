@@ -1,4 +1,4 @@
-//! The left wing for brokers: the bridge's updates are published, MQTT commands become the bridge's events.
+//! The frontend for brokers: the bridge's updates are published, MQTT commands become the bridge's events.
 //!
 //! The daemon holds a [`Link`]. Behind it, `connection` keeps one connection, `brokers` says to which of several brokers,
 //! `dial` and `socket` open its TCP or TLS stream, `state` decides what is published and what a message means, and `failure`

@@ -1,7 +1,7 @@
 //! The decisions of hs100d as a value ([`bridge`]), the plug's messages ([`smarthome`]), what frontends show and understand
 //! ([`payload`]), and the plain values below them.
 //!
-//! Owns no connection and no task, and is linked without tokio: whoever drives the bridge brings events and the time. The
+//! Owns no connection and no task, and is linked without tokio: its caller brings the events and the time. The
 //! crate `hs100d` has the map of all modules, and shows these under the same names.
 
 // Plain values.

@@ -1,4 +1,4 @@
-//! The left wing for browsers, scripts and Prometheus: the page, the API and the metrics.
+//! The frontend for browsers, scripts and Prometheus: the page, the API and the metrics.
 //!
 //! ```text
 //!   server ---> guard ---> routes ---> calls ---> the daemon's loop

@@ -1,4 +1,4 @@
-//! RIGHT WING: performs the bridge's exchanges with plugs, over the LAN or the cloud.
+//! Performs the bridge's exchanges with plugs, over the LAN or the cloud.
 //!
 //! Owns the tasks in which exchanges run, and the one debug line for each. Decides nothing.
 

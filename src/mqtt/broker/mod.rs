@@ -2,6 +2,18 @@
 //!
 //! It speaks MQTT 5 and 3.1.1 on one port and works in memory; `store` writes what must survive a restart. Without users it
 //! refuses to listen on any address but loopback. Built without the feature `broker`, starting it is an error.
+//!
+//! ```text
+//!   embedded ---> client ---> state ---> session, filters, retained
+//!       |           |           ^
+//!       |       auth, wire      |
+//!       +-------> store --------+
+//!                   |
+//!                records
+//! ```
+//!
+//! `embedded` listens; each connection is a task in `client`. `state` is all that the broker knows, a value behind one lock
+//! that is never held while something waits. What one client may cost the others is bounded where it is counted.
 
 #[cfg(not(feature = "broker"))]
 mod absent;

@@ -1,7 +1,7 @@
 //! The types between the bridge and its two wings: what comes in ([`Event`]) and what goes out ([`Action`]).
 //!
-//! Values only. The left wing converts topics and payloads to these types and back, the right wing turns
-//! [`Exchange`]s into [`Outcome`]s. Neither wing knows the other.
+//! Values only. The frontends convert topics, paths and payloads to these types and back; the transport turns
+//! [`Exchange`]s into [`Outcome`]s. Neither knows the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -174,7 +174,7 @@ pub enum BridgeCommand {
 pub struct Exchange {
     /// Its name.
     pub id: ExchangeId,
-    /// Which plug; the right wing keeps one connection for each.
+    /// Which plug; the transport keeps one connection for each.
     pub plug: PlugKey,
     /// The plug's name, for the log.
     pub label: Arc<str>,
@@ -491,7 +491,7 @@ pub struct Energy {
     pub month: Option<f64>,
 }
 
-/// What `bridge/info` says, except what the left wing knows itself.
+/// What `bridge/info` says, except what a frontend knows itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BridgeInfo {
     /// How many plugs there are.
