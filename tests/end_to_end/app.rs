@@ -353,7 +353,7 @@ async fn account_and_log_level_are_those_of_the_options() {
         Talker::of(container.command(&["app"]).stderr(Stdio::piped()).spawn().unwrap())
     };
     let daemon = started(&container);
-    daemon.says(" DEBUG hs100d::transport: answered ").await;
+    daemon.says(" DEBUG hs100d_transport: answered ").await;
     within("the cloud", async {
         while !container.run(&["health"]).await.out.contains("cloud ok") {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
