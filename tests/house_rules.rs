@@ -493,7 +493,8 @@ fn a_circle_among_files_would_be_seen() {
     assert_eq!(found(&[("lan", "use crate::a::A;"), ("a", "use hs100d_transport::lan::L;")]), "");
 }
 
-/// Without its row a crate of ours would be optimised for size, as other people's are.
+/// Without its row a crate of ours would be optimised for size, as other people's are. A row undoes `strip`, which the program
+/// needs.
 #[test]
 fn each_of_our_crates_has_its_level_in_both_profiles() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
@@ -501,7 +502,8 @@ fn each_of_our_crates_has_its_level_in_both_profiles() {
         let rows = manifest.split(&format!("[profile.{profile}.package]\n")).nth(1).unwrap();
         let rows: BTreeSet<_> = rows.lines().take_while(|line| !line.is_empty()).collect();
         let ours = crates().iter().map(|it| name_of(it).replace('_', "-")).collect::<Vec<_>>();
-        let expected: Vec<_> = ours.iter().map(|name| format!("{name}.opt-level = {level}")).collect();
+        let level_of = |name: &String| format!("{name}.opt-level = {level}");
+        let expected: Vec<_> = ours.iter().map(level_of).chain(["hs100d.strip = true".to_owned()]).collect();
         assert_eq!(rows, expected.iter().map(String::as_str).collect(), "{profile}");
     }
 }
