@@ -20,9 +20,9 @@ use tokio::time::{sleep_until, timeout};
 
 use super::auth::Authenticator;
 use super::message::BrokerMessage;
-use super::session::{ClientSession, Testament};
-use super::state::{Admitted, Arrival, BrokerState, MAX_CLIENTS, Routed};
-use super::wire::{MAX_PACKET_SIZE, MqttVersion, NotConnect, put_packet, take_connect, take_packet};
+use super::session::{ClientSession, PendingWill};
+use super::state::{AcceptedConnection, BrokerState, ConnectRequest, MAX_CLIENTS, MAX_SHOWN, Routed, lock};
+use super::wire::{BadConnect, MAX_PACKET_SIZE, MqttVersion, put_packet, take_connect, take_packet};
 use crate::logging::Repeated;
 use crate::model::shown;
 
@@ -40,8 +40,6 @@ const OUT_TOO_MANY: usize = 4 * 1024 * 1024;
 const READ_SIZE: usize = 4096;
 /// A session of MQTT 3.1.1 that is not clean lasts until the client ends it; the broker cuts that.
 const UNLIMITED: Duration = Duration::from_secs(u32::MAX as u64);
-/// The most characters of a client's id that the log shows.
-const MAX_SHOWN: usize = 60;
 
 /// What all connections use.
 pub(super) struct SharedBroker {
@@ -54,7 +52,7 @@ pub(super) struct SharedBroker {
 
 impl SharedBroker {
     pub(super) fn lock(&self) -> MutexGuard<'_, BrokerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Logs that there was no room, at growing intervals.
@@ -80,13 +78,13 @@ enum ConnectionOver {
     Ended(DisconnectReasonCode),
 }
 
-/// Serves one connection until it ends or `stop` says so. `seat` is given back once the client is known.
+/// Serves one connection until it ends or `stop` says so. `permit` is given back once the client is known.
 pub(super) async fn serve(
     mut stream: TcpStream,
     address: SocketAddr,
     shared: Arc<SharedBroker>,
     mut stop: watch::Receiver<()>,
-    seat: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
     let mut read = BytesMut::new();
     let hello = tokio::select! {
@@ -98,7 +96,7 @@ pub(super) async fn serve(
         Ok(Some(Ok(hello))) => hello,
         Ok(Some(Err(refusal))) => {
             tracing::debug!(%address, "the first packet is not a CONNECT of MQTT 5 or 3.1.1: {refusal:?}");
-            if let NotConnect::Level(level) = refusal {
+            if let BadConnect::Level(level) = refusal {
                 let version = if level > 5 { MqttVersion::V5 } else { MqttVersion::V3 };
                 refuse(&mut stream, version, ConnectReturnCode::UnsupportedProtocolVersion).await;
             }
@@ -106,46 +104,46 @@ pub(super) async fn serve(
         }
         Ok(None) | Err(_) => return,
     };
-    let arrival = match admit(version, &connect, will, &auth, address, &shared).await {
-        Ok(arrival) => arrival,
+    let request = match read_request(version, &connect, will, &auth, address, &shared).await {
+        Ok(request) => request,
         Err(code) => return refuse(&mut stream, version, code).await,
     };
-    let client = Arc::clone(&arrival.client);
-    let wanted = arrival.expiry;
-    let admitted = shared.lock().connect(arrival, Instant::now());
-    let Some(admitted) = admitted else {
+    let client = Arc::clone(&request.client);
+    let wanted = request.expiry;
+    let accepted = shared.lock().connect(request, Instant::now());
+    let Some(accepted) = accepted else {
         shared.log_refusal(&format!("{MAX_CLIENTS} clients are connected"));
         return refuse(&mut stream, version, ConnectReturnCode::QuotaExceeded).await;
     };
-    drop(seat);
+    drop(permit);
     let shown = shown(&client, MAX_SHOWN);
     tracing::debug!(client = shown, %address, ?version, "a client has connected");
-    let ticket = admitted.ticket;
+    let id = accepted.id;
     let mut out = BytesMut::new();
-    let welcome = welcome(&connect, &client, &admitted, wanted);
+    let welcome = welcome(&connect, &client, &accepted, wanted);
     // Writing to memory fails only for a packet that MQTT does not have.
     let _ = put_packet(&mut out, &welcome, version);
     let connection =
-        ClientConnection { version, keep_alive: keep_alive(&connect), read, out, shared: &shared, admitted };
+        ClientConnection { version, keep_alive: keep_alive(&connect), read, out, shared: &shared, accepted };
     let over = connection.run(stream, stop).await;
     tracing::debug!(client = shown, ?over, "the client's connection has ended");
     let (keeps_will, expiry) = match over {
         ConnectionOver::Left { keeps_will, expiry } => (keeps_will, expiry),
         ConnectionOver::Lost | ConnectionOver::Ended(_) => (true, None),
     };
-    shared.lock().disconnect(ticket, keeps_will, expiry, Instant::now());
+    shared.lock().disconnect(id, keeps_will, expiry, Instant::now());
 }
 
 type Hello = (MqttVersion, (Connect, Option<LastWill>, ConnectAuth));
 
 /// `None` if the connection ends before.
-async fn read_connect(stream: &mut TcpStream, read: &mut BytesMut) -> Option<Result<Hello, NotConnect>> {
+async fn read_connect(stream: &mut TcpStream, read: &mut BytesMut) -> Option<Result<Hello, BadConnect>> {
     loop {
         match take_connect(read) {
             Ok(Some((version, Packet::Connect(connect, will, auth)))) => {
                 return Some(Ok((version, (connect, will, auth))));
             }
-            Ok(Some(_)) => return Some(Err(NotConnect::Malformed)),
+            Ok(Some(_)) => return Some(Err(BadConnect::Malformed)),
             Ok(None) => {}
             Err(refusal) => return Some(Err(refusal)),
         }
@@ -156,15 +154,15 @@ async fn read_connect(stream: &mut TcpStream, read: &mut BytesMut) -> Option<Res
     }
 }
 
-/// Checks a login, and reads from CONNECT what the broker has to know.
-async fn admit(
+/// Checks the login, and reads from CONNECT what the broker has to know.
+async fn read_request(
     version: MqttVersion,
     connect: &Connect,
     will: Option<LastWill>,
     auth: &ConnectAuth,
     address: SocketAddr,
     shared: &SharedBroker,
-) -> Result<Arrival, ConnectReturnCode> {
+) -> Result<ConnectRequest, ConnectReturnCode> {
     let properties = connect.properties.clone().unwrap_or_default();
     if properties.authentication_method.is_some() {
         return Err(ConnectReturnCode::BadAuthenticationMethod);
@@ -196,7 +194,7 @@ async fn admit(
         Some(will) => {
             let seconds = |seconds: Option<u32>| seconds.map(|it| Duration::from_secs(it.into()));
             let properties = will.properties.as_ref();
-            Some(Testament {
+            Some(PendingWill {
                 message: BrokerMessage::of_will(&will).ok_or(ConnectReturnCode::TopicNameInvalid)?,
                 delay: seconds(properties.and_then(|it| it.delay_interval)).unwrap_or_default(),
                 expiry: seconds(properties.and_then(|it| it.message_expiry_interval)),
@@ -209,7 +207,7 @@ async fn admit(
         MqttVersion::V3 => UNLIMITED,
     };
     let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
-    Ok(Arrival {
+    Ok(ConnectRequest {
         client,
         starts_clean: connect.clean_start,
         expiry,
@@ -220,11 +218,11 @@ async fn admit(
 }
 
 /// The answer to CONNECT. It says what differs from what the client asked for.
-fn welcome(connect: &Connect, client: &str, admitted: &Admitted, wanted: Duration) -> Packet {
+fn welcome(connect: &Connect, client: &str, accepted: &AcceptedConnection, wanted: Duration) -> Packet {
     let given =
-        (admitted.expiry != wanted).then(|| u32::try_from(admitted.expiry.as_secs()).unwrap_or(u32::MAX));
+        (accepted.expiry != wanted).then(|| u32::try_from(accepted.expiry.as_secs()).unwrap_or(u32::MAX));
     Packet::ConnAck(ConnAck {
-        session_present: admitted.is_resumed,
+        session_present: accepted.is_resumed,
         code: ConnectReturnCode::Success,
         properties: Some(ConnAckProperties {
             session_expiry_interval: given,
@@ -286,7 +284,7 @@ struct ClientConnection<'a> {
     read: BytesMut,
     out: BytesMut,
     shared: &'a SharedBroker,
-    admitted: Admitted,
+    accepted: AcceptedConnection,
 }
 
 impl ClientConnection<'_> {
@@ -305,7 +303,7 @@ impl ClientConnection<'_> {
 
     async fn until_over(&mut self, stream: &mut TcpStream, stop: &mut watch::Receiver<()>) -> ConnectionOver {
         let (mut reader, mut writer) = stream.split();
-        let wake = Arc::clone(&self.admitted.wake);
+        let wake = Arc::clone(&self.accepted.wake);
         let mut heard = Instant::now();
         // Packets that came together with CONNECT.
         if let Err(over) = self.handle_all(&mut heard).await {
@@ -346,7 +344,7 @@ impl ClientConnection<'_> {
         if self.out.len() >= OUT_ENOUGH {
             return Ok(());
         }
-        let taken = self.shared.lock().take(self.admitted.ticket, BATCH, OUT_ENOUGH, Instant::now());
+        let taken = self.shared.lock().take(self.accepted.id, BATCH, OUT_ENOUGH, Instant::now());
         for packet in taken.map_err(ConnectionOver::Ended)? {
             self.put(&packet);
         }
@@ -438,16 +436,16 @@ impl ClientConnection<'_> {
         }
         let message = BrokerMessage::published(publish, now)
             .ok_or(ConnectionOver::Ended(DisconnectReasonCode::TopicNameInvalid))?;
-        let ticket = self.admitted.ticket;
+        let id = self.accepted.id;
         let mut state = self.shared.lock();
         let pkid = publish.pkid;
         match publish.qos {
             QoS::AtMostOnce => {
-                state.publish(Some(ticket), message);
+                state.publish(Some(id), message);
                 Ok(None)
             }
             QoS::AtLeastOnce => {
-                let reason = match state.publish(Some(ticket), message) {
+                let reason = match state.publish(Some(id), message) {
                     Routed::Delivered => PubAckReason::Success,
                     Routed::NoSubscriber => PubAckReason::NoMatchingSubscribers,
                     Routed::NotRetained => PubAckReason::QuotaExceeded,
@@ -455,15 +453,15 @@ impl ClientConnection<'_> {
                 Ok(Some(Packet::PubAck(PubAck { pkid, reason, properties: None })))
             }
             QoS::ExactlyOnce => {
-                let session = state.attached(ticket);
+                let session = state.attached(id);
                 let is_new = session.is_some_and(|session| session.received_from_client(pkid));
-                let routed = if is_new { state.publish(Some(ticket), message) } else { Routed::Delivered };
+                let routed = if is_new { state.publish(Some(id), message) } else { Routed::Delivered };
                 let reason = match routed {
                     Routed::Delivered => PubRecReason::Success,
                     Routed::NoSubscriber => PubRecReason::NoMatchingSubscribers,
                     Routed::NotRetained => {
                         // An error ends the exchange, so the id is free again.
-                        state.attached(ticket).map(|session| session.released_by_client(pkid));
+                        state.attached(id).map(|session| session.released_by_client(pkid));
                         PubRecReason::QuotaExceeded
                     }
                 };
@@ -476,7 +474,7 @@ impl ClientConnection<'_> {
         let identifier = subscribe.properties.as_ref().and_then(|properties| properties.id);
         let mut return_codes = Vec::with_capacity(subscribe.filters.len());
         for filter in &subscribe.filters {
-            let added = self.shared.lock().subscribe(self.admitted.ticket, filter, identifier, now);
+            let added = self.shared.lock().subscribe(self.accepted.id, filter, identifier, now);
             return_codes.push(match added {
                 Some(true) => SubscribeReasonCode::Success(filter.qos),
                 Some(false) => SubscribeReasonCode::QuotaExceeded,
@@ -490,7 +488,7 @@ impl ClientConnection<'_> {
 
     fn unsubscribed(&self, unsubscribe: &Unsubscribe) -> Packet {
         let mut state = self.shared.lock();
-        let mut reason = |filter: &String| match state.unsubscribe(self.admitted.ticket, filter) {
+        let mut reason = |filter: &String| match state.unsubscribe(self.accepted.id, filter) {
             Some(true) => UnsubAckReason::Success,
             Some(false) => UnsubAckReason::NoSubscriptionExisted,
             None => UnsubAckReason::TopicFilterInvalid,
@@ -503,7 +501,7 @@ impl ClientConnection<'_> {
         let expiry = disconnect.properties.as_ref().and_then(|properties| properties.session_expiry_interval);
         let expiry = expiry.map(|seconds| Duration::from_secs(seconds.into()));
         // A session that ends with the connection cannot get longer (MQTT 5.0, section 3.14.2.2.2).
-        if self.admitted.expiry.is_zero() && expiry.is_some_and(|expiry| !expiry.is_zero()) {
+        if self.accepted.expiry.is_zero() && expiry.is_some_and(|expiry| !expiry.is_zero()) {
             return ConnectionOver::Ended(DisconnectReasonCode::ProtocolError);
         }
         let keeps_will = disconnect.reason_code != DisconnectReasonCode::NormalDisconnection;
@@ -513,7 +511,7 @@ impl ClientConnection<'_> {
     /// Asks the session, which may have been taken over by another connection.
     fn with_session(&self, ask: impl FnOnce(&mut ClientSession) -> bool) -> Result<bool, ConnectionOver> {
         let mut state = self.shared.lock();
-        let session = state.attached(self.admitted.ticket);
+        let session = state.attached(self.accepted.id);
         session.map(ask).ok_or(ConnectionOver::Ended(DisconnectReasonCode::SessionTakenOver))
     }
 }

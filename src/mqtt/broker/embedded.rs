@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::auth::Authenticator;
 use super::client::{SharedBroker, serve, until};
 use super::options::{BrokerError, BrokerOptions};
-use super::state::BrokerState;
+use super::state::{BrokerState, lock};
 use super::store::{BrokerStore, InUse, StoreWriter, is_in_use};
 use crate::logging::Repeated;
 
@@ -75,7 +75,7 @@ impl EmbeddedBroker {
             refused: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(());
-        tokio::spawn(keep_house(Arc::clone(&shared), stopped.clone()));
+        tokio::spawn(expire_when_due(Arc::clone(&shared), stopped.clone()));
         let task = tokio::spawn(accept(listener, shared, stopped));
         Ok(Self { address, state, store_writer: store.spawn_writer(), stop, task })
     }
@@ -92,7 +92,7 @@ impl EmbeddedBroker {
 
     /// How many clients are connected.
     pub(crate) fn clients(&self) -> usize {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).connected()
+        lock(&self.state).connected()
     }
 
     /// Waits, for half a second at most, until fewer than `clients` are connected. A DISCONNECT that was sent must be read
@@ -121,7 +121,7 @@ impl EmbeddedBroker {
 
 /// Accepts clients until the sender of `stop` is dropped, then waits for the connections to end.
 async fn accept(listener: TcpListener, shared: Arc<SharedBroker>, mut stop: watch::Receiver<()>) {
-    let seats = Arc::new(Semaphore::new(MAX_UNKNOWN));
+    let permits = Arc::new(Semaphore::new(MAX_UNKNOWN));
     let mut clients = JoinSet::new();
     let mut failures = Repeated::default();
     let mut again_at = None;
@@ -130,7 +130,7 @@ async fn accept(listener: TcpListener, shared: Arc<SharedBroker>, mut stop: watc
             accepted = listener.accept(), if again_at.is_none() => match accepted {
                 Ok((stream, address)) => {
                     failures = Repeated::default();
-                    let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+                    let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                         shared.log_refusal(&format!("{MAX_UNKNOWN} connections have not logged in"));
                         continue;
                     };
@@ -138,7 +138,7 @@ async fn accept(listener: TcpListener, shared: Arc<SharedBroker>, mut stop: watc
                     let _ = stream.set_nodelay(true);
                     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
                     let _ = SockRef::from(&stream).set_tcp_keepalive(&keep_alive);
-                    clients.spawn(serve(stream, address, Arc::clone(&shared), stop.clone(), seat));
+                    clients.spawn(serve(stream, address, Arc::clone(&shared), stop.clone(), permit));
                 }
                 Err(error) => {
                     if failures.failed(&error.to_string(), Instant::now()).is_some() {
@@ -161,7 +161,7 @@ async fn accept(listener: TcpListener, shared: Arc<SharedBroker>, mut stop: watc
 }
 
 /// Ends sessions and publishes last wills when they are due.
-async fn keep_house(shared: Arc<SharedBroker>, mut stop: watch::Receiver<()>) {
+async fn expire_when_due(shared: Arc<SharedBroker>, mut stop: watch::Receiver<()>) {
     let changed = Arc::clone(&shared.lock().due);
     loop {
         let due = shared.lock().next_due();

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 /// The most levels of a filter with a wildcard. Each takes room, and is one call deeper.
 pub(super) const MAX_LEVELS: usize = 32;
 
+const WILDCARDS: [char; 2] = ['+', '#'];
+
 /// Begins the filter of a shared subscription: `$share/NAME/FILTER` (section 4.8.2).
 const SHARED: &str = "$share/";
 
@@ -25,30 +27,30 @@ impl<'a> Filter<'a> {
             None => (None, text),
             Some(shared) => {
                 let (name, pattern) = shared.split_once('/')?;
-                if name.is_empty() || name.contains(['+', '#']) {
+                if name.is_empty() || name.contains(WILDCARDS) {
                     return None;
                 }
                 (Some(name), pattern)
             }
         };
-        let mut levels = pattern.split('/');
+        // A wildcard is a whole level, and `#` the last one.
+        let has_whole = |level: &str| matches!(level, "#" | "+") || !level.contains(WILDCARDS);
+        let mut above_last = pattern.rsplit('/').skip(1);
+        let filter = Self { share, pattern };
         let is_valid = !pattern.is_empty()
-            && levels.by_ref().all(|level| match level {
-                "#" | "+" => true,
-                level => !level.contains(['+', '#']),
-            })
-            && !pattern.rsplit('/').skip(1).any(|level| level == "#")
-            && (!pattern.contains(['+', '#']) || pattern.split('/').count() <= MAX_LEVELS);
-        is_valid.then_some(Self { share, pattern })
+            && pattern.split('/').all(has_whole)
+            && above_last.all(|level| level != "#")
+            && (!filter.has_wildcard() || pattern.split('/').count() <= MAX_LEVELS);
+        is_valid.then_some(filter)
     }
 
     pub(super) fn has_wildcard(&self) -> bool {
-        self.pattern.contains(['+', '#'])
+        self.pattern.contains(WILDCARDS)
     }
 
     /// The part before the first wildcard; each topic that the filter matches begins with it, or is it without its last `/`.
     pub(super) fn literal(&self) -> &'a str {
-        let end = self.pattern.find(['+', '#']).unwrap_or(self.pattern.len());
+        let end = self.pattern.find(WILDCARDS).unwrap_or(self.pattern.len());
         &self.pattern[..end]
     }
 

@@ -55,7 +55,7 @@ struct SentMessage {
 
 /// A last will.
 #[derive(Debug, Clone)]
-pub(super) struct Testament {
+pub(super) struct PendingWill {
     pub(super) message: BrokerMessage,
     /// How long after the end of the connection it is published.
     pub(super) delay: Duration,
@@ -87,7 +87,7 @@ pub(super) struct ClientSession {
     pub(super) expiry: Duration,
     /// When it ends, while there is no connection.
     pub(super) ends_at: Option<Instant>,
-    pub(super) will: Option<Testament>,
+    pub(super) will: Option<PendingWill>,
     /// When the last will is published, while it waits.
     pub(super) will_at: Option<Instant>,
     /// By the filter as the client wrote it.

@@ -1,8 +1,8 @@
 //! All that the broker knows: sessions, subscriptions and retained messages. A value without a socket; `now` is an argument.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::v5::{DisconnectReasonCode, Packet, RetainForwardRule, SubscribeFilter};
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::filters::{Filter, SubscriptionTree, Terms};
 use super::message::BrokerMessage;
 use super::retained::{MAX_RETAINED, RetainedMessages};
-use super::session::{Attached, ClientSession, Testament, WaitingMessage};
+use super::session::{Attached, ClientSession, PendingWill, WaitingMessage};
 use crate::logging::Repeated;
 use crate::model::shown;
 
@@ -29,24 +29,24 @@ const MAX_WILDCARDS: usize = 4096;
 /// The length of all filters of a client, in bytes.
 const MAX_SUBSCRIPTIONS_SIZE: usize = 16 * 1024 * 1024;
 /// The most characters of a client's id that the log shows.
-const MAX_SHOWN: usize = 60;
+pub(super) const MAX_SHOWN: usize = 60;
 
 /// A client that wants to connect.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct ConnectRequest {
     pub(super) client: Arc<str>,
     pub(super) starts_clean: bool,
     /// How long the session outlives the connection; cut to the longest that there is.
     pub(super) expiry: Duration,
-    pub(super) will: Option<Testament>,
+    pub(super) will: Option<PendingWill>,
     pub(super) max_packet_size: usize,
     pub(super) receive_max: usize,
 }
 
 /// A connection, for its task.
 #[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) ticket: Ticket,
+pub(super) struct AcceptedConnection {
+    pub(super) id: ConnectionId,
     /// Rings when there is something to send, or the connection has to end.
     pub(super) wake: Arc<Notify>,
     /// The client's session was there already.
@@ -57,7 +57,7 @@ pub(super) struct Admitted {
 
 /// Names a session, and one connection of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(super) struct ConnectionId {
     session: u64,
     connection: u64,
 }
@@ -81,7 +81,7 @@ pub(super) struct Unsaved {
     pub(super) everything: bool,
 }
 
-/// The value.
+/// All that the broker knows.
 #[derive(Debug, Default)]
 pub(super) struct BrokerState {
     by_client: HashMap<Arc<str>, u64>,
@@ -105,6 +105,11 @@ pub(super) struct BrokerState {
     pub(super) due: Arc<Notify>,
 }
 
+/// Locks it. After a panic in another task, where that does not end the process, it is used as it is.
+pub(super) fn lock(state: &Mutex<BrokerState>) -> MutexGuard<'_, BrokerState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl BrokerState {
     /// How many clients are connected.
     pub(super) fn connected(&self) -> usize {
@@ -112,66 +117,66 @@ impl BrokerState {
     }
 
     /// A client connects. An earlier connection of it ends (MQTT 5.0, section 3.1.4). `None`: there are too many clients.
-    pub(super) fn connect(&mut self, arrival: Arrival, now: Instant) -> Option<Admitted> {
-        let known = self.by_client.get(&arrival.client).copied();
+    pub(super) fn connect(&mut self, request: ConnectRequest, now: Instant) -> Option<AcceptedConnection> {
+        let known = self.by_client.get(&request.client).copied();
         let is_connected =
             known.and_then(|it| self.sessions.get(&it)).is_some_and(|it| it.attached.is_some());
         if self.connected >= MAX_CLIENTS && !is_connected {
             return None;
         }
         if let Some(number) = known {
-            self.replace_connection(number, arrival.starts_clean, now);
+            self.replace_connection(number, request.starts_clean, now);
         }
-        let kept = self.by_client.get(&arrival.client).copied();
-        let number = kept.unwrap_or_else(|| self.create(&arrival.client));
+        let kept = self.by_client.get(&request.client).copied();
+        let number = kept.unwrap_or_else(|| self.create(&request.client));
         let connection = self.next_number();
         let session = self.sessions.get_mut(&number)?;
         let wake = Arc::new(Notify::new());
-        session.expiry = arrival.expiry.min(MAX_EXPIRY);
-        session.will = arrival.will;
+        session.expiry = request.expiry.min(MAX_EXPIRY);
+        session.will = request.will;
         session.attach(Attached {
             number: connection,
             wake: Arc::clone(&wake),
             ends: None,
-            max_packet_size: arrival.max_packet_size,
-            receive_max: arrival.receive_max,
+            max_packet_size: request.max_packet_size,
+            receive_max: request.receive_max,
         });
         // What is queued waits for no ring.
         wake.notify_one();
         let expiry = session.expiry;
         self.connected += 1;
-        self.client_changed(&arrival.client);
-        let ticket = Ticket { session: number, connection };
-        Some(Admitted { ticket, wake, is_resumed: kept.is_some(), expiry })
+        self.client_changed(&request.client);
+        let id = ConnectionId { session: number, connection };
+        Some(AcceptedConnection { id, wake, is_resumed: kept.is_some(), expiry })
     }
 
     /// A connection has ended. `expiry` is a new one from the client's DISCONNECT.
     pub(super) fn disconnect(
         &mut self,
-        ticket: Ticket,
+        id: ConnectionId,
         keeps_will: bool,
         expiry: Option<Duration>,
         now: Instant,
     ) {
-        let Some(session) = self.attached(ticket) else { return };
+        let Some(session) = self.attached(id) else { return };
         if let Some(expiry) = expiry {
             session.expiry = expiry.min(MAX_EXPIRY);
         }
         if !keeps_will {
             session.will = None;
         }
-        self.detach(ticket.session, now);
+        self.detach(id.session, now);
     }
 
     /// The next packets for a connection, as [`ClientSession::take`]; `Err` if it has to end.
     pub(super) fn take(
         &mut self,
-        ticket: Ticket,
+        id: ConnectionId,
         most: usize,
         most_size: usize,
         now: Instant,
     ) -> Result<Vec<Packet>, DisconnectReasonCode> {
-        let session = self.attached(ticket).ok_or(DisconnectReasonCode::SessionTakenOver)?;
+        let session = self.attached(id).ok_or(DisconnectReasonCode::SessionTakenOver)?;
         match session.attached.as_ref().and_then(|it| it.ends) {
             Some(reason) => Err(reason),
             None => Ok(session.take(most, most_size, now)),
@@ -179,14 +184,14 @@ impl BrokerState {
     }
 
     /// The session of a connection that has not ended.
-    pub(super) fn attached(&mut self, ticket: Ticket) -> Option<&mut ClientSession> {
-        let session = self.sessions.get_mut(&ticket.session)?;
-        let is_current = session.attached.as_ref().is_some_and(|it| it.number == ticket.connection);
+    pub(super) fn attached(&mut self, id: ConnectionId) -> Option<&mut ClientSession> {
+        let session = self.sessions.get_mut(&id.session)?;
+        let is_current = session.attached.as_ref().is_some_and(|it| it.number == id.connection);
         is_current.then_some(session)
     }
 
     /// Delivers a message to its subscribers, and keeps it if it is to be retained.
-    pub(super) fn publish(&mut self, from: Option<Ticket>, message: BrokerMessage) -> Routed {
+    pub(super) fn publish(&mut self, from: Option<ConnectionId>, message: BrokerMessage) -> Routed {
         let from = from.map(|it| it.session);
         let message = Arc::new(message);
         let is_kept = !message.retain || self.retained.set(&message);
@@ -228,7 +233,7 @@ impl BrokerState {
     /// `Some(false)` if the client has too many.
     pub(super) fn subscribe(
         &mut self,
-        ticket: Ticket,
+        id: ConnectionId,
         wanted: &SubscribeFilter,
         identifier: Option<usize>,
         now: Instant,
@@ -245,7 +250,7 @@ impl BrokerState {
             identifier,
         };
         let wildcards = self.wildcards;
-        let session = self.attached(ticket)?;
+        let session = self.attached(id)?;
         let is_new = !session.subscriptions.contains_key(&*wanted.path);
         let size = session.subscriptions_size + wanted.path.len();
         let is_full = session.subscriptions.len() >= MAX_SUBSCRIPTIONS || size > MAX_SUBSCRIPTIONS_SIZE;
@@ -257,7 +262,7 @@ impl BrokerState {
         }
         session.subscriptions.insert(Box::from(&*wanted.path), terms);
         let client = Arc::clone(&session.client);
-        self.subscriptions.insert(ticket.session, filter, terms);
+        self.subscriptions.insert(id.session, filter, terms);
         self.wildcards += usize::from(is_new && filter.has_wildcard());
         self.client_changed(&client);
         let wants_retained = match wanted.retain_forward_rule {
@@ -270,7 +275,7 @@ impl BrokerState {
             let kept: Vec<_> = self.retained.matching(filter, now).map(Arc::clone).collect();
             for message in kept {
                 let identifiers = identifier.into_iter().collect();
-                if !self.deliver(ticket.session, &message, terms.qos, true, identifiers) {
+                if !self.deliver(id.session, &message, terms.qos, true, identifiers) {
                     break;
                 }
             }
@@ -279,15 +284,15 @@ impl BrokerState {
     }
 
     /// Removes a subscription. `None` if the filter is not valid, and `Some(false)` if there was none.
-    pub(super) fn unsubscribe(&mut self, ticket: Ticket, path: &str) -> Option<bool> {
+    pub(super) fn unsubscribe(&mut self, id: ConnectionId, path: &str) -> Option<bool> {
         let filter = Filter::parse(path)?;
-        let session = self.attached(ticket)?;
+        let session = self.attached(id)?;
         if session.subscriptions.remove(path).is_none() {
             return Some(false);
         }
         session.subscriptions_size -= path.len();
         let client = Arc::clone(&session.client);
-        self.subscriptions.remove(ticket.session, filter);
+        self.subscriptions.remove(id.session, filter);
         self.wildcards -= usize::from(filter.has_wildcard());
         self.client_changed(&client);
         Some(true)
@@ -466,7 +471,7 @@ impl BrokerState {
     fn publish_will(&mut self, number: u64, now: Instant) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.will_at = None;
-        let Some(Testament { mut message, expiry, .. }) = session.will.take() else { return };
+        let Some(PendingWill { mut message, expiry, .. }) = session.will.take() else { return };
         message.expires = expiry.map(|expiry| now + expiry);
         self.publish(None, message);
     }
@@ -570,18 +575,18 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     /// A broker and its clock.
-    struct Desk {
+    struct BrokerAtTime {
         state: BrokerState,
         now: Instant,
     }
 
-    impl Desk {
+    impl BrokerAtTime {
         fn new() -> Self {
             Self { state: BrokerState::default(), now: Instant::now() }
         }
 
-        fn arrival(client: &str, expiry: Duration) -> Arrival {
-            Arrival {
+        fn request(client: &str, expiry: Duration) -> ConnectRequest {
+            ConnectRequest {
                 client: Arc::from(client),
                 starts_clean: false,
                 expiry,
@@ -591,32 +596,32 @@ mod tests {
             }
         }
 
-        fn connects(&mut self, arrival: Arrival) -> Admitted {
-            self.state.connect(arrival, self.now).unwrap()
+        fn connects(&mut self, request: ConnectRequest) -> AcceptedConnection {
+            self.state.connect(request, self.now).unwrap()
         }
 
-        fn joins(&mut self, client: &str, filters: &[&str]) -> Ticket {
-            let ticket = self.connects(Self::arrival(client, Duration::ZERO)).ticket;
+        fn joins(&mut self, client: &str, filters: &[&str]) -> ConnectionId {
+            let id = self.connects(Self::request(client, Duration::ZERO)).id;
             for filter in filters {
-                self.subscribes(ticket, SubscribeFilter::new(*filter, QoS::AtLeastOnce));
+                self.subscribes(id, SubscribeFilter::new(*filter, QoS::AtLeastOnce));
             }
-            ticket
+            id
         }
 
-        fn subscribes(&mut self, ticket: Ticket, filter: SubscribeFilter) {
-            assert_eq!(self.state.subscribe(ticket, &filter, None, self.now), Some(true));
+        fn subscribes(&mut self, id: ConnectionId, filter: SubscribeFilter) {
+            assert_eq!(self.state.subscribe(id, &filter, None, self.now), Some(true));
         }
 
         fn publishes(&mut self, publish: Publish) -> Routed {
             self.state.publish(None, BrokerMessage::published(&publish, self.now).unwrap())
         }
 
-        fn loses(&mut self, ticket: Ticket) {
-            self.state.disconnect(ticket, true, None, self.now);
+        fn loses(&mut self, id: ConnectionId) {
+            self.state.disconnect(id, true, None, self.now);
         }
 
-        fn leaves(&mut self, ticket: Ticket) {
-            self.state.disconnect(ticket, false, None, self.now);
+        fn leaves(&mut self, id: ConnectionId) {
+            self.state.disconnect(id, false, None, self.now);
         }
 
         fn passes(&mut self, time: Duration) {
@@ -625,8 +630,8 @@ mod tests {
         }
 
         /// What a client is sent, as `topic=payload`, with a `*` if it is retained and `!` if it is sent again.
-        fn receives(&mut self, ticket: Ticket) -> Vec<String> {
-            let packets = self.state.take(ticket, usize::MAX, usize::MAX, self.now).unwrap();
+        fn receives(&mut self, id: ConnectionId) -> Vec<String> {
+            let packets = self.state.take(id, usize::MAX, usize::MAX, self.now).unwrap();
             let shown = packets.into_iter().map(|packet| match packet {
                 Packet::Publish(publish) => {
                     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -648,179 +653,182 @@ mod tests {
         Publish { retain: true, ..message(topic, payload) }
     }
 
-    fn will(topic: &str, delay: Duration) -> Option<Testament> {
+    fn will(topic: &str, delay: Duration) -> Option<PendingWill> {
         let message = BrokerMessage::published(&message(topic, "gone"), Instant::now()).unwrap();
-        Some(Testament { message, delay, expiry: None })
+        Some(PendingWill { message, delay, expiry: None })
     }
 
     #[test]
     fn a_message_reaches_each_subscriber_once_and_the_others_not() {
-        let mut desk = Desk::new();
-        let both = desk.joins("both", &["a/+", "a/#"]);
-        let one = desk.joins("one", &["a/b"]);
-        let none = desk.joins("none", &["b"]);
-        assert_eq!(desk.publishes(message("a/b", "1")), Routed::Delivered);
-        assert_eq!(desk.publishes(message("c", "1")), Routed::NoSubscriber);
-        assert_eq!(desk.receives(both), ["a/b=1"]);
-        assert_eq!(desk.receives(one), ["a/b=1"]);
-        assert_eq!(desk.receives(none), [""; 0]);
-        assert_eq!(desk.state.unsubscribe(one, "a/b"), Some(true));
-        assert_eq!(desk.state.unsubscribe(one, "a/b"), Some(false));
-        assert_eq!(desk.state.unsubscribe(one, "a#"), None);
-        desk.publishes(message("a/b", "2"));
-        assert_eq!(desk.receives(one), [""; 0]);
+        let mut broker = BrokerAtTime::new();
+        let both = broker.joins("both", &["a/+", "a/#"]);
+        let one = broker.joins("one", &["a/b"]);
+        let none = broker.joins("none", &["b"]);
+        assert_eq!(broker.publishes(message("a/b", "1")), Routed::Delivered);
+        assert_eq!(broker.publishes(message("c", "1")), Routed::NoSubscriber);
+        assert_eq!(broker.receives(both), ["a/b=1"]);
+        assert_eq!(broker.receives(one), ["a/b=1"]);
+        assert_eq!(broker.receives(none), [""; 0]);
+        assert_eq!(broker.state.unsubscribe(one, "a/b"), Some(true));
+        assert_eq!(broker.state.unsubscribe(one, "a/b"), Some(false));
+        assert_eq!(broker.state.unsubscribe(one, "a#"), None);
+        broker.publishes(message("a/b", "2"));
+        assert_eq!(broker.receives(one), [""; 0]);
     }
 
     #[test]
     fn retained_messages_come_with_a_subscription_as_it_asks() {
-        let mut desk = Desk::new();
+        let mut broker = BrokerAtTime::new();
         for topic in ["a", "a/b", "a/b/c", "ab", "b", "$x/a"] {
-            desk.publishes(retained(topic, "1"));
+            broker.publishes(retained(topic, "1"));
         }
-        desk.publishes(retained("b", ""));
-        let all = desk.joins("all", &["#"]);
-        assert_eq!(desk.receives(all), ["a=1*", "a/b=1*", "a/b/c=1*", "ab=1*"]);
-        let below = desk.joins("below", &["a/#"]);
-        assert_eq!(desk.receives(below), ["a=1*", "a/b=1*", "a/b/c=1*"]);
-        let shared = desk.joins("shared", &["$share/us/a/#"]);
-        assert_eq!(desk.receives(shared), [""; 0]);
+        broker.publishes(retained("b", ""));
+        let all = broker.joins("all", &["#"]);
+        assert_eq!(broker.receives(all), ["a=1*", "a/b=1*", "a/b/c=1*", "ab=1*"]);
+        let below = broker.joins("below", &["a/#"]);
+        assert_eq!(broker.receives(below), ["a=1*", "a/b=1*", "a/b/c=1*"]);
+        let shared = broker.joins("shared", &["$share/us/a/#"]);
+        assert_eq!(broker.receives(shared), [""; 0]);
         let rule = |rule| SubscribeFilter {
             retain_forward_rule: rule,
             ..SubscribeFilter::new("a/b", QoS::AtMostOnce)
         };
-        let client = desk.joins("client", &[]);
-        desk.subscribes(client, rule(RetainForwardRule::Never));
-        assert_eq!(desk.receives(client), [""; 0]);
-        desk.subscribes(client, rule(RetainForwardRule::OnNewSubscribe));
-        assert_eq!(desk.receives(client), [""; 0]);
-        desk.subscribes(client, rule(RetainForwardRule::OnEverySubscribe));
-        assert_eq!(desk.receives(client), ["a/b=1*"]);
+        let client = broker.joins("client", &[]);
+        broker.subscribes(client, rule(RetainForwardRule::Never));
+        assert_eq!(broker.receives(client), [""; 0]);
+        broker.subscribes(client, rule(RetainForwardRule::OnNewSubscribe));
+        assert_eq!(broker.receives(client), [""; 0]);
+        broker.subscribes(client, rule(RetainForwardRule::OnEverySubscribe));
+        assert_eq!(broker.receives(client), ["a/b=1*"]);
         // A live one has the flag only for a client that asks for it.
-        desk.subscribes(client, SubscribeFilter { preserve_retain: true, ..rule(RetainForwardRule::Never) });
-        desk.publishes(retained("a/b", "2"));
-        assert_eq!(desk.receives(client), ["a/b=2*"]);
-        assert_eq!(desk.receives(below), ["a/b=2"]);
+        broker
+            .subscribes(client, SubscribeFilter { preserve_retain: true, ..rule(RetainForwardRule::Never) });
+        broker.publishes(retained("a/b", "2"));
+        assert_eq!(broker.receives(client), ["a/b=2*"]);
+        assert_eq!(broker.receives(below), ["a/b=2"]);
     }
 
     #[test]
     fn what_is_too_large_or_too_much_is_delivered_and_not_retained() {
-        let mut desk = Desk::new();
-        let client = desk.joins("client", &["a"]);
-        assert_eq!(desk.publishes(retained("a", &"x".repeat(300_000))), Routed::NotRetained);
-        assert_eq!(desk.receives(client).len(), 1);
+        let mut broker = BrokerAtTime::new();
+        let client = broker.joins("client", &["a"]);
+        assert_eq!(broker.publishes(retained("a", &"x".repeat(300_000))), Routed::NotRetained);
+        assert_eq!(broker.receives(client).len(), 1);
         for number in 0..MAX_RETAINED {
-            desk.publishes(retained(&format!("n/{number}"), "1"));
+            broker.publishes(retained(&format!("n/{number}"), "1"));
         }
-        assert_eq!(desk.publishes(retained("one/more", "1")), Routed::NotRetained);
+        assert_eq!(broker.publishes(retained("one/more", "1")), Routed::NotRetained);
         assert_eq!(
-            desk.publishes(retained("n/0", "2")),
+            broker.publishes(retained("n/0", "2")),
             Routed::NoSubscriber,
             "one that is there may change"
         );
-        desk.publishes(retained("n/0", ""));
-        assert_eq!(desk.publishes(retained("one/more", "1")), Routed::NoSubscriber);
+        broker.publishes(retained("n/0", ""));
+        assert_eq!(broker.publishes(retained("one/more", "1")), Routed::NoSubscriber);
     }
 
     #[test]
     fn a_session_outlives_its_connection_for_its_time_and_keeps_what_was_not_acknowledged() {
-        let mut desk = Desk::new();
-        let first = desk.connects(Desk::arrival("client", LONG));
+        let mut broker = BrokerAtTime::new();
+        let first = broker.connects(BrokerAtTime::request("client", LONG));
         assert!(!first.is_resumed);
-        desk.subscribes(first.ticket, SubscribeFilter::new("a", QoS::ExactlyOnce));
-        desk.publishes(message("a", "1"));
-        desk.publishes(message("a", "2"));
-        assert_eq!(desk.receives(first.ticket), ["a=1", "a=2"]);
-        assert!(desk.state.attached(first.ticket).unwrap().acknowledged(1));
-        desk.loses(first.ticket);
-        desk.publishes(message("a", "3"));
-        desk.publishes(Publish::new("a", QoS::AtMostOnce, "not for later", None));
-        desk.passes(LONG - Duration::from_secs(1));
-        let second = desk.connects(Desk::arrival("client", LONG));
+        broker.subscribes(first.id, SubscribeFilter::new("a", QoS::ExactlyOnce));
+        broker.publishes(message("a", "1"));
+        broker.publishes(message("a", "2"));
+        assert_eq!(broker.receives(first.id), ["a=1", "a=2"]);
+        assert!(broker.state.attached(first.id).unwrap().acknowledged(1));
+        broker.loses(first.id);
+        broker.publishes(message("a", "3"));
+        broker.publishes(Publish::new("a", QoS::AtMostOnce, "not for later", None));
+        broker.passes(LONG - Duration::from_secs(1));
+        let second = broker.connects(BrokerAtTime::request("client", LONG));
         assert!(second.is_resumed);
-        assert_eq!(desk.receives(second.ticket), ["a=2!", "a=3"]);
-        desk.loses(second.ticket);
-        assert_eq!(desk.state.next_due(), Some(desk.now + LONG));
-        desk.passes(LONG);
-        assert_eq!(desk.publishes(message("a", "4")), Routed::NoSubscriber);
-        assert!(!desk.connects(Desk::arrival("client", LONG)).is_resumed);
+        assert_eq!(broker.receives(second.id), ["a=2!", "a=3"]);
+        broker.loses(second.id);
+        assert_eq!(broker.state.next_due(), Some(broker.now + LONG));
+        broker.passes(LONG);
+        assert_eq!(broker.publishes(message("a", "4")), Routed::NoSubscriber);
+        assert!(!broker.connects(BrokerAtTime::request("client", LONG)).is_resumed);
     }
 
     #[test]
     fn a_clean_start_ends_the_session_and_a_session_without_expiry_ends_with_its_connection() {
-        let mut desk = Desk::new();
-        let first = desk.connects(Desk::arrival("client", LONG)).ticket;
-        desk.subscribes(first, SubscribeFilter::new("a", QoS::AtLeastOnce));
-        desk.loses(first);
-        let clean = Arrival { starts_clean: true, ..Desk::arrival("client", Duration::ZERO) };
-        let second = desk.connects(clean);
+        let mut broker = BrokerAtTime::new();
+        let first = broker.connects(BrokerAtTime::request("client", LONG)).id;
+        broker.subscribes(first, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        broker.loses(first);
+        let clean = ConnectRequest { starts_clean: true, ..BrokerAtTime::request("client", Duration::ZERO) };
+        let second = broker.connects(clean);
         assert!(!second.is_resumed);
-        assert_eq!(desk.publishes(message("a", "1")), Routed::NoSubscriber);
-        desk.subscribes(second.ticket, SubscribeFilter::new("a", QoS::AtLeastOnce));
-        desk.loses(second.ticket);
-        assert_eq!(desk.publishes(message("a", "1")), Routed::NoSubscriber);
-        assert!(desk.state.sessions.is_empty() && desk.state.by_client.is_empty());
+        assert_eq!(broker.publishes(message("a", "1")), Routed::NoSubscriber);
+        broker.subscribes(second.id, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        broker.loses(second.id);
+        assert_eq!(broker.publishes(message("a", "1")), Routed::NoSubscriber);
+        assert!(broker.state.sessions.is_empty() && broker.state.by_client.is_empty());
     }
 
     #[test]
     fn a_second_connection_of_a_client_takes_the_place_of_the_first() {
-        let mut desk = Desk::new();
-        let watcher = desk.joins("watcher", &["gone/#"]);
-        let arrival = |will| Arrival { will, ..Desk::arrival("client", LONG) };
-        let first = desk.connects(arrival(will("gone/first", Duration::ZERO))).ticket;
-        let second = desk.connects(arrival(will("gone/second", LONG))).ticket;
-        let over = desk.state.take(first, 1, 1, desk.now).unwrap_err();
+        let mut broker = BrokerAtTime::new();
+        let watcher = broker.joins("watcher", &["gone/#"]);
+        let request = |will| ConnectRequest { will, ..BrokerAtTime::request("client", LONG) };
+        let first = broker.connects(request(will("gone/first", Duration::ZERO))).id;
+        let second = broker.connects(request(will("gone/second", LONG))).id;
+        let over = broker.state.take(first, 1, 1, broker.now).unwrap_err();
         assert_eq!(over, DisconnectReasonCode::SessionTakenOver);
         // The end of the first one's task says nothing about the second.
-        desk.loses(first);
-        assert_eq!(desk.state.connected(), 2);
-        assert_eq!(desk.receives(second), [""; 0]);
-        assert_eq!(desk.receives(watcher), ["gone/first=gone"], "its last will had no delay");
-        desk.connects(arrival(None));
-        desk.passes(LONG * 2);
-        assert_eq!(desk.receives(watcher), [""; 0], "it came back within the delay");
+        broker.loses(first);
+        assert_eq!(broker.state.connected(), 2);
+        assert_eq!(broker.receives(second), [""; 0]);
+        assert_eq!(broker.receives(watcher), ["gone/first=gone"], "its last will had no delay");
+        broker.connects(request(None));
+        broker.passes(LONG * 2);
+        assert_eq!(broker.receives(watcher), [""; 0], "it came back within the delay");
     }
 
     #[test]
     fn a_last_will_is_published_after_its_delay_or_with_the_end_of_the_session() {
-        let mut desk = Desk::new();
-        let watcher = desk.joins("watcher", &["gone/#"]);
+        let mut broker = BrokerAtTime::new();
+        let watcher = broker.joins("watcher", &["gone/#"]);
         let delay = Duration::from_secs(10);
-        let with = |topic, expiry| Arrival { will: will(topic, delay), ..Desk::arrival(topic, expiry) };
+        let with = |topic, expiry| ConnectRequest {
+            will: will(topic, delay),
+            ..BrokerAtTime::request(topic, expiry)
+        };
         let (delayed, short) =
-            (desk.connects(with("gone/delayed", LONG)), desk.connects(with("gone/short", delay / 2)));
-        let (clean, left) = (desk.connects(with("gone/clean", LONG)), desk.connects(with("gone/left", LONG)));
-        desk.leaves(left.ticket);
+            (broker.connects(with("gone/delayed", LONG)), broker.connects(with("gone/short", delay / 2)));
+        let (clean, left) =
+            (broker.connects(with("gone/clean", LONG)), broker.connects(with("gone/left", LONG)));
+        broker.leaves(left.id);
         for lost in [delayed, short, clean] {
-            desk.loses(lost.ticket);
+            broker.loses(lost.id);
         }
-        assert_eq!(desk.receives(watcher), [""; 0]);
-        desk.connects(Arrival { starts_clean: true, ..Desk::arrival("gone/clean", LONG) });
-        assert_eq!(desk.receives(watcher), ["gone/clean=gone"]);
-        desk.passes(delay / 2);
-        assert_eq!(desk.receives(watcher), ["gone/short=gone"]);
-        desk.passes(delay / 2);
-        assert_eq!(desk.receives(watcher), ["gone/delayed=gone"]);
-        desk.passes(LONG);
-        assert_eq!(desk.receives(watcher), [""; 0]);
+        assert_eq!(broker.receives(watcher), [""; 0]);
+        broker.connects(ConnectRequest { starts_clean: true, ..BrokerAtTime::request("gone/clean", LONG) });
+        assert_eq!(broker.receives(watcher), ["gone/clean=gone"]);
+        broker.passes(delay / 2);
+        assert_eq!(broker.receives(watcher), ["gone/short=gone"]);
+        broker.passes(delay / 2);
+        assert_eq!(broker.receives(watcher), ["gone/delayed=gone"]);
+        broker.passes(LONG);
+        assert_eq!(broker.receives(watcher), [""; 0]);
     }
 
     #[test]
     fn a_client_may_ask_not_to_hear_itself() {
-        let mut desk = Desk::new();
-        let ticket = desk.joins("client", &[]);
-        desk.subscribes(
-            ticket,
-            SubscribeFilter { nolocal: true, ..SubscribeFilter::new("a", QoS::AtMostOnce) },
-        );
-        let own = BrokerMessage::published(&message("a", "own"), desk.now).unwrap();
-        assert_eq!(desk.state.publish(Some(ticket), own), Routed::NoSubscriber);
-        desk.publishes(message("a", "other"));
-        assert_eq!(desk.receives(ticket), ["a=other"]);
+        let mut broker = BrokerAtTime::new();
+        let id = broker.joins("client", &[]);
+        broker
+            .subscribes(id, SubscribeFilter { nolocal: true, ..SubscribeFilter::new("a", QoS::AtMostOnce) });
+        let own = BrokerMessage::published(&message("a", "own"), broker.now).unwrap();
+        assert_eq!(broker.state.publish(Some(id), own), Routed::NoSubscriber);
+        broker.publishes(message("a", "other"));
+        assert_eq!(broker.receives(id), ["a=other"]);
     }
 
     #[test]
     fn an_expired_message_is_not_delivered() {
-        let mut desk = Desk::new();
+        let mut broker = BrokerAtTime::new();
         let expiring = |topic: &str| {
             let properties = rumqttc::mqttbytes::v5::PublishProperties {
                 message_expiry_interval: Some(10),
@@ -828,130 +836,133 @@ mod tests {
             };
             Publish { properties: Some(properties), ..retained(topic, "1") }
         };
-        let early = desk.joins("early", &["#"]);
-        desk.publishes(expiring("a"));
-        desk.passes(Duration::from_secs(4));
-        let late = desk.joins("late", &["#"]);
-        let packets = desk.state.take(late, 9, usize::MAX, desk.now).unwrap();
+        let early = broker.joins("early", &["#"]);
+        broker.publishes(expiring("a"));
+        broker.passes(Duration::from_secs(4));
+        let late = broker.joins("late", &["#"]);
+        let packets = broker.state.take(late, 9, usize::MAX, broker.now).unwrap();
         let Packet::Publish(publish) = &packets[0] else { panic!("{packets:?}") };
         assert_eq!(publish.properties.as_ref().unwrap().message_expiry_interval, Some(6));
-        desk.passes(Duration::from_secs(6));
-        assert_eq!(desk.receives(early), [""; 0]);
-        let later = desk.joins("later", &["#"]);
-        assert_eq!(desk.receives(later), [""; 0]);
-        desk.state.take_unsaved();
-        desk.state.expire_retained(desk.now);
-        assert!(desk.state.retained("a").is_none());
-        assert!(desk.state.take_unsaved().topics.contains("a"), "the store has to forget it");
+        broker.passes(Duration::from_secs(6));
+        assert_eq!(broker.receives(early), [""; 0]);
+        let later = broker.joins("later", &["#"]);
+        assert_eq!(broker.receives(later), [""; 0]);
+        broker.state.take_unsaved();
+        broker.state.expire_retained(broker.now);
+        assert!(broker.state.retained("a").is_none());
+        assert!(broker.state.take_unsaved().topics.contains("a"), "the store has to forget it");
     }
 
     #[test]
     fn a_client_gets_no_more_than_it_allows() {
-        let mut desk = Desk::new();
-        let arrival =
-            Arrival { receive_max: 2, max_packet_size: 50, ..Desk::arrival("client", Duration::ZERO) };
-        let ticket = desk.connects(arrival).ticket;
-        desk.subscribes(ticket, SubscribeFilter::new("a", QoS::AtLeastOnce));
-        desk.publishes(message("a", &"too large".repeat(10)));
+        let mut broker = BrokerAtTime::new();
+        let request = ConnectRequest {
+            receive_max: 2,
+            max_packet_size: 50,
+            ..BrokerAtTime::request("client", Duration::ZERO)
+        };
+        let id = broker.connects(request).id;
+        broker.subscribes(id, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        broker.publishes(message("a", &"too large".repeat(10)));
         for payload in ["1", "2", "3"] {
-            desk.publishes(message("a", payload));
+            broker.publishes(message("a", payload));
         }
-        assert_eq!(desk.receives(ticket), ["a=1", "a=2"]);
-        assert!(!desk.state.attached(ticket).unwrap().acknowledged(7), "never sent");
-        assert_eq!(desk.receives(ticket), [""; 0]);
-        assert!(desk.state.attached(ticket).unwrap().acknowledged(2));
-        assert_eq!(desk.receives(ticket), ["a=3"]);
+        assert_eq!(broker.receives(id), ["a=1", "a=2"]);
+        assert!(!broker.state.attached(id).unwrap().acknowledged(7), "never sent");
+        assert_eq!(broker.receives(id), [""; 0]);
+        assert!(broker.state.attached(id).unwrap().acknowledged(2));
+        assert_eq!(broker.receives(id), ["a=3"]);
     }
 
     #[test]
     fn a_message_of_qos_2_is_sent_again_until_it_is_received_and_then_released() {
-        let mut desk = Desk::new();
-        let first = desk.connects(Desk::arrival("client", LONG)).ticket;
-        desk.subscribes(first, SubscribeFilter::new("a", QoS::ExactlyOnce));
-        desk.publishes(Publish { qos: QoS::ExactlyOnce, ..message("a", "1") });
-        assert_eq!(desk.receives(first), ["a=1"]);
-        desk.loses(first);
-        let second = desk.connects(Desk::arrival("client", LONG)).ticket;
-        assert_eq!(desk.receives(second), ["a=1!"]);
-        assert!(desk.state.attached(second).unwrap().received_by_client(1));
-        desk.loses(second);
-        let third = desk.connects(Desk::arrival("client", LONG)).ticket;
-        let again = desk.receives(third);
+        let mut broker = BrokerAtTime::new();
+        let first = broker.connects(BrokerAtTime::request("client", LONG)).id;
+        broker.subscribes(first, SubscribeFilter::new("a", QoS::ExactlyOnce));
+        broker.publishes(Publish { qos: QoS::ExactlyOnce, ..message("a", "1") });
+        assert_eq!(broker.receives(first), ["a=1"]);
+        broker.loses(first);
+        let second = broker.connects(BrokerAtTime::request("client", LONG)).id;
+        assert_eq!(broker.receives(second), ["a=1!"]);
+        assert!(broker.state.attached(second).unwrap().received_by_client(1));
+        broker.loses(second);
+        let third = broker.connects(BrokerAtTime::request("client", LONG)).id;
+        let again = broker.receives(third);
         assert!(again.len() == 1 && again[0].starts_with("PubRel"), "{again:?}");
-        assert!(desk.state.attached(third).unwrap().acknowledged(1));
-        let session = desk.state.attached(third).unwrap();
+        assert!(broker.state.attached(third).unwrap().acknowledged(1));
+        let session = broker.state.attached(third).unwrap();
         assert!(session.received_from_client(5) && !session.received_from_client(5));
         assert!(session.released_by_client(5) && !session.released_by_client(5));
     }
 
     #[test]
     fn clients_and_sessions_are_bounded() {
-        let mut desk = Desk::new();
+        let mut broker = BrokerAtTime::new();
         for number in 0..MAX_CLIENTS {
-            desk.joins(&format!("client {number}"), &[]);
+            broker.joins(&format!("client {number}"), &[]);
         }
-        assert!(desk.state.connect(Desk::arrival("one more", LONG), desk.now).is_none());
-        let known = desk.joins("client 0", &[]);
-        desk.leaves(known);
+        assert!(broker.state.connect(BrokerAtTime::request("one more", LONG), broker.now).is_none());
+        let known = broker.joins("client 0", &[]);
+        broker.leaves(known);
         for number in 0..=MAX_SESSIONS {
-            let ticket = desk.connects(Desk::arrival(&format!("session {number}"), LONG)).ticket;
-            desk.loses(ticket);
-            desk.passes(Duration::from_millis(1));
+            let id = broker.connects(BrokerAtTime::request(&format!("session {number}"), LONG)).id;
+            broker.loses(id);
+            broker.passes(Duration::from_millis(1));
         }
-        assert_eq!(desk.state.sessions.len(), MAX_CLIENTS - 1 + MAX_SESSIONS);
-        assert!(!desk.state.by_client.contains_key("session 0"), "it would have ended first");
-        assert!(desk.state.by_client.contains_key("session 1"));
+        assert_eq!(broker.state.sessions.len(), MAX_CLIENTS - 1 + MAX_SESSIONS);
+        assert!(!broker.state.by_client.contains_key("session 0"), "it would have ended first");
+        assert!(broker.state.by_client.contains_key("session 1"));
     }
 
     #[test]
     fn what_waits_for_clients_that_do_not_read_is_bounded_for_each_and_for_all() {
-        let mut desk = Desk::new();
+        let mut broker = BrokerAtTime::new();
         let large = "x".repeat(1024 * 1024);
         let publish = || Publish { qos: QoS::AtMostOnce, ..message("a", &large) };
-        let first = desk.joins("first", &["a"]);
+        let first = broker.joins("first", &["a"]);
         for _ in 0..70 {
-            desk.publishes(publish());
+            broker.publishes(publish());
         }
-        assert_eq!(desk.receives(first).len(), 63);
-        desk.publishes(message("a", "1"));
-        assert_eq!(desk.receives(first), ["a=1"], "once it reads, it gets the next ones");
-        let others: Vec<_> = (0..9).map(|number| desk.joins(&format!("{number}"), &["a"])).collect();
+        assert_eq!(broker.receives(first).len(), 63);
+        broker.publishes(message("a", "1"));
+        assert_eq!(broker.receives(first), ["a=1"], "once it reads, it gets the next ones");
+        let others: Vec<_> = (0..9).map(|number| broker.joins(&format!("{number}"), &["a"])).collect();
         for _ in 0..63 {
-            desk.publishes(publish());
+            broker.publishes(publish());
         }
-        let waiting: usize = others.iter().map(|other| desk.receives(*other).len()).sum();
-        assert_eq!(waiting + desk.receives(first).len(), 255);
+        let waiting: usize = others.iter().map(|other| broker.receives(*other).len()).sum();
+        assert_eq!(waiting + broker.receives(first).len(), 255);
         // What was sent and is not acknowledged counts as well, until the session ends.
-        desk.publishes(message("a", &large));
-        desk.receives(first);
-        assert!(desk.state.size_of_all.load(Ordering::Relaxed) > 10 * large.len());
-        for ticket in others.into_iter().chain([first]) {
-            desk.leaves(ticket);
+        broker.publishes(message("a", &large));
+        broker.receives(first);
+        assert!(broker.state.size_of_all.load(Ordering::Relaxed) > 10 * large.len());
+        for id in others.into_iter().chain([first]) {
+            broker.leaves(id);
         }
-        assert_eq!(desk.state.size_of_all.load(Ordering::Relaxed), 0);
+        assert_eq!(broker.state.size_of_all.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn what_is_delivered_or_not_for_later_counts_no_more() {
-        let mut desk = Desk::new();
-        let counted = |desk: &Desk| desk.state.size_of_all.load(Ordering::Relaxed);
-        let ticket = desk.connects(Desk::arrival("client", LONG)).ticket;
-        desk.subscribes(ticket, SubscribeFilter::new("a", QoS::AtLeastOnce));
-        desk.publishes(message("a", "1"));
-        assert_eq!(desk.receives(ticket), ["a=1"]);
-        assert!(counted(&desk) > 0, "it is in flight");
-        assert!(desk.state.attached(ticket).unwrap().acknowledged(1));
-        assert_eq!(counted(&desk), 0);
-        desk.publishes(Publish { qos: QoS::AtMostOnce, ..message("a", "2") });
-        assert!(counted(&desk) > 0);
-        desk.loses(ticket);
-        assert_eq!(counted(&desk), 0);
+        let mut broker = BrokerAtTime::new();
+        let counted = |broker: &BrokerAtTime| broker.state.size_of_all.load(Ordering::Relaxed);
+        let id = broker.connects(BrokerAtTime::request("client", LONG)).id;
+        broker.subscribes(id, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        broker.publishes(message("a", "1"));
+        assert_eq!(broker.receives(id), ["a=1"]);
+        assert!(counted(&broker) > 0, "it is in flight");
+        assert!(broker.state.attached(id).unwrap().acknowledged(1));
+        assert_eq!(counted(&broker), 0);
+        broker.publishes(Publish { qos: QoS::AtMostOnce, ..message("a", "2") });
+        assert!(counted(&broker) > 0);
+        broker.loses(id);
+        assert_eq!(counted(&broker), 0);
     }
 
     #[test]
     fn all_that_a_message_carries_counts() {
-        let mut desk = Desk::new();
-        let client = desk.joins("client", &["a"]);
+        let mut broker = BrokerAtTime::new();
+        let client = broker.joins("client", &["a"]);
         let large = "x".repeat(60_000);
         let properties = rumqttc::mqttbytes::v5::PublishProperties {
             response_topic: Some(large.clone()),
@@ -961,63 +972,64 @@ mod tests {
             ..Default::default()
         };
         for _ in 0..1000 {
-            desk.publishes(Publish { properties: Some(properties.clone()), ..message("a", "1") });
+            broker.publishes(Publish { properties: Some(properties.clone()), ..message("a", "1") });
         }
-        let taken = desk.receives(client).len();
+        let taken = broker.receives(client).len();
         assert!((200..224).contains(&taken), "{taken} of 300 kB each, with 64 MB for a client");
     }
 
     #[test]
     fn subscriptions_with_a_wildcard_are_bounded() {
-        let mut desk = Desk::new();
-        let client = desk.joins("client", &[]);
-        let subscribe = |desk: &mut Desk, path: &str| {
-            desk.state.subscribe(client, &SubscribeFilter::new(path, QoS::AtMostOnce), None, desk.now)
+        let mut broker = BrokerAtTime::new();
+        let client = broker.joins("client", &[]);
+        let subscribe = |broker: &mut BrokerAtTime, path: &str| {
+            broker.state.subscribe(client, &SubscribeFilter::new(path, QoS::AtMostOnce), None, broker.now)
         };
         for number in 0..MAX_WILDCARDS {
-            assert_eq!(subscribe(&mut desk, &format!("{number}/+")), Some(true));
+            assert_eq!(subscribe(&mut broker, &format!("{number}/+")), Some(true));
         }
-        assert_eq!(subscribe(&mut desk, "one/more/+"), Some(false));
-        assert_eq!(subscribe(&mut desk, "0/+"), Some(true), "it is known");
-        assert_eq!(subscribe(&mut desk, "without"), Some(true));
-        assert_eq!(desk.state.unsubscribe(client, "0/+"), Some(true));
-        assert_eq!(subscribe(&mut desk, "one/more/+"), Some(true));
-        desk.leaves(client);
-        assert_eq!(desk.state.wildcards, 0);
+        assert_eq!(subscribe(&mut broker, "one/more/+"), Some(false));
+        assert_eq!(subscribe(&mut broker, "0/+"), Some(true), "it is known");
+        assert_eq!(subscribe(&mut broker, "without"), Some(true));
+        assert_eq!(broker.state.unsubscribe(client, "0/+"), Some(true));
+        assert_eq!(subscribe(&mut broker, "one/more/+"), Some(true));
+        broker.leaves(client);
+        assert_eq!(broker.state.wildcards, 0);
     }
 
     #[test]
     fn a_client_that_comes_back_gets_no_more_than_it_allows_then() {
-        let mut desk = Desk::new();
-        let first = desk.connects(Desk::arrival("client", LONG)).ticket;
-        desk.subscribes(first, SubscribeFilter::new("a", QoS::AtLeastOnce));
+        let mut broker = BrokerAtTime::new();
+        let first = broker.connects(BrokerAtTime::request("client", LONG)).id;
+        broker.subscribes(first, SubscribeFilter::new("a", QoS::AtLeastOnce));
         for payload in ["1", "2", "3"] {
-            desk.publishes(message("a", payload));
+            broker.publishes(message("a", payload));
         }
-        assert_eq!(desk.receives(first).len(), 3);
-        desk.loses(first);
-        let second = desk.connects(Arrival { receive_max: 1, ..Desk::arrival("client", LONG) }).ticket;
+        assert_eq!(broker.receives(first).len(), 3);
+        broker.loses(first);
+        let second =
+            broker.connects(ConnectRequest { receive_max: 1, ..BrokerAtTime::request("client", LONG) }).id;
         for (pkid, again) in [(1, "a=1!"), (2, "a=2!"), (3, "a=3!")] {
-            assert_eq!(desk.receives(second), [again]);
-            assert!(desk.state.attached(second).unwrap().acknowledged(pkid));
+            assert_eq!(broker.receives(second), [again]);
+            assert!(broker.state.attached(second).unwrap().acknowledged(pkid));
         }
     }
 
     #[test]
     fn only_sessions_that_last_concern_the_store() {
-        let mut desk = Desk::new();
-        let clients = |desk: &mut Desk| desk.state.take_unsaved().clients.len();
-        let short = desk.joins("short", &["a"]);
-        desk.leaves(short);
-        assert_eq!(clients(&mut desk), 0);
-        let lasting = desk.connects(Desk::arrival("lasting", LONG)).ticket;
-        assert_eq!(clients(&mut desk), 1);
-        desk.state.disconnect(lasting, false, Some(Duration::ZERO), desk.now);
-        assert_eq!(clients(&mut desk), 1, "its record has to go");
+        let mut broker = BrokerAtTime::new();
+        let clients = |broker: &mut BrokerAtTime| broker.state.take_unsaved().clients.len();
+        let short = broker.joins("short", &["a"]);
+        broker.leaves(short);
+        assert_eq!(clients(&mut broker), 0);
+        let lasting = broker.connects(BrokerAtTime::request("lasting", LONG)).id;
+        assert_eq!(clients(&mut broker), 1);
+        broker.state.disconnect(lasting, false, Some(Duration::ZERO), broker.now);
+        assert_eq!(clients(&mut broker), 1, "its record has to go");
         for number in 0..=MAX_RETAINED {
-            desk.publishes(retained(&format!("{number}"), ""));
+            broker.publishes(retained(&format!("{number}"), ""));
         }
-        let unsaved = desk.state.take_unsaved();
+        let unsaved = broker.state.take_unsaved();
         assert!(unsaved.everything && unsaved.topics.len() < 2, "memory stays bounded");
     }
 }

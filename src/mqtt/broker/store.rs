@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, ErrorKind, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use super::records::{Record, apply};
-use super::state::{BrokerState, Unsaved};
+use super::state::{BrokerState, Unsaved, lock};
 use crate::logging::Repeated;
 
 /// How long changes are collected before they are written.
@@ -215,8 +215,8 @@ impl BrokerStore {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BrokerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BrokerState> {
+        lock(&self.state)
     }
 }
 
@@ -400,7 +400,7 @@ mod tests {
     use rumqttc::mqttbytes::v5::{Publish, PublishProperties, SubscribeFilter};
 
     use super::super::message::BrokerMessage;
-    use super::super::state::Arrival;
+    use super::super::state::ConnectRequest;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -422,7 +422,7 @@ mod tests {
     /// A client that subscribes to `q` and is not connected any more.
     fn sleeper(store: &BrokerStore) {
         let now = Instant::now();
-        let arrival = Arrival {
+        let request = ConnectRequest {
             client: Arc::from("sleeper"),
             starts_clean: false,
             expiry: LONG,
@@ -431,9 +431,9 @@ mod tests {
             receive_max: 10,
         };
         let mut state = store.lock();
-        let ticket = state.connect(arrival, now).unwrap().ticket;
-        state.subscribe(ticket, &SubscribeFilter::new("q", QoS::AtLeastOnce), None, now).unwrap();
-        state.disconnect(ticket, true, None, now);
+        let id = state.connect(request, now).unwrap().id;
+        state.subscribe(id, &SubscribeFilter::new("q", QoS::AtLeastOnce), None, now).unwrap();
+        state.disconnect(id, true, None, now);
     }
 
     fn waiting(store: &BrokerStore) -> Vec<Vec<u8>> {

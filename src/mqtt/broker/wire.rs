@@ -24,7 +24,7 @@ const FLAGS_AT: usize = 7;
 const CONNECT_PROPERTIES_AT: usize = 10;
 /// In CONNECT's flags: there is a last will.
 const HAS_WILL: u8 = 0b100;
-/// In SUBSCRIBE's options: what 3.1.1 does not have.
+/// In a SUBACK of 3.1.1: the subscription was refused (section 3.9.3).
 const SUBACK_FAILED: u8 = 0x80;
 
 /// Which MQTT a client speaks.
@@ -36,7 +36,7 @@ pub(super) enum MqttVersion {
 
 /// Why a first packet cannot be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NotConnect {
+pub(super) enum BadConnect {
     /// CONNECT of a version that we do not speak; the level that it names.
     Level(u8),
     /// Something else.
@@ -44,23 +44,23 @@ pub(super) enum NotConnect {
 }
 
 /// Takes CONNECT, the first packet, out of what was read; `None` while it is not there in full.
-pub(super) fn take_connect(read: &mut BytesMut) -> Result<Option<(MqttVersion, Packet)>, NotConnect> {
+pub(super) fn take_connect(read: &mut BytesMut) -> Result<Option<(MqttVersion, Packet)>, BadConnect> {
     if read.first().is_some_and(|first| first >> 4 != 1) {
-        return Err(NotConnect::Malformed);
+        return Err(BadConnect::Malformed);
     }
-    let Some(frame) = take_frame(read, MAX_CONNECT_SIZE).map_err(|_| NotConnect::Malformed)? else {
+    let Some(frame) = take_frame(read, MAX_CONNECT_SIZE).map_err(|_| BadConnect::Malformed)? else {
         return Ok(None);
     };
-    let level = *frame.body().get(LEVEL_AT).ok_or(NotConnect::Malformed)?;
+    let level = *frame.body().get(LEVEL_AT).ok_or(BadConnect::Malformed)?;
     // MQTT 3.1 had another name, and with it another length of the name.
     let version = match (&frame.body()[..LEVEL_AT], level) {
         (b"\x00\x04MQTT", 5) => MqttVersion::V5,
         (b"\x00\x04MQTT", 4) => MqttVersion::V3,
-        (b"\x00\x04MQTT", level) => return Err(NotConnect::Level(level)),
-        (b"\x00\x06MQIs", _) => return Err(NotConnect::Level(3)),
-        _ => return Err(NotConnect::Malformed),
+        (b"\x00\x04MQTT", level) => return Err(BadConnect::Level(level)),
+        (b"\x00\x06MQIs", _) => return Err(BadConnect::Level(3)),
+        _ => return Err(BadConnect::Malformed),
     };
-    read_frame(frame, version).map(|packet| Some((version, packet))).map_err(|_| NotConnect::Malformed)
+    read_frame(frame, version).map(|packet| Some((version, packet))).map_err(|_| BadConnect::Malformed)
 }
 
 /// Takes the next packet out of what was read; `None` while it is not there in full.
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    fn connect_of(bytes: &[u8]) -> Result<Option<(MqttVersion, Packet)>, NotConnect> {
+    fn connect_of(bytes: &[u8]) -> Result<Option<(MqttVersion, Packet)>, BadConnect> {
         take_connect(&mut BytesMut::from(bytes))
     }
 
@@ -275,12 +275,12 @@ mod tests {
 
     #[test]
     fn what_is_no_connect_of_ours_is_told_apart() {
-        assert_eq!(connect_of(b"\x10\x0e\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x00"), Err(NotConnect::Level(3)));
-        assert_eq!(connect_of(b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x3c\x00\x00"), Err(NotConnect::Level(6)));
-        assert_eq!(connect_of(b"GET / HTTP/1.1\r\n\r\n"), Err(NotConnect::Malformed));
-        assert_eq!(connect_of(b"\x16\x03\x01\x02\x00"), Err(NotConnect::Malformed), "TLS");
-        assert_eq!(connect_of(b"\x10\x00"), Err(NotConnect::Malformed));
-        assert_eq!(connect_of(b"\x10\xff\xff\xff\x7f"), Err(NotConnect::Malformed), "too large");
+        assert_eq!(connect_of(b"\x10\x0e\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x00"), Err(BadConnect::Level(3)));
+        assert_eq!(connect_of(b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x3c\x00\x00"), Err(BadConnect::Level(6)));
+        assert_eq!(connect_of(b"GET / HTTP/1.1\r\n\r\n"), Err(BadConnect::Malformed));
+        assert_eq!(connect_of(b"\x16\x03\x01\x02\x00"), Err(BadConnect::Malformed), "TLS");
+        assert_eq!(connect_of(b"\x10\x00"), Err(BadConnect::Malformed));
+        assert_eq!(connect_of(b"\x10\xff\xff\xff\x7f"), Err(BadConnect::Malformed), "too large");
         assert_eq!(connect_of(b""), Ok(None));
         let whole = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00";
         for length in 0..whole.len() {
