@@ -97,44 +97,61 @@ struct SubscriptionRecord {
     identifier: Option<usize>,
 }
 
-impl Record {
-    /// The lines for what has changed, and with `is_last` for the messages that wait. `wall` is the time of day at `now`.
-    pub(super) fn of_changes(
-        state: &BrokerState,
-        unsaved: &Unsaved,
-        is_last: bool,
-        now: Instant,
-        wall: SystemTime,
-    ) -> Vec<Self> {
-        let clock = BothClocks { now, wall };
-        let mut records = Vec::new();
+/// A line that is still to be made. It shares what the broker holds, so that collecting it takes no time under the lock.
+#[derive(Debug)]
+pub(super) enum Change {
+    Retained(Arc<BrokerMessage>),
+    Cleared(Arc<str>),
+    Session(SessionRecord),
+    Ended(Arc<str>),
+    Waiting(Arc<str>, WaitingMessage),
+}
+
+impl Change {
+    /// What has changed, and with `is_last` the messages that wait.
+    pub(super) fn collect(state: &BrokerState, unsaved: &Unsaved, is_last: bool) -> Vec<Self> {
+        let mut changes = Vec::new();
         if unsaved.everything {
-            records
-                .extend(state.all_retained().map(|it| Self::Retained(MessageRecord::of(it, it.qos, clock))));
-            records.extend(state.lasting_sessions().map(|it| Self::Session(SessionRecord::of(it))));
+            changes.extend(state.all_retained().map(|message| Self::Retained(Arc::clone(message))));
+            changes.extend(state.lasting_sessions().map(|it| Self::Session(SessionRecord::of(it))));
         } else {
-            records.extend(unsaved.topics.iter().map(|topic| match state.retained(topic) {
-                Some(message) => Self::Retained(MessageRecord::of(message, message.qos, clock)),
-                None => Self::Cleared(topic.to_string()),
+            changes.extend(unsaved.topics.iter().map(|topic| match state.retained(topic) {
+                Some(message) => Self::Retained(Arc::clone(message)),
+                None => Self::Cleared(Arc::clone(topic)),
             }));
-            records.extend(unsaved.clients.iter().map(|client| match state.lasting_session(client) {
+            changes.extend(unsaved.clients.iter().map(|client| match state.lasting_session(client) {
                 Some(session) => Self::Session(SessionRecord::of(session)),
-                None => Self::Ended(client.to_string()),
+                None => Self::Ended(Arc::clone(client)),
             }));
         }
         if is_last {
             for session in state.lasting_sessions() {
-                records.extend(session.undelivered().map(|waiting| Self::Waiting {
-                    client: session.client.to_string(),
-                    message: MessageRecord::of(&waiting.message, waiting.qos, clock),
-                    retain: waiting.retain,
-                    identifiers: waiting.identifiers.clone(),
-                }));
+                let waiting = session.undelivered();
+                changes.extend(waiting.map(|it| Self::Waiting(Arc::clone(&session.client), it.clone())));
             }
         }
-        records
+        changes
     }
 
+    /// The line. `wall` is the time of day at `now`.
+    pub(super) fn record(self, now: Instant, wall: SystemTime) -> Record {
+        let clock = BothClocks { now, wall };
+        match self {
+            Self::Retained(message) => Record::Retained(MessageRecord::of(&message, message.qos, clock)),
+            Self::Cleared(topic) => Record::Cleared(topic.to_string()),
+            Self::Session(session) => Record::Session(session),
+            Self::Ended(client) => Record::Ended(client.to_string()),
+            Self::Waiting(client, waiting) => Record::Waiting {
+                client: client.to_string(),
+                message: MessageRecord::of(&waiting.message, waiting.qos, clock),
+                retain: waiting.retain,
+                identifiers: waiting.identifiers,
+            },
+        }
+    }
+}
+
+impl Record {
     /// Appends the line.
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use super::records::{Record, apply};
+use super::records::{Change, Record, apply};
 use super::state::{BrokerState, Unsaved, lock};
 use crate::logging::Repeated;
 
@@ -189,20 +189,21 @@ impl BrokerStore {
                 file
             }
         };
-        let now = Instant::now();
-        let (unsaved, records) = {
+        let (unsaved, changes) = {
             let mut state = self.lock();
             let mut unsaved = state.take_unsaved();
             unsaved.everything |= is_last || file.is_outdated();
-            let records = Record::of_changes(&state, &unsaved, is_last, now, SystemTime::now());
-            (unsaved, records)
+            let changes = Change::collect(&state, &unsaved, is_last);
+            (unsaved, changes)
         };
         let folder = self.folder.clone();
         let everything = unsaved.everything;
         let (file, written) = tokio::task::spawn_blocking(move || {
+            let (now, wall) = (Instant::now(), SystemTime::now());
+            let records = changes.into_iter().map(|change| change.record(now, wall));
             let written = match everything {
-                true => file.write_anew(&folder, &records),
-                false => file.append(&records),
+                true => file.write_anew(&folder, records),
+                false => file.append(records),
             };
             (file, written)
         })
@@ -242,13 +243,13 @@ impl StoreFile {
         self.length > SMALL && self.length > self.in_date * MOST_OUTDATED
     }
 
-    fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
+    fn append(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let mut lines = Vec::new();
         for record in records {
             record.write(&mut lines)?;
+        }
+        if lines.is_empty() {
+            return Ok(());
         }
         self.messages.set_len(self.length)?;
         self.messages.seek(io::SeekFrom::Start(self.length))?;
@@ -259,7 +260,7 @@ impl StoreFile {
     }
 
     /// The old file stays until the new one is whole.
-    fn write_anew(&mut self, folder: &Path, records: &[Record]) -> io::Result<()> {
+    fn write_anew(&mut self, folder: &Path, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let path = folder.join(NEW_MESSAGES);
         let written = write_file(&path, records).and_then(|written| {
             fs::rename(&path, folder.join(MESSAGES))?;
@@ -277,7 +278,7 @@ impl StoreFile {
 }
 
 /// Writes a file, and returns it with its length.
-fn write_file(path: &Path, records: &[Record]) -> io::Result<(File, u64)> {
+fn write_file(path: &Path, records: impl Iterator<Item = Record>) -> io::Result<(File, u64)> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut lines = BufWriter::new(file);
     for record in records {
